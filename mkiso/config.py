@@ -1,0 +1,370 @@
+"""The configuration: read once at start into frozen models; an unknown key is an error that names the nearest one.
+
+Order: defaults, the YAML file (`MKISO_CONFIG`, else ./config.yaml), the environment (`MKISO__SECTION__KEY`), secrets from files (`…_file`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
+
+from mkiso.errors import ConfigurationError
+
+AeTitle = Annotated[  # VR AE (PS3.5 6.2): no backslash, no control character
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[\x20-\x5B\x5D-\x7E]+$")
+]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Medium = Literal["cd", "dvd", "dvd-dl", "bd", "bd-dl"]
+
+ENVIRONMENT_PREFIX = "MKISO__"
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+
+class Server(Section):
+    """The webhook and the processes of this machine."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    request_timeout_seconds: Seconds = 900
+    max_accessions: int = Field(50, ge=1, le=1000)
+    max_queued_jobs: int = Field(50, ge=1)
+    max_running_jobs: int = Field(4, ge=1, le=64)
+    shutdown_grace_seconds: Seconds = 30
+
+
+class Auth(Section):
+    """Who may ask: X-API-Key on /api/iso/*."""
+
+    enabled: bool = False
+    api_key: SecretStr = SecretStr("")
+
+    @model_validator(mode="after")
+    def _key_where_enabled(self) -> Auth:
+        if self.enabled and not self.api_key.get_secret_value():
+            raise ValueError("auth.enabled is true and auth.api_key is empty: set MKISO__AUTH__API_KEY or auth.api_key_file")
+        return self
+
+
+class Pacs(Section):
+    """The PACS that is asked: Query/Retrieve SCP."""
+
+    ae_title: AeTitle = "ABPACS"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    calling_ae_title: AeTitle | None = None
+    require_counts: bool = True
+    max_moves: int = Field(2, ge=1, le=16)
+    move_attempts: int = Field(3, ge=1, le=10)
+    connect_timeout_seconds: Seconds = 10
+    response_timeout_seconds: Seconds = 60
+    quiet_timeout_seconds: Seconds = 60
+
+
+class Tls(Section):
+    """TLS of a DICOM port (PS3.15 B.9): certificate, key, and the authority that peers' certificates must come from."""
+
+    enabled: bool = False
+    certificate: Path | None = None
+    key: Path | None = None
+    authority: Path | None = None
+
+    @model_validator(mode="after")
+    def _files_where_enabled(self) -> Tls:
+        if self.enabled and not (self.certificate and self.key):
+            raise ValueError("tls.enabled is true: tls.certificate and tls.key are needed")
+        return self
+
+
+class Receiver(Section):
+    """Our Storage SCP: one AE title, one port, for every job."""
+
+    ae_title: AeTitle = "CDRECORD"
+    host: str = "0.0.0.0"  # noqa: S104  the PACS connects from another machine
+    port: Port = 10104
+    max_pdu_bytes: int = Field(131_072, ge=4096, le=1_048_576)
+    max_associations_per_peer: int = Field(10, ge=1, le=100)
+    max_associations: int = Field(64, ge=1, le=1000)
+    max_instance_gib: float = Field(8, gt=0)
+    pdu_timeout_seconds: Seconds = 30
+    idle_timeout_seconds: Seconds = 60
+    allowed_peers: tuple[str, ...] = ()
+    tls: Tls = Tls()
+
+
+class PatientApiFields(Section):
+    """The names of the answer's JSON members."""
+
+    patient_id: str = "hn"
+    name: str = "name"
+    birth_date: str = "birth_date"
+    sex: str = "sex"
+
+
+class PatientApi(Section):
+    """The hospital's patient-data API; an empty base_url means that there is none."""
+
+    base_url: str = ""
+    path: str = "/patients/by-accession/{accession_number}"
+    timeout_seconds: Seconds = 5
+    retries: int = Field(2, ge=0, le=10)
+    headers: Mapping[str, SecretStr] = {}
+    fields: PatientApiFields = PatientApiFields()
+
+    @field_validator("path")
+    @classmethod
+    def _names_the_accession(cls, path: str) -> str:
+        if "{accession_number}" not in path:
+            raise ValueError("must contain {accession_number}")
+        return path
+
+
+class Viewer(Section):
+    """The viewer that goes onto each disc: an unpacked folder; empty: none."""
+
+    directory: str = ""
+    executable: str = ""
+    place: Annotated[str, StringConstraints(pattern=r"^(root|[A-Z0-9_]{1,8})$")] = "root"
+    autorun: bool = True
+
+
+class Disc(Section):
+    """What a disc is and how long it is kept."""
+
+    medium: Medium = "cd"
+    institution: str = ""
+    contact: str = ""
+    reuse_minutes: float = Field(60, ge=0)
+    keep_hours: float = Field(24, gt=0)
+    span: bool = True
+
+
+class Print(Section):
+    """Which publisher prints take unless they name one, and what is waited for."""
+
+    publisher: str = "rimage"
+    wait_for: Literal["queued", "done"] = "queued"
+
+
+class Publisher(Section):
+    """One disc publisher. cstore and mcm are reached over DICOM; epson, primera, rimage and folder take files in `directory`."""
+
+    kind: Literal["cstore", "mcm", "epson", "primera", "rimage", "folder"] = "cstore"
+    ae_title: AeTitle = "RIMAGE"
+    host: str = "127.0.0.1"
+    port: Port = 10105
+    calling_ae_title: AeTitle | None = None
+    directory: Path | None = None
+    status_directory: Path | None = None
+    medium: Medium = "cd"
+    copies: int = Field(1, ge=1, le=50)
+    label_template: str = ""
+    label_fields: Mapping[str, str] = {}
+    settle_seconds: float = Field(90, ge=0)
+    transcode: bool = False
+    storage_commitment: bool = False
+    silent_minutes: float = Field(30, gt=0)
+    connect_timeout_seconds: Seconds = 10
+    response_timeout_seconds: Seconds = 60
+
+    @model_validator(mode="after")
+    def _directory_where_files(self) -> Publisher:
+        if self.kind in ("epson", "primera", "rimage", "folder") and self.directory is None:
+            raise ValueError(f"a publisher of kind {self.kind} needs directory: the folder that it watches")
+        return self
+
+
+class Archive(Section):
+    """The nightly archive."""
+
+    enabled: bool = False
+    schedule: str = "0 2 * * *"
+    timezone: str = "UTC"
+    days_back: int = Field(1, ge=1, le=366)
+    medium: Medium = "dvd"
+    modalities: tuple[str, ...] = ()
+    output: str = "store"
+    directory: Path = Path("archive")
+    ledger_url: str = ""
+    max_attempts: int = Field(5, ge=1)
+
+
+class Storage(Section):
+    """Where data lies and how much room it must leave. A relative data_dir is relative to the configuration file."""
+
+    data_dir: Path = Path("data")
+    min_free_gib: float = Field(5, ge=0)
+    keep_failed_hours: float = Field(24, ge=0)
+
+    @property
+    def incoming_dir(self) -> Path:
+        return self.data_dir / "incoming"
+
+    @property
+    def jobs_dir(self) -> Path:
+        return self.data_dir / "jobs"
+
+    @property
+    def discs_dir(self) -> Path:
+        return self.data_dir / "discs"
+
+    @property
+    def prefect_dir(self) -> Path:
+        return self.data_dir / "prefect"
+
+    @property
+    def receiver_socket(self) -> Path:
+        """The Unix socket over which jobs tell the receiver what they expect."""
+        return self.data_dir / "receiver.sock"
+
+
+class Prefect(Section):
+    """The orchestrator; an empty api_url means that `mkiso serve` starts one."""
+
+    api_url: str = ""
+    api_auth_string: SecretStr = SecretStr("")
+    work_pool: str = "mkiso"
+    server_port: Port = 4200
+    keep_runs_days: float = Field(30, gt=0)
+
+
+class Logging(Section):
+    """How much is logged and how."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["json", "text"] = "json"
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    server: Server = Server()
+    auth: Auth = Auth()
+    pacs: Pacs = Pacs()
+    receiver: Receiver = Receiver()
+    patient_api: PatientApi = PatientApi()
+    viewer: Viewer = Viewer()
+    disc: Disc = Disc()
+    print: Print = Print()
+    publishers: Mapping[str, Publisher] = {"rimage": Publisher()}
+    archive: Archive = Archive()
+    storage: Storage = Storage()
+    prefect: Prefect = Prefect()
+    logging: Logging = Logging()
+
+    @model_validator(mode="after")
+    def _publishers_exist(self) -> Settings:
+        if self.print.publisher not in self.publishers:
+            raise ValueError(f"print.publisher is {self.print.publisher!r}, and publishers has only {', '.join(self.publishers) or 'none'}")
+        if self.archive.output != "store" and self.archive.output not in self.publishers:
+            raise ValueError(f"archive.output is {self.archive.output!r}: it is 'store' or one of {', '.join(self.publishers) or 'none'}")
+        return self
+
+
+def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the configuration; without `path` from MKISO_CONFIG, else ./config.yaml where there is one, else the defaults.
+
+    Raises ConfigurationError whose `problems` name everything that is wrong at once.
+    """
+    environment = os.environ if environment is None else environment
+    named = path or (Path(environment["MKISO_CONFIG"]) if environment.get("MKISO_CONFIG") else None)
+    file = named or Path("config.yaml")
+    if named is not None and not named.is_file():
+        raise ConfigurationError(f"The configuration file {named} doesn't exist.")
+    values = _read_yaml(file) if file.is_file() else {}
+    _overlay_environment(values, environment)
+    _read_secret_files(values, file.parent)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems = tuple(_problem(entry) for entry in error.errors())
+        raise ConfigurationError(f"The configuration has {len(problems)} problem(s): " + "; ".join(problems), problems) from None
+    return _absolute(settings, file.parent)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"The configuration file {file} can't be read: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"The configuration file {file} must hold sections such as 'pacs:', not a {type(values).__name__}.")
+    return {section: {} if content is None else content for section, content in values.items()}
+
+
+def _overlay_environment(values: dict[str, Any], environment: Mapping[str, str]) -> None:
+    for name, text in environment.items():
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        *sections, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigurationError(f"The environment variable {name} names a key below {section}, which is no section.")
+        try:
+            target[key] = _value_of(text)
+        except yaml.YAMLError:
+            raise ConfigurationError(f"The environment variable {name} is no YAML list or mapping.") from None
+
+
+def _value_of(text: str) -> Any:
+    """Lists and mappings are read as YAML; everything else stays text for pydantic to read, so that a key such as 0123 stays itself."""
+    return yaml.safe_load(text) if text.lstrip()[:1] in ("[", "{") else text
+
+
+def _read_secret_files(values: dict[str, Any], folder: Path) -> None:
+    for key, value in list(values.items()):
+        if isinstance(value, dict):
+            _read_secret_files(value, folder)
+        elif key.endswith("_file") and isinstance(value, str):
+            file = folder / value
+            try:
+                values[key.removesuffix("_file")] = file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(f"The secret file {file} of {key} can't be read: {error}") from None
+            del values[key]
+
+
+def _problem(entry: Any) -> str:
+    where = ".".join(str(part) for part in entry["loc"])
+    if entry["type"] != "extra_forbidden":
+        message = str(entry["msg"]).removeprefix("Value error, ")
+        return f"{where}: {message}" if where else message
+    nearest = difflib.get_close_matches(str(entry["loc"][-1]), _keys_beside(entry["loc"]), n=1, cutoff=0.0)
+    return f"{where} is no key of mkiso; did you mean {'.'.join([*map(str, entry['loc'][:-1]), *nearest])}?"
+
+
+def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None:  # a publisher's name
+            model = Publisher
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return list(model.model_fields)
+
+
+def _absolute(settings: Settings, folder: Path) -> Settings:
+    """Relative folders are relative to the configuration file: the processes of `mkiso serve` may be started from anywhere."""
+    data_dir = (folder / settings.storage.data_dir).resolve()
+    storage = settings.storage.model_copy(update={"data_dir": data_dir})
+    archive = settings.archive.model_copy(update={"directory": (data_dir / settings.archive.directory).resolve()})
+    viewer = settings.viewer
+    if viewer.directory:
+        viewer = viewer.model_copy(update={"directory": str((folder / viewer.directory).resolve())})
+    return settings.model_copy(update={"storage": storage, "archive": archive, "viewer": viewer})

@@ -1,0 +1,263 @@
+"""What can go wrong, as types: the type decides the retry, the HTTP status and the words people read.
+
+    MkisoError
+    ├── PermanentError            trying again changes nothing until somebody acts
+    │   ├── InvalidRequest        400  the question itself is wrong
+    │   │   ├── InvalidAccessionNumber
+    │   │   └── TooManyAccessionNumbers
+    │   ├── Unauthorized          401
+    │   ├── StudyNotFound         404  the PACS has no study of this accession number
+    │   ├── NoDicomData           404  the study has no images
+    │   ├── JobNotFound           404
+    │   ├── PatientMismatch       409  more than one patient in one question
+    │   ├── TooLargeForMedium     422
+    │   ├── PacsRefused           502  our configuration and the PACS's disagree
+    │   ├── StudyIncomplete       502  instances stayed missing after every attempt
+    │   ├── InstanceConflict      502  one SOP Instance UID, two contents
+    │   ├── CountsUnknown         502  the PACS tells no counts and pacs.require_counts is true
+    │   ├── PublisherRefused      502
+    │   ├── PrintUncertain        409  an earlier order may already have been made
+    │   ├── ProofFailed           500  the finished image is not what was received
+    │   └── ConfigurationError    500
+    └── RetriableError            the same step may pass in a moment
+        ├── PacsUnreachable       502
+        ├── PacsBusy              502
+        ├── PacsSilent            504
+        ├── PatientApiUnavailable 502  (a job degrades instead of failing)
+        ├── ReceiverUnavailable   503
+        ├── PublisherUnavailable  502
+        ├── OrchestratorUnavailable 503
+        ├── QueueFull             503
+        ├── StorageFull           503
+        └── DeadlinePassed        504
+
+The words of an error hold no patient's name, birth date or ID: they reach logs and Prefect's database. An accession number may stand there.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MkisoError(Exception):
+    """Base of every error that mkiso raises on purpose.
+
+    `words` says what happened and what to do, in one or two sentences. `details` are plain JSON values (counts, accession numbers, UIDs).
+    """
+
+    code: ClassVar[str] = "error"
+    http_status: ClassVar[int] = 500
+    retriable: ClassVar[bool] = False
+
+    def __init__(self, words: str, **details: object) -> None:
+        super().__init__(words)
+        self.words = words
+        self.details = details
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.words, self.details))
+
+
+def _rebuild(kind: type[MkisoError], words: str, details: dict[str, object]) -> MkisoError:
+    return kind(words, **details)
+
+
+class PermanentError(MkisoError):
+    """Trying again changes nothing until somebody acts."""
+
+
+class RetriableError(MkisoError):
+    """The same step may pass in a moment; tasks retry it with back-off."""
+
+    retriable = True
+
+
+class InvalidRequest(PermanentError):
+    """The question itself is wrong; nothing was asked of anybody."""
+
+    code = "invalid_request"
+    http_status = 400
+
+
+class InvalidAccessionNumber(InvalidRequest):
+    """Not an accession number that can be looked up safely (VR SH, PS3.5 6.2)."""
+
+    code = "invalid_accession_number"
+
+
+class TooManyAccessionNumbers(InvalidRequest):
+    """More accession numbers in one question than `server.max_accessions`."""
+
+    code = "too_many_accession_numbers"
+
+
+class Unauthorized(PermanentError):
+    """The API key is absent or wrong."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class StudyNotFound(PermanentError):
+    """The PACS has no study whose accession number equals the one asked for."""
+
+    code = "study_not_found"
+    http_status = 404
+
+
+class NoDicomData(PermanentError):
+    """The study is known and holds no instance."""
+
+    code = "no_dicom_data"
+    http_status = 404
+
+
+class JobNotFound(PermanentError):
+    """No job, or no disc any more, under this id."""
+
+    code = "job_not_found"
+    http_status = 404
+
+
+class PatientMismatch(PermanentError):
+    """More than one patient in one question: nothing is kept."""
+
+    code = "patient_mismatch"
+    http_status = 409
+
+
+class PrintUncertain(PermanentError):
+    """An earlier order of this job may already have been made; somebody has to look at the robot."""
+
+    code = "print_uncertain"
+    http_status = 409
+
+
+class TooLargeForMedium(PermanentError):
+    """The disc needs more sectors than its medium has."""
+
+    code = "too_large_for_medium"
+    http_status = 422
+
+
+class PacsRefused(PermanentError):
+    """The PACS refuses us: an AE title, an address or an identifier that it doesn't accept."""
+
+    code = "pacs_refused"
+    http_status = 502
+
+
+class StudyIncomplete(PermanentError):
+    """Expected instances stayed missing after every attempt."""
+
+    code = "study_incomplete"
+    http_status = 502
+
+
+class InstanceConflict(PermanentError):
+    """The same SOP Instance UID arrived with different bytes."""
+
+    code = "instance_conflict"
+    http_status = 502
+
+
+class CountsUnknown(PermanentError):
+    """The PACS tells neither instances nor counts, so completeness can't be proved."""
+
+    code = "counts_unknown"
+    http_status = 502
+
+
+class PublisherRefused(PermanentError):
+    """The publisher refused the study or failed at it."""
+
+    code = "publisher_refused"
+    http_status = 502
+
+
+class ProofFailed(PermanentError):
+    """The finished image differs from what was received: it is thrown away."""
+
+    code = "proof_failed"
+    http_status = 500
+
+
+class ConfigurationError(PermanentError):
+    """The configuration can't be used; `problems` lists everything that is wrong with it."""
+
+    code = "configuration"
+    http_status = 500
+
+    def __init__(self, words: str, problems: tuple[str, ...] = (), **details: object) -> None:
+        super().__init__(words, **details)
+        self.problems = problems or (words,)
+
+
+class PacsUnreachable(RetriableError):
+    """No connection or association to the PACS."""
+
+    code = "pacs_unreachable"
+    http_status = 502
+
+
+class PacsBusy(RetriableError):
+    """The PACS is out of resources (A701, A702)."""
+
+    code = "pacs_busy"
+    http_status = 502
+
+
+class PacsSilent(RetriableError):
+    """The PACS stopped answering within the configured limit."""
+
+    code = "pacs_silent"
+    http_status = 504
+
+
+class PatientApiUnavailable(RetriableError):
+    """The patient API can't be had; a job goes on without it and says so."""
+
+    code = "patient_api_unavailable"
+    http_status = 502
+
+
+class ReceiverUnavailable(RetriableError):
+    """The receiver process can't be reached over its socket."""
+
+    code = "receiver_unavailable"
+    http_status = 503
+
+
+class PublisherUnavailable(RetriableError):
+    """The publisher can't be reached or is out of resources."""
+
+    code = "publisher_unavailable"
+    http_status = 502
+
+
+class OrchestratorUnavailable(RetriableError):
+    """Prefect's API can't be reached."""
+
+    code = "orchestrator_unavailable"
+    http_status = 503
+
+
+class QueueFull(RetriableError):
+    """More jobs are waiting than `server.max_queued_jobs`."""
+
+    code = "queue_full"
+    http_status = 503
+
+
+class StorageFull(RetriableError):
+    """Less disk is free than `storage.min_free_gib`."""
+
+    code = "storage_full"
+    http_status = 503
+
+
+class DeadlinePassed(RetriableError):
+    """The job takes longer than the request may wait; the job goes on."""
+
+    code = "deadline_passed"
+    http_status = 504

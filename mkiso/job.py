@@ -1,0 +1,111 @@
+"""A job's folder: what is known of one job, and the instances that arrived for it. Names and birth dates stay here and out of Prefect.
+
+    jobs/<job id>/job.json         what was asked and found
+                  arrivals.jsonl   a line for each instance stored, so that a rerun moves only what is missing
+                  instances/       Part 10 files, named by SOP Instance UID, hard links made by the receiver
+                  disc/            the files that mkiso makes for the disc
+                  disc.iso         the image, until it is shelved
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mkiso.config import Settings
+from mkiso.models import Arrival, Instance
+
+JobKind = Literal["download", "print", "archive"]
+
+
+@dataclass
+class Job:
+    """One job while it runs: its id (the flow run's), its folder, the settings, and what has arrived so far."""
+
+    id: str
+    kind: JobKind
+    settings: Settings
+    accession_numbers: tuple[str, ...] = ()
+    instances: dict[str, Instance] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.settings.storage.jobs_dir / self.id
+
+    @property
+    def instances_dir(self) -> Path:
+        return self.folder / "instances"
+
+    @property
+    def disc_dir(self) -> Path:
+        return self.folder / "disc"
+
+    @property
+    def image(self) -> Path:
+        return self.folder / "disc.iso"
+
+    def open(self) -> None:
+        """Make the folder where it isn't there yet; mode 0700."""
+        for folder in (self.folder, self.instances_dir, self.disc_dir):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def discard(self) -> None:
+        """Remove the folder and all that is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to job.json; it is replaced in one step, so a reader never sees half of it."""
+        write_whole(self.folder / "job.json", json.dumps({**self.facts(), **facts}, ensure_ascii=False, indent=1))
+
+    def facts(self) -> dict[str, Any]:
+        """What job.json holds; empty before the first note."""
+        try:
+            facts: dict[str, Any] = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return facts
+
+    def remember(self, arrival: Arrival) -> None:
+        """Write an arrival down beside its file."""
+        line = {**asdict(arrival), "path": arrival.path.name}
+        with (self.folder / "arrivals.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def kept_arrivals(self) -> list[Arrival]:
+        """The instances that an earlier run of this job stored and whose bytes are still what they were; anything else is removed."""
+        try:
+            lines = (self.folder / "arrivals.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            lines = []
+        kept: dict[str, Arrival] = {}
+        for line in lines:
+            try:
+                values = json.loads(line)
+                arrival = Arrival(**{**values, "path": self.instances_dir / Path(values["path"]).name})
+            except (ValueError, TypeError, KeyError):  # a line that a crash cut short
+                continue
+            if arrival.path.is_file() and arrival.path.stat().st_size == arrival.size and sha256_of(arrival.path) == arrival.sha256:
+                kept[arrival.sop_instance_uid] = arrival
+        names = {arrival.path.name for arrival in kept.values()}
+        for file in self.instances_dir.iterdir():
+            if file.name not in names:
+                file.unlink()
+        return list(kept.values())
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file in one step; mode 0600."""
+    beside = path.with_name(path.name + ".new")
+    beside.touch(mode=0o600)
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
