@@ -220,6 +220,11 @@ class Storage(Section):
         return self.data_dir / "discs"
 
     @property
+    def reports_dir(self) -> Path:
+        """Beside the discs, since both must be seen by every webhook."""
+        return self.discs_dir / "jobs"
+
+    @property
     def prefect_dir(self) -> Path:
         return self.data_dir / "prefect"
 

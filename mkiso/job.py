@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mkiso.config import Settings
+from mkiso.files import sha256_of, write_whole
 from mkiso.models import Arrival, Instance
 
 JobKind = Literal["download", "print", "archive"]
@@ -95,17 +95,3 @@ class Job:
             if file.name not in names:
                 file.unlink()
         return list(kept.values())
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step; mode 0600."""
-    beside = path.with_name(path.name + ".new")
-    beside.touch(mode=0o600)
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)

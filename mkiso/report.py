@@ -1,0 +1,72 @@
+"""What is told of a job while it runs and at its end: stage, counts, outcome. One small file beside the discs, so that a webhook on any machine reads it.
+
+No patient's name stands in a report; the name of a disc's file does in its manifest.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+
+from mkiso.config import Storage
+from mkiso.errors import JobNotFound, MkisoError
+from mkiso.files import write_whole
+
+Status = Literal["running", "done", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """The state of one job. `stage` is in words an operator reads; `disc_ids` has one id a volume; `error` is set where `status` is failed.
+
+    `error` holds `error` (words), `code`, `http_status` and the details of the MkisoError.
+    """
+
+    job_id: str
+    kind: str
+    accession_numbers: tuple[str, ...]
+    status: Status = "running"
+    stage: str = "waiting"
+    expected: int | None = None
+    received: int = 0
+    written: int = 0
+    degraded: tuple[str, ...] = ()
+    disc_ids: tuple[str, ...] = ()
+    publisher: str = ""
+    proves: str = ""
+    error: dict[str, Any] = field(default_factory=dict)
+    updated: str = ""
+
+    def failed(self, error: MkisoError) -> JobReport:
+        """The report of a job that ended with this error."""
+        told = {"error": error.words, "code": error.code, "http_status": error.http_status, **error.details}
+        return replace(self, status="failed", error=told)
+
+
+def write_report(storage: Storage, report: JobReport) -> None:
+    """Replace the job's report in one step."""
+    storage.reports_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    stamped = replace(report, updated=datetime.now(UTC).isoformat(timespec="milliseconds"))
+    write_whole(_path(storage, report.job_id), json.dumps(asdict(stamped)))
+
+
+def read_report(storage: Storage, job_id: str) -> JobReport:
+    """The job's report. Raises JobNotFound where there is none (yet, or any more) or `job_id` is no UUID."""
+    try:
+        values = json.loads(_path(storage, job_id).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise JobNotFound(f"There is no job {job_id} here; jobs are forgotten some time after they end.") from None
+    known = {entry.name for entry in fields(JobReport)}
+    lists = {name: tuple(values[name]) for name in ("accession_numbers", "degraded", "disc_ids")}
+    return JobReport(**{**{name: value for name, value in values.items() if name in known}, **lists})
+
+
+def _path(storage: Storage, job_id: str) -> Path:
+    try:
+        return storage.reports_dir / f"{UUID(job_id)}.json"
+    except ValueError:
+        raise JobNotFound("A job's id looks like 123e4567-e89b-12d3-a456-426614174000.") from None

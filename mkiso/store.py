@@ -1,0 +1,127 @@
+"""Finished discs: an image and its manifest in a folder of their own, there whole or not at all; and how long they stay.
+
+    discs/<disc id>/disc.iso
+                    manifest.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from mkiso.config import Storage
+from mkiso.errors import JobNotFound
+from mkiso.files import sync_folder, write_whole
+
+UNFINISHED = ".unfinished-"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What one disc is. `sha256` and `size` are of the image; `files` maps each path on the disc to its size, SHA-256 and SOP Instance UID.
+
+    `fingerprint` is of the question's answer by the PACS when the disc was made (mkiso.identity.fingerprint); `filename` is what a browser saves
+    it as and may hold the patient's name.
+    """
+
+    disc_id: str
+    job_id: str
+    created: str
+    volume_id: str
+    filename: str
+    accession_numbers: tuple[str, ...]
+    fingerprint: str
+    size: int
+    sha256: str
+    instances: int
+    medium: str
+    number: int = 1
+    total: int = 1
+    degraded: tuple[str, ...] = ()
+    files: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def age(self) -> timedelta:
+        return datetime.now(UTC) - datetime.fromisoformat(self.created)
+
+
+def new_disc_id() -> str:
+    return str(uuid4())
+
+
+def shelve(storage: Storage, image: Path, manifest: Manifest) -> None:
+    """Move an image and its manifest into the store; both have reached the disk when the disc appears under its id, and not before.
+
+    `image` lies on the same file system or is copied; it is gone from its place afterwards.
+    """
+    storage.discs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = storage.discs_dir / f"{UNFINISHED}{manifest.disc_id}"
+    unfinished.mkdir(mode=0o700)
+    shutil.move(image, unfinished / "disc.iso")
+    with (unfinished / "disc.iso").open("rb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        os.fsync(file.fileno())
+    write_whole(unfinished / "manifest.json", json.dumps(asdict(manifest), ensure_ascii=False), durable=True)
+    unfinished.rename(storage.discs_dir / manifest.disc_id)
+    sync_folder(storage.discs_dir)
+
+
+def image_of(storage: Storage, disc_id: str) -> Path:
+    """The image of a shelved disc."""
+    return _folder(storage, disc_id) / "disc.iso"
+
+
+def manifest_of(storage: Storage, disc_id: str) -> Manifest:
+    """The manifest of a shelved disc. Raises JobNotFound where the disc is gone."""
+    try:
+        values = json.loads((_folder(storage, disc_id) / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise JobNotFound("This disc isn't kept any more: ask for it anew.") from None
+    lists = {name: tuple(values[name]) for name in ("accession_numbers", "degraded", "files")}
+    return Manifest(**{**values, **lists})
+
+
+def reusable(storage: Storage, fingerprint: str, reuse_minutes: float) -> list[Manifest]:
+    """The youngest whole set of discs made from the same answer of the PACS within `reuse_minutes`, in order; empty where there is none."""
+    young = [manifest for manifest in manifests(storage) if manifest.fingerprint == fingerprint and manifest.age <= timedelta(minutes=reuse_minutes)]
+    for job_id in dict.fromkeys(manifest.job_id for manifest in sorted(young, key=lambda manifest: manifest.created, reverse=True)):
+        volumes = sorted((manifest for manifest in young if manifest.job_id == job_id), key=lambda manifest: manifest.number)
+        if [manifest.number for manifest in volumes] == list(range(1, volumes[0].total + 1)):
+            return volumes
+    return []
+
+
+def manifests(storage: Storage) -> list[Manifest]:
+    """The manifests of every shelved disc."""
+    found = []
+    for file in storage.discs_dir.glob("*/manifest.json"):
+        if not file.parent.name.startswith("."):
+            try:
+                found.append(manifest_of(storage, file.parent.name))
+            except JobNotFound:  # removed meanwhile
+                continue
+    return found
+
+
+def remove_old(storage: Storage, keep_hours: float) -> int:
+    """Remove discs older than `keep_hours` and whatever a crash left unfinished for an hour; how many discs went."""
+    old = [manifest for manifest in manifests(storage) if manifest.age > timedelta(hours=keep_hours)]
+    for manifest in old:
+        shutil.rmtree(_folder(storage, manifest.disc_id), ignore_errors=True)
+    for folder in storage.discs_dir.glob(f"{UNFINISHED}*"):
+        if datetime.now(UTC).timestamp() - folder.stat().st_mtime > 3600:
+            shutil.rmtree(folder, ignore_errors=True)
+    return len(old)
+
+
+def _folder(storage: Storage, disc_id: str) -> Path:
+    try:
+        return storage.discs_dir / str(UUID(disc_id))
+    except ValueError:
+        raise JobNotFound("A disc's id looks like 123e4567-e89b-12d3-a456-426614174000.") from None
