@@ -16,7 +16,7 @@ def sha256_of(path: Path) -> str:
 def write_whole(path: Path, text: str, *, durable: bool = False) -> None:
     """Replace a file in one step; mode 0600. `durable`: it has reached the disk when this returns."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
         if durable:
             file.flush()

@@ -1,4 +1,4 @@
-"""What is told of a job while it runs and at its end: stage, counts, outcome. One small file beside the discs, so that a webhook on any machine reads it.
+"""What is told of a job while it runs and at its end: stage, counts, outcome. A small file beside the discs, so that a webhook anywhere reads it.
 
 No patient's name stands in a report; the name of a disc's file does in its manifest.
 """
