@@ -5,6 +5,7 @@ Order: defaults, the YAML file (`MKISO_CONFIG`, else ./config.yaml), the environ
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import os
 from collections.abc import Mapping
@@ -177,6 +178,18 @@ class Publisher(Section):
     silent_minutes: float = Field(30, gt=0)
     connect_timeout_seconds: Seconds = 10
     response_timeout_seconds: Seconds = 60
+    attempts: int = Field(3, ge=1, le=10)
+    commitment_port: Port | None = None
+    robot_directory: str = ""
+    label_encoding: str = "cp1252"
+
+    @field_validator("label_encoding")
+    @classmethod
+    def _encoding_exists(cls, encoding: str) -> str:
+        try:
+            return codecs.lookup(encoding).name
+        except LookupError:
+            raise ValueError(f"{encoding} is no text encoding; cp1252 is Western ANSI, cp874 Thai, utf-8 Unicode") from None
 
     @model_validator(mode="after")
     def _directory_where_files(self) -> Publisher:
@@ -223,6 +236,11 @@ class Storage(Section):
     def reports_dir(self) -> Path:
         """Beside the discs, since both must be seen by every webhook."""
         return self.discs_dir / "jobs"
+
+    @property
+    def orders_dir(self) -> Path:
+        """Beside the discs, since a rerun may land on another machine and must know what was ordered."""
+        return self.discs_dir / "orders"
 
     @property
     def prefect_dir(self) -> Path:
