@@ -43,6 +43,7 @@ class Server(Section):
     max_queued_jobs: int = Field(50, ge=1)
     max_running_jobs: int = Field(4, ge=1, le=64)
     shutdown_grace_seconds: Seconds = 30
+    accel_redirect: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_/-]*/)?$")] = ""
 
 
 class Auth(Section):

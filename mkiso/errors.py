@@ -17,6 +17,9 @@
     │   ├── CountsUnknown         502  the PACS tells no counts and pacs.require_counts is true
     │   ├── PublisherRefused      502
     │   ├── PrintUncertain        409  an earlier order may already have been made
+    │   ├── JobCancelled          409
+    │   ├── SeveralDiscs          409  the answer is a set of discs: one of them has to be named
+    │   ├── JobCrashed            502  the run ended without a word
     │   ├── ProofFailed           500  the finished image is not what was received
     │   └── ConfigurationError    500
     └── RetriableError            the same step may pass in a moment
@@ -29,6 +32,7 @@
         ├── OrchestratorUnavailable 503
         ├── QueueFull             503
         ├── StorageFull           503
+        ├── JobRunning            409  there is no disc yet
         └── DeadlinePassed        504
 
 The words of an error hold no patient's name, birth date or ID: they reach logs and Prefect's database. An accession number may stand there.
@@ -131,6 +135,27 @@ class PrintUncertain(PermanentError):
 
     code = "print_uncertain"
     http_status = 409
+
+
+class JobCancelled(PermanentError):
+    """An operator cancelled the job."""
+
+    code = "job_cancelled"
+    http_status = 409
+
+
+class SeveralDiscs(PermanentError):
+    """What was asked for fills a set of discs; the request has to name one of them."""
+
+    code = "several_discs"
+    http_status = 409
+
+
+class JobCrashed(PermanentError):
+    """The job's run ended without a report: its process or its machine went down."""
+
+    code = "job_crashed"
+    http_status = 502
 
 
 class TooLargeForMedium(PermanentError):
@@ -261,3 +286,10 @@ class DeadlinePassed(RetriableError):
 
     code = "deadline_passed"
     http_status = 504
+
+
+class JobRunning(RetriableError):
+    """The job has not ended: there is no disc yet."""
+
+    code = "job_running"
+    http_status = 409
