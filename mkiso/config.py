@@ -67,6 +67,7 @@ class Pacs(Section):
     port: Port = 11112
     calling_ae_title: AeTitle | None = None
     require_counts: bool = True
+    find_limit: int = Field(0, ge=0)
     max_moves: int = Field(2, ge=1, le=16)
     move_attempts: int = Field(3, ge=1, le=10)
     connect_timeout_seconds: Seconds = 10
@@ -206,11 +207,12 @@ class Archive(Section):
     schedule: str = "0 2 * * *"
     timezone: str = "UTC"
     days_back: int = Field(1, ge=1, le=366)
+    recheck_days: int = Field(30, ge=0, le=3660)
     medium: Medium = "dvd"
     modalities: tuple[str, ...] = ()
     output: str = "store"
     directory: Path = Path("archive")
-    ledger_url: str = ""
+    ledger_url: SecretStr = SecretStr("")
     max_attempts: int = Field(5, ge=1)
 
 
@@ -242,6 +244,11 @@ class Storage(Section):
     def orders_dir(self) -> Path:
         """Beside the discs, since a rerun may land on another machine and must know what was ordered."""
         return self.discs_dir / "orders"
+
+    @property
+    def volumes_dir(self) -> Path:
+        """Archive volumes while they are made, each in a folder named by its label."""
+        return self.data_dir / "volumes"
 
     @property
     def prefect_dir(self) -> Path:

@@ -9,12 +9,15 @@
     │   ├── StudyNotFound         404  the PACS has no study of this accession number
     │   ├── NoDicomData           404  the study has no images
     │   ├── JobNotFound           404
+    │   ├── VolumeNotFound        404  the ledger has no archive volume of this label
     │   ├── PatientMismatch       409  more than one patient in one question
     │   ├── TooLargeForMedium     422
     │   ├── PacsRefused           502  our configuration and the PACS's disagree
     │   ├── StudyIncomplete       502  instances stayed missing after every attempt
     │   ├── InstanceConflict      502  one SOP Instance UID, two contents
+    │   ├── DamagedInstance       502  a file that isn't a whole DICOM instance
     │   ├── CountsUnknown         502  the PACS tells no counts and pacs.require_counts is true
+    │   ├── AnswerCut             502  the PACS cuts its answer however little is asked
     │   ├── PublisherRefused      502
     │   ├── PrintUncertain        409  an earlier order may already have been made
     │   ├── JobCancelled          409
@@ -28,6 +31,7 @@
         ├── PacsSilent            504
         ├── PatientApiUnavailable 502  (a job degrades instead of failing)
         ├── ReceiverUnavailable   503
+        ├── ClaimLost             503  another archive run has taken over what this one works on
         ├── PublisherUnavailable  502
         ├── OrchestratorUnavailable 503
         ├── QueueFull             503
@@ -123,6 +127,13 @@ class JobNotFound(PermanentError):
     http_status = 404
 
 
+class VolumeNotFound(PermanentError):
+    """The ledger has no archive volume of this label."""
+
+    code = "volume_not_found"
+    http_status = 404
+
+
 class PatientMismatch(PermanentError):
     """More than one patient in one question: nothing is kept."""
 
@@ -186,6 +197,13 @@ class InstanceConflict(PermanentError):
     http_status = 502
 
 
+class DamagedInstance(PermanentError):
+    """Not a whole DICOM instance: cut short, malformed, or beyond the bounds that a header is read within."""
+
+    code = "damaged_instance"
+    http_status = 502
+
+
 class CountsUnknown(PermanentError):
     """The PACS tells neither instances nor counts, so completeness can't be proved."""
 
@@ -216,6 +234,13 @@ class ConfigurationError(PermanentError):
     def __init__(self, words: str, problems: tuple[str, ...] = (), **details: object) -> None:
         super().__init__(words, **details)
         self.problems = problems or (words,)
+
+
+class AnswerCut(PermanentError):
+    """The PACS cuts its answer however short the time that is asked for, so nothing can be said to be all."""
+
+    code = "answer_cut"
+    http_status = 502
 
 
 class PacsUnreachable(RetriableError):
@@ -250,6 +275,13 @@ class ReceiverUnavailable(RetriableError):
     """The receiver process can't be reached over its socket."""
 
     code = "receiver_unavailable"
+    http_status = 503
+
+
+class ClaimLost(RetriableError):
+    """Another archive run has taken over what this one works on; nothing of it is written."""
+
+    code = "claim_lost"
     http_status = 503
 
 
