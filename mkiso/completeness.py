@@ -1,0 +1,90 @@
+"""Whether everything that the PACS holds of a study has arrived.
+
+What the PACS listed by SOP Instance UID is compared UID by UID, both ways. An instance that arrived and isn't on the list means that the study
+changed while it was retrieved, and so does one more than was counted: the disc must be what the PACS holds, so nothing is made until the PACS was
+asked again (mkiso.dicom.retrieve does that by itself). Counts at SERIES or STUDY level are the fallback and prove less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from mkiso.errors import CountsUnknown, NoDicomData, StudyIncomplete
+from mkiso.models import Expected, Study
+
+NAMED_UIDS = 5
+
+
+def missing(expected: Expected, arrived: Collection[str]) -> frozenset[str]:
+    """The SOP Instance UIDs listed and not arrived; empty where the PACS listed none."""
+    return (expected.instances or frozenset()).difference(arrived)
+
+
+def unexpected(expected: Expected, arrived: Collection[str]) -> frozenset[str]:
+    """The SOP Instance UIDs arrived and not listed; empty where the PACS listed none."""
+    return frozenset(arrived) - expected.instances if expected.instances is not None else frozenset()
+
+
+def is_complete(expected: Expected, arrived: Collection[str]) -> bool:
+    """Whether nothing more is to come; never where nothing is known of what should come."""
+    return expected.count is not None and not missing(expected, arrived) and len(arrived) >= expected.count
+
+
+def provable(study: Study, *, require_counts: bool) -> None:
+    """Before anything is moved: raise NoDicomData where the study holds nothing, CountsUnknown where completeness could never be proved."""
+    if study.expected.count == 0:
+        raise _no_data(study)
+    if study.expected.count is None and require_counts:
+        raise CountsUnknown(
+            f"The PACS tells neither the images of accession number {study.accession_number} nor their number, so a disc can't be proved complete. "
+            "Have IMAGE level queries enabled in the PACS, or set pacs.require_counts to false to make discs without that proof.",
+            accession_number=study.accession_number,
+        )
+
+
+def complete(study: Study, arrived: Collection[str], *, require_counts: bool) -> None:
+    """After the last image: raise unless `arrived` (SOP Instance UIDs) is exactly what the PACS said.
+
+    Raises NoDicomData, CountsUnknown, StudyIncomplete (how many of how many, and a few of the UIDs).
+    """
+    provable(study, require_counts=require_counts)
+    if not arrived:
+        raise _no_data(study) if study.expected.count is None else _incomplete(study, arrived)
+    if study.expected.count is not None and not is_complete(study.expected, arrived):
+        raise _incomplete(study, arrived)
+    if strangers := unexpected(study.expected, arrived):
+        raise _changed(study, len(arrived), strangers)
+    if study.expected.count is not None and len(arrived) > study.expected.count and require_counts:
+        raise _changed(study, len(arrived), frozenset())
+
+
+def _no_data(study: Study) -> NoDicomData:
+    return NoDicomData(
+        f"no DICOM data: the study of accession number {study.accession_number} holds no images. Ask the department whether it was sent to the PACS.",
+        accession_number=study.accession_number,
+    )
+
+
+def _incomplete(study: Study, arrived: Collection[str]) -> StudyIncomplete:
+    absent = sorted(missing(study.expected, arrived))
+    count = study.expected.count or 0
+    lacking = len(absent) or count - len(arrived)
+    return StudyIncomplete(
+        f"{lacking} of the {count} images of accession number {study.accession_number} didn't arrive from the PACS, so no disc was made. "
+        "Try again in a few minutes; if it stays, the PACS can't send them.",
+        accession_number=study.accession_number,
+        expected=count,
+        missing=lacking,
+        missing_sop_instance_uids=absent[:NAMED_UIDS],
+    )
+
+
+def _changed(study: Study, arrived: int, strangers: frozenset[str]) -> StudyIncomplete:
+    return StudyIncomplete(
+        f"The study of accession number {study.accession_number} changed in the PACS while it was retrieved: {study.expected.count} images were "
+        f"listed and {arrived} arrived. Ask for the disc again.",
+        accession_number=study.accession_number,
+        expected=study.expected.count,
+        arrived=arrived,
+        unexpected_sop_instance_uids=sorted(strangers)[:NAMED_UIDS],
+    )

@@ -1,0 +1,259 @@
+"""What the PACS holds of an accession number: C-FIND in the Study Root model (PS3.4 C.4.1, C.6.2).
+
+Accession Number is no unique key (PS3.4 C.4.2.1.4.1): a PACS may match it loosely, so answers with another one than was asked for don't count.
+What is expected comes from the finest level that the PACS answers wholly: SOP Instance UIDs at IMAGE level, else the counts of SERIES, else of STUDY
+level. A level with fewer instances than the level above counts was cut by the PACS, which may say Success all the same, and isn't trusted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from pydicom import Dataset
+from pydicom.uid import UID
+
+from mkiso.config import Settings
+from mkiso.dicom import dimse
+from mkiso.dicom.association import Association
+from mkiso.errors import PacsBusy, PacsRefused, StudyNotFound
+from mkiso.identity import significant
+from mkiso.models import Expected, Study
+
+STUDY_KEYS = (
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "AccessionNumber",
+    "ModalitiesInStudy",
+    "NumberOfStudyRelatedInstances",
+)
+STUDY_ROOT_FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")  # PS3.4 C.6.2.3
+UID_GRAMMAR = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5 9.1; leading zeros are seen in real ones
+
+SUCCESS = 0x0000
+_OUT_OF_RESOURCES = 0xA700
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The studies of one question by date. `cut`: the PACS ended it with `status` other than 0000, so there may be more; ask for less at a time."""
+
+    studies: tuple[Study, ...]
+    status: int
+
+    @property
+    def cut(self) -> bool:
+        return self.status != SUCCESS
+
+
+def find_studies(settings: Settings, accession_number: str) -> list[Study]:
+    """Every study whose accession number equals this one, each with what is expected of it, over one association.
+
+    Raises StudyNotFound, PacsUnreachable, PacsRefused, PacsBusy, PacsSilent.
+    """
+    with _association(settings) as association:
+        answers = _whole(association, study_identifier(AccessionNumber=accession_number))
+        studies = equal_accession((study_of(answer) for answer in answers), accession_number)
+        if not studies:
+            raise StudyNotFound(
+                f"The PACS knows no study of accession number {accession_number}. Check the number, and whether the examination was sent.",
+                accession_number=accession_number,
+            )
+        return [replace(study, expected=_expected(association, study)) for study in studies]
+
+
+def expected_instances(settings: Settings, study: Study) -> Expected:
+    """What the PACS holds of a study now, asked anew; find_studies has put the same into `study.expected` already."""
+    with _association(settings) as association:
+        return _expected(association, study)
+
+
+def find_studies_by_date(settings: Settings, date: str, hour_range: tuple[int, int] | None = None, modalities: Sequence[str] = ()) -> Found:
+    """The studies of a day (DA) and, where `hour_range` is given, of its hours from the first up to but without the second.
+
+    Without what is expected of each. `modalities` keeps the studies that have one of them, and those whose modalities the PACS doesn't tell, since
+    ModalitiesInStudy is an optional key (PS3.4 C.6.2.1.2). Raises PacsUnreachable, PacsRefused (nothing answered), PacsBusy, PacsSilent.
+    """
+    keys = {"StudyDate": date}
+    if hour_range is not None:
+        keys["StudyTime"] = f"{hour_range[0]:02}0000-{hour_range[1] - 1:02}5959.999999"
+    with _association(settings) as association:
+        answers: list[Dataset] = []
+        status = _find(association, study_identifier(**keys), answers)
+        if status.status != SUCCESS and not answers:
+            raise failure(association.peer, status)
+    studies = _distinct(study_of(answer) for answer in answers)
+    wanted = tuple(study for study in studies if not modalities or not study.modalities_in_study or set(modalities) & set(study.modalities_in_study))
+    return Found(wanted, status.status)
+
+
+def study_identifier(**keys: str) -> Dataset:
+    """A C-FIND identifier at STUDY level: every attribute of a Study is asked for, `keys` (by DICOM keyword) are matched.
+
+    It is written in Unicode, since a PACS may answer in the character set that it was asked in, and lose a name that this doesn't hold (Orthanc).
+    """
+    identifier = Dataset()
+    identifier.SpecificCharacterSet = "ISO_IR 192"
+    identifier.QueryRetrieveLevel = "STUDY"
+    for keyword in STUDY_KEYS:
+        setattr(identifier, keyword, keys.get(keyword, ""))
+    for keyword, value in keys.items():
+        setattr(identifier, keyword, value)
+    return identifier
+
+
+def series_identifier(study_instance_uid: str) -> Dataset:
+    """A C-FIND identifier at SERIES level: each series of a study and the number of its instances (PS3.4 C.6.2.1.3)."""
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "SERIES"
+    identifier.StudyInstanceUID = study_instance_uid
+    identifier.SeriesInstanceUID = ""
+    identifier.NumberOfSeriesRelatedInstances = ""
+    return identifier
+
+
+def image_identifier(study_instance_uid: str, series_instance_uid: str) -> Dataset:
+    """A C-FIND identifier at IMAGE level: each instance of one series (PS3.4 C.6.2.1.4); the levels above it are unique keys."""
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "IMAGE"
+    identifier.StudyInstanceUID = study_instance_uid
+    identifier.SeriesInstanceUID = series_instance_uid
+    identifier.SOPInstanceUID = ""
+    return identifier
+
+
+def study_of(answer: Dataset) -> Study:
+    """A C-FIND answer at STUDY level as a Study; text is decoded by its own Specific Character Set.
+
+    The count at STUDY level is what is expected until a finer level is asked.
+    """
+    count = number(answer.get("NumberOfStudyRelatedInstances"))
+    return Study(
+        accession_number=significant(answer.get("AccessionNumber")),
+        study_instance_uid=significant(answer.get("StudyInstanceUID")),
+        patient_id=significant(answer.get("PatientID")),
+        patient_name=significant(answer.get("PatientName")),
+        patient_birth_date=significant(answer.get("PatientBirthDate")),
+        patient_sex=significant(answer.get("PatientSex")),
+        study_date=significant(answer.get("StudyDate")),
+        study_time=significant(answer.get("StudyTime")),
+        study_id=significant(answer.get("StudyID")),
+        study_description=significant(answer.get("StudyDescription")),
+        modalities_in_study=_values(answer.get("ModalitiesInStudy")),
+        issuer_of_patient_id=significant(answer.get("IssuerOfPatientID")),
+        expected=Expected("none", None) if count is None else Expected("study", count),
+    )
+
+
+def equal_accession(studies: Iterator[Study], accession_number: str) -> list[Study]:
+    """The studies whose accession number is the one asked for, in every character; each once."""
+    return [study for study in _distinct(studies) if study.accession_number == accession_number]
+
+
+def expected_from(study_count: int | None, series_counts: dict[str, int | None], images: dict[str, frozenset[str]] | None) -> Expected:
+    """What is expected by the finest whole answer.
+
+    `series_counts` maps each Series Instance UID to its count or None; `images` maps it to its SOP Instance UIDs, None where IMAGE level was refused.
+    """
+    listed = sum(map(len, (images or {}).values()))
+    counts = [count for count in series_counts.values() if count is not None]
+    if images and listed and listed >= max(study_count or 0, sum(counts)):
+        return Expected("image", listed, images)
+    if counts and len(counts) == len(series_counts) and sum(counts) >= (study_count or 0):
+        return Expected("series", sum(counts))
+    return Expected("none", None) if study_count is None else Expected("study", study_count)
+
+
+def failure(peer: str, final: dimse.Response) -> PacsRefused | PacsBusy:
+    """The error for a C-FIND that ended with anything but 0000 (PS3.4 C.4.1.1.4)."""
+    comment = f" ({final.comment})" if final.comment else ""
+    if final.status == _OUT_OF_RESOURCES:
+        return PacsBusy(f"{peer} is out of resources for a query{comment}. Try again in a moment.", status=f"{final.status:04X}")
+    return PacsRefused(
+        f"{peer} ended the query with status {final.status:04X}{comment}, so its answer isn't whole. Look at the PACS's log.",
+        status=f"{final.status:04X}",
+    )
+
+
+def number(value: object) -> int | None:
+    """A count (VR IS) as a number; None where it is absent or none."""
+    text = significant(value)
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _expected(association: Association, study: Study) -> Expected:
+    """Ask SERIES level, then IMAGE level for each series, as the hierarchical search wants it (PS3.4 C.4.1.2.1)."""
+    study_count = study.expected.count if study.expected.source == "study" else None
+    answers: list[Dataset] = []
+    if not _answered(association, series_identifier(study.study_instance_uid), answers):
+        return expected_from(study_count, {}, None)
+    series_counts = {uid: number(answer.get("NumberOfSeriesRelatedInstances")) for answer in answers if (uid := _uid(answer, "SeriesInstanceUID"))}
+    images: dict[str, frozenset[str]] = {}
+    for series_instance_uid in series_counts:
+        answers = []
+        if not _answered(association, image_identifier(study.study_instance_uid, series_instance_uid), answers):
+            return expected_from(study_count, series_counts, None)
+        images[series_instance_uid] = frozenset(filter(None, (_uid(answer, "SOPInstanceUID") for answer in answers)))
+    return expected_from(study_count, series_counts, images)
+
+
+def _answered(association: Association, identifier: Dataset, answers: list[Dataset]) -> bool:
+    """Whether the PACS answered wholly at this level; it may refuse one (A9xx, Cxxx, 0122). Raises PacsBusy where it is only out of resources."""
+    final = _find(association, identifier, answers)
+    if final.status == _OUT_OF_RESOURCES:
+        raise failure(association.peer, final)
+    return final.status == SUCCESS
+
+
+def _whole(association: Association, identifier: Dataset) -> list[Dataset]:
+    answers: list[Dataset] = []
+    final = _find(association, identifier, answers)
+    if final.status != SUCCESS:
+        raise failure(association.peer, final)
+    return answers
+
+
+def _find(association: Association, identifier: Dataset, answers: list[Dataset]) -> dimse.Response:
+    """The one function that asks: adds the matches to `answers` and returns the final response."""
+    association.request({dimse.COMMAND_FIELD: dimse.C_FIND_RQ, dimse.PRIORITY: 0}, STUDY_ROOT_FIND, identifier)
+    while (response := association.must_receive()).is_pending:
+        answers.append(response.dataset())
+    return response
+
+
+@contextmanager
+def _association(settings: Settings) -> Iterator[Association]:
+    with Association(settings, [STUDY_ROOT_FIND]) as association:
+        yield association
+
+
+def _distinct(studies: Iterator[Study]) -> list[Study]:
+    """Each study once, those without a usable UID left out. One UID under two patients stays twice, for mkiso.identity to refuse."""
+    kept = {(study.study_instance_uid, study.patient_id): study for study in studies if is_uid(study.study_instance_uid)}
+    return list(kept.values())
+
+
+def is_uid(text: str) -> bool:
+    """Whether a text is a UID (PS3.5 9.1), so that it may name a file."""
+    return len(text) <= 64 and UID_GRAMMAR.fullmatch(text) is not None
+
+
+def _uid(answer: Dataset, keyword: str) -> str:
+    text = significant(answer.get(keyword))
+    return text if is_uid(text) else ""
+
+
+def _values(value: object) -> tuple[str, ...]:
+    if value is None or isinstance(value, str):
+        return (significant(value),) if significant(value) else ()
+    return tuple(filter(None, map(significant, value))) if isinstance(value, Sequence) else (significant(value),)
