@@ -1,0 +1,28 @@
+"""Free ports, taken below the range that the system gives to outgoing connections, so that nobody takes one between two lines of a test."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+LOWEST, HIGHEST = 12_000, 32_000  # net.ipv4.ip_local_port_range begins at 32,768
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on now."""
+    for _ in range(1000):
+        port = random.randint(LOWEST, HIGHEST)
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError(f"no free port on {host} between {LOWEST} and {HIGHEST}")
+
+
+def is_open(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether somebody accepts connections there."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0
