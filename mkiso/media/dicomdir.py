@@ -1,0 +1,149 @@
+"""The DICOMDIR: the tree of a file-set as records with exact offsets (PS3.3 F, PS3.10 8.6)."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import uuid
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from mkiso.media.file_set import Leaf, PatientBranch
+from mkiso.media.file_set import Series as SeriesBranch
+from mkiso.media.file_set import StudyBranch
+from mkiso.media.records import element, item, record_body
+from mkiso.media.values import raw_value
+
+MEDIA_STORAGE_DIRECTORY = b"1.2.840.10008.1.3.10"
+EXPLICIT_VR_LITTLE_ENDIAN = b"1.2.840.10008.1.2.1"
+IMPLEMENTATION_CLASS_UID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_DNS, 'mkiso').int}".encode()  # PS3.5 B.2
+IMPLEMENTATION_VERSION_NAME = b"MKISO_1"
+_PATIENT_NAME, _PATIENT_ID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID = 0x00100010, 0x00100020, 0x0020000D, 0x0020000E
+
+
+@dataclass(slots=True)
+class _Record:
+    """A record whose offsets aren't known yet."""
+
+    kind: bytes
+    body: bytes
+    reference: bytes = b""
+    lower: list[_Record] = field(default_factory=list)
+    offset: int = 0
+
+    @property
+    def length(self) -> int:
+        """Of the whole item in bytes: its header, the three elements of fixed size, the record type and the rest."""
+        return 8 + 34 + 8 + len(self.kind) + len(self.reference) + len(self.body)
+
+    def encoded(self, next_offset: int) -> bytes:
+        """The item with its two offsets (PS3.3 F.3.2.2)."""
+        return item(
+            _offset(0x1400, next_offset)
+            + struct.pack("<HH2sHH", 0x0004, 0x1410, b"US", 2, 0xFFFF)
+            + _offset(0x1420, self.lower[0].offset if self.lower else 0)
+            + element(0x00041430, "CS", self.kind)
+            + self.reference
+            + self.body
+        )
+
+
+def dicomdir(tree: Collection[PatientBranch], file_set_id: str) -> tuple[bytes, tuple[str, ...]]:
+    """The DICOMDIR of a file-set as a whole Part 10 file, and notes on what its records say that the images don't.
+
+    The notes hold counts and keywords, no patient data. The same tree gives the same bytes.
+    """
+    filled: Counter[str] = Counter()
+    roots = [_patient(patient, number, filled) for number, patient in enumerate(tree, 1)]
+    identifier = element(0x00041130, "CS", file_set_id.encode())
+    meta = _file_meta(_instance_uid(identifier, roots))
+    records_start = len(meta) + len(identifier) + 2 * 12 + 10 + 12  # two offsets, the consistency flag, the sequence's own header
+    end = records_start
+    for record in _walk(roots):
+        record.offset, end = end, end + record.length
+    dataset = (
+        identifier
+        + _offset(0x1200, roots[0].offset if roots else 0)
+        + _offset(0x1202, roots[-1].offset if roots else 0)
+        + struct.pack("<HH2sHH", 0x0004, 0x1212, b"US", 2, 0)
+        + element(0x00041220, "SQ", b"".join(_encoded(roots)))
+    )
+    return meta + dataset, tuple(f"{what}: filled in {count} record(s) of the DICOMDIR, not in the images" for what, count in sorted(filled.items()))
+
+
+def _patient(branch: PatientBranch, number: int, filled: Counter[str]) -> _Record:
+    name = next((name for study in branch.studies for series in study.series if (name := raw_value(series.header, _PATIENT_NAME))), b"")
+    patient_id = branch.patient_id or f"NOID{number:06d}".encode()  # unique on the disc (PS3.3 F.5.1)
+    if not branch.patient_id:
+        filled["PATIENT, PatientID"] += 1
+    body = record_body("PATIENT", branch.header, number, {_PATIENT_ID: patient_id, _PATIENT_NAME: name}, filled)
+    return _Record(b"PATIENT ", body, lower=[_study(study, number, filled) for number, study in enumerate(branch.studies, 1)])
+
+
+def _study(branch: StudyBranch, number: int, filled: Counter[str]) -> _Record:
+    body = record_body("STUDY", branch.header, number, {_STUDY_INSTANCE_UID: branch.study_instance_uid.encode()}, filled)
+    return _Record(b"STUDY ", body, lower=[_series(series, number, branch.study_instance_uid, filled) for number, series in enumerate(branch.series, 1)])
+
+
+def _series(branch: SeriesBranch, number: int, study_instance_uid: str, filled: Counter[str]) -> _Record:
+    given = {}
+    if not branch.series_instance_uid:
+        given[_SERIES_INSTANCE_UID] = _uid(f"{study_instance_uid}/{number}".encode())
+        filled["SERIES, SeriesInstanceUID"] += 1
+    body = record_body("SERIES", branch.header, number, given, filled)
+    return _Record(b"SERIES", body, lower=[_leaf(leaf, number, filled) for number, leaf in enumerate(branch.leaves, 1)])
+
+
+def _leaf(leaf: Leaf, number: int, filled: Counter[str]) -> _Record:
+    arrival = leaf.arrival
+    reference = (
+        element(0x00041500, "CS", "\\".join(leaf.path.parts).encode())
+        + element(0x00041510, "UI", arrival.sop_class_uid.encode())
+        + element(0x00041511, "UI", arrival.sop_instance_uid.encode())
+        + element(0x00041512, "UI", arrival.transfer_syntax_uid.encode())
+    )
+    kind = leaf.record_type.encode()
+    return _Record(kind + b" " * (len(kind) % 2), record_body(leaf.record_type, leaf.instance.header, number, {}, filled), reference)
+
+
+def _walk(records: Sequence[_Record]) -> Iterator[_Record]:
+    for record in records:
+        yield record
+        yield from _walk(record.lower)
+
+
+def _encoded(siblings: Sequence[_Record]) -> Iterator[bytes]:
+    for number, record in enumerate(siblings, 1):
+        yield record.encoded(siblings[number].offset if number < len(siblings) else 0)
+        yield from _encoded(record.lower)
+
+
+def _offset(element_number: int, value: int) -> bytes:
+    return struct.pack("<HH2sHI", 0x0004, element_number, b"UL", 4, value)
+
+
+def _file_meta(instance_uid: bytes) -> bytes:
+    """Preamble, prefix and group 0002 (PS3.10 7.1)."""
+    group = (
+        struct.pack("<HH2sHI", 0x0002, 0x0001, b"OB", 0, 2)
+        + b"\x00\x01"
+        + element(0x00020002, "UI", MEDIA_STORAGE_DIRECTORY)
+        + element(0x00020003, "UI", instance_uid)
+        + element(0x00020010, "UI", EXPLICIT_VR_LITTLE_ENDIAN)
+        + element(0x00020012, "UI", IMPLEMENTATION_CLASS_UID)
+        + element(0x00020013, "SH", IMPLEMENTATION_VERSION_NAME)
+    )
+    return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 0x0002, 0x0000, b"UL", 4, len(group)) + group
+
+
+def _instance_uid(identifier: bytes, roots: Sequence[_Record]) -> bytes:
+    digest = hashlib.sha256(identifier)
+    for record in _walk(roots):
+        digest.update(record.reference + record.body)
+    return _uid(digest.digest())
+
+
+def _uid(seed: bytes) -> bytes:
+    """A UID made from a UUID (PS3.5 B.2), the same for the same seed."""
+    return f"2.25.{uuid.UUID(bytes=hashlib.sha256(seed).digest()[:16], version=4).int}".encode()

@@ -1,0 +1,109 @@
+"""Names on a disc: File IDs, file-set IDs, 8.3 names for viewer files, and the name under which a browser saves an image."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from mkiso.errors import ConfigurationError
+from mkiso.models import Volume
+
+MAX_DEPTH = 8  # levels of directories, the root included (Ecma-119 6.8.2.1)
+MAX_JOLIET_CHARACTERS = 64  # Joliet: a file identifier of at most 128 bytes
+_FILE_SET_ID_CHARACTERS = 16  # PS3.10 8.5
+_OUTSIDE_D_CHARACTERS = re.compile(r"[^A-Z0-9_]+")
+_OUTSIDE_SAFE_ASCII = re.compile(r"[^A-Za-z0-9._-]+")
+_FORBIDDEN_IN_JOLIET = re.compile(r"[\x00-\x1f*/:;?\\\x7f]")
+_BEYOND_UCS_2 = re.compile(r"[\U00010000-\U0010ffff\ud800-\udfff]")
+
+
+def component(prefix: str, number: int) -> str:
+    """One component of a File ID: two letters and six digits, at most 8 characters (PS3.10 8.5)."""
+    if not 1 <= number <= 999_999:
+        raise ValueError(f"{prefix}{number} is more than a component of a File ID can count")
+    return f"{prefix}{number:06d}"
+
+
+def file_set_id(base: str, volume: Volume = Volume()) -> str:  # noqa: B008  frozen
+    """A file-set ID, which is also the volume identifier: at most 16 of `A-Z 0-9 _` (PS3.10 8.5, Ecma-119 8.4.6).
+
+    Of several volumes each has its number at the end, of one width, so that labels sort.
+    """
+    suffix = f"_{volume.number:0{len(str(volume.total))}d}OF{volume.total}" if volume.total > 1 else ""
+    kept = d_characters(base)[: _FILE_SET_ID_CHARACTERS - len(suffix)].rstrip("_") or "MKISO"
+    return kept + suffix
+
+
+def d_characters(text: str) -> str:
+    """Text in the d-characters of ISO 9660 (Ecma-119 7.4.1): accents dropped, everything else as one underscore, none at the ends."""
+    return _OUTSIDE_D_CHARACTERS.sub("_", _without_accents(text).upper()).strip("_")
+
+
+def short_names(paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, PurePosixPath]:
+    """For long paths their unique 8.3 upper-case paths, the same for the same set (Ecma-119 10.1: interchange level 1).
+
+    A name that is 8.3 already keeps itself but for its case. Raises ConfigurationError for a path that Joliet can't hold or that is nested too deep.
+    """
+    paths = sorted(paths)
+    shortened: dict[PurePosixPath, PurePosixPath] = {PurePosixPath("."): PurePosixPath(".")}
+    taken: set[PurePosixPath] = set()
+    directories = {parent for path in paths for parent in path.parents} - {PurePosixPath(".")}
+    entries = sorted(directories | set(paths), key=lambda path: (len(path.parts), not _is_short(path.name), path))
+    for path in entries:
+        _holdable(path)
+        folder = shortened[path.parent]
+        shortened[path] = next(name for name in _candidates(path, folder, directory=path in directories) if name not in taken)
+        taken.add(shortened[path])
+    return {path: shortened[path] for path in paths}
+
+
+def filename(base: str) -> str:
+    """A file name without a folder or control characters, fit for RFC 8187's `filename*`; never empty, never hidden, at most 120 characters.
+
+    The caller adds the extension. `base` may be a patient's name in any script.
+    """
+    kept = "".join(" " if unicodedata.category(character)[0] in "CZ" or character in '/\\:*?"<>|^=' else character for character in base)
+    return " ".join(kept.split()).strip(". ")[:120].strip(". ") or "disc"
+
+
+def ascii_filename(base: str) -> str:
+    """The same name in the ASCII that every client reads in `filename`; never empty."""
+    return _OUTSIDE_SAFE_ASCII.sub("_", _without_accents(filename(base))).strip("._-") or "disc"
+
+
+def _candidates(path: PurePosixPath, folder: PurePosixPath, *, directory: bool) -> Iterable[PurePosixPath]:
+    stem, extension = (path.name, "") if directory else (path.stem, path.suffix[1:])
+    stem, extension = d_characters(stem) or "_", d_characters(extension)[:3]
+    if _is_short(path.name):
+        stem = path.stem.upper()
+        extension = path.suffix[1:].upper()
+    yield folder / _joined(stem[:8], extension)
+    for number in range(1, 10_000_000):
+        tail = f"_{number}"
+        yield folder / _joined(stem[: 8 - len(tail)] + tail, extension)
+
+
+def _joined(stem: str, extension: str) -> str:
+    return f"{stem}.{extension}" if extension else stem
+
+
+def _is_short(name: str) -> bool:
+    return re.fullmatch(r"[A-Z0-9_]{1,8}(\.[A-Z0-9_]{1,3})?", name.upper()) is not None and name.isascii()
+
+
+def _holdable(path: PurePosixPath) -> None:
+    problem = ""
+    if len(path.name) > MAX_JOLIET_CHARACTERS:
+        problem = f"its name is longer than {MAX_JOLIET_CHARACTERS} characters"
+    elif _FORBIDDEN_IN_JOLIET.search(path.name) or _BEYOND_UCS_2.search(path.name):
+        problem = "its name has characters that a disc can't hold"
+    elif len(path.parts) > MAX_DEPTH:
+        problem = f"it lies deeper than {MAX_DEPTH - 1} folders"
+    if problem:
+        raise ConfigurationError(f"The viewer's file {str(path)!r} can't go onto a disc: {problem}. Rename it or take it out of viewer.directory.")
+
+
+def _without_accents(text: str) -> str:
+    return "".join(character for character in unicodedata.normalize("NFKD", text) if not unicodedata.combining(character))
