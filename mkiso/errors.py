@@ -37,6 +37,7 @@
         ├── QueueFull             503
         ├── StorageFull           503
         ├── JobRunning            409  there is no disc yet
+        ├── ServiceStopping       503
         └── DeadlinePassed        504
 
 The words of an error hold no patient's name, birth date or ID: they reach logs and Prefect's database. An accession number may stand there.
@@ -325,3 +326,10 @@ class JobRunning(RetriableError):
 
     code = "job_running"
     http_status = 409
+
+
+class ServiceStopping(RetriableError):
+    """The webhook ends while somebody waits for a job, which goes on."""
+
+    code = "service_stopping"
+    http_status = 503
