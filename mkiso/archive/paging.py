@@ -1,0 +1,107 @@
+"""C-FIND in pages: where a PACS cuts a long answer, the same question for shorter times, until no answer is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from mkiso.errors import AnswerCut
+from mkiso.models import Study
+
+SUCCESS = 0x0000
+ROUND_NUMBER = 100
+"""Limits are round numbers: where a PACS's isn't known, an answer of 100, 200, … studies is taken for a cut one; that costs 24 questions at most."""
+
+REST = {2: "5959.999999", 4: "59.999999", 6: ".999999"}
+"""What the last moment of an hour, a minute, a second has after it (VR TM, PS3.5 6.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A span of time to ask a PACS for: whole days, both included, or an hour, minute or second of one day.
+
+    `time` is what the TM values of the span begin with (`08`: that hour), `time_from` where it begins. StudyTime stays out of the question for
+    whole days, since a study without one matches no range. StudyDate and StudyTime are matched apart (PS3.4 C.2.2.2.5): times need one day.
+    """
+
+    date_from: date
+    date_to: date
+    time: str = ""
+    time_from: str = ""
+
+    @property
+    def study_date(self) -> str:
+        """The key StudyDate."""
+        first, last = f"{self.date_from:%Y%m%d}", f"{self.date_to:%Y%m%d}"
+        return first if first == last else f"{first}-{last}"
+
+    @property
+    def study_time(self) -> str:
+        """The key StudyTime; empty where any time is meant."""
+        return f"{self.time_from}-{self.time}{REST[len(self.time)]}" if self.time else ""
+
+    def parts(self) -> tuple[Page, ...]:
+        """The same span in shorter ones: days, hours, minutes, seconds; none of a second.
+
+        No time falls between two parts, whether a PACS compares numbers or text: the first begins where the whole does (`08`, which as text is
+        before `0800`), and each other as short as it can.
+        """
+        if self.date_from < self.date_to:
+            days = ((self.date_from + timedelta(days=number)) for number in range((self.date_to - self.date_from).days + 1))
+            return tuple(Page(day, day) for day in days)
+        if len(self.time) == 6:
+            return ()
+        times = [f"{self.time}{number:02d}" for number in range(60 if self.time else 24)]
+        begins = [self.time_from or times[0], *times[1:]]
+        return tuple(Page(self.date_from, self.date_to, time, begin) for time, begin in zip(times, begins, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the PACS answered to one question: the studies, and the final status."""
+
+    studies: Sequence[Study]
+    status: int = SUCCESS
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Every study found, once each, and the days of which more may be there than can be asked for (words in `AnswerCut` fit them)."""
+
+    studies: tuple[Study, ...]
+    doubtful: tuple[date, ...]
+
+
+def was_cut(answer: Answer, limit: int) -> bool:
+    """Whether the PACS may have more: a status other than success, or as many answers as it gives at most (`limit`, 0 where unknown)."""
+    return answer.status != SUCCESS or (len(answer.studies) > 0 and len(answer.studies) % (limit or ROUND_NUMBER) == 0)
+
+
+def find_all(first: Page, ask: Callable[[Page], Answer], limit: int = 0) -> Found:
+    """Ask for a span of time, in parts where an answer was cut.
+
+    A study without StudyTime in the cut answer of a day matches no hour: it is taken from that answer, and its day is doubtful, because others
+    may have been cut off. Raises AnswerCut where the answer for a second is cut.
+    """
+    studies: dict[str, Study] = {}
+    doubtful: list[date] = []
+    pages = [first]
+    while pages:
+        page = pages.pop()
+        answer = ask(page)
+        taken = answer.studies
+        if was_cut(answer, limit):
+            parts = page.parts()
+            if not parts:
+                raise AnswerCut(
+                    f"The PACS cuts its answer of {len(taken)} studies for {page.study_date} {page.study_time} (status {answer.status:04X}): "
+                    "raise the number of answers that it allows to a query.",
+                    status=answer.status,
+                )
+            pages.extend(reversed(parts))
+            taken = [study for study in taken if not study.study_time] if page.date_from == page.date_to and not page.time else []
+            if taken:
+                doubtful.append(page.date_from)
+        studies |= {study.study_instance_uid: study for study in taken}
+    return Found(tuple(studies.values()), tuple(doubtful))

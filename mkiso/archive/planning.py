@@ -1,0 +1,89 @@
+"""Which studies a night owes. Pure: what the PACS says and what the ledger has go in, the work comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+from mkiso.errors import (
+    MkisoError,
+    OrchestratorUnavailable,
+    PacsBusy,
+    PacsRefused,
+    PacsUnreachable,
+    PublisherRefused,
+    PublisherUnavailable,
+    ReceiverUnavailable,
+    StorageFull,
+)
+from mkiso.models import Study
+
+
+@dataclass(frozen=True, slots=True)
+class StudyToArchive:
+    """A study whose instances aren't all archived.
+
+    `wanted` are the SOP Instance UIDs to archive, None where the PACS doesn't name them: then the whole study is retrieved, and what the ledger
+    has is left out. `supplement`: a part of the study lies on an earlier volume already.
+    """
+
+    study: Study
+    wanted: frozenset[str] | None
+    supplement: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A night's work, in the order of the PACS's answers; each study found stands in exactly one of the four."""
+
+    to_archive: tuple[StudyToArchive, ...] = ()
+    complete: tuple[Study, ...] = ()
+    empty: tuple[Study, ...] = ()
+    given_up: tuple[Study, ...] = ()
+
+
+def plan(studies: Iterable[Study], archived: Mapping[str, frozenset[str]], attempts: Mapping[str, int], max_attempts: int) -> Plan:
+    """Sort studies by what they need. Each one carries what the PACS expects it to hold; one that is answered twice is taken once.
+
+    `archived` maps a StudyInstanceUID to the SOP Instance UIDs on volumes, `attempts` to how often it failed since it was last archived.
+    """
+    to_archive, complete, empty, given_up = [], [], [], []
+    for study in {study.study_instance_uid: study for study in studies}.values():
+        on_volumes = archived.get(study.study_instance_uid, frozenset())
+        if study.expected.count == 0:
+            empty.append(study)
+        elif is_complete(study, on_volumes):
+            complete.append(study)
+        elif attempts.get(study.study_instance_uid, 0) >= max_attempts:
+            given_up.append(study)
+        else:
+            named = study.expected.instances
+            to_archive.append(StudyToArchive(study, None if named is None else named - on_volumes, supplement=bool(on_volumes)))
+    return Plan(tuple(to_archive), tuple(complete), tuple(empty), tuple(given_up))
+
+
+def is_complete(study: Study, on_volumes: frozenset[str]) -> bool:
+    """Whether every instance that the PACS has of a study lies on a volume; by number where it names none.
+
+    Where it tells not even a number, growth can't be seen: what was archived once counts as complete.
+    """
+    if study.expected.instances is not None:
+        return study.expected.instances <= on_volumes
+    return bool(on_volumes) and (study.expected.count or 0) <= len(on_volumes)
+
+
+def needs_a_look(study: Study, on_volumes: int, night: tuple[date, date]) -> bool:
+    """Whether to ask the PACS for the instances of a study that C-FIND at STUDY level found.
+
+    Always within the night's own dates. For the older dates that are looked through again, NumberOfStudyRelatedInstances (PS3.4 C.6.2.1.2) decides:
+    one question for each of a month's studies would take longer than the archive.
+    """
+    within = f"{night[0]:%Y%m%d}" <= study.study_date <= f"{night[1]:%Y%m%d}"
+    return within or study.expected.count is None or study.expected.count != on_volumes
+
+
+def says_something_of_the_study(error: MkisoError) -> bool:
+    """Whether a failure counts against archive.max_attempts: one that would have met every study says nothing of this one."""
+    elsewhere = PacsUnreachable | PacsBusy | PacsRefused | ReceiverUnavailable | StorageFull | PublisherUnavailable | PublisherRefused
+    return not isinstance(error, elsewhere | OrchestratorUnavailable)

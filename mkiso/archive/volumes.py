@@ -1,0 +1,139 @@
+"""What the ledger is told of a volume, and what it tells: plain values, and the rows they become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from mkiso.archive.lifecycle import State
+from mkiso.archive.tables import instances, other_files, studies, volumes
+from mkiso.models import DiscFile
+
+UIDS_A_STATEMENT = 500
+"""Bound values of one statement: SQLite takes 32,766, PostgreSQL 65,535, and neither plans a longer list any faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveVolume:
+    """A volume as the ledger has it. `label` is its ISO 9660 volume identifier; `folder` is where it is made, on the machine of its place.
+
+    `location` is where the image lies, or how the publisher calls the order; `sha256` and `size` (bytes) are of the image, empty and 0 until
+    it is mastered. Number `number` of `total` of a set.
+    """
+
+    label: str
+    state: State
+    medium: str
+    output: str
+    number: int
+    total: int
+    instances: int
+    size: int
+    sha256: str
+    location: str
+    folder: Path
+
+    @property
+    def image(self) -> Path:
+        return self.folder / "disc.iso"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyOnVolume:
+    """The part of a study that lies on one volume: a file for each instance."""
+
+    study_instance_uid: str
+    accession_number: str
+    study_date: str
+    files: Sequence[DiscFile]
+
+
+@dataclass(frozen=True, slots=True)
+class MasteredVolume:
+    """A finished, proved image (`volume.image`): its SHA-256, the studies on it, and every other file (DICOMDIR, README.TXT, viewer …)."""
+
+    volume: ArchiveVolume
+    sha256: str
+    studies: Sequence[StudyOnVolume]
+    other_files: Sequence[DiscFile] = ()
+
+
+def volume_of(row: Row[Any], volumes_dir: Path) -> ArchiveVolume:
+    return ArchiveVolume(
+        label=row.label,
+        state=cast(State, row.state),
+        medium=row.medium,
+        output=row.output,
+        number=row.number,
+        total=row.total,
+        instances=row.instances,
+        size=row.size,
+        sha256=row.sha256,
+        location=row.location,
+        folder=volumes_dir / row.label,
+    )
+
+
+def next_labels(connection: Connection, day: date, count: int) -> list[str]:
+    """Labels that sort as the volumes were made, such as A20260213_0001: at most 16 characters of A-Z 0-9 _ (PS3.10 8.5)."""
+    prefix = f"A{day:%Y%m%d}_"
+    taken = connection.scalars(select(volumes.c.label).where(volumes.c.label.startswith(prefix, autoescape=True)))
+    first = max((int(label.removeprefix(prefix)) for label in taken), default=0) + 1
+    return [f"{prefix}{number:04d}" for number in range(first, first + count)]
+
+
+def write_contents(connection: Connection, volume_id: int, mastered: MasteredVolume) -> int:
+    """Write down what lies on a volume, a million rows as well as ten; how many instances."""
+    ids = _study_ids(connection, mastered.studies)
+    rows = [
+        {
+            "study_id": ids[study.study_instance_uid],
+            "sop_instance_uid": file.sop_instance_uid,
+            "volume_id": volume_id,
+            "path": str(file.path),
+            "size": file.size,
+            "sha256": file.sha256,
+        }
+        for study in mastered.studies
+        for file in study.files
+    ]
+    connection.execute(insert(instances), rows)
+    others = [{"volume_id": volume_id, "path": str(file.path), "size": file.size, "sha256": file.sha256} for file in mastered.other_files]
+    if others:
+        connection.execute(insert(other_files), others)
+    return len(rows)
+
+
+def _study_ids(connection: Connection, parts: Sequence[StudyOnVolume]) -> dict[str, int]:
+    """The ids of studies; one that is new is added, of one that is known the accession number and date become today's."""
+    known = {
+        row.study_instance_uid: row.id
+        for some in in_portions(part.study_instance_uid for part in parts)
+        for row in connection.execute(select(studies.c.id, studies.c.study_instance_uid).where(studies.c.study_instance_uid.in_(some)))
+    }
+    for part in parts:
+        values = {"accession_number": part.accession_number, "study_date": part.study_date}
+        if part.study_instance_uid in known:
+            connection.execute(update(studies).where(studies.c.id == known[part.study_instance_uid]).values(values))
+        else:
+            new = insert(studies).values(study_instance_uid=part.study_instance_uid, **values)
+            known[part.study_instance_uid] = cast(int, connection.scalar(new.returning(studies.c.id)))
+    return known
+
+
+def forget(connection: Connection, volume_id: int) -> None:
+    """Take a volume and all that was written of it out of the ledger."""
+    for table in (instances, other_files):
+        connection.execute(delete(table).where(table.c.volume_id == volume_id))
+    connection.execute(delete(volumes).where(volumes.c.id == volume_id))
+
+
+def in_portions(uids: Iterable[str]) -> list[list[str]]:
+    """Distinct UIDs in order, as many at a time as one statement takes."""
+    distinct = sorted(set(uids))
+    return [distinct[start : start + UIDS_A_STATEMENT] for start in range(0, len(distinct), UIDS_A_STATEMENT)]
