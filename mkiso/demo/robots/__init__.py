@@ -1,0 +1,1 @@
+"""Simulated disc publishers that take orders as the real ones do, well and badly."""

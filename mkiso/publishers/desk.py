@@ -1,0 +1,105 @@
+"""The desk where a job's order is given and followed: the order book on one side, a publisher on the other."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
+from mkiso.publishers.orderbook import MAY_BE_MADE, Entry, OrderBook, State, decide, latest, made_before
+from mkiso.publishers.protocol import Order, Publisher, Receipt, Watch
+from mkiso.publishers.turn import turn
+
+
+def give(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch, *, confirm_reprint: bool = False) -> Receipt:
+    """Give the order unless it was given already, one job at a publisher after another; the receipt proves `queued` or more.
+
+    Raises PublisherUnavailable (nothing was given), PublisherRefused, PrintUncertain (somebody has to look).
+    """
+    book = OrderBook.of(orders_dir, order.question)
+    with turn(orders_dir / f"{publisher.name}.turn", publisher.name, watch):
+        entries = book.entries()
+        step = decide(entries, order.job_id, order.volume.number, confirm_reprint)
+        entry = latest(entries, order.job_id, order.volume.number)
+        if entry is not None and step == "find out":
+            entry = _find_out(publisher, order, book, entry)
+            step = "follow" if entry.state == "given" else "give"
+        if entry is not None and step != "give":
+            return _receipt(publisher, entry)
+        receipt = _place(publisher, order, book, watch, confirm_reprint)
+    before = made_before(entries, order.job_id)
+    return replace(receipt, minutes_since_last=round((time.time() - before.time) / 60, 1) if before else None)
+
+
+def follow(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> Receipt:
+    """Follow a given order to the end that the publisher can tell of; for a DICOM relay that is at once."""
+    book = OrderBook.of(orders_dir, order.question)
+    entry = _given(book, order)
+    if entry.state == "done":
+        return _receipt(publisher, entry)
+    try:
+        receipt = publisher.follow(replace(order, order_id=entry.order_id), _receipt(publisher, entry), watch)
+    except PublisherRefused as error:
+        book.settle(entry, _state_of(error), words=error.words)
+        raise
+    except PrintUncertain as error:
+        book.settle(entry, "uncertain", words=error.words)
+        raise
+    if receipt.proves == "done":
+        book.settle(entry, "done", instances=receipt.instances, words=receipt.words)
+    return receipt
+
+
+def cancel(publisher: Publisher, order: Order, orders_dir: Path) -> bool:
+    """Ask the publisher to drop this job's order where one is given and it has a way; whether it was asked."""
+    entry = latest(OrderBook.of(orders_dir, order.question).entries(), order.job_id, order.volume.number)
+    if entry is None or entry.state not in ("giving", "given", "uncertain"):
+        return False
+    return publisher.cancel(replace(order, order_id=entry.order_id))
+
+
+def _place(publisher: Publisher, order: Order, book: OrderBook, watch: Watch, confirm_reprint: bool) -> Receipt:
+    entry = book.open(order.job_id, order.volume.number, confirmed=confirm_reprint)
+    begun = False
+
+    def before_giving() -> None:
+        nonlocal begun
+        book.begin(entry)
+        begun = True
+
+    try:
+        receipt = publisher.place(replace(order, order_id=entry.order_id), before_giving, watch)
+    except (PublisherRefused, PublisherUnavailable, PrintUncertain) as error:
+        if begun:
+            book.settle(entry, _state_of(error), words=error.words)
+        raise
+    book.settle(entry, receipt.proves if receipt.proves == "done" else "given", instances=receipt.instances, words=receipt.words)
+    return receipt
+
+
+def _find_out(publisher: Publisher, order: Order, book: OrderBook, entry: Entry) -> Entry:
+    given = publisher.was_given(replace(order, order_id=entry.order_id))
+    if given is None:
+        words = entry.words or "An earlier attempt at this print broke off."
+        book.settle(entry, "uncertain", words=words)
+        raise PrintUncertain(words if MAY_BE_MADE in words else f"{words} {MAY_BE_MADE}")
+    return book.settle(entry, "given" if given else "not given")
+
+
+def _state_of(error: PublisherRefused | PublisherUnavailable | PrintUncertain) -> State:
+    """What is known after an error; a publisher that took a part of a disc may make it of that part."""
+    if isinstance(error, PrintUncertain) or error.details.get("accepted"):
+        return "uncertain"
+    return "failed" if isinstance(error, PublisherRefused) else "not given"
+
+
+def _given(book: OrderBook, order: Order) -> Entry:
+    entry = latest(book.entries(), order.job_id, order.volume.number)
+    if entry is None or entry.state not in ("given", "done"):
+        raise PrintUncertain(f"The order book has no given order of this job. {MAY_BE_MADE}")
+    return entry
+
+
+def _receipt(publisher: Publisher, entry: Entry) -> Receipt:
+    return Receipt(publisher.name, entry.order_id, "done" if entry.state == "done" else "queued", entry.instances, entry.words)

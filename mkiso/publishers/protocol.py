@@ -1,0 +1,134 @@
+"""What every disc publisher is to mkiso: an order goes in, a receipt says what is proved by it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from mkiso.config import Medium
+from mkiso.models import Arrival, Patient, Volume
+
+Proves = Literal["queued", "done"]
+WORDS_LIMIT = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One disc, or for a DICOM publisher one study, to be made `copies` times.
+
+    `instances` are what the disc holds; a publisher with `needs_image` takes `image` instead and makes that one `volume` of a set.
+    `question` tells identical questions from others (mkiso.publishers.orderbook.question_of). `order_id` is unique at the publisher and given
+    by the order book; 1 to 32 characters of A-Z, a-z, 0-9 and `-`.
+    """
+
+    job_id: str
+    question: str
+    patient: Patient
+    accession_numbers: tuple[str, ...]
+    instances: tuple[Arrival, ...] = ()
+    image: Path | None = None
+    volume_id: str = ""
+    volume: Volume = field(default_factory=Volume)
+    study_date: str = ""
+    institution: str = ""
+    copies: int = 1
+    medium: Medium = "cd"
+    order_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a publisher has confirmed. `proves`: `queued` (it has everything), `done` (it reported the disc as made).
+
+    `warnings` are in words; `minutes_since_last` is set where the same question was already printed before.
+    """
+
+    publisher: str
+    order_id: str
+    proves: Proves
+    instances: int
+    words: str
+    warnings: tuple[str, ...] = ()
+    minutes_since_last: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a caller follows an order and ends it: `stop` is looked at wherever something is waited for; `progress(words, done, total)`."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    progress: Callable[[str, int, int], None] = lambda words, done, total: None
+
+
+class Publisher(Protocol):
+    """One configured publisher. Every method may raise PublisherUnavailable (nothing was given) or PublisherRefused (known not to be made)."""
+
+    name: str
+    needs_image: bool
+
+    def check(self) -> str:
+        """Whether an order could be given now, in words."""
+
+    def place(self, order: Order, before_giving: Callable[[], None], watch: Watch) -> Receipt:
+        """Give the order. `before_giving` is called just before the first step that can't be taken back.
+
+        Raises PublisherUnavailable before that step, PublisherRefused(accepted=n), PrintUncertain after it.
+        """
+
+    def was_given(self, order: Order) -> bool | None:
+        """Whether an order of which only the beginning is on record reached the publisher; None where it can't be told."""
+
+    def follow(self, order: Order, receipt: Receipt, watch: Watch) -> Receipt:
+        """Wait for the end of a given order as far as the publisher tells; raises PublisherRefused with its words, PrintUncertain if it is silent."""
+
+    def cancel(self, order: Order) -> bool:
+        """Ask the publisher to drop a given order; False where it has no way."""
+
+
+def label_values(order: Order, fields: Mapping[str, str]) -> dict[str, str]:
+    """The label's fields, filled in: each value is a template such as `{patient_name}`, `{number} of {total}`; control characters become spaces.
+
+    Without configured fields, all known ones under their own names.
+    """
+    known = {
+        "patient_name": order.patient.name.replace("^", " ").strip(),
+        "patient_id": order.patient.patient_id,
+        "birth_date": _iso_date(order.patient.birth_date),
+        "sex": order.patient.sex,
+        "accession_number": ", ".join(order.accession_numbers),
+        "study_date": _iso_date(order.study_date),
+        "institution": order.institution,
+        "number": str(order.volume.number),
+        "total": str(order.volume.total),
+    }
+    templates = fields or {name: f"{{{name}}}" for name in known}
+    return {name: one_line(_fill(template, known)) for name, template in templates.items()}
+
+
+def _fill(template: str, known: Mapping[str, str]) -> str:
+    for name, value in known.items():  # no str.format: a template comes from a file, and `{x.__class__}` has no business there
+        template = template.replace(f"{{{name}}}", value.replace("{", "(").replace("}", ")"))
+    return template
+
+
+def one_line(text: str) -> str:
+    """Text without control characters and line separators, so that a value can't start a line, a key or a command of its own."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def _iso_date(date: str) -> str:
+    """A DA value (PS3.5 6.2) as ISO 8601; anything else as it is."""
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdigit() else date
+
+
+def robots_words(text: str, patient: Patient) -> str:
+    """What a publisher said, fit for a log: one line, bounded, without the patient's name, birth date and ID."""
+    words = one_line(text)
+    name_parts = patient.name.replace("^", " ").replace("=", " ").split()
+    for secret in sorted({patient.patient_id, patient.birth_date, _iso_date(patient.birth_date), *name_parts}, key=len, reverse=True):
+        if len(secret) > 1:
+            words = words.replace(secret, "…")
+    return words[:WORDS_LIMIT]

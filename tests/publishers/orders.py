@@ -1,0 +1,57 @@
+"""Orders for tests: a mixed study in a job's folder, as the receiver leaves it, and publishers configured in one line."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+
+from mkiso.config import Publisher as PublisherSettings
+from mkiso.config import Settings, Storage
+from mkiso.files import sha256_of
+from mkiso.models import Arrival, Patient
+from mkiso.publishers import Order, question_of
+from tests.peers.corpus import make_study
+
+MIXED = {"ct": 3, "sr": 1, "pr": 1, "pdf": 1, "jpeg_2000": 1}
+PATIENT = Patient("HN-0001", "Example^Anna", "19700102", "F")
+
+
+def arrival_of(file: Path) -> Arrival:
+    header = dcmread(file, stop_before_pixels=True)
+    meta = header.file_meta
+    return Arrival(
+        str(header.SOPInstanceUID),
+        str(header.SOPClassUID),
+        str(meta.TransferSyntaxUID),
+        str(header.StudyInstanceUID),
+        file,
+        file.stat().st_size,
+        sha256_of(file),
+    )
+
+
+def study(folder: Path, kinds: Mapping[str, int] = MIXED, accession_number: str = "A1001") -> tuple[Arrival, ...]:
+    """A study as it lies in a job's folder."""
+    made = make_study(folder / "made", accession_number, kinds=kinds)
+    instances = folder / "job" / "instances"
+    instances.mkdir(parents=True, exist_ok=True)
+    return tuple(arrival_of(Path(shutil.move(file, instances / file.name))) for file in made)
+
+
+def settings_of(folder: Path, **publisher: Any) -> Settings:
+    """One publisher called `robot`; short limits, no settling unless asked for."""
+    short = {"settle_seconds": 0, "connect_timeout_seconds": 3, "response_timeout_seconds": 3, "attempts": 2}
+    return Settings(
+        storage=Storage(data_dir=folder / "data"),
+        publishers={"rimage": PublisherSettings(), "robot": PublisherSettings(**{**short, **publisher})},
+    )
+
+
+def order_of(instances: tuple[Arrival, ...] = (), job_id: str = "0b0a1b2c-0000-4000-8000-000000000001", **values: Any) -> Order:
+    accession_numbers = values.pop("accession_numbers", ("A1001",))
+    question = question_of("robot", accession_numbers)
+    return Order(job_id, question, PATIENT, accession_numbers, instances, **values)

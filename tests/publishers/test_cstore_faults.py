@@ -1,0 +1,252 @@
+"""A relay to a publisher that misbehaves: never sent, the reason in words, and a rerun that does right."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian
+
+from mkiso.demo.robots.storage_scp import Faults, StoragePublisher
+from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
+from mkiso.files import sha256_of
+from mkiso.publishers import Receipt, Watch, give, publisher_of
+from tests.peers.ports import free_port
+from tests.peers.storescp import Storescp
+from tests.publishers.orders import order_of, settings_of, study
+
+CT = {"ct": 3}
+OTHER_JOB = "0b0a1b2c-0000-4000-8000-000000000002"
+LISTENING = free_port()
+
+
+def send(folder: Path, port: int, instances, *, confirm: bool = False, watch: Watch | None = None, job_id: str = "", **publisher) -> Receipt:  # type: ignore[no-untyped-def]
+    settings = settings_of(folder, port=port, **publisher)
+    order = order_of(instances, **({"job_id": job_id} if job_id else {}))
+    return give(publisher_of("robot", settings), order, settings.storage.orders_dir, watch or Watch(), confirm_reprint=confirm)
+
+
+def test_two_of_three_accepted_is_a_failure_and_a_rerun_waits_for_somebody_to_look(tmp_path: Path) -> None:
+    instances = study(tmp_path, CT)
+    with StoragePublisher(tmp_path / "robot", faults=Faults(refuse_after=2)) as robot:
+        with pytest.raises(PublisherRefused, match=r"after it had accepted 2 of 3: C000 Cannot Understand \(cannot make this\)"):
+            send(tmp_path, robot.port, instances)
+        robot.faults.refuse_after = None
+        with pytest.raises(PrintUncertain, match="confirm_reprint"):
+            send(tmp_path, robot.port, instances)
+        with pytest.raises(PrintUncertain, match="confirm_reprint"):
+            send(tmp_path, robot.port, instances, job_id=OTHER_JOB)
+        assert [len(disc) for disc in robot.discs()] == [2]
+        assert robot.whole_discs() == 0  # the association was aborted, which tells the publisher that this is no whole job
+        assert send(tmp_path, robot.port, instances, confirm=True, job_id=OTHER_JOB).instances == 3
+        assert [len(disc) for disc in robot.discs()] == [2, 3]
+        assert send(tmp_path, robot.port, instances, job_id=OTHER_JOB).instances == 3  # it rests: the job has its disc
+        assert [len(disc) for disc in robot.discs()] == [2, 3]
+
+
+def test_the_first_refused_leaves_nothing_to_look_for(tmp_path: Path) -> None:
+    instances = study(tmp_path, CT)
+    with StoragePublisher(tmp_path / "robot", faults=Faults(refuse_after=0, refuse_with=0x0122)) as robot:
+        with pytest.raises(PublisherRefused, match="0122 Refused: SOP Class Not Supported"):
+            send(tmp_path, robot.port, instances)
+        robot.faults.refuse_after = None
+        assert send(tmp_path, robot.port, instances).proves == "queued"
+        assert [len(disc) for disc in robot.discs()] == [3]
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_an_abort_is_an_unknown_outcome(tmp_path: Path, after: int) -> None:
+    instances = study(tmp_path, CT)
+    with StoragePublisher(tmp_path / "robot", faults=Faults(abort_after=after)) as robot:
+        with pytest.raises(PrintUncertain, match=f"after it had accepted {after} of 3"):
+            send(tmp_path, robot.port, instances)
+        robot.faults.abort_after = None
+        with pytest.raises(PrintUncertain, match="confirm_reprint"):
+            send(tmp_path, robot.port, instances)
+        assert send(tmp_path, robot.port, instances, confirm=True).instances == 3
+
+
+def test_out_of_resources_is_tried_again_with_the_same_instance(tmp_path: Path) -> None:
+    instances = study(tmp_path, CT)
+    with StoragePublisher(tmp_path / "robot", faults=Faults(busy_times=1)) as robot:
+        assert send(tmp_path, robot.port, instances).instances == 3
+        assert [len(disc) for disc in robot.discs()] == [3]
+
+
+def test_a_full_disk_at_the_publisher(tmp_path: Path) -> None:
+    instances = study(tmp_path, CT)
+    with StoragePublisher(tmp_path / "robot", faults=Faults(disk_full_after=0)) as robot:
+        with pytest.raises(PublisherUnavailable, match="A700 Refused: Out of Resources"):
+            send(tmp_path, robot.port, instances)
+        robot.faults.disk_full_after = 2
+        with pytest.raises(PublisherRefused, match="accepted 2 of 3.*disk full.*throw that disc away"):
+            send(tmp_path, robot.port, instances)
+
+
+def test_warnings_count_and_are_named(tmp_path: Path) -> None:
+    instances = study(tmp_path, CT)
+    with StoragePublisher(tmp_path / "robot", faults=Faults(warn_with=0xB007)) as robot:
+        receipt = send(tmp_path, robot.port, instances)
+    assert receipt.instances == 3
+    assert all("B007 Data Set Does Not Match SOP Class" in warning for warning in receipt.warnings)
+    assert len(receipt.warnings) == 3
+
+
+def test_a_syntax_that_is_not_taken_is_named_before_anything_is_sent(tmp_path: Path) -> None:
+    instances = study(tmp_path)
+    with StoragePublisher(tmp_path / "robot", faults=Faults(transfer_syntaxes=[ExplicitVRLittleEndian])) as robot:
+        with pytest.raises(PublisherRefused, match=r"X-Ray Angiographic Image Storage in JPEG 2000.*\(1\); nothing was sent"):
+            send(tmp_path, robot.port, instances)
+        assert robot.discs() == []
+        with pytest.raises(PublisherRefused, match="nothing was sent"):  # a rerun is free, and ends the same
+            send(tmp_path, robot.port, instances)
+
+
+def test_transcoding_happens_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    instances = study(tmp_path, {"ct": 1, "rle": 1})
+    with StoragePublisher(tmp_path / "robot", faults=Faults(transfer_syntaxes=[ExplicitVRLittleEndian])) as robot:
+        with pytest.raises(PublisherRefused, match="RLE"):
+            send(tmp_path, robot.port, instances)
+        assert send(tmp_path, robot.port, instances, transcode=True).instances == 2
+        sent = {file.stem: dcmread(file, force=True) for file in robot.files()}
+    original = dcmread(instances[1].path)
+    assert len(sent[original.SOPInstanceUID].PixelData) == original.Rows * original.Columns * original.BitsAllocated // 8
+    assert not list(instances[0].path.parent.parent.glob("transcoded-*"))
+
+
+def test_what_can_not_be_decoded_is_named(tmp_path: Path) -> None:
+    broken = study(tmp_path, {"rle": 1})
+    content = broken[0].path.read_bytes()
+    broken[0].path.write_bytes(content[: len(content) // 2])
+    cut = (replace(broken[0], sha256=sha256_of(broken[0].path)),)
+    with StoragePublisher(tmp_path / "robot", faults=Faults(transfer_syntaxes=[ExplicitVRLittleEndian])) as robot:
+        with pytest.raises(PublisherRefused, match="RLE Lossless, and it can't be made Explicit VR Little Endian here"):
+            send(tmp_path, robot.port, cut, transcode=True)
+        assert robot.discs() == []
+
+
+def test_a_publisher_that_is_down(tmp_path: Path) -> None:
+    instances = study(tmp_path, CT)
+    port = free_port()
+    with pytest.raises(PublisherUnavailable, match="can't be reached.*nothing was sent"):
+        send(tmp_path, port, instances)
+    with pytest.raises(PublisherUnavailable, match="can't be reached"):
+        publisher_of("robot", settings_of(tmp_path, port=port)).check()
+    with StoragePublisher(tmp_path / "robot", port=port) as robot:
+        assert send(tmp_path, robot.port, instances).instances == 3
+
+
+def test_it_comes_up_while_it_is_tried(tmp_path: Path) -> None:
+    instances = study(tmp_path, CT)
+    port = free_port()
+    result: list[Receipt] = []
+    thread = threading.Thread(target=lambda: result.append(send(tmp_path, port, instances, attempts=3)))
+    thread.start()
+    time.sleep(0.3)
+    with StoragePublisher(tmp_path / "robot", port=port):
+        thread.join(10)
+    assert result[0].instances == 3
+
+
+@pytest.mark.peer
+def test_a_rejected_association_names_what_to_do(tmp_path: Path) -> None:
+    instances = study(tmp_path, CT)
+    with Storescp(tmp_path / "scp", options=["--refuse"]) as peer:
+        with pytest.raises(PublisherUnavailable, match="rejects the association.*nothing was sent"):
+            send(tmp_path, peer.port, instances)
+        with pytest.raises(PublisherUnavailable, match="rejects the association"):
+            publisher_of("robot", settings_of(tmp_path, port=peer.port)).check()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("options", [["--abort-during"], ["--abort-after"]])
+def test_storescp_aborts(tmp_path: Path, options: list[str]) -> None:
+    instances = study(tmp_path, CT)
+    with Storescp(tmp_path / "scp", options=["+xa", *options]) as peer, pytest.raises(PrintUncertain, match="aborted|connection"):
+        send(tmp_path, peer.port, instances)
+
+
+@pytest.mark.peer
+def test_a_silent_publisher_is_an_unknown_outcome_within_the_limit(tmp_path: Path) -> None:
+    instances = study(tmp_path, CT)
+    with StoragePublisher(tmp_path / "robot", faults=Faults(answer_after_seconds=2)) as robot:
+        start = time.monotonic()
+        with pytest.raises(PrintUncertain, match="didn't answer in time"):
+            send(tmp_path, robot.port, instances, response_timeout_seconds=0.5)
+        assert time.monotonic() - start < 2
+
+
+def test_a_file_that_changed_is_not_sent(tmp_path: Path) -> None:
+    instances = study(tmp_path, CT)
+    content = bytearray(instances[2].path.read_bytes())
+    content[-1] ^= 1
+    instances[2].path.write_bytes(content)
+    with StoragePublisher(tmp_path / "robot") as robot:
+        with pytest.raises(ProofFailed):
+            send(tmp_path, robot.port, instances)
+        assert robot.discs() == []
+
+
+def test_the_same_patient_comes_again_after_the_quiet_time_only(tmp_path: Path) -> None:
+    instances = study(tmp_path, CT)
+    with StoragePublisher(tmp_path / "robot") as robot:
+        send(tmp_path, robot.port, instances, settle_seconds=1.5)
+        start = time.monotonic()
+        receipt = send(tmp_path, robot.port, instances, settle_seconds=1.5, job_id=OTHER_JOB)
+        assert 1.2 < time.monotonic() - start < 3
+        assert receipt.minutes_since_last == 0
+        assert [len(disc) for disc in robot.discs()] == [3, 3]
+
+
+def test_jobs_to_one_publisher_come_one_after_another(tmp_path: Path) -> None:
+    instances = study(tmp_path, CT)
+    with StoragePublisher(tmp_path / "robot", faults=Faults(answer_after_seconds=0.1)) as robot:
+        jobs = [f"0b0a1b2c-0000-4000-8000-00000000001{number}" for number in range(3)]
+        threads = [threading.Thread(target=send, args=(tmp_path, robot.port, instances), kwargs={"job_id": job}) for job in jobs]
+        start = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert time.monotonic() - start > 0.85  # nine instances of 0.1 s each
+        assert [len(disc) for disc in robot.discs()] == [3, 3, 3]
+
+
+def test_a_job_that_waits_can_be_stopped(tmp_path: Path) -> None:
+    instances = study(tmp_path, CT)
+    watch = Watch()
+    with StoragePublisher(tmp_path / "robot") as robot:
+        send(tmp_path, robot.port, instances)
+        threading.Timer(0.2, watch.stop.set).start()
+        with pytest.raises(PublisherUnavailable, match="stopped"):
+            send(tmp_path, robot.port, instances, settle_seconds=60, job_id=OTHER_JOB, watch=watch)
+
+
+@pytest.mark.parametrize("way", ["same", "new"])
+def test_storage_commitment_is_awaited(tmp_path: Path, way: str) -> None:
+    instances = study(tmp_path, CT)
+    faults = Faults(commitment=way, report_to=("127.0.0.1", LISTENING) if way == "new" else None)
+    commitment = {"storage_commitment": True, "commitment_port": LISTENING if way == "new" else None}
+    with StoragePublisher(tmp_path / "robot", faults=faults) as robot:
+        assert send(tmp_path, robot.port, instances, **commitment).instances == 3
+
+
+@pytest.mark.parametrize(
+    ("way", "error", "words"),
+    [
+        ("missing", PublisherRefused, "commits itself to only 2"),
+        ("silent", PrintUncertain, "sent no storage commitment"),
+        ("", PrintUncertain, "gives no association for storage commitment|storage commitment"),
+    ],
+)
+def test_a_commitment_that_does_not_come_is_not_sent(tmp_path: Path, way: str, error: type[Exception], words: str) -> None:
+    instances = study(tmp_path, CT)
+    with StoragePublisher(tmp_path / "robot", faults=Faults(commitment=way)) as robot:
+        with pytest.raises(error, match=words):
+            send(tmp_path, robot.port, instances, storage_commitment=True, silent_minutes=0.02)
+        with pytest.raises(PrintUncertain, match="confirm_reprint"):
+            send(tmp_path, robot.port, instances, storage_commitment=True, silent_minutes=0.02)
