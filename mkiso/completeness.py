@@ -49,13 +49,13 @@ def complete(study: Study, arrived: Collection[str], *, require_counts: bool) ->
     """
     provable(study, require_counts=require_counts)
     if not arrived:
-        raise _no_data(study) if study.expected.count is None else _incomplete(study, arrived)
+        raise _no_data(study) if study.expected.count is None else incomplete(study, arrived)
     if study.expected.count is not None and not is_complete(study.expected, arrived):
-        raise _incomplete(study, arrived)
+        raise incomplete(study, arrived)
     if strangers := unexpected(study.expected, arrived):
-        raise _changed(study, len(arrived), strangers)
+        raise changed(study, len(arrived), strangers)
     if study.expected.count is not None and len(arrived) > study.expected.count and require_counts:
-        raise _changed(study, len(arrived), frozenset())
+        raise changed(study, len(arrived))
 
 
 def _no_data(study: Study) -> NoDicomData:
@@ -65,13 +65,15 @@ def _no_data(study: Study) -> NoDicomData:
     )
 
 
-def _incomplete(study: Study, arrived: Collection[str]) -> StudyIncomplete:
+def incomplete(
+    study: Study, arrived: Collection[str], hint: str = "Try again in a few minutes; if it stays, the PACS can't send them."
+) -> StudyIncomplete:
+    """How many of how many are missing, a few of them by UID, and in `hint` what to do."""
     absent = sorted(missing(study.expected, arrived))
     count = study.expected.count or 0
     lacking = len(absent) or count - len(arrived)
     return StudyIncomplete(
-        f"{lacking} of the {count} images of accession number {study.accession_number} didn't arrive from the PACS, so no disc was made. "
-        "Try again in a few minutes; if it stays, the PACS can't send them.",
+        f"{lacking} of the {count} images of accession number {study.accession_number} didn't arrive from the PACS, so no disc was made. {hint}",
         accession_number=study.accession_number,
         expected=count,
         missing=lacking,
@@ -79,7 +81,8 @@ def _incomplete(study: Study, arrived: Collection[str]) -> StudyIncomplete:
     )
 
 
-def _changed(study: Study, arrived: int, strangers: frozenset[str]) -> StudyIncomplete:
+def changed(study: Study, arrived: int, strangers: frozenset[str] = frozenset()) -> StudyIncomplete:
+    """The study is no longer what the PACS listed."""
     return StudyIncomplete(
         f"The study of accession number {study.accession_number} changed in the PACS while it was retrieved: {study.expected.count} images were "
         f"listed and {arrived} arrived. Ask for the disc again.",

@@ -70,6 +70,7 @@ class Pacs(Section):
     find_limit: int = Field(0, ge=0)
     max_moves: int = Field(2, ge=1, le=16)
     move_attempts: int = Field(3, ge=1, le=10)
+    back_off_seconds: Seconds = 2
     connect_timeout_seconds: Seconds = 10
     response_timeout_seconds: Seconds = 60
     quiet_timeout_seconds: Seconds = 60

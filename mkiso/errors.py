@@ -38,6 +38,7 @@
         ├── StorageFull           503
         ├── JobRunning            409  there is no disc yet
         ├── ServiceStopping       503
+        ├── JobStopped            503  a retrieval was stopped before its end
         └── DeadlinePassed        504
 
 The words of an error hold no patient's name, birth date or ID: they reach logs and Prefect's database. An accession number may stand there.
@@ -326,6 +327,13 @@ class JobRunning(RetriableError):
 
     code = "job_running"
     http_status = 409
+
+
+class JobStopped(RetriableError):
+    """The job was stopped before its end, by an operator or because its worker ends; it can be run again."""
+
+    code = "job_stopped"
+    http_status = 503
 
 
 class ServiceStopping(RetriableError):

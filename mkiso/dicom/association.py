@@ -15,7 +15,6 @@ from types import TracebackType
 
 from pydicom import Dataset
 from pydicom.uid import UID, ImplicitVRLittleEndian
-from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
@@ -28,6 +27,7 @@ from pynetdicom.presentation import build_context
 from mkiso.config import Pacs, Settings
 from mkiso.dicom import dimse
 from mkiso.errors import PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
+from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 MAX_PDU_BYTES = 65_536
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # an identifier of one response; real ones have a few hundred bytes
@@ -192,8 +192,8 @@ class Association:
             context.context_id = 2 * number + 1
         length, implementation, version = MaximumLengthNotification(), ImplementationClassUIDNotification(), ImplementationVersionNameNotification()
         length.maximum_length_received = MAX_PDU_BYTES
-        implementation.implementation_class_uid = PYNETDICOM_IMPLEMENTATION_UID
-        version.implementation_version_name = "MKISO"
+        implementation.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+        version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         primitive = A_ASSOCIATE()
         primitive.application_context_name = UID("1.2.840.10008.3.1.1.1")
         primitive.calling_ae_title = self._calling

@@ -126,6 +126,8 @@ def fragments(body: bytes) -> Iterator[tuple[int, bytes]]:
         end = position + 4 + length
         if length < 2 or end > len(body):
             raise ValueError("a P-DATA-TF item is longer than its PDU")
+        if length == 2 and not control & IS_LAST:
+            raise ValueError("an empty fragment that isn't the last: endless ones would pass for progress")
         yield control, body[position + 6 : end]
         position = end
 

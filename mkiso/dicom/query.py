@@ -7,7 +7,6 @@ level. A level with fewer instances than the level above counts was cut by the P
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from pydicom.uid import UID
 from mkiso.config import Settings
 from mkiso.dicom import dimse
 from mkiso.dicom.association import Association
+from mkiso.dicom.header import is_uid
 from mkiso.errors import PacsBusy, PacsRefused, StudyNotFound
 from mkiso.identity import significant
 from mkiso.models import Expected, Study
@@ -38,7 +38,6 @@ STUDY_KEYS = (
     "NumberOfStudyRelatedInstances",
 )
 STUDY_ROOT_FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")  # PS3.4 C.6.2.3
-UID_GRAMMAR = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5 9.1; leading zeros are seen in real ones
 
 SUCCESS = 0x0000
 _OUT_OF_RESOURCES = 0xA700
@@ -241,11 +240,6 @@ def _distinct(studies: Iterator[Study]) -> list[Study]:
     """Each study once, those without a usable UID left out. One UID under two patients stays twice, for mkiso.identity to refuse."""
     kept = {(study.study_instance_uid, study.patient_id): study for study in studies if is_uid(study.study_instance_uid)}
     return list(kept.values())
-
-
-def is_uid(text: str) -> bool:
-    """Whether a text is a UID (PS3.5 9.1), so that it may name a file."""
-    return len(text) <= 64 and UID_GRAMMAR.fullmatch(text) is not None
 
 
 def _uid(answer: Dataset, keyword: str) -> str:

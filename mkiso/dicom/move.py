@@ -1,0 +1,127 @@
+"""One C-MOVE after another over one association, to our one AE title (PS3.4 C.4.2, C.6.2.2)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+from pydicom import Dataset
+from pydicom.uid import UID
+
+from mkiso.config import Settings
+from mkiso.dicom import dimse
+from mkiso.dicom.association import Association, ConnectionLost
+from mkiso.dicom.outcome import Level, MoveResult
+from mkiso.errors import PacsSilent, PacsUnreachable
+from mkiso.models import Expected
+
+STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")  # PS3.4 C.6.2.3
+CANCEL_TIMEOUT_SECONDS = 2.0  # dcmqrscp and Orthanc answer a C-CANCEL after the instance that is under way
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one C-MOVE asks for: a study, some series of it, or some instances of one series."""
+
+    study_instance_uid: str
+    series: tuple[str, ...] = ()
+    instances: tuple[str, ...] = ()
+
+    @property
+    def level(self) -> Level:
+        return "IMAGE" if self.instances else "SERIES" if self.series else "STUDY"
+
+    def identifier(self) -> Dataset:
+        """Unique keys only, one value at each level but the lowest (PS3.4 C.4.2.2.1)."""
+        identifier = Dataset()
+        identifier.QueryRetrieveLevel = self.level
+        identifier.StudyInstanceUID = self.study_instance_uid
+        if self.series:
+            identifier.SeriesInstanceUID = list(self.series)
+        if self.instances:
+            identifier.SOPInstanceUID = list(self.instances)
+        return identifier
+
+
+def targets(study_instance_uid: str, expected: Expected, missing: frozenset[str], finest: Level) -> list[Target]:
+    """The C-MOVEs that bring what is missing and as little else as possible, at no finer level than `finest`.
+
+    A series that lacks more than half is moved whole: a shorter identifier, and what comes twice is ignored.
+    """
+    if finest == "STUDY" or not missing or missing == expected.instances:
+        return [Target(study_instance_uid)]
+    lacking = {series: missing & instances for series, instances in expected.series.items() if missing & instances}
+    whole = tuple(series for series, gap in lacking.items() if finest == "SERIES" or 2 * len(gap) > len(expected.series[series]))
+    return [Target(study_instance_uid, whole)] * bool(whole) + [
+        Target(study_instance_uid, (series,), tuple(sorted(gap))) for series, gap in lacking.items() if series not in whole
+    ]
+
+
+class Move:
+    """C-MOVEs of `wanted`, each begun when the one before has ended; nothing of it runs while nobody calls `poll`.
+
+    A context manager: leaving it early cancels (C-CANCEL, PS3.7 9.3.4.3), waits briefly for the PACS to obey, and closes the association.
+    Entering raises what Association raises.
+    """
+
+    def __init__(self, settings: Settings, wanted: list[Target]) -> None:
+        self._association = Association(settings, [STUDY_ROOT_MOVE])
+        self._destination = settings.receiver.ae_title
+        self._wanted: Iterator[Target] = iter(wanted)
+        self._open = False
+        self._message_id = 0
+        self.results: list[MoveResult] = []
+        self.last_response = time.monotonic()
+        """When the PACS said something last, by time.monotonic."""
+
+    def __enter__(self) -> Move:
+        self._association.__enter__()
+        self._open = True
+        self._begin_next()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._open:
+            self._cancel()
+
+    def poll(self, timeout_seconds: float) -> bool:
+        """Take in what the PACS has said, waiting at most so long; whether every C-MOVE has ended. Lost is an end: status None."""
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            while self._open and (response := self._association.receive(max(deadline - time.monotonic(), 0))) is not None:
+                self.last_response = time.monotonic()
+                if not response.is_pending:
+                    self.results.append(_result(response))
+                    self._begin_next()
+        except (ConnectionLost, PacsSilent):
+            self._association.abort()
+            self._open = False
+            self.results.append(MoveResult(None))
+        return not self._open
+
+    def _begin_next(self) -> None:
+        target = next(self._wanted, None)
+        if target is None:
+            self._association.release()
+            self._open = False
+            return
+        command: dict[int, int | str] = {dimse.COMMAND_FIELD: dimse.C_MOVE_RQ, dimse.PRIORITY: 0, dimse.MOVE_DESTINATION: self._destination}
+        self._message_id = self._association.request(command, STUDY_ROOT_MOVE, target.identifier())
+
+    def _cancel(self) -> None:
+        deadline = time.monotonic() + CANCEL_TIMEOUT_SECONDS
+        try:
+            self._association.cancel(self._message_id, STUDY_ROOT_MOVE)
+            while (response := self._association.receive(max(deadline - time.monotonic(), 0))) is not None and response.is_pending:
+                pass
+        except (PacsUnreachable, PacsSilent):
+            pass
+        finally:
+            self._association.abort()
+            self._open = False
+
+
+def _result(response: dimse.Response) -> MoveResult:
+    return MoveResult(response.status, response.comment, response.remaining, response.completed, response.failed, response.warning)

@@ -1,0 +1,140 @@
+"""What a C-MOVE's end means, as a table (PS3.4 C.4.2.1.5, PS3.7 C): never judged by its status alone, but by what has arrived.
+
+    status                      complete   not complete
+    0000, B000                  DONE       AGAIN where everything that the PACS counts as sent has arrived: the rest failed or it doesn't know it
+                                           WAIT where it counts more than has arrived, or doesn't count: it may answer before it sends (Orthanc)
+    connection lost             DONE       WAIT, for a short while: the outcome is unknown (PS3.4 C.4.2.3) and images may still come
+    A701, A702                  DONE       BACK_OFF, then PacsBusy
+    Cxxx, A900, 0120, 0122      DONE       COARSER where less than a study was asked for: not every PACS moves series or instances
+    … at STUDY level            DONE       Cxxx BACK_OFF, then StudyIncomplete; the others FAIL, PacsRefused
+    A801                        FAIL       PacsRefused: the PACS doesn't know our AE title
+    FE00, any other             FAIL       PacsRefused: nobody cancelled, or nobody knows what it means
+
+"Complete" is None where the PACS tells neither instances nor counts (pacs.require_counts is false): then DONE is a success without failures whose counted
+images have all arrived, or that counts nothing and after which nothing came for the quiet limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Literal
+
+from mkiso.config import Settings
+from mkiso.dicom.association import peer_of
+from mkiso.errors import PacsBusy, PacsRefused
+
+Level = Literal["STUDY", "SERIES", "IMAGE"]
+
+SUCCESS, WARNING = 0x0000, 0xB000
+OUT_OF_RESOURCES = (0xA701, 0xA702)  # to count matches; to perform sub-operations
+DESTINATION_UNKNOWN = 0xA801
+IDENTIFIER_REFUSED = (0xA900, 0x0120, 0x0122)  # doesn't match the SOP class; missing attribute; SOP class not supported
+
+
+class Step(Enum):
+    """What to do after a C-MOVE."""
+
+    DONE = auto()
+    WAIT = auto()
+    AGAIN = auto()
+    BACK_OFF = auto()
+    COARSER = auto()
+    FAIL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class MoveResult:
+    """How a C-MOVE ended: its final status, None where the connection was lost before, and the sub-operations where the PACS counts them."""
+
+    status: int | None
+    comment: str = ""
+    remaining: int | None = None
+    completed: int | None = None
+    failed: int | None = None
+    warning: int | None = None
+
+    @property
+    def sent(self) -> int | None:
+        """How many the PACS counts as sent; None where it counts none."""
+        return None if self.completed is None else self.completed + (self.warning or 0)
+
+    @property
+    def total(self) -> int:
+        """How many sub-operations the PACS counts in all."""
+        return sum(count or 0 for count in (self.remaining, self.completed, self.failed, self.warning))
+
+
+def merged(results: Sequence[MoveResult]) -> MoveResult:
+    """Several C-MOVEs of one attempt as one: the first status that is no success, the sums of what is counted."""
+    decisive = next((result for result in results if result.status != SUCCESS), results[-1])
+    return MoveResult(
+        decisive.status,
+        decisive.comment,
+        *(_sum([getattr(result, count) for result in results]) for count in ("remaining", "completed", "failed", "warning")),
+    )
+
+
+def next_step(result: MoveResult, *, complete: bool | None, arrived: int, level: Level) -> Step:
+    """The table above. `arrived`: instances that came since this C-MOVE began; `level`: the finest level that it asked for."""
+    status = result.status
+    if status is None or status in (SUCCESS, WARNING):
+        return _by_arrivals(result, complete, arrived)
+    if status == DESTINATION_UNKNOWN:
+        return Step.FAIL
+    unable = status >> 12 == 0xC
+    if not (unable or status in OUT_OF_RESOURCES or status in IDENTIFIER_REFUSED):
+        return Step.FAIL
+    if complete:
+        return Step.DONE
+    if status in OUT_OF_RESOURCES:
+        return Step.BACK_OFF
+    if level != "STUDY":
+        return Step.COARSER
+    return Step.BACK_OFF if unable else Step.FAIL
+
+
+def after_quiet(result: MoveResult, *, complete: bool | None) -> Step:
+    """What follows when nothing came for the quiet limit after WAIT."""
+    unproved = complete is None and result.status == SUCCESS and not result.failed and result.sent is None
+    return Step.DONE if complete or unproved else Step.AGAIN
+
+
+def failure(result: MoveResult, settings: Settings, accession_number: str) -> PacsRefused | PacsBusy | None:
+    """The error that a final status stands for; None where what arrived says more."""
+    if result.status is None or result.status in (SUCCESS, WARNING) or result.status >> 12 == 0xC:
+        return None
+    peer, receiver = peer_of(settings.pacs), settings.receiver
+    comment = f" ({result.comment})" if result.comment else ""
+    details = {"accession_number": accession_number, "status": f"{result.status:04X}"}
+    if result.status == DESTINATION_UNKNOWN:
+        return PacsRefused(
+            f"{peer} doesn't know the destination {receiver.ae_title}. Have it added there, with this machine's address and port {receiver.port}.",
+            **details,
+        )
+    if result.status == 0xA702:
+        return PacsBusy(
+            f"{peer} can't send{comment}. Often it can't reach this machine: check the address and port {receiver.port} that it has for "
+            f"{receiver.ae_title}, and the firewall.",
+            **details,
+        )
+    if result.status == 0xA701:
+        return PacsBusy(f"{peer} is out of resources{comment}. Try again in a few minutes.", **details)
+    return PacsRefused(f"{peer} ended the retrieval with status {result.status:04X}{comment}. Look at the PACS's log.", **details)
+
+
+def _by_arrivals(result: MoveResult, complete: bool | None, arrived: int) -> Step:
+    still_coming = result.status is None or result.sent is None or result.sent > arrived
+    if complete is None:
+        if still_coming:
+            return Step.WAIT
+        return Step.DONE if result.status == SUCCESS and not result.failed else Step.AGAIN
+    if complete:
+        return Step.DONE
+    return Step.WAIT if still_coming else Step.AGAIN
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

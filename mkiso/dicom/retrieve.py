@@ -1,0 +1,178 @@
+"""A whole study into a job's folder: C-MOVE, what the receiver stores of it, and the gap again until nothing is missing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+
+from mkiso import completeness
+from mkiso.config import Settings
+from mkiso.dicom.move import Move, Target, targets
+from mkiso.dicom.outcome import SUCCESS, WARNING, Level, MoveResult, Step, after_quiet, failure, merged, next_step
+from mkiso.dicom.query import expected_instances
+from mkiso.dicom.receiver.expectation import Expectation
+from mkiso.errors import JobStopped, PacsSilent
+from mkiso.models import Arrival, Study
+
+POLL_SECONDS = 0.05  # how late a final response or a stop may be noticed while no image comes
+LOST_QUIET_SECONDS = 5.0  # after a lost connection images either come at once or not at all
+SETTLED_SECONDS = 5.0  # how long a final response is waited for when everything has arrived
+GROWTH_ROUNDS = 3  # how often a study may grow under our hands
+
+_COARSER: dict[Level, Level] = {"IMAGE": "SERIES", "SERIES": "STUDY"}
+
+
+def retrieve(
+    settings: Settings,
+    study: Study,
+    folder: Path,
+    already: Collection[Arrival],
+    on_arrival: Callable[[Arrival], None],
+    stop: threading.Event | None = None,
+) -> Study:
+    """Move a study and return it as it stands: complete, with the instances that the PACS added meanwhile in its `expected`.
+
+    `already` is what an earlier run stored; only the rest is moved. `on_arrival` hears of each new instance in this thread, once. `stop` ends the
+    C-MOVE (C-CANCEL) within seconds. The C-MOVE's own count tells whether the study grew since it was queried: then it is queried again and the new
+    instances are moved too, since a disc must be what the PACS holds.
+
+    Raises NoDicomData, CountsUnknown, StudyIncomplete, PacsRefused, PacsBusy, PacsSilent, PacsUnreachable, InstanceConflict, ReceiverUnavailable,
+    JobStopped.
+    """
+    require_counts = settings.pacs.require_counts
+    completeness.provable(study, require_counts=require_counts)
+    arrived = {arrival.sop_instance_uid for arrival in already if arrival.study_instance_uid == study.study_instance_uid}
+    for _ in range(GROWTH_ROUNDS):
+        retrieval = _Retrieval(settings, study, folder, arrived, on_arrival, stop or threading.Event())
+        if not retrieval.run():
+            completeness.complete(study, arrived, require_counts=require_counts)
+            return study
+        fresh = expected_instances(settings, study)
+        if fresh == study.expected:
+            completeness.complete(study, arrived, require_counts=require_counts)
+            return study
+        study = replace(study, expected=fresh)
+    raise completeness.changed(study, len(arrived))
+
+
+class _Retrieval:
+    """The attempts at one study while what is expected of it stays the same; `arrived` is added to."""
+
+    def __init__(
+        self, settings: Settings, study: Study, folder: Path, arrived: set[str], on_arrival: Callable[[Arrival], None], stop: threading.Event
+    ) -> None:
+        self._settings = settings
+        self._study = study
+        self._folder = folder
+        self._arrived = arrived
+        self._on_arrival = on_arrival
+        self._stop = stop
+        self._last_arrival = time.monotonic()
+
+    def run(self) -> bool:
+        """Move until everything has arrived; whether the PACS counted more than is expected. Raises what `retrieve` raises."""
+        pacs, study = self._settings.pacs, self._study
+        if self._complete():
+            return False
+        finest: Level = "IMAGE"
+        attempt, grew = 1, False
+        with Expectation(self._settings.storage.receiver_socket, study.study_instance_uid, self._folder, study.expected.instances) as expectation:
+            while True:
+                before = len(self._arrived)
+                wanted = targets(study.study_instance_uid, study.expected, completeness.missing(study.expected, self._arrived), finest)
+                result = self._move(expectation, wanted)
+                grew |= study.expected.count is not None and wanted[0].level == "STUDY" and result.total > study.expected.count
+                step = self._settle(expectation, result, before, finest)
+                if step is Step.DONE:
+                    return grew
+                if step is Step.COARSER:
+                    finest = _COARSER[finest]
+                    continue
+                if step is Step.FAIL or attempt == pacs.move_attempts:
+                    raise failure(result, self._settings, study.accession_number) or self._incomplete(result)
+                if step is Step.BACK_OFF:
+                    self._pause(expectation, pacs.back_off_seconds * 2 ** (attempt - 1))
+                attempt += 1
+
+    def _move(self, expectation: Expectation, wanted: list[Target]) -> MoveResult:
+        """One attempt: the C-MOVEs of `wanted`, arrivals taken in as they come. Raises PacsSilent."""
+        study, limit = self._study, self._settings.pacs.response_timeout_seconds
+        self._last_arrival = time.monotonic()
+        with Move(self._settings, wanted) as move:
+            while not move.poll(0):
+                if self._complete():
+                    # Nothing but the final response is missing, so it is waited for at once.
+                    if move.poll(POLL_SECONDS):
+                        break
+                    if self._silent_since(move) > SETTLED_SECONDS:
+                        return MoveResult(None)
+                else:
+                    self._take_arrival(expectation, POLL_SECONDS)
+                if self._silent_since(move) > limit:
+                    raise PacsSilent(
+                        f"The PACS {self._settings.pacs.ae_title} neither answered nor sent an image of accession number {study.accession_number} "
+                        f"for {limit:g} s. Try again; if it stays, the PACS hangs.",
+                        accession_number=study.accession_number,
+                    )
+                self._raise_if_stopped()
+            return merged(move.results)
+
+    def _settle(self, expectation: Expectation, result: MoveResult, before: int, finest: Level) -> Step:
+        """Decide, after waiting for images that may still come."""
+        quiet = self._settings.pacs.quiet_timeout_seconds
+        if result.status is None:
+            quiet = min(quiet, LOST_QUIET_SECONDS)
+        self._last_arrival = time.monotonic()
+        while (
+            step := next_step(result, complete=self._complete_or_unknown(), arrived=len(self._arrived) - before, level=finest)
+        ) is Step.WAIT and time.monotonic() - self._last_arrival < quiet:
+            self._take_arrival(expectation, POLL_SECONDS)
+            self._raise_if_stopped()
+        return after_quiet(result, complete=self._complete_or_unknown()) if step is Step.WAIT else step
+
+    def _pause(self, expectation: Expectation, seconds: float) -> None:
+        """Wait before the next attempt; images may come all the same."""
+        deadline = time.monotonic() + seconds
+        while not self._complete() and (left := deadline - time.monotonic()) > 0:
+            self._take_arrival(expectation, min(left, POLL_SECONDS))
+            self._raise_if_stopped()
+
+    def _take_arrival(self, expectation: Expectation, timeout_seconds: float) -> None:
+        arrival = expectation.next_arrival(timeout_seconds)
+        if arrival is None:
+            return
+        self._last_arrival = time.monotonic()
+        if arrival.sop_instance_uid not in self._arrived:
+            self._arrived.add(arrival.sop_instance_uid)
+            self._on_arrival(arrival)
+
+    def _complete(self) -> bool:
+        # By count first: a set difference for each of 20,000 arrivals would make the time grow with their square.
+        expected = self._study.expected
+        return expected.count is not None and len(self._arrived) >= expected.count and completeness.is_complete(expected, self._arrived)
+
+    def _complete_or_unknown(self) -> bool | None:
+        return None if self._study.expected.count is None else self._complete()
+
+    def _silent_since(self, move: Move) -> float:
+        return time.monotonic() - max(self._last_arrival, move.last_response)
+
+    def _raise_if_stopped(self) -> None:
+        if self._stop.is_set():
+            raise JobStopped(f"The retrieval of accession number {self._study.accession_number} was stopped before its end. It can be run again.")
+
+    def _incomplete(self, result: MoveResult) -> Exception:
+        receiver = self._settings.receiver
+        if result.status is not None and result.status not in (SUCCESS, WARNING):
+            comment = f" ({result.comment})" if result.comment else ""
+            return completeness.incomplete(self._study, self._arrived, f"The PACS ended with status {result.status:04X}{comment}: look at its log.")
+        if not self._arrived:
+            return completeness.incomplete(
+                self._study,
+                self._arrived,
+                f"Not one came: check that the PACS can reach this machine, and the address and port {receiver.port} that it has for {receiver.ae_title}.",
+            )
+        return completeness.incomplete(self._study, self._arrived)
