@@ -13,6 +13,7 @@ from mkiso.errors import CountsUnknown, NoDicomData, StudyIncomplete
 from mkiso.models import Expected, Study
 
 NAMED_UIDS = 5
+RETRY_HINT = "Try again in a few minutes; if it stays, the PACS can't send them."
 
 
 def missing(expected: Expected, arrived: Collection[str]) -> frozenset[str]:
@@ -65,9 +66,7 @@ def _no_data(study: Study) -> NoDicomData:
     )
 
 
-def incomplete(
-    study: Study, arrived: Collection[str], hint: str = "Try again in a few minutes; if it stays, the PACS can't send them."
-) -> StudyIncomplete:
+def incomplete(study: Study, arrived: Collection[str], hint: str = RETRY_HINT) -> StudyIncomplete:
     """How many of how many are missing, a few of them by UID, and in `hint` what to do."""
     absent = sorted(missing(study.expected, arrived))
     count = study.expected.count or 0

@@ -10,8 +10,8 @@
     A801                        FAIL       PacsRefused: the PACS doesn't know our AE title
     FE00, any other             FAIL       PacsRefused: nobody cancelled, or nobody knows what it means
 
-"Complete" is None where the PACS tells neither instances nor counts (pacs.require_counts is false): then DONE is a success without failures whose counted
-images have all arrived, or that counts nothing and after which nothing came for the quiet limit.
+"Complete" is None where the PACS tells neither instances nor counts (pacs.require_counts is false): then DONE is a success without failures, whose
+counted images have all arrived, or that counts nothing and after which nothing came for the quiet limit.
 """
 
 from __future__ import annotations

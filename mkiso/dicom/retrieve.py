@@ -173,6 +173,6 @@ class _Retrieval:
             return completeness.incomplete(
                 self._study,
                 self._arrived,
-                f"Not one came: check that the PACS can reach this machine, and the address and port {receiver.port} that it has for {receiver.ae_title}.",
+                f"Not one came: check that the PACS can reach this machine, and which address it has for {receiver.ae_title} (port {receiver.port}).",
             )
         return completeness.incomplete(self._study, self._arrived)
