@@ -1,0 +1,89 @@
+"""The webhook's application, put together from what it is handed: addresses, middleware, errors."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.resources import files
+
+import yaml
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mkiso.config import Settings
+from mkiso.errors import OrchestratorUnavailable, SeveralDiscs
+from service.webhook.answers import HANDLERS
+from service.webhook.health import Health, checks_of
+from service.webhook.iso import Questions
+from service.webhook.jobs import ClientGone, Jobs
+from service.webhook.keys import Keys
+from service.webhook.metrics import CONTENT_TYPE, Metrics
+from service.webhook.middleware import AccessLog, Authentication, Recovery, RequestId
+from service.webhook.orchestrator import Orchestrator
+from service.webhook.page import CounterPage
+from service.webhook.question import Query
+from service.webhook.session import Sessions
+from service.webhook.several import answer_several
+
+
+def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.Event | None = None) -> Starlette:
+    """The application. `closing` is set when it is about to stop: whoever waits for a job is then told where to ask again."""
+    keys = Keys(settings.auth)
+    sessions = Sessions(keys)
+    metrics = Metrics()
+    jobs = Jobs(settings, orchestrator, closing or asyncio.Event())
+    questions = Questions(settings, orchestrator, jobs)
+    health_of = Health(checks_of(settings, orchestrator))
+    page = CounterPage(keys, sessions)
+    description = yaml.safe_load(files("service.webhook").joinpath("openapi.yaml").read_text(encoding="utf-8"))
+
+    async def health(request: Request) -> Response:
+        return JSONResponse(await health_of.answer(), headers={"cache-control": "no-store"})
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(description)
+
+    async def measured(request: Request) -> Response:
+        try:
+            queued: int | None = await orchestrator.queued()
+        except OrchestratorUnavailable:
+            queued = None
+        return Response(await asyncio.to_thread(metrics.text, settings.storage, queued), headers={"content-type": CONTENT_TYPE})
+
+    async def job(request: Request) -> Response:
+        return JSONResponse(await jobs.describe(request.path_params["job_id"]), headers={"cache-control": "no-store"})
+
+    async def disc(request: Request) -> Response:
+        part = Query(request.scope["query_string"]).part()
+        return await jobs.disc(request, await jobs.finished(request.path_params["job_id"]), part)
+
+    return Starlette(
+        routes=[
+            Route("/", page.show),
+            Route("/page/{name}", page.asset),
+            Route("/session", page.sign_in, methods=["POST"]),
+            Route("/session/end", page.sign_out, methods=["POST"]),
+            Route("/metrics", measured),
+            Route("/api/health", health),
+            Route("/api/openapi.json", openapi),
+            Route("/api/iso/download", questions.download),
+            Route("/api/iso/download-multiple", questions.download_multiple),
+            Route("/api/iso/print", questions.print),
+            Route("/api/iso/jobs/{job_id}", job),
+            Route("/api/iso/jobs/{job_id}/disc", disc),
+        ],
+        middleware=[
+            Middleware(Recovery),
+            Middleware(RequestId),
+            Middleware(AccessLog, metrics=metrics),
+            Middleware(Authentication, keys=keys, sessions=sessions),
+        ],
+        exception_handlers={**HANDLERS, SeveralDiscs: answer_several, ClientGone: _nobody},
+    )
+
+
+async def _nobody(request: Request, error: Exception) -> Response:
+    """Nobody reads this; 499 stands in the log (nginx's word for a client that went away)."""
+    return Response(status_code=499)

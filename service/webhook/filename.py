@@ -1,0 +1,36 @@
+"""Content-Disposition for names in any script: a safe ASCII `filename` for old clients and `filename*` for the others (RFC 6266, RFC 8187)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from urllib.parse import quote
+
+from mkiso.report import JobReport
+from mkiso.store import Manifest
+
+_ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187 3.2.1, besides letters and digits
+_MAX_LENGTH = 120
+
+
+def content_disposition(name: str) -> str:
+    """The header's value for a file of this name; whatever could be a path, a quote, a line break or a hidden file is replaced."""
+    safe = _safe(name)
+    ascii_name = re.sub(r"[^A-Za-z0-9._-]+", "_", unicodedata.normalize("NFKD", safe).encode("ascii", "ignore").decode()).strip("._")
+    if not re.search(r"[A-Za-z0-9]", ascii_name.removesuffix(".iso").removesuffix("iso")):
+        ascii_name = "disc.iso"
+    return f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(safe, safe=_ATTR_CHAR)}"
+
+
+def name_of(report: JobReport, manifest: Manifest) -> str:
+    """What a disc is saved as: its accession number, or, for several, what the manifest says (the patient's name); n of N in a set."""
+    stem = report.accession_numbers[0] if len(report.accession_numbers) == 1 else manifest.filename.removesuffix(".iso")
+    part = f"-{manifest.number}of{manifest.total}" if manifest.total > 1 and f"{manifest.number}of{manifest.total}" not in stem else ""
+    return f"{stem}{part}.iso"
+
+
+def _safe(name: str) -> str:
+    stem = name.removesuffix(".iso")
+    printable = "".join("_" if unicodedata.category(mark)[0] in "CZ" and mark != " " else mark for mark in unicodedata.normalize("NFC", stem))
+    cleaned = re.sub(r"_{2,}", "_", re.sub(r'[/\\:*?"<>|%;]', "_", printable)).strip(" ._")
+    return f"{cleaned[:_MAX_LENGTH] or 'disc'}.iso"

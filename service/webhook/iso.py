@@ -1,0 +1,122 @@
+"""The three questions of the API: download, download-multiple, print."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mkiso.config import Settings
+from mkiso.errors import DeadlinePassed, InvalidRequest
+from mkiso.report import JobReport
+from mkiso.store import Manifest, manifests
+from service.webhook.answers import job_address
+from service.webhook.disc_response import MEDIA_TYPE
+from service.webhook.health import room_left
+from service.webhook.jobs import Jobs, disc_headers
+from service.webhook.orchestrator import Asked, Orchestrator, minutes_since
+from service.webhook.prefer import preference_of
+from service.webhook.question import Query, Question, one_study, print_order, several_studies
+
+
+class Questions:
+    """The endpoints that start jobs or join them."""
+
+    def __init__(self, settings: Settings, orchestrator: Orchestrator, jobs: Jobs) -> None:
+        self._settings = settings
+        self._orchestrator = orchestrator
+        self._jobs = jobs
+
+    async def download(self, request: Request) -> Response:
+        """GET /api/iso/download"""
+        query = Query(request.scope["query_string"])
+        return await self._disc(request, one_study(query), query.part())
+
+    async def download_multiple(self, request: Request) -> Response:
+        """GET /api/iso/download-multiple"""
+        query = Query(request.scope["query_string"])
+        return await self._disc(request, several_studies(query, self._settings), query.part())
+
+    async def print(self, request: Request) -> Response:
+        """GET /api/iso/print"""
+        question = print_order(Query(request.scope["query_string"]), self._settings)
+        if request.method == "HEAD":  # looking is no order
+            return Response(media_type="application/json")
+        if "prefetch" in (request.headers.get("sec-purpose", "") + request.headers.get("purpose", "")).lower():
+            raise InvalidRequest("A browser's guess is no order: nothing was printed.")
+        asked, report = await self._answer(request, question)
+        if report is None:
+            return accepted(request, asked)
+        before = {"printed_before_minutes": minutes_since(asked.ended_before)} if asked.ended_before else {}
+        return JSONResponse({**sent_body(report), **before}, headers={"cache-control": "no-store", **_degraded(report)})
+
+    async def _disc(self, request: Request, question: Question, part: int | None) -> Response:
+        if request.method == "HEAD":
+            return await self._head(question, part)
+        asked, report = await self._answer(request, question)
+        if report is None:
+            return accepted(request, asked)
+        return await self._jobs.disc(request, report, part, just_made=True)
+
+    async def _answer(self, request: Request, question: Question) -> tuple[Asked, JobReport | None]:
+        """The question's job and its report; None where the client wants to come back for it. Raises DeadlinePassed where it would have waited."""
+        await asyncio.to_thread(room_left, self._settings.storage)
+        asked = await self._orchestrator.ask(question)
+        request.state.note = {"job_id": asked.job_id, "accession_numbers": question.accession_numbers, "joined": asked.joined}
+        prefers = preference_of(request.headers.getlist("prefer"))
+        limit = self._settings.server.request_timeout_seconds
+        if prefers.respond_async and not prefers.wait_seconds:
+            return asked, None
+        report = await self._jobs.end_of(request, asked.job_id, min(limit, prefers.wait_seconds) if prefers.respond_async else limit)
+        if report is None and not prefers.respond_async:
+            words = f"The job takes longer than {limit:g} seconds; it goes on. Ask for its state at the address in 'job'."
+            raise DeadlinePassed(words, job_id=asked.job_id, job=job_address(asked.job_id))
+        return asked, report
+
+    async def _head(self, question: Question, part: int | None) -> Response:
+        """What GET would say of a disc that is there and young enough to be served again; otherwise what is known without making one.
+
+        Download managers, browsers and link checkers send HEAD before GET or instead of it: none of them asked for a job. RFC 9110 9.3.2 lets a
+        server leave out what it would know only by generating the content.
+        """
+        disc = await asyncio.to_thread(self._young, question, part or 1)
+        if disc is None:
+            return Response(headers={"accept-ranges": "bytes", "cache-control": "private, no-store"}, media_type=MEDIA_TYPE)
+        report = JobReport(disc.job_id, "download", question.accession_numbers)
+        return Response(headers={**disc_headers(report, disc), "content-length": str(disc.size)}, media_type=MEDIA_TYPE)
+
+    def _young(self, question: Question, part: int) -> Manifest | None:
+        limit = self._settings.disc.reuse_minutes * 60
+        asked = set(question.accession_numbers)
+        fitting = [
+            disc for disc in manifests(self._settings.storage)
+            if set(disc.accession_numbers) == asked and disc.number == part and disc.age.total_seconds() <= limit
+        ]
+        return max(fitting, key=lambda disc: disc.created, default=None)
+
+
+def accepted(request: Request, asked: Asked) -> Response:
+    """202: the job goes on by itself (RFC 7240 4.1, RFC 9110 15.3.3)."""
+    address = job_address(asked.job_id)
+    applied = preference_of(request.headers.getlist("prefer")).applied
+    headers = {"location": address, "preference-applied": applied, "vary": "Prefer", "cache-control": "no-store"}
+    return JSONResponse({"job_id": asked.job_id, "job": address, "state": "waiting", "joined": asked.joined}, 202, headers)
+
+
+def sent_body(report: JobReport) -> dict[str, Any]:
+    """What is told of a print that the publisher has confirmed. `proves`: queued (it has everything) or done (it made the disc)."""
+    return {
+        "status": "sent",
+        "publisher": report.publisher,
+        "instances": report.written or report.received,
+        "job_id": report.job_id,
+        "accession_numbers": report.accession_numbers,
+        "proves": report.proves,
+        "degraded": report.degraded,
+    }
+
+
+def _degraded(report: JobReport) -> dict[str, str]:
+    return {"x-mkiso-degraded": ", ".join(report.degraded)} if report.degraded else {}

@@ -1,0 +1,178 @@
+"""A job as the webhook's clients see it: waiting for its end, its state in JSON, its discs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mkiso.config import Settings
+from mkiso.errors import JobNotFound, JobRunning, MkisoError, OrchestratorUnavailable, ServiceStopping
+from mkiso.report import JobReport, read_report
+from mkiso.store import Manifest, image_of, manifest_of
+from service.webhook.answers import error_answer, job_address
+from service.webhook.disc_response import MEDIA_TYPE, DiscResponse, open_image
+from service.webhook.filename import content_disposition, name_of
+from service.webhook.orchestrator import Orchestrator
+from service.webhook.outcome import ENDED, JobFailed, Standing, outcome_of
+from service.webhook.ranges import span_of
+from service.webhook.several import chosen
+
+ACCEL_OFFERED = "x-mkiso-accel"
+
+
+class ClientGone(Exception):
+    """The client went away; its job goes on."""
+
+
+class Jobs:
+    """Jobs by id. `closing` is set when the webhook stops: whoever waits then is told where to ask again."""
+
+    def __init__(self, settings: Settings, orchestrator: Orchestrator, closing: asyncio.Event) -> None:
+        self._settings = settings
+        self._orchestrator = orchestrator
+        self._closing = closing
+
+    async def end_of(self, request: Request, job_id: str, timeout_seconds: float) -> JobReport | None:
+        """The report of a job that ended well, None where it hasn't ended in time. Raises JobFailed, JobCrashed, JobCancelled, ClientGone."""
+        waiting = asyncio.create_task(self._orchestrator.wait(job_id, timeout_seconds))
+        others = (asyncio.create_task(_disconnected(request)), asyncio.create_task(self._closing.wait()))
+        try:
+            await asyncio.wait([waiting, *others], return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                if others[0].done():
+                    raise ClientGone
+                raise ServiceStopping("The webhook is being restarted; the job goes on. Ask again.", job_id=job_id, job=job_address(job_id))
+            standing = waiting.result()
+        finally:
+            for task in (waiting, *others):
+                task.cancel()
+        if standing is None:
+            return None
+        try:
+            return outcome_of(standing, await self._report(job_id))
+        except MkisoError as error:
+            error.details.setdefault("job_id", job_id)
+            raise
+
+    async def describe(self, job_id: str) -> dict[str, Any]:
+        """The body of /api/iso/jobs/{id}. Raises JobNotFound."""
+        report = await self._report(job_id)
+        try:
+            standing: Standing | None = await self._orchestrator.standing(job_id)
+        except (JobNotFound, OrchestratorUnavailable):
+            if report is None:
+                raise
+            standing = None
+        state, error = _state_of(standing, report, job_id)
+        report = report or JobReport(job_id, "", ())
+        discs = await asyncio.to_thread(self._manifests, report) if state == "done" else []
+        return {
+            "job_id": job_id,
+            "kind": report.kind,
+            "accession_numbers": report.accession_numbers,
+            "state": state,
+            "stage": report.stage,
+            "expected": report.expected,
+            "received": report.received,
+            "written": report.written,
+            "degraded": report.degraded,
+            "publisher": report.publisher,
+            "proves": report.proves,
+            "error": error,
+            "discs": [_disc_entry(report, manifest) for manifest in discs],
+            "updated": report.updated,
+        }
+
+    async def finished(self, job_id: str) -> JobReport:
+        """The report of a job that has ended well. Raises JobRunning while it hasn't ended, else as `end_of`."""
+        report = await self._report(job_id)
+        if report is not None and report.status == "done":
+            return report
+        standing = await self._orchestrator.standing(job_id)
+        if standing not in ENDED:
+            raise JobRunning("The job has not ended yet: ask for its state and come back.", job_id=job_id, job=job_address(job_id))
+        return outcome_of(standing, report)
+
+    async def disc(self, request: Request, report: JobReport, part: int | None, *, just_made: bool = False) -> Response:
+        """The image of a finished job, or of the `part` of its set. Raises SeveralDiscs where a part has to be named."""
+        manifest = chosen(await asyncio.to_thread(self._manifests, report), part)
+        file = await asyncio.to_thread(open_image, image_of(self._settings.storage, manifest.disc_id), manifest.size)
+        headers = disc_headers(report, manifest)
+        span = span_of(request.headers, headers["etag"], manifest.size, just_made=just_made and manifest.job_id == report.job_id)
+        if span.status in (200, 206):
+            if prefix := self._accel(request, span.status):
+                file.close()
+                return Response(headers={**headers, "x-accel-redirect": f"{prefix}{manifest.disc_id}/disc.iso"}, media_type=MEDIA_TYPE)
+            if span.status == 206:
+                headers["content-range"] = f"bytes {span.start}-{span.stop - 1}/{manifest.size}"
+            return DiscResponse(file, span, headers)
+        file.close()
+        if span.status == 304:
+            return Response(status_code=304, headers=headers)
+        if span.status == 412:
+            return error_answer(request, 412, "precondition_failed", "The disc is another one by now: download it from the beginning.")
+        words = f"The disc has {manifest.size} bytes; the range that was asked for lies outside."
+        return error_answer(request, 416, "range_not_satisfiable", words, {"content-range": f"bytes */{manifest.size}"})
+
+    def _accel(self, request: Request, status: int) -> str:
+        """nginx sends whole discs where it says that it can; parts are ours, since nginx would judge If-Range without knowing our ETag."""
+        whole = request.method == "GET" and status == 200 and "range" not in request.headers
+        return self._settings.server.accel_redirect if whole and request.headers.get(ACCEL_OFFERED) == "1" else ""
+
+    async def _report(self, job_id: str) -> JobReport | None:
+        try:
+            return await asyncio.to_thread(read_report, self._settings.storage, job_id)
+        except JobNotFound:
+            return None
+
+    def _manifests(self, report: JobReport) -> list[Manifest]:
+        return [manifest_of(self._settings.storage, disc_id) for disc_id in report.disc_ids]
+
+
+def disc_headers(report: JobReport, manifest: Manifest) -> dict[str, str]:
+    """What is said of a disc beside its bytes: RFC 9110 8.8.3 (ETag), 14.3 (Accept-Ranges), 8.7 (Content-Location: where it stays the same)."""
+    degraded = manifest.degraded or report.degraded
+    return {
+        "etag": f'"{manifest.sha256}"',
+        "accept-ranges": "bytes",
+        "content-disposition": content_disposition(name_of(report, manifest)),
+        "content-location": f"{job_address(report.job_id)}/disc?part={manifest.number}",
+        "cache-control": "private, no-store",
+        **({"x-mkiso-degraded": ", ".join(degraded)} if degraded else {}),
+    }
+
+
+def _disc_entry(report: JobReport, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "part": manifest.number,
+        "total": manifest.total,
+        "href": f"{job_address(report.job_id)}/disc?part={manifest.number}",
+        "filename": name_of(report, manifest),
+        "size": manifest.size,
+        "sha256": manifest.sha256,
+        "instances": manifest.instances,
+        "medium": manifest.medium,
+    }
+
+
+def _state_of(standing: Standing | None, report: JobReport | None, job_id: str) -> tuple[str, dict[str, Any] | None]:
+    """waiting, running, done or failed, and the error of a failed job; without Prefect, by the report alone."""
+    if standing in ("waiting", "running"):
+        return standing, None
+    if standing is None and report is not None and report.status == "running":
+        return "running", None
+    try:
+        outcome_of(standing or "completed", report)
+    except JobFailed as failed:
+        return "failed", failed.report.error
+    except MkisoError as error:
+        return "failed", {"error": error.words, "code": error.code, "http_status": error.http_status, "job_id": job_id}
+    return "done", None
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,144 @@
+"""What every request passes, outermost first: recovery, request id, logging, authentication. Plain ASGI, so that nothing is buffered."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from pathlib import Path
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.webhook.answers import error_answer
+from service.webhook.keys import Keys
+from service.webhook.metrics import Metrics
+from service.webhook.request_id import take_request_id
+from service.webhook.session import SESSION_COOKIE, Sessions
+
+GUARDED = "/api/iso"
+logger = logging.getLogger("mkiso.webhook")
+
+
+class Recovery:
+    """An unexpected exception becomes a 500 in JSON. Its type and place are logged, its text isn't: it could hold a patient's name."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception as error:
+            request_id = scope.get("state", {}).get("request_id", "")
+            logger.error("unexpected %s", type(error).__name__, extra={"request_id": request_id, "frames": _frames(error)})
+            if begun:  # nothing can be said any more: the connection breaks off, so no client takes a part for the whole
+                raise ConnectionAbortedError("the answer could not be finished") from None
+            words = "Something went wrong in mkiso. Nothing was sent; tell the administrator this request id."
+            answer = error_answer(Request(scope), 500, "internal_error", words, {"x-request-id": request_id})
+            await answer(scope, receive, send)
+
+
+class RequestId:
+    """Gives each request its id and each answer the X-Request-ID header and the headers that keep a browser from guessing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = take_request_id([value for name, value in scope["headers"] if name == b"x-request-id"])
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["x-content-type-options"] = "nosniff"
+                headers["referrer-policy"] = "no-referrer"
+            await send(message)
+
+        await self.app(scope, receive, stamped)
+
+
+class AccessLog:
+    """One line a request: method, path, status, bytes, seconds, job; never the query, a key or a name. Counts it for /metrics as well."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begin = time.perf_counter()
+        status, sent = 500, 0
+
+        async def counted(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+            sent += len(message.get("body", b""))
+
+        try:
+            await self.app(scope, receive, counted)
+        finally:
+            seconds = time.perf_counter() - begin
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.count(route, scope["method"], status, seconds, sent)
+            fields = {
+                "request_id": scope["state"]["request_id"],
+                "method": scope["method"][:16],
+                "path": scope["path"][:200],
+                "status": status,
+                "bytes": sent,
+                "seconds": round(seconds, 4),
+                "client": (scope.get("client") or ("",))[0],
+                **scope["state"].get("note", {}),
+            }
+            logger.log(logging.DEBUG if route in ("/api/health", "/metrics") and status < 400 else logging.INFO, "request", extra=fields)
+
+
+class Authentication:
+    """Asks for the key on /api/iso/*: in X-API-Key, or the page's session in its cookie, from our own pages only."""
+
+    def __init__(self, app: ASGIApp, keys: Keys, sessions: Sessions) -> None:
+        self.app = app
+        self.keys = keys
+        self.sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not self.keys.needed or not (path == GUARDED or path.startswith(f"{GUARDED}/")) or self._may(Request(scope)):
+            await self.app(scope, receive, send)
+            return
+        words = "The API key is missing or wrong: send it in the X-API-Key header."
+        answer = error_answer(Request(scope), 401, "unauthorized", words, {"www-authenticate": 'X-API-Key realm="mkiso"'})
+        await answer(scope, receive, send)
+
+    def _may(self, request: Request) -> bool:
+        sent = request.headers.getlist("x-api-key")
+        if sent:
+            return len(sent) == 1 and self.keys.right(sent[0].encode("latin-1"))
+        # SameSite=Strict keeps the cookie off other sites' requests; Sec-Fetch-Site says so once more, and of sister hosts too.
+        ours = request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+        return ours and self.sessions.valid(request.cookies.get(SESSION_COOKIE, ""))
+
+
+def _frames(error: BaseException) -> list[str]:
+    return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)[-12:]]
