@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mkiso.media.file_set import Leaf, PatientBranch
+from mkiso.media.file_set import Leaf, PatientBranch, StudyBranch
 from mkiso.media.file_set import Series as SeriesBranch
-from mkiso.media.file_set import StudyBranch
 from mkiso.media.records import element, item, record_body
 from mkiso.media.values import raw_value
 
@@ -83,7 +82,9 @@ def _patient(branch: PatientBranch, number: int, filled: Counter[str]) -> _Recor
 
 def _study(branch: StudyBranch, number: int, filled: Counter[str]) -> _Record:
     body = record_body("STUDY", branch.header, number, {_STUDY_INSTANCE_UID: branch.study_instance_uid.encode()}, filled)
-    return _Record(b"STUDY ", body, lower=[_series(series, number, branch.study_instance_uid, filled) for number, series in enumerate(branch.series, 1)])
+    return _Record(
+        b"STUDY ", body, lower=[_series(series, number, branch.study_instance_uid, filled) for number, series in enumerate(branch.series, 1)]
+    )
 
 
 def _series(branch: SeriesBranch, number: int, study_instance_uid: str, filled: Counter[str]) -> _Record:

@@ -99,16 +99,16 @@ def _patient(patient_id: bytes, studies: dict[str, dict[bytes, list[Instance]]],
         header = next(iter(study[1].values()))[0].header
         return raw_value(header, _STUDY_DATE), raw_value(header, _STUDY_TIME), study[0]
 
-    return PatientBranch(
-        patient_id, tuple(_study(uid, series, folder / component("ST", number)) for number, (uid, series) in enumerate(sorted(studies.items(), key=by_date), 1))
-    )
+    ordered = enumerate(sorted(studies.items(), key=by_date), 1)
+    return PatientBranch(patient_id, tuple(_study(uid, series, folder / component("ST", number)) for number, (uid, series) in ordered))
 
 
 def _study(uid: str, series: dict[bytes, list[Instance]], folder: PurePosixPath) -> StudyBranch:
     def by_number(entry: tuple[bytes, list[Instance]]) -> tuple[int, bytes]:
         return min(_number(instance.header, _SERIES_NUMBER) for instance in entry[1]), entry[0]
 
-    return StudyBranch(uid, tuple(_series(uid, found, folder / component("SE", number)) for number, (uid, found) in enumerate(sorted(series.items(), key=by_number), 1)))
+    ordered = enumerate(sorted(series.items(), key=by_number), 1)
+    return StudyBranch(uid, tuple(_series(uid, found, folder / component("SE", number)) for number, (uid, found) in ordered))
 
 
 def _series(uid: bytes, instances: list[Instance], folder: PurePosixPath) -> Series:

@@ -181,7 +181,7 @@ def _verification(header: Dataset, elements: list[Element]) -> list[Element]:
 
 
 def _character_set_of(elements: list[Element], terms: bytes, kind: str, filled: Counter[str]) -> bytes:
-    """What (0008,0005) the record needs (PS3.10 8.6: a record declares its own). Undeclared UTF-8 is declared; other undeclared text stays as it came."""
+    """(0008,0005) as the record needs it (PS3.3 F.5: each declares its own). Undeclared UTF-8 is declared; other undeclared text stays as it came."""
     texts = [found.value for found in elements if found.vr in CHARACTER_SET_VRS or found.vr == "SQ"]
     if terms or all(value.isascii() for value in texts):
         return terms if any(texts) else b""

@@ -1,0 +1,112 @@
+"""Mastering: the files of a disc as an ISO 9660 level 1 image with Joliet, by pycdlib. No UDF (pycdlib's 2.60 is refused by older readers)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pycdlib import PyCdlib
+from pycdlib.dates import DirectoryRecordDate, VolumeDescriptorDate
+
+from mkiso.media.capacity import SECTOR_BYTES, iso_identifier
+from mkiso.media.names import d_characters
+from mkiso.models import DiscFile
+
+APPLICATION = "MKISO"
+_COPY_BYTES = 1024 * 1024
+_PRIMARY_DESCRIPTOR, _JOLIET_DESCRIPTOR = 16, 17  # sectors (Ecma-119 6.7.1)
+_MODIFICATION_DATE = 830  # byte position in both (Ecma-119 8.4.27)
+_PROGRESS_BYTES = 16 * 1024 * 1024  # a report for each small file would cost more than copying it
+
+
+def master(
+    files: Collection[DiscFile],
+    volume_id: str,
+    target: Path,
+    *,
+    created: datetime | None = None,
+    publisher: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the image of these files to `target`; it appears there whole or not at all, mode 0600.
+
+    The same files, volume identifier, `created` and `publisher` give the same bytes. `progress` is told bytes done and bytes in all. A source that
+    changes meanwhile isn't noticed here but by mkiso.media.verify.
+    """
+    beside = target.with_name(f"{target.name}.{os.getpid()}.new")
+    image = PyCdlib()
+    try:
+        image.new(
+            interchange_level=1,
+            joliet=3,
+            vol_ident=volume_id,
+            pub_ident_str=d_characters(publisher).replace("_", " ")[:64],
+            preparer_ident_str=APPLICATION,
+            app_ident_str=APPLICATION,
+        )
+        _add(image, files)
+        moment = created or datetime.now(UTC)
+        _date(image, moment)
+        with os.fdopen(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as file:
+            image.write_fp(file, _COPY_BYTES, _seldom(progress) if progress else None)
+            _date_modification(file.fileno(), moment)
+        beside.replace(target)
+    finally:
+        image.close()
+        beside.unlink(missing_ok=True)
+
+
+def _add(image: PyCdlib, files: Collection[DiscFile]) -> None:
+    made: set[PurePosixPath] = {PurePosixPath(".")}
+    for file in files:
+        joliet_path = file.joliet_path or file.path
+        if file.path.parent not in made:
+            _add_directories(image, file.path.parent, joliet_path.parent, made)
+        identifier = iso_identifier(file.path.name, False).decode("ascii")
+        image.add_file(str(file.source), f"/{file.path.parent / identifier}", joliet_path=f"/{joliet_path}")
+
+
+def _add_directories(image: PyCdlib, path: PurePosixPath, joliet_path: PurePosixPath, made: set[PurePosixPath]) -> None:
+    if path in made:
+        return
+    _add_directories(image, path.parent, joliet_path.parent, made)
+    image.add_directory(f"/{path}", joliet_path=f"/{joliet_path}")
+    made.add(path)
+
+
+def _date(image: PyCdlib, moment: datetime) -> None:
+    """pycdlib dates everything by its own clock; one moment for all makes the image reproducible."""
+    recorded, described = DirectoryRecordDate(), VolumeDescriptorDate()
+    recorded.new(moment.timestamp())
+    described.new(moment.timestamp())
+    for descriptor in (image.pvd, *image.svds):
+        descriptor.volume_creation_date = described
+        descriptor.volume_effective_date = described
+        waiting = [descriptor.root_directory_record()]
+        while waiting:
+            record = waiting.pop()
+            record.date = recorded
+            waiting += record.children
+
+
+def _date_modification(descriptor: int, moment: datetime) -> None:
+    """The one date that pycdlib takes while it writes."""
+    date = VolumeDescriptorDate()
+    date.new(moment.timestamp())
+    for sector in (_PRIMARY_DESCRIPTOR, _JOLIET_DESCRIPTOR):
+        os.pwrite(descriptor, date.record(), sector * SECTOR_BYTES + _MODIFICATION_DATE)
+
+
+def _seldom(progress: Callable[[int, int], None]) -> Callable[[int, int, Any], None]:
+    told = 0
+
+    def tell(done: int, total: int, _: Any) -> None:
+        nonlocal told
+        if done - told >= _PROGRESS_BYTES or done == total:
+            told = done
+            progress(done, total)
+
+    return tell

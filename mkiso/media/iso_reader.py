@@ -1,0 +1,194 @@
+"""Reading an ISO 9660 image with Joliet, independent of what wrote it, bounded against whatever an image may hold.
+
+Both trees are walked from their descriptors; every extent lies within the volume; every number that the standard has in both byte orders is compared.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from mkiso.errors import ProofFailed
+
+SECTOR_BYTES = 2048
+_FIRST_DESCRIPTOR = 16  # Ecma-119 6.2.1
+_MAX_DESCRIPTORS = 64
+_MAX_DIRECTORY_BYTES = 256 * 1024 * 1024  # of one tree: more than a million files
+_MAX_DEPTH = 16
+_PRIMARY, _SUPPLEMENTARY, _TERMINATOR = 1, 2, 255  # Ecma-119 8.1.1
+_JOLIET_ESCAPES = (b"%/@", b"%/C", b"%/E")
+_DIRECTORY, _ASSOCIATED, _MULTI_EXTENT = 0x02, 0x04, 0x80  # Ecma-119 9.1.6
+
+
+class Extent(NamedTuple):
+    """Where a file's bytes are: the first sector and the size in bytes."""
+
+    sector: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What an image holds: its volume identifier, its size in sectors, and the files of both trees by path without version."""
+
+    volume_id: str
+    sectors: int
+    primary: Mapping[PurePosixPath, Extent]
+    joliet: Mapping[PurePosixPath, Extent]
+
+
+def read_image(descriptor: int) -> Image:
+    """Read the directories of an image or disc that is open for reading. Raises ProofFailed where it is no sound ISO 9660 image with Joliet."""
+    primary, joliet = _descriptors(descriptor)
+    sectors = _both_endian(primary, 80)
+    if _both_endian(joliet, 80) != sectors:
+        raise ProofFailed("The image's two volume descriptors give different sizes.")
+    if struct.unpack_from("<H", primary, 128)[0] != SECTOR_BYTES:
+        raise ProofFailed("The image's blocks are not of 2,048 bytes.")
+    return Image(
+        primary[40:72].decode("ascii", "replace").rstrip(),
+        sectors,
+        _Tree(descriptor, sectors, "ascii").files(primary),
+        _Tree(descriptor, sectors, "utf-16-be").files(joliet),
+    )
+
+
+def read_extent(descriptor: int, extent: Extent) -> bytes:
+    """A file's bytes. Raises ProofFailed where the image ends before they do."""
+    data = os.pread(descriptor, extent.size, extent.sector * SECTOR_BYTES)
+    if len(data) != extent.size:
+        raise ProofFailed(f"The image is cut short: sector {extent.sector} and what follows can't be read.")
+    return data
+
+
+def _descriptors(descriptor: int) -> tuple[bytes, bytes]:
+    primary = joliet = b""
+    for sector in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + _MAX_DESCRIPTORS):
+        block = read_extent(descriptor, Extent(sector, SECTOR_BYTES))
+        if block[1:6] != b"CD001":
+            break
+        if block[0] == _TERMINATOR:
+            break
+        if block[0] == _PRIMARY and not primary:
+            primary = block
+        elif block[0] == _SUPPLEMENTARY and block[88:91] in _JOLIET_ESCAPES and not joliet:
+            joliet = block
+    if not primary or not joliet:
+        raise ProofFailed("This is no ISO 9660 image with Joliet." if not primary else "The image has no Joliet tree.")
+    return primary, joliet
+
+
+@dataclass(slots=True)
+class _Tree:
+    """One of the two directory trees while it is walked."""
+
+    descriptor: int
+    sectors: int
+    encoding: str
+    read_bytes: int = 0
+
+    def files(self, volume_descriptor: bytes) -> dict[PurePosixPath, Extent]:
+        found: dict[PurePosixPath, Extent] = {}
+        seen: set[int] = set()
+        root = self._extent(volume_descriptor[156:190])
+        waiting = [(PurePosixPath(), root)]
+        directories: dict[int, tuple[bytes, int]] = {}
+        while waiting:
+            folder, extent = waiting.pop()
+            if extent.sector in seen or len(folder.parts) > _MAX_DEPTH:
+                raise ProofFailed("The image's directories lead back to themselves or go too deep.")
+            seen.add(extent.sector)
+            for record in self._records(extent):
+                identifier, flags = record[33 : 33 + record[32]], record[25]
+                path = folder / self._name(identifier, bool(flags & _DIRECTORY))
+                entry = self._extent(record)
+                if flags & _DIRECTORY:
+                    directories[entry.sector] = identifier, extent.sector
+                    waiting.append((path, entry))
+                elif flags & (_ASSOCIATED | _MULTI_EXTENT):
+                    raise ProofFailed(f"The image's file {path} is in pieces.")
+                elif path in found:
+                    raise ProofFailed(f"The image has two files called {path}.")
+                else:
+                    found[path] = entry
+        self._same_path_tables(volume_descriptor, root.sector, directories)
+        return found
+
+    def _records(self, extent: Extent) -> list[bytes]:
+        """The records of a directory but for its own and its parent's (Ecma-119 6.8.1)."""
+        self.read_bytes += extent.size
+        if self.read_bytes > _MAX_DIRECTORY_BYTES:
+            raise ProofFailed("The image's directories are larger than any disc needs.")
+        data = read_extent(self.descriptor, extent)
+        records: list[bytes] = []
+        for start in range(0, len(data), SECTOR_BYTES):
+            block, position = data[start : start + SECTOR_BYTES], 0
+            while position < len(block) and block[position]:
+                record = block[position : position + block[position]]
+                if len(record) < 34 or len(record) < block[position] or not record[32] or 33 + record[32] > len(record):
+                    raise ProofFailed("The image has a broken directory record.")
+                records.append(record)
+                position += len(record)
+        if [record[33 : 33 + record[32]] for record in records[:2]] != [b"\x00", b"\x01"]:
+            raise ProofFailed("The image has a directory without its own record and its parent's.")
+        return records[2:]
+
+    def _extent(self, record: bytes) -> Extent:
+        extent = Extent(_both_endian(record, 2), _both_endian(record, 10))
+        if extent.sector + -(-extent.size // SECTOR_BYTES) > self.sectors:
+            raise ProofFailed("The image has a file or directory outside itself.")
+        return extent
+
+    def _name(self, identifier: bytes, directory: bool) -> str:
+        try:
+            name = identifier.decode(self.encoding)
+        except UnicodeDecodeError:
+            raise ProofFailed("The image has a name that is no text.") from None
+        if not directory:
+            name = name.partition(";")[0]
+            if self.encoding == "ascii":
+                name = name.removesuffix(".")
+        if not name or name in (".", "..") or "/" in name or "\x00" in name:
+            raise ProofFailed("The image has a name that leads elsewhere.")
+        return name
+
+    def _same_path_tables(self, volume_descriptor: bytes, root_sector: int, directories: Mapping[int, tuple[bytes, int]]) -> None:
+        """Both path tables name exactly the directories of the tree (Ecma-119 6.9); some systems find files by them."""
+        size = _both_endian(volume_descriptor, 132)
+        for position, order in ((140, "<"), (148, ">")):
+            extent = Extent(struct.unpack_from(f"{order}I", volume_descriptor, position)[0], size)
+            if extent.sector + -(-size // SECTOR_BYTES) > self.sectors or size > _MAX_DIRECTORY_BYTES:
+                raise ProofFailed("The image has a path table outside itself.")
+            if _path_table(read_extent(self.descriptor, extent), order, root_sector) != directories:
+                raise ProofFailed("The image's path tables and directories differ.")
+
+
+def _path_table(data: bytes, order: str, root_sector: int) -> dict[int, tuple[bytes, int]]:
+    """Each directory's sector with its identifier and its parent's sector, the root left out (Ecma-119 9.4)."""
+    sectors: list[int] = []
+    directories: dict[int, tuple[bytes, int]] = {}
+    position = 0
+    while position + 8 < len(data):
+        length, _, sector, parent = struct.unpack_from(f"{order}BBIH", data, position)
+        identifier = data[position + 8 : position + 8 + length]
+        position += 8 + length + length % 2
+        if sectors:
+            if not 1 <= parent <= len(sectors):
+                raise ProofFailed("The image has a broken path table.")
+            directories[sector] = identifier, sectors[parent - 1]
+        elif sector != root_sector:
+            raise ProofFailed("The image's path table begins with another root.")
+        sectors.append(sector)
+    return directories
+
+
+def _both_endian(data: bytes, position: int) -> int:
+    """A 32-bit number recorded in both byte orders (Ecma-119 7.3.3)."""
+    little, big = struct.unpack_from("<I", data, position)[0], struct.unpack_from(">I", data, position + 4)[0]
+    if little != big:
+        raise ProofFailed("The image has a number whose two byte orders differ.")
+    return int(little)

@@ -1,0 +1,127 @@
+"""Laying out a disc: which files it has, under which names, and the ones that mkiso makes for it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePosixPath
+
+from mkiso.config import Medium, Settings
+from mkiso.media.capacity import SECTOR_BYTES, fit
+from mkiso.media.dicomdir import dicomdir
+from mkiso.media.file_set import Leaf, PatientBranch, arrange, leaves
+from mkiso.media.names import file_set_id
+from mkiso.media.pages import Facts, pages
+from mkiso.media.profile import conformance
+from mkiso.media.values import text
+from mkiso.media.viewer import BundledViewer, bundle_viewer
+from mkiso.models import DiscFile, Instance, Patient, Volume
+
+CHECKSUMS = PurePosixPath("SHA256.TXT")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A disc before it is mastered. `sectors` is the exact size of its image; `notes` say what DICOMDIR holds that the images lack."""
+
+    files: tuple[DiscFile, ...]
+    volume_id: str
+    volume: Volume
+    medium: Medium
+    created: datetime
+    sectors: int
+    instances: int
+    conformance: str
+    notes: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Of the image in bytes."""
+        return self.sectors * SECTOR_BYTES
+
+
+def lay_out(
+    instances: Collection[Instance],
+    settings: Settings,
+    disc_dir: Path,
+    *,
+    created: datetime,
+    patient: Patient | None = None,
+    volume: Volume = Volume(),  # noqa: B008  frozen
+    medium: Medium | None = None,
+    volume_id: str = "",
+    elsewhere: Mapping[int, Collection[Instance]] | None = None,
+) -> Layout:
+    """Lay out one disc of these instances; the files that mkiso makes are written into `disc_dir`, the instances stay where they are.
+
+    `patient` is shown on the pages, never written over the images' own data. `medium` is `disc.medium` unless it is given; `elsewhere` maps the
+    numbers of a set's other volumes to their instances. The same arguments give the same disc.
+    Raises TooLargeForMedium, InstanceConflict, and ConfigurationError for a viewer that can't be put on a disc.
+    """
+    tree = arrange(instances)
+    medium = medium or settings.disc.medium
+    volume_id = volume_id or file_set_id(_label(tree, created), volume)
+    viewer = bundle_viewer(settings.viewer, settings.storage.data_dir / "viewer-hashes.json")
+    statement = conformance(medium, {instance.arrival.transfer_syntax_uid for instance in instances})
+    directory, notes = dicomdir(tree, volume_id)
+    facts = Facts(
+        disc=settings.disc,
+        created=created,
+        version=_version(),
+        volume_id=volume_id,
+        volume=volume,
+        conformance=statement,
+        patient=patient,
+        elsewhere=elsewhere,
+        viewer=viewer.executable,
+        viewer_names=_root_names(viewer),
+        autorun=settings.viewer.autorun,
+    )
+    made = [_made(disc_dir, path, content) for path, content in [(PurePosixPath("DICOMDIR"), directory), *pages(tree, facts)]]
+    files = [*made, *map(_instance_file, leaves(tree)), *viewer.files]
+    files.append(_made(disc_dir, CHECKSUMS, checksums(files)))
+    return Layout(tuple(files), volume_id, volume, medium, created, fit(files, medium), len(instances), statement, notes)
+
+
+def checksums(files: Iterable[DiscFile]) -> bytes:
+    """SHA256.TXT: each file under the name that systems show, as `sha256sum -c` reads it."""
+    lines = sorted((str(file.joliet_path or file.path), file.sha256) for file in files)
+    return "".join(f"{sha256}  {path}\n" for path, sha256 in lines).encode()
+
+
+def _made(disc_dir: Path, path: PurePosixPath, content: bytes) -> DiscFile:
+    target = disc_dir / path
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+    return DiscFile(path, len(content), hashlib.sha256(content).hexdigest(), target)
+
+
+def _instance_file(leaf: Leaf) -> DiscFile:
+    arrival = leaf.arrival
+    return DiscFile(leaf.path, arrival.size, arrival.sha256, arrival.path, sop_instance_uid=arrival.sop_instance_uid)
+
+
+def _label(tree: Collection[PatientBranch], created: datetime) -> str:
+    """What a drive shows: the accession number where there is one only, else the date and what tells this disc from others of the day."""
+    studies = [study for patient in tree for study in patient.studies]
+    accession_numbers = {text(study.header, "AccessionNumber") for study in studies}
+    if len(accession_numbers) == 1 and (only := accession_numbers.pop()):
+        return only
+    digest = hashlib.sha256("".join(study.study_instance_uid for study in studies).encode()).hexdigest()
+    return f"{created:%Y%m%d}_{digest[:6]}"
+
+
+def _root_names(viewer: BundledViewer) -> tuple[str, ...]:
+    return tuple(sorted({(file.joliet_path or file.path).parts[0] for file in viewer.files}))
+
+
+def _version() -> str:
+    try:
+        return version("mkiso")
+    except PackageNotFoundError:  # run from a checkout
+        return "(not installed)"

@@ -1,0 +1,190 @@
+"""What people read on a disc: README.TXT, INDEX.HTM, the pages in IHE_PDI, AUTORUN.INF (IHE RAD TF-2 4.47, Portable Data for Imaging)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from mkiso.config import Disc
+from mkiso.media.file_set import PatientBranch, Series, StudyBranch, arrange
+from mkiso.media.names import component
+from mkiso.media.values import text
+from mkiso.models import Instance, Patient, Volume
+
+TITLE = "Medical images"
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesOnPage:
+    """A series as the pages show it."""
+
+    number: str
+    modality: str
+    description: str
+    folder: str
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class StudyOnPage:
+    """A study as the pages show it; `page` is its file in IHE_PDI."""
+
+    page: str
+    date: str
+    description: str
+    accession_number: str
+    modalities: str
+    instances: int
+    series: tuple[SeriesOnPage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PatientOnPage:
+    """A patient as the pages show them."""
+
+    patient_id: str
+    name: str
+    birth_date: str
+    sex: str
+    studies: tuple[StudyOnPage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the pages tell beside the tree. `elsewhere` maps the other volumes' numbers to their instances; `viewer` is the executable on the disc."""
+
+    disc: Disc
+    created: datetime
+    version: str
+    volume_id: str
+    volume: Volume
+    conformance: str
+    patient: Patient | None = None
+    elsewhere: Mapping[int, Collection[Instance]] | None = None
+    viewer: PurePosixPath | None = None
+    viewer_names: tuple[str, ...] = ()
+    autorun: bool = True
+
+
+def pages(tree: Collection[PatientBranch], facts: Facts) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Every page by its path on the disc.
+
+    README.TXT has CRLF and, where it isn't plain ASCII, the byte order mark by which old Notepad and macOS know UTF-8.
+    """
+    patients = _patients(tree, facts.patient)
+    context = {
+        "title": TITLE,
+        "institution": facts.disc.institution,
+        "contact": facts.disc.contact,
+        "created": f"{facts.created:%Y-%m-%d %H:%M}",
+        "version": facts.version,
+        "volume_id": facts.volume_id,
+        "volume": facts.volume,
+        "conformance": facts.conformance,
+        "patients": patients,
+        "instances": sum(study.instances for patient in patients for study in patient.studies),
+        "viewer": facts.viewer,
+        "viewer_names": facts.viewer_names,
+        "elsewhere": [{"number": number, "lines": _contents(instances)} for number, instances in sorted((facts.elsewhere or {}).items())],
+    }
+    yield PurePosixPath("README.TXT"), _for_notepad(_rendered("readme.txt.j2", context))
+    viewer_link = quote(str(facts.viewer)) if facts.viewer else ""
+    yield PurePosixPath("INDEX.HTM"), _rendered("index.html.j2", {**context, "viewer_link": viewer_link}).encode()
+    for patient in patients:
+        for study in patient.studies:
+            yield PurePosixPath("IHE_PDI") / study.page, _rendered("study.html.j2", {"patient": patient, "study": study}).encode()
+    if facts.viewer and facts.autorun:
+        executable = str(facts.viewer).replace("/", "\\")
+        yield PurePosixPath("AUTORUN.INF"), _for_notepad(_rendered("autorun.inf.j2", {"executable": executable}))
+
+
+def readable_name(person_name: str) -> str:
+    """A person name as people write it: family, given and middle; the component groups one after the other (PS3.5 6.2.1)."""
+    groups = []
+    for group in person_name.split("="):
+        family, *others = [" ".join(part.split()) for part in group.split("^")]
+        rest = " ".join(part for part in others if part)
+        groups.append(", ".join(part for part in (family, rest) if part))
+    return " / ".join(group for group in groups if group)
+
+
+def readable_date(value: str) -> str:
+    """A DA value as 2004-01-19; anything else as it is."""
+    return f"{value[:4]}-{value[4:6]}-{value[6:]}" if len(value) == 8 and value.isdigit() else value
+
+
+def _patients(tree: Collection[PatientBranch], known: Patient | None) -> list[PatientOnPage]:
+    numbers = iter(range(1, 1_000_000))
+    return [_patient(branch, known if len(tree) == 1 else None, numbers) for branch in tree]
+
+
+def _patient(branch: PatientBranch, known: Patient | None, numbers: Iterator[int]) -> PatientOnPage:
+    header = branch.header
+    return PatientOnPage(
+        patient_id=(known and known.patient_id) or text(header, "PatientID"),
+        name=readable_name((known and known.name) or text(header, "PatientName")),
+        birth_date=readable_date((known and known.birth_date) or text(header, "PatientBirthDate")),
+        sex={"F": "female", "M": "male", "O": "other"}.get((known and known.sex) or text(header, "PatientSex"), ""),
+        studies=tuple(_study(study, f"{component('ST', next(numbers))}.HTM") for study in branch.studies),
+    )
+
+
+def _study(branch: StudyBranch, page: str) -> StudyOnPage:
+    header = branch.header
+    series = tuple(_series(entry) for entry in branch.series)
+    return StudyOnPage(
+        page=page,
+        date=readable_date(text(header, "StudyDate")),
+        description=text(header, "StudyDescription"),
+        accession_number=text(header, "AccessionNumber"),
+        modalities=", ".join(sorted({entry.modality for entry in series} - {""})),
+        instances=sum(entry.instances for entry in series),
+        series=series,
+    )
+
+
+def _series(branch: Series) -> SeriesOnPage:
+    header = branch.header
+    return SeriesOnPage(
+        number=text(header, "SeriesNumber"),
+        modality=text(header, "Modality"),
+        description=text(header, "SeriesDescription"),
+        folder=str(branch.leaves[0].path.parent),
+        instances=len(branch.leaves),
+    )
+
+
+def _contents(instances: Collection[Instance]) -> list[str]:
+    """What another disc of the set holds, a line a study, without the patient's name."""
+    return [
+        f"accession number {study.accession_number or '(none)'}, {study.date or 'no date'}, {study.modalities}: "
+        f"{study.instances} image(s) in {len(study.series)} series"
+        for patient in _patients(arrange(instances), None)
+        for study in patient.studies
+    ]
+
+
+def _for_notepad(content: str) -> bytes:
+    lines = "\r\n".join(content.splitlines()) + "\r\n"
+    return lines.encode("ascii" if lines.isascii() else "utf-8-sig")
+
+
+def _rendered(template: str, context: Mapping[str, Any]) -> str:
+    return _environment().get_template(template).render(context)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("mkiso.media", "templates"),
+        autoescape=select_autoescape(("html.j2",)),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
