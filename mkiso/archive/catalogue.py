@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Row, case, func, or_, select, true
+from sqlalchemy import ColumnElement, Row, case, func, or_, select, true
 
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.lifecycle import State
@@ -125,7 +125,8 @@ def find(ledger: Ledger, asked: str) -> tuple[Finding, ...]:
     with ledger.reading() as connection:
         by_study = select(studies).where(or_(studies.c.accession_number == asked, studies.c.study_instance_uid == asked))
         found = connection.execute(by_study.order_by(studies.c.study_date, studies.c.id)).all()
-        which, path = true(), func.min("")
+        which: ColumnElement[bool] = true()
+        path = func.min("")
         if not found:
             which, path = instances.c.sop_instance_uid == asked, func.min(instances.c.path)
             found = connection.execute(select(studies).join_from(studies, instances).where(which)).all()

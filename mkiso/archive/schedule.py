@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -37,7 +37,8 @@ def last_fire(schedule: str, timezone: str, now: datetime) -> datetime:
 
     A time that a clock skips stands right after the gap, one that it shows twice stands once (cronsim follows Debian's cron).
     """
-    return next(CronSim(schedule, now.astimezone(ZoneInfo(timezone)) + timedelta(seconds=1), reverse=True))
+    second_after = now.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
+    return next(CronSim(schedule, second_after.astimezone(ZoneInfo(timezone)), reverse=True))
 
 
 def due(schedule: str, timezone: str, days_back: int, recheck_days: int, covered: Covered | None, now: datetime) -> Due:

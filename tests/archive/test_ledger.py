@@ -1,0 +1,302 @@
+"""The ledger on SQLite and on PostgreSQL: opening, volumes, claims, what it can be asked."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, date
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from mkiso.archive.catalogue import archived, archived_counts, covered, failed_studies, find, report
+from mkiso.archive.ledger import Ledger, clock
+from mkiso.archive.lifecycle import Remedy
+from mkiso.archive.nights import Night, NightRange
+from mkiso.archive.readback import verify_against_ledger
+from mkiso.archive.reconcile import reconcile
+from mkiso.archive.schedule import Covered
+from mkiso.archive.store import deliver_to_store, put
+from mkiso.archive.tables import metadata
+from mkiso.config import Settings
+from mkiso.errors import ClaimLost, ConfigurationError, PacsUnreachable, ProofFailed, StudyIncomplete, VolumeNotFound
+from tests.archive.discs import DAY, RANGE, archive, file, master, study
+
+
+def test_the_migrations_make_the_tables_of_the_code(ledger: Ledger) -> None:
+    with ledger.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_processes_that_start_at_once_open_one_ledger(settings: Settings, tmp_path: Path) -> None:
+    program = "import sys; from mkiso.archive.ledger import Ledger; from mkiso.config import Settings; "
+    program += "ledger = Ledger.open(Settings.model_validate_json(sys.argv[1])); print(ledger.place)"
+    url = settings.archive.ledger_url.get_secret_value()
+    configuration = f'{{"storage": {{"data_dir": "{settings.storage.data_dir}"}}, "archive": {{"ledger_url": "{url}"}}}}'
+    openers = [subprocess.Popen([sys.executable, "-c", program, configuration], stdout=subprocess.PIPE, cwd=Path.cwd()) for _ in range(4)]
+    places = [opener.communicate(timeout=60)[0] for opener in openers]
+    assert [opener.returncode for opener in openers] == [0, 0, 0, 0]
+    assert len(set(places)) == 1
+
+
+def test_a_ledger_of_a_newer_mkiso_is_refused(settings: Settings) -> None:
+    with Ledger.open(settings) as ledger, ledger.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigurationError, match="newer mkiso"):
+        Ledger.open(settings)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://a@b/c"])
+def test_a_wrong_ledger_url_is_a_configuration_error(tmp_path: Path, url: str) -> None:
+    settings = Settings.model_validate({"storage": {"data_dir": tmp_path}, "archive": {"ledger_url": url}})
+    with pytest.raises(ConfigurationError, match=r"archive\.ledger_url"):
+        Ledger.open(settings)
+
+
+def test_the_sqlite_file_is_durable_and_for_its_owner_alone(tmp_path: Path) -> None:
+    with Ledger.open(Settings.model_validate({"storage": {"data_dir": tmp_path / "with space % and ?"}})) as ledger:
+        with ledger.writing() as connection:
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        files = sorted(ledger.storage.data_dir.glob("ledger.sqlite*"))
+        assert [file.name for file in files] == ["ledger.sqlite", "ledger.sqlite-shm", "ledger.sqlite-wal"]
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_the_clock_is_now(ledger: Ledger) -> None:
+    with ledger.reading() as connection:
+        assert abs(clock(connection) - time.time()) < 5
+
+
+def test_a_stored_volume_is_found_and_proved(ledger: Ledger, settings: Settings) -> None:
+    with Night.begin(ledger, "run", RANGE) as night:
+        volume = archive(night, {"1.2": ["1.2.1", "1.2.2"], "1.3": ["1.3.1"]}, {"1.3": "A2"})
+        (waiting,) = find(ledger, "A1")
+        assert [holding.state for holding in waiting.holdings] == ["mastered"]
+        (left,) = reconcile(night, ledger)
+        stored = deliver_to_store(night, left.volume, '{"a": 1}', settings.archive.directory)
+        night.finish(found=2)
+    assert not volume.folder.exists()
+    assert sorted(path.name for path in stored.iterdir()) == ["A20260213_0001.iso", "A20260213_0001.json"]
+    assert archived(ledger, ["1.2", "1.3", "1.4"]) == {"1.2": {"1.2.1", "1.2.2"}, "1.3": {"1.3.1"}}
+    assert archived_counts(ledger, ["1.2", "1.3", "1.4"]) == {"1.2": 2, "1.3": 1}
+    for asked, instances, path in (("A1", 2, ""), ("1.2", 2, ""), ("1.2.2", 1, str(file("1.2.2").path))):
+        (finding,) = find(ledger, asked)
+        (holding,) = finding.holdings
+        assert (finding.study_instance_uid, finding.accession_number) == ("1.2", "A1")
+        assert (holding.label, holding.state, holding.location, holding.instances, holding.path) == (
+            "A20260213_0001", "done", str(stored), instances, path,
+        )  # fmt: skip
+    assert find(ledger, "A3") == ()
+    (told,) = report(ledger)
+    assert (told.found, told.failed, told.volumes, told.undelivered, told.instances) == (2, 0, 1, 0, 3)
+    assert told.started <= (told.finished or told.started)
+    assert told.started.tzinfo == UTC
+
+
+def test_a_disc_is_read_back_against_the_ledger(ledger: Ledger) -> None:
+    with Night.begin(ledger, "run", RANGE) as night:
+        volume = archive(night, {"1.2": ["1.2.1", "1.2.2"]})
+    one, other = file("1.2.1"), file("1.2.2")
+    readme = ("/README.TXT", 4, "b5a18e6a4d0b1a4b4f6f2f7f6a0d4a4d")
+    good = [(str(entry.path), entry.size, entry.sha256) for entry in master(volume, {"1.2": ["1.2.1", "1.2.2"]}).other_files]
+    good += [(str(entry.path), entry.size, entry.sha256) for entry in (one, other)]
+    assert verify_against_ledger(ledger, volume.label + "   ", good).is_good
+    assert find(ledger, "1.2")[0].holdings[0].read_back_good is True
+    bad = verify_against_ledger(ledger, volume.label, [readme, (str(one.path), one.size, one.sha256), ("/X", 1, "00")])
+    assert (bad.good, bad.damaged, bad.missing, bad.unexpected) == (1, ("/README.TXT",), (str(other.path),), ("/X",))
+    assert not bad.is_good
+    assert find(ledger, "1.2")[0].holdings[0].read_back_good is False
+    with pytest.raises(VolumeNotFound):
+        verify_against_ledger(ledger, "A20260213_0002", good)
+
+
+def test_a_set_is_written_down_in_one_step(ledger: Ledger) -> None:
+    with Night.begin(ledger, "run", RANGE) as night:
+        night.claim(["1.2"])
+        first, second = night.plan("dvd", "store", DAY, total=2)
+        assert [(volume.label, volume.number, volume.total) for volume in (first, second)] == [("A20260213_0001", 1, 2), ("A20260213_0002", 2, 2)]
+        with pytest.raises(FileNotFoundError):  # the second image isn't there
+            night.mastered([master(first, {"1.2": ["1.2.1"]}), replace(master(first, {"1.2": ["1.2.2"]}), volume=second)])
+        assert archived(ledger, ["1.2"]) == {}
+        night.mastered([master(first, {"1.2": ["1.2.1"]}), master(second, {"1.2": ["1.2.2"]})])
+        assert [holding.label for holding in find(ledger, "1.2")[0].holdings] == [first.label, second.label]
+
+
+def test_an_instance_is_never_archived_twice(ledger: Ledger) -> None:
+    with Night.begin(ledger, "run", RANGE) as night:
+        archive(night, {"1.2": ["1.2.1"]})
+        with pytest.raises(IntegrityError):
+            archive(night, {"1.2": ["1.2.2", "1.2.1"]})
+        assert archived(ledger, ["1.2"]) == {"1.2": {"1.2.1"}}
+        archive(night, {"1.2": ["1.2.2"]}, {"1.2": "A9"})
+        (finding,) = find(ledger, "A9")
+        assert [holding.instances for holding in finding.holdings] == [1, 1]
+
+
+def test_transitions_are_those_of_the_table(ledger: Ledger) -> None:
+    with Night.begin(ledger, "run", RANGE) as night:
+        volume = archive(night, {"1.2": ["1.2.1"]})
+        with pytest.raises(ValueError, match="can't become ordered"):
+            night.advance(volume.label, "ordered")
+        night.advance(volume.label, "ordering")
+        assert [left.remedy for left in reconcile(night, ledger)] == [Remedy.ASK]
+        night.advance(volume.label, "ordered", "order-7")
+        assert [left.remedy for left in reconcile(night, ledger)] == [Remedy.AWAIT]
+        assert find(ledger, "1.2")[0].holdings[0].location == "order-7"
+        night.advance(volume.label, "done")
+        assert reconcile(night, ledger) == ()
+        with pytest.raises(ClaimLost):
+            night.advance(volume.label, "mastered")
+
+
+def test_what_a_run_left_half_made_is_discarded_by_the_next(ledger: Ledger) -> None:
+    with Night.begin(ledger, "one", RANGE) as night:
+        (planned,) = night.plan("dvd", "store", DAY)
+        lost = archive(night, {"1.2": ["1.2.1"]})
+        whole = archive(night, {"1.3": ["1.3.1"]})
+        lost.image.write_bytes(b"x" * len(lost.image.read_bytes()))
+    stranger = ledger.storage.volumes_dir / "A20010101_0001"
+    stranger.mkdir()
+    with Night.begin(ledger, "two", RANGE) as night:
+        assert [(left.volume.label, left.remedy) for left in reconcile(night, ledger)] == [(whole.label, Remedy.DELIVER)]
+        assert not (planned.folder.exists() or lost.folder.exists() or stranger.exists())
+        assert whole.image.exists()
+        assert archived(ledger, ["1.2", "1.3"]) == {"1.3": {"1.3.1"}}
+
+
+def test_a_run_leaves_the_volumes_of_a_living_run_and_of_another_data_directory_alone(ledger: Ledger, settings: Settings, tmp_path: Path) -> None:
+    elsewhere = settings.model_copy(update={"storage": settings.storage.model_copy(update={"data_dir": tmp_path / "other"})})
+    with Night.begin(ledger, "one", RANGE) as living:
+        (planned,) = living.plan("dvd", "store", DAY)
+        with Night.begin(ledger, "two", RANGE) as other:
+            assert reconcile(other, ledger) == ()
+            assert planned.folder.exists()
+    if settings.archive.ledger_url.get_secret_value():
+        with Ledger.open(elsewhere) as there, Night.begin(there, "three", RANGE) as other:
+            assert reconcile(other, there) == ()
+            assert planned.folder.exists()
+
+
+def test_two_runs_never_hold_the_same_study(ledger: Ledger) -> None:
+    with Night.begin(ledger, "one", RANGE) as one, Night.begin(ledger, "two", RANGE) as two:
+        assert one.claim(["1.2", "1.3"]) == {"1.2", "1.3"}
+        assert two.claim(["1.3", "1.4"]) == {"1.4"}
+        assert one.claim(["1.2", "1.4"]) == {"1.2"}
+        one.release(["1.3"])
+        assert two.claim(["1.3"]) == {"1.3"}
+    with Night.begin(ledger, "three", RANGE) as three:
+        assert three.claim(["1.2", "1.3", "1.4"]) == {"1.2", "1.3", "1.4"}
+
+
+def test_many_threads_claim_each_study_once(ledger: Ledger) -> None:
+    uids = [f"1.{number}" for number in range(200)]
+    granted: list[frozenset[str]] = []
+
+    def claim(number: int) -> None:
+        night = Night.begin(ledger, f"run {number}", RANGE)
+        granted.extend(night.claim(uids[start : start + 20]) for start in range(0, 200, 20))
+
+    threads = [threading.Thread(target=claim, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(uid for some in granted for uid in some) == sorted(uids)
+
+
+def test_a_silent_run_loses_what_it_held_and_can_write_nothing(ledger: Ledger) -> None:
+    silent = Night.begin(ledger, "silent", RANGE, lease_seconds=0.2)  # no heart beats outside of its context
+    silent.claim(["1.2"])
+    (volume,) = silent.plan("dvd", "store", DAY)
+    with Night.begin(ledger, "other", RANGE) as other:
+        assert other.claim(["1.2"]) == frozenset()
+        time.sleep(0.3)
+        assert other.claim(["1.2"]) == {"1.2"}
+        with pytest.raises(ClaimLost):
+            silent.mastered([master(volume, {"1.2": ["1.2.1"]})])
+        assert archived(ledger, ["1.2"]) == {}
+
+
+def test_a_heart_keeps_a_lease(ledger: Ledger) -> None:
+    with Night.begin(ledger, "one", RANGE, lease_seconds=0.5) as one, Night.begin(ledger, "two", RANGE) as two:
+        one.claim(["1.2"])
+        time.sleep(1.2)
+        assert two.claim(["1.2"]) == frozenset()
+
+
+def test_a_retry_takes_over_from_the_process_that_held_its_night(ledger: Ledger) -> None:
+    with Night.begin(ledger, "run", RANGE) as first:
+        first.claim(["1.2"])
+        with Night.begin(ledger, "run", RANGE) as second:
+            assert second.claim(["1.2"]) == {"1.2"}
+            with pytest.raises(ClaimLost):
+                first.claim(["1.3"])
+    assert len(report(ledger)) == 1
+
+
+def test_the_claims_of_a_dead_process_are_free_at_once(ledger: Ledger, settings: Settings) -> None:
+    program = "import sys; from mkiso.config import Settings; from mkiso.archive.ledger import Ledger; from mkiso.archive.nights import Night; "
+    program += "from tests.archive.discs import RANGE; night = Night.begin(Ledger.open(Settings.model_validate_json(sys.argv[1])), 'dead', RANGE); "
+    program += "assert night.claim(['1.2']); print('held', flush=True); sys.stdin.read()"
+    url = settings.archive.ledger_url.get_secret_value()
+    configuration = f'{{"storage": {{"data_dir": "{settings.storage.data_dir}"}}, "archive": {{"ledger_url": "{url}"}}}}'
+    command = [sys.executable, "-c", program, configuration]
+    with (
+        Night.begin(ledger, "alive", RANGE) as alive,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path.cwd())}) as holder,
+    ):
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert alive.claim(["1.2"]) == frozenset()
+        holder.kill()
+        holder.wait()
+        assert alive.claim(["1.2"]) == {"1.2"}
+
+
+def test_failures_count_until_the_study_is_archived(ledger: Ledger) -> None:
+    with Night.begin(ledger, "run", RANGE) as night:
+        for error, counted in ((StudyIncomplete("3 of 10 are missing."), True), (PacsUnreachable("No PACS."), False), (StudyIncomplete("1."), True)):
+            night.failed(study("1.2", "1.2.1"), error, counted=counted)
+        night.failed(study("1.3", "1.3.1"), StudyIncomplete("1."))
+        first, second = failed_studies(ledger)
+        assert (first.study_instance_uid, first.attempts, first.code, first.words) == ("1.2", 2, "study_incomplete", "1.")
+        archive(night, {"1.2": ["1.2.1"]})
+        assert failed_studies(ledger) == (second,)
+        assert report(ledger)[0].failed == 2
+
+
+def test_only_finished_scheduled_nights_cover_dates(ledger: Ledger) -> None:
+    assert covered(ledger) is None
+    for run, day, scheduled, done in (("a", 3, True, True), ("b", 4, True, True), ("c", 5, True, False), ("d", 9, False, True)):
+        with Night.begin(ledger, run, NightRange(date(2026, 2, day), date(2026, 2, day), scheduled)) as night:
+            if done:
+                night.finish(0)
+    assert covered(ledger) == Covered(date(2026, 2, 3), date(2026, 2, 4))
+
+
+def test_the_store_refuses_another_volume_under_the_same_label(ledger: Ledger, settings: Settings) -> None:
+    with Night.begin(ledger, "run", RANGE) as night:
+        archive(night, {"1.2": ["1.2.1"]})
+        (left,) = reconcile(night, ledger)
+        stored = put(settings.archive.directory, left.volume, "{}")
+        assert put(settings.archive.directory, left.volume, "{}") == stored
+        (stored / f"{left.volume.label}.iso").unlink()
+        (stored / f"{left.volume.label}.iso").write_bytes(b"another")
+        with pytest.raises(ProofFailed):
+            deliver_to_store(night, left.volume, "{}", settings.archive.directory)
+        assert find(ledger, "1.2")[0].holdings[0].state == "mastered"
+
+
+def test_no_patient_stands_in_the_tables() -> None:
+    columns = {column.name for table in metadata.tables.values() for column in table.columns}
+    assert not [name for name in columns if "patient" in name or "birth" in name]

@@ -1,0 +1,126 @@
+"""C-FIND in pages: every study once, whatever the PACS cuts."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mkiso.archive.paging import Answer, Page, find_all, was_cut
+from mkiso.errors import AnswerCut
+from mkiso.models import Study
+
+DAY = date(2026, 2, 13)
+
+
+def study(number: int, study_time: str = "", day: date = DAY) -> Study:
+    return Study(f"A{number}", f"1.2.{number}", "P1", study_date=f"{day:%Y%m%d}", study_time=study_time)
+
+
+@st.composite
+def times(draw: st.DrawFn) -> str:
+    """A TM value: hours, perhaps minutes, seconds, a fraction (PS3.5 6.2)."""
+    time = f"{draw(st.integers(0, 23)):02d}"
+    for _ in range(draw(st.integers(0, 2))):
+        time += f"{draw(st.integers(0, 59)):02d}"
+    return time + (f".{draw(st.integers(0, 999999)):06d}" if len(time) == 6 and draw(st.booleans()) else "")
+
+
+def as_text(time: str) -> str:
+    return time
+
+
+def as_number(time: str) -> float:
+    whole, _, fraction = time.partition(".")
+    hours, minutes, seconds = whole[0:2], whole[2:4] or "0", whole[4:6] or "0"
+    return int(hours) * 3600 + int(minutes) * 60 + int(seconds) + float(f"0.{fraction or 0}")
+
+
+class Pacs:
+    """Matches as a PACS does, and cuts each answer at its limit; with a status other than success, or silently."""
+
+    def __init__(self, studies: list[Study], limit: int, compare: object = as_text, status: int = 0):
+        self.studies, self.limit, self.compare, self.status, self.asked = studies, limit, compare, status, 0
+
+    def __call__(self, page: Page) -> Answer:
+        self.asked += 1
+        first, _, last = page.study_date.partition("-")
+        found = [entry for entry in self.studies if first <= entry.study_date <= (last or first)]
+        if page.study_time:
+            begin, end = (self.compare(time) for time in page.study_time.split("-"))  # type: ignore[operator]
+            found = [entry for entry in found if entry.study_time and begin <= self.compare(entry.study_time) <= end]  # type: ignore[operator]
+        cut = self.limit and len(found) > self.limit
+        return Answer(found[: self.limit] if self.limit else found, self.status if cut else 0)
+
+
+@given(times(), st.sampled_from([as_text, as_number]))
+def test_each_time_falls_into_exactly_one_part(time: str, compare: object) -> None:
+    pages: tuple[Page, ...] = Page(DAY, DAY).parts()
+    while pages:
+        holding = [page for page in pages if Pacs([study(1, time)], 0, compare)(page).studies]
+        assert len(holding) == 1
+        pages = holding[0].parts()
+
+
+@given(st.dates(), st.integers(1, 40))
+def test_days_are_covered_once(first: date, days: int) -> None:
+    last = min(date.max, first + timedelta(days=min(days, (date.max - first).days)))
+    if first == last:
+        return
+    parts = Page(first, last).parts()
+    assert [part.date_from for part in parts] == [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    assert all(part.date_from == part.date_to and not part.study_time for part in parts)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(times(), st.integers(0, 3)), max_size=40),
+    st.integers(8, 12),
+    st.sampled_from([as_text, as_number]),
+    st.sampled_from([0, 0xA700]),
+)
+def test_every_study_is_found_once(values: list[tuple[str, int]], limit: int, compare: object, status: int) -> None:
+    studies = [study(number, time, DAY + timedelta(days=day)) for number, (time, day) in enumerate(values)]
+    pacs = Pacs(studies, limit, compare, status)
+    try:
+        found = find_all(Page(DAY, DAY + timedelta(days=3)), pacs, limit)
+    except AnswerCut:
+        seconds = [(entry.study_date, int(as_number(entry.study_time))) for entry in studies]
+        assert max(map(seconds.count, seconds)) >= limit
+        return
+    assert sorted(entry.accession_number for entry in found.studies) == sorted(entry.accession_number for entry in studies)
+    assert found.doubtful == ()
+
+
+def test_an_answer_that_is_not_cut_is_one_question() -> None:
+    pacs = Pacs([study(number) for number in range(99)], 0)
+    assert len(find_all(Page(DAY, DAY + timedelta(days=30)), pacs).studies) == 99
+    assert pacs.asked == 1
+
+
+def test_studies_without_a_time_on_a_day_that_is_cut_make_it_doubtful() -> None:
+    found = find_all(Page(DAY, DAY), Pacs([study(0), *(study(number, f"{number % 24:02d}00") for number in range(1, 50))], 20), 20)
+    assert len(found.studies) == 50
+    assert found.doubtful == (DAY,)
+
+
+def test_a_pacs_that_always_cuts_is_given_up_soon() -> None:
+    asked = []
+
+    def ask(page: Page) -> Answer:
+        asked.append(page)
+        return Answer([], 0xA700)
+
+    with pytest.raises(AnswerCut, match="A700"):
+        find_all(Page(DAY, DAY + timedelta(days=30)), ask)
+    assert [page.study_time for page in asked] == ["", "", "00-005959.999999", "00-000059.999999", "00-000000.999999"]
+
+
+@pytest.mark.parametrize(
+    ("count", "status", "limit", "cut"),
+    [(0, 0, 0, False), (99, 0, 0, False), (200, 0, 0, True), (250, 0, 250, True), (200, 0, 250, False), (3, 0xFE00, 0, True), (0, 0xA700, 0, True)],
+)
+def test_what_counts_as_cut(count: int, status: int, limit: int, cut: bool) -> None:
+    assert was_cut(Answer([study(number) for number in range(count)], status), limit) is cut
