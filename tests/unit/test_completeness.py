@@ -1,0 +1,89 @@
+"""Whether everything arrived."""
+
+from __future__ import annotations
+
+import pytest
+
+from mkiso.completeness import complete, is_complete, missing, provable, unexpected
+from mkiso.errors import CountsUnknown, NoDicomData, StudyIncomplete
+from mkiso.models import Expected, Study
+
+LISTED = Expected("image", 3, {"1": frozenset({"1.1", "1.2"}), "2": frozenset({"2.1"})})
+COUNTED = Expected("series", 3)
+UNKNOWN = Expected("none", None)
+
+
+def study(expected: Expected) -> Study:
+    return Study("A1", "1.2.3", "HN-1", "Canary^Name", expected=expected)
+
+
+def test_what_is_listed_and_what_isnt() -> None:
+    assert missing(LISTED, {"1.1", "9"}) == {"1.2", "2.1"}
+    assert unexpected(LISTED, {"1.1", "9"}) == {"9"}
+    assert missing(COUNTED, {"1.1"}) == frozenset()
+    assert unexpected(COUNTED, {"1.1"}) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("expected", "arrived", "whole"),
+    [
+        (LISTED, {"1.1", "1.2", "2.1"}, True),
+        (LISTED, {"1.1", "1.2", "9"}, False),
+        (LISTED, set(), False),
+        (COUNTED, {"a", "b", "c"}, True),
+        (COUNTED, {"a", "b"}, False),
+        (UNKNOWN, {"a", "b"}, False),
+    ],
+)
+def test_nothing_more_is_to_come(expected: Expected, arrived: set[str], whole: bool) -> None:
+    assert is_complete(expected, arrived) is whole
+
+
+@pytest.mark.parametrize(("expected", "arrived"), [(LISTED, {"1.1", "1.2", "2.1"}), (COUNTED, {"a", "b", "c"})])
+def test_a_whole_study_passes(expected: Expected, arrived: set[str]) -> None:
+    complete(study(expected), arrived, require_counts=True)
+
+
+def test_a_missing_instance_is_counted_and_named() -> None:
+    with pytest.raises(StudyIncomplete, match="2 of the 3 images of accession number A1") as refused:
+        complete(study(LISTED), {"1.1"}, require_counts=True)
+    assert refused.value.details["missing_sop_instance_uids"] == ["1.2", "2.1"]
+
+
+def test_only_a_few_are_named() -> None:
+    many = Expected("image", 1000, {"1": frozenset(f"1.{number}" for number in range(1000))})
+    with pytest.raises(StudyIncomplete, match="1000 of the 1000") as refused:
+        complete(study(many), set(), require_counts=True)
+    named = refused.value.details["missing_sop_instance_uids"]
+    assert isinstance(named, list) and len(named) == 5
+
+
+def test_too_few_by_count() -> None:
+    with pytest.raises(StudyIncomplete, match="1 of the 3"):
+        complete(study(COUNTED), {"a", "b"}, require_counts=False)
+
+
+@pytest.mark.parametrize(("expected", "arrived"), [(LISTED, {"1.1", "1.2", "2.1", "9"}), (COUNTED, {"a", "b", "c", "d"})])
+def test_one_more_than_listed_means_that_the_study_changed(expected: Expected, arrived: set[str]) -> None:
+    with pytest.raises(StudyIncomplete, match="changed"):
+        complete(study(expected), arrived, require_counts=True)
+
+
+def test_more_than_counted_passes_where_counts_arent_required() -> None:
+    complete(study(COUNTED), {"a", "b", "c", "d"}, require_counts=False)
+
+
+@pytest.mark.parametrize("source", ["image", "series", "study"])
+def test_an_empty_study_has_no_dicom_data(source: str) -> None:
+    with pytest.raises(NoDicomData, match="no DICOM data"):
+        provable(study(Expected(source, 0)), require_counts=False)  # type: ignore[arg-type]
+
+
+def test_nothing_known_is_refused_unless_allowed() -> None:
+    with pytest.raises(CountsUnknown, match=r"pacs\.require_counts"):
+        provable(study(UNKNOWN), require_counts=True)
+    with pytest.raises(CountsUnknown):
+        complete(study(UNKNOWN), {"a"}, require_counts=True)
+    complete(study(UNKNOWN), {"a"}, require_counts=False)
+    with pytest.raises(NoDicomData):
+        complete(study(UNKNOWN), set(), require_counts=False)

@@ -1,0 +1,139 @@
+"""The table of C-MOVE outcomes, row by row."""
+
+from __future__ import annotations
+
+import pytest
+
+from mkiso.config import Settings
+from mkiso.dicom.move import Target, targets
+from mkiso.dicom.outcome import Level, MoveResult, Step, after_quiet, failure, merged, next_step
+from mkiso.errors import MkisoError, PacsBusy, PacsRefused
+from mkiso.models import Expected
+
+ALL = MoveResult(0x0000, completed=3, failed=0, warning=0, remaining=0)
+NO_COUNTS = MoveResult(0x0000)
+ONE_FAILED = MoveResult(0xB000, completed=2, failed=1, warning=0, remaining=0)
+ONE_FAILED_SUCCESS = MoveResult(0x0000, completed=2, failed=1, warning=0, remaining=0)
+NONE_SENT = MoveResult(0x0000, completed=0, failed=0, warning=0, remaining=0)
+LOST = MoveResult(None)
+
+
+@pytest.mark.parametrize(
+    ("result", "complete", "arrived", "level", "step"),
+    [
+        (ALL, True, 3, "STUDY", Step.DONE),
+        (ALL, False, 0, "STUDY", Step.WAIT),  # the final response before the images
+        (ALL, False, 3, "STUDY", Step.AGAIN),  # it sent all it knows, and C-FIND knows more
+        (ONE_FAILED, True, 2, "STUDY", Step.DONE),  # what failed had arrived before
+        (ONE_FAILED, False, 2, "STUDY", Step.AGAIN),
+        (ONE_FAILED, False, 1, "STUDY", Step.WAIT),
+        (ONE_FAILED_SUCCESS, False, 2, "STUDY", Step.AGAIN),
+        (NO_COUNTS, True, 3, "STUDY", Step.DONE),
+        (NO_COUNTS, False, 2, "STUDY", Step.WAIT),
+        (NONE_SENT, False, 0, "STUDY", Step.AGAIN),
+        (MoveResult(0xB000), False, 0, "STUDY", Step.WAIT),
+        (LOST, True, 3, "STUDY", Step.DONE),
+        (LOST, False, 2, "STUDY", Step.WAIT),
+        (MoveResult(0xA701), False, 0, "STUDY", Step.BACK_OFF),
+        (MoveResult(0xA702), False, 2, "STUDY", Step.BACK_OFF),
+        (MoveResult(0xA702), True, 3, "STUDY", Step.DONE),
+        (MoveResult(0xA801), False, 0, "STUDY", Step.FAIL),
+        (MoveResult(0xA801), False, 0, "IMAGE", Step.FAIL),
+        (MoveResult(0xA900), False, 0, "STUDY", Step.FAIL),
+        (MoveResult(0xA900), False, 0, "SERIES", Step.COARSER),
+        (MoveResult(0xA900), False, 0, "IMAGE", Step.COARSER),
+        (MoveResult(0x0120), False, 0, "STUDY", Step.FAIL),
+        (MoveResult(0x0122), False, 0, "IMAGE", Step.COARSER),
+        (MoveResult(0xC000), True, 3, "STUDY", Step.DONE),
+        (MoveResult(0xC123), False, 2, "STUDY", Step.BACK_OFF),
+        (MoveResult(0xC000), False, 0, "IMAGE", Step.COARSER),
+        (MoveResult(0xFE00), True, 3, "STUDY", Step.FAIL),
+        (MoveResult(0x1234), True, 3, "STUDY", Step.FAIL),
+        (MoveResult(0x0110), False, 0, "STUDY", Step.FAIL),
+        # nothing is known of what should come
+        (ALL, None, 3, "STUDY", Step.DONE),
+        (ALL, None, 2, "STUDY", Step.WAIT),
+        (NO_COUNTS, None, 3, "STUDY", Step.WAIT),
+        (ONE_FAILED, None, 2, "STUDY", Step.AGAIN),
+        (ONE_FAILED_SUCCESS, None, 2, "STUDY", Step.AGAIN),
+        (LOST, None, 3, "STUDY", Step.WAIT),
+        (MoveResult(0xC000), None, 3, "STUDY", Step.BACK_OFF),
+    ],
+)
+def test_the_table(result: MoveResult, complete: bool | None, arrived: int, level: Level, step: Step) -> None:
+    assert next_step(result, complete=complete, arrived=arrived, level=level) is step
+
+
+@pytest.mark.parametrize(
+    ("result", "complete", "step"),
+    [
+        (ALL, True, Step.DONE),
+        (ALL, False, Step.AGAIN),
+        (LOST, False, Step.AGAIN),
+        (NO_COUNTS, None, Step.DONE),
+        (ALL, None, Step.AGAIN),  # it counted more than came
+        (LOST, None, Step.AGAIN),
+        (MoveResult(0xB000), None, Step.AGAIN),
+    ],
+)
+def test_after_quiet(result: MoveResult, complete: bool | None, step: Step) -> None:
+    assert after_quiet(result, complete=complete) is step
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        (0xA701, PacsBusy, "out of resources"),
+        (0xA702, PacsBusy, "can't reach this machine"),
+        (0xA801, PacsRefused, "CDRECORD"),
+        (0xA801, PacsRefused, "10104"),
+        (0xA900, PacsRefused, "A900"),
+        (0xFE00, PacsRefused, "FE00"),
+        (0x1234, PacsRefused, "1234"),
+    ],
+)
+def test_failures_say_what_to_do(status: int, error: type[MkisoError], said: str) -> None:
+    failed = failure(MoveResult(status), Settings(), "A1")
+    assert type(failed) is error
+    assert said in failed.words
+
+
+@pytest.mark.parametrize("result", [LOST, ALL, ONE_FAILED, MoveResult(0xC000)])
+def test_no_failure_where_what_arrived_says_more(result: MoveResult) -> None:
+    assert failure(result, Settings(), "A1") is None
+
+
+def test_several_moves_as_one() -> None:
+    assert merged([ALL, ONE_FAILED]) == MoveResult(0xB000, completed=5, failed=1, warning=0, remaining=0)
+    assert merged([ALL, NO_COUNTS]) == MoveResult(0x0000)
+    assert merged([ALL, LOST]).status is None
+    assert merged([ALL]) == ALL
+
+
+EXPECTED = Expected("image", 6, {"1": frozenset({"1.1", "1.2", "1.3", "1.4"}), "2": frozenset({"2.1", "2.2"})})
+
+
+@pytest.mark.parametrize(
+    ("missing", "finest", "wanted"),
+    [
+        ({"1.1", "1.2", "1.3", "1.4", "2.1", "2.2"}, "IMAGE", [Target("9")]),
+        ({"1.1"}, "STUDY", [Target("9")]),
+        ({"1.2", "1.1"}, "IMAGE", [Target("9", ("1",), ("1.1", "1.2"))]),
+        ({"1.1", "1.2", "1.3"}, "IMAGE", [Target("9", ("1",))]),
+        ({"1.1"}, "SERIES", [Target("9", ("1",))]),
+        ({"1.1", "2.1", "2.2"}, "IMAGE", [Target("9", ("2",)), Target("9", ("1",), ("1.1",))]),
+    ],
+)
+def test_the_gap_is_asked_for_and_little_else(missing: set[str], finest: Level, wanted: list[Target]) -> None:
+    assert targets("9", EXPECTED, frozenset(missing), finest) == wanted
+
+
+def test_counts_alone_mean_the_whole_study() -> None:
+    assert targets("9", Expected("series", 3), frozenset(), "IMAGE") == [Target("9")]
+
+
+def test_an_identifier_holds_unique_keys_only() -> None:
+    identifier = Target("9", ("1",), ("1.1", "1.2")).identifier()
+    assert {element.keyword for element in identifier} == {"QueryRetrieveLevel", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"}
+    assert identifier.QueryRetrieveLevel == "IMAGE"
+    assert list(identifier.SOPInstanceUID) == ["1.1", "1.2"]
