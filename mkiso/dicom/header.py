@@ -1,0 +1,234 @@
+"""The header of a Part 10 file: what identity, layout and DICOMDIR need of it, and never its pixels.
+
+The file is mapped, not read: a header costs the same whatever the size of the pixels behind it. The whole data set is walked to its last byte, so
+what is returned belongs to an instance that is structurally whole.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import DataElement, Dataset, Sequence
+from pydicom.charset import convert_encodings
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
+
+from mkiso.dicom.elements import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Element, Encoded, Encoding, elements, items
+from mkiso.errors import DamagedInstance
+
+META_OFFSET = 132  # PS3.10 7.1: preamble and DICM
+MAX_META_BYTES = 64 * 1024
+MAX_VALUE_BYTES = 64 * 1024  # of one attribute of a header; the longest that we read, LO of ReferencedSOPSequences, stay far below
+MAX_SEQUENCE_BYTES = 1024 * 1024  # a longer sequence is left out of the header
+MAX_SEQUENCE_DEPTH = 3  # Blending Sequence > Referenced Series Sequence > Referenced Image Sequence
+MAX_INFLATED_BYTES = 256 * 1024 * 1024  # a deflated data set; deflate reaches 1:1000, so a bound is needed
+
+_IMPLICIT = frozenset({"1.2.840.10008.1.2", "1.2.840.113619.5.2"})  # the second is GE's, whose pixels alone are big endian
+_DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})  # PS3.5 A.5, A.7 and A.11
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+_UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
+
+_TRANSFER_SYNTAX_UID = 0x00020010
+_SPECIFIC_CHARACTER_SET = 0x00080005
+
+
+def _tags(keywords: str) -> dict[int, BaseTag]:
+    tags = {keyword: tag_for_keyword(keyword) for keyword in keywords.split()}
+    return {tag: BaseTag(tag) for tag in tags.values() if tag is not None}
+
+
+# Sequences whose items are read too: the record types of PS3.3 F.5 and the items' content below them.
+_SEQUENCES = _tags("ConceptNameCodeSequence ReferencedSeriesSequence ReferencedImageSequence BlendingSequence ReferencedImageEvidenceSequence")
+
+# What identity, layout and the records of PS3.3 F.5 are made from.
+_HEADER = _tags("""
+    SpecificCharacterSet SOPClassUID SOPInstanceUID InstanceNumber ImageType ContentDate ContentTime
+    PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex OtherPatientIDs
+    StudyInstanceUID StudyDate StudyTime StudyID StudyDescription AccessionNumber ReferringPhysicianName
+    SeriesInstanceUID SeriesNumber SeriesDescription SeriesDate SeriesTime Modality BodyPartExamined Laterality
+    InstitutionName InstitutionAddress PerformingPhysicianName OperatorsName ProtocolName Manufacturer ManufacturerModelName
+    AcquisitionNumber AcquisitionDate AcquisitionTime AcquisitionDateTime FrameOfReferenceUID ImagePositionPatient ImageOrientationPatient
+    Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored PlanarConfiguration LossyImageCompression
+    CompletionFlag VerificationFlag VerificationDateTime
+    ContentLabel ContentDescription ContentCreatorName PresentationCreationDate PresentationCreationTime
+    DoseSummationType DoseComment StructureSetLabel StructureSetDate StructureSetTime RTPlanLabel RTPlanDate RTPlanTime TreatmentDate TreatmentTime
+    UserContentLabel UserContentLongLabel
+    DocumentTitle HL7InstanceIdentifier MIMETypeOfEncapsulatedDocument DataPointRows DataPointColumns
+    ImplantName ImplantPartNumber ImplantSize ImplantTemplateGroupName ImplantTemplateGroupDescription ImplantTemplateGroupIssuer
+    EffectiveDateTime ImplantAssemblyTemplateName ImplantAssemblyTemplateVersion ProcedureType
+    HangingProtocolName HangingProtocolDescription HangingProtocolLevel HangingProtocolCreator HangingProtocolCreationDateTime
+    SpectrallySelectedExcitation
+""") | _SEQUENCES
+
+_ITEM = _tags("""
+    CodeValue LongCodeValue URNCodeValue CodingSchemeDesignator CodingSchemeVersion CodeMeaning
+    StudyInstanceUID SeriesInstanceUID ReferencedSOPClassUID ReferencedSOPInstanceUID ReferencedFrameNumber
+    RetrieveAETitle StorageMediaFileSetID StorageMediaFileSetUID
+""") | _SEQUENCES
+
+_IDENTITY = _tags("SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID PatientID")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which instance a file holds; empty strings where it is silent."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    patient_id: str
+
+
+def is_uid(text: str) -> bool:
+    """Whether a text is a UID and so safe as a file's name (PS3.5 9.1).
+
+    Components with leading zeros, which PS3.5 9.1 forbids and some modalities send, pass: they are as safe, and their patients need discs too.
+    """
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
+def read_header(path: Path) -> Dataset:
+    """What identity, layout and DICOMDIR need of a Part 10 file: raw elements that pydicom decodes on first use, and short sequences.
+
+    Raises DamagedInstance where the file isn't a whole instance or a wanted value is longer than a header's has any reason to be.
+    """
+    with _mapped_file(path) as data:
+        offset, transfer_syntax_uid = _after_meta(data)
+        with _inflated(data, offset, transfer_syntax_uid, path.parent) as (dataset, start):
+            encoding = encoding_of(transfer_syntax_uid)
+            found = elements(dataset, start, len(dataset), encoding, _HEADER)
+            return _dataset(dataset, found, encoding)
+
+
+def read_identity(descriptor: int, offset: int, transfer_syntax_uid: str, folder: Path) -> Identity:
+    """Which instance the data set at `offset` of an open file holds; `folder` takes a deflated one while it is inflated.
+
+    Raises DamagedInstance where the data set isn't whole.
+    """
+    with _mapped(descriptor) as data, _inflated(data, offset, transfer_syntax_uid, folder) as (dataset, start):
+        found = elements(dataset, start, len(dataset), encoding_of(transfer_syntax_uid), _IDENTITY)
+        return Identity(*(_text(dataset, found.get(tag)) for tag in _IDENTITY))
+
+
+def encoding_of(transfer_syntax_uid: str) -> Encoding:
+    """How a transfer syntax encodes elements: Explicit VR Little Endian but for two (PS3.5 A.4)."""
+    if transfer_syntax_uid in _IMPLICIT:
+        return IMPLICIT_LITTLE
+    return EXPLICIT_BIG if transfer_syntax_uid == _BIG_ENDIAN else EXPLICIT_LITTLE
+
+
+@contextmanager
+def _mapped_file(path: Path) -> Iterator[mmap.mmap]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with _mapped(descriptor) as data:
+            yield data
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _mapped(descriptor: int) -> Iterator[mmap.mmap]:
+    try:
+        data = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
+    except ValueError:  # an empty file
+        raise DamagedInstance("The file is empty.") from None
+    with data:
+        yield data
+
+
+def _after_meta(data: mmap.mmap) -> tuple[int, str]:
+    """Where the data set begins and its transfer syntax, from the File Meta Information (PS3.10 7.1)."""
+    group_length = data[META_OFFSET : META_OFFSET + 12]
+    if data[META_OFFSET - 4 : META_OFFSET] != b"DICM" or group_length[:8] != b"\x02\x00\x00\x00UL\x04\x00":
+        raise DamagedInstance("The file has no DICOM File Meta Information.")
+    start = META_OFFSET + 12
+    length = int.from_bytes(group_length[8:], "little")
+    if length > MAX_META_BYTES or start + length > len(data):
+        raise DamagedInstance("The file's meta information is longer than it can be.")
+    # Its elements are walked as a data set's; group 0002 is what `elements` refuses, so it is read here.
+    meta = data[start : start + length]
+    offset = 0
+    while offset + 8 <= len(meta):
+        vr, long = meta[offset + 4 : offset + 6], 0
+        long = 12 if vr in (b"OB", b"UN", b"UC", b"UR", b"UT") else 8
+        size = int.from_bytes(meta[offset + 8 : offset + 12], "little") if long == 12 else int.from_bytes(meta[offset + 6 : offset + 8], "little")
+        if meta[offset : offset + 4] == b"\x02\x00\x10\x00":
+            return start + length, _clean(meta[offset + long : offset + long + size])
+        offset += long + size
+    raise DamagedInstance("The file's meta information names no transfer syntax.")
+
+
+@contextmanager
+def _inflated(data: mmap.mmap, offset: int, transfer_syntax_uid: str, folder: Path) -> Iterator[tuple[mmap.mmap, int]]:
+    """The data set's bytes: those of the file, or of an unnamed file beside it that a deflated one is inflated into (PS3.5 A.5)."""
+    if transfer_syntax_uid not in _DEFLATED:
+        yield data, offset
+        return
+    with tempfile.TemporaryFile(dir=folder) as file:
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            for start in range(offset, len(data), 65_536):
+                chunk = data[start : start + 65_536]
+                while chunk and not inflate.eof:
+                    file.write(inflate.decompress(chunk, 1024 * 1024))
+                    if file.tell() > MAX_INFLATED_BYTES:
+                        raise DamagedInstance(f"The deflated data set inflates to more than {MAX_INFLATED_BYTES >> 20} MiB.")
+                    chunk = inflate.unconsumed_tail
+        except zlib.error:
+            raise DamagedInstance("The deflated data set can't be inflated.") from None
+        if not inflate.eof or len(inflate.unused_data) > 8:  # a byte of padding (PS3.5 A.5), or the CRC and length of gzip that some writers leave
+            raise DamagedInstance("The deflated data set is cut short or has something after it.")
+        file.flush()
+        with _mapped(file.fileno()) as inflated:
+            yield inflated, 0
+
+
+def _dataset(data: Encoded, found: dict[int, Element], encoding: Encoding, charset: str | list[str] | None = None, depth: int = 0) -> Dataset:
+    """The elements as a pydicom data set. A sequence becomes one here, item by item, since pydicom would follow any depth of nesting."""
+    raw: dict[BaseTag, DataElement | RawDataElement] = {}
+    sequences: dict[BaseTag, Element] = {}
+    for number, element in found.items():
+        tag = _HEADER.get(number) or _ITEM[number]
+        if number in _SEQUENCES:
+            if element.vr in (None, b"SQ", b"UN") and element.length <= MAX_SEQUENCE_BYTES and depth < MAX_SEQUENCE_DEPTH:
+                sequences[tag] = element
+            continue
+        if element.vr == b"SQ" or element.delimited or element.length > MAX_VALUE_BYTES:
+            raise DamagedInstance(f"The attribute {tag} has no value that it can have.")
+        value = data[element.offset : element.offset + element.length]
+        vr = None if element.vr is None else element.vr.decode("ascii")
+        raw[tag] = RawDataElement(tag, vr, element.length, value, 0, not encoding.explicit, encoding.little_endian)
+    if _SPECIFIC_CHARACTER_SET in raw:
+        value = raw[_HEADER[_SPECIFIC_CHARACTER_SET]].value or b""
+        charset = convert_encodings(value.decode("ascii", "replace").strip(" \0").split("\\"))
+    for tag, element in sequences.items():
+        entries = [_dataset(data, item, element.encoding, charset, depth + 1) for item in items(data, element, _ITEM)]
+        raw[tag] = DataElement(tag, "SQ", Sequence(entries))
+    dataset = Dataset(raw)
+    dataset.set_original_encoding(not encoding.explicit, encoding.little_endian, charset)
+    return dataset
+
+
+def _text(data: Encoded, element: Element | None) -> str:
+    if element is None:
+        return ""
+    if element.length > MAX_VALUE_BYTES:
+        raise DamagedInstance("An identifying attribute is longer than it can be.")
+    return _clean(data[element.offset : element.offset + element.length])
+
+
+def _clean(value: bytes) -> str:
+    """A value without its padding (PS3.5 6.2). Bytes above 127, which only a Patient ID may hold, keep their difference."""
+    return value.decode("latin-1").strip(" \0")

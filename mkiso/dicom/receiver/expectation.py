@@ -1,0 +1,113 @@
+"""A job's side of the receiver's Unix socket: say what is expected, hear of each arrival."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections import deque
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from mkiso.dicom.receiver.unix_address import unix_address
+from mkiso.errors import InstanceConflict, ReceiverUnavailable
+from mkiso.models import Arrival
+
+CONNECT_TIMEOUT_SECONDS = 10
+
+
+class Expectation:
+    """What one job expects of one study, as long as the `with` lasts. `instances` None: any of the study.
+
+    Raises ReceiverUnavailable where the receiver can't be reached or refuses; whatever it stored while nobody expected it, it refused.
+    """
+
+    def __init__(self, socket_path: Path, study_instance_uid: str, folder: Path, instances: frozenset[str] | None = None) -> None:
+        self._socket_path = socket_path
+        uids = None if instances is None else sorted(instances)
+        self._request = {"expect": {"study_instance_uid": study_instance_uid, "folder": str(folder), "instances": uids}}
+
+    def __enter__(self) -> Self:
+        self._lines = _Lines(self._socket_path)
+        try:
+            self._lines.send(self._request)
+            answer = self._lines.next(CONNECT_TIMEOUT_SECONDS)
+            if answer is None or "expecting" not in answer:
+                raise ReceiverUnavailable(f"The receiver doesn't take the expectation: {(answer or {}).get('refused', 'it gives no answer')}")
+        except BaseException:
+            self._lines.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._lines.close()
+
+    def next_arrival(self, timeout_seconds: float) -> Arrival | None:
+        """The next instance that was stored, None where none comes in that time. Raises ReceiverUnavailable and InstanceConflict."""
+        message = self._lines.next(timeout_seconds)
+        if message is None:
+            return None
+        if "conflict" in message:
+            uid = message["conflict"]["sop_instance_uid"]
+            raise InstanceConflict(f"The PACS sent two different instances under the SOP Instance UID {uid}.", sop_instance_uid=uid)
+        values = message["arrival"]
+        return Arrival(**{**values, "path": Path(values["path"])})
+
+
+def receiver_status(socket_path: Path, timeout_seconds: float = 2) -> dict[str, Any]:
+    """What the receiver counts: associations, expectations, stored, refused. Raises ReceiverUnavailable where it can't be reached."""
+    lines = _Lines(socket_path, timeout_seconds)
+    try:
+        lines.send({"status": True})
+        answer = lines.next(timeout_seconds)
+    finally:
+        lines.close()
+    if answer is None:
+        raise ReceiverUnavailable(f"The receiver doesn't answer within {timeout_seconds:g} s.")
+    status: dict[str, Any] = answer["status"]
+    return status
+
+
+class _Lines:
+    """JSON lines over the receiver's socket."""
+
+    def __init__(self, socket_path: Path, timeout_seconds: float = CONNECT_TIMEOUT_SECONDS) -> None:
+        self._unread = bytearray()
+        self._waiting: deque[bytes] = deque()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout_seconds)
+        try:
+            with unix_address(socket_path) as address:
+                self._socket.connect(address)
+        except OSError as error:
+            self._socket.close()
+            raise ReceiverUnavailable(f"The receiver can't be reached at {socket_path} ({error.strerror or error}): is it running?") from None
+
+    def send(self, message: dict[str, Any]) -> None:
+        try:
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+        except OSError as error:
+            raise ReceiverUnavailable(f"The receiver is gone ({error.strerror or error}).") from None
+
+    def next(self, timeout_seconds: float) -> dict[str, Any] | None:
+        """The next message, None where none comes in that time."""
+        deadline = monotonic() + timeout_seconds
+        while not self._waiting:
+            self._socket.settimeout(max(0.0, deadline - monotonic()))
+            try:
+                received = self._socket.recv(262_144)
+            except (TimeoutError, BlockingIOError):
+                return None
+            except OSError as error:
+                raise ReceiverUnavailable(f"The receiver is gone ({error.strerror or error}).") from None
+            if not received:
+                raise ReceiverUnavailable("The receiver is gone: it closed its connection to this job.")
+            *lines, rest = (self._unread + received).split(b"\n")
+            self._waiting.extend(bytes(line) for line in lines)
+            self._unread = rest
+        message: dict[str, Any] = json.loads(self._waiting.popleft())
+        return message
+
+    def close(self) -> None:
+        self._socket.close()

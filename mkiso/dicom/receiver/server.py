@@ -1,0 +1,208 @@
+"""The receiver's process: one Storage SCP for every job, and the Unix socket over which jobs say what they expect."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from time import monotonic, sleep
+
+from mkiso.config import Receiver, Settings, Tls
+from mkiso.dicom.receiver.admission import Admission, Place
+from mkiso.dicom.receiver.association import Association, Tally
+from mkiso.dicom.receiver.expectations import Expectations, ExpectationServer
+from mkiso.dicom.receiver.pdu import Connection
+from mkiso.dicom.receiver.spool import Spool
+from mkiso.dicom.receiver.unix_address import unix_address
+from mkiso.errors import ConfigurationError
+
+ACCEPT_TICK_SECONDS = 0.25
+BACKLOG = 128
+
+_log = logging.getLogger(__name__)
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Receive until `stop` is set, then let instances on their way come in within server.shutdown_grace_seconds, and end.
+
+    Raises ConfigurationError in plain words where the port or the socket can't be had.
+    """
+    _prepare_folders(settings)
+    with ExitStack() as stack:
+        context = tls_context(settings.receiver.tls) if settings.receiver.tls.enabled else None
+        listener = stack.enter_context(_listen(settings.receiver))
+        jobs = stack.enter_context(_listen_for_jobs(settings.storage.receiver_socket))
+        _Server(settings, stop, context).serve(listener, jobs)
+
+
+class _Server:
+    """What the connections of one receiver share."""
+
+    def __init__(self, settings: Settings, stop: threading.Event, context: ssl.SSLContext | None) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._context = context
+        self._expectations = Expectations()
+        self._spool = Spool(settings, self._expectations)
+        self._admission = Admission(settings.receiver.max_associations, settings.receiver.max_associations_per_peer)
+        self._threads: set[threading.Thread] = set()
+        self._stored = self._refused = 0
+        self._counting = threading.Lock()
+
+    def serve(self, listener: socket.socket, jobs: socket.socket) -> None:
+        receiver = self._settings.receiver
+        expectation_server = ExpectationServer(jobs, self._expectations, self._settings.storage.jobs_dir, self.status)
+        expectation_server.start()
+        _log.info("The receiver %s listens on %s port %d.", receiver.ae_title, receiver.host, listener.getsockname()[1])
+        try:
+            self._accept(listener)
+        finally:
+            listener.close()
+            self._join(monotonic() + self._settings.server.shutdown_grace_seconds)
+            self._admission.end_all()
+            self._join(monotonic() + self._settings.receiver.pdu_timeout_seconds)
+            expectation_server.close()
+            _log.info("The receiver has ended.")
+
+    def status(self) -> dict[str, int]:
+        with self._counting:
+            stored, refused = self._stored, self._refused
+        return {"associations": self._admission.associations, "expectations": len(self._expectations), "stored": stored, "refused": refused}
+
+    def _accept(self, listener: socket.socket) -> None:
+        listener.settimeout(ACCEPT_TICK_SECONDS)
+        while not self._stop.is_set():
+            try:
+                connection, address = listener.accept()
+            except TimeoutError:
+                continue
+            except OSError as error:  # too many open files, or a peer that was gone before we took it
+                _log.warning("A connection couldn't be taken: %s", error.strerror)
+                sleep(0.1)
+                continue
+            peer = _plain_address(address[0])
+            place = self._admission.admit(peer, connection)
+            if place is None:
+                connection.close()
+                continue
+            thread = threading.Thread(target=self._serve, args=(connection, place), name=f"association {peer}")
+            self._threads.add(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket, place: Place) -> None:
+        receiver = self._settings.receiver
+        tally = Tally(place.peer)
+        try:
+            if self._context is not None:
+                place.connection = connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+                connection.settimeout(receiver.pdu_timeout_seconds)
+                connection.do_handshake()
+            peer = Connection(connection, receiver.max_pdu_bytes, receiver.pdu_timeout_seconds, self._stop)
+            Association(peer, receiver, self._spool, tally, place).serve()
+        except OSError as error:
+            _log.info("A connection of %s ended before it became an association: %s", place.peer, error)
+        except Exception:
+            _log.exception("An association with %s ended by an error of ours.", place.peer)
+        finally:
+            connection.close()
+            self._admission.release(place)
+            with self._counting:
+                self._stored += tally.stored
+                self._refused += tally.refused
+            self._threads.discard(threading.current_thread())
+
+    def _join(self, deadline: float) -> None:
+        for thread in tuple(self._threads):
+            thread.join(max(0.0, deadline - monotonic()))
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """TLS 1.2 and newer (PS3.15 B.9); a client's certificate is required where an authority is set. Raises ConfigurationError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(str(tls.certificate), str(tls.key))
+        if tls.authority is not None:
+            context.load_verify_locations(str(tls.authority))
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        raise ConfigurationError(f"receiver.tls can't be used: {error.strerror or error}. Check certificate, key and authority.") from None
+    return context
+
+
+def _prepare_folders(settings: Settings) -> None:
+    storage = settings.storage
+    try:
+        for folder in (storage.data_dir, storage.incoming_dir, storage.jobs_dir):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        for left_over in storage.incoming_dir.iterdir():  # of a receiver that was killed, where the file system has no unnamed files
+            left_over.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"The receiver can't use storage.data_dir {storage.data_dir}: {error.strerror}.") from None
+
+
+@contextmanager
+def _listen(receiver: Receiver) -> Iterator[socket.socket]:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            receiver.host, receiver.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigurationError(f"receiver.host {receiver.host!r} is no address of this machine: {error.strerror}.") from None
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise ConfigurationError(_bind_words(receiver, error)) from None
+        yield listener
+
+
+def _bind_words(receiver: Receiver, error: OSError) -> str:
+    where = f"port {receiver.port} on {receiver.host}"
+    if error.errno == errno.EADDRINUSE:
+        return f"The receiver can't listen on {where}: another program has it. End that one, or change receiver.port here and in the PACS."
+    if error.errno == errno.EACCES:
+        return f"The receiver may not listen on {where}: ports below 1024 need the capability CAP_NET_BIND_SERVICE."
+    return f"The receiver can't listen on {where}: {error.strerror}. Check receiver.host."
+
+
+@contextmanager
+def _listen_for_jobs(path: Path) -> Iterator[socket.socket]:
+    """The Unix socket, mode 0600; a stale file of a receiver that is gone is replaced, a living receiver's isn't."""
+    if _is_answered(path):
+        raise ConfigurationError(f"Another receiver is running on this storage.data_dir: it answers at {path}.")
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with listener:
+        try:
+            with unix_address(path) as address:
+                listener.bind(address)
+            path.chmod(0o600)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise ConfigurationError(f"The receiver can't make its socket {path}: {error.strerror}.") from None
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(OSError), unix_address(path) as address:
+        probe.connect(address)
+        return True
+    return False
+
+
+def _plain_address(address: str) -> str:
+    """An IPv4 peer's address as such, also where the socket is IPv6's."""
+    return address.removeprefix("::ffff:")

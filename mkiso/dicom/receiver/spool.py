@@ -1,0 +1,180 @@
+"""From a peer's data set to the folders of the jobs that expect it: written once, checked, linked into all of them or none.
+
+Linux: an instance is an unnamed file until it is linked, so whatever ends early leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import struct
+from dataclasses import replace
+from pathlib import Path
+from tempfile import mkstemp
+from typing import NoReturn
+
+from mkiso.config import Settings
+from mkiso.dicom.header import is_uid, read_identity
+from mkiso.dicom.receiver import dimse
+from mkiso.dicom.receiver.expectations import Expectations, Expected
+from mkiso.errors import DamagedInstance
+from mkiso.files import sha256_of
+from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from mkiso.models import Arrival
+
+_GIB = 1024**3
+# Jobs start only with storage.min_free_gib free; those that run may use of it all but this part, which leaves room for the disc and the logs.
+RESERVE = 0.1
+
+
+class Refused(Exception):
+    """The instance isn't stored: the C-STORE's status (PS3.4 B.2.3) and why, without anything about the patient."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+
+
+class Spool:
+    """Where instances land before they are linked, and the bounds that hold there."""
+
+    def __init__(self, settings: Settings, expectations: Expectations) -> None:
+        self.folder = settings.storage.incoming_dir
+        self.expectations = expectations
+        self.max_instance_bytes = int(settings.receiver.max_instance_gib * _GIB)
+        self._reserve_bytes = int(settings.storage.min_free_gib * RESERVE * _GIB)
+
+    def open(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> Incoming:
+        """Begin an instance. Raises Refused before a byte of it is read where it can't be stored."""
+        if not (is_uid(sop_instance_uid) and is_uid(sop_class_uid)):
+            raise Refused(dimse.INVALID_SOP_INSTANCE, "its SOP Class or Instance UID is no UID")
+        if not self.expectations.may_want(sop_instance_uid):
+            raise Refused(dimse.NOT_AUTHORIZED, "no job expects it")
+        free = os.statvfs(self.folder)
+        if free.f_bavail * free.f_frsize < self._reserve_bytes:
+            raise Refused(dimse.OUT_OF_RESOURCES, "the disk is nearly full")
+        return Incoming(self, sop_class_uid, sop_instance_uid, transfer_syntax_uid)
+
+
+class Incoming:
+    """One instance while it comes in: a Part 10 file in the making. Close it whatever happens."""
+
+    def __init__(self, spool: Spool, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> None:
+        self._spool = spool
+        self._uids = sop_class_uid, sop_instance_uid, transfer_syntax_uid
+        head = file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
+        self._data_set_offset = self.size = len(head)
+        self._hash = hashlib.sha256(head)
+        self._name: str | None = None
+        try:
+            self._descriptor = os.open(spool.folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):  # a file system without unnamed files
+                _refuse(error)
+            self._descriptor, self._name = mkstemp(dir=spool.folder)
+        self._write(memoryview(head))
+
+    def write(self, data: memoryview) -> None:
+        """Take a piece of the data set as it came. Raises Refused where the disk is full or the instance too large."""
+        self.size += len(data)
+        if self.size > self._spool.max_instance_bytes:
+            raise Refused(dimse.OUT_OF_RESOURCES, "it is larger than receiver.max_instance_gib")
+        self._hash.update(data)
+        self._write(data)
+
+    def deliver(self) -> int:
+        """Check the whole instance and link it into the folder of every job that expects it; how many jobs that were new to it.
+
+        Raises Refused where it is damaged, isn't what its C-STORE said, nobody expects it, or a job has other bytes under its UID already.
+        """
+        sop_class_uid, sop_instance_uid, transfer_syntax_uid = self._uids
+        try:
+            identity = read_identity(self._descriptor, self._data_set_offset, transfer_syntax_uid, self._spool.folder)
+        except DamagedInstance as error:
+            raise Refused(dimse.CANNOT_UNDERSTAND, error.words) from None
+        except OSError as error:  # no room to inflate it
+            _refuse(error)
+        if (identity.sop_class_uid, identity.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
+            raise Refused(dimse.DOES_NOT_MATCH_SOP_CLASS, "its data set isn't the instance that its C-STORE names")
+        arrival = Arrival(
+            sop_instance_uid, sop_class_uid, transfer_syntax_uid, identity.study_instance_uid, Path(), self.size, self._hash.hexdigest()
+        )
+        expectations = self._spool.expectations
+        with expectations.lock:
+            jobs = expectations.of(identity.study_instance_uid, sop_instance_uid)
+            if not jobs:
+                raise Refused(dimse.NOT_AUTHORIZED, "no job expects it")
+            return self._give(arrival, jobs)
+
+    def _give(self, arrival: Arrival, jobs: list[Expected]) -> int:
+        """Link the instance for the jobs that haven't got it, and tell them; all of them or none."""
+        uid = arrival.sop_instance_uid
+        kept = {job: _kept(job, uid) for job in jobs}
+        conflicting = [job for job, sha256 in kept.items() if sha256 not in (None, arrival.sha256)]
+        for job in conflicting:
+            job.tell_conflict(uid)
+        if conflicting:
+            raise Refused(dimse.DUPLICATE_SOP_INSTANCE, "other bytes came under its SOP Instance UID before")
+        self._link([job.folder / uid for job, sha256 in kept.items() if sha256 is None])
+        untold = [job for job in jobs if uid not in job.arrived]
+        for job in untold:
+            job.arrived[uid] = arrival.sha256
+            job.tell_arrival(replace(arrival, path=job.folder / uid))
+        return len(untold)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+        if self._name:
+            Path(self._name).unlink(missing_ok=True)
+
+    def _link(self, paths: list[Path]) -> None:
+        """Link the file under every path or none."""
+        linked: list[Path] = []
+        try:
+            for path in paths:
+                # linkat(2) follows the link in /proc only where it is called with a folder; the source is absolute, so any descriptor serves.
+                os.link(f"/proc/self/fd/{self._descriptor}", path, src_dir_fd=self._descriptor, follow_symlinks=True)
+                linked.append(path)
+        except OSError as error:
+            for path in linked:
+                path.unlink()
+            _refuse(error)
+
+    def _write(self, data: memoryview) -> None:
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError as error:
+            _refuse(error)
+
+
+def _kept(job: Expected, sop_instance_uid: str) -> str | None:
+    """The SHA-256 of what the job's folder has under this UID, from an earlier run perhaps; None where it has nothing."""
+    if sop_instance_uid in job.arrived:
+        return job.arrived[sop_instance_uid]
+    path = job.folder / sop_instance_uid
+    return sha256_of(path) if path.exists() else None
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise Refused(dimse.OUT_OF_RESOURCES, f"it can't be written: {error.strerror}") from None
+
+
+def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
+    """Preamble, prefix and File Meta Information (PS3.10 7.1). Nothing of the peer or the time is in it: the same instance is the same file."""
+    meta = b"".join((
+        b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01",
+        _element(0x0002, b"UI", sop_class_uid),
+        _element(0x0003, b"UI", sop_instance_uid),
+        _element(0x0010, b"UI", transfer_syntax_uid),
+        _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+        _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+    ))  # fmt: skip
+    return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 0x0002, 0x0000, b"UL", 4, len(meta)) + meta
+
+
+def _element(number: int, vr: bytes, text: str) -> bytes:
+    value = text.encode("ascii")
+    value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
+    return struct.pack("<HH2sH", 0x0002, number, vr, len(value)) + value
