@@ -24,6 +24,7 @@
     │   ├── SeveralDiscs          409  the answer is a set of discs: one of them has to be named
     │   ├── JobCrashed            502  the run ended without a word
     │   ├── ProofFailed           500  the finished image is not what was received
+    │   ├── Unforeseen            500  a fault of mkiso itself
     │   └── ConfigurationError    500
     └── RetriableError            the same step may pass in a moment
         ├── PacsUnreachable       502
@@ -224,6 +225,13 @@ class ProofFailed(PermanentError):
     """The finished image differs from what was received: it is thrown away."""
 
     code = "proof_failed"
+    http_status = 500
+
+
+class Unforeseen(PermanentError):
+    """Something went wrong that no other type names: a fault of mkiso itself."""
+
+    code = "unforeseen"
     http_status = 500
 
 

@@ -3,8 +3,8 @@
     jobs/<job id>/job.json         what was asked and found
                   arrivals.jsonl   a line for each instance stored, so that a rerun moves only what is missing
                   instances/       Part 10 files, named by SOP Instance UID, hard links made by the receiver
-                  disc/            the files that mkiso makes for the disc
-                  disc.iso         the image, until it is shelved
+                  disc/            the files that mkiso makes for each volume
+                  disc1.iso        the image of each volume, until it is shelved
 """
 
 from __future__ import annotations
@@ -17,20 +17,33 @@ from typing import Any, Literal
 
 from mkiso.config import Settings
 from mkiso.files import sha256_of, write_whole
-from mkiso.models import Arrival, Instance
+from mkiso.models import Arrival, Instance, Patient, Study
 
 JobKind = Literal["download", "print", "archive"]
 
 
 @dataclass
 class Job:
-    """One job while it runs: its id (the flow run's), its folder, the settings, and what has arrived so far."""
+    """One job while it runs: its id (the flow run's), its folder, the settings, and what is known so far.
+
+    `patients` are the patient API's answers by accession number; `instances` are by SOP Instance UID; `degraded` names what the job does without;
+    `fingerprint` is mkiso.identity's of what was found.
+    """
 
     id: str
     kind: JobKind
     settings: Settings
     accession_numbers: tuple[str, ...] = ()
+    patients: dict[str, Patient] = field(default_factory=dict)
+    studies: list[Study] = field(default_factory=list)
     instances: dict[str, Instance] = field(default_factory=dict)
+    degraded: list[str] = field(default_factory=list)
+    fingerprint: str = ""
+
+    @property
+    def patient(self) -> Patient | None:
+        """The patient API's patient, where it answered."""
+        return next(iter(self.patients.values()), None)
 
     @property
     def folder(self) -> Path:
@@ -44,9 +57,9 @@ class Job:
     def disc_dir(self) -> Path:
         return self.folder / "disc"
 
-    @property
-    def image(self) -> Path:
-        return self.folder / "disc.iso"
+    def image(self, number: int) -> Path:
+        """Where the image of the n-th volume is mastered."""
+        return self.folder / f"disc{number}.iso"
 
     def open(self) -> None:
         """Make the folder where it isn't there yet; mode 0700."""
@@ -56,6 +69,16 @@ class Job:
     def discard(self) -> None:
         """Remove the folder and all that is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def started_before(self) -> bool:
+        """Whether an earlier attempt of this job has stored something."""
+        return (self.folder / "arrivals.jsonl").exists()
+
+    def keep_fault(self, text: str) -> None:
+        """Keep an unforeseen fault's traceback, which may quote patient data, where only who maintains mkiso reads it."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(self.folder / "fault.txt", text)
 
     def note(self, **facts: Any) -> None:
         """Add facts to job.json; it is replaced in one step, so a reader never sees half of it."""

@@ -1,6 +1,5 @@
-"""`python -m service COMMAND` is `mkiso COMMAND`, for processes that are started with this interpreter."""
+"""`python -m service`: the command line, as `mkiso serve` starts its processes."""
 
 from service.cli import main
 
-if __name__ == "__main__":
-    main()
+main()

@@ -1,0 +1,37 @@
+"""A disc image for download."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.states import State
+
+from flows.collect import find, retrieve
+from flows.parameters import AccessionNumbers, run_name
+from tasks.cleaning import forget_cancelled_job
+from tasks.disc import lay_out_discs, look_for_finished_disc, master_images, read_back, shelve_discs
+from tasks.job_run import JobRun
+
+
+@flow(
+    name="make_disc",
+    flow_run_name=run_name("Disc"),
+    description="Retrieves the studies from the PACS, proves that nothing is missing, and makes a disc image of them.",
+    on_cancellation=[forget_cancelled_job],
+)
+def make_disc(accession_numbers: AccessionNumbers) -> State:
+    """Make a disc image of one patient's studies.
+
+    Args:
+        accession_numbers: The accession numbers as they stand on the examinations; all of one patient.
+    """
+    with JobRun("download", accession_numbers) as run:
+        run.start()
+        find(run)
+        look_for_finished_disc(run)
+        if not run.finished:
+            retrieve(run)
+            lay_out_discs(run)
+            master_images(run)
+            read_back(run)
+            shelve_discs(run)
+    return run.state

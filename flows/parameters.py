@@ -1,0 +1,30 @@
+"""The parameters of flows as operators see them in the Prefect UI: typed, explained, refused before a run starts where they can't be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from prefect.runtime import flow_run
+from pydantic import Field, StringConstraints
+
+AccessionNumber = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\*?%,\x00-\x1f\x7f]+$")
+]
+AccessionNumbers = Annotated[
+    list[AccessionNumber],
+    Field(title="Accession numbers", description="As they stand on the examinations; all of one patient.", min_length=1, max_length=1000),
+]
+
+SHOWN = 5
+
+
+def run_name(kind: str) -> Callable[[], str]:
+    """Names a run by its kind and accession numbers: `Disc A123, A124`."""
+
+    def name() -> str:
+        numbers = flow_run.parameters.get("accession_numbers") or []
+        more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+        return f"{kind} {', '.join(map(str, numbers[:SHOWN]))}{more}"
+
+    return name

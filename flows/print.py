@@ -1,0 +1,6 @@
+from prefect import flow
+
+
+@flow(name="print_disc")
+def print_disc():
+    """x"""

@@ -1,0 +1,65 @@
+"""`mkiso worker`: brings the work pool and the deployments about, then runs the worker until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from functools import partial
+
+from mkiso.config import Settings
+from service.orchestration import environment
+
+log = logging.getLogger("mkiso.worker")
+
+API_POLL_SECONDS = 0.3
+
+
+def run(settings: Settings) -> None:
+    """Run the worker in this process until SIGINT or SIGTERM; a second signal ends it at once.
+
+    Running jobs get `server.shutdown_grace_seconds`. Prefect reads the environment when it is imported, so nothing above imports it.
+    """
+    os.environ.update(environment(settings))
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    import anyio
+
+    from service.deployments import bring_about
+    from service.worker.worker import WarmWorker, worker_name
+
+    stop = asyncio.Event()
+
+    def told_to_stop() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_stop)
+
+    await _await_api(stop)
+    await bring_about(settings)
+    worker = WarmWorker(
+        work_pool_name=settings.prefect.work_pool, name=worker_name(settings), limit=settings.server.max_running_jobs, prefetch_seconds=0
+    )
+    async with anyio.create_task_group() as services:
+        services.start_soon(partial(worker.start, printer=log.info))
+        services.start_soon(worker.wake_by_events)
+        services.start_soon(worker.watch_orphans)
+        await stop.wait()
+        await worker.finish_or_end_runs(settings.server.shutdown_grace_seconds)
+        services.cancel_scope.cancel()
+
+
+async def _await_api(stop: asyncio.Event) -> None:
+    """Wait until Prefect's API answers; it starts at the same time, or on another machine."""
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        while not stop.is_set() and (trouble := await client.api_healthcheck()) is not None:
+            log.debug("Prefect's API doesn't answer yet: %s", trouble)
+            await asyncio.sleep(API_POLL_SECONDS)

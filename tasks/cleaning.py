@@ -1,0 +1,56 @@
+"""What is cleared away: the folder of a cancelled job, and everything that is older than it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterEndTime, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State
+
+from mkiso import config
+from mkiso.errors import JobCancelled
+from mkiso.job import Job
+from mkiso.report import read_report, write_report
+from mkiso.retention import sweep
+
+BATCH = 200
+
+
+def forget_cancelled_job(flow: Any, flow_run: FlowRun, state: State) -> None:
+    """Prefect's cancellation hook: runs in the worker once the job's process has ended, and removes what the job had retrieved."""
+    settings = config.load()
+    job_id = str(flow_run.id)
+    Job(job_id, "download", settings).discard()
+    write_report(settings.storage, read_report(settings.storage, job_id).failed(JobCancelled("The job was cancelled by an operator.")))
+
+
+@task(name="Remove old discs and folders", cache_policy=NO_CACHE, persist_result=False)
+def remove_old_files() -> None:
+    """Discs, folders of failed jobs, reports and unfinished instances that are older than they are kept; those of active runs stay."""
+    settings = config.load()
+    with get_client(sync_client=True) as client:
+        states = FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(TERMINAL_STATES)))
+        active = [str(run.id) for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=states))]
+    swept = sweep(settings, active)
+    get_run_logger().info("Removed %s discs, %s job folders, %s reports, %s unfinished instances.", *astuple(swept))
+
+
+@task(name="Remove old runs from Prefect", cache_policy=NO_CACHE, persist_result=False)
+def remove_old_runs() -> None:
+    """Prefect keeps every run for ever by itself; ended ones older than prefect.keep_runs_days go, with their logs and artifacts."""
+    oldest = datetime.now(UTC) - timedelta(days=config.load().prefect.keep_runs_days)
+    ended = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))), end_time=FlowRunFilterEndTime(before_=oldest)
+    )
+    removed = 0
+    with get_client(sync_client=True) as client:
+        while runs := client.read_flow_runs(flow_run_filter=ended, limit=BATCH):
+            for run in runs:
+                client.delete_flow_run(run.id)
+            removed += len(runs)
+    get_run_logger().info("Removed %s runs that ended before %s.", removed, oldest.date())

@@ -1,0 +1,101 @@
+"""The steps from accession numbers to a complete study in the job's folder."""
+
+from __future__ import annotations
+
+from mkiso import completeness, identity, patient_api
+from mkiso.dicom.header import read_header
+from mkiso.dicom.query import find_studies
+from mkiso.dicom.retrieve import retrieve
+from mkiso.errors import PatientApiUnavailable, PatientMismatch
+from mkiso.models import Arrival, Instance, Study
+from mkiso.slots import slot
+from tasks.job_run import JobRun
+from tasks.step import step
+
+PATIENT_API = "patient_api"
+
+
+@step("Look up patient", "Look up patient of {accession_number}")
+def look_up_patient(run: JobRun, accession_number: str) -> None:
+    """Ask the hospital's patient data; where it can't be had the job goes on without and says so."""
+    try:
+        patient = patient_api.look_up(run.job.settings.patient_api, accession_number)
+    except PatientApiUnavailable as error:
+        run.log.warning("Going on without the patient API: %s", error.words)
+        run.job.degraded.append(PATIENT_API)
+        return
+    if patient is not None:
+        run.job.patients[accession_number] = patient
+
+
+@step("Find study in the PACS", "Find {accession_number} in the PACS")
+def find_study(run: JobRun, accession_number: str) -> None:
+    """C-FIND: the studies of the accession number and the instances that they hold."""
+    run.job.studies += find_studies(run.job.settings, accession_number)
+
+
+@step("Check that it is one patient")
+def check_one_patient(run: JobRun) -> None:
+    """Every study found, and the patient API's answers, must be of one patient."""
+    job = run.job
+    job.studies = list({study.study_instance_uid: study for study in job.studies}.values())
+    for patient in job.patients.values() or [None]:
+        identity.one_patient(job.studies, patient)
+    job.fingerprint = identity.fingerprint(job.studies, job.patient)
+    job.note(studies=[study.study_instance_uid for study in job.studies], patient_id=job.studies[0].patient_id)
+    for study in job.studies:
+        completeness.provable(study, require_counts=job.settings.pacs.require_counts)
+        if study.expected.count is None:
+            job.degraded.append("counts_unknown")
+    counts = [study.expected.count for study in job.studies]
+    run.tell("found", expected=None if None in counts else sum(count or 0 for count in counts))
+
+
+@step("Take up what an earlier attempt stored")
+def take_up(run: JobRun) -> None:
+    """Instances in the job's folder that are whole and still wanted are not moved again."""
+    job = run.job
+    for arrival in job.kept_arrivals():
+        study = next((study for study in job.studies if study.study_instance_uid == arrival.study_instance_uid), None)
+        if study is None or completeness.unexpected(study.expected, [arrival.sop_instance_uid]):
+            arrival.path.unlink()
+            continue
+        header = read_header(arrival.path)
+        identity.same_patient(header, study)
+        job.instances[arrival.sop_instance_uid] = Instance(arrival, header)
+    run.log.info("%s images of an earlier attempt are whole and are not moved again.", len(job.instances))
+
+
+@step("Retrieve study", "Retrieve {accession_number}", patient=True)
+def retrieve_study(run: JobRun, study: Study, accession_number: str) -> None:
+    """C-MOVE into the job's folder; what an earlier attempt has stored there is checked and not moved again."""
+    job = run.job
+
+    def take(arrival: Arrival) -> None:
+        header = read_header(arrival.path)
+        identity.same_patient(header, study)
+        job.remember(arrival)
+        job.instances[arrival.sop_instance_uid] = Instance(arrival, header)
+        run.count_arrival(arrival.size)
+
+    with slot(job.settings.storage.data_dir / "moves", job.settings.pacs.max_moves):
+        run.tell("retrieving")
+        already = [instance.arrival for instance in job.instances.values()]
+        grown = retrieve(job.settings, study, job.instances_dir, already, take)
+    job.studies[job.studies.index(study)] = grown
+
+
+@step("Check that it is complete")
+def check_complete(run: JobRun) -> None:
+    """Every instance that the PACS lists has arrived, and nothing else; every one is of this patient."""
+    job = run.job
+    for study in job.studies:
+        of_study = {uid: each for uid, each in job.instances.items() if each.arrival.study_instance_uid == study.study_instance_uid}
+        completeness.complete(study, of_study.keys(), require_counts=job.settings.pacs.require_counts)
+        for instance in of_study.values():
+            identity.same_patient(instance.header, study)
+    strangers = {each.arrival.study_instance_uid for each in job.instances.values()} - {study.study_instance_uid for study in job.studies}
+    if strangers:
+        raise PatientMismatch("An instance of a study that nobody asked for lies in the job's folder: nothing is made of it. Ask for the disc again.")
+    run.tell("complete", expected=len(job.instances), received=len(job.instances))
+    run.show_counts()

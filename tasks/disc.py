@@ -1,0 +1,100 @@
+"""The steps from complete studies to proven discs on the shelf."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from mkiso.media.iso import master
+from mkiso.media.layout import Layout, lay_out
+from mkiso.media.names import filename
+from mkiso.media.verify import verify_image
+from mkiso.models import Volume
+from mkiso.store import Manifest, new_disc_id, reusable, shelve
+from tasks.job_run import JobRun
+from tasks.step import step
+
+
+@step("Look for a disc of the same content")
+def look_for_finished_disc(run: JobRun) -> None:
+    """A disc made a short while ago is served again where the PACS still says exactly the same."""
+    settings = run.job.settings
+    discs = [disc for disc in reusable(settings.storage, run.job.fingerprint, settings.disc.reuse_minutes) if disc.medium == settings.disc.medium]
+    if discs:
+        run.finish(discs, f"Served again: the disc of {discs[0].created[:16].replace('T', ' ')} UTC; the PACS has nothing else since.")
+
+
+@step("Lay out disc")
+def lay_out_discs(run: JobRun) -> None:
+    """Names, DICOMDIR, pages, viewer; a study larger than its medium becomes a set."""
+    job = run.job
+    run.tell("laying out")
+    created = datetime.now(UTC)
+    parts = [list(job.instances.values())]
+    for number, instances in enumerate(parts, start=1):
+        elsewhere = {other: part for other, part in enumerate(parts, start=1) if other != number}
+        layout = lay_out(
+            instances,
+            job.settings,
+            job.disc_dir / str(number),
+            created=created,
+            patient=job.patient,
+            volume=Volume(number, len(parts)),
+            elsewhere=elsewhere,
+        )
+        run.layouts.append(layout)
+        for note in layout.notes:
+            run.log.info("DICOMDIR: %s", note)
+
+
+@step("Master image")
+def master_images(run: JobRun) -> None:
+    """ISO 9660 level 1 with Joliet."""
+    institution = run.job.settings.disc.institution
+    run.tell("mastering")
+    for layout in run.layouts:
+        master(layout.files, layout.volume_id, run.job.image(layout.volume.number), created=layout.created, publisher=institution)
+        run.tell("mastering", written=run.report.written + layout.instances)
+
+
+@step("Read image back")
+def read_back(run: JobRun) -> None:
+    """Every file of the finished image against the SHA-256 taken when it was received or made, in both directions."""
+    for layout in run.layouts:
+        run.tell("reading back")
+        run.proofs.append(verify_image(run.job.image(layout.volume.number), layout.files))
+
+
+@step("Put disc on the shelf")
+def shelve_discs(run: JobRun) -> None:
+    """Image and manifest into the disc store, whole or not at all."""
+    discs = [_manifest(run, layout, proof.size, proof.sha256) for layout, proof in zip(run.layouts, run.proofs, strict=True)]
+    for layout, disc in zip(run.layouts, discs, strict=True):
+        shelve(run.job.settings.storage, run.job.image(layout.volume.number), disc)
+    studies = len(run.job.studies)
+    run.finish(discs, f"{len(run.job.instances)} images of {studies} {'study' if studies == 1 else 'studies'}, proved complete.")
+
+
+def _manifest(run: JobRun, layout: Layout, size: int, sha256: str) -> Manifest:
+    job = run.job
+    name = (job.patient.name if job.patient else "") or job.studies[0].patient_name
+    base = job.accession_numbers[0] if len(job.accession_numbers) == 1 else name
+    part = f" {layout.volume.number} of {layout.volume.total}" if layout.volume.total > 1 else ""
+    return Manifest(
+        disc_id=new_disc_id(),
+        job_id=job.id,
+        created=layout.created.isoformat(timespec="seconds"),
+        volume_id=layout.volume_id,
+        filename=f"{filename(base + part)}.iso",
+        accession_numbers=job.accession_numbers,
+        fingerprint=job.fingerprint,
+        size=size,
+        sha256=sha256,
+        instances=layout.instances,
+        medium=layout.medium,
+        number=layout.volume.number,
+        total=layout.volume.total,
+        degraded=tuple(job.degraded),
+        files=tuple(
+            {"path": str(file.path), "size": file.size, "sha256": file.sha256, "sop_instance_uid": file.sop_instance_uid} for file in layout.files
+        ),
+    )

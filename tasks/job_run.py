@@ -1,0 +1,147 @@
+"""A flow run as a job: its folder, what is told of it while it runs, and the state and words it ends in."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from types import TracebackType
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import create_link_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.context import FlowRunContext, get_run_context
+from prefect.states import Completed, Failed, State
+
+from mkiso import config
+from mkiso.accession import parse_accession_numbers
+from mkiso.errors import JobStopped, MkisoError, PatientMismatch, Unforeseen
+from mkiso.job import Job, JobKind
+from mkiso.media.layout import Layout
+from mkiso.media.verify import ImageProof
+from mkiso.report import JobReport, write_report
+from mkiso.retention import require_room
+from mkiso.store import Manifest
+
+REPORT_SECONDS = 0.25
+ARTIFACT_SECONDS = 1.0
+STOPPED = "The job was stopped before its end: it was cancelled, or mkiso was shut down. Ask again, or retry the run."
+UNFORESEEN = "Something went wrong that nobody foresaw; the run's log says where. No disc was made. Retry the run, and tell who maintains mkiso."
+
+
+class JobRun:
+    """Context manager around a flow's steps: opens the job, tells of it, and turns its end into a state.
+
+    An MkisoError ends the `with` quietly and makes `state` a Failed one whose message is the error's words; anything else is raised on.
+    """
+
+    def __init__(self, kind: JobKind, accession_numbers: list[str], publisher: str = "") -> None:
+        context = get_run_context()
+        assert isinstance(context, FlowRunContext) and context.flow_run is not None
+        self.log = get_run_logger()
+        self.job = Job(str(context.flow_run.id), kind, config.load(), tuple(accession_numbers))
+        self.report = JobReport(self.job.id, kind, self.job.accession_numbers, publisher=publisher)
+        self.words = ""
+        self.finished = False
+        self.layouts: list[Layout] = []
+        self.proofs: list[ImageProof] = []
+        self.state: State = Failed(message=STOPPED)
+        self._reported = 0.0
+        self._artifact: UUID | None = None
+        self._artifact_updated = 0.0
+        self._moving_since = time.monotonic()
+        self._bytes = 0
+
+    def __enter__(self) -> JobRun:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
+        if error is None:
+            self._write(replace(self.report, status="done", stage="done"))
+            self.state = Completed(message=self.words)
+            self.job.discard()
+            return True
+        if isinstance(error, MkisoError):
+            self._end_badly(error)
+            return True
+        self._end_badly(Unforeseen(UNFORESEEN) if isinstance(error, Exception) else JobStopped(STOPPED))
+        return False
+
+    def start(self) -> None:
+        """Check the question and the room on the disk, and open the job's folder. Raises InvalidRequest, StorageFull."""
+        settings = self.job.settings
+        self.job.accession_numbers = parse_accession_numbers(list(self.job.accession_numbers), settings.server.max_accessions)
+        self.report = replace(self.report, accession_numbers=self.job.accession_numbers)
+        require_room(settings.storage)
+        self.job.open()
+        self.job.note(kind=self.job.kind, accession_numbers=self.job.accession_numbers)
+        self.tell("starting")
+
+    def finish(self, discs: list[Manifest], words: str) -> None:
+        """The job's discs are on the shelf; nothing is left to do."""
+        self.finished = True
+        self.words = words
+        self.report = replace(self.report, disc_ids=tuple(disc.disc_id for disc in discs), expected=sum(disc.instances for disc in discs))
+        self.tell("done", written=sum(disc.instances for disc in discs))
+        for disc in discs:
+            self._link(disc)
+
+    def tell(self, stage: str, **facts: object) -> None:
+        """Tell which stage the job is in, at once."""
+        self._write(replace(self.report, stage=stage, degraded=tuple(self.job.degraded), **facts))  # type: ignore[arg-type]
+
+    def count_arrival(self, size: int) -> None:
+        """Count an instance that arrived; told a few times a second at most."""
+        self._bytes += size
+        self.report = replace(self.report, received=len(self.job.instances))
+        now = time.monotonic()
+        if now - self._reported >= REPORT_SECONDS:
+            self._write(self.report)
+        if now - self._artifact_updated >= ARTIFACT_SECONDS:
+            self._show_progress(now)
+
+    def show_counts(self) -> None:
+        """The operator's table: for each study what was asked, expected and received."""
+        rows = [
+            {
+                "accession number": study.accession_number,
+                "study": study.study_instance_uid,
+                "expected": "unknown" if study.expected.count is None else study.expected.count,
+                "counted at level": study.expected.source,
+                "received": sum(1 for each in self.job.instances.values() if each.arrival.study_instance_uid == study.study_instance_uid),
+            }
+            for study in self.job.studies
+        ]
+        create_table_artifact(rows, key="studies", description="What the PACS was asked for, what it said to have, and what has arrived.")
+
+    def _link(self, disc: Manifest) -> None:
+        server = self.job.settings.server
+        part = f"?part={disc.number}" if disc.total > 1 else ""
+        create_link_artifact(
+            f"http://{server.host}:{server.port}/api/iso/jobs/{self.job.id}/disc{part}",
+            link_text=f"Disc {disc.number} of {disc.total} ({disc.size / 1e6:.1f} MB)",
+            key="disc",
+        )
+
+    def _show_progress(self, now: float) -> None:
+        expected, received = self.report.expected, len(self.job.instances)
+        percent = 100 * received / expected if expected else 0.0
+        rate = self._bytes / 1e6 / max(now - self._moving_since, 1e-3)
+        words = f"{received} of {expected if expected is not None else 'an unknown number of'} images, {rate:.0f} MB/s"
+        if self._artifact is None:
+            artifact = create_progress_artifact(progress=percent, key="retrieval", description=words)
+            self._artifact = artifact if isinstance(artifact, UUID) else None
+        else:
+            update_progress_artifact(self._artifact, progress=percent, description=words)
+        self._artifact_updated = now
+
+    def _end_badly(self, error: MkisoError) -> None:
+        self.log.error("%s: %s", error.code, error.words)
+        self.state = Failed(message=error.words)
+        self._write(replace(self.report, degraded=tuple(self.job.degraded)).failed(error))
+        if self.job.settings.storage.keep_failed_hours == 0 or isinstance(error, PatientMismatch):
+            self.job.discard()
+
+    def _write(self, report: JobReport) -> None:
+        self.report = report
+        self._reported = time.monotonic()
+        write_report(self.job.settings.storage, report)

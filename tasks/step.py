@@ -1,0 +1,64 @@
+"""What every step of a job is: a Prefect task that is retried by the error's type, and whose unforeseen faults tell no patient's data.
+
+No step's result is reused by Prefect: what a rerun builds on is the job's folder, checked by hash, and what the PACS holds is asked anew
+(docs/decisions/0004-reruns.md).
+"""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from mkiso.errors import MkisoError, RetriableError, Unforeseen
+from tasks.job_run import JobRun
+
+P = ParamSpec("P")
+
+RETRY_DELAY_SECONDS = (2, 5, 15)
+
+
+def step(name: str, run_name: str | None = None, *, patient: bool = False) -> Callable[[Callable[Concatenate[JobRun, P], None]], Task[Any, None]]:
+    """Make a function of a job a step under a name that operators read. `patient`: retriable errors are waited out and tried again."""
+
+    def decorate(function: Callable[Concatenate[JobRun, P], None]) -> Task[Any, None]:
+        return task(
+            _discreet(function),
+            name=name,
+            task_run_name=run_name or name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=len(RETRY_DELAY_SECONDS) if patient else 0,
+            retry_delay_seconds=list(RETRY_DELAY_SECONDS) if patient else 0,
+            retry_condition_fn=_may_pass if patient else None,
+        )
+
+    return decorate
+
+
+async def _may_pass(task: Task[Any, Any], task_run: TaskRun, state: State) -> bool:
+    return isinstance(await state.aresult(raise_on_failure=False), RetriableError)
+
+
+def _discreet(function: Callable[Concatenate[JobRun, P], None]) -> Callable[Concatenate[JobRun, P], None]:
+    """The text of an unforeseen exception may quote a name, and Prefect writes it into its database: it goes to the job's folder instead."""
+
+    @functools.wraps(function)
+    def discreet(run: JobRun, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(run, *args, **kwargs)
+        except MkisoError:
+            raise
+        except Exception as fault:
+            place = traceback.extract_tb(fault.__traceback__)[-1]
+            run.job.keep_fault("".join(traceback.format_exception(fault)))
+            words = f"A fault that nobody foresaw: {type(fault).__name__} at {place.name}, line {place.lineno}. No disc was made; fault.txt in the "
+            raise Unforeseen(words + "job's folder says more. Retry the run, and tell who maintains mkiso.") from None
+
+    return discreet
