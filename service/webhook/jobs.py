@@ -21,6 +21,7 @@ from service.webhook.ranges import span_of
 from service.webhook.several import chosen
 
 ACCEL_OFFERED = "x-mkiso-accel"
+CONDITIONS = {"range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
 
 
 class ClientGone(Exception):
@@ -118,9 +119,9 @@ class Jobs:
         return error_answer(request, 416, "range_not_satisfiable", words, {"content-range": f"bytes */{manifest.size}"})
 
     def _accel(self, request: Request, status: int) -> str:
-        """nginx sends whole discs where it says that it can; parts are ours, since nginx would judge If-Range without knowing our ETag."""
-        whole = request.method == "GET" and status == 200 and "range" not in request.headers
-        return self._settings.server.accel_redirect if whole and request.headers.get(ACCEL_OFFERED) == "1" else ""
+        """nginx sends whole discs where it says that it can; what has a condition is ours, since nginx would judge it without knowing our ETag."""
+        plain = request.method == "GET" and status == 200 and not CONDITIONS & set(request.headers)
+        return self._settings.server.accel_redirect if plain and request.headers.get(ACCEL_OFFERED) == "1" else ""
 
     async def _report(self, job_id: str) -> JobReport | None:
         try:

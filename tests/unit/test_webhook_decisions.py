@@ -1,0 +1,224 @@
+"""The webhook's pure decisions: ranges, names, preferences, ids, outcomes, sessions."""
+
+import inspect
+import json
+import logging
+import re
+from dataclasses import replace
+from email.message import Message
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.datastructures import Headers
+
+from mkiso.config import Auth
+from mkiso.errors import InvalidRequest, JobCancelled, JobCrashed, JobNotFound, SeveralDiscs, StudyNotFound
+from mkiso.report import JobReport
+from mkiso.store import Manifest
+from service.webhook.filename import content_disposition, name_of
+from service.webhook.keys import Keys
+from service.webhook.log_lines import JsonLines, TextLines
+from service.webhook.outcome import JobFailed, outcome_of
+from service.webhook.prefer import preference_of
+from service.webhook.ranges import Span, span_of
+from service.webhook.request_id import take_request_id
+from service.webhook.session import SESSION_SECONDS, Sessions
+from service.webhook.several import chosen
+
+ETAG = '"abc"'
+DISC = Manifest("d", "j", "2026-01-01T00:00:00+00:00", "V", "Somchai.iso", ("A",), "f", 1000, "abc", 3, "cd")
+
+
+@pytest.mark.parametrize(
+    ("headers", "span"),
+    [
+        ({}, Span(200, 0, 1000)),
+        ({"range": "bytes=0-99"}, Span(206, 0, 100)),
+        ({"range": "bytes=0-"}, Span(206, 0, 1000)),
+        ({"range": "bytes=990-2000"}, Span(206, 990, 1000)),
+        ({"range": "bytes=-10"}, Span(206, 990, 1000)),
+        ({"range": "bytes=-2000"}, Span(206, 0, 1000)),
+        ({"range": "BYTES=999-999"}, Span(206, 999, 1000)),
+        ({"range": "bytes=1000-"}, Span(416, 0, 0)),
+        ({"range": "bytes=-0"}, Span(416, 0, 0)),
+        ({"range": "bytes=5-4"}, Span(200, 0, 1000)),
+        ({"range": "bytes=-"}, Span(200, 0, 1000)),
+        ({"range": "bytes=a-b"}, Span(200, 0, 1000)),
+        ({"range": "lines=0-1"}, Span(200, 0, 1000)),
+        ({"range": "bytes=0-1,5-6"}, Span(200, 0, 1000)),
+        ({"range": "bytes=" + "9" * 400 + "-"}, Span(200, 0, 1000)),
+        ({"range": "bytes=500-", "if-range": ETAG}, Span(206, 500, 1000)),
+        ({"range": "bytes=500-", "if-range": '"other"'}, Span(200, 0, 1000)),
+        ({"range": "bytes=500-", "if-range": f"W/{ETAG}"}, Span(200, 0, 1000)),
+        ({"range": "bytes=500-", "if-range": "Wed, 21 Oct 2026 07:28:00 GMT"}, Span(200, 0, 1000)),
+        ({"if-none-match": ETAG}, Span(304, 0, 0)),
+        ({"if-none-match": f'"x", W/{ETAG}'}, Span(304, 0, 0)),
+        ({"if-none-match": "*"}, Span(304, 0, 0)),
+        ({"if-none-match": '"x"'}, Span(200, 0, 1000)),
+        ({"if-match": '"x"'}, Span(412, 0, 0)),
+        ({"if-match": f"W/{ETAG}"}, Span(412, 0, 0)),
+        ({"if-match": f'"x", {ETAG}', "range": "bytes=1-1"}, Span(206, 1, 2)),
+        ({"if-none-match": ETAG, "range": "bytes=0-1"}, Span(304, 0, 0)),
+    ],
+)
+def test_span(headers, span):
+    assert span_of(Headers(headers), ETAG, 1000) == span
+
+
+def test_the_end_of_another_disc_is_never_given():
+    headers = Headers({"range": "bytes=500-"})
+    assert span_of(headers, ETAG, 1000, just_made=True) == Span(200, 0, 1000)
+    assert span_of(headers, ETAG, 1000) == Span(206, 500, 1000)
+    assert span_of(Headers({"range": "bytes=0-499"}), ETAG, 1000, just_made=True) == Span(206, 0, 500)
+    assert span_of(Headers({"range": "bytes=500-", "if-range": ETAG}), ETAG, 1000, just_made=True) == Span(206, 500, 1000)
+
+
+@given(st.text(max_size=40), st.integers(1, 10_000))
+def test_no_range_header_leads_outside(text, size):
+    span = span_of({"range": f"bytes={text}"}, ETAG, size)
+    assert 0 <= span.start <= span.stop <= size
+    assert span.status in (200, 206, 416)
+
+
+@given(st.text(max_size=200))
+def test_a_file_name_of_any_text_is_one_safe_header(text):
+    value = content_disposition(text)
+    assert value.isascii() and value.isprintable()
+    message = Message()
+    message["Content-Disposition"] = value
+    plain = re.search(r'filename="([^"]*)"', value)[1]
+    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", plain) and ".." not in plain.removesuffix(".iso")[:2]
+    name = unquote(re.search(r"filename\*=UTF-8''(\S+)$", value)[1])
+    assert not set(name) & set('/\\"\r\n\0;%') and not name.startswith(".") and name.endswith(".iso")
+
+
+def test_a_thai_name_stays_itself():
+    value = content_disposition("สมชาย ใจดี.iso")
+    assert 'filename="disc.iso"' in value
+    assert unquote(value.partition("UTF-8''")[2]) == "สมชาย ใจดี.iso"
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("A-1.iso", "attachment; filename=\"A-1.iso\"; filename*=UTF-8''A-1.iso"),
+        ('x"\r\nSet-Cookie: a=b.iso', "attachment; filename=\"x_Set-Cookie__a_b.iso\"; filename*=UTF-8''x_Set-Cookie_%20a%3Db.iso"),
+        ("../../etc/passwd", "attachment; filename=\"etc_passwd.iso\"; filename*=UTF-8''etc_passwd.iso"),
+        ("José.iso", "attachment; filename=\"Jose.iso\"; filename*=UTF-8''Jos%C3%A9.iso"),
+    ],
+)
+def test_content_disposition(name, header):
+    assert content_disposition(name) == header
+
+
+def test_name_of():
+    report = JobReport("j", "download", ("A",))
+    assert name_of(report, DISC) == "A.iso"
+    assert name_of(report, replace(DISC, number=2, total=3)) == "A-2of3.iso"
+    assert name_of(replace(report, accession_numbers=("A", "B")), DISC) == "Somchai.iso"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([], (False, 0)),
+        (["respond-async"], (True, 0)),
+        (["Respond-Async, wait=10"], (True, 10)),
+        (["return=minimal", 'respond-async; foo="bar", wait="7"'], (True, 7)),
+        (["wait=5, wait=9"], (False, 5)),
+        (["respond-async, wait=-1"], (True, 0)),
+        (["respond-async, wait=9999999999"], (True, 0)),
+        (["respondasync"], (False, 0)),
+        (["\"respond-async"], (False, 0)),
+    ],
+)
+def test_prefer(fields, expected):
+    preference = preference_of(fields)
+    assert (preference.respond_async, preference.wait_seconds) == expected
+
+
+@pytest.mark.parametrize("sent", [[], [b""], [b"a b"], [b"a\r\nb"], [b"-a"], [b"x" * 65], [b"a", b"b"], [b"\xff"], [b'a"b'], [b"{}"]])
+def test_an_insane_request_id_is_replaced(sent):
+    assert re.fullmatch(r"[0-9a-f]{32}", take_request_id(sent))
+
+
+def test_a_sane_request_id_is_taken():
+    assert take_request_id([b"abc-1.2_3"]) == "abc-1.2_3"
+
+
+REPORT = JobReport("j", "download", ("A",))
+DONE = replace(REPORT, status="done")
+FAILED = REPORT.failed(StudyNotFound("no"))
+
+
+def test_outcome():
+    assert outcome_of("completed", DONE) is DONE
+    assert outcome_of("crashed", DONE) is DONE  # the disc was proved and shelved before the process went
+    for standing in ("completed", "failed"):
+        with pytest.raises(JobFailed) as failed:
+            outcome_of(standing, FAILED)
+        assert failed.value.report.error["http_status"] == 404
+    for report in (None, REPORT, FAILED):
+        with pytest.raises(JobCrashed):
+            outcome_of("crashed", report)
+        with pytest.raises(JobCancelled):
+            outcome_of("cancelled", report)
+    for standing in ("completed", "failed"):
+        with pytest.raises(JobCrashed):
+            outcome_of(standing, REPORT)
+
+
+def test_chosen():
+    discs = [replace(DISC, number=number, total=3) for number in (1, 2, 3)]
+    assert chosen([DISC], None) is DISC
+    assert chosen([DISC], 1) is DISC
+    assert chosen(discs, 3).number == 3
+    with pytest.raises(SeveralDiscs) as error:
+        chosen(discs, None)
+    assert error.value.details["total"] == 3
+    with pytest.raises(InvalidRequest):
+        chosen(discs, 4)
+    with pytest.raises(JobNotFound):
+        chosen([], None)
+
+
+def auth(key):
+    return Keys(Auth(enabled=True, api_key=key))
+
+
+def test_the_key():
+    keys = auth("secret-ü")
+    assert keys.right("secret-ü".encode())
+    assert not keys.right(b"") and not keys.right(b"secret") and not keys.right(b"secret-\xfcx")
+    assert not Keys(Auth()).right(b"")
+
+
+def test_the_comparison_is_of_digests_in_constant_time():
+    source = inspect.getsource(Keys.right)
+    assert "hmac.compare_digest(hashlib.sha256(sent).digest(), hashlib.sha256(self._key).digest())" in source
+    assert "==" not in source
+
+
+def test_sessions(monkeypatch):
+    sessions = Sessions(auth("k"))
+    cookie = sessions.begin()
+    assert sessions.valid(cookie)
+    assert Sessions(auth("k")).valid(cookie)  # another webhook
+    assert not Sessions(auth("new")).valid(cookie)
+    end, nonce, signature = cookie.split(".")
+    for forged in ("", ".", "..", f"{int(end) + 1}.{nonce}.{signature}", f"{end}.{nonce}.", f"{end}.{nonce}.ü", cookie + "0"):
+        assert not sessions.valid(forged)
+    monkeypatch.setattr("time.time", lambda: int(end) + 1)
+    assert not sessions.valid(cookie)
+    assert SESSION_SECONDS > 0
+
+
+@pytest.mark.parametrize("formatter", [JsonLines(), TextLines()])
+def test_a_log_record_is_one_line(formatter):
+    record = logging.makeLogRecord({"msg": "a\nb", "path": "x\r\n{\"level\": 1}\u2028\x1b[0m", "levelname": "INFO"})
+    line = formatter.format(record)
+    assert len(line.splitlines()) == 1 and line.isascii()
+    if isinstance(formatter, JsonLines):
+        assert json.loads(line)["path"].startswith("x\r\n")

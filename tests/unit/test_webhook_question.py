@@ -1,0 +1,73 @@
+"""The parameters of a request, read strictly."""
+
+import pytest
+
+from mkiso.config import Settings
+from mkiso.errors import InvalidAccessionNumber, InvalidRequest, TooManyAccessionNumbers
+from service.webhook.question import MAX_QUERY_BYTES, Query, QueryTooLong, one_study, print_order, several_studies
+
+SETTINGS = Settings()
+
+
+def test_one_study():
+    assert one_study(Query(b"accession_number=A1&_=123&other=x")).accession_numbers == ("A1",)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"", b"accession_number", b"accession_number=", b"accession_number=%20", b"Accession_Number=A", b"accession_number=A&accession_number=A",
+        b"accession_number=A,B", b"accession_number=%2A", b"accession_number=A%5CB", b"accession_number=%EF%BC%8A", b"accession_number=%252A",
+        b"accession_number=%0D%0A", b"accession_number=%00", b"accession_number=%FF", b"accession_number=" + b"1" * 17, b"&".join([b"a=1"] * 40),
+        b"accession_number=\xff",
+    ],
+)  # fmt: skip
+def test_what_is_refused(query):
+    with pytest.raises(InvalidRequest):
+        one_study(Query(query))
+
+
+def test_a_query_longer_than_any_question_is_refused_unread():
+    with pytest.raises(QueryTooLong):
+        Query(b"accession_number=" + b"A" * MAX_QUERY_BYTES)
+
+
+def test_several_studies_once_each():
+    assert several_studies(Query(b"accession_numbers=B,A,B"), SETTINGS).accession_numbers == ("B", "A")
+    with pytest.raises(TooManyAccessionNumbers):
+        several_studies(Query(b"accession_numbers=" + b",".join(str(number).encode() for number in range(51))), SETTINGS)
+
+
+def test_print_takes_either_name_and_a_configured_publisher():
+    assert print_order(Query(b"accession_number=A,B"), SETTINGS).publisher == "rimage"
+    assert print_order(Query(b"accession_numbers=A,B"), SETTINGS).accession_numbers == ("A", "B")
+    with pytest.raises(InvalidRequest):
+        print_order(Query(b"accession_numbers=A&accession_number=B"), SETTINGS)
+    with pytest.raises(InvalidRequest, match="rimage"):
+        print_order(Query(b"accession_number=A&publisher=nobody"), SETTINGS)
+
+
+def test_the_same_question_has_the_same_key_and_no_other():
+    keys = {
+        several_studies(Query(b"accession_numbers=A,B"), SETTINGS).key,
+        several_studies(Query(b"accession_numbers=B,A"), SETTINGS).key,
+        one_study(Query(b"accession_number=A")).key,
+        print_order(Query(b"accession_number=A"), SETTINGS).key,
+    }
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize(("query", "part"), [(b"", None), (b"part=1", 1), (b"part=0012", 12)])
+def test_part(query, part):
+    assert Query(query).part() == part
+
+
+@pytest.mark.parametrize("query", [b"part=", b"part=0", b"part=-1", b"part=x", b"part=99999", b"part=%D9%A1", b"part=1&part=2"])
+def test_no_part(query):
+    with pytest.raises(InvalidRequest):
+        Query(query).part()
+
+
+def test_errors_of_accession_numbers_keep_their_type():
+    with pytest.raises(InvalidAccessionNumber):
+        one_study(Query(b"accession_number=*"))

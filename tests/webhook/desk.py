@@ -1,0 +1,173 @@
+"""What the HTTP layer is tested with: the real application under the real uvicorn, and jobs that a test ends as it likes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import httpx
+
+from mkiso.config import Auth, Disc, Server, Settings, Storage
+from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
+from mkiso.report import JobReport, read_report, write_report
+from mkiso.store import Manifest, new_disc_id, shelve
+from service.webhook.orchestrator import Asked
+from service.webhook.server import serve
+from tests.peers.ports import free_port
+
+KEY = "correct-horse"
+
+
+class Desk:
+    """Jobs in memory, with the same manners as PrefectOrchestrator. `script(job_id, question)` runs as the job and returns how it stands after."""
+
+    def __init__(self, script=None):
+        self.script = script or (lambda job_id, question: "running")
+        self.standings = {}
+        self.in_flight = {}
+        self.asked = []
+        self.down = False
+        self.full = False
+        self.waiting = 0
+        self.ended_before = None
+
+    async def ask(self, question):
+        self._up()
+        if self.full:
+            raise QueueFull("50 jobs are waiting already.", retry_after_seconds=7)
+        job_id = self.in_flight.get(question.key)
+        if job_id and self.standings[job_id] in ("waiting", "running"):
+            return Asked(job_id, joined=True)
+        job_id = str(uuid4())
+        self.asked.append(question)
+        self.in_flight[question.key] = job_id
+        self.standings[job_id] = "running"
+        self.standings[job_id] = await asyncio.to_thread(self.script, job_id, question)
+        return Asked(job_id, ended_before=self.ended_before)
+
+    async def standing(self, job_id):
+        self._up()
+        if job_id not in self.standings:
+            raise JobNotFound("There is no such job.")
+        return self.standings[job_id]
+
+    async def wait(self, job_id, timeout_seconds):
+        self.waiting += 1
+        try:
+            until = time.monotonic() + timeout_seconds
+            while self.standings[job_id] in ("waiting", "running"):
+                if time.monotonic() > until:
+                    return None
+                await asyncio.sleep(0.01)
+            return self.standings[job_id]
+        finally:
+            self.waiting -= 1
+
+    async def queued(self):
+        self._up()
+        return sum(standing == "waiting" for standing in self.standings.values())
+
+    async def worker_ready(self):
+        self._up()
+        return True
+
+    def _up(self):
+        if self.down:
+            raise OrchestratorUnavailable("Prefect can't be reached.")
+
+
+class Scripts:
+    """Jobs that end in every way, with reports and discs in a real store."""
+
+    def __init__(self, storage):
+        self.storage = storage
+
+    def disc(self, job_id, question, content=b"\0" * 32768 + b"CD001" + b"x" * 5000, number=1, total=1, filename="สมชาย ใจดี.iso", degraded=(), minutes=0):
+        image = self.storage.data_dir / f"{uuid4()}.iso"
+        image.write_bytes(content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        created = (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()
+        manifest = Manifest(
+            new_disc_id(), job_id, created, "VOL", filename, question.accession_numbers, "print", len(content), sha256, 3, "cd", number, total, degraded
+        )
+        shelve(self.storage, image, manifest)
+        return manifest.disc_id
+
+    def report(self, job_id, question, **facts):
+        publisher = question.publisher
+        write_report(self.storage, replace(JobReport(job_id, question.kind, question.accession_numbers, publisher=publisher), **facts))
+
+    def done(self, job_id, question, **disc):
+        discs = (self.disc(job_id, question, **disc),) if question.kind == "download" else ()
+        self.report(job_id, question, status="done", stage="finished", expected=3, received=3, written=3, disc_ids=discs, proves="queued")
+        return "completed"
+
+    def set_of(self, total):
+        def script(job_id, question):
+            discs = tuple(self.disc(job_id, question, content=b"%d" % number * 100, number=number, total=total) for number in range(1, total + 1))
+            self.report(job_id, question, status="done", disc_ids=discs)
+            return "completed"
+
+        return script
+
+    def failed(self, error):
+        def script(job_id, question):
+            report = JobReport(job_id, question.kind, question.accession_numbers)
+            write_report(self.storage, report.failed(error))
+            return "failed"
+
+        return script
+
+    def reused(self, job_id, question):
+        """What make_disc does where a young disc of the same answer is there."""
+        earlier = next(iter(self.storage.discs_dir.glob("*/manifest.json"))).parent.name
+        self.report(job_id, question, status="done", disc_ids=(earlier,))
+        return "completed"
+
+    def report_of(self, job_id):
+        return read_report(self.storage, job_id)
+
+
+def settings_in(folder, *, auth=False, **server):
+    storage = Storage(data_dir=folder, min_free_gib=0)
+    storage.discs_dir.mkdir(parents=True, exist_ok=True)
+    return Settings(
+        server=Server(**{"port": free_port(), "request_timeout_seconds": 20, "shutdown_grace_seconds": 5, **server}),
+        auth=Auth(enabled=auth, api_key=KEY if auth else ""),
+        storage=storage,
+        disc=Disc(reuse_minutes=60),
+    )
+
+
+@contextmanager
+def served(settings, desk):
+    """The webhook in a thread; a client of it."""
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(serve(settings, desk, stop)))
+    thread.start()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{settings.server.port}", timeout=30, trust_env=False) as client:
+            client.stop = stop
+            _until_up(client, thread)
+            yield client
+    finally:
+        stop.set()
+        thread.join(settings.server.shutdown_grace_seconds + 10)
+        assert not thread.is_alive()
+
+
+def _until_up(client, thread):
+    until = time.monotonic() + 15
+    while thread.is_alive() and time.monotonic() < until:
+        try:
+            client.get("/page/disc.svg")
+            return
+        except httpx.TransportError:
+            time.sleep(0.03)
+    raise RuntimeError("the webhook didn't start")

@@ -1,0 +1,287 @@
+"""Discs over HTTP: whole, in parts, again, several, degraded; and every way not to get one."""
+
+import hashlib
+import json
+import re
+import threading
+import time
+from urllib.parse import unquote
+
+import pytest
+
+from mkiso.errors import NoDicomData, PacsSilent, PacsUnreachable, PatientMismatch, PublisherRefused, StudyNotFound
+from mkiso.store import manifests
+
+ONE = "/api/iso/download?accession_number=A1"
+
+
+def test_a_disc(client, desk):
+    answer = client.get(ONE)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/vnd.efi.iso"
+    assert int(answer.headers["content-length"]) == len(answer.content) == 37773
+    assert answer.headers["etag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"'
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert answer.headers["content-disposition"] == "attachment; filename=\"A1.iso\"; filename*=UTF-8''A1.iso"
+    assert answer.headers["cache-control"] == "private, no-store"
+    assert "x-mkiso-degraded" not in answer.headers and "server" not in answer.headers
+    assert client.get(answer.headers["content-location"]).content == answer.content
+    assert [question.accession_numbers for question in desk.asked] == [("A1",)]
+
+
+def test_several_studies_are_named_for_the_patient(client):
+    answer = client.get("/api/iso/download-multiple?accession_numbers=A,B")
+    assert unquote(re.search(r"filename\*=UTF-8''(\S+)", answer.headers["content-disposition"])[1]) == "สมชาย ใจดี.iso"
+    assert 'filename="disc.iso"' in answer.headers["content-disposition"]
+
+
+def test_degraded_is_said(client, desk, scripts):
+    desk.script = lambda job_id, question: scripts.done(job_id, question, degraded=("patient_api",))
+    assert client.get(ONE).headers["x-mkiso-degraded"] == "patient_api"
+
+
+@pytest.mark.parametrize("path", [ONE, "/api/iso/jobs/{job_id}/disc"])
+def test_a_broken_download_goes_on(client, desk, scripts, path):
+    whole = client.get(ONE)
+    desk.script = scripts.reused
+    path = path.format(job_id=next(iter(desk.standings)))
+    etag = whole.headers["etag"]
+    rest = client.get(path, headers={"Range": "bytes=100-", "If-Range": etag})
+    assert (rest.status_code, rest.content) == (206, whole.content[100:])
+    assert rest.headers["content-range"] == f"bytes 100-37772/{len(whole.content)}"
+    assert client.get(path, headers={"Range": "bytes=100-", "If-Range": '"old"'}).content == whole.content
+    assert client.get(path, headers={"Range": "bytes=-5"}).content == whole.content[-5:]
+    assert client.get(path, headers={"Range": "bytes=0-0,5-6"}).status_code == 200
+    beyond = client.get(path, headers={"Range": "bytes=99999-"})
+    assert (beyond.status_code, beyond.headers["content-range"], beyond.json()["code"]) == (416, "bytes */37773", "range_not_satisfiable")
+    same = client.get(path, headers={"If-None-Match": etag})
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", etag)
+    assert client.get(path, headers={"If-Match": '"old"'}).status_code == 412
+
+
+def test_the_rest_of_another_disc_is_never_given(client):
+    answer = client.get(ONE, headers={"Range": "bytes=100-"})
+    assert (answer.status_code, len(answer.content)) == (200, 37773)
+
+
+def test_head_starts_no_job_and_tells_of_a_young_disc(client, desk):
+    bare = client.head(ONE)
+    assert (bare.status_code, desk.asked) == (200, [])
+    assert "content-length" not in bare.headers or bare.headers["content-length"] == "0"
+    assert "etag" not in bare.headers
+    got = client.get(ONE)
+    told = client.head(ONE)
+    for name in ("content-length", "etag", "content-type", "content-disposition", "accept-ranges", "content-location"):
+        assert told.headers[name] == got.headers[name], name
+    assert client.head(got.headers["content-location"]).headers["content-length"] == "37773"
+    assert len(desk.asked) == 1
+    assert client.head("/api/iso/download?accession_number=*").status_code == 400
+
+
+def test_head_of_a_disc_that_is_too_old_for_reuse(client, desk, scripts):
+    desk.script = lambda job_id, question: scripts.done(job_id, question, minutes=61)
+    client.get(ONE)
+    assert "etag" not in client.head(ONE).headers
+
+
+def test_a_disc_that_is_removed_while_it_is_sent_arrives_whole(client, desk, scripts, settings):
+    content = bytes(range(256)) * 4096 * 40
+    desk.script = lambda job_id, question: scripts.done(job_id, question, content=content)
+    received = bytearray()
+    with client.stream("GET", ONE) as answer:
+        for piece in answer.iter_raw(65536):
+            if not received:
+                for file in settings.storage.discs_dir.glob("*/disc.iso"):
+                    file.unlink()
+            received += piece
+    assert received == content
+
+
+def test_a_truncated_image_is_never_sent(client, desk, settings):
+    address = client.get(ONE).headers["content-location"]
+    next(settings.storage.discs_dir.glob("*/disc.iso")).write_bytes(b"short")
+    answer = client.get(address)
+    assert (answer.status_code, answer.json()["code"]) == (500, "proof_failed")
+
+
+def test_a_disc_that_is_gone(client, settings):
+    address = client.get(ONE).headers["content-location"]
+    folder = next(settings.storage.discs_dir.glob("*/disc.iso"))
+    folder.unlink()
+    assert client.get(address).status_code == 404
+
+
+def test_a_set_is_never_answered_with_its_first_disc(client, desk, scripts):
+    desk.script = scripts.set_of(3)
+    answer = client.get(ONE)
+    assert (answer.status_code, answer.json()["code"], answer.json()["total"]) == (409, "several_discs", 3)
+    job = client.get(f"/api/iso/jobs/{answer.json()['job_id']}").json()
+    assert [disc["href"] for disc in job["discs"]] == [f"/api/iso/jobs/{job['job_id']}/disc?part={number}" for number in (1, 2, 3)]
+    assert client.get(job["discs"][1]["href"]).content == b"2" * 100
+    third = client.get(f"{ONE}&part=3")
+    assert third.content == b"3" * 100
+    assert "A1-3of3.iso" in third.headers["content-disposition"]
+    assert client.get(f"{ONE}&part=4").status_code == 400
+    page = client.get(f"{ONE}&x=%22%3E%3Cscript%3E", headers={"Accept": "text/html,*/*"})
+    assert page.status_code == 409 and page.headers["content-type"].startswith("text/html")
+    assert page.text.count("<a href=\"?accession_number=A1&amp;x=") == 3 and "<script" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (StudyNotFound("The PACS has no study A1.", accession_number="A1"), 404),
+        (NoDicomData("no DICOM data"), 404),
+        (PatientMismatch("Two patients."), 409),
+        (PacsUnreachable("The PACS is down."), 502),
+        (PacsSilent("The PACS is silent."), 504),
+        (PublisherRefused("It refused.", status=0xA900, headers="x"), 502),
+    ],
+)
+def test_why_there_is_no_disc(client, desk, scripts, error, status):
+    desk.script = scripts.failed(error)
+    answer = client.get(ONE, headers={"X-Request-ID": "ward-7"})
+    body = answer.json()
+    assert (answer.status_code, body["error"], body["code"]) == (status, error.words, error.code)
+    assert body["request_id"] == answer.headers["x-request-id"] == "ward-7"
+    assert body["job_id"] in desk.standings
+    assert client.get(f"/api/iso/jobs/{body['job_id']}").json()["error"]["code"] == error.code
+    assert client.get(f"/api/iso/jobs/{body['job_id']}/disc").status_code == status
+
+
+@pytest.mark.parametrize(("standing", "status", "code"), [("crashed", 502, "job_crashed"), ("cancelled", 409, "job_cancelled"), ("failed", 502, "job_crashed")])
+def test_a_run_that_ends_without_a_word(client, desk, standing, status, code):
+    desk.script = lambda job_id, question: standing
+    answer = client.get(ONE)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    job = client.get(f"/api/iso/jobs/{answer.json()['job_id']}").json()
+    assert (job["state"], job["error"]["code"]) == ("failed", code)
+
+
+def test_a_job_that_takes_too_long_goes_on(client, desk, scripts):
+    desk.script = lambda job_id, question: "running"
+    answer = client.get(ONE)
+    job_id = answer.json()["job_id"]
+    assert (answer.status_code, answer.json()["code"], answer.json()["job"]) == (504, "deadline_passed", f"/api/iso/jobs/{job_id}")
+    assert answer.headers["location"] == f"/api/iso/jobs/{job_id}"
+    assert client.get(answer.headers["location"]).json()["state"] == "running"
+    early = client.get(f"{answer.headers['location']}/disc")
+    assert (early.status_code, early.json()["code"]) == (409, "job_running")
+    desk.standings[job_id] = scripts.done(job_id, desk.asked[0])
+    assert client.get(f"{answer.headers['location']}/disc").status_code == 200
+
+
+def test_respond_async(client, desk, scripts):
+    desk.script = lambda job_id, question: "running"
+    begun = time.monotonic()
+    answer = client.get(ONE, headers={"Prefer": "respond-async"})
+    assert time.monotonic() - begun < 0.9
+    assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async")
+    assert answer.headers["location"] == f"/api/iso/jobs/{answer.json()['job_id']}" == answer.json()["job"]
+    again = client.get("/api/iso/download?accession_number=A1", headers={"Prefer": "respond-async, wait=0"})
+    assert again.json() == {**answer.json(), "joined": True}
+    assert len(desk.asked) == 1
+    for path in ("/api/iso/print?accession_number=A", "/api/iso/download-multiple?accession_numbers=A,B"):
+        assert client.get(path, headers={"Prefer": "respond-async"}).status_code == 202
+    desk.script = scripts.done
+    assert client.get("/api/iso/download?accession_number=B9", headers={"Prefer": "respond-async, wait=5"}).status_code == 200
+
+
+def test_a_job_in_flight(client, desk, scripts):
+    desk.script = lambda job_id, question: scripts.report(job_id, question, stage="receiving images", expected=9, received=4) or "running"
+    answer = client.get(ONE, headers={"Prefer": "respond-async"})
+    job = client.get(answer.headers["location"]).json()
+    assert (job["state"], job["stage"], job["expected"], job["received"], job["error"], job["discs"]) == ("running", "receiving images", 9, 4, None, [])
+
+
+def test_a_client_that_goes_away_ends_its_waiting_and_not_the_job(client, desk):
+    desk.script = lambda job_id, question: "running"
+    with pytest.raises(Exception, match="timed out"):
+        client.get(ONE, timeout=0.3)
+    until = time.monotonic() + 2
+    while desk.waiting and time.monotonic() < until:
+        time.sleep(0.01)
+    assert desk.waiting == 0
+    assert list(desk.standings.values()) == ["running"]
+
+
+def test_identical_questions_are_one_job(client, desk, scripts):
+    begun = threading.Event()
+
+    def slow(job_id, question):
+        begun.set()
+        time.sleep(0.3)
+        return scripts.done(job_id, question)
+
+    desk.script = slow
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(client.get(ONE))) for _ in range(5)]
+    threads[0].start()
+    begun.wait(2)
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert len(desk.asked) == 1 and len({answer.headers["etag"] for answer in answers}) == 1
+
+
+def test_print(client, desk, scripts):
+    answer = client.get("/api/iso/print?accession_number=A,B")
+    body = answer.json()
+    assert (answer.status_code, body["status"], body["publisher"], body["instances"], body["proves"]) == (200, "sent", "rimage", 3, "queued")
+    assert "printed_before_minutes" not in body and desk.asked[0].accession_numbers == ("A", "B")
+    assert client.get(f"/api/iso/jobs/{body['job_id']}/disc").status_code == 404
+    desk.script = scripts.failed(PublisherRefused("The publisher refused: out of discs."))
+    assert client.get("/api/iso/print?accession_number=C").status_code == 502
+
+
+def test_looking_and_guessing_print_nothing(client, desk):
+    assert client.head("/api/iso/print?accession_number=A").status_code == 200
+    assert client.get("/api/iso/print?accession_number=A", headers={"Sec-Purpose": "prefetch;prerender"}).status_code == 400
+    assert desk.asked == []
+
+
+def test_too_busy_and_prefect_down(client, desk):
+    desk.full = True
+    answer = client.get(ONE)
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "queue_full", "7")
+    desk.full, desk.down = False, True
+    answer = client.get(ONE)
+    assert (answer.status_code, answer.json()["code"]) == (503, "orchestrator_unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_finished_job_is_told_and_served_without_prefect(client, desk):
+    address = client.get(ONE).headers["content-location"]
+    desk.down = True
+    assert client.get(address).status_code == 200
+    assert client.get(address.partition("/disc")[0]).json()["state"] == "done"
+    assert client.get("/api/iso/jobs/123e4567-e89b-12d3-a456-426614174000").status_code == 503
+
+
+@pytest.mark.parametrize("job_id", ["x", "123e4567-e89b-12d3-a456-426614174000", "..", "%2e%2e", "..%2f..%2fetc%2fpasswd", "a" * 300, "%00"])
+def test_a_job_that_nobody_knows(client, desk, job_id):
+    for path in (f"/api/iso/jobs/{job_id}", f"/api/iso/jobs/{job_id}/disc"):
+        answer = client.get(path)
+        assert answer.status_code == 404
+        assert {"error", "code", "request_id"} <= set(answer.json())
+
+
+def test_low_disk_refuses_new_work(tmp_path):
+    from tests.webhook.desk import Desk, Scripts, served, settings_in
+
+    settings = settings_in(tmp_path)
+    settings = settings.model_copy(update={"storage": settings.storage.model_copy(update={"min_free_gib": 1e6})})
+    desk = Desk(Scripts(settings.storage).done)
+    with served(settings, desk) as client:
+        answer = client.get(ONE)
+    assert (answer.status_code, answer.json()["code"], desk.asked) == (503, "storage_full", [])
+    assert "retry-after" in answer.headers
+
+
+def test_a_report_is_json_without_a_patients_name(client, settings):
+    client.get(ONE)
+    assert list(manifests(settings.storage))[0].filename.startswith("สมชาย")
+    for file in settings.storage.reports_dir.glob("*.json"):
+        assert "สมชาย" not in json.dumps(json.loads(file.read_text()), ensure_ascii=False)
