@@ -1,0 +1,300 @@
+"""Checking a disc on its own, years later and without us: by its SHA256.TXT, its DICOMDIR and the rules of a conformant patient disc."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from pydicom import Dataset, dcmread
+
+from mkiso.errors import ProofFailed
+from mkiso.media.image_hash import hash_extents
+from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image, read_extent, read_image
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+DICOMDIR, CHECKSUMS = PurePosixPath("DICOMDIR"), PurePosixPath("SHA256.TXT")
+_MAX_MADE_BYTES = 512 * 1024 * 1024  # of DICOMDIR or SHA256.TXT: more than a million records
+_SHORT = re.compile(r"[A-Z0-9_]{1,8}(\.[A-Z0-9_]{1,3})?")
+_FILE_SET_ID = re.compile(r"[A-Z0-9_]{1,16}")
+_MAX_DEPTH = 8  # Ecma-119 6.8.2.1
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_SOP_CLASS_UID, _SOP_INSTANCE_UID, _TRANSFER_SYNTAX_UID = 0x00020002, 0x00020003, 0x00020010
+_REFERENCED = {  # by the element of group 0002 that each repeats
+    _SOP_CLASS_UID: "ReferencedSOPClassUIDInFile",
+    _SOP_INSTANCE_UID: "ReferencedSOPInstanceUIDInFile",
+    _TRANSFER_SYNTAX_UID: "ReferencedTransferSyntaxUIDInFile",
+}
+_HEAD_BYTES = 16 * 1024  # more than any group 0002
+_LEVELS = {"PATIENT": "", "STUDY": "PATIENT", "SERIES": "STUDY"}  # PS3.3 F.4: what stands above; every other type stands below SERIES
+_PREFIX_BYTES = 132
+
+
+@dataclass(frozen=True, slots=True)
+class DiscReport:
+    """What was checked on a disc and what was found to be wrong; it is sound where nothing was. Sizes in bytes; no patient data."""
+
+    volume_id: str = ""
+    sha256: str = ""
+    size: int = 0
+    files: int = 0
+    instances: int = 0
+    patients: int = 0
+    checked: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        return not self.findings
+
+    def __str__(self) -> str:
+        what = f"{self.volume_id}: {self.files} files, {self.instances} instances, {self.size} bytes, SHA-256 {self.sha256 or 'unknown'}"
+        return "\n".join([what, *(f"checked: {entry}" for entry in self.checked), *(f"WRONG: {finding}" for finding in self.findings)])
+
+
+def check_disc(disc: Path, *, one_patient: bool = True, progress: Callable[[int, int], None] | None = None) -> DiscReport:
+    """Check an image or a device by what is on it. `one_patient`: more than one is a finding, as on any disc but an archive's.
+
+    Nothing is raised for a bad disc: the report says what is wrong with it. Raises OSError where `disc` can't be opened.
+    """
+    descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        check = _Check(descriptor, one_patient)
+        try:
+            return check.run(progress)
+        except ProofFailed as error:
+            return check.report(error.words)
+        except OSError as error:
+            return check.report(f"The disc can't be read: {error.strerror}.")
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(slots=True)
+class _Check:
+    """One disc while it is checked."""
+
+    descriptor: int
+    one_patient: bool
+    image: Image | None = None
+    sha256: str = ""
+    instances: int = 0
+    patients: int = 0
+    checked: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+
+    def run(self, progress: Callable[[int, int], None] | None) -> DiscReport:
+        self.image = image = read_image(self.descriptor)
+        self.checked.append(f"both directory trees and their path tables: {len(image.primary)} files")
+        self._same_trees(image)
+        self._names(image)
+        self.sha256, hashes = hash_extents(self.descriptor, image, progress)
+        self._checksums(image, hashes)
+        self._dicomdir(image)
+        return self.report()
+
+    def report(self, *fatal: str) -> DiscReport:
+        image = self.image
+        return DiscReport(
+            volume_id=image.volume_id if image else "",
+            sha256=self.sha256,
+            size=image.sectors * SECTOR_BYTES if image else 0,
+            files=len(image.primary) if image else 0,
+            instances=self.instances,
+            patients=self.patients,
+            checked=tuple(self.checked),
+            findings=(*self.findings, *fatal),
+        )
+
+    def _find(self, words: str) -> None:
+        self.findings.append(words)
+
+    def _same_trees(self, image: Image) -> None:
+        if sorted(image.primary.values()) != sorted(image.joliet.values()):
+            self._find("The ISO 9660 tree and the Joliet tree hold different files.")
+
+    def _names(self, image: Image) -> None:
+        """PS3.10 8.5, PS3.12 F, Ecma-119 6.8.2.1 and 10.1, IHE PDI."""
+        for path in image.primary:
+            if not all(map(_SHORT.fullmatch, path.parts)) or len(path.parts) > _MAX_DEPTH:
+                self._find(f"{path} is no name of ISO 9660 level 1.")
+            if path.parts[0].startswith("IHE") and path.parts[0] != "IHE_PDI":
+                self._find(f"{path} stands where IHE PDI allows IHE_PDI alone.")
+        if not _FILE_SET_ID.fullmatch(image.volume_id):
+            self._find("The volume identifier is no file-set ID: at most 16 of A-Z, 0-9 and _.")
+        self.checked.append("names: ISO 9660 level 1, file-set ID")
+
+    def _checksums(self, image: Image, hashes: Mapping[Extent, str]) -> None:
+        extent = image.joliet.get(CHECKSUMS)
+        if extent is None:
+            self._find("There is no SHA256.TXT: whether the files are what they were can't be told.")
+            return
+        listed = dict(_checksum_lines(self._made(extent)))
+        found = {path: hashes.get(extent, "") for path, extent in image.joliet.items() if path != CHECKSUMS}
+        for path in sorted(listed.keys() - found.keys()):
+            self._find(f"{path} is missing.")
+        for path in sorted(found.keys() - listed.keys()):
+            self._find(f"{path} is not in SHA256.TXT.")
+        for path in sorted(path for path in listed.keys() & found.keys() if listed[path] != found[path]):
+            self._find(f"{path} is not what it was: its SHA-256 differs from SHA256.TXT.")
+        self.checked.append(f"SHA-256 of {len(found)} files against SHA256.TXT, both ways")
+
+    def _made(self, extent: Extent) -> bytes:
+        if extent.size > _MAX_MADE_BYTES:
+            raise ProofFailed("DICOMDIR or SHA256.TXT is larger than any disc needs.")
+        return read_extent(self.descriptor, extent)
+
+    def _dicomdir(self, image: Image) -> None:
+        extent = image.primary.get(DICOMDIR)
+        if extent is None:
+            self._find("There is no DICOMDIR.")
+            return
+        content = self._made(extent)
+        if any(content[:128]):
+            self._find("DICOMDIR has a preamble that isn't zero.")
+        try:
+            self._records(image, dcmread(io.BytesIO(content)))
+        except (ProofFailed, OSError):
+            raise
+        except Exception:  # what pydicom makes of broken bytes is any exception at all
+            self._find("DICOMDIR can't be read.")
+
+    def _records(self, image: Image, directory: Dataset) -> None:
+        records = list(directory.DirectoryRecordSequence)
+        if directory.get("FileSetID") != image.volume_id:
+            self._find("The file-set ID of DICOMDIR is not the volume identifier.")
+        self.findings += _broken_offsets(directory, records)
+        self._references(image, records)
+
+    def _references(self, image: Image, records: list[Dataset]) -> None:
+        referenced: set[PurePosixPath] = set()
+        patient_ids: set[str] = set()
+        for record in records:
+            if record.DirectoryRecordType == "PATIENT":
+                patient_ids.add(str(record.get("PatientID", "")).strip())
+            if "ReferencedFileID" not in record:
+                continue
+            file_id = record.ReferencedFileID
+            path = PurePosixPath(*([file_id] if isinstance(file_id, str) else file_id))
+            extent = image.primary.get(path)
+            if path in referenced:
+                self._find(f"DICOMDIR names {path} twice.")
+            referenced.add(path)
+            if extent is None:
+                self._find(f"DICOMDIR names {path}, which is missing.")
+            else:
+                self._instance(path, extent, record)
+        for path, extent in image.primary.items():
+            if path not in referenced and path != DICOMDIR and (path.parts[0] == "DICOM" or self._is_dicom(extent)):
+                self._find(f"{path} is a DICOM file that DICOMDIR doesn't name.")
+        self.instances, self.patients = len(referenced), len(patient_ids)
+        if self.one_patient and len(patient_ids) != 1:
+            self._find(f"DICOMDIR has {len(patient_ids)} patients.")
+        self.checked.append(f"DICOMDIR: {len(records)} records, {len(referenced)} instances, {len(patient_ids)} patient(s)")
+
+    def _is_dicom(self, extent: Extent) -> bool:
+        return extent.size >= _PREFIX_BYTES and os.pread(self.descriptor, 4, extent.sector * SECTOR_BYTES + 128) == b"DICM"
+
+    def _instance(self, path: PurePosixPath, extent: Extent, record: Dataset) -> None:
+        """The record against the file: its preamble, its meta information and its data set (PS3.10 7.1 and 8.6)."""
+        head = read_extent(self.descriptor, Extent(extent.sector, min(extent.size, _HEAD_BYTES)))
+        if any(head[:128]):
+            self._find(f"{path} has a preamble that isn't zero.")
+        meta = _file_meta(head)
+        if [meta.get(tag, "") for tag in _REFERENCED] != [str(record.get(keyword, "")) for keyword in _REFERENCED.values()]:
+            self._find(f"DICOMDIR and {path} differ in SOP class, SOP instance or transfer syntax.")
+        if meta.get(_TRANSFER_SYNTAX_UID) == _DEFLATED:  # inflating a stranger's file has no bound
+            return
+        try:
+            file = io.BufferedReader(_Slice(self.descriptor, extent))
+            dataset = dcmread(file, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+            identity = [str(dataset.get("SOPClassUID", "")), str(dataset.get("SOPInstanceUID", ""))]
+        except Exception:
+            self._find(f"{path} is no DICOM file that can be read.")
+            return
+        if identity != [meta.get(_SOP_CLASS_UID, ""), meta.get(_SOP_INSTANCE_UID, "")]:
+            self._find(f"The meta information of {path} names another instance than its data set.")
+
+
+class _Slice(io.RawIOBase):
+    """The bytes of one file of the disc as a file, so that a large instance isn't read for its header."""
+
+    name = "instance"  # which pydicom asks for
+
+    def __init__(self, descriptor: int, extent: Extent) -> None:
+        self._descriptor, self._extent, self._position = descriptor, extent, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._extent.size}[whence]
+        self._position = max(base + offset, 0)
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)[: max(self._extent.size - self._position, 0)]
+        count = os.preadv(self._descriptor, [view], self._extent.sector * SECTOR_BYTES + self._position) if len(view) else 0
+        self._position += count
+        return count
+
+
+def _checksum_lines(content: bytes) -> Iterator[tuple[PurePosixPath, str]]:
+    for line in content.decode("utf-8", "replace").splitlines():
+        sha256, _, path = line.partition("  ")
+        yield PurePosixPath(path), sha256
+
+
+def _file_meta(head: bytes) -> dict[int, str]:
+    """Group 0002 of a Part 10 file, its UIDs as text (PS3.10 7.1: always Explicit VR Little Endian); empty where it is none."""
+    values: dict[int, str] = {}
+    position = _PREFIX_BYTES
+    while head[128:132] == b"DICM" and position + 8 <= len(head):
+        group, element, vr, length = struct.unpack_from("<HH2sH", head, position)
+        if group != 0x0002:
+            break
+        position += 8
+        if vr in (b"OB", b"UN", b"UT"):
+            length = int.from_bytes(head[position : position + 4], "little")
+            position += 4
+        values[group << 16 | element] = head[position : position + length].decode("latin-1").rstrip("\0 ")
+        position += length
+    return values
+
+
+def _broken_offsets(directory: Dataset, records: list[Dataset]) -> Iterator[str]:
+    """Whether the records form the tree that their offsets say: each reached once, each below the type it belongs below (PS3.3 F.2.2)."""
+    by_offset = {record.seq_item_tell: record for record in records}
+    reached: set[int] = set()
+    waiting = [(int(directory.get("OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity", 0)), "")]
+    while waiting:
+        offset, above = waiting.pop()
+        last = 0
+        while offset:
+            record = by_offset.get(offset)
+            if record is None or offset in reached:
+                yield "DICOMDIR has offsets that lead nowhere or in circles."
+                return
+            reached.add(offset)
+            kind = str(record.get("DirectoryRecordType", ""))
+            if _LEVELS.get(kind, "SERIES") != above:
+                yield f"DICOMDIR has a record of type {kind} below {above or 'its root'}."
+            waiting.append((int(record.get("OffsetOfReferencedLowerLevelDirectoryEntity", 0)), kind))
+            last, offset = offset, int(record.get("OffsetOfTheNextDirectoryRecord", 0))
+        if not above and last != int(directory.get("OffsetOfTheLastDirectoryRecordOfTheRootDirectoryEntity", 0)):
+            yield "DICOMDIR names another last record than its last."
+    if len(reached) != len(records):
+        yield f"DICOMDIR has {len(records) - len(reached)} record(s) that no offset leads to."
