@@ -19,13 +19,12 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from mkiso.dicom.header import is_uid
-from mkiso.models import Arrival
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # 400,000 SOP Instance UIDs
 REQUEST_TIMEOUT_SECONDS = 10
@@ -49,8 +48,15 @@ class Expected:
     def wants(self, sop_instance_uid: str) -> bool:
         return self.instances is None or sop_instance_uid in self.instances
 
-    def tell_arrival(self, arrival: Arrival) -> None:
-        self.told.put({"arrival": {**asdict(arrival), "path": str(arrival.path)}})
+    def tell_arrival(self, sop_instance_uid: str, sop_class_uid: str, transfer_syntax_uid: str, size: int, sha256: str) -> None:
+        """Tell the job of an instance that is in its folder now, once."""
+        if sop_instance_uid in self.arrived:
+            return
+        self.arrived[sop_instance_uid] = sha256
+        self.told.put({"arrival": {
+            "sop_instance_uid": sop_instance_uid, "sop_class_uid": sop_class_uid, "transfer_syntax_uid": transfer_syntax_uid,
+            "study_instance_uid": self.study_instance_uid, "path": f"{self.folder}/{sop_instance_uid}", "size": size, "sha256": sha256,
+        }})  # fmt: skip
 
     def tell_conflict(self, sop_instance_uid: str) -> None:
         self.told.put({"conflict": {"sop_instance_uid": sop_instance_uid}})

@@ -9,7 +9,6 @@ import errno
 import hashlib
 import os
 import struct
-from dataclasses import replace
 from pathlib import Path
 from tempfile import mkstemp
 from typing import NoReturn
@@ -21,7 +20,6 @@ from mkiso.dicom.receiver.expectations import Expectations, Expected
 from mkiso.errors import DamagedInstance
 from mkiso.files import sha256_of
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from mkiso.models import Arrival
 
 _GIB = 1024**3
 # Jobs start only with storage.min_free_gib free; those that run may use of it all but this part, which leaves room for the disc and the logs.
@@ -83,8 +81,8 @@ class Incoming:
         self._hash.update(data)
         self._write(data)
 
-    def deliver(self) -> int:
-        """Check the whole instance and link it into the folder of every job that expects it; how many jobs that were new to it.
+    def deliver(self) -> None:
+        """Check the whole instance, link it into the folder of every job that expects it, and tell them.
 
         Raises Refused where it is damaged, isn't what its C-STORE said, nobody expects it, or a job has other bytes under its UID already.
         """
@@ -97,49 +95,46 @@ class Incoming:
             _refuse(error)
         if (identity.sop_class_uid, identity.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
             raise Refused(dimse.DOES_NOT_MATCH_SOP_CLASS, "its data set isn't the instance that its C-STORE names")
-        arrival = Arrival(
-            sop_instance_uid, sop_class_uid, transfer_syntax_uid, identity.study_instance_uid, Path(), self.size, self._hash.hexdigest()
-        )
+        sha256 = self._hash.hexdigest()
         expectations = self._spool.expectations
         with expectations.lock:
             jobs = expectations.of(identity.study_instance_uid, sop_instance_uid)
             if not jobs:
                 raise Refused(dimse.NOT_AUTHORIZED, "no job expects it")
-            return self._give(arrival, jobs)
-
-    def _give(self, arrival: Arrival, jobs: list[Expected]) -> int:
-        """Link the instance for the jobs that haven't got it, and tell them; all of them or none."""
-        uid = arrival.sop_instance_uid
-        kept = {job: _kept(job, uid) for job in jobs}
-        conflicting = [job for job, sha256 in kept.items() if sha256 not in (None, arrival.sha256)]
-        for job in conflicting:
-            job.tell_conflict(uid)
-        if conflicting:
-            raise Refused(dimse.DUPLICATE_SOP_INSTANCE, "other bytes came under its SOP Instance UID before")
-        self._link([job.folder / uid for job, sha256 in kept.items() if sha256 is None])
-        untold = [job for job in jobs if uid not in job.arrived]
-        for job in untold:
-            job.arrived[uid] = arrival.sha256
-            job.tell_arrival(replace(arrival, path=job.folder / uid))
-        return len(untold)
+            self._link(jobs, sop_instance_uid, sha256)
+            for job in jobs:
+                job.tell_arrival(sop_instance_uid, sop_class_uid, transfer_syntax_uid, self.size, sha256)
 
     def close(self) -> None:
         os.close(self._descriptor)
         if self._name:
             Path(self._name).unlink(missing_ok=True)
 
-    def _link(self, paths: list[Path]) -> None:
-        """Link the file under every path or none."""
-        linked: list[Path] = []
+    def _link(self, jobs: list[Expected], sop_instance_uid: str, sha256: str) -> None:
+        """Link the file into the folder of every job that hasn't got it, or into none. A job that has other bytes under its UID is told so."""
+        linked: list[str] = []
+        conflicting = [job for job in jobs if job.arrived.get(sop_instance_uid, sha256) != sha256]
         try:
-            for path in paths:
-                # linkat(2) follows the link in /proc only where it is called with a folder; the source is absolute, so any descriptor serves.
-                os.link(f"/proc/self/fd/{self._descriptor}", path, src_dir_fd=self._descriptor, follow_symlinks=True)
-                linked.append(path)
+            for job in jobs:
+                path = f"{job.folder}/{sop_instance_uid}"
+                if conflicting or sop_instance_uid in job.arrived:
+                    continue
+                try:
+                    # linkat(2) follows the link in /proc only where it is called with a folder; the source is absolute, so any descriptor serves.
+                    os.link(f"/proc/self/fd/{self._descriptor}", path, src_dir_fd=self._descriptor, follow_symlinks=True)
+                    linked.append(path)
+                except FileExistsError:  # from an earlier run of the job
+                    if sha256_of(Path(path)) != sha256:
+                        conflicting.append(job)
+            if not conflicting:
+                return
         except OSError as error:
-            for path in linked:
-                path.unlink()
+            _unlink(linked)
             _refuse(error)
+        _unlink(linked)
+        for job in conflicting:
+            job.tell_conflict(sop_instance_uid)
+        raise Refused(dimse.DUPLICATE_SOP_INSTANCE, "other bytes came under its SOP Instance UID before")
 
     def _write(self, data: memoryview) -> None:
         try:
@@ -149,12 +144,9 @@ class Incoming:
             _refuse(error)
 
 
-def _kept(job: Expected, sop_instance_uid: str) -> str | None:
-    """The SHA-256 of what the job's folder has under this UID, from an earlier run perhaps; None where it has nothing."""
-    if sop_instance_uid in job.arrived:
-        return job.arrived[sop_instance_uid]
-    path = job.folder / sop_instance_uid
-    return sha256_of(path) if path.exists() else None
+def _unlink(paths: list[str]) -> None:
+    for path in paths:
+        Path(path).unlink(missing_ok=True)
 
 
 def _refuse(error: OSError) -> NoReturn:
