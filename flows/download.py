@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prefect import flow
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 from flows.collect import find, retrieve
 from flows.parameters import AccessionNumbers, run_name

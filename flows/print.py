@@ -1,6 +1,54 @@
+"""A disc made by a publisher."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
 from prefect import flow
+from prefect.client.schemas.objects import State
+from pydantic import Field
+
+from flows.collect import find, retrieve
+from flows.parameters import AccessionNumbers, run_name
+from tasks.cleaning import drop_cancelled_print
+from tasks.disc import lay_out_discs, master_images, read_back
+from tasks.job_run import JobRun
+from tasks.order import follow_orders, give_orders
+
+PublisherName = Annotated[
+    str, Field(title="Publisher", description="A name under `publishers` of the configuration; empty: print.publisher.", max_length=64)
+]
+ConfirmReprint = Annotated[
+    bool,
+    Field(
+        title="Print again",
+        description="Only after somebody has looked at the robot: an earlier attempt ended unclear, and no disc of it lies there.",
+    ),
+]
 
 
-@flow(name="print_disc")
-def print_disc():
-    """x"""
+@flow(
+    name="print_disc",
+    flow_run_name=run_name("Print"),
+    description="Retrieves the studies from the PACS, proves that nothing is missing, and has a publisher make a disc of them, once.",
+    on_cancellation=[drop_cancelled_print],
+)
+def print_disc(accession_numbers: AccessionNumbers, publisher: PublisherName = "", confirm_reprint: ConfirmReprint = False) -> State:
+    """Have a disc of one patient's studies made by a disc publisher.
+
+    Args:
+        accession_numbers: The accession numbers as they stand on the examinations; all of one patient.
+        publisher: A name under `publishers` of the configuration; empty: the one of print.publisher.
+        confirm_reprint: Order even though an earlier attempt may already have made the disc; only after looking at the robot.
+    """
+    with JobRun("print", accession_numbers, publisher) as run:
+        run.start()
+        find(run)
+        retrieve(run)
+        if run.publisher.needs_image:
+            lay_out_discs(run)
+            master_images(run)
+            read_back(run)
+        give_orders(run, run.publisher, confirm_reprint)
+        follow_orders(run, run.publisher)
+    return run.state

@@ -256,6 +256,11 @@ class Storage(Section):
         return self.data_dir / "prefect"
 
     @property
+    def viewer_hashes(self) -> Path:
+        """The hashes of the viewer's files, so that a viewer of 100 MB isn't read for every disc."""
+        return self.data_dir / "viewer-hashes.json"
+
+    @property
     def receiver_socket(self) -> Path:
         """The Unix socket over which jobs tell the receiver what they expect."""
         return self.data_dir / "receiver.sock"

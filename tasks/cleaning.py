@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +18,9 @@ from mkiso.errors import JobCancelled
 from mkiso.job import Job
 from mkiso.report import read_report, write_report
 from mkiso.retention import sweep
+from tasks.order import cancel_orders
+
+log = logging.getLogger("mkiso.cleaning")
 
 BATCH = 200
 
@@ -27,6 +31,16 @@ def forget_cancelled_job(flow: Any, flow_run: FlowRun, state: State) -> None:
     job_id = str(flow_run.id)
     Job(job_id, "download", settings).discard()
     write_report(settings.storage, read_report(settings.storage, job_id).failed(JobCancelled("The job was cancelled by an operator.")))
+
+
+def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:
+    """As forget_cancelled_job; an order that was given already is taken back where the publisher has a way."""
+    settings = config.load()
+    job = Job(str(flow_run.id), "print", settings, tuple(flow_run.parameters["accession_numbers"]))
+    publisher = flow_run.parameters.get("publisher") or settings.print.publisher
+    for words in cancel_orders(job, publisher):
+        log.info("Job %s was cancelled: %s", job.id, words)
+    forget_cancelled_job(flow, flow_run, state)
 
 
 @task(name="Remove old discs and folders", cache_policy=NO_CACHE, persist_result=False)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
+from mkiso.config import Medium
+from mkiso.errors import TooLargeForMedium
 from mkiso.media.iso import master
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.names import filename
 from mkiso.media.verify import verify_image
-from mkiso.models import Volume
+from mkiso.media.viewer import bundle_viewer
+from mkiso.media.volumes import room_sectors, span
+from mkiso.models import Instance, Volume
 from mkiso.store import Manifest, new_disc_id, reusable, shelve
 from tasks.job_run import JobRun
 from tasks.step import step
@@ -25,25 +30,34 @@ def look_for_finished_disc(run: JobRun) -> None:
 
 @step("Lay out disc")
 def lay_out_discs(run: JobRun) -> None:
-    """Names, DICOMDIR, pages, viewer; a study larger than its medium becomes a set."""
-    job = run.job
+    """Names, DICOMDIR, pages, viewer; what doesn't fit one disc becomes a set where `disc.span` allows it."""
     run.tell("laying out")
-    created = datetime.now(UTC)
-    parts = [list(job.instances.values())]
-    for number, instances in enumerate(parts, start=1):
-        elsewhere = {other: part for other, part in enumerate(parts, start=1) if other != number}
-        layout = lay_out(
-            instances,
-            job.settings,
-            job.disc_dir / str(number),
-            created=created,
-            patient=job.patient,
-            volume=Volume(number, len(parts)),
-            elsewhere=elsewhere,
-        )
-        run.layouts.append(layout)
-        for note in layout.notes:
-            run.log.info("DICOMDIR: %s", note)
+    settings, created = run.job.settings, datetime.now(UTC)
+    medium = settings.publishers[run.report.publisher].medium if run.report.publisher else settings.disc.medium
+    instances = list(run.job.instances.values())
+    try:
+        run.layouts = [_lay_out(run, [instances], 1, medium, created)]
+    except TooLargeForMedium:
+        if not settings.disc.span:
+            raise
+        room = room_sectors(medium, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files)
+        parts = span(instances, room, medium)
+        run.layouts = [_lay_out(run, parts, number, medium, created) for number in range(1, len(parts) + 1)]
+    for note in dict.fromkeys(note for layout in run.layouts for note in layout.notes):
+        run.log.info("%s", note)
+
+
+def _lay_out(run: JobRun, parts: Sequence[Collection[Instance]], number: int, medium: Medium, created: datetime) -> Layout:
+    return lay_out(
+        parts[number - 1],
+        run.job.settings,
+        run.job.disc_dir / str(number),
+        created=created,
+        patient=run.job.patient,
+        volume=Volume(number, len(parts)),
+        medium=medium,
+        elsewhere={other: part for other, part in enumerate(parts, start=1) if other != number},
+    )
 
 
 @step("Master image")

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, get_run_context
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 
 from mkiso import config
 from mkiso.accession import parse_accession_numbers
@@ -18,6 +19,7 @@ from mkiso.errors import JobStopped, MkisoError, PatientMismatch, Unforeseen
 from mkiso.job import Job, JobKind
 from mkiso.media.layout import Layout
 from mkiso.media.verify import ImageProof
+from mkiso.publishers import Publisher, publisher_of
 from mkiso.report import JobReport, write_report
 from mkiso.retention import require_room
 from mkiso.store import Manifest
@@ -39,7 +41,8 @@ class JobRun:
         assert isinstance(context, FlowRunContext) and context.flow_run is not None
         self.log = get_run_logger()
         self.job = Job(str(context.flow_run.id), kind, config.load(), tuple(accession_numbers))
-        self.report = JobReport(self.job.id, kind, self.job.accession_numbers, publisher=publisher)
+        name = publisher or (self.job.settings.print.publisher if kind == "print" else "")
+        self.report = JobReport(self.job.id, kind, self.job.accession_numbers, publisher=name)
         self.words = ""
         self.finished = False
         self.layouts: list[Layout] = []
@@ -76,6 +79,11 @@ class JobRun:
         self.job.note(kind=self.job.kind, accession_numbers=self.job.accession_numbers)
         self.tell("starting")
 
+    @property
+    def publisher(self) -> Publisher:
+        """The publisher of a print. Raises ConfigurationError where there is none of this name."""
+        return publisher_of(self.report.publisher, self.job.settings)
+
     def finish(self, discs: list[Manifest], words: str) -> None:
         """The job's discs are on the shelf; nothing is left to do."""
         self.finished = True
@@ -88,6 +96,12 @@ class JobRun:
     def tell(self, stage: str, **facts: object) -> None:
         """Tell which stage the job is in, at once."""
         self._write(replace(self.report, stage=stage, degraded=tuple(self.job.degraded), **facts))  # type: ignore[arg-type]
+
+    def tell_seldom(self, stage: str) -> None:
+        """Tell of a stage that says something new many times a second."""
+        self.report = replace(self.report, stage=stage)
+        if time.monotonic() - self._reported >= REPORT_SECONDS:
+            self._write(self.report)
 
     def count_arrival(self, size: int) -> None:
         """Count an instance that arrived; told a few times a second at most."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TypeAlias
 
-from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
@@ -20,15 +19,16 @@ from mkiso.errors import MkisoError, RetriableError, Unforeseen
 from tasks.job_run import JobRun
 
 P = ParamSpec("P")
+Step: TypeAlias = Callable[Concatenate[JobRun, P], None]
 
 RETRY_DELAY_SECONDS = (2, 5, 15)
 
 
-def step(name: str, run_name: str | None = None, *, patient: bool = False) -> Callable[[Callable[Concatenate[JobRun, P], None]], Task[Any, None]]:
+def step(name: str, run_name: str | None = None, *, patient: bool = False) -> Callable[[Step[P]], Task[Any, None]]:
     """Make a function of a job a step under a name that operators read. `patient`: retriable errors are waited out and tried again."""
 
-    def decorate(function: Callable[Concatenate[JobRun, P], None]) -> Task[Any, None]:
-        return task(
+    def decorate(function: Step[P]) -> Task[Any, None]:
+        return Task(
             _discreet(function),
             name=name,
             task_run_name=run_name or name,
@@ -46,7 +46,7 @@ async def _may_pass(task: Task[Any, Any], task_run: TaskRun, state: State) -> bo
     return isinstance(await state.aresult(raise_on_failure=False), RetriableError)
 
 
-def _discreet(function: Callable[Concatenate[JobRun, P], None]) -> Callable[Concatenate[JobRun, P], None]:
+def _discreet(function: Step[P]) -> Step[P]:
     """The text of an unforeseen exception may quote a name, and Prefect writes it into its database: it goes to the job's folder instead."""
 
     @functools.wraps(function)
@@ -61,4 +61,4 @@ def _discreet(function: Callable[Concatenate[JobRun, P], None]) -> Callable[Conc
             words = f"A fault that nobody foresaw: {type(fault).__name__} at {place.name}, line {place.lineno}. No disc was made; fault.txt in the "
             raise Unforeseen(words + "job's folder says more. Retry the run, and tell who maintains mkiso.") from None
 
-    return discreet
+    return discreet  # type: ignore[return-value]

@@ -65,7 +65,7 @@ def lay_out(
     tree = arrange(instances)
     medium = medium or settings.disc.medium
     volume_id = volume_id or file_set_id(_label(tree, created), volume)
-    viewer = bundle_viewer(settings.viewer, settings.storage.data_dir / "viewer-hashes.json")
+    viewer = bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
     statement = conformance(medium, {instance.arrival.transfer_syntax_uid for instance in instances})
     directory, notes = dicomdir(tree, volume_id)
     facts = Facts(

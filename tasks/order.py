@@ -1,0 +1,90 @@
+"""The steps from complete studies to a disc in a publisher's tray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from mkiso.job import Job
+from mkiso.models import Patient, Volume
+from mkiso.publishers import Order, Publisher, Receipt, Watch, cancel, follow, give, publisher_of, question_of
+from tasks.job_run import JobRun
+from tasks.step import step
+
+
+@step("Order discs from the publisher")
+def give_orders(run: JobRun, publisher: Publisher, confirm_reprint: bool) -> None:
+    """Give each order once: what an earlier attempt of this job has given is not given again."""
+    run.tell(f"ordering from {publisher.name}")
+    for order in orders(run, publisher):
+        receipt = give(publisher, order, run.job.settings.storage.orders_dir, _watch(run), confirm_reprint=confirm_reprint)
+        _note(run, receipt)
+    run.tell("ordered", proves="queued", written=len(run.job.instances))
+
+
+@step("Follow the publisher to the end")
+def follow_orders(run: JobRun, publisher: Publisher) -> None:
+    """Until the publisher has made the discs, as far as it tells."""
+    receipts = [follow(publisher, order, run.job.settings.storage.orders_dir, _watch(run)) for order in orders(run, publisher)]
+    for warning in (warning for receipt in receipts for warning in receipt.warnings):
+        run.log.warning("%s: %s", publisher.name, warning)
+    proves = "done" if all(receipt.proves == "done" for receipt in receipts) else "queued"
+    made = "reports the disc as made" if proves == "done" else "has everything; it doesn't tell when a disc is made"
+    run.words = f"{len(run.job.instances)} images sent: {publisher.name} {made}."
+    run.tell("done", proves=proves)
+
+
+def orders(run: JobRun, publisher: Publisher) -> Iterator[Order]:
+    """One order a volume where the publisher takes images, else one for the whole."""
+    job = run.job
+    study = job.studies[0]
+    known = Patient(study.patient_id, study.patient_name, study.patient_birth_date, study.patient_sex)
+    whole = replace(
+        _order_of(job, publisher.name),
+        patient=job.patient or known,
+        instances=tuple(instance.arrival for instance in job.instances.values()),
+        study_date=study.study_date,
+    )
+    if not publisher.needs_image:
+        yield whole
+        return
+    for layout in run.layouts:
+        of_volume = tuple(job.instances[file.sop_instance_uid].arrival for file in layout.files if file.sop_instance_uid)
+        yield replace(whole, instances=of_volume, image=job.image(layout.volume.number), volume_id=layout.volume_id, volume=layout.volume)
+
+
+def cancel_orders(job: Job, publisher_name: str) -> list[str]:
+    """Ask the publisher to drop what this job has ordered, where it has a way; what came of it in words."""
+    publisher = publisher_of(publisher_name, job.settings)
+    order = _order_of(job, publisher_name)
+    volumes = len(list(job.folder.glob("disc*.iso"))) or 1
+    asked = [cancel(publisher, replace(order, volume=Volume(number, volumes)), job.settings.storage.orders_dir) for number in range(1, volumes + 1)]
+    return [f"{publisher_name} was asked to drop the order." if each else f"{publisher_name} can't be asked to drop an order." for each in asked]
+
+
+def _order_of(job: Job, publisher_name: str) -> Order:
+    configured = job.settings.publishers[publisher_name]
+    return Order(
+        job.id,
+        question_of(publisher_name, job.accession_numbers),
+        Patient(""),
+        job.accession_numbers,
+        institution=job.settings.disc.institution,
+        copies=configured.copies,
+        medium=configured.medium,
+    )
+
+
+def _watch(run: JobRun) -> Watch:
+    def progress(words: str, done: int, total: int) -> None:
+        run.tell_seldom(f"{words} ({done} of {total})" if total else words)
+
+    return Watch(progress=progress)
+
+
+def _note(run: JobRun, receipt: Receipt) -> None:
+    run.log.info("%s: %s", receipt.publisher, receipt.words)
+    for warning in receipt.warnings:
+        run.log.warning("%s: %s", receipt.publisher, warning)
+    if receipt.minutes_since_last is not None:
+        run.log.warning("The same was printed %s minutes ago.", round(receipt.minutes_since_last))
