@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from service.client import Client
-from service.display import show_download, show_job, size_words
+from service.display import bar_of_bytes, show_job, size_words
 
 
 def burn(console: Console, client: Client, accession_numbers: Sequence[str], target: Path) -> list[Path]:
@@ -21,7 +21,8 @@ def burn(console: Console, client: Client, accession_numbers: Sequence[str], tar
     files = []
     for disc in state.discs:
         file = target if disc.total == 1 else target.with_name(f"{target.stem}-{disc.part}{target.suffix}")
-        show_download(console, client, disc, file)
+        with bar_of_bytes(console, "downloading") as moved:
+            client.download(disc, file, moved)
         files.append(file)
         console.print(f"[bold]{file}[/]  {disc.instances} instances, {size_words(disc.size)}, SHA-256 {disc.sha256[:16]}… as proved by the service")
     console.print(f"made in {made - started:.1f} s, downloaded in {time.monotonic() - made:.1f} s", style="dim")

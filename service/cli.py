@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mkiso.errors import ConfigurationError, MkisoError
+from service.archive_cli import archive
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -160,7 +161,7 @@ def burn(accession_numbers: tuple[str, ...], output: Path | None, url: str, api_
     from service.burning import burn as burn_disc
     from service.client import ServiceError
 
-    console = Console()
+    console = Console(soft_wrap=True)
     target = output or Path(f"{accession_numbers[0]}.iso")
     try:
         with _connect(url, api_key_file) as client:
@@ -184,7 +185,7 @@ def print_(accession_numbers: tuple[str, ...], publisher: str, url: str, api_key
     from service.client import ServiceError
     from service.display import show_job
 
-    console = Console()
+    console = Console(soft_wrap=True)
     try:
         with _connect(url, api_key_file) as client:
             job_id = client.ask_for_print(accession_numbers, publisher)
@@ -198,13 +199,26 @@ def print_(accession_numbers: tuple[str, ...], publisher: str, url: str, api_key
 
 @cli.command()
 @click.argument("image", metavar="ISO", type=click.Path(path_type=Path, exists=True))
-def verify(image: Path) -> int:
-    """Check that an image, or a disc in a drive, is what it says: every file, both ways."""
+@click.option("--many-patients", is_flag=True, help="For a volume of the archive, which holds more than one patient.")
+def verify(image: Path, many_patients: bool) -> int:
+    """Check that an image, or a disc in a drive, is what it says of itself: every file, both ways."""
     from rich.console import Console
 
+    from mkiso.errors import ProofFailed
     from mkiso.media.verify import verify_disc
+    from service.display import bar_of_bytes
 
-    Console().print(str(verify_disc(image)), markup=False, highlight=False)
+    console = Console(soft_wrap=True)
+    try:
+        with bar_of_bytes(console, "reading") as moved:
+            report = verify_disc(image, one_patient=not many_patients, progress=moved)
+    except ProofFailed as failed:
+        for finding in failed.details.get("findings", [failed.words]):  # type: ignore[attr-defined]
+            console.print(finding, style="bold red", markup=False, highlight=False)
+        return FAILED
+    except OSError as error:
+        raise click.FileError(str(image), error.strerror) from None
+    console.print(str(report), markup=False, highlight=False)
     return 0
 
 
@@ -227,7 +241,7 @@ def doctor() -> int:
 
     from service.doctor import examine, show
 
-    return show(Console(), examine(load_settings()))
+    return show(Console(soft_wrap=True), examine(load_settings()))
 
 
 @cli.command()
@@ -239,7 +253,10 @@ def demo(keep: bool, folder: Path) -> int:
 
     from service.demo import demonstrate
 
-    return demonstrate(Console(), folder.resolve(), keep=keep)
+    return demonstrate(Console(soft_wrap=True), folder.resolve(), keep=keep)
+
+
+cli.add_command(archive)
 
 
 @cli.command()

@@ -125,7 +125,7 @@ class Client:
                 return
             time.sleep(POLL_SECONDS)
 
-    def download(self, disc: Disc, target: Path, progress: Callable[[int], None] = lambda done: None) -> None:
+    def download(self, disc: Disc, target: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Bring a disc into `target`, which appears when it is whole and its SHA-256 is right.
 
         The part that is there already lies beside it under a name that holds the SHA-256, so that nothing but the same disc is ever continued.
@@ -147,7 +147,7 @@ class Client:
             raise ServiceError("What arrived is not the disc that the service proved. It was thrown away: download it again.", "proof_failed")
         part.replace(target)
 
-    def _continue(self, disc: Disc, part: Path, progress: Callable[[int], None]) -> None:
+    def _continue(self, disc: Disc, part: Path, progress: Callable[[int, int], None]) -> None:
         done = part.stat().st_size if part.exists() else 0
         headers = {"Range": f"bytes={done}-", "If-Range": f'"{disc.sha256}"'} if done else {}
         with self._http.stream("GET", disc.href, headers=headers) as answer:
@@ -162,7 +162,7 @@ class Client:
                 done = file.seek(done) if resumed else 0
                 for piece in answer.iter_bytes(PIECE_BYTES):
                     done += file.write(piece)
-                    progress(done)
+                    progress(done, disc.size)
                 file.flush()
                 os.fsync(file.fileno())
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -17,7 +17,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from service.client import Client, Disc, JobState
+from service.client import JobState
 
 
 def show_job(console: Console, states: Iterable[JobState]) -> JobState:
@@ -38,12 +38,13 @@ def show_job(console: Console, states: Iterable[JobState]) -> JobState:
     return last
 
 
-def show_download(console: Console, client: Client, disc: Disc, target: Path) -> None:
-    """Download a disc with a bar of its bytes."""
+@contextmanager
+def bar_of_bytes(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is moved by calling what this gives with (bytes done, bytes in all)."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("downloading", total=disc.size)
-        client.download(disc, target, lambda done: bar.update(task, completed=done))
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def size_words(size: int) -> str:
