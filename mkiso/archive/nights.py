@@ -98,7 +98,7 @@ class Night:
         """Claim studies for this run; those of them that it now holds. The others are worked on by a run that is alive."""
         with self.writing() as connection:
             others = connection.execute(select(nights).where(nights.c.id != self.id, nights.c.id.in_(select(claims.c.night_id)))).all()
-            dead = [night.id for night in others if not _alive(connection, night)]
+            dead = [night.id for night in others if not is_alive(connection, night)]
             connection.execute(delete(claims).where(claims.c.night_id.in_(dead)))
             taken = {uid: night_id for some in in_portions(study_instance_uids) for uid, night_id in connection.execute(_claims_of(some))}
             free = sorted(set(study_instance_uids) - taken.keys())
@@ -193,7 +193,7 @@ class Night:
                 nights, volumes.c.holder_id == nights.c.id
             )
             rows = connection.execute(held.where(volumes.c.place == self._ledger.place, volumes.c.state != "done").order_by(volumes.c.label)).all()
-            free = [row.label for row in rows if row.holder_id == self.id or not _alive(connection, row)]
+            free = [row.label for row in rows if row.holder_id == self.id or not is_alive(connection, row)]
             connection.execute(update(volumes).where(volumes.c.label.in_(free)).values(holder_id=self.id))
             return tuple(self._volume(connection, label) for label in free)
 
@@ -227,7 +227,8 @@ def _claims_of(uids: Sequence[str]) -> Any:
     return select(claims.c.study_instance_uid, claims.c.night_id).where(claims.c.study_instance_uid.in_(uids))
 
 
-def _alive(connection: Connection, night: Row[Any]) -> bool:
+def is_alive(connection: Connection, night: Row[Any]) -> bool:
+    """Whether the run that holds a night still does; `night` has the columns lease_until and process."""
     return bool(night.lease_until > clock(connection)) and not certainly_dead(night.process)
 
 

@@ -22,7 +22,7 @@ def study(uid: str, *sop_instance_uids: str, accession_number: str = "A1", study
 
 def file(sop_instance_uid: str) -> DiscFile:
     content = sop_instance_uid.encode()
-    path = PurePosixPath("/DICOM") / f"I{int(hashlib.sha256(content).hexdigest()[:6], 16):07d}"
+    path = PurePosixPath("DICOM") / f"I{int(hashlib.sha256(content).hexdigest()[:6], 16):07d}"
     return DiscFile(path, len(content), hashlib.sha256(content).hexdigest(), sop_instance_uid=sop_instance_uid)
 
 
@@ -33,7 +33,7 @@ def master(volume: ArchiveVolume, contents: Mapping[str, Sequence[str]], accessi
     ]
     image = "\n".join(sop for uids in contents.values() for sop in uids).encode()
     volume.image.write_bytes(image)
-    readme = DiscFile(PurePosixPath("/README.TXT"), 4, hashlib.sha256(b"read").hexdigest())
+    readme = DiscFile(PurePosixPath("README.TXT"), 4, hashlib.sha256(b"read").hexdigest())
     return MasteredVolume(volume, hashlib.sha256(image).hexdigest(), studies, [readme])
 
 

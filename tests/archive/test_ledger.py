@@ -107,13 +107,13 @@ def test_a_disc_is_read_back_against_the_ledger(ledger: Ledger) -> None:
     with Night.begin(ledger, "run", RANGE) as night:
         volume = archive(night, {"1.2": ["1.2.1", "1.2.2"]})
     one, other = file("1.2.1"), file("1.2.2")
-    readme = ("/README.TXT", 4, "b5a18e6a4d0b1a4b4f6f2f7f6a0d4a4d")
+    readme = ("README.TXT", 4, "b5a18e6a4d0b1a4b4f6f2f7f6a0d4a4d")
     good = [(str(entry.path), entry.size, entry.sha256) for entry in master(volume, {"1.2": ["1.2.1", "1.2.2"]}).other_files]
     good += [(str(entry.path), entry.size, entry.sha256) for entry in (one, other)]
     assert verify_against_ledger(ledger, volume.label + "   ", good).is_good
     assert find(ledger, "1.2")[0].holdings[0].read_back_good is True
-    bad = verify_against_ledger(ledger, volume.label, [readme, (str(one.path), one.size, one.sha256), ("/X", 1, "00")])
-    assert (bad.good, bad.damaged, bad.missing, bad.unexpected) == (1, ("/README.TXT",), (str(other.path),), ("/X",))
+    bad = verify_against_ledger(ledger, volume.label, [readme, (str(one.path), one.size, one.sha256), ("X", 1, "00")])
+    assert (bad.good, bad.damaged, bad.missing, bad.unexpected) == (1, ("README.TXT",), (str(other.path),), ("X",))
     assert not bad.is_good
     assert find(ledger, "1.2")[0].holdings[0].read_back_good is False
     with pytest.raises(VolumeNotFound):

@@ -38,15 +38,17 @@ def test_every_state_leads_to_done() -> None:
 
 def test_this_process_is_alive_and_a_child_that_ended_is_dead() -> None:
     assert not certainly_dead(this_process())
-    with subprocess.Popen(["sleep", "60"]) as child:
-        boot, namespace, pid, _ = this_process().split()
+    boot, namespace, pid, _ = this_process().split()
+    assert certainly_dead(f"{boot} {namespace} {pid} 1")  # a later process with its number
+    child = subprocess.Popen(["sleep", "60"])
+    try:
         started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
         name = f"{boot} {namespace} {child.pid} {started}"
         assert not certainly_dead(name)
-        assert certainly_dead(f"{boot} {namespace} {pid} 1")  # a later process with its number
+    finally:
         child.kill()
         child.wait()
-        assert certainly_dead(name)
+    assert certainly_dead(name)
 
 
 @pytest.mark.parametrize("name", ["", "another-boot pid:[1] 1 1"])
@@ -55,8 +57,8 @@ def test_of_a_process_elsewhere_nothing_is_certain(name: str) -> None:
 
 
 def test_files_are_compared_in_both_directions() -> None:
-    recorded = {"/A": (1, "aa"), "/B": (2, "bb"), "/C": (3, "cc")}
-    outcome = compare("L", recorded, [("/A", 1, "aa"), ("/B", 2, "b0"), ("/D", 4, "dd")])
-    assert (outcome.good, outcome.damaged, outcome.missing, outcome.unexpected, outcome.is_good) == (1, ("/B",), ("/C",), ("/D",), False)
+    recorded = {"A": (1, "aa"), "B": (2, "bb"), "C": (3, "cc")}
+    outcome = compare("L", recorded, [("A", 1, "aa"), ("B", 2, "b0"), ("D", 4, "dd")])
+    assert (outcome.good, outcome.damaged, outcome.missing, outcome.unexpected, outcome.is_good) == (1, ("B",), ("C",), ("D",), False)
     assert compare("L", recorded, [(path, *facts) for path, facts in recorded.items()]).is_good
     assert not compare("L", {}, []).is_good

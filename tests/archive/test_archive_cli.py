@@ -1,0 +1,97 @@
+"""`mkiso archive` on the command line, with a real image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from mkiso.archive.ledger import Ledger
+from mkiso.archive.nights import Night
+from mkiso.archive.volumes import MasteredVolume, StudyOnVolume
+from mkiso.config import load
+from mkiso.errors import StudyIncomplete
+from mkiso.files import sha256_of
+from mkiso.media.iso import master
+from mkiso.models import DiscFile
+from service.cli import run
+from tests.archive.discs import DAY, RANGE, study
+
+FILES = {
+    "DICOMDIR": b"directory",
+    "DICOM/PT000001/ST000001/SE000001/IM000001": b"image one",
+    "DICOM/PT000001/ST000001/SE000001/IM000002": b"two" * 2000,
+}
+
+
+@pytest.fixture
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A volume of two instances in the ledger, and its image."""
+    configuration = tmp_path / "config.yaml"
+    configuration.write_text("storage: {data_dir: data}\n")
+    monkeypatch.setenv("MKISO_CONFIG", str(configuration))
+    files = []
+    for number, (path, content) in enumerate(FILES.items()):
+        source = tmp_path / f"source{number}"
+        source.write_bytes(content)
+        uid = "" if path == "DICOMDIR" else f"1.2.{number}"
+        files.append(DiscFile(PurePosixPath(path), len(content), hashlib.sha256(content).hexdigest(), source, sop_instance_uid=uid))
+    with Ledger.open(load()) as ledger, Night.begin(ledger, "run", RANGE) as night:
+        night.claim(["1.2"])
+        (volume,) = night.plan("dvd", "store", DAY)
+        master(tuple(files), volume.label, volume.image)
+        night.mastered([MasteredVolume(volume, sha256_of(volume.image), [StudyOnVolume("1.2", "A1", "20260213", files[1:])], files[:1])])
+        night.failed(study("1.9", "1.9.1", accession_number="A9"), StudyIncomplete("1 of 3 instances is missing."))
+        night.finish(2)
+        yield volume.image
+
+
+def test_a_good_disc_is_good_and_a_flipped_bit_is_named(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["archive", "verify", str(image)]) == 0
+    assert "A20260213_0001: 3 files are what the ledger says." in capsys.readouterr().out
+    content = bytearray(image.read_bytes())
+    content[content.index(b"image one")] ^= 1
+    image.write_bytes(content)
+    assert run(["archive", "verify", str(image)]) == 1
+    out = capsys.readouterr().out
+    assert "A20260213_0001 IS NOT GOOD." in out
+    assert "damaged: DICOM/PT000001/ST000001/SE000001/IM000001" in out
+    assert run(["archive", "find", "A1"]) == 0
+    assert f"read back {datetime.now():%Y-%m}" in capsys.readouterr().out
+
+
+def test_find_names_the_volume_and_the_path(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["archive", "find", "1.2.1"]) == 0
+    assert "A20260213_0001  dvd  1 instances  mastered  DICOM/PT000001/ST000001/SE000001/IM000001" in capsys.readouterr().out
+    assert run(["archive", "find", "A2"]) == 1
+
+
+def test_the_report_names_nights_and_what_waits(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["archive", "report"]) == 0
+    out = capsys.readouterr().out
+    assert "2026-02-13  night  done" in out
+    assert "2 studies found, 2 instances on 1 volumes" in out
+    assert "1 FAILED, 1 NOT YET DELIVERED" in out
+    assert "NOT ARCHIVED  A9  20260213  1 of 5 attempts: 1 of 3 instances is missing. [study_incomplete]" in out
+
+
+def test_a_person_settles_an_uncertain_order(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Ledger.open(load()) as ledger:
+        with Night.begin(ledger, "other", RANGE) as night:
+            assert night.abandoned() == ()  # the fixture's run is alive
+        assert run(["archive", "settle", image.parent.name, "--made"]) == 1  # nothing was ordered
+        with Night.begin(ledger, "run", RANGE) as night:
+            night.advance(image.parent.name, "ordering")
+            assert run(["archive", "settle", image.parent.name, "--made"]) == 1
+            assert "works on volume" in capsys.readouterr().err
+        assert run(["archive", "settle", image.parent.name, "--again"]) == 0
+        with Night.begin(ledger, "other", RANGE) as night:
+            assert [volume.state for volume in night.abandoned()] == ["mastered"]
+
+
+@pytest.mark.parametrize("arguments", [["archive"], ["archive", "--from", "2026-02-13", "--to", "2026-02-12"], ["archive", "--from", "yesterday"]])
+def test_misuse_is_exit_code_2(arguments: list[str]) -> None:
+    assert run(arguments) == 2
