@@ -1,0 +1,56 @@
+"""A real Prefect server on a free port with its own home, and deployments that no worker takes, so that a test moves each run itself."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import httpx
+
+from tests.peers.ports import free_port
+from tests.peers.process import Process
+
+
+class PrefectServer(Process):
+    """`prefect server start` on SQLite."""
+
+    ready_seconds = 60.0
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        environment = {
+            "PREFECT_HOME": str(folder),
+            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_UI_ENABLED": "false",
+            "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+        }
+        prefect = Path(sys.executable).with_name("prefect")
+        super().__init__([prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)], folder / "server.log", port=port, environment=environment)
+        self.api_url = environment["PREFECT_API_URL"]
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.api_url}/health", timeout=1, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def deploy(api_url: str) -> None:
+    """The two deployments by name, without flows behind them."""
+
+    async def create() -> None:
+        from prefect.client.orchestration import PrefectClient
+        from prefect.client.schemas.actions import WorkPoolCreate
+
+        async with PrefectClient(api_url) as client:
+            await client.create_work_pool(WorkPoolCreate(name="mkiso", type="process"))
+            for flow, name in (("make_disc", "download"), ("print_disc", "print")):
+                flow_id = await client.create_flow_from_name(flow)
+                await client.create_deployment(flow_id=flow_id, name=name, work_pool_name="mkiso")
+
+    asyncio.run(create())
+
+

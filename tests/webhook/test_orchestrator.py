@@ -1,0 +1,233 @@
+"""Questions and jobs on a real Prefect server: joining, racing, waiting, a full queue, a server that is down."""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
+
+from mkiso.config import Prefect, Server, Settings
+from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
+from service.webhook import orchestrator as module
+from service.webhook.orchestrator import PrefectOrchestrator
+from service.webhook.question import Question
+from tests.peers.ports import free_port
+from tests.webhook.prefect_server import PrefectServer, deploy
+
+pytestmark = pytest.mark.peer
+
+
+@pytest.fixture(scope="module")
+def api_url(tmp_path_factory):
+    with PrefectServer(tmp_path_factory.mktemp("prefect")) as server:
+        deploy(server.api_url)
+        yield server.api_url
+
+
+def question(kind="download"):
+    return Question(kind, (uuid4().hex[:16],), "rimage" if kind == "print" else "")
+
+
+@asynccontextmanager
+async def desk(api_url, max_queued_jobs=10_000):
+    settings = Settings(prefect=Prefect(api_url=api_url), server=Server(max_queued_jobs=max_queued_jobs))
+    async with PrefectOrchestrator.connected(settings) as orchestrator, PrefectClient(api_url) as client:
+        orchestrator.client = client
+        yield orchestrator
+
+
+async def move(desk, job_id, *states):
+    for state in states:
+        await desk.client.set_flow_run_state(UUID(job_id), state, force=True)
+
+
+def test_a_question_in_flight_is_joined_whatever_its_state(api_url):
+    async def scenario():
+        async with desk(api_url) as here, desk(api_url) as there:
+            asked = question()
+            first = await here.ask(asked)
+            run = await here.client.read_flow_run(UUID(first.job_id))
+            assert (run.parameters, run.tags, run.name) == (
+                {"accession_numbers": list(asked.accession_numbers)}, [f"question:{asked.key}"], f"download {asked.accession_numbers[0]}",
+            )  # fmt: skip
+            assert not first.joined and await here.standing(first.job_id) == "waiting"
+            for state in (Pending(), Running(), Scheduled(name="AwaitingRetry")):
+                await move(here, first.job_id, state)
+                again = await there.ask(asked)
+                assert (again.job_id, again.joined) == (first.job_id, True)
+            assert (await here.ask(question())).job_id != first.job_id
+            printed = await here.ask(Question("print", asked.accession_numbers, "rimage"))
+            assert printed.job_id != first.job_id
+            assert (await here.client.read_flow_run(UUID(printed.job_id))).parameters["publisher"] == "rimage"
+
+    asyncio.run(scenario())
+
+
+def test_webhooks_that_race_make_one_run(api_url):
+    async def scenario():
+        async with desk(api_url) as here, desk(api_url) as there:
+            asked = question()
+            for end in (Completed(), Failed(), Crashed(), Cancelled()):
+                jobs = {answer.job_id for answer in await asyncio.gather(*(each.ask(asked) for each in (here, there) * 2))}
+                assert len(jobs) == 1
+                await move(here, jobs.pop(), Running(), end)
+
+    asyncio.run(scenario())
+
+
+def test_many_questions_at_once_are_asked_in_turn(api_url):
+    async def scenario():
+        async with desk(api_url) as here:
+            begun = time.monotonic()
+            jobs = {answer.job_id for answer in await asyncio.gather(*(here.ask(question()) for _ in range(20)))}
+            assert len(jobs) == 20
+            assert time.monotonic() - begun < 15
+
+    asyncio.run(scenario())
+
+
+def test_a_question_that_has_ended_gets_a_new_run_each_time(api_url):
+    async def scenario():
+        async with desk(api_url) as here:
+            asked = question("print")
+            seen = []
+            for end in (Failed(), Completed(), Crashed(), Completed()):
+                answer = await here.ask(asked)
+                assert answer.job_id not in seen and not answer.joined
+                assert (answer.ended_before is not None) == (len(seen) == 2)
+                seen.append(answer.job_id)
+                await move(here, answer.job_id, Running(), end)
+            # An operator retries the first of them, and it ends last: the chain of runs is followed all the same.
+            await move(here, seen[0], Scheduled(name="AwaitingRetry"))
+            assert (await here.ask(asked)).job_id == seen[0]
+            await move(here, seen[0], Running(), Completed())
+            assert (await here.ask(asked)).job_id not in seen
+
+    asyncio.run(scenario())
+
+
+def test_a_run_that_is_being_cancelled_is_not_joined(api_url):
+    async def scenario():
+        from prefect.states import Cancelling
+
+        async with desk(api_url) as here:
+            asked = question()
+            first = await here.ask(asked)
+            await move(here, first.job_id, Running(), Cancelling())
+            assert await here.standing(first.job_id) == "running"
+            assert (await here.ask(asked)).job_id != first.job_id
+
+    asyncio.run(scenario())
+
+
+def test_many_wait_for_one_run_and_know_at_once(api_url):
+    async def scenario():
+        async with desk(api_url) as here:
+            job_id = (await here.ask(question())).job_id
+            await asyncio.sleep(1)  # the subscription stands
+            waiters = [asyncio.create_task(here.wait(job_id, 20)) for _ in range(20)]
+            await asyncio.sleep(0.5)
+            assert len(here._ends) == 1
+            await move(here, job_id, Running())
+            await asyncio.sleep(0.2)
+            assert not any(waiter.done() for waiter in waiters)
+            await move(here, job_id, Completed())
+            begun = time.monotonic()
+            assert set(await asyncio.gather(*waiters)) == {"completed"}
+            assert time.monotonic() - begun < module.POLL_SECONDS / 2  # by the event, not by the poll
+            assert len(here._ends) == 0
+            assert await here.wait(job_id, 5) == "completed"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("state", "standing"), [(Crashed(), "crashed"), (Cancelled(), "cancelled"), (Failed(), "failed")])
+def test_every_end_is_told(api_url, state, standing):
+    async def scenario():
+        async with desk(api_url) as here:
+            job_id = (await here.ask(question())).job_id
+            waiting = asyncio.create_task(here.wait(job_id, 20))
+            await move(here, job_id, Running(), state)
+            assert await waiting == standing == await here.standing(job_id)
+
+    asyncio.run(scenario())
+
+
+def test_waiting_has_an_end_and_polls_where_events_are_missing(api_url, monkeypatch):
+    async def scenario():
+        async with desk(api_url) as here:
+            job_id = (await here.ask(question())).job_id
+            begun = time.monotonic()
+            assert await here.wait(job_id, 0.5) is None
+            assert time.monotonic() - begun < 2
+
+            async def deaf(auth):
+                await asyncio.Event().wait()
+
+            monkeypatch.setattr(here, "_listen", deaf)
+            monkeypatch.setattr(module, "POLL_SECONDS", 0.2)
+            here._ends.clear()
+            waiting = asyncio.create_task(here.wait(job_id, 10))
+            await asyncio.sleep(0.1)
+            await move(here, job_id, Running(), Completed())
+            assert await waiting == "completed"
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_says_so_and_still_joins(api_url):
+    async def scenario():
+        async with desk(api_url) as here:
+            asked = question()
+            job_id = (await here.ask(asked)).job_id
+            queued = await here.queued()
+            assert queued >= 1
+            async with desk(api_url, max_queued_jobs=queued) as full:
+                with pytest.raises(QueueFull) as error:
+                    await full.ask(question())
+                assert error.value.details["retry_after_seconds"] > 0
+                assert (await full.ask(asked)).job_id == job_id
+            await move(here, job_id, Running())
+            assert await here.queued() == queued - 1
+
+    asyncio.run(scenario())
+
+
+def test_what_prefect_does_not_know(api_url):
+    async def scenario():
+        async with desk(api_url) as here:
+            for job_id in (str(uuid4()), "x", "../x"):
+                with pytest.raises(JobNotFound):
+                    await here.standing(job_id)
+            with pytest.raises(JobNotFound):
+                await here.wait(str(uuid4()), 5)
+            assert await here.worker_ready() is False
+
+    asyncio.run(scenario())
+
+
+def test_a_deployment_that_is_missing_is_said(api_url, monkeypatch):
+    monkeypatch.setitem(module.DEPLOYMENTS, "download", "make_disc/elsewhere")
+
+    async def scenario():
+        async with desk(api_url) as here:
+            with pytest.raises(OrchestratorUnavailable, match="worker"):
+                await here.ask(question())
+
+    asyncio.run(scenario())
+
+
+def test_prefect_that_is_down_is_told_soon():
+    async def scenario():
+        async with desk(f"http://127.0.0.1:{free_port()}/api") as here:
+            begun = time.monotonic()
+            for call in (here.ask(question()), here.standing(str(uuid4())), here.queued(), here.worker_ready()):
+                with pytest.raises(OrchestratorUnavailable):
+                    await call
+            assert time.monotonic() - begun < 12
+            assert await here.wait(str(uuid4()), 0.2) is None
+
+    asyncio.run(scenario())
