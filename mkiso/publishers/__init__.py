@@ -6,8 +6,13 @@ from mkiso.config import Settings
 from mkiso.errors import ConfigurationError
 from mkiso.publishers.cstore import CStorePublisher
 from mkiso.publishers.desk import cancel, follow, give
+from mkiso.publishers.epson import EpsonPublisher
+from mkiso.publishers.folder import JsonFolderPublisher
+from mkiso.publishers.mcm import McmPublisher
 from mkiso.publishers.orderbook import question_of
+from mkiso.publishers.primera import PrimeraPublisher
 from mkiso.publishers.protocol import Order, Publisher, Receipt, Watch
+from mkiso.publishers.rimage import RimagePublisher
 
 __all__ = ["Order", "Publisher", "Receipt", "Watch", "cancel", "follow", "give", "publisher_of", "question_of"]
 
@@ -17,4 +22,16 @@ def publisher_of(name: str, settings: Settings) -> Publisher:
     configured = settings.publishers.get(name)
     if configured is None:
         raise ConfigurationError(f"There is no publisher {name!r}; configured are {', '.join(sorted(settings.publishers)) or 'none'}.")
-    return CStorePublisher(name, configured, settings.receiver.ae_title, settings.storage.orders_dir)
+    match configured.kind:
+        case "cstore":
+            return CStorePublisher(name, configured, settings.receiver.ae_title, settings.storage.orders_dir)
+        case "mcm":
+            return McmPublisher(name, configured, settings.receiver.ae_title, settings.storage.orders_dir)
+        case "epson":
+            return EpsonPublisher(name, configured)
+        case "primera":
+            return PrimeraPublisher(name, configured)
+        case "rimage":
+            return RimagePublisher(name, configured)
+        case "folder":
+            return JsonFolderPublisher(name, configured)

@@ -46,14 +46,7 @@ class CStorePublisher:
         self.name = name
         self._settings = settings
         self._orders_dir = orders_dir
-        self._address = Address(
-            settings.host,
-            settings.port,
-            settings.ae_title,
-            settings.calling_ae_title or calling_ae_title,
-            settings.connect_timeout_seconds,
-            settings.response_timeout_seconds,
-        )
+        self._address = address_of(settings, calling_ae_title)
 
     def check(self) -> str:
         """C-ECHO (PS3.4 A.4)."""
@@ -67,7 +60,7 @@ class CStorePublisher:
         """
         settling = Settling(self._orders_dir, self.name, order.patient.patient_id, self._settings.settle_seconds)
         settling.wait(watch)
-        _prove(order.instances)
+        prove(order.instances)
         receipt = Relay(self.name, self._settings, self._address, order, watch).send(before_giving, settling)
         if self._settings.storage_commitment:
             commit(self.name, self._settings, self._address, order, watch)
@@ -191,12 +184,24 @@ class Relay:
         raise PublisherRefused(f"{words} Nothing was printed.")
 
 
+def address_of(settings: PublisherSettings, calling_ae_title: str) -> Address:
+    """Where a DICOM publisher is called, under its own `calling_ae_title` or else the receiver's."""
+    return Address(
+        settings.host,
+        settings.port,
+        settings.ae_title,
+        settings.calling_ae_title or calling_ae_title,
+        settings.connect_timeout_seconds,
+        settings.response_timeout_seconds,
+    )
+
+
 def back_off_seconds(attempt: int) -> float:
     """1, 3, 9, … seconds after the attempts 0, 1, 2, …, 30 at most: shorter in sum than a publisher's quiet time with three attempts."""
     return min(3.0**attempt, 30.0)
 
 
-def _prove(instances: tuple[Arrival, ...]) -> None:
+def prove(instances: tuple[Arrival, ...]) -> None:
     """Every file is byte for byte what was received, and there is something to print at all."""
     if not instances:
         raise NoDicomData("There is nothing to print.")

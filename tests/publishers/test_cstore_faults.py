@@ -83,7 +83,7 @@ def test_a_full_disk_at_the_publisher(tmp_path: Path) -> None:
         with pytest.raises(PublisherUnavailable, match="A700 Refused: Out of Resources"):
             send(tmp_path, robot.port, instances)
         robot.faults.disk_full_after = 2
-        with pytest.raises(PublisherRefused, match="accepted 2 of 3.*disk full.*throw that disc away"):
+        with pytest.raises(PublisherRefused, match=r"accepted 2 of 3.*disk full.*throw that disc away"):
             send(tmp_path, robot.port, instances)
 
 
@@ -132,7 +132,7 @@ def test_what_can_not_be_decoded_is_named(tmp_path: Path) -> None:
 def test_a_publisher_that_is_down(tmp_path: Path) -> None:
     instances = study(tmp_path, CT)
     port = free_port()
-    with pytest.raises(PublisherUnavailable, match="can't be reached.*nothing was sent"):
+    with pytest.raises(PublisherUnavailable, match=r"can't be reached.*nothing was sent"):
         send(tmp_path, port, instances)
     with pytest.raises(PublisherUnavailable, match="can't be reached"):
         publisher_of("robot", settings_of(tmp_path, port=port)).check()
@@ -156,7 +156,7 @@ def test_it_comes_up_while_it_is_tried(tmp_path: Path) -> None:
 def test_a_rejected_association_names_what_to_do(tmp_path: Path) -> None:
     instances = study(tmp_path, CT)
     with Storescp(tmp_path / "scp", options=["--refuse"]) as peer:
-        with pytest.raises(PublisherUnavailable, match="rejects the association.*nothing was sent"):
+        with pytest.raises(PublisherUnavailable, match=r"rejects the association.*nothing was sent"):
             send(tmp_path, peer.port, instances)
         with pytest.raises(PublisherUnavailable, match="rejects the association"):
             publisher_of("robot", settings_of(tmp_path, port=peer.port)).check()
@@ -166,7 +166,7 @@ def test_a_rejected_association_names_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [["--abort-during"], ["--abort-after"]])
 def test_storescp_aborts(tmp_path: Path, options: list[str]) -> None:
     instances = study(tmp_path, CT)
-    with Storescp(tmp_path / "scp", options=["+xa", *options]) as peer, pytest.raises(PrintUncertain, match="aborted|connection"):
+    with Storescp(tmp_path / "scp", options=["+xa", *options]) as peer, pytest.raises(PrintUncertain, match=r"aborted|connection"):
         send(tmp_path, peer.port, instances)
 
 

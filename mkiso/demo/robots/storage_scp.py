@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydicom import Dataset
 from pydicom.uid import UID, AllTransferSyntaxes
 from pynetdicom import AE, AllStoragePresentationContexts, build_role, evt
+from pynetdicom.dimse_primitives import C_STORE
 
 COMMITMENT = UID("1.2.840.10008.1.20.1")
 COMMITMENT_INSTANCE = UID("1.2.840.10008.1.20.1.1")
@@ -73,25 +74,29 @@ class StoragePublisher:
     def files(self) -> list[Path]:
         return sorted(self.folder.glob("*/*.dcm"))
 
-    def __enter__(self) -> Self:
-        self._ae = AE(ae_title=self.ae_title)
-        self._ae.maximum_pdu_size = 131_072
-        self._ae.add_supported_context(VERIFICATION)
-        for context in AllStoragePresentationContexts:
-            if context.abstract_syntax:
-                self._ae.add_supported_context(context.abstract_syntax, list(self.faults.transfer_syntaxes))
-        if self.faults.commitment:
-            self._ae.add_supported_context(COMMITMENT)
-        handlers: list[Any] = [
+    def contexts(self) -> list[UID]:
+        """The SOP classes that it has beside Storage."""
+        return [VERIFICATION, *([COMMITMENT] if self.faults.commitment else [])]
+
+    def handlers(self) -> list[Any]:
+        """What answers each kind of message."""
+        return [
             (evt.EVT_ACCEPTED, self._accepted),
             (evt.EVT_C_STORE, self._stored),
             (evt.EVT_RELEASED, self._released),
             (evt.EVT_N_ACTION, self._asked_for_commitment),
         ]
-        self._server = self._ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
-        if self._server is None:
-            raise RuntimeError("the simulated publisher didn't start")
-        self.port = self._server.socket.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        self._ae = AE(ae_title=self.ae_title)
+        self._ae.maximum_pdu_size = 131_072
+        for sop_class in self.contexts():
+            self._ae.add_supported_context(sop_class)
+        for context in AllStoragePresentationContexts:
+            if context.abstract_syntax:
+                self._ae.add_supported_context(context.abstract_syntax, list(self.faults.transfer_syntaxes))
+        server: Any = self._ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=self.handlers())
+        self.port = server.socket.getsockname()[1]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -116,9 +121,9 @@ class StoragePublisher:
                 return _status(faults.refuse_with, "cannot make this")
             if faults.disk_full_after is not None and self._taken >= faults.disk_full_after:
                 return _status(0xA700, "disk full")
-            folder = self._associations[id(event.assoc)]
+            folder, request = self._associations[id(event.assoc)], cast(C_STORE, event.request)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{event.request.AffectedSOPInstanceUID}.dcm").write_bytes(event.encoded_dataset())
+            (folder / f"{request.AffectedSOPInstanceUID}.dcm").write_bytes(event.encoded_dataset())
             self._taken += 1
             return 0x0000 if faults.warn_with is None else faults.warn_with
 

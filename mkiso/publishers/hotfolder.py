@@ -1,0 +1,236 @@
+"""Robots that watch a folder: the image and the ticket are written beside it and the ticket is renamed in; the robot's files tell the rest.
+
+    directory/                  watched: <order id>.<suffix>, renamed by the robot as the order goes on
+    directory/mkiso/            not watched: images, label fields, and a ticket until it is given
+
+A ticket is renamed once and in one step: as long as it lies in mkiso/ the robot hasn't got it, and when it doesn't, it has. So an order of which only
+the beginning is on record can be judged.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from mkiso.config import Publisher as PublisherSettings
+from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
+from mkiso.files import sync_folder
+from mkiso.publishers.orderbook import MAY_BE_MADE
+from mkiso.publishers.protocol import Order, Receipt, Watch, robots_words
+from mkiso.publishers.sighting import ENDS, RobotState, Sighting, seen_in_names, strongest
+
+POLL_SECONDS = 1.0
+STALE_SECONDS = 60.0  # twelve refreshes of Epson's status file
+STATUS_LIMIT_BYTES = 4_194_304
+UNGIVEN = ".ungiven"
+
+
+class FolderPublisher(ABC):
+    """What these robots have in common. A kind says how its ticket and status look."""
+
+    needs_image = True
+    ticket_suffix: ClassVar[str]
+    states: ClassVar[Mapping[str, RobotState]]
+    """What each suffix of a ticket means, upper case, the ticket's own among them."""
+
+    def __init__(self, name: str, settings: PublisherSettings) -> None:
+        assert settings.directory is not None  # the configuration demands it for these kinds
+        self.name = name
+        self.settings = settings
+        self.directory = settings.directory
+        self.staging = settings.directory / "mkiso"
+        self.status_directory = settings.status_directory or settings.directory
+
+    @abstractmethod
+    def files(self, order: Order, image: str) -> Mapping[str, str]:
+        """The texts of an order by suffix, the ticket's under `ticket_suffix`. `image` is where the robot finds the image."""
+
+    def cancel_file(self, order: Order) -> tuple[str, str] | None:
+        """The suffix and text of a file that cancels an order; None where the robot has no such way."""
+        return None
+
+    def status_files(self, order_id: str) -> list[Path]:
+        """Files in which the robot says more than a ticket's name can; the first is refreshed for as long as the robot's service lives."""
+        return []
+
+    def read_status(self, text: str, order_id: str) -> Sighting | None:
+        """What a status file says of an order; None where it doesn't mention it."""
+        return None
+
+    def check(self) -> str:
+        """The folder takes files, and the robot's status file, where there is one, was refreshed within a minute by the folder's own clock."""
+        with self._told_as_unavailable():
+            self.staging.mkdir(exist_ok=True)
+            probe = self.staging / f"check-{os.getpid()}"
+            probe.write_bytes(b"")
+            now = probe.stat().st_mtime
+            probe.unlink()
+        for status in self.status_files("")[:1]:
+            if not status.is_file():
+                raise PublisherUnavailable(f"{self.name} has no status file {status}: its service isn't running, or status_directory is another.")
+            age_seconds = now - status.stat().st_mtime
+            if age_seconds > STALE_SECONDS:
+                raise PublisherUnavailable(f"{self.name}'s status file {status.name} stands still for {age_seconds:.0f} s: start its service.")
+        return f"{self.name} watches {self.directory}"
+
+    def place(self, order: Order, before_giving: Callable[[], None], watch: Watch) -> Receipt:
+        """Write image and ticket beside the folder and rename the ticket in."""
+        ticket = self._staged(order)
+        try:
+            with self._told_as_unavailable():
+                image = self._copy_image(order, watch)
+                texts = self.files(order, self.at_robot(image))
+                for suffix, text in texts.items():
+                    _write(ticket if suffix == self.ticket_suffix else self.staging / f"{order.order_id}{suffix}", self._encoded(text))
+                sync_folder(self.staging)
+        except PublisherUnavailable:
+            self._clear(order)
+            raise
+        before_giving()
+        try:
+            ticket.rename(self.directory / f"{order.order_id}{self.ticket_suffix}")
+        except OSError as error:
+            if not ticket.exists():
+                raise PrintUncertain(f"{self.name}'s folder failed while the order was given ({error.strerror}). {MAY_BE_MADE}") from None
+            self._clear(order)
+            raise PublisherUnavailable(f"{self.name}'s folder {self.directory} took no order ({error.strerror}); nothing was printed.") from None
+        with suppress(OSError):  # some network file systems can't
+            sync_folder(self.directory)
+        words = f"{self.name} has the order {order.order_id}."
+        return Receipt(self.name, order.order_id, "queued", len(order.instances), words, self._warnings("".join(texts.values())))
+
+    def was_given(self, order: Order) -> bool | None:
+        """Whether the ticket was renamed in; one that wasn't is removed, so that it never will be."""
+        with self._told_as_unavailable():
+            if self._staged(order).exists():
+                self._clear(order)
+                return False
+            return True if self._seen(order).state != "absent" else None
+
+    def follow(self, order: Order, receipt: Receipt, watch: Watch) -> Receipt:
+        """Wait for the robot's end of the order; `silent_minutes` without any sign of life from it is an end too."""
+        last: tuple[Sighting, float] | None = None
+        changed = time.monotonic()
+        while not watch.stop.is_set():
+            seen, pulse = self._look(order)
+            if seen.state in ENDS:
+                return self._end(order, receipt, seen)
+            sign = seen, pulse if seen.state == "waiting" else 0.0  # a service that lives doesn't feed a robot whose stacker is empty
+            if sign != last:
+                last, changed = sign, time.monotonic()
+                watch.progress(f"{self.name}: {seen.state}{f', {seen.words}' if seen.words else ''}", 0, order.copies)
+            if time.monotonic() - changed > self.settings.silent_minutes * 60:
+                words = f"{self.name} said nothing new for {self.settings.silent_minutes:g} minutes; last seen: {seen.state}"
+                raise PrintUncertain(f"{words}{f' ({seen.words})' if seen.words else ''}. {MAY_BE_MADE}")
+            watch.stop.wait(POLL_SECONDS)
+        return receipt
+
+    def cancel(self, order: Order) -> bool:
+        """Withdraw a ticket that wasn't given, or ask the robot to drop the order."""
+        with self._told_as_unavailable():
+            if self._staged(order).exists():
+                self._clear(order)
+                return True
+            file = self.cancel_file(order)
+            if file is None:
+                return False
+            suffix, text = file
+            staged = self.staging / f"{order.order_id}{suffix}"
+            _write(staged, self._encoded(text))
+            staged.rename(self.directory / staged.name)
+            return True
+
+    def at_robot(self, file: Path) -> str:
+        """A file of the watched folder as the robot's own machine names it (`robot_directory`)."""
+        root = self.settings.robot_directory
+        if not root:
+            return str(file)
+        separator = "\\" if "\\" in root or root[1:2] == ":" else "/"
+        return separator.join([root.rstrip("\\/"), *file.relative_to(self.directory).parts])
+
+    def _copy_image(self, order: Order, watch: Watch) -> Path:
+        assert order.image is not None  # needs_image
+        size = order.image.stat().st_size
+        self.staging.mkdir(exist_ok=True)
+        if shutil.disk_usage(self.staging).free < size:
+            raise PublisherUnavailable(f"{self.name}'s folder has no room for an image of {size:,} bytes; nothing was printed.")
+        watch.progress(f"copying the image to {self.name}", 0, order.copies)
+        target = self.staging / f"{order.order_id}.ISO"
+        shutil.copyfile(order.image, target)
+        with target.open("rb") as file:
+            os.fsync(file.fileno())
+        if target.stat().st_size != size:
+            raise PublisherUnavailable(f"{self.name}'s folder took only a part of the image; nothing was printed.")
+        return target
+
+    def _look(self, order: Order) -> tuple[Sighting, float]:
+        """The order's state and a pulse: a number that changes as long as the robot's service lives. A folder that can't be read says nothing."""
+        try:
+            pulses = [status.stat().st_mtime for status in self.status_files(order.order_id) if status.exists()]
+            return self._seen(order), max(pulses, default=0.0)
+        except OSError as error:
+            return Sighting("absent", f"its folder can't be read ({error.strerror})"), 0.0
+
+    def _seen(self, order: Order) -> Sighting:
+        by_name = seen_in_names(os.listdir(self.directory), order.order_id, self.states)  # noqa: PTH208  names are all that is needed
+        said = []
+        for status in self.status_files(order.order_id):
+            with suppress(OSError):
+                said.append(self.read_status(self._text_of(status), order.order_id))
+        seen = strongest([by_name, *(sighting for sighting in said if sighting)])
+        return replace(seen, words=robots_words(seen.words, order.patient))
+
+    def _end(self, order: Order, receipt: Receipt, seen: Sighting) -> Receipt:
+        with suppress(OSError):
+            self._clear(order)
+        if seen.state == "done":
+            return replace(receipt, proves="done", words=seen.words or f"{self.name} reported the disc as done.")
+        reason = f"{self.name} {'stopped' if seen.state == 'stopped' else seen.state} the order{f': {seen.words}' if seen.words else ''}"
+        reason = reason.replace("failed the order", "failed at the order")
+        if order.copies > 1 and seen.state != "refused":
+            raise PublisherRefused(f"{reason}. Some of the {order.copies} copies may have been made: look at the robot.", accepted=1)
+        raise PublisherRefused(f"{reason}.")
+
+    def _staged(self, order: Order) -> Path:
+        return self.staging / f"{order.order_id}{UNGIVEN}"
+
+    def _clear(self, order: Order) -> None:
+        """Remove what lies beside the folder for this order; the ticket first, for without its image it must never be given."""
+        self._staged(order).unlink(missing_ok=True)
+        for file in self.staging.glob(f"{order.order_id}.*"):
+            file.unlink(missing_ok=True)
+
+    def _text_of(self, file: Path) -> str:
+        with file.open("rb") as opened:
+            return opened.read(STATUS_LIMIT_BYTES).decode(self.settings.label_encoding, errors="replace")
+
+    def _encoded(self, text: str) -> bytes:
+        return text.encode(self.settings.label_encoding, errors="replace")
+
+    def _warnings(self, text: str) -> tuple[str, ...]:
+        encoding = self.settings.label_encoding
+        if text.encode(encoding, errors="replace").decode(encoding) == text:
+            return ()
+        return (f"The label holds characters that {encoding} hasn't; they are printed as '?'. Set publishers.{self.name}.label_encoding.",)
+
+    @contextmanager
+    def _told_as_unavailable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or error
+            raise PublisherUnavailable(f"{self.name}'s folder {self.directory} can't be used ({reason}); nothing was printed.") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,184 @@
+"""Media Creation Management (PS3.4 S): the instances are stored, then a disc of exactly these is requested, started and followed.
+
+Storing makes no disc here; only the Initiate Media Creation action does, so nothing before it is uncertain.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from pydicom import Dataset
+from pydicom.tag import Tag
+from pydicom.uid import UID, generate_uid
+from pynetdicom import AE, build_context
+from pynetdicom.association import Association
+
+from mkiso.config import Medium
+from mkiso.config import Publisher as PublisherSettings
+from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
+from mkiso.publishers.cstore import Relay, address_of, prove
+from mkiso.publishers.echo import echo
+from mkiso.publishers.orderbook import MAY_BE_MADE
+from mkiso.publishers.protocol import Order, Receipt, Watch, label_values, robots_words
+from mkiso.publishers.sighting import RobotState, Sighting
+from mkiso.publishers.turn import Settling
+
+MEDIA_CREATION = UID("1.2.840.10008.5.1.1.33")
+INITIATE, CANCEL = 1, 2  # PS3.4 S.3.2.2
+PROFILES: Mapping[Medium, str] = {
+    "cd": "STD-GEN-CD",
+    "dvd": "STD-GEN-DVD-RAM",
+    "dvd-dl": "STD-GEN-DVD-RAM",
+    "bd": "STD-GEN-BD-JPEG",
+    "bd-dl": "STD-GEN-BD-JPEG",
+}
+STATES: Mapping[str, RobotState] = {"IDLE": "absent", "PENDING": "waiting", "CREATING": "running", "DONE": "done", "FAILURE": "failed"}
+EXECUTION_STATUS, EXECUTION_STATUS_INFO = Tag(0x2100, 0x0020), Tag(0x2100, 0x0030)
+POLL_SECONDS = 2.0
+
+
+class McmPublisher:
+    """A publisher with the Media Creation Management SOP Class."""
+
+    needs_image = False
+
+    def __init__(self, name: str, settings: PublisherSettings, calling_ae_title: str, orders_dir: Path) -> None:
+        self.name = name
+        self._settings = settings
+        self._orders_dir = orders_dir
+        self._address = address_of(settings, calling_ae_title)
+
+    def check(self) -> str:
+        """C-ECHO (PS3.4 A.4)."""
+        return echo(self.name, self._address)
+
+    def place(self, order: Order, before_giving: Callable[[], None], watch: Watch) -> Receipt:
+        """C-STORE the instances, N-CREATE the request for them, N-ACTION to start it."""
+        prove(order.instances)
+        receipt = self._store(order, watch)
+        with self._association() as association:
+            status, _ = association.send_n_create(media_request(order, self._settings), MEDIA_CREATION, request_uid(order))
+            self._demand(status, order, "the request for a disc")
+            before_giving()
+            status, _ = association.send_n_action(_start(order), INITIATE, MEDIA_CREATION, request_uid(order))
+            if "Status" not in status:
+                raise PrintUncertain(f"{self.name} didn't answer when it was told to start. {MAY_BE_MADE}")
+            self._demand(status, order, "to start the disc")
+        return replace(receipt, words=f"{self.name} has started {receipt.instances} instances' disc.")
+
+    def was_given(self, order: Order) -> bool | None:
+        """A request that is idle was never started; one that the publisher doesn't know any more may have been made and forgotten."""
+        seen = self._look(order)
+        if seen is None:
+            return None
+        return seen.state != "absent"
+
+    def follow(self, order: Order, receipt: Receipt, watch: Watch) -> Receipt:
+        """N-GET the execution status until DONE or FAILURE; a publisher that doesn't answer for `silent_minutes` leaves the outcome unknown."""
+        answered = time.monotonic()
+        while not watch.stop.is_set():
+            try:
+                seen = self._look(order)
+            except PublisherUnavailable:
+                seen = None
+            if seen is not None:
+                answered = time.monotonic()
+                watch.progress(f"{self.name}: {seen.state}{f', {seen.words}' if seen.words else ''}", 0, order.copies)
+                if seen.state == "done":
+                    return replace(receipt, proves="done", words=f"{self.name} reported DONE.")
+                if seen.state == "failed":
+                    words = f"{self.name} failed at the disc: FAILURE {seen.words}".strip()
+                    raise PublisherRefused(f"{words}.", **({"accepted": 1} if order.copies > 1 else {}))
+            elif time.monotonic() - answered > self._settings.silent_minutes * 60:
+                raise PrintUncertain(f"{self.name} didn't tell of the disc for {self._settings.silent_minutes:g} minutes. {MAY_BE_MADE}")
+            watch.stop.wait(POLL_SECONDS)
+        return receipt
+
+    def cancel(self, order: Order) -> bool:
+        """N-ACTION, Cancel Media Creation; False where the publisher refuses it."""
+        with self._association() as association:
+            status, _ = association.send_n_action(None, CANCEL, MEDIA_CREATION, request_uid(order))
+            return bool(status.get("Status") == 0x0000)
+
+    def _store(self, order: Order, watch: Watch) -> Receipt:
+        relay = Relay(self.name, self._settings, self._address, order, watch)
+        try:
+            return relay.send(lambda: None, Settling(self._orders_dir, self.name, order.patient.patient_id, 0))
+        except PrintUncertain as error:
+            raise PublisherUnavailable(f"{error.words.removesuffix(MAY_BE_MADE).strip()} No disc was started.") from None
+        except PublisherRefused as error:
+            raise PublisherRefused(error.words) from None
+
+    def _look(self, order: Order) -> Sighting | None:
+        """The request's execution status; None where the publisher doesn't tell."""
+        with self._association() as association:
+            status, attributes = association.send_n_get([EXECUTION_STATUS, EXECUTION_STATUS_INFO], MEDIA_CREATION, request_uid(order))
+        if not _is_good(status) or attributes is None:
+            return None
+        words = robots_words(str(attributes.get("ExecutionStatusInfo", "")), order.patient)
+        state = STATES.get(str(attributes.get("ExecutionStatus", "")))
+        return Sighting(state, words) if state else None
+
+    def _demand(self, status: Dataset, order: Order, asked: str) -> None:
+        if _is_good(status):
+            return
+        if "Status" not in status:
+            raise PublisherUnavailable(f"{self.name} didn't answer {asked}; no disc was started.")
+        comment = robots_words(str(status.get("ErrorComment", "")), order.patient)
+        raise PublisherRefused(f"{self.name} refused {asked}: {int(status.Status):04X}{f' ({comment})' if comment else ''}.")
+
+    @contextmanager
+    def _association(self) -> Iterator[Association]:
+        client = AE(ae_title=self._address.calling_ae_title)
+        client.connection_timeout = self._address.connect_timeout_seconds
+        client.acse_timeout = client.dimse_timeout = client.network_timeout = self._address.response_timeout_seconds
+        host, port, title = self._address.host, self._address.port, self._address.called_ae_title
+        association = client.associate(host, port, [build_context(MEDIA_CREATION)], ae_title=title)
+        if not association.is_established:
+            raise PublisherUnavailable(f"{self.name} ({title} at {host}:{port}) gives no association for Media Creation Management.")
+        try:
+            yield association
+        finally:
+            association.release()
+
+
+def request_uid(order: Order) -> UID:
+    """The SOP Instance UID of an order's request: the same after a restart."""
+    return generate_uid(entropy_srcs=[order.order_id])
+
+
+def media_request(order: Order, settings: PublisherSettings) -> Dataset:
+    """The attributes of the N-CREATE (PS3.4 S.3.2.1.1): what is on the disc, and what stands on its label."""
+    request = Dataset()
+    request.SpecificCharacterSet = "ISO_IR 192"
+    request.LabelUsingInformationExtractedFromInstances = "NO"
+    request.LabelText = "\r\n".join(f"{name}: {value}" for name, value in label_values(order, settings.label_fields).items() if value)
+    request.AllowMediaSplitting = "YES"
+    request.IncludeDisplayApplication = "YES"
+    request.PreserveCompositeInstancesAfterMediaCreation = "NO"
+    request.ReferencedSOPSequence = [_reference(instance.sop_class_uid, instance.sop_instance_uid, order.medium) for instance in order.instances]
+    return request
+
+
+def _reference(sop_class_uid: str, sop_instance_uid: str, medium: Medium) -> Dataset:
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = sop_class_uid
+    reference.ReferencedSOPInstanceUID = sop_instance_uid
+    reference.RequestedMediaApplicationProfile = PROFILES[medium]
+    return reference
+
+
+def _start(order: Order) -> Dataset:
+    start = Dataset()
+    start.NumberOfCopies = order.copies
+    start.RequestPriority = "MED"
+    return start
+
+
+def _is_good(status: Dataset) -> bool:
+    """Success, or a warning that optional attributes were not taken (PS3.4 S.3.2.1.4)."""
+    return status.get("Status") in (0x0000, 0x0001, 0x0107, 0x0116)

@@ -1,0 +1,273 @@
+"""Each robot's whole life cycle against its simulator: made, refused, failed, paused, silent, cancelled, and orders that broke off."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mkiso.publishers.hotfolder as hotfolder
+from mkiso.demo.robots.folder_robots import EpsonRobot, Fault, FolderRobot, JsonRobot, PrimeraRobot, RimageRobot
+from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
+from mkiso.models import Patient, Volume
+from mkiso.publishers import Order, Publisher, Receipt, Watch, cancel, follow, give, publisher_of
+from tests.publishers.orders import order_of, settings_of
+
+ROBOTS: dict[str, type[FolderRobot]] = {"epson": EpsonRobot, "primera": PrimeraRobot, "rimage": RimageRobot, "folder": JsonRobot}
+CANCELLABLE = ["epson", "primera", "folder"]
+WINDOWS = "D:\\Jobs"
+LABEL = {"Name": "{patient_name}", "Disc": "{number} of {total}"}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hotfolder, "POLL_SECONDS", 0.05)
+
+
+class Room:
+    """A robot's folder, an image, a publisher configured for both."""
+
+    def __init__(self, folder: Path, kind: str, fault: Fault = "", **settings: Any) -> None:
+        self.robot = ROBOTS[kind](folder / "robot", fault, step_seconds=0.1, root=WINDOWS)
+        values = {"kind": kind, "directory": self.robot.folder, "robot_directory": WINDOWS, "label_template": "D:\\label.tdd", "label_fields": LABEL}
+        if isinstance(self.robot, RimageRobot):
+            values["status_directory"] = self.robot.status
+        self.settings = settings_of(folder, **{**values, **settings})
+        self.orders_dir = self.settings.storage.orders_dir
+        image = folder / "disc.iso"
+        image.write_bytes(b"an image" * 1000)
+        self.order = order_of(image=image, volume_id="A1001", volume=Volume(1, 2))
+
+    @property
+    def publisher(self) -> Publisher:
+        return publisher_of("robot", self.settings)
+
+    def give(self, **values: Any) -> Receipt:
+        return give(self.publisher, self.order, self.orders_dir, Watch(), **values)
+
+    def follow(self, watch: Watch | None = None) -> Receipt:
+        return follow(self.publisher, self.order, self.orders_dir, watch or Watch())
+
+    def beside(self) -> list[str]:
+        return sorted(file.name for file in (self.robot.folder / "mkiso").iterdir())
+
+
+@pytest.mark.parametrize("kind", ROBOTS)
+def test_a_disc_is_made(tmp_path: Path, kind: str) -> None:
+    room = Room(tmp_path, kind)
+    seen: list[str] = []
+    with room.robot as robot:
+        assert str(robot.folder) in room.publisher.check()
+        receipt = room.give()
+        assert receipt.proves == "queued"
+        done = room.follow(Watch(progress=lambda words, done, total: seen.append(words)))
+        assert done.proves == "done"
+        assert robot.made == [receipt.order_id]
+        assert [disc.read_bytes() for disc in robot.discs.iterdir()] == [room.order.image.read_bytes()]  # type: ignore[union-attr]
+        assert room.beside() == []
+        assert any("running" in words for words in seen)
+        assert room.give().proves == "done"  # a rerun rests
+        assert room.follow().proves == "done"
+        assert robot.made == [receipt.order_id]
+
+
+@pytest.mark.parametrize("kind", ROBOTS)
+def test_a_failed_order_is_told_in_the_robots_words_and_a_rerun_makes_another(tmp_path: Path, kind: str) -> None:
+    room = Room(tmp_path, kind, "fail")
+    with room.robot as robot:
+        room.give()
+        with pytest.raises(PublisherRefused, match="write error"):
+            room.follow()
+        robot.fault = ""
+        room.give()
+        assert room.follow().proves == "done"
+        assert len(robot.made) == 1
+
+
+@pytest.mark.parametrize("kind", ROBOTS)
+def test_a_refused_order(tmp_path: Path, kind: str) -> None:
+    room = Room(tmp_path, kind, "refuse")
+    with room.robot as robot:
+        room.give()
+        with pytest.raises(PublisherRefused, match="ticket not accepted"):
+            room.follow()
+        assert robot.made == []
+
+
+@pytest.mark.parametrize("kind", ROBOTS)
+@pytest.mark.parametrize("fault", ["silent", "disc out", "dead"])
+def test_an_order_without_an_end_is_unknown_and_a_rerun_goes_on_following(tmp_path: Path, kind: str, fault: Fault) -> None:
+    room = Room(tmp_path, kind, fault, silent_minutes=0.01)
+    with room.robot as robot:
+        room.give()
+        if fault == "silent" and kind in ("epson", "primera"):  # its service lives, so it may be busy with others; it is the service that ends here
+            threading.Timer(0.5, lambda: setattr(robot, "fault", "dead")).start()
+        with pytest.raises(PrintUncertain, match=r"said nothing new for 0\.01 minutes.*confirm_reprint"):
+            room.follow()
+        room.give()  # the robot has the order: it isn't given again
+        if fault == "disc out":
+            robot.fault = ""
+            assert room.follow().proves == "done"
+            assert len(robot.made) == 1
+        else:
+            with pytest.raises(PrintUncertain):
+                room.follow()
+
+
+@pytest.mark.parametrize("kind", CANCELLABLE)
+def test_a_cancelled_order_is_dropped_by_the_robot(tmp_path: Path, kind: str) -> None:
+    room = Room(tmp_path, kind, "disc out")
+    with room.robot as robot:
+        room.give()
+        assert cancel(room.publisher, room.order, room.orders_dir)
+        with pytest.raises(PublisherRefused, match="stopped the order"):
+            room.follow()
+        assert robot.stopped
+        assert robot.made == []
+        assert not cancel(room.publisher, room.order, room.orders_dir)  # there is nothing left to cancel
+
+
+def test_following_ends_when_the_caller_stops_it(tmp_path: Path) -> None:
+    room = Room(tmp_path, "epson", "disc out")
+    watch = Watch()
+    with room.robot:
+        room.give()
+        threading.Timer(0.3, watch.stop.set).start()
+        assert room.follow(watch).proves == "queued"
+
+
+def test_some_copies_of_a_failed_order_may_be_there(tmp_path: Path) -> None:
+    room = Room(tmp_path, "epson", "fail")
+    room.order = replace(room.order, copies=2)
+    with room.robot as robot:
+        room.give()
+        with pytest.raises(PublisherRefused, match="Some of the 2 copies may have been made"):
+            room.follow()
+        robot.fault = ""
+        room.give()  # the ticket is there: it is looked at again, not given again
+        with pytest.raises(PublisherRefused):
+            room.follow()
+        assert robot.made == []
+
+
+def test_copies_and_the_label_reach_the_robot(tmp_path: Path) -> None:
+    room = Room(tmp_path, "folder")
+    room.order = replace(room.order, copies=2)
+    with room.robot as robot:
+        receipt = room.give()
+        room.follow()
+        assert robot.made == [receipt.order_id] * 2
+        ticket = json.loads(robot.tickets[receipt.order_id])
+    assert ticket["label"] == {"Name": "Example Anna", "Disc": "1 of 2"}
+    assert ticket["image"] == f"{WINDOWS}\\mkiso\\{receipt.order_id}.ISO"
+
+
+def test_a_dead_service_is_noticed_by_the_check(tmp_path: Path) -> None:
+    for kind, status in (("epson", "TDBStatus.txt"), ("primera", "SystemStatus.txt")):
+        room = Room(tmp_path / kind, kind)
+        with pytest.raises(PublisherUnavailable, match="no status file"):
+            room.publisher.check()
+        with room.robot:
+            room.publisher.check()
+        old = time.time() - 300
+
+        os.utime(room.robot.folder / status, (old, old))
+        with pytest.raises(PublisherUnavailable, match="stands still"):
+            room.publisher.check()
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    room = Room(tmp_path, "folder")
+    shutil.rmtree(room.robot.folder)
+    with pytest.raises(PublisherUnavailable, match="can't be used"):
+        room.publisher.check()
+    with pytest.raises(PublisherUnavailable, match="nothing was printed"):
+        room.give()
+    room.robot.folder.mkdir()
+    assert room.give().proves == "queued"
+
+
+def test_a_full_disk_at_the_publisher_leaves_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(tmp_path, "folder")
+
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"a part")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(PublisherUnavailable, match="No space left on device"):
+        room.give()
+    assert room.beside() == []
+    monkeypatch.undo()
+    assert room.give().proves == "queued"
+
+
+def test_a_name_that_the_code_page_lacks_is_told(tmp_path: Path) -> None:
+    room = Room(tmp_path, "epson")
+    room.order = replace(room.order, patient=Patient("HN-3", "ตัวอย่าง^สมชาย"))
+    with room.robot:
+        assert "cp1252 hasn't" in room.give().warnings[0]
+    other = Room(tmp_path / "thai", "epson", label_encoding="cp874")
+    other.order = replace(other.order, patient=Patient("HN-3", "ตัวอย่าง^สมชาย"))
+    receipt = other.give()
+    assert receipt.warnings == ()
+    assert "ตัวอย่าง".encode("cp874") in (other.robot.folder / "mkiso" / f"{receipt.order_id}.TXT").read_bytes()
+
+
+class _Killed(BaseException):
+    """The process ends here."""
+
+
+def _killed_at(order: Order, publisher: Publisher, orders_dir: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the order and die: before the ticket is renamed in, or after it."""
+    rename = Path.rename
+
+    def dying(path: Path, target: Path) -> Path:
+        if path.suffix == hotfolder.UNGIVEN:
+            if place == "after":
+                rename(path, target)
+            raise _Killed
+        return rename(path, target)
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "rename", dying)
+        with pytest.raises(_Killed):
+            give(publisher, order, orders_dir, Watch())
+
+
+@pytest.mark.parametrize("kind", ROBOTS)
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("alive", [True, False])
+def test_an_order_that_broke_off_around_its_ticket_makes_one_disc(
+    tmp_path: Path, kind: str, place: str, alive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(tmp_path, kind)
+    if alive:
+        with room.robot as robot:
+            _killed_at(room.order, room.publisher, room.orders_dir, place, monkeypatch)
+            time.sleep(0.4)  # the robot takes what it has
+            room.give()
+            assert room.follow().proves == "done"
+            assert len(robot.made) == 1
+    else:
+        _killed_at(room.order, room.publisher, room.orders_dir, place, monkeypatch)
+        room.give()
+        assert len(list(room.robot.folder.glob(f"*{room.robot.ticket_suffix}"))) == 1
+        assert len([name for name in room.beside() if name.endswith(".ISO")]) == 1
+
+
+def test_an_order_whose_ticket_is_nowhere_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(tmp_path, "folder")
+    _killed_at(room.order, room.publisher, room.orders_dir, "after", monkeypatch)
+    for ticket in room.robot.folder.glob("*.JSON"):
+        ticket.unlink()
+    with pytest.raises(PrintUncertain, match="confirm_reprint"):
+        room.give()
+    assert room.give(confirm_reprint=True).proves == "queued"

@@ -1,0 +1,105 @@
+"""Media Creation Management against its simulator: a disc of exactly the study, refusals, failures, and a start that nobody confirmed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mkiso.publishers.mcm as mcm
+from mkiso.demo.robots.media_creation import MediaCreationPublisher
+from mkiso.demo.robots.storage_scp import Faults
+from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
+from mkiso.publishers import Order, Publisher, Watch, cancel, follow, give, publisher_of
+from tests.publishers.orders import order_of, settings_of, study
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcm, "POLL_SECONDS", 0.05)
+
+
+def room(folder: Path, robot: MediaCreationPublisher, **settings: Any) -> tuple[Publisher, Order, Path]:
+    configured = settings_of(folder, kind="mcm", port=robot.port, **settings)
+    return publisher_of("robot", configured), order_of(study(folder)), configured.storage.orders_dir
+
+
+def test_a_disc_of_exactly_the_study(tmp_path: Path) -> None:
+    with MediaCreationPublisher(tmp_path / "robot") as robot:
+        publisher, order, orders_dir = room(tmp_path, robot)
+        assert "answers C-ECHO" in publisher.check()
+        order = replace(order, copies=2)
+        assert give(publisher, order, orders_dir, Watch()).proves == "queued"
+        assert follow(publisher, order, orders_dir, Watch()).proves == "done"
+        assert robot.made == [sorted(arrival.sop_instance_uid for arrival in order.instances)] * 2
+        assert give(publisher, order, orders_dir, Watch()).proves == "done"
+        assert len(robot.made) == 2
+        [asked] = robot.asked.values()
+        assert "Example Anna" in asked.LabelText
+        assert {item.RequestedMediaApplicationProfile for item in asked.ReferencedSOPSequence} == {"STD-GEN-CD"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("refuse request", "refused the request for a disc: 0110"), ("refuse start", "refused to start the disc: C203")]
+)
+def test_a_refusal_is_told_and_a_rerun_is_free(tmp_path: Path, fault: Any, words: str) -> None:
+    with MediaCreationPublisher(tmp_path / "robot", fault=fault) as robot:
+        publisher, order, orders_dir = room(tmp_path, robot)
+        with pytest.raises(PublisherRefused, match=words):
+            give(publisher, order, orders_dir, Watch())
+        robot.fault = ""
+        give(publisher, order, orders_dir, Watch())
+        follow(publisher, order, orders_dir, Watch())
+        assert len(robot.made) == 1
+
+
+def test_a_failure_is_told_in_the_publishers_words(tmp_path: Path) -> None:
+    with MediaCreationPublisher(tmp_path / "robot", fault="failure") as robot:
+        publisher, order, orders_dir = room(tmp_path, robot)
+        give(publisher, order, orders_dir, Watch())
+        with pytest.raises(PublisherRefused, match="FAILURE MCD_FAILURE"):
+            follow(publisher, order, orders_dir, Watch())
+        assert robot.made == []
+
+
+def test_storing_alone_makes_no_disc_so_a_lost_association_is_no_riddle(tmp_path: Path) -> None:
+    with MediaCreationPublisher(tmp_path / "robot", faults=Faults(abort_after=2)) as robot:
+        publisher, order, orders_dir = room(tmp_path, robot)
+        with pytest.raises(PublisherUnavailable, match="No disc was started"):
+            give(publisher, order, orders_dir, Watch())
+        robot.faults.abort_after = None
+        give(publisher, order, orders_dir, Watch())
+        follow(publisher, order, orders_dir, Watch())
+        assert len(robot.made) == 1
+
+
+def test_a_start_that_was_not_confirmed_is_looked_up(tmp_path: Path) -> None:
+    with MediaCreationPublisher(tmp_path / "robot", fault="no answer to start") as robot:
+        publisher, order, orders_dir = room(tmp_path, robot)
+        with pytest.raises(PrintUncertain, match="didn't answer when it was told to start"):
+            give(publisher, order, orders_dir, Watch())
+        robot.fault = ""
+        give(publisher, order, orders_dir, Watch())
+        assert follow(publisher, order, orders_dir, Watch()).proves == "done"
+        assert len(robot.made) == 1
+
+
+def test_a_request_that_is_forgotten_stays_unknown(tmp_path: Path) -> None:
+    with MediaCreationPublisher(tmp_path / "robot", fault="forget") as robot:
+        publisher, order, orders_dir = room(tmp_path, robot, silent_minutes=0.01)
+        give(publisher, order, orders_dir, Watch())
+        with pytest.raises(PrintUncertain, match="didn't tell of the disc"):
+            follow(publisher, order, orders_dir, Watch())
+        with pytest.raises(PrintUncertain, match="confirm_reprint"):
+            give(publisher, order, orders_dir, Watch())
+
+
+def test_an_order_is_cancelled(tmp_path: Path) -> None:
+    with MediaCreationPublisher(tmp_path / "robot", fault="stuck") as robot:
+        publisher, order, orders_dir = room(tmp_path, robot)
+        give(publisher, order, orders_dir, Watch())
+        assert cancel(publisher, order, orders_dir)
+        with pytest.raises(PublisherRefused, match="FAILURE"):
+            follow(publisher, order, orders_dir, Watch())
