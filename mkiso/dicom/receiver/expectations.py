@@ -155,9 +155,9 @@ class ExpectationServer:
     def _hold(self, connection: socket.socket, expected: Expected) -> None:
         """Keep the expectation until its connection ends."""
         expected.told.put({"expecting": True})
+        self._expectations.add(expected)  # before the job hears of it and asks the PACS for images
         teller = threading.Thread(target=_tell, args=(connection, expected.told), name="expectation-teller")
         teller.start()
-        self._expectations.add(expected)
         try:
             while connection.recv(4096):
                 pass

@@ -180,14 +180,15 @@ def _listen_for_jobs(path: Path) -> Iterator[socket.socket]:
     """The Unix socket, mode 0600; a stale file of a receiver that is gone is replaced, a living receiver's isn't."""
     if _is_answered(path):
         raise ConfigurationError(f"Another receiver is running on this storage.data_dir: it answers at {path}.")
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with listener:
+    beside = path.with_name(f"{path.name}.new")
+    beside.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         try:
-            with unix_address(path) as address:
+            with unix_address(beside) as address:
                 listener.bind(address)
-            path.chmod(0o600)
+            beside.chmod(0o600)
             listener.listen(BACKLOG)
+            beside.replace(path)  # whoever sees the socket can connect to it
         except OSError as error:
             raise ConfigurationError(f"The receiver can't make its socket {path}: {error.strerror}.") from None
         try:

@@ -1,0 +1,92 @@
+"""A receiver in this process, so that its threads and descriptors can be counted; and the check that it left none."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mkiso.config import Settings
+from mkiso.dicom.receiver.expectation import Expectation
+from mkiso.dicom.receiver.server import run
+from tests.peers.ports import free_port, is_open
+
+Start = Callable[..., "Running"]
+
+
+@dataclass
+class Running:
+    """A running receiver."""
+
+    settings: Settings
+    thread: threading.Thread
+    stop: threading.Event
+
+    @property
+    def port(self) -> int:
+        return self.settings.receiver.port
+
+    def folder(self, job: str = "job") -> Path:
+        folder = self.settings.storage.jobs_dir / job / "instances"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def expect(self, study: str, instances: frozenset[str] | None = None, job: str = "job") -> Expectation:
+        return Expectation(self.settings.storage.receiver_socket, study, self.folder(job), instances)
+
+    def end(self) -> None:
+        self.stop.set()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts receivers with the given keys of `receiver`; afterwards threads, descriptors, port and socket file are as before."""
+    threads, descriptors = threading.active_count(), _descriptors()
+    started: list[Running] = []
+
+    def begin(storage: dict[str, Any] | None = None, **keys: Any) -> Running:
+        values = {"host": "127.0.0.1", "port": free_port(), "pdu_timeout_seconds": 1, "idle_timeout_seconds": 2, **keys}
+        settings = Settings.model_validate({
+            "receiver": values, "storage": {"data_dir": tmp_path / "data", "min_free_gib": 0, **(storage or {})}, "server": {"shutdown_grace_seconds": 3},
+        })  # fmt: skip
+        stop = threading.Event()
+        running = Running(settings, threading.Thread(target=run, args=(settings, stop)), stop)
+        started.append(running)
+        running.thread.start()
+        eventually(lambda: settings.storage.receiver_socket.exists() and is_open(settings.receiver.port))
+        eventually(lambda: not any(thread.name.startswith("association") for thread in threading.enumerate()))  # of looking whether it is open
+        return running
+
+    yield begin
+    for running in started:
+        running.end()
+        assert not is_open(running.port)
+        assert not running.settings.storage.receiver_socket.exists()
+        assert not list(running.settings.storage.incoming_dir.iterdir())
+    eventually(lambda: threading.active_count() <= threads and _descriptors() <= descriptors)
+
+
+@pytest.fixture
+def receiver(start: Start) -> Running:
+    """One receiver with short limits."""
+    return start()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it didn't come to pass"
+        time.sleep(0.01)
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
