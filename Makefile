@@ -1,0 +1,62 @@
+# make demo            try mkiso: one disc, made, proved and listed
+# make demo KEEP=1     the same, and leave everything running to click through
+# make test            everything: lint, types, contracts, unit, peers, end to end
+# make test-unit       the unit tests alone (seconds; no other program needed)
+# make lint            lint, types and contracts alone
+# make bench           measure mkiso beside dcmtk and genisoimage
+# make clean           remove what these commands made
+# make help            these lines
+#
+# PYTHON=python3.12 chooses an interpreter; WORKERS=4 how many tests run at once.
+
+PYTHON  = python3
+WORKERS = 2
+VENV    = .venv
+BIN     = $(VENV)/bin
+PYTEST  = $(BIN)/python -m pytest --cov --cov-append --cov-report=
+SOURCES = $(shell find mkiso service flows tasks -type f ! -name '*.pyc')
+
+.PHONY: help demo test test-unit lint bench clean packages
+
+help:
+	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
+
+demo: $(VENV)/.installed
+	@$(BIN)/mkiso demo $(if $(KEEP),--keep)
+
+test: $(VENV)/.installed packages lint
+	@rm -f .coverage .coverage.*
+	$(PYTEST) -n $(WORKERS) -m 'not peer and not end_to_end'
+	$(PYTEST) -n $(WORKERS) -m 'peer and not end_to_end'
+	$(PYTEST) -m end_to_end
+	$(BIN)/coverage report --skip-covered --sort=cover
+
+test-unit: $(VENV)/.installed
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'not peer and not end_to_end' tests/unit
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p mkiso -p tasks -p flows -p service
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed packages
+	$(BIN)/python -m bench
+
+# Debian's programs that the tests and the benchmark drive; installed where they are missing.
+packages:
+	@.ci/packages
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo-data .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Dependencies follow pyproject.toml; a change of a source file alone installs that alone, without the network.
+$(VENV)/.dependencies: pyproject.toml .ci/venv
+	@.ci/venv $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
+	@rm -rf build
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
+	@rm -rf build
+	@touch $@
