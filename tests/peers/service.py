@@ -1,0 +1,139 @@
+"""The whole of mkiso as a hospital runs it: `mkiso serve` with a configuration of its own on free ports, driven over HTTP and Prefect's API."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.peers.ports import free_port
+from tests.peers.process import Process
+
+AE_TITLE = "CDRECORD"
+
+
+class Service(Process):
+    """`mkiso serve`. `pacs` is the (AE title, port) it asks; `sections` are merged into its configuration and win.
+
+    `database` is a migrated SQLite file of Prefect to start from, which saves ten seconds.
+    """
+
+    ready_seconds = 60
+
+    def __init__(
+        self,
+        folder: Path,
+        pacs: tuple[str, int],
+        sections: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        receiver_port: int = 0,
+        database: Path | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.data_dir = folder / "data"
+        self.receiver_port = receiver_port or free_port()
+        self.prefect_port = free_port()
+        http_port = free_port()
+        configuration: dict[str, dict[str, Any]] = {
+            "server": {"port": http_port, "shutdown_grace_seconds": 10, "request_timeout_seconds": 60},
+            "pacs": {
+                "ae_title": pacs[0],
+                "port": pacs[1],
+                "connect_timeout_seconds": 3,
+                "response_timeout_seconds": 8,
+                "quiet_timeout_seconds": 3,
+                "back_off_seconds": 0.2,
+            },
+            "receiver": {"ae_title": AE_TITLE, "host": "127.0.0.1", "port": self.receiver_port},
+            "storage": {"data_dir": str(self.data_dir), "min_free_gib": 0},
+            "prefect": {"server_port": self.prefect_port},
+            "logging": {"format": "json"},
+        }
+        for section, values in (sections or {}).items():
+            configuration[section] = {**configuration.get(section, {}), **values}
+        self.configuration = folder / "config.yaml"
+        self.configuration.write_text(yaml.safe_dump(configuration), encoding="utf-8")
+        if database is not None:
+            (self.data_dir / "prefect").mkdir(parents=True)
+            shutil.copy(database, self.data_dir / "prefect" / "prefect.db")
+        super().__init__(
+            [sys.executable, "-m", "service", "serve"],
+            folder / "serve.log",
+            port=http_port,
+            environment={"MKISO_CONFIG": str(self.configuration)},
+        )
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=90)
+        self.prefect = httpx.Client(base_url=f"http://127.0.0.1:{self.prefect_port}/api", timeout=20)
+
+    def is_ready(self) -> bool:
+        try:
+            if not super().is_ready():
+                return False
+            health = self.http.get("/api/health").json()
+        except (httpx.TransportError, ValueError):
+            return False
+        return all(health["dependencies"].get(name, {}).get("ok") for name in ("receiver", "prefect", "worker"))
+
+    def stop(self, seconds: float = 30) -> None:
+        super().stop(seconds)
+        self.http.close()
+        self.prefect.close()
+
+    def download(self, accession_number: str, **headers: str) -> httpx.Response:
+        """What a clerk's browser asks."""
+        return self.http.get("/api/iso/download", params={"accession_number": accession_number}, headers=headers)
+
+    def ask(self, path: str, **parameters: str) -> str:
+        """Ask without waiting; the job's id."""
+        answer = self.http.get(path, params=parameters, headers={"Prefer": "respond-async"})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["job_id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """What /api/iso/jobs/{id} says."""
+        return dict(self.http.get(f"/api/iso/jobs/{job_id}").json())
+
+    def ended(self, job_id: str, seconds: float = 60) -> dict[str, Any]:
+        """The job once it has ended."""
+        return self.when(lambda: job if (job := self.job(job_id)).get("state") in ("done", "failed") else None, seconds)
+
+    def run(self, job_id: str) -> dict[str, Any]:
+        """The job's flow run as Prefect has it."""
+        return dict(self.prefect.get(f"/flow_runs/{job_id}").raise_for_status().json())
+
+    def run_ended(self, job_id: str, seconds: float = 60) -> dict[str, Any]:
+        """The flow run once its state is final."""
+        final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        return self.when(lambda: run if (run := self.run(job_id))["state_type"] in final else None, seconds)
+
+    def set_state(self, job_id: str, kind: str, name: str) -> None:
+        """Set a run's state as the buttons of the Prefect UI do: `SCHEDULED`/`AwaitingRetry` for Retry, `CANCELLING`/`Cancelling` for Cancel."""
+        state = {"type": kind, "name": name, "message": "by hand"}
+        self.prefect.post(f"/flow_runs/{job_id}/set_state", json={"state": state, "force": True}).raise_for_status()
+
+    def retry(self, job_id: str) -> None:
+        self.set_state(job_id, "SCHEDULED", "AwaitingRetry")
+
+    def cancel(self, job_id: str) -> None:
+        self.set_state(job_id, "CANCELLING", "Cancelling")
+
+    def processes(self) -> dict[str, int]:
+        """The process ids of what `mkiso serve` runs, by name."""
+        states = json.loads((self.data_dir / "processes.json").read_text(encoding="utf-8"))
+        return {name: int(state["pid"]) for name, state in states.items() if state["up"]}
+
+    def when(self, wanted: Callable[[], Any], seconds: float = 30) -> Any:
+        """What `wanted` gives once it gives something. Raises TimeoutError with the service's log."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if (found := wanted()) is not None and found is not False:
+                return found
+            time.sleep(0.05)
+        raise TimeoutError(f"nothing after {seconds} s; the service's log ends:\n{self.log()[-4000:]}")
