@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from importlib.resources import files
+from typing import Any
 
 import yaml
 from starlette.applications import Starlette
@@ -20,7 +21,7 @@ from service.webhook.iso import Questions
 from service.webhook.jobs import ClientGone, Jobs
 from service.webhook.keys import Keys
 from service.webhook.metrics import CONTENT_TYPE, Metrics
-from service.webhook.middleware import AccessLog, Authentication, Recovery, RequestId
+from service.webhook.middleware import AccessLog, Authentication, OneLength, Recovery, RequestId
 from service.webhook.orchestrator import Orchestrator
 from service.webhook.page import CounterPage
 from service.webhook.question import Query
@@ -37,7 +38,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     questions = Questions(settings, orchestrator, jobs)
     health_of = Health(checks_of(settings, orchestrator))
     page = CounterPage(keys, sessions)
-    description = yaml.safe_load(files("service.webhook").joinpath("openapi.yaml").read_text(encoding="utf-8"))
+    description = _description(settings)
 
     async def health(request: Request) -> Response:
         return JSONResponse(await health_of.answer(), headers={"cache-control": "no-store"})
@@ -78,10 +79,18 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Middleware(Recovery),
             Middleware(RequestId),
             Middleware(AccessLog, metrics=metrics),
+            Middleware(OneLength),
             Middleware(Authentication, keys=keys, sessions=sessions),
         ],
         exception_handlers={**HANDLERS, SeveralDiscs: answer_several, ClientGone: _nobody},
     )
+
+
+def _description(settings: Settings) -> dict[str, Any]:
+    """The OpenAPI description, with the publishers of this configuration."""
+    description: dict[str, Any] = yaml.safe_load(files("service.webhook").joinpath("openapi.yaml").read_text(encoding="utf-8"))
+    description["components"]["parameters"]["publisher"]["schema"]["enum"] = list(settings.publishers)
+    return description
 
 
 async def _nobody(request: Request, error: Exception) -> Response:

@@ -106,6 +106,7 @@ class Jobs:
         if span.status in (200, 206):
             if prefix := self._accel(request, span.status):
                 file.close()
+                del headers["accept-ranges"]  # nginx says so itself
                 return Response(headers={**headers, "x-accel-redirect": f"{prefix}{manifest.disc_id}/disc.iso"}, media_type=MEDIA_TYPE)
             if span.status == 206:
                 headers["content-range"] = f"bytes {span.start}-{span.stop - 1}/{manifest.size}"

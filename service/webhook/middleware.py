@@ -1,4 +1,4 @@
-"""What every request passes, outermost first: recovery, request id, logging, authentication. Plain ASGI, so that nothing is buffered."""
+"""What every request passes, outermost first: recovery, request id, logging, one length, authentication. Plain ASGI, so that nothing is buffered."""
 
 from __future__ import annotations
 
@@ -112,6 +112,22 @@ class AccessLog:
                 **scope["state"].get("note", {}),
             }
             logger.log(logging.DEBUG if route in ("/api/health", "/metrics") and status < 400 else logging.INFO, "request", extra=fields)
+
+
+class OneLength:
+    """Refuses a request whose end can be understood in two ways (RFC 9112 6.1), and closes: what follows may be smuggled past a proxy."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        names = {name for name, _ in scope.get("headers", ())}
+        if not {b"content-length", b"transfer-encoding"} <= names:
+            await self.app(scope, receive, send)
+            return
+        words = "Content-Length and Transfer-Encoding can't both tell where a request ends."
+        answer = error_answer(Request(scope), 400, "invalid_request", words, {"connection": "close"})
+        await answer(scope, receive, send)
 
 
 class Authentication:

@@ -8,13 +8,13 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from mkiso.errors import InvalidRequest, JobNotFound, MkisoError, SeveralDiscs
+from mkiso.errors import JobNotFound, MkisoError, SeveralDiscs
 from mkiso.store import Manifest
 from service.webhook.answers import answer_mkiso_error
 
 
 def chosen(discs: list[Manifest], part: int | None) -> Manifest:
-    """The disc that is meant: the only one, or the one whose number is `part`. Raises SeveralDiscs, JobNotFound, InvalidRequest."""
+    """The disc that is meant: the only one, or the one whose number is `part`. Raises SeveralDiscs, JobNotFound."""
     if not discs:
         raise JobNotFound("This job made no disc image; a print leaves none here.")
     if part is None:
@@ -28,7 +28,7 @@ def chosen(discs: list[Manifest], part: int | None) -> Manifest:
     for disc in discs:
         if disc.number == part:
             return disc
-    raise InvalidRequest(f"There is no disc {part} in this set; it has {len(discs)}.", total=len(discs))
+    raise JobNotFound(f"There is no disc {part} in this set; it has {len(discs)}.", total=len(discs))
 
 
 async def answer_several(request: Request, error: Exception) -> Response:

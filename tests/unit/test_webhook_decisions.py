@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from mkiso.config import Auth
-from mkiso.errors import InvalidRequest, JobCancelled, JobCrashed, JobNotFound, SeveralDiscs, StudyNotFound
+from mkiso.errors import JobCancelled, JobCrashed, JobNotFound, SeveralDiscs, StudyNotFound
 from mkiso.report import JobReport
 from mkiso.store import Manifest
 from service.webhook.filename import content_disposition, name_of
@@ -131,7 +131,7 @@ def test_name_of():
         (["respond-async, wait=-1"], (True, 0)),
         (["respond-async, wait=9999999999"], (True, 0)),
         (["respondasync"], (False, 0)),
-        (["\"respond-async"], (False, 0)),
+        (['"respond-async'], (False, 0)),
     ],
 )
 def test_prefer(fields, expected):
@@ -178,7 +178,7 @@ def test_chosen():
     with pytest.raises(SeveralDiscs) as error:
         chosen(discs, None)
     assert error.value.details["total"] == 3
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(JobNotFound):
         chosen(discs, 4)
     with pytest.raises(JobNotFound):
         chosen([], None)
@@ -217,7 +217,7 @@ def test_sessions(monkeypatch):
 
 @pytest.mark.parametrize("formatter", [JsonLines(), TextLines()])
 def test_a_log_record_is_one_line(formatter):
-    record = logging.makeLogRecord({"msg": "a\nb", "path": "x\r\n{\"level\": 1}\u2028\x1b[0m", "levelname": "INFO"})
+    record = logging.makeLogRecord({"msg": "a\nb", "path": 'x\r\n{"level": 1}\u2028\x1b[0m', "levelname": "INFO"})
     line = formatter.format(record)
     assert len(line.splitlines()) == 1 and line.isascii()
     if isinstance(formatter, JsonLines):

@@ -88,13 +88,28 @@ class Scripts:
     def __init__(self, storage):
         self.storage = storage
 
-    def disc(self, job_id, question, content=b"\0" * 32768 + b"CD001" + b"x" * 5000, number=1, total=1, filename="สมชาย ใจดี.iso", degraded=(), minutes=0):
+    def disc(
+        self, job_id, question, content=b"\0" * 32768 + b"CD001" + b"x" * 5000, number=1, total=1, filename="สมชาย ใจดี.iso", degraded=(), minutes=0
+    ):
         image = self.storage.data_dir / f"{uuid4()}.iso"
         image.write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
         created = (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()
         manifest = Manifest(
-            new_disc_id(), job_id, created, "VOL", filename, question.accession_numbers, "print", len(content), sha256, 3, "cd", number, total, degraded
+            new_disc_id(),
+            job_id,
+            created,
+            "VOL",
+            filename,
+            question.accession_numbers,
+            "print",
+            len(content),
+            sha256,
+            3,
+            "cd",
+            number,
+            total,
+            degraded,
         )
         shelve(self.storage, image, manifest)
         return manifest.disc_id

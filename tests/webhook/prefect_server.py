@@ -28,7 +28,9 @@ class PrefectServer(Process):
             "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
         }
         prefect = Path(sys.executable).with_name("prefect")
-        super().__init__([prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)], folder / "server.log", port=port, environment=environment)
+        super().__init__(
+            [prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)], folder / "server.log", port=port, environment=environment
+        )
         self.api_url = environment["PREFECT_API_URL"]
 
     def is_ready(self) -> bool:
@@ -52,5 +54,3 @@ def deploy(api_url: str) -> None:
                 await client.create_deployment(flow_id=flow_id, name=name, work_pool_name="mkiso")
 
     asyncio.run(create())
-
-

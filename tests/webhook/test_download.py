@@ -121,10 +121,10 @@ def test_a_set_is_never_answered_with_its_first_disc(client, desk, scripts):
     third = client.get(f"{ONE}&part=3")
     assert third.content == b"3" * 100
     assert "A1-3of3.iso" in third.headers["content-disposition"]
-    assert client.get(f"{ONE}&part=4").status_code == 400
+    assert client.get(f"{ONE}&part=4").status_code == 404
     page = client.get(f"{ONE}&x=%22%3E%3Cscript%3E", headers={"Accept": "text/html,*/*"})
     assert page.status_code == 409 and page.headers["content-type"].startswith("text/html")
-    assert page.text.count("<a href=\"?accession_number=A1&amp;x=") == 3 and "<script" not in page.text
+    assert page.text.count('<a href="?accession_number=A1&amp;x=') == 3 and "<script" not in page.text
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,9 @@ def test_why_there_is_no_disc(client, desk, scripts, error, status):
     assert client.get(f"/api/iso/jobs/{body['job_id']}/disc").status_code == status
 
 
-@pytest.mark.parametrize(("standing", "status", "code"), [("crashed", 502, "job_crashed"), ("cancelled", 409, "job_cancelled"), ("failed", 502, "job_crashed")])
+@pytest.mark.parametrize(
+    ("standing", "status", "code"), [("crashed", 502, "job_crashed"), ("cancelled", 409, "job_cancelled"), ("failed", 502, "job_crashed")]
+)
 def test_a_run_that_ends_without_a_word(client, desk, standing, status, code):
     desk.script = lambda job_id, question: standing
     answer = client.get(ONE)
@@ -191,7 +193,14 @@ def test_a_job_in_flight(client, desk, scripts):
     desk.script = lambda job_id, question: scripts.report(job_id, question, stage="receiving images", expected=9, received=4) or "running"
     answer = client.get(ONE, headers={"Prefer": "respond-async"})
     job = client.get(answer.headers["location"]).json()
-    assert (job["state"], job["stage"], job["expected"], job["received"], job["error"], job["discs"]) == ("running", "receiving images", 9, 4, None, [])
+    assert (job["state"], job["stage"], job["expected"], job["received"], job["error"], job["discs"]) == (
+        "running",
+        "receiving images",
+        9,
+        4,
+        None,
+        [],
+    )
 
 
 def test_a_client_that_goes_away_ends_its_waiting_and_not_the_job(client, desk):
@@ -282,6 +291,6 @@ def test_low_disk_refuses_new_work(tmp_path):
 
 def test_a_report_is_json_without_a_patients_name(client, settings):
     client.get(ONE)
-    assert list(manifests(settings.storage))[0].filename.startswith("สมชาย")
+    assert next(iter(manifests(settings.storage))).filename.startswith("สมชาย")
     for file in settings.storage.reports_dir.glob("*.json"):
         assert "สมชาย" not in json.dumps(json.loads(file.read_text()), ensure_ascii=False)

@@ -51,8 +51,10 @@ def test_a_question_in_flight_is_joined_whatever_its_state(api_url):
             first = await here.ask(asked)
             run = await here.client.read_flow_run(UUID(first.job_id))
             assert (run.parameters, run.tags, run.name) == (
-                {"accession_numbers": list(asked.accession_numbers)}, [f"question:{asked.key}"], f"download {asked.accession_numbers[0]}",
-            )  # fmt: skip
+                {"accession_numbers": list(asked.accession_numbers)},
+                [f"question:{asked.key}"],
+                f"download {asked.accession_numbers[0]}",
+            )
             assert not first.joined and await here.standing(first.job_id) == "waiting"
             for state in (Pending(), Running(), Scheduled(name="AwaitingRetry")):
                 await move(here, first.job_id, state)

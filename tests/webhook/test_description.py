@@ -1,0 +1,44 @@
+"""The API's description is true: schemathesis asks what it allows and what it forbids of the running webhook."""
+
+from importlib.resources import files
+
+import pytest
+import schemathesis
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.generation import GenerationMode
+from starlette.routing import Route
+
+from service.webhook.app import build_app
+from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
+
+DESCRIPTION = yaml.safe_load(files("service.webhook").joinpath("openapi.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    configured = settings_in(tmp_path_factory.mktemp("described"), auth=True)
+    with served(configured, Desk(Scripts(configured.storage).done)) as client:
+        yield schemathesis.openapi.from_url(str(client.base_url.join("/api/openapi.json")))
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize("path", DESCRIPTION["paths"])
+def test_the_webhook_is_as_described(described, path, mode):
+    operation = described[path]["GET"]
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(max_examples=15, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    def ask(case):
+        case.call_and_validate(headers={"X-API-Key": KEY})
+
+    try:
+        ask()
+    except Exception as error:
+        if type(error).__name__ not in ("Unsatisfiable", "SkipTest"):  # nothing can be wrong with an address that takes no parameters
+            raise
+
+
+def test_every_address_of_the_api_is_described(tmp_path):
+    app = build_app(settings_in(tmp_path), Desk())
+    assert {route.path for route in app.routes if isinstance(route, Route) and route.path.startswith("/api/")} == set(DESCRIPTION["paths"])

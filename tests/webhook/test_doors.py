@@ -1,0 +1,306 @@
+"""Who gets in and what gets out: keys, sessions, errors, request ids, logs, health, metrics, slow clients, the end of the service."""
+
+import json
+import logging
+import re
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+
+from mkiso.config import Publisher
+from service.webhook import connection, disc_response
+from service.webhook.log_lines import JsonLines
+from tests.peers.ports import free_port
+from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
+
+GUARDED = [
+    "/api/iso/download?accession_number=A",
+    "/api/iso/download-multiple?accession_numbers=A,B",
+    "/api/iso/print?accession_number=A",
+    "/api/iso/jobs/x",
+    "/api/iso/jobs/x/disc",
+    "/api/iso",
+    "/api/iso/",
+    "/api/iso/nothing",
+    "/api%2Fiso/download?accession_number=A",
+]
+OPEN = ["/", "/api/health", "/api/openapi.json", "/metrics", "/page/counter.css"]
+
+
+@pytest.fixture(scope="module")
+def locked_desk():
+    return Desk()
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory, locked_desk):
+    with served(settings_in(tmp_path_factory.mktemp("locked"), auth=True), locked_desk) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", GUARDED)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("X-API-Key", "wrong")],
+        [("X-API-Key", "")],
+        [("X-API-Key", KEY), ("X-API-Key", KEY)],
+        [("X-API-Key", KEY + " x")],
+        [("Authorization", f"Bearer {KEY}")],
+        [("X_API_Key", KEY)],
+        [("Cookie", f"mkiso_session={KEY}")],
+    ],
+)
+def test_no_key_no_answer(locked, locked_desk, path, method, headers):
+    answer = locked.request(method, path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"].startswith("X-API-Key")
+    if method != "HEAD":
+        assert answer.json()["code"] == "unauthorized"
+    assert locked_desk.asked == []
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_what_is_public(locked, path):
+    assert locked.get(path).status_code == 200
+
+
+def test_the_right_key(locked):
+    assert locked.get("/api/iso/jobs/x", headers={"X-API-Key": KEY}).status_code == 404
+
+
+def test_the_page_signs_in_for_itself(locked):
+    page = locked.get("/")
+    assert 'name="key"' in page.text and KEY not in page.text
+    assert locked.post("/session", data={"key": "wrong"}).status_code == 401
+    assert locked.post("/session", data={"key": KEY}, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 400
+    assert locked.post("/session", data={"key": KEY}, headers={"Origin": "https://elsewhere.example"}).status_code == 400
+    assert locked.post("/session", content=b"key=" + b"x" * 5000).status_code == 400
+    signed = locked.post("/session", data={"key": KEY})
+    assert (signed.status_code, signed.headers["location"]) == (303, "/")
+    cookie = signed.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower() and KEY not in cookie
+    locked.cookies.clear()
+    session = {"Cookie": cookie.partition(";")[0]}
+    assert 'id="numbers"' in locked.get("/", headers=session).text
+    assert locked.get("/api/iso/jobs/x", headers=session).status_code == 404
+    assert locked.get("/api/iso/jobs/x", headers={**session, "Sec-Fetch-Site": "cross-site"}).status_code == 401
+    assert locked.get("/api/iso/jobs/x", headers={**session, "X-API-Key": "wrong"}).status_code == 401
+    assert "max-age=0" in locked.post("/session/end", headers=session).headers["set-cookie"].lower()
+    assert "secure" in locked.post("/session", data={"key": KEY}, headers={"X-Forwarded-Proto": "https"}).headers["set-cookie"].lower()
+    locked.cookies.clear()
+
+
+def test_the_page_lets_nothing_else_in(client):
+    page = client.get("/")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+    assert not re.search(r"https?://|<script(?! src=)|style=|\son\w+=", page.text)
+    for address in re.findall(r'(?:src|href)="(/page/[^"]+)"', page.text):
+        assert client.get(address).status_code == 200
+    for path in ("/page/..%2fapp.py", "/page/%2e%2e/app.py", "/page/app.py", "/page/counter", "/page/"):
+        assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "accession_number=",
+        "accession_number=%20",
+        "accession_number=*",
+        "accession_number=A%5CB",
+        "accession_number=%252A",
+        "accession_number=A&accession_number=B",
+        "accession_number=%0d%0aSet-Cookie:a",
+        "accession_number=" + "1" * 17,
+        "accession_number=%EF%BC%8A",
+        "accession_number=A&part=0",
+    ],
+)
+def test_a_bad_question_is_400_and_asks_nobody(client, desk, query):
+    answer = client.get(f"/api/iso/download?{query}")
+    assert answer.status_code == 400
+    assert {"error", "code", "request_id"} <= set(answer.json())
+    assert desk.asked == []
+
+
+def test_every_error_is_json(client, desk):
+    assert client.get("/api/iso/download?" + "a" * 40_000).status_code == 414
+    nothing = client.get("/nothing")
+    assert (nothing.status_code, nothing.json()["code"]) == (404, "not_found")
+    wrong = client.post("/api/iso/download?accession_number=A")
+    assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
+    assert "GET" in wrong.headers["allow"]
+    for answer in (nothing, wrong):
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+def test_an_unexpected_error_says_nothing_of_its_text(client, desk, caplog):
+    def broken(job_id, question):
+        raise RuntimeError("CANARY^PATIENT")
+
+    desk.script = broken
+    with caplog.at_level(logging.DEBUG):
+        answer = client.get("/api/iso/download?accession_number=A", headers={"X-Request-ID": "r-1"})
+    assert (answer.status_code, answer.json()["code"], answer.json()["request_id"]) == (500, "internal_error", "r-1")
+    assert answer.headers["x-request-id"] == "r-1"
+    written = "\n".join(JsonLines().format(record) for record in caplog.records)
+    assert "CANARY" not in written + answer.text and "RuntimeError" in written and "broken" in written
+
+
+def test_the_log_has_one_honest_line_a_request(client, caplog):
+    with caplog.at_level(logging.INFO, "mkiso.webhook"):
+        client.get("/api/iso/download?accession_number=A7&name=CANARY", headers={"X-API-Key": "CANARY", "X-Request-ID": 'x","level":"CANARY'})
+        client.get("/a%0a%7b%22level%22%3a1%7d")
+    lines = [JsonLines().format(record) for record in caplog.records if record.getMessage() == "request"]
+    assert len(lines) == 2 and all(len(line.splitlines()) == 1 for line in lines)
+    told = json.loads(lines[0])
+    assert (told["path"], told["status"], told["bytes"], told["accession_numbers"]) == ("/api/iso/download", 200, 37773, ["A7"])
+    assert re.fullmatch("[0-9a-f]{32}", told["request_id"]) and told["job_id"]
+    assert "CANARY" not in "".join(lines)
+
+
+def test_header_injection(client, desk):
+    raw = _raw(client, b"GET /api/health HTTP/1.1\r\nHost: x\r\nX-Request-ID: a\rb\r\nConnection: close\r\n\r\n")
+    assert raw.startswith((b"HTTP/1.1 400", b"HTTP/1.1 200")) and b"a\rb" not in raw
+    two_lengths = b"GET /api/health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    answer = _raw(client, two_lengths + b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400") and b"mkiso_discs" not in answer
+
+
+def test_health_is_quick_and_names_what_is_wrong(tmp_path):
+    silent = socket.create_server(("127.0.0.1", 0))  # accepts and never answers
+    port = silent.getsockname()[1]
+    settings = settings_in(tmp_path)
+    settings = settings.model_copy(
+        update={
+            "pacs": settings.pacs.model_copy(update={"port": port}),
+            "patient_api": settings.patient_api.model_copy(update={"base_url": f"http://127.0.0.1:{port}"}),
+            "publishers": {"rimage": Publisher(port=port), "other": Publisher(port=free_port())},
+        }
+    )
+    desk = Desk()
+    with served(settings, desk) as client:
+        begun = time.monotonic()
+        answer = client.get("/api/health")
+        assert time.monotonic() - begun < 2
+        told = answer.json()
+        assert (answer.status_code, told["status"]) == (200, "degraded")
+        assert set(told["degraded"]) == {"pacs", "receiver", "patient_api", "publisher:rimage", "publisher:other"}
+        assert all(told["dependencies"][name]["ok"] for name in ("prefect", "worker", "disk"))
+        time.sleep(1)
+        begun = time.monotonic()
+        for _ in range(20):
+            client.get("/api/health")
+        assert time.monotonic() - begun < 2  # cached
+    silent.close()
+
+
+def test_metrics(client, desk):
+    client.get("/api/iso/download?accession_number=A")
+    client.get("/api/iso/jobs/x")
+    text = client.get("/metrics").text
+    for line in (
+        'mkiso_http_requests_total{method="GET",route="/api/iso/jobs/{job_id}",status="404"}',
+        "mkiso_discs 1.0",
+        "mkiso_jobs_queued 0.0",
+        'mkiso_jobs{code="",kind="download",status="done"} 1.0',
+        "mkiso_storage_free_bytes ",
+        "mkiso_orchestrator_up 1.0",
+    ):
+        assert line in text
+    desk.down = True
+    assert "mkiso_orchestrator_up 0.0" in client.get("/metrics").text
+
+
+def test_200_slow_clients_keep_nobody_waiting(client, desk, scripts, monkeypatch):
+    monkeypatch.setattr(connection, "HEADER_SECONDS", 1.5)
+    content = bytes(4_000_000)
+    desk.script = lambda job_id, question: scripts.done(job_id, question, content=content)
+    address = client.get("/api/iso/download?accession_number=A").headers["content-location"].encode()
+    host = (client.base_url.host, client.base_url.port)
+    readers = [socket.create_connection(host) for _ in range(100)]
+    for reader in readers:  # they ask, and then read a byte at a time
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.sendall(b"GET " + address + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    senders = [socket.create_connection(host) for _ in range(100)]
+    for sender in senders:  # they never end their header
+        sender.sendall(b"GET / HTTP/1.1\r\nX-A: ")
+    for _ in range(3):
+        begun = time.monotonic()
+        assert len(client.get(address.decode()).content) == len(content)
+        assert time.monotonic() - begun < 1.5
+        for reader in readers:
+            reader.recv(1)
+    for sender in senders:
+        sender.settimeout(5)
+        assert sender.recv(1) == b""  # closed by the deadline
+    for each in (*readers, *senders):
+        each.close()
+
+
+def test_a_client_that_stands_still_is_given_up(client, desk, scripts, monkeypatch):
+    monkeypatch.setattr(disc_response, "STALL_SECONDS", 0.5)
+    desk.script = lambda job_id, question: scripts.done(job_id, question, content=bytes(60_000_000))
+    address = client.get("/api/iso/download?accession_number=A").headers["content-location"].encode()
+    reader = socket.create_connection((client.base_url.host, client.base_url.port))
+    reader.sendall(b"GET " + address + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    time.sleep(1.5)
+    received = 0
+    reader.settimeout(5)
+    try:
+        while piece := reader.recv(1 << 20):
+            received += len(piece)
+    except ConnectionResetError:
+        pass
+    assert 0 < received < 60_000_000
+    reader.close()
+
+
+def test_the_end_of_the_service(tmp_path):
+    settings = settings_in(tmp_path, shutdown_grace_seconds=4)
+    scripts = Scripts(settings.storage)
+    content = bytes(80_000_000)
+    desk = Desk(lambda job_id, question: scripts.done(job_id, question, content=content) if question.accession_numbers == ("A",) else "running")
+    answers = {}
+
+    def waits():
+        with httpx.Client(base_url=client.base_url, timeout=30, trust_env=False) as other:
+            answers["waiting"] = other.get("/api/iso/download?accession_number=B")
+
+    with served(settings, desk) as client:
+        waiting = threading.Thread(target=waits)
+        waiting.start()
+        with client.stream("GET", "/api/iso/download?accession_number=A") as answer:
+            pieces = answer.iter_raw(1 << 20)
+            received = len(next(pieces))
+            time.sleep(0.3)
+            client.stop.set()
+            time.sleep(0.5)
+            with pytest.raises(httpx.TransportError):
+                httpx.get(client.base_url.join("/api/health"), timeout=2, trust_env=False)
+            received += sum(map(len, pieces))
+        assert received == len(content)
+        waiting.join(10)
+    stopping = answers["waiting"]
+    assert (stopping.status_code, stopping.json()["code"]) == (503, "service_stopping")
+    assert stopping.headers["location"] == stopping.json()["job"] and "retry-after" in stopping.headers
+
+
+def _raw(client, request):
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as connection_:
+        connection_.sendall(request)
+        connection_.settimeout(1)
+        received = b""
+        try:
+            while piece := connection_.recv(65536):
+                received += piece
+        except TimeoutError:
+            pass
+        return received

@@ -1,0 +1,227 @@
+"""Debian's nginx with the project's files, the real webhook behind it: the old addresses, the key, ranges, X-Accel-Redirect, the change-over."""
+
+import http.server
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.peers.ports import free_port
+from tests.peers.process import Process
+from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
+
+pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")]
+FILES = Path(__file__).parents[2] / "deployments" / "nginx"
+
+
+class Nginx(Process):
+    """nginx in the foreground with a folder of its own."""
+
+    def __init__(self, folder: Path, replacements: dict[str, str]) -> None:
+        port = free_port()
+        mine = folder / "mkiso"
+        mine.mkdir()
+        for file in FILES.glob("*.conf"):
+            text = file.read_text()
+            for old, new in {"listen 80;": f"listen 127.0.0.1:{port};", **replacements}.items():
+                text = text.replace(old, new)
+            (mine / file.name).write_text(text)
+        main = folder / "nginx.conf"
+        main.write_text(
+            f"user root; worker_processes 1; daemon off; pid {folder}/pid; error_log stderr info;\nevents {{}}\nhttp {{\n"
+            + "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+            + "access_log off;\ninclude mkiso/mkiso.conf;\n}\n"
+        )
+        super().__init__(["nginx", "-p", str(folder), "-c", str(main)], folder / "nginx.log", port=port)
+
+
+class Php(http.server.BaseHTTPRequestHandler):
+    """The old service: says what it was asked and which key it was shown."""
+
+    def do_GET(self):
+        told = f"php {self.path} key={self.headers.get('X-API-Key')}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def desk():
+    return Desk()
+
+
+@pytest.fixture(scope="module", params=["streamed", "x-accel"])
+def front(request, tmp_path_factory, desk):
+    folder = tmp_path_factory.mktemp("nginx")
+    settings = settings_in(folder / "data", auth=True, accel_redirect="/_discs/" if request.param == "x-accel" else "")
+    desk.__init__(Scripts(settings.storage).done)
+    (folder / "key.conf").write_text(f'proxy_set_header X-API-Key "{KEY}";\n')
+    php = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Php)
+    threading.Thread(target=php.serve_forever, daemon=True).start()
+    replacements = {
+        "127.0.0.1:8080": f"127.0.0.1:{settings.server.port}",
+        "127.0.0.1:8081": f"127.0.0.1:{php.server_port}",
+        "/etc/mkiso/nginx-key.conf": str(folder / "key.conf"),
+        "/var/lib/mkiso/discs/": f"{settings.storage.discs_dir}/",
+    }
+    try:
+        with (
+            served(settings, desk),
+            Nginx(folder, replacements) as nginx,
+            httpx.Client(base_url=f"http://127.0.0.1:{nginx.port}", timeout=30, trust_env=False) as client,
+        ):
+            client.scripts = Scripts(settings.storage)
+            client.accel = request.param == "x-accel"
+            client.log = nginx.log
+            yield client
+    finally:
+        php.shutdown()
+        php.server_close()
+
+
+@pytest.mark.parametrize(
+    ("old", "numbers", "kind"),
+    [
+        ("/mkiso.php?accession_number=A1", ("A1",), "download"),
+        ("/mkiso2.php?accession_number=A1&_=17", ("A1",), "download"),
+        ("/mkiso_multiple.php?accession_numbers=A1,B2", ("A1", "B2"), "download"),
+        ("/send_rimage_multiple.php?accession_numbers=A1,B2", ("A1", "B2"), "print"),
+        ("/send_rimage_multiple.php?accession_number=A1", ("A1",), "print"),
+    ],
+)
+def test_the_old_addresses_need_no_key(front, desk, old, numbers, kind):
+    for headers in ({}, {"X-API-Key": "the client's own"}):
+        answer = front.get(old, headers=headers)
+        assert answer.status_code == 200
+        assert (desk.asked[-1].accession_numbers, desk.asked[-1].kind) == (numbers, kind)
+        if kind == "download":
+            assert len(answer.content) == int(answer.headers["content-length"]) == 37773
+            assert answer.headers["content-type"] == "application/vnd.efi.iso"
+
+
+def test_curl_takes_a_disc_and_goes_on_with_a_broken_one(front, desk, tmp_path):
+    address = f"{front.base_url}mkiso.php?accession_number=C3".replace("mkiso.php", "/mkiso.php")
+    whole = front.get("/mkiso.php?accession_number=C3")
+    part = tmp_path / "disc.iso"
+    subprocess.run(["curl", "-sS", "--fail", "-o", part, address], check=True)
+    assert len(part.read_bytes()) == len(whole.content)
+    desk.script = lambda job_id, question: front.scripts.report(job_id, question, status="done", disc_ids=(disc,)) or "completed"
+    disc = front.scripts.disc("123e4567-e89b-12d3-a456-426614174000", desk.asked[-1], content=bytes(range(256)) * 1000)
+    part.write_bytes(b"")
+    subprocess.run(["curl", "-sS", "--fail", "-r", "0-99999", "-o", part, address], check=True)
+    subprocess.run(["curl", "-sS", "--fail", "-C", "-", "-o", part, address], check=True)
+    assert part.read_bytes() == bytes(range(256)) * 1000
+    desk.script = front.scripts.done
+
+
+def test_every_header_and_condition_comes_through(front, desk):
+    desk.script = lambda job_id, question: front.scripts.done(job_id, question, degraded=("patient_api",))
+    answer = front.get("/mkiso_multiple.php?accession_numbers=D1,D2", headers={"X-Request-ID": "ward-1"})
+    for name, value in {
+        "x-mkiso-degraded": "patient_api",
+        "accept-ranges": "bytes",
+        "x-request-id": "ward-1",
+        "cache-control": "private, no-store",
+    }.items():
+        assert answer.headers[name] == value, name
+    assert "filename*=UTF-8''%E0%B8%AA" in answer.headers["content-disposition"]
+    assert "last-modified" not in answer.headers and "x-accel-redirect" not in answer.headers
+    assert len(answer.headers.get_list("etag")) == 1
+    disc, key = answer.headers["content-location"], {"X-API-Key": KEY}
+    etag = answer.headers["etag"]
+    assert front.get(disc).status_code == 401
+    assert front.get(disc, headers={**key, "Range": "bytes=10-19", "If-Range": etag}).content == answer.content[10:20]
+    assert front.get(disc, headers={**key, "Range": "bytes=10-19", "If-Range": '"x"'}).content == answer.content
+    assert front.get(disc, headers={**key, "If-None-Match": etag}).status_code == 304
+    assert front.get(disc, headers={**key, "If-Match": etag}).status_code == 200
+    assert front.head(disc, headers=key).headers["content-length"] == "37773"
+    assert front.get(disc, headers=key).headers["etag"] == etag
+    desk.script = front.scripts.done
+
+
+def test_nginx_sends_the_bytes_where_it_may(front, desk):
+    sent = _bytes_streamed(front)
+    front.get("/mkiso.php?accession_number=H1")
+    assert _bytes_streamed(front) - sent == (0 if front.accel else 37773)
+    assert front.get("/_discs/").status_code == 404
+    assert front.get("/_discs/x/disc.iso").status_code == 404
+
+
+def test_errors_come_through_as_they_are(front, desk):
+    assert front.get("/mkiso.php").json()["code"] == "invalid_request"
+    assert front.get("/mkiso.php?accession_number=*").status_code == 400
+    assert front.get("/api/iso/download?accession_number=A").status_code == 401
+    assert front.get("/api/health").status_code == 200
+    assert front.get("/nothing.php").json()["code"] == "not_found"
+    assert front.get("/metrics").status_code == 200
+    desk.script = front.scripts.set_of(2)
+    page = front.get("/mkiso.php?accession_number=E1", headers={"Accept": "text/html"})
+    assert page.status_code == 409 and 'href="?accession_number=E1&amp;part=2"' in page.text
+    assert front.get("/mkiso.php?accession_number=E1&part=2").content == b"2" * 100
+    desk.script = front.scripts.done
+
+
+def test_headers_and_paths_play_no_tricks(front, desk):
+    for path in ("/mkiso.php/../api/iso/jobs/x", "/mkiso.php%2f..%2fapi%2fiso%2fdownload", "/x/..;/mkiso.php", "/%6dkiso.php%00"):
+        assert front.get(path).status_code in (400, 401, 404)
+    assert front.get("/api/iso/jobs/x", headers={"X_API_Key": KEY}).status_code == 401
+    ours = front.get("/mkiso.php?accession_number=F1", headers={"X-Forwarded-For": "6.6.6.6", "X-Mkiso-Accel": "0"})
+    assert len(ours.content) == 37773
+
+
+def test_the_change_over_side_by_side(front):
+    answer = front.get("/mkiso.php?accession_number=A&mkiso_side=php", headers={"X-API-Key": "x"})
+    assert answer.text == "php /mkiso.php?accession_number=A&mkiso_side=php key=None"
+    assert len(front.get("/mkiso.php?accession_number=A&mkiso_side=mkiso").content) == 37773
+
+
+def test_the_tls_snippet_is_valid(tmp_path):
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "1",
+            "-subj",
+            "/CN=localhost",
+            "-keyout",
+            tmp_path / "key.pem",
+            "-out",
+            tmp_path / "certificate.pem",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    (tmp_path / "key.conf").write_text('proxy_set_header X-API-Key "";\n')
+    secure = free_port()
+    replacements = {
+        "/etc/mkiso/nginx-key.conf": str(tmp_path / "key.conf"),
+        "/etc/mkiso/tls/": f"{tmp_path}/",
+        "# include mkiso/tls.conf;": "include mkiso/tls.conf;",
+        "listen 443 ssl;": f"listen 127.0.0.1:{secure} ssl;",
+        "listen [::]:443 ssl;": "",
+    }
+    settings = settings_in(tmp_path / "data")
+    with served(settings, Desk()), Nginx(tmp_path, {**replacements, "127.0.0.1:8080": f"127.0.0.1:{settings.server.port}"}):
+        answer = httpx.get(f"https://127.0.0.1:{secure}/", verify=False, trust_env=False)
+    assert answer.status_code == 200 and "strict-transport-security" in answer.headers
+
+
+def _bytes_streamed(front):
+    """What the webhook itself has sent of discs, by its own count."""
+    line = re.search(r'mkiso_http_response_bytes_total\{route="/api/iso/download"\} (\S+)', front.get("/metrics").text)
+    return float(line[1]) if line else 0.0
