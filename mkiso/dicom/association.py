@@ -276,7 +276,7 @@ class Association:
             # Linux falls back to delayed ones by itself, so it is asked each time.
             if quick := getattr(socket, "TCP_QUICKACK", None):
                 self._socket.setsockopt(socket.IPPROTO_TCP, quick, 1)
-            self._socket.settimeout(max(deadline - time.monotonic(), 1e-6))
+            self._socket.settimeout(max(deadline - time.monotonic(), 0.0))  # 0 doesn't wait, and the least above it waits 1 ms
             data = self._socket.recv(MAX_PDU_BYTES)
         except (TimeoutError, BlockingIOError):
             return False

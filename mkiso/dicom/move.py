@@ -46,7 +46,7 @@ class Target:
 
 
 def targets(study_instance_uid: str, expected: Expected, missing: frozenset[str], finest: Level) -> list[Target]:
-    """The C-MOVEs that bring what is missing and as little else as possible, at no finer level than `finest`.
+    """The C-MOVEs that bring what is missing and as little else as possible, at no finer level than `finest`; the one of the finest level is last.
 
     A series that lacks more than half is moved whole: a shorter identifier, and what comes twice is ignored.
     """

@@ -8,7 +8,6 @@ level. A level with fewer instances than the level above counts was cut by the P
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from pydicom import Dataset
@@ -60,7 +59,7 @@ def find_studies(settings: Settings, accession_number: str) -> list[Study]:
 
     Raises StudyNotFound, PacsUnreachable, PacsRefused, PacsBusy, PacsSilent.
     """
-    with _association(settings) as association:
+    with Association(settings, [STUDY_ROOT_FIND]) as association:
         answers = _whole(association, study_identifier(AccessionNumber=accession_number))
         studies = equal_accession((study_of(answer) for answer in answers), accession_number)
         if not studies:
@@ -73,20 +72,21 @@ def find_studies(settings: Settings, accession_number: str) -> list[Study]:
 
 def expected_instances(settings: Settings, study: Study) -> Expected:
     """What the PACS holds of a study now, asked anew; find_studies has put the same into `study.expected` already."""
-    with _association(settings) as association:
+    with Association(settings, [STUDY_ROOT_FIND]) as association:
         return _expected(association, study)
 
 
 def find_studies_by_date(settings: Settings, date: str, hour_range: tuple[int, int] | None = None, modalities: Sequence[str] = ()) -> Found:
     """The studies of a day (DA) and, where `hour_range` is given, of its hours from the first up to but without the second.
 
-    Without what is expected of each. `modalities` keeps the studies that have one of them, and those whose modalities the PACS doesn't tell, since
-    ModalitiesInStudy is an optional key (PS3.4 C.6.2.1.2). Raises PacsUnreachable, PacsRefused (nothing answered), PacsBusy, PacsSilent.
+    Without what is expected of each. A study without StudyTime is in no hour (PS3.4 C.2.2.2.5), only in its day. `modalities` keeps the studies that
+    have one of them, and those whose modalities the PACS doesn't tell, since ModalitiesInStudy is an optional key (PS3.4 C.6.2.1.2).
+    Raises PacsUnreachable, PacsRefused (nothing answered), PacsBusy, PacsSilent.
     """
     keys = {"StudyDate": date}
     if hour_range is not None:
         keys["StudyTime"] = f"{hour_range[0]:02}0000-{hour_range[1] - 1:02}5959.999999"
-    with _association(settings) as association:
+    with Association(settings, [STUDY_ROOT_FIND]) as association:
         answers: list[Dataset] = []
         status = _find(association, study_identifier(**keys), answers)
         if status.status != SUCCESS and not answers:
@@ -228,12 +228,6 @@ def _find(association: Association, identifier: Dataset, answers: list[Dataset])
     while (response := association.must_receive()).is_pending:
         answers.append(response.dataset())
     return response
-
-
-@contextmanager
-def _association(settings: Settings) -> Iterator[Association]:
-    with Association(settings, [STUDY_ROOT_FIND]) as association:
-        yield association
 
 
 def _distinct(studies: Iterator[Study]) -> list[Study]:

@@ -85,11 +85,12 @@ class _Retrieval:
                 wanted = targets(study.study_instance_uid, study.expected, completeness.missing(study.expected, self._arrived), finest)
                 result = self._move(expectation, wanted)
                 grew |= study.expected.count is not None and wanted[0].level == "STUDY" and result.total > study.expected.count
-                step = self._settle(expectation, result, before, finest)
+                level = wanted[-1].level
+                step = self._settle(expectation, result, before, level)
                 if step is Step.DONE:
                     return grew
                 if step is Step.COARSER:
-                    finest = _COARSER[finest]
+                    finest = _COARSER[level]
                     continue
                 if step is Step.FAIL or attempt == pacs.move_attempts:
                     raise failure(result, self._settings, study.accession_number) or self._incomplete(result)
@@ -120,14 +121,14 @@ class _Retrieval:
                 self._raise_if_stopped()
             return merged(move.results)
 
-    def _settle(self, expectation: Expectation, result: MoveResult, before: int, finest: Level) -> Step:
+    def _settle(self, expectation: Expectation, result: MoveResult, before: int, level: Level) -> Step:
         """Decide, after waiting for images that may still come."""
         quiet = self._settings.pacs.quiet_timeout_seconds
         if result.status is None:
             quiet = min(quiet, LOST_QUIET_SECONDS)
         self._last_arrival = time.monotonic()
         while (
-            step := next_step(result, complete=self._complete_or_unknown(), arrived=len(self._arrived) - before, level=finest)
+            step := next_step(result, complete=self._complete_or_unknown(), arrived=len(self._arrived) - before, level=level)
         ) is Step.WAIT and time.monotonic() - self._last_arrival < quiet:
             self._take_arrival(expectation, POLL_SECONDS)
             self._raise_if_stopped()
@@ -166,13 +167,10 @@ class _Retrieval:
 
     def _incomplete(self, result: MoveResult) -> Exception:
         receiver = self._settings.receiver
+        hints = []
         if result.status is not None and result.status not in (SUCCESS, WARNING):
             comment = f" ({result.comment})" if result.comment else ""
-            return completeness.incomplete(self._study, self._arrived, f"The PACS ended with status {result.status:04X}{comment}: look at its log.")
+            hints.append(f"The PACS ended with status {result.status:04X}{comment}: look at its log.")
         if not self._arrived:
-            return completeness.incomplete(
-                self._study,
-                self._arrived,
-                f"Not one came: check that the PACS can reach this machine, and which address it has for {receiver.ae_title} (port {receiver.port}).",
-            )
-        return completeness.incomplete(self._study, self._arrived)
+            hints.append(f"Check that the PACS can reach this machine, and which address it has for {receiver.ae_title} (port {receiver.port}).")
+        return completeness.incomplete(self._study, self._arrived, " ".join(hints) or completeness.RETRY_HINT)

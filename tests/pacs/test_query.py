@@ -1,0 +1,298 @@
+"""What is asked of a PACS, and what is made of answers that are loose, cut, refused or late."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset
+
+from mkiso.config import Settings
+from mkiso.dicom.association import Association
+from mkiso.dicom.echo import echo
+from mkiso.dicom.query import (
+    STUDY_ROOT_FIND,
+    equal_accession,
+    expected_from,
+    expected_instances,
+    find_studies,
+    find_studies_by_date,
+    study_identifier,
+    study_of,
+)
+from mkiso.errors import MkisoError, PacsBusy, PacsRefused, PacsSilent, PacsUnreachable, PatientMismatch, StudyNotFound
+from mkiso.identity import one_patient
+from mkiso.models import Expected
+from tests.pacs.scripted import ScriptedPacs
+from tests.peers.corpus import CYRILLIC, JAPANESE, KOREAN, PLAIN, THAI, UMLAUT, UNICODE, Person, make_study
+from tests.peers.ports import free_port
+
+MakeSettings = Callable[..., Settings]
+
+
+@dataclass
+class Raw:
+    """Something that listens and isn't a PACS."""
+
+    ae_title: str = "RAW"
+    port: int = 0
+
+
+@pytest.fixture
+def settings_for() -> MakeSettings:
+    def make(peer: Any, **pacs: Any) -> Settings:
+        limits = {"connect_timeout_seconds": 0.6, "response_timeout_seconds": 0.6}
+        return Settings.model_validate({"pacs": {"ae_title": peer.ae_title, "port": peer.port, **limits, **pacs}})
+
+    return make
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return make_study(tmp_path / "files", "A1", kinds={"ct": 3, "sr": 1})
+
+
+def test_a_study_and_all_its_instances(settings_for: MakeSettings, files: list[Path]) -> None:
+    with ScriptedPacs(files) as pacs:
+        (study,) = find_studies(settings_for(pacs), "A1")
+        assert (study.accession_number, study.patient_id, study.study_date) == ("A1", PLAIN.patient_id, "20240229")
+        assert study.expected.source == "image" and study.expected.count == 4
+        assert sorted(map(len, study.expected.series.values())) == [1, 3]
+        assert pacs.finds == ["STUDY", "SERIES", "IMAGE", "IMAGE"]
+        assert expected_instances(settings_for(pacs), study) == study.expected
+
+
+def test_unknown_accession_numbers(settings_for: MakeSettings, files: list[Path]) -> None:
+    with ScriptedPacs(files) as pacs, pytest.raises(StudyNotFound, match="A2"):
+        find_studies(settings_for(pacs), "A2")
+
+
+def test_several_studies_of_one_accession_number(settings_for: MakeSettings, files: list[Path], tmp_path: Path) -> None:
+    more = make_study(tmp_path / "more", "A1", number=2)
+    with ScriptedPacs([*files, *more]) as pacs:
+        studies = find_studies(settings_for(pacs), "A1")
+    assert len(studies) == 2
+    one_patient(studies, None)
+
+
+def test_one_accession_number_of_two_patients(settings_for: MakeSettings, files: list[Path], tmp_path: Path) -> None:
+    other = make_study(tmp_path / "other", "A1", patient=UMLAUT, number=2)
+    with ScriptedPacs([*files, *other]) as pacs:
+        studies = find_studies(settings_for(pacs), "A1")
+    with pytest.raises(PatientMismatch, match="A1 belongs to studies of more than one patient"):
+        one_patient(studies, None)
+
+
+@pytest.mark.parametrize("answered", ["a1", "A10", "A1*", "", "XA1"])
+def test_answers_for_another_accession_number_dont_count(answered: str) -> None:
+    answer = study_identifier(AccessionNumber=answered, StudyInstanceUID="1.2.3")
+    assert equal_accession(iter([study_of(answer)]), "A1") == []
+
+
+def test_an_accession_number_is_compared_without_its_padding() -> None:
+    answer = study_identifier(AccessionNumber="A1 ", StudyInstanceUID="1.2.3")
+    assert [study.accession_number for study in equal_accession(iter([study_of(answer)]), "A1")] == ["A1"]
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI", "ignore:The value length")
+@pytest.mark.parametrize("uid", ["", "../x", "1.2/3", "1" * 65, "1..2"])
+def test_an_answer_without_a_usable_uid_doesnt_count(uid: str) -> None:
+    answer = Dataset()
+    answer.AccessionNumber, answer.StudyInstanceUID = "A1", uid
+    assert equal_accession(iter([study_of(answer)]), "A1") == []
+
+
+@pytest.mark.parametrize("person", [PLAIN, UMLAUT, THAI, JAPANESE, CYRILLIC, KOREAN, UNICODE])
+def test_names_are_decoded_by_their_own_character_set(settings_for: MakeSettings, tmp_path: Path, person: Person) -> None:
+    with ScriptedPacs(make_study(tmp_path / "files", "A1", patient=person, kinds={"ct": 1})) as pacs:
+        (study,) = find_studies(settings_for(pacs), "A1")
+    assert study.patient_name == person.name
+
+
+@pytest.mark.parametrize(
+    ("find_status", "find_limit", "counts", "expected"),
+    [
+        ({"IMAGE": 0xA900}, {}, True, Expected("series", 4)),
+        ({"IMAGE": 0xC000}, {}, True, Expected("series", 4)),
+        ({"IMAGE": 0xFE00}, {}, True, Expected("series", 4)),
+        ({}, {"IMAGE": 0}, True, Expected("series", 4)),
+        ({}, {"IMAGE": 2}, True, Expected("series", 4)),  # cut, and called a success
+        ({"SERIES": 0xA900}, {}, True, Expected("study", 4)),
+        ({}, {"SERIES": 1}, True, Expected("study", 4)),  # a whole series unsaid
+        ({"IMAGE": 0xA900}, {}, False, Expected("none", None)),
+        ({"SERIES": 0xC001}, {}, False, Expected("none", None)),
+    ],
+)
+def test_the_finest_whole_level_is_believed(
+    settings_for: MakeSettings, files: list[Path], find_status: dict[str, int], find_limit: dict[str, int], counts: bool, expected: Expected
+) -> None:
+    with ScriptedPacs(files) as pacs:
+        pacs.find_status, pacs.find_limit, pacs.counts = find_status, find_limit, counts
+        assert find_studies(settings_for(pacs), "A1")[0].expected == expected
+
+
+def test_no_counts_but_instances(settings_for: MakeSettings, files: list[Path]) -> None:
+    with ScriptedPacs(files) as pacs:
+        pacs.counts = False
+        assert find_studies(settings_for(pacs), "A1")[0].expected.source == "image"
+
+
+@pytest.mark.parametrize(
+    ("study_count", "series_counts", "images", "expected"),
+    [
+        (0, {}, {}, Expected("study", 0)),
+        (None, {}, {}, Expected("none", None)),
+        (2, {"1": 2}, {"1": frozenset({"1.1", "1.2"})}, Expected("image", 2, {"1": frozenset({"1.1", "1.2"})})),
+        (1, {"1": 1}, {"1": frozenset({"1.1", "1.2"})}, Expected("image", 2, {"1": frozenset({"1.1", "1.2"})})),
+        (3, {"1": 2}, {"1": frozenset({"1.1", "1.2"})}, Expected("study", 3)),
+        (None, {"1": 3, "2": None}, {"1": frozenset({"1.1"}), "2": frozenset()}, Expected("none", None)),
+    ],
+)
+def test_expected_from(study_count: int | None, series_counts: dict[str, int | None], images: dict[str, frozenset[str]], expected: Expected) -> None:
+    assert expected_from(study_count, series_counts, images) == expected
+
+
+@pytest.mark.parametrize(
+    ("level", "status", "error"),
+    [
+        ("STUDY", 0xA700, PacsBusy),
+        ("STUDY", 0xA900, PacsRefused),
+        ("STUDY", 0xC000, PacsRefused),
+        ("STUDY", 0xFE00, PacsRefused),
+        ("IMAGE", 0xA700, PacsBusy),
+    ],
+)
+def test_a_query_that_ends_otherwise_isnt_whole(
+    settings_for: MakeSettings, files: list[Path], level: str, status: int, error: type[MkisoError]
+) -> None:
+    with ScriptedPacs(files) as pacs:
+        pacs.find_status = {level: status}
+        with pytest.raises(error, match=f"{status:04X}|out of resources"):
+            find_studies(settings_for(pacs), "A1")
+
+
+@pytest.mark.parametrize(
+    ("reject", "error", "said"),
+    [
+        ((1, 1, 3), PacsRefused, "calling AE title CDRECORD"),
+        ((1, 1, 7), PacsRefused, "another one than SCRIPTED"),
+        ((1, 1, 1), PacsRefused, "rejected"),
+        ((2, 3, 2), PacsBusy, "no association now"),
+        ((1, 3, 1), PacsBusy, "no association now"),
+    ],
+)
+def test_a_rejected_association_says_what_to_change(
+    settings_for: MakeSettings, files: list[Path], reject: tuple[int, int, int], error: type[MkisoError], said: str
+) -> None:
+    with ScriptedPacs(files) as pacs:
+        pacs.reject = reject
+        with pytest.raises(error, match=said):
+            find_studies(settings_for(pacs), "A1")
+
+
+def test_nobody_there(settings_for: MakeSettings) -> None:
+    peer = Raw(port=free_port())
+    with pytest.raises(PacsUnreachable, match=f"RAW at 127.0.0.1:{peer.port} can't be reached"):
+        find_studies(settings_for(peer), "A1")
+    with pytest.raises(PacsUnreachable, match="can't be reached"):
+        find_studies(settings_for(peer, host="no-such-host.invalid"), "A1")
+
+
+@pytest.fixture
+def raw(request: pytest.FixtureRequest) -> Iterator[Raw]:
+    """A listener that does `request.param` with its first connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                request.param(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield Raw(port=listener.getsockname()[1])
+        thread.join()
+
+
+def _silent(connection: socket.socket) -> None:
+    connection.settimeout(5)
+    while connection.recv(4096):
+        pass
+
+
+def _sends(data: bytes) -> Callable[[socket.socket], None]:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(data)
+        _silent(connection)
+
+    return serve
+
+
+@pytest.mark.parametrize("raw", [_silent, _sends(b"\x02\x00\x00\x00\x10\x00half")], indirect=True)
+def test_a_silent_peer_ends_at_the_limit(settings_for: MakeSettings, raw: Raw) -> None:
+    begun = time.monotonic()
+    with pytest.raises(PacsSilent, match=r"within 0\.6 s"):
+        find_studies(settings_for(raw), "A1")
+    assert 0.5 < time.monotonic() - begun < 1.5
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        lambda connection: None,
+        _sends(b"\x07\x00\x00\x00\x00\x04\x00\x00\x00\x00"),
+        _sends(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        _sends(b"\x02\x00\xff\xff\xff\xff"),
+        _sends(b"\x02\x00\x00\x00\x00\x04abcd"),
+    ],
+    indirect=True,
+)
+def test_a_peer_that_isnt_a_pacs(settings_for: MakeSettings, raw: Raw) -> None:
+    with pytest.raises((PacsUnreachable, PacsRefused)):
+        find_studies(settings_for(raw), "A1")
+
+
+@pytest.mark.parametrize("raw", [_silent], indirect=True)
+def test_an_echo_is_never_slower_than_its_limit(settings_for: MakeSettings, raw: Raw) -> None:
+    begun = time.monotonic()
+    with pytest.raises(PacsSilent):
+        echo(settings_for(raw, connect_timeout_seconds=60, response_timeout_seconds=60))
+    assert time.monotonic() - begun < 2
+
+
+def test_an_echo(settings_for: MakeSettings, files: list[Path]) -> None:
+    with ScriptedPacs(files) as pacs:
+        assert 0 < echo(settings_for(pacs)) < 1
+
+
+def test_looking_without_waiting_doesnt_wait(settings_for: MakeSettings, files: list[Path]) -> None:
+    """A thousand looks while images arrive must not cost a second."""
+    with ScriptedPacs(files) as pacs, Association(settings_for(pacs), [STUDY_ROOT_FIND]) as association:
+        begun = time.monotonic()
+        for _ in range(200):
+            assert association.receive(0) is None
+        assert time.monotonic() - begun < 0.1
+
+
+def test_by_date(settings_for: MakeSettings, files: list[Path]) -> None:
+    with ScriptedPacs(files) as pacs:
+        whole = find_studies_by_date(settings_for(pacs), "20240229")
+        assert len(whole.studies) == 1 and not whole.cut
+        pacs.find_status = {"STUDY": 0xA700}
+        cut = find_studies_by_date(settings_for(pacs), "20240229", (8, 12))
+        assert len(cut.studies) == 1 and cut.cut and cut.status == 0xA700
+        pacs.find_limit = {"STUDY": 0}
+        with pytest.raises(PacsBusy):
+            find_studies_by_date(settings_for(pacs), "20240229")
+
+
+def test_hours_are_a_range_without_its_end() -> None:
+    assert study_identifier(StudyDate="20240229").StudyTime == ""
+    assert study_identifier(StudyTime="080000-085959.999999").StudyTime == "080000-085959.999999"

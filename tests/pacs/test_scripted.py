@@ -1,0 +1,278 @@
+"""Every row of the outcome table, played by a PACS that misbehaves on order, with the real receiver."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+
+from mkiso.config import Settings
+from mkiso.dicom.query import find_studies
+from mkiso.dicom.retrieve import retrieve
+from mkiso.errors import InstanceConflict, JobStopped, NoDicomData, PacsBusy, PacsRefused, PacsSilent, StudyIncomplete
+from mkiso.models import Arrival, Expected, Study
+from tests.pacs.scripted import MoveRequest, Script, ScriptedPacs, whole
+from tests.peers.corpus import make_study
+
+pytestmark = pytest.mark.peer
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return make_study(tmp_path / "files", "A1", kinds={"ct": 4})
+
+
+def fetch(settings: Settings, folder: Path, stop: threading.Event | None = None, **changes: Any) -> tuple[Study, list[Arrival]]:
+    """Find and retrieve A1; the study and what arrived."""
+    arrivals: list[Arrival] = []
+    study = retrieve(settings, replace(find_studies(settings, "A1")[0], **changes), folder, [], arrivals.append, stop)
+    return study, arrivals
+
+
+def stores(count: int, status: int, *, counted: bool = True) -> Script:
+    """A script that stores the first `count` of what is asked and counts the rest as failed."""
+
+    def script(move: MoveRequest) -> None:
+        asked = move.asked()
+        assert move.store(asked[:count])
+        counts = {"completed": count, "failed": len(asked) - count, "warning": 0, "remaining": 0} if counted else {}
+        move.end(status, **counts)
+
+    return script
+
+
+def ends(status: int) -> Script:
+    return lambda move: move.end(status)
+
+
+def after_images(move: MoveRequest) -> None:
+    """Success before anything was sent, as Orthanc does."""
+    move.end(0x0000, completed=4, failed=0, warning=0, remaining=0)
+    time.sleep(0.3)
+    move.store(move.files)
+
+
+def reset_midway(move: MoveRequest) -> None:
+    move.store(move.asked()[:2])
+    move.pending(completed=2, remaining=2, failed=0, warning=0)
+    move.reset()
+
+
+def twice(move: MoveRequest) -> None:
+    move.store(move.files)
+    whole(move)
+
+
+def uids(files: list[Path]) -> set[str]:
+    return {str(dcmread(file, stop_before_pixels=True).SOPInstanceUID) for file in files}
+
+
+@pytest.mark.parametrize(
+    ("scripts", "moves"),
+    [
+        ([whole], ["STUDY"]),
+        ([stores(3, 0xB000), whole], ["STUDY", "IMAGE"]),
+        ([stores(3, 0x0000), whole], ["STUDY", "IMAGE"]),
+        ([stores(1, 0xB000), whole], ["STUDY", "SERIES"]),
+        ([stores(4, 0x0000, counted=False)], ["STUDY"]),
+        ([stores(0, 0x0000, counted=False), whole], ["STUDY", "STUDY"]),
+        ([stores(3, 0xC001), whole], ["STUDY", "IMAGE"]),
+        ([stores(4, 0xC001)], ["STUDY"]),
+        ([ends(0xA702), whole], ["STUDY", "STUDY"]),
+        ([ends(0xA701), ends(0xA702), whole], ["STUDY", "STUDY", "STUDY"]),
+        ([stores(3, 0xB000), ends(0xA900), whole], ["STUDY", "IMAGE", "SERIES"]),
+        ([stores(3, 0xB000), ends(0xC000), ends(0x0122), whole], ["STUDY", "IMAGE", "SERIES", "STUDY"]),
+        ([after_images], ["STUDY"]),
+        ([reset_midway, whole], ["STUDY", "IMAGE"]),
+        ([lambda move: move.reset(), whole], ["STUDY", "STUDY"]),
+        ([twice], ["STUDY"]),
+    ],
+)
+def test_ends_complete(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], scripts: list[Script], moves: list[str]
+) -> None:
+    with ScriptedPacs(files, scripts, receiver_port) as pacs:
+        study, arrivals = fetch(settings_for(pacs, quiet_timeout_seconds=1), folder)
+    assert [move.QueryRetrieveLevel for move in pacs.moves] == moves
+    assert {arrival.sop_instance_uid for arrival in arrivals} == uids(files) == study.expected.instances
+    assert len(arrivals) == len(list(folder.iterdir())) == 4
+
+
+def test_only_what_is_missing_is_asked_for_again(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+    with ScriptedPacs(files, [stores(3, 0xB000), whole], receiver_port) as pacs:
+        fetch(settings_for(pacs), folder)
+    assert pacs.moves[1].SOPInstanceUID == dcmread(files[3], stop_before_pixels=True).SOPInstanceUID
+
+
+def test_a_rerun_moves_only_what_is_missing(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+    with ScriptedPacs(files, [stores(3, 0xB000)], receiver_port) as pacs:
+        settings = settings_for(pacs, move_attempts=1)
+        study, kept = find_studies(settings, "A1")[0], []
+        with pytest.raises(StudyIncomplete):
+            retrieve(settings, study, folder, [], kept.append)
+        pacs.scripts = [whole]
+        arrivals: list[Arrival] = []
+        retrieve(settings, study, folder, kept, arrivals.append)
+        retrieve(settings, study, folder, [*kept, *arrivals], arrivals.append)
+    assert len(kept) == 3 and len(arrivals) == 1 and len(pacs.moves) == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "said", "moves"),
+    [
+        (ends(0xA801), PacsRefused, "doesn't know the destination CDRECORD", 1),
+        (ends(0xA900), PacsRefused, "A900", 1),
+        (ends(0x0120), PacsRefused, "0120", 1),
+        (ends(0xFE00), PacsRefused, "FE00", 1),
+        (ends(0x4711), PacsRefused, "4711", 1),
+        (ends(0xA702), PacsBusy, "can't reach this machine", 3),
+        (ends(0xA701), PacsBusy, "out of resources", 3),
+        (ends(0xC001), StudyIncomplete, "C001", 3),
+        (stores(0, 0xB000), StudyIncomplete, "4 of the 4 images.*reach this machine", 3),
+        (ends(0x0000), StudyIncomplete, "4 of the 4", 3),
+        (lambda move: move.reset(), StudyIncomplete, "4 of the 4", 3),
+    ],
+)
+def test_fails_closed(
+    settings_for: MakeSettings,
+    receiver_port: int,
+    folder: Path,
+    files: list[Path],
+    script: Script,
+    error: type[Exception],
+    said: str,
+    moves: int,
+) -> None:
+    with ScriptedPacs(files, [script], receiver_port) as pacs, pytest.raises(error, match=said):
+        fetch(settings_for(pacs, quiet_timeout_seconds=0.2), folder)
+    assert len(pacs.moves) == moves
+
+
+def test_one_image_that_never_comes_is_named(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+    missing = str(dcmread(files[3], stop_before_pixels=True).SOPInstanceUID)
+
+    def all_but_one(move: MoveRequest) -> None:
+        stored = [file for file in move.asked() if file != files[3]]
+        move.store(stored)
+        move.end(0xB000, completed=len(stored), failed=1, warning=0, remaining=0)
+
+    with ScriptedPacs(files, [all_but_one], receiver_port) as pacs, pytest.raises(StudyIncomplete, match="1 of the 4 images") as failed:
+        fetch(settings_for(pacs), folder)
+    assert failed.value.details["missing_sop_instance_uids"] == [missing]
+
+
+def test_silence_ends_at_the_limit_and_leaves_no_thread(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+    with ScriptedPacs(files, [lambda move: move.wait_for_cancel(30)], receiver_port) as pacs:
+        settings = settings_for(pacs, response_timeout_seconds=0.5)
+        study = find_studies(settings, "A1")[0]
+        before, begun = threading.active_count(), time.monotonic()
+        with pytest.raises(PacsSilent, match="neither answered nor sent"):
+            retrieve(settings, study, folder, [], lambda arrival: None)
+        assert time.monotonic() - begun < 4
+        time.sleep(0.2)
+        assert threading.active_count() <= before + 1  # the script's own association
+    assert pacs.cancelled == 1
+
+
+def test_an_image_now_and_then_is_progress(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+    def slowly(move: MoveRequest) -> None:
+        for file in move.files:
+            time.sleep(0.4)
+            move.store([file])
+        move.end(0x0000)
+
+    with ScriptedPacs(files, [slowly], receiver_port) as pacs:
+        assert len(fetch(settings_for(pacs, response_timeout_seconds=0.8), folder)[1]) == 4
+    assert len(pacs.moves) == 1
+
+
+def test_a_final_response_that_never_comes_isnt_waited_for_long(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mkiso.dicom.retrieve.SETTLED_SECONDS", 0.3)
+
+    def speechless(move: MoveRequest) -> None:
+        move.store(move.files)
+        move.wait_for_cancel(30)
+
+    with ScriptedPacs(files, [speechless], receiver_port) as pacs:
+        assert len(fetch(settings_for(pacs), folder)[1]) == 4
+
+
+def test_stop_cancels_at_once(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+    def until_cancelled(move: MoveRequest) -> None:
+        move.store(move.files[:1])
+        move.pending(completed=1, remaining=3, failed=0, warning=0)
+        move.wait_for_cancel(30)
+        move.end(0xFE00, completed=1, remaining=3, failed=0, warning=0)
+
+    stop = threading.Event()
+    with ScriptedPacs(files, [until_cancelled], receiver_port) as pacs:
+        threading.Timer(0.5, stop.set).start()
+        begun = time.monotonic()
+        with pytest.raises(JobStopped):
+            fetch(settings_for(pacs), folder, stop)
+        assert time.monotonic() - begun < 2
+    assert pacs.cancelled == 1
+
+
+def test_a_study_that_grows_is_taken_whole(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+    with ScriptedPacs(files[:3], [], receiver_port) as pacs:
+
+        def grown(move: MoveRequest) -> None:
+            pacs.files = list(files)
+            move.store(files[:3])
+            assert not move.store(files[3:])  # nobody expects it yet
+            move.end(0xB000, completed=3, failed=1, warning=0, remaining=0)
+
+        pacs.scripts = [grown, whole]
+        study, arrivals = fetch(settings_for(pacs), folder)
+    assert {arrival.sop_instance_uid for arrival in arrivals} == uids(files) == study.expected.instances
+    assert len(arrivals) == 4
+
+
+def test_two_contents_under_one_uid(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], tmp_path: Path) -> None:
+    other = dcmread(files[0])
+    other.InstanceNumber = 99
+    other.save_as(tmp_path / "other")
+
+    def conflicting(move: MoveRequest) -> None:
+        move.store(files[:1])
+        move.store([tmp_path / "other"])
+        move.wait_for_cancel(5)
+
+    with ScriptedPacs(files, [conflicting], receiver_port) as pacs, pytest.raises(InstanceConflict):
+        fetch(settings_for(pacs), folder)
+
+
+def test_counts_alone(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+    with ScriptedPacs(files, [stores(3, 0xB000), whole], receiver_port) as pacs:
+        pacs.find_status = {"IMAGE": 0xA900}
+        study, arrivals = fetch(settings_for(pacs), folder)
+    assert study.expected == Expected("series", 4)
+    assert len(arrivals) == 4 and [move.QueryRetrieveLevel for move in pacs.moves] == ["STUDY", "STUDY"]
+
+
+@pytest.mark.parametrize("script", [whole, stores(4, 0x0000, counted=False)])
+def test_nothing_known_relies_on_what_arrives(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], script: Script
+) -> None:
+    with ScriptedPacs(files, [script], receiver_port) as pacs:
+        settings = settings_for(pacs, require_counts=False, quiet_timeout_seconds=0.5)
+        _, arrivals = fetch(settings, folder, expected=Expected("none", None))
+    assert len(arrivals) == 4
+
+
+def test_nothing_known_and_nothing_sent(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+    def nothing(move: MoveRequest) -> None:
+        move.end(0x0000, completed=0, failed=0, warning=0, remaining=0)
+
+    with ScriptedPacs(files, [nothing], receiver_port) as pacs, pytest.raises(NoDicomData, match="no DICOM data"):
+        fetch(settings_for(pacs, require_counts=False), folder, expected=Expected("none", None))
