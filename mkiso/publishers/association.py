@@ -27,6 +27,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 MAX_CONTEXTS = 128  # odd IDs 1 to 255 (PS3.8 9.3.2.2)
 OUR_PDU_BYTES = 16_384  # we receive only responses
+SMALLEST_PDU_BYTES = 16  # a fragment's headers take 6
 ANSWER_LIMIT_BYTES = 1_048_576
 PIECE_BYTES = 262_144
 UNLIMITED_PDU_BYTES = 131_072  # what we send a peer that names no limit
@@ -199,9 +200,12 @@ def _negotiate(connection: socket.socket, address: Address, pairs: Sequence[Pair
             for number, pair in proposed.items()
             if (context.context_id, context.result, context.transfer_syntax) == (number, 0, [pair[1]])
         }
-        return accepted, primitive.maximum_length_received or 0
+        peer_pdu_bytes = primitive.maximum_length_received or 0
     except Exception:  # pynetdicom raises many types for bytes that are no PDU
         raise AssociationLost("its answer to the association request is malformed") from None
+    if 0 < peer_pdu_bytes < SMALLEST_PDU_BYTES:
+        raise AssociationLost(f"it takes PDUs of {peer_pdu_bytes} bytes, which hold no data")
+    return accepted, peer_pdu_bytes
 
 
 def _request(address: Address, proposed: dict[int, Pair]) -> A_ASSOCIATE:

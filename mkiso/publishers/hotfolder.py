@@ -28,6 +28,7 @@ from mkiso.publishers.sighting import ENDS, RobotState, Sighting, seen_in_names,
 
 POLL_SECONDS = 1.0
 STALE_SECONDS = 60.0  # twelve refreshes of Epson's status file
+LEFT_BEHIND_SECONDS = 7 * 86_400.0  # longer than a robot stands without discs over holidays
 STATUS_LIMIT_BYTES = 4_194_304
 UNGIVEN = ".ungiven"
 
@@ -159,6 +160,7 @@ class FolderPublisher(ABC):
         assert order.image is not None  # needs_image
         size = order.image.stat().st_size
         self.staging.mkdir(exist_ok=True)
+        self._sweep()
         if shutil.disk_usage(self.staging).free < size:
             raise PublisherUnavailable(f"{self.name}'s folder has no room for an image of {size:,} bytes; nothing was printed.")
         watch.progress(f"copying the image to {self.name}", 0, order.copies)
@@ -206,6 +208,12 @@ class FolderPublisher(ABC):
         self._staged(order).unlink(missing_ok=True)
         for file in self.staging.glob(f"{order.order_id}.*"):
             file.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what orders that nobody followed to their end have left: it is patients' data, on somebody else's share."""
+        for file in self.staging.iterdir():
+            if file.stat().st_mtime < time.time() - LEFT_BEHIND_SECONDS:
+                file.unlink(missing_ok=True)
 
     def _text_of(self, file: Path) -> str:
         with file.open("rb") as opened:

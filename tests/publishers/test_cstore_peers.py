@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,15 @@ def test_a_big_series_is_streamed(tmp_path: Path) -> None:
         grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         assert len(peer.files()) == 100
         assert grown_kib < 20_000  # the series is 52 MB
+
+
+def test_over_128_presentation_contexts_take_two_associations(tmp_path: Path) -> None:
+    """Each instance under a SOP class of its own; the later association is tried before the first byte is sent."""
+    [ct] = study(tmp_path, {"ct": 1})
+    instances = tuple(replace(ct, sop_class_uid=f"{ct.sop_class_uid}.{number}", sop_instance_uid=f"1.2.826.{number}") for number in range(1, 131))
+    with Storescp(tmp_path / "scp") as peer:
+        settings = settings_of(tmp_path, port=peer.port)
+        receipt = give(publisher_of("robot", settings), order_of(instances), settings.storage.orders_dir, Watch())
+        assert receipt.instances == 130
+        assert peer.log().count("Received Store Request") == 130
+        assert peer.log().count("Association Acknowledged") == 4  # both tried, both used

@@ -1,0 +1,91 @@
+"""A worker that is killed (SIGKILL) at any point of a print never makes two discs or an unnoticed half of one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from mkiso.config import Settings
+from mkiso.demo.robots.folder_robots import JsonRobot
+from mkiso.demo.robots.media_creation import MediaCreationPublisher
+from mkiso.demo.robots.storage_scp import StoragePublisher
+from mkiso.errors import PrintUncertain
+from mkiso.publishers import Order, Watch, follow, give, publisher_of
+from tests.publishers.dying import print_and_die
+from tests.publishers.orders import order_of, settings_of, study
+
+POINTS = 12
+JOB = "0b0a1b2c-0000-4000-8000-0000000000{:02}"
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["tests.publishers.dying"])
+
+
+def run(settings: Settings, order: Order, at_line: int, lines: Path) -> int:
+    process = FORKSERVER.Process(target=print_and_die, args=(settings, order, at_line, lines))
+    process.start()
+    process.join(30)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def points(settings: Settings, order: Order, lines: Path) -> list[int]:
+    """Where to die: spread over all the lines that an undisturbed print takes."""
+    assert run(settings, order, 0, lines) == 0
+    follow(publisher_of("robot", settings), order, settings.storage.orders_dir, Watch())
+    total = int(lines.read_text())
+    return [1 + total * point // POINTS for point in range(POINTS)]
+
+
+def test_a_relay(tmp_path: Path) -> None:
+    instances = study(tmp_path, {"ct": 3})
+    whole = sorted(arrival.sop_instance_uid for arrival in instances)
+    outcomes = set()
+    with StoragePublisher(tmp_path / "robot") as robot:
+        settings = settings_of(tmp_path, port=robot.port)
+        for number, line in enumerate(points(settings, order_of(instances, JOB.format(99), accession_numbers=("FIRST",)), tmp_path / "lines"), 1):
+            robot.clear()
+            order = order_of(instances, JOB.format(number), accession_numbers=(f"A{number}",))
+            assert run(settings, order, line, tmp_path / "lines") == -signal.SIGKILL
+            time.sleep(0.1)
+            before = robot.discs()
+            try:
+                give(publisher_of("robot", settings), order, settings.storage.orders_dir, Watch())
+            except PrintUncertain:
+                outcomes.add("uncertain")
+                assert robot.discs() == before  # not a byte more
+                again = order_of(instances, JOB.format(number + 50), accession_numbers=(f"A{number}",))
+                with pytest.raises(PrintUncertain):  # nor for anybody else who asks the same
+                    give(publisher_of("robot", settings), again, settings.storage.orders_dir, Watch())
+                assert robot.discs() == before
+                assert give(publisher_of("robot", settings), again, settings.storage.orders_dir, Watch(), confirm_reprint=True).instances == 3
+            else:
+                outcomes.add("known")
+                assert robot.discs() == [whole]
+    assert outcomes == {"known", "uncertain"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "mcm"])
+def test_robots_that_can_be_asked_always_make_exactly_one(tmp_path: Path, kind: str) -> None:
+    instances = study(tmp_path, {"ct": 2})
+    image = tmp_path / "disc.iso"
+    image.write_bytes(b"an image")
+    robot = JsonRobot(tmp_path / "robot", step_seconds=0.02) if kind == "folder" else MediaCreationPublisher(tmp_path / "robot", step_seconds=0.02)
+    with robot:
+        where = {"directory": robot.folder} if isinstance(robot, JsonRobot) else {"port": robot.port}
+        settings = settings_of(tmp_path, kind=kind, **where)
+        publisher = publisher_of("robot", settings)
+        first = order_of(instances, JOB.format(99), image=image, accession_numbers=("FIRST",))
+        for number, line in enumerate(points(settings, first, tmp_path / "lines"), 1):
+            time.sleep(0.1)
+            robot.made.clear()
+            order = order_of(instances, JOB.format(number), image=image, accession_numbers=(f"A{number}",))
+            assert run(settings, order, line, tmp_path / "lines") == -signal.SIGKILL
+            give(publisher, order, settings.storage.orders_dir, Watch())
+            assert follow(publisher, order, settings.storage.orders_dir, Watch()).proves == "done"
+            assert len(robot.made) == 1
+            if isinstance(robot, JsonRobot):
+                assert list((robot.folder / "mkiso").iterdir()) == []

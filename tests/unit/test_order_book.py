@@ -1,0 +1,258 @@
+"""The order book: every state, every place where a run can break off, and what the next run does."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
+from mkiso.models import Patient
+from mkiso.publishers.desk import cancel, follow, give
+from mkiso.publishers.orderbook import Entry, OrderBook, State, begin, decide, forget_old, made_before, question_of
+from mkiso.publishers.protocol import Order, Receipt, Watch
+
+MINE, OTHER = "0b0a1b2c-0000-4000-8000-000000000001", "0b0a1b2c-0000-4000-8000-000000000002"
+
+
+def entry(state: State, job_id: str = MINE, *, volume: int = 1, attempt: int = 1, confirmed: bool = False) -> Entry:
+    return Entry(job_id, volume, attempt, state, time.time(), confirmed=confirmed)
+
+
+@pytest.mark.parametrize(
+    ("state", "confirmed_then", "confirm_now", "step"),
+    [
+        ("giving", False, False, "find out"),
+        ("giving", False, True, "give"),
+        ("giving", True, True, "find out"),
+        ("uncertain", False, False, "find out"),
+        ("uncertain", False, True, "give"),
+        ("uncertain", True, True, "find out"),
+        ("not given", False, False, "give"),
+        ("failed", False, False, "give"),
+        ("settled", False, False, "give"),
+        ("given", False, False, "follow"),
+        ("given", False, True, "follow"),
+        ("done", False, False, "rest"),
+        ("done", False, True, "rest"),
+    ],
+)
+def test_what_a_rerun_of_the_same_job_does(state: State, confirmed_then: bool, confirm_now: bool, step: str) -> None:
+    assert decide([entry(state, confirmed=confirmed_then)], MINE, 1, confirm_now) == step
+
+
+@pytest.mark.parametrize("state", ["not given", "given", "done", "failed", "settled"])
+def test_another_job_whose_outcome_is_known_is_no_hindrance(state: State) -> None:
+    assert decide([entry(state, OTHER)], MINE, 1, False) == "give"
+
+
+@pytest.mark.parametrize("state", ["giving", "uncertain"])
+def test_another_job_whose_outcome_is_unknown_has_to_be_looked_at(state: State) -> None:
+    with pytest.raises(PrintUncertain, match="confirm_reprint"):
+        decide([entry(state, OTHER)], MINE, 1, False)
+    assert decide([entry(state, OTHER)], MINE, 1, True) == "give"
+
+
+def test_a_confirmation_settles_what_was_open_but_not_the_other_volumes_of_the_same_print() -> None:
+    book = begin([entry("uncertain", OTHER), entry("giving", volume=1)], entry("giving", volume=2, confirmed=True))
+    assert [old.state for old in book] == ["settled", "giving", "giving"]
+
+
+def test_a_question_is_the_same_in_any_order_and_differs_by_publisher() -> None:
+    assert question_of("rimage", ["A", "B"]) == question_of("rimage", ["B", "A", "B"])
+    assert len({question_of("rimage", ["A", "B"]), question_of("epson", ["A", "B"]), question_of("rimage", ["AB"])}) == 3
+
+
+def test_order_ids_fit_every_robot_and_differ_by_volume_and_attempt() -> None:
+    ids = [Entry(MINE, volume, attempt, "giving", 0).order_id for volume in (1, 12) for attempt in (1, 11)]
+    assert len(set(ids)) == 4
+    assert all(1 <= len(order_id) <= 32 and set(order_id) <= set("0123456789abcdef-") for order_id in ids)
+
+
+def test_the_newest_disc_of_another_job_is_remembered() -> None:
+    book = [entry("done", OTHER), entry("given", "third"), entry("failed", "fourth"), entry("done")]
+    assert made_before(book, MINE) == book[1]
+
+
+def test_a_damaged_book_is_no_empty_one(tmp_path: Path) -> None:
+    book = OrderBook.of(tmp_path, "question")
+    book.path.write_text("[{")
+    with pytest.raises(PrintUncertain, match="can't be read"):
+        book.entries()
+
+
+def test_old_books_go_unless_something_in_them_is_open(tmp_path: Path) -> None:
+    for name, state in (("known", "done"), ("open", "uncertain"), ("young", "done")):
+        OrderBook.of(tmp_path, name).begin(entry(state))
+        if name != "young":
+            os.utime(tmp_path / f"{name}.json", (0, 0))
+    assert forget_old(tmp_path, 30) == 1
+    assert sorted(file.stem for file in tmp_path.glob("*.json")) == ["open", "young"]
+
+
+Break = Literal["no", "before giving", "after begin", "after giving"]
+
+
+class _Killed(BaseException):
+    """The process ends here."""
+
+
+@dataclass
+class FakePublisher:
+    """Counts what it was given; breaks off where it is told; `can_tell` whether it knows afterwards."""
+
+    can_tell: bool
+    breaks: Break = "no"
+    ends: Literal["ok", "refused", "partly", "lost", "down"] = "ok"
+    given: list[str] = field(default_factory=list)
+    parts: int = 0
+    name: str = "robot"
+    needs_image: bool = False
+
+    def check(self) -> str:
+        return "fine"
+
+    def place(self, order: Order, before_giving: Callable[[], None], watch: Watch) -> Receipt:
+        if self.ends == "down":
+            raise PublisherUnavailable("down")
+        if self.breaks == "before giving":
+            raise _Killed
+        before_giving()
+        if self.breaks == "after begin":
+            raise _Killed
+        if self.ends == "refused":
+            raise PublisherRefused("no")
+        if self.ends == "partly":
+            self.parts += 1
+            raise PublisherRefused("2 of 3", accepted=2)
+        self.given.append(order.order_id)
+        if self.ends == "lost":
+            raise PrintUncertain("lost")
+        if self.breaks == "after giving":
+            raise _Killed
+        return Receipt(self.name, order.order_id, "queued", 3, "queued")
+
+    def was_given(self, order: Order) -> bool | None:
+        return (order.order_id in self.given) if self.can_tell else None
+
+    def follow(self, order: Order, receipt: Receipt, watch: Watch) -> Receipt:
+        assert order.order_id in self.given
+        return Receipt(self.name, order.order_id, "done", receipt.instances, "done")
+
+    def cancel(self, order: Order) -> bool:
+        return order.order_id in self.given
+
+
+def order(job_id: str) -> Order:
+    return Order(job_id, "question", Patient("HN-1"), ("A1",))
+
+
+Run = tuple[str, bool, Break, Literal["ok", "refused", "partly", "lost", "down"]]
+RUNS = st.lists(
+    st.tuples(
+        st.sampled_from([MINE, OTHER]),
+        st.booleans(),
+        st.sampled_from(["no", "before giving", "after begin", "after giving"]),
+        st.sampled_from(["ok", "refused", "partly", "lost", "down"]),
+    ),
+    max_size=7,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(runs=RUNS, can_tell=st.booleans())
+def test_no_sequence_of_runs_and_breaks_makes_a_disc_that_nobody_asked_for(runs: list[Run], can_tell: bool) -> None:
+    """Whatever breaks off where: a job makes one disc, and one more only where somebody confirmed that they had looked; after a part or an unknown
+    outcome nothing is given without such a confirmation.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        publisher = FakePublisher(can_tell)
+        known_to_be_fine = True
+        per_job: dict[str, int] = {MINE: 0, OTHER: 0}
+        confirmed: dict[str, int] = {MINE: 0, OTHER: 0}
+        for job_id, confirm, breaks, ends in runs:
+            publisher.breaks, publisher.ends = breaks, ends
+            before = len(publisher.given) + publisher.parts
+            try:
+                give(publisher, order(job_id), Path(folder), Watch(), confirm_reprint=confirm)
+                outcome = "told"
+            except _Killed:
+                outcome = "killed"
+            except (PublisherRefused, PublisherUnavailable, PrintUncertain) as error:
+                outcome = type(error).__name__
+            new = len(publisher.given) + publisher.parts - before
+            assert new <= 1
+            per_job[job_id] += new
+            confirmed[job_id] |= confirm
+            if new and not confirm and not can_tell:
+                assert known_to_be_fine
+            if new or outcome == "killed":
+                known_to_be_fine = outcome == "told" or breaks == "before giving"
+        for job_id, made in per_job.items():
+            partly = publisher.parts  # a part is refused in words; only a confirmation lets the job go on after it
+            assert made <= 1 + confirmed[job_id] + (partly if can_tell else 0)
+
+
+@pytest.mark.parametrize("breaks", ["before giving", "after begin", "after giving"])
+@pytest.mark.parametrize("can_tell", [True, False])
+def test_each_break_of_one_job(tmp_path: Path, breaks: Break, can_tell: bool) -> None:
+    publisher = FakePublisher(can_tell, breaks)
+    with pytest.raises(_Killed):
+        give(publisher, order(MINE), tmp_path, Watch())
+    publisher.breaks = "no"
+    if can_tell or breaks == "before giving":
+        give(publisher, order(MINE), tmp_path, Watch())
+        assert follow(publisher, order(MINE), tmp_path, Watch()).proves == "done"
+        assert len(publisher.given) == 1
+    else:
+        before = list(publisher.given)
+        for _ in range(2):
+            with pytest.raises(PrintUncertain, match="confirm_reprint"):
+                give(publisher, order(MINE), tmp_path, Watch())
+        assert publisher.given == before
+        give(publisher, order(MINE), tmp_path, Watch(), confirm_reprint=True)
+        assert len(publisher.given) == len(before) + 1
+
+
+def test_an_unclear_outcome_counts_for_everybody_who_asks_the_same_until_somebody_confirms(tmp_path: Path) -> None:
+    publisher = FakePublisher(can_tell=False, ends="lost")
+    with pytest.raises(PrintUncertain):
+        give(publisher, order(MINE), tmp_path, Watch())
+    publisher.ends = "ok"
+    with pytest.raises(PrintUncertain):
+        give(publisher, order(OTHER), tmp_path, Watch())
+    give(publisher, order(OTHER), tmp_path, Watch(), confirm_reprint=True)
+    third = give(publisher, order("third"), tmp_path, Watch())
+    assert third.minutes_since_last == 0
+
+
+def test_a_confirmation_is_spent_by_the_job_that_brings_it(tmp_path: Path) -> None:
+    publisher = FakePublisher(can_tell=False, ends="lost")
+    for job_id in (MINE, OTHER):
+        with pytest.raises(PrintUncertain, match="lost"):
+            give(publisher, order(job_id), tmp_path, Watch(), confirm_reprint=True)
+        with pytest.raises(PrintUncertain, match="confirm_reprint"):
+            give(publisher, order(job_id), tmp_path, Watch(), confirm_reprint=True)
+    assert len(publisher.given) == 2
+
+
+def test_only_what_may_be_at_the_publisher_is_cancelled(tmp_path: Path) -> None:
+    publisher = FakePublisher(can_tell=True)
+    assert not cancel(publisher, order(MINE), tmp_path)
+    give(publisher, order(MINE), tmp_path, Watch())
+    assert cancel(publisher, order(MINE), tmp_path)
+    follow(publisher, order(MINE), tmp_path, Watch())
+    assert not cancel(publisher, order(MINE), tmp_path)
+
+
+def test_an_order_that_was_not_given_can_not_be_followed(tmp_path: Path) -> None:
+    with pytest.raises(PrintUncertain, match="no given order"):
+        follow(FakePublisher(True), order(MINE), tmp_path, Watch())
