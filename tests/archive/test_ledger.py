@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date
 from pathlib import Path
@@ -37,15 +38,20 @@ def test_the_migrations_make_the_tables_of_the_code(ledger: Ledger) -> None:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
-def test_processes_that_start_at_once_open_one_ledger(settings: Settings, tmp_path: Path) -> None:
+def test_processes_that_start_at_once_open_one_ledger(settings: Settings) -> None:
+    """With SQLite four processes of one machine, with PostgreSQL of four machines."""
     program = "import sys; from mkiso.archive.ledger import Ledger; from mkiso.config import Settings; "
     program += "ledger = Ledger.open(Settings.model_validate_json(sys.argv[1])); print(ledger.place)"
     url = settings.archive.ledger_url.get_secret_value()
-    configuration = f'{{"storage": {{"data_dir": "{settings.storage.data_dir}"}}, "archive": {{"ledger_url": "{url}"}}}}'
-    openers = [subprocess.Popen([sys.executable, "-c", program, configuration], stdout=subprocess.PIPE, cwd=Path.cwd()) for _ in range(4)]
+    folders = [settings.storage.data_dir / (str(number) if url else "") for number in range(4)]
+    openers = [subprocess.Popen([sys.executable, "-c", program, as_json(folder, url)], stdout=subprocess.PIPE) for folder in folders]
     places = [opener.communicate(timeout=60)[0] for opener in openers]
     assert [opener.returncode for opener in openers] == [0, 0, 0, 0]
-    assert len(set(places)) == 1
+    assert len(set(places)) == len(set(folders))
+
+
+def as_json(data_dir: Path, url: str) -> str:
+    return json.dumps({"storage": {"data_dir": str(data_dir)}, "archive": {"ledger_url": url}})
 
 
 def test_a_ledger_of_a_newer_mkiso_is_refused(settings: Settings) -> None:
@@ -198,19 +204,15 @@ def test_two_runs_never_hold_the_same_study(ledger: Ledger) -> None:
         assert three.claim(["1.2", "1.3", "1.4"]) == {"1.2", "1.3", "1.4"}
 
 
-def test_many_threads_claim_each_study_once(ledger: Ledger) -> None:
+def test_many_runs_at_once_claim_each_study_once(ledger: Ledger) -> None:
     uids = [f"1.{number}" for number in range(200)]
-    granted: list[frozenset[str]] = []
 
-    def claim(number: int) -> None:
+    def claim(number: int) -> list[str]:
         night = Night.begin(ledger, f"run {number}", RANGE)
-        granted.extend(night.claim(uids[start : start + 20]) for start in range(0, 200, 20))
+        return [uid for start in range(0, 200, 20) for uid in night.claim(uids[start : start + 20])]
 
-    threads = [threading.Thread(target=claim, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as runs:
+        granted = list(runs.map(claim, range(4)))
     assert sorted(uid for some in granted for uid in some) == sorted(uids)
 
 
@@ -249,8 +251,7 @@ def test_the_claims_of_a_dead_process_are_free_at_once(ledger: Ledger, settings:
     program += "from tests.archive.discs import RANGE; night = Night.begin(Ledger.open(Settings.model_validate_json(sys.argv[1])), 'dead', RANGE); "
     program += "assert night.claim(['1.2']); print('held', flush=True); sys.stdin.read()"
     url = settings.archive.ledger_url.get_secret_value()
-    configuration = f'{{"storage": {{"data_dir": "{settings.storage.data_dir}"}}, "archive": {{"ledger_url": "{url}"}}}}'
-    command = [sys.executable, "-c", program, configuration]
+    command = [sys.executable, "-c", program, as_json(settings.storage.data_dir, url)]
     with (
         Night.begin(ledger, "alive", RANGE) as alive,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path.cwd())}) as holder,
