@@ -49,8 +49,7 @@ class Questions:
         asked, report = await self._answer(request, question)
         if report is None:
             return accepted(request, asked)
-        before = {"printed_before_minutes": minutes_since(asked.ended_before)} if asked.ended_before else {}
-        return JSONResponse({**sent_body(report), **before}, headers={"cache-control": "no-store", **_degraded(report)})
+        return JSONResponse({**sent_body(report), **_before(asked)}, headers={"cache-control": "no-store", **_degraded(report)})
 
     async def _disc(self, request: Request, question: Question, part: int | None) -> Response:
         if request.method == "HEAD":
@@ -102,7 +101,7 @@ def accepted(request: Request, asked: Asked) -> Response:
     address = job_address(asked.job_id)
     applied = preference_of(request.headers.getlist("prefer")).applied
     headers = {"location": address, "preference-applied": applied, "vary": "Prefer", "cache-control": "no-store"}
-    return JSONResponse({"job_id": asked.job_id, "job": address, "state": "waiting", "joined": asked.joined}, 202, headers)
+    return JSONResponse({"job_id": asked.job_id, "job": address, "state": "waiting", "joined": asked.joined, **_before(asked)}, 202, headers)
 
 
 def sent_body(report: JobReport) -> dict[str, Any]:
@@ -116,6 +115,10 @@ def sent_body(report: JobReport) -> dict[str, Any]:
         "proves": report.proves,
         "degraded": report.degraded,
     }
+
+
+def _before(asked: Asked) -> dict[str, int]:
+    return {"made_before_minutes": minutes_since(asked.ended_before)} if asked.ended_before else {}
 
 
 def _degraded(report: JobReport) -> dict[str, str]:

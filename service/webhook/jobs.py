@@ -79,7 +79,7 @@ class Jobs:
             "expected": report.expected,
             "received": report.received,
             "written": report.written,
-            "degraded": report.degraded,
+            "degraded": report.degraded or (discs[0].degraded if discs else ()),
             "publisher": report.publisher,
             "proves": report.proves,
             "error": error,

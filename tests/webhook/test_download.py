@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
 
 import pytest
@@ -239,8 +240,10 @@ def test_print(client, desk, scripts):
     answer = client.get("/api/iso/print?accession_number=A,B")
     body = answer.json()
     assert (answer.status_code, body["status"], body["publisher"], body["instances"], body["proves"]) == (200, "sent", "rimage", 3, "queued")
-    assert "printed_before_minutes" not in body and desk.asked[0].accession_numbers == ("A", "B")
+    assert "made_before_minutes" not in body and desk.asked[0].accession_numbers == ("A", "B")
     assert client.get(f"/api/iso/jobs/{body['job_id']}/disc").status_code == 404
+    desk.ended_before = datetime.now(UTC) - timedelta(minutes=7)
+    assert client.get("/api/iso/print?accession_number=A,B").json()["made_before_minutes"] == 7
     desk.script = scripts.failed(PublisherRefused("The publisher refused: out of discs."))
     assert client.get("/api/iso/print?accession_number=C").status_code == 502
 
