@@ -96,13 +96,27 @@ def report(nights: int) -> None:
 @click.option("--made/--again", required=True, help="The disc lies in the robot; or it doesn't, and is to be ordered anew.")
 def settle(label: str, made: bool) -> None:
     """Say what became of a volume whose order is uncertain, after looking at the robot."""
+    from mkiso.archive.by_hand import settle as settle_volume
     from mkiso.archive.ledger import Ledger
-    from mkiso.archive.reconcile import settle as settle_volume
     from mkiso.config import load
 
     with Ledger.open(load()) as ledger:
         settle_volume(ledger, label, made=made)
     click.echo(f"{label} is done." if made else f"{label} will be ordered by the next archive run.")
+
+
+@archive.command()
+@click.argument("label")
+@click.confirmation_option(prompt="The ledger forgets this volume. Is its disc lost or bad?")
+def withdraw(label: str) -> None:
+    """Forget the volume of a lost or bad disc, so that its studies are archived anew."""
+    from mkiso.archive.by_hand import withdraw as withdraw_volume
+    from mkiso.archive.ledger import Ledger
+    from mkiso.config import load
+
+    with Ledger.open(load()) as ledger:
+        first, last = withdraw_volume(ledger, label)
+    click.echo(f"{label} is forgotten. Archive its studies anew: mkiso archive --from {first} --to {last}")
 
 
 def _start(first: date, last: date, *, dry_run: bool, wait: bool) -> int:

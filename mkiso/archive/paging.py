@@ -59,7 +59,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the PACS answered to one question: the studies, and the final status."""
+    """What the PACS answered to one question: every study, before any is left out, and the final status."""
 
     studies: Sequence[Study]
     status: int = SUCCESS

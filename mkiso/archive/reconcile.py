@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.lifecycle import Remedy, remedy
-from mkiso.archive.nights import Night, is_alive
-from mkiso.archive.tables import nights, volumes
+from mkiso.archive.nights import Night
+from mkiso.archive.tables import volumes
 from mkiso.archive.volumes import ArchiveVolume, forget
-from mkiso.errors import ClaimLost, VolumeNotFound
 from mkiso.files import sha256_of
 
 
@@ -47,22 +45,6 @@ def discard(night: Night, volume: ArchiveVolume) -> None:
         volume_id = connection.scalar(select(volumes.c.id).where(volumes.c.label == volume.label, volumes.c.state.in_(("planned", "mastered"))))
         if volume_id is not None:
             forget(connection, volume_id)
-
-
-def settle(ledger: Ledger, label: str, *, made: bool) -> None:
-    """A person looked at the robot: the disc of a volume in state `ordering` was made, or it is to be ordered anew.
-
-    Raises VolumeNotFound, and ClaimLost where a run works on it at this moment.
-    """
-    with ledger.writing() as connection:
-        held = select(nights.c.lease_until, nights.c.process).join(nights, volumes.c.holder_id == nights.c.id)
-        row = connection.execute(held.where(volumes.c.label == label, volumes.c.state == "ordering")).first()
-        if row is None:
-            raise VolumeNotFound(f"The ledger has no volume {label} whose order is uncertain; `mkiso archive find` says how a volume is.")
-        if is_alive(connection, row):
-            raise ClaimLost(f"An archive run works on volume {label} at this moment: wait for its end.")
-        outcome = {"state": "done", "holder_id": None} if made else {"state": "mastered"}
-        connection.execute(update(volumes).where(volumes.c.label == label).values(changed=datetime.now(UTC), **outcome))
 
 
 def _is_whole(volume: ArchiveVolume) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from mkiso.archive.catalogue import archived
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night
 from mkiso.archive.volumes import MasteredVolume, StudyOnVolume
@@ -90,6 +91,18 @@ def test_a_person_settles_an_uncertain_order(image: Path, capsys: pytest.Capture
         assert run(["archive", "settle", image.parent.name, "--again"]) == 0
         with Night.begin(ledger, "other", RANGE) as night:
             assert [volume.state for volume in night.abandoned()] == ["mastered"]
+
+
+def test_the_studies_of_a_bad_disc_are_owed_again(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    label = image.parent.name
+    assert run(["archive", "withdraw", label, "--yes"]) == 1  # it isn't done
+    with Ledger.open(load()) as ledger:
+        with Night.begin(ledger, "run", RANGE) as night:
+            night.advance(label, "done", "shelf 3")
+        assert run(["archive", "withdraw", label, "--yes"]) == 0
+        assert "mkiso archive --from 20260213 --to 20260213" in capsys.readouterr().out
+        assert archived(ledger, ["1.2"]) == {}
+    assert run(["archive", "verify", str(image)]) == 1
 
 
 @pytest.mark.parametrize("arguments", [["archive"], ["archive", "--from", "2026-02-13", "--to", "2026-02-12"], ["archive", "--from", "yesterday"]])
