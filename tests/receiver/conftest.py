@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,9 +53,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def begin(storage: dict[str, Any] | None = None, **keys: Any) -> Running:
         values = {"host": "127.0.0.1", "port": free_port(), "pdu_timeout_seconds": 1, "idle_timeout_seconds": 2, **keys}
-        settings = Settings.model_validate({
-            "receiver": values, "storage": {"data_dir": tmp_path / "data", "min_free_gib": 0, **(storage or {})}, "server": {"shutdown_grace_seconds": 3},
-        })  # fmt: skip
+        kept = {"data_dir": tmp_path / "data", "min_free_gib": 0, **(storage or {})}
+        settings = Settings.model_validate({"receiver": values, "storage": kept, "server": {"shutdown_grace_seconds": 3}})
         stop = threading.Event()
         running = Running(settings, threading.Thread(target=run, args=(settings, stop)), stop)
         started.append(running)
@@ -89,4 +87,4 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))

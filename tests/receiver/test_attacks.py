@@ -315,7 +315,8 @@ def test_an_empty_instance_is_not_the_one_that_was_announced(receiver: Running) 
 
 def test_a_deflate_bomb_is_refused(receiver: Running) -> None:
     deflate = zlib.compressobj(9, wbits=-15)
-    packed = deflate.compress(element(0x00080016, b"UI", CT.encode())) + b"".join(deflate.compress(bytes(1 << 20)) for _ in range(300)) + deflate.flush()
+    packed = deflate.compress(element(0x00080016, b"UI", CT.encode()))
+    packed += b"".join(deflate.compress(bytes(1 << 20)) for _ in range(300)) + deflate.flush()
     with receiver.expect(STUDY), RawPeer(receiver.port) as peer:
         peer.associate({CT: [DEFLATED]})
         peer.send(p_data(command(1, sop_instance="1.2.3.1"), control=3))
@@ -334,7 +335,8 @@ def test_a_full_disk_is_answered_with_out_of_resources(start: Start) -> None:
 
 
 def test_an_abort_at_every_stage_leaves_nothing(receiver: Running) -> None:
-    stages = [b"", p_data(command(1, sop_instance="1.2.3.1"), control=3), p_data(command(1, sop_instance="1.2.3.1"), control=3) + p_data(bytes(50), control=0)]
+    announced = p_data(command(1, sop_instance="1.2.3.1"), control=3)
+    stages = [b"", announced, announced + p_data(bytes(50), control=0)]
     for stage in stages:
         for last in (ABORT_PDU, b""):
             with receiver.expect(STUDY), RawPeer(receiver.port) as peer:

@@ -161,7 +161,7 @@ def preferred(transfer_syntaxes: list[str]) -> str:
 
 
 def _answer(abstract_syntax: str, transfer_syntaxes: list[str]) -> tuple[int, str]:
-    if abstract_syntax != VERIFICATION and not is_storage(abstract_syntax):
+    if not is_uid(abstract_syntax) or (abstract_syntax != VERIFICATION and not is_storage(abstract_syntax)):
         return ABSTRACT_SYNTAX_NOT_SUPPORTED, IMPLICIT_VR_LITTLE_ENDIAN
     transfer_syntaxes = [uid for uid in transfer_syntaxes if is_uid(uid)]
     if not transfer_syntaxes:

@@ -1,0 +1,235 @@
+"""Senders that know nothing of mkiso: storescu, pynetdicom and Orthanc, in plain and over TLS; what arrives is what they had, byte by byte."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, build_context
+
+from mkiso.config import Settings
+from mkiso.dicom.header import read_header
+from mkiso.dicom.receiver.expectation import receiver_status
+from mkiso.dicom.receiver.server import run
+from mkiso.errors import ConfigurationError, ReceiverUnavailable
+from mkiso.models import Arrival
+from tests.peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_ct_series, make_study
+from tests.peers.orthanc import Orthanc
+from tests.peers.storescu import store
+from tests.receiver.conftest import Running, Start, eventually
+from tests.receiver.raw_peer import CT, RawPeer, command, data_set, p_data
+
+pytestmark = pytest.mark.peer
+
+
+def study_of(file: Path) -> str:
+    return str(dcmread(file, stop_before_pixels=True).StudyInstanceUID)
+
+
+def arrivals(receiver: Running, files: list[Path], send: object) -> dict[str, Arrival]:
+    """What the receiver tells while `send` sends; every claim about it checked."""
+    with receiver.expect(study_of(files[0]), frozenset(str(dcmread(file).SOPInstanceUID) for file in files)) as expectation:
+        assert callable(send)
+        send()
+        told = [expectation.next_arrival(5) for _ in files]
+        assert expectation.next_arrival(0.1) is None
+    found = {arrival.sop_instance_uid: arrival for arrival in told if arrival}
+    for arrival in found.values():
+        content = arrival.path.read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (arrival.size, arrival.sha256)
+        assert content[:132] == bytes(128) + b"DICM"
+        meta = dcmread(arrival.path).file_meta
+        assert (meta.MediaStorageSOPInstanceUID, meta.MediaStorageSOPClassUID) == (arrival.sop_instance_uid, arrival.sop_class_uid)
+        assert meta.TransferSyntaxUID == arrival.transfer_syntax_uid
+        assert read_header(arrival.path).StudyInstanceUID == arrival.study_instance_uid
+    assert len(found) == len(files)
+    return found
+
+
+def as_sent(file: Path) -> tuple[str, bytes]:
+    return str(dcmread(file, stop_before_pixels=True).file_meta.TransferSyntaxUID), dataset_bytes(file)
+
+
+def as_stored(arrival: Arrival) -> tuple[str, bytes]:
+    return arrival.transfer_syntax_uid, dataset_bytes(arrival.path)
+
+
+def test_orthanc_sends_every_kind_and_the_bytes_stay_the_same(receiver: Running, tmp_path: Path) -> None:
+    files = make_study(tmp_path / "files", "A1", kinds=EVERY_KIND, patient=THAI)
+    with Orthanc(tmp_path / "orthanc", destinations={"CDRECORD": ("127.0.0.1", receiver.port)}) as orthanc:
+        orthanc.store(files)
+        move = ["movescu", "-S", "-aec", "ORTHANC", "-aem", "CDRECORD", "-k", "QueryRetrieveLevel=STUDY"]
+        found = arrivals(receiver, files, lambda: subprocess.run(
+            [*move, "-k", f"StudyInstanceUID={study_of(files[0])}", "127.0.0.1", str(orthanc.port)], check=True, timeout=60,
+        ))  # fmt: skip
+    for file in files:
+        assert as_stored(found[str(dcmread(file).SOPInstanceUID)]) == as_sent(file)
+
+
+def test_storescu_sends_every_kind(receiver: Running, tmp_path: Path) -> None:
+    files = make_study(tmp_path / "files", "A1", kinds=EVERY_KIND)
+
+    def send() -> None:
+        sent = store(receiver.port, files)
+        assert sent.returncode == 0, sent.stderr
+
+    found = arrivals(receiver, files, send)
+    for file in files:
+        whole, arrival = dcmread(file), found[str(dcmread(file).SOPInstanceUID)]
+        assert arrival.transfer_syntax_uid == whole.file_meta.TransferSyntaxUID
+        if "PixelData" in whole:
+            assert dcmread(arrival.path).PixelData == whole.PixelData
+
+
+@pytest.mark.parametrize(
+    ("options", "syntax"),
+    [(["-xe"], ExplicitVRLittleEndian), (["-xb"], "1.2.840.10008.1.2.2"), (["-xi"], ImplicitVRLittleEndian), (["-xd"], "1.2.840.10008.1.2.1.99")],
+)
+@pytest.mark.parametrize("more", [[], ["--max-pdu", "4096"], ["--max-send-pdu", "5000"], ["-usr", "somebody"], ["-R"]], ids=str)
+def test_storescu_with_its_options(receiver: Running, tmp_path: Path, options: list[str], syntax: str, more: list[str]) -> None:
+    files = make_ct_series(tmp_path / "files", "A1", 2, size=128)
+    line = ["storescu", "-aec", "CDRECORD", *options, *more, "127.0.0.1", str(receiver.port), *map(str, files)]
+
+    def send() -> None:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+
+    # -xb proposes Explicit VR Little Endian and Implicit too, in the same context: of uncompressed syntaxes Explicit VR Little Endian is taken.
+    chosen = ExplicitVRLittleEndian if syntax == "1.2.840.10008.1.2.2" else syntax
+    assert {arrival.transfer_syntax_uid for arrival in arrivals(receiver, files, send).values()} == {chosen}
+
+
+def test_pynetdicom_echoes_and_stores(receiver: Running, tmp_path: Path) -> None:
+    files = make_study(tmp_path / "files", "A1", kinds={"ct": 3})
+    entity = AE("PYNETDICOM")
+
+    def send() -> None:
+        contexts = [build_context(CT, [ImplicitVRLittleEndian, ExplicitVRLittleEndian]), build_context("1.2.840.10008.1.1")]
+        association = entity.associate("127.0.0.1", receiver.port, contexts, "CDRECORD", max_pdu=0)
+        assert association.is_established
+        assert association.send_c_echo().Status == 0
+        for file in files:
+            assert association.send_c_store(file).Status == 0
+        association.release()
+
+    found = arrivals(receiver, files, send)
+    assert {as_stored(arrival)[0] for arrival in found.values()} == {ExplicitVRLittleEndian}
+
+
+def test_status_counts(receiver: Running) -> None:
+    socket_path = receiver.settings.storage.receiver_socket
+    assert receiver_status(socket_path) == {"associations": 0, "expectations": 0, "stored": 0, "refused": 0}
+    with receiver.expect("1.2.3"), RawPeer(receiver.port) as peer:
+        peer.associate().store("1.2.3.1", data_set("1.2.3.1", "1.2.3"))
+        status = receiver_status(socket_path)
+        assert (status["associations"], status["expectations"]) == (1, 1)
+        peer.release()
+    eventually(lambda: receiver_status(socket_path) == {"associations": 0, "expectations": 0, "stored": 1, "refused": 0})
+
+
+def test_a_receiver_that_goes_away_is_told(start: Start) -> None:
+    receiver = start()
+    with receiver.expect("1.2.3") as expectation:
+        receiver.end()
+        with pytest.raises(ReceiverUnavailable):
+            expectation.next_arrival(5)
+    with pytest.raises(ReceiverUnavailable):
+        receiver_status(receiver.settings.storage.receiver_socket)
+
+
+def test_an_instance_on_its_way_is_let_in_when_the_receiver_ends(start: Start) -> None:
+    receiver = start(pdu_timeout_seconds=5)
+    conversation = data_set("1.2.3.1", "1.2.3", pixels=bytes(100_000))
+    with receiver.expect("1.2.3") as expectation, RawPeer(receiver.port) as peer:
+        peer.associate().send(p_data(command(1, sop_instance="1.2.3.1"), control=3) + p_data(conversation, control=2)[:50_000])
+        receiver.stop.set()
+        time.sleep(0.7)
+        peer.send(p_data(conversation, control=2)[50_000:])
+        assert peer.status() == 0
+        assert expectation.next_arrival(5) is not None
+        assert peer.receive()[0] == 7  # then the association is aborted
+
+
+def test_the_port_or_folder_of_another_receiver_is_refused_in_words(start: Start, tmp_path: Path) -> None:
+    receiver = start()
+    elsewhere = {"storage": {"data_dir": tmp_path / "other"}, "receiver": {"host": "127.0.0.1", "port": receiver.port}}
+    with pytest.raises(ConfigurationError, match="another program has it"):
+        run(Settings.model_validate(elsewhere), threading.Event())
+    same = {"storage": {"data_dir": receiver.settings.storage.data_dir}, "receiver": {"host": "127.0.0.2", "port": receiver.port}}
+    with pytest.raises(ConfigurationError, match="Another receiver is running"):
+        run(Settings.model_validate(same), threading.Event())
+
+
+def test_a_stale_socket_file_is_replaced(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tmp_path / "data" / "receiver.sock"))
+    receiver = start()
+    assert receiver_status(receiver.settings.storage.receiver_socket)["expectations"] == 0
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an authority, and a certificate of ours and of a peer that it signed: ca.pem, own.pem, own.key, peer.pem, peer.key."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority_key = ec.generate_private_key(ec.SECP256R1())
+    for name in ("ca", "own", "peer"):
+        key = authority_key if name == "ca" else ec.generate_private_key(ec.SECP256R1())
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=name == "ca", path_length=None), critical=True)
+            .sign(authority_key, hashes.SHA256())
+        )
+        (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        plain = serialization.NoEncryption()
+        (folder / f"{name}.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    return folder
+
+
+def test_tls_with_certificates_on_both_sides(start: Start, tmp_path: Path, certificates: Path) -> None:
+    tls = {"enabled": True, "certificate": certificates / "own.pem", "key": certificates / "own.key", "authority": certificates / "ca.pem"}
+    receiver = start(tls=tls)
+    files = make_ct_series(tmp_path / "files", "A1", 5)
+    line = ["storescu", "-aec", "CDRECORD", "+tls", str(certificates / "peer.key"), str(certificates / "peer.pem")]
+    line += ["+cf", str(certificates / "ca.pem"), "127.0.0.1", str(receiver.port), *map(str, files)]
+
+    def send() -> None:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+
+    with RawPeer(receiver.port), RawPeer(receiver.port):  # silent TLS clients hold nobody up
+        arrivals(receiver, files, send)
+
+    context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+    context.check_hostname = False
+    with socket.create_connection(("127.0.0.1", receiver.port)) as plain, pytest.raises(OSError), context.wrap_socket(plain) as secured:
+        secured.sendall(b"\1")
+        assert secured.recv(1) == b""
+        raise OSError
+
+
+def test_nagle_at_the_sender_costs_no_forty_milliseconds(receiver: Running, tmp_path: Path) -> None:
+    files = make_ct_series(tmp_path / "files", "A1", 50, size=256)
+    began = time.monotonic()
+    arrivals(receiver, files, lambda: store(receiver.port, files, nodelay=False))
+    assert time.monotonic() - began < 50 * 0.04

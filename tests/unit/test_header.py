@@ -1,0 +1,214 @@
+"""Headers against pydicom's own reading, and files that are damaged, hostile or strange."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom import Dataset, Sequence, dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from mkiso.dicom.elements import MAX_DEPTH
+from mkiso.dicom.header import MAX_INFLATED_BYTES, encoding_of, is_uid, read_header, read_identity
+from mkiso.dicom.receiver.spool import file_head
+from mkiso.errors import DamagedInstance
+from tests.peers.corpus import EVERY_KIND, JAPANESE, KOREAN, THAI, Person, make_ct_series, make_study
+from tests.receiver.raw_peer import CT, data_set, element
+
+UNDEFINED = 0xFFFFFFFF
+
+
+def part_10(folder: Path, encoded: bytes, syntax: str = ExplicitVRLittleEndian) -> Path:
+    file = folder / "instance"
+    file.write_bytes(file_head(CT, "1.2.3.1", syntax) + encoded)
+    return file
+
+
+def compare(file: Path) -> None:
+    """Every attribute of the header is what pydicom reads."""
+    header, whole = read_header(file), dcmread(file, stop_before_pixels=True)
+    assert "PixelData" not in header and {"SOPInstanceUID", "StudyInstanceUID", "PatientID"} <= set(header.dir())
+    for entry in header:
+        if entry.VR == "SQ":
+            assert len(entry.value) == len(whole[entry.tag].value)
+        else:
+            assert entry.value == whole[entry.tag].value, entry.keyword
+
+
+@pytest.mark.parametrize("patient", [THAI, JAPANESE, KOREAN], ids=["thai", "japanese", "korean"])
+def test_every_kind_is_read_as_pydicom_reads_it(tmp_path: Path, patient: Person) -> None:
+    for file in make_study(tmp_path, "A1", kinds=EVERY_KIND, patient=patient):
+        compare(file)
+
+
+def test_the_identity_is_the_headers(tmp_path: Path) -> None:
+    for file in make_study(tmp_path, "A1", kinds=EVERY_KIND):
+        whole = dcmread(file)
+        offset = 144 + int.from_bytes(file.read_bytes()[140:144], "little")
+        descriptor = os.open(file, os.O_RDONLY)
+        identity = read_identity(descriptor, offset, whole.file_meta.TransferSyntaxUID, tmp_path)
+        os.close(descriptor)
+        assert (identity.sop_class_uid, identity.sop_instance_uid) == (whole.SOPClassUID, whole.SOPInstanceUID)
+        assert (identity.study_instance_uid, identity.series_instance_uid, identity.patient_id) == (
+            whole.StudyInstanceUID, whole.SeriesInstanceUID, whole.PatientID,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("undefined", [False, True], ids=["defined lengths", "undefined lengths"])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_sequences_are_read_in_every_encoding(tmp_path: Path, syntax: UID, undefined: bool) -> None:
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.StudyInstanceUID, dataset.PatientID = UID(CT), UID("1.2.3.1"), UID("1.2.3"), "P"
+    dataset.SpecificCharacterSet = "ISO_IR 144"
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "113000", "DCM", "Важно"
+    code.EquivalentCodeSequence = Sequence([Dataset()])
+    dataset.ConceptNameCodeSequence = Sequence([code])
+    series, image = Dataset(), Dataset()
+    image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = UID(CT), UID("1.2.3.9")
+    series.SeriesInstanceUID, series.ReferencedImageSequence = UID("1.2.3.8"), Sequence([image, image])
+    dataset.ReferencedSeriesSequence = Sequence([series])
+    outer = [dataset["ConceptNameCodeSequence"], dataset["ReferencedSeriesSequence"]]
+    for sequence in (*outer, series["ReferencedImageSequence"], code["EquivalentCodeSequence"]):
+        sequence.is_undefined_length = undefined
+        for item in sequence.value:
+            item.is_undefined_length_sequence_item = undefined
+    dataset.ensure_file_meta()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(tmp_path / "file", enforce_file_format=True)
+    header = read_header(tmp_path / "file")
+    [name] = header.ConceptNameCodeSequence
+    assert (name.CodeValue, name.CodeMeaning) == ("113000", "Важно")
+    assert "EquivalentCodeSequence" not in name
+    assert [image.ReferencedSOPInstanceUID for image in header.ReferencedSeriesSequence[0].ReferencedImageSequence] == ["1.2.3.9"] * 2
+
+
+def test_encapsulated_pixels_end_with_their_delimiter(tmp_path: Path) -> None:
+    head = data_set("1.2.3.1", "1.2.3")[:-76] + struct.pack("<HH2s2xI", 0x7FE0, 0x0010, b"OB", UNDEFINED)
+    frames = encapsulate([bytes(100), bytes(50)])
+    read_header(part_10(tmp_path, head + frames + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)))
+    for broken in (frames, frames[:-4], frames + bytes(8), frames + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0) + b"\0"):
+        with pytest.raises(DamagedInstance):
+            read_header(part_10(tmp_path, head + broken))
+
+
+def test_an_unknown_sequence_of_undefined_length_is_implicit(tmp_path: Path) -> None:
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, UNDEFINED) + struct.pack("<HHI", 0x0009, 0x1001, 2) + b"ab" + struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
+    private = struct.pack("<HH2s2xI", 0x0009, 0x1000, b"UN", UNDEFINED) + item + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    assert read_header(part_10(tmp_path, private + data_set("1.2.3.1", "1.2.3"))).PatientID == "P1"
+
+
+def test_a_truncation_anywhere_is_damage(tmp_path: Path) -> None:
+    encoded = data_set("1.2.3.1", "1.2.3")
+    borders = {0}
+    while (border := max(borders)) < len(encoded):  # cut between two elements, a data set is whole
+        long = encoded[border + 4 : border + 6] == b"OW"
+        size = int.from_bytes(encoded[border + 8 : border + 12] if long else encoded[border + 6 : border + 8], "little")
+        borders.add(border + (12 if long else 8) + size)
+    for length in range(len(encoded)):
+        if length not in borders:
+            with pytest.raises(DamagedInstance):
+                read_header(part_10(tmp_path, encoded[:length]))
+
+
+def nested(depth: int) -> bytes:
+    opened = struct.pack("<HH2s2xI", 0x0040, 0xA730, b"SQ", UNDEFINED) + struct.pack("<HHI", 0xFFFE, 0xE000, UNDEFINED)
+    closed = struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    return opened * depth + closed * depth
+
+
+def test_nesting_is_bounded(tmp_path: Path) -> None:
+    read_header(part_10(tmp_path, data_set("1.2.3.1", "1.2.3") + nested(MAX_DEPTH)))
+    with pytest.raises(DamagedInstance, match="nested"):
+        read_header(part_10(tmp_path, data_set("1.2.3.1", "1.2.3") + nested(MAX_DEPTH * 50)))
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        element(0x00100010, b"SQ", b"") + data_set("1.2.3.1", "1.2.3"),
+        element(0x00100010, b"UT", b"x" * 100_000) + data_set("1.2.3.1", "1.2.3"),
+        element(0x00020010, b"UI", b"1.2") + data_set("1.2.3.1", "1.2.3"),
+        element(0x00080018, b"UI", b"1.2") + data_set("1.2.3.1", "1.2.3"),
+        struct.pack("<HHI", 0xFFFE, 0xE000, 0) + data_set("1.2.3.1", "1.2.3"),
+        b"\x08\0\x18\0\1\2\0\0" + data_set("1.2.3.1", "1.2.3"),
+    ],
+    ids=["a name that is a sequence", "a name without end", "group 0002", "an attribute twice", "an item outside", "no VR"],
+)
+def test_hostile_data_sets_are_damage(tmp_path: Path, encoded: bytes) -> None:
+    with pytest.raises(DamagedInstance):
+        read_header(part_10(tmp_path, encoded))
+
+
+def test_a_deep_sequence_of_defined_lengths_is_never_followed(tmp_path: Path) -> None:
+    value = b""
+    for _ in range(5000):
+        item = struct.pack("<HHI", 0xFFFE, 0xE000, len(value)) + value
+        value = struct.pack("<HH2s2xI", 0x0040, 0xA043, b"SQ", len(item)) + item
+    header = read_header(part_10(tmp_path, data_set("1.2.3.1", "1.2.3") + value))
+    assert header.PatientID == "P1" and str(header)
+
+
+def test_deflated_data_is_inflated_to_a_bound(tmp_path: Path) -> None:
+    syntax = "1.2.840.10008.1.2.1.99"
+    encoded = data_set("1.2.3.1", "1.2.3")
+    deflate = zlib.compressobj(wbits=-15)
+    packed = deflate.compress(encoded) + deflate.flush()
+    for padding in (b"", b"\0", bytes(8)):
+        assert read_header(part_10(tmp_path, packed + padding, syntax)).PatientID == "P1"
+    bomb = zlib.compressobj(9, wbits=-15)
+    bombed = b"".join(bomb.compress(bytes(1 << 20)) for _ in range((MAX_INFLATED_BYTES >> 20) + 1)) + bomb.flush()
+    for broken in (packed[:-1], packed + bytes(20), encoded, bombed):
+        with pytest.raises(DamagedInstance):
+            read_header(part_10(tmp_path, broken, syntax))
+    assert [file.name for file in tmp_path.iterdir()] == ["instance"]
+
+
+@pytest.mark.parametrize("content", [b"", b"DICM", bytes(128) + b"DICM", bytes(128) + b"DICM\x02\0\0\0UL\x04\0\xff\xff\xff\xff", bytes(200)])
+def test_what_is_no_part_10_file_is_damage(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(DamagedInstance):
+        read_header(tmp_path / "file")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 400), st.binary(min_size=1, max_size=6), st.sampled_from([ExplicitVRLittleEndian, ImplicitVRLittleEndian]))
+def test_a_changed_file_is_read_or_damage(tmp_path: Path, position: int, change: bytes, syntax: UID) -> None:
+    file = part_10(tmp_path, nested(2) + data_set("1.2.3.1", "1.2.3"), syntax)
+    content = file.read_bytes()
+    file.write_bytes(content[: 132 + position] + change + content[132 + position + len(change) :])
+    try:
+        read_header(file)
+    except DamagedInstance:
+        return
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("1.2.840", True), ("1.02.3", True), ("1" * 64, True), ("1" * 65, False), ("", False), ("1..2", False), (".1", False),
+                           ("1.2.", False), ("../x", False), ("1.2\n", False), ("١.٢", False)],
+)  # fmt: skip
+def test_uids(text: str, expected: bool) -> None:
+    assert is_uid(text) is expected
+
+
+def test_unknown_transfer_syntaxes_are_explicit_little_endian() -> None:
+    assert encoding_of("1.2.3") is encoding_of(ExplicitVRLittleEndian)
+    assert encoding_of("1.2.840.10008.1.2") is encoding_of("1.2.840.113619.5.2")
+
+
+def test_a_header_is_cheap(tmp_path: Path) -> None:
+    """Measured 0.15 ms for a CT slice on a busy machine; pydicom's dcmread takes ten times that."""
+    [file] = make_ct_series(tmp_path, "A1", 1)
+    times = []
+    for _ in range(50):
+        began = perf_counter()
+        read_header(file)
+        times.append(perf_counter() - began)
+    assert min(times) < 0.001
