@@ -19,7 +19,6 @@ import httpx
 POLL_SECONDS = 0.25
 OUTAGE_SECONDS = 60
 """How long the service may be away (a restart, nginx reloading) before the client gives up."""
-PIECE_BYTES = 1 << 20
 
 
 class ServiceError(Exception):
@@ -149,7 +148,9 @@ class Client:
 
     def _continue(self, disc: Disc, part: Path, progress: Callable[[int, int], None]) -> None:
         done = part.stat().st_size if part.exists() else 0
-        headers = {"Range": f"bytes={done}-", "If-Range": f'"{disc.sha256}"'} if done else {}
+        headers = {"Accept-Encoding": "identity"}
+        if done:
+            headers |= {"Range": f"bytes={done}-", "If-Range": f'"{disc.sha256}"'}
         with self._http.stream("GET", disc.href, headers=headers) as answer:
             if answer.status_code not in (200, 206):
                 answer.read()
@@ -160,7 +161,7 @@ class Client:
             flags = os.O_WRONLY | os.O_CREAT | (0 if resumed else os.O_TRUNC)
             with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
                 done = file.seek(done) if resumed else 0
-                for piece in answer.iter_bytes(PIECE_BYTES):
+                for piece in answer.iter_raw():  # pieces as they come: larger ones would be lost where the connection breaks
                     done += file.write(piece)
                     progress(done, disc.size)
                 file.flush()
