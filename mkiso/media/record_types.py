@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import pydicom.uid
 from pydicom import Dataset
@@ -82,7 +83,7 @@ def record_type(sop_class_uid: str, header: Dataset) -> str:
     known = _BY_SOP_CLASS.get(sop_class_uid)
     if known:
         return known
-    if "Image Storage" in pydicom.uid.UID(sop_class_uid).name or "Rows" in header:
+    if _is_image_storage(sop_class_uid) or "Rows" in header:
         return "IMAGE"
     if "MIMETypeOfEncapsulatedDocument" in header:
         return "ENCAP DOC"
@@ -91,3 +92,8 @@ def record_type(sop_class_uid: str, header: Dataset) -> str:
     if "PresentationCreationDate" in header:
         return "PRESENTATION"
     return "RAW DATA"
+
+
+@lru_cache(maxsize=256)
+def _is_image_storage(sop_class_uid: str) -> bool:
+    return "Image Storage" in pydicom.uid.UID(sop_class_uid).name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from functools import lru_cache
 
 from pydicom import DataElement, Dataset
 from pydicom.charset import convert_encodings, decode_bytes, encode_string
@@ -32,7 +33,7 @@ def raw_value(header: Dataset, tag: int) -> bytes:
 
 def character_set(header: Dataset) -> bytes:
     """(0008,0005) in the spelling of PS3.3 C.12.1.1.2; several values stay several."""
-    return b"\\".join(_defined_term(value) for value in raw_value(header, 0x00080005).split(b"\\"))
+    return _defined_terms(raw_value(header, 0x00080005))
 
 
 def text(header: Dataset, keyword: str) -> str:
@@ -79,6 +80,11 @@ def _bytes_of(value: object, encodings: list[str]) -> bytes:
 
 def _encodings(terms: bytes) -> list[str]:
     return convert_encodings([term.decode("ascii", "replace") for term in terms.split(b"\\")])
+
+
+@lru_cache(maxsize=64)
+def _defined_terms(values: bytes) -> bytes:
+    return b"\\".join(map(_defined_term, values.split(b"\\")))
 
 
 def _defined_term(value: bytes) -> bytes:

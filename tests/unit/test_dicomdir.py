@@ -1,0 +1,218 @@
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydicom import Dataset, dcmread
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+
+from mkiso.errors import InstanceConflict
+from mkiso.media.dicomdir import dicomdir
+from mkiso.media.file_set import arrange, leaves
+from mkiso.media.record_keys import KEYS
+from mkiso.media.record_types import record_type
+from mkiso.models import Arrival, Instance
+from tests.media.discs import instances
+from tests.peers.corpus import CYRILLIC, EVERYBODY, JAPANESE, KINDS, KOREAN, THAI, UNICODE, Person, make_study
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+def made(number: int, charset: str | list[str] = "ISO_IR 192", implicit: bool = False, big: bool = False, **attributes: object) -> Instance:
+    """An instance whose header went through an encoding, so that it has raw elements like a real one."""
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = charset
+    values = {"PatientID": "P1", "PatientName": "A^B", "StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3", "StudyDate": "20240101", **attributes}
+    for keyword, value in values.items():
+        if value is not None:
+            setattr(dataset, keyword, value)
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR, buffer.is_little_endian = implicit, not big
+    write_dataset(buffer, dataset)
+    header = pydicom.filereader.read_dataset(BytesIO(buffer.getvalue()), implicit, not big)
+    study = str(values["StudyInstanceUID"] or "1.2")
+    return Instance(Arrival(f"1.2.3.{number}", str(values.get("SOPClassUID", CT)), "1.2.840.10008.1.2.1", study, Path("/f"), 1, ""), header)
+
+
+def records(found: list[Instance]) -> list[Dataset]:
+    content, _ = dicomdir(arrange(found), "TEST")
+    return list(dcmread(BytesIO(content)).DirectoryRecordSequence)
+
+
+def of_type(found: list[Instance], kind: str) -> Iterator[Dataset]:
+    return (record for record in records(found) if record.DirectoryRecordType == kind)
+
+
+def test_the_tree_and_its_references() -> None:
+    found = [made(number, InstanceNumber=10 - number, SeriesInstanceUID=f"1.2.3.{number % 2}", SeriesNumber=number % 2) for number in range(1, 10)]
+    kinds = [record.DirectoryRecordType for record in records(found)]
+    assert kinds == ["PATIENT", "STUDY", "SERIES", *["IMAGE"] * 4, "SERIES", *["IMAGE"] * 5]
+    images = list(of_type(found, "IMAGE"))
+    assert [int(image.InstanceNumber) for image in images] == [2, 4, 6, 8, 1, 3, 5, 7, 9]
+    assert list(images[0].ReferencedFileID) == ["DICOM", "PT000001", "ST000001", "SE000001", "IM000001"]
+    assert (images[0].ReferencedSOPInstanceUIDInFile, images[0].ReferencedSOPClassUIDInFile) == ("1.2.3.8", CT)
+
+
+def test_the_same_instances_in_any_order_give_the_same_bytes() -> None:
+    found = [made(number, InstanceNumber=number) for number in range(1, 8)]
+    assert dicomdir(arrange(found), "TEST") == dicomdir(arrange(found[::-1]), "TEST")
+
+
+def test_file_meta_and_root_attributes() -> None:
+    content, _ = dicomdir(arrange([made(1)]), "TEST_1")
+    directory = dcmread(BytesIO(content))
+    assert content[:132] == bytes(128) + b"DICM"
+    assert directory.file_meta.MediaStorageSOPClassUID == "1.2.840.10008.1.3.10"
+    assert directory.file_meta.FileMetaInformationGroupLength == content.index(b"\x04\x00\x30\x11") - 144
+    assert (directory.FileSetID, directory.FileSetConsistencyFlag) == ("TEST_1", 0)
+    first = directory.DirectoryRecordSequence[0]
+    assert directory.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity == first.seq_item_tell
+
+
+def test_what_an_image_lacks_is_filled_in_the_record_and_told() -> None:
+    found = [made(1, StudyDate=None, AccessionNumber="ACC1", ContentDate="20230505"), made(2, StudyDate=None, InstanceNumber=9)]
+    content, notes = dicomdir(arrange(found), "TEST")
+    _patient, study, series, first, second = dcmread(BytesIO(content)).DirectoryRecordSequence
+    assert (study.StudyDate, study.StudyTime, study.StudyID) in {("20230505", "000000", "ACC1"), ("19000101", "000000", "1")}
+    assert (series.Modality, series.SeriesNumber) == ("OT", 1)
+    assert (first.InstanceNumber, second.InstanceNumber) == (9, 2)
+    assert any(note.startswith("IMAGE, InstanceNumber: filled in 1 record(s)") for note in notes)
+    assert "InstanceNumber" not in found[0].header
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "expected"),
+    [("StudyDate", "2024.01.09", "20240109"), ("StudyDate", "yesterday", "19000101"), ("StudyTime", "99", "000000"), ("StudyTime", "1015", "1015")],
+)
+def test_a_value_that_its_vr_forbids_is_replaced(keyword: str, value: str, expected: str) -> None:
+    dataset_bytes = made(1, **{keyword: None})
+    raw = pydicom.dataelem.RawDataElement(
+        pydicom.tag.Tag(keyword), pydicom.datadict.dictionary_VR(keyword), len(value), value.encode(), 0, False, True
+    )
+    dataset_bytes.header._dict[raw.tag] = raw
+    [study] = of_type([dataset_bytes], "STUDY")
+    assert study[keyword].value == expected
+
+
+def test_two_spellings_of_a_name_are_one_patient() -> None:
+    found = [made(1, PatientName="A^B"), made(2, PatientName="A^B^^Dr.", StudyInstanceUID="1.9"), made(3, PatientName="", StudyInstanceUID="1.10")]
+    assert len(list(of_type(found, "PATIENT"))) == 1
+
+
+def test_patients_without_an_id_stay_apart_and_get_unique_ones() -> None:
+    found = [made(1, PatientID="", StudyInstanceUID="1.5"), made(2, PatientID=None, StudyInstanceUID="1.6")]
+    ids = [record.PatientID for record in of_type(found, "PATIENT")]
+    assert len(set(ids)) == 2 and all(ids)
+
+
+def test_an_instance_twice_is_refused() -> None:
+    with pytest.raises(InstanceConflict):
+        arrange([made(1), made(1)])
+
+
+@pytest.mark.parametrize("patient", EVERYBODY, ids=lambda patient: patient.patient_id)
+def test_names_of_every_alphabet_stay_themselves(tmp_path: Path, patient: Person) -> None:
+    [record] = of_type(instances(make_study(tmp_path, "A1", patient=patient, kinds={"ct": 1})), "PATIENT")
+    assert record.PatientName == patient.name
+    assert record.SpecificCharacterSet == patient.character_set
+
+
+@pytest.mark.parametrize("patient", [THAI, JAPANESE, CYRILLIC, KOREAN, UNICODE], ids=lambda patient: patient.patient_id)
+def test_a_header_that_somebody_read_before_gives_the_same_record(tmp_path: Path, patient: Person) -> None:
+    found = instances(make_study(tmp_path, "A1", patient=patient, kinds={"ct": 1}))
+    before = dicomdir(arrange(found), "TEST")
+    for element in found[0].header:
+        str(element.value)
+    assert dicomdir(arrange(found), "TEST") == before
+
+
+def test_undeclared_utf_8_is_declared() -> None:
+    [record] = of_type([made(1, charset="ISO_IR 192", PatientName="Łoś")], "PATIENT")
+    assert record.SpecificCharacterSet == "ISO_IR 192"
+    undeclared = made(1, charset="ISO_IR 192", PatientName="Łoś")
+    del undeclared.header[0x00080005]
+    [record] = of_type([undeclared], "PATIENT")
+    assert (record.SpecificCharacterSet, record.PatientName) == ("ISO_IR 192", "Łoś")
+
+
+@pytest.mark.parametrize(("spelled", "term"), [("ISO IR 100", "ISO_IR 100"), ("iso-ir-166", "ISO_IR 166"), ("UTF8", "ISO_IR 192")])
+def test_a_misspelled_character_set_becomes_the_defined_term(spelled: str, term: str) -> None:
+    found = made(1, PatientName="A")
+    found.header._dict[pydicom.tag.Tag(0x00080005)] = pydicom.dataelem.RawDataElement(
+        pydicom.tag.Tag(0x00080005), "CS", len(spelled), spelled.encode(), 0, False, True
+    )
+    [record] = of_type([found], "PATIENT")
+    assert record.SpecificCharacterSet == term
+
+
+def test_implicit_and_big_endian_sources_give_the_same_records() -> None:
+    title = Dataset()
+    title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = "18748-4", "LN", "Bildbericht äöü"
+    values = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11", "InstanceNumber": 3, "CompletionFlag": "COMPLETE", "VerificationFlag": "UNVERIFIED",
+        "ContentDate": "20240101", "ContentTime": "1200", "ConceptNameCodeSequence": [title], "Modality": "SR", "SeriesNumber": 1,
+    }  # fmt: skip
+    little = dicomdir(arrange([made(1, **values)]), "TEST")
+    assert dicomdir(arrange([made(1, implicit=True, **values)]), "TEST") == little
+    assert dicomdir(arrange([made(1, big=True, **values)]), "TEST") == little
+    [record] = of_type([made(1, implicit=True, **values)], "SR DOCUMENT")
+    assert record.ConceptNameCodeSequence[0].CodeMeaning == "Bildbericht äöü"
+
+
+def test_a_report_without_a_title_gets_the_least_one() -> None:
+    [record] = of_type([made(1, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.59")], "KEY OBJECT DOC")
+    assert record.ConceptNameCodeSequence[0].CodeValue == "113000"
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_kind_gets_a_record_with_all_that_its_type_requires(tmp_path: Path, kind: str) -> None:
+    found = instances(make_study(tmp_path, "A1", patient=THAI, kinds={kind: 1}))
+    [leaf] = leaves(arrange(found))
+    [record] = of_type(found, leaf.record_type)
+    for key in KEYS[leaf.record_type]:
+        if key.type == 1:
+            assert record[key.tag].value not in ("", None, []), key.keyword
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"Rows": 4}, "IMAGE"),
+        ({"MIMETypeOfEncapsulatedDocument": "text/plain"}, "ENCAP DOC"),
+        ({"CompletionFlag": "PARTIAL"}, "SR DOCUMENT"),
+        ({}, "RAW DATA"),
+    ],
+)
+def test_a_class_that_nobody_foresaw_is_judged_by_what_it_carries(attributes: dict[str, object], expected: str) -> None:
+    assert record_type("1.2.999.1", made(1, **attributes).header) == expected
+
+
+TEXT = st.text(st.characters(exclude_characters="\\^=", exclude_categories=["C", "Z"], max_codepoint=0xFFFF), max_size=16)
+
+
+@given(st.lists(st.tuples(TEXT, TEXT, st.integers(1, 3), st.integers(1, 3), st.one_of(st.none(), st.integers(-5, 10**9))), min_size=1, max_size=12))
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_round_trip(rows: list[tuple[str, str, int, int, int | None]]) -> None:
+    found = [
+        made(
+            number,
+            PatientName=f"{name}^x",
+            StudyDescription=description,
+            StudyInstanceUID=f"1.2.{study}",
+            SeriesInstanceUID=f"1.3.{study}.{series}",
+            InstanceNumber=instance_number,
+        )
+        for number, (name, description, study, series, instance_number) in enumerate(rows)
+    ]
+    read = records(found)
+    assert sorted(record.ReferencedSOPInstanceUIDInFile for record in read if "ReferencedFileID" in record) == sorted(
+        entry.arrival.sop_instance_uid for entry in found
+    )
+    assert {record.StudyDescription or "" for record in read if record.DirectoryRecordType == "STUDY"} <= {row[1] for row in rows}
+    paths = ["/".join(record.ReferencedFileID) for record in read if "ReferencedFileID" in record]
+    assert len(set(paths)) == len(paths)
