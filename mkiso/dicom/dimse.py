@@ -12,6 +12,7 @@ from io import BytesIO
 
 from pydicom import Dataset
 from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
 from pynetdicom.dsutils import encode
 
 # PS3.7 E.1, group 0000: the elements that a Query/Retrieve SCU sends or reads
@@ -51,6 +52,13 @@ class Response:
         """FF00, and FF01: an optional key was not matched (PS3.4 C.4.1.1.4)."""
         return self.status in (0xFF00, 0xFF01)
 
+    def uid(self, tag: int) -> str:
+        """One UID of the identifier, empty where it isn't there: a tenth of the time that a Dataset takes, for answers that come by the thousand."""
+        try:
+            return elements(self.identifier).get(tag, b"").decode("ascii", "replace").strip(" \0")
+        except ValueError:  # a sequence of undefined length
+            return str(getattr(self.dataset().get(BaseTag(tag)), "value", ""))
+
     def dataset(self) -> Dataset:
         """The identifier, decoded."""
         return read_dataset(BytesIO(self.identifier), is_implicit_VR=True, is_little_endian=True)
@@ -70,43 +78,43 @@ def encode_identifier(identifier: Dataset) -> bytes:
     return encoded
 
 
-def decode_command(data: bytes) -> dict[int, bytes]:
-    """The elements of a command set by element number; raises ValueError where the bytes are no command set."""
-    elements: dict[int, bytes] = {}
+def elements(data: bytes) -> dict[int, bytes]:
+    """The elements of a flat dataset in Implicit VR Little Endian by tag; raises ValueError where it is damaged or holds undefined lengths."""
+    found: dict[int, bytes] = {}
     position = 0
     while position < len(data):
         if position + 8 > len(data):
-            raise ValueError("a command set ends within an element")
+            raise ValueError("a dataset ends within an element")
         group, element, length = struct.unpack_from("<HHI", data, position)
         position += 8
-        if group != 0 or position + length > len(data):
-            raise ValueError("a command set holds what is no command element")
-        elements[element] = data[position : position + length]
+        if position + length > len(data):
+            raise ValueError("an element is longer than its dataset")
+        found[group << 16 | element] = data[position : position + length]
         position += length
-    return elements
+    return found
 
 
 def response(command: bytes, identifier: bytes) -> Response:
     """A response from its two parts; raises ValueError where it is none."""
-    elements = decode_command(command)
-    status = _us(elements.get(STATUS))
-    if not (_us(elements.get(COMMAND_FIELD)) or 0) & 0x8000 or status is None:
+    found = elements(command)
+    status = _us(found.get(STATUS))
+    if not (_us(found.get(COMMAND_FIELD)) or 0) & 0x8000 or status is None:
         raise ValueError("the message is no response")
     return Response(
-        message_id=_us(elements.get(MESSAGE_ID_BEING_RESPONDED_TO)) or 0,
+        message_id=_us(found.get(MESSAGE_ID_BEING_RESPONDED_TO)) or 0,
         status=status,
-        comment=elements.get(ERROR_COMMENT, b"").decode("ascii", "replace").strip(" \0")[:64],
-        remaining=_us(elements.get(REMAINING)),
-        completed=_us(elements.get(COMPLETED)),
-        failed=_us(elements.get(FAILED)),
-        warning=_us(elements.get(WARNING)),
+        comment=found.get(ERROR_COMMENT, b"").decode("ascii", "replace").strip(" \0")[:64],
+        remaining=_us(found.get(REMAINING)),
+        completed=_us(found.get(COMPLETED)),
+        failed=_us(found.get(FAILED)),
+        warning=_us(found.get(WARNING)),
         identifier=identifier,
     )
 
 
 def awaits_identifier(command: bytes) -> bool:
     """Whether a dataset follows this command set (PS3.7 E.1: anything but 0101)."""
-    return _us(decode_command(command).get(COMMAND_DATA_SET_TYPE)) not in (None, NO_DATA_SET)
+    return _us(elements(command).get(COMMAND_DATA_SET_TYPE)) not in (None, NO_DATA_SET)
 
 
 def pdus(context_id: int, command: bytes, identifier: bytes, max_pdu_bytes: int) -> bytes:

@@ -7,7 +7,7 @@ level. A level with fewer instances than the level above counts was cut by the P
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pydicom import Dataset
@@ -38,6 +38,7 @@ STUDY_KEYS = (
 )
 STUDY_ROOT_FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")  # PS3.4 C.6.2.3
 
+SERIES_INSTANCE_UID, SOP_INSTANCE_UID = 0x0020000E, 0x00080018
 SUCCESS = 0x0000
 _OUT_OF_RESOURCES = 0xA700
 
@@ -60,8 +61,10 @@ def find_studies(settings: Settings, accession_number: str) -> list[Study]:
     Raises StudyNotFound, PacsUnreachable, PacsRefused, PacsBusy, PacsSilent.
     """
     with Association(settings, [STUDY_ROOT_FIND]) as association:
-        answers = _whole(association, study_identifier(AccessionNumber=accession_number))
-        studies = equal_accession((study_of(answer) for answer in answers), accession_number)
+        answers, final = _find(association, study_identifier(AccessionNumber=accession_number))
+        if final.status != SUCCESS:
+            raise failure(association.peer, final)
+        studies = equal_accession((study_of(answer.dataset()) for answer in answers), accession_number)
         if not studies:
             raise StudyNotFound(
                 f"The PACS knows no study of accession number {accession_number}. Check the number, and whether the examination was sent.",
@@ -76,24 +79,24 @@ def expected_instances(settings: Settings, study: Study) -> Expected:
         return _expected(association, study)
 
 
-def find_studies_by_date(settings: Settings, date: str, hour_range: tuple[int, int] | None = None, modalities: Sequence[str] = ()) -> Found:
-    """The studies of a day (DA) and, where `hour_range` is given, of its hours from the first up to but without the second.
+def find_studies_by_date(settings: Settings, study_date: str, study_time: str = "") -> Found:
+    """The studies of a date (DA) or a range of them, where `study_time` is given those of a range of time (TM), without what is expected of each.
 
-    Without what is expected of each. A study without StudyTime is in no hour (PS3.4 C.2.2.2.5), only in its day. `modalities` keeps the studies that
-    have one of them, and those whose modalities the PACS doesn't tell, since ModalitiesInStudy is an optional key (PS3.4 C.6.2.1.2).
-    Raises PacsUnreachable, PacsRefused (nothing answered), PacsBusy, PacsSilent.
+    A study without StudyTime is in no range of time (PS3.4 C.2.2.2.5). Raises PacsUnreachable, PacsRefused (nothing answered), PacsBusy, PacsSilent.
     """
-    keys = {"StudyDate": date}
-    if hour_range is not None:
-        keys["StudyTime"] = f"{hour_range[0]:02}0000-{hour_range[1] - 1:02}5959.999999"
     with Association(settings, [STUDY_ROOT_FIND]) as association:
-        answers: list[Dataset] = []
-        status = _find(association, study_identifier(**keys), answers)
-        if status.status != SUCCESS and not answers:
-            raise failure(association.peer, status)
-    studies = _distinct(study_of(answer) for answer in answers)
-    wanted = tuple(study for study in studies if not modalities or not study.modalities_in_study or set(modalities) & set(study.modalities_in_study))
-    return Found(wanted, status.status)
+        answers, final = _find(association, study_identifier(StudyDate=study_date, StudyTime=study_time))
+        if final.status != SUCCESS and not answers:
+            raise failure(association.peer, final)
+    return Found(tuple(_distinct(study_of(answer.dataset()) for answer in answers)), final.status)
+
+
+def of_modalities(studies: Iterable[Study], modalities: Collection[str]) -> list[Study]:
+    """The studies that have one of these modalities, all where none is named. One whose modalities the PACS doesn't tell is kept.
+
+    Ours to choose, since ModalitiesInStudy is an optional key that not every PACS matches (PS3.4 C.6.2.1.2).
+    """
+    return [study for study in studies if not modalities or not study.modalities_in_study or set(modalities) & set(study.modalities_in_study)]
 
 
 def study_identifier(**keys: str) -> Dataset:
@@ -154,7 +157,7 @@ def study_of(answer: Dataset) -> Study:
     )
 
 
-def equal_accession(studies: Iterator[Study], accession_number: str) -> list[Study]:
+def equal_accession(studies: Iterable[Study], accession_number: str) -> list[Study]:
     """The studies whose accession number is the one asked for, in every character; each once."""
     return [study for study in _distinct(studies) if study.accession_number == accession_number]
 
@@ -193,52 +196,42 @@ def number(value: object) -> int | None:
 def _expected(association: Association, study: Study) -> Expected:
     """Ask SERIES level, then IMAGE level for each series, as the hierarchical search wants it (PS3.4 C.4.1.2.1)."""
     study_count = study.expected.count if study.expected.source == "study" else None
-    answers: list[Dataset] = []
-    if not _answered(association, series_identifier(study.study_instance_uid), answers):
+    found = _answers(association, series_identifier(study.study_instance_uid))
+    if found is None:
         return expected_from(study_count, {}, None)
-    series_counts = {uid: number(answer.get("NumberOfSeriesRelatedInstances")) for answer in answers if (uid := _uid(answer, "SeriesInstanceUID"))}
+    series_counts = {
+        uid: number(answer.dataset().get("NumberOfSeriesRelatedInstances")) for answer in found if is_uid(uid := answer.uid(SERIES_INSTANCE_UID))
+    }
     images: dict[str, frozenset[str]] = {}
     for series_instance_uid in series_counts:
-        answers = []
-        if not _answered(association, image_identifier(study.study_instance_uid, series_instance_uid), answers):
+        found = _answers(association, image_identifier(study.study_instance_uid, series_instance_uid))
+        if found is None:
             return expected_from(study_count, series_counts, None)
-        images[series_instance_uid] = frozenset(filter(None, (_uid(answer, "SOPInstanceUID") for answer in answers)))
+        images[series_instance_uid] = frozenset(uid for answer in found if is_uid(uid := answer.uid(SOP_INSTANCE_UID)))
     return expected_from(study_count, series_counts, images)
 
 
-def _answered(association: Association, identifier: Dataset, answers: list[Dataset]) -> bool:
-    """Whether the PACS answered wholly at this level; it may refuse one (A9xx, Cxxx, 0122). Raises PacsBusy where it is only out of resources."""
-    final = _find(association, identifier, answers)
+def _answers(association: Association, identifier: Dataset) -> list[dimse.Response] | None:
+    """The whole answer, None where the PACS refuses this level (A9xx, Cxxx, 0122). Raises PacsBusy where it is only out of resources."""
+    answers, final = _find(association, identifier)
     if final.status == _OUT_OF_RESOURCES:
         raise failure(association.peer, final)
-    return final.status == SUCCESS
+    return answers if final.status == SUCCESS else None
 
 
-def _whole(association: Association, identifier: Dataset) -> list[Dataset]:
-    answers: list[Dataset] = []
-    final = _find(association, identifier, answers)
-    if final.status != SUCCESS:
-        raise failure(association.peer, final)
-    return answers
-
-
-def _find(association: Association, identifier: Dataset, answers: list[Dataset]) -> dimse.Response:
-    """The one function that asks: adds the matches to `answers` and returns the final response."""
+def _find(association: Association, identifier: Dataset) -> tuple[list[dimse.Response], dimse.Response]:
+    """The one function that asks: the matches and the final response."""
     association.request({dimse.COMMAND_FIELD: dimse.C_FIND_RQ, dimse.PRIORITY: 0}, STUDY_ROOT_FIND, identifier)
+    answers = []
     while (response := association.must_receive()).is_pending:
-        answers.append(response.dataset())
-    return response
+        answers.append(response)
+    return answers, response
 
 
-def _distinct(studies: Iterator[Study]) -> list[Study]:
+def _distinct(studies: Iterable[Study]) -> list[Study]:
     """Each study once, those without a usable UID left out. One UID under two patients stays twice, for mkiso.identity to refuse."""
     kept = {(study.study_instance_uid, study.patient_id): study for study in studies if is_uid(study.study_instance_uid)}
     return list(kept.values())
-
-
-def _uid(answer: Dataset, keyword: str) -> str:
-    text = significant(answer.get(keyword))
-    return text if is_uid(text) else ""
 
 
 def _values(value: object) -> tuple[str, ...]:

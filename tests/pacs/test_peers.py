@@ -68,9 +68,9 @@ def test_what_is_not_there(settings_for: MakeSettings, peer: Peer) -> None:
     for accession_number in ("NOPE", "a1001", "A100"):
         with pytest.raises(StudyNotFound):
             find_studies(settings, accession_number)
-    found = find_studies_by_date(settings, "20240229", (0, 24))
+    found = find_studies_by_date(settings, "20240229", "00-235959.999999")
     assert {study.accession_number for study in found.studies} == {"A1001", "A1002"} and not found.cut
-    assert find_studies_by_date(settings, "20240229", (11, 24)).studies == ()
+    assert find_studies_by_date(settings, "20240229", "11-235959.999999").studies == ()
     assert find_studies_by_date(settings, "20240228").studies == ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from pydicom import Dataset
 
 from mkiso.config import Settings
+from mkiso.dicom import dimse
 from mkiso.dicom.association import Association
 from mkiso.dicom.echo import echo
 from mkiso.dicom.query import (
@@ -23,12 +25,13 @@ from mkiso.dicom.query import (
     expected_instances,
     find_studies,
     find_studies_by_date,
+    of_modalities,
     study_identifier,
     study_of,
 )
 from mkiso.errors import MkisoError, PacsBusy, PacsRefused, PacsSilent, PacsUnreachable, PatientMismatch, StudyNotFound
 from mkiso.identity import one_patient
-from mkiso.models import Expected
+from mkiso.models import Expected, Study
 from tests.pacs.scripted import ScriptedPacs
 from tests.peers.corpus import CYRILLIC, JAPANESE, KOREAN, PLAIN, THAI, UMLAUT, UNICODE, Person, make_study
 from tests.peers.ports import free_port
@@ -286,13 +289,20 @@ def test_by_date(settings_for: MakeSettings, files: list[Path]) -> None:
         whole = find_studies_by_date(settings_for(pacs), "20240229")
         assert len(whole.studies) == 1 and not whole.cut
         pacs.find_status = {"STUDY": 0xA700}
-        cut = find_studies_by_date(settings_for(pacs), "20240229", (8, 12))
+        cut = find_studies_by_date(settings_for(pacs), "20240229", "08-11")
         assert len(cut.studies) == 1 and cut.cut and cut.status == 0xA700
         pacs.find_limit = {"STUDY": 0}
         with pytest.raises(PacsBusy):
             find_studies_by_date(settings_for(pacs), "20240229")
 
 
-def test_hours_are_a_range_without_its_end() -> None:
-    assert study_identifier(StudyDate="20240229").StudyTime == ""
-    assert study_identifier(StudyTime="080000-085959.999999").StudyTime == "080000-085959.999999"
+def test_modalities_are_chosen_here_and_unknown_ones_kept() -> None:
+    ct, mr, unknown = (Study("A1", f"1.{number}", "HN-1", modalities_in_study=own) for number, own in enumerate([("CT", "SR"), ("MR",), ()]))
+    assert of_modalities([ct, mr, unknown], ["CT", "DX"]) == [ct, unknown]
+    assert of_modalities([ct, mr, unknown], []) == [ct, mr, unknown]
+
+
+def test_a_wrong_value_is_quoted_nowhere(caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder) -> None:
+    encoded = struct.pack("<HHI", 0x0010, 0x0020, 70) + b"CANARY".ljust(70, b"X") + struct.pack("<HHI", 0x0010, 0x0030, 8) + b"CANARY70"
+    assert study_of(dimse.Response(1, 0xFF00, identifier=encoded).dataset()).patient_birth_date == "CANARY70"
+    assert "CANARY" not in caplog.text and not recwarn.list
