@@ -59,8 +59,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         running = Running(settings, threading.Thread(target=run, args=(settings, stop)), stop)
         started.append(running)
         running.thread.start()
-        eventually(lambda: settings.storage.receiver_socket.exists() and is_open(settings.receiver.port))
-        eventually(lambda: not any(thread.name.startswith("association") for thread in threading.enumerate()))  # of looking whether it is open
+        eventually(settings.storage.receiver_socket.exists)  # made once the port is open
         return running
 
     yield begin

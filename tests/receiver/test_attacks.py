@@ -163,7 +163,7 @@ def test_associations_beyond_the_limit_of_a_peer_are_rejected(start: Start) -> N
         an_honest_peer_is_served(receiver)
         first.release()
         second.release()
-    eventually(lambda: threading.active_count() < 10)
+    eventually(lambda: not any(thread.name.startswith("association") for thread in threading.enumerate()))
     with RawPeer(receiver.port) as fourth:
         fourth.associate().release()
 
