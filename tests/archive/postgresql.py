@@ -55,9 +55,9 @@ class PostgreSQL(Process):
         return f"postgresql://mkiso@/{name}?host={self.directory}"
 
     def stop(self, seconds: float = 5) -> None:
-        """SIGINT is PostgreSQL's fast shutdown: it doesn't wait for clients."""
+        """SIGQUIT is PostgreSQL's immediate shutdown: no waiting for clients, no checkpoint of what is thrown away."""
         if self.child is not None and self.child.poll() is None:
-            self.child.send_signal(signal.SIGINT)
+            self.child.send_signal(signal.SIGQUIT)
             try:
                 self.child.wait(seconds)
             except subprocess.TimeoutExpired:
