@@ -91,9 +91,8 @@ def test_what_an_image_lacks_is_filled_in_the_record_and_told() -> None:
 )
 def test_a_value_that_its_vr_forbids_is_replaced(keyword: str, value: str, expected: str) -> None:
     dataset_bytes = made(1, **{keyword: None})
-    raw = pydicom.dataelem.RawDataElement(
-        pydicom.tag.Tag(keyword), pydicom.datadict.dictionary_VR(keyword), len(value), value.encode(), 0, False, True
-    )
+    vr = pydicom.datadict.dictionary_VR(keyword)
+    raw = pydicom.dataelem.RawDataElement(pydicom.tag.Tag(keyword), vr, len(value), value.encode(), 0, False, True)
     dataset_bytes.header._dict[raw.tag] = raw
     [study] = of_type([dataset_bytes], "STUDY")
     assert study[keyword].value == expected

@@ -1,0 +1,191 @@
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from mkiso.errors import ProofFailed
+from mkiso.media.disc_check import check_disc
+from mkiso.media.iso import master
+from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image, read_image
+from mkiso.media.layout import Layout, checksums
+from mkiso.media.verify import verify_disc, verify_image
+from mkiso.models import DiscFile
+from tests.media.discs import CREATED, disc
+from tests.peers.corpus import make_study
+
+INSTANCE = PurePosixPath("DICOM/PT000001/ST000001/SE000001/IM000002")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Path]:
+    folder = tmp_path_factory.mktemp("disc")
+    viewer = folder / "viewer"
+    viewer.mkdir()
+    (viewer / "Viewer for images.exe").write_bytes(bytes(range(256)) * 30)
+    (viewer / "empty.cfg").write_bytes(b"")
+    paths = make_study(folder / "instances", "ACC1", kinds={"ct": 3, "sr": 1})
+    return disc(paths, folder, viewer={"directory": str(viewer)})
+
+
+@pytest.fixture
+def copy(made: tuple[Layout, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copy(made[1], tmp_path / "copy.iso"))
+
+
+def test_a_good_image_is_proved(made: tuple[Layout, Path]) -> None:
+    layout, iso = made
+    proof = verify_image(iso, layout.files)
+    assert (proof.size, proof.files) == (iso.stat().st_size, len(layout.files))
+    assert proof.size == layout.size
+    report = verify_disc(iso)
+    assert (report.sha256, report.instances, report.patients, report.volume_id) == (proof.sha256, 4, 1, "ACC1")
+
+
+@pytest.mark.parametrize("path", [INSTANCE, PurePosixPath("DICOMDIR"), PurePosixPath("VIEWER_F.EXE"), PurePosixPath("README.TXT")], ids=str)
+def test_a_flipped_bit_is_caught(made: tuple[Layout, Path], copy: Path, path: PurePosixPath) -> None:
+    extent = _extent(copy, path)
+    _flip(copy, extent.sector * SECTOR_BYTES + extent.size // 2)
+    with pytest.raises(ProofFailed, match=str(path)):
+        verify_image(copy, made[0].files)
+    with pytest.raises(ProofFailed, match="not what it was"):
+        verify_disc(copy)
+
+
+def test_a_flipped_bit_anywhere_in_the_directories_is_caught(made: tuple[Layout, Path], copy: Path) -> None:
+    """Every bit of the trees counts but for what no reader uses: dates, flags of the system, and the empty space behind the last record."""
+    whole = made[1].read_bytes()
+    first_file = min(extent.sector for extent in _image(copy).primary.values() if extent.size)
+    missed = 0
+    for position in range(20 * SECTOR_BYTES, first_file * SECTOR_BYTES, 37):
+        if not whole[position]:
+            continue
+        _flip(copy, position)
+        try:
+            verify_image(copy, made[0].files)
+            missed += 1
+        except ProofFailed:
+            pass
+        _flip(copy, position)
+    assert missed < 120
+    assert verify_image(copy, made[0].files)
+
+
+@pytest.mark.parametrize("cut", [1, SECTOR_BYTES, 40 * SECTOR_BYTES])
+def test_a_truncated_image_is_caught(made: tuple[Layout, Path], copy: Path, cut: int) -> None:
+    os.truncate(copy, copy.stat().st_size - cut)
+    with pytest.raises(ProofFailed, match=r"bytes|cut short"):
+        verify_image(copy, made[0].files)
+    with pytest.raises(ProofFailed, match="cut short"):
+        verify_disc(copy)
+
+
+def _swapped(files: list[DiscFile]) -> list[DiscFile]:
+    one, two = (next(file for file in files if file.path.name == name) for name in ("IM000001", "IM000002"))
+    exchange = {one.path: replace(one, source=two.source, size=two.size), two.path: replace(two, source=one.source, size=one.size)}
+    return [exchange.get(file.path, file) for file in files]
+
+
+def _without(path: PurePosixPath) -> Callable[[list[DiscFile]], list[DiscFile]]:
+    return lambda files: [file for file in files if file.path != path]
+
+
+def _with_another(files: list[DiscFile]) -> list[DiscFile]:
+    return [*files, replace(next(file for file in files if file.path == INSTANCE), path=INSTANCE.with_name("IM000009"))]
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "disc_words"),
+    [
+        (_swapped, "IM000001.*IM000002", "not what it was"),
+        (_without(INSTANCE), f"lacks 1 file.*{INSTANCE}", "is missing"),
+        (_without(PurePosixPath("README.TXT")), "lacks 1 file.*README.TXT", "README.TXT is missing"),
+        (_with_another, "nobody put there.*IM000009", "not in SHA256.TXT"),
+    ],
+    ids=["swapped", "missing instance", "missing page", "additional"],
+)
+def test_other_files_than_meant_are_caught(
+    made: tuple[Layout, Path], tmp_path: Path, change: Callable[[list[DiscFile]], list[DiscFile]], words: str, disc_words: str
+) -> None:
+    layout, _ = made
+    master(change(list(layout.files)), layout.volume_id, tmp_path / "x.iso", created=CREATED)
+    with pytest.raises(ProofFailed, match=words):
+        verify_image(tmp_path / "x.iso", layout.files)
+    with pytest.raises(ProofFailed, match=disc_words):
+        verify_disc(tmp_path / "x.iso")
+
+
+@pytest.mark.parametrize("change", [lambda content: content[:-1000], lambda content: content + b"more", lambda content: content[:-1] + b"\xff"])
+def test_a_source_that_changes_while_it_is_mastered_is_caught(made: tuple[Layout, Path], tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    layout, _ = made
+    victim = next(file for file in layout.files if file.path == INSTANCE)
+    assert victim.source
+    changed = tmp_path / "changed"
+    changed.write_bytes(change(victim.source.read_bytes()))
+    files = [replace(file, source=changed) if file.path == INSTANCE else file for file in layout.files]
+    master(files, layout.volume_id, tmp_path / "x.iso", created=CREATED)
+    with pytest.raises(ProofFailed):
+        verify_image(tmp_path / "x.iso", layout.files)
+
+
+def test_a_disc_that_lies_consistently_about_its_images_is_caught(made: tuple[Layout, Path], tmp_path: Path) -> None:
+    """Checksums that match what is there don't help: DICOMDIR must name each instance and be right about it."""
+    layout, _ = made
+    files = [file for file in _swapped(list(layout.files)) if file.path.name not in ("SHA256.TXT", "IM000003")]
+    real = [replace(file, sha256=_sha256(file)) for file in files]
+    sums = tmp_path / "SHA256.TXT"
+    sums.write_bytes(checksums(real))
+    files.append(DiscFile(PurePosixPath("SHA256.TXT"), sums.stat().st_size, "", sums))
+    master(files, layout.volume_id, tmp_path / "x.iso", created=CREATED)
+    findings = " ".join(check_disc(tmp_path / "x.iso").findings)
+    assert "IM000003, which is missing" in findings
+    assert "IM000001 differ in SOP class, SOP instance or transfer syntax" in findings
+
+
+def test_a_joliet_tree_that_points_elsewhere_is_caught(made: tuple[Layout, Path], copy: Path) -> None:
+    """What Linux and a workstation read may be another tree than Windows does."""
+    content = bytearray(copy.read_bytes())
+    name = "IM000002".encode("utf-16-be")
+    record = content.index(name) - 33
+    other = _extent(copy, INSTANCE.with_name("IM000001"))
+    content[record + 2 : record + 10] = other.sector.to_bytes(4, "little") + other.sector.to_bytes(4, "big")
+    copy.write_bytes(content)
+    with pytest.raises(ProofFailed, match=str(INSTANCE)):
+        verify_image(copy, made[0].files)
+    with pytest.raises(ProofFailed, match="different files"):
+        verify_disc(copy)
+
+
+def test_no_patients_name_in_the_words(made: tuple[Layout, Path], copy: Path) -> None:
+    _flip(copy, _extent(copy, INSTANCE).sector * SECTOR_BYTES + 200)
+    report = check_disc(copy)
+    assert not report.sound
+    assert "Anna" not in str(report) and "HN-0001" not in str(report)
+
+
+def _image(path: Path) -> Image:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return read_image(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _extent(path: Path, name: PurePosixPath) -> Extent:
+    return _image(path).primary[name]
+
+
+def _flip(path: Path, position: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte[0] ^ 0x10]))
+
+
+def _sha256(file: DiscFile) -> str:
+    assert file.source
+    return hashlib.sha256(file.source.read_bytes()).hexdigest()
