@@ -1,0 +1,33 @@
+"""What every test relies on: no deadline that a busy machine would miss, and nothing of a test that outlives it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("mkiso", deadline=None)
+settings.load_profile("mkiso")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """At the end of this process's tests no program that they started still runs."""
+    yield
+    multiprocessing.active_children()  # reaps those that have ended
+    assert children_of(os.getpid()) == []
+
+
+def children_of(pid: int) -> list[str]:
+    """The command lines of a process's living children; multiprocessing's own tracker isn't a test's."""
+    commands = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            if command and "resource_tracker" not in command:
+                commands.append(command)
+    return commands
