@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -61,14 +61,6 @@ def plan(studies: Iterable[Study], archived: Mapping[str, frozenset[str]], attem
             named = study.expected.instances
             to_archive.append(StudyToArchive(study, None if named is None else named - on_volumes, supplement=bool(on_volumes)))
     return Plan(tuple(to_archive), tuple(complete), tuple(empty), tuple(given_up))
-
-
-def of_modalities(studies: Iterable[Study], modalities: Collection[str]) -> list[Study]:
-    """The studies that have one of these modalities, all where none is named; and those of which the PACS doesn't tell.
-
-    ModalitiesInStudy is an optional key (PS3.4 C.6.2.1.2). It stays out of the question, so that an answer's length still shows whether it was cut.
-    """
-    return [study for study in studies if not modalities or not study.modalities_in_study or set(modalities) & set(study.modalities_in_study)]
 
 
 def is_complete(study: Study, on_volumes: frozenset[str]) -> bool:

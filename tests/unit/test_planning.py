@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.archive.planning import is_complete, needs_a_look, of_modalities, plan, says_something_of_the_study
+from mkiso.archive.planning import is_complete, needs_a_look, plan, says_something_of_the_study
 from mkiso.errors import CountsUnknown, InstanceConflict, MkisoError, PacsSilent, PacsUnreachable, StorageFull, StudyIncomplete
 from mkiso.models import Expected, Study
 
@@ -80,12 +79,6 @@ def test_every_study_has_one_fate_and_what_is_archived_then_is_all(
         assert not work.wanted & before
         archived = {**archived, work.study.study_instance_uid: before | work.wanted}
     assert not plan(found, archived, {}, 5).to_archive or night.given_up
-
-
-def test_modalities_leave_out_only_what_is_known_to_have_none_of_them() -> None:
-    found = [replace(study(uid, named()), modalities_in_study=has) for uid, has in (("1", ("CT", "SR")), ("2", ("US",)), ("3", ()))]
-    assert [kept.study_instance_uid for kept in of_modalities(found, ["CT", "MR"])] == ["1", "3"]
-    assert of_modalities(found, []) == found
 
 
 @pytest.mark.parametrize(
