@@ -19,6 +19,10 @@ CHUNK_BYTES = 1 << 20
 STALL_SECONDS = 300.0  # a client that takes not one piece in this time has gone; with the ETag it can go on later
 
 
+class ClientStalled(Exception):
+    """The client takes nothing any more; the connection is given up."""
+
+
 def open_image(image: Path, size: int) -> BinaryIO:
     """Open a disc, so that it stays readable when retention removes its name. Raises JobNotFound where it is gone, ProofFailed where its size
     isn't what was proved."""
@@ -59,11 +63,14 @@ class DiscResponse(Response):
         piece = await self._read(position)
         while piece and not gone.done():
             position += len(piece)
-            async with asyncio.timeout(STALL_SECONDS):
-                # The next piece is read while this one is on its way.
-                _, piece = await asyncio.gather(
-                    send({"type": "http.response.body", "body": piece, "more_body": position < stop}), self._read(position)
-                )
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    # The next piece is read while this one is on its way.
+                    _, piece = await asyncio.gather(
+                        send({"type": "http.response.body", "body": piece, "more_body": position < stop}), self._read(position)
+                    )
+            except TimeoutError:
+                raise ClientStalled from None
         if position < stop and not gone.done():
             raise OSError("the image ended before its length")  # the connection breaks off, so the client knows
 

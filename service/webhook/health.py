@@ -14,12 +14,19 @@ import httpx
 from mkiso.config import PatientApi, Settings, Storage
 from mkiso.dicom.echo import echo
 from mkiso.dicom.receiver.expectation import receiver_status
-from mkiso.errors import MkisoError, OrchestratorUnavailable, PatientApiUnavailable, StorageFull
+from mkiso.errors import MkisoError, OrchestratorUnavailable, PatientApiUnavailable, RetriableError
 from mkiso.publishers import publisher_of
+from mkiso.retention import require_room
+from service.supervisor import process_states
 from service.webhook.orchestrator import Orchestrator
 
 KEPT_SECONDS = 10.0
 ANSWER_SECONDS = 1.7  # the whole answer stays under two
+
+
+class ProcessAway(RetriableError):
+    """A process of this machine has died and is being restarted."""
+
 
 Check = Callable[[], Awaitable[str]]
 """Returns in words what is well, raises what isn't."""
@@ -70,7 +77,7 @@ class Health:
 
 def checks_of(settings: Settings, orchestrator: Orchestrator) -> dict[str, Check]:
     """A check for each dependency that is configured, by its name in the answer."""
-    threads = ThreadPoolExecutor(3 + len(settings.publishers), "health")  # of their own: a hanging PACS takes no thread from a download
+    threads = ThreadPoolExecutor(4 + len(settings.publishers), "health")  # of their own: a hanging PACS takes no thread from a download
 
     def blocking(check: Callable[[], str]) -> Check:
         return lambda: asyncio.get_running_loop().run_in_executor(threads, check)
@@ -80,7 +87,8 @@ def checks_of(settings: Settings, orchestrator: Orchestrator) -> dict[str, Check
         "receiver": blocking(lambda: _receiver(settings.storage)),
         "prefect": lambda: _prefect(orchestrator),
         "worker": lambda: _worker(orchestrator),
-        "disk": blocking(lambda: room_left(settings.storage)),
+        "processes": blocking(lambda: _processes(settings.storage)),
+        "disk": blocking(lambda: _room(settings.storage)),
     }
     if settings.patient_api.base_url:
         checks["patient_api"] = lambda: _patient_api(settings.patient_api)
@@ -89,20 +97,22 @@ def checks_of(settings: Settings, orchestrator: Orchestrator) -> dict[str, Check
     return checks
 
 
-def room_left(storage: Storage) -> str:
-    """How much disk is free, in words. Raises StorageFull where it is less than `storage.min_free_gib`."""
-    try:
-        free_gib = shutil.disk_usage(storage.data_dir).free / 2**30
-    except FileNotFoundError:
-        raise StorageFull("The data directory doesn't exist.") from None
-    if free_gib < storage.min_free_gib:
-        raise StorageFull(f"{free_gib:.1f} GiB of disk are free and {storage.min_free_gib:g} must stay free. Remove old discs or add room.")
-    return f"{free_gib:.1f} GiB are free"
+def _room(storage: Storage) -> str:
+    require_room(storage)
+    return f"{shutil.disk_usage(storage.data_dir).free / 2**30:.1f} GiB are free"
 
 
 def _receiver(storage: Storage) -> str:
     status = receiver_status(storage.receiver_socket, ANSWER_SECONDS)
     return ", ".join(f"{name} {value}" for name, value in status.items() if isinstance(value, int)) or "listens"
+
+
+def _processes(storage: Storage) -> str:
+    states = process_states(storage)
+    if away := [name for name, state in states.items() if not state.get("up")]:
+        raise ProcessAway(f"Being restarted: {', '.join(away)}.")
+    restarts = ", ".join(f"{name} {state['restarts']}" for name, state in states.items() if state.get("restarts"))
+    return f"all run; restarted since the start: {restarts}" if restarts else "all run" if states else "run without a supervisor here"
 
 
 async def _prefect(orchestrator: Orchestrator) -> str:

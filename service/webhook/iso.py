@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse, Response
 from mkiso.config import Settings
 from mkiso.errors import DeadlinePassed, InvalidRequest
 from mkiso.report import JobReport
+from mkiso.retention import require_room
 from mkiso.store import Manifest, manifests
 from service.webhook.answers import job_address
 from service.webhook.disc_response import MEDIA_TYPE
-from service.webhook.health import room_left
 from service.webhook.jobs import Jobs, disc_headers
 from service.webhook.orchestrator import Asked, Orchestrator, minutes_since
 from service.webhook.prefer import preference_of
@@ -49,7 +49,8 @@ class Questions:
         asked, report = await self._answer(request, question)
         if report is None:
             return accepted(request, asked)
-        return JSONResponse({**sent_body(report), **_before(asked)}, headers={"cache-control": "no-store", **_degraded(report)})
+        body = {**sent_body(report), "joined": asked.joined, **_before(asked)}
+        return JSONResponse(body, headers={"cache-control": "no-store", **_degraded(report)})
 
     async def _disc(self, request: Request, question: Question, part: int | None) -> Response:
         if request.method == "HEAD":
@@ -61,14 +62,16 @@ class Questions:
 
     async def _answer(self, request: Request, question: Question) -> tuple[Asked, JobReport | None]:
         """The question's job and its report; None where the client wants to come back for it. Raises DeadlinePassed where it would have waited."""
-        await asyncio.to_thread(room_left, self._settings.storage)
+        await asyncio.to_thread(require_room, self._settings.storage)
         asked = await self._orchestrator.ask(question)
         request.state.note = {"job_id": asked.job_id, "accession_numbers": question.accession_numbers, "joined": asked.joined}
         prefers = preference_of(request.headers.getlist("prefer"))
         limit = self._settings.server.request_timeout_seconds
         if prefers.respond_async and not prefers.wait_seconds:
             return asked, None
-        report = await self._jobs.end_of(request, asked.job_id, min(limit, prefers.wait_seconds) if prefers.respond_async else limit)
+        seconds = min(limit, prefers.wait_seconds) if prefers.respond_async else limit
+        queued_is_enough = question.kind == "print" and self._settings.print.wait_for == "queued"
+        report = await self._jobs.end_of(request, asked.job_id, seconds, queued_is_enough=queued_is_enough)
         if report is None and not prefers.respond_async:
             words = f"The job takes longer than {limit:g} seconds; it goes on. Ask for its state at the address in 'job'."
             raise DeadlinePassed(words, job_id=asked.job_id, job=job_address(asked.job_id))

@@ -20,6 +20,7 @@ from service.webhook.outcome import ENDED, JobFailed, Standing, outcome_of
 from service.webhook.ranges import span_of
 from service.webhook.several import chosen
 
+QUEUED_POLL_SECONDS = 0.3
 ACCEL_OFFERED = "x-mkiso-accel"
 CONDITIONS = {"range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
 
@@ -36,19 +37,25 @@ class Jobs:
         self._orchestrator = orchestrator
         self._closing = closing
 
-    async def end_of(self, request: Request, job_id: str, timeout_seconds: float) -> JobReport | None:
-        """The report of a job that ended well, None where it hasn't ended in time. Raises JobFailed, JobCrashed, JobCancelled, ClientGone."""
+    async def end_of(self, request: Request, job_id: str, timeout_seconds: float, *, queued_is_enough: bool = False) -> JobReport | None:
+        """The report of a job that ended well, None where it hasn't ended in time. Raises JobFailed, JobCrashed, JobCancelled, ClientGone.
+
+        `queued_is_enough`: the report of a print already when the publisher has everything, while the job goes on following it.
+        """
         waiting = asyncio.create_task(self._orchestrator.wait(job_id, timeout_seconds))
         others = (asyncio.create_task(_disconnected(request)), asyncio.create_task(self._closing.wait()))
+        queued = [asyncio.create_task(self._queued(job_id))] if queued_is_enough else []
         try:
-            await asyncio.wait([waiting, *others], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([waiting, *others, *queued], return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
+                if queued and queued[0].done():
+                    return queued[0].result()
                 if others[0].done():
                     raise ClientGone
                 raise ServiceStopping("The webhook is being restarted; the job goes on. Ask again.", job_id=job_id, job=job_address(job_id))
             standing = waiting.result()
         finally:
-            for task in (waiting, *others):
+            for task in (waiting, *others, *queued):
                 task.cancel()
         if standing is None:
             return None
@@ -123,6 +130,13 @@ class Jobs:
         """nginx sends whole discs where it says that it can; what has a condition is ours, since nginx would judge it without knowing our ETag."""
         plain = request.method == "GET" and status == 200 and not CONDITIONS & set(request.headers)
         return self._settings.server.accel_redirect if plain and request.headers.get(ACCEL_OFFERED) == "1" else ""
+
+    async def _queued(self, job_id: str) -> JobReport:
+        while True:
+            report = await self._report(job_id)
+            if report is not None and report.status == "running" and report.proves:
+                return report
+            await asyncio.sleep(QUEUED_POLL_SECONDS)
 
     async def _report(self, job_id: str) -> JobReport | None:
         try:

@@ -50,10 +50,12 @@ class _Store(Collector):
 
     def collect(self) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("mkiso_jobs", "Jobs whose reports are kept, by outcome", labels=["kind", "status", "code"])
-        outcomes = Tally((report.kind, report.status, str(report.error.get("code", ""))) for report in reports(self.storage))
+        kept = reports(self.storage)
+        outcomes = Tally((report.kind, report.status, str(report.error.get("code", ""))) for report in kept)
         for labels, count in sorted(outcomes.items()):
             jobs.add_metric(labels, count)
         yield jobs
+        yield GaugeMetricFamily("mkiso_instances_received", "Instances that these jobs received", value=sum(report.received for report in kept))
         discs = list(manifests(self.storage))
         yield GaugeMetricFamily("mkiso_discs", "Discs in the store", value=len(discs))
         yield GaugeMetricFamily("mkiso_discs_bytes", "Bytes of the discs in the store", value=sum(disc.size for disc in discs))

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.webhook.answers import error_answer
+from service.webhook.disc_response import STALL_SECONDS, ClientStalled
 from service.webhook.keys import Keys
 from service.webhook.metrics import Metrics
 from service.webhook.request_id import take_request_id
@@ -42,7 +43,10 @@ class Recovery:
             await self.app(scope, receive, watched)
         except Exception as error:
             request_id = scope.get("state", {}).get("request_id", "")
-            logger.error("unexpected %s", type(error).__name__, extra={"request_id": request_id, "frames": _frames(error)})
+            if isinstance(error, ClientStalled):
+                logger.info("a client took nothing for %g s: given up", STALL_SECONDS, extra={"request_id": request_id})
+            else:
+                logger.error("unexpected %s", type(error).__name__, extra={"request_id": request_id, "frames": _frames(error)})
             if begun:  # nothing can be said any more: the connection breaks off, so no client takes a part for the whole
                 raise ConnectionAbortedError("the answer could not be finished") from None
             words = "Something went wrong in mkiso. Nothing was sent; tell the administrator this request id."

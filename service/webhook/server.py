@@ -38,6 +38,7 @@ async def _run(settings: Settings, stop: threading.Event) -> None:
 async def serve(settings: Settings, orchestrator: Orchestrator, stop: threading.Event) -> None:
     """Serve with this orchestrator until `stop` is set: no new connections then, downloads end, waiters are told, all within the grace time."""
     _raise_descriptor_limit()
+    settings.storage.discs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     closing = asyncio.Event()
     server = _Server(
         uvicorn.Config(

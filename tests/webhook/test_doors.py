@@ -158,6 +158,9 @@ def test_the_log_has_one_honest_line_a_request(client, caplog):
     with caplog.at_level(logging.INFO, "mkiso.webhook"):
         client.get("/api/iso/download?accession_number=A7&name=CANARY", headers={"X-API-Key": "CANARY", "X-Request-ID": 'x","level":"CANARY'})
         client.get("/a%0a%7b%22level%22%3a1%7d")
+        until = time.monotonic() + 5  # a line is written after its answer's last byte
+        while sum(record.getMessage() == "request" for record in caplog.records) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
     lines = [JsonLines().format(record) for record in caplog.records if record.getMessage() == "request"]
     assert len(lines) == 2 and all(len(line.splitlines()) == 1 for line in lines)
     told = json.loads(lines[0])
@@ -193,13 +196,22 @@ def test_health_is_quick_and_names_what_is_wrong(tmp_path):
         told = answer.json()
         assert (answer.status_code, told["status"]) == (200, "degraded")
         assert set(told["degraded"]) == {"pacs", "receiver", "patient_api", "publisher:rimage", "publisher:other"}
-        assert all(told["dependencies"][name]["ok"] for name in ("prefect", "worker", "disk"))
+        assert all(told["dependencies"][name]["ok"] for name in ("prefect", "worker", "disk", "processes"))
         time.sleep(1)
         begun = time.monotonic()
         for _ in range(20):
             client.get("/api/health")
         assert time.monotonic() - begun < 2  # cached
     silent.close()
+
+
+def test_health_tells_of_a_process_that_is_restarted(tmp_path):
+    settings = settings_in(tmp_path)
+    states = {"worker": {"up": False, "pid": None, "restarts": 3}, "receiver": {"up": True, "pid": 1, "restarts": 0}}
+    (tmp_path / "processes.json").write_text(json.dumps(states))
+    with served(settings, Desk()) as client:
+        told = client.get("/api/health").json()
+    assert told["dependencies"]["processes"] == {"ok": False, "detail": "Being restarted: worker."}
 
 
 def test_metrics(client, desk):

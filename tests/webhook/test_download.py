@@ -12,6 +12,7 @@ import pytest
 
 from mkiso.errors import NoDicomData, PacsSilent, PacsUnreachable, PatientMismatch, PublisherRefused, StudyNotFound
 from mkiso.store import manifests
+from tests.webhook.desk import Desk, Scripts, served, settings_in
 
 ONE = "/api/iso/download?accession_number=A1"
 
@@ -248,6 +249,27 @@ def test_print(client, desk, scripts):
     assert client.get("/api/iso/print?accession_number=C").status_code == 502
 
 
+def test_a_print_that_is_queued_is_sent_while_the_robot_is_at_it(client, desk, scripts):
+    desk.script = lambda job_id, question: scripts.report(job_id, question, stage="ordered", written=3, proves="queued") or "running"
+    answer = client.get("/api/iso/print?accession_number=A")
+    assert (answer.status_code, answer.json()["proves"], answer.json()["joined"]) == (200, "queued", False)
+    assert client.get("/api/iso/print?accession_number=A").json()["joined"] is True
+    assert client.get(f"/api/iso/jobs/{answer.json()['job_id']}").json()["state"] == "running"
+
+
+def test_a_robot_that_must_be_done_is_waited_for(tmp_path):
+    settings = settings_in(tmp_path, request_timeout_seconds=1)
+    settings = settings.model_copy(update={"print": settings.print.model_copy(update={"wait_for": "done"})})
+    scripts = Scripts(settings.storage)
+    desk = Desk(lambda job_id, question: scripts.report(job_id, question, proves="queued") or "running")
+    with served(settings, desk) as client:
+        assert client.get("/api/iso/print?accession_number=A").status_code == 504
+        scripts.report(next(iter(desk.standings)), desk.asked[0], status="done", proves="done", written=3)
+        desk.standings = dict.fromkeys(desk.standings, "completed")
+        desk.script = scripts.done
+        assert client.get("/api/iso/print?accession_number=A").status_code == 200
+
+
 def test_looking_and_guessing_print_nothing(client, desk):
     assert client.head("/api/iso/print?accession_number=A").status_code == 200
     assert client.get("/api/iso/print?accession_number=A", headers={"Sec-Purpose": "prefetch;prerender"}).status_code == 400
@@ -281,8 +303,6 @@ def test_a_job_that_nobody_knows(client, desk, job_id):
 
 
 def test_low_disk_refuses_new_work(tmp_path):
-    from tests.webhook.desk import Desk, Scripts, served, settings_in
-
     settings = settings_in(tmp_path)
     settings = settings.model_copy(update={"storage": settings.storage.model_copy(update={"min_free_gib": 1e6})})
     desk = Desk(Scripts(settings.storage).done)
