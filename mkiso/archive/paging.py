@@ -11,7 +11,7 @@ from mkiso.models import Study
 
 SUCCESS = 0x0000
 ROUND_NUMBER = 100
-"""Limits are round numbers: where a PACS's isn't known, an answer of 100, 200, … studies is taken for a cut one; that costs 24 questions at most."""
+"""Limits are round numbers: where a PACS's isn't known, an answer of 100, 200, … studies is asked for once more in parts."""
 
 REST = {2: "5959.999999", 4: "59.999999", 6: ".999999"}
 """What the last moment of an hour, a minute, a second has after it (VR TM, PS3.5 6.2)."""
@@ -74,34 +74,48 @@ class Found:
 
 
 def was_cut(answer: Answer, limit: int) -> bool:
-    """Whether the PACS may have more: a status other than success, or as many answers as it gives at most (`limit`, 0 where unknown)."""
-    return answer.status != SUCCESS or (len(answer.studies) > 0 and len(answer.studies) % (limit or ROUND_NUMBER) == 0)
+    """Whether the PACS left something out: a status other than success, or as many answers as it gives at most (`limit`, 0 where unknown)."""
+    return answer.status != SUCCESS or (limit > 0 and len(answer.studies) >= limit)
+
+
+def is_suspicious(answer: Answer) -> bool:
+    """Whether an answer may have been cut at a limit that nobody has told us."""
+    return len(answer.studies) > 0 and len(answer.studies) % ROUND_NUMBER == 0
 
 
 def find_all(first: Page, ask: Callable[[Page], Answer], limit: int = 0) -> Found:
-    """Ask for a span of time, in parts where an answer was cut.
+    """Ask for a span of time, in parts where an answer was cut or may have been.
 
     A study without StudyTime in the cut answer of a day matches no hour: it is taken from that answer, and its day is doubtful, because others
-    may have been cut off. Raises AnswerCut where the answer for a second is cut.
+    may have been cut off. A suspicion is dropped where the parts show nothing that the whole didn't. Raises AnswerCut where the answer for a
+    second is cut.
     """
-    studies: dict[str, Study] = {}
     doubtful: list[date] = []
-    pages = [first]
-    while pages:
-        page = pages.pop()
+
+    def collect(page: Page) -> dict[str, Study]:
         answer = ask(page)
-        taken = answer.studies
-        if was_cut(answer, limit):
-            parts = page.parts()
-            if not parts:
-                raise AnswerCut(
-                    f"The PACS cuts its answer of {len(taken)} studies for {page.study_date} {page.study_time} (status {answer.status:04X}): "
-                    "raise the number of answers that it allows to a query.",
-                    status=answer.status,
-                )
-            pages.extend(reversed(parts))
-            taken = [study for study in taken if not study.study_time] if page.date_from == page.date_to and not page.time else []
-            if taken:
+        whole = {study.study_instance_uid: study for study in answer.studies}
+        cut, parts = was_cut(answer, limit), page.parts()
+        if cut and not parts:
+            raise _cut(page, answer)
+        if not parts or not (cut or (not limit and is_suspicious(answer))):
+            return whole
+        found: dict[str, Study] = {}
+        for part in parts:
+            found |= collect(part)
+        if page.date_from == page.date_to and not page.time:
+            untimed = {uid: study for uid, study in whole.items() if not study.study_time}
+            if untimed and (cut or found.keys() - whole.keys()):
                 doubtful.append(page.date_from)
-        studies |= {study.study_instance_uid: study for study in taken}
-    return Found(tuple(studies.values()), tuple(doubtful))
+            found |= untimed
+        return found
+
+    return Found(tuple(collect(first).values()), tuple(doubtful))
+
+
+def _cut(page: Page, answer: Answer) -> AnswerCut:
+    return AnswerCut(
+        f"The PACS cuts its answer of {len(answer.studies)} studies for {page.study_date} {page.study_time} (status {answer.status:04X}): "
+        "raise the number of answers that it allows to a query.",
+        status=answer.status,
+    )

@@ -118,9 +118,25 @@ def test_a_pacs_that_always_cuts_is_given_up_soon() -> None:
     assert [page.study_time for page in asked] == ["", "", "00-005959.999999", "00-000059.999999", "00-000000.999999"]
 
 
+def test_a_round_number_that_is_all_is_no_harm() -> None:
+    """200 studies of one second, or without a time: the parts show nothing new, so nothing was cut."""
+    for time in ("101500", ""):
+        found = find_all(Page(DAY, DAY), Pacs([study(number, time) for number in range(200)], 0))
+        assert len(found.studies) == 200
+        assert found.doubtful == ()
+
+
+def test_a_limit_that_nobody_told_is_found_out() -> None:
+    studies = [study(number, f"{number % 24:02d}{number % 60:02d}") for number in range(1000)] + [study(1000)]
+    found = find_all(Page(DAY, DAY), Pacs(studies, 500))
+    assert len({entry.accession_number for entry in found.studies}) == 1000
+    found = find_all(Page(DAY, DAY), Pacs(list(reversed(studies)), 500))
+    assert (len(found.studies), found.doubtful) == (1001, (DAY,))
+
+
 @pytest.mark.parametrize(
     ("count", "status", "limit", "cut"),
-    [(0, 0, 0, False), (99, 0, 0, False), (200, 0, 0, True), (250, 0, 250, True), (200, 0, 250, False), (3, 0xFE00, 0, True), (0, 0xA700, 0, True)],
+    [(0, 0, 0, False), (200, 0, 0, False), (250, 0, 250, True), (249, 0, 250, False), (3, 0xFE00, 0, True), (0, 0xA700, 0, True)],
 )
 def test_what_counts_as_cut(count: int, status: int, limit: int, cut: bool) -> None:
     assert was_cut(Answer([study(number) for number in range(count)], status), limit) is cut
