@@ -35,8 +35,9 @@ def settings(folder: Path, **sections: dict[str, Any]) -> Settings:
 
 def disc(paths: Iterable[Path], folder: Path, **sections: dict[str, Any]) -> tuple[Layout, Path]:
     """A mastered disc of these files: its layout and its image."""
-    layout = lay_out(instances(paths), settings(folder, **sections), folder / "disc", created=CREATED)
-    master(layout.files, layout.volume_id, folder / "disc.iso", created=CREATED)
+    chosen = settings(folder, **sections)
+    layout = lay_out(instances(paths), chosen, folder / "disc", created=CREATED)
+    master(layout.files, layout.volume_id, folder / "disc.iso", created=CREATED, publisher=chosen.disc.institution)
     return layout, folder / "disc.iso"
 
 
