@@ -2,7 +2,7 @@
 
     status                      complete   not complete
     0000, B000                  DONE       AGAIN where everything that the PACS counts as sent has arrived: the rest failed or it doesn't know it
-                                           WAIT where it counts more than has arrived, or doesn't count: it may answer before it sends (Orthanc)
+                                           WAIT where it counts more than has arrived, or not reliably: it may answer before it sends (Orthanc)
     connection lost             DONE       WAIT, for a short while: the outcome is unknown (PS3.4 C.4.2.3) and images may still come
     A701, A702                  DONE       BACK_OFF, then PacsBusy
     Cxxx, A900, 0120, 0122      DONE       COARSER where less than a study was asked for: not every PACS moves series or instances
@@ -80,7 +80,7 @@ def next_step(result: MoveResult, *, complete: bool | None, arrived: int, level:
     """The table above. `arrived`: instances that came since this C-MOVE began; `level`: the finest level that it asked for."""
     status = result.status
     if status is None or status in (SUCCESS, WARNING):
-        return _by_arrivals(result, complete, arrived)
+        return _by_arrivals(result, complete, arrived, level)
     if status == DESTINATION_UNKNOWN:
         return Step.FAIL
     unable = status >> 12 == 0xC
@@ -124,8 +124,10 @@ def failure(result: MoveResult, settings: Settings, accession_number: str) -> Pa
     return PacsRefused(f"{peer} ended the retrieval with status {result.status:04X}{comment}. Look at the PACS's log.", **details)
 
 
-def _by_arrivals(result: MoveResult, complete: bool | None, arrived: int) -> Step:
-    still_coming = result.status is None or result.sent is None or result.sent > arrived
+def _by_arrivals(result: MoveResult, complete: bool | None, arrived: int, level: Level) -> Step:
+    # Below STUDY level a count may be of what was asked instead of what is sent: an asynchronous Orthanc counts a list of instances as one.
+    countable = level == "STUDY" or bool(result.failed) or result.sent == 0
+    still_coming = result.status is None or result.sent is None or result.sent > arrived or not countable
     if complete is None:
         if still_coming:
             return Step.WAIT

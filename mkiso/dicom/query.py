@@ -100,12 +100,8 @@ def of_modalities(studies: Iterable[Study], modalities: Collection[str]) -> list
 
 
 def study_identifier(**keys: str) -> Dataset:
-    """A C-FIND identifier at STUDY level: every attribute of a Study is asked for, `keys` (by DICOM keyword) are matched.
-
-    It is written in Unicode, since a PACS may answer in the character set that it was asked in, and lose a name that this doesn't hold (Orthanc).
-    """
+    """A C-FIND identifier at STUDY level: every attribute of a Study is asked for, `keys` (by DICOM keyword) are matched."""
     identifier = Dataset()
-    identifier.SpecificCharacterSet = "ISO_IR 192"
     identifier.QueryRetrieveLevel = "STUDY"
     for keyword in STUDY_KEYS:
         setattr(identifier, keyword, keys.get(keyword, ""))

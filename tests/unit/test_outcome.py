@@ -32,6 +32,9 @@ LOST = MoveResult(None)
         (NO_COUNTS, False, 2, "STUDY", Step.WAIT),
         (NONE_SENT, False, 0, "STUDY", Step.AGAIN),
         (MoveResult(0xB000), False, 0, "STUDY", Step.WAIT),
+        (ALL, False, 3, "IMAGE", Step.WAIT),  # an asynchronous Orthanc counts a list as one
+        (ONE_FAILED, False, 2, "IMAGE", Step.AGAIN),
+        (NONE_SENT, False, 0, "IMAGE", Step.AGAIN),
         (LOST, True, 3, "STUDY", Step.DONE),
         (LOST, False, 2, "STUDY", Step.WAIT),
         (MoveResult(0xA701), False, 0, "STUDY", Step.BACK_OFF),
@@ -119,13 +122,21 @@ EXPECTED = Expected("image", 6, {"1": frozenset({"1.1", "1.2", "1.3", "1.4"}), "
         ({"1.1", "1.2", "1.3", "1.4", "2.1", "2.2"}, "IMAGE", [Target("9")]),
         ({"1.1"}, "STUDY", [Target("9")]),
         ({"1.2", "1.1"}, "IMAGE", [Target("9", ("1",), ("1.1", "1.2"))]),
-        ({"1.1", "1.2", "1.3"}, "IMAGE", [Target("9", ("1",))]),
+        ({"1.1", "1.2", "1.3"}, "IMAGE", [Target("9", ("1",), ("1.1", "1.2", "1.3"))]),
+        ({"1.1", "1.2", "1.3", "1.4"}, "IMAGE", [Target("9", ("1",))]),
         ({"1.1"}, "SERIES", [Target("9", ("1",))]),
         ({"1.1", "2.1", "2.2"}, "IMAGE", [Target("9", ("2",)), Target("9", ("1",), ("1.1",))]),
     ],
 )
-def test_the_gap_is_asked_for_and_little_else(missing: set[str], finest: Level, wanted: list[Target]) -> None:
+def test_the_gap_is_asked_for_and_nothing_else(missing: set[str], finest: Level, wanted: list[Target]) -> None:
     assert targets("9", EXPECTED, frozenset(missing), finest) == wanted
+
+
+def test_a_long_gap_is_asked_for_in_lists_that_one_value_can_hold() -> None:
+    uids = [f"1.{number:04}" for number in range(1201)]
+    lists = targets("9", Expected("image", 1201, {"1": frozenset(uids)}), frozenset(uids[1:]), "IMAGE")
+    assert [len(target.instances) for target in lists] == [500, 500, 200]
+    assert [uid for target in lists for uid in target.instances] == uids[1:]
 
 
 def test_counts_alone_mean_the_whole_study() -> None:
