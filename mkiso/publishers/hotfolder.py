@@ -122,7 +122,9 @@ class FolderPublisher(ABC):
         while not watch.stop.is_set():
             seen, pulse = self._look(order)
             if seen.state in ENDS:
-                return self._end(order, receipt, seen)
+                if not seen.words:  # a status file may be in the middle of being written
+                    watch.stop.wait(POLL_SECONDS)
+                return self._end(order, receipt, seen if seen.words else self._look(order)[0])
             sign = seen, pulse if seen.state == "waiting" else 0.0  # a service that lives doesn't feed a robot whose stacker is empty
             if sign != last:
                 last, changed = sign, time.monotonic()

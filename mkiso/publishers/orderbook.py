@@ -77,6 +77,8 @@ def decide(entries: Sequence[Entry], job_id: str, volume: int, confirm_reprint: 
             return "follow"
         if mine.state == "done":
             return "rest"
+        if mine.state == "settled" and (mine.confirmed or not confirm_reprint):
+            raise PrintUncertain("This print ended unclear, and another request has made it anew since: ask anew if one more disc is wanted.")
     others = [entry for entry in entries if entry.job_id != job_id and entry.state in OPEN]
     if others and not confirm_reprint:
         raise PrintUncertain(f"An earlier print of this study ended unclear. {MAY_BE_MADE}", earlier_job_id=others[-1].job_id)
@@ -141,12 +143,9 @@ class OrderBook:
 
 
 def forget_old(orders_dir: Path, keep_days: float) -> int:
-    """Remove the books whose every order has a known outcome and which nobody has touched for `keep_days`; how many went."""
-    old = [
-        path
-        for path in orders_dir.glob("*.json")
-        if path.stat().st_mtime < time.time() - keep_days * 86_400 and not any(entry.state in OPEN for entry in OrderBook(path).entries())
-    ]
-    for path in old:
-        path.unlink()
-    return len(old)
+    """Remove what nobody has touched for `keep_days`: books whose every outcome is known, and when which patient was sent; how many books went."""
+    old = [path for path in orders_dir.iterdir() if path.stat().st_mtime < time.time() - keep_days * 86_400] if orders_dir.is_dir() else []
+    books = [path for path in old if path.suffix == ".json" and not any(entry.state in OPEN for entry in OrderBook(path).entries())]
+    for path in [*books, *(path for path in old if path.suffix == ".patient")]:
+        path.unlink(missing_ok=True)
+    return len(books)

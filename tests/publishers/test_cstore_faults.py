@@ -19,6 +19,8 @@ from tests.peers.ports import free_port
 from tests.peers.storescp import Storescp
 from tests.publishers.orders import order_of, settings_of, study
 
+pytestmark = pytest.mark.peer
+
 CT = {"ct": 3}
 OTHER_JOB = "0b0a1b2c-0000-4000-8000-000000000002"
 LISTENING = free_port()
@@ -152,7 +154,6 @@ def test_it_comes_up_while_it_is_tried(tmp_path: Path) -> None:
     assert result[0].instances == 3
 
 
-@pytest.mark.peer
 def test_a_rejected_association_names_what_to_do(tmp_path: Path) -> None:
     instances = study(tmp_path, CT)
     with Storescp(tmp_path / "scp", options=["--refuse"]) as peer:
@@ -162,7 +163,6 @@ def test_a_rejected_association_names_what_to_do(tmp_path: Path) -> None:
             publisher_of("robot", settings_of(tmp_path, port=peer.port)).check()
 
 
-@pytest.mark.peer
 @pytest.mark.parametrize("options", [["--abort-during"], ["--abort-after"]])
 def test_storescp_aborts(tmp_path: Path, options: list[str]) -> None:
     instances = study(tmp_path, CT)
@@ -170,7 +170,6 @@ def test_storescp_aborts(tmp_path: Path, options: list[str]) -> None:
         send(tmp_path, peer.port, instances)
 
 
-@pytest.mark.peer
 def test_a_silent_publisher_is_an_unknown_outcome_within_the_limit(tmp_path: Path) -> None:
     instances = study(tmp_path, CT)
     with StoragePublisher(tmp_path / "robot", faults=Faults(answer_after_seconds=2)) as robot:

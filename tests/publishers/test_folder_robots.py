@@ -20,6 +20,8 @@ from mkiso.models import Patient, Volume
 from mkiso.publishers import Order, Publisher, Receipt, Watch, cancel, follow, give, publisher_of
 from tests.publishers.orders import order_of, settings_of
 
+pytestmark = pytest.mark.peer
+
 ROBOTS: dict[str, type[FolderRobot]] = {"epson": EpsonRobot, "primera": PrimeraRobot, "rimage": RimageRobot, "folder": JsonRobot}
 CANCELLABLE = ["epson", "primera", "folder"]
 WINDOWS = "D:\\Jobs"

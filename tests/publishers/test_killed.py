@@ -5,10 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
+from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
+import mkiso.publishers.hotfolder as hotfolder
+import mkiso.publishers.mcm as mcm
 from mkiso.config import Settings
 from mkiso.demo.robots.folder_robots import JsonRobot
 from mkiso.demo.robots.media_creation import MediaCreationPublisher
@@ -18,10 +22,25 @@ from mkiso.publishers import Order, Watch, follow, give, publisher_of
 from tests.publishers.dying import print_and_die
 from tests.publishers.orders import order_of, settings_of, study
 
+pytestmark = pytest.mark.peer
+
 POINTS = 12
 JOB = "0b0a1b2c-0000-4000-8000-0000000000{:02}"
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["tests.publishers.dying"])
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hotfolder, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(mcm, "POLL_SECONDS", 0.05)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_forkserver_left() -> Iterator[None]:
+    """Forked from a process that has imported everything, a print starts in milliseconds; that process ends with these tests."""
+    yield
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def run(settings: Settings, order: Order, at_line: int, lines: Path) -> int:

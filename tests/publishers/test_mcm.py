@@ -15,6 +15,8 @@ from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
 from mkiso.publishers import Order, Publisher, Watch, cancel, follow, give, publisher_of
 from tests.publishers.orders import order_of, settings_of, study
 
+pytestmark = pytest.mark.peer
+
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:

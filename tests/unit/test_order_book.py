@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -38,7 +39,7 @@ def entry(state: State, job_id: str = MINE, *, volume: int = 1, attempt: int = 1
         ("uncertain", True, True, "find out"),
         ("not given", False, False, "give"),
         ("failed", False, False, "give"),
-        ("settled", False, False, "give"),
+        ("settled", False, True, "give"),
         ("given", False, False, "follow"),
         ("given", False, True, "follow"),
         ("done", False, False, "rest"),
@@ -94,7 +95,11 @@ def test_old_books_go_unless_something_in_them_is_open(tmp_path: Path) -> None:
         OrderBook.of(tmp_path, name).begin(entry(state))
         if name != "young":
             os.utime(tmp_path / f"{name}.json", (0, 0))
+    (tmp_path / "hash.patient").touch()
+    os.utime(tmp_path / "hash.patient", (0, 0))
     assert forget_old(tmp_path, 30) == 1
+    assert not (tmp_path / "hash.patient").exists()
+    assert forget_old(tmp_path / "absent", 30) == 0
     assert sorted(file.stem for file in tmp_path.glob("*.json")) == ["open", "young"]
 
 
@@ -114,6 +119,7 @@ class FakePublisher:
     ends: Literal["ok", "refused", "partly", "lost", "down"] = "ok"
     given: list[str] = field(default_factory=list)
     parts: int = 0
+    begun: int = 0
     name: str = "robot"
     needs_image: bool = False
 
@@ -126,6 +132,7 @@ class FakePublisher:
         if self.breaks == "before giving":
             raise _Killed
         before_giving()
+        self.begun += 1
         if self.breaks == "after begin":
             raise _Killed
         if self.ends == "refused":
@@ -170,35 +177,26 @@ RUNS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(runs=RUNS, can_tell=st.booleans())
 def test_no_sequence_of_runs_and_breaks_makes_a_disc_that_nobody_asked_for(runs: list[Run], can_tell: bool) -> None:
-    """Whatever breaks off where: a job makes one disc, and one more only where somebody confirmed that they had looked; after a part or an unknown
-    outcome nothing is given without such a confirmation.
-    """
+    """A job makes one disc, and one more only where its operator confirms; while an outcome is unclear nothing is given without a confirmation."""
     with tempfile.TemporaryDirectory() as folder:
         publisher = FakePublisher(can_tell)
-        known_to_be_fine = True
-        per_job: dict[str, int] = {MINE: 0, OTHER: 0}
-        confirmed: dict[str, int] = {MINE: 0, OTHER: 0}
-        for job_id, confirm, breaks, ends in runs:
-            publisher.breaks, publisher.ends = breaks, ends
-            before = len(publisher.given) + publisher.parts
-            try:
+        unclear = False
+        made = {MINE: 0, OTHER: 0}
+        confirmed = {MINE: False, OTHER: False}
+        for job_id, confirm, publisher.breaks, publisher.ends in runs:
+            before, begun = len(publisher.given) + publisher.parts, publisher.begun
+            with suppress(_Killed, PublisherRefused, PublisherUnavailable, PrintUncertain):
                 give(publisher, order(job_id), Path(folder), Watch(), confirm_reprint=confirm)
-                outcome = "told"
-            except _Killed:
-                outcome = "killed"
-            except (PublisherRefused, PublisherUnavailable, PrintUncertain) as error:
-                outcome = type(error).__name__
             new = len(publisher.given) + publisher.parts - before
             assert new <= 1
-            per_job[job_id] += new
+            if publisher.begun > begun and not can_tell:
+                assert confirm or not unclear
+                known = (publisher.ends == "refused" and publisher.breaks != "after begin") or (publisher.ends, publisher.breaks) == ("ok", "no")
+                unclear = not known
+            made[job_id] += new
             confirmed[job_id] |= confirm
-            if new and not confirm and not can_tell:
-                assert known_to_be_fine
-            if new or outcome == "killed":
-                known_to_be_fine = outcome == "told" or breaks == "before giving"
-        for job_id, made in per_job.items():
-            partly = publisher.parts  # a part is refused in words; only a confirmation lets the job go on after it
-            assert made <= 1 + confirmed[job_id] + (partly if can_tell else 0)
+        for job_id in made:
+            assert made[job_id] <= 1 + confirmed[job_id] + (publisher.parts if can_tell else 0)
 
 
 @pytest.mark.parametrize("breaks", ["before giving", "after begin", "after giving"])
@@ -220,6 +218,16 @@ def test_each_break_of_one_job(tmp_path: Path, breaks: Break, can_tell: bool) ->
         assert publisher.given == before
         give(publisher, order(MINE), tmp_path, Watch(), confirm_reprint=True)
         assert len(publisher.given) == len(before) + 1
+
+
+def test_a_job_whose_print_another_request_has_made_anew_gives_no_second(tmp_path: Path) -> None:
+    publisher = FakePublisher(can_tell=False, ends="lost")
+    with pytest.raises(PrintUncertain):
+        give(publisher, order(MINE), tmp_path, Watch())
+    publisher.ends = "ok"
+    give(publisher, order(OTHER), tmp_path, Watch(), confirm_reprint=True)
+    with pytest.raises(PrintUncertain, match="made it anew"):
+        give(publisher, order(MINE), tmp_path, Watch())
 
 
 def test_an_unclear_outcome_counts_for_everybody_who_asks_the_same_until_somebody_confirms(tmp_path: Path) -> None:
