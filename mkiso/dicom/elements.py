@@ -6,8 +6,8 @@ Nothing is decoded and nothing is copied but what the caller slices out. The wal
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from mmap import mmap
 from typing import NamedTuple
 
@@ -23,22 +23,26 @@ MAX_DEPTH = 64  # nested sequences of undefined length; structured reports in pr
 MAX_ELEMENTS = 2_000_000  # walked one by one: about 2 s; an enhanced object of 10,000 frames has some 500,000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Encoding:
-    """How elements are encoded. Shared constants below; compare by identity."""
+    """How elements are encoded; the three below are all there are.
+
+    `explicit_head` and `implicit_head` take a tag as one number as it lies there: `key` tells which number that is.
+    """
 
     explicit: bool
     little_endian: bool
-    tag: struct.Struct
     explicit_head: struct.Struct
     implicit_head: struct.Struct
     length: struct.Struct
 
+    def key(self, tag: int) -> int:
+        """A tag as the heads unpack it: little endian has the group, which comes first, in the lower half."""
+        return (tag & 0xFFFF) << 16 | tag >> 16 if self.little_endian else tag
+
 
 def _encoding(explicit: bool, order: str) -> Encoding:
-    return Encoding(
-        explicit, order == "<", *(struct.Struct(order + form) for form in ("HH", "HH2sH", "HHI", "I"))
-    )
+    return Encoding(explicit, order == "<", *(struct.Struct(order + form) for form in ("I2sH", "II", "I")))
 
 
 EXPLICIT_LITTLE = _encoding(True, "<")
@@ -59,7 +63,7 @@ class Element(NamedTuple):
     encoding: Encoding
 
 
-def elements(data: Encoded, offset: int, end: int, encoding: Encoding, wanted: Collection[int]) -> dict[int, Element]:
+def elements(data: Encoded, offset: int, end: int, encoding: Encoding, wanted: frozenset[int]) -> dict[int, Element]:
     """The wanted elements of the data set between `offset` and `end`, by tag. Raises DamagedInstance unless it is whole and ends exactly at `end`."""
     try:
         return _elements(data, offset, end, encoding, wanted)[0]
@@ -67,14 +71,14 @@ def elements(data: Encoded, offset: int, end: int, encoding: Encoding, wanted: C
         raise DamagedInstance("The data set is cut short inside an element.") from None
 
 
-def items(data: Encoded, sequence: Element, wanted: Collection[int]) -> list[dict[int, Element]]:
+def items(data: Encoded, sequence: Element, wanted: frozenset[int]) -> list[dict[int, Element]]:
     """The wanted elements of each item of a sequence, by tag. Raises DamagedInstance as `elements` does."""
     found = []
     offset, end, encoding = sequence.offset, sequence.offset + sequence.length, sequence.encoding
     try:
         while offset < end:
-            group, number, length = encoding.implicit_head.unpack_from(data, offset)
-            tag = group << 16 | number
+            key, length = encoding.implicit_head.unpack_from(data, offset)
+            tag = encoding.key(key)
             offset += 8
             if tag == SEQUENCE_DELIMITER and sequence.delimited:
                 break
@@ -91,47 +95,65 @@ def items(data: Encoded, sequence: Element, wanted: Collection[int]) -> list[dic
 
 
 def _elements(
-    data: Encoded, offset: int, end: int, encoding: Encoding, wanted: Collection[int], delimited: bool = False
+    data: Encoded, offset: int, end: int, encoding: Encoding, wanted: frozenset[int], delimited: bool = False
 ) -> tuple[dict[int, Element], int]:
     """The wanted elements up to `end`, or up to the Item Delimitation Item where `delimited`, and where what follows begins."""
     found: dict[int, Element] = {}
-    explicit_head, implicit_head, length_of = encoding.explicit_head.unpack_from, encoding.implicit_head.unpack_from, encoding.length.unpack_from
-    explicit = encoding.explicit
-    left = MAX_ELEMENTS
-    while offset < end:
-        vr: bytes | None = None
+    keys = _keys(encoding, wanted)
+    explicit_head, implicit_head, explicit = encoding.explicit_head.unpack_from, encoding.implicit_head.unpack_from, encoding.explicit
+    delimiter = encoding.key(ITEM_DELIMITER)
+    vr: bytes | None = None
+    if not delimited:
+        _check_first(data, offset, end, encoding)
+    left = MAX_ELEMENTS  # inside values of undefined length
+    for _ in range(MAX_ELEMENTS):  # this loop is what a header costs: nothing in it that can be done once, after it or seldom
+        if offset >= end:
+            break
         if explicit:
-            group, number, vr, length = explicit_head(data, offset)
+            key, vr, length = explicit_head(data, offset)
         else:
-            group, number, length = implicit_head(data, offset)
-        offset += 8
-        if group in (0x0000, 0x0002, 0xFFFE):
-            if delimited and group << 16 | number == ITEM_DELIMITER:
-                return found, offset
-            # PS3.5 7.1; group 0002 here would pass for the file's own
-            raise DamagedInstance(f"The data set has an element of group {group:04X}, which doesn't belong there.")
-        if vr is not None and vr not in SHORT_VRS:
-            if not vr.isalpha():
-                raise DamagedInstance(f"The data set has no value representation at byte {offset - 4}.")
-            (length,) = length_of(data, offset)
-            offset += 4
-        start = offset
-        undefined = length == UNDEFINED_LENGTH
-        if undefined:
-            offset, left = _end_of_undefined(data, offset, end, encoding, vr, left)
+            key, length = implicit_head(data, offset)
+        start = offset + 8
+        if vr not in SHORT_VRS:
+            if key == delimiter and delimited:
+                return found, start
+            if vr is not None:
+                if not vr.isalpha():
+                    raise DamagedInstance(f"The data set has no value representation at byte {offset + 4}.")
+                (length,) = encoding.length.unpack_from(data, start)
+                start += 4
+            if length == UNDEFINED_LENGTH:
+                offset, left = _end_of_undefined(data, start, end, encoding, vr, left)
+            else:
+                offset = start + length
         else:
-            offset += length
-        left -= 1
-        if offset > end or left < 0:
-            raise DamagedInstance("The data set is cut short inside an element." if offset > end else "The data set has too many elements.")
-        tag = group << 16 | number
-        if tag in wanted:
+            offset = start + length
+        if key in keys:
+            tag = keys[key]
             if tag in found:  # PS3.5 7.1: once each; which of the two a reader takes would be chance
-                raise DamagedInstance(f"The data set has the element {group:04X},{number:04X} twice.")
-            found[tag] = Element(vr, start, offset - start, undefined, IMPLICIT_LITTLE if vr == b"UN" else encoding)
+                raise DamagedInstance(f"The data set has the element {tag >> 16:04X},{tag & 0xFFFF:04X} twice.")
+            found[tag] = Element(vr, start, offset - start, length == UNDEFINED_LENGTH, IMPLICIT_LITTLE if vr == b"UN" else encoding)
+    if offset < end:
+        raise DamagedInstance("The data set has too many elements.")
+    if offset > end:
+        raise DamagedInstance("The data set is cut short inside an element.")
     if delimited:
         raise DamagedInstance("An item isn't terminated.")
     return found, offset
+
+
+@cache
+def _keys(encoding: Encoding, wanted: frozenset[int]) -> dict[int, int]:
+    return {encoding.key(tag): tag for tag in wanted}
+
+
+def _check_first(data: Encoded, offset: int, end: int, encoding: Encoding) -> None:
+    """Elements of a command or of the file's own group before a data set would pass for the file's (PS3.5 7.1, PS3.10 7.1)."""
+    if offset < end:
+        key, _ = encoding.implicit_head.unpack_from(data, offset)
+        group = encoding.key(key) >> 16
+        if group in (0x0000, 0x0002, 0xFFFE):
+            raise DamagedInstance(f"The data set begins with an element of group {group:04X}, which doesn't belong there.")
 
 
 def _end_of_undefined(data: Encoded, offset: int, end: int, encoding: Encoding, vr: bytes | None, left: int) -> tuple[int, int]:
@@ -146,10 +168,10 @@ def _end_of_undefined(data: Encoded, offset: int, end: int, encoding: Encoding, 
 def _end_of_fragments(data: Encoded, offset: int, end: int, encoding: Encoding, left: int) -> tuple[int, int]:
     """Encapsulated pixel data: fragments of defined length up to the Sequence Delimitation Item (PS3.5 A.4)."""
     while offset < end and left > 0:
-        group, number, length = encoding.implicit_head.unpack_from(data, offset)
+        key, length = encoding.implicit_head.unpack_from(data, offset)
         offset += 8
         left -= 1
-        tag = group << 16 | number
+        tag = encoding.key(key)
         if tag == SEQUENCE_DELIMITER:
             return offset, left
         if tag != ITEM or length == UNDEFINED_LENGTH:
@@ -164,9 +186,9 @@ def _end_of_sequence(data: Encoded, offset: int, end: int, encoding: Encoding, l
     in_item = False
     while offset < end and left > 0:
         left -= 1
-        group, number, length = encoding.implicit_head.unpack_from(data, offset)
-        tag = group << 16 | number
-        if group == 0xFFFE:
+        key, length = encoding.implicit_head.unpack_from(data, offset)
+        tag = encoding.key(key)
+        if tag >> 16 == 0xFFFE:
             offset += 8
             if tag == ITEM and not in_item:
                 in_item = length == UNDEFINED_LENGTH
@@ -184,7 +206,7 @@ def _end_of_sequence(data: Encoded, offset: int, end: int, encoding: Encoding, l
             raise DamagedInstance("A sequence holds something that is no item.")
         vr: bytes | None = None
         if encoding.explicit:
-            _, _, vr, length = encoding.explicit_head.unpack_from(data, offset)
+            _, vr, length = encoding.explicit_head.unpack_from(data, offset)
             if vr not in SHORT_VRS:
                 (length,) = encoding.length.unpack_from(data, offset + 8)
                 offset += 4

@@ -78,6 +78,8 @@ _ITEM = _tags("""
 
 _IDENTITY = _tags("SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID PatientID")
 
+_HEADER_TAGS, _ITEM_TAGS, _IDENTITY_TAGS = frozenset(_HEADER), frozenset(_ITEM), frozenset(_IDENTITY)
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -107,7 +109,7 @@ def read_header(path: Path) -> Dataset:
         offset, transfer_syntax_uid = _after_meta(data)
         with _inflated(data, offset, transfer_syntax_uid, path.parent) as (dataset, start):
             encoding = encoding_of(transfer_syntax_uid)
-            found = elements(dataset, start, len(dataset), encoding, _HEADER)
+            found = elements(dataset, start, len(dataset), encoding, _HEADER_TAGS)
             return _dataset(dataset, found, encoding)
 
 
@@ -117,7 +119,7 @@ def read_identity(descriptor: int, offset: int, transfer_syntax_uid: str, folder
     Raises DamagedInstance where the data set isn't whole.
     """
     with _mapped(descriptor) as data, _inflated(data, offset, transfer_syntax_uid, folder) as (dataset, start):
-        found = elements(dataset, start, len(dataset), encoding_of(transfer_syntax_uid), _IDENTITY)
+        found = elements(dataset, start, len(dataset), encoding_of(transfer_syntax_uid), _IDENTITY_TAGS)
         return Identity(*(_text(dataset, found.get(tag)) for tag in _IDENTITY))
 
 
@@ -214,7 +216,7 @@ def _dataset(data: Encoded, found: dict[int, Element], encoding: Encoding, chars
         value = raw[_HEADER[_SPECIFIC_CHARACTER_SET]].value or b""
         charset = convert_encodings(value.decode("ascii", "replace").strip(" \0").split("\\"))
     for tag, element in sequences.items():
-        entries = [_dataset(data, item, element.encoding, charset, depth + 1) for item in items(data, element, _ITEM)]
+        entries = [_dataset(data, item, element.encoding, charset, depth + 1) for item in items(data, element, _ITEM_TAGS)]
         raw[tag] = DataElement(tag, "SQ", Sequence(entries))
     dataset = Dataset(raw)
     dataset.set_original_encoding(not encoding.explicit, encoding.little_endian, charset)

@@ -22,12 +22,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
+from time import sleep
 from typing import Any
 
 from mkiso.dicom.header import is_uid
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # 400,000 SOP Instance UIDs
 REQUEST_TIMEOUT_SECONDS = 10
+BATCH_SECONDS = 0.005
 
 _log = logging.getLogger(__name__)
 
@@ -207,6 +209,7 @@ def _tell(connection: socket.socket, told: SimpleQueue[dict[str, Any] | None]) -
             messages.append(more)
         try:
             _send(connection, messages)
+            sleep(BATCH_SECONDS)
         except OSError:  # the job is gone; the thread that reads from it notices too
             return
 

@@ -166,8 +166,6 @@ class Connection:
     def _fill(self, deadline: float, interruptible: bool = False) -> None:
         """Take what the peer has sent, at least a byte."""
         while True:
-            # Armed anew around each read: the kernel leaves quick acknowledgement by itself, and a sender with Nagle on then waits 40 ms an instance.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             try:
                 received = self._socket.recv_into(self._buffer[self._end :])
             except _NOT_READY:
@@ -177,7 +175,6 @@ class Connection:
                 raise PeerGone(error.strerror or "connection lost") from None
             if not received:
                 raise PeerGone("closed the connection")
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             self._end += received
             if monotonic() > deadline:
                 raise Stalled("sent a PDU too slowly")
@@ -187,5 +184,6 @@ class Connection:
         left = deadline - monotonic()
         if left <= 0:
             raise Stalled("sent nothing" if interruptible else "stopped inside a PDU")
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if not self._poll.poll(min(left, STOP_TICK_SECONDS) * 1000) and interruptible and self._stop.is_set():
             raise Stopping
