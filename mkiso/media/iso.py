@@ -38,15 +38,15 @@ def master(
     """
     beside = target.with_name(f"{target.name}.{os.getpid()}.new")
     image = PyCdlib()
+    image.new(
+        interchange_level=1,
+        joliet=3,
+        vol_ident=volume_id,
+        pub_ident_str=d_characters(publisher).replace("_", " ")[:64],
+        preparer_ident_str=APPLICATION,
+        app_ident_str=APPLICATION,
+    )
     try:
-        image.new(
-            interchange_level=1,
-            joliet=3,
-            vol_ident=volume_id,
-            pub_ident_str=d_characters(publisher).replace("_", " ")[:64],
-            preparer_ident_str=APPLICATION,
-            app_ident_str=APPLICATION,
-        )
         _add(image, files)
         moment = created or datetime.now(UTC)
         _date(image, moment)
@@ -63,10 +63,11 @@ def _add(image: PyCdlib, files: Collection[DiscFile]) -> None:
     made: set[PurePosixPath] = {PurePosixPath(".")}
     for file in files:
         joliet_path = file.joliet_path or file.path
-        if file.path.parent not in made:
-            _add_directories(image, file.path.parent, joliet_path.parent, made)
+        folder = file.path.parent
+        if folder not in made:
+            _add_directories(image, folder, joliet_path.parent, made)
         identifier = iso_identifier(file.path.name, False).decode("ascii")
-        image.add_file(str(file.source), f"/{file.path.parent / identifier}", joliet_path=f"/{joliet_path}")
+        image.add_file(str(file.source), f"/{folder}/{identifier}", joliet_path=f"/{joliet_path}")
 
 
 def _add_directories(image: PyCdlib, path: PurePosixPath, joliet_path: PurePosixPath, made: set[PurePosixPath]) -> None:
