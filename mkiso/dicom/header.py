@@ -48,7 +48,10 @@ def _tags(keywords: str) -> dict[int, BaseTag]:
 
 
 # Sequences whose items are read too: the record types of PS3.3 F.5 and the items' content below them.
-_SEQUENCES = _tags("ConceptNameCodeSequence ReferencedSeriesSequence ReferencedImageSequence BlendingSequence ReferencedImageEvidenceSequence")
+_SEQUENCES = _tags("""
+    ConceptNameCodeSequence ReferencedSeriesSequence ReferencedImageSequence BlendingSequence ReferencedImageEvidenceSequence
+    VerifyingObserverSequence ContentSequence ConceptCodeSequence
+""")
 
 # What identity, layout and the records of PS3.3 F.5 are made from.
 _HEADER = _tags("""
@@ -59,7 +62,7 @@ _HEADER = _tags("""
     InstitutionName InstitutionAddress PerformingPhysicianName OperatorsName ProtocolName Manufacturer ManufacturerModelName
     AcquisitionNumber AcquisitionDate AcquisitionTime AcquisitionDateTime FrameOfReferenceUID ImagePositionPatient ImageOrientationPatient
     Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored PlanarConfiguration LossyImageCompression
-    CompletionFlag VerificationFlag VerificationDateTime
+    CompletionFlag VerificationFlag VerificationDateTime InstanceCreationDate InstanceCreationTime
     ContentLabel ContentDescription ContentCreatorName PresentationCreationDate PresentationCreationTime
     DoseSummationType DoseComment StructureSetLabel StructureSetDate StructureSetTime RTPlanLabel RTPlanDate RTPlanTime TreatmentDate TreatmentTime
     UserContentLabel UserContentLongLabel
@@ -74,6 +77,7 @@ _ITEM = _tags("""
     CodeValue LongCodeValue URNCodeValue CodingSchemeDesignator CodingSchemeVersion CodeMeaning
     StudyInstanceUID SeriesInstanceUID ReferencedSOPClassUID ReferencedSOPInstanceUID ReferencedFrameNumber
     RetrieveAETitle StorageMediaFileSetID StorageMediaFileSetUID
+    RelationshipType ValueType VerificationDateTime
 """) | _SEQUENCES
 
 _IDENTITY = _tags("SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID PatientID")
