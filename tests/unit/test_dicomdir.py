@@ -215,3 +215,25 @@ def test_round_trip(rows: list[tuple[str, str, int, int, int | None]]) -> None:
     assert {record.StudyDescription or "" for record in read if record.DirectoryRecordType == "STUDY"} <= {row[1] for row in rows}
     paths = ["/".join(record.ReferencedFileID) for record in read if "ReferencedFileID" in record]
     assert len(set(paths)) == len(paths)
+
+
+def test_a_verified_report_says_when_and_its_title_keeps_its_modifiers() -> None:
+    observers = []
+    for moment in ("20240101090000", "20240102090000"):
+        observer = Dataset()
+        observer.VerificationDateTime = moment
+        observers.append(observer)
+    language, finding = Dataset(), Dataset()
+    language.RelationshipType, language.ValueType = "HAS CONCEPT MOD", "CODE"
+    finding.RelationshipType, finding.ValueType, finding.TextValue = "CONTAINS", "TEXT", "not for a directory"
+    report = made(
+        1,
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11",
+        VerificationFlag="VERIFIED",
+        VerifyingObserverSequence=observers,
+        ContentSequence=[language, finding],
+        implicit=True,
+    )
+    [record] = of_type([report], "SR DOCUMENT")
+    assert record.VerificationDateTime == "20240102090000"
+    assert [item.RelationshipType for item in record.ContentSequence] == ["HAS CONCEPT MOD"]
