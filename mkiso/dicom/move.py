@@ -18,6 +18,7 @@ from mkiso.errors import PacsSilent, PacsUnreachable
 from mkiso.models import Expected
 
 STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")  # PS3.4 C.6.2.3
+UIDS_IN_A_LIST = 500  # 65 bytes each, and a value of VR UI has at most 65,534 (PS3.5 7.1.2)
 CANCEL_TIMEOUT_SECONDS = 2.0  # dcmqrscp and Orthanc answer a C-CANCEL after the instance that is under way
 
 
@@ -46,16 +47,16 @@ class Target:
 
 
 def targets(study_instance_uid: str, expected: Expected, missing: frozenset[str], finest: Level) -> list[Target]:
-    """The C-MOVEs that bring what is missing and as little else as possible, at no finer level than `finest`; the one of the finest level is last.
-
-    A series that lacks more than half is moved whole: a shorter identifier, and what comes twice is ignored.
-    """
+    """The C-MOVEs that bring what is missing and nothing else, at no finer level than `finest`; the one of the finest level is last."""
     if finest == "STUDY" or not missing or missing == expected.instances:
         return [Target(study_instance_uid)]
     lacking = {series: missing & instances for series, instances in expected.series.items() if missing & instances}
-    whole = tuple(series for series, gap in lacking.items() if finest == "SERIES" or 2 * len(gap) > len(expected.series[series]))
+    whole = tuple(series for series, gap in lacking.items() if finest == "SERIES" or gap == expected.series[series])
     return [Target(study_instance_uid, whole)] * bool(whole) + [
-        Target(study_instance_uid, (series,), tuple(sorted(gap))) for series, gap in lacking.items() if series not in whole
+        Target(study_instance_uid, (series,), tuple(sorted(gap)[start : start + UIDS_IN_A_LIST]))
+        for series, gap in lacking.items()
+        if series not in whole
+        for start in range(0, len(gap), UIDS_IN_A_LIST)
     ]
 
 

@@ -17,6 +17,7 @@ from tests.peers.corpus import EVERY_KIND, PLAIN, THAI, make_study
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(180)]
 
+
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     folder = tmp_path_factory.mktemp("studies")
@@ -87,7 +88,9 @@ def test_two_patients_in_one_request_are_refused(hospital: Hospital) -> None:
     assert (answer.status_code, answer.json()["code"]) == (409, "patient_mismatch")
 
 
-@pytest.mark.parametrize("query", ["", "accession_number=", "accession_number=%20", "accession_number=*", "accession_number=A%5CB", "accession_number=ALL%3F"])
+@pytest.mark.parametrize(
+    "query", ["", "accession_number=", "accession_number=%20", "accession_number=*", "accession_number=A%5CB", "accession_number=ALL%3F"]
+)
 def test_bad_questions_never_reach_the_pacs(hospital: Hospital, query: str) -> None:
     """Scenarios 1, 2, 3."""
     before = hospital.pacs.log()

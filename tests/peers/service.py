@@ -110,8 +110,15 @@ class Service(Process):
 
     def run_ended(self, job_id: str, seconds: float = 60) -> dict[str, Any]:
         """The flow run once its state is final."""
-        final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-        return self.when(lambda: run if (run := self.run(job_id))["state_type"] in final else None, seconds)
+
+        def final() -> dict[str, Any] | None:
+            try:
+                run = self.run(job_id)
+            except httpx.HTTPError:  # the server is on its way back
+                return None
+            return run if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+        return dict(self.when(final, seconds))
 
     def set_state(self, job_id: str, kind: str, name: str) -> None:
         """Set a run's state as the buttons of the Prefect UI do: `SCHEDULED`/`AwaitingRetry` for Retry, `CANCELLING`/`Cancelling` for Cancel."""

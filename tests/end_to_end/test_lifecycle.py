@@ -1,0 +1,152 @@
+"""What happens to a job when somebody retries, cancels, stops or kills: right, or failed with a reason, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import Hospital, Open
+from tests.end_to_end.discs import assert_holds_exactly, extract
+from tests.peers.corpus import make_ct_series, make_study
+from tests.peers.orthanc import Orthanc
+from tests.peers.ports import is_open
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240)]
+
+SLICES = 400
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    folder = tmp_path_factory.mktemp("studies")
+    return {"SMALL1": make_study(folder, "SMALL1"), "BIG1": make_ct_series(folder, "BIG1", SLICES, size=512)}
+
+
+@pytest.fixture(scope="module")
+def hospital(open_hospital: Open, files: dict[str, list[Path]]) -> Hospital:
+    return open_hospital("orthanc", [file for study in files.values() for file in study], {"disc": {"reuse_minutes": 0}}, verbose=False)
+
+
+def in_mid_move(hospital: Hospital) -> str:
+    """A big job of which some images have arrived and most have not."""
+    job_id = hospital.service.ask("/api/iso/download", accession_number="BIG1")
+    folder = hospital.service.data_dir / "jobs" / job_id / "instances"
+    deadline = time.monotonic() + 30
+    while not folder.is_dir() or len(list(folder.iterdir())) < 5:
+        assert time.monotonic() < deadline, hospital.service.log()[-4000:]
+        time.sleep(0.002)
+    return job_id
+
+
+def assert_next_job_passes(hospital: Hospital) -> None:
+    assert hospital.service.when(lambda: hospital.service.download("SMALL1").status_code == 200, 60)
+
+
+def test_retry_in_the_ui_moves_only_the_gap(hospital: Hospital, files: dict[str, list[Path]], tmp_path: Path) -> None:
+    """The PACS goes away in mid-move; the operator retries the run once it is back."""
+    assert isinstance(hospital.pacs, Orthanc)
+    job_id = in_mid_move(hospital)
+    hospital.pacs.kill()
+    run = hospital.service.run_ended(job_id)
+    assert run["state_type"] == "FAILED", run["state"]
+    assert "PACS" in run["state"]["message"]
+    job = hospital.service.job(job_id)
+    assert job["state"] == "failed" and job["error"]["code"] in ("pacs_unreachable", "study_incomplete", "pacs_silent")
+    kept = {file.name for file in (hospital.service.data_dir / "jobs" / job_id / "instances").iterdir()}
+    assert 0 < len(kept) < SLICES
+
+    hospital.pacs.start()
+    hospital.service.retry(job_id)
+    hospital.service.when(lambda: hospital.service.run(job_id)["run_count"] == 2, 30)
+    assert hospital.service.run_ended(job_id)["state_type"] == "COMPLETED"
+    answer = hospital.service.http.get(f"/api/iso/jobs/{job_id}/disc")
+    image = tmp_path / "disc.iso"
+    image.write_bytes(answer.content)
+    assert_holds_exactly(extract(image, tmp_path / "extracted"), files["BIG1"])
+    moved = [line for line in hospital.service.log().splitlines() if "stored" in line and "Association with" in line][-1]
+    assert f"{SLICES - len(kept)} stored" in moved, moved
+
+
+def test_cancel_ends_the_move_and_removes_the_folder_within_seconds(hospital: Hospital) -> None:
+    job_id = in_mid_move(hospital)
+    hospital.service.cancel(job_id)
+    assert hospital.service.run_ended(job_id, 20)["state_type"] == "CANCELLED"
+    hospital.service.when(lambda: not (hospital.service.data_dir / "jobs" / job_id).exists(), 10)
+    health = hospital.service.http.get("/api/health").json()
+    assert health["dependencies"]["receiver"]["detail"].find("expectations 0") >= 0
+    assert hospital.service.job(job_id)["error"]["code"] == "job_cancelled"
+    assert_next_job_passes(hospital)
+
+
+@pytest.mark.parametrize("name", ["worker", "receiver", "webhook", "prefect"])
+def test_a_killed_process_comes_back_and_the_job_ends_in_words(hospital: Hospital, name: str) -> None:
+    job_id = in_mid_move(hospital)
+    os.kill(hospital.service.processes()[name], signal.SIGKILL)
+    hospital.service.when(hospital.service.is_ready, 60)
+    run = hospital.service.when(lambda: hospital.service.run_ended(job_id, 75), 80)
+    assert run["state_type"] in ("COMPLETED", "FAILED", "CRASHED")
+    assert run["state_type"] == "COMPLETED" or len(run["state"]["message"]) > 30
+    assert_next_job_passes(hospital)
+
+
+def test_a_killed_flow_process_is_crashed_in_words_within_a_minute(hospital: Hospital) -> None:
+    job_id = in_mid_move(hospital)
+    process = int(hospital.service.when(lambda: hospital.service.run(job_id)["infrastructure_pid"]).split("/")[1])
+    os.kill(process, signal.SIGKILL)
+    run = hospital.service.run_ended(job_id, 60)
+    assert run["state_type"] == "CRASHED"
+    job = hospital.service.job(job_id)
+    assert (job["state"], job["error"]["code"]) == ("failed", "job_crashed")
+    hospital.service.retry(job_id)
+    hospital.service.when(lambda: hospital.service.job(job_id)["state"] == "done", 60)
+
+
+def test_flow_process_and_worker_killed_together_leave_no_run_running(hospital: Hospital) -> None:
+    job_id = in_mid_move(hospital)
+    process = int(hospital.service.when(lambda: hospital.service.run(job_id)["infrastructure_pid"]).split("/")[1])
+    os.kill(hospital.service.processes()["worker"], signal.SIGKILL)
+    os.kill(process, signal.SIGKILL)
+    run = hospital.service.run_ended(job_id, 60)
+    assert run["state_type"] == "CRASHED"
+    assert "killed" in run["state"]["message"]
+    assert_next_job_passes(hospital)
+
+
+def test_sigterm_lets_the_job_finish_or_fail_in_words_and_leaves_nothing(open_hospital: Open, files: dict[str, list[Path]]) -> None:
+    hospital = open_hospital("orthanc", files["BIG1"], {"server": {"shutdown_grace_seconds": 1}}, verbose=False)
+    service = hospital.service
+    in_mid_move(hospital)
+    children = set(service.processes().values())
+    assert service.child is not None
+    service.child.send_signal(signal.SIGTERM)
+    assert service.child.wait(30) == 0
+    time.sleep(0.5)
+    assert not [process for process in children if Path(f"/proc/{process}").exists()]
+    assert not is_open(service.receiver_port) and not is_open(service.port) and not is_open(service.prefect_port)
+    assert not [folder for folder in (service.data_dir / "discs").glob("*-*") if not (folder / "manifest.json").exists()]
+    left = [process for process in _processes_mentioning(str(service.configuration.parent)) if process != os.getpid()]
+    assert not left, left
+
+
+def _processes_mentioning(text: str) -> list[int]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and text.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_port_that_is_taken_is_said_in_words(open_hospital: Open, files: dict[str, list[Path]], tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(RuntimeError, match="another program has it"):
+            open_hospital("orthanc", files["SMALL1"], {"receiver": {"port": taken.getsockname()[1], "host": "127.0.0.1"}}, verbose=False)
