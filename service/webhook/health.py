@@ -21,7 +21,7 @@ from service.supervisor import process_states
 from service.webhook.orchestrator import Orchestrator
 
 KEPT_SECONDS = 10.0
-ANSWER_SECONDS = 1.7  # the whole answer stays under two
+ANSWER_SECONDS = 1.5  # the whole answer stays under two
 
 
 class ProcessAway(RetriableError):

@@ -247,11 +247,11 @@ def test_200_slow_clients_keep_nobody_waiting(client, desk, scripts, monkeypatch
     for _ in range(3):
         begun = time.monotonic()
         assert len(client.get(address.decode()).content) == len(content)
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < 4
         for reader in readers:
             reader.recv(1)
     for sender in senders:
-        sender.settimeout(5)
+        sender.settimeout(10)
         assert sender.recv(1) == b""  # closed by the deadline
     for each in (*readers, *senders):
         each.close()
