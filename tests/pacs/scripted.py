@@ -170,6 +170,7 @@ class ScriptedPacs:
         for element in identifier:
             if element.keyword in header:
                 answer[element.tag] = header[element.tag]
+        answer.SpecificCharacterSet = header.get("SpecificCharacterSet")
         answer.QueryRetrieveLevel = level
         if self.counts and level != "IMAGE":
             keyword, uid = {"STUDY": ("Study", "StudyInstanceUID"), "SERIES": ("Series", "SeriesInstanceUID")}[level]

@@ -80,7 +80,7 @@ def uids(files: list[Path]) -> set[str]:
         ([whole], ["STUDY"]),
         ([stores(3, 0xB000), whole], ["STUDY", "IMAGE"]),
         ([stores(3, 0x0000), whole], ["STUDY", "IMAGE"]),
-        ([stores(1, 0xB000), whole], ["STUDY", "SERIES"]),
+        ([stores(1, 0xB000), whole], ["STUDY", "IMAGE"]),
         ([stores(4, 0x0000, counted=False)], ["STUDY"]),
         ([stores(0, 0x0000, counted=False), whole], ["STUDY", "STUDY"]),
         ([stores(3, 0xC001), whole], ["STUDY", "IMAGE"]),

@@ -139,6 +139,13 @@ def test_a_long_gap_is_asked_for_in_lists_that_one_value_can_hold() -> None:
     assert [uid for target in lists for uid in target.instances] == uids[1:]
 
 
+def test_a_long_gap_is_asked_for_in_several_lists() -> None:
+    series = frozenset(f"1.{number}" for number in range(1201))
+    wanted = targets("9", Expected("image", 1201, {"1": series}), series - {"1.0"}, "IMAGE")
+    assert [len(target.instances) for target in wanted] == [500, 500, 200]
+    assert frozenset().union(*(target.instances for target in wanted)) == series - {"1.0"}
+
+
 def test_counts_alone_mean_the_whole_study() -> None:
     assert targets("9", Expected("series", 3), frozenset(), "IMAGE") == [Target("9")]
 
