@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from mkiso.config import Settings
-from mkiso.dicom.receiver.expectation import Expectation
+from mkiso.dicom.receiver.expectation import Expectation, receiver_status
 from mkiso.dicom.receiver.server import run
+from mkiso.errors import ReceiverUnavailable
 from tests.peers.ports import free_port, is_open
 
 Start = Callable[..., "Running"]
@@ -59,7 +60,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         running = Running(settings, threading.Thread(target=run, args=(settings, stop)), stop)
         started.append(running)
         running.thread.start()
-        eventually(settings.storage.receiver_socket.exists)  # made once the port is open
+        eventually(lambda: _answers(settings.storage.receiver_socket))  # once the port is open
         return running
 
     yield begin
@@ -83,6 +84,14 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it didn't come to pass"
         time.sleep(0.01)
+
+
+def _answers(socket_path: Path) -> bool:
+    try:
+        receiver_status(socket_path)
+    except ReceiverUnavailable:
+        return False
+    return True
 
 
 def _descriptors() -> int:
