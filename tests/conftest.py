@@ -23,11 +23,11 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def children_of(pid: int) -> list[str]:
-    """The command lines of a process's living children; multiprocessing's own tracker isn't a test's."""
+    """The command lines of a process's living children; multiprocessing's own tracker and fork server end with their parent."""
     commands = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
             command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            if command and "resource_tracker" not in command:
+            if command and "multiprocessing" not in command:
                 commands.append(command)
     return commands
