@@ -19,7 +19,7 @@ from mkiso.models import Expected
 
 STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")  # PS3.4 C.6.2.3
 UIDS_IN_A_LIST = 500  # 65 bytes each, and a value of VR UI has at most 65,534 (PS3.5 7.1.2)
-CANCEL_TIMEOUT_SECONDS = 2.0  # dcmqrscp and Orthanc answer a C-CANCEL after the instance that is under way
+CANCEL_TIMEOUT_SECONDS = 2.0  # dcmqrscp and Orthanc obey a C-CANCEL within milliseconds (docs/peers.md)
 
 
 @dataclass(frozen=True, slots=True)
