@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
 from mkiso.config import Medium, Settings
-from mkiso.media.capacity import SECTOR_BYTES, fit, sectors_of
+from mkiso.media.capacity import SECTOR_BYTES, fit
 from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import Leaf, PatientBranch, arrange, leaves
 from mkiso.media.names import file_set_id
@@ -19,7 +19,6 @@ from mkiso.media.pages import Facts, pages
 from mkiso.media.profile import conformance
 from mkiso.media.values import text
 from mkiso.media.viewer import BundledViewer, bundle_viewer
-from mkiso.media.volumes import room_sectors, span, study_sectors
 from mkiso.models import DiscFile, Instance, Patient, Volume
 
 CHECKSUMS = PurePosixPath("SHA256.TXT")
@@ -86,19 +85,6 @@ def lay_out(
     files = [*made, *map(_instance_file, leaves(tree)), *viewer.files]
     files.append(_made(disc_dir, CHECKSUMS, checksums(files)))
     return Layout(tuple(files), volume_id, volume, medium, created, fit(files, medium), len(instances), statement, notes)
-
-
-def divide(instances: Collection[Instance], settings: Settings, medium: Medium | None = None) -> tuple[tuple[Instance, ...], ...]:
-    """These instances as the volumes that they need: one where they fit or `disc.span` is false, which lay_out then refuses.
-
-    Raises TooLargeForMedium for an instance that no volume holds, and ConfigurationError as lay_out does.
-    """
-    medium = medium or settings.disc.medium
-    room = room_sectors(medium, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files)
-    plainly = sum(sectors_of(instance.arrival.size) + 2 for instance in instances) + room // 50  # most jobs: no need to weigh exactly
-    if not settings.disc.span or plainly <= room or study_sectors(instances) <= room:
-        return (tuple(instances),)
-    return span(instances, room, medium)
 
 
 def checksums(files: Iterable[DiscFile]) -> bytes:

@@ -145,6 +145,55 @@ def test_a_disc_that_lies_consistently_about_its_images_is_caught(made: tuple[La
     assert "IM000001 differ in SOP class, SOP instance or transfer syntax" in findings
 
 
+def _rewritten(path: str, change: Callable[[bytes], bytes], folder: Path) -> Callable[[list[DiscFile]], list[DiscFile]]:
+    def rewrite(files: list[DiscFile]) -> list[DiscFile]:
+        [old] = [file for file in files if str(file.path) == path]
+        assert old.source
+        source = folder / "rewritten"
+        source.write_bytes(change(old.source.read_bytes()))
+        return [replace(old, source=source, size=source.stat().st_size) if file is old else file for file in files]
+
+    return rewrite
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "words"),
+    [
+        ("DICOMDIR", lambda content: content[:400], "DICOMDIR can't be read"),
+        ("DICOMDIR", lambda content: b"MZ" + content[2:], "DICOMDIR has a preamble"),
+        ("DICOMDIR", lambda content: content.replace(b"ACC1", b"ACC2", 1), "is not the volume identifier"),
+        ("DICOMDIR", lambda content: content.replace(b"IM000003", b"IM000002"), "names DICOM/PT000001/ST000001/SE000001/IM000002 twice"),
+        ("DICOMDIR", lambda content: content.replace(b"IM000003", b"IM000002"), "IM000003 is a DICOM file that DICOMDIR doesn't name"),
+        ("DICOMDIR", lambda content: _with_offset(content, 0x1420, 1), "lead nowhere"),
+        ("DICOMDIR", lambda content: _with_offset(content, 0x1420, 0), "no offset leads to"),
+        ("DICOMDIR", lambda content: _with_offset(content, 0x1202, 1), "another last record"),
+        ("DICOMDIR", lambda content: content.replace(b"STUDY ", b"SERIES", 1), "of type SERIES below PATIENT"),
+        (str(INSTANCE), lambda content: b"MZ" + content[2:], "IM000002 has a preamble"),
+        (str(INSTANCE), lambda content: b"", "differ in SOP class"),
+        (str(INSTANCE), lambda content: content[:500], "names another instance than its data set"),
+    ],
+)
+def test_a_disc_that_was_made_wrongly_is_caught(
+    made: tuple[Layout, Path], tmp_path: Path, path: str, change: Callable[[bytes], bytes], words: str
+) -> None:
+    """With checksums that match, so that only what is said about the files is wrong."""
+    files = _rewritten(path, change, tmp_path)([file for file in made[0].files if file.path.name != "SHA256.TXT"])
+    sums = tmp_path / "SHA256.TXT"
+    sums.write_bytes(checksums(replace(file, sha256=_sha256(file)) for file in files))
+    files.append(DiscFile(PurePosixPath("SHA256.TXT"), sums.stat().st_size, "", sums))
+    master(files, made[0].volume_id, tmp_path / "x.iso", created=CREATED)
+    findings = " ".join(check_disc(tmp_path / "x.iso").findings)
+    assert words in findings
+
+
+def test_what_isnt_there_is_missed(made: tuple[Layout, Path], tmp_path: Path) -> None:
+    files = [file for file in made[0].files if file.path.name not in ("SHA256.TXT", "DICOMDIR")]
+    master([*files, replace(files[0], path=PurePosixPath("IHE"))], "lower case", tmp_path / "x.iso", created=CREATED)
+    findings = " ".join(check_disc(tmp_path / "x.iso").findings)
+    for words in ("no SHA256.TXT", "no DICOMDIR", "IHE PDI", "no file-set ID"):
+        assert words in findings
+
+
 def test_a_joliet_tree_that_points_elsewhere_is_caught(made: tuple[Layout, Path], copy: Path) -> None:
     """What Linux and a workstation read may be another tree than Windows does."""
     content = bytearray(copy.read_bytes())
@@ -184,6 +233,12 @@ def _flip(path: Path, position: int) -> None:
         byte = file.read(1)
         file.seek(position)
         file.write(bytes([byte[0] ^ 0x10]))
+
+
+def _with_offset(content: bytes, element: int, value: int) -> bytes:
+    """With the first element (0004,xxxx) of this number changed."""
+    at = content.index(b"\x04\x00" + element.to_bytes(2, "little") + b"UL\x04\x00") + 8
+    return content[:at] + value.to_bytes(4, "little") + content[at + 4 :]
 
 
 def _sha256(file: DiscFile) -> str:

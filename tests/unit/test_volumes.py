@@ -9,7 +9,7 @@ from pydicom import Dataset
 
 from mkiso.errors import TooLargeForMedium
 from mkiso.media.capacity import MEDIUM_SECTORS, sectors_of
-from mkiso.media.layout import divide, lay_out
+from mkiso.media.layout import lay_out
 from mkiso.media.volumes import Parcel, pack, room_sectors, span, study_sectors
 from mkiso.models import Arrival, Instance, Volume
 from tests.media.discs import CREATED, settings
@@ -77,8 +77,7 @@ def test_what_doesnt_fit_is_divided_and_each_volume_fits(tmp_path: Path, monkeyp
     """A study of 2.5 times the medium comes out as three volumes that hold each instance once."""
     found = series_of(1, 1, 250, 20_480)
     monkeypatch.setitem(MEDIUM_SECTORS, "cd", 1_250)  # type: ignore[arg-type]
-    assert divide(found[:80], settings(tmp_path)) == (tuple(found[:80]),)
-    parts = divide(found, settings(tmp_path))
+    parts = span(found, room_sectors("cd", []), "cd")
     assert [one for part in parts for one in part] == found
     assert len(parts) == 3
     for number, part in enumerate(parts, 1):
@@ -86,9 +85,8 @@ def test_what_doesnt_fit_is_divided_and_each_volume_fits(tmp_path: Path, monkeyp
         folder = tmp_path / str(number)
         layout = lay_out(part, settings(tmp_path), folder, created=CREATED, volume=Volume(number, len(parts)), elsewhere=elsewhere)
         assert layout.sectors <= MEDIUM_SECTORS["cd"]
-    [whole] = divide(found, settings(tmp_path, disc={"span": False}))
     with pytest.raises(TooLargeForMedium):
-        lay_out(whole, settings(tmp_path), tmp_path / "one", created=CREATED)
+        lay_out(found, settings(tmp_path), tmp_path / "one", created=CREATED)
 
 
 def test_span_of_what_fits_is_one_volume_and_of_a_giant_is_refused() -> None:
