@@ -18,7 +18,7 @@ def api_url(settings: Settings) -> str:
 def environment(settings: Settings) -> dict[str, str]:
     """The variables of Prefect for every process of mkiso; what the administrator has set in the environment already stays as it is.
 
-    The reasons are measurements of Prefect 3.8.8, see docs/decisions/0003-prefect.md.
+    The reasons are measurements of Prefect 3.8.8, see docs/decisions/prefect.md.
     """
     prefect = settings.prefect
     wanted = {

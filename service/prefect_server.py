@@ -2,7 +2,7 @@
 
 Prefect begins its writing transactions DEFERRED. Where two overlap, SQLite refuses the second at once ("database is locked", no waiting for
 busy_timeout), the API answers 503 and its client comes back two seconds later: a clerk in ten waits for that. Begun IMMEDIATE, the second waits
-its few milliseconds (docs/decisions/0003-prefect.md has the measurement). Run as `python -m service.prefect_server`.
+its few milliseconds (docs/decisions/prefect.md has the measurement). Run as `python -m service.prefect_server`.
 """
 
 from __future__ import annotations

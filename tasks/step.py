@@ -1,7 +1,7 @@
 """What every step of a job is: a Prefect task that is retried by the error's type, and whose unforeseen faults tell no patient's data.
 
 No step's result is reused by Prefect: what a rerun builds on is the job's folder, checked by hash, and what the PACS holds is asked anew
-(docs/decisions/0004-reruns.md).
+(docs/decisions/reruns.md).
 """
 
 from __future__ import annotations
