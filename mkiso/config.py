@@ -210,6 +210,7 @@ class Archive(Section):
     days_back: int = Field(1, ge=1, le=366)
     recheck_days: int = Field(30, ge=0, le=3660)
     medium: Medium = "dvd"
+    volume_mib: int = Field(0, ge=0)
     modalities: tuple[str, ...] = ()
     output: str = "store"
     directory: Path = Path("archive")
@@ -245,6 +246,11 @@ class Storage(Section):
     def orders_dir(self) -> Path:
         """Beside the discs, since a rerun may land on another machine and must know what was ordered."""
         return self.discs_dir / "orders"
+
+    @property
+    def moves_dir(self) -> Path:
+        """The lock files of C-MOVEs (mkiso.slots)."""
+        return self.data_dir / "moves"
 
     @property
     def volumes_dir(self) -> Path:
@@ -306,6 +312,11 @@ class Settings(Section):
             raise ValueError(f"print.publisher is {self.print.publisher!r}, and publishers has only {', '.join(self.publishers) or 'none'}")
         if self.archive.output != "store" and self.archive.output not in self.publishers:
             raise ValueError(f"archive.output is {self.archive.output!r}: it is 'store' or one of {', '.join(self.publishers) or 'none'}")
+        if self.archive.output != "store" and self.publishers[self.archive.output].kind in ("cstore", "mcm"):
+            raise ValueError(
+                f"archive.output is {self.archive.output!r}, a DICOM publisher: it makes a disc of a patient, and a volume has many. "
+                "Name 'store' or a publisher that takes images: epson, primera, rimage or folder."
+            )
         return self
 
 

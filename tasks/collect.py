@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from mkiso import completeness, identity, patient_api
-from mkiso.dicom.header import read_header
+from mkiso import collection, completeness, identity, patient_api
 from mkiso.dicom.query import find_studies
-from mkiso.dicom.retrieve import retrieve
 from mkiso.errors import PatientApiUnavailable, PatientMismatch
-from mkiso.models import Arrival, Instance, Study
+from mkiso.models import Study
 from mkiso.slots import slot
 from tasks.job_run import JobRun
 from tasks.step import step
@@ -54,35 +52,16 @@ def check_one_patient(run: JobRun) -> None:
 @step("Take up what an earlier attempt stored")
 def take_up(run: JobRun) -> None:
     """Instances in the job's folder that are whole and still wanted are not moved again."""
-    job = run.job
-    for arrival in job.kept_arrivals():
-        study = next((study for study in job.studies if study.study_instance_uid == arrival.study_instance_uid), None)
-        if study is None or completeness.unexpected(study.expected, [arrival.sop_instance_uid]):
-            arrival.path.unlink()
-            continue
-        header = read_header(arrival.path)
-        identity.same_patient(header, study)
-        job.instances[arrival.sop_instance_uid] = Instance(arrival, header)
-    run.log.info("%s images of an earlier attempt are whole and are not moved again.", len(job.instances))
+    collection.take_up(run.job)
+    run.log.info("%s images of an earlier attempt are whole and are not moved again.", len(run.job.instances))
 
 
 @step("Retrieve study", "Retrieve {accession_number}", patient=True)
 def retrieve_study(run: JobRun, study: Study, accession_number: str) -> None:
     """C-MOVE into the job's folder; what an earlier attempt has stored there is checked and not moved again."""
-    job = run.job
-
-    def take(arrival: Arrival) -> None:
-        header = read_header(arrival.path)
-        identity.same_patient(header, study)
-        job.remember(arrival)
-        job.instances[arrival.sop_instance_uid] = Instance(arrival, header)
-        run.count_arrival(arrival.size)
-
-    with slot(job.settings.storage.data_dir / "moves", job.settings.pacs.max_moves):
+    with slot(run.job.settings.storage.moves_dir, run.job.settings.pacs.max_moves):
         run.tell("retrieving")
-        already = [instance.arrival for instance in job.instances.values()]
-        grown = retrieve(job.settings, study, job.instances_dir, already, take)
-    job.studies[job.studies.index(study)] = grown
+        collection.retrieve_study(run.job, study, lambda arrival: run.count_arrival(arrival.size))
 
 
 @step("Check that it is complete")
