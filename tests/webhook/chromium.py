@@ -77,6 +77,10 @@ class Chromium:
     def until(self, script: str, seconds: float = 10) -> None:
         self._until(lambda: self.run(script), seconds)
 
+    def until_ready(self, focused: str) -> None:
+        """Until the page's scripts run and the element of this id has the focus, as a person would wait before typing."""
+        self.until(f"document.readyState === 'complete' && document.activeElement.id === {focused!r}")
+
     def type(self, text: str) -> None:
         self.call("Input.insertText", text=text)
 

@@ -39,12 +39,14 @@ def test_a_clerk_at_the_counter(browser, tmp_path):
     desk = Desk(script)
     with served(settings, desk) as client:
         browser.open(str(client.base_url))
+        browser.until_ready("key")
         browser.type("wrong")
         browser.press("Enter")
         browser.until(f"{text('.wrong-key')} && getComputedStyle(document.querySelector('.wrong-key')).display !== 'none'")
+        browser.until_ready("key")
         browser.type(KEY)
         browser.press("Enter")
-        browser.until("document.getElementById('numbers') === document.activeElement")
+        browser.until_ready("numbers")
         assert KEY not in browser.run("document.documentElement.outerHTML + document.cookie")
 
         browser.type("A1")
@@ -53,6 +55,7 @@ def test_a_clerk_at_the_counter(browser, tmp_path):
         browser._until(lambda: [file.name for file in browser.downloads.iterdir()] == ["A1.iso"], 10)
         assert browser.run("document.getElementById('numbers') === document.activeElement && document.getElementById('numbers').value === ''")
 
+        browser.until_ready("numbers")
         browser.type("B2")
         browser.press("Enter", shift=True)
         browser.type("B3,B2")
@@ -63,16 +66,20 @@ def test_a_clerk_at_the_counter(browser, tmp_path):
         assert (desk.asked[-1].kind, desk.asked[-1].accession_numbers) == ("print", ("B2", "B3"))
         assert browser.run(text("#announce")) == "B2, B3: Sent to rimage: 3 images. Collect the disc there."
 
+        browser.until_ready("numbers")
         browser.type("M4")
         browser.press("Enter")
         browser.until(f"{text('#jobs .failed .words')}?.startsWith('These numbers belong to more than one patient')")
+        browser.until_ready("numbers")
         browser.type("S5")
         browser.press("Enter")
         browser.until("document.querySelectorAll('#jobs .discs')[0].children.length === 2")
+        browser.until_ready("numbers")
         browser.type("R6")
         browser.press("Enter")
         browser.until(f"{text('#jobs .running .words')} === 'Retrieving images: 4 of 10 images'")
         assert browser.run("Math.round(document.querySelector('#jobs progress').value * 10)") == 4
+        browser.until_ready("numbers")
         browser.type("*")
         browser.press("Enter")
         browser.until(f"{text('#problem')}?.includes('wildcard')")

@@ -138,10 +138,12 @@ $("ask").addEventListener("submit", async (event) => {
   $("problem").textContent = numbers.length ? "" : "Type or scan an accession number first.";
   if (numbers.length) {
     const kind = event.submitter ? event.submitter.value : "download";
-    for (const button of $("ask").querySelectorAll("button")) button.disabled = true;
-    $("problem").textContent = await ask(kind, numbers);
-    for (const button of $("ask").querySelectorAll("button")) button.disabled = false;
-    if (!$("problem").textContent) field.value = "";
+    field.value = ""; // at once: the next number may be scanned already. Asking twice is harmless, the second joins the first.
+    const problem = await ask(kind, numbers);
+    if (problem) {
+      $("problem").textContent = problem;
+      if (!field.value) field.value = numbers.join(", ");
+    }
   }
   field.focus();
 });
