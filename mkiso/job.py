@@ -46,6 +46,12 @@ class Job:
         return next(iter(self.patients.values()), None)
 
     @property
+    def patient_name(self) -> str:
+        """The patient API's name, else that of the images: a PACS may answer C-FIND in a character set that can't hold it."""
+        known = self.patient.name if self.patient else ""
+        return known or next((str(instance.header.get("PatientName", "")) for instance in self.instances.values()), "")
+
+    @property
     def folder(self) -> Path:
         return self.settings.storage.jobs_dir / self.id
 

@@ -36,9 +36,9 @@ def find_study(run: JobRun, accession_number: str) -> None:
 def check_one_patient(run: JobRun) -> None:
     """Every study found, and the patient API's answers, must be of one patient."""
     job = run.job
-    job.studies = list({study.study_instance_uid: study for study in job.studies}.values())
     for patient in job.patients.values() or [None]:
         identity.one_patient(job.studies, patient)
+    job.studies = list({study.study_instance_uid: study for study in job.studies}.values())
     job.fingerprint = identity.fingerprint(job.studies, job.patient)
     job.note(studies=[study.study_instance_uid for study in job.studies], patient_id=job.studies[0].patient_id)
     for study in job.studies:

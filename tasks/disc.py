@@ -90,8 +90,7 @@ def shelve_discs(run: JobRun) -> None:
 
 def _manifest(run: JobRun, layout: Layout, size: int, sha256: str) -> Manifest:
     job = run.job
-    name = (job.patient.name if job.patient else "") or job.studies[0].patient_name
-    base = job.accession_numbers[0] if len(job.accession_numbers) == 1 else name
+    base = job.accession_numbers[0] if len(job.accession_numbers) == 1 else job.patient_name
     part = f" {layout.volume.number} of {layout.volume.total}" if layout.volume.total > 1 else ""
     return Manifest(
         disc_id=new_disc_id(),

@@ -38,7 +38,7 @@ def orders(run: JobRun, publisher: Publisher) -> Iterator[Order]:
     """One order a volume where the publisher takes images, else one for the whole."""
     job = run.job
     study = job.studies[0]
-    known = Patient(study.patient_id, study.patient_name, study.patient_birth_date, study.patient_sex)
+    known = Patient(study.patient_id, job.patient_name, study.patient_birth_date, study.patient_sex)
     whole = replace(
         _order_of(job, publisher.name),
         patient=job.patient or known,

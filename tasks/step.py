@@ -9,25 +9,32 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeAlias
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from mkiso.errors import MkisoError, RetriableError, Unforeseen
-from tasks.job_run import JobRun
+from mkiso.job import Job
+
+
+class Run(Protocol):
+    """A flow run with a folder of its own."""
+
+    job: Job
+
 
 P = ParamSpec("P")
-Step: TypeAlias = Callable[Concatenate[JobRun, P], None]
+R = TypeVar("R", bound=Run)
 
 RETRY_DELAY_SECONDS = (2, 5, 15)
 
 
-def step(name: str, run_name: str | None = None, *, patient: bool = False) -> Callable[[Step[P]], Task[Any, None]]:
+def step(name: str, run_name: str | None = None, *, patient: bool = False) -> Callable[[Callable[Concatenate[R, P], None]], Task[Any, None]]:
     """Make a function of a job a step under a name that operators read. `patient`: retriable errors are waited out and tried again."""
 
-    def decorate(function: Step[P]) -> Task[Any, None]:
+    def decorate(function: Callable[Concatenate[R, P], None]) -> Task[Any, None]:
         return Task(
             _discreet(function),
             name=name,
@@ -46,11 +53,11 @@ async def _may_pass(task: Task[Any, Any], task_run: TaskRun, state: State) -> bo
     return isinstance(await state.aresult(raise_on_failure=False), RetriableError)
 
 
-def _discreet(function: Step[P]) -> Step[P]:
+def _discreet(function: Callable[Concatenate[R, P], None]) -> Callable[Concatenate[R, P], None]:
     """The text of an unforeseen exception may quote a name, and Prefect writes it into its database: it goes to the job's folder instead."""
 
     @functools.wraps(function)
-    def discreet(run: JobRun, *args: P.args, **kwargs: P.kwargs) -> None:
+    def discreet(run: R, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
             function(run, *args, **kwargs)
         except MkisoError:
