@@ -68,7 +68,7 @@ class McmPublisher:
             if "Status" not in status:
                 raise PrintUncertain(f"{self.name} didn't answer when it was told to start. {MAY_BE_MADE}")
             self._demand(status, order, "to start the disc")
-        return replace(receipt, words=f"{self.name} has started {receipt.instances} instances' disc.")
+        return replace(receipt, words=f"{self.name} has started a disc of {receipt.instances} instances.")
 
     def was_given(self, order: Order) -> bool | None:
         """A request that is idle was never started; one that the publisher doesn't know any more may have been made and forgotten."""

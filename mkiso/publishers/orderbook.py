@@ -146,6 +146,6 @@ def forget_old(orders_dir: Path, keep_days: float) -> int:
     """Remove what nobody has touched for `keep_days`: books whose every outcome is known, and when which patient was sent; how many books went."""
     old = [path for path in orders_dir.iterdir() if path.stat().st_mtime < time.time() - keep_days * 86_400] if orders_dir.is_dir() else []
     books = [path for path in old if path.suffix == ".json" and not any(entry.state in OPEN for entry in OrderBook(path).entries())]
-    for path in [*books, *(path for path in old if path.suffix == ".patient")]:
+    for path in [*books, *(path for path in old if path.suffix in (".patient", ".new"))]:
         path.unlink(missing_ok=True)
     return len(books)

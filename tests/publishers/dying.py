@@ -18,17 +18,19 @@ FILES = str(Path(mkiso.publishers.__file__).parent.parent / "files.py")
 
 
 def print_and_die(settings: Settings, order: Order, at_line: int, lines: Path) -> None:
-    """Give the order; die at line `at_line` (0: never). How many lines it took is written to `lines`."""
-    executed = 0
+    """Give the order; die at line `at_line` (0: never). How many lines it took, and how many until the order was written down, is left in `lines`."""
+    executed = begun = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal executed
+        nonlocal executed, begun
         if not frame.f_code.co_filename.startswith((HERE, FILES)):
             return None
         if event == "line":
             executed += 1
             if executed == at_line:
                 os.kill(os.getpid(), signal.SIGKILL)
+        if event == "return" and frame.f_code.co_name == "before_giving":
+            begun = executed
         return trace
 
     publisher = publisher_of("robot", settings)
@@ -37,4 +39,4 @@ def print_and_die(settings: Settings, order: Order, at_line: int, lines: Path) -
         give(publisher, order, settings.storage.orders_dir, Watch())
     finally:
         sys.settrace(None)
-    lines.write_text(str(executed))
+    lines.write_text(f"{executed} {begun}")

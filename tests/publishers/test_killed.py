@@ -52,11 +52,16 @@ def run(settings: Settings, order: Order, at_line: int, lines: Path) -> int:
 
 
 def points(settings: Settings, order: Order, lines: Path) -> list[int]:
-    """Where to die: spread over all the lines that an undisturbed print takes."""
+    """Where to die: spread over the lines that an undisturbed print takes, half of the points before the order is written down and half after it.
+
+    The lines are those of a first order, so the others must be like it in every length.
+    """
     assert run(settings, order, 0, lines) == 0
     follow(publisher_of("robot", settings), order, settings.storage.orders_dir, Watch())
-    total = int(lines.read_text())
-    return [1 + total * point // POINTS for point in range(POINTS)]
+    total, begun = map(int, lines.read_text().split())
+    half = POINTS // 2
+    assert 0 < begun < total
+    return [1 + begun * point // half for point in range(half)] + [begun + 1 + (total - begun) * point // half for point in range(half)]
 
 
 def test_a_relay(tmp_path: Path) -> None:
@@ -65,9 +70,9 @@ def test_a_relay(tmp_path: Path) -> None:
     outcomes = set()
     with StoragePublisher(tmp_path / "robot") as robot:
         settings = settings_of(tmp_path, port=robot.port)
-        for number, line in enumerate(points(settings, order_of(instances, JOB.format(99), accession_numbers=("FIRST",)), tmp_path / "lines"), 1):
+        for number, line in enumerate(points(settings, order_of(instances, JOB.format(99), accession_numbers=("A00",)), tmp_path / "lines"), 1):
             robot.clear()
-            order = order_of(instances, JOB.format(number), accession_numbers=(f"A{number}",))
+            order = order_of(instances, JOB.format(number), accession_numbers=(f"A{number:02}",))
             assert run(settings, order, line, tmp_path / "lines") == -signal.SIGKILL
             time.sleep(0.1)
             before = robot.discs()
@@ -76,7 +81,7 @@ def test_a_relay(tmp_path: Path) -> None:
             except PrintUncertain:
                 outcomes.add("uncertain")
                 assert robot.discs() == before  # not a byte more
-                again = order_of(instances, JOB.format(number + 50), accession_numbers=(f"A{number}",))
+                again = order_of(instances, JOB.format(number + 50), accession_numbers=(f"A{number:02}",))
                 with pytest.raises(PrintUncertain):  # nor for anybody else who asks the same
                     give(publisher_of("robot", settings), again, settings.storage.orders_dir, Watch())
                 assert robot.discs() == before
@@ -97,14 +102,18 @@ def test_robots_that_can_be_asked_always_make_exactly_one(tmp_path: Path, kind: 
         where = {"directory": robot.folder} if isinstance(robot, JsonRobot) else {"port": robot.port}
         settings = settings_of(tmp_path, kind=kind, **where)
         publisher = publisher_of("robot", settings)
-        first = order_of(instances, JOB.format(99), image=image, accession_numbers=("FIRST",))
+        first = order_of(instances, JOB.format(99), image=image, accession_numbers=("A00",))
         for number, line in enumerate(points(settings, first, tmp_path / "lines"), 1):
             time.sleep(0.1)
             robot.made.clear()
-            order = order_of(instances, JOB.format(number), image=image, accession_numbers=(f"A{number}",))
+            if isinstance(robot, MediaCreationPublisher):
+                robot.started.clear()
+            order = order_of(instances, JOB.format(number), image=image, accession_numbers=(f"A{number:02}",))
             assert run(settings, order, line, tmp_path / "lines") == -signal.SIGKILL
             give(publisher, order, settings.storage.orders_dir, Watch())
             assert follow(publisher, order, settings.storage.orders_dir, Watch()).proves == "done"
             assert len(robot.made) == 1
             if isinstance(robot, JsonRobot):
                 assert list((robot.folder / "mkiso").iterdir()) == []
+            else:
+                assert len(robot.started) == 1

@@ -85,7 +85,7 @@ def test_a_start_that_was_not_confirmed_is_looked_up(tmp_path: Path) -> None:
         robot.fault = ""
         give(publisher, order, orders_dir, Watch())
         assert follow(publisher, order, orders_dir, Watch()).proves == "done"
-        assert len(robot.made) == 1
+        assert len(robot.made) == len(robot.started) == 1
 
 
 def test_a_request_that_is_forgotten_stays_unknown(tmp_path: Path) -> None:
