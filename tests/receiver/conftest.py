@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,11 @@ class Running:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts receivers with the given keys of `receiver`; afterwards threads, descriptors, port and socket file are as before."""
-    threads, descriptors = threading.active_count(), _descriptors()
+    threads, descriptors = set(threading.enumerate()), _descriptors()
     started: list[Running] = []
 
     def begin(storage: dict[str, Any] | None = None, **keys: Any) -> Running:
-        values = {"host": "127.0.0.1", "port": free_port(), "pdu_timeout_seconds": 1, "idle_timeout_seconds": 2, **keys}
+        values = {"host": "127.0.0.1", "port": free_port(), "pdu_timeout_seconds": 20, "idle_timeout_seconds": 20, **keys}
         kept = {"data_dir": tmp_path / "data", "min_free_gib": 0, **(storage or {})}
         settings = Settings.model_validate({"receiver": values, "storage": kept, "server": {"shutdown_grace_seconds": 3}})
         stop = threading.Event()
@@ -69,13 +70,20 @@ def start(tmp_path: Path) -> Iterator[Start]:
         assert not is_open(running.port)
         assert not running.settings.storage.receiver_socket.exists()
         assert not list(running.settings.storage.incoming_dir.iterdir())
-    eventually(lambda: threading.active_count() <= threads and _descriptors() <= descriptors)
+    eventually(lambda: not set(threading.enumerate()) - threads)
+    eventually(lambda: not _descriptors() - descriptors)
 
 
 @pytest.fixture
 def receiver(start: Start) -> Running:
-    """One receiver with short limits."""
+    """One receiver with limits that an honest peer on a busy machine keeps."""
     return start()
+
+
+@pytest.fixture
+def impatient(start: Start) -> Running:
+    """One receiver with short limits."""
+    return start(pdu_timeout_seconds=1, idle_timeout_seconds=2)
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -94,5 +102,10 @@ def _answers(socket_path: Path) -> bool:
     return True
 
 
-def _descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+def _descriptors() -> set[str]:
+    """The sockets and the files of receivers that this process has open."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.add(str(entry.readlink()))
+    return {target for target in found if target.startswith("socket:") or "/data" in target}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import struct
+import subprocess
 import threading
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -89,32 +92,32 @@ def test_garbage_in_an_association_is_answered_with_an_abort(receiver: Running, 
 
 
 @pytest.mark.parametrize("stalled", [associate_rq()[:3], associate_rq()[:40]], ids=["in the head", "in the body"])
-def test_a_stall_in_a_request_is_freed_within_the_limit(receiver: Running, stalled: bytes) -> None:
-    with RawPeer(receiver.port) as peer:
+def test_a_stall_in_a_request_is_freed_within_the_limit(impatient: Running, stalled: bytes) -> None:
+    with RawPeer(impatient.port) as peer:
         peer.send(stalled)
-        an_honest_peer_is_served(receiver)
+        an_honest_peer_is_served(impatient)
         began = time.monotonic()
         assert peer.ended_within(2)
         assert time.monotonic() - began < 1.5
 
 
 @pytest.mark.parametrize("sent", [b"\x04", p_data(bytes(5000), control=0)[:3000]], ids=["in the head", "in the body"])
-def test_a_stall_in_p_data_is_freed_within_the_limit(receiver: Running, sent: bytes) -> None:
-    with receiver.expect(STUDY), RawPeer(receiver.port) as peer:
+def test_a_stall_in_p_data_is_freed_within_the_limit(impatient: Running, sent: bytes) -> None:
+    with impatient.expect(STUDY), RawPeer(impatient.port) as peer:
         peer.associate().send(p_data(command(1, sop_instance="1.2.3.4"), control=3) + sent)
-        an_honest_peer_is_served(receiver)
+        an_honest_peer_is_served(impatient)
         assert peer.ended_within(2)
 
 
 def test_silence_inside_a_message_is_freed_within_the_pdu_limit(start: Start) -> None:
-    receiver = start(idle_timeout_seconds=60)
+    receiver = start(pdu_timeout_seconds=1, idle_timeout_seconds=60)
     with receiver.expect(STUDY), RawPeer(receiver.port) as peer:
         peer.associate().send(p_data(command(1, sop_instance="1.2.3.4"), control=3))
         assert peer.ended_within(2)
 
 
-def test_a_dribble_inside_a_pdu_is_freed_within_the_limit(receiver: Running) -> None:
-    with RawPeer(receiver.port) as peer:
+def test_a_dribble_inside_a_pdu_is_freed_within_the_limit(impatient: Running) -> None:
+    with RawPeer(impatient.port) as peer:
         peer.associate()
         began = time.monotonic()
         with pytest.raises(ConnectionError):
@@ -133,8 +136,8 @@ def test_a_message_of_tiny_pdus_is_freed_once_it_is_too_slow(start: Start) -> No
             time.sleep(0.1)
 
 
-def test_idleness_is_ended(receiver: Running) -> None:
-    with RawPeer(receiver.port) as peer:
+def test_idleness_is_ended(impatient: Running) -> None:
+    with RawPeer(impatient.port) as peer:
         peer.associate()
         assert peer.ended_within(4)
 
@@ -332,6 +335,38 @@ def test_a_full_disk_is_answered_with_out_of_resources(start: Start) -> None:
     with receiver.expect(STUDY), RawPeer(receiver.port) as peer:
         assert peer.associate().store("1.2.3.1", data_set("1.2.3.1", STUDY)) == 0xA700
         peer.release()
+
+
+def test_a_disk_that_fills_up_fails_the_store_and_nothing_else(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path / "data"], capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    receiver = start()
+    try:
+        with receiver.expect(STUDY) as expectation, RawPeer(receiver.port) as peer:
+            peer.associate().send(p_data(command(1, sop_instance="1.2.3.1"), control=3))
+            peer.send(p_data(bytes(100_000), control=0) * 15 + p_data(b"", control=2))
+            assert peer.status() == 0xA700
+            assert peer.store("1.2.3.2", data_set("1.2.3.2", STUDY)) == 0
+            arrival = expectation.next_arrival(5)
+            assert arrival is not None and arrival.sop_instance_uid == "1.2.3.2"
+            peer.release()
+        assert [file.name for file in receiver.folder().iterdir()] == ["1.2.3.2"]
+        receiver.end()
+    finally:
+        subprocess.run(["umount", "-l", tmp_path / "data"], check=True)
+        receiver.settings.storage.incoming_dir.mkdir(parents=True, exist_ok=True)
+
+
+def test_a_file_system_without_unnamed_files_serves_too(receiver: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.O_TMPFILE", os.O_DIRECTORY)  # what open(2) answers there: EISDIR
+    with receiver.expect(STUDY) as expectation, RawPeer(receiver.port) as peer:
+        assert peer.associate().store("1.2.3.1", data_set("1.2.3.1", STUDY)) == 0
+        assert peer.store("1.2.3.2", data_set("1.2.3.2", STUDY)[:-1]) == 0xC000
+        arrival = expectation.next_arrival(5)
+        assert arrival is not None and arrival.path.stat().st_nlink == 1
+        peer.release()
+    assert not list(receiver.settings.storage.incoming_dir.iterdir())
 
 
 def test_an_abort_at_every_stage_leaves_nothing(receiver: Running) -> None:

@@ -35,12 +35,6 @@ from tests.receiver.raw_peer import CT, RawPeer, command, data_set, p_data
 pytestmark = pytest.mark.peer
 
 
-@pytest.fixture
-def receiver(start: Start) -> Running:
-    """One receiver with limits that an honest peer on a busy machine keeps."""
-    return start(pdu_timeout_seconds=20, idle_timeout_seconds=20)
-
-
 def study_of(file: Path) -> str:
     return str(dcmread(file, stop_before_pixels=True).StudyInstanceUID)
 

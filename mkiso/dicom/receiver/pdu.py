@@ -184,6 +184,7 @@ class Connection:
         left = deadline - monotonic()
         if left <= 0:
             raise Stalled("sent nothing" if interruptible else "stopped inside a PDU")
+        # Armed anew before each wait, since the kernel leaves quick acknowledgement by itself; a sender with Nagle on then waits 40 ms an instance.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if not self._poll.poll(min(left, STOP_TICK_SECONDS) * 1000) and interruptible and self._stop.is_set():
             raise Stopping

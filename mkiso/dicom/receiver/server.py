@@ -92,7 +92,13 @@ class _Server:
                 continue
             thread = threading.Thread(target=self._serve, args=(connection, place), name=f"association {peer}")
             self._threads.add(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system gives no more threads
+                _log.warning("A connection of %s couldn't be served: %s", peer, error)
+                self._threads.discard(thread)
+                self._admission.release(place)
+                connection.close()
 
     def _serve(self, connection: socket.socket, place: Place) -> None:
         receiver = self._settings.receiver

@@ -64,14 +64,15 @@ class Incoming:
         head = file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
         self._data_set_offset = self.size = len(head)
         self._hash = hashlib.sha256(head)
-        self._name: str | None = None
         try:
-            self._descriptor = os.open(spool.folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._descriptor, self._name = _open(spool.folder)
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):  # a file system without unnamed files
-                _refuse(error)
-            self._descriptor, self._name = mkstemp(dir=spool.folder)
-        self._write(memoryview(head))
+            _refuse(error)
+        try:
+            self._write(memoryview(head))
+        except Refused:
+            self.close()
+            raise
 
     def write(self, data: memoryview) -> None:
         """Take a piece of the data set as it came. Raises Refused where the disk is full or the instance too large."""
@@ -107,18 +108,17 @@ class Incoming:
 
     def close(self) -> None:
         os.close(self._descriptor)
-        if self._name:
+        if self._name is not None:
             Path(self._name).unlink(missing_ok=True)
 
     def _link(self, jobs: list[Expected], sop_instance_uid: str, sha256: str) -> None:
         """Link the file into the folder of every job that hasn't got it, or into none. A job that has other bytes under its UID is told so."""
         linked: list[str] = []
         conflicting = [job for job in jobs if job.arrived.get(sop_instance_uid, sha256) != sha256]
+        waiting = [] if conflicting else [job for job in jobs if sop_instance_uid not in job.arrived]
         try:
-            for job in jobs:
+            for job in waiting:
                 path = f"{job.folder}/{sop_instance_uid}"
-                if conflicting or sop_instance_uid in job.arrived:
-                    continue
                 try:
                     # linkat(2) follows the link in /proc only where it is called with a folder; the source is absolute, so any descriptor serves.
                     os.link(f"/proc/self/fd/{self._descriptor}", path, src_dir_fd=self._descriptor, follow_symlinks=True)
@@ -142,6 +142,16 @@ class Incoming:
                 data = data[os.write(self._descriptor, data) :]
         except OSError as error:
             _refuse(error)
+
+
+def _open(folder: Path) -> tuple[int, str | None]:
+    """A new file's descriptor, and its name where the file system has no unnamed files."""
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), None
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+            raise
+        return mkstemp(dir=folder)
 
 
 def _unlink(paths: list[str]) -> None:
