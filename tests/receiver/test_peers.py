@@ -75,6 +75,7 @@ def test_orthanc_sends_every_kind_and_the_bytes_stay_the_same(receiver: Running,
         found = arrivals(receiver, files, lambda: subprocess.run(
             [*move, "-k", f"StudyInstanceUID={study_of(files[0])}", "127.0.0.1", str(orthanc.port)], check=True, timeout=60,
         ))  # fmt: skip
+        orthanc.http.close()
     for file in files:
         assert as_stored(found[str(dcmread(file).SOPInstanceUID)]) == as_sent(file)
 
