@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from uuid import uuid4
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -25,6 +27,15 @@ class GuardedConnection(H11Protocol):
             self._cancel()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def send_400_response(self, msg: str) -> None:
+        """What can't be read as HTTP is answered as every error is."""
+        request_id = uuid4().hex
+        body = {"error": "This can't be read as an HTTP request.", "code": "invalid_http", "request_id": request_id}
+        headers = [("content-type", "application/json"), ("connection", "close"), ("x-request-id", request_id), ("cache-control", "no-store")]
+        for event in (h11.Response(status_code=400, headers=headers, reason=b"Bad Request"), h11.Data(json.dumps(body).encode()), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel()

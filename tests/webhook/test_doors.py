@@ -169,6 +169,18 @@ def test_the_log_has_one_honest_line_a_request(client, caplog):
     assert "CANARY" not in "".join(lines)
 
 
+def test_what_is_no_http_is_told_so_in_json(client):
+    for garbage in (
+        b"\x16\x03\x01\x02\x00\x01\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    ):
+        head, _, body = _raw(client, garbage).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400")
+        told = json.loads(body if b"chunked" not in head else body.split(b"\r\n")[1])
+        assert told["code"] == "invalid_http" and told["request_id"].encode() in head
+
+
 def test_header_injection(client, desk):
     raw = _raw(client, b"GET /api/health HTTP/1.1\r\nHost: x\r\nX-Request-ID: a\rb\r\nConnection: close\r\n\r\n")
     assert raw.startswith((b"HTTP/1.1 400", b"HTTP/1.1 200")) and b"a\rb" not in raw
