@@ -43,6 +43,11 @@ def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:
     forget_cancelled_job(flow, flow_run, state)
 
 
+def drop_cancelled_archive(flow: Any, flow_run: FlowRun, state: State) -> None:
+    """As forget_cancelled_job: studies that waited for their volume go; what is on volumes stays, and the next run takes up the rest."""
+    Job(str(flow_run.id), "archive", config.load()).discard()
+
+
 @task(name="Remove old discs and folders", cache_policy=NO_CACHE, persist_result=False)
 def remove_old_files() -> None:
     """Discs, folders of failed jobs, reports and unfinished instances that are older than they are kept; those of active runs stay."""

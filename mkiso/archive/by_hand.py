@@ -14,13 +14,13 @@ from mkiso.errors import ClaimLost, VolumeNotFound
 
 
 def settle(ledger: Ledger, label: str, *, made: bool) -> None:
-    """A person looked at the robot: the disc of a volume in state `ordering` was made, or it is to be ordered anew.
+    """A person looked at the robot: the disc of a volume that is being ordered, or was, has been made; or it is to be ordered anew.
 
     Raises VolumeNotFound, and ClaimLost where a run works on it at this moment.
     """
     with ledger.writing() as connection:
         held = select(nights.c.lease_until, nights.c.process).join(nights, volumes.c.holder_id == nights.c.id)
-        row = connection.execute(held.where(volumes.c.label == label, volumes.c.state == "ordering")).first()
+        row = connection.execute(held.where(volumes.c.label == label, volumes.c.state.in_(("ordering", "ordered")))).first()
         if row is None:
             raise VolumeNotFound(f"The ledger has no volume {label} whose order is uncertain; `mkiso archive find` says how a volume is.")
         if is_alive(connection, row):

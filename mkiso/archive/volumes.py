@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from mkiso.archive.lifecycle import State
 from mkiso.archive.tables import instances, other_files, studies, volumes
+from mkiso.config import Medium
 from mkiso.models import DiscFile
 
 UIDS_A_STATEMENT = 500
@@ -28,7 +29,7 @@ class ArchiveVolume:
 
     label: str
     state: State
-    medium: str
+    medium: Medium
     output: str
     number: int
     total: int
@@ -67,7 +68,7 @@ def volume_of(row: Row[Any], volumes_dir: Path) -> ArchiveVolume:
     return ArchiveVolume(
         label=row.label,
         state=cast(State, row.state),
-        medium=row.medium,
+        medium=cast(Medium, row.medium),
         output=row.output,
         number=row.number,
         total=row.total,

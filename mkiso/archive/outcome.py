@@ -1,0 +1,77 @@
+"""What a night came to, in the words that an operator reads in Prefect. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+NAMED = 50
+"""How many accession numbers a message names; `mkiso archive report` has them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A night's numbers. Studies are named by accession number, or by UID where they have none; `volumes` are labels.
+
+    `elsewhere`: another run works on so many. `undelivered` says in words what the publisher or the store didn't take, `stopped` why the night
+    ended before its end, `doubtful` are the days of which the PACS may hold more than it told.
+    """
+
+    found: int = 0
+    archived: int = 0
+    images: int = 0
+    volumes: Sequence[str] = ()
+    elsewhere: int = 0
+    failed: Sequence[str] = ()
+    given_up: Sequence[str] = ()
+    undelivered: Sequence[str] = ()
+    doubtful: Sequence[date] = ()
+    stopped: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nobody needs to look."""
+        return not (self.failed or self.undelivered or self.doubtful or self.stopped)
+
+
+def words(outcome: Outcome) -> str:
+    """The message of the run's final state: what is wrong first, and what to do about it."""
+    said = [outcome.stopped] if outcome.stopped else []
+    if outcome.failed:
+        said.append(
+            f"NOT ARCHIVED: {len(outcome.failed)} of {_studies(outcome.found)}: {_listed(outcome.failed)}. "
+            "The table of this run has the reasons; the next night tries them again."
+        )
+    said += outcome.undelivered
+    if outcome.doubtful:
+        days = ", ".join(f"{day:%Y-%m-%d}" for day in outcome.doubtful)
+        said.append(f"The PACS cuts its answers for {days} and has studies without a time: there may be more than were found. Raise its limit.")
+    if outcome.volumes:
+        said.append(f"{_studies(outcome.archived)} with {outcome.images} images archived on {_volumes(outcome.volumes)}.")
+    elif outcome.is_good:
+        said.append(f"Nothing to archive: {_studies(outcome.found)} found.")
+    if outcome.elsewhere:
+        said.append(f"Another archive run works on {_studies(outcome.elsewhere)}.")
+    if outcome.given_up:
+        said.append(f"Given up after archive.max_attempts: {_listed(outcome.given_up)}; `mkiso archive report` says why.")
+    return " ".join(said)
+
+
+def dry_run_words(found: int, owed: int, images: int | None, given_up: Sequence[str]) -> str:
+    """What a dry run says; `images` None where the PACS doesn't count them."""
+    counted = "an unknown number of" if images is None else images
+    given_up_words = f" Given up after archive.max_attempts: {_listed(given_up)}." if given_up else ""
+    return f"Dry run: {_studies(found)} found, of which {owed} would be archived, with {counted} images. Nothing was archived.{given_up_words}"
+
+
+def _studies(count: int) -> str:
+    return f"{count} {'study' if count == 1 else 'studies'}"
+
+
+def _volumes(labels: Sequence[str]) -> str:
+    return labels[0] if len(labels) == 1 else f"{len(labels)} volumes ({labels[0]} to {labels[-1]})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

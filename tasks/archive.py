@@ -1,0 +1,132 @@
+"""The steps from a night's dates to complete studies that wait for their volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from mkiso import collection, identity, patient_api
+from mkiso.archive.catalogue import archived, archived_counts, failed_studies
+from mkiso.archive.outcome import dry_run_words
+from mkiso.archive.paging import Answer, Found, Page, find_all
+from mkiso.archive.planning import needs_a_look, plan
+from mkiso.dicom.query import expected_instances, find_studies_by_date, of_modalities
+from mkiso.errors import InstanceConflict, JobStopped, PatientApiUnavailable
+from mkiso.job import Job
+from mkiso.media.volumes import Parcel, study_sectors
+from mkiso.models import Study
+from mkiso.retention import require_room
+from mkiso.slots import slot_behind_clerks
+from tasks.archive_run import ArchiveRun, Retrieved, name_of
+from tasks.step import step
+
+
+@step("Find the studies of the night", patient=True)
+def find(run: ArchiveRun) -> None:
+    """By StudyDate; the days before are looked through again for what came late, and what failed is found wherever its date is."""
+    settings, dates = run.job.settings, run.dates
+    found = _find(run, Page(dates.recheck_from, dates.date_to))
+    run.found = {study.study_instance_uid: study for study in of_modalities(found.studies, settings.archive.modalities)}
+    failed = {study.study_instance_uid: study.study_date for study in failed_studies(run.ledger) if study.attempts < settings.archive.max_attempts}
+    for study_date in sorted({study_date for uid, study_date in failed.items() if uid not in run.found and len(study_date) == 8}):
+        day = datetime.strptime(study_date, "%Y%m%d").date()
+        run.found |= {study.study_instance_uid: study for study in _find(run, Page(day, day)).studies if study.study_instance_uid in failed}
+    run.outcome = replace(run.outcome, found=len(run.found), doubtful=found.doubtful)
+    run.log.info("%s studies found.", len(run.found))
+
+
+def _find(run: ArchiveRun, first: Page) -> Found:
+    def ask(page: Page) -> Answer:
+        found = find_studies_by_date(run.job.settings, page.study_date, page.study_time)
+        return Answer(found.studies, found.status)
+
+    return find_all(first, ask, run.job.settings.pacs.find_limit)
+
+
+@step("Plan the night", patient=True)
+def plan_night(run: ArchiveRun) -> None:
+    """Claim what may be owed, ask the PACS what it holds, and leave out what lies on volumes."""
+    settings, night = run.job.settings, (run.dates.date_from, run.dates.date_to)
+    attempts = {study.study_instance_uid: study.attempts for study in failed_studies(run.ledger)}
+    counts = archived_counts(run.ledger, run.found)
+    owed = [uid for uid, study in run.found.items() if uid in attempts or needs_a_look(study, counts.get(uid, 0), night)]
+    mine = frozenset(owed) if run.dry_run else run.night.claim(owed)
+    asked = []
+    for uid in filter(mine.__contains__, owed):
+        asked.append(replace(run.found[uid], expected=expected_instances(settings, run.found[uid])))
+        run.show_progress()
+    planned = plan(asked, archived(run.ledger, mine), attempts, settings.archive.max_attempts)
+    to_archive = [work.study for work in planned.to_archive]
+    if run.dry_run:
+        lacking = [work.study.expected.count if work.wanted is None else len(work.wanted) for work in planned.to_archive]
+        images = None if None in lacking else sum(count or 0 for count in lacking)
+        run.words = dry_run_words(len(run.found), len(to_archive), images, _names(planned.given_up))
+        return
+    run.night.release(mine - {study.study_instance_uid for study in to_archive})
+    # A patient's studies one after another, so that they are in the pool together.
+    run.waiting.extend(sorted(to_archive, key=lambda study: (study.patient_id, study.study_date, study.study_instance_uid)))
+    run.outcome = replace(run.outcome, elsewhere=len(owed) - len(mine), given_up=_names(planned.given_up))
+    run.log.info("%s studies to archive, %s are complete, %s are empty.", len(to_archive), len(planned.complete), len(planned.empty))
+
+
+def _names(studies: Iterable[Study]) -> tuple[str, ...]:
+    return tuple(map(name_of, studies))
+
+
+@step("Retrieve study", "Retrieve {name}", patient=True)
+def retrieve_study(run: ArchiveRun, study: Study, name: str) -> None:
+    """C-MOVE of what isn't archived of it, as a download does; a clerk who comes meanwhile goes first."""
+    require_room(run.job.settings.storage)
+    on_volumes = archived(run.ledger, [study.study_instance_uid]).get(study.study_instance_uid, frozenset())
+    identity.one_patient([study], None)
+    _check_with_patient_api(run, study)
+    job = _folder_of(run, study)
+    collection.take_up(job)
+    while True:
+        with slot_behind_clerks(job.settings.storage.moves_dir, job.settings.pacs.max_moves) as clerk_waits:
+            try:
+                elsewhere = on_volumes & (job.studies[0].expected.instances or frozenset())
+                collection.retrieve_study(job, job.studies[0], lambda _: run.show_progress(), elsewhere=elsewhere, stop=clerk_waits)
+                break
+            except JobStopped:
+                run.log.info("%s waits for a clerk's job.", name)
+    _into_the_pool(run, job, on_volumes)
+
+
+def _check_with_patient_api(run: ArchiveRun, study: Study) -> None:
+    """Where the hospital's patient data names another patient the study isn't archived; where they can't be had the night goes on without."""
+    if run.without_patient_api or not study.accession_number:
+        return
+    try:
+        patient = patient_api.look_up(run.job.settings.patient_api, study.accession_number)
+    except PatientApiUnavailable as error:
+        run.log.warning("The night goes on without the patient API: %s", error.words)
+        run.without_patient_api = True
+        return
+    identity.one_patient([study], patient)
+
+
+def _folder_of(run: ArchiveRun, study: Study) -> Job:
+    """The study's folder in the run's; what a run that is gone has left of it moves there. The claim says that nobody else works on it."""
+    job = Job(f"{run.job.id}/{study.study_instance_uid}", "archive", run.job.settings, studies=[study])
+    for left in run.job.settings.storage.jobs_dir.glob(f"*/{study.study_instance_uid}"):
+        if not job.folder.exists():
+            left.rename(job.folder)
+    job.open()
+    return job
+
+
+def _into_the_pool(run: ArchiveRun, job: Job, on_volumes: frozenset[str]) -> None:
+    study = job.studies[0]
+    instances = {uid: instance for uid, instance in job.instances.items() if uid not in on_volumes}
+    pooled = {arrival.sop_instance_uid for each in run.pool.values() for arrival in each.arrivals}
+    if shared := instances.keys() & pooled:
+        raise InstanceConflict(
+            f"{len(shared)} instances of {name_of(study)} are also part of another study. Have the PACS's studies checked.",
+            sop_instance_uid=min(shared),
+        )
+    job.instances = {}
+    if instances:
+        parcel = Parcel(study.study_instance_uid, study.patient_id, study_sectors(list(instances.values())))
+        run.pool[study.study_instance_uid] = Retrieved(study, tuple(each.arrival for each in instances.values()), parcel, job)

@@ -1,0 +1,229 @@
+"""A run of the archive: what it owes, holds and has made, and the state and words it ends in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from types import TracebackType
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext, get_run_context
+from prefect.states import Completed, Failed
+
+from mkiso import config
+from mkiso.archive.catalogue import covered
+from mkiso.archive.ledger import Ledger
+from mkiso.archive.nights import Night, NightRange
+from mkiso.archive.outcome import Outcome, words
+from mkiso.archive.planning import says_something_of_the_study
+from mkiso.archive.schedule import Due, due
+from mkiso.archive.volumes import ArchiveVolume
+from mkiso.errors import ClaimLost, InvalidRequest, MkisoError, PatientMismatch, StorageFull
+from mkiso.job import Job
+from mkiso.media.capacity import SECTOR_BYTES
+from mkiso.media.filling import full_volumes, volume_room
+from mkiso.media.viewer import bundle_viewer
+from mkiso.media.volumes import Parcel, pack
+from mkiso.models import Arrival, Study
+from mkiso.retention import GIB, require_room
+
+ARTIFACT_SECONDS = 2.0
+UNLUCKY_STUDIES = 3
+"""So many in a row that fail for a reason which isn't theirs (no PACS), and the night ends: the others would wait for the same."""
+NICENESS = 15
+"""Of the archive's process: clerks' jobs have the processor and the disk first (the kernel derives the one from the other, ioprio_set(2))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """A study that waits for its volume: its instances without their headers, which would fill the memory."""
+
+    study: Study
+    arrivals: tuple[Arrival, ...]
+    parcel: Parcel
+    job: Job
+
+
+class ArchiveRun:
+    """Context manager around the steps of a night; its end becomes `state`. An MkisoError ends the `with` quietly, anything else is raised on."""
+
+    def __init__(self, date_from: date | None, date_to: date | None, *, dry_run: bool) -> None:
+        context = get_run_context()
+        assert isinstance(context, FlowRunContext) and context.flow_run is not None
+        self.log = get_run_logger()
+        self.job = Job(str(context.flow_run.id), "archive", config.load())
+        self.dry_run = dry_run
+        self.outcome = Outcome()
+        self.words = ""
+        self.found: dict[str, Study] = {}
+        self.waiting: deque[Study] = deque()
+        self.pool: dict[str, Retrieved] = {}
+        self.ordered: list[ArchiveVolume] = []
+        self.without_patient_api = False
+        self.state: State = Failed(message="The archive was stopped before its end; the next night goes on from there.")
+        self._asked = date_from, date_to
+        self._began = context.flow_run.expected_start_time or datetime.now(UTC)
+        self._opened = ExitStack()
+        self._unlucky = 0
+        self._failures: list[dict[str, str]] = []
+        self._volumes: list[dict[str, object]] = []
+        self._artifact: UUID | None = None
+        self._artifact_updated = 0.0
+        self._studies = 0
+
+    def __enter__(self) -> ArchiveRun:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
+        self._opened.close()
+        if error is not None and not isinstance(error, MkisoError):
+            return False
+        if isinstance(error, MkisoError):
+            self.log.error("%s: %s", error.code, error.words)
+            self.outcome = replace(self.outcome, stopped=error.words)
+        self._show_tables()
+        if self.outcome.is_good:
+            self.job.discard()
+            self.state = Completed(message=self.words or words(self.outcome))
+        else:
+            self.state = Failed(message=words(self.outcome))
+        return True
+
+    def start(self) -> None:
+        """Open the ledger and begin the night. Raises InvalidRequest, StorageFull, ConfigurationError."""
+        os.nice(NICENESS)
+        settings, archive = self.job.settings, self.job.settings.archive
+        require_room(settings.storage)
+        self.ledger = self._opened.enter_context(Ledger.open(settings))
+        date_from, date_to = self._asked
+        scheduled = date_from is None and date_to is None
+        if scheduled:
+            self.dates = due(archive.schedule, archive.timezone, archive.days_back, archive.recheck_days, covered(self.ledger), self._began)
+        elif date_from is None or (date_to or date_from) < date_from:
+            raise InvalidRequest("Name the first date, and a last one that isn't before it; without dates the archive does what it owes.")
+        else:
+            self.dates = Due(date_from, date_to or date_from, date_from)
+        if not self.dry_run:
+            self.job.open()
+            covers = NightRange(self.dates.date_from, self.dates.date_to, scheduled)
+            self.night = self._opened.enter_context(Night.begin(self.ledger, self.job.id, covers))
+        caught_up = f", {self.dates.caught_up} of these days because nights were missed" if self.dates.caught_up else ""
+        self.log.info("Archiving %s to %s%s.", self.dates.date_from, self.dates.date_to, caught_up)
+
+    @property
+    def today(self) -> date:
+        """By the archive's own clock; volume labels name it."""
+        return datetime.now(ZoneInfo(self.job.settings.archive.timezone)).date()
+
+    @property
+    def room(self) -> int:
+        """What studies may take of a volume, in sectors."""
+        settings = self.job.settings
+        viewer = bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
+        return volume_room(settings.archive.medium, settings.archive.volume_mib, viewer.files)
+
+    @property
+    def is_short_of_room(self) -> bool:
+        """Whether the disk has no room for another volume beside what must stay free."""
+        storage = self.job.settings.storage
+        return shutil.disk_usage(storage.data_dir).free < storage.min_free_gib * GIB + self.room * SECTOR_BYTES
+
+    def studies(self) -> Iterator[Study]:
+        """The studies to archive, one after another; none after the night was stopped."""
+        self._studies = len(self.waiting)
+        while self.waiting and not self.outcome.stopped:
+            self.show_progress()
+            yield self.waiting.popleft()
+
+    @contextmanager
+    def attempt(self, study: Study) -> Iterator[None]:
+        """What goes wrong with a study is written down, and the night goes on; but not without a PACS or a place to write."""
+        try:
+            yield
+        except (ClaimLost, StorageFull):
+            raise
+        except MkisoError as error:
+            self._fail(study, error)
+        else:
+            self._unlucky = 0
+
+    def full_volumes(self) -> tuple[tuple[str, ...], ...]:
+        """The StudyInstanceUIDs of the volumes to make now."""
+        large, parcels = self._by_size()
+        return (*large, *_uids(full_volumes(parcels, self.room, self.job.settings.archive.medium, pressed=self.is_short_of_room)))
+
+    def last_volumes(self) -> tuple[tuple[str, ...], ...]:
+        """The same, when no study is to come any more."""
+        large, parcels = self._by_size()
+        return (*large, *_uids(pack(parcels, self.room, self.job.settings.archive.medium)))
+
+    def made(self, volume: ArchiveVolume) -> None:
+        """A volume is written down in the ledger."""
+        self.outcome = replace(self.outcome, images=self.outcome.images + volume.instances, volumes=(*self.outcome.volumes, volume.label))
+        part = f"{volume.number} of {volume.total}" if volume.total > 1 else ""
+        self._volumes.append({"volume": volume.label, "part": part, "images": volume.instances, "MB": round(volume.size / 1e6, 1)})
+        self.show_progress()
+
+    def undelivered(self, volume: ArchiveVolume, error: MkisoError) -> None:
+        """A volume is whole, and neither stored nor made; the next night takes it up."""
+        self.log.error("%s: %s: %s", volume.label, error.code, error.words)
+        self.outcome = replace(self.outcome, undelivered=(*self.outcome.undelivered, f"{volume.label} IS NOT DELIVERED: {error.words}"))
+
+    def show_progress(self) -> None:
+        """How far the night is, a few times a minute at most."""
+        now = time.monotonic()
+        if now - self._artifact_updated < ARTIFACT_SECONDS:
+            return
+        done = self._studies - len(self.waiting)
+        percent = 100 * done / self._studies if self._studies else 0.0
+        said = f"{done} of {self._studies} studies retrieved, {len(self.outcome.volumes)} volumes made, {len(self.outcome.failed)} studies failed"
+        if self._artifact is None:
+            artifact = create_progress_artifact(progress=percent, key="night", description=said)
+            self._artifact = artifact if isinstance(artifact, UUID) else None
+        else:
+            update_progress_artifact(self._artifact, progress=percent, description=said)
+        self._artifact_updated = now
+
+    def _fail(self, study: Study, error: MkisoError) -> None:
+        counted = says_something_of_the_study(error)
+        self.night.failed(study, error, counted=counted)
+        name = name_of(study)
+        self.log.error("%s isn't archived: %s: %s", name, error.code, error.words)
+        self.outcome = replace(self.outcome, failed=(*self.outcome.failed, name))
+        self._failures.append({"accession number": name, "study date": study.study_date, "reason": error.words, "code": error.code})
+        if isinstance(error, PatientMismatch) or self.job.settings.storage.keep_failed_hours == 0:
+            shutil.rmtree(self.job.folder / study.study_instance_uid, ignore_errors=True)
+        self._unlucky = 0 if counted else self._unlucky + 1
+        if self._unlucky == UNLUCKY_STUDIES:
+            self.outcome = replace(self.outcome, stopped=f"The night ended with {len(self.waiting)} studies to go: {error.words}")
+
+    def _by_size(self) -> tuple[list[tuple[str, ...]], list[Parcel]]:
+        """Studies that need a set of volumes of their own, and all others."""
+        parcels = [each.parcel for each in self.pool.values()]
+        large: list[tuple[str, ...]] = [(parcel.study_instance_uid,) for parcel in parcels if parcel.sectors > self.room]
+        return large, [parcel for parcel in parcels if parcel.sectors <= self.room]
+
+    def _show_tables(self) -> None:
+        if self._volumes:
+            create_table_artifact(self._volumes, key="volumes", description="The volumes of this night.")
+        if self._failures:
+            create_table_artifact(self._failures, key="not-archived", description="Studies that are not archived, and why.")
+
+
+def name_of(study: Study) -> str:
+    """What an operator knows a study by."""
+    return study.accession_number or study.study_instance_uid
+
+
+def _uids(volumes: tuple[tuple[Parcel, ...], ...]) -> Iterator[tuple[str, ...]]:
+    return (tuple(parcel.study_instance_uid for parcel in volume) for volume in volumes)

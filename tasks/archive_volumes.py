@@ -1,0 +1,189 @@
+"""The steps from complete studies to volumes that are written down, stored or made by a publisher."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+
+from mkiso.archive.lifecycle import Remedy
+from mkiso.archive.reconcile import reconcile
+from mkiso.archive.store import deliver_to_store
+from mkiso.archive.volumes import ArchiveVolume, MasteredVolume, StudyOnVolume
+from mkiso.dicom.header import read_header
+from mkiso.errors import MkisoError, PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
+from mkiso.files import sha256_of, write_whole
+from mkiso.media.capacity import SECTOR_BYTES
+from mkiso.media.filling import volume_sectors
+from mkiso.media.iso import master
+from mkiso.media.layout import Layout, lay_out
+from mkiso.media.verify import verify_image
+from mkiso.media.volumes import span
+from mkiso.models import Instance, Patient, Study, Volume
+from mkiso.publishers import Order, Watch, follow, give, publisher_of, question_of
+from tasks.archive_run import ArchiveRun
+from tasks.step import step
+
+MANIFEST = "manifest.json"
+
+
+@step("Finish what earlier runs left")
+def finish_left_overs(run: ArchiveRun) -> None:
+    """Volumes of a run that is gone: what isn't whole goes, what is whole is stored or ordered, what was ordered is asked for."""
+    for left in reconcile(run.night, run.ledger):
+        run.log.info("%s was left by an earlier run: %s.", left.volume.label, left.remedy.value)
+        if left.remedy is Remedy.AWAIT:
+            run.ordered.append(left.volume)
+        else:
+            _deliver(run, left.volume)
+
+
+@step("Make volume", "Make volume of {studies} studies")
+def make_volume(run: ArchiveRun, uids: tuple[str, ...], studies: int) -> None:
+    """Lay out, master, read back, write down, deliver; a study that no volume holds becomes a set of them, written down in one step."""
+    archive, retrieved = run.job.settings.archive, [run.pool[uid] for uid in uids]
+    instances = [Instance(arrival, read_header(arrival.path)) for each in retrieved for arrival in each.arrivals]
+    parts = span(instances, run.room, archive.medium) if sum(each.parcel.sectors for each in retrieved) > run.room else (tuple(instances),)
+    planned = run.night.plan(archive.medium, archive.output, run.today, total=len(parts))
+    created, by_uid = datetime.now(UTC), {each.study.study_instance_uid: each.study for each in retrieved}
+    finished = [_master(run, volume, parts, by_uid, created) for volume in planned]
+    run.night.mastered(finished)
+    run.outcome = replace(run.outcome, archived=run.outcome.archived + len(uids))
+    run.night.release(uids)
+    for each in retrieved:
+        each.job.discard()
+        del run.pool[each.study.study_instance_uid]
+    for made in finished:
+        count, size = sum(len(study.files) for study in made.studies), made.volume.image.stat().st_size
+        volume = replace(made.volume, state="mastered", sha256=made.sha256, size=size, instances=count)
+        run.made(volume)
+        _deliver(run, volume)
+
+
+def _master(
+    run: ArchiveRun, volume: ArchiveVolume, parts: Sequence[tuple[Instance, ...]], studies: Mapping[str, Study], created: datetime
+) -> MasteredVolume:
+    settings = run.job.settings
+    layout = lay_out(
+        parts[volume.number - 1],
+        settings,
+        volume.folder / "disc",
+        created=created,
+        volume=Volume(volume.number, volume.total),
+        medium=settings.archive.medium,
+        volume_id=volume.label,
+        elsewhere={number: part for number, part in enumerate(parts, start=1) if number != volume.number},
+    )
+    if layout.sectors > volume_sectors(layout.medium, settings.archive.volume_mib):
+        raise ProofFailed(f"{volume.label} turned out larger than it was counted ({layout.size:,} bytes): it isn't used. Tell who maintains mkiso.")
+    master(layout.files, layout.volume_id, volume.image, created=created, publisher=settings.disc.institution)
+    proof = verify_image(volume.image, layout.files)
+    write_whole(volume.folder / MANIFEST, _manifest(layout, proof.sha256), durable=True)
+    shutil.rmtree(volume.folder / "disc")
+    study_of = {instance.arrival.sop_instance_uid: instance.arrival.study_instance_uid for instance in parts[volume.number - 1]}
+    on_volume = [
+        StudyOnVolume(uid, study.accession_number, study.study_date, [file for file in layout.files if study_of.get(file.sop_instance_uid) == uid])
+        for uid, study in studies.items()
+    ]
+    others = [file for file in layout.files if not file.sop_instance_uid]
+    return MasteredVolume(volume, proof.sha256, [study for study in on_volume if study.files], others)
+
+
+def _manifest(layout: Layout, sha256: str) -> str:
+    """What lies beside the image in the store, so that a volume explains itself without the ledger."""
+    files = [{"path": str(file.path), "size": file.size, "sha256": file.sha256, "sop_instance_uid": file.sop_instance_uid} for file in layout.files]
+    facts = {
+        "label": layout.volume_id,
+        **asdict(layout.volume),
+        "medium": layout.medium,
+        "created": layout.created.isoformat(timespec="seconds"),
+        "size": layout.sectors * SECTOR_BYTES,
+        "sha256": sha256,
+        "instances": layout.instances,
+        "conformance": layout.conformance,
+    }
+    return json.dumps({**facts, "files": files}, indent=1)
+
+
+def _deliver(run: ArchiveRun, volume: ArchiveVolume) -> None:
+    """Store a whole volume, or order it; one that its publisher doesn't take waits for the next night."""
+    if volume.output == "store":
+        manifest = (volume.folder / MANIFEST).read_text(encoding="utf-8")
+        deliver_to_store(run.night, volume, manifest, run.job.settings.archive.directory)
+        return
+    try:
+        _order(run, volume)
+    except (PublisherRefused, PublisherUnavailable, PrintUncertain) as error:
+        _not_made(run, volume, error)
+    if run.is_short_of_room:
+        _follow(run)
+
+
+def _order(run: ArchiveRun, volume: ArchiveVolume) -> None:
+    """Give the order once. A volume in state `mastered` certainly wasn't given, whatever an older entry of the order book was unsure of."""
+    certain = volume.state == "mastered"
+    if certain:
+        run.night.advance(volume.label, "ordering")
+    elif not volume.image.is_file() or sha256_of(volume.image) != volume.sha256:
+        raise PrintUncertain("Its image is lost, and the publisher may have the order: look at the robot, then run `mkiso archive settle`.")
+    storage, publisher = run.job.settings.storage, publisher_of(volume.output, run.job.settings)
+    receipt = give(publisher, _order_of(run, volume), storage.orders_dir, Watch(), confirm_reprint=certain)
+    run.night.advance(volume.label, "ordered", f"{receipt.publisher} {receipt.order_id}")
+    run.ordered.append(replace(volume, state="ordered"))
+
+
+@step("Follow the publisher to the end")
+def follow_orders(run: ArchiveRun) -> None:
+    """Until the publisher has made the volumes, as far as it tells."""
+    _follow(run)
+
+
+def _follow(run: ArchiveRun) -> None:
+    while run.ordered:
+        volume = run.ordered.pop(0)
+        publisher = publisher_of(volume.output, run.job.settings)
+        try:
+            receipt = follow(publisher, _order_of(run, volume), run.job.settings.storage.orders_dir, Watch())
+        except (PublisherRefused, PublisherUnavailable, PrintUncertain) as error:
+            _not_made(run, volume, error)
+            continue
+        run.log.info("%s: %s", volume.label, receipt.words)
+        run.night.advance(volume.label, "done")
+        shutil.rmtree(volume.folder, ignore_errors=True)
+
+
+def _not_made(run: ArchiveRun, volume: ArchiveVolume, error: MkisoError) -> None:
+    """Back to `mastered` where certainly no disc was made; else it stays as it is until the publisher or a person says.
+
+    A publisher that can't be reached says nothing of an order that it may have from before.
+    """
+    said = PublisherRefused | PublisherUnavailable if volume.state == "mastered" else PublisherRefused
+    if volume.state != "ordering" and isinstance(error, said) and not error.details.get("accepted"):
+        run.night.advance(volume.label, "mastered")
+    run.undelivered(volume, error)
+
+
+def _order_of(run: ArchiveRun, volume: ArchiveVolume) -> Order:
+    """A volume is its own job and question, whichever run orders it; a label shows the volume's, not a patient's name."""
+    settings = run.job.settings
+    return Order(
+        volume.label,
+        question_of(volume.output, [volume.label]),
+        Patient(""),
+        (volume.label,),
+        image=volume.image,
+        volume_id=volume.label,
+        volume=Volume(volume.number, volume.total),
+        institution=settings.disc.institution,
+        copies=settings.publishers[volume.output].copies,
+        medium=volume.medium,
+    )
+
+
+@step("Close the night")
+def close_night(run: ArchiveRun) -> None:
+    """The night is done where the search was whole: what isn't archived is written down as failed."""
+    if not run.outcome.doubtful and not run.outcome.stopped:
+        run.night.finish(run.outcome.found)
