@@ -65,7 +65,8 @@ class Place:
 
 def demonstrate(console: Console, folder: Path, *, keep: bool) -> int:
     """Show it all; the exit code. Everything that was started is gone when this returns."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         if shutil.disk_usage(folder.parent).free < 2**30:
             raise DemoFailed(f"Less than 1 GiB is free for {folder}.")

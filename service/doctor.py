@@ -149,7 +149,7 @@ def _prefect(settings: Settings) -> str:
         raise Ailing(f"{url} answers {error.response.status_code}. Check prefect.api_url and prefect.api_auth_string.") from None
     except httpx.HTTPError as error:
         raise Ailing(f"{url} can't be reached ({error}). Start `mkiso serve`, or set prefect.api_url to the server that is running.") from None
-    return f"{answer.text.strip()} at {url}"
+    return f"Prefect {answer.json()} at {url}"
 
 
 def _webhook(settings: Settings) -> str:
