@@ -6,6 +6,7 @@ No step's result is reused by Prefect: what a rerun builds on is the job's folde
 
 from __future__ import annotations
 
+import errno
 import functools
 import traceback
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from mkiso.errors import MkisoError, RetriableError, Unforeseen
+from mkiso.errors import MkisoError, RetriableError, StorageFull, Unforeseen
 from mkiso.job import Job
 
 
@@ -29,6 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R", bound=Run)
 
 RETRY_DELAY_SECONDS = (2, 5, 15)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def step(name: str, run_name: str | None = None, *, patient: bool = False) -> Callable[[Callable[Concatenate[R, P], None]], Task[Any, None]]:
@@ -63,6 +65,8 @@ def _discreet(function: Callable[Concatenate[R, P], None]) -> Callable[Concatena
         except MkisoError:
             raise
         except Exception as fault:
+            if isinstance(fault, OSError) and fault.errno in NO_ROOM:
+                raise StorageFull("The disk of mkiso is full; no disc was made. Make room there, then retry the run.") from None
             place = traceback.extract_tb(fault.__traceback__)[-1]
             run.job.keep_fault("".join(traceback.format_exception(fault)))
             words = f"A fault that nobody foresaw: {type(fault).__name__} at {place.name}, line {place.lineno}. No disc was made; fault.txt in the "

@@ -64,7 +64,8 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         result = await self._execution.execute(flow_run, variables, task_status or anyio.TASK_STATUS_IGNORED)
         if result is None or result.status_code is None:
             raise RuntimeError("the flow run's process could not be started")
-        return WarmWorkerResult(status_code=result.status_code, identifier=worker_label(result.handle.pid))
+        # A crash has been reported by the executor; a second report from here would undo the operator's retry that came between.
+        return WarmWorkerResult(status_code=0, identifier=worker_label(result.handle.pid))
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Fetch what is due, unless the worker is about to end; polls and events don't fetch at the same time."""

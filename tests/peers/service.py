@@ -58,6 +58,7 @@ class Service(Process):
         }
         for section, values in (sections or {}).items():
             configuration[section] = {**configuration.get(section, {}), **values}
+        self.settings = configuration
         self.configuration = folder / "config.yaml"
         self.configuration.write_text(yaml.safe_dump(configuration), encoding="utf-8")
         if database is not None:
