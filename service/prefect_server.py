@@ -8,7 +8,8 @@ its few milliseconds (docs/decisions/prefect.md has the measurement). Run as `py
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from prefect.cli import app
 from prefect.server.database.configurations import AioSqliteConfiguration
@@ -18,15 +19,17 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 class ImmediateSqlite(AioSqliteConfiguration):
     """Prefect's SQLite configuration with every writing transaction begun IMMEDIATE."""
 
-    def begin_transaction(self, session: AsyncSession, with_for_update: bool = False) -> AbstractAsyncContextManager[AsyncSessionTransaction]:
-        return super().begin_transaction(session, with_for_update=True)
+    @asynccontextmanager
+    async def begin_transaction(self, session: AsyncSession, with_for_update: bool = False) -> AsyncGenerator[AsyncSessionTransaction, None]:
+        async with super().begin_transaction(session, with_for_update=True) as transaction:
+            yield transaction
 
 
 def main() -> None:
     """Run the server in this process until SIGTERM."""
     from prefect.server.database import dependencies
 
-    dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined,misc]
+    dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
     sys.argv = ["prefect", "server", "start"]
     app()
 
