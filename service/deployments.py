@@ -15,7 +15,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.schedules import Schedule
 
 from mkiso.config import Settings
-from service.orchestration import QUEUES
+from service.orchestration import ONE_AT_A_TIME, QUEUES
 from service.worker.worker import WarmWorker
 
 
@@ -73,8 +73,10 @@ async def _bring_about_pool(client: PrefectClient, pool: str) -> None:
             queue = await client.read_work_queue_by_name(name, work_pool_name=pool)
         except ObjectNotFound:
             queue = await client.create_work_queue(name, work_pool_name=pool)
-        if queue.priority != priority:
-            await client.update_work_queue(queue.id, **WorkQueueUpdate(priority=priority).model_dump(exclude_unset=True))
+        wanted = WorkQueueUpdate(priority=priority, **({"concurrency_limit": 1} if name in ONE_AT_A_TIME else {}))
+        changed = {key: value for key, value in wanted.model_dump(exclude_unset=True).items() if getattr(queue, key) != value}
+        if changed:
+            await client.update_work_queue(queue.id, **changed)
 
 
 async def _deploy(wanted: Deployment, pool: str) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from importlib.resources import files
 
 from mkiso.config import Settings
 
 QUEUES = {"downloads": 1, "prints": 2, "archives": 3, "housekeeping": 4}
 """Work queues and their priority: a clerk waits for a download, somebody collects a print, nobody waits for an archive."""
+DAY_SECONDS = 86_400
+ONE_AT_A_TIME = frozenset({"archives"})
+"""Queues of which one run at a time is started, on all machines together."""
 
 
 def api_url(settings: Settings) -> str:
@@ -31,12 +35,18 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_SERVER_API_PORT": str(prefect.server_port),
         "PREFECT_LOGGING_LEVEL": settings.logging.level,
         "PREFECT_LOGGING_COLORS": "false",
+        "PREFECT_LOGGING_SETTINGS_PATH": str(files("service") / "prefect_logging.yaml"),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_FORMAT": settings.logging.format,
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         # Leases that live in the server's memory are stranded by its restart.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
-        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"P{max(1, int(min(prefect.keep_runs_days, 7)))}D",
+        # Events outnumber all else in the database and serve only whoever waits for a run's end; heartbeats come twice a minute and run.
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": str(int(min(prefect.keep_runs_days, 2) * DAY_SECONDS)),
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(int(prefect.keep_runs_days * DAY_SECONDS)),
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": '{"prefect.flow-run.heartbeat": 7200}',
         # The poll is the safety net under the events that wake the worker.
         "PREFECT_WORKER_QUERY_SECONDS": "5",
         "PREFECT_WORKER_HEARTBEAT_SECONDS": "30",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -113,6 +114,8 @@ def _folder_of(run: ArchiveRun, study: Study) -> Job:
     for left in run.job.settings.storage.jobs_dir.glob(f"*/{study.study_instance_uid}"):
         if not job.folder.exists():
             left.rename(job.folder)
+            with suppress(OSError):  # others wait in it, or a fault is described there
+                left.parent.rmdir()
     job.open()
     return job
 

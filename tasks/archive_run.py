@@ -114,7 +114,7 @@ class ArchiveRun:
         else:
             self.dates = Due(date_from, date_to or date_from, date_from)
         if not self.dry_run:
-            self.job.open()
+            self.job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             covers = NightRange(self.dates.date_from, self.dates.date_to, scheduled)
             self.night = self._opened.enter_context(Night.begin(self.ledger, self.job.id, covers))
         caught_up = f", {self.dates.caught_up} of these days because nights were missed" if self.dates.caught_up else ""

@@ -29,6 +29,7 @@ async def _run(settings: Settings) -> None:
     import anyio
 
     from service.deployments import bring_about
+    from service.worker.missed_night import catch_up
     from service.worker.worker import WarmWorker, worker_name
 
     stop = asyncio.Event()
@@ -43,8 +44,10 @@ async def _run(settings: Settings) -> None:
 
     await _await_api(stop)
     await bring_about(settings)
+    await catch_up(settings)
+    # One more than max_running_jobs: an archive, of which its queue lets one run at a time, takes hours and none of the clerks' places.
     worker = WarmWorker(
-        work_pool_name=settings.prefect.work_pool, name=worker_name(settings), limit=settings.server.max_running_jobs, prefetch_seconds=0
+        work_pool_name=settings.prefect.work_pool, name=worker_name(settings), limit=settings.server.max_running_jobs + 1, prefetch_seconds=0
     )
     async with anyio.create_task_group() as services:
         services.start_soon(partial(worker.start, printer=log.info))

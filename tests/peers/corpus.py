@@ -91,13 +91,14 @@ def make_ct_series(
     patient: Person = PLAIN,
     kind: str = "ct",
     first: int = 1,
+    study_date: str = "20240229",
 ) -> list[Path]:
     """Write one big series quickly: a single encoded file whose UID, instance number and position are replaced for each instance.
 
     The pixels are noise, so that nothing on the way gains from compressing; each file is 2 x size² bytes and a little more. `kind` is ct or mr.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    [template] = make_study(folder, accession_number, patient=patient, kinds={kind: 1})
+    [template] = make_study(folder, accession_number, patient=patient, kinds={kind: 1}, study_date=study_date)
     dataset = dcmread(template)
     dataset.Rows = dataset.Columns = size
     dataset.PixelData = np.random.default_rng(1).integers(0, 4096, size * size, dtype=np.uint16).tobytes()
