@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.peers.hospital"]
+
 settings.register_profile("mkiso", deadline=None)
 settings.load_profile("mkiso")
 

@@ -1,0 +1,143 @@
+"""A crash or a power cut while a disc is shelved leaves a whole disc or none (issue: Faults, item 5), and a disc that was called finished is there.
+
+A crash is a process that kills itself before each line of what it does in turn. A power cut is a copy of the block device, taken at that moment: it has
+what has reached the disk and nothing else, and is mounted as it would be after the cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import mkiso.files
+import mkiso.store
+from mkiso.config import Storage
+from mkiso.store import Manifest, image_of, manifests, new_disc_id, remove_old, shelve
+
+FORK = multiprocessing.get_context("fork")
+CONTENT = b"\0" * 32768 + b"CD001" + os.urandom(300_000)
+WATCHED = {mkiso.store.__file__, mkiso.files.__file__, shutil.__file__}
+
+
+def at_each_line(work: Callable[[], None], happens: Callable[[int], None]) -> int:
+    """Do `work`, with `happens(n)` before its n-th line in the modules that write; how many lines there were."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename not in WATCHED:
+            return None
+        if event == "line":
+            lines += 1
+            happens(lines)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(None)
+    return lines
+
+
+def manifest_for(content: bytes) -> Manifest:
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Manifest(new_disc_id(), new_disc_id(), "2024-02-29T10:00:00+00:00", "V", "x.iso", ("A1",), "f", len(content), sha256, 1, "cd")
+
+
+def prepared(folder: Path) -> tuple[Storage, Path]:
+    """A store with a disc on it, and a new image in a job's folder."""
+    storage = Storage(data_dir=folder / "data", min_free_gib=0)
+    image = storage.jobs_dir / "job" / "disc1.iso"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    image.write_bytes(CONTENT)
+    return storage, image
+
+
+def whole_discs(storage: Storage) -> int:
+    """How many discs are there; each must be whole, whatever happened."""
+    found = manifests(storage)
+    for manifest in found:
+        content = image_of(storage, manifest.disc_id).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (manifest.size, manifest.sha256), "a disc that isn't whole"
+    return len(found)
+
+
+def killed_before_line(storage: Storage, image: Path, number: int) -> None:
+    at_each_line(
+        lambda: shelve(storage, image, manifest_for(CONTENT)),
+        lambda line: os.kill(os.getpid(), signal.SIGKILL) if line == number else None,
+    )
+
+
+def test_a_crash_before_each_step_leaves_a_whole_disc_or_none(tmp_path: Path) -> None:
+    outcomes: list[int] = []
+    for number in range(1, 500):
+        storage, image = prepared(tmp_path / str(number))
+        child = FORK.Process(target=killed_before_line, args=(storage, image, number))
+        child.start()
+        child.join()
+        outcomes.append(whole_discs(storage))
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(CONTENT)  # the rerun masters it anew
+        shelve(storage, image, manifest_for(CONTENT))
+        assert whole_discs(storage) == outcomes[-1] + 1
+        for leftover in storage.discs_dir.glob(".unfinished-*"):
+            os.utime(leftover, (0, 0))
+        remove_old(storage, 1_000_000)
+        assert not list(storage.discs_dir.glob(".unfinished-*"))
+        if child.exitcode == 0:
+            break
+        assert child.exitcode == -signal.SIGKILL
+    assert number > 20 and outcomes == sorted(outcomes) and outcomes[0] == 0 and outcomes[-1] == 1
+
+
+@contextmanager
+def mounted(device: Path, folder: Path) -> Iterator[Path]:
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", "-o", "loop", device, folder], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.peer
+def test_a_power_cut_before_each_step_leaves_a_whole_disc_or_none(tmp_path: Path) -> None:
+    device, cuts = tmp_path / "device", tmp_path / "cuts"
+    cuts.mkdir()
+    with device.open("wb") as file:
+        file.truncate(12 << 20)
+    made = subprocess.run(["mkfs.ext4", "-q", "-O", "^resize_inode", device], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no file system can be made here: {made.stderr.strip()}")
+
+    def cut_the_power(number: int | str) -> None:
+        subprocess.run(["cp", "--sparse=always", device, cuts / str(number)], check=True)
+
+    with mounted(device, tmp_path / "mount") as mount:
+        storage, image = prepared(mount)
+        image.unlink()
+        os.sync()
+        image.write_bytes(CONTENT)  # as mastering leaves it: nothing of it need have reached the disk
+        lines = at_each_line(lambda: shelve(storage, image, manifest_for(CONTENT)), cut_the_power)
+        cut_the_power("told")  # whoever called shelve has heard that it is done
+    outcomes = []
+    for cut in (*range(1, lines + 1), "told"):
+        with mounted(cuts / str(cut), tmp_path / "after") as mount:
+            outcomes.append(whole_discs(Storage(data_dir=mount / "data")))
+    assert outcomes == sorted(outcomes) and outcomes[0] == 0 and outcomes[-1] == 1

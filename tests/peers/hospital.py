@@ -1,0 +1,59 @@
+"""The service and its PACS together, for tests that ask over HTTP as a clerk's browser does. Fixtures; tests/conftest.py makes them known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.peers.dcmqrscp import Dcmqrscp
+from tests.peers.orthanc import Orthanc
+from tests.peers.ports import free_port
+from tests.peers.service import AE_TITLE, Service
+
+Sections = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass
+class Hospital:
+    """A PACS and the mkiso that asks it."""
+
+    service: Service
+    pacs: Dcmqrscp | Orthanc
+
+
+Open = Callable[..., Hospital]
+
+
+@pytest.fixture(scope="session")
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prefect's database as a first start leaves it: migrations take ten seconds, a copy none."""
+    folder = tmp_path_factory.mktemp("prefect-database")
+    with Service(folder, ("NOBODY", 9)):
+        pass
+    return folder / "data" / "prefect" / "prefect.db"
+
+
+@pytest.fixture(scope="module")
+def open_hospital(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Open]:
+    """`open_hospital("orthanc" | "dcmqrscp", files, sections, **options of the PACS)`; everything is ended with the module."""
+    with ExitStack() as stack:
+
+        def opened(kind: str, files: Iterable[Path], sections: Sections | None = None, **options: Any) -> Hospital:
+            folder, receiver_port = tmp_path_factory.mktemp(kind), free_port()
+            destinations = {AE_TITLE: ("127.0.0.1", receiver_port)}
+            if kind == "orthanc":
+                pacs: Dcmqrscp | Orthanc = stack.enter_context(Orthanc(folder / "pacs", destinations=destinations, **options))
+                assert isinstance(pacs, Orthanc)
+                pacs.store(files)
+            else:
+                pacs = stack.enter_context(Dcmqrscp(folder / "pacs", files, destinations=destinations, **options))
+            asked = (pacs.ae_title, pacs.port)
+            service = Service(folder / "mkiso", asked, sections, receiver_port=receiver_port, database=prefect_database)
+            return Hospital(stack.enter_context(service), pacs)
+
+        yield opened

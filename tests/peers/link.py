@@ -1,0 +1,95 @@
+"""The network between two peers, as a test likes it: cut, silent, or led to somebody else."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+
+class Link:
+    """Listens on a free port and passes everything on to `target`, a port of this machine that may change at any time; 0: nobody is there.
+
+    `connections` counts what was connected, `carried` the bytes that came back from the target. `on_carried` hears of each growth of it.
+    """
+
+    def __init__(self, target: int = 0) -> None:
+        self.target = target
+        self.connections = 0
+        self.carried = 0
+        self.on_carried: Callable[[Self], None] | None = None
+        self._flowing = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._sockets: list[socket.socket] = []
+        self._cut: set[socket.socket] = set()
+
+    def __enter__(self) -> Self:
+        self._flowing.set()
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.mend()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+
+    def hush(self) -> None:
+        """From now on nothing is passed on, while every connection stays open."""
+        self._flowing.clear()
+
+    def cut(self) -> None:
+        """Break every connection with RST, on both sides."""
+        for end in self._sockets:
+            with suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self._cut.add(end)
+                end.shutdown(socket.SHUT_RD)  # wakes the thread that reads it, which closes it: with RST
+        self._sockets.clear()
+
+    def mend(self) -> None:
+        """Pass on again."""
+        self.on_carried = None
+        self._flowing.set()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            far = socket.socket()
+            if not self.target or far.connect_ex(("127.0.0.1", self.target)):
+                near.close()
+                far.close()
+                continue
+            for end in (near, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sockets += [near, far]
+            for source, sink, back in ((near, far, False), (far, near, True)):
+                self._threads.append(threading.Thread(target=self._carry, args=(source, sink, back)))
+                self._threads[-1].start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, back: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                self._flowing.wait()
+                sink.sendall(data)
+                if back:
+                    self.carried += len(data)
+                    if self.on_carried is not None:
+                        self.on_carried(self)
+        if source not in self._cut:
+            for end in (sink, source):
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+        source.close()
