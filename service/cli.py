@@ -70,7 +70,7 @@ def load_settings() -> Settings:
 
 def _begin() -> Settings:
     settings = load_settings()
-    from service.webhook.log_lines import begin_logging
+    from service.log_lines import begin_logging
 
     begin_logging(settings.logging)
     return settings
@@ -123,6 +123,33 @@ def receiver() -> None:
     from mkiso.dicom.receiver.server import run as run_receiver
 
     _until_signal(run_receiver, settings)
+
+
+@cli.command()
+def prefect() -> None:
+    """Run the Prefect server alone, for several machines; PREFECT_SERVER_DATABASE_CONNECTION_URL names its PostgreSQL."""
+    settings = _begin()
+    from service.orchestration import environment
+
+    os.environ.update(environment(settings))  # Prefect reads it when it is imported
+    from service.prefect_server import main as run_server
+
+    run_server()
+
+
+@cli.command()
+def deploy() -> None:
+    """Create or update the work pool, its queues and the deployments in Prefect; a worker does so whenever it starts."""
+    settings = _begin()
+    import asyncio
+
+    from service.orchestration import environment
+
+    os.environ.update(environment(settings))
+    from service.deployments import bring_about, deployments
+
+    asyncio.run(bring_about(settings))
+    click.echo(f"Work pool {settings.prefect.work_pool}: " + ", ".join(each.name for each in deployments(settings)))
 
 
 def _of_a_service(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,6 +9,8 @@ from mkiso.config import Settings
 
 QUEUES = {"downloads": 1, "prints": 2, "archives": 3, "housekeeping": 4}
 """Work queues and their priority: a clerk waits for a download, somebody collects a print, nobody waits for an archive."""
+REQUEST_ID_LABEL = "mkiso.request_id"
+"""The label of a run that holds the id of the request which asked for it; not a tag, which would stand in every list of the UI."""
 DAY_SECONDS = 86_400
 ONE_AT_A_TIME = frozenset({"archives"})
 """Queues of which one run at a time is started, on all machines together."""
@@ -43,9 +45,9 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
         # Events outnumber all else in the database and serve only whoever waits for a run's end; heartbeats come twice a minute and run.
-        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": str(int(min(prefect.keep_runs_days, 2) * DAY_SECONDS)),
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{int(min(prefect.keep_runs_days, 2) * DAY_SECONDS)}S",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(int(prefect.keep_runs_days * DAY_SECONDS)),
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(max(int(prefect.keep_runs_days * DAY_SECONDS), 3601)),
         "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": '{"prefect.flow-run.heartbeat": 7200}',
         # The poll is the safety net under the events that wake the worker.
         "PREFECT_WORKER_QUERY_SECONDS": "5",

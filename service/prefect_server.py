@@ -1,19 +1,26 @@
-"""The Prefect server of `mkiso serve`, on SQLite: Prefect's own, but for one thing.
+"""The Prefect server of mkiso: Prefect's own, but for two things.
 
-Prefect begins its writing transactions DEFERRED. Where two overlap, SQLite refuses the second at once ("database is locked", no waiting for
-busy_timeout), the API answers 503 and its client comes back two seconds later: a clerk in ten waits for that. Begun IMMEDIATE, the second waits
-its few milliseconds (docs/decisions/prefect.md has the measurement). Run as `python -m service.prefect_server`.
+On SQLite, Prefect begins its writing transactions DEFERRED. Where two overlap, SQLite refuses the second at once ("database is locked", no waiting
+for busy_timeout), the API answers 503 and its client comes back two seconds later: a clerk in ten waits for that. Begun IMMEDIATE, the second waits
+its few milliseconds (docs/decisions/prefect.md has the measurement). And its log looks like all others of mkiso (service/prefect_logging.yaml).
+
+Run as `python -m service.prefect_server`, with the environment of service/orchestration.py.
 """
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from prefect.cli import app
+import uvicorn
+from prefect.server.api.server import create_app
+from prefect.server.database import dependencies
 from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.settings import get_current_settings
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+
+log = logging.getLogger("mkiso.prefect")
 
 
 class ImmediateSqlite(AioSqliteConfiguration):
@@ -27,11 +34,20 @@ class ImmediateSqlite(AioSqliteConfiguration):
 
 def main() -> None:
     """Run the server in this process until SIGTERM."""
-    from prefect.server.database import dependencies
-
     dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
-    sys.argv = ["prefect", "server", "start"]
-    app()
+    api = get_current_settings().server.api
+    log.info("Prefect's server starts on %s port %s.", api.host, api.port)
+    uvicorn.run(
+        create_app(final=True),
+        host=api.host,
+        port=api.port,
+        timeout_keep_alive=api.keepalive_timeout,
+        ws_ping_interval=api.websocket_ping_interval,
+        ws_ping_timeout=api.websocket_ping_timeout,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
 
 
 if __name__ == "__main__":

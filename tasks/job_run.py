@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from traceback import format_exception
 from types import TracebackType
 from uuid import UUID
 
@@ -27,13 +28,17 @@ from mkiso.store import Manifest
 REPORT_SECONDS = 0.25
 ARTIFACT_SECONDS = 1.0
 STOPPED = "The job was stopped before its end: it was cancelled, or mkiso was shut down. Ask again, or retry the run."
-UNFORESEEN = "Something went wrong that nobody foresaw; the run's log says where. No disc was made. Retry the run, and tell who maintains mkiso."
+UNFORESEEN = (
+    "Something went wrong that nobody foresaw; fault.txt in the job's folder says what. No disc was made. "
+    "Retry the run, and tell who maintains mkiso."
+)
 
 
 class JobRun:
     """Context manager around a flow's steps: opens the job, tells of it, and turns its end into a state.
 
-    An MkisoError ends the `with` quietly and makes `state` a Failed one whose message is the error's words; anything else is raised on.
+    An exception ends the `with` quietly and makes `state` a Failed one whose message is the error's words; Prefect would write the text of an
+    unforeseen one into its database. What stops the process is raised on.
     """
 
     def __init__(self, kind: JobKind, accession_numbers: list[str], publisher: str = "") -> None:
@@ -66,7 +71,11 @@ class JobRun:
         if isinstance(error, MkisoError):
             self._end_badly(error)
             return True
-        self._end_badly(Unforeseen(UNFORESEEN) if isinstance(error, Exception) else JobStopped(STOPPED))
+        if isinstance(error, Exception):
+            self.job.keep_fault("".join(format_exception(error)))
+            self._end_badly(Unforeseen(UNFORESEEN))
+            return True
+        self._end_badly(JobStopped(STOPPED))
         return False
 
     def start(self) -> None:

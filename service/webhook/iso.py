@@ -19,6 +19,7 @@ from service.webhook.jobs import Jobs, disc_headers
 from service.webhook.orchestrator import Asked, Orchestrator, minutes_since
 from service.webhook.prefer import preference_of
 from service.webhook.question import Query, Question, one_study, print_order, several_studies
+from service.webhook.request_id import request_id_of
 
 
 class Questions:
@@ -63,7 +64,7 @@ class Questions:
     async def _answer(self, request: Request, question: Question) -> tuple[Asked, JobReport | None]:
         """The question's job and its report; None where the client wants to come back for it. Raises DeadlinePassed where it would have waited."""
         await asyncio.to_thread(require_room, self._settings.storage)
-        asked = await self._orchestrator.ask(question)
+        asked = await self._orchestrator.ask(question, request_id_of(request.scope))
         request.state.note = {"job_id": asked.job_id, "accession_numbers": question.accession_numbers, "joined": asked.joined}
         prefers = preference_of(request.headers.getlist("prefer"))
         limit = self._settings.server.request_timeout_seconds

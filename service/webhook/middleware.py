@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
-from pathlib import Path
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.log_lines import frames_of
 from service.webhook.answers import error_answer
 from service.webhook.disc_response import STALL_SECONDS, ClientStalled
 from service.webhook.keys import Keys
@@ -46,7 +45,7 @@ class Recovery:
             if isinstance(error, ClientStalled):
                 logger.info("a client took nothing for %g s: given up", STALL_SECONDS, extra={"request_id": request_id})
             else:
-                logger.error("unexpected %s", type(error).__name__, extra={"request_id": request_id, "frames": _frames(error)})
+                logger.error("unexpected %s", type(error).__name__, extra={"request_id": request_id, "frames": frames_of(error)})
             if begun:  # nothing can be said any more: the connection breaks off, so no client takes a part for the whole
                 raise ConnectionAbortedError("the answer could not be finished") from None
             words = "Something went wrong in mkiso. Nothing was sent; tell the administrator this request id."
@@ -158,7 +157,3 @@ class Authentication:
         # SameSite=Strict keeps the cookie off other sites' requests; Sec-Fetch-Site says so once more, and of sister hosts too.
         ours = request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
         return ours and self.sessions.valid(request.cookies.get(SESSION_COOKIE, ""))
-
-
-def _frames(error: BaseException) -> list[str]:
-    return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)[-12:]]

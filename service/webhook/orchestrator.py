@@ -31,11 +31,13 @@ from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 
 from mkiso.config import Settings
 from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
-from service.orchestration import api_url
+from service.orchestration import REQUEST_ID_LABEL, api_url
 from service.webhook.outcome import ENDED, Standing
 from service.webhook.question import Question
 
 DEPLOYMENTS = {"download": "make_disc/download", "print": "print_disc/print"}
+RUN_NAMES = {"download": "Disc", "print": "Print"}
+"""As the flows name their runs once they have begun."""
 
 JOINABLE = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED)  # AwaitingRetry is a kind of Scheduled
 QUEUED = (StateType.SCHEDULED, StateType.PENDING)
@@ -69,8 +71,8 @@ class Asked:
 class Orchestrator(Protocol):
     """What the HTTP layer needs to know of jobs."""
 
-    async def ask(self, question: Question) -> Asked:
-        """The job of a question: the one in flight, else a new one. Raises QueueFull, OrchestratorUnavailable."""
+    async def ask(self, question: Question, request_id: str = "") -> Asked:
+        """The job of a question: the one in flight, else a new one, which keeps `request_id`. Raises QueueFull, OrchestratorUnavailable."""
 
     async def standing(self, job_id: str) -> Standing:
         """Where a job stands. Raises JobNotFound, OrchestratorUnavailable."""
@@ -109,7 +111,7 @@ class PrefectOrchestrator:
                 with suppress(asyncio.CancelledError):
                     await listener
 
-    async def ask(self, question: Question) -> Asked:
+    async def ask(self, question: Question, request_id: str = "") -> Asked:
         tag = f"question:{question.key}"
         # One after another: 0.06 s each. Eight at once on SQLite: 7 to 14 s, since writers that find the database locked back off for seconds.
         async with self._prefect(), self._turn:
@@ -125,8 +127,9 @@ class PrefectOrchestrator:
                 run = await self._client.create_flow_run_from_deployment(
                     deployment.id,
                     parameters=_parameters(question),
-                    name=f"{question.kind} {', '.join(question.accession_numbers)}"[:200],
+                    name=f"{RUN_NAMES[question.kind]} {', '.join(question.accession_numbers)}"[:200],
                     tags=[tag],
+                    labels={REQUEST_ID_LABEL: request_id},
                     idempotency_key=f"{question.key}:{before.id if before else 'first'}",
                 )
                 if run.state_type in JOINABLE:

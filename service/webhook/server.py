@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +14,13 @@ import uvicorn
 
 from mkiso.config import Settings
 from mkiso.errors import ConfigurationError
+from service.log_lines import begin_logging
 from service.webhook.app import build_app
 from service.webhook.connection import GuardedConnection
-from service.webhook.log_lines import begin_logging
 from service.webhook.orchestrator import Orchestrator, PrefectOrchestrator
 from service.webhook.question import MAX_QUERY_BYTES
+
+log = logging.getLogger("mkiso.webhook")
 
 KEEP_ALIVE_SECONDS = 75  # longer than nginx keeps its idle connections to us (60), so it never sends into one that is closing
 MAX_CONNECTIONS = 1000
@@ -69,6 +73,10 @@ async def serve(settings: Settings, orchestrator: Orchestrator, stop: threading.
 
 
 class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        log.info("The webhook listens on %s port %s.", self.config.host, self.config.port)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are the business of whoever set `stop`."""

@@ -24,24 +24,29 @@ import flows.download
 import flows.housekeeping
 import flows.print  # noqa: F401
 from mkiso.errors import MkisoError
+from service.log_lines import frames_of, name_job
+from service.orchestration import REQUEST_ID_LABEL
 
 
 def run_flow_run(environment: dict[str, str], flow_run_id: str) -> None:
-    """Run one flow run as `python -m prefect.engine` does, but for this: a run that fails in words doesn't leave a traceback in its log."""
+    """Run one flow run as `python -m prefect.engine` does, but for its log: words, and no traceback."""
     os.setsid()  # a group of its own, so that the worker's end isn't its end
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(environment)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_words_only)
+        logging.getLogger(name).addFilter(_in_words)
     configure_from_env()
     with handle_engine_signals(UUID(flow_run_id)):
         flow_run = load_flow_run(UUID(flow_run_id))
+        name_job(flow_run_id, flow_run.name, str(flow_run.labels.get(REQUEST_ID_LABEL, "")))
         run_flow(load_flow(flow_run), flow_run=flow_run, return_type="state")
 
 
-def _words_only(record: logging.LogRecord) -> bool:
-    """An error of mkiso says what happened in its words; where in the code it was raised is no operator's concern."""
-    if record.exc_info and isinstance(record.exc_info[1], MkisoError):
-        record.exc_info = None
-    return True
+def _in_words(record: logging.LogRecord) -> bool:
+    """An error of mkiso is told in its own words, once; of any other one its type and place, since its text may quote a patient's data."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        told = f"{error.words} [{error.code}]" if isinstance(error, MkisoError) else f"{type(error).__name__} at {', '.join(frames_of(error))}"
+        record.msg, record.args, record.exc_info = told, (), None
+    return not (record.name == "prefect.task_runs" and record.getMessage().startswith("Finished in state Failed"))

@@ -17,9 +17,9 @@ from mkiso.config import Auth
 from mkiso.errors import JobCancelled, JobCrashed, JobNotFound, SeveralDiscs, StudyNotFound
 from mkiso.report import JobReport
 from mkiso.store import Manifest
+from service.log_lines import JsonLines, TextLines
 from service.webhook.filename import content_disposition, name_of
 from service.webhook.keys import Keys
-from service.webhook.log_lines import JsonLines, TextLines
 from service.webhook.outcome import JobFailed, outcome_of
 from service.webhook.prefer import preference_of
 from service.webhook.ranges import Span, span_of

@@ -37,7 +37,7 @@ class Desk:
         self.waiting = 0
         self.ended_before = None
 
-    async def ask(self, question):
+    async def ask(self, question, request_id=""):
         self._up()
         if self.full:
             raise QueueFull("50 jobs are waiting already.", retry_after_seconds=7)

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from mkiso.config import Publisher
+from service.log_lines import JsonLines
 from service.webhook import connection, disc_response
-from service.webhook.log_lines import JsonLines
 from tests.peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 

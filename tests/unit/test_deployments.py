@@ -1,0 +1,101 @@
+"""Each deployment, in the program and in prefect.yaml: its parameters and its schedule are held against its flow."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cronsim import CronSim
+from prefect import Flow
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError, validate
+
+from mkiso.config import Archive, Settings
+from service.deployments import Deployment, deployments
+from service.orchestration import QUEUES
+from service.webhook.orchestrator import DEPLOYMENTS
+
+FILE = Path(__file__).parents[2] / "deployments" / "prefect.yaml"
+WANTED = deployments(Settings())
+BY_NAME = {each.name: each for each in WANTED}
+
+
+def flow_of(deployment: Deployment) -> Flow[Any, Any]:
+    module, _, name = deployment.entrypoint.rpartition(".")
+    flow = getattr(import_module(module), name)
+    assert isinstance(flow, Flow)
+    return flow
+
+
+def full_name(deployment: Deployment) -> str:
+    return f"{flow_of(deployment).name}/{deployment.name}"
+
+
+def test_prefect_yaml_says_the_same() -> None:
+    told = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    assert told["pull"] == []
+    assert told["deployments"] == [
+        {
+            "name": each.name,
+            "entrypoint": each.entrypoint,
+            "description": each.description,
+            "tags": list(each.tags),
+            "parameters": each.parameters,
+            "enforce_parameter_schema": True,
+            "schedules": [{"cron": each.schedule[0], "timezone": each.schedule[1]}] if each.schedule else [],
+            "work_pool": {"name": Settings().prefect.work_pool, "work_queue_name": each.queue},
+        }
+        for each in WANTED
+    ]
+
+
+@pytest.mark.parametrize("deployment", WANTED, ids=lambda each: each.name)
+def test_its_flow_takes_its_parameters_and_a_schedule_needs_no_more(deployment: Deployment) -> None:
+    schema = parameter_schema(flow_of(deployment))
+    assert deployment.parameters.keys() <= schema.properties.keys()
+    if deployment.schedule:
+        assert set(schema.required) <= deployment.parameters.keys()
+        CronSim(deployment.schedule[0], datetime(2030, 1, 1))
+
+
+@pytest.mark.parametrize("deployment", WANTED, ids=lambda each: each.name)
+def test_every_parameter_says_what_it_is(deployment: Deployment) -> None:
+    """The operator sees this in the form of Custom run."""
+    for name, entry in parameter_schema(flow_of(deployment)).properties.items():
+        assert len(entry.get("description", "")) > 15, name
+
+
+def test_the_webhook_names_deployments_that_exist() -> None:
+    assert set(DEPLOYMENTS.values()) <= {full_name(each) for each in WANTED}
+
+
+def test_every_deployment_has_a_queue_of_its_own_and_clerks_come_first() -> None:
+    assert [each.queue for each in WANTED] == sorted(QUEUES, key=QUEUES.__getitem__) == ["downloads", "prints", "archives", "housekeeping"]
+
+
+def test_the_archive_runs_by_itself_only_where_it_is_enabled() -> None:
+    assert BY_NAME["nightly"].schedule is None
+    enabled = Settings(archive=Archive(enabled=True, schedule="30 1 * * *", timezone="Asia/Bangkok"))
+    assert {each.name: each for each in deployments(enabled)}["nightly"].schedule == ("30 1 * * *", "Asia/Bangkok")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"accession_numbers": []},
+        {"accession_numbers": ["A*"]},
+        {"accession_numbers": ["A\\B"]},
+        {"accession_numbers": ["12345678901234567"]},
+        {"accession_numbers": "A1"},
+        {},
+    ],
+    ids=str,
+)
+def test_a_wrong_custom_run_is_refused_by_the_schema(wrong: dict[str, Any]) -> None:
+    schema = parameter_schema(flow_of(BY_NAME["download"])).model_dump_for_openapi()
+    with pytest.raises(ValidationError):
+        validate(wrong, schema, raise_on_error=True, preprocess=False)
