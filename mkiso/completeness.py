@@ -69,10 +69,11 @@ def _no_data(study: Study) -> NoDicomData:
 def incomplete(study: Study, arrived: Collection[str], hint: str = RETRY_HINT) -> StudyIncomplete:
     """How many of how many are missing, a few of them by UID, and in `hint` what to do."""
     absent = sorted(missing(study.expected, arrived))
-    count = study.expected.count or 0
-    lacking = len(absent) or count - len(arrived)
+    count = study.expected.count
+    lacking = None if count is None else len(absent) or count - len(arrived)
+    images = "Images" if count is None else f"{lacking} of the {count} images"
     return StudyIncomplete(
-        f"{lacking} of the {count} images of accession number {study.accession_number} didn't arrive from the PACS, so no disc was made. {hint}",
+        f"{images} of accession number {study.accession_number} didn't arrive from the PACS, so no disc was made. {hint}",
         accession_number=study.accession_number,
         expected=count,
         missing=lacking,

@@ -81,8 +81,6 @@ def next_step(result: MoveResult, *, complete: bool | None, arrived: int, level:
     status = result.status
     if status is None or status in (SUCCESS, WARNING):
         return _by_arrivals(result, complete, arrived, level)
-    if status == DESTINATION_UNKNOWN:
-        return Step.FAIL
     unable = status >> 12 == 0xC
     if not (unable or status in OUT_OF_RESOURCES or status in IDENTIFIER_REFUSED):
         return Step.FAIL
@@ -125,9 +123,10 @@ def failure(result: MoveResult, settings: Settings, accession_number: str) -> Pa
 
 
 def _by_arrivals(result: MoveResult, complete: bool | None, arrived: int, level: Level) -> Step:
-    # Below STUDY level a count may be of what was asked instead of what is sent: an asynchronous Orthanc counts a list of instances as one.
+    # A lost connection counts nothing. Below STUDY level a count may be of what was asked instead of what is sent: an asynchronous Orthanc counts
+    # a list of instances as one.
     countable = level == "STUDY" or bool(result.failed) or result.sent == 0
-    still_coming = result.status is None or result.sent is None or result.sent > arrived or not countable
+    still_coming = result.sent is None or result.sent > arrived or not countable
     if complete is None:
         if still_coming:
             return Step.WAIT

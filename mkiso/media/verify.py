@@ -30,7 +30,7 @@ def verify_image(iso: Path, files: Collection[DiscFile]) -> ImageProof:
 
     One pass over the image. Raises ProofFailed, which names what is missing, unexpected or different.
     """
-    descriptor = os.open(iso, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(iso, os.O_RDONLY)
     try:
         image = read_image(descriptor)
         size = os.fstat(descriptor).st_size

@@ -1,7 +1,7 @@
 """A crash or a power cut while a disc is shelved leaves a whole disc or none (issue: Faults, item 5), and a disc that was called finished is there.
 
-A crash is a process that kills itself before each line of what it does in turn. A power cut is a copy of the block device, taken at that moment: it has
-what has reached the disk and nothing else, and is mounted as it would be after the cut.
+A crash is a process that kills itself before each line of what it does in turn. A power cut is a copy of the block device, taken at that moment: it
+has what has reached the disk and nothing else, and is mounted as it would be after the cut.
 """
 
 from __future__ import annotations

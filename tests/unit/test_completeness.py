@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mkiso.completeness import complete, is_complete, missing, provable, unexpected
+from mkiso.completeness import complete, incomplete, is_complete, missing, provable, unexpected
 from mkiso.errors import CountsUnknown, NoDicomData, StudyIncomplete
 from mkiso.models import Expected, Study
 
@@ -87,3 +87,19 @@ def test_nothing_known_is_refused_unless_allowed() -> None:
     complete(study(UNKNOWN), {"a"}, require_counts=False)
     with pytest.raises(NoDicomData):
         complete(study(UNKNOWN), set(), require_counts=False)
+
+
+def test_a_stranger_among_the_listed_is_named_whatever_is_required() -> None:
+    with pytest.raises(StudyIncomplete, match="changed") as refused:
+        complete(study(LISTED), {"1.1", "1.2", "2.1", "9"}, require_counts=False)
+    assert refused.value.details["unexpected_sop_instance_uids"] == ["9"]
+
+
+def test_a_stranger_doesnt_stand_in_for_a_missing_instance() -> None:
+    with pytest.raises(StudyIncomplete, match=r"^1 of the 3") as refused:
+        complete(study(LISTED), {"1.1", "1.2", "9"}, require_counts=True)
+    assert refused.value.details["missing"] == 1
+
+
+def test_what_nobody_counted_isnt_counted_in_words() -> None:
+    assert incomplete(study(UNKNOWN), set()).words.startswith("Images of accession number A1 didn't arrive")

@@ -8,7 +8,7 @@ import pytest
 from pydicom import Dataset
 
 from mkiso.errors import PatientMismatch
-from mkiso.identity import fingerprint, one_patient, same_patient
+from mkiso.identity import fingerprint, one_patient, same_patient, significant
 from mkiso.models import Expected, Patient, Study
 
 STUDY = Study("A1", "1.2.3", "HN-1", "Canary^Name", expected=Expected("image", 2, {"1.2.3.1": frozenset({"1.2.3.1.1", "1.2.3.1.2"})}))
@@ -107,3 +107,23 @@ def test_the_fingerprint_changes_with_the_patient() -> None:
 def test_a_study_known_by_counts_never_matches_again() -> None:
     counted = replace(STUDY, expected=Expected("series", 2))
     assert fingerprint([counted], None) != fingerprint([counted], None)
+
+
+def test_one_issuer_is_no_contradiction() -> None:
+    study = replace(STUDY, issuer_of_patient_id="NORTH")
+    same_patient(header(IssuerOfPatientID="NORTH "), study)
+    with pytest.raises(PatientMismatch):
+        same_patient(header(IssuerOfPatientID="SOUTH"), study)
+
+
+def test_no_value_is_no_text() -> None:
+    assert significant(None) == ""
+    with pytest.raises(PatientMismatch):
+        same_patient(header(PatientID="None"), replace(STUDY, patient_id=""))
+
+
+@pytest.mark.parametrize(("count", "listed"), [(2, "N0, N1 are"), (5, "N0, N1, N2, N3, N4 are"), (7, "N0, N1, N2, N3, N4 and 2 more are")])
+def test_the_accession_numbers_are_named(count: int, listed: str) -> None:
+    studies = [replace(STUDY, accession_number=f"N{number}", patient_id=f"HN-{number}") for number in range(count)]
+    with pytest.raises(PatientMismatch, match=listed):
+        one_patient(studies, None)

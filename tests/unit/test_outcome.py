@@ -155,3 +155,27 @@ def test_an_identifier_holds_unique_keys_only() -> None:
     assert {element.keyword for element in identifier} == {"QueryRetrieveLevel", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"}
     assert identifier.QueryRetrieveLevel == "IMAGE"
     assert list(identifier.SOPInstanceUID) == ["1.1", "1.2"]
+
+
+def test_an_identifier_that_lacks_something_is_asked_for_coarser() -> None:
+    assert next_step(MoveResult(0x0120), complete=False, arrived=0, level="IMAGE") is Step.COARSER
+
+
+def test_a_warning_that_counts_nothing_as_failed_proves_nothing() -> None:
+    counted = MoveResult(0xB000, completed=3, failed=0, warning=0, remaining=0)
+    assert next_step(counted, complete=None, arrived=3, level="STUDY") is Step.AGAIN
+
+
+def test_quiet_never_completes_what_is_known_to_be_incomplete() -> None:
+    assert after_quiet(NO_COUNTS, complete=False) is Step.AGAIN
+
+
+def test_counts_of_every_kind() -> None:
+    assert (MoveResult(0, completed=1, warning=2).sent, MoveResult(0, completed=1).sent, MoveResult(0, warning=2).sent) == (3, 1, None)
+    assert (MoveResult(0, "", 1, 2, 3, 4).total, MoveResult(0).total) == (10, 0)
+
+
+def test_the_pacs_own_words_are_told() -> None:
+    told, silent = (failure(MoveResult(0xA701, comment), Settings(), "A1") for comment in ("no memory", ""))
+    assert told and silent
+    assert "resources (no memory)." in told.words and "resources." in silent.words

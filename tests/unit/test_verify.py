@@ -83,6 +83,54 @@ def test_a_truncated_image_is_caught(made: tuple[Layout, Path], copy: Path, cut:
         verify_disc(copy)
 
 
+def test_an_image_that_goes_on_behind_its_end_is_caught(made: tuple[Layout, Path], copy: Path) -> None:
+    with copy.open("ab") as file:
+        file.write(bytes(SECTOR_BYTES))
+    size = copy.stat().st_size
+    with pytest.raises(ProofFailed, match=f"has {size} bytes and says that it has {size - SECTOR_BYTES}"):
+        verify_image(copy, made[0].files)
+
+
+@pytest.mark.parametrize(("lost", "said"), [(5, "lacks 5 .*N5. "), (6, "lacks 6 .*N5 …")])
+def test_a_few_of_many_are_named(tmp_path: Path, lost: int, said: str) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    digest = hashlib.sha256(b"x").hexdigest()
+    names = [f"N{number}" for number in range(1, lost + 1)]
+    files = [DiscFile(PurePosixPath(name), 1, digest, source) for name in (*names, "THERE")]
+    master(files[-1:], "V", tmp_path / "x.iso", created=CREATED)
+    with pytest.raises(ProofFailed, match=said):
+        verify_image(tmp_path / "x.iso", files)
+
+
+@pytest.mark.parametrize(("broken", "said"), [(5, r"SHA256.TXT[^.]*\.$"), (7, "And 2 more.$")])
+def test_a_few_of_many_findings_are_told(tmp_path: Path, broken: int, said: str) -> None:
+    layout, iso = disc(make_study(tmp_path / "instances", "ACC1", kinds={"ct": 8}), tmp_path)
+    for file in [file for file in layout.files if file.sop_instance_uid][:broken]:
+        extent = _extent(iso, file.path)
+        _flip(iso, extent.sector * SECTOR_BYTES + extent.size - 1)
+    with pytest.raises(ProofFailed) as failed:
+        verify_disc(iso)
+    assert len(failed.value.details["findings"]) == broken  # type: ignore[arg-type]
+    assert failed.value.words.endswith(" And 2 more.") if broken == 7 else "more" not in failed.value.words
+
+
+def test_a_disc_of_two_patients_is_no_patients_disc(tmp_path: Path) -> None:
+    paths = make_study(tmp_path / "one", "ACC1", "HN-1") + make_study(tmp_path / "two", "ACC2", "HN-2")
+    _, iso = disc(paths, tmp_path)
+    with pytest.raises(ProofFailed, match="patients"):
+        verify_disc(iso)
+    assert verify_disc(iso, one_patient=False).patients == 2
+
+
+def test_no_descriptor_is_left(made: tuple[Layout, Path], tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    verify_image(made[1], made[0].files)
+    with pytest.raises(ProofFailed):
+        verify_image(made[1], made[0].files[1:])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def _swapped(files: list[DiscFile]) -> list[DiscFile]:
     one, two = (next(file for file in files if file.path.name == name) for name in ("IM000001", "IM000002"))
     exchange = {one.path: replace(one, source=two.source, size=two.size), two.path: replace(two, source=one.source, size=one.size)}
