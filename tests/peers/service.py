@@ -25,7 +25,7 @@ class Service(Process):
     `database` is a migrated SQLite file of Prefect to start from, which saves ten seconds.
     """
 
-    ready_seconds = 60
+    ready_seconds = 120
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from tests.peers.process import Process
 class PrefectServer(Process):
     """`prefect server start` on SQLite."""
 
-    ready_seconds = 60.0
+    ready_seconds = 120.0
 
     def __init__(self, folder: Path) -> None:
         port = free_port()
