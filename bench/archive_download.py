@@ -30,11 +30,10 @@ def download(service: Service) -> float:
 def measure(folder: Path, images: int, studies: int, downloads: int, pause_seconds: float) -> None:
     receiver_port = free_port()
     clerks = make_ct_series(folder / "clerk", "CLERK1", images, patient=Person("CLERK", "Clerk^Clara"))
-    archived = [
-        file
-        for number in range(studies)
-        for file in make_ct_series(folder / "archived", f"A{number}", 100, patient=Person(f"P{number}", f"Archive^Number{number}"), study_date="20240301")
-    ]
+    archived = []
+    for number in range(studies):
+        patient = Person(f"P{number}", f"Archive^Number{number}")
+        archived += make_ct_series(folder / "archived", f"A{number}", 100, patient=patient, study_date="20240301")
     sections = {"disc": {"reuse_minutes": 0}, "archive": {"medium": "cd"}}
     with Orthanc(folder / "pacs", destinations={AE_TITLE: ("127.0.0.1", receiver_port)}, verbose=False) as pacs:
         pacs.store([*clerks, *archived])

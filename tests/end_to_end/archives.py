@@ -26,7 +26,7 @@ def start(service: Service, **parameters: Any) -> str:
     return str(run["id"])
 
 
-def archive(service: Service, seconds: float = 120, **parameters: Any) -> dict[str, Any]:
+def archive(service: Service, seconds: float = 240, **parameters: Any) -> dict[str, Any]:
     """Start a run and wait for its end."""
     return service.run_ended(start(service, **parameters), seconds)
 
