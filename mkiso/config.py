@@ -43,6 +43,7 @@ class Server(Section):
     max_queued_jobs: int = Field(50, ge=1)
     max_running_jobs: int = Field(4, ge=1, le=64)
     shutdown_grace_seconds: Seconds = 30
+    public_url: str = ""
     accel_redirect: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_/-]*/)?$")] = ""
 
 
@@ -219,9 +220,13 @@ class Archive(Section):
 
 
 class Storage(Section):
-    """Where data lies and how much room it must leave. A relative data_dir is relative to the configuration file."""
+    """Where data lies and how much room it must leave. Relative folders are relative to the configuration file.
+
+    Several machines share `shared_dir`; `data_dir` is each machine's own.
+    """
 
     data_dir: Path = Path("data")
+    shared_dir: Path | None = None
     min_free_gib: float = Field(5, ge=0)
     keep_failed_hours: float = Field(24, ge=0)
 
@@ -235,7 +240,7 @@ class Storage(Section):
 
     @property
     def discs_dir(self) -> Path:
-        return self.data_dir / "discs"
+        return (self.shared_dir or self.data_dir) / "discs"
 
     @property
     def reports_dir(self) -> Path:
@@ -410,7 +415,8 @@ def _keys_beside(location: tuple[Any, ...]) -> list[str]:
 def _absolute(settings: Settings, folder: Path) -> Settings:
     """Relative folders are relative to the configuration file: the processes of `mkiso serve` may be started from anywhere."""
     data_dir = (folder / settings.storage.data_dir).resolve()
-    storage = settings.storage.model_copy(update={"data_dir": data_dir})
+    shared_dir = settings.storage.shared_dir and (folder / settings.storage.shared_dir).resolve()
+    storage = settings.storage.model_copy(update={"data_dir": data_dir, "shared_dir": shared_dir})
     archive = settings.archive.model_copy(update={"directory": (data_dir / settings.archive.directory).resolve()})
     viewer = settings.viewer
     if viewer.directory:

@@ -6,11 +6,12 @@ import logging
 import shutil
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mkiso.config import Settings, Storage
 from mkiso.errors import StorageFull
+from mkiso.publishers.orderbook import forget_old
 from mkiso.store import remove_old
 
 log = logging.getLogger("mkiso.retention")
@@ -27,32 +28,40 @@ class Swept:
     discs: int
     job_folders: int
     reports: int
+    order_books: int
     incoming: int
 
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(self).items())
 
-def sweep(settings: Settings, active_jobs: Collection[str] = ()) -> Swept:
-    """Remove what is older than it is kept. Folders of `active_jobs` stay whatever their age."""
+
+def sweep(settings: Settings, active_jobs: Collection[str] | None) -> Swept:
+    """Remove what is older than it is kept. Folders of `active_jobs` stay whatever their age; where it isn't known which are active, all stay."""
     storage = settings.storage
     swept = Swept(
         discs=remove_old(storage, settings.disc.keep_hours),
-        job_folders=_remove_older(storage.jobs_dir.glob("*"), max(storage.keep_failed_hours, 1), keep=active_jobs),
+        job_folders=_remove_jobs(storage, active_jobs) if active_jobs is not None else 0,
         reports=_remove_older(storage.reports_dir.glob("*.json"), settings.prefect.keep_runs_days * 24),
+        order_books=forget_old(storage.orders_dir, settings.prefect.keep_runs_days),
         incoming=_remove_older(storage.incoming_dir.glob("*"), INCOMING_HOURS),
     )
-    log.info(
-        "Swept: %s discs, %s job folders, %s reports, %s unfinished instances.", swept.discs, swept.job_folders, swept.reports, swept.incoming
-    )
+    log.info("Swept: %s.", swept)
     return swept
 
 
-def require_room(storage: Storage, *, folder: Path | None = None) -> None:
+def require_room(storage: Storage) -> None:
     """Refuse new work before a full disk breaks running work. Raises StorageFull below `storage.min_free_gib`."""
-    free_gib = shutil.disk_usage(folder or storage.data_dir).free / GIB
+    places = [place for place in (storage.data_dir, storage.discs_dir) if place.exists()]
+    free_gib = min((shutil.disk_usage(place).free for place in places), default=0) / GIB
     if free_gib < storage.min_free_gib:
         raise StorageFull(
             f"Only {free_gib:.1f} GiB are free on the disk of mkiso and storage.min_free_gib is {storage.min_free_gib:g}: "
             "make room there, or ask again when older discs have gone."
         )
+
+
+def _remove_jobs(storage: Storage, active_jobs: Collection[str]) -> int:
+    return _remove_older(storage.jobs_dir.glob("*"), max(storage.keep_failed_hours, 1), keep=active_jobs)
 
 
 def _remove_older(paths: Iterable[Path], hours: float, keep: Collection[str] = ()) -> int:

@@ -51,7 +51,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": '{"prefect.flow-run.heartbeat": 7200}',
         # The poll is the safety net under the events that wake the worker.
         "PREFECT_WORKER_QUERY_SECONDS": "5",
-        "PREFECT_WORKER_HEARTBEAT_SECONDS": "30",
+        "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
     }
     auth = prefect.api_auth_string.get_secret_value()
     if auth:

@@ -75,7 +75,7 @@ def run(settings: Settings) -> int:
     for folder in (storage.data_dir, storage.prefect_dir, storage.incoming_dir, storage.jobs_dir, storage.discs_dir):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(settings.storage):
-        sweep(settings)
+        sweep(settings, active_jobs=None)
         os.environ.update(environment(settings))
         return asyncio.run(_Supervisor(settings).run())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -51,12 +50,19 @@ def drop_cancelled_archive(flow: Any, flow_run: FlowRun, state: State) -> None:
 @task(name="Remove old discs and folders", cache_policy=NO_CACHE, persist_result=False)
 def remove_old_files() -> None:
     """Discs, folders of failed jobs, reports and unfinished instances that are older than they are kept; those of active runs stay."""
-    settings = config.load()
+    get_run_logger().info("Removed: %s.", sweep(config.load(), active_jobs()))
+
+
+def active_jobs() -> set[str]:
+    """The ids of all runs that have not ended, those that wait for a retry among them."""
+    unended = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))))
+    active: set[str] = set()
     with get_client(sync_client=True) as client:
-        states = FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(TERMINAL_STATES)))
-        active = [str(run.id) for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=states))]
-    swept = sweep(settings, active)
-    get_run_logger().info("Removed %s discs, %s job folders, %s reports, %s unfinished instances.", *astuple(swept))
+        while page := client.read_flow_runs(flow_run_filter=unended, limit=BATCH, offset=len(active)):
+            active |= {str(run.id) for run in page}
+            if len(page) < BATCH:
+                break
+    return active
 
 
 @task(name="Remove old runs from Prefect", cache_policy=NO_CACHE, persist_result=False)

@@ -138,9 +138,10 @@ class JobRun:
 
     def _link(self, disc: Manifest) -> None:
         server = self.job.settings.server
+        address = server.public_url.rstrip("/") or f"http://{server.host}:{server.port}"
         part = f"?part={disc.number}" if disc.total > 1 else ""
         create_link_artifact(
-            f"http://{server.host}:{server.port}/api/iso/jobs/{self.job.id}/disc{part}",
+            f"{address}/api/iso/jobs/{self.job.id}/disc{part}",
             link_text=f"Disc {disc.number} of {disc.total} ({disc.size / 1e6:.1f} MB)",
             key="disc",
         )

@@ -49,4 +49,6 @@ def _in_words(record: logging.LogRecord) -> bool:
     if error is not None:
         told = f"{error.words} [{error.code}]" if isinstance(error, MkisoError) else f"{type(error).__name__} at {', '.join(frames_of(error))}"
         record.msg, record.args, record.exc_info = told, (), None
+    if record.name == "prefect.task_runs" and record.getMessage() == "Finished in state Completed()":
+        record.msg, record.args = f"{record.task_run_name}: done", ()  # type: ignore[attr-defined]
     return not (record.name == "prefect.task_runs" and record.getMessage().startswith("Finished in state Failed"))

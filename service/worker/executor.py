@@ -23,7 +23,7 @@ from prefect.runner._process_manager import ProcessHandle
 from prefect.settings import get_current_settings
 
 from service.worker.child import run_flow_run
-from service.worker.orphans import worker_label
+from service.worker.infrastructure import worker_label
 
 
 def warm_context() -> multiprocessing.context.ForkServerContext:

@@ -9,11 +9,13 @@ import signal
 from functools import partial
 
 from mkiso.config import Settings
+from mkiso.retention import sweep
 from service.orchestration import environment
 
 log = logging.getLogger("mkiso.worker")
 
 API_POLL_SECONDS = 0.3
+SWEEP_SECONDS = 3600
 
 
 def run(settings: Settings) -> None:
@@ -30,7 +32,8 @@ async def _run(settings: Settings) -> None:
 
     from service.deployments import bring_about
     from service.worker.missed_night import catch_up
-    from service.worker.worker import WarmWorker, worker_name
+    from service.worker.orphans import Orphans, worker_name
+    from service.worker.worker import WarmWorker
 
     stop = asyncio.Event()
 
@@ -52,10 +55,23 @@ async def _run(settings: Settings) -> None:
     async with anyio.create_task_group() as services:
         services.start_soon(partial(worker.start, printer=log.info))
         services.start_soon(worker.wake_by_events)
-        services.start_soon(worker.watch_orphans)
+        services.start_soon(worker.watch_orphans, Orphans(settings))
+        services.start_soon(_sweep_regularly, settings)
         await stop.wait()
         await worker.finish_or_end_runs(settings.server.shutdown_grace_seconds)
         services.cancel_scope.cancel()
+
+
+async def _sweep_regularly(settings: Settings) -> None:
+    """Clear this machine's own folders, now and every hour: the housekeeping flow runs on one machine, and job folders lie on each."""
+    from tasks.cleaning import active_jobs
+
+    while True:
+        try:
+            await asyncio.to_thread(lambda: sweep(settings, active_jobs()))
+        except Exception as error:
+            log.warning("Clearing old folders failed (%s); it is tried again in an hour.", type(error).__name__)
+        await asyncio.sleep(SWEEP_SECONDS)
 
 
 async def _await_api(stop: asyncio.Event) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -14,9 +13,9 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
-from mkiso.config import Settings
 from service.worker.executor import FlowRunExecution
-from service.worker.orphans import crash_orphans, worker_label
+from service.worker.infrastructure import worker_label
+from service.worker.orphans import Orphans
 
 log = logging.getLogger("mkiso.worker")
 
@@ -85,12 +84,12 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
                 log.warning("The subscription to Prefect's events broke (%s); runs are found by polling until it is back.", type(error).__name__)
             await anyio.sleep(2)
 
-    async def watch_orphans(self) -> None:
-        """Look regularly for runs of this machine whose process is gone (Prefect itself leaves them Running for ever)."""
+    async def watch_orphans(self, orphans: Orphans) -> None:
+        """Look regularly for runs whose process is gone (Prefect itself leaves them Running for ever)."""
         while True:
             try:
                 if self.is_setup and self._work_pool is not None:
-                    await crash_orphans(self.client, self._work_pool_name, set(self._execution.running()) if self._execution else set())
+                    await orphans.look(self.client, self._execution.running() if self._execution else set())
             except Exception as error:
                 log.warning("Looking for runs without a process failed (%s); it is tried again.", type(error).__name__)
             await anyio.sleep(ORPHAN_CHECK_SECONDS)
@@ -107,8 +106,3 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
             for flow_run_id in self._execution.running():
                 log.warning("Job %s is still running after %s s: it is ended and can be retried.", flow_run_id, grace_seconds)
                 task_group.start_soon(self._execution.kill, flow_run_id, 5)
-
-
-def worker_name(settings: Settings) -> str:
-    """The name in the Prefect UI: a machine and its receiver stay the same worker across restarts."""
-    return f"{settings.receiver.ae_title} on {socket.gethostname()}"

@@ -1,0 +1,131 @@
+"""What becomes of runs whose process, or whose machine, is gone."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+from prefect.client.schemas.objects import FlowRun, State, StateType
+
+from mkiso.config import Settings, Storage
+from mkiso.publishers.orderbook import OrderBook, question_of
+from service.worker.infrastructure import Infrastructure, worker_label
+from service.worker.orphans import SILENT_LOOKS, Sighting, View, has_ordered, look, machine_of, state_of, verdict, worker_name
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+SILENT = Sighting(NOW, SILENT_LOOKS + 1)
+SPEAKING = Sighting(NOW, 1)
+
+
+def run(kind: StateType, *, host: str | None = "here", queue: str = "downloads", age: float = 0, **more: object) -> FlowRun:
+    return FlowRun.model_construct(
+        id=uuid4(),
+        state=State(type=kind, timestamp=NOW - timedelta(seconds=age)),
+        infrastructure_pid=host and f"{host}/17/4711",
+        work_queue_name=queue,
+        **more,
+    )
+
+
+def view(**sightings: Sighting) -> View:
+    return View("here", NOW, sightings={"here": SPEAKING, **sightings})
+
+
+@pytest.mark.parametrize(
+    ("kind", "age", "lives", "expected"),
+    [
+        (StateType.RUNNING, 0, True, "alive"),
+        (StateType.RUNNING, 0, False, "crashed"),
+        (StateType.CANCELLING, 0, True, "alive"),
+        (StateType.CANCELLING, 0, False, "cancelled"),
+        (StateType.PENDING, 10, False, "alive"),
+        (StateType.PENDING, 60, False, "fetch again"),
+    ],
+)
+def test_a_run_of_this_machine_is_judged_by_its_process(kind: StateType, age: float, lives: bool, expected: str) -> None:
+    assert verdict(run(kind, age=age), view(), lives=lives, ordered=False) == expected
+
+
+def test_a_run_that_this_worker_executes_is_alive_whatever_else_is_said() -> None:
+    mine = run(StateType.RUNNING)
+    assert verdict(mine, View("here", NOW, {mine.id}), lives=False, ordered=False) == "alive"
+
+
+def test_a_run_that_never_got_a_process_is_fetched_again() -> None:
+    assert verdict(run(StateType.PENDING, host=None, age=10), view(), lives=False, ordered=False) == "alive"
+    assert verdict(run(StateType.PENDING, host=None, age=60), view(), lives=False, ordered=False) == "fetch again"
+    assert verdict(run(StateType.RUNNING, host=None, age=60), view(), lives=False, ordered=False) == "alive"
+
+
+@pytest.mark.parametrize(
+    ("queue", "ordered", "expected"),
+    [
+        ("downloads", False, "move"),
+        ("prints", False, "move"),
+        ("prints", True, "ordered"),
+        ("archives", False, "crashed"),
+        ("housekeeping", False, "crashed"),
+    ],
+)
+def test_what_becomes_of_a_run_of_a_silent_machine(queue: str, ordered: bool, expected: str) -> None:
+    assert verdict(run(StateType.RUNNING, host="there", queue=queue), view(there=SILENT), lives=False, ordered=ordered) == expected
+
+
+def test_a_cancelled_run_of_a_silent_machine_is_cancelled() -> None:
+    assert verdict(run(StateType.CANCELLING, host="there"), view(there=SILENT), lives=False, ordered=False) == "cancelled"
+
+
+def test_a_machine_that_speaks_looks_after_its_own_runs() -> None:
+    assert verdict(run(StateType.RUNNING, host="there"), view(there=SPEAKING), lives=False, ordered=False) == "alive"
+    assert verdict(run(StateType.RUNNING, host="there"), view(), lives=False, ordered=False) == "alive"
+
+
+def test_one_machine_alone_looks_after_a_silent_one() -> None:
+    everybody = {"a": SILENT, "b": SPEAKING, "c": SPEAKING}
+    assert [View(host, NOW, sightings=everybody).is_lost("a") for host in "abc"] == [False, True, False]
+
+
+def test_a_machine_falls_silent_by_looks_that_found_nothing_new_and_not_by_its_clock() -> None:
+    def worker(name: str, minutes: float) -> SimpleNamespace:
+        return SimpleNamespace(name=name, last_heartbeat_time=NOW + timedelta(minutes=minutes))
+
+    seen: dict[str, Sighting] = {}
+    for looked in range(SILENT_LOOKS + 1):
+        assert not any(sighting.is_silent for sighting in seen.values())
+        seen = look(seen, [worker("A on one", looked), worker("B on two", -60), worker("C on two", -90)], ["three"])  # type: ignore[list-item]
+    assert {host: sighting.is_silent for host, sighting in seen.items()} == {"one": False, "two": True, "three": True}
+    seen = look(seen, [worker("B on two", 99)], [])  # type: ignore[list-item]
+    assert not seen["two"].is_silent
+
+
+def test_verdicts_become_states_that_say_what_to_do() -> None:
+    assert [state_of(each).name for each in ("cancelled", "crashed", "ordered", "fetch again", "move")] == [
+        "Cancelled", "Crashed", "Crashed", "Scheduled", "AwaitingRetry",
+    ]
+    assert "robot" in str(state_of("ordered").message)
+    assert "Retry" in str(state_of("crashed").message)
+
+
+def test_the_order_book_tells_whether_a_print_was_ordered(tmp_path: Path) -> None:
+    settings = Settings(storage=Storage(data_dir=tmp_path / "own", shared_dir=tmp_path / "shared"))
+    printed = run(StateType.RUNNING, queue="prints", parameters={"accession_numbers": [" A1"], "publisher": ""})
+    assert not has_ordered(printed, settings)
+    book = OrderBook.of(settings.storage.orders_dir, question_of("rimage", ["A1"]))
+    book.begin(book.open("another job", 1, confirmed=False))
+    assert not has_ordered(printed, settings)
+    book.begin(book.open(str(printed.id), 1, confirmed=False))
+    assert has_ordered(printed, settings)
+    assert book.path.is_relative_to(tmp_path / "shared")
+    book.path.write_text("{")
+    assert has_ordered(printed, settings)
+
+
+def test_a_process_is_known_by_its_start_and_a_worker_by_its_machine() -> None:
+    mine = Infrastructure.parse(worker_label(os.getpid()))
+    assert mine is not None and mine.lives()
+    assert not Infrastructure(mine.host, mine.pid, "1").lives()
+    assert machine_of(worker_name(Settings())) == mine.host
