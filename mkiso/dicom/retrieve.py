@@ -40,7 +40,7 @@ def retrieve(
     instances are moved too, since a disc must be what the PACS holds.
 
     Raises NoDicomData, CountsUnknown, StudyIncomplete, PacsRefused, PacsBusy, PacsSilent, PacsUnreachable, InstanceConflict, ReceiverUnavailable,
-    JobStopped.
+    StorageFull, JobStopped.
     """
     require_counts = settings.pacs.require_counts
     completeness.provable(study, require_counts=require_counts)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.errors import InstanceConflict
+from mkiso.errors import InstanceConflict, StorageFull
 from tests.receiver.conftest import Running, Start, eventually
 from tests.receiver.raw_peer import (
     ABORT,
@@ -332,8 +332,10 @@ def test_a_deflate_bomb_is_refused(receiver: Running) -> None:
 
 def test_a_full_disk_is_answered_with_out_of_resources(start: Start) -> None:
     receiver = start(storage={"min_free_gib": 10_000_000})
-    with receiver.expect(STUDY), RawPeer(receiver.port) as peer:
+    with receiver.expect(STUDY) as expectation, RawPeer(receiver.port) as peer:
         assert peer.associate().store("1.2.3.1", data_set("1.2.3.1", STUDY)) == 0xA700
+        with pytest.raises(StorageFull, match="disk of mkiso is full"):
+            expectation.next_arrival(5)
         peer.release()
 
 
@@ -347,6 +349,8 @@ def test_a_disk_that_fills_up_fails_the_store_and_nothing_else(start: Start, tmp
             peer.associate().send(p_data(command(1, sop_instance="1.2.3.1"), control=3))
             peer.send(p_data(bytes(100_000), control=0) * 15 + p_data(b"", control=2))
             assert peer.status() == 0xA700
+            with pytest.raises(StorageFull):
+                expectation.next_arrival(5)
             assert peer.store("1.2.3.2", data_set("1.2.3.2", STUDY)) == 0
             arrival = expectation.next_arrival(5)
             assert arrival is not None and arrival.sop_instance_uid == "1.2.3.2"

@@ -13,7 +13,7 @@ from mkiso.dicom.receiver.admission import Place
 from mkiso.dicom.receiver.dimse import Command
 from mkiso.dicom.receiver.negotiation import Acceptance, Context, Rejection, decode_request, negotiate, rejection
 from mkiso.dicom.receiver.pdu import Connection, Pdv, PeerGone, ProtocolError, Stalled, Stopping
-from mkiso.dicom.receiver.spool import Incoming, Refused, Spool
+from mkiso.dicom.receiver.spool import Incoming, NoRoom, Refused, Spool
 
 LEAST_BYTES_PER_SECOND = 1024  # of a message, once it has taken the idle limit; slower is a peer that wants to hold us
 REJECTING_SECONDS = 2.0  # a connection that will be rejected anyhow waits no longer for its request
@@ -165,6 +165,7 @@ class _Message:
     def __init__(self, command: Command, context: Context, spool: Spool, tally: Tally) -> None:
         self.command = command
         self._tally = tally
+        self._expectations = spool.expectations
         self._incoming: Incoming | None = None
         self._status = dimse.SUCCESS
         try:
@@ -207,4 +208,6 @@ class _Message:
         self._status = refusal.status
         self._tally.refused += 1
         self._tally.last_refusal = f"{refusal.status:04X}, {refusal}"
+        if isinstance(refusal, NoRoom):
+            self._expectations.tell_no_room(self.command.affected_sop_instance_uid)
         self.close()

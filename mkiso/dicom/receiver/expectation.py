@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mkiso.dicom.receiver.unix_address import unix_address
-from mkiso.errors import InstanceConflict, ReceiverUnavailable
+from mkiso.errors import InstanceConflict, ReceiverUnavailable, StorageFull
 from mkiso.models import Arrival
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -44,13 +44,15 @@ class Expectation:
         self._lines.close()
 
     def next_arrival(self, timeout_seconds: float) -> Arrival | None:
-        """The next instance that was stored, None where none comes in that time. Raises ReceiverUnavailable and InstanceConflict."""
+        """The next instance that was stored, None where none comes in that time. Raises ReceiverUnavailable, InstanceConflict, StorageFull."""
         message = self._lines.next(timeout_seconds)
         if message is None:
             return None
         if "conflict" in message:
             uid = message["conflict"]["sop_instance_uid"]
             raise InstanceConflict(f"The PACS sent two different instances under the SOP Instance UID {uid}.", sop_instance_uid=uid)
+        if "no_room" in message:
+            raise StorageFull("The disk of mkiso is full: the PACS's images can't be stored. Make room there, then ask for the disc again.")
         values = message["arrival"]
         return Arrival(**{**values, "path": Path(values["path"])})
 

@@ -4,6 +4,7 @@
     receiver:  {"expecting": true}                        or {"refused": words}
                {"arrival": {…mkiso.models.Arrival…}}      one a stored instance
                {"conflict": {"sop_instance_uid": "…"}}    the same UID came with other bytes
+               {"no_room": {"sop_instance_uid": "…"}}     it came, and the disk is full
 
     anybody:   {"status": true}
     receiver:  {"status": {"associations": 2, "expectations": 1, …}}
@@ -63,6 +64,9 @@ class Expected:
     def tell_conflict(self, sop_instance_uid: str) -> None:
         self.told.put({"conflict": {"sop_instance_uid": sop_instance_uid}})
 
+    def tell_no_room(self, sop_instance_uid: str) -> None:
+        self.told.put({"no_room": {"sop_instance_uid": sop_instance_uid}})
+
 
 class Expectations:
     """Everything that is expected now. `lock` is held while an instance is given to jobs, so that an expectation is there or gone, not half."""
@@ -86,6 +90,13 @@ class Expectations:
         """Whether anybody may expect this instance, before its study is known."""
         with self.lock:
             return any(expected.wants(sop_instance_uid) for expected in self._all)
+
+    def tell_no_room(self, sop_instance_uid: str) -> None:
+        """Tell whoever may expect this instance that there is no room for it."""
+        with self.lock:
+            for expected in self._all:
+                if expected.wants(sop_instance_uid):
+                    expected.tell_no_room(sop_instance_uid)
 
     def of(self, study_instance_uid: str, sop_instance_uid: str) -> list[Expected]:
         """Who expects this instance. The caller holds `lock`."""

@@ -34,6 +34,10 @@ class Refused(Exception):
         self.status = status
 
 
+class NoRoom(Refused):
+    """The disk is full: the jobs that wait for the instance are told, since the PACS's own words won't say so."""
+
+
 class Spool:
     """Where instances land before they are linked, and the bounds that hold there."""
 
@@ -51,7 +55,7 @@ class Spool:
             raise Refused(dimse.NOT_AUTHORIZED, "no job expects it")
         free = os.statvfs(self.folder)
         if free.f_bavail * free.f_frsize < self._reserve_bytes:
-            raise Refused(dimse.OUT_OF_RESOURCES, "the disk is nearly full")
+            raise NoRoom(dimse.OUT_OF_RESOURCES, "the disk is nearly full")
         return Incoming(self, sop_class_uid, sop_instance_uid, transfer_syntax_uid)
 
 
@@ -160,7 +164,8 @@ def _unlink(paths: list[str]) -> None:
 
 
 def _refuse(error: OSError) -> NoReturn:
-    raise Refused(dimse.OUT_OF_RESOURCES, f"it can't be written: {error.strerror}") from None
+    kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else Refused
+    raise kind(dimse.OUT_OF_RESOURCES, f"it can't be written: {error.strerror}") from None
 
 
 def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
