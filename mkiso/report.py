@@ -1,6 +1,7 @@
 """What is told of a job while it runs and at its end: stage, counts, outcome. A small file beside the discs, so that a webhook anywhere reads it.
 
-No patient's name stands in a report; the name of a disc's file does in its manifest.
+No patient's name stands in a report; the name of a disc's file does in its manifest. What a study is called (StudyDescription) stands here and not in
+Prefect.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 from uuid import UUID
 
 from mkiso.config import Storage
@@ -19,11 +20,22 @@ from mkiso.files import write_whole
 Status = Literal["running", "done", "failed"]
 
 
+class FoundStudy(TypedDict):
+    """A study as C-FIND described it, and how far it has come. `study_date` is YYYYMMDD (VR DA); `expected` is None where the PACS tells no count."""
+
+    accession_number: str
+    study_date: str
+    modalities: list[str]
+    study_description: str
+    expected: int | None
+    received: int
+
+
 @dataclass(frozen=True, slots=True)
 class JobReport:
     """The state of one job. `stage` is in words an operator reads; `disc_ids` has one id a volume; `error` is set where `status` is failed.
 
-    `error` holds `error` (words), `code`, `http_status` and the details of the MkisoError.
+    `error` holds `error` (words), `code`, `http_status` and the details of the MkisoError. `seconds` is how long each stage took in this attempt.
     """
 
     job_id: str
@@ -40,6 +52,9 @@ class JobReport:
     proves: str = ""
     error: dict[str, Any] = field(default_factory=dict)
     updated: str = ""
+    received_bytes: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    studies: tuple[FoundStudy, ...] = ()
 
     def failed(self, error: MkisoError) -> JobReport:
         """The report of a job that ended with this error."""
@@ -61,7 +76,7 @@ def read_report(storage: Storage, job_id: str) -> JobReport:
     except FileNotFoundError:
         raise JobNotFound(f"There is no job {job_id} here; jobs are forgotten some time after they end.") from None
     known = {entry.name for entry in fields(JobReport)}
-    lists = {name: tuple(values[name]) for name in ("accession_numbers", "degraded", "disc_ids")}
+    lists = {name: tuple(values.get(name, ())) for name in ("accession_numbers", "degraded", "disc_ids", "studies")}
     return JobReport(**{**{name: value for name, value in values.items() if name in known}, **lists})
 
 

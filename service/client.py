@@ -45,6 +45,18 @@ class Disc:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundStudy:
+    """A study that the PACS has: `study_date` is YYYYMMDD or empty, `expected` is None where the PACS tells no count."""
+
+    accession_number: str
+    study_date: str
+    modalities: tuple[str, ...]
+    study_description: str
+    expected: int | None
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobState:
     """What the service tells of a job: `state` is waiting, running, done or failed; `expected` is None until the PACS has told it."""
 
@@ -59,6 +71,7 @@ class JobState:
     proves: str
     discs: tuple[Disc, ...]
     error: Mapping[str, Any]
+    studies: tuple[FoundStudy, ...] = ()
 
 
 class Client:
@@ -102,6 +115,7 @@ class Client:
             proves=told["proves"],
             discs=discs,
             error=told["error"] or {},
+            studies=tuple(FoundStudy(**{name: study[name] for name in FoundStudy.__slots__}) for study in told.get("studies") or ()),
         )
 
     def follow(self, job_id: str) -> Iterator[JobState]:

@@ -45,14 +45,14 @@ def check_one_patient(run: JobRun) -> None:
         completeness.provable(study, require_counts=job.settings.pacs.require_counts)
         if study.expected.count is None:
             job.degraded.append("counts_unknown")
-    counts = [study.expected.count for study in job.studies]
-    run.tell("found", expected=None if None in counts else sum(count or 0 for count in counts))
+    run.tell_found()
 
 
 @step("Take up what an earlier attempt stored")
 def take_up(run: JobRun) -> None:
     """Instances in the job's folder that are whole and still wanted are not moved again."""
     collection.take_up(run.job)
+    run.recount()
     run.log.info("%s images of an earlier attempt are whole and are not moved again.", len(run.job.instances))
 
 
@@ -61,7 +61,7 @@ def retrieve_study(run: JobRun, study: Study, accession_number: str) -> None:
     """C-MOVE into the job's folder; what an earlier attempt has stored there is checked and not moved again."""
     with slot(run.job.settings.storage.moves_dir, run.job.settings.pacs.max_moves):
         run.tell("retrieving")
-        collection.retrieve_study(run.job, study, lambda arrival: run.count_arrival(arrival.size))
+        collection.retrieve_study(run.job, study, run.count_arrival)
 
 
 @step("Check that it is complete")
@@ -76,5 +76,6 @@ def check_complete(run: JobRun) -> None:
     strangers = {each.arrival.study_instance_uid for each in job.instances.values()} - {study.study_instance_uid for study in job.studies}
     if strangers:
         raise PatientMismatch("An instance of a study that nobody asked for lies in the job's folder: nothing is made of it. Ask for the disc again.")
+    run.recount()
     run.tell("complete", expected=len(job.instances), received=len(job.instances))
     run.show_counts()

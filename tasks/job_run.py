@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import replace
 from traceback import format_exception
 from types import TracebackType
@@ -20,8 +21,9 @@ from mkiso.errors import JobStopped, MkisoError, PatientMismatch, Unforeseen
 from mkiso.job import Job, JobKind
 from mkiso.media.layout import Layout
 from mkiso.media.verify import ImageProof
+from mkiso.models import Arrival
 from mkiso.publishers import Publisher, publisher_of
-from mkiso.report import JobReport, write_report
+from mkiso.report import FoundStudy, JobReport, write_report
 from mkiso.retention import require_room
 from mkiso.store import Manifest
 
@@ -58,6 +60,9 @@ class JobRun:
         self._artifact_updated = 0.0
         self._moving_since = time.monotonic()
         self._bytes = 0
+        self._seconds: Counter[str] = Counter()
+        self._stage, self._stage_since = "starting", time.monotonic()
+        self._received: Counter[str] = Counter()
 
     def __enter__(self) -> JobRun:
         return self
@@ -104,6 +109,9 @@ class JobRun:
 
     def tell(self, stage: str, **facts: object) -> None:
         """Tell which stage the job is in, at once."""
+        now = time.monotonic()
+        self._seconds[self._stage] += now - self._stage_since  # type: ignore[assignment]
+        self._stage, self._stage_since = stage.partition(" from ")[0], now
         self._write(replace(self.report, stage=stage, degraded=tuple(self.job.degraded), **facts))  # type: ignore[arg-type]
 
     def tell_seldom(self, stage: str) -> None:
@@ -112,9 +120,19 @@ class JobRun:
         if time.monotonic() - self._reported >= REPORT_SECONDS:
             self._write(self.report)
 
-    def count_arrival(self, size: int) -> None:
+    def tell_found(self) -> None:
+        """Tell which studies were found; from now on each report says how far each of them has come."""
+        counts = [study.expected.count for study in self.job.studies]
+        self.tell("found", studies=self._studies(), expected=None if None in counts else sum(count or 0 for count in counts))
+
+    def recount(self) -> None:
+        """Count by study what lies in the job's folder."""
+        self._received = Counter(each.arrival.study_instance_uid for each in self.job.instances.values())
+
+    def count_arrival(self, arrival: Arrival) -> None:
         """Count an instance that arrived; told a few times a second at most."""
-        self._bytes += size
+        self._bytes += arrival.size
+        self._received[arrival.study_instance_uid] += 1
         self.report = replace(self.report, received=len(self.job.instances))
         now = time.monotonic()
         if now - self._reported >= REPORT_SECONDS:
@@ -130,7 +148,7 @@ class JobRun:
                 "study": study.study_instance_uid,
                 "expected": "unknown" if study.expected.count is None else study.expected.count,
                 "counted at level": study.expected.source,
-                "received": sum(1 for each in self.job.instances.values() if each.arrival.study_instance_uid == study.study_instance_uid),
+                "received": self._received[study.study_instance_uid],
             }
             for study in self.job.studies
         ]
@@ -165,7 +183,22 @@ class JobRun:
         if self.job.settings.storage.keep_failed_hours == 0 or isinstance(error, PatientMismatch):
             self.job.discard()
 
+    def _studies(self) -> tuple[FoundStudy, ...]:
+        return tuple(
+            FoundStudy(
+                accession_number=study.accession_number,
+                study_date=study.study_date,
+                modalities=list(study.modalities_in_study),
+                study_description=study.study_description,
+                expected=study.expected.count,
+                received=self._received[study.study_instance_uid],
+            )
+            for study in self.job.studies
+        )
+
     def _write(self, report: JobReport) -> None:
-        self.report = report
+        self.report = replace(report, studies=self._studies()) if report.studies else report
+        took = {stage: round(seconds, 3) for stage, seconds in self._seconds.items()}
+        self.report = replace(self.report, received_bytes=self._bytes, seconds=took)
         self._reported = time.monotonic()
-        write_report(self.job.settings.storage, report)
+        write_report(self.job.settings.storage, self.report)

@@ -86,6 +86,7 @@ class Jobs:
             "expected": report.expected,
             "received": report.received,
             "written": report.written,
+            "studies": report.studies,
             "degraded": report.degraded or (discs[0].degraded if discs else ()),
             "publisher": report.publisher,
             "proves": report.proves,
