@@ -57,7 +57,8 @@ def plan_night(run: ArchiveRun) -> None:
     for uid in filter(mine.__contains__, owed):
         asked.append(replace(run.found[uid], expected=expected_instances(settings, run.found[uid])))
         run.show_progress()
-    planned = plan(asked, archived(run.ledger, mine), attempts, settings.archive.max_attempts)
+    # Who asks for dates by hand has mended something: what was given up is tried again.
+    planned = plan(asked, archived(run.ledger, mine), attempts if run.scheduled else {}, settings.archive.max_attempts)
     to_archive = [work.study for work in planned.to_archive]
     if run.dry_run:
         lacking = [work.study.expected.count if work.wanted is None else len(work.wanted) for work in planned.to_archive]

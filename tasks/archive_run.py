@@ -71,6 +71,7 @@ class ArchiveRun:
         self.ordered: list[ArchiveVolume] = []
         self.without_patient_api = False
         self.state: State = Failed(message="The archive was stopped before its end; the next night goes on from there.")
+        self.scheduled = date_from is None and date_to is None
         self._asked = date_from, date_to
         self._began = context.flow_run.expected_start_time or datetime.now(UTC)
         self._opened = ExitStack()
@@ -106,8 +107,7 @@ class ArchiveRun:
         require_room(settings.storage)
         self.ledger = self._opened.enter_context(Ledger.open(settings))
         date_from, date_to = self._asked
-        scheduled = date_from is None and date_to is None
-        if scheduled:
+        if self.scheduled:
             self.dates = due(archive.schedule, archive.timezone, archive.days_back, archive.recheck_days, covered(self.ledger), self._began)
         elif date_from is None or (date_to or date_from) < date_from:
             raise InvalidRequest("Name the first date, and a last one that isn't before it; without dates the archive does what it owes.")
@@ -115,7 +115,7 @@ class ArchiveRun:
             self.dates = Due(date_from, date_to or date_from, date_from)
         if not self.dry_run:
             self.job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            covers = NightRange(self.dates.date_from, self.dates.date_to, scheduled)
+            covers = NightRange(self.dates.date_from, self.dates.date_to, self.scheduled)
             self.night = self._opened.enter_context(Night.begin(self.ledger, self.job.id, covers))
         caught_up = f", {self.dates.caught_up} of these days because nights were missed" if self.dates.caught_up else ""
         self.log.info("Archiving %s to %s%s.", self.dates.date_from, self.dates.date_to, caught_up)

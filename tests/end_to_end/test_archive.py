@@ -88,11 +88,8 @@ def watching(folder: Path) -> Iterator[list[int]]:
 
     def watch() -> None:
         while not ended.wait(0.1):
-            size = 0
-            for file in folder.rglob("*.*.*"):
-                with suppress(FileNotFoundError):
-                    size += file.stat().st_size
-            largest.append(max(largest[-1], size))
+            with suppress(FileNotFoundError):  # files come and go
+                largest.append(max(largest[-1], sum(file.stat().st_size for file in folder.rglob("*.*.*"))))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
