@@ -1,0 +1,63 @@
+"""`python -m bench [--rows KEY …] [--runs N] [--full]`: measures, and writes docs/performance.md when every row was measured.
+
+A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `disc`, `disc-dx`, `media`, `start`, `scaling`, `jobs`, `memory`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench.discs import disc_rows, jobs_rows, memory_rows, scaling_rows, small_rows, start_rows
+from bench.laboratory import Laboratory
+from bench.media import media_rows
+from bench.page import table, write
+from bench.receiving import move_rows, storescu_rows
+from bench.samples import Row
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+
+GROUPS: dict[str, Callable[[Laboratory], Iterator[Row]]] = {
+    "storescu": storescu_rows,
+    "move": move_rows,
+    "disc": disc_rows,
+    "disc-dx": small_rows,
+    "media": media_rows,
+    "start": start_rows,
+    "scaling": scaling_rows,
+    "jobs": jobs_rows,
+    "memory": memory_rows,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure mkiso beside dcmtk, genisoimage and Orthanc.")
+    parser.add_argument("--rows", nargs="+", choices=GROUPS, metavar="GROUP", help=f"only these: {', '.join(GROUPS)}")
+    parser.add_argument("--runs", type=int, default=5, help="how often each thing is measured (5)")
+    parser.add_argument("--full", action="store_true", help="the slow references get whole studies too; takes half an hour")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write, where every row is measured")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+
+    def say(words: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {words}", file=sys.stderr, flush=True)
+
+    rows: list[Row] = []
+    with Laboratory(arguments.runs, full=arguments.full, say=say) as laboratory:
+        for name in arguments.rows or GROUPS:
+            say(f"measuring {name}")
+            for row in GROUPS[name](laboratory):
+                rows.append(row)
+                against = f" against {row.reference.median:.2f}" if row.reference else ""
+                say(f"{row.key}: {row.ours.median:.2f} {row.unit}{against}, {row.ratio:.2f} ({row.goal}): {'met' if row.is_met else 'MISSED'}")
+    print(table(rows))
+    if not arguments.rows:
+        write(arguments.page, rows, arguments.runs, scaled=not arguments.full)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

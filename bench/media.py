@@ -1,0 +1,79 @@
+"""Rows of the disc's making: lay out, master and read back, against dcmmkdir and genisoimage, which read nothing back."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from bench.laboratory import Laboratory
+from bench.processes import Watch
+from bench.samples import Row, Sample, faster
+from bench.studies import StudyFiles
+from mkiso.config import Settings
+from mkiso.dicom.header import read_header
+from mkiso.files import sha256_of
+from mkiso.media.iso import master
+from mkiso.media.layout import lay_out
+from mkiso.media.verify import verify_image
+from mkiso.models import Arrival, Instance
+
+
+def media_rows(laboratory: Laboratory) -> Iterator[Row]:
+    """1,000 CT and 10,000 small files."""
+    for key, name, case in [("media-ct", "CT1000", "1,000 CT"), ("media-small", "SMALL10000", "10,000 small files")]:
+        study = laboratory.studies.get(name)
+        instances = [_instance(file, study) for file in study.files]
+        ours, reference = Sample(), Sample()
+        for _ in range(laboratory.runs):
+            with laboratory.scratch("media") as folder:
+                ours.add(*_in_child(instances, folder))
+            with laboratory.scratch("dcmtk") as folder:
+                tool_disc(study, folder, reference)
+        yield faster(key, f"lay out + master + read back, {case}; against dcmmkdir + genisoimage", ours, reference, 1)
+
+
+def tool_disc(study: StudyFiles, folder: Path, sample: Sample) -> None:
+    """One disc by dcmmkdir and genisoimage; the files lie under names of a file-set already."""
+    for number, file in enumerate(study.files):
+        target = folder / "disc" / "DICOM" / f"S{number // 1000:07}" / f"I{number:07}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(file, target)
+    with Watch() as watch:
+        watch.run(["dcmmkdir", "+r", "+id", ".", "+F", "MKISO", "DICOM"], folder=folder / "disc")
+        watch.run(["genisoimage", "-quiet", "-J", "-r", "-V", "MKISO", "-o", folder / "disc.iso", folder / "disc"])
+    sample.add(watch.seconds, watch.peak_mb)
+
+
+def _instance(file: Path, study: StudyFiles) -> Instance:
+    header = read_header(file)
+    uid = str(header.SOPInstanceUID)
+    arrival = Arrival(uid, str(header.SOPClassUID), "1.2.840.10008.1.2.1", study.study_instance_uid, file, file.stat().st_size, sha256_of(file))
+    return Instance(arrival, header)
+
+
+def _in_child(instances: list[Instance], folder: Path) -> tuple[float, float]:
+    """Seconds and peak memory of one disc, made in a fork as a job is."""
+    ours, theirs = multiprocessing.get_context("fork").Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_make, args=(instances, folder, theirs))
+    child.start()
+    theirs.close()
+    try:
+        seconds, peak_mb = ours.recv()
+    finally:
+        child.join()
+    return seconds, peak_mb
+
+
+def _make(instances: list[Instance], folder: Path, answer: Connection) -> None:
+    settings = Settings.model_validate({"disc": {"medium": "bd"}, "storage": {"data_dir": str(folder)}})
+    began = time.perf_counter()
+    layout = lay_out(instances, settings, folder / "disc", created=datetime.now(UTC))
+    master(layout.files, layout.volume_id, folder / "disc.iso", created=layout.created)
+    verify_image(folder / "disc.iso", layout.files)
+    answer.send((time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))

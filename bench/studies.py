@@ -1,0 +1,62 @@
+"""The studies that are measured, made when a row first needs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+
+from tests.peers.corpus import make_ct_series
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """One study in Part 10 files."""
+
+    accession_number: str
+    study_instance_uid: str
+    files: list[Path]
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+# (kind, instances, rows and columns)
+SIZES = {
+    "CT1000": ("ct", 1000, 512),  # 504 MB after the issue's count
+    "MR2000": ("mr", 2000, 256),
+    "DX4": ("dx", 4, 2690),  # 58 MB
+    "SMALL10000": ("mr", 10_000, 64),
+    "CTPART": ("ct", 100, 512),  # what the slow references get of the first two
+    "MRPART": ("mr", 200, 256),
+    "TINY": ("ct", 1, 64),
+    "LONG20000": ("mr", 20_000, 64),
+    "LONG2000": ("mr", 2000, 64),
+    "BIG4GB": ("ct", 8000, 512),
+    **{f"JOB{number}": ("ct", 250, 512) for number in range(8)},
+}
+
+
+class Studies:
+    """Makes each study once, under a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[str, StudyFiles] = {}
+
+    def get(self, name: str) -> StudyFiles:
+        if name not in self._made:
+            kind, count, size = SIZES[name]
+            files = make_ct_series(self._folder / name, name, count, size=size, kind=kind)
+            uid = str(dcmread(files[0], specific_tags=["StudyInstanceUID"]).StudyInstanceUID)
+            self._made[name] = StudyFiles(name, uid, files)
+        return self._made[name]
+
+    def forget(self, name: str) -> None:
+        """Free the room of a study that no further row needs."""
+        study = self._made.pop(name, None)
+        for file in study.files if study else []:
+            file.unlink()
