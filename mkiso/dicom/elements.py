@@ -66,9 +66,24 @@ class Element(NamedTuple):
 def elements(data: Encoded, offset: int, end: int, encoding: Encoding, wanted: frozenset[int]) -> dict[int, Element]:
     """The wanted elements of the data set between `offset` and `end`, by tag. Raises DamagedInstance unless it is whole and ends exactly at `end`."""
     try:
-        return _elements(data, offset, end, encoding, wanted)[0]
+        found, last = _elements(data, offset, end, encoding, wanted)
     except struct.error:
-        raise DamagedInstance("The data set is cut short inside an element.") from None
+        last = end + 1
+    if last > end:
+        raise DamagedInstance("The data set is cut short inside an element.")
+    return found
+
+
+def elements_so_far(data: bytes, encoding: Encoding, wanted: frozenset[int]) -> tuple[dict[int, Element], int] | None:
+    """The wanted elements of a data set of which only the beginning is here, and where its last element here ends, perhaps after what is here.
+
+    Where that is the data set's own end, this is what `elements` gives for the whole. None where the beginning alone doesn't tell.
+    """
+    try:
+        found, last = _elements(data, 0, len(data), encoding, wanted)
+    except (struct.error, DamagedInstance):
+        return None
+    return None if any(element.offset + element.length > len(data) for element in found.values()) else (found, last)
 
 
 def items(data: Encoded, sequence: Element, wanted: frozenset[int]) -> list[dict[int, Element]]:
@@ -85,9 +100,10 @@ def items(data: Encoded, sequence: Element, wanted: frozenset[int]) -> list[dict
             if tag != ITEM:
                 raise DamagedInstance("A sequence holds something that is no item.")
             delimited = length == UNDEFINED_LENGTH
-            item, offset = _elements(data, offset, end if delimited else offset + length, encoding, wanted, delimited)
-            if offset > end:
-                raise DamagedInstance("An item is longer than its sequence.")
+            item_end = end if delimited else offset + length
+            item, offset = _elements(data, offset, item_end, encoding, wanted, delimited)
+            if offset > min(item_end, end):
+                raise DamagedInstance("An item is longer than its sequence, or cut short inside an element.")
             found.append(item)
     except struct.error:
         raise DamagedInstance("A sequence is cut short inside an element.") from None
@@ -97,7 +113,8 @@ def items(data: Encoded, sequence: Element, wanted: frozenset[int]) -> list[dict
 def _elements(
     data: Encoded, offset: int, end: int, encoding: Encoding, wanted: frozenset[int], delimited: bool = False
 ) -> tuple[dict[int, Element], int]:
-    """The wanted elements up to `end`, or up to the Item Delimitation Item where `delimited`, and where what follows begins."""
+    """The wanted elements up to `end`, or up to the Item Delimitation Item where `delimited`, and where what follows begins: after `end` where the
+    last element is cut short."""
     found: dict[int, Element] = {}
     keys = _keys(encoding, wanted)
     explicit_head, implicit_head, explicit = encoding.explicit_head.unpack_from, encoding.implicit_head.unpack_from, encoding.explicit
@@ -135,8 +152,6 @@ def _elements(
             found[tag] = Element(vr, start, offset - start, length == UNDEFINED_LENGTH, IMPLICIT_LITTLE if vr == b"UN" else encoding)
     if offset < end:
         raise DamagedInstance("The data set has too many elements.")
-    if offset > end:
-        raise DamagedInstance("The data set is cut short inside an element.")
     if delimited:
         raise DamagedInstance("An item isn't terminated.")
     return found, offset

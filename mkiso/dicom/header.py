@@ -22,7 +22,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 
-from mkiso.dicom.elements import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Element, Encoded, Encoding, elements, items
+from mkiso.dicom.elements import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Element, Encoded, Encoding, elements, elements_so_far, items
 from mkiso.errors import DamagedInstance
 
 META_OFFSET = 132  # PS3.10 7.1: preamble and DICM
@@ -123,8 +123,25 @@ def read_identity(descriptor: int, offset: int, transfer_syntax_uid: str, folder
     Raises DamagedInstance where the data set isn't whole.
     """
     with _mapped(descriptor) as data, _inflated(data, offset, transfer_syntax_uid, folder) as (dataset, start):
-        found = elements(dataset, start, len(dataset), encoding_of(transfer_syntax_uid), _IDENTITY_TAGS)
-        return Identity(*(_text(dataset, found.get(tag)) for tag in _IDENTITY))
+        return _identity(dataset, elements(dataset, start, len(dataset), encoding_of(transfer_syntax_uid), _IDENTITY_TAGS))
+
+
+def begin_identity(beginning: bytes, transfer_syntax_uid: str) -> tuple[Identity, int] | None:
+    """Which instance a data set is, by its beginning, and the size in bytes that the whole must have for this to be true.
+
+    None where `read_identity` has to look at the whole.
+    """
+    if transfer_syntax_uid in _DEFLATED:
+        return None
+    begun = elements_so_far(beginning, encoding_of(transfer_syntax_uid), _IDENTITY_TAGS)
+    try:
+        return (_identity(beginning, begun[0]), begun[1]) if begun else None
+    except DamagedInstance:
+        return None
+
+
+def _identity(data: Encoded, found: dict[int, Element]) -> Identity:
+    return Identity(*(_text(data, found.get(tag)) for tag in _IDENTITY))
 
 
 def encoding_of(transfer_syntax_uid: str) -> Encoding:

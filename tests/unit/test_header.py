@@ -16,7 +16,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from mkiso.dicom.elements import MAX_DEPTH
-from mkiso.dicom.header import MAX_INFLATED_BYTES, encoding_of, is_uid, read_header, read_identity
+from mkiso.dicom.header import MAX_INFLATED_BYTES, begin_identity, encoding_of, is_uid, read_header, read_identity
 from mkiso.dicom.receiver.spool import file_head
 from mkiso.errors import DamagedInstance
 from tests.peers.corpus import EVERY_KIND, JAPANESE, KOREAN, THAI, Person, make_ct_series, make_study
@@ -59,6 +59,31 @@ def test_the_identity_is_the_headers(tmp_path: Path) -> None:
         assert (identity.study_instance_uid, identity.series_instance_uid, identity.patient_id) == (
             whole.StudyInstanceUID, whole.SeriesInstanceUID, whole.PatientID,
         )  # fmt: skip
+
+
+def test_a_beginning_tells_what_the_whole_does_or_nothing(tmp_path: Path) -> None:
+    told = 0
+    for file in make_study(tmp_path, "A1", kinds=EVERY_KIND):
+        content = file.read_bytes()
+        offset, syntax = 144 + int.from_bytes(content[140:144], "little"), dcmread(file).file_meta.TransferSyntaxUID
+        with file.open("rb") as opened:
+            identity = read_identity(opened.fileno(), offset, syntax, tmp_path)
+        whole = content[offset:]
+        for length in [*range(0, len(whole), max(1, len(whole) // 97)), len(whole)]:
+            begun = begin_identity(whole[:length], syntax)
+            if begun is not None and begun[1] == len(whole):
+                assert begun[0] == identity
+                told += length < len(whole)
+    assert told > 100
+
+
+def test_a_beginning_never_vouches_for_another_size() -> None:
+    encoded = data_set("1.2.3.1", "1.2.3", pixels=bytes(1000))
+    begun = begin_identity(encoded[:-500], ExplicitVRLittleEndian)
+    assert begun is not None and begun[1] == len(encoded)
+    assert begin_identity(encoded[: len(encoded) - 1004], ExplicitVRLittleEndian) is None  # inside the pixels' own length
+    assert begin_identity(b"\x08\x00\x18\x00UI\xff\xff1.2.3", ExplicitVRLittleEndian) is None  # a UID that goes on after what is here
+
 
 
 @pytest.mark.parametrize("undefined", [False, True], ids=["defined lengths", "undefined lengths"])

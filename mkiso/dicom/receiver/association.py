@@ -11,6 +11,7 @@ from mkiso.config import Receiver
 from mkiso.dicom.receiver import dimse, pdu
 from mkiso.dicom.receiver.admission import Place
 from mkiso.dicom.receiver.dimse import Command
+from mkiso.dicom.receiver.hashing import Hashing
 from mkiso.dicom.receiver.negotiation import Acceptance, Context, Rejection, decode_request, negotiate, rejection
 from mkiso.dicom.receiver.pdu import Connection, Pdv, PeerGone, ProtocolError, Stalled, Stopping
 from mkiso.dicom.receiver.spool import Incoming, NoRoom, Refused, Spool
@@ -43,6 +44,7 @@ class Association:
         self._spool = spool
         self._tally = tally
         self._place = place
+        self._hashing = Hashing()
         self._contexts: dict[int, Context] = {}
         self._command = bytearray()
         self._message: _Message | None = None
@@ -72,6 +74,7 @@ class Association:
             if self._message is not None:
                 self._message.close()
             self._connection.close()
+            self._hashing.close()
             _log.info(
                 "Association with %s (%s): %d stored, %d refused%s, %.1f MB in %.2f s, %s.", tally.peer, tally.calling_ae_title or "no AE title",
                 tally.stored, tally.refused, f" (last: {tally.last_refusal})" if tally.last_refusal else "", tally.size / 1e6, monotonic() - began,
@@ -147,7 +150,7 @@ class Association:
         if command.field == dimse.C_CANCEL_RQ:  # PS3.7 9.3.2.3: nothing of ours can be cancelled
             return
         if command.has_data_set:
-            self._message = _Message(command, context, self._spool, self._tally)
+            self._message = _Message(command, context, self._spool, self._hashing, self._tally)
         else:
             self._answer(pdv.context_id, command, dimse.SUCCESS if command.field == dimse.C_ECHO_RQ else dimse.UNRECOGNIZED_OPERATION)
 
@@ -162,14 +165,14 @@ class Association:
 class _Message:
     """A request whose data set is on its way: stored, or drained where it is refused."""
 
-    def __init__(self, command: Command, context: Context, spool: Spool, tally: Tally) -> None:
+    def __init__(self, command: Command, context: Context, spool: Spool, hashing: Hashing, tally: Tally) -> None:
         self.command = command
         self._tally = tally
         self._expectations = spool.expectations
         self._incoming: Incoming | None = None
         self._status = dimse.SUCCESS
         try:
-            self._incoming = self._begin(context, spool)
+            self._incoming = self._begin(context, spool, hashing)
         except Refused as refusal:
             self._refuse(refusal)
 
@@ -197,12 +200,12 @@ class _Message:
             self._incoming.close()
             self._incoming = None
 
-    def _begin(self, context: Context, spool: Spool) -> Incoming:
+    def _begin(self, context: Context, spool: Spool, hashing: Hashing) -> Incoming:
         if self.command.field != dimse.C_STORE_RQ:
             raise Refused(dimse.UNRECOGNIZED_OPERATION, "a request that isn't C-STORE")
         if self.command.affected_sop_class_uid != context.abstract_syntax:
             raise Refused(dimse.DOES_NOT_MATCH_SOP_CLASS, "its SOP class isn't its presentation context's")
-        return spool.open(self.command.affected_sop_class_uid, self.command.affected_sop_instance_uid, context.transfer_syntax)
+        return spool.open(self.command.affected_sop_class_uid, self.command.affected_sop_instance_uid, context.transfer_syntax, hashing)
 
     def _refuse(self, refusal: Refused) -> None:
         self._status = refusal.status

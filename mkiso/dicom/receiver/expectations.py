@@ -27,6 +27,7 @@ from time import sleep
 from typing import Any
 
 from mkiso.dicom.header import is_uid
+from mkiso.dicom.receiver.hashing import Digest
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # 400,000 SOP Instance UIDs
 REQUEST_TIMEOUT_SECONDS = 10
@@ -39,23 +40,20 @@ _log = logging.getLogger(__name__)
 class Expected:
     """What one job expects of one study; `instances` None: any of the study.
 
-    `arrived` maps the SOP Instance UIDs that the job was told of to the SHA-256 of their files in `folder`.
+    `arrived` maps the SOP Instance UIDs of the files in `folder` to their hashes; the job is told of each as soon as its hash is known.
     """
 
     study_instance_uid: str
     folder: Path
     instances: frozenset[str] | None
-    arrived: dict[str, str] = field(default_factory=dict)
+    arrived: dict[str, Digest] = field(default_factory=dict)
     told: SimpleQueue[dict[str, Any] | None] = field(default_factory=SimpleQueue)
 
     def wants(self, sop_instance_uid: str) -> bool:
         return self.instances is None or sop_instance_uid in self.instances
 
     def tell_arrival(self, sop_instance_uid: str, sop_class_uid: str, transfer_syntax_uid: str, size: int, sha256: str) -> None:
-        """Tell the job of an instance that is in its folder now, once."""
-        if sop_instance_uid in self.arrived:
-            return
-        self.arrived[sop_instance_uid] = sha256
+        """Tell the job of an instance that is in its folder now."""
         self.told.put({"arrival": {
             "sop_instance_uid": sop_instance_uid, "sop_class_uid": sop_class_uid, "transfer_syntax_uid": transfer_syntax_uid,
             "study_instance_uid": self.study_instance_uid, "path": f"{self.folder}/{sop_instance_uid}", "size": size, "sha256": sha256,

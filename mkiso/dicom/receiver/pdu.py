@@ -96,8 +96,8 @@ class Connection:
         self._pdu_timeout_seconds = pdu_timeout_seconds
         self._stop = stop
         self._max_pdu_bytes = max_pdu_bytes
-        # Room for a PDU and most of the next: what the kernel has is taken in one call.
-        self._buffer = memoryview(bytearray(2 * (max_pdu_bytes + _HEAD.size)))
+        # Room for a command, a PDU and most of the next: what the kernel has is taken in one call.
+        self._buffer = memoryview(bytearray(2 * (max_pdu_bytes + _HEAD.size) + 4096))
         self._start = self._end = 0
 
     def next_pdu(self, idle_timeout_seconds: float, *, associated: bool = True) -> tuple[int, memoryview]:

@@ -6,7 +6,6 @@ Linux: an instance is an unnamed file until it is linked, so whatever ends early
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import struct
 from pathlib import Path
@@ -14,9 +13,10 @@ from tempfile import mkstemp
 from typing import NoReturn
 
 from mkiso.config import Settings
-from mkiso.dicom.header import is_uid, read_identity
+from mkiso.dicom.header import Identity, begin_identity, is_uid, read_identity
 from mkiso.dicom.receiver import dimse
 from mkiso.dicom.receiver.expectations import Expectations, Expected
+from mkiso.dicom.receiver.hashing import Hashing
 from mkiso.errors import DamagedInstance
 from mkiso.files import sha256_of
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -47,7 +47,7 @@ class Spool:
         self.max_instance_bytes = int(settings.receiver.max_instance_gib * _GIB)
         self._reserve_bytes = int(settings.storage.min_free_gib * RESERVE * _GIB)
 
-    def open(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> Incoming:
+    def open(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, hashing: Hashing) -> Incoming:
         """Begin an instance. Raises Refused before a byte of it is read where it can't be stored."""
         if not (is_uid(sop_instance_uid) and is_uid(sop_class_uid)):
             raise Refused(dimse.INVALID_SOP_INSTANCE, "its SOP Class or Instance UID is no UID")
@@ -56,18 +56,19 @@ class Spool:
         free = os.statvfs(self.folder)
         if free.f_bavail * free.f_frsize < self._reserve_bytes:
             raise NoRoom(dimse.OUT_OF_RESOURCES, "the disk is nearly full")
-        return Incoming(self, sop_class_uid, sop_instance_uid, transfer_syntax_uid)
+        return Incoming(self, sop_class_uid, sop_instance_uid, transfer_syntax_uid, hashing)
 
 
 class Incoming:
     """One instance while it comes in: a Part 10 file in the making. Close it whatever happens."""
 
-    def __init__(self, spool: Spool, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> None:
+    def __init__(self, spool: Spool, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, hashing: Hashing) -> None:
         self._spool = spool
         self._uids = sop_class_uid, sop_instance_uid, transfer_syntax_uid
         head = file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
         self._data_set_offset = self.size = len(head)
-        self._hash = hashlib.sha256(head)
+        self._digest = hashing.begin(head)
+        self._begun: tuple[Identity, int] | None = None
         try:
             self._descriptor, self._name = _open(spool.folder)
         except OSError as error:
@@ -80,10 +81,13 @@ class Incoming:
 
     def write(self, data: memoryview) -> None:
         """Take a piece of the data set as it came. Raises Refused where the disk is full or the instance too large."""
+        kept = bytes(data)
+        if self.size == self._data_set_offset:
+            self._begun = begin_identity(kept, self._uids[2])
         self.size += len(data)
         if self.size > self._spool.max_instance_bytes:
             raise Refused(dimse.OUT_OF_RESOURCES, "it is larger than receiver.max_instance_gib")
-        self._hash.update(data)
+        self._digest.add(kept)
         self._write(data)
 
     def deliver(self) -> None:
@@ -92,33 +96,46 @@ class Incoming:
         Raises Refused where it is damaged, isn't what its C-STORE said, nobody expects it, or a job has other bytes under its UID already.
         """
         sop_class_uid, sop_instance_uid, transfer_syntax_uid = self._uids
-        try:
-            identity = read_identity(self._descriptor, self._data_set_offset, transfer_syntax_uid, self._spool.folder)
-        except DamagedInstance as error:
-            raise Refused(dimse.CANNOT_UNDERSTAND, error.words) from None
-        except OSError as error:  # no room to inflate it
-            _refuse(error)
+        self._digest.finish()  # the last piece is hashed while the file is checked and linked
+        identity = self._identity(transfer_syntax_uid)
         if (identity.sop_class_uid, identity.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
             raise Refused(dimse.DOES_NOT_MATCH_SOP_CLASS, "its data set isn't the instance that its C-STORE names")
-        sha256 = self._hash.hexdigest()
-        expectations = self._spool.expectations
+        expectations, size = self._spool.expectations, self.size
         with expectations.lock:
             jobs = expectations.of(identity.study_instance_uid, sop_instance_uid)
             if not jobs:
                 raise Refused(dimse.NOT_AUTHORIZED, "no job expects it")
-            self._link(jobs, sop_instance_uid, sha256)
-            for job in jobs:
-                job.tell_arrival(sop_instance_uid, sop_class_uid, transfer_syntax_uid, self.size, sha256)
+            self._link(jobs, sop_instance_uid)
+            told = [job for job in jobs if sop_instance_uid not in job.arrived]
+            for job in told:
+                job.arrived[sop_instance_uid] = self._digest
+
+        def tell(sha256: str) -> None:
+            for job in told:
+                job.tell_arrival(sop_instance_uid, sop_class_uid, transfer_syntax_uid, size, sha256)
+
+        self._digest.then(tell)
 
     def close(self) -> None:
         os.close(self._descriptor)
         if self._name is not None:
             Path(self._name).unlink(missing_ok=True)
 
-    def _link(self, jobs: list[Expected], sop_instance_uid: str, sha256: str) -> None:
+    def _identity(self, transfer_syntax_uid: str) -> Identity:
+        """Of the whole data set, by what its beginning said where its size bears that out. Raises Refused."""
+        if self._begun is not None and self._begun[1] == self.size - self._data_set_offset:
+            return self._begun[0]
+        try:
+            return read_identity(self._descriptor, self._data_set_offset, transfer_syntax_uid, self._spool.folder)
+        except DamagedInstance as error:
+            raise Refused(dimse.CANNOT_UNDERSTAND, error.words) from None
+        except OSError as error:  # no room to inflate it
+            _refuse(error)
+
+    def _link(self, jobs: list[Expected], sop_instance_uid: str) -> None:
         """Link the file into the folder of every job that hasn't got it, or into none. A job that has other bytes under its UID is told so."""
         linked: list[str] = []
-        conflicting = [job for job in jobs if job.arrived.get(sop_instance_uid, sha256) != sha256]
+        conflicting = [job for job in jobs if sop_instance_uid in job.arrived and job.arrived[sop_instance_uid].value() != self._digest.value()]
         waiting = [] if conflicting else [job for job in jobs if sop_instance_uid not in job.arrived]
         try:
             for job in waiting:
@@ -128,7 +145,7 @@ class Incoming:
                     os.link(f"/proc/self/fd/{self._descriptor}", path, src_dir_fd=self._descriptor, follow_symlinks=True)
                     linked.append(path)
                 except FileExistsError:  # from an earlier run of the job
-                    if sha256_of(Path(path)) != sha256:
+                    if sha256_of(Path(path)) != self._digest.value():
                         conflicting.append(job)
             if not conflicting:
                 return

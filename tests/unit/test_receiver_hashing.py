@@ -1,0 +1,63 @@
+"""Hashing beside an association: values, order, waiting, and no thread where there is no instance."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+
+from mkiso.dicom.receiver.hashing import MAX_WAITING, PIECES_BYTES, Hashing
+
+
+def test_a_digest_is_that_of_all_bytes_in_order() -> None:
+    hashing = Hashing()
+    told: list[tuple[int, str]] = []
+    wanted = []
+    for number in range(5):
+        pieces = [os.urandom(PIECES_BYTES // 3) for _ in range(7)]
+        wanted.append((number, hashlib.sha256(b"head" + b"".join(pieces)).hexdigest()))
+        digest = hashing.begin(b"head")
+        for piece in pieces:
+            digest.add(piece)
+        digest.finish()
+        digest.then(lambda sha256, number=number: told.append((number, sha256)))
+    hashing.close()
+    assert told == wanted
+
+
+def test_any_thread_may_wait_for_a_value() -> None:
+    hashing = Hashing()
+    digest = hashing.begin(b"")
+    values: list[str] = []
+    waiting = [threading.Thread(target=lambda: values.append(digest.value())) for _ in range(3)]
+    for thread in waiting:
+        thread.start()
+    assert not values
+    digest.add(b"abc")
+    digest.finish()
+    for thread in waiting:
+        thread.join(5)
+    assert values == [hashlib.sha256(b"abc").hexdigest()] * 3
+    hashing.close()
+
+
+def test_what_is_received_faster_than_hashed_waits() -> None:
+    hashing = Hashing()
+    held = threading.Event()
+    digest = hashing.begin(b"")
+    hashing.put(held.wait)
+    feeding = threading.Thread(target=lambda: [digest.add(bytes(PIECES_BYTES)) for _ in range(2 * MAX_WAITING)])
+    feeding.start()
+    feeding.join(0.3)
+    assert feeding.is_alive()
+    held.set()
+    feeding.join(5)
+    assert not feeding.is_alive()
+    hashing.close()
+
+
+def test_no_instance_no_thread() -> None:
+    before = threading.active_count()
+    hashing = Hashing()
+    assert threading.active_count() == before
+    hashing.close()
