@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -272,6 +273,11 @@ class Storage(Section):
         return self.data_dir / "viewer-hashes.json"
 
     @property
+    def audit_undelivered(self) -> Path:
+        """Audit messages that couldn't be delivered."""
+        return self.data_dir / "audit-undelivered.xml"
+
+    @property
     def receiver_socket(self) -> Path:
         """The Unix socket over which jobs tell the receiver what they expect."""
         return self.data_dir / "receiver.sock"
@@ -285,6 +291,25 @@ class Prefect(Section):
     work_pool: str = "mkiso"
     server_port: Port = 4200
     keep_runs_days: float = Field(30, gt=0)
+
+
+class Audit(Section):
+    """The audit trail of DICOM PS3.15 A.5. `target`: a file (empty: audit.xml below data_dir), udp://host:514 or tls://host:6514."""
+
+    enabled: bool = False
+    target: str = ""
+    source_id: Annotated[str, StringConstraints(min_length=1)] = "mkiso"
+    patient_names: bool = True
+    authority: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @field_validator("target")
+    @classmethod
+    def _can_be_reached(cls, target: str) -> str:
+        if "://" in target and not re.fullmatch(r"(udp|tls)://[^/:\s]+(:\d{1,5})?", target):
+            raise ValueError("is a file, udp://host:port or tls://host:port")
+        return target
 
 
 class Logging(Section):
@@ -310,6 +335,7 @@ class Settings(Section):
     storage: Storage = Storage()
     prefect: Prefect = Prefect()
     logging: Logging = Logging()
+    audit: Audit = Audit()
 
     @model_validator(mode="after")
     def _publishers_exist(self) -> Settings:

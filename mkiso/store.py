@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class Manifest:
     """What one disc is. `sha256` and `size` are of the image; `files` maps each path on the disc to its size, SHA-256 and SOP Instance UID.
 
     `fingerprint` is of the question's answer by the PACS when the disc was made (mkiso.identity.fingerprint); `filename` is what a browser saves
-    it as and may hold the patient's name.
+    it as and may hold the patient's name. `studies` maps each Study Instance UID to its accession number.
     """
 
     disc_id: str
@@ -45,6 +46,9 @@ class Manifest:
     total: int = 1
     degraded: tuple[str, ...] = ()
     files: tuple[dict[str, Any], ...] = ()
+    patient_id: str = ""
+    patient_name: str = ""
+    studies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def age(self) -> timedelta:

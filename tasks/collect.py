@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mkiso import collection, completeness, identity, patient_api
+from mkiso import audit, collection, completeness, identity, patient_api
 from mkiso.dicom.query import find_studies
 from mkiso.errors import PatientApiUnavailable, PatientMismatch
 from mkiso.models import Study
@@ -29,6 +29,7 @@ def look_up_patient(run: JobRun, accession_number: str) -> None:
 @step("Find study in the PACS", "Find {accession_number} in the PACS")
 def find_study(run: JobRun, accession_number: str) -> None:
     """C-FIND: the studies of the accession number and the instances that they hold."""
+    audit.queried(run.job.settings, accession_number, run.job.id)
     run.job.studies += find_studies(run.job.settings, accession_number)
 
 
@@ -61,6 +62,7 @@ def retrieve_study(run: JobRun, study: Study, accession_number: str) -> None:
     """C-MOVE into the job's folder; what an earlier attempt has stored there is checked and not moved again."""
     with slot(run.job.settings.storage.moves_dir, run.job.settings.pacs.max_moves):
         run.tell("retrieving")
+        audit.transfer_begins(run.job.settings, study, run.job.id)
         collection.retrieve_study(run.job, study, run.count_arrival)
 
 

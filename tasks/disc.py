@@ -107,6 +107,9 @@ def _manifest(run: JobRun, layout: Layout, size: int, sha256: str) -> Manifest:
         number=layout.volume.number,
         total=layout.volume.total,
         degraded=tuple(job.degraded),
+        patient_id=job.studies[0].patient_id,
+        patient_name=job.patient_name,
+        studies={study.study_instance_uid: study.accession_number for study in job.studies},
         files=tuple(
             {"path": str(file.path), "size": file.size, "sha256": file.sha256, "sop_instance_uid": file.sop_instance_uid} for file in layout.files
         ),

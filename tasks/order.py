@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from mkiso import audit
 from mkiso.job import Job
 from mkiso.models import Patient, Volume
 from mkiso.publishers import Order, Publisher, Receipt, Watch, cancel, follow, give, publisher_of, question_of
@@ -19,6 +20,7 @@ def give_orders(run: JobRun, publisher: Publisher, confirm_reprint: bool) -> Non
     for order in orders(run, publisher):
         receipt = give(publisher, order, run.job.settings.storage.orders_dir, _watch(run), confirm_reprint=confirm_reprint)
         _note(run, receipt)
+        _audit(run, publisher, order)
     run.tell("ordered", proves="queued", written=len(run.job.instances))
 
 
@@ -80,6 +82,14 @@ def _watch(run: JobRun) -> Watch:
         run.tell_seldom(f"{words} ({done} of {total})" if total else words)
 
     return Watch(progress=progress)
+
+
+def _audit(run: JobRun, publisher: Publisher, order: Order) -> None:
+    job, configured = run.job, run.job.settings.publishers[publisher.name]
+    studies = {study.study_instance_uid: study.accession_number for study in job.studies}
+    left = audit.Left(job.studies[0].patient_id, job.patient_name, studies, len(order.instances))
+    address = configured.host if configured.directory is None else ""
+    audit.exported(job.settings, left, audit.Party(publisher.name, audit.DESTINATION, address), job.id)
 
 
 def _note(run: JobRun, receipt: Receipt) -> None:

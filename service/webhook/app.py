@@ -27,6 +27,7 @@ from service.webhook.page import CounterPage
 from service.webhook.question import Query
 from service.webhook.session import Sessions
 from service.webhook.several import answer_several
+from service.webhook.trail import Trail
 
 
 def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.Event | None = None) -> Starlette:
@@ -34,8 +35,9 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     keys = Keys(settings.auth)
     sessions = Sessions(keys)
     metrics = Metrics()
-    jobs = Jobs(settings, orchestrator, closing or asyncio.Event())
-    questions = Questions(settings, orchestrator, jobs)
+    trail = Trail(settings)
+    jobs = Jobs(settings, orchestrator, trail, closing or asyncio.Event())
+    questions = Questions(settings, orchestrator, jobs, trail)
     health_of = Health(checks_of(settings, orchestrator))
     page = CounterPage(keys, sessions)
     description = _description(settings)
@@ -80,7 +82,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Middleware(RequestId),
             Middleware(AccessLog, metrics=metrics),
             Middleware(OneLength),
-            Middleware(Authentication, keys=keys, sessions=sessions),
+            Middleware(Authentication, keys=keys, sessions=sessions, trail=trail),
         ],
         exception_handlers={**HANDLERS, SeveralDiscs: answer_several, ClientGone: _nobody},
     )

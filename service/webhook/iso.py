@@ -20,15 +20,17 @@ from service.webhook.orchestrator import Asked, Orchestrator, minutes_since
 from service.webhook.prefer import preference_of
 from service.webhook.question import Query, Question, one_study, print_order, several_studies
 from service.webhook.request_id import request_id_of
+from service.webhook.trail import Trail
 
 
 class Questions:
     """The endpoints that start jobs or join them."""
 
-    def __init__(self, settings: Settings, orchestrator: Orchestrator, jobs: Jobs) -> None:
+    def __init__(self, settings: Settings, orchestrator: Orchestrator, jobs: Jobs, trail: Trail) -> None:
         self._settings = settings
         self._orchestrator = orchestrator
         self._jobs = jobs
+        self._trail = trail
 
     async def download(self, request: Request) -> Response:
         """GET /api/iso/download"""
@@ -65,6 +67,7 @@ class Questions:
         """The question's job and its report; None where the client wants to come back for it. Raises DeadlinePassed where it would have waited."""
         await asyncio.to_thread(require_room, self._settings.storage)
         asked = await self._orchestrator.ask(question, request_id_of(request.scope))
+        await self._trail.asked(request, question.accession_numbers)
         request.state.note = {"job_id": asked.job_id, "accession_numbers": question.accession_numbers, "joined": asked.joined}
         prefers = preference_of(request.headers.getlist("prefer"))
         limit = self._settings.server.request_timeout_seconds

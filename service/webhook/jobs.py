@@ -19,6 +19,7 @@ from service.webhook.orchestrator import Orchestrator
 from service.webhook.outcome import ENDED, JobFailed, Standing, outcome_of
 from service.webhook.ranges import span_of
 from service.webhook.several import chosen
+from service.webhook.trail import Trail
 
 QUEUED_POLL_SECONDS = 0.3
 ACCEL_OFFERED = "x-mkiso-accel"
@@ -32,8 +33,9 @@ class ClientGone(Exception):
 class Jobs:
     """Jobs by id. `closing` is set when the webhook stops: whoever waits then is told where to ask again."""
 
-    def __init__(self, settings: Settings, orchestrator: Orchestrator, closing: asyncio.Event) -> None:
+    def __init__(self, settings: Settings, orchestrator: Orchestrator, trail: Trail, closing: asyncio.Event) -> None:
         self._settings = settings
+        self._trail = trail
         self._orchestrator = orchestrator
         self._closing = closing
 
@@ -112,6 +114,7 @@ class Jobs:
         headers = disc_headers(report, manifest)
         span = span_of(request.headers, headers["etag"], manifest.size, just_made=just_made and manifest.job_id == report.job_id)
         if span.status in (200, 206):
+            await self._trail.leaves(request, manifest)
             if prefix := self._accel(request, span.status):
                 file.close()
                 del headers["accept-ranges"]  # nginx says so itself

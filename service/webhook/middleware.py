@@ -16,6 +16,7 @@ from service.webhook.keys import Keys
 from service.webhook.metrics import Metrics
 from service.webhook.request_id import take_request_id
 from service.webhook.session import SESSION_COOKIE, Sessions
+from service.webhook.trail import Trail
 
 GUARDED = "/api/iso"
 logger = logging.getLogger("mkiso.webhook")
@@ -136,8 +137,9 @@ class OneLength:
 class Authentication:
     """Asks for the key on /api/iso/*: in X-API-Key, or the page's session in its cookie, from our own pages only."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, sessions: Sessions, trail: Trail) -> None:
         self.app = app
+        self.trail = trail
         self.keys = keys
         self.sessions = sessions
 
@@ -146,6 +148,7 @@ class Authentication:
         if scope["type"] != "http" or not self.keys.needed or not (path == GUARDED or path.startswith(f"{GUARDED}/")) or self._may(Request(scope)):
             await self.app(scope, receive, send)
             return
+        await self.trail.refused(Request(scope))
         words = "The API key is missing or wrong: send it in the X-API-Key header."
         answer = error_answer(Request(scope), 401, "unauthorized", words, {"www-authenticate": 'X-API-Key realm="mkiso"'})
         await answer(scope, receive, send)

@@ -1,0 +1,40 @@
+"""The webhook's part of the audit trail: who asked from where, what they were given, who came without the key."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+
+from mkiso import audit
+from mkiso.config import Settings
+from mkiso.store import Manifest
+from service.webhook.request_id import request_id_of
+
+
+class Trail:
+    """Writes nothing unless audit.enabled; a slow syslog server holds up nobody but its own request."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def asked(self, request: Request, accession_numbers: tuple[str, ...]) -> None:
+        """A question was accepted."""
+        if self._settings.audit.enabled:
+            await asyncio.to_thread(audit.asked, self._settings, accession_numbers, _client(request), request_id_of(request.scope))
+
+    async def leaves(self, request: Request, disc: Manifest) -> None:
+        """A disc, or a part of it, begins to leave."""
+        if self._settings.audit.enabled:
+            left = audit.Left(disc.patient_id, disc.patient_name, disc.studies, disc.instances)
+            to = audit.Party(_client(request), audit.DESTINATION, _client(request), is_requestor=True)
+            await asyncio.to_thread(audit.exported, self._settings, left, to, disc.job_id)
+
+    async def refused(self, request: Request) -> None:
+        """Somebody came without the right key."""
+        if self._settings.audit.enabled:
+            await asyncio.to_thread(audit.alert, self._settings, _client(request), request.url.path, request_id_of(request.scope))
+
+
+def _client(request: Request) -> str:
+    return request.client.host if request.client else "unknown"

@@ -1,0 +1,199 @@
+"""Audit messages against the schema of PS3.15 A.5.1, and their way to a file, over UDP and over TLS to real listeners."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, fromstring
+
+import pytest
+
+from mkiso import audit
+from mkiso.config import Settings
+from mkiso.models import Expected, Study
+
+STUDY = Study("A1", "1.2.3", "HN-1", "Canary^Name", expected=Expected("image", 2, {"1.2.3.1": frozenset({"1", "2"})}))
+LEFT = audit.Left("HN-1", "Canary^Näme", {"1.2.3": "A1", "1.2.4": "A2"}, 7)
+CLIENT = audit.Party("10.1.2.3", audit.DESTINATION, "10.1.2.3", is_requestor=True)
+CODED = {"csd-code", "codeSystemName", "originalText"}
+
+Tell = Callable[[Settings], None]
+EVERY: dict[str, tuple[Tell, str, str, str]] = {
+    "asked": (lambda settings: audit.asked(settings, ["A1", "A2"], "10.1.2.3", "request-1"), "110112", "E", "0"),
+    "queried": (lambda settings: audit.queried(settings, "A1", "job-1"), "110112", "E", "0"),
+    "transfer": (lambda settings: audit.transfer_begins(settings, STUDY, "job-1"), "110102", "E", "0"),
+    "export": (lambda settings: audit.exported(settings, LEFT, CLIENT, "job-1"), "110106", "R", "0"),
+    "alert": (lambda settings: audit.alert(settings, "10.1.2.3", "/api/iso/download", "request-1"), "110113", "E", "4"),
+}
+
+
+def settings_in(folder: Path, **keys: Any) -> Settings:
+    values = {"storage": {"data_dir": folder}, "audit": {"enabled": True, **keys}, "disc": {"institution": "Test Hospital"}}
+    return Settings.model_validate(values)
+
+
+def told(folder: Path, tell: Tell, **keys: Any) -> Element:
+    tell(settings_in(folder, **keys))
+    [line] = (folder / "audit.xml").read_text(encoding="utf-8").splitlines()
+    return fromstring(line)
+
+
+def assert_schema(message: Element) -> None:
+    """What A.5.1.1 says of order, numbers and values."""
+    assert message.tag == "AuditMessage" and not message.attrib
+    order = "".join({"EventIdentification": "E", "ActiveParticipant": "P", "AuditSourceIdentification": "S"}.get(part.tag, "O") for part in message)
+    assert re.fullmatch("EP+SO*", order), order
+    event = message[0]
+    assert event.attrib.keys() == {"EventActionCode", "EventDateTime", "EventOutcomeIndicator"}
+    assert event.attrib["EventActionCode"] in "CRUDE" and event.attrib["EventOutcomeIndicator"] in ("0", "4", "8", "12")
+    assert datetime.fromisoformat(event.attrib["EventDateTime"]).tzinfo is not None
+    assert next(part.tag for part in event) == "EventID"
+    for coded in (part for part in message.iter() if part.tag in ("EventID", "EventTypeCode", "RoleIDCode", "ParticipantObjectIDTypeCode")):
+        assert coded.attrib.keys() == CODED
+    participants = message.findall("ActiveParticipant")
+    assert sum(participant.attrib["UserIsRequestor"] == "true" for participant in participants) >= 1 or event[0].attrib["csd-code"] == "110106"
+    for participant in participants:
+        assert participant.attrib["UserID"] and participant.attrib["UserIsRequestor"] in ("true", "false")
+        assert participant.attrib.get("NetworkAccessPointTypeCode", "2") in ("1", "2")
+    source = message.find("AuditSourceIdentification")
+    assert source is not None and source.attrib["AuditSourceID"]
+    for thing in message.findall("ParticipantObjectIdentification"):
+        names = [part.tag.removeprefix("ParticipantObject") for part in thing]
+        assert re.fullmatch(r"IDTypeCode (Name|Query)( Detail)*( Description)*", " ".join(names)), names
+        assert thing.attrib.keys() == {"ParticipantObjectID", "ParticipantObjectTypeCode", "ParticipantObjectTypeCodeRole"}
+        assert thing.attrib["ParticipantObjectID"]
+        for detail in thing.findall("ParticipantObjectDetail"):
+            base64.b64decode(detail.attrib["value"], validate=True)
+
+
+@pytest.mark.parametrize(("tell", "event", "action", "outcome"), EVERY.values(), ids=EVERY)
+def test_every_message_keeps_to_the_schema(tmp_path: Path, tell: Tell, event: str, action: str, outcome: str) -> None:
+    message = told(tmp_path, tell)
+    assert_schema(message)
+    assert message[0][0].attrib["csd-code"] == event
+    assert (message[0].attrib["EventActionCode"], message[0].attrib["EventOutcomeIndicator"]) == (action, outcome)
+
+
+def objects(message: Element, type_code: str) -> list[str]:
+    found = message.findall(f"ParticipantObjectIdentification/ParticipantObjectIDTypeCode[@csd-code='{type_code}']/..")
+    return [thing.attrib["ParticipantObjectID"] for thing in found]
+
+
+def test_what_left_and_to_whom_can_be_read(tmp_path: Path) -> None:
+    message = told(tmp_path, EVERY["export"][0])
+    assert objects(message, "110180") == ["1.2.3", "1.2.4"] and objects(message, "2") == ["HN-1"]
+    assert [accession.attrib["Number"] for accession in message.iter("Accession")] == ["A1", "A2"]
+    source, destination = message.findall("ActiveParticipant")
+    assert source.attrib["UserID"] == "CDRECORD" and destination.attrib["NetworkAccessPointID"] == "10.1.2.3"
+
+
+def test_who_asked_for_what_can_be_read(tmp_path: Path) -> None:
+    message = told(tmp_path, EVERY["asked"][0])
+    query = message.find(".//ParticipantObjectQuery")
+    assert query is not None and base64.b64decode(query.text or "") == b"AccessionNumber=A1,A2"
+    assert message.findall("ActiveParticipant")[0].attrib["UserID"] == "10.1.2.3"
+
+
+@pytest.mark.parametrize("name", ["transfer", "export"])
+def test_names_stay_out_where_they_shall(tmp_path: Path, name: str) -> None:
+    with_name = told(tmp_path, EVERY[name][0])
+    (tmp_path / "audit.xml").unlink()
+    without = told(tmp_path, EVERY[name][0], patient_names=False)
+    assert_schema(without)
+    assert any("Canary" in (element.text or "") for element in with_name.iter())
+    assert not any("Canary" in str((element.text, element.attrib)) for element in without.iter())
+
+
+def test_nothing_is_written_unless_enabled(tmp_path: Path) -> None:
+    EVERY["asked"][0](Settings.model_validate({"storage": {"data_dir": tmp_path}}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_value_makes_a_line_or_an_element_of_its_own(tmp_path: Path) -> None:
+    evil = 'A"/>\n<AuditMessage>\r\x00\x1b\u2028'
+    audit.alert(settings_in(tmp_path), evil, evil, evil)
+    audit.exported(settings_in(tmp_path), audit.Left(evil, evil, {evil: evil}, 1), audit.Party(evil, None, evil), evil)
+    lines = (tmp_path / "audit.xml").read_bytes().decode().split("\n")
+    assert len(lines) == 3
+    for line in lines[:2]:
+        message = fromstring(line)
+        assert_schema(message)
+        assert len(list(message.iter("AuditMessage"))) == 1
+
+
+def test_the_file_is_the_services_alone(tmp_path: Path) -> None:
+    told(tmp_path, EVERY["alert"][0])
+    assert (tmp_path / "audit.xml").stat().st_mode & 0o777 == 0o600
+
+
+def assert_syslog(line: bytes) -> Element:
+    """RFC 5424 6, with what PS3.15 A.6.1 asks for."""
+    head, _, message = line.partition(b"\xef\xbb\xbf")
+    assert re.fullmatch(rb"<85>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 \S{1,255} mkiso %d DICOM\+RFC3881 - " % os.getpid(), head), head
+    element = fromstring(message)
+    assert_schema(element)
+    return element
+
+
+def test_syslog_over_udp(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5)
+        for tell, *_ in EVERY.values():
+            tell(settings_in(tmp_path, target=f"udp://127.0.0.1:{server.getsockname()[1]}"))
+            assert_syslog(server.recv(65536))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "key.pem", "-out", folder / "certificate.pem"]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+def test_syslog_over_tls(tmp_path: Path, certificate: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
+    """One that proves who it is gets the message with its octets counted (RFC 5425); another gets nothing, and nothing is lost."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    received: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            try:
+                with context.wrap_socket(connection, server_side=True) as taken:
+                    received.append(taken.recv(65536))
+            except OSError:
+                received.append(b"")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        target = f"tls://localhost:{listener.getsockname()[1]}"
+        EVERY["export"][0](settings_in(tmp_path, target=target, authority=str(certificate[0])))
+        EVERY["export"][0](settings_in(tmp_path, target=target))  # an authority that doesn't know it
+        server.join(10)
+    count, _, line = received[0].partition(b" ")
+    assert int(count) == len(line)
+    assert_syslog(line)
+    assert received[1] == b""
+    assert_schema(fromstring((tmp_path / "audit-undelivered.xml").read_text()))
+    assert "couldn't be delivered" in caplog.text and "Canary" not in caplog.text
+
+
+def test_a_server_that_is_down_costs_no_message_and_no_job(tmp_path: Path) -> None:
+    EVERY["asked"][0](settings_in(tmp_path, target="tls://127.0.0.1:1"))
+    assert_schema(fromstring((tmp_path / "audit-undelivered.xml").read_text()))
+    assert (tmp_path / "audit-undelivered.xml").stat().st_mode & 0o777 == 0o600
