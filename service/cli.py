@@ -17,6 +17,7 @@ import click
 
 from mkiso.errors import ConfigurationError, MkisoError
 from service.archive_cli import archive
+from service.install_cli import service
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,6 +132,7 @@ def prefect() -> None:
     settings = _begin()
     from service.orchestration import environment
 
+    settings.storage.prefect_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ.update(environment(settings))  # Prefect reads it when it is imported
     from service.prefect_server import main as run_server
 
@@ -284,6 +286,7 @@ def demo(keep: bool, folder: Path) -> int:
 
 
 cli.add_command(archive)
+cli.add_command(service)
 
 
 @cli.command()

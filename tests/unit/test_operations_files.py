@@ -1,0 +1,127 @@
+"""What an administrator is given beside the program: systemd units, compose.yaml, alerts and a dashboard, held against the program."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from mkiso.config import Publisher, Receiver, Settings, Storage, load
+from mkiso.errors import StudyNotFound
+from mkiso.report import JobReport, write_report
+from service.cli import cli
+from service.install import FOLDERS, SHAPES, USERS, defaults, unit, unit_name
+from service.webhook.metrics import Metrics
+
+DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
+
+
+@pytest.mark.parametrize("part", SHAPES["all"])
+def test_a_unit_is_what_install_writes_and_runs_a_command_that_exists(part: str) -> None:
+    text = (DEPLOYMENTS / "systemd" / unit_name(part)).read_text(encoding="utf-8")  # type: ignore[arg-type]
+    assert text == unit(part, defaults())  # type: ignore[arg-type]
+    assert re.search(r"^ExecStart=\S+ (\w+)$", text, re.MULTILINE)[1] in cli.commands  # type: ignore[index]
+    stop = int(re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)[1])  # type: ignore[index]
+    assert stop > defaults().server.shutdown_grace_seconds + 30
+
+
+def test_user_and_folders_are_what_install_writes() -> None:
+    assert (DEPLOYMENTS / "systemd" / "mkiso.sysusers.conf").read_text() == USERS
+    assert (DEPLOYMENTS / "systemd" / "mkiso.tmpfiles.conf").read_text() == FOLDERS
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze isn't installed")
+def test_systemd_finds_the_units_hardened() -> None:
+    for part in SHAPES["all"]:
+        told = subprocess.run(
+            ["systemd-analyze", "security", "--offline=true", "--threshold=20", DEPLOYMENTS / "systemd" / unit_name(part)],
+            capture_output=True, text=True, check=False,
+        )
+        assert told.returncode == 0, told.stdout + told.stderr
+
+
+def test_a_unit_may_write_where_the_configuration_says_and_bind_the_ports_that_it_names() -> None:
+    settings = Settings(
+        storage=Storage(data_dir=Path("/srv/mkiso"), shared_dir=Path("/mnt/discs")),
+        publishers={"rimage": Publisher(kind="rimage", directory=Path("/mnt/robot"))},
+        receiver=Receiver(port=104),
+    )
+    text = unit("receiver", settings)
+    for place in ("/srv/mkiso", "/mnt/discs", "/mnt/robot"):
+        assert f"ReadWritePaths={place}\n" in text
+    assert "CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n" in text
+    assert "CapabilityBoundingSet=\n" in unit("worker", settings)
+
+
+def test_install_prints_or_writes(tmp_path: Path) -> None:
+    told = CliRunner().invoke(cli, ["service", "install", "--shape", "front", "--dry-run"], env={"MKISO_CONFIG": str(tmp_path / "none.yaml")})
+    assert told.exit_code == 0 and "mkiso-prefect.service" in told.output and not list(tmp_path.iterdir())
+    told = CliRunner().invoke(cli, ["service", "install", "--root", str(tmp_path)], env={"MKISO_CONFIG": str(tmp_path / "none.yaml")})
+    assert told.exit_code == 0, told.output
+    assert (tmp_path / "etc/systemd/system/mkiso.service").is_file()
+
+
+def compose() -> dict[str, Any]:
+    text = re.sub(r"\$\{\w*PORT\w*\}", "104", (DEPLOYMENTS / "compose.yaml").read_text(encoding="utf-8"))
+    return dict(yaml.safe_load(re.sub(r"\$\{\w+\}", "word", text)))
+
+
+@pytest.mark.parametrize("name", sorted(set(compose()["services"]) - {"postgresql"}))
+def test_a_container_runs_a_command_with_a_configuration_that_exist(name: str, tmp_path: Path) -> None:
+    container = compose()["services"][name]
+    assert container["command"][0] in cli.commands
+    empty = tmp_path / "config.yaml"
+    empty.write_text("")
+    settings = load(empty, {key: str(value) for key, value in container["environment"].items()})
+    assert settings.storage.discs_dir == Path("/shared/discs")
+    assert settings.auth.enabled
+    volumes = {volume.partition(":")[0] for volume in container["volumes"]}
+    assert volumes <= compose()["volumes"].keys()
+
+
+def test_a_receiver_and_its_worker_share_a_folder_and_an_ae_title_that_are_theirs_alone() -> None:
+    services = compose()["services"]
+    for number in "12":
+        receiver, worker = services[f"receiver{number}"], services[f"worker{number}"]
+        assert receiver["volumes"] == worker["volumes"]
+        assert receiver["environment"]["MKISO__RECEIVER__AE_TITLE"] == worker["environment"]["MKISO__RECEIVER__AE_TITLE"] == f"MKISO{number}"
+    assert services["worker1"]["hostname"] != services["worker2"]["hostname"]
+
+
+def exposed(folder: Path) -> str:
+    """/metrics of a webhook that has seen a job of each outcome."""
+    storage = Storage(data_dir=folder)
+    report = JobReport("123e4567-e89b-12d3-a456-426614174000", "download", ("A1",), seconds={"starting": 0.1, "retrieving": 2.5}, received_bytes=42)
+    write_report(storage, report.failed(StudyNotFound("Nothing there.")))
+    metrics = Metrics()
+    metrics.count("/api/iso/download", "GET", 404, 0.1, 10)
+    return metrics.text(storage, queued=3).decode()
+
+
+def test_every_metric_that_alerts_and_dashboard_name_is_exposed(tmp_path: Path) -> None:
+    rules = yaml.safe_load((DEPLOYMENTS / "monitoring" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    panels = json.loads((DEPLOYMENTS / "monitoring" / "grafana.json").read_text())["panels"]
+    expressions = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
+    named = {name for expression in expressions for name in re.findall(r"\bmkiso_\w+", expression)}
+    assert len(named) > 10
+    there = {re.split(r"[{ ]", line)[0] for line in exposed(tmp_path).splitlines() if not line.startswith("#")}
+    assert named <= there, named - there
+
+
+def test_jobs_are_counted_by_outcome_with_seconds_by_stage_and_bytes(tmp_path: Path) -> None:
+    lines = exposed(tmp_path).splitlines()
+    for line in (
+        'mkiso_jobs{code="study_not_found",kind="download",status="failed"} 1.0',
+        'mkiso_stage_seconds{kind="download",stage="retrieving"} 2.5',
+        'mkiso_stage_jobs{kind="download",stage="retrieving"} 1.0',
+        "mkiso_received_bytes 42.0",
+        "mkiso_jobs_queued 3.0",
+    ):
+        assert line in lines
