@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from uuid import uuid4
 
 from mkiso.archive.lifecycle import Remedy
 from mkiso.archive.reconcile import reconcile
@@ -122,15 +123,18 @@ def _deliver(run: ArchiveRun, volume: ArchiveVolume) -> None:
 
 
 def _order(run: ArchiveRun, volume: ArchiveVolume) -> None:
-    """Give the order once. A volume in state `mastered` certainly wasn't given, whatever an older entry of the order book was unsure of."""
-    certain = volume.state == "mastered"
-    if certain:
-        run.night.advance(volume.label, "ordering")
+    """Give the order once, under a name that the ledger has before the publisher; a later run asks for it by that name.
+
+    A volume in state `mastered` certainly isn't made: it is a new order, whatever the order book is unsure of from before a person looked.
+    """
+    if volume.state == "mastered":
+        volume = replace(volume, location=f"{volume.label}-{uuid4().hex[:8]}")
+        run.night.advance(volume.label, "ordering", volume.location)
     elif not volume.image.is_file() or sha256_of(volume.image) != volume.sha256:
         raise PrintUncertain("Its image is lost, and the publisher may have the order: look at the robot, then run `mkiso archive settle`.")
     storage, publisher = run.job.settings.storage, publisher_of(volume.output, run.job.settings)
-    receipt = give(publisher, _order_of(run, volume), storage.orders_dir, Watch(), confirm_reprint=certain)
-    run.night.advance(volume.label, "ordered", f"{receipt.publisher} {receipt.order_id}")
+    give(publisher, _order_of(run, volume), storage.orders_dir, Watch(), confirm_reprint=volume.state == "mastered")
+    run.night.advance(volume.label, "ordered")
     run.ordered.append(replace(volume, state="ordered"))
 
 
@@ -150,7 +154,7 @@ def _follow(run: ArchiveRun) -> None:
             _not_made(run, volume, error)
             continue
         run.log.info("%s: %s", volume.label, receipt.words)
-        run.night.advance(volume.label, "done")
+        run.night.advance(volume.label, "done", f"{receipt.publisher} {receipt.order_id}")
         shutil.rmtree(volume.folder, ignore_errors=True)
 
 
@@ -166,10 +170,10 @@ def _not_made(run: ArchiveRun, volume: ArchiveVolume, error: MkisoError) -> None
 
 
 def _order_of(run: ArchiveRun, volume: ArchiveVolume) -> Order:
-    """A volume is its own job and question, whichever run orders it; a label shows the volume's, not a patient's name."""
+    """A volume's order is a job of its own, whichever run gives it; what a label shows is the volume's, not a patient's."""
     settings = run.job.settings
     return Order(
-        volume.label,
+        volume.location,
         question_of(volume.output, [volume.label]),
         Patient(""),
         (volume.label,),

@@ -1,0 +1,124 @@
+"""A night that was missed, caught up when the service starts, and volumes that a robot makes (issue: Archive)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mkiso.archive.ledger import Ledger
+from mkiso.archive.nights import Night, NightRange
+from mkiso.archive.schedule import last_fire
+from mkiso.config import load
+from mkiso.demo.robots.folder_robots import JsonRobot
+from tests.end_to_end.archives import archive, assert_holds, contents, mkiso_archive
+from tests.peers.corpus import make_study
+from tests.peers.orthanc import Orthanc
+from tests.peers.ports import free_port
+from tests.peers.service import AE_TITLE, Service
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240)]
+
+SCHEDULE, TIMEZONE = "0 2 * * *", "Asia/Bangkok"
+COVERED_FIRST, COVERED_LAST = timedelta(days=12), timedelta(days=4)  # before the last night of the schedule
+
+
+@dataclass
+class Place:
+    service: Service
+    robot: JsonRobot
+    pacs: Orthanc
+    folder: Path
+    fired: datetime
+
+    def study(self, accession_number: str, days_before: int) -> list[Path]:
+        """A study of so many days before the last night, in the PACS."""
+        day = self.fired - timedelta(days=days_before)
+        files = make_study(self.folder / "dicom", accession_number, f"HN-{accession_number}", study_date=f"{day:%Y%m%d}")
+        self.pacs.store(files)
+        return files
+
+    def made(self, folder: Path) -> dict[str, Path]:
+        return contents(sorted(self.robot.discs.glob("*.iso")), folder)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Place]:
+    """Not started yet: the ledger says that nights were missed."""
+    folder, receiver_port = tmp_path_factory.mktemp("robot"), free_port()
+    sections = {
+        "archive": {"enabled": True, "schedule": SCHEDULE, "timezone": TIMEZONE, "medium": "cd", "output": "robot"},
+        "publishers": {"rimage": {}, "robot": {"kind": "folder", "directory": str(folder / "robot"), "silent_minutes": 0.05}},
+    }
+    with ExitStack() as stack:
+        pacs = stack.enter_context(Orthanc(folder / "pacs", destinations={AE_TITLE: ("127.0.0.1", receiver_port)}, verbose=False))
+        robot = stack.enter_context(JsonRobot(folder / "robot", step_seconds=0.1))
+        service = Service(folder / "mkiso", (pacs.ae_title, pacs.port), sections, receiver_port=receiver_port, database=prefect_database)
+        fired = last_fire(SCHEDULE, TIMEZONE, datetime.now(UTC))
+        covers = NightRange((fired - COVERED_FIRST).date(), (fired - COVERED_LAST).date())
+        with Ledger.open(load(service.configuration)) as ledger, Night.begin(ledger, "before", covers) as night:
+            night.finish(0)
+        yield Place(service, robot, pacs, folder, fired)
+        service.stop()
+
+
+def test_what_was_missed_is_caught_up_when_the_service_starts(place: Place, tmp_path: Path) -> None:
+    """The missed days, and a late study of an older day that the archive covers; what is older still was never to be archived."""
+    owed = place.study("MISSED1", 1) + place.study("MISSED2", 3) + place.study("LATE1", 9)
+    place.study("OLDER1", 20)
+    place.study("TODAY1", 0)
+    service = place.service.start()
+
+    def caught_up() -> str | None:
+        wanted = {"deployments": {"name": {"any_": ["nightly"]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}}
+        ended = service.prefect.post("/flow_runs/filter", json=wanted).raise_for_status().json()
+        return ended[0]["state"]["message"] if ended else None
+
+    message = service.when(caught_up, 90)
+    assert message.startswith(f"3 studies with {len(owed)} images archived on A")
+    assert_holds(place.made(tmp_path), owed)
+    night = mkiso_archive(service, "report").stdout.splitlines()[0]
+    assert night.startswith(f"{place.fired - timedelta(days=3):%Y-%m-%d} to {place.fired - timedelta(days=1):%Y-%m-%d}  night  done")
+
+    worker = service.processes()["worker"]
+    os.kill(worker, signal.SIGKILL)  # another starts, and finds that nothing is owed any more
+    service.when(lambda: service.processes().get("worker", worker) != worker and service.is_ready(), 90)
+    runs = service.prefect.post("/flow_runs/filter", json={"deployments": {"name": {"any_": ["nightly"]}}, "limit": 50}).json()
+    assert [run["state_type"] for run in runs if run["state_type"] != "SCHEDULED"] == ["COMPLETED"]
+
+
+def test_a_robot_that_fails_is_asked_again_by_the_next_night(place: Place, tmp_path: Path) -> None:
+    before = set(place.made(tmp_path / "before"))
+    files, place.robot.fault = place.study("FAILS1", 2), "fail"
+    run = archive(place.service)
+    assert run["state_type"] == "FAILED"
+    assert "IS NOT DELIVERED: robot failed at the order: write error." in run["state"]["message"]
+    assert "1 NOT YET DELIVERED" in mkiso_archive(place.service, "report").stdout
+
+    place.robot.fault = ""
+    assert archive(place.service)["state"]["message"].startswith("Nothing to archive")
+    made = place.made(tmp_path / "after")
+    assert_holds({uid: file for uid, file in made.items() if uid not in before}, files)
+
+
+def test_a_robot_that_is_silent_is_asked_about_until_a_person_says(place: Place, tmp_path: Path) -> None:
+    before = set(place.made(tmp_path / "before"))
+    files, place.robot.fault = place.study("SILENT1", 2), "silent"
+    run = archive(place.service)
+    assert run["state_type"] == "FAILED" and "look at the robot" in run["state"]["message"]
+    label = next(word for word in run["state"]["message"].split() if word.startswith("A2"))
+    assert archive(place.service)["state_type"] == "FAILED"
+    assert set(place.made(tmp_path / "silent")) == before
+
+    place.robot.fault = ""
+    assert mkiso_archive(place.service, "settle", label, "--again").returncode == 0
+    assert archive(place.service)["state_type"] == "COMPLETED"
+    made = place.made(tmp_path / "after")
+    assert_holds({uid: file for uid, file in made.items() if uid not in before}, files)
+    assert [entry.name for entry in (place.service.data_dir / "volumes").iterdir()] == [".place"]
