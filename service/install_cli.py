@@ -42,3 +42,17 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
             f"  install -m 640 -g mkiso config.yaml {config}      (storage.data_dir: {DATA})\n"
             f"  systemctl daemon-reload && systemctl enable --now {units}"
         )
+
+
+@service.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def backup(folder: Path) -> None:
+    """Copy what can't be made anew (configuration, archive ledger, order books) into a new folder below FOLDER, while everything runs."""
+    from mkiso.config import load
+    from service.backup import back_up
+
+    named = os.environ.get("MKISO_CONFIG")
+    settings = load()
+    click.echo(back_up(settings, Path(named) if named else Path("config.yaml"), folder))
+    if settings.archive.ledger_url.get_secret_value():
+        click.echo("The ledger is in PostgreSQL: dump that database too (pg_dump).", err=True)
