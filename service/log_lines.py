@@ -21,8 +21,10 @@ _NAMES = {"flow_run_id": "job_id", "flow_run_name": "run", "task_run_name": "tas
 _NOISE = frozenset(("color_message", "deployment_name", "flow_name", "task_name", "task_run_id", "send_to_api")) | frozenset(
     ("worker_id", "worker_name", "work_pool_id", "work_pool_name")
 )
-_QUIET = ("alembic", "apscheduler", "docket", "httpcore", "httpx", "pynetdicom", "uvicorn")
+_QUIET = ("alembic", "apscheduler", "docket", "httpcore", "httpx", "uvicorn")
 """Libraries that tell of every step at INFO."""
+_SILENT = "pynetdicom"
+"""Its errors are told in words by whoever meets them, with what to do."""
 _FRAMES = 12
 
 
@@ -76,7 +78,7 @@ def frames_of(error: BaseException) -> list[str]:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING or not record.name.startswith(_QUIET)
+    return not record.name.startswith(_SILENT if record.levelno >= logging.WARNING else (_SILENT, *_QUIET))
 
 
 def _head(record: logging.LogRecord) -> dict[str, Any]:

@@ -35,10 +35,11 @@ class ImmediateSqlite(AioSqliteConfiguration):
 def main() -> None:
     """Run the server in this process until SIGTERM."""
     dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
+    app = create_app(final=True)  # begins the logging, too
     api = get_current_settings().server.api
     log.info("Prefect's server starts on %s port %s.", api.host, api.port)
     uvicorn.run(
-        create_app(final=True),
+        app,
         host=api.host,
         port=api.port,
         timeout_keep_alive=api.keepalive_timeout,
