@@ -4,6 +4,8 @@
 # make test-unit       the unit tests alone (seconds; no other program needed)
 # make lint            lint, types and contracts alone
 # make bench           measure mkiso beside dcmtk and genisoimage
+# make soak            mixed jobs with faults for an hour; MINUTES=5 for less
+# make mutants         change in one place at a time what decides whether a disc leaves, and see whether a test notices
 # make clean           remove what these commands made
 # make help            these lines
 #
@@ -11,12 +13,13 @@
 
 PYTHON  = python3
 WORKERS = 2
+MINUTES = 60
 VENV    = .venv
 BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest --cov --cov-append --cov-report=
 SOURCES = $(shell find mkiso service flows tasks -type f ! -name '*.pyc')
 
-.PHONY: help demo test test-unit lint bench clean packages
+.PHONY: help demo test test-unit lint bench soak mutants clean packages
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -41,6 +44,12 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed packages
 	$(BIN)/python -m bench
+
+soak: $(VENV)/.installed packages
+	$(BIN)/python -m bench.soak --minutes $(MINUTES)
+
+mutants: $(VENV)/.installed
+	$(BIN)/python -m bench.mutation
 
 # Debian's programs that the tests and the benchmark drive; installed where they are missing.
 packages:

@@ -1,0 +1,70 @@
+"""Scenario 21: the disk fills up while a job runs. The receiver alone on a full disk is held in tests/receiver/test_attacks.py."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.discs import assert_holds_exactly, extract
+from tests.peers.corpus import make_ct_series, make_study
+from tests.peers.orthanc import Orthanc
+from tests.peers.ports import free_port
+from tests.peers.service import AE_TITLE, Service
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(180)]
+
+DISK_MIB = 16
+IMAGE_MIB = 0.5
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(small_disk: Path, tmp_path: Path, prefect_database: Path) -> None:
+    """In mid-move (more images than fit) and in mastering (the images fit, the image of the disc doesn't); then a small job passes."""
+    studies = {
+        "HUGE1": make_ct_series(tmp_path / "s", "HUGE1", int(DISK_MIB / IMAGE_MIB) + 8),
+        "LARGE1": make_ct_series(tmp_path / "s", "LARGE1", int(DISK_MIB / IMAGE_MIB * 0.7)),
+        "GOOD1": make_study(tmp_path / "s", "GOOD1"),
+    }
+    receiver_port = free_port()
+    with Orthanc(tmp_path / "orthanc", destinations={AE_TITLE: ("127.0.0.1", receiver_port)}) as orthanc:
+        orthanc.store(file for files in studies.values() for file in files)
+        sections = {
+            "pacs": {"quiet_timeout_seconds": 1, "move_attempts": 2, "back_off_seconds": 0.1},
+            "storage": {"data_dir": str(small_disk), "keep_failed_hours": 0},
+        }
+        # Prefect has a disk of its own here: what is tried is a store that fills up beside a whole orchestrator.
+        service = Service(tmp_path / "mkiso", (orthanc.ae_title, orthanc.port), sections, receiver_port=receiver_port, database=prefect_database)
+        service.environment["PREFECT_HOME"] = str(service.data_dir / "prefect")
+        service.data_dir = small_disk
+        with service:
+            for accession_number in ("HUGE1", "LARGE1"):
+                refused = service.download(accession_number)
+                assert (refused.status_code, refused.json()["code"]) == (503, "storage_full"), refused.text
+                assert "disk of mkiso is full" in refused.json()["error"] and "retry-after" in refused.headers
+                run = service.run_ended(refused.json()["job_id"])
+                assert (run["state_type"], run["state"]["message"]) == ("FAILED", refused.json()["error"])
+                nothing_left(small_disk)
+            assert "a700" in orthanc.log().lower(), "the PACS wasn't told why"
+            assert "A700, it can't be written: No space left on device" in service.log()
+
+            answer = service.download("GOOD1")
+            assert answer.status_code == 200, answer.text
+            (tmp_path / "disc.iso").write_bytes(answer.content)
+            assert_holds_exactly(extract(tmp_path / "disc.iso", tmp_path / "extracted"), studies["GOOD1"])
+
+
+def nothing_left(disk: Path) -> None:
+    assert not [*disk.glob("jobs/*"), *disk.glob("incoming/*"), *disk.rglob("*.iso")]

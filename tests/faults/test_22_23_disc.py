@@ -1,0 +1,108 @@
+"""Scenarios 22 and 23: the disc under doubt, and names that are not ASCII.
+
+Every kind of damage to every kind of file (a flipped bit, a cut, a swapped pair, a missing and an additional file; DICOM, DICOMDIR, viewer) is held
+at the proof itself in tests/unit/test_verify.py, and on a disc years later, by `mkiso verify`, in tests/media/test_tools.py.
+Here the same goes through the whole service, where it can be had: no byte of such a disc is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pydicom.fileset import FileSet
+
+from tests.end_to_end.discs import extract
+from tests.faults.house import THAI_CANARY, House
+from tests.faults.inotify import closed_after_writing
+from tests.pacs.scripted import MoveRequest
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(120), pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
+
+
+def flip(file: Path, position: int) -> None:
+    """Flip one bit in place."""
+    with file.open("r+b", buffering=0) as opened:
+        opened.seek(position)
+        [byte] = opened.read(1)
+        opened.seek(position)
+        opened.write(bytes([byte ^ 0x10]))
+
+
+def find_in(file: Path, wanted: bytes) -> int:
+    return file.read_bytes().rindex(wanted)
+
+
+@contextmanager
+def damaged(house: House, damage: Callable[[Path], None]) -> Iterator[list[Path]]:
+    """Do this to the next image of a disc between mastering and reading it back."""
+    images: list[Path] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        for file in closed_after_writing(house.service.data_dir / "jobs", stop):
+            if writer := re.fullmatch(r"(disc\d+\.iso)\.(\d+)\.new", file.name):  # it gets its own name once it is whole
+                flow = int(writer[2])
+                os.kill(flow, signal.SIGSTOP)
+                image = file if file.exists() else file.with_name(writer[1])
+                damage(image)
+                images.append(image)
+                os.kill(flow, signal.SIGCONT)
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield images
+    finally:
+        stop.set()
+        watcher.join()
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {
+    "a bit of a DICOM file": lambda image: flip(image, image.stat().st_size // 2),
+    "a bit of DICOMDIR": lambda image: flip(image, find_in(image, b"PATIENT ")),
+    "a bit of README.TXT": lambda image: flip(image, find_in(image, b"Test Hospital")),
+    "a name in a directory": lambda image: flip(image, image.read_bytes().index(b"README.TXT")),
+    "the end is missing": lambda image: image.open("r+b").truncate(image.stat().st_size - 2048),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_22_an_image_that_changes_after_mastering_is_never_sent(house: House, damage: Callable[[Path], None]) -> None:
+    with damaged(house, damage) as images:
+        house.refused("MANY1", 500, "proof_failed", ".")
+    assert len(images) == 1
+
+
+def test_22_an_instance_that_changes_before_mastering_is_never_sent(house: House) -> None:
+    """Its bytes were right when they came, and are not when they are put on the disc."""
+
+    def sends_and_flips(move: MoveRequest) -> None:
+        move.store(move.files[:-1])
+        [kept, *_] = (house.service.data_dir / "jobs").glob("*/instances/*")
+        flip(kept, kept.stat().st_size - 10)
+        move.store(move.files[-1:])
+        move.end(0x0000)
+
+    house.play("GOOD1", sends_and_flips)
+    house.refused("GOOD1", 500, "proof_failed", "not what was received")
+
+
+@pytest.mark.parametrize("pacs", ["orthanc", "dcmqrscp"])
+def test_23_a_thai_name_is_itself(house: House, pacs: str, tmp_path: Path) -> None:
+    """And no name breaks a header: RFC 8187 beside plain ASCII."""
+    house.ask_of(pacs)
+    answer = house.service.http.get("/api/iso/download-multiple", params={"accession_numbers": "THAI1"})
+    assert answer.status_code == 200, answer.text
+    disposition = answer.headers["content-disposition"]
+    assert disposition.isascii() and 'filename="' in disposition and "filename*=UTF-8''%E0%B8%99" in disposition
+    (tmp_path / "disc.iso").write_bytes(answer.content)
+    disc = FileSet(extract(tmp_path / "disc.iso", tmp_path / "x") / "DICOMDIR")
+    assert [str(name) for name in disc.find_values("PatientName")] == [THAI_CANARY.name]
