@@ -70,6 +70,7 @@ def load_settings() -> Settings:
 
 
 def _begin() -> Settings:
+    os.umask(0o077)  # what Prefect writes too is the service's alone
     settings = load_settings()
     from service.log_lines import begin_logging
 

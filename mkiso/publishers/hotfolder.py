@@ -68,7 +68,7 @@ class FolderPublisher(ABC):
     def check(self) -> str:
         """The folder takes files, and the robot's status file, where there is one, was refreshed within a minute by the folder's own clock."""
         with self._told_as_unavailable():
-            self.staging.mkdir(exist_ok=True)
+            self._make_staging()
             probe = self.staging / f"check-{os.getpid()}"
             probe.write_bytes(b"")
             now = probe.stat().st_mtime
@@ -158,16 +158,22 @@ class FolderPublisher(ABC):
         separator = "\\" if "\\" in root or root[1:2] == ":" else "/"
         return separator.join([root.rstrip("\\/"), *file.relative_to(self.directory).parts])
 
+    def _make_staging(self) -> None:
+        if not self.staging.exists():
+            self.staging.mkdir(exist_ok=True)
+            _share(self.staging)
+
     def _copy_image(self, order: Order, watch: Watch) -> Path:
         assert order.image is not None  # needs_image
         size = order.image.stat().st_size
-        self.staging.mkdir(exist_ok=True)
+        self._make_staging()
         self._sweep()
         if shutil.disk_usage(self.staging).free < size:
             raise PublisherUnavailable(f"{self.name}'s folder has no room for an image of {size:,} bytes; nothing was printed.")
         watch.progress(f"copying the image to {self.name}", 0, order.copies)
         target = self.staging / f"{order.order_id}.ISO"
         shutil.copyfile(order.image, target)
+        _share(target)
         with target.open("rb") as file:
             os.fsync(file.fileno())
         if target.stat().st_size != size:
@@ -241,6 +247,13 @@ class FolderPublisher(ABC):
 
 def _write(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
+        _share(path)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _share(path: Path) -> None:
+    """Give it to whoever may use the folder that it lies in: the robot has an account of its own, and mkiso's umask keeps others out."""
+    with suppress(OSError):  # a share that has no such modes
+        path.chmod(path.parent.stat().st_mode & (0o777 if path.is_dir() else 0o666))

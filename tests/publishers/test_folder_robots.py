@@ -81,6 +81,21 @@ def test_a_disc_is_made(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ROBOTS)
+def test_the_robots_account_may_read_what_its_folder_lets_it(tmp_path: Path, kind: str) -> None:
+    """mkiso runs with a umask that keeps everybody else out."""
+    before = os.umask(0o077)
+    try:
+        room = Room(tmp_path, kind)
+        room.robot.folder.chmod(0o770)
+        room.give()
+    finally:
+        os.umask(before)
+    given = [*room.robot.folder.iterdir(), *room.publisher.staging.iterdir()]
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in given if path.is_file() or path == room.publisher.staging}
+    assert len(modes) >= 3 and set(modes.values()) == {"0o660", "0o770"}, modes
+
+
+@pytest.mark.parametrize("kind", ROBOTS)
 def test_a_failed_order_is_told_in_the_robots_words_and_a_rerun_makes_another(tmp_path: Path, kind: str) -> None:
     room = Room(tmp_path, kind, "fail")
     with room.robot as robot:
