@@ -74,8 +74,12 @@ def run(settings: Settings) -> int:
     storage = settings.storage
     for folder in (storage.data_dir, storage.prefect_dir, storage.incoming_dir, storage.jobs_dir, storage.discs_dir):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    storage.data_dir.chmod(0o700)  # whatever it was made with: patients' names lie in it
     with _alone(settings.storage):
-        sweep(settings, active_jobs=None)
+        try:
+            sweep(settings, active_jobs=None)
+        except OSError as error:
+            log.warning("Clearing old files failed (%s); housekeeping tries it again.", error)
         os.environ.update(environment(settings))
         return asyncio.run(_Supervisor(settings).run())
 

@@ -1,0 +1,47 @@
+"""Which processes run, when they are started again, and what Prefect is told through the environment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from prefect.settings.models.server.root import ServerSettings
+
+from mkiso.config import Prefect, Server, Settings
+from service.orchestration import environment
+from service.supervisor import SERVER_GRACE_SECONDS, back_off_seconds, children
+
+
+def test_the_processes_of_one_machine_and_their_order() -> None:
+    assert [child.name for child in children(Settings())] == ["prefect", "receiver", "worker", "webhook"]
+    elsewhere = Settings(prefect=Prefect(api_url="http://prefect.example.org/api"))
+    assert [child.name for child in children(elsewhere)] == ["receiver", "worker", "webhook"]
+
+
+def test_what_runs_jobs_gets_the_grace_time_and_some_more() -> None:
+    grace = {child.name: child.grace_seconds for child in children(Settings(server=Server(shutdown_grace_seconds=50)))}
+    assert grace["worker"] == grace["webhook"] == 50 + SERVER_GRACE_SECONDS
+    assert grace["receiver"] == SERVER_GRACE_SECONDS
+
+
+def test_a_process_that_dies_again_and_again_is_started_ever_less_often() -> None:
+    assert [back_off_seconds(restarts) for restarts in range(8)] == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("days", "runs", "events"), [(30, timedelta(days=30), timedelta(days=1)), (0.001, timedelta(seconds=3601), timedelta(seconds=86))]
+)
+def test_prefect_forgets_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch, days: float, runs: timedelta, events: timedelta) -> None:
+    for name, value in environment(Settings(prefect=Prefect(keep_runs_days=days))).items():
+        monkeypatch.setenv(name, value)
+    server = ServerSettings()
+    assert server.services.db_vacuum.retention_period == runs
+    assert server.services.db_vacuum.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
+    assert server.events.retention_period == events
+    assert server.services.db_vacuum.event_retention_overrides["prefect.task-run.Completed"] == timedelta(hours=2)
+    assert server.analytics_enabled is False
+
+
+def test_what_the_administrator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_SERVER_API_HOST", "10.0.0.1")
+    assert environment(Settings())["PREFECT_SERVER_API_HOST"] == "10.0.0.1"
