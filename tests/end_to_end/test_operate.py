@@ -130,3 +130,13 @@ def test_a_download_goes_first_and_a_full_queue_says_so(hospital: Hospital) -> N
     for job in (later, archive):
         service.run_ended(job)
         assert service.run(job)["start_time"] > service.run(first)["start_time"]
+
+
+def test_housekeeping_runs_and_says_what_it_removed(hospital: Hospital) -> None:
+    run = run_of(hospital, "housekeeping", {}).raise_for_status().json()
+    assert hospital.service.run_ended(run["id"])["state_type"] == "COMPLETED"
+    assert hospital.service.run(run["id"])["name"] == "Housekeeping"
+    wanted = {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
+    hospital.service.when(
+        lambda: any("job folders" in line["message"] for line in hospital.service.prefect.post("/logs/filter", json=wanted).json()), 15
+    )
