@@ -39,7 +39,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     jobs = Jobs(settings, orchestrator, trail, closing or asyncio.Event())
     questions = Questions(settings, orchestrator, jobs, trail)
     health_of = Health(checks_of(settings, orchestrator))
-    page = CounterPage(keys, sessions)
+    page = CounterPage(settings, keys, sessions)
     description = _description(settings)
 
     async def health(request: Request) -> Response:

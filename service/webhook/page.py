@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from html import escape
 from importlib.resources import files
 from urllib.parse import parse_qs
 
@@ -10,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from mkiso.config import Settings
 from mkiso.errors import InvalidRequest
 from service.webhook.keys import Keys
 from service.webhook.session import SESSION_COOKIE, SESSION_SECONDS, Sessions
@@ -27,7 +30,10 @@ WRONG_KEY_SECONDS = 1.0  # slows down guessing
 class CounterPage:
     """The page for the clerk, shown to whoever may use it, and the door before it."""
 
-    def __init__(self, keys: Keys, sessions: Sessions) -> None:
+    def __init__(self, settings: Settings, keys: Keys, sessions: Sessions) -> None:
+        first = settings.print.publisher
+        names = [first, *(name for name in settings.publishers if name != first)]
+        self._state = f'data-publishers="{escape(json.dumps(names))}"' + (' data-sign-out="yes"' if keys.needed else "")
         self._keys = keys
         self._sessions = sessions
         self._files = {file.name: file.read_bytes() for file in files("service.webhook").joinpath("page").iterdir() if file.is_file()}
@@ -35,7 +41,7 @@ class CounterPage:
     async def show(self, request: Request) -> Response:
         """GET /"""
         signed_in = not self._keys.needed or self._sessions.valid(request.cookies.get(SESSION_COOKIE, ""))
-        return self._file("counter.html" if signed_in else "sign-in.html", with_sign_out=self._keys.needed)
+        return self._file("counter.html", state=self._state) if signed_in else self._file("sign-in.html")
 
     async def asset(self, request: Request) -> Response:
         """GET /page/{name}: a style, a script or a picture."""
@@ -48,7 +54,7 @@ class CounterPage:
         key = parse_qs(await _form(request)).get("key", [""])[0].strip()
         if not self._keys.right(key.encode()):
             await asyncio.sleep(WRONG_KEY_SECONDS)
-            return self._file("sign-in.html", status=401, wrong=True)
+            return self._file("sign-in.html", status=401, state='data-wrong="yes"')
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
             SESSION_COOKIE, self._sessions.begin(), max_age=SESSION_SECONDS, httponly=True, samesite="strict", secure=request.url.scheme == "https"
@@ -62,13 +68,13 @@ class CounterPage:
             answer.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
         return answer
 
-    def _file(self, name: str, *, status: int = 200, with_sign_out: bool = False, wrong: bool = False) -> Response:
+    def _file(self, name: str, *, status: int = 200, state: str = "") -> Response:
         content = self._files.get(name)
         ending = name.rpartition(".")[2]
         if content is None or ending not in MEDIA_TYPES:
             raise HTTPException(404)
         if ending == "html":
-            content = content.replace(b"<!--state-->", b'data-wrong="yes"' if wrong else b'data-sign-out="yes"' if with_sign_out else b"")
+            content = content.replace(b"<!--state-->", state.encode())
         headers = {"content-security-policy": POLICY, "cache-control": "no-cache", "x-frame-options": "DENY"}
         return Response(content, status, headers, MEDIA_TYPES[ending])
 

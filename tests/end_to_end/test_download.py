@@ -58,6 +58,10 @@ def test_several_accession_numbers_of_one_patient_become_one_disc(hospital: Hosp
     assert_holds_exactly(folder, studies["ALL1"] + studies["SECOND1"])
     judge(image, folder)
     assert PLAIN.name.split("^")[0] in answer.headers["content-disposition"]
+    job = hospital.service.http.get(answer.headers["content-location"].rpartition("/disc")[0])
+    whole = [(name, len(studies[name]), len(studies[name])) for name in ("SECOND1", "ALL1")]
+    assert [(study["accession_number"], study["expected"], study["received"]) for study in job.json()["studies"]] == whole
+    assert PLAIN.name.split("^")[0] not in json.dumps(job.json()["studies"])
 
 
 def test_a_thai_name_is_itself_in_header_and_dicomdir(hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path) -> None:

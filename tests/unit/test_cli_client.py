@@ -107,6 +107,16 @@ def test_burn_follows_the_job_and_brings_the_image(script: Script, url: str, tmp
     assert "retrieving" in capsys.readouterr().out
 
 
+def test_burn_tells_of_each_study_once(script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = {"accession_number": "A1", "study_date": "20260312", "modalities": ["CT", "SR"], "study_description": "[b]Thorax", "expected": 3}
+    uncounted = {**study, "accession_number": "A2", "expected": None, "received": 0}
+    script.states[1:] = [job(state, state, discs=state == "done", studies=[{**study, "received": 3}, uncounted]) for state in ("running", "done")]
+    assert run(["burn", "A1", "A2", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
+    told = capsys.readouterr().out
+    assert told.count("A1  2026-03-12  CT, SR  [b]Thorax  3 images") == 1
+    assert told.count("A2  2026-03-12  CT, SR  [b]Thorax  images not counted by the PACS") == 1
+
+
 def test_several_accession_numbers_are_one_question(script: Script, url: str, tmp_path: Path) -> None:
     assert run(["burn", "A1", "A2", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
     assert script.asked[0][0] == "/api/iso/download-multiple?accession_numbers=A1%2CA2"

@@ -1,161 +1,271 @@
-"use strict";
-// The counter page: asks for a disc, follows the job, offers what came of it. The jobs of this browser session are kept in sessionStorage.
+// The counter page: asks for a disc, follows the job, offers what came of it. The jobs of this browser session are kept in sessionStorage by their
+// ids and numbers; what the service tells of them is asked anew, since a disc's file name may be a patient's.
+import { advice, ago, count, day, mustLook, size, without } from "/page/words.js";
+
 const POLL_MS = 1000;
+const KEPT = 30;
 const $ = (id) => document.getElementById(id);
 const field = $("numbers");
+const several = $("several");
+const publishers = JSON.parse(document.documentElement.dataset.publishers || "[]");
 const jobs = JSON.parse(sessionStorage.getItem("jobs") || "[]");
 const shown = new Map();
 
-const PLAIN = { // what a clerk can do about it; whatever isn't here is told in the service's own words
-  study_not_found: "The PACS knows no study with this number. Check the number; if it is right, the images may not have arrived yet.",
-  no_dicom_data: "The study is there but holds no images yet. Ask again when the examination has been sent.",
-  patient_mismatch: "These numbers belong to more than one patient, so no disc is made. Ask for each patient separately.",
-  study_incomplete: "Some images could not be fetched, so no disc is made. Try again in a few minutes; if it stays so, tell the PACS administrator.",
-  pacs_unreachable: "The PACS can't be reached. Try again in a few minutes.",
-  pacs_busy: "The PACS is busy. Try again in a few minutes.",
-  pacs_silent: "The PACS stopped answering. Try again in a few minutes.",
-  queue_full: "Many discs are being made already. Try again in a minute.",
-  storage_full: "The service has no room for another disc. Tell the administrator.",
-  orchestrator_unavailable: "The service is starting or disturbed. Try again in a minute.",
-  print_uncertain: "The publisher may already have made this disc. Look there first, then tell the administrator.",
-  publisher_unavailable: "The publisher can't be reached, nothing was sent. Check that it is on, then try again.",
-  job_cancelled: "An operator cancelled this job. Nothing was sent.",
-  job_crashed: "The job was cut off. Nothing was sent; try again.",
-  job_not_found: "This job is forgotten by now. Ask for the disc anew.",
-};
+function save() {
+  jobs.splice(KEPT);
+  sessionStorage.setItem("jobs", JSON.stringify(jobs.map(({ told, ...kept }) => kept)));
+}
 
-function words(error) { return PLAIN[error.code] || error.error || "Something went wrong. Try again, or tell the administrator."; }
-function save() { sessionStorage.setItem("jobs", JSON.stringify(jobs.slice(0, 30))); }
-function size(bytes) { return bytes < 1e9 ? `${Math.max(1, Math.round(bytes / 1e6))} MB` : `${(bytes / 1e9).toFixed(1)} GB`; }
+function say(words) { $("announce").textContent = words; }
 
 async function call(address, headers) {
   let answer;
   try {
     answer = await fetch(address, { headers, cache: "no-store" });
   } catch {
-    return { error: { code: "unreachable", error: "The service can't be reached. Check the network and try again." } };
+    return { error: { code: "unreachable" } };
   }
   const body = await answer.json().catch(() => ({}));
   if (answer.status === 401) location.reload(); // the session has ended: the sign-in comes
-  return answer.ok ? { body } : { error: body, status: answer.status };
+  return answer.ok ? { body } : { error: body };
 }
 
-async function ask(kind, numbers) {
+async function ask(kind, numbers, publisher) {
   const list = numbers.map(encodeURIComponent).join(",");
-  const address = kind === "print" ? `/api/iso/print?accession_number=${list}`
+  const address = kind === "print" ? `/api/iso/print?accession_number=${list}&publisher=${encodeURIComponent(publisher)}`
     : numbers.length === 1 ? `/api/iso/download?accession_number=${list}` : `/api/iso/download-multiple?accession_numbers=${list}`;
   const { body, error } = await call(address, { Prefer: "respond-async" });
-  if (error) return words(error);
-  const known = jobs.findIndex((job) => job.id === body.job_id);
-  if (known >= 0) jobs.splice(known, 1);
-  jobs.unshift({ id: body.job_id, kind, numbers, state: "waiting", fresh: true, before: kind === "print" ? body.made_before_minutes : undefined });
+  if (error) return advice(kind, error);
+  const job = { id: body.job_id, kind, numbers, publisher, state: "waiting", asked: Date.now(), fresh: true };
+  if (kind === "print") Object.assign(job, { joined: body.joined, before: body.made_before_minutes });
+  for (const other of jobs.filter((other) => other.id === job.id || (other.state === "failed" && same(other, job)))) forget(other);
+  jobs.unshift(job);
   save();
   draw();
-  follow(jobs[0]);
+  follow(job);
   return "";
 }
 
+function same(one, other) {
+  return one.kind === other.kind && one.publisher === other.publisher && [...one.numbers].sort().join() === [...other.numbers].sort().join();
+}
+
+function forget(job) {
+  jobs.splice(jobs.indexOf(job), 1);
+  shown.get(job.id)?.remove();
+  shown.delete(job.id);
+}
+
+function ended(job) { return job.state === "done" || job.state === "failed"; }
+
+async function refresh(job) {
+  const { body, error } = await call(`/api/iso/jobs/${job.id}`);
+  if (body) Object.assign(job, { state: body.state, told: body });
+  else if (error.code === "job_not_found") Object.assign(job, { state: "failed", told: { error } });
+  else job.lost = true; // the service is away: what was told last stands until it is back
+  if (body) job.lost = false;
+  draw();
+}
+
 async function follow(job) {
-  for (;;) {
-    const { body, error, status } = await call(`/api/iso/jobs/${job.id}`);
-    if (body) Object.assign(job, { state: body.state, told: body });
-    else if (status === 404) Object.assign(job, { state: "failed", told: { error } });
-    draw();
-    if (job.state === "done" || job.state === "failed") break;
+  let found = false;
+  while (jobs.includes(job)) {
+    await refresh(job);
+    if (ended(job)) break;
+    const studies = job.told?.studies || [];
+    if (studies.length && !found) say(`${job.numbers.join(", ")}: ${count(studies.length, "study").replace("studys", "studies")} found.`);
+    found = studies.length > 0;
     await new Promise((next) => setTimeout(next, POLL_MS));
   }
-  save();
-  $("announce").textContent = `${job.numbers.join(", ")}: ${sentence(job)}`;
-  if (job.state === "done" && job.fresh && job.told.discs.length === 1) shown.get(job.id).querySelector("a").click();
+  if (!ended(job)) return;
+  say(`${job.numbers.join(", ")}: ${sentence(job)}`);
+  if (job.state === "done" && job.fresh && job.told.discs.length === 1) shown.get(job.id).querySelector(".discs a").click();
   job.fresh = false;
   save();
 }
 
+// Waiting, Working, Ready, Queued (the publisher has everything), Made (it says that the disc is there), Failed.
+function label(job) {
+  if (job.kind === "print" && job.told?.proves && job.state !== "failed") return job.told.proves === "done" ? "Made" : "Queued";
+  return { waiting: "Waiting", running: "Working", done: job.kind === "print" ? "Sent" : "Ready", failed: "Failed" }[job.state];
+}
+
 function sentence(job) {
-  const told = job.told || {};
-  if (job.state === "failed") return words(told.error || {});
-  if (job.state === "done") {
-    if (job.kind !== "print") return told.discs.length > 1 ? `The images fill ${told.discs.length} discs. Download and burn every one.` : "The disc image is ready and proven complete.";
-    const end = told.proves === "done" ? "The disc is made; collect it there." : "Collect the disc there.";
-    return `Sent to ${told.publisher}: ${told.written || told.received} images. ${end}`;
-  }
+  const told = job.told;
+  if (job.lost && !ended(job)) return "The service can't be reached at the moment; this page goes on asking.";
+  if (!told) return ended(job) ? "" : "Waiting for its turn.";
+  if (job.state === "failed") return advice(job.kind, told.error || {}, told.proves);
   if (job.state === "waiting") return "Waiting for its turn.";
-  const count = told.expected ? `: ${told.received} of ${told.expected} images` : told.received ? `: ${told.received} images` : "";
+  if (told.proves && job.kind === "print") {
+    const images = count(told.written || told.received, "image");
+    return told.proves === "done" ? `${told.publisher} has made the disc with ${images}. Collect it there.`
+      : job.state === "running" && told.stage !== "ordered" ? `${told.publisher} has everything (${images}): ${told.stage.replace(`${told.publisher}: `, "")}.`
+        : `${told.publisher} has everything (${images}) and makes the disc when its turn comes. Collect it there.`;
+  }
+  if (job.state === "done") {
+    if (told.discs.length > 1) return `The images fill ${told.discs.length} discs. Download and burn every one.`;
+    return told.degraded.includes("counts_unknown") ? "The disc image is ready." : "The disc image is ready and proven complete.";
+  }
+  const images = told.expected ? `: ${told.received} of ${count(told.expected, "image")}` : told.received ? `: ${count(told.received, "image")}` : "";
   const stage = told.stage || "working";
-  return `${stage[0].toUpperCase()}${stage.slice(1)}${count}`;
+  return `${stage[0].toUpperCase()}${stage.slice(1)}${images}`;
+}
+
+function remarks(job) {
+  const all = without(job.told?.degraded || []);
+  if (job.before !== undefined) all.unshift(`The same was printed ${ago(job.before)}: this makes another disc.`);
+  if (job.joined) all.unshift("The same was asked for already and is under way: there will be one disc.");
+  return all.join(" ");
 }
 
 function draw() {
   $("none").hidden = jobs.length > 0;
   for (const [index, job] of jobs.entries()) {
-    let entry = shown.get(job.id);
-    if (!entry) {
-      entry = $("job").content.firstElementChild.cloneNode(true);
-      entry.querySelector(".again").addEventListener("click", () => ask(job.kind, job.numbers).then((problem) => { $("problem").textContent = problem; }));
-      shown.set(job.id, entry);
-    }
+    const entry = shown.get(job.id) || begin(job);
     if ($("jobs").children[index] !== entry) $("jobs").insertBefore(entry, $("jobs").children[index] || null);
     paint(entry, job);
   }
 }
 
+function begin(job) {
+  const entry = $("job").content.firstElementChild.cloneNode(true);
+  const numbers = job.numbers.join(", ");
+  put(entry, ".numbers", numbers);
+  const time = new Date(job.asked).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  put(entry, ".kind", `${job.kind === "print" ? `to ${job.publisher}` : "disc image"} · ${time}`);
+  entry.querySelector("progress").setAttribute("aria-label", `Progress of ${numbers}`);
+  entry.querySelector(".again").addEventListener("click", async () => {
+    field.focus(); // the button goes; the next number may be scanned at once
+    $("problem").textContent = await ask(job.kind, job.numbers, job.publisher);
+  });
+  shown.set(job.id, entry);
+  return entry;
+}
+
+function put(entry, selector, text) { // only what changed, so that a screen reader and a selection are left alone
+  const place = entry.querySelector(selector);
+  if (place.textContent !== text) place.textContent = text;
+  place.hidden = !text;
+}
+
 function paint(entry, job) {
   const told = job.told || {};
-  entry.className = `job ${job.state}`;
-  entry.querySelector(".numbers").textContent = job.numbers.join(", ");
-  entry.querySelector(".kind").textContent = job.kind === "print" ? "to the publisher" : "disc image";
-  entry.querySelector(".state").textContent = { waiting: "Waiting", running: "Working", done: job.kind === "print" ? "Sent" : "Ready", failed: "Failed" }[job.state];
-  const text = sentence(job);
-  if (entry.querySelector(".words").textContent !== text) entry.querySelector(".words").textContent = text;
+  const failed = job.state === "failed";
+  entry.className = `job ${job.state}${told.proves && !failed ? " sent" : ""}${label(job) === "Queued" ? " queued" : ""}`;
+  put(entry, ".state", label(job));
+  put(entry, ".words", sentence(job));
+  put(entry, ".remark", remarks(job));
   const bar = entry.querySelector("progress");
-  bar.setAttribute("aria-label", `Progress of ${job.numbers.join(", ")}`);
   if (told.expected) bar.value = Math.min(told.received / told.expected, 1); else bar.removeAttribute("value");
-  const remark = entry.querySelector(".remark");
-  const remarks = [];
-  if (job.before !== undefined) remarks.push(`The same disc was already sent ${job.before} minutes ago: this makes another.`);
-  if (told.degraded && told.degraded.length) remarks.push(`Done without: ${told.degraded.join(", ").replaceAll("_", " ")}.`);
-  remark.hidden = remarks.length === 0;
-  remark.textContent = remarks.join(" ");
-  entry.querySelector(".again").hidden = job.state !== "failed";
-  const discs = entry.querySelector(".discs");
-  const wanted = job.state === "done" ? told.discs || [] : [];
-  if (discs.children.length !== wanted.length) {
-    discs.replaceChildren(...wanted.map((disc) => {
-      const link = document.createElement("a");
-      link.href = disc.href;
-      link.download = disc.filename;
-      link.textContent = disc.total > 1 ? `Download disc ${disc.part} of ${disc.total} (${size(disc.size)})` : `Download (${size(disc.size)})`;
-      const item = document.createElement("li");
-      item.append(link);
-      return item;
-    }));
+  paintStudies(entry, job);
+  put(entry, ".again", !failed || !told.error ? "" : mustLook(job.kind, told.error, told.proves) ? "I have looked: print again" : "Ask again");
+  const cause = entry.querySelector(".cause");
+  cause.hidden = !failed || !told.error;
+  if (!cause.hidden) put(cause, "p", [told.error.error, `Code ${told.error.code}, job ${job.id}.`].filter(Boolean).join(" "));
+  const discs = job.state === "done" ? told.discs || [] : [];
+  const list = entry.querySelector(".discs");
+  if (list.children.length !== discs.length) list.replaceChildren(...discs.map(discLink));
+}
+
+function discLink(disc) {
+  const link = document.createElement("a");
+  link.href = disc.href;
+  link.download = disc.filename;
+  link.textContent = disc.total > 1 ? `Download disc ${disc.part} of ${disc.total} (${size(disc.size)})` : `Download (${size(disc.size)})`;
+  const item = document.createElement("li");
+  item.append(link);
+  return item;
+}
+
+function paintStudies(entry, job) {
+  const studies = job.told?.studies || [];
+  const body = entry.querySelector("tbody");
+  entry.querySelector(".studies").hidden = studies.length === 0;
+  entry.querySelector("table").classList.toggle("one", studies.length === 1);
+  while (body.rows.length > studies.length) body.deleteRow(-1);
+  for (const [index, study] of studies.entries()) {
+    const row = body.rows[index] || addRow(body);
+    const whole = job.state === "done" || study.received === study.expected;
+    const images = study.expected === null ? count(study.received, "image")
+      : whole ? count(study.expected, "image") : `${study.received} of ${count(study.expected, "image")}`;
+    const texts = [study.accession_number, day(study.study_date), study.modalities.join(", "), study.study_description, images];
+    for (const [cell, text] of texts.entries()) if (row.cells[cell].textContent !== text) row.cells[cell].textContent = text;
+    row.classList.toggle("whole", whole);
+    row.style.setProperty("--part", study.expected ? `${100 * Math.min(study.received / study.expected, 1)}%` : "0%");
   }
+}
+
+function addRow(body) {
+  const row = body.insertRow();
+  for (const name of ["number", "date", "modalities", "description", "images"]) row.insertCell().className = name;
+  return row;
+}
+
+// Between commas an empty place is left in: the service refuses it, since it may stand for a study that somebody wanted.
+function asked(text) {
+  return [...new Set(text.split("\n").filter((line) => line.trim()).flatMap((line) => line.split(",")).map((number) => number.trim()))];
 }
 
 $("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const numbers = [...new Set(field.value.split(/[\n,]+/).map((text) => text.trim()).filter(Boolean))];
+  const numbers = asked(field.value);
+  const kind = event.submitter ? event.submitter.value : "download";
+  const publisher = document.querySelector("#publishers input:checked")?.value || publishers[0];
   $("problem").textContent = numbers.length ? "" : "Type or scan an accession number first.";
-  if (numbers.length) {
-    const kind = event.submitter ? event.submitter.value : "download";
-    field.value = ""; // at once: the next number may be scanned already. Asking twice is harmless, the second joins the first.
-    const problem = await ask(kind, numbers);
-    if (problem) {
-      $("problem").textContent = problem;
-      if (!field.value) field.value = numbers.join(", ");
-    }
-  }
   field.focus();
+  if (!numbers.length) return;
+  field.value = ""; // at once: the next number may be scanned already. Asking twice is harmless, the second joins the first.
+  several.checked = false;
+  explain();
+  const problem = await ask(kind, numbers, kind === "print" ? publisher : "");
+  $("problem").textContent = problem;
+  if (problem && !field.value) field.value = numbers.join("\n");
 });
 
-// A scanner ends a number with Enter: that asks. Shift+Enter begins another line.
+// A scanner ends a number with Enter: that asks. With several on one disc it begins another line, and an empty line asks.
 field.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-    event.preventDefault();
-    $("ask").requestSubmit($("ask").querySelector("button"));
-  }
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  const line = field.value.slice(field.value.lastIndexOf("\n", field.selectionStart - 1) + 1, field.selectionStart);
+  if (several.checked && line.trim()) return;
+  event.preventDefault();
+  if (field.value.trim()) $("ask").requestSubmit($("ask").querySelector("button")); // a scanner may send two: the second has nothing to ask
 });
+
+// A scanner types wherever the focus is: its letters belong into the field, and its Enter must not press a button that somebody left the focus on.
+document.addEventListener("keydown", (event) => {
+  const typed = event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.altKey && !event.metaKey;
+  if (typed && document.activeElement !== field) field.focus();
+});
+
+function explain() {
+  $("hint").textContent = several.checked ? "Type or scan each on its own line; Enter on an empty line makes the disc." : "Type or scan it, then press Enter.";
+  several.closest("form").querySelector("label").textContent = several.checked ? "Accession numbers" : "Accession number";
+}
+several.addEventListener("change", () => { explain(); field.focus(); });
+
+function offerPublishers() {
+  if (publishers.length < 2) return;
+  const chosen = sessionStorage.getItem("publisher");
+  for (const name of publishers) {
+    const label = document.createElement("label");
+    const choice = Object.assign(document.createElement("input"), { type: "radio", name: "publisher", value: name });
+    choice.checked = name === (publishers.includes(chosen) ? chosen : publishers[0]);
+    choice.addEventListener("change", () => sessionStorage.setItem("publisher", name));
+    label.className = "choice";
+    label.append(choice, ` ${name}`);
+    $("publishers").append(label);
+  }
+  $("publishers").hidden = false;
+}
+
+async function takeUp() {
+  for (const job of jobs) if (!ended(job)) follow(job);
+  for (const job of jobs.filter(ended)) await refresh(job);
+}
 
 if (document.documentElement.dataset.signOut) $("sign-out").hidden = false;
+$("sign-out").addEventListener("submit", () => sessionStorage.clear()); // the next clerk begins with an empty list
+explain();
+offerPublishers();
 draw();
-for (const job of jobs) if (job.state === "waiting" || job.state === "running") follow(job);
+takeUp();
