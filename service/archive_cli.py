@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mkiso.archive.readback import ReadBack
     from mkiso.media.iso_reader import Image
 
-DEPLOYMENT = "nightly_archive/nightly"
 PIECE_BYTES = 1 << 22
 DATE = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
 
@@ -125,7 +124,7 @@ def _start(first: date, last: date, *, dry_run: bool, wait: bool) -> int:
 
     from mkiso.config import load
     from mkiso.errors import OrchestratorUnavailable
-    from service.orchestration import environment
+    from service.orchestration import NIGHTLY_ARCHIVE, environment
 
     os.environ.update(environment(load()))  # Prefect reads it when it is imported
     from prefect.deployments import run_deployment
@@ -133,7 +132,7 @@ def _start(first: date, last: date, *, dry_run: bool, wait: bool) -> int:
 
     parameters = {"date_from": first.isoformat(), "date_to": last.isoformat(), "dry_run": dry_run}
     try:
-        run = run_deployment(DEPLOYMENT, parameters=parameters, timeout=None if wait else 0)
+        run = run_deployment(NIGHTLY_ARCHIVE, parameters=parameters, timeout=None if wait else 0)
     except (httpx.HTTPError, RuntimeError, ObjectNotFound, PrefectHTTPStatusError) as error:
         words = f"The archive can't be started ({type(error).__name__}). Is `mkiso serve` running?"
         raise OrchestratorUnavailable(words) from None

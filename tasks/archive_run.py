@@ -25,7 +25,7 @@ from mkiso.archive.catalogue import covered
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.outcome import Outcome, words
-from mkiso.archive.planning import says_something_of_the_study
+from mkiso.archive.planning import is_hopeless, says_something_of_the_study
 from mkiso.archive.schedule import Due, due
 from mkiso.archive.volumes import ArchiveVolume
 from mkiso.errors import ClaimLost, InvalidRequest, MkisoError, PatientMismatch, StorageFull
@@ -38,8 +38,6 @@ from mkiso.models import Arrival, Study
 from mkiso.retention import GIB, require_room
 
 ARTIFACT_SECONDS = 2.0
-UNLUCKY_STUDIES = 3
-"""So many in a row that fail for a reason which isn't theirs (no PACS), and the night ends: the others would wait for the same."""
 NICENESS = 15
 """Of the archive's process: clerks' jobs have the processor and the disk first (the kernel derives the one from the other, ioprio_set(2))."""
 
@@ -55,7 +53,10 @@ class Retrieved:
 
 
 class ArchiveRun:
-    """Context manager around the steps of a night; its end becomes `state`. An MkisoError ends the `with` quietly, anything else is raised on."""
+    """Context manager around the steps of a night; its end becomes `state`. An MkisoError ends the `with` quietly, anything else is raised on.
+
+    `room` is what studies may take of a volume, in sectors.
+    """
 
     def __init__(self, date_from: date | None, date_to: date | None, *, dry_run: bool) -> None:
         context = get_run_context()
@@ -75,7 +76,7 @@ class ArchiveRun:
         self._asked = date_from, date_to
         self._began = context.flow_run.expected_start_time or datetime.now(UTC)
         self._opened = ExitStack()
-        self._unlucky = 0
+        self._failed_in_a_row: list[MkisoError] = []
         self._failures: list[dict[str, str]] = []
         self._volumes: list[dict[str, object]] = []
         self._artifact: UUID | None = None
@@ -105,6 +106,7 @@ class ArchiveRun:
         os.nice(NICENESS)
         settings, archive = self.job.settings, self.job.settings.archive
         require_room(settings.storage)
+        self.room = volume_room(archive.medium, archive.volume_mib, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files)
         self.ledger = self._opened.enter_context(Ledger.open(settings))
         date_from, date_to = self._asked
         if self.scheduled:
@@ -124,13 +126,6 @@ class ArchiveRun:
     def today(self) -> date:
         """By the archive's own clock; volume labels name it."""
         return datetime.now(ZoneInfo(self.job.settings.archive.timezone)).date()
-
-    @property
-    def room(self) -> int:
-        """What studies may take of a volume, in sectors."""
-        settings = self.job.settings
-        viewer = bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
-        return volume_room(settings.archive.medium, settings.archive.volume_mib, viewer.files)
 
     @property
     def is_short_of_room(self) -> bool:
@@ -155,7 +150,7 @@ class ArchiveRun:
         except MkisoError as error:
             self._fail(study, error)
         else:
-            self._unlucky = 0
+            self._failed_in_a_row.clear()
 
     def full_volumes(self) -> tuple[tuple[str, ...], ...]:
         """The StudyInstanceUIDs of the volumes to make now."""
@@ -195,16 +190,15 @@ class ArchiveRun:
         self._artifact_updated = now
 
     def _fail(self, study: Study, error: MkisoError) -> None:
-        counted = says_something_of_the_study(error)
-        self.night.failed(study, error, counted=counted)
+        self.night.failed(study, error, counted=says_something_of_the_study(error))
         name = name_of(study)
         self.log.error("%s isn't archived: %s: %s", name, error.code, error.words)
         self.outcome = replace(self.outcome, failed=(*self.outcome.failed, name))
         self._failures.append({"accession number": name, "study date": study.study_date, "reason": error.words, "code": error.code})
         if isinstance(error, PatientMismatch) or self.job.settings.storage.keep_failed_hours == 0:
             shutil.rmtree(self.job.folder / study.study_instance_uid, ignore_errors=True)
-        self._unlucky = 0 if counted else self._unlucky + 1
-        if self._unlucky == UNLUCKY_STUDIES:
+        self._failed_in_a_row.append(error)
+        if is_hopeless(self._failed_in_a_row):
             self.outcome = replace(self.outcome, stopped=f"The night ended with {len(self.waiting)} studies to go: {error.words}")
 
     def _by_size(self) -> tuple[list[tuple[str, ...]], list[Parcel]]:

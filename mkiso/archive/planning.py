@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -18,6 +18,9 @@ from mkiso.errors import (
     StorageFull,
 )
 from mkiso.models import Study
+
+HOPELESS = 3
+"""So many studies in a row that fail for a reason which isn't theirs, and the others would only wait for the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +90,8 @@ def says_something_of_the_study(error: MkisoError) -> bool:
     """Whether a failure counts against archive.max_attempts: one that would have met every study says nothing of this one."""
     elsewhere = PacsUnreachable | PacsBusy | PacsRefused | ReceiverUnavailable | StorageFull | PublisherUnavailable | PublisherRefused
     return not isinstance(error, elsewhere | OrchestratorUnavailable)
+
+
+def is_hopeless(failed_in_a_row: Sequence[MkisoError]) -> bool:
+    """Whether a night had better end: the last studies all failed, and none for a reason of its own (no PACS)."""
+    return len(failed_in_a_row) >= HOPELESS and not any(map(says_something_of_the_study, failed_in_a_row[-HOPELESS:]))

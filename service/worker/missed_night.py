@@ -22,8 +22,7 @@ from mkiso.archive.ledger import Ledger
 from mkiso.archive.schedule import last_fire, was_missed
 from mkiso.config import Archive, Settings
 from mkiso.errors import MkisoError
-
-DEPLOYMENT = "nightly_archive/nightly"
+from service.orchestration import NIGHTLY_ARCHIVE
 
 log = logging.getLogger("mkiso.worker")
 
@@ -46,7 +45,7 @@ async def catch_up(settings: Settings) -> None:
 
 async def _start(archive: Archive, now: datetime) -> None:
     async with get_client() as client:
-        deployment = await client.read_deployment_by_name(DEPLOYMENT)
+        deployment = await client.read_deployment_by_name(NIGHTLY_ARCHIVE)
         on_its_way = FlowRunFilter(
             state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))),
             expected_start_time=FlowRunFilterExpectedStartTime(before_=now),

@@ -11,16 +11,15 @@ from typing import Any
 
 from pydicom import dcmread
 
+from service.orchestration import NIGHTLY_ARCHIVE
 from tests.end_to_end.discs import extract, instances_on
 from tests.peers.corpus import dataset_bytes
 from tests.peers.service import Service
 
-DEPLOYMENT = "nightly_archive/nightly"
-
 
 def start(service: Service, **parameters: Any) -> str:
     """Start a run as the Prefect UI does; its id."""
-    deployment = service.prefect.get(f"/deployments/name/{DEPLOYMENT}").raise_for_status().json()
+    deployment = service.prefect.get(f"/deployments/name/{NIGHTLY_ARCHIVE}").raise_for_status().json()
     wanted = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
     run = service.prefect.post(f"/deployments/{deployment['id']}/create_flow_run", json=wanted).raise_for_status().json()
     return str(run["id"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.schedule import last_fire
 from mkiso.config import load
 from mkiso.demo.robots.folder_robots import JsonRobot
-from tests.end_to_end.archives import archive, assert_holds, contents, mkiso_archive
+from tests.end_to_end.archives import archive, assert_holds, contents, mkiso_archive, start
 from tests.peers.corpus import make_study
 from tests.peers.orthanc import Orthanc
 from tests.peers.ports import free_port
@@ -122,3 +123,20 @@ def test_a_robot_that_is_silent_is_asked_about_until_a_person_says(place: Place,
     made = place.made(tmp_path / "after")
     assert_holds({uid: file for uid, file in made.items() if uid not in before}, files)
     assert [entry.name for entry in (place.service.data_dir / "volumes").iterdir()] == [".place"]
+
+
+@pytest.mark.parametrize("moment", ["mastered", "given"])
+def test_killed_around_an_order_the_archive_orders_once(place: Place, tmp_path: Path, moment: str) -> None:
+    before, service = set(place.made(tmp_path / "before")), place.service
+    files, tickets = place.study(f"KILL{moment.upper()}", 2), len(place.robot.tickets)
+    run = start(service)
+    process = int(service.when(lambda: service.run(run)["infrastructure_pid"]).split("/")[1])
+    deadline = time.monotonic() + 60
+    while not (list((service.data_dir / "volumes").glob("*/disc.iso")) if moment == "mastered" else len(place.robot.tickets) > tickets):
+        assert time.monotonic() < deadline
+    os.kill(process, signal.SIGKILL)
+    assert service.run_ended(run)["state_type"] == "CRASHED"
+    assert archive(service)["state_type"] == "COMPLETED"
+    made = place.made(tmp_path / "after")  # which fails where an instance is on two discs
+    assert_holds({uid: file for uid, file in made.items() if uid not in before}, files)
+    assert [entry.name for entry in (service.data_dir / "volumes").iterdir()] == [".place"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.archive.planning import is_complete, needs_a_look, plan, says_something_of_the_study
+from mkiso.archive.planning import is_complete, is_hopeless, needs_a_look, plan, says_something_of_the_study
 from mkiso.errors import CountsUnknown, InstanceConflict, MkisoError, PacsSilent, PacsUnreachable, StorageFull, StudyIncomplete
 from mkiso.models import Expected, Study
 
@@ -103,3 +103,12 @@ def test_older_studies_are_looked_at_only_where_their_number_changed(study_date:
 )
 def test_what_meets_every_study_is_not_counted_against_one(error: MkisoError, counts: bool) -> None:
     assert says_something_of_the_study(error) is counts
+
+
+def test_a_night_ends_when_three_studies_in_a_row_fail_for_reasons_that_are_not_theirs() -> None:
+    theirs, no_pacs = StudyIncomplete("incomplete"), PacsUnreachable("no PACS")
+    assert not is_hopeless([])
+    assert not is_hopeless([no_pacs, no_pacs])
+    assert not is_hopeless([theirs] * 20)
+    assert not is_hopeless([no_pacs, no_pacs, theirs, no_pacs])
+    assert is_hopeless([theirs, no_pacs, PacsUnreachable("no PACS"), no_pacs])
