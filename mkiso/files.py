@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from pathlib import Path
 
 
@@ -15,7 +16,7 @@ def sha256_of(path: Path) -> str:
 
 def write_whole(path: Path, text: str, *, durable: bool = False) -> None:
     """Replace a file in one step; mode 0600. `durable`: it has reached the disk when this returns."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
         if durable:
@@ -24,6 +25,12 @@ def write_whole(path: Path, text: str, *, durable: bool = False) -> None:
     beside.replace(path)
     if durable:
         sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes reach the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

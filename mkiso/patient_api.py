@@ -123,7 +123,7 @@ def _ask(client: httpx.Client, url: httpx.URL, limit_seconds: float) -> Any:
             return _Failed(f"didn't answer within {limit_seconds:g} s", transient=True)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             return _Failed(f"can't be reached ({type(error).__name__})", transient=isinstance(error, httpx.TransportError))
-        upgraded = (url.scheme, target.scheme) == ("http", "https")
+        upgraded = (url.scheme, target.scheme) == ("http", "https") and target.port is None
         if target.host != url.host or not (upgraded or (target.scheme, target.port) == (url.scheme, url.port)):
             return _Failed("redirects to another address, which isn't followed; correct patient_api.base_url")
         url = target

@@ -41,7 +41,7 @@ def sweep(settings: Settings, active_jobs: Collection[str] | None) -> Swept:
     swept = Swept(
         discs=remove_old(storage, settings.disc.keep_hours),
         job_folders=_remove_jobs(storage, active_jobs) if active_jobs is not None else 0,
-        reports=_remove_older(storage.reports_dir.glob("*.json"), settings.prefect.keep_runs_days * 24),
+        reports=_remove_older(storage.reports_dir.glob("*.*"), settings.prefect.keep_runs_days * 24),
         order_books=forget_old(storage.orders_dir, settings.prefect.keep_runs_days),
         incoming=_remove_older(storage.incoming_dir.glob("*"), INCOMING_HOURS),
     )

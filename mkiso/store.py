@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,8 +19,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from mkiso.config import Storage
-from mkiso.errors import JobNotFound
-from mkiso.files import sync_folder, write_whole
+from mkiso.errors import JobNotFound, ProofFailed
+from mkiso.files import sha256_of, sync_folder, write_whole
+
+log = logging.getLogger("mkiso.store")
 
 UNFINISHED = ".unfinished-"
 
@@ -62,15 +66,19 @@ def new_disc_id() -> str:
 def shelve(storage: Storage, image: Path, manifest: Manifest) -> None:
     """Move an image and its manifest into the store; both have reached the disk when the disc appears under its id, and not before.
 
-    `image` lies on the same file system or is copied; it is gone from its place afterwards.
+    `image` is gone from its place afterwards. Where the store is another file system the image is copied, and the copy is proved too: raises ProofFailed.
     """
     storage.discs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = storage.discs_dir / f"{UNFINISHED}{manifest.disc_id}"
     unfinished.mkdir(mode=0o700)
+    moved = image.stat().st_dev == unfinished.stat().st_dev
     shutil.move(image, unfinished / "disc.iso")
     with (unfinished / "disc.iso").open("rb") as file:
         os.fchmod(file.fileno(), 0o600)
         os.fsync(file.fileno())
+    if not moved and sha256_of(unfinished / "disc.iso") != manifest.sha256:
+        shutil.rmtree(unfinished)
+        raise ProofFailed("The copy of the image in the disc store is not what was proved; it was thrown away. Retry the run, and check that disk.")
     write_whole(unfinished / "manifest.json", json.dumps(asdict(manifest), ensure_ascii=False), durable=True)
     unfinished.rename(storage.discs_dir / manifest.disc_id)
     sync_folder(storage.discs_dir)
@@ -110,6 +118,8 @@ def manifests(storage: Storage) -> list[Manifest]:
                 found.append(manifest_of(storage, file.parent.name))
             except JobNotFound:  # removed meanwhile
                 continue
+            except (ValueError, TypeError, KeyError, OSError) as error:  # one damaged disc must not stop the others
+                log.error("The manifest of disc %s can't be read (%s): the disc is left out.", file.parent.name, type(error).__name__)
     return found
 
 
@@ -117,10 +127,13 @@ def remove_old(storage: Storage, keep_hours: float) -> int:
     """Remove discs older than `keep_hours` and whatever a crash left unfinished for an hour; how many discs went."""
     old = [manifest for manifest in manifests(storage) if manifest.age > timedelta(hours=keep_hours)]
     for manifest in old:
-        shutil.rmtree(_folder(storage, manifest.disc_id), ignore_errors=True)
+        with suppress(OSError):  # gone meanwhile
+            _folder(storage, manifest.disc_id).rename(storage.discs_dir / f"{UNFINISHED}{manifest.disc_id}")
+        shutil.rmtree(storage.discs_dir / f"{UNFINISHED}{manifest.disc_id}", ignore_errors=True)
     for folder in storage.discs_dir.glob(f"{UNFINISHED}*"):
-        if datetime.now(UTC).timestamp() - folder.stat().st_mtime > 3600:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            if datetime.now(UTC).timestamp() - folder.stat().st_mtime > 3600:
+                shutil.rmtree(folder, ignore_errors=True)
     return len(old)
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -35,7 +36,10 @@ MAY_BE_MADE = "This print may already have been made: look at the robot, then ru
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One order of one volume by one job. `time` is in seconds since the epoch; `confirmed`: given under confirm_reprint; `words`: the outcome."""
+    """One order of one volume by one job. `time` is in seconds since the epoch; `confirmed`: given under confirm_reprint; `words`: the outcome.
+
+    `contents` says what the disc was to hold (mkiso.publishers.protocol.Order.contents).
+    """
 
     job_id: str
     volume: int
@@ -45,6 +49,7 @@ class Entry:
     instances: int = 0
     words: str = ""
     confirmed: bool = False
+    contents: str = ""
 
     @property
     def order_id(self) -> str:
@@ -121,10 +126,10 @@ class OrderBook:
         except (ValueError, TypeError) as error:
             raise PrintUncertain(f"The order book {self.path.name} can't be read ({error}). {MAY_BE_MADE}") from None
 
-    def open(self, job_id: str, volume: int, *, confirmed: bool) -> Entry:
+    def open(self, job_id: str, volume: int, *, confirmed: bool, contents: str = "") -> Entry:
         """A new order's entry, not yet written down."""
         attempt = 1 + max((entry.attempt for entry in self.entries() if (entry.job_id, entry.volume) == (job_id, volume)), default=0)
-        return Entry(job_id, volume, attempt, "giving", time.time(), confirmed=confirmed)
+        return Entry(job_id, volume, attempt, "giving", time.time(), confirmed=confirmed, contents=contents)
 
     def begin(self, entry: Entry) -> None:
         """Write an order down before it is given."""
@@ -144,8 +149,13 @@ class OrderBook:
 
 def forget_old(orders_dir: Path, keep_days: float) -> int:
     """Remove what nobody has touched for `keep_days`: books whose every outcome is known, and when which patient was sent; how many books went."""
-    old = [path for path in orders_dir.iterdir() if path.stat().st_mtime < time.time() - keep_days * 86_400] if orders_dir.is_dir() else []
-    books = [path for path in old if path.suffix == ".json" and not any(entry.state in OPEN for entry in OrderBook(path).entries())]
-    for path in [*books, *(path for path in old if path.suffix in (".patient", ".new"))]:
-        path.unlink(missing_ok=True)
-    return len(books)
+    went = 0
+    for path in list(orders_dir.iterdir()) if orders_dir.is_dir() else []:
+        with suppress(FileNotFoundError, PrintUncertain):  # replaced by another machine meanwhile; a book that can't be read stays
+            if path.stat().st_mtime >= time.time() - keep_days * 86_400 or path.suffix not in (".json", ".patient", ".new"):
+                continue
+            if path.suffix == ".json" and any(entry.state in OPEN for entry in OrderBook(path).entries()):
+                continue
+            path.unlink()
+            went += path.suffix == ".json"
+    return went

@@ -112,7 +112,7 @@ class Jobs:
         manifest = chosen(await asyncio.to_thread(self._manifests, report), part)
         file = await asyncio.to_thread(open_image, image_of(self._settings.storage, manifest.disc_id), manifest.size)
         headers = disc_headers(report, manifest)
-        span = span_of(request.headers, headers["etag"], manifest.size, just_made=just_made and manifest.job_id == report.job_id)
+        span = span_of(request.headers, headers["etag"], manifest.size, just_made=just_made)
         if span.status in (200, 206):
             await self._trail.leaves(request, manifest)
             if prefix := self._accel(request, span.status):

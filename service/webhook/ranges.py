@@ -29,8 +29,9 @@ def span_of(headers: Mapping[str, str], etag: str, size: int, *, just_made: bool
     In the order of RFC 9110 13.2.2: 412, 304, 416, 206, 200. Several ranges in one request are answered with the whole (14.2 lets a server
     ignore Range): nobody needs two pieces of an image, and a multipart answer is a way to be kept busy.
 
-    `just_made`: this very request had the disc made. Then a range that begins beyond zero and has no If-Range can't be the rest of anything that
-    the client holds: it gets the whole, since the end of one disc glued to the beginning of another is a disc that nobody proved.
+    `just_made`: this very request asked for the disc by its question, and what answers the question changes. A range that begins beyond zero and has
+    no If-Range may be the rest of an older disc: it gets the whole, since the end of one disc glued to the beginning of another is a disc that
+    nobody proved.
     """
     whole = Span(200, 0, size)
     if (match := headers.get("if-match")) is not None and match.strip() != "*" and not _listed(match, etag, weak=False):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.context
 import os
+import signal
 import sys
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -48,7 +50,7 @@ class WarmStarter:
     async def start(self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED) -> None:
         """Start the child, tell its handle, and return when it has ended."""
         port, token = self._control_channel.register(flow_run.id)
-        process = self._context.Process(target=run_flow_run, args=(self._variables(flow_run, port, token), str(flow_run.id)))
+        process = self._context.Process(target=run_flow_run, args=(self._variables(flow_run, port, token), flow_run))
         await anyio.to_thread.run_sync(process.start)
         task_status.started(ProcessHandle(process))  # type: ignore[arg-type]
         await anyio.wait_readable(process.sentinel)
@@ -102,6 +104,14 @@ class FlowRunExecution:
     def running(self) -> set[UUID]:
         """The flow runs whose processes are alive now."""
         return self._context.process_manager.flow_run_ids()
+
+    def kill_all(self) -> None:
+        """End every run's process at once, each with its whole group."""
+        for flow_run_id in self.running():
+            handle = self._context.process_manager.get(flow_run_id)
+            if handle is not None and handle.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(handle.pid, signal.SIGKILL)
 
     async def kill(self, flow_run_id: UUID, grace_seconds: float) -> None:
         """End a run's process: SIGTERM, and SIGKILL after the grace time."""

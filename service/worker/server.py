@@ -36,9 +36,14 @@ async def _run(settings: Settings) -> None:
     from service.worker.worker import WarmWorker
 
     stop = asyncio.Event()
+    # One more than max_running_jobs: an archive, of which its queue lets one run at a time, takes hours and none of the clerks' places.
+    worker = WarmWorker(
+        work_pool_name=settings.prefect.work_pool, name=worker_name(settings), limit=settings.server.max_running_jobs + 1, prefetch_seconds=0
+    )
 
     def told_to_stop() -> None:
         if stop.is_set():
+            worker.end_runs_now()
             os._exit(1)
         stop.set()
 
@@ -48,10 +53,6 @@ async def _run(settings: Settings) -> None:
     await _await_api(stop)
     await bring_about(settings)
     await catch_up(settings)
-    # One more than max_running_jobs: an archive, of which its queue lets one run at a time, takes hours and none of the clerks' places.
-    worker = WarmWorker(
-        work_pool_name=settings.prefect.work_pool, name=worker_name(settings), limit=settings.server.max_running_jobs + 1, prefetch_seconds=0
-    )
     async with anyio.create_task_group() as services:
         services.start_soon(partial(worker.start, printer=log.info))
         services.start_soon(worker.wake_by_events)

@@ -66,6 +66,9 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         # A crash has been reported by the executor; a second report from here would undo the operator's retry that came between.
         return WarmWorkerResult(status_code=0, identifier=worker_label(result.handle.pid))
 
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        """Not told: a run is Pending until it is Running, since a fork takes no time that anybody watches, and telling takes 0.1 s."""
+
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Fetch what is due, unless the worker is about to end; polls and events don't fetch at the same time."""
         async with self._fetching:
@@ -93,6 +96,11 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
             except Exception as error:
                 log.warning("Looking for runs without a process failed (%s); it is tried again.", type(error).__name__)
             await anyio.sleep(ORPHAN_CHECK_SECONDS)
+
+    def end_runs_now(self) -> None:
+        """End every running job's process at once."""
+        if self._execution is not None:
+            self._execution.kill_all()
 
     async def finish_or_end_runs(self, grace_seconds: float) -> None:
         """Start nothing more and let running jobs finish within the grace time; then end their processes."""

@@ -31,6 +31,7 @@ from mkiso.dicom.receiver.hashing import Digest
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # 400,000 SOP Instance UIDs
 REQUEST_TIMEOUT_SECONDS = 10
+ACCEPT_PAUSE_SECONDS = 0.1
 BATCH_SECONDS = 0.005  # between two messages to a job: waking its thread and ours for each instance takes time from receiving
 
 _log = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ class ExpectationServer:
         self._status = status
         self._open: set[socket.socket] = set()
         self._threads: set[threading.Thread] = set()
+        self._closing = False
         self._thread = threading.Thread(target=self._accept, name="expectations")
 
     def start(self) -> None:
@@ -118,6 +120,7 @@ class ExpectationServer:
 
     def close(self) -> None:
         """End every connection and wait for the threads."""
+        self._closing = True
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
@@ -132,12 +135,24 @@ class ExpectationServer:
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:  # shut down
-                return
-            thread = threading.Thread(target=self._serve, args=(connection,), name="expectation")
-            self._open.add(connection)
-            self._threads.add(thread)
+                self._take(connection)
+            except (OSError, RuntimeError) as error:  # out of descriptors or threads: that passes, and without this socket no job ever would
+                if self._closing:
+                    return
+                _log.warning("A job's connection couldn't be taken (%s): trying on.", error)
+                sleep(ACCEPT_PAUSE_SECONDS)
+
+    def _take(self, connection: socket.socket) -> None:
+        thread = threading.Thread(target=self._serve, args=(connection,), name="expectation")
+        self._open.add(connection)
+        self._threads.add(thread)
+        try:
             thread.start()
+        except RuntimeError:
+            self._open.discard(connection)
+            self._threads.discard(thread)
+            connection.close()
+            raise
 
     def _serve(self, connection: socket.socket) -> None:
         try:
