@@ -1,7 +1,8 @@
 """Finished discs: an image and its manifest in a folder of their own, there whole or not at all; and how long they stay.
 
     discs/<disc id>/disc.iso
-                    manifest.json
+                    manifest.json       what the disc is
+                    contents.json       each file on it: path, size, SHA-256, SOP Instance UID
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ UNFINISHED = ".unfinished-"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What one disc is. `sha256` and `size` are of the image; `files` maps each path on the disc to its size, SHA-256 and SOP Instance UID.
+    """What one disc is. `sha256` and `size` are of the image; `files` are kept in contents.json and not read back with the rest.
 
     `fingerprint` is of the question's answer by the PACS when the disc was made (mkiso.identity.fingerprint); `filename` is what a browser saves
     it as and may hold the patient's name. `studies` maps each Study Instance UID to its accession number.
@@ -79,7 +80,10 @@ def shelve(storage: Storage, image: Path, manifest: Manifest) -> None:
     if not moved and sha256_of(unfinished / "disc.iso") != manifest.sha256:
         shutil.rmtree(unfinished)
         raise ProofFailed("The copy of the image in the disc store is not what was proved; it was thrown away. Retry the run, and check that disk.")
-    write_whole(unfinished / "manifest.json", json.dumps(asdict(manifest), ensure_ascii=False), durable=True)
+    # Apart, since a list of 20,000 files has megabytes, and every question reads every manifest.
+    described = asdict(manifest)
+    write_whole(unfinished / "contents.json", json.dumps(described.pop("files"), ensure_ascii=False), durable=True)
+    write_whole(unfinished / "manifest.json", json.dumps(described, ensure_ascii=False), durable=True)
     unfinished.rename(storage.discs_dir / manifest.disc_id)
     sync_folder(storage.discs_dir)
 
@@ -95,7 +99,7 @@ def manifest_of(storage: Storage, disc_id: str) -> Manifest:
         values = json.loads((_folder(storage, disc_id) / "manifest.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise JobNotFound("This disc isn't kept any more: ask for it anew.") from None
-    lists = {name: tuple(values[name]) for name in ("accession_numbers", "degraded", "files")}
+    lists = {name: tuple(values[name]) for name in ("accession_numbers", "degraded")}
     return Manifest(**{**values, **lists})
 
 
