@@ -90,5 +90,7 @@ async def _deploy(wanted: Deployment, pool: str) -> None:
         enforce_parameter_schema=True,
         work_pool_name=pool,
         work_queue_name=wanted.queue,
+        # Without it a run's process asks Prefect which flow it is to run, for 0.05 s.
+        job_variables={"env": {"PREFECT__FLOW_ENTRYPOINT": wanted.entrypoint}},
     )
     await deployment.apply()  # type: ignore[misc]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from mkiso.config import Medium
 from mkiso.errors import TooLargeForMedium
+from mkiso.files import sync_file
 from mkiso.media.iso import master
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.names import filename
@@ -72,10 +74,17 @@ def master_images(run: JobRun) -> None:
 
 @step("Read image back")
 def read_back(run: JobRun) -> None:
-    """Every file of the finished image against the SHA-256 taken when it was received or made, in both directions."""
+    """Every file of the finished image against the SHA-256 taken when it was received or made, in both directions.
+
+    Meanwhile the image goes to the disk, which it must have reached before it is shelved.
+    """
     for layout in run.layouts:
         run.tell("reading back")
-        run.proofs.append(verify_image(run.job.image(layout.volume.number), layout.files))
+        image = run.job.image(layout.volume.number)
+        with ThreadPoolExecutor(1) as beside:
+            written = beside.submit(sync_file, image)
+            run.proofs.append(verify_image(image, layout.files))
+            written.result()
 
 
 @step("Put disc on the shelf")

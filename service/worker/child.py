@@ -9,27 +9,39 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from uuid import UUID
 
+import anyio._backends._asyncio  # noqa: F401
 import prefect.events.clients
 import prefect.runner.storage
 import prefect.task_engine
-import prefect.task_runners  # noqa: F401
+import prefect.task_runners
+import prefect.utilities.visualization  # noqa: F401
 from prefect._internal.control_listener import configure_from_env
+from prefect.artifacts import LinkArtifact, ProgressArtifact, TableArtifact
+from prefect.client.schemas.actions import ArtifactCreate, FlowRunUpdate, LogCreate
+from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.engine import handle_engine_signals
-from prefect.flow_engine import load_flow, load_flow_run, run_flow
+from prefect.events.filters import EventFilter
+from prefect.events.schemas.events import Event
+from prefect.flow_engine import load_flow, run_flow
 
 import flows.archive
 import flows.download
 import flows.housekeeping
 import flows.print  # noqa: F401
 from mkiso.errors import MkisoError
+from mkiso.media.pages import compile_templates
 from service.log_lines import frames_of, name_job
 from service.orchestration import REQUEST_ID_LABEL
 
+# pydantic completes a model when it is first used, in 5 ms, and Jinja compiles a template then: here it is done once for every run.
+for model in (ArtifactCreate, Artifact, Event, EventFilter, FlowRun, FlowRunUpdate, LinkArtifact, LogCreate, ProgressArtifact, TableArtifact):
+    model.model_rebuild()
+compile_templates()
 
-def run_flow_run(environment: dict[str, str], flow_run_id: str) -> None:
-    """Run one flow run as `python -m prefect.engine` does, but for its log: words, and no traceback."""
+
+def run_flow_run(environment: dict[str, str], flow_run: FlowRun) -> None:
+    """Run one flow run, as the worker has just fetched it, as `python -m prefect.engine` does, but for its log: words, and no traceback."""
     os.setsid()  # a group of its own, so that the worker's end isn't its end
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -37,9 +49,8 @@ def run_flow_run(environment: dict[str, str], flow_run_id: str) -> None:
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_in_words)
     configure_from_env()
-    with handle_engine_signals(UUID(flow_run_id)):
-        flow_run = load_flow_run(UUID(flow_run_id))
-        name_job(flow_run_id, flow_run.name, str(flow_run.labels.get(REQUEST_ID_LABEL, "")))
+    with handle_engine_signals(flow_run.id):
+        name_job(str(flow_run.id), flow_run.name, str(flow_run.labels.get(REQUEST_ID_LABEL, "")))
         run_flow(load_flow(flow_run), flow_run=flow_run, return_type="state")
 
 
