@@ -41,7 +41,7 @@ def media_rows(laboratory: Laboratory) -> Iterator[Row]:
 def tool_disc(study: StudyFiles, folder: Path, sample: Sample) -> None:
     """One disc by dcmmkdir and genisoimage; the files lie under names of a file-set already."""
     for number, file in enumerate(study.files):
-        target = folder / "disc" / "DICOM" / f"S{number // 1000:07}" / f"I{number:07}"
+        target = folder / "disc" / "DICOM" / f"S{number // 500:07}" / f"I{number:07}"
         target.parent.mkdir(parents=True, exist_ok=True)
         os.link(file, target)
     with Watch() as watch:
