@@ -47,7 +47,11 @@ def test_prefect_yaml_says_the_same() -> None:
             "parameters": each.parameters,
             "enforce_parameter_schema": True,
             "schedules": [{"cron": each.schedule[0], "timezone": each.schedule[1]}] if each.schedule else [],
-            "work_pool": {"name": Settings().prefect.work_pool, "work_queue_name": each.queue},
+            "work_pool": {
+                "name": Settings().prefect.work_pool,
+                "work_queue_name": each.queue,
+                "job_variables": {"env": {"PREFECT__FLOW_ENTRYPOINT": each.entrypoint}},
+            },
         }
         for each in WANTED
     ]
