@@ -100,6 +100,7 @@ def open_house(folder: Path, database: Path | None = None) -> Iterator[House]:
     studies = {
         "GOOD1": make_study(folder / "s", "GOOD1", patient=CANARY),
         "THAI1": make_study(folder / "s", "THAI1", patient=THAI_CANARY, kinds={"ct": 2, "sr": 1}),
+        "THAI2": make_study(folder / "s", "THAI2", patient=THAI_CANARY, kinds={"mr": 1}),
         "JPEG1": make_study(folder / "s", "JPEG1", patient=CANARY, kinds={"jpeg_2000": 1, "jpeg_ls": 1, "jpeg": 1, "rle": 1, "deflated": 1}),
         "MANY1": make_ct_series(folder / "s", "MANY1", SLICES, size=512, patient=CANARY),
         "TWO1": make_study(folder / "a", "TWO1", patient=CANARY) + make_study(folder / "b", "TWO1", patient=THAI_CANARY),
@@ -131,6 +132,9 @@ def open_house(folder: Path, database: Path | None = None) -> Iterator[House]:
             "audit": {"enabled": True, "patient_names": False},
         }
         service = Service(folder / "mkiso", (PACS_AE, link.port), sections, receiver_port=receiver_port, database=database)
+        if database is not None:  # as mkiso makes them
+            (service.data_dir / "prefect").chmod(0o700)
+            (service.data_dir / "prefect" / database.name).chmod(0o600)
         service.environment["TMPDIR"] = str(_made(folder / "tmp"))
         service.http.headers["X-API-Key"] = KEY
         stack.enter_context(service)

@@ -99,7 +99,7 @@ def test_22_an_instance_that_changes_before_mastering_is_never_sent(house: House
 def test_23_a_thai_name_is_itself(house: House, pacs: str, tmp_path: Path) -> None:
     """And no name breaks a header: RFC 8187 beside plain ASCII."""
     house.ask_of(pacs)
-    answer = house.service.http.get("/api/iso/download-multiple", params={"accession_numbers": "THAI1"})
+    answer = house.service.http.get("/api/iso/download-multiple", params={"accession_numbers": "THAI1,THAI2"})
     assert answer.status_code == 200, answer.text
     disposition = answer.headers["content-disposition"]
     assert disposition.isascii() and 'filename="' in disposition and "filename*=UTF-8''%E0%B8%99" in disposition
