@@ -43,10 +43,10 @@ def provable(study: Study, *, require_counts: bool) -> None:
         )
 
 
-def complete(study: Study, arrived: Collection[str], *, require_counts: bool) -> None:
+def complete(study: Study, arrived: Collection[str], *, require_counts: bool, counted: int = 0) -> None:
     """After the last image: raise unless `arrived` (SOP Instance UIDs) is exactly what the PACS said.
 
-    Raises NoDicomData, CountsUnknown, StudyIncomplete (how many of how many, and a few of the UIDs).
+    `counted` is the most that it has said to send. Raises NoDicomData, CountsUnknown, StudyIncomplete (how many of how many, and a few of the UIDs).
     """
     provable(study, require_counts=require_counts)
     if not arrived:
@@ -57,6 +57,8 @@ def complete(study: Study, arrived: Collection[str], *, require_counts: bool) ->
         raise changed(study, len(arrived), strangers)
     if study.expected.count is not None and len(arrived) > study.expected.count and require_counts:
         raise changed(study, len(arrived))
+    if counted > len(arrived):
+        raise contradicted(study, len(arrived), counted)
 
 
 def _no_data(study: Study) -> NoDicomData:
@@ -90,4 +92,17 @@ def changed(study: Study, arrived: int, strangers: frozenset[str] = frozenset())
         expected=study.expected.count,
         arrived=arrived,
         unexpected_sop_instance_uids=sorted(strangers)[:NAMED_UIDS],
+    )
+
+
+def contradicted(study: Study, arrived: int, counted: int) -> StudyIncomplete:
+    """The PACS was asked again and still lists fewer than it says that it sends."""
+    listed = f"lists {study.expected.count}" if study.expected.count is not None else f"sent {arrived}"
+    return StudyIncomplete(
+        f"The PACS {listed} images of accession number {study.accession_number} and counts {counted} to send, so no disc was made. "
+        "Ask again in a few minutes; if it stays, have the study checked in the PACS.",
+        accession_number=study.accession_number,
+        expected=study.expected.count,
+        arrived=arrived,
+        counted=counted,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,6 +18,8 @@ from pydicom import Dataset
 
 from mkiso.errors import PatientMismatch
 from mkiso.models import Patient, Study
+
+WORDS_LIMIT = 240
 
 
 def one_patient(studies: Sequence[Study], patient: Patient | None) -> None:
@@ -86,6 +89,25 @@ def fingerprint(studies: Sequence[Study], patient: Patient | None) -> str:
 def significant(value: object) -> str:
     """A text value without what means nothing in it: spaces around it, and the NUL that some peers pad with."""
     return "" if value is None else str(value).strip(" \0")
+
+
+def one_line(text: str) -> str:
+    """Text without control characters and line separators, so that a value can't start a line, a key or a command of its own."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def iso_date(date: str) -> str:
+    """A DA value (PS3.5 6.2) as ISO 8601; anything else as it is."""
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdigit() else date
+
+
+def without_patient(text: str, patient: Patient) -> str:
+    """What a PACS or a publisher said, fit for a log: one line, bounded, without the patient's name, birth date and ID in any case of letters."""
+    name_parts = re.split(r"[\s^=]+", patient.name)
+    secrets = sorted({patient.patient_id.strip(), patient.birth_date, iso_date(patient.birth_date), *name_parts}, key=len, reverse=True)
+    hidden = "|".join(re.escape(secret) for secret in secrets if len(secret) > 1)
+    words = one_line(text)
+    return (re.sub(hidden, "…", words, flags=re.IGNORECASE) if hidden else words)[:WORDS_LIMIT]
 
 
 def _listed(accession_numbers: Sequence[str]) -> str:

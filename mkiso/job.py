@@ -79,7 +79,7 @@ class Job:
     @property
     def started_before(self) -> bool:
         """Whether an earlier attempt of this job has stored something."""
-        return (self.folder / "arrivals.jsonl").exists()
+        return any(self.instances_dir.iterdir())
 
     def keep_fault(self, text: str) -> None:
         """Keep an unforeseen fault's traceback, which may quote patient data, where only who maintains mkiso reads it."""

@@ -112,6 +112,7 @@ def _check_with_patient_api(run: ArchiveRun, study: Study) -> None:
 def _folder_of(run: ArchiveRun, study: Study) -> Job:
     """The study's folder in the run's; what a run that is gone has left of it moves there. The claim says that nobody else works on it."""
     job = Job(f"{run.job.id}/{study.study_instance_uid}", "archive", run.job.settings, studies=[study])
+    job.fingerprint = identity.fingerprint([study], None)
     for left in run.job.settings.storage.jobs_dir.glob(f"*/{study.study_instance_uid}"):
         if not job.folder.exists():
             left.rename(job.folder)

@@ -74,6 +74,8 @@ class Move:
         self._open = False
         self._message_id = 0
         self.results: list[MoveResult] = []
+        self.counted = 0
+        """The most sub-operations that a response has told of, pending ones too: a C-MOVE that is cut off has no other."""
         self.last_response = time.monotonic()
         """When the PACS said something last, by time.monotonic."""
 
@@ -93,6 +95,7 @@ class Move:
         try:
             while self._open and (response := self._association.receive(max(deadline - time.monotonic(), 0))) is not None:
                 self.last_response = time.monotonic()
+                self._count(response)
                 if not response.is_pending:
                     self.results.append(_result(response))
                     self._begin_next()
@@ -111,12 +114,17 @@ class Move:
         command: dict[int, int | str] = {dimse.COMMAND_FIELD: dimse.C_MOVE_RQ, dimse.PRIORITY: 0, dimse.MOVE_DESTINATION: self._destination}
         self._message_id = self._association.request(command, STUDY_ROOT_MOVE, target.identifier())
 
+    def _count(self, response: dimse.Response) -> None:
+        self.counted = max(self.counted, _result(response).total)
+
     def _cancel(self) -> None:
         deadline = time.monotonic() + CANCEL_TIMEOUT_SECONDS
         try:
             self._association.cancel(self._message_id, STUDY_ROOT_MOVE)
-            while (response := self._association.receive(max(deadline - time.monotonic(), 0))) is not None and response.is_pending:
-                pass
+            while (response := self._association.receive(max(deadline - time.monotonic(), 0))) is not None:
+                self._count(response)
+                if not response.is_pending:
+                    break
         except (PacsUnreachable, PacsSilent):
             pass
         finally:

@@ -24,6 +24,8 @@ from typing import Literal
 from mkiso.config import Settings
 from mkiso.dicom.association import peer_of
 from mkiso.errors import PacsBusy, PacsRefused
+from mkiso.identity import without_patient
+from mkiso.models import Patient, Study
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]
 
@@ -99,13 +101,19 @@ def after_quiet(result: MoveResult, *, complete: bool | None) -> Step:
     return Step.DONE if complete or unproved else Step.AGAIN
 
 
-def failure(result: MoveResult, settings: Settings, accession_number: str) -> PacsRefused | PacsBusy | None:
+def comment_words(result: MoveResult, study: Study) -> str:
+    """The PACS's Error Comment (PS3.7 C) in brackets, without the patient; empty where it made none."""
+    comment = without_patient(result.comment, Patient(study.patient_id, study.patient_name, study.patient_birth_date))
+    return f" ({comment})" if comment else ""
+
+
+def failure(result: MoveResult, settings: Settings, study: Study) -> PacsRefused | PacsBusy | None:
     """The error that a final status stands for; None where what arrived says more."""
     if result.status is None or result.status in (SUCCESS, WARNING) or result.status >> 12 == 0xC:
         return None
     peer, receiver = peer_of(settings.pacs), settings.receiver
-    comment = f" ({result.comment})" if result.comment else ""
-    details = {"accession_number": accession_number, "status": f"{result.status:04X}"}
+    comment = comment_words(result, study)
+    details = {"accession_number": study.accession_number, "status": f"{result.status:04X}"}
     if result.status == DESTINATION_UNKNOWN:
         return PacsRefused(
             f"{peer} doesn't know the destination {receiver.ae_title}. Have it added there, with this machine's address and port {receiver.port}.",

@@ -1,6 +1,7 @@
 """What the PACS holds of an accession number: C-FIND in the Study Root model (PS3.4 C.4.1, C.6.2).
 
 Accession Number is no unique key (PS3.4 C.4.2.1.4.1): a PACS may match it loosely, so answers with another one than was asked for don't count.
+One without a usable UID does: what it stands for would be missing from the disc, so nothing is made, or a coarser level is believed.
 What is expected comes from the finest level that the PACS answers wholly: SOP Instance UIDs at IMAGE level, else the counts of SERIES, else of STUDY
 level. A level with fewer instances than the level above counts was cut by the PACS, which may say Success all the same, and isn't trusted.
 """
@@ -154,8 +155,15 @@ def study_of(answer: Dataset) -> Study:
 
 
 def equal_accession(studies: Iterable[Study], accession_number: str) -> list[Study]:
-    """The studies whose accession number is the one asked for, in every character; each once."""
-    return [study for study in _distinct(studies) if study.accession_number == accession_number]
+    """The studies whose accession number is the one asked for, in every character; each once. Raises PacsRefused where one of them has no UID."""
+    equal = [study for study in studies if study.accession_number == accession_number]
+    if not all(is_uid(study.study_instance_uid) for study in equal):
+        raise PacsRefused(
+            f"The PACS answers with a study of accession number {accession_number} whose UID can't be used, so it can't be retrieved. "
+            "Have the PACS corrected.",
+            accession_number=accession_number,
+        )
+    return _distinct(equal)
 
 
 def expected_from(study_count: int | None, series_counts: dict[str, int | None], images: dict[str, frozenset[str]] | None) -> Expected:
@@ -165,7 +173,9 @@ def expected_from(study_count: int | None, series_counts: dict[str, int | None],
     """
     listed = sum(map(len, (images or {}).values()))
     counts = [count for count in series_counts.values() if count is not None]
-    if images and listed and listed >= max(study_count or 0, sum(counts)):
+    # A series that nobody counts isn't empty: its answer was cut.
+    whole = images and all(len(found) >= (1 if (count := series_counts[uid]) is None else count) for uid, found in images.items())
+    if images and whole and listed >= max(study_count or 0, 1):
         return Expected("image", listed, images)
     if counts and len(counts) == len(series_counts) and sum(counts) >= (study_count or 0):
         return Expected("series", sum(counts))
@@ -173,12 +183,14 @@ def expected_from(study_count: int | None, series_counts: dict[str, int | None],
 
 
 def failure(peer: str, final: dimse.Response) -> PacsRefused | PacsBusy:
-    """The error for a C-FIND that ended with anything but 0000 (PS3.4 C.4.1.1.4)."""
-    comment = f" ({final.comment})" if final.comment else ""
+    """The error for a C-FIND that ended with anything but 0000 (PS3.4 C.4.1.1.4).
+
+    Without the PACS's own comment: it may name a patient, and who it is isn't known yet.
+    """
     if final.status == _OUT_OF_RESOURCES:
-        return PacsBusy(f"{peer} is out of resources for a query{comment}. Try again in a moment.", status=f"{final.status:04X}")
+        return PacsBusy(f"{peer} is out of resources for a query. Try again in a moment.", status=f"{final.status:04X}")
     return PacsRefused(
-        f"{peer} ended the query with status {final.status:04X}{comment}, so its answer isn't whole. Look at the PACS's log.",
+        f"{peer} ended the query with status {final.status:04X}, so its answer isn't whole. Look at the PACS's log.",
         status=f"{final.status:04X}",
     )
 
@@ -192,36 +204,42 @@ def number(value: object) -> int | None:
 def _expected(association: Association, study: Study) -> Expected:
     """Ask SERIES level, then IMAGE level for each series, as the hierarchical search wants it (PS3.4 C.4.1.2.1)."""
     study_count = study.expected.count if study.expected.source == "study" else None
-    found = _answers(association, series_identifier(study.study_instance_uid))
+    found = _answers(association, series_identifier(study.study_instance_uid), SERIES_INSTANCE_UID)
     if found is None:
         return expected_from(study_count, {}, None)
-    series_counts = {
-        uid: number(answer.dataset().get("NumberOfSeriesRelatedInstances")) for answer in found if is_uid(uid := answer.uid(SERIES_INSTANCE_UID))
-    }
+    series_counts = {uid: number(answer.dataset().get("NumberOfSeriesRelatedInstances")) for uid, answer in found.items()}
     images: dict[str, frozenset[str]] = {}
     for series_instance_uid in series_counts:
-        found = _answers(association, image_identifier(study.study_instance_uid, series_instance_uid))
+        found = _answers(association, image_identifier(study.study_instance_uid, series_instance_uid), SOP_INSTANCE_UID)
         if found is None:
             return expected_from(study_count, series_counts, None)
-        images[series_instance_uid] = frozenset(uid for answer in found if is_uid(uid := answer.uid(SOP_INSTANCE_UID)))
+        images[series_instance_uid] = frozenset(found)
     return expected_from(study_count, series_counts, images)
 
 
-def _answers(association: Association, identifier: Dataset) -> list[dimse.Response] | None:
-    """The whole answer, None where the PACS refuses this level (A9xx, Cxxx, 0122). Raises PacsBusy where it is only out of resources."""
+def _answers(association: Association, identifier: Dataset, uid_tag: int) -> dict[str, dimse.Response] | None:
+    """The whole answer by UID, None where the PACS refuses this level (A9xx, Cxxx, 0122) or gives what is no UID.
+
+    Raises PacsBusy where it is only out of resources.
+    """
     answers, final = _find(association, identifier)
     if final.status == _OUT_OF_RESOURCES:
         raise failure(association.peer, final)
-    return answers if final.status == SUCCESS else None
+    by_uid = {answer.uid(uid_tag): answer for answer in answers}
+    return by_uid if final.status == SUCCESS and all(map(is_uid, by_uid)) else None
 
 
 def _find(association: Association, identifier: Dataset) -> tuple[list[dimse.Response], dimse.Response]:
-    """The one function that asks: the matches and the final response."""
-    association.request({dimse.COMMAND_FIELD: dimse.C_FIND_RQ, dimse.PRIORITY: 0}, STUDY_ROOT_FIND, identifier)
-    answers = []
-    while (response := association.must_receive()).is_pending:
+    """The one function that asks: the matches and the final response. Raises PacsRefused where a response is to another request."""
+    message_id = association.request({dimse.COMMAND_FIELD: dimse.C_FIND_RQ, dimse.PRIORITY: 0}, STUDY_ROOT_FIND, identifier)
+    answers: list[dimse.Response] = []
+    while True:
+        response = association.must_receive()
+        if response.message_id != message_id:  # a second end of the query before would pass for an empty answer
+            raise PacsRefused(f"{association.peer} answers a query that isn't under way, so no answer of it can be trusted. Look at its log.")
+        if not response.is_pending:
+            return answers, response
         answers.append(response)
-    return answers, response
 
 
 def _distinct(studies: Iterable[Study]) -> list[Study]:

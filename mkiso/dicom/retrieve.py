@@ -11,7 +11,7 @@ from pathlib import Path
 from mkiso import completeness
 from mkiso.config import Settings
 from mkiso.dicom.move import Move, Target, targets
-from mkiso.dicom.outcome import SUCCESS, WARNING, Level, MoveResult, Step, after_quiet, failure, merged, next_step
+from mkiso.dicom.outcome import SUCCESS, WARNING, Level, MoveResult, Step, after_quiet, comment_words, failure, merged, next_step
 from mkiso.dicom.query import expected_instances
 from mkiso.dicom.receiver.expectation import Expectation
 from mkiso.errors import JobStopped, PacsSilent
@@ -19,7 +19,8 @@ from mkiso.models import Arrival, Study
 
 POLL_SECONDS = 0.05  # how late a final response or a stop may be noticed while no image comes
 LOST_QUIET_SECONDS = 5.0  # after a lost connection images either come at once or not at all
-SETTLED_SECONDS = 5.0  # how long a final response is waited for when everything has arrived
+SETTLED_SECONDS = 5.0  # how long a final response is waited for when everything that is listed has arrived
+LATE_SECONDS = 1.0  # how long one image more than was counted may take after the final response
 GROWTH_ROUNDS = 3  # how often a study may grow under our hands
 
 _COARSER: dict[Level, Level] = {"IMAGE": "SERIES", "SERIES": "STUDY"}
@@ -37,7 +38,7 @@ def retrieve(
 
     `already` is what an earlier run stored; only the rest is moved. `on_arrival` hears of each new instance in this thread, once. `stop` ends the
     C-MOVE (C-CANCEL) within seconds. The C-MOVE's own count tells whether the study grew since it was queried: then it is queried again and the new
-    instances are moved too, since a disc must be what the PACS holds.
+    instances are moved too, since a disc must be what the PACS holds; a PACS that still lists fewer than it counts contradicts itself.
 
     Raises NoDicomData, CountsUnknown, StudyIncomplete, PacsRefused, PacsBusy, PacsSilent, PacsUnreachable, InstanceConflict, ReceiverUnavailable,
     StorageFull, JobStopped.
@@ -45,14 +46,15 @@ def retrieve(
     require_counts = settings.pacs.require_counts
     completeness.provable(study, require_counts=require_counts)
     arrived = {arrival.sop_instance_uid for arrival in already if arrival.study_instance_uid == study.study_instance_uid}
+    counted = 0
     for _ in range(GROWTH_ROUNDS):
         retrieval = _Retrieval(settings, study, folder, arrived, on_arrival, stop or threading.Event())
-        if not retrieval.run():
-            completeness.complete(study, arrived, require_counts=require_counts)
-            return study
-        fresh = expected_instances(settings, study)
+        retrieval.run()
+        counted = max(counted, retrieval.counted)
+        grew = study.expected.count is not None and counted > study.expected.count
+        fresh = expected_instances(settings, study) if grew else study.expected
         if fresh == study.expected:
-            completeness.complete(study, arrived, require_counts=require_counts)
+            completeness.complete(study, arrived, require_counts=require_counts, counted=counted)
             return study
         study = replace(study, expected=fresh)
     raise completeness.changed(study, len(arrived))
@@ -71,67 +73,82 @@ class _Retrieval:
         self._on_arrival = on_arrival
         self._stop = stop
         self._last_arrival = time.monotonic()
+        self.counted = 0
+        """The most images that the PACS counted of the whole study."""
 
-    def run(self) -> bool:
-        """Move until everything has arrived; whether the PACS counted more than is expected. Raises what `retrieve` raises."""
+    def run(self) -> None:
+        """Move until everything has arrived. Raises what `retrieve` raises."""
         pacs, study = self._settings.pacs, self._study
         if self._complete():
-            return False
+            return
         finest: Level = "IMAGE"
-        attempt, grew = 1, False
+        attempt = 1
         with Expectation(self._settings.storage.receiver_socket, study.study_instance_uid, self._folder, study.expected.instances) as expectation:
             while True:
                 before = len(self._arrived)
                 wanted = targets(study.study_instance_uid, study.expected, completeness.missing(study.expected, self._arrived), finest)
                 result = self._move(expectation, wanted)
-                grew |= study.expected.count is not None and wanted[0].level == "STUDY" and result.total > study.expected.count
                 level = wanted[-1].level
                 step = self._settle(expectation, result, before, level)
                 if step is Step.DONE:
-                    return grew
+                    return
                 if step is Step.COARSER:
                     finest = _COARSER[level]
                     continue
                 if step is Step.FAIL or attempt == pacs.move_attempts:
-                    raise failure(result, self._settings, study.accession_number) or self._incomplete(result)
+                    raise failure(result, self._settings, study) or self._incomplete(result)
                 if step is Step.BACK_OFF:
                     self._pause(expectation, pacs.back_off_seconds * 2 ** (attempt - 1))
                 attempt += 1
 
     def _move(self, expectation: Expectation, wanted: list[Target]) -> MoveResult:
         """One attempt: the C-MOVEs of `wanted`, arrivals taken in as they come. Raises PacsSilent."""
-        study, limit = self._study, self._settings.pacs.response_timeout_seconds
         self._last_arrival = time.monotonic()
         with Move(self._settings, wanted) as move:
-            while not move.poll(0):
-                if self._complete():
-                    # Nothing but the final response is missing, so it is waited for at once.
-                    if move.poll(POLL_SECONDS):
-                        break
-                    if self._silent_since(move) > SETTLED_SECONDS:
-                        return MoveResult(None)
-                else:
-                    self._take_arrival(expectation, POLL_SECONDS)
-                if self._silent_since(move) > limit:
-                    raise PacsSilent(
-                        f"The PACS {self._settings.pacs.ae_title} neither answered nor sent an image of accession number {study.accession_number} "
-                        f"for {limit:g} s. Try again; if it stays, the PACS hangs.",
-                        accession_number=study.accession_number,
-                    )
-                self._raise_if_stopped()
-            return merged(move.results)
+            result = self._follow(move, expectation)
+        if wanted[0].level == "STUDY":  # below it a count may be of what was asked (an asynchronous Orthanc)
+            self.counted = max(self.counted, move.counted)
+        return result
+
+    def _follow(self, move: Move, expectation: Expectation) -> MoveResult:
+        study, pacs = self._study, self._settings.pacs
+        # Counts alone don't tell the last image from the one before it: there only silence for the quiet limit does.
+        settled = pacs.quiet_timeout_seconds if self._only_counted else SETTLED_SECONDS
+        while not move.poll(0):
+            if self._complete():
+                # Nothing but the final response is missing, so it is waited for at once.
+                if move.poll(POLL_SECONDS):
+                    break
+                self._drain(expectation)
+                if self._silent_since(move) > settled:
+                    return MoveResult(None)
+            else:
+                self._take_arrival(expectation, POLL_SECONDS)
+            if self._silent_since(move) > pacs.response_timeout_seconds:
+                raise PacsSilent(
+                    f"The PACS {pacs.ae_title} neither answered nor sent an image of accession number {study.accession_number} "
+                    f"for {pacs.response_timeout_seconds:g} s. Try again; if it stays, the PACS hangs.",
+                    accession_number=study.accession_number,
+                )
+            self._raise_if_stopped()
+        return merged(move.results)
 
     def _settle(self, expectation: Expectation, result: MoveResult, before: int, level: Level) -> Step:
         """Decide, after waiting for images that may still come."""
         quiet = self._settings.pacs.quiet_timeout_seconds
         if result.status is None:
             quiet = min(quiet, LOST_QUIET_SECONDS)
+        self._drain(expectation)
         self._last_arrival = time.monotonic()
         while (
             step := next_step(result, complete=self._complete_or_unknown(), arrived=len(self._arrived) - before, level=level)
         ) is Step.WAIT and time.monotonic() - self._last_arrival < quiet:
             self._take_arrival(expectation, POLL_SECONDS)
             self._raise_if_stopped()
+        if step is Step.DONE and self._only_counted and result.sent != len(self._arrived):
+            while time.monotonic() - self._last_arrival < min(quiet, LATE_SECONDS):
+                self._take_arrival(expectation, POLL_SECONDS)
+                self._raise_if_stopped()
         return after_quiet(result, complete=self._complete_or_unknown()) if step is Step.WAIT else step
 
     def _pause(self, expectation: Expectation, seconds: float) -> None:
@@ -141,14 +158,24 @@ class _Retrieval:
             self._take_arrival(expectation, min(left, POLL_SECONDS))
             self._raise_if_stopped()
 
-    def _take_arrival(self, expectation: Expectation, timeout_seconds: float) -> None:
+    def _drain(self, expectation: Expectation) -> None:
+        """Take in what has arrived already, also beyond what was counted or against what came before."""
+        while self._take_arrival(expectation, 0):
+            pass
+
+    def _take_arrival(self, expectation: Expectation, timeout_seconds: float) -> bool:
         arrival = expectation.next_arrival(timeout_seconds)
         if arrival is None:
-            return
+            return False
         self._last_arrival = time.monotonic()
         if arrival.sop_instance_uid not in self._arrived:
             self._arrived.add(arrival.sop_instance_uid)
             self._on_arrival(arrival)
+        return True
+
+    @property
+    def _only_counted(self) -> bool:
+        return self._study.expected.source != "image"
 
     def _complete(self) -> bool:
         # By count first: a set difference for each of 20,000 arrivals would make the time grow with their square.
@@ -169,7 +196,7 @@ class _Retrieval:
         receiver = self._settings.receiver
         hints = []
         if result.status is not None and result.status not in (SUCCESS, WARNING):
-            comment = f" ({result.comment})" if result.comment else ""
+            comment = comment_words(result, self._study)
             hints.append(f"The PACS ended with status {result.status:04X}{comment}: look at its log.")
         if not self._arrived:
             hints.append(f"Check that the PACS can reach this machine, and which address it has for {receiver.ae_title} (port {receiver.port}).")

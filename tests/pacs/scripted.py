@@ -14,8 +14,9 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -58,7 +59,7 @@ class MoveRequest:
 
     def end(self, status: int, **counts: int) -> None:
         """The final response; only the counts that are given stand in it."""
-        self._respond(status, counts)
+        self._respond(status, counts, self._pacs.comment)
 
     def reset(self) -> None:
         """Break the connection with RST."""
@@ -72,8 +73,9 @@ class MoveRequest:
         command, _ = self._peer.receive()
         self._pacs.cancelled += command.CommandField == 0x0FFF
 
-    def _respond(self, status: int, counts: dict[str, int]) -> None:
-        self._peer.respond(self._command, status, None, {f"NumberOf{name.capitalize()}Suboperations": count for name, count in counts.items()})
+    def _respond(self, status: int, counts: dict[str, int], comment: str = "") -> None:
+        more: dict[str, int | str] = {f"NumberOf{name.capitalize()}Suboperations": count for name, count in counts.items()}
+        self._peer.respond(self._command, status, None, {**more, **({"ErrorComment": comment} if comment else {})})
 
 
 Script = Callable[[MoveRequest], None]
@@ -90,6 +92,8 @@ class ScriptedPacs:
     """Listens on a free port. `moves` are the identifiers of the C-MOVEs that came, `finds` the levels of the C-FINDs.
 
     `find_status` maps a level to the status that ends its C-FINDs, `find_limit` to how many matches it answers at most, `counts` False: tells none.
+    `find_counts` maps a level to a count that is told instead of the right one, `find_more` to a UID that is answered besides; the end of a C-FIND of
+    the level `ends_twice` comes twice; `comment` is the Error Comment of every end.
     `reject`: (result, source, reason) of an A-ASSOCIATE-RJ.
     """
 
@@ -103,6 +107,10 @@ class ScriptedPacs:
         self.finds: list[str] = []
         self.find_status: dict[str, int] = {}
         self.find_limit: dict[str, int] = {}
+        self.find_counts: dict[str, int] = {}
+        self.find_more: dict[str, str] = {}
+        self.ends_twice = ""
+        self.comment = ""
         self.counts = True
         self.reject: tuple[int, int, int] | None = None
         self.cancelled = 0
@@ -163,7 +171,12 @@ class ScriptedPacs:
             answers.setdefault(own, self._answer(header, identifier, level))
         for answer in list(answers.values())[: self.find_limit.get(level)]:
             peer.respond(command, 0xFF00, answer)
-        peer.respond(command, self.find_status.get(level, 0x0000))
+        if (uid := self.find_more.get(level)) is not None:
+            answer = deepcopy(answer)
+            setattr(answer, {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}[level], uid)
+            peer.respond(command, 0xFF00, answer)
+        for _ in range(1 + (self.ends_twice == level)):
+            peer.respond(command, self.find_status.get(level, 0x0000), None, {"ErrorComment": self.comment} if self.comment else None)
 
     def _answer(self, header: Dataset, identifier: Dataset, level: str) -> Dataset:
         answer = Dataset()
@@ -175,7 +188,7 @@ class ScriptedPacs:
         if self.counts and level != "IMAGE":
             keyword, uid = {"STUDY": ("Study", "StudyInstanceUID"), "SERIES": ("Series", "SeriesInstanceUID")}[level]
             of_it = [file for file in self.files if dcmread(file, stop_before_pixels=True)[uid].value == header[uid].value]
-            setattr(answer, f"NumberOf{keyword}RelatedInstances", len(of_it))
+            setattr(answer, f"NumberOf{keyword}RelatedInstances", self.find_counts.get(level, len(of_it)))
         return answer
 
 
@@ -223,7 +236,7 @@ class Peer:
             if control & 2 and (not control & 1 or command.CommandDataSetType == 0x0101):
                 return command, decode(BytesIO(bytes(parts[0])), True, True)
 
-    def respond(self, request: Dataset, status: int, identifier: Dataset | None = None, more: dict[str, int] | None = None) -> None:
+    def respond(self, request: Dataset, status: int, identifier: Dataset | None = None, more: Mapping[str, int | str] | None = None) -> None:
         command = Dataset()
         if "AffectedSOPClassUID" in request:
             command.AffectedSOPClassUID = request.AffectedSOPClassUID

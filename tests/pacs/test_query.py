@@ -105,10 +105,37 @@ def test_an_accession_number_is_compared_without_its_padding() -> None:
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI", "ignore:The value length")
 @pytest.mark.parametrize("uid", ["", "../x", "1.2/3", "1" * 65, "1..2"])
-def test_an_answer_without_a_usable_uid_doesnt_count(uid: str) -> None:
+def test_an_answer_without_a_usable_uid_isnt_passed_over(uid: str) -> None:
     answer = Dataset()
     answer.AccessionNumber, answer.StudyInstanceUID = "A1", uid
-    assert equal_accession(iter([study_of(answer)]), "A1") == []
+    whole = study_identifier(AccessionNumber="A1", StudyInstanceUID="1.2.3")
+    with pytest.raises(PacsRefused, match="A1 whose UID can't be used"):
+        equal_accession([study_of(whole), study_of(answer)], "A1")
+    assert equal_accession([study_of(answer)], "A2") == []
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize(("level", "expected"), [("SERIES", Expected("study", 4)), ("IMAGE", Expected("series", 4))])
+def test_a_level_with_an_answer_that_is_no_uid_isnt_believed(settings_for: MakeSettings, files: list[Path], level: str, expected: Expected) -> None:
+    """Five answers, four of them with UIDs: the fifth stands for something."""
+    with ScriptedPacs(files) as pacs:
+        pacs.find_more = {level: "no uid"}
+        assert find_studies(settings_for(pacs), "A1")[0].expected == expected
+
+
+def test_an_end_that_comes_twice_is_no_empty_answer(settings_for: MakeSettings, files: list[Path]) -> None:
+    with ScriptedPacs(files) as pacs:
+        pacs.ends_twice = "STUDY"
+        with pytest.raises(PacsRefused, match="isn't under way"):
+            find_studies(settings_for(pacs), "A1")
+
+
+def test_what_the_pacs_comments_isnt_told_before_the_patient_is_known(settings_for: MakeSettings, files: list[Path]) -> None:
+    with ScriptedPacs(files) as pacs:
+        pacs.find_status, pacs.comment = {"STUDY": 0xC001}, "CANARY^NAME HN-0001"
+        with pytest.raises(PacsRefused, match="C001") as refused:
+            find_studies(settings_for(pacs), "A1")
+    assert "CANARY" not in refused.value.words and "HN-" not in refused.value.words
 
 
 @pytest.mark.parametrize("person", [PLAIN, UMLAUT, THAI, JAPANESE, CYRILLIC, KOREAN, UNICODE])
@@ -155,6 +182,10 @@ def test_no_counts_but_instances(settings_for: MakeSettings, files: list[Path]) 
         (1, {"1": 1}, {"1": frozenset({"1.1", "1.2"})}, Expected("image", 2, {"1": frozenset({"1.1", "1.2"})})),
         (3, {"1": 2}, {"1": frozenset({"1.1", "1.2"})}, Expected("study", 3)),
         (None, {"1": 3, "2": None}, {"1": frozenset({"1.1"}), "2": frozenset()}, Expected("none", None)),
+        (None, {"1": None, "2": None}, {"1": frozenset({"1.1"}), "2": frozenset()}, Expected("none", None)),
+        (1, {"1": None, "2": None}, {"1": frozenset({"1.1"}), "2": frozenset()}, Expected("study", 1)),
+        (None, {"1": 1, "2": 0}, {"1": frozenset({"1.1"}), "2": frozenset()}, Expected("image", 1, {"1": frozenset({"1.1"}), "2": frozenset()})),
+        (None, {"1": 1, "2": 1}, {"1": frozenset({"1.1", "1.2"}), "2": frozenset()}, Expected("series", 2)),
     ],
 )
 def test_expected_from(study_count: int | None, series_counts: dict[str, int | None], images: dict[str, frozenset[str]], expected: Expected) -> None:

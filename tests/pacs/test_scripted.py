@@ -15,10 +15,10 @@ from pydicom import dcmread
 from mkiso.config import Settings
 from mkiso.dicom.query import find_studies
 from mkiso.dicom.retrieve import retrieve
-from mkiso.errors import InstanceConflict, JobStopped, NoDicomData, PacsBusy, PacsRefused, PacsSilent, StudyIncomplete
+from mkiso.errors import InstanceConflict, JobStopped, MkisoError, NoDicomData, PacsBusy, PacsRefused, PacsSilent, StudyIncomplete
 from mkiso.models import Arrival, Expected, Study
 from tests.pacs.scripted import MoveRequest, Script, ScriptedPacs, whole
-from tests.peers.corpus import make_study
+from tests.peers.corpus import PLAIN, make_study
 
 pytestmark = pytest.mark.peer
 MakeSettings = Callable[..., Settings]
@@ -276,3 +276,120 @@ def test_nothing_known_and_nothing_sent(settings_for: MakeSettings, receiver_por
 
     with ScriptedPacs(files, [nothing], receiver_port) as pacs, pytest.raises(NoDicomData, match="no DICOM data"):
         fetch(settings_for(pacs, require_counts=False), folder, expected=Expected("none", None))
+
+
+def hides_one(pacs: ScriptedPacs, level: str) -> None:
+    """Have C-FIND tell of four of five images, by their number or by their UIDs."""
+    if level == "IMAGE":
+        pacs.counts, pacs.find_limit = False, {"IMAGE": 4}
+    else:
+        pacs.find_status, pacs.find_counts = {"IMAGE": 0xA900}, {"STUDY": 4, "SERIES": 4}
+
+
+def counts_one_more(move: MoveRequest) -> None:
+    move.store(move.files[:4])
+    move.end(0x0000, completed=5, failed=0, warning=0, remaining=0)
+
+
+def announces_one_more(move: MoveRequest) -> None:
+    """The fifth is large, and the client doesn't wait for it."""
+    move.store(move.files[:4])
+    move.pending(completed=4, remaining=1, failed=0, warning=0)
+    move.wait_for_cancel(30)
+
+
+def sends_one_more_uncounted(move: MoveRequest) -> None:
+    move.store(move.files)
+    move.end(0x0000)
+
+
+def sends_one_more_slowly(move: MoveRequest) -> None:
+    move.store(move.files[:4])
+    time.sleep(0.6)
+    move.store(move.files[4:])
+    move.end(0x0000)
+
+
+def sends_one_more_afterwards(move: MoveRequest) -> None:
+    move.store(move.files[:4])
+    move.end(0x0000)
+    time.sleep(0.3)
+    move.store(move.files[4:])
+
+
+@pytest.mark.parametrize(
+    ("level", "script", "said"),
+    [
+        ("IMAGE", whole, "lists 4 images of accession number A1 and counts 5 to send"),
+        ("IMAGE", counts_one_more, "lists 4 .* counts 5"),
+        ("IMAGE", announces_one_more, "lists 4 .* counts 5"),
+        ("SERIES", whole, "4 images were listed and 5 arrived"),
+        ("SERIES", counts_one_more, "lists 4 .* counts 5"),
+        ("SERIES", announces_one_more, "lists 4 .* counts 5"),
+        ("SERIES", sends_one_more_uncounted, "4 images were listed and 5 arrived"),
+        ("SERIES", sends_one_more_slowly, "4 images were listed and 5 arrived"),
+        ("SERIES", sends_one_more_afterwards, "4 images were listed and 5 arrived"),
+    ],
+)
+def test_a_pacs_that_sends_more_than_it_lists_isnt_believed(
+    settings_for: MakeSettings,
+    receiver_port: int,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    level: str,
+    script: Script,
+    said: str,
+) -> None:
+    monkeypatch.setattr("mkiso.dicom.retrieve.SETTLED_SECONDS", 0.3)
+    with ScriptedPacs(make_study(tmp_path / "five", "A1", kinds={"ct": 5}), [script], receiver_port) as pacs:
+        hides_one(pacs, level)
+        settings = settings_for(pacs, quiet_timeout_seconds=1)
+        assert find_studies(settings, "A1")[0].expected.count == 4
+        with pytest.raises(StudyIncomplete, match=said):
+            fetch(settings, folder)
+
+
+@pytest.mark.parametrize("level", ["IMAGE", "SERIES"])
+def test_growth_is_seen_in_what_a_c_move_announces(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    monkeypatch.setattr("mkiso.dicom.retrieve.SETTLED_SECONDS", 0.3)
+    five = make_study(tmp_path / "five", "A1", kinds={"ct": 5})
+    with ScriptedPacs(five, [], receiver_port) as pacs:
+        hides_one(pacs, level)
+
+        def grown(move: MoveRequest) -> None:
+            pacs.find_limit, pacs.find_counts = {}, {}
+            announces_one_more(move)
+
+        pacs.scripts = [grown, whole]
+        study, arrivals = fetch(settings_for(pacs, quiet_timeout_seconds=1), folder)
+    assert study.expected.count == len(arrivals) == 5
+    assert {arrival.sop_instance_uid for arrival in arrivals} == uids(five)
+
+
+def test_other_bytes_after_the_last_image_are_noticed(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], tmp_path: Path
+) -> None:
+    other = dcmread(files[0])
+    other.InstanceNumber = 99
+    other.save_as(tmp_path / "other")
+
+    def conflicting(move: MoveRequest) -> None:
+        move.store([*files, tmp_path / "other"])
+        move.wait_for_cancel(5)
+
+    with ScriptedPacs(files, [conflicting], receiver_port) as pacs, pytest.raises(InstanceConflict):
+        fetch(settings_for(pacs), folder)
+
+
+@pytest.mark.parametrize("status", [0xC001, 0xA702, 0xA900])
+def test_what_the_pacs_comments_is_told_without_the_patient(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], status: int
+) -> None:
+    with ScriptedPacs(files, [ends(status)], receiver_port) as pacs:
+        pacs.comment = f"no disk for {PLAIN.name.upper()} {PLAIN.patient_id}"
+        with pytest.raises(MkisoError, match="no disk for …") as failed:
+            fetch(settings_for(pacs, quiet_timeout_seconds=0.2, move_attempts=1), folder)
+    assert not any(part in failed.value.words.lower() for part in [PLAIN.patient_id.lower(), *PLAIN.name.lower().split("^")])

@@ -73,6 +73,18 @@ def test_more_than_counted_passes_where_counts_arent_required() -> None:
     complete(study(COUNTED), {"a", "b", "c", "d"}, require_counts=False)
 
 
+@pytest.mark.parametrize(("expected", "arrived"), [(LISTED, {"1.1", "1.2", "2.1"}), (COUNTED, {"a", "b", "c"})])
+def test_fewer_than_the_pacs_counts_to_send_are_no_disc(expected: Expected, arrived: set[str]) -> None:
+    complete(study(expected), arrived, require_counts=True, counted=3)
+    for require_counts in (True, False):
+        with pytest.raises(StudyIncomplete, match="lists 3 images of accession number A1 and counts 4 to send") as refused:
+            complete(study(expected), arrived, require_counts=require_counts, counted=4)
+    assert refused.value.details["counted"] == 4
+    complete(study(COUNTED), {"a", "b", "c", "d"}, require_counts=False, counted=4)
+    with pytest.raises(StudyIncomplete, match="sent 1 images"):
+        complete(study(UNKNOWN), {"a"}, require_counts=False, counted=2)
+
+
 @pytest.mark.parametrize("source", ["image", "series", "study"])
 def test_an_empty_study_has_no_dicom_data(source: str) -> None:
     with pytest.raises(NoDicomData, match="no DICOM data"):

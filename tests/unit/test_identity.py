@@ -8,7 +8,7 @@ import pytest
 from pydicom import Dataset
 
 from mkiso.errors import PatientMismatch
-from mkiso.identity import fingerprint, one_patient, same_patient, significant
+from mkiso.identity import fingerprint, one_line, one_patient, same_patient, significant, without_patient
 from mkiso.models import Expected, Patient, Study
 
 STUDY = Study("A1", "1.2.3", "HN-1", "Canary^Name", expected=Expected("image", 2, {"1.2.3.1": frozenset({"1.2.3.1.1", "1.2.3.1.2"})}))
@@ -127,3 +127,12 @@ def test_the_accession_numbers_are_named(count: int, listed: str) -> None:
     studies = [replace(STUDY, accession_number=f"N{number}", patient_id=f"HN-{number}") for number in range(count)]
     with pytest.raises(PatientMismatch, match=listed):
         one_patient(studies, None)
+
+
+def test_what_others_say_holds_no_patient() -> None:
+    patient = Patient("HN-0001", "Example^Anna", "19700102")
+    assert without_patient("label 'Anna Example'\r\nHN-0001 born 1970-01-02 (19700102) fell off", patient) == "label '… …' … born … (…) fell off"
+    assert without_patient("EXAMPLE^ANNA hn-0001", patient) == "…^… …"
+    assert without_patient("nothing to hide", Patient("")) == "nothing to hide"
+    assert len(without_patient("x" * 1000, patient)) <= 240
+    assert one_line("a\tb\r\nc\x00") == "a b c"

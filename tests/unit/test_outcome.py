@@ -8,7 +8,7 @@ from mkiso.config import Settings
 from mkiso.dicom.move import Target, targets
 from mkiso.dicom.outcome import Level, MoveResult, Step, after_quiet, failure, merged, next_step
 from mkiso.errors import MkisoError, PacsBusy, PacsRefused
-from mkiso.models import Expected
+from mkiso.models import Expected, Study
 
 ALL = MoveResult(0x0000, completed=3, failed=0, warning=0, remaining=0)
 NO_COUNTS = MoveResult(0x0000)
@@ -16,6 +16,7 @@ ONE_FAILED = MoveResult(0xB000, completed=2, failed=1, warning=0, remaining=0)
 ONE_FAILED_SUCCESS = MoveResult(0x0000, completed=2, failed=1, warning=0, remaining=0)
 NONE_SENT = MoveResult(0x0000, completed=0, failed=0, warning=0, remaining=0)
 LOST = MoveResult(None)
+STUDY = Study("A1", "1.2.3", "HN-0001", "Canary^Name", "19700102")
 
 
 @pytest.mark.parametrize(
@@ -96,14 +97,20 @@ def test_after_quiet(result: MoveResult, complete: bool | None, step: Step) -> N
     ],
 )
 def test_failures_say_what_to_do(status: int, error: type[MkisoError], said: str) -> None:
-    failed = failure(MoveResult(status), Settings(), "A1")
+    failed = failure(MoveResult(status), Settings(), STUDY)
     assert type(failed) is error
     assert said in failed.words
 
 
+@pytest.mark.parametrize("status", [0xA701, 0xA702, 0x1234])
+def test_the_comment_of_the_pacs_is_told_without_the_patient(status: int) -> None:
+    failed = failure(MoveResult(status, "no disk for Canary, HN-0001, 19700102"), Settings(), STUDY)
+    assert failed is not None and "(no disk for …, …, …)" in failed.words
+
+
 @pytest.mark.parametrize("result", [LOST, ALL, ONE_FAILED, MoveResult(0xC000)])
 def test_no_failure_where_what_arrived_says_more(result: MoveResult) -> None:
-    assert failure(result, Settings(), "A1") is None
+    assert failure(result, Settings(), STUDY) is None
 
 
 def test_several_moves_as_one() -> None:
@@ -176,6 +183,6 @@ def test_counts_of_every_kind() -> None:
 
 
 def test_the_pacs_own_words_are_told() -> None:
-    told, silent = (failure(MoveResult(0xA701, comment), Settings(), "A1") for comment in ("no memory", ""))
+    told, silent = (failure(MoveResult(0xA701, comment), Settings(), STUDY) for comment in ("no memory", ""))
     assert told and silent
     assert "resources (no memory)." in told.words and "resources." in silent.words

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mkiso.config import Publisher as PublisherSettings
 from mkiso.models import Patient, Volume
 from mkiso.publishers import epson, folder, primera, rimage
-from mkiso.publishers.protocol import Order, label_values, one_line, robots_words
+from mkiso.publishers.protocol import Order, label_values
 from mkiso.publishers.sighting import Sighting, sections_of, seen_in_names, strongest
 
 EVIL = "Evil\r\nCOPIES=99\r\nJobID = x\x00\u2028</Label>\"'&^^=\x0b"
@@ -122,13 +122,6 @@ def test_no_name_adds_a_line_or_a_key_to_a_ticket(name: str) -> None:
     assert len(rimage.render_merge(values).splitlines()) == 1
     assert json.loads(folder.render_ticket(order(name), "a.ISO", "", values))["copies"] == 1
     assert values["Disc"] == "1"
-
-
-def test_robots_words_hold_no_patient() -> None:
-    patient = Patient("HN-0001", "Example^Anna", "19700102")
-    assert robots_words("label 'Anna Example'\r\nHN-0001 born 1970-01-02 (19700102) fell off", patient) == "label '… …' … born … (…) fell off"
-    assert len(robots_words("x" * 1000, patient)) <= 240
-    assert one_line("a\tb\r\nc\x00") == "a b c"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""What a rerun takes up of an earlier attempt, and what it moves anew, with the real receiver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from mkiso.collection import retrieve_study, take_up
+from mkiso.config import Settings
+from mkiso.dicom.query import find_studies
+from mkiso.errors import StudyIncomplete
+from mkiso.identity import fingerprint
+from mkiso.job import Job
+from tests.pacs.scripted import MoveRequest, ScriptedPacs, whole
+from tests.peers.corpus import make_study
+
+pytestmark = pytest.mark.peer
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return make_study(tmp_path / "files", "A1", kinds={"ct": 4})
+
+
+def attempt(settings: Settings) -> Job:
+    """A run of the job from its beginning, as far as the retrieval."""
+    studies = find_studies(settings, "A1")
+    job = Job("job", "download", settings, ("A1",), studies=studies, fingerprint=fingerprint(studies, None))
+    job.open()
+    take_up(job)
+    return job
+
+
+def retrieved(job: Job) -> set[str]:
+    retrieve_study(job, job.studies[0], lambda arrival: None)
+    assert {file.name for file in job.instances_dir.iterdir()} == set(job.instances)
+    return set(job.instances)
+
+
+def uids(files: list[Path]) -> set[str]:
+    return {str(dcmread(file, stop_before_pixels=True).SOPInstanceUID) for file in files}
+
+
+def changed(file: Path, target: Path, **attributes: str) -> Path:
+    dataset = dcmread(file)
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.save_as(target)
+    return target
+
+
+def three_of_four(move: MoveRequest) -> None:
+    move.store(move.files[:3])
+    move.end(0xB000, completed=3, failed=1, warning=0, remaining=0)
+
+
+def test_nothing_is_taken_up_where_only_counts_are_known(settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path) -> None:
+    """One image is deleted and one is added: there are as many as before."""
+    with ScriptedPacs(files, [whole], receiver_port) as pacs:
+        pacs.find_status = {"IMAGE": 0xA900}
+        settings = settings_for(pacs)
+        first = attempt(settings)
+        assert retrieved(first) == uids(files)
+        pacs.files = [*files[1:], changed(files[0], tmp_path / "added", SOPInstanceUID="1.2.3.99")]
+        assert retrieved(first) == uids(pacs.files), "the step is tried again in the same run"
+        pacs.files = files
+        again = attempt(settings)
+        assert not again.instances
+        assert retrieved(again) == uids(files)
+
+
+def test_only_the_gap_is_moved_while_the_pacs_says_the_same(settings_for: MakeSettings, receiver_port: int, files: list[Path]) -> None:
+    with ScriptedPacs(files, [three_of_four], receiver_port) as pacs:
+        settings = settings_for(pacs, move_attempts=1)
+        with pytest.raises(StudyIncomplete):
+            retrieved(attempt(settings))
+        pacs.scripts = [whole]
+        again = attempt(settings)
+        assert set(again.instances) == uids(files[:3])
+        assert retrieved(again) == uids(files)
+    assert [move.QueryRetrieveLevel for move in pacs.moves] == ["STUDY", "IMAGE"]
+
+
+def test_nothing_is_taken_up_where_the_patient_was_corrected(
+    settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path
+) -> None:
+    """Half a disc under the old name and half under the new one would be complete by every UID."""
+    with ScriptedPacs(files, [three_of_four], receiver_port) as pacs:
+        settings = settings_for(pacs, move_attempts=1)
+        with pytest.raises(StudyIncomplete):
+            retrieved(attempt(settings))
+        pacs.scripts = [whole]
+        pacs.files = [changed(file, tmp_path / f"corrected{number}", PatientName="Corrected^Name") for number, file in enumerate(files)]
+        again = attempt(settings)
+        assert not again.instances
+        assert retrieved(again) == uids(files)
+    assert {str(instance.header.PatientName) for instance in again.instances.values()} == {"Corrected^Name"}
+
+
+def test_a_file_of_which_nothing_is_written_down_goes(settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path) -> None:
+    """Killed before the first line: what lies there would be a conflict for ever."""
+    uid = next(iter(uids(files[:1])))
+    with ScriptedPacs(files, [whole], receiver_port) as pacs:
+        job = Job("job", "download", settings_for(pacs))
+        job.open()
+        assert not job.started_before
+        (job.instances_dir / uid).write_bytes(b"other bytes")
+        assert job.started_before
+        job.note(fingerprint=fingerprint(find_studies(job.settings, "A1"), None))
+        assert retrieved(attempt(job.settings)) == uids(files)
