@@ -10,7 +10,7 @@ from mkiso.slots import slot
 from tasks.job_run import JobRun
 from tasks.step import step
 
-PATIENT_API = "patient_api"
+PATIENT_API, COUNTS_UNKNOWN = "patient_api", "counts_unknown"
 
 
 @step("Look up patient", "Look up patient of {accession_number}")
@@ -20,7 +20,8 @@ def look_up_patient(run: JobRun, accession_number: str) -> None:
         patient = patient_api.look_up(run.job.settings.patient_api, accession_number)
     except PatientApiUnavailable as error:
         run.log.warning("Going on without the patient API: %s", error.words)
-        run.job.degraded.append(PATIENT_API)
+        if PATIENT_API not in run.job.degraded:
+            run.job.degraded.append(PATIENT_API)
         return
     if patient is not None:
         run.job.patients[accession_number] = patient
@@ -44,8 +45,8 @@ def check_one_patient(run: JobRun) -> None:
     job.note(studies=[study.study_instance_uid for study in job.studies], patient_id=job.studies[0].patient_id)
     for study in job.studies:
         completeness.provable(study, require_counts=job.settings.pacs.require_counts)
-        if study.expected.count is None:
-            job.degraded.append("counts_unknown")
+        if study.expected.count is None and COUNTS_UNKNOWN not in job.degraded:
+            job.degraded.append(COUNTS_UNKNOWN)
     run.tell_found()
 
 
