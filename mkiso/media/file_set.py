@@ -72,15 +72,19 @@ class PatientBranch:
 def arrange(instances: Collection[Instance]) -> tuple[PatientBranch, ...]:
     """The tree of these instances, the same for the same instances in any order.
 
-    A patient is a Patient ID with its issuer, however the name is spelled; patients without an ID are told apart by their study.
+    A patient is a Patient ID with its issuer, however the name is spelled; who names no issuer means the only one that others name (PS3.3 C.2.2).
+    Patients without an ID are told apart by their study.
     Raises InstanceConflict where a SOP Instance UID occurs twice.
     """
     _all_different(instances)
+    issuers: dict[bytes, set[bytes]] = {}
+    for instance in instances:
+        issuers.setdefault(raw_value(instance.header, _PATIENT_ID), set()).add(raw_value(instance.header, _ISSUER))
     patients: dict[tuple[bytes, ...], dict[str, dict[bytes, list[Instance]]]] = {}
     for instance in instances:
         header, arrival = instance.header, instance.arrival
         patient_id = raw_value(header, _PATIENT_ID)
-        patient = (patient_id, raw_value(header, _ISSUER)) if patient_id else (b"", arrival.study_instance_uid.encode())
+        patient = (patient_id, _issuer(raw_value(header, _ISSUER), issuers[patient_id])) if patient_id else (b"", arrival.study_instance_uid.encode())
         series = patients.setdefault(patient, {}).setdefault(arrival.study_instance_uid, {})
         series.setdefault(raw_value(header, _SERIES_INSTANCE_UID), []).append(instance)
     return tuple(
@@ -92,6 +96,11 @@ def arrange(instances: Collection[Instance]) -> tuple[PatientBranch, ...]:
 def leaves(tree: Collection[PatientBranch]) -> Iterator[Leaf]:
     """Every instance of the tree in its order."""
     return (leaf for patient in tree for study in patient.studies for series in study.series for leaf in series.leaves)
+
+
+def _issuer(own: bytes, named: set[bytes]) -> bytes:
+    others = named - {b""}
+    return next(iter(others)) if not own and len(others) == 1 else own
 
 
 def _patient(patient_id: bytes, studies: dict[str, dict[bytes, list[Instance]]], folder: PurePosixPath) -> PatientBranch:

@@ -103,6 +103,14 @@ def test_two_spellings_of_a_name_are_one_patient() -> None:
     assert len(list(of_type(found, "PATIENT"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("issuers", "patients"), [(["NORTH", None], 1), ([None, "NORTH", ""], 1), (["NORTH", "SOUTH"], 2), (["NORTH", "SOUTH", ""], 3)]
+)
+def test_who_names_no_issuer_means_the_only_one(issuers: list[str | None], patients: int) -> None:
+    found = [made(number, IssuerOfPatientID=issuer) for number, issuer in enumerate(issuers)]
+    assert len(list(of_type(found, "PATIENT"))) == len(list(of_type(found, "STUDY"))) == patients
+
+
 def test_patients_without_an_id_stay_apart_and_get_unique_ones() -> None:
     found = [made(1, PatientID="", StudyInstanceUID="1.5"), made(2, PatientID=None, StudyInstanceUID="1.6")]
     ids = [record.PatientID for record in of_type(found, "PATIENT")]
