@@ -16,13 +16,14 @@ from pydicom.uid import UID
 from mkiso.config import Publisher as PublisherSettings
 from mkiso.errors import NoDicomData, PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.files import sha256_of
+from mkiso.identity import without_patient
 from mkiso.models import Arrival
 from mkiso.publishers.association import Address, AssociationLost, AssociationRejected, Pair, StoreAssociation
 from mkiso.publishers.commitment import commit
 from mkiso.publishers.echo import echo
 from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.part10 import dataset_offset
-from mkiso.publishers.protocol import Order, Receipt, Watch, robots_words
+from mkiso.publishers.protocol import Order, Receipt, Watch
 from mkiso.publishers.relay import by_association, pair_of, sent_as, status_words, unaccepted_words, verdict, wanted_pairs
 from mkiso.publishers.transcode import NotTranscodable, transcode_to
 from mkiso.publishers.turn import Settling
@@ -164,7 +165,7 @@ class Relay:
             except AssociationLost as error:
                 words = f"The association with {self._name} was lost {so_far}: {error}. {MAY_BE_MADE}"
                 raise PrintUncertain(words, accepted=self._accepted) from None
-            reason = status_words(int(answer.Status), robots_words(str(answer.get("ErrorComment", "")), self._order.patient))
+            reason = status_words(int(answer.Status), without_patient(str(answer.get("ErrorComment", "")), self._order.patient))
             match verdict(int(answer.Status)):
                 case "accepted" | "warning" as outcome:
                     self._accepted += 1

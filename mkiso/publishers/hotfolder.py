@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from mkiso.config import Publisher as PublisherSettings
-from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
-from mkiso.files import sync_folder
+from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
+from mkiso.files import sha256_of, sync_folder
+from mkiso.identity import without_patient
 from mkiso.publishers.orderbook import MAY_BE_MADE
-from mkiso.publishers.protocol import Order, Receipt, Watch, robots_words
+from mkiso.publishers.protocol import Order, Receipt, Watch
 from mkiso.publishers.sighting import ENDS, RobotState, Sighting, seen_in_names, strongest
 
 POLL_SECONDS = 1.0
@@ -91,7 +92,7 @@ class FolderPublisher(ABC):
                 for suffix, text in texts.items():
                     _write(ticket if suffix == self.ticket_suffix else self.staging / f"{order.order_id}{suffix}", self._encoded(text))
                 sync_folder(self.staging)
-        except PublisherUnavailable:
+        except (PublisherUnavailable, ProofFailed):
             self._clear(order)
             raise
         before_giving()
@@ -136,11 +137,8 @@ class FolderPublisher(ABC):
         return receipt
 
     def cancel(self, order: Order) -> bool:
-        """Withdraw a ticket that wasn't given, or ask the robot to drop the order."""
+        """Ask the robot to drop the order."""
         with self._told_as_unavailable():
-            if self._staged(order).exists():
-                self._clear(order)
-                return True
             file = self.cancel_file(order)
             if file is None:
                 return False
@@ -164,6 +162,7 @@ class FolderPublisher(ABC):
             _share(self.staging)
 
     def _copy_image(self, order: Order, watch: Watch) -> Path:
+        """Copy the image beside the folder; the robot compares its disc with that copy alone, so the copy is proved here. Raises ProofFailed."""
         assert order.image is not None  # needs_image
         size = order.image.stat().st_size
         self._make_staging()
@@ -176,8 +175,9 @@ class FolderPublisher(ABC):
         _share(target)
         with target.open("rb") as file:
             os.fsync(file.fileno())
-        if target.stat().st_size != size:
-            raise PublisherUnavailable(f"{self.name}'s folder took only a part of the image; nothing was printed.")
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # what is read back comes from the share and not from our memory
+        if sha256_of(target) != (order.image_sha256 or sha256_of(order.image)):
+            raise ProofFailed(f"The image's copy in {self.name}'s folder is not what was proved: it was removed, nothing was printed.")
         return target
 
     def _look(self, order: Order) -> tuple[Sighting, float]:
@@ -195,7 +195,7 @@ class FolderPublisher(ABC):
             with suppress(OSError):
                 said.append(self.read_status(self._text_of(status), order.order_id))
         seen = strongest([by_name, *(sighting for sighting in said if sighting)])
-        return replace(seen, words=robots_words(seen.words, order.patient))
+        return replace(seen, words=without_patient(seen.words, order.patient))
 
     def _end(self, order: Order, receipt: Receipt, seen: Sighting) -> Receipt:
         with suppress(OSError):

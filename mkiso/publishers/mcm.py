@@ -20,10 +20,11 @@ from pynetdicom.association import Association
 from mkiso.config import Medium
 from mkiso.config import Publisher as PublisherSettings
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
+from mkiso.identity import without_patient
 from mkiso.publishers.cstore import Relay, address_of, prove
 from mkiso.publishers.echo import echo
 from mkiso.publishers.orderbook import MAY_BE_MADE
-from mkiso.publishers.protocol import Order, Receipt, Watch, label_values, robots_words
+from mkiso.publishers.protocol import Order, Receipt, Watch, label_values
 from mkiso.publishers.sighting import RobotState, Sighting
 from mkiso.publishers.turn import Settling
 
@@ -39,6 +40,8 @@ PROFILES: Mapping[Medium, str] = {
 STATES: Mapping[str, RobotState] = {"IDLE": "absent", "PENDING": "waiting", "CREATING": "running", "DONE": "done", "FAILURE": "failed"}
 EXECUTION_STATUS, EXECUTION_STATUS_INFO = Tag(0x2100, 0x0020), Tag(0x2100, 0x0030)
 POLL_SECONDS = 2.0
+STANDSTILL: Mapping[RobotState, int] = {"absent": 1, "waiting": 8, "running": 8}
+"""How many times `silent_minutes` a publisher may answer the same: IDLE is no state of a disc that was started, a queue is slower than an answer."""
 
 
 class McmPublisher:
@@ -71,29 +74,40 @@ class McmPublisher:
         return replace(receipt, words=f"{self.name} has started a disc of {receipt.instances} instances.")
 
     def was_given(self, order: Order) -> bool | None:
-        """A request that is idle was never started; one that the publisher doesn't know any more may have been made and forgotten."""
+        """A request that is idle was never started and is cancelled; one that isn't known any more may have been made and forgotten."""
         seen = self._look(order)
-        if seen is None:
+        if seen is None or (seen.state == "absent" and not self.cancel(order)):
             return None
         return seen.state != "absent"
 
     def follow(self, order: Order, receipt: Receipt, watch: Watch) -> Receipt:
-        """N-GET the execution status until DONE or FAILURE; a publisher that doesn't answer for `silent_minutes` leaves the outcome unknown."""
-        answered = time.monotonic()
+        """N-GET the execution status until DONE or FAILURE.
+
+        A publisher that doesn't answer for `silent_minutes`, or answers the same for too long, leaves the outcome unknown.
+        """
+        silent_seconds = self._settings.silent_minutes * 60
+        last, answered = Sighting("waiting"), time.monotonic()
+        changed = answered
         while not watch.stop.is_set():
             try:
                 seen = self._look(order)
             except PublisherUnavailable:
                 seen = None
+            now = time.monotonic()
             if seen is not None:
-                answered = time.monotonic()
+                answered = now
+                if seen != last:
+                    last, changed = seen, now
                 watch.progress(f"{self.name}: {seen.state}{f', {seen.words}' if seen.words else ''}", 0, order.copies)
                 if seen.state == "done":
                     return replace(receipt, proves="done", words=f"{self.name} reported DONE.")
                 if seen.state == "failed":
                     words = f"{self.name} failed at the disc: FAILURE {seen.words}".strip()
                     raise PublisherRefused(f"{words}.", **({"accepted": 1} if order.copies > 1 else {}))
-            elif time.monotonic() - answered > self._settings.silent_minutes * 60:
+                if now - changed > silent_seconds * STANDSTILL[seen.state]:
+                    said = f"{self.name} has said the same of the disc for {(now - changed) / 60:.1f} minutes: {seen.state}"
+                    raise PrintUncertain(f"{said}. {MAY_BE_MADE}")
+            elif now - answered > silent_seconds:
                 raise PrintUncertain(f"{self.name} didn't tell of the disc for {self._settings.silent_minutes:g} minutes. {MAY_BE_MADE}")
             watch.stop.wait(POLL_SECONDS)
         return receipt
@@ -119,7 +133,7 @@ class McmPublisher:
             status, attributes = association.send_n_get([EXECUTION_STATUS, EXECUTION_STATUS_INFO], MEDIA_CREATION, request_uid(order))
         if not _is_good(status) or attributes is None:
             return None
-        words = robots_words(str(attributes.get("ExecutionStatusInfo", "")), order.patient)
+        words = without_patient(str(attributes.get("ExecutionStatusInfo", "")), order.patient)
         state = STATES.get(str(attributes.get("ExecutionStatus", "")))
         return Sighting(state, words) if state else None
 
@@ -128,7 +142,7 @@ class McmPublisher:
             return
         if "Status" not in status:
             raise PublisherUnavailable(f"{self.name} didn't answer {asked}; no disc was started.")
-        comment = robots_words(str(status.get("ErrorComment", "")), order.patient)
+        comment = without_patient(str(status.get("ErrorComment", "")), order.patient)
         raise PublisherRefused(f"{self.name} refused {asked}: {int(status.Status):04X}{f' ({comment})' if comment else ''}.")
 
     @contextmanager

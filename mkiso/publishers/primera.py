@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from mkiso.config import Medium
+from mkiso.identity import one_line
 from mkiso.publishers.hotfolder import FolderPublisher
-from mkiso.publishers.protocol import Order, label_values, one_line
+from mkiso.publishers.protocol import Order, label_values
 from mkiso.publishers.sighting import RobotState, Sighting, sections_of
 
 DISC_TYPES: Mapping[Medium, str] = {"cd": "CDR", "dvd": "DVDR", "dvd-dl": "DVDR-DL", "bd": "BDR", "bd-dl": "BDR-DL"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,10 +10,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from mkiso.config import Medium
+from mkiso.identity import iso_date, one_line
 from mkiso.models import Arrival, Patient, Volume
 
 Proves = Literal["queued", "done"]
-WORDS_LIMIT = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Order:
 
     `instances` are what the disc holds; a publisher with `needs_image` takes `image` instead and makes that one `volume` of a set.
     `question` tells identical questions from others (mkiso.publishers.orderbook.question_of). `order_id` is unique at the publisher and given
-    by the order book; 1 to 32 characters of A-Z, a-z, 0-9 and `-`.
+    by the order book; 1 to 32 characters of A-Z, a-z, 0-9 and `-`. `image_sha256` is what was proved of the image, where that is known.
     """
 
     job_id: str
@@ -37,13 +38,21 @@ class Order:
     copies: int = 1
     medium: Medium = "cd"
     order_id: str = ""
+    image_sha256: str = ""
+
+    @property
+    def contents(self) -> str:
+        """What the disc holds and how many there are of the set, as a hash: a retry must not take a disc of other images for its own."""
+        held = sorted(arrival.sop_instance_uid for arrival in self.instances)
+        return hashlib.sha256("\n".join([str(self.volume.total), *held]).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What a publisher has confirmed. `proves`: `queued` (it has everything), `done` (it reported the disc as made).
 
-    `warnings` are in words; `minutes_since_last` is set where the same question was already printed before.
+    `warnings` are in words; `minutes_since_last` is set where the same question was already printed before, `given_before` where an earlier
+    attempt of this job had given the order.
     """
 
     publisher: str
@@ -53,6 +62,7 @@ class Receipt:
     words: str
     warnings: tuple[str, ...] = ()
     minutes_since_last: float | None = None
+    given_before: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,10 @@ class Publisher(Protocol):
         """
 
     def was_given(self, order: Order) -> bool | None:
-        """Whether an order of which only the beginning is on record reached the publisher; None where it can't be told."""
+        """Whether an order of which only the beginning is on record reached the publisher; None where it can't be told.
+
+        One that didn't never will afterwards: it is withdrawn.
+        """
 
     def follow(self, order: Order, receipt: Receipt, watch: Watch) -> Receipt:
         """Wait for the end of a given order as far as the publisher tells; raises PublisherRefused with its words, PrintUncertain if it is silent."""
@@ -96,10 +109,10 @@ def label_values(order: Order, fields: Mapping[str, str]) -> dict[str, str]:
     known = {
         "patient_name": order.patient.name.replace("^", " ").strip(),
         "patient_id": order.patient.patient_id,
-        "birth_date": _iso_date(order.patient.birth_date),
+        "birth_date": iso_date(order.patient.birth_date),
         "sex": order.patient.sex,
         "accession_number": ", ".join(order.accession_numbers),
-        "study_date": _iso_date(order.study_date),
+        "study_date": iso_date(order.study_date),
         "institution": order.institution,
         "number": str(order.volume.number),
         "total": str(order.volume.total),
@@ -112,23 +125,3 @@ def _fill(template: str, known: Mapping[str, str]) -> str:
     for name, value in known.items():  # no str.format: a template comes from a file, and `{x.__class__}` has no business there
         template = template.replace(f"{{{name}}}", value.replace("{", "(").replace("}", ")"))
     return template
-
-
-def one_line(text: str) -> str:
-    """Text without control characters and line separators, so that a value can't start a line, a key or a command of its own."""
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
-
-
-def _iso_date(date: str) -> str:
-    """A DA value (PS3.5 6.2) as ISO 8601; anything else as it is."""
-    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdigit() else date
-
-
-def robots_words(text: str, patient: Patient) -> str:
-    """What a publisher said, fit for a log: one line, bounded, without the patient's name, birth date and ID."""
-    words = one_line(text)
-    name_parts = patient.name.replace("^", " ").replace("=", " ").split()
-    for secret in sorted({patient.patient_id, patient.birth_date, _iso_date(patient.birth_date), *name_parts}, key=len, reverse=True):
-        if len(secret) > 1:
-            words = words.replace(secret, "…")
-    return words[:WORDS_LIMIT]

@@ -13,8 +13,9 @@ from typing import ClassVar
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from mkiso.config import Medium
+from mkiso.identity import one_line
 from mkiso.publishers.hotfolder import FolderPublisher
-from mkiso.publishers.protocol import Order, Receipt, Watch, label_values, one_line
+from mkiso.publishers.protocol import Order, Receipt, Watch, label_values
 from mkiso.publishers.sighting import RobotState, Sighting
 
 MEDIA_TYPES: Mapping[Medium, str] = {"cd": "CDR", "dvd": "DVDR", "dvd-dl": "DVDR-DL", "bd": "BDR", "bd-dl": "BDR-DL"}

@@ -15,7 +15,8 @@ import pytest
 
 import mkiso.publishers.hotfolder as hotfolder
 from mkiso.demo.robots.folder_robots import EpsonRobot, Fault, FolderRobot, JsonRobot, PrimeraRobot, RimageRobot
-from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
+from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
+from mkiso.files import sha256_of
 from mkiso.models import Patient, Volume
 from mkiso.publishers import Order, Publisher, Receipt, Watch, cancel, follow, give, publisher_of
 from tests.publishers.orders import order_of, settings_of
@@ -224,6 +225,46 @@ def test_a_full_disk_at_the_publisher_leaves_nothing_there(tmp_path: Path, monke
     assert room.beside() == []
     monkeypatch.undo()
     assert room.give().proves == "queued"
+
+
+@pytest.mark.parametrize("is_proved", [True, False])
+def test_a_copy_that_is_not_the_image_is_never_given(tmp_path: Path, is_proved: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The robot compares its disc with this copy, so nobody but mkiso can notice."""
+    room = Room(tmp_path, "folder")
+    assert room.order.image is not None
+    if is_proved:
+        room.order = replace(room.order, image_sha256=sha256_of(room.order.image))
+    copyfile = shutil.copyfile
+
+    def flipped(source: Path, target: Path) -> None:
+        copyfile(source, target)
+        content = bytearray(target.read_bytes())
+        content[4000] ^= 1
+        target.write_bytes(content)
+
+    monkeypatch.setattr(shutil, "copyfile", flipped)
+    with pytest.raises(ProofFailed, match="nothing was printed"):
+        room.give()
+    assert room.beside() == []
+    assert not list(room.robot.folder.glob("*.JSON"))
+    monkeypatch.undo()
+    assert room.give().proves == "queued"
+
+
+def test_the_copy_is_compared_with_what_was_proved(tmp_path: Path) -> None:
+    room = Room(tmp_path, "folder")
+    room.order = replace(room.order, image_sha256="0" * 64)  # the image has changed since it was read back
+    with pytest.raises(ProofFailed):
+        room.give()
+
+
+def test_a_ticket_that_was_not_given_is_withdrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(tmp_path, "folder")
+    _killed_at(room.order, room.publisher, room.orders_dir, "before", monkeypatch)
+    assert cancel(room.publisher, room.order, room.orders_dir) is True
+    assert room.beside() == []
+    another = replace(room.order, job_id="0b0a1b2c-0000-4000-8000-000000000002")
+    assert give(room.publisher, another, room.orders_dir, Watch()).proves == "queued"  # nothing is unclear
 
 
 def test_a_name_that_the_code_page_lacks_is_told(tmp_path: Path) -> None:

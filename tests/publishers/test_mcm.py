@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,38 @@ def test_a_request_that_is_forgotten_stays_unknown(tmp_path: Path) -> None:
             follow(publisher, order, orders_dir, Watch())
         with pytest.raises(PrintUncertain, match="confirm_reprint"):
             give(publisher, order, orders_dir, Watch())
+
+
+@pytest.mark.parametrize(("standing", "limit_seconds"), [("IDLE", 0.3), ("PENDING", 2.4), ("CREATING", 2.4)])
+def test_a_publisher_that_answers_the_same_for_ever_leaves_the_outcome_unknown(tmp_path: Path, standing: str, limit_seconds: float) -> None:
+    with MediaCreationPublisher(tmp_path / "robot", fault="stuck") as robot:
+        publisher, order, orders_dir = room(tmp_path, robot, silent_minutes=0.005)
+        give(publisher, order, orders_dir, Watch())
+        too_long = threading.Event()
+        robot._state = lambda uid: standing  # type: ignore[method-assign]
+        timer = threading.Timer(10, too_long.set)
+        timer.start()
+        began = time.monotonic()
+        with pytest.raises(PrintUncertain, match="has said the same of the disc"):
+            follow(publisher, order, orders_dir, Watch(stop=too_long))
+        timer.cancel()
+        assert time.monotonic() - began >= limit_seconds
+
+
+def test_a_request_that_was_never_started_never_will_be(tmp_path: Path) -> None:
+    """A start that the publisher acknowledged and forgot: before another is given the first request is cancelled."""
+    with MediaCreationPublisher(tmp_path / "robot", fault="stuck") as robot:
+        publisher, order, orders_dir = room(tmp_path, robot, silent_minutes=0.005)
+        give(publisher, order, orders_dir, Watch())
+        [first] = robot.requests
+        robot.requests[first] = "IDLE"
+        with pytest.raises(PrintUncertain, match="has said the same"):
+            follow(publisher, order, orders_dir, Watch())
+        robot.fault = ""
+        give(publisher, order, orders_dir, Watch())
+        assert robot.requests[first] == "FAILURE"
+        assert follow(publisher, order, orders_dir, Watch()).proves == "done"
+        assert len(robot.made) == 1
 
 
 def test_an_order_is_cancelled(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import Literal
 
 import pytest
@@ -16,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
-from mkiso.models import Patient
+from mkiso.models import Arrival, Patient, Volume
 from mkiso.publishers.desk import cancel, follow, give
 from mkiso.publishers.orderbook import Entry, OrderBook, State, begin, decide, forget_old, made_before, question_of
 from mkiso.publishers.protocol import Order, Receipt, Watch
+from mkiso.publishers.turn import turn
 
 MINE, OTHER = "0b0a1b2c-0000-4000-8000-000000000001", "0b0a1b2c-0000-4000-8000-000000000002"
 
@@ -158,8 +160,9 @@ class FakePublisher:
         return order.order_id in self.given
 
 
-def order(job_id: str) -> Order:
-    return Order(job_id, "question", Patient("HN-1"), ("A1",))
+def order(job_id: str, *images: int, volume: Volume = Volume()) -> Order:  # noqa: B008  frozen
+    instances = tuple(Arrival(f"1.2.{image}", "1", "1", "1.2", Path(), 1, "") for image in images)
+    return Order(job_id, "question", Patient("HN-1"), ("A1",), instances, volume=volume)
 
 
 Run = tuple[str, bool, Break, Literal["ok", "refused", "partly", "lost", "down"]]
@@ -252,13 +255,86 @@ def test_a_confirmation_is_spent_by_the_job_that_brings_it(tmp_path: Path) -> No
     assert len(publisher.given) == 2
 
 
+def test_a_study_that_has_grown_between_two_attempts_is_not_taken_for_the_disc_of_the_first(tmp_path: Path) -> None:
+    """Two volumes: the first was given as {1, 2}, the second was not taken; with image 0 in the study image 0 would be on no disc."""
+    publisher = FakePublisher(can_tell=True)
+    give(publisher, order(MINE, 1, 2, volume=Volume(1, 2)), tmp_path, Watch())
+    publisher.ends = "down"
+    with pytest.raises(PublisherUnavailable):
+        give(publisher, order(MINE, 3, volume=Volume(2, 2)), tmp_path, Watch())
+    publisher.ends = "ok"
+    with pytest.raises(PrintUncertain, match=r"other images: the study has changed since\..*confirm_reprint"):
+        give(publisher, order(MINE, 0, 1, volume=Volume(1, 2)), tmp_path, Watch())
+    assert len(publisher.given) == 1
+    give(publisher, order(OTHER, 0, 1, volume=Volume(1, 2)), tmp_path, Watch(), confirm_reprint=True)
+    assert len(publisher.given) == 2
+
+
+@pytest.mark.parametrize("breaks", ["no", "after giving"])
+@pytest.mark.parametrize("changed", [order(MINE, 1, 2, 3), order(MINE, 1), order(MINE, 1, 2, volume=Volume(1, 2))])
+def test_a_retry_with_other_contents_has_to_be_looked_at_and_one_with_the_same_has_not(tmp_path: Path, breaks: Break, changed: Order) -> None:
+    publisher = FakePublisher(can_tell=True, breaks=breaks)
+    with suppress(_Killed):
+        give(publisher, order(MINE, 1, 2), tmp_path, Watch())
+    publisher.breaks = "no"
+    with pytest.raises(PrintUncertain, match="other images"):
+        give(publisher, changed, tmp_path, Watch())
+    give(publisher, order(MINE, 2, 1), tmp_path, Watch())
+    assert len(publisher.given) == 1
+
+
+def test_a_receipt_says_whether_an_earlier_attempt_had_given_the_order(tmp_path: Path) -> None:
+    publisher = FakePublisher(can_tell=True, breaks="after giving")
+    with pytest.raises(_Killed):
+        give(publisher, order(MINE), tmp_path, Watch())
+    publisher.breaks = "no"
+    assert not give(publisher, order(MINE), tmp_path, Watch()).given_before  # nobody has told of it yet
+    assert give(publisher, order(MINE), tmp_path, Watch()).given_before
+    assert not give(publisher, order(OTHER), tmp_path, Watch()).given_before
+
+
+def test_an_end_is_written_down_in_the_publishers_turn(tmp_path: Path) -> None:
+    """Another job that begins an order holds the turn: what it writes is not lost by an end that is written at the same time."""
+    publisher = FakePublisher(can_tell=True)
+    give(publisher, order(MINE), tmp_path, Watch())
+    ended: list[str] = []
+    following = Thread(target=lambda: ended.append(follow(publisher, order(MINE), tmp_path, Watch()).proves))
+    with turn(tmp_path / "robot.turn", "robot", Watch()):
+        following.start()
+        following.join(0.5)
+        book = OrderBook.of(tmp_path, "question")
+        assert [entry.state for entry in book.entries()] == ["given"]
+        book.begin(book.open(OTHER, 1, confirmed=False))
+    following.join(10)
+    assert ended == ["done"]
+    assert [(entry.job_id, entry.state) for entry in book.entries()] == [(MINE, "done"), (OTHER, "giving")]
+
+
+def test_an_order_that_is_withdrawn_before_the_publisher_had_it_is_no_hindrance(tmp_path: Path) -> None:
+    publisher = FakePublisher(can_tell=True, breaks="after begin")
+    with pytest.raises(_Killed):
+        give(publisher, order(MINE), tmp_path, Watch())
+    assert cancel(publisher, order(MINE), tmp_path) is True
+    publisher.breaks = "no"
+    assert give(publisher, order(OTHER), tmp_path, Watch()).proves == "queued"
+
+
+def test_an_order_that_can_not_be_asked_for_stays_open_when_its_job_is_cancelled(tmp_path: Path) -> None:
+    publisher = FakePublisher(can_tell=False, breaks="after begin")
+    with pytest.raises(_Killed):
+        give(publisher, order(MINE), tmp_path, Watch())
+    assert cancel(publisher, order(MINE), tmp_path) is False
+    with pytest.raises(PrintUncertain, match="confirm_reprint"):
+        give(publisher, order(OTHER), tmp_path, Watch())
+
+
 def test_only_what_may_be_at_the_publisher_is_cancelled(tmp_path: Path) -> None:
     publisher = FakePublisher(can_tell=True)
-    assert not cancel(publisher, order(MINE), tmp_path)
+    assert cancel(publisher, order(MINE), tmp_path) is None
     give(publisher, order(MINE), tmp_path, Watch())
     assert cancel(publisher, order(MINE), tmp_path)
     follow(publisher, order(MINE), tmp_path, Watch())
-    assert not cancel(publisher, order(MINE), tmp_path)
+    assert cancel(publisher, order(MINE), tmp_path) is None
 
 
 def test_an_order_that_was_not_given_can_not_be_followed(tmp_path: Path) -> None:
