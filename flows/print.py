@@ -43,12 +43,13 @@ def print_disc(accession_numbers: AccessionNumbers, publisher: PublisherName = "
     """
     with JobRun("print", accession_numbers, publisher) as run:
         run.start()
+        maker = run.publisher  # an unknown one ends the job before the PACS is asked
         find(run)
         retrieve(run)
-        if run.publisher.needs_image:
+        if maker.needs_image:
             lay_out_discs(run)
             master_images(run)
             read_back(run)
-        give_orders(run, run.publisher, confirm_reprint)
-        follow_orders(run, run.publisher)
+        give_orders(run, maker, confirm_reprint)
+        follow_orders(run, maker)
     return run.state

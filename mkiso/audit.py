@@ -122,7 +122,7 @@ def _tell(
     now = datetime.now(UTC)
     try:
         deliver(settings, message(settings, now, action, event, parties, objects, kind=kind, outcome=outcome), now)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a host's name that can't be one (UnicodeError)
         log.error("An audit message (%s) couldn't be delivered and is kept in %s: %s", event[2], settings.storage.audit_undelivered, error)
 
 

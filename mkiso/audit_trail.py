@@ -18,17 +18,17 @@ TIMEOUT_SECONDS = 5.0
 
 
 def deliver(settings: Settings, message: str, moment: datetime) -> None:
-    """Deliver one message, of one line. Raises OSError where it can't be delivered; then it is kept beside the data, whole."""
+    """Deliver one message, of one line. Raises OSError or ValueError where it can't be delivered; then it is kept beside the data, whole."""
     audit, storage = settings.audit, settings.storage
-    target = urlsplit(audit.target)
     try:
+        target = urlsplit(audit.target)
         if target.scheme == "udp":
             _send_datagram(syslog_line(message, moment), str(target.hostname), target.port or 514)
         elif target.scheme == "tls":
             _send_over_tls(audit, syslog_line(message, moment), str(target.hostname), target.port or 6514)
         else:
             _append(storage.data_dir / (audit.target or "audit.xml"), message)
-    except OSError:
+    except (OSError, ValueError):
         _append(storage.audit_undelivered, message)
         raise
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
@@ -309,6 +310,8 @@ class Audit(Section):
     def _can_be_reached(cls, target: str) -> str:
         if "://" in target and not re.fullmatch(r"(udp|tls)://[^/:\s]+(:\d{1,5})?", target):
             raise ValueError("is a file, udp://host:port or tls://host:port")
+        if "://" in target and urlsplit(target).port == 0:  # raises ValueError itself above 65535
+            raise ValueError("names port 0: it is 1 to 65535")
         return target
 
 

@@ -18,6 +18,12 @@ from mkiso.errors import JobNotFound, MkisoError
 from mkiso.files import write_whole
 
 Status = Literal["running", "done", "failed"]
+LOOK_FIRST = "The order may already be with the publisher: look there before asking again; Retry of this run doesn't order twice."
+
+
+def after_a_break(kind: str, otherwise: str) -> str:
+    """What to do about a job that broke off; of a print nobody can say that no disc is made of it."""
+    return LOOK_FIRST if kind == "print" else otherwise
 
 
 class FoundStudy(TypedDict):

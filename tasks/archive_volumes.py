@@ -116,7 +116,7 @@ def _deliver(run: ArchiveRun, volume: ArchiveVolume) -> None:
         return
     try:
         _order(run, volume)
-    except (PublisherRefused, PublisherUnavailable, PrintUncertain) as error:
+    except (PublisherRefused, PublisherUnavailable, PrintUncertain, ProofFailed) as error:
         _not_made(run, volume, error)
     if run.is_short_of_room:
         _follow(run)
@@ -163,7 +163,7 @@ def _not_made(run: ArchiveRun, volume: ArchiveVolume, error: MkisoError) -> None
 
     A publisher that can't be reached says nothing of an order that it may have from before.
     """
-    said = PublisherRefused | PublisherUnavailable if volume.state == "mastered" else PublisherRefused
+    said = PublisherRefused | PublisherUnavailable | ProofFailed if volume.state == "mastered" else PublisherRefused
     if volume.state != "ordering" and isinstance(error, said) and not error.details.get("accepted"):
         run.night.advance(volume.label, "mastered")
     run.undelivered(volume, error)
@@ -178,6 +178,7 @@ def _order_of(run: ArchiveRun, volume: ArchiveVolume) -> Order:
         Patient(""),
         (volume.label,),
         image=volume.image,
+        image_sha256=volume.sha256,
         volume_id=volume.label,
         volume=Volume(volume.number, volume.total),
         institution=settings.disc.institution,

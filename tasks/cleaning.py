@@ -13,7 +13,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterEndTime, 
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State
 
 from mkiso import config
-from mkiso.errors import JobCancelled
+from mkiso.accession import parse_accession_numbers
+from mkiso.errors import JobCancelled, MkisoError
 from mkiso.job import Job
 from mkiso.report import read_report, write_report
 from mkiso.retention import sweep
@@ -35,11 +36,15 @@ def forget_cancelled_job(flow: Any, flow_run: FlowRun, state: State) -> None:
 def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:
     """As forget_cancelled_job; an order that was given already is taken back where the publisher has a way."""
     settings = config.load()
-    job = Job(str(flow_run.id), "print", settings, tuple(flow_run.parameters["accession_numbers"]))
-    publisher = flow_run.parameters.get("publisher") or settings.print.publisher
-    for words in cancel_orders(job, publisher):
-        log.info("Job %s was cancelled: %s", job.id, words)
-    forget_cancelled_job(flow, flow_run, state)
+    try:
+        asked = parse_accession_numbers(list(flow_run.parameters["accession_numbers"]), settings.server.max_accessions)
+        job = Job(str(flow_run.id), "print", settings, asked)
+        for words in cancel_orders(job, flow_run.parameters.get("publisher") or settings.print.publisher):
+            log.info("Job %s was cancelled: %s", job.id, words)
+    except MkisoError as error:
+        log.error("Job %s was cancelled; its order couldn't be taken back: %s", flow_run.id, error.words)
+    finally:
+        forget_cancelled_job(flow, flow_run, state)
 
 
 def drop_cancelled_archive(flow: Any, flow_run: FlowRun, state: State) -> None:

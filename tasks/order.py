@@ -20,7 +20,8 @@ def give_orders(run: JobRun, publisher: Publisher, confirm_reprint: bool) -> Non
     for order in orders(run, publisher):
         receipt = give(publisher, order, run.job.settings.storage.orders_dir, _watch(run), confirm_reprint=confirm_reprint)
         _note(run, receipt)
-        _audit(run, publisher, order)
+        if not receipt.given_before:
+            _audit(run, publisher, order)
     run.tell("ordered", proves="queued", written=len(run.job.instances))
 
 
@@ -50,18 +51,29 @@ def orders(run: JobRun, publisher: Publisher) -> Iterator[Order]:
     if not publisher.needs_image:
         yield whole
         return
-    for layout in run.layouts:
+    for layout, proof in zip(run.layouts, run.proofs, strict=True):
         of_volume = tuple(job.instances[file.sop_instance_uid].arrival for file in layout.files if file.sop_instance_uid)
-        yield replace(whole, instances=of_volume, image=job.image(layout.volume.number), volume_id=layout.volume_id, volume=layout.volume)
+        yield replace(
+            whole,
+            instances=of_volume,
+            image=job.image(layout.volume.number),
+            image_sha256=proof.sha256,
+            volume_id=layout.volume_id,
+            volume=layout.volume,
+        )
 
 
 def cancel_orders(job: Job, publisher_name: str) -> list[str]:
-    """Ask the publisher to drop what this job has ordered, where it has a way; what came of it in words."""
+    """Ask the publisher to drop what this job has ordered, where it has a way; what came of each order in words.
+
+    Raises PublisherUnavailable, PrintUncertain, ConfigurationError.
+    """
     publisher = publisher_of(publisher_name, job.settings)
     order = _order_of(job, publisher_name)
     volumes = len(list(job.folder.glob("disc*.iso"))) or 1
     asked = [cancel(publisher, replace(order, volume=Volume(number, volumes)), job.settings.storage.orders_dir) for number in range(1, volumes + 1)]
-    return [f"{publisher_name} was asked to drop the order." if each else f"{publisher_name} can't be asked to drop an order." for each in asked]
+    dropped = f"the order at {publisher_name} was withdrawn, or asked to be dropped."
+    return [dropped if each else f"{publisher_name} can't be asked to drop its order." for each in asked if each is not None]
 
 
 def _order_of(job: Job, publisher_name: str) -> Order:
@@ -85,11 +97,15 @@ def _watch(run: JobRun) -> Watch:
 
 
 def _audit(run: JobRun, publisher: Publisher, order: Order) -> None:
+    """Write the export down. The order is given: whatever goes wrong here, the job goes on to follow it."""
     job, configured = run.job, run.job.settings.publishers[publisher.name]
     studies = {study.study_instance_uid: study.accession_number for study in job.studies}
     left = audit.Left(job.studies[0].patient_id, job.patient_name, studies, len(order.instances))
     address = configured.host if configured.directory is None else ""
-    audit.exported(job.settings, left, audit.Party(publisher.name, audit.DESTINATION, address), job.id)
+    try:
+        audit.exported(job.settings, left, audit.Party(publisher.name, audit.DESTINATION, address), job.id)
+    except Exception as fault:
+        run.log.error("The audit message of this order couldn't be made: %s", type(fault).__name__)
 
 
 def _note(run: JobRun, receipt: Receipt) -> None:

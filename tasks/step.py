@@ -18,6 +18,7 @@ from prefect.tasks import Task
 
 from mkiso.errors import MkisoError, RetriableError, StorageFull, Unforeseen
 from mkiso.job import Job
+from mkiso.report import after_a_break
 
 
 class Run(Protocol):
@@ -66,10 +67,12 @@ def _discreet(function: Callable[Concatenate[R, P], None]) -> Callable[Concatena
             raise
         except Exception as fault:
             if isinstance(fault, OSError) and fault.errno in NO_ROOM:
-                raise StorageFull("The disk of mkiso is full; no disc was made. Make room there, then retry the run.") from None
+                words = f"The disk of mkiso is full. Make room there, then retry the run. {after_a_break(run.job.kind, 'No disc was made.')}"
+                raise StorageFull(words) from None
             place = traceback.extract_tb(fault.__traceback__)[-1]
             run.job.keep_fault("".join(traceback.format_exception(fault)))
-            words = f"A fault that nobody foresaw: {type(fault).__name__} at {place.name}, line {place.lineno}. No disc was made; fault.txt in the "
-            raise Unforeseen(words + "job's folder says more. Retry the run, and tell who maintains mkiso.") from None
+            words = f"A fault that nobody foresaw: {type(fault).__name__} at {place.name}, line {place.lineno}; fault.txt in the job's folder "
+            words += f"says more. Retry the run, and tell who maintains mkiso. {after_a_break(run.job.kind, 'No disc was made.')}"
+            raise Unforeseen(words) from None
 
     return discreet  # type: ignore[return-value]

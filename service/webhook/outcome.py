@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from mkiso.errors import JobCancelled, JobCrashed, MkisoError
-from mkiso.report import JobReport
+from mkiso.report import JobReport, after_a_break
 
 Standing = Literal["waiting", "running", "completed", "failed", "crashed", "cancelled"]
 ENDED: frozenset[Standing] = frozenset(("completed", "failed", "crashed", "cancelled"))
@@ -29,11 +29,12 @@ def outcome_of(standing: Standing, report: JobReport | None) -> JobReport:
         return report
     if report is not None and report.status == "failed" and standing in ("completed", "failed"):
         raise JobFailed(report)
-    raise end_without_report(standing)
+    raise end_without_report(standing, report.kind if report else "")
 
 
-def end_without_report(standing: Standing) -> MkisoError:
+def end_without_report(standing: Standing, kind: str) -> MkisoError:
     """What is said of a run that ended without a word of its own."""
     if standing == "cancelled":
-        return JobCancelled("The job was cancelled by an operator. Nothing was sent; ask again to start it anew.")
-    return JobCrashed("The job was cut off before it could say why (its process or machine went down). Nothing was sent; ask again.")
+        return JobCancelled(f"The job was cancelled by an operator. {after_a_break(kind, 'Nothing was sent; ask again to start it anew.')}")
+    words = "The job was cut off before it could say why (its process or machine went down)."
+    return JobCrashed(f"{words} {after_a_break(kind, 'Nothing was sent; ask again.')}")

@@ -157,6 +157,13 @@ def test_syslog_over_udp(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+def test_a_host_that_can_not_be_is_no_failure_of_the_job(tmp_path: Path, host: str, caplog: pytest.LogCaptureFixture) -> None:
+    EVERY["export"][0](settings_in(tmp_path, target=f"udp://{host}:514"))
+    assert_schema(fromstring((tmp_path / "audit-undelivered.xml").read_text()))
+    assert "couldn't be delivered" in caplog.text
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for localhost that signs itself, and its key."""

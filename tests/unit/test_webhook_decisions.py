@@ -170,6 +170,16 @@ def test_outcome():
             outcome_of(standing, REPORT)
 
 
+@pytest.mark.parametrize("standing", ["crashed", "cancelled"])
+def test_of_a_print_nobody_is_told_that_nothing_was_sent(standing):
+    for report in (replace(REPORT, kind="print"), replace(FAILED, kind="print")):
+        with pytest.raises((JobCrashed, JobCancelled), match="may already be with the publisher: look there before asking again") as ended:
+            outcome_of(standing, report)
+        assert "Nothing was sent" not in ended.value.words
+    with pytest.raises((JobCrashed, JobCancelled), match="Nothing was sent"):
+        outcome_of(standing, REPORT)
+
+
 def test_chosen():
     discs = [replace(DISC, number=number, total=3) for number in (1, 2, 3)]
     assert chosen([DISC], None) is DISC

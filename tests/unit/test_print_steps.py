@@ -1,0 +1,201 @@
+"""The steps around a print: what is said of one that broke off, what is audited, and what a cancelled one leaves."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.context import FlowRunContext
+
+import flows.print
+import tasks.archive_volumes as archive_volumes
+import tasks.cleaning as cleaning
+import tasks.job_run as job_run
+import tasks.order as order_steps
+from mkiso.config import Publisher, Settings, Storage
+from mkiso.errors import ConfigurationError, MkisoError, ProofFailed, PublisherUnavailable, StorageFull, Unforeseen
+from mkiso.job import Job
+from mkiso.media.verify import ImageProof
+from mkiso.models import Arrival, Instance, Study, Volume
+from mkiso.publishers import Order, Receipt, give, publisher_of, question_of
+from mkiso.publishers.orderbook import OrderBook
+from mkiso.publishers.protocol import Watch
+from mkiso.report import LOOK_FIRST, JobReport, read_report, write_report
+from tasks.job_run import JobRun
+from tasks.step import step
+
+JOB = "0b0a1b2c-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A folder robot that nobody serves, and a relay."""
+    (tmp_path / "robot").mkdir()
+    robot = Publisher(kind="folder", directory=tmp_path / "robot")
+    made = Settings(storage=Storage(data_dir=tmp_path / "data", min_free_gib=0), publishers={"rimage": Publisher(), "robot": robot})
+    monkeypatch.setattr(job_run.config, "load", lambda: made)
+    return made
+
+
+@pytest.fixture
+def begin(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., JobRun]:
+    context = FlowRunContext.model_construct(flow_run=SimpleNamespace(id=JOB))
+    monkeypatch.setattr(job_run, "get_run_context", lambda: context)
+    monkeypatch.setattr(job_run, "get_run_logger", lambda: logging.getLogger("test"))
+    return lambda kind="print", publisher="robot": JobRun(kind, ["A1"], publisher)
+
+
+def words_of(run: JobRun, fault: BaseException) -> str:
+    """What the report says of a run that ended with this."""
+    with suppress(KeyboardInterrupt), run:
+        raise fault
+    return str(read_report(run.job.settings.storage, JOB).error["error"])
+
+
+@pytest.mark.parametrize("fault", [ValueError("x"), KeyboardInterrupt()])
+def test_a_print_that_broke_off_may_be_ordered_and_nobody_is_told_to_ask_again(begin: Callable[..., JobRun], fault: BaseException) -> None:
+    run = begin()
+    assert LOOK_FIRST in run.state.message  # of a process that is killed
+    words = words_of(run, fault)
+    assert LOOK_FIRST in words
+    assert "No disc was made" not in words and "Ask again" not in words
+    assert LOOK_FIRST not in words_of(begin("download", ""), fault)
+
+
+@pytest.mark.parametrize(("fault", "kind"), [(OSError(errno.ENOSPC, "full"), StorageFull), (KeyError("x"), Unforeseen)])
+def test_a_step_of_a_print_never_says_that_no_disc_was_made(settings: Settings, fault: Exception, kind: type[MkisoError]) -> None:
+    @step("Fail")
+    def fail(run: Any) -> None:
+        raise fault
+
+    for job, said in ((Job(JOB, "print", settings), LOOK_FIRST), (Job(JOB, "download", settings), "No disc was made.")):
+        with pytest.raises(kind) as raised:
+            fail.fn(SimpleNamespace(job=job))
+        assert raised.value.words.endswith(said)
+        assert (LOOK_FIRST in raised.value.words) == (job.kind == "print")
+
+
+def test_an_unknown_publisher_ends_a_print_before_the_pacs_is_asked(begin: Callable[..., JobRun], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[JobRun] = []
+    monkeypatch.setattr(flows.print, "find", asked.append)
+    monkeypatch.setattr(flows.print, "retrieve", asked.append)
+    state = flows.print.print_disc.fn(["A1"], "nobody")
+    assert state.is_failed() and "nobody" in str(state.message)
+    assert asked == []
+
+
+def ready(run: JobRun, settings: Settings) -> None:
+    """A run whose study is complete and whose image was read back."""
+    run.job.accession_numbers = ("A1",)
+    run.job.open()
+    run.job.image(1).write_bytes(b"an image")
+    run.job.studies = [Study("A1", "1.2", "HN-1")]
+    arrival = Arrival("1.2.3", "1", "1", "1.2", Path(), 1, "")
+    run.job.instances = {"1.2.3": Instance(arrival, SimpleNamespace(get=lambda *_: ""))}  # type: ignore[arg-type]
+    layout = SimpleNamespace(files=[SimpleNamespace(sop_instance_uid="1.2.3")], volume=Volume(), volume_id="A1")
+    run.layouts = [layout]  # type: ignore[list-item]
+    run.proofs = [ImageProof("c0ffee", 8, 1)]
+
+
+def test_an_order_carries_what_was_proved_of_its_image(begin: Callable[..., JobRun], settings: Settings) -> None:
+    run = begin()
+    ready(run, settings)
+    [order] = order_steps.orders(run, publisher_of("robot", settings))
+    assert (order.image_sha256, order.image) == ("c0ffee", run.job.image(1))
+
+
+def test_an_export_is_told_once_and_its_failure_fails_no_print(
+    begin: Callable[..., JobRun], settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, told = begin(), []
+    ready(run, settings)
+    receipts = [Receipt("robot", "1", "queued", 1, "given"), Receipt("robot", "1", "queued", 1, "given", given_before=True)]
+    monkeypatch.setattr(order_steps, "give", lambda *_, **__: receipts.pop(0))
+
+    def exported(*arguments: object) -> None:
+        told.append(arguments)
+        raise ValueError("Port out of range")
+
+    monkeypatch.setattr(order_steps.audit, "exported", exported)
+    for _ in range(2):
+        order_steps.give_orders.fn(run, publisher_of("robot", settings), False)
+        assert run.report.proves == "queued"
+    assert len(told) == 1
+    assert "audit message" in caplog.text
+
+
+def cancelled(accession_numbers: list[str], publisher: str = "robot") -> Any:
+    return SimpleNamespace(id=JOB, parameters={"accession_numbers": accession_numbers, "publisher": publisher})
+
+
+def given_order(settings: Settings, folder: Path) -> None:
+    image = folder / "disc.iso"
+    image.write_bytes(b"an image")
+    order = Order(JOB, question_of("robot", ["A1"]), order_steps.Patient("HN-1"), ("A1",), image=image)
+    give(publisher_of("robot", settings), order, settings.storage.orders_dir, Watch())
+
+
+@pytest.fixture
+def job_folder(settings: Settings) -> Path:
+    job = Job(JOB, "print", settings)
+    job.open()
+    write_report(settings.storage, JobReport(JOB, "print", ("A1",)))
+    return job.folder
+
+
+def test_a_cancelled_print_is_found_under_the_numbers_as_the_flow_reads_them(settings: Settings, job_folder: Path, tmp_path: Path) -> None:
+    given_order(settings, tmp_path)
+    cleaning.drop_cancelled_print(None, cancelled([" A1 ", "A1"]), None)  # type: ignore[arg-type]
+    assert [file.suffix for file in (tmp_path / "robot").glob("*.CANCEL")] == [".CANCEL"]
+    assert not job_folder.exists()
+
+
+@pytest.mark.parametrize("fault", [PublisherUnavailable("gone"), RuntimeError("unforeseen")])
+def test_a_publisher_that_is_gone_does_not_keep_the_images_of_a_cancelled_print(
+    settings: Settings, job_folder: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def gone(*_: object) -> list[str]:
+        raise fault
+
+    monkeypatch.setattr(cleaning, "cancel_orders", gone)
+    with suppress(RuntimeError):
+        cleaning.drop_cancelled_print(None, cancelled(["A1"]), None)  # type: ignore[arg-type]
+    assert not job_folder.exists()
+    assert read_report(settings.storage, JOB).error["code"] == "job_cancelled"
+
+
+@pytest.mark.parametrize(("numbers", "publisher"), [(["A1"], "nobody"), (["A*1"], "robot")])
+def test_a_cancelled_print_that_could_never_be_is_cleared_away_too(settings: Settings, job_folder: Path, numbers: list[str], publisher: str) -> None:
+    cleaning.drop_cancelled_print(None, cancelled(numbers, publisher), None)  # type: ignore[arg-type]
+    assert not job_folder.exists()
+
+
+def test_what_is_said_of_cancelled_orders(settings: Settings, job_folder: Path, tmp_path: Path) -> None:
+    job = Job(JOB, "print", settings, ("A1",))
+    assert order_steps.cancel_orders(job, "robot") == []  # nothing was ordered
+    given_order(settings, tmp_path)
+    assert order_steps.cancel_orders(job, "robot") == ["the order at robot was withdrawn, or asked to be dropped."]
+    book = OrderBook.of(settings.storage.orders_dir, question_of("rimage", ["A1"]))
+    book.begin(book.open(JOB, 1, confirmed=False))
+    assert order_steps.cancel_orders(job, "rimage") == ["rimage can't be asked to drop its order."]
+    with pytest.raises(ConfigurationError):
+        order_steps.cancel_orders(job, "nobody")
+
+
+def test_an_archive_volume_whose_copy_was_not_the_image_waits_for_the_next_night(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    def order(*_: object) -> None:
+        raise ProofFailed("The image's copy is not what was proved.")
+
+    monkeypatch.setattr(archive_volumes, "_order", order)
+    night = SimpleNamespace(advance=lambda label, state: told.append((label, state)))
+    run = SimpleNamespace(night=night, undelivered=lambda volume, error: told.append(error.code), is_short_of_room=False)
+    archive_volumes._deliver(run, SimpleNamespace(label="V1", output="robot", state="mastered"))  # type: ignore[arg-type]
+    assert told == [("V1", "mastered"), "proof_failed"]
