@@ -207,8 +207,9 @@ def burn(accession_numbers: tuple[str, ...], output: Path | None, url: str, api_
 @cli.command(name="print")
 @click.argument("accession_numbers", metavar="ACCESSION...", nargs=-1, required=True)
 @click.option("--publisher", default="", help="One of the configured publishers; print.publisher where absent.")
+@click.option("--confirm-reprint", is_flag=True, help="After print_uncertain, once somebody has looked: print although a disc may be there.")
 @_of_a_service
-def print_(accession_numbers: tuple[str, ...], publisher: str, url: str, api_key_file: Path | None) -> int:
+def print_(accession_numbers: tuple[str, ...], publisher: str, confirm_reprint: bool, url: str, api_key_file: Path | None) -> int:
     """Have a disc of one patient's studies made by a disc publisher."""
     from rich.console import Console
 
@@ -218,7 +219,7 @@ def print_(accession_numbers: tuple[str, ...], publisher: str, url: str, api_key
     console = Console(soft_wrap=True)
     try:
         with _connect(url, api_key_file) as client:
-            job_id = client.ask_for_print(accession_numbers, publisher)
+            job_id = client.ask_for_print(accession_numbers, publisher, confirm_reprint=confirm_reprint)
             state = show_job(console, client.follow(job_id))
     except ServiceError as error:
         return _say(console, error)

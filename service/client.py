@@ -94,10 +94,13 @@ class Client:
             return self._start("/api/iso/download", {"accession_number": accession_numbers[0]})
         return self._start("/api/iso/download-multiple", {"accession_numbers": ",".join(accession_numbers)})
 
-    def ask_for_print(self, accession_numbers: Sequence[str], publisher: str = "") -> str:
-        """Start the job that has a publisher make a disc, the configured one where none is named; its id."""
-        query = {"accession_number": ",".join(accession_numbers)}
-        return self._start("/api/iso/print", {**query, "publisher": publisher} if publisher else query)
+    def ask_for_print(self, accession_numbers: Sequence[str], publisher: str = "", *, confirm_reprint: bool = False) -> str:
+        """Start the job that has a publisher make a disc, the configured one where none is named; its id.
+
+        `confirm_reprint`: an earlier print ended unclear, and somebody has looked at the publisher.
+        """
+        query = {"accession_number": ",".join(accession_numbers), "publisher": publisher, "confirm_reprint": "true" if confirm_reprint else ""}
+        return self._start("/api/iso/print", {name: value for name, value in query.items() if value})
 
     def state(self, job_id: str) -> JobState:
         """What is known of a job now."""

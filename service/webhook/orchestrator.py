@@ -218,7 +218,9 @@ def _in_states(states: tuple[StateType, ...]) -> FlowRunFilterState:
 
 def _parameters(question: Question) -> dict[str, Any]:
     parameters: dict[str, Any] = {"accession_numbers": list(question.accession_numbers)}
-    return {**parameters, "publisher": question.publisher} if question.kind == "print" else parameters
+    if question.kind == "print":
+        return {**parameters, "publisher": question.publisher, "confirm_reprint": question.confirm_reprint}
+    return parameters
 
 
 def _uuid(job_id: str) -> UUID:

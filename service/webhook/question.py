@@ -17,16 +17,20 @@ MAX_PARAMETERS = 32
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question: its kind, its accession numbers and, for print, the publisher's name."""
+    """One question: its kind, its accession numbers and, for print, the publisher's name and whether somebody has looked at an unclear print."""
 
     kind: Kind
     accession_numbers: tuple[str, ...]
     publisher: str = ""
+    confirm_reprint: bool = False
 
     @property
     def key(self) -> str:
-        """Equal for identical questions; the order of the accession numbers doesn't matter. 32 hexadecimal digits."""
-        return question(self.kind, self.accession_numbers, self.publisher)
+        """Equal for identical questions; the order of the accession numbers doesn't matter. 32 hexadecimal digits.
+
+        A confirmed print is another question: it must not join the one that it is to replace.
+        """
+        return question(f"{self.kind} anew" if self.confirm_reprint else self.kind, self.accession_numbers, self.publisher)
 
 
 class QueryTooLong(InvalidRequest):
@@ -62,6 +66,13 @@ class Query:
             raise InvalidRequest(f"The parameter {names[0]} is missing or empty.")
         return value
 
+    def yes(self, name: str) -> bool:
+        """Whether the parameter says true; absent is false. Raises InvalidRequest on anything but true and false."""
+        text = self.one(name) or "false"
+        if text not in ("true", "false"):
+            raise InvalidRequest(f"{name} is true or false.")
+        return text == "true"
+
     def part(self) -> int | None:
         """Which disc of a set is meant, from 1."""
         text = self.one("part")
@@ -83,9 +94,12 @@ def several_studies(query: Query, settings: Settings) -> Question:
 
 
 def print_order(query: Query, settings: Settings) -> Question:
-    """The question of /print. `accession_numbers` is taken too, as the page that it replaces did; `publisher` is one of the configured names."""
+    """The question of /print. `accession_numbers` is taken too, as the page that it replaces did; `publisher` is one of the configured names.
+
+    `confirm_reprint=true` says that somebody has looked at the publisher after an unclear print.
+    """
     numbers = parse_accession_numbers(query.needed("accession_number", "accession_numbers"), settings.server.max_accessions)
     publisher = query.one("publisher") or settings.print.publisher
     if publisher not in settings.publishers:
         raise InvalidRequest(f"There is no publisher of that name; there are: {', '.join(settings.publishers)}.")
-    return Question("print", numbers, publisher)
+    return Question("print", numbers, publisher, query.yes("confirm_reprint"))

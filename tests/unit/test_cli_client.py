@@ -122,6 +122,12 @@ def test_several_accession_numbers_are_one_question(script: Script, url: str, tm
     assert script.asked[0][0] == "/api/iso/download-multiple?accession_numbers=A1%2CA2"
 
 
+@pytest.mark.parametrize(("options", "query"), [([], ""), (["--publisher", "robot", "--confirm-reprint"], "&publisher=robot&confirm_reprint=true")])
+def test_a_print_is_confirmed_by_an_option(script: Script, url: str, options: list[str], query: str) -> None:
+    assert run(["print", "A1", *options, "--url", url]) == 0
+    assert script.asked[0][0] == f"/api/iso/print?accession_number=A1{query}"
+
+
 def test_a_set_of_discs_becomes_numbered_files(script: Script, url: str, tmp_path: Path) -> None:
     script.states = [job("done", "done", discs=2)]
     assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0

@@ -47,6 +47,19 @@ def test_print_takes_either_name_and_a_configured_publisher():
         print_order(Query(b"accession_number=A&publisher=nobody"), SETTINGS)
 
 
+def test_a_print_is_confirmed_in_so_many_words_and_is_another_question_then():
+    plain, refused, confirmed = (
+        print_order(Query(query), SETTINGS)
+        for query in (b"accession_number=A", b"accession_number=A&confirm_reprint=false", b"accession_number=A&confirm_reprint=true")
+    )
+    assert (plain.confirm_reprint, refused.confirm_reprint, confirmed.confirm_reprint) == (False, False, True)
+    assert plain.key == refused.key != confirmed.key
+    assert confirmed.key == print_order(Query(b"confirm_reprint=true&accession_number=A"), SETTINGS).key
+    for query in (b"confirm_reprint=1", b"confirm_reprint=TRUE", b"confirm_reprint=true&confirm_reprint=true"):
+        with pytest.raises(InvalidRequest, match="confirm_reprint"):
+            print_order(Query(b"accession_number=A&" + query), SETTINGS)
+
+
 def test_the_same_question_has_the_same_key_and_no_other():
     keys = {
         several_studies(Query(b"accession_numbers=A,B"), SETTINGS).key,
