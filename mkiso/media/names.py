@@ -14,7 +14,6 @@ MAX_DEPTH = 8  # levels of directories, the root included (Ecma-119 6.8.2.1)
 MAX_JOLIET_CHARACTERS = 64  # Joliet: a file identifier of at most 128 bytes
 _FILE_SET_ID_CHARACTERS = 16  # PS3.10 8.5
 _OUTSIDE_D_CHARACTERS = re.compile(r"[^A-Z0-9_]+")
-_OUTSIDE_SAFE_ASCII = re.compile(r"[^A-Za-z0-9._-]+")
 _FORBIDDEN_IN_JOLIET = re.compile(r"[\x00-\x1f*/:;?\\\x7f]")
 _BEYOND_UCS_2 = re.compile(r"[\U00010000-\U0010ffff\ud800-\udfff]")
 
@@ -66,11 +65,6 @@ def filename(base: str) -> str:
     """
     kept = "".join(" " if unicodedata.category(character)[0] in "CZ" or character in '/\\:*?"<>|^=' else character for character in base)
     return " ".join(kept.split()).strip(". ")[:120].strip(". ") or "disc"
-
-
-def ascii_filename(base: str) -> str:
-    """The same name in the ASCII that every client reads in `filename`; never empty."""
-    return _OUTSIDE_SAFE_ASCII.sub("_", _without_accents(filename(base))).strip("._-") or "disc"
 
 
 def _candidates(path: PurePosixPath, folder: PurePosixPath, *, directory: bool) -> Iterable[PurePosixPath]:
