@@ -33,7 +33,6 @@ from tests.peers.storescu import store
 from tests.receiver.raw_peer import RawPeer, associate_rq
 
 CLERKS = 3
-FAULTY = 0.05
 ASKED = {"GOOD1": 40, "THAI1": 25, "JPEG1": 15, "MANY1": 12, "UNKNOWN1": 3, "TWO1": 3, "GOOD*": 2}
 NO_DISC = {"UNKNOWN1": 404, "TWO1": 409, "GOOD*": 400}
 
@@ -111,10 +110,11 @@ FAULTS: list[Callable[[House], None]] = [
 class Soak:
     """What the clerks have seen so far."""
 
-    def __init__(self, house: House, folder: Path, until: float) -> None:
+    def __init__(self, house: House, folder: Path, until: float, faulty: float) -> None:
         self.house = house
         self.folder = folder
         self.until = until
+        self.faulty = faulty
         self.lock = threading.Lock()
         self.answers: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
@@ -127,7 +127,7 @@ class Soak:
             asked = 0
             while time.monotonic() < self.until:
                 asked += 1
-                if dice.random() < FAULTY:
+                if dice.random() < self.faulty:
                     fault = dice.choice(FAULTS)
                     threading.Thread(target=self._inject, args=(fault, dice.random())).start()
                 if dice.random() < 0.2:
@@ -185,12 +185,14 @@ def resident_mib(pid: int) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
-    minutes = parser.parse_args().minutes
+    parser.add_argument("--faulty", type=float, default=0.05, help="how many questions bring a fault with them")
+    arguments = parser.parse_args()
+    minutes = arguments.minutes
     with tempfile.TemporaryDirectory() as place, open_house(Path(place) / "house") as house:
         (Path(place) / "discs").mkdir()
         house.service.download("GOOD1")
         begun = {name: (pid, resident_mib(pid), standing_of(pid)) for name, pid in house.service.processes().items()}
-        soak = Soak(house, Path(place) / "discs", time.monotonic() + 60 * minutes)
+        soak = Soak(house, Path(place) / "discs", time.monotonic() + 60 * minutes, arguments.faulty)
         clerks = [threading.Thread(target=soak.clerk, args=(number,)) for number in range(CLERKS)]
         for clerk in clerks:
             clerk.start()
