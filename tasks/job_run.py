@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from traceback import format_exception
 from types import TracebackType
@@ -23,17 +26,14 @@ from mkiso.media.layout import Layout
 from mkiso.media.verify import ImageProof
 from mkiso.models import Arrival
 from mkiso.publishers import Publisher, publisher_of
-from mkiso.report import FoundStudy, JobReport, write_report
+from mkiso.report import FoundStudy, JobReport, after_a_break, write_report
 from mkiso.retention import require_room
 from mkiso.store import Manifest
 
 REPORT_SECONDS = 0.25
 ARTIFACT_SECONDS = 1.0
-STOPPED = "The job was stopped before its end: it was cancelled, or mkiso was shut down. Ask again, or retry the run."
-UNFORESEEN = (
-    "Something went wrong that nobody foresaw; fault.txt in the job's folder says what. No disc was made. "
-    "Retry the run, and tell who maintains mkiso."
-)
+STOPPED = "The job was stopped before its end: it was cancelled, or mkiso was shut down."
+UNFORESEEN = "Something went wrong that nobody foresaw; fault.txt in the job's folder says what. Retry the run, and tell who maintains mkiso."
 
 
 class JobRun:
@@ -54,13 +54,14 @@ class JobRun:
         self.finished = False
         self.layouts: list[Layout] = []
         self.proofs: list[ImageProof] = []
-        self.state: State = Failed(message=STOPPED)
+        self.state: State = Failed(message=self._stopped)
         self._reported = 0.0
         self._artifact: UUID | None = None
-        self._artifact_updated = 0.0
+        self._artifact_updated = time.monotonic()
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="artifacts")
         self._moving_since = time.monotonic()
         self._bytes = 0
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
         self._stage, self._stage_since = "starting", time.monotonic()
         self._received: Counter[str] = Counter()
 
@@ -68,6 +69,10 @@ class JobRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
+        stopped = error is not None and not isinstance(error, Exception)
+        if error is not None and not stopped and 0 < self.report.received != self.report.expected:
+            self._show_progress(time.monotonic())  # how far it came
+        self._beside.shutdown(cancel_futures=stopped)
         if error is None:
             self._write(replace(self.report, status="done", stage="done"))
             self.state = Completed(message=self.words)
@@ -78,9 +83,9 @@ class JobRun:
             return True
         if isinstance(error, Exception):
             self.job.keep_fault("".join(format_exception(error)))
-            self._end_badly(Unforeseen(UNFORESEEN))
+            self._end_badly(Unforeseen(f"{UNFORESEEN} {after_a_break(self.job.kind, 'No disc was made.')}"))
             return True
-        self._end_badly(JobStopped(STOPPED))
+        self._end_badly(JobStopped(self._stopped))
         return False
 
     def start(self) -> None:
@@ -92,6 +97,10 @@ class JobRun:
         self.job.open()
         self.job.note(kind=self.job.kind, accession_numbers=self.job.accession_numbers)
         self.tell("starting")
+
+    @property
+    def _stopped(self) -> str:
+        return f"{STOPPED} {after_a_break(self.job.kind, 'Ask again, or retry the run.')}"
 
     @property
     def publisher(self) -> Publisher:
@@ -110,7 +119,7 @@ class JobRun:
     def tell(self, stage: str, **facts: object) -> None:
         """Tell which stage the job is in, at once."""
         now = time.monotonic()
-        self._seconds[self._stage] += now - self._stage_since  # type: ignore[assignment]
+        self._seconds[self._stage] = self._seconds.get(self._stage, 0) + now - self._stage_since
         self._stage, self._stage_since = stage.partition(" from ")[0], now
         self._write(replace(self.report, stage=stage, degraded=tuple(self.job.degraded), **facts))  # type: ignore[arg-type]
 
@@ -152,32 +161,45 @@ class JobRun:
             }
             for study in self.job.studies
         ]
-        create_table_artifact(rows, key="studies", description="What the PACS was asked for, what it said to have, and what has arrived.")
+        self._show_progress(time.monotonic())  # all of it
+        description = "What the PACS was asked for, what it said to have, and what has arrived."
+        self._show(lambda: create_table_artifact(rows, key="studies", description=description))
 
     def _link(self, disc: Manifest) -> None:
         server = self.job.settings.server
         address = server.public_url.rstrip("/") or f"http://{server.host}:{server.port}"
         part = f"?part={disc.number}" if disc.total > 1 else ""
-        create_link_artifact(
-            f"{address}/api/iso/jobs/{self.job.id}/disc{part}",
-            link_text=f"Disc {disc.number} of {disc.total} ({disc.size / 1e6:.1f} MB)",
-            key="disc",
-        )
+        link = f"{address}/api/iso/jobs/{self.job.id}/disc{part}"
+        words = f"Disc {disc.number} of {disc.total} ({disc.size / 1e6:.1f} MB)"
+        self._show(lambda: create_link_artifact(link, link_text=words, key="disc"))
 
     def _show_progress(self, now: float) -> None:
         expected, received = self.report.expected, len(self.job.instances)
         percent = 100 * received / expected if expected else 0.0
         rate = self._bytes / 1e6 / max(now - self._moving_since, 1e-3)
-        words = f"{received} of {expected if expected is not None else 'an unknown number of'} images, {rate:.0f} MB/s"
+        words = f"{received} of {expected if expected is not None else 'an unknown number of'} images, {rate:.1f} MB/s"
+        self._show(lambda: self._progress(percent, words))
+        self._artifact_updated = now
+
+    def _progress(self, percent: float, words: str) -> None:
         if self._artifact is None:
             artifact = create_progress_artifact(progress=percent, key="retrieval", description=words)
             self._artifact = artifact if isinstance(artifact, UUID) else None
         else:
             update_progress_artifact(self._artifact, progress=percent, description=words)
-        self._artifact_updated = now
+
+    def _show(self, make: Callable[[], object]) -> None:
+        """Make an artifact beside the job, which it takes 20 ms from otherwise; all are there before the run ends."""
+        self._beside.submit(copy_context().run, self._made, make)
+
+    def _made(self, make: Callable[[], object]) -> None:
+        try:
+            make()
+        except Exception as error:
+            self.log.warning("An artifact of this run couldn't be made (%s); the disc doesn't need it.", type(error).__name__)
 
     def _end_badly(self, error: MkisoError) -> None:
-        self.log.error("%s: %s", error.code, error.words)
+        self.log.error("%s [%s]", error.words, error.code)
         self.state = Failed(message=error.words)
         self._write(replace(self.report, degraded=tuple(self.job.degraded)).failed(error))
         if self.job.settings.storage.keep_failed_hours == 0 or isinstance(error, PatientMismatch):
