@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from mkiso.config import Medium
-from mkiso.errors import TooLargeForMedium
+from mkiso.errors import ProofFailed, TooLargeForMedium
 from mkiso.files import sync_file
 from mkiso.media.iso import master
 from mkiso.media.layout import Layout, lay_out
@@ -25,7 +26,7 @@ from tasks.step import step
 def look_for_finished_disc(run: JobRun) -> None:
     """A disc made a short while ago is served again where the PACS still says exactly the same."""
     settings = run.job.settings
-    discs = [disc for disc in reusable(settings.storage, run.job.fingerprint, settings.disc.reuse_minutes) if disc.medium == settings.disc.medium]
+    discs = reusable(settings.storage, _fingerprint(run), settings.disc.reuse_minutes)
     if discs:
         run.finish(discs, f"Served again: the disc of {discs[0].created[:16].replace('T', ' ')} UTC; the PACS has nothing else since.")
 
@@ -45,6 +46,9 @@ def lay_out_discs(run: JobRun) -> None:
         room = room_sectors(medium, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files)
         parts = span(instances, room, medium)
         run.layouts = [_lay_out(run, parts, number, medium, created) for number in range(1, len(parts) + 1)]
+    laid_out = sorted(file.sop_instance_uid for layout in run.layouts for file in layout.files if file.sop_instance_uid)
+    if laid_out != sorted(run.job.instances):
+        raise ProofFailed("The layout of the disc doesn't have each image exactly once: nothing was made. Tell who maintains mkiso.")
     for note in dict.fromkeys(note for layout in run.layouts for note in layout.notes):
         run.log.info("%s", note)
 
@@ -108,7 +112,7 @@ def _manifest(run: JobRun, layout: Layout, size: int, sha256: str) -> Manifest:
         volume_id=layout.volume_id,
         filename=f"{filename(base + part)}.iso",
         accession_numbers=job.accession_numbers,
-        fingerprint=job.fingerprint,
+        fingerprint=_fingerprint(run),
         size=size,
         sha256=sha256,
         instances=layout.instances,
@@ -123,3 +127,10 @@ def _manifest(run: JobRun, layout: Layout, size: int, sha256: str) -> Manifest:
             {"path": str(file.path), "size": file.size, "sha256": file.sha256, "sop_instance_uid": file.sop_instance_uid} for file in layout.files
         ),
     )
+
+
+def _fingerprint(run: JobRun) -> str:
+    """Of all that a disc is made from: what the PACS says, and the settings that show on the disc."""
+    settings = run.job.settings
+    parts = (run.job.fingerprint, settings.disc.model_dump_json(), settings.viewer.model_dump_json())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
