@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mkiso.media.file_set import Leaf, PatientBranch, StudyBranch
 from mkiso.media.file_set import Series as SeriesBranch
 from mkiso.media.records import element, item, record_body
@@ -16,8 +17,6 @@ from mkiso.media.values import raw_value
 
 MEDIA_STORAGE_DIRECTORY = b"1.2.840.10008.1.3.10"
 EXPLICIT_VR_LITTLE_ENDIAN = b"1.2.840.10008.1.2.1"
-IMPLEMENTATION_CLASS_UID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_DNS, 'mkiso').int}".encode()  # PS3.5 B.2
-IMPLEMENTATION_VERSION_NAME = b"MKISO_1"
 _PATIENT_NAME, _PATIENT_ID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID = 0x00100010, 0x00100020, 0x0020000D, 0x0020000E
 
 
@@ -132,8 +131,8 @@ def _file_meta(instance_uid: bytes) -> bytes:
         + element(0x00020002, "UI", MEDIA_STORAGE_DIRECTORY)
         + element(0x00020003, "UI", instance_uid)
         + element(0x00020010, "UI", EXPLICIT_VR_LITTLE_ENDIAN)
-        + element(0x00020012, "UI", IMPLEMENTATION_CLASS_UID)
-        + element(0x00020013, "SH", IMPLEMENTATION_VERSION_NAME)
+        + element(0x00020012, "UI", IMPLEMENTATION_CLASS_UID.encode())
+        + element(0x00020013, "SH", IMPLEMENTATION_VERSION_NAME.encode())
     )
     return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 0x0002, 0x0000, b"UL", 4, len(group)) + group
 

@@ -19,11 +19,12 @@ from typing import BinaryIO
 
 from pydicom import Dataset
 from pydicom.uid import UID
-from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RQ
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_RELEASE, ImplementationClassUIDNotification, MaximumLengthNotification
 from pynetdicom.presentation import PresentationContext, build_context
+
+from mkiso.implementation import IMPLEMENTATION_CLASS_UID
 
 MAX_CONTEXTS = 128  # odd IDs 1 to 255 (PS3.8 9.3.2.2)
 OUR_PDU_BYTES = 16_384  # we receive only responses
@@ -212,7 +213,7 @@ def _request(address: Address, proposed: dict[int, Pair]) -> A_ASSOCIATE:
     maximum = MaximumLengthNotification()
     maximum.maximum_length_received = OUR_PDU_BYTES
     implementation = ImplementationClassUIDNotification()
-    implementation.implementation_class_uid = UID(PYNETDICOM_IMPLEMENTATION_UID)
+    implementation.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     request = A_ASSOCIATE()
     request.application_context_name = UID("1.2.840.10008.3.1.1.1")
     request.calling_ae_title = address.calling_ae_title
