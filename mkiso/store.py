@@ -67,7 +67,8 @@ def new_disc_id() -> str:
 def shelve(storage: Storage, image: Path, manifest: Manifest) -> None:
     """Move an image and its manifest into the store; both have reached the disk when the disc appears under its id, and not before.
 
-    `image` is gone from its place afterwards. Where the store is another file system the image is copied, and the copy is proved too: raises ProofFailed.
+    `image` is gone from its place afterwards. Where the store is another file system the image is copied, and the copy is proved too.
+    Raises ProofFailed.
     """
     storage.discs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = storage.discs_dir / f"{UNFINISHED}{manifest.disc_id}"
