@@ -52,7 +52,7 @@ def plot(rows: Sequence[Row]) -> str:
     compared = [row for row in rows if row.reference]
     if not compared:
         return '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>\n'
-    left, width, height, top = 480, 1060, 46, 40
+    left, width, height, top = 560, 1160, 46, 40
     values = [value for row in compared for sample in (row.ours, row.reference) if sample for value in sample.values]
     low, high = min(values) / 1.5, max(values) * 1.5
 
@@ -73,7 +73,7 @@ def plot(rows: Sequence[Row]) -> str:
     for number, row in enumerate(compared):
         y = top + height * number
         assert row.reference is not None
-        parts.append(f'<text x="{left - 10}" y="{y + 22}" text-anchor="end">{escape(row.case.partition("; against")[0])}</text>')
+        parts.append(f'<text x="{left - 10}" y="{y + 22}" text-anchor="end">{escape(row.case)}</text>')
         parts += _bar(row.ours, y + 4, across, left, "#1f4e79") + _bar(row.reference, y + 20, across, left, "#a9c4de")
         parts.append(f'<text x="{width - 10}" y="{y + 22}" text-anchor="end">{row.ratio:.1f}×</text>')
     return "\n".join([*parts, "</svg>", ""])

@@ -144,6 +144,8 @@ class Connection:
         self._socket.close()
 
     def _check(self, kind: int, length: int, associated: bool) -> None:
+        if kind == P_DATA_TF and associated and length <= self._max_pdu_bytes:
+            return
         if not A_ASSOCIATE_RQ <= kind <= A_ABORT:
             raise ProtocolError(f"a PDU of type {kind:02X}", UNRECOGNIZED_PDU)
         expected = (P_DATA_TF, A_RELEASE_RQ, A_ABORT) if associated else (A_ASSOCIATE_RQ, A_ABORT)
