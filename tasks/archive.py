@@ -15,7 +15,8 @@ from mkiso.archive.planning import needs_a_look, plan
 from mkiso.dicom.query import expected_instances, find_studies_by_date, of_modalities
 from mkiso.errors import InstanceConflict, JobStopped, PatientApiUnavailable
 from mkiso.job import Job
-from mkiso.media.volumes import Parcel, study_sectors
+from mkiso.media.capacity import holdable
+from mkiso.media.volumes import Parcel, span, study_sectors
 from mkiso.models import Study
 from mkiso.retention import require_room
 from mkiso.slots import slot_behind_clerks
@@ -134,4 +135,8 @@ def _into_the_pool(run: ArchiveRun, job: Job, on_volumes: frozenset[str]) -> Non
     job.instances = {}
     if instances:
         parcel = Parcel(study.study_instance_uid, study.patient_id, study_sectors(list(instances.values())))
+        # What no volume can hold fails here, as this study's failure; when the volume is made it would end the night, and each night after it.
+        holdable([each.arrival for each in instances.values()])
+        if parcel.sectors > run.room:
+            span(list(instances.values()), run.room, job.settings.archive.medium)
         run.pool[study.study_instance_uid] = Retrieved(study, tuple(each.arrival for each in instances.values()), parcel, job)

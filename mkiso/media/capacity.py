@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from mkiso.config import Medium
 from mkiso.errors import TooLargeForMedium
-from mkiso.models import DiscFile
+from mkiso.models import Arrival, DiscFile
 
 SECTOR_BYTES = 2048
 LARGEST_FILE_BYTES = 2**32 - 1  # Ecma-119 9.1.4 and 10.1: one extent with a 32-bit length at interchange level 1
@@ -38,12 +38,7 @@ def image_sectors(files: Collection[DiscFile]) -> int:
 
 def fit(files: Collection[DiscFile], medium: Medium) -> int:
     """The image's sectors. Raises TooLargeForMedium, which names both sizes and the medium that would do, where they are too many."""
-    giants = [file for file in files if file.size > LARGEST_FILE_BYTES]
-    if giants:
-        raise TooLargeForMedium(
-            f"One instance has {_readable(giants[0].size)}, and a file on a disc has at most 4 GiB (ISO 9660 level 1).",
-            sop_instance_uid=giants[0].sop_instance_uid,
-        )
+    holdable(files)
     sectors = image_sectors(files)
     capacity = MEDIUM_SECTORS[medium]
     if sectors > capacity:
@@ -57,6 +52,16 @@ def fit(files: Collection[DiscFile], medium: Medium) -> int:
             fitting_medium=larger,
         )
     return sectors
+
+
+def holdable(files: Iterable[DiscFile | Arrival]) -> None:
+    """Raise TooLargeForMedium for a file that no medium can hold."""
+    for file in files:
+        if file.size > LARGEST_FILE_BYTES:
+            raise TooLargeForMedium(
+                f"One instance has {_readable(file.size)}, and a file on a disc has at most 4 GiB (ISO 9660 level 1).",
+                sop_instance_uid=file.sop_instance_uid,
+            )
 
 
 def iso_identifier(name: str, directory: bool) -> bytes:
