@@ -44,7 +44,7 @@ def find(asked: str) -> int:
     """Say on which volumes a study is, by accession number, StudyInstanceUID or SOP Instance UID."""
     from mkiso.archive.catalogue import find as find_studies
     from mkiso.archive.ledger import Ledger
-    from mkiso.config import load
+    from mkiso.config_file import load
 
     with Ledger.open(load()) as ledger:
         found = find_studies(ledger, asked.strip())
@@ -61,7 +61,7 @@ def verify(disc: Path) -> int:
     """Read every file of a disc, or of its image, and compare it with the ledger."""
     from mkiso.archive.ledger import Ledger
     from mkiso.archive.readback import verify_against_ledger
-    from mkiso.config import load
+    from mkiso.config_file import load
     from mkiso.media.iso_reader import read_image
 
     descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
@@ -82,7 +82,7 @@ def report(nights: int) -> None:
     from mkiso.archive.catalogue import failed_studies
     from mkiso.archive.catalogue import report as report_nights
     from mkiso.archive.ledger import Ledger
-    from mkiso.config import load
+    from mkiso.config_file import load
 
     settings = load()
     with Ledger.open(settings) as ledger:
@@ -97,7 +97,7 @@ def settle(label: str, made: bool) -> None:
     """Say what became of a volume whose order is uncertain, after looking at the robot."""
     from mkiso.archive.by_hand import settle as settle_volume
     from mkiso.archive.ledger import Ledger
-    from mkiso.config import load
+    from mkiso.config_file import load
 
     with Ledger.open(load()) as ledger:
         settle_volume(ledger, label, made=made)
@@ -111,7 +111,7 @@ def withdraw(label: str) -> None:
     """Forget the volume of a lost or bad disc, so that its studies are archived anew."""
     from mkiso.archive.by_hand import withdraw as withdraw_volume
     from mkiso.archive.ledger import Ledger
-    from mkiso.config import load
+    from mkiso.config_file import load
 
     with Ledger.open(load()) as ledger:
         first, last = withdraw_volume(ledger, label)
@@ -122,7 +122,7 @@ def _start(first: date, last: date, *, dry_run: bool, wait: bool) -> int:
     """Start a run of the deployment, and wait for its end where that is wanted. Raises OrchestratorUnavailable."""
     import httpx
 
-    from mkiso.config import load
+    from mkiso.config_file import load
     from mkiso.errors import OrchestratorUnavailable
     from service.orchestration import NIGHTLY_ARCHIVE, environment
 

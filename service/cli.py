@@ -64,7 +64,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 def load_settings() -> Settings:
     """The configuration. Raises ConfigurationError with every problem."""
-    from mkiso.config import load
+    from mkiso.config_file import load
 
     return load()
 

@@ -21,7 +21,7 @@ def service() -> None:
 @click.option("--root", type=click.Path(path_type=Path, file_okay=False), default=Path("/"), help="Write below this folder instead.")
 def install(shape: str, dry_run: bool, root: Path) -> None:
     """Write the units, and say what to do next. The configuration is read for ports and folders: install again when they change."""
-    from mkiso.config import load
+    from mkiso.config_file import load
     from service.install import CONFIG, DATA, SHAPES, defaults, files, unit_name
 
     config = Path(os.environ.get("MKISO_CONFIG", CONFIG))
@@ -48,7 +48,7 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def backup(folder: Path) -> None:
     """Copy what can't be made anew (configuration, archive ledger, order books) into a new folder below FOLDER, while everything runs."""
-    from mkiso.config import load
+    from mkiso.config_file import load
     from service.backup import back_up
 
     named = os.environ.get("MKISO_CONFIG")

@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, get_run_context
 from prefect.states import Completed, Failed
 
-from mkiso import config
+from mkiso import config_file
 from mkiso.archive.catalogue import covered
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night, NightRange
@@ -62,7 +62,7 @@ class ArchiveRun:
         context = get_run_context()
         assert isinstance(context, FlowRunContext) and context.flow_run is not None
         self.log = get_run_logger()
-        self.job = Job(str(context.flow_run.id), "archive", config.load())
+        self.job = Job(str(context.flow_run.id), "archive", config_file.load())
         self.dry_run = dry_run
         self.outcome = Outcome()
         self.words = ""

@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, get_run_context
 from prefect.states import Completed, Failed
 
-from mkiso import config
+from mkiso import config_file
 from mkiso.accession import parse_accession_numbers
 from mkiso.errors import JobStopped, MkisoError, PatientMismatch, Unforeseen
 from mkiso.job import Job, JobKind
@@ -47,7 +47,7 @@ class JobRun:
         context = get_run_context()
         assert isinstance(context, FlowRunContext) and context.flow_run is not None
         self.log = get_run_logger()
-        self.job = Job(str(context.flow_run.id), kind, config.load(), tuple(accession_numbers))
+        self.job = Job(str(context.flow_run.id), kind, config_file.load(), tuple(accession_numbers))
         name = publisher or (self.job.settings.print.publisher if kind == "print" else "")
         self.report = JobReport(self.job.id, kind, self.job.accession_numbers, publisher=name)
         self.words = ""

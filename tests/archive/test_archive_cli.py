@@ -13,7 +13,7 @@ from mkiso.archive.catalogue import archived
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night
 from mkiso.archive.volumes import MasteredVolume, StudyOnVolume
-from mkiso.config import load
+from mkiso.config_file import load
 from mkiso.errors import StudyIncomplete
 from mkiso.files import sha256_of
 from mkiso.media.iso import master

@@ -16,7 +16,7 @@ import pytest
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.schedule import last_fire
-from mkiso.config import load
+from mkiso.config_file import load
 from mkiso.demo.robots.folder_robots import JsonRobot
 from tests.end_to_end.archives import archive, assert_holds, contents, mkiso_archive, start
 from tests.peers.corpus import make_study

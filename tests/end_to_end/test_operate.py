@@ -100,7 +100,7 @@ def test_prefect_deploy_brings_about_the_same(hospital: Hospital, tmp_path: Path
         return found
 
     before = told()
-    from mkiso.config import load
+    from mkiso.config_file import load
 
     variables = {**os.environ, **environment(load(hospital.service.configuration, {})), "PREFECT_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_YAML)]

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from mkiso.config import Publisher, Settings, load
+from mkiso.config import Publisher, Settings
+from mkiso.config_file import load
 from mkiso.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]

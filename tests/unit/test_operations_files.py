@@ -13,7 +13,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from mkiso.config import Publisher, Receiver, Settings, Storage, load
+from mkiso.config import Publisher, Receiver, Settings, Storage
+from mkiso.config_file import load
 from mkiso.errors import StudyNotFound
 from mkiso.report import JobReport, write_report
 from service.cli import cli
