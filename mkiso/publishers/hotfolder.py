@@ -86,7 +86,7 @@ class FolderPublisher(ABC):
         """Write image and ticket beside the folder and rename the ticket in."""
         ticket = self._staged(order)
         try:
-            with self._told_as_unavailable():
+            with self._told_as_unavailable("; nothing was printed"):
                 image = self._copy_image(order, watch)
                 texts = self.files(order, self.at_robot(image))
                 for suffix, text in texts.items():
@@ -237,12 +237,12 @@ class FolderPublisher(ABC):
         return (f"The label holds characters that {encoding} hasn't; they are printed as '?'. Set publishers.{self.name}.label_encoding.",)
 
     @contextmanager
-    def _told_as_unavailable(self) -> Iterator[None]:
+    def _told_as_unavailable(self, so: str = "") -> Iterator[None]:
         try:
             yield
         except OSError as error:
             reason = error.strerror or error
-            raise PublisherUnavailable(f"{self.name}'s folder {self.directory} can't be used ({reason}); nothing was printed.") from None
+            raise PublisherUnavailable(f"{self.name}'s folder {self.directory} can't be used ({reason}){so}.") from None
 
 
 def _write(path: Path, content: bytes) -> None:

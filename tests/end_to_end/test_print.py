@@ -174,6 +174,15 @@ def test_a_killed_job_never_orders_twice(hospital: Hospital, robots: dict[str, E
     assert len(robots["slow"].made) == made + 1
 
 
+def test_a_confirmed_print_is_a_run_of_its_own(hospital: Hospital) -> None:
+    question = {"accession_number": "MIXED1", "publisher": "storescp"}
+    answer = hospital.service.http.get("/api/iso/print", params={**question, "confirm_reprint": "true"})
+    assert answer.status_code == 200, answer.text
+    assert hospital.service.run(answer.json()["job_id"])["parameters"]["confirm_reprint"] is True
+    answer = hospital.service.http.get("/api/iso/print", params={**question, "confirm_reprint": "yes"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
 def test_an_unknown_publisher_is_refused_at_the_door(hospital: Hospital) -> None:
     answer = hospital.service.http.get("/api/iso/print", params={"accession_number": "MIXED1", "publisher": "nobody"})
     assert answer.status_code in (400, 404)

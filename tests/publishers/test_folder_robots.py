@@ -212,6 +212,15 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     assert room.give().proves == "queued"
 
 
+def test_of_an_order_that_may_be_given_nobody_says_that_nothing_was_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(tmp_path, "folder")
+    _killed_at(room.order, room.publisher, room.orders_dir, "after", monkeypatch)
+    shutil.rmtree(room.robot.folder)
+    with pytest.raises(PublisherUnavailable) as gone:
+        room.give()
+    assert "nothing was printed" not in gone.value.words
+
+
 def test_a_full_disk_at_the_publisher_leaves_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room = Room(tmp_path, "folder")
 
