@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,8 @@ import tasks.archive_volumes as archive_volumes
 import tasks.cleaning as cleaning
 import tasks.job_run as job_run
 import tasks.order as order_steps
-from mkiso.config import Publisher, Settings, Storage
+from mkiso.config import Settings
+from mkiso.config_file import load
 from mkiso.errors import ConfigurationError, MkisoError, ProofFailed, PublisherUnavailable, StorageFull, Unforeseen
 from mkiso.job import Job
 from mkiso.media.verify import ImageProof
@@ -37,10 +39,11 @@ JOB = "0b0a1b2c-0000-4000-8000-000000000001"
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A folder robot that nobody serves, and a relay."""
     (tmp_path / "robot").mkdir()
-    robot = Publisher(kind="folder", directory=tmp_path / "robot")
-    made = Settings(storage=Storage(data_dir=tmp_path / "data", min_free_gib=0), publishers={"rimage": Publisher(), "robot": robot})
-    monkeypatch.setattr(job_run.config, "load", lambda: made)
-    return made
+    publishers = {"rimage": {}, "robot": {"kind": "folder", "directory": str(tmp_path / "robot")}}
+    storage = {"data_dir": str(tmp_path / "data"), "min_free_gib": 0}
+    (tmp_path / "config.yaml").write_text(json.dumps({"storage": storage, "publishers": publishers}))  # JSON is YAML
+    monkeypatch.setenv("MKISO_CONFIG", str(tmp_path / "config.yaml"))
+    return load()
 
 
 @pytest.fixture
