@@ -86,6 +86,21 @@ def test_only_the_gap_is_moved_while_the_pacs_says_the_same(settings_for: MakeSe
     assert [move.QueryRetrieveLevel for move in pacs.moves] == ["STUDY", "IMAGE"]
 
 
+def test_what_had_grown_and_is_gone_again_is_dropped(settings_for: MakeSettings, receiver_port: int, files: list[Path]) -> None:
+    with ScriptedPacs(files[:3], [], receiver_port) as pacs:
+
+        def grown(move: MoveRequest) -> None:
+            pacs.files = files
+            move.store(files)
+            move.end(0xB000, completed=3, failed=1, warning=0, remaining=0)
+
+        pacs.scripts = [grown, whole]
+        settings = settings_for(pacs)
+        assert retrieved(attempt(settings)) == uids(files)
+        pacs.files = files[:3]
+        assert set(attempt(settings).instances) == uids(files[:3])
+
+
 def test_nothing_is_taken_up_where_the_patient_was_corrected(
     settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from pydicom import dcmread
 
 from mkiso.config import Settings
 from mkiso.dicom.query import find_studies
-from mkiso.dicom.retrieve import retrieve
+from mkiso.dicom.retrieve import SETTLED_SECONDS, retrieve
 from mkiso.errors import InstanceConflict, JobStopped, MkisoError, NoDicomData, PacsBusy, PacsRefused, PacsSilent, StudyIncomplete
 from mkiso.models import Arrival, Expected, Study
 from tests.pacs.scripted import MoveRequest, Script, ScriptedPacs, whole
@@ -305,7 +305,7 @@ def sends_one_more_uncounted(move: MoveRequest) -> None:
 
 def sends_one_more_slowly(move: MoveRequest) -> None:
     move.store(move.files[:4])
-    time.sleep(0.6)
+    time.sleep(1)
     move.store(move.files[4:])
     move.end(0x0000)
 
@@ -313,8 +313,7 @@ def sends_one_more_slowly(move: MoveRequest) -> None:
 def sends_one_more_afterwards(move: MoveRequest) -> None:
     move.store(move.files[:4])
     move.end(0x0000)
-    time.sleep(0.3)
-    move.store(move.files[4:])
+    threading.Timer(0.3, move.store, [move.files[4:]]).start()
 
 
 @pytest.mark.parametrize(
@@ -327,7 +326,6 @@ def sends_one_more_afterwards(move: MoveRequest) -> None:
         ("SERIES", counts_one_more, "lists 4 .* counts 5"),
         ("SERIES", announces_one_more, "lists 4 .* counts 5"),
         ("SERIES", sends_one_more_uncounted, "4 images were listed and 5 arrived"),
-        ("SERIES", sends_one_more_slowly, "4 images were listed and 5 arrived"),
         ("SERIES", sends_one_more_afterwards, "4 images were listed and 5 arrived"),
     ],
 )
@@ -348,6 +346,18 @@ def test_a_pacs_that_sends_more_than_it_lists_isnt_believed(
         assert find_studies(settings, "A1")[0].expected.count == 4
         with pytest.raises(StudyIncomplete, match=said):
             fetch(settings, folder)
+
+
+def test_a_last_image_that_is_large_is_waited_for_where_only_counts_are_known(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mkiso.dicom.retrieve.SETTLED_SECONDS", 0.1)
+    monkeypatch.setattr("mkiso.dicom.retrieve.LATE_SECONDS", 0.1)
+    monkeypatch.setattr("mkiso.dicom.move.CANCEL_TIMEOUT_SECONDS", 0.1)
+    with ScriptedPacs(make_study(tmp_path / "five", "A1", kinds={"ct": 5}), [sends_one_more_slowly], receiver_port) as pacs:
+        hides_one(pacs, "SERIES")
+        with pytest.raises(StudyIncomplete, match="4 images were listed and 5 arrived"):
+            fetch(settings_for(pacs, quiet_timeout_seconds=5), folder)
 
 
 @pytest.mark.parametrize("level", ["IMAGE", "SERIES"])
@@ -378,10 +388,13 @@ def test_other_bytes_after_the_last_image_are_noticed(
 
     def conflicting(move: MoveRequest) -> None:
         move.store([*files, tmp_path / "other"])
-        move.wait_for_cancel(5)
+        move.wait_for_cancel(30)
 
-    with ScriptedPacs(files, [conflicting], receiver_port) as pacs, pytest.raises(InstanceConflict):
-        fetch(settings_for(pacs), folder)
+    with ScriptedPacs(files, [conflicting], receiver_port) as pacs:
+        begun = time.monotonic()
+        with pytest.raises(InstanceConflict):
+            fetch(settings_for(pacs), folder)
+        assert time.monotonic() - begun < SETTLED_SECONDS
 
 
 @pytest.mark.parametrize("status", [0xC001, 0xA702, 0xA900])
