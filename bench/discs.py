@@ -25,10 +25,12 @@ def disc_rows(laboratory: Laboratory) -> Iterator[Row]:
     for name, modality, least in [("CT1000", "CT", 12.0), ("MR2000", "MR", 25.0)]:
         study = laboratory.stored(name)
         part, factor, remark = fraction(laboratory, name)
-        ours, moved, made = Sample(), Sample(), Sample()
+        ours, moved, made = Sample(), laboratory.moved_as_it_comes.get(name, Sample()), Sample()
+        is_moved = bool(moved.values)
         for _ in range(laboratory.runs):
             download(laboratory, study, ours)
-            to_storescp(laboratory, by_orthanc(laboratory), part, moved, nodelay=False, options=[])
+            if not is_moved:
+                to_storescp(laboratory, by_orthanc(laboratory), part, moved, nodelay=False, options=[])
             with laboratory.scratch("seed") as folder:
                 tool_disc(study, folder, made)
         reference = moved.scaled(factor).plus([made])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
+from bench.samples import Sample
 from bench.studies import Studies, StudyFiles
 from tests.peers.orthanc import Orthanc
 from tests.peers.service import AE_TITLE, Service
@@ -28,6 +29,7 @@ class Laboratory:
         self.say = say
         self._stack = ExitStack()
         self._stored: set[str] = set()
+        self.moved_as_it_comes: dict[str, Sample] = {}  # Orthanc to storescp, by study: measured once for the rows that need it
         self._numbers = iter(range(1_000_000))
 
     def __enter__(self) -> Laboratory:

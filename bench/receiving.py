@@ -126,6 +126,7 @@ def move_rows(laboratory: Laboratory) -> Iterator[Row]:
             to_mkiso(laboratory, send, study, ours)
             to_storescp(laboratory, send, part, plain, nodelay=False, options=[])
             to_storescp(laboratory, send, part, nodelay, nodelay=True, options=list(EVERYTHING))
+        laboratory.moved_as_it_comes[name] = plain
         case = f"Orthanc C-MOVE → receiver, {modality.upper()}; against storescp"
         yield faster(f"move-{modality}", f"{case} as it comes", ours, plain.scaled(factor), least, remark)
         yield faster(f"move-nodelay-{modality}", f"{case} with TCP_NODELAY=1", ours, nodelay.scaled(factor), least_nodelay, remark)
