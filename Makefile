@@ -31,7 +31,7 @@ test: $(VENV)/.installed packages lint
 	@rm -f .coverage .coverage.*
 	$(PYTEST) -n $(WORKERS) -m 'not peer and not end_to_end'
 	$(PYTEST) -n $(WORKERS) -m 'peer and not end_to_end'
-	$(PYTEST) -m end_to_end
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m end_to_end
 	$(BIN)/coverage report --skip-covered --sort=cover
 
 test-unit: $(VENV)/.installed
