@@ -53,7 +53,7 @@ def test_a_question_in_flight_is_joined_whatever_its_state(api_url):
             assert (run.parameters, run.tags, run.name) == (
                 {"accession_numbers": list(asked.accession_numbers)},
                 [f"question:{asked.key}"],
-                f"download {asked.accession_numbers[0]}",
+                f"Disc {asked.accession_numbers[0]}",
             )
             assert not first.joined and await here.standing(first.job_id) == "waiting"
             for state in (Pending(), Running(), Scheduled(name="AwaitingRetry")):
