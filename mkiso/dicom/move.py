@@ -115,7 +115,9 @@ class Move:
         self._message_id = self._association.request(command, STUDY_ROOT_MOVE, target.identifier())
 
     def _count(self, response: dimse.Response) -> None:
-        self.counted = max(self.counted, _result(response).total)
+        total = _result(response).total
+        # The final response knows best: what a pending one counted too much, it corrects.
+        self.counted = total if total and not response.is_pending else max(self.counted, total)
 
     def _cancel(self) -> None:
         deadline = time.monotonic() + CANCEL_TIMEOUT_SECONDS
