@@ -30,9 +30,9 @@ async function call(address, headers) {
   return answer.ok ? { body } : { error: body };
 }
 
-async function ask(kind, numbers, publisher) {
+async function ask(kind, numbers, publisher, looked = false) { // `looked`: at the publisher, where an earlier print ended unclear
   const list = numbers.map(encodeURIComponent).join(",");
-  const address = kind === "print" ? `/api/iso/print?accession_number=${list}&publisher=${encodeURIComponent(publisher)}`
+  const address = kind === "print" ? `/api/iso/print?accession_number=${list}&publisher=${encodeURIComponent(publisher)}${looked ? "&confirm_reprint=true" : ""}`
     : numbers.length === 1 ? `/api/iso/download?accession_number=${list}` : `/api/iso/download-multiple?accession_numbers=${list}`;
   const { body, error } = await call(address, { Prefer: "respond-async" });
   if (error) return advice(kind, error);
@@ -136,7 +136,8 @@ function begin(job) {
   entry.querySelector("progress").setAttribute("aria-label", `Progress of ${numbers}`);
   entry.querySelector(".again").addEventListener("click", async () => {
     field.focus(); // the button goes; the next number may be scanned at once
-    $("problem").textContent = await ask(job.kind, job.numbers, job.publisher);
+    const looked = mustLook(job.kind, job.told.error, job.told.proves);
+    $("problem").textContent = await ask(job.kind, job.numbers, job.publisher, looked);
   });
   shown.set(job.id, entry);
   return entry;
