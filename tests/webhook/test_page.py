@@ -194,6 +194,7 @@ def test_prints_say_which_publisher_has_what(browser, tmp_path):
         browser.run("document.querySelector('#jobs .failed .again').focus()")
         browser.press(" ")
         browser.until(f"{text('#jobs .job .state')} === 'Queued'")
+        assert desk.asked[-1].confirm_reprint
         assert browser.run("[...document.querySelectorAll('#jobs .job')].map((job) => job.querySelector('.numbers').textContent)") == ["U1", "P1"]
         assert browser.run("document.activeElement.id") == "numbers"
 
