@@ -52,7 +52,9 @@ def test_a_broken_download_goes_on(client, desk, scripts, path):
     assert (rest.status_code, rest.content) == (206, whole.content[100:])
     assert rest.headers["content-range"] == f"bytes 100-37772/{len(whole.content)}"
     assert client.get(path, headers={"Range": "bytes=100-", "If-Range": '"old"'}).content == whole.content
-    assert client.get(path, headers={"Range": "bytes=-5"}).content == whole.content[-5:]
+    # What answers a question changes, so its end without If-Range may be glued to the beginning of another disc: the whole comes instead.
+    end = whole.content if path == ONE else whole.content[-5:]
+    assert client.get(path, headers={"Range": "bytes=-5"}).content == end
     assert client.get(path, headers={"Range": "bytes=0-0,5-6"}).status_code == 200
     beyond = client.get(path, headers={"Range": "bytes=99999-"})
     assert (beyond.status_code, beyond.headers["content-range"], beyond.json()["code"]) == (416, "bytes */37773", "range_not_satisfiable")
