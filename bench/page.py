@@ -89,7 +89,8 @@ def _bar(sample: Sample, y: int, across: Callable[[float], float], left: int, co
 
 def _cells(row: Row) -> tuple[str, ...]:
     memory = f"{row.ours.peak_mb:.0f} MB" + (f" / {row.reference.peak_mb:.0f} MB" if row.reference else "") if row.ours.peak_mb else ""
-    result = f"**{row.ratio:.2f}**" if row.unit != "s" or row.reference else f"**{row.ratio:.2f} s**"
+    in_seconds = row.unit == "s" and row.reference is None and row.least is None
+    result = f"**{row.ratio:.2f}{' s' * in_seconds}**"
     case = f"{row.case} ({row.remark})" if row.remark else row.case
     reference = _number(row.reference, row.unit) if row.reference else ""
     return case, _number(row.ours, row.unit), reference, row.goal, result, memory, "met" if row.is_met else "**missed**"
