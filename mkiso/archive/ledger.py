@@ -142,6 +142,8 @@ def _alone(file: Path) -> Iterator[None]:
 
 def _place(file: Path) -> str:
     """The name of this data directory, made once; a host name would change with every new container."""
+    for unfinished in file.parent.glob(f"{file.name}.*"):  # of a process that was killed; the caller is alone
+        unfinished.unlink()
     if not file.exists():
         write_whole(file, uuid4().hex, durable=True)
     return file.read_text(encoding="utf-8")
