@@ -1,4 +1,4 @@
-# make demo            try mkiso: one disc, made, proved and listed
+# make demo            try mkiso: one disc made, proved and listed, one printed
 # make demo KEEP=1     the same, and leave everything running to click through
 # make test            everything: lint, types, contracts, unit, peers, end to end
 # make test-unit       the unit tests alone (seconds; no other program needed)

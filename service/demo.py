@@ -1,4 +1,4 @@
-"""`mkiso demo`: a PACS with real studies, a patient API, a publisher and mkiso itself on one machine; one disc made, proved and listed.
+"""`mkiso demo`: a PACS with real studies, a patient API, a publisher and mkiso itself; one disc made, proved and listed, and one printed.
 
     demo-data/config.yaml   the configuration, free ports in it
               peers/        the studies of the demo PACS, and what its publisher was given
@@ -28,7 +28,7 @@ from rich.console import Console
 from mkiso.errors import MkisoError
 from service.burning import burn
 from service.client import Client, ServiceError
-from service.display import size_words
+from service.display import show_job, size_words
 
 ACCESSION_NUMBER = "134"
 """An MR study of four images in pydicom's test data."""
@@ -53,6 +53,11 @@ class Place:
     @property
     def config(self) -> Path:
         return self.folder / "config.yaml"
+
+    @property
+    def printed(self) -> Path:
+        """What the demo's publisher was given."""
+        return self.folder / "peers" / "printed"
 
     @property
     def url(self) -> str:
@@ -122,6 +127,7 @@ def show(console: Console, place: Place) -> None:
         proof = verify_disc(iso)
         console.print(f"Verified in {time.monotonic() - started:.1f} s: {proof}\n", markup=False, highlight=False)
         list_files(console, iso)
+        print_disc(console, client, place)
         console.print(f"\nAsking for {SHARED_ACCESSION_NUMBER}, an accession number that two patients share; no disc may come of that:")
         try:
             burn(console, client, [SHARED_ACCESSION_NUMBER], place.folder / "never.iso")
@@ -131,6 +137,19 @@ def show(console: Console, place: Place) -> None:
             raise DemoFailed("A disc of two patients was made.")
     console.print(f"\nThe image:       [bold]{iso}[/]")
     console.print(f"The Prefect UI:  {place.prefect_url}  (while it runs: make demo KEEP=1)")
+
+
+def print_disc(console: Console, client: Client, place: Place) -> None:
+    """The same study to the demo's publisher, and what that holds afterwards."""
+    console.print(f"\nSending {ACCESSION_NUMBER} to the disc publisher:")
+    held = set(place.printed.rglob("*.dcm"))
+    state = show_job(console, client.follow(client.ask_for_print([ACCESSION_NUMBER])))
+    got = sorted(set(place.printed.rglob("*.dcm")) - held)
+    for file in got:
+        console.print(f"  {size_words(file.stat().st_size):>12}  {file.name}", highlight=False)
+    if len(got) != state.written:
+        raise DemoFailed(f"{state.publisher} confirmed {state.written} instances and holds {len(got)}.")
+    console.print(f"{state.publisher} has them all and will make the disc.")
 
 
 def list_files(console: Console, iso: Path) -> None:

@@ -21,6 +21,7 @@ def test_the_demo_makes_a_disc_and_ends_what_it_started(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"DICOM/PT000001/ST000001/SE000001/IM000001", done.stdout)
     assert "patient_mismatch" in done.stdout
+    assert "rimage has them all" in done.stdout
     assert [file.name for file in folder.glob("*.iso")] == ["134.iso"]
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     ports = [settings[section]["port"] for section in ("server", "pacs", "receiver")] + [settings["prefect"]["server_port"]]
