@@ -157,7 +157,7 @@ class ScriptedPacs:
                     self.moves.append(identifier)
                     script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
                     script(MoveRequest(self, peer, command, identifier))
-                else:
+                elif command.CommandField != 0x0FFF:  # a C-CANCEL that comes late has no answer
                     peer.respond(command, 0x0000)
 
     def _find(self, peer: Peer, command: Dataset, identifier: Dataset) -> None:
