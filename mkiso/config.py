@@ -228,6 +228,11 @@ class Storage(Section):
         return self.data_dir / "incoming"
 
     @property
+    def spares_dir(self) -> Path:
+        """Empty files for instances to come (mkiso.spare_files)."""
+        return self.data_dir / "spares"
+
+    @property
     def jobs_dir(self) -> Path:
         return self.data_dir / "jobs"
 

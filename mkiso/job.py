@@ -10,14 +10,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from mkiso.config import Settings
 from mkiso.files import sha256_of, write_whole
 from mkiso.models import Arrival, Instance, Patient, Study
+from mkiso.spare_files import clear_away
 
 JobKind = Literal["download", "print", "archive"]
 
@@ -51,9 +54,13 @@ class Job:
         known = self.patient.name if self.patient else ""
         return known or next((str(instance.header.get("PatientName", "")) for instance in self.instances.values()), "")
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         return self.settings.storage.jobs_dir / self.id
+
+    @cached_property
+    def _arrivals(self) -> Path:
+        return self.folder / "arrivals.jsonl"
 
     @property
     def instances_dir(self) -> Path:
@@ -73,7 +80,8 @@ class Job:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def discard(self) -> None:
-        """Remove the folder and all that is in it."""
+        """Remove the folder and all that is in it; the files of its instances are the receiver's again."""
+        clear_away(self.instances_dir, self.settings.storage.spares_dir)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
@@ -100,14 +108,17 @@ class Job:
 
     def remember(self, arrival: Arrival) -> None:
         """Write an arrival down beside its file."""
-        line = {**asdict(arrival), "path": arrival.path.name}
-        with (self.folder / "arrivals.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        line = {each.name: getattr(arrival, each.name) for each in fields(arrival)} | {"path": arrival.path.name}
+        descriptor = os.open(self._arrivals, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, f"{json.dumps(line)}\n".encode())
+        finally:
+            os.close(descriptor)
 
     def kept_arrivals(self) -> list[Arrival]:
         """The instances that an earlier run of this job stored and whose bytes are still what they were; anything else is removed."""
         try:
-            lines = (self.folder / "arrivals.jsonl").read_text(encoding="utf-8").splitlines()
+            lines = self._arrivals.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             lines = []
         kept: dict[str, Arrival] = {}

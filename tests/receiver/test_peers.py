@@ -26,6 +26,7 @@ from mkiso.dicom.receiver.expectation import receiver_status
 from mkiso.dicom.receiver.server import run
 from mkiso.errors import ConfigurationError, ReceiverUnavailable
 from mkiso.models import Arrival
+from mkiso.spare_files import LOOK_SECONDS, clear_away
 from tests.peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_ct_series, make_study
 from tests.peers.orthanc import Orthanc
 from tests.peers.storescu import store
@@ -93,6 +94,20 @@ def test_storescu_sends_every_kind(receiver: Running, tmp_path: Path) -> None:
         assert arrival.transfer_syntax_uid == whole.file_meta.TransferSyntaxUID
         if "PixelData" in whole:
             assert dcmread(arrival.path).PixelData == whole.PixelData
+
+
+def test_files_of_a_job_before_are_filled_anew_and_hold_nothing_of_it(receiver: Running, tmp_path: Path) -> None:
+    large, small = make_ct_series(tmp_path / "large", "A1", 6, size=256), make_ct_series(tmp_path / "small", "A2", 8, size=64)
+    of_large = arrivals(receiver, large, lambda: store(receiver.port, large))
+    inodes = {arrival.path.stat().st_ino for arrival in of_large.values()}
+    clear_away(receiver.folder(), receiver.settings.storage.spares_dir)
+    time.sleep(LOOK_SECONDS)
+    of_small = arrivals(receiver, small, lambda: store(receiver.port, small))
+    assert inodes < {arrival.path.stat().st_ino for arrival in of_small.values()}
+    for file in small:
+        assert as_stored(of_small[str(dcmread(file).SOPInstanceUID)]) == as_sent(file)
+    assert not list(receiver.settings.storage.spares_dir.iterdir())
+    assert not list(receiver.settings.storage.incoming_dir.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 
-from mkiso.dicom.receiver.hashing import MAX_WAITING, PIECES_BYTES, Hashing
+from mkiso.dicom.receiver.hashing import MAX_WAITING, Hashing
 
 
 def test_a_digest_is_that_of_all_bytes_in_order() -> None:
@@ -14,11 +14,11 @@ def test_a_digest_is_that_of_all_bytes_in_order() -> None:
     told: list[tuple[int, str]] = []
     wanted = []
     for number in range(5):
-        pieces = [os.urandom(PIECES_BYTES // 3) for _ in range(7)]
-        wanted.append((number, hashlib.sha256(b"head" + b"".join(pieces)).hexdigest()))
-        digest = hashing.begin(b"head")
-        for piece in pieces:
-            digest.add(piece)
+        pieces = [os.urandom(100_000) for _ in range(7)]
+        wanted.append((number, hashlib.sha256(b"".join(pieces)).hexdigest()))
+        digest = hashing.begin()
+        digest.add(pieces[:3])
+        digest.add(pieces[3:])
         digest.finish()
         digest.then(lambda sha256, number=number: told.append((number, sha256)))
     hashing.close()
@@ -27,13 +27,13 @@ def test_a_digest_is_that_of_all_bytes_in_order() -> None:
 
 def test_any_thread_may_wait_for_a_value() -> None:
     hashing = Hashing()
-    digest = hashing.begin(b"")
+    digest = hashing.begin()
     values: list[str] = []
     waiting = [threading.Thread(target=lambda: values.append(digest.value())) for _ in range(3)]
     for thread in waiting:
         thread.start()
     assert not values
-    digest.add(b"abc")
+    digest.add([b"a", b"bc"])
     digest.finish()
     for thread in waiting:
         thread.join(5)
@@ -44,9 +44,9 @@ def test_any_thread_may_wait_for_a_value() -> None:
 def test_what_is_received_faster_than_hashed_waits() -> None:
     hashing = Hashing()
     held = threading.Event()
-    digest = hashing.begin(b"")
+    digest = hashing.begin()
     hashing.put(held.wait)
-    feeding = threading.Thread(target=lambda: [digest.add(bytes(PIECES_BYTES)) for _ in range(2 * MAX_WAITING)])
+    feeding = threading.Thread(target=lambda: [digest.add([bytes(1000)]) for _ in range(2 * MAX_WAITING)])
     feeding.start()
     feeding.join(0.3)
     assert feeding.is_alive()

@@ -7,31 +7,26 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Semaphore, Thread
 
-PIECES_BYTES = 512 * 1024  # handed over at once: waking the thread for each PDU costs more than hashing one
-MAX_WAITING = 16  # of these may wait for the thread; then the association does
+MAX_WAITING = 16  # batches of pieces may wait for the thread; then the association does
 
 
 class Digest:
     """The hash of one instance: bytes are added as they come, in order; the value is there some time after `finish`."""
 
-    def __init__(self, hashing: Hashing, head: bytes) -> None:
+    def __init__(self, hashing: Hashing) -> None:
         self._hashing = hashing
-        self._pieces = [head]
-        self._size = 0
         self._hash = hashlib.sha256()
         self._value = ""
         self._unknown = Lock()
         self._unknown.acquire()
 
-    def add(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self._size += len(data)
-        if self._size >= PIECES_BYTES:
-            self._hand_over()
+    def add(self, pieces: list[bytes]) -> None:
+        """Hash these next; nobody may change the list any more."""
+        self._hashing.put(lambda: self._take(pieces))
 
     def finish(self) -> None:
         """Nothing more comes."""
-        self._hand_over(last=True)
+        self._hashing.put(self._finish)
 
     def value(self) -> str:
         """In hexadecimal, once it is known: any thread may wait for it after `finish`."""
@@ -42,16 +37,13 @@ class Digest:
         """Have `tell` called with the value, in the hashing thread."""
         self._hashing.put(lambda: tell(self._value))
 
-    def _hand_over(self, *, last: bool = False) -> None:
-        pieces, self._pieces, self._size = self._pieces, [], 0
-        self._hashing.put(lambda: self._take(pieces, last))
-
-    def _take(self, pieces: list[bytes], last: bool) -> None:
+    def _take(self, pieces: list[bytes]) -> None:
         for piece in pieces:
             self._hash.update(piece)
-        if last:
-            self._value = self._hash.hexdigest()
-            self._unknown.release()
+
+    def _finish(self) -> None:
+        self._value = self._hash.hexdigest()
+        self._unknown.release()
 
 
 class Hashing:
@@ -62,12 +54,12 @@ class Hashing:
         self._room = Semaphore(MAX_WAITING)
         self._thread: Thread | None = None
 
-    def begin(self, head: bytes) -> Digest:
-        """The digest of an instance that begins with `head`."""
+    def begin(self) -> Digest:
+        """The digest of an instance."""
         if self._thread is None:
             self._thread = Thread(target=self._run, name="hashing")
             self._thread.start()
-        return Digest(self, head)
+        return Digest(self)
 
     def put(self, work: Callable[[], None]) -> None:
         self._room.acquire()

@@ -1,6 +1,7 @@
 """From a peer's data set to the folders of the jobs that expect it: written once, checked, linked into all of them or none.
 
-Linux: an instance is an unnamed file until it is linked, so whatever ends early leaves nothing behind.
+Linux: an instance is a spare file (mkiso.spare_files) or an unnamed one until it is linked. What ends early leaves nothing behind, but for a receiver
+that is killed: the spares that it was filling go at its next start.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from mkiso.dicom.receiver.hashing import Hashing
 from mkiso.errors import DamagedInstance
 from mkiso.files import sha256_of
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from mkiso.spare_files import SpareFiles
 
 _GIB = 1024**3
 # Jobs start only with storage.min_free_gib free; those that run may use of it all but this part, which leaves room for the disc and the logs.
 RESERVE = 0.1
+HELD_BYTES = 512 * 1024  # written and handed to the hashing thread at once: a call and a waking for each PDU cost more than the work
+PIECES_AT_ONCE = 1024  # of one writev (IOV_MAX)
 
 
 class Refused(Exception):
@@ -43,6 +47,7 @@ class Spool:
 
     def __init__(self, settings: Settings, expectations: Expectations) -> None:
         self.folder = settings.storage.incoming_dir
+        self.spares = SpareFiles(settings.storage.spares_dir)
         self.expectations = expectations
         self.max_instance_bytes = int(settings.receiver.max_instance_gib * _GIB)
         self._reserve_bytes = int(settings.storage.min_free_gib * RESERVE * _GIB)
@@ -66,29 +71,27 @@ class Incoming:
         self._spool = spool
         self._uids = sop_class_uid, sop_instance_uid, transfer_syntax_uid
         head = file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
-        self._data_set_offset = self.size = len(head)
-        self._digest = hashing.begin(head)
+        self._data_set_offset = self.size = self._held_bytes = len(head)
+        self._held = [head]
+        self._digest = hashing.begin()
         self._begun: tuple[Identity, int] | None = None
         try:
-            self._descriptor, self._name = _open(spool.folder)
+            self._descriptor, self._name = spool.spares.take(spool.folder) or _open(spool.folder)
         except OSError as error:
             _refuse(error)
-        try:
-            self._write(memoryview(head))
-        except Refused:
-            self.close()
-            raise
 
     def write(self, data: memoryview) -> None:
         """Take a piece of the data set as it came. Raises Refused where the disk is full or the instance too large."""
-        kept = bytes(data)
+        piece = bytes(data)
         if self.size == self._data_set_offset:
-            self._begun = begin_identity(kept, self._uids[2])
-        self.size += len(data)
+            self._begun = begin_identity(piece, self._uids[2])
+        self.size += len(piece)
         if self.size > self._spool.max_instance_bytes:
             raise Refused(dimse.OUT_OF_RESOURCES, "it is larger than receiver.max_instance_gib")
-        self._digest.add(kept)
-        self._write(data)
+        self._held.append(piece)
+        self._held_bytes += len(piece)
+        if self._held_bytes >= HELD_BYTES:
+            self._pass_on()
 
     def deliver(self) -> None:
         """Check the whole instance, link it into the folder of every job that expects it, and tell them.
@@ -96,6 +99,7 @@ class Incoming:
         Raises Refused where it is damaged, isn't what its C-STORE said, nobody expects it, or a job has other bytes under its UID already.
         """
         sop_class_uid, sop_instance_uid, transfer_syntax_uid = self._uids
+        self._pass_on()
         self._digest.finish()  # the last piece is hashed while the file is checked and linked
         identity = self._identity(transfer_syntax_uid)
         if (identity.sop_class_uid, identity.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
@@ -119,7 +123,7 @@ class Incoming:
     def close(self) -> None:
         os.close(self._descriptor)
         if self._name is not None:
-            Path(self._name).unlink(missing_ok=True)
+            self._name.unlink(missing_ok=True)
 
     def _identity(self, transfer_syntax_uid: str) -> Identity:
         """Of the whole data set, by what its beginning said where its size bears that out. Raises Refused."""
@@ -157,22 +161,34 @@ class Incoming:
             job.tell_conflict(sop_instance_uid)
         raise Refused(dimse.DUPLICATE_SOP_INSTANCE, "other bytes came under its SOP Instance UID before")
 
-    def _write(self, data: memoryview) -> None:
+    def _pass_on(self) -> None:
+        """Write what is held, and have it hashed: many small PDUs in one call of each."""
+        pieces, self._held, self._held_bytes = self._held, [], 0
+        self._digest.add(pieces)
         try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
+            for start in range(0, len(pieces), PIECES_AT_ONCE):
+                batch = pieces[start : start + PIECES_AT_ONCE]
+                written = os.writev(self._descriptor, batch)
+                if written < sum(map(len, batch)):  # a nearly full disk
+                    _write_all(self._descriptor, memoryview(b"".join(batch))[written:])
         except OSError as error:
             _refuse(error)
 
 
-def _open(folder: Path) -> tuple[int, str | None]:
+def _open(folder: Path) -> tuple[int, Path | None]:
     """A new file's descriptor, and its name where the file system has no unnamed files."""
     try:
         return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), None
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
             raise
-        return mkstemp(dir=folder)
+        descriptor, name = mkstemp(dir=folder)
+        return descriptor, Path(name)
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def _unlink(paths: list[str]) -> None:
