@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from pycdlib import PyCdlib
 from pycdlib.dates import DirectoryRecordDate, VolumeDescriptorDate
@@ -19,7 +18,6 @@ APPLICATION = "MKISO"
 _COPY_BYTES = 1024 * 1024
 _PRIMARY_DESCRIPTOR, _JOLIET_DESCRIPTOR = 16, 17  # sectors (Ecma-119 6.7.1)
 _MODIFICATION_DATE = 830  # byte position in both (Ecma-119 8.4.27)
-_PROGRESS_BYTES = 16 * 1024 * 1024  # a report for each small file would cost more than copying it
 
 
 def master(
@@ -29,12 +27,11 @@ def master(
     *,
     created: datetime | None = None,
     publisher: str = "",
-    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write the image of these files to `target`; it appears there whole or not at all, mode 0600.
 
-    The same files, volume identifier, `created` and `publisher` give the same bytes. `progress` is told bytes done and bytes in all. A source that
-    changes meanwhile isn't noticed here but by mkiso.media.verify.
+    The same files, volume identifier, `created` and `publisher` give the same bytes. A source that changes meanwhile isn't noticed here but by
+    mkiso.media.verify.
     """
     beside = target.with_name(f"{target.name}.{os.getpid()}.new")
     image = PyCdlib()
@@ -51,7 +48,7 @@ def master(
         moment = created or datetime.now(UTC)
         _date(image, moment)
         with os.fdopen(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as file:
-            image.write_fp(file, _COPY_BYTES, _seldom(progress) if progress else None)
+            image.write_fp(file, _COPY_BYTES)
             _date_modification(file.fileno(), moment)
         beside.replace(target)
     finally:
@@ -99,15 +96,3 @@ def _date_modification(descriptor: int, moment: datetime) -> None:
     date.new(moment.timestamp())
     for sector in (_PRIMARY_DESCRIPTOR, _JOLIET_DESCRIPTOR):
         os.pwrite(descriptor, date.record(), sector * SECTOR_BYTES + _MODIFICATION_DATE)
-
-
-def _seldom(progress: Callable[[int, int], None]) -> Callable[[int, int, Any], None]:
-    told = 0
-
-    def tell(done: int, total: int, _: Any) -> None:
-        nonlocal told
-        if done - told >= _PROGRESS_BYTES or done == total:
-            told = done
-            progress(done, total)
-
-    return tell
