@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from types import TracebackType
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from prefect import get_run_logger
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, get_run_context
 from prefect.states import Completed, Failed
@@ -36,8 +33,9 @@ from mkiso.media.viewer import bundle_viewer
 from mkiso.media.volumes import Parcel, pack
 from mkiso.models import Arrival, Study
 from mkiso.retention import GIB, require_room
+from tasks.artifacts import Artifacts
 
-ARTIFACT_SECONDS = 2.0
+PROGRESS_SECONDS = 2.0
 NICENESS = 15
 """Of the archive's process: clerks' jobs have the processor and the disk first (the kernel derives the one from the other, ioprio_set(2))."""
 
@@ -79,8 +77,7 @@ class ArchiveRun:
         self._failed_in_a_row: list[MkisoError] = []
         self._failures: list[dict[str, str]] = []
         self._volumes: list[dict[str, object]] = []
-        self._artifact: UUID | None = None
-        self._artifact_updated = 0.0
+        self._artifacts = Artifacts(self.log, "night", PROGRESS_SECONDS)
         self._studies = 0
 
     def __enter__(self) -> ArchiveRun:
@@ -89,11 +86,13 @@ class ArchiveRun:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
         self._opened.close()
         if error is not None and not isinstance(error, MkisoError):
+            self._artifacts.close(at_once=True)
             return False
         if isinstance(error, MkisoError):
             self.log.error("%s: %s", error.code, error.words)
             self.outcome = replace(self.outcome, stopped=error.words)
-        self._show_tables()
+        self._show_end()
+        self._artifacts.close()
         if self.outcome.is_good:
             self.job.discard()
             self.state = Completed(message=self.words or words(self.outcome))
@@ -176,18 +175,13 @@ class ArchiveRun:
 
     def show_progress(self) -> None:
         """How far the night is, a few times a minute at most."""
-        now = time.monotonic()
-        if now - self._artifact_updated < ARTIFACT_SECONDS:
-            return
-        done = self._studies - len(self.waiting)
-        percent = 100 * done / self._studies if self._studies else 0.0
-        said = f"{done} of {self._studies} studies retrieved, {len(self.outcome.volumes)} volumes made, {len(self.outcome.failed)} studies failed"
-        if self._artifact is None:
-            artifact = create_progress_artifact(progress=percent, key="night", description=said)
-            self._artifact = artifact if isinstance(artifact, UUID) else None
-        else:
-            update_progress_artifact(self._artifact, progress=percent, description=said)
-        self._artifact_updated = now
+        if self._artifacts.is_progress_due:
+            self._move_bar()
+
+    def _move_bar(self) -> None:
+        done, made, failed = self._studies - len(self.waiting), len(self.outcome.volumes), len(self.outcome.failed)
+        words = f"{done} of {self._studies} studies retrieved, {made} volumes made, {failed} studies failed"
+        self._artifacts.progress(done, self._studies, words)
 
     def _fail(self, study: Study, error: MkisoError) -> None:
         self.night.failed(study, error, counted=says_something_of_the_study(error))
@@ -207,11 +201,12 @@ class ArchiveRun:
         large: list[tuple[str, ...]] = [(parcel.study_instance_uid,) for parcel in parcels if parcel.sectors > self.room]
         return large, [parcel for parcel in parcels if parcel.sectors <= self.room]
 
-    def _show_tables(self) -> None:
+    def _show_end(self) -> None:
+        self._move_bar()
         if self._volumes:
-            create_table_artifact(self._volumes, key="volumes", description="The volumes of this night.")
+            self._artifacts.table("volumes", self._volumes, "The volumes of this night.")
         if self._failures:
-            create_table_artifact(self._failures, key="not-archived", description="Studies that are not archived, and why.")
+            self._artifacts.table("not-archived", self._failures, "Studies that are not archived, and why.")
 
 
 def name_of(study: Study) -> str:

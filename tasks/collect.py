@@ -81,4 +81,4 @@ def check_complete(run: JobRun) -> None:
         raise PatientMismatch("An instance of a study that nobody asked for lies in the job's folder: nothing is made of it. Ask for the disc again.")
     run.recount()
     run.tell("complete", expected=len(job.instances), received=len(job.instances))
-    run.show_counts()
+    run.show_progress()

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import replace
 from traceback import format_exception
 from types import TracebackType
-from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.artifacts import create_link_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, get_run_context
 from prefect.states import Completed, Failed
@@ -29,9 +24,10 @@ from mkiso.publishers import Publisher, publisher_of
 from mkiso.report import FoundStudy, JobReport, after_a_break, write_report
 from mkiso.retention import require_room
 from mkiso.store import Manifest
+from tasks.artifacts import Artifacts
 
 REPORT_SECONDS = 0.25
-ARTIFACT_SECONDS = 1.0
+PROGRESS_SECONDS = 1.0
 STOPPED = "The job was stopped before its end: it was cancelled, or mkiso was shut down."
 UNFORESEEN = "Something went wrong that nobody foresaw; fault.txt in the job's folder says what. Retry the run, and tell who maintains mkiso."
 
@@ -56,9 +52,7 @@ class JobRun:
         self.proofs: list[ImageProof] = []
         self.state: State = Failed(message=self._stopped)
         self._reported = 0.0
-        self._artifact: UUID | None = None
-        self._artifact_updated = time.monotonic()
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="artifacts")
+        self._artifacts = Artifacts(self.log, "retrieval", PROGRESS_SECONDS)
         self._moving_since = time.monotonic()
         self._bytes = 0
         self._seconds: dict[str, float] = {}
@@ -69,12 +63,13 @@ class JobRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
-        stopped = error is not None and not isinstance(error, Exception)
-        if error is not None and not stopped and 0 < self.report.received != self.report.expected:
-            self._show_progress(time.monotonic())  # how far it came
-        self._beside.shutdown(cancel_futures=stopped)
         if error is None:
-            self._write(replace(self.report, status="done", stage="done"))
+            self._write(replace(self.report, status="done", stage="done"))  # first: whoever waits for the disc has it from now on
+        stopped = error is not None and not isinstance(error, Exception)
+        if not stopped:
+            self._show_end(is_good=error is None)
+        self._artifacts.close(at_once=stopped)
+        if error is None:
             self.state = Completed(message=self.words)
             self.job.discard()
             return True
@@ -143,60 +138,46 @@ class JobRun:
         self._bytes += arrival.size
         self._received[arrival.study_instance_uid] += 1
         self.report = replace(self.report, received=len(self.job.instances))
-        now = time.monotonic()
-        if now - self._reported >= REPORT_SECONDS:
+        if time.monotonic() - self._reported >= REPORT_SECONDS:
             self._write(self.report)
-        if now - self._artifact_updated >= ARTIFACT_SECONDS:
-            self._show_progress(now)
+        if self._artifacts.is_progress_due:
+            self.show_progress()
 
-    def show_counts(self) -> None:
-        """The operator's table: for each study what was asked, expected and received."""
-        rows = [
-            {
-                "accession number": study.accession_number,
-                "study": study.study_instance_uid,
-                "expected": "unknown" if study.expected.count is None else study.expected.count,
-                "counted at level": study.expected.source,
-                "received": self._received[study.study_instance_uid],
-            }
-            for study in self.job.studies
-        ]
-        self._show_progress(time.monotonic())  # all of it
-        description = "What the PACS was asked for, what it said to have, and what has arrived."
-        self._show(lambda: create_table_artifact(rows, key="studies", description=description))
+    def show_progress(self) -> None:
+        """How far the retrieval is, for the operator."""
+        expected, received = self.report.expected, len(self.job.instances)
+        rate = self._bytes / 1e6 / max(time.monotonic() - self._moving_since, 1e-3)
+        words = f"{received} of {expected if expected is not None else 'an unknown number of'} images, {rate:.1f} MB/s"
+        self._artifacts.progress(received, expected, words)
 
     def _link(self, disc: Manifest) -> None:
         server = self.job.settings.server
         address = server.public_url.rstrip("/") or f"http://{server.host}:{server.port}"
         part = f"?part={disc.number}" if disc.total > 1 else ""
-        link = f"{address}/api/iso/jobs/{self.job.id}/disc{part}"
         words = f"Disc {disc.number} of {disc.total} ({disc.size / 1e6:.1f} MB)"
-        self._show(lambda: create_link_artifact(link, link_text=words, key="disc"))
+        self._artifacts.link("disc", f"{address}/api/iso/jobs/{self.job.id}/disc{part}", words)
 
-    def _show_progress(self, now: float) -> None:
-        expected, received = self.report.expected, len(self.job.instances)
-        percent = 100 * received / expected if expected else 0.0
-        rate = self._bytes / 1e6 / max(now - self._moving_since, 1e-3)
-        words = f"{received} of {expected if expected is not None else 'an unknown number of'} images, {rate:.1f} MB/s"
-        self._show(lambda: self._progress(percent, words))
-        self._artifact_updated = now
-
-    def _progress(self, percent: float, words: str) -> None:
-        if self._artifact is None:
-            artifact = create_progress_artifact(progress=percent, key="retrieval", description=words)
-            self._artifact = artifact if isinstance(artifact, UUID) else None
-        else:
-            update_progress_artifact(self._artifact, progress=percent, description=words)
-
-    def _show(self, make: Callable[[], object]) -> None:
-        """Make an artifact beside the job, which it takes 20 ms from otherwise; all are there before the run ends."""
-        self._beside.submit(copy_context().run, self._made, make)
-
-    def _made(self, make: Callable[[], object]) -> None:
-        try:
-            make()
-        except Exception as error:
-            self.log.warning("An artifact of this run couldn't be made (%s); the disc doesn't need it.", type(error).__name__)
+    def _show_end(self, *, is_good: bool) -> None:
+        """The operator's table: for each study what was asked, expected, received and written; and how far a retrieval came that broke off."""
+        if not is_good and 0 < self.report.received != self.report.expected:
+            self.show_progress()
+        rows = []
+        for study in self.job.studies:
+            expected: int | str = "unknown" if study.expected.count is None else study.expected.count
+            received = self._received[study.study_instance_uid]
+            rows.append(
+                {
+                    "accession number": study.accession_number,
+                    "study": study.study_instance_uid,
+                    "expected": expected,
+                    "counted at level": study.expected.source,
+                    "received": received,
+                    "written": (received if self.job.instances else expected) if is_good else "unfinished",  # without any: on an earlier disc
+                }
+            )
+        if rows:
+            words = "What the PACS was asked for, what it said to have, what has arrived, and what is on the disc or with the publisher."
+            self._artifacts.table("studies", rows, words)
 
     def _end_badly(self, error: MkisoError) -> None:
         self.log.error("%s [%s]", error.words, error.code)
