@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from typing import Any, get_type_hints
 
+from prefect import Flow
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate, WorkQueueUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate, WorkQueueUpdate
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.schedules import Schedule
+from pydantic.fields import FieldInfo
 
 from mkiso.config import Settings
 from service.orchestration import ONE_AT_A_TIME, QUEUES
@@ -30,6 +33,22 @@ class Deployment:
     tags: tuple[str, ...] = ()
     schedule: tuple[str, str] | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def flow(self) -> Flow[Any, Any]:
+        module, _, name = self.entrypoint.rpartition(".")
+        flow: Flow[Any, Any] = getattr(import_module(module), name)
+        return flow
+
+
+def parameter_form(flow: Flow[Any, Any]) -> dict[str, Any]:
+    """The JSON schema of Custom run's form: Prefect's own, with the titles of flows/parameters.py for names, and nothing beside what is listed."""
+    schema = flow.parameters.model_dump_for_openapi()
+    for name, annotation in get_type_hints(flow.fn, include_extras=True).items():
+        for note in getattr(annotation, "__metadata__", ()):
+            if isinstance(note, FieldInfo) and note.title:
+                schema["properties"][name]["title"] = note.title
+    return {**schema, "additionalProperties": False}
 
 
 def deployments(settings: Settings) -> tuple[Deployment, ...]:
@@ -59,7 +78,7 @@ async def bring_about(settings: Settings) -> None:
     async with get_client() as client:
         await _bring_about_pool(client, settings.prefect.work_pool)
         for wanted in deployments(settings):
-            await _deploy(wanted, settings.prefect.work_pool)
+            await _deploy(client, wanted, settings.prefect.work_pool)
 
 
 async def _bring_about_pool(client: PrefectClient, pool: str) -> None:
@@ -79,7 +98,7 @@ async def _bring_about_pool(client: PrefectClient, pool: str) -> None:
             await client.update_work_queue(queue.id, **changed)
 
 
-async def _deploy(wanted: Deployment, pool: str) -> None:
+async def _deploy(client: PrefectClient, wanted: Deployment, pool: str) -> None:
     deployment = RunnerDeployment.from_entrypoint(
         wanted.entrypoint,
         name=wanted.name,
@@ -93,4 +112,5 @@ async def _deploy(wanted: Deployment, pool: str) -> None:
         # Without it a run's process asks Prefect which flow it is to run, for 0.05 s.
         job_variables={"env": {"PREFECT__FLOW_ENTRYPOINT": wanted.entrypoint}},
     )
-    await deployment.apply()  # type: ignore[misc]
+    deployment_id = await deployment.apply()  # type: ignore[misc]
+    await client.update_deployment(deployment_id, DeploymentUpdate(parameter_openapi_schema=parameter_form(wanted.flow)))

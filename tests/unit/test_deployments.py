@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from cronsim import CronSim
-from prefect import Flow
-from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from mkiso.config import Archive, Settings
-from service.deployments import Deployment, deployments
+from service.deployments import Deployment, deployments, parameter_form
 from service.orchestration import QUEUES
 from service.webhook.orchestrator import DEPLOYMENTS
 
@@ -24,15 +21,8 @@ WANTED = deployments(Settings())
 BY_NAME = {each.name: each for each in WANTED}
 
 
-def flow_of(deployment: Deployment) -> Flow[Any, Any]:
-    module, _, name = deployment.entrypoint.rpartition(".")
-    flow = getattr(import_module(module), name)
-    assert isinstance(flow, Flow)
-    return flow
-
-
 def full_name(deployment: Deployment) -> str:
-    return f"{flow_of(deployment).name}/{deployment.name}"
+    return f"{deployment.flow.name}/{deployment.name}"
 
 
 def test_prefect_yaml_says_the_same() -> None:
@@ -59,18 +49,19 @@ def test_prefect_yaml_says_the_same() -> None:
 
 @pytest.mark.parametrize("deployment", WANTED, ids=lambda each: each.name)
 def test_its_flow_takes_its_parameters_and_a_schedule_needs_no_more(deployment: Deployment) -> None:
-    schema = parameter_schema(flow_of(deployment))
-    assert deployment.parameters.keys() <= schema.properties.keys()
+    schema = parameter_form(deployment.flow)
+    assert deployment.parameters.keys() <= schema["properties"].keys()
     if deployment.schedule:
-        assert set(schema.required) <= deployment.parameters.keys()
+        assert set(schema.get("required", ())) <= deployment.parameters.keys()
         CronSim(deployment.schedule[0], datetime(2030, 1, 1))
 
 
 @pytest.mark.parametrize("deployment", WANTED, ids=lambda each: each.name)
 def test_every_parameter_says_what_it_is(deployment: Deployment) -> None:
     """The operator sees this in the form of Custom run."""
-    for name, entry in parameter_schema(flow_of(deployment)).properties.items():
+    for name, entry in parameter_form(deployment.flow)["properties"].items():
         assert len(entry.get("description", "")) > 15, name
+        assert entry["title"] != name and entry["title"][0].isupper()
 
 
 def test_the_webhook_names_deployments_that_exist() -> None:
@@ -96,10 +87,10 @@ def test_the_archive_runs_by_itself_only_where_it_is_enabled() -> None:
         {"accession_numbers": ["12345678901234567"]},
         {"accession_numbers": "A1"},
         {},
+        {"accession_numbers": ["A1"], "publisher": "rimage"},
     ],
     ids=str,
 )
 def test_a_wrong_custom_run_is_refused_by_the_schema(wrong: dict[str, Any]) -> None:
-    schema = parameter_schema(flow_of(BY_NAME["download"])).model_dump_for_openapi()
     with pytest.raises(ValidationError):
-        validate(wrong, schema, raise_on_error=True, preprocess=False)
+        validate(wrong, parameter_form(BY_NAME["download"].flow), raise_on_error=True, preprocess=False)
