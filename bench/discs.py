@@ -105,8 +105,10 @@ def jobs_rows(laboratory: Laboratory) -> Iterator[Row]:
         download(laboratory, studies[0], alone)
         began = time.perf_counter()
         with ThreadPoolExecutor(JOBS) as clerks, Watch(laboratory.service.pid) as watch:
-            list(clerks.map(lambda study: fetch(laboratory.service, study), studies))
+            made = list(clerks.map(lambda study: fetch(laboratory.service, study), studies))
         together.add(time.perf_counter() - began, watch.peak_mb)
+        for _, job_id in made:
+            laboratory.service.run_ended(job_id)
     for study in studies:
         laboratory.dismiss(study.accession_number)
     one, eight = sizes[0] / alone.median / 1e6, sum(sizes) / together.median / 1e6
@@ -122,7 +124,8 @@ def download(laboratory: Laboratory, study: StudyFiles, sample: Sample) -> float
     """One disc; the disc is forgotten afterwards, for its room. The seconds that it took."""
     service = laboratory.service
     with Watch(service.pid) as watch:
-        size = fetch(service, study)
+        size, job_id = fetch(service, study)
+    service.run_ended(job_id)  # it ends a little after its disc was here, and would be joined until then
     if size < study.size:
         raise RuntimeError(f"a disc of {size} bytes can't hold {study.size} bytes of images")
     sample.add(watch.seconds, watch.peak_mb)
@@ -131,8 +134,8 @@ def download(laboratory: Laboratory, study: StudyFiles, sample: Sample) -> float
     return watch.seconds
 
 
-def fetch(service: Service, study: StudyFiles) -> int:
-    """Ask as a browser does and read to the last byte; how many came. Raises RuntimeError with the answer's words."""
+def fetch(service: Service, study: StudyFiles) -> tuple[int, str]:
+    """Ask as a browser does and read to the last byte; how many came, and the job's id. Raises RuntimeError with the answer's words."""
     connection = http.client.HTTPConnection("127.0.0.1", service.http.base_url.port, timeout=900)
     buffer, size = bytearray(1 << 20), 0
     try:
@@ -146,5 +149,5 @@ def fetch(service: Service, study: StudyFiles) -> int:
             raise RuntimeError("the ISO was cut short")
     finally:
         connection.close()
-    return size
+    return size, answer.headers["Content-Location"].split("/")[-2]
 

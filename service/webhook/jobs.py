@@ -21,7 +21,7 @@ from service.webhook.ranges import span_of
 from service.webhook.several import chosen
 from service.webhook.trail import Trail
 
-QUEUED_POLL_SECONDS = 0.3
+REPORT_POLL_SECONDS = 0.05
 ACCEL_OFFERED = "x-mkiso-accel"
 CONDITIONS = {"range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
 
@@ -44,20 +44,20 @@ class Jobs:
 
         `queued_is_enough`: the report of a print already when the publisher has everything, while the job goes on following it.
         """
-        waiting = asyncio.create_task(self._orchestrator.wait(job_id, timeout_seconds))
-        others = (asyncio.create_task(_disconnected(request)), asyncio.create_task(self._closing.wait()))
-        queued = [asyncio.create_task(self._queued(job_id))] if queued_is_enough else []
+        ended = asyncio.create_task(self._orchestrator.wait(job_id, timeout_seconds))
+        told = asyncio.create_task(self._told(job_id, queued_is_enough=queued_is_enough))
+        gone, closing = asyncio.create_task(_disconnected(request)), asyncio.create_task(self._closing.wait())
         try:
-            await asyncio.wait([waiting, *others, *queued], return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                if queued and queued[0].done():
-                    return queued[0].result()
-                if others[0].done():
+            await asyncio.wait((ended, told, gone, closing), return_when=asyncio.FIRST_COMPLETED)
+            if told.done():
+                return told.result()
+            if not ended.done():
+                if gone.done():
                     raise ClientGone
                 raise ServiceStopping("The webhook is being restarted; the job goes on. Ask again.", job_id=job_id, job=job_address(job_id))
-            standing = waiting.result()
+            standing = ended.result()
         finally:
-            for task in (waiting, *others, *queued):
+            for task in (ended, told, gone, closing):
                 task.cancel()
         if standing is None:
             return None
@@ -135,12 +135,22 @@ class Jobs:
         plain = request.method == "GET" and status == 200 and not CONDITIONS & set(request.headers)
         return self._settings.server.accel_redirect if plain and request.headers.get(ACCEL_OFFERED) == "1" else ""
 
-    async def _queued(self, job_id: str) -> JobReport:
+    async def _told(self, job_id: str, *, queued_is_enough: bool) -> JobReport:
+        """A download's report as soon as it turns to done, which is before Prefect has written down the run's end and the job's folder has gone.
+
+        One that is done from the beginning may be an earlier attempt's: what the run says then is Prefect's to tell. So is the end of a print, since
+        the same order again must find that run ended, or it would join it and make no second disc.
+        """
+        begun = False
         while True:
             report = await self._report(job_id)
-            if report is not None and report.status == "running" and report.proves:
-                return report
-            await asyncio.sleep(QUEUED_POLL_SECONDS)
+            if report is not None:
+                if begun and report.status == "done" and report.kind == "download":
+                    return report
+                if queued_is_enough and report.status == "running" and report.proves:
+                    return report
+            begun = begun or report is None or report.status != "done"
+            await asyncio.sleep(REPORT_POLL_SECONDS)
 
     async def _report(self, job_id: str) -> JobReport | None:
         try:

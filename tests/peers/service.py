@@ -88,8 +88,11 @@ class Service(Process):
         self.prefect.close()
 
     def download(self, accession_number: str, **headers: str) -> httpx.Response:
-        """What a clerk's browser asks."""
-        return self.http.get("/api/iso/download", params={"accession_number": accession_number}, headers=headers)
+        """What a clerk's browser asks. Returns when the run has ended too, which is a little after its disc was here."""
+        answer = self.http.get("/api/iso/download", params={"accession_number": accession_number}, headers=headers)
+        if address := answer.headers.get("content-location"):
+            self.run_ended(address.split("/")[-2])
+        return answer
 
     def ask(self, path: str, **parameters: str) -> str:
         """Ask without waiting; the job's id."""

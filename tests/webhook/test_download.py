@@ -270,6 +270,36 @@ def test_a_robot_that_must_be_done_is_waited_for(tmp_path):
         assert client.get("/api/iso/print?accession_number=A").status_code == 200
 
 
+def test_a_disc_is_sent_as_soon_as_the_job_tells_of_it_and_not_when_prefect_does(client, desk, scripts):
+    def job(job_id, question):
+        scripts.report(job_id, question, stage="reading back")
+        threading.Timer(0.3, lambda: scripts.done(job_id, question)).start()
+        return "running"
+
+    desk.script = job
+    answer = client.get(ONE)
+    assert (answer.status_code, len(answer.content)) == (200, 37773)
+    assert set(desk.standings.values()) == {"running"}
+
+
+def test_a_disc_of_an_earlier_attempt_is_not_sent_while_the_job_runs_anew(client, desk, scripts):
+    desk.script = lambda job_id, question: scripts.done(job_id, question) and "running"
+    assert client.get(ONE).status_code == 504
+
+
+def test_a_print_ends_when_its_run_does(tmp_path):
+    settings = settings_in(tmp_path, request_timeout_seconds=1)
+    settings = settings.model_copy(update={"print": settings.print.model_copy(update={"wait_for": "done"})})
+    scripts = Scripts(settings.storage)
+
+    def job(job_id, question):
+        threading.Timer(0.2, lambda: scripts.report(job_id, question, status="done", proves="done", written=3)).start()
+        return "running"
+
+    with served(settings, Desk(job)) as client:
+        assert client.get("/api/iso/print?accession_number=A").status_code == 504
+
+
 def test_looking_and_guessing_print_nothing(client, desk):
     assert client.head("/api/iso/print?accession_number=A").status_code == 200
     assert client.get("/api/iso/print?accession_number=A", headers={"Sec-Purpose": "prefetch;prerender"}).status_code == 400
