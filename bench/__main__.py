@@ -52,7 +52,7 @@ def main() -> int:
             for row in GROUPS[name](laboratory):
                 rows.append(row)
                 against = f" against {row.reference.median:.2f}" if row.reference else ""
-                say(f"{row.key}: {row.ours.median:.2f} {row.unit}{against}, {row.ratio:.2f} ({row.goal}): {'met' if row.is_met else 'MISSED'}")
+                say(f"{row.key}: {row.ours.median:.2f} {row.unit}{against}, {row.ratio:.2f} ({row.goal or 'no goal'}) {row.verdict}")
     print(table(rows))
     if not arguments.rows:
         write(arguments.page, rows, arguments.runs, scaled=not arguments.full)

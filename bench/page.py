@@ -93,7 +93,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     result = f"**{row.ratio:.2f}{' s' * in_seconds}**"
     case = f"{row.case} ({row.remark})" if row.remark else row.case
     reference = _number(row.reference, row.unit) if row.reference else ""
-    return case, _number(row.ours, row.unit), reference, row.goal, result, memory, "met" if row.is_met else "**missed**"
+    return case, _number(row.ours, row.unit), reference, row.goal, result, memory, row.verdict if row.is_met else f"**{row.verdict}**"
 
 
 def _number(sample: Sample, unit: str) -> str:

@@ -56,6 +56,11 @@ class Row:
     remark: str = ""
 
     @property
+    def verdict(self) -> str:
+        """In a word; empty where the row has no goal."""
+        return ("met" if self.is_met else "missed") if self.goal else ""
+
+    @property
     def is_met(self) -> bool:
         return (self.least is None or self.ratio >= self.least) and (self.most is None or self.ratio <= self.most)
 
@@ -64,6 +69,11 @@ def faster(key: str, case: str, ours: Sample, reference: Sample, least: float, r
     """A row whose goal is to be `least` times faster than the reference, by medians."""
     goal = f"{least:g}× faster" if least > 1 else "not slower" if least == 1 else f"at most {1 / least:.1f}× its time"
     return Row(key, case, ours, goal, reference.median / ours.median, least=least, reference=reference, remark=remark)
+
+
+def beside(key: str, case: str, ours: Sample, reference: Sample, remark: str = "") -> Row:
+    """A row without a goal, for comparison."""
+    return Row(key, case, ours, "", reference.median / ours.median, reference=reference, remark=remark)
 
 
 def within(key: str, case: str, ours: Sample, value: float, most: float, goal: str, *, unit: str = "s", remark: str = "") -> Row:

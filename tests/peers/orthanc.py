@@ -69,7 +69,9 @@ class Orthanc(Process):
         file = folder / "orthanc.json"
         file.write_text(json.dumps(configuration, indent=1))
         super().__init__([PROGRAM, *(["--verbose"] if verbose else []), file], folder / "orthanc.log", port=port)
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=30, trust_env=False)
+        # Orthanc closes a connection that was idle for a second, maybe while the next request is on its way: each has its own.
+        once = httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=30, trust_env=False, limits=once)
 
     def is_ready(self) -> bool:
         try:
