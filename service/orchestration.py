@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from importlib.resources import files
 
@@ -13,12 +12,6 @@ QUEUES = {"downloads": 1, "prints": 2, "archives": 3, "housekeeping": 4}
 REQUEST_ID_LABEL = "mkiso.request_id"
 """The label of a run that holds the id of the request which asked for it; not a tag, which would stand in every list of the UI."""
 DAY_SECONDS = 86_400
-BRIEF_EVENTS = (
-    *(f"prefect.task-run.{state}" for state in ("Pending", "Running", "Completed")),
-    *(f"prefect.artifact{change}" for change in (".created", ".updated", "-collection.updated")),
-    "prefect.flow-run.heartbeat",
-)
-"""Kinds of events that come for every step and are kept for two hours."""
 NIGHTLY_ARCHIVE = "nightly_archive/nightly"
 """The archive's deployment."""
 ONE_AT_A_TIME = frozenset({"archives"})
@@ -53,11 +46,10 @@ def environment(settings: Settings) -> dict[str, str]:
         # Leases that live in the server's memory are stranded by its restart.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
-        # Measured: 0.55 MB of events a job, nine tenths of the database. They wake whoever waits, and then are only history.
+        # They wake whoever waits, and then are only history.
         "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{int(min(prefect.keep_runs_days, 1) * DAY_SECONDS)}S",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(max(int(prefect.keep_runs_days * DAY_SECONDS), 3601)),
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": json.dumps(dict.fromkeys(BRIEF_EVENTS, 7200)),
         # The poll is the safety net under the events that wake the worker.
         "PREFECT_WORKER_QUERY_SECONDS": "5",
         "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",

@@ -1,8 +1,10 @@
-"""The Prefect server of mkiso: Prefect's own, but for two things.
+"""The Prefect server of mkiso: Prefect's own, but for three things.
 
 On SQLite, Prefect begins its writing transactions DEFERRED. Where two overlap, SQLite refuses the second at once ("database is locked", no waiting
 for busy_timeout), the API answers 503 and its client comes back two seconds later: a clerk in ten waits for that. Begun IMMEDIATE, the second waits
-its few milliseconds (docs/decisions/prefect.md has the measurement). And its log looks like all others of mkiso (service/prefect_logging.yaml).
+its few milliseconds (docs/decisions/prefect.md has the measurement). Events of every step's states, of artifacts and heartbeats are passed on to who
+listens and not written down: they were three quarters of what a job left in the database. And its log looks like all others of mkiso
+(service/prefect_logging.yaml).
 
 Run as `python -m service.prefect_server`, with the environment of service/orchestration.py.
 """
@@ -10,15 +12,21 @@ Run as `python -m service.prefect_server`, with the environment of service/orche
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import uvicorn
 from prefect.server.api.server import create_app
 from prefect.server.database import dependencies
 from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.events.schemas.events import ReceivedEvent
+from prefect.server.events.services import event_persister
+from prefect.server.events.storage.database import write_events
 from prefect.settings import get_current_settings
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+
+PASSING_EVENTS = ("prefect.task-run.", "prefect.artifact", "prefect.flow-run.heartbeat")
+"""How the names of events begin that come many times a job and tell nothing that its states, artifacts and logs don't keep."""
 
 log = logging.getLogger("mkiso.prefect")
 
@@ -32,9 +40,15 @@ class ImmediateSqlite(AioSqliteConfiguration):
             yield transaction
 
 
+async def write_lasting_events(session: AsyncSession, events: Sequence[ReceivedEvent]) -> None:
+    """Write down what isn't a passing event."""
+    await write_events(session=session, events=[event for event in events if not event.event.startswith(PASSING_EVENTS)])
+
+
 def main() -> None:
     """Run the server in this process until SIGTERM."""
     dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
+    event_persister.write_events = write_lasting_events  # type: ignore[attr-defined]
     app = create_app(final=True)  # begins the logging, too
     api = get_current_settings().server.api
     log.info("Prefect's server starts on %s port %s.", api.host, api.port)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -67,10 +67,20 @@ def plan_night(run: ArchiveRun) -> None:
         run.words = dry_run_words(len(run.found), len(to_archive), images, _names(planned.given_up))
         return
     run.night.release(mine - {study.study_instance_uid for study in to_archive})
+    _clear_left_overs(run, run.found.keys() - (set(owed) - mine) - {study.study_instance_uid for study in to_archive})
     # A patient's studies one after another, so that they are in the pool together.
     run.waiting.extend(sorted(to_archive, key=lambda study: (study.patient_id, study.study_date, study.study_instance_uid)))
     run.outcome = replace(run.outcome, elsewhere=len(owed) - len(mine), given_up=_names(planned.given_up))
     run.log.info("%s studies to archive, %s are complete, %s are empty.", len(to_archive), len(planned.complete), len(planned.empty))
+
+
+def _clear_left_overs(run: ArchiveRun, on_volumes: Collection[str]) -> None:
+    """Folders of studies that are on volumes: a run that was killed before it could clear them away left them."""
+    for folder in run.job.settings.storage.jobs_dir.glob("*/*"):
+        if folder.name in on_volumes:
+            Job(f"{folder.parent.name}/{folder.name}", "archive", run.job.settings).discard()
+            with suppress(OSError):  # others wait in it, or a fault is described there
+                folder.parent.rmdir()
 
 
 def _names(studies: Iterable[Study]) -> tuple[str, ...]:

@@ -36,10 +36,9 @@ async def _run(settings: Settings) -> None:
     from service.worker.worker import WarmWorker
 
     stop = asyncio.Event()
-    # One more than max_running_jobs: an archive, of which its queue lets one run at a time, takes hours and none of the clerks' places.
-    worker = WarmWorker(
-        work_pool_name=settings.prefect.work_pool, name=worker_name(settings), limit=settings.server.max_running_jobs + 1, prefetch_seconds=0
-    )
+    # One more where there is an archive: of that, its queue lets one run at a time, which takes hours and none of the clerks' places.
+    limit = settings.server.max_running_jobs + settings.archive.enabled
+    worker = WarmWorker(work_pool_name=settings.prefect.work_pool, name=worker_name(settings), limit=limit, prefetch_seconds=0)
 
     def told_to_stop() -> None:
         if stop.is_set():
