@@ -18,9 +18,10 @@ from pathlib import Path
 
 from pydicom import DataElement, Dataset, Sequence
 from pydicom.charset import convert_encodings
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
+from pydicom.valuerep import STR_VR, VR
 
 from mkiso.dicom.elements import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Element, Encoded, Encoding, elements, elements_so_far, items
 from mkiso.errors import DamagedInstance
@@ -81,6 +82,9 @@ _ITEM = _tags("""
 """) | _SEQUENCES
 
 _IDENTITY = _tags("SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID PatientID")
+
+_VRS = frozenset(vr.encode() for vr in VR if len(vr) == 2)
+_TEXTS = {tag: dictionary_VR(tag) for tag in {**_HEADER, **_ITEM} if dictionary_VR(tag) in STR_VR}
 
 _HEADER_TAGS, _ITEM_TAGS, _IDENTITY_TAGS = frozenset(_HEADER), frozenset(_ITEM), frozenset(_IDENTITY)
 
@@ -218,7 +222,7 @@ def _inflated(data: mmap.mmap, offset: int, transfer_syntax_uid: str, folder: Pa
             yield inflated, 0
 
 
-def _dataset(data: Encoded, found: dict[int, Element], encoding: Encoding, charset: str | list[str] | None = None, depth: int = 0) -> Dataset:
+def _dataset(data: Encoded, found: dict[int, Element], encoding: Encoding, charset: list[str] | None = None, depth: int = 0) -> Dataset:
     """The elements as a pydicom data set. A sequence becomes one here, item by item, since pydicom would follow any depth of nesting."""
     raw: dict[BaseTag, DataElement | RawDataElement] = {}
     sequences: dict[BaseTag, Element] = {}
@@ -231,17 +235,32 @@ def _dataset(data: Encoded, found: dict[int, Element], encoding: Encoding, chars
         if element.vr == b"SQ" or element.delimited or element.length > MAX_VALUE_BYTES:
             raise DamagedInstance(f"The attribute {tag} has no value that it can have.")
         value = data[element.offset : element.offset + element.length]
-        vr = None if element.vr is None else element.vr.decode("ascii")
-        raw[tag] = RawDataElement(tag, vr, element.length, value, 0, not encoding.explicit, encoding.little_endian)
+        raw[tag] = RawDataElement(tag, _vr(tag, element), element.length, value, 0, not encoding.explicit, encoding.little_endian)
     if _SPECIFIC_CHARACTER_SET in raw:
-        value = raw[_HEADER[_SPECIFIC_CHARACTER_SET]].value or b""
-        charset = convert_encodings(value.decode("ascii", "replace").strip(" \0").split("\\"))
+        charset = _encodings(raw[_HEADER[_SPECIFIC_CHARACTER_SET]].value or b"")
     for tag, element in sequences.items():
         entries = [_dataset(data, item, element.encoding, charset, depth + 1) for item in items(data, element, _ITEM_TAGS)]
         raw[tag] = DataElement(tag, "SQ", Sequence(entries))
     dataset = Dataset(raw)
     dataset.set_original_encoding(not encoding.explicit, encoding.little_endian, charset)
     return dataset
+
+
+def _encodings(character_set: bytes) -> list[str]:
+    """Python's names of a Specific Character Set. Raises DamagedInstance where one can't be asked for (a NUL in it) or is no alphabet (`hex`)."""
+    try:
+        encodings = convert_encodings(character_set.decode("ascii", "replace").strip(" \0").split("\\"))
+        for encoding in encodings:
+            b"    ".decode(encoding)
+    except (LookupError, ValueError):
+        raise DamagedInstance("The Specific Character Set names none that there is.") from None
+    return encodings
+
+
+def _vr(tag: BaseTag, element: Element) -> str | None:
+    """The VR to decode an attribute by: of a text the dictionary's, whatever it was sent with, as `read_identity` takes it too; None where there is
+    no such VR, so that pydicom looks it up."""
+    return _TEXTS.get(tag) or (element.vr.decode("ascii") if element.vr in _VRS else None)
 
 
 def _text(data: Encoded, element: Element | None) -> str:

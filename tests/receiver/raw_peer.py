@@ -9,7 +9,16 @@ from types import TracebackType
 from typing import Self
 
 from pynetdicom.pdu import A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    AsynchronousOperationsWindowNegotiation,
+    ImplementationClassUIDNotification,
+    MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
+    SOPClassCommonExtendedNegotiation,
+    SOPClassExtendedNegotiation,
+    UserIdentityNegotiation,
+)
 from pynetdicom.presentation import build_context
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -17,6 +26,7 @@ VERIFICATION = "1.2.840.10008.1.1"
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
+UNDEFINED = 0xFFFFFFFF
 
 AC, RJ, P_DATA, RELEASE_RP, ABORT = 2, 3, 4, 6, 7
 RELEASE_RQ_PDU = struct.pack(">BxI", 5, 4) + bytes(4)
@@ -40,6 +50,21 @@ def associate_rq(
     request = A_ASSOCIATE_RQ()
     request.from_primitive(primitive)
     return bytes(request.encode())
+
+
+def every_user_item() -> list[object]:
+    """User information of every kind that a peer may send beside the two that it must (PS3.7 D.3.3)."""
+    window = AsynchronousOperationsWindowNegotiation()
+    window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 8
+    role = SCP_SCU_RoleSelectionNegotiation()
+    role.sop_class_uid, role.scu_role, role.scp_role = CT, True, True
+    extended = SOPClassExtendedNegotiation()
+    extended.sop_class_uid, extended.service_class_application_information = CT, bytes(6)
+    common = SOPClassCommonExtendedNegotiation()
+    common.sop_class_uid, common.service_class_uid = CT, "1.2.840.10008.4.2"
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type, identity.primary_field, identity.positive_response_requested = 1, b"somebody", True
+    return [window, role, extended, common, identity]
 
 
 def p_data(*fragments: bytes, context_id: int = 1, control: int) -> bytes:
@@ -66,6 +91,13 @@ def element(tag: int, vr: bytes, value: bytes) -> bytes:
     value += (b"\0" if vr in (b"UI", b"OB", b"OW") else b" ") * (len(value) % 2)
     head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr)
     return head + (struct.pack("<2xI", len(value)) if vr in (b"OB", b"OW", b"SQ", b"UN", b"UT") else struct.pack("<H", len(value))) + value
+
+
+def nested(depth: int) -> bytes:
+    """Sequences of undefined length in each other, in Explicit VR Little Endian."""
+    opened = struct.pack("<HH2s2xI", 0x0040, 0xA730, b"SQ", UNDEFINED) + struct.pack("<HHI", 0xFFFE, 0xE000, UNDEFINED)
+    closed = struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    return opened * depth + closed * depth
 
 
 def _uid(number: int, uid: str) -> bytes:

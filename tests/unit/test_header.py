@@ -20,9 +20,7 @@ from mkiso.dicom.header import MAX_INFLATED_BYTES, begin_identity, encoding_of, 
 from mkiso.dicom.receiver.spool import file_head
 from mkiso.errors import DamagedInstance
 from tests.peers.corpus import EVERY_KIND, JAPANESE, KOREAN, THAI, Person, make_ct_series, make_study
-from tests.receiver.raw_peer import CT, data_set, element
-
-UNDEFINED = 0xFFFFFFFF
+from tests.receiver.raw_peer import CT, UNDEFINED, data_set, element, nested
 
 
 def part_10(folder: Path, encoded: bytes, syntax: str = ExplicitVRLittleEndian) -> Path:
@@ -143,12 +141,6 @@ def test_a_truncation_anywhere_is_damage(tmp_path: Path) -> None:
                 read_header(part_10(tmp_path, encoded[:length]))
 
 
-def nested(depth: int) -> bytes:
-    opened = struct.pack("<HH2s2xI", 0x0040, 0xA730, b"SQ", UNDEFINED) + struct.pack("<HHI", 0xFFFE, 0xE000, UNDEFINED)
-    closed = struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
-    return opened * depth + closed * depth
-
-
 def test_nesting_is_bounded(tmp_path: Path) -> None:
     read_header(part_10(tmp_path, data_set("1.2.3.1", "1.2.3") + nested(MAX_DEPTH)))
     with pytest.raises(DamagedInstance, match="nested"):
@@ -164,12 +156,32 @@ def test_nesting_is_bounded(tmp_path: Path) -> None:
         element(0x00080018, b"UI", b"1.2") + data_set("1.2.3.1", "1.2.3"),
         struct.pack("<HHI", 0xFFFE, 0xE000, 0) + data_set("1.2.3.1", "1.2.3"),
         b"\x08\0\x18\0\1\2\0\0" + data_set("1.2.3.1", "1.2.3"),
+        element(0x00080005, b"CS", b"ISO_IR 100\\GB\0K ") + data_set("1.2.3.1", "1.2.3"),
+        element(0x00080005, b"CS", b"ISO_IR 100\\hex") + data_set("1.2.3.1", "1.2.3"),
     ],
-    ids=["a name that is a sequence", "a name without end", "group 0002", "an attribute twice", "an item outside", "no VR"],
+    ids=[
+        "a name that is a sequence", "a name without end", "group 0002", "an attribute twice", "an item outside", "no VR", "NUL in a character set",
+        "a character set that is a codec of bytes",
+    ],
 )
 def test_hostile_data_sets_are_damage(tmp_path: Path, encoded: bytes) -> None:
     with pytest.raises(DamagedInstance):
         read_header(part_10(tmp_path, encoded))
+
+
+@pytest.mark.parametrize("vr", [b"LO", b"SH", b"IS", b"UN", b"OB", b"FD", b"ZZ"])
+def test_a_text_is_the_same_text_whichever_vr_it_was_sent_with(tmp_path: Path, vr: bytes) -> None:
+    sent = element(0x00100020, vr, b"P1") if vr != b"ZZ" else struct.pack("<HH2s2xI", 0x0010, 0x0020, vr, 2) + b"P1"
+    file = part_10(tmp_path, data_set("1.2.3.1", "1.2.3").replace(element(0x00100020, b"LO", b"P1"), sent))
+    assert read_header(file).PatientID == "P1"
+    offset = len(file_head(CT, "1.2.3.1", ExplicitVRLittleEndian))
+    with file.open("rb") as opened:
+        assert read_identity(opened.fileno(), offset, ExplicitVRLittleEndian, tmp_path).patient_id == "P1"
+
+
+def test_a_number_of_an_unknown_vr_is_read_as_the_dictionary_says(tmp_path: Path) -> None:
+    rows = struct.pack("<HH2s2xI", 0x0028, 0x0010, b"ZZ", 2) + b"\0\1"
+    assert read_header(part_10(tmp_path, rows + data_set("1.2.3.1", "1.2.3"))).Rows == 256
 
 
 def test_a_deep_sequence_of_defined_lengths_is_never_followed(tmp_path: Path) -> None:

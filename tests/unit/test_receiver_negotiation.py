@@ -6,18 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
-from pynetdicom.pdu_primitives import (
-    AsynchronousOperationsWindowNegotiation,
-    SCP_SCU_RoleSelectionNegotiation,
-    SOPClassCommonExtendedNegotiation,
-    SOPClassExtendedNegotiation,
-    UserIdentityNegotiation,
-)
 
 from mkiso.dicom.receiver.negotiation import Acceptance, Rejection, decode_request, is_allowed, is_storage, negotiate, preferred
 from mkiso.dicom.receiver.pdu import ProtocolError
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID
-from tests.receiver.raw_peer import CT, EXPLICIT, IMPLICIT, VERIFICATION, associate_rq
+from tests.receiver.raw_peer import CT, EXPLICIT, IMPLICIT, VERIFICATION, associate_rq, every_user_item
 
 BIG_ENDIAN, JPEG_2000, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.1.99"
 
@@ -64,17 +57,7 @@ def test_the_peers_first_choice_is_taken_but_explicit_before_implicit(proposed: 
 
 
 def test_user_information_is_answered_as_the_standard_says() -> None:
-    window = AsynchronousOperationsWindowNegotiation()
-    window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 8
-    role = SCP_SCU_RoleSelectionNegotiation()
-    role.sop_class_uid, role.scu_role, role.scp_role = CT, True, True
-    extended = SOPClassExtendedNegotiation()
-    extended.sop_class_uid, extended.service_class_application_information = CT, bytes(6)
-    common = SOPClassCommonExtendedNegotiation()
-    common.sop_class_uid, common.service_class_uid = CT, "1.2.840.10008.4.2"
-    identity = UserIdentityNegotiation()
-    identity.user_identity_type, identity.primary_field, identity.positive_response_requested = 1, b"somebody", True
-    _, pdu = accepted(associate_rq({CT: [EXPLICIT]}, user_items=[window, role, extended, common, identity]))
+    _, pdu = accepted(associate_rq({CT: [EXPLICIT]}, user_items=every_user_item()))
     information = pdu.user_information
     window = information.async_ops_window
     assert (window.maximum_number_operations_invoked, window.maximum_number_operations_performed) == (1, 1)
