@@ -6,6 +6,7 @@
 # make bench           measure mkiso beside dcmtk and genisoimage
 # make soak            mixed jobs with faults for an hour; MINUTES=5 for less
 # make mutants         change in one place at a time what decides whether a disc leaves, and see whether a test notices
+# make fuzz            ten minutes of coverage-guided fuzzing for each thing that the receiver reads of a peer; MINUTES=1 for less
 # make clean           remove what these commands made
 # make help            these lines
 #
@@ -19,7 +20,7 @@ BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest --cov --cov-append --cov-report=
 SOURCES = $(shell find mkiso service flows tasks -type f ! -name '*.pyc')
 
-.PHONY: help demo test test-unit lint bench soak mutants clean packages
+.PHONY: help demo test test-unit lint bench soak mutants fuzz clean packages
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -50,6 +51,10 @@ soak: $(VENV)/.installed packages
 
 mutants: $(VENV)/.installed
 	$(BIN)/python -m bench.mutation
+
+fuzz: MINUTES = 10
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m bench.fuzz --minutes $(MINUTES)
 
 # Debian's programs that the tests and the benchmark drive; installed where they are missing.
 packages:
