@@ -229,7 +229,7 @@ class Storage(Section):
 
     @property
     def spares_dir(self) -> Path:
-        """Empty files for instances to come (mkiso.spare_files)."""
+        """Files for instances to come (mkiso.spare_files)."""
         return self.data_dir / "spares"
 
     @property

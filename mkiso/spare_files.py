@@ -1,8 +1,8 @@
 """Files that are used again instead of being deleted: what a job clears away, the receiver fills anew.
 
 ext4 gives no inode away again that was freed within the last minutes, and passes over each of them for every new file: after a job of 2,000 images
-was deleted, each image of the next took the kernel up to 1 ms more (docs/performance.md). A spare is empty and named by its inode, so neither a byte
-nor a UID of the job that it was of is left in it.
+was deleted, each image of the next took the kernel up to 1 ms more (docs/decisions/spare-files.md). A spare has one byte, the first of every Part 10
+file's preamble, and is named by its inode: nothing of the job that it was of is left in it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from pathlib import Path
 from time import monotonic
 
 MAX_SPARES = 20_000
+SPARE_BYTES = 1  # and not none: ext4 writes a file that was cut to nothing and filled anew to the disk when it is closed (auto_da_alloc)
 LOOK_SECONDS = 1.0  # how long the receiver goes without once it has found none
 
 
 def clear_away(folder: Path, spares_dir: Path) -> None:
-    """Remove a folder of files and leave them to `spares_dir`, emptied; deleted are those beyond MAX_SPARES, and names of files that have another.
+    """Remove a folder of files and leave them to `spares_dir`, cut; deleted are those beyond MAX_SPARES, and names of files that have another.
 
     A file that has two names is another job's too. What can't be removed stays, without a word.
     """
@@ -30,7 +31,7 @@ def clear_away(folder: Path, spares_dir: Path) -> None:
         for file in folder.iterdir():
             status = file.lstat()
             if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and room > 0:
-                os.truncate(file, 0)
+                os.truncate(file, SPARE_BYTES)
                 file.rename(spares_dir / str(status.st_ino))
                 room -= 1
     shutil.rmtree(folder, ignore_errors=True)
@@ -45,7 +46,10 @@ class SpareFiles:
         self._next_look = 0.0
 
     def take(self, into: Path) -> tuple[int, Path] | None:
-        """Move a spare into a folder: its descriptor, open for reading and writing, and its path there. None where there is none."""
+        """Move a spare into a folder: its descriptor, open for reading and writing, and its path there. None where there is none.
+
+        Whoever fills it begins at its beginning and writes more than SPARE_BYTES.
+        """
         while (name := self._next_name()) is not None:
             path = into / name
             try:
@@ -54,7 +58,7 @@ class SpareFiles:
             except FileNotFoundError:
                 continue
             status = os.fstat(descriptor)
-            if status.st_size == 0 and status.st_nlink == 1:
+            if status.st_size <= SPARE_BYTES and status.st_nlink == 1:
                 return descriptor, path
             os.close(descriptor)
             path.unlink()

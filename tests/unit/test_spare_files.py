@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mkiso import spare_files
-from mkiso.spare_files import SpareFiles, clear_away
+from mkiso.spare_files import SPARE_BYTES, SpareFiles, clear_away
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def job(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_is_cleared_away_is_left_empty_and_without_its_name(tmp_path: Path, job: Path) -> None:
+def test_of_what_is_cleared_away_one_byte_is_left_and_no_name(tmp_path: Path, job: Path) -> None:
     clear_away(job, tmp_path / "spares")
     spares = list((tmp_path / "spares").iterdir())
     assert not job.exists()
-    assert [spare.stat().st_size for spare in spares] == [0] * 5
+    assert [spare.stat().st_size for spare in spares] == [SPARE_BYTES] * 5
     assert not {spare.name for spare in spares} & {f"1.2.{number}" for number in range(5)}
     assert (tmp_path / "spares").stat().st_mode & 0o777 == 0o700
 
