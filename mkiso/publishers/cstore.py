@@ -20,7 +20,7 @@ from mkiso.identity import without_patient
 from mkiso.models import Arrival
 from mkiso.publishers.association import Address, AssociationLost, AssociationRejected, Pair, StoreAssociation
 from mkiso.publishers.commitment import commit
-from mkiso.publishers.echo import echo
+from mkiso.publishers.dicom import DicomPublisher
 from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.part10 import dataset_offset
 from mkiso.publishers.protocol import Order, Receipt, Watch
@@ -38,20 +38,8 @@ class Parcel:
     path: Path
 
 
-class CStorePublisher:
-    """A relay to one publisher. `orders_dir` remembers when which patient was sent there."""
-
-    needs_image = False
-
-    def __init__(self, name: str, settings: PublisherSettings, calling_ae_title: str, orders_dir: Path) -> None:
-        self.name = name
-        self._settings = settings
-        self._orders_dir = orders_dir
-        self._address = address_of(settings, calling_ae_title)
-
-    def check(self) -> str:
-        """C-ECHO (PS3.4 A.4)."""
-        return echo(self.name, self._address)
+class CStorePublisher(DicomPublisher):
+    """A relay to one publisher."""
 
     def place(self, order: Order, before_giving: Callable[[], None], watch: Watch) -> Receipt:
         """Send every instance and read every status.
@@ -183,18 +171,6 @@ class Relay:
         if verdict(int(answer.Status)) == "busy":
             raise PublisherUnavailable(f"{words} Nothing was printed.")
         raise PublisherRefused(f"{words} Nothing was printed.")
-
-
-def address_of(settings: PublisherSettings, calling_ae_title: str) -> Address:
-    """Where a DICOM publisher is called, under its own `calling_ae_title` or else the receiver's."""
-    return Address(
-        settings.host,
-        settings.port,
-        settings.ae_title,
-        settings.calling_ae_title or calling_ae_title,
-        settings.connect_timeout_seconds,
-        settings.response_timeout_seconds,
-    )
 
 
 def back_off_seconds(attempt: int) -> float:

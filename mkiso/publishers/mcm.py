@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from pydicom import Dataset
 from pydicom.tag import Tag
@@ -21,8 +20,8 @@ from mkiso.config import Medium
 from mkiso.config import Publisher as PublisherSettings
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
 from mkiso.identity import without_patient
-from mkiso.publishers.cstore import Relay, address_of, prove
-from mkiso.publishers.echo import echo
+from mkiso.publishers.cstore import Relay, prove
+from mkiso.publishers.dicom import DicomPublisher
 from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.protocol import Order, Receipt, Watch, label_values
 from mkiso.publishers.sighting import RobotState, Sighting
@@ -44,20 +43,8 @@ STANDSTILL: Mapping[RobotState, int] = {"absent": 1, "waiting": 8, "running": 8}
 """How many times `silent_minutes` a publisher may answer the same: IDLE is no state of a disc that was started, a queue is slower than an answer."""
 
 
-class McmPublisher:
+class McmPublisher(DicomPublisher):
     """A publisher with the Media Creation Management SOP Class."""
-
-    needs_image = False
-
-    def __init__(self, name: str, settings: PublisherSettings, calling_ae_title: str, orders_dir: Path) -> None:
-        self.name = name
-        self._settings = settings
-        self._orders_dir = orders_dir
-        self._address = address_of(settings, calling_ae_title)
-
-    def check(self) -> str:
-        """C-ECHO (PS3.4 A.4)."""
-        return echo(self.name, self._address)
 
     def place(self, order: Order, before_giving: Callable[[], None], watch: Watch) -> Receipt:
         """C-STORE the instances, N-CREATE the request for them, N-ACTION to start it."""
