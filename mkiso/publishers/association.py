@@ -33,8 +33,11 @@ ANSWER_LIMIT_BYTES = 1_048_576
 PIECE_BYTES = 262_144
 UNLIMITED_PDU_BYTES = 131_072  # what we send a peer that names no limit
 
+C_STORE_RSP, C_ECHO_RSP = 0x8001, 0x8030  # PS3.7 E.1
+
 Pair = tuple[str, str]
 """A SOP Class UID and a Transfer Syntax UID."""
+VERIFICATION: Pair = ("1.2.840.10008.1.1", "1.2.840.10008.1.2")
 
 
 class AssociationRejected(Exception):
@@ -96,7 +99,17 @@ class StoreAssociation:
             self._send_fragments(context_id, 1, BytesIO(_store_request(self._message_id, pair[0], sop_instance_uid)))
             file.seek(offset)
             self._send_fragments(context_id, 0, file)
-            return self._response(context_id)
+            return self._response(context_id, C_STORE_RSP)
+
+    def echo(self) -> Dataset:
+        """C-ECHO (PS3.7 9.1.5); the response's command set. Raises AssociationLost, also where Verification isn't among the accepted contexts."""
+        context_id = self.contexts.get(VERIFICATION)
+        if context_id is None:
+            raise AssociationLost("it accepts no C-ECHO")
+        self._message_id = self._message_id % 0xFFFF + 1
+        with _told_as_lost():
+            self._send_fragments(context_id, 1, BytesIO(_echo_request(self._message_id)))
+            return self._response(context_id, C_ECHO_RSP)
 
     def release(self) -> None:
         """A-RELEASE, without caring for the answer: every status has been read."""
@@ -137,8 +150,8 @@ class StoreAssociation:
                 return
             fragment = following
 
-    def _response(self, context_id: int) -> Dataset:
-        """The command set of the C-STORE-RSP to the request just sent (PS3.7 9.3.1.2)."""
+    def _response(self, context_id: int, field: int) -> Dataset:
+        """The command set of the response to the request just sent (PS3.7 9.3.1.2, 9.3.5.2)."""
         deadline = time.monotonic() + self._timeout_seconds
         command = b""
         while True:
@@ -146,21 +159,21 @@ class StoreAssociation:
             if kind == 7:
                 raise AssociationLost("it aborted the association")
             if kind != 4:
-                raise AssociationLost(f"it sent a PDU of type {kind} where a C-STORE response was due")
+                raise AssociationLost(f"it sent a PDU of type {kind} where a response was due")
             for fragment_context, header, fragment in _fragments(body):
                 if fragment_context != context_id or not header & 1 or len(command) > ANSWER_LIMIT_BYTES:
-                    raise AssociationLost("its C-STORE response is malformed")
+                    raise AssociationLost("its response is malformed")
                 command += fragment
                 if header & 2:
-                    return _answer_to(self._message_id, command)
+                    return _answer_to(self._message_id, field, command)
 
 
-def _answer_to(message_id: int, command: bytes) -> Dataset:
+def _answer_to(message_id: int, field: int, command: bytes) -> Dataset:
     try:
         answer = decode(BytesIO(command), True, True)
-        matches = answer.CommandField == 0x8001 and answer.MessageIDBeingRespondedTo == message_id and answer.Status is not None
+        matches = answer.CommandField == field and answer.MessageIDBeingRespondedTo == message_id and answer.Status is not None
     except Exception:  # pydicom raises many types for bytes that are no dataset
-        raise AssociationLost("its C-STORE response is malformed") from None
+        raise AssociationLost("its response is malformed") from None
     if not matches:
         raise AssociationLost("it answered another message than the one it was sent")
     return answer
@@ -175,6 +188,20 @@ def _store_request(message_id: int, sop_class_uid: str, sop_instance_uid: str) -
     command.Priority = 0
     command.CommandDataSetType = 0x0001
     command.AffectedSOPInstanceUID = sop_instance_uid
+    return _command_set(command)
+
+
+def _echo_request(message_id: int) -> bytes:
+    """The C-ECHO-RQ's command set (PS3.7 9.3.5.1)."""
+    command = Dataset()
+    command.AffectedSOPClassUID = VERIFICATION[0]
+    command.CommandField = 0x0030
+    command.MessageID = message_id
+    command.CommandDataSetType = 0x0101
+    return _command_set(command)
+
+
+def _command_set(command: Dataset) -> bytes:
     elements = encode(command, True, True)
     assert elements is not None
     return struct.pack("<HHII", 0, 0, 4, len(elements)) + elements

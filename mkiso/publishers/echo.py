@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from pynetdicom import AE, build_context
+from dataclasses import replace
 
 from mkiso.errors import PublisherUnavailable
-from mkiso.publishers.association import Address
+from mkiso.publishers.association import VERIFICATION, Address, AssociationLost, AssociationRejected, StoreAssociation
 
-VERIFICATION = "1.2.840.10008.1.1"
 LIMIT_SECONDS = 2.0  # the health check answers within two seconds
 
 
 def echo(publisher: str, address: Address) -> str:
     """The answer in words. Raises PublisherUnavailable with what is wrong."""
-    client = AE(ae_title=address.calling_ae_title)
-    client.connection_timeout = min(address.connect_timeout_seconds, LIMIT_SECONDS)
-    client.acse_timeout = client.dimse_timeout = client.network_timeout = min(address.response_timeout_seconds, LIMIT_SECONDS)
     where = f"{publisher} ({address.called_ae_title} at {address.host}:{address.port})"
-    association = client.associate(address.host, address.port, [build_context(VERIFICATION)], ae_title=address.called_ae_title)
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        raise PublisherUnavailable(f"{where} rejects the association: {answer.reason_str if answer else 'no reason given'}")
-    if not association.is_established:
-        raise PublisherUnavailable(f"{where} can't be reached, or accepts no C-ECHO")
+    hurried = replace(
+        address,
+        connect_timeout_seconds=min(address.connect_timeout_seconds, LIMIT_SECONDS),
+        response_timeout_seconds=min(address.response_timeout_seconds, LIMIT_SECONDS),
+    )
     try:
-        status = association.send_c_echo().get("Status")
-    finally:
-        association.release()
+        with StoreAssociation.open(hurried, [VERIFICATION]) as association:
+            status = int(association.echo().Status)
+    except AssociationRejected as error:
+        raise PublisherUnavailable(f"{where} rejects the association: {error}") from None
+    except AssociationLost as error:
+        raise PublisherUnavailable(f"{where} doesn't answer C-ECHO: {error}") from None
+    except OSError as error:
+        raise PublisherUnavailable(f"{where} can't be reached: {error.strerror or error}") from None
     if status != 0x0000:
-        raise PublisherUnavailable(f"{where} answers C-ECHO with {'nothing' if status is None else f'{status:04X}'}")
+        raise PublisherUnavailable(f"{where} answers C-ECHO with {status:04X}")
     return f"{where} answers C-ECHO"
