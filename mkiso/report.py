@@ -62,6 +62,11 @@ class JobReport:
     seconds: dict[str, float] = field(default_factory=dict)
     studies: tuple[FoundStudy, ...] = ()
 
+    @property
+    def is_on_the_shelf(self) -> bool:
+        """Whether the discs of a download can be had; its run ends a little later."""
+        return self.status == "done" and self.kind == "download"
+
     def failed(self, error: MkisoError) -> JobReport:
         """The report of a job that ended with this error."""
         told = {"error": error.words, "code": error.code, "http_status": error.http_status, **error.details}

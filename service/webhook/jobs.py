@@ -145,7 +145,7 @@ class Jobs:
         while True:
             report = await self._report(job_id)
             if report is not None:
-                if begun and report.status == "done" and report.kind == "download":
+                if begun and report.is_on_the_shelf:
                     return report
                 if queued_is_enough and report.status == "running" and report.proves:
                     return report
@@ -190,6 +190,8 @@ def _disc_entry(report: JobReport, manifest: Manifest) -> dict[str, Any]:
 
 def _state_of(standing: Standing | None, report: JobReport | None, job_id: str) -> tuple[str, dict[str, Any] | None]:
     """waiting, running, done or failed, and the error of a failed job; without Prefect, by the report alone."""
+    if standing == "running" and report is not None and report.is_on_the_shelf:
+        return "done", None
     if standing in ("waiting", "running"):
         return standing, None
     if standing is None and report is not None and report.status == "running":

@@ -280,6 +280,8 @@ def test_a_disc_is_sent_as_soon_as_the_job_tells_of_it_and_not_when_prefect_does
     answer = client.get(ONE)
     assert (answer.status_code, len(answer.content)) == (200, 37773)
     assert set(desk.standings.values()) == {"running"}
+    told = client.get(answer.headers["content-location"].rpartition("/disc")[0]).json()
+    assert (told["state"], len(told["discs"])) == ("done", 1)
 
 
 def test_a_disc_of_an_earlier_attempt_is_not_sent_while_the_job_runs_anew(client, desk, scripts):
