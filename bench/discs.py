@@ -64,7 +64,7 @@ def start_rows(laboratory: Laboratory) -> Iterator[Row]:
             while not {folder.name for folder in (service.data_dir / "jobs").iterdir()} - before:
                 time.sleep(0.001)
             sample.add(time.perf_counter() - began)
-            service.ended(asking.result())
+            service.run_ended(asking.result())
         time.sleep(0.3)
     words = f"{STARTS} starts"
     yield within("start", "HTTP request → first line of the flow, median", sample, sample.median, 0.7, "under 0.7 s", remark=words)
