@@ -168,11 +168,11 @@ class JobRun:
             rows.append(
                 {
                     "accession number": study.accession_number,
-                    "study": study.study_instance_uid,
                     "expected": expected,
-                    "counted at level": study.expected.source,
                     "received": received,
                     "written": (received if self.job.instances else expected) if is_good else "unfinished",  # without any: on an earlier disc
+                    "counted at level": study.expected.source,
+                    "study": study.study_instance_uid,
                 }
             )
         if rows:
