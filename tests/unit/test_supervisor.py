@@ -38,7 +38,6 @@ def test_prefect_forgets_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch, day
     assert server.services.db_vacuum.retention_period == runs
     assert server.services.db_vacuum.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
     assert server.events.retention_period == events
-    assert server.services.db_vacuum.event_retention_overrides["prefect.task-run.Completed"] == timedelta(hours=2)
     assert server.analytics_enabled is False
 
 
