@@ -52,7 +52,7 @@ def plot(rows: Sequence[Row]) -> str:
     compared = [row for row in rows if row.reference]
     if not compared:
         return '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>\n'
-    left, width, height, top = 560, 1160, 46, 40
+    left, width, height, top = 700, 1300, 46, 40
     values = [value for row in compared for sample in (row.ours, row.reference) if sample for value in sample.values]
     low, high = min(values) / 1.5, max(values) * 1.5
 
