@@ -8,7 +8,7 @@ import pytest
 from pydicom import Dataset
 
 from mkiso.errors import PatientMismatch
-from mkiso.identity import fingerprint, one_line, one_patient, same_patient, significant, without_patient
+from mkiso.identity import fingerprint, iso_date, one_line, one_patient, same_patient, significant, without_patient
 from mkiso.models import Expected, Patient, Study
 
 STUDY = Study("A1", "1.2.3", "HN-1", "Canary^Name", expected=Expected("image", 2, {"1.2.3.1": frozenset({"1.2.3.1.1", "1.2.3.1.2"})}))
@@ -136,3 +136,11 @@ def test_what_others_say_holds_no_patient() -> None:
     assert without_patient("nothing to hide", Patient("")) == "nothing to hide"
     assert len(without_patient("x" * 1000, patient)) <= 240
     assert one_line("a\tb\r\nc\x00") == "a b c"
+
+
+@pytest.mark.parametrize(
+    ("date", "told"),
+    [("19600229", "1960-02-29"), ("1960", "1960"), ("1960.02.29", "1960.02.29"), ("unknown8", "unknown8"), ("196002290", "196002290"), ("", "")],
+)
+def test_a_date_is_told_as_iso_8601_and_what_is_none_as_it_is(date: str, told: str) -> None:
+    assert iso_date(date) == told
