@@ -133,6 +133,8 @@ def test_what_others_say_holds_no_patient() -> None:
     patient = Patient("HN-0001", "Example^Anna", "19700102")
     assert without_patient("label 'Anna Example'\r\nHN-0001 born 1970-01-02 (19700102) fell off", patient) == "label '… …' … born … (…) fell off"
     assert without_patient("EXAMPLE^ANNA hn-0001", patient) == "…^… …"
+    assert without_patient("Annabel of Ann", Patient("HN-0001", "Annabel^Ann")) == "… of …"  # the longest first
+    assert without_patient("Li and a B", Patient("HN-0001", "Li^B")) == "… and a B"  # a letter would blot out every sentence
     assert without_patient("nothing to hide", Patient("")) == "nothing to hide"
     assert len(without_patient("x" * 1000, patient)) <= 240
     assert one_line("a\tb\r\nc\x00") == "a b c"
