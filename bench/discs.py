@@ -14,7 +14,7 @@ from bench.processes import Watch
 from bench.receiving import by_orthanc, fraction, to_storescp
 from bench.samples import Row, Sample, faster, within
 from bench.studies import StudyFiles
-from tests.peers.service import Service
+from tests.peers.service import Service, job_at
 
 STARTS = 20
 JOBS = 8
@@ -149,5 +149,5 @@ def fetch(service: Service, study: StudyFiles) -> tuple[int, str]:
             raise RuntimeError("the ISO was cut short")
     finally:
         connection.close()
-    return size, answer.headers["Content-Location"].split("/")[-2]
+    return size, job_at(answer.headers["Content-Location"])
 

@@ -91,7 +91,7 @@ class Service(Process):
         """What a clerk's browser asks. Returns when the run has ended too, which is a little after its disc was here."""
         answer = self.http.get("/api/iso/download", params={"accession_number": accession_number}, headers=headers)
         if address := answer.headers.get("content-location"):
-            self.run_ended(address.split("/")[-2])
+            self.run_ended(job_at(address))
         return answer
 
     def ask(self, path: str, **parameters: str) -> str:
@@ -148,3 +148,8 @@ class Service(Process):
                 return found
             time.sleep(0.05)
         raise TimeoutError(f"nothing after {seconds} s; the service's log ends:\n{self.log()[-4000:]}")
+
+
+def job_at(address: str) -> str:
+    """The job's id in a disc's address, /api/iso/jobs/{id}/disc."""
+    return address.split("/")[-2]
