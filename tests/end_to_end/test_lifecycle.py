@@ -104,6 +104,7 @@ def test_a_killed_flow_process_is_crashed_in_words_within_a_minute(hospital: Hos
     assert (job["state"], job["error"]["code"]) == ("failed", "job_crashed")
     hospital.service.retry(job_id)
     hospital.service.when(lambda: hospital.service.job(job_id)["state"] == "done", 60)
+    assert hospital.service.run_ended(job_id)["state_type"] == "COMPLETED"
 
 
 def test_flow_process_and_worker_killed_together_leave_no_run_running(hospital: Hospital) -> None:
