@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from io import BytesIO
@@ -13,19 +12,19 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
+from bench.machine import Say, touch_memory, wait_for_inodes
 from bench.samples import Sample
 from bench.studies import Studies, StudyFiles
 from tests.peers.orthanc import Orthanc
 from tests.peers.service import AE_TITLE, Service
 
 UPLOAD_FILES = 200  # in one archive to Orthanc, which takes it 3 times faster than file by file
-PROBED_FILES, PROBE_SECONDS, LONGEST_WAIT_SECONDS = 500, 0.05, 330
 
 
 class Laboratory:
     """`runs` is how often each thing is measured. `full`: the slow references get whole studies, not parts."""
 
-    def __init__(self, runs: int, *, full: bool, say: Callable[[str], None]) -> None:
+    def __init__(self, runs: int, *, full: bool, say: Say) -> None:
         self.runs = runs
         self.full = full
         self.say = say
@@ -37,7 +36,8 @@ class Laboratory:
     def __enter__(self) -> Laboratory:
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mkiso-bench-")))
         self.studies = Studies(self.folder / "studies")
-        self._wait_for_inodes()
+        touch_memory(self.say)
+        wait_for_inodes(self.new_folder, self.say)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,18 +63,6 @@ class Laboratory:
             for file in folder.rglob("*"):
                 if file.is_file() and not file.is_symlink() and file.stat().st_nlink == 1:
                     os.truncate(file, 0)
-
-    def _wait_for_inodes(self) -> None:
-        """Until a new file costs what it should: not while ext4 passes over those that something else deleted within the last five minutes."""
-        until = time.monotonic() + LONGEST_WAIT_SECONDS
-        while time.monotonic() < until:
-            folder, began = self.new_folder("probe"), time.perf_counter()
-            for number in range(PROBED_FILES):
-                (folder / str(number)).touch()
-            if time.perf_counter() - began < PROBE_SECONDS:
-                return
-            self.say("waiting, since new files are slow: many were deleted a short while ago")
-            time.sleep(15)
 
     @cached_property
     def orthanc(self) -> Orthanc:
