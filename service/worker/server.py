@@ -55,6 +55,7 @@ async def _run(settings: Settings) -> None:
     async with anyio.create_task_group() as services:
         services.start_soon(partial(worker.start, printer=log.info))
         services.start_soon(worker.wake_by_events)
+        services.start_soon(worker.wake_by_ends)
         services.start_soon(worker.watch_orphans, Orphans(settings))
         services.start_soon(_sweep_regularly, settings)
         await stop.wait()

@@ -1,4 +1,4 @@
-"""The worker: a Prefect worker whose runs are forks of a warm process, and which is woken by events instead of waiting for its next poll."""
+"""The worker: a Prefect worker whose runs are forks of a warm process, and which events and ends wake before its next poll would."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         self._executions = AsyncExitStack()
         self._execution: FlowRunExecution | None = None
         self._fetching = anyio.Lock()
+        self._run_ended = anyio.Event()
         self._stopping = False
 
     async def __aenter__(self) -> WarmWorker:
@@ -60,7 +61,10 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         """Run a flow run to its end in a process of its own."""
         assert self._execution is not None
         variables = {name: value for name, value in configuration.env.items() if value is not None}
-        result = await self._execution.execute(flow_run, variables, task_status or anyio.TASK_STATUS_IGNORED)
+        try:
+            result = await self._execution.execute(flow_run, variables, task_status or anyio.TASK_STATUS_IGNORED)
+        finally:
+            self._run_ended.set()
         if result is None or result.status_code is None:
             raise RuntimeError("the flow run's process could not be started")
         # A crash has been reported by the executor; a second report from here would undo the operator's retry that came between.
@@ -73,6 +77,16 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         """Fetch what is due, unless the worker is about to end; polls and events don't fetch at the same time."""
         async with self._fetching:
             return [] if self._stopping else await super().get_and_submit_flow_runs()
+
+    async def wake_by_ends(self) -> None:
+        """Fetch as soon as a run has ended: what waits for its place announced itself when there was none."""
+        while True:
+            await self._run_ended.wait()
+            self._run_ended = anyio.Event()
+            try:
+                await self.get_and_submit_flow_runs()
+            except Exception as error:
+                log.warning("Fetching the next run failed (%s); the next poll finds it.", type(error).__name__)
 
     async def wake_by_events(self) -> None:
         """Fetch as soon as a run is scheduled; where the subscription breaks, the poll goes on alone until it is back."""
