@@ -37,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure mkiso beside dcmtk, genisoimage and Orthanc.")
     parser.add_argument("--rows", nargs="+", choices=GROUPS, metavar="GROUP", help=f"only these: {', '.join(GROUPS)}")
     parser.add_argument("--runs", type=int, default=5, help="how often each thing is measured (5)")
-    parser.add_argument("--full", action="store_true", help="the slow references get whole studies too; takes half an hour")
+    parser.add_argument("--full", action="store_true", help="storescp as it comes gets whole studies too; takes half an hour")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to write, where every row is measured")
     arguments = parser.parse_args()
     began = time.monotonic()

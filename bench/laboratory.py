@@ -22,7 +22,7 @@ UPLOAD_FILES = 200  # in one archive to Orthanc, which takes it 3 times faster t
 
 
 class Laboratory:
-    """`runs` is how often each thing is measured. `full`: the slow references get whole studies, not parts."""
+    """`runs` is how often each thing is measured. `full`: storescp as it comes gets whole studies, not parts."""
 
     def __init__(self, runs: int, *, full: bool, say: Say) -> None:
         self.runs = runs

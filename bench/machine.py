@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from mmap import MAP_ANONYMOUS, MAP_POPULATE, MAP_PRIVATE, mmap
 from pathlib import Path
 
 _PROBED_FILES, _PROBE_SECONDS, _LONGEST_WAIT_SECONDS = 500, 0.05, 330
-_TOUCHED_PART = 0.8  # of the memory that is available
+_TOUCHED_PART = 0.8  # of free memory; what the page cache holds is there already
 _REPORTING_BIT = 5
 _LARGEST_ORDER = 10  # of Linux's free blocks: 4 MiB; a greater one never comes up
 
@@ -33,16 +34,10 @@ def touch_memory(say: Say) -> None:
 
     The first touch of a page costs up to 6 µs there, 0.7 s for 504 MB, and would fall to whoever comes first.
     """
-    mmap(-1, int(_available_bytes() * _TOUCHED_PART), flags=MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE).close()
+    free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    mmap(-1, int(free_bytes * _TOUCHED_PART), flags=MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE).close()
     if _gives_memory_back():
         say("this virtual machine gives freed memory back to its host, so times of large studies vary at random: docs/performance.md says more")
-
-
-def _available_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def _gives_memory_back() -> bool:

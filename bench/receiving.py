@@ -139,7 +139,7 @@ def move_rows(laboratory: Laboratory) -> Iterator[Row]:
 
 
 def fraction(laboratory: Laboratory, name: str) -> tuple[StudyFiles, float, str]:
-    """What the slowest references get, what its time is multiplied by, and how the table says so."""
+    """What storescp as it comes gets, what its time is multiplied by, and how the table says so."""
     if laboratory.full:
         return laboratory.stored(name), 1.0, ""
     part, whole = laboratory.stored(PARTS[name]), laboratory.studies.get(name)

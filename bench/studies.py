@@ -30,7 +30,7 @@ SIZES = {
     "MR2000": ("mr", 2000, 256),
     "DX4": ("dx", 4, 2690),  # 58 MB
     "SMALL10000": ("mr", 10_000, 64),  # as 20 studies: dcmmkdir takes the square of a series' length, seven minutes for 10,000 in one
-    "CTPART": ("ct", 100, 512),  # what the slow references get of the first two
+    "CTPART": ("ct", 100, 512),  # what storescp as it comes gets of the first two
     "MRPART": ("mr", 100, 256),
     "TINY": ("ct", 1, 64),
     "LONG20000": ("mr", 20_000, 64),

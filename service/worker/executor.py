@@ -1,6 +1,6 @@
 """Prefect's own way of executing a flow run, with our warm child in the place of a new interpreter.
 
-All of Prefect that is private and relied on stands here and nowhere else (measured with 3.8.8; tests/end_to_end/test_worker.py pins it):
+Prefect's private names that executing relies on stand here (measured with 3.8.8; tests/end_to_end/test_worker.py pins these and the other few):
 `FlowRunExecutorContext` brings the states, the cancellation of a running flow and the crash report.
 """
 

@@ -64,7 +64,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         try:
             result = await self._execution.execute(flow_run, variables, task_status or anyio.TASK_STATUS_IGNORED)
         finally:
-            self._run_ended.set()
+            self._run_ended.set()  # whoever waits for it runs after our caller has given the place free, since nothing is awaited until then
         if result is None or result.status_code is None:
             raise RuntimeError("the flow run's process could not be started")
         # A crash has been reported by the executor; a second report from here would undo the operator's retry that came between.
