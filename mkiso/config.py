@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 AeTitle = Annotated[  # VR AE (PS3.5 6.2): no backslash, no control character
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[\x20-\x5B\x5D-\x7E]+$")
@@ -19,11 +30,25 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Medium = Literal["cd", "dvd", "dvd-dl", "bd", "bd-dl"]
 
 
+def _named(path: object) -> object:
+    if path == "":
+        raise ValueError("is empty and names nothing")
+    return path
+
+
+def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
+    return path if info.context is None else (info.context / path).absolute()
+
+
+NamedPath = Annotated[Path, BeforeValidator(_named)]
+Place = Annotated[NamedPath, AfterValidator(_beside_the_file)]
+"""A file or folder; a relative one lies beside the configuration file, whose folder is the validation's context: processes start from anywhere."""
+
 
 class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused."""
+    """Base of every section: frozen, unknown keys refused, and no number that is none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
 class Server(Section):
@@ -74,9 +99,9 @@ class Tls(Section):
     """TLS of a DICOM port (PS3.15 B.9): certificate, key, and the authority that peers' certificates must come from."""
 
     enabled: bool = False
-    certificate: Path | None = None
-    key: Path | None = None
-    authority: Path | None = None
+    certificate: Place | None = None
+    key: Place | None = None
+    authority: Place | None = None
 
     @model_validator(mode="after")
     def _files_where_enabled(self) -> Tls:
@@ -143,8 +168,8 @@ class Disc(Section):
     medium: Medium = "cd"
     institution: str = ""
     contact: str = ""
-    reuse_minutes: float = Field(60, ge=0)
-    keep_hours: float = Field(24, gt=0)
+    reuse_minutes: float = Field(60, ge=0, le=525_600)
+    keep_hours: float = Field(24, gt=0, le=87_600)
     span: bool = True
 
 
@@ -163,16 +188,16 @@ class Publisher(Section):
     host: str = "127.0.0.1"
     port: Port = 10105
     calling_ae_title: AeTitle | None = None
-    directory: Path | None = None
-    status_directory: Path | None = None
+    directory: Place | None = None
+    status_directory: Place | None = None
     medium: Medium = "cd"
     copies: int = Field(1, ge=1, le=50)
     label_template: str = ""
     label_fields: Mapping[str, str] = {}
-    settle_seconds: float = Field(90, ge=0)
+    settle_seconds: float = Field(90, ge=0, le=86_400)
     transcode: bool = False
     storage_commitment: bool = False
-    silent_minutes: float = Field(30, gt=0)
+    silent_minutes: float = Field(30, gt=0, le=525_600)
     connect_timeout_seconds: Seconds = 10
     response_timeout_seconds: Seconds = 60
     attempts: int = Field(3, ge=1, le=10)
@@ -207,7 +232,7 @@ class Archive(Section):
     volume_mib: int = Field(0, ge=0)
     modalities: tuple[str, ...] = ()
     output: str = "store"
-    directory: Path = Path("archive")
+    directory: NamedPath = Path("archive")
     ledger_url: SecretStr = SecretStr("")
     max_attempts: int = Field(5, ge=1)
 
@@ -218,10 +243,10 @@ class Storage(Section):
     Several machines share `shared_dir`; `data_dir` is each machine's own.
     """
 
-    data_dir: Path = Path("data")
-    shared_dir: Path | None = None
+    data_dir: NamedPath = Path("data")
+    shared_dir: NamedPath | None = None
     min_free_gib: float = Field(5, ge=0)
-    keep_failed_hours: float = Field(24, ge=0)
+    keep_failed_hours: float = Field(24, ge=0, le=87_600)
 
     @property
     def incoming_dir(self) -> Path:
@@ -287,7 +312,7 @@ class Prefect(Section):
     api_auth_string: SecretStr = SecretStr("")
     work_pool: str = "mkiso"
     server_port: Port = 4200
-    keep_runs_days: float = Field(30, gt=0)
+    keep_runs_days: float = Field(30, gt=0, le=3650)
 
 
 class Audit(Section):
@@ -297,9 +322,9 @@ class Audit(Section):
     target: str = ""
     source_id: Annotated[str, StringConstraints(min_length=1)] = "mkiso"
     patient_names: bool = True
-    authority: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
+    authority: Place | None = None
+    certificate: Place | None = None
+    key: Place | None = None
 
     @field_validator("target")
     @classmethod

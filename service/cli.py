@@ -157,19 +157,17 @@ def deploy() -> None:
 
 def _of_a_service(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a command that asks a running service."""
-    key = click.option("--api-key-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Else MKISO__AUTH__API_KEY.")
+    file = click.Path(path_type=Path, exists=True, dir_okay=False)
+    key = click.option("--api-key-file", type=file, help="Else MKISO__AUTH__API_KEY, or the file that MKISO__AUTH__API_KEY_FILE names.")
     url = click.option("--url", envvar="MKISO_URL", default=DEFAULT_URL, show_default=True, help="Where mkiso serve listens; else MKISO_URL.")
     return url(key(command))
 
 
 def _connect(url: str, api_key_file: Path | None) -> Client:
+    from mkiso.config_file import api_key_of, read_secret
     from service.client import Client
 
-    try:
-        key = api_key_file.read_text(encoding="utf-8").strip() if api_key_file else os.environ.get("MKISO__AUTH__API_KEY", "")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"the key in {api_key_file} can't be read: {error}") from None
-    return Client(url, key)
+    return Client(url, read_secret(api_key_file, "--api-key-file") if api_key_file else api_key_of(os.environ))
 
 
 def _say(console: Console, error: Exception) -> int:

@@ -92,7 +92,7 @@ def url(script: Script) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.client.time.sleep", lambda _: None)
-    for name in ("MKISO_CONFIG", "MKISO_URL", "MKISO__AUTH__API_KEY"):
+    for name in ("MKISO_CONFIG", "MKISO_URL", "MKISO__AUTH__API_KEY", "MKISO__AUTH__API_KEY_FILE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -198,19 +198,30 @@ def test_print_names_the_publisher(script: Script, url: str, capsys: pytest.Capt
     assert "robot has taken it" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("way", ["file", "environment"])
+@pytest.mark.parametrize("way", ["option", "environment", "environment's file"])
 def test_the_key_is_sent_and_never_shown(
     script: Script, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], way: str
 ) -> None:
-    options = []
-    if way == "file":
-        (tmp_path / "key").write_text("s3cret\n")
-        options = ["--api-key-file", str(tmp_path / "key")]
-    else:
-        monkeypatch.setenv("MKISO__AUTH__API_KEY", "s3cret")
+    (tmp_path / "key").write_text("s3cret\n")
+    options = ["--api-key-file", str(tmp_path / "key")] if way == "option" else []
+    match way:
+        case "environment":
+            monkeypatch.setenv("MKISO__AUTH__API_KEY", "s3cret")
+        case "environment's file":
+            monkeypatch.setenv("MKISO__AUTH__API_KEY_FILE", str(tmp_path / "key"))
     assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url, *options]) == 0
     assert all(headers["X-API-Key"] == "s3cret" for _, headers in script.asked)
     assert "s3cret" not in "".join(capsys.readouterr())
+
+
+def test_an_empty_key_is_none(script: Script, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "key").write_text("\n")
+    assert run(["burn", "A1", "--url", url, "--api-key-file", str(tmp_path / "key")]) == 2
+    assert "of --api-key-file is empty" in capsys.readouterr().err
+    monkeypatch.setenv("MKISO__AUTH__API_KEY", "")
+    assert run(["burn", "A1", "--url", url]) == 2
+    assert "MKISO__AUTH__API_KEY is set and empty" in capsys.readouterr().err
+    assert script.asked == []
 
 
 def test_nobody_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:

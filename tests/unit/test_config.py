@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from mkiso.config import Publisher, Settings
 from mkiso.config_file import load
@@ -83,7 +83,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 
 
 def test_a_key_of_digits_keeps_its_zeros(tmp_path: Path) -> None:
-    settings = load(write(tmp_path, ""), {"MKISO__AUTH__ENABLED": "true", "MKISO__AUTH__API_KEY": "0123"})
+    settings = load(write(tmp_path, "{}"), {"MKISO__AUTH__ENABLED": "true", "MKISO__AUTH__API_KEY": "0123"})
     assert settings.auth.api_key.get_secret_value() == "0123"
 
 
@@ -94,11 +94,176 @@ def test_a_secret_comes_from_its_file(tmp_path: Path) -> None:
     assert "s3cret" not in repr(settings)
 
 
+PLAIN, FILED = "MKISO__AUTH__API_KEY", "MKISO__AUTH__API_KEY_FILE"
+
+
+@pytest.mark.parametrize(
+    ("file", "environment", "key"),
+    [
+        ("api_key: plain", {}, "plain"),
+        ("api_key_file: one", {}, "of one"),
+        ("api_key: plain", {PLAIN: "set"}, "set"),
+        ("api_key: plain", {FILED: "two"}, "of two"),
+        ("api_key_file: one", {PLAIN: "set"}, "set"),
+        ("api_key_file: one", {FILED: "two"}, "of two"),
+        ("api_key_file: none", {PLAIN: "set"}, "set"),
+        ("api_key_file: none", {FILED: "two"}, "of two"),
+        ("", {PLAIN: "set"}, "set"),
+        ("", {FILED: "two"}, "of two"),
+        ("", {"MKISO__AUTH": "{api_key_file: two}"}, "of two"),
+        ("api_key: plain", {"MKISO__AUTH": "{api_key_file: two}"}, "of two"),
+        ('api_key: ""', {FILED: "two"}, "of two"),
+        ('api_key: "", api_key_file: one', {}, "of one"),
+        ("api_key: null, api_key_file: one", {}, "of one"),
+        ("api_key: 0123", {}, "0123"),
+        ("api_key: 1e3", {}, "1e3"),
+        ("api_key: yes", {}, "yes"),
+        ("api_key: 12:34:56", {}, "12:34:56"),
+    ],
+)
+def test_the_environment_decides_a_secret_whichever_its_form(tmp_path: Path, file: str, environment: dict[str, str], key: str) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(f" of {name}\n")
+    settings = load(write(tmp_path, f"auth: {{enabled: true, {file}}}"), environment)
+    assert settings.auth.enabled
+    assert settings.auth.api_key.get_secret_value() == key
+
+
+@pytest.mark.parametrize(
+    ("file", "environment", "words"),
+    [
+        ("api_key: a, api_key_file: one", {}, "auth.api_key and auth.api_key_file are both set"),
+        ("api_key: a, api_key_file: one", {PLAIN: "set"}, "auth.api_key and auth.api_key_file are both set"),
+        ("", {PLAIN: "a", FILED: "one"}, f"{PLAIN} and {FILED} are both set"),
+        ("api_key: a", {PLAIN: "", FILED: "one"}, f"{PLAIN} and {FILED} are both set"),
+        ("api_key_file: empty", {}, "empty of auth.api_key_file is empty"),
+        ("api_key_file: blank", {}, "blank of auth.api_key_file is empty"),
+        ("api_key_file: lines", {}, "has more than one line"),
+        ("api_key_file: none", {}, "none of auth.api_key_file can't be read: No such file"),
+        ("api_key_file: noise", {}, "noise of auth.api_key_file can't be read: it is no text"),
+        ("api_key_file: .", {}, "of auth.api_key_file can't be read: Is a directory"),
+        ('api_key_file: ""', {}, "auth.api_key_file names no file"),
+        ("api_key_file: null", {}, "auth.api_key_file names no file"),
+        ("api_key_file: [a]", {}, "auth.api_key_file names no file"),
+        ('api_key: "  "', {}, "auth.api_key is set and empty"),
+        ("api_key: a", {FILED: "empty"}, f"empty of {FILED} is empty"),
+        ("api_key: a", {FILED: ""}, f"{FILED} names no file"),
+        ("api_key: a", {PLAIN: ""}, f"{PLAIN} is set and empty"),
+        ("api_key: a", {PLAIN: " \n"}, f"{PLAIN} is set and empty"),
+        ("api_key: a", {"MKISO__AUTH": '{api_key: ""}'}, "auth.api_key is set and empty"),
+        ("api_key: a", {PLAIN: "b", "MKISO__auth__api_key": "c"}, "are the same key"),
+    ],
+)
+def test_no_secret_is_guessed(tmp_path: Path, file: str, environment: dict[str, str], words: str) -> None:
+    (tmp_path / "one").write_text("of one")
+    (tmp_path / "empty").touch()
+    (tmp_path / "blank").write_text(" \n\t\n")
+    (tmp_path / "lines").write_text("a\nb\n")
+    (tmp_path / "noise").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError) as raised:
+        load(write(tmp_path, f"auth: {{enabled: true, {file}}}"), environment)
+    assert [words in problem for problem in raised.value.problems] == [True]
+
+
+SECRETS = ("auth.api_key", "archive.ledger_url", "prefect.api_auth_string", "patient_api.headers.x-token")
+
+
+@pytest.mark.parametrize("where", SECRETS)
+def test_an_empty_secret_is_never_no_secret(tmp_path: Path, where: str) -> None:
+    (tmp_path / "empty").touch()
+    variable = "__".join(("MKISO", *where.upper().split(".")))
+    for environment in ({variable: ""}, {f"{variable}_FILE": "empty"}, {f"{variable}_FILE": ""}, {f"{variable}_FILE": "none"}):
+        with pytest.raises(ConfigurationError, match=variable):
+            load(write(tmp_path, "{}"), environment)
+    *sections, key = where.split(".")
+    text = "".join(f"{section}: {{" for section in sections) + f"{key}_file: empty" + "}" * len(sections)
+    with pytest.raises(ConfigurationError, match=f"{where}_file is empty"):
+        load(write(tmp_path, text), {})
+
+
+def secret_keys(model: type[BaseModel], where: str = "") -> Iterator[str]:
+    """The dotted keys of every secret; x-token stands for the keys of a mapping of secrets."""
+    for key, field in model.model_fields.items():
+        kinds = (field.annotation, *get_args(field.annotation))
+        if SecretStr in kinds:
+            yield f"{where}{key}" if field.annotation is SecretStr else f"{where}{key}.x-token"
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from secret_keys(kind, f"{where}{key}.")
+
+
+def test_every_secret_is_tried() -> None:
+    assert sorted(SECRETS) == sorted(secret_keys(Settings))
+
+
+def test_what_is_no_secret_is_read_from_no_file(tmp_path: Path) -> None:
+    (tmp_path / "host").write_text("elsewhere")
+    with pytest.raises(ConfigurationError, match=r"pacs\.host_file is no key of mkiso"):
+        load(write(tmp_path, "pacs: {host_file: host}"), {})
+    settings = load(write(tmp_path, "publishers: {rimage: {label_fields: {Print_file: host}}}"), {})
+    assert settings.publishers["rimage"].label_fields == {"Print_file": "host"}
+
+
+def test_a_section_from_the_environment_leaves_the_rest_of_it(tmp_path: Path) -> None:
+    """Whatever order the variables come in: a section that took the place of the file's would take `enabled` with it."""
+    file = write(tmp_path, "auth: {enabled: true, api_key: a}\npacs: {host: one}")
+    for variables in ({"MKISO__AUTH": "{api_key: b}", PLAIN: "c"}, {PLAIN: "c", "MKISO__AUTH": "{api_key: b}"}):
+        settings = load(file, variables)
+        assert (settings.auth.enabled, settings.auth.api_key.get_secret_value(), settings.pacs.host) == (True, "c", "one")
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+    """YAML would take the last: a second `auth:` further down would switch authentication off."""
+    with pytest.raises(ConfigurationError, match="auth stands there twice"):
+        load(write(tmp_path, "auth: {enabled: true, api_key: a}\npacs: {host: b}\nauth: {}"), {})
+    with pytest.raises(ConfigurationError, match="host stands there twice"):
+        load(write(tmp_path, "pacs: {host: a, host: b}"), {})
+    merged = "publishers: {a: &a {ae_title: X, port: 1}, b: {<<: *a, port: 2}}\nprint: {publisher: b}"
+    assert load(write(tmp_path, merged), {}).publishers["b"].port == 2
+
+
+def test_an_empty_file_is_no_configuration(tmp_path: Path) -> None:
+    """As a power cut leaves a file that was being saved: the defaults would ask another PACS and want no key."""
+    for text in ("", "\n \n"):
+        with pytest.raises(ConfigurationError, match="is empty"):
+            load(write(tmp_path, text), {})
+    assert load(write(tmp_path, "# all defaults"), {}).pacs == Settings().pacs
+
+
+def test_a_file_that_is_there_and_can_not_be_read_is_no_absent_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").symlink_to("gone.yaml")
+    with pytest.raises(ConfigurationError, match="doesn't exist"):
+        load(environment={})
+    Path("config.yaml").unlink()
+    Path("config.yaml").mkdir()
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        load(environment={})
+
+
+def test_what_is_said_of_a_broken_file_quotes_none_of_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load(write(tmp_path, "auth:\n  api_key: [s3cret\nx: y"), {})
+    assert "s3cret" not in str(raised.value) and "line 3" in str(raised.value)
+
+
 def test_folders_are_relative_to_the_file(tmp_path: Path) -> None:
     settings = load(write(tmp_path, "storage: {data_dir: here}\nviewer: {directory: viewer}"), {})
     assert settings.storage.data_dir == tmp_path / "here"
     assert settings.archive.directory == tmp_path / "here" / "archive"
     assert settings.viewer.directory == str(tmp_path / "viewer")
+
+
+def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From wherever a process is started: else the webhook and the worker would write to folders of their own."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    text = "publishers: {robot: {kind: epson, directory: in, status_directory: /out}}\nprint: {publisher: robot}\n"
+    settings = load(write(tmp_path, f"{text}receiver: {{tls: {{certificate: c.pem}}}}\naudit: {{authority: a.pem}}"), {})
+    assert settings.publishers["robot"].directory == tmp_path / "in"
+    assert settings.publishers["robot"].status_directory == Path("/out")
+    assert settings.receiver.tls.certificate == tmp_path / "c.pem"
+    assert settings.audit.authority == tmp_path / "a.pem"
 
 
 @pytest.mark.parametrize(
@@ -121,6 +286,11 @@ def test_folders_are_relative_to_the_file(tmp_path: Path) -> None:
         ("audit: {target: 'udp://logs:99999'}", "audit.target: Port out of range"),
         ("audit: {target: 'tls://logs:0'}", "audit.target: names port 0"),
         ("audit: {target: 'udp://[logs:514'}", "audit.target"),
+        ("disc: {keep_hours: inf}", "disc.keep_hours"),
+        ("disc: {reuse_minutes: nan}", "disc.reuse_minutes"),
+        ("storage: {min_free_gib: .nan}", "storage.min_free_gib"),
+        ("storage: {shared_dir: ''}", "storage.shared_dir: is empty"),
+        ("publishers: {rimage: {kind: folder, directory: ''}}", "publishers.rimage.directory: is empty"),
         ("- a list", "must hold sections"),
         ("pacs: [", "can't be read"),
     ],
@@ -141,7 +311,7 @@ def test_what_a_variable_names_has_to_be_a_section(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="which is no section"):
         load(write(tmp_path, "pacs: {host: a}"), {"MKISO__PACS__HOST__NAME": "b"})
     with pytest.raises(ConfigurationError, match="no YAML list"):
-        load(write(tmp_path, ""), {"MKISO__ARCHIVE__MODALITIES": "[CT"})
+        load(write(tmp_path, "{}"), {"MKISO__ARCHIVE__MODALITIES": "[CT"})
 
 
 def test_settings_are_frozen() -> None:

@@ -79,7 +79,7 @@ def test_a_container_runs_a_command_with_a_configuration_that_exist(name: str, t
     container = compose()["services"][name]
     assert container["command"][0] in cli.commands
     empty = tmp_path / "config.yaml"
-    empty.write_text("")
+    empty.write_text("{}")
     settings = load(empty, {key: str(value) for key, value in container["environment"].items()})
     assert settings.storage.discs_dir == Path("/shared/discs")
     assert settings.auth.enabled
