@@ -21,7 +21,9 @@ from mkiso.files import sha256_of
 from mkiso.media.iso import master
 from mkiso.media.layout import lay_out
 from mkiso.media.verify import verify_image
-from mkiso.models import Arrival, Instance
+from mkiso.models import Arrival, Expected, Instance, Study
+from mkiso.study.gate import CompleteStudies, Part, complete
+from mkiso.study.values import Found, Retrieved, StudyRetrieved
 
 
 def media_rows(laboratory: Laboratory) -> Iterator[Row]:
@@ -70,10 +72,19 @@ def _in_child(instances: list[Instance], folder: Path) -> tuple[float, float]:
     return seconds, peak_mb
 
 
+def _complete(instances: list[Instance], settings: Settings) -> CompleteStudies:
+    """Through the gate, as a job's instances go before they are laid out."""
+    header = instances[0].header
+    expected = Expected("image", len(instances), {"1": frozenset(each.arrival.sop_instance_uid for each in instances)})
+    study = Study(str(header.AccessionNumber), instances[0].arrival.study_instance_uid, str(header.PatientID), expected=expected)
+    retrieved = (StudyRetrieved(study, tuple(instances)),)
+    return complete(Retrieved(Found((study.accession_number,), (study,)), retrieved), settings)
+
+
 def _make(instances: list[Instance], folder: Path, answer: Connection) -> None:
     settings = Settings.model_validate({"disc": {"medium": "bd"}, "storage": {"data_dir": str(folder)}})
     began = time.perf_counter()
-    layout = lay_out(instances, settings, folder / "disc", created=datetime.now(UTC))
+    layout = lay_out(Part.whole(_complete(instances, settings)), settings, folder / "disc", created=datetime.now(UTC))
     master(layout.files, layout.volume_id, folder / "disc.iso", created=layout.created)
     verify_image(folder / "disc.iso", layout.files)
     answer.send((time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))

@@ -26,6 +26,8 @@ from pathlib import Path
 TARGETS = {
     "mkiso/dicom/outcome.py": ["tests/unit/test_outcome.py"],
     "mkiso/identity.py": ["tests/unit/test_identity.py"],
+    "mkiso/study/gate.py": ["tests/unit/test_gate.py"],
+    "mkiso/media/disc_set.py": ["tests/unit/test_gate.py", "tests/unit/test_disc_set.py"],
     "mkiso/completeness.py": ["tests/unit/test_completeness.py"],
     "mkiso/media/verify.py": ["tests/unit/test_verify.py"],
 }

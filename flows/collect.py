@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from mkiso.study.gate import CompleteStudies
+from mkiso.study.values import Found
 from tasks.collect import check_complete, check_one_patient, find_study, look_up_patient, retrieve_study, take_up
 from tasks.job_run import JobRun
 
 
-def find(run: JobRun) -> None:
+def find(run: JobRun, accession_numbers: tuple[str, ...]) -> Found:
     """Look up the patient and find the studies, side by side; they must be of one patient."""
-    looked_up = [look_up_patient.submit(run, accession_number) for accession_number in run.job.accession_numbers]
+    asked = [look_up_patient.submit(run, accession_number) for accession_number in accession_numbers]
     try:
-        for accession_number in run.job.accession_numbers:
-            find_study(run, accession_number)
+        studies = [find_study(run, accession_number) for accession_number in accession_numbers]
     finally:
-        for lookup in looked_up:
-            lookup.result()
-    check_one_patient(run)
+        looked_up = [answer.result() for answer in asked]
+    return check_one_patient(run, accession_numbers, studies, looked_up)
 
 
-def retrieve(run: JobRun) -> None:
-    """Retrieve each study, and check that nothing is missing."""
-    if run.job.started_before:
-        take_up(run)
-    for study in list(run.job.studies):
-        retrieve_study(run, study, study.accession_number)
-    check_complete(run)
+def retrieve(run: JobRun, found: Found) -> CompleteStudies:
+    """Retrieve each study, and check that nothing is missing and all is of one patient."""
+    take_up(run, found)
+    return check_complete(run, found, [retrieve_study(run, study) for study in found.studies])

@@ -25,13 +25,13 @@ def make_disc(accession_numbers: AccessionNumbers) -> State:
         accession_numbers: The accession numbers as they stand on the examinations; all of one patient.
     """
     with JobRun("download", accession_numbers) as run:
-        run.start()
-        find(run)
-        look_for_finished_disc(run)
-        if not run.finished:
-            retrieve(run)
-            lay_out_discs(run)
-            master_images(run)
-            read_back(run)
-            shelve_discs(run)
+        found = find(run, run.start())
+        discs = look_for_finished_disc(run, found)
+        if not discs:
+            studies = retrieve(run, found)
+            disc_set = lay_out_discs(run, studies)
+            written = master_images(run, disc_set)
+            proven = read_back(run, written)
+            discs = shelve_discs(run, proven)
+        run.finish(discs)
     return run.state

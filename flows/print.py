@@ -13,7 +13,7 @@ from flows.parameters import AccessionNumbers, run_name
 from tasks.cleaning import drop_cancelled_print
 from tasks.disc import lay_out_discs, master_images, read_back
 from tasks.job_run import JobRun
-from tasks.order import follow_orders, give_orders
+from tasks.order import follow_orders, give_orders, orders_of_images, orders_of_studies
 
 PublisherName = Annotated[
     str, Field(title="Publisher", description="A name under `publishers` of the configuration; empty: print.publisher.", max_length=64)
@@ -42,14 +42,14 @@ def print_disc(accession_numbers: AccessionNumbers, publisher: PublisherName = "
         confirm_reprint: Order even though an earlier attempt may already have made the disc; only after looking at the robot.
     """
     with JobRun("print", accession_numbers, publisher) as run:
-        run.start()
+        question = run.start()
         maker = run.publisher  # an unknown one ends the job before the PACS is asked
-        find(run)
-        retrieve(run)
+        studies = retrieve(run, find(run, question))
         if maker.needs_image:
-            lay_out_discs(run)
-            master_images(run)
-            read_back(run)
-        give_orders(run, maker, confirm_reprint)
-        follow_orders(run, maker)
+            proven = read_back(run, master_images(run, lay_out_discs(run, studies)))
+            orders = orders_of_images(run, maker, proven)
+        else:
+            orders = orders_of_studies(run, maker, studies)
+        give_orders(run, maker, studies, orders, confirm_reprint)
+        follow_orders(run, maker, orders)
     return run.state

@@ -1,4 +1,4 @@
-"""A job's instances: what an earlier attempt stored is taken up, the rest is retrieved, and each one is of its study's patient."""
+"""A study into a job's folder: what an earlier attempt stored is kept, the rest is retrieved, and each instance is of its study's patient."""
 
 from __future__ import annotations
 
@@ -10,50 +10,40 @@ from mkiso.dicom.header import read_header
 from mkiso.dicom.retrieve import retrieve
 from mkiso.job import Job
 from mkiso.models import Arrival, Instance, Study
-
-
-def take_up(job: Job) -> None:
-    """Instances in the job's folder that are whole and still wanted are not moved again; the others go. Raises PatientMismatch.
-
-    All go where the PACS or the patient API tells of the job's studies anything else than it did then: a corrected image keeps its UID, and half a
-    disc from before a correction and half from after it would be whole by every count.
-    """
-    if job.facts().get("fingerprint") != job.fingerprint:
-        for file in job.instances_dir.iterdir():
-            file.unlink()
-    wanted = {study.study_instance_uid: (study, study.expected.instances or frozenset()) for study in job.studies}
-    for arrival in job.kept_arrivals():
-        study, listed = wanted.get(arrival.study_instance_uid, (None, frozenset()))
-        if study is None or arrival.sop_instance_uid not in listed:
-            arrival.path.unlink()
-            continue
-        header = read_header(arrival.path)
-        identity.same_patient(header, study)
-        job.instances[arrival.sop_instance_uid] = Instance(arrival, header)
+from mkiso.study.values import StudyRetrieved
 
 
 def retrieve_study(
-    job: Job, study: Study, on_arrival: Callable[[Arrival], None], *, elsewhere: Collection[str] = (), stop: threading.Event | None = None
-) -> None:
-    """C-MOVE into the job's folder; the job's study becomes what the PACS held at the end.
+    job: Job,
+    study: Study,
+    on_arrival: Callable[[Arrival], None],
+    *,
+    on_kept: Callable[[Arrival], None] = lambda _: None,
+    elsewhere: Collection[str] = (),
+    stop: threading.Event | None = None,
+) -> StudyRetrieved:
+    """C-MOVE into the job's folder; the study is returned as the PACS held it at the end.
 
-    What the job has already isn't moved again, nor are the instances that lie `elsewhere` (SOP Instance UIDs); of a study without a list of instances
-    everything is. Raises what retrieve raises, and PatientMismatch.
+    What an earlier attempt has stored isn't moved again, nor are the instances that lie `elsewhere` (SOP Instance UIDs); of a study without a list of
+    instances everything is, since as many as are counted may be others by now. `on_arrival` hears of each instance
+    that comes, `on_kept` of each that was there. Raises what retrieve raises, PatientMismatch, DamagedInstance.
     """
-    job.note(fingerprint=job.fingerprint)
-    if study.expected.instances is None:  # as many as are counted may be others by now
-        for instance in [each for each in job.instances.values() if each.arrival.study_instance_uid == study.study_instance_uid]:
-            instance.arrival.path.unlink(missing_ok=True)
-            del job.instances[instance.arrival.sop_instance_uid]
+    instances: dict[str, Instance] = {}
 
     def take(arrival: Arrival) -> None:
         header = read_header(arrival.path)
         identity.same_patient(header, study)
+        instances[arrival.sop_instance_uid] = Instance(arrival, header)
+
+    def take_new(arrival: Arrival) -> None:
+        take(arrival)
         job.remember(arrival)
-        job.instances[arrival.sop_instance_uid] = Instance(arrival, header)
         on_arrival(arrival)
 
-    already = [instance.arrival for instance in job.instances.values()]
-    already += [Arrival(uid, "", "", study.study_instance_uid, job.instances_dir / uid, 0, "") for uid in elsewhere]
-    grown = retrieve(job.settings, study, job.instances_dir, already, take, stop)
-    job.studies[job.studies.index(study)] = grown
+    kept = job.kept(study.study_instance_uid, study.expected.instances or frozenset())
+    for arrival in kept:
+        take(arrival)
+        on_kept(arrival)
+    already = kept + [Arrival(uid, "", "", study.study_instance_uid, job.instances_dir / uid, 0, "") for uid in elsewhere]
+    grown = retrieve(job.settings, study, job.instances_dir, already, take_new, stop)
+    return StudyRetrieved(grown, tuple(instances.values()))

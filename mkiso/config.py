@@ -180,6 +180,13 @@ class Print(Section):
     wait_for: Literal["queued", "done"] = "queued"
 
 
+class Identity(Section):
+    """What is held to be one patient, beside one Patient ID of at most one issuer."""
+
+    placeholder_ids: tuple[str, ...] = ()
+    compare: tuple[Literal["PatientBirthDate", "PatientSex"], ...] = ("PatientBirthDate", "PatientSex")
+
+
 class Publisher(Section):
     """One disc publisher. cstore and mcm are reached over DICOM; epson, primera, rimage and folder take files in `directory`."""
 
@@ -352,6 +359,7 @@ class Settings(Section):
     receiver: Receiver = Receiver()
     patient_api: PatientApi = PatientApi()
     viewer: Viewer = Viewer()
+    identity: Identity = Identity()
     disc: Disc = Disc()
     print: Print = Print()
     publishers: Mapping[str, Publisher] = {"rimage": Publisher()}

@@ -1,7 +1,7 @@
 """A job's folder: what is known of one job, and the instances that arrived for it. Names and birth dates stay here and out of Prefect.
 
     jobs/<job id>/job.json         what was asked and found
-                  arrivals.jsonl   a line for each instance stored, so that a rerun moves only what is missing
+                  arrivals-….jsonl a line for each instance stored of a study, so that a rerun moves only what is missing
                   instances/       Part 10 files, named by SOP Instance UID, hard links made by the receiver
                   disc/            the files that mkiso makes for each volume
                   disc1.iso        the image of each volume, until it is shelved
@@ -12,55 +12,32 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from mkiso.config import Settings
 from mkiso.files import sha256_of, write_whole
-from mkiso.models import Arrival, Instance, Patient, Study
+from mkiso.models import Arrival
 from mkiso.spare_files import clear_away
 
 JobKind = Literal["download", "print", "archive"]
+_ARRIVALS = "arrivals-{}.jsonl"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Job:
-    """One job while it runs: its id (the flow run's), its folder, the settings, and what is known so far.
-
-    `patients` are the patient API's answers by accession number; `instances` are by SOP Instance UID; `degraded` names what the job does without;
-    `fingerprint` is mkiso.identity's of what was found.
-    """
+    """One job's place: its id (the flow run's), its kind, the settings, and its folder."""
 
     id: str
     kind: JobKind
     settings: Settings
-    accession_numbers: tuple[str, ...] = ()
-    patients: dict[str, Patient] = field(default_factory=dict)
-    studies: list[Study] = field(default_factory=list)
-    instances: dict[str, Instance] = field(default_factory=dict)
-    degraded: list[str] = field(default_factory=list)
-    fingerprint: str = ""
-
-    @property
-    def patient(self) -> Patient | None:
-        """The patient API's patient, where it answered."""
-        return next(iter(self.patients.values()), None)
-
-    @property
-    def patient_name(self) -> str:
-        """The patient API's name, else that of the images: a PACS may answer C-FIND in a character set that can't hold it."""
-        known = self.patient.name if self.patient else ""
-        return known or next((str(instance.header.get("PatientName", "")) for instance in self.instances.values()), "")
 
     @cached_property
     def folder(self) -> Path:
         return self.settings.storage.jobs_dir / self.id
-
-    @cached_property
-    def _arrivals(self) -> Path:
-        return self.folder / "arrivals.jsonl"
 
     @property
     def instances_dir(self) -> Path:
@@ -84,11 +61,6 @@ class Job:
         clear_away(self.instances_dir, self.settings.storage.spares_dir)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    @property
-    def started_before(self) -> bool:
-        """Whether an earlier attempt of this job has stored something."""
-        return any(self.instances_dir.iterdir())
-
     def keep_fault(self, text: str) -> None:
         """Keep an unforeseen fault's traceback, which may quote patient data, where only who maintains mkiso reads it."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,32 +78,56 @@ class Job:
             return {}
         return facts
 
+    def begin(self, fingerprint: str) -> None:
+        """Keep what an earlier attempt stored only where the PACS and the patient API say the same as then (mkiso.identity.fingerprint).
+
+        A corrected image keeps its UID, and half a disc from before a correction and half from after it would be whole by every count. A file of
+        which nothing was written down goes too.
+        """
+        if self.facts().get("fingerprint") != fingerprint:
+            for arrivals in self.folder.glob(_ARRIVALS.format("*")):
+                arrivals.unlink()
+        names = {arrival.path.name for file in self.folder.glob(_ARRIVALS.format("*")) for arrival in self._written_down(file)}
+        for stored in self.instances_dir.iterdir():
+            if stored.name not in names:
+                stored.unlink()
+        self.note(fingerprint=fingerprint)
+
     def remember(self, arrival: Arrival) -> None:
         """Write an arrival down beside its file."""
         line = {each.name: getattr(arrival, each.name) for each in fields(arrival)} | {"path": arrival.path.name}
-        descriptor = os.open(self._arrivals, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = self._arrivals(arrival.study_instance_uid)
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.write(descriptor, f"{json.dumps(line)}\n".encode())
         finally:
             os.close(descriptor)
 
-    def kept_arrivals(self) -> list[Arrival]:
-        """The instances that an earlier run of this job stored and whose bytes are still what they were; anything else is removed."""
-        try:
-            lines = self._arrivals.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            lines = []
+    def kept(self, study_instance_uid: str, wanted: frozenset[str]) -> list[Arrival]:
+        """The wanted instances of a study that an earlier attempt stored and whose bytes are still what they were; its other files go."""
         kept: dict[str, Arrival] = {}
+        for arrival in self._written_down(self._arrivals(study_instance_uid)):
+            if arrival.sop_instance_uid in wanted and arrival.path.is_file() and sha256_of(arrival.path) == arrival.sha256:
+                kept[arrival.sop_instance_uid] = arrival
+            else:
+                arrival.path.unlink(missing_ok=True)
+        unknown = wanted - kept.keys()
+        for file in self.instances_dir.iterdir():
+            if file.name in unknown:  # stored, and the attempt ended before it was written down
+                file.unlink()
+        return list(kept.values())
+
+    def _arrivals(self, study_instance_uid: str) -> Path:
+        return self.folder / _ARRIVALS.format(study_instance_uid)
+
+    def _written_down(self, file: Path) -> Iterator[Arrival]:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return
         for line in lines:
             try:
                 values = json.loads(line)
-                arrival = Arrival(**{**values, "path": self.instances_dir / Path(values["path"]).name})
+                yield Arrival(**{**values, "path": self.instances_dir / Path(values["path"]).name})
             except (ValueError, TypeError, KeyError):  # a line that a crash cut short
                 continue
-            if arrival.path.is_file() and arrival.path.stat().st_size == arrival.size and sha256_of(arrival.path) == arrival.sha256:
-                kept[arrival.sop_instance_uid] = arrival
-        names = {arrival.path.name for arrival in kept.values()}
-        for file in self.instances_dir.iterdir():
-            if file.name not in names:
-                file.unlink()
-        return list(kept.values())

@@ -17,10 +17,13 @@ from mkiso.errors import InstanceConflict, JobStopped, PatientApiUnavailable
 from mkiso.job import Job
 from mkiso.media.capacity import holdable
 from mkiso.media.volumes import Parcel, span, study_sectors
-from mkiso.models import Study
+from mkiso.models import Patient, Study
 from mkiso.retention import require_room
 from mkiso.slots import slot_behind_clerks
-from tasks.archive_run import ArchiveRun, Retrieved, name_of
+from mkiso.study import gate
+from mkiso.study.gate import CompleteStudies
+from mkiso.study.values import Retrieved
+from tasks.archive_run import ArchiveRun, Pooled, name_of
 from tasks.step import step
 
 
@@ -92,38 +95,35 @@ def retrieve_study(run: ArchiveRun, study: Study, name: str) -> None:
     """C-MOVE of what isn't archived of it, as a download does; a clerk who comes meanwhile goes first."""
     require_room(run.job.settings.storage)
     on_volumes = archived(run.ledger, [study.study_instance_uid]).get(study.study_instance_uid, frozenset())
-    identity.one_patient([study], None)
-    _check_with_patient_api(run, study)
+    found = gate.found((study.accession_number,), [study], [_patient_of(run, study)], run.job.settings, degraded=False)
     job = _folder_of(run, study)
-    collection.take_up(job)
+    job.begin(identity.fingerprint([study], None))
     while True:
         with slot_behind_clerks(job.settings.storage.moves_dir, job.settings.pacs.max_moves) as clerk_waits:
             try:
-                elsewhere = on_volumes & (job.studies[0].expected.instances or frozenset())
-                collection.retrieve_study(job, job.studies[0], lambda _: run.show_progress(), elsewhere=elsewhere, stop=clerk_waits)
+                elsewhere = on_volumes & (study.expected.instances or frozenset())
+                retrieved = collection.retrieve_study(job, study, lambda _: run.show_progress(), elsewhere=elsewhere, stop=clerk_waits)
                 break
             except JobStopped:
                 run.log.info("%s waits for a clerk's job.", name)
-    _into_the_pool(run, job, on_volumes)
+    _into_the_pool(run, job, gate.complete(Retrieved(found, (retrieved,), on_volumes), run.job.settings))
 
 
-def _check_with_patient_api(run: ArchiveRun, study: Study) -> None:
-    """Where the hospital's patient data names another patient the study isn't archived; where they can't be had the night goes on without."""
+def _patient_of(run: ArchiveRun, study: Study) -> Patient | None:
+    """The hospital's patient data of it; where they can't be had the night goes on without."""
     if run.without_patient_api or not study.accession_number:
-        return
+        return None
     try:
-        patient = patient_api.look_up(run.job.settings.patient_api, study.accession_number)
+        return patient_api.look_up(run.job.settings.patient_api, study.accession_number)
     except PatientApiUnavailable as error:
         run.log.warning("The night goes on without the patient API: %s", error.words)
         run.without_patient_api = True
-        return
-    identity.one_patient([study], patient)
+        return None
 
 
 def _folder_of(run: ArchiveRun, study: Study) -> Job:
     """The study's folder in the run's; what a run that is gone has left of it moves there. The claim says that nobody else works on it."""
-    job = Job(f"{run.job.id}/{study.study_instance_uid}", "archive", run.job.settings, studies=[study])
-    job.fingerprint = identity.fingerprint([study], None)
+    job = Job(f"{run.job.id}/{study.study_instance_uid}", "archive", run.job.settings)
     for left in run.job.settings.storage.jobs_dir.glob(f"*/{study.study_instance_uid}"):
         if not job.folder.exists():
             left.rename(job.folder)
@@ -133,20 +133,20 @@ def _folder_of(run: ArchiveRun, study: Study) -> Job:
     return job
 
 
-def _into_the_pool(run: ArchiveRun, job: Job, on_volumes: frozenset[str]) -> None:
-    study = job.studies[0]
-    instances = {uid: instance for uid, instance in job.instances.items() if uid not in on_volumes}
+def _into_the_pool(run: ArchiveRun, job: Job, studies: CompleteStudies) -> None:
+    [study], instances = studies.studies, studies.instances
     pooled = {arrival.sop_instance_uid for each in run.pool.values() for arrival in each.arrivals}
-    if shared := instances.keys() & pooled:
+    if shared := {each.arrival.sop_instance_uid for each in instances} & pooled:
         raise InstanceConflict(
             f"{len(shared)} instances of {name_of(study)} are also part of another study. Have the PACS's studies checked.",
             sop_instance_uid=min(shared),
         )
-    job.instances = {}
     if instances:
-        parcel = Parcel(study.study_instance_uid, study.patient_id, study_sectors(list(instances.values())))
+        parcel = Parcel(study.study_instance_uid, study.patient_id, study_sectors(instances))
         # What no volume can hold fails here, as this study's failure; when the volume is made it would end the night, and each night after it.
-        holdable([each.arrival for each in instances.values()])
+        holdable([each.arrival for each in instances])
         if parcel.sectors > run.room:
-            span(list(instances.values()), run.room, job.settings.archive.medium)
-        run.pool[study.study_instance_uid] = Retrieved(study, tuple(each.arrival for each in instances.values()), parcel, job)
+            span(instances, run.room, job.settings.archive.medium)
+        retrieved = studies.retrieved
+        arrivals = tuple(each.arrival for each in retrieved.instances)
+        run.pool[study.study_instance_uid] = Pooled(retrieved.found, study, arrivals, retrieved.elsewhere, parcel, job)

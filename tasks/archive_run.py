@@ -25,14 +25,17 @@ from mkiso.archive.outcome import Outcome, words
 from mkiso.archive.planning import is_hopeless, says_something_of_the_study
 from mkiso.archive.schedule import Due, due
 from mkiso.archive.volumes import ArchiveVolume
+from mkiso.dicom.header import read_header
 from mkiso.errors import ClaimLost, InvalidRequest, MkisoError, PatientMismatch, StorageFull
 from mkiso.job import Job
 from mkiso.media.capacity import SECTOR_BYTES
 from mkiso.media.filling import full_volumes, volume_room
 from mkiso.media.viewer import bundle_viewer
 from mkiso.media.volumes import Parcel, pack
-from mkiso.models import Arrival, Study
+from mkiso.models import Arrival, Instance, Study
 from mkiso.retention import GIB, require_room
+from mkiso.study.gate import CompleteStudies, complete
+from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tasks.artifacts import Artifacts
 
 PROGRESS_SECONDS = 2.0
@@ -41,13 +44,20 @@ NICENESS = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Retrieved:
-    """A study that waits for its volume: its instances without their headers, which would fill the memory."""
+class Pooled:
+    """A study that waits for its volume: it passed the gate, and its instances are kept without their headers, which would fill the memory."""
 
+    found: Found
     study: Study
     arrivals: tuple[Arrival, ...]
+    elsewhere: frozenset[str]
     parcel: Parcel
     job: Job
+
+    def complete(self) -> CompleteStudies:
+        """Through the gate once more, with the headers as they are now. Raises what the gate raises, DamagedInstance."""
+        instances = tuple(Instance(arrival, read_header(arrival.path)) for arrival in self.arrivals)
+        return complete(Retrieved(self.found, (StudyRetrieved(self.study, instances),), self.elsewhere), self.job.settings)
 
 
 class ArchiveRun:
@@ -66,7 +76,7 @@ class ArchiveRun:
         self.words = ""
         self.found: dict[str, Study] = {}
         self.waiting: deque[Study] = deque()
-        self.pool: dict[str, Retrieved] = {}
+        self.pool: dict[str, Pooled] = {}
         self.ordered: list[ArchiveVolume] = []
         self.without_patient_api = False
         self.state: State = Failed(message="The archive was stopped before its end; the next night goes on from there.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -13,17 +12,15 @@ from mkiso.archive.lifecycle import Remedy
 from mkiso.archive.reconcile import reconcile
 from mkiso.archive.store import deliver_to_store
 from mkiso.archive.volumes import ArchiveVolume, MasteredVolume, StudyOnVolume
-from mkiso.dicom.header import read_header
 from mkiso.errors import MkisoError, PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.files import sha256_of, write_whole
 from mkiso.media.capacity import SECTOR_BYTES
+from mkiso.media.disc_set import Proven, divide, lay_out_volumes, prove, write_set
 from mkiso.media.filling import volume_sectors
-from mkiso.media.iso import master
-from mkiso.media.layout import Layout, lay_out
-from mkiso.media.verify import verify_image
-from mkiso.media.volumes import span
-from mkiso.models import Instance, Patient, Study, Volume
+from mkiso.media.layout import Layout
+from mkiso.models import Patient, Volume
 from mkiso.publishers import Order, Watch, follow, give, publisher_of, question_of
+from mkiso.study.gate import Part
 from tasks.archive_run import ArchiveRun
 from tasks.step import step
 
@@ -44,16 +41,22 @@ def finish_left_overs(run: ArchiveRun) -> None:
 @step("Make volume", "Make volume of {studies} studies")
 def make_volume(run: ArchiveRun, uids: tuple[str, ...], studies: int) -> None:
     """Lay out, master, read back, write down, deliver; a study that no volume holds becomes a set of them, written down in one step."""
-    archive, retrieved = run.job.settings.archive, [run.pool[uid] for uid in uids]
-    instances = [Instance(arrival, read_header(arrival.path)) for each in retrieved for arrival in each.arrivals]
-    parts = span(instances, run.room, archive.medium) if sum(each.parcel.sectors for each in retrieved) > run.room else (tuple(instances),)
+    settings, archive = run.job.settings, run.job.settings.archive
+    pooled = [run.pool[uid] for uid in uids]
+    parts = divide([each.complete() for each in pooled], run.room, archive.medium)
     planned = run.night.plan(archive.medium, archive.output, run.today, total=len(parts))
-    created, by_uid = datetime.now(UTC), {each.study.study_instance_uid: each.study for each in retrieved}
-    finished = [_master(run, volume, parts, by_uid, created) for volume in planned]
+    places = [(volume.label, volume.folder / "disc") for volume in planned]
+    disc_set = lay_out_volumes(parts, places, settings, created=datetime.now(UTC), medium=archive.medium)
+    for layout in disc_set.layouts:
+        if layout.sectors > volume_sectors(layout.medium, archive.volume_mib):
+            words = f"{layout.volume_id} turned out larger than it was counted ({layout.size:,} bytes): it isn't used. Tell who maintains mkiso."
+            raise ProofFailed(words)
+    proven = prove(write_set(disc_set, [volume.image for volume in planned], publisher=settings.disc.institution))
+    finished = [_finished(volume, disc, part) for volume, disc, part in zip(planned, proven.discs, parts, strict=True)]
     run.night.mastered(finished)
     run.outcome = replace(run.outcome, archived=run.outcome.archived + len(uids))
     run.night.release(uids)
-    for each in retrieved:
+    for each in pooled:
         each.job.discard()
         del run.pool[each.study.study_instance_uid]
     for made in finished:
@@ -63,33 +66,24 @@ def make_volume(run: ArchiveRun, uids: tuple[str, ...], studies: int) -> None:
         _deliver(run, volume)
 
 
-def _master(
-    run: ArchiveRun, volume: ArchiveVolume, parts: Sequence[tuple[Instance, ...]], studies: Mapping[str, Study], created: datetime
-) -> MasteredVolume:
-    settings = run.job.settings
-    layout = lay_out(
-        parts[volume.number - 1],
-        settings,
-        volume.folder / "disc",
-        created=created,
-        volume=Volume(volume.number, volume.total),
-        medium=settings.archive.medium,
-        volume_id=volume.label,
-        elsewhere={number: part for number, part in enumerate(parts, start=1) if number != volume.number},
-    )
-    if layout.sectors > volume_sectors(layout.medium, settings.archive.volume_mib):
-        raise ProofFailed(f"{volume.label} turned out larger than it was counted ({layout.size:,} bytes): it isn't used. Tell who maintains mkiso.")
-    master(layout.files, layout.volume_id, volume.image, created=created, publisher=settings.disc.institution)
-    proof = verify_image(volume.image, layout.files)
-    write_whole(volume.folder / MANIFEST, _manifest(layout, proof.sha256), durable=True)
+def _finished(volume: ArchiveVolume, disc: Proven, part: Part) -> MasteredVolume:
+    """What the ledger is told of a volume; its manifest lies beside the image from now on."""
+    layout = disc.layout
+    write_whole(volume.folder / MANIFEST, _manifest(layout, disc.proof.sha256), durable=True)
     shutil.rmtree(volume.folder / "disc")
-    study_of = {instance.arrival.sop_instance_uid: instance.arrival.study_instance_uid for instance in parts[volume.number - 1]}
+    study_of = {instance.arrival.sop_instance_uid: instance.arrival.study_instance_uid for instance in part.instances}
     on_volume = [
-        StudyOnVolume(uid, study.accession_number, study.study_date, [file for file in layout.files if study_of.get(file.sop_instance_uid) == uid])
-        for uid, study in studies.items()
+        StudyOnVolume(
+            study.study_instance_uid,
+            study.accession_number,
+            study.study_date,
+            [file for file in layout.files if study_of.get(file.sop_instance_uid) == study.study_instance_uid],
+        )
+        for each in part.studies
+        for study in each.studies
     ]
     others = [file for file in layout.files if not file.sop_instance_uid]
-    return MasteredVolume(volume, proof.sha256, [study for study in on_volume if study.files], others)
+    return MasteredVolume(volume, disc.proof.sha256, [study for study in on_volume if study.files], others)
 
 
 def _manifest(layout: Layout, sha256: str) -> str:

@@ -1,84 +1,75 @@
-"""The steps from accession numbers to a complete study in the job's folder."""
+"""The steps from accession numbers to complete studies."""
 
 from __future__ import annotations
 
-from mkiso import audit, collection, completeness, identity, patient_api
+from collections.abc import Sequence
+from itertools import chain
+
+from mkiso import audit, collection, patient_api
 from mkiso.dicom.query import find_studies
-from mkiso.errors import PatientApiUnavailable, PatientMismatch
-from mkiso.models import Study
+from mkiso.errors import PatientApiUnavailable
+from mkiso.models import Patient, Study
 from mkiso.slots import slot
+from mkiso.study import gate
+from mkiso.study.gate import CompleteStudies
+from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tasks.job_run import JobRun
 from tasks.step import step
 
-PATIENT_API, COUNTS_UNKNOWN = "patient_api", "counts_unknown"
-
 
 @step("Look up patient", "Look up patient of {accession_number}")
-def look_up_patient(run: JobRun, accession_number: str) -> None:
+def look_up_patient(run: JobRun, accession_number: str) -> Patient | PatientApiUnavailable | None:
     """Ask the hospital's patient data; where it can't be had the job goes on without and says so."""
     try:
-        patient = patient_api.look_up(run.job.settings.patient_api, accession_number)
+        return patient_api.look_up(run.settings.patient_api, accession_number)
     except PatientApiUnavailable as error:
         run.log.warning("Going on without the patient API: %s", error.words)
-        if PATIENT_API not in run.job.degraded:
-            run.job.degraded.append(PATIENT_API)
-        return
-    if patient is not None:
-        run.job.patients[accession_number] = patient
+        return error
 
 
 @step("Find study in the PACS", "Find {accession_number} in the PACS")
-def find_study(run: JobRun, accession_number: str) -> None:
+def find_study(run: JobRun, accession_number: str) -> Sequence[Study]:
     """C-FIND: the studies of the accession number and the instances that they hold."""
-    audit.queried(run.job.settings, accession_number, run.job.id)
-    run.job.studies += find_studies(run.job.settings, accession_number)
+    audit.queried(run.settings, accession_number, run.job.id)
+    return find_studies(run.settings, accession_number)
 
 
 @step("Check that it is one patient")
-def check_one_patient(run: JobRun) -> None:
+def check_one_patient(
+    run: JobRun,
+    accession_numbers: tuple[str, ...],
+    studies: Sequence[Sequence[Study]],
+    looked_up: Sequence[Patient | PatientApiUnavailable | None],
+) -> Found:
     """Every study found, and the patient API's answers, must be of one patient."""
-    job = run.job
-    for patient in job.patients.values() or [None]:
-        identity.one_patient(job.studies, patient)
-    job.studies = list({study.study_instance_uid: study for study in job.studies}.values())
-    job.fingerprint = identity.fingerprint(job.studies, job.patient)
-    job.note(studies=[study.study_instance_uid for study in job.studies], patient_id=job.studies[0].patient_id)
-    for study in job.studies:
-        completeness.provable(study, require_counts=job.settings.pacs.require_counts)
-        if study.expected.count is None and COUNTS_UNKNOWN not in job.degraded:
-            job.degraded.append(COUNTS_UNKNOWN)
-    run.tell_found()
+    patients = [answer for answer in looked_up if not isinstance(answer, PatientApiUnavailable)]
+    found = gate.found(
+        accession_numbers, list(chain(*studies)), patients, run.settings, degraded=len(patients) < len(looked_up)
+    )
+    run.job.note(studies=[study.study_instance_uid for study in found.studies], patient_id=found.studies[0].patient_id)
+    run.tell_found(found)
+    return found
 
 
 @step("Take up what an earlier attempt stored")
-def take_up(run: JobRun) -> None:
-    """Instances in the job's folder that are whole and still wanted are not moved again."""
-    collection.take_up(run.job)
-    run.recount()
-    run.log.info("%s images of an earlier attempt are whole and are not moved again.", len(run.job.instances))
+def take_up(run: JobRun, found: Found) -> None:
+    """What the folder holds of another answer of the PACS goes; the rest is checked and not moved again."""
+    run.job.begin(found.fingerprint)
 
 
-@step("Retrieve study", "Retrieve {accession_number}", patient=True)
-def retrieve_study(run: JobRun, study: Study, accession_number: str) -> None:
+@step("Retrieve study", "Retrieve {study.accession_number}", patient=True)
+def retrieve_study(run: JobRun, study: Study) -> StudyRetrieved:
     """C-MOVE into the job's folder; what an earlier attempt has stored there is checked and not moved again."""
-    with slot(run.job.settings.storage.moves_dir, run.job.settings.pacs.max_moves):
+    with slot(run.settings.storage.moves_dir, run.settings.pacs.max_moves):
         run.tell("retrieving")
-        audit.transfer_begins(run.job.settings, study, run.job.id)
-        collection.retrieve_study(run.job, study, run.count_arrival)
+        run.begin_study(study)
+        audit.transfer_begins(run.settings, study, run.job.id)
+        return collection.retrieve_study(run.job, study, run.count_arrival, on_kept=run.count_kept)
 
 
 @step("Check that it is complete")
-def check_complete(run: JobRun) -> None:
-    """Every instance that the PACS lists has arrived, and nothing else; every one is of this patient."""
-    job = run.job
-    for study in job.studies:
-        of_study = {uid: each for uid, each in job.instances.items() if each.arrival.study_instance_uid == study.study_instance_uid}
-        completeness.complete(study, of_study.keys(), require_counts=job.settings.pacs.require_counts)
-        for instance in of_study.values():
-            identity.same_patient(instance.header, study)
-    strangers = {each.arrival.study_instance_uid for each in job.instances.values()} - {study.study_instance_uid for study in job.studies}
-    if strangers:
-        raise PatientMismatch("An instance of a study that nobody asked for lies in the job's folder: nothing is made of it. Ask for the disc again.")
-    run.recount()
-    run.tell("complete", expected=len(job.instances), received=len(job.instances))
-    run.show_progress()
+def check_complete(run: JobRun, found: Found, retrieved: Sequence[StudyRetrieved]) -> CompleteStudies:
+    """The gate: every instance that the PACS lists has arrived, and nothing else; all headers together are of one patient."""
+    studies = gate.complete(Retrieved(found, tuple(retrieved)), run.settings)
+    run.tell_complete(studies)
+    return studies

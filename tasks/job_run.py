@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from traceback import format_exception
 from types import TracebackType
@@ -15,15 +16,17 @@ from prefect.states import Completed, Failed
 
 from mkiso import config_file
 from mkiso.accession import parse_accession_numbers
+from mkiso.config import Medium, Settings
 from mkiso.errors import JobStopped, MkisoError, PatientMismatch, Unforeseen
 from mkiso.job import Job, JobKind
 from mkiso.media.layout import Layout
-from mkiso.media.verify import ImageProof
-from mkiso.models import Arrival
+from mkiso.models import Arrival, Study
 from mkiso.publishers import Publisher, publisher_of
 from mkiso.report import FoundStudy, JobReport, after_a_break, write_report
 from mkiso.retention import require_room
 from mkiso.store import Manifest
+from mkiso.study.gate import CompleteStudies
+from mkiso.study.values import Found
 from tasks.artifacts import Artifacts
 
 REPORT_SECONDS = 0.25
@@ -43,13 +46,10 @@ class JobRun:
         context = get_run_context()
         assert isinstance(context, FlowRunContext) and context.flow_run is not None
         self.log = get_run_logger()
-        self.job = Job(str(context.flow_run.id), kind, config_file.load(), tuple(accession_numbers))
-        name = publisher or (self.job.settings.print.publisher if kind == "print" else "")
-        self.report = JobReport(self.job.id, kind, self.job.accession_numbers, publisher=name)
+        self.job = Job(str(context.flow_run.id), kind, config_file.load())
+        name = publisher or (self.settings.print.publisher if kind == "print" else "")
+        self.report = JobReport(self.job.id, kind, tuple(accession_numbers), publisher=name)
         self.words = ""
-        self.finished = False
-        self.layouts: list[Layout] = []
-        self.proofs: list[ImageProof] = []
         self.state: State = Failed(message=self._stopped)
         self._reported = 0.0
         self._artifacts = Artifacts(self.log, "retrieval", PROGRESS_SECONDS)
@@ -57,6 +57,7 @@ class JobRun:
         self._bytes = 0
         self._seconds: dict[str, float] = {}
         self._stage, self._stage_since = "starting", time.monotonic()
+        self._studies: tuple[Study, ...] = ()
         self._received: Counter[str] = Counter()
 
     def __enter__(self) -> JobRun:
@@ -83,15 +84,27 @@ class JobRun:
         self._end_badly(JobStopped(self._stopped))
         return False
 
-    def start(self) -> None:
-        """Check the question and the room on the disk, and open the job's folder. Raises InvalidRequest, StorageFull."""
-        settings = self.job.settings
-        self.job.accession_numbers = parse_accession_numbers(list(self.job.accession_numbers), settings.server.max_accessions)
-        self.report = replace(self.report, accession_numbers=self.job.accession_numbers)
-        require_room(settings.storage)
+    def start(self) -> tuple[str, ...]:
+        """Check the question and the room on the disk, and open the job's folder; the accession numbers, each once.
+
+        Raises InvalidRequest, StorageFull.
+        """
+        accession_numbers = parse_accession_numbers(list(self.report.accession_numbers), self.settings.server.max_accessions)
+        self.report = replace(self.report, accession_numbers=accession_numbers)
+        require_room(self.settings.storage)
         self.job.open()
-        self.job.note(kind=self.job.kind, accession_numbers=self.job.accession_numbers)
+        self.job.note(kind=self.job.kind, accession_numbers=accession_numbers)
         self.tell("starting")
+        return accession_numbers
+
+    @property
+    def settings(self) -> Settings:
+        return self.job.settings
+
+    @property
+    def medium(self) -> Medium:
+        """What the disc is for: the publisher's medium, else the configured one."""
+        return self.settings.publishers[self.report.publisher].medium if self.report.publisher else self.settings.disc.medium
 
     @property
     def _stopped(self) -> str:
@@ -100,14 +113,17 @@ class JobRun:
     @property
     def publisher(self) -> Publisher:
         """The publisher of a print. Raises ConfigurationError where there is none of this name."""
-        return publisher_of(self.report.publisher, self.job.settings)
+        return publisher_of(self.report.publisher, self.settings)
 
-    def finish(self, discs: list[Manifest], words: str) -> None:
+    def finish(self, discs: Sequence[Manifest]) -> None:
         """The job's discs are on the shelf; nothing is left to do."""
-        self.finished = True
-        self.words = words
-        self.report = replace(self.report, disc_ids=tuple(disc.disc_id for disc in discs), expected=sum(disc.instances for disc in discs))
-        self.tell("done", written=sum(disc.instances for disc in discs))
+        images, studies = sum(disc.instances for disc in discs), len(discs[0].studies)
+        if discs[0].job_id == self.job.id:
+            self.words = f"{images} images of {studies} {'study' if studies == 1 else 'studies'}, proved complete."
+        else:
+            self.words = f"Served again: the disc of {discs[0].created[:16].replace('T', ' ')} UTC; the PACS has nothing else since."
+        self.report = replace(self.report, disc_ids=tuple(disc.disc_id for disc in discs), expected=images)
+        self.tell("done", written=images)
         for disc in discs:
             self._link(disc)
 
@@ -116,7 +132,7 @@ class JobRun:
         now = time.monotonic()
         self._seconds[self._stage] = self._seconds.get(self._stage, 0) + now - self._stage_since
         self._stage, self._stage_since = stage.partition(" from ")[0], now
-        self._write(replace(self.report, stage=stage, degraded=tuple(self.job.degraded), **facts))  # type: ignore[arg-type]
+        self._write(replace(self.report, stage=stage, **facts))  # type: ignore[arg-type]
 
     def tell_seldom(self, stage: str) -> None:
         """Tell of a stage that says something new many times a second."""
@@ -124,20 +140,37 @@ class JobRun:
         if time.monotonic() - self._reported >= REPORT_SECONDS:
             self._write(self.report)
 
-    def tell_found(self) -> None:
+    def tell_found(self, found: Found) -> None:
         """Tell which studies were found; from now on each report says how far each of them has come."""
-        counts = [study.expected.count for study in self.job.studies]
-        self.tell("found", studies=self._studies(), expected=None if None in counts else sum(count or 0 for count in counts))
+        self._studies = found.studies
+        counts = [study.expected.count for study in found.studies]
+        expected = None if None in counts else sum(count or 0 for count in counts)
+        self.tell("found", studies=self._found_studies(), degraded=found.degraded, expected=expected)
 
-    def recount(self) -> None:
-        """Count by study what lies in the job's folder."""
-        self._received = Counter(each.arrival.study_instance_uid for each in self.job.instances.values())
+    def begin_study(self, study: Study) -> None:
+        """A study is retrieved, perhaps once more: what is stored of it is counted from the beginning."""
+        self._received[study.study_instance_uid] = 0
+
+    def tell_complete(self, complete: CompleteStudies) -> None:
+        """Tell that everything is here, as the PACS has it at the end."""
+        self._studies = complete.studies
+        self._received = Counter(instance.arrival.study_instance_uid for instance in complete.instances)
+        self.tell("complete", expected=self._received.total(), received=self._received.total())
+        self.show_progress()
+
+    def tell_written(self, layout: Layout) -> None:
+        """Tell that one more disc of the set is mastered."""
+        self.tell("mastering", written=self.report.written + layout.instances)
+
+    def count_kept(self, arrival: Arrival) -> None:
+        """Count an instance that an earlier attempt has stored."""
+        self._received[arrival.study_instance_uid] += 1
+        self.report = replace(self.report, received=self._received.total())
 
     def count_arrival(self, arrival: Arrival) -> None:
         """Count an instance that arrived; told a few times a second at most."""
         self._bytes += arrival.size
-        self._received[arrival.study_instance_uid] += 1
-        self.report = replace(self.report, received=len(self.job.instances))
+        self.count_kept(arrival)
         if time.monotonic() - self._reported >= REPORT_SECONDS:
             self._write(self.report)
         if self._artifacts.is_progress_due:
@@ -145,13 +178,13 @@ class JobRun:
 
     def show_progress(self) -> None:
         """How far the retrieval is, for the operator."""
-        expected, received = self.report.expected, len(self.job.instances)
+        expected, received = self.report.expected, self.report.received
         rate = self._bytes / 1e6 / max(time.monotonic() - self._moving_since, 1e-3)
         words = f"{received} of {expected if expected is not None else 'an unknown number of'} images, {rate:.1f} MB/s"
         self._artifacts.progress(received, expected, words)
 
     def _link(self, disc: Manifest) -> None:
-        server = self.job.settings.server
+        server = self.settings.server
         address = server.public_url.rstrip("/") or f"http://{server.host}:{server.port}"
         part = f"?part={disc.number}" if disc.total > 1 else ""
         words = f"Disc {disc.number} of {disc.total} ({disc.size / 1e6:.1f} MB)"
@@ -162,7 +195,7 @@ class JobRun:
         if not is_good and 0 < self.report.received != self.report.expected:
             self.show_progress()
         rows = []
-        for study in self.job.studies:
+        for study in self._studies:
             expected: int | str = "unknown" if study.expected.count is None else study.expected.count
             received = self._received[study.study_instance_uid]
             rows.append(
@@ -170,7 +203,7 @@ class JobRun:
                     "accession number": study.accession_number,
                     "expected": expected,
                     "received": received,
-                    "written": (received if self.job.instances else expected) if is_good else "unfinished",  # without any: on an earlier disc
+                    "written": (received or expected) if is_good else "unfinished",  # without any: on an earlier disc
                     "counted at level": study.expected.source,
                     "study": study.study_instance_uid,
                 }
@@ -182,11 +215,11 @@ class JobRun:
     def _end_badly(self, error: MkisoError) -> None:
         self.log.error("%s [%s]", error.words, error.code)
         self.state = Failed(message=error.words)
-        self._write(replace(self.report, degraded=tuple(self.job.degraded)).failed(error))
-        if self.job.settings.storage.keep_failed_hours == 0 or isinstance(error, PatientMismatch):
+        self._write(self.report.failed(error))
+        if self.settings.storage.keep_failed_hours == 0 or isinstance(error, PatientMismatch):
             self.job.discard()
 
-    def _studies(self) -> tuple[FoundStudy, ...]:
+    def _found_studies(self) -> tuple[FoundStudy, ...]:
         return tuple(
             FoundStudy(
                 accession_number=study.accession_number,
@@ -196,12 +229,12 @@ class JobRun:
                 expected=study.expected.count,
                 received=self._received[study.study_instance_uid],
             )
-            for study in self.job.studies
+            for study in self._studies
         )
 
     def _write(self, report: JobReport) -> None:
-        self.report = replace(report, studies=self._studies()) if report.studies else report
+        self.report = replace(report, studies=self._found_studies()) if report.studies else report
         took = {stage: round(seconds, 3) for stage, seconds in self._seconds.items()}
         self.report = replace(self.report, received_bytes=self._bytes, seconds=took)
         self._reported = time.monotonic()
-        write_report(self.job.settings.storage, self.report)
+        write_report(self.settings.storage, self.report)

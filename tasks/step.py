@@ -10,11 +10,14 @@ import errno
 import functools
 import traceback
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.futures import PrefectFuture
 from prefect.tasks import Task
+from prefect.utilities.annotations import opaque
 
 from mkiso.errors import MkisoError, RetriableError, StorageFull, Unforeseen
 from mkiso.job import Job
@@ -24,22 +27,43 @@ from mkiso.report import after_a_break
 class Run(Protocol):
     """A flow run with a folder of its own."""
 
-    job: Job
+    @property
+    def job(self) -> Job: ...
 
 
 P = ParamSpec("P")
-R = TypeVar("R", bound=Run)
+V = TypeVar("V")
 
 RETRY_DELAY_SECONDS = (2, 5, 15)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
-def step(name: str, run_name: str | None = None, *, patient: bool = False) -> Callable[[Callable[Concatenate[R, P], None]], Task[Any, None]]:
-    """Make a function of a job a step under a name that operators read. `patient`: retriable errors are waited out and tried again."""
+@dataclass(frozen=True, slots=True)
+class Step(Generic[P, V]):
+    """A function of a run and of values, and the task around it. Prefect hands its arguments on without looking into them for results of other
+    tasks: a study has 20,000 instances."""
 
-    def decorate(function: Callable[Concatenate[R, P], None]) -> Task[Any, None]:
-        return Task(
-            _discreet(function),
+    fn: Callable[P, V]
+    task: Task[..., V]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
+        return self.task(*map(opaque, args), **{name: opaque(value) for name, value in kwargs.items()})
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[V]:
+        """Begin it beside what comes next."""
+        return self.task.submit(*map(opaque, args), **{name: opaque(value) for name, value in kwargs.items()})
+
+
+def step(name: str, run_name: str | None = None, *, patient: bool = False) -> Callable[[Callable[P, V]], Step[P, V]]:
+    """Make a function whose first argument is a Run a step under a name that operators read.
+
+    `patient`: retriable errors are waited out and tried again.
+    """
+
+    def decorate(function: Callable[P, V]) -> Step[P, V]:
+        discreet = _discreet(function)
+        task = Task(
+            discreet,
             name=name,
             task_run_name=run_name or name,
             cache_policy=NO_CACHE,
@@ -48,31 +72,33 @@ def step(name: str, run_name: str | None = None, *, patient: bool = False) -> Ca
             retry_delay_seconds=list(RETRY_DELAY_SECONDS) if patient else 0,
             retry_condition_fn=_may_pass if patient else None,
         )
+        return Step(discreet, task)
 
     return decorate
 
 
-async def _may_pass(task: Task[Any, Any], task_run: TaskRun, state: State) -> bool:
+async def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State) -> bool:
     return isinstance(await state.aresult(raise_on_failure=False), RetriableError)
 
 
-def _discreet(function: Callable[Concatenate[R, P], None]) -> Callable[Concatenate[R, P], None]:
+def _discreet(function: Callable[P, V]) -> Callable[P, V]:
     """The text of an unforeseen exception may quote a name, and Prefect writes it into its database: it goes to the job's folder instead."""
 
     @functools.wraps(function)
-    def discreet(run: R, *args: P.args, **kwargs: P.kwargs) -> None:
+    def discreet(*args: P.args, **kwargs: P.kwargs) -> V:
         try:
-            function(run, *args, **kwargs)
+            return function(*args, **kwargs)
         except MkisoError:
             raise
         except Exception as fault:
+            job = cast(Run, args[0]).job
             if isinstance(fault, OSError) and fault.errno in NO_ROOM:
-                words = f"The disk of mkiso is full. Make room there, then retry the run. {after_a_break(run.job.kind, 'No disc was made.')}"
+                words = f"The disk of mkiso is full. Make room there, then retry the run. {after_a_break(job.kind, 'No disc was made.')}"
                 raise StorageFull(words) from None
             place = traceback.extract_tb(fault.__traceback__)[-1]
-            run.job.keep_fault("".join(traceback.format_exception(fault)))
+            job.keep_fault("".join(traceback.format_exception(fault)))
             words = f"A fault that nobody foresaw: {type(fault).__name__} at {place.name}, line {place.lineno}; fault.txt in the job's folder "
-            words += f"says more. Retry the run, and tell who maintains mkiso. {after_a_break(run.job.kind, 'No disc was made.')}"
+            words += f"says more. Retry the run, and tell who maintains mkiso. {after_a_break(job.kind, 'No disc was made.')}"
             raise Unforeseen(words) from None
 
-    return discreet  # type: ignore[return-value]
+    return discreet

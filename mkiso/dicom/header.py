@@ -51,7 +51,7 @@ def _tags(keywords: str) -> dict[int, BaseTag]:
 # Sequences whose items are read too: the record types of PS3.3 F.5 and the items' content below them.
 _SEQUENCES = _tags("""
     ConceptNameCodeSequence ReferencedSeriesSequence ReferencedImageSequence BlendingSequence ReferencedImageEvidenceSequence
-    VerifyingObserverSequence ContentSequence ConceptCodeSequence
+    VerifyingObserverSequence ContentSequence ConceptCodeSequence IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence
 """)
 
 # What identity, layout and the records of PS3.3 F.5 are made from.
@@ -79,6 +79,7 @@ _ITEM = _tags("""
     StudyInstanceUID SeriesInstanceUID ReferencedSOPClassUID ReferencedSOPInstanceUID ReferencedFrameNumber
     RetrieveAETitle StorageMediaFileSetID StorageMediaFileSetUID
     RelationshipType ValueType VerificationDateTime
+    PatientID IssuerOfPatientID UniversalEntityID UniversalEntityIDType
 """) | _SEQUENCES
 
 _IDENTITY = _tags("SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID PatientID")

@@ -11,10 +11,10 @@ from pydicom import Dataset
 from mkiso.errors import InstanceConflict
 from mkiso.media.names import component
 from mkiso.media.record_types import record_type
-from mkiso.media.values import raw_value
+from mkiso.media.values import raw_value, text
 from mkiso.models import Arrival, Instance
 
-_PATIENT_ID, _ISSUER = 0x00100020, 0x00100021
+_PATIENT_ID = 0x00100020
 _STUDY_DATE, _STUDY_TIME, _SERIES_NUMBER, _INSTANCE_NUMBER = 0x00080020, 0x00080030, 0x00200011, 0x00200013
 _SERIES_INSTANCE_UID = 0x0020000E
 _UNNUMBERED = 1 << 31  # after every number that an IS can hold (PS3.5 6.2)
@@ -59,7 +59,7 @@ class StudyBranch:
 
 @dataclass(frozen=True, slots=True)
 class PatientBranch:
-    """The studies of one patient. `patient_id` is as encoded in the images; empty where they have none."""
+    """The studies of one patient. `patient_id` is as encoded in the first one's images; empty where they have none."""
 
     patient_id: bytes
     studies: tuple[StudyBranch, ...]
@@ -77,19 +77,18 @@ def arrange(instances: Collection[Instance]) -> tuple[PatientBranch, ...]:
     Raises InstanceConflict where a SOP Instance UID occurs twice.
     """
     _all_different(instances)
-    issuers: dict[bytes, set[bytes]] = {}
+    issuers: dict[str, set[str]] = {}
     for instance in instances:
-        issuers.setdefault(raw_value(instance.header, _PATIENT_ID), set()).add(raw_value(instance.header, _ISSUER))
-    patients: dict[tuple[bytes, ...], dict[str, dict[bytes, list[Instance]]]] = {}
+        issuers.setdefault(text(instance.header, "PatientID"), set()).add(text(instance.header, "IssuerOfPatientID"))
+    patients: dict[tuple[str, str], dict[str, dict[bytes, list[Instance]]]] = {}
     for instance in instances:
-        header, arrival = instance.header, instance.arrival
-        patient_id = raw_value(header, _PATIENT_ID)
-        patient = (patient_id, _issuer(raw_value(header, _ISSUER), issuers[patient_id])) if patient_id else (b"", arrival.study_instance_uid.encode())
-        series = patients.setdefault(patient, {}).setdefault(arrival.study_instance_uid, {})
+        header, study = instance.header, instance.arrival.study_instance_uid
+        patient_id = text(header, "PatientID")
+        patient = (patient_id, _issuer(text(header, "IssuerOfPatientID"), issuers[patient_id])) if patient_id else ("", study)
+        series = patients.setdefault(patient, {}).setdefault(study, {})
         series.setdefault(raw_value(header, _SERIES_INSTANCE_UID), []).append(instance)
     return tuple(
-        _patient(patient[0], studies, PurePosixPath("DICOM") / component("PT", number))
-        for number, (patient, studies) in enumerate(sorted(patients.items()), 1)
+        _patient(studies, PurePosixPath("DICOM") / component("PT", number)) for number, (_, studies) in enumerate(sorted(patients.items()), 1)
     )
 
 
@@ -98,18 +97,19 @@ def leaves(tree: Collection[PatientBranch]) -> Iterator[Leaf]:
     return (leaf for patient in tree for study in patient.studies for series in study.series for leaf in series.leaves)
 
 
-def _issuer(own: bytes, named: set[bytes]) -> bytes:
-    others = named - {b""}
+def _issuer(own: str, named: set[str]) -> str:
+    others = named - {""}
     return next(iter(others)) if not own and len(others) == 1 else own
 
 
-def _patient(patient_id: bytes, studies: dict[str, dict[bytes, list[Instance]]], folder: PurePosixPath) -> PatientBranch:
+def _patient(studies: dict[str, dict[bytes, list[Instance]]], folder: PurePosixPath) -> PatientBranch:
     def by_date(study: tuple[str, dict[bytes, list[Instance]]]) -> tuple[bytes, bytes, str]:
         header = next(iter(study[1].values()))[0].header
         return raw_value(header, _STUDY_DATE), raw_value(header, _STUDY_TIME), study[0]
 
     ordered = enumerate(sorted(studies.items(), key=by_date), 1)
-    return PatientBranch(patient_id, tuple(_study(uid, series, folder / component("ST", number)) for number, (uid, series) in ordered))
+    branches = tuple(_study(uid, series, folder / component("ST", number)) for number, (uid, series) in ordered)
+    return PatientBranch(raw_value(branches[0].header, _PATIENT_ID), branches)
 
 
 def _study(uid: str, series: dict[bytes, list[Instance]], folder: PurePosixPath) -> StudyBranch:

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
 from mkiso.config import Medium, Settings
+from mkiso.errors import PatientMismatch
 from mkiso.media.capacity import SECTOR_BYTES, fit
 from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import Leaf, PatientBranch, arrange, leaves
@@ -19,7 +20,8 @@ from mkiso.media.pages import Facts, pages
 from mkiso.media.profile import conformance
 from mkiso.media.values import text
 from mkiso.media.viewer import BundledViewer, bundle_viewer
-from mkiso.models import DiscFile, Instance, Patient, Volume
+from mkiso.models import DiscFile, Volume
+from mkiso.study.gate import Part
 
 CHECKSUMS = PurePosixPath("SHA256.TXT")
 
@@ -45,25 +47,30 @@ class Layout:
 
 
 def lay_out(
-    instances: Collection[Instance],
+    part: Part,
     settings: Settings,
     disc_dir: Path,
     *,
     created: datetime,
-    patient: Patient | None = None,
     volume: Volume = Volume(),  # noqa: B008  frozen
     medium: Medium | None = None,
     volume_id: str = "",
-    elsewhere: Mapping[int, Collection[Instance]] | None = None,
+    elsewhere: Mapping[int, Part] | None = None,
 ) -> Layout:
-    """Lay out one disc of these instances; the files that mkiso makes are written into `disc_dir`, the instances stay where they are.
+    """Lay out one disc; the files that mkiso makes are written into `disc_dir`, the instances stay where they are.
 
-    `patient` is shown on the pages, never written over the images' own data. `medium` is `disc.medium` unless it is given; `elsewhere` maps the
-    numbers of a set's other volumes to their instances. The same arguments give the same disc.
-    Raises TooLargeForMedium, InstanceConflict, and ConfigurationError for a viewer that can't be put on a disc.
+    What the patient API knows of the patient is shown on the pages, never written over the images' own data. `medium` is `disc.medium` unless it is
+    given; `elsewhere` maps the numbers of a set's other volumes to their parts. A `volume_id` makes it a volume of the archive: there alone may be
+    more than one patient. The same arguments give the same disc.
+    Raises TooLargeForMedium, InstanceConflict, PatientMismatch, and ConfigurationError for a viewer that can't be put on a disc.
     """
+    instances = part.instances
     tree = arrange(instances)
+    if not volume_id and (len(part.studies) != 1 or len(tree) != 1):
+        raise PatientMismatch("A disc was to get more than one patient: nothing was made. Tell who maintains mkiso.")
     medium = medium or settings.disc.medium
+    known = None if volume_id else part.studies[0].known
+    archive = bool(volume_id)
     volume_id = volume_id or file_set_id(_label(tree, created), volume)
     viewer = bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
     statement = conformance(medium, {instance.arrival.transfer_syntax_uid for instance in instances})
@@ -75,8 +82,9 @@ def lay_out(
         volume_id=volume_id,
         volume=volume,
         conformance=statement,
-        patient=patient,
-        elsewhere=elsewhere,
+        archive=archive,
+        patient=known,
+        elsewhere={number: other.instances for number, other in (elsewhere or {}).items()},
         viewer=viewer.executable,
         viewer_names=_root_names(viewer),
         autorun=settings.viewer.autorun,

@@ -18,7 +18,7 @@ from mkiso.media.names import component
 from mkiso.media.values import text
 from mkiso.models import Instance, Patient, Volume
 
-TITLE = "Medical images"
+TITLE, ARCHIVE_TITLE = "Medical images", "Archive of medical images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ class PatientOnPage:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the pages tell beside the tree. `elsewhere` maps the other volumes' numbers to their instances; `viewer` is the executable on the disc."""
+    """What the pages tell beside the tree. `archive`: it is a volume of the archive, of whichever patients; any other disc is one patient's.
+    `elsewhere` maps the other volumes' numbers to their instances; `viewer` is the executable on the disc."""
 
     disc: Disc
     created: datetime
@@ -66,6 +67,7 @@ class Facts:
     volume_id: str
     volume: Volume
     conformance: str
+    archive: bool = False
     patient: Patient | None = None
     elsewhere: Mapping[int, Collection[Instance]] | None = None
     viewer: PurePosixPath | None = None
@@ -80,7 +82,8 @@ def pages(tree: Collection[PatientBranch], facts: Facts) -> Iterator[tuple[PureP
     """
     patients = _patients(tree, facts.patient)
     context = {
-        "title": TITLE,
+        "title": ARCHIVE_TITLE if facts.archive else TITLE,
+        "archive": facts.archive,
         "institution": facts.disc.institution,
         "contact": facts.disc.contact,
         "created": f"{facts.created:%Y-%m-%d %H:%M}",

@@ -18,6 +18,8 @@ from mkiso.media.capacity import MEDIUM_SECTORS, SECTOR_BYTES
 from mkiso.media.layout import lay_out
 from mkiso.media.volumes import Parcel, pack, room_sectors, span, study_sectors
 from mkiso.models import Arrival, Instance, Volume
+from mkiso.study.gate import Part
+from tests.media.discs import archived, passed
 
 ROOM = 100_000
 NOW = datetime(2026, 2, 13, 2, 0, tzinfo=UTC)
@@ -94,7 +96,7 @@ STUDIES = st.lists(st.lists(st.tuples(st.integers(1, 40), st.integers(500, 3_000
 def test_a_disc_is_never_larger_than_what_its_studies_were_counted_as(tmp_path: Path, studies: list[list[Instance]]) -> None:
     settings_ = Settings.model_validate({"storage": {"data_dir": tmp_path}})
     counted = sum(map(study_sectors, studies)) + MEDIUM_SECTORS["dvd"] - room_sectors("dvd", ())
-    layout = lay_out(list(chain(*studies)), settings_, tmp_path, created=NOW, medium="dvd", volume_id="A20260213_0001")
+    layout = lay_out(archived(chain(*studies)), settings_, tmp_path, created=NOW, medium="dvd", volume_id="A20260213_0001")
     assert layout.sectors <= counted
     assert counted - layout.sectors <= 100 + 60 * sum(len({entry.header.SeriesInstanceUID for entry in study}) for study in studies)
 
@@ -108,9 +110,11 @@ def test_a_set_holds_each_instance_once_and_every_volume_fits(tmp_path: Path, se
     volumes = span(study, room, "cd")
     uids = [entry.arrival.sop_instance_uid for entry in chain(*volumes)]
     assert sorted(uids) == sorted(entry.arrival.sop_instance_uid for entry in study)
-    for number, volume in enumerate(volumes, 1):
-        elsewhere = {other: part for other, part in enumerate(volumes, 1) if other != number}
-        layout = lay_out(volume, settings_, tmp_path, created=NOW, medium="cd", volume=Volume(number, len(volumes)), elsewhere=elsewhere)
+    studies = passed(study)
+    parts = {number: Part((studies,), volume) for number, volume in enumerate(volumes, 1)}
+    for number, part in parts.items():
+        elsewhere = {other: each for other, each in parts.items() if other != number}
+        layout = lay_out(part, settings_, tmp_path, created=NOW, medium="cd", volume=Volume(number, len(volumes)), elsewhere=elsewhere)
         assert layout.sectors <= MEDIUM_SECTORS["cd"]
     needed = sum(size for count, size in series for _ in range(count)) / SECTOR_BYTES
     assert len(volumes) <= max(1, -(-needed // (room / 2)))  # a series kept whole may leave up to half a volume empty

@@ -12,7 +12,9 @@ from mkiso.dicom.header import read_header
 from mkiso.files import sha256_of
 from mkiso.media.iso import master
 from mkiso.media.layout import Layout, lay_out
-from mkiso.models import Arrival, Instance
+from mkiso.models import Arrival, Expected, Instance, Patient, Study
+from mkiso.study.gate import CompleteStudies, Part, complete
+from mkiso.study.values import Found, Retrieved, StudyRetrieved
 
 CREATED = datetime(2026, 2, 13, 9, 30, tzinfo=UTC)
 
@@ -29,6 +31,32 @@ def instances(paths: Iterable[Path]) -> list[Instance]:
     return [instance(path) for path in paths]
 
 
+def passed(found: Iterable[Instance], patient: Patient | None = None, **sections: Any) -> CompleteStudies:
+    """These instances through the gate, as studies of which the PACS lists just them."""
+    studies: dict[str, list[Instance]] = {}
+    for each in found:
+        studies.setdefault(each.arrival.study_instance_uid, []).append(each)
+    retrieved = tuple(StudyRetrieved(_listed(uid, of_study), tuple(of_study)) for uid, of_study in studies.items())
+    accession_numbers = tuple(dict.fromkeys(each.study.accession_number for each in retrieved))
+    answer = Found(accession_numbers, tuple(each.study for each in retrieved), patient)
+    return complete(Retrieved(answer, retrieved), Settings.model_validate(sections))
+
+
+def archived(found: Iterable[Instance]) -> Part:
+    """These instances as a part of an archive volume: each study went through the gate by itself."""
+    studies: dict[str, list[Instance]] = {}
+    for each in found:
+        studies.setdefault(each.arrival.study_instance_uid, []).append(each)
+    return Part.whole(*(passed(of_study) for of_study in studies.values()))
+
+
+def _listed(uid: str, found: list[Instance]) -> Study:
+    header = found[0].header
+    expected = Expected("image", len(found), {"1.2": frozenset(each.arrival.sop_instance_uid for each in found)})
+    values = {name: str(header.get(keyword, "")) for name, keyword in (("patient_id", "PatientID"), ("patient_name", "PatientName"))}
+    return Study(str(header.get("AccessionNumber", "")), uid, **values, study_date=str(header.get("StudyDate", "")), expected=expected)
+
+
 def settings(folder: Path, **sections: dict[str, Any]) -> Settings:
     return Settings.model_validate({"storage": {"data_dir": folder / "data"}, "disc": {"institution": "Example Hospital"}, **sections})
 
@@ -36,7 +64,7 @@ def settings(folder: Path, **sections: dict[str, Any]) -> Settings:
 def disc(paths: Iterable[Path], folder: Path, **sections: dict[str, Any]) -> tuple[Layout, Path]:
     """A mastered disc of these files: its layout and its image."""
     chosen = settings(folder, **sections)
-    layout = lay_out(instances(paths), chosen, folder / "disc", created=CREATED)
+    layout = lay_out(Part.whole(passed(instances(paths))), chosen, folder / "disc", created=CREATED)
     master(layout.files, layout.volume_id, folder / "disc.iso", created=CREATED, publisher=chosen.disc.institution)
     return layout, folder / "disc.iso"
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from mkiso.collection import retrieve_study, take_up
+from mkiso.collection import retrieve_study
 from mkiso.config import Settings
 from mkiso.dicom.query import find_studies
 from mkiso.errors import StudyIncomplete
 from mkiso.identity import fingerprint
 from mkiso.job import Job
+from mkiso.models import Instance
 from tests.pacs.scripted import MoveRequest, ScriptedPacs, whole
 from tests.peers.corpus import make_study
 
@@ -26,19 +27,32 @@ def files(tmp_path: Path) -> list[Path]:
     return make_study(tmp_path / "files", "A1", kinds={"ct": 4})
 
 
-def attempt(settings: Settings) -> Job:
+class Attempt:
     """A run of the job from its beginning, as far as the retrieval."""
-    studies = find_studies(settings, "A1")
-    job = Job("job", "download", settings, ("A1",), studies=studies, fingerprint=fingerprint(studies, None))
-    job.open()
-    take_up(job)
-    return job
+
+    def __init__(self, settings: Settings) -> None:
+        self.studies = find_studies(settings, "A1")
+        self.job = Job("job", "download", settings)
+        self.job.open()
+        self.job.begin(fingerprint(self.studies, None))
+
+    def instances(self) -> dict[str, Instance]:
+        """What is retrieved; it is also what lies in the folder."""
+        self.moved: list[str] = []
+        self.kept: list[str] = []
+        retrieved = retrieve_study(
+            self.job,
+            self.studies[0],
+            lambda arrival: self.moved.append(arrival.sop_instance_uid),
+            on_kept=lambda arrival: self.kept.append(arrival.sop_instance_uid),
+        )
+        found = {each.arrival.sop_instance_uid: each for each in retrieved.instances}
+        assert {file.name for file in self.job.instances_dir.iterdir()} == set(found) == {*self.moved, *self.kept}
+        return found
 
 
-def retrieved(job: Job) -> set[str]:
-    retrieve_study(job, job.studies[0], lambda arrival: None)
-    assert {file.name for file in job.instances_dir.iterdir()} == set(job.instances)
-    return set(job.instances)
+def retrieved(attempt: Attempt) -> set[str]:
+    return set(attempt.instances())
 
 
 def uids(files: list[Path]) -> set[str]:
@@ -64,25 +78,25 @@ def test_nothing_is_taken_up_where_only_counts_are_known(settings_for: MakeSetti
     with ScriptedPacs(files, [whole], receiver_port) as pacs:
         pacs.find_status = {"IMAGE": 0xA900}
         settings = settings_for(pacs)
-        first = attempt(settings)
+        first = Attempt(settings)
         assert retrieved(first) == uids(files)
         pacs.files = [*files[1:], changed(files[0], tmp_path / "added", SOPInstanceUID="1.2.3.99")]
         assert retrieved(first) == uids(pacs.files), "the step is tried again in the same run"
         pacs.files = files
-        again = attempt(settings)
-        assert not again.instances
+        again = Attempt(settings)
         assert retrieved(again) == uids(files)
+        assert not again.kept
 
 
 def test_only_the_gap_is_moved_while_the_pacs_says_the_same(settings_for: MakeSettings, receiver_port: int, files: list[Path]) -> None:
     with ScriptedPacs(files, [three_of_four], receiver_port) as pacs:
         settings = settings_for(pacs, move_attempts=1)
         with pytest.raises(StudyIncomplete):
-            retrieved(attempt(settings))
+            retrieved(Attempt(settings))
         pacs.scripts = [whole]
-        again = attempt(settings)
-        assert set(again.instances) == uids(files[:3])
+        again = Attempt(settings)
         assert retrieved(again) == uids(files)
+        assert set(again.kept) == uids(files[:3])
     assert [move.QueryRetrieveLevel for move in pacs.moves] == ["STUDY", "IMAGE"]
 
 
@@ -96,9 +110,11 @@ def test_what_had_grown_and_is_gone_again_is_dropped(settings_for: MakeSettings,
 
         pacs.scripts = [grown, whole]
         settings = settings_for(pacs)
-        assert retrieved(attempt(settings)) == uids(files)
+        assert retrieved(Attempt(settings)) == uids(files)
         pacs.files = files[:3]
-        assert set(attempt(settings).instances) == uids(files[:3])
+        pacs.scripts = []
+        again = Attempt(settings)
+        assert retrieved(again) == set(again.kept) == uids(files[:3])
 
 
 def test_nothing_is_taken_up_where_the_patient_was_corrected(
@@ -108,13 +124,13 @@ def test_nothing_is_taken_up_where_the_patient_was_corrected(
     with ScriptedPacs(files, [three_of_four], receiver_port) as pacs:
         settings = settings_for(pacs, move_attempts=1)
         with pytest.raises(StudyIncomplete):
-            retrieved(attempt(settings))
+            retrieved(Attempt(settings))
         pacs.scripts = [whole]
         pacs.files = [changed(file, tmp_path / f"corrected{number}", PatientName="Corrected^Name") for number, file in enumerate(files)]
-        again = attempt(settings)
-        assert not again.instances
-        assert retrieved(again) == uids(files)
-    assert {str(instance.header.PatientName) for instance in again.instances.values()} == {"Corrected^Name"}
+        again = Attempt(settings)
+        instances = again.instances()
+        assert set(instances) == uids(files) and not again.kept
+    assert {str(instance.header.PatientName) for instance in instances.values()} == {"Corrected^Name"}
 
 
 def test_a_file_of_which_nothing_is_written_down_goes(settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path) -> None:
@@ -123,8 +139,6 @@ def test_a_file_of_which_nothing_is_written_down_goes(settings_for: MakeSettings
     with ScriptedPacs(files, [whole], receiver_port) as pacs:
         job = Job("job", "download", settings_for(pacs))
         job.open()
-        assert not job.started_before
         (job.instances_dir / uid).write_bytes(b"other bytes")
-        assert job.started_before
         job.note(fingerprint=fingerprint(find_studies(job.settings, "A1"), None))
-        assert retrieved(attempt(job.settings)) == uids(files)
+        assert retrieved(Attempt(job.settings)) == uids(files)

@@ -6,11 +6,14 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 from mkiso.config import Settings
 from mkiso.job import Job
 from mkiso.models import Study
+from mkiso.study.values import Found
 from tasks.collect import check_one_patient, look_up_patient
+from tasks.job_run import JobRun
 from tests.peers.ports import free_port
 
 
@@ -24,10 +27,13 @@ def test_what_a_job_does_without_is_told_once(tmp_path: Path) -> None:
         }
     )
     study = Study("A1", "1.2.3", "HN-1")
-    job = Job("job", "download", settings, ("A1", "A2"), studies=[study, replace(study, accession_number="A2", study_instance_uid="1.2.4")])
+    told: list[Found] = []
+    job = Job("job", "download", settings)
     job.open()
-    run = SimpleNamespace(job=job, log=logging.getLogger("test"), tell_found=lambda: None)
-    for accession_number in job.accession_numbers:
-        look_up_patient.fn(run, accession_number)
-    check_one_patient.fn(run)
-    assert job.degraded == ["patient_api", "counts_unknown"]
+    run = cast(JobRun, SimpleNamespace(job=job, settings=settings, log=logging.getLogger("test"), tell_found=told.append))
+    numbers = ("A1", "A2")
+    studies = [[study], [replace(study, accession_number="A2", study_instance_uid="1.2.4"), study]]
+    found = check_one_patient.fn(run, numbers, studies, [look_up_patient.fn(run, number) for number in numbers])
+    assert found.degraded == ("patient_api", "counts_unknown")
+    assert [each.study_instance_uid for each in found.studies] == ["1.2.3", "1.2.4"]
+    assert told == [found]

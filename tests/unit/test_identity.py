@@ -7,10 +7,24 @@ from dataclasses import replace
 import pytest
 from pydicom import Dataset
 
+from mkiso.config import Identity
 from mkiso.errors import PatientMismatch
-from mkiso.identity import fingerprint, iso_date, one_line, one_patient, same_patient, significant, without_patient
+from mkiso.identity import (
+    Claim,
+    agreed,
+    claims,
+    fingerprint,
+    is_placeholder,
+    iso_date,
+    one_line,
+    one_patient,
+    same_patient,
+    significant,
+    without_patient,
+)
 from mkiso.models import Expected, Patient, Study
 
+RULES = Identity()
 STUDY = Study("A1", "1.2.3", "HN-1", "Canary^Name", expected=Expected("image", 2, {"1.2.3.1": frozenset({"1.2.3.1.1", "1.2.3.1.2"})}))
 SAME = Study("A2", "1.2.4", " HN-1 ", "Kanarie^Name")
 OTHER = Study("A3", "1.2.5", "HN-2", "Canary^Name")
@@ -24,8 +38,8 @@ def header(**attributes: str) -> Dataset:
 
 
 def test_one_patient_by_id_whatever_the_name_and_the_padding() -> None:
-    one_patient([STUDY, SAME], None)
-    one_patient([STUDY, SAME], Patient("HN-1 ", "Somebody^Else"))
+    one_patient([STUDY, SAME], [], RULES)
+    one_patient([STUDY, SAME], [Patient("HN-1 ", "Somebody^Else"), Patient("HN-1")], RULES)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +50,8 @@ def test_one_patient_by_id_whatever_the_name_and_the_padding() -> None:
         ([STUDY], Patient("HN-2")),
         ([STUDY], Patient("HN-01")),
         ([STUDY], Patient("hn-1")),
+        ([replace(STUDY, patient_id="0")], None),
+        ([replace(STUDY, patient_id="HN-1\\HN-2")], None),
         ([replace(STUDY, patient_id="")], None),
         ([replace(STUDY, patient_id=" ")], Patient("HN-1")),
         ([STUDY, replace(SAME, patient_id="")], None),
@@ -44,19 +60,19 @@ def test_one_patient_by_id_whatever_the_name_and_the_padding() -> None:
 )
 def test_anything_else_is_refused_in_words_without_patient_data(studies: list[Study], patient: Patient | None) -> None:
     with pytest.raises(PatientMismatch) as refused:
-        one_patient(studies, patient)
+        one_patient(studies, [patient] if patient else [], RULES)
     told = refused.value.words + str(refused.value.details)
     assert "A1" in told or "A2" in told
     assert not any(secret in told for secret in ("HN-1", "HN-2", "HN-01", "hn-1", "Canary", "NORTH"))
 
 
 def test_an_issuer_counts_only_where_both_name_one() -> None:
-    one_patient([replace(STUDY, issuer_of_patient_id="NORTH"), SAME], None)
+    one_patient([replace(STUDY, issuer_of_patient_id="NORTH"), SAME], [], RULES)
 
 
 def test_an_accession_number_of_two_patients_is_named() -> None:
     with pytest.raises(PatientMismatch, match="A1 belongs to studies of more than one patient"):
-        one_patient([STUDY, replace(OTHER, accession_number="A1")], None)
+        one_patient([STUDY, replace(OTHER, accession_number="A1")], [], RULES)
 
 
 def test_an_instance_of_the_study_passes() -> None:
@@ -116,6 +132,90 @@ def test_one_issuer_is_no_contradiction() -> None:
         same_patient(header(IssuerOfPatientID="SOUTH"), study)
 
 
+@pytest.mark.parametrize("patient_id", ["0", "000", " 0 ", "0-0", "-", "unknown", "UNKNOWN", "N/A", "none", "XX-9", "xx-9", "A\\B", ""])
+def test_a_placeholder_is_nobody(patient_id: str) -> None:
+    assert is_placeholder(patient_id, Identity(placeholder_ids=(" XX-9",)))
+
+
+@pytest.mark.parametrize("patient_id", ["10", "0001", "HN-0", "UNKNOWN1", "NONE^A", "XX-90"])
+def test_what_has_a_digit_or_a_letter_is_somebody(patient_id: str) -> None:
+    assert not is_placeholder(patient_id, Identity(placeholder_ids=("XX-9",)))
+
+
+ONE = Claim("HN-1", "NORTH", "1.2 (ISO)", "19700101", "F")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        [],
+        [ONE],
+        [ONE, Claim("HN-1")],
+        [ONE, replace(ONE, issuer=""), replace(ONE, universal="")],
+        [ONE, replace(ONE, birth_date="", sex="")],
+        [ONE, replace(ONE, also=(("HN-1", "NORTH", "1.2 (ISO)"), ("HN-9", "SOUTH", "1.3 (ISO)"), ("HN-1", "", "")))],
+    ],
+)
+def test_claims_that_agree_are_one_patient(made: list[Claim]) -> None:
+    told = agreed([STUDY], made, RULES)
+    assert (told.patient_id, told.issuer, told.universal) == ("HN-1", "NORTH" if made else "", "1.2 (ISO)" if made else "")
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ([ONE, replace(ONE, patient_id="HN-2")], "more than one patient ID"),
+        ([replace(ONE, patient_id="HN-2")], "more than one patient ID"),
+        ([ONE, replace(ONE, issuer="SOUTH")], "more than one issuer"),
+        ([ONE, replace(ONE, universal="1.3 (ISO)")], "more than one issuer"),
+        ([ONE, replace(ONE, universal="1.2 (DNS)")], "more than one issuer"),
+        ([Claim("HN-1", also=(("HN-1", "SOUTH", ""),)), Claim("HN-1", "NORTH")], "more than one issuer"),
+        ([Claim("HN-1", also=(("HN-1", "", "1.3 (ISO)"),)), ONE], "more than one issuer"),
+        ([Claim("HN-1", "NORTH"), Claim("HN-1", universal="1.2 (ISO)")], "two ways that nothing connects"),
+        ([ONE, replace(ONE, birth_date="19700102")], "PatientBirthDate"),
+        ([ONE, replace(ONE, sex="M")], "PatientSex"),
+    ],
+)
+def test_claims_that_contradict_each_other_are_refused_without_patient_data(made: list[Claim], words: str) -> None:
+    with pytest.raises(PatientMismatch, match=words) as refused:
+        agreed([STUDY, SAME], made, RULES)
+    assert "A1, A2" in refused.value.words
+    assert not any(secret in refused.value.words for secret in ("HN-", "NORTH", "SOUTH", "1970", "1.2"))
+
+
+def test_the_issuer_that_c_find_names_counts() -> None:
+    south = replace(STUDY, issuer_of_patient_id="SOUTH")
+    assert agreed([south, STUDY], [Claim("HN-1")], RULES).issuer == "SOUTH"
+    with pytest.raises(PatientMismatch, match="more than one issuer"):
+        agreed([south], [Claim("HN-1", "NORTH")], RULES)
+
+
+@pytest.mark.parametrize(("compare", "other"), [(("PatientSex",), {"birth_date": "19000101"}), (("PatientBirthDate",), {"sex": "O"})])
+def test_a_site_whose_data_is_dirty_says_what_isnt_compared(compare: tuple[str, ...], other: dict[str, str]) -> None:
+    agreed([STUDY], [ONE, replace(ONE, **other)], Identity.model_validate({"compare": compare}))  # type: ignore[arg-type]
+    agreed([STUDY], [ONE, replace(ONE, **other)], Identity(compare=()))
+    with pytest.raises(PatientMismatch):
+        agreed([STUDY], [ONE, replace(ONE, birth_date="19000101", sex="M")], Identity.model_validate({"compare": compare}))
+
+
+def test_a_claim_is_what_a_header_says() -> None:
+    full = header(IssuerOfPatientID=" NORTH", PatientBirthDate="1970.01.01", PatientSex="f")
+    qualifier = Dataset()
+    qualifier.UniversalEntityID, qualifier.UniversalEntityIDType = "1.2", "iso"
+    other = Dataset()
+    other.PatientID, other.IssuerOfPatientID, other.IssuerOfPatientIDQualifiersSequence = "HN-9", "SOUTH", [qualifier, Dataset()]
+    full.IssuerOfPatientIDQualifiersSequence, full.OtherPatientIDsSequence = [qualifier], [other]
+    assert claims([full, header(), header(), full]) == [
+        Claim("HN-1", "NORTH", "1.2 (ISO)", "19700101", "F", (("HN-9", "SOUTH", "1.2 (ISO)"),)),
+        Claim("HN-1"),
+    ]
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"])
+def test_headers_that_differ_in_a_claim_are_two_claims(keyword: str) -> None:
+    assert len(claims([header(), header(**{keyword: "19700101"}), header()])) == 2
+
+
 def test_no_value_is_no_text() -> None:
     assert significant(None) == ""
     with pytest.raises(PatientMismatch):
@@ -126,7 +226,7 @@ def test_no_value_is_no_text() -> None:
 def test_the_accession_numbers_are_named(count: int, listed: str) -> None:
     studies = [replace(STUDY, accession_number=f"N{number}", patient_id=f"HN-{number}") for number in range(count)]
     with pytest.raises(PatientMismatch, match=listed):
-        one_patient(studies, None)
+        one_patient(studies, [], RULES)
 
 
 def test_what_others_say_holds_no_patient() -> None:

@@ -14,7 +14,8 @@ from mkiso.media.layout import Layout, lay_out
 from mkiso.media.pages import readable_date, readable_name
 from mkiso.media.profile import conformance
 from mkiso.models import Patient, Volume
-from tests.media.discs import CREATED, disc, instances, settings
+from mkiso.study.gate import Part
+from tests.media.discs import CREATED, disc, instances, passed, settings
 from tests.peers.corpus import THAI, Person, make_study
 
 NASTY = Person("HN<1>", 'O"Hara^<script>alert(1)</script>', character_set="ISO_IR 192")
@@ -53,11 +54,11 @@ def test_the_same_answer_gives_the_same_image(tmp_path: Path) -> None:
     found = instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 3, "sr": 1}))
     images = []
     for name, these in (("one", found), ("two", found[::-1])):
-        layout = lay_out(these, settings(tmp_path), tmp_path / name, created=CREATED)
+        layout = lay_out(Part.whole(passed(these)), settings(tmp_path), tmp_path / name, created=CREATED)
         master(layout.files, layout.volume_id, tmp_path / "x.iso", created=CREATED)
         images.append((tmp_path / "x.iso").read_bytes())
     assert images[0] == images[1]
-    layout = lay_out(found, settings(tmp_path), tmp_path / "three", created=CREATED + timedelta(minutes=1))
+    layout = lay_out(Part.whole(passed(found)), settings(tmp_path), tmp_path / "three", created=CREATED + timedelta(minutes=1))
     master(layout.files, layout.volume_id, tmp_path / "x.iso", created=layout.created)
     assert (tmp_path / "x.iso").read_bytes() != images[0]
 
@@ -107,7 +108,8 @@ def test_readme_suits_notepad_and_names_no_patient(tmp_path: Path) -> None:
 
 def test_the_patient_apis_name_is_shown_and_not_written_over_dicom(tmp_path: Path) -> None:
     found = instances(make_study(tmp_path / "in", "ACC1"))
-    layout = lay_out(found, settings(tmp_path), tmp_path / "d", created=CREATED, patient=Patient("HN-0001", "นางสาว ตัวอย่าง", "19700102", "F"))
+    known = Patient("HN-0001", "นางสาว ตัวอย่าง", "19700102", "F")
+    layout = lay_out(Part.whole(passed(found, known)), settings(tmp_path), tmp_path / "d", created=CREATED)
     assert "นางสาว ตัวอย่าง" in page(layout, "INDEX.HTM")
     assert "นางสาว".encode() not in (tmp_path / "d" / "DICOMDIR").read_bytes()
     assert b"Example^Anna" in (tmp_path / "d" / "DICOMDIR").read_bytes()
@@ -115,7 +117,9 @@ def test_the_patient_apis_name_is_shown_and_not_written_over_dicom(tmp_path: Pat
 
 def test_a_volume_of_a_set_says_so(tmp_path: Path) -> None:
     found = instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 4}))
-    layout = lay_out(found[:2], settings(tmp_path), tmp_path / "d", created=CREATED, volume=Volume(1, 2), elsewhere={2: found[2:]})
+    studies = passed(found)
+    here, there = (Part((studies,), instances) for instances in (studies.instances[:2], studies.instances[2:]))
+    layout = lay_out(here, settings(tmp_path), tmp_path / "d", created=CREATED, volume=Volume(1, 2), elsewhere={2: there})
     assert layout.volume_id == "ACC1_1OF2"
     assert "This is disc 1 of 2." in page(layout, "README.TXT")
     assert "accession number ACC1, 2024-02-29, CT: 2 image(s) in 1 series" in page(layout, "README.TXT")

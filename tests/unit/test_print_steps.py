@@ -22,15 +22,17 @@ import tasks.order as order_steps
 from mkiso.config import Settings
 from mkiso.config_file import load
 from mkiso.errors import ConfigurationError, MkisoError, ProofFailed, PublisherUnavailable, StorageFull, Unforeseen
+from mkiso.files import sha256_of
 from mkiso.job import Job
-from mkiso.media.verify import ImageProof
-from mkiso.models import Arrival, Instance, Study, Volume
+from mkiso.media.disc_set import ProvenSet, lay_out_set, prove, write_set
 from mkiso.publishers import Order, Receipt, give, publisher_of, question_of
 from mkiso.publishers.orderbook import OrderBook
 from mkiso.publishers.protocol import Watch
 from mkiso.report import LOOK_FIRST, JobReport, read_report, write_report
 from tasks.job_run import JobRun
 from tasks.step import step
+from tests.media.discs import CREATED, instances, passed
+from tests.peers.corpus import make_study
 
 JOB = "0b0a1b2c-0000-4000-8000-000000000001"
 
@@ -86,38 +88,31 @@ def test_a_step_of_a_print_never_says_that_no_disc_was_made(settings: Settings, 
 
 def test_an_unknown_publisher_ends_a_print_before_the_pacs_is_asked(begin: Callable[..., JobRun], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[JobRun] = []
-    monkeypatch.setattr(flows.print, "find", asked.append)
-    monkeypatch.setattr(flows.print, "retrieve", asked.append)
+    monkeypatch.setattr(flows.print, "find", lambda run, _: asked.append(run))
+    monkeypatch.setattr(flows.print, "retrieve", lambda run, _: asked.append(run))
     state = flows.print.print_disc.fn(["A1"], "nobody")
     assert state.is_failed() and "nobody" in str(state.message)
     assert asked == []
 
 
-def ready(run: JobRun, settings: Settings) -> None:
-    """A run whose study is complete and whose image was read back."""
-    run.job.accession_numbers = ("A1",)
-    run.job.open()
-    run.job.image(1).write_bytes(b"an image")
-    run.job.studies = [Study("A1", "1.2", "HN-1")]
-    arrival = Arrival("1.2.3", "1", "1", "1.2", Path(), 1, "")
-    run.job.instances = {"1.2.3": Instance(arrival, SimpleNamespace(get=lambda *_: ""))}  # type: ignore[arg-type]
-    layout = SimpleNamespace(files=[SimpleNamespace(sop_instance_uid="1.2.3")], volume=Volume(), volume_id="A1")
-    run.layouts = [layout]  # type: ignore[list-item]
-    run.proofs = [ImageProof("c0ffee", 8, 1)]
+def proved(folder: Path) -> ProvenSet:
+    """A set of one disc whose image was read back."""
+    studies = passed(instances(make_study(folder / "in", "A1")))
+    disc_set = lay_out_set(studies, Settings(), folder / "disc", created=CREATED, medium="cd")
+    return prove(write_set(disc_set, [folder / "disc1.iso"], publisher=""))
 
 
-def test_an_order_carries_what_was_proved_of_its_image(begin: Callable[..., JobRun], settings: Settings) -> None:
-    run = begin()
-    ready(run, settings)
-    [order] = order_steps.orders(run, publisher_of("robot", settings))
-    assert (order.image_sha256, order.image) == ("c0ffee", run.job.image(1))
+def test_an_order_carries_what_was_proved_of_its_image(begin: Callable[..., JobRun], settings: Settings, tmp_path: Path) -> None:
+    proven = proved(tmp_path)
+    [order] = order_steps.orders_of_images.fn(begin(), publisher_of("robot", settings), proven)
+    assert (order.image_sha256, order.image) == (sha256_of(tmp_path / "disc1.iso"), tmp_path / "disc1.iso")
+    assert {arrival.sop_instance_uid for arrival in order.instances} == {each.arrival.sop_instance_uid for each in proven.studies[0].instances}
 
 
 def test_an_export_is_told_once_and_its_failure_fails_no_print(
-    begin: Callable[..., JobRun], settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    begin: Callable[..., JobRun], settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     run, told = begin(), []
-    ready(run, settings)
     receipts = [Receipt("robot", "1", "queued", 1, "given"), Receipt("robot", "1", "queued", 1, "given", given_before=True)]
     monkeypatch.setattr(order_steps, "give", lambda *_, **__: receipts.pop(0))
 
@@ -126,8 +121,10 @@ def test_an_export_is_told_once_and_its_failure_fails_no_print(
         raise ValueError("Port out of range")
 
     monkeypatch.setattr(order_steps.audit, "exported", exported)
+    proven, publisher = proved(tmp_path), publisher_of("robot", settings)
+    orders = order_steps.orders_of_images.fn(run, publisher, proven)
     for _ in range(2):
-        order_steps.give_orders.fn(run, publisher_of("robot", settings), False)
+        order_steps.give_orders.fn(run, publisher, proven.studies[0], orders, False)
         assert run.report.proves == "queued"
     assert len(told) == 1
     assert "audit message" in caplog.text
@@ -180,15 +177,15 @@ def test_a_cancelled_print_that_could_never_be_is_cleared_away_too(settings: Set
 
 
 def test_what_is_said_of_cancelled_orders(settings: Settings, job_folder: Path, tmp_path: Path) -> None:
-    job = Job(JOB, "print", settings, ("A1",))
-    assert order_steps.cancel_orders(job, "robot") == []  # nothing was ordered
+    job = Job(JOB, "print", settings)
+    assert order_steps.cancel_orders(job, ("A1",), "robot") == []  # nothing was ordered
     given_order(settings, tmp_path)
-    assert order_steps.cancel_orders(job, "robot") == ["the order at robot was withdrawn, or asked to be dropped."]
+    assert order_steps.cancel_orders(job, ("A1",), "robot") == ["the order at robot was withdrawn, or asked to be dropped."]
     book = OrderBook.of(settings.storage.orders_dir, question_of("rimage", ["A1"]))
     book.begin(book.open(JOB, 1, confirmed=False))
-    assert order_steps.cancel_orders(job, "rimage") == ["rimage can't be asked to drop its order."]
+    assert order_steps.cancel_orders(job, ("A1",), "rimage") == ["rimage can't be asked to drop its order."]
     with pytest.raises(ConfigurationError):
-        order_steps.cancel_orders(job, "nobody")
+        order_steps.cancel_orders(job, ("A1",), "nobody")
 
 
 def test_an_archive_volume_whose_copy_was_not_the_image_waits_for_the_next_night(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from mkiso.errors import ProofFailed
+from mkiso.errors import PatientMismatch, ProofFailed
 from mkiso.media.disc_check import check_disc
 from mkiso.media.iso import master
 from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image, read_image
-from mkiso.media.layout import Layout, checksums
+from mkiso.media.layout import Layout, checksums, lay_out
 from mkiso.media.verify import verify_disc, verify_image
 from mkiso.models import DiscFile
-from tests.media.discs import CREATED, disc
+from tests.media.discs import CREATED, archived, disc, instances, settings
 from tests.peers.corpus import make_study
 
 INSTANCE = PurePosixPath("DICOM/PT000001/ST000001/SE000001/IM000002")
@@ -117,7 +117,11 @@ def test_a_few_of_many_findings_are_told(tmp_path: Path, broken: int, said: str)
 
 def test_a_disc_of_two_patients_is_no_patients_disc(tmp_path: Path) -> None:
     paths = make_study(tmp_path / "one", "ACC1", "HN-1") + make_study(tmp_path / "two", "ACC2", "HN-2")
-    _, iso = disc(paths, tmp_path)
+    iso = tmp_path / "disc.iso"
+    with pytest.raises(PatientMismatch):
+        disc(paths, tmp_path)
+    layout = lay_out(archived(instances(paths)), settings(tmp_path), tmp_path / "disc", created=CREATED, volume_id="A_0001")
+    master(layout.files, layout.volume_id, iso, created=CREATED)
     with pytest.raises(ProofFailed, match="patients"):
         verify_disc(iso)
     assert verify_disc(iso, one_patient=False).patients == 2

@@ -12,7 +12,8 @@ from mkiso.media.capacity import MEDIUM_SECTORS, sectors_of
 from mkiso.media.layout import lay_out
 from mkiso.media.volumes import Parcel, pack, room_sectors, span, study_sectors
 from mkiso.models import Arrival, Instance, Volume
-from tests.media.discs import CREATED, settings
+from mkiso.study.gate import Part
+from tests.media.discs import CREATED, archived, passed, settings
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -22,7 +23,7 @@ def made(study: int, series: int, number: int, size: int, patient: int = 1) -> I
     header.PatientID, header.PatientName, header.StudyInstanceUID = f"P{patient}", "A^B", f"1.2.{study}"
     header.SeriesInstanceUID, header.SeriesNumber, header.InstanceNumber = f"1.2.{study}.{series}", series, number
     header.StudyDescription = header.SeriesDescription = 'A "long" <description> of all this & that'
-    uid = f"1.2.{study}.{series}.{number}"
+    uid = header.SOPInstanceUID = f"1.2.{study}.{series}.{number}"
     return Instance(Arrival(uid, CT, "1.2.840.10008.1.2.1", f"1.2.{study}", Path(f"/{uid}"), size, "0" * 64), header)
 
 
@@ -40,7 +41,7 @@ def test_studies_together_never_need_more_than_their_sum(tmp_path_factory: pytes
             studies.setdefault(patient * 10 + study, {}).setdefault(one.arrival.sop_instance_uid, one)
     everything = [one for study in studies.values() for one in study.values()]
     folder = tmp_path_factory.mktemp("d")
-    layout = lay_out(everything, settings(folder), folder / "disc", created=CREATED, volume=Volume(1, 2), medium="dvd")
+    layout = lay_out(archived(everything), settings(folder), folder / "disc", created=CREATED, medium="dvd", volume=Volume(1, 2), volume_id="A_1")
     budget = sum(study_sectors(list(study.values())) for study in studies.values())
     assert layout.sectors <= budget + MEDIUM_SECTORS["dvd"] - room_sectors("dvd", [])
 
@@ -80,13 +81,15 @@ def test_what_doesnt_fit_is_divided_and_each_volume_fits(tmp_path: Path, monkeyp
     parts = span(found, room_sectors("cd", []), "cd")
     assert [one for part in parts for one in part] == found
     assert len(parts) == 3
-    for number, part in enumerate(parts, 1):
-        elsewhere = {other: instances for other, instances in enumerate(parts, 1) if other != number}
+    studies = passed(found)
+    discs = {number: Part((studies,), part) for number, part in enumerate(parts, 1)}
+    for number, part in discs.items():
+        elsewhere = {other: each for other, each in discs.items() if other != number}
         folder = tmp_path / str(number)
         layout = lay_out(part, settings(tmp_path), folder, created=CREATED, volume=Volume(number, len(parts)), elsewhere=elsewhere)
         assert layout.sectors <= MEDIUM_SECTORS["cd"]
     with pytest.raises(TooLargeForMedium):
-        lay_out(found, settings(tmp_path), tmp_path / "one", created=CREATED)
+        lay_out(Part.whole(studies), settings(tmp_path), tmp_path / "one", created=CREATED)
 
 
 def test_span_of_what_fits_is_one_volume_and_of_a_giant_is_refused() -> None:

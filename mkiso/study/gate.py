@@ -1,0 +1,163 @@
+"""The gate: what was found and every header that was stored, seen together, become CompleteStudies or an error.
+
+Layout, publishers and the archive take CompleteStudies and nothing else. Its constructor is the check, so there is no way round it: one patient,
+every expected instance once, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from mkiso import completeness, identity
+from mkiso.config import Identity, Settings
+from mkiso.errors import InstanceConflict, PatientMismatch
+from mkiso.identity import Claim, PatientIdentity
+from mkiso.models import Instance, Patient, Study
+from mkiso.study.values import Found, Retrieved
+
+PATIENT_API, COUNTS_UNKNOWN = "patient_api", "counts_unknown"
+
+
+def found(
+    accession_numbers: tuple[str, ...], studies: Sequence[Study], patients: Collection[Patient | None], settings: Settings, *, degraded: bool
+) -> Found:
+    """What may be retrieved of the answers: of one patient, and such that completeness can be proved.
+
+    `patients` are the patient API's answers, None where it knows nobody; `degraded` says that it couldn't be asked.
+    Raises PatientMismatch, NoDicomData, CountsUnknown.
+    """
+    known = [patient for patient in patients if patient is not None]
+    identity.one_patient(studies, known, settings.identity)
+    distinct = tuple({study.study_instance_uid: study for study in studies}.values())
+    for study in distinct:
+        completeness.provable(study, require_counts=settings.pacs.require_counts)
+    counts_unknown = any(study.expected.count is None for study in distinct)
+    without = (PATIENT_API,) * degraded + (COUNTS_UNKNOWN,) * counts_unknown
+    return Found(accession_numbers, distinct, next(iter(known), None), without)
+
+
+def complete(retrieved: Retrieved, settings: Settings) -> CompleteStudies:
+    """The complete studies of one patient. Raises what CompleteStudies raises."""
+    return CompleteStudies(retrieved, settings.identity, settings.pacs.require_counts)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CompleteStudies:
+    """Studies of one patient of which everything has arrived that the PACS holds, and nothing else.
+
+    Making one is the check. Raises StudyIncomplete, NoDicomData, CountsUnknown, PatientMismatch, InstanceConflict.
+    """
+
+    retrieved: Retrieved
+    rules: Identity
+    require_counts: bool
+    identity: PatientIdentity = field(init=False)
+
+    def __post_init__(self) -> None:
+        _same_studies(self.retrieved)
+        for each in self.retrieved.studies:
+            uids = _distinct_uids(each.study, each.instances)
+            completeness.complete(each.study, uids | self._on_volumes(each.study), require_counts=self.require_counts)
+        _distinct(self.retrieved.instances)
+        object.__setattr__(self, "identity", self._one_patient())
+
+    @property
+    def studies(self) -> tuple[Study, ...]:
+        """As the PACS listed them at the end."""
+        return tuple(each.study for each in self.retrieved.studies)
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """All that a disc of them holds: what lies on archive volumes already isn't among them."""
+        return tuple(each for each in self.retrieved.instances if each.arrival.sop_instance_uid not in self.retrieved.elsewhere)
+
+    @property
+    def known(self) -> Patient | None:
+        """The patient as the patient API knows them, where it answered."""
+        return self.retrieved.found.patient
+
+    @property
+    def patient(self) -> Patient:
+        """The patient API's patient, else the PACS's with the name of the images: C-FIND may answer in a character set that can't hold it."""
+        first = self.studies[0]
+        return self.known or Patient(first.patient_id, self.patient_name, first.patient_birth_date, first.patient_sex)
+
+    @property
+    def patient_name(self) -> str:
+        """The patient API's name, else that of the images."""
+        known = self.known.name if self.known else ""
+        return known or next((str(instance.header.get("PatientName", "")) for instance in self.retrieved.instances), "")
+
+    @property
+    def accession_numbers(self) -> tuple[str, ...]:
+        """As they were asked for."""
+        return self.retrieved.found.accession_numbers
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        return self.retrieved.found.degraded
+
+    @property
+    def fingerprint(self) -> str:
+        """mkiso.identity's, of what a disc of these studies holds: not of what was found before they were retrieved."""
+        return identity.fingerprint(self.studies, self.known)
+
+    def _on_volumes(self, study: Study) -> frozenset[str]:
+        return self.retrieved.elsewhere & (study.expected.instances or frozenset())
+
+    def _one_patient(self) -> PatientIdentity:
+        identity.one_patient(self.studies, [self.known] if self.known else [], self.rules)
+        claims: dict[Claim, None] = {}
+        for each in self.retrieved.studies:
+            for instance in each.instances:
+                identity.same_patient(instance.header, each.study)
+            claims |= dict.fromkeys(identity.claims(instance.header for instance in each.instances))
+        return identity.agreed(self.studies, list(claims), self.rules)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Part:
+    """The instances that go onto one disc, each of them of studies that passed the gate. Raises InstanceConflict for any other one."""
+
+    studies: tuple[CompleteStudies, ...]
+    instances: tuple[Instance, ...]
+
+    def __post_init__(self) -> None:
+        passed = {id(instance) for each in self.studies for instance in each.instances}
+        if not all(id(instance) in passed for instance in self.instances):
+            raise InstanceConflict("An instance that was never checked was to go onto a disc: nothing was made. Tell who maintains mkiso.")
+
+    @classmethod
+    def whole(cls, *studies: CompleteStudies) -> Part:
+        """All instances of these studies, for one disc."""
+        return cls(studies, tuple(instance for each in studies for instance in each.instances))
+
+
+def _same_studies(retrieved: Retrieved) -> None:
+    """What was retrieved is what was found: no study less, none twice, none that nobody asked for."""
+    wanted = sorted(study.study_instance_uid for study in retrieved.found.studies)
+    if not wanted or sorted(each.study.study_instance_uid for each in retrieved.studies) != wanted:
+        raise PatientMismatch("What was retrieved isn't what was found: nothing is made of it. Ask for the disc again.")
+    for each in retrieved.studies:
+        if any(instance.arrival.study_instance_uid != each.study.study_instance_uid for instance in each.instances):
+            raise PatientMismatch("An instance of a study that nobody asked for was stored: nothing is made of it. Ask for the disc again.")
+
+
+def _distinct_uids(study: Study, instances: Sequence[Instance]) -> frozenset[str]:
+    for instance in instances:
+        if identity.significant(instance.header.get("SOPInstanceUID")) != instance.arrival.sop_instance_uid:
+            raise InstanceConflict(
+                f"A file stored for accession number {study.accession_number} holds another instance than its name says. Ask for the disc again.",
+                sop_instance_uid=instance.arrival.sop_instance_uid,
+            )
+    return frozenset(instance.arrival.sop_instance_uid for instance in instances)
+
+
+def _distinct(instances: Sequence[Instance]) -> None:
+    seen: set[str] = set()
+    for instance in instances:
+        uid = instance.arrival.sop_instance_uid
+        if uid in seen:
+            raise InstanceConflict(f"The instance {uid} was to go onto one disc twice. Have the PACS's studies checked.", sop_instance_uid=uid)
+        seen.add(uid)

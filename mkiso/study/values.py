@@ -1,0 +1,48 @@
+"""What a job hands from step to step on its way to the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mkiso import identity
+from mkiso.models import Instance, Patient, Study
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Found:
+    """What the PACS and the patient API answered, of one patient as far as they tell. Made by mkiso.study.gate.found.
+
+    `patient` is the patient API's; `degraded` names what the job does without.
+    """
+
+    accession_numbers: tuple[str, ...]
+    studies: tuple[Study, ...]
+    patient: Patient | None = None
+    degraded: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """mkiso.identity's, of the answer: a disc that holds just this may be served again."""
+        return identity.fingerprint(self.studies, self.patient)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StudyRetrieved:
+    """One study as the PACS lists it after its last C-MOVE, and every instance that is stored of it."""
+
+    study: Study
+    instances: tuple[Instance, ...]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Retrieved:
+    """All that was found and all that is stored of it. `elsewhere` are the SOP Instance UIDs that lie on archive volumes already."""
+
+    found: Found
+    studies: tuple[StudyRetrieved, ...]
+    elsewhere: frozenset[str] = frozenset()
+
+    @property
+    def instances(self) -> Sequence[Instance]:
+        return [instance for each in self.studies for instance in each.instances]

@@ -1,0 +1,247 @@
+"""The gate: nothing becomes CompleteStudies but all of one patient's studies, and nothing goes onto a disc that isn't of CompleteStudies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+
+from mkiso.config import Settings
+from mkiso.errors import CountsUnknown, InstanceConflict, MkisoError, NoDicomData, PatientMismatch, ProofFailed, StudyIncomplete
+from mkiso.media.disc_set import DiscSet
+from mkiso.media.file_set import arrange
+from mkiso.media.layout import Layout, lay_out
+from mkiso.models import Arrival, Expected, Instance, Patient, Study, Volume
+from mkiso.study.gate import Part, complete, found
+from mkiso.study.values import Found, Retrieved, StudyRetrieved
+from tests.media.discs import CREATED, settings
+
+RULES = Settings()
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+def instance(study: int, number: int, **attributes: object) -> Instance:
+    header = Dataset()
+    uid = f"1.2.{study}.1.{number}"
+    values = {"PatientID": "HN-1", "PatientName": "Canary^Name", "StudyInstanceUID": f"1.2.{study}", "SeriesInstanceUID": f"1.2.{study}.1"}
+    for keyword, value in {**values, "SOPClassUID": CT, "SOPInstanceUID": uid, **attributes}.items():
+        setattr(header, keyword, value)
+    return Instance(Arrival(uid, CT, "1.2.840.10008.1.2.1", f"1.2.{study}", Path(f"/{uid}"), 10, "0" * 64), header)
+
+
+def study(number: int, count: int = 2, **attributes: object) -> Study:
+    expected = Expected("image", count, {"1": frozenset(f"1.2.{number}.1.{instance}" for instance in range(1, count + 1))})
+    return replace(Study(f"A{number}", f"1.2.{number}", "HN-1", "Canary^Name", expected=expected), **attributes)  # type: ignore[arg-type]
+
+
+def of(number: int, count: int = 2, **attributes: object) -> StudyRetrieved:
+    return StudyRetrieved(study(number, count), tuple(instance(number, each, **attributes) for each in range(1, count + 1)))
+
+
+def retrieved(*studies: StudyRetrieved, patient: Patient | None = None, elsewhere: frozenset[str] = frozenset()) -> Retrieved:
+    wanted = tuple(each.study for each in studies)
+    return Retrieved(Found(tuple(each.accession_number for each in wanted), wanted, patient), studies, elsewhere)
+
+
+def test_whole_studies_of_one_patient_pass() -> None:
+    passed = complete(retrieved(of(1), of(2, IssuerOfPatientID="NORTH"), patient=Patient("HN-1", "Known^Name")), RULES)
+    assert (passed.identity.patient_id, passed.identity.issuer) == ("HN-1", "NORTH")
+    assert len(passed.instances) == 4
+    assert (passed.patient_name, passed.accession_numbers) == ("Known^Name", ("A1", "A2"))
+    assert complete(retrieved(of(1)), RULES).patient == Patient("HN-1", "Canary^Name")
+
+
+def without_one() -> Retrieved:
+    whole = of(1)
+    return retrieved(replace(whole, instances=whole.instances[:1]))
+
+
+def with_one_more() -> Retrieved:
+    whole = of(1)
+    return retrieved(replace(whole, instances=(*whole.instances, instance(1, 3))))
+
+
+def with_one_twice() -> Retrieved:
+    whole = of(1)
+    return retrieved(replace(whole, instances=(*whole.instances, whole.instances[0])))
+
+
+def one_in_two_studies() -> Retrieved:
+    shared = replace(instance(2, 1), arrival=replace(instance(2, 1).arrival, sop_instance_uid="1.2.1.1.1"))
+    shared.header.SOPInstanceUID = "1.2.1.1.1"
+    other = replace(study(2, 1), expected=Expected("image", 1, {"1": frozenset({"1.2.1.1.1"})}))
+    return retrieved(of(1), StudyRetrieved(other, (shared,)))
+
+
+def without_a_study() -> Retrieved:
+    both = retrieved(of(1), of(2))
+    return replace(both, studies=both.studies[:1])
+
+
+def with_a_study_that_nobody_asked_for() -> Retrieved:
+    both = retrieved(of(1), of(2))
+    return replace(both, found=replace(both.found, studies=both.found.studies[:1]))
+
+
+def with_a_study_twice() -> Retrieved:
+    one = retrieved(of(1))
+    return replace(one, studies=(*one.studies, *one.studies))
+
+
+def with_an_instance_of_another_study() -> Retrieved:
+    whole = of(1)
+    return retrieved(replace(whole, instances=(whole.instances[0], instance(2, 2))))
+
+
+def with_another_file_under_a_name() -> Retrieved:
+    whole = of(1)
+    wrong = replace(whole.instances[1], header=instance(1, 9).header)
+    return retrieved(replace(whole, instances=(whole.instances[0], wrong)))
+
+
+def two(**attributes: object) -> Callable[[], Retrieved]:
+    """A study of two instances whose headers differ in this."""
+
+    def make() -> Retrieved:
+        whole = of(1)
+        return retrieved(replace(whole, instances=(instance(1, 1), instance(1, 2, **attributes))))
+
+    return make
+
+
+def studies(**attributes: object) -> Callable[[], Retrieved]:
+    """Two studies whose headers differ in this."""
+    return lambda: retrieved(of(1, IssuerOfPatientID="NORTH", PatientSex="F"), of(2, **attributes))
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (without_one, StudyIncomplete),
+        (with_one_more, StudyIncomplete),
+        (with_one_twice, InstanceConflict),
+        (one_in_two_studies, InstanceConflict),
+        (without_a_study, PatientMismatch),
+        (with_a_study_that_nobody_asked_for, PatientMismatch),
+        (with_a_study_twice, PatientMismatch),
+        (with_an_instance_of_another_study, PatientMismatch),
+        (with_another_file_under_a_name, InstanceConflict),
+        (lambda: retrieved(), PatientMismatch),
+        (lambda: retrieved(of(1, 0)), NoDicomData),
+        (lambda: retrieved(of(1), patient=Patient("HN-2")), PatientMismatch),
+        (lambda: retrieved(of(1, PatientID="HN-2")), PatientMismatch),
+        (lambda: retrieved(of(1, StudyInstanceUID="1.2.9")), PatientMismatch),
+        (two(PatientID="HN-2"), PatientMismatch),
+        (two(PatientID=""), PatientMismatch),
+        (studies(IssuerOfPatientID="SOUTH"), PatientMismatch),
+        (studies(PatientSex="M"), PatientMismatch),
+    ],
+)
+def test_anything_else_is_refused(make: Callable[[], Retrieved], error: type[MkisoError]) -> None:
+    with pytest.raises(error) as refused:
+        complete(make(), RULES)
+    assert type(refused.value) is error
+    assert not any(secret in refused.value.words for secret in ("HN-", "Canary", "NORTH", "SOUTH"))
+
+
+def test_two_issuers_under_one_id_are_refused_where_c_find_names_none() -> None:
+    """A PACS needn't answer Issuer of Patient ID: what all headers say together counts then."""
+    one, other = instance(1, 1, IssuerOfPatientID="NORTH"), instance(1, 2, IssuerOfPatientID="SOUTH")
+    with pytest.raises(PatientMismatch, match="more than one issuer"):
+        complete(retrieved(replace(of(1), instances=(one, other))), RULES)
+
+
+def test_what_lies_on_volumes_counts_as_there_and_isnt_laid_out_again() -> None:
+    whole = of(1)
+    there = frozenset({whole.instances[0].arrival.sop_instance_uid, "1.9.9"})
+    part = replace(whole, instances=whole.instances[1:])
+    assert [each.arrival.sop_instance_uid for each in complete(retrieved(part, elsewhere=there), RULES).instances] == ["1.2.1.1.2"]
+    assert [each.arrival.sop_instance_uid for each in complete(retrieved(whole, elsewhere=there), RULES).instances] == ["1.2.1.1.2"]
+    with pytest.raises(StudyIncomplete):
+        complete(retrieved(replace(whole, instances=()), elsewhere=there), RULES)
+
+
+def test_a_changed_copy_goes_through_the_gate_again() -> None:
+    passed = complete(retrieved(of(1)), RULES)
+    with pytest.raises(StudyIncomplete):
+        replace(passed, retrieved=without_one())
+
+
+def test_counts_alone_prove_only_where_they_may() -> None:
+    counted = replace(of(1), study=replace(study(1), expected=Expected("none", None)))
+    with pytest.raises(CountsUnknown):
+        complete(retrieved(counted), RULES)
+    lenient = Settings.model_validate({"pacs": {"require_counts": False}})
+    assert len(complete(retrieved(counted), lenient).instances) == 2
+
+
+def test_the_fingerprint_is_of_what_the_disc_holds() -> None:
+    """The study grew under the retrieval: a disc of three isn't what the PACS listed before, and is what it lists now."""
+    before, now = study(1, 2), of(1, 3)
+    grown = complete(Retrieved(Found(("A1",), (before,)), (now,)), RULES)
+    assert grown.fingerprint == Found(("A1",), (now.study,)).fingerprint
+    assert grown.fingerprint != Found(("A1",), (before,)).fingerprint
+
+
+def test_what_was_found_is_of_one_patient_and_can_be_proved() -> None:
+    unknown = replace(study(2), expected=Expected("none", None))
+    lenient = Settings.model_validate({"pacs": {"require_counts": False}})
+    told = found(("A1", "A2"), [study(1), unknown, study(1)], [None, Patient("HN-1", "N")], lenient, degraded=True)
+    assert told == Found(("A1", "A2"), (study(1), unknown), Patient("HN-1", "N"), ("patient_api", "counts_unknown"))
+    assert found(("A1",), [study(1)], [None], RULES, degraded=False) == Found(("A1",), (study(1),))
+    for studies, patients, error in [
+        ([study(1), study(2, patient_id="HN-2")], [], PatientMismatch),
+        ([study(1)], [Patient("HN-1"), Patient("HN-2")], PatientMismatch),
+        ([study(1, patient_id="UNKNOWN")], [], PatientMismatch),
+        ([study(1), unknown], [], CountsUnknown),
+        ([study(1, 0)], [], NoDicomData),
+    ]:
+        with pytest.raises(error):
+            found(("A1",), studies, patients, RULES, degraded=False)  # type: ignore[arg-type]
+
+
+def test_a_part_holds_nothing_that_didnt_pass() -> None:
+    passed = complete(retrieved(of(1)), RULES)
+    assert Part((passed,), passed.instances[:1]).instances == passed.instances[:1]
+    with pytest.raises(InstanceConflict):
+        Part((passed,), (*passed.instances, instance(1, 3)))
+    with pytest.raises(InstanceConflict):
+        Part((), passed.instances)
+
+
+@pytest.mark.parametrize("spelled", ["HN-1", " HN-1 "])
+def test_a_patients_disc_has_one_patient_record(tmp_path: Path, spelled: str) -> None:
+    passed = complete(retrieved(of(1), of(2, PatientID=spelled, IssuerOfPatientID="NORTH")), RULES)
+    assert len(arrange(passed.instances)) == 1
+    two = (complete(retrieved(of(1)), RULES), complete(retrieved(of(2)), RULES))
+    with pytest.raises(PatientMismatch):  # also of one patient: only what went through the gate together is a disc
+        lay_out(Part.whole(*two), settings(tmp_path), tmp_path, created=CREATED)
+
+
+def test_one_id_in_two_character_sets_is_one_patient_record() -> None:
+    latin = of(1, SpecificCharacterSet="ISO_IR 100", PatientID="HN-Ä")
+    unicode = of(2, SpecificCharacterSet="ISO_IR 192", PatientID="HN-Ä")
+    both = [replace(each, study=replace(each.study, patient_id="HN-Ä")) for each in (latin, unicode)]
+    assert len(arrange(complete(retrieved(*both), RULES).instances)) == 1
+
+
+def test_a_set_holds_each_image_once_on_discs_numbered_in_order(tmp_path: Path) -> None:
+    passed = complete(retrieved(of(1, 3)), RULES)
+
+    def disc(numbers: range, number: int, total: int) -> Layout:
+        part = Part((passed,), tuple(passed.instances[place] for place in numbers))
+        return lay_out(part, settings(tmp_path), tmp_path / str(number), created=CREATED, volume=Volume(number, total))
+
+    DiscSet((passed,), (disc(range(2), 1, 2), disc(range(2, 3), 2, 2)))
+    for discs in [
+        (disc(range(2), 1, 1),),
+        (disc(range(2), 1, 2), disc(range(1, 3), 2, 2)),
+        (disc(range(2), 2, 2), disc(range(2, 3), 1, 2)),
+        (disc(range(2), 1, 3), disc(range(2, 3), 2, 3)),
+        (),
+    ]:
+        with pytest.raises(ProofFailed):
+            DiscSet((passed,), discs)
