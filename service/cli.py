@@ -31,10 +31,15 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("-c", "--config", type=click.Path(path_type=Path, dir_okay=False), help="The configuration; else MKISO_CONFIG, else ./config.yaml.")
-def cli(config: Path | None) -> None:
+@click.option("--handed-on", is_flag=True, hidden=True, help="Take the settings from standard input, where mkiso serve hands on its own.")
+def cli(config: Path | None, *, handed_on: bool) -> None:
     """From an accession number to a patient disc that is provably complete."""
+    if handed_on:
+        from mkiso.config_in_force import take_over
+
+        take_over(sys.stdin.buffer)
     if config is not None:
-        os.environ["MKISO_CONFIG"] = str(config.resolve())  # the processes that serve starts read it too
+        os.environ["MKISO_CONFIG"] = str(config.resolve())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -71,7 +76,9 @@ def load_settings() -> Settings:
 
 def _begin() -> Settings:
     os.umask(0o077)  # what Prefect writes too is the service's alone
-    settings = load_settings()
+    from mkiso.config_in_force import in_force, use
+
+    use(settings := in_force())
     from service.log_lines import begin_logging
 
     begin_logging(settings.logging)

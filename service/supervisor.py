@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mkiso.config import Settings, Storage
+from mkiso.config_in_force import handed_on
 from mkiso.errors import ConfigurationError
 from mkiso.files import write_whole
 from mkiso.retention import sweep
@@ -52,15 +53,16 @@ class Child:
 
 
 def children(settings: Settings) -> list[Child]:
-    """The processes of this machine, in the order in which they start."""
+    """The processes of this machine, in the order in which they start; each has the settings of this one, however the file has changed since."""
     python = (sys.executable, "-m")
+    mkiso = (*python, "service", "--handed-on")
     grace = settings.server.shutdown_grace_seconds + SERVER_GRACE_SECONDS
     server = [] if settings.prefect.api_url else [Child("prefect", (*python, "service.prefect_server"), SERVER_GRACE_SECONDS)]
     return [
         *server,
-        Child("receiver", (*python, "service", "receiver"), SERVER_GRACE_SECONDS),
-        Child("worker", (*python, "service", "worker"), grace),
-        Child("webhook", (*python, "service", "webhook"), grace),
+        Child("receiver", (*mkiso, "receiver"), SERVER_GRACE_SECONDS),
+        Child("worker", (*mkiso, "worker"), grace),
+        Child("webhook", (*mkiso, "webhook"), grace),
     ]
 
 
@@ -146,7 +148,10 @@ class _Supervisor:
         """Run one child for as long as it is wanted."""
         while child.wanted:
             started = time.monotonic()
-            child.process = await asyncio.create_subprocess_exec(*child.command, start_new_session=True, preexec_fn=_die_with_parent)
+            with handed_on(self._settings) as settings:
+                child.process = await asyncio.create_subprocess_exec(
+                    *child.command, stdin=settings, start_new_session=True, preexec_fn=_die_with_parent
+                )
             self._tell(child, up=True)
             code = await child.process.wait()
             self._tell(child, up=False)

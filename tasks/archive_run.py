@@ -17,7 +17,6 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, get_run_context
 from prefect.states import Completed, Failed
 
-from mkiso import config_file
 from mkiso.archive.catalogue import covered
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night, NightRange
@@ -25,6 +24,7 @@ from mkiso.archive.outcome import Outcome, words
 from mkiso.archive.planning import is_hopeless, says_something_of_the_study
 from mkiso.archive.schedule import Due, due
 from mkiso.archive.volumes import ArchiveVolume
+from mkiso.config_in_force import in_force
 from mkiso.dicom.header import read_header
 from mkiso.errors import ClaimLost, InvalidRequest, MkisoError, PatientMismatch, StorageFull
 from mkiso.job import Job
@@ -70,7 +70,7 @@ class ArchiveRun:
         context = get_run_context()
         assert isinstance(context, FlowRunContext) and context.flow_run is not None
         self.log = get_run_logger()
-        self.job = Job(str(context.flow_run.id), "archive", config_file.load())
+        self.job = Job(str(context.flow_run.id), "archive", in_force())
         self.dry_run = dry_run
         self.outcome = Outcome()
         self.words = ""

@@ -12,8 +12,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterEndTime, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State
 
-from mkiso import config_file
 from mkiso.accession import parse_accession_numbers
+from mkiso.config_in_force import in_force
 from mkiso.errors import JobCancelled, MkisoError
 from mkiso.job import Job
 from mkiso.report import read_report, write_report
@@ -27,7 +27,7 @@ BATCH = 200
 
 def forget_cancelled_job(flow: Any, flow_run: FlowRun, state: State) -> None:
     """Prefect's cancellation hook: runs in the worker once the job's process has ended, and removes what the job had retrieved."""
-    settings = config_file.load()
+    settings = in_force()
     job_id = str(flow_run.id)
     Job(job_id, "download", settings).discard()
     write_report(settings.storage, read_report(settings.storage, job_id).failed(JobCancelled("The job was cancelled by an operator.")))
@@ -35,7 +35,7 @@ def forget_cancelled_job(flow: Any, flow_run: FlowRun, state: State) -> None:
 
 def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:
     """As forget_cancelled_job; an order that was given already is taken back where the publisher has a way."""
-    settings = config_file.load()
+    settings = in_force()
     try:
         asked = parse_accession_numbers(list(flow_run.parameters["accession_numbers"]), settings.server.max_accessions)
         job = Job(str(flow_run.id), "print", settings)
@@ -49,13 +49,13 @@ def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:
 
 def drop_cancelled_archive(flow: Any, flow_run: FlowRun, state: State) -> None:
     """As forget_cancelled_job: studies that waited for their volume go; what is on volumes stays, and the next run takes up the rest."""
-    Job(str(flow_run.id), "archive", config_file.load()).discard()
+    Job(str(flow_run.id), "archive", in_force()).discard()
 
 
 @task(name="Remove old discs and folders", cache_policy=NO_CACHE, persist_result=False)
 def remove_old_files() -> None:
     """Discs, folders of failed jobs, reports and unfinished instances that are older than they are kept; those of active runs stay."""
-    get_run_logger().info("Removed: %s.", sweep(config_file.load(), active_jobs()))
+    get_run_logger().info("Removed: %s.", sweep(in_force(), active_jobs()))
 
 
 def active_jobs() -> set[str]:
@@ -73,7 +73,7 @@ def active_jobs() -> set[str]:
 @task(name="Remove old runs from Prefect", cache_policy=NO_CACHE, persist_result=False)
 def remove_old_runs() -> None:
     """Prefect keeps every run for ever by itself; ended ones older than prefect.keep_runs_days go, with their logs and artifacts."""
-    oldest = datetime.now(UTC) - timedelta(days=config_file.load().prefect.keep_runs_days)
+    oldest = datetime.now(UTC) - timedelta(days=in_force().prefect.keep_runs_days)
     ended = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))), end_time=FlowRunFilterEndTime(before_=oldest)
     )

@@ -14,9 +14,9 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, get_run_context
 from prefect.states import Completed, Failed
 
-from mkiso import config_file
 from mkiso.accession import parse_accession_numbers
 from mkiso.config import Medium, Settings
+from mkiso.config_in_force import in_force
 from mkiso.errors import JobStopped, MkisoError, PatientMismatch, Unforeseen
 from mkiso.job import Job, JobKind
 from mkiso.media.layout import Layout
@@ -46,7 +46,7 @@ class JobRun:
         context = get_run_context()
         assert isinstance(context, FlowRunContext) and context.flow_run is not None
         self.log = get_run_logger()
-        self.job = Job(str(context.flow_run.id), kind, config_file.load())
+        self.job = Job(str(context.flow_run.id), kind, in_force())
         name = publisher or (self.settings.print.publisher if kind == "print" else "")
         self.report = JobReport(self.job.id, kind, tuple(accession_numbers), publisher=name)
         self.words = ""

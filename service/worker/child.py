@@ -29,6 +29,8 @@ import flows.archive
 import flows.download
 import flows.housekeeping
 import flows.print  # noqa: F401
+from mkiso.config import Settings
+from mkiso.config_in_force import use
 from mkiso.errors import MkisoError
 from mkiso.media.pages import compile_templates
 from service.log_lines import frames_of, name_job
@@ -40,8 +42,12 @@ for model in (ArtifactCreate, Artifact, Event, EventFilter, FlowRun, FlowRunUpda
 compile_templates()
 
 
-def run_flow_run(environment: dict[str, str], flow_run: FlowRun) -> None:
-    """Run one flow run, as the worker has just fetched it, as `python -m prefect.engine` does, but for its log: words, and no traceback."""
+def run_flow_run(settings: Settings, environment: dict[str, str], flow_run: FlowRun) -> None:
+    """Run one flow run, as the worker has just fetched it, as `python -m prefect.engine` does, but for its log: words, and no traceback.
+
+    `settings` are the worker's own.
+    """
+    use(settings)
     os.setsid()  # a group of its own, so that the worker's end isn't its end
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -24,6 +24,7 @@ from prefect.runner._flow_run_executor import FlowRunExecutionResult, FlowRunExe
 from prefect.runner._process_manager import ProcessHandle
 from prefect.settings import get_current_settings
 
+from mkiso.config_in_force import in_force
 from service.worker.child import run_flow_run
 from service.worker.infrastructure import worker_label
 
@@ -50,7 +51,7 @@ class WarmStarter:
     async def start(self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED) -> None:
         """Start the child, tell its handle, and return when it has ended."""
         port, token = self._control_channel.register(flow_run.id)
-        process = self._context.Process(target=run_flow_run, args=(self._variables(flow_run, port, token), flow_run))
+        process = self._context.Process(target=run_flow_run, args=(in_force(), self._variables(flow_run, port, token), flow_run))
         await anyio.to_thread.run_sync(process.start)
         task_status.started(ProcessHandle(process))  # type: ignore[arg-type]
         await anyio.wait_readable(process.sentinel)

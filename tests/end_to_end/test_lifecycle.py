@@ -118,6 +118,28 @@ def test_flow_process_and_worker_killed_together_leave_no_run_running(hospital: 
     assert_next_job_passes(hospital)
 
 
+def test_what_is_saved_to_the_configuration_while_it_runs_decides_nothing(hospital: Hospital) -> None:
+    """A file saved by half: jobs, housekeeping, the hook of a cancelled job and a worker that is started again go by what the service began with."""
+    service = hospital.service
+    text = service.configuration.read_text()
+    job_id = in_mid_move(hospital)
+    service.configuration.write_text(f"{text}\nstorage: {{data_dir: /nowhere\n")
+    try:
+        service.cancel(job_id)
+        assert service.run_ended(job_id)["state_type"] == "CANCELLED"
+        service.when(lambda: not (service.data_dir / "jobs" / job_id).exists(), 60)
+        assert service.download("SMALL1").status_code == 200
+        [housekeeping] = [each for each in service.prefect.post("/deployments/filter", json={}).json() if each["name"] == "housekeeping"]
+        kept = service.prefect.post(f"/deployments/{housekeeping['id']}/create_flow_run", json={"state": {"type": "SCHEDULED"}}).json()
+        assert service.run_ended(kept["id"])["state_type"] == "COMPLETED"
+        worker = service.processes()["worker"]
+        os.kill(worker, signal.SIGKILL)
+        service.when(lambda: service.processes().get("worker", worker) != worker, 60)
+        assert service.download("SMALL1").status_code == 200
+    finally:
+        service.configuration.write_text(text)
+
+
 def test_sigterm_lets_the_job_finish_or_fail_in_words_and_leaves_nothing(open_hospital: Open, files: dict[str, list[Path]]) -> None:
     hospital = open_hospital("orthanc", files["BIG1"], {"server": {"shutdown_grace_seconds": 1}}, verbose=False)
     service = hospital.service
