@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -40,3 +42,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def seconds_old(path: Path) -> float:
+    """How long ago a file or folder was changed, never less than 0. Raises FileNotFoundError.
+
+    What a clock that was ahead has dated into the future is dated anew, to when it is first seen: from then on it grows old like everything else.
+    """
+    now, changed = time.time(), path.stat().st_mtime
+    if changed > now:
+        with suppress(OSError):  # where it may only be read
+            os.utime(path, (now, now))
+    return max(0.0, now - changed)

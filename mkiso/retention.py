@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mkiso.config import Settings, Storage
 from mkiso.errors import StorageFull
+from mkiso.files import seconds_old
 from mkiso.publishers.orderbook import forget_old
 from mkiso.store import remove_old
 
@@ -68,10 +68,12 @@ def _remove_older(paths: Iterable[Path], hours: float, keep: Collection[str] = (
     removed = 0
     for path in list(paths):
         try:
-            if path.name in keep or time.time() - path.stat().st_mtime < hours * 3600:
+            if path.name in keep or seconds_old(path) < hours * 3600:
                 continue
             shutil.rmtree(path) if path.is_dir() else path.unlink()
             removed += 1
         except FileNotFoundError:  # went meanwhile
             continue
+        except OSError as error:  # one that can't be removed keeps none of the others
+            log.error("%s is older than it is kept and can't be removed: %s", path, error.strerror)
     return removed

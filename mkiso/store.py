@@ -14,18 +14,19 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 from mkiso.config import Storage
 from mkiso.errors import JobNotFound, ProofFailed
-from mkiso.files import sha256_of, sync_folder, write_whole
+from mkiso.files import seconds_old, sha256_of, sync_folder, write_whole
 
 log = logging.getLogger("mkiso.store")
 
 UNFINISHED = ".unfinished-"
+UNFINISHED_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,6 @@ class Manifest:
     patient_id: str = ""
     patient_name: str = ""
     studies: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def age(self) -> timedelta:
-        return datetime.now(UTC) - datetime.fromisoformat(self.created)
 
 
 def new_disc_id() -> str:
@@ -106,7 +103,7 @@ def manifest_of(storage: Storage, disc_id: str) -> Manifest:
 
 def reusable(storage: Storage, fingerprint: str, reuse_minutes: float) -> list[Manifest]:
     """The youngest whole set of discs made from the same answer of the PACS within `reuse_minutes`, in order; empty where there is none."""
-    young = [manifest for manifest in manifests(storage) if manifest.fingerprint == fingerprint and manifest.age <= timedelta(minutes=reuse_minutes)]
+    young = [disc for disc in manifests(storage) if disc.fingerprint == fingerprint and is_young(storage, disc, reuse_minutes)]
     for job_id in dict.fromkeys(manifest.job_id for manifest in sorted(young, key=lambda manifest: manifest.created, reverse=True)):
         volumes = sorted((manifest for manifest in young if manifest.job_id == job_id), key=lambda manifest: manifest.number)
         if [manifest.number for manifest in volumes] == list(range(1, volumes[0].total + 1)):
@@ -128,18 +125,62 @@ def manifests(storage: Storage) -> list[Manifest]:
     return found
 
 
+def is_young(storage: Storage, manifest: Manifest, minutes: float) -> bool:
+    """Whether a disc is proved to have been made within so many minutes, by what it says and by its file. A time to come proves nothing.
+
+    The file's date tells of a disc that a clock which was ahead has dated into what is now the present: `seconds_old` has dated it to its discovery.
+    """
+    try:
+        ages = (_seconds_since(manifest.created), seconds_old(_folder(storage, manifest.disc_id) / "manifest.json"))
+    except (ValueError, OSError):
+        return False
+    return min(ages) >= 0 and max(ages) <= minutes * 60
+
+
 def remove_old(storage: Storage, keep_hours: float) -> int:
-    """Remove discs older than `keep_hours` and whatever a crash left unfinished for an hour; how many discs went."""
-    old = [manifest for manifest in manifests(storage) if manifest.age > timedelta(hours=keep_hours)]
-    for manifest in old:
-        with suppress(OSError):  # gone meanwhile
-            _folder(storage, manifest.disc_id).rename(storage.discs_dir / f"{UNFINISHED}{manifest.disc_id}")
-        shutil.rmtree(storage.discs_dir / f"{UNFINISHED}{manifest.disc_id}", ignore_errors=True)
+    """Remove discs older than `keep_hours` and whatever a crash left unfinished for an hour; how many discs went.
+
+    A disc whose manifest can't be read, or that says that it is of a time to come, is as old as its file.
+    """
+    went = 0
+    for folder in [path for path in storage.discs_dir.glob("*") if _is_disc(path)]:
+        try:
+            if _disc_seconds_old(folder) > keep_hours * 3600:
+                folder.rename(storage.discs_dir / f"{UNFINISHED}{folder.name}")
+                shutil.rmtree(storage.discs_dir / f"{UNFINISHED}{folder.name}", ignore_errors=True)
+                went += 1
+        except FileNotFoundError:  # gone meanwhile
+            continue
+        except OSError as error:
+            log.error("Disc %s can't be removed: %s", folder.name, error.strerror)
     for folder in storage.discs_dir.glob(f"{UNFINISHED}*"):
         with suppress(FileNotFoundError):
-            if datetime.now(UTC).timestamp() - folder.stat().st_mtime > 3600:
+            if seconds_old(folder) > UNFINISHED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
-    return len(old)
+    return went
+
+
+def _is_disc(path: Path) -> bool:
+    with suppress(ValueError):
+        return str(UUID(path.name)) == path.name and path.is_dir()
+    return False
+
+
+def _disc_seconds_old(folder: Path) -> float:
+    manifest = folder / "manifest.json"
+    by_date = seconds_old(manifest if manifest.exists() else folder)
+    try:
+        return max(by_date, _seconds_since(json.loads(manifest.read_text(encoding="utf-8"))["created"]))
+    except (ValueError, TypeError, KeyError, OSError):
+        return by_date
+
+
+def _seconds_since(moment: str) -> float:
+    """Negative for a time to come. Raises ValueError."""
+    then = datetime.fromisoformat(moment)
+    if then.tzinfo is None:
+        raise ValueError("a time of no zone")
+    return (datetime.now(UTC) - then).total_seconds()
 
 
 def _folder(storage: Storage, disc_id: str) -> Path:

@@ -34,7 +34,7 @@ def give(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch, *, 
                 return replace(_receipt(publisher, found), given_before=step != "find out")
         receipt = _place(publisher, order, book, watch, confirm_reprint)
     before = made_before(entries, order.job_id)
-    return replace(receipt, minutes_since_last=round((time.time() - before.time) / 60, 1) if before else None)
+    return replace(receipt, minutes_since_last=max(0.0, round((time.time() - before.time) / 60, 1)) if before else None)
 
 
 def follow(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> Receipt:

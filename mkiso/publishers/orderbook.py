@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from mkiso.errors import PrintUncertain
-from mkiso.files import write_whole
+from mkiso.files import seconds_old, write_whole
 
 State = Literal[
     "giving",  # written down; whether the publisher got it is not
@@ -152,7 +152,7 @@ def forget_old(orders_dir: Path, keep_days: float) -> int:
     went = 0
     for path in list(orders_dir.iterdir()) if orders_dir.is_dir() else []:
         with suppress(FileNotFoundError, PrintUncertain):  # replaced by another machine meanwhile; a book that can't be read stays
-            if path.stat().st_mtime >= time.time() - keep_days * 86_400 or path.suffix not in (".json", ".patient", ".new"):
+            if path.suffix not in (".json", ".patient", ".new") or seconds_old(path) <= keep_days * 86_400:
                 continue
             if path.suffix == ".json" and any(entry.state in OPEN for entry in OrderBook(path).entries()):
                 continue

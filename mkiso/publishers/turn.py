@@ -9,12 +9,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mkiso.errors import PublisherUnavailable
+from mkiso.files import seconds_old
 from mkiso.publishers.protocol import Watch
 
 POLL_SECONDS = 0.2
@@ -68,7 +68,6 @@ class Settling:
 
     def _left_seconds(self) -> float:
         try:
-            age_seconds = time.time() - self._file.stat().st_mtime
+            return self._settle_seconds - seconds_old(self._file)  # of a time to come: waits once, from now
         except FileNotFoundError:
             return 0
-        return min(self._settle_seconds - age_seconds, self._settle_seconds)  # a clock that was set back waits no longer than once

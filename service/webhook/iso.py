@@ -12,7 +12,7 @@ from mkiso.config import Settings
 from mkiso.errors import DeadlinePassed, InvalidRequest
 from mkiso.report import JobReport
 from mkiso.retention import require_room
-from mkiso.store import Manifest, manifests
+from mkiso.store import Manifest, is_young, manifests
 from service.webhook.answers import job_address
 from service.webhook.disc_response import MEDIA_TYPE
 from service.webhook.jobs import Jobs, disc_headers
@@ -94,11 +94,11 @@ class Questions:
         return Response(headers={**disc_headers(report, disc), "content-length": str(disc.size)}, media_type=MEDIA_TYPE)
 
     def _young(self, question: Question, part: int) -> Manifest | None:
-        limit = self._settings.disc.reuse_minutes * 60
+        storage, limit = self._settings.storage, self._settings.disc.reuse_minutes
         asked = set(question.accession_numbers)
         fitting = [
-            disc for disc in manifests(self._settings.storage)
-            if set(disc.accession_numbers) == asked and disc.number == part and disc.age.total_seconds() <= limit
+            disc for disc in manifests(storage)
+            if set(disc.accession_numbers) == asked and disc.number == part and is_young(storage, disc, limit)
         ]
         return max(fitting, key=lambda disc: disc.created, default=None)
 

@@ -231,4 +231,5 @@ def _uuid(job_id: str) -> UUID:
 
 
 def minutes_since(moment: datetime) -> int:
-    return int((datetime.now(UTC) - moment).total_seconds() // 60)
+    """Whole minutes, 0 also for what another machine's clock takes for later than now."""
+    return max(0, int((datetime.now(UTC) - moment).total_seconds() // 60))

@@ -25,8 +25,8 @@ class Sessions:
         return f"{told}.{self.keys.sign(told.encode())}"
 
     def valid(self, cookie: str) -> bool:
-        """Whether we signed this and it hasn't ended."""
+        """Whether we signed this and it hasn't ended. One that ends later than any that begins now was signed while a clock was ahead."""
         told, _, signature = cookie.rpartition(".")
         if not told or not hmac.compare_digest(signature.encode(), self.keys.sign(told.encode()).encode()):
             return False
-        return int(told.partition(".")[0]) > time.time()
+        return 0 < int(told.partition(".")[0]) - time.time() <= SESSION_SECONDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +22,7 @@ from mkiso.models import Arrival, Patient, Volume
 from mkiso.publishers.desk import cancel, follow, give
 from mkiso.publishers.orderbook import Entry, OrderBook, State, begin, decide, forget_old, made_before, question_of
 from mkiso.publishers.protocol import Order, Receipt, Watch
-from mkiso.publishers.turn import turn
+from mkiso.publishers.turn import Settling, turn
 
 MINE, OTHER = "0b0a1b2c-0000-4000-8000-000000000001", "0b0a1b2c-0000-4000-8000-000000000002"
 
@@ -340,3 +341,22 @@ def test_only_what_may_be_at_the_publisher_is_cancelled(tmp_path: Path) -> None:
 def test_an_order_that_was_not_given_can_not_be_followed(tmp_path: Path) -> None:
     with pytest.raises(PrintUncertain, match="no given order"):
         follow(FakePublisher(True), order(MINE), tmp_path, Watch())
+
+
+def test_a_patient_of_a_clock_that_was_ahead_settles_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settling = Settling(tmp_path, "robot", "P1", settle_seconds=90)
+    settling.touch()
+    [file] = tmp_path.iterdir()
+    os.utime(file, (time.time() + 86_400,) * 2)
+    clock, waited = [time.time()], [0.0]
+    monkeypatch.setattr("time.time", lambda: clock[0])
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            clock[0] += timeout or 0
+            waited[0] += timeout or 0
+            assert waited[0] < 1000, "it waits for the clock to get there"
+            return False
+
+    settling.wait(Watch(stop=Stop()))
+    assert waited[0] == pytest.approx(90, abs=1)

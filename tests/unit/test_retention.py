@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -68,6 +69,52 @@ def test_reports_settled_order_books_and_unfinished_instances_go(settings: Setti
     assert (swept.reports, swept.order_books, swept.incoming) == (1, 1, 1)
     assert [path.name for path in storage.orders_dir.glob("*.json")] == ["open.json"]
     assert str(swept) == "0 discs, 0 job folders, 1 reports, 1 order books, 1 incoming"
+
+
+@pytest.mark.parametrize("kind", ["job folder", "report", "incoming"])
+def test_what_a_clock_that_was_ahead_has_dated_goes_in_its_time(settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    match kind:
+        case "job folder":
+            path = job(settings, "early", -1000)
+        case "report":
+            write_report(settings.storage, JobReport("123e4567-e89b-12d3-a456-426614174001", "print", ("A1",)))
+            [path] = settings.storage.reports_dir.glob("*.json")
+        case _:
+            path = settings.storage.incoming_dir / "half"
+            path.touch()
+    aged(path, -1000)
+    sweep(settings, active_jobs=())
+    assert path.exists()
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 11 * 24 * HOUR)
+    sweep(settings, active_jobs=())
+    assert not path.exists()
+
+
+def test_a_book_of_a_clock_that_was_ahead_is_forgotten_in_its_time(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = OrderBook.of(settings.storage.orders_dir, "settled")
+    entry = book.open("a job", 1, confirmed=False)
+    book.begin(entry)
+    book.settle(entry, "done")
+    aged(book.path, -1000)
+    assert sweep(settings, active_jobs=()).order_books == 0
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 11 * 24 * HOUR)
+    assert sweep(settings, active_jobs=()).order_books == 1
+
+
+def test_one_thing_that_can_not_be_removed_keeps_none_of_the_others(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck, old = job(settings, "stuck", 30), job(settings, "old", 30)
+    remove = shutil.rmtree
+
+    def sometimes(path: Path, **options: bool) -> None:
+        if path == stuck:
+            raise PermissionError(13, "Permission denied")
+        remove(path, **options)
+
+    monkeypatch.setattr("mkiso.retention.shutil.rmtree", sometimes)
+    assert sweep(settings, active_jobs=()).job_folders == 1
+    assert (stuck.exists(), old.exists()) == (True, False)
 
 
 def test_a_low_disk_refuses_new_work(settings: Settings) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 
 from mkiso.config import Storage
 from mkiso.errors import JobNotFound, ProofFailed
-from mkiso.store import UNFINISHED, Manifest, image_of, manifest_of, manifests, new_disc_id, remove_old, reusable, shelve
+from mkiso.store import UNFINISHED, Manifest, image_of, is_young, manifest_of, manifests, new_disc_id, remove_old, reusable, shelve
 
 IMAGE = b"an image" * 1000
 
@@ -84,6 +87,75 @@ def test_only_a_whole_set_is_served_again(storage: Storage) -> None:
     assert reusable(storage, "same", 60) == [first, second]
     assert reusable(storage, "other", 60) == []
     assert reusable(storage, "same", 0) == []
+
+
+def dated(storage: Storage, disc: Manifest, hours: float) -> None:
+    """As if the clock had been so many hours ahead (behind: negative) when the disc was shelved."""
+    then = (datetime.now(UTC) + timedelta(hours=hours)).timestamp()
+    file = storage.discs_dir / disc.disc_id / "manifest.json"
+    created = datetime.fromtimestamp(then, UTC).isoformat()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "created": created}))
+    for path in (file, file.parent):
+        os.utime(path, (then, then))
+
+
+def test_a_disc_of_a_clock_that_was_ahead_is_not_served_again_and_goes_in_its_time(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    disc = shelved(storage)
+    dated(storage, disc, 72)
+    assert reusable(storage, "same", 60) == []
+    assert remove_old(storage, keep_hours=24) == 0
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 23 * 3600)
+    assert remove_old(storage, keep_hours=24) == 0
+    monkeypatch.setattr("time.time", lambda: now + 25 * 3600)
+    assert remove_old(storage, keep_hours=24) == 1
+
+
+def test_a_disc_of_a_clock_that_was_ahead_does_not_become_young_when_the_clock_gets_there(storage: Storage) -> None:
+    disc = shelved(storage)
+    dated(storage, disc, 2)
+    assert reusable(storage, "same", 60) == []  # the first look
+    file = storage.discs_dir / disc.disc_id / "manifest.json"
+    seen = file.stat().st_mtime
+    assert seen <= time.time()
+    # Two hours later: what it says of itself is true of the present, and its file was seen two hours ago.
+    file.write_text(json.dumps({**json.loads(file.read_text()), "created": datetime.now(UTC).isoformat()}))
+    os.utime(file, (seen - 7200, seen - 7200))
+    assert reusable(storage, "same", 60) == []
+    assert reusable(storage, "same", 180) != []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"created": "yesterday"}', '{"created": "2020-01-01T00:00:00"}', '{"created": 5}'])
+def test_a_disc_whose_manifest_is_damaged_goes_when_it_is_old(storage: Storage, text: str) -> None:
+    disc, good = shelved(storage), shelved(storage)
+    file = storage.discs_dir / disc.disc_id / "manifest.json"
+    file.write_text(text)
+    assert remove_old(storage, keep_hours=1) == 0
+    assert reusable(storage, "same", 60) == [good]
+    then = time.time() - 7200
+    os.utime(file, (then, then))
+    assert remove_old(storage, keep_hours=1) == 1
+    assert [path.name for path in storage.discs_dir.iterdir()] == [good.disc_id]
+
+
+def test_a_manifest_whose_date_is_none_is_never_young(storage: Storage) -> None:
+    for created in ("yesterday", "2020-01-01T00:00:00", datetime.now().isoformat()):
+        disc = shelved(storage, created=created)
+        assert not is_young(storage, disc, 60)
+        assert reusable(storage, "same", 60) == []
+
+
+def test_what_a_crash_left_unfinished_goes_after_an_hour_whatever_the_clock_said(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelved(storage)
+    left = storage.discs_dir / f"{UNFINISHED}x"
+    left.mkdir()
+    os.utime(left, (time.time() + 1e6,) * 2)
+    remove_old(storage, keep_hours=24)
+    assert left.exists()
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 3700)
+    remove_old(storage, keep_hours=24)
+    assert not left.exists()
 
 
 def test_old_discs_go_and_leave_nothing(storage: Storage) -> None:

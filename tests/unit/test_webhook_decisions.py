@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from email.message import Message
 from urllib.parse import unquote
 
@@ -20,6 +21,7 @@ from mkiso.store import Manifest
 from service.log_lines import JsonLines, TextLines
 from service.webhook.filename import content_disposition, name_of
 from service.webhook.keys import Keys
+from service.webhook.orchestrator import minutes_since
 from service.webhook.outcome import JobFailed, outcome_of
 from service.webhook.prefer import preference_of
 from service.webhook.ranges import Span, span_of
@@ -222,7 +224,16 @@ def test_sessions(monkeypatch):
         assert not sessions.valid(forged)
     monkeypatch.setattr("time.time", lambda: int(end) + 1)
     assert not sessions.valid(cookie)
+    monkeypatch.setattr("time.time", lambda: int(end) - SESSION_SECONDS)
+    assert sessions.valid(cookie)
+    monkeypatch.setattr("time.time", lambda: int(end) - SESSION_SECONDS - 60)  # signed while a clock was ahead
+    assert not sessions.valid(cookie)
     assert SESSION_SECONDS > 0
+
+
+@pytest.mark.parametrize(("minutes", "told"), [(3, 3), (0.5, 0), (-0.5, 0), (-90, 0)])
+def test_minutes_since(minutes, told):
+    assert minutes_since(datetime.now(UTC) - timedelta(minutes=minutes, seconds=1)) == told
 
 
 @pytest.mark.parametrize("formatter", [JsonLines(), TextLines()])
