@@ -6,7 +6,7 @@
     Begin Transferring (A.5.3.3)          a job        the PACS is asked to send a study (C-MOVE)
     Export (A.5.3.5)                      webhook      a disc begins to leave: to whom
     Export                                a job        a study is ordered from a publisher
-    Security Alert (A.5.3.11)             webhook      the API key was absent or wrong
+    Security Alert (A.5.3.11)             webhook      the API key was absent or wrong; a page of another site asked
 
 A message that can't be delivered never ends a job: it is kept in `audit-undelivered.xml` beside the data, and the log says so.
 """
@@ -99,9 +99,9 @@ def exported(settings: Settings, left: Left, to: Party, job_id: str) -> None:
     _tell(settings, "R", EXPORT, [_mkiso(settings, SOURCE), to], objects)
 
 
-def alert(settings: Settings, client: str, path: str, request_id: str) -> None:
-    """Somebody asked without the right key."""
-    told = {"Alert Description": "API key absent or wrong", "request_id": request_id}
+def alert(settings: Settings, client: str, path: str, request_id: str, why: str = "API key absent or wrong") -> None:
+    """Somebody was refused: `why`."""
+    told = {"Alert Description": why, "request_id": request_id}
     subject = _object("2", "13", NODE_ID, client or "unknown", name=path, details=told)
     parties = [_mkiso(settings, None, is_requestor=True), Party(client or "unknown", None, client)]
     _tell(settings, "E", SECURITY_ALERT, parties, [subject], kind=NODE_AUTHENTICATION, outcome=MINOR_FAILURE)

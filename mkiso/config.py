@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -28,6 +29,13 @@ AeTitle = Annotated[  # VR AE (PS3.5 6.2): no backslash, no control character
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Medium = Literal["cd", "dvd", "dvd-dl", "bd", "bd-dl"]
+HostName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9._-]{1,253}$")]
+Origin = Annotated[
+    str,
+    StringConstraints(
+        to_lower=True, pattern=r"^(none|https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?)$"
+    ),
+]
 
 
 def _named(path: object) -> object:
@@ -62,7 +70,38 @@ class Server(Section):
     max_running_jobs: int = Field(4, ge=1, le=64)
     shutdown_grace_seconds: Seconds = 30
     public_url: str = ""
+    hosts: tuple[HostName, ...] = ()
+    trusted_origins: tuple[Origin, ...] = ()
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     accel_redirect: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_/-]*/)?$")] = ""
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        parts = urlsplit(url)  # raises ValueError itself for half an IPv6 address
+        if url and not (parts.scheme in ("http", "https") and parts.hostname):
+            raise ValueError("is the whole address: https://discs.example.org")
+        return url
+
+    @field_validator("trusted_origins")
+    @classmethod
+    def _as_browsers_write_them(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin) for origin in origins)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ip_network(proxy)
+            except ValueError:
+                raise ValueError(f"{proxy!r} is no address or network: 10.1.2.3, 10.1.2.0/24, fd00::/8") from None
+        return proxies
+
+    @property
+    def known_hosts(self) -> frozenset[str]:
+        """The names with a dot under which browsers may reach the webhook."""
+        return frozenset((*self.hosts, urlsplit(self.public_url).hostname or ""))
 
 
 class Auth(Section):

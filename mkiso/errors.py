@@ -6,6 +6,8 @@
     │   │   ├── InvalidAccessionNumber
     │   │   └── TooManyAccessionNumbers
     │   ├── Unauthorized          401
+    │   ├── ForeignRequest        403  another site's page asks, not a person
+    │   ├── UnknownHost           403  the address has a name that isn't known to be ours
     │   ├── StudyNotFound         404  the PACS has no study of this accession number
     │   ├── NoDicomData           404  the study has no images
     │   ├── JobNotFound           404
@@ -107,6 +109,20 @@ class Unauthorized(PermanentError):
 
     code = "unauthorized"
     http_status = 401
+
+
+class ForeignRequest(PermanentError):
+    """A browser sends this on behalf of another site's page, or doesn't say on whose."""
+
+    code = "foreign_request"
+    http_status = 403
+
+
+class UnknownHost(PermanentError):
+    """A browser came by a name that isn't known to be ours."""
+
+    code = "unknown_host"
+    http_status = 403
 
 
 class StudyNotFound(PermanentError):

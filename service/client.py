@@ -91,8 +91,8 @@ class Client:
     def ask_for_disc(self, accession_numbers: Sequence[str]) -> str:
         """Start, or join, the job that makes a disc of one patient's studies; its id."""
         if len(accession_numbers) == 1:
-            return self._start("/api/iso/download", {"accession_number": accession_numbers[0]})
-        return self._start("/api/iso/download-multiple", {"accession_numbers": ",".join(accession_numbers)})
+            return self._start("GET", "/api/iso/download", {"accession_number": accession_numbers[0]})
+        return self._start("GET", "/api/iso/download-multiple", {"accession_numbers": ",".join(accession_numbers)})
 
     def ask_for_print(self, accession_numbers: Sequence[str], publisher: str = "", *, confirm_reprint: bool = False) -> str:
         """Start the job that has a publisher make a disc, the configured one where none is named; its id.
@@ -100,7 +100,7 @@ class Client:
         `confirm_reprint`: an earlier print ended unclear, and somebody has looked at the publisher.
         """
         query = {"accession_number": ",".join(accession_numbers), "publisher": publisher, "confirm_reprint": "true" if confirm_reprint else ""}
-        return self._start("/api/iso/print", {name: value for name, value in query.items() if value})
+        return self._start("POST", "/api/iso/print", {name: value for name, value in query.items() if value})
 
     def state(self, job_id: str) -> JobState:
         """What is known of a job now."""
@@ -184,8 +184,8 @@ class Client:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _start(self, path: str, query: Mapping[str, str]) -> str:
-        answer = self._json(self._send("GET", path, params=query, headers={"Prefer": "respond-async"}))
+    def _start(self, method: str, path: str, query: Mapping[str, str]) -> str:
+        answer = self._json(self._send(method, path, params=query, headers={"Prefer": "respond-async"}))
         return str(answer["job_id"])
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:

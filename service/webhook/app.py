@@ -21,9 +21,10 @@ from service.webhook.iso import Questions
 from service.webhook.jobs import ClientGone, Jobs
 from service.webhook.keys import Keys
 from service.webhook.metrics import CONTENT_TYPE, Metrics
-from service.webhook.middleware import AccessLog, Authentication, OneLength, Recovery, RequestId
+from service.webhook.middleware import AccessLog, Authentication, OneLength, Recovery, RequestId, Senders
 from service.webhook.orchestrator import Orchestrator
 from service.webhook.page import CounterPage
+from service.webhook.plain_pages import job_page
 from service.webhook.question import Query
 from service.webhook.session import Sessions
 from service.webhook.several import answer_several
@@ -56,7 +57,10 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
         return Response(await asyncio.to_thread(metrics.text, settings.storage, queued), headers={"content-type": CONTENT_TYPE})
 
     async def job(request: Request) -> Response:
-        return JSONResponse(await jobs.describe(request.path_params["job_id"]), headers={"cache-control": "no-store"})
+        told = await jobs.describe(request.path_params["job_id"])
+        if "text/html" in request.headers.get("accept", ""):
+            return job_page(told)
+        return JSONResponse(told, headers={"cache-control": "no-store", "vary": "Accept"})
 
     async def disc(request: Request) -> Response:
         part = Query(request.scope["query_string"]).part()
@@ -73,7 +77,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Route("/api/openapi.json", openapi),
             Route("/api/iso/download", questions.download),
             Route("/api/iso/download-multiple", questions.download_multiple),
-            Route("/api/iso/print", questions.print),
+            Route("/api/iso/print", questions.print, methods=["GET", "POST"]),
             Route("/api/iso/jobs/{job_id}", job),
             Route("/api/iso/jobs/{job_id}/disc", disc),
         ],
@@ -82,6 +86,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Middleware(RequestId),
             Middleware(AccessLog, metrics=metrics),
             Middleware(OneLength),
+            Middleware(Senders, server=settings.server, trail=trail),
             Middleware(Authentication, keys=keys, sessions=sessions, trail=trail),
         ],
         exception_handlers={**HANDLERS, SeveralDiscs: answer_several, ClientGone: _nobody},

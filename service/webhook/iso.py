@@ -6,20 +6,23 @@ import asyncio
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from mkiso.config import Settings
-from mkiso.errors import DeadlinePassed, InvalidRequest
+from mkiso.errors import DeadlinePassed
 from mkiso.report import JobReport
 from mkiso.retention import require_room
 from mkiso.store import Manifest, is_young, manifests
 from service.webhook.answers import job_address
 from service.webhook.disc_response import MEDIA_TYPE
+from service.webhook.form import form_of
 from service.webhook.jobs import Jobs, disc_headers
 from service.webhook.orchestrator import Asked, Orchestrator, minutes_since
+from service.webhook.plain_pages import print_page
 from service.webhook.prefer import preference_of
-from service.webhook.question import Query, Question, one_study, print_order, several_studies
+from service.webhook.question import MAX_QUERY_BYTES, Query, Question, one_study, print_order, several_studies
 from service.webhook.request_id import request_id_of
+from service.webhook.sender import sender_of_request
 from service.webhook.trail import Trail
 
 
@@ -43,13 +46,22 @@ class Questions:
         return await self._disc(request, several_studies(query, self._settings), query.part())
 
     async def print(self, request: Request) -> Response:
-        """GET /api/iso/print"""
-        question = print_order(Query(request.scope["query_string"]), self._settings)
+        """GET or POST /api/iso/print.
+
+        A person is asked back unless they come from a trusted page, and led on to the job's address, so that going
+        back or loading again orders nothing.
+        """
+        form = await form_of(request, MAX_QUERY_BYTES) if request.method == "POST" else b""
+        question = print_order(Query(request.scope["query_string"], form), self._settings)
         if request.method == "HEAD":  # looking is no order
             return Response(media_type="application/json")
-        if "prefetch" in (request.headers.get("sec-purpose", "") + request.headers.get("purpose", "")).lower():
-            raise InvalidRequest("A browser's guess is no order: nothing was printed.")
-        asked, report = await self._answer(request, question)
+        sender = sender_of_request(request)
+        if not sender.may_order(request.method):
+            return print_page(question)
+        asked = await self._ask(request, question)
+        if sender.navigation:
+            return RedirectResponse(job_address(asked.job_id), 303, {"cache-control": "no-store"})
+        report = await self._answer(request, question, asked)
         if report is None:
             return accepted(request, asked)
         body = {**sent_body(report), "joined": asked.joined, **_before(asked)}
@@ -58,28 +70,36 @@ class Questions:
     async def _disc(self, request: Request, question: Question, part: int | None) -> Response:
         if request.method == "HEAD":
             return await self._head(question, part)
-        asked, report = await self._answer(request, question)
+        asked = await self._ask(request, question)
+        report = await self._answer(request, question, asked)
         if report is None:
             return accepted(request, asked)
         return await self._jobs.disc(request, report, part, just_made=True)
 
-    async def _answer(self, request: Request, question: Question) -> tuple[Asked, JobReport | None]:
-        """The question's job and its report; None where the client wants to come back for it. Raises DeadlinePassed where it would have waited."""
+    async def _ask(self, request: Request, question: Question) -> Asked:
+        """The question's job."""
         await asyncio.to_thread(require_room, self._settings.storage)
         asked = await self._orchestrator.ask(question, request_id_of(request.scope))
         await self._trail.asked(request, question.accession_numbers)
         request.state.note = {"job_id": asked.job_id, "accession_numbers": question.accession_numbers, "joined": asked.joined}
+        return asked
+
+    async def _answer(self, request: Request, question: Question, asked: Asked) -> JobReport | None:
+        """The job's report; None where the client wants to come back for it.
+
+        Raises DeadlinePassed where it would have waited.
+        """
         prefers = preference_of(request.headers.getlist("prefer"))
         limit = self._settings.server.request_timeout_seconds
         if prefers.respond_async and not prefers.wait_seconds:
-            return asked, None
+            return None
         seconds = min(limit, prefers.wait_seconds) if prefers.respond_async else limit
         queued_is_enough = question.kind == "print" and self._settings.print.wait_for == "queued"
         report = await self._jobs.end_of(request, asked.job_id, seconds, queued_is_enough=queued_is_enough)
         if report is None and not prefers.respond_async:
             words = f"The job takes longer than {limit:g} seconds; it goes on. Ask for its state at the address in 'job'."
             raise DeadlinePassed(words, job_id=asked.job_id, job=job_address(asked.job_id))
-        return asked, report
+        return report
 
     async def _head(self, question: Question, part: int | None) -> Response:
         """What GET would say of a disc that is there and young enough to be served again; otherwise what is known without making one.

@@ -1,4 +1,7 @@
-"""What every request passes, outermost first: recovery, request id, logging, one length, authentication. Plain ASGI, so that nothing is buffered."""
+"""What every request passes, outermost first: recovery, request id, logging, one length, senders, authentication.
+
+Plain ASGI, so that nothing is buffered.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,16 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mkiso.config import Server
+from mkiso.errors import ForeignRequest, InvalidRequest, MkisoError, UnknownHost
 from service.log_lines import frames_of
-from service.webhook.answers import error_answer
+from service.webhook.answers import answer_mkiso_error, error_answer
 from service.webhook.disc_response import STALL_SECONDS, ClientStalled
 from service.webhook.keys import Keys
 from service.webhook.metrics import Metrics
 from service.webhook.request_id import take_request_id
-from service.webhook.session import SESSION_COOKIE, Sessions
+from service.webhook.sender import Sender, host_is_known, sender_of, sender_of_request
+from service.webhook.session import Sessions, session_of
 from service.webhook.trail import Trail
 
 GUARDED = "/api/iso"
@@ -72,7 +78,8 @@ class RequestId:
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 headers["x-content-type-options"] = "nosniff"
-                headers["referrer-policy"] = "no-referrer"
+                headers["referrer-policy"] = "same-origin"  # our own pages have to show that they are ours
+                headers["cross-origin-resource-policy"] = "same-origin"
             await send(message)
 
         await self.app(scope, receive, stamped)
@@ -134,6 +141,48 @@ class OneLength:
         await answer(scope, receive, send)
 
 
+class Senders:
+    """Knows who sends a request, and refuses what neither a person nor a program sends.
+
+    That is a question that another site's page asks by itself, with whatever key; a browser's guess; and what a
+    browser sends to a name that isn't ours.
+    """
+
+    def __init__(self, app: ASGIApp, server: Server, trail: Trail) -> None:
+        self.app = app
+        self.trail = trail
+        self.server = server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        request.state.sender = sender = sender_of(request.headers, self.server.trusted_origins)
+        refused = self._refuses(sender, request)
+        if refused is None:
+            await self.app(scope, receive, send)
+            return
+        if isinstance(refused, ForeignRequest):
+            await self.trail.refused(request, "A page of another site asked")
+        answer = await answer_mkiso_error(request, refused)
+        await answer(scope, receive, send)
+
+    def _refuses(self, sender: Sender, request: Request) -> MkisoError | None:
+        host = request.headers.get("host", "")
+        if sender.kind != "program" and not host_is_known(host, self.server.known_hosts):
+            words = "isn't known as a name of this service: an administrator can add it to server.hosts."
+            return UnknownHost(f"{host[:100]!r} {words}")
+        path = request.scope["path"]
+        if not path.startswith(f"{GUARDED}/") or path.startswith(f"{GUARDED}/jobs/"):  # looking at a job starts nothing
+            return None
+        if sender.guess:
+            return InvalidRequest("A browser's guess is no question: nothing was asked of anybody.")
+        if not sender.may_ask:
+            return ForeignRequest("A page of another site asked for this, and no person: nothing was done.")
+        return None
+
+
 class Authentication:
     """Asks for the key on /api/iso/*: in X-API-Key, or the page's session in its cookie, from our own pages only."""
 
@@ -148,7 +197,7 @@ class Authentication:
         if scope["type"] != "http" or not self.keys.needed or not (path == GUARDED or path.startswith(f"{GUARDED}/")) or self._may(Request(scope)):
             await self.app(scope, receive, send)
             return
-        await self.trail.refused(Request(scope))
+        await self.trail.refused(Request(scope), "API key absent or wrong")
         words = "The API key is missing or wrong: send it in the X-API-Key header."
         answer = error_answer(Request(scope), 401, "unauthorized", words, {"www-authenticate": 'X-API-Key realm="mkiso"'})
         await answer(scope, receive, send)
@@ -157,6 +206,5 @@ class Authentication:
         sent = request.headers.getlist("x-api-key")
         if sent:
             return len(sent) == 1 and self.keys.right(sent[0].encode("latin-1"))
-        # SameSite=Strict keeps the cookie off other sites' requests; Sec-Fetch-Site says so once more, and of sister hosts too.
-        ours = request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
-        return ours and self.sessions.valid(request.cookies.get(SESSION_COOKIE, ""))
+        # SameSite=Strict keeps the cookie off other sites' requests; this keeps off sister hosts and other ports too.
+        return sender_of_request(request).kind != "foreign" and self.sessions.valid(session_of(request))

@@ -14,8 +14,10 @@ from starlette.responses import RedirectResponse, Response
 
 from mkiso.config import Settings
 from mkiso.errors import InvalidRequest
+from service.webhook.form import form_of
 from service.webhook.keys import Keys
-from service.webhook.session import SESSION_COOKIE, SESSION_SECONDS, Sessions
+from service.webhook.sender import sender_of_request
+from service.webhook.session import SESSION_COOKIE, SESSION_SECONDS, Sessions, session_of
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
@@ -23,7 +25,6 @@ POLICY = (
 )
 MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 MAX_FORM_BYTES = 4096
-FORM_SECONDS = 10.0
 WRONG_KEY_SECONDS = 1.0  # slows down guessing
 
 
@@ -40,7 +41,7 @@ class CounterPage:
 
     async def show(self, request: Request) -> Response:
         """GET /"""
-        signed_in = not self._keys.needed or self._sessions.valid(request.cookies.get(SESSION_COOKIE, ""))
+        signed_in = not self._keys.needed or self._sessions.valid(session_of(request))
         return self._file("counter.html", state=self._state) if signed_in else self._file("sign-in.html")
 
     async def asset(self, request: Request) -> Response:
@@ -51,13 +52,18 @@ class CounterPage:
         """POST /session with `key`: the cookie and back to the page. No other site's form gets this far (Sec-Fetch-Site, Origin)."""
         if not _own(request):
             raise InvalidRequest("Signing in works from this service's own page only.")
-        key = parse_qs(await _form(request)).get("key", [""])[0].strip()
+        key = parse_qs((await form_of(request, MAX_FORM_BYTES)).decode("utf-8", "replace")).get("key", [""])[0].strip()
         if not self._keys.right(key.encode()):
             await asyncio.sleep(WRONG_KEY_SECONDS)
             return self._file("sign-in.html", status=401, state='data-wrong="yes"')
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
-            SESSION_COOKIE, self._sessions.begin(), max_age=SESSION_SECONDS, httponly=True, samesite="strict", secure=request.url.scheme == "https"
+            SESSION_COOKIE,
+            self._sessions.begin(),
+            max_age=SESSION_SECONDS,
+            httponly=True,
+            samesite="strict",
+            secure=request.scope["scheme"] == "https",
         )
         return answer
 
@@ -80,19 +86,4 @@ class CounterPage:
 
 
 def _own(request: Request) -> bool:
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    origin = request.headers.get("origin")
-    return origin is None or origin.partition("://")[2] == request.headers.get("host")
-
-
-async def _form(request: Request) -> str:
-    """A short form's text; no client may send it for ever."""
-    body = b""
-    async with asyncio.timeout(FORM_SECONDS):
-        async for piece in request.stream():
-            body += piece
-            if len(body) > MAX_FORM_BYTES:
-                raise InvalidRequest("The form is too long.")
-    return body.decode("utf-8", "replace")
+    return sender_of_request(request).kind != "foreign"

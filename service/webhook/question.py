@@ -42,14 +42,20 @@ class QueryTooLong(InvalidRequest):
 
 class Query:
     """The parameters of a URL. Unknown ones are ignored (old links carry cache busters); a known one that comes twice is refused, since
-    two readers of one URL could take different ones.
+    two readers of one URL could take different ones. A POST may send some or all of them as a form.
     """
 
-    def __init__(self, query: bytes) -> None:
-        if len(query) > MAX_QUERY_BYTES:
+    def __init__(self, query: bytes, form: bytes = b"") -> None:
+        if len(query) + len(form) > MAX_QUERY_BYTES:
             raise QueryTooLong(f"The query is longer than {MAX_QUERY_BYTES} bytes: ask for fewer accession numbers at a time.")
         try:
-            self._pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
+            self._pairs = [
+                pair
+                for part in (query, form)
+                for pair in parse_qsl(
+                    part.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS
+                )
+            ]
         except ValueError:
             raise InvalidRequest(f"The query can't be read: it must be percent-encoded UTF-8 with at most {MAX_PARAMETERS} parameters.") from None
 

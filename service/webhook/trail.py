@@ -30,10 +30,11 @@ class Trail:
             to = audit.Party(_client(request), audit.DESTINATION, _client(request), is_requestor=True)
             await asyncio.to_thread(audit.exported, self._settings, left, to, disc.job_id)
 
-    async def refused(self, request: Request) -> None:
-        """Somebody came without the right key."""
+    async def refused(self, request: Request, why: str) -> None:
+        """Somebody came without the right key, or a page of another site did."""
         if self._settings.audit.enabled:
-            await asyncio.to_thread(audit.alert, self._settings, _client(request), request.url.path, request_id_of(request.scope))
+            path, request_id = request.scope["path"], request_id_of(request.scope)
+            await asyncio.to_thread(audit.alert, self._settings, _client(request), path, request_id, why)
 
 
 def _client(request: Request) -> str:

@@ -32,6 +32,7 @@ class Script:
     break_after: list[int] = field(default_factory=list)
     error: dict | None = None
     asked: list[tuple[str, dict]] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
 
 
 def job(state: str, stage: str, discs: int = 0, **values: object) -> dict:
@@ -50,6 +51,7 @@ def url(script: Script) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             script.asked.append((self.path, dict(self.headers)))
+            script.methods.append(self.command)
             if script.error:
                 self.tell(script.error["http_status"], script.error)
             elif "/disc" in self.path:
@@ -58,6 +60,8 @@ def url(script: Script) -> Iterator[str]:
                 self.tell(200, script.states.pop(0) if len(script.states) > 1 else script.states[0])
             else:
                 self.tell(202, {"job_id": "J", "job": "/api/iso/jobs/J"})
+
+        do_POST = do_GET
 
         def tell(self, status: int, body: dict) -> None:
             content = json.dumps(body).encode()
@@ -126,6 +130,7 @@ def test_several_accession_numbers_are_one_question(script: Script, url: str, tm
 def test_a_print_is_confirmed_by_an_option(script: Script, url: str, options: list[str], query: str) -> None:
     assert run(["print", "A1", *options, "--url", url]) == 0
     assert script.asked[0][0] == f"/api/iso/print?accession_number=A1{query}"
+    assert script.methods[0] == "POST"
 
 
 def test_a_set_of_discs_becomes_numbered_files(script: Script, url: str, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from websockets.sync.client import connect
 class Chromium:
     """One browser with one page; a context manager that leaves no process behind. `events` holds what the browser told unasked."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._options = options
         self.downloads = folder / "downloads"
         self.downloads.mkdir(parents=True)
         self._profile = folder / "profile"
@@ -35,7 +36,8 @@ class Chromium:
             "--no-first-run",
             "--remote-debugging-port=0",
         ]
-        command += ["--window-size=900,1000", "--disable-background-networking", f"--user-data-dir={self._profile}", "about:blank"]
+        command += ["--window-size=900,1000", "--disable-background-networking", f"--user-data-dir={self._profile}"]
+        command += [*self._options, "about:blank"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             port_file = self._profile / "DevToolsActivePort"

@@ -24,9 +24,11 @@ def described(tmp_path_factory):
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-@pytest.mark.parametrize("path", DESCRIPTION["paths"])
-def test_the_webhook_is_as_described(described, path, mode):
-    operation = described[path]["GET"]
+@pytest.mark.parametrize(
+    ("path", "method"), [(path, method) for path, each in DESCRIPTION["paths"].items() for method in each]
+)
+def test_the_webhook_is_as_described(described, path, method, mode):
+    operation = described[path][method.upper()]
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(max_examples=15, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))

@@ -181,6 +181,41 @@ def test_headers_and_paths_play_no_tricks(front, desk):
     assert len(ours.content) == 37773
 
 
+def test_a_link_to_the_old_print_page_prints_by_the_button_alone(front, desk):
+    desk.asked.clear()
+    old = "/send_rimage_multiple.php?accession_numbers=J1,J2"
+    browser = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Accept": "text/html"}
+    link = {"Sec-Fetch-Site": "cross-site", **browser}
+    for image in (
+        {**link, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Accept-Language": "en"},
+        {"Accept-Language": "en", "Referer": "http://ward.example/"},
+    ):
+        assert front.get(old, headers=image).status_code == 403
+    page = front.get(old, headers=link)
+    action = re.search(r'action="([^"]+)"', page.text)[1].replace("&amp;", "&")
+    assert page.status_code == 200 and front.get("/page/counter.css").status_code == 200 and desk.asked == []
+
+    pressed = front.post(f"/send_rimage_multiple.php{action}", headers={**link, "Sec-Fetch-Site": "same-origin"})
+    assert [question.accession_numbers for question in desk.asked] == [("J1", "J2")]
+    assert pressed.status_code == 303 and pressed.headers["location"].startswith("/mkiso_job/")
+    for _ in range(2):  # loaded again
+        told = front.get(pressed.headers["location"], headers={**link, "Sec-Fetch-Site": "same-origin"})
+        assert told.status_code == 200 and "rimage has everything" in told.text
+    assert len(desk.asked) == 1
+    for tricks in ("x", "../download", "%2e%2e/download", "0-0/../../download", "0-0/disc/x"):
+        assert front.get(f"/mkiso_job/{tricks}?accession_number=A1").status_code in (401, 404)
+
+
+def test_a_disc_can_be_had_where_an_old_address_leads_to(front, desk):
+    waiting = front.get("/mkiso.php?accession_number=K1", headers={"Prefer": "respond-async"})
+    assert waiting.status_code == 202 and waiting.headers["location"].startswith("/mkiso_job/")
+    page = front.get(waiting.headers["location"], headers={"Accept": "text/html"})
+    link = re.search(r'href="([^"]+/disc\?part=1)"', page.text)[1]
+    assert len(front.get(str(page.url.join(link))).content) == 37773
+
+
 def test_the_change_over_side_by_side(front):
     answer = front.get("/mkiso.php?accession_number=A&mkiso_side=php", headers={"X-API-Key": "x"})
     assert answer.text == "php /mkiso.php?accession_number=A&mkiso_side=php key=None"

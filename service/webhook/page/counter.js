@@ -18,10 +18,10 @@ function save() {
 
 function say(words) { $("announce").textContent = words; }
 
-async function call(address, headers) {
+async function call(address, options = {}) {
   let answer;
   try {
-    answer = await fetch(address, { headers, cache: "no-store" });
+    answer = await fetch(address, { cache: "no-store", ...options });
   } catch {
     return { error: { code: "unreachable" } };
   }
@@ -34,7 +34,7 @@ async function ask(kind, numbers, publisher, looked = false) { // `looked`: at t
   const list = numbers.map(encodeURIComponent).join(",");
   const address = kind === "print" ? `/api/iso/print?accession_number=${list}&publisher=${encodeURIComponent(publisher)}${looked ? "&confirm_reprint=true" : ""}`
     : numbers.length === 1 ? `/api/iso/download?accession_number=${list}` : `/api/iso/download-multiple?accession_numbers=${list}`;
-  const { body, error } = await call(address, { Prefer: "respond-async" });
+  const { body, error } = await call(address, { method: kind === "print" ? "POST" : "GET", headers: { Prefer: "respond-async" } });
   if (error) return advice(kind, error);
   const job = { id: body.job_id, kind, numbers, publisher, state: "waiting", asked: Date.now(), fresh: true };
   if (kind === "print") Object.assign(job, { joined: body.joined, before: body.made_before_minutes });

@@ -30,6 +30,8 @@ const ADVICE = {
   publisher_unavailable: "The publisher can't be reached. Check that it is on, then ask again.",
   publisher_refused: "The publisher refused the disc. Look at its display for the cause, then ask again.",
   print_uncertain: "The publisher may already have made this disc. Look there first; print again only if it isn't there.",
+  foreign_request: `The browser doesn't say that this page asks. ${TELL}`,
+  unknown_host: `This service isn't known by the name in the address above. ${TELL}`,
   configuration: `The service isn't set up for this. ${TELL}`,
   unforeseen: "Something went wrong that nobody foresaw. Ask again; if it happens twice, tell the administrator.",
   unreachable: "The service can't be reached. Check the network and ask again.",

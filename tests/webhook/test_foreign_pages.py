@@ -1,0 +1,321 @@
+"""What makes paper or plastic is never an accident: other sites' pages, in Chromium too, print by the button alone."""
+
+import http.server
+import re
+import shutil
+import threading
+from xml.etree.ElementTree import fromstring
+
+import pytest
+
+from mkiso.config import Audit
+from service.webhook import server
+from tests.webhook.chromium import Chromium
+from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
+
+PRINT = "/api/iso/print?accession_number=A1&confirm_reprint=true"
+HTML = {"Accept": "text/html,*/*;q=0.8"}
+IMAGE = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", **HTML}
+BUTTON = {**LINK, "Sec-Fetch-Site": "same-origin"}
+RIS = "https://ris.example.org"
+
+
+@pytest.fixture(scope="module")
+def locked_desk():
+    return Desk()
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory, locked_desk):
+    settings = settings_in(
+        tmp_path_factory.mktemp("locked"), auth=True, trusted_origins=(RIS,), hosts=("discs.example.org",)
+    )
+    settings = settings.model_copy(update={"audit": Audit(enabled=True)})
+    with served(settings, locked_desk) as client:
+        locked_desk.__init__(Scripts(settings.storage).done)
+        client.folder = settings.storage.data_dir
+        session = client.post("/session", data={"key": KEY}).headers["set-cookie"].partition(";")[0]
+        client.cookies.clear()
+        client.ways_in = [{"X-API-Key": KEY}, {"Cookie": session}, {}]
+        yield client
+
+
+@pytest.mark.parametrize(
+    "path", [PRINT, "/api/iso/download?accession_number=A1", "/api/iso/download-multiple?accession_numbers=A1,B2"]
+)
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_another_sites_page_asks_nothing_by_itself_whatever_key_it_has(locked, locked_desk, path, site):
+    for way_in in locked.ways_in:
+        for method in ("GET", "HEAD", "POST", "OPTIONS"):
+            answer = locked.request(method, path, headers={**IMAGE, "Sec-Fetch-Site": site, **way_in})
+            assert answer.status_code == 403
+            assert method == "HEAD" or answer.json()["code"] == "foreign_request"
+        assert locked.get(path, headers={"Sec-Fetch-Site": site, **way_in}).status_code == 403
+        assert (
+            locked.get(path, headers={"Origin": "https://evil.example", **way_in}).status_code == 403
+        )  # a browser that knows no Sec-Fetch
+        assert (
+            locked.get(path, headers={"Accept-Language": "en", **way_in}).status_code == 403
+        )  # … over plain http, from a page that hides itself
+    assert locked_desk.asked == []
+    alert = fromstring((locked.folder / "audit.xml").read_text(encoding="utf-8").splitlines()[-1])
+    assert alert[0][0].attrib["originalText"] == "Security Alert"
+
+
+def test_a_link_gets_a_page_and_its_button_prints_once(locked, locked_desk):
+    way_in = {"X-API-Key": KEY}  # as nginx adds it for everybody
+    page = locked.get(PRINT, headers={**LINK, **way_in})
+    assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+    assert (
+        "frame-ancestors 'none'" in page.headers["content-security-policy"]
+        and page.headers["x-frame-options"] == "DENY"
+    )
+    assert (
+        page.headers["cache-control"] == "no-store"
+        and "A1" in page.text
+        and page.text.count("<button") == 1
+        and "<script" not in page.text
+    )
+    assert (
+        locked.post(PRINT, headers={**LINK, "Origin": "https://evil.example", **way_in}).text == page.text
+    )  # a form on that page
+    for typed in (
+        "none",
+        "same-origin",
+    ):  # an address that a browser completed, a tab that it brought back, a page that was loaded again
+        assert locked.get(PRINT, headers={**LINK, "Sec-Fetch-Site": typed, **way_in}).text == page.text
+    assert locked_desk.asked == []
+
+    action = re.search(r'<form method="post" action="([^"]+)"', page.text)[1].replace("&amp;", "&")
+    assert action == "?accession_number=A1&publisher=rimage&confirm_reprint=true"
+    pressed = locked.post(
+        f"/api/iso/print{action}", headers={**BUTTON, "Origin": str(locked.base_url).rstrip("/"), **way_in}
+    )
+    (question,) = locked_desk.asked
+    assert (question.kind, question.accession_numbers, question.confirm_reprint) == ("print", ("A1",), True)
+    assert pressed.status_code == 303 and re.fullmatch(r"/api/iso/jobs/[0-9a-f-]{36}", pressed.headers["location"])
+
+    told = locked.get(pressed.headers["location"], headers={**BUTTON, **way_in})
+    assert (
+        told.status_code == 200
+        and "A1" in told.text
+        and "rimage" in told.text
+        and "frame-ancestors 'none'" in told.headers["content-security-policy"]
+    )
+    assert locked.get(pressed.headers["location"], headers=way_in).json()["state"] == "done"
+    assert len(locked_desk.asked) == 1
+    locked_desk.asked.clear()
+
+
+def test_a_page_says_no_more_than_it_was_told(locked, locked_desk):
+    answer = locked.get("/api/iso/print?accession_number=<b>A</b>", headers={**LINK, "X-API-Key": KEY})
+    assert answer.status_code == 200 and "<b>" not in answer.text and "&lt;b&gt;" in answer.text
+    assert locked.get("/api/iso/print?accession_number=*", headers={**LINK, "X-API-Key": KEY}).status_code == 400
+    assert locked.get(PRINT, headers=LINK).status_code == 401
+    assert locked_desk.asked == []
+
+
+def test_a_link_on_a_trusted_page_prints_at_once_and_its_image_does_not(locked, locked_desk):
+    trusted = {**LINK, "Referer": f"{RIS}/", "X-API-Key": KEY}
+    assert locked.get(PRINT, headers={**trusted, **IMAGE}).status_code == 403
+    assert locked.get(PRINT, headers={**trusted, "Sec-Purpose": "prefetch;prerender"}).status_code == 400
+    assert locked_desk.asked == []
+    answer = locked.get(PRINT, headers=trusted)
+    assert answer.status_code == 303 and len(locked_desk.asked) == 1
+    locked_desk.asked.clear()
+
+
+def test_programs_go_on_as_ever_by_get_and_by_post(locked, locked_desk):
+    key = {"X-API-Key": KEY}
+    for answer in (
+        locked.get("/api/iso/print?accession_number=P1", headers=key),
+        locked.post("/api/iso/print?accession_number=P2", headers=key),
+        locked.post("/api/iso/print", data={"accession_number": "P3"}, headers=key),
+        locked.post("/api/iso/print?publisher=rimage", data={"accession_numbers": "P4,P5"}, headers=key),
+    ):
+        assert answer.status_code == 200 and answer.json()["status"] == "sent"
+    assert [question.accession_numbers for question in locked_desk.asked] == [("P1",), ("P2",), ("P3",), ("P4", "P5")]
+    locked_desk.asked.clear()
+    assert (
+        locked.post("/api/iso/print?accession_number=P6", data={"accession_number": "P7"}, headers=key).status_code
+        == 400
+    )
+    assert locked.post("/api/iso/print?accession_number=P6", json={"a": "P7"}, headers=key).status_code == 400
+    assert locked.post("/api/iso/print", content=b"accession_number=" + b"1" * 50_000, headers=key).status_code == 400
+    assert locked_desk.asked == []
+
+
+def test_a_guess_asks_for_no_disc_either(locked, locked_desk):
+    answer = locked.get(
+        "/api/iso/download?accession_number=A1", headers={**LINK, "Sec-Purpose": "prefetch", "X-API-Key": KEY}
+    )
+    assert (answer.status_code, locked_desk.asked) == (400, [])
+
+
+def test_a_name_that_anybody_can_give_our_address_opens_nothing(locked, locked_desk):
+    """DNS rebinding: to the browser the page of evil.example is our own."""
+    for headers in (
+        {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"},
+        {"Accept-Language": "en", "Referer": "http://evil.example/"},
+        BUTTON,
+    ):
+        for path in (
+            PRINT,
+            "/api/iso/download?accession_number=A1",
+            "/api/iso/jobs/x",
+            "/",
+            "/session",
+            "/metrics",
+            "/api/health",
+        ):
+            answer = locked.request(
+                "POST" if path == "/session" else "GET",
+                path,
+                headers={"Host": "evil.example", **headers, **locked.ways_in[0]},
+            )
+            assert (answer.status_code, answer.json()["code"]) == (403, "unknown_host")
+    assert locked_desk.asked == []
+    assert locked.get("/", headers={"Host": "discs.example.org", **BUTTON}).status_code == 200
+    assert (
+        locked.get("/api/health", headers={"Host": "mkiso.internal.example.org:8080"}).status_code == 200
+    )  # a program's business
+
+
+def test_nothing_of_ours_shows_in_another_page(locked):
+    for path in ("/", "/api/iso/jobs/x", "/page/counter.css", PRINT):
+        assert (
+            locked.get(path, headers={"X-API-Key": KEY, **LINK}).headers["cross-origin-resource-policy"]
+            == "same-origin"
+        )
+
+
+PRINTS = "TARGET/api/iso/print?accession_number="
+TRICKS = """<!doctype html><title>tricks</title><meta name=referrer content=REFERRER>
+<img src="PRINTS!IMG"><link rel=prefetch href="PRINTS!PREFETCH"><link rel=stylesheet href="PRINTS!CSS">
+<script src="PRINTS!SCRIPT"></script>
+<object data="PRINTS!OBJECT"></object><embed src="PRINTS!EMBED"><iframe name=frame src="PRINTS!IFRAME"></iframe>
+<video src="TARGET/api/iso/download?accession_number=VIDEO"></video>
+<form id=form method=post action="PRINTS!FORM"></form><a id=link href="PRINTS!LINK">print</a>
+<script>
+const plain = { Accept: "text/html", "Accept-Language": "x" };
+const silent = { mode: "no-cors" };
+const tries = [{}, silent, { method: "POST", ...silent }, { credentials: "include" }, { headers: plain, ...silent }];
+const asked = tries.map((options, number) => fetch(`PRINTS!FETCH${number}`, options));
+asked.push(fetch("PRINTS!PUT", { method: "PUT" }), fetch("PRINTS!KEY", { headers: { "X-API-Key": "correct-horse" } }));
+asked.push(fetch("TARGET/api/iso/download?accession_number=DOWN", { mode: "no-cors" }));
+navigator.sendBeacon("PRINTS!BEACON", "x");
+try { new WebSocket("PRINTS!SOCKET".replace("http", "ws")); } catch {}
+Promise.allSettled(asked).then((answers) => {
+  window.read = answers.filter((answer) => ["basic", "cors"].includes(answer.value?.type)).length;
+  window.tried = true;
+});
+</script>""".replace("PRINTS!", PRINTS)
+
+
+EMBEDDED = ("IMG", "SCRIPT", "CSS", "FETCH0", "FETCH1", "FETCH2", "DOWN", "VIDEO", "SOCKET", "BEACON")
+FRAMED = ("IFRAME", "OBJECT", "EMBED")  # over plain http the last two look like the first: the page, which they can't show
+
+
+@pytest.fixture
+def answered(monkeypatch):
+    """The statuses that each question was answered with, by its accession number."""
+    answers, build_app = {}, server.build_app
+
+    def build(*given):
+        app = build_app(*given)
+
+        async def watched(scope, receive, send):
+            async def noted(message):
+                number = re.search(rb"accession_number=(\w+)", scope["query_string"])
+                if number and message["type"] == "http.response.start":
+                    answers.setdefault(number[1].decode(), set()).add(message["status"])
+                await send(message)
+
+            await app(scope, receive, noted)
+
+        return watched
+
+    monkeypatch.setattr(server, "build_app", build)
+    return answers
+
+
+@pytest.fixture
+def evil():
+    """Another site: its pages are whatever a test says."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = self.server.page.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield site
+    site.shutdown()
+    site.server_close()
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@pytest.mark.parametrize("referrer", ["unsafe-url", "no-referrer"])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("localhost", "127.0.0.1"),  # another site
+        ("127.0.0.1", "127.0.0.1"),  # another port: the same site
+        ("discs", "evil.test"),  # plain http to a machine of the network, where no browser says Sec-Fetch-Site
+        ("discs", "discs"),  # … and another port of it, which the same cookies go to
+    ],
+)
+def test_a_page_of_another_origin_in_chromium(tmp_path, evil, answered, ours, theirs, referrer):
+    settings = settings_in(tmp_path / "data")
+    desk = Desk(Scripts(settings.storage).done)
+    with (
+        served(settings, desk),
+        Chromium(
+            tmp_path / "chromium", "--host-resolver-rules=MAP discs 127.0.0.1, MAP evil.test 127.0.0.1"
+        ) as browser,
+    ):
+        target = f"http://{ours}:{settings.server.port}"
+        evil.page = TRICKS.replace("TARGET", target).replace("REFERRER", referrer)
+        browser.open(f"http://{theirs}:{evil.server_port}/")
+        browser.until("window.tried === true")
+        browser._until(lambda: answered.keys() >= {*EMBEDDED, *FRAMED}, 20)
+        assert {status for name in EMBEDDED for status in answered[name]} == {403}
+        assert browser.run("window.read") == 0
+        assert browser.run("document.querySelector('iframe').contentDocument") is None
+        assert desk.asked == []
+
+        browser.run("document.getElementById('form').submit()")
+        browser.until("document.querySelector('form button')?.textContent === 'Print the disc'")
+        browser.open(f"http://{theirs}:{evil.server_port}/")
+        browser.until("window.tried === true")
+        browser.run("document.getElementById('link').click()")
+        browser.until("!!document.querySelector('form button')")
+        browser.call("Page.reload")
+        browser.until("document.readyState === 'complete' && !!document.querySelector('form button')")
+        assert desk.asked == []
+        browser.run("document.querySelector('form button').click()")
+        browser.until("document.readyState === 'complete' && !!document.querySelector('.job.done')")
+        assert browser.run("location.pathname").startswith("/api/iso/jobs/")
+        browser.call("Page.reload")
+        browser.until("document.querySelector('.job.done .words')?.textContent.includes('rimage has everything')")
+        assert [question.accession_numbers for question in desk.asked] == [("LINK",)]
+        assert not [
+            words for words in browser.complaints() if "style" in words.lower() and target in words and "jobs" in words
+        ]
+
+        browser.open(f"{target}/")  # our own page still prints
+        browser.until_ready("numbers")
+        browser.type("OWN")
+        browser.run("document.querySelector('button[value=print]').click()")
+        browser.until("document.querySelector('#jobs .job .state')?.textContent === 'Queued'")
+        assert [question.accession_numbers for question in desk.asked[1:]] == [("OWN",)]
