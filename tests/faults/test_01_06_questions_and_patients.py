@@ -14,7 +14,7 @@ from pydicom import dcmread
 
 from tests.faults.house import House
 from tests.faults.patient_api import ScriptedPatientApi
-from tests.pacs.scripted import MoveRequest
+from tests.pacs.scripted import MoveRequest, whole
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240), pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
 
@@ -116,3 +116,19 @@ def test_06_an_image_of_another_patient_under_an_expected_uid(house: House, tmp_
     house.play("GOOD1", sends)
     house.refused("GOOD1", 409, "patient_mismatch", "another patient's ID")
 
+
+
+@pytest.mark.parametrize("keyword", ["IssuerOfPatientID", "PatientBirthDate", "PatientSex"])
+def test_06_headers_that_contradict_each_other_under_one_patient_id(house: House, tmp_path: Path, keyword: str) -> None:
+    """The PACS answers no optional key, so only the headers together show that it is two patients."""
+    pacs = house.play("GOOD1", whole)
+    other = dcmread(pacs.files[2])
+    for dataset, value in ((dcmread(pacs.files[1]), "19010101"), (other, "19020202")):
+        setattr(dataset, keyword, "FM"[value == "19020202"] if keyword == "PatientSex" else value)
+        dataset.save_as(tmp_path / value, enforce_file_format=True)
+    pacs.files = [pacs.files[0], tmp_path / "19010101", tmp_path / "19020202"]
+    pacs.silent_keys = {keyword}
+    try:
+        house.refused("GOOD1", 409, "patient_mismatch", "more than one issuer" if keyword == "IssuerOfPatientID" else f"contradict.*{keyword}")
+    finally:
+        pacs.silent_keys = set()

@@ -93,7 +93,7 @@ class ScriptedPacs:
 
     `find_status` maps a level to the status that ends its C-FINDs, `find_limit` to how many matches it answers at most, `counts` False: tells none.
     `find_counts` maps a level to a count that is told instead of the right one, `find_more` to a UID that is answered besides; the end of a C-FIND of
-    the level `ends_twice` comes twice; `comment` is the Error Comment of every end.
+    the level `ends_twice` comes twice; `comment` is the Error Comment of every end; `silent_keys` are optional keys that it doesn't answer.
     `reject`: (result, source, reason) of an A-ASSOCIATE-RJ.
     """
 
@@ -110,6 +110,7 @@ class ScriptedPacs:
         self.find_counts: dict[str, int] = {}
         self.find_more: dict[str, str] = {}
         self.ends_twice = ""
+        self.silent_keys: set[str] = set()
         self.comment = ""
         self.counts = True
         self.reject: tuple[int, int, int] | None = None
@@ -181,7 +182,7 @@ class ScriptedPacs:
     def _answer(self, header: Dataset, identifier: Dataset, level: str) -> Dataset:
         answer = Dataset()
         for element in identifier:
-            if element.keyword in header:
+            if element.keyword in header and element.keyword not in self.silent_keys:
                 answer[element.tag] = header[element.tag]
         answer.SpecificCharacterSet = header.get("SpecificCharacterSet")
         answer.QueryRetrieveLevel = level

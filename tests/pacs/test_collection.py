@@ -11,10 +11,12 @@ from pydicom import dcmread
 from mkiso.collection import retrieve_study
 from mkiso.config import Settings
 from mkiso.dicom.query import find_studies
-from mkiso.errors import StudyIncomplete
+from mkiso.errors import PatientMismatch, StudyIncomplete
 from mkiso.identity import fingerprint
 from mkiso.job import Job
 from mkiso.models import Instance
+from mkiso.study.gate import CompleteStudies, complete, found
+from mkiso.study.values import Retrieved
 from tests.pacs.scripted import MoveRequest, ScriptedPacs, whole
 from tests.peers.corpus import make_study
 
@@ -142,3 +144,49 @@ def test_a_file_of_which_nothing_is_written_down_goes(settings_for: MakeSettings
         (job.instances_dir / uid).write_bytes(b"other bytes")
         job.note(fingerprint=fingerprint(find_studies(job.settings, "A1"), None))
         assert retrieved(Attempt(job.settings)) == uids(files)
+
+
+def disc_of(settings: Settings) -> CompleteStudies:
+    """A run of the job as far as the gate."""
+    attempt = Attempt(settings)
+    answer = found(("A1",), attempt.studies, [], settings, degraded=False)
+    retrieved = tuple(retrieve_study(attempt.job, study, lambda _: None) for study in answer.studies)
+    return complete(Retrieved(answer, retrieved), settings)
+
+
+def with_issuers(files: list[Path], folder: Path, *issuers: str) -> list[Path]:
+    return [changed(file, folder / f"issued{number}", IssuerOfPatientID=issuer) for number, (file, issuer) in enumerate(zip(files, issuers, strict=True))]
+
+
+def test_two_issuers_that_the_pacs_keeps_to_itself_are_two_patients(
+    settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path
+) -> None:
+    """Issuer of Patient ID is an optional key: what C-FIND leaves out, the headers say."""
+    one_study = with_issuers(files, tmp_path, "NORTH", "NORTH", "NORTH", "SOUTH")
+    with ScriptedPacs(one_study, [whole], receiver_port) as pacs:
+        pacs.silent_keys = {"IssuerOfPatientID"}
+        with pytest.raises(PatientMismatch, match="more than one issuer"):
+            disc_of(settings_for(pacs))
+    other_study = make_study(tmp_path / "other", "A1", kinds={"ct": 1}, number=2)
+    other_study = [changed(other_study[0], tmp_path / "south", IssuerOfPatientID="SOUTH")]
+    with ScriptedPacs(with_issuers(files, tmp_path, *["NORTH"] * 4) + other_study, [whole], receiver_port) as pacs:
+        pacs.silent_keys = {"IssuerOfPatientID"}
+        with pytest.raises(PatientMismatch, match="more than one issuer"):
+            disc_of(settings_for(pacs))
+
+
+def test_a_disc_of_a_study_that_grew_answers_for_nothing_but_what_it_holds(settings_for: MakeSettings, receiver_port: int, files: list[Path]) -> None:
+    with ScriptedPacs(files[:3], [], receiver_port) as pacs:
+
+        def grown(move: MoveRequest) -> None:
+            pacs.files = files
+            move.store(files)
+            move.end(0xB000, completed=3, failed=1, warning=0, remaining=0)
+
+        pacs.scripts = [grown, whole]
+        settings = settings_for(pacs)
+        before = fingerprint(find_studies(settings, "A1"), None)
+        disc = disc_of(settings)
+        assert disc.fingerprint == fingerprint(find_studies(settings, "A1"), None)
+        pacs.files = files[:3]  # the fourth image is rejected again
+        assert fingerprint(find_studies(settings, "A1"), None) == before != disc.fingerprint

@@ -66,6 +66,12 @@ def test_anything_else_is_refused_in_words_without_patient_data(studies: list[St
     assert not any(secret in told for secret in ("HN-1", "HN-2", "HN-01", "hn-1", "Canary", "NORTH"))
 
 
+def test_a_study_without_a_patient_id_is_named() -> None:
+    with pytest.raises(PatientMismatch, match="accession number A2 has no patient ID") as refused:
+        one_patient([STUDY, replace(SAME, patient_id=" ")], [], RULES)
+    assert refused.value.details == {"accession_numbers": ["A2"]}
+
+
 def test_an_issuer_counts_only_where_both_name_one() -> None:
     one_patient([replace(STUDY, issuer_of_patient_id="NORTH"), SAME], [], RULES)
 
