@@ -155,7 +155,8 @@ def disc_of(settings: Settings) -> CompleteStudies:
 
 
 def with_issuers(files: list[Path], folder: Path, *issuers: str) -> list[Path]:
-    return [changed(file, folder / f"issued{number}", IssuerOfPatientID=issuer) for number, (file, issuer) in enumerate(zip(files, issuers, strict=True))]
+    issued = enumerate(zip(files, issuers, strict=True))
+    return [changed(file, folder / f"issued{number}", IssuerOfPatientID=issuer) for number, (file, issuer) in issued]
 
 
 def test_two_issuers_that_the_pacs_keeps_to_itself_are_two_patients(
