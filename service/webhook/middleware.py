@@ -22,7 +22,7 @@ from service.webhook.metrics import Metrics
 from service.webhook.request_id import take_request_id
 from service.webhook.sender import Sender, host_is_known, sender_of, sender_of_request
 from service.webhook.session import Sessions, session_of
-from service.webhook.trail import Trail
+from service.webhook.trail import MAX_CLIENT, Trail
 
 GUARDED = "/api/iso"
 logger = logging.getLogger("mkiso.webhook")
@@ -119,7 +119,7 @@ class AccessLog:
                 "status": status,
                 "bytes": sent,
                 "seconds": round(seconds, 4),
-                "client": (scope.get("client") or ("",))[0],
+                "client": (scope.get("client") or ("",))[0][:MAX_CLIENT],
                 **scope["state"].get("note", {}),
             }
             logger.log(logging.DEBUG if route in ("/api/health", "/metrics") and status < 400 else logging.INFO, "request", extra=fields)

@@ -55,6 +55,8 @@ async def serve(settings: Settings, orchestrator: Orchestrator, stop: threading.
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=True,
+            forwarded_allow_ips=list(settings.server.trusted_proxies),  # and not FORWARDED_ALLOW_IPS of the environment
             limit_concurrency=MAX_CONNECTIONS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, int(settings.server.shutdown_grace_seconds)),

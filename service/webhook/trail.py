@@ -11,6 +11,9 @@ from mkiso.config import Settings
 from mkiso.store import Manifest
 from service.webhook.request_id import request_id_of
 
+MAX_CLIENT = 100
+"""Of a client's address: a trusted proxy may say what is none."""
+
 
 class Trail:
     """Writes nothing unless audit.enabled; a slow syslog server holds up nobody but its own request."""
@@ -38,4 +41,4 @@ class Trail:
 
 
 def _client(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
+    return request.client.host[:MAX_CLIENT] if request.client else "unknown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 from cronsim import CronSim
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from mkiso.config import Archive, Settings
+from mkiso.config import Archive, Server, Settings
 from service.deployments import Deployment, deployments, parameter_form
 from service.orchestration import QUEUES
 from service.webhook.orchestrator import DEPLOYMENTS
@@ -94,3 +95,11 @@ def test_the_archive_runs_by_itself_only_where_it_is_enabled() -> None:
 def test_a_wrong_custom_run_is_refused_by_the_schema(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         validate(wrong, parameter_form(BY_NAME["download"].flow), raise_on_error=True, preprocess=False)
+
+
+def test_compose_believes_the_nginx_of_its_host_and_nobody_else() -> None:
+    compose = yaml.safe_load((FILE.parent / "compose.yaml").read_text(encoding="utf-8"))
+    (network,) = compose["networks"]["default"]["ipam"]["config"]
+    proxies = yaml.safe_load(compose["services"]["webhook"]["environment"]["MKISO__SERVER__TRUSTED_PROXIES"])
+    assert Server(trusted_proxies=proxies).trusted_proxies == (network["gateway"],)
+    assert ip_address(network["gateway"]) in ip_network(network["subnet"])

@@ -5,38 +5,15 @@ import re
 import shutil
 import subprocess
 import threading
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.peers.ports import free_port
-from tests.peers.process import Process
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
+from tests.webhook.nginx import Nginx, certificate
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")]
-FILES = Path(__file__).parents[2] / "deployments" / "nginx"
-
-
-class Nginx(Process):
-    """nginx in the foreground with a folder of its own."""
-
-    def __init__(self, folder: Path, replacements: dict[str, str]) -> None:
-        port = free_port()
-        mine = folder / "mkiso"
-        mine.mkdir()
-        for file in FILES.glob("*.conf"):
-            text = file.read_text()
-            for old, new in {"listen 80;": f"listen 127.0.0.1:{port};", **replacements}.items():
-                text = text.replace(old, new)
-            (mine / file.name).write_text(text)
-        main = folder / "nginx.conf"
-        main.write_text(
-            f"user root; worker_processes 1; daemon off; pid {folder}/pid; error_log stderr info;\nevents {{}}\nhttp {{\n"
-            + "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-            + "access_log off;\ninclude mkiso/mkiso.conf;\n}\n"
-        )
-        super().__init__(["nginx", "-p", str(folder), "-c", str(main)], folder / "nginx.log", port=port)
 
 
 class Php(http.server.BaseHTTPRequestHandler):
@@ -223,28 +200,7 @@ def test_the_change_over_side_by_side(front):
 
 
 def test_the_tls_snippet_is_valid(tmp_path):
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "1",
-            "-subj",
-            "/CN=localhost",
-            "-keyout",
-            tmp_path / "key.pem",
-            "-out",
-            tmp_path / "certificate.pem",
-        ],
-        check=True,
-        capture_output=True,
-    )
+    certificate(tmp_path)
     (tmp_path / "key.conf").write_text('proxy_set_header X-API-Key "";\n')
     secure = free_port()
     replacements = {
