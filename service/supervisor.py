@@ -79,7 +79,7 @@ def run(settings: Settings) -> int:
     storage.data_dir.chmod(0o700)  # whatever it was made with: patients' names lie in it
     with _alone(settings.storage):
         try:
-            sweep(settings, active_jobs=None)
+            sweep(settings, standings=None)
         except OSError as error:
             log.warning("Clearing old files failed (%s); housekeeping tries it again.", error)
         os.environ.update(environment(settings))

@@ -126,8 +126,8 @@ def _folder_of(run: ArchiveRun, study: Study) -> Job:
     job = Job(f"{run.job.id}/{study.study_instance_uid}", "archive", run.job.settings)
     for left in run.job.settings.storage.jobs_dir.glob(f"*/{study.study_instance_uid}"):
         if not job.folder.exists():
-            left.rename(job.folder)
-            with suppress(OSError):  # others wait in it, or a fault is described there
+            with suppress(OSError):  # it was swept just now; others wait in the run's folder, or a fault is described there
+                left.rename(job.folder)
                 left.parent.rmdir()
     job.open()
     return job

@@ -27,6 +27,7 @@ from mkiso.archive.volumes import ArchiveVolume
 from mkiso.config_in_force import in_force
 from mkiso.dicom.header import read_header
 from mkiso.errors import ClaimLost, InvalidRequest, MkisoError, PatientMismatch, StorageFull
+from mkiso.files import hold
 from mkiso.job import Job
 from mkiso.media.capacity import SECTOR_BYTES
 from mkiso.media.filling import full_volumes, volume_room
@@ -125,7 +126,7 @@ class ArchiveRun:
         else:
             self.dates = Due(date_from, date_to or date_from, date_from)
         if not self.dry_run:
-            self.job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._opened.callback(os.close, hold(self.job.folder))
             covers = NightRange(self.dates.date_from, self.dates.date_to, self.scheduled)
             self.night = self._opened.enter_context(Night.begin(self.ledger, self.job.id, covers))
         caught_up = f", {self.dates.caught_up} of these days because nights were missed" if self.dates.caught_up else ""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterEndTime, FlowRunFilterState, FlowRunFilterStateType
-from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterEndTime, FlowRunFilterId, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 
 from mkiso.accession import parse_accession_numbers
 from mkiso.config_in_force import in_force
 from mkiso.errors import JobCancelled, MkisoError
 from mkiso.job import Job
 from mkiso.report import read_report, write_report
-from mkiso.retention import sweep
+from mkiso.retention import Standing, sweep
 from tasks.order import cancel_orders
 
 log = logging.getLogger("mkiso.cleaning")
@@ -54,20 +56,35 @@ def drop_cancelled_archive(flow: Any, flow_run: FlowRun, state: State) -> None:
 
 @task(name="Remove old discs and folders", cache_policy=NO_CACHE, persist_result=False)
 def remove_old_files() -> None:
-    """Discs, folders of failed jobs, reports and unfinished instances that are older than they are kept; those of active runs stay."""
-    get_run_logger().info("Removed: %s.", sweep(in_force(), active_jobs()))
+    """Discs, folders of failed jobs, reports and unfinished instances that are older than they are kept; folders of active runs stay."""
+    get_run_logger().info("Removed: %s.", sweep(in_force(), standings))
 
 
-def active_jobs() -> set[str]:
-    """The ids of all runs that have not ended, those that wait for a retry among them."""
-    unended = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))))
-    active: set[str] = set()
+def standings(job_ids: Collection[str]) -> dict[str, Standing]:
+    """What became of the runs of these ids; those that Prefect doesn't know, or that are no run's id, are left out."""
+    told: dict[str, Standing] = {}
+    asked = [UUID(job_id) for job_id in job_ids if _is_run_id(job_id)]
     with get_client(sync_client=True) as client:
-        while page := client.read_flow_runs(flow_run_filter=unended, limit=BATCH, offset=len(active)):
-            active |= {str(run.id) for run in page}
-            if len(page) < BATCH:
-                break
-    return active
+        for start in range(0, len(asked), BATCH):
+            for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=asked[start : start + BATCH])), limit=BATCH):
+                told[str(run.id)] = _standing_of(run.state_type)
+    return told
+
+
+def _standing_of(state: StateType | None) -> Standing:
+    match state:
+        case StateType.COMPLETED | StateType.CANCELLED:
+            return "over"
+        case StateType.FAILED | StateType.CRASHED:
+            return "failed"
+    return "active"
+
+
+def _is_run_id(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 @task(name="Remove old runs from Prefect", cache_policy=NO_CACHE, persist_result=False)

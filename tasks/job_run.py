@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from traceback import format_exception
 from types import TracebackType
@@ -18,6 +20,7 @@ from mkiso.accession import parse_accession_numbers
 from mkiso.config import Medium, Settings
 from mkiso.config_in_force import in_force
 from mkiso.errors import JobStopped, MkisoError, PatientMismatch, Unforeseen
+from mkiso.files import hold
 from mkiso.job import Job, JobKind
 from mkiso.media.layout import Layout
 from mkiso.models import Arrival, Study
@@ -51,6 +54,7 @@ class JobRun:
         self.report = JobReport(self.job.id, kind, tuple(accession_numbers), publisher=name)
         self.words = ""
         self.state: State = Failed(message=self._stopped)
+        self._held = ExitStack()
         self._reported = 0.0
         self._artifacts = Artifacts(self.log, "retrieval", PROGRESS_SECONDS)
         self._moving_since = time.monotonic()
@@ -64,6 +68,10 @@ class JobRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
+        with self._held:
+            return self._end(error)
+
+    def _end(self, error: BaseException | None) -> bool:
         if error is None:
             self._write(replace(self.report, status="done", stage="done"))  # first: whoever waits for the disc has it from now on
         stopped = error is not None and not isinstance(error, Exception)
@@ -92,6 +100,7 @@ class JobRun:
         accession_numbers = parse_accession_numbers(list(self.report.accession_numbers), self.settings.server.max_accessions)
         self.report = replace(self.report, accession_numbers=accession_numbers)
         require_room(self.settings.storage)
+        self._held.callback(os.close, hold(self.job.folder))
         self.job.open()
         self.job.note(kind=self.job.kind, accession_numbers=accession_numbers)
         self.tell("starting")

@@ -7,10 +7,14 @@ import logging
 import os
 import signal
 from functools import partial
+from typing import TYPE_CHECKING
 
 from mkiso.config import Settings
 from mkiso.retention import sweep
 from service.orchestration import environment
+
+if TYPE_CHECKING:
+    from service.worker.worker import WarmWorker
 
 log = logging.getLogger("mkiso.worker")
 
@@ -57,22 +61,25 @@ async def _run(settings: Settings) -> None:
         services.start_soon(worker.wake_by_events)
         services.start_soon(worker.wake_by_ends)
         services.start_soon(worker.watch_orphans, Orphans(settings))
-        services.start_soon(_sweep_regularly, settings)
+        services.start_soon(_sweep_regularly, settings, worker)
         await stop.wait()
         await worker.finish_or_end_runs(settings.server.shutdown_grace_seconds)
         services.cancel_scope.cancel()
 
 
-async def _sweep_regularly(settings: Settings) -> None:
-    """Clear this machine's own folders, now and every hour: the housekeeping flow runs on one machine, and job folders lie on each."""
-    from tasks.cleaning import active_jobs
+async def _sweep_regularly(settings: Settings, worker: WarmWorker) -> None:
+    """Clear this machine's own folders, now, every hour, and after a job whose process could not do so itself.
+
+    The housekeeping flow runs on one machine, and job folders lie on each.
+    """
+    from tasks.cleaning import standings
 
     while True:
         try:
-            await asyncio.to_thread(lambda: sweep(settings, active_jobs()))
+            await asyncio.to_thread(sweep, settings, standings)
         except Exception as error:
             log.warning("Clearing old folders failed (%s); it is tried again in an hour.", type(error).__name__)
-        await asyncio.sleep(SWEEP_SECONDS)
+        await worker.run_broken(SWEEP_SECONDS)
 
 
 async def _await_api(stop: asyncio.Event) -> None:

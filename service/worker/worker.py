@@ -42,6 +42,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         self._execution: FlowRunExecution | None = None
         self._fetching = anyio.Lock()
         self._run_ended = anyio.Event()
+        self._run_broken = anyio.Event()
         self._stopping = False
 
     async def __aenter__(self) -> WarmWorker:
@@ -67,6 +68,8 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
             self._run_ended.set()  # whoever waits for it runs after our caller has given the place free, since nothing is awaited until then
         if result is None or result.status_code is None:
             raise RuntimeError("the flow run's process could not be started")
+        if result.status_code != 0:
+            self._run_broken.set()
         # A crash has been reported by the executor; a second report from here would undo the operator's retry that came between.
         return WarmWorkerResult(status_code=0, identifier=worker_label(result.handle.pid))
 
@@ -105,11 +108,18 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         """Look regularly for runs whose process is gone (Prefect itself leaves them Running for ever)."""
         while True:
             try:
-                if self.is_setup and self._work_pool is not None:
-                    await orphans.look(self.client, self._execution.running() if self._execution else set())
+                own = self._execution.running() if self._execution else set()
+                if self.is_setup and self._work_pool is not None and await orphans.look(self.client, own):
+                    self._run_broken.set()
             except Exception as error:
                 log.warning("Looking for runs without a process failed (%s); it is tried again.", type(error).__name__)
             await anyio.sleep(ORPHAN_CHECK_SECONDS)
+
+    async def run_broken(self, timeout_seconds: float) -> None:
+        """Wait until the process of a run has ended, or was found to have, before the run did; no longer than this."""
+        with anyio.move_on_after(timeout_seconds):
+            await self._run_broken.wait()
+        self._run_broken = anyio.Event()
 
     def end_runs_now(self) -> None:
         """End every running job's process at once."""

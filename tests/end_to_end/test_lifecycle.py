@@ -96,7 +96,7 @@ def test_a_killed_process_comes_back_and_the_job_ends_in_words(hospital: Hospita
 
 def test_a_killed_flow_process_is_crashed_in_words_within_a_minute(hospital: Hospital) -> None:
     job_id = in_mid_move(hospital)
-    process = int(hospital.service.when(lambda: hospital.service.run(job_id)["infrastructure_pid"]).split("/")[1])
+    process = process_of(hospital, job_id)
     os.kill(process, signal.SIGKILL)
     run = hospital.service.run_ended(job_id, 60)
     assert run["state_type"] == "CRASHED"
@@ -109,7 +109,7 @@ def test_a_killed_flow_process_is_crashed_in_words_within_a_minute(hospital: Hos
 
 def test_flow_process_and_worker_killed_together_leave_no_run_running(hospital: Hospital) -> None:
     job_id = in_mid_move(hospital)
-    process = int(hospital.service.when(lambda: hospital.service.run(job_id)["infrastructure_pid"]).split("/")[1])
+    process = process_of(hospital, job_id)
     os.kill(hospital.service.processes()["worker"], signal.SIGKILL)
     os.kill(process, signal.SIGKILL)
     run = hospital.service.run_ended(job_id, 60)
@@ -154,6 +154,32 @@ def test_sigterm_lets_the_job_finish_or_fail_in_words_and_leaves_nothing(open_ho
     assert not [folder for folder in (service.data_dir / "discs").glob("*-*") if not (folder / "manifest.json").exists()]
     left = [process for process in _processes_mentioning(str(service.configuration.parent)) if process != os.getpid()]
     assert not left, left
+
+
+def test_where_failed_jobs_are_not_kept_nothing_is_left_of_those_that_were_killed(open_hospital: Open, files: dict[str, list[Path]]) -> None:
+    """One job's process; then everything at once, and nobody to clear up before the next start, which does it at once and not with the hour."""
+    sections = {"storage": {"keep_failed_hours": 0}, "disc": {"reuse_minutes": 0}}
+    hospital = open_hospital("orthanc", files["BIG1"], sections, verbose=False)
+    service = hospital.service
+    folders = service.data_dir / "jobs"
+    job_id = in_mid_move(hospital)
+    os.kill(process_of(hospital, job_id), signal.SIGKILL)
+    assert service.run_ended(job_id)["state_type"] == "CRASHED"
+    service.when(lambda: not list(folders.iterdir()), 60)
+
+    job_id = in_mid_move(hospital)
+    for process in (service.pid, *service.processes().values(), process_of(hospital, job_id)):
+        os.kill(process, signal.SIGKILL)
+    service.kill()
+    assert len(list((folders / job_id / "instances").iterdir())) > 0
+    service.start()
+    assert service.run_ended(job_id)["state_type"] == "CRASHED"
+    service.when(lambda: not list(folders.iterdir()), 60)
+    assert not list((service.data_dir / "incoming").iterdir())
+
+
+def process_of(hospital: Hospital, job_id: str) -> int:
+    return int(hospital.service.when(lambda: hospital.service.run(job_id)["infrastructure_pid"]).split("/")[1])
 
 
 def _processes_mentioning(text: str) -> list[int]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import shutil
+import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
 from mkiso.config import Prefect, Settings, Storage
 from mkiso.errors import StorageFull
+from mkiso.files import alone_in, hold
 from mkiso.publishers.orderbook import OrderBook
 from mkiso.report import JobReport, write_report
-from mkiso.retention import require_room, sweep
+from mkiso.retention import SWEPT, Standing, may_go, require_room, sweep
 
 HOUR = 3600
 
@@ -40,14 +43,115 @@ def job(settings: Settings, name: str, hours: float) -> Path:
 
 def test_job_folders_go_when_they_are_old_and_nobody_works_or_waits_there(settings: Settings) -> None:
     young, old, waiting = job(settings, "young", 23), job(settings, "old", 25), job(settings, "waiting", 999)
-    assert sweep(settings, active_jobs={"waiting"}).job_folders == 1
+    assert sweep(settings, lambda _: {"waiting": "active"}).job_folders == 1
     assert (young.exists(), old.exists(), waiting.exists()) == (True, False, True)
+
+
+def of_failed_jobs(job_ids: Collection[str]) -> dict[str, Standing]:
+    return dict.fromkeys(job_ids, "failed")
+
+
+@pytest.mark.parametrize(
+    ("standing", "hours", "keep", "goes"),
+    [
+        ("active", 999, 24, False),
+        ("active", 999, 0, False),
+        ("over", 0, 24, True),
+        ("over", 0, 0, True),
+        ("failed", 23, 24, False),
+        ("failed", 24, 24, True),
+        ("failed", 0, 0, True),
+        ("failed", 0.4, 0.5, False),
+    ],
+)
+def test_what_becomes_of_a_job_s_folder(standing: Standing, hours: float, keep: float, goes: bool) -> None:
+    assert may_go(standing, hours, keep) is goes
+
+
+def test_nothing_is_kept_of_a_job_that_ended_and_where_failed_ones_are_not_kept_nothing_of_those(settings: Settings) -> None:
+    """A moment after everything was killed: the folders are new."""
+    for name in ("ended", "crashed", "unknown", "works"):
+        job(settings, name, 0)
+    told: dict[str, Standing] = {"ended": "over", "crashed": "failed", "works": "active"}
+    assert sweep(settings, lambda _: told).job_folders == 1
+    assert sorted(each.name for each in settings.storage.jobs_dir.iterdir()) == ["crashed", "unknown", "works"]
+    at_once = settings.model_copy(update={"storage": settings.storage.model_copy(update={"keep_failed_hours": 0})})
+    assert sweep(at_once, lambda _: told).job_folders == 2
+    assert [each.name for each in settings.storage.jobs_dir.iterdir()] == ["works"]
+
+
+def test_a_job_that_was_killed_after_its_disc_was_shelved_leaves_nothing_to_retry(settings: Settings) -> None:
+    for number, status in ((1, "done"), (2, "running")):
+        job_id = f"123e4567-e89b-12d3-a456-42661417400{number}"
+        job(settings, job_id, 0)
+        write_report(settings.storage, JobReport(job_id, "download", ("A1",), status=status))  # type: ignore[arg-type]
+    assert sweep(settings, of_failed_jobs).job_folders == 1
+    assert [each.name[-1] for each in settings.storage.jobs_dir.iterdir()] == ["2"]
+
+
+def test_the_runs_are_asked_for_after_the_folders_are_listed(settings: Settings) -> None:
+    """The folder of a run that begins meanwhile is none of those that go, although nobody was asked about it."""
+    job(settings, "old", 30)
+
+    def ask(job_ids: Collection[str]) -> dict[str, Standing]:
+        assert list(job_ids) == ["old"]
+        job(settings, "new", 30)
+        return {}
+
+    assert sweep(settings, ask).job_folders == 1
+    assert [each.name for each in settings.storage.jobs_dir.iterdir()] == ["new"]
+
+
+def test_a_folder_in_which_a_process_works_stays_whatever_its_run_s_state(settings: Settings) -> None:
+    """As that of a machine that was cut off, or of a retry that began a moment ago."""
+    folder = job(settings, "held", 30)
+    held = hold(folder)
+    other = hold(folder)  # an attempt that is on its way out, and the next
+    try:
+        assert sweep(settings, lambda _: {"held": "over"}).job_folders == 0
+        os.close(other)
+        assert sweep(settings, lambda _: {"held": "over"}).job_folders == 0
+    finally:
+        os.close(held)
+    assert sweep(settings, lambda _: {"held": "over"}).job_folders == 1
+
+
+def test_who_comes_while_a_folder_is_taken_away_gets_a_new_one(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = job(settings, "retried", 30)
+    came, has_opened, flock = [], threading.Event(), fcntl.flock
+
+    def told(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_SH:
+            has_opened.set()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr("fcntl.flock", told)
+    with alone_in(folder) as alone:
+        assert alone
+        waiting = threading.Thread(target=lambda: came.append(hold(folder)))
+        waiting.start()
+        assert has_opened.wait(30)
+        folder.rename(folder.with_name("gone"))
+    waiting.join(30)
+    [held] = came
+    try:
+        assert os.path.samestat(os.fstat(held), folder.stat())
+        assert list(folder.iterdir()) == []
+    finally:
+        os.close(held)
+
+
+def test_what_a_sweep_that_was_killed_left_goes_with_the_next(settings: Settings) -> None:
+    folder = job(settings, "old", 30)
+    folder.rename(folder.with_name(f"{SWEPT}old"))
+    sweep(settings, lambda _: {})
+    assert list(settings.storage.jobs_dir.iterdir()) == []
 
 
 def test_where_nobody_knows_which_jobs_are_active_every_folder_stays(settings: Settings) -> None:
     """At start, before Prefect can be asked: a run that waits for its retry may be older than failed ones are kept."""
     assert job(settings, "old", 999).exists()
-    assert sweep(settings, active_jobs=None).job_folders == 0
+    assert sweep(settings, None).job_folders == 0
     assert (settings.storage.jobs_dir / "old").exists()
 
 
@@ -65,7 +169,7 @@ def test_reports_settled_order_books_and_unfinished_instances_go(settings: Setti
         aged(book.path, 11 * 24)
     (storage.incoming_dir / "half").touch()
     aged(storage.incoming_dir / "half", 3)
-    swept = sweep(settings, active_jobs=())
+    swept = sweep(settings, of_failed_jobs)
     assert (swept.reports, swept.order_books, swept.incoming) == (1, 1, 1)
     assert [path.name for path in storage.orders_dir.glob("*.json")] == ["open.json"]
     assert str(swept) == "0 discs, 0 job folders, 1 reports, 1 order books, 1 incoming"
@@ -83,11 +187,11 @@ def test_what_a_clock_that_was_ahead_has_dated_goes_in_its_time(settings: Settin
             path = settings.storage.incoming_dir / "half"
             path.touch()
     aged(path, -1000)
-    sweep(settings, active_jobs=())
+    sweep(settings, of_failed_jobs)
     assert path.exists()
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + 11 * 24 * HOUR)
-    sweep(settings, active_jobs=())
+    sweep(settings, of_failed_jobs)
     assert not path.exists()
 
 
@@ -97,24 +201,28 @@ def test_a_book_of_a_clock_that_was_ahead_is_forgotten_in_its_time(settings: Set
     book.begin(entry)
     book.settle(entry, "done")
     aged(book.path, -1000)
-    assert sweep(settings, active_jobs=()).order_books == 0
+    assert sweep(settings, of_failed_jobs).order_books == 0
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + 11 * 24 * HOUR)
-    assert sweep(settings, active_jobs=()).order_books == 1
+    assert sweep(settings, of_failed_jobs).order_books == 1
 
 
 def test_one_thing_that_can_not_be_removed_keeps_none_of_the_others(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    stuck, old = job(settings, "stuck", 30), job(settings, "old", 30)
-    remove = shutil.rmtree
+    for name in ("stuck", "old"):
+        job(settings, name, 30)
+        (settings.storage.incoming_dir / name).touch()
+        aged(settings.storage.incoming_dir / name, 30)
+    rename, unlink = Path.rename, Path.unlink
 
-    def sometimes(path: Path, **options: bool) -> None:
-        if path == stuck:
+    def refused(path: Path) -> None:
+        if path.name == "stuck":
             raise PermissionError(13, "Permission denied")
-        remove(path, **options)
 
-    monkeypatch.setattr("mkiso.retention.shutil.rmtree", sometimes)
-    assert sweep(settings, active_jobs=()).job_folders == 1
-    assert (stuck.exists(), old.exists()) == (True, False)
+    monkeypatch.setattr(Path, "rename", lambda path, target: refused(path) or rename(path, target))
+    monkeypatch.setattr(Path, "unlink", lambda path, **options: refused(path) or unlink(path, **options))
+    swept = sweep(settings, of_failed_jobs)
+    assert (swept.job_folders, swept.incoming) == (1, 1)
+    assert [path.name for folder in (settings.storage.jobs_dir, settings.storage.incoming_dir) for path in folder.iterdir()] == ["stuck"] * 2
 
 
 def test_a_low_disk_refuses_new_work(settings: Settings) -> None:
