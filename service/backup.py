@@ -8,14 +8,16 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mkiso.config import Settings
 from mkiso.errors import ConfigurationError
+from mkiso.files import seconds_old, sync_file, sync_folder
 
 LEDGER = "ledger.sqlite"
+ABANDONED_SECONDS = 86_400
 
 
 def back_up(settings: Settings, config: Path | None, target: Path) -> Path:
@@ -24,13 +26,26 @@ def back_up(settings: Settings, config: Path | None, target: Path) -> Path:
     unfinished = target / f".{folder.name}"
     if folder.exists():
         raise ConfigurationError(f"{folder} is there already.")
+    for left in target.glob(".mkiso-*Z"):  # of a backup that was killed: it holds secrets, and nobody would look for it
+        if seconds_old(left) > ABANDONED_SECONDS:
+            shutil.rmtree(left)
     unfinished.mkdir(mode=0o700, parents=True)
     for file, name in _files(settings, config):
         copy = unfinished / name
         copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _copy_database(file, copy) if name == LEDGER else shutil.copy2(file, copy)
+        _copy_database(file, copy) if name == LEDGER else _copy(file, copy)
+    for copy in unfinished.rglob("*"):
+        if copy.is_file():
+            sync_file(copy)
     unfinished.rename(folder)
+    with suppress(OSError):  # a share may have no such thing
+        sync_folder(target)
     return folder
+
+
+def _copy(file: Path, copy: Path) -> None:
+    with suppress(FileNotFoundError):  # an order book that was forgotten meanwhile
+        shutil.copy2(file, copy)
 
 
 def _files(settings: Settings, config: Path | None) -> Iterator[tuple[Path, str]]:

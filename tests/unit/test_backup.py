@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import stat
+import time
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
+from mkiso.config import Settings, Storage
+from service.backup import back_up
 from service.cli import cli
 
 
@@ -33,3 +39,24 @@ def test_a_backup_taken_while_the_ledger_is_written_can_be_restored(tmp_path: Pa
     with closing(sqlite3.connect(folder / "ledger.sqlite")) as restored:
         assert restored.execute("SELECT label FROM volumes").fetchall() == [("A1",)]
     assert (folder / "config.yaml").read_text() == config.read_text()
+
+
+def test_what_a_killed_backup_has_left_goes_and_a_book_that_goes_meanwhile_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(storage=Storage(data_dir=tmp_path / "data"))
+    settings.storage.orders_dir.mkdir(parents=True)
+    for name in ("gone", "kept"):
+        (settings.storage.orders_dir / f"{name}.json").write_text("[]")
+    for name, hours in ((".mkiso-20240101T000000Z", 25), (".mkiso-20240101T000001Z", 1), ("elsewhere", 25)):
+        (tmp_path / "backups" / name).mkdir(parents=True)
+        os.utime(tmp_path / "backups" / name, (time.time() - hours * 3600,) * 2)
+    copy = shutil.copy2
+
+    def late(file: Path, target: Path) -> None:
+        if file.stem == "gone":
+            file.unlink()
+        copy(file, target)
+
+    monkeypatch.setattr("service.backup.shutil.copy2", late)
+    folder = back_up(settings, None, tmp_path / "backups")
+    assert [file.name for file in folder.rglob("*.json")] == ["kept.json"]
+    assert {path.name for path in (tmp_path / "backups").iterdir()} == {folder.name, ".mkiso-20240101T000001Z", "elsewhere"}
