@@ -3,17 +3,21 @@
     discs/<disc id>/disc.iso
                     manifest.json       what the disc is
                     contents.json       each file on it: path, size, SHA-256, SOP Instance UID
+                    marks               by which each byte is proved when it leaves (mkiso.marks)
+                    seen.json           when the image was last read whole, and what its file looked like then
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from uuid import UUID, uuid4
 from mkiso.config import Storage
 from mkiso.errors import JobNotFound, ProofFailed
 from mkiso.files import seconds_old, sha256_of, sync_folder, write_whole
+from mkiso.marks import ProvedImage
 
 log = logging.getLogger("mkiso.store")
 
@@ -35,6 +40,7 @@ class Manifest:
 
     `fingerprint` is of the question's answer by the PACS when the disc was made (mkiso.identity.fingerprint); `filename` is what a browser saves
     it as and may hold the patient's name. `studies` maps each Study Instance UID to its accession number.
+    `first_disc` is the id of its set's first disc; `marks_sha256` is of the image's marks.
     """
 
     disc_id: str
@@ -55,16 +61,24 @@ class Manifest:
     patient_id: str = ""
     patient_name: str = ""
     studies: Mapping[str, str] = field(default_factory=dict)
+    first_disc: str = ""
+    marks_sha256: str = ""
+
+    @property
+    def set_id(self) -> str:
+        """What it shares with the other discs of its set, and with no other disc: the id of the first of them."""
+        return self.first_disc or self.disc_id
 
 
 def new_disc_id() -> str:
     return str(uuid4())
 
 
-def shelve(storage: Storage, image: Path, manifest: Manifest) -> None:
-    """Move an image and its manifest into the store; both have reached the disk when the disc appears under its id, and not before.
+def shelve(storage: Storage, image: Path, manifest: Manifest, marks: bytes) -> Manifest:
+    """Move an image into the store with its marks and its manifest, which is returned as it was stored.
 
-    `image` is gone from its place afterwards. Where the store is another file system the image is copied, and the copy is proved too.
+    All have reached the disk when the disc appears under its id, and not before. `image` is gone from its place
+    afterwards. Where the store is another file system the image is copied, and the copy is proved too.
     Raises ProofFailed.
     """
     storage.discs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,20 +89,31 @@ def shelve(storage: Storage, image: Path, manifest: Manifest) -> None:
     with (unfinished / "disc.iso").open("rb") as file:
         os.fchmod(file.fileno(), 0o600)
         os.fsync(file.fileno())
+        appearance = Appearance.of(file.fileno())
     if not moved and sha256_of(unfinished / "disc.iso") != manifest.sha256:
         shutil.rmtree(unfinished)
         raise ProofFailed("The copy of the image in the disc store is not what was proved; it was thrown away. Retry the run, and check that disk.")
+    stored = replace(manifest, marks_sha256=hashlib.sha256(marks).hexdigest())
+    write_whole(unfinished / "marks", marks, durable=True)
     # Apart, since a list of 20,000 files has megabytes, and every question reads every manifest.
-    described = asdict(manifest)
+    described = asdict(stored)
     write_whole(unfinished / "contents.json", json.dumps(described.pop("files"), ensure_ascii=False), durable=True)
+    _note_seen(unfinished, appearance)
     write_whole(unfinished / "manifest.json", json.dumps(described, ensure_ascii=False), durable=True)
     unfinished.rename(storage.discs_dir / manifest.disc_id)
     sync_folder(storage.discs_dir)
+    return stored
 
 
 def image_of(storage: Storage, disc_id: str) -> Path:
-    """The image of a shelved disc."""
+    """The image of a shelved disc. Whoever reads it has to prove what was read: see open_image."""
     return _folder(storage, disc_id) / "disc.iso"
+
+
+def open_image(storage: Storage, disc: Manifest) -> ProvedImage:
+    """The image of a shelved disc, of which nothing is read but what was proved. Raises JobNotFound, ProofFailed."""
+    folder = _folder(storage, disc.disc_id)
+    return ProvedImage(folder / "disc.iso", folder / "marks", disc.size, disc.marks_sha256)
 
 
 def manifest_of(storage: Storage, disc_id: str) -> Manifest:
@@ -103,12 +128,24 @@ def manifest_of(storage: Storage, disc_id: str) -> Manifest:
 
 def reusable(storage: Storage, fingerprint: str, reuse_minutes: float) -> list[Manifest]:
     """The youngest whole set of discs made from the same answer of the PACS within `reuse_minutes`, in order; empty where there is none."""
-    young = [disc for disc in manifests(storage) if disc.fingerprint == fingerprint and is_young(storage, disc, reuse_minutes)]
-    for job_id in dict.fromkeys(manifest.job_id for manifest in sorted(young, key=lambda manifest: manifest.created, reverse=True)):
-        volumes = sorted((manifest for manifest in young if manifest.job_id == job_id), key=lambda manifest: manifest.number)
-        if [manifest.number for manifest in volumes] == list(range(1, volumes[0].total + 1)):
-            return volumes
+    for discs in whole_sets(manifests(storage)):
+        if all(disc.fingerprint == fingerprint and is_young(storage, disc, reuse_minutes) for disc in discs):
+            return list(discs)
     return []
+
+
+def whole_sets(discs: Iterable[Manifest]) -> list[tuple[Manifest, ...]]:
+    """The sets of which every disc is there, each in order, a single disc being a set of one; the youngest first."""
+    sets: dict[str, list[Manifest]] = defaultdict(list)
+    for disc in discs:
+        sets[disc.set_id].append(disc)
+    ordered = [tuple(sorted(each, key=lambda disc: disc.number)) for each in sets.values()]
+    return sorted(filter(_is_whole, ordered), key=lambda each: each[0].created, reverse=True)
+
+
+def _is_whole(discs: tuple[Manifest, ...]) -> bool:
+    first = discs[0]
+    return first.disc_id == first.set_id and [disc.number for disc in discs] == list(range(1, first.total + 1))
 
 
 def manifests(storage: Storage) -> list[Manifest]:
@@ -140,30 +177,31 @@ def is_young(storage: Storage, manifest: Manifest, minutes: float) -> bool:
 def remove_old(storage: Storage, keep_hours: float) -> int:
     """Remove discs older than `keep_hours` and whatever a crash left unfinished for an hour; how many discs went.
 
-    A disc whose manifest can't be read, or that says that it is of a time to come, is as old as its file.
+    A set goes whole. A disc whose manifest can't be read, or that says that it is of a time to come, is as old as its
+    file.
     """
-    went = 0
-    for folder in [path for path in storage.discs_dir.glob("*") if _is_disc(path)]:
-        try:
-            if _disc_seconds_old(folder) > keep_hours * 3600:
-                folder.rename(storage.discs_dir / f"{UNFINISHED}{folder.name}")
-                shutil.rmtree(storage.discs_dir / f"{UNFINISHED}{folder.name}", ignore_errors=True)
-                went += 1
-        except FileNotFoundError:  # gone meanwhile
-            continue
-        except OSError as error:
-            log.error("Disc %s can't be removed: %s", folder.name, error.strerror)
+    old = {folder.name for folder in storage.discs_dir.glob("*") if _is_disc(folder) and _is_older(folder, keep_hours)}
+    discs = manifests(storage)
+    old_sets = {disc.set_id for disc in discs if disc.disc_id in old}
+    removed = _remove(storage, old | {disc.disc_id for disc in discs if disc.set_id in old_sets})
     for folder in storage.discs_dir.glob(f"{UNFINISHED}*"):
         with suppress(FileNotFoundError):
             if seconds_old(folder) > UNFINISHED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
-    return went
+    return removed
 
 
 def _is_disc(path: Path) -> bool:
     with suppress(ValueError):
         return str(UUID(path.name)) == path.name and path.is_dir()
     return False
+
+
+def _is_older(folder: Path, hours: float) -> bool:
+    try:
+        return _disc_seconds_old(folder) > hours * 3600
+    except OSError:  # gone meanwhile, or it can't be looked at
+        return False
 
 
 def _disc_seconds_old(folder: Path) -> float:
@@ -181,6 +219,63 @@ def _seconds_since(moment: str) -> float:
     if then.tzinfo is None:
         raise ValueError("a time of no zone")
     return (datetime.now(UTC) - then).total_seconds()
+
+
+def take_off(storage: Storage, disc: Manifest) -> None:
+    """Take a disc that isn't what was proved off the shelf, and the rest of its set: nobody shall begin half a set."""
+    if _remove(storage, {disc.disc_id, *(each.disc_id for each in manifests(storage) if each.set_id == disc.set_id)}):
+        words = "Disc %s of job %s is not what was proved when it was made: its set was taken off the shelf. %s"
+        log.error(words, disc.disc_id, disc.job_id, f"Check the memory and the disk under {storage.discs_dir}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Appearance:
+    """What a file looks like without being read: whoever changes it, or puts another in its place, changes this."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, descriptor: int) -> Appearance:
+        status = os.fstat(descriptor)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def last_seen(storage: Storage, disc: Manifest) -> tuple[Appearance | None, datetime]:
+    """What a disc's image looked like when it was last read whole and right, and when; None and long ago if unknown."""
+    try:
+        told = json.loads((_folder(storage, disc.disc_id) / "seen.json").read_text(encoding="utf-8"))
+        return Appearance(told["size"], told["mtime_ns"], told["ctime_ns"]), datetime.fromisoformat(told["when"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None, datetime.fromtimestamp(0, UTC)
+
+
+def note_seen(storage: Storage, disc: Manifest, appearance: Appearance) -> None:
+    """Write down that a disc's image was read whole just now, was right, and looked like this before and after."""
+    with suppress(FileNotFoundError):  # removed meanwhile
+        _note_seen(_folder(storage, disc.disc_id), appearance)
+
+
+def _note_seen(folder: Path, appearance: Appearance) -> None:
+    told = {**asdict(appearance), "when": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_whole(folder / "seen.json", json.dumps(told))
+
+
+def _remove(storage: Storage, disc_ids: Collection[str]) -> int:
+    """Remove discs, all out of sight before any is gone; how many were there."""
+    removed = 0
+    for disc_id in disc_ids:
+        try:
+            _folder(storage, disc_id).rename(storage.discs_dir / f"{UNFINISHED}{disc_id}")
+            removed += 1
+        except FileNotFoundError:  # gone meanwhile
+            continue
+        except OSError as error:
+            log.error("Disc %s can't be removed: %s", disc_id, error.strerror)
+    for disc_id in disc_ids:
+        shutil.rmtree(storage.discs_dir / f"{UNFINISHED}{disc_id}", ignore_errors=True)
+    return removed
 
 
 def _folder(storage: Storage, disc_id: str) -> Path:

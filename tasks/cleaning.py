@@ -16,9 +16,10 @@ from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, Stat
 
 from mkiso.accession import parse_accession_numbers
 from mkiso.config_in_force import in_force
-from mkiso.errors import JobCancelled, MkisoError
+from mkiso.errors import JobCancelled, MkisoError, ProofFailed
 from mkiso.job import Job
 from mkiso.report import read_report, write_report
+from mkiso.reread import reread_shelf
 from mkiso.retention import Standing, sweep
 from tasks.order import cancel_orders
 
@@ -101,3 +102,16 @@ def remove_old_runs() -> None:
                 client.delete_flow_run(run.id)
             removed += len(runs)
     get_run_logger().info("Removed %s runs that ended before %s.", removed, oldest.date())
+
+
+@task(name="Read the shelf again", cache_policy=NO_CACHE, persist_result=False)
+def reread_discs() -> None:
+    """Discs that nobody has read for hours; where one isn't what was proved, it goes and this run fails, to be seen."""
+    found = reread_shelf(in_force().storage)
+    get_run_logger().info("Read %s discs again; %s were not what was proved.", found.discs, found.taken_off)
+    if found.taken_off:
+        raise ProofFailed(
+            f"{found.taken_off} of {found.discs} discs on the shelf were not what was proved when they were made: they "
+            "and the rest of their sets were taken off, and are made anew when somebody asks. Check the memory and the "
+            "disk of the disc store."
+        )

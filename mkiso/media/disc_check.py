@@ -95,8 +95,9 @@ class _Check:
         self.checked.append(f"both directory trees and their path tables: {len(image.primary)} files")
         self._same_trees(image)
         self._names(image)
-        self.sha256, hashes = hash_extents(self.descriptor, image, progress)
-        self._checksums(image, hashes)
+        hashes = hash_extents(self.descriptor, image, progress)
+        self.sha256 = hashes.sha256
+        self._checksums(image, hashes.files)
         self._dicomdir(image)
         return self.report()
 

@@ -134,9 +134,12 @@ def prove(written: WrittenSet, begun: Callable[[Layout], None] = lambda _: None)
 def manifests_of(proven: ProvenSet, job_id: str, settings: Settings) -> tuple[Manifest, ...]:
     """What each disc of a patient's set is, for the shelf. The fingerprint is of what the set holds, not of what was found before."""
     [studies] = proven.studies
-    base = studies.accession_numbers[0] if len(studies.accession_numbers) == 1 else studies.patient_name
     fingerprint = disc_fingerprint(studies.fingerprint, settings)
-    return tuple(_manifest(disc, studies, base, fingerprint, job_id) for disc in proven.discs)
+    ids = [new_disc_id() for _ in proven.discs]
+    return tuple(
+        _manifest(disc, studies, fingerprint, job_id, disc_id, first_disc=ids[0])
+        for disc, disc_id in zip(proven.discs, ids, strict=True)
+    )
 
 
 def disc_fingerprint(studies_fingerprint: str, settings: Settings) -> str:
@@ -145,17 +148,20 @@ def disc_fingerprint(studies_fingerprint: str, settings: Settings) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _manifest(disc: Proven, studies: CompleteStudies, base: str, fingerprint: str, job_id: str) -> Manifest:
+def _manifest(
+    disc: Proven, studies: CompleteStudies, fingerprint: str, job_id: str, disc_id: str, first_disc: str
+) -> Manifest:
     layout, volume = disc.layout, disc.layout.volume
-    part = f" {volume.number} of {volume.total}" if volume.total > 1 else ""
+    base = studies.accession_numbers[0] if len(studies.accession_numbers) == 1 else studies.patient_name
     return Manifest(
-        disc_id=new_disc_id(),
+        disc_id=disc_id,
+        first_disc=first_disc,
         job_id=job_id,
+        filename=f"{filename(base)}.iso",
+        fingerprint=fingerprint,
         created=layout.created.isoformat(timespec="seconds"),
         volume_id=layout.volume_id,
-        filename=f"{filename(base + part)}.iso",
         accession_numbers=studies.accession_numbers,
-        fingerprint=fingerprint,
         size=disc.proof.size,
         sha256=disc.proof.sha256,
         instances=layout.instances,

@@ -1,4 +1,4 @@
-"""The SHA-256 of an image and of every file in it, in one pass."""
+"""The SHA-256 of an image and of every file in it, and the image's marks, in one pass."""
 
 from __future__ import annotations
 
@@ -6,21 +6,32 @@ import hashlib
 import os
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from mkiso.errors import ProofFailed
+from mkiso.marks import CHAIN_BYTES, Marker
 from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 
 
-def hash_extents(descriptor: int, image: Image, progress: Callable[[int, int], None] | None = None) -> tuple[str, dict[Extent, str]]:
-    """The SHA-256 of the image and of each of its files, read once from beginning to end; two cores work, since hashlib lets go of the GIL.
+@dataclass(frozen=True, slots=True)
+class ImageHashes:
+    """The SHA-256 of the image and of each of its files, and the image's marks (mkiso.marks)."""
+
+    sha256: str
+    files: dict[Extent, str]
+    marks: bytes
+
+
+def hash_extents(descriptor: int, image: Image, progress: Callable[[int, int], None] | None = None) -> ImageHashes:
+    """Hash an image and its files, read once from beginning to end; two cores work, since hashlib lets go of the GIL.
 
     Raises ProofFailed where the image is cut short or files overlap.
     """
     whole = hashlib.sha256()
-    files = _ExtentHashes(image.primary.values())
     end = image.sectors * SECTOR_BYTES
+    files = _ExtentHashes(image.primary.values(), end)
     buffers = [memoryview(bytearray(_CHUNK_BYTES)) for _ in range(2)]
     with ThreadPoolExecutor(2, thread_name_prefix="proof") as hashing:
         running: list[Future[None]] = []
@@ -32,41 +43,60 @@ def hash_extents(descriptor: int, image: Image, progress: Callable[[int, int], N
                 task.result()
             if progress:
                 progress(start, end)
-            running = [hashing.submit(whole.update, chunk), hashing.submit(files.update, chunk, start)]
+            running = [hashing.submit(whole.update, chunk), hashing.submit(files.update, chunk)]
         for task in running:
             task.result()
-    return whole.hexdigest(), files.hexdigests()
+    return ImageHashes(whole.hexdigest(), files.hexdigests(), files.marks())
 
 
 class _ExtentHashes:
-    """The hashes of extents while the image passes by in order."""
+    """The hashes of extents, and the marks, while the image passes by from its beginning.
 
-    def __init__(self, extents: Collection[Extent]) -> None:
-        self._ahead = sorted(set(extents), reverse=True)
-        self._hash = hashlib.sha256()
-        self._done: dict[Extent, str] = {}
+    With each file a chain of marks begins, so that its hash at the file's end is the file's; a file within which
+    another chain begins is hashed on its own as well.
+    """
+
+    def __init__(self, extents: Collection[Extent], end: int) -> None:
+        self._ahead = sorted({extent for extent in extents if extent.size}, reverse=True)
+        self._done = dict.fromkeys((extent for extent in extents if not extent.size), hashlib.sha256().hexdigest())
+        self._marker = Marker()
+        self._passing: Extent | None = None
+        self._own: Marker | hashlib._Hash = self._marker
+        self._at, self._end = 0, end
         position = 0
         for extent in reversed(self._ahead):
-            if extent.size and extent.sector * SECTOR_BYTES < position:
+            if extent.sector * SECTOR_BYTES < position:
                 raise ProofFailed("The image has files that overlap.")
-            position = max(position, extent.sector * SECTOR_BYTES + extent.size)
+            position = extent.sector * SECTOR_BYTES + extent.size
 
-    def update(self, chunk: memoryview, start: int) -> None:
-        end = start + len(chunk)
-        while self._ahead:
-            extent = self._ahead[-1]
-            first, last = extent.sector * SECTOR_BYTES, extent.sector * SECTOR_BYTES + extent.size
-            if first >= end:
-                return
-            self._hash.update(chunk[max(first - start, 0) : max(last - start, 0)])
-            if last > end:
-                return
-            self._done[self._ahead.pop()] = self._hash.hexdigest()
-            self._hash = hashlib.sha256()
+    def update(self, chunk: memoryview) -> None:
+        while chunk:
+            if self._ahead and self._ahead[-1].sector * SECTOR_BYTES == self._at:
+                self._passing = self._ahead.pop()
+                self._marker.begin_chain()
+                self._own = hashlib.sha256() if self._passing.size >= CHAIN_BYTES else self._marker
+            part = chunk[: self._cut() - self._at]
+            self._marker.update(part)
+            if self._passing and self._own is not self._marker:
+                self._own.update(part)
+            self._at += len(part)
+            chunk = chunk[len(part) :]
+            if self._passing and self._at == self._cut():
+                self._done[self._passing] = self._own.hexdigest()
+                self._passing = None
+
+    def _cut(self) -> int:
+        """Where the file that passes ends, else where the next begins, else the end."""
+        if self._passing:
+            return self._passing.sector * SECTOR_BYTES + self._passing.size
+        return self._ahead[-1].sector * SECTOR_BYTES if self._ahead else self._end
 
     def hexdigests(self) -> dict[Extent, str]:
-        """Of every extent; one that begins where the image ends is empty."""
-        return self._done | dict.fromkeys(self._ahead, hashlib.sha256().hexdigest())
+        """Of every extent; one without bytes may lie anywhere."""
+        return self._done
+
+    def marks(self) -> bytes:
+        return self._marker.marks()
 
 
 def _read(descriptor: int, into: memoryview, position: int) -> int:

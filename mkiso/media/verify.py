@@ -18,11 +18,12 @@ _NAMED = 5  # how many differing files the words of an error name
 
 @dataclass(frozen=True, slots=True)
 class ImageProof:
-    """What was proved: the image's SHA-256 and size in bytes, and how many files were compared."""
+    """What was proved: the image's SHA-256 and size in bytes, how many files were compared; its marks (mkiso.marks)."""
 
     sha256: str
     size: int
     files: int
+    marks: bytes
 
 
 def verify_image(iso: Path, files: Collection[DiscFile]) -> ImageProof:
@@ -41,13 +42,13 @@ def verify_image(iso: Path, files: Collection[DiscFile]) -> ImageProof:
         differing = [file.path for file in files if image.primary[file.path] != image.joliet[file.joliet_path or file.path]]
         differing += [file.path for file in files if image.primary[file.path].size != file.size]
         if not differing:
-            sha256, hashes = hash_extents(descriptor, image)
-            differing = [file.path for file in files if hashes[image.primary[file.path]] != file.sha256]
+            hashes = hash_extents(descriptor, image)
+            differing = [file.path for file in files if hashes.files[image.primary[file.path]] != file.sha256]
     finally:
         os.close(descriptor)
     if differing:
         raise ProofFailed(f"{len(differing)} file(s) of the image are not what was received or made: {_listed(differing)}. The image is not used.")
-    return ImageProof(sha256, size, len(files))
+    return ImageProof(hashes.sha256, size, len(files), hashes.marks)
 
 
 def verify_disc(disc: Path, *, one_patient: bool = True, progress: Callable[[int, int], None] | None = None) -> DiscReport:

@@ -22,7 +22,7 @@ class Order:
 
     `instances` are what the disc holds; a publisher with `needs_image` takes `image` instead and makes that one `volume` of a set.
     `question` tells identical questions from others (mkiso.publishers.orderbook.question_of). `order_id` is unique at the publisher and given
-    by the order book; 1 to 32 characters of A-Z, a-z, 0-9 and `-`. `image_sha256` is what was proved of the image, where that is known.
+    by the order book; 1 to 32 characters of A-Z, a-z, 0-9 and `-`. `image_sha256` is what was proved of the image.
     """
 
     job_id: str

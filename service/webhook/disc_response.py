@@ -1,21 +1,20 @@
-"""A disc's bytes to one client: opened before the answer begins, read in large pieces off the event loop, given up when the client stands still."""
+"""A disc's bytes to one client, proved piece by piece off the event loop; given up when the client stands still."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mkiso.errors import JobNotFound, ProofFailed
+from mkiso.config import Storage
+from mkiso.errors import ProofFailed
+from mkiso.marks import ProvedSpan
+from mkiso.store import Manifest, open_image
 from service.webhook.ranges import Span
 
 MEDIA_TYPE = "application/vnd.efi.iso"
-CHUNK_BYTES = 1 << 19  # 2 GB/s over loopback (64 KiB: 0.37, 1 MiB: 2.4), and 200 clients that read slowly hold 330 MiB (1 MiB: 610)
 STALL_SECONDS = 300.0  # a client that takes not one piece in this time has gone; with the ETag it can go on later
 
 
@@ -23,31 +22,38 @@ class ClientStalled(Exception):
     """The client takes nothing any more; the connection is given up."""
 
 
-def open_image(image: Path, size: int) -> BinaryIO:
-    """Open a disc, so that it stays readable when retention removes its name. Raises JobNotFound where it is gone, ProofFailed where its size
-    isn't what was proved."""
+class ImageDamaged(Exception):
+    """What comes next isn't what was proved; the connection is broken off before it."""
+
+
+def prepared(storage: Storage, disc: Manifest, span: Span, *, begin: bool) -> ProvedSpan:
+    """What is to be sent of a disc, open; `begin`: the first piece is proved. Raises JobNotFound, ProofFailed."""
+    image = open_image(storage, disc)
+    proved = ProvedSpan(image, span.start, span.stop)
     try:
-        file = image.open("rb", buffering=0)
-    except FileNotFoundError:
-        raise JobNotFound("This disc isn't kept any more: ask for it anew.") from None
-    if os.fstat(file.fileno()).st_size != size:
-        file.close()
-        raise ProofFailed("The stored image isn't what was read back when it was made. Ask for the disc anew and tell the administrator.")
-    return file
+        if begin:
+            proved.begin()
+    except BaseException:
+        image.close()
+        raise
+    return proved
 
 
 class DiscResponse(Response):
-    """The bytes of `span` from an open file, which it closes. HEAD gets the head alone."""
+    """The bytes of `proved`, whose image it closes. HEAD gets the head alone. `damaged` is called at a wrong byte."""
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, file: BinaryIO, span: Span, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, proved: ProvedSpan, span: Span, headers: Mapping[str, str], damaged: Callable[[], Awaitable[None]]
+    ) -> None:
         super().__init__(status_code=span.status, headers={"content-length": str(span.length), **headers})
-        self._file = file
-        self._span = span
+        self._proved = proved
+        self._length = span.length
+        self._damaged = damaged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._file:
+        with self._proved.image:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             if scope["method"] == "HEAD":
                 await send({"type": "http.response.body"})
@@ -55,28 +61,29 @@ class DiscResponse(Response):
             gone = asyncio.create_task(_gone(receive))
             try:
                 await self._stream(send, gone)
+            except ProofFailed:  # the connection breaks off, so the client knows
+                await self._damaged()
+                raise ImageDamaged from None
             finally:
                 gone.cancel()
 
     async def _stream(self, send: Send, gone: asyncio.Task[None]) -> None:
-        position, stop = self._span.start, self._span.stop
-        piece = await self._read(position)
-        while piece and not gone.done():
-            position += len(piece)
+        left, piece = self._length, self._proved.read()
+        while not gone.done():
+            left -= len(piece)
+            # The next piece is read and proved while this one is on its way.
+            following = asyncio.create_task(asyncio.to_thread(self._proved.read)) if left else None
             try:
                 async with asyncio.timeout(STALL_SECONDS):
-                    # The next piece is read while this one is on its way.
-                    _, piece = await asyncio.gather(
-                        send({"type": "http.response.body", "body": piece, "more_body": position < stop}), self._read(position)
-                    )
+                    await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+                if following is None:
+                    return
+                piece = await following
             except TimeoutError:
                 raise ClientStalled from None
-        if position < stop and not gone.done():
-            raise OSError("the image ended before its length")  # the connection breaks off, so the client knows
-
-    async def _read(self, position: int) -> bytes:
-        length = min(CHUNK_BYTES, self._span.stop - position)
-        return await asyncio.to_thread(os.pread, self._file.fileno(), length, position) if length > 0 else b""
+            finally:
+                if following:
+                    following.cancel()
 
 
 async def _gone(receive: Receive) -> None:

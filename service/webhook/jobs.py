@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from mkiso.config import Settings
-from mkiso.errors import JobNotFound, JobRunning, MkisoError, OrchestratorUnavailable, ServiceStopping
+from mkiso.errors import JobNotFound, JobRunning, MkisoError, OrchestratorUnavailable, ProofFailed, ServiceStopping
 from mkiso.report import JobReport, read_report
-from mkiso.store import Manifest, image_of, manifest_of
+from mkiso.reread import require_right
+from mkiso.store import Manifest, manifest_of, take_off
 from service.webhook.answers import error_answer, job_address
-from service.webhook.disc_response import MEDIA_TYPE, DiscResponse, open_image
+from service.webhook.disc_response import MEDIA_TYPE, DiscResponse, prepared
 from service.webhook.filename import content_disposition, name_of
 from service.webhook.orchestrator import Orchestrator
 from service.webhook.outcome import ENDED, JobFailed, Standing, outcome_of
-from service.webhook.ranges import span_of
+from service.webhook.ranges import Span, span_of
 from service.webhook.several import chosen
 from service.webhook.trail import Trail
 
@@ -110,25 +112,40 @@ class Jobs:
     async def disc(self, request: Request, report: JobReport, part: int | None, *, just_made: bool = False) -> Response:
         """The image of a finished job, or of the `part` of its set. Raises SeveralDiscs where a part has to be named."""
         manifest = chosen(await asyncio.to_thread(self._manifests, report), part)
-        file = await asyncio.to_thread(open_image, image_of(self._settings.storage, manifest.disc_id), manifest.size)
         headers = disc_headers(report, manifest)
         span = span_of(request.headers, headers["etag"], manifest.size, just_made=just_made)
         if span.status in (200, 206):
-            await self._trail.leaves(request, manifest)
-            if prefix := self._accel(request, span.status):
-                file.close()
-                del headers["accept-ranges"]  # nginx says so itself
-                return Response(headers={**headers, "x-accel-redirect": f"{prefix}{manifest.disc_id}/disc.iso"}, media_type=MEDIA_TYPE)
-            if span.status == 206:
-                headers["content-range"] = f"bytes {span.start}-{span.stop - 1}/{manifest.size}"
-            return DiscResponse(file, span, headers)
-        file.close()
+            return await self._bytes(request, manifest, span, headers)
         if span.status == 304:
             return Response(status_code=304, headers=headers)
         if span.status == 412:
             return error_answer(request, 412, "precondition_failed", "The disc is another one by now: download it from the beginning.")
         words = f"The disc has {manifest.size} bytes; the range that was asked for lies outside."
         return error_answer(request, 416, "range_not_satisfiable", words, {"content-range": f"bytes */{manifest.size}"})
+
+    async def _bytes(self, request: Request, disc: Manifest, span: Span, headers: dict[str, str]) -> Response:
+        """A disc's bytes, sent by nginx or by us. Raises ProofFailed, JobNotFound; its set has then left the shelf."""
+        storage = self._settings.storage
+        try:
+            if prefix := self._accel(request, span.status):
+                await asyncio.to_thread(require_right, storage, disc)
+            else:
+                proved = await asyncio.to_thread(prepared, storage, disc, span, begin=request.method != "HEAD")
+        except (ProofFailed, JobNotFound):
+            await self._take_off(disc)
+            raise
+        if request.method != "HEAD":
+            await self._trail.leaves(request, disc)
+        if prefix:
+            del headers["accept-ranges"]  # nginx says so itself
+            headers["x-accel-redirect"] = f"{prefix}{disc.disc_id}/disc.iso"
+            return Response(headers=headers, media_type=MEDIA_TYPE)
+        if span.status == 206:
+            headers["content-range"] = f"bytes {span.start}-{span.stop - 1}/{disc.size}"
+        return DiscResponse(proved, span, headers, partial(self._take_off, disc))
+
+    async def _take_off(self, disc: Manifest) -> None:
+        await asyncio.to_thread(take_off, self._settings.storage, disc)
 
     def _accel(self, request: Request, status: int) -> str:
         """nginx sends whole discs where it says that it can; what has a condition is ours, since nginx would judge it without knowing our ETag."""

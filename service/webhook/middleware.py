@@ -16,7 +16,7 @@ from mkiso.config import Server
 from mkiso.errors import ForeignRequest, InvalidRequest, MkisoError, UnknownHost
 from service.log_lines import frames_of
 from service.webhook.answers import answer_mkiso_error, error_answer
-from service.webhook.disc_response import STALL_SECONDS, ClientStalled
+from service.webhook.disc_response import STALL_SECONDS, ClientStalled, ImageDamaged
 from service.webhook.keys import Keys
 from service.webhook.metrics import Metrics
 from service.webhook.request_id import take_request_id
@@ -51,6 +51,8 @@ class Recovery:
             request_id = scope.get("state", {}).get("request_id", "")
             if isinstance(error, ClientStalled):
                 logger.info("a client took nothing for %g s: given up", STALL_SECONDS, extra={"request_id": request_id})
+            elif isinstance(error, ImageDamaged):
+                logger.error("a damaged disc: broken off before its first wrong byte", extra={"request_id": request_id})
             else:
                 logger.error("unexpected %s", type(error).__name__, extra={"request_id": request_id, "frames": frames_of(error)})
             if begun:  # nothing can be said any more: the connection breaks off, so no client takes a part for the whole

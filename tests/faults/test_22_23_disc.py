@@ -95,6 +95,21 @@ def test_22_an_instance_that_changes_before_mastering_is_never_sent(house: House
     house.refused("GOOD1", 500, "proof_failed", "not what was received")
 
 
+def test_22_an_image_that_changes_on_the_shelf_is_never_sent(house: House, tmp_path: Path) -> None:
+    """It was proved and sent before; the rest of a broken download comes from its own address, hours later."""
+    sent = house.disc("GOOD1", tmp_path / "sent")
+    address = sent.headers["content-location"]
+    [image] = [file for file in (house.service.data_dir / "discs").glob("*/disc.iso") if file.read_bytes() == sent.content]
+    rest = house.service.http.get(address, headers={"Range": "bytes=1000-"})
+    assert (rest.status_code, rest.content) == (206, sent.content[1000:])
+    flip(image, len(sent.content) // 2)
+    half = f"bytes={len(sent.content) // 2}-"
+    answer = house.service.http.get(address, headers={"Range": half})
+    assert (answer.status_code, answer.json()["code"]) == (500, "proof_failed")
+    assert not image.parent.exists()
+    assert "taken off the shelf" in house.service.log()
+
+
 @pytest.mark.parametrize("pacs", ["orthanc", "dcmqrscp"])
 def test_23_a_thai_name_is_itself(house: House, pacs: str, tmp_path: Path) -> None:
     """And no name breaks a header: RFC 8187 beside plain ASCII."""

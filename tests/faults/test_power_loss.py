@@ -24,10 +24,13 @@ import pytest
 import mkiso.files
 import mkiso.store
 from mkiso.config import Storage
+from mkiso.marks import marks_of
+from mkiso.reread import read_whole
 from mkiso.store import Manifest, image_of, manifests, new_disc_id, remove_old, shelve
 
 FORK = multiprocessing.get_context("fork")
 CONTENT = b"\0" * 32768 + b"CD001" + os.urandom(300_000)
+MARKS = marks_of(CONTENT)
 WATCHED = {mkiso.store.__file__, mkiso.files.__file__, shutil.__file__}
 
 
@@ -71,13 +74,14 @@ def whole_discs(storage: Storage) -> int:
     found = manifests(storage)
     for manifest in found:
         content = image_of(storage, manifest.disc_id).read_bytes()
+        read_whole(storage, manifest)
         assert (len(content), hashlib.sha256(content).hexdigest()) == (manifest.size, manifest.sha256), "a disc that isn't whole"
     return len(found)
 
 
 def killed_before_line(storage: Storage, image: Path, number: int) -> None:
     at_each_line(
-        lambda: shelve(storage, image, manifest_for(CONTENT)),
+        lambda: shelve(storage, image, manifest_for(CONTENT), MARKS),
         lambda line: os.kill(os.getpid(), signal.SIGKILL) if line == number else None,
     )
 
@@ -92,7 +96,7 @@ def test_a_crash_before_each_step_leaves_a_whole_disc_or_none(tmp_path: Path) ->
         outcomes.append(whole_discs(storage))
         image.parent.mkdir(parents=True, exist_ok=True)
         image.write_bytes(CONTENT)  # the rerun masters it anew
-        shelve(storage, image, manifest_for(CONTENT))
+        shelve(storage, image, manifest_for(CONTENT), MARKS)
         assert whole_discs(storage) == outcomes[-1] + 1
         for leftover in storage.discs_dir.glob(".unfinished-*"):
             os.utime(leftover, (0, 0))
@@ -134,7 +138,7 @@ def test_a_power_cut_before_each_step_leaves_a_whole_disc_or_none(tmp_path: Path
         image.unlink()
         os.sync()
         image.write_bytes(CONTENT)  # as mastering leaves it: nothing of it need have reached the disk
-        lines = at_each_line(lambda: shelve(storage, image, manifest_for(CONTENT)), cut_the_power)
+        lines = at_each_line(lambda: shelve(storage, image, manifest_for(CONTENT), MARKS), cut_the_power)
         cut_the_power("told")  # whoever called shelve has heard that it is done
     outcomes = []
     for cut in (*range(1, lines + 1), "told"):

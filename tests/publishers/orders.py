@@ -54,4 +54,6 @@ def settings_of(folder: Path, **publisher: Any) -> Settings:
 def order_of(instances: tuple[Arrival, ...] = (), job_id: str = "0b0a1b2c-0000-4000-8000-000000000001", **values: Any) -> Order:
     accession_numbers = values.pop("accession_numbers", ("A1001",))
     question = question_of("robot", accession_numbers)
+    if "image" in values:
+        values.setdefault("image_sha256", sha256_of(values["image"]))
     return Order(job_id, question, PATIENT, accession_numbers, instances, **values)

@@ -137,7 +137,8 @@ def cancelled(accession_numbers: list[str], publisher: str = "robot") -> Any:
 def given_order(settings: Settings, folder: Path) -> None:
     image = folder / "disc.iso"
     image.write_bytes(b"an image")
-    order = Order(JOB, question_of("robot", ["A1"]), order_steps.Patient("HN-1"), ("A1",), image=image)
+    asked = question_of("robot", ["A1"])
+    order = Order(JOB, asked, order_steps.Patient("HN-1"), ("A1",), image=image, image_sha256=sha256_of(image))
     give(publisher_of("robot", settings), order, settings.storage.orders_dir, Watch())
 
 

@@ -15,7 +15,20 @@ import pytest
 
 from mkiso.config import Storage
 from mkiso.errors import JobNotFound, ProofFailed
-from mkiso.store import UNFINISHED, Manifest, image_of, is_young, manifest_of, manifests, new_disc_id, remove_old, reusable, shelve
+from mkiso.marks import marks_of
+from mkiso.store import (
+    UNFINISHED,
+    Manifest,
+    image_of,
+    is_young,
+    manifest_of,
+    manifests,
+    new_disc_id,
+    remove_old,
+    reusable,
+    shelve,
+    take_off,
+)
 
 IMAGE = b"an image" * 1000
 
@@ -45,9 +58,7 @@ def manifest(**facts: object) -> Manifest:
 def shelved(storage: Storage, **facts: object) -> Manifest:
     image = storage.data_dir / "disc.iso"
     image.write_bytes(IMAGE)
-    disc = manifest(**facts)
-    shelve(storage, image, disc)
-    return disc
+    return shelve(storage, image, manifest(**facts), marks_of(IMAGE))
 
 
 def test_a_shelved_disc_is_whole_and_private(storage: Storage) -> None:
@@ -66,7 +77,7 @@ def test_a_copy_to_another_file_system_is_proved(storage: Storage, tmp_path: Pat
     try:
         image.write_bytes(IMAGE[:-1] + b"?")
         with pytest.raises(ProofFailed):
-            shelve(storage, image, manifest())
+            shelve(storage, image, manifest(), marks_of(IMAGE))
         assert not manifests(storage)
         assert not list(storage.discs_dir.glob(f"{UNFINISHED}*"))
     finally:
@@ -83,7 +94,7 @@ def test_one_damaged_manifest_does_not_hide_the_other_discs(storage: Storage) ->
 def test_only_a_whole_set_is_served_again(storage: Storage) -> None:
     first = shelved(storage, number=1, total=2)
     assert reusable(storage, "same", 60) == []
-    second = shelved(storage, number=2, total=2)
+    second = shelved(storage, number=2, total=2, first_disc=first.disc_id)
     assert reusable(storage, "same", 60) == [first, second]
     assert reusable(storage, "other", 60) == []
     assert reusable(storage, "same", 0) == []
@@ -156,6 +167,39 @@ def test_what_a_crash_left_unfinished_goes_after_an_hour_whatever_the_clock_said
     monkeypatch.setattr("time.time", lambda: now + 3700)
     remove_old(storage, keep_hours=24)
     assert not left.exists()
+
+
+def test_discs_of_two_attempts_of_one_job_are_no_set(storage: Storage) -> None:
+    """The first attempt was killed between its discs; the study grew before the second."""
+    shelved(storage, number=1, total=2)
+    ended = shelved(storage, number=2, total=2, first_disc=new_disc_id())
+    assert reusable(storage, "same", 60) == []
+    first = shelved(storage, number=1, total=2)
+    second = shelved(storage, number=2, total=2, first_disc=first.disc_id)
+    assert reusable(storage, "same", 60) == [first, second]
+    take_off(storage, first)
+    assert {disc.disc_id for disc in manifests(storage)} & {first.disc_id, second.disc_id} == set()
+    assert ended in manifests(storage)
+
+
+def test_a_set_grows_old_in_one_moment(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much time passes between looking at the one disc and at the other."""
+    made = datetime(2026, 5, 4, 12, tzinfo=UTC)
+    first = shelved(storage, number=1, total=2, created=made.isoformat())
+    shelved(storage, number=2, total=2, first_disc=first.disc_id, created=made.isoformat())
+
+    class Clock(datetime):
+        told = made + timedelta(minutes=60, seconds=-1)
+
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:
+            cls.told += timedelta(seconds=1)
+            return cls.told
+
+    monkeypatch.setattr("mkiso.store.datetime", Clock)
+    for _ in range(4):
+        assert remove_old(storage, keep_hours=1) in (0, 2)
+    assert not manifests(storage)
 
 
 def test_old_discs_go_and_leave_nothing(storage: Storage) -> None:

@@ -15,6 +15,7 @@ import httpx
 
 from mkiso.config import Auth, Disc, Server, Settings, Storage
 from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
+from mkiso.marks import marks_of
 from mkiso.report import JobReport, read_report, write_report
 from mkiso.store import Manifest, new_disc_id, shelve
 from service.webhook.orchestrator import Asked
@@ -89,7 +90,16 @@ class Scripts:
         self.storage = storage
 
     def disc(
-        self, job_id, question, content=b"\0" * 32768 + b"CD001" + b"x" * 5000, number=1, total=1, filename="สมชาย ใจดี.iso", degraded=(), minutes=0
+        self,
+        job_id,
+        question,
+        content=b"\0" * 32768 + b"CD001" + b"x" * 5000,
+        number=1,
+        total=1,
+        filename="สมชาย ใจดี.iso",
+        degraded=(),
+        minutes=0,
+        first_disc="",
     ):
         image = self.storage.data_dir / f"{uuid4()}.iso"
         image.write_bytes(content)
@@ -110,8 +120,9 @@ class Scripts:
             number,
             total,
             degraded,
+            first_disc=first_disc,
         )
-        shelve(self.storage, image, manifest)
+        shelve(self.storage, image, manifest, marks_of(content))
         return manifest.disc_id
 
     def report(self, job_id, question, **facts):
@@ -123,10 +134,16 @@ class Scripts:
         self.report(job_id, question, status="done", stage="finished", expected=3, received=3, written=3, disc_ids=discs, proves="queued")
         return "completed"
 
-    def set_of(self, total):
+    def set_of(self, total, letter="a"):
+        """A set of so many discs, whose bytes tell which set it is."""
+
         def script(job_id, question):
-            discs = tuple(self.disc(job_id, question, content=b"%d" % number * 100, number=number, total=total) for number in range(1, total + 1))
-            self.report(job_id, question, status="done", disc_ids=discs)
+            discs = []
+            for number in range(1, total + 1):
+                content = f"{letter}{number}".encode() * 50
+                of_set = {"number": number, "total": total, "first_disc": discs[0] if discs else ""}
+                discs.append(self.disc(job_id, question, content=content, **of_set))
+            self.report(job_id, question, status="done", disc_ids=tuple(discs))
             return "completed"
 
         return script

@@ -1,6 +1,7 @@
 """Debian's nginx with the project's files, the real webhook behind it: the old addresses, the key, ranges, X-Accel-Redirect, the change-over."""
 
 import http.server
+import random
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import httpx
 import pytest
 
+from mkiso.store import manifests
 from tests.peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.nginx import Nginx, certificate
@@ -136,6 +138,26 @@ def test_nginx_sends_the_bytes_where_it_may(front, desk):
     assert front.get("/_discs/x/disc.iso").status_code == 404
 
 
+def test_a_disc_that_is_damaged_on_the_shelf_leaves_neither_from_nginx_nor_from_mkiso(front, desk, tmp_path):
+    content = random.Random(1).randbytes(3_000_000)
+    desk.script = lambda job_id, question: front.scripts.done(job_id, question, content=content)
+    asked = front.get("/mkiso.php?accession_number=DAMAGED1")
+    address = asked.headers["content-location"].removeprefix("/mkiso_legacy")
+    assert asked.content == content
+    [disc] = [each for each in manifests(front.scripts.storage) if each.accession_numbers == ("DAMAGED1",)]
+    image = front.scripts.storage.discs_dir / disc.disc_id / "disc.iso"
+    image.write_bytes(content[:-10] + b"?" + content[-9:])
+    told = tmp_path / "disc.iso"
+    url = str(front.base_url).rstrip("/") + address
+    command = ["curl", "-sS", "--fail", "-H", f"X-API-Key: {KEY}", "-o", told, url]
+    curl = subprocess.run(command, stderr=subprocess.DEVNULL)
+    assert curl.returncode == (22 if front.accel else 18)  # an HTTP error; a transfer that ended before its length
+    assert not front.accel or not told.exists()
+    assert front.get(address, headers={"X-API-Key": KEY}).status_code == 404
+    assert disc.disc_id not in {each.disc_id for each in manifests(front.scripts.storage)}
+    desk.script = front.scripts.done
+
+
 def test_errors_come_through_as_they_are(front, desk):
     assert front.get("/mkiso.php").json()["code"] == "invalid_request"
     assert front.get("/mkiso.php?accession_number=*").status_code == 400
@@ -146,7 +168,7 @@ def test_errors_come_through_as_they_are(front, desk):
     desk.script = front.scripts.set_of(2)
     page = front.get("/mkiso.php?accession_number=E1", headers={"Accept": "text/html"})
     assert page.status_code == 409 and 'href="?accession_number=E1&amp;part=2"' in page.text
-    assert front.get("/mkiso.php?accession_number=E1&part=2").content == b"2" * 100
+    assert front.get("/mkiso.php?accession_number=E1&part=2").content == b"a2" * 50
     desk.script = front.scripts.done
 
 

@@ -1,0 +1,125 @@
+"""An image that is damaged after its proof: not one wrong byte leaves, however it is asked for, and its set is gone."""
+
+from __future__ import annotations
+
+import os
+
+import httpx
+import pytest
+
+from mkiso.marks import MARK_BYTES
+from mkiso.store import manifests
+
+ONE = "/api/iso/download?accession_number=A1"
+CONTENT = os.urandom(5 * MARK_BYTES + 12_345)
+MIDDLE = 3 * MARK_BYTES + 100
+
+
+@pytest.fixture
+def address(client, desk, scripts):
+    """A disc's own address."""
+    desk.script = lambda job_id, question: scripts.done(job_id, question, content=CONTENT)
+    with client.stream("GET", ONE) as answer:
+        return answer.headers["content-location"]
+
+
+def flip(settings, position, number=0):
+    """Flip a bit of the n-th disc on the shelf."""
+    image = sorted(settings.storage.discs_dir.glob("*/disc.iso"))[number]
+    with image.open("r+b", buffering=0) as file:
+        [byte] = os.pread(file.fileno(), 1, position)
+        os.pwrite(file.fileno(), bytes([byte ^ 4]), position)
+
+
+def received(client, path, **headers):
+    """What came of an answer of 200 or 206 before it broke off."""
+    got = bytearray()
+    with client.stream("GET", path, headers=headers) as answer:
+        assert answer.status_code in (200, 206)
+        with pytest.raises(httpx.RemoteProtocolError):
+            for piece in answer.iter_raw():
+                got += piece
+    return bytes(got)
+
+
+@pytest.mark.parametrize("position", [MIDDLE, len(CONTENT) - 1])
+def test_a_download_breaks_off_before_the_first_wrong_byte(client, settings, address, position, caplog):
+    flip(settings, position)
+    got = received(client, address)
+    assert got == CONTENT[: position // MARK_BYTES * MARK_BYTES]
+    assert manifests(settings.storage) == []
+    assert "taken off the shelf" in caplog.text
+    gone = client.get(address)
+    assert (gone.status_code, gone.json()["code"]) == (404, "job_not_found")
+
+
+def test_what_is_wrong_from_the_beginning_is_an_answer_in_words(client, settings, address):
+    flip(settings, 0)
+    answer = client.get(address)
+    assert (answer.status_code, answer.json()["code"]) == (500, "proof_failed")
+    assert manifests(settings.storage) == []
+
+
+@pytest.mark.parametrize("headers", [{}, {"If-Range": "the etag"}])
+def test_the_rest_of_a_broken_download_is_proved_as_well(client, settings, address, headers):
+    etag = client.head(address).headers["etag"]
+    headers = dict.fromkeys(headers, etag)
+    flip(settings, MIDDLE)
+    right = client.get(address, headers={"Range": f"bytes=5-{2 * MARK_BYTES}", **headers})
+    assert (right.status_code, right.content) == (206, CONTENT[5 : 2 * MARK_BYTES + 1])
+    assert received(client, address, Range="bytes=1000-", **headers) == CONTENT[1000 : 3 * MARK_BYTES]
+    assert client.get(address).status_code == 404
+
+
+def test_a_range_that_begins_where_it_is_wrong(client, settings, address):
+    flip(settings, MIDDLE)
+    for _ in range(2):
+        answer = client.get(address, headers={"Range": f"bytes={MIDDLE + 10}-{MIDDLE + 20}"})
+        assert (answer.status_code, answer.json()["code"]) in ((500, "proof_failed"), (404, "job_not_found"))
+    assert manifests(settings.storage) == []
+
+
+def test_damage_that_comes_while_it_is_sent(client, desk, scripts, settings):
+    content = os.urandom(MARK_BYTES) * 120
+    desk.script = lambda job_id, question: scripts.done(job_id, question, content=content)
+    got = bytearray()
+    with client.stream("GET", ONE) as answer, pytest.raises(httpx.RemoteProtocolError):
+        for piece in answer.iter_raw():
+            if not got:  # what the sockets hold is far less than the image
+                flip(settings, len(content) - 100)
+            got += piece
+    assert got == content[: 119 * MARK_BYTES]
+
+
+def test_no_damaged_disc_is_served_again(client, desk, scripts, settings, address):
+    flip(settings, 0)
+    desk.script = scripts.reused
+    assert client.get(ONE).json()["code"] == "proof_failed"
+    desk.script = lambda job_id, question: scripts.done(job_id, question, content=CONTENT)
+    assert client.get(ONE).content == CONTENT
+
+
+def test_the_whole_set_goes(client, desk, scripts, settings):
+    desk.script = scripts.set_of(3)
+    job = client.get(f"/api/iso/jobs/{client.get(ONE).json()['job_id']}").json()
+    second = next(disc for disc in manifests(settings.storage) if disc.number == 2)
+    (settings.storage.discs_dir / second.disc_id / "disc.iso").write_bytes(b"3" * 100)
+    assert client.get(job["discs"][0]["href"]).status_code == 200
+    assert client.get(job["discs"][1]["href"]).status_code == 500
+    for disc in job["discs"]:
+        assert client.get(disc["href"]).status_code == 404
+    assert manifests(settings.storage) == []
+
+
+@pytest.mark.parametrize("name", ["disc.iso", "marks"])
+def test_a_disc_without_its_image_or_its_marks_is_taken_off(client, settings, address, name):
+    next(settings.storage.discs_dir.glob(f"*/{name}")).unlink()
+    assert client.get(address).status_code == 404
+    assert manifests(settings.storage) == []
+
+
+def test_the_marks_of_another_disc_prove_nothing(client, settings, address):
+    marks = next(settings.storage.discs_dir.glob("*/marks"))
+    marks.write_bytes(marks.read_bytes()[:-1] + b"x")
+    assert client.get(address).json()["code"] == "proof_failed"
+    assert manifests(settings.storage) == []
