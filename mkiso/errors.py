@@ -26,6 +26,7 @@
     │   ├── SeveralDiscs          409  the answer is a set of discs: one of them has to be named
     │   ├── JobCrashed            502  the run ended without a word
     │   ├── ProofFailed           500  the finished image is not what was received
+    │   ├── ArchiveUnusable       500  ledger, data directory and store don't belong together, or one isn't there
     │   ├── Unforeseen            500  a fault of mkiso itself
     │   └── ConfigurationError    500
     └── RetriableError            the same step may pass in a moment
@@ -44,7 +45,8 @@
         ├── JobStopped            503  a retrieval was stopped before its end
         └── DeadlinePassed        504
 
-The words of an error hold no patient's name, birth date or ID: they reach logs and Prefect's database. An accession number may stand there.
+The words of an error hold no patient's name, birth date or ID: they reach logs and Prefect's database. An accession
+number may stand there.
 """
 
 from __future__ import annotations
@@ -241,6 +243,15 @@ class ProofFailed(PermanentError):
     """The finished image differs from what was received: it is thrown away."""
 
     code = "proof_failed"
+    http_status = 500
+
+
+class ArchiveUnusable(PermanentError):
+    """The archive's ledger, data directory and store don't belong together, or one of them isn't there; nothing of
+    them is touched.
+    """
+
+    code = "archive_unusable"
     http_status = 500
 
 

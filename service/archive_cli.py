@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 1 << 22
 DATE = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
+SETTLED = {
+    "planned": "is planned.",
+    "mastered": "will be delivered by the next archive run.",
+    "ordering": "is asked for by the next archive run.",
+    "ordered": "is asked for by the next archive run.",
+    "done": "is done.",
+    "gone": "is lost; what lay on it and lies on no other volume is owed.",
+}
 
 
 @click.group(invoke_without_command=True)
@@ -78,44 +86,135 @@ def verify(disc: Path) -> int:
 @archive.command()
 @click.option("--nights", default=14, show_default=True, type=click.IntRange(1, 10_000), help="How many.")
 def report(nights: int) -> None:
-    """The last nights at a glance, and the studies that wait to be archived."""
+    """The last nights at a glance, the studies that wait to be archived, and the volumes that aren't where they
+    should be.
+    """
     from mkiso.archive.catalogue import failed_studies
     from mkiso.archive.catalogue import report as report_nights
     from mkiso.archive.ledger import Ledger
+    from mkiso.archive.owed import owed, undelivered
+    from mkiso.archive.store import Store
     from mkiso.config_file import load
 
     settings = load()
     with Ledger.open(settings) as ledger:
         told, failed = report_nights(ledger, nights), failed_studies(ledger)
-    click.echo("\n".join([*map(_night_line, told), *(_failed_line(study, settings.archive.max_attempts) for study in failed)]) or "No night yet.")
+        waiting = (*undelivered(ledger), *owed(ledger, Store.visible(ledger)))
+    failures = (_failed_line(study, settings.archive.max_attempts) for study in failed)
+    click.echo("\n".join([*map(_night_line, told), *failures, *map(str, waiting)]) or "No night yet.")
 
 
 @archive.command()
-@click.argument("label")
-@click.option("--made/--again", required=True, help="The disc lies in the robot; or it doesn't, and is to be ordered anew.")
-def settle(label: str, made: bool) -> None:
-    """Say what became of a volume whose order is uncertain, after looking at the robot."""
+@click.argument("labels", nargs=-1, required=True)
+@click.option("--made", "claim", flag_value="made", help="Its order was uncertain, and the disc lies in the robot.")
+@click.option(
+    "--again", "claim", flag_value="again", help="Its order was uncertain, and there is no disc: it is ordered anew."
+)
+@click.option(
+    "--stored",
+    "claim",
+    flag_value="stored",
+    help="It lies in the store: its image there is read and compared with the ledger.",
+)
+@click.option(
+    "--here",
+    "claim",
+    flag_value="here",
+    help="Its folder was copied into this data directory: it is delivered from here.",
+)
+@click.option("--lost", "claim", flag_value="lost", help="Nobody has it any more: what lies on it is archived anew.")
+@click.option(
+    "--forget", "claim", flag_value="forget", help="What lay on a lost volume is in no PACS any more: it is given up."
+)
+def settle(labels: tuple[str, ...], claim: str | None) -> int:
+    """Say what became of volumes that no run can settle; `mkiso archive report` names them. What can be proved is
+    proved first.
+    """
     from mkiso.archive.by_hand import settle as settle_volume
     from mkiso.archive.ledger import Ledger
+    from mkiso.archive.lifecycle import Claim
+    from mkiso.archive.store import Store
     from mkiso.config_file import load
+    from mkiso.errors import MkisoError
 
+    if claim is None:
+        raise click.UsageError("Say what became of it: --made, --again, --stored, --here, --lost or --forget.")
+    failed = 0
     with Ledger.open(load()) as ledger:
-        settle_volume(ledger, label, made=made)
-    click.echo(f"{label} is done." if made else f"{label} will be ordered by the next archive run.")
+        store = Store.visible(ledger)
+        for label in labels:
+            try:
+                click.echo(f"{label} {SETTLED[settle_volume(ledger, label, Claim(claim), store)]}")
+            except MkisoError as error:
+                click.echo(error.words, err=True)
+                failed += 1
+    return 1 if failed else 0
 
 
 @archive.command()
 @click.argument("label")
-@click.confirmation_option(prompt="The ledger forgets this volume. Is its disc lost or bad?")
+@click.confirmation_option(prompt="The ledger holds this volume for lost. Is its disc lost or bad?")
 def withdraw(label: str) -> None:
-    """Forget the volume of a lost or bad disc, so that its studies are archived anew."""
+    """Hold the volume of a disc for lost or bad, so that its studies are archived anew."""
     from mkiso.archive.by_hand import withdraw as withdraw_volume
     from mkiso.archive.ledger import Ledger
     from mkiso.config_file import load
 
     with Ledger.open(load()) as ledger:
         first, last = withdraw_volume(ledger, label)
-    click.echo(f"{label} is forgotten. Archive its studies anew: mkiso archive --from {first} --to {last}")
+    click.echo(
+        f"{label} is withdrawn. The next run archives its studies anew; at once: "
+        f"mkiso archive --from {first} --to {last}"
+    )
+
+
+@archive.command("take-up")
+@click.argument("disc", metavar="ISO|DEVICE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def take_up(disc: Path) -> int:
+    """Write a volume down that the ledger doesn't know, or holds for lost, once it is proved by what it says of itself.
+    """
+    from rich.console import Console
+
+    from mkiso.archive.ledger import Ledger
+    from mkiso.archive.store import Store
+    from mkiso.archive.take_up import take_up as take_up_volume
+    from mkiso.config_file import load
+    from mkiso.errors import ProofFailed
+    from service.archive_discs import found_volume
+    from service.display import bar_of_bytes
+
+    settings = load()
+    with Ledger.open(settings) as ledger:
+        try:
+            with bar_of_bytes(Console(soft_wrap=True), "reading") as moved:
+                found = found_volume(disc, moved)
+        except ProofFailed as failed:
+            findings = failed.details.get("findings")
+            click.echo("\n".join(findings) if isinstance(findings, list) else failed.words, err=True)
+            return 1
+        taken = take_up_volume(ledger, found, Store.visible(ledger), settings.archive.medium, settings.archive.output)
+    known = f", {taken.elsewhere} lie on other volumes already" if taken.elsewhere else ""
+    click.echo(f"{found.label} {SETTLED[taken.state]} {taken.instances} instances are written down{known}.")
+    return 0
+
+
+@archive.command()
+@click.confirmation_option(
+    prompt="Do ledger, data directory and store belong together, whatever they say of themselves?"
+)
+def adopt() -> None:
+    """Use this ledger with this data directory and this store from now on, though they don't know each other.
+    Nothing is removed.
+    """
+    from mkiso.archive.ledger import Ledger
+    from mkiso.archive.store import Store
+    from mkiso.config_file import load
+
+    settings = load()
+    with Ledger.open(settings, adopt=True) as ledger:
+        if settings.archive.output == "store":
+            Store.open(ledger, adopt=True)
+    click.echo("They belong together. `mkiso archive report` says what the ledger doesn't know of what lies there.")
 
 
 def _start(first: date, last: date, *, dry_run: bool, wait: bool) -> int:

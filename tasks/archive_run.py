@@ -21,8 +21,10 @@ from mkiso.archive.catalogue import covered
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.outcome import Outcome, words
+from mkiso.archive.owed import Owed
 from mkiso.archive.planning import is_hopeless, says_something_of_the_study
 from mkiso.archive.schedule import Due, due
+from mkiso.archive.store import Store
 from mkiso.archive.volumes import ArchiveVolume
 from mkiso.config_in_force import in_force
 from mkiso.dicom.header import read_header
@@ -118,6 +120,9 @@ class ArchiveRun:
         require_room(settings.storage)
         self.room = volume_room(archive.medium, archive.volume_mib, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files)
         self.ledger = self._opened.enter_context(Ledger.open(settings))
+        self.store = (
+            Store.open(self.ledger) if archive.output == "store" and not self.dry_run else Store.visible(self.ledger)
+        )
         date_from, date_to = self._asked
         if self.scheduled:
             self.dates = due(archive.schedule, archive.timezone, archive.days_back, archive.recheck_days, covered(self.ledger), self._began)
@@ -183,6 +188,11 @@ class ArchiveRun:
         """A volume is whole, and neither stored nor made; the next night takes it up."""
         self.log.error("%s: %s: %s", volume.label, error.code, error.words)
         self.outcome = replace(self.outcome, undelivered=(*self.outcome.undelivered, f"{volume.label} IS NOT DELIVERED: {error.words}"))
+
+    def owes(self, owed: Owed) -> None:
+        """A volume isn't where it should be, and no run can mend that: a person has to say."""
+        self.log.error("%s", owed)
+        self.outcome = replace(self.outcome, owed=(*self.outcome.owed, str(owed)))
 
     def show_progress(self) -> None:
         """How far the night is, a few times a minute at most."""

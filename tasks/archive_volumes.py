@@ -9,10 +9,20 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from mkiso.archive.lifecycle import Remedy
+from mkiso.archive.manifest import MANIFEST, manifest_of
+from mkiso.archive.owed import look, owed
 from mkiso.archive.reconcile import reconcile
-from mkiso.archive.store import deliver_to_store
+from mkiso.archive.store import Store, deliver_to_store
 from mkiso.archive.volumes import ArchiveVolume, MasteredVolume, StudyOnVolume
-from mkiso.errors import MkisoError, PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
+from mkiso.errors import (
+    ArchiveUnusable,
+    ConfigurationError,
+    MkisoError,
+    PrintUncertain,
+    ProofFailed,
+    PublisherRefused,
+    PublisherUnavailable,
+)
 from mkiso.files import sha256_of, write_whole
 from mkiso.media.capacity import SECTOR_BYTES
 from mkiso.media.disc_set import Proven, divide, lay_out_volumes, prove, write_set
@@ -24,18 +34,21 @@ from mkiso.study.gate import Part
 from tasks.archive_run import ArchiveRun
 from tasks.step import step
 
-MANIFEST = "manifest.json"
-
 
 @step("Finish what earlier runs left")
 def finish_left_overs(run: ArchiveRun) -> None:
-    """Volumes of a run that is gone: what isn't whole goes, what is whole is stored or ordered, what was ordered is asked for."""
-    for left in reconcile(run.night, run.ledger):
+    """Volumes of a run that is gone: what isn't whole goes, what is whole is stored or ordered, what was ordered is
+    asked for, and what can't be told is for a person.
+    """
+    for left in reconcile(run.night, run.ledger, run.store):
         run.log.info("%s was left by an earlier run: %s.", left.volume.label, left.remedy.value)
-        if left.remedy is Remedy.AWAIT:
-            run.ordered.append(left.volume)
-        else:
-            _deliver(run, left.volume)
+        match left.remedy:
+            case Remedy.AWAIT:
+                run.ordered.append(left.volume)
+            case Remedy.DELIVER | Remedy.ASK:
+                _deliver(run, left.volume)
+            case Remedy.LOOK:
+                run.owes(look(run.ledger, left.volume))
 
 
 @step("Make volume", "Make volume of {studies} studies")
@@ -103,15 +116,25 @@ def _manifest(layout: Layout, sha256: str) -> str:
 
 
 def _deliver(run: ArchiveRun, volume: ArchiveVolume) -> None:
-    """Store a whole volume, or order it; one that its publisher doesn't take waits for the next night."""
-    if volume.output == "store":
-        manifest = (volume.folder / MANIFEST).read_text(encoding="utf-8")
-        deliver_to_store(run.night, volume, manifest, run.job.settings.archive.directory)
-        return
+    """Store a whole volume, or order it; one that its publisher or the store doesn't take waits for the next night."""
+    archive, publishers = run.job.settings.archive, run.job.settings.publishers
+    if (
+        volume.state == "mastered" and not volume.for_store and volume.output not in publishers
+    ):  # certainly not made, and nobody left to make it
+        volume = run.night.redirect(volume.label, archive.output)
     try:
-        _order(run, volume)
+        if volume.for_store:
+            deliver_to_store(run.night, volume, manifest_of(run.ledger, volume), run.store or Store.open(run.ledger))
+        else:
+            _order(run, volume)
+    except ArchiveUnusable as error:
+        if archive.output == "store":  # nothing else could be stored either
+            raise
+        run.undelivered(volume, error)
     except (PublisherRefused, PublisherUnavailable, PrintUncertain, ProofFailed) as error:
         _not_made(run, volume, error)
+    except ConfigurationError as error:
+        run.undelivered(volume, error)
     if run.is_short_of_room:
         _follow(run)
 
@@ -121,12 +144,12 @@ def _order(run: ArchiveRun, volume: ArchiveVolume) -> None:
 
     A volume in state `mastered` certainly isn't made: it is a new order, whatever the order book is unsure of from before a person looked.
     """
+    storage, publisher = run.job.settings.storage, publisher_of(volume.output, run.job.settings)
     if volume.state == "mastered":
         volume = replace(volume, location=f"{volume.label}-{uuid4().hex[:8]}")
         run.night.advance(volume.label, "ordering", volume.location)
     elif not volume.image.is_file() or sha256_of(volume.image) != volume.sha256:
         raise PrintUncertain("Its image is lost, and the publisher may have the order: look at the robot, then run `mkiso archive settle`.")
-    storage, publisher = run.job.settings.storage, publisher_of(volume.output, run.job.settings)
     give(publisher, _order_of(run, volume), storage.orders_dir, Watch(), confirm_reprint=volume.state == "mastered")
     run.night.advance(volume.label, "ordered")
     run.ordered.append(replace(volume, state="ordered"))
@@ -141,9 +164,12 @@ def follow_orders(run: ArchiveRun) -> None:
 def _follow(run: ArchiveRun) -> None:
     while run.ordered:
         volume = run.ordered.pop(0)
-        publisher = publisher_of(volume.output, run.job.settings)
         try:
+            publisher = publisher_of(volume.output, run.job.settings)
             receipt = follow(publisher, _order_of(run, volume), run.job.settings.storage.orders_dir, Watch())
+        except ConfigurationError as error:
+            run.undelivered(volume, error)
+            continue
         except (PublisherRefused, PublisherUnavailable, PrintUncertain) as error:
             _not_made(run, volume, error)
             continue
@@ -158,7 +184,12 @@ def _not_made(run: ArchiveRun, volume: ArchiveVolume, error: MkisoError) -> None
     A publisher that can't be reached says nothing of an order that it may have from before.
     """
     said = PublisherRefused | PublisherUnavailable | ProofFailed if volume.state == "mastered" else PublisherRefused
-    if volume.state != "ordering" and isinstance(error, said) and not error.details.get("accepted"):
+    if (
+        not volume.for_store
+        and volume.state != "ordering"
+        and isinstance(error, said)
+        and not error.details.get("accepted")
+    ):
         run.night.advance(volume.label, "mastered")
     run.undelivered(volume, error)
 
@@ -183,6 +214,10 @@ def _order_of(run: ArchiveRun, volume: ArchiveVolume) -> Order:
 
 @step("Close the night")
 def close_night(run: ArchiveRun) -> None:
-    """The night is done where the search was whole: what isn't archived is written down as failed."""
+    """The night is done where the search was whole: what isn't archived is written down as failed. What no run can
+    mend is said.
+    """
+    for each in owed(run.ledger, run.store):
+        run.owes(each)
     if not run.outcome.doubtful and not run.outcome.stopped:
         run.night.finish(run.outcome.found)

@@ -1,36 +1,62 @@
-"""What only a person can decide: what became of an uncertain order, and that a disc is no longer any good."""
+"""What only a person can decide: what became of a volume, that a disc is no longer any good, that a disc is the
+archive's.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, Row, delete, func, select, update
 
+from mkiso.archive.evidence import seen
 from mkiso.archive.ledger import Ledger
+from mkiso.archive.lifecycle import Claim, Refused, settled
 from mkiso.archive.nights import is_alive
+from mkiso.archive.store import Store
 from mkiso.archive.tables import instances, nights, studies, volumes
-from mkiso.archive.volumes import forget
+from mkiso.archive.volumes import volume_of
 from mkiso.errors import ClaimLost, VolumeNotFound
 
 
-def settle(ledger: Ledger, label: str, *, made: bool) -> None:
-    """A person looked at the robot: the disc of a volume that is being ordered, or was, has been made; or it is to be ordered anew.
+def settle(ledger: Ledger, label: str, claim: Claim, store: Store | None = None) -> str:
+    """A person says what became of a volume; the state that it has now. What can be proved is: an image by its SHA-256.
 
-    Raises VolumeNotFound, and ClaimLost where a run works on it at this moment.
+    Raises VolumeNotFound, also where the claim doesn't fit what is seen, and ClaimLost where a run works on it at this
+    moment.
     """
+    with ledger.reading() as connection:
+        row = _free(connection, label)
+    evidence = seen(
+        volume_of(row, ledger.storage.volumes_dir), ledger.place, store, thorough=True
+    )  # which may take minutes
+    outcome = settled(claim, row.state, evidence)
+    if isinstance(outcome, Refused):
+        raise VolumeNotFound(f"{label} {outcome.words}")
+    values: dict[str, Any] = {"state": outcome.state, "changed": datetime.now(UTC)}
+    if outcome.state in ("done", "gone"):
+        values["holder_id"] = None
+    if outcome.here:
+        values["place"] = ledger.place
+    if claim is Claim.STORED and store is not None:
+        values |= {
+            "location": str(store.image(label).parent),
+            "store": store.id,
+            "read_back": datetime.now(UTC),
+            "read_back_good": True,
+        }
     with ledger.writing() as connection:
-        held = select(nights.c.lease_until, nights.c.process).join(nights, volumes.c.holder_id == nights.c.id)
-        row = connection.execute(held.where(volumes.c.label == label, volumes.c.state.in_(("ordering", "ordered")))).first()
-        if row is None:
-            raise VolumeNotFound(f"The ledger has no volume {label} whose order is uncertain; `mkiso archive find` says how a volume is.")
-        if is_alive(connection, row):
-            raise ClaimLost(f"An archive run works on volume {label} at this moment: wait for its end.")
-        outcome = {"state": "done", "holder_id": None} if made else {"state": "mastered"}
-        connection.execute(update(volumes).where(volumes.c.label == label).values(changed=datetime.now(UTC), **outcome))
+        if _free(connection, label).state != row.state:
+            raise ClaimLost(f"Volume {label} was changed at this moment: ask again.")
+        connection.execute(update(volumes).where(volumes.c.id == row.id).values(**values))
+        if claim is Claim.FORGET:
+            connection.execute(delete(instances).where(instances.c.volume_id == row.id))
+    return outcome.state
 
 
 def withdraw(ledger: Ledger, label: str) -> tuple[str, str]:
-    """Take the volume of a disc that is lost or bad out of the ledger, so that a run archives its instances anew.
+    """The disc of a volume is lost or bad: what lies on it is owed again, and each run looks for it, however old its
+    dates are.
 
     Returns the first and the last StudyDate (DA) on it. Raises VolumeNotFound, also for a volume that isn't done.
     """
@@ -40,5 +66,18 @@ def withdraw(ledger: Ledger, label: str) -> tuple[str, str]:
             raise VolumeNotFound(f"The ledger has no finished volume {label}.")
         dates = select(func.min(studies.c.study_date), func.max(studies.c.study_date)).join_from(studies, instances)
         first, last = connection.execute(dates.where(instances.c.volume_id == volume_id)).one()
-        forget(connection, volume_id)
+        connection.execute(
+            update(volumes).where(volumes.c.id == volume_id).values(state="gone", changed=datetime.now(UTC))
+        )
     return first, last
+
+
+def _free(connection: Connection, label: str) -> Row[Any]:
+    """The volume of a label where no run works on it. Raises VolumeNotFound and ClaimLost."""
+    held = select(volumes, nights.c.lease_until, nights.c.process).outerjoin(nights, volumes.c.holder_id == nights.c.id)
+    row = connection.execute(held.where(volumes.c.label == label)).first()
+    if row is None:
+        raise VolumeNotFound(f"The ledger has no volume {label}; `mkiso archive report` says which wait for somebody.")
+    if row.holder_id is not None and is_alive(connection, row):
+        raise ClaimLost(f"An archive run works on volume {label} at this moment: wait for its end.")
+    return row

@@ -16,6 +16,8 @@ from mkiso.archive.schedule import Covered
 from mkiso.archive.tables import failures, instances, nights, studies, volumes
 from mkiso.archive.volumes import in_portions
 
+THERE = volumes.c.state != "gone"
+
 
 @dataclass(frozen=True, slots=True)
 class FailedStudy:
@@ -76,11 +78,18 @@ class NightReport:
 
 
 def archived(ledger: Ledger, study_instance_uids: Iterable[str]) -> dict[str, frozenset[str]]:
-    """The SOP Instance UIDs on volumes, by StudyInstanceUID; studies that the ledger doesn't know are left out."""
+    """The SOP Instance UIDs on volumes, delivered or on their way, by StudyInstanceUID; studies of which there are
+    none are left out.
+    """
     found: defaultdict[str, set[str]] = defaultdict(set)
     with ledger.reading() as connection:
         for some in in_portions(study_instance_uids):
-            of_study = select(studies.c.study_instance_uid, instances.c.sop_instance_uid).join_from(studies, instances)
+            of_study = (
+                select(studies.c.study_instance_uid, instances.c.sop_instance_uid)
+                .join_from(studies, instances)
+                .join(volumes)
+                .where(THERE)
+            )
             for study_instance_uid, sop_instance_uid in connection.execute(of_study.where(studies.c.study_instance_uid.in_(some))):
                 found[study_instance_uid].add(sop_instance_uid)
     return {uid: frozenset(uids) for uid, uids in found.items()}
@@ -91,10 +100,32 @@ def archived_counts(ledger: Ledger, study_instance_uids: Iterable[str]) -> dict[
     counts: dict[str, int] = {}
     with ledger.reading() as connection:
         for some in in_portions(study_instance_uids):
-            of_study = select(studies.c.study_instance_uid, func.count()).join_from(studies, instances)
+            of_study = (
+                select(studies.c.study_instance_uid, func.count())
+                .join_from(studies, instances)
+                .join(volumes)
+                .where(THERE)
+            )
             grouped = of_study.where(studies.c.study_instance_uid.in_(some)).group_by(studies.c.study_instance_uid)
             counts |= dict(connection.execute(grouped).tuples().all())
     return counts
+
+
+@dataclass(frozen=True, slots=True)
+class LostStudy:
+    """A study of which instances lay on a volume that is gone and lie on no other."""
+
+    study_instance_uid: str
+    accession_number: str
+    study_date: str
+
+
+def lost_studies(ledger: Ledger) -> tuple[LostStudy, ...]:
+    """Studies that are owed again, however old their dates are, because their volume is lost or bad."""
+    columns = studies.c.study_instance_uid, studies.c.accession_number, studies.c.study_date
+    with ledger.reading() as connection:
+        gone = select(*columns).distinct().join_from(volumes, instances).join(studies).where(volumes.c.state == "gone")
+        return tuple(LostStudy(*row) for row in connection.execute(gone.order_by(studies.c.study_instance_uid)))
 
 
 def failed_studies(ledger: Ledger) -> tuple[FailedStudy, ...]:
@@ -166,7 +197,7 @@ def report(ledger: Ledger, limit: int = 30) -> tuple[NightReport, ...]:
             func.sum(volumes.c.instances).label("instances"),
             func.sum(volumes.c.size).label("size"),
         )
-        .where(volumes.c.state != "planned")
+        .where(volumes.c.state.not_in(("planned", "gone")))
         .group_by(volumes.c.night_id)
         .subquery()
     )

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
@@ -18,41 +21,88 @@ from uuid import uuid4
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    inspect,
+    make_url,
+    select,
+    update,
+)
 from sqlalchemy.exc import ArgumentError
 
+from mkiso.archive.belonging import Known, Mark, Meeting, meet, read_mark, write_mark
+from mkiso.archive.tables import archive, places, volumes
 from mkiso.config import Settings, Storage
 from mkiso.errors import ConfigurationError
-from mkiso.files import write_whole
 
 SQLITE_BUSY_SECONDS = 60
 WRITER_LOCK = 0x6D6B69736F  # "mkiso", among the advisory locks of a PostgreSQL database
 
 
 class Ledger:
-    """An open ledger. `place` names the data directory whose volumes this process may touch; `storage` says where it is."""
+    """An open ledger. `id` is the archive's, `place` names the data directory whose volumes this process may touch;
+    `storage` says where it is.
+    """
 
-    def __init__(self, engine: Engine, storage: Storage, place: str) -> None:
+    def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._writer = engine.execution_options(writes=True)
-        self.storage = storage
-        self.place = place
+        self.storage = settings.storage
+        self.store_directory = settings.archive.directory
+        self.id = ""
+        self.place = ""
 
     @classmethod
-    def open(cls, settings: Settings) -> Ledger:
-        """Open the ledger and bring its tables up to date; two processes may do so at once.
+    def open(cls, settings: Settings, *, adopt: bool = False) -> Ledger:
+        """Open the ledger and bring its tables up to date; two processes may do so at once. `adopt`: whatever data
+        directory this is, it belongs to it.
 
-        Raises ConfigurationError where `archive.ledger_url` can't be used or a newer mkiso has written the ledger.
+        Raises ConfigurationError where `archive.ledger_url` can't be used or a newer mkiso has written the ledger,
+        ArchiveUnusable where ledger and data directory are strangers; then neither was changed.
         """
         storage = settings.storage
         storage.volumes_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone(storage.data_dir / "ledger.lock"):
-            place = _place(storage.volumes_dir / ".place")
-            engine = _engine(settings.archive.ledger_url.get_secret_value(), storage.data_dir / "ledger.sqlite")
-            ledger = cls(engine, storage, place)
-            with ledger.writing() as connection:
-                _migrate(connection)
+        with _alone(storage):
+            mark = read_mark(_mark_file(storage))
+            ledger = cls(
+                _engine(settings.archive.ledger_url.get_secret_value(), storage.data_dir / "ledger.sqlite"), settings
+            )
+            try:
+                with ledger.writing() as connection:
+                    known = _known(connection)
+                    meeting = Meeting.JOIN if adopt else meet(mark, _has_volumes(storage), known)
+                    _migrate(connection)
+                    ours = _introduce(
+                        connection, mark, known.archive or (mark.archive if meeting is Meeting.RETURN else ""), storage
+                    )
+            except BaseException:
+                ledger.close()
+                raise
+            if ours != mark:
+                write_mark(_mark_file(storage), ours)
+            ledger.id, ledger.place = ours.archive, ours.place
         return ledger
+
+    def note_planned(self, count: int, label: str) -> None:
+        """Write down beside the data how many volumes this place has planned so far, and the last of them."""
+        with _alone(self.storage):
+            mark = read_mark(_mark_file(self.storage))
+            if count > mark.planned:
+                write_mark(_mark_file(self.storage), replace(mark, planned=count, label=label))
+
+    @property
+    def last_label(self) -> str:
+        """The last label that was planned in this data directory, also where the ledger has forgotten it; empty
+        before the first.
+        """
+        return read_mark(_mark_file(self.storage)).label
 
     def close(self) -> None:
         self._engine.dispose()
@@ -130,20 +180,54 @@ def _migrate(connection: Connection) -> None:
 
 
 @contextmanager
-def _alone(file: Path) -> Iterator[None]:
+def _alone(storage: Storage) -> Iterator[None]:
     """One process at a time: turning on SQLite's WAL doesn't wait for a lock as its statements do."""
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(storage.data_dir / "ledger.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        file = _mark_file(storage)
+        for unfinished in file.parent.glob(f"{file.name}.*"):  # of a process that was killed; nobody else is here
+            unfinished.unlink()
         yield
     finally:
         os.close(descriptor)
 
 
-def _place(file: Path) -> str:
-    """The name of this data directory, made once; a host name would change with every new container."""
-    for unfinished in file.parent.glob(f"{file.name}.*"):  # of a process that was killed; the caller is alone
-        unfinished.unlink()
-    if not file.exists():
-        write_whole(file, uuid4().hex, durable=True)
-    return file.read_text(encoding="utf-8")
+def _mark_file(storage: Storage) -> Path:
+    return storage.volumes_dir / ".place"
+
+
+def _has_volumes(storage: Storage) -> bool:
+    return any(not entry.name.startswith(".") for entry in storage.volumes_dir.iterdir())
+
+
+def _known(connection: Connection) -> Known:
+    """What the database says before its tables are brought up to date; a stranger's are left as they are."""
+    tables = set(inspect(connection).get_table_names())
+    ids = connection.scalars(select(archive.c.id)).all() if archive.name in tables else []
+    of_places = [table for table in (places.c.id, volumes.c.place) if table.table.name in tables]
+    known = {place for column in of_places for place in connection.scalars(select(column).distinct())}
+    return Known(ids[0] if ids else "", is_new=volumes.name not in tables, places=known)
+
+
+def _introduce(connection: Connection, mark: Mark, archive_id: str, storage: Storage) -> Mark:
+    """Write the data directory down in the ledger; the mark that says the same from the other side.
+
+    Where the directory has planned more volumes than the ledger knows of, the ledger is an older copy of itself. What
+    it then has as planned may have been finished since: it forgets these rows, so that nobody clears their folders
+    away.
+    """
+    if connection.scalar(select(archive.c.id)) is None:
+        connection.execute(insert(archive).values(id=archive_id or uuid4().hex, made=datetime.now(UTC)))
+    ours = replace(mark, place=mark.place or uuid4().hex, archive=connection.scalar(select(archive.c.id)) or "")
+    now = {"host": socket.gethostname(), "directory": str(storage.data_dir)}
+    row = connection.execute(select(places).where(places.c.id == ours.place)).one_or_none()
+    if row is None:
+        row = connection.execute(insert(places).values(id=ours.place, planned=0, **now).returning(*places.c)).one()
+    here = places.c.id == ours.place
+    if row.planned < ours.planned:
+        connection.execute(delete(volumes).where(volumes.c.place == ours.place, volumes.c.state == "planned"))
+        connection.execute(update(places).where(here).values(planned=ours.planned, restored=datetime.now(UTC)))
+    if (row.host, row.directory) != (now["host"], now["directory"]):
+        connection.execute(update(places).where(here).values(**now))
+    return ours

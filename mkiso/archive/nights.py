@@ -24,14 +24,26 @@ from sqlalchemy.exc import SQLAlchemyError
 from mkiso.archive.holder import certainly_dead, this_process
 from mkiso.archive.ledger import Ledger, clock
 from mkiso.archive.lifecycle import FOLLOWING, State
-from mkiso.archive.tables import claims, failures, nights, volumes
-from mkiso.archive.volumes import ArchiveVolume, MasteredVolume, in_portions, next_labels, volume_of, write_contents
+from mkiso.archive.tables import claims, failures, nights, places, volumes
+from mkiso.archive.volumes import (
+    ArchiveVolume,
+    MasteredVolume,
+    in_portions,
+    labels_in,
+    next_labels,
+    volume_of,
+    write_contents,
+)
 from mkiso.errors import ClaimLost, MkisoError, VolumeNotFound
 from mkiso.files import sync_folder
 from mkiso.models import Study
 
 LEASE_SECONDS = 60.0
 """How long a run may be silent before another takes over what it held; renewed three times in that time."""
+LONGEST_LEASE_SECONDS = 600.0
+"""A lease that ends later than this from now was given by a clock that was ahead: whoever lives renews it within
+seconds.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +125,14 @@ class Night:
                 connection.execute(delete(claims).where(claims.c.night_id == self.id, claims.c.study_instance_uid.in_(some)))
 
     def plan(self, medium: str, output: str, day: date, total: int = 1) -> tuple[ArchiveVolume, ...]:
-        """Begin the `total` volumes of a set: their labels, in order, and an empty folder for each. `day` is the one that the labels name."""
+        """Begin the `total` volumes of a set: their labels, in order, and an empty folder for each. `day` is the one
+        that the labels name.
+
+        A label is never used again, also where the ledger is an older copy that knows nothing of it: those in the store
+        and in the data directory count.
+        """
+        ledger = self._ledger
+        lying = labels_in(ledger.store_directory) | labels_in(ledger.storage.volumes_dir) | {ledger.last_label}
         with self.writing() as connection:
             rows = [
                 {
@@ -121,7 +140,7 @@ class Night:
                     "state": "planned",
                     "night_id": self.id,
                     "holder_id": self.id,
-                    "place": self._ledger.place,
+                    "place": ledger.place,
                     "medium": medium,
                     "output": output,
                     "number": number,
@@ -132,10 +151,16 @@ class Night:
                     "location": "",
                     "changed": datetime.now(UTC),
                 }
-                for number, label in enumerate(next_labels(connection, day, total), start=1)
+                for number, label in enumerate(
+                    next_labels(lying.union(_labels_of(connection, day)), day, total), start=1
+                )
             ]
             connection.execute(insert(volumes), rows)
+            here = places.c.id == ledger.place
+            connection.execute(update(places).where(here).values(planned=places.c.planned + total))
+            count = cast(int, connection.scalar(select(places.c.planned).where(here)))
             planned = tuple(self._volume(connection, str(row["label"])) for row in rows)
+        ledger.note_planned(count, planned[-1].label)
         for volume in planned:
             volume.folder.mkdir(mode=0o700, parents=True)
         return planned
@@ -158,11 +183,24 @@ class Night:
             for some in in_portions(uids):
                 connection.execute(update(failures).where(~failures.c.resolved, failures.c.study_instance_uid.in_(some)).values(resolved=True))
 
-    def advance(self, label: str, state: State, location: str | None = None) -> None:
+    def advance(self, label: str, state: State, location: str | None = None, store: str | None = None) -> None:
         """Move a volume on, after what the new state tells has become true. `location`: the stored folder, the publisher's order."""
         with self.writing() as connection:
-            facts: dict[str, Any] = {} if location is None else {"location": location}
+            facts: dict[str, Any] = {
+                name: value for name, value in (("location", location), ("store", store)) if value is not None
+            }
             self._move(connection, self._row(connection, label), state, facts)
+
+    def redirect(self, label: str, output: str) -> ArchiveVolume:
+        """Send a mastered volume, of which certainly nobody has a disc, where the archive's volumes go now."""
+        with self.writing() as connection:
+            row = self._row(connection, label)
+            if row.state != "mastered":
+                raise ValueError(f"volume {label} is {row.state} and can't be redirected")
+            connection.execute(
+                update(volumes).where(volumes.c.id == row.id).values(output=output, changed=datetime.now(UTC))
+            )
+            return self._volume(connection, label)
 
     def failed(self, study: Study, error: MkisoError, *, counted: bool = True) -> None:
         """Write down why a study isn't archived tonight; `counted` against archive.max_attempts (planning.says_something_of_the_study)."""
@@ -187,15 +225,33 @@ class Night:
             connection.execute(update(nights).where(nights.c.id == self.id).values(finished=datetime.now(UTC), found=found))
 
     def abandoned(self) -> tuple[ArchiveVolume, ...]:
-        """Volumes of this data directory that aren't done and whose run is gone, or is this one; they are held by this run from here on."""
+        """Volumes that aren't done and whose run is gone, or is this one, in the order of their labels.
+
+        Those of this data directory are held by this run from here on; those of other places stay theirs.
+        """
         with self.writing() as connection:
-            held = select(volumes.c.label, volumes.c.holder_id, nights.c.lease_until, nights.c.process).join(
+            held = select(volumes, nights.c.lease_until, nights.c.process).outerjoin(
                 nights, volumes.c.holder_id == nights.c.id
             )
-            rows = connection.execute(held.where(volumes.c.place == self._ledger.place, volumes.c.state != "done").order_by(volumes.c.label)).all()
-            free = [row.label for row in rows if row.holder_id == self.id or not is_alive(connection, row)]
-            connection.execute(update(volumes).where(volumes.c.label.in_(free)).values(holder_id=self.id))
-            return tuple(self._volume(connection, label) for label in free)
+            rows = connection.execute(
+                held.where(volumes.c.state.not_in(("done", "gone"))).order_by(volumes.c.label)
+            ).all()
+            free = [row for row in rows if row.holder_id in (None, self.id) or not is_alive(connection, row)]
+            ours = [row.id for row in free if row.place == self._ledger.place]
+            for some in in_portions(ours):
+                connection.execute(update(volumes).where(volumes.c.id.in_(some)).values(holder_id=self.id))
+            return tuple(volume_of(row, self._ledger.storage.volumes_dir) for row in free)
+
+    def take(self, label: str) -> None:
+        """Hold a volume of another place, whose run is gone. Raises ClaimLost where another one works on it by now."""
+        with self.writing() as connection:
+            held = select(volumes.c.holder_id, nights.c.lease_until, nights.c.process).outerjoin(
+                nights, volumes.c.holder_id == nights.c.id
+            )
+            row = connection.execute(held.where(volumes.c.label == label)).one()
+            if row.holder_id not in (None, self.id) and is_alive(connection, row):
+                raise ClaimLost(f"Volume {label} is held by another archive run.")
+            connection.execute(update(volumes).where(volumes.c.label == label).values(holder_id=self.id))
 
     def _volume(self, connection: Connection, label: str) -> ArchiveVolume:
         return volume_of(self._row(connection, label), self._ledger.storage.volumes_dir)
@@ -211,7 +267,7 @@ class Night:
     def _move(self, connection: Connection, row: Row[Any], state: State, facts: Mapping[str, Any]) -> None:
         if state not in FOLLOWING[row.state]:
             raise ValueError(f"volume {row.label} is {row.state} and can't become {state}")
-        holder = {"holder_id": None} if state == "done" else {}
+        holder = {"holder_id": None} if state in ("done", "gone") else {}
         connection.execute(update(volumes).where(volumes.c.id == row.id).values(state=state, changed=datetime.now(UTC), **holder, **facts))
 
     def _beat(self) -> None:
@@ -223,13 +279,21 @@ class Night:
                 log.warning("The lease of an archive run couldn't be renewed: %s", type(error).__name__)
 
 
+def _labels_of(connection: Connection, day: date) -> frozenset[str]:
+    return frozenset(
+        connection.scalars(
+            select(volumes.c.label).where(volumes.c.label.startswith(f"A{day:%Y%m%d}_", autoescape=True))
+        )
+    )
+
+
 def _claims_of(uids: Sequence[str]) -> Any:
     return select(claims.c.study_instance_uid, claims.c.night_id).where(claims.c.study_instance_uid.in_(uids))
 
 
 def is_alive(connection: Connection, night: Row[Any]) -> bool:
     """Whether the run that holds a night still does; `night` has the columns lease_until and process."""
-    return bool(night.lease_until > clock(connection)) and not certainly_dead(night.process)
+    return 0 < night.lease_until - clock(connection) <= LONGEST_LEASE_SECONDS and not certainly_dead(night.process)
 
 
 def _reach_the_disk(image: Path) -> int:

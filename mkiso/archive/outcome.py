@@ -9,13 +9,17 @@ from datetime import date
 NAMED = 50
 """How many accession numbers a message names; `mkiso archive report` has them all."""
 
+SAID = 10
+"""Of how many volumes it says what they wait for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A night's numbers. Studies are named by accession number, or by UID where they have none; `volumes` are labels.
 
-    `elsewhere`: another run works on so many. `undelivered` says in words what the publisher or the store didn't take, `stopped` why the night
-    ended before its end, `doubtful` are the days of which the PACS may hold more than it told.
+    `elsewhere`: another run works on so many. `undelivered` says in words what the publisher or the store didn't take,
+    `owed` what no run can mend, `stopped` why the night ended before its end, `doubtful` are the days of which the PACS
+    may hold more than it told.
     """
 
     found: int = 0
@@ -26,13 +30,14 @@ class Outcome:
     failed: Sequence[str] = ()
     given_up: Sequence[str] = ()
     undelivered: Sequence[str] = ()
+    owed: Sequence[str] = ()
     doubtful: Sequence[date] = ()
     stopped: str = ""
 
     @property
     def is_good(self) -> bool:
         """Whether nobody needs to look."""
-        return not (self.failed or self.undelivered or self.doubtful or self.stopped)
+        return not (self.failed or self.undelivered or self.owed or self.doubtful or self.stopped)
 
 
 def words(outcome: Outcome) -> str:
@@ -44,6 +49,9 @@ def words(outcome: Outcome) -> str:
             "The table of this run has the reasons; the next night tries them again."
         )
     said += outcome.undelivered
+    said += outcome.owed[:SAID]
+    if len(outcome.owed) > SAID:
+        said.append(f"{len(outcome.owed) - SAID} more volumes wait for somebody: `mkiso archive report` names them.")
     if outcome.doubtful:
         days = ", ".join(f"{day:%Y-%m-%d}" for day in outcome.doubtful)
         said.append(f"The PACS cuts its answers for {days} and has studies without a time: there may be more than were found. Raise its limit.")

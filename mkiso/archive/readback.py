@@ -46,9 +46,19 @@ def verify_against_ledger(ledger: Ledger, label: str, read: Iterable[tuple[str, 
     `read` gives the path, the size in bytes and the SHA-256 of every file of the disc. Raises VolumeNotFound.
     """
     with ledger.reading() as connection:
-        volume_id = connection.scalar(select(volumes.c.id).where(volumes.c.label == label.strip(), volumes.c.state != "planned"))
-        if volume_id is None:
-            raise VolumeNotFound(f"The ledger has no volume {label.strip() or 'without a label'}: this disc wasn't archived here.")
+        row = connection.execute(
+            select(volumes.c.id, volumes.c.state).where(volumes.c.label == label.strip())
+        ).one_or_none()
+        if row is None or row.state == "planned":
+            named = label.strip() or "without a label"
+            words = f"The ledger has no volume {named}: this disc wasn't archived here, or after the ledger was copied"
+            raise VolumeNotFound(
+                f"{words} that is used now. `mkiso archive take-up` writes a disc of this archive down again."
+            )
+        if row.state == "gone":
+            words = f"Volume {label.strip()} was settled as lost or bad, and what lies on it is archived anew"
+            raise VolumeNotFound(f"{words}; `mkiso archive take-up` takes it back.")
+        volume_id = row.id
         tables = [select(table.c.path, table.c.size, table.c.sha256).where(table.c.volume_id == volume_id) for table in (instances, other_files)]
         recorded = {path: (size, sha256) for path, size, sha256 in connection.execute(union_all(*tables))}
     outcome = compare(label.strip(), recorded, read)

@@ -1,5 +1,6 @@
 """archive.output "store": volumes kept in a folder, each there whole or not at all.
 
+.mkiso-archive                 which archive's store it is (mkiso.archive.belonging)
 A20260213_0001/A20260213_0001.iso
                A20260213_0001.json     its manifest
 """
@@ -7,55 +8,145 @@ A20260213_0001/A20260213_0001.iso
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
+from sqlalchemy import Connection, insert, select, update
+
+from mkiso.archive.belonging import ADOPT, Shelf, StoreMark, meet_store
+from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night
-from mkiso.archive.volumes import ArchiveVolume
-from mkiso.errors import ProofFailed, StorageFull
+from mkiso.archive.tables import stores, volumes
+from mkiso.archive.volumes import ArchiveVolume, in_portions, labels_in
+from mkiso.errors import ArchiveUnusable, ProofFailed, StorageFull
 from mkiso.files import sha256_of, sync_folder, write_whole
 
+MARK = ".mkiso-archive"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
-def deliver_to_store(night: Night, volume: ArchiveVolume, manifest: str, directory: Path) -> Path:
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A folder that belongs to the archive; `id` stands in it and in the ledger."""
+
+    id: str
+    directory: Path
+
+    @classmethod
+    def open(cls, ledger: Ledger, *, adopt: bool = False) -> Store:
+        """The store at archive.directory, made where nothing is there and nothing should be. `adopt`: whatever it is,
+        it belongs to the ledger.
+
+        Raises ArchiveUnusable where it is another archive's, isn't mounted or can't be used.
+        """
+        directory = ledger.store_directory
+        with _usable(directory):
+            labels = labels_in(directory)
+            with ledger.writing() as connection:
+                mark, shelf = _read_mark(directory), _shelf(connection, directory, labels)
+                if not adopt:
+                    meet_store(mark, ledger.id, shelf)
+                if mark is None or mark.archive != ledger.id:
+                    mark = StoreMark(uuid4().hex, ledger.id)
+                    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    write_whole(directory / MARK, json.dumps(asdict(mark)), durable=True)
+                _introduce(connection, mark.store, directory, shelf.labels & shelf.stored)
+        return cls(mark.store, directory)
+
+    @classmethod
+    def visible(cls, ledger: Ledger) -> Store | None:
+        """The store at archive.directory where it is there and this archive's; nothing is made."""
+        try:
+            mark = _read_mark(ledger.store_directory)
+        except (ArchiveUnusable, OSError):
+            return None
+        return cls(mark.store, ledger.store_directory) if mark is not None and mark.archive == ledger.id else None
+
+    def image(self, label: str) -> Path:
+        """Where the image of a volume lies, or would."""
+        return self.directory / label / f"{label}.iso"
+
+    def require(self) -> None:
+        """Raise ArchiveUnusable where the store isn't there any more: what was mounted may be gone since the run began.
+        """
+        with _usable(self.directory):
+            mark = _read_mark(self.directory)
+        if mark is None or mark.store != self.id:
+            raise ArchiveUnusable(
+                "The archive's store isn't there any more. Is it mounted? The next run stores what waits."
+            )
+
+
+def deliver_to_store(night: Night, volume: ArchiveVolume, manifest: str, store: Store) -> Path:
     """Store a mastered volume and say so in the ledger; a run that takes up where a kill came between the two does the same once more."""
-    stored = put(directory, volume, manifest)
-    night.advance(volume.label, "done", str(stored))
+    store.require()
+    stored = put(store.directory, volume, manifest)
+    night.advance(volume.label, "done", str(stored), store.id)
     shutil.rmtree(volume.folder, ignore_errors=True)
     return stored
 
 
 def put(directory: Path, volume: ArchiveVolume, manifest: str) -> Path:
-    """Put an image and its manifest into the store; both have reached the disk when the volume's folder appears under its label.
+    """Put an image and its manifest into the store; both have reached the disk when the volume's folder appears under
+    its label.
 
-    The image is linked, or copied where the store is another file system, and what lies in the store is read once more against the ledger's
-    SHA-256. Raises StorageFull, and ProofFailed where the copy, or what already stands under this label, is something else.
+    The image is linked, or copied where the store is another file system, and what lies in the store is read once more
+    against the ledger's SHA-256. Raises StorageFull, ArchiveUnusable where it can't be written, and ProofFailed where
+    the copy, or what already stands under this label, is something else.
     """
     target = directory / volume.label
-    if target.exists():
+    with _usable(directory):
+        for left in directory.glob(f".{volume.label}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        if not target.exists():
+            unfinished = (
+                directory / f".{volume.label}.{uuid4().hex[:8]}"
+            )  # a run that is thought dead may still be at the same volume
+            try:
+                _fill(unfinished, volume, manifest)
+                _appear(unfinished, target)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            sync_folder(directory)
         _prove(target, volume)
-    else:
-        unfinished = directory / f".{volume.label}"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700, parents=True)
-        image = unfinished / f"{volume.label}.iso"
-        try:
-            _link_or_copy(volume.image, image)
-            write_whole(unfinished / f"{volume.label}.json", manifest, durable=True)
-        except OSError as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise StorageFull(f"The archive's folder {directory} is full: make room, or name another as archive.directory.") from None
-        _prove(unfinished, volume)
-        unfinished.rename(target)
-        sync_folder(directory)
     return target
 
 
+def _fill(folder: Path, volume: ArchiveVolume, manifest: str) -> None:
+    folder.mkdir(mode=0o700)
+    _link_or_copy(volume.image, folder / f"{volume.label}.iso")
+    write_whole(folder / f"{volume.label}.json", manifest, durable=True)
+    _prove(folder, volume)
+
+
+def _appear(unfinished: Path, target: Path) -> None:
+    try:
+        unfinished.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another run was quicker
+            raise
+
+
 def _prove(folder: Path, volume: ArchiveVolume) -> None:
-    if sha256_of(folder / f"{volume.label}.iso") != volume.sha256:
-        raise ProofFailed(f"What lies in {folder} is not volume {volume.label}: look at it, move it away, and run the archive again.")
+    """Read the image from the disk and not from memory, as far as the kernel lets go of it."""
+    image = folder / f"{volume.label}.iso"
+    try:
+        with image.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        proved = sha256_of(image) == volume.sha256
+    except FileNotFoundError:
+        proved = False
+    if not proved:
+        raise ProofFailed(
+            f"What lies in {folder} is not volume {volume.label}: look at it, move it away, and run the archive again."
+        )
 
 
 def _link_or_copy(image: Path, target: Path) -> None:
@@ -69,3 +160,50 @@ def _link_or_copy(image: Path, target: Path) -> None:
         os.fchmod(file.fileno(), 0o600)
         os.fsync(file.fileno())
     sync_folder(target.parent)
+
+
+@contextmanager
+def _usable(directory: Path) -> Iterator[None]:
+    """What the file system says, in words that an operator reads: a full disk, an export that went stale, a folder
+    that nobody may write.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise StorageFull(
+                f"The archive's folder {directory} is full: make room, or name another as archive.directory."
+            ) from None
+        reason = error.strerror or type(error).__name__
+        raise ArchiveUnusable(
+            f"The archive's folder {directory} can't be used: {reason}. Is it mounted, and may mkiso write there?"
+        ) from None
+
+
+def _read_mark(directory: Path) -> StoreMark | None:
+    try:
+        return StoreMark(**json.loads((directory / MARK).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        raise ArchiveUnusable(f"{directory / MARK} is damaged, so whose store this is can't be told. {ADOPT}") from None
+
+
+def _shelf(connection: Connection, directory: Path, labels: frozenset[str]) -> Shelf:
+    under = volumes.c.location.startswith(f"{directory}{os.sep}", autoescape=True)
+    stored = frozenset(connection.scalars(select(volumes.c.label).where(volumes.c.state == "done", under)))
+    return Shelf(
+        labels,
+        stored,
+        used=connection.execute(select(stores).where(stores.c.directory == str(directory))).first() is not None,
+    )
+
+
+def _introduce(connection: Connection, store: str, directory: Path, stored: Iterable[str]) -> None:
+    """Write the store down, and that what lies in it lies in it: volumes were stored before stores had names."""
+    here = (stores.c.id == store) & (stores.c.directory == str(directory))
+    if connection.execute(select(stores).where(here)).first() is None:
+        connection.execute(insert(stores).values(id=store, directory=str(directory), made=datetime.now(UTC)))
+    for some in in_portions(stored):
+        unnamed = volumes.c.label.in_(some) & volumes.c.store.is_(None)
+        connection.execute(update(volumes).where(unnamed).values(store=store))

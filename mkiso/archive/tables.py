@@ -1,8 +1,9 @@
 """The ledger's tables. Written in SQLAlchemy Core: a million instances are rows, never objects.
 
-    nights ─┬─ volumes ─┬─ instances ─ studies        what lies where
+    nights ─┬─ volumes ─┬─ instances ─ studies        what lies where, and what was on a volume that is gone
             ├─ claims   └─ other_files
             └─ failures
+    archive, places, stores                            whose ledger it is, and what belongs to it
 
 Of a patient the ledger knows accession numbers and UIDs, which is what a disc is looked for by; no name, birth date or Patient ID.
 """
@@ -58,6 +59,33 @@ class Instant(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)  # type: ignore[no-any-return]
 
 
+archive = Table(
+    "archive",
+    metadata,
+    Column("id", String(32), primary_key=True),  # one row: the ledger's own id (mkiso.archive.belonging)
+    Column("made", Instant, nullable=False),
+)
+
+places = Table(
+    "places",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("directory", Text, nullable=False),
+    Column(
+        "planned", Integer, nullable=False
+    ),  # how many volumes it has planned; its own count tells an older copy of the ledger
+    Column("restored", Instant),  # when the ledger was last found to be an older copy of itself
+)
+
+stores = Table(
+    "stores",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("directory", Text, primary_key=True),  # the names that it had
+    Column("made", Instant, nullable=False),
+)
+
 nights = Table(
     "nights",
     metadata,
@@ -91,6 +119,7 @@ volumes = Table(
     Column("size", BigInteger, nullable=False),
     Column("sha256", Sha256, nullable=False),
     Column("location", Text, nullable=False),  # where the image lies, or what the publisher calls the order
+    Column("store", String(32)),  # the store that it lies in
     Column("changed", Instant, nullable=False),
     Column("read_back", Instant),
     Column("read_back_good", Boolean),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from mkiso.archive.lifecycle import State
 from mkiso.archive.tables import instances, other_files, studies, volumes
@@ -18,13 +19,17 @@ from mkiso.models import DiscFile
 UIDS_A_STATEMENT = 500
 """Bound values of one statement: SQLite takes 32,766, PostgreSQL 65,535, and neither plans a longer list any faster."""
 
+Key = TypeVar("Key", str, int)
+LABEL = re.compile(r"A\d{8}_\d{4,6}")
+
 
 @dataclass(frozen=True, slots=True)
 class ArchiveVolume:
-    """A volume as the ledger has it. `label` is its ISO 9660 volume identifier; `folder` is where it is made, on the machine of its place.
+    """A volume as the ledger has it. `label` is its ISO 9660 volume identifier; `folder` is where it is made, on the
+    machine of its `place`.
 
-    `location` is where the image lies, or how the publisher calls the order; `sha256` and `size` (bytes) are of the image, empty and 0 until
-    it is mastered. Number `number` of `total` of a set.
+    `location` is where the image lies, in `store` (empty elsewhere), or how the publisher calls the order; `sha256` and
+    `size` (bytes) are of the image, empty and 0 until it is mastered. Number `number` of `total` of a set.
     """
 
     label: str
@@ -38,6 +43,13 @@ class ArchiveVolume:
     sha256: str
     location: str
     folder: Path
+    place: str
+    store: str
+
+    @property
+    def for_store(self) -> bool:
+        """Whether it is kept in the store; else its publisher makes a disc of it."""
+        return self.output == "store"
 
     @property
     def image(self) -> Path:
@@ -77,20 +89,37 @@ def volume_of(row: Row[Any], volumes_dir: Path) -> ArchiveVolume:
         sha256=row.sha256,
         location=row.location,
         folder=volumes_dir / row.label,
+        place=row.place,
+        store=row.store or "",
     )
 
 
-def next_labels(connection: Connection, day: date, count: int) -> list[str]:
-    """Labels that sort as the volumes were made, such as A20260213_0001: at most 16 characters of A-Z 0-9 _ (PS3.10 8.5)."""
+def labels_in(folder: Path) -> frozenset[str]:
+    """The labels of volumes that lie in a folder; none where it isn't there."""
+    try:
+        return frozenset(entry.name for entry in folder.iterdir() if LABEL.fullmatch(entry.name))
+    except FileNotFoundError:
+        return frozenset()
+
+
+def next_labels(taken: Iterable[str], day: date, count: int) -> list[str]:
+    """Labels that sort as the volumes were made, such as A20260213_0001, after all that are `taken`: at most 16
+    characters (PS3.10 8.5).
+    """
     prefix = f"A{day:%Y%m%d}_"
-    taken = connection.scalars(select(volumes.c.label).where(volumes.c.label.startswith(prefix, autoescape=True)))
-    first = max((int(label.removeprefix(prefix)) for label in taken), default=0) + 1
+    first = max((int(label.removeprefix(prefix)) for label in taken if label.startswith(prefix)), default=0) + 1
     return [f"{prefix}{number:04d}" for number in range(first, first + count)]
 
 
 def write_contents(connection: Connection, volume_id: int, mastered: MasteredVolume) -> int:
-    """Write down what lies on a volume, a million rows as well as ten; how many instances."""
+    """Write down what lies on a volume, a million rows as well as ten; how many instances. What was owed of a volume
+    that is gone is so no more.
+    """
     ids = _study_ids(connection, mastered.studies)
+    _no_longer_owed(
+        connection,
+        {ids[study.study_instance_uid]: [file.sop_instance_uid for file in study.files] for study in mastered.studies},
+    )
     rows = [
         {
             "study_id": ids[study.study_instance_uid],
@@ -108,6 +137,23 @@ def write_contents(connection: Connection, volume_id: int, mastered: MasteredVol
     if others:
         connection.execute(insert(other_files), others)
     return len(rows)
+
+
+def _no_longer_owed(connection: Connection, contents: Mapping[int, Sequence[str]]) -> None:
+    gone = instances.c.volume_id.in_(select(volumes.c.id).where(volumes.c.state == "gone"))
+    owing = {
+        study_id
+        for some in in_portions(contents)
+        for study_id in connection.scalars(_studies_of(some).where(gone).distinct())
+    }
+    for study_id in owing:
+        for some in in_portions(contents[study_id]):
+            here = (instances.c.study_id == study_id) & instances.c.sop_instance_uid.in_(some)
+            connection.execute(delete(instances).where(here, gone))
+
+
+def _studies_of(study_ids: Sequence[int]) -> Select[tuple[int]]:
+    return select(instances.c.study_id).where(instances.c.study_id.in_(study_ids))
 
 
 def _study_ids(connection: Connection, parts: Sequence[StudyOnVolume]) -> dict[str, int]:
@@ -134,7 +180,7 @@ def forget(connection: Connection, volume_id: int) -> None:
     connection.execute(delete(volumes).where(volumes.c.id == volume_id))
 
 
-def in_portions(uids: Iterable[str]) -> list[list[str]]:
-    """Distinct UIDs in order, as many at a time as one statement takes."""
-    distinct = sorted(set(uids))
+def in_portions(keys: Iterable[Key]) -> list[list[Key]]:
+    """Distinct UIDs or ids in order, as many at a time as one statement takes."""
+    distinct = sorted(set(keys))
     return [distinct[start : start + UIDS_A_STATEMENT] for start in range(0, len(distinct), UIDS_A_STATEMENT)]

@@ -54,6 +54,10 @@ class PostgreSQL(Process):
         subprocess.run([BIN / "createdb", "-h", self.directory, "-U", "mkiso", name], check=True)
         return f"postgresql://mkiso@/{name}?host={self.directory}"
 
+    def where(self, url: str) -> list[str]:
+        """The options by which PostgreSQL's own programs find a database of a URL that `database` gave."""
+        return ["-h", str(self.directory), "-U", "mkiso", "-d", url.split("/")[3].split("?")[0]]
+
     def stop(self, seconds: float = 5) -> None:
         """SIGQUIT is PostgreSQL's immediate shutdown: no waiting for clients, no checkpoint of what is thrown away."""
         if self.child is not None and self.child.poll() is None:

@@ -105,6 +105,51 @@ def test_the_studies_of_a_bad_disc_are_owed_again(image: Path, capsys: pytest.Ca
     assert run(["archive", "verify", str(image)]) == 1
 
 
+def test_what_no_run_can_settle_is_reported_and_settled(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    label = image.parent.name
+    with Ledger.open(load()) as ledger, Night.begin(ledger, "run", RANGE) as night:
+        night.advance(label, "done", "shelf 3")
+    verify_other = ["archive", "verify", str(image)]
+    content = image.read_bytes()
+    image.write_bytes(content.replace(b"image one", b"image 0ne"))
+    assert run(verify_other) == 1
+    image.unlink()
+    capsys.readouterr()
+    assert run(["archive", "report"]) == 0
+    assert f"{label} was read back BAD: `mkiso archive withdraw {label}`" in capsys.readouterr().out
+    assert run(["archive", "settle", label, "--stored"]) == 1
+    assert "can't be proved" in capsys.readouterr().err
+    assert run(["archive", "settle", label, "A20010101_0001", "--lost"]) == 1  # one of them isn't known
+    told = capsys.readouterr()
+    assert f"{label} is lost; what lay on it and lies on no other volume is owed." in told.out
+    assert "no volume A20010101_0001" in told.err
+    assert run(["archive", "report"]) == 0
+    assert f"{label} is lost, and 2 image(s) of 1 study(s)" in capsys.readouterr().out
+    assert run(["archive", "settle", label, "--forget"]) == 0
+    assert run(["archive", "settle", label]) == 2
+    image.parent.rmdir()
+    capsys.readouterr()
+    assert run(["archive", "report"]) == 0
+    assert label not in capsys.readouterr().out
+
+
+def test_a_stranger_is_refused_by_each_command_until_a_person_adopts_it(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = load().storage.data_dir
+    for file in data.glob("ledger.sqlite*"):
+        file.unlink()
+    for arguments in (["find", "A1"], ["report"], ["verify", str(image)], ["settle", "A20260213_0001", "--lost"]):
+        assert run(["archive", *arguments]) == 1
+        assert "The archive's ledger is empty" in capsys.readouterr().err
+    assert image.exists()
+    assert run(["archive", "adopt", "--yes"]) == 0
+    assert run(["archive", "report"]) == 0
+    assert "the ledger doesn't know it" in capsys.readouterr().out
+    assert run(["archive", "take-up", str(image)]) == 1  # no disc of ours: it has neither SHA256.TXT nor records
+    assert "SHA256.TXT" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["archive"], ["archive", "--from", "2026-02-13", "--to", "2026-02-12"], ["archive", "--from", "yesterday"]])
 def test_misuse_is_exit_code_2(arguments: list[str]) -> None:
     assert run(arguments) == 2

@@ -19,14 +19,15 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from mkiso.archive.catalogue import archived, archived_counts, covered, failed_studies, find, report
+from mkiso.archive.catalogue import archived, archived_counts, covered, failed_studies, find, lost_studies, report
 from mkiso.archive.ledger import Ledger, clock
 from mkiso.archive.lifecycle import Remedy
 from mkiso.archive.nights import Night, NightRange
+from mkiso.archive.owed import owed
 from mkiso.archive.readback import verify_against_ledger
 from mkiso.archive.reconcile import reconcile
 from mkiso.archive.schedule import Covered
-from mkiso.archive.store import deliver_to_store, put
+from mkiso.archive.store import Store, deliver_to_store, put
 from mkiso.archive.tables import metadata
 from mkiso.config import Settings
 from mkiso.errors import ClaimLost, ConfigurationError, PacsUnreachable, ProofFailed, StudyIncomplete, VolumeNotFound
@@ -88,8 +89,9 @@ def test_a_stored_volume_is_found_and_proved(ledger: Ledger, settings: Settings)
         volume = archive(night, {"1.2": ["1.2.1", "1.2.2"], "1.3": ["1.3.1"]}, {"1.3": "A2"})
         (waiting,) = find(ledger, "A1")
         assert [holding.state for holding in waiting.holdings] == ["mastered"]
-        (left,) = reconcile(night, ledger)
-        stored = deliver_to_store(night, left.volume, '{"a": 1}', settings.archive.directory)
+        store = Store.open(ledger)
+        (left,) = reconcile(night, ledger, store)
+        stored = deliver_to_store(night, left.volume, '{"a": 1}', store)
         night.finish(found=2)
     assert not volume.folder.exists()
     assert sorted(path.name for path in stored.iterdir()) == ["A20260213_0001.iso", "A20260213_0001.json"]
@@ -166,18 +168,47 @@ def test_transitions_are_those_of_the_table(ledger: Ledger) -> None:
 
 
 def test_what_a_run_left_half_made_is_discarded_by_the_next(ledger: Ledger) -> None:
+    """What nobody knows stays, and so does a damaged image until what lay on it is delivered on another volume."""
     with Night.begin(ledger, "one", RANGE) as night:
         (planned,) = night.plan("dvd", "store", DAY)
-        lost = archive(night, {"1.2": ["1.2.1"]})
+        lost = archive(night, {"1.2": ["1.2.1"], "1.4": ["1.4.1"]})
         whole = archive(night, {"1.3": ["1.3.1"]})
         lost.image.write_bytes(b"x" * len(lost.image.read_bytes()))
     stranger = ledger.storage.volumes_dir / "A20010101_0001"
     stranger.mkdir()
     with Night.begin(ledger, "two", RANGE) as night:
-        assert [(left.volume.label, left.remedy) for left in reconcile(night, ledger)] == [(whole.label, Remedy.DELIVER)]
-        assert not (planned.folder.exists() or lost.folder.exists() or stranger.exists())
+        store = Store.open(ledger)
+        left = reconcile(night, ledger, store)
+        assert [(each.volume.label, each.remedy) for each in left] == [
+            (lost.label, Remedy.LOSE),
+            (whole.label, Remedy.DELIVER),
+        ]
+        assert not planned.folder.exists()
         assert whole.image.exists()
-        assert archived(ledger, ["1.2", "1.3"]) == {"1.3": {"1.3.1"}}
+        assert archived(ledger, ["1.2", "1.3", "1.4"]) == {"1.3": {"1.3.1"}}
+        assert [study.study_instance_uid for study in lost_studies(ledger)] == ["1.2", "1.4"]
+        assert {each.label: "2 image(s) of 2 study(s)" in each.words for each in owed(ledger, store)} == {
+            lost.label: True,
+            stranger.name: False,
+        }
+        deliver_to_store(night, left[1].volume, "{}", store)
+        again = archive(night, {"1.2": ["1.2.1"]})
+        assert again.label > whole.label
+        (left_again,) = [each for each in reconcile(night, ledger, store) if each.volume.label == again.label]
+        deliver_to_store(night, left_again.volume, "{}", store)
+        assert [study.study_instance_uid for study in lost_studies(ledger)] == ["1.4"]
+        assert reconcile(night, ledger, store) == ()
+        assert lost.folder.exists()
+        last = archive(night, {"1.4": ["1.4.1"]})
+        reconcile(night, ledger, store)
+        assert lost.folder.exists()  # the volume that has its images now isn't delivered yet
+        deliver_to_store(night, reconcile(night, ledger, store)[0].volume, "{}", store)
+        assert reconcile(night, ledger, store) == ()
+        assert not lost.folder.exists()
+        assert stranger.exists()
+        assert [each.label for each in owed(ledger, store)] == [stranger.name]
+        assert archived(ledger, ["1.4"]) == {"1.4": {"1.4.1"}}
+        assert last.label in {holding.label for holding in find(ledger, "1.4")[0].holdings}
 
 
 def test_a_run_leaves_the_volumes_of_a_living_run_and_of_another_data_directory_alone(ledger: Ledger, settings: Settings, tmp_path: Path) -> None:
@@ -288,13 +319,14 @@ def test_only_finished_scheduled_nights_cover_dates(ledger: Ledger) -> None:
 def test_the_store_refuses_another_volume_under_the_same_label(ledger: Ledger, settings: Settings) -> None:
     with Night.begin(ledger, "run", RANGE) as night:
         archive(night, {"1.2": ["1.2.1"]})
-        (left,) = reconcile(night, ledger)
+        store = Store.open(ledger)
+        (left,) = reconcile(night, ledger, store)
         stored = put(settings.archive.directory, left.volume, "{}")
         assert put(settings.archive.directory, left.volume, "{}") == stored
         (stored / f"{left.volume.label}.iso").unlink()
         (stored / f"{left.volume.label}.iso").write_bytes(b"another")
         with pytest.raises(ProofFailed):
-            deliver_to_store(night, left.volume, "{}", settings.archive.directory)
+            deliver_to_store(night, left.volume, "{}", store)
         assert find(ledger, "1.2")[0].holdings[0].state == "mastered"
 
 

@@ -1,0 +1,40 @@
+"""What lies beside an image in the store, so that a volume explains itself without the ledger."""
+
+from __future__ import annotations
+
+import json
+
+from sqlalchemy import literal, select, union_all
+
+from mkiso.archive.ledger import Ledger
+from mkiso.archive.tables import instances, other_files, volumes
+from mkiso.archive.volumes import ArchiveVolume
+
+MANIFEST = "manifest.json"
+"""Its name while the volume waits in the data directory."""
+
+
+def manifest_of(ledger: Ledger, volume: ArchiveVolume) -> str:
+    """The manifest that was written when the volume was made; where it is lost, what the ledger has of it."""
+    try:
+        return (volume.folder / MANIFEST).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return _from_the_ledger(ledger, volume)
+
+
+def _from_the_ledger(ledger: Ledger, volume: ArchiveVolume) -> str:
+    of_volume = select(volumes.c.id).where(volumes.c.label == volume.label).scalar_subquery()
+    images = select(instances.c.path, instances.c.size, instances.c.sha256, instances.c.sop_instance_uid).where(
+        instances.c.volume_id == of_volume
+    )
+    others = select(other_files.c.path, other_files.c.size, other_files.c.sha256, literal("").label("sop_instance_uid"))
+    with ledger.reading() as connection:
+        files = (
+            connection.execute(union_all(images, others.where(other_files.c.volume_id == of_volume)).order_by("path"))
+            .mappings()
+            .all()
+        )
+    facts = {
+        name: getattr(volume, name) for name in ("label", "number", "total", "medium", "size", "sha256", "instances")
+    }
+    return json.dumps({**facts, "files": [dict(file) for file in files]}, indent=1)

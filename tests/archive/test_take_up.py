@@ -1,0 +1,138 @@
+"""Volumes of which the ledger knows nothing any more are written down again, from what lies on them (real images;
+SQLite and PostgreSQL).
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mkiso.archive.by_hand import withdraw
+from mkiso.archive.catalogue import archived, find, lost_studies
+from mkiso.archive.ledger import Ledger
+from mkiso.archive.lifecycle import Remedy
+from mkiso.archive.nights import Night
+from mkiso.archive.owed import owed
+from mkiso.archive.readback import verify_against_ledger
+from mkiso.archive.reconcile import reconcile
+from mkiso.archive.store import Store, deliver_to_store
+from mkiso.archive.take_up import TakenUp, take_up
+from mkiso.config import Settings
+from mkiso.errors import InvalidRequest, ProofFailed
+from mkiso.media.iso import master
+from mkiso.media.layout import lay_out
+from service.archive_discs import found_volume
+from tests.archive.conftest import Copies
+from tests.archive.discs import RANGE, archive
+from tests.media.discs import CREATED, instances
+from tests.media.discs import archived as passed
+from tests.media.discs import settings as media_settings
+from tests.peers.corpus import PLAIN, THAI, make_study
+
+LABEL = "A20260213_0001"
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume of two patients, as the archive makes it."""
+    folder = tmp_path_factory.mktemp("image")
+    files = make_study(folder / "a", "A1", patient=PLAIN, kinds={"ct": 3, "sr": 1}, study_date="20260212")
+    files += make_study(folder / "b", "A2", patient=THAI, kinds={"mr": 2}, study_date="20260213")
+    layout = lay_out(
+        passed(instances(files)), media_settings(folder), folder / "disc", created=CREATED, volume_id=LABEL
+    )
+    master(layout.files, layout.volume_id, folder / "disc.iso", created=CREATED)
+    return folder / "disc.iso"
+
+
+def in_store(store: Store, image: Path) -> Path:
+    target = store.image(LABEL)
+    target.parent.mkdir()
+    shutil.copy(image, target)
+    target.with_suffix(".json").write_text('{"number": 2, "total": 3}')
+    return target
+
+
+def test_a_volume_in_the_store_is_known_again(ledger: Ledger, image: Path) -> None:
+    store = Store.open(ledger)
+    stored = in_store(store, image)
+    assert [each.label for each in owed(ledger, store)] == [LABEL]
+    assert take_up(ledger, found_volume(stored), store, "dvd", "store") == TakenUp("done", 6, 0)
+    assert owed(ledger, store) == ()
+    (one,), (other,) = find(ledger, "A1"), find(ledger, "A2")
+    assert (one.study_date, other.study_date) == ("20260212", "20260213")
+    (holding,) = one.holdings
+    assert (holding.label, holding.state, holding.number, holding.total, holding.instances) == (LABEL, "done", 2, 3, 4)
+    assert holding.location == str(stored.parent)
+    assert holding.read_back_good
+    assert len(archived(ledger, [one.study_instance_uid])[one.study_instance_uid]) == 4
+    with pytest.raises(InvalidRequest, match="knows volume"):
+        take_up(ledger, found_volume(stored), store, "dvd", "store")
+    found = found_volume(stored)
+    read = [(str(file.path), file.size, file.sha256) for study in found.studies for file in study.files]
+    assert verify_against_ledger(
+        ledger, LABEL, [*read, *((str(file.path), file.size, file.sha256) for file in found.other_files)]
+    ).is_good
+
+
+def test_what_was_archived_anew_meanwhile_stays_where_it_is(ledger: Ledger, image: Path) -> None:
+    store = Store.open(ledger)
+    stored = in_store(store, image)
+    found = found_volume(stored)
+    study = max(found.studies, key=lambda each: len(each.files))
+    with Night.begin(ledger, "anew", RANGE) as night:
+        anew = archive(night, {study.study_instance_uid: [file.sop_instance_uid for file in study.files]})
+    assert take_up(ledger, found, store, "dvd", "store") == TakenUp("done", 2, 4)
+    (finding,) = find(ledger, study.study_instance_uid)
+    assert [holding.label for holding in finding.holdings] == [anew.label]
+
+
+def test_a_volume_in_the_data_directory_is_delivered_by_the_next_run(ledger: Ledger, image: Path) -> None:
+    waiting = ledger.storage.volumes_dir / LABEL / "disc.iso"
+    waiting.parent.mkdir()
+    shutil.copy(image, waiting)
+    store = Store.open(ledger)
+    assert take_up(ledger, found_volume(waiting), store, "dvd", "store") == TakenUp("mastered", 6, 0)
+    with Night.begin(ledger, "run", RANGE) as night:
+        (left,) = reconcile(night, ledger, store)
+        assert left.remedy is Remedy.DELIVER
+        deliver_to_store(night, left.volume, "{}", store)
+    assert owed(ledger, store) == ()
+
+
+def test_a_lost_disc_that_turns_up_is_owed_no_more(ledger: Ledger, image: Path) -> None:
+    store = Store.open(ledger)
+    stored = in_store(store, image)
+    take_up(ledger, found_volume(stored), store, "dvd", "store")
+    withdraw(ledger, LABEL)
+    assert len(lost_studies(ledger)) == 2
+    assert take_up(ledger, found_volume(stored), store, "dvd", "store") == TakenUp("done", 6, 0)
+    assert lost_studies(ledger) == ()
+
+
+def test_with_the_ledger_lost_for_good_everything_is_known_again(
+    settings: Settings, copies: Copies, image: Path
+) -> None:
+    with Ledger.open(settings) as ledger:
+        stored = in_store(Store.open(ledger), image)
+    other = copies.another(settings)
+    with Ledger.open(other, adopt=True) as ledger:
+        store = Store.open(ledger, adopt=True)
+        take_up(ledger, found_volume(stored), store, "dvd", "store")
+        assert owed(ledger, store) == ()
+        assert find(ledger, "A1")
+
+
+def test_a_file_that_lies_where_nobody_looks_for_it_and_a_damaged_one_are_refused(
+    ledger: Ledger, image: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidRequest, match="lies in a file where nobody looks for it"):
+        take_up(ledger, found_volume(image), Store.open(ledger), "dvd", "store")
+    damaged = tmp_path / "damaged.iso"
+    content = bytearray(image.read_bytes())
+    content[content.index(b"Made for a test")] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(ProofFailed):
+        found_volume(damaged)
