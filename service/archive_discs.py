@@ -30,7 +30,7 @@ def found_volume(disc: Path, progress: Callable[[int, int], None] | None = None)
     descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
     try:
         image = read_image(descriptor)
-        _, hashes = hash_extents(descriptor, image, progress)
+        hashes = hash_extents(descriptor, image, progress).files
         listed = {each.path: each for each in listed_instances(descriptor, image)}
     finally:
         os.close(descriptor)
