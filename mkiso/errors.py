@@ -24,6 +24,7 @@
     │   ├── PrintUncertain        409  an earlier order may already have been made
     │   ├── JobCancelled          409
     │   ├── SeveralDiscs          409  the answer is a set of discs: one of them has to be named
+    │   ├── OtherSet              409  the disc may be of another set than those that the asker has
     │   ├── JobCrashed            502  the run ended without a word
     │   ├── ProofFailed           500  the finished image is not what was received
     │   ├── ArchiveUnusable       500  ledger, data directory and store don't belong together, or one isn't there
@@ -180,6 +181,13 @@ class SeveralDiscs(PermanentError):
     """What was asked for fills a set of discs; the request has to name one of them."""
 
     code = "several_discs"
+    http_status = 409
+
+
+class OtherSet(PermanentError):
+    """The disc that is asked for may be of another set than those that the asker has: together they may lack images."""
+
+    code = "other_set"
     http_status = 409
 
 

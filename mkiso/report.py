@@ -7,6 +7,7 @@ Prefect.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,6 +90,23 @@ def read_report(storage: Storage, job_id: str) -> JobReport:
     known = {entry.name for entry in fields(JobReport)}
     lists = {name: tuple(values.get(name, ())) for name in ("accession_numbers", "degraded", "disc_ids", "studies")}
     return JobReport(**{**{name: value for name, value in values.items() if name in known}, **lists})
+
+
+def sets_told(storage: Storage, accession_numbers: Collection[str]) -> dict[str, str]:
+    """The sets of discs that jobs have told of for this question, as long as their reports are kept.
+
+    Maps each set's id, which is that of its first disc (mkiso.store.Manifest.set_id), to a job that serves it. Nobody
+    can have a disc of a set that no job has told of.
+    """
+    asked, told = set(accession_numbers), {}
+    for file in storage.reports_dir.glob("*.json"):
+        try:
+            report = read_report(storage, file.stem)
+        except (JobNotFound, ValueError, TypeError, KeyError, OSError):  # removed meanwhile, or none of ours
+            continue
+        if report.disc_ids and set(report.accession_numbers) == asked:
+            told[report.disc_ids[0]] = report.job_id
+    return told
 
 
 def _path(storage: Storage, job_id: str) -> Path:

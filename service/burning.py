@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from service.client import Client
+from service.client import Client, Disc
 from service.display import bar_of_bytes, show_job, size_words
 
 
@@ -20,10 +20,15 @@ def burn(console: Console, client: Client, accession_numbers: Sequence[str], tar
     made = time.monotonic()
     files = []
     for disc in state.discs:
-        file = target if disc.total == 1 else target.with_name(f"{target.stem}-{disc.part}{target.suffix}")
+        file = target if disc.total == 1 else _beside(target, disc)
         with bar_of_bytes(console, "downloading") as moved:
             client.download(disc, file, moved)
         files.append(file)
         console.print(f"[bold]{file}[/]  {disc.instances} instances, {size_words(disc.size)}, SHA-256 {disc.sha256[:16]}… as proved by the service")
     console.print(f"made in {made - started:.1f} s, downloaded in {time.monotonic() - made:.1f} s", style="dim")
     return files
+
+
+def _beside(target: Path, disc: Disc) -> Path:
+    """A disc of a set is named for its set: discs of two sets of one study must never lie there as one."""
+    return target.with_name(f"{target.stem}-{disc.part}of{disc.total}-{disc.set[:8]}{target.suffix}")

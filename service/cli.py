@@ -187,7 +187,12 @@ def _say(console: Console, error: Exception) -> int:
 
 @cli.command()
 @click.argument("accession_numbers", metavar="ACCESSION...", nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="ACCESSION.iso where absent; sets get FILE-1.iso …")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="ACCESSION.iso where absent; of sets FILE-1of2-SET.iso …",
+)
 @_of_a_service
 def burn(accession_numbers: tuple[str, ...], output: Path | None, url: str, api_key_file: Path | None) -> int:
     """Have a disc of one patient's studies made and download its image. The same command goes on where an earlier one broke off."""

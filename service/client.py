@@ -33,9 +33,10 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Disc:
-    """A finished image on the server; `href` is its address there."""
+    """A finished image on the server; `href` is its address there, `set` the id that the discs of a set share."""
 
     href: str
+    set: str
     filename: str
     size: int
     sha256: str

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from mkiso.errors import JobNotFound
 from mkiso.media.disc_set import DiscSet, ProvenSet, WrittenSet, disc_fingerprint, lay_out_set, manifests_of, prove, write_set
-from mkiso.store import Manifest, reusable, shelve
+from mkiso.store import Manifest, manifest_of, reusable, shelve
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.values import Found
 from tasks.job_run import JobRun
 from tasks.step import step
+
+
+@step("Look for the discs of an earlier attempt")
+def take_up_discs(run: JobRun) -> tuple[Manifest, ...]:
+    """What this job has made already, where an earlier attempt was cut off after it had told of its discs.
+
+    A job makes one set: somebody may have the first of its discs and come to its address for the second.
+    Raises JobNotFound.
+    """
+    try:
+        return tuple(manifest_of(run.settings.storage, disc_id) for disc_id in run.report.disc_ids)
+    except JobNotFound:
+        raise JobNotFound("The discs of this job were made and aren't kept any more: ask for them anew.") from None
 
 
 @step("Look for a disc of the same content")

@@ -19,13 +19,13 @@ from prefect.states import Completed, Failed
 from mkiso.accession import parse_accession_numbers
 from mkiso.config import Medium, Settings
 from mkiso.config_in_force import in_force
-from mkiso.errors import JobStopped, MkisoError, PatientMismatch, Unforeseen
+from mkiso.errors import JobNotFound, JobStopped, MkisoError, PatientMismatch, Unforeseen
 from mkiso.files import hold
 from mkiso.job import Job, JobKind
 from mkiso.media.layout import Layout
 from mkiso.models import Arrival, Study
 from mkiso.publishers import Publisher, publisher_of
-from mkiso.report import FoundStudy, JobReport, after_a_break, write_report
+from mkiso.report import FoundStudy, JobReport, after_a_break, read_report, write_report
 from mkiso.retention import require_room
 from mkiso.store import Manifest
 from mkiso.study.gate import CompleteStudies
@@ -51,7 +51,8 @@ class JobRun:
         self.log = get_run_logger()
         self.job = Job(str(context.flow_run.id), kind, in_force())
         name = publisher or (self.settings.print.publisher if kind == "print" else "")
-        self.report = JobReport(self.job.id, kind, tuple(accession_numbers), publisher=name)
+        asked, made = tuple(accession_numbers), self._made_before()
+        self.report = JobReport(self.job.id, kind, asked, publisher=name, disc_ids=made)
         self.words = ""
         self.state: State = Failed(message=self._stopped)
         self._held = ExitStack()
@@ -105,6 +106,13 @@ class JobRun:
         self.job.note(kind=self.job.kind, accession_numbers=accession_numbers)
         self.tell("starting")
         return accession_numbers
+
+    def _made_before(self) -> tuple[str, ...]:
+        """The discs that an earlier attempt of this job has told of; they stay what its address has promised."""
+        try:
+            return read_report(self.settings.storage, self.job.id).disc_ids
+        except (JobNotFound, ValueError, TypeError, KeyError):
+            return ()
 
     @property
     def settings(self) -> Settings:

@@ -60,6 +60,11 @@ def job_address(job_id: str) -> str:
     return f"/api/iso/jobs/{job_id}"
 
 
+def disc_address(job_id: str, part: int) -> str:
+    """Where a disc stays the same: a job makes, or serves, one set once and for all."""
+    return f"{job_address(job_id)}/disc?part={part}"
+
+
 def _note(request: Request, code: str) -> None:
     request.state.note = {**getattr(request.state, "note", {}), "code": code}
 

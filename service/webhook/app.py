@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mkiso.config import Settings
-from mkiso.errors import OrchestratorUnavailable, SeveralDiscs
+from mkiso.errors import OrchestratorUnavailable, OtherSet, SeveralDiscs
 from service.webhook.answers import HANDLERS
 from service.webhook.health import Health, checks_of
 from service.webhook.iso import Questions
@@ -89,7 +89,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Middleware(Senders, server=settings.server, trail=trail),
             Middleware(Authentication, keys=keys, sessions=sessions, trail=trail),
         ],
-        exception_handlers={**HANDLERS, SeveralDiscs: answer_several, ClientGone: _nobody},
+        exception_handlers={**HANDLERS, SeveralDiscs: answer_several, OtherSet: answer_several, ClientGone: _nobody},
     )
 
 

@@ -23,10 +23,18 @@ def content_disposition(name: str) -> str:
 
 
 def name_of(report: JobReport, manifest: Manifest) -> str:
-    """What a disc is saved as: its accession number, or, for several, what the manifest says (the patient's name); n of N in a set."""
+    """What a disc is saved as: its accession number, or, for several, what the manifest says (the patient's name).
+
+    In a set n of N and the beginning of the set's id, so that anybody sees which discs belong together.
+    """
     stem = report.accession_numbers[0] if len(report.accession_numbers) == 1 else manifest.filename.removesuffix(".iso")
-    part = f"-{manifest.number}of{manifest.total}" if manifest.total > 1 and f"{manifest.number}of{manifest.total}" not in stem else ""
+    part = f"-{manifest.number}of{manifest.total}-{short(manifest.set_id)}" if manifest.total > 1 else ""
     return f"{stem}{part}.iso"
+
+
+def short(set_id: str) -> str:
+    """A set's id as people see it."""
+    return set_id[:8]
 
 
 def _safe(name: str) -> str:

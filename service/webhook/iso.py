@@ -9,20 +9,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from mkiso.config import Settings
-from mkiso.errors import DeadlinePassed
-from mkiso.report import JobReport
+from mkiso.errors import DeadlinePassed, OtherSet
+from mkiso.report import JobReport, sets_told
 from mkiso.retention import require_room
-from mkiso.store import Manifest, is_young, manifests
-from service.webhook.answers import job_address
+from mkiso.store import is_young, manifests, whole_sets
+from service.webhook.answers import disc_address, job_address
 from service.webhook.disc_response import MEDIA_TYPE
 from service.webhook.form import form_of
-from service.webhook.jobs import Jobs, disc_headers
+from service.webhook.jobs import Jobs
 from service.webhook.orchestrator import Asked, Orchestrator, minutes_since
 from service.webhook.plain_pages import print_page
 from service.webhook.prefer import preference_of
 from service.webhook.question import MAX_QUERY_BYTES, Query, Question, one_study, print_order, several_studies
 from service.webhook.request_id import request_id_of
 from service.webhook.sender import sender_of_request
+from service.webhook.several import ToldSet, chosen, led_to, of_named_set, set_entry
 from service.webhook.trail import Trail
 
 
@@ -38,12 +39,12 @@ class Questions:
     async def download(self, request: Request) -> Response:
         """GET /api/iso/download"""
         query = Query(request.scope["query_string"])
-        return await self._disc(request, one_study(query), query.part())
+        return await self._disc(request, one_study(query), query)
 
     async def download_multiple(self, request: Request) -> Response:
         """GET /api/iso/download-multiple"""
         query = Query(request.scope["query_string"])
-        return await self._disc(request, several_studies(query, self._settings), query.part())
+        return await self._disc(request, several_studies(query, self._settings), query)
 
     async def print(self, request: Request) -> Response:
         """GET or POST /api/iso/print.
@@ -67,14 +68,48 @@ class Questions:
         body = {**sent_body(report), "joined": asked.joined, **_before(asked)}
         return JSONResponse(body, headers={"cache-control": "no-store", **_degraded(report)})
 
-    async def _disc(self, request: Request, question: Question, part: int | None) -> Response:
+    async def _disc(self, request: Request, question: Question, query: Query) -> Response:
+        """The disc; of a set the way to it, since the discs of a set have their set's address and no other."""
+        part, named = query.part(), query.set()
+        if named is not None:
+            return await self._of_named_set(question, named, part)
+        known = await asyncio.to_thread(sets_told, self._settings.storage, question.accession_numbers) if part else {}
         if request.method == "HEAD":
-            return await self._head(question, part)
-        asked = await self._ask(request, question)
-        report = await self._answer(request, question, asked)
-        if report is None:
-            return accepted(request, asked)
-        return await self._jobs.disc(request, report, part, just_made=True)
+            report = await asyncio.to_thread(self._young, question)
+            if report is None:
+                headers = {"accept-ranges": "bytes", "cache-control": "private, no-store"}
+                return Response(headers=headers, media_type=MEDIA_TYPE)
+        else:
+            asked = await self._ask(request, question)
+            report = await self._answer(request, question, asked)
+            if report is None:
+                return accepted(request, asked)
+        discs = await self._jobs.discs(report)
+        if part is None or len(discs) == part == 1:
+            return await self._jobs.disc(request, report, part, just_made=True)
+        try:
+            disc = led_to(discs, part, known, request.headers)
+        except OtherSet as error:
+            shelf = await asyncio.to_thread(self._sets, question)
+            raise OtherSet(error.words, sets=[set_entry(*each) for each in shelf]) from None
+        return _see(disc_address(report.job_id, disc.number))
+
+    async def _of_named_set(self, question: Question, named: str, part: int | None) -> Response:
+        """The way to a set, or to a disc of it; nothing is made for who has discs of a set already."""
+        shelf = await asyncio.to_thread(self._sets, question)
+        try:
+            discs, job_id = of_named_set(shelf, named, part)
+        except OtherSet as error:
+            raise OtherSet(error.words, sets=[set_entry(*each) for each in shelf]) from None
+        if part is None:
+            return _see(job_address(job_id))
+        return _see(disc_address(job_id, chosen(discs, part, job_id).number))
+
+    def _sets(self, question: Question) -> list[ToldSet]:
+        """The sets of a question that can be had, the newest first, each with a job that serves it."""
+        storage = self._settings.storage
+        told = sets_told(storage, question.accession_numbers)
+        return [(discs, told[discs[0].set_id]) for discs in whole_sets(manifests(storage)) if discs[0].set_id in told]
 
     async def _ask(self, request: Request, question: Question) -> Asked:
         """The question's job."""
@@ -101,26 +136,24 @@ class Questions:
             raise DeadlinePassed(words, job_id=asked.job_id, job=job_address(asked.job_id))
         return report
 
-    async def _head(self, question: Question, part: int | None) -> Response:
-        """What GET would say of a disc that is there and young enough to be served again; otherwise what is known without making one.
+    def _young(self, question: Question) -> JobReport | None:
+        """A job that has made a set which is young enough to be served again; None where there is none.
 
-        Download managers, browsers and link checkers send HEAD before GET or instead of it: none of them asked for a job. RFC 9110 9.3.2 lets a
-        server leave out what it would know only by generating the content.
+        Download managers, browsers and link checkers send HEAD before GET or instead of it, and none of them asked for
+        a job. RFC 9110 9.3.2 lets a server leave out what it would know only by generating the content.
         """
-        disc = await asyncio.to_thread(self._young, question, part or 1)
-        if disc is None:
-            return Response(headers={"accept-ranges": "bytes", "cache-control": "private, no-store"}, media_type=MEDIA_TYPE)
-        report = JobReport(disc.job_id, "download", question.accession_numbers)
-        return Response(headers={**disc_headers(report, disc), "content-length": str(disc.size)}, media_type=MEDIA_TYPE)
+        storage, minutes = self._settings.storage, self._settings.disc.reuse_minutes
+        for discs in whole_sets(manifests(storage)):
+            fits = set(discs[0].accession_numbers) == set(question.accession_numbers)
+            if fits and all(is_young(storage, disc, minutes) for disc in discs):
+                ids = tuple(disc.disc_id for disc in discs)
+                return JobReport(discs[0].job_id, "download", question.accession_numbers, disc_ids=ids)
+        return None
 
-    def _young(self, question: Question, part: int) -> Manifest | None:
-        storage, limit = self._settings.storage, self._settings.disc.reuse_minutes
-        asked = set(question.accession_numbers)
-        fitting = [
-            disc for disc in manifests(storage)
-            if set(disc.accession_numbers) == asked and disc.number == part and is_young(storage, disc, limit)
-        ]
-        return max(fitting, key=lambda disc: disc.created, default=None)
+
+def _see(address: str) -> Response:
+    """303: what was asked for is there (RFC 9110 15.4.4). Whoever doesn't follow has no disc, but a body that says so."""
+    return JSONResponse({"see": address}, 303, {"location": address, "cache-control": "private, no-store"})
 
 
 def accepted(request: Request, asked: Asked) -> Response:

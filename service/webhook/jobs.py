@@ -14,7 +14,7 @@ from mkiso.errors import JobNotFound, JobRunning, MkisoError, OrchestratorUnavai
 from mkiso.report import JobReport, read_report
 from mkiso.reread import require_right
 from mkiso.store import Manifest, manifest_of, take_off
-from service.webhook.answers import error_answer, job_address
+from service.webhook.answers import disc_address, error_answer, job_address
 from service.webhook.disc_response import MEDIA_TYPE, DiscResponse, prepared
 from service.webhook.filename import content_disposition, name_of
 from service.webhook.orchestrator import Orchestrator
@@ -111,7 +111,7 @@ class Jobs:
 
     async def disc(self, request: Request, report: JobReport, part: int | None, *, just_made: bool = False) -> Response:
         """The image of a finished job, or of the `part` of its set. Raises SeveralDiscs where a part has to be named."""
-        manifest = chosen(await asyncio.to_thread(self._manifests, report), part)
+        manifest = chosen(await self.discs(report), part, report.job_id)
         headers = disc_headers(report, manifest)
         span = span_of(request.headers, headers["etag"], manifest.size, just_made=just_made)
         if span.status in (200, 206):
@@ -122,6 +122,10 @@ class Jobs:
             return error_answer(request, 412, "precondition_failed", "The disc is another one by now: download it from the beginning.")
         words = f"The disc has {manifest.size} bytes; the range that was asked for lies outside."
         return error_answer(request, 416, "range_not_satisfiable", words, {"content-range": f"bytes */{manifest.size}"})
+
+    async def discs(self, report: JobReport) -> list[Manifest]:
+        """The discs of a finished job, which are one whole set. Raises JobNotFound where they aren't kept any more."""
+        return await asyncio.to_thread(self._manifests, report)
 
     async def _bytes(self, request: Request, disc: Manifest, span: Span, headers: dict[str, str]) -> Response:
         """A disc's bytes, sent by nginx or by us. Raises ProofFailed, JobNotFound; its set has then left the shelf."""
@@ -186,7 +190,7 @@ def disc_headers(report: JobReport, manifest: Manifest) -> dict[str, str]:
         "etag": f'"{manifest.sha256}"',
         "accept-ranges": "bytes",
         "content-disposition": content_disposition(name_of(report, manifest)),
-        "content-location": f"{job_address(report.job_id)}/disc?part={manifest.number}",
+        "content-location": disc_address(report.job_id, manifest.number),
         "cache-control": "private, no-store",
         **({"x-mkiso-degraded": ", ".join(degraded)} if degraded else {}),
     }
@@ -196,7 +200,8 @@ def _disc_entry(report: JobReport, manifest: Manifest) -> dict[str, Any]:
     return {
         "part": manifest.number,
         "total": manifest.total,
-        "href": f"{job_address(report.job_id)}/disc?part={manifest.number}",
+        "set": manifest.set_id,
+        "href": disc_address(report.job_id, manifest.number),
         "filename": name_of(report, manifest),
         "size": manifest.size,
         "sha256": manifest.sha256,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 from mkiso.accession import parse_accession_number, parse_accession_numbers, question
 from mkiso.config import Settings
@@ -78,6 +79,16 @@ class Query:
         if text not in ("true", "false"):
             raise InvalidRequest(f"{name} is true or false.")
         return text == "true"
+
+    def set(self) -> str | None:
+        """The id of the set whose disc is meant, or of which the asker has discs already."""
+        text = self.one("set")
+        if text is None:
+            return None
+        try:
+            return str(UUID(text))
+        except ValueError:
+            raise InvalidRequest("set is the id of a set of discs, as answers and addresses name it.") from None
 
     def part(self) -> int | None:
         """Which disc of a set is meant, from 1."""

@@ -56,6 +56,15 @@ def span_of(headers: Mapping[str, str], etag: str, size: int, *, just_made: bool
     return Span(206, start, stop)
 
 
+def is_rest(headers: Mapping[str, str], size: int) -> bool:
+    """Whether the rest of something is asked for, without saying of what: a range beyond zero and no If-Range."""
+    asked = headers.get("range")
+    if asked is None or "if-range" in headers:
+        return False
+    span = span_of({"range": asked}, "", size)
+    return span.status == 416 or (span.status == 206 and span.start > 0)
+
+
 def _listed(field: str, etag: str, *, weak: bool) -> bool:
     """Whether a list of entity tags holds ours, by weak or by strong comparison (RFC 9110 8.8.3.2)."""
     return any(f'"{tag}"' == etag and (weak or not weakness) for weakness, tag in _ENTITY_TAG.findall(field))

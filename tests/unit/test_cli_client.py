@@ -19,7 +19,8 @@ from tests.peers.ports import free_port
 
 IMAGE = os.urandom(300_000)
 SHA256 = hashlib.sha256(IMAGE).hexdigest()
-DISC = Disc("/api/iso/jobs/J/disc?part=1", "x.iso", len(IMAGE), SHA256, 3, 1, 1)
+SET = "3fa4c2d1-0000-4000-8000-000000000000"
+DISC = Disc("/api/iso/jobs/J/disc?part=1", SET, "x.iso", len(IMAGE), SHA256, 3, 1, 1)
 
 
 @dataclass
@@ -136,7 +137,17 @@ def test_a_print_is_confirmed_by_an_option(script: Script, url: str, options: li
 def test_a_set_of_discs_becomes_numbered_files(script: Script, url: str, tmp_path: Path) -> None:
     script.states = [job("done", "done", discs=2)]
     assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["x-1.iso", "x-2.iso"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x-1of2-3fa4c2d1.iso", "x-2of2-3fa4c2d1.iso"]
+
+
+def test_discs_of_two_sets_never_lie_there_as_one(script: Script, url: str, tmp_path: Path) -> None:
+    """The study grew, and the second command is cut off after the first disc: the old second disc is still there."""
+    for name, told in ((SET, 2), ("b" + SET[1:], 1)):
+        [done] = script.states = [job("done", "done", discs=2)]
+        done["discs"] = [{**disc, "set": name} for disc in done["discs"]][:told]
+        assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["x-1of2-3fa4c2d1.iso", "x-1of2-bfa4c2d1.iso", "x-2of2-3fa4c2d1.iso"]
 
 
 def test_a_broken_download_goes_on_where_it_ended(script: Script, url: str, tmp_path: Path) -> None:

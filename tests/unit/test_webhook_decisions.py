@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from mkiso.config import Auth
-from mkiso.errors import JobCancelled, JobCrashed, JobNotFound, SeveralDiscs, StudyNotFound
+from mkiso.errors import JobCancelled, JobCrashed, StudyNotFound
 from mkiso.report import JobReport
 from mkiso.store import Manifest
 from service.log_lines import JsonLines, TextLines
@@ -27,7 +27,6 @@ from service.webhook.prefer import preference_of
 from service.webhook.ranges import Span, span_of
 from service.webhook.request_id import take_request_id
 from service.webhook.session import SESSION_SECONDS, Sessions
-from service.webhook.several import chosen
 
 ETAG = '"abc"'
 DISC = Manifest("d", "j", "2026-01-01T00:00:00+00:00", "V", "Somchai.iso", ("A",), "f", 1000, "abc", 3, "cd")
@@ -118,7 +117,9 @@ def test_content_disposition(name, header):
 def test_name_of():
     report = JobReport("j", "download", ("A",))
     assert name_of(report, DISC) == "A.iso"
-    assert name_of(report, replace(DISC, number=2, total=3)) == "A-2of3.iso"
+    of_set = replace(DISC, number=2, total=3, first_disc="3fa4c2d1-0000-4000-8000-000000000000")
+    assert name_of(report, of_set) == "A-2of3-3fa4c2d1.iso"
+    assert name_of(replace(report, accession_numbers=("A", "B")), of_set) == "Somchai-2of3-3fa4c2d1.iso"
     assert name_of(replace(report, accession_numbers=("A", "B")), DISC) == "Somchai.iso"
 
 
@@ -180,20 +181,6 @@ def test_of_a_print_nobody_is_told_that_nothing_was_sent(standing):
         assert "Nothing was sent" not in ended.value.words
     with pytest.raises((JobCrashed, JobCancelled), match="Nothing was sent"):
         outcome_of(standing, REPORT)
-
-
-def test_chosen():
-    discs = [replace(DISC, number=number, total=3) for number in (1, 2, 3)]
-    assert chosen([DISC], None) is DISC
-    assert chosen([DISC], 1) is DISC
-    assert chosen(discs, 3).number == 3
-    with pytest.raises(SeveralDiscs) as error:
-        chosen(discs, None)
-    assert error.value.details["total"] == 3
-    with pytest.raises(JobNotFound):
-        chosen(discs, 4)
-    with pytest.raises(JobNotFound):
-        chosen([], None)
 
 
 def auth(key):

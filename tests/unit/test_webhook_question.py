@@ -81,6 +81,15 @@ def test_no_part(query):
         Query(query).part()
 
 
+def test_a_set_is_named_by_its_id():
+    name = "3fa4c2d1-0000-4000-8000-00000000000a"
+    assert (Query(b"").set(), Query(f"set={name}".encode()).set()) == (None, name)
+    assert Query(b"set=" + name.upper().encode()).set() == name
+    for query in ("set=", "set=3fa4c2d1", f"set={name}&set={name}", "set=..%2F"):
+        with pytest.raises(InvalidRequest):
+            Query(query.encode()).set()
+
+
 def test_errors_of_accession_numbers_keep_their_type():
     with pytest.raises(InvalidAccessionNumber):
         one_study(Query(b"accession_number=*"))

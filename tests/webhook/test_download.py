@@ -121,10 +121,12 @@ def test_a_set_is_never_answered_with_its_first_disc(client, desk, scripts):
     assert (answer.status_code, answer.json()["code"], answer.json()["total"]) == (409, "several_discs", 3)
     job = client.get(f"/api/iso/jobs/{answer.json()['job_id']}").json()
     assert [disc["href"] for disc in job["discs"]] == [f"/api/iso/jobs/{job['job_id']}/disc?part={number}" for number in (1, 2, 3)]
+    assert [part["href"] for part in answer.json()["parts"]] == [disc["href"] for disc in job["discs"]]
     assert client.get(job["discs"][1]["href"]).content == b"a2" * 50
-    third = client.get(f"{ONE}&part=3")
+    desk.script = scripts.again
+    third = client.get(f"{ONE}&part=3", follow_redirects=True)
     assert third.content == b"a3" * 50
-    assert "A1-3of3.iso" in third.headers["content-disposition"]
+    assert "A1-3of3" in third.headers["content-disposition"]
     assert client.get(f"{ONE}&part=4").status_code == 404
     page = client.get(f"{ONE}&x=%22%3E%3Cscript%3E", headers={"Accept": "text/html,*/*"})
     assert page.status_code == 409 and page.headers["content-type"].startswith("text/html")

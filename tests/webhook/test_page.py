@@ -29,7 +29,8 @@ STUDIES = (
     {**FOUND, "accession_number": "R7", "study_description": "<b>MR</b>"},
 )
 NOT_AT_THE_COUNTER = {
-    *("error", "unauthorized", "several_discs", "deadline_passed", "job_running", "patient_api_unavailable"),  # never an answer to what the page asks
+    *("error", "unauthorized", "several_discs", "other_set"),  # never an answer to what the page asks
+    *("deadline_passed", "job_running", "patient_api_unavailable"),  # nor these
     *("volume_not_found", "answer_cut", "claim_lost"),  # the archive's
     *("invalid_request", "invalid_accession_number", "too_many_accession_numbers"),  # the service's words name the wrong character
 }
