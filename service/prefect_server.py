@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import uvicorn
 from prefect.server.api.server import create_app
@@ -22,8 +23,16 @@ from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.server.events.services import event_persister
 from prefect.server.events.storage.database import write_events
-from prefect.settings import get_current_settings
+from prefect.settings import (
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    PREFECT_API_DATABASE_MIGRATE_ON_START,
+    get_current_settings,
+    temporary_settings,
+)
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+
+from service.prefect_database import is_migrated, make_database
 
 PASSING_EVENTS = ("prefect.task-run.", "prefect.artifact", "prefect.flow-run.heartbeat")
 """How the names of events begin that come many times a job and tell nothing that its states, artifacts and logs don't keep."""
@@ -47,6 +56,20 @@ async def write_lasting_events(session: AsyncSession, events: Sequence[ReceivedE
 
 def main() -> None:
     """Run the server in this process until SIGTERM."""
+    with temporary_settings({PREFECT_API_DATABASE_MIGRATE_ON_START: not _is_ready_made()}):
+        _serve()
+
+
+def _is_ready_made() -> bool:
+    """Whether the database is SQLite and has nothing to be migrated; made, where there is none yet."""
+    url = make_url(PREFECT_API_DATABASE_CONNECTION_URL.value())
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        return False
+    make_database(Path(url.database))
+    return is_migrated(Path(url.database))
+
+
+def _serve() -> None:
     dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
     event_persister.write_events = write_lasting_events  # type: ignore[attr-defined]
     app = create_app(final=True)  # begins the logging, too

@@ -50,7 +50,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Place]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Not started yet: the ledger says that nights were missed."""
     folder, receiver_port = tmp_path_factory.mktemp("robot"), free_port()
     sections = {
@@ -60,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> I
     with ExitStack() as stack:
         pacs = stack.enter_context(Orthanc(folder / "pacs", destinations={AE_TITLE: ("127.0.0.1", receiver_port)}, verbose=False))
         robot = stack.enter_context(JsonRobot(folder / "robot", step_seconds=0.1))
-        service = Service(folder / "mkiso", (pacs.ae_title, pacs.port), sections, receiver_port=receiver_port, database=prefect_database)
+        service = Service(folder / "mkiso", (pacs.ae_title, pacs.port), sections, receiver_port=receiver_port)
         fired = last_fire(SCHEDULE, TIMEZONE, datetime.now(UTC))
         covers = NightRange((fired - COVERED_FIRST).date(), (fired - COVERED_LAST).date())
         with Ledger.open(load(service.configuration)) as ledger, Night.begin(ledger, "before", covers) as night:

@@ -15,9 +15,9 @@ POOLS = {"receiver": 0, "worker": 6, "webhook": 6}
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[House]:
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
-    with open_house(folder, prefect_database) as opened:
+    with open_house(folder) as opened:
         for number in range(3):  # threads and connections that stay are made by the first jobs
             opened.disc("GOOD1", folder / f"warm {number}")
         opened.warm = opened.standing()

@@ -95,7 +95,7 @@ class House:
 
 
 @contextmanager
-def open_house(folder: Path, database: Path | None = None) -> Iterator[House]:
+def open_house(folder: Path) -> Iterator[House]:
     """Everything started, and ended after the `with`."""
     studies = {
         "GOOD1": make_study(folder / "s", "GOOD1", patient=CANARY),
@@ -131,10 +131,7 @@ def open_house(folder: Path, database: Path | None = None) -> Iterator[House]:
             "storage": {"keep_failed_hours": 0},
             "audit": {"enabled": True, "patient_names": False},
         }
-        service = Service(folder / "mkiso", (PACS_AE, link.port), sections, receiver_port=receiver_port, database=database)
-        if database is not None:  # as mkiso makes them
-            (service.data_dir / "prefect").chmod(0o700)
-            (service.data_dir / "prefect" / database.name).chmod(0o600)
+        service = Service(folder / "mkiso", (PACS_AE, link.port), sections, receiver_port=receiver_port)
         service.environment["TMPDIR"] = str(_made(folder / "tmp"))
         service.http.headers["X-API-Key"] = KEY
         stack.enter_context(service)

@@ -31,7 +31,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(small_disk: Path, tmp_path: Path, prefect_database: Path) -> None:
+def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(small_disk: Path, tmp_path: Path) -> None:
     """In mid-move (more images than fit) and in mastering (the images fit, the image of the disc doesn't); then a small job passes."""
     studies = {
         "HUGE1": make_ct_series(tmp_path / "s", "HUGE1", int(DISK_MIB / IMAGE_MIB) + 8),
@@ -46,7 +46,7 @@ def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(small_disk: Path
             "storage": {"data_dir": str(small_disk), "keep_failed_hours": 0},
         }
         # Prefect has a disk of its own here: what is tried is a store that fills up beside a whole orchestrator.
-        service = Service(tmp_path / "mkiso", (orthanc.ae_title, orthanc.port), sections, receiver_port=receiver_port, database=prefect_database)
+        service = Service(tmp_path / "mkiso", (orthanc.ae_title, orthanc.port), sections, receiver_port=receiver_port)
         service.environment["PREFECT_HOME"] = str(service.data_dir / "prefect")
         service.data_dir = small_disk
         with service:

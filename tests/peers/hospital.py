@@ -29,17 +29,8 @@ class Hospital:
 Open = Callable[..., Hospital]
 
 
-@pytest.fixture(scope="session")
-def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prefect's database as a first start leaves it: migrations take ten seconds, a copy none."""
-    folder = tmp_path_factory.mktemp("prefect-database")
-    with Service(folder, ("NOBODY", 9)):
-        pass
-    return folder / "data" / "prefect" / "prefect.db"
-
-
 @pytest.fixture(scope="module")
-def open_hospital(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Open]:
+def open_hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     """`open_hospital("orthanc" | "dcmqrscp", files, sections, **options of the PACS)`; everything is ended with the module."""
     with ExitStack() as stack:
 
@@ -53,7 +44,7 @@ def open_hospital(tmp_path_factory: pytest.TempPathFactory, prefect_database: Pa
             else:
                 pacs = stack.enter_context(Dcmqrscp(folder / "pacs", files, destinations=destinations, **options))
             asked = (pacs.ae_title, pacs.port)
-            service = Service(folder / "mkiso", asked, sections, receiver_port=receiver_port, database=prefect_database)
+            service = Service(folder / "mkiso", asked, sections, receiver_port=receiver_port)
             return Hospital(stack.enter_context(service), pacs)
 
         yield opened

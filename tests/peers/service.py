@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,10 +19,7 @@ AE_TITLE = "CDRECORD"
 
 
 class Service(Process):
-    """`mkiso serve`. `pacs` is the (AE title, port) it asks; `sections` are merged into its configuration and win.
-
-    `database` is a migrated SQLite file of Prefect to start from, which saves ten seconds.
-    """
+    """`mkiso serve`. `pacs` is the (AE title, port) it asks; `sections` are merged into its configuration and win."""
 
     ready_seconds = 120
 
@@ -34,7 +30,6 @@ class Service(Process):
         sections: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         receiver_port: int = 0,
-        database: Path | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.data_dir = folder / "data"
@@ -61,9 +56,6 @@ class Service(Process):
         self.settings = configuration
         self.configuration = folder / "config.yaml"
         self.configuration.write_text(yaml.safe_dump(configuration), encoding="utf-8")
-        if database is not None:
-            (self.data_dir / "prefect").mkdir(parents=True)
-            shutil.copy(database, self.data_dir / "prefect" / "prefect.db")
         super().__init__(
             [sys.executable, "-m", "service", "serve"],
             folder / "serve.log",

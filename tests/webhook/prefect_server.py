@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from service.prefect_database import make_database
 from tests.peers.ports import free_port
 from tests.peers.process import Process
 
@@ -19,6 +20,7 @@ class PrefectServer(Process):
 
     def __init__(self, folder: Path) -> None:
         port = free_port()
+        make_database(folder / "prefect.db")
         environment = {
             "PREFECT_HOME": str(folder),
             "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",

@@ -1,0 +1,84 @@
+"""Prefect's database of a first start: what its own migrations would have made, and theirs alone where the version is another."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service import prefect_database
+from service.prefect_database import SCHEMA, is_migrated, make_database, schema_of
+
+MIGRATE = "import asyncio; from prefect.server.database import provide_database_interface as i; asyncio.run(i().create_db())"
+
+
+def migrate(home: Path) -> Path:
+    """Let Prefect's own migrations have their way."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    subprocess.run([sys.executable, "-c", MIGRATE], env={**environment, "PREFECT_HOME": str(home)}, check=True, timeout=100)
+    return home / "prefect.db"
+
+
+def described(database: Path) -> tuple[dict[str, list[tuple[object, ...]]], list[tuple[str, ...]]]:
+    """The columns of every table in their order, and the lines of every statement in none: Prefect's migrations order constraints by chance."""
+    with closing(sqlite3.connect(database)) as connection:
+        statements = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+        columns = {name: connection.execute(f"PRAGMA table_xinfo({name})").fetchall() for kind, name, _ in statements if kind == "table"}
+    return columns, [tuple(sorted(line.strip(" \t,") for line in (sql or name).splitlines())) for _, name, sql in statements]
+
+
+@pytest.mark.peer
+def test_the_schema_is_what_the_migrations_of_this_prefect_make(tmp_path: Path) -> None:
+    """After Prefect's version was raised: `python -m service.prefect_database > service/prefect_schema.sql`."""
+    migrated = migrate(tmp_path / "migrated")
+    made = tmp_path / "made" / "prefect.db"
+    make_database(made)
+    assert is_migrated(migrated) and is_migrated(made)
+    assert described(made) == described(migrated)
+    inserts = [line for line in schema_of(migrated).splitlines() if line.startswith("INSERT")]
+    assert [line for line in SCHEMA.read_text(encoding="utf-8").splitlines() if line.startswith("INSERT")] == inserts
+    before = schema_of(made)
+    migrate(made.parent)
+    assert schema_of(made) == before, "Prefect found something to do"
+
+
+def test_a_database_is_made_whole_and_private_and_never_over_another(tmp_path: Path) -> None:
+    database = tmp_path / "prefect" / "prefect.db"
+    database.parent.mkdir()
+    database.with_name("prefect.db.new").write_text("half of one, of a start that was killed")
+    make_database(database)
+    assert is_migrated(database)
+    assert stat.S_IMODE(database.stat().st_mode) == 0o600
+    assert not list(database.parent.glob("*.new*"))
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+        connection.execute("CREATE TABLE mine (x)")
+    make_database(database)
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT * FROM mine").fetchall() == []
+
+
+@pytest.mark.parametrize("version", ["3.8.7", "3.8.80", "3.9.0"])
+def test_another_prefect_migrates_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    make_database(tmp_path / "old.db")
+    monkeypatch.setattr(prefect_database, "version", lambda _: version)
+    assert not is_migrated(tmp_path / "old.db")
+    make_database(tmp_path / "new.db")
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_what_is_older_or_nothing_is_to_be_migrated(tmp_path: Path) -> None:
+    assert not is_migrated(tmp_path / "none.db")
+    assert not (tmp_path / "none.db").exists()
+    (tmp_path / "noise.db").write_text("no database")
+    assert not is_migrated(tmp_path / "noise.db")
+    make_database(tmp_path / "older.db")
+    with closing(sqlite3.connect(tmp_path / "older.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'before'")
+    assert not is_migrated(tmp_path / "older.db")
