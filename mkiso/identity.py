@@ -22,11 +22,13 @@ from pydicom.tag import BaseTag
 from mkiso.config import Identity
 from mkiso.errors import PatientMismatch
 from mkiso.models import Patient, Study
+from mkiso.text import stated, terms_of, text_of
 
 WORDS_LIMIT = 240
 PLACEHOLDERS = frozenset({"UNKNOWN", "NONE", "NULL", "N/A", "NA", "NIL"})
 """What systems write where they know no Patient ID, beside IDs without any letter or digit but 0; identity.placeholder_ids has a site's own."""
 
+_PATIENT_ID, _ISSUER = 0x00100020, 0x00100021
 _IN_A_CLAIM = tuple(map(BaseTag, (0x00080005, 0x00100020, 0x00100021, 0x00100030, 0x00100040)))
 _SEQUENCES_IN_A_CLAIM = tuple(map(BaseTag, (0x00100024, 0x00101002)))
 
@@ -91,10 +93,8 @@ def one_patient(studies: Sequence[Study], known: Sequence[Patient], rules: Ident
 
 def same_patient(header: Dataset, study: Study) -> None:
     """Raise PatientMismatch unless a stored instance's own header carries the study's Patient ID and Study Instance UID."""
-    same_issuer = "" in (significant(header.get("IssuerOfPatientID")), significant(study.issuer_of_patient_id)) or (
-        significant(header.get("IssuerOfPatientID")) == significant(study.issuer_of_patient_id)
-    )
-    if significant(header.get("PatientID")) != significant(study.patient_id) or not same_issuer:
+    issuers = {stated(header, _ISSUER), significant(study.issuer_of_patient_id)} - {""}
+    if stated(header, _PATIENT_ID) != significant(study.patient_id) or len(issuers) > 1:
         raise PatientMismatch(
             f"An instance of accession number {study.accession_number} carries another patient's ID than the PACS's study. Have the PACS corrected.",
             accession_numbers=[study.accession_number],
@@ -201,13 +201,14 @@ def without_patient(text: str, patient: Patient) -> str:
 
 def _claim(header: Dataset) -> Claim:
     birth_date = re.sub(r"[.]", "", significant(header.get("PatientBirthDate")))  # PS3.5 6.2 note: what ACR-NEMA wrote
+    terms = terms_of(header)
     also = tuple(
-        (significant(other.get("PatientID")), significant(other.get("IssuerOfPatientID")), _universal(other))
+        (text_of(other, _PATIENT_ID, terms).stated, text_of(other, _ISSUER, terms).stated, _universal(other))
         for other in header.get("OtherPatientIDsSequence") or ()
     )
     return Claim(
-        significant(header.get("PatientID")),
-        significant(header.get("IssuerOfPatientID")),
+        stated(header, _PATIENT_ID),
+        stated(header, _ISSUER),
         _universal(header),
         birth_date,
         significant(header.get("PatientSex")).upper(),

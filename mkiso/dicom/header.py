@@ -41,6 +41,7 @@ _UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
 
 _TRANSFER_SYNTAX_UID = 0x00020010
 _SPECIFIC_CHARACTER_SET = 0x00080005
+_CONTENT_SEQUENCE, _RELATIONSHIP_TYPE = 0x0040A730, 0x0040A010
 
 
 def _tags(keywords: str) -> dict[int, BaseTag]:
@@ -52,6 +53,7 @@ def _tags(keywords: str) -> dict[int, BaseTag]:
 _SEQUENCES = _tags("""
     ConceptNameCodeSequence ReferencedSeriesSequence ReferencedImageSequence BlendingSequence ReferencedImageEvidenceSequence
     VerifyingObserverSequence ContentSequence ConceptCodeSequence IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence
+    ReferencedSOPSequence
 """)
 
 # What identity, layout and the records of PS3.3 F.5 are made from.
@@ -75,6 +77,7 @@ _HEADER = _tags("""
 """) | _SEQUENCES
 
 _ITEM = _tags("""
+    SpecificCharacterSet TextValue
     CodeValue LongCodeValue URNCodeValue CodingSchemeDesignator CodingSchemeVersion CodeMeaning
     StudyInstanceUID SeriesInstanceUID ReferencedSOPClassUID ReferencedSOPInstanceUID ReferencedFrameNumber
     RetrieveAETitle StorageMediaFileSetID StorageMediaFileSetUID
@@ -240,11 +243,20 @@ def _dataset(data: Encoded, found: dict[int, Element], encoding: Encoding, chars
     if _SPECIFIC_CHARACTER_SET in raw:
         charset = _encodings(raw[_HEADER[_SPECIFIC_CHARACTER_SET]].value or b"")
     for tag, element in sequences.items():
-        entries = [_dataset(data, item, element.encoding, charset, depth + 1) for item in items(data, element, _ITEM_TAGS)]
+        found_items = items(data, element, _ITEM_TAGS)
+        if tag == _CONTENT_SEQUENCE:
+            found_items = [item for item in found_items if _modifies_title(data, item)]
+        entries = [_dataset(data, item, element.encoding, charset, depth + 1) for item in found_items]
         raw[tag] = DataElement(tag, "SQ", Sequence(entries))
     dataset = Dataset(raw)
     dataset.set_original_encoding(not encoding.explicit, encoding.little_endian, charset)
     return dataset
+
+
+def _modifies_title(data: Encoded, item: dict[int, Element]) -> bool:
+    """Whether an item of a report's content is one that its record repeats (PS3.3 F.5.25); the others are the report
+    itself."""
+    return _text(data, item.get(_RELATIONSHIP_TYPE)) == "HAS CONCEPT MOD"
 
 
 def _encodings(character_set: bytes) -> list[str]:

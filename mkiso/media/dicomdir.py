@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import uuid
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from mkiso.media.conforming import is_valid_uid
+from mkiso.media.elements import element, item
 from mkiso.media.file_set import Leaf, PatientBranch, StudyBranch
 from mkiso.media.file_set import Series as SeriesBranch
-from mkiso.media.records import element, item, record_body
-from mkiso.media.values import raw_value
+from mkiso.media.patient_ids import patient_ids
+from mkiso.media.record_values import FILLED, KEPT, made_uid
+from mkiso.media.records import Notes, Subject, record_body
+from mkiso.text import Text
 
 MEDIA_STORAGE_DIRECTORY = b"1.2.840.10008.1.3.10"
 EXPLICIT_VR_LITTLE_ENDIAN = b"1.2.840.10008.1.2.1"
@@ -52,8 +54,9 @@ def dicomdir(tree: Collection[PatientBranch], file_set_id: str) -> tuple[bytes, 
 
     The notes hold counts and keywords, no patient data. The same tree gives the same bytes.
     """
-    filled: Counter[str] = Counter()
-    roots = [_patient(patient, number, filled) for number, patient in enumerate(tree, 1)]
+    notes = Notes()
+    known = zip(tree, patient_ids(tree, notes), strict=True)
+    roots = [_patient(patient, patient_id, number, notes) for number, (patient, patient_id) in enumerate(known, 1)]
     identifier = element(0x00041130, "CS", file_set_id.encode())
     meta = _file_meta(_instance_uid(identifier, roots))
     records_start = len(meta) + len(identifier) + 2 * 12 + 10 + 12  # two offsets, the consistency flag, the sequence's own header
@@ -67,44 +70,48 @@ def dicomdir(tree: Collection[PatientBranch], file_set_id: str) -> tuple[bytes, 
         + struct.pack("<HH2sHH", 0x0004, 0x1212, b"US", 2, 0)
         + element(0x00041220, "SQ", b"".join(_encoded(roots)))
     )
-    return meta + dataset, tuple(f"{what}: filled in {count} record(s) of the DICOMDIR, not in the images" for what, count in sorted(filled.items()))
+    return meta + dataset, tuple(note.format(count) for note, count in sorted(notes.items()))
 
 
-def _patient(branch: PatientBranch, number: int, filled: Counter[str]) -> _Record:
-    name = next((name for study in branch.studies for series in study.series if (name := raw_value(series.header, _PATIENT_NAME))), b"")
-    patient_id = branch.patient_id or f"NOID{number:06d}".encode()  # unique on the disc (PS3.3 F.5.1)
-    if not branch.patient_id:
-        filled["PATIENT, PatientID"] += 1
-    body = record_body("PATIENT", branch.header, number, {_PATIENT_ID: patient_id, _PATIENT_NAME: name}, filled)
-    return _Record(b"PATIENT ", body, lower=[_study(study, number, filled) for number, study in enumerate(branch.studies, 1)])
+def _patient(branch: PatientBranch, patient_id: Text, number: int, notes: Notes) -> _Record:
+    given = {_PATIENT_ID: patient_id, _PATIENT_NAME: branch.name}
+    body = record_body("PATIENT", Subject(branch.headers, number, given), notes)
+    lower = [_study(study, number, notes) for number, study in enumerate(branch.studies, 1)]
+    return _Record(b"PATIENT ", body, lower=lower)
 
 
-def _study(branch: StudyBranch, number: int, filled: Counter[str]) -> _Record:
-    body = record_body("STUDY", branch.header, number, {_STUDY_INSTANCE_UID: branch.study_instance_uid.encode()}, filled)
-    return _Record(
-        b"STUDY ", body, lower=[_series(series, number, branch.study_instance_uid, filled) for number, series in enumerate(branch.series, 1)]
-    )
+def _study(branch: StudyBranch, number: int, notes: Notes) -> _Record:
+    uid = Text(branch.study_instance_uid.encode())
+    body = record_body("STUDY", Subject(branch.headers, number, {_STUDY_INSTANCE_UID: uid}), notes)
+    lower = [_series(series, number, uid, notes) for number, series in enumerate(branch.series, 1)]
+    return _Record(b"STUDY ", body, lower=lower)
 
 
-def _series(branch: SeriesBranch, number: int, study_instance_uid: str, filled: Counter[str]) -> _Record:
-    given = {}
-    if not branch.series_instance_uid:
-        given[_SERIES_INSTANCE_UID] = _uid(f"{study_instance_uid}/{number}".encode())
-        filled["SERIES, SeriesInstanceUID"] += 1
-    body = record_body("SERIES", branch.header, number, given, filled)
-    return _Record(b"SERIES", body, lower=[_leaf(leaf, number, filled) for number, leaf in enumerate(branch.leaves, 1)])
+def _series(branch: SeriesBranch, number: int, study_uid: Text, notes: Notes) -> _Record:
+    uid = Text(branch.series_instance_uid)
+    if not uid:
+        uid = made_uid(study_uid.value + b"/%d" % number)
+        notes[f"SERIES, SeriesInstanceUID: {FILLED}"] += 1
+    given = {_STUDY_INSTANCE_UID: study_uid, _SERIES_INSTANCE_UID: uid}
+    body = record_body("SERIES", Subject((branch.header,), number, given), notes)
+    lower = [_leaf(leaf, number, given, notes) for number, leaf in enumerate(branch.leaves, 1)]
+    return _Record(b"SERIES", body, lower=lower)
 
 
-def _leaf(leaf: Leaf, number: int, filled: Counter[str]) -> _Record:
-    arrival = leaf.arrival
+def _leaf(leaf: Leaf, number: int, given: dict[int, Text], notes: Notes) -> _Record:
+    """An instance's record. The UIDs of its reference are those of the file's meta information whatever they are
+    (PS3.10 8.6)."""
+    arrival, kind = leaf.arrival, leaf.record_type.encode()
     reference = (
         element(0x00041500, "CS", "\\".join(leaf.path.parts).encode())
         + element(0x00041510, "UI", arrival.sop_class_uid.encode())
         + element(0x00041511, "UI", arrival.sop_instance_uid.encode())
         + element(0x00041512, "UI", arrival.transfer_syntax_uid.encode())
     )
-    kind = leaf.record_type.encode()
-    return _Record(kind + b" " * (len(kind) % 2), record_body(leaf.record_type, leaf.instance.header, number, {}, filled), reference)
+    if not is_valid_uid(arrival.sop_instance_uid.encode()):
+        notes[f"{leaf.record_type}, ReferencedSOPInstanceUIDInFile: {KEPT}"] += 1
+    subject = Subject((leaf.instance.header,), number, given, arrival.sop_class_uid, arrival.sop_instance_uid)
+    return _Record(kind + b" " * (len(kind) % 2), record_body(leaf.record_type, subject, notes), reference)
 
 
 def _walk(records: Sequence[_Record]) -> Iterator[_Record]:
@@ -141,9 +148,4 @@ def _instance_uid(identifier: bytes, roots: Sequence[_Record]) -> bytes:
     digest = hashlib.sha256(identifier)
     for record in _walk(roots):
         digest.update(record.reference + record.body)
-    return _uid(digest.digest())
-
-
-def _uid(seed: bytes) -> bytes:
-    """A UID made from a UUID (PS3.5 B.2), the same for the same seed."""
-    return f"2.25.{uuid.UUID(bytes=hashlib.sha256(seed).digest()[:16], version=4).int}".encode()
+    return made_uid(digest.digest()).value

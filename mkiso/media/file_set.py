@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -11,10 +11,10 @@ from pydicom import Dataset
 from mkiso.errors import InstanceConflict
 from mkiso.media.names import component
 from mkiso.media.record_types import record_type
-from mkiso.media.values import raw_value, text
 from mkiso.models import Arrival, Instance
+from mkiso.text import Text, name_in, raw_value, stated, text_of
 
-_PATIENT_ID = 0x00100020
+_PATIENT_ID, _ISSUER = 0x00100020, 0x00100021
 _STUDY_DATE, _STUDY_TIME, _SERIES_NUMBER, _INSTANCE_NUMBER = 0x00080020, 0x00080030, 0x00200011, 0x00200013
 _SERIES_INSTANCE_UID = 0x0020000E
 _UNNUMBERED = 1 << 31  # after every number that an IS can hold (PS3.5 6.2)
@@ -56,17 +56,33 @@ class StudyBranch:
     def header(self) -> Dataset:
         return self.series[0].header
 
+    @property
+    def headers(self) -> tuple[Dataset, ...]:
+        """Of each series."""
+        return tuple(series.header for series in self.series)
+
 
 @dataclass(frozen=True, slots=True)
 class PatientBranch:
-    """The studies of one patient. `patient_id` is as encoded in the first one's images; empty where they have none."""
+    """The studies of one patient; `patient_id` and `issuer` are empty where the images have none."""
 
-    patient_id: bytes
+    patient_id: Text
+    issuer: str
     studies: tuple[StudyBranch, ...]
 
     @property
     def header(self) -> Dataset:
         return self.studies[0].header
+
+    @property
+    def headers(self) -> tuple[Dataset, ...]:
+        """Of each series of each study."""
+        return tuple(header for study in self.studies for header in study.headers)
+
+    @property
+    def name(self) -> Text:
+        """The first PatientName that can be read, else the first that there is."""
+        return name_in(self.headers)
 
 
 def arrange(instances: Collection[Instance]) -> tuple[PatientBranch, ...]:
@@ -77,18 +93,16 @@ def arrange(instances: Collection[Instance]) -> tuple[PatientBranch, ...]:
     Raises InstanceConflict where a SOP Instance UID occurs twice.
     """
     _all_different(instances)
-    issuers: dict[str, set[str]] = {}
+    by_id: dict[str, dict[str, list[Instance]]] = {}
     for instance in instances:
-        issuers.setdefault(text(instance.header, "PatientID"), set()).add(text(instance.header, "IssuerOfPatientID"))
-    patients: dict[tuple[str, str], dict[str, dict[bytes, list[Instance]]]] = {}
-    for instance in instances:
-        header, study = instance.header, instance.arrival.study_instance_uid
-        patient_id = text(header, "PatientID")
-        patient = (patient_id, _issuer(text(header, "IssuerOfPatientID"), issuers[patient_id])) if patient_id else ("", study)
-        series = patients.setdefault(patient, {}).setdefault(study, {})
-        series.setdefault(raw_value(header, _SERIES_INSTANCE_UID), []).append(instance)
+        patient_id = stated(instance.header, _PATIENT_ID)
+        part = stated(instance.header, _ISSUER) if patient_id else instance.arrival.study_instance_uid
+        by_id.setdefault(patient_id, {}).setdefault(part, []).append(instance)
+    found = [(key, part, those) for key, parts in by_id.items() for part, those in _parts(key, parts)]
+    ordered = sorted(found, key=lambda patient: patient[:2])
     return tuple(
-        _patient(studies, PurePosixPath("DICOM") / component("PT", number)) for number, (_, studies) in enumerate(sorted(patients.items()), 1)
+        _patient(those, part if patient_id else "", PurePosixPath("DICOM") / component("PT", number))
+        for number, (patient_id, part, those) in enumerate(ordered, 1)
     )
 
 
@@ -97,22 +111,38 @@ def leaves(tree: Collection[PatientBranch]) -> Iterator[Leaf]:
     return (leaf for patient in tree for study in patient.studies for series in study.series for leaf in series.leaves)
 
 
-def _issuer(own: str, named: set[str]) -> str:
-    others = named - {""}
-    return next(iter(others)) if not own and len(others) == 1 else own
+def _parts(patient_id: str, by_issuer: dict[str, list[Instance]]) -> Iterable[tuple[str, list[Instance]]]:
+    """The patients that share an ID: one an issuer, and who names none is the only other one."""
+    named = list(by_issuer.keys() - {""})
+    if not patient_id or len(named) != 1:
+        return by_issuer.items()
+    return [(named[0], [instance for those in by_issuer.values() for instance in those])]
 
 
-def _patient(studies: dict[str, dict[bytes, list[Instance]]], folder: PurePosixPath) -> PatientBranch:
-    def by_date(study: tuple[str, dict[bytes, list[Instance]]]) -> tuple[bytes, bytes, str]:
-        header = next(iter(study[1].values()))[0].header
+def _patient(instances: Collection[Instance], issuer: str, folder: PurePosixPath) -> PatientBranch:
+    studies: dict[str, list[Instance]] = {}
+    for instance in instances:
+        studies.setdefault(instance.arrival.study_instance_uid, []).append(instance)
+
+    def by_date(study: tuple[str, list[Instance]]) -> tuple[bytes, bytes, str]:
+        header = _first(study[1]).header
         return raw_value(header, _STUDY_DATE), raw_value(header, _STUDY_TIME), study[0]
 
     ordered = enumerate(sorted(studies.items(), key=by_date), 1)
-    branches = tuple(_study(uid, series, folder / component("ST", number)) for number, (uid, series) in ordered)
-    return PatientBranch(raw_value(branches[0].header, _PATIENT_ID), branches)
+    branches = tuple(_study(uid, found, folder / component("ST", number)) for number, (uid, found) in ordered)
+    return PatientBranch(text_of(_first(instances).header, _PATIENT_ID), issuer, branches)
 
 
-def _study(uid: str, series: dict[bytes, list[Instance]], folder: PurePosixPath) -> StudyBranch:
+def _first(instances: Iterable[Instance]) -> Instance:
+    """One that is the same whatever order they come in."""
+    return min(instances, key=lambda instance: instance.arrival.sop_instance_uid)
+
+
+def _study(uid: str, instances: Collection[Instance], folder: PurePosixPath) -> StudyBranch:
+    series: dict[bytes, list[Instance]] = {}
+    for instance in instances:
+        series.setdefault(raw_value(instance.header, _SERIES_INSTANCE_UID), []).append(instance)
+
     def by_number(entry: tuple[bytes, list[Instance]]) -> tuple[int, bytes]:
         return min(_number(instance.header, _SERIES_NUMBER) for instance in entry[1]), entry[0]
 

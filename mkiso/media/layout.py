@@ -18,10 +18,10 @@ from mkiso.media.file_set import Leaf, PatientBranch, arrange, leaves
 from mkiso.media.names import file_set_id
 from mkiso.media.pages import Facts, pages
 from mkiso.media.profile import conformance
-from mkiso.media.values import text
 from mkiso.media.viewer import BundledViewer, bundle_viewer
 from mkiso.models import DiscFile, Volume
 from mkiso.study.gate import Part
+from mkiso.text import text
 
 CHECKSUMS = PurePosixPath("SHA256.TXT")
 

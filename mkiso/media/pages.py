@@ -11,12 +11,14 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from pydicom import Dataset
 
 from mkiso.config import Disc
+from mkiso.identity import one_line
 from mkiso.media.file_set import PatientBranch, Series, StudyBranch, arrange
 from mkiso.media.names import component
-from mkiso.media.values import text
 from mkiso.models import Instance, Patient, Volume
+from mkiso.text import text
 
 TITLE, ARCHIVE_TITLE = "Medical images", "Archive of medical images"
 
@@ -131,10 +133,10 @@ def _patients(tree: Collection[PatientBranch], known: Patient | None) -> list[Pa
 def _patient(branch: PatientBranch, known: Patient | None, numbers: Iterator[int]) -> PatientOnPage:
     header = branch.header
     return PatientOnPage(
-        patient_id=(known and known.patient_id) or text(header, "PatientID"),
-        name=readable_name((known and known.name) or text(header, "PatientName")),
-        birth_date=readable_date((known and known.birth_date) or text(header, "PatientBirthDate")),
-        sex={"F": "female", "M": "male", "O": "other"}.get((known and known.sex) or text(header, "PatientSex"), ""),
+        patient_id=one_line((known and known.patient_id) or str(branch.patient_id)),
+        name=readable_name(one_line((known and known.name) or str(branch.name))),
+        birth_date=readable_date((known and known.birth_date) or _line(header, "PatientBirthDate")),
+        sex={"F": "female", "M": "male", "O": "other"}.get((known and known.sex) or _line(header, "PatientSex"), ""),
         studies=tuple(_study(study, f"{component('ST', next(numbers))}.HTM") for study in branch.studies),
     )
 
@@ -144,9 +146,9 @@ def _study(branch: StudyBranch, page: str) -> StudyOnPage:
     series = tuple(_series(entry) for entry in branch.series)
     return StudyOnPage(
         page=page,
-        date=readable_date(text(header, "StudyDate")),
-        description=text(header, "StudyDescription"),
-        accession_number=text(header, "AccessionNumber"),
+        date=readable_date(_line(header, "StudyDate")),
+        description=_line(header, "StudyDescription"),
+        accession_number=_line(header, "AccessionNumber"),
         modalities=", ".join(sorted({entry.modality for entry in series} - {""})),
         instances=sum(entry.instances for entry in series),
         series=series,
@@ -156,12 +158,17 @@ def _study(branch: StudyBranch, page: str) -> StudyOnPage:
 def _series(branch: Series) -> SeriesOnPage:
     header = branch.header
     return SeriesOnPage(
-        number=text(header, "SeriesNumber"),
-        modality=text(header, "Modality"),
-        description=text(header, "SeriesDescription"),
+        number=_line(header, "SeriesNumber"),
+        modality=_line(header, "Modality"),
+        description=_line(header, "SeriesDescription"),
         folder=str(branch.leaves[0].path.parent),
         instances=len(branch.leaves),
     )
+
+
+def _line(header: Dataset, keyword: str) -> str:
+    """A header's text as one line: a line end in it could add a line to README.TXT."""
+    return one_line(text(header, keyword))
 
 
 def _contents(instances: Collection[Instance]) -> list[str]:

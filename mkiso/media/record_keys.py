@@ -7,14 +7,25 @@ record alone, never in the image.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
+import pydicom.uid
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+Meaning = Literal["", "identifier", "label", "uid"]
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One attribute of a record: `instead_of` names the attributes whose value stands in for a missing type 1 value, `fill` the last resort."""
+    """One attribute of a record, or of an item in one.
+
+    `instead_of` names the attributes whose value stands in for a missing type 1 value, `fill` the last resort.
+    `meaning`: an `identifier` is never shortened, a `label` is free text though its VR is CS, a `uid` names a study or
+    series. `values` are the only ones that there are, value by value. `several`: VM is 1-n. `classes`: of type 1 for
+    these SOP classes, of type `otherwise` for others, where 0 is never. `items`: a sequence's keys, at least `fewest`
+    and at most `most` items of them.
+    """
 
     keyword: str
     tag: int
@@ -22,10 +33,40 @@ class Key:
     type: int
     instead_of: tuple[int, ...] = ()
     fill: bytes = b""
+    meaning: Meaning = ""
+    values: tuple[frozenset[bytes], ...] = ()
+    several: bool = False
+    classes: frozenset[str] = frozenset()
+    otherwise: int = 3
+    items: tuple[Key, ...] = ()
+    fewest: int = 1
+    most: int = 100_000
+
+    def type_for(self, sop_class_uid: str) -> int:
+        """Its type in a record of this SOP class."""
+        return self.otherwise if self.classes and sop_class_uid not in self.classes else self.type
 
 
-def _key(keyword: str, type_: int, fill: str = "", *instead_of: str) -> Key:
-    return Key(keyword, _tag(keyword), dictionary_VR(_tag(keyword)), type_, tuple(map(_tag, instead_of)), fill.encode())
+def _key(
+    keyword: str,
+    type_: int,
+    fill: str = "",
+    *instead_of: str,
+    meaning: Meaning = "",
+    values: tuple[str, ...] = (),
+    several: bool = False,
+) -> Key:
+    allowed = tuple(frozenset(value.encode().split(b"|")) for value in values)
+    vr = dictionary_VR(_tag(keyword))
+    others = tuple(map(_tag, instead_of))
+    return Key(keyword, _tag(keyword), vr, type_, others, fill.encode(), meaning, allowed, several)
+
+
+def _sequence(
+    keyword: str, type_: int, *items: Key, fewest: int = 1, most: int = 100_000, classes: tuple[str, ...] = ()
+) -> Key:
+    uids = frozenset(str(getattr(pydicom.uid, name)) for name in classes)
+    return Key(keyword, _tag(keyword), "SQ", type_, items=items, fewest=fewest, most=most, classes=uids)
 
 
 def _tag(keyword: str) -> int:
@@ -47,27 +88,70 @@ ORDERED = frozenset({_tag("InstanceNumber"), _tag("SeriesNumber"), _tag("StudyID
 
 _NUMBER = _key("InstanceNumber", 1, BY_ORDER)
 _CONTENT = (_NUMBER, _date("ContentDate"), _time("ContentTime"))
-_IDENTIFIED = (_NUMBER, _key("ContentLabel", 1, "UNNAMED"), _key("ContentDescription", 2), _key("ContentCreatorName", 2))  # PS3.3 Table 10-12
+_IDENTIFIED = (  # PS3.3 Table 10-12
+    _NUMBER, _key("ContentLabel", 1, "UNNAMED", meaning="label"), _key("ContentDescription", 2),
+    _key("ContentCreatorName", 2),
+)  # fmt: skip
 _CONTENT_IDENTIFIED = (*_IDENTIFIED, *_CONTENT[1:])
+_IMAGE_TYPE = _key("ImageType", 3, "ORIGINAL\\PRIMARY", values=("ORIGINAL|DERIVED", "PRIMARY|SECONDARY"), several=True)
+
+_CODE = (  # Table 8.8-1; a value, and the scheme where it isn't a URN, are conditional: mkiso.media.record_items
+    _key("CodeValue", 3, meaning="identifier"),
+    _key("CodingSchemeDesignator", 3, meaning="identifier"),
+    _key("CodingSchemeVersion", 3, meaning="identifier"),
+    _key("CodeMeaning", 1, "", "CodeValue", "LongCodeValue", "URNCodeValue"),
+    _key("LongCodeValue", 3, "", "CodeValue", meaning="identifier"),
+    _key("URNCodeValue", 3),
+)
+_REFERENCE = (  # Table 10-11; a UID here must find an instance, so it stays what that instance's file has
+    _key("ReferencedSOPClassUID", 1),
+    _key("ReferencedSOPInstanceUID", 1, meaning="identifier"),
+    _key("ReferencedFrameNumber", 3, several=True),
+)
+_SERIES_UID, _STUDY_UID = _key("SeriesInstanceUID", 1, meaning="uid"), _key("StudyInstanceUID", 1, meaning="uid")
+_REFERENCED_SERIES = (_SERIES_UID, _sequence("ReferencedImageSequence", 1, *_REFERENCE))
+_EVIDENCE_SERIES = (_SERIES_UID, _sequence("ReferencedSOPSequence", 1, *_REFERENCE))  # Table C.17-3
+_TITLE = _sequence("ConceptNameCodeSequence", 1, *_CODE, most=1)
+_TITLE_MODIFIER = (  # Table C.17-5, of the items that modify a title
+    _key("RelationshipType", 1, values=("HAS CONCEPT MOD",)),
+    _key("ValueType", 1, values=("CODE|TEXT",)),
+    _TITLE,
+    _sequence("ConceptCodeSequence", 3, *_CODE, most=1),
+    _key("TextValue", 3),
+)
+_DOCUMENT_TITLE = (_TITLE, _sequence("ContentSequence", 3, *_TITLE_MODIFIER))
+
+_RELATED = (  # whose IODs have the Presentation State Relationship Module
+    "GrayscaleSoftcopyPresentationStateStorage",
+    "ColorSoftcopyPresentationStateStorage",
+    "PseudoColorSoftcopyPresentationStateStorage",
+    "XAXRFGrayscaleSoftcopyPresentationStateStorage",
+    "VariableModalityLUTSoftcopyPresentationStateStorage",
+)
 
 KEYS: Mapping[str, tuple[Key, ...]] = {
-    "PATIENT": (_key("PatientName", 2), _key("PatientID", 1), _key("PatientBirthDate", 3), _key("PatientSex", 3)),  # F.5.1
+    "PATIENT": (  # F.5.1
+        _key("PatientName", 2),
+        _key("PatientID", 1, meaning="identifier"),
+        _key("PatientBirthDate", 3),
+        _key("PatientSex", 3, values=("M|F|O",)),
+    ),
     "STUDY": (  # F.5.2
         _key("StudyDate", 1, "19000101", "SeriesDate", "AcquisitionDate", "ContentDate", "InstanceCreationDate"),
         _key("StudyTime", 1, "000000", "SeriesTime", "AcquisitionTime", "ContentTime", "InstanceCreationTime"),
         _key("StudyDescription", 2),
-        _key("StudyInstanceUID", 1),
-        _key("StudyID", 1, BY_ORDER, "AccessionNumber"),
-        _key("AccessionNumber", 2),
+        _STUDY_UID,
+        _key("StudyID", 1, BY_ORDER, "AccessionNumber", meaning="identifier"),
+        _key("AccessionNumber", 2, meaning="identifier"),
     ),
     "SERIES": (  # F.5.3
         _key("Modality", 1, "OT"),
-        _key("SeriesInstanceUID", 1),
+        _SERIES_UID,
         _key("SeriesNumber", 1, BY_ORDER),
         _key("SeriesDescription", 3),
         _key("InstitutionName", 3),
     ),
-    "IMAGE": (_NUMBER, _key("ImageType", 3)),  # F.5.4
+    "IMAGE": (_NUMBER, _IMAGE_TYPE),  # F.5.4
     "RT DOSE": (_NUMBER, _key("DoseSummationType", 1, "PLAN")),  # F.5.19
     "RT STRUCTURE SET": (_NUMBER, _key("StructureSetLabel", 1, "UNNAMED"), _key("StructureSetDate", 2), _key("StructureSetTime", 2)),  # F.5.20
     "RT PLAN": (_NUMBER, _key("RTPlanLabel", 1, "UNNAMED"), _key("RTPlanDate", 2), _key("RTPlanTime", 2)),  # F.5.21
@@ -76,20 +160,30 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
         *_IDENTIFIED,
         _date("PresentationCreationDate"),
         _time("PresentationCreationTime"),
-        _key("ReferencedSeriesSequence", 3),
-        _key("BlendingSequence", 3),
+        _sequence("ReferencedSeriesSequence", 1, *_REFERENCED_SERIES, classes=_RELATED),
+        _sequence(
+            "BlendingSequence",
+            1,
+            _STUDY_UID,
+            _sequence("ReferencedSeriesSequence", 1, *_REFERENCED_SERIES),
+            fewest=2,
+            most=2,
+            classes=("BlendingSoftcopyPresentationStateStorage",),
+        ),
     ),
     "WAVEFORM": _CONTENT,  # F.5.24
-    "SR DOCUMENT": (  # F.5.25; VerificationDateTime and ContentSequence are conditional, see mkiso.media.records
+    "SR DOCUMENT": (  # F.5.25; VerificationDateTime is conditional: mkiso.media.records
         *_CONTENT,
-        _key("CompletionFlag", 1, "PARTIAL"),
-        _key("VerificationFlag", 1, "UNVERIFIED"),
-        _key("ConceptNameCodeSequence", 1),
+        _key("CompletionFlag", 1, "PARTIAL", values=("PARTIAL|COMPLETE",)),
+        _key("VerificationFlag", 1, "UNVERIFIED", values=("UNVERIFIED|VERIFIED",)),
+        *_DOCUMENT_TITLE,
     ),
-    "KEY OBJECT DOC": (*_CONTENT, _key("ConceptNameCodeSequence", 1)),  # F.5.26
+    "KEY OBJECT DOC": (*_CONTENT, *_DOCUMENT_TITLE),  # F.5.26
     "SPECTROSCOPY": (  # F.5.27
         *_CONTENT,
-        _key("ImageType", 1, "ORIGINAL\\PRIMARY"),
+        replace(_IMAGE_TYPE, type=1),
+        _sequence("ReferencedImageEvidenceSequence", 3, _STUDY_UID, _sequence("ReferencedSeriesSequence", 1,
+        *_EVIDENCE_SERIES)),
         _key("NumberOfFrames", 1, "1"),
         _key("Rows", 1, "1"),
         _key("Columns", 1, "1"),
@@ -104,28 +198,31 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
         _key("ContentDate", 2),
         _key("ContentTime", 2),
         _key("DocumentTitle", 2),
-        _key("HL7InstanceIdentifier", 3),
-        _key("ConceptNameCodeSequence", 2),
+        replace(_key("HL7InstanceIdentifier", 1), classes=frozenset({str(pydicom.uid.EncapsulatedCDAStorage)}),
+        otherwise=0),
+        replace(_TITLE, type=2),
         _key("MIMETypeOfEncapsulatedDocument", 1, "application/octet-stream"),
     ),
     "VALUE MAP": _CONTENT_IDENTIFIED,  # F.5.33
-    "STEREOMETRIC": (),  # F.5.34
-    "PLAN": (),  # F.5.39
-    "MEASUREMENT": _CONTENT_IDENTIFIED,  # F.5.40
-    "SURFACE": _CONTENT_IDENTIFIED,  # F.5.41
-    "SURFACE SCAN": (_date("ContentDate"), _time("ContentTime")),  # F.5.42
-    "TRACT": _CONTENT_IDENTIFIED,  # F.5.43
-    "ASSESSMENT": (  # F.5.44
+    "STEREOMETRIC": _IDENTIFIED,  # F.5.34
+    "PLAN": (),  # F.5.40
+    "MEASUREMENT": _CONTENT_IDENTIFIED,  # F.5.41
+    "SURFACE": _CONTENT_IDENTIFIED,
+    "SURFACE SCAN": (_date("ContentDate"), _time("ContentTime")),
+    "TRACT": _CONTENT_IDENTIFIED,
+    "ASSESSMENT": (
         _NUMBER,
         _key("InstanceCreationDate", 1, "19000101", "ContentDate", "SeriesDate", "StudyDate"),
         _key("InstanceCreationTime", 2),
     ),
-    "RADIOTHERAPY": (  # F.5.45
+    "RADIOTHERAPY": (  # F.5.46
         _NUMBER,
         _key("UserContentLabel", 3),
         _key("UserContentLongLabel", 3),
         _key("ContentDescription", 2),
         _key("ContentCreatorName", 2),
     ),
-    "ANNOTATION": _CONTENT_IDENTIFIED,  # F.5.46
+    "ANNOTATION": _CONTENT_IDENTIFIED,
 }
+
+VERIFICATION_DATE_TIME = _key("VerificationDateTime", 1)  # of a verified report only (F.5.25)

@@ -15,6 +15,7 @@ from mkiso.errors import InstanceConflict, PatientMismatch
 from mkiso.identity import Claim, PatientIdentity
 from mkiso.models import Instance, Patient, Study
 from mkiso.study.values import Found, Retrieved
+from mkiso.text import name_in
 
 PATIENT_API, COUNTS_UNKNOWN = "patient_api", "counts_unknown"
 
@@ -87,7 +88,7 @@ class CompleteStudies:
     def patient_name(self) -> str:
         """The patient API's name, else that of the images."""
         known = self.known.name if self.known else ""
-        return known or next((str(instance.header.get("PatientName", "")) for instance in self.retrieved.instances), "")
+        return known or str(name_in(instance.header for instance in self.retrieved.instances))
 
     @property
     def accession_numbers(self) -> tuple[str, ...]:

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -39,6 +40,21 @@ def made(number: int, charset: str | list[str] = "ISO_IR 192", implicit: bool = 
     return Instance(Arrival(f"1.2.3.{number}", str(values.get("SOPClassUID", CT)), "1.2.840.10008.1.2.1", study, Path("/f"), 1, ""), header)
 
 
+def encoded_as(found: Instance, terms: bytes | None, **values: bytes) -> Instance:
+    """With these values as they are, in this character set; None declares none."""
+    for keyword, value in {**values, **({} if terms is None else {"SpecificCharacterSet": terms})}.items():
+        tag = pydicom.tag.Tag(keyword)
+        vr = pydicom.datadict.dictionary_VR(tag)
+        found.header._dict[tag] = pydicom.dataelem.RawDataElement(tag, vr, len(value), value, 0, False, True)
+    if terms is None:
+        del found.header[0x00080005]
+    return found
+
+
+def notes(found: list[Instance]) -> str:
+    return "\n".join(dicomdir(arrange(found), "TEST")[1])
+
+
 def records(found: list[Instance]) -> list[Dataset]:
     content, _ = dicomdir(arrange(found), "TEST")
     return list(dcmread(BytesIO(content)).DirectoryRecordSequence)
@@ -46,6 +62,12 @@ def records(found: list[Instance]) -> list[Dataset]:
 
 def of_type(found: list[Instance], kind: str) -> Iterator[Dataset]:
     return (record for record in records(found) if record.DirectoryRecordType == kind)
+
+
+def code(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
 
 
 def test_the_tree_and_its_references() -> None:
@@ -182,7 +204,7 @@ def test_every_kind_gets_a_record_with_all_that_its_type_requires(tmp_path: Path
     [leaf] = leaves(arrange(found))
     [record] = of_type(found, leaf.record_type)
     for key in KEYS[leaf.record_type]:
-        if key.type == 1:
+        if key.type_for(leaf.arrival.sop_class_uid) == 1:
             assert record[key.tag].value not in ("", None, []), key.keyword
 
 
@@ -233,6 +255,8 @@ def test_a_verified_report_says_when_and_its_title_keeps_its_modifiers() -> None
         observers.append(observer)
     language, finding = Dataset(), Dataset()
     language.RelationshipType, language.ValueType = "HAS CONCEPT MOD", "CODE"
+    language.ConceptNameCodeSequence = [code("121049", "DCM", "Language")]
+    language.ConceptCodeSequence = [code("de", "RFC5646", "German")]
     finding.RelationshipType, finding.ValueType, finding.TextValue = "CONTAINS", "TEXT", "not for a directory"
     report = made(
         1,
@@ -244,4 +268,184 @@ def test_a_verified_report_says_when_and_its_title_keeps_its_modifiers() -> None
     )
     [record] = of_type([report], "SR DOCUMENT")
     assert record.VerificationDateTime == "20240102090000"
-    assert [item.RelationshipType for item in record.ContentSequence] == ["HAS CONCEPT MOD"]
+    assert [item.ConceptCodeSequence[0].CodeValue for item in record.ContentSequence] == ["de"]
+
+
+KO, PR = "1.2.840.10008.5.1.4.1.1.88.59", "1.2.840.10008.5.1.4.1.1.11.1"
+
+
+def test_a_name_travels_with_its_character_set() -> None:
+    """A key object without a name comes first and is in UTF-8; the name comes from an image in ISO_IR 166."""
+    ko = made(1, charset="ISO_IR 192", PatientName=None, SOPClassUID=KO, SeriesInstanceUID="1.2.1", SeriesNumber=1)
+    ct = made(2, charset="ISO_IR 166", PatientName=THAI.name, SeriesInstanceUID="1.2.2", SeriesNumber=2)
+    [patient] = of_type([ko, ct], "PATIENT")
+    assert (patient.PatientName, patient.SpecificCharacterSet) == (THAI.name, "ISO_IR 166")
+
+
+def test_a_record_in_two_character_sets_is_in_unicode() -> None:
+    ko = made(1, charset="ISO_IR 192", PatientName=None, SOPClassUID=KO, SeriesInstanceUID="1.2.1")
+    encoded_as(ko, b"ISO_IR 144", PatientID="Ж1".encode("iso8859-5"))
+    ct = made(2, charset="ISO_IR 192", PatientName=THAI.name, PatientID="Ж1", SeriesInstanceUID="1.2.2")
+    [patient] = of_type([ko, ct], "PATIENT")
+    assert (patient.PatientID, patient.PatientName) == ("Ж1", THAI.name)
+
+
+def test_an_item_has_its_own_character_set_and_the_record_one_for_all() -> None:
+    title = code("1", "99X", "Голова")
+    title.SpecificCharacterSet = "ISO_IR 144"
+    values = {"DocumentTitle": "Schädel", "ConceptNameCodeSequence": [title]}
+    pdf = made(1, charset="ISO_IR 100", SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1", **values)
+    [record] = of_type([pdf], "ENCAP DOC")
+    assert record.SpecificCharacterSet == "ISO_IR 192"
+    assert (record.DocumentTitle, record.ConceptNameCodeSequence[0].CodeMeaning) == ("Schädel", "Голова")
+    assert "SpecificCharacterSet" not in record.ConceptNameCodeSequence[0]
+
+
+def test_one_patient_id_in_two_character_sets_is_one_patient() -> None:
+    found = [made(1, charset="ISO_IR 166", PatientID="ก1"), made(2, charset="ISO_IR 192", PatientID="ก1")]
+    assert [record.PatientID for record in of_type(found, "PATIENT")] == ["ก1"]
+    broken = [encoded_as(made(n), b"ISO_IR 192", PatientID=value) for n, value in enumerate((b"A\xfe", b"A\xff"))]
+    assert len({record.PatientID for record in of_type(broken, "PATIENT")}) == 2
+
+
+@pytest.mark.parametrize(
+    ("terms", "name", "shown", "noted"),
+    [
+        (b"cp1251", "Иванов".encode("cp1251"), "Иванов", "SpecificCharacterSet: ISO_IR 192"),
+        (b"cp1251", b"Ivanov", "Ivanov", "SpecificCharacterSet: left out"),
+        (b"RUSSIAN", "Иванов".encode("cp1251"), "\ufffd" * 6, "PatientName: not readable"),
+        (None, "Müller".encode("latin-1"), "M\ufffdller", "PatientName: not readable"),
+        (None, "Müller".encode(), "Müller", "SpecificCharacterSet: ISO_IR 192"),
+        (b"ISO_IR 100", "Müller".encode("latin-1"), "Müller", ""),
+        (None, b"Mueller", "Mueller", ""),
+    ],
+)
+def test_only_defined_character_sets_stand_in_records(terms: bytes | None, name: bytes, shown: str, noted: str) -> None:
+    found = encoded_as(made(1), terms, PatientName=name)
+    [record] = of_type([found], "PATIENT")
+    assert record.PatientName == shown
+    assert record.get("SpecificCharacterSet", "ISO_IR 192") in ("ISO_IR 100", "ISO_IR 192")
+    told = [note for note in notes([found]).splitlines() if note.startswith("PATIENT, ")]
+    assert [noted in note for note in told] == [True] * bool(noted)
+
+
+def test_a_plain_report_without_a_character_set_is_not_told_of() -> None:
+    title, modifier = code("18748-4", "LN", "Report"), Dataset()
+    modifier.RelationshipType, modifier.ValueType = "HAS CONCEPT MOD", "TEXT"
+    modifier.ConceptNameCodeSequence, modifier.TextValue = [title], "of the head"
+    values = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11", "InstanceNumber": 1, "ContentDate": "20240101",
+        "ContentTime": "1200",
+        "CompletionFlag": "COMPLETE", "VerificationFlag": "UNVERIFIED", "ConceptNameCodeSequence": [title],
+        "ContentSequence": [modifier],
+    }  # fmt: skip
+    found = encoded_as(made(1, **values), None)
+    assert "SR DOCUMENT" not in notes([found])
+    [record] = of_type([found], "SR DOCUMENT")
+    assert "SpecificCharacterSet" not in record and record.ContentSequence[0].TextValue == "of the head"
+
+
+def test_series_whose_uids_are_not_valid_stay_apart() -> None:
+    uids = ["1.2.03", "1.2.3", "1.2.003", "1.2.4"]
+    found = [made(n, SeriesInstanceUID=uid, StudyInstanceUID="1.9.09") for n, uid in enumerate(uids)]
+    written = [record.SeriesInstanceUID for record in of_type(found, "SERIES")]
+    assert len(set(written)) == 4 and {"1.2.3", "1.2.4"} < set(written)
+    assert all(uid.is_valid for uid in written)
+    assert len([uid for uid in written if uid.startswith("2.25.")]) == 2
+    [study] = of_type(found, "STUDY")
+    assert study.StudyInstanceUID.is_valid
+    assert "SERIES, SeriesInstanceUID: no valid UID, replaced by one of our own in 2 record(s)" in notes(found)
+    assert [record.SeriesInstanceUID for record in of_type(found[::-1], "SERIES")] == written
+
+
+def test_a_reference_to_a_series_names_it_as_its_record_does() -> None:
+    image, item = Dataset(), Dataset()
+    image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = CT, "1.2.3.01"
+    item.SeriesInstanceUID, item.ReferencedImageSequence = "1.2.03", [image]
+    state = made(1, SOPClassUID=PR, SeriesInstanceUID="1.2.9", ReferencedSeriesSequence=[item])
+    found = [state, made(2, SeriesInstanceUID="1.2.03")]
+    [record] = of_type(found, "PRESENTATION")
+    series = {record.SeriesInstanceUID for record in of_type(found, "SERIES")}
+    assert record.ReferencedSeriesSequence[0].SeriesInstanceUID in series
+    # An instance is named as its file names itself, or the reference would find nothing (PS3.10 8.6).
+    assert record.ReferencedSeriesSequence[0].ReferencedImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.01"
+
+
+def test_an_instance_is_named_as_its_file_names_it() -> None:
+    found = made(1)
+    arrival = Arrival("1.2.03", CT, "1.2.840.10008.1.2.1", "1.2", Path("/f"), 1, "")
+    [image] = of_type([Instance(arrival, found.header)], "IMAGE")
+    assert image.ReferencedSOPInstanceUIDInFile == "1.2.03"
+    told = notes([Instance(arrival, found.header)])
+    assert "IMAGE, ReferencedSOPInstanceUIDInFile: no valid UID, named in 1 record(s)" in told
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "sequence", "items"),
+    [(PR, "ReferencedSeriesSequence", 1), ("1.2.840.10008.5.1.4.1.1.11.4", "BlendingSequence", 2)],
+)
+def test_a_presentation_state_that_names_no_image_refers_to_itself(sop_class: str, sequence: str, items: int) -> None:
+    found = made(7, SOPClassUID=sop_class)
+    [record] = of_type([found], "PRESENTATION")
+    assert len(record[sequence].value) == items
+    for item in record[sequence].value:
+        series = item.ReferencedSeriesSequence[0] if sequence == "BlendingSequence" else item
+        assert series.SeriesInstanceUID == "1.2.3"
+        assert series.ReferencedImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.7"
+    told = f"PRESENTATION, {sequence}: filled in 1 record(s) of the DICOMDIR with a reference to the instance itself"
+    assert told in notes([found])
+
+
+def test_a_presentation_state_of_another_kind_names_what_it_names() -> None:
+    volumetric = made(1, SOPClassUID="1.2.840.10008.5.1.4.1.1.11.6")
+    [record] = of_type([volumetric], "PRESENTATION")
+    assert "ReferencedSeriesSequence" not in record and "BlendingSequence" not in record
+
+
+def test_spectroscopy_keeps_its_evidence() -> None:
+    image, series, study = Dataset(), Dataset(), Dataset()
+    image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = CT, "1.2.3.4"
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = "1.2.3", [image]
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = "1.2", [series]
+    found = made(1, SOPClassUID="1.2.840.10008.5.1.4.1.1.4.2", ReferencedImageEvidenceSequence=[study])
+    [record] = of_type([found], "SPECTROSCOPY")
+    assert record.ReferencedImageEvidenceSequence[0] == study
+    [record] = of_type([made(1, SOPClassUID="1.2.840.10008.5.1.4.1.1.4.2")], "SPECTROSCOPY")
+    assert "ReferencedImageEvidenceSequence" not in record  # type 1C: where the instance has it
+
+
+def test_one_patient_id_of_two_issuers_is_told_apart() -> None:
+    issuers = ["NORTH", "SOUTH", "NORTH", ""]
+    found = [made(n, IssuerOfPatientID=issuer, PatientID="P1") for n, issuer in enumerate(issuers)]
+    assert [record.PatientID for record in of_type(found, "PATIENT")] == ["P1", "P1 (NORTH)", "P1 (SOUTH)"]
+    long = [made(n, IssuerOfPatientID=str(n) * 60, PatientID="P1") for n in (1, 2)]
+    ids = [record.PatientID for record in of_type(long, "PATIENT")]
+    assert len(set(ids)) == 2 and all(len(patient_id) <= 64 for patient_id in ids)
+
+
+@pytest.mark.parametrize("patient_id", [b"P" * 70, b"P1\\P2", b"P\n1", b"P\xff"])
+def test_a_patient_id_that_cant_stand_in_a_record_is_replaced_and_stays_apart(patient_id: bytes) -> None:
+    found = [encoded_as(made(1), None, PatientID=patient_id), encoded_as(made(2), None, PatientID=patient_id + b"2")]
+    ids = [record.PatientID for record in of_type(found, "PATIENT")]
+    assert len(set(ids)) == 2 and all(re.fullmatch(r"P[P0-9_]*#[0-9a-f]{16}", each) for each in ids)
+    assert "PATIENT, PatientID: not fit for a record" in notes(found)
+
+
+def test_what_one_series_lacks_another_one_of_the_study_has() -> None:
+    first = made(1, StudyDate=None, StudyID=None, SeriesInstanceUID="1.2.1", SeriesNumber=1)
+    second = made(2, StudyID="S7", SeriesInstanceUID="1.2.2", SeriesNumber=2, PatientBirthDate="19700102")
+    encoded_as(first, b"ISO_IR 100", PatientBirthDate=b"broken")
+    [study] = of_type([first, second], "STUDY")
+    assert (study.StudyDate, study.StudyID) == ("20240101", "S7")
+    [patient] = of_type([first, second], "PATIENT")
+    assert patient.PatientBirthDate == "19700102"
+
+
+def test_a_code_that_is_too_long_moves_to_where_it_fits() -> None:
+    title = code("1234567890123456789", "SCT", "A long code")
+    [record] = of_type([made(1, SOPClassUID=KO, ConceptNameCodeSequence=[title])], "KEY OBJECT DOC")
+    item = record.ConceptNameCodeSequence[0]
+    assert (item.LongCodeValue, "CodeValue" in item) == ("1234567890123456789", False)
+    nameless = code("113000", "", "Of Interest")
+    [record] = of_type([made(1, SOPClassUID=KO, ConceptNameCodeSequence=[nameless])], "KEY OBJECT DOC")
+    assert record.ConceptNameCodeSequence[0].CodingSchemeDesignator == "DCM"

@@ -34,7 +34,9 @@ def compare(file: Path) -> None:
     header, whole = read_header(file), dcmread(file, stop_before_pixels=True)
     assert "PixelData" not in header and {"SOPInstanceUID", "StudyInstanceUID", "PatientID"} <= set(header.dir())
     for entry in header:
-        if entry.VR == "SQ":
+        if entry.keyword == "ContentSequence":
+            assert len(entry.value) == sum(item.RelationshipType == "HAS CONCEPT MOD" for item in whole.ContentSequence)
+        elif entry.VR == "SQ":
             assert len(entry.value) == len(whole[entry.tag].value)
         else:
             assert entry.value == whole[entry.tag].value, entry.keyword

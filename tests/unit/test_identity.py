@@ -252,3 +252,11 @@ def test_what_others_say_holds_no_patient() -> None:
 )
 def test_a_date_is_told_as_iso_8601_and_what_is_none_as_it_is(date: str, told: str) -> None:
     assert iso_date(date) == told
+
+
+def test_ids_that_cant_be_read_are_compared_by_their_bytes() -> None:
+    headers = [header(SpecificCharacterSet="ISO_IR 192") for _ in range(2)]
+    for each, value in zip(headers, (b"A\xfe", b"A\xff"), strict=True):
+        each.add_new(0x00100020, "LO", value)
+    with pytest.raises(PatientMismatch):
+        agreed([], claims(headers), RULES)

@@ -15,7 +15,8 @@ from mkiso.media.pages import readable_date, readable_name
 from mkiso.media.profile import conformance
 from mkiso.models import Patient, Volume
 from mkiso.study.gate import Part
-from tests.media.discs import CREATED, disc, instances, passed, settings
+from tests.media.dirt import CLASSES, Sample, write
+from tests.media.discs import CREATED, disc, instance, instances, passed, settings
 from tests.peers.corpus import THAI, Person, make_study
 
 NASTY = Person("HN<1>", 'O"Hara^<script>alert(1)</script>', character_set="ISO_IR 192")
@@ -124,6 +125,16 @@ def test_a_volume_of_a_set_says_so(tmp_path: Path) -> None:
     assert "This is disc 1 of 2." in page(layout, "README.TXT")
     assert "accession number ACC1, 2024-02-29, CT: 2 image(s) in 1 series" in page(layout, "README.TXT")
     assert "disc 1 of 2" in page(layout, "INDEX.HTM")
+
+
+def test_no_value_adds_a_line_to_readme_or_is_shown_as_another_alphabet(tmp_path: Path) -> None:
+    values = {"StudyDate": b"2024\r\nDisc 9 holds:", "SpecificCharacterSet": b"", "PatientID": b"P1"}
+    sample = Sample("", CLASSES["IMAGE"][0], {**values, "PatientName": "Müller".encode("latin-1")})
+    here, there = (Part.whole(passed([instance(write(sample, number, tmp_path))])) for number in (1, 2))
+    folder, volume = tmp_path / "d", Volume(1, 2)
+    layout = lay_out(here, settings(tmp_path), folder, created=CREATED, volume=volume, elsewhere={2: there})
+    assert "accession number A1, 2024 Disc 9 holds:, OT" in page(layout, "README.TXT")
+    assert "M\ufffdller" in page(layout, "INDEX.HTM")
 
 
 def test_a_viewer_in_the_root(tmp_path: Path) -> None:
