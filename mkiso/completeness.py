@@ -28,7 +28,8 @@ def unexpected(expected: Expected, arrived: Collection[str]) -> frozenset[str]:
 
 def is_complete(expected: Expected, arrived: Collection[str]) -> bool:
     """Whether nothing more is to come; never where nothing is known of what should come."""
-    return expected.count is not None and not missing(expected, arrived) and len(arrived) >= expected.count
+    # The number first: this is asked after each arrival, and the lists are as long as the study.
+    return expected.count is not None and len(arrived) >= expected.count and not missing(expected, arrived)
 
 
 def provable(study: Study, *, require_counts: bool) -> None:

@@ -234,7 +234,7 @@ def _problem(entry: Any) -> str:
     if entry["type"] != "extra_forbidden":
         message = str(entry["msg"]).removeprefix("Value error, ")
         return f"{where}: {message}" if where else message
-    nearest = difflib.get_close_matches(str(entry["loc"][-1]), _keys_beside(entry["loc"]), n=1, cutoff=0.0)
+    nearest = difflib.get_close_matches(str(entry["loc"][-1])[:64], _keys_beside(entry["loc"]), n=1, cutoff=0.0)
     return f"{where} is no key of mkiso; did you mean {'.'.join([*map(str, entry['loc'][:-1]), *nearest])}?"
 
 

@@ -25,6 +25,8 @@ from mkiso.models import Patient, Study
 from mkiso.text import stated, terms_of, text_of
 
 WORDS_LIMIT = 240
+READ_LIMIT = 4096  # what is read of somebody's words
+SECRETS_LIMIT = 1024  # a name has at most 3 × 64 characters (PN, PS3.5 6.2), an ID 64
 PLACEHOLDERS = frozenset({"UNKNOWN", "NONE", "NULL", "N/A", "NA", "NIL"})
 """What systems write where they know no Patient ID, beside IDs without any letter or digit but 0; identity.placeholder_ids has a site's own."""
 
@@ -191,12 +193,20 @@ def iso_date(date: str) -> str:
 
 
 def without_patient(text: str, patient: Patient) -> str:
-    """What a PACS or a publisher said, fit for a log: one line, bounded, without the patient's name, birth date and ID in any case of letters."""
-    name_parts = re.split(r"[\s^=]+", patient.name)
-    secrets = sorted({patient.patient_id.strip(), patient.birth_date, iso_date(patient.birth_date), *name_parts}, key=len, reverse=True)
-    hidden = "|".join(re.escape(secret) for secret in secrets if len(secret) > 1)
-    words = one_line(text)
-    return (re.sub(hidden, "…", words, flags=re.IGNORECASE) if hidden else words)[:WORDS_LIMIT]
+    """What a PACS or a publisher said, fit for a log: one line, bounded, without the patient's name, birth date and ID.
+
+    Those are found in any case of letters. Nothing is left where the patient's data are longer than any patient's.
+    """
+    known = (patient.patient_id, patient.birth_date, iso_date(patient.birth_date), patient.name)
+    if sum(map(len, known)) > SECRETS_LIMIT:
+        return "…"
+    secrets = {one_line(each) for each in (*known[:3], *re.split(r"[\s^=]+", patient.name))}
+    hidden = "|".join(re.escape(secret) for secret in sorted(secrets, key=len, reverse=True) if len(secret) > 1)
+    words = one_line(text[:READ_LIMIT])
+    told = re.sub(hidden, "…", words, flags=re.IGNORECASE) if hidden else words
+    if len(text) > READ_LIMIT:  # where it was cut, a part of a secret may stand that isn't known by itself
+        told = told[:-SECRETS_LIMIT]
+    return told[:WORDS_LIMIT]
 
 
 def _claim(header: Dataset) -> Claim:

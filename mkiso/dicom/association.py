@@ -60,6 +60,7 @@ class Association:
         self._received = bytearray()
         self._socket: socket.socket
         self._parts: tuple[bytearray, bytearray] = (bytearray(), bytearray())
+        self._has_command = False  # and waits for its identifier
 
     def __enter__(self) -> Association:
         self._socket = self._connect()
@@ -246,11 +247,17 @@ class Association:
     def _take(self, control: int, fragment: bytes) -> dimse.Response | None:
         """Add a fragment to the message under way; the response where this one completes it."""
         command, identifier = self._parts
-        part = command if control & dimse.IS_COMMAND else identifier
+        is_command = bool(control & dimse.IS_COMMAND)
+        if is_command and self._has_command:
+            raise ValueError("a command that goes on after its end")
+        part = command if is_command else identifier
         part += fragment
         if len(part) > MAX_MESSAGE_BYTES:
             raise ValueError("a message larger than any response")
-        if not control & dimse.IS_LAST or (control & dimse.IS_COMMAND and dimse.awaits_identifier(bytes(command))):
+        if not control & dimse.IS_LAST:
+            return None
+        self._has_command = is_command and dimse.awaits_identifier(bytes(command))
+        if self._has_command:
             return None
         self._parts = (bytearray(), bytearray())
         return dimse.response(bytes(command), bytes(identifier))

@@ -100,4 +100,6 @@ def _holdable(path: PurePosixPath) -> None:
 
 
 def _without_accents(text: str) -> str:
-    return "".join(character for character in unicodedata.normalize("NFKD", text) if not unicodedata.combining(character))
+    # Each by itself: a run of combining characters takes quadratic time together, and all of them are dropped.
+    apart = (mark for character in text for mark in unicodedata.normalize("NFKD", character))
+    return "".join(mark for mark in apart if not unicodedata.combining(mark))

@@ -84,7 +84,8 @@ def pack(parcels: Collection[Parcel], room: int, medium: Medium) -> tuple[tuple[
     while waiting:
         chosen = _fullest(waiting, room)
         volumes.append(tuple(parcel for number in chosen for parcel in waiting[number]))
-        waiting = [group for number, group in enumerate(waiting) if number not in set(chosen)]
+        gone = set(chosen)
+        waiting = [group for number, group in enumerate(waiting) if number not in gone]
     return tuple(volumes)
 
 

@@ -153,7 +153,7 @@ class StoreAssociation:
     def _response(self, context_id: int, field: int) -> Dataset:
         """The command set of the response to the request just sent (PS3.7 9.3.1.2, 9.3.5.2)."""
         deadline = time.monotonic() + self._timeout_seconds
-        command = b""
+        command = bytearray()
         while True:
             kind, body = _read_pdu(self._socket, deadline)
             if kind == 7:
@@ -165,7 +165,7 @@ class StoreAssociation:
                     raise AssociationLost("its response is malformed")
                 command += fragment
                 if header & 2:
-                    return _answer_to(self._message_id, field, command)
+                    return _answer_to(self._message_id, field, bytes(command))
 
 
 def _answer_to(message_id: int, field: int, command: bytes) -> Dataset:

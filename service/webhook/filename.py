@@ -11,6 +11,8 @@ from mkiso.store import Manifest
 
 _ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187 3.2.1, besides letters and digits
 _MAX_LENGTH = 120
+MAX_NAME = 1000
+"""What is read of a name: normalizing takes quadratic time for some."""
 
 
 def content_disposition(name: str) -> str:
@@ -38,7 +40,7 @@ def short(set_id: str) -> str:
 
 
 def _safe(name: str) -> str:
-    stem = name.removesuffix(".iso")
+    stem = name[:MAX_NAME].removesuffix(".iso")
     printable = "".join("_" if unicodedata.category(mark)[0] in "CZ" and mark != " " else mark for mark in unicodedata.normalize("NFC", stem))
     cleaned = re.sub(r"_{2,}", "_", re.sub(r'[/\\:*?"<>|%;]', "_", printable)).strip(" ._")
     return f"{cleaned[:_MAX_LENGTH] or 'disc'}.iso"

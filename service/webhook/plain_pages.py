@@ -18,7 +18,7 @@ _STATES = {"waiting": "Waiting", "running": "Working", "done": "Ready", "failed"
 
 
 def print_page(question: Question) -> HTMLResponse:
-    """Asks whether to print. Its button posts to the address that the page has: nginx may add the key there."""
+    """Asks whether to print. Its button posts to the page's address: nginx may add the key there."""
     order = {"accession_number": ",".join(question.accession_numbers), "publisher": question.publisher}
     remark = ""
     if question.confirm_reprint:

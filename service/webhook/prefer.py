@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import string
 from dataclasses import dataclass
 
-_PREFERENCE = re.compile(r'\s*([!#$%&\'*+.^_`|~\w-]+)\s*(?:=\s*("?)([^",;]*)\2)?\s*(?:;[^,]*)?', re.ASCII)
+MAX_CHARACTERS = 1000
+"""Of all Prefer fields together; what comes behind is no preference."""
+_TOKEN = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")  # RFC 9110 5.6.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +26,12 @@ class Preference:
 def preference_of(fields: list[str]) -> Preference:
     """Read the Prefer fields of a request; the first of a repeated preference counts (RFC 7240 2), what can't be read is no preference."""
     found: dict[str, str] = {}
-    for field in fields:
-        for item in field.split(","):
-            if match := _PREFERENCE.fullmatch(item):
-                found.setdefault(match[1].lower(), (match[3] or "").strip())
+    for item in ",".join(fields)[:MAX_CHARACTERS].split(","):
+        name, _, value = item.partition(";")[0].partition("=")
+        name, value = name.strip().lower(), value.strip()
+        if len(value) > 1 and value[0] == value[-1] == '"':
+            value = value[1:-1].strip()
+        if name and _TOKEN.issuperset(name) and '"' not in value:
+            found.setdefault(name, value)
     wait = found.get("wait", "")
     return Preference("respond-async" in found, int(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else 0)

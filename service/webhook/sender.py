@@ -86,7 +86,7 @@ def host_is_known(host: str, hosts: Collection[str]) -> bool:
 
 
 def _is_navigation(headers: Headers, site: str | None, mode: str | None) -> bool:
-    """A browser going on with a broken download counts too: it says `none`, and If-Range, which no page can send."""
+    """A browser going on with a broken download counts too: it says `none`, or If-Range, which no page can."""
     if site is None and mode is None:
         return "text/html" in headers.get("accept", "") or "if-range" in headers
     place = headers.get("sec-fetch-dest", "document")

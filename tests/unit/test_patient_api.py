@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -204,6 +205,14 @@ def test_an_answer_without_sense_is_an_outage_in_words_without_patient_data(api:
     assert said in refused.value.words
     assert not any(secret in refused.value.words + str(refused.value.details) for secret in ("Canary", "HN-1", "s3cret", "1970"))
     assert len(api.paths) == 1
+
+
+def test_a_compressed_answer_isnt_read(api: Api) -> None:
+    """Twice compressed, a few bytes become gigabytes."""
+    api.answers = [says(gzip.compress(gzip.compress(bytes(50_000_000))), Content_Encoding="gzip, gzip")]
+    with pytest.raises(PatientApiUnavailable, match="compressed"):
+        look_up(api.settings(timeout_seconds=5), "A1")
+    assert api.headers[0]["Accept-Encoding"] == "identity"
 
 
 def test_secrets_are_sent_and_told_to_nobody(api: Api) -> None:

@@ -243,6 +243,42 @@ def test_metrics(client, desk):
     assert "mkiso_orchestrator_up 0.0" in client.get("/metrics").text
 
 
+NASTY = {  # what a regular expression, http.cookies or a conversion may choke on; nginx lets 36 KB of it through
+    "Prefer": ["a=", " ", '"'],
+    "Cookie": ['mkiso_session="', "\\", '"'],
+    "Range": ["bytes=", "0-1,", ""],
+    "If-None-Match": ["", 'W/"a', ""],
+    "If-Match": ["", '"', "x"],
+    "Accept": ["", "text/html;q=", ""],
+    "Origin": ["http://", "[", ""],
+    "Referer": ["http://", "a:", "@"],
+    "Sec-Purpose": ["", "prefetc", ""],
+    "X-Forwarded-For": ["", "127.0.0.1,", ""],
+    "X-Request-ID": ["", "a-", "!"],
+}
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_no_header_keeps_another_client_waiting(client, desk, name):
+    begin, repeated, end = NASTY[name]
+    value = begin + repeated * (34_000 // len(repeated)) + end
+    page = client.get("/").headers  # another client, whose connection is there already
+    paths = (GUARDED[0], "/", "/api/iso/jobs/x")
+    asked = [threading.Thread(target=_ask, args=(client.base_url, path, {name: value})) for path in paths]
+    began = time.monotonic()
+    for each in asked:
+        each.start()
+    while any(each.is_alive() for each in asked):
+        assert client.get("/page/disc.svg").status_code == 200
+        assert time.monotonic() - began < 20, f"{name} is read for too long"  # it took minutes
+    assert page["content-type"].startswith("text/html")
+
+
+def _ask(base_url, path, headers):
+    with httpx.Client(base_url=base_url, timeout=60, trust_env=False) as other:
+        assert other.get(path, headers=headers).status_code < 500
+
+
 def test_200_slow_clients_keep_nobody_waiting(client, desk, scripts, monkeypatch):
     monkeypatch.setattr(connection, "HEADER_SECONDS", 1.5)
     content = bytes(4_000_000)

@@ -214,7 +214,7 @@ Promise.allSettled(asked).then((answers) => {
 
 
 EMBEDDED = ("IMG", "SCRIPT", "CSS", "FETCH0", "FETCH1", "FETCH2", "DOWN", "VIDEO", "SOCKET", "BEACON")
-FRAMED = ("IFRAME", "OBJECT", "EMBED")  # over plain http the last two look like the first: the page, which they can't show
+FRAMED = ("IFRAME", "OBJECT", "EMBED")  # over plain http the last two look like the first, and get the page
 
 
 @pytest.fixture

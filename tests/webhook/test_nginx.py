@@ -238,6 +238,12 @@ def test_a_disc_can_be_had_where_an_old_address_leads_to(front, desk):
     assert len(front.get(str(page.url.join(link))).content) == 37773
 
 
+def test_the_longest_header_that_nginx_lets_through_is_read_at_once(front, desk):
+    for prefer in ("a=" + " " * 35_000 + '"', "," * 35_000, 'a="' + "b" * 35_000):
+        assert front.get("/mkiso.php?accession_number=A1", headers={"Prefer": prefer}, timeout=20).status_code == 200
+    assert front.get("/mkiso.php?accession_number=A1", headers={"Prefer": "x" * 40_000}).status_code in (400, 414, 494)
+
+
 def test_the_change_over_side_by_side(front):
     answer = front.get("/mkiso.php?accession_number=A&mkiso_side=php", headers={"X-API-Key": "x"})
     assert answer.text == "php /mkiso.php?accession_number=A&mkiso_side=php key=None"
