@@ -72,7 +72,6 @@ def test_twenty_kills_at_random_moments(settings: Settings) -> None:
     archivist.check(settings, pacs)
 
 
-@pytest.mark.timeout(900)  # some 80 runs, each killed and taken up again
 def test_a_kill_before_each_step(settings: Settings, tmp_path: Path) -> None:
     Ledger.open(settings).close()
     pacs: dict[str, list[str]] = {}

@@ -25,7 +25,7 @@ from tests.end_to_end.discs import assert_holds_exactly, extract, judge
 from tests.peers.corpus import Person, make_ct_series
 from tests.peers.orthanc import Orthanc
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.end_to_end]
 
 KILLS = int(os.environ.get("MKISO_ARCHIVE_KILLS", "5"))
 VOLUME_MIB = 32

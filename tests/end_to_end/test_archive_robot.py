@@ -24,7 +24,7 @@ from tests.peers.orthanc import Orthanc
 from tests.peers.ports import free_port
 from tests.peers.service import AE_TITLE, Service
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.end_to_end]
 
 SCHEDULE, TIMEZONE = "0 2 * * *", "Asia/Bangkok"
 COVERED_FIRST, COVERED_LAST = timedelta(days=12), timedelta(days=4)  # before the last night of the schedule

@@ -12,7 +12,7 @@ import yaml
 
 from tests.peers.ports import is_open
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.end_to_end]
 
 
 def test_the_demo_makes_a_disc_and_ends_what_it_started(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.end_to_end.conftest import Hospital, Open
 from tests.end_to_end.discs import assert_holds_exactly, extract, judge
 from tests.peers.corpus import EVERY_KIND, PLAIN, THAI, make_study
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.end_to_end]
 
 
 @pytest.fixture(scope="module")

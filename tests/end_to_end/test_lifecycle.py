@@ -16,7 +16,7 @@ from tests.peers.corpus import make_ct_series, make_study
 from tests.peers.orthanc import Orthanc
 from tests.peers.ports import is_open
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.end_to_end]
 
 SLICES = 400
 

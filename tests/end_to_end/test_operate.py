@@ -16,7 +16,7 @@ from tests.end_to_end.conftest import Hospital, Open
 from tests.peers.corpus import make_study
 from tests.peers.ports import free_port
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.end_to_end]
 
 PREFECT_YAML = Path(__file__).parents[2] / "deployments" / "prefect.yaml"
 MOST_WAITING = 2

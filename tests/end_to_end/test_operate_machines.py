@@ -24,7 +24,7 @@ from tests.peers.orthanc import Orthanc
 from tests.peers.ports import free_port
 from tests.peers.process import Process
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.peer, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.peer]
 
 JOBS = 20
 SLICES = 60

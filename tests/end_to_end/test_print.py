@@ -18,7 +18,7 @@ from tests.peers.orthanc import Orthanc
 from tests.peers.ports import free_port
 from tests.peers.storescp import Storescp
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.end_to_end]
 
 MIXED = {"ct": 3, "sr": 1, "pr": 1, "pdf": 1, "jpeg_2000": 1}
 QUICK = {"settle_seconds": 0, "connect_timeout_seconds": 2, "response_timeout_seconds": 5}

@@ -15,7 +15,7 @@ from tests.end_to_end.discs import extract, instances_on, judge
 from tests.peers.corpus import dataset_bytes, make_ct_series
 from tests.peers.dcmqrscp import Dcmqrscp
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.end_to_end]
 
 CD_BYTES = 359_844 * 2048
 IMAGES = 100  # of 8 MB: a CD and a bit

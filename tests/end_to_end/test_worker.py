@@ -36,7 +36,6 @@ def test_the_private_names_are_there(function: object, parameters: set[str]) -> 
 
 
 @pytest.mark.end_to_end
-@pytest.mark.timeout(180)
 def test_a_schedule_makes_runs(open_hospital: Open) -> None:
     """With SQLAlchemy 2.1 the server's scheduler makes none; the bound in pyproject.toml is held by this."""
     service = open_hospital("dcmqrscp", []).service
@@ -45,7 +44,6 @@ def test_a_schedule_makes_runs(open_hospital: Open) -> None:
 
 
 @pytest.mark.end_to_end
-@pytest.mark.timeout(180)
 def test_a_job_that_waits_for_a_place_starts_when_one_is_free(open_hospital: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its event came when there was no place, and the poll, which would find it as well, is an hour away."""
     monkeypatch.setenv("PREFECT_WORKER_QUERY_SECONDS", "3600")

@@ -16,7 +16,7 @@ from tests.faults.house import House
 from tests.faults.patient_api import ScriptedPatientApi
 from tests.pacs.scripted import MoveRequest, whole
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240), pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
 
 DOWNLOAD, MULTIPLE, PRINT = "/api/iso/download?accession_number=", "/api/iso/download-multiple?accession_numbers=", "/api/iso/print?accession_number="
 

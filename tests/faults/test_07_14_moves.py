@@ -19,7 +19,7 @@ from tests.peers.orthanc import Orthanc
 from tests.peers.ports import free_port
 from tests.peers.service import AE_TITLE
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240), pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
 
 SOME = 5
 ATTEMPTS = 3  # pacs.move_attempts

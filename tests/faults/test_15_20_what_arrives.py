@@ -23,7 +23,7 @@ from tests.peers.storescu import store
 from tests.receiver.raw_peer import RawPeer, associate_rq, command, data_set, p_data
 from tests.receiver.test_attacks import ASSOCIATED_GARBAGE, GARBAGE
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240), pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
 
 
 @pytest.mark.parametrize("pacs", ["orthanc", "dcmqrscp"])

@@ -14,7 +14,7 @@ from tests.peers.orthanc import Orthanc
 from tests.peers.ports import free_port
 from tests.peers.service import AE_TITLE, Service
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.end_to_end]
 
 DISK_MIB = 16
 IMAGE_MIB = 0.5

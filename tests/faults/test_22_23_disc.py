@@ -23,7 +23,7 @@ from tests.faults.house import THAI_CANARY, House
 from tests.faults.inotify import closed_after_writing
 from tests.pacs.scripted import MoveRequest
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240), pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
 
 
 def flip(file: Path, position: int) -> None:

@@ -18,7 +18,7 @@ from tests.pacs.scripted import MoveRequest
 from tests.peers.corpus import Person
 from tests.unit.test_audit import assert_schema
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(240), pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
 
 TRAIL = "audit.xml"
 GUARDED = ("download?accession_number=GOOD1", "download-multiple?accession_numbers=GOOD1,THAI1", "print?accession_number=GOOD1")

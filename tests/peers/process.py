@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.peers.patience import LONG
 from tests.peers.ports import is_open
 
 
@@ -20,7 +21,8 @@ class Process:
     A context manager: started and ready inside, gone after it, in whatever state the test left it.
     """
 
-    ready_seconds = 20.0
+    ready_seconds = LONG
+    poll_seconds = 0.02
 
     def __init__(
         self,
@@ -47,7 +49,7 @@ class Process:
             if self.child.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"{self.command[0]} didn't start:\n{self.log()}")
-            time.sleep(0.02)
+            time.sleep(self.poll_seconds)
         return self
 
     def is_ready(self) -> bool:
@@ -59,7 +61,7 @@ class Process:
             raise RuntimeError(f"{self.command[0]} was not started")
         return self.child.pid
 
-    def stop(self, seconds: float = 5) -> None:
+    def stop(self, seconds: float = 30) -> None:
         """End it: politely, then by force. Ending what has ended already is fine."""
         if self.child is None or self.child.poll() is not None:
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import httpx
 import yaml
 
+from tests.peers.patience import LONG, until
 from tests.peers.ports import free_port
 from tests.peers.process import Process
 
@@ -21,7 +21,8 @@ AE_TITLE = "CDRECORD"
 class Service(Process):
     """`mkiso serve`. `pacs` is the (AE title, port) it asks; `sections` are merged into its configuration and win."""
 
-    ready_seconds = 120
+    ready_seconds = 3 * LONG
+    poll_seconds = 0.1
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class Service(Process):
         self.prefect_port = free_port()
         http_port = free_port()
         configuration: dict[str, dict[str, Any]] = {
-            "server": {"port": http_port, "shutdown_grace_seconds": 10, "request_timeout_seconds": 60},
+            "server": {"port": http_port, "shutdown_grace_seconds": 10, "request_timeout_seconds": 3 * LONG},
             "pacs": {
                 "ae_title": pacs[0],
                 "port": pacs[1],
@@ -62,8 +63,8 @@ class Service(Process):
             port=http_port,
             environment={"MKISO_CONFIG": str(self.configuration)},
         )
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=90)
-        self.prefect = httpx.Client(base_url=f"http://127.0.0.1:{self.prefect_port}/api", timeout=20)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=4 * LONG)
+        self.prefect = httpx.Client(base_url=f"http://127.0.0.1:{self.prefect_port}/api", timeout=LONG)
 
     def is_ready(self) -> bool:
         try:
@@ -74,7 +75,7 @@ class Service(Process):
             return False
         return all(health["dependencies"].get(name, {}).get("ok") for name in ("receiver", "prefect", "worker"))
 
-    def stop(self, seconds: float = 30) -> None:
+    def stop(self, seconds: float = LONG) -> None:
         super().stop(seconds)
         self.http.close()
         self.prefect.close()
@@ -96,7 +97,7 @@ class Service(Process):
         """What /api/iso/jobs/{id} says."""
         return dict(self.http.get(f"/api/iso/jobs/{job_id}").json())
 
-    def ended(self, job_id: str, seconds: float = 60) -> dict[str, Any]:
+    def ended(self, job_id: str, seconds: float = 3 * LONG) -> dict[str, Any]:
         """The job once it has ended."""
         return self.when(lambda: job if (job := self.job(job_id)).get("state") in ("done", "failed") else None, seconds)
 
@@ -104,7 +105,7 @@ class Service(Process):
         """The job's flow run as Prefect has it."""
         return dict(self.prefect.get(f"/flow_runs/{job_id}").raise_for_status().json())
 
-    def run_ended(self, job_id: str, seconds: float = 60) -> dict[str, Any]:
+    def run_ended(self, job_id: str, seconds: float = 3 * LONG) -> dict[str, Any]:
         """The flow run once its state is final."""
 
         def final() -> dict[str, Any] | None:
@@ -132,14 +133,9 @@ class Service(Process):
         states = json.loads((self.data_dir / "processes.json").read_text(encoding="utf-8"))
         return {name: int(state["pid"]) for name, state in states.items() if state["up"]}
 
-    def when(self, wanted: Callable[[], Any], seconds: float = 30) -> Any:
-        """What `wanted` gives once it gives something. Raises TimeoutError with the service's log."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if (found := wanted()) is not None and found is not False:
-                return found
-            time.sleep(0.05)
-        raise TimeoutError(f"nothing after {seconds} s; the service's log ends:\n{self.log()[-4000:]}")
+    def when(self, wanted: Callable[[], Any], seconds: float = LONG) -> Any:
+        """What `wanted` gives, once that is true. Raises TimeoutError with the service's log."""
+        return until(wanted, seconds, pause=0.05, told=lambda: f"; the service's log ends:\n{self.log()[-4000:]}")
 
 
 def job_at(address: str) -> str:

@@ -16,8 +16,6 @@ from tests.peers.process import Process
 class PrefectServer(Process):
     """`prefect server start` on SQLite."""
 
-    ready_seconds = 120.0
-
     def __init__(self, folder: Path) -> None:
         port = free_port()
         make_database(folder / "prefect.db")
@@ -37,7 +35,7 @@ class PrefectServer(Process):
 
     def is_ready(self) -> bool:
         try:
-            return httpx.get(f"{self.api_url}/health", timeout=1, trust_env=False).status_code == 200
+            return httpx.get(f"{self.api_url}/health", timeout=10, trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
 
