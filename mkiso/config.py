@@ -198,7 +198,7 @@ class Viewer(Section):
     directory: str = ""
     executable: str = ""
     place: Annotated[str, StringConstraints(pattern=r"^(root|[A-Z0-9_]{1,8})$")] = "root"
-    autorun: bool = True
+    autorun: bool = False
 
 
 class Disc(Section):

@@ -10,6 +10,7 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
+from mkiso import application_profiles
 from mkiso.config import Medium, Settings
 from mkiso.errors import PatientMismatch
 from mkiso.media.capacity import SECTOR_BYTES, fit
@@ -17,7 +18,6 @@ from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import Leaf, PatientBranch, arrange, leaves
 from mkiso.media.names import file_set_id
 from mkiso.media.pages import Facts, pages
-from mkiso.media.profile import conformance
 from mkiso.media.viewer import BundledViewer, bundle_viewer
 from mkiso.models import DiscFile, Volume
 from mkiso.study.gate import Part
@@ -73,7 +73,7 @@ def lay_out(
     archive = bool(volume_id)
     volume_id = volume_id or file_set_id(_label(tree, created), volume)
     viewer = bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
-    statement = conformance(medium, {instance.arrival.transfer_syntax_uid for instance in instances})
+    conformance = application_profiles.statement(medium, [instance.arrival for instance in instances])
     directory, notes = dicomdir(tree, volume_id)
     facts = Facts(
         disc=settings.disc,
@@ -81,7 +81,7 @@ def lay_out(
         version=_version(),
         volume_id=volume_id,
         volume=volume,
-        conformance=statement,
+        conformance=conformance,
         archive=archive,
         patient=known,
         elsewhere={number: other.instances for number, other in (elsewhere or {}).items()},
@@ -92,7 +92,8 @@ def lay_out(
     made = [_made(disc_dir, path, content) for path, content in [(PurePosixPath("DICOMDIR"), directory), *pages(tree, facts)]]
     files = [*made, *map(_instance_file, leaves(tree)), *viewer.files]
     files.append(_made(disc_dir, CHECKSUMS, checksums(files)))
-    return Layout(tuple(files), volume_id, volume, medium, created, fit(files, medium), len(instances), statement, notes)
+    sectors = fit(files, medium)
+    return Layout(tuple(files), volume_id, volume, medium, created, sectors, len(instances), conformance, notes)
 
 
 def checksums(files: Iterable[DiscFile]) -> bytes:

@@ -74,7 +74,7 @@ class Facts:
     elsewhere: Mapping[int, Collection[Instance]] | None = None
     viewer: PurePosixPath | None = None
     viewer_names: tuple[str, ...] = ()
-    autorun: bool = True
+    autorun: bool = False
 
 
 def pages(tree: Collection[PatientBranch], facts: Facts) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -96,6 +96,7 @@ def pages(tree: Collection[PatientBranch], facts: Facts) -> Iterator[tuple[PureP
         "patients": patients,
         "instances": sum(study.instances for patient in patients for study in patient.studies),
         "viewer": facts.viewer,
+        "autorun": bool(facts.viewer and facts.autorun),
         "viewer_names": facts.viewer_names,
         "elsewhere": [{"number": number, "lines": _contents(instances)} for number, instances in sorted((facts.elsewhere or {}).items())],
     }

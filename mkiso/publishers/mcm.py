@@ -16,10 +16,11 @@ from pydicom.uid import UID, generate_uid
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 
-from mkiso.config import Medium
+from mkiso.application_profiles import Profile, profile_for
 from mkiso.config import Publisher as PublisherSettings
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
 from mkiso.identity import without_patient
+from mkiso.models import Arrival
 from mkiso.publishers.cstore import Relay, prove
 from mkiso.publishers.dicom import DicomPublisher
 from mkiso.publishers.orderbook import MAY_BE_MADE
@@ -29,13 +30,6 @@ from mkiso.publishers.turn import Settling
 
 MEDIA_CREATION = UID("1.2.840.10008.5.1.1.33")
 INITIATE, CANCEL = 1, 2  # PS3.4 S.3.2.2
-PROFILES: Mapping[Medium, str] = {
-    "cd": "STD-GEN-CD",
-    "dvd": "STD-GEN-DVD-RAM",
-    "dvd-dl": "STD-GEN-DVD-RAM",
-    "bd": "STD-GEN-BD-JPEG",
-    "bd-dl": "STD-GEN-BD-JPEG",
-}
 STATES: Mapping[str, RobotState] = {"IDLE": "absent", "PENDING": "waiting", "CREATING": "running", "DONE": "done", "FAILURE": "failed"}
 EXECUTION_STATUS, EXECUTION_STATUS_INFO = Tag(0x2100, 0x0020), Tag(0x2100, 0x0030)
 POLL_SECONDS = 2.0
@@ -161,15 +155,19 @@ def media_request(order: Order, settings: PublisherSettings) -> Dataset:
     request.AllowMediaSplitting = "YES"
     request.IncludeDisplayApplication = "YES"
     request.PreserveCompositeInstancesAfterMediaCreation = "NO"
-    request.ReferencedSOPSequence = [_reference(instance.sop_class_uid, instance.sop_instance_uid, order.medium) for instance in order.instances]
+    profile = profile_for(order.medium, order.instances)
+    request.ReferencedSOPSequence = [_reference(instance, profile) for instance in order.instances]
     return request
 
 
-def _reference(sop_class_uid: str, sop_instance_uid: str, medium: Medium) -> Dataset:
+def _reference(instance: Arrival, profile: Profile | None) -> Dataset:
+    """An instance to go onto the disc, and the profile that allows all of them; where none does, the choice is the
+    publisher's (type 3)."""
     reference = Dataset()
-    reference.ReferencedSOPClassUID = sop_class_uid
-    reference.ReferencedSOPInstanceUID = sop_instance_uid
-    reference.RequestedMediaApplicationProfile = PROFILES[medium]
+    reference.ReferencedSOPClassUID = instance.sop_class_uid
+    reference.ReferencedSOPInstanceUID = instance.sop_instance_uid
+    if profile:
+        reference.RequestedMediaApplicationProfile = profile.name
     return reference
 
 

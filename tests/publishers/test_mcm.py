@@ -42,7 +42,27 @@ def test_a_disc_of_exactly_the_study(tmp_path: Path) -> None:
         assert len(robot.made) == 2
         [asked] = robot.asked.values()
         assert "Example Anna" in asked.LabelText
-        assert {item.RequestedMediaApplicationProfile for item in asked.ReferencedSOPSequence} == {"STD-GEN-CD"}
+        # A JPEG 2000 image is among them, which STD-GEN-CD doesn't allow.
+        assert not [item for item in asked.ReferencedSOPSequence if "RequestedMediaApplicationProfile" in item]
+
+
+@pytest.mark.parametrize(
+    ("medium", "kinds", "profile"),
+    [
+        ("cd", {"ct": 2, "sr": 1}, "STD-GEN-CD"),
+        ("cd", {"ct": 1, "jpeg": 1}, None),
+        ("dvd", {"ct": 1, "jpeg": 1}, "STD-GEN-DVD-JPEG"),
+        ("dvd", {"ct": 1, "jpeg_2000": 1}, "STD-GEN-DVD-J2K"),
+        ("dvd", {"jpeg": 1, "jpeg_2000": 1}, None),
+        ("bd", {"ct": 1}, "STD-GEN-BD-JPEG"),
+    ],
+)
+def test_a_profile_is_asked_for_that_allows_the_instances(
+    tmp_path: Path, medium: Any, kinds: dict[str, int], profile: str | None
+) -> None:
+    order = replace(order_of(study(tmp_path, kinds)), medium=medium)
+    asked = mcm.media_request(order, settings_of(tmp_path, kind="mcm").publishers["robot"])
+    assert {item.get("RequestedMediaApplicationProfile") for item in asked.ReferencedSOPSequence} == {profile}
 
 
 @pytest.mark.parametrize(

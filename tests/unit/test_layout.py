@@ -12,7 +12,6 @@ from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.iso import master
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.pages import readable_date, readable_name
-from mkiso.media.profile import conformance
 from mkiso.models import Patient, Volume
 from mkiso.study.gate import Part
 from tests.media.dirt import CLASSES, Sample, write
@@ -138,20 +137,42 @@ def test_no_value_adds_a_line_to_readme_or_is_shown_as_another_alphabet(tmp_path
 
 
 def test_a_viewer_in_the_root(tmp_path: Path) -> None:
-    viewer = a_viewer(tmp_path / "viewer", "mDicom.exe", "Long name here.dll", "sub dir/x.txt", "AUTORUN.INF", "DICOMDIR")
+    names = "mDicom.exe", "Long name here.dll", "sub dir/x.txt", "AUTORUN.INF", "DICOMDIR"
+    viewer = a_viewer(tmp_path / "viewer", *names) | {"autorun": True}
     layout, _ = disc(make_study(tmp_path / "in", "ACC1"), tmp_path, viewer=viewer)
     assert {"MDICOM.EXE", "LONG_NAM.DLL", "SUB_DIR/X.TXT", "AUTORUN.INF"} <= paths(layout)
     assert page(layout, "AUTORUN.INF").splitlines()[1] == "open=mDicom.exe"
+    assert "AUTORUN.INF" in page(layout, "README.TXT")
     assert 'href="mDicom.exe"' in page(layout, "INDEX.HTM")
     [program] = [file for file in layout.files if str(file.path) == "MDICOM.EXE"]
     assert program.joliet_path == PurePosixPath("mDicom.exe")
 
 
-def test_a_viewer_in_its_folder_without_autorun(tmp_path: Path) -> None:
-    viewer = a_viewer(tmp_path / "viewer", "bin/run.exe", "README.TXT") | {"place": "VIEWER", "executable": "bin\\run.exe", "autorun": False}
+def test_a_viewer_in_its_folder_starts_by_itself_only_where_asked_for(tmp_path: Path) -> None:
+    viewer = a_viewer(tmp_path / "viewer", "bin/run.exe", "README.TXT", "autorun.inf")
+    viewer |= {"place": "VIEWER", "executable": "bin\\run.exe"}
     layout, _ = disc(make_study(tmp_path / "in", "ACC1"), tmp_path, viewer=viewer)
-    assert {"VIEWER/BIN/RUN.EXE", "VIEWER/README.TXT"} <= paths(layout) and "AUTORUN.INF" not in paths(layout)
+    assert {"VIEWER/BIN/RUN.EXE", "VIEWER/README.TXT"} <= paths(layout)
+    assert not [path for path in paths(layout) if path.endswith("AUTORUN.INF")]
+    assert "AUTORUN.INF" not in page(layout, "README.TXT") and "VIEWER/bin/run.exe" in page(layout, "README.TXT")
     assert 'href="VIEWER/bin/run.exe"' in page(layout, "INDEX.HTM")
+
+
+def test_readme_says_whether_a_viewer_lies_on_the_disc(tmp_path: Path) -> None:
+    viewer = a_viewer(tmp_path / "viewer", "one.exe", "two.exe")
+    layout, _ = disc(make_study(tmp_path / "in", "ACC1"), tmp_path, viewer=viewer)
+    assert "One lies on this disc" in page(layout, "README.TXT")
+    layout, _ = disc(make_study(tmp_path / "in", "ACC1"), tmp_path)
+    assert "There is no viewer on this disc" in page(layout, "README.TXT")
+
+
+def test_readme_claims_what_the_disc_meets(tmp_path: Path) -> None:
+    layout, _ = disc(make_study(tmp_path / "in", "ACC1"), tmp_path)
+    assert "IHE Portable Data for" in page(layout, "README.TXT") and "STD-GEN-CD" in page(layout, "INDEX.HTM")
+    layout, _ = disc(make_study(tmp_path / "in", "ACC1", kinds={"jpeg_2000": 1}), tmp_path)
+    for name in ("README.TXT", "INDEX.HTM"):
+        assert "meets no DICOM application profile" in " ".join(page(layout, name).split())
+        assert "Portable Data" not in page(layout, name)
 
 
 @pytest.mark.parametrize(
@@ -200,21 +221,6 @@ def test_what_doesnt_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(MEDIUM_SECTORS, "cd", 60)  # type: ignore[arg-type]
     with pytest.raises(TooLargeForMedium, match=r"a CD has 0\.1 MB: it would fit on a DVD"):
         disc(make_study(tmp_path / "in", "ACC1"), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("medium", "syntaxes", "expected"),
-    [
-        ("cd", {"1.2.840.10008.1.2.1"}, "meets the DICOM application profile STD-GEN-CD"),
-        ("dvd", {"1.2.840.10008.1.2.4.70"}, "meets the DICOM application profile STD-GEN-DVD-JPEG"),
-        ("dvd", {"1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.90"}, "meets the DICOM application profile STD-GEN-DVD-J2K"),
-        ("bd", {"1.2.840.10008.1.2.4.50"}, "STD-GEN-BD-JPEG"),
-        ("cd", {"1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.90"}, "does not meet it: some images are stored as JPEG 2000"),
-        ("dvd", {"1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.90"}, "does not meet it"),
-    ],
-)
-def test_the_profile_that_a_disc_meets(medium: str, syntaxes: set[str], expected: str) -> None:
-    assert expected in conformance(medium, syntaxes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
