@@ -86,6 +86,34 @@ def elements_so_far(data: bytes, encoding: Encoding, wanted: frozenset[int]) -> 
     return None if any(element.offset + element.length > len(data) for element in found.values()) else (found, last)
 
 
+def value_so_far(data: bytes, encoding: Encoding, wanted: int) -> bytes | None:
+    """The value of one element, by the beginning of a data set; None where the beginning doesn't tell, or the data set
+    hasn't got it in its place."""
+    offset, end, left = 0, len(data), MAX_ELEMENTS
+    vr: bytes | None = None
+    try:
+        while offset < end:
+            if encoding.explicit:
+                key, vr, length = encoding.explicit_head.unpack_from(data, offset)
+            else:
+                key, length = encoding.implicit_head.unpack_from(data, offset)
+            tag, start = encoding.key(key), offset + 8
+            if tag > wanted:  # PS3.5 7.1: they ascend
+                return None
+            if vr is not None and vr not in SHORT_VRS:
+                (length,) = encoding.length.unpack_from(data, start)
+                start += 4
+            if length == UNDEFINED_LENGTH:
+                offset, left = _end_of_undefined(data, start, end, encoding, vr, left)
+                continue
+            offset = start + length
+            if tag == wanted:
+                return data[start:offset] if offset <= end else None
+    except (struct.error, DamagedInstance):
+        pass
+    return None
+
+
 def items(data: Encoded, sequence: Element, wanted: frozenset[int]) -> list[dict[int, Element]]:
     """The wanted elements of each item of a sequence, by tag. Raises DamagedInstance as `elements` does."""
     found = []

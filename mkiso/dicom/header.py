@@ -23,7 +23,18 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 from pydicom.valuerep import STR_VR, VR
 
-from mkiso.dicom.elements import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Element, Encoded, Encoding, elements, elements_so_far, items
+from mkiso.dicom.elements import (
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    Element,
+    Encoded,
+    Encoding,
+    elements,
+    elements_so_far,
+    items,
+    value_so_far,
+)
 from mkiso.errors import DamagedInstance
 
 META_OFFSET = 132  # PS3.10 7.1: preamble and DICM
@@ -39,7 +50,10 @@ _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 _UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
 
+MAX_BEGINNING_BYTES = 256 * 1024  # of a data set, deflated or inflated, that is looked at for its study
+
 _TRANSFER_SYNTAX_UID = 0x00020010
+_STUDY_INSTANCE_UID = 0x0020000D
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _CONTENT_SEQUENCE, _RELATIONSHIP_TYPE = 0x0040A730, 0x0040A010
 
@@ -148,6 +162,17 @@ def begin_identity(beginning: bytes, transfer_syntax_uid: str) -> tuple[Identity
         return None
 
 
+def begin_study(beginning: bytes, transfer_syntax_uid: str) -> str:
+    """The Study Instance UID of a data set by its beginning, empty where that doesn't tell; for what isn't stored and
+    needs no more than a name."""
+    if transfer_syntax_uid in _DEFLATED:
+        try:
+            beginning = zlib.decompressobj(-zlib.MAX_WBITS).decompress(beginning, MAX_BEGINNING_BYTES)
+        except zlib.error:
+            return ""
+    return _clean(value_so_far(beginning, encoding_of(transfer_syntax_uid), _STUDY_INSTANCE_UID) or b"")
+
+
 def _identity(data: Encoded, found: dict[int, Element]) -> Identity:
     return Identity(*(_text(data, found.get(tag)) for tag in _IDENTITY))
 
@@ -241,7 +266,7 @@ def _dataset(data: Encoded, found: dict[int, Element], encoding: Encoding, chars
         value = data[element.offset : element.offset + element.length]
         raw[tag] = RawDataElement(tag, _vr(tag, element), element.length, value, 0, not encoding.explicit, encoding.little_endian)
     if _SPECIFIC_CHARACTER_SET in raw:
-        charset = _encodings(raw[_HEADER[_SPECIFIC_CHARACTER_SET]].value or b"")
+        charset = encodings_of(raw[_HEADER[_SPECIFIC_CHARACTER_SET]].value or b"")
     for tag, element in sequences.items():
         found_items = items(data, element, _ITEM_TAGS)
         if tag == _CONTENT_SEQUENCE:
@@ -259,7 +284,7 @@ def _modifies_title(data: Encoded, item: dict[int, Element]) -> bool:
     return _text(data, item.get(_RELATIONSHIP_TYPE)) == "HAS CONCEPT MOD"
 
 
-def _encodings(character_set: bytes) -> list[str]:
+def encodings_of(character_set: bytes) -> list[str]:
     """Python's names of a Specific Character Set. Raises DamagedInstance where one can't be asked for (a NUL in it) or is no alphabet (`hex`)."""
     try:
         encodings = convert_encodings(character_set.decode("ascii", "replace").strip(" \0").split("\\"))

@@ -73,10 +73,19 @@ def p_data(*fragments: bytes, context_id: int = 1, control: int) -> bytes:
     return struct.pack(">BxI", 4, len(body)) + body
 
 
-def command(field: int, *, sop_class: str = CT, sop_instance: str = "", message_id: int = 1, data_set: bool = True) -> bytes:
+def command(
+    field: int,
+    *,
+    sop_class: str = CT,
+    sop_instance: str = "",
+    message_id: int = 1,
+    data_set: bool = True,
+    originator: str = "",
+) -> bytes:
     """A request's command set."""
     body = _uid(0x0002, sop_class) + struct.pack("<HHIH", 0, 0x0100, 2, field) + struct.pack("<HHIH", 0, 0x0110, 2, message_id)
     body += struct.pack("<HHIH", 0, 0x0800, 2, 0 if data_set else 0x0101) + (_uid(0x1000, sop_instance) if sop_instance else b"")
+    body += struct.pack("<HHI16s", 0, 0x1030, 16, originator.ljust(16).encode()) if originator else b""
     return struct.pack("<HHII", 0, 0, 4, len(body)) + body
 
 
@@ -134,9 +143,12 @@ class RawPeer:
         kind, length = struct.unpack(">BxI", head)
         return kind, self._exactly(length)
 
-    def store(self, sop_instance: str, encoded: bytes, *, sop_class: str = CT, context_id: int = 1) -> int:
+    def store(
+        self, sop_instance: str, encoded: bytes, *, sop_class: str = CT, context_id: int = 1, originator: str = ""
+    ) -> int:
         """C-STORE in one fragment each; the status that came back."""
-        self.send(p_data(command(1, sop_class=sop_class, sop_instance=sop_instance), context_id=context_id, control=3))
+        request = command(1, sop_class=sop_class, sop_instance=sop_instance, originator=originator)
+        self.send(p_data(request, context_id=context_id, control=3))
         self.send(p_data(encoded, context_id=context_id, control=2))
         return self.status()
 

@@ -14,13 +14,23 @@ from hypothesis import strategies as st
 from pydicom import Dataset, Sequence, dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom.dsutils import encode
 
 from mkiso.dicom.elements import MAX_DEPTH
-from mkiso.dicom.header import MAX_INFLATED_BYTES, begin_identity, encoding_of, is_uid, read_header, read_identity
+from mkiso.dicom.header import (
+    MAX_BEGINNING_BYTES,
+    MAX_INFLATED_BYTES,
+    begin_identity,
+    begin_study,
+    encoding_of,
+    is_uid,
+    read_header,
+    read_identity,
+)
 from mkiso.dicom.receiver.spool import file_head
 from mkiso.errors import DamagedInstance
 from tests.peers.corpus import EVERY_KIND, JAPANESE, KOREAN, THAI, Person, make_ct_series, make_study
-from tests.receiver.raw_peer import CT, UNDEFINED, data_set, element, nested
+from tests.receiver.raw_peer import CT, DEFLATED, UNDEFINED, data_set, element, nested
 
 
 def part_10(folder: Path, encoded: bytes, syntax: str = ExplicitVRLittleEndian) -> Path:
@@ -75,6 +85,53 @@ def test_a_beginning_tells_what_the_whole_does_or_nothing(tmp_path: Path) -> Non
                 assert begun[0] == identity
                 told += length < len(whole)
     assert told > 100
+
+
+def test_a_beginning_tells_the_study_or_nothing(tmp_path: Path) -> None:
+    told = 0
+    for file in make_study(tmp_path, "A1", kinds=EVERY_KIND):
+        content, whole = file.read_bytes(), dcmread(file, stop_before_pixels=True)
+        encoded, syntax = content[144 + int.from_bytes(content[140:144], "little") :], whole.file_meta.TransferSyntaxUID
+        assert begin_study(encoded, syntax) == whole.StudyInstanceUID
+        for length in range(0, len(encoded), max(1, len(encoded) // 97)):
+            found = begin_study(encoded[:length], syntax)
+            assert found in ("", whole.StudyInstanceUID)
+            told += bool(found)
+    assert told > 100
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_a_study_is_found_behind_sequences_and_not_in_them(syntax: UID) -> None:
+    dataset, referenced = Dataset(), Dataset()
+    referenced.StudyInstanceUID = UID("9.9.9")
+    dataset.ReferencedStudySequence, dataset.StudyInstanceUID, dataset.Rows = Sequence([referenced]), UID("1.2.3"), 5
+    for undefined in (True, False):
+        dataset["ReferencedStudySequence"].is_undefined_length = undefined
+        encoded = encode(dataset, syntax.is_implicit_VR, syntax.is_little_endian)
+        assert encoded is not None and begin_study(encoded, syntax) == "1.2.3"
+        assert begin_study(encoded[:-12], syntax) == ""
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        b"", b"\0" * 7, element(0x00280010, b"US", b"\1\0"), element(0x0020000D, b"UI", b"1.2.3")[:-2],
+        element(0x00280010, b"US", b"\1\0") + element(0x0020000D, b"UI", b"1.2.3"),  # not in its place
+        nested(MAX_DEPTH + 2) + element(0x0020000D, b"UI", b"1.2.3"), b"\x08\0\x18\0SQ\0\0\xff\xff\xff\xff" * 3000,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DEFLATED])
+def test_what_names_no_study_names_none(encoded: bytes, syntax: str) -> None:
+    assert begin_study(encoded, syntax) == ""
+
+
+def test_a_beginning_that_inflates_without_end_is_read_to_a_bound() -> None:
+    deflate = zlib.compressobj(9, wbits=-15)
+    packed = b"".join(
+        deflate.compress(part)
+        for part in (element(0x00080018, b"UT", bytes(MAX_BEGINNING_BYTES)), data_set("1.2.3.1", "1.2.3"))
+    )
+    assert begin_study(packed + deflate.flush(), DEFLATED) == ""
 
 
 def test_a_beginning_never_vouches_for_another_size() -> None:

@@ -32,7 +32,7 @@ def store_request() -> bytes:
 
 def test_a_request_of_pynetdicom_is_read() -> None:
     request = parse_command(store_request())
-    assert request == dimse.Command(dimse.C_STORE_RQ, 7, True, CT, "1.2.3")
+    assert request == dimse.Command(dimse.C_STORE_RQ, 7, True, CT, "1.2.3", "MKISO")
 
 
 @pytest.mark.parametrize("status", [dimse.SUCCESS, dimse.OUT_OF_RESOURCES])

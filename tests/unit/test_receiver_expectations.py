@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,99 @@ def test_an_expectation_wants_its_instances_of_its_study(tmp_path: Path) -> None
     assert (expectations.may_want("1.2.1"), expectations.may_want("1.2.2")) == (True, False)
     expectations.add(every)
     assert expectations.may_want("1.2.2") and len(expectations) == 2
-    assert expectations.of("1.2", "1.2.1") == [some] and expectations.of("1.2", "1.2.2") == [] and expectations.of("1.3", "1.2.2") == [every]
+    assert given(expectations, "1.2", "1.2.1") == [some] and given(expectations, "1.2", "1.2.2") == []
+    assert given(expectations, "1.3", "1.2.2") == [every]
     expectations.remove(some)
-    assert not expectations.of("1.2", "1.2.1")
+    assert not given(expectations, "1.2", "1.2.1")
+
+
+def given(expectations: Expectations, study_instance_uid: str, sop_instance_uid: str) -> list[Expected]:
+    with expectations.giving(study_instance_uid, sop_instance_uid) as jobs:
+        return jobs
+
+
+def test_what_is_being_given_stays_and_is_given_by_nobody_else(tmp_path: Path) -> None:
+    expected, expectations = Expected("1.2", tmp_path, None), Expectations()
+    expectations.add(expected)
+    done: list[str] = []
+    others = [
+        threading.Thread(target=lambda: (given(expectations, "1.2", "1.2.1"), done.append("given"))),
+        threading.Thread(target=lambda: (expectations.remove(expected), done.append("removed"))),
+    ]
+    with expectations.giving("1.2", "1.2.1") as jobs:
+        assert jobs == [expected]
+        for other in others:
+            other.start()
+        while len(expectations):  # the second is where it waits
+            assert all(other.is_alive() for other in others)
+        expectations.add(Expected("1.3", tmp_path, None))
+        assert given(expectations, "1.3", "1.3.1")
+        others[0].join(0.2)
+        assert done == []
+    for other in others:
+        other.join(10)
+    assert sorted(done) == ["given", "removed"]
+
+
+def messages(expected: Expected) -> list[Any]:
+    return [expected.told.get()["refusal"] for _ in range(expected.told.qsize())]
+
+
+@pytest.mark.parametrize(
+    ("study", "uid", "told"),
+    [
+        ("1.2", "1.2.9", ["some", "every"]),  # of the study, listed or not
+        ("1.2", "1.2.1", ["some", "every"]),
+        ("1.9", "1.2.1", ["some"]),  # listed, and sent as part of another study
+        ("1.9", "1.9.1", []),
+        ("", "1.2.1", ["some"]),  # nobody knows the study
+        ("", "1.9.1", ["some", "every", "other"]),  # it may be anybody's
+    ],
+)
+def test_a_refusal_is_told_to_the_jobs_it_may_concern(tmp_path: Path, study: str, uid: str, told: list[str]) -> None:
+    jobs = {
+        "some": Expected("1.2", tmp_path, frozenset({"1.2.1"})), "every": Expected("1.2", tmp_path, None),
+        "other": Expected("1.3", tmp_path, None),
+    }  # fmt: skip
+    expectations = Expectations()
+    for job in jobs.values():
+        expectations.add(job)
+    expectations.tell_refusal(study, uid, "why", "")
+    assert {name: messages(job) for name, job in jobs.items() if not job.told.empty()} == {
+        name: [{"sop_instance_uid": uid, "words": "why", "moved": False}] for name in told
+    }
+
+
+def test_what_is_given_to_one_job_is_told_to_another_of_the_study_that_doesnt_list_it(tmp_path: Path) -> None:
+    old, new = (Expected("1.2", tmp_path, frozenset(uids)) for uids in (["1.2.1"], ["1.2.1", "1.2.2"]))
+    expectations = Expectations()
+    expectations.add(new)
+    expectations.tell_others("1.2", "1.2.2", "")
+    expectations.add(old)
+    expectations.add(Expected("1.3", tmp_path, None))
+    for uid in ("1.2.1", "1.2.2"):
+        expectations.tell_others("1.2", uid, "")
+    assert messages(new) == [] and [message["sop_instance_uid"] for message in messages(old)] == ["1.2.2"]
+
+
+def test_refusals_are_told_once_and_not_by_the_million(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mkiso.dicom.receiver.expectations.MAX_REFUSALS", 5)
+    job = Expected("1.2", tmp_path, None, "MKISO")
+    for number in range(1000):
+        for _ in range(2):
+            job.tell_refusal(f"1.2.{number}", "why", "")
+            job.tell_refusal("../x", "why", "ELSE")
+    for number in range(1000):
+        job.tell_refusal(f"1.2.{number}", "why", "MKISO")  # as part of a C-MOVE of ours
+    told = messages(job)
+    assert [message["sop_instance_uid"] for message in told if not message["moved"]] == [
+        "1.2.0",
+        "",
+        "1.2.1",
+        "1.2.2",
+        "1.2.3",
+    ]
+    assert [message["sop_instance_uid"] for message in told if message["moved"]] == [""]
 
 
 def test_places_are_counted_by_peer_and_in_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from mkiso.config import Receiver
+from mkiso.dicom.header import MAX_BEGINNING_BYTES, begin_study
 from mkiso.dicom.receiver import dimse, pdu
 from mkiso.dicom.receiver.admission import Place
 from mkiso.dicom.receiver.dimse import Command
@@ -163,14 +164,18 @@ class Association:
 
 
 class _Message:
-    """A request whose data set is on its way: stored, or drained where it is refused."""
+    """A request whose data set is on its way: stored, or drained where it is refused, all but the beginning, which says
+    whose it is."""
 
     def __init__(self, command: Command, context: Context, spool: Spool, hashing: Hashing, tally: Tally) -> None:
         self.command = command
+        self._transfer_syntax = context.transfer_syntax
         self._tally = tally
         self._expectations = spool.expectations
         self._incoming: Incoming | None = None
-        self._status = dimse.SUCCESS
+        self._refusal: Refused | None = None
+        self._beginning: list[bytes] = []
+        self._begun = 0
         try:
             self._incoming = self._begin(context, spool, hashing)
         except Refused as refusal:
@@ -178,24 +183,46 @@ class _Message:
 
     def write(self, data: memoryview) -> None:
         self._tally.size += len(data)
+        if self._incoming is None and self._begun >= MAX_BEGINNING_BYTES:
+            return
+        piece = bytes(data)
+        if self._begun < MAX_BEGINNING_BYTES:
+            self._beginning.append(piece)
+            self._begun += len(piece)
         if self._incoming is not None:
             try:
-                self._incoming.write(data)
+                self._incoming.write(piece)
             except Refused as refusal:
                 self._refuse(refusal)
 
     def finish(self) -> int:
-        """The status to answer with (PS3.4 B.2.3): Success means that every job that expects the instance has it, whole."""
+        """The status to answer with (PS3.4 B.2.3): Success means that every job that expects the instance has it,
+        whole.
+
+        A job that expects something of its study and hasn't got it has been told why.
+        """
         if self._incoming is not None:
             try:
-                self._incoming.deliver()
+                study_instance_uid = self._incoming.deliver()
                 self._tally.stored += 1
+                self._expectations.tell_others(
+                    study_instance_uid, self.command.affected_sop_instance_uid, self.command.move_originator
+                )
             except Refused as refusal:
                 self._refuse(refusal)
+        status = dimse.SUCCESS if self._refusal is None else self._refusal.status
         self.close()
-        return self._status
+        return status
 
     def close(self) -> None:
+        self._let_go()
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None and self.command.field == dimse.C_STORE_RQ:
+            study_instance_uid = begin_study(b"".join(self._beginning)[:MAX_BEGINNING_BYTES], self._transfer_syntax)
+            uid, originator = self.command.affected_sop_instance_uid, self.command.move_originator
+            self._expectations.tell_refusal(study_instance_uid, uid, str(refusal), originator)
+
+    def _let_go(self) -> None:
         if self._incoming is not None:
             self._incoming.close()
             self._incoming = None
@@ -208,9 +235,9 @@ class _Message:
         return spool.open(self.command.affected_sop_class_uid, self.command.affected_sop_instance_uid, context.transfer_syntax, hashing)
 
     def _refuse(self, refusal: Refused) -> None:
-        self._status = refusal.status
+        self._refusal = refusal
         self._tally.refused += 1
         self._tally.last_refusal = f"{refusal.status:04X}, {refusal}"
         if isinstance(refusal, NoRoom):
             self._expectations.tell_no_room(self.command.affected_sop_instance_uid)
-        self.close()
+        self._let_go()

@@ -29,6 +29,7 @@ CANNOT_UNDERSTAND = 0xC000
 _AFFECTED_SOP_CLASS_UID, _COMMAND_FIELD, _MESSAGE_ID, _MESSAGE_ID_RESPONDED, _DATA_SET_TYPE, _STATUS, _AFFECTED_SOP_INSTANCE_UID = (
     0x0002, 0x0100, 0x0110, 0x0120, 0x0800, 0x0900, 0x1000,
 )  # fmt: skip
+_MOVE_ORIGINATOR = 0x1030
 _HEAD = struct.Struct("<HHI")
 _US = struct.Struct("<HHIH")
 
@@ -42,6 +43,7 @@ class Command:
     has_data_set: bool
     affected_sop_class_uid: str
     affected_sop_instance_uid: str
+    move_originator: str = ""
 
 
 def parse_command(encoded: bytes | bytearray) -> Command:
@@ -63,8 +65,9 @@ def parse_command(encoded: bytes | bytearray) -> Command:
     except KeyError as error:
         raise ProtocolError(f"a command set without element 0000,{error.args[0]:04X}") from None
     return Command(
-        field, message_id, data_set_type != NO_DATA_SET, _uid(values, _AFFECTED_SOP_CLASS_UID), _uid(values, _AFFECTED_SOP_INSTANCE_UID)
-    )
+        field, message_id, data_set_type != NO_DATA_SET,
+        _text(values, _AFFECTED_SOP_CLASS_UID), _text(values, _AFFECTED_SOP_INSTANCE_UID), _text(values, _MOVE_ORIGINATOR),
+    )  # fmt: skip
 
 
 def response(command: Command, status: int) -> bytes:
@@ -88,7 +91,7 @@ def _number(values: Mapping[int, bytes], element: int) -> int:
     return int.from_bytes(value, "little")
 
 
-def _uid(values: Mapping[int, bytes], element: int) -> str:
+def _text(values: Mapping[int, bytes], element: int) -> str:
     return values.get(element, b"").decode("latin-1").strip(" \0")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -14,27 +15,56 @@ from mkiso.dicom.receiver.unix_address import unix_address
 from mkiso.errors import InstanceConflict, ReceiverUnavailable, StorageFull
 from mkiso.models import Arrival
 
-CONNECT_TIMEOUT_SECONDS = 10
+CONNECT_TIMEOUT_SECONDS = ANSWER_TIMEOUT_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An instance that came and that the receiver didn't put into this job's folder, and why, in words without the
+    patient.
+
+    It is of the study or listed by the job; the UID is empty where it is none. `moved`: its C-STORE says that it is
+    part of a C-MOVE of ours, as a PACS's does (PS3.7 9.1.1.1.6); anybody can say that, and a PACS may keep silent.
+    """
+
+    sop_instance_uid: str
+    words: str
+    moved: bool
 
 
 class Expectation:
     """What one job expects of one study, as long as the `with` lasts. `instances` None: any of the study.
 
-    Raises ReceiverUnavailable where the receiver can't be reached or refuses; whatever it stored while nobody expected it, it refused.
+    `calling_ae_title` is what the job calls itself when it asks the PACS. `refusals` grows as messages are read: each
+    instance once. Raises ReceiverUnavailable where the receiver can't be reached or declines; whatever came while
+    nobody expected it, it refused.
     """
 
-    def __init__(self, socket_path: Path, study_instance_uid: str, folder: Path, instances: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        socket_path: Path,
+        study_instance_uid: str,
+        folder: Path,
+        instances: frozenset[str] | None = None,
+        calling_ae_title: str = "",
+    ) -> None:
         self._socket_path = socket_path
-        uids = None if instances is None else sorted(instances)
-        self._request = {"expect": {"study_instance_uid": study_instance_uid, "folder": str(folder), "instances": uids}}
+        self.refusals: list[Refusal] = []
+        self._told: deque[dict[str, Any]] = deque()
+        self._request = {"expect": {
+            "study_instance_uid": study_instance_uid, "folder": str(folder),
+            "instances": None if instances is None else sorted(instances), "calling_ae_title": calling_ae_title,
+        }}  # fmt: skip
 
     def __enter__(self) -> Self:
         self._lines = _Lines(self._socket_path)
         try:
             self._lines.send(self._request)
-            answer = self._lines.next(CONNECT_TIMEOUT_SECONDS)
+            answer = self._lines.next(ANSWER_TIMEOUT_SECONDS)
             if answer is None or "expecting" not in answer:
-                raise ReceiverUnavailable(f"The receiver doesn't take the expectation: {(answer or {}).get('refused', 'it gives no answer')}")
+                raise ReceiverUnavailable(
+                    f"The receiver doesn't take the expectation: {(answer or {}).get('declined', 'it gives no answer')}"
+                )
         except BaseException:
             self._lines.close()
             raise
@@ -45,8 +75,29 @@ class Expectation:
 
     def next_arrival(self, timeout_seconds: float) -> Arrival | None:
         """The next instance that was stored, None where none comes in that time. Raises ReceiverUnavailable, InstanceConflict, StorageFull."""
-        message = self._lines.next(timeout_seconds)
-        if message is None:
+        deadline = monotonic() + timeout_seconds
+        while (
+            message := self._told.popleft() if self._told else self._lines.next(max(0.0, deadline - monotonic()))
+        ) is not None:
+            if arrival := self._taken(message):
+                return arrival
+        return None
+
+    def catch_up(self) -> None:
+        """Have everything here that the receiver has told by now: for `next_arrival(0)`, and in `refusals`. Raises what
+        next_arrival raises."""
+        self._lines.send({"catch_up": True})
+        while "caught_up" not in (message := self._lines.next(ANSWER_TIMEOUT_SECONDS) or {"caught_up": False}):
+            if "refusal" in message:
+                self._taken(message)
+            else:
+                self._told.append(message)
+        if not message["caught_up"]:
+            raise ReceiverUnavailable(f"The receiver doesn't answer within {ANSWER_TIMEOUT_SECONDS} s.")
+
+    def _taken(self, message: dict[str, Any]) -> Arrival | None:
+        if "refusal" in message:
+            self.refusals.append(Refusal(**message["refusal"]))
             return None
         if "conflict" in message:
             uid = message["conflict"]["sop_instance_uid"]

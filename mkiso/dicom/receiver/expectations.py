@@ -1,15 +1,20 @@
 """What jobs expect, and the Unix socket over which they say so: JSON lines, one connection an expectation.
 
     job:       {"expect": {"study_instance_uid": "1.2.3", "folder": "/…/jobs/<id>/instances", "instances": ["1.2.3.4"] or null}}
-    receiver:  {"expecting": true}                        or {"refused": words}
+    receiver:  {"expecting": true}                        or {"declined": words}
                {"arrival": {…mkiso.models.Arrival…}}      one a stored instance
+               {"refusal": {…expectation.Refusal…}}       an instance of the study came, or one that the job lists, and it
+                                                          isn't in the folder
                {"conflict": {"sop_instance_uid": "…"}}    the same UID came with other bytes
                {"no_room": {"sop_instance_uid": "…"}}     it came, and the disk is full
+    job:       {"catch_up": true}
+    receiver:  {"caught_up": true}                        after all that was told before
 
     anybody:   {"status": true}
     receiver:  {"status": {"associations": 2, "expectations": 1, …}}
 
-The expectation lives as long as its connection.
+The expectation lives as long as its connection. A refusal is told before the C-STORE is answered: a job that has the
+C-MOVE's final response and catches up has heard of everything that the PACS was refused.
 """
 
 from __future__ import annotations
@@ -18,8 +23,8 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -33,25 +38,36 @@ MAX_REQUEST_BYTES = 32 * 1024 * 1024  # 400,000 SOP Instance UIDs
 REQUEST_TIMEOUT_SECONDS = 10
 ACCEPT_PAUSE_SECONDS = 0.1
 BATCH_SECONDS = 0.005  # between two messages to a job: waking its thread and ours for each instance takes time from receiving
+NOT_EXPECTED = "no job expects it"
+MAX_REFUSALS = 10_000  # told to one job by their UIDs; further ones are told as one without
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
 class Expected:
-    """What one job expects of one study; `instances` None: any of the study.
+    """What one job expects of one study; `instances` None: any of the study. `calling_ae_title`: what the job calls
+    itself when it asks for a C-MOVE.
 
-    `arrived` maps the SOP Instance UIDs of the files in `folder` to their hashes; the job is told of each as soon as its hash is known.
+    `arrived` maps the SOP Instance UIDs of the files in `folder` to their hashes; the job is told of each as soon as
+    its hash is known.
     """
 
     study_instance_uid: str
     folder: Path
     instances: frozenset[str] | None
+    calling_ae_title: str = ""
     arrived: dict[str, Digest] = field(default_factory=dict)
     told: SimpleQueue[dict[str, Any] | None] = field(default_factory=SimpleQueue)
+    in_haste: threading.Event = field(default_factory=threading.Event)
+    being_given: int = 0
+    _refused: set[tuple[str, bool]] = field(default_factory=set)
 
     def wants(self, sop_instance_uid: str) -> bool:
         return self.instances is None or sop_instance_uid in self.instances
+
+    def lists(self, sop_instance_uid: str) -> bool:
+        return self.instances is not None and sop_instance_uid in self.instances
 
     def tell_arrival(self, sop_instance_uid: str, sop_class_uid: str, transfer_syntax_uid: str, size: int, sha256: str) -> None:
         """Tell the job of an instance that is in its folder now."""
@@ -66,40 +82,100 @@ class Expected:
     def tell_no_room(self, sop_instance_uid: str) -> None:
         self.told.put({"no_room": {"sop_instance_uid": sop_instance_uid}})
 
+    def tell_refusal(self, sop_instance_uid: str, words: str, move_originator: str) -> None:
+        """Tell the job of an instance that came and isn't in its folder, each once: whoever sends such by the million
+        fills no memory."""
+        moved = move_originator != "" and move_originator == self.calling_ae_title
+        uid = sop_instance_uid if is_uid(sop_instance_uid) and len(self._refused) < MAX_REFUSALS else ""
+        if (sop_instance_uid, moved) in self._refused or (uid, moved) in self._refused:
+            return
+        self._refused.add((uid, moved))
+        self.told.put({"refusal": {"sop_instance_uid": uid, "words": words, "moved": moved}})
+
+    def catch_up(self) -> None:
+        """Say so when all that was told before has gone out, and let that go out at once."""
+        self.told.put({"caught_up": True})
+        self.in_haste.set()
+
 
 class Expectations:
-    """Everything that is expected now. `lock` is held while an instance is given to jobs, so that an expectation is there or gone, not half."""
+    """Everything that is expected now.
+
+    The lock inside is held for a look and a mark and never while anything is read, hashed, linked or waited for, so
+    that nobody waits for another's instance. What an instance needs to itself is its own SOP Instance UID and that the
+    jobs it is given to stay: `giving`.
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self._changed = threading.Condition()
         self._all: set[Expected] = set()
+        self._under_way: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._all)
 
     def add(self, expected: Expected) -> None:
-        with self.lock:
+        with self._changed:
             self._all.add(expected)
 
     def remove(self, expected: Expected) -> None:
-        with self.lock:
+        """Nothing is given to it any more when this returns."""
+        with self._changed:
             self._all.discard(expected)
+            self._changed.wait_for(lambda: not expected.being_given)
 
     def may_want(self, sop_instance_uid: str) -> bool:
         """Whether anybody may expect this instance, before its study is known."""
-        with self.lock:
+        with self._changed:
             return any(expected.wants(sop_instance_uid) for expected in self._all)
+
+    @contextmanager
+    def giving(self, study_instance_uid: str, sop_instance_uid: str) -> Iterator[list[Expected]]:
+        """Who expects this instance. Until the `with` ends none of them is gone, and nobody else gives an instance of
+        this UID."""
+        with self._changed:
+            self._changed.wait_for(lambda: sop_instance_uid not in self._under_way)
+            self._under_way.add(sop_instance_uid)
+            jobs = [
+                one for one in self._all if one.study_instance_uid == study_instance_uid and one.wants(sop_instance_uid)
+            ]
+            for job in jobs:
+                job.being_given += 1
+        try:
+            yield jobs
+        finally:
+            with self._changed:
+                self._under_way.discard(sop_instance_uid)
+                for job in jobs:
+                    job.being_given -= 1
+                self._changed.notify_all()
 
     def tell_no_room(self, sop_instance_uid: str) -> None:
         """Tell whoever may expect this instance that there is no room for it."""
-        with self.lock:
-            for expected in self._all:
-                if expected.wants(sop_instance_uid):
-                    expected.tell_no_room(sop_instance_uid)
+        for expected in self._now():
+            if expected.wants(sop_instance_uid):
+                expected.tell_no_room(sop_instance_uid)
 
-    def of(self, study_instance_uid: str, sop_instance_uid: str) -> list[Expected]:
-        """Who expects this instance. The caller holds `lock`."""
-        return [one for one in self._all if one.study_instance_uid == study_instance_uid and one.wants(sop_instance_uid)]
+    def tell_refusal(self, study_instance_uid: str, sop_instance_uid: str, words: str, move_originator: str) -> None:
+        """Tell the jobs that expect something of its study or list it. Where neither is known, because it can't be
+        read, it may be anybody's."""
+        everybody = self._now()
+        concerned = [
+            one for one in everybody if one.study_instance_uid == study_instance_uid or one.lists(sop_instance_uid)
+        ]
+        for expected in concerned if concerned or study_instance_uid else everybody:
+            expected.tell_refusal(sop_instance_uid, words, move_originator)
+
+    def tell_others(self, study_instance_uid: str, sop_instance_uid: str, move_originator: str) -> None:
+        """Tell the jobs that expect something of the study and not this instance, which was given to others."""
+        if len(self._all) > 1:
+            for expected in self._now():
+                if expected.study_instance_uid == study_instance_uid and not expected.wants(sop_instance_uid):
+                    expected.tell_refusal(sop_instance_uid, NOT_EXPECTED, move_originator)
+
+    def _now(self) -> list[Expected]:
+        with self._changed:
+            return list(self._all)
 
 
 class ExpectationServer:
@@ -174,7 +250,7 @@ class ExpectationServer:
         try:
             expected = expected_of(request["expect"], self._jobs_dir)
         except ValueError as error:
-            _send(connection, [{"refused": str(error)}])
+            _send(connection, [{"declined": str(error)}])
             return
         self._hold(connection, expected)
 
@@ -182,11 +258,12 @@ class ExpectationServer:
         """Keep the expectation until its connection ends."""
         expected.told.put({"expecting": True})
         self._expectations.add(expected)  # before the job hears of it and asks the PACS for images
-        teller = threading.Thread(target=_tell, args=(connection, expected.told), name="expectation-teller")
+        teller = threading.Thread(target=_tell, args=(connection, expected), name="expectation-teller")
         teller.start()
         try:
-            while connection.recv(4096):
-                pass
+            while received := connection.recv(4096):
+                for _ in range(received.count(b"\n")):  # a line is a catch_up: there is nothing else to say
+                    expected.catch_up()
         finally:
             self._expectations.remove(expected)
             expected.told.put(None)
@@ -207,7 +284,10 @@ def expected_of(request: Any, jobs_dir: Path) -> Expected:
     folder = Path(request["folder"]).resolve()
     if folder == jobs_dir or not folder.is_relative_to(jobs_dir) or not folder.is_dir():
         raise ValueError(f"An expectation's folder is an existing one below {jobs_dir}.")
-    return Expected(request["study_instance_uid"], folder, None if instances is None else frozenset(instances))
+    calling = request.get("calling_ae_title", "")
+    if not isinstance(calling, str):
+        raise ValueError("An expectation's calling_ae_title is a text.")
+    return Expected(request["study_instance_uid"], folder, None if instances is None else frozenset(instances), calling)
 
 
 def _line(connection: socket.socket) -> bytes:
@@ -222,8 +302,9 @@ def _line(connection: socket.socket) -> bytes:
     return bytes(received)
 
 
-def _tell(connection: socket.socket, told: SimpleQueue[dict[str, Any] | None]) -> None:
+def _tell(connection: socket.socket, expected: Expected) -> None:
     """Send what the job is told, several messages at once where they have queued up, so that a slow job delays nobody but itself."""
+    told = expected.told
     while (message := told.get()) is not None:
         messages = [message]
         while not told.empty():
@@ -233,9 +314,10 @@ def _tell(connection: socket.socket, told: SimpleQueue[dict[str, Any] | None]) -
             messages.append(more)
         try:
             _send(connection, messages)
-            sleep(BATCH_SECONDS)
         except OSError:  # the job is gone; the thread that reads from it notices too
             return
+        if expected.in_haste.wait(BATCH_SECONDS):
+            expected.in_haste.clear()
 
 
 def _send(connection: socket.socket, messages: Iterable[dict[str, Any]]) -> None:

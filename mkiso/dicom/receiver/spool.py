@@ -16,7 +16,7 @@ from typing import NoReturn
 from mkiso.config import Settings
 from mkiso.dicom.header import Identity, begin_identity, is_uid, read_identity
 from mkiso.dicom.receiver import dimse
-from mkiso.dicom.receiver.expectations import Expectations, Expected
+from mkiso.dicom.receiver.expectations import NOT_EXPECTED, Expectations, Expected
 from mkiso.dicom.receiver.hashing import Hashing
 from mkiso.errors import DamagedInstance
 from mkiso.files import sha256_of
@@ -57,7 +57,7 @@ class Spool:
         if not (is_uid(sop_instance_uid) and is_uid(sop_class_uid)):
             raise Refused(dimse.INVALID_SOP_INSTANCE, "its SOP Class or Instance UID is no UID")
         if not self.expectations.may_want(sop_instance_uid):
-            raise Refused(dimse.NOT_AUTHORIZED, "no job expects it")
+            raise Refused(dimse.NOT_AUTHORIZED, NOT_EXPECTED)
         free = os.statvfs(self.folder)
         if free.f_bavail * free.f_frsize < self._reserve_bytes:
             raise NoRoom(dimse.OUT_OF_RESOURCES, "the disk is nearly full")
@@ -80,9 +80,8 @@ class Incoming:
         except OSError as error:
             _refuse(error)
 
-    def write(self, data: memoryview) -> None:
+    def write(self, piece: bytes) -> None:
         """Take a piece of the data set as it came. Raises Refused where the disk is full or the instance too large."""
-        piece = bytes(data)
         if self.size == self._data_set_offset:
             self._begun = begin_identity(piece, self._uids[2])
         self.size += len(piece)
@@ -93,10 +92,12 @@ class Incoming:
         if self._held_bytes >= HELD_BYTES:
             self._pass_on()
 
-    def deliver(self) -> None:
-        """Check the whole instance, link it into the folder of every job that expects it, and tell them.
+    def deliver(self) -> str:
+        """Check the whole instance, link it into the folder of every job that expects it, and tell them; its Study
+        Instance UID.
 
-        Raises Refused where it is damaged, isn't what its C-STORE said, nobody expects it, or a job has other bytes under its UID already.
+        Raises Refused where it is damaged, isn't what its C-STORE said, nobody expects it, or a job has other bytes
+        under its UID already.
         """
         sop_class_uid, sop_instance_uid, transfer_syntax_uid = self._uids
         self._pass_on()
@@ -104,11 +105,10 @@ class Incoming:
         identity = self._identity(transfer_syntax_uid)
         if (identity.sop_class_uid, identity.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
             raise Refused(dimse.DOES_NOT_MATCH_SOP_CLASS, "its data set isn't the instance that its C-STORE names")
-        expectations, size = self._spool.expectations, self.size
-        with expectations.lock:
-            jobs = expectations.of(identity.study_instance_uid, sop_instance_uid)
+        size = self.size
+        with self._spool.expectations.giving(identity.study_instance_uid, sop_instance_uid) as jobs:
             if not jobs:
-                raise Refused(dimse.NOT_AUTHORIZED, "no job expects it")
+                raise Refused(dimse.NOT_AUTHORIZED, NOT_EXPECTED)
             self._link(jobs, sop_instance_uid)
             told = [job for job in jobs if sop_instance_uid not in job.arrived]
             for job in told:
@@ -119,6 +119,7 @@ class Incoming:
                 job.tell_arrival(sop_instance_uid, sop_class_uid, transfer_syntax_uid, size, sha256)
 
         self._digest.then(tell)
+        return identity.study_instance_uid
 
     def close(self) -> None:
         os.close(self._descriptor)
