@@ -20,12 +20,15 @@ from threading import Event
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
 
-from mkiso.dicom.header import Identity, begin_identity, read_header, read_identity
+from mkiso.dicom.answers import STUDY_KEYS, Answers, found_by_date, read, study_of
+from mkiso.dicom.dimse import Response
+from mkiso.dicom.header import Identity, begin_identity, begin_study, read_header, read_identity
 from mkiso.dicom.receiver import dimse, pdu
 from mkiso.dicom.receiver.negotiation import ACCEPTED, Acceptance, decode_request, negotiate
 from mkiso.dicom.receiver.spool import file_head
 from mkiso.errors import DamagedInstance
 from mkiso.identity import significant
+from mkiso.models import Study
 from tests.receiver import raw_peer
 
 MAX_PDU_BYTES = 256  # small, so that fuzzed bytes reach the bound and the buffer has to move and to grow
@@ -145,7 +148,8 @@ def command(data: bytes) -> None:
 
 
 def data_set(data: bytes) -> None:
-    """`begin_identity`, `read_identity` and `read_header` of one data set: they say the same or refuse it.
+    """`begin_identity`, `begin_study`, `read_identity` and `read_header` of one data set: they say the same or refuse
+    it.
 
     The first byte chooses the transfer syntax, the next two how much of the data set is its beginning.
     """
@@ -157,6 +161,10 @@ def data_set(data: bytes) -> None:
         encoded = deflate.compress(encoded) + deflate.flush()
     identity = _identity(encoded, syntax)
     beginning = encoded[: int.from_bytes(data[1:3], "big") % (len(encoded) + 1)]
+    study = begin_study(beginning, syntax)
+    assert identity is None or study in ("", identity.study_instance_uid), (
+        "a beginning names another study than the whole"
+    )
     begun = begin_identity(beginning, syntax)
     if begun is not None:
         said, size = begun
@@ -166,6 +174,19 @@ def data_set(data: bytes) -> None:
             continued = (encoded + bytes(size))[:size]
             assert said == _identity(continued, syntax), "a beginning doesn't hold for all that may follow"
     _compare_header(encoded, syntax, identity)
+
+
+def answer(data: bytes) -> None:
+    """A C-FIND's answer: a study, or damaged."""
+    response = Response(1, 0xFF00, identifier=data)
+    response.uid(0x00080018)
+    found = found_by_date(Answers([response], 0))
+    assert len(found.studies) + len(found.unusable) == found.sent == 1
+    try:
+        study = study_of(read(response))
+    except DamagedInstance:
+        study = Study("", "", "")
+    assert (study,) == found.studies + found.unusable
 
 
 def _identity(encoded: bytes, syntax: str) -> Identity | None:
@@ -237,6 +258,27 @@ def _command_seeds() -> Iterator[bytes]:
     yield struct.pack("<HHIHHHIHHHIH", 0, 0x0100, 2, dimse.C_CANCEL_RQ, 0, 0x0120, 2, 9, 0, 0x0800, 2, 0x0101)
 
 
+def _answer_seeds() -> Iterator[bytes]:
+    from pydicom import Dataset
+    from pydicom.sequence import Sequence
+
+    from mkiso.dicom.dimse import encode_identifier
+    from tests.peers.corpus import JAPANESE, THAI
+
+    for person in (JAPANESE, THAI):
+        identifier = Dataset()
+        identifier.SpecificCharacterSet = person.character_set
+        for keyword in STUDY_KEYS:
+            setattr(identifier, keyword, "")
+        identifier.PatientName, identifier.StudyInstanceUID, identifier.NumberOfStudyRelatedInstances = (
+            person.name,
+            "1.2.3",
+            12,
+        )
+        identifier.ModalitiesInStudy, identifier.ReferencedStudySequence = ["CT", "SR"], Sequence([Dataset()])
+        yield encode_identifier(identifier)
+
+
 def _corpus() -> Iterator[tuple[str, bytes]]:
     """The transfer syntax and data set of every kind of instance, but for most of its pixels."""
     from pydicom import dcmread
@@ -282,4 +324,5 @@ TARGETS = {
     "association": Target(association, _association_seeds, 4096, _ASSOCIATION_WORDS),
     "command": Target(command, _command_seeds, 512, _tags(0x0002, 0x0100, 0x0110, 0x0120, 0x0800, 0x0900, 0x1000)),
     "data_set": Target(data_set, _data_set_seeds, 4096, _DATA_SET_WORDS),
+    "answer": Target(answer, _answer_seeds, 2048, _DATA_SET_WORDS),
 }

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from mkiso import collection, identity, patient_api
 from mkiso.archive.catalogue import archived, archived_counts, failed_studies
-from mkiso.archive.outcome import dry_run_words
+from mkiso.archive.outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all
 from mkiso.archive.planning import needs_a_look, plan
 from mkiso.dicom.query import expected_instances, find_studies_by_date, of_modalities
@@ -32,19 +32,21 @@ def find(run: ArchiveRun) -> None:
     """By StudyDate; the days before are looked through again for what came late, and what failed is found wherever its date is."""
     settings, dates = run.job.settings, run.dates
     found = _find(run, Page(dates.recheck_from, dates.date_to))
-    run.found = {study.study_instance_uid: study for study in of_modalities(found.studies, settings.archive.modalities)}
+    modalities = settings.archive.modalities
+    run.found = {study.study_instance_uid: study for study in of_modalities(found.studies, modalities)}
     failed = {study.study_instance_uid: study.study_date for study in failed_studies(run.ledger) if study.attempts < settings.archive.max_attempts}
     for study_date in sorted({study_date for uid, study_date in failed.items() if uid not in run.found and len(study_date) == 8}):
         day = datetime.strptime(study_date, "%Y%m%d").date()
         run.found |= {study.study_instance_uid: study for study in _find(run, Page(day, day)).studies if study.study_instance_uid in failed}
-    run.outcome = replace(run.outcome, found=len(run.found), doubtful=found.doubtful)
+    unusable = tuple(described(study) for study in of_modalities(found.unusable, modalities))
+    run.outcome = replace(run.outcome, found=len(run.found), doubtful=found.doubtful, unusable=unusable)
     run.log.info("%s studies found.", len(run.found))
 
 
 def _find(run: ArchiveRun, first: Page) -> Found:
     def ask(page: Page) -> Answer:
         found = find_studies_by_date(run.job.settings, page.study_date, page.study_time)
-        return Answer(found.studies, found.status)
+        return Answer(found.studies, found.sent, found.status, found.unusable)
 
     return find_all(first, ask, run.job.settings.pacs.find_limit)
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from mkiso.identity import iso_date
+from mkiso.models import Study
+
 NAMED = 50
 """How many accession numbers a message names; `mkiso archive report` has them all."""
 
@@ -19,7 +22,7 @@ class Outcome:
 
     `elsewhere`: another run works on so many. `undelivered` says in words what the publisher or the store didn't take,
     `owed` what no run can mend, `stopped` why the night ended before its end, `doubtful` are the days of which the PACS
-    may hold more than it told.
+    may hold more than it told, `unusable` the studies that it describes so that they can't be archived.
     """
 
     found: int = 0
@@ -32,12 +35,14 @@ class Outcome:
     undelivered: Sequence[str] = ()
     owed: Sequence[str] = ()
     doubtful: Sequence[date] = ()
+    unusable: Sequence[str] = ()
     stopped: str = ""
 
     @property
     def is_good(self) -> bool:
         """Whether nobody needs to look."""
-        return not (self.failed or self.undelivered or self.owed or self.doubtful or self.stopped)
+        wrong = self.failed, self.undelivered, self.owed, self.doubtful, self.unusable, self.stopped
+        return not any(wrong)
 
 
 def words(outcome: Outcome) -> str:
@@ -47,6 +52,11 @@ def words(outcome: Outcome) -> str:
         said.append(
             f"NOT ARCHIVED: {len(outcome.failed)} of {_studies(outcome.found)}: {_listed(outcome.failed)}. "
             "The table of this run has the reasons; the next night tries them again."
+        )
+    if outcome.unusable:
+        said.append(
+            f"NOT ARCHIVED, because the PACS gives {_studies(len(outcome.unusable))} no Study Instance UID that is one, "
+            f"or the same to several patients: {_listed(outcome.unusable)}. Have it corrected."
         )
     said += outcome.undelivered
     said += outcome.owed[:SAID]
@@ -71,6 +81,14 @@ def dry_run_words(found: int, owed: int, images: int | None, given_up: Sequence[
     counted = "an unknown number of" if images is None else images
     given_up_words = f" Given up after archive.max_attempts: {_listed(given_up)}." if given_up else ""
     return f"Dry run: {_studies(found)} found, of which {owed} would be archived, with {counted} images. Nothing was archived.{given_up_words}"
+
+
+def described(study: Study) -> str:
+    """What an operator finds a study by whose UID says nothing."""
+    day = iso_date(study.study_date)
+    return study.accession_number or (
+        f"one of {day}" if day != study.study_date else "one without accession number and date"
+    )
 
 
 def _studies(count: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -12,6 +12,8 @@ from mkiso.models import Study
 SUCCESS = 0x0000
 ROUND_NUMBER = 100
 """Limits are round numbers: where a PACS's isn't known, an answer of 100, 200, … studies is asked for once more in parts."""
+
+_Key = tuple[str, str, str, str, str]
 
 REST = {2: "5959.999999", 4: "59.999999", 6: ".999999"}
 """What the last moment of an hour, a minute, a second has after it (VR TM, PS3.5 6.2)."""
@@ -41,6 +43,11 @@ class Page:
         """The key StudyTime; empty where any time is meant."""
         return f"{self.time_from}-{self.time}{REST[len(self.time)]}" if self.time else ""
 
+    def days(self) -> tuple[date, ...]:
+        return tuple(
+            self.date_from + timedelta(days=number) for number in range((self.date_to - self.date_from).days + 1)
+        )
+
     def parts(self) -> tuple[Page, ...]:
         """The same span in shorter ones: days, hours, minutes, seconds; none of a second.
 
@@ -48,8 +55,7 @@ class Page:
         before `0800`), and each other as short as it can.
         """
         if self.date_from < self.date_to:
-            days = ((self.date_from + timedelta(days=number)) for number in range((self.date_to - self.date_from).days + 1))
-            return tuple(Page(day, day) for day in days)
+            return tuple(Page(day, day) for day in self.days())
         if len(self.time) == 6:
             return ()
         times = [f"{self.time}{number:02d}" for number in range(60 if self.time else 24)]
@@ -59,63 +65,96 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the PACS answered to one question: every study, before any is left out, and the final status."""
+    """What the PACS answered to one question. `sent` counts each answer as it came, also one that came twice or is
+    `unusable`."""
 
     studies: Sequence[Study]
+    sent: int
     status: int = SUCCESS
+    unusable: Sequence[Study] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Every study found, once each, and the days of which more may be there than can be asked for (words in `AnswerCut` fit them)."""
+    """Every study found, once each, and the days of which more may be there than can be asked for (words in `AnswerCut`
+    fit them).
+
+    `unusable` are those that can't be archived as they are: their UID is none, or several patients have it.
+    """
 
     studies: tuple[Study, ...]
     doubtful: tuple[date, ...]
+    unusable: tuple[Study, ...] = ()
 
 
 def was_cut(answer: Answer, limit: int) -> bool:
     """Whether the PACS left something out: a status other than success, or as many answers as it gives at most (`limit`, 0 where unknown)."""
-    return answer.status != SUCCESS or (limit > 0 and len(answer.studies) >= limit)
+    return answer.status != SUCCESS or (limit > 0 and answer.sent >= limit)
 
 
 def is_suspicious(answer: Answer) -> bool:
     """Whether an answer may have been cut at a limit that nobody has told us."""
-    return len(answer.studies) > 0 and len(answer.studies) % ROUND_NUMBER == 0
+    return answer.sent > 0 and answer.sent % ROUND_NUMBER == 0
 
 
 def find_all(first: Page, ask: Callable[[Page], Answer], limit: int = 0) -> Found:
     """Ask for a span of time, in parts where an answer was cut or may have been.
 
-    A study without StudyTime in the cut answer of a day matches no hour: it is taken from that answer, and its day is doubtful, because others
-    may have been cut off. A suspicion is dropped where the parts show nothing that the whole didn't. Raises AnswerCut where the answer for a
-    second is cut.
+    Nothing that was answered is left out. A study in a cut answer that none of its parts brings (it has no StudyTime,
+    or one that is no time) is kept, and its day is doubtful, because others may have been cut off. A suspicion is
+    dropped where the parts show nothing that the whole didn't. Raises AnswerCut where the answer for a second is cut.
     """
-    doubtful: list[date] = []
+    doubtful: set[date] = set()
+    usable: dict[_Key, Study] = {}
+    unusable: dict[_Key, Study] = {}
 
-    def collect(page: Page) -> dict[str, Study]:
+    def collect(page: Page) -> set[_Key]:
         answer = ask(page)
-        whole = {study.study_instance_uid: study for study in answer.studies}
+        usable.update((_key(study), study) for study in answer.studies)
+        unusable.update((_key(study), study) for study in answer.unusable)
+        whole = {_key(study) for study in (*answer.studies, *answer.unusable)}
         cut, parts = was_cut(answer, limit), page.parts()
         if cut and not parts:
             raise _cut(page, answer)
         if not parts or not (cut or (not limit and is_suspicious(answer))):
             return whole
-        found: dict[str, Study] = {}
-        for part in parts:
-            found |= collect(part)
-        if page.date_from == page.date_to and not page.time:
-            untimed = {uid: study for uid, study in whole.items() if not study.study_time}
-            if untimed and (cut or found.keys() - whole.keys()):
-                doubtful.append(page.date_from)
-            found |= untimed
-        return found
+        found: set[_Key] = set().union(*map(collect, parts))
+        if whole - found and (cut or found - whole):
+            doubtful.update(page.days())
+        return whole | found
 
-    return Found(tuple(collect(first).values()), tuple(doubtful))
+    collect(first)
+    shared = _of_several_patients(usable.values())
+    # Of one study that was described twice, the description that names the issuer of its Patient ID.
+    studies = {
+        study.study_instance_uid: study
+        for study in sorted(usable.values(), key=lambda study: study.issuer_of_patient_id != "")
+    }
+    return Found(
+        tuple(study for uid, study in studies.items() if uid not in shared),
+        tuple(sorted(doubtful)),
+        (*unusable.values(), *(study for uid, study in studies.items() if uid in shared)),
+    )
+
+
+def _key(study: Study) -> _Key:
+    patient = study.patient_id, study.issuer_of_patient_id
+    return study.study_instance_uid, *patient, study.accession_number, study.study_date
+
+
+def _of_several_patients(studies: Iterable[Study]) -> set[str]:
+    """The UIDs that more than one patient has: what a C-MOVE of them brings is nobody's."""
+    patients: dict[str, tuple[set[str], set[str]]] = {}
+    for study in studies:
+        ids, issuers = patients.setdefault(study.study_instance_uid, (set(), set()))
+        ids.add(study.patient_id)
+        issuers.update({study.issuer_of_patient_id} - {""})
+    return {uid for uid, (ids, issuers) in patients.items() if len(ids) > 1 or len(issuers) > 1}
 
 
 def _cut(page: Page, answer: Answer) -> AnswerCut:
     return AnswerCut(
-        f"The PACS cuts its answer of {len(answer.studies)} studies for {page.study_date} {page.study_time} (status {answer.status:04X}): "
-        "raise the number of answers that it allows to a query.",
+        f"The PACS cuts its answer of {answer.sent} studies for {page.study_date} {page.study_time} "
+        f"(status {answer.status:04X}): raise the number of answers that it allows to a query.",
         status=answer.status,
     )

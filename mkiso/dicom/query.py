@@ -8,76 +8,95 @@ level. A level with fewer instances than the level above counts was cut by the P
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from pydicom import Dataset
 from pydicom.uid import UID
 
 from mkiso.config import Settings
 from mkiso.dicom import dimse
+from mkiso.dicom.answers import (
+    STUDY_KEYS,
+    SUCCESS,
+    Answers,
+    Found,
+    Level,
+    equal_accession,
+    expected_from,
+    found_by_date,
+    level_of,
+    read,
+    series_counts_of,
+    study_of,
+)
 from mkiso.dicom.association import Association
-from mkiso.dicom.header import is_uid
-from mkiso.errors import PacsBusy, PacsRefused, StudyNotFound
-from mkiso.identity import significant
+from mkiso.errors import AnswerCut, DamagedInstance, PacsBusy, PacsRefused, PacsSilent, PatientMismatch, StudyNotFound
+from mkiso.identity import one_patient
 from mkiso.models import Expected, Study
 
-STUDY_KEYS = (
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "StudyDescription",
-    "AccessionNumber",
-    "ModalitiesInStudy",
-    "NumberOfStudyRelatedInstances",
-)
 STUDY_ROOT_FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")  # PS3.4 C.6.2.3
+MAX_ANSWERS = 500_000  # to one question; a month of a large hospital has 60,000 studies, a long study 20,000 images
+MAX_ANSWER_BYTES = 256 * 1024 * 1024  # of them together
+MAX_TIMEOUTS = 60  # how many times pacs.response_timeout_seconds an answer may take in all
 
 SERIES_INSTANCE_UID, SOP_INSTANCE_UID = 0x0020000E, 0x00080018
-SUCCESS = 0x0000
+_CANCELLED = 0xFE00
 _OUT_OF_RESOURCES = 0xA700
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The studies of one question by date. `cut`: the PACS ended it with `status` other than 0000, so there may be more; ask for less at a time."""
-
-    studies: tuple[Study, ...]
-    status: int
-
-    @property
-    def cut(self) -> bool:
-        return self.status != SUCCESS
 
 
 def find_studies(settings: Settings, accession_number: str) -> list[Study]:
     """Every study whose accession number equals this one, each with what is expected of it, over one association.
 
-    Raises StudyNotFound, PacsUnreachable, PacsRefused, PacsBusy, PacsSilent.
+    Raises StudyNotFound, PacsUnreachable, PacsRefused, PacsBusy, PacsSilent, and AnswerCut where the PACS may know more
+    than it told.
     """
     with Association(settings, [STUDY_ROOT_FIND]) as association:
-        answers, final = _find(association, study_identifier(AccessionNumber=accession_number))
-        if final.status != SUCCESS:
-            raise failure(association.peer, final)
-        studies = equal_accession((study_of(answer.dataset()) for answer in answers), accession_number)
+        studies = equal_accession(_studies(association, settings, AccessionNumber=accession_number), accession_number)
         if not studies:
             raise StudyNotFound(
                 f"The PACS knows no study of accession number {accession_number}. Check the number, and whether the examination was sent.",
                 accession_number=accession_number,
             )
-        return [replace(study, expected=_expected(association, study)) for study in studies]
+        return [replace(study, expected=_expected(association, settings, study)) for study in studies]
 
 
 def expected_instances(settings: Settings, study: Study) -> Expected:
-    """What the PACS holds of a study now, asked anew; find_studies has put the same into `study.expected` already."""
+    """What the PACS holds of a study that it has just named; find_studies has put the same into `study.expected`
+    already."""
     with Association(settings, [STUDY_ROOT_FIND]) as association:
-        return _expected(association, study)
+        return _expected(association, settings, study)
+
+
+def asked_again(settings: Settings, study: Study) -> Expected:
+    """What the PACS holds of a study by now, every level asked anew.
+
+    Raises what find_studies raises, and PatientMismatch where it is another patient's now.
+    """
+    with Association(settings, [STUDY_ROOT_FIND]) as association:
+        studies = _studies(association, settings, StudyInstanceUID=study.study_instance_uid)
+        now = [one for one in studies if one.study_instance_uid == study.study_instance_uid]
+        if not now:
+            raise StudyNotFound(
+                f"The study of accession number {study.accession_number} isn't in the PACS any more. "
+                "Ask for the disc again.",
+                accession_number=study.accession_number,
+            )
+        try:
+            one_patient([study, *now], (), settings.identity)
+        except PatientMismatch:
+            raise PatientMismatch(
+                f"The study of accession number {study.accession_number} became another patient's in the PACS while it was "
+                "retrieved. Ask for the disc again.",
+                accession_numbers=[study.accession_number],
+            ) from None
+        count = max((one.expected.count for one in now if one.expected.count is not None), default=None)
+        return _expected(
+            association,
+            settings,
+            replace(study, expected=Expected("none", None) if count is None else Expected("study", count)),
+        )
 
 
 def find_studies_by_date(settings: Settings, study_date: str, study_time: str = "") -> Found:
@@ -86,10 +105,10 @@ def find_studies_by_date(settings: Settings, study_date: str, study_time: str = 
     A study without StudyTime is in no range of time (PS3.4 C.2.2.2.5). Raises PacsUnreachable, PacsRefused (nothing answered), PacsBusy, PacsSilent.
     """
     with Association(settings, [STUDY_ROOT_FIND]) as association:
-        answers, final = _find(association, study_identifier(StudyDate=study_date, StudyTime=study_time))
-        if final.status != SUCCESS and not answers:
-            raise failure(association.peer, final)
-    return Found(tuple(_distinct(study_of(answer.dataset()) for answer in answers)), final.status)
+        answers = _find(association, settings, study_identifier(StudyDate=study_date, StudyTime=study_time))
+        if answers.status != SUCCESS and not answers.sent:
+            raise failure(association.peer, answers.status)
+    return found_by_date(answers)
 
 
 def of_modalities(studies: Iterable[Study], modalities: Collection[str]) -> list[Study]:
@@ -131,124 +150,102 @@ def image_identifier(study_instance_uid: str, series_instance_uid: str) -> Datas
     return identifier
 
 
-def study_of(answer: Dataset) -> Study:
-    """A C-FIND answer at STUDY level as a Study; text is decoded by its own Specific Character Set.
-
-    The count at STUDY level is what is expected until a finer level is asked.
-    """
-    count = number(answer.get("NumberOfStudyRelatedInstances"))
-    return Study(
-        accession_number=significant(answer.get("AccessionNumber")),
-        study_instance_uid=significant(answer.get("StudyInstanceUID")),
-        patient_id=significant(answer.get("PatientID")),
-        patient_name=significant(answer.get("PatientName")),
-        patient_birth_date=significant(answer.get("PatientBirthDate")),
-        patient_sex=significant(answer.get("PatientSex")),
-        study_date=significant(answer.get("StudyDate")),
-        study_time=significant(answer.get("StudyTime")),
-        study_id=significant(answer.get("StudyID")),
-        study_description=significant(answer.get("StudyDescription")),
-        modalities_in_study=_values(answer.get("ModalitiesInStudy")),
-        issuer_of_patient_id=significant(answer.get("IssuerOfPatientID")),
-        expected=Expected("none", None) if count is None else Expected("study", count),
-    )
-
-
-def equal_accession(studies: Iterable[Study], accession_number: str) -> list[Study]:
-    """The studies whose accession number is the one asked for, in every character; each once. Raises PacsRefused where one of them has no UID."""
-    equal = [study for study in studies if study.accession_number == accession_number]
-    if not all(is_uid(study.study_instance_uid) for study in equal):
-        raise PacsRefused(
-            f"The PACS answers with a study of accession number {accession_number} whose UID can't be used, so it can't be retrieved. "
-            "Have the PACS corrected.",
-            accession_number=accession_number,
-        )
-    return _distinct(equal)
-
-
-def expected_from(study_count: int | None, series_counts: dict[str, int | None], images: dict[str, frozenset[str]] | None) -> Expected:
-    """What is expected by the finest whole answer.
-
-    `series_counts` maps each Series Instance UID to its count or None; `images` maps it to its SOP Instance UIDs, None where IMAGE level was refused.
-    """
-    listed = sum(map(len, (images or {}).values()))
-    counts = [count for count in series_counts.values() if count is not None]
-    # A series that nobody counts isn't empty: its answer was cut.
-    whole = images and all(len(found) >= (1 if (count := series_counts[uid]) is None else count) for uid, found in images.items())
-    if images and whole and listed >= max(study_count or 0, 1):
-        return Expected("image", listed, images)
-    if counts and len(counts) == len(series_counts) and sum(counts) >= (study_count or 0):
-        return Expected("series", sum(counts))
-    return Expected("none", None) if study_count is None else Expected("study", study_count)
-
-
-def failure(peer: str, final: dimse.Response) -> PacsRefused | PacsBusy:
+def failure(peer: str, status: int) -> PacsRefused | PacsBusy:
     """The error for a C-FIND that ended with anything but 0000 (PS3.4 C.4.1.1.4).
 
     Without the PACS's own comment: it may name a patient, and who it is isn't known yet.
     """
-    if final.status == _OUT_OF_RESOURCES:
-        return PacsBusy(f"{peer} is out of resources for a query. Try again in a moment.", status=f"{final.status:04X}")
+    if status == _OUT_OF_RESOURCES:
+        return PacsBusy(f"{peer} is out of resources for a query. Try again in a moment.", status=f"{status:04X}")
     return PacsRefused(
-        f"{peer} ended the query with status {final.status:04X}, so its answer isn't whole. Look at the PACS's log.",
-        status=f"{final.status:04X}",
+        f"{peer} ended the query with status {status:04X}, so its answer isn't whole. Look at the PACS's log.",
+        status=f"{status:04X}",
     )
 
 
-def number(value: object) -> int | None:
-    """A count (VR IS) as a number; None where it is absent or none."""
-    text = significant(value)
-    return int(text) if text.isascii() and text.isdigit() else None
+def _studies(association: Association, settings: Settings, **keys: str) -> list[Study]:
+    """Every answer at STUDY level as a study. Raises where there may be more than came, or one can't be read: it may be
+    the one that is meant."""
+    answers = _find(association, settings, study_identifier(**keys))
+    _must_end(association, answers)
+    if answers.status != SUCCESS:
+        raise failure(association.peer, answers.status)
+    if answers.at_limit:
+        raise AnswerCut(
+            f"{association.peer} gave {answers.sent} answers to one question, as many as it gives at most (pacs.find_limit), "
+            "so there may be more studies than it told. Raise its limit, and pacs.find_limit with it.",
+            sent=answers.sent,
+        )
+    try:
+        return [study_of(read(answer)) for answer in answers.responses]
+    except DamagedInstance as error:
+        raise PacsRefused(
+            f"{association.peer} gave an answer that can't be read ({error.words.rstrip('.')}). Have the PACS corrected."
+        ) from None
 
 
-def _expected(association: Association, study: Study) -> Expected:
+def _expected(association: Association, settings: Settings, study: Study) -> Expected:
     """Ask SERIES level, then IMAGE level for each series, as the hierarchical search wants it (PS3.4 C.4.1.2.1)."""
     study_count = study.expected.count if study.expected.source == "study" else None
-    found = _answers(association, series_identifier(study.study_instance_uid), SERIES_INSTANCE_UID)
-    if found is None:
+    answers = _find(association, settings, series_identifier(study.study_instance_uid))
+    series = _level(association, answers, SERIES_INSTANCE_UID)
+    if series is None:
         return expected_from(study_count, {}, None)
-    series_counts = {uid: number(answer.dataset().get("NumberOfSeriesRelatedInstances")) for uid, answer in found.items()}
+    counts = series_counts_of(answers, SERIES_INSTANCE_UID)
     images: dict[str, frozenset[str]] = {}
-    for series_instance_uid in series_counts:
-        found = _answers(association, image_identifier(study.study_instance_uid, series_instance_uid), SOP_INSTANCE_UID)
-        if found is None:
-            return expected_from(study_count, series_counts, None)
-        images[series_instance_uid] = frozenset(found)
-    return expected_from(study_count, series_counts, images)
+    unsure = set()
+    for uid in counts:
+        level = _level(
+            association, _find(association, settings, image_identifier(study.study_instance_uid, uid)), SOP_INSTANCE_UID
+        )
+        if level is None:
+            return expected_from(study_count, counts, None, sure=series.sure)
+        images[uid] = frozenset(level.by_uid)
+        if not level.sure:
+            unsure.add(uid)
+    return expected_from(study_count, counts, images, sure=series.sure, unsure=unsure)
 
 
-def _answers(association: Association, identifier: Dataset, uid_tag: int) -> dict[str, dimse.Response] | None:
-    """The whole answer by UID, None where the PACS refuses this level (A9xx, Cxxx, 0122) or gives what is no UID.
+def _level(association: Association, answers: Answers, uid_tag: int) -> Level | None:
+    """What `level_of` says. Raises PacsBusy where the PACS is only out of resources."""
+    _must_end(association, answers)
+    if answers.status == _OUT_OF_RESOURCES:
+        raise failure(association.peer, answers.status)
+    return level_of(answers, uid_tag)
 
-    Raises PacsBusy where it is only out of resources.
+
+def _must_end(association: Association, answers: Answers) -> None:
+    if answers.endless:
+        raise AnswerCut(
+            f"{association.peer} gave more than {answers.sent} answers to one question and didn't end, so mkiso ended it. "
+            "Look at the PACS's log.",
+            sent=answers.sent,
+        )
+
+
+def _find(association: Association, settings: Settings, identifier: Dataset) -> Answers:
+    """The one function that asks. Raises PacsRefused where a response is to another request, PacsSilent where the
+    answer takes too long.
+
+    More answers than we take end the association.
     """
-    answers, final = _find(association, identifier)
-    if final.status == _OUT_OF_RESOURCES:
-        raise failure(association.peer, final)
-    by_uid = {answer.uid(uid_tag): answer for answer in answers}
-    return by_uid if final.status == SUCCESS and all(map(is_uid, by_uid)) else None
-
-
-def _find(association: Association, identifier: Dataset) -> tuple[list[dimse.Response], dimse.Response]:
-    """The one function that asks: the matches and the final response. Raises PacsRefused where a response is to another request."""
     message_id = association.request({dimse.COMMAND_FIELD: dimse.C_FIND_RQ, dimse.PRIORITY: 0}, STUDY_ROOT_FIND, identifier)
-    answers: list[dimse.Response] = []
+    limit, seconds = settings.pacs.find_limit, settings.pacs.response_timeout_seconds * MAX_TIMEOUTS
+    responses: list[dimse.Response] = []
+    size, deadline = 0, time.monotonic() + seconds
     while True:
         response = association.must_receive()
         if response.message_id != message_id:  # a second end of the query before would pass for an empty answer
             raise PacsRefused(f"{association.peer} answers a query that isn't under way, so no answer of it can be trusted. Look at its log.")
         if not response.is_pending:
-            return answers, response
-        answers.append(response)
-
-
-def _distinct(studies: Iterable[Study]) -> list[Study]:
-    """Each study once, those without a usable UID left out. One UID under two patients stays twice, for mkiso.identity to refuse."""
-    kept = {(study.study_instance_uid, study.patient_id): study for study in studies if is_uid(study.study_instance_uid)}
-    return list(kept.values())
-
-
-def _values(value: object) -> tuple[str, ...]:
-    if value is None or isinstance(value, str):
-        return (significant(value),) if significant(value) else ()
-    return tuple(filter(None, map(significant, value))) if isinstance(value, Sequence) else (significant(value),)
+            return Answers(responses, response.status, limit)
+        responses.append(response)
+        size += len(response.identifier)
+        if len(responses) >= MAX_ANSWERS or size > MAX_ANSWER_BYTES:
+            association.abort()
+            return Answers(responses, _CANCELLED, limit, endless=True)
+        if time.monotonic() > deadline:
+            raise PacsSilent(
+                f"{association.peer} hasn't ended its answer to one question within {seconds:g} s. "
+                "Look at the PACS's log."
+            )

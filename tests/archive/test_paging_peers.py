@@ -58,7 +58,7 @@ class Asker:
             Study(entry.AccessionNumber, entry.StudyInstanceUID, "", study_date=entry.StudyDate, study_time=str(entry.get("StudyTime", "")))
             for entry in found
         ]
-        return Answer(studies, answers[-1][0].Status)
+        return Answer(studies, len(found), answers[-1][0].Status)
 
 
 @pytest.fixture(scope="module")

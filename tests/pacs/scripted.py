@@ -26,7 +26,9 @@ from pydicom import Dataset, dcmread
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 
+from tests.peers.corpus import dataset_bytes
 from tests.peers.storescu import store
+from tests.receiver.raw_peer import RawPeer
 
 STUDY_KEYS = ("AccessionNumber", "PatientID", "PatientName", "StudyDate", "StudyInstanceUID")
 
@@ -51,8 +53,17 @@ class MoveRequest:
         return [file for file in self.files if _matches(dcmread(file, stop_before_pixels=True), self.identifier)]
 
     def store(self, files: Sequence[Path]) -> bool:
-        """Send files to the receiver; whether it took them all."""
+        """Send files to the receiver, as storescu does, without a word of a C-MOVE; whether it took them all."""
         return not files or store(self._pacs.receiver_port, files).returncode == 0
+
+    def store_moved(self, file: Path) -> bool:
+        """Send a file as part of this C-MOVE (PS3.7 9.1.1.1.6), as PACSs do; whether the receiver took it."""
+        whole = dcmread(file)
+        syntax, uid = str(whole.file_meta.TransferSyntaxUID), str(whole.SOPInstanceUID)
+        with RawPeer(self._pacs.receiver_port) as peer:
+            peer.associate({str(whole.SOPClassUID): [syntax]})
+            encoded = dataset_bytes(file)
+            return peer.store(uid, encoded, sop_class=str(whole.SOPClassUID), originator=self._pacs.mover) == 0
 
     def pending(self, **counts: int) -> None:
         self._respond(0xFF00, counts)
@@ -91,10 +102,13 @@ def whole(move: MoveRequest) -> None:
 class ScriptedPacs:
     """Listens on a free port. `moves` are the identifiers of the C-MOVEs that came, `finds` the levels of the C-FINDs.
 
-    `find_status` maps a level to the status that ends its C-FINDs, `find_limit` to how many matches it answers at most, `counts` False: tells none.
-    `find_counts` maps a level to a count that is told instead of the right one, `find_more` to a UID that is answered besides; the end of a C-FIND of
-    the level `ends_twice` comes twice; `comment` is the Error Comment of every end; `silent_keys` are optional keys that it doesn't answer.
-    `reject`: (result, source, reason) of an A-ASSOCIATE-RJ.
+    `find_status` maps a level to the status that ends its C-FINDs, `find_limit` to how many matches it answers at most,
+    `counts` False: tells none. `find_counts` maps a level to a count that is told instead of the right one, `find_more`
+    to a UID that is answered besides, `find_twice` to how many of its answers come twice; `find_changes` maps it to
+    attributes that its answers get; `endless`: the last answer of that level comes again and again; the end of a C-FIND
+    of the level `ends_twice` comes twice; `comment` is the Error Comment of every end; `silent_keys` are optional keys
+    that it doesn't answer. `mover`: whose C-MOVE `store_moved` names. `reject`: (result, source, reason) of an
+    A-ASSOCIATE-RJ.
     """
 
     ae_title = "SCRIPTED"
@@ -109,9 +123,13 @@ class ScriptedPacs:
         self.find_limit: dict[str, int] = {}
         self.find_counts: dict[str, int] = {}
         self.find_more: dict[str, str] = {}
+        self.find_twice: dict[str, int] = {}
+        self.find_changes: dict[str, dict[str, str]] = {}
+        self.endless = ""
         self.ends_twice = ""
         self.silent_keys: set[str] = set()
         self.comment = ""
+        self.mover = "CDRECORD"
         self.counts = True
         self.reject: tuple[int, int, int] | None = None
         self.cancelled = 0
@@ -170,7 +188,10 @@ class ScriptedPacs:
                 continue
             own = {"STUDY": header.StudyInstanceUID, "SERIES": header.SeriesInstanceUID, "IMAGE": header.SOPInstanceUID}[level]
             answers.setdefault(own, self._answer(header, identifier, level))
-        for answer in list(answers.values())[: self.find_limit.get(level)]:
+        sent = [*list(answers.values())[: self.find_twice.get(level, 0)], *answers.values()]
+        for answer in sent[: self.find_limit.get(level)]:
+            peer.respond(command, 0xFF00, answer)
+        while self.endless == level:
             peer.respond(command, 0xFF00, answer)
         if (uid := self.find_more.get(level)) is not None:
             answer = deepcopy(answer)
@@ -190,6 +211,8 @@ class ScriptedPacs:
             keyword, uid = {"STUDY": ("Study", "StudyInstanceUID"), "SERIES": ("Series", "SeriesInstanceUID")}[level]
             of_it = [file for file in self.files if dcmread(file, stop_before_pixels=True)[uid].value == header[uid].value]
             setattr(answer, f"NumberOf{keyword}RelatedInstances", self.find_counts.get(level, len(of_it)))
+        for keyword, value in self.find_changes.get(level, {}).items():
+            setattr(answer, keyword, value)
         return answer
 
 

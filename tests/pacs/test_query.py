@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydicom import Dataset
 
+import tasks.archive
+from mkiso.archive.outcome import Outcome, words
 from mkiso.config import Settings
 from mkiso.dicom import dimse
+from mkiso.dicom.answers import equal_accession, expected_from, read, study_of
 from mkiso.dicom.association import Association
 from mkiso.dicom.echo import echo
 from mkiso.dicom.query import (
     STUDY_ROOT_FIND,
-    equal_accession,
-    expected_from,
+    asked_again,
     expected_instances,
     find_studies,
     find_studies_by_date,
     of_modalities,
     study_identifier,
-    study_of,
 )
-from mkiso.errors import MkisoError, PacsBusy, PacsRefused, PacsSilent, PacsUnreachable, PatientMismatch, StudyNotFound
+from mkiso.errors import (
+    AnswerCut,
+    MkisoError,
+    PacsBusy,
+    PacsRefused,
+    PacsSilent,
+    PacsUnreachable,
+    PatientMismatch,
+    StudyNotFound,
+)
 from mkiso.identity import one_patient
 from mkiso.models import Expected, Study
 from tests.pacs.scripted import ScriptedPacs
@@ -193,6 +206,100 @@ def test_expected_from(study_count: int | None, series_counts: dict[str, int | N
 
 
 @pytest.mark.parametrize(
+    ("twice", "limit", "counts", "expected"),
+    [
+        ({"IMAGE": 1}, 0, True, "image"),  # the series counts them
+        ({"IMAGE": 1}, 0, False, "none"),
+        ({"IMAGE": 1}, 3, False, "none"),  # three answers, one of them twice, and the third image cut off
+        ({"IMAGE": 1}, 3, True, "series"),
+        ({}, 3, False, "none"),  # as many as it gives at most: there may be more
+        ({}, 3, True, "image"),
+        ({}, 4, False, "image"),
+        ({"SERIES": 1}, 0, False, "none"),
+        ({"SERIES": 1}, 0, True, "image"),
+    ],
+)
+def test_what_came_twice_or_at_the_limit_is_counted_as_it_was_sent(
+    settings_for: MakeSettings, tmp_path: Path, twice: dict[str, int], limit: int, counts: bool, expected: str
+) -> None:
+    """One series of three images; the PACS sends some of its answers twice, and no more than its limit."""
+    with ScriptedPacs(make_study(tmp_path / "three", "A1", kinds={"ct": 3})) as pacs:
+        pacs.find_twice, pacs.counts = twice, counts
+        pacs.find_limit = {"IMAGE": limit} if limit else {}
+        assert find_studies(settings_for(pacs, find_limit=limit), "A1")[0].expected.source == expected
+
+
+def test_as_many_studies_as_the_pacs_gives_at_most_arent_known_to_be_all(
+    settings_for: MakeSettings, files: list[Path], tmp_path: Path
+) -> None:
+    """Two answers of one study at a limit of two: the second study was cut off."""
+    more = make_study(tmp_path / "more", "A1", number=2)
+    with ScriptedPacs([*files, *more]) as pacs:
+        pacs.find_twice, pacs.find_limit = {"STUDY": 1}, {"STUDY": 2}
+        with pytest.raises(AnswerCut, match=r"gave 2 answers.*pacs\.find_limit"):
+            find_studies(settings_for(pacs, find_limit=2), "A1")
+        pacs.find_twice = {}
+        with pytest.raises(AnswerCut):
+            find_studies(settings_for(pacs, find_limit=2), "A1")
+        assert len(find_studies(settings_for(pacs, find_limit=3), "A1")) == 2
+
+
+def test_an_answer_that_cant_be_read_may_be_the_one_that_is_meant(
+    settings_for: MakeSettings, files: list[Path]
+) -> None:
+    with ScriptedPacs(files) as pacs:
+        pacs.find_changes = {"STUDY": {"StudyDescription": "x" * 20_000}}
+        with pytest.raises(PacsRefused, match="can't be read"):
+            find_studies(settings_for(pacs), "A1")
+
+
+@pytest.mark.parametrize("level", ["STUDY", "SERIES", "IMAGE"])
+@pytest.mark.parametrize("bound", ["MAX_ANSWERS", "MAX_ANSWER_BYTES"])
+def test_answers_without_end_are_ended(
+    settings_for: MakeSettings, files: list[Path], monkeypatch: pytest.MonkeyPatch, level: str, bound: str
+) -> None:
+    monkeypatch.setattr(f"mkiso.dicom.query.{bound}", 2000)
+    with ScriptedPacs(files) as pacs:
+        pacs.endless = level
+        with pytest.raises(AnswerCut, match="didn't end, so mkiso ended it"):
+            find_studies(settings_for(pacs), "A1")
+
+
+def test_an_answer_that_takes_for_ever_is_ended(
+    settings_for: MakeSettings, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mkiso.dicom.query.MAX_TIMEOUTS", 0.5)
+    with ScriptedPacs(files) as pacs:
+        pacs.endless = "STUDY"
+        with pytest.raises(PacsSilent, match="hasn't ended its answer"):
+            find_studies(settings_for(pacs), "A1")
+
+
+def test_by_date_answers_without_end_count_as_cut(
+    settings_for: MakeSettings, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mkiso.dicom.query.MAX_ANSWERS", 50)
+    with ScriptedPacs(files) as pacs:
+        pacs.endless = "STUDY"
+        found = find_studies_by_date(settings_for(pacs), "20240229")
+    assert (found.sent, found.cut, len(found.studies)) == (50, True, 1)
+
+
+def test_asked_again_every_level_is_asked(settings_for: MakeSettings, files: list[Path]) -> None:
+    with ScriptedPacs(files[:2]) as pacs:
+        (study,) = find_studies(settings_for(pacs), "A1")
+        pacs.files, pacs.finds, pacs.find_status = files, [], {"SERIES": 0xA900}
+        assert asked_again(settings_for(pacs), study) == Expected("study", 4)  # and not the 2 of before
+        assert pacs.finds == ["STUDY", "SERIES"]
+        pacs.find_changes = {"STUDY": {"PatientID": "ANOTHER"}}
+        with pytest.raises(PatientMismatch, match="another patient's"):
+            asked_again(settings_for(pacs), study)
+        pacs.files = []
+        with pytest.raises(StudyNotFound, match="any more"):
+            asked_again(settings_for(pacs), study)
+
+
+@pytest.mark.parametrize(
     ("level", "status", "error"),
     [
         ("STUDY", 0xA700, PacsBusy),
@@ -318,13 +425,45 @@ def test_looking_without_waiting_doesnt_wait(settings_for: MakeSettings, files: 
 def test_by_date(settings_for: MakeSettings, files: list[Path]) -> None:
     with ScriptedPacs(files) as pacs:
         whole = find_studies_by_date(settings_for(pacs), "20240229")
-        assert len(whole.studies) == 1 and not whole.cut
+        assert len(whole.studies) == whole.sent == 1 and not whole.cut and not whole.unusable
         pacs.find_status = {"STUDY": 0xA700}
         cut = find_studies_by_date(settings_for(pacs), "20240229", "08-11")
         assert len(cut.studies) == 1 and cut.cut and cut.status == 0xA700
         pacs.find_limit = {"STUDY": 0}
         with pytest.raises(PacsBusy):
             find_studies_by_date(settings_for(pacs), "20240229")
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_by_date_what_the_pacs_sent_is_counted_and_what_cant_be_asked_for_is_kept(
+    settings_for: MakeSettings, files: list[Path]
+) -> None:
+    with ScriptedPacs(files) as pacs:
+        pacs.find_twice, pacs.find_more = {"STUDY": 1}, {"STUDY": "../x"}
+        found = find_studies_by_date(settings_for(pacs), "20240229")
+    assert (found.sent, len(found.studies)) == (3, 1)
+    assert [study.accession_number for study in found.unusable] == ["A1"]
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_a_night_names_what_it_cant_ask_for(
+    settings_for: MakeSettings, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.archive.failed_studies", lambda ledger: [])
+    with ScriptedPacs(files) as pacs:
+        pacs.find_more = {"STUDY": "no uid"}
+        dates = SimpleNamespace(recheck_from=date(2024, 2, 29), date_to=date(2024, 2, 29))
+        run: Any = SimpleNamespace(
+            job=SimpleNamespace(settings=settings_for(pacs)),
+            dates=dates,
+            ledger=None,
+            found={},
+            outcome=Outcome(),
+            log=logging.getLogger(),
+        )
+        tasks.archive.find.fn(run)
+    assert len(run.found) == run.outcome.found == 1
+    assert not run.outcome.is_good and "NOT ARCHIVED" in words(run.outcome) and ": A1. " in words(run.outcome)
 
 
 def test_modalities_are_chosen_here_and_unknown_ones_kept() -> None:
@@ -335,5 +474,5 @@ def test_modalities_are_chosen_here_and_unknown_ones_kept() -> None:
 
 def test_a_wrong_value_is_quoted_nowhere(caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder) -> None:
     encoded = struct.pack("<HHI", 0x0010, 0x0020, 70) + b"CANARY".ljust(70, b"X") + struct.pack("<HHI", 0x0010, 0x0030, 8) + b"CANARY70"
-    assert study_of(dimse.Response(1, 0xFF00, identifier=encoded).dataset()).patient_birth_date == "CANARY70"
+    assert study_of(read(dimse.Response(1, 0xFF00, identifier=encoded))).patient_birth_date == "CANARY70"
     assert "CANARY" not in caplog.text and not recwarn.list

@@ -6,7 +6,8 @@ from datetime import date
 
 import pytest
 
-from mkiso.archive.outcome import NAMED, Outcome, dry_run_words, words
+from mkiso.archive.outcome import NAMED, Outcome, described, dry_run_words, words
+from mkiso.models import Study
 
 GOOD = Outcome(found=3, archived=2, images=40, volumes=("A20260213_0001",))
 
@@ -38,12 +39,30 @@ def test_many_that_failed_are_counted_and_the_first_of_them_named() -> None:
         (Outcome(stopped="The PACS is away."), "The PACS is away."),
         (Outcome(undelivered=("A20260213_0001 IS NOT DELIVERED: the robot is off.",)), "IS NOT DELIVERED"),
         (Outcome(found=5, doubtful=(date(2026, 2, 13),)), "The PACS cuts its answers for 2026-02-13"),
+        (
+            Outcome(found=5, unusable=("A7", "one of 2026-02-13")),
+            "NOT ARCHIVED, because the PACS gives 2 studies no Study Instance UID",
+        ),
+        (Outcome(found=5, unusable=("A7",)), "several patients: A7. Have it corrected."),
     ],
 )
 def test_what_nobody_may_overlook_is_not_good(night: Outcome, said: str) -> None:
     assert not night.is_good
     assert said in words(night)
     assert "Nothing to archive" not in words(night)
+
+
+def test_a_study_without_a_uid_is_described_by_what_it_has() -> None:
+    told = [
+        described(Study(number, "", "", study_date=day))
+        for number, day in (("A1", "20260213"), ("", "20260213"), ("", "x\ny"), ("", ""))
+    ]
+    assert told == [
+        "A1",
+        "one of 2026-02-13",
+        "one without accession number and date",
+        "one without accession number and date",
+    ]
 
 
 def test_what_was_given_up_is_named_and_fails_no_night() -> None:

@@ -39,10 +39,18 @@ def as_number(time: str) -> float:
 
 
 class Pacs:
-    """Matches as a PACS does, and cuts each answer at its limit; with a status other than success, or silently."""
+    """Matches as a PACS does, and cuts each answer at its limit; with a status other than success, or silently. The
+    first `twice` come twice."""
 
-    def __init__(self, studies: list[Study], limit: int, compare: object = as_text, status: int = 0):
-        self.studies, self.limit, self.compare, self.status, self.asked = studies, limit, compare, status, 0
+    def __init__(self, studies: list[Study], limit: int, compare: object = as_text, status: int = 0, twice: int = 0):
+        self.studies, self.limit, self.compare, self.status, self.twice, self.asked = (
+            studies,
+            limit,
+            compare,
+            status,
+            twice,
+            0,
+        )
 
     def __call__(self, page: Page) -> Answer:
         self.asked += 1
@@ -51,8 +59,13 @@ class Pacs:
         if page.study_time:
             begin, end = (self.compare(time) for time in page.study_time.split("-"))  # type: ignore[operator]
             found = [entry for entry in found if entry.study_time and begin <= self.compare(entry.study_time) <= end]  # type: ignore[operator]
+        found = [*found[: self.twice], *found]
         cut = self.limit and len(found) > self.limit
-        return Answer(found[: self.limit] if self.limit else found, self.status if cut else 0)
+        sent = found[: self.limit] if self.limit else found
+        usable, unusable = (
+            [entry for entry in sent if bool(entry.study_instance_uid) is is_usable] for is_usable in (True, False)
+        )
+        return Answer(usable, len(sent), self.status if cut else 0, unusable)
 
 
 @given(times(), st.sampled_from([as_text, as_number]))
@@ -80,18 +93,69 @@ def test_days_are_covered_once(first: date, days: int) -> None:
     st.integers(8, 12),
     st.sampled_from([as_text, as_number]),
     st.sampled_from([0, 0xA700]),
+    st.integers(0, 2),
 )
-def test_every_study_is_found_once(values: list[tuple[str, int]], limit: int, compare: object, status: int) -> None:
+def test_every_study_is_found_once(
+    values: list[tuple[str, int]], limit: int, compare: object, status: int, twice: int
+) -> None:
     studies = [study(number, time, DAY + timedelta(days=day)) for number, (time, day) in enumerate(values)]
-    pacs = Pacs(studies, limit, compare, status)
+    pacs = Pacs(studies, limit, compare, status, twice)
     try:
         found = find_all(Page(DAY, DAY + timedelta(days=3)), pacs, limit)
     except AnswerCut:
         seconds = [(entry.study_date, int(as_number(entry.study_time))) for entry in studies]
-        assert max(map(seconds.count, seconds)) >= limit
+        assert max(map(seconds.count, seconds)) >= limit - twice
         return
     assert sorted(entry.accession_number for entry in found.studies) == sorted(entry.accession_number for entry in studies)
     assert found.doubtful == ()
+
+
+def test_what_came_twice_is_counted_twice() -> None:
+    """100 answers, one of them twice, and a limit of 100: taken for whole, the last study would be in no archive."""
+    studies = [study(number, f"{number % 24:02d}00") for number in range(100)]
+    for limit in (100, 0):  # a limit that nobody told, too
+        found = find_all(Page(DAY, DAY), Pacs(studies, 100, twice=1), limit)
+        assert len(found.studies) == 100
+
+
+def test_a_study_with_a_time_that_is_none_is_kept() -> None:
+    """It comes in the answer of its day and in that of no hour."""
+    studies = [study(0, "morning"), *(study(number, f"{number % 24:02d}00") for number in range(1, 50))]
+    found = find_all(Page(DAY, DAY), Pacs(studies, 20), 20)
+    assert len(found.studies) == 50 and found.doubtful == (DAY,)
+
+
+def test_a_study_that_matches_a_range_and_none_of_its_days_is_kept() -> None:
+    def ask(page: Page) -> Answer:
+        found = [study(1)] if page.date_from < page.date_to else []
+        return Answer(found, len(found), 0xA700 if found else 0)
+
+    found = find_all(Page(DAY, DAY + timedelta(days=1)), ask)
+    assert (len(found.studies), found.doubtful) == (1, (DAY, DAY + timedelta(days=1)))
+
+
+@pytest.mark.parametrize("limit", [0, 20])
+def test_what_cant_be_archived_is_named_once(limit: int) -> None:
+    nameless = [
+        Study("A100", "", "P1", study_date=f"{DAY:%Y%m%d}", study_time="0900"),
+        Study("A101", "", "P1", study_date=f"{DAY:%Y%m%d}"),
+    ]
+    studies = [*nameless, *(study(number, f"{number % 24:02d}00") for number in range(1, 50))]
+    found = find_all(Page(DAY, DAY), Pacs(studies, limit), limit)
+    assert len(found.studies) == 49
+    assert sorted(entry.accession_number for entry in found.unusable) == ["A100", "A101"]
+
+
+def test_a_uid_of_several_patients_is_nobodys() -> None:
+    day = {"study_date": f"{DAY:%Y%m%d}"}
+    of = {
+        "two": [Study("A1", "1.2.1", "P1", **day), Study("A1", "1.2.1", "P2", **day)],
+        "issuers": [Study("A2", "1.2.2", "P1", issuer_of_patient_id=issuer, **day) for issuer in ("", "X", "Y")],
+        "one": [Study("A3", "1.2.3", "P1", issuer_of_patient_id=issuer, **day) for issuer in ("X", "")],
+    }  # type: ignore[dict-item]
+    found = find_all(Page(DAY, DAY), Pacs([entry for entries in of.values() for entry in entries], 0))
+    assert [(entry.study_instance_uid, entry.issuer_of_patient_id) for entry in found.studies] == [("1.2.3", "X")]
+    assert sorted(entry.study_instance_uid for entry in found.unusable) == ["1.2.1", "1.2.2"]
 
 
 def test_an_answer_that_is_not_cut_is_one_question() -> None:
@@ -111,7 +175,7 @@ def test_a_pacs_that_always_cuts_is_given_up_soon() -> None:
 
     def ask(page: Page) -> Answer:
         asked.append(page)
-        return Answer([], 0xA700)
+        return Answer([], 0, 0xA700)
 
     with pytest.raises(AnswerCut, match="A700"):
         find_all(Page(DAY, DAY + timedelta(days=30)), ask)
@@ -139,4 +203,4 @@ def test_a_limit_that_nobody_told_is_found_out() -> None:
     [(0, 0, 0, False), (200, 0, 0, False), (250, 0, 250, True), (249, 0, 250, False), (3, 0xFE00, 0, True), (0, 0xA700, 0, True)],
 )
 def test_what_counts_as_cut(count: int, status: int, limit: int, cut: bool) -> None:
-    assert was_cut(Answer([study(number) for number in range(count)], status), limit) is cut
+    assert was_cut(Answer([study(number) for number in range(count)], count, status), limit) is cut
