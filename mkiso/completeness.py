@@ -96,6 +96,39 @@ def changed(study: Study, arrived: int, strangers: frozenset[str] = frozenset())
     )
 
 
+def untold(study: Study) -> StudyIncomplete:
+    """Asked again, the PACS tells less of the study than it did."""
+    return StudyIncomplete(
+        f"The PACS no longer tells what it told of the images of accession number {study.accession_number}, so no disc was "
+        f"made. {RETRY_HINT}",
+        accession_number=study.accession_number,
+        expected=study.expected.count,
+    )
+
+
+def unproved(study: Study, hint: str = "") -> StudyIncomplete:
+    """As many arrived as the PACS counts, after a failure and without a list."""
+    return StudyIncomplete(
+        f"{study.expected.count} images of accession number {study.accession_number} arrived, as many as the PACS counts, "
+        f"but their retrieval failed and it lists none, so they may be others. No disc was made. {hint or RETRY_HINT}",
+        accession_number=study.accession_number,
+        expected=study.expected.count,
+    )
+
+
+def unlisted(study: Study, count: int, words: str) -> StudyIncomplete:
+    """Images came that may be of the study and aren't on the disc, and no list says that they aren't; `words`: why the
+    first was refused."""
+    return StudyIncomplete(
+        f"{count} {'image' if count == 1 else 'images'} more of accession number {study.accession_number} came than the PACS "
+        f"tells, and couldn't be stored ({words.rstrip('.')}), so no disc was made. Ask again in a few minutes; if it stays, "
+        "have the study checked in the PACS.",
+        accession_number=study.accession_number,
+        expected=study.expected.count,
+        unlisted=count,
+    )
+
+
 def contradicted(study: Study, arrived: int, counted: int) -> StudyIncomplete:
     """The PACS was asked again and still lists fewer than it says that it sends."""
     listed = f"lists {study.expected.count}" if study.expected.count is not None else f"sent {arrived}"

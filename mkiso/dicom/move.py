@@ -19,6 +19,7 @@ from mkiso.models import Expected
 
 STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")  # PS3.4 C.6.2.3
 UIDS_IN_A_LIST = 500  # 65 bytes each, and a value of VR UI has at most 65,534 (PS3.5 7.1.2)
+RESPONSES_AT_ONCE = 1000  # then whoever polls has its turn: a PACS that never stops answering keeps it from nothing else
 CANCEL_TIMEOUT_SECONDS = 2.0  # dcmqrscp and Orthanc obey a C-CANCEL within milliseconds (docs/peers.md)
 
 
@@ -93,7 +94,12 @@ class Move:
         """Take in what the PACS has said, waiting at most so long; whether every C-MOVE has ended. Lost is an end: status None."""
         deadline = time.monotonic() + timeout_seconds
         try:
-            while self._open and (response := self._association.receive(max(deadline - time.monotonic(), 0))) is not None:
+            for _ in range(RESPONSES_AT_ONCE):
+                if (
+                    not self._open
+                    or (response := self._association.receive(max(deadline - time.monotonic(), 0))) is None
+                ):
+                    break
                 self.last_response = time.monotonic()
                 self._count(response)
                 if not response.is_pending:
@@ -123,7 +129,10 @@ class Move:
         deadline = time.monotonic() + CANCEL_TIMEOUT_SECONDS
         try:
             self._association.cancel(self._message_id, STUDY_ROOT_MOVE)
-            while (response := self._association.receive(max(deadline - time.monotonic(), 0))) is not None:
+            while (
+                time.monotonic() < deadline
+                and (response := self._association.receive(deadline - time.monotonic())) is not None
+            ):
                 self._count(response)
                 if not response.is_pending:
                     break

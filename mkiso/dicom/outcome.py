@@ -1,17 +1,29 @@
-"""What a C-MOVE's end means, as a table (PS3.4 C.4.2.1.5, PS3.7 C): never judged by its status alone, but by what has arrived.
+"""What a C-MOVE's end means, as a table (PS3.4 C.4.2.1.5, PS3.7 C): never judged by its status alone, but by what has
+arrived.
 
-    status                      complete   not complete
-    0000, B000                  DONE       AGAIN where everything that the PACS counts as sent has arrived: the rest failed or it doesn't know it
-                                           WAIT where it counts more than has arrived, or not reliably: it may answer before it sends (Orthanc)
-    connection lost             DONE       WAIT, for a short while: the outcome is unknown (PS3.4 C.4.2.3) and images may still come
-    A701, A702                  DONE       BACK_OFF, then PacsBusy
-    Cxxx, A900, 0120, 0122      DONE       COARSER where less than a study was asked for: not every PACS moves series or instances
-    … at STUDY level            DONE       Cxxx BACK_OFF, then StudyIncomplete; the others FAIL, PacsRefused
-    A801                        FAIL       PacsRefused: the PACS doesn't know our AE title
-    FE00, any other             FAIL       PacsRefused: nobody cancelled, or nobody knows what it means
+    status                    complete     not complete
+    0000                      DONE, PROVE  AGAIN where everything that the PACS counts as sent has arrived: the rest failed
+                                           or it doesn't know it; WAIT where it counts more than has arrived, or not
+                                           reliably: it may answer before it sends (Orthanc)
+    B000, 0000 with failures  PROVE        the same
+    connection lost           PROVE        WAIT, for a short while: the outcome is unknown (PS3.4 C.4.2.3) and images may
+                                           still come
+    A701, A702                PROVE        BACK_OFF, then PacsBusy
+    Cxxx, A900, 0120, 0122    PROVE        COARSER where less than a study was asked for: not every PACS moves series or
+                                           instances
+    … at STUDY level          PROVE        Cxxx BACK_OFF, then StudyIncomplete; the others FAIL, PacsRefused
+    A801                      FAIL         PacsRefused: the PACS doesn't know our AE title
+    FE00, any other           FAIL         PacsRefused: nobody cancelled, or nobody knows what it means
 
-"Complete" is None where the PACS tells neither instances nor counts (pacs.require_counts is false): then DONE is a success without failures, whose
-counted images have all arrived, or that counts nothing and after which nothing came for the quiet limit.
+"Complete" is that everything arrived which the PACS listed before the C-MOVE, and it may hold more by now. DONE needs
+the PACS's own word for it: a C-MOVE of the whole study that ended 0000 without failures and counted as many as were
+listed. Without that word PROVE: a fresh query has to list the same. Where the PACS tells counts alone, a number proves
+nothing after a failure (which of the images failed, and which came?): then what is complete goes on as what isn't, but
+for a PACS that counts more than it listed, which is asked at once.
+
+"Complete" is None where the PACS tells neither instances nor counts (pacs.require_counts is false): then DONE is a
+success without failures, whose counted images have all arrived, and PROVE one that counts nothing and after which
+nothing came for the quiet limit.
 """
 
 from __future__ import annotations
@@ -25,9 +37,10 @@ from mkiso.config import Settings
 from mkiso.dicom.association import peer_of
 from mkiso.errors import PacsBusy, PacsRefused
 from mkiso.identity import without_patient
-from mkiso.models import Patient, Study
+from mkiso.models import CountSource, Expected, Patient, Study
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]
+_COARSE_TO_FINE: tuple[CountSource, ...] = ("none", "study", "series", "image")
 
 SUCCESS, WARNING = 0x0000, 0xB000
 OUT_OF_RESOURCES = (0xA701, 0xA702)  # to count matches; to perform sub-operations
@@ -39,6 +52,7 @@ class Step(Enum):
     """What to do after a C-MOVE."""
 
     DONE = auto()
+    PROVE = auto()
     WAIT = auto()
     AGAIN = auto()
     BACK_OFF = auto()
@@ -63,6 +77,11 @@ class MoveResult:
         return None if self.completed is None else self.completed + (self.warning or 0)
 
     @property
+    def succeeded(self) -> bool:
+        """Whether the PACS says that nothing failed."""
+        return self.status == SUCCESS and not self.failed and not self.remaining
+
+    @property
     def total(self) -> int:
         """How many sub-operations the PACS counts in all."""
         return sum(count or 0 for count in (self.remaining, self.completed, self.failed, self.warning))
@@ -78,16 +97,20 @@ def merged(results: Sequence[MoveResult]) -> MoveResult:
     )
 
 
-def next_step(result: MoveResult, *, complete: bool | None, arrived: int, level: Level) -> Step:
-    """The table above. `arrived`: instances that came since this C-MOVE began; `level`: the finest level that it asked for."""
+def next_step(
+    result: MoveResult, *, expected: Expected, complete: bool | None, arrived: int, level: Level, grew: bool
+) -> Step:
+    """The table above. `arrived`: instances that came since this C-MOVE began; `level`: the finest level that it asked
+    for; `grew`: whether the PACS has counted more of the study than it listed."""
     status = result.status
-    if status is None or status in (SUCCESS, WARNING):
-        return _by_arrivals(result, complete, arrived, level)
-    unable = status >> 12 == 0xC
-    if not (unable or status in OUT_OF_RESOURCES or status in IDENTIFIER_REFUSED):
+    ended = status is None or status in (SUCCESS, WARNING)
+    unable = status is not None and status >> 12 == 0xC
+    if not (ended or unable or status in OUT_OF_RESOURCES or status in IDENTIFIER_REFUSED):
         return Step.FAIL
-    if complete:
-        return Step.DONE
+    if complete and (expected.source == "image" or result.succeeded or grew):
+        return Step.DONE if level == "STUDY" and result.succeeded and result.sent == expected.count else Step.PROVE
+    if ended:
+        return _by_arrivals(result, complete, arrived, level)
     if status in OUT_OF_RESOURCES:
         return Step.BACK_OFF
     if level != "STUDY":
@@ -97,8 +120,12 @@ def next_step(result: MoveResult, *, complete: bool | None, arrived: int, level:
 
 def after_quiet(result: MoveResult, *, complete: bool | None) -> Step:
     """What follows when nothing came for the quiet limit after WAIT."""
-    unproved = complete is None and result.status == SUCCESS and not result.failed and result.sent is None
-    return Step.DONE if complete or unproved else Step.AGAIN
+    return Step.PROVE if complete is None and result.succeeded and result.sent is None else Step.AGAIN
+
+
+def is_coarser(fresh: Expected, expected: Expected) -> bool:
+    """Whether the PACS tells less than it did before: that proves nothing about what it told then."""
+    return _COARSE_TO_FINE.index(fresh.source) < _COARSE_TO_FINE.index(expected.source)
 
 
 def comment_words(result: MoveResult, study: Study) -> str:
@@ -134,14 +161,9 @@ def _by_arrivals(result: MoveResult, complete: bool | None, arrived: int, level:
     # A lost connection counts nothing. Below STUDY level a count may be of what was asked instead of what is sent: an asynchronous Orthanc counts
     # a list of instances as one.
     countable = level == "STUDY" or bool(result.failed) or result.sent == 0
-    still_coming = result.sent is None or result.sent > arrived or not countable
-    if complete is None:
-        if still_coming:
-            return Step.WAIT
-        return Step.DONE if result.status == SUCCESS and not result.failed else Step.AGAIN
-    if complete:
-        return Step.DONE
-    return Step.WAIT if still_coming else Step.AGAIN
+    if result.sent is None or result.sent > arrived or not countable:
+        return Step.WAIT
+    return Step.DONE if complete is None and result.succeeded else Step.AGAIN
 
 
 def _sum(counts: Sequence[int | None]) -> int | None:

@@ -10,10 +10,23 @@ from pathlib import Path
 
 from mkiso import completeness
 from mkiso.config import Settings
+from mkiso.dicom.association import calling_ae_title
 from mkiso.dicom.move import Move, Target, targets
-from mkiso.dicom.outcome import SUCCESS, WARNING, Level, MoveResult, Step, after_quiet, comment_words, failure, merged, next_step
-from mkiso.dicom.query import expected_instances
-from mkiso.dicom.receiver.expectation import Expectation
+from mkiso.dicom.outcome import (
+    SUCCESS,
+    WARNING,
+    Level,
+    MoveResult,
+    Step,
+    after_quiet,
+    comment_words,
+    failure,
+    is_coarser,
+    merged,
+    next_step,
+)
+from mkiso.dicom.query import MAX_TIMEOUTS, asked_again
+from mkiso.dicom.receiver.expectation import Expectation, Refusal
 from mkiso.errors import JobStopped, PacsSilent
 from mkiso.models import Arrival, Study
 
@@ -34,27 +47,39 @@ def retrieve(
     on_arrival: Callable[[Arrival], None],
     stop: threading.Event | None = None,
 ) -> Study:
-    """Move a study and return it as it stands: complete, with the instances that the PACS added meanwhile in its `expected`.
+    """Move a study and return it as it stands: complete, with the instances that the PACS added meanwhile in its
+    `expected`.
 
-    `already` is what an earlier run stored; only the rest is moved. `on_arrival` hears of each new instance in this thread, once. `stop` ends the
-    C-MOVE (C-CANCEL) within seconds. The C-MOVE's own count tells whether the study grew since it was queried: then it is queried again and the new
-    instances are moved too, since a disc must be what the PACS holds; a PACS that still lists fewer than it counts contradicts itself.
+    `already` is what an earlier run stored; only the rest is moved. `on_arrival` hears of each new instance in this
+    thread, once. `stop` ends the C-MOVE (C-CANCEL) within seconds. The disc must be what the PACS holds, so the study
+    is queried again unless the C-MOVE's own end and count prove the list (mkiso.dicom.outcome) and the receiver refused
+    nothing that may be of the study; what is new is moved too. A PACS that still lists less than it counts or sends
+    contradicts itself (docs/decisions/growing-studies.md).
 
-    Raises NoDicomData, CountsUnknown, StudyIncomplete, PacsRefused, PacsBusy, PacsSilent, PacsUnreachable, InstanceConflict, ReceiverUnavailable,
-    StorageFull, JobStopped.
+    Raises NoDicomData, CountsUnknown, StudyIncomplete, StudyNotFound, PatientMismatch, PacsRefused, PacsBusy,
+    PacsSilent, PacsUnreachable, InstanceConflict, ReceiverUnavailable, StorageFull, JobStopped.
     """
     require_counts = settings.pacs.require_counts
     completeness.provable(study, require_counts=require_counts)
     arrived = {arrival.sop_instance_uid for arrival in already if arrival.study_instance_uid == study.study_instance_uid}
     counted = 0
+    refusals: list[Refusal] = []
     for _ in range(GROWTH_ROUNDS):
         retrieval = _Retrieval(settings, study, folder, arrived, on_arrival, stop or threading.Event())
-        retrieval.run()
+        proved = retrieval.run()
         counted = max(counted, retrieval.counted)
+        refusals += retrieval.refusals
         grew = study.expected.count is not None and counted > study.expected.count
-        fresh = expected_instances(settings, study) if grew else study.expected
+        lacking = [refusal for refusal in refusals if refusal.sop_instance_uid not in arrived]
+        fresh = study.expected if proved and not grew and not lacking else asked_again(settings, study)
+        if is_coarser(fresh, study.expected):
+            raise completeness.untold(study)
         if fresh == study.expected:
             completeness.complete(study, arrived, require_counts=require_counts, counted=counted)
+            # A list says that what it doesn't name is a stranger's, unless the PACS said otherwise when it sent it.
+            # A number can't.
+            if sent := [refusal.words for refusal in lacking if refusal.moved or fresh.source != "image"]:
+                raise completeness.unlisted(study, len(sent), sent[0])
             return study
         study = replace(study, expected=fresh)
     raise completeness.changed(study, len(arrived))
@@ -75,28 +100,39 @@ class _Retrieval:
         self._last_arrival = time.monotonic()
         self.counted = 0
         """The most images that the PACS counted of the whole study."""
+        self.refusals: list[Refusal] = []
+        """What may be of the study and isn't in the folder, as far as the receiver has told."""
 
-    def run(self) -> None:
-        """Move until everything has arrived. Raises what `retrieve` raises."""
+    def run(self) -> bool:
+        """Move until everything has arrived; whether the PACS's own word proves that it was everything. Raises what
+        `retrieve` raises."""
         pacs, study = self._settings.pacs, self._study
         if self._complete():
-            return
+            return True
         finest: Level = "IMAGE"
         attempt = 1
-        with Expectation(self._settings.storage.receiver_socket, study.study_instance_uid, self._folder, study.expected.instances) as expectation:
+        with Expectation(
+            self._settings.storage.receiver_socket,
+            study.study_instance_uid,
+            self._folder,
+            study.expected.instances,
+            calling_ae_title(self._settings),
+        ) as expectation:
+            self.refusals = expectation.refusals
             while True:
                 before = len(self._arrived)
                 wanted = targets(study.study_instance_uid, study.expected, completeness.missing(study.expected, self._arrived), finest)
                 result = self._move(expectation, wanted)
                 level = wanted[-1].level
                 step = self._settle(expectation, result, before, level)
-                if step is Step.DONE:
-                    return
+                if step in (Step.DONE, Step.PROVE):
+                    return step is Step.DONE
                 if step is Step.COARSER:
                     finest = _COARSER[level]
                     continue
                 if step is Step.FAIL or attempt == pacs.move_attempts:
-                    raise failure(result, self._settings, study) or self._incomplete(result)
+                    failed = None if self._refused() else failure(result, self._settings, study)
+                    raise failed or self._incomplete(result)
                 if step is Step.BACK_OFF:
                     self._pause(expectation, pacs.back_off_seconds * 2 ** (attempt - 1))
                 attempt += 1
@@ -111,7 +147,7 @@ class _Retrieval:
         return result
 
     def _follow(self, move: Move, expectation: Expectation) -> MoveResult:
-        study, pacs = self._study, self._settings.pacs
+        pacs = self._settings.pacs
         # Counts alone don't tell the last image from the one before it: there only silence for the quiet limit does.
         settled = pacs.quiet_timeout_seconds if self._only_counted else SETTLED_SECONDS
         while not move.poll(0):
@@ -125,11 +161,9 @@ class _Retrieval:
             else:
                 self._take_arrival(expectation, POLL_SECONDS)
             if self._silent_since(move) > pacs.response_timeout_seconds:
-                raise PacsSilent(
-                    f"The PACS {pacs.ae_title} neither answered nor sent an image of accession number {study.accession_number} "
-                    f"for {pacs.response_timeout_seconds:g} s. Try again; if it stays, the PACS hangs.",
-                    accession_number=study.accession_number,
-                )
+                raise self._silent("neither answered nor sent an image", pacs.response_timeout_seconds)
+            if time.monotonic() - self._last_arrival > pacs.response_timeout_seconds * MAX_TIMEOUTS:
+                raise self._silent("answered and sent no image", pacs.response_timeout_seconds * MAX_TIMEOUTS)
             self._raise_if_stopped()
         return merged(move.results)
 
@@ -138,14 +172,18 @@ class _Retrieval:
         quiet = self._settings.pacs.quiet_timeout_seconds
         if result.status is None:
             quiet = min(quiet, LOST_QUIET_SECONDS)
+        expectation.catch_up()
         self._drain(expectation)
         self._last_arrival = time.monotonic()
         while (
-            step := next_step(result, complete=self._complete_or_unknown(), arrived=len(self._arrived) - before, level=level)
-        ) is Step.WAIT and time.monotonic() - self._last_arrival < quiet:
+            step := next_step(
+                result, expected=self._study.expected, complete=self._complete_or_unknown(),
+                arrived=len(self._arrived) - before, level=level, grew=self._grew,
+            )
+        ) is Step.WAIT and time.monotonic() - self._last_arrival < quiet:  # fmt: skip
             self._take_arrival(expectation, POLL_SECONDS)
             self._raise_if_stopped()
-        if step is Step.DONE and self._only_counted and result.sent != len(self._arrived):
+        if step in (Step.DONE, Step.PROVE) and self._only_counted and result.sent != len(self._arrived):
             while time.monotonic() - self._last_arrival < min(quiet, LATE_SECONDS):
                 self._take_arrival(expectation, POLL_SECONDS)
                 self._raise_if_stopped()
@@ -174,6 +212,11 @@ class _Retrieval:
         return True
 
     @property
+    def _grew(self) -> bool:
+        expected = self._study.expected.count
+        return expected is not None and self.counted > expected
+
+    @property
     def _only_counted(self) -> bool:
         return self._study.expected.source != "image"
 
@@ -188,16 +231,37 @@ class _Retrieval:
     def _silent_since(self, move: Move) -> float:
         return time.monotonic() - max(self._last_arrival, move.last_response)
 
+    def _silent(self, what: str, seconds: float) -> PacsSilent:
+        return PacsSilent(
+            f"The PACS {self._settings.pacs.ae_title} {what} of accession number {self._study.accession_number} "
+            f"for {seconds:g} s. Try again; if it stays, the PACS hangs.",
+            accession_number=self._study.accession_number,
+        )
+
     def _raise_if_stopped(self) -> None:
         if self._stop.is_set():
             raise JobStopped(f"The retrieval of accession number {self._study.accession_number} was stopped before its end. It can be run again.")
 
+    def _refused(self) -> list[str]:
+        """Why images came and aren't here that are to be on the disc, as far as the PACS told which."""
+        expected = self._study.expected.instances
+        return [
+            refusal.words
+            for refusal in self.refusals
+            if refusal.sop_instance_uid not in self._arrived
+            and (expected is None or refusal.sop_instance_uid in expected)
+        ]
+
     def _incomplete(self, result: MoveResult) -> Exception:
         receiver = self._settings.receiver
         hints = []
+        if refused := self._refused():
+            hints.append(f"mkiso refused {len(refused)} that came: {refused[0].rstrip('.')}.")
         if result.status is not None and result.status not in (SUCCESS, WARNING):
             comment = comment_words(result, self._study)
             hints.append(f"The PACS ended with status {result.status:04X}{comment}: look at its log.")
-        if not self._arrived:
+        if not self._arrived and not refused:
             hints.append(f"Check that the PACS can reach this machine, and which address it has for {receiver.ae_title} (port {receiver.port}).")
+        if self._complete():
+            return completeness.unproved(self._study, " ".join(hints))
         return completeness.incomplete(self._study, self._arrived, " ".join(hints) or completeness.RETRY_HINT)

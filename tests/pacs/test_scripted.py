@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import pytest
 from pydicom import dcmread
 
 from mkiso.config import Settings
+from mkiso.dicom import dimse
+from mkiso.dicom.move import Move, Target
 from mkiso.dicom.query import find_studies
 from mkiso.dicom.retrieve import SETTLED_SECONDS, retrieve
 from mkiso.errors import InstanceConflict, JobStopped, MkisoError, NoDicomData, PacsBusy, PacsRefused, PacsSilent, StudyIncomplete
@@ -179,6 +182,38 @@ def test_silence_ends_at_the_limit_and_leaves_no_thread(settings_for: MakeSettin
         time.sleep(0.2)
         assert threading.active_count() <= before + 1  # the script's own association
     assert pacs.cancelled == 1
+
+
+def test_answers_without_images_end_at_a_limit_too(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mkiso.dicom.retrieve.MAX_TIMEOUTS", 2)
+
+    def for_ever(move: MoveRequest) -> None:
+        while True:
+            move.pending(completed=0, remaining=4, failed=0, warning=0)
+            time.sleep(0.05)
+
+    with (
+        ScriptedPacs(files, [for_ever], receiver_port) as pacs,
+        pytest.raises(PacsSilent, match="answered and sent no image"),
+    ):
+        fetch(settings_for(pacs, response_timeout_seconds=0.5), folder)
+
+
+def test_a_flood_of_answers_keeps_nobody_from_stopping(
+    settings_for: MakeSettings, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PACS that answers faster than they are read: whoever polls has its turn all the same, and cancelling ends."""
+    flood = itertools.repeat(dimse.Response(1, 0xFF00, remaining=4), 100_000)
+    monkeypatch.setattr("mkiso.dicom.move.CANCEL_TIMEOUT_SECONDS", 0.05)
+    with (
+        ScriptedPacs(files, [lambda move: move.wait_for_cancel(30)]) as pacs,
+        Move(settings_for(pacs), [Target("1.2.3")]) as move,
+    ):
+        monkeypatch.setattr(move._association, "receive", lambda timeout_seconds: next(flood))
+        for _ in range(10):
+            assert not move.poll(0)
 
 
 def test_an_image_now_and_then_is_progress(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from mkiso.config import Settings
 from mkiso.dicom.move import Target, targets
-from mkiso.dicom.outcome import Level, MoveResult, Step, after_quiet, failure, merged, next_step
+from mkiso.dicom.outcome import Level, MoveResult, Step, after_quiet, failure, is_coarser, merged, next_step
 from mkiso.errors import MkisoError, PacsBusy, PacsRefused
 from mkiso.models import Expected, Study
 
@@ -16,6 +18,8 @@ ONE_FAILED = MoveResult(0xB000, completed=2, failed=1, warning=0, remaining=0)
 ONE_FAILED_SUCCESS = MoveResult(0x0000, completed=2, failed=1, warning=0, remaining=0)
 NONE_SENT = MoveResult(0x0000, completed=0, failed=0, warning=0, remaining=0)
 LOST = MoveResult(None)
+LISTED = Expected("image", 3, {"1": frozenset({"1.1", "1.2", "1.3"})})
+NOTHING = Expected("none", None)
 STUDY = Study("A1", "1.2.3", "HN-0001", "Canary^Name", "19700102")
 
 
@@ -25,22 +29,22 @@ STUDY = Study("A1", "1.2.3", "HN-0001", "Canary^Name", "19700102")
         (ALL, True, 3, "STUDY", Step.DONE),
         (ALL, False, 0, "STUDY", Step.WAIT),  # the final response before the images
         (ALL, False, 3, "STUDY", Step.AGAIN),  # it sent all it knows, and C-FIND knows more
-        (ONE_FAILED, True, 2, "STUDY", Step.DONE),  # what failed had arrived before
+        (ONE_FAILED, True, 2, "STUDY", Step.PROVE),  # what failed may have arrived before, or isn't listed
         (ONE_FAILED, False, 2, "STUDY", Step.AGAIN),
         (ONE_FAILED, False, 1, "STUDY", Step.WAIT),
         (ONE_FAILED_SUCCESS, False, 2, "STUDY", Step.AGAIN),
-        (NO_COUNTS, True, 3, "STUDY", Step.DONE),
+        (NO_COUNTS, True, 3, "STUDY", Step.PROVE),
         (NO_COUNTS, False, 2, "STUDY", Step.WAIT),
         (NONE_SENT, False, 0, "STUDY", Step.AGAIN),
         (MoveResult(0xB000), False, 0, "STUDY", Step.WAIT),
         (ALL, False, 3, "IMAGE", Step.WAIT),  # an asynchronous Orthanc counts a list as one
         (ONE_FAILED, False, 2, "IMAGE", Step.AGAIN),
         (NONE_SENT, False, 0, "IMAGE", Step.AGAIN),
-        (LOST, True, 3, "STUDY", Step.DONE),
+        (LOST, True, 3, "STUDY", Step.PROVE),
         (LOST, False, 2, "STUDY", Step.WAIT),
         (MoveResult(0xA701), False, 0, "STUDY", Step.BACK_OFF),
         (MoveResult(0xA702), False, 2, "STUDY", Step.BACK_OFF),
-        (MoveResult(0xA702), True, 3, "STUDY", Step.DONE),
+        (MoveResult(0xA702), True, 3, "STUDY", Step.PROVE),
         (MoveResult(0xA801), False, 0, "STUDY", Step.FAIL),
         (MoveResult(0xA801), False, 0, "IMAGE", Step.FAIL),
         (MoveResult(0xA900), False, 0, "STUDY", Step.FAIL),
@@ -48,7 +52,7 @@ STUDY = Study("A1", "1.2.3", "HN-0001", "Canary^Name", "19700102")
         (MoveResult(0xA900), False, 0, "IMAGE", Step.COARSER),
         (MoveResult(0x0120), False, 0, "STUDY", Step.FAIL),
         (MoveResult(0x0122), False, 0, "IMAGE", Step.COARSER),
-        (MoveResult(0xC000), True, 3, "STUDY", Step.DONE),
+        (MoveResult(0xC000), True, 3, "STUDY", Step.PROVE),
         (MoveResult(0xC123), False, 2, "STUDY", Step.BACK_OFF),
         (MoveResult(0xC000), False, 0, "IMAGE", Step.COARSER),
         (MoveResult(0xFE00), True, 3, "STUDY", Step.FAIL),
@@ -65,16 +69,107 @@ STUDY = Study("A1", "1.2.3", "HN-0001", "Canary^Name", "19700102")
     ],
 )
 def test_the_table(result: MoveResult, complete: bool | None, arrived: int, level: Level, step: Step) -> None:
-    assert next_step(result, complete=complete, arrived=arrived, level=level) is step
+    expected = NOTHING if complete is None else LISTED
+    assert step_after(result, expected=expected, complete=complete, arrived=arrived, level=level) is step
+
+
+def step_after(
+    result: MoveResult,
+    *,
+    complete: bool | None,
+    arrived: int,
+    level: Level,
+    expected: Expected = LISTED,
+    grew: bool = False,
+) -> Step:
+    return next_step(result, expected=expected, complete=complete, arrived=arrived, level=level, grew=grew)
+
+
+STATUSES = (
+    None,
+    0x0000,
+    0xB000,
+    0xA701,
+    0xA702,
+    0xA900,
+    0x0120,
+    0x0122,
+    0xC000,
+    0xCFFF,
+    0xA801,
+    0xFE00,
+    0x0110,
+    0xD000,
+)
+COUNTS = (
+    {}, {"completed": 3}, {"completed": 2, "warning": 1}, {"completed": 3, "failed": 0, "warning": 0, "remaining": 0},
+    {"completed": 2}, {"completed": 4}, {"completed": 2, "failed": 1}, {"completed": 3, "failed": 1},
+    {"completed": 3, "remaining": 1}, {"completed": 0, "failed": 3}, {"warning": 3},
+)  # fmt: skip
+
+
+LEVELS: tuple[Level, ...] = ("STUDY", "SERIES", "IMAGE")
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_what_arrived_whole_is_done_only_by_the_pacs_own_word(status: int | None) -> None:
+    """Every status, every count: 3 of 3 have arrived."""
+    for counts, level, expected in product(COUNTS, LEVELS, (LISTED, Expected("series", 3), Expected("study", 3))):
+        result = MoveResult(status, **counts)
+        step = step_after(result, expected=expected, complete=True, arrived=3, level=level)
+        if status in (0xA801, 0xFE00, 0x0110, 0xD000):
+            assert step is Step.FAIL
+        elif status == 0 and level == "STUDY" and counts in COUNTS[1:4]:
+            assert step is Step.DONE
+        elif expected is LISTED or (status == 0 and not counts.get("failed") and not counts.get("remaining")):
+            assert step is Step.PROVE
+        else:  # a number, and a failure
+            assert step not in (Step.DONE, Step.PROVE)
+            assert step is step_after(result, expected=expected, complete=False, arrived=3, level=level)
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_what_is_known_to_be_incomplete_is_never_done(status: int | None) -> None:
+    for counts, level, expected, arrived in product(COUNTS, LEVELS, (LISTED, Expected("series", 3)), (0, 2, 3, 4)):
+        result = MoveResult(status, **counts)
+        step = step_after(result, expected=expected, complete=False, arrived=arrived, level=level, grew=True)
+        assert step not in (Step.DONE, Step.PROVE)
+        assert after_quiet(result, complete=False) is Step.AGAIN
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_nothing_known_is_done_by_counted_success_alone(status: int | None) -> None:
+    for counts in COUNTS:
+        result = MoveResult(status, **counts)
+        step = step_after(result, expected=NOTHING, complete=None, arrived=3, level="STUDY")
+        succeeded = status == 0 and not counts.get("failed") and not counts.get("remaining")
+        assert (step is Step.DONE) is (succeeded and counts.get("completed", 9) + counts.get("warning", 0) <= 3)
+        assert step is not Step.PROVE
+        assert (after_quiet(result, complete=None) is Step.PROVE) is (succeeded and "completed" not in counts)
+
+
+@pytest.mark.parametrize("status", [None, 0xB000, 0xA702, 0xC000, 0xA900])
+def test_who_counts_more_than_was_listed_is_asked_at_once(status: int | None) -> None:
+    for grew in (False, True):
+        step = step_after(
+            MoveResult(status), expected=Expected("series", 3), complete=True, arrived=3, level="STUDY", grew=grew
+        )
+        assert (step is Step.PROVE) is grew
+
+
+def test_what_is_told_less_of_is_coarser() -> None:
+    told = [NOTHING, Expected("study", 3), Expected("series", 3), LISTED]
+    for (place, fresh), (before, expected) in product(enumerate(told), repeat=2):
+        assert is_coarser(fresh, expected) is (place < before)
 
 
 @pytest.mark.parametrize(
     ("result", "complete", "step"),
     [
-        (ALL, True, Step.DONE),
+        (ALL, True, Step.AGAIN),  # a number after a failure: what is listed never waits when it is complete
         (ALL, False, Step.AGAIN),
         (LOST, False, Step.AGAIN),
-        (NO_COUNTS, None, Step.DONE),
+        (NO_COUNTS, None, Step.PROVE),
         (ALL, None, Step.AGAIN),  # it counted more than came
         (LOST, None, Step.AGAIN),
         (MoveResult(0xB000), None, Step.AGAIN),
@@ -165,12 +260,12 @@ def test_an_identifier_holds_unique_keys_only() -> None:
 
 
 def test_an_identifier_that_lacks_something_is_asked_for_coarser() -> None:
-    assert next_step(MoveResult(0x0120), complete=False, arrived=0, level="IMAGE") is Step.COARSER
+    assert step_after(MoveResult(0x0120), expected=LISTED, complete=False, arrived=0, level="IMAGE") is Step.COARSER
 
 
 def test_a_warning_that_counts_nothing_as_failed_proves_nothing() -> None:
     counted = MoveResult(0xB000, completed=3, failed=0, warning=0, remaining=0)
-    assert next_step(counted, complete=None, arrived=3, level="STUDY") is Step.AGAIN
+    assert step_after(counted, expected=NOTHING, complete=None, arrived=3, level="STUDY") is Step.AGAIN
 
 
 def test_quiet_never_completes_what_is_known_to_be_incomplete() -> None:
