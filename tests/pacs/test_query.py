@@ -19,7 +19,7 @@ from pydicom import Dataset
 
 import tasks.archive
 from mkiso.archive.outcome import Outcome, words
-from mkiso.config import Settings
+from mkiso.config import Identity, Settings
 from mkiso.dicom import dimse
 from mkiso.dicom.answers import equal_accession, expected_from, read, study_of
 from mkiso.dicom.association import Association
@@ -94,7 +94,7 @@ def test_several_studies_of_one_accession_number(settings_for: MakeSettings, fil
     with ScriptedPacs([*files, *more]) as pacs:
         studies = find_studies(settings_for(pacs), "A1")
     assert len(studies) == 2
-    one_patient(studies, None)
+    one_patient(studies, (), Identity())
 
 
 def test_one_accession_number_of_two_patients(settings_for: MakeSettings, files: list[Path], tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_one_accession_number_of_two_patients(settings_for: MakeSettings, files:
     with ScriptedPacs([*files, *other]) as pacs:
         studies = find_studies(settings_for(pacs), "A1")
     with pytest.raises(PatientMismatch, match="A1 belongs to studies of more than one patient"):
-        one_patient(studies, None)
+        one_patient(studies, (), Identity())
 
 
 @pytest.mark.parametrize("answered", ["a1", "A10", "A1*", "", "XA1"])
