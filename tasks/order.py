@@ -29,6 +29,7 @@ def orders_of_images(run: JobRun, publisher: Publisher, proven: ProvenSet) -> tu
             image_sha256=disc.proof.sha256,
             volume_id=disc.layout.volume_id,
             volume=disc.layout.volume,
+            of_set=whole.instances if len(proven.discs) > 1 else (),
         )
         for disc in proven.discs
     )

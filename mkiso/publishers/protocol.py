@@ -23,6 +23,7 @@ class Order:
     `instances` are what the disc holds; a publisher with `needs_image` takes `image` instead and makes that one `volume` of a set.
     `question` tells identical questions from others (mkiso.publishers.orderbook.question_of). `order_id` is unique at the publisher and given
     by the order book; 1 to 32 characters of A-Z, a-z, 0-9 and `-`. `image_sha256` is what was proved of the image.
+    `of_set` are the instances of all discs of a set, where there are several.
     """
 
     job_id: str
@@ -39,12 +40,16 @@ class Order:
     medium: Medium = "cd"
     order_id: str = ""
     image_sha256: str = ""
+    of_set: tuple[Arrival, ...] = ()
 
     @property
     def contents(self) -> str:
-        """What the disc holds and how many there are of the set, as a hash: a retry must not take a disc of other images for its own."""
+        """What the disc and its set hold, as a hash: a retry must not take a disc of other images, or of a set with
+        other images, for its own.
+        """
         held = sorted(arrival.sop_instance_uid for arrival in self.instances)
-        return hashlib.sha256("\n".join([str(self.volume.total), *held]).encode()).hexdigest()
+        whole = sorted(f"{arrival.sop_instance_uid} {arrival.sha256}" for arrival in self.of_set)
+        return hashlib.sha256("\n".join([str(self.volume.total), *held, *whole]).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Thread
 from typing import Literal
@@ -269,6 +269,23 @@ def test_a_study_that_has_grown_between_two_attempts_is_not_taken_for_the_disc_o
     assert len(publisher.given) == 1
     give(publisher, order(OTHER, 0, 1, volume=Volume(1, 2)), tmp_path, Watch(), confirm_reprint=True)
     assert len(publisher.given) == 2
+
+
+def test_a_first_disc_is_not_taken_for_that_of_another_set(tmp_path: Path) -> None:
+    """It holds the same, but the set has another second disc by now: an image more, or one whose bytes have changed."""
+    publisher, first = FakePublisher(can_tell=True), Volume(1, 2)
+
+    def of_set(*numbers: int, sha256: str = "1") -> Order:
+        others = order(MINE, *numbers).instances
+        changed = tuple(replace(each, sha256=sha256) for each in others)
+        return replace(order(MINE, 1, 2, volume=first), of_set=changed)
+
+    give(publisher, of_set(1, 2, 3), tmp_path, Watch())
+    for other in (of_set(1, 2, 3, 4), of_set(1, 2, 4), of_set(1, 2, 3, sha256="2")):
+        with pytest.raises(PrintUncertain, match="other images"):
+            give(publisher, other, tmp_path, Watch())
+    assert give(publisher, of_set(3, 2, 1), tmp_path, Watch()).given_before
+    assert len(publisher.given) == 1
 
 
 @pytest.mark.parametrize("breaks", ["no", "after giving"])

@@ -21,9 +21,18 @@ import tasks.job_run as job_run
 import tasks.order as order_steps
 from mkiso.config import Settings
 from mkiso.config_file import load
-from mkiso.errors import ConfigurationError, MkisoError, ProofFailed, PublisherUnavailable, StorageFull, Unforeseen
+from mkiso.errors import (
+    ConfigurationError,
+    MkisoError,
+    ProofFailed,
+    PublisherUnavailable,
+    StorageFull,
+    TooLargeForMedium,
+    Unforeseen,
+)
 from mkiso.files import sha256_of
 from mkiso.job import Job
+from mkiso.media import disc_set
 from mkiso.media.disc_set import ProvenSet, lay_out_set, prove, write_set
 from mkiso.publishers import Order, Receipt, give, publisher_of, question_of
 from mkiso.publishers.orderbook import OrderBook
@@ -98,8 +107,8 @@ def test_an_unknown_publisher_ends_a_print_before_the_pacs_is_asked(begin: Calla
 def proved(folder: Path) -> ProvenSet:
     """A set of one disc whose image was read back."""
     studies = passed(instances(make_study(folder / "in", "A1")))
-    disc_set = lay_out_set(studies, Settings(), folder / "disc", created=CREATED, medium="cd")
-    return prove(write_set(disc_set, [folder / "disc1.iso"], publisher=""))
+    laid_out = lay_out_set(studies, Settings(), folder / "disc", created=CREATED, medium="cd")
+    return prove(write_set(laid_out, [folder / "disc1.iso"], publisher=""))
 
 
 def test_an_order_carries_what_was_proved_of_its_image(begin: Callable[..., JobRun], settings: Settings, tmp_path: Path) -> None:
@@ -107,6 +116,29 @@ def test_an_order_carries_what_was_proved_of_its_image(begin: Callable[..., JobR
     [order] = order_steps.orders_of_images.fn(begin(), publisher_of("robot", settings), proven)
     assert (order.image_sha256, order.image) == (sha256_of(tmp_path / "disc1.iso"), tmp_path / "disc1.iso")
     assert {arrival.sop_instance_uid for arrival in order.instances} == {each.arrival.sop_instance_uid for each in proven.studies[0].instances}
+
+
+def test_orders_of_a_set_know_of_the_whole_set(
+    begin: Callable[..., JobRun], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies = passed(instances(make_study(tmp_path / "in", "A1")))
+    half = len(studies.instances) // 2
+    laid_out, tried = disc_set.lay_out, []
+
+    def too_large_at_first(*values: Any, **named: Any) -> Any:
+        tried.append(values)
+        if len(tried) == 1:
+            raise TooLargeForMedium("too large")
+        return laid_out(*values, **named)
+
+    monkeypatch.setattr(disc_set, "lay_out", too_large_at_first)
+    monkeypatch.setattr(disc_set, "span", lambda all_, *_: (tuple(all_)[:half], tuple(all_)[half:]))
+    laid = lay_out_set(studies, Settings(), tmp_path / "disc", created=CREATED, medium="cd")
+    proven = prove(write_set(laid, [tmp_path / "disc1.iso", tmp_path / "disc2.iso"], publisher=""))
+    first, second = order_steps.orders_of_images.fn(begin(), publisher_of("robot", settings), proven)
+    assert first.of_set == second.of_set and len(first.of_set) == len(studies.instances) > len(first.instances) > 0
+    ids = [manifest.set_id for manifest in disc_set.manifests_of(proven, JOB, settings)]
+    assert len(ids) == 2 and len(set(ids)) == 1
 
 
 def test_an_export_is_told_once_and_its_failure_fails_no_print(
