@@ -6,6 +6,7 @@ leaves and doesn't tell whether a byte did, and that is what decides whether a p
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import struct
 import time
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from pydicom import Dataset
 from pydicom.uid import UID
@@ -24,6 +25,7 @@ from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIA
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_RELEASE, ImplementationClassUIDNotification, MaximumLengthNotification
 from pynetdicom.presentation import PresentationContext, build_context
 
+from mkiso.errors import ProofFailed
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID
 
 MAX_CONTEXTS = 128  # odd IDs 1 to 255 (PS3.8 9.3.2.2)
@@ -90,15 +92,18 @@ class StoreAssociation:
             connection.close()
             raise
 
-    def store(self, pair: Pair, sop_instance_uid: str, source: Path, offset: int) -> Dataset:
-        """C-STORE the dataset that lies in a file from `offset` to its end; the response's command set. Raises AssociationLost."""
+    def store(self, pair: Pair, sop_instance_uid: str, source: Path, offset: int, sha256: str) -> Dataset:
+        """C-STORE the dataset that lies in a file from `offset` to its end; the response's command set.
+
+        The file is hashed as it leaves: its last fragment goes only where all of it is what `sha256` says. Raises
+        AssociationLost, ProofFailed.
+        """
         self._message_id = self._message_id % 0xFFFF + 1
         context_id = self.contexts[pair]
         self._socket.settimeout(self._timeout_seconds)
         with source.open("rb") as file, _told_as_lost():
             self._send_fragments(context_id, 1, BytesIO(_store_request(self._message_id, pair[0], sop_instance_uid)))
-            file.seek(offset)
-            self._send_fragments(context_id, 0, file)
+            self._send_fragments(context_id, 0, _Proved(file, offset, sha256))
             return self._response(context_id, C_STORE_RSP)
 
     def echo(self) -> Dataset:
@@ -133,7 +138,7 @@ class StoreAssociation:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.release() if kind is None else self.abort()
 
-    def _send_fragments(self, context_id: int, command: int, source: BinaryIO) -> None:
+    def _send_fragments(self, context_id: int, command: int, source: Source) -> None:
         """P-DATA-TF PDUs of one fragment each (PS3.8 9.3.5), several to a system call; bit 0 of the header: command, bit 1: the last (E.2)."""
         batch: list[bytes] = []
         size = 0
@@ -166,6 +171,28 @@ class StoreAssociation:
                 command += fragment
                 if header & 2:
                     return _answer_to(self._message_id, field, bytes(command))
+
+
+class Source(Protocol):
+    """What fragments are read from; nothing at its end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Proved:
+    """A file from `offset` on, which has no end unless all of it is what its hash says. Reading raises ProofFailed."""
+
+    def __init__(self, file: BinaryIO, offset: int, sha256: str) -> None:
+        self._file = file
+        self._sha256 = sha256
+        self._hash = hashlib.sha256(file.read(offset))
+
+    def read(self, size: int, /) -> bytes:
+        piece = self._file.read(size)
+        self._hash.update(piece)
+        if not piece and self._hash.hexdigest() != self._sha256:
+            raise ProofFailed("A stored instance changed while it was sent; it was not sent whole.")
+        return piece
 
 
 def _answer_to(message_id: int, field: int, command: bytes) -> Dataset:

@@ -31,11 +31,12 @@ from mkiso.publishers.turn import Settling
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What is sent for one instance: as which pair, and the file whose dataset it is."""
+    """What is sent for one instance: as which pair, and the file whose dataset it is, with what was proved of it."""
 
     arrival: Arrival
     pair: Pair
     path: Path
+    sha256: str
 
 
 class CStorePublisher(DicomPublisher):
@@ -45,7 +46,8 @@ class CStorePublisher(DicomPublisher):
         """Send every instance and read every status.
 
         Nothing is sent before each file is what was received and each context is accepted. From the first byte on an association that is lost is
-        an unknown outcome (PrintUncertain), and a refused instance a failed job (PublisherRefused, `accepted` instances before it).
+        an unknown outcome (PrintUncertain), a refused instance a failed job (PublisherRefused, `accepted` instances
+        before it), and so is one that changes while it is sent (ProofFailed).
         """
         settling = Settling(self._orders_dir, self.name, order.patient.patient_id, self._settings.settle_seconds)
         settling.wait(watch)
@@ -78,6 +80,7 @@ class Relay:
         self._watch = watch
         self._accepted = 0
         self._warnings: list[str] = []
+        self._transcoded: dict[str, str] = {}
 
     def send(self, before_giving: Callable[[], None], settling: Settling) -> Receipt:
         """Send the order; raises as CStorePublisher.place does."""
@@ -133,7 +136,7 @@ class Relay:
 
     def _parcel(self, arrival: Arrival, pair: Pair, folder: Path) -> Parcel:
         if pair == pair_of(arrival):
-            return Parcel(arrival, pair, arrival.path)
+            return Parcel(arrival, pair, arrival.path, arrival.sha256)
         target = folder / f"{arrival.sop_instance_uid}.dcm"
         if not target.exists():
             try:
@@ -141,7 +144,9 @@ class Relay:
             except NotTranscodable as error:
                 names = f"{UID(arrival.transfer_syntax_uid).name}, and it can't be made {UID(pair[1]).name} here: {error}"
                 raise PublisherRefused(f"{self._name} doesn't take {names}; nothing was sent.", accepted=self._accepted) from None
-        return Parcel(arrival, pair, target)
+            prove((arrival,))  # what was transcoded
+            self._transcoded[arrival.sop_instance_uid] = sha256_of(target)
+        return Parcel(arrival, pair, target, self._transcoded[arrival.sop_instance_uid])
 
     def _store(self, association: StoreAssociation, parcel: Parcel) -> None:
         """One C-STORE; a publisher out of resources is asked again, on the same association, for it said that it stored nothing."""
@@ -149,7 +154,12 @@ class Relay:
         so_far = f"after it had accepted {self._accepted} of {total}"
         for attempt in range(self._settings.attempts):
             try:
-                answer = association.store(parcel.pair, parcel.arrival.sop_instance_uid, parcel.path, dataset_offset(parcel.path))
+                uid, path = parcel.arrival.sop_instance_uid, parcel.path
+                answer = association.store(parcel.pair, uid, path, dataset_offset(path), parcel.sha256)
+            except ProofFailed as error:
+                may = f"{self._name} may make a disc of the {self._accepted} before it: throw that disc away."
+                words = may if self._accepted else "Nothing was printed."
+                raise ProofFailed(f"{error.words} {words}", accepted=self._accepted) from None
             except AssociationLost as error:
                 words = f"The association with {self._name} was lost {so_far}: {error}. {MAY_BE_MADE}"
                 raise PrintUncertain(words, accepted=self._accepted) from None

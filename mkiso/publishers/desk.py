@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
+from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.publishers.orderbook import MAY_BE_MADE, OPEN, Entry, OrderBook, State, decide, latest, made_before
 from mkiso.publishers.protocol import Order, Publisher, Receipt, Watch
 from mkiso.publishers.turn import turn
@@ -94,7 +94,7 @@ def _place(publisher: Publisher, order: Order, book: OrderBook, watch: Watch, co
 
     try:
         receipt = publisher.place(replace(order, order_id=entry.order_id), before_giving, watch)
-    except (PublisherRefused, PublisherUnavailable, PrintUncertain) as error:
+    except (PublisherRefused, PublisherUnavailable, PrintUncertain, ProofFailed) as error:
         if begun:
             book.settle(entry, _state_of(error), words=error.words)
         raise
@@ -111,7 +111,7 @@ def _find_out(publisher: Publisher, order: Order, book: OrderBook, entry: Entry)
     return book.settle(entry, "given" if given else "not given")
 
 
-def _state_of(error: PublisherRefused | PublisherUnavailable | PrintUncertain) -> State:
+def _state_of(error: PublisherRefused | PublisherUnavailable | PrintUncertain | ProofFailed) -> State:
     """What is known after an error; a publisher that took a part of a disc may make it of that part."""
     if isinstance(error, PrintUncertain) or error.details.get("accepted"):
         return "uncertain"

@@ -11,9 +11,11 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
+import mkiso.publishers.cstore as cstore
 from mkiso.demo.robots.storage_scp import Faults, StoragePublisher
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.files import sha256_of
+from mkiso.models import Arrival
 from mkiso.publishers import Receipt, Watch, give, publisher_of
 from tests.peers.ports import free_port
 from tests.peers.storescp import Storescp
@@ -48,6 +50,38 @@ def test_two_of_three_accepted_is_a_failure_and_a_rerun_waits_for_somebody_to_lo
         assert [len(disc) for disc in robot.discs()] == [2, 3]
         assert send(tmp_path, robot.port, instances, job_id=OTHER_JOB).instances == 3  # it rests: the job has its disc
         assert [len(disc) for disc in robot.discs()] == [2, 3]
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("place", ["pixels", "preamble"])
+def test_an_instance_that_changes_after_its_proof_is_never_sent_whole(
+    tmp_path: Path, number: int, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instances = study(tmp_path, CT)
+    proving = cstore.prove
+
+    def proves_and_flips(proved: tuple[Arrival, ...]) -> None:
+        proving(proved)
+        if len(proved) == 3:
+            file = instances[number].path
+            content = bytearray(file.read_bytes())
+            content[-1 if place == "pixels" else 5] ^= 1
+            file.write_bytes(content)
+
+    monkeypatch.setattr(cstore, "prove", proves_and_flips)
+    with StoragePublisher(tmp_path / "robot") as robot:
+        with pytest.raises(ProofFailed, match="throw that disc away" if number else "Nothing was printed") as failed:
+            send(tmp_path, robot.port, instances)
+        assert failed.value.details == {"accepted": number}
+        assert [len(disc) for disc in robot.discs()] == ([number] if number else [])
+        assert robot.whole_discs() == 0
+        monkeypatch.undo()
+        again = study(tmp_path / "again", CT)
+        if number:  # somebody has to look
+            with pytest.raises(PrintUncertain, match="confirm_reprint"):
+                send(tmp_path, robot.port, again)
+        job_id = OTHER_JOB if number else ""
+        assert send(tmp_path, robot.port, again, confirm=bool(number), job_id=job_id).instances == 3
 
 
 def test_the_first_refused_leaves_nothing_to_look_for(tmp_path: Path) -> None:

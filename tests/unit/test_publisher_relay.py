@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import struct
 import tempfile
@@ -19,6 +20,7 @@ from pynetdicom import AE, evt
 from mkiso.config import Publisher as PublisherSettings
 from mkiso.config import Settings
 from mkiso.errors import ConfigurationError, ProofFailed
+from mkiso.files import sha256_of
 from mkiso.models import Arrival
 from mkiso.publishers import publisher_of
 from mkiso.publishers.association import Address, AssociationLost, AssociationRejected, StoreAssociation
@@ -227,9 +229,30 @@ def test_nonsense_instead_of_a_response_is_a_lost_association(tmp_path: Path, an
     (tmp_path / "dataset").write_bytes(b"dataset")
     association = StoreAssociation(ours, {(CT, PLAIN): 1}, 16_384, 1)
     with pytest.raises(AssociationLost, match=words):
-        association.store((CT, PLAIN), "1.2.3", tmp_path / "dataset", 0)
+        association.store((CT, PLAIN), "1.2.3", tmp_path / "dataset", 0, sha256_of(tmp_path / "dataset"))
     association.abort()
     theirs.close()
+
+
+@given(size=st.integers(0, 5000), offset=st.integers(0, 50), peer_pdu_bytes=st.sampled_from([0, 128, 1000, 16_384]))
+def test_the_last_fragment_of_what_was_not_proved_never_leaves(size: int, offset: int, peer_pdu_bytes: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, tempfile.NamedTemporaryFile() as file:
+        file.write(bytes(offset + size))
+        file.flush()
+        association = StoreAssociation(ours, {(CT, PLAIN): 1}, peer_pdu_bytes, 5)
+        with pytest.raises(ProofFailed):
+            association.store((CT, PLAIN), UID("1.2.3"), Path(file.name), offset, hashlib.sha256(b"else").hexdigest())
+        ours.shutdown(socket.SHUT_WR)
+        received = b""
+        while part := theirs.recv(65_536):
+            received += part
+    headers = []
+    while received:
+        _, length, _, _, header = struct.unpack(">BxIIBB", received[:12])
+        headers.append(header)
+        received = received[6 + length :]
+    assert 2 not in headers
 
 
 @given(size=st.integers(0, 5000), offset=st.integers(0, 50), peer_pdu_bytes=st.sampled_from([0, 128, 1000, 16_384]))
@@ -240,7 +263,9 @@ def test_the_bytes_that_leave_are_those_of_the_file_in_pdus_that_the_peer_takes(
         file.write(content)
         file.flush()
         theirs.sendall(_pdv(1, 1, _response(1, 0xB000)[:20]) + _pdv(1, 3, _response(1, 0xB000)[20:]))
-        answer = StoreAssociation(ours, {(CT, PLAIN): 1}, peer_pdu_bytes, 5).store((CT, PLAIN), UID("1.2.3"), Path(file.name), offset)
+        association = StoreAssociation(ours, {(CT, PLAIN): 1}, peer_pdu_bytes, 5)
+        sha256 = hashlib.sha256(content).hexdigest()
+        answer = association.store((CT, PLAIN), UID("1.2.3"), Path(file.name), offset, sha256)
         assert answer.Status == 0xB000
         ours.shutdown(socket.SHUT_WR)
         received = b""
