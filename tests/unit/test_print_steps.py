@@ -221,7 +221,9 @@ def test_what_is_said_of_cancelled_orders(settings: Settings, job_folder: Path, 
         order_steps.cancel_orders(job, ("A1",), "nobody")
 
 
-def test_an_archive_volume_whose_copy_was_not_the_image_waits_for_the_next_night(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_volume_whose_copy_was_not_the_image_waits_for_the_next_night(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[object] = []
 
     def order(*_: object) -> None:
@@ -229,6 +231,12 @@ def test_an_archive_volume_whose_copy_was_not_the_image_waits_for_the_next_night
 
     monkeypatch.setattr(archive_volumes, "_order", order)
     night = SimpleNamespace(advance=lambda label, state: told.append((label, state)))
-    run = SimpleNamespace(night=night, undelivered=lambda volume, error: told.append(error.code), is_short_of_room=False)
-    archive_volumes._deliver(run, SimpleNamespace(label="V1", output="robot", state="mastered"))  # type: ignore[arg-type]
+    run = SimpleNamespace(
+        job=Job(JOB, "archive", settings),
+        night=night,
+        undelivered=lambda volume, error: told.append(error.code),
+        is_short_of_room=False,
+    )
+    volume = SimpleNamespace(label="V1", output="robot", state="mastered", for_store=False)
+    archive_volumes._deliver(run, volume)  # type: ignore[arg-type]
     assert told == [("V1", "mastered"), "proof_failed"]
