@@ -20,15 +20,15 @@ from threading import Event
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
 
-from mkiso.dicom.answers import STUDY_KEYS, Answers, found_by_date, read, study_of
-from mkiso.dicom.dimse import Response
-from mkiso.dicom.header import Identity, begin_identity, begin_study, read_header, read_identity
-from mkiso.dicom.receiver import dimse, pdu
-from mkiso.dicom.receiver.negotiation import ACCEPTED, Acceptance, decode_request, negotiate
-from mkiso.dicom.receiver.spool import file_head
+from mkiso.dataset.header import Identity, begin_identity, begin_study, read_header, read_identity
 from mkiso.errors import DamagedInstance
 from mkiso.identity import significant
 from mkiso.models import Study
+from mkiso.network.dimse import Response
+from mkiso.receiver import dimse, pdu
+from mkiso.receiver.negotiation import ACCEPTED, Acceptance, decode_request, negotiate
+from mkiso.receiver.spool import file_head
+from mkiso.sources.answers import STUDY_KEYS, Answers, found_by_date, read, study_of
 from tests.receiver import raw_peer
 
 MAX_PDU_BYTES = 256  # small, so that fuzzed bytes reach the bound and the buffer has to move and to grow
@@ -262,7 +262,7 @@ def _answer_seeds() -> Iterator[bytes]:
     from pydicom import Dataset
     from pydicom.sequence import Sequence
 
-    from mkiso.dicom.dimse import encode_identifier
+    from mkiso.network.dimse import encode_identifier
     from tests.peers.corpus import JAPANESE, THAI
 
     for person in (JAPANESE, THAI):

@@ -16,7 +16,7 @@ from bench.processes import Watch
 from bench.samples import Row, Sample, faster
 from bench.studies import StudyFiles
 from mkiso.config import Settings
-from mkiso.dicom.header import read_header
+from mkiso.dataset.header import read_header
 from mkiso.files import sha256_of
 from mkiso.media.iso import master
 from mkiso.media.layout import lay_out

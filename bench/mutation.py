@@ -24,7 +24,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 TARGETS = {
-    "mkiso/dicom/outcome.py": ["tests/unit/test_outcome.py"],
+    "mkiso/sources/move_outcome.py": ["tests/unit/test_move_outcome.py"],
     "mkiso/identity.py": ["tests/unit/test_identity.py"],
     "mkiso/study/gate.py": ["tests/unit/test_gate.py"],
     "mkiso/media/disc_set.py": ["tests/unit/test_gate.py", "tests/unit/test_disc_set.py"],

@@ -12,7 +12,7 @@ from bench.laboratory import Laboratory, Receiver
 from bench.processes import Watch
 from bench.samples import Row, Sample, beside, faster
 from bench.studies import StudyFiles
-from mkiso.dicom.receiver.expectation import Expectation
+from mkiso.receiver.client import Expectation
 from tests.peers.dcmtk import OWN, write_profiles
 from tests.peers.storescp import EVERYTHING, Storescp
 

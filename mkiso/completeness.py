@@ -2,7 +2,7 @@
 
 What the PACS listed by SOP Instance UID is compared UID by UID, both ways. An instance that arrived and isn't on the list means that the study
 changed while it was retrieved, and so does one more than was counted: the disc must be what the PACS holds, so nothing is made until the PACS was
-asked again (mkiso.dicom.retrieve does that by itself). Counts at SERIES or STUDY level are the fallback and prove less.
+asked again (mkiso.sources.retrieve does that by itself). Counts at SERIES or STUDY level are the fallback and prove less.
 """
 
 from __future__ import annotations

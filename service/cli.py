@@ -129,7 +129,7 @@ def worker() -> None:
 def receiver() -> None:
     """Run the receiver alone: the Storage SCP that the PACS sends to."""
     settings = _begin()
-    from mkiso.dicom.receiver.server import run as run_receiver
+    from mkiso.receiver.server import run as run_receiver
 
     _until_signal(run_receiver, settings)
 

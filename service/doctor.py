@@ -101,7 +101,7 @@ def _viewer(settings: Settings) -> str:
 
 
 def _pacs(settings: Settings) -> str:
-    from mkiso.dicom.echo import echo
+    from mkiso.network.echo import echo
 
     pacs, ours = settings.pacs, settings.receiver
     seconds = echo(settings, limit_seconds=WAIT_SECONDS)
@@ -113,7 +113,7 @@ def _pacs(settings: Settings) -> str:
 
 
 def _receiver(settings: Settings) -> str:
-    from mkiso.dicom.receiver.expectation import receiver_status
+    from mkiso.receiver.client import receiver_status
 
     receiver, path = settings.receiver, settings.storage.receiver_socket
     where = f"{receiver.ae_title} on port {receiver.port}"

@@ -7,12 +7,11 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
-from mkiso import collection, identity, patient_api
+from mkiso import identity, patient_api
 from mkiso.archive.catalogue import archived, archived_counts, failed_studies
 from mkiso.archive.outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all
 from mkiso.archive.planning import needs_a_look, plan
-from mkiso.dicom.query import expected_instances, find_studies_by_date, of_modalities
 from mkiso.errors import InstanceConflict, JobStopped, PatientApiUnavailable
 from mkiso.job import Job
 from mkiso.media.capacity import holdable
@@ -20,6 +19,8 @@ from mkiso.media.volumes import Parcel, span, study_sectors
 from mkiso.models import Patient, Study
 from mkiso.retention import require_room
 from mkiso.slots import slot_behind_clerks
+from mkiso.sources import collection
+from mkiso.sources.query import expected_instances, find_studies_by_date, of_modalities
 from mkiso.study import gate
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.values import Retrieved

@@ -27,7 +27,7 @@ from mkiso.archive.schedule import Due, due
 from mkiso.archive.store import Store
 from mkiso.archive.volumes import ArchiveVolume
 from mkiso.config_in_force import in_force
-from mkiso.dicom.header import read_header
+from mkiso.dataset.header import read_header
 from mkiso.errors import ClaimLost, InvalidRequest, MkisoError, PatientMismatch, StorageFull
 from mkiso.files import hold
 from mkiso.job import Job

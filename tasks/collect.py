@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
-from mkiso import audit, collection, patient_api
-from mkiso.dicom.query import find_studies
+from mkiso import audit, patient_api
 from mkiso.errors import PatientApiUnavailable
 from mkiso.models import Patient, Study
 from mkiso.slots import slot
+from mkiso.sources import collection
+from mkiso.sources.query import find_studies
 from mkiso.study import gate
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.values import Found, Retrieved, StudyRetrieved

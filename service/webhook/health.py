@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 
 from mkiso.config import PatientApi, Settings, Storage
-from mkiso.dicom.echo import echo
-from mkiso.dicom.receiver.expectation import receiver_status
 from mkiso.errors import MkisoError, OrchestratorUnavailable, PatientApiUnavailable, RetriableError
+from mkiso.network.echo import echo
 from mkiso.publishers import publisher_of
+from mkiso.receiver.client import receiver_status
 from mkiso.retention import require_room
 from service.supervisor import process_states
 from service.webhook.orchestrator import Orchestrator

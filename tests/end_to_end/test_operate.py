@@ -50,7 +50,7 @@ def test_log_lines_of_every_process_are_json_and_a_job_s_name_its_request(hospit
     job_id = answer.headers["content-location"].split("/")[4]
     assert hospital.service.run_ended(job_id)["state_type"] == "COMPLETED"
     lines = [json.loads(line) for line in hospital.service.log().splitlines()]
-    assert {"mkiso.prefect", "mkiso.webhook", "mkiso.dicom.receiver.server", "prefect.flow_runs", "prefect.task_runs"} <= {
+    assert {"mkiso.prefect", "mkiso.webhook", "mkiso.receiver.server", "prefect.flow_runs", "prefect.task_runs"} <= {
         line["logger"] for line in lines
     }
     of_job = [line for line in lines if line["logger"] in ("prefect.flow_runs", "prefect.task_runs")]

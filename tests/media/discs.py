@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mkiso.config import Settings
-from mkiso.dicom.header import read_header
+from mkiso.dataset.header import read_header
 from mkiso.files import sha256_of
 from mkiso.media.iso import master
 from mkiso.media.layout import Layout, lay_out

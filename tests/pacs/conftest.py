@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mkiso.config import Settings
-from mkiso.dicom.receiver.server import run
+from mkiso.receiver.server import run
 from tests.peers.ports import free_port, is_open
 
 MakeSettings = Callable[..., Settings]

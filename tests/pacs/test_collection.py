@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from mkiso.collection import retrieve_study
 from mkiso.config import Settings
-from mkiso.dicom.query import find_studies
 from mkiso.errors import PatientMismatch, StudyIncomplete
 from mkiso.identity import fingerprint
 from mkiso.job import Job
 from mkiso.models import Instance
+from mkiso.sources.collection import retrieve_study
+from mkiso.sources.query import find_studies
 from mkiso.study.gate import CompleteStudies, complete, found
 from mkiso.study.values import Retrieved
 from tests.pacs.scripted import MoveRequest, ScriptedPacs, whole

@@ -11,11 +11,11 @@ import pytest
 from pydicom import dcmread
 
 from mkiso.config import Settings
-from mkiso.dicom.echo import echo
-from mkiso.dicom.query import find_studies, find_studies_by_date
-from mkiso.dicom.retrieve import retrieve
 from mkiso.errors import JobStopped, MkisoError, PacsBusy, PacsRefused, StudyIncomplete, StudyNotFound
 from mkiso.models import Arrival
+from mkiso.network.echo import echo
+from mkiso.sources.query import find_studies, find_studies_by_date
+from mkiso.sources.retrieve import retrieve
 from tests.peers.corpus import EVERY_KIND, THAI, make_study
 from tests.peers.dcmqrscp import Dcmqrscp
 from tests.peers.orthanc import Orthanc

@@ -12,10 +12,10 @@ import pytest
 from pydicom import dcmread
 
 from mkiso.config import Settings
-from mkiso.dicom.query import find_studies
-from mkiso.dicom.retrieve import GROWTH_ROUNDS, retrieve
 from mkiso.errors import MkisoError, PacsBusy, PatientMismatch, StudyIncomplete, StudyNotFound
 from mkiso.models import Arrival, Expected, Study
+from mkiso.sources.query import find_studies
+from mkiso.sources.retrieve import GROWTH_ROUNDS, retrieve
 from tests.pacs.scripted import MoveRequest, Script, ScriptedPacs, whole
 from tests.peers.corpus import make_study
 
@@ -68,8 +68,8 @@ UNPROVED = [
 
 @pytest.fixture(autouse=True)
 def no_long_wait_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.dicom.retrieve.SETTLED_SECONDS", 0.3)
-    monkeypatch.setattr("mkiso.dicom.retrieve.LATE_SECONDS", 0.1)
+    monkeypatch.setattr("mkiso.sources.retrieve.SETTLED_SECONDS", 0.3)
+    monkeypatch.setattr("mkiso.sources.retrieve.LATE_SECONDS", 0.1)
 
 
 def test_the_good_case_costs_no_further_query(

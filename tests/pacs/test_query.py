@@ -20,19 +20,6 @@ from pydicom import Dataset
 import tasks.archive
 from mkiso.archive.outcome import Outcome, words
 from mkiso.config import Identity, Settings
-from mkiso.dicom import dimse
-from mkiso.dicom.answers import equal_accession, expected_from, read, study_of
-from mkiso.dicom.association import Association
-from mkiso.dicom.echo import echo
-from mkiso.dicom.query import (
-    STUDY_ROOT_FIND,
-    asked_again,
-    expected_instances,
-    find_studies,
-    find_studies_by_date,
-    of_modalities,
-    study_identifier,
-)
 from mkiso.errors import (
     AnswerCut,
     MkisoError,
@@ -45,6 +32,19 @@ from mkiso.errors import (
 )
 from mkiso.identity import one_patient
 from mkiso.models import Expected, Study
+from mkiso.network import dimse
+from mkiso.network.association import Association
+from mkiso.network.echo import echo
+from mkiso.sources.answers import equal_accession, expected_from, read, study_of
+from mkiso.sources.query import (
+    STUDY_ROOT_FIND,
+    asked_again,
+    expected_instances,
+    find_studies,
+    find_studies_by_date,
+    of_modalities,
+    study_identifier,
+)
 from tests.pacs.scripted import ScriptedPacs
 from tests.peers.corpus import CYRILLIC, JAPANESE, KOREAN, PLAIN, THAI, UMLAUT, UNICODE, Person, make_study
 from tests.peers.ports import free_port
@@ -258,7 +258,7 @@ def test_an_answer_that_cant_be_read_may_be_the_one_that_is_meant(
 def test_answers_without_end_are_ended(
     settings_for: MakeSettings, files: list[Path], monkeypatch: pytest.MonkeyPatch, level: str, bound: str
 ) -> None:
-    monkeypatch.setattr(f"mkiso.dicom.query.{bound}", 2000)
+    monkeypatch.setattr(f"mkiso.sources.query.{bound}", 2000)
     with ScriptedPacs(files) as pacs:
         pacs.endless = level
         with pytest.raises(AnswerCut, match="didn't end, so mkiso ended it"):
@@ -268,7 +268,7 @@ def test_answers_without_end_are_ended(
 def test_an_answer_that_takes_for_ever_is_ended(
     settings_for: MakeSettings, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.dicom.query.MAX_TIMEOUTS", 0.5)
+    monkeypatch.setattr("mkiso.sources.query.MAX_TIMEOUTS", 0.5)
     with ScriptedPacs(files) as pacs:
         pacs.endless = "STUDY"
         with pytest.raises(PacsSilent, match="hasn't ended its answer"):
@@ -278,7 +278,7 @@ def test_an_answer_that_takes_for_ever_is_ended(
 def test_by_date_answers_without_end_count_as_cut(
     settings_for: MakeSettings, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.dicom.query.MAX_ANSWERS", 50)
+    monkeypatch.setattr("mkiso.sources.query.MAX_ANSWERS", 50)
     with ScriptedPacs(files) as pacs:
         pacs.endless = "STUDY"
         found = find_studies_by_date(settings_for(pacs), "20240229")

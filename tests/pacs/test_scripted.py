@@ -14,12 +14,12 @@ import pytest
 from pydicom import dcmread
 
 from mkiso.config import Settings
-from mkiso.dicom import dimse
-from mkiso.dicom.move import Move, Target
-from mkiso.dicom.query import find_studies
-from mkiso.dicom.retrieve import SETTLED_SECONDS, retrieve
 from mkiso.errors import InstanceConflict, JobStopped, MkisoError, NoDicomData, PacsBusy, PacsRefused, PacsSilent, StudyIncomplete
 from mkiso.models import Arrival, Expected, Study
+from mkiso.network import dimse
+from mkiso.sources.move import Move, Target
+from mkiso.sources.query import find_studies
+from mkiso.sources.retrieve import SETTLED_SECONDS, retrieve
 from tests.pacs.scripted import MoveRequest, Script, ScriptedPacs, whole
 from tests.peers.corpus import PLAIN, make_study
 
@@ -187,7 +187,7 @@ def test_silence_ends_at_the_limit_and_leaves_no_thread(settings_for: MakeSettin
 def test_answers_without_images_end_at_a_limit_too(
     settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.dicom.retrieve.MAX_TIMEOUTS", 2)
+    monkeypatch.setattr("mkiso.sources.retrieve.MAX_TIMEOUTS", 2)
 
     def for_ever(move: MoveRequest) -> None:
         while True:
@@ -206,7 +206,7 @@ def test_a_flood_of_answers_keeps_nobody_from_stopping(
 ) -> None:
     """A PACS that answers faster than they are read: whoever polls has its turn all the same, and cancelling ends."""
     flood = itertools.repeat(dimse.Response(1, 0xFF00, remaining=4), 100_000)
-    monkeypatch.setattr("mkiso.dicom.move.CANCEL_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr("mkiso.sources.move.CANCEL_TIMEOUT_SECONDS", 0.05)
     with (
         ScriptedPacs(files, [lambda move: move.wait_for_cancel(30)]) as pacs,
         Move(settings_for(pacs), [Target("1.2.3")]) as move,
@@ -231,7 +231,7 @@ def test_an_image_now_and_then_is_progress(settings_for: MakeSettings, receiver_
 def test_a_final_response_that_never_comes_isnt_waited_for_long(
     settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.dicom.retrieve.SETTLED_SECONDS", 0.3)
+    monkeypatch.setattr("mkiso.sources.retrieve.SETTLED_SECONDS", 0.3)
 
     def speechless(move: MoveRequest) -> None:
         move.store(move.files)
@@ -374,7 +374,7 @@ def test_a_pacs_that_sends_more_than_it_lists_isnt_believed(
     script: Script,
     said: str,
 ) -> None:
-    monkeypatch.setattr("mkiso.dicom.retrieve.SETTLED_SECONDS", 0.3)
+    monkeypatch.setattr("mkiso.sources.retrieve.SETTLED_SECONDS", 0.3)
     with ScriptedPacs(make_study(tmp_path / "five", "A1", kinds={"ct": 5}), [script], receiver_port) as pacs:
         hides_one(pacs, level)
         settings = settings_for(pacs, quiet_timeout_seconds=1)
@@ -386,9 +386,9 @@ def test_a_pacs_that_sends_more_than_it_lists_isnt_believed(
 def test_a_last_image_that_is_large_is_waited_for_where_only_counts_are_known(
     settings_for: MakeSettings, receiver_port: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.dicom.retrieve.SETTLED_SECONDS", 0.1)
-    monkeypatch.setattr("mkiso.dicom.retrieve.LATE_SECONDS", 0.1)
-    monkeypatch.setattr("mkiso.dicom.move.CANCEL_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("mkiso.sources.retrieve.SETTLED_SECONDS", 0.1)
+    monkeypatch.setattr("mkiso.sources.retrieve.LATE_SECONDS", 0.1)
+    monkeypatch.setattr("mkiso.sources.move.CANCEL_TIMEOUT_SECONDS", 0.1)
     with ScriptedPacs(make_study(tmp_path / "five", "A1", kinds={"ct": 5}), [sends_one_more_slowly], receiver_port) as pacs:
         hides_one(pacs, "SERIES")
         with pytest.raises(StudyIncomplete, match="4 images were listed and 5 arrived"):
@@ -399,7 +399,7 @@ def test_a_last_image_that_is_large_is_waited_for_where_only_counts_are_known(
 def test_growth_is_seen_in_what_a_c_move_announces(
     settings_for: MakeSettings, receiver_port: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
-    monkeypatch.setattr("mkiso.dicom.retrieve.SETTLED_SECONDS", 0.3)
+    monkeypatch.setattr("mkiso.sources.retrieve.SETTLED_SECONDS", 0.3)
     five = make_study(tmp_path / "five", "A1", kinds={"ct": 5})
     with ScriptedPacs(five, [], receiver_port) as pacs:
         hides_one(pacs, level)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from mkiso.config import Settings
-from mkiso.dicom.receiver.expectation import Expectation, receiver_status
-from mkiso.dicom.receiver.server import run
 from mkiso.errors import ReceiverUnavailable
+from mkiso.receiver.client import Expectation, receiver_status
+from mkiso.receiver.server import run
 from tests.peers.ports import free_port, is_open
 
 Start = Callable[..., "Running"]

@@ -21,11 +21,11 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context
 
 from mkiso.config import Settings
-from mkiso.dicom.header import read_header
-from mkiso.dicom.receiver.expectation import receiver_status
-from mkiso.dicom.receiver.server import run
+from mkiso.dataset.header import read_header
 from mkiso.errors import ConfigurationError, ReceiverUnavailable
 from mkiso.models import Arrival
+from mkiso.receiver.client import receiver_status
+from mkiso.receiver.server import run
 from mkiso.spare_files import LOOK_SECONDS, clear_away
 from tests.peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_ct_series, make_study
 from tests.peers.orthanc import Orthanc

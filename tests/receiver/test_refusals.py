@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.dicom.header import MAX_BEGINNING_BYTES
-from mkiso.dicom.receiver.expectation import Expectation, Refusal
+from mkiso.dataset.header import MAX_BEGINNING_BYTES
 from mkiso.files import sha256_of
+from mkiso.receiver.client import Expectation, Refusal
 from tests.receiver.conftest import Running, Start, eventually
 from tests.receiver.raw_peer import CT, DEFLATED, RawPeer, command, data_set, element, p_data
 
@@ -142,7 +142,7 @@ def test_nobody_waits_while_an_earlier_runs_file_is_read(receiver: Running, monk
         assert go_on.wait(60)
         return sha256_of(path)
 
-    monkeypatch.setattr("mkiso.dicom.receiver.spool.sha256_of", slowly)
+    monkeypatch.setattr("mkiso.receiver.spool.sha256_of", slowly)
     (receiver.folder("a") / LISTED).write_bytes(b"of an earlier run")
     with (
         receiver.expect(STUDY, job="a") as a,
@@ -178,7 +178,7 @@ def test_the_same_instance_at_once_is_given_once(receiver: Running, monkeypatch:
         assert go_on.wait(60)
         return sha256_of(path)
 
-    monkeypatch.setattr("mkiso.dicom.receiver.spool.sha256_of", slowly)
+    monkeypatch.setattr("mkiso.receiver.spool.sha256_of", slowly)
     encoded = data_set(LISTED, STUDY)
     with receiver.expect(STUDY) as expectation, RawPeer(receiver.port) as peer:
         assert peer.associate().store(LISTED, encoded) == 0 and expectation.next_arrival(5) is not None

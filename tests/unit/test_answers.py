@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
-from mkiso.dicom import dimse
-from mkiso.dicom.answers import (
+from mkiso.errors import DamagedInstance
+from mkiso.models import Expected, Study
+from mkiso.network import dimse
+from mkiso.sources.answers import (
     MAX_VALUE_BYTES,
     Answers,
     count_of,
@@ -26,8 +28,6 @@ from mkiso.dicom.answers import (
     series_counts_of,
     study_of,
 )
-from mkiso.errors import DamagedInstance
-from mkiso.models import Expected, Study
 
 SERIES, IMAGE = 0x0020000E, 0x00080018
 

@@ -9,7 +9,7 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence
 from pynetdicom.dsutils import decode, encode
 
-from mkiso.dicom import dimse
+from mkiso.network import dimse
 
 
 def test_a_command_is_what_pynetdicom_reads() -> None:

@@ -16,8 +16,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 
-from mkiso.dicom.elements import MAX_DEPTH
-from mkiso.dicom.header import (
+from mkiso.dataset.elements import MAX_DEPTH
+from mkiso.dataset.header import (
     MAX_BEGINNING_BYTES,
     MAX_INFLATED_BYTES,
     begin_identity,
@@ -27,8 +27,8 @@ from mkiso.dicom.header import (
     read_header,
     read_identity,
 )
-from mkiso.dicom.receiver.spool import file_head
 from mkiso.errors import DamagedInstance
+from mkiso.receiver.spool import file_head
 from tests.peers.corpus import EVERY_KIND, JAPANESE, KOREAN, THAI, Person, make_ct_series, make_study
 from tests.receiver.raw_peer import CT, DEFLATED, UNDEFINED, data_set, element, nested
 

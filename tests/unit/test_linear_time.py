@@ -23,18 +23,18 @@ from uvicorn.middleware.proxy_headers import _TrustedHosts
 
 from mkiso import accession, audit, identity
 from mkiso.config import PatientApi, Settings
-from mkiso.dicom import dimse
-from mkiso.dicom.association import Association
-from mkiso.dicom.elements import EXPLICIT_LITTLE, IMPLICIT_LITTLE, elements, elements_so_far
-from mkiso.dicom.header import is_uid
-from mkiso.dicom.receiver import dimse as receiver_dimse
-from mkiso.dicom.receiver.negotiation import decode_request
-from mkiso.dicom.receiver.pdu import pdvs
+from mkiso.dataset.elements import EXPLICIT_LITTLE, IMPLICIT_LITTLE, elements, elements_so_far
+from mkiso.dataset.header import is_uid
 from mkiso.media import names, records, values
 from mkiso.models import Patient
+from mkiso.network import dimse
+from mkiso.network.association import Association
 from mkiso.patient_api import birth_date_of, patient_of
 from mkiso.publishers import epson, primera, rimage
 from mkiso.publishers.sighting import seen_in_names
+from mkiso.receiver import dimse as receiver_dimse
+from mkiso.receiver.negotiation import decode_request
+from mkiso.receiver.pdu import pdvs
 from service.webhook.filename import content_disposition
 from service.webhook.keys import Keys
 from service.webhook.prefer import preference_of

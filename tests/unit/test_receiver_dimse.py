@@ -13,9 +13,9 @@ from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode
 
-from mkiso.dicom.receiver import dimse
-from mkiso.dicom.receiver.dimse import parse_command, response
-from mkiso.dicom.receiver.pdu import ProtocolError
+from mkiso.receiver import dimse
+from mkiso.receiver.dimse import parse_command, response
+from mkiso.receiver.pdu import ProtocolError
 from tests.receiver.raw_peer import CT, command
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from mkiso.dicom.receiver import admission
-from mkiso.dicom.receiver.admission import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, Admission
-from mkiso.dicom.receiver.expectations import Expectations, Expected, expected_of
-from mkiso.dicom.receiver.spool import file_head
-from mkiso.dicom.receiver.unix_address import unix_address
+from mkiso.receiver import admission
+from mkiso.receiver.admission import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, Admission
+from mkiso.receiver.expectations import Expectations, Expected, expected_of
+from mkiso.receiver.spool import file_head
+from mkiso.receiver.unix_address import unix_address
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_what_is_given_to_one_job_is_told_to_another_of_the_study_that_doesnt_li
 
 
 def test_refusals_are_told_once_and_not_by_the_million(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.dicom.receiver.expectations.MAX_REFUSALS", 5)
+    monkeypatch.setattr("mkiso.receiver.expectations.MAX_REFUSALS", 5)
     job = Expected("1.2", tmp_path, None, "MKISO")
     for number in range(1000):
         for _ in range(2):

@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 
-from mkiso.dicom.receiver.hashing import MAX_WAITING, Hashing
+from mkiso.receiver.hashing import MAX_WAITING, Hashing
 
 
 def test_a_digest_is_that_of_all_bytes_in_order() -> None:

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
 
-from mkiso.dicom.receiver.negotiation import Acceptance, Rejection, decode_request, is_allowed, is_storage, negotiate, preferred
-from mkiso.dicom.receiver.pdu import ProtocolError
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID
+from mkiso.receiver.negotiation import Acceptance, Rejection, decode_request, is_allowed, is_storage, negotiate, preferred
+from mkiso.receiver.pdu import ProtocolError
 from tests.receiver.raw_peer import CT, EXPLICIT, IMPLICIT, VERIFICATION, associate_rq, every_user_item
 
 BIG_ENDIAN, JPEG_2000, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.1.99"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mkiso.dicom.receiver.pdu import (
+from mkiso.receiver.pdu import (
     P_DATA_TF,
     RELEASE_RP,
     Connection,

@@ -23,7 +23,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 from pydicom.valuerep import STR_VR, VR
 
-from mkiso.dicom.elements import (
+from mkiso.dataset.elements import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,

@@ -16,8 +16,12 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from mkiso.config import Settings
-from mkiso.dicom import dimse
-from mkiso.dicom.answers import (
+from mkiso.errors import AnswerCut, DamagedInstance, PacsBusy, PacsRefused, PacsSilent, PatientMismatch, StudyNotFound
+from mkiso.identity import one_patient
+from mkiso.models import Expected, Study
+from mkiso.network import dimse
+from mkiso.network.association import Association
+from mkiso.sources.answers import (
     STUDY_KEYS,
     SUCCESS,
     Answers,
@@ -31,10 +35,6 @@ from mkiso.dicom.answers import (
     series_counts_of,
     study_of,
 )
-from mkiso.dicom.association import Association
-from mkiso.errors import AnswerCut, DamagedInstance, PacsBusy, PacsRefused, PacsSilent, PatientMismatch, StudyNotFound
-from mkiso.identity import one_patient
-from mkiso.models import Expected, Study
 
 STUDY_ROOT_FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")  # PS3.4 C.6.2.3
 MAX_ANSWERS = 500_000  # to one question; a month of a large hospital has 60,000 studies, a long study 20,000 images

@@ -11,11 +11,11 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from mkiso.config import Settings
-from mkiso.dicom import dimse
-from mkiso.dicom.association import Association, ConnectionLost
-from mkiso.dicom.outcome import Level, MoveResult
 from mkiso.errors import PacsSilent, PacsUnreachable
 from mkiso.models import Expected
+from mkiso.network import dimse
+from mkiso.network.association import Association, ConnectionLost
+from mkiso.sources.move_outcome import Level, MoveResult
 
 STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")  # PS3.4 C.6.2.3
 UIDS_IN_A_LIST = 500  # 65 bytes each, and a value of VR UI has at most 65,534 (PS3.5 7.1.2)

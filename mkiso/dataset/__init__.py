@@ -1,4 +1,4 @@
-"""The room that speaks DICOM with the PACS."""
+"""Encoded data sets: where their elements lie, the header, and the Part 10 file around them."""
 
 from pydicom import config
 

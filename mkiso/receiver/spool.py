@@ -14,13 +14,13 @@ from tempfile import mkstemp
 from typing import NoReturn
 
 from mkiso.config import Settings
-from mkiso.dicom.header import Identity, begin_identity, is_uid, read_identity
-from mkiso.dicom.receiver import dimse
-from mkiso.dicom.receiver.expectations import NOT_EXPECTED, Expectations, Expected
-from mkiso.dicom.receiver.hashing import Hashing
+from mkiso.dataset.header import Identity, begin_identity, is_uid, read_identity
 from mkiso.errors import DamagedInstance
 from mkiso.files import sha256_of
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from mkiso.receiver import dimse
+from mkiso.receiver.expectations import NOT_EXPECTED, Expectations, Expected
+from mkiso.receiver.hashing import Hashing
 from mkiso.spare_files import SpareFiles
 
 _GIB = 1024**3

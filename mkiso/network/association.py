@@ -25,9 +25,9 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import build_context
 
 from mkiso.config import Pacs, Settings
-from mkiso.dicom import dimse
 from mkiso.errors import PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from mkiso.network import dimse
 
 MAX_PDU_BYTES = 65_536
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # an identifier of one response; real ones have a few hundred bytes

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from mkiso import completeness
 from mkiso.config import Settings
-from mkiso.dicom.association import calling_ae_title
-from mkiso.dicom.move import Move, Target, targets
-from mkiso.dicom.outcome import (
+from mkiso.errors import JobStopped, PacsSilent
+from mkiso.models import Arrival, Study
+from mkiso.network.association import calling_ae_title
+from mkiso.receiver.client import Expectation, Refusal
+from mkiso.sources.move import Move, Target, targets
+from mkiso.sources.move_outcome import (
     SUCCESS,
     WARNING,
     Level,
@@ -25,10 +28,7 @@ from mkiso.dicom.outcome import (
     merged,
     next_step,
 )
-from mkiso.dicom.query import MAX_TIMEOUTS, asked_again
-from mkiso.dicom.receiver.expectation import Expectation, Refusal
-from mkiso.errors import JobStopped, PacsSilent
-from mkiso.models import Arrival, Study
+from mkiso.sources.query import MAX_TIMEOUTS, asked_again
 
 POLL_SECONDS = 0.05  # how late a final response or a stop may be noticed while no image comes
 LOST_QUIET_SECONDS = 5.0  # after a lost connection images either come at once or not at all
@@ -52,7 +52,7 @@ def retrieve(
 
     `already` is what an earlier run stored; only the rest is moved. `on_arrival` hears of each new instance in this
     thread, once. `stop` ends the C-MOVE (C-CANCEL) within seconds. The disc must be what the PACS holds, so the study
-    is queried again unless the C-MOVE's own end and count prove the list (mkiso.dicom.outcome) and the receiver refused
+    is queried again unless the C-MOVE's own end and count prove the list (mkiso.sources.move_outcome) and the receiver refused
     nothing that may be of the study; what is new is moved too. A PACS that still lists less than it counts or sends
     contradicts itself (docs/decisions/growing-studies.md).
 

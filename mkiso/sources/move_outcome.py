@@ -34,10 +34,10 @@ from enum import Enum, auto
 from typing import Literal
 
 from mkiso.config import Settings
-from mkiso.dicom.association import peer_of
 from mkiso.errors import PacsBusy, PacsRefused
 from mkiso.identity import without_patient
 from mkiso.models import CountSource, Expected, Patient, Study
+from mkiso.network.association import peer_of
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]
 _COARSE_TO_FINE: tuple[CountSource, ...] = ("none", "study", "series", "image")

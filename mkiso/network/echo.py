@@ -7,9 +7,9 @@ import time
 from pydicom.uid import UID
 
 from mkiso.config import Settings
-from mkiso.dicom import dimse
-from mkiso.dicom.association import Association, peer_of
 from mkiso.errors import PacsRefused
+from mkiso.network import dimse
+from mkiso.network.association import Association, peer_of
 
 VERIFICATION = UID("1.2.840.10008.1.1")
 LIMIT_SECONDS = 2.0

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Collection
 
 from mkiso import identity
-from mkiso.dicom.header import read_header
-from mkiso.dicom.retrieve import retrieve
+from mkiso.dataset.header import read_header
 from mkiso.job import Job
 from mkiso.models import Arrival, Instance, Study
+from mkiso.sources.retrieve import retrieve
 from mkiso.study.values import StudyRetrieved
 
 

@@ -11,9 +11,9 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from mkiso.dicom.receiver.unix_address import unix_address
 from mkiso.errors import InstanceConflict, ReceiverUnavailable, StorageFull
 from mkiso.models import Arrival
+from mkiso.receiver.unix_address import unix_address
 
 CONNECT_TIMEOUT_SECONDS = ANSWER_TIMEOUT_SECONDS = 10
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from time import monotonic
 
 from mkiso.config import Receiver
-from mkiso.dicom.header import MAX_BEGINNING_BYTES, begin_study
-from mkiso.dicom.receiver import dimse, pdu
-from mkiso.dicom.receiver.admission import Place
-from mkiso.dicom.receiver.dimse import Command
-from mkiso.dicom.receiver.hashing import Hashing
-from mkiso.dicom.receiver.negotiation import Acceptance, Context, Rejection, decode_request, negotiate, rejection
-from mkiso.dicom.receiver.pdu import Connection, Pdv, PeerGone, ProtocolError, Stalled, Stopping
-from mkiso.dicom.receiver.spool import Incoming, NoRoom, Refused, Spool
+from mkiso.dataset.header import MAX_BEGINNING_BYTES, begin_study
+from mkiso.receiver import dimse, pdu
+from mkiso.receiver.admission import Place
+from mkiso.receiver.dimse import Command
+from mkiso.receiver.hashing import Hashing
+from mkiso.receiver.negotiation import Acceptance, Context, Rejection, decode_request, negotiate, rejection
+from mkiso.receiver.pdu import Connection, Pdv, PeerGone, ProtocolError, Stalled, Stopping
+from mkiso.receiver.spool import Incoming, NoRoom, Refused, Spool
 
 LEAST_BYTES_PER_SECOND = 1024  # of a message, once it has taken the idle limit; slower is a peer that wants to hold us
 REJECTING_SECONDS = 2.0  # a connection that will be rejected anyhow waits no longer for its request

@@ -14,12 +14,12 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import BaseTag
 
-from mkiso.dicom.dimse import Response
-from mkiso.dicom.elements import IMPLICIT_LITTLE, elements
-from mkiso.dicom.header import encodings_of, is_uid
+from mkiso.dataset.elements import IMPLICIT_LITTLE, elements
+from mkiso.dataset.header import encodings_of, is_uid
 from mkiso.errors import DamagedInstance, PacsRefused
 from mkiso.identity import significant
 from mkiso.models import Expected, Study
+from mkiso.network.dimse import Response
 
 SUCCESS = 0x0000
 MAX_VALUE_BYTES = 16 * 1024  # of one attribute; names have some hundred, and each byte of one costs pydicom 1 µs

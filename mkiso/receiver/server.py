@@ -13,13 +13,13 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from mkiso.config import Receiver, Settings, Tls
-from mkiso.dicom.receiver.admission import Admission, Place
-from mkiso.dicom.receiver.association import Association, Tally
-from mkiso.dicom.receiver.expectations import Expectations, ExpectationServer
-from mkiso.dicom.receiver.pdu import Connection
-from mkiso.dicom.receiver.spool import Spool
-from mkiso.dicom.receiver.unix_address import unix_address
 from mkiso.errors import ConfigurationError
+from mkiso.receiver.admission import Admission, Place
+from mkiso.receiver.association import Association, Tally
+from mkiso.receiver.expectations import Expectations, ExpectationServer
+from mkiso.receiver.pdu import Connection
+from mkiso.receiver.spool import Spool
+from mkiso.receiver.unix_address import unix_address
 
 ACCEPT_TICK_SECONDS = 0.25
 BACKLOG = 128

@@ -7,10 +7,10 @@ from itertools import product
 import pytest
 
 from mkiso.config import Settings
-from mkiso.dicom.move import Target, targets
-from mkiso.dicom.outcome import Level, MoveResult, Step, after_quiet, failure, is_coarser, merged, next_step
 from mkiso.errors import MkisoError, PacsBusy, PacsRefused
 from mkiso.models import Expected, Study
+from mkiso.sources.move import Target, targets
+from mkiso.sources.move_outcome import Level, MoveResult, Step, after_quiet, failure, is_coarser, merged, next_step
 
 ALL = MoveResult(0x0000, completed=3, failed=0, warning=0, remaining=0)
 NO_COUNTS = MoveResult(0x0000)

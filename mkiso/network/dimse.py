@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pydicom import Dataset
 from pynetdicom.dsutils import encode
 
-from mkiso.dicom.elements import IMPLICIT_LITTLE
-from mkiso.dicom.elements import elements as walked
+from mkiso.dataset.elements import IMPLICIT_LITTLE
+from mkiso.dataset.elements import elements as walked
 from mkiso.errors import DamagedInstance
 
 # PS3.7 E.1, group 0000: the elements that a Query/Retrieve SCU sends or reads

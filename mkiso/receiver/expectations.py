@@ -3,7 +3,7 @@
     job:       {"expect": {"study_instance_uid": "1.2.3", "folder": "/…/jobs/<id>/instances", "instances": ["1.2.3.4"] or null}}
     receiver:  {"expecting": true}                        or {"declined": words}
                {"arrival": {…mkiso.models.Arrival…}}      one a stored instance
-               {"refusal": {…expectation.Refusal…}}       an instance of the study came, or one that the job lists, and it
+               {"refusal": {…client.Refusal…}}            an instance of the study came, or one that the job lists, and it
                                                           isn't in the folder
                {"conflict": {"sop_instance_uid": "…"}}    the same UID came with other bytes
                {"no_room": {"sop_instance_uid": "…"}}     it came, and the disk is full
@@ -31,8 +31,8 @@ from queue import SimpleQueue
 from time import sleep
 from typing import Any
 
-from mkiso.dicom.header import is_uid
-from mkiso.dicom.receiver.hashing import Digest
+from mkiso.dataset.header import is_uid
+from mkiso.receiver.hashing import Digest
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # 400,000 SOP Instance UIDs
 REQUEST_TIMEOUT_SECONDS = 10

@@ -31,9 +31,9 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext
 
-from mkiso.dicom.header import is_uid
-from mkiso.dicom.receiver.pdu import ProtocolError
+from mkiso.dataset.header import is_uid
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from mkiso.receiver.pdu import ProtocolError
 
 APPLICATION_CONTEXT_NAME = "1.2.840.10008.3.1.1.1"
 VERIFICATION = "1.2.840.10008.1.1"

@@ -1,0 +1,1 @@
+"""Where studies come from: the PACS is asked, and what it holds is retrieved."""
