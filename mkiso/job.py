@@ -117,6 +117,10 @@ class Job:
                 file.unlink()
         return list(kept.values())
 
+    def forget(self, study_instance_uid: str) -> None:
+        """Write off what is stored of a study: the next attempt keeps none of it."""
+        self._arrivals(study_instance_uid).unlink(missing_ok=True)
+
     def _arrivals(self, study_instance_uid: str) -> Path:
         return self.folder / _ARRIVALS.format(study_instance_uid)
 

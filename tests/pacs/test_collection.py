@@ -9,7 +9,7 @@ import pytest
 from pydicom import dcmread
 
 from mkiso.config import Settings
-from mkiso.errors import PatientMismatch, StudyIncomplete
+from mkiso.errors import InstanceConflict, PatientMismatch, StudyIncomplete
 from mkiso.identity import fingerprint
 from mkiso.job import Job
 from mkiso.models import Instance
@@ -133,6 +133,28 @@ def test_nothing_is_taken_up_where_the_patient_was_corrected(
         instances = again.instances()
         assert set(instances) == uids(files) and not again.kept
     assert {str(instance.header.PatientName) for instance in instances.values()} == {"Corrected^Name"}
+
+
+def test_nothing_is_taken_up_of_a_study_that_came_in_two_ways(
+    settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path
+) -> None:
+    """Which of two images under one UID is the PACS's nobody can say, nor which others of those that came are: a retry that kept them would
+    put a stranger's images on the disc."""
+    others = [changed(file, tmp_path / f"other{number}", SeriesDescription="Other") for number, file in enumerate(files[:2])]
+
+    def conflicting(move: MoveRequest) -> None:
+        move.store(others)
+        move.store(files)
+        move.end(0x0000, completed=4, failed=0, warning=0, remaining=0)
+
+    with ScriptedPacs(files, [conflicting, whole], receiver_port) as pacs:
+        settings = settings_for(pacs)
+        with pytest.raises(InstanceConflict):
+            retrieved(Attempt(settings))
+        again = Attempt(settings)
+        instances = again.instances()
+        assert set(instances) == uids(files) and not again.kept
+    assert "Other" not in {str(instance.header.get("SeriesDescription")) for instance in instances.values()}
 
 
 def test_a_file_of_which_nothing_is_written_down_goes(settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path) -> None:
