@@ -360,6 +360,12 @@ class Prefect(Section):
     server_port: Port = 4200
     keep_runs_days: float = Field(30, gt=0, le=3650)
 
+    @model_validator(mode="after")
+    def _wants_a_password(self) -> Prefect:
+        if self.api_url and not self.api_auth_string.get_secret_value():
+            raise ValueError("api_url names a Prefect server and api_auth_string is empty: set its user:password, the same on every machine")
+        return self
+
 
 class Audit(Section):
     """The audit trail of DICOM PS3.15 A.5. `target`: a file (empty: audit.xml below data_dir), udp://host:514 or tls://host:6514."""

@@ -85,6 +85,18 @@ def _begin() -> Settings:
     return settings
 
 
+def _begin_with_prefect(*, make: bool = True) -> Settings:
+    """As _begin, with the password of Prefect's API, made where nobody has made one, and the environment that Prefect reads when it is imported."""
+    settings = _begin()
+    from mkiso.config_in_force import use
+    from service.orchestration import environment
+    from service.prefect_password import with_password
+
+    use(settings := with_password(settings, make=make))
+    os.environ.update(environment(settings))
+    return settings
+
+
 def _until_signal(part: Callable[[Settings, threading.Event], None], settings: Settings) -> None:
     """Run one part until SIGINT or SIGTERM; a second signal ends the process at once."""
     stop = threading.Event()
@@ -102,15 +114,17 @@ def _until_signal(part: Callable[[Settings, threading.Event], None], settings: S
 @cli.command()
 def serve() -> int:
     """Run everything that one machine needs: Prefect, receiver, worker, webhook."""
+    settings = _begin()
+    from service.prefect_password import with_password
     from service.supervisor import run as supervise
 
-    return supervise(_begin())
+    return supervise(with_password(settings, make=True))
 
 
 @cli.command()
 def webhook() -> None:
     """Run the HTTP side alone."""
-    settings = _begin()
+    settings = _begin_with_prefect()
     from service.webhook.server import run as run_webhook
 
     _until_signal(run_webhook, settings)
@@ -119,7 +133,7 @@ def webhook() -> None:
 @cli.command()
 def worker() -> None:
     """Run the worker alone: it executes the jobs."""
-    settings = _begin()
+    settings = _begin_with_prefect()
     from service.worker.server import run as run_worker
 
     run_worker(settings)
@@ -134,28 +148,31 @@ def receiver() -> None:
     _until_signal(run_receiver, settings)
 
 
-@cli.command()
-def prefect() -> None:
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def prefect(context: click.Context) -> None:
     """Run the Prefect server alone, for several machines; PREFECT_SERVER_DATABASE_CONNECTION_URL names its PostgreSQL."""
-    settings = _begin()
-    from service.orchestration import environment
+    if context.invoked_subcommand is None:
+        settings = _begin_with_prefect()
+        from service.prefect_server import run as run_server
 
-    settings.storage.prefect_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.environ.update(environment(settings))  # Prefect reads it when it is imported
-    from service.prefect_server import main as run_server
+        run_server(settings)
 
-    run_server()
+
+@prefect.command()
+def password() -> None:
+    """Show the password that the Prefect UI asks for."""
+    from service.prefect_password import with_password
+
+    click.echo(with_password(load_settings()).prefect.api_auth_string.get_secret_value())
 
 
 @cli.command()
 def deploy() -> None:
     """Create or update the work pool, its queues and the deployments in Prefect; a worker does so whenever it starts."""
-    settings = _begin()
+    settings = _begin_with_prefect(make=False)
     import asyncio
 
-    from service.orchestration import environment
-
-    os.environ.update(environment(settings))
     from service.deployments import bring_about, deployments
 
     asyncio.run(bring_about(settings))

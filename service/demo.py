@@ -136,7 +136,7 @@ def show(console: Console, place: Place) -> None:
         else:
             raise DemoFailed("A disc of two patients was made.")
     console.print(f"\nThe image:       [bold]{iso}[/]")
-    console.print(f"The Prefect UI:  {place.prefect_url}  (while it runs: make demo KEEP=1)")
+    console.print(f"The Prefect UI:  {place.prefect_url}  (while it runs: make demo KEEP=1; its password: mkiso -c {place.config} prefect password)")
 
 
 def print_disc(console: Console, client: Client, place: Place) -> None:

@@ -24,7 +24,8 @@ def api_url(settings: Settings) -> str:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The variables of Prefect for every process of mkiso; what the administrator has set in the environment already stays as it is.
+    """The variables of Prefect for every process of mkiso; what the administrator has set in the environment already stays as it is,
+    but for what the trust in Prefect rests on (docs/decisions/trust-in-prefect.md).
 
     The reasons are measurements of Prefect 3.8.8, see docs/decisions/prefect.md.
     """
@@ -37,6 +38,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",  # saves a round trip a client; the server of mkiso has it off as well
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(prefect.server_port),
+        "PREFECT_UI_API_URL": "/api",  # where the UI came from, by whichever name
         "PREFECT_LOGGING_LEVEL": settings.logging.level,
         "PREFECT_LOGGING_COLORS": "false",
         "PREFECT_LOGGING_SETTINGS_PATH": str(files("service") / "prefect_logging.yaml"),
@@ -55,6 +57,9 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
     }
     auth = prefect.api_auth_string.get_secret_value()
-    if auth:
-        wanted |= {"PREFECT_API_AUTH_STRING": auth, "PREFECT_SERVER_API_AUTH_STRING": auth}
-    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+    fixed = {
+        "PREFECT_API_AUTH_STRING": auth,
+        "PREFECT_SERVER_API_AUTH_STRING": auth,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{prefect.server_port}",
+    }
+    return {name: os.environ.get(name, value) for name, value in wanted.items()} | fixed

@@ -1,4 +1,6 @@
-"""The Prefect server of mkiso: Prefect's own, but for three things.
+"""The Prefect server of mkiso: Prefect's own, but for four things.
+
+It answers nobody without the password, and no page of another site (service/prefect_gate.py).
 
 On SQLite, Prefect begins its writing transactions DEFERRED. Where two overlap, SQLite refuses the second at once ("database is locked", no waiting
 for busy_timeout), the API answers 503 and its client comes back two seconds later: a clerk in ten waits for that. Begun IMMEDIATE, the second waits
@@ -6,7 +8,7 @@ its few milliseconds (docs/decisions/prefect.md has the measurement). Events of 
 listens and not written down: they were three quarters of what a job left in the database. And its log looks like all others of mkiso
 (service/prefect_logging.yaml).
 
-Run as `python -m service.prefect_server`, with the environment of service/orchestration.py.
+Run as `mkiso prefect`, with the environment of service/orchestration.py.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ from prefect.settings import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from mkiso.config import Settings
+from mkiso.errors import ConfigurationError
 from service.prefect_database import is_migrated, make_database
+from service.prefect_gate import Gate, known_hosts
 
 PASSING_EVENTS = ("prefect.task-run.", "prefect.artifact", "prefect.flow-run.heartbeat")
 """How the names of events begin that come many times a job and tell nothing that its states, artifacts and logs don't keep."""
@@ -54,10 +59,12 @@ async def write_lasting_events(session: AsyncSession, events: Sequence[ReceivedE
     await write_events(session=session, events=[event for event in events if not event.event.startswith(PASSING_EVENTS)])
 
 
-def main() -> None:
-    """Run the server in this process until SIGTERM."""
+def run(settings: Settings) -> None:
+    """Run the server in this process until SIGTERM. Raises ConfigurationError where it would answer everybody."""
+    if get_current_settings().server.api.auth_string is None:
+        raise ConfigurationError("Prefect's API has no password: set prefect.api_auth_string, or remove it and let mkiso make one.")
     with temporary_settings({PREFECT_API_DATABASE_MIGRATE_ON_START: not _is_ready_made()}):
-        _serve()
+        _serve(settings)
 
 
 def _is_ready_made() -> bool:
@@ -69,14 +76,14 @@ def _is_ready_made() -> bool:
     return is_migrated(Path(url.database))
 
 
-def _serve() -> None:
+def _serve(settings: Settings) -> None:
     dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
     event_persister.write_events = write_lasting_events  # type: ignore[attr-defined]
     app = create_app(final=True)  # begins the logging, too
     api = get_current_settings().server.api
     log.info("Prefect's server starts on %s port %s.", api.host, api.port)
     uvicorn.run(
-        app,
+        Gate(app, known_hosts(settings, api.host)),
         host=api.host,
         port=api.port,
         timeout_keep_alive=api.keepalive_timeout,
@@ -86,7 +93,3 @@ def _serve() -> None:
         access_log=False,
         server_header=False,
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,6 @@ import ctypes
 import fcntl
 import json
 import logging
-import os
 import signal
 import sys
 import time
@@ -24,7 +23,6 @@ from mkiso.config_in_force import handed_on
 from mkiso.errors import ConfigurationError
 from mkiso.files import write_whole
 from mkiso.retention import sweep
-from service.orchestration import environment
 
 log = logging.getLogger("mkiso.serve")
 
@@ -54,10 +52,9 @@ class Child:
 
 def children(settings: Settings) -> list[Child]:
     """The processes of this machine, in the order in which they start; each has the settings of this one, however the file has changed since."""
-    python = (sys.executable, "-m")
-    mkiso = (*python, "service", "--handed-on")
+    mkiso = (sys.executable, "-m", "service", "--handed-on")
     grace = settings.server.shutdown_grace_seconds + SERVER_GRACE_SECONDS
-    server = [] if settings.prefect.api_url else [Child("prefect", (*python, "service.prefect_server"), SERVER_GRACE_SECONDS)]
+    server = [] if settings.prefect.api_url else [Child("prefect", (*mkiso, "prefect"), SERVER_GRACE_SECONDS)]
     return [
         *server,
         Child("receiver", (*mkiso, "receiver"), SERVER_GRACE_SECONDS),
@@ -82,7 +79,6 @@ def run(settings: Settings) -> int:
             sweep(settings, standings=None)
         except OSError as error:
             log.warning("Clearing old files failed (%s); housekeeping tries it again.", error)
-        os.environ.update(environment(settings))
         return asyncio.run(_Supervisor(settings).run())
 
 

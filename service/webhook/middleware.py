@@ -14,13 +14,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mkiso.config import Server
 from mkiso.errors import ForeignRequest, InvalidRequest, MkisoError, UnknownHost
+from service.host_names import host_is_known
 from service.log_lines import frames_of
 from service.webhook.answers import answer_mkiso_error, error_answer
 from service.webhook.disc_response import STALL_SECONDS, ClientStalled, ImageDamaged
 from service.webhook.keys import Keys
 from service.webhook.metrics import Metrics
 from service.webhook.request_id import take_request_id
-from service.webhook.sender import Sender, host_is_known, sender_of, sender_of_request
+from service.webhook.sender import Sender, sender_of, sender_of_request
 from service.webhook.session import Sessions, session_of
 from service.webhook.trail import MAX_CLIENT, Trail
 

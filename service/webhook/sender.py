@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -71,20 +70,6 @@ def sender_of_request(request: Request) -> Sender:
     return sender
 
 
-def host_is_known(host: str, hosts: Collection[str]) -> bool:
-    """Whether nobody else can have given us the name in a Host header: an address, a short name, a configured one.
-
-    Else any site could have a name of its own lead to our address (DNS rebinding), and its pages would be our own.
-    """
-    name, colon, port = host.rpartition(":")
-    if not (colon and port.isdigit()):
-        name = host
-    name = name.lower().removesuffix(".")
-    if name.startswith("[") and name.endswith("]"):
-        name = name[1:-1]
-    return "." not in name or name in hosts or _is_address(name)
-
-
 def _is_navigation(headers: Headers, site: str | None, mode: str | None) -> bool:
     """A browser going on with a broken download counts too: it says `none`, or If-Range, which no page can."""
     if site is None and mode is None:
@@ -109,11 +94,3 @@ def _page_of(headers: Headers) -> str | None:
     except ValueError:
         return "null"
     return f"{parts.scheme}://{parts.netloc}".lower() if parts.scheme and parts.netloc else "null"
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from mkiso.config import Settings
 from mkiso.retention import sweep
-from service.orchestration import environment
 
 if TYPE_CHECKING:
     from service.worker.worker import WarmWorker
@@ -25,9 +24,8 @@ SWEEP_SECONDS = 3600
 def run(settings: Settings) -> None:
     """Run the worker in this process until SIGINT or SIGTERM; a second signal ends it at once.
 
-    Running jobs get `server.shutdown_grace_seconds`. Prefect reads the environment when it is imported, so nothing above imports it.
+    Running jobs get `server.shutdown_grace_seconds`.
     """
-    os.environ.update(environment(settings))
     asyncio.run(_run(settings))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from service.orchestration import QUEUES, environment
+from service.prefect_password import with_password
 from tests.end_to_end.conftest import Hospital, Open
 from tests.peers.corpus import make_study
 from tests.peers.ports import free_port
@@ -118,7 +119,7 @@ def test_prefect_deploy_brings_about_the_same(hospital: Hospital, tmp_path: Path
     before = told()
     from mkiso.config_file import load
 
-    variables = {**os.environ, **environment(load(hospital.service.configuration, {})), "PREFECT_HOME": str(tmp_path)}
+    variables = {**os.environ, **environment(with_password(load(hospital.service.configuration, {}))), "PREFECT_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_YAML)]
     done = subprocess.run(command, env=variables, cwd=PREFECT_YAML.parents[1], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -26,6 +26,7 @@ from tests.peers.process import Process
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.peer]
 
+PASSWORD = ("mkiso", "of-all-machines")
 JOBS = 20
 SLICES = 60
 
@@ -108,7 +109,7 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
                 "pacs": pacs_section,
                 "receiver": {"ae_title": ae_title, "port": receiver_port},
                 "storage": {"data_dir": name, "shared_dir": "shared", "min_free_gib": 0},
-                "prefect": {"api_url": f"http://{front}:{api_port}/api"},
+                "prefect": {"api_url": f"http://{front}:{api_port}/api", "api_auth_string": ":".join(PASSWORD)},
             }
             (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(configuration))
             return tmp_path / f"{name}.yaml"
@@ -122,7 +123,7 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
         }
         command = [sys.executable, "-m", "service"]
         server = stack.enter_context(Process([*command, "prefect"], tmp_path / "prefect.log", environment=environment))
-        prefect = stack.enter_context(httpx.Client(base_url=f"http://{front}:{api_port}/api", timeout=20))
+        prefect = stack.enter_context(httpx.Client(base_url=f"http://{front}:{api_port}/api", timeout=20, auth=PASSWORD))
         when(lambda: prefect.get("/health").is_success, 60, server)
         deployed = subprocess.run([*command, "deploy"], env={**os.environ, **environment}, capture_output=True, text=True, check=False)
         assert deployed.returncode == 0, deployed.stderr

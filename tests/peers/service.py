@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -64,7 +65,17 @@ class Service(Process):
             environment={"MKISO_CONFIG": str(self.configuration)},
         )
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=4 * LONG)
-        self.prefect = httpx.Client(base_url=f"http://127.0.0.1:{self.prefect_port}/api", timeout=LONG)
+        self.prefect = httpx.Client(base_url=f"http://127.0.0.1:{self.prefect_port}/api", timeout=LONG, auth=self._with_password)
+
+    @property
+    def prefect_password(self) -> str:
+        """`user:password` of Prefect's API: the configured one, else the one that the service has made."""
+        configured = str(self.settings["prefect"].get("api_auth_string", ""))
+        return configured or (self.data_dir / "prefect" / "password").read_text().strip()
+
+    def _with_password(self, request: httpx.Request) -> httpx.Request:
+        request.headers["authorization"] = f"Basic {base64.b64encode(self.prefect_password.encode()).decode()}"
+        return request
 
     def is_ready(self) -> bool:
         try:

@@ -35,13 +35,14 @@ from mkiso.publishers.sighting import seen_in_names
 from mkiso.receiver import dimse as receiver_dimse
 from mkiso.receiver.negotiation import decode_request
 from mkiso.receiver.pdu import pdvs
+from service.host_names import host_is_known
 from service.webhook.filename import content_disposition
 from service.webhook.keys import Keys
 from service.webhook.prefer import preference_of
 from service.webhook.question import Query, print_order
 from service.webhook.ranges import span_of
 from service.webhook.request_id import take_request_id
-from service.webhook.sender import host_is_known, sender_of
+from service.webhook.sender import sender_of
 from service.webhook.session import Sessions, session_of
 
 SIZES = (512, 2048, 8192, 32_768)  # nginx lets 36 KB through

@@ -71,7 +71,8 @@ def test_install_prints_or_writes(tmp_path: Path) -> None:
 
 def compose() -> dict[str, Any]:
     text = re.sub(r"\$\{\w*PORT\w*\}", "104", (DEPLOYMENTS / "compose.yaml").read_text(encoding="utf-8"))
-    return dict(yaml.safe_load(re.sub(r"\$\{\w+\}", "word", text)))
+    text = re.sub(r"\$\{\w+:-\}", "", text)
+    return dict(yaml.safe_load(re.sub(r"\$\{\w+(:\?[^}]*)?\}", "word", text)))
 
 
 @pytest.mark.parametrize("name", sorted(set(compose()["services"]) - {"postgresql"}))
@@ -80,7 +81,7 @@ def test_a_container_runs_a_command_with_a_configuration_that_exist(name: str, t
     assert container["command"][0] in cli.commands
     empty = tmp_path / "config.yaml"
     empty.write_text("{}")
-    settings = load(empty, {key: str(value) for key, value in container["environment"].items()})
+    settings = load(empty, {key: "" if value is None else str(value) for key, value in container["environment"].items()})
     assert settings.storage.discs_dir == Path("/shared/discs")
     assert settings.auth.enabled
     volumes = {volume.partition(":")[0] for volume in container["volumes"]}

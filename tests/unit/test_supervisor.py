@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from prefect.settings.models.server.root import ServerSettings
+from pydantic import SecretStr
 
 from mkiso.config import Prefect, Server, Settings
 from service.orchestration import environment
@@ -14,7 +15,7 @@ from service.supervisor import SERVER_GRACE_SECONDS, back_off_seconds, children
 
 def test_the_processes_of_one_machine_and_their_order() -> None:
     assert [child.name for child in children(Settings())] == ["prefect", "receiver", "worker", "webhook"]
-    elsewhere = Settings(prefect=Prefect(api_url="http://prefect.example.org/api"))
+    elsewhere = Settings(prefect=Prefect(api_url="http://prefect.example.org/api", api_auth_string=SecretStr("user:password")))
     assert [child.name for child in children(elsewhere)] == ["receiver", "worker", "webhook"]
 
 
@@ -44,3 +45,17 @@ def test_prefect_forgets_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch, day
 def test_what_the_administrator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_SERVER_API_HOST", "10.0.0.1")
     assert environment(Settings())["PREFECT_SERVER_API_HOST"] == "10.0.0.1"
+
+
+def test_nothing_in_the_environment_takes_the_password_away_or_lets_other_origins_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS")
+    for name in names:
+        monkeypatch.setenv(name, "*")
+    told = environment(Settings(prefect=Prefect(api_auth_string=SecretStr("user:password"))))
+    assert [told[name] for name in names] == ["user:password", "user:password", "http://127.0.0.1:4200"]
+
+
+def test_no_command_line_holds_a_secret() -> None:
+    started = children(Settings(prefect=Prefect(api_auth_string=SecretStr("user:password"))))
+    assert all("password" not in word for child in started for word in child.command)
+    assert all("--handed-on" in child.command for child in started)

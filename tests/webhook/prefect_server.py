@@ -12,6 +12,8 @@ from service.prefect_database import make_database
 from tests.peers.ports import free_port
 from tests.peers.process import Process
 
+AUTH = "mkiso:of-a-test"
+
 
 class PrefectServer(Process):
     """`prefect server start` on SQLite."""
@@ -26,6 +28,7 @@ class PrefectServer(Process):
             "DO_NOT_TRACK": "1",
             "PREFECT_UI_ENABLED": "false",
             "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+            "PREFECT_SERVER_API_AUTH_STRING": AUTH,
         }
         prefect = Path(sys.executable).with_name("prefect")
         super().__init__(
@@ -47,7 +50,7 @@ def deploy(api_url: str) -> None:
         from prefect.client.orchestration import PrefectClient
         from prefect.client.schemas.actions import WorkPoolCreate
 
-        async with PrefectClient(api_url) as client:
+        async with PrefectClient(api_url, auth_string=AUTH) as client:
             await client.create_work_pool(WorkPoolCreate(name="mkiso", type="process"))
             for flow, name in (("make_disc", "download"), ("print_disc", "print")):
                 flow_id = await client.create_flow_from_name(flow)

@@ -15,7 +15,7 @@ from service.webhook import orchestrator as module
 from service.webhook.orchestrator import PrefectOrchestrator
 from service.webhook.question import Question
 from tests.peers.ports import free_port
-from tests.webhook.prefect_server import PrefectServer, deploy
+from tests.webhook.prefect_server import AUTH, PrefectServer, deploy
 
 pytestmark = pytest.mark.peer
 
@@ -33,8 +33,8 @@ def question(kind="download"):
 
 @asynccontextmanager
 async def desk(api_url, max_queued_jobs=10_000):
-    settings = Settings(prefect=Prefect(api_url=api_url), server=Server(max_queued_jobs=max_queued_jobs))
-    async with PrefectOrchestrator.connected(settings) as orchestrator, PrefectClient(api_url) as client:
+    settings = Settings(prefect=Prefect(api_url=api_url, api_auth_string=AUTH), server=Server(max_queued_jobs=max_queued_jobs))
+    async with PrefectOrchestrator.connected(settings) as orchestrator, PrefectClient(api_url, auth_string=AUTH) as client:
         orchestrator.client = client
         yield orchestrator
 
