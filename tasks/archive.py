@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 
 from mkiso import identity, patient_api
-from mkiso.archive.catalogue import archived, archived_counts, failed_studies
+from mkiso.archive.catalogue import archived, archived_counts, failed_studies, lost_studies
 from mkiso.archive.outcome import described, dry_run_words
-from mkiso.archive.paging import Answer, Found, Page, find_all
+from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
 from mkiso.archive.planning import needs_a_look, plan
-from mkiso.errors import InstanceConflict, JobStopped, PatientApiUnavailable
+from mkiso.errors import AnswerCut, InstanceConflict, JobStopped, MkisoError, PacsRefused, PatientApiUnavailable, StudyNotFound
 from mkiso.job import Job
 from mkiso.media.capacity import holdable
 from mkiso.media.volumes import Parcel, span, study_sectors
@@ -20,7 +19,7 @@ from mkiso.models import Patient, Study
 from mkiso.retention import require_room
 from mkiso.slots import slot_behind_clerks
 from mkiso.sources import collection
-from mkiso.sources.query import expected_instances, find_studies_by_date, of_modalities
+from mkiso.sources.query import expected_instances, find_studies_by_date, find_studies_by_uid, of_modalities
 from mkiso.study import gate
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.values import Retrieved
@@ -30,18 +29,36 @@ from tasks.step import step
 
 @step("Find the studies of the night", patient=True)
 def find(run: ArchiveRun) -> None:
-    """By StudyDate; the days before are looked through again for what came late, and what failed is found wherever its date is."""
+    """By StudyDate; the days before are looked through again for what came late. What failed, and what lay on a volume that
+    is lost, is found by its UID: its date may be long ago, or another by now.
+    """
     settings, dates = run.job.settings, run.dates
     found = _find(run, Page(dates.recheck_from, dates.date_to))
     modalities = settings.archive.modalities
     run.found = {study.study_instance_uid: study for study in of_modalities(found.studies, modalities)}
-    failed = {study.study_instance_uid: study.study_date for study in failed_studies(run.ledger) if study.attempts < settings.archive.max_attempts}
-    for study_date in sorted({study_date for uid, study_date in failed.items() if uid not in run.found and len(study_date) == 8}):
-        day = datetime.strptime(study_date, "%Y%m%d").date()
-        run.found |= {study.study_instance_uid: study for study in _find(run, Page(day, day)).studies if study.study_instance_uid in failed}
-    unusable = tuple(described(study) for study in of_modalities(found.unusable, modalities))
-    run.outcome = replace(run.outcome, found=len(run.found), doubtful=found.doubtful, unusable=unusable)
+    unusable = of_modalities(found.unusable, modalities)
+    failed = {
+        study.study_instance_uid: Study(study.accession_number, study.study_instance_uid, "", study_date=study.study_date)
+        for study in failed_studies(run.ledger)
+        if study.attempts < settings.archive.max_attempts
+    }
+    sought = failed.keys() | {study.study_instance_uid for study in lost_studies(run.ledger)}
+    absent: dict[str, MkisoError] = {}
+    for uid in sought - {study.study_instance_uid for study in (*found.studies, *found.unusable)}:
+        try:
+            studies, shared = once_each(find_studies_by_uid(settings, uid))
+        except (StudyNotFound, PacsRefused, AnswerCut) as error:
+            absent[uid] = error
+        else:
+            run.found |= {study.study_instance_uid: study for study in studies}
+            unusable += shared
+        run.show_progress()
+    run.outcome = replace(run.outcome, found=len(run.found), doubtful=found.doubtful, unusable=tuple(map(described, unusable)))
     run.log.info("%s studies found.", len(run.found))
+    # At the end, since a step that is tried again begins anew. What is lost and not found is said at the end of the night.
+    for uid in failed.keys() & absent.keys() if not run.dry_run else ():
+        with run.attempt(failed[uid]):
+            raise absent[uid]
 
 
 def _find(run: ArchiveRun, first: Page) -> Found:
@@ -57,8 +74,9 @@ def plan_night(run: ArchiveRun) -> None:
     """Claim what may be owed, ask the PACS what it holds, and leave out what lies on volumes."""
     settings, night = run.job.settings, (run.dates.date_from, run.dates.date_to)
     attempts = {study.study_instance_uid: study.attempts for study in failed_studies(run.ledger)}
+    lost = {study.study_instance_uid for study in lost_studies(run.ledger)}
     counts = archived_counts(run.ledger, run.found)
-    owed = [uid for uid, study in run.found.items() if uid in attempts or needs_a_look(study, counts.get(uid, 0), night)]
+    owed = [uid for uid, study in run.found.items() if uid in attempts or uid in lost or needs_a_look(study, counts.get(uid, 0), night)]
     mine = frozenset(owed) if run.dry_run else run.night.claim(owed)
     asked = []
     for uid in filter(mine.__contains__, owed):

@@ -124,17 +124,23 @@ def find_all(first: Page, ask: Callable[[Page], Answer], limit: int = 0) -> Foun
         return whole | found
 
     collect(first)
-    shared = _of_several_patients(usable.values())
+    studies, shared = once_each(usable.values())
+    return Found(studies, tuple(sorted(doubtful)), (*unusable.values(), *shared))
+
+
+def once_each(answers: Iterable[Study]) -> tuple[tuple[Study, ...], tuple[Study, ...]]:
+    """Studies by UID, once each, and apart from them those whose UID several patients have."""
+    answers = tuple(answers)
+    shared = _of_several_patients(answers)
     # Of one study that was described twice, the description that names the issuer of its Patient ID.
     studies = {
         study.study_instance_uid: study
-        for study in sorted(usable.values(), key=lambda study: study.issuer_of_patient_id != "")
+        for study in sorted(answers, key=lambda study: study.issuer_of_patient_id != "")
     }
-    return Found(
-        tuple(study for uid, study in studies.items() if uid not in shared),
-        tuple(sorted(doubtful)),
-        (*unusable.values(), *(study for uid, study in studies.items() if uid in shared)),
+    usable, unusable = (
+        tuple(study for uid, study in studies.items() if (uid in shared) is is_shared) for is_shared in (False, True)
     )
+    return usable, unusable
 
 
 def _key(study: Study) -> _Key:

@@ -75,8 +75,7 @@ def asked_again(settings: Settings, study: Study) -> Expected:
     Raises what find_studies raises, and PatientMismatch where it is another patient's now.
     """
     with Association(settings, [STUDY_ROOT_FIND]) as association:
-        studies = _studies(association, settings, StudyInstanceUID=study.study_instance_uid)
-        now = [one for one in studies if one.study_instance_uid == study.study_instance_uid]
+        now = _under_uid(association, settings, study.study_instance_uid)
         if not now:
             raise StudyNotFound(
                 f"The study of accession number {study.accession_number} isn't in the PACS any more. "
@@ -97,6 +96,21 @@ def asked_again(settings: Settings, study: Study) -> Expected:
             settings,
             replace(study, expected=Expected("none", None) if count is None else Expected("study", count)),
         )
+
+
+def find_studies_by_uid(settings: Settings, study_instance_uid: str) -> list[Study]:
+    """What the PACS has under a Study Instance UID, whatever its date is by now; more than one where patients share it.
+
+    Raises StudyNotFound, PacsUnreachable, PacsRefused, PacsBusy, PacsSilent, AnswerCut.
+    """
+    with Association(settings, [STUDY_ROOT_FIND]) as association:
+        studies = _under_uid(association, settings, study_instance_uid)
+    if not studies:
+        raise StudyNotFound(
+            "The PACS has nothing under the Study Instance UID of this study any more. Was it deleted, or merged with another?",
+            study_instance_uid=study_instance_uid,
+        )
+    return studies
 
 
 def find_studies_by_date(settings: Settings, study_date: str, study_time: str = "") -> Found:
@@ -182,6 +196,11 @@ def _studies(association: Association, settings: Settings, **keys: str) -> list[
         raise PacsRefused(
             f"{association.peer} gave an answer that can't be read ({error.words.rstrip('.')}). Have the PACS corrected."
         ) from None
+
+
+def _under_uid(association: Association, settings: Settings, uid: str) -> list[Study]:
+    studies = _studies(association, settings, StudyInstanceUID=uid)
+    return [study for study in studies if study.study_instance_uid == uid]
 
 
 def _expected(association: Association, settings: Settings, study: Study) -> Expected:

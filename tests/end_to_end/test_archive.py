@@ -19,6 +19,11 @@ import httpx
 import pytest
 from pydicom import dcmread
 
+from mkiso.archive.ledger import Ledger
+from mkiso.archive.nights import Night
+from mkiso.config_file import load
+from mkiso.errors import StudyIncomplete
+from tests.archive.discs import RANGE, study
 from tests.end_to_end.archives import archive, assert_holds, contents, images, mkiso_archive, start
 from tests.end_to_end.conftest import Hospital, Open
 from tests.end_to_end.discs import assert_holds_exactly, extract, judge
@@ -212,6 +217,29 @@ def test_a_study_that_can_not_be_proved_stops_nobody(
     run = archive(service, date_from="2024-01-20")  # it is tried again by every night, whatever its dates
     assert run["state"]["message"].startswith(f"1 study with {len(files)} images archived on ")
     assert_holds(contents(set(images(store)) - before, tmp_path), flat(studies[UNPROVABLE]))
+
+
+def test_what_is_owed_is_found_by_its_uid(
+    hospital: Hospital, studies: dict[str, dict[str, list[Path]]], store: Path, tmp_path: Path
+) -> None:
+    """What lay on a volume that is bad, a study whose date was corrected since it failed, and one that is gone."""
+    service, before, accession_number = hospital.service, set(images(store)), next(iter(studies[UNPROVABLE]))
+    lost = {line.split()[0] for line in mkiso_archive(service, "find", accession_number).stdout.splitlines()[1:]}
+    bad = contents([image for image in before if image.stem in lost], tmp_path / "bad")
+    moved = make_ct_series(tmp_path / "moved", "MOVED1", 2, patient=Person("MOVED", f"{CANARY}^Moved"), study_date="20240109")
+    hospital.pacs.store(moved)
+    corrected, gone = study(dcmread(moved[0]).StudyInstanceUID, study_date="20240108"), study("1.2.840.99", accession_number="GONE1")
+    with Ledger.open(load(service.configuration)) as ledger, Night.begin(ledger, "before", RANGE) as night:
+        for one in (corrected, *[gone] * 4):
+            night.failed(one, StudyIncomplete("An image is missing."))
+    for label in lost:
+        assert mkiso_archive(service, "withdraw", label, "--yes").returncode == 0
+
+    run = archive(service, date_from="2024-01-20")
+    assert run["state"]["message"].startswith("NOT ARCHIVED: 1 of "), run["state"]["message"]
+    assert "studies: GONE1." in run["state"]["message"]
+    assert contents(set(images(store)) - before, tmp_path).keys() == bad.keys() | {str(dcmread(file).SOPInstanceUID) for file in moved}
+    assert "GONE1  20260213  given up after 5 attempts: The PACS has nothing under" in mkiso_archive(service, "report").stdout
 
 
 def test_a_study_of_two_and_a_half_volumes_becomes_a_set_of_three(

@@ -42,6 +42,7 @@ from mkiso.sources.query import (
     expected_instances,
     find_studies,
     find_studies_by_date,
+    find_studies_by_uid,
     of_modalities,
     study_identifier,
 )
@@ -445,17 +446,32 @@ def test_by_date_what_the_pacs_sent_is_counted_and_what_cant_be_asked_for_is_kep
     assert [study.accession_number for study in found.unusable] == ["A1"]
 
 
+def test_by_uid_whatever_its_date_is(settings_for: MakeSettings, files: list[Path]) -> None:
+    with ScriptedPacs(files) as pacs:
+        uid = find_studies_by_date(settings_for(pacs), "20240229").studies[0].study_instance_uid
+        [study] = find_studies_by_uid(settings_for(pacs), uid)
+        assert study.study_instance_uid == uid
+        with pytest.raises(StudyNotFound, match="nothing under the Study Instance UID"):
+            find_studies_by_uid(settings_for(pacs), f"{uid}.1")
+        pacs.find_limit = {"STUDY": 0}
+        pacs.find_status = {"STUDY": 0xC001}
+        with pytest.raises(PacsRefused):
+            find_studies_by_uid(settings_for(pacs), uid)
+
+
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_a_night_names_what_it_cant_ask_for(
     settings_for: MakeSettings, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.archive.failed_studies", lambda ledger: [])
+    for nothing in ("failed_studies", "lost_studies"):
+        monkeypatch.setattr(f"tasks.archive.{nothing}", lambda ledger: ())
     with ScriptedPacs(files) as pacs:
         pacs.find_more = {"STUDY": "no uid"}
         dates = SimpleNamespace(recheck_from=date(2024, 2, 29), date_to=date(2024, 2, 29))
         run: Any = SimpleNamespace(
             job=SimpleNamespace(settings=settings_for(pacs)),
             dates=dates,
+            dry_run=False,
             ledger=None,
             found={},
             outcome=Outcome(),
