@@ -19,7 +19,7 @@ MINUTES = 60
 VENV    = .venv
 BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
-SOURCES = $(shell find mkiso service flows tasks -type f ! -name '*.pyc')
+SOURCES = $(shell find mkiso mkiso_service flows tasks -type f ! -name '*.pyc')
 
 .PHONY: help demo test test-unit lint coverage bench soak mutants fuzz clean packages
 
@@ -50,7 +50,8 @@ test-unit: $(VENV)/.installed
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
-	$(BIN)/mypy -p mkiso -p tasks -p flows -p service
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy -p mkiso -p tasks -p flows -p mkiso_service
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed packages

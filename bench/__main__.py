@@ -1,6 +1,8 @@
-"""`python -m bench [--rows KEY …] [--runs N] [--full]`: measures, and writes docs/performance.md when every row was measured.
+"""`python -m bench [--rows KEY …] [--runs N] [--full]`: measures, and writes docs/performance.md when every row was
+measured.
 
-A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `disc`, `disc-dx`, `media`, `start`, `scaling`, `jobs`, `memory`).
+A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `disc`, `disc-dx`, `media`, `start`, `scaling`,
+`jobs`, `memory`).
 """
 
 from __future__ import annotations
@@ -34,10 +36,14 @@ GROUPS: dict[str, Callable[[Laboratory], Iterator[Row]]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure mkiso beside dcmtk, genisoimage and Orthanc.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure mkiso beside dcmtk, genisoimage and Orthanc."
+    )
     parser.add_argument("--rows", nargs="+", choices=GROUPS, metavar="GROUP", help=f"only these: {', '.join(GROUPS)}")
     parser.add_argument("--runs", type=int, default=5, help="how often each thing is measured (5)")
-    parser.add_argument("--full", action="store_true", help="storescp as it comes gets whole studies too; takes half an hour")
+    parser.add_argument(
+        "--full", action="store_true", help="storescp as it comes gets whole studies too; takes half an hour"
+    )
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to write, where every row is measured")
     arguments = parser.parse_args()
     began = time.monotonic()
@@ -52,7 +58,10 @@ def main() -> int:
             for row in GROUPS[name](laboratory):
                 rows.append(row)
                 against = f" against {row.reference.median:.2f}" if row.reference else ""
-                say(f"{row.key}: {row.ours.median:.2f} {row.unit}{against}, {row.ratio:.2f} ({row.goal or 'no goal'}) {row.verdict}")
+                say(
+                    f"{row.key}: {row.ours.median:.2f} {row.unit}{against}, {row.ratio:.2f} ({row.goal or 'no goal'}) "
+                    f"{row.verdict}"
+                )
     print(table(rows))
     if not arguments.rows:
         write(arguments.page, rows, arguments.runs, scaled=not arguments.full)

@@ -1,7 +1,9 @@
-"""What a clerk's download takes while the archive runs, beside what it takes alone: `python -m bench.archive_download [--downloads 7]`.
+"""What a clerk's download takes while the archive runs, beside what it takes alone: `python -m bench.archive_download
+[--downloads 7]`.
 
-Orthanc is the PACS, and everything runs on this machine. Prints the seconds of each download, the medians and their ratio; the downloads during the
-archive are asked for at moments spread over the night, so that some meet a retrieval and some a volume that is being made.
+Orthanc is the PACS, and everything runs on this machine. Prints the seconds of each download, the medians and their
+ratio; the downloads during the archive are asked for at moments spread over the night, so that some meet a retrieval
+and some a volume that is being made.
 """
 
 from __future__ import annotations

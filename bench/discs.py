@@ -1,4 +1,6 @@
-"""Rows of the whole service: an HTTP request to `mkiso serve`, Orthanc as the PACS, until the last byte of the ISO is here."""
+"""Rows of the whole service: an HTTP request to `mkiso serve`, Orthanc as the PACS, until the last byte of the ISO is
+here.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ JOBS = 8
 
 
 def disc_rows(laboratory: Laboratory) -> Iterator[Row]:
-    """Request to last byte, against movescu + storescp + dcmmkdir + genisoimage as they come, which send nothing to a client."""
+    """Request to last byte, against movescu + storescp + dcmmkdir + genisoimage as they come, which send nothing to a
+    client.
+    """
     for name, modality, least in [("CT1000", "CT", 12.0), ("MR2000", "MR", 25.0)]:
         study = laboratory.stored(name)
         part, factor, remark = fraction(laboratory, name)
@@ -49,7 +53,9 @@ def small_rows(laboratory: Laboratory) -> Iterator[Row]:
             tool_disc(study, folder, made)
         whole = moved.plus([made])
         reference.add(whole.values[0], whole.peak_mb)
-    yield faster("disc-dx", "HTTP request → last byte of the ISO, 4 DX; against the seed stack", ours, reference, 1 / 1.3)
+    yield faster(
+        "disc-dx", "HTTP request → last byte of the ISO, 4 DX; against the seed stack", ours, reference, 1 / 1.3
+    )
 
 
 def start_rows(laboratory: Laboratory) -> Iterator[Row]:
@@ -67,7 +73,15 @@ def start_rows(laboratory: Laboratory) -> Iterator[Row]:
             service.run_ended(asking.result())
         time.sleep(0.3)
     words = f"{STARTS} starts"
-    yield within("start", "HTTP request → first line of the flow, median", sample, sample.median, 0.7, "under 0.7 s", remark=words)
+    yield within(
+        "start",
+        "HTTP request → first line of the flow, median",
+        sample,
+        sample.median,
+        0.7,
+        "under 0.7 s",
+        remark=words,
+    )
     yield within("start-worst", "… worst", sample, max(sample.values), 2.0, "under 2 s", remark=words)
 
 
@@ -83,7 +97,16 @@ def scaling_rows(laboratory: Laboratory) -> Iterator[Row]:
     per_long, per_short = of_long.scaled(1e3 / len(long.files)), of_short.scaled(1e3 / len(short.files))
     ratio = per_long.median / per_short.median
     remark = f"2,000: {per_short.median:.2f} ms; 8 KB each"
-    yield within("scaling", "time per instance, 20,000 against 2,000", per_long, ratio, 1.3, "within 1.3×", unit="ms", remark=remark)
+    yield within(
+        "scaling",
+        "time per instance, 20,000 against 2,000",
+        per_long,
+        ratio,
+        1.3,
+        "within 1.3×",
+        unit="ms",
+        remark=remark,
+    )
 
 
 def memory_rows(laboratory: Laboratory) -> Iterator[Row]:
@@ -93,7 +116,16 @@ def memory_rows(laboratory: Laboratory) -> Iterator[Row]:
     laboratory.dismiss("BIG4GB")
     peaks = Sample([sample.peak_mb], sample.peak_mb)
     remark = f"{study_size(study)} in {seconds:.1f} s, one run"
-    yield within("memory", "peak memory of any one process, 4 GB disc", peaks, sample.peak_mb, 300, "under 300 MB", unit="MB", remark=remark)
+    yield within(
+        "memory",
+        "peak memory of any one process, 4 GB disc",
+        peaks,
+        sample.peak_mb,
+        300,
+        "under 300 MB",
+        unit="MB",
+        remark=remark,
+    )
 
 
 def jobs_rows(laboratory: Laboratory) -> Iterator[Row]:
@@ -113,7 +145,15 @@ def jobs_rows(laboratory: Laboratory) -> Iterator[Row]:
         laboratory.dismiss(study.accession_number)
     one, eight = sizes[0] / alone.median / 1e6, sum(sizes) / together.median / 1e6
     remark = f"{eight:.0f} MB/s against {one:.0f} MB/s; 250 CT each"
-    yield Row("jobs", "8 jobs at once, throughput against one job's", together, "at least 0.9×", eight / one, least=0.9, remark=remark)
+    yield Row(
+        "jobs",
+        "8 jobs at once, throughput against one job's",
+        together,
+        "at least 0.9×",
+        eight / one,
+        least=0.9,
+        remark=remark,
+    )
 
 
 def study_size(study: StudyFiles) -> str:
@@ -135,11 +175,17 @@ def download(laboratory: Laboratory, study: StudyFiles, sample: Sample) -> float
 
 
 def fetch(service: Service, study: StudyFiles) -> tuple[int, str]:
-    """Ask as a browser does and read to the last byte; how many came, and the job's id. Raises RuntimeError with the answer's words."""
+    """Ask as a browser does and read to the last byte; how many came, and the job's id. Raises RuntimeError with the
+    answer's words.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", service.http.base_url.port, timeout=900)
     buffer, size = bytearray(1 << 20), 0
     try:
-        connection.request("GET", f"/api/iso/download?accession_number={study.accession_number}", headers={"X-Request-ID": f"bench-{uuid4()}"})
+        connection.request(
+            "GET",
+            f"/api/iso/download?accession_number={study.accession_number}",
+            headers={"X-Request-ID": f"bench-{uuid4()}"},
+        )
         answer = connection.getresponse()
         if answer.status != 200:
             raise RuntimeError(f"{answer.status}: {answer.read()!r}\n{service.log()[-3000:]}")
@@ -150,4 +196,3 @@ def fetch(service: Service, study: StudyFiles) -> tuple[int, str]:
     finally:
         connection.close()
     return size, job_at(answer.headers["Content-Location"])
-

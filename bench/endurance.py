@@ -1,7 +1,8 @@
-"""Many small jobs through one machine: does the last hundred cost what the first hundred did? Not part of any test; `python -m bench.endurance 1000`.
+"""Many small jobs through one machine: does the last hundred cost what the first hundred did? Not part of any test;
+`python -m bench.endurance 1000`.
 
-After each hundred jobs: memory, threads and descriptors of each process of `mkiso serve` (the worker with its fork server), the bytes under the data
-folder, and from asking to the first line of the flow.
+After each hundred jobs: memory, threads and descriptors of each process of `mkiso serve` (the worker with its fork
+server), the bytes under the data folder, and from asking to the first line of the flow.
 """
 
 from __future__ import annotations
@@ -34,20 +35,39 @@ def main(jobs: int) -> None:
         names = [f"END{number}" for number in range(STUDIES)]
         with Orthanc(folder / "pacs", destinations={AE_TITLE: ("127.0.0.1", receiver_port)}, verbose=False) as pacs:
             pacs.store([file for each in names for file in make_ct_series(folder / "studies" / each, each, 4, size=64)])
-            sections = {"disc": {"reuse_minutes": 0, "keep_hours": 0.01}, "storage": {"data_dir": str(folder / "mkiso" / "data"), "min_free_gib": 0}}
-            with Service(folder / "mkiso", (pacs.ae_title, pacs.port), sections, receiver_port=receiver_port) as service:
+            sections = {
+                "disc": {"reuse_minutes": 0, "keep_hours": 0.01},
+                "storage": {"data_dir": str(folder / "mkiso" / "data"), "min_free_gib": 0},
+            }
+            with Service(
+                folder / "mkiso", (pacs.ae_title, pacs.port), sections, receiver_port=receiver_port
+            ) as service:
                 question = itertools.cycle(names)
                 for done in range(0, jobs, HUNDRED):
                     began = time.monotonic()
                     with ThreadPoolExecutor(AT_ONCE) as clerks:
-                        latencies = list(clerks.map(lambda each: one_job(service, each), itertools.islice(question, HUNDRED)))
+                        latencies = list(
+                            clerks.map(lambda each: one_job(service, each), itertools.islice(question, HUNDRED))
+                        )
                     seconds = time.monotonic() - began
                     time.sleep(5)  # whoever has ended by now is gone
-                    print(json.dumps({"jobs": done + HUNDRED, "seconds": round(seconds), **started(latencies), **measured(service)}), flush=True)
+                    print(
+                        json.dumps(
+                            {
+                                "jobs": done + HUNDRED,
+                                "seconds": round(seconds),
+                                **started(latencies),
+                                **measured(service),
+                            }
+                        ),
+                        flush=True,
+                    )
 
 
 def one_job(service: Service, name: str) -> float:
-    """Ask, wait for the end; the seconds from asking to the first line of the flow. Raises where the job didn't end well."""
+    """Ask, wait for the end; the seconds from asking to the first line of the flow. Raises where the job didn't end
+    well.
+    """
     job_id = service.ask("/api/iso/download", accession_number=name)
     run = service.run_ended(job_id)
     if run["state_type"] != "COMPLETED":
@@ -56,7 +76,10 @@ def one_job(service: Service, name: str) -> float:
 
 
 def started(latencies: list[float]) -> dict[str, float]:
-    return {"start_median": round(statistics.median(latencies), 2), "start_90": round(statistics.quantiles(latencies, n=10)[-1], 2)}
+    return {
+        "start_median": round(statistics.median(latencies), 2),
+        "start_90": round(statistics.quantiles(latencies, n=10)[-1], 2),
+    }
 
 
 def measured(service: Service) -> dict[str, Any]:
@@ -64,8 +87,15 @@ def measured(service: Service) -> dict[str, Any]:
     processes = {name: figures(pid) for name, pid in service.processes().items()}
     for number, child in enumerate(children_of(service.processes()["worker"])):
         processes[f"worker's child {number}"] = figures(child)
-    sizes = {kind: sum(size_of(file) for file in (service.data_dir / kind).rglob("*")) >> 10 for kind in ("prefect", "jobs", "incoming")}
-    return {"processes": processes, "disk_kib": sizes, "reports": len(list((service.data_dir / "discs" / "jobs").iterdir()))}
+    sizes = {
+        kind: sum(size_of(file) for file in (service.data_dir / kind).rglob("*")) >> 10
+        for kind in ("prefect", "jobs", "incoming")
+    }
+    return {
+        "processes": processes,
+        "disk_kib": sizes,
+        "reports": len(list((service.data_dir / "discs" / "jobs").iterdir())),
+    }
 
 
 def figures(pid: int) -> list[float]:

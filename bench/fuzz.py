@@ -3,9 +3,10 @@
     python -m bench.fuzz --minutes 10                   # make fuzz: every target, one after another, this long each
     python -m bench.fuzz --target data_set --minutes 60
 
-The targets, and what must hold in each, are in `bench/fuzz_targets.py`. Each runs in a process of its own, since atheris never returns, from seeds
-that the tests' own encoders make. A target ends early at its first finding: an exception that isn't the code's to raise, two readings that differ,
-more than RUN_SECONDS or MEMORY_MB. Its input is printed in hexadecimal, with the traceback. Exits 1 after one, 2 without atheris.
+The targets, and what must hold in each, are in `bench/fuzz_targets.py`. Each runs in a process of its own, since
+atheris never returns, from seeds that the tests' own encoders make. A target ends early at its first finding: an
+exception that isn't the code's to raise, two readings that differ, more than RUN_SECONDS or MEMORY_MB. Its input is
+printed in hexadecimal, with the traceback. Exits 1 after one, 2 without atheris.
 """
 
 from __future__ import annotations
@@ -57,17 +58,20 @@ def fuzz(name: str, seconds: int, targets: str = TARGETS) -> Outcome:
         for seed in target.seeds():
             (corpus / hashlib.sha256(seed).hexdigest()).write_bytes(seed[: target.max_bytes])
         words = Path(place, "words")
-        words.write_text("".join('"' + "".join(f"\\x{byte:02x}" for byte in word) + '"\n' for word in target.words), encoding="ascii")
+        words.write_text(
+            "".join('"' + "".join(f"\\x{byte:02x}" for byte in word) + '"\n' for word in target.words), encoding="ascii"
+        )
         arguments = [
-            f"-max_total_time={seconds}", f"-max_len={target.max_bytes}", f"-timeout={RUN_SECONDS}", f"-rss_limit_mb={MEMORY_MB}",
+            f"-max_total_time={seconds}", f"-max_len={target.max_bytes}", f"-timeout={RUN_SECONDS}",
+            f"-rss_limit_mb={MEMORY_MB}",
             f"-artifact_prefix={found}/", f"-dict={words}", "-use_value_profile=1", "-print_final_stats=1", str(corpus),
         ]  # fmt: skip
         began = time.monotonic()
         command = [sys.executable, "-m", "bench.fuzz", "--child", targets, name, *arguments]
         try:
             process = subprocess.run(
-                command, env={**os.environ, "TMPDIR": place}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds + START_SECONDS,
-                check=False,
+                command, env={**os.environ, "TMPDIR": place}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                timeout=seconds + START_SECONDS, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             outcome = Outcome(name, time.monotonic() - began)
@@ -111,22 +115,40 @@ def _serve(targets: str, name: str, arguments: list[str]) -> None:
 def table(outcomes: Iterable[Outcome]) -> str:
     """The figures as docs/reliability.md has them."""
     rows = [
-        f"| `{each.target}` | {each.executions:,} | {each.seconds:.0f} | {each.coverage:,} | {each.features:,} | {each.peak_mb} "
+        f"| `{each.target}` | {each.executions:,} | {each.seconds:.0f} | {each.coverage:,} | {each.features:,} | "
+        f"{each.peak_mb} "
         f"| {len(each.findings)} |"
         for each in outcomes
     ]
-    return "\n".join(("| target | executions | seconds | coverage | features | peak MiB | findings |", "|---|---|---|---|---|---|---|", *rows))
+    return "\n".join(
+        (
+            "| target | executions | seconds | coverage | features | peak MiB | findings |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+        )
+    )
 
 
 def main() -> int:
     if sys.argv[1:2] == ["--child"]:
         _serve(sys.argv[2], sys.argv[3], sys.argv[4:])
     if importlib.util.find_spec("atheris") is None:
-        print("atheris isn't installed here: it is in the extra `test` where it has a wheel (x86_64, Python before 3.14).", file=sys.stderr)
+        print(
+            "atheris isn't installed here: it is in the extra `test` where it has a wheel (x86_64, Python before "
+            "3.14).",
+            file=sys.stderr,
+        )
         return 2
     targets = import_module(TARGETS).TARGETS
     parser = argparse.ArgumentParser(prog="python -m bench.fuzz", description="Fuzz what the receiver reads of a peer.")
-    parser.add_argument("--target", nargs="+", choices=targets, default=list(targets), metavar="NAME", help=f"only these: {', '.join(targets)}")
+    parser.add_argument(
+        "--target",
+        nargs="+",
+        choices=targets,
+        default=list(targets),
+        metavar="NAME",
+        help=f"only these: {', '.join(targets)}",
+    )
     parser.add_argument("--minutes", type=float, default=10, help="how long each target runs (10)")
     arguments = parser.parse_args()
     outcomes = []

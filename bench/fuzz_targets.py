@@ -1,7 +1,8 @@
-"""What `bench.fuzz` throws bytes at: everything that the receiver reads of a peer, each with the seeds to begin from and what must hold.
+"""What `bench.fuzz` throws bytes at: everything that the receiver reads of a peer, each with the seeds to begin from
+and what must hold.
 
-A target returns where the bytes were read, or refused as the code under it says of itself. Whatever else comes out of it is a finding: an exception
-that no docstring names, or an AssertionError where two readings of the same bytes differ.
+A target returns where the bytes were read, or refused as the code under it says of itself. Whatever else comes out of
+it is a finding: an exception that no docstring names, or an AssertionError where two readings of the same bytes differ.
 """
 
 from __future__ import annotations
@@ -22,22 +23,34 @@ from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
 
 from mkiso.dataset.header import Identity, begin_identity, begin_study, read_header, read_identity
 from mkiso.errors import DamagedInstance
-from mkiso.identity import significant
-from mkiso.models import Study
 from mkiso.network.dimse import Response
 from mkiso.receiver import dimse, pdu
 from mkiso.receiver.negotiation import ACCEPTED, Acceptance, decode_request, negotiate
 from mkiso.receiver.spool import file_head
 from mkiso.sources.answers import STUDY_KEYS, Answers, found_by_date, read, study_of
+from mkiso.study.identity import significant
+from mkiso.study.models import Study
 from tests.receiver import raw_peer
 
 MAX_PDU_BYTES = 256  # small, so that fuzzed bytes reach the bound and the buffer has to move and to grow
 STALL_SECONDS = 0.002
 
-EXPLICIT, IMPLICIT, BIG_ENDIAN, GE_IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.113619.5.2"
+EXPLICIT, IMPLICIT, BIG_ENDIAN, GE_IMPLICIT = (
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.2",
+    "1.2.840.113619.5.2",
+)
 DEFLATED = "1.2.840.10008.1.2.1.99"
 # A data set's first byte chooses one; True: what follows is deflated here, so that the fuzzer gets past zlib.
-SYNTAXES = ((EXPLICIT, False), (IMPLICIT, False), (BIG_ENDIAN, False), (GE_IMPLICIT, False), (DEFLATED, False), (DEFLATED, True))
+SYNTAXES = (
+    (EXPLICIT, False),
+    (IMPLICIT, False),
+    (BIG_ENDIAN, False),
+    (GE_IMPLICIT, False),
+    (DEFLATED, False),
+    (DEFLATED, True),
+)
 IDENTIFYING = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID")
 MAX_CONTINUED_BYTES = 256 * 1024  # of a data set whose beginning alone is fuzzed
 
@@ -68,7 +81,8 @@ class _Piecewise(socket.socket):
 def framing(data: bytes) -> None:
     """`Connection.next_pdu` and `pdvs`.
 
-    The first byte says whether an association is there and whether the peer stalls, the second how large the pieces are.
+    The first byte says whether an association is there and whether the peer stalls, the second how large the pieces
+    are.
     """
     if len(data) < 2:
         return
@@ -95,7 +109,9 @@ def _pdus(sent: bytes, piece: int, associated: bool, stalls: bool = False) -> li
             peer.shutdown(socket.SHUT_WR)
         while True:
             kind, body = connection.next_pdu(STALL_SECONDS if stalls else 60, associated=associated)
-            assert (kind, bytes(body)) == (sent[offset], sent[offset + 6 : offset + 6 + len(body)]), "a PDU that wasn't sent"
+            assert (kind, bytes(body)) == (sent[offset], sent[offset + 6 : offset + 6 + len(body)]), (
+                "a PDU that wasn't sent"
+            )
             offset += 6 + len(body)
             found.append((kind, bytes(body)))
             if kind == pdu.P_DATA_TF:
@@ -125,8 +141,12 @@ def association(data: bytes) -> None:
     read = A_ASSOCIATE_AC()
     read.decode(answer.pdu)
     proposed = {item.context_id: item for item in request.presentation_context}
-    assert [item.context_id for item in read.presentation_context] == [item.context_id for item in request.presentation_context]
-    accepted = {item.context_id: str(item.transfer_syntax) for item in read.presentation_context if item.result == ACCEPTED}
+    assert [item.context_id for item in read.presentation_context] == [
+        item.context_id for item in request.presentation_context
+    ]
+    accepted = {
+        item.context_id: str(item.transfer_syntax) for item in read.presentation_context if item.result == ACCEPTED
+    }
     assert accepted == {identifier: context.transfer_syntax for identifier, context in answer.contexts.items()}
     for identifier, context in answer.contexts.items():
         assert context.abstract_syntax == str(proposed[identifier].abstract_syntax)
@@ -143,7 +163,11 @@ def command(data: bytes) -> None:
     assert int.from_bytes(answer[8:12], "little") == len(answer) - 12
     read = dimse.parse_command(answer + struct.pack("<HHIH", 0, 0x0110, 2, request.message_id))
     uids = request.affected_sop_class_uid, request.affected_sop_instance_uid
-    assert (read.field, read.message_id, read.has_data_set) == (request.field | dimse.RESPONSE, request.message_id, False)
+    assert (read.field, read.message_id, read.has_data_set) == (
+        request.field | dimse.RESPONSE,
+        request.message_id,
+        False,
+    )
     assert (read.affected_sop_class_uid, read.affected_sop_instance_uid) == uids
 
 
@@ -212,12 +236,16 @@ def _compare_header(encoded: bytes, syntax: str, identity: Identity | None) -> N
     assert identity is not None, "a header of what has no identity"
     # As they lie there, before pydicom decodes them.
     values = [header.get_item(keyword).value or b"" if keyword in header else b"" for keyword in IDENTIFYING]
-    assert Identity(*(value.decode("latin-1").strip(" \0") for value in values)) == identity, "the header is another instance's"
+    assert Identity(*(value.decode("latin-1").strip(" \0") for value in values)) == identity, (
+        "the header is another instance's"
+    )
     # And decoded, as a job compares them; pydicom says how, once.
     str(header.get("PatientName"))
     for keyword, value in zip(IDENTIFYING, values, strict=True):
         decoded = significant(header.get(keyword))
-        is_plain = value.strip(b" \0").isascii() and value.strip(b" \0").decode("ascii").isprintable() and b"\\" not in value
+        is_plain = (
+            value.strip(b" \0").isascii() and value.strip(b" \0").decode("ascii").isprintable() and b"\\" not in value
+        )
         if is_plain and (keyword != "PatientID" or "SpecificCharacterSet" not in header):
             assert decoded == value.decode("ascii").strip(" \0"), "a job reads another value than the receiver"
 
@@ -233,13 +261,25 @@ def _folder() -> Path:
 
 def _framing_seeds() -> Iterator[bytes]:
     request, echo = raw_peer.associate_rq(), raw_peer.command(0x30, sop_class=raw_peer.VERIFICATION, data_set=False)
-    many = raw_peer.associate_rq({f"1.2.840.10008.5.1.4.1.1.{number}": [EXPLICIT, IMPLICIT, DEFLATED] for number in range(60)})
+    many = raw_peer.associate_rq(
+        {f"1.2.840.10008.5.1.4.1.1.{number}": [EXPLICIT, IMPLICIT, DEFLATED] for number in range(60)}
+    )
     store = raw_peer.p_data(raw_peer.command(1, sop_instance="1.2.3"), control=3)
     streams = [
-        (0, request), (0, many), (0, raw_peer.ABORT_PDU), (1, raw_peer.p_data(echo, control=3) + raw_peer.RELEASE_RQ_PDU),
-        (1, store + raw_peer.p_data(bytes(100), b"abc", control=0) * 3 + raw_peer.p_data(b"", control=2) + raw_peer.ABORT_PDU),
-        (1, raw_peer.p_data(bytes(MAX_PDU_BYTES - 6), control=0) * 20), (1, store[:-1]),
-    ]  # fmt: skip
+        (0, request),
+        (0, many),
+        (0, raw_peer.ABORT_PDU),
+        (1, raw_peer.p_data(echo, control=3) + raw_peer.RELEASE_RQ_PDU),
+        (
+            1,
+            store
+            + raw_peer.p_data(bytes(100), b"abc", control=0) * 3
+            + raw_peer.p_data(b"", control=2)
+            + raw_peer.ABORT_PDU,
+        ),
+        (1, raw_peer.p_data(bytes(MAX_PDU_BYTES - 6), control=0) * 20),
+        (1, store[:-1]),
+    ]
     for associated, stream in streams:
         for flags in (associated, associated | 0xE):
             yield bytes((flags, 40)) + stream
@@ -247,7 +287,9 @@ def _framing_seeds() -> Iterator[bytes]:
 
 def _association_seeds() -> Iterator[bytes]:
     yield raw_peer.associate_rq()[6:]
-    yield raw_peer.associate_rq({"1.2.840.113619.4.26": [DEFLATED, "1.2.3.999"], raw_peer.CT: [IMPLICIT, EXPLICIT, BIG_ENDIAN]})[6:]
+    yield raw_peer.associate_rq(
+        {"1.2.840.113619.4.26": [DEFLATED, "1.2.3.999"], raw_peer.CT: [IMPLICIT, EXPLICIT, BIG_ENDIAN]}
+    )[6:]
     yield raw_peer.associate_rq({raw_peer.CT: [EXPLICIT]}, user_items=raw_peer.every_user_item())[6:]
     yield raw_peer.associate_rq(called="ELSE")[6:]
 
@@ -314,10 +356,13 @@ _DATA_SET_WORDS = (
     *_tags(0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0x00080005, 0x00080016, 0x00080018, 0x00100020, 0x0020000D, 0x0020000E),
     *_tags(0x00081115, 0x0040A043, 0x0040A730, 0x7FE00010),
     *(name.encode() for name in ("ISO_IR 192", "ISO_IR 13", "ISO 2022 IR 149", "GBK", "hex", "idna", "utf_7")),
-    b"\xff\xff\xff\xff", b"\xff\xff", b"SQ\0\0", b"UN\0\0", b"OB\0\0", b"OW\0\0", b"UT\0\0", b"UI", b"LO", b"FD", b"PN", b"\x1b$B",
+    b"\xff\xff\xff\xff", b"\xff\xff", b"SQ\0\0", b"UN\0\0", b"OB\0\0", b"OW\0\0", b"UT\0\0", b"UI", b"LO", b"FD", b"PN",
+    b"\x1b$B",
 )  # fmt: skip
 
-_ASSOCIATION_WORDS = tuple(bytes((item, 0)) for item in (0x10, 0x20, 0x30, 0x40, 0x50, *range(0x51, 0x5A)))  # PS3.8 9.3.2, PS3.7 D.3.3
+_ASSOCIATION_WORDS = tuple(
+    bytes((item, 0)) for item in (0x10, 0x20, 0x30, 0x40, 0x50, *range(0x51, 0x5A))
+)  # PS3.8 9.3.2, PS3.7 D.3.3
 
 TARGETS = {
     "framing": Target(framing, _framing_seeds, 16 * 1024, tuple(bytes((kind, 0, 0, 0)) for kind in range(9))),

@@ -1,4 +1,6 @@
-"""Where rows are measured: a folder on disk, the studies, and Orthanc as the PACS that has them; all of it gone at the end."""
+"""Where rows are measured: a folder on disk, the studies, and Orthanc as the PACS that has them; all of it gone at the
+end.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Laboratory:
         self.say = say
         self._stack = ExitStack()
         self._stored: set[str] = set()
-        self.moved_as_it_comes: dict[str, Sample] = {}  # Orthanc to storescp, by study: measured once for the rows that need it
+        self.moved_as_it_comes: dict[
+            str, Sample
+        ] = {}  # Orthanc to storescp, by study: measured once for the rows that need it
         self._numbers = iter(range(1_000_000))
 
     def __enter__(self) -> Laboratory:
@@ -53,8 +57,8 @@ class Laboratory:
     def scratch(self, name: str) -> Iterator[Path]:
         """A folder for one measurement. Its files are emptied after it and go at the very end.
 
-        ext4 takes no inode again that was freed within the last minutes, and looks at each of them for every new file: a thousand files deleted
-        here would make each file of the next run 0.05 ms slower.
+        ext4 takes no inode again that was freed within the last minutes, and looks at each of them for every new file:
+        a thousand files deleted here would make each file of the next run 0.05 ms slower.
         """
         folder = self.new_folder(name)
         try:
@@ -67,7 +71,9 @@ class Laboratory:
     @cached_property
     def orthanc(self) -> Orthanc:
         """Unmodified, as it comes from its package."""
-        return self._stack.enter_context(Orthanc(self.new_folder("orthanc"), verbose=False, options={"SyncStorageArea": False}))
+        return self._stack.enter_context(
+            Orthanc(self.new_folder("orthanc"), verbose=False, options={"SyncStorageArea": False})
+        )
 
     def stored(self, name: str) -> StudyFiles:
         """A study that Orthanc has."""
@@ -94,7 +100,9 @@ class Laboratory:
 
     @cached_property
     def service(self) -> Service:
-        """`mkiso serve` with its defaults, but for what a benchmark can't do without: no disc is served a second time, none is too large."""
+        """`mkiso serve` with its defaults, but for what a benchmark can't do without: no disc is served a second time,
+        none is too large.
+        """
         sections: dict[str, dict[str, Any]] = {
             "server": {"request_timeout_seconds": 900},
             "disc": {"reuse_minutes": 0, "medium": "bd"},

@@ -1,4 +1,6 @@
-"""What a machine does to measurements by itself, seen and evened out before the first: slow new files, memory that its host has yet to give."""
+"""What a machine does to measurements by itself, seen and evened out before the first: slow new files, memory that its
+host has yet to give.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ Say = Callable[[str], None]
 
 
 def wait_for_inodes(new_folder: Callable[[str], Path], say: Say) -> None:
-    """Until a new file costs what it should: not while ext4 passes over those that something else deleted within the last five minutes."""
+    """Until a new file costs what it should: not while ext4 passes over those that something else deleted within the
+    last five minutes.
+    """
     until = time.monotonic() + _LONGEST_WAIT_SECONDS
     while time.monotonic() < until:
         folder, began = new_folder("probe"), time.perf_counter()
@@ -37,14 +41,19 @@ def touch_memory(say: Say) -> None:
     free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     mmap(-1, int(free_bytes * _TOUCHED_PART), flags=MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE).close()
     if _gives_memory_back():
-        say("this virtual machine gives freed memory back to its host, so times of large studies vary at random: docs/performance.md says more")
+        say(
+            "this virtual machine gives freed memory back to its host, so times of large studies vary at random: "
+            "docs/performance.md says more"
+        )
 
 
 def _gives_memory_back() -> bool:
     """Whether Linux reports free pages to the host (VIRTIO_BALLOON_F_REPORTING, VIRTIO 1.2, 5.5.3)."""
     try:
         order = int(Path("/sys/module/page_reporting/parameters/page_reporting_order").read_text())
-        balloons = [file.read_text() for file in Path("/sys/bus/virtio/drivers/virtio_balloon").glob("virtio*/features")]
+        balloons = [
+            file.read_text() for file in Path("/sys/bus/virtio/drivers/virtio_balloon").glob("virtio*/features")
+        ]
     except (OSError, ValueError):
         return False
     return order <= _LARGEST_ORDER and any(features[_REPORTING_BIT] == "1" for features in balloons)

@@ -1,4 +1,6 @@
-"""Rows of the disc's making: lay out, master and read back, against dcmmkdir and genisoimage, which read nothing back."""
+"""Rows of the disc's making: lay out, master and read back, against dcmmkdir and genisoimage, which read
+nothing back.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,14 @@ from bench.laboratory import Laboratory
 from bench.processes import Watch
 from bench.samples import Row, Sample, faster
 from bench.studies import StudyFiles
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.dataset.header import read_header
-from mkiso.files import sha256_of
 from mkiso.media.iso import master
 from mkiso.media.layout import lay_out
 from mkiso.media.verify import verify_image
-from mkiso.models import Arrival, Expected, Instance, Study
+from mkiso.storage.files import sha256_of
 from mkiso.study.gate import CompleteStudies, Part, complete
+from mkiso.study.models import Arrival, Expected, Instance, Study
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 
 
@@ -55,7 +57,15 @@ def tool_disc(study: StudyFiles, folder: Path, sample: Sample) -> None:
 def _instance(file: Path, study: StudyFiles) -> Instance:
     header = read_header(file)
     uid = str(header.SOPInstanceUID)
-    arrival = Arrival(uid, str(header.SOPClassUID), "1.2.840.10008.1.2.1", study.study_instance_uid, file, file.stat().st_size, sha256_of(file))
+    arrival = Arrival(
+        uid,
+        str(header.SOPClassUID),
+        "1.2.840.10008.1.2.1",
+        study.study_instance_uid,
+        file,
+        file.stat().st_size,
+        sha256_of(file),
+    )
     return Instance(arrival, header)
 
 
@@ -76,7 +86,9 @@ def _complete(instances: list[Instance], settings: Settings) -> CompleteStudies:
     """Through the gate, as a job's instances go before they are laid out."""
     header = instances[0].header
     expected = Expected("image", len(instances), {"1": frozenset(each.arrival.sop_instance_uid for each in instances)})
-    study = Study(str(header.AccessionNumber), instances[0].arrival.study_instance_uid, str(header.PatientID), expected=expected)
+    study = Study(
+        str(header.AccessionNumber), instances[0].arrival.study_instance_uid, str(header.PatientID), expected=expected
+    )
     retrieved = (StudyRetrieved(study, tuple(instances)),)
     return complete(Retrieved(Found((study.accession_number,), (study,)), retrieved), settings)
 

@@ -1,10 +1,11 @@
 """Mutation testing: change the program in one place at a time and see whether a test notices.
 
-    python -m bench.mutation                        # the modules that decide whether a disc leaves (TARGETS), some minutes a module
-    python -m bench.mutation mkiso/identity.py      # one of them
+    python -m bench.mutation                        # the modules that decide whether a disc leaves (TARGETS), some
+                                                    minutes a module
+    python -m bench.mutation mkiso/study/identity.py      # one of them
 
-Each mutant is tried in a fork of this process, on a copy of the checkout, with the tests of its module. What survives is printed as a diff; the words
-of errors are not mutated. docs/reliability.md explains the survivors that are left.
+Each mutant is tried in a fork of this process, on a copy of the checkout, with the tests of its module. What survives
+is printed as a diff; the words of errors are not mutated. docs/reliability.md explains the survivors that are left.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from pathlib import Path
 
 TARGETS = {
     "mkiso/sources/move_outcome.py": ["tests/unit/test_move_outcome.py"],
-    "mkiso/identity.py": ["tests/unit/test_identity.py"],
+    "mkiso/study/identity.py": ["tests/unit/test_identity.py"],
     "mkiso/study/gate.py": ["tests/unit/test_gate.py"],
     "mkiso/media/disc_set.py": ["tests/unit/test_gate.py", "tests/unit/test_disc_set.py"],
-    "mkiso/completeness.py": ["tests/unit/test_completeness.py"],
+    "mkiso/study/completeness.py": ["tests/unit/test_completeness.py"],
     "mkiso/media/verify.py": ["tests/unit/test_verify.py"],
 }
 LIMIT_SECONDS = 120
@@ -73,7 +74,11 @@ def _declarations(tree: ast.AST) -> set[ast.AST]:
     """Annotations and decorators: what they say is held by mypy."""
     found: set[ast.AST] = set()
     for node in ast.walk(tree):
-        for part in (getattr(node, "annotation", None), getattr(node, "returns", None), *getattr(node, "decorator_list", ())):
+        for part in (
+            getattr(node, "annotation", None),
+            getattr(node, "returns", None),
+            *getattr(node, "decorator_list", ()),
+        ):
             found |= set(ast.walk(part)) if part is not None else set()
     return found
 
@@ -101,7 +106,7 @@ def _mutate(node: ast.AST, choice: int) -> bool:
             node.test = ast.Constant(bool(choice))
         case ast.Return(value=ast.expr()) if choice == 0:
             node.value = ast.Constant(None)
-        case (ast.Raise() | ast.AugAssign()) if choice == 0:
+        case ast.Raise() | ast.AugAssign() if choice == 0:
             node.__class__ = ast.Pass
         case ast.Expr(value=ast.Call()) if choice == 0:
             node.value = ast.Constant(None)
@@ -147,7 +152,7 @@ def main(names: list[str]) -> int:
     survivors = 0
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        for part in ("mkiso", "tasks", "flows", "service", "tests"):
+        for part in ("mkiso", "tasks", "flows", "mkiso_service", "tests"):
             shutil.copytree(part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy("pyproject.toml", folder)
         for name in names or TARGETS:

@@ -24,7 +24,9 @@ def write(page: Path, rows: Sequence[Row], runs: int, *, scaled: bool) -> None:
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     (page.parent / PLOT).write_text(plot(rows), encoding="utf-8")
-    middle = "\n\n".join([BEGIN, machine(runs, scaled=scaled), table(rows), f"![mkiso beside the references]({PLOT})", END])
+    middle = "\n\n".join(
+        [BEGIN, machine(runs, scaled=scaled), table(rows), f"![mkiso beside the references]({PLOT})", END]
+    )
     page.write_text(before + middle + after, encoding="utf-8")
 
 
@@ -36,15 +38,28 @@ def table(rows: Sequence[Row]) -> str:
 
 def machine(runs: int, *, scaled: bool) -> str:
     """Where and how it was measured."""
-    processor = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
+    processor = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        "?",
+    )
     versions = ", ".join(f"{name} {version(name)}" for name in ("prefect", "pydicom", "pynetdicom", "pycdlib"))
     tools = ", ".join(_first_line([name, "--version"]) for name in ("storescu", "genisoimage", "Orthanc"))
     words = (
-        f"Measured on {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores ({processor}), Python {platform.python_version()}, {versions}; {tools}. "
-        f"Everything over loopback, files in the page cache of one disk, mkiso and reference in turn; medians of {runs} runs, "
+        f"Measured on {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores ({processor}), Python "
+        f"{platform.python_version()}, {versions}; {tools}. "
+        "Everything over loopback, files in the page cache of one disk, mkiso and reference in turn; medians of "
+        f"{runs} runs, "
         "in brackets the least and the most."
     )
-    return words + (" Where a reference would take minutes it got a part of the study, and its time is multiplied as the row says." if scaled else "")
+    return words + (
+        " Where a reference would take minutes it got a part of the study, and its time is multiplied as the row says."
+        if scaled
+        else ""
+    )
 
 
 def plot(rows: Sequence[Row]) -> str:
@@ -61,9 +76,11 @@ def plot(rows: Sequence[Row]) -> str:
 
     bottom = top + height * len(compared)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{bottom + 30}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{bottom + 30}" font-family="sans-serif" '
+        'font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
-        '<text x="10" y="20" font-size="14">Seconds on a logarithmic scale: mkiso dark, the reference light; red from the least to the most</text>',
+        '<text x="10" y="20" font-size="14">Seconds on a logarithmic scale: mkiso dark, the reference light; red from '
+        "the least to the most</text>",
     ]
     for tick in [mantissa * 10.0**power for power in range(-2, 4) for mantissa in (1, 2, 5)]:
         if low <= tick <= high:
@@ -88,17 +105,33 @@ def _bar(sample: Sample, y: int, across: Callable[[float], float], left: int, co
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    memory = f"{row.ours.peak_mb:.0f} MB" + (f" / {row.reference.peak_mb:.0f} MB" if row.reference else "") if row.ours.peak_mb else ""
+    memory = (
+        f"{row.ours.peak_mb:.0f} MB" + (f" / {row.reference.peak_mb:.0f} MB" if row.reference else "")
+        if row.ours.peak_mb
+        else ""
+    )
     in_seconds = row.unit == "s" and row.reference is None and row.least is None
     result = f"**{row.ratio:.2f}{' s' * in_seconds}**"
     case = f"{row.case} ({row.remark})" if row.remark else row.case
     reference = _number(row.reference, row.unit) if row.reference else ""
-    return case, _number(row.ours, row.unit), reference, row.goal, result, memory, row.verdict if row.is_met else f"**{row.verdict}**"
+    return (
+        case,
+        _number(row.ours, row.unit),
+        reference,
+        row.goal,
+        result,
+        memory,
+        row.verdict if row.is_met else f"**{row.verdict}**",
+    )
 
 
 def _number(sample: Sample, unit: str) -> str:
     least, most = sample.spread
-    return f"{sample.median:.2f} {unit} ({least:.2f}-{most:.2f})" if len(sample.values) > 1 else f"{sample.median:.2f} {unit}"
+    return (
+        f"{sample.median:.2f} {unit} ({least:.2f}-{most:.2f})"
+        if len(sample.values) > 1
+        else f"{sample.median:.2f} {unit}"
+    )
 
 
 def _first_line(command: Sequence[str]) -> str:

@@ -1,4 +1,6 @@
-"""Running and watching processes: how long, and the most memory that any one of them had (VmHWM, proc_pid_status(5))."""
+"""Running and watching processes: how long, and the most memory that any one of them had (VmHWM,
+proc_pid_status(5)).
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,16 @@ class Watch:
         self._began = time.perf_counter()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.seconds = time.perf_counter() - self._began
         self._ended.set()
         self._thread.join()
 
-    def run(self, command: Sequence[str | Path], *, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
+    def run(
+        self, command: Sequence[str | Path], *, folder: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         """Run a program to its end. Raises RuntimeError with its words where it fails."""
         child = subprocess.Popen(
             [str(part) for part in command], cwd=folder, env={**os.environ, **(environment or {})},

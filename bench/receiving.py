@@ -29,7 +29,9 @@ def by_storescu(laboratory: Laboratory) -> Send:
         if not profile.exists():
             write_profiles(profile, study.files[:1])
         options = ["-aec", called, "-xf", profile, OWN, "--max-send-pdu", "131072", "+sd", "+sp", "*.dcm"]
-        watch.run(["storescu", *options, "127.0.0.1", str(port), study.files[0].parent], environment={"TCP_NODELAY": "1"})
+        watch.run(
+            ["storescu", *options, "127.0.0.1", str(port), study.files[0].parent], environment={"TCP_NODELAY": "1"}
+        )
 
     return send
 
@@ -47,7 +49,19 @@ def by_orthanc(laboratory: Laboratory) -> Send:
 def move_command(laboratory: Laboratory, study: StudyFiles, destination: str) -> list[str]:
     pacs = laboratory.orthanc
     keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study.study_instance_uid}"]
-    return ["movescu", "-S", "-aet", STORESCP, "-aec", pacs.ae_title, "-aem", destination, *keys, "127.0.0.1", str(pacs.port)]
+    return [
+        "movescu",
+        "-S",
+        "-aet",
+        STORESCP,
+        "-aec",
+        pacs.ae_title,
+        "-aem",
+        destination,
+        *keys,
+        "127.0.0.1",
+        str(pacs.port),
+    ]
 
 
 @dataclass
@@ -94,9 +108,14 @@ def to_mkiso(laboratory: Laboratory, send: Send, study: StudyFiles, sample: Samp
         sample.add(job.done - began, watch.peak_mb)
 
 
-def to_storescp(laboratory: Laboratory, send: Send, study: StudyFiles, sample: Sample, *, nodelay: bool, options: list[str]) -> None:
+def to_storescp(
+    laboratory: Laboratory, send: Send, study: StudyFiles, sample: Sample, *, nodelay: bool, options: list[str]
+) -> None:
     """One run with dcmtk's receiver."""
-    with laboratory.scratch("storescp") as folder, Storescp(folder, ae_title=STORESCP, nodelay=nodelay, options=options) as storescp:
+    with (
+        laboratory.scratch("storescp") as folder,
+        Storescp(folder, ae_title=STORESCP, nodelay=nodelay, options=options) as storescp,
+    ):
         with Watch(storescp.pid) as watch:
             send(watch, study, storescp.port, STORESCP)
         if len(storescp.files()) != len(study.files):
@@ -135,7 +154,9 @@ def move_rows(laboratory: Laboratory) -> Iterator[Row]:
         case = f"Orthanc C-MOVE → receiver, {modality.upper()}; against storescp"
         yield faster(f"move-{modality}", f"{case} as it comes", ours, plain.scaled(factor), least, remark)
         yield faster(f"move-nodelay-{modality}", f"{case} with TCP_NODELAY=1", ours, nodelay, least_nodelay)
-        yield beside(f"move-tuned-{modality}", f"{case} with TCP_NODELAY=1, its largest PDU and bit by bit", ours, tuned)
+        yield beside(
+            f"move-tuned-{modality}", f"{case} with TCP_NODELAY=1, its largest PDU and bit by bit", ours, tuned
+        )
 
 
 def fraction(laboratory: Laboratory, name: str) -> tuple[StudyFiles, float, str]:

@@ -35,14 +35,18 @@ class Sample:
         total = Sample(list(self.values), self.peak_mb)
         for other in others:
             same = len(other.values) == len(total.values)
-            total.values = [value + (other.values[number] if same else other.median) for number, value in enumerate(total.values)]
+            total.values = [
+                value + (other.values[number] if same else other.median) for number, value in enumerate(total.values)
+            ]
             total.peak_mb = max(total.peak_mb, other.peak_mb)
         return total
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table. `ratio` is what the goal speaks of, and `least` or `most` its bound; the plot has rows with a reference."""
+    """One row of the table. `ratio` is what the goal speaks of, and `least` or `most` its bound; the plot has rows with
+    a reference.
+    """
 
     key: str
     case: str
@@ -76,6 +80,8 @@ def beside(key: str, case: str, ours: Sample, reference: Sample, remark: str = "
     return Row(key, case, ours, "", reference.median / ours.median, reference=reference, remark=remark)
 
 
-def within(key: str, case: str, ours: Sample, value: float, most: float, goal: str, *, unit: str = "s", remark: str = "") -> Row:
+def within(
+    key: str, case: str, ours: Sample, value: float, most: float, goal: str, *, unit: str = "s", remark: str = ""
+) -> Row:
     """A row whose goal is a bound by itself."""
     return Row(key, case, ours, goal, value, most=most, unit=unit, remark=remark)

@@ -1,10 +1,12 @@
-"""Mixed jobs for a long time, one in twenty with a fault: every disc right, every other answer a reason, nothing left over.
+"""Mixed jobs for a long time, one in twenty with a fault: every disc right, every other answer a reason, nothing left
+over.
 
     python -m bench.soak --minutes 60        # make soak
 
-Three clerks ask for studies of three PACS in turn. Faults hit whatever runs at that moment: connections cut, a PACS that falls silent or can't reach
-us, a patient API that fails, garbage and strangers at the receiver, images that change or vanish on the disk, every process killed. Each disc is
-unpacked by 7z and compared with its source byte for byte. Exits 1 where a disc is wrong, an answer has no reason, or something is left.
+Three clerks ask for studies of three PACS in turn. Faults hit whatever runs at that moment: connections cut, a PACS
+that falls silent or can't reach us, a patient API that fails, garbage and strangers at the receiver, images that change
+or vanish on the disk, every process killed. Each disc is unpacked by 7z and compared with its source byte for byte.
+Exits 1 where a disc is wrong, an answer has no reason, or something is left.
 """
 
 from __future__ import annotations
@@ -102,7 +104,8 @@ def job_killed(house: House) -> None:
 
 
 FAULTS: list[Callable[[House], None]] = [
-    cut_to_the_pacs, cut_from_the_pacs, silent_pacs, unreachable, patient_api_down, garbage, stranger, an_image_changes, an_image_vanishes,
+    cut_to_the_pacs, cut_from_the_pacs, silent_pacs, unreachable, patient_api_down, garbage, stranger, an_image_changes,
+    an_image_vanishes,
     job_killed, killed("receiver"), killed("worker"), killed("webhook"),
 ]  # fmt: skip
 
@@ -160,7 +163,9 @@ class Soak:
             self.seconds.append(time.monotonic() - began)
         try:
             assert accession_number not in NO_DISC, "a disc that must not be"
-            assert answer.headers["etag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"', "other bytes than its ETag says"
+            assert answer.headers["etag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"', (
+                "other bytes than its ETag says"
+            )
             folder.mkdir()
             (folder / "disc.iso").write_bytes(answer.content)
             assert_holds_exactly(extract(folder / "disc.iso", folder / "x"), self.house.studies[accession_number])
@@ -203,12 +208,16 @@ def main() -> int:
             old_pid, memory, standing = begun[name]
             restarted = " (started anew)" if pid != old_pid else ""
             now = standing_of(pid)
-            print(f"{name}{restarted}: {memory:.0f} -> {resident_mib(pid):.0f} MiB, threads {standing.threads} -> {now.threads}, "
+            print(f"{name}{restarted}: {memory:.0f} -> {resident_mib(pid):.0f} MiB, threads {standing.threads} -> "
+                f"{now.threads}, "
                   f"descriptors {standing.descriptors} -> {now.descriptors}")  # fmt: skip
     faults, asked = sum(soak.faults.values()), sum(soak.answers.values())
     print(f"{minutes:g} minutes: {asked} questions, {soak.answers['200']} discs compared, {faults} faults injected")
     if soak.seconds:
-        print(f"a disc took {statistics.median(soak.seconds):.1f} s (median), {statistics.quantiles(soak.seconds, n=20)[-1]:.1f} s (95 %)")
+        print(
+            f"a disc took {statistics.median(soak.seconds):.1f} s (median), "
+            f"{statistics.quantiles(soak.seconds, n=20)[-1]:.1f} s (95 %)"
+        )
     print("answers:", *(f"{count} x {what}" for what, count in soak.answers.most_common()), sep="\n  ")
     print("faults:", *(f"{count} x {what}" for what, count in soak.faults.most_common()), sep="\n  ")
     print("wrong:", *(soak.wrong + left or ["nothing"]), sep="\n  ")

@@ -29,7 +29,11 @@ SIZES = {
     "CT1000": ("ct", 1000, 512),  # 504 MB after the issue's count
     "MR2000": ("mr", 2000, 256),
     "DX4": ("dx", 4, 2690),  # 58 MB
-    "SMALL10000": ("mr", 10_000, 64),  # as 20 studies: dcmmkdir takes the square of a series' length, seven minutes for 10,000 in one
+    "SMALL10000": (
+        "mr",
+        10_000,
+        64,
+    ),  # as 20 studies: dcmmkdir takes the square of a series' length, seven minutes for 10,000 in one
     "CTPART": ("ct", 100, 512),  # what storescp as it comes gets of the first two
     "MRPART": ("mr", 100, 256),
     "TINY": ("ct", 1, 64),
@@ -54,7 +58,11 @@ class Studies:
             kind, count, size = SIZES[name]
             parts = PARTS.get(name, 1)
             numbers = [f"{name}-{part}" if parts > 1 else name for part in range(parts)]
-            files = [file for each in numbers for file in make_ct_series(self._folder / name, each, count // parts, size=size, kind=kind)]
+            files = [
+                file
+                for each in numbers
+                for file in make_ct_series(self._folder / name, each, count // parts, size=size, kind=kind)
+            ]
             uid = str(dcmread(files[0], specific_tags=["StudyInstanceUID"]).StudyInstanceUID)
             self._made[name] = StudyFiles(name, uid, files)
         return self._made[name]

@@ -16,7 +16,10 @@ from tasks.archive_volumes import close_night, finish_left_overs, follow_orders,
 from tasks.cleaning import drop_cancelled_archive
 
 FirstDate = Annotated[
-    date | None, Field(title="First StudyDate", description="Empty, as the last one: what the schedule owes, missed nights included.")
+    date | None,
+    Field(
+        title="First StudyDate", description="Empty, as the last one: what the schedule owes, missed nights included."
+    ),
 ]
 LastDate = Annotated[date | None, Field(title="Last StudyDate", description="Empty: only the first one.")]
 DryRun = Annotated[bool, Field(title="Dry run", description="Say what would be archived, and archive nothing.")]
@@ -31,7 +34,8 @@ def _name() -> str:
 @flow(
     name="nightly_archive",
     flow_run_name=_name,
-    description="Retrieves the studies of the days before, proves each complete, and archives what isn't on a volume yet.",
+    description="Retrieves the studies of the days before, proves each complete, and archives what isn't on a volume "
+    "yet.",
     on_cancellation=[drop_cancelled_archive],
 )
 def nightly_archive(date_from: FirstDate = None, date_to: LastDate = None, dry_run: DryRun = False) -> State:

@@ -1,4 +1,6 @@
-"""The parameters of flows as operators see them in the Prefect UI: typed, explained, refused before a run starts where they can't be right."""
+"""The parameters of flows as operators see them in the Prefect UI: typed, explained, refused before a run starts where
+they can't be right.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,12 @@ AccessionNumber = Annotated[
 ]
 AccessionNumbers = Annotated[
     list[AccessionNumber],
-    Field(title="Accession numbers", description="As they stand on the examinations; all of one patient.", min_length=1, max_length=1000),
+    Field(
+        title="Accession numbers",
+        description="As they stand on the examinations; all of one patient.",
+        min_length=1,
+        max_length=1000,
+    ),
 ]
 
 SHOWN = 5

@@ -16,13 +16,19 @@ from tasks.job_run import JobRun
 from tasks.order import follow_orders, give_orders, orders_of_images, orders_of_studies
 
 PublisherName = Annotated[
-    str, Field(title="Publisher", description="A name under `publishers` of the configuration; empty: print.publisher.", max_length=64)
+    str,
+    Field(
+        title="Publisher",
+        description="A name under `publishers` of the configuration; empty: print.publisher.",
+        max_length=64,
+    ),
 ]
 ConfirmReprint = Annotated[
     bool,
     Field(
         title="Print again",
-        description="Only after somebody has looked at the robot: an earlier attempt ended unclear, and no disc of it lies there.",
+        description="Only after somebody has looked at the robot: an earlier attempt ended unclear, and no disc of it "
+        "lies there.",
     ),
 ]
 
@@ -30,16 +36,20 @@ ConfirmReprint = Annotated[
 @flow(
     name="print_disc",
     flow_run_name=run_name("Print"),
-    description="Retrieves the studies from the PACS, proves that nothing is missing, and has a publisher make a disc of them, once.",
+    description="Retrieves the studies from the PACS, proves that nothing is missing, and has a publisher make a disc "
+    "of them, once.",
     on_cancellation=[drop_cancelled_print],
 )
-def print_disc(accession_numbers: AccessionNumbers, publisher: PublisherName = "", confirm_reprint: ConfirmReprint = False) -> State:
+def print_disc(
+    accession_numbers: AccessionNumbers, publisher: PublisherName = "", confirm_reprint: ConfirmReprint = False
+) -> State:
     """Have a disc of one patient's studies made by a disc publisher.
 
     Args:
         accession_numbers: The accession numbers as they stand on the examinations; all of one patient.
         publisher: A name under `publishers` of the configuration; empty: the one of print.publisher.
-        confirm_reprint: Order even though an earlier attempt may already have made the disc; only after looking at the robot.
+        confirm_reprint: Order even though an earlier attempt may already have made the disc; only after looking at the
+          robot.
     """
     with JobRun("print", accession_numbers, publisher) as run:
         question = run.start()

@@ -58,7 +58,8 @@ from typing import ClassVar
 class MkisoError(Exception):
     """Base of every error that mkiso raises on purpose.
 
-    `words` says what happened and what to do, in one or two sentences. `details` are plain JSON values (counts, accession numbers, UIDs).
+    `words` says what happened and what to do, in one or two sentences. `details` are plain JSON values (counts,
+    accession numbers, UIDs).
     """
 
     code: ClassVar[str] = "error"

@@ -1,7 +1,8 @@
-"""The hospital's patient-data API: who an accession number belongs to, or None where there is no API or it knows nobody.
+"""The hospital's patient-data API: who an accession number belongs to, or None where there is no API or it knows
+nobody.
 
-An outage never costs a disc: PatientApiUnavailable is what a job degrades on. A refusal (401, 403, a redirect elsewhere, an answer that makes no
-sense) is an outage too, only not worth a second try.
+An outage never costs a disc: PatientApiUnavailable is what a job degrades on. A refusal (401, 403, a redirect
+elsewhere, an answer that makes no sense) is an outage too, only not worth a second try.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 
-from mkiso.config import PatientApi
+from mkiso.config.settings import PatientApi
 from mkiso.errors import PatientApiUnavailable
-from mkiso.models import Patient
+from mkiso.study.models import Patient
 
 MAX_ANSWER_BYTES = 256 * 1024
 MAX_REDIRECTS = 3
@@ -33,14 +34,20 @@ _TIME_AFTER_DATE = re.compile(r"[T ].*")
 
 
 def _text(value: object) -> object:
-    """Numbers are texts here (an HN of digits is often sent as one); null is empty. Anything else is left for the model to refuse."""
+    """Numbers are texts here (an HN of digits is often sent as one); null is empty. Anything else is left for the model
+    to refuse.
+    """
     if value is None:
         return ""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-LongString = Annotated[str, BeforeValidator(_text), StringConstraints(strip_whitespace=True, max_length=64)]  # LO, PS3.5 6.2
-Name = Annotated[str, BeforeValidator(_text), StringConstraints(strip_whitespace=True, max_length=324)]  # PN: five components in three writings
+LongString = Annotated[
+    str, BeforeValidator(_text), StringConstraints(strip_whitespace=True, max_length=64)
+]  # LO, PS3.5 6.2
+Name = Annotated[
+    str, BeforeValidator(_text), StringConstraints(strip_whitespace=True, max_length=324)
+]  # PN: five components in three writings
 
 
 class _Answer(BaseModel):
@@ -57,32 +64,43 @@ class _Answer(BaseModel):
 def look_up(settings: PatientApi, accession_number: str) -> Patient | None:
     """The patient of an accession number; None where base_url is empty or the API answers 404.
 
-    Connection errors, time-outs, 429 and 5xx are tried again up to `retries` times, with back-off, jitter and the server's Retry-After where it is
-    short. Raises PatientApiUnavailable, whose words hold neither patient data nor the headers' secrets.
+    Connection errors, time-outs, 429 and 5xx are tried again up to `retries` times, with back-off, jitter and the
+    server's Retry-After where it is short. Raises PatientApiUnavailable, whose words hold neither patient data nor the
+    headers' secrets.
     """
     if not settings.base_url:
         return None
-    url = httpx.URL(settings.base_url.rstrip("/") + settings.path.replace("{accession_number}", quote(accession_number, safe="")))
+    url = httpx.URL(
+        settings.base_url.rstrip("/") + settings.path.replace("{accession_number}", quote(accession_number, safe=""))
+    )
     headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
     headers["Accept-Encoding"] = "identity"
-    with httpx.Client(headers=headers, timeout=settings.timeout_seconds, follow_redirects=False, trust_env=False) as client:
+    with httpx.Client(
+        headers=headers, timeout=settings.timeout_seconds, follow_redirects=False, trust_env=False
+    ) as client:
         for attempt in range(settings.retries + 1):
             answer = _ask(client, url, settings.timeout_seconds)
             if isinstance(answer, _Failed) and answer.transient and attempt < settings.retries:
                 time.sleep(_pause(attempt, answer.retry_after))
                 continue
             if isinstance(answer, _Failed):
-                raise PatientApiUnavailable(f"The patient API at {url.host} {answer.words}. The disc can be made with the PACS's own data.")
+                raise PatientApiUnavailable(
+                    f"The patient API at {url.host} {answer.words}. The disc can be made with the PACS's own data."
+                )
             return None if answer is None else patient_of(answer, settings)
     raise AssertionError("the last attempt returns or raises")
 
 
 def patient_of(answer: Any, settings: PatientApi) -> Patient:
-    """The patient in the API's JSON, by the configured names of its members. Raises PatientApiUnavailable where it isn't what is expected."""
+    """The patient in the API's JSON, by the configured names of its members. Raises PatientApiUnavailable where it
+    isn't what is expected.
+    """
     if not isinstance(answer, Mapping):
         raise _senseless(settings, "no JSON object")
     try:
-        read = _Answer.model_validate({ours: answer[theirs] for ours, theirs in settings.fields.model_dump().items() if theirs in answer})
+        read = _Answer.model_validate(
+            {ours: answer[theirs] for ours, theirs in settings.fields.model_dump().items() if theirs in answer}
+        )
     except ValidationError as error:
         # Only the members' names: the values are patient data.
         members = ", ".join(sorted({str(getattr(settings.fields, str(entry["loc"][0]))) for entry in error.errors()}))
@@ -91,7 +109,9 @@ def patient_of(answer: Any, settings: PatientApi) -> Patient:
 
 
 def birth_date_of(text: str) -> str:
-    """A date as DA (YYYYMMDD), or empty where it can't be read with certainty; day and month are never guessed (03/04/2000)."""
+    """A date as DA (YYYYMMDD), or empty where it can't be read with certainty; day and month are never guessed
+    (03/04/2000).
+    """
     date = _TIME_AFTER_DATE.sub("", text)
     for date_format in _DATE_FORMATS:
         try:
@@ -112,7 +132,9 @@ class _Failed:
 
 
 def _ask(client: httpx.Client, url: httpx.URL, limit_seconds: float) -> Any:
-    """One attempt: the JSON, None for 404, or _Failed. Redirects are followed on the same host and port only, and never from https to http."""
+    """One attempt: the JSON, None for 404, or _Failed. Redirects are followed on the same host and port only, and never
+    from https to http.
+    """
     deadline = time.monotonic() + limit_seconds
     for _ in range(MAX_REDIRECTS + 1):
         try:
@@ -123,7 +145,9 @@ def _ask(client: httpx.Client, url: httpx.URL, limit_seconds: float) -> Any:
         except httpx.TimeoutException:
             return _Failed(f"didn't answer within {limit_seconds:g} s", transient=True)
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            return _Failed(f"can't be reached ({type(error).__name__})", transient=isinstance(error, httpx.TransportError))
+            return _Failed(
+                f"can't be reached ({type(error).__name__})", transient=isinstance(error, httpx.TransportError)
+            )
         upgraded = (url.scheme, target.scheme) == ("http", "https") and target.port is None
         if target.host != url.host or not (upgraded or (target.scheme, target.port) == (url.scheme, url.port)):
             return _Failed("redirects to another address, which isn't followed; correct patient_api.base_url")
@@ -136,7 +160,9 @@ def _read(response: httpx.Response, deadline: float) -> Any:
         return None
     if response.status_code != httpx.codes.OK:
         transient = response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error
-        return _Failed(f"answers {response.status_code}", transient=transient, retry_after=response.headers.get("Retry-After", ""))
+        return _Failed(
+            f"answers {response.status_code}", transient=transient, retry_after=response.headers.get("Retry-After", "")
+        )
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":  # a few bytes may become gigabytes
         return _Failed("answers compressed, which wasn't asked for")
     body = bytearray()
@@ -153,7 +179,9 @@ def _read(response: httpx.Response, deadline: float) -> Any:
 
 
 def _pause(attempt: int, retry_after: str) -> float:
-    """Seconds before the next attempt: doubling, jittered so that jobs don't come in step; Retry-After in seconds counts (RFC 9110 10.2.3)."""
+    """Seconds before the next attempt: doubling, jittered so that jobs don't come in step; Retry-After in seconds
+    counts (RFC 9110 10.2.3).
+    """
     asked = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
     pause: float = FIRST_PAUSE_SECONDS * 2.0**attempt * random.uniform(0.5, 1.5)  # noqa: S311
     return min(max(pause, asked), MAX_PAUSE_SECONDS)
@@ -161,4 +189,6 @@ def _pause(attempt: int, retry_after: str) -> float:
 
 def _senseless(settings: PatientApi, what: str) -> PatientApiUnavailable:
     host = httpx.URL(settings.base_url).host
-    return PatientApiUnavailable(f"The patient API at {host} answers with {what}. Compare patient_api.fields with what it sends.")
+    return PatientApiUnavailable(
+        f"The patient API at {host} answers with {what}. Compare patient_api.fields with what it sends."
+    )

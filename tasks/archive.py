@@ -6,22 +6,30 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 
-from mkiso import identity, patient_api
+from mkiso import patient_api
 from mkiso.archive.catalogue import archived, archived_counts, failed_studies, lost_studies
-from mkiso.archive.outcome import described, dry_run_words
+from mkiso.archive.night_outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
 from mkiso.archive.planning import needs_a_look, plan
-from mkiso.errors import AnswerCut, InstanceConflict, JobStopped, MkisoError, PacsRefused, PatientApiUnavailable, StudyNotFound
-from mkiso.job import Job
+from mkiso.errors import (
+    AnswerCut,
+    InstanceConflict,
+    JobStopped,
+    MkisoError,
+    PacsRefused,
+    PatientApiUnavailable,
+    StudyNotFound,
+)
+from mkiso.housekeeping import require_room
 from mkiso.media.capacity import holdable
 from mkiso.media.volumes import Parcel, span, study_sectors
-from mkiso.models import Patient, Study
-from mkiso.retention import require_room
-from mkiso.slots import slot_behind_clerks
 from mkiso.sources import collection
 from mkiso.sources.query import expected_instances, find_studies_by_date, find_studies_by_uid, of_modalities
-from mkiso.study import gate
+from mkiso.storage.job import Job
+from mkiso.storage.slots import slot_behind_clerks
+from mkiso.study import gate, identity
 from mkiso.study.gate import CompleteStudies
+from mkiso.study.models import Patient, Study
 from mkiso.study.values import Retrieved
 from tasks.archive_run import ArchiveRun, Pooled, name_of
 from tasks.step import step
@@ -29,8 +37,8 @@ from tasks.step import step
 
 @step("Find the studies of the night", patient=True)
 def find(run: ArchiveRun) -> None:
-    """By StudyDate; the days before are looked through again for what came late. What failed, and what lay on a volume that
-    is lost, is found by its UID: its date may be long ago, or another by now.
+    """By StudyDate; the days before are looked through again for what came late. What failed, and what lay on a volume
+    that is lost, is found by its UID: its date may be long ago, or another by now.
     """
     settings, dates = run.job.settings, run.dates
     found = _find(run, Page(dates.recheck_from, dates.date_to))
@@ -38,7 +46,9 @@ def find(run: ArchiveRun) -> None:
     run.found = {study.study_instance_uid: study for study in of_modalities(found.studies, modalities)}
     unusable = of_modalities(found.unusable, modalities)
     failed = {
-        study.study_instance_uid: Study(study.accession_number, study.study_instance_uid, "", study_date=study.study_date)
+        study.study_instance_uid: Study(
+            study.accession_number, study.study_instance_uid, "", study_date=study.study_date
+        )
         for study in failed_studies(run.ledger)
         if study.attempts < settings.archive.max_attempts
     }
@@ -53,9 +63,12 @@ def find(run: ArchiveRun) -> None:
             run.found |= {study.study_instance_uid: study for study in studies}
             unusable += shared
         run.show_progress()
-    run.outcome = replace(run.outcome, found=len(run.found), doubtful=found.doubtful, unusable=tuple(map(described, unusable)))
+    run.outcome = replace(
+        run.outcome, found=len(run.found), doubtful=found.doubtful, unusable=tuple(map(described, unusable))
+    )
     run.log.info("%s studies found.", len(run.found))
-    # At the end, since a step that is tried again begins anew. What is lost and not found is said at the end of the night.
+    # At the end, since a step that is tried again begins anew. What is lost and not found is said at the end of the
+    # night.
     for uid in failed.keys() & absent.keys() if not run.dry_run else ():
         with run.attempt(failed[uid]):
             raise absent[uid]
@@ -76,7 +89,11 @@ def plan_night(run: ArchiveRun) -> None:
     attempts = {study.study_instance_uid: study.attempts for study in failed_studies(run.ledger)}
     lost = {study.study_instance_uid for study in lost_studies(run.ledger)}
     counts = archived_counts(run.ledger, run.found)
-    owed = [uid for uid, study in run.found.items() if uid in attempts or uid in lost or needs_a_look(study, counts.get(uid, 0), night)]
+    owed = [
+        uid
+        for uid, study in run.found.items()
+        if uid in attempts or uid in lost or needs_a_look(study, counts.get(uid, 0), night)
+    ]
     mine = frozenset(owed) if run.dry_run else run.night.claim(owed)
     asked = []
     for uid in filter(mine.__contains__, owed):
@@ -86,16 +103,25 @@ def plan_night(run: ArchiveRun) -> None:
     planned = plan(asked, archived(run.ledger, mine), attempts if run.scheduled else {}, settings.archive.max_attempts)
     to_archive = [work.study for work in planned.to_archive]
     if run.dry_run:
-        lacking = [work.study.expected.count if work.wanted is None else len(work.wanted) for work in planned.to_archive]
+        lacking = [
+            work.study.expected.count if work.wanted is None else len(work.wanted) for work in planned.to_archive
+        ]
         images = None if None in lacking else sum(count or 0 for count in lacking)
         run.words = dry_run_words(len(run.found), len(to_archive), images, _names(planned.given_up))
         return
     run.night.release(mine - {study.study_instance_uid for study in to_archive})
     _clear_left_overs(run, run.found.keys() - (set(owed) - mine) - {study.study_instance_uid for study in to_archive})
     # A patient's studies one after another, so that they are in the pool together.
-    run.waiting.extend(sorted(to_archive, key=lambda study: (study.patient_id, study.study_date, study.study_instance_uid)))
+    run.waiting.extend(
+        sorted(to_archive, key=lambda study: (study.patient_id, study.study_date, study.study_instance_uid))
+    )
     run.outcome = replace(run.outcome, elsewhere=len(owed) - len(mine), given_up=_names(planned.given_up))
-    run.log.info("%s studies to archive, %s are complete, %s are empty.", len(to_archive), len(planned.complete), len(planned.empty))
+    run.log.info(
+        "%s studies to archive, %s are complete, %s are empty.",
+        len(to_archive),
+        len(planned.complete),
+        len(planned.empty),
+    )
 
 
 def _clear_left_overs(run: ArchiveRun, on_volumes: Collection[str]) -> None:
@@ -123,7 +149,9 @@ def retrieve_study(run: ArchiveRun, study: Study, name: str) -> None:
         with slot_behind_clerks(job.settings.storage.moves_dir, job.settings.pacs.max_moves) as clerk_waits:
             try:
                 elsewhere = on_volumes & (study.expected.instances or frozenset())
-                retrieved = collection.retrieve_study(job, study, lambda _: run.show_progress(), elsewhere=elsewhere, stop=clerk_waits)
+                retrieved = collection.retrieve_study(
+                    job, study, lambda _: run.show_progress(), elsewhere=elsewhere, stop=clerk_waits
+                )
                 break
             except JobStopped:
                 run.log.info("%s waits for a clerk's job.", name)
@@ -143,11 +171,15 @@ def _patient_of(run: ArchiveRun, study: Study) -> Patient | None:
 
 
 def _folder_of(run: ArchiveRun, study: Study) -> Job:
-    """The study's folder in the run's; what a run that is gone has left of it moves there. The claim says that nobody else works on it."""
+    """The study's folder in the run's; what a run that is gone has left of it moves there. The claim says that nobody
+    else works on it.
+    """
     job = Job(f"{run.job.id}/{study.study_instance_uid}", "archive", run.job.settings)
     for left in run.job.settings.storage.jobs_dir.glob(f"*/{study.study_instance_uid}"):
         if not job.folder.exists():
-            with suppress(OSError):  # it was swept just now; others wait in the run's folder, or a fault is described there
+            with suppress(
+                OSError
+            ):  # it was swept just now; others wait in the run's folder, or a fault is described there
                 left.rename(job.folder)
                 left.parent.rmdir()
     job.open()
@@ -159,12 +191,14 @@ def _into_the_pool(run: ArchiveRun, job: Job, studies: CompleteStudies) -> None:
     pooled = {arrival.sop_instance_uid for each in run.pool.values() for arrival in each.arrivals}
     if shared := {each.arrival.sop_instance_uid for each in instances} & pooled:
         raise InstanceConflict(
-            f"{len(shared)} instances of {name_of(study)} are also part of another study. Have the PACS's studies checked.",
+            f"{len(shared)} instances of {name_of(study)} are also part of another study. Have the PACS's studies "
+            "checked.",
             sop_instance_uid=min(shared),
         )
     if instances:
         parcel = Parcel(study.study_instance_uid, study.patient_id, study_sectors(instances))
-        # What no volume can hold fails here, as this study's failure; when the volume is made it would end the night, and each night after it.
+        # What no volume can hold fails here, as this study's failure; when the volume is made it would end the night,
+        # and each night after it.
         holdable([each.arrival for each in instances])
         if parcel.sectors > run.room:
             span(instances, run.room, job.settings.archive.medium)

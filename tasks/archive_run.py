@@ -19,36 +19,40 @@ from prefect.states import Completed, Failed
 
 from mkiso.archive.catalogue import covered
 from mkiso.archive.ledger import Ledger
+from mkiso.archive.night_outcome import Outcome, words
 from mkiso.archive.nights import Night, NightRange
-from mkiso.archive.outcome import Outcome, words
 from mkiso.archive.owed import Owed
 from mkiso.archive.planning import is_hopeless, says_something_of_the_study
 from mkiso.archive.schedule import Due, due
 from mkiso.archive.store import Store
 from mkiso.archive.volumes import ArchiveVolume
-from mkiso.config_in_force import in_force
+from mkiso.config.in_force import in_force
 from mkiso.dataset.header import read_header
 from mkiso.errors import ClaimLost, InvalidRequest, MkisoError, PatientMismatch, StorageFull
-from mkiso.files import hold
-from mkiso.job import Job
+from mkiso.housekeeping import GIB, require_room
 from mkiso.media.capacity import SECTOR_BYTES
 from mkiso.media.filling import full_volumes, volume_room
 from mkiso.media.viewer import bundle_viewer
 from mkiso.media.volumes import Parcel, pack
-from mkiso.models import Arrival, Instance, Study
-from mkiso.retention import GIB, require_room
+from mkiso.storage.files import hold
+from mkiso.storage.job import Job
 from mkiso.study.gate import CompleteStudies, complete
+from mkiso.study.models import Arrival, Instance, Study
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tasks.artifacts import Artifacts
 
 PROGRESS_SECONDS = 2.0
 NICENESS = 15
-"""Of the archive's process: clerks' jobs have the processor and the disk first (the kernel derives the one from the other, ioprio_set(2))."""
+"""Of the archive's process: clerks' jobs have the processor and the disk first (the kernel derives the one from the
+other, ioprio_set(2)).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """A study that waits for its volume: it passed the gate, and its instances are kept without their headers, which would fill the memory."""
+    """A study that waits for its volume: it passed the gate, and its instances are kept without their headers, which
+    would fill the memory.
+    """
 
     found: Found
     study: Study
@@ -58,13 +62,18 @@ class Pooled:
     job: Job
 
     def complete(self) -> CompleteStudies:
-        """Through the gate once more, with the headers as they are now. Raises what the gate raises, DamagedInstance."""
+        """Through the gate once more, with the headers as they are now. Raises what the gate raises,
+        DamagedInstance.
+        """
         instances = tuple(Instance(arrival, read_header(arrival.path)) for arrival in self.arrivals)
-        return complete(Retrieved(self.found, (StudyRetrieved(self.study, instances),), self.elsewhere), self.job.settings)
+        return complete(
+            Retrieved(self.found, (StudyRetrieved(self.study, instances),), self.elsewhere), self.job.settings
+        )
 
 
 class ArchiveRun:
-    """Context manager around the steps of a night; its end becomes `state`. An MkisoError ends the `with` quietly, anything else is raised on.
+    """Context manager around the steps of a night; its end becomes `state`. An MkisoError ends the `with` quietly,
+    anything else is raised on.
 
     `room` is what studies may take of a volume, in sectors.
     """
@@ -96,7 +105,9 @@ class ArchiveRun:
     def __enter__(self) -> ArchiveRun:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
         self._opened.close()
         if error is not None and not isinstance(error, MkisoError):
             self._artifacts.close(at_once=True)
@@ -118,16 +129,27 @@ class ArchiveRun:
         os.nice(NICENESS)
         settings, archive = self.job.settings, self.job.settings.archive
         require_room(settings.storage)
-        self.room = volume_room(archive.medium, archive.volume_mib, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files)
+        self.room = volume_room(
+            archive.medium, archive.volume_mib, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files
+        )
         self.ledger = self._opened.enter_context(Ledger.open(settings))
         self.store = (
             Store.open(self.ledger) if archive.output == "store" and not self.dry_run else Store.visible(self.ledger)
         )
         date_from, date_to = self._asked
         if self.scheduled:
-            self.dates = due(archive.schedule, archive.timezone, archive.days_back, archive.recheck_days, covered(self.ledger), self._began)
+            self.dates = due(
+                archive.schedule,
+                archive.timezone,
+                archive.days_back,
+                archive.recheck_days,
+                covered(self.ledger),
+                self._began,
+            )
         elif date_from is None or (date_to or date_from) < date_from:
-            raise InvalidRequest("Name the first date, and a last one that isn't before it; without dates the archive does what it owes.")
+            raise InvalidRequest(
+                "Name the first date, and a last one that isn't before it; without dates the archive does what it owes."
+            )
         else:
             self.dates = Due(date_from, date_to or date_from, date_from)
         if not self.dry_run:
@@ -157,7 +179,9 @@ class ArchiveRun:
 
     @contextmanager
     def attempt(self, study: Study) -> Iterator[None]:
-        """What goes wrong with a study is written down, and the night goes on; but not without a PACS or a place to write."""
+        """What goes wrong with a study is written down, and the night goes on; but not without a PACS or a place to
+        write.
+        """
         try:
             yield
         except (ClaimLost, StorageFull):
@@ -170,7 +194,10 @@ class ArchiveRun:
     def full_volumes(self) -> tuple[tuple[str, ...], ...]:
         """The StudyInstanceUIDs of the volumes to make now."""
         large, parcels = self._by_size()
-        return (*large, *_uids(full_volumes(parcels, self.room, self.job.settings.archive.medium, pressed=self.is_short_of_room)))
+        return (
+            *large,
+            *_uids(full_volumes(parcels, self.room, self.job.settings.archive.medium, pressed=self.is_short_of_room)),
+        )
 
     def last_volumes(self) -> tuple[tuple[str, ...], ...]:
         """The same, when no study is to come any more."""
@@ -179,15 +206,21 @@ class ArchiveRun:
 
     def made(self, volume: ArchiveVolume) -> None:
         """A volume is written down in the ledger."""
-        self.outcome = replace(self.outcome, images=self.outcome.images + volume.instances, volumes=(*self.outcome.volumes, volume.label))
+        self.outcome = replace(
+            self.outcome, images=self.outcome.images + volume.instances, volumes=(*self.outcome.volumes, volume.label)
+        )
         part = f"{volume.number} of {volume.total}" if volume.total > 1 else ""
-        self._volumes.append({"volume": volume.label, "part": part, "images": volume.instances, "MB": round(volume.size / 1e6, 1)})
+        self._volumes.append(
+            {"volume": volume.label, "part": part, "images": volume.instances, "MB": round(volume.size / 1e6, 1)}
+        )
         self.show_progress()
 
     def undelivered(self, volume: ArchiveVolume, error: MkisoError) -> None:
         """A volume is whole, and neither stored nor made; the next night takes it up."""
         self.log.error("%s: %s: %s", volume.label, error.code, error.words)
-        self.outcome = replace(self.outcome, undelivered=(*self.outcome.undelivered, f"{volume.label} IS NOT DELIVERED: {error.words}"))
+        self.outcome = replace(
+            self.outcome, undelivered=(*self.outcome.undelivered, f"{volume.label} IS NOT DELIVERED: {error.words}")
+        )
 
     def owes(self, owed: Owed) -> None:
         """A volume isn't where it should be, and no run can mend that: a person has to say."""
@@ -209,17 +242,23 @@ class ArchiveRun:
         name = name_of(study)
         self.log.error("%s isn't archived: %s: %s", name, error.code, error.words)
         self.outcome = replace(self.outcome, failed=(*self.outcome.failed, name))
-        self._failures.append({"accession number": name, "study date": study.study_date, "reason": error.words, "code": error.code})
+        self._failures.append(
+            {"accession number": name, "study date": study.study_date, "reason": error.words, "code": error.code}
+        )
         if isinstance(error, PatientMismatch) or self.job.settings.storage.keep_failed_hours == 0:
             shutil.rmtree(self.job.folder / study.study_instance_uid, ignore_errors=True)
         self._failed_in_a_row.append(error)
         if is_hopeless(self._failed_in_a_row):
-            self.outcome = replace(self.outcome, stopped=f"The night ended with {len(self.waiting)} studies to go: {error.words}")
+            self.outcome = replace(
+                self.outcome, stopped=f"The night ended with {len(self.waiting)} studies to go: {error.words}"
+            )
 
     def _by_size(self) -> tuple[list[tuple[str, ...]], list[Parcel]]:
         """Studies that need a set of volumes of their own, and all others."""
         parcels = [each.parcel for each in self.pool.values()]
-        large: list[tuple[str, ...]] = [(parcel.study_instance_uid,) for parcel in parcels if parcel.sectors > self.room]
+        large: list[tuple[str, ...]] = [
+            (parcel.study_instance_uid,) for parcel in parcels if parcel.sectors > self.room
+        ]
         return large, [parcel for parcel in parcels if parcel.sectors <= self.room]
 
     def _show_end(self) -> None:

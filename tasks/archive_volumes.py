@@ -23,14 +23,14 @@ from mkiso.errors import (
     PublisherRefused,
     PublisherUnavailable,
 )
-from mkiso.files import sha256_of, write_whole
 from mkiso.media.capacity import SECTOR_BYTES
 from mkiso.media.disc_set import Proven, divide, lay_out_volumes, prove, write_set
 from mkiso.media.filling import volume_sectors
 from mkiso.media.layout import Layout
-from mkiso.models import Patient, Volume
 from mkiso.publishers import Order, Watch, follow, give, publisher_of, question_of
+from mkiso.storage.files import sha256_of, write_whole
 from mkiso.study.gate import Part
+from mkiso.study.models import Patient, Volume
 from tasks.archive_run import ArchiveRun
 from tasks.step import step
 
@@ -53,7 +53,9 @@ def finish_left_overs(run: ArchiveRun) -> None:
 
 @step("Make volume", "Make volume of {studies} studies")
 def make_volume(run: ArchiveRun, uids: tuple[str, ...], studies: int) -> None:
-    """Lay out, master, read back, write down, deliver; a study that no volume holds becomes a set of them, written down in one step."""
+    """Lay out, master, read back, write down, deliver; a study that no volume holds becomes a set of them, written down
+    in one step.
+    """
     settings, archive = run.job.settings, run.job.settings.archive
     pooled = [run.pool[uid] for uid in uids]
     parts = divide([each.complete() for each in pooled], run.room, archive.medium)
@@ -62,7 +64,10 @@ def make_volume(run: ArchiveRun, uids: tuple[str, ...], studies: int) -> None:
     disc_set = lay_out_volumes(parts, places, settings, created=datetime.now(UTC), medium=archive.medium)
     for layout in disc_set.layouts:
         if layout.sectors > volume_sectors(layout.medium, archive.volume_mib):
-            words = f"{layout.volume_id} turned out larger than it was counted ({layout.size:,} bytes): it isn't used. Tell who maintains mkiso."
+            words = (
+                f"{layout.volume_id} turned out larger than it was counted ({layout.size:,} bytes): it isn't "
+                "used. Tell who maintains mkiso."
+            )
             raise ProofFailed(words)
     proven = prove(write_set(disc_set, [volume.image for volume in planned], publisher=settings.disc.institution))
     finished = [_finished(volume, disc, part) for volume, disc, part in zip(planned, proven.discs, parts, strict=True)]
@@ -101,7 +106,10 @@ def _finished(volume: ArchiveVolume, disc: Proven, part: Part) -> MasteredVolume
 
 def _manifest(layout: Layout, sha256: str) -> str:
     """What lies beside the image in the store, so that a volume explains itself without the ledger."""
-    files = [{"path": str(file.path), "size": file.size, "sha256": file.sha256, "sop_instance_uid": file.sop_instance_uid} for file in layout.files]
+    files = [
+        {"path": str(file.path), "size": file.size, "sha256": file.sha256, "sop_instance_uid": file.sop_instance_uid}
+        for file in layout.files
+    ]
     facts = {
         "label": layout.volume_id,
         **asdict(layout.volume),
@@ -142,14 +150,18 @@ def _deliver(run: ArchiveRun, volume: ArchiveVolume) -> None:
 def _order(run: ArchiveRun, volume: ArchiveVolume) -> None:
     """Give the order once, under a name that the ledger has before the publisher; a later run asks for it by that name.
 
-    A volume in state `mastered` certainly isn't made: it is a new order, whatever the order book is unsure of from before a person looked.
+    A volume in state `mastered` certainly isn't made: it is a new order, whatever the order book is unsure of from
+    before a person looked.
     """
     storage, publisher = run.job.settings.storage, publisher_of(volume.output, run.job.settings)
     if volume.state == "mastered":
         volume = replace(volume, location=f"{volume.label}-{uuid4().hex[:8]}")
         run.night.advance(volume.label, "ordering", volume.location)
     elif not volume.image.is_file() or sha256_of(volume.image) != volume.sha256:
-        raise PrintUncertain("Its image is lost, and the publisher may have the order: look at the robot, then run `mkiso archive settle`.")
+        raise PrintUncertain(
+            "Its image is lost, and the publisher may have the order: look at the robot, then run `mkiso archive "
+            "settle`."
+        )
     give(publisher, _order_of(run, volume), storage.orders_dir, Watch(), confirm_reprint=volume.state == "mastered")
     run.night.advance(volume.label, "ordered")
     run.ordered.append(replace(volume, state="ordered"))
@@ -195,7 +207,9 @@ def _not_made(run: ArchiveRun, volume: ArchiveVolume, error: MkisoError) -> None
 
 
 def _order_of(run: ArchiveRun, volume: ArchiveVolume) -> Order:
-    """A volume's order is a job of its own, whichever run gives it; what a label shows is the volume's, not a patient's."""
+    """A volume's order is a job of its own, whichever run gives it; what a label shows is the volume's, not a
+    patient's.
+    """
     settings = run.job.settings
     return Order(
         volume.location,

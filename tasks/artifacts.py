@@ -1,4 +1,6 @@
-"""What operators see of a run in the Prefect UI beside its state: a progress bar, tables, links. No run waits for one, or fails for want of one."""
+"""What operators see of a run in the Prefect UI beside its state: a progress bar, tables, links. No run waits for one,
+or fails for want of one.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,18 @@ from logging import Logger, LoggerAdapter
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import create_link_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 
 
 class Artifacts:
-    """The artifacts of one run, made in their order by a thread beside it, since each takes 20 ms. Close it before the run ends."""
+    """The artifacts of one run, made in their order by a thread beside it, since each takes 20 ms. Close it before the
+    run ends.
+    """
 
     def __init__(self, log: Logger | LoggerAdapter[Logger], progress_key: str, progress_seconds: float) -> None:
         self._log = log
@@ -30,7 +39,9 @@ class Artifacts:
         return time.monotonic() - self._progressed >= self._progress_seconds
 
     def progress(self, done: int, total: int | None, words: str) -> None:
-        """Move the progress bar, which is made when it moves first; it stays at its beginning where the total isn't known."""
+        """Move the progress bar, which is made when it moves first; it stays at its beginning where the total isn't
+        known.
+        """
         self._progressed = time.monotonic()
         percent = 100 * done / total if total else 0.0
         self._make(lambda: self._move(percent, words))
@@ -62,4 +73,6 @@ class Artifacts:
         try:
             make()
         except Exception as error:
-            self._log.warning("An artifact of this run couldn't be made (%s); the run goes on without it.", type(error).__name__)
+            self._log.warning(
+                "An artifact of this run couldn't be made (%s); the run goes on without it.", type(error).__name__
+            )

@@ -11,16 +11,22 @@ from uuid import UUID
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterEndTime, FlowRunFilterId, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterEndTime,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 
-from mkiso.accession import parse_accession_numbers
-from mkiso.config_in_force import in_force
+from mkiso.config.in_force import in_force
 from mkiso.errors import JobCancelled, MkisoError, ProofFailed
-from mkiso.job import Job
-from mkiso.report import read_report, write_report
-from mkiso.reread import reread_shelf
-from mkiso.retention import Standing, sweep
+from mkiso.housekeeping import Standing, sweep
+from mkiso.storage.job import Job
+from mkiso.storage.report import read_report, write_report
+from mkiso.storage.reread import reread_shelf
+from mkiso.study.accession import parse_accession_numbers
 from tasks.order import cancel_orders
 
 log = logging.getLogger("mkiso.cleaning")
@@ -29,11 +35,16 @@ BATCH = 200
 
 
 def forget_cancelled_job(flow: Any, flow_run: FlowRun, state: State) -> None:
-    """Prefect's cancellation hook: runs in the worker once the job's process has ended, and removes what the job had retrieved."""
+    """Prefect's cancellation hook: runs in the worker once the job's process has ended, and removes what the job had
+    retrieved.
+    """
     settings = in_force()
     job_id = str(flow_run.id)
     Job(job_id, "download", settings).discard()
-    write_report(settings.storage, read_report(settings.storage, job_id).failed(JobCancelled("The job was cancelled by an operator.")))
+    write_report(
+        settings.storage,
+        read_report(settings.storage, job_id).failed(JobCancelled("The job was cancelled by an operator.")),
+    )
 
 
 def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:
@@ -51,13 +62,17 @@ def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:
 
 
 def drop_cancelled_archive(flow: Any, flow_run: FlowRun, state: State) -> None:
-    """As forget_cancelled_job: studies that waited for their volume go; what is on volumes stays, and the next run takes up the rest."""
+    """As forget_cancelled_job: studies that waited for their volume go; what is on volumes stays, and the next run
+    takes up the rest.
+    """
     Job(str(flow_run.id), "archive", in_force()).discard()
 
 
 @task(name="Remove old discs and folders", cache_policy=NO_CACHE, persist_result=False)
 def remove_old_files() -> None:
-    """Discs, folders of failed jobs, reports and unfinished instances that are older than they are kept; folders of active runs stay."""
+    """Discs, folders of failed jobs, reports and unfinished instances that are older than they are kept; folders of
+    active runs stay.
+    """
     get_run_logger().info("Removed: %s.", sweep(in_force(), standings))
 
 
@@ -67,7 +82,9 @@ def standings(job_ids: Collection[str]) -> dict[str, Standing]:
     asked = [UUID(job_id) for job_id in job_ids if _is_run_id(job_id)]
     with get_client(sync_client=True) as client:
         for start in range(0, len(asked), BATCH):
-            for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=asked[start : start + BATCH])), limit=BATCH):
+            for run in client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=asked[start : start + BATCH])), limit=BATCH
+            ):
                 told[str(run.id)] = _standing_of(run.state_type)
     return told
 
@@ -90,10 +107,13 @@ def _is_run_id(text: str) -> bool:
 
 @task(name="Remove old runs from Prefect", cache_policy=NO_CACHE, persist_result=False)
 def remove_old_runs() -> None:
-    """Prefect keeps every run for ever by itself; ended ones older than prefect.keep_runs_days go, with their logs and artifacts."""
+    """Prefect keeps every run for ever by itself; ended ones older than prefect.keep_runs_days go, with their logs and
+    artifacts.
+    """
     oldest = datetime.now(UTC) - timedelta(days=in_force().prefect.keep_runs_days)
     ended = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))), end_time=FlowRunFilterEndTime(before_=oldest)
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))),
+        end_time=FlowRunFilterEndTime(before_=oldest),
     )
     removed = 0
     with get_client(sync_client=True) as client:

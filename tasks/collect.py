@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
-from mkiso import audit, patient_api
+from mkiso import patient_api
+from mkiso.audit import messages as audit
 from mkiso.errors import PatientApiUnavailable
-from mkiso.models import Patient, Study
-from mkiso.slots import slot
 from mkiso.sources import collection
 from mkiso.sources.query import find_studies
+from mkiso.storage.slots import slot
 from mkiso.study import gate
 from mkiso.study.gate import CompleteStudies
+from mkiso.study.models import Patient, Study
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tasks.job_run import JobRun
 from tasks.step import step
@@ -70,7 +71,9 @@ def retrieve_study(run: JobRun, study: Study) -> StudyRetrieved:
 
 @step("Check that it is complete")
 def check_complete(run: JobRun, found: Found, retrieved: Sequence[StudyRetrieved]) -> CompleteStudies:
-    """The gate: every instance that the PACS lists has arrived, and nothing else; all headers together are of one patient."""
+    """The gate: every instance that the PACS lists has arrived, and nothing else; all headers together are of one
+    patient.
+    """
     studies = gate.complete(Retrieved(found, tuple(retrieved)), run.settings)
     run.tell_complete(studies)
     return studies

@@ -5,8 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from mkiso.errors import JobNotFound
-from mkiso.media.disc_set import DiscSet, ProvenSet, WrittenSet, disc_fingerprint, lay_out_set, manifests_of, prove, write_set
-from mkiso.store import Manifest, manifest_of, reusable, shelve
+from mkiso.media.disc_set import (
+    DiscSet,
+    ProvenSet,
+    WrittenSet,
+    disc_fingerprint,
+    lay_out_set,
+    manifests_of,
+    prove,
+    write_set,
+)
+from mkiso.storage.shelf import Manifest, manifest_of, reusable, shelve
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.values import Found
 from tasks.job_run import JobRun
@@ -28,7 +37,9 @@ def take_up_discs(run: JobRun) -> tuple[Manifest, ...]:
 
 @step("Look for a disc of the same content")
 def look_for_finished_disc(run: JobRun, found: Found) -> tuple[Manifest, ...]:
-    """A set of discs made a short while ago is served again where it holds just what the PACS still says; empty where there is none."""
+    """A set of discs made a short while ago is served again where it holds just what the PACS still says; empty where
+    there is none.
+    """
     settings = run.settings
     return tuple(reusable(settings.storage, disc_fingerprint(found.fingerprint, settings), settings.disc.reuse_minutes))
 

@@ -16,33 +16,36 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, get_run_context
 from prefect.states import Completed, Failed
 
-from mkiso.accession import parse_accession_numbers
-from mkiso.config import Medium, Settings
-from mkiso.config_in_force import in_force
+from mkiso.config.in_force import in_force
+from mkiso.config.settings import Medium, Settings
 from mkiso.errors import JobNotFound, JobStopped, MkisoError, PatientMismatch, Unforeseen
-from mkiso.files import hold
-from mkiso.job import Job, JobKind
+from mkiso.housekeeping import require_room
 from mkiso.media.layout import Layout
-from mkiso.models import Arrival, Study
 from mkiso.publishers import Publisher, publisher_of
-from mkiso.report import FoundStudy, JobReport, after_a_break, read_report, write_report
-from mkiso.retention import require_room
-from mkiso.store import Manifest
+from mkiso.storage.files import hold
+from mkiso.storage.job import Job, JobKind
+from mkiso.storage.report import FoundStudy, JobReport, after_a_break, read_report, write_report
+from mkiso.storage.shelf import Manifest
+from mkiso.study.accession import parse_accession_numbers
 from mkiso.study.gate import CompleteStudies
+from mkiso.study.models import Arrival, Study
 from mkiso.study.values import Found
 from tasks.artifacts import Artifacts
 
 REPORT_SECONDS = 0.25
 PROGRESS_SECONDS = 1.0
 STOPPED = "The job was stopped before its end: it was cancelled, or mkiso was shut down."
-UNFORESEEN = "Something went wrong that nobody foresaw; fault.txt in the job's folder says what. Retry the run, and tell who maintains mkiso."
+UNFORESEEN = (
+    "Something went wrong that nobody foresaw; fault.txt in the job's folder says what. Retry the run, and "
+    "tell who maintains mkiso."
+)
 
 
 class JobRun:
     """Context manager around a flow's steps: opens the job, tells of it, and turns its end into a state.
 
-    An exception ends the `with` quietly and makes `state` a Failed one whose message is the error's words; Prefect would write the text of an
-    unforeseen one into its database. What stops the process is raised on.
+    An exception ends the `with` quietly and makes `state` a Failed one whose message is the error's words; Prefect
+    would write the text of an unforeseen one into its database. What stops the process is raised on.
     """
 
     def __init__(self, kind: JobKind, accession_numbers: list[str], publisher: str = "") -> None:
@@ -68,13 +71,17 @@ class JobRun:
     def __enter__(self) -> JobRun:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
         with self._held:
             return self._end(error)
 
     def _end(self, error: BaseException | None) -> bool:
         if error is None:
-            self._write(replace(self.report, status="done", stage="done"))  # first: whoever waits for the disc has it from now on
+            self._write(
+                replace(self.report, status="done", stage="done")
+            )  # first: whoever waits for the disc has it from now on
         stopped = error is not None and not isinstance(error, Exception)
         if not stopped:
             self._show_end(is_good=error is None)
@@ -98,7 +105,9 @@ class JobRun:
 
         Raises InvalidRequest, StorageFull.
         """
-        accession_numbers = parse_accession_numbers(list(self.report.accession_numbers), self.settings.server.max_accessions)
+        accession_numbers = parse_accession_numbers(
+            list(self.report.accession_numbers), self.settings.server.max_accessions
+        )
         self.report = replace(self.report, accession_numbers=accession_numbers)
         require_room(self.settings.storage)
         self._held.callback(os.close, hold(self.job.folder))
@@ -121,7 +130,11 @@ class JobRun:
     @property
     def medium(self) -> Medium:
         """What the disc is for: the publisher's medium, else the configured one."""
-        return self.settings.publishers[self.report.publisher].medium if self.report.publisher else self.settings.disc.medium
+        return (
+            self.settings.publishers[self.report.publisher].medium
+            if self.report.publisher
+            else self.settings.disc.medium
+        )
 
     @property
     def _stopped(self) -> str:
@@ -138,7 +151,10 @@ class JobRun:
         if discs[0].job_id == self.job.id:
             self.words = f"{images} images of {studies} {'study' if studies == 1 else 'studies'}, proved complete."
         else:
-            self.words = f"Served again: the disc of {discs[0].created[:16].replace('T', ' ')} UTC; the PACS has nothing else since."
+            self.words = (
+                f"Served again: the disc of {discs[0].created[:16].replace('T', ' ')} UTC; the PACS has "
+                "nothing else since."
+            )
         self.report = replace(self.report, disc_ids=tuple(disc.disc_id for disc in discs), expected=images)
         self.tell("done", written=images)
         for disc in discs:
@@ -208,7 +224,9 @@ class JobRun:
         self._artifacts.link("disc", f"{address}/api/iso/jobs/{self.job.id}/disc{part}", words)
 
     def _show_end(self, *, is_good: bool) -> None:
-        """The operator's table: for each study what was asked, expected, received and written; and how far a retrieval came that broke off."""
+        """The operator's table: for each study what was asked, expected, received and written; and how far a retrieval
+        came that broke off.
+        """
         if not is_good and 0 < self.report.received != self.report.expected:
             self.show_progress()
         rows = []
@@ -226,7 +244,10 @@ class JobRun:
                 }
             )
         if rows:
-            words = "What the PACS was asked for, what it said to have, what has arrived, and what is on the disc or with the publisher."
+            words = (
+                "What the PACS was asked for, what it said to have, what has arrived, and what is on the disc or "
+                "with the publisher."
+            )
             self._artifacts.table("studies", rows, words)
 
     def _end_badly(self, error: MkisoError) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mkiso import audit
-from mkiso.job import Job
+from mkiso.audit import messages as audit
 from mkiso.media.disc_set import ProvenSet
-from mkiso.models import Patient, Volume
 from mkiso.publishers import Order, Publisher, Receipt, Watch, cancel, follow, give, publisher_of, question_of
+from mkiso.storage.job import Job
 from mkiso.study.gate import CompleteStudies
+from mkiso.study.models import Patient, Volume
 from tasks.job_run import JobRun
 from tasks.step import step
 
@@ -88,9 +88,14 @@ def cancel_orders(job: Job, accession_numbers: tuple[str, ...], publisher_name: 
     publisher = publisher_of(publisher_name, job.settings)
     order = _order_of(job, accession_numbers, publisher_name)
     volumes = len(list(job.folder.glob("disc*.iso"))) or 1
-    asked = [cancel(publisher, replace(order, volume=Volume(number, volumes)), job.settings.storage.orders_dir) for number in range(1, volumes + 1)]
+    asked = [
+        cancel(publisher, replace(order, volume=Volume(number, volumes)), job.settings.storage.orders_dir)
+        for number in range(1, volumes + 1)
+    ]
     dropped = f"the order at {publisher_name} was withdrawn, or asked to be dropped."
-    return [dropped if each else f"{publisher_name} can't be asked to drop its order." for each in asked if each is not None]
+    return [
+        dropped if each else f"{publisher_name} can't be asked to drop its order." for each in asked if each is not None
+    ]
 
 
 def _order_of(job: Job, accession_numbers: tuple[str, ...], publisher_name: str) -> Order:

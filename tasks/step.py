@@ -1,7 +1,8 @@
-"""What every step of a job is: a Prefect task that is retried by the error's type, and whose unforeseen faults tell no patient's data.
+"""What every step of a job is: a Prefect task that is retried by the error's type, and whose unforeseen faults tell no
+patient's data.
 
-No step's result is reused by Prefect: what a rerun builds on is the job's folder, checked by hash, and what the PACS holds is asked anew
-(docs/decisions/reruns.md).
+No step's result is reused by Prefect: what a rerun builds on is the job's folder, checked by hash, and what the PACS
+holds is asked anew (docs/decisions/reruns.md).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from prefect.tasks import Task
 from prefect.utilities.annotations import opaque
 
 from mkiso.errors import MkisoError, RetriableError, StorageFull, Unforeseen
-from mkiso.job import Job
-from mkiso.report import after_a_break
+from mkiso.storage.job import Job
+from mkiso.storage.report import after_a_break
 
 
 class Run(Protocol):
@@ -40,8 +41,9 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[P, V]):
-    """A function of a run and of values, and the task around it. Prefect hands its arguments on without looking into them for results of other
-    tasks: a study has 20,000 instances."""
+    """A function of a run and of values, and the task around it. Prefect hands its arguments on without looking into
+    them for results of other tasks: a study has 20,000 instances.
+    """
 
     fn: Callable[P, V]
     task: Task[..., V]
@@ -82,7 +84,9 @@ async def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State) -> bo
 
 
 def _discreet(function: Callable[P, V]) -> Callable[P, V]:
-    """The text of an unforeseen exception may quote a name, and Prefect writes it into its database: it goes to the job's folder instead."""
+    """The text of an unforeseen exception may quote a name, and Prefect writes it into its database: it goes to the
+    job's folder instead.
+    """
 
     @functools.wraps(function)
     def discreet(*args: P.args, **kwargs: P.kwargs) -> V:
@@ -93,12 +97,21 @@ def _discreet(function: Callable[P, V]) -> Callable[P, V]:
         except Exception as fault:
             job = cast(Run, args[0]).job
             if isinstance(fault, OSError) and fault.errno in NO_ROOM:
-                words = f"The disk of mkiso is full. Make room there, then retry the run. {after_a_break(job.kind, 'No disc was made.')}"
+                words = (
+                    "The disk of mkiso is full. Make room there, then retry the run. "
+                    f"{after_a_break(job.kind, 'No disc was made.')}"
+                )
                 raise StorageFull(words) from None
             place = traceback.extract_tb(fault.__traceback__)[-1]
             job.keep_fault("".join(traceback.format_exception(fault)))
-            words = f"A fault that nobody foresaw: {type(fault).__name__} at {place.name}, line {place.lineno}; fault.txt in the job's folder "
-            words += f"says more. Retry the run, and tell who maintains mkiso. {after_a_break(job.kind, 'No disc was made.')}"
+            words = (
+                f"A fault that nobody foresaw: {type(fault).__name__} at {place.name}, line {place.lineno}; "
+                "fault.txt in the job's folder "
+            )
+            words += (
+                "says more. Retry the run, and tell who maintains mkiso. "
+                f"{after_a_break(job.kind, 'No disc was made.')}"
+            )
             raise Unforeseen(words) from None
 
     return discreet

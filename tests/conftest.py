@@ -26,12 +26,16 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def children_of(pid: int) -> list[str]:
-    """The command lines of a process's living children; multiprocessing's own tracker and fork server end with their parent."""
+    """The command lines of a process's living children; multiprocessing's own tracker and fork server end with their
+    parent.
+    """
     commands = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(OSError):  # a thread or child that has just ended
             for child in (task / "children").read_text().split():
-                command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                command = (
+                    Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                )
                 if command and "multiprocessing" not in command:
                     commands.append(command)
     return commands

@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 
 from mkiso.errors import ArchiveUnusable
-from mkiso.files import write_whole
+from mkiso.storage.files import write_whole
 
 ADOPT = "Where that is meant: `mkiso archive adopt`."
 

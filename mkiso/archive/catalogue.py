@@ -34,7 +34,9 @@ class FailedStudy:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A volume and how much of a study lies there; `path` where one instance was asked for. `read_back` is when the disc was last read, if ever."""
+    """A volume and how much of a study lies there; `path` where one instance was asked for. `read_back` is when the
+    disc was last read, if ever.
+    """
 
     label: str
     state: State
@@ -61,7 +63,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class NightReport:
-    """A night at a glance. `finished` is None where the run was interrupted or still goes; `undelivered` volumes are whole and not yet done."""
+    """A night at a glance. `finished` is None where the run was interrupted or still goes; `undelivered` volumes are
+    whole and not yet done.
+    """
 
     run_id: str
     date_from: date
@@ -90,7 +94,9 @@ def archived(ledger: Ledger, study_instance_uids: Iterable[str]) -> dict[str, fr
                 .join(volumes)
                 .where(THERE)
             )
-            for study_instance_uid, sop_instance_uid in connection.execute(of_study.where(studies.c.study_instance_uid.in_(some))):
+            for study_instance_uid, sop_instance_uid in connection.execute(
+                of_study.where(studies.c.study_instance_uid.in_(some))
+            ):
                 found[study_instance_uid].add(sop_instance_uid)
     return {uid: frozenset(uids) for uid, uids in found.items()}
 
@@ -129,7 +135,9 @@ def lost_studies(ledger: Ledger) -> tuple[LostStudy, ...]:
 
 
 def failed_studies(ledger: Ledger) -> tuple[FailedStudy, ...]:
-    """Every study that failed and isn't archived since: a night tries those below archive.max_attempts again, however old their dates are."""
+    """Every study that failed and isn't archived since: a night tries those below archive.max_attempts again, however
+    old their dates are.
+    """
     with ledger.reading() as connection:
         rows = connection.execute(select(failures).where(~failures.c.resolved).order_by(failures.c.id)).all()
     by_study: defaultdict[str, list[Row[Any]]] = defaultdict(list)
@@ -140,21 +148,27 @@ def failed_studies(ledger: Ledger) -> tuple[FailedStudy, ...]:
 
 def _failed(rows: list[Row[Any]]) -> FailedStudy:
     last, attempts = rows[-1], sum(row.counted for row in rows)
-    return FailedStudy(last.study_instance_uid, last.accession_number, last.study_date, attempts, last.code, last.words, last.happened)
+    return FailedStudy(
+        last.study_instance_uid, last.accession_number, last.study_date, attempts, last.code, last.words, last.happened
+    )
 
 
 def covered(ledger: Ledger) -> Covered | None:
     """The dates that finished scheduled nights have covered; None before the first of them."""
     with ledger.reading() as connection:
         finished = nights.c.scheduled & nights.c.finished.is_not(None)
-        first, last = connection.execute(select(func.min(nights.c.date_from), func.max(nights.c.date_to)).where(finished)).one()
+        first, last = connection.execute(
+            select(func.min(nights.c.date_from), func.max(nights.c.date_to)).where(finished)
+        ).one()
     return Covered(first, last) if first else None
 
 
 def find(ledger: Ledger, asked: str) -> tuple[Finding, ...]:
     """The studies of an accession number, a StudyInstanceUID or a SOP Instance UID, and where they are."""
     with ledger.reading() as connection:
-        by_study = select(studies).where(or_(studies.c.accession_number == asked, studies.c.study_instance_uid == asked))
+        by_study = select(studies).where(
+            or_(studies.c.accession_number == asked, studies.c.study_instance_uid == asked)
+        )
         found = connection.execute(by_study.order_by(studies.c.study_date, studies.c.id)).all()
         which: ColumnElement[bool] = true()
         path = func.min("")
@@ -163,9 +177,15 @@ def find(ledger: Ledger, asked: str) -> tuple[Finding, ...]:
             found = connection.execute(select(studies).join_from(studies, instances).where(which)).all()
         findings = []
         for study in found:
-            here = select(instances.c.volume_id, func.count().label("held"), path.label("path")).where(instances.c.study_id == study.id, which)
+            here = select(instances.c.volume_id, func.count().label("held"), path.label("path")).where(
+                instances.c.study_id == study.id, which
+            )
             held = here.group_by(instances.c.volume_id).subquery()
-            rows = connection.execute(select(volumes, held).join_from(volumes, held, volumes.c.id == held.c.volume_id).order_by(volumes.c.label))
+            rows = connection.execute(
+                select(volumes, held)
+                .join_from(volumes, held, volumes.c.id == held.c.volume_id)
+                .order_by(volumes.c.label)
+            )
             holdings = tuple(_holding(row) for row in rows)
             findings.append(Finding(study.study_instance_uid, study.accession_number, study.study_date, holdings))
     return tuple(findings)
@@ -202,7 +222,9 @@ def report(ledger: Ledger, limit: int = 30) -> tuple[NightReport, ...]:
         .subquery()
     )
     failed = (
-        select(failures.c.night_id, func.count(failures.c.study_instance_uid.distinct()).label("failed")).group_by(failures.c.night_id).subquery()
+        select(failures.c.night_id, func.count(failures.c.study_instance_uid.distinct()).label("failed"))
+        .group_by(failures.c.night_id)
+        .subquery()
     )
     latest = (
         select(nights, made, failed.c.failed)

@@ -1,4 +1,5 @@
-"""What can be seen of a volume from here: its image in the data directory, and what lies in the store under its label.
+"""What can be seen of a volume from here: its image in the data directory, and what lies in the store under its
+label.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from mkiso.archive.lifecycle import Evidence, Stored
 from mkiso.archive.store import Store
 from mkiso.archive.volumes import ArchiveVolume
 from mkiso.errors import ArchiveUnusable
-from mkiso.files import sha256_of
+from mkiso.storage.files import sha256_of
 
 
 def seen(volume: ArchiveVolume, place: str, store: Store | None, *, thorough: bool = False) -> Evidence:

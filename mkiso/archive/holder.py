@@ -12,7 +12,8 @@ def this_process() -> str:
 
 
 def certainly_dead(process: str) -> bool:
-    """Whether that process is known to be gone. False where it can't be known from here: another machine or container, no /proc.
+    """Whether that process is known to be gone. False where it can't be known from here: another machine or container,
+    no /proc.
 
     A new process may have its PID, but neither its boot nor its start time (proc(5), field 22).
     """

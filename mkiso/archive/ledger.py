@@ -1,7 +1,8 @@
 """The ledger's database: opened, brought to today's tables, and written by one process at a time.
 
-SQLite under the data directory, or the database that `archive.ledger_url` names. Whoever writes holds the one writer's lock of the database
-(SQLite's own, an advisory lock in PostgreSQL), so a transition reads and writes what no other process changes meanwhile.
+SQLite under the data directory, or the database that `archive.ledger_url` names. Whoever writes holds the one writer's
+lock of the database (SQLite's own, an advisory lock in PostgreSQL), so a transition reads and writes what no other
+process changes meanwhile.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from sqlalchemy.exc import ArgumentError
 
 from mkiso.archive.belonging import Known, Mark, Meeting, meet, read_mark, write_mark
 from mkiso.archive.tables import archive, places, volumes
-from mkiso.config import Settings, Storage
+from mkiso.config.settings import Settings, Storage
 from mkiso.errors import ConfigurationError
 
 SQLITE_BUSY_SECONDS = 60
@@ -110,7 +111,9 @@ class Ledger:
     def __enter__(self) -> Ledger:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     @contextmanager
@@ -120,13 +123,17 @@ class Ledger:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that holds the writer's lock from its start; committed at the end, or rolled back by an exception."""
+        """A transaction that holds the writer's lock from its start; committed at the end, or rolled back by an
+        exception.
+        """
         with self._writer.begin() as connection:
             yield connection
 
 
 def clock(connection: Connection) -> float:
-    """Seconds since the epoch by the ledger's own clock: machines that share a PostgreSQL ledger needn't agree on the time."""
+    """Seconds since the epoch by the ledger's own clock: machines that share a PostgreSQL ledger needn't agree on the
+    time.
+    """
     if connection.dialect.name == "sqlite":
         return time.time()
     return float(connection.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0.0)
@@ -135,20 +142,29 @@ def clock(connection: Connection) -> float:
 def _engine(url: str, file: Path) -> Engine:
     if not url:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its -wal and -shm the same mode
-        engine = create_engine(URL.create("sqlite", database=str(file)), connect_args={"timeout": SQLITE_BUSY_SECONDS, "isolation_level": None})
+        engine = create_engine(
+            URL.create("sqlite", database=str(file)),
+            connect_args={"timeout": SQLITE_BUSY_SECONDS, "isolation_level": None},
+        )
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise ConfigurationError("archive.ledger_url is no database URL; it looks like postgresql://user:password@host/database.") from None
+        raise ConfigurationError(
+            "archive.ledger_url is no database URL; it looks like postgresql://user:password@host/database."
+        ) from None
     if parsed.get_backend_name() != "postgresql":
-        raise ConfigurationError("archive.ledger_url must begin with postgresql://; leave it empty for SQLite under storage.data_dir.")
+        raise ConfigurationError(
+            "archive.ledger_url must begin with postgresql://; leave it empty for SQLite under storage.data_dir."
+        )
     try:
         engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
     except ModuleNotFoundError:
-        raise ConfigurationError("archive.ledger_url names PostgreSQL, and its driver isn't installed: pip install 'mkiso[postgresql]'.") from None
+        raise ConfigurationError(
+            "archive.ledger_url names PostgreSQL, and its driver isn't installed: pip install 'mkiso[postgresql]'."
+        ) from None
     event.listen(engine, "begin", _begin_postgresql)
     return engine
 

@@ -1,7 +1,8 @@
 """One run of the archive as the ledger knows it: what it claims, makes, fails at and finishes.
 
-A run holds a lease that a thread renews. When its process dies, its claims and volumes are free: at once where the death can be seen from here,
-else when the lease ends. Every write proves in its own transaction that the run still holds the night, and what it writes about.
+A run holds a lease that a thread renews. When its process dies, its claims and volumes are free: at once where the
+death can be seen from here, else when the lease ends. Every write proves in its own transaction that the run still
+holds the night, and what it writes about.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from mkiso.archive.volumes import (
     write_contents,
 )
 from mkiso.errors import ClaimLost, MkisoError, VolumeNotFound
-from mkiso.files import sync_folder
-from mkiso.models import Study
+from mkiso.storage.files import sync_folder
+from mkiso.study.models import Study
 
 LEASE_SECONDS = 60.0
 """How long a run may be silent before another takes over what it held; renewed three times in that time."""
@@ -50,7 +51,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NightRange:
-    """What a run covers: the dates of its studies, both included, and whether its schedule started it (a run by hand covers no night)."""
+    """What a run covers: the dates of its studies, both included, and whether its schedule started it (a run by hand
+    covers no night).
+    """
 
     date_from: date
     date_to: date
@@ -58,7 +61,9 @@ class NightRange:
 
 
 class Night:
-    """A run that holds its night. Use it as a context; leaving it without `finish` gives its claims back and counts the night as not done."""
+    """A run that holds its night. Use it as a context; leaving it without `finish` gives its claims back and counts the
+    night as not done.
+    """
 
     def __init__(self, ledger: Ledger, night_id: int, token: str, lease_seconds: float) -> None:
         self.id = night_id
@@ -70,10 +75,17 @@ class Night:
 
     @classmethod
     def begin(cls, ledger: Ledger, run_id: str, covers: NightRange, *, lease_seconds: float = LEASE_SECONDS) -> Night:
-        """Begin the night of a flow run, or take it up again: a run's retry holds what the run held, and whoever held it before no longer does."""
+        """Begin the night of a flow run, or take it up again: a run's retry holds what the run held, and whoever held
+        it before no longer does.
+        """
         token = uuid4().hex
         with ledger.writing() as connection:
-            held = {"token": token, "process": this_process(), "lease_until": clock(connection) + lease_seconds, "finished": None}
+            held = {
+                "token": token,
+                "process": this_process(),
+                "lease_until": clock(connection) + lease_seconds,
+                "finished": None,
+            }
             night_id = connection.scalar(select(nights.c.id).where(nights.c.run_id == run_id))
             if night_id is None:
                 dates = {"date_from": covers.date_from, "date_to": covers.date_to, "scheduled": covers.scheduled}
@@ -87,7 +99,9 @@ class Night:
         self._heart.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ended.set()
         self._heart.join()
         with self._ledger.writing() as connection:
@@ -98,21 +112,33 @@ class Night:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction of the ledger that ends in ClaimLost where another process holds this night by now; it renews the lease."""
+        """A transaction of the ledger that ends in ClaimLost where another process holds this night by now; it renews
+        the lease.
+        """
         with self._ledger.writing() as connection:
             lease = {"lease_until": clock(connection) + self._lease_seconds}
-            held = connection.execute(update(nights).where(nights.c.id == self.id, nights.c.token == self._token).values(**lease))
+            held = connection.execute(
+                update(nights).where(nights.c.id == self.id, nights.c.token == self._token).values(**lease)
+            )
             if held.rowcount != 1:
                 raise ClaimLost("Another process has taken over this archive run; this one stops.")
             yield connection
 
     def claim(self, study_instance_uids: Collection[str]) -> frozenset[str]:
-        """Claim studies for this run; those of them that it now holds. The others are worked on by a run that is alive."""
+        """Claim studies for this run; those of them that it now holds. The others are worked on by a run that
+        is alive.
+        """
         with self.writing() as connection:
-            others = connection.execute(select(nights).where(nights.c.id != self.id, nights.c.id.in_(select(claims.c.night_id)))).all()
+            others = connection.execute(
+                select(nights).where(nights.c.id != self.id, nights.c.id.in_(select(claims.c.night_id)))
+            ).all()
             dead = [night.id for night in others if not is_alive(connection, night)]
             connection.execute(delete(claims).where(claims.c.night_id.in_(dead)))
-            taken = {uid: night_id for some in in_portions(study_instance_uids) for uid, night_id in connection.execute(_claims_of(some))}
+            taken = {
+                uid: night_id
+                for some in in_portions(study_instance_uids)
+                for uid, night_id in connection.execute(_claims_of(some))
+            }
             free = sorted(set(study_instance_uids) - taken.keys())
             if free:
                 connection.execute(insert(claims), [{"study_instance_uid": uid, "night_id": self.id} for uid in free])
@@ -122,7 +148,9 @@ class Night:
         """Give claims back before the night ends."""
         with self.writing() as connection:
             for some in in_portions(study_instance_uids):
-                connection.execute(delete(claims).where(claims.c.night_id == self.id, claims.c.study_instance_uid.in_(some)))
+                connection.execute(
+                    delete(claims).where(claims.c.night_id == self.id, claims.c.study_instance_uid.in_(some))
+                )
 
     def plan(self, medium: str, output: str, day: date, total: int = 1) -> tuple[ArchiveVolume, ...]:
         """Begin the `total` volumes of a set: their labels, in order, and an empty folder for each. `day` is the one
@@ -166,25 +194,41 @@ class Night:
         return planned
 
     def mastered(self, finished: Sequence[MasteredVolume]) -> None:
-        """Write down finished images and all that lies on them, a set of them in one step: from here on they count as archived.
+        """Write down finished images and all that lies on them, a set of them in one step: from here on they count as
+        archived.
 
-        Returns when the images have reached the disk and the ledger has. Raises ClaimLost where a study of them isn't claimed by this run.
+        Returns when the images have reached the disk and the ledger has. Raises ClaimLost where a study of them isn't
+        claimed by this run.
         """
         sizes = [_reach_the_disk(disc.volume.image) for disc in finished]
         uids = {study.study_instance_uid for disc in finished for study in disc.studies}
         with self.writing() as connection:
-            held = {uid for some in in_portions(uids) for uid, night_id in connection.execute(_claims_of(some)) if night_id == self.id}
+            held = {
+                uid
+                for some in in_portions(uids)
+                for uid, night_id in connection.execute(_claims_of(some))
+                if night_id == self.id
+            }
             if held != uids:
-                raise ClaimLost(f"{len(uids - held)} of {len(uids)} studies are no longer claimed by this archive run: its volumes are not kept.")
+                raise ClaimLost(
+                    f"{len(uids - held)} of {len(uids)} studies are no longer claimed by this archive run: its "
+                    "volumes are not kept."
+                )
             for disc, size in zip(finished, sizes, strict=True):
                 row = self._row(connection, disc.volume.label)
                 count = write_contents(connection, row.id, disc)
                 self._move(connection, row, "mastered", {"sha256": disc.sha256, "size": size, "instances": count})
             for some in in_portions(uids):
-                connection.execute(update(failures).where(~failures.c.resolved, failures.c.study_instance_uid.in_(some)).values(resolved=True))
+                connection.execute(
+                    update(failures)
+                    .where(~failures.c.resolved, failures.c.study_instance_uid.in_(some))
+                    .values(resolved=True)
+                )
 
     def advance(self, label: str, state: State, location: str | None = None, store: str | None = None) -> None:
-        """Move a volume on, after what the new state tells has become true. `location`: the stored folder, the publisher's order."""
+        """Move a volume on, after what the new state tells has become true. `location`: the stored folder, the
+        publisher's order.
+        """
         with self.writing() as connection:
             facts: dict[str, Any] = {
                 name: value for name, value in (("location", location), ("store", store)) if value is not None
@@ -203,7 +247,9 @@ class Night:
             return self._volume(connection, label)
 
     def failed(self, study: Study, error: MkisoError, *, counted: bool = True) -> None:
-        """Write down why a study isn't archived tonight; `counted` against archive.max_attempts (planning.says_something_of_the_study)."""
+        """Write down why a study isn't archived tonight; `counted` against archive.max_attempts
+        (planning.says_something_of_the_study).
+        """
         with self.writing() as connection:
             connection.execute(
                 insert(failures).values(
@@ -222,7 +268,9 @@ class Night:
     def finish(self, found: int) -> None:
         """The night is done: all that it found (`found` studies) is archived, or written down as failed."""
         with self.writing() as connection:
-            connection.execute(update(nights).where(nights.c.id == self.id).values(finished=datetime.now(UTC), found=found))
+            connection.execute(
+                update(nights).where(nights.c.id == self.id).values(finished=datetime.now(UTC), found=found)
+            )
 
     def abandoned(self) -> tuple[ArchiveVolume, ...]:
         """Volumes that aren't done and whose run is gone, or is this one, in the order of their labels.
@@ -268,7 +316,11 @@ class Night:
         if state not in FOLLOWING[row.state]:
             raise ValueError(f"volume {row.label} is {row.state} and can't become {state}")
         holder = {"holder_id": None} if state in ("done", "gone") else {}
-        connection.execute(update(volumes).where(volumes.c.id == row.id).values(state=state, changed=datetime.now(UTC), **holder, **facts))
+        connection.execute(
+            update(volumes)
+            .where(volumes.c.id == row.id)
+            .values(state=state, changed=datetime.now(UTC), **holder, **facts)
+        )
 
     def _beat(self) -> None:
         while not self._ended.wait(self._lease_seconds / 3):

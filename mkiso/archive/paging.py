@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from mkiso.errors import AnswerCut
-from mkiso.models import Study
+from mkiso.study.models import Study
 
 SUCCESS = 0x0000
 ROUND_NUMBER = 100
-"""Limits are round numbers: where a PACS's isn't known, an answer of 100, 200, … studies is asked for once more in parts."""
+"""Limits are round numbers: where a PACS's isn't known, an answer of 100, 200, … studies is asked for once more in
+parts.
+"""
 
 _Key = tuple[str, str, str, str, str]
 
@@ -23,8 +25,9 @@ REST = {2: "5959.999999", 4: "59.999999", 6: ".999999"}
 class Page:
     """A span of time to ask a PACS for: whole days, both included, or an hour, minute or second of one day.
 
-    `time` is what the TM values of the span begin with (`08`: that hour), `time_from` where it begins. StudyTime stays out of the question for
-    whole days, since a study without one matches no range. StudyDate and StudyTime are matched apart (PS3.4 C.2.2.2.5): times need one day.
+    `time` is what the TM values of the span begin with (`08`: that hour), `time_from` where it begins. StudyTime stays
+    out of the question for whole days, since a study without one matches no range. StudyDate and StudyTime are matched
+    apart (PS3.4 C.2.2.2.5): times need one day.
     """
 
     date_from: date
@@ -51,8 +54,8 @@ class Page:
     def parts(self) -> tuple[Page, ...]:
         """The same span in shorter ones: days, hours, minutes, seconds; none of a second.
 
-        No time falls between two parts, whether a PACS compares numbers or text: the first begins where the whole does (`08`, which as text is
-        before `0800`), and each other as short as it can.
+        No time falls between two parts, whether a PACS compares numbers or text: the first begins where the whole does
+        (`08`, which as text is before `0800`), and each other as short as it can.
         """
         if self.date_from < self.date_to:
             return tuple(Page(day, day) for day in self.days())
@@ -88,7 +91,9 @@ class Found:
 
 
 def was_cut(answer: Answer, limit: int) -> bool:
-    """Whether the PACS left something out: a status other than success, or as many answers as it gives at most (`limit`, 0 where unknown)."""
+    """Whether the PACS left something out: a status other than success, or as many answers as it gives at most
+    (`limit`, 0 where unknown).
+    """
     return answer.status != SUCCESS or (limit > 0 and answer.sent >= limit)
 
 
@@ -134,8 +139,7 @@ def once_each(answers: Iterable[Study]) -> tuple[tuple[Study, ...], tuple[Study,
     shared = _of_several_patients(answers)
     # Of one study that was described twice, the description that names the issuer of its Patient ID.
     studies = {
-        study.study_instance_uid: study
-        for study in sorted(answers, key=lambda study: study.issuer_of_patient_id != "")
+        study.study_instance_uid: study for study in sorted(answers, key=lambda study: study.issuer_of_patient_id != "")
     }
     usable, unusable = (
         tuple(study for uid, study in studies.items() if (uid in shared) is is_shared) for is_shared in (False, True)

@@ -17,7 +17,7 @@ from mkiso.errors import (
     ReceiverUnavailable,
     StorageFull,
 )
-from mkiso.models import Study
+from mkiso.study.models import Study
 
 HOPELESS = 3
 """So many studies in a row that fail for a reason which isn't theirs, and the others would only wait for the same."""
@@ -27,8 +27,8 @@ HOPELESS = 3
 class StudyToArchive:
     """A study whose instances aren't all archived.
 
-    `wanted` are the SOP Instance UIDs to archive, None where the PACS doesn't name them: then the whole study is retrieved, and what the ledger
-    has is left out. `supplement`: a part of the study lies on an earlier volume already.
+    `wanted` are the SOP Instance UIDs to archive, None where the PACS doesn't name them: then the whole study is
+    retrieved, and what the ledger has is left out. `supplement`: a part of the study lies on an earlier volume already.
     """
 
     study: Study
@@ -46,10 +46,14 @@ class Plan:
     given_up: tuple[Study, ...] = ()
 
 
-def plan(studies: Iterable[Study], archived: Mapping[str, frozenset[str]], attempts: Mapping[str, int], max_attempts: int) -> Plan:
-    """Sort studies by what they need. Each one carries what the PACS expects it to hold; one that is answered twice is taken once.
+def plan(
+    studies: Iterable[Study], archived: Mapping[str, frozenset[str]], attempts: Mapping[str, int], max_attempts: int
+) -> Plan:
+    """Sort studies by what they need. Each one carries what the PACS expects it to hold; one that is answered twice is
+    taken once.
 
-    `archived` maps a StudyInstanceUID to the SOP Instance UIDs on volumes, `attempts` to how often it failed since it was last archived.
+    `archived` maps a StudyInstanceUID to the SOP Instance UIDs on volumes, `attempts` to how often it failed since it
+    was last archived.
     """
     to_archive, complete, empty, given_up = [], [], [], []
     for study in {study.study_instance_uid: study for study in studies}.values():
@@ -62,7 +66,9 @@ def plan(studies: Iterable[Study], archived: Mapping[str, frozenset[str]], attem
             given_up.append(study)
         else:
             named = study.expected.instances
-            to_archive.append(StudyToArchive(study, None if named is None else named - on_volumes, supplement=bool(on_volumes)))
+            to_archive.append(
+                StudyToArchive(study, None if named is None else named - on_volumes, supplement=bool(on_volumes))
+            )
     return Plan(tuple(to_archive), tuple(complete), tuple(empty), tuple(given_up))
 
 
@@ -79,16 +85,27 @@ def is_complete(study: Study, on_volumes: frozenset[str]) -> bool:
 def needs_a_look(study: Study, on_volumes: int, night: tuple[date, date]) -> bool:
     """Whether to ask the PACS for the instances of a study that C-FIND at STUDY level found.
 
-    Always within the night's own dates. For the older dates that are looked through again, NumberOfStudyRelatedInstances (PS3.4 C.6.2.1.2) decides:
-    one question for each of a month's studies would take longer than the archive.
+    Always within the night's own dates. For the older dates that are looked through again,
+    NumberOfStudyRelatedInstances (PS3.4 C.6.2.1.2) decides: one question for each of a month's studies would take
+    longer than the archive.
     """
     within = f"{night[0]:%Y%m%d}" <= study.study_date <= f"{night[1]:%Y%m%d}"
     return within or study.expected.count is None or study.expected.count != on_volumes
 
 
 def says_something_of_the_study(error: MkisoError) -> bool:
-    """Whether a failure counts against archive.max_attempts: one that would have met every study says nothing of this one."""
-    elsewhere = PacsUnreachable | PacsBusy | PacsRefused | ReceiverUnavailable | StorageFull | PublisherUnavailable | PublisherRefused
+    """Whether a failure counts against archive.max_attempts: one that would have met every study says nothing of this
+    one.
+    """
+    elsewhere = (
+        PacsUnreachable
+        | PacsBusy
+        | PacsRefused
+        | ReceiverUnavailable
+        | StorageFull
+        | PublisherUnavailable
+        | PublisherRefused
+    )
     return not isinstance(error, elsewhere | OrchestratorUnavailable)
 
 

@@ -1,4 +1,6 @@
-"""Is a disc still what the ledger says? Its files, read by whoever can read discs, against what was written down when it was made."""
+"""Is a disc still what the ledger says? Its files, read by whoever can read discs, against what was written down when
+it was made.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from mkiso.errors import VolumeNotFound
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """What reading a disc back showed, by paths on it: as many files `good`, those damaged, those missing, those that nobody put there."""
+    """What reading a disc back showed, by paths on it: as many files `good`, those damaged, those missing, those that
+    nobody put there.
+    """
 
     label: str
     good: int
@@ -29,7 +33,9 @@ class ReadBack:
 
 
 def compare(label: str, recorded: Mapping[str, tuple[int, str]], read: Iterable[tuple[str, int, str]]) -> ReadBack:
-    """Compare files in both directions; `recorded` maps a path to its size and SHA-256, `read` gives path, size, SHA-256 (PS3.10 8.5 paths)."""
+    """Compare files in both directions; `recorded` maps a path to its size and SHA-256, `read` gives path, size,
+    SHA-256 (PS3.10 8.5 paths).
+    """
     found = {path: (size, sha256) for path, size, sha256 in read}
     return ReadBack(
         label=label,
@@ -59,7 +65,10 @@ def verify_against_ledger(ledger: Ledger, label: str, read: Iterable[tuple[str, 
             words = f"Volume {label.strip()} was settled as lost or bad, and what lies on it is archived anew"
             raise VolumeNotFound(f"{words}; `mkiso archive take-up` takes it back.")
         volume_id = row.id
-        tables = [select(table.c.path, table.c.size, table.c.sha256).where(table.c.volume_id == volume_id) for table in (instances, other_files)]
+        tables = [
+            select(table.c.path, table.c.size, table.c.sha256).where(table.c.volume_id == volume_id)
+            for table in (instances, other_files)
+        ]
         recorded = {path: (size, sha256) for path, size, sha256 in connection.execute(union_all(*tables))}
     outcome = compare(label.strip(), recorded, read)
     with ledger.writing() as connection:

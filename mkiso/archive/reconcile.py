@@ -1,4 +1,6 @@
-"""What a run does first: with each volume that an earlier run left unfinished, so that there is either no volume or a whole one."""
+"""What a run does first: with each volume that an earlier run left unfinished, so that there is either no volume or a
+whole one.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ class Covered:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """The dates of a night, both included; `recheck_from` is where the older dates begin that are looked through for late and grown studies.
+    """The dates of a night, both included; `recheck_from` is where the older dates begin that are looked through for
+    late and grown studies.
 
     `caught_up` says how many of the dates are owed because nights were missed.
     """
@@ -35,17 +36,19 @@ class Due:
 def last_fire(schedule: str, timezone: str, now: datetime) -> datetime:
     """The last moment at or before `now` for which the cron expression `schedule` stands, by the clocks of `timezone`.
 
-    A time that a clock skips stands right after the gap, one that it shows twice stands once (cronsim follows Debian's cron).
+    A time that a clock skips stands right after the gap, one that it shows twice stands once (cronsim follows Debian's
+    cron).
     """
     second_after = now.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
     return next(CronSim(schedule, second_after.astimezone(ZoneInfo(timezone)), reverse=True))
 
 
 def due(schedule: str, timezone: str, days_back: int, recheck_days: int, covered: Covered | None, now: datetime) -> Due:
-    """The dates of the night that the schedule stands for at `now`: the `days_back` days before it, and every day since the last one covered.
+    """The dates of the night that the schedule stands for at `now`: the `days_back` days before it, and every day since
+    the last one covered.
 
-    `now` is the run's scheduled start where it has one, since a run may start a little before or hours after it. The recheck never reaches before
-    the first day that the archive covered: what is older was never to be archived.
+    `now` is the run's scheduled start where it has one, since a run may start a little before or hours after it. The
+    recheck never reaches before the first day that the archive covered: what is older was never to be archived.
     """
     date_to = last_fire(schedule, timezone, now).date() - DAY
     regular = date_to - (days_back - 1) * DAY

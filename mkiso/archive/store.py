@@ -26,7 +26,7 @@ from mkiso.archive.nights import Night
 from mkiso.archive.tables import stores, volumes
 from mkiso.archive.volumes import ArchiveVolume, in_portions, labels_in
 from mkiso.errors import ArchiveUnusable, ProofFailed, StorageFull
-from mkiso.files import sha256_of, sync_folder, write_whole
+from mkiso.storage.files import sha256_of, sync_folder, write_whole
 
 MARK = ".mkiso-archive"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -74,7 +74,8 @@ class Store:
         return self.directory / label / f"{label}.iso"
 
     def require(self) -> None:
-        """Raise ArchiveUnusable where the store isn't there any more: what was mounted may be gone since the run began.
+        """Raise ArchiveUnusable where the store isn't there any more: what was mounted may be gone since the
+        run began.
         """
         with _usable(self.directory):
             mark = _read_mark(self.directory)
@@ -85,7 +86,9 @@ class Store:
 
 
 def deliver_to_store(night: Night, volume: ArchiveVolume, manifest: str, store: Store) -> Path:
-    """Store a mastered volume and say so in the ledger; a run that takes up where a kill came between the two does the same once more."""
+    """Store a mastered volume and say so in the ledger; a run that takes up where a kill came between the two does the
+    same once more.
+    """
     store.require()
     stored = put(store.directory, volume, manifest)
     night.advance(volume.label, "done", str(stored), store.id)

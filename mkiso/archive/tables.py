@@ -5,7 +5,8 @@
             └─ failures
     archive, places, stores                            whose ledger it is, and what belongs to it
 
-Of a patient the ledger knows accession numbers and UIDs, which is what a disc is looked for by; no name, birth date or Patient ID.
+Of a patient the ledger knows accession numbers and UIDs, which is what a disc is looked for by; no name, birth date or
+Patient ID.
 """
 
 from __future__ import annotations

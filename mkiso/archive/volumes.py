@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from mkiso.archive.lifecycle import State
 from mkiso.archive.tables import instances, other_files, studies, volumes
-from mkiso.config import Medium
-from mkiso.models import DiscFile
+from mkiso.config.settings import Medium
+from mkiso.study.models import DiscFile
 
 UIDS_A_STATEMENT = 500
 """Bound values of one statement: SQLite takes 32,766, PostgreSQL 65,535, and neither plans a longer list any faster."""
@@ -68,7 +68,9 @@ class StudyOnVolume:
 
 @dataclass(frozen=True, slots=True)
 class MasteredVolume:
-    """A finished, proved image (`volume.image`): its SHA-256, the studies on it, and every other file (DICOMDIR, README.TXT, viewer …)."""
+    """A finished, proved image (`volume.image`): its SHA-256, the studies on it, and every other file (DICOMDIR,
+    README.TXT, viewer …).
+    """
 
     volume: ArchiveVolume
     sha256: str
@@ -133,7 +135,10 @@ def write_contents(connection: Connection, volume_id: int, mastered: MasteredVol
         for file in study.files
     ]
     connection.execute(insert(instances), rows)
-    others = [{"volume_id": volume_id, "path": str(file.path), "size": file.size, "sha256": file.sha256} for file in mastered.other_files]
+    others = [
+        {"volume_id": volume_id, "path": str(file.path), "size": file.size, "sha256": file.sha256}
+        for file in mastered.other_files
+    ]
     if others:
         connection.execute(insert(other_files), others)
     return len(rows)
@@ -157,11 +162,15 @@ def _studies_of(study_ids: Sequence[int]) -> Select[tuple[int]]:
 
 
 def _study_ids(connection: Connection, parts: Sequence[StudyOnVolume]) -> dict[str, int]:
-    """The ids of studies; one that is new is added, of one that is known the accession number and date become today's."""
+    """The ids of studies; one that is new is added, of one that is known the accession number and date become
+    today's.
+    """
     known = {
         row.study_instance_uid: row.id
         for some in in_portions(part.study_instance_uid for part in parts)
-        for row in connection.execute(select(studies.c.id, studies.c.study_instance_uid).where(studies.c.study_instance_uid.in_(some)))
+        for row in connection.execute(
+            select(studies.c.id, studies.c.study_instance_uid).where(studies.c.study_instance_uid.in_(some))
+        )
     }
     for part in parts:
         values = {"accession_number": part.accession_number, "study_date": part.study_date}

@@ -1,6 +1,7 @@
 """Where the elements of an encoded data set lie (PS3.5 7): one walk for the receiver's checks and for reading headers.
 
-Nothing is decoded and nothing is copied but what the caller slices out. The walk is iterative and bounded: hostile data costs an error and no more.
+Nothing is decoded and nothing is copied but what the caller slices out. The walk is iterative and bounded: hostile data
+costs an error and no more.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ Encoded = bytes | mmap
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())  # PS3.5 7.1.2: 16-bit length, all others 32-bit
+SHORT_VRS = frozenset(
+    b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
+)  # PS3.5 7.1.2: 16-bit length, all others 32-bit
 
 MAX_DEPTH = 64  # nested sequences of undefined length; structured reports in practice stay below 20
 MAX_ELEMENTS = 2_000_000  # walked one by one: about 2 s; an enhanced object of 10,000 frames has some 500,000
@@ -51,7 +54,8 @@ IMPLICIT_LITTLE = _encoding(False, "<")
 
 
 class Element(NamedTuple):
-    """One element: its VR (None where it is implicit), where its value begins, how long the value is, and how a sequence in it is encoded.
+    """One element: its VR (None where it is implicit), where its value begins, how long the value is, and how a
+    sequence in it is encoded.
 
     `length` includes the delimiter of a sequence of undefined length; `delimited` says that there is one.
     """
@@ -64,7 +68,9 @@ class Element(NamedTuple):
 
 
 def elements(data: Encoded, offset: int, end: int, encoding: Encoding, wanted: frozenset[int]) -> dict[int, Element]:
-    """The wanted elements of the data set between `offset` and `end`, by tag. Raises DamagedInstance unless it is whole and ends exactly at `end`."""
+    """The wanted elements of the data set between `offset` and `end`, by tag. Raises DamagedInstance unless it is whole
+    and ends exactly at `end`.
+    """
     try:
         found, last = _elements(data, offset, end, encoding, wanted)
     except struct.error:
@@ -75,9 +81,11 @@ def elements(data: Encoded, offset: int, end: int, encoding: Encoding, wanted: f
 
 
 def elements_so_far(data: bytes, encoding: Encoding, wanted: frozenset[int]) -> tuple[dict[int, Element], int] | None:
-    """The wanted elements of a data set of which only the beginning is here, and where its last element here ends, perhaps after what is here.
+    """The wanted elements of a data set of which only the beginning is here, and where its last element here ends,
+    perhaps after what is here.
 
-    Where that is the data set's own end, this is what `elements` gives for the whole. None where the beginning alone doesn't tell.
+    Where that is the data set's own end, this is what `elements` gives for the whole. None where the beginning alone
+    doesn't tell.
     """
     try:
         found, last = _elements(data, 0, len(data), encoding, wanted)
@@ -141,17 +149,24 @@ def items(data: Encoded, sequence: Element, wanted: frozenset[int]) -> list[dict
 def _elements(
     data: Encoded, offset: int, end: int, encoding: Encoding, wanted: frozenset[int], delimited: bool = False
 ) -> tuple[dict[int, Element], int]:
-    """The wanted elements up to `end`, or up to the Item Delimitation Item where `delimited`, and where what follows begins: after `end` where the
-    last element is cut short."""
+    """The wanted elements up to `end`, or up to the Item Delimitation Item where `delimited`, and where what follows
+    begins: after `end` where the last element is cut short.
+    """
     found: dict[int, Element] = {}
     keys = _keys(encoding, wanted)
-    explicit_head, implicit_head, explicit = encoding.explicit_head.unpack_from, encoding.implicit_head.unpack_from, encoding.explicit
+    explicit_head, implicit_head, explicit = (
+        encoding.explicit_head.unpack_from,
+        encoding.implicit_head.unpack_from,
+        encoding.explicit,
+    )
     delimiter = encoding.key(ITEM_DELIMITER)
     vr: bytes | None = None
     if not delimited:
         _check_first(data, offset, end, encoding)
     left = MAX_ELEMENTS  # inside values of undefined length
-    for _ in range(MAX_ELEMENTS):  # this loop is what a header costs: nothing in it that can be done once, after it or seldom
+    for _ in range(
+        MAX_ELEMENTS
+    ):  # this loop is what a header costs: nothing in it that can be done once, after it or seldom
         if offset >= end:
             break
         if explicit:
@@ -177,7 +192,9 @@ def _elements(
             tag = keys[key]
             if tag in found:  # PS3.5 7.1: once each; which of the two a reader takes would be chance
                 raise DamagedInstance(f"The data set has the element {tag >> 16:04X},{tag & 0xFFFF:04X} twice.")
-            found[tag] = Element(vr, start, offset - start, length == UNDEFINED_LENGTH, IMPLICIT_LITTLE if vr == b"UN" else encoding)
+            found[tag] = Element(
+                vr, start, offset - start, length == UNDEFINED_LENGTH, IMPLICIT_LITTLE if vr == b"UN" else encoding
+            )
     if offset < end:
         raise DamagedInstance("The data set has too many elements.")
     if delimited:
@@ -191,15 +208,21 @@ def _keys(encoding: Encoding, wanted: frozenset[int]) -> dict[int, int]:
 
 
 def _check_first(data: Encoded, offset: int, end: int, encoding: Encoding) -> None:
-    """Elements of a command or of the file's own group before a data set would pass for the file's (PS3.5 7.1, PS3.10 7.1)."""
+    """Elements of a command or of the file's own group before a data set would pass for the file's (PS3.5 7.1, PS3.10
+    7.1).
+    """
     if offset < end:
         key, _ = encoding.implicit_head.unpack_from(data, offset)
         group = encoding.key(key) >> 16
         if group in (0x0000, 0x0002, 0xFFFE):
-            raise DamagedInstance(f"The data set begins with an element of group {group:04X}, which doesn't belong there.")
+            raise DamagedInstance(
+                f"The data set begins with an element of group {group:04X}, which doesn't belong there."
+            )
 
 
-def _end_of_undefined(data: Encoded, offset: int, end: int, encoding: Encoding, vr: bytes | None, left: int) -> tuple[int, int]:
+def _end_of_undefined(
+    data: Encoded, offset: int, end: int, encoding: Encoding, vr: bytes | None, left: int
+) -> tuple[int, int]:
     """Where a value of undefined length ends, its delimiter included, and how many elements may still be walked."""
     if vr is None or vr == b"SQ":
         return _end_of_sequence(data, offset, end, encoding, left)

@@ -1,7 +1,7 @@
 """The header of a Part 10 file: what identity, layout and DICOMDIR need of it, and never its pixels.
 
-The file is mapped, not read: a header costs the same whatever the size of the pixels behind it. The whole data set is walked to its last byte, so
-what is returned belongs to an instance that is structurally whole.
+The file is mapped, not read: a header costs the same whatever the size of the pixels behind it. The whole data set is
+walked to its last byte, so what is returned belongs to an instance that is structurally whole.
 """
 
 from __future__ import annotations
@@ -39,13 +39,19 @@ from mkiso.errors import DamagedInstance
 
 META_OFFSET = 132  # PS3.10 7.1: preamble and DICM
 MAX_META_BYTES = 64 * 1024
-MAX_VALUE_BYTES = 64 * 1024  # of one attribute of a header; the longest that we read, LO of ReferencedSOPSequences, stay far below
+MAX_VALUE_BYTES = (
+    64 * 1024
+)  # of one attribute of a header; the longest that we read, LO of ReferencedSOPSequences, stay far below
 MAX_SEQUENCE_BYTES = 1024 * 1024  # a longer sequence is left out of the header
 MAX_SEQUENCE_DEPTH = 3  # Blending Sequence > Referenced Series Sequence > Referenced Image Sequence
 MAX_INFLATED_BYTES = 256 * 1024 * 1024  # a deflated data set; deflate reaches 1:1000, so a bound is needed
 
-_IMPLICIT = frozenset({"1.2.840.10008.1.2", "1.2.840.113619.5.2"})  # the second is GE's, whose pixels alone are big endian
-_DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})  # PS3.5 A.5, A.7 and A.11
+_IMPLICIT = frozenset(
+    {"1.2.840.10008.1.2", "1.2.840.113619.5.2"}
+)  # the second is GE's, whose pixels alone are big endian
+_DEFLATED = frozenset(
+    {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
+)  # PS3.5 A.5, A.7 and A.11
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 _UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
@@ -65,39 +71,45 @@ def _tags(keywords: str) -> dict[int, BaseTag]:
 
 # Sequences whose items are read too: the record types of PS3.3 F.5 and the items' content below them.
 _SEQUENCES = _tags("""
-    ConceptNameCodeSequence ReferencedSeriesSequence ReferencedImageSequence BlendingSequence ReferencedImageEvidenceSequence
-    VerifyingObserverSequence ContentSequence ConceptCodeSequence IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence
-    ReferencedSOPSequence
+    ConceptNameCodeSequence ReferencedSeriesSequence ReferencedImageSequence BlendingSequence
+    ReferencedImageEvidenceSequence VerifyingObserverSequence ContentSequence ConceptCodeSequence
+    IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence ReferencedSOPSequence
 """)
 
 # What identity, layout and the records of PS3.3 F.5 are made from.
-_HEADER = _tags("""
-    SpecificCharacterSet SOPClassUID SOPInstanceUID InstanceNumber ImageType ContentDate ContentTime
-    PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex OtherPatientIDs
-    StudyInstanceUID StudyDate StudyTime StudyID StudyDescription AccessionNumber ReferringPhysicianName
-    SeriesInstanceUID SeriesNumber SeriesDescription SeriesDate SeriesTime Modality BodyPartExamined Laterality
-    InstitutionName InstitutionAddress PerformingPhysicianName OperatorsName ProtocolName Manufacturer ManufacturerModelName
-    AcquisitionNumber AcquisitionDate AcquisitionTime AcquisitionDateTime FrameOfReferenceUID ImagePositionPatient ImageOrientationPatient
-    Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored PlanarConfiguration LossyImageCompression
-    CompletionFlag VerificationFlag VerificationDateTime InstanceCreationDate InstanceCreationTime
-    ContentLabel ContentDescription ContentCreatorName PresentationCreationDate PresentationCreationTime
-    DoseSummationType DoseComment StructureSetLabel StructureSetDate StructureSetTime RTPlanLabel RTPlanDate RTPlanTime TreatmentDate TreatmentTime
-    UserContentLabel UserContentLongLabel
-    DocumentTitle HL7InstanceIdentifier MIMETypeOfEncapsulatedDocument DataPointRows DataPointColumns
-    ImplantName ImplantPartNumber ImplantSize ImplantTemplateGroupName ImplantTemplateGroupDescription ImplantTemplateGroupIssuer
-    EffectiveDateTime ImplantAssemblyTemplateName ImplantAssemblyTemplateVersion ProcedureType
-    HangingProtocolName HangingProtocolDescription HangingProtocolLevel HangingProtocolCreator HangingProtocolCreationDateTime
+_HEADER = (
+    _tags("""
+    SpecificCharacterSet SOPClassUID SOPInstanceUID InstanceNumber ImageType ContentDate ContentTime PatientName
+    PatientID IssuerOfPatientID PatientBirthDate PatientSex OtherPatientIDs StudyInstanceUID StudyDate StudyTime StudyID
+    StudyDescription AccessionNumber ReferringPhysicianName SeriesInstanceUID SeriesNumber SeriesDescription SeriesDate
+    SeriesTime Modality BodyPartExamined Laterality InstitutionName InstitutionAddress PerformingPhysicianName
+    OperatorsName ProtocolName Manufacturer ManufacturerModelName AcquisitionNumber AcquisitionDate AcquisitionTime
+    AcquisitionDateTime FrameOfReferenceUID ImagePositionPatient ImageOrientationPatient Rows Columns NumberOfFrames
+    SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored PlanarConfiguration LossyImageCompression
+    CompletionFlag VerificationFlag VerificationDateTime InstanceCreationDate InstanceCreationTime ContentLabel
+    ContentDescription ContentCreatorName PresentationCreationDate PresentationCreationTime DoseSummationType
+    DoseComment StructureSetLabel StructureSetDate StructureSetTime RTPlanLabel RTPlanDate RTPlanTime TreatmentDate
+    TreatmentTime UserContentLabel UserContentLongLabel DocumentTitle HL7InstanceIdentifier
+    MIMETypeOfEncapsulatedDocument DataPointRows DataPointColumns ImplantName ImplantPartNumber ImplantSize
+    ImplantTemplateGroupName ImplantTemplateGroupDescription ImplantTemplateGroupIssuer EffectiveDateTime
+    ImplantAssemblyTemplateName ImplantAssemblyTemplateVersion ProcedureType HangingProtocolName
+    HangingProtocolDescription HangingProtocolLevel HangingProtocolCreator HangingProtocolCreationDateTime
     SpectrallySelectedExcitation
-""") | _SEQUENCES
+""")
+    | _SEQUENCES
+)
 
-_ITEM = _tags("""
+_ITEM = (
+    _tags("""
     SpecificCharacterSet TextValue
     CodeValue LongCodeValue URNCodeValue CodingSchemeDesignator CodingSchemeVersion CodeMeaning
     StudyInstanceUID SeriesInstanceUID ReferencedSOPClassUID ReferencedSOPInstanceUID ReferencedFrameNumber
     RetrieveAETitle StorageMediaFileSetID StorageMediaFileSetUID
     RelationshipType ValueType VerificationDateTime
     PatientID IssuerOfPatientID UniversalEntityID UniversalEntityIDType
-""") | _SEQUENCES
+""")
+    | _SEQUENCES
+)
 
 _IDENTITY = _tags("SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID PatientID")
 
@@ -121,15 +133,18 @@ class Identity:
 def is_uid(text: str) -> bool:
     """Whether a text is a UID and so safe as a file's name (PS3.5 9.1).
 
-    Components with leading zeros, which PS3.5 9.1 forbids and some modalities send, pass: they are as safe, and their patients need discs too.
+    Components with leading zeros, which PS3.5 9.1 forbids and some modalities send, pass: they are as safe, and their
+    patients need discs too.
     """
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
 def read_header(path: Path) -> Dataset:
-    """What identity, layout and DICOMDIR need of a Part 10 file: raw elements that pydicom decodes on first use, and short sequences.
+    """What identity, layout and DICOMDIR need of a Part 10 file: raw elements that pydicom decodes on first use, and
+    short sequences.
 
-    Raises DamagedInstance where the file isn't a whole instance or a wanted value is longer than a header's has any reason to be.
+    Raises DamagedInstance where the file isn't a whole instance or a wanted value is longer than a header's has any
+    reason to be.
     """
     with _mapped_file(path) as data:
         offset, transfer_syntax_uid = _after_meta(data)
@@ -140,16 +155,20 @@ def read_header(path: Path) -> Dataset:
 
 
 def read_identity(descriptor: int, offset: int, transfer_syntax_uid: str, folder: Path) -> Identity:
-    """Which instance the data set at `offset` of an open file holds; `folder` takes a deflated one while it is inflated.
+    """Which instance the data set at `offset` of an open file holds; `folder` takes a deflated one while it is
+    inflated.
 
     Raises DamagedInstance where the data set isn't whole.
     """
     with _mapped(descriptor) as data, _inflated(data, offset, transfer_syntax_uid, folder) as (dataset, start):
-        return _identity(dataset, elements(dataset, start, len(dataset), encoding_of(transfer_syntax_uid), _IDENTITY_TAGS))
+        return _identity(
+            dataset, elements(dataset, start, len(dataset), encoding_of(transfer_syntax_uid), _IDENTITY_TAGS)
+        )
 
 
 def begin_identity(beginning: bytes, transfer_syntax_uid: str) -> tuple[Identity, int] | None:
-    """Which instance a data set is, by its beginning, and the size in bytes that the whole must have for this to be true.
+    """Which instance a data set is, by its beginning, and the size in bytes that the whole must have for this to be
+    true.
 
     None where `read_identity` has to look at the whole.
     """
@@ -219,7 +238,11 @@ def _after_meta(data: mmap.mmap) -> tuple[int, str]:
     while offset + 8 <= len(meta):
         vr, long = meta[offset + 4 : offset + 6], 0
         long = 12 if vr in (b"OB", b"UN", b"UC", b"UR", b"UT") else 8
-        size = int.from_bytes(meta[offset + 8 : offset + 12], "little") if long == 12 else int.from_bytes(meta[offset + 6 : offset + 8], "little")
+        size = (
+            int.from_bytes(meta[offset + 8 : offset + 12], "little")
+            if long == 12
+            else int.from_bytes(meta[offset + 6 : offset + 8], "little")
+        )
         if meta[offset : offset + 4] == b"\x02\x00\x10\x00":
             return start + length, _clean(meta[offset + long : offset + long + size])
         offset += long + size
@@ -228,7 +251,9 @@ def _after_meta(data: mmap.mmap) -> tuple[int, str]:
 
 @contextmanager
 def _inflated(data: mmap.mmap, offset: int, transfer_syntax_uid: str, folder: Path) -> Iterator[tuple[mmap.mmap, int]]:
-    """The data set's bytes: those of the file, or of an unnamed file beside it that a deflated one is inflated into (PS3.5 A.5)."""
+    """The data set's bytes: those of the file, or of an unnamed file beside it that a deflated one is inflated into
+    (PS3.5 A.5).
+    """
     if transfer_syntax_uid not in _DEFLATED:
         yield data, offset
         return
@@ -240,31 +265,45 @@ def _inflated(data: mmap.mmap, offset: int, transfer_syntax_uid: str, folder: Pa
                 while chunk and not inflate.eof:
                     file.write(inflate.decompress(chunk, 1024 * 1024))
                     if file.tell() > MAX_INFLATED_BYTES:
-                        raise DamagedInstance(f"The deflated data set inflates to more than {MAX_INFLATED_BYTES >> 20} MiB.")
+                        raise DamagedInstance(
+                            f"The deflated data set inflates to more than {MAX_INFLATED_BYTES >> 20} MiB."
+                        )
                     chunk = inflate.unconsumed_tail
         except zlib.error:
             raise DamagedInstance("The deflated data set can't be inflated.") from None
-        if not inflate.eof or len(inflate.unused_data) > 8:  # a byte of padding (PS3.5 A.5), or the CRC and length of gzip that some writers leave
+        if (
+            not inflate.eof or len(inflate.unused_data) > 8
+        ):  # a byte of padding (PS3.5 A.5), or the CRC and length of gzip that some writers leave
             raise DamagedInstance("The deflated data set is cut short or has something after it.")
         file.flush()
         with _mapped(file.fileno()) as inflated:
             yield inflated, 0
 
 
-def _dataset(data: Encoded, found: dict[int, Element], encoding: Encoding, charset: list[str] | None = None, depth: int = 0) -> Dataset:
-    """The elements as a pydicom data set. A sequence becomes one here, item by item, since pydicom would follow any depth of nesting."""
+def _dataset(
+    data: Encoded, found: dict[int, Element], encoding: Encoding, charset: list[str] | None = None, depth: int = 0
+) -> Dataset:
+    """The elements as a pydicom data set. A sequence becomes one here, item by item, since pydicom would follow any
+    depth of nesting.
+    """
     raw: dict[BaseTag, DataElement | RawDataElement] = {}
     sequences: dict[BaseTag, Element] = {}
     for number, element in found.items():
         tag = _HEADER.get(number) or _ITEM[number]
         if number in _SEQUENCES:
-            if element.vr in (None, b"SQ", b"UN") and element.length <= MAX_SEQUENCE_BYTES and depth < MAX_SEQUENCE_DEPTH:
+            if (
+                element.vr in (None, b"SQ", b"UN")
+                and element.length <= MAX_SEQUENCE_BYTES
+                and depth < MAX_SEQUENCE_DEPTH
+            ):
                 sequences[tag] = element
             continue
         if element.vr == b"SQ" or element.delimited or element.length > MAX_VALUE_BYTES:
             raise DamagedInstance(f"The attribute {tag} has no value that it can have.")
         value = data[element.offset : element.offset + element.length]
-        raw[tag] = RawDataElement(tag, _vr(tag, element), element.length, value, 0, not encoding.explicit, encoding.little_endian)
+        raw[tag] = RawDataElement(
+            tag, _vr(tag, element), element.length, value, 0, not encoding.explicit, encoding.little_endian
+        )
     if _SPECIFIC_CHARACTER_SET in raw:
         charset = encodings_of(raw[_HEADER[_SPECIFIC_CHARACTER_SET]].value or b"")
     for tag, element in sequences.items():
@@ -285,7 +324,9 @@ def _modifies_title(data: Encoded, item: dict[int, Element]) -> bool:
 
 
 def encodings_of(character_set: bytes) -> list[str]:
-    """Python's names of a Specific Character Set. Raises DamagedInstance where one can't be asked for (a NUL in it) or is no alphabet (`hex`)."""
+    """Python's names of a Specific Character Set. Raises DamagedInstance where one can't be asked for (a NUL in it) or
+    is no alphabet (`hex`).
+    """
     try:
         encodings = convert_encodings(character_set.decode("ascii", "replace").strip(" \0").split("\\"))
         for encoding in encodings:
@@ -296,8 +337,9 @@ def encodings_of(character_set: bytes) -> list[str]:
 
 
 def _vr(tag: BaseTag, element: Element) -> str | None:
-    """The VR to decode an attribute by: of a text the dictionary's, whatever it was sent with, as `read_identity` takes it too; None where there is
-    no such VR, so that pydicom looks it up."""
+    """The VR to decode an attribute by: of a text the dictionary's, whatever it was sent with, as `read_identity` takes
+    it too; None where there is no such VR, so that pydicom looks it up.
+    """
     return _TEXTS.get(tag) or (element.vr.decode("ascii") if element.vr in _VRS else None)
 
 
@@ -310,5 +352,7 @@ def _text(data: Encoded, element: Element | None) -> str:
 
 
 def _clean(value: bytes) -> str:
-    """A value without its padding (PS3.5 6.2). Bytes above 127, which only a Patient ID may hold, keep their difference."""
+    """A value without its padding (PS3.5 6.2). Bytes above 127, which only a Patient ID may hold, keep their
+    difference.
+    """
     return value.decode("latin-1").strip(" \0")

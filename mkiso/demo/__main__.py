@@ -1,4 +1,6 @@
-"""The demo PACS, patient API and disc publisher as one process, until it is told to end: `python -m mkiso.demo --help`."""
+"""The demo PACS, patient API and disc publisher as one process, until it is told to end: `python -m mkiso.demo
+--help`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def main() -> None:
     arguments.add_argument("--pacs-ae-title", default="ABPACS")
     arguments.add_argument("--api-port", type=int, default=8081)
     arguments.add_argument("--publisher-port", type=int, default=10105)
-    arguments.add_argument("--destination", default="CDRECORD:127.0.0.1:10104", metavar="AE:HOST:PORT", help="the one C-MOVE destination")
+    arguments.add_argument(
+        "--destination", default="CDRECORD:127.0.0.1:10104", metavar="AE:HOST:PORT", help="the one C-MOVE destination"
+    )
     given = arguments.parse_args()
     name, host, port = given.destination.split(":")
     files = write_bundled_studies(given.folder / "studies")
@@ -33,7 +37,11 @@ def main() -> None:
         DemoPatientApi(patients_of(files), port=given.api_port) as api,
         StoragePublisher(given.folder / "printed", port=given.publisher_port) as publisher,
     ):
-        print(f"{len(files)} instances; PACS {pacs.ae_title}:{pacs.port}, {api.base_url}, {publisher.ae_title}:{publisher.port}", flush=True)
+        print(
+            f"{len(files)} instances; PACS {pacs.ae_title}:{pacs.port}, {api.base_url}, "
+            f"{publisher.ae_title}:{publisher.port}",
+            flush=True,
+        )
         end.wait()
 
 

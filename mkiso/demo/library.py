@@ -1,7 +1,8 @@
 """What the demo PACS holds: the studies and character-set samples of pydicom's wheel, written out as Part 10 files.
 
-Some of them have no accession number; each of those gets a stable one (DEMO01, DEMO02 …). Those that have one keep it, also where two patients share
-one (2, 2008050417172310), since that happens in hospitals and must be refused. These are demonstration copies: nothing else is changed.
+Some of them have no accession number; each of those gets a stable one (DEMO01, DEMO02 …). Those that have one keep it,
+also where two patients share one (2, 2008050417172310), since that happens in hospitals and must be refused. These are
+demonstration copies: nothing else is changed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ FOLDERS = ("test_files/dicomdirtests", "charset_files")
 HEADER_KEYWORDS = [
     "SpecificCharacterSet",
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "IssuerOfPatientID"),
-    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName"),
+    *(
+        "StudyInstanceUID",
+        "StudyDate",
+        "StudyTime",
+        "StudyID",
+        "StudyDescription",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+    ),
     *("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "BodyPartExamined"),
     *("SOPInstanceUID", "SOPClassUID", "InstanceNumber"),
 ]

@@ -1,6 +1,8 @@
-"""A small PACS to try mkiso with: C-ECHO, C-FIND at STUDY, SERIES and IMAGE, C-MOVE over one storage association (PS3.4 C.6.2, C.4.2).
+"""A small PACS to try mkiso with: C-ECHO, C-FIND at STUDY, SERIES and IMAGE, C-MOVE over one storage association (PS3.4
+C.6.2, C.4.2).
 
-Each instance goes out in its own transfer syntax with the dataset as it lies in its file. It can be told to misbehave: see Faults.
+Each instance goes out in its own transfer syntax with the dataset as it lies in its file. It can be told to misbehave:
+see Faults.
 """
 
 from __future__ import annotations
@@ -30,17 +32,28 @@ from mkiso.demo.library import Holding, holding
 
 SUCCESS, PENDING, CANCEL = 0x0000, 0xFF00, 0xFE00
 REFUSED_OUT_OF_RESOURCES, IDENTIFIER_DOES_NOT_MATCH = 0xA701, 0xA900
-UNIQUE_KEYS = {"PATIENT": "PatientID", "STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
-COUNTS = ("NumberOfStudyRelatedInstances", "NumberOfStudyRelatedSeries", "NumberOfSeriesRelatedInstances", "ModalitiesInStudy")
+UNIQUE_KEYS = {
+    "PATIENT": "PatientID",
+    "STUDY": "StudyInstanceUID",
+    "SERIES": "SeriesInstanceUID",
+    "IMAGE": "SOPInstanceUID",
+}
+COUNTS = (
+    "NumberOfStudyRelatedInstances",
+    "NumberOfStudyRelatedSeries",
+    "NumberOfSeriesRelatedInstances",
+    "ModalitiesInStudy",
+)
 
 
 @dataclass(frozen=True)
 class Faults:
     """How this PACS misbehaves; nothing of it by default.
 
-    `omit`: SOP Instance UIDs that C-FIND tells and C-MOVE leaves out without a word. `omit_once`: only in the first C-MOVE.
-    `drop_after`: abort the association of the first C-MOVE after so many images. `no_images`, `no_counts`: what C-FIND can't answer.
-    `move_status`: answer C-MOVE with this status and send nothing. `silent`: never answer a C-MOVE. `pause_seconds`: before each image.
+    `omit`: SOP Instance UIDs that C-FIND tells and C-MOVE leaves out without a word. `omit_once`: only in the first
+    C-MOVE. `drop_after`: abort the association of the first C-MOVE after so many images. `no_images`, `no_counts`: what
+    C-FIND can't answer. `move_status`: answer C-MOVE with this status and send nothing. `silent`: never answer a
+    C-MOVE. `pause_seconds`: before each image.
     """
 
     omit: frozenset[str] = frozenset()
@@ -55,7 +68,9 @@ class Faults:
 
 @dataclass
 class DemoPacs:
-    """`destinations` maps an AE title that C-MOVE may name to its (host, port). A context manager; `asked` lists what it was asked, in order."""
+    """`destinations` maps an AE title that C-MOVE may name to its (host, port). A context manager; `asked` lists what
+    it was asked, in order.
+    """
 
     files: Iterable[Path]
     destinations: Mapping[str, tuple[str, int]] = field(default_factory=dict)
@@ -98,7 +113,9 @@ class DemoPacs:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
@@ -175,7 +192,11 @@ def matching(holdings: Iterable[Holding], identifier: Dataset) -> Iterator[Holdi
     """The files whose header matches every key of a C-FIND or C-MOVE identifier (PS3.4 C.2.2.2)."""
     no_keys = (*COUNTS, "QueryRetrieveLevel", "SpecificCharacterSet")
     keys = {element.keyword: element.value for element in identifier if element.keyword not in no_keys}
-    return (held for held in holdings if all(matches(keyword, key, held.header.get(keyword)) for keyword, key in keys.items()))
+    return (
+        held
+        for held in holdings
+        if all(matches(keyword, key, held.header.get(keyword)) for keyword, key in keys.items())
+    )
 
 
 def matches(keyword: str, key: Any, value: Any) -> bool:
@@ -194,7 +215,9 @@ def matches(keyword: str, key: Any, value: Any) -> bool:
 
 
 def contexts(holdings: Iterable[Holding]) -> list[PresentationContext]:
-    """A presentation context of its own for each pair of SOP class and transfer syntax, so that each file goes out as it is."""
+    """A presentation context of its own for each pair of SOP class and transfer syntax, so that each file goes out as
+    it is.
+    """
     pairs = sorted({(str(held.header.SOPClassUID), held.transfer_syntax_uid) for held in holdings})
     return [build_context(sop_class, syntax) for sop_class, syntax in pairs]
 

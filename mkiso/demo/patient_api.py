@@ -20,8 +20,9 @@ PREFIX = "/patients/by-accession/"
 
 @dataclass(frozen=True)
 class Faults:
-    """How it misbehaves: `status` answers everything with this status, for the first `times` requests where given; `pause_seconds` before each
-    answer; `redirect_to` sends everybody elsewhere; `drop` closes the connection without a word.
+    """How it misbehaves: `status` answers everything with this status, for the first `times` requests where given;
+    `pause_seconds` before each answer; `redirect_to` sends everybody elsewhere; `drop` closes the connection without a
+    word.
     """
 
     status: int = 0
@@ -33,7 +34,9 @@ class Faults:
 
 @dataclass
 class DemoPatientApi:
-    """`patients` maps an accession number to the JSON it is answered with. A context manager; `asked` lists the paths that were asked for."""
+    """`patients` maps an accession number to the JSON it is answered with. A context manager; `asked` lists the paths
+    that were asked for.
+    """
 
     patients: Mapping[str, Mapping[str, Any]]
     host: str = "127.0.0.1"
@@ -61,7 +64,9 @@ class DemoPatientApi:
         self._server = ThreadingHTTPServer((self.host, self.port), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_port
-        Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="demo-patient-api", daemon=True).start()
+        Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="demo-patient-api", daemon=True
+        ).start()
         return self
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
@@ -76,7 +81,9 @@ class DemoPatientApi:
             request.send_header("Content-Length", "0")
             request.end_headers()
             return
-        patient = self.patients.get(unquote(request.path.removeprefix(PREFIX))) if request.path.startswith(PREFIX) else None
+        patient = (
+            self.patients.get(unquote(request.path.removeprefix(PREFIX))) if request.path.startswith(PREFIX) else None
+        )
         status = 200 if patient else 404
         if self.faults.status and (self.faults.times is None or len(self.asked) <= self.faults.times):
             status = self.faults.status
@@ -96,7 +103,9 @@ class DemoPatientApi:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
 
@@ -105,5 +114,7 @@ def patients_of(files: Iterable[Path]) -> dict[str, dict[str, str]]:
     patients: dict[str, dict[str, str]] = {}
     for header in (holding(path).header for path in files):
         members = {"hn": "PatientID", "name": "PatientName", "birth_date": "PatientBirthDate", "sex": "PatientSex"}
-        patients.setdefault(header.AccessionNumber, {member: str(header.get(keyword) or "") for member, keyword in members.items()})
+        patients.setdefault(
+            header.AccessionNumber, {member: str(header.get(keyword) or "") for member, keyword in members.items()}
+        )
     return patients

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 
-from mkiso.config import Medium
+from mkiso.config.settings import Medium
 from mkiso.errors import TooLargeForMedium
-from mkiso.models import Arrival, DiscFile
+from mkiso.study.models import Arrival, DiscFile
 
 SECTOR_BYTES = 2048
 LARGEST_FILE_BYTES = 2**32 - 1  # Ecma-119 9.1.4 and 10.1: one extent with a 32-bit length at interchange level 1
@@ -18,8 +18,16 @@ MEDIUM_SECTORS: Mapping[Medium, int] = {
     "bd": 12_219_392,
     "bd-dl": 24_438_784,
 }
-MEDIUM_NAMES: Mapping[Medium, str] = {"cd": "CD", "dvd": "DVD", "dvd-dl": "dual-layer DVD", "bd": "Blu-ray", "bd-dl": "dual-layer Blu-ray"}
-_DESCRIPTOR_SECTORS = 20  # system area, primary and Joliet descriptors, terminator, and the empty sector that pycdlib adds (Ecma-119 6.2)
+MEDIUM_NAMES: Mapping[Medium, str] = {
+    "cd": "CD",
+    "dvd": "DVD",
+    "dvd-dl": "dual-layer DVD",
+    "bd": "Blu-ray",
+    "bd-dl": "dual-layer Blu-ray",
+}
+_DESCRIPTOR_SECTORS = (
+    20  # system area, primary and Joliet descriptors, terminator, and the empty sector that pycdlib adds (Ecma-119 6.2)
+)
 _ROOT_PATH_TABLE_BYTES = 10
 _DOT_AND_DOTDOT_BYTES = 2 * 34
 
@@ -37,15 +45,22 @@ def image_sectors(files: Collection[DiscFile]) -> int:
 
 
 def fit(files: Collection[DiscFile], medium: Medium) -> int:
-    """The image's sectors. Raises TooLargeForMedium, which names both sizes and the medium that would do, where they are too many."""
+    """The image's sectors. Raises TooLargeForMedium, which names both sizes and the medium that would do, where they
+    are too many.
+    """
     holdable(files)
     sectors = image_sectors(files)
     capacity = MEDIUM_SECTORS[medium]
     if sectors > capacity:
         larger = next((name for name, room in MEDIUM_SECTORS.items() if room >= sectors), None)
-        remedy = f"it would fit on a {MEDIUM_NAMES[larger]} (disc.medium: {larger})" if larger else "no single medium holds it"
+        remedy = (
+            f"it would fit on a {MEDIUM_NAMES[larger]} (disc.medium: {larger})"
+            if larger
+            else "no single medium holds it"
+        )
         raise TooLargeForMedium(
-            f"The disc needs {_readable(sectors * SECTOR_BYTES)} and a {MEDIUM_NAMES[medium]} has {_readable(capacity * SECTOR_BYTES)}: {remedy}.",
+            f"The disc needs {_readable(sectors * SECTOR_BYTES)} and a {MEDIUM_NAMES[medium]} has "
+            f"{_readable(capacity * SECTOR_BYTES)}: {remedy}.",
             needed_bytes=sectors * SECTOR_BYTES,
             medium_bytes=capacity * SECTOR_BYTES,
             medium=medium,
@@ -65,7 +80,9 @@ def holdable(files: Iterable[DiscFile | Arrival]) -> None:
 
 
 def iso_identifier(name: str, directory: bool) -> bytes:
-    """The identifier of a file or directory in the primary tree (Ecma-119 7.5.1: both separators and the version are part of a file's)."""
+    """The identifier of a file or directory in the primary tree (Ecma-119 7.5.1: both separators and the version are
+    part of a file's).
+    """
     if directory:
         return name.encode("ascii")
     return f"{name};1".encode("ascii") if "." in name else f"{name}.;1".encode("ascii")

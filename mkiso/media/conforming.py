@@ -15,9 +15,9 @@ from datetime import date
 from functools import lru_cache
 from typing import NamedTuple
 
-from mkiso.character_sets import REPLACEMENT, TRAILING_DELIMITERS, UNICODE, character_set
 from mkiso.media.record_keys import Key
-from mkiso.text import CHARACTER_SET_VRS, NO_TEXT, Text
+from mkiso.study.character_sets import REPLACEMENT, TRAILING_DELIMITERS, UNICODE, character_set
+from mkiso.study.text import CHARACTER_SET_VRS, NO_TEXT, Text
 
 # What was done to a value: the notes of the DICOMDIR, with the number of records.
 PUT_RIGHT = "written as its VR wants it in {} record(s) of the DICOMDIR, not in the images"

@@ -15,7 +15,7 @@ from mkiso.media.file_set import Series as SeriesBranch
 from mkiso.media.patient_ids import patient_ids
 from mkiso.media.record_values import FILLED, KEPT, made_uid
 from mkiso.media.records import Notes, Subject, record_body
-from mkiso.text import Text
+from mkiso.study.text import Text
 
 MEDIA_STORAGE_DIRECTORY = b"1.2.840.10008.1.3.10"
 EXPLICIT_VR_LITTLE_ENDIAN = b"1.2.840.10008.1.2.1"
@@ -59,7 +59,9 @@ def dicomdir(tree: Collection[PatientBranch], file_set_id: str) -> tuple[bytes, 
     roots = [_patient(patient, patient_id, number, notes) for number, (patient, patient_id) in enumerate(known, 1)]
     identifier = element(0x00041130, "CS", file_set_id.encode())
     meta = _file_meta(_instance_uid(identifier, roots))
-    records_start = len(meta) + len(identifier) + 2 * 12 + 10 + 12  # two offsets, the consistency flag, the sequence's own header
+    records_start = (
+        len(meta) + len(identifier) + 2 * 12 + 10 + 12
+    )  # two offsets, the consistency flag, the sequence's own header
     end = records_start
     for record in _walk(roots):
         record.offset, end = end, end + record.length

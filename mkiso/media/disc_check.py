@@ -1,4 +1,6 @@
-"""Checking a disc on its own, years later and without us: by its SHA256.TXT, its DICOMDIR and the rules of a conformant patient disc."""
+"""Checking a disc on its own, years later and without us: by its SHA256.TXT, its DICOMDIR and the rules of a conformant
+patient disc.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +35,19 @@ _REFERENCED = {  # by the element of group 0002 that each repeats
     _TRANSFER_SYNTAX_UID: "ReferencedTransferSyntaxUIDInFile",
 }
 _HEAD_BYTES = 16 * 1024  # more than any group 0002
-_LEVELS = {"PATIENT": "", "STUDY": "PATIENT", "SERIES": "STUDY"}  # PS3.3 F.4: what stands above; every other type stands below SERIES
+_LEVELS = {
+    "PATIENT": "",
+    "STUDY": "PATIENT",
+    "SERIES": "STUDY",
+}  # PS3.3 F.4: what stands above; every other type stands below SERIES
 _PREFIX_BYTES = 132
 
 
 @dataclass(frozen=True, slots=True)
 class DiscReport:
-    """What was checked on a disc and what was found to be wrong; it is sound where nothing was. Sizes in bytes; no patient data."""
+    """What was checked on a disc and what was found to be wrong; it is sound where nothing was. Sizes in bytes; no
+    patient data.
+    """
 
     volume_id: str = ""
     sha256: str = ""
@@ -55,14 +63,27 @@ class DiscReport:
         return not self.findings
 
     def __str__(self) -> str:
-        what = f"{self.volume_id}: {self.files} files, {self.instances} instances, {self.size} bytes, SHA-256 {self.sha256 or 'unknown'}"
-        return "\n".join([what, *(f"checked: {entry}" for entry in self.checked), *(f"WRONG: {finding}" for finding in self.findings)])
+        what = (
+            f"{self.volume_id}: {self.files} files, {self.instances} instances, {self.size} bytes, SHA-256 "
+            f"{self.sha256 or 'unknown'}"
+        )
+        return "\n".join(
+            [
+                what,
+                *(f"checked: {entry}" for entry in self.checked),
+                *(f"WRONG: {finding}" for finding in self.findings),
+            ]
+        )
 
 
-def check_disc(disc: Path, *, one_patient: bool = True, progress: Callable[[int, int], None] | None = None) -> DiscReport:
-    """Check an image or a device by what is on it. `one_patient`: more than one is a finding, as on any disc but an archive's.
+def check_disc(
+    disc: Path, *, one_patient: bool = True, progress: Callable[[int, int], None] | None = None
+) -> DiscReport:
+    """Check an image or a device by what is on it. `one_patient`: more than one is a finding, as on any disc but an
+    archive's.
 
-    Nothing is raised for a bad disc: the report says what is wrong with it. Raises OSError where `disc` can't be opened.
+    Nothing is raised for a bad disc: the report says what is wrong with it. Raises OSError where `disc` can't be
+    opened.
     """
     descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -198,10 +219,14 @@ class _Check:
         self.instances, self.patients = len(referenced), len(patient_ids)
         if self.one_patient and len(patient_ids) != 1:
             self._find(f"DICOMDIR has {len(patient_ids)} patients.")
-        self.checked.append(f"DICOMDIR: {len(records)} records, {len(referenced)} instances, {len(patient_ids)} patient(s)")
+        self.checked.append(
+            f"DICOMDIR: {len(records)} records, {len(referenced)} instances, {len(patient_ids)} patient(s)"
+        )
 
     def _is_dicom(self, extent: Extent) -> bool:
-        return extent.size >= _PREFIX_BYTES and os.pread(self.descriptor, 4, extent.sector * SECTOR_BYTES + 128) == b"DICM"
+        return (
+            extent.size >= _PREFIX_BYTES and os.pread(self.descriptor, 4, extent.sector * SECTOR_BYTES + 128) == b"DICM"
+        )
 
     def _instance(self, path: PurePosixPath, extent: Extent, record: Dataset) -> None:
         """The record against the file: its preamble, its meta information and its data set (PS3.10 7.1 and 8.6)."""
@@ -209,7 +234,9 @@ class _Check:
         if any(head[:128]):
             self._find(f"{path} has a preamble that isn't zero.")
         meta = _file_meta(head)
-        if [meta.get(tag, "") for tag in _REFERENCED] != [str(record.get(keyword, "")) for keyword in _REFERENCED.values()]:
+        if [meta.get(tag, "") for tag in _REFERENCED] != [
+            str(record.get(keyword, "")) for keyword in _REFERENCED.values()
+        ]:
             self._find(f"DICOMDIR and {path} differ in SOP class, SOP instance or transfer syntax.")
         if meta.get(_TRANSFER_SYNTAX_UID) == _DEFLATED:  # inflating a stranger's file has no bound
             return
@@ -248,7 +275,9 @@ class _Slice(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer)[: max(self._extent.size - self._position, 0)]
-        count = os.preadv(self._descriptor, [view], self._extent.sector * SECTOR_BYTES + self._position) if len(view) else 0
+        count = (
+            os.preadv(self._descriptor, [view], self._extent.sector * SECTOR_BYTES + self._position) if len(view) else 0
+        )
         self._position += count
         return count
 
@@ -260,7 +289,9 @@ def _checksum_lines(content: bytes) -> Iterator[tuple[PurePosixPath, str]]:
 
 
 def _file_meta(head: bytes) -> dict[int, str]:
-    """Group 0002 of a Part 10 file, its UIDs as text (PS3.10 7.1: always Explicit VR Little Endian); empty where it is none."""
+    """Group 0002 of a Part 10 file, its UIDs as text (PS3.10 7.1: always Explicit VR Little Endian); empty where it is
+    none.
+    """
     values: dict[int, str] = {}
     position = _PREFIX_BYTES
     while head[128:132] == b"DICM" and position + 8 <= len(head):
@@ -277,7 +308,9 @@ def _file_meta(head: bytes) -> dict[int, str]:
 
 
 def _broken_offsets(directory: Dataset, records: list[Dataset]) -> Iterator[str]:
-    """Whether the records form the tree that their offsets say: each reached once, each below the type it belongs below (PS3.3 F.2.2)."""
+    """Whether the records form the tree that their offsets say: each reached once, each below the type it belongs below
+    (PS3.3 F.2.2).
+    """
     by_offset = {record.seq_item_tell: record for record in records}
     reached: set[int] = set()
     waiting = [(int(directory.get("OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity", 0)), "")]

@@ -1,4 +1,6 @@
-"""A set of discs: complete studies laid out on as many discs as they need, written, and read back. It is one thing; a part is always a part of it."""
+"""A set of discs: complete studies laid out on as many discs as they need, written, and read back. It is one thing; a
+part is always a part of it.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +11,46 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from mkiso.config import Medium, Settings
+from mkiso.config.settings import Medium, Settings
 from mkiso.errors import ProofFailed, TooLargeForMedium
-from mkiso.files import sync_file
 from mkiso.media.iso import master
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.names import filename
 from mkiso.media.verify import ImageProof, verify_image
 from mkiso.media.viewer import bundle_viewer
 from mkiso.media.volumes import room_sectors, span, study_sectors
-from mkiso.models import Volume
-from mkiso.store import Manifest, new_disc_id
+from mkiso.storage.files import sync_file
+from mkiso.storage.shelf import Manifest, new_disc_id
 from mkiso.study.gate import CompleteStudies, Part
+from mkiso.study.models import Volume
 
 
 @dataclass(frozen=True, slots=True)
 class DiscSet:
-    """Discs before they are written: together they hold each instance of `studies` once. Raises ProofFailed where they don't."""
+    """Discs before they are written: together they hold each instance of `studies` once. Raises ProofFailed where they
+    don't.
+    """
 
     studies: tuple[CompleteStudies, ...]
     layouts: tuple[Layout, ...]
 
     def __post_init__(self) -> None:
-        laid_out = sorted(file.sop_instance_uid for layout in self.layouts for file in layout.files if file.sop_instance_uid)
-        if laid_out != sorted(instance.arrival.sop_instance_uid for each in self.studies for instance in each.instances):
-            raise ProofFailed("The layout of the disc doesn't have each image exactly once: nothing was made. Tell who maintains mkiso.")
+        laid_out = sorted(
+            file.sop_instance_uid for layout in self.layouts for file in layout.files if file.sop_instance_uid
+        )
+        if laid_out != sorted(
+            instance.arrival.sop_instance_uid for each in self.studies for instance in each.instances
+        ):
+            raise ProofFailed(
+                "The layout of the disc doesn't have each image exactly once: nothing was made. Tell who maintains "
+                "mkiso."
+            )
         if [(layout.volume.number, layout.volume.total) for layout in self.layouts] != [
             (number, len(self.layouts)) for number in range(1, len(self.layouts) + 1)
         ]:
-            raise ProofFailed("The discs of the set aren't numbered one after another: nothing was made. Tell who maintains mkiso.")
+            raise ProofFailed(
+                "The discs of the set aren't numbered one after another: nothing was made. Tell who maintains mkiso."
+            )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -77,7 +90,8 @@ class ProvenSet:
 def lay_out_set(
     studies: CompleteStudies, settings: Settings, folder: Path, *, created: datetime, medium: Medium
 ) -> DiscSet:
-    """A patient's disc; what doesn't fit one becomes a set where `disc.span` allows it. The made files of disc n go into `folder`/n.
+    """A patient's disc; what doesn't fit one becomes a set where `disc.span` allows it. The made files of disc n go
+    into `folder`/n.
 
     Raises what lay_out raises.
     """
@@ -89,11 +103,15 @@ def lay_out_set(
             raise
     room = room_sectors(medium, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files)
     parts = [Part((studies,), instances) for instances in span(whole.instances, room, medium)]
-    return _laid_out(parts, [("", folder / str(number)) for number in range(1, len(parts) + 1)], settings, created, medium)
+    return _laid_out(
+        parts, [("", folder / str(number)) for number in range(1, len(parts) + 1)], settings, created, medium
+    )
 
 
 def divide(studies: Sequence[CompleteStudies], room: int, medium: Medium) -> tuple[Part, ...]:
-    """The parts of archive volumes of at most `room` sectors: one, or for a study that none holds as many as it needs."""
+    """The parts of archive volumes of at most `room` sectors: one, or for a study that none holds as many as it
+    needs.
+    """
     whole = Part.whole(*studies)
     if study_sectors(whole.instances) <= room:
         return (whole,)
@@ -103,11 +121,15 @@ def divide(studies: Sequence[CompleteStudies], room: int, medium: Medium) -> tup
 def lay_out_volumes(
     parts: Sequence[Part], places: Sequence[tuple[str, Path]], settings: Settings, *, created: datetime, medium: Medium
 ) -> DiscSet:
-    """Volumes of the archive, which may hold studies of many patients. `places` are each one's label and the folder of its made files."""
+    """Volumes of the archive, which may hold studies of many patients. `places` are each one's label and the folder of
+    its made files.
+    """
     return _laid_out(parts, places, settings, created, medium)
 
 
-def write_set(disc_set: DiscSet, images: Sequence[Path], *, publisher: str, written: Callable[[Layout], None] = lambda _: None) -> WrittenSet:
+def write_set(
+    disc_set: DiscSet, images: Sequence[Path], *, publisher: str, written: Callable[[Layout], None] = lambda _: None
+) -> WrittenSet:
     """Master each disc into its image; `written` hears of each."""
     for layout, image in zip(disc_set.layouts, images, strict=True):
         master(layout.files, layout.volume_id, image, created=layout.created, publisher=publisher)
@@ -118,7 +140,8 @@ def write_set(disc_set: DiscSet, images: Sequence[Path], *, publisher: str, writ
 def prove(written: WrittenSet, begun: Callable[[Layout], None] = lambda _: None) -> ProvenSet:
     """Read each image back: every file against the SHA-256 taken when it was received or made, in both directions.
 
-    Meanwhile the image goes to the disk, which it must have reached before it is shelved. `begun` hears of each disc. Raises ProofFailed.
+    Meanwhile the image goes to the disk, which it must have reached before it is shelved. `begun` hears of each disc.
+    Raises ProofFailed.
     """
     discs = []
     for layout, image in zip(written.disc_set.layouts, written.images, strict=True):
@@ -130,9 +153,10 @@ def prove(written: WrittenSet, begun: Callable[[Layout], None] = lambda _: None)
     return ProvenSet(written.disc_set, tuple(discs))
 
 
-
 def manifests_of(proven: ProvenSet, job_id: str, settings: Settings) -> tuple[Manifest, ...]:
-    """What each disc of a patient's set is, for the shelf. The fingerprint is of what the set holds, not of what was found before."""
+    """What each disc of a patient's set is, for the shelf. The fingerprint is of what the set holds, not of what was
+    found before.
+    """
     [studies] = proven.studies
     fingerprint = disc_fingerprint(studies.fingerprint, settings)
     ids = [new_disc_id() for _ in proven.discs]
@@ -143,7 +167,9 @@ def manifests_of(proven: ProvenSet, job_id: str, settings: Settings) -> tuple[Ma
 
 
 def disc_fingerprint(studies_fingerprint: str, settings: Settings) -> str:
-    """Of all that a disc is made from: its studies (mkiso.identity.fingerprint), and the settings that show on it."""
+    """Of all that a disc is made from: its studies (mkiso.study.identity.fingerprint), and the settings that show on
+    it.
+    """
     parts = (studies_fingerprint, settings.disc.model_dump_json(), settings.viewer.model_dump_json())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -173,7 +199,13 @@ def _manifest(
         patient_name=studies.patient_name,
         studies={study.study_instance_uid: study.accession_number for study in studies.studies},
         files=tuple(
-            {"path": str(file.path), "size": file.size, "sha256": file.sha256, "sop_instance_uid": file.sop_instance_uid} for file in layout.files
+            {
+                "path": str(file.path),
+                "size": file.size,
+                "sha256": file.sha256,
+                "sop_instance_uid": file.sop_instance_uid,
+            }
+            for file in layout.files
         ),
     )
 

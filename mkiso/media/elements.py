@@ -10,8 +10,8 @@ import struct
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from mkiso.character_sets import UNICODE
-from mkiso.text import CHARACTER_SET_VRS, SPECIFIC_CHARACTER_SET, Text
+from mkiso.study.character_sets import UNICODE
+from mkiso.study.text import CHARACTER_SET_VRS, SPECIFIC_CHARACTER_SET, Text
 
 _LONG_VRS = frozenset({"SQ", "UC", "UR", "UT"})
 

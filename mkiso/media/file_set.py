@@ -1,4 +1,6 @@
-"""The tree of a file-set: patients, studies, series and instances in the order in which people expect them, each instance with its File ID."""
+"""The tree of a file-set: patients, studies, series and instances in the order in which people expect them, each
+instance with its File ID.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from pydicom import Dataset
 from mkiso.errors import InstanceConflict
 from mkiso.media.names import component
 from mkiso.media.record_types import record_type
-from mkiso.models import Arrival, Instance
-from mkiso.text import Text, name_in, raw_value, stated, text_of
+from mkiso.study.models import Arrival, Instance
+from mkiso.study.text import Text, name_in, raw_value, stated, text_of
 
 _PATIENT_ID, _ISSUER = 0x00100020, 0x00100021
 _STUDY_DATE, _STUDY_TIME, _SERIES_NUMBER, _INSTANCE_NUMBER = 0x00080020, 0x00080030, 0x00200011, 0x00200013
@@ -88,9 +90,9 @@ class PatientBranch:
 def arrange(instances: Collection[Instance]) -> tuple[PatientBranch, ...]:
     """The tree of these instances, the same for the same instances in any order.
 
-    A patient is a Patient ID with its issuer, however the name is spelled; who names no issuer means the only one that others name (PS3.3 C.2.2).
-    Patients without an ID are told apart by their study.
-    Raises InstanceConflict where a SOP Instance UID occurs twice.
+    A patient is a Patient ID with its issuer, however the name is spelled; who names no issuer means the only one that
+    others name (PS3.3 C.2.2). Patients without an ID are told apart by their study. Raises InstanceConflict where a SOP
+    Instance UID occurs twice.
     """
     _all_different(instances)
     by_id: dict[str, dict[str, list[Instance]]] = {}
@@ -147,15 +149,21 @@ def _study(uid: str, instances: Collection[Instance], folder: PurePosixPath) -> 
         return min(_number(instance.header, _SERIES_NUMBER) for instance in entry[1]), entry[0]
 
     ordered = enumerate(sorted(series.items(), key=by_number), 1)
-    return StudyBranch(uid, tuple(_series(uid, found, folder / component("SE", number)) for number, (uid, found) in ordered))
+    return StudyBranch(
+        uid, tuple(_series(uid, found, folder / component("SE", number)) for number, (uid, found) in ordered)
+    )
 
 
 def _series(uid: bytes, instances: list[Instance], folder: PurePosixPath) -> Series:
-    ordered = sorted(instances, key=lambda instance: (_number(instance.header, _INSTANCE_NUMBER), instance.arrival.sop_instance_uid))
+    ordered = sorted(
+        instances, key=lambda instance: (_number(instance.header, _INSTANCE_NUMBER), instance.arrival.sop_instance_uid)
+    )
     return Series(
         uid,
         tuple(
-            Leaf(instance, folder / component("IM", number), record_type(instance.arrival.sop_class_uid, instance.header))
+            Leaf(
+                instance, folder / component("IM", number), record_type(instance.arrival.sop_class_uid, instance.header)
+            )
             for number, instance in enumerate(ordered, 1)
         ),
     )
@@ -173,5 +181,8 @@ def _all_different(instances: Collection[Instance]) -> None:
     for instance in instances:
         uid = instance.arrival.sop_instance_uid
         if uid in seen:
-            raise InstanceConflict(f"The instance {uid} was to go onto one disc twice. Have the PACS's studies checked.", sop_instance_uid=uid)
+            raise InstanceConflict(
+                f"The instance {uid} was to go onto one disc twice. Have the PACS's studies checked.",
+                sop_instance_uid=uid,
+            )
         seen.add(uid)

@@ -1,13 +1,15 @@
-"""Which volumes can be mastered while studies still come: none before enough are there to choose from, then those that are full. Pure."""
+"""Which volumes can be mastered while studies still come: none before enough are there to choose from, then those that
+are full. Pure.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from mkiso.config import Medium
+from mkiso.config.settings import Medium
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.volumes import Parcel, pack, room_sectors
-from mkiso.models import DiscFile
+from mkiso.study.models import DiscFile
 
 _SECTORS_A_MIB = 512
 FULL = 0.98
@@ -28,8 +30,11 @@ def volume_room(medium: Medium, limit_mib: int, fixed: Collection[DiscFile]) -> 
     return room_sectors(medium, fixed) - MEDIUM_SECTORS[medium] + volume_sectors(medium, limit_mib)
 
 
-def full_volumes(parcels: Collection[Parcel], room: int, medium: Medium, *, pressed: bool = False) -> tuple[tuple[Parcel, ...], ...]:
-    """The volumes of at most `room` sectors to master now; the other parcels wait for studies that fill their volumes better.
+def full_volumes(
+    parcels: Collection[Parcel], room: int, medium: Medium, *, pressed: bool = False
+) -> tuple[tuple[Parcel, ...], ...]:
+    """The volumes of at most `room` sectors to master now; the other parcels wait for studies that fill their volumes
+    better.
 
     `pressed`: the disk has little room left, so one volume's worth is enough to choose from.
     """

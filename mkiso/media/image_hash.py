@@ -9,15 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mkiso.errors import ProofFailed
-from mkiso.marks import CHAIN_BYTES, Marker
 from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image
+from mkiso.storage.marks import CHAIN_BYTES, Marker
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHashes:
-    """The SHA-256 of the image and of each of its files, and the image's marks (mkiso.marks)."""
+    """The SHA-256 of the image and of each of its files, and the image's marks (mkiso.storage.marks)."""
 
     sha256: str
     files: dict[Extent, str]

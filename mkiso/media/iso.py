@@ -1,4 +1,6 @@
-"""Mastering: the files of a disc as an ISO 9660 level 1 image with Joliet, by pycdlib. No UDF (pycdlib's 2.60 is refused by older readers)."""
+"""Mastering: the files of a disc as an ISO 9660 level 1 image with Joliet, by pycdlib. No UDF (pycdlib's 2.60 is
+refused by older readers).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from pycdlib.dates import DirectoryRecordDate, VolumeDescriptorDate
 
 from mkiso.media.capacity import SECTOR_BYTES, iso_identifier
 from mkiso.media.names import d_characters
-from mkiso.models import DiscFile
+from mkiso.study.models import DiscFile
 
 APPLICATION = "MKISO"
 _COPY_BYTES = 1024 * 1024
@@ -30,8 +32,8 @@ def master(
 ) -> None:
     """Write the image of these files to `target`; it appears there whole or not at all, mode 0600.
 
-    The same files, volume identifier, `created` and `publisher` give the same bytes. A source that changes meanwhile isn't noticed here but by
-    mkiso.media.verify.
+    The same files, volume identifier, `created` and `publisher` give the same bytes. A source that changes meanwhile
+    isn't noticed here but by mkiso.media.verify.
     """
     beside = target.with_name(f"{target.name}.{os.getpid()}.new")
     image = PyCdlib()

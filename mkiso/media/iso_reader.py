@@ -1,6 +1,7 @@
 """Reading an ISO 9660 image with Joliet, independent of what wrote it, bounded against whatever an image may hold.
 
-Both trees are walked from their descriptors; every extent lies within the volume; every number that the standard has in both byte orders is compared.
+Both trees are walked from their descriptors; every extent lies within the volume; every number that the standard has in
+both byte orders is compared.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What an image holds: its volume identifier, its size in sectors, and the files of both trees by path without version."""
+    """What an image holds: its volume identifier, its size in sectors, and the files of both trees by path without
+    version.
+    """
 
     volume_id: str
     sectors: int
@@ -42,7 +45,9 @@ class Image:
 
 
 def read_image(descriptor: int) -> Image:
-    """Read the directories of an image or disc that is open for reading. Raises ProofFailed where it is no sound ISO 9660 image with Joliet."""
+    """Read the directories of an image or disc that is open for reading. Raises ProofFailed where it is no sound ISO
+    9660 image with Joliet.
+    """
     primary, joliet = _descriptors(descriptor)
     sectors = _both_endian(primary, 80)
     if _both_endian(joliet, 80) != sectors:
@@ -156,7 +161,9 @@ class _Tree:
             raise ProofFailed("The image has a name that leads elsewhere.")
         return name
 
-    def _same_path_tables(self, volume_descriptor: bytes, root_sector: int, directories: Mapping[int, tuple[bytes, int]]) -> None:
+    def _same_path_tables(
+        self, volume_descriptor: bytes, root_sector: int, directories: Mapping[int, tuple[bytes, int]]
+    ) -> None:
         """Both path tables name exactly the directories of the tree (Ecma-119 6.9); some systems find files by them."""
         size = _both_endian(volume_descriptor, 132)
         for position, order in ((140, "<"), (148, ">")):

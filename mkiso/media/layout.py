@@ -10,25 +10,27 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
-from mkiso import application_profiles
-from mkiso.config import Medium, Settings
+from mkiso.config.settings import Medium, Settings
 from mkiso.errors import PatientMismatch
+from mkiso.media import application_profiles
 from mkiso.media.capacity import SECTOR_BYTES, fit
 from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import Leaf, PatientBranch, arrange, leaves
 from mkiso.media.names import file_set_id
 from mkiso.media.pages import Facts, pages
 from mkiso.media.viewer import BundledViewer, bundle_viewer
-from mkiso.models import DiscFile, Volume
 from mkiso.study.gate import Part
-from mkiso.text import text
+from mkiso.study.models import DiscFile, Volume
+from mkiso.study.text import text
 
 CHECKSUMS = PurePosixPath("SHA256.TXT")
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A disc before it is mastered. `sectors` is the exact size of its image; `notes` say what DICOMDIR holds that the images lack."""
+    """A disc before it is mastered. `sectors` is the exact size of its image; `notes` say what DICOMDIR holds that the
+    images lack.
+    """
 
     files: tuple[DiscFile, ...]
     volume_id: str
@@ -59,10 +61,11 @@ def lay_out(
 ) -> Layout:
     """Lay out one disc; the files that mkiso makes are written into `disc_dir`, the instances stay where they are.
 
-    What the patient API knows of the patient is shown on the pages, never written over the images' own data. `medium` is `disc.medium` unless it is
-    given; `elsewhere` maps the numbers of a set's other volumes to their parts. A `volume_id` makes it a volume of the archive: there alone may be
-    more than one patient. The same arguments give the same disc.
-    Raises TooLargeForMedium, InstanceConflict, PatientMismatch, and ConfigurationError for a viewer that can't be put on a disc.
+    What the patient API knows of the patient is shown on the pages, never written over the images' own data. `medium`
+    is `disc.medium` unless it is given; `elsewhere` maps the numbers of a set's other volumes to their parts. A
+    `volume_id` makes it a volume of the archive: there alone may be more than one patient. The same arguments give the
+    same disc. Raises TooLargeForMedium, InstanceConflict, PatientMismatch, and ConfigurationError for a viewer that
+    can't be put on a disc.
     """
     instances = part.instances
     tree = arrange(instances)
@@ -89,7 +92,10 @@ def lay_out(
         viewer_names=_root_names(viewer),
         autorun=settings.viewer.autorun,
     )
-    made = [_made(disc_dir, path, content) for path, content in [(PurePosixPath("DICOMDIR"), directory), *pages(tree, facts)]]
+    made = [
+        _made(disc_dir, path, content)
+        for path, content in [(PurePosixPath("DICOMDIR"), directory), *pages(tree, facts)]
+    ]
     files = [*made, *map(_instance_file, leaves(tree)), *viewer.files]
     files.append(_made(disc_dir, CHECKSUMS, checksums(files)))
     sectors = fit(files, medium)
@@ -116,7 +122,9 @@ def _instance_file(leaf: Leaf) -> DiscFile:
 
 
 def _label(tree: Collection[PatientBranch], created: datetime) -> str:
-    """What a drive shows: the accession number where there is one only, else the date and what tells this disc from others of the day."""
+    """What a drive shows: the accession number where there is one only, else the date and what tells this disc from
+    others of the day.
+    """
     studies = [study for patient in tree for study in patient.studies]
     accession_numbers = {text(study.header, "AccessionNumber") for study in studies}
     if len(accession_numbers) == 1 and (only := accession_numbers.pop()):

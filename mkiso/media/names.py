@@ -1,4 +1,6 @@
-"""Names on a disc: File IDs, file-set IDs, 8.3 names for viewer files, and the name under which a browser saves an image."""
+"""Names on a disc: File IDs, file-set IDs, 8.3 names for viewer files, and the name under which a browser saves an
+image.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from mkiso.errors import ConfigurationError
-from mkiso.models import Volume
+from mkiso.study.models import Volume
 
 MAX_DEPTH = 8  # levels of directories, the root included (Ecma-119 6.8.2.1)
 MAX_JOLIET_CHARACTERS = 64  # Joliet: a file identifier of at most 128 bytes
@@ -36,14 +38,17 @@ def file_set_id(base: str, volume: Volume = Volume()) -> str:  # noqa: B008  fro
 
 
 def d_characters(text: str) -> str:
-    """Text in the d-characters of ISO 9660 (Ecma-119 7.4.1): accents dropped, everything else as one underscore, none at the ends."""
+    """Text in the d-characters of ISO 9660 (Ecma-119 7.4.1): accents dropped, everything else as one underscore, none
+    at the ends.
+    """
     return _OUTSIDE_D_CHARACTERS.sub("_", _without_accents(text).upper()).strip("_")
 
 
 def short_names(paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, PurePosixPath]:
     """For long paths their unique 8.3 upper-case paths, the same for the same set (Ecma-119 10.1: interchange level 1).
 
-    A name that is 8.3 already keeps itself but for its case. Raises ConfigurationError for a path that Joliet can't hold or that is nested too deep.
+    A name that is 8.3 already keeps itself but for its case. Raises ConfigurationError for a path that Joliet can't
+    hold or that is nested too deep.
     """
     paths = sorted(paths)
     shortened: dict[PurePosixPath, PurePosixPath] = {PurePosixPath("."): PurePosixPath(".")}
@@ -53,17 +58,23 @@ def short_names(paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, PurePosix
     for path in entries:
         _holdable(path)
         folder = shortened[path.parent]
-        shortened[path] = next(name for name in _candidates(path, folder, directory=path in directories) if name not in taken)
+        shortened[path] = next(
+            name for name in _candidates(path, folder, directory=path in directories) if name not in taken
+        )
         taken.add(shortened[path])
     return {path: shortened[path] for path in paths}
 
 
 def filename(base: str) -> str:
-    """A file name without a folder or control characters, fit for RFC 8187's `filename*`; never empty, never hidden, at most 120 characters.
+    """A file name without a folder or control characters, fit for RFC 8187's `filename*`; never empty, never hidden, at
+    most 120 characters.
 
     The caller adds the extension. `base` may be a patient's name in any script.
     """
-    kept = "".join(" " if unicodedata.category(character)[0] in "CZ" or character in '/\\:*?"<>|^=' else character for character in base)
+    kept = "".join(
+        " " if unicodedata.category(character)[0] in "CZ" or character in '/\\:*?"<>|^=' else character
+        for character in base
+    )
     return " ".join(kept.split()).strip(". ")[:120].strip(". ") or "disc"
 
 
@@ -96,7 +107,10 @@ def _holdable(path: PurePosixPath) -> None:
     elif len(path.parts) > MAX_DEPTH:
         problem = f"it lies deeper than {MAX_DEPTH - 1} folders"
     if problem:
-        raise ConfigurationError(f"The viewer's file {str(path)!r} can't go onto a disc: {problem}. Rename it or take it out of viewer.directory.")
+        raise ConfigurationError(
+            f"The viewer's file {str(path)!r} can't go onto a disc: {problem}. Rename it or take it out of "
+            "viewer.directory."
+        )
 
 
 def _without_accents(text: str) -> str:

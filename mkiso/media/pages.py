@@ -1,4 +1,6 @@
-"""What people read on a disc: README.TXT, INDEX.HTM, the pages in IHE_PDI, AUTORUN.INF (IHE RAD TF-2 4.47, Portable Data for Imaging)."""
+"""What people read on a disc: README.TXT, INDEX.HTM, the pages in IHE_PDI, AUTORUN.INF (IHE RAD TF-2 4.47, Portable
+Data for Imaging).
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from pydicom import Dataset
 
-from mkiso.config import Disc
-from mkiso.identity import one_line
+from mkiso.config.settings import Disc
 from mkiso.media.file_set import PatientBranch, Series, StudyBranch, arrange
 from mkiso.media.names import component
-from mkiso.models import Instance, Patient, Volume
-from mkiso.text import text
+from mkiso.study.identity import one_line
+from mkiso.study.models import Instance, Patient, Volume
+from mkiso.study.text import text
 
 TITLE, ARCHIVE_TITLE = "Medical images", "Archive of medical images"
 
@@ -60,8 +62,10 @@ class PatientOnPage:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the pages tell beside the tree. `archive`: it is a volume of the archive, of whichever patients; any other disc is one patient's.
-    `elsewhere` maps the other volumes' numbers to their instances; `viewer` is the executable on the disc."""
+    """What the pages tell beside the tree. `archive`: it is a volume of the archive, of whichever patients; any other
+    disc is one patient's. `elsewhere` maps the other volumes' numbers to their instances; `viewer` is the executable on
+    the disc.
+    """
 
     disc: Disc
     created: datetime
@@ -98,21 +102,29 @@ def pages(tree: Collection[PatientBranch], facts: Facts) -> Iterator[tuple[PureP
         "viewer": facts.viewer,
         "autorun": bool(facts.viewer and facts.autorun),
         "viewer_names": facts.viewer_names,
-        "elsewhere": [{"number": number, "lines": _contents(instances)} for number, instances in sorted((facts.elsewhere or {}).items())],
+        "elsewhere": [
+            {"number": number, "lines": _contents(instances)}
+            for number, instances in sorted((facts.elsewhere or {}).items())
+        ],
     }
     yield PurePosixPath("README.TXT"), _for_notepad(_rendered("readme.txt.j2", context))
     viewer_link = quote(str(facts.viewer)) if facts.viewer else ""
     yield PurePosixPath("INDEX.HTM"), _rendered("index.html.j2", {**context, "viewer_link": viewer_link}).encode()
     for patient in patients:
         for study in patient.studies:
-            yield PurePosixPath("IHE_PDI") / study.page, _rendered("study.html.j2", {"patient": patient, "study": study}).encode()
+            yield (
+                PurePosixPath("IHE_PDI") / study.page,
+                _rendered("study.html.j2", {"patient": patient, "study": study}).encode(),
+            )
     if facts.viewer and facts.autorun:
         executable = str(facts.viewer).replace("/", "\\")
         yield PurePosixPath("AUTORUN.INF"), _for_notepad(_rendered("autorun.inf.j2", {"executable": executable}))
 
 
 def readable_name(person_name: str) -> str:
-    """A person name as people write it: family, given and middle; the component groups one after the other (PS3.5 6.2.1)."""
+    """A person name as people write it: family, given and middle; the component groups one after the other (PS3.5
+    6.2.1).
+    """
     groups = []
     for group in person_name.split("="):
         family, *others = [" ".join(part.split()) for part in group.split("^")]

@@ -12,7 +12,7 @@ from mkiso.media.file_set import PatientBranch
 from mkiso.media.record_keys import KEYS
 from mkiso.media.record_values import FILLED
 from mkiso.media.records import Notes
-from mkiso.text import Text
+from mkiso.study.text import Text
 
 UNLIKE = (
     "not fit for a record, replaced by what is left of it and a hash in {} record(s) of the DICOMDIR, not in the images"

@@ -1,7 +1,7 @@
 """The attributes of each directory record and what stands there when an image lacks a required one (PS3.3 F.5).
 
-Type 1 is required with a value, type 2 may be empty, type 3 is written where the image has it. A type 1 value that an image lacks is filled in the
-record alone, never in the image.
+Type 1 is required with a value, type 2 may be empty, type 3 is written where the image has it. A type 1 value that an
+image lacks is filled in the record alone, never in the image.
 """
 
 from __future__ import annotations
@@ -76,11 +76,15 @@ def _tag(keyword: str) -> int:
 
 
 def _date(keyword: str) -> Key:
-    return _key(keyword, 1, "19000101", "ContentDate", "InstanceCreationDate", "AcquisitionDate", "SeriesDate", "StudyDate")
+    return _key(
+        keyword, 1, "19000101", "ContentDate", "InstanceCreationDate", "AcquisitionDate", "SeriesDate", "StudyDate"
+    )
 
 
 def _time(keyword: str) -> Key:
-    return _key(keyword, 1, "000000", "ContentTime", "InstanceCreationTime", "AcquisitionTime", "SeriesTime", "StudyTime")
+    return _key(
+        keyword, 1, "000000", "ContentTime", "InstanceCreationTime", "AcquisitionTime", "SeriesTime", "StudyTime"
+    )
 
 
 BY_ORDER = "1"  # the last resort of the attributes in ORDERED: replaced by the record's place among its siblings
@@ -153,7 +157,12 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
     ),
     "IMAGE": (_NUMBER, _IMAGE_TYPE),  # F.5.4
     "RT DOSE": (_NUMBER, _key("DoseSummationType", 1, "PLAN")),  # F.5.19
-    "RT STRUCTURE SET": (_NUMBER, _key("StructureSetLabel", 1, "UNNAMED"), _key("StructureSetDate", 2), _key("StructureSetTime", 2)),  # F.5.20
+    "RT STRUCTURE SET": (
+        _NUMBER,
+        _key("StructureSetLabel", 1, "UNNAMED"),
+        _key("StructureSetDate", 2),
+        _key("StructureSetTime", 2),
+    ),  # F.5.20
     "RT PLAN": (_NUMBER, _key("RTPlanLabel", 1, "UNNAMED"), _key("RTPlanDate", 2), _key("RTPlanTime", 2)),  # F.5.21
     "RT TREAT RECORD": (_NUMBER, _key("TreatmentDate", 2), _key("TreatmentTime", 2)),  # F.5.22
     "PRESENTATION": (  # F.5.23
@@ -182,8 +191,12 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
     "SPECTROSCOPY": (  # F.5.27
         *_CONTENT,
         replace(_IMAGE_TYPE, type=1),
-        _sequence("ReferencedImageEvidenceSequence", 3, _STUDY_UID, _sequence("ReferencedSeriesSequence", 1,
-        *_EVIDENCE_SERIES)),
+        _sequence(
+            "ReferencedImageEvidenceSequence",
+            3,
+            _STUDY_UID,
+            _sequence("ReferencedSeriesSequence", 1, *_EVIDENCE_SERIES),
+        ),
         _key("NumberOfFrames", 1, "1"),
         _key("Rows", 1, "1"),
         _key("Columns", 1, "1"),
@@ -198,8 +211,9 @@ KEYS: Mapping[str, tuple[Key, ...]] = {
         _key("ContentDate", 2),
         _key("ContentTime", 2),
         _key("DocumentTitle", 2),
-        replace(_key("HL7InstanceIdentifier", 1), classes=frozenset({str(pydicom.uid.EncapsulatedCDAStorage)}),
-        otherwise=0),
+        replace(
+            _key("HL7InstanceIdentifier", 1), classes=frozenset({str(pydicom.uid.EncapsulatedCDAStorage)}), otherwise=0
+        ),
         replace(_TITLE, type=2),
         _key("MIMETypeOfEncapsulatedDocument", 1, "application/octet-stream"),
     ),

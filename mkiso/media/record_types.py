@@ -1,4 +1,6 @@
-"""Which directory record an instance gets, by its SOP class (PS3.3 F.4 and PS3.4 B.5). The one place where this is written down."""
+"""Which directory record an instance gets, by its SOP class (PS3.3 F.4 and PS3.4 B.5). The one place where this is
+written down.
+"""
 
 from __future__ import annotations
 
@@ -9,49 +11,60 @@ import pydicom.uid
 from pydicom import Dataset
 
 RECORD_TYPES: Mapping[str, tuple[str, ...]] = {
-    # PS3.3 F.5.19 and following, by record type; a SOP class that isn't listed is judged by its attributes (record_type below).
+    # PS3.3 F.5.19 and following, by record type; a SOP class that isn't listed is judged by its attributes (record_type
+    # below).
     "RT DOSE": ("RTDoseStorage",),
     "RT STRUCTURE SET": ("RTStructureSetStorage",),
     "RT PLAN": ("RTPlanStorage", "RTIonPlanStorage"),
     "RT TREAT RECORD": (
-        "RTBeamsTreatmentRecordStorage", "RTBrachyTreatmentRecordStorage", "RTTreatmentSummaryRecordStorage", "RTIonBeamsTreatmentRecordStorage",
+        "RTBeamsTreatmentRecordStorage", "RTBrachyTreatmentRecordStorage", "RTTreatmentSummaryRecordStorage",
+        "RTIonBeamsTreatmentRecordStorage",
     ),
     "RADIOTHERAPY": (
-        "RTPhysicianIntentStorage", "RTSegmentAnnotationStorage", "RTRadiationSetStorage", "CArmPhotonElectronRadiationStorage",
-        "TomotherapeuticRadiationStorage", "RoboticArmRadiationStorage", "RTRadiationRecordSetStorage", "RTRadiationSalvageRecordStorage",
-        "TomotherapeuticRadiationRecordStorage", "CArmPhotonElectronRadiationRecordStorage", "RoboticRadiationRecordStorage",
-        "RTRadiationSetDeliveryInstructionStorage", "RTTreatmentPreparationStorage", "RTPatientPositionAcquisitionInstructionStorage",
+        "RTPhysicianIntentStorage", "RTSegmentAnnotationStorage", "RTRadiationSetStorage",
+        "CArmPhotonElectronRadiationStorage", "TomotherapeuticRadiationStorage", "RoboticArmRadiationStorage",
+        "RTRadiationRecordSetStorage", "RTRadiationSalvageRecordStorage", "TomotherapeuticRadiationRecordStorage",
+        "CArmPhotonElectronRadiationRecordStorage", "RoboticRadiationRecordStorage",
+        "RTRadiationSetDeliveryInstructionStorage", "RTTreatmentPreparationStorage",
+        "RTPatientPositionAcquisitionInstructionStorage",
     ),
     "PLAN": (
-        "RTBeamsDeliveryInstructionStorage", "RTBrachyApplicationSetupDeliveryInstructionStorage", "CTDefinedProcedureProtocolStorage",
-        "CTPerformedProcedureProtocolStorage", "XADefinedProcedureProtocolStorage", "XAPerformedProcedureProtocolStorage", "ProtocolApprovalStorage",
+        "RTBeamsDeliveryInstructionStorage", "RTBrachyApplicationSetupDeliveryInstructionStorage",
+        "CTDefinedProcedureProtocolStorage", "CTPerformedProcedureProtocolStorage", "XADefinedProcedureProtocolStorage",
+        "XAPerformedProcedureProtocolStorage", "ProtocolApprovalStorage",
     ),
     "PRESENTATION": (
-        "GrayscaleSoftcopyPresentationStateStorage", "ColorSoftcopyPresentationStateStorage", "PseudoColorSoftcopyPresentationStateStorage",
-        "BlendingSoftcopyPresentationStateStorage", "XAXRFGrayscaleSoftcopyPresentationStateStorage",
-        "GrayscalePlanarMPRVolumetricPresentationStateStorage", "CompositingPlanarMPRVolumetricPresentationStateStorage",
-        "AdvancedBlendingPresentationStateStorage", "VolumeRenderingVolumetricPresentationStateStorage",
-        "SegmentedVolumeRenderingVolumetricPresentationStateStorage", "MultipleVolumeRenderingVolumetricPresentationStateStorage",
+        "GrayscaleSoftcopyPresentationStateStorage", "ColorSoftcopyPresentationStateStorage",
+        "PseudoColorSoftcopyPresentationStateStorage", "BlendingSoftcopyPresentationStateStorage",
+        "XAXRFGrayscaleSoftcopyPresentationStateStorage", "GrayscalePlanarMPRVolumetricPresentationStateStorage",
+        "CompositingPlanarMPRVolumetricPresentationStateStorage", "AdvancedBlendingPresentationStateStorage",
+        "VolumeRenderingVolumetricPresentationStateStorage",
+        "SegmentedVolumeRenderingVolumetricPresentationStateStorage",
+        "MultipleVolumeRenderingVolumetricPresentationStateStorage",
         "VariableModalityLUTSoftcopyPresentationStateStorage", "BasicStructuredDisplayStorage",
     ),
     "WAVEFORM": (
-        "TwelveLeadECGWaveformStorage", "GeneralECGWaveformStorage", "AmbulatoryECGWaveformStorage", "General32bitECGWaveformStorage",
-        "HemodynamicWaveformStorage", "CardiacElectrophysiologyWaveformStorage", "BasicVoiceAudioWaveformStorage", "GeneralAudioWaveformStorage",
-        "ArterialPulseWaveformStorage", "RespiratoryWaveformStorage", "MultichannelRespiratoryWaveformStorage",
-        "RoutineScalpElectroencephalogramWaveformStorage", "ElectromyogramWaveformStorage", "ElectrooculogramWaveformStorage",
-        "SleepElectroencephalogramWaveformStorage", "BodyPositionWaveformStorage",
+        "TwelveLeadECGWaveformStorage", "GeneralECGWaveformStorage", "AmbulatoryECGWaveformStorage",
+        "General32bitECGWaveformStorage", "HemodynamicWaveformStorage", "CardiacElectrophysiologyWaveformStorage",
+        "BasicVoiceAudioWaveformStorage", "GeneralAudioWaveformStorage", "ArterialPulseWaveformStorage",
+        "RespiratoryWaveformStorage", "MultichannelRespiratoryWaveformStorage",
+        "RoutineScalpElectroencephalogramWaveformStorage", "ElectromyogramWaveformStorage",
+        "ElectrooculogramWaveformStorage", "SleepElectroencephalogramWaveformStorage", "BodyPositionWaveformStorage",
     ),
     "SR DOCUMENT": (
-        "BasicTextSRStorage", "EnhancedSRStorage", "ComprehensiveSRStorage", "Comprehensive3DSRStorage", "ExtensibleSRStorage", "ProcedureLogStorage",
-        "MammographyCADSRStorage", "ChestCADSRStorage", "ColonCADSRStorage", "XRayRadiationDoseSRStorage",
-        "RadiopharmaceuticalRadiationDoseSRStorage", "ImplantationPlanSRStorage", "AcquisitionContextSRStorage", "SimplifiedAdultEchoSRStorage",
-        "PatientRadiationDoseSRStorage", "PlannedImagingAgentAdministrationSRStorage", "PerformedImagingAgentAdministrationSRStorage",
-        "EnhancedXRayRadiationDoseSRStorage", "WaveformAnnotationSRStorage", "SpectaclePrescriptionReportStorage",
+        "BasicTextSRStorage", "EnhancedSRStorage", "ComprehensiveSRStorage", "Comprehensive3DSRStorage",
+        "ExtensibleSRStorage", "ProcedureLogStorage", "MammographyCADSRStorage", "ChestCADSRStorage",
+        "ColonCADSRStorage", "XRayRadiationDoseSRStorage", "RadiopharmaceuticalRadiationDoseSRStorage",
+        "ImplantationPlanSRStorage", "AcquisitionContextSRStorage", "SimplifiedAdultEchoSRStorage",
+        "PatientRadiationDoseSRStorage", "PlannedImagingAgentAdministrationSRStorage",
+        "PerformedImagingAgentAdministrationSRStorage", "EnhancedXRayRadiationDoseSRStorage",
+        "WaveformAnnotationSRStorage", "SpectaclePrescriptionReportStorage",
         "MacularGridThicknessAndVolumeReportStorage",
     ),
     "KEY OBJECT DOC": ("KeyObjectSelectionDocumentStorage",),
     "ENCAP DOC": (
-        "EncapsulatedPDFStorage", "EncapsulatedCDAStorage", "EncapsulatedSTLStorage", "EncapsulatedOBJStorage", "EncapsulatedMTLStorage",
+        "EncapsulatedPDFStorage", "EncapsulatedCDAStorage", "EncapsulatedSTLStorage", "EncapsulatedOBJStorage",
+        "EncapsulatedMTLStorage",
     ),
     "SPECTROSCOPY": ("MRSpectroscopyStorage",),
     "RAW DATA": ("RawDataStorage",),
@@ -60,8 +73,9 @@ RECORD_TYPES: Mapping[str, tuple[str, ...]] = {
     "VALUE MAP": ("RealWorldValueMappingStorage",),
     "STEREOMETRIC": ("StereometricRelationshipStorage",),
     "MEASUREMENT": (
-        "LensometryMeasurementsStorage", "AutorefractionMeasurementsStorage", "KeratometryMeasurementsStorage", "VisualAcuityMeasurementsStorage",
-        "SubjectiveRefractionMeasurementsStorage", "OphthalmicAxialMeasurementsStorage", "IntraocularLensCalculationsStorage",
+        "LensometryMeasurementsStorage", "AutorefractionMeasurementsStorage", "KeratometryMeasurementsStorage",
+        "VisualAcuityMeasurementsStorage", "SubjectiveRefractionMeasurementsStorage",
+        "OphthalmicAxialMeasurementsStorage", "IntraocularLensCalculationsStorage",
         "OphthalmicVisualFieldStaticPerimetryMeasurementsStorage",
     ),
     "SURFACE": ("SurfaceSegmentationStorage",),
@@ -71,14 +85,16 @@ RECORD_TYPES: Mapping[str, tuple[str, ...]] = {
     "ANNOTATION": ("MicroscopyBulkSimpleAnnotationsStorage",),
 }  # fmt: skip
 
-_BY_SOP_CLASS: Mapping[str, str] = {str(getattr(pydicom.uid, name)): kind for kind, names in RECORD_TYPES.items() for name in names}
+_BY_SOP_CLASS: Mapping[str, str] = {
+    str(getattr(pydicom.uid, name)): kind for kind, names in RECORD_TYPES.items() for name in names
+}
 
 
 def record_type(sop_class_uid: str, header: Dataset) -> str:
     """The Directory Record Type (0004,1430) of an instance.
 
-    Every image storage class is IMAGE. A class that nobody foresaw is judged by what it carries: pixels, a document, a report, a waveform;
-    what carries none of these is RAW DATA, so that a viewer doesn't take it for an image.
+    Every image storage class is IMAGE. A class that nobody foresaw is judged by what it carries: pixels, a document, a
+    report, a waveform; what carries none of these is RAW DATA, so that a viewer doesn't take it for an image.
     """
     known = _BY_SOP_CLASS.get(sop_class_uid)
     if known:

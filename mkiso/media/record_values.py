@@ -14,7 +14,7 @@ from pydicom.tag import BaseTag
 from mkiso.media.conforming import LEFT_OUT, conforming, is_valid_uid, number
 from mkiso.media.elements import Element, Item
 from mkiso.media.record_keys import Key
-from mkiso.text import NO_TEXT, Text, raw_value, terms_of
+from mkiso.study.text import NO_TEXT, Text, raw_value, terms_of
 
 # As the words of mkiso.media.conforming.
 FILLED = "filled in {} record(s) of the DICOMDIR, not in the images"

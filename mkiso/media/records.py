@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pydicom import Dataset
 from pydicom.uid import BlendingSoftcopyPresentationStateStorage
 
-from mkiso.character_sets import UNICODE
 from mkiso.media.conforming import conforming, number
 from mkiso.media.elements import Element, Item, common_set, declaring, encoded, texts
 from mkiso.media.record_keys import KEYS, ORDERED, VERIFICATION_DATE_TIME, Key
 from mkiso.media.record_values import BINARY_VRS, FILLED, Value, latest, sequence, uid_for, value_of
-from mkiso.text import CHARACTER_SET_VRS, NO_TEXT, Text, terms_of, text_of
+from mkiso.study.character_sets import UNICODE
+from mkiso.study.text import CHARACTER_SET_VRS, NO_TEXT, Text, terms_of, text_of
 
 # As the words of mkiso.media.conforming.
 FILLED_WITH_ITSELF = (

@@ -1,4 +1,6 @@
-"""Reading an image back: every file's SHA-256 against what was received or made, both ways, in both trees, before a byte of it leaves."""
+"""Reading an image back: every file's SHA-256 against what was received or made, both ways, in both trees, before a
+byte of it leaves.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,16 @@ from mkiso.errors import ProofFailed
 from mkiso.media.disc_check import DiscReport, check_disc
 from mkiso.media.image_hash import hash_extents
 from mkiso.media.iso_reader import SECTOR_BYTES, Extent, read_image
-from mkiso.models import DiscFile
+from mkiso.study.models import DiscFile
 
 _NAMED = 5  # how many differing files the words of an error name
 
 
 @dataclass(frozen=True, slots=True)
 class ImageProof:
-    """What was proved: the image's SHA-256 and size in bytes, how many files were compared; its marks (mkiso.marks)."""
+    """What was proved: the image's SHA-256 and size in bytes, how many files were compared; its marks
+    (mkiso.storage.marks).
+    """
 
     sha256: str
     size: int
@@ -39,7 +43,9 @@ def verify_image(iso: Path, files: Collection[DiscFile]) -> ImageProof:
             raise ProofFailed(f"The image has {size} bytes and says that it has {image.sectors * SECTOR_BYTES}.")
         _same_names({file.path for file in files}, image.primary, "ISO 9660")
         _same_names({file.joliet_path or file.path for file in files}, image.joliet, "Joliet")
-        differing = [file.path for file in files if image.primary[file.path] != image.joliet[file.joliet_path or file.path]]
+        differing = [
+            file.path for file in files if image.primary[file.path] != image.joliet[file.joliet_path or file.path]
+        ]
         differing += [file.path for file in files if image.primary[file.path].size != file.size]
         if not differing:
             hashes = hash_extents(descriptor, image)
@@ -47,11 +53,16 @@ def verify_image(iso: Path, files: Collection[DiscFile]) -> ImageProof:
     finally:
         os.close(descriptor)
     if differing:
-        raise ProofFailed(f"{len(differing)} file(s) of the image are not what was received or made: {_listed(differing)}. The image is not used.")
+        raise ProofFailed(
+            f"{len(differing)} file(s) of the image are not what was received or made: {_listed(differing)}. The "
+            "image is not used."
+        )
     return ImageProof(hashes.sha256, size, len(files), hashes.marks)
 
 
-def verify_disc(disc: Path, *, one_patient: bool = True, progress: Callable[[int, int], None] | None = None) -> DiscReport:
+def verify_disc(
+    disc: Path, *, one_patient: bool = True, progress: Callable[[int, int], None] | None = None
+) -> DiscReport:
     """Prove a disc by what is on it (mkiso.media.disc_check), without a manifest: an image, or a device.
 
     Raises ProofFailed, whose `findings` are all that is wrong, and OSError where `disc` can't be opened.
@@ -59,7 +70,9 @@ def verify_disc(disc: Path, *, one_patient: bool = True, progress: Callable[[int
     report = check_disc(disc, one_patient=one_patient, progress=progress)
     if not report.sound:
         more = f" And {len(report.findings) - _NAMED} more." if len(report.findings) > _NAMED else ""
-        raise ProofFailed(f"The disc is not sound. {' '.join(report.findings[:_NAMED])}{more}", findings=list(report.findings))
+        raise ProofFailed(
+            f"The disc is not sound. {' '.join(report.findings[:_NAMED])}{more}", findings=list(report.findings)
+        )
     return report
 
 

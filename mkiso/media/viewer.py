@@ -1,4 +1,6 @@
-"""The viewer that goes onto a disc: an unpacked folder, its files under unique 8.3 names with their real names in Joliet."""
+"""The viewer that goes onto a disc: an unpacked folder, its files under unique 8.3 names with their real names in
+Joliet.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mkiso.config import Viewer
+from mkiso.config.settings import Viewer
 from mkiso.errors import ConfigurationError
-from mkiso.files import sha256_of, write_whole
 from mkiso.media.names import short_names
-from mkiso.models import DiscFile
+from mkiso.storage.files import sha256_of, write_whole
+from mkiso.study.models import DiscFile
 
 OWN_ROOT_NAMES = frozenset({"DICOMDIR", "DICOM", "IHE_PDI", "README.TXT", "INDEX.HTM", "AUTORUN.INF", "SHA256.TXT"})
 _LEFT_OUT = frozenset({"AUTORUN.INF", "DICOMDIR"})  # a viewer's own would contradict the disc's
@@ -20,7 +22,9 @@ _LEFT_OUT = frozenset({"AUTORUN.INF", "DICOMDIR"})  # a viewer's own would contr
 
 @dataclass(frozen=True, slots=True)
 class BundledViewer:
-    """The viewer's files on a disc and its executable there (Joliet path); none of either where no viewer is configured."""
+    """The viewer's files on a disc and its executable there (Joliet path); none of either where no viewer is
+    configured.
+    """
 
     files: tuple[DiscFile, ...] = ()
     executable: PurePosixPath | None = None
@@ -29,15 +33,18 @@ class BundledViewer:
 def bundle_viewer(viewer: Viewer, hashes_file: Path) -> BundledViewer:
     """The configured viewer's files with their hashes.
 
-    `hashes_file` remembers hashes from disc to disc, since a viewer of 100 MB isn't to be hashed for each; a file counts as unchanged while its size,
-    inode and both times stay the same. Raises ConfigurationError where the folder is missing, names clash with the disc's own, or a link leads
-    outside the folder.
+    `hashes_file` remembers hashes from disc to disc, since a viewer of 100 MB isn't to be hashed for each; a file
+    counts as unchanged while its size, inode and both times stay the same. Raises ConfigurationError where the folder
+    is missing, names clash with the disc's own, or a link leads outside the folder.
     """
     if not viewer.directory:
         return BundledViewer()
     directory = Path(viewer.directory)
     if not directory.is_dir():
-        raise ConfigurationError(f"The viewer's folder {directory} doesn't exist: unpack the portable viewer there or leave viewer.directory empty.")
+        raise ConfigurationError(
+            f"The viewer's folder {directory} doesn't exist: unpack the portable viewer there or leave "
+            "viewer.directory empty."
+        )
     place = PurePosixPath() if viewer.place == "root" else PurePosixPath(viewer.place)
     inside = _files_below(directory)
     short = short_names(inside)
@@ -45,7 +52,8 @@ def bundle_viewer(viewer: Viewer, hashes_file: Path) -> BundledViewer:
     _refuse_clashes({name for path in inside for name in (paths[path].parts[0], (place / path).parts[0])})
     hashes = _hashes(inside, directory, hashes_file)
     files = tuple(
-        DiscFile(paths[path], source.stat().st_size, hashes[path], source, joliet_path=place / path) for path, source in sorted(inside.items())
+        DiscFile(paths[path], source.stat().st_size, hashes[path], source, joliet_path=place / path)
+        for path, source in sorted(inside.items())
     )
     return BundledViewer(files, _executable(viewer, place, inside))
 
@@ -60,7 +68,10 @@ def _files_below(directory: Path) -> dict[PurePosixPath, Path]:
             path = PurePosixPath(source.relative_to(directory))
             target = source.resolve()
             if not target.is_relative_to(root) or not target.is_file():
-                raise ConfigurationError(f"The viewer's {str(path)!r} is no file of its folder: it can't go onto a disc. Replace it by a file.")
+                raise ConfigurationError(
+                    f"The viewer's {str(path)!r} is no file of its folder: it can't go onto a disc. Replace it by a "
+                    "file."
+                )
             if not (len(path.parts) == 1 and name.upper() in _LEFT_OUT):
                 found[path] = source
     return found
@@ -71,10 +82,13 @@ def _unreadable(error: OSError) -> None:
 
 
 def _refuse_clashes(root_names: set[str]) -> None:
-    clashes = sorted(name for name in root_names if name.upper() in OWN_ROOT_NAMES or name.upper().startswith("IHE"))  # IHE PDI: IHE* is reserved
+    clashes = sorted(
+        name for name in root_names if name.upper() in OWN_ROOT_NAMES or name.upper().startswith("IHE")
+    )  # IHE PDI: IHE* is reserved
     if clashes:
         raise ConfigurationError(
-            f"The viewer would put {', '.join(clashes)} into the root, where a disc has its own: set viewer.place to a folder such as VIEWER."
+            f"The viewer would put {', '.join(clashes)} into the root, where a disc has its own: set viewer.place to "
+            "a folder such as VIEWER."
         )
 
 
@@ -83,7 +97,9 @@ def _executable(viewer: Viewer, place: PurePosixPath, inside: Mapping[PurePosixP
     if viewer.executable:
         executable = PurePosixPath(viewer.executable.replace("\\", "/"))
         if executable not in inside:
-            raise ConfigurationError(f"viewer.executable is {viewer.executable!r}, and viewer.directory has no such file.")
+            raise ConfigurationError(
+                f"viewer.executable is {viewer.executable!r}, and viewer.directory has no such file."
+            )
         return place / executable
     programs = [path for path in inside if len(path.parts) == 1 and path.suffix.lower() == ".exe"]
     return place / programs[0] if len(programs) == 1 else None

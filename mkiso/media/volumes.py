@@ -1,7 +1,7 @@
 """Dividing what doesn't fit: one patient's study over several volumes, and many studies onto as few as they need. Pure.
 
-Sizes are upper bounds in sectors that hold for any union (each part is counted with directories, DICOMDIR and pages of its own, and a union shares
-them), so no volume turns out too large when it is laid out.
+Sizes are upper bounds in sectors that hold for any union (each part is counted with directories, DICOMDIR and pages of
+its own, and a union shares them), so no volume turns out too large when it is laid out.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from mkiso.config import Disc, Medium
+from mkiso.config.settings import Disc, Medium
 from mkiso.errors import TooLargeForMedium
 from mkiso.media.capacity import MEDIUM_NAMES, MEDIUM_SECTORS, SECTOR_BYTES, image_sectors, sectors_of
 from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import arrange, leaves
 from mkiso.media.pages import Facts, pages
-from mkiso.models import DiscFile, Instance, Volume
+from mkiso.study.models import DiscFile, Instance, Volume
 
 _SHARED_SECTORS = 28  # of every image whatever is on it: descriptors and the smallest path tables
 _PATH_TABLE_BYTES = 2 * (16 + 24)  # of a directory, in the two tables of both trees
@@ -29,7 +29,9 @@ _STEPS = 8192  # into how many steps a volume is divided while parcels are chose
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """One study on its way to a volume; `sectors` is what study_sectors says of its instances, or less than the room of a volume."""
+    """One study on its way to a volume; `sectors` is what study_sectors says of its instances, or less than the room of
+    a volume.
+    """
 
     study_instance_uid: str
     patient_id: str
@@ -42,7 +44,9 @@ def room_sectors(medium: Medium, fixed: Collection[DiscFile]) -> int:
 
 
 def study_sectors(instances: Collection[Instance]) -> int:
-    """At most how many sectors these instances add to a disc: themselves, their directories, records, pages and checksums."""
+    """At most how many sectors these instances add to a disc: themselves, their directories, records, pages and
+    checksums.
+    """
     tree = arrange(instances)
     directory, _ = dicomdir(tree, "A" * 16)
     made = [(PurePosixPath("DICOMDIR"), len(directory))]
@@ -55,11 +59,18 @@ def study_sectors(instances: Collection[Instance]) -> int:
 
 
 def span(instances: Collection[Instance], room: int, medium: Medium) -> tuple[tuple[Instance, ...], ...]:
-    """Divide instances into volumes of at most `room` sectors, in their order, each series whole where a volume can hold it.
+    """Divide instances into volumes of at most `room` sectors, in their order, each series whole where a volume can
+    hold it.
 
-    Where packing series out of their order saves a volume, it is done. Raises TooLargeForMedium for an instance that no volume holds.
+    Where packing series out of their order saves a volume, it is done. Raises TooLargeForMedium for an instance that no
+    volume holds.
     """
-    series = [tuple(leaf.instance for leaf in entry.leaves) for patient in arrange(instances) for study in patient.studies for entry in study.series]
+    series = [
+        tuple(leaf.instance for leaf in entry.leaves)
+        for patient in arrange(instances)
+        for study in patient.studies
+        for entry in study.series
+    ]
     if any(study_sectors(entry) > room for entry in series):
         return _in_order(series, room, medium)
     in_order = _in_order(series, room, medium)
@@ -71,10 +82,11 @@ def span(instances: Collection[Instance], room: int, medium: Medium) -> tuple[tu
 
 
 def pack(parcels: Collection[Parcel], room: int, medium: Medium) -> tuple[tuple[Parcel, ...], ...]:
-    """Divide studies among volumes of at most `room` sectors: a patient's together where they fit, volumes as full as can be.
+    """Divide studies among volumes of at most `room` sectors: a patient's together where they fit, volumes as full as
+    can be.
 
-    Volume by volume the largest that is left is joined by those that fill the rest best (minimum bin slack). The same parcels in any order give the
-    same volumes. Raises TooLargeForMedium for a study that must be spanned first.
+    Volume by volume the largest that is left is joined by those that fill the rest best (minimum bin slack). The same
+    parcels in any order give the same volumes. Raises TooLargeForMedium for a study that must be spanned first.
     """
     for parcel in parcels:
         if parcel.sectors > room:
@@ -100,7 +112,13 @@ def _in_order(series: Sequence[tuple[Instance, ...]], room: int, medium: Medium)
         while entry:
             piece = _beginning(entry, left, needed)
             if not piece and left == room:
-                raise _too_large(study_sectors(entry[:1]), room, medium, "One instance", sop_instance_uid=entry[0].arrival.sop_instance_uid)
+                raise _too_large(
+                    study_sectors(entry[:1]),
+                    room,
+                    medium,
+                    "One instance",
+                    sop_instance_uid=entry[0].arrival.sop_instance_uid,
+                )
             volumes[-1].extend(piece)
             left -= study_sectors(piece) if piece else 0
             entry = entry[len(piece) :]
@@ -140,7 +158,9 @@ def _sectors(group: Collection[Parcel]) -> int:
 
 
 def _fullest(waiting: Sequence[tuple[Parcel, ...]], room: int) -> list[int]:
-    """The places of the largest group and of those that fill its volume best: subset sums as the bits of integers, sizes rounded up to steps."""
+    """The places of the largest group and of those that fill its volume best: subset sums as the bits of integers,
+    sizes rounded up to steps.
+    """
     step = max(1, room // _STEPS)
     rest = (room - _sectors(waiting[0])) // step
     candidates = [(number, -(-_sectors(waiting[number]) // step)) for number in _spread(len(waiting))]
@@ -166,7 +186,8 @@ def _spread(count: int) -> list[int]:
 
 def _too_large(needed: int, room: int, medium: Medium, what: str, **details: str) -> TooLargeForMedium:
     return TooLargeForMedium(
-        f"{what} needs {needed * SECTOR_BYTES / 1e6:.1f} MB and a {MEDIUM_NAMES[medium]} has {room * SECTOR_BYTES / 1e6:.1f} MB for it.",
+        f"{what} needs {needed * SECTOR_BYTES / 1e6:.1f} MB and a {MEDIUM_NAMES[medium]} has "
+        f"{room * SECTOR_BYTES / 1e6:.1f} MB for it.",
         needed_bytes=needed * SECTOR_BYTES,
         medium_bytes=room * SECTOR_BYTES,
         **details,

@@ -1,8 +1,9 @@
 """One association with the PACS as requestor (PS3.8 7, 9), in the caller's thread.
 
-pynetdicom's negotiation codecs serve here, its threads don't: two threads an association wake a thousand times a second beside the ones that read
-headers, they can outlive a peer that stalls inside a PDU, and every kind of loss comes back as one empty status. Here a call returns within its time
-limit whatever the peer does, nothing is left behind, and each loss has its own words.
+pynetdicom's negotiation codecs serve here, its threads don't: two threads an association wake a thousand times a second
+beside the ones that read headers, they can outlive a peer that stalls inside a PDU, and every kind of loss comes back
+as one empty status. Here a call returns within its time limit whatever the peer does, nothing is left behind, and each
+loss has its own words.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import build_context
 
-from mkiso.config import Pacs, Settings
+from mkiso.config.settings import Pacs, Settings
 from mkiso.errors import PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mkiso.network import dimse
@@ -71,7 +72,9 @@ class Association:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.release()
         else:
@@ -112,7 +115,9 @@ class Association:
         self._send(command, b"", sop_class)
 
     def receive(self, timeout_seconds: float) -> dimse.Response | None:
-        """The next response, or None where none is whole within the time; what has come of it is kept. Raises ConnectionLost."""
+        """The next response, or None where none is whole within the time; what has come of it is kept. Raises
+        ConnectionLost.
+        """
         deadline = time.monotonic() + timeout_seconds
         try:
             while (pdu := self._next_pdu(deadline)) is not None:
@@ -156,7 +161,9 @@ class Association:
 
     def _connect(self) -> socket.socket:
         try:
-            connection = socket.create_connection((self._pacs.host, self._pacs.port), timeout=self._pacs.connect_timeout_seconds)
+            connection = socket.create_connection(
+                (self._pacs.host, self._pacs.port), timeout=self._pacs.connect_timeout_seconds
+            )
         except TimeoutError:
             raise PacsUnreachable(
                 f"{self.peer} took no connection within {self._pacs.connect_timeout_seconds:g} s. "
@@ -164,7 +171,9 @@ class Association:
             ) from None
         except OSError as error:
             reason = error.strerror or error
-            raise PacsUnreachable(f"{self.peer} can't be reached: {reason}. Check pacs.host and pacs.port, and that it runs.") from None
+            raise PacsUnreachable(
+                f"{self.peer} can't be reached: {reason}. Check pacs.host and pacs.port, and that it runs."
+            ) from None
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
@@ -178,7 +187,10 @@ class Association:
         if kind == ASSOCIATE_RJ:
             raise self._rejection(body)
         if kind != ASSOCIATE_AC:
-            raise self._lost("broke off the association before it began; often because it doesn't know the calling AE title " + self._calling)
+            raise self._lost(
+                "broke off the association before it began; often because it doesn't know the calling AE title "
+                + self._calling
+            )
         try:
             self._accept(body)
         except PacsRefused:
@@ -191,7 +203,11 @@ class Association:
         contexts = [build_context(sop_class, ImplicitVRLittleEndian) for sop_class in self._sop_classes]
         for number, context in enumerate(contexts):
             context.context_id = 2 * number + 1
-        length, implementation, version = MaximumLengthNotification(), ImplementationClassUIDNotification(), ImplementationVersionNameNotification()
+        length, implementation, version = (
+            MaximumLengthNotification(),
+            ImplementationClassUIDNotification(),
+            ImplementationVersionNameNotification(),
+        )
         length.maximum_length_received = MAX_PDU_BYTES
         implementation.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
         version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -210,8 +226,14 @@ class Association:
         accepted.decode(struct.pack(">BBI", ASSOCIATE_AC, 0, len(body)) + body)
         primitive = accepted.to_primitive()
         self._max_pdu_bytes = primitive.maximum_length_received or 0
-        taken = {context.context_id for context in primitive.presentation_context_definition_results_list if context.result == 0}
-        self._contexts = {sop_class: 2 * number + 1 for number, sop_class in enumerate(self._sop_classes) if 2 * number + 1 in taken}
+        taken = {
+            context.context_id
+            for context in primitive.presentation_context_definition_results_list
+            if context.result == 0
+        }
+        self._contexts = {
+            sop_class: 2 * number + 1 for number, sop_class in enumerate(self._sop_classes) if 2 * number + 1 in taken
+        }
         if absent := [sop_class.name for sop_class in self._sop_classes if sop_class not in self._contexts]:
             raise PacsRefused(f"{self.peer} doesn't offer {absent[0]} to {self._calling}. Have it enabled there.")
 
@@ -224,16 +246,23 @@ class Association:
                 f"Have it added there, with this machine's address and port {self._receiver.port}."
             )
         if (source, reason) == _CALLED_AE_UNKNOWN:
-            return PacsRefused(f"{self.peer} says that its AE title is another one than {self._pacs.ae_title}. Correct pacs.ae_title.")
+            return PacsRefused(
+                f"{self.peer} says that its AE title is another one than {self._pacs.ae_title}. Correct pacs.ae_title."
+            )
         if result == _TRANSIENT or source == 3:
-            return PacsBusy(f"{self.peer} takes no association now (source {source}, reason {reason}). Try again in a moment.")
+            return PacsBusy(
+                f"{self.peer} takes no association now (source {source}, reason {reason}). Try again in a moment."
+            )
         return PacsRefused(
-            f"{self.peer} rejected the association (source {source}, reason {reason}). Check that it knows the AE title {self._calling}, "
+            f"{self.peer} rejected the association (source {source}, reason {reason}). Check that it knows the AE "
+            f"title {self._calling}, "
             f"that its own is {self._pacs.ae_title}, and which address it expects."
         )
 
     def _send(self, command: Mapping[int, int | str], identifier: bytes, sop_class: UID) -> None:
-        self._sendall(dimse.pdus(self._contexts[sop_class], dimse.encode_command(command), identifier, self._max_pdu_bytes))
+        self._sendall(
+            dimse.pdus(self._contexts[sop_class], dimse.encode_command(command), identifier, self._max_pdu_bytes)
+        )
 
     def _sendall(self, data: bytes) -> None:
         self._socket.settimeout(self._pacs.response_timeout_seconds)
@@ -279,11 +308,13 @@ class Association:
 
     def _recv(self, deadline: float) -> bool:
         try:
-            # Most peers keep Nagle's algorithm on: without an immediate acknowledgement each of their responses waits 40 ms for ours.
-            # Linux falls back to delayed ones by itself, so it is asked each time.
+            # Most peers keep Nagle's algorithm on: without an immediate acknowledgement each of their responses waits
+            # 40 ms for ours. Linux falls back to delayed ones by itself, so it is asked each time.
             if quick := getattr(socket, "TCP_QUICKACK", None):
                 self._socket.setsockopt(socket.IPPROTO_TCP, quick, 1)
-            self._socket.settimeout(max(deadline - time.monotonic(), 0.0))  # 0 doesn't wait, and the least above it waits 1 ms
+            self._socket.settimeout(
+                max(deadline - time.monotonic(), 0.0)
+            )  # 0 doesn't wait, and the least above it waits 1 ms
             data = self._socket.recv(MAX_PDU_BYTES)
         except (TimeoutError, BlockingIOError):
             return False
@@ -298,7 +329,10 @@ class Association:
         return ConnectionLost(f"{self.peer} {what}. Try again; if it stays, look at the PACS's log.")
 
     def _silent(self, seconds: float) -> PacsSilent:
-        return PacsSilent(f"{self.peer} took the connection and didn't answer within {seconds:g} s. Try again; if it stays, the PACS hangs.")
+        return PacsSilent(
+            f"{self.peer} took the connection and didn't answer within {seconds:g} s. Try again; if it stays, the "
+            "PACS hangs."
+        )
 
 
 def calling_ae_title(settings: Settings) -> str:

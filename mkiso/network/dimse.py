@@ -1,6 +1,7 @@
 """DIMSE messages as bytes (PS3.7 6.3, PS3.8 9.3.5): the command set, its identifier, and the PDUs that carry them.
 
-Responses come by the thousand while images arrive in the same process, so a command set is read with a dozen struct calls instead of a Dataset.
+Responses come by the thousand while images arrive in the same process, so a command set is read with a dozen struct
+calls instead of a Dataset.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ IS_COMMAND, IS_LAST = 0x01, 0x02  # the message control header (PS3.8 E.2)
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A DIMSE response: its status (PS3.7 C), the sub-operations where they are counted (C-MOVE), and the identifier's bytes, Implicit VR."""
+    """A DIMSE response: its status (PS3.7 C), the sub-operations where they are counted (C-MOVE), and the identifier's
+    bytes, Implicit VR.
+    """
 
     message_id: int
     status: int
@@ -79,7 +82,9 @@ def encode_identifier(identifier: Dataset) -> bytes:
 
 
 def elements(data: bytes) -> dict[int, bytes]:
-    """The elements of a flat dataset in Implicit VR Little Endian by tag; raises ValueError where it is damaged or holds undefined lengths."""
+    """The elements of a flat dataset in Implicit VR Little Endian by tag; raises ValueError where it is damaged or
+    holds undefined lengths.
+    """
     found: dict[int, bytes] = {}
     position = 0
     while position < len(data):
@@ -121,11 +126,16 @@ def pdus(context_id: int, command: bytes, identifier: bytes, max_pdu_bytes: int)
     """The P-DATA-TF PDUs of one message, none longer than the peer takes; 0 means no limit (PS3.8 D.1)."""
     room = max(max_pdu_bytes - 6, 1) if max_pdu_bytes else 1 << 20
     parts = [*_fragments(command, room, IS_COMMAND), *(_fragments(identifier, room, 0) if identifier else ())]
-    return b"".join(struct.pack(">BBIIBB", 4, 0, len(part) + 6, len(part) + 2, context_id, control) + part for part, control in parts)
+    return b"".join(
+        struct.pack(">BBIIBB", 4, 0, len(part) + 6, len(part) + 2, context_id, control) + part
+        for part, control in parts
+    )
 
 
 def fragments(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """The (message control header, fragment) pairs of a P-DATA-TF PDU's body; raises ValueError where a length is wrong."""
+    """The (message control header, fragment) pairs of a P-DATA-TF PDU's body; raises ValueError where a length is
+    wrong.
+    """
     position = 0
     while position < len(body):
         if position + 6 > len(body):

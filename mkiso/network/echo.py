@@ -6,7 +6,7 @@ import time
 
 from pydicom.uid import UID
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import PacsRefused
 from mkiso.network import dimse
 from mkiso.network.association import Association, peer_of
@@ -16,7 +16,8 @@ LIMIT_SECONDS = 2.0
 
 
 def echo(settings: Settings, limit_seconds: float = LIMIT_SECONDS) -> float:
-    """How many seconds the PACS took to connect, negotiate and answer; whatever it does, this returns or raises within about `limit_seconds`.
+    """How many seconds the PACS took to connect, negotiate and answer; whatever it does, this returns or raises within
+    about `limit_seconds`.
 
     Raises PacsUnreachable, PacsRefused, PacsBusy, PacsSilent.
     """
@@ -27,5 +28,7 @@ def echo(settings: Settings, limit_seconds: float = LIMIT_SECONDS) -> float:
         association.request({dimse.COMMAND_FIELD: dimse.C_ECHO_RQ}, VERIFICATION)
         response = association.must_receive()
         if response.status != 0:
-            raise PacsRefused(f"{peer_of(pacs)} answers a C-ECHO with status {response.status:04X}. Look at the PACS's log.")
+            raise PacsRefused(
+                f"{peer_of(pacs)} answers a C-ECHO with status {response.status:04X}. Look at the PACS's log."
+            )
         return time.monotonic() - begun

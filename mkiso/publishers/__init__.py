@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
 from mkiso.publishers.cstore import CStorePublisher
 from mkiso.publishers.desk import cancel, follow, give
@@ -21,7 +21,9 @@ def publisher_of(name: str, settings: Settings) -> Publisher:
     """The configured publisher of this name. Raises ConfigurationError where there is none."""
     configured = settings.publishers.get(name)
     if configured is None:
-        raise ConfigurationError(f"There is no publisher {name!r}; configured are {', '.join(sorted(settings.publishers)) or 'none'}.")
+        raise ConfigurationError(
+            f"There is no publisher {name!r}; configured are {', '.join(sorted(settings.publishers)) or 'none'}."
+        )
     match configured.kind:
         case "cstore":
             return CStorePublisher(name, configured, settings.receiver.ae_title, settings.storage.orders_dir)

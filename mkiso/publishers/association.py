@@ -1,7 +1,8 @@
 """An association that sends stored instances byte for byte (PS3.8, PS3.7 9.1.1).
 
-pynetdicom encodes and decodes the association's negotiation. Its sender isn't used: it queues a whole dataset in memory before the first byte
-leaves and doesn't tell whether a byte did, and that is what decides whether a print may be repeated.
+pynetdicom encodes and decodes the association's negotiation. Its sender isn't used: it queues a whole dataset in memory
+before the first byte leaves and doesn't tell whether a byte did, and that is what decides whether a print may be
+repeated.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RQ
-from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_RELEASE, ImplementationClassUIDNotification, MaximumLengthNotification
+from pynetdicom.pdu_primitives import (
+    A_ABORT,
+    A_ASSOCIATE,
+    A_RELEASE,
+    ImplementationClassUIDNotification,
+    MaximumLengthNotification,
+)
 from pynetdicom.presentation import PresentationContext, build_context
 
 from mkiso.errors import ProofFailed
@@ -69,7 +76,9 @@ class Address:
 class StoreAssociation:
     """An open association. `contexts` maps each accepted pair to its presentation context ID."""
 
-    def __init__(self, connection: socket.socket, contexts: dict[Pair, int], peer_pdu_bytes: int, timeout_seconds: float) -> None:
+    def __init__(
+        self, connection: socket.socket, contexts: dict[Pair, int], peer_pdu_bytes: int, timeout_seconds: float
+    ) -> None:
         self._socket = connection
         self.contexts = contexts
         self._fragment_bytes = (peer_pdu_bytes or UNLIMITED_PDU_BYTES) - 6
@@ -107,7 +116,9 @@ class StoreAssociation:
             return self._response(context_id, C_STORE_RSP)
 
     def echo(self) -> Dataset:
-        """C-ECHO (PS3.7 9.1.5); the response's command set. Raises AssociationLost, also where Verification isn't among the accepted contexts."""
+        """C-ECHO (PS3.7 9.1.5); the response's command set. Raises AssociationLost, also where Verification isn't among
+        the accepted contexts.
+        """
         context_id = self.contexts.get(VERIFICATION)
         if context_id is None:
             raise AssociationLost("it accepts no C-ECHO")
@@ -135,17 +146,23 @@ class StoreAssociation:
     def __enter__(self) -> StoreAssociation:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.release() if kind is None else self.abort()
 
     def _send_fragments(self, context_id: int, command: int, source: Source) -> None:
-        """P-DATA-TF PDUs of one fragment each (PS3.8 9.3.5), several to a system call; bit 0 of the header: command, bit 1: the last (E.2)."""
+        """P-DATA-TF PDUs of one fragment each (PS3.8 9.3.5), several to a system call; bit 0 of the header: command,
+        bit 1: the last (E.2).
+        """
         batch: list[bytes] = []
         size = 0
         fragment = source.read(self._fragment_bytes)
         while True:
             following = source.read(self._fragment_bytes)
-            header = struct.pack(">BxIIBB", 4, len(fragment) + 6, len(fragment) + 2, context_id, command | (0 if following else 2))
+            header = struct.pack(
+                ">BxIIBB", 4, len(fragment) + 6, len(fragment) + 2, context_id, command | (0 if following else 2)
+            )
             batch += (header, fragment)
             size += len(fragment)
             if not following or size >= PIECE_BYTES:
@@ -198,7 +215,11 @@ class _Proved:
 def _answer_to(message_id: int, field: int, command: bytes) -> Dataset:
     try:
         answer = decode(BytesIO(command), True, True)
-        matches = answer.CommandField == field and answer.MessageIDBeingRespondedTo == message_id and answer.Status is not None
+        matches = (
+            answer.CommandField == field
+            and answer.MessageIDBeingRespondedTo == message_id
+            and answer.Status is not None
+        )
     except Exception:  # pydicom raises many types for bytes that are no dataset
         raise AssociationLost("its response is malformed") from None
     if not matches:
@@ -244,7 +265,11 @@ def _negotiate(connection: socket.socket, address: Address, pairs: Sequence[Pair
     if kind == 3:
         raise _rejection(whole)
     if kind != 2:
-        raise AssociationLost("it aborted the association" if kind == 7 else f"it answered the association request with a PDU of type {kind}")
+        raise AssociationLost(
+            "it aborted the association"
+            if kind == 7
+            else f"it answered the association request with a PDU of type {kind}"
+        )
     try:
         answer = A_ASSOCIATE_AC()
         answer.decode(whole)
@@ -287,7 +312,10 @@ def _rejection(whole: bytes) -> AssociationRejected:
     answer = A_ASSOCIATE_RJ()
     try:
         answer.decode(whole)
-        words, lasting = f"{answer.reason_str}", answer.result == 1 and answer.source == 1 and answer.reason_diagnostic in (2, 3, 7)
+        words, lasting = (
+            f"{answer.reason_str}",
+            answer.result == 1 and answer.source == 1 and answer.reason_diagnostic in (2, 3, 7),
+        )
     except Exception:  # pynetdicom raises many types for bytes that are no PDU
         raise AssociationLost("its answer to the association request is malformed") from None
     return AssociationRejected(words, lasting)

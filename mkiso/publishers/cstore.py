@@ -1,7 +1,9 @@
-"""A publisher with a Storage SCP: the study is relayed by C-STORE, one association a job, byte for byte as it came (PS3.4 B).
+"""A publisher with a Storage SCP: the study is relayed by C-STORE, one association a job, byte for byte as it came
+(PS3.4 B).
 
-The publisher groups by calling AE and patient and starts after a quiet time, so there is no pause inside an association, and a part of a study that
-it has accepted may become a disc. That all were accepted proves `queued`, not burned.
+The publisher groups by calling AE and patient and starts after a quiet time, so there is no pause inside an
+association, and a part of a study that it has accepted may become a disc. That all were accepted proves `queued`, not
+burned.
 """
 
 from __future__ import annotations
@@ -13,20 +15,28 @@ from tempfile import TemporaryDirectory
 
 from pydicom.uid import UID
 
-from mkiso.config import Publisher as PublisherSettings
+from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.errors import NoDicomData, PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
-from mkiso.files import sha256_of
-from mkiso.identity import without_patient
-from mkiso.models import Arrival
 from mkiso.publishers.association import Address, AssociationLost, AssociationRejected, Pair, StoreAssociation
 from mkiso.publishers.commitment import commit
 from mkiso.publishers.dicom import DicomPublisher
+from mkiso.publishers.lock import Settling
 from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.part10 import dataset_offset
 from mkiso.publishers.protocol import Order, Receipt, Watch
-from mkiso.publishers.relay import by_association, pair_of, sent_as, status_words, unaccepted_words, verdict, wanted_pairs
+from mkiso.publishers.relay import (
+    by_association,
+    pair_of,
+    sent_as,
+    status_words,
+    unaccepted_words,
+    verdict,
+    wanted_pairs,
+)
 from mkiso.publishers.transcode import NotTranscodable, transcode_to
-from mkiso.publishers.turn import Settling
+from mkiso.storage.files import sha256_of
+from mkiso.study.identity import without_patient
+from mkiso.study.models import Arrival
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +55,9 @@ class CStorePublisher(DicomPublisher):
     def place(self, order: Order, before_giving: Callable[[], None], watch: Watch) -> Receipt:
         """Send every instance and read every status.
 
-        Nothing is sent before each file is what was received and each context is accepted. From the first byte on an association that is lost is
-        an unknown outcome (PrintUncertain), a refused instance a failed job (PublisherRefused, `accepted` instances
-        before it), and so is one that changes while it is sent (ProofFailed).
+        Nothing is sent before each file is what was received and each context is accepted. From the first byte on an
+        association that is lost is an unknown outcome (PrintUncertain), a refused instance a failed job
+        (PublisherRefused, `accepted` instances before it), and so is one that changes while it is sent (ProofFailed).
         """
         settling = Settling(self._orders_dir, self.name, order.patient.patient_id, self._settings.settle_seconds)
         settling.wait(watch)
@@ -87,7 +97,8 @@ class Relay:
         groups = by_association(self._order.instances, self._settings.transcode)
         with TemporaryDirectory(dir=self._order.instances[0].path.parent.parent, prefix="transcoded-") as folder:
             if len(groups) > 1 or self._settings.transcode:
-                # What is refused or can't be decoded must be known before the first byte, and nobody may wait for it inside an association.
+                # What is refused or can't be decoded must be known before the first byte, and nobody may wait for it
+                # inside an association.
                 for group in groups:
                     association = self._open(group)
                     association.release()
@@ -102,11 +113,18 @@ class Relay:
                         self._store(association, parcel)
                         settling.touch()
         return Receipt(
-            self._name, self._order.order_id, "queued", self._accepted, f"{self._name} accepted {self._accepted}.", tuple(sorted(self._warnings))
+            self._name,
+            self._order.order_id,
+            "queued",
+            self._accepted,
+            f"{self._name} accepted {self._accepted}.",
+            tuple(sorted(self._warnings)),
         )
 
     def _open(self, group: list[Arrival]) -> StoreAssociation:
-        """An association for these instances, after as many attempts as are configured: nothing was sent, so each is free."""
+        """An association for these instances, after as many attempts as are configured: nothing was sent, so each is
+        free.
+        """
         pairs = wanted_pairs(group, self._settings.transcode)
         for attempt in range(self._settings.attempts):
             try:
@@ -114,21 +132,35 @@ class Relay:
             except AssociationRejected as error:
                 reason = f"{self._name} rejects the association: {error}"
                 if error.lasting:
-                    words = f"{reason}. Make {self._address.calling_ae_title} known to it, or correct publishers.{self._name}.ae_title."
+                    words = (
+                        f"{reason}. Make {self._address.calling_ae_title} known to it, or correct "
+                        f"publishers.{self._name}.ae_title."
+                    )
                     raise PublisherRefused(words, accepted=self._accepted) from None
             except AssociationLost as error:
                 reason = f"{self._name} gave no association: {error}"
             except OSError as error:
-                reason = f"{self._name} can't be reached at {self._address.host}:{self._address.port} ({error.strerror or error})"
+                reason = (
+                    f"{self._name} can't be reached at {self._address.host}:{self._address.port} "
+                    f"({error.strerror or error})"
+                )
             if attempt + 1 < self._settings.attempts and self._watch.stop.wait(back_off_seconds(attempt)):
                 break
         if self._accepted:
-            raise PublisherRefused(f"{reason}, after it had accepted {self._accepted} of {len(self._order.instances)}.", accepted=self._accepted)
+            raise PublisherRefused(
+                f"{reason}, after it had accepted {self._accepted} of {len(self._order.instances)}.",
+                accepted=self._accepted,
+            )
         raise PublisherUnavailable(f"{reason}; nothing was sent.")
 
     def _parcels(self, group: list[Arrival], association: StoreAssociation, folder: Path) -> list[Parcel]:
-        """What is sent for each instance. Raises PublisherRefused, naming every SOP class and syntax that the publisher doesn't take."""
-        sent = {arrival.sop_instance_uid: sent_as(pair_of(arrival), association.contexts, self._settings.transcode) for arrival in group}
+        """What is sent for each instance. Raises PublisherRefused, naming every SOP class and syntax that the publisher
+        doesn't take.
+        """
+        sent = {
+            arrival.sop_instance_uid: sent_as(pair_of(arrival), association.contexts, self._settings.transcode)
+            for arrival in group
+        }
         if unaccepted := [arrival for arrival in group if sent[arrival.sop_instance_uid] is None]:
             association.abort()
             raise PublisherRefused(unaccepted_words(self._name, unaccepted), accepted=self._accepted)
@@ -142,14 +174,20 @@ class Relay:
             try:
                 transcode_to(arrival.path, target, pair[1])
             except NotTranscodable as error:
-                names = f"{UID(arrival.transfer_syntax_uid).name}, and it can't be made {UID(pair[1]).name} here: {error}"
-                raise PublisherRefused(f"{self._name} doesn't take {names}; nothing was sent.", accepted=self._accepted) from None
+                names = (
+                    f"{UID(arrival.transfer_syntax_uid).name}, and it can't be made {UID(pair[1]).name} here: {error}"
+                )
+                raise PublisherRefused(
+                    f"{self._name} doesn't take {names}; nothing was sent.", accepted=self._accepted
+                ) from None
             prove((arrival,))  # what was transcoded
             self._transcoded[arrival.sop_instance_uid] = sha256_of(target)
         return Parcel(arrival, pair, target, self._transcoded[arrival.sop_instance_uid])
 
     def _store(self, association: StoreAssociation, parcel: Parcel) -> None:
-        """One C-STORE; a publisher out of resources is asked again, on the same association, for it said that it stored nothing."""
+        """One C-STORE; a publisher out of resources is asked again, on the same association, for it said that it stored
+        nothing.
+        """
         total = len(self._order.instances)
         so_far = f"after it had accepted {self._accepted} of {total}"
         for attempt in range(self._settings.attempts):
@@ -163,7 +201,9 @@ class Relay:
             except AssociationLost as error:
                 words = f"The association with {self._name} was lost {so_far}: {error}. {MAY_BE_MADE}"
                 raise PrintUncertain(words, accepted=self._accepted) from None
-            reason = status_words(int(answer.Status), without_patient(str(answer.get("ErrorComment", "")), self._order.patient))
+            reason = status_words(
+                int(answer.Status), without_patient(str(answer.get("ErrorComment", "")), self._order.patient)
+            )
             match verdict(int(answer.Status)):
                 case "accepted" | "warning" as outcome:
                     self._accepted += 1
@@ -173,18 +213,25 @@ class Relay:
                     return
                 case "refused":
                     break
-                case "busy" if attempt + 1 < self._settings.attempts and self._watch.stop.wait(back_off_seconds(attempt)):
+                case "busy" if attempt + 1 < self._settings.attempts and self._watch.stop.wait(
+                    back_off_seconds(attempt)
+                ):
                     break
         words = f"{self._name} refused an instance {so_far}: {reason}."
         if self._accepted:
-            raise PublisherRefused(f"{words} It may make a disc of a part: look at the robot and throw that disc away.", accepted=self._accepted)
+            raise PublisherRefused(
+                f"{words} It may make a disc of a part: look at the robot and throw that disc away.",
+                accepted=self._accepted,
+            )
         if verdict(int(answer.Status)) == "busy":
             raise PublisherUnavailable(f"{words} Nothing was printed.")
         raise PublisherRefused(f"{words} Nothing was printed.")
 
 
 def back_off_seconds(attempt: int) -> float:
-    """1, 3, 9, … seconds after the attempts 0, 1, 2, …, 30 at most: shorter in sum than a publisher's quiet time with three attempts."""
+    """1, 3, 9, … seconds after the attempts 0, 1, 2, …, 30 at most: shorter in sum than a publisher's quiet time with
+    three attempts.
+    """
     return min(3.0**attempt, 30.0)
 
 
@@ -194,4 +241,6 @@ def prove(instances: tuple[Arrival, ...]) -> None:
         raise NoDicomData("There is nothing to print.")
     for arrival in instances:
         if not arrival.path.is_file() or sha256_of(arrival.path) != arrival.sha256:
-            raise ProofFailed(f"The stored instance {arrival.sop_instance_uid} is not what was received; nothing was sent.")
+            raise ProofFailed(
+                f"The stored instance {arrival.sop_instance_uid} is not what was received; nothing was sent."
+            )

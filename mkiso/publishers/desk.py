@@ -8,16 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
+from mkiso.publishers.lock import turn
 from mkiso.publishers.orderbook import MAY_BE_MADE, OPEN, Entry, OrderBook, State, decide, latest, made_before
 from mkiso.publishers.protocol import Order, Publisher, Receipt, Watch
-from mkiso.publishers.turn import turn
 
 OTHER_IMAGES = "An earlier attempt of this print was given with other images: the study has changed since. "
 THROW_AWAY = "Throw that disc away and run with confirm_reprint."
 
 
-def give(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch, *, confirm_reprint: bool = False) -> Receipt:
-    """Give the order unless it was given already, one job at a publisher after another; the receipt proves `queued` or more.
+def give(
+    publisher: Publisher, order: Order, orders_dir: Path, watch: Watch, *, confirm_reprint: bool = False
+) -> Receipt:
+    """Give the order unless it was given already, one job at a publisher after another; the receipt proves `queued` or
+    more.
 
     Raises PublisherUnavailable (nothing was given), PublisherRefused, PrintUncertain (somebody has to look).
     """
@@ -59,7 +62,8 @@ def follow(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -
 
 
 def cancel(publisher: Publisher, order: Order, orders_dir: Path) -> bool | None:
-    """Withdraw this job's order, or ask the publisher to drop it where it has a way; whether that was done, None where nothing is ordered.
+    """Withdraw this job's order, or ask the publisher to drop it where it has a way; whether that was done, None where
+    nothing is ordered.
 
     Called when the job's own process has ended.
     """
@@ -79,7 +83,9 @@ def cancel(publisher: Publisher, order: Order, orders_dir: Path) -> bool | None:
 
 
 def _turn_to_write(publisher: Publisher, orders_dir: Path, watch: Watch) -> AbstractContextManager[None]:
-    """The publisher's turn, waited for whether or not the caller stops: an outcome that is known must be written down."""
+    """The publisher's turn, waited for whether or not the caller stops: an outcome that is known must be
+    written down.
+    """
     return turn(orders_dir / f"{publisher.name}.turn", publisher.name, Watch(progress=watch.progress))
 
 
@@ -98,7 +104,9 @@ def _place(publisher: Publisher, order: Order, book: OrderBook, watch: Watch, co
         if begun:
             book.settle(entry, _state_of(error), words=error.words)
         raise
-    book.settle(entry, receipt.proves if receipt.proves == "done" else "given", instances=receipt.instances, words=receipt.words)
+    book.settle(
+        entry, receipt.proves if receipt.proves == "done" else "given", instances=receipt.instances, words=receipt.words
+    )
     return receipt
 
 
@@ -126,4 +134,6 @@ def _given(book: OrderBook, order: Order) -> Entry:
 
 
 def _receipt(publisher: Publisher, entry: Entry) -> Receipt:
-    return Receipt(publisher.name, entry.order_id, "done" if entry.state == "done" else "queued", entry.instances, entry.words)
+    return Receipt(
+        publisher.name, entry.order_id, "done" if entry.state == "done" else "queued", entry.instances, entry.words
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mkiso.config import Publisher as PublisherSettings
+from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.publishers.association import Address
 from mkiso.publishers.echo import echo
 

@@ -6,18 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from mkiso.config import Medium
-from mkiso.identity import one_line
+from mkiso.config.settings import Medium
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.protocol import Order, label_values
-from mkiso.publishers.sighting import RobotState, Sighting, sections_of
+from mkiso.publishers.robot_status import RobotState, Sighting, sections_of
+from mkiso.study.identity import one_line
 
 DISC_TYPES: Mapping[Medium, str] = {"cd": "CD", "dvd": "DVD", "dvd-dl": "DVD-DL", "bd": "BD", "bd-dl": "BD-DL"}
-STATUSES: Mapping[str, RobotState] = {"1": "waiting", "2": "running", "3": "paused", "4": "done", "5": "failed", "6": "refused"}
+STATUSES: Mapping[str, RobotState] = {
+    "1": "waiting",
+    "2": "running",
+    "3": "paused",
+    "4": "done",
+    "5": "failed",
+    "6": "refused",
+}
 
 
 def render_ticket(order: Order, image: str, label: str, fields: str) -> str:
-    """The JDF: `KEY=value`, no spaces. `label` (a .tdd file) and `fields` (its REPLACE_FIELD file) as the robot names them, or empty."""
+    """The JDF: `KEY=value`, no spaces. `label` (a .tdd file) and `fields` (its REPLACE_FIELD file) as the robot names
+    them, or empty.
+    """
     keys = {
         "JOB_ID": order.order_id,
         "COPIES": str(order.copies),
@@ -42,7 +51,9 @@ def render_cancel(order_id: str) -> str:
 
 
 def parse_status(text: str, order_id: str) -> Sighting | None:
-    """What TDBStatus.txt says of an order: the section of its name, STATUS 1 to 6, and every key that tells of an error."""
+    """What TDBStatus.txt says of an order: the section of its name, STATUS 1 to 6, and every key that tells of an
+    error.
+    """
     section = sections_of(text).get(order_id)
     if section is None:
         return None

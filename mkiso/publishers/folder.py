@@ -1,4 +1,6 @@
-"""Anything else that can take an image and a JSON ticket from a folder and leave a file when it is done; the protocol is in docs/publishers.md."""
+"""Anything else that can take an image and a JSON ticket from a folder and leave a file when it is done; the protocol
+is in docs/publishers.md.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import ClassVar
 
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.protocol import Order, label_values
-from mkiso.publishers.sighting import RobotState, Sighting
+from mkiso.publishers.robot_status import RobotState, Sighting
 
 
 def render_ticket(order: Order, image: str, label: str, fields: Mapping[str, str]) -> str:
@@ -42,14 +44,24 @@ class JsonFolderPublisher(FolderPublisher):
     }
 
     def files(self, order: Order, image: str) -> Mapping[str, str]:
-        return {".JSON": render_ticket(order, image, self.settings.label_template, label_values(order, self.settings.label_fields))}
+        return {
+            ".JSON": render_ticket(
+                order, image, self.settings.label_template, label_values(order, self.settings.label_fields)
+            )
+        }
 
     def cancel_file(self, order: Order) -> tuple[str, str] | None:
         return ".CANCEL", ""
 
     def status_files(self, order_id: str) -> list[Path]:
         """The words that stand in the file which says that it failed."""
-        return [file for file in self.directory.glob(f"{order_id}.*") if file.suffix.upper() == ".FAILED"] if order_id else []
+        return (
+            [file for file in self.directory.glob(f"{order_id}.*") if file.suffix.upper() == ".FAILED"]
+            if order_id
+            else []
+        )
 
     def read_status(self, text: str, order_id: str) -> Sighting | None:
-        return Sighting("failed", "" if text.lstrip().startswith("{") else text)  # a ticket that was renamed holds no words
+        return Sighting(
+            "failed", "" if text.lstrip().startswith("{") else text
+        )  # a ticket that was renamed holds no words

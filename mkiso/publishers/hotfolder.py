@@ -1,10 +1,11 @@
-"""Robots that watch a folder: the image and the ticket are written beside it and the ticket is renamed in; the robot's files tell the rest.
+"""Robots that watch a folder: the image and the ticket are written beside it and the ticket is renamed in; the robot's
+files tell the rest.
 
     directory/                  watched: <order id>.<suffix>, renamed by the robot as the order goes on
     directory/mkiso/            not watched: images, label fields, and a ticket until it is given
 
-A ticket is renamed once and in one step: as long as it lies in mkiso/ the robot hasn't got it, and when it doesn't, it has. So an order of which only
-the beginning is on record can be judged.
+A ticket is renamed once and in one step: as long as it lies in mkiso/ the robot hasn't got it, and when it doesn't, it
+has. So an order of which only the beginning is on record can be judged.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from mkiso.config import Publisher as PublisherSettings
+from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
-from mkiso.files import sha256_of, sync_folder
-from mkiso.identity import without_patient
 from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.protocol import Order, Receipt, Watch
-from mkiso.publishers.sighting import ENDS, RobotState, Sighting, seen_in_names, strongest
+from mkiso.publishers.robot_status import ENDS, RobotState, Sighting, seen_in_names, strongest
+from mkiso.storage.files import sha256_of, sync_folder
+from mkiso.study.identity import without_patient
 
 POLL_SECONDS = 1.0
 STALE_SECONDS = 60.0  # twelve refreshes of Epson's status file
@@ -52,14 +53,18 @@ class FolderPublisher(ABC):
 
     @abstractmethod
     def files(self, order: Order, image: str) -> Mapping[str, str]:
-        """The texts of an order by suffix, the ticket's under `ticket_suffix`. `image` is where the robot finds the image."""
+        """The texts of an order by suffix, the ticket's under `ticket_suffix`. `image` is where the robot finds the
+        image.
+        """
 
     def cancel_file(self, order: Order) -> tuple[str, str] | None:
         """The suffix and text of a file that cancels an order; None where the robot has no such way."""
         return None
 
     def status_files(self, order_id: str) -> list[Path]:
-        """Files in which the robot says more than a ticket's name can; the first is refreshed for as long as the robot's service lives."""
+        """Files in which the robot says more than a ticket's name can; the first is refreshed for as long as the
+        robot's service lives.
+        """
         return []
 
     def read_status(self, text: str, order_id: str) -> Sighting | None:
@@ -67,7 +72,9 @@ class FolderPublisher(ABC):
         return None
 
     def check(self) -> str:
-        """The folder takes files, and the robot's status file, where there is one, was refreshed within a minute by the folder's own clock."""
+        """The folder takes files, and the robot's status file, where there is one, was refreshed within a minute by the
+        folder's own clock.
+        """
         with self._told_as_unavailable():
             self._make_staging()
             probe = self.staging / f"check-{os.getpid()}"
@@ -76,10 +83,15 @@ class FolderPublisher(ABC):
             probe.unlink()
         for status in self.status_files("")[:1]:
             if not status.is_file():
-                raise PublisherUnavailable(f"{self.name} has no status file {status}: its service isn't running, or status_directory is another.")
+                raise PublisherUnavailable(
+                    f"{self.name} has no status file {status}: its service isn't running, or status_directory is "
+                    "another."
+                )
             age_seconds = now - status.stat().st_mtime
             if age_seconds > STALE_SECONDS:
-                raise PublisherUnavailable(f"{self.name}'s status file {status.name} stands still for {age_seconds:.0f} s: start its service.")
+                raise PublisherUnavailable(
+                    f"{self.name}'s status file {status.name} stands still for {age_seconds:.0f} s: start its service."
+                )
         return f"{self.name} watches {self.directory}"
 
     def place(self, order: Order, before_giving: Callable[[], None], watch: Watch) -> Receipt:
@@ -90,7 +102,10 @@ class FolderPublisher(ABC):
                 image = self._copy_image(order, watch)
                 texts = self.files(order, self.at_robot(image))
                 for suffix, text in texts.items():
-                    _write(ticket if suffix == self.ticket_suffix else self.staging / f"{order.order_id}{suffix}", self._encoded(text))
+                    _write(
+                        ticket if suffix == self.ticket_suffix else self.staging / f"{order.order_id}{suffix}",
+                        self._encoded(text),
+                    )
                 sync_folder(self.staging)
         except (PublisherUnavailable, ProofFailed):
             self._clear(order)
@@ -100,13 +115,19 @@ class FolderPublisher(ABC):
             ticket.rename(self.directory / f"{order.order_id}{self.ticket_suffix}")
         except OSError as error:
             if not ticket.exists():
-                raise PrintUncertain(f"{self.name}'s folder failed while the order was given ({error.strerror}). {MAY_BE_MADE}") from None
+                raise PrintUncertain(
+                    f"{self.name}'s folder failed while the order was given ({error.strerror}). {MAY_BE_MADE}"
+                ) from None
             self._clear(order)
-            raise PublisherUnavailable(f"{self.name}'s folder {self.directory} took no order ({error.strerror}); nothing was printed.") from None
+            raise PublisherUnavailable(
+                f"{self.name}'s folder {self.directory} took no order ({error.strerror}); nothing was printed."
+            ) from None
         with suppress(OSError):  # some network file systems can't
             sync_folder(self.directory)
         words = f"{self.name} has the order {order.order_id}."
-        return Receipt(self.name, order.order_id, "queued", len(order.instances), words, self._warnings("".join(texts.values())))
+        return Receipt(
+            self.name, order.order_id, "queued", len(order.instances), words, self._warnings("".join(texts.values()))
+        )
 
     def was_given(self, order: Order) -> bool | None:
         """Whether the ticket was renamed in; one that wasn't is removed, so that it never will be."""
@@ -126,12 +147,18 @@ class FolderPublisher(ABC):
                 if not seen.words:  # a status file may be in the middle of being written
                     watch.stop.wait(POLL_SECONDS)
                 return self._end(order, receipt, seen if seen.words else self._look(order)[0])
-            sign = seen, pulse if seen.state == "waiting" else 0.0  # a service that lives doesn't feed a robot whose stacker is empty
+            sign = (
+                seen,
+                pulse if seen.state == "waiting" else 0.0,
+            )  # a service that lives doesn't feed a robot whose stacker is empty
             if sign != last:
                 last, changed = sign, time.monotonic()
                 watch.progress(f"{self.name}: {seen.state}{f', {seen.words}' if seen.words else ''}", 0, order.copies)
             if time.monotonic() - changed > self.settings.silent_minutes * 60:
-                words = f"{self.name} said nothing new for {self.settings.silent_minutes:g} minutes; last seen: {seen.state}"
+                words = (
+                    f"{self.name} said nothing new for {self.settings.silent_minutes:g} minutes; last seen: "
+                    f"{seen.state}"
+                )
                 raise PrintUncertain(f"{words}{f' ({seen.words})' if seen.words else ''}. {MAY_BE_MADE}")
             watch.stop.wait(POLL_SECONDS)
         return receipt
@@ -162,26 +189,36 @@ class FolderPublisher(ABC):
             _share(self.staging)
 
     def _copy_image(self, order: Order, watch: Watch) -> Path:
-        """Copy the image beside the folder; the robot compares its disc with that copy alone, so the copy is proved here. Raises ProofFailed."""
+        """Copy the image beside the folder; the robot compares its disc with that copy alone, so the copy is proved
+        here. Raises ProofFailed.
+        """
         assert order.image is not None  # needs_image
         size = order.image.stat().st_size
         self._make_staging()
         self._sweep()
         if shutil.disk_usage(self.staging).free < size:
-            raise PublisherUnavailable(f"{self.name}'s folder has no room for an image of {size:,} bytes; nothing was printed.")
+            raise PublisherUnavailable(
+                f"{self.name}'s folder has no room for an image of {size:,} bytes; nothing was printed."
+            )
         watch.progress(f"copying the image to {self.name}", 0, order.copies)
         target = self.staging / f"{order.order_id}.ISO"
         shutil.copyfile(order.image, target)
         _share(target)
         with target.open("rb") as file:
             os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # what is read back comes from the share and not from our memory
+            os.posix_fadvise(
+                file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED
+            )  # what is read back comes from the share and not from our memory
         if sha256_of(target) != order.image_sha256:
-            raise ProofFailed(f"The image's copy in {self.name}'s folder is not what was proved: it was removed, nothing was printed.")
+            raise ProofFailed(
+                f"The image's copy in {self.name}'s folder is not what was proved: it was removed, nothing was printed."
+            )
         return target
 
     def _look(self, order: Order) -> tuple[Sighting, float]:
-        """The order's state and a pulse: a number that changes as long as the robot's service lives. A folder that can't be read says nothing."""
+        """The order's state and a pulse: a number that changes as long as the robot's service lives. A folder that
+        can't be read says nothing.
+        """
         try:
             pulses = [status.stat().st_mtime for status in self.status_files(order.order_id) if status.exists()]
             return self._seen(order), max(pulses, default=0.0)
@@ -202,23 +239,32 @@ class FolderPublisher(ABC):
             self._clear(order)
         if seen.state == "done":
             return replace(receipt, proves="done", words=seen.words or f"{self.name} reported the disc as done.")
-        reason = f"{self.name} {'stopped' if seen.state == 'stopped' else seen.state} the order{f': {seen.words}' if seen.words else ''}"
+        reason = (
+            f"{self.name} {'stopped' if seen.state == 'stopped' else seen.state} the "
+            f"order{f': {seen.words}' if seen.words else ''}"
+        )
         reason = reason.replace("failed the order", "failed at the order")
         if order.copies > 1 and seen.state != "refused":
-            raise PublisherRefused(f"{reason}. Some of the {order.copies} copies may have been made: look at the robot.", accepted=1)
+            raise PublisherRefused(
+                f"{reason}. Some of the {order.copies} copies may have been made: look at the robot.", accepted=1
+            )
         raise PublisherRefused(f"{reason}.")
 
     def _staged(self, order: Order) -> Path:
         return self.staging / f"{order.order_id}{UNGIVEN}"
 
     def _clear(self, order: Order) -> None:
-        """Remove what lies beside the folder for this order; the ticket first, for without its image it must never be given."""
+        """Remove what lies beside the folder for this order; the ticket first, for without its image it must never be
+        given.
+        """
         self._staged(order).unlink(missing_ok=True)
         for file in self.staging.glob(f"{order.order_id}.*"):
             file.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        """Remove what orders that nobody followed to their end have left: it is patients' data, on somebody else's share."""
+        """Remove what orders that nobody followed to their end have left: it is patients' data, on somebody else's
+        share.
+        """
         for file in self.staging.iterdir():
             if file.stat().st_mtime < time.time() - LEFT_BEHIND_SECONDS:
                 file.unlink(missing_ok=True)
@@ -234,7 +280,10 @@ class FolderPublisher(ABC):
         encoding = self.settings.label_encoding
         if text.encode(encoding, errors="replace").decode(encoding) == text:
             return ()
-        return (f"The label holds characters that {encoding} hasn't; they are printed as '?'. Set publishers.{self.name}.label_encoding.",)
+        return (
+            f"The label holds characters that {encoding} hasn't; they are printed as '?'. Set "
+            f"publishers.{self.name}.label_encoding.",
+        )
 
     @contextmanager
     def _told_as_unavailable(self, so: str = "") -> Iterator[None]:
@@ -254,6 +303,8 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _share(path: Path) -> None:
-    """Give it to whoever may use the folder that it lies in: the robot has an account of its own, and mkiso's umask keeps others out."""
+    """Give it to whoever may use the folder that it lies in: the robot has an account of its own, and mkiso's umask
+    keeps others out.
+    """
     with suppress(OSError):  # a share that has no such modes
         path.chmod(path.parent.stat().st_mode & (0o777 if path.is_dir() else 0o666))

@@ -1,4 +1,5 @@
-"""Media Creation Management (PS3.4 S): the instances are stored, then a disc of exactly these is requested, started and followed.
+"""Media Creation Management (PS3.4 S): the instances are stored, then a disc of exactly these is requested, started and
+followed.
 
 Storing makes no disc here; only the Initiate Media Creation action does, so nothing before it is uncertain.
 """
@@ -16,25 +17,33 @@ from pydicom.uid import UID, generate_uid
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 
-from mkiso.application_profiles import Profile, profile_for
-from mkiso.config import Publisher as PublisherSettings
+from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
-from mkiso.identity import without_patient
-from mkiso.models import Arrival
+from mkiso.media.application_profiles import Profile, profile_for
 from mkiso.publishers.cstore import Relay, prove
 from mkiso.publishers.dicom import DicomPublisher
+from mkiso.publishers.lock import Settling
 from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.protocol import Order, Receipt, Watch, label_values
-from mkiso.publishers.sighting import RobotState, Sighting
-from mkiso.publishers.turn import Settling
+from mkiso.publishers.robot_status import RobotState, Sighting
+from mkiso.study.identity import without_patient
+from mkiso.study.models import Arrival
 
 MEDIA_CREATION = UID("1.2.840.10008.5.1.1.33")
 INITIATE, CANCEL = 1, 2  # PS3.4 S.3.2.2
-STATES: Mapping[str, RobotState] = {"IDLE": "absent", "PENDING": "waiting", "CREATING": "running", "DONE": "done", "FAILURE": "failed"}
+STATES: Mapping[str, RobotState] = {
+    "IDLE": "absent",
+    "PENDING": "waiting",
+    "CREATING": "running",
+    "DONE": "done",
+    "FAILURE": "failed",
+}
 EXECUTION_STATUS, EXECUTION_STATUS_INFO = Tag(0x2100, 0x0020), Tag(0x2100, 0x0030)
 POLL_SECONDS = 2.0
 STANDSTILL: Mapping[RobotState, int] = {"absent": 1, "waiting": 8, "running": 8}
-"""How many times `silent_minutes` a publisher may answer the same: IDLE is no state of a disc that was started, a queue is slower than an answer."""
+"""How many times `silent_minutes` a publisher may answer the same: IDLE is no state of a disc that was started, a queue
+is slower than an answer.
+"""
 
 
 class McmPublisher(DicomPublisher):
@@ -45,7 +54,9 @@ class McmPublisher(DicomPublisher):
         prove(order.instances)
         receipt = self._store(order, watch)
         with self._association() as association:
-            status, _ = association.send_n_create(media_request(order, self._settings), MEDIA_CREATION, request_uid(order))
+            status, _ = association.send_n_create(
+                media_request(order, self._settings), MEDIA_CREATION, request_uid(order)
+            )
             self._demand(status, order, "the request for a disc")
             before_giving()
             status, _ = association.send_n_action(_start(order), INITIATE, MEDIA_CREATION, request_uid(order))
@@ -55,7 +66,9 @@ class McmPublisher(DicomPublisher):
         return replace(receipt, words=f"{self.name} has started a disc of {receipt.instances} instances.")
 
     def was_given(self, order: Order) -> bool | None:
-        """A request that is idle was never started and is cancelled; one that isn't known any more may have been made and forgotten."""
+        """A request that is idle was never started and is cancelled; one that isn't known any more may have been made
+        and forgotten.
+        """
         seen = self._look(order)
         if seen is None or (seen.state == "absent" and not self.cancel(order)):
             return None
@@ -64,7 +77,8 @@ class McmPublisher(DicomPublisher):
     def follow(self, order: Order, receipt: Receipt, watch: Watch) -> Receipt:
         """N-GET the execution status until DONE or FAILURE.
 
-        A publisher that doesn't answer for `silent_minutes`, or answers the same for too long, leaves the outcome unknown.
+        A publisher that doesn't answer for `silent_minutes`, or answers the same for too long, leaves the outcome
+        unknown.
         """
         silent_seconds = self._settings.silent_minutes * 60
         last, answered = Sighting("waiting"), time.monotonic()
@@ -86,10 +100,15 @@ class McmPublisher(DicomPublisher):
                     words = f"{self.name} failed at the disc: FAILURE {seen.words}".strip()
                     raise PublisherRefused(f"{words}.", **({"accepted": 1} if order.copies > 1 else {}))
                 if now - changed > silent_seconds * STANDSTILL[seen.state]:
-                    said = f"{self.name} has said the same of the disc for {(now - changed) / 60:.1f} minutes: {seen.state}"
+                    said = (
+                        f"{self.name} has said the same of the disc for {(now - changed) / 60:.1f} minutes: "
+                        f"{seen.state}"
+                    )
                     raise PrintUncertain(f"{said}. {MAY_BE_MADE}")
             elif now - answered > silent_seconds:
-                raise PrintUncertain(f"{self.name} didn't tell of the disc for {self._settings.silent_minutes:g} minutes. {MAY_BE_MADE}")
+                raise PrintUncertain(
+                    f"{self.name} didn't tell of the disc for {self._settings.silent_minutes:g} minutes. {MAY_BE_MADE}"
+                )
             watch.stop.wait(POLL_SECONDS)
         return receipt
 
@@ -104,14 +123,18 @@ class McmPublisher(DicomPublisher):
         try:
             return relay.send(lambda: None, Settling(self._orders_dir, self.name, order.patient.patient_id, 0))
         except PrintUncertain as error:
-            raise PublisherUnavailable(f"{error.words.removesuffix(MAY_BE_MADE).strip()} No disc was started.") from None
+            raise PublisherUnavailable(
+                f"{error.words.removesuffix(MAY_BE_MADE).strip()} No disc was started."
+            ) from None
         except PublisherRefused as error:
             raise PublisherRefused(error.words) from None
 
     def _look(self, order: Order) -> Sighting | None:
         """The request's execution status; None where the publisher doesn't tell."""
         with self._association() as association:
-            status, attributes = association.send_n_get([EXECUTION_STATUS, EXECUTION_STATUS_INFO], MEDIA_CREATION, request_uid(order))
+            status, attributes = association.send_n_get(
+                [EXECUTION_STATUS, EXECUTION_STATUS_INFO], MEDIA_CREATION, request_uid(order)
+            )
         if not _is_good(status) or attributes is None:
             return None
         words = without_patient(str(attributes.get("ExecutionStatusInfo", "")), order.patient)
@@ -124,7 +147,9 @@ class McmPublisher(DicomPublisher):
         if "Status" not in status:
             raise PublisherUnavailable(f"{self.name} didn't answer {asked}; no disc was started.")
         comment = without_patient(str(status.get("ErrorComment", "")), order.patient)
-        raise PublisherRefused(f"{self.name} refused {asked}: {int(status.Status):04X}{f' ({comment})' if comment else ''}.")
+        raise PublisherRefused(
+            f"{self.name} refused {asked}: {int(status.Status):04X}{f' ({comment})' if comment else ''}."
+        )
 
     @contextmanager
     def _association(self) -> Iterator[Association]:
@@ -134,7 +159,9 @@ class McmPublisher(DicomPublisher):
         host, port, title = self._address.host, self._address.port, self._address.called_ae_title
         association = client.associate(host, port, [build_context(MEDIA_CREATION)], ae_title=title)
         if not association.is_established:
-            raise PublisherUnavailable(f"{self.name} ({title} at {host}:{port}) gives no association for Media Creation Management.")
+            raise PublisherUnavailable(
+                f"{self.name} ({title} at {host}:{port}) gives no association for Media Creation Management."
+            )
         try:
             yield association
         finally:
@@ -151,7 +178,9 @@ def media_request(order: Order, settings: PublisherSettings) -> Dataset:
     request = Dataset()
     request.SpecificCharacterSet = "ISO_IR 192"
     request.LabelUsingInformationExtractedFromInstances = "NO"
-    request.LabelText = "\r\n".join(f"{name}: {value}" for name, value in label_values(order, settings.label_fields).items() if value)
+    request.LabelText = "\r\n".join(
+        f"{name}: {value}" for name, value in label_values(order, settings.label_fields).items() if value
+    )
     request.AllowMediaSplitting = "YES"
     request.IncludeDisplayApplication = "YES"
     request.PreserveCompositeInstancesAfterMediaCreation = "NO"

@@ -1,4 +1,6 @@
-"""Primera Bravo and Disc Publisher by PTBurn: a JRQ file in the watched folder, `<robot>.txt` for what becomes of it."""
+"""Primera Bravo and Disc Publisher by PTBurn: a JRQ file in the watched folder, `<robot>.txt` for what becomes
+of it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from mkiso.config import Medium
-from mkiso.identity import one_line
+from mkiso.config.settings import Medium
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.protocol import Order, label_values
-from mkiso.publishers.sighting import RobotState, Sighting, sections_of
+from mkiso.publishers.robot_status import RobotState, Sighting, sections_of
+from mkiso.study.identity import one_line
 
 DISC_TYPES: Mapping[Medium, str] = {"cd": "CDR", "dvd": "DVDR", "dvd-dl": "DVDR-DL", "bd": "BDR", "bd-dl": "BDR-DL"}
 STATUSES: Mapping[str, RobotState] = {"10": "done", "13": "stopped", "15": "failed"}
@@ -39,7 +41,9 @@ def render_ticket(order: Order, image: str, label: str, fields: Mapping[str, str
 
 
 def parse_status(text: str, order_id: str) -> Sighting | None:
-    """What `<robot>.txt` says of an order: the section of its name, CurrentStatusState, the error's number and words."""
+    """What `<robot>.txt` says of an order: the section of its name, CurrentStatusState, the error's number and
+    words.
+    """
     section = sections_of(text).get(order_id)
     if section is None:
         return None
@@ -55,10 +59,20 @@ class PrimeraPublisher(FolderPublisher):
     """A Bravo or Disc Publisher."""
 
     ticket_suffix = ".JRQ"
-    states: ClassVar[Mapping[str, RobotState]] = {".JRQ": "waiting", ".QRJ": "waiting", ".INP": "running", ".DON": "done", ".ERR": "failed"}
+    states: ClassVar[Mapping[str, RobotState]] = {
+        ".JRQ": "waiting",
+        ".QRJ": "waiting",
+        ".INP": "running",
+        ".DON": "done",
+        ".ERR": "failed",
+    }
 
     def files(self, order: Order, image: str) -> Mapping[str, str]:
-        return {".JRQ": render_ticket(order, image, self.settings.label_template, label_values(order, self.settings.label_fields))}
+        return {
+            ".JRQ": render_ticket(
+                order, image, self.settings.label_template, label_values(order, self.settings.label_fields)
+            )
+        }
 
     def cancel_file(self, order: Order) -> tuple[str, str] | None:
         return ".PTM", "Message = ABORT\r\n"

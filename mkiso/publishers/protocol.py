@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from mkiso.config import Medium
-from mkiso.identity import iso_date, one_line
-from mkiso.models import Arrival, Patient, Volume
+from mkiso.config.settings import Medium
+from mkiso.study.identity import iso_date, one_line
+from mkiso.study.models import Arrival, Patient, Volume
 
 Proves = Literal["queued", "done"]
 
@@ -20,10 +20,11 @@ Proves = Literal["queued", "done"]
 class Order:
     """One disc, or for a DICOM publisher one study, to be made `copies` times.
 
-    `instances` are what the disc holds; a publisher with `needs_image` takes `image` instead and makes that one `volume` of a set.
-    `question` tells identical questions from others (mkiso.publishers.orderbook.question_of). `order_id` is unique at the publisher and given
-    by the order book; 1 to 32 characters of A-Z, a-z, 0-9 and `-`. `image_sha256` is what was proved of the image.
-    `of_set` are the instances of all discs of a set, where there are several.
+    `instances` are what the disc holds; a publisher with `needs_image` takes `image` instead and makes that one
+    `volume` of a set. `question` tells identical questions from others (mkiso.publishers.orderbook.question_of).
+    `order_id` is unique at the publisher and given by the order book; 1 to 32 characters of A-Z, a-z, 0-9 and `-`.
+    `image_sha256` is what was proved of the image. `of_set` are the instances of all discs of a set, where there are
+    several.
     """
 
     job_id: str
@@ -56,8 +57,8 @@ class Order:
 class Receipt:
     """What a publisher has confirmed. `proves`: `queued` (it has everything), `done` (it reported the disc as made).
 
-    `warnings` are in words; `minutes_since_last` is set where the same question was already printed before, `given_before` where an earlier
-    attempt of this job had given the order.
+    `warnings` are in words; `minutes_since_last` is set where the same question was already printed before,
+    `given_before` where an earlier attempt of this job had given the order.
     """
 
     publisher: str
@@ -72,14 +73,18 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """How a caller follows an order and ends it: `stop` is looked at wherever something is waited for; `progress(words, done, total)`."""
+    """How a caller follows an order and ends it: `stop` is looked at wherever something is waited for; `progress(words,
+    done, total)`.
+    """
 
     stop: threading.Event = field(default_factory=threading.Event)
     progress: Callable[[str, int, int], None] = lambda words, done, total: None
 
 
 class Publisher(Protocol):
-    """One configured publisher. Every method may raise PublisherUnavailable (nothing was given) or PublisherRefused (known not to be made)."""
+    """One configured publisher. Every method may raise PublisherUnavailable (nothing was given) or PublisherRefused
+    (known not to be made).
+    """
 
     name: str
     needs_image: bool
@@ -100,14 +105,17 @@ class Publisher(Protocol):
         """
 
     def follow(self, order: Order, receipt: Receipt, watch: Watch) -> Receipt:
-        """Wait for the end of a given order as far as the publisher tells; raises PublisherRefused with its words, PrintUncertain if it is silent."""
+        """Wait for the end of a given order as far as the publisher tells; raises PublisherRefused with its words,
+        PrintUncertain if it is silent.
+        """
 
     def cancel(self, order: Order) -> bool:
         """Ask the publisher to drop a given order; False where it has no way."""
 
 
 def label_values(order: Order, fields: Mapping[str, str]) -> dict[str, str]:
-    """The label's fields, filled in: each value is a template such as `{patient_name}`, `{number} of {total}`; control characters become spaces.
+    """The label's fields, filled in: each value is a template such as `{patient_name}`, `{number} of {total}`; control
+    characters become spaces.
 
     Without configured fields, all known ones under their own names.
     """
@@ -127,6 +135,9 @@ def label_values(order: Order, fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def _fill(template: str, known: Mapping[str, str]) -> str:
-    for name, value in known.items():  # no str.format: a template comes from a file, and `{x.__class__}` has no business there
+    for (
+        name,
+        value,
+    ) in known.items():  # no str.format: a template comes from a file, and `{x.__class__}` has no business there
         template = template.replace(f"{{{name}}}", value.replace("{", "(").replace("}", ")"))
     return template

@@ -10,14 +10,16 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom.sop_class import uid_to_sop_class
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
-from mkiso.models import Arrival
 from mkiso.publishers.association import MAX_CONTEXTS, Pair
+from mkiso.study.models import Arrival
 
 Verdict = Literal["accepted", "warning", "busy", "refused"]
 
 
 def verdict(status: int) -> Verdict:
-    """What a C-STORE status means for the job: 0000 and Bxxx count, A7xx may pass in a moment, anything else is a failure (PS3.4 B.2.3)."""
+    """What a C-STORE status means for the job: 0000 and Bxxx count, A7xx may pass in a moment, anything else is a
+    failure (PS3.4 B.2.3).
+    """
     if status == 0x0000:
         return "accepted"
     if 0xB000 <= status <= 0xBFFF:
@@ -41,13 +43,17 @@ def transcoded(pair: Pair) -> Pair:
 
 
 def wanted_pairs(instances: Iterable[Arrival], transcode: bool) -> list[Pair]:
-    """Every pair that is really there, in the order of first appearance, and with `transcode` what it can be turned into."""
+    """Every pair that is really there, in the order of first appearance, and with `transcode` what it can be turned
+    into.
+    """
     pairs = [pair_of(arrival) for arrival in instances]
     return list(dict.fromkeys([*pairs, *map(transcoded, pairs)] if transcode else pairs))
 
 
 def by_association(instances: Sequence[Arrival], transcode: bool) -> list[list[Arrival]]:
-    """The instances of each association: one for all, or as few as their presentation contexts need (PS3.8 9.3.2.2: at most 128)."""
+    """The instances of each association: one for all, or as few as their presentation contexts need (PS3.8 9.3.2.2: at
+    most 128).
+    """
     groups: list[list[Arrival]] = []
     pairs: list[set[Pair]] = []
     by_pair: dict[Pair, list[Arrival]] = {}
@@ -73,7 +79,10 @@ def sent_as(pair: Pair, accepted: Collection[Pair], transcode: bool) -> Pair | N
 def unaccepted_words(publisher: str, instances: Iterable[Arrival]) -> str:
     """Which SOP classes and transfer syntaxes a publisher doesn't take, and how many instances each has."""
     counts = Counter(pair_of(arrival) for arrival in instances)
-    named = [f"{uid_to_sop_class(UID(pair[0])).name} in {UID(pair[1]).name} ({count})" for pair, count in sorted(counts.items())]
+    named = [
+        f"{uid_to_sop_class(UID(pair[0])).name} in {UID(pair[1]).name} ({count})"
+        for pair, count in sorted(counts.items())
+    ]
     named = [words.replace("[unknown]", "an unknown SOP class") for words in named]
     return (
         f"{publisher} doesn't take {', '.join(named)}; nothing was sent. Let the publisher accept it"

@@ -1,5 +1,5 @@
-"""Rimage by order files. The vendor's messaging server is reached only through a Windows library, so the order goes to a folder that the vendor's
-hot-folder service watches; most Rimage sites relay by DICOM instead (kind cstore).
+"""Rimage by order files. The vendor's messaging server is reached only through a Windows library, so the order goes to
+a folder that the vendor's hot-folder service watches; most Rimage sites relay by DICOM instead (kind cstore).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import ClassVar
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from mkiso.config import Medium
-from mkiso.identity import one_line
+from mkiso.config.settings import Medium
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.protocol import Order, Receipt, Watch, label_values
-from mkiso.publishers.sighting import RobotState, Sighting
+from mkiso.publishers.robot_status import RobotState, Sighting
+from mkiso.study.identity import one_line
 
 MEDIA_TYPES: Mapping[Medium, str] = {"cd": "CDR", "dvd": "DVDR", "dvd-dl": "DVDR-DL", "bd": "BDR", "bd-dl": "BDR-DL"}
 DOCTYPE = '<!DOCTYPE ProductionOrder SYSTEM "ProductionOrder_1.10.DTD">'
@@ -40,7 +40,9 @@ def render_order(order: Order, image: str, label: str, merge_file: str) -> str:
     SubElement(record, "Fixate", Type="SAO")
     if label:
         SubElement(SubElement(root, "Action"), "Label", Filename=one_line(label), Merge_Filename=one_line(merge_file))
-    document = tostring(root, encoding="us-ascii", xml_declaration=False).decode("ascii")  # ASCII and references, whatever the code page
+    document = tostring(root, encoding="us-ascii", xml_declaration=False).decode(
+        "ascii"
+    )  # ASCII and references, whatever the code page
     return f'<?xml version="1.0"?>\r\n{DOCTYPE}\r\n{document}\r\n'
 
 
@@ -52,7 +54,9 @@ def render_merge(values: Mapping[str, str]) -> str:
 
 
 def parse_status(text: str, order_id: str) -> Sighting | None:
-    """What a status document says of an order: its State attribute and the error's words. Not parsed as XML: a robot may be writing it still."""
+    """What a status document says of an order: its State attribute and the error's words. Not parsed as XML: a robot
+    may be writing it still.
+    """
     if f'"{order_id}"' not in text or not (state := re.search(r'\bState\s*=\s*"(\w+)"', text)):
         return None
     words = re.findall(r'\b(?:ErrorMessage|Message)\s*=\s*"([^"]*)"', text)
@@ -60,7 +64,9 @@ def parse_status(text: str, order_id: str) -> Sighting | None:
 
 
 class RimagePublisher(FolderPublisher):
-    """A Rimage system's hot folder. Without `status_directory` nothing tells of an order's end, so `queued` is all that is proved."""
+    """A Rimage system's hot folder. Without `status_directory` nothing tells of an order's end, so `queued` is all that
+    is proved.
+    """
 
     ticket_suffix = ".XML"
     states: ClassVar[Mapping[str, RobotState]] = {".XML": "waiting"}
@@ -73,7 +79,9 @@ class RimagePublisher(FolderPublisher):
         }
 
     def status_files(self, order_id: str) -> list[Path]:
-        return [self.settings.status_directory / f"{order_id}.XML"] if self.settings.status_directory and order_id else []
+        return (
+            [self.settings.status_directory / f"{order_id}.XML"] if self.settings.status_directory and order_id else []
+        )
 
     def read_status(self, text: str, order_id: str) -> Sighting | None:
         return parse_status(text, order_id)

@@ -1,4 +1,6 @@
-"""Making a compressed instance uncompressed for a publisher that takes nothing else, and only where `transcode: true` asks for it."""
+"""Making a compressed instance uncompressed for a publisher that takes nothing else, and only where `transcode: true`
+asks for it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ class NotTranscodable(Exception):
 
 
 def transcode_to(source: Path, target: Path, transfer_syntax_uid: str) -> None:
-    """Write the instance in an uncompressed transfer syntax under its own SOP Instance UID (decompression makes no new instance, PS3.4 B.4.1.3)."""
+    """Write the instance in an uncompressed transfer syntax under its own SOP Instance UID (decompression makes no new
+    instance, PS3.4 B.4.1.3).
+    """
     try:
         dataset = dcmread(source)
         if UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated:

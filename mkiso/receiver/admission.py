@@ -46,7 +46,9 @@ class Admission:
             return sum(place.associated for place in self._places)
 
     def admit(self, peer: str, connection: socket.socket) -> Place | None:
-        """A place for a new connection, perhaps only to be rejected in; None where it is to be closed without a word."""
+        """A place for a new connection, perhaps only to be rejected in; None where it is to be closed without a
+        word.
+        """
         with self._lock:
             serving = [place for place in self._places if place.congested is None]
             of_peer = [place for place in serving if place.peer == peer]

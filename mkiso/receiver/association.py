@@ -1,4 +1,6 @@
-"""One association from its first byte to its last: negotiate, then answer C-STORE and C-ECHO until the peer is done (PS3.8 9.2, PS3.7 9)."""
+"""One association from its first byte to its last: negotiate, then answer C-STORE and C-ECHO until the peer is done
+(PS3.8 9.2, PS3.7 9).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
-from mkiso.config import Receiver
+from mkiso.config.settings import Receiver
 from mkiso.dataset.header import MAX_BEGINNING_BYTES, begin_study
 from mkiso.receiver import dimse, pdu
 from mkiso.receiver.admission import Place
@@ -77,10 +79,16 @@ class Association:
             self._connection.close()
             self._hashing.close()
             _log.info(
-                "Association with %s (%s): %d stored, %d refused%s, %.1f MB in %.2f s, %s.", tally.peer, tally.calling_ae_title or "no AE title",
-                tally.stored, tally.refused, f" (last: {tally.last_refusal})" if tally.last_refusal else "", tally.size / 1e6, monotonic() - began,
+                "Association with %s (%s): %d stored, %d refused%s, %.1f MB in %.2f s, %s.",
+                tally.peer,
+                tally.calling_ae_title or "no AE title",
+                tally.stored,
+                tally.refused,
+                f" (last: {tally.last_refusal})" if tally.last_refusal else "",
+                tally.size / 1e6,
+                monotonic() - began,
                 tally.ended or "ended by an error",
-            )  # fmt: skip
+            )
 
     def _negotiate(self) -> bool:
         kind, body = self._connection.next_pdu(
@@ -91,12 +99,17 @@ class Association:
         request = decode_request(bytes((kind, 0)) + len(body).to_bytes(4, "big") + bytes(body))
         answer: Acceptance | Rejection
         if self._place.congested is not None:
-            answer = rejection(str(request.calling_ae_title).strip(), "too many associations", 2, 3, self._place.congested)
+            answer = rejection(
+                str(request.calling_ae_title).strip(), "too many associations", 2, 3, self._place.congested
+            )
         else:
             answer = negotiate(
-                request, ae_title=self._settings.ae_title, address=self._tally.peer, allowed_peers=self._settings.allowed_peers,
+                request,
+                ae_title=self._settings.ae_title,
+                address=self._tally.peer,
+                allowed_peers=self._settings.allowed_peers,
                 max_pdu_bytes=self._settings.max_pdu_bytes,
-            )  # fmt: skip
+            )
         self._tally.calling_ae_title = answer.calling_ae_title
         self._connection.send(answer.pdu)
         if isinstance(answer, Rejection):
@@ -109,7 +122,9 @@ class Association:
         settings = self._settings
         while True:
             between_messages = self._message is None and not self._command
-            kind, body = self._connection.next_pdu(settings.idle_timeout_seconds if between_messages else settings.pdu_timeout_seconds)
+            kind, body = self._connection.next_pdu(
+                settings.idle_timeout_seconds if between_messages else settings.pdu_timeout_seconds
+            )
             if kind == pdu.A_RELEASE_RQ:
                 self._connection.send(pdu.RELEASE_RP)
                 self._tally.ended = "released"
@@ -121,7 +136,10 @@ class Association:
             for pdv in pdu.pdvs(body):
                 self._take(pdv)
             self._message_size += len(body)
-            if monotonic() - self._message_began > settings.idle_timeout_seconds + self._message_size / LEAST_BYTES_PER_SECOND:
+            if (
+                monotonic() - self._message_began
+                > settings.idle_timeout_seconds + self._message_size / LEAST_BYTES_PER_SECOND
+            ):
                 raise Stalled("sent a message too slowly")
 
     def _take(self, pdv: Pdv) -> None:
@@ -153,7 +171,11 @@ class Association:
         if command.has_data_set:
             self._message = _Message(command, context, self._spool, self._hashing, self._tally)
         else:
-            self._answer(pdv.context_id, command, dimse.SUCCESS if command.field == dimse.C_ECHO_RQ else dimse.UNRECOGNIZED_OPERATION)
+            self._answer(
+                pdv.context_id,
+                command,
+                dimse.SUCCESS if command.field == dimse.C_ECHO_RQ else dimse.UNRECOGNIZED_OPERATION,
+            )
 
     def _answer(self, context_id: int, command: Command, status: int) -> None:
         self._connection.send(pdu.p_data_pdu(context_id, dimse.response(command, status)))
@@ -232,7 +254,12 @@ class _Message:
             raise Refused(dimse.UNRECOGNIZED_OPERATION, "a request that isn't C-STORE")
         if self.command.affected_sop_class_uid != context.abstract_syntax:
             raise Refused(dimse.DOES_NOT_MATCH_SOP_CLASS, "its SOP class isn't its presentation context's")
-        return spool.open(self.command.affected_sop_class_uid, self.command.affected_sop_instance_uid, context.transfer_syntax, hashing)
+        return spool.open(
+            self.command.affected_sop_class_uid,
+            self.command.affected_sop_instance_uid,
+            context.transfer_syntax,
+            hashing,
+        )
 
     def _refuse(self, refusal: Refused) -> None:
         self._refusal = refusal

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from mkiso.errors import InstanceConflict, ReceiverUnavailable, StorageFull
-from mkiso.models import Arrival
 from mkiso.receiver.unix_address import unix_address
+from mkiso.study.models import Arrival
 
 CONNECT_TIMEOUT_SECONDS = ANSWER_TIMEOUT_SECONDS = 10
 
@@ -70,11 +70,15 @@ class Expectation:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._lines.close()
 
     def next_arrival(self, timeout_seconds: float) -> Arrival | None:
-        """The next instance that was stored, None where none comes in that time. Raises ReceiverUnavailable, InstanceConflict, StorageFull."""
+        """The next instance that was stored, None where none comes in that time. Raises ReceiverUnavailable,
+        InstanceConflict, StorageFull.
+        """
         deadline = monotonic() + timeout_seconds
         while (
             message := self._told.popleft() if self._told else self._lines.next(max(0.0, deadline - monotonic()))
@@ -101,15 +105,22 @@ class Expectation:
             return None
         if "conflict" in message:
             uid = message["conflict"]["sop_instance_uid"]
-            raise InstanceConflict(f"The PACS sent two different instances under the SOP Instance UID {uid}.", sop_instance_uid=uid)
+            raise InstanceConflict(
+                f"The PACS sent two different instances under the SOP Instance UID {uid}.", sop_instance_uid=uid
+            )
         if "no_room" in message:
-            raise StorageFull("The disk of mkiso is full: the PACS's images can't be stored. Make room there, then ask for the disc again.")
+            raise StorageFull(
+                "The disk of mkiso is full: the PACS's images can't be stored. Make room there, then ask for the disc "
+                "again."
+            )
         values = message["arrival"]
         return Arrival(**{**values, "path": Path(values["path"])})
 
 
 def receiver_status(socket_path: Path, timeout_seconds: float = 2) -> dict[str, Any]:
-    """What the receiver counts: associations, expectations, stored, refused. Raises ReceiverUnavailable where it can't be reached."""
+    """What the receiver counts: associations, expectations, stored, refused. Raises ReceiverUnavailable where it can't
+    be reached.
+    """
     lines = _Lines(socket_path, timeout_seconds)
     try:
         lines.send({"status": True})
@@ -135,7 +146,9 @@ class _Lines:
                 self._socket.connect(address)
         except OSError as error:
             self._socket.close()
-            raise ReceiverUnavailable(f"The receiver can't be reached at {socket_path} ({error.strerror or error}): is it running?") from None
+            raise ReceiverUnavailable(
+                f"The receiver can't be reached at {socket_path} ({error.strerror or error}): is it running?"
+            ) from None
 
     def send(self, message: dict[str, Any]) -> None:
         try:

@@ -1,9 +1,11 @@
 """What jobs expect, and the Unix socket over which they say so: JSON lines, one connection an expectation.
 
-    job:       {"expect": {"study_instance_uid": "1.2.3", "folder": "/…/jobs/<id>/instances", "instances": ["1.2.3.4"] or null}}
+    job:       {"expect": {"study_instance_uid": "1.2.3", "folder": "/…/jobs/<id>/instances", "instances": ["1.2.3.4"]
+               or null}}
     receiver:  {"expecting": true}                        or {"declined": words}
-               {"arrival": {…mkiso.models.Arrival…}}      one a stored instance
-               {"refusal": {…client.Refusal…}}            an instance of the study came, or one that the job lists, and it
+               {"arrival": {…mkiso.study.models.Arrival…}}      one a stored instance
+               {"refusal": {…client.Refusal…}}            an instance of the study came, or one that the job lists, and
+                                                          it
                                                           isn't in the folder
                {"conflict": {"sop_instance_uid": "…"}}    the same UID came with other bytes
                {"no_room": {"sop_instance_uid": "…"}}     it came, and the disk is full
@@ -37,7 +39,9 @@ from mkiso.receiver.hashing import Digest
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # 400,000 SOP Instance UIDs
 REQUEST_TIMEOUT_SECONDS = 10
 ACCEPT_PAUSE_SECONDS = 0.1
-BATCH_SECONDS = 0.005  # between two messages to a job: waking its thread and ours for each instance takes time from receiving
+BATCH_SECONDS = (
+    0.005  # between two messages to a job: waking its thread and ours for each instance takes time from receiving
+)
 NOT_EXPECTED = "no job expects it"
 MAX_REFUSALS = 10_000  # told to one job by their UIDs; further ones are told as one without
 
@@ -69,11 +73,14 @@ class Expected:
     def lists(self, sop_instance_uid: str) -> bool:
         return self.instances is not None and sop_instance_uid in self.instances
 
-    def tell_arrival(self, sop_instance_uid: str, sop_class_uid: str, transfer_syntax_uid: str, size: int, sha256: str) -> None:
+    def tell_arrival(
+        self, sop_instance_uid: str, sop_class_uid: str, transfer_syntax_uid: str, size: int, sha256: str
+    ) -> None:
         """Tell the job of an instance that is in its folder now."""
         self.told.put({"arrival": {
-            "sop_instance_uid": sop_instance_uid, "sop_class_uid": sop_class_uid, "transfer_syntax_uid": transfer_syntax_uid,
-            "study_instance_uid": self.study_instance_uid, "path": f"{self.folder}/{sop_instance_uid}", "size": size, "sha256": sha256,
+            "sop_instance_uid": sop_instance_uid, "sop_class_uid": sop_class_uid,
+            "transfer_syntax_uid": transfer_syntax_uid, "study_instance_uid": self.study_instance_uid,
+            "path": f"{self.folder}/{sop_instance_uid}", "size": size, "sha256": sha256,
         }})  # fmt: skip
 
     def tell_conflict(self, sop_instance_uid: str) -> None:
@@ -179,9 +186,13 @@ class Expectations:
 
 
 class ExpectationServer:
-    """Serves the Unix socket; a thread takes requests on each connection, and one more tells an expectation's job what arrives."""
+    """Serves the Unix socket; a thread takes requests on each connection, and one more tells an expectation's job what
+    arrives.
+    """
 
-    def __init__(self, listener: socket.socket, expectations: Expectations, jobs_dir: Path, status: Callable[[], dict[str, int]]) -> None:
+    def __init__(
+        self, listener: socket.socket, expectations: Expectations, jobs_dir: Path, status: Callable[[], dict[str, int]]
+    ) -> None:
         self._listener = listener
         self._expectations = expectations
         self._jobs_dir = jobs_dir.resolve()
@@ -212,7 +223,10 @@ class ExpectationServer:
             try:
                 connection, _ = self._listener.accept()
                 self._take(connection)
-            except (OSError, RuntimeError) as error:  # out of descriptors or threads: that passes, and without this socket no job ever would
+            except (
+                OSError,
+                RuntimeError,
+            ) as error:  # out of descriptors or threads: that passes, and without this socket no job ever would
                 if self._closing:
                     return
                 _log.warning("A job's connection couldn't be taken (%s): trying on.", error)
@@ -273,8 +287,14 @@ class ExpectationServer:
 
 
 def expected_of(request: Any, jobs_dir: Path) -> Expected:
-    """An expectation from its JSON. Raises ValueError in words where it isn't one, or its folder isn't below `jobs_dir` (resolved)."""
-    if not isinstance(request, dict) or not isinstance(request.get("study_instance_uid"), str) or not isinstance(request.get("folder"), str):
+    """An expectation from its JSON. Raises ValueError in words where it isn't one, or its folder isn't below `jobs_dir`
+    (resolved).
+    """
+    if (
+        not isinstance(request, dict)
+        or not isinstance(request.get("study_instance_uid"), str)
+        or not isinstance(request.get("folder"), str)
+    ):
         raise ValueError("An expectation names a study_instance_uid and a folder.")
     instances = request.get("instances")
     if instances is not None and not (isinstance(instances, list) and all(isinstance(uid, str) for uid in instances)):
@@ -303,7 +323,9 @@ def _line(connection: socket.socket) -> bytes:
 
 
 def _tell(connection: socket.socket, expected: Expected) -> None:
-    """Send what the job is told, several messages at once where they have queued up, so that a slow job delays nobody but itself."""
+    """Send what the job is told, several messages at once where they have queued up, so that a slow job delays nobody
+    but itself.
+    """
     told = expected.told
     while (message := told.get()) is not None:
         messages = [message]

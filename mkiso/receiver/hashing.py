@@ -1,4 +1,6 @@
-"""SHA-256 of what one association receives, beside it: hashlib lets go of the GIL, so another core hashes while the next bytes come in."""
+"""SHA-256 of what one association receives, beside it: hashlib lets go of the GIL, so another core hashes while the
+next bytes come in.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a peer proposes and what we accept of it (PS3.8 9.3.2, PS3.7 D.3): a pure function from A-ASSOCIATE-RQ to A-ASSOCIATE-AC or -RJ."""
+"""What a peer proposes and what we accept of it (PS3.8 9.3.2, PS3.7 D.3): a pure function from A-ASSOCIATE-RQ to
+A-ASSOCIATE-AC or -RJ.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 ACCEPTED, ABSTRACT_SYNTAX_NOT_SUPPORTED, TRANSFER_SYNTAXES_NOT_SUPPORTED = 0, 3, 4  # PS3.8 9.3.3.2
 
-# Of names with "Storage" in them, those that no C-STORE carries: a media directory, and Storage Commitment Push and Pull.
+# Of names with "Storage" in them, those that no C-STORE carries: a media directory, and Storage Commitment Push and
+# Pull.
 _NOT_STORED = frozenset({"1.2.840.10008.1.3.10", "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.2"})
 
 # PS3.4 B.3.1: Level 2 (every attribute kept), digital signatures survive bit by bit (level 3), no coercion of elements.
@@ -87,16 +90,20 @@ def decode_request(encoded: bytes) -> A_ASSOCIATE_RQ:
         identifiers = [item.context_id for item in request.presentation_context]
         if request.user_information is None or len(set(identifiers)) < len(identifiers) or not identifiers:
             raise ValueError("user information or presentation contexts are missing or doubled")
-    except Exception as error:  # the codec raises whatever its parts happen to: struct, Unicode, Key, Type, Assertion, Value errors
+    except (
+        Exception
+    ) as error:  # the codec raises whatever its parts happen to: struct, Unicode, Key, Type, Assertion, Value errors
         raise ProtocolError(f"an A-ASSOCIATE-RQ that can't be read ({type(error).__name__})") from None
     return request
 
 
-def negotiate(request: A_ASSOCIATE_RQ, *, ae_title: str, address: str, allowed_peers: Collection[str], max_pdu_bytes: int) -> Acceptance | Rejection:
+def negotiate(
+    request: A_ASSOCIATE_RQ, *, ae_title: str, address: str, allowed_peers: Collection[str], max_pdu_bytes: int
+) -> Acceptance | Rejection:
     """Answer an A-ASSOCIATE-RQ.
 
-    Accepted are Verification and every SOP class that is or may be a Storage class, private and unknown ones too, in whichever syntax is proposed:
-    what is received is stored as it came.
+    Accepted are Verification and every SOP class that is or may be a Storage class, private and unknown ones too, in
+    whichever syntax is proposed: what is received is stored as it came.
     """
     calling = str(request.calling_ae_title).strip()
     if not request.protocol_version & 0x01:
@@ -119,7 +126,11 @@ def negotiate(request: A_ASSOCIATE_RQ, *, ae_title: str, address: str, allowed_p
         answers.append(_context_item(item.context_id, result, transfer_syntax))
         if result == ACCEPTED and item.context_id is not None:
             contexts[item.context_id] = Context(str(item.abstract_syntax), transfer_syntax)
-    return Acceptance(calling, contexts, _acceptance_pdu(request, answers, _user_information(user_information, contexts, max_pdu_bytes)))
+    return Acceptance(
+        calling,
+        contexts,
+        _acceptance_pdu(request, answers, _user_information(user_information, contexts, max_pdu_bytes)),
+    )
 
 
 def rejection(calling_ae_title: str, words: str, result: int, source: int, reason: int) -> Rejection:
@@ -130,9 +141,11 @@ def rejection(calling_ae_title: str, words: str, result: int, source: int, reaso
 
 
 def is_allowed(ae_title: str, address: str, allowed_peers: Collection[str]) -> bool:
-    """Whether a peer is named by receiver.allowed_peers: `AE`, an address, a network such as 10.1.0.0/16, or `AE@address`. Empty: everybody is.
+    """Whether a peer is named by receiver.allowed_peers: `AE`, an address, a network such as 10.1.0.0/16, or
+    `AE@address`. Empty: everybody is.
 
-    An AE title proves nothing, so it lets nobody put an image on a disc; what isn't expected is refused whoever sends it.
+    An AE title proves nothing, so it lets nobody put an image on a disc; what isn't expected is refused whoever sends
+    it.
     """
     return not allowed_peers or any(_matches(entry, ae_title, address) for entry in allowed_peers)
 
@@ -154,7 +167,9 @@ def is_storage(abstract_syntax: str) -> bool:
 
 
 def preferred(transfer_syntaxes: list[str]) -> str:
-    """The peer's first choice; of uncompressed ones Explicit VR Little Endian, which alone meets STD-GEN-CD and PDI's base profile untouched."""
+    """The peer's first choice; of uncompressed ones Explicit VR Little Endian, which alone meets STD-GEN-CD and PDI's
+    base profile untouched.
+    """
     first = transfer_syntaxes[0]
     uncompressed = first in (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
     return EXPLICIT_VR_LITTLE_ENDIAN if uncompressed and EXPLICIT_VR_LITTLE_ENDIAN in transfer_syntaxes else first
@@ -169,9 +184,14 @@ def _answer(abstract_syntax: str, transfer_syntaxes: list[str]) -> tuple[int, st
     return ACCEPTED, preferred(transfer_syntaxes)
 
 
-def _acceptance_pdu(request: A_ASSOCIATE_RQ, contexts: list[PresentationContextItemAC], user_information: UserInformationItem) -> bytes:
+def _acceptance_pdu(
+    request: A_ASSOCIATE_RQ, contexts: list[PresentationContextItemAC], user_information: UserInformationItem
+) -> bytes:
     pdu = A_ASSOCIATE_AC()
-    pdu.reserved_aet, pdu.reserved_aec = request.called_ae_title, request.calling_ae_title  # PS3.8 9.3.3: sent back, tested by nobody
+    pdu.reserved_aet, pdu.reserved_aec = (
+        request.called_ae_title,
+        request.calling_ae_title,
+    )  # PS3.8 9.3.3: sent back, tested by nobody
     application = ApplicationContextItem()
     application.application_context_name = APPLICATION_CONTEXT_NAME
     pdu.variable_items = [application, *contexts, user_information]
@@ -188,16 +208,25 @@ def _context_item(identifier: int | None, result: int, transfer_syntax: str) -> 
     return item
 
 
-def _user_information(proposed: UserInformationItem, contexts: Mapping[int, Context], max_pdu_bytes: int) -> UserInformationItem:
-    """Our side of PS3.7 D.3.3. A user's identity is taken note of by nobody, so it gets no positive answer (D.3.3.7); common extended
-    negotiation has no answer (D.3.3.6)."""
-    maximum, implementation, version = MaximumLengthNotification(), ImplementationClassUIDNotification(), ImplementationVersionNameNotification()
+def _user_information(
+    proposed: UserInformationItem, contexts: Mapping[int, Context], max_pdu_bytes: int
+) -> UserInformationItem:
+    """Our side of PS3.7 D.3.3. A user's identity is taken note of by nobody, so it gets no positive answer (D.3.3.7);
+    common extended negotiation has no answer (D.3.3.6).
+    """
+    maximum, implementation, version = (
+        MaximumLengthNotification(),
+        ImplementationClassUIDNotification(),
+        ImplementationVersionNameNotification(),
+    )
     maximum.maximum_length_received = max_pdu_bytes
     implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     answers: list[tuple[Any, Any]] = [
-        (MaximumLengthSubItem, maximum), (ImplementationClassUIDSubItem, implementation), (ImplementationVersionNameSubItem, version),
-    ]  # fmt: skip
+        (MaximumLengthSubItem, maximum),
+        (ImplementationClassUIDSubItem, implementation),
+        (ImplementationVersionNameSubItem, version),
+    ]
     if proposed.async_ops_window is not None:  # D.3.3.3: one operation at a time
         window = AsynchronousOperationsWindowNegotiation()
         window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 1
@@ -211,7 +240,10 @@ def _user_information(proposed: UserInformationItem, contexts: Mapping[int, Cont
     for extended in proposed.ext_neg:  # D.3.3.5
         if str(extended.uid) in accepted - {VERIFICATION}:
             negotiation = SOPClassExtendedNegotiation()
-            negotiation.sop_class_uid, negotiation.service_class_application_information = extended.uid, _STORAGE_INFORMATION
+            negotiation.sop_class_uid, negotiation.service_class_application_information = (
+                extended.uid,
+                _STORAGE_INFORMATION,
+            )
             answers.append((SOPClassExtendedNegotiationSubItem, negotiation))
     item = UserInformationItem()
     for kind, primitive in answers:

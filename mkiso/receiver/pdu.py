@@ -103,8 +103,9 @@ class Connection:
     def next_pdu(self, idle_timeout_seconds: float, *, associated: bool = True) -> tuple[int, memoryview]:
         """The next PDU's type and body; the body is valid until the next call.
 
-        Raises Stalled where it doesn't begin within `idle_timeout_seconds` or isn't whole a PDU's limit later, ProtocolError where its type or length
-        isn't what may come (`associated`: after the A-ASSOCIATE-AC), PeerGone, and Stopping where the receiver ends before it begins.
+        Raises Stalled where it doesn't begin within `idle_timeout_seconds` or isn't whole a PDU's limit later,
+        ProtocolError where its type or length isn't what may come (`associated`: after the A-ASSOCIATE-AC), PeerGone,
+        and Stopping where the receiver ends before it begins.
         """
         deadline = monotonic() + idle_timeout_seconds
         while self._start == self._end:
@@ -133,11 +134,17 @@ class Connection:
                 raise PeerGone(error.strerror or "connection lost") from None
 
     def close(self, linger_seconds: float = 1.0) -> None:
-        """Say that nothing more comes, let the peer read what was sent, and close; a reset would take our last PDU from it."""
+        """Say that nothing more comes, let the peer read what was sent, and close; a reset would take our last PDU from
+        it.
+        """
         deadline = monotonic() + linger_seconds
         try:
             self._socket.shutdown(socket.SHUT_WR)
-            while self._poll.poll(max(0.0, deadline - monotonic()) * 1000) and self._socket.recv_into(self._buffer) and monotonic() < deadline:
+            while (
+                self._poll.poll(max(0.0, deadline - monotonic()) * 1000)
+                and self._socket.recv_into(self._buffer)
+                and monotonic() < deadline
+            ):
                 pass
         except OSError:
             pass
@@ -186,7 +193,8 @@ class Connection:
         left = deadline - monotonic()
         if left <= 0:
             raise Stalled("sent nothing" if interruptible else "stopped inside a PDU")
-        # Armed anew before each wait, since the kernel leaves quick acknowledgement by itself; a sender with Nagle on then waits 40 ms an instance.
+        # Armed anew before each wait, since the kernel leaves quick acknowledgement by itself; a sender with Nagle on
+        # then waits 40 ms an instance.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if not self._poll.poll(min(left, STOP_TICK_SECONDS) * 1000) and interruptible and self._stop.is_set():
             raise Stopping

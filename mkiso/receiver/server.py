@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 
-from mkiso.config import Receiver, Settings, Tls
+from mkiso.config.settings import Receiver, Settings, Tls
 from mkiso.errors import ConfigurationError
 from mkiso.receiver.admission import Admission, Place
 from mkiso.receiver.association import Association, Tally
@@ -28,7 +28,8 @@ _log = logging.getLogger(__name__)
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
-    """Receive until `stop` is set, then let instances on their way come in within server.shutdown_grace_seconds, and end.
+    """Receive until `stop` is set, then let instances on their way come in within server.shutdown_grace_seconds, and
+    end.
 
     Raises ConfigurationError in plain words where the port or the socket can't be had.
     """
@@ -72,7 +73,12 @@ class _Server:
     def status(self) -> dict[str, int]:
         with self._counting:
             stored, refused = self._stored, self._refused
-        return {"associations": self._admission.associations, "expectations": len(self._expectations), "stored": stored, "refused": refused}
+        return {
+            "associations": self._admission.associations,
+            "expectations": len(self._expectations),
+            "stored": stored,
+            "refused": refused,
+        }
 
     def _accept(self, listener: socket.socket) -> None:
         listener.settimeout(ACCEPT_TICK_SECONDS)
@@ -105,7 +111,9 @@ class _Server:
         tally = Tally(place.peer)
         try:
             if self._context is not None:
-                place.connection = connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+                place.connection = connection = self._context.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
                 connection.settimeout(receiver.pdu_timeout_seconds)
                 connection.do_handshake()
             peer = Connection(connection, receiver.max_pdu_bytes, receiver.pdu_timeout_seconds, self._stop)
@@ -128,7 +136,9 @@ class _Server:
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
-    """TLS 1.2 and newer (PS3.15 B.9); a client's certificate is required where an authority is set. Raises ConfigurationError."""
+    """TLS 1.2 and newer (PS3.15 B.9); a client's certificate is required where an authority is set. Raises
+    ConfigurationError.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -137,7 +147,9 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
             context.load_verify_locations(str(tls.authority))
             context.verify_mode = ssl.CERT_REQUIRED
     except OSError as error:
-        raise ConfigurationError(f"receiver.tls can't be used: {error.strerror or error}. Check certificate, key and authority.") from None
+        raise ConfigurationError(
+            f"receiver.tls can't be used: {error.strerror or error}. Check certificate, key and authority."
+        ) from None
     return context
 
 
@@ -147,10 +159,14 @@ def _prepare_folders(settings: Settings) -> None:
         for folder in (storage.data_dir, storage.incoming_dir, storage.jobs_dir):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
-        for left_over in storage.incoming_dir.iterdir():  # of a receiver that was killed, where the file system has no unnamed files
+        for left_over in (
+            storage.incoming_dir.iterdir()
+        ):  # of a receiver that was killed, where the file system has no unnamed files
             left_over.unlink()
     except OSError as error:
-        raise ConfigurationError(f"The receiver can't use storage.data_dir {storage.data_dir}: {error.strerror}.") from None
+        raise ConfigurationError(
+            f"The receiver can't use storage.data_dir {storage.data_dir}: {error.strerror}."
+        ) from None
 
 
 @contextmanager
@@ -161,7 +177,9 @@ def _listen(receiver: Receiver) -> Iterator[socket.socket]:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigurationError(f"receiver.host {receiver.host!r} is no address of this machine: {error.strerror}.") from None
+        raise ConfigurationError(
+            f"receiver.host {receiver.host!r} is no address of this machine: {error.strerror}."
+        ) from None
     with listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -175,7 +193,10 @@ def _listen(receiver: Receiver) -> Iterator[socket.socket]:
 def _bind_words(receiver: Receiver, error: OSError) -> str:
     where = f"port {receiver.port} on {receiver.host}"
     if error.errno == errno.EADDRINUSE:
-        return f"The receiver can't listen on {where}: another program has it. End that one, or change receiver.port here and in the PACS."
+        return (
+            f"The receiver can't listen on {where}: another program has it. End that one, or change receiver.port "
+            "here and in the PACS."
+        )
     if error.errno == errno.EACCES:
         return f"The receiver may not listen on {where}: ports below 1024 need the capability CAP_NET_BIND_SERVICE."
     return f"The receiver can't listen on {where}: {error.strerror}. Check receiver.host."

@@ -1,7 +1,8 @@
-"""From a peer's data set to the folders of the jobs that expect it: written once, checked, linked into all of them or none.
+"""From a peer's data set to the folders of the jobs that expect it: written once, checked, linked into all of them or
+none.
 
-Linux: an instance is a spare file (mkiso.spare_files) or an unnamed one until it is linked. What ends early leaves nothing behind, but for a receiver
-that is killed: the spares that it was filling go at its next start.
+Linux: an instance is a spare file (mkiso.storage.spare_files) or an unnamed one until it is linked. What ends early
+leaves nothing behind, but for a receiver that is killed: the spares that it was filling go at its next start.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ from pathlib import Path
 from tempfile import mkstemp
 from typing import NoReturn
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.dataset.header import Identity, begin_identity, is_uid, read_identity
 from mkiso.errors import DamagedInstance
-from mkiso.files import sha256_of
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mkiso.receiver import dimse
 from mkiso.receiver.expectations import NOT_EXPECTED, Expectations, Expected
 from mkiso.receiver.hashing import Hashing
-from mkiso.spare_files import SpareFiles
+from mkiso.storage.files import sha256_of
+from mkiso.storage.spare_files import SpareFiles
 
 _GIB = 1024**3
-# Jobs start only with storage.min_free_gib free; those that run may use of it all but this part, which leaves room for the disc and the logs.
+# Jobs start only with storage.min_free_gib free; those that run may use of it all but this part, which leaves room for
+# the disc and the logs.
 RESERVE = 0.1
-HELD_BYTES = 512 * 1024  # written and handed to the hashing thread at once: a call and a waking for each PDU cost more than the work
+HELD_BYTES = (
+    512 * 1024
+)  # written and handed to the hashing thread at once: a call and a waking for each PDU cost more than the work
 PIECES_AT_ONCE = 1024  # of one writev (IOV_MAX)
 
 
@@ -67,7 +71,9 @@ class Spool:
 class Incoming:
     """One instance while it comes in: a Part 10 file in the making. Close it whatever happens."""
 
-    def __init__(self, spool: Spool, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, hashing: Hashing) -> None:
+    def __init__(
+        self, spool: Spool, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, hashing: Hashing
+    ) -> None:
         self._spool = spool
         self._uids = sop_class_uid, sop_instance_uid, transfer_syntax_uid
         head = file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
@@ -138,16 +144,25 @@ class Incoming:
             _refuse(error)
 
     def _link(self, jobs: list[Expected], sop_instance_uid: str) -> None:
-        """Link the file into the folder of every job that hasn't got it, or into none. A job that has other bytes under its UID is told so."""
+        """Link the file into the folder of every job that hasn't got it, or into none. A job that has other bytes under
+        its UID is told so.
+        """
         linked: list[str] = []
-        conflicting = [job for job in jobs if sop_instance_uid in job.arrived and job.arrived[sop_instance_uid].value() != self._digest.value()]
+        conflicting = [
+            job
+            for job in jobs
+            if sop_instance_uid in job.arrived and job.arrived[sop_instance_uid].value() != self._digest.value()
+        ]
         waiting = [] if conflicting else [job for job in jobs if sop_instance_uid not in job.arrived]
         try:
             for job in waiting:
                 path = f"{job.folder}/{sop_instance_uid}"
                 try:
-                    # linkat(2) follows the link in /proc only where it is called with a folder; the source is absolute, so any descriptor serves.
-                    os.link(f"/proc/self/fd/{self._descriptor}", path, src_dir_fd=self._descriptor, follow_symlinks=True)
+                    # linkat(2) follows the link in /proc only where it is called with a folder; the source is absolute,
+                    # so any descriptor serves.
+                    os.link(
+                        f"/proc/self/fd/{self._descriptor}", path, src_dir_fd=self._descriptor, follow_symlinks=True
+                    )
                     linked.append(path)
                 except FileExistsError:  # from an earlier run of the job
                     if sha256_of(Path(path)) != self._digest.value():
@@ -203,7 +218,9 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
-    """Preamble, prefix and File Meta Information (PS3.10 7.1). Nothing of the peer or the time is in it: the same instance is the same file."""
+    """Preamble, prefix and File Meta Information (PS3.10 7.1). Nothing of the peer or the time is in it: the same
+    instance is the same file.
+    """
     meta = b"".join((
         b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01",
         _element(0x0002, b"UI", sop_class_uid),

@@ -12,7 +12,9 @@ MAX_PATH_BYTES = 107  # sun_path without its final zero (unix(7))
 
 @contextmanager
 def unix_address(path: Path) -> Iterator[str]:
-    """What to bind or connect to for `path`: longer paths are reached through a descriptor of their folder. Raises OSError without the folder."""
+    """What to bind or connect to for `path`: longer paths are reached through a descriptor of their folder. Raises
+    OSError without the folder.
+    """
     if len(os.fsencode(path)) <= MAX_PATH_BYTES:
         yield str(path)
         return

@@ -17,9 +17,9 @@ from pydicom.tag import BaseTag
 from mkiso.dataset.elements import IMPLICIT_LITTLE, elements
 from mkiso.dataset.header import encodings_of, is_uid
 from mkiso.errors import DamagedInstance, PacsRefused
-from mkiso.identity import significant
-from mkiso.models import Expected, Study
 from mkiso.network.dimse import Response
+from mkiso.study.identity import significant
+from mkiso.study.models import Expected, Study
 
 SUCCESS = 0x0000
 MAX_VALUE_BYTES = 16 * 1024  # of one attribute; names have some hundred, and each byte of one costs pydicom 1 µs
@@ -167,7 +167,8 @@ def equal_accession(studies: Iterable[Study], accession_number: str) -> list[Stu
     equal = [study for study in studies if study.accession_number == accession_number]
     if not all(is_uid(study.study_instance_uid) for study in equal):
         raise PacsRefused(
-            f"The PACS answers with a study of accession number {accession_number} whose UID can't be used, so it can't be "
+            f"The PACS answers with a study of accession number {accession_number} whose UID can't be used, so it "
+            "can't be "
             "retrieved. Have the PACS corrected.",
             accession_number=accession_number,
         )
@@ -187,7 +188,7 @@ def found_by_date(answers: Answers) -> Found:
 def distinct(studies: Iterable[Study]) -> list[Study]:
     """What was answered more than once, once; of several numbers of instances under one UID the largest counts.
 
-    One UID with two descriptions stays twice: whether they are of one patient is for mkiso.identity to judge.
+    One UID with two descriptions stays twice: whether they are of one patient is for mkiso.study.identity to judge.
     """
     studies = list(studies)
     counts: dict[str, int] = {}
@@ -197,7 +198,9 @@ def distinct(studies: Iterable[Study]) -> list[Study]:
     each = {tuple(getattr(study, name) for name in _DESCRIPTION): study for study in studies}.values()
     nothing = Expected("none", None)
     return [
-        replace(study, expected=Expected("study", counts[uid]) if (uid := study.study_instance_uid) in counts else nothing)
+        replace(
+            study, expected=Expected("study", counts[uid]) if (uid := study.study_instance_uid) in counts else nothing
+        )
         for study in each
     ]
 

@@ -1,16 +1,18 @@
-"""A study into a job's folder: what an earlier attempt stored is kept, the rest is retrieved, and each instance is of its study's patient."""
+"""A study into a job's folder: what an earlier attempt stored is kept, the rest is retrieved, and each instance is of
+its study's patient.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection
 
-from mkiso import identity
 from mkiso.dataset.header import read_header
 from mkiso.errors import InstanceConflict
-from mkiso.job import Job
-from mkiso.models import Arrival, Instance, Study
 from mkiso.sources.retrieve import retrieve
+from mkiso.storage.job import Job
+from mkiso.study import identity
+from mkiso.study.models import Arrival, Instance, Study
 from mkiso.study.values import StudyRetrieved
 
 
@@ -25,10 +27,10 @@ def retrieve_study(
 ) -> StudyRetrieved:
     """C-MOVE into the job's folder; the study is returned as the PACS held it at the end.
 
-    What an earlier attempt has stored isn't moved again, nor are the instances that lie `elsewhere` (SOP Instance UIDs);
-    of a study without a list of instances everything is, since as many as are counted may be others by now, and of one
-    in which different bytes came under one UID. `on_arrival` hears of each instance that comes, `on_kept` of each that
-    was there. Raises what retrieve raises, PatientMismatch, DamagedInstance.
+    What an earlier attempt has stored isn't moved again, nor are the instances that lie `elsewhere` (SOP Instance
+    UIDs); of a study without a list of instances everything is, since as many as are counted may be others by now, and
+    of one in which different bytes came under one UID. `on_arrival` hears of each instance that comes, `on_kept` of
+    each that was there. Raises what retrieve raises, PatientMismatch, DamagedInstance.
     """
     instances: dict[str, Instance] = {}
 
@@ -46,7 +48,9 @@ def retrieve_study(
     for arrival in kept:
         take(arrival)
         on_kept(arrival)
-    already = kept + [Arrival(uid, "", "", study.study_instance_uid, job.instances_dir / uid, 0, "") for uid in elsewhere]
+    already = kept + [
+        Arrival(uid, "", "", study.study_instance_uid, job.instances_dir / uid, 0, "") for uid in elsewhere
+    ]
     try:
         grown = retrieve(job.settings, study, job.instances_dir, already, take_new, stop)
     except InstanceConflict:  # of none that came can be said by now that it is the PACS's

@@ -10,16 +10,18 @@ from types import TracebackType
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import PacsSilent, PacsUnreachable
-from mkiso.models import Expected
 from mkiso.network import dimse
 from mkiso.network.association import Association, ConnectionLost
 from mkiso.sources.move_outcome import Level, MoveResult
+from mkiso.study.models import Expected
 
 STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")  # PS3.4 C.6.2.3
 UIDS_IN_A_LIST = 500  # 65 bytes each, and a value of VR UI has at most 65,534 (PS3.5 7.1.2)
-RESPONSES_AT_ONCE = 1000  # then whoever polls has its turn: a PACS that never stops answering keeps it from nothing else
+RESPONSES_AT_ONCE = (
+    1000  # then whoever polls has its turn: a PACS that never stops answering keeps it from nothing else
+)
 CANCEL_TIMEOUT_SECONDS = 2.0  # dcmqrscp and Orthanc obey a C-CANCEL within milliseconds (docs/peers.md)
 
 
@@ -48,7 +50,9 @@ class Target:
 
 
 def targets(study_instance_uid: str, expected: Expected, missing: frozenset[str], finest: Level) -> list[Target]:
-    """The C-MOVEs that bring what is missing and nothing else, at no finer level than `finest`; the one of the finest level is last."""
+    """The C-MOVEs that bring what is missing and nothing else, at no finer level than `finest`; the one of the finest
+    level is last.
+    """
     if finest == "STUDY" or not missing or missing == expected.instances:
         return [Target(study_instance_uid)]
     lacking = {series: missing & instances for series, instances in expected.series.items() if missing & instances}
@@ -64,8 +68,8 @@ def targets(study_instance_uid: str, expected: Expected, missing: frozenset[str]
 class Move:
     """C-MOVEs of `wanted`, each begun when the one before has ended; nothing of it runs while nobody calls `poll`.
 
-    A context manager: leaving it early cancels (C-CANCEL, PS3.7 9.3.4.3), waits briefly for the PACS to obey, and closes the association.
-    Entering raises what Association raises.
+    A context manager: leaving it early cancels (C-CANCEL, PS3.7 9.3.4.3), waits briefly for the PACS to obey, and
+    closes the association. Entering raises what Association raises.
     """
 
     def __init__(self, settings: Settings, wanted: list[Target]) -> None:
@@ -76,7 +80,9 @@ class Move:
         self._message_id = 0
         self.results: list[MoveResult] = []
         self.counted = 0
-        """The most sub-operations that a response has told of, pending ones too: a C-MOVE that is cut off has no other."""
+        """The most sub-operations that a response has told of, pending ones too: a C-MOVE that is cut off has
+        no other.
+        """
         self.last_response = time.monotonic()
         """When the PACS said something last, by time.monotonic."""
 
@@ -86,12 +92,16 @@ class Move:
         self._begin_next()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._open:
             self._cancel()
 
     def poll(self, timeout_seconds: float) -> bool:
-        """Take in what the PACS has said, waiting at most so long; whether every C-MOVE has ended. Lost is an end: status None."""
+        """Take in what the PACS has said, waiting at most so long; whether every C-MOVE has ended. Lost is an end:
+        status None.
+        """
         deadline = time.monotonic() + timeout_seconds
         try:
             for _ in range(RESPONSES_AT_ONCE):
@@ -117,7 +127,11 @@ class Move:
             self._association.release()
             self._open = False
             return
-        command: dict[int, int | str] = {dimse.COMMAND_FIELD: dimse.C_MOVE_RQ, dimse.PRIORITY: 0, dimse.MOVE_DESTINATION: self._destination}
+        command: dict[int, int | str] = {
+            dimse.COMMAND_FIELD: dimse.C_MOVE_RQ,
+            dimse.PRIORITY: 0,
+            dimse.MOVE_DESTINATION: self._destination,
+        }
         self._message_id = self._association.request(command, STUDY_ROOT_MOVE, target.identifier())
 
     def _count(self, response: dimse.Response) -> None:
@@ -144,4 +158,6 @@ class Move:
 
 
 def _result(response: dimse.Response) -> MoveResult:
-    return MoveResult(response.status, response.comment, response.remaining, response.completed, response.failed, response.warning)
+    return MoveResult(
+        response.status, response.comment, response.remaining, response.completed, response.failed, response.warning
+    )

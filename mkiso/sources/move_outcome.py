@@ -2,11 +2,13 @@
 arrived.
 
     status                    complete     not complete
-    0000                      DONE, PROVE  AGAIN where everything that the PACS counts as sent has arrived: the rest failed
+    0000                      DONE, PROVE  AGAIN where everything that the PACS counts as sent has arrived: the rest
+                              failed
                                            or it doesn't know it; WAIT where it counts more than has arrived, or not
                                            reliably: it may answer before it sends (Orthanc)
     B000, 0000 with failures  PROVE        the same
-    connection lost           PROVE        WAIT, for a short while: the outcome is unknown (PS3.4 C.4.2.3) and images may
+    connection lost           PROVE        WAIT, for a short while: the outcome is unknown (PS3.4 C.4.2.3) and images
+                              may
                                            still come
     A701, A702                PROVE        BACK_OFF, then PacsBusy
     Cxxx, A900, 0120, 0122    PROVE        COARSER where less than a study was asked for: not every PACS moves series or
@@ -33,11 +35,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import PacsBusy, PacsRefused
-from mkiso.identity import without_patient
-from mkiso.models import CountSource, Expected, Patient, Study
 from mkiso.network.association import peer_of
+from mkiso.study.identity import without_patient
+from mkiso.study.models import CountSource, Expected, Patient, Study
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]
 _COARSE_TO_FINE: tuple[CountSource, ...] = ("none", "study", "series", "image")
@@ -62,7 +64,9 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MoveResult:
-    """How a C-MOVE ended: its final status, None where the connection was lost before, and the sub-operations where the PACS counts them."""
+    """How a C-MOVE ended: its final status, None where the connection was lost before, and the sub-operations where the
+    PACS counts them.
+    """
 
     status: int | None
     comment: str = ""
@@ -93,7 +97,10 @@ def merged(results: Sequence[MoveResult]) -> MoveResult:
     return MoveResult(
         decisive.status,
         decisive.comment,
-        *(_sum([getattr(result, count) for result in results]) for count in ("remaining", "completed", "failed", "warning")),
+        *(
+            _sum([getattr(result, count) for result in results])
+            for count in ("remaining", "completed", "failed", "warning")
+        ),
     )
 
 
@@ -143,23 +150,27 @@ def failure(result: MoveResult, settings: Settings, study: Study) -> PacsRefused
     details = {"accession_number": study.accession_number, "status": f"{result.status:04X}"}
     if result.status == DESTINATION_UNKNOWN:
         return PacsRefused(
-            f"{peer} doesn't know the destination {receiver.ae_title}. Have it added there, with this machine's address and port {receiver.port}.",
+            f"{peer} doesn't know the destination {receiver.ae_title}. Have it added there, with this machine's "
+            f"address and port {receiver.port}.",
             **details,
         )
     if result.status == 0xA702:
         return PacsBusy(
-            f"{peer} can't send{comment}. Often it can't reach this machine: check the address and port {receiver.port} that it has for "
+            f"{peer} can't send{comment}. Often it can't reach this machine: check the address and port "
+            f"{receiver.port} that it has for "
             f"{receiver.ae_title}, and the firewall.",
             **details,
         )
     if result.status == 0xA701:
         return PacsBusy(f"{peer} is out of resources{comment}. Try again in a few minutes.", **details)
-    return PacsRefused(f"{peer} ended the retrieval with status {result.status:04X}{comment}. Look at the PACS's log.", **details)
+    return PacsRefused(
+        f"{peer} ended the retrieval with status {result.status:04X}{comment}. Look at the PACS's log.", **details
+    )
 
 
 def _by_arrivals(result: MoveResult, complete: bool | None, arrived: int, level: Level) -> Step:
-    # A lost connection counts nothing. Below STUDY level a count may be of what was asked instead of what is sent: an asynchronous Orthanc counts
-    # a list of instances as one.
+    # A lost connection counts nothing. Below STUDY level a count may be of what was asked instead of what is sent: an
+    # asynchronous Orthanc counts a list of instances as one.
     countable = level == "STUDY" or bool(result.failed) or result.sent == 0
     if result.sent is None or result.sent > arrived or not countable:
         return Step.WAIT

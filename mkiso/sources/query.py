@@ -1,9 +1,10 @@
 """What the PACS holds of an accession number: C-FIND in the Study Root model (PS3.4 C.4.1, C.6.2).
 
-Accession Number is no unique key (PS3.4 C.4.2.1.4.1): a PACS may match it loosely, so answers with another one than was asked for don't count.
-One without a usable UID does: what it stands for would be missing from the disc, so nothing is made, or a coarser level is believed.
-What is expected comes from the finest level that the PACS answers wholly: SOP Instance UIDs at IMAGE level, else the counts of SERIES, else of STUDY
-level. A level with fewer instances than the level above counts was cut by the PACS, which may say Success all the same, and isn't trusted.
+Accession Number is no unique key (PS3.4 C.4.2.1.4.1): a PACS may match it loosely, so answers with another one than was
+asked for don't count. One without a usable UID does: what it stands for would be missing from the disc, so nothing is
+made, or a coarser level is believed. What is expected comes from the finest level that the PACS answers wholly: SOP
+Instance UIDs at IMAGE level, else the counts of SERIES, else of STUDY level. A level with fewer instances than the
+level above counts was cut by the PACS, which may say Success all the same, and isn't trusted.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from dataclasses import replace
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import AnswerCut, DamagedInstance, PacsBusy, PacsRefused, PacsSilent, PatientMismatch, StudyNotFound
-from mkiso.identity import one_patient
-from mkiso.models import Expected, Study
 from mkiso.network import dimse
 from mkiso.network.association import Association
 from mkiso.sources.answers import (
@@ -35,6 +34,8 @@ from mkiso.sources.answers import (
     series_counts_of,
     study_of,
 )
+from mkiso.study.identity import one_patient
+from mkiso.study.models import Expected, Study
 
 STUDY_ROOT_FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")  # PS3.4 C.6.2.3
 MAX_ANSWERS = 500_000  # to one question; a month of a large hospital has 60,000 studies, a long study 20,000 images
@@ -56,7 +57,8 @@ def find_studies(settings: Settings, accession_number: str) -> list[Study]:
         studies = equal_accession(_studies(association, settings, AccessionNumber=accession_number), accession_number)
         if not studies:
             raise StudyNotFound(
-                f"The PACS knows no study of accession number {accession_number}. Check the number, and whether the examination was sent.",
+                f"The PACS knows no study of accession number {accession_number}. Check the number, and whether the "
+                "examination was sent.",
                 accession_number=accession_number,
             )
         return [replace(study, expected=_expected(association, settings, study)) for study in studies]
@@ -86,7 +88,8 @@ def asked_again(settings: Settings, study: Study) -> Expected:
             one_patient([study, *now], (), settings.identity)
         except PatientMismatch:
             raise PatientMismatch(
-                f"The study of accession number {study.accession_number} became another patient's in the PACS while it was "
+                f"The study of accession number {study.accession_number} became another patient's in the PACS while "
+                "it was "
                 "retrieved. Ask for the disc again.",
                 accession_numbers=[study.accession_number],
             ) from None
@@ -107,16 +110,19 @@ def find_studies_by_uid(settings: Settings, study_instance_uid: str) -> list[Stu
         studies = _under_uid(association, settings, study_instance_uid)
     if not studies:
         raise StudyNotFound(
-            "The PACS has nothing under the Study Instance UID of this study any more. Was it deleted, or merged with another?",
+            "The PACS has nothing under the Study Instance UID of this study any more. Was it deleted, or merged with "
+            "another?",
             study_instance_uid=study_instance_uid,
         )
     return studies
 
 
 def find_studies_by_date(settings: Settings, study_date: str, study_time: str = "") -> Found:
-    """The studies of a date (DA) or a range of them, where `study_time` is given those of a range of time (TM), without what is expected of each.
+    """The studies of a date (DA) or a range of them, where `study_time` is given those of a range of time (TM), without
+    what is expected of each.
 
-    A study without StudyTime is in no range of time (PS3.4 C.2.2.2.5). Raises PacsUnreachable, PacsRefused (nothing answered), PacsBusy, PacsSilent.
+    A study without StudyTime is in no range of time (PS3.4 C.2.2.2.5). Raises PacsUnreachable, PacsRefused (nothing
+    answered), PacsBusy, PacsSilent.
     """
     with Association(settings, [STUDY_ROOT_FIND]) as association:
         answers = _find(association, settings, study_identifier(StudyDate=study_date, StudyTime=study_time))
@@ -126,15 +132,22 @@ def find_studies_by_date(settings: Settings, study_date: str, study_time: str = 
 
 
 def of_modalities(studies: Iterable[Study], modalities: Collection[str]) -> list[Study]:
-    """The studies that have one of these modalities, all where none is named. One whose modalities the PACS doesn't tell is kept.
+    """The studies that have one of these modalities, all where none is named. One whose modalities the PACS doesn't
+    tell is kept.
 
     Ours to choose, since ModalitiesInStudy is an optional key that not every PACS matches (PS3.4 C.6.2.1.2).
     """
-    return [study for study in studies if not modalities or not study.modalities_in_study or set(modalities) & set(study.modalities_in_study)]
+    return [
+        study
+        for study in studies
+        if not modalities or not study.modalities_in_study or set(modalities) & set(study.modalities_in_study)
+    ]
 
 
 def study_identifier(**keys: str) -> Dataset:
-    """A C-FIND identifier at STUDY level: every attribute of a Study is asked for, `keys` (by DICOM keyword) are matched."""
+    """A C-FIND identifier at STUDY level: every attribute of a Study is asked for, `keys` (by DICOM keyword) are
+    matched.
+    """
     identifier = Dataset()
     identifier.QueryRetrieveLevel = "STUDY"
     for keyword in STUDY_KEYS:
@@ -155,7 +168,9 @@ def series_identifier(study_instance_uid: str) -> Dataset:
 
 
 def image_identifier(study_instance_uid: str, series_instance_uid: str) -> Dataset:
-    """A C-FIND identifier at IMAGE level: each instance of one series (PS3.4 C.6.2.1.4); the levels above it are unique keys."""
+    """A C-FIND identifier at IMAGE level: each instance of one series (PS3.4 C.6.2.1.4); the levels above it are unique
+    keys.
+    """
     identifier = Dataset()
     identifier.QueryRetrieveLevel = "IMAGE"
     identifier.StudyInstanceUID = study_instance_uid
@@ -186,7 +201,8 @@ def _studies(association: Association, settings: Settings, **keys: str) -> list[
         raise failure(association.peer, answers.status)
     if answers.at_limit:
         raise AnswerCut(
-            f"{association.peer} gave {answers.sent} answers to one question, as many as it gives at most (pacs.find_limit), "
+            f"{association.peer} gave {answers.sent} answers to one question, as many as it gives at most "
+            "(pacs.find_limit), "
             "so there may be more studies than it told. Raise its limit, and pacs.find_limit with it.",
             sent=answers.sent,
         )
@@ -194,7 +210,8 @@ def _studies(association: Association, settings: Settings, **keys: str) -> list[
         return [study_of(read(answer)) for answer in answers.responses]
     except DamagedInstance as error:
         raise PacsRefused(
-            f"{association.peer} gave an answer that can't be read ({error.words.rstrip('.')}). Have the PACS corrected."
+            f"{association.peer} gave an answer that can't be read ({error.words.rstrip('.')}). Have the PACS "
+            "corrected."
         ) from None
 
 
@@ -236,7 +253,8 @@ def _level(association: Association, answers: Answers, uid_tag: int) -> Level | 
 def _must_end(association: Association, answers: Answers) -> None:
     if answers.endless:
         raise AnswerCut(
-            f"{association.peer} gave more than {answers.sent} answers to one question and didn't end, so mkiso ended it. "
+            f"{association.peer} gave more than {answers.sent} answers to one question and didn't end, so mkiso ended "
+            "it. "
             "Look at the PACS's log.",
             sent=answers.sent,
         )
@@ -248,14 +266,19 @@ def _find(association: Association, settings: Settings, identifier: Dataset) -> 
 
     More answers than we take end the association.
     """
-    message_id = association.request({dimse.COMMAND_FIELD: dimse.C_FIND_RQ, dimse.PRIORITY: 0}, STUDY_ROOT_FIND, identifier)
+    message_id = association.request(
+        {dimse.COMMAND_FIELD: dimse.C_FIND_RQ, dimse.PRIORITY: 0}, STUDY_ROOT_FIND, identifier
+    )
     limit, seconds = settings.pacs.find_limit, settings.pacs.response_timeout_seconds * MAX_TIMEOUTS
     responses: list[dimse.Response] = []
     size, deadline = 0, time.monotonic() + seconds
     while True:
         response = association.must_receive()
         if response.message_id != message_id:  # a second end of the query before would pass for an empty answer
-            raise PacsRefused(f"{association.peer} answers a query that isn't under way, so no answer of it can be trusted. Look at its log.")
+            raise PacsRefused(
+                f"{association.peer} answers a query that isn't under way, so no answer of it can be trusted. Look at "
+                "its log."
+            )
         if not response.is_pending:
             return Answers(responses, response.status, limit)
         responses.append(response)

@@ -1,4 +1,6 @@
-"""A whole study into a job's folder: C-MOVE, what the receiver stores of it, and the gap again until nothing is missing."""
+"""A whole study into a job's folder: C-MOVE, what the receiver stores of it, and the gap again until nothing is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from mkiso import completeness
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import JobStopped, PacsSilent
-from mkiso.models import Arrival, Study
 from mkiso.network.association import calling_ae_title
 from mkiso.receiver.client import Expectation, Refusal
 from mkiso.sources.move import Move, Target, targets
@@ -29,6 +29,8 @@ from mkiso.sources.move_outcome import (
     next_step,
 )
 from mkiso.sources.query import MAX_TIMEOUTS, asked_again
+from mkiso.study import completeness
+from mkiso.study.models import Arrival, Study
 
 POLL_SECONDS = 0.05  # how late a final response or a stop may be noticed while no image comes
 LOST_QUIET_SECONDS = 5.0  # after a lost connection images either come at once or not at all
@@ -52,16 +54,18 @@ def retrieve(
 
     `already` is what an earlier run stored; only the rest is moved. `on_arrival` hears of each new instance in this
     thread, once. `stop` ends the C-MOVE (C-CANCEL) within seconds. The disc must be what the PACS holds, so the study
-    is queried again unless the C-MOVE's own end and count prove the list (mkiso.sources.move_outcome) and the receiver refused
-    nothing that may be of the study; what is new is moved too. A PACS that still lists less than it counts or sends
-    contradicts itself (docs/decisions/growing-studies.md).
+    is queried again unless the C-MOVE's own end and count prove the list (mkiso.sources.move_outcome) and the receiver
+    refused nothing that may be of the study; what is new is moved too. A PACS that still lists less than it counts or
+    sends contradicts itself (docs/decisions/growing-studies.md).
 
     Raises NoDicomData, CountsUnknown, StudyIncomplete, StudyNotFound, PatientMismatch, PacsRefused, PacsBusy,
     PacsSilent, PacsUnreachable, InstanceConflict, ReceiverUnavailable, StorageFull, JobStopped.
     """
     require_counts = settings.pacs.require_counts
     completeness.provable(study, require_counts=require_counts)
-    arrived = {arrival.sop_instance_uid for arrival in already if arrival.study_instance_uid == study.study_instance_uid}
+    arrived = {
+        arrival.sop_instance_uid for arrival in already if arrival.study_instance_uid == study.study_instance_uid
+    }
     counted = 0
     refusals: list[Refusal] = []
     for _ in range(GROWTH_ROUNDS):
@@ -89,7 +93,13 @@ class _Retrieval:
     """The attempts at one study while what is expected of it stays the same; `arrived` is added to."""
 
     def __init__(
-        self, settings: Settings, study: Study, folder: Path, arrived: set[str], on_arrival: Callable[[Arrival], None], stop: threading.Event
+        self,
+        settings: Settings,
+        study: Study,
+        folder: Path,
+        arrived: set[str],
+        on_arrival: Callable[[Arrival], None],
+        stop: threading.Event,
     ) -> None:
         self._settings = settings
         self._study = study
@@ -121,7 +131,12 @@ class _Retrieval:
             self.refusals = expectation.refusals
             while True:
                 before = len(self._arrived)
-                wanted = targets(study.study_instance_uid, study.expected, completeness.missing(study.expected, self._arrived), finest)
+                wanted = targets(
+                    study.study_instance_uid,
+                    study.expected,
+                    completeness.missing(study.expected, self._arrived),
+                    finest,
+                )
                 result = self._move(expectation, wanted)
                 level = wanted[-1].level
                 step = self._settle(expectation, result, before, level)
@@ -223,7 +238,11 @@ class _Retrieval:
     def _complete(self) -> bool:
         # By count first: a set difference for each of 20,000 arrivals would make the time grow with their square.
         expected = self._study.expected
-        return expected.count is not None and len(self._arrived) >= expected.count and completeness.is_complete(expected, self._arrived)
+        return (
+            expected.count is not None
+            and len(self._arrived) >= expected.count
+            and completeness.is_complete(expected, self._arrived)
+        )
 
     def _complete_or_unknown(self) -> bool | None:
         return None if self._study.expected.count is None else self._complete()
@@ -240,7 +259,10 @@ class _Retrieval:
 
     def _raise_if_stopped(self) -> None:
         if self._stop.is_set():
-            raise JobStopped(f"The retrieval of accession number {self._study.accession_number} was stopped before its end. It can be run again.")
+            raise JobStopped(
+                f"The retrieval of accession number {self._study.accession_number} was stopped before its end. It can "
+                "be run again."
+            )
 
     def _refused(self) -> list[str]:
         """Why images came and aren't here that are to be on the disc, as far as the PACS told which."""
@@ -261,7 +283,10 @@ class _Retrieval:
             comment = comment_words(result, self._study)
             hints.append(f"The PACS ended with status {result.status:04X}{comment}: look at its log.")
         if not self._arrived and not refused:
-            hints.append(f"Check that the PACS can reach this machine, and which address it has for {receiver.ae_title} (port {receiver.port}).")
+            hints.append(
+                f"Check that the PACS can reach this machine, and which address it has for {receiver.ae_title} (port "
+                f"{receiver.port})."
+            )
         if self._complete():
             return completeness.unproved(self._study, " ".join(hints))
         return completeness.incomplete(self._study, self._arrived, " ".join(hints) or completeness.RETRY_HINT)

@@ -1,7 +1,7 @@
 """The gate: what was found and every header that was stored, seen together, become CompleteStudies or an error.
 
-Layout, publishers and the archive take CompleteStudies and nothing else. Its constructor is the check, so there is no way round it: one patient,
-every expected instance once, nothing else.
+Layout, publishers and the archive take CompleteStudies and nothing else. Its constructor is the check, so there is no
+way round it: one patient, every expected instance once, nothing else.
 """
 
 from __future__ import annotations
@@ -9,19 +9,24 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from mkiso import completeness, identity
-from mkiso.config import Identity, Settings
+from mkiso.config.settings import Identity, Settings
 from mkiso.errors import InstanceConflict, PatientMismatch
-from mkiso.identity import Claim, PatientIdentity
-from mkiso.models import Instance, Patient, Study
+from mkiso.study import completeness, identity
+from mkiso.study.identity import Claim, PatientIdentity
+from mkiso.study.models import Instance, Patient, Study
+from mkiso.study.text import name_in
 from mkiso.study.values import Found, Retrieved
-from mkiso.text import name_in
 
 PATIENT_API, COUNTS_UNKNOWN = "patient_api", "counts_unknown"
 
 
 def found(
-    accession_numbers: tuple[str, ...], studies: Sequence[Study], patients: Collection[Patient | None], settings: Settings, *, degraded: bool
+    accession_numbers: tuple[str, ...],
+    studies: Sequence[Study],
+    patients: Collection[Patient | None],
+    settings: Settings,
+    *,
+    degraded: bool,
 ) -> Found:
     """What may be retrieved of the answers: of one patient, and such that completeness can be proved.
 
@@ -71,7 +76,9 @@ class CompleteStudies:
     @property
     def instances(self) -> tuple[Instance, ...]:
         """All that a disc of them holds: what lies on archive volumes already isn't among them."""
-        return tuple(each for each in self.retrieved.instances if each.arrival.sop_instance_uid not in self.retrieved.elsewhere)
+        return tuple(
+            each for each in self.retrieved.instances if each.arrival.sop_instance_uid not in self.retrieved.elsewhere
+        )
 
     @property
     def known(self) -> Patient | None:
@@ -80,7 +87,9 @@ class CompleteStudies:
 
     @property
     def patient(self) -> Patient:
-        """The patient API's patient, else the PACS's with the name of the images: C-FIND may answer in a character set that can't hold it."""
+        """The patient API's patient, else the PACS's with the name of the images: C-FIND may answer in a character set
+        that can't hold it.
+        """
         first = self.studies[0]
         return self.known or Patient(first.patient_id, self.patient_name, first.patient_birth_date, first.patient_sex)
 
@@ -101,7 +110,9 @@ class CompleteStudies:
 
     @property
     def fingerprint(self) -> str:
-        """mkiso.identity's, of what a disc of these studies holds: not of what was found before they were retrieved."""
+        """mkiso.study.identity's, of what a disc of these studies holds: not of what was found before they were
+        retrieved.
+        """
         return identity.fingerprint(self.studies, self.known)
 
     def _on_volumes(self, study: Study) -> frozenset[str]:
@@ -119,7 +130,9 @@ class CompleteStudies:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Part:
-    """The instances that go onto one disc, each of them of studies that passed the gate. Raises InstanceConflict for any other one."""
+    """The instances that go onto one disc, each of them of studies that passed the gate. Raises InstanceConflict for
+    any other one.
+    """
 
     studies: tuple[CompleteStudies, ...]
     instances: tuple[Instance, ...]
@@ -127,7 +140,9 @@ class Part:
     def __post_init__(self) -> None:
         passed = {id(instance) for each in self.studies for instance in each.instances}
         if not all(id(instance) in passed for instance in self.instances):
-            raise InstanceConflict("An instance that was never checked was to go onto a disc: nothing was made. Tell who maintains mkiso.")
+            raise InstanceConflict(
+                "An instance that was never checked was to go onto a disc: nothing was made. Tell who maintains mkiso."
+            )
 
     @classmethod
     def whole(cls, *studies: CompleteStudies) -> Part:
@@ -142,14 +157,18 @@ def _same_studies(retrieved: Retrieved) -> None:
         raise PatientMismatch("What was retrieved isn't what was found: nothing is made of it. Ask for the disc again.")
     for each in retrieved.studies:
         if any(instance.arrival.study_instance_uid != each.study.study_instance_uid for instance in each.instances):
-            raise PatientMismatch("An instance of a study that nobody asked for was stored: nothing is made of it. Ask for the disc again.")
+            raise PatientMismatch(
+                "An instance of a study that nobody asked for was stored: nothing is made of it. Ask for the disc "
+                "again."
+            )
 
 
 def _distinct_uids(study: Study, instances: Sequence[Instance]) -> frozenset[str]:
     for instance in instances:
         if identity.significant(instance.header.get("SOPInstanceUID")) != instance.arrival.sop_instance_uid:
             raise InstanceConflict(
-                f"A file stored for accession number {study.accession_number} holds another instance than its name says. Ask for the disc again.",
+                f"A file stored for accession number {study.accession_number} holds another instance than its name "
+                "says. Ask for the disc again.",
                 sop_instance_uid=instance.arrival.sop_instance_uid,
             )
     return frozenset(instance.arrival.sop_instance_uid for instance in instances)
@@ -160,5 +179,8 @@ def _distinct(instances: Sequence[Instance]) -> None:
     for instance in instances:
         uid = instance.arrival.sop_instance_uid
         if uid in seen:
-            raise InstanceConflict(f"The instance {uid} was to go onto one disc twice. Have the PACS's studies checked.", sop_instance_uid=uid)
+            raise InstanceConflict(
+                f"The instance {uid} was to go onto one disc twice. Have the PACS's studies checked.",
+                sop_instance_uid=uid,
+            )
         seen.add(uid)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mkiso import identity
-from mkiso.models import Instance, Patient, Study
+from mkiso.study import identity
+from mkiso.study.models import Instance, Patient, Study
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -23,7 +23,7 @@ class Found:
 
     @property
     def fingerprint(self) -> str:
-        """mkiso.identity's, of the answer: a disc that holds just this may be served again."""
+        """mkiso.study.identity's, of the answer: a disc that holds just this may be served again."""
         return identity.fingerprint(self.studies, self.patient)
 
 
@@ -37,7 +37,9 @@ class StudyRetrieved:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Retrieved:
-    """All that was found and all that is stored of it. `elsewhere` are the SOP Instance UIDs that lie on archive volumes already."""
+    """All that was found and all that is stored of it. `elsewhere` are the SOP Instance UIDs that lie on archive
+    volumes already.
+    """
 
     found: Found
     studies: tuple[StudyRetrieved, ...]

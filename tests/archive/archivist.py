@@ -15,7 +15,7 @@ from mkiso.archive.owed import owed, undelivered
 from mkiso.archive.planning import plan
 from mkiso.archive.reconcile import reconcile
 from mkiso.archive.store import MARK, Store, deliver_to_store
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from tests.archive.discs import DAY, RANGE, master, study
 
 T = TypeVar("T")
@@ -25,7 +25,9 @@ INSTANCES_A_VOLUME = 9
 
 
 def run(settings: Settings, run_id: str, pacs: Mapping[str, Sequence[str]]) -> None:
-    """Archive every study of `pacs` (UID to SOP Instance UIDs); one with more instances than a volume holds becomes a set."""
+    """Archive every study of `pacs` (UID to SOP Instance UIDs); one with more instances than a volume holds becomes a
+    set.
+    """
     with Ledger.open(settings) as ledger, Night.begin(ledger, run_id, RANGE) as night:
         _deliver(night, ledger)
         wanted = plan([study(uid, *uids) for uid, uids in pacs.items()], archived(ledger, pacs), {}, 5).to_archive
@@ -64,10 +66,14 @@ def check(settings: Settings, pacs: Mapping[str, Sequence[str]]) -> None:
     on_shelf = {folder.name: (folder / f"{folder.name}.iso").read_text().split("\n") for folder in directory.glob("A*")}
     assert sorted(chain.from_iterable(on_shelf.values())) == sorted(chain.from_iterable(pacs.values()))
     with Ledger.open(settings) as ledger, ledger.reading() as connection:
-        rows = connection.exec_driver_sql("SELECT label, state, sop_instance_uid FROM volumes JOIN instances ON volume_id = volumes.id").all()
+        rows = connection.exec_driver_sql(
+            "SELECT label, state, sop_instance_uid FROM volumes JOIN instances ON volume_id = volumes.id"
+        ).all()
         assert {row.state for row in rows} == {"done"}
         assert owed(ledger, Store.visible(ledger)) == undelivered(ledger) == ()
-        assert {(row.label, row.sop_instance_uid) for row in rows} == {(label, uid) for label, uids in on_shelf.items() for uid in uids}
+        assert {(row.label, row.sop_instance_uid) for row in rows} == {
+            (label, uid) for label, uids in on_shelf.items() for uid in uids
+        }
         assert connection.exec_driver_sql("SELECT count(*) FROM volumes").scalar() == len(on_shelf)
     with Ledger.open(settings) as ledger, Night.begin(ledger, "check", RANGE) as night:
         assert night.claim(list(pacs)) == frozenset(pacs)

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from mkiso.archive.ledger import Ledger
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from tests.archive.postgresql import BIN, PostgreSQL, running_postgresql
 
 
@@ -27,8 +27,12 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.peer)])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    url = request.getfixturevalue("postgresql").database(f"ledger_{uuid4().hex}") if request.param == "postgresql" else ""
-    return Settings.model_validate({"storage": {"data_dir": tmp_path / "data"}, "archive": {"ledger_url": url, "directory": tmp_path / "archive"}})
+    url = (
+        request.getfixturevalue("postgresql").database(f"ledger_{uuid4().hex}") if request.param == "postgresql" else ""
+    )
+    return Settings.model_validate(
+        {"storage": {"data_dir": tmp_path / "data"}, "archive": {"ledger_url": url, "directory": tmp_path / "archive"}}
+    )
 
 
 @pytest.fixture

@@ -23,9 +23,24 @@ class PostgreSQL(Process):
     def __init__(self, folder: Path):
         self.directory = folder
         self.user = next((name for name in ("postgres", "nobody") if _exists(name)), "") if os.getuid() == 0 else ""
-        self.owner = ["setpriv", f"--reuid={self.user}", f"--regid={pwd.getpwnam(self.user).pw_gid}", "--clear-groups"] if self.user else []
+        self.owner = (
+            ["setpriv", f"--reuid={self.user}", f"--regid={pwd.getpwnam(self.user).pw_gid}", "--clear-groups"]
+            if self.user
+            else []
+        )
         data = folder / "data"
-        command = [*self.owner, BIN / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
+        command = [
+            *self.owner,
+            BIN / "postgres",
+            "-D",
+            data,
+            "-k",
+            folder,
+            "-c",
+            "listen_addresses=",
+            "-c",
+            "fsync=off",
+        ]
         super().__init__(command, folder / "log", folder=folder)
 
     def initialize(self) -> None:

@@ -13,12 +13,12 @@ from mkiso.archive.catalogue import archived
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night
 from mkiso.archive.volumes import MasteredVolume, StudyOnVolume
-from mkiso.config_file import load
+from mkiso.config.file import load
 from mkiso.errors import StudyIncomplete
-from mkiso.files import sha256_of
 from mkiso.media.iso import master
-from mkiso.models import DiscFile
-from service.cli import run
+from mkiso.storage.files import sha256_of
+from mkiso.study.models import DiscFile
+from mkiso_service.cli import run
 from tests.archive.discs import DAY, RANGE, study
 
 FILES = {
@@ -39,12 +39,22 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         source = tmp_path / f"source{number}"
         source.write_bytes(content)
         uid = "" if path == "DICOMDIR" else f"1.2.{number}"
-        files.append(DiscFile(PurePosixPath(path), len(content), hashlib.sha256(content).hexdigest(), source, sop_instance_uid=uid))
+        files.append(
+            DiscFile(
+                PurePosixPath(path), len(content), hashlib.sha256(content).hexdigest(), source, sop_instance_uid=uid
+            )
+        )
     with Ledger.open(load()) as ledger, Night.begin(ledger, "run", RANGE) as night:
         night.claim(["1.2"])
         (volume,) = night.plan("dvd", "store", DAY)
         master(tuple(files), volume.label, volume.image)
-        night.mastered([MasteredVolume(volume, sha256_of(volume.image), [StudyOnVolume("1.2", "A1", "20260213", files[1:])], files[:1])])
+        night.mastered(
+            [
+                MasteredVolume(
+                    volume, sha256_of(volume.image), [StudyOnVolume("1.2", "A1", "20260213", files[1:])], files[:1]
+                )
+            ]
+        )
         night.failed(study("1.9", "1.9.1", accession_number="A9"), StudyIncomplete("1 of 3 instances is missing."))
         night.finish(2)
         yield volume.image
@@ -66,7 +76,10 @@ def test_a_good_disc_is_good_and_a_flipped_bit_is_named(image: Path, capsys: pyt
 
 def test_find_names_the_volume_and_the_path(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["archive", "find", "1.2.1"]) == 0
-    assert "A20260213_0001  dvd  1 instances  mastered  DICOM/PT000001/ST000001/SE000001/IM000001" in capsys.readouterr().out
+    assert (
+        "A20260213_0001  dvd  1 instances  mastered  DICOM/PT000001/ST000001/SE000001/IM000001"
+        in capsys.readouterr().out
+    )
     assert run(["archive", "find", "A2"]) == 1
 
 
@@ -150,6 +163,9 @@ def test_a_stranger_is_refused_by_each_command_until_a_person_adopts_it(
     assert "SHA256.TXT" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["archive"], ["archive", "--from", "2026-02-13", "--to", "2026-02-12"], ["archive", "--from", "yesterday"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["archive"], ["archive", "--from", "2026-02-13", "--to", "2026-02-12"], ["archive", "--from", "yesterday"]],
+)
 def test_misuse_is_exit_code_2(arguments: list[str]) -> None:
     assert run(arguments) == 2

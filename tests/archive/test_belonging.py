@@ -22,9 +22,9 @@ from mkiso.archive.owed import owed, undelivered
 from mkiso.archive.reconcile import reconcile
 from mkiso.archive.store import MARK, Store, deliver_to_store
 from mkiso.archive.volumes import ArchiveVolume
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import ArchiveUnusable, StorageFull
-from mkiso.files import sha256_of
+from mkiso.storage.files import sha256_of
 from tests.archive.conftest import Copies
 from tests.archive.discs import DAY, RANGE, archive, master
 

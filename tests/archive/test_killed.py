@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from mkiso.archive.ledger import Ledger
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from tests.archive import archivist
 
 FORK = multiprocessing.get_context("fork")
@@ -23,7 +23,10 @@ STEPS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "shutil.rm
 
 def studies(count: int) -> dict[str, list[str]]:
     """Every fifth study is larger than a volume."""
-    return {f"1.{number}": [f"1.{number}.{part}" for part in range(20 if number % 5 == 0 else 1 + number % 4)] for number in range(1, count + 1)}
+    return {
+        f"1.{number}": [f"1.{number}.{part}" for part in range(20 if number % 5 == 0 else 1 + number % 4)]
+        for number in range(1, count + 1)
+    }
 
 
 def archive(settings: Settings, run_id: str, pacs: dict[str, list[str]], killed_at: int | None = None) -> None:
@@ -76,7 +79,10 @@ def test_a_kill_before_each_step(settings: Settings, tmp_path: Path) -> None:
     Ledger.open(settings).close()
     pacs: dict[str, list[str]] = {}
     for number in range(1, 500):
-        pacs |= {f"2.{number}.{study}": [f"2.{number}.{study}.{part}" for part in range(1 if study else 10)] for study in (0, 1)}
+        pacs |= {
+            f"2.{number}.{study}": [f"2.{number}.{study}.{part}" for part in range(1 if study else 10)]
+            for study in (0, 1)
+        }
         run = FORK.Process(target=archive, args=(settings, f"run {number}", pacs, number))
         run.start()
         run.join()

@@ -29,7 +29,7 @@ from mkiso.archive.reconcile import reconcile
 from mkiso.archive.schedule import Covered
 from mkiso.archive.store import Store, deliver_to_store, put
 from mkiso.archive.tables import metadata
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import ClaimLost, ConfigurationError, PacsUnreachable, ProofFailed, StudyIncomplete, VolumeNotFound
 from tests.archive.discs import DAY, RANGE, archive, file, master, study
 
@@ -41,11 +41,14 @@ def test_the_migrations_make_the_tables_of_the_code(ledger: Ledger) -> None:
 
 def test_processes_that_start_at_once_open_one_ledger(settings: Settings) -> None:
     """With SQLite four processes of one machine, with PostgreSQL of four machines."""
-    program = "import sys; from mkiso.archive.ledger import Ledger; from mkiso.config import Settings; "
+    program = "import sys; from mkiso.archive.ledger import Ledger; from mkiso.config.settings import Settings; "
     program += "ledger = Ledger.open(Settings.model_validate_json(sys.argv[1])); print(ledger.place)"
     url = settings.archive.ledger_url.get_secret_value()
     folders = [settings.storage.data_dir / (str(number) if url else "") for number in range(4)]
-    openers = [subprocess.Popen([sys.executable, "-c", program, as_json(folder, url)], stdout=subprocess.PIPE) for folder in folders]
+    openers = [
+        subprocess.Popen([sys.executable, "-c", program, as_json(folder, url)], stdout=subprocess.PIPE)
+        for folder in folders
+    ]
     places = [opener.communicate(timeout=60)[0] for opener in openers]
     assert [opener.returncode for opener in openers] == [0, 0, 0, 0]
     assert len(set(places)) == len(set(folders))
@@ -116,7 +119,9 @@ def test_a_disc_is_read_back_against_the_ledger(ledger: Ledger) -> None:
         volume = archive(night, {"1.2": ["1.2.1", "1.2.2"]})
     one, other = file("1.2.1"), file("1.2.2")
     readme = ("README.TXT", 4, "b5a18e6a4d0b1a4b4f6f2f7f6a0d4a4d")
-    good = [(str(entry.path), entry.size, entry.sha256) for entry in master(volume, {"1.2": ["1.2.1", "1.2.2"]}).other_files]
+    good = [
+        (str(entry.path), entry.size, entry.sha256) for entry in master(volume, {"1.2": ["1.2.1", "1.2.2"]}).other_files
+    ]
     good += [(str(entry.path), entry.size, entry.sha256) for entry in (one, other)]
     assert verify_against_ledger(ledger, volume.label + "   ", good).is_good
     assert find(ledger, "1.2")[0].holdings[0].read_back_good is True
@@ -132,9 +137,14 @@ def test_a_set_is_written_down_in_one_step(ledger: Ledger) -> None:
     with Night.begin(ledger, "run", RANGE) as night:
         night.claim(["1.2"])
         first, second = night.plan("dvd", "store", DAY, total=2)
-        assert [(volume.label, volume.number, volume.total) for volume in (first, second)] == [("A20260213_0001", 1, 2), ("A20260213_0002", 2, 2)]
+        assert [(volume.label, volume.number, volume.total) for volume in (first, second)] == [
+            ("A20260213_0001", 1, 2),
+            ("A20260213_0002", 2, 2),
+        ]
         with pytest.raises(FileNotFoundError):  # the second image isn't there
-            night.mastered([master(first, {"1.2": ["1.2.1"]}), replace(master(first, {"1.2": ["1.2.2"]}), volume=second)])
+            night.mastered(
+                [master(first, {"1.2": ["1.2.1"]}), replace(master(first, {"1.2": ["1.2.2"]}), volume=second)]
+            )
         assert archived(ledger, ["1.2"]) == {}
         night.mastered([master(first, {"1.2": ["1.2.1"]}), master(second, {"1.2": ["1.2.2"]})])
         assert [holding.label for holding in find(ledger, "1.2")[0].holdings] == [first.label, second.label]
@@ -211,8 +221,12 @@ def test_what_a_run_left_half_made_is_discarded_by_the_next(ledger: Ledger) -> N
         assert last.label in {holding.label for holding in find(ledger, "1.4")[0].holdings}
 
 
-def test_a_run_leaves_the_volumes_of_a_living_run_and_of_another_data_directory_alone(ledger: Ledger, settings: Settings, tmp_path: Path) -> None:
-    elsewhere = settings.model_copy(update={"storage": settings.storage.model_copy(update={"data_dir": tmp_path / "other"})})
+def test_a_run_leaves_the_volumes_of_a_living_run_and_of_another_data_directory_alone(
+    ledger: Ledger, settings: Settings, tmp_path: Path
+) -> None:
+    elsewhere = settings.model_copy(
+        update={"storage": settings.storage.model_copy(update={"data_dir": tmp_path / "other"})}
+    )
     with Night.begin(ledger, "one", RANGE) as living:
         (planned,) = living.plan("dvd", "store", DAY)
         with Night.begin(ledger, "two", RANGE) as other:
@@ -278,14 +292,22 @@ def test_a_retry_takes_over_from_the_process_that_held_its_night(ledger: Ledger)
 
 
 def test_the_claims_of_a_dead_process_are_free_at_once(ledger: Ledger, settings: Settings) -> None:
-    program = "import sys; from mkiso.config import Settings; from mkiso.archive.ledger import Ledger; from mkiso.archive.nights import Night; "
-    program += "from tests.archive.discs import RANGE; night = Night.begin(Ledger.open(Settings.model_validate_json(sys.argv[1])), 'dead', RANGE); "
+    program = (
+        "import sys; from mkiso.config.settings import Settings; from mkiso.archive.ledger import Ledger; from "
+        "mkiso.archive.nights import Night; "
+    )
+    program += (
+        "from tests.archive.discs import RANGE; night = "
+        "Night.begin(Ledger.open(Settings.model_validate_json(sys.argv[1])), 'dead', RANGE); "
+    )
     program += "assert night.claim(['1.2']); print('held', flush=True); sys.stdin.read()"
     url = settings.archive.ledger_url.get_secret_value()
     command = [sys.executable, "-c", program, as_json(settings.storage.data_dir, url)]
     with (
         Night.begin(ledger, "alive", RANGE) as alive,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path.cwd())}) as holder,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+        ) as holder,
     ):
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
@@ -297,11 +319,20 @@ def test_the_claims_of_a_dead_process_are_free_at_once(ledger: Ledger, settings:
 
 def test_failures_count_until_the_study_is_archived(ledger: Ledger) -> None:
     with Night.begin(ledger, "run", RANGE) as night:
-        for error, counted in ((StudyIncomplete("3 of 10 are missing."), True), (PacsUnreachable("No PACS."), False), (StudyIncomplete("1."), True)):
+        for error, counted in (
+            (StudyIncomplete("3 of 10 are missing."), True),
+            (PacsUnreachable("No PACS."), False),
+            (StudyIncomplete("1."), True),
+        ):
             night.failed(study("1.2", "1.2.1"), error, counted=counted)
         night.failed(study("1.3", "1.3.1"), StudyIncomplete("1."))
         first, second = failed_studies(ledger)
-        assert (first.study_instance_uid, first.attempts, first.code, first.words) == ("1.2", 2, "study_incomplete", "1.")
+        assert (first.study_instance_uid, first.attempts, first.code, first.words) == (
+            "1.2",
+            2,
+            "study_incomplete",
+            "1.",
+        )
         archive(night, {"1.2": ["1.2.1"]})
         assert failed_studies(ledger) == (second,)
         assert report(ledger)[0].failed == 2
@@ -309,7 +340,12 @@ def test_failures_count_until_the_study_is_archived(ledger: Ledger) -> None:
 
 def test_only_finished_scheduled_nights_cover_dates(ledger: Ledger) -> None:
     assert covered(ledger) is None
-    for run, day, scheduled, done in (("a", 3, True, True), ("b", 4, True, True), ("c", 5, True, False), ("d", 9, False, True)):
+    for run, day, scheduled, done in (
+        ("a", 3, True, True),
+        ("b", 4, True, True),
+        ("c", 5, True, False),
+        ("d", 9, False, True),
+    ):
         with Night.begin(ledger, run, NightRange(date(2026, 2, day), date(2026, 2, day), scheduled)) as night:
             if done:
                 night.finish(0)

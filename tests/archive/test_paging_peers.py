@@ -12,13 +12,26 @@ from pynetdicom import AE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from mkiso.archive.paging import Answer, Page, find_all
-from mkiso.models import Study
+from mkiso.study.models import Study
 from tests.peers.corpus import make_study
 from tests.peers.dcmqrscp import Dcmqrscp
 from tests.peers.orthanc import Orthanc
 
 DAY = date(2024, 2, 29)
-TIMES = ["000000", "08", "0800", "080059.999999", "0859", "085959", "085959.5", "090000", "1200", "235959.999999", "090001", "093000"]
+TIMES = [
+    "000000",
+    "08",
+    "0800",
+    "080059.999999",
+    "0859",
+    "085959",
+    "085959.5",
+    "090000",
+    "1200",
+    "235959.999999",
+    "090001",
+    "093000",
+]
 
 pytestmark = pytest.mark.peer
 
@@ -55,7 +68,13 @@ class Asker:
         association.release()
         found = [answer for status, answer in answers if status.Status in (0xFF00, 0xFF01) and answer]
         studies = [
-            Study(entry.AccessionNumber, entry.StudyInstanceUID, "", study_date=entry.StudyDate, study_time=str(entry.get("StudyTime", "")))
+            Study(
+                entry.AccessionNumber,
+                entry.StudyInstanceUID,
+                "",
+                study_date=entry.StudyDate,
+                study_time=str(entry.get("StudyTime", "")),
+            )
             for entry in found
         ]
         return Answer(studies, len(found), answers[-1][0].Status)
@@ -72,14 +91,23 @@ def test_as_many_answers_as_the_limit_are_asked_for_in_parts(orthanc: Orthanc) -
     ask = Asker("127.0.0.1", orthanc.port, orthanc.ae_title)
     found = find_all(Page(DAY, DAY), ask, limit=len(TIMES) + 1)
     assert len(ask.asked) == 25
-    assert sorted(study.accession_number for study in found.studies) == sorted(f"T{number}" for number in range(len(TIMES) + 1))
+    assert sorted(study.accession_number for study in found.studies) == sorted(
+        f"T{number}" for number in range(len(TIMES) + 1)
+    )
     assert found.doubtful == (DAY,)  # one study has no time
 
 
 def test_each_time_is_in_one_hour_of_orthanc(orthanc: Orthanc) -> None:
     ask = Asker("127.0.0.1", orthanc.port, orthanc.ae_title)
-    found = [study.accession_number for hour in Page(DAY, DAY).parts() for study in ask(hour).studies if hour.time != "08"]
-    found += [study.accession_number for hour in Page(DAY, DAY).parts()[8:9] for minute in hour.parts() for study in ask(minute).studies]
+    found = [
+        study.accession_number for hour in Page(DAY, DAY).parts() for study in ask(hour).studies if hour.time != "08"
+    ]
+    found += [
+        study.accession_number
+        for hour in Page(DAY, DAY).parts()[8:9]
+        for minute in hour.parts()
+        for study in ask(minute).studies
+    ]
     assert sorted(found) == sorted(f"T{number}" for number in range(len(TIMES)))
 
 
@@ -88,5 +116,7 @@ def test_each_time_is_in_one_hour_of_dcmqrscp(files: list[Path], tmp_path: Path)
         ask = Asker("127.0.0.1", pacs.port, pacs.ae_title)
         found = [study.accession_number for hour in Page(DAY, DAY).parts() for study in ask(hour).studies]
         assert sorted(found) == sorted(f"T{number}" for number in range(len(TIMES)))
-        minutes = [study.accession_number for minute in Page(DAY, DAY).parts()[8].parts() for study in ask(minute).studies]
+        minutes = [
+            study.accession_number for minute in Page(DAY, DAY).parts()[8].parts() for study in ask(minute).studies
+        ]
         assert sorted(minutes) == sorted(f"T{number}" for number, time in enumerate(TIMES) if time.startswith("08"))

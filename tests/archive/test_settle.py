@@ -19,9 +19,9 @@ from mkiso.archive.reconcile import LeftOver, reconcile
 from mkiso.archive.store import Store, deliver_to_store, put
 from mkiso.archive.tables import nights, volumes
 from mkiso.archive.volumes import ArchiveVolume
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import ClaimLost, MkisoError, VolumeNotFound
-from mkiso.files import sha256_of
+from mkiso.storage.files import sha256_of
 from tests.archive.discs import DAY, RANGE, archive, master
 
 UIDS = {"1.2": ["1.2.1", "1.2.2"]}

@@ -17,13 +17,13 @@ from mkiso.archive.nights import Night
 from mkiso.archive.owed import owed
 from mkiso.archive.readback import verify_against_ledger
 from mkiso.archive.reconcile import reconcile
+from mkiso.archive.resume import TakenUp, take_up
 from mkiso.archive.store import Store, deliver_to_store
-from mkiso.archive.take_up import TakenUp, take_up
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest, ProofFailed
 from mkiso.media.iso import master
 from mkiso.media.layout import lay_out
-from service.archive_discs import found_volume
+from mkiso_service.archive_discs import found_volume
 from tests.archive.conftest import Copies
 from tests.archive.discs import RANGE, archive
 from tests.media.discs import CREATED, instances

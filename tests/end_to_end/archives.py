@@ -11,7 +11,7 @@ from typing import Any
 
 from pydicom import dcmread
 
-from service.orchestration import NIGHTLY_ARCHIVE
+from mkiso_service.orchestration import NIGHTLY_ARCHIVE
 from tests.end_to_end.discs import extract, instances_on
 from tests.peers.corpus import dataset_bytes
 from tests.peers.service import Service
@@ -21,7 +21,9 @@ def start(service: Service, **parameters: Any) -> str:
     """Start a run as the Prefect UI does; its id."""
     deployment = service.prefect.get(f"/deployments/name/{NIGHTLY_ARCHIVE}").raise_for_status().json()
     wanted = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-    run = service.prefect.post(f"/deployments/{deployment['id']}/create_flow_run", json=wanted).raise_for_status().json()
+    run = (
+        service.prefect.post(f"/deployments/{deployment['id']}/create_flow_run", json=wanted).raise_for_status().json()
+    )
     return str(run["id"])
 
 
@@ -33,7 +35,7 @@ def archive(service: Service, seconds: float = 240, **parameters: Any) -> dict[s
 def mkiso_archive(service: Service, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """`mkiso archive …` under the service's configuration."""
     environment = {**os.environ, "MKISO_CONFIG": str(service.configuration)}
-    command = [sys.executable, "-m", "service", "archive", *map(str, arguments)]
+    command = [sys.executable, "-m", "mkiso_service", "archive", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 

@@ -40,7 +40,9 @@ def assert_holds_exactly(folder: Path, sources: Iterable[Path]) -> None:
 
 def judge(image: Path, folder: Path) -> None:
     """Every tool that judges a disc (shared standards): each must be content."""
-    listing = subprocess.run(["isoinfo", "-R", "-J", "-l", "-i", image], check=True, capture_output=True, text=True).stdout
+    listing = subprocess.run(
+        ["isoinfo", "-R", "-J", "-l", "-i", image], check=True, capture_output=True, text=True
+    ).stdout
     assert "DICOMDIR" in listing
     for command in (["xorriso", "-indev", image, "-find"], ["7z", "t", image], ["dcmdump", "-q", folder / "DICOMDIR"]):
         subprocess.run(command, check=True, capture_output=True)

@@ -21,7 +21,7 @@ from pydicom import dcmread
 
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night
-from mkiso.config_file import load
+from mkiso.config.file import load
 from mkiso.errors import StudyIncomplete
 from tests.archive.discs import RANGE, study
 from tests.end_to_end.archives import archive, assert_holds, contents, images, mkiso_archive, start
@@ -46,7 +46,9 @@ def studies_of(folder: Path, day: str, count: int, *, most: int = 20) -> dict[st
         patient = Person(f"{day}-{number * 4 // 5}", f"{CANARY}^{number * 4 // 5}")
         accession_number = f"{day[-2:]}N{number:04}"
         size = min(most, mixed.choices([1, 3, 8, 20], (8, 6, 4, 1))[0])
-        made[accession_number] = make_ct_series(folder, accession_number, size, patient=patient, study_date=day.replace("-", ""))
+        made[accession_number] = make_ct_series(
+            folder, accession_number, size, patient=patient, study_date=day.replace("-", "")
+        )
     return made
 
 
@@ -54,7 +56,9 @@ def studies_of(folder: Path, day: str, count: int, *, most: int = 20) -> dict[st
 def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[Path]]]:
     """By day and accession number."""
     folder = tmp_path_factory.mktemp("studies")
-    large = make_ct_series(folder, "LARGE1", 160, patient=Person("LARGE", f"{CANARY}^Large"), study_date=LARGE.replace("-", ""))
+    large = make_ct_series(
+        folder, "LARGE1", 160, patient=Person("LARGE", f"{CANARY}^Large"), study_date=LARGE.replace("-", "")
+    )
     return {
         NIGHT: studies_of(folder, NIGHT, 200),
         KILLED: studies_of(folder, KILLED, 60),
@@ -110,7 +114,9 @@ def test_a_night_archives_every_study_once_on_full_volumes(
 ) -> None:
     service, day = hospital.service, studies[NIGHT]
     dry = archive(service, date_from=NIGHT, dry_run=True)
-    assert dry["state"]["message"].startswith(f"Dry run: 200 studies found, of which 200 would be archived, with {len(flat(day))} images.")
+    assert dry["state"]["message"].startswith(
+        f"Dry run: 200 studies found, of which 200 would be archived, with {len(flat(day))} images."
+    )
     assert not store.exists()
 
     with watching(service.data_dir / "jobs") as largest:
@@ -135,7 +141,10 @@ def test_a_night_archives_every_study_once_on_full_volumes(
     label = next(line.split()[0] for line in found.stdout.splitlines()[1:])
     assert found.returncode == 0 and label in {image.stem for image in volumes}
     assert mkiso_archive(service, "verify", store / label / f"{label}.iso").returncode == 0
-    assert f"200 studies found, {len(flat(day))} instances on {len(volumes)} volumes" in mkiso_archive(service, "report").stdout
+    assert (
+        f"200 studies found, {len(flat(day))} instances on {len(volumes)} volumes"
+        in mkiso_archive(service, "report").stdout
+    )
 
 
 def test_new_images_of_an_archived_study_go_onto_a_supplement(
@@ -196,7 +205,11 @@ def test_a_study_that_can_not_be_proved_stops_nobody(
 ) -> None:
     """One of its images is lost in the PACS, which still lists it; the next night it is back."""
     assert isinstance(hospital.pacs, Orthanc)
-    service, before, (accession_number, files) = hospital.service, set(images(store)), next(iter(studies[UNPROVABLE].items()))
+    service, before, (accession_number, files) = (
+        hospital.service,
+        set(images(store)),
+        next(iter(studies[UNPROVABLE].items())),
+    )
     own = next(iter(hospital.pacs.instances(accession_number).values()))
     uuid = hospital.pacs.http.get(f"/instances/{own}/attachments/dicom/info").json()["Uuid"]
     stored = hospital.pacs.log_file.parent / "storage" / uuid[:2] / uuid[2:4] / uuid
@@ -226,9 +239,14 @@ def test_what_is_owed_is_found_by_its_uid(
     service, before, accession_number = hospital.service, set(images(store)), next(iter(studies[UNPROVABLE]))
     lost = {line.split()[0] for line in mkiso_archive(service, "find", accession_number).stdout.splitlines()[1:]}
     bad = contents([image for image in before if image.stem in lost], tmp_path / "bad")
-    moved = make_ct_series(tmp_path / "moved", "MOVED1", 2, patient=Person("MOVED", f"{CANARY}^Moved"), study_date="20240109")
+    moved = make_ct_series(
+        tmp_path / "moved", "MOVED1", 2, patient=Person("MOVED", f"{CANARY}^Moved"), study_date="20240109"
+    )
     hospital.pacs.store(moved)
-    corrected, gone = study(dcmread(moved[0]).StudyInstanceUID, study_date="20240108"), study("1.2.840.99", accession_number="GONE1")
+    corrected, gone = (
+        study(dcmread(moved[0]).StudyInstanceUID, study_date="20240108"),
+        study("1.2.840.99", accession_number="GONE1"),
+    )
     with Ledger.open(load(service.configuration)) as ledger, Night.begin(ledger, "before", RANGE) as night:
         for one in (corrected, *[gone] * 4):
             night.failed(one, StudyIncomplete("An image is missing."))
@@ -238,8 +256,13 @@ def test_what_is_owed_is_found_by_its_uid(
     run = archive(service, date_from="2024-01-20")
     assert run["state"]["message"].startswith("NOT ARCHIVED: 1 of "), run["state"]["message"]
     assert "studies: GONE1." in run["state"]["message"]
-    assert contents(set(images(store)) - before, tmp_path).keys() == bad.keys() | {str(dcmread(file).SOPInstanceUID) for file in moved}
-    assert "GONE1  20260213  given up after 5 attempts: The PACS has nothing under" in mkiso_archive(service, "report").stdout
+    assert contents(set(images(store)) - before, tmp_path).keys() == bad.keys() | {
+        str(dcmread(file).SOPInstanceUID) for file in moved
+    }
+    assert (
+        "GONE1  20260213  given up after 5 attempts: The PACS has nothing under"
+        in mkiso_archive(service, "report").stdout
+    )
 
 
 def test_a_study_of_two_and_a_half_volumes_becomes_a_set_of_three(
@@ -258,8 +281,12 @@ def test_a_study_of_two_and_a_half_volumes_becomes_a_set_of_three(
         subprocess.run(["sha256sum", "--quiet", "-c", "SHA256.TXT"], cwd=tmp_path / image.stem, check=True)
 
 
-def test_a_clerk_goes_first(hospital: Hospital, studies: dict[str, dict[str, list[Path]]], store: Path, tmp_path: Path) -> None:
-    """The archive lets go of the PACS for a download and goes on behind it; how long that takes is measured by bench/archive_download.py."""
+def test_a_clerk_goes_first(
+    hospital: Hospital, studies: dict[str, dict[str, list[Path]]], store: Path, tmp_path: Path
+) -> None:
+    """The archive lets go of the PACS for a download and goes on behind it; how long that takes is measured by
+    bench/archive_download.py.
+    """
     service, before = hospital.service, set(images(store))
     run = start(service, date_from=BUSY)
     service.when(lambda: list((service.data_dir / "jobs" / run).glob("*/instances/*")))
@@ -273,7 +300,9 @@ def test_a_clerk_goes_first(hospital: Hospital, studies: dict[str, dict[str, lis
 def test_two_runs_at_once_never_work_on_the_same_study(hospital: Hospital, store: Path) -> None:
     """One waits in its queue for the other, and finds nothing left to do."""
     runs = [start(hospital.service, date_from=day) for day in (BUSY, NIGHT, BUSY)]
-    assert [hospital.service.run_ended(run)["state"]["message"].split(":")[0] for run in runs] == ["Nothing to archive"] * 3
+    assert [hospital.service.run_ended(run)["state"]["message"].split(":")[0] for run in runs] == [
+        "Nothing to archive"
+    ] * 3
 
 
 def test_wrong_dates_are_refused_in_words(hospital: Hospital) -> None:

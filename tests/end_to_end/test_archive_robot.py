@@ -16,7 +16,7 @@ import pytest
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.schedule import last_fire
-from mkiso.config_file import load
+from mkiso.config.file import load
 from mkiso.demo.robots.folder_robots import JsonRobot
 from tests.end_to_end.archives import archive, assert_holds, contents, mkiso_archive, start
 from tests.peers.corpus import make_study
@@ -41,7 +41,9 @@ class Place:
     def study(self, accession_number: str, days_before: int) -> list[Path]:
         """A study of so many days before the last night, in the PACS."""
         day = self.fired - timedelta(days=days_before)
-        files = make_study(self.folder / "dicom", accession_number, f"HN-{accession_number}", study_date=f"{day:%Y%m%d}")
+        files = make_study(
+            self.folder / "dicom", accession_number, f"HN-{accession_number}", study_date=f"{day:%Y%m%d}"
+        )
         self.pacs.store(files)
         return files
 
@@ -55,10 +57,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder, receiver_port = tmp_path_factory.mktemp("robot"), free_port()
     sections = {
         "archive": {"enabled": True, "schedule": SCHEDULE, "timezone": TIMEZONE, "medium": "cd", "output": "robot"},
-        "publishers": {"rimage": {}, "robot": {"kind": "folder", "directory": str(folder / "robot"), "silent_minutes": 0.05}},
+        "publishers": {
+            "rimage": {},
+            "robot": {"kind": "folder", "directory": str(folder / "robot"), "silent_minutes": 0.05},
+        },
     }
     with ExitStack() as stack:
-        pacs = stack.enter_context(Orthanc(folder / "pacs", destinations={AE_TITLE: ("127.0.0.1", receiver_port)}, verbose=False))
+        pacs = stack.enter_context(
+            Orthanc(folder / "pacs", destinations={AE_TITLE: ("127.0.0.1", receiver_port)}, verbose=False)
+        )
         robot = stack.enter_context(JsonRobot(folder / "robot", step_seconds=0.1))
         service = Service(folder / "mkiso", (pacs.ae_title, pacs.port), sections, receiver_port=receiver_port)
         fired = last_fire(SCHEDULE, TIMEZONE, datetime.now(UTC))
@@ -70,14 +77,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def test_what_was_missed_is_caught_up_when_the_service_starts(place: Place, tmp_path: Path) -> None:
-    """The missed days, and a late study of an older day that the archive covers; what is older still was never to be archived."""
+    """The missed days, and a late study of an older day that the archive covers; what is older still was never to be
+    archived.
+    """
     owed = place.study("MISSED1", 1) + place.study("MISSED2", 3) + place.study("LATE1", 9)
     place.study("OLDER1", 20)
     place.study("TODAY1", 0)
     service = place.service.start()
 
     def caught_up() -> str | None:
-        wanted = {"deployments": {"name": {"any_": ["nightly"]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}}
+        wanted = {
+            "deployments": {"name": {"any_": ["nightly"]}},
+            "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}},
+        }
         ended = service.prefect.post("/flow_runs/filter", json=wanted).raise_for_status().json()
         return ended[0]["state"]["message"] if ended else None
 
@@ -85,12 +97,16 @@ def test_what_was_missed_is_caught_up_when_the_service_starts(place: Place, tmp_
     assert message.startswith(f"3 studies with {len(owed)} images archived on A")
     assert_holds(place.made(tmp_path), owed)
     night = mkiso_archive(service, "report").stdout.splitlines()[0]
-    assert night.startswith(f"{place.fired - timedelta(days=3):%Y-%m-%d} to {place.fired - timedelta(days=1):%Y-%m-%d}  night  done")
+    assert night.startswith(
+        f"{place.fired - timedelta(days=3):%Y-%m-%d} to {place.fired - timedelta(days=1):%Y-%m-%d}  night  done"
+    )
 
     worker = service.processes()["worker"]
     os.kill(worker, signal.SIGKILL)  # another starts, and finds that nothing is owed any more
     service.when(lambda: service.processes().get("worker", worker) != worker and service.is_ready(), 90)
-    runs = service.prefect.post("/flow_runs/filter", json={"deployments": {"name": {"any_": ["nightly"]}}, "limit": 50}).json()
+    runs = service.prefect.post(
+        "/flow_runs/filter", json={"deployments": {"name": {"any_": ["nightly"]}}, "limit": 50}
+    ).json()
     assert [run["state_type"] for run in runs if run["state_type"] != "SCHEDULED"] == ["COMPLETED"]
 
 
@@ -132,7 +148,11 @@ def test_killed_around_an_order_the_archive_orders_once(place: Place, tmp_path: 
     run = start(service)
     process = int(service.when(lambda: service.run(run)["infrastructure_pid"]).split("/")[1])
     deadline = time.monotonic() + 60
-    while not (list((service.data_dir / "volumes").glob("*/disc.iso")) if moment == "mastered" else len(place.robot.tickets) > tickets):
+    while not (
+        list((service.data_dir / "volumes").glob("*/disc.iso"))
+        if moment == "mastered"
+        else len(place.robot.tickets) > tickets
+    ):
         assert time.monotonic() < deadline
     os.kill(process, signal.SIGKILL)
     assert service.run_ended(run)["state_type"] == "CRASHED"

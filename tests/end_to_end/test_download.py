@@ -44,7 +44,9 @@ def downloaded(answer: httpx.Response, folder: Path) -> tuple[Path, Path]:
     return image, extract(image, folder / "extracted")
 
 
-def test_a_study_of_every_kind_comes_out_byte_for_byte(hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path) -> None:
+def test_a_study_of_every_kind_comes_out_byte_for_byte(
+    hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path
+) -> None:
     image, folder = downloaded(hospital.service.download("ALL1"), tmp_path)
     assert_holds_exactly(folder, studies["ALL1"])
     judge(image, folder)
@@ -52,26 +54,36 @@ def test_a_study_of_every_kind_comes_out_byte_for_byte(hospital: Hospital, studi
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256.TXT"], cwd=folder, check=True)
 
 
-def test_several_accession_numbers_of_one_patient_become_one_disc(hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path) -> None:
-    answer = hospital.service.http.get("/api/iso/download-multiple", params={"accession_numbers": "SECOND1,ALL1,SECOND1"})
+def test_several_accession_numbers_of_one_patient_become_one_disc(
+    hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    answer = hospital.service.http.get(
+        "/api/iso/download-multiple", params={"accession_numbers": "SECOND1,ALL1,SECOND1"}
+    )
     image, folder = downloaded(answer, tmp_path)
     assert_holds_exactly(folder, studies["ALL1"] + studies["SECOND1"])
     judge(image, folder)
     assert PLAIN.name.split("^")[0] in answer.headers["content-disposition"]
     job = hospital.service.http.get(answer.headers["content-location"].rpartition("/disc")[0])
     whole = [(name, len(studies[name]), len(studies[name])) for name in ("SECOND1", "ALL1")]
-    assert [(study["accession_number"], study["expected"], study["received"]) for study in job.json()["studies"]] == whole
+    assert [
+        (study["accession_number"], study["expected"], study["received"]) for study in job.json()["studies"]
+    ] == whole
     assert PLAIN.name.split("^")[0] not in json.dumps(job.json()["studies"])
 
 
-def test_a_thai_name_is_itself_in_header_and_dicomdir(hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path) -> None:
+def test_a_thai_name_is_itself_in_header_and_dicomdir(
+    hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path
+) -> None:
     """Scenario 23."""
     answer = hospital.service.http.get("/api/iso/download-multiple", params={"accession_numbers": "THAI1"})
     _, folder = downloaded(answer, tmp_path)
     assert_holds_exactly(folder, studies["THAI1"])
     [patient] = FileSet(folder / "DICOMDIR").find_values("PatientName")
     assert str(patient) == THAI.name
-    assert "filename*=UTF-8''" in answer.headers["content-disposition"] or answer.headers["content-disposition"].isascii()
+    assert (
+        "filename*=UTF-8''" in answer.headers["content-disposition"] or answer.headers["content-disposition"].isascii()
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +105,15 @@ def test_two_patients_in_one_request_are_refused(hospital: Hospital) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["", "accession_number=", "accession_number=%20", "accession_number=*", "accession_number=A%5CB", "accession_number=ALL%3F"]
+    "query",
+    [
+        "",
+        "accession_number=",
+        "accession_number=%20",
+        "accession_number=*",
+        "accession_number=A%5CB",
+        "accession_number=ALL%3F",
+    ],
 )
 def test_bad_questions_never_reach_the_pacs(hospital: Hospital, query: str) -> None:
     """Scenarios 1, 2, 3."""
@@ -124,7 +144,9 @@ def test_two_jobs_at_once_never_cross(hospital: Hospital, studies: dict[str, lis
         assert_holds_exactly(extracted, studies[accession_number])
 
 
-def test_the_same_question_is_served_again_only_while_the_pacs_says_the_same(hospital: Hospital, studies: dict[str, list[Path]]) -> None:
+def test_the_same_question_is_served_again_only_while_the_pacs_says_the_same(
+    hospital: Hospital, studies: dict[str, list[Path]]
+) -> None:
     first, second = hospital.service.download("OTHER1"), hospital.service.download("OTHER1")
     assert first.headers["etag"] == second.headers["etag"]
     assert second.content == first.content

@@ -1,4 +1,6 @@
-"""What happens to a job when somebody retries, cancels, stops or kills: right, or failed with a reason, and nothing left behind."""
+"""What happens to a job when somebody retries, cancels, stops or kills: right, or failed with a reason, and nothing
+left behind.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
 
 @pytest.fixture(scope="module")
 def hospital(open_hospital: Open, files: dict[str, list[Path]]) -> Hospital:
-    return open_hospital("orthanc", [file for study in files.values() for file in study], {"disc": {"reuse_minutes": 0}}, verbose=False)
+    return open_hospital(
+        "orthanc", [file for study in files.values() for file in study], {"disc": {"reuse_minutes": 0}}, verbose=False
+    )
 
 
 def in_mid_move(hospital: Hospital) -> str:
@@ -68,7 +72,9 @@ def test_retry_in_the_ui_moves_only_the_gap(hospital: Hospital, files: dict[str,
     image = tmp_path / "disc.iso"
     image.write_bytes(answer.content)
     assert_holds_exactly(extract(image, tmp_path / "extracted"), files["BIG1"])
-    moved = [line for line in hospital.service.log().splitlines() if "stored" in line and "Association with" in line][-1]
+    moved = [line for line in hospital.service.log().splitlines() if "stored" in line and "Association with" in line][
+        -1
+    ]
     assert f"{SLICES - len(kept)} stored" in moved, moved
 
 
@@ -119,7 +125,9 @@ def test_flow_process_and_worker_killed_together_leave_no_run_running(hospital: 
 
 
 def test_what_is_saved_to_the_configuration_while_it_runs_decides_nothing(hospital: Hospital) -> None:
-    """A file saved by half: jobs, housekeeping, the hook of a cancelled job and a worker that is started again go by what the service began with."""
+    """A file saved by half: jobs, housekeeping, the hook of a cancelled job and a worker that is started again go by
+    what the service began with.
+    """
     service = hospital.service
     text = service.configuration.read_text()
     job_id = in_mid_move(hospital)
@@ -129,8 +137,14 @@ def test_what_is_saved_to_the_configuration_while_it_runs_decides_nothing(hospit
         assert service.run_ended(job_id)["state_type"] == "CANCELLED"
         service.when(lambda: not (service.data_dir / "jobs" / job_id).exists(), 60)
         assert service.download("SMALL1").status_code == 200
-        [housekeeping] = [each for each in service.prefect.post("/deployments/filter", json={}).json() if each["name"] == "housekeeping"]
-        kept = service.prefect.post(f"/deployments/{housekeeping['id']}/create_flow_run", json={"state": {"type": "SCHEDULED"}}).json()
+        [housekeeping] = [
+            each
+            for each in service.prefect.post("/deployments/filter", json={}).json()
+            if each["name"] == "housekeeping"
+        ]
+        kept = service.prefect.post(
+            f"/deployments/{housekeeping['id']}/create_flow_run", json={"state": {"type": "SCHEDULED"}}
+        ).json()
         assert service.run_ended(kept["id"])["state_type"] == "COMPLETED"
         worker = service.processes()["worker"]
         os.kill(worker, signal.SIGKILL)
@@ -140,7 +154,9 @@ def test_what_is_saved_to_the_configuration_while_it_runs_decides_nothing(hospit
         service.configuration.write_text(text)
 
 
-def test_sigterm_lets_the_job_finish_or_fail_in_words_and_leaves_nothing(open_hospital: Open, files: dict[str, list[Path]]) -> None:
+def test_sigterm_lets_the_job_finish_or_fail_in_words_and_leaves_nothing(
+    open_hospital: Open, files: dict[str, list[Path]]
+) -> None:
     hospital = open_hospital("orthanc", files["BIG1"], {"server": {"shutdown_grace_seconds": 1}}, verbose=False)
     service = hospital.service
     in_mid_move(hospital)
@@ -151,13 +167,19 @@ def test_sigterm_lets_the_job_finish_or_fail_in_words_and_leaves_nothing(open_ho
     time.sleep(0.5)
     assert not [process for process in children if Path(f"/proc/{process}").exists()]
     assert not is_open(service.receiver_port) and not is_open(service.port) and not is_open(service.prefect_port)
-    assert not [folder for folder in (service.data_dir / "discs").glob("*-*") if not (folder / "manifest.json").exists()]
+    assert not [
+        folder for folder in (service.data_dir / "discs").glob("*-*") if not (folder / "manifest.json").exists()
+    ]
     left = [process for process in _processes_mentioning(str(service.configuration.parent)) if process != os.getpid()]
     assert not left, left
 
 
-def test_where_failed_jobs_are_not_kept_nothing_is_left_of_those_that_were_killed(open_hospital: Open, files: dict[str, list[Path]]) -> None:
-    """One job's process; then everything at once, and nobody to clear up before the next start, which does it at once and not with the hour."""
+def test_where_failed_jobs_are_not_kept_nothing_is_left_of_those_that_were_killed(
+    open_hospital: Open, files: dict[str, list[Path]]
+) -> None:
+    """One job's process; then everything at once, and nobody to clear up before the next start, which does it at once
+    and not with the hour.
+    """
     sections = {"storage": {"keep_failed_hours": 0}, "disc": {"reuse_minutes": 0}}
     hospital = open_hospital("orthanc", files["BIG1"], sections, verbose=False)
     service = hospital.service
@@ -193,9 +215,16 @@ def _processes_mentioning(text: str) -> list[int]:
     return found
 
 
-def test_a_port_that_is_taken_is_said_in_words(open_hospital: Open, files: dict[str, list[Path]], tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_said_in_words(
+    open_hospital: Open, files: dict[str, list[Path]], tmp_path: Path
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(RuntimeError, match="another program has it"):
-            open_hospital("orthanc", files["SMALL1"], {"receiver": {"port": taken.getsockname()[1], "host": "127.0.0.1"}}, verbose=False)
+            open_hospital(
+                "orthanc",
+                files["SMALL1"],
+                {"receiver": {"port": taken.getsockname()[1], "host": "127.0.0.1"}},
+                verbose=False,
+            )

@@ -1,4 +1,6 @@
-"""The operator's desk: queues in order and bounded, runs refused before they start, deployments by either way, log lines, metrics."""
+"""The operator's desk: queues in order and bounded, runs refused before they start, deployments by either way, log
+lines, metrics.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from service.orchestration import QUEUES, environment
-from service.prefect_password import with_password
+from mkiso_service.orchestration import QUEUES, environment
+from mkiso_service.prefect_password import with_password
 from tests.end_to_end.conftest import Hospital, Open
 from tests.peers.corpus import make_study
 from tests.peers.ports import free_port
@@ -32,11 +34,16 @@ def hospital(open_hospital: Open, tmp_path_factory: pytest.TempPathFactory) -> H
         "pacs": {"response_timeout_seconds": 60},
         "publishers": {"rimage": {"kind": "cstore", "port": free_port(), "attempts": 1, "connect_timeout_seconds": 1}},
     }
-    return open_hospital("orthanc", [file for name in NAMES for file in make_study(folder, name)], sections, verbose=False)
+    return open_hospital(
+        "orthanc", [file for name in NAMES for file in make_study(folder, name)], sections, verbose=False
+    )
 
 
 def deployments(hospital: Hospital) -> dict[str, dict[str, Any]]:
-    return {each["name"]: each for each in hospital.service.prefect.post("/deployments/filter", json={}).raise_for_status().json()}
+    return {
+        each["name"]: each
+        for each in hospital.service.prefect.post("/deployments/filter", json={}).raise_for_status().json()
+    }
 
 
 def run_of(hospital: Hospital, deployment: str, parameters: dict[str, Any]) -> Any:
@@ -55,7 +62,9 @@ def test_log_lines_of_every_process_are_json_and_a_job_s_name_its_request(hospit
         line["logger"] for line in lines
     }
     of_job = [line for line in lines if line["logger"] in ("prefect.flow_runs", "prefect.task_runs")]
-    assert {(line["job_id"], line["run"], line["request_id"]) for line in of_job} == {(job_id, "Disc OPS0", "counter-17")}
+    assert {(line["job_id"], line["run"], line["request_id"]) for line in of_job} == {
+        (job_id, "Disc OPS0", "counter-17")
+    }
     assert "Retrieve OPS0: done" in {line["message"] for line in of_job}
     assert not [line for line in lines if line["logger"].startswith(("httpx", "pynetdicom"))]
 
@@ -63,7 +72,9 @@ def test_log_lines_of_every_process_are_json_and_a_job_s_name_its_request(hospit
 def test_artifacts_say_what_was_asked_and_link_to_the_disc_as_browsers_reach_it(hospital: Hospital) -> None:
     job_id = hospital.service.ask("/api/iso/download", accession_number="OPS1")
     assert hospital.service.run_ended(job_id)["state_type"] == "COMPLETED"
-    found = hospital.service.prefect.post("/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [job_id]}}}).json()
+    found = hospital.service.prefect.post(
+        "/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [job_id]}}}
+    ).json()
     told = {artifact["key"]: artifact for artifact in found}
     assert told.keys() == {"retrieval", "studies", "disc"}
     assert f"https://discs.example.org/api/iso/jobs/{job_id}/disc" in told["disc"]["data"]
@@ -73,7 +84,9 @@ def test_artifacts_say_what_was_asked_and_link_to_the_disc_as_browsers_reach_it(
 
 def test_events_of_runs_are_kept_and_those_of_steps_are_not(hospital: Hospital) -> None:
     def told(prefix: str) -> int:
-        found = hospital.service.prefect.post("/events/filter", json={"filter": {"event": {"prefix": [prefix]}}}).raise_for_status()
+        found = hospital.service.prefect.post(
+            "/events/filter", json={"filter": {"event": {"prefix": [prefix]}}}
+        ).raise_for_status()
         return int(found.json()["total"])
 
     hospital.service.run_ended(hospital.service.ask("/api/iso/download", accession_number="OPS1"))
@@ -91,7 +104,13 @@ def test_metrics_tell_what_the_jobs_took(hospital: Hospital) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"accession_numbers": ["A*"]}, {"accession_numbers": []}, {}, {"accession_numbers": "A1"}, {"accession_numbers": ["OPS1"], "publisher": "x"}],
+    [
+        {"accession_numbers": ["A*"]},
+        {"accession_numbers": []},
+        {},
+        {"accession_numbers": "A1"},
+        {"accession_numbers": ["OPS1"], "publisher": "x"},
+    ],
     ids=str,
 )
 def test_a_wrong_custom_run_is_refused_before_it_starts(hospital: Hospital, wrong: dict[str, Any]) -> None:
@@ -99,35 +118,67 @@ def test_a_wrong_custom_run_is_refused_before_it_starts(hospital: Hospital, wron
 
 
 def test_schedules_make_runs(hospital: Hospital) -> None:
-    wanted = {"deployments": {"name": {"any_": ["housekeeping"]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    wanted = {
+        "deployments": {"name": {"any_": ["housekeeping"]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+    }
     assert hospital.service.when(lambda: hospital.service.prefect.post("/flow_runs/filter", json=wanted).json(), 30)
 
 
 def test_prefect_deploy_brings_about_the_same(hospital: Hospital, tmp_path: Path) -> None:
     def told() -> dict[str, dict[str, Any]]:
-        passing = {"id", "created", "updated", "updated_by", "created_by", "status", "version", "version_id", "version_info", "last_polled", "path"}
-        found = {name: {key: value for key, value in each.items() if key not in passing} for name, each in deployments(hospital).items()}
+        passing = {
+            "id",
+            "created",
+            "updated",
+            "updated_by",
+            "created_by",
+            "status",
+            "version",
+            "version_id",
+            "version_info",
+            "last_polled",
+            "path",
+        }
+        found = {
+            name: {key: value for key, value in each.items() if key not in passing}
+            for name, each in deployments(hospital).items()
+        }
         for each in found.values():
-            # That fields have names in words and nothing else may be given comes with a worker: prefect.yaml has no place for it.
+            # That fields have names in words and nothing else may be given comes with a worker: prefect.yaml has no
+            # place for it.
             schema = each.pop("parameter_openapi_schema")
             each["parameters taken"] = {name: {**entry, "title": name} for name, entry in schema["properties"].items()}
             each["parameters needed"] = schema.get("required", [])
-            schedules = [{key: schedule[key] for key in ("schedule", "active", "parameters")} for schedule in each["schedules"]]
-            each["schedules"] = [{**schedule, "schedule": {key: schedule["schedule"][key] for key in ("cron", "timezone")}} for schedule in schedules]
+            schedules = [
+                {key: schedule[key] for key in ("schedule", "active", "parameters")} for schedule in each["schedules"]
+            ]
+            each["schedules"] = [
+                {**schedule, "schedule": {key: schedule["schedule"][key] for key in ("cron", "timezone")}}
+                for schedule in schedules
+            ]
         return found
 
     before = told()
-    from mkiso.config_file import load
+    from mkiso.config.file import load
 
-    variables = {**os.environ, **environment(with_password(load(hospital.service.configuration, {}))), "PREFECT_HOME": str(tmp_path)}
+    variables = {
+        **os.environ,
+        **environment(with_password(load(hospital.service.configuration, {}))),
+        "PREFECT_HOME": str(tmp_path),
+    }
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_YAML)]
-    done = subprocess.run(command, env=variables, cwd=PREFECT_YAML.parents[1], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, env=variables, cwd=PREFECT_YAML.parents[1], capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert told() == before
 
 
 def test_a_download_goes_first_and_a_full_queue_says_so(hospital: Hospital) -> None:
-    """While the PACS is silent two prints hold every place; what waits behind them is fetched by its queue, and more than may wait is refused."""
+    """While the PACS is silent two prints hold every place; what waits behind them is fetched by its queue, and more
+    than may wait is refused.
+    """
     service = hospital.service
     queues = service.prefect.post("/work_pools/mkiso/queues/filter", json={}).json()
     assert {each["name"]: each["priority"] for each in queues if each["name"] in QUEUES} == QUEUES
@@ -136,7 +187,9 @@ def test_a_download_goes_first_and_a_full_queue_says_so(hospital: Hospital) -> N
         holding = [service.ask("/api/iso/print", accession_number=name) for name in NAMES[2:4]]
         service.when(lambda: all(service.run(job)["state_type"] == "RUNNING" for job in holding), 40)
         later = service.ask("/api/iso/print", accession_number=NAMES[4])
-        archive = run_of(hospital, "nightly", {"date_from": "2001-01-01", "dry_run": True}).raise_for_status().json()["id"]
+        archive = (
+            run_of(hospital, "nightly", {"date_from": "2001-01-01", "dry_run": True}).raise_for_status().json()["id"]
+        )
         first = service.ask("/api/iso/download", accession_number=NAMES[5])
         refused = service.http.get("/api/iso/download", params={"accession_number": NAMES[0]})
         assert (refused.status_code, refused.json()["code"]) == (503, "queue_full"), refused.text
@@ -155,7 +208,11 @@ def test_housekeeping_runs_and_says_what_it_removed(hospital: Hospital) -> None:
     assert hospital.service.run(run["id"])["name"] == "Housekeeping"
     wanted = {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
     hospital.service.when(
-        lambda: any("job folders" in line["message"] for line in hospital.service.prefect.post("/logs/filter", json=wanted).json()), 15
+        lambda: any(
+            "job folders" in line["message"]
+            for line in hospital.service.prefect.post("/logs/filter", json=wanted).json()
+        ),
+        15,
     )
 
 

@@ -1,4 +1,6 @@
-"""Two working machines, each in a network, host and process namespace of its own, one Prefect server on PostgreSQL, and the loss of one of them."""
+"""Two working machines, each in a network, host and process namespace of its own, one Prefect server on PostgreSQL, and
+the loss of one of them.
+"""
 
 from __future__ import annotations
 
@@ -68,13 +70,17 @@ def network(machines: int) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 class Machine(Process):
-    """`mkiso serve` in a namespace, under a host name of its own; killing it is a power cut: everything in it is gone at once."""
+    """`mkiso serve` in a namespace, under a host name of its own; killing it is a power cut: everything in it is gone
+    at once.
+    """
 
     def __init__(self, namespace: str, name: str, configuration: Path):
         inside = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        run = ["sh", "-c", f"hostname {name} && exec {sys.executable} -m service serve"]
+        run = ["sh", "-c", f"hostname {name} && exec {sys.executable} -m mkiso_service serve"]
         log = configuration.with_suffix(".log")
-        super().__init__(["ip", "netns", "exec", namespace, *inside, *run], log, environment={"MKISO_CONFIG": str(configuration)})
+        super().__init__(
+            ["ip", "netns", "exec", namespace, *inside, *run], log, environment={"MKISO_CONFIG": str(configuration)}
+        )
 
 
 def when(wanted: Any, seconds: float, *processes: Process) -> Any:
@@ -100,7 +106,11 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
         front, machines = stack.enter_context(network(2))
         pacs = stack.enter_context(Orthanc(tmp_path / "pacs", verbose=False))
         pacs.store([file for study in studies for file in study])
-        database = stack.enter_context(running_postgresql()).database("prefect").replace("postgresql://", "postgresql+asyncpg://")
+        database = (
+            stack.enter_context(running_postgresql())
+            .database("prefect")
+            .replace("postgresql://", "postgresql+asyncpg://")
+        )
 
         def configure(name: str, ae_title: str) -> Path:
             pacs_section = {"ae_title": pacs.ae_title, "host": front, "port": pacs.port, "quiet_timeout_seconds": 30}
@@ -121,31 +131,47 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
             "PREFECT_SERVER_API_PORT": str(api_port),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
         }
-        command = [sys.executable, "-m", "service"]
+        command = [sys.executable, "-m", "mkiso_service"]
         server = stack.enter_context(Process([*command, "prefect"], tmp_path / "prefect.log", environment=environment))
-        prefect = stack.enter_context(httpx.Client(base_url=f"http://{front}:{api_port}/api", timeout=20, auth=PASSWORD))
+        prefect = stack.enter_context(
+            httpx.Client(base_url=f"http://{front}:{api_port}/api", timeout=20, auth=PASSWORD)
+        )
         when(lambda: prefect.get("/health").is_success, 60, server)
-        deployed = subprocess.run([*command, "deploy"], env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+        deployed = subprocess.run(
+            [*command, "deploy"], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        )
         assert deployed.returncode == 0, deployed.stderr
-        webhook = stack.enter_context(Process([*command, "webhook"], tmp_path / "webhook.log", port=web_port, environment=environment))
+        webhook = stack.enter_context(
+            Process([*command, "webhook"], tmp_path / "webhook.log", port=web_port, environment=environment)
+        )
         http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{web_port}", timeout=60))
-        prefect.patch("/work_pools/mkiso", json={"is_paused": True}).raise_for_status()  # the machine that is up first would do most of it alone
+        prefect.patch(
+            "/work_pools/mkiso", json={"is_paused": True}
+        ).raise_for_status()  # the machine that is up first would do most of it alone
         jobs = []
         for name in names:
-            answer = http.get("/api/iso/download", params={"accession_number": name}, headers={"Prefer": "respond-async"})
+            answer = http.get(
+                "/api/iso/download", params={"accession_number": name}, headers={"Prefer": "respond-async"}
+            )
             assert answer.status_code == 202, answer.text
             jobs.append(answer.json()["job_id"])
         workers = []
         for index, (namespace, address) in enumerate(machines):
             pacs.know(f"MKISO{index}", address, receiver_port)
-            workers.append(stack.enter_context(Machine(namespace, f"machine{index}", configure(f"machine{index}", f"MKISO{index}"))))
+            workers.append(
+                stack.enter_context(
+                    Machine(namespace, f"machine{index}", configure(f"machine{index}", f"MKISO{index}"))
+                )
+            )
 
         def online() -> int:
             found = prefect.post("/work_pools/mkiso/workers/filter", json={}).raise_for_status().json()
             return sum(worker["status"] == "ONLINE" for worker in found)
 
         def runs() -> list[dict[str, Any]]:
-            return list(prefect.post("/flow_runs/filter", json={"flow_runs": {"id": {"any_": jobs}}}).raise_for_status().json())
+            return list(
+                prefect.post("/flow_runs/filter", json={"flow_runs": {"id": {"any_": jobs}}}).raise_for_status().json()
+            )
 
         def working() -> dict[str, list[str]]:
             found: dict[str, list[str]] = {}
@@ -169,7 +195,12 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
         caught = set(when(stuck, 30, server, webhook, *workers)["machine0"])
         workers[0].kill()
         pacs.resume()
-        when(lambda: all(run["state_type"] in ("COMPLETED", "FAILED", "CRASHED") for run in runs()), 240, server, workers[1])
+        when(
+            lambda: all(run["state_type"] in ("COMPLETED", "FAILED", "CRASHED") for run in runs()),
+            240,
+            server,
+            workers[1],
+        )
         ended = runs()
         assert Counter(run["state_type"] for run in ended) == {"COMPLETED": JOBS}, [run["state"] for run in ended]
         hosts = {run["id"]: run["infrastructure_pid"].partition("/")[0] for run in ended}

@@ -27,7 +27,10 @@ QUICK = {"settle_seconds": 0, "connect_timeout_seconds": 2, "response_timeout_se
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     folder = tmp_path_factory.mktemp("studies")
-    return {name: make_study(folder, name, f"HN-{name}", kinds=MIXED) for name in ("MIXED1", "MIXED2", "MIXED3", "MIXED4", "MIXED5")}
+    return {
+        name: make_study(folder, name, f"HN-{name}", kinds=MIXED)
+        for name in ("MIXED1", "MIXED2", "MIXED3", "MIXED4", "MIXED5")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,11 @@ def publishing_orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ort
 @pytest.fixture(scope="module")
 def robots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, JsonRobot | EpsonRobot]]:
     folder = tmp_path_factory.mktemp("robots")
-    good, slow, bad = JsonRobot(folder / "good", step_seconds=0.1), EpsonRobot(folder / "slow", step_seconds=3), JsonRobot(folder / "bad", "fail")
+    good, slow, bad = (
+        JsonRobot(folder / "good", step_seconds=0.1),
+        EpsonRobot(folder / "slow", step_seconds=3),
+        JsonRobot(folder / "bad", "fail"),
+    )
     with good, slow, bad:
         yield {"good": good, "slow": slow, "bad": bad}
 
@@ -67,27 +74,37 @@ def hospital(
         "bad": {"kind": "folder", "directory": str(robots["bad"].folder)},
     }
     return open_hospital(
-        "orthanc", [file for files in studies.values() for file in files], {"publishers": publishers, "print": {"publisher": "storescp"}}
+        "orthanc",
+        [file for files in studies.values() for file in files],
+        {"publishers": publishers, "print": {"publisher": "storescp"}},
     )
 
 
-def test_a_dicom_publisher_holds_exactly_the_study(hospital: Hospital, studies: dict[str, list[Path]], storescp: Storescp) -> None:
+def test_a_dicom_publisher_holds_exactly_the_study(
+    hospital: Hospital, studies: dict[str, list[Path]], storescp: Storescp
+) -> None:
     answer = hospital.service.http.get("/api/iso/print", params={"accession_number": "MIXED1"})
     assert answer.status_code == 200, answer.text
     told = answer.json()
     assert (told["status"], told["publisher"], told["instances"], told["proves"]) == ("sent", "storescp", 7, "queued")
-    assert sorted(dataset_bytes(file) for file in storescp.files()) == sorted(dataset_bytes(file) for file in studies["MIXED1"])
+    assert sorted(dataset_bytes(file) for file in storescp.files()) == sorted(
+        dataset_bytes(file) for file in studies["MIXED1"]
+    )
     assert hospital.service.run_ended(told["job_id"])["state_type"] == "COMPLETED"
 
 
-def test_an_orthanc_as_publisher_holds_exactly_the_study(hospital: Hospital, studies: dict[str, list[Path]], publishing_orthanc: Orthanc) -> None:
+def test_an_orthanc_as_publisher_holds_exactly_the_study(
+    hospital: Hospital, studies: dict[str, list[Path]], publishing_orthanc: Orthanc
+) -> None:
     answer = hospital.service.http.get("/api/iso/print", params={"accession_number": "MIXED1", "publisher": "orthanc"})
     assert answer.status_code == 200, answer.text
     held = sorted(dataset_bytes(file) for file in publishing_orthanc.files("MIXED1").values())
     assert held == sorted(dataset_bytes(file) for file in studies["MIXED1"])
 
 
-def test_a_robot_makes_the_disc(hospital: Hospital, studies: dict[str, list[Path]], robots: dict[str, JsonRobot], tmp_path: Path) -> None:
+def test_a_robot_makes_the_disc(
+    hospital: Hospital, studies: dict[str, list[Path]], robots: dict[str, JsonRobot], tmp_path: Path
+) -> None:
     answer = hospital.service.http.get("/api/iso/print", params={"accession_number": "MIXED2", "publisher": "good"})
     assert answer.status_code == 200, answer.text
     assert hospital.service.ended(answer.json()["job_id"])["proves"] == "done"
@@ -95,7 +112,9 @@ def test_a_robot_makes_the_disc(hospital: Hospital, studies: dict[str, list[Path
     assert_holds_exactly(extract(image, tmp_path / "disc"), studies["MIXED2"])
 
 
-def test_the_answer_comes_when_the_robot_has_the_order_and_the_run_goes_on(hospital: Hospital, robots: dict[str, EpsonRobot]) -> None:
+def test_the_answer_comes_when_the_robot_has_the_order_and_the_run_goes_on(
+    hospital: Hospital, robots: dict[str, EpsonRobot]
+) -> None:
     answer = hospital.service.http.get("/api/iso/print", params={"accession_number": "MIXED3", "publisher": "slow"})
     assert (answer.status_code, answer.json()["proves"]) == (200, "queued"), answer.text
     job_id = answer.json()["job_id"]
@@ -124,7 +143,9 @@ def test_a_robot_that_fails_is_told_in_its_own_words(hospital: Hospital) -> None
     assert job["error"]["error"] == run["state"]["message"]
 
 
-def test_a_publisher_that_is_down_is_never_sent_and_a_retry_does_right(hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path) -> None:
+def test_a_publisher_that_is_down_is_never_sent_and_a_retry_does_right(
+    hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path
+) -> None:
     answer = hospital.service.http.get("/api/iso/print", params={"accession_number": "MIXED5", "publisher": "down"})
     assert (answer.status_code, answer.json()["code"]) == (502, "publisher_unavailable"), answer.text
     job_id = answer.json()["job_id"]
@@ -134,16 +155,22 @@ def test_a_publisher_that_is_down_is_never_sent_and_a_retry_does_right(hospital:
         hospital.service.retry(job_id)
         hospital.service.when(lambda: hospital.service.run(job_id)["run_count"] == 2, 30)
         assert hospital.service.run_ended(job_id)["state_type"] == "COMPLETED"
-        assert sorted(dataset_bytes(file) for file in late.files()) == sorted(dataset_bytes(file) for file in studies["MIXED5"])
+        assert sorted(dataset_bytes(file) for file in late.files()) == sorted(
+            dataset_bytes(file) for file in studies["MIXED5"]
+        )
     assert hospital.pacs.log().count("CMove") == moves, "the study was whole already"
 
 
-def test_two_identical_requests_at_the_same_time_make_one_disc(hospital: Hospital, robots: dict[str, EpsonRobot]) -> None:
+def test_two_identical_requests_at_the_same_time_make_one_disc(
+    hospital: Hospital, robots: dict[str, EpsonRobot]
+) -> None:
     made = len(robots["slow"].made)
     answers = []
 
     def ask() -> None:
-        answers.append(hospital.service.http.get("/api/iso/print", params={"accession_number": "MIXED5", "publisher": "slow"}))
+        answers.append(
+            hospital.service.http.get("/api/iso/print", params={"accession_number": "MIXED5", "publisher": "slow"})
+        )
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:

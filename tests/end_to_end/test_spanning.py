@@ -89,7 +89,9 @@ def held_by(hospital: Hospital, job_id: str, tmp_path: Path) -> dict[str, str]:
     return held
 
 
-def test_without_spanning_both_sizes_and_the_medium_that_would_do_are_named(open_hospital: Open, study: list[Path]) -> None:
+def test_without_spanning_both_sizes_and_the_medium_that_would_do_are_named(
+    open_hospital: Open, study: list[Path]
+) -> None:
     hospital = open_hospital("dcmqrscp", study, {"disc": {"span": False}})
     answer = hospital.service.download("LARGE1")
     assert (answer.status_code, answer.json()["code"]) == (422, "too_large_for_medium")

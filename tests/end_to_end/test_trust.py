@@ -1,4 +1,6 @@
-"""Who can have Prefect do what: nobody without the password, no page of another site, and with the password only what mkiso itself runs."""
+"""Who can have Prefect do what: nobody without the password, no page of another site, and with the password only what
+mkiso itself runs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ from tests.peers.corpus import make_study
 
 pytestmark = [pytest.mark.end_to_end]
 
-WEBSOCKETS = ("events/in", "events/out", "logs/out", "task_runs/subscriptions/scheduled", "work_pools/mkiso/workers/connect")
+WEBSOCKETS = (
+    "events/in",
+    "events/out",
+    "logs/out",
+    "task_runs/subscriptions/scheduled",
+    "work_pools/mkiso/workers/connect",
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +41,20 @@ def test_without_the_password_only_health_is_told(hospital: Hospital) -> None:
     with httpx.Client(base_url=f"http://{address(hospital)}/api") as anybody:
         assert anybody.get("/health").status_code == anybody.get("/ready").status_code == 200
         for method, path in (
-            ("POST", "/deployments/filter"), ("POST", "/flow_runs/filter"), ("POST", "/deployments/"), ("POST", "/work_pools/"),
-            ("GET", "/admin/settings"), ("POST", "/admin/database/clear"), ("POST", "/admin/database/drop"), ("POST", "/events/filter"),
-            ("GET", "/docs"), ("GET", "/openapi.json"), ("POST", "/automations/filter"), ("POST", "/health"), ("GET", "/variables/name/health"),
-        ):  # fmt: skip
+            ("POST", "/deployments/filter"),
+            ("POST", "/flow_runs/filter"),
+            ("POST", "/deployments/"),
+            ("POST", "/work_pools/"),
+            ("GET", "/admin/settings"),
+            ("POST", "/admin/database/clear"),
+            ("POST", "/admin/database/drop"),
+            ("POST", "/events/filter"),
+            ("GET", "/docs"),
+            ("GET", "/openapi.json"),
+            ("POST", "/automations/filter"),
+            ("POST", "/health"),
+            ("GET", "/variables/name/health"),
+        ):
             assert anybody.request(method, path, json={}).status_code == 401, path
         for wrong in ("mkiso:wrong", "mkiso:", ":", hospital.service.prefect_password + "x"):
             user, _, password = wrong.partition(":")
@@ -50,7 +68,9 @@ def test_without_the_password_only_health_is_told(hospital: Hospital) -> None:
      {"host": "evil.example:4200", "origin": "http://evil.example:4200"}],
     ids=str,
 )  # fmt: skip
-def test_a_page_of_another_site_gets_nothing_even_with_the_password(hospital: Hospital, headers: dict[str, str]) -> None:
+def test_a_page_of_another_site_gets_nothing_even_with_the_password(
+    hospital: Hospital, headers: dict[str, str]
+) -> None:
     service = hospital.service
     for path in ("/admin/version", "/health"):
         answer = service.prefect.get(path, headers=headers)
@@ -65,8 +85,12 @@ def test_a_page_of_another_site_gets_nothing_even_with_the_password(hospital: Ho
         assert refused.value.response.status_code == 403, path
 
 
-def connect_to(hospital: Hospital, path: str, headers: dict[str, str] | None = None, origin: Any = None, token: str = "") -> str:
-    """Open a WebSocket of Prefect's API as a page would, show the password, and what is answered to it. Raises WebSocketException."""
+def connect_to(
+    hospital: Hospital, path: str, headers: dict[str, str] | None = None, origin: Any = None, token: str = ""
+) -> str:
+    """Open a WebSocket of Prefect's API as a page would, show the password, and what is answered to it. Raises
+    WebSocketException.
+    """
     url = f"ws://{address(hospital)}/api/{path}"
     named = {name: value for name, value in (headers or {}).items() if name != "Host"}
     if headers and "Host" in headers:
@@ -87,7 +111,9 @@ def test_every_websocket_wants_the_password(hospital: Hospital, path: str) -> No
         connect_to(hospital, path, token="mkiso:wrong")
     with pytest.raises(WebSocketException):
         connect_to(hospital, path)
-    assert "auth_success" in connect_to(hospital, path, token=hospital.service.prefect_password, origin=f"http://{address(hospital)}")
+    assert "auth_success" in connect_to(
+        hospital, path, token=hospital.service.prefect_password, origin=f"http://{address(hospital)}"
+    )
 
 
 def test_the_password_is_in_no_command_line_no_log_and_no_other_file(hospital: Hospital) -> None:

@@ -1,4 +1,6 @@
-"""What mkiso relies on in Prefect beside its public API, and what it was measured to do: a newer Prefect that changes it fails here."""
+"""What mkiso relies on in Prefect beside its public API, and what it was measured to do: a newer Prefect that changes
+it fails here.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +41,17 @@ def test_the_private_names_are_there(function: object, parameters: set[str]) -> 
 def test_a_schedule_makes_runs(open_hospital: Open) -> None:
     """With SQLAlchemy 2.1 the server's scheduler makes none; the bound in pyproject.toml is held by this."""
     service = open_hospital("dcmqrscp", []).service
-    wanted = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "deployments": {"name": {"any_": ["housekeeping"]}}}
+    wanted = {
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        "deployments": {"name": {"any_": ["housekeeping"]}},
+    }
     assert service.when(lambda: service.prefect.post("/flow_runs/filter", json=wanted).json() or None, 60)
 
 
 @pytest.mark.end_to_end
-def test_a_job_that_waits_for_a_place_starts_when_one_is_free(open_hospital: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_waits_for_a_place_starts_when_one_is_free(
+    open_hospital: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its event came when there was no place, and the poll, which would find it as well, is an hour away."""
     monkeypatch.setenv("PREFECT_WORKER_QUERY_SECONDS", "3600")
     numbers = ["A1", "A2", "A3"]

@@ -11,7 +11,9 @@ import pytest
 from tests.faults.house import House, open_house
 
 POOLS = {"receiver": 0, "worker": 6, "webhook": 6}
-"""Threads and connections that the event loops' pools may still make after the first jobs; a leak grows past them with the scenarios."""
+"""Threads and connections that the event loops' pools may still make after the first jobs; a leak grows past them with
+the scenarios.
+"""
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +28,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 @pytest.fixture
 def the_next_job_passes_and_nothing_is_left(house: House, tmp_path: Path) -> Iterator[None]:
-    """After each scenario: the network is whole again, the next job makes its disc, and threads, descriptors and ports are back."""
+    """After each scenario: the network is whole again, the next job makes its disc, and threads, descriptors and ports
+    are back.
+    """
     yield
     house.link.mend()
     house.back.mend()
@@ -35,6 +39,10 @@ def the_next_job_passes_and_nothing_is_left(house: House, tmp_path: Path) -> Ite
     house.ask_of("orthanc")
     house.disc("GOOD1", tmp_path / "next job")
     deadline = time.monotonic() + 20
-    while more := {name: (house.warm[name], now) for name, now in house.standing().items() if not now.is_within(house.warm[name], POOLS[name])}:
+    while more := {
+        name: (house.warm[name], now)
+        for name, now in house.standing().items()
+        if not now.is_within(house.warm[name], POOLS[name])
+    }:
         assert time.monotonic() < deadline, f"something of it was left (at first, now): {more}"
         time.sleep(0.1)

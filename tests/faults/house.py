@@ -1,6 +1,7 @@
 """One mkiso, its PACS, and a network between them that is in the test's hands.
 
-Every patient here is a canary: the last scenario looks for their names, birth dates and IDs, and for the API key, where they must not be.
+Every patient here is a canary: the last scenario looks for their names, birth dates and IDs, and for the API key, where
+they must not be.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ SLICES = 40
 
 @dataclass
 class House:
-    """`link` leads from mkiso to the PACS, `back` from the PACS to the receiver; `others` are the peers that `ask` can be led to."""
+    """`link` leads from mkiso to the PACS, `back` from the PACS to the receiver; `others` are the peers that `ask` can
+    be led to.
+    """
 
     service: Service
     link: Link
@@ -68,7 +71,9 @@ class House:
         }
 
     def refused(self, accession_number: str, status: int, code: str, words: str) -> dict[str, Any]:
-        """Ask, and hold everything to "fail closed": the answer, the run in Prefect, the disk. Returns the answer's body."""
+        """Ask, and hold everything to "fail closed": the answer, the run in Prefect, the disk. Returns the answer's
+        body.
+        """
         shelf = self.shelf()
         answer = self.service.download(accession_number)
         body = dict(answer.json())
@@ -101,9 +106,15 @@ def open_house(folder: Path) -> Iterator[House]:
         "GOOD1": make_study(folder / "s", "GOOD1", patient=CANARY),
         "THAI1": make_study(folder / "s", "THAI1", patient=THAI_CANARY, kinds={"ct": 2, "sr": 1}),
         "THAI2": make_study(folder / "s", "THAI2", patient=THAI_CANARY, kinds={"mr": 1}),
-        "JPEG1": make_study(folder / "s", "JPEG1", patient=CANARY, kinds={"jpeg_2000": 1, "jpeg_ls": 1, "jpeg": 1, "rle": 1, "deflated": 1}),
+        "JPEG1": make_study(
+            folder / "s",
+            "JPEG1",
+            patient=CANARY,
+            kinds={"jpeg_2000": 1, "jpeg_ls": 1, "jpeg": 1, "rle": 1, "deflated": 1},
+        ),
         "MANY1": make_ct_series(folder / "s", "MANY1", SLICES, size=512, patient=CANARY),
-        "TWO1": make_study(folder / "a", "TWO1", patient=CANARY) + make_study(folder / "b", "TWO1", patient=THAI_CANARY),
+        "TWO1": make_study(folder / "a", "TWO1", patient=CANARY)
+        + make_study(folder / "b", "TWO1", patient=THAI_CANARY),
     }
     files = [file for study in studies.values() for file in study]
     receiver_port = free_port()
@@ -112,9 +123,13 @@ def open_house(folder: Path) -> Iterator[House]:
         known = {AE_TITLE: ("127.0.0.1", back.port)}
         pacs: dict[str, Dcmqrscp | Orthanc] = {
             "orthanc": stack.enter_context(Orthanc(folder / "orthanc", destinations=known)),
-            "asynchronous": stack.enter_context(Orthanc(folder / "asynchronous", destinations=known, synchronous=False)),
+            "asynchronous": stack.enter_context(
+                Orthanc(folder / "asynchronous", destinations=known, synchronous=False)
+            ),
             "dcmqrscp": stack.enter_context(Dcmqrscp(folder / "dcmqrscp", files, destinations=known)),
-            "stranger": stack.enter_context(Dcmqrscp(folder / "stranger", files, destinations={"ANOTHER": ("127.0.0.1", back.port)})),
+            "stranger": stack.enter_context(
+                Dcmqrscp(folder / "stranger", files, destinations={"ANOTHER": ("127.0.0.1", back.port)})
+            ),
         }
         for peer in pacs.values():
             if isinstance(peer, Orthanc):

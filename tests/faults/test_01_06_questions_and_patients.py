@@ -1,7 +1,8 @@
-"""Scenarios 1 to 6: questions that can't be right, accession numbers that nobody or several people have, and a patient API that is down.
+"""Scenarios 1 to 6: questions that can't be right, accession numbers that nobody or several people have, and a patient
+API that is down.
 
-What else is held elsewhere: every bad query against the webhook alone in tests/webhook/test_doors.py, nginx in front in tests/webhook/test_nginx.py,
-the patient API's own faults in tests/unit/test_patient_api.py.
+What else is held elsewhere: every bad query against the webhook alone in tests/webhook/test_doors.py, nginx in front in
+tests/webhook/test_nginx.py, the patient API's own faults in tests/unit/test_patient_api.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from tests.pacs.scripted import MoveRequest, whole
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
 
-DOWNLOAD, MULTIPLE, PRINT = "/api/iso/download?accession_number=", "/api/iso/download-multiple?accession_numbers=", "/api/iso/print?accession_number="
+DOWNLOAD, MULTIPLE, PRINT = (
+    "/api/iso/download?accession_number=",
+    "/api/iso/download-multiple?accession_numbers=",
+    "/api/iso/print?accession_number=",
+)
 
 
 def assert_refused_at_the_door(house: House, addresses: list[str]) -> None:
@@ -56,7 +61,10 @@ def test_02_an_empty_question_is_no_question(house: House) -> None:
 def test_03_a_backslash_is_not_two_accession_numbers(house: House) -> None:
     """Orthanc would expand it to both studies."""
     log = house.pacs["orthanc"].log()
-    assert_refused_at_the_door(house, [base + number for base in (DOWNLOAD, MULTIPLE, PRINT) for number in ("GOOD1%5CTHAI1", "GOOD1%5C", "%5C")])
+    assert_refused_at_the_door(
+        house,
+        [base + number for base in (DOWNLOAD, MULTIPLE, PRINT) for number in ("GOOD1%5CTHAI1", "GOOD1%5C", "%5C")],
+    )
     assert house.pacs["orthanc"].log() == log
 
 
@@ -117,7 +125,6 @@ def test_06_an_image_of_another_patient_under_an_expected_uid(house: House, tmp_
     house.refused("GOOD1", 409, "patient_mismatch", "another patient's ID")
 
 
-
 @pytest.mark.parametrize("keyword", ["IssuerOfPatientID", "PatientBirthDate", "PatientSex"])
 def test_06_headers_that_contradict_each_other_under_one_patient_id(house: House, tmp_path: Path, keyword: str) -> None:
     """The PACS answers no optional key, so only the headers together show that it is two patients."""
@@ -129,6 +136,11 @@ def test_06_headers_that_contradict_each_other_under_one_patient_id(house: House
     pacs.files = [pacs.files[0], tmp_path / "19010101", tmp_path / "19020202"]
     pacs.silent_keys = {keyword}
     try:
-        house.refused("GOOD1", 409, "patient_mismatch", "more than one issuer" if keyword == "IssuerOfPatientID" else f"contradict.*{keyword}")
+        house.refused(
+            "GOOD1",
+            409,
+            "patient_mismatch",
+            "more than one issuer" if keyword == "IssuerOfPatientID" else f"contradict.*{keyword}",
+        )
     finally:
         pacs.silent_keys = set()

@@ -1,7 +1,8 @@
 """Scenarios 7 to 14: what a C-MOVE can come to, over HTTP and Prefect.
 
-The table of outcomes alone is held in tests/unit/test_outcome.py, every row of it against the receiver in tests/pacs/test_scripted.py, real PACS in
-tests/pacs/test_peers.py, a PACS that is killed in mid-move in tests/end_to_end/test_lifecycle.py.
+The table of outcomes alone is held in tests/unit/test_outcome.py, every row of it against the receiver in
+tests/pacs/test_scripted.py, real PACS in tests/pacs/test_peers.py, a PACS that is killed in mid-move in
+tests/end_to_end/test_lifecycle.py.
 """
 
 from __future__ import annotations
@@ -47,7 +48,12 @@ def uid_of(file: Path) -> str:
 def test_07_a_pacs_that_doesnt_know_us_is_asked_once(house: House) -> None:
     house.ask_of("stranger")
     back, connections = house.back.connections, house.link.connections
-    body = house.refused("GOOD1", 502, "pacs_refused", f"{PACS_AE}.*doesn't know the destination {AE_TITLE}.*port {house.service.receiver_port}")
+    body = house.refused(
+        "GOOD1",
+        502,
+        "pacs_refused",
+        f"{PACS_AE}.*doesn't know the destination {AE_TITLE}.*port {house.service.receiver_port}",
+    )
     assert body["status"] == "A801"
     assert house.back.connections == back
     assert house.link.connections == connections + 2, "one association to find, one to move"
@@ -64,7 +70,9 @@ def test_08_a_port_that_the_pacs_cant_reach(house: House) -> None:
     assert isinstance(orthanc, Orthanc)
     orthanc.know(AE_TITLE, "127.0.0.1", free_port())
     try:
-        house.refused("GOOD1", 502, "study_incomplete", f"3 of the 3 images.*reach this machine.*{house.service.receiver_port}")
+        house.refused(
+            "GOOD1", 502, "study_incomplete", f"3 of the 3 images.*reach this machine.*{house.service.receiver_port}"
+        )
     finally:
         orthanc.know(AE_TITLE, "127.0.0.1", house.back.port)
 
@@ -120,7 +128,9 @@ def test_12_success_and_nobody_there(house: House) -> None:
 
 @pytest.mark.parametrize("cut", ["the C-MOVE", "the C-STOREs"])
 @pytest.mark.parametrize("pacs", ["orthanc", "dcmqrscp"])
-def test_13_a_connection_that_breaks_in_mid_move_costs_nothing(house: House, pacs: str, cut: str, tmp_path: Path) -> None:
+def test_13_a_connection_that_breaks_in_mid_move_costs_nothing(
+    house: House, pacs: str, cut: str, tmp_path: Path
+) -> None:
     house.ask_of(pacs)
     broken: list[int] = []
 

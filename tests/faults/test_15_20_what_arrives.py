@@ -1,7 +1,7 @@
 """Scenarios 15 to 20: what comes to the receiver while a job runs, honest and not.
 
-The receiver alone under every attack is held in tests/receiver/test_attacks.py and tests/receiver/test_fuzz.py; two jobs at once with each PACS in
-tests/pacs/test_peers.py and tests/end_to_end/test_download.py.
+The receiver alone under every attack is held in tests/receiver/test_attacks.py and tests/receiver/test_fuzz.py; two
+jobs at once with each PACS in tests/pacs/test_peers.py and tests/end_to_end/test_download.py.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def test_15_compressed_pixels_stay_as_they_are(house: House, pacs: str, tmp_path
 
 
 def test_16_a_stranger_stores_during_a_job(house: House, tmp_path: Path) -> None:
-    """Another study, another instance of the expected study, and an expected UID in another study: none of them is on the disc."""
+    """Another study, another instance of the expected study, and an expected UID in another study: none of them is on
+    the disc.
+    """
     foreign = make_study(tmp_path / "foreign", "FOREIGN1", patient=THAI_CANARY)
     good = house.studies["GOOD1"]
     unlisted, moved = dcmread(good[0]), dcmread(good[1])
@@ -72,7 +74,11 @@ def test_17_a_uid_with_a_path_in_it(house: House, tmp_path: Path) -> None:
     parent = house.service.data_dir.parent
 
     def below() -> set[str]:
-        return {str(path.relative_to(parent)) for path in parent.rglob("*") if not {"prefect", "instances"} & set(path.parts)}
+        return {
+            str(path.relative_to(parent))
+            for path in parent.rglob("*")
+            if not {"prefect", "instances"} & set(path.parts)
+        }
 
     def interrupted(move: MoveRequest) -> None:
         before = below()
@@ -114,7 +120,11 @@ def test_19_stalls_inside_a_pdu_are_freed_within_the_limit(house: House, tmp_pat
     limit = house.service.settings["receiver"]["pdu_timeout_seconds"]
     receiver = house.service.processes()["receiver"]
     before = standing_of(receiver)
-    stalls = [associate_rq()[:3], associate_rq()[:40], associate_rq() + p_data(command(1, sop_instance="1.2.3.4"), control=3)[:30]]
+    stalls = [
+        associate_rq()[:3],
+        associate_rq()[:40],
+        associate_rq() + p_data(command(1, sop_instance="1.2.3.4"), control=3)[:30],
+    ]
     peers = [RawPeer(house.service.receiver_port) for _ in stalls]
     began = time.monotonic()
     for peer, stall in zip(peers, stalls, strict=True):
@@ -146,5 +156,6 @@ def test_20_jobs_at_once_never_cross(house: House, tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "disc.iso").write_bytes(answer.content)
         found = instances_on(extract(folder / "disc.iso", folder / "x"))
-        assert found.keys() == {str(dcmread(file, stop_before_pixels=True).SOPInstanceUID) for file in house.studies[number]}
-
+        assert found.keys() == {
+            str(dcmread(file, stop_before_pixels=True).SOPInstanceUID) for file in house.studies[number]
+        }

@@ -1,4 +1,6 @@
-"""Scenario 21: the disk fills up while a job runs. The receiver alone on a full disk is held in tests/receiver/test_attacks.py."""
+"""Scenario 21: the disk fills up while a job runs. The receiver alone on a full disk is held in
+tests/receiver/test_attacks.py.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ IMAGE_MIB = 0.5
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "data"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", "tmpfs", folder], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", "tmpfs", folder], capture_output=True, text=True
+    )
     if mounted.returncode:
         pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
     yield folder
@@ -32,7 +36,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(small_disk: Path, tmp_path: Path) -> None:
-    """In mid-move (more images than fit) and in mastering (the images fit, the image of the disc doesn't); then a small job passes."""
+    """In mid-move (more images than fit) and in mastering (the images fit, the image of the disc doesn't); then a small
+    job passes.
+    """
     studies = {
         "HUGE1": make_ct_series(tmp_path / "s", "HUGE1", int(DISK_MIB / IMAGE_MIB) + 8),
         "LARGE1": make_ct_series(tmp_path / "s", "LARGE1", int(DISK_MIB / IMAGE_MIB * 0.7)),

@@ -1,8 +1,9 @@
 """Scenarios 22 and 23: the disc under doubt, and names that are not ASCII.
 
-Every kind of damage to every kind of file (a flipped bit, a cut, a swapped pair, a missing and an additional file; DICOM, DICOMDIR, viewer) is held
-at the proof itself in tests/unit/test_verify.py, and on a disc years later, by `mkiso verify`, in tests/media/test_tools.py.
-Here the same goes through the whole service, where it can be had: no byte of such a disc is sent.
+Every kind of damage to every kind of file (a flipped bit, a cut, a swapped pair, a missing and an additional file;
+DICOM, DICOMDIR, viewer) is held at the proof itself in tests/unit/test_verify.py, and on a disc years later, by `mkiso
+verify`, in tests/media/test_tools.py. Here the same goes through the whole service, where it can be had: no byte of
+such a disc is sent.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def damaged(house: House, damage: Callable[[Path], None]) -> Iterator[list[Path]
 
     def watch() -> None:
         for file in closed_after_writing(house.service.data_dir / "jobs", stop):
-            if writer := re.fullmatch(r"(disc\d+\.iso)\.(\d+)\.new", file.name):  # it gets its own name once it is whole
+            if writer := re.fullmatch(
+                r"(disc\d+\.iso)\.(\d+)\.new", file.name
+            ):  # it gets its own name once it is whole
                 flow = int(writer[2])
                 os.kill(flow, signal.SIGSTOP)
                 image = file if file.exists() else file.with_name(writer[1])
@@ -99,7 +102,9 @@ def test_22_an_image_that_changes_on_the_shelf_is_never_sent(house: House, tmp_p
     """It was proved and sent before; the rest of a broken download comes from its own address, hours later."""
     sent = house.disc("GOOD1", tmp_path / "sent")
     address = sent.headers["content-location"]
-    [image] = [file for file in (house.service.data_dir / "discs").glob("*/disc.iso") if file.read_bytes() == sent.content]
+    [image] = [
+        file for file in (house.service.data_dir / "discs").glob("*/disc.iso") if file.read_bytes() == sent.content
+    ]
     rest = house.service.http.get(address, headers={"Range": "bytes=1000-"})
     assert (rest.status_code, rest.content) == (206, sent.content[1000:])
     flip(image, len(sent.content) // 2)

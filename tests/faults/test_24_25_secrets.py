@@ -1,4 +1,5 @@
-"""Scenarios 24 and 25, after all others: nobody gets in without the key, and what every scenario had in its hands stands nowhere it must not.
+"""Scenarios 24 and 25, after all others: nobody gets in without the key, and what every scenario had in its hands
+stands nowhere it must not.
 
 Each kind of wrong key against each route of the webhook alone is held in tests/webhook/test_doors.py.
 """
@@ -21,7 +22,11 @@ from tests.unit.test_audit import assert_schema
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
 
 TRAIL = "audit.xml"
-GUARDED = ("download?accession_number=GOOD1", "download-multiple?accession_numbers=GOOD1,THAI1", "print?accession_number=GOOD1")
+GUARDED = (
+    "download?accession_number=GOOD1",
+    "download-multiple?accession_numbers=GOOD1,THAI1",
+    "print?accession_number=GOOD1",
+)
 
 
 def test_24_no_key_or_a_wrong_one_on_every_route(house: House) -> None:
@@ -30,7 +35,13 @@ def test_24_no_key_or_a_wrong_one_on_every_route(house: House) -> None:
     connections, shelf = house.link.connections, house.shelf()
     with httpx.Client(base_url=house.service.http.base_url) as stranger:
         for path in (*(f"/api/iso/{question}" for question in GUARDED), job, f"{job}/disc", f"{job}/disc?part=1"):
-            for headers in ({}, {"X-API-Key": "wrong"}, {"X-API-Key": KEY[:-1]}, {"X-API-Key": KEY + "x"}, {"Authorization": f"Bearer {KEY}"}):
+            for headers in (
+                {},
+                {"X-API-Key": "wrong"},
+                {"X-API-Key": KEY[:-1]},
+                {"X-API-Key": KEY + "x"},
+                {"Authorization": f"Bearer {KEY}"},
+            ):
                 answer = stranger.get(path, headers=headers)
                 assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), path
                 assert KEY not in answer.text
@@ -38,15 +49,23 @@ def test_24_no_key_or_a_wrong_one_on_every_route(house: House) -> None:
             answer = stranger.get(path)
             assert answer.status_code == 200
             assert KEY not in answer.text
-    assert (house.shelf(), house.link.connections) == (shelf, connections + 1), "only /api/health asks the PACS (C-ECHO)"
+    assert (house.shelf(), house.link.connections) == (shelf, connections + 1), (
+        "only /api/health asks the PACS (C-ECHO)"
+    )
 
 
 def needles(person: Person) -> set[bytes]:
     """What identifies a patient, in every encoding that it could stand in."""
-    texts = [person.patient_id, person.birth_date, f"{person.birth_date[:4]}-{person.birth_date[4:6]}-{person.birth_date[6:]}"]
+    texts = [
+        person.patient_id,
+        person.birth_date,
+        f"{person.birth_date[:4]}-{person.birth_date[4:6]}-{person.birth_date[6:]}",
+    ]
     texts += [part for part in person.name.split("^") if part]
     encodings = ("utf-8", "utf-16-le", "utf-16-be", "iso8859_11", "unicode_escape")
-    found = {text.encode(encoding) for text in texts for encoding in encodings if text.isascii() or encoding != "latin-1"}
+    found = {
+        text.encode(encoding) for text in texts for encoding in encodings if text.isascii() or encoding != "latin-1"
+    }
     return found | {text.encode("ascii", "backslashreplace").replace(b"\\", b"\\\\") for text in texts}
 
 
@@ -71,7 +90,9 @@ def test_25_the_canaries_are_seen_where_they_may_be(house: House) -> None:
 
 
 def test_25_a_fault_that_nobody_foresaw_tells_no_patients_data(house: House) -> None:
-    """An exception whose text quotes the patient: the images are gone when they are to be mastered, and a name is no name."""
+    """An exception whose text quotes the patient: the images are gone when they are to be mastered, and a name is no
+    name.
+    """
 
     def sends_and_removes(move: MoveRequest) -> None:
         move.store(move.files)
@@ -87,16 +108,26 @@ def test_25_a_fault_that_nobody_foresaw_tells_no_patients_data(house: House) -> 
 def test_25_no_canary_in_logs_prefect_metrics_reports_or_temporary_files(house: House) -> None:
     service = house.service
     data_dir = service.data_dir
-    house.patient_api.script = house.patient_api.answers(hn=CANARY.patient_id, name=CANARY.name, birth_date=CANARY.birth_date)
+    house.patient_api.script = house.patient_api.answers(
+        hn=CANARY.patient_id, name=CANARY.name, birth_date=CANARY.birth_date
+    )
     house.disc("GOOD1", data_dir.parent / "with the patient API")
-    searched = [service.log_file, *files_below(data_dir / "prefect", data_dir / "discs" / "jobs", data_dir / "incoming")]
-    searched += [*files_below(Path(service.environment["TMPDIR"])), *(file for file in data_dir.iterdir() if file.is_file() and file.name != TRAIL)]
+    searched = [
+        service.log_file,
+        *files_below(data_dir / "prefect", data_dir / "discs" / "jobs", data_dir / "incoming"),
+    ]
+    searched += [
+        *files_below(Path(service.environment["TMPDIR"])),
+        *(file for file in data_dir.iterdir() if file.is_file() and file.name != TRAIL),
+    ]
     assert any(file.name == "prefect.db" for file in searched)
     assert any(file.name == "prefect.db-wal" for file in searched), "what isn't in the database yet is searched too"
     assert {str(file): found for file in searched if (found := hits(file.read_bytes()))} == {}
     for path in ("/metrics", "/api/health"):
         assert not hits(service.http.get(path).content)
-    asked: list[tuple[str, dict[str, object]]] = [(f"/{what}/filter", {"limit": 200}) for what in ("flow_runs", "task_runs", "logs", "artifacts")]
+    asked: list[tuple[str, dict[str, object]]] = [
+        (f"/{what}/filter", {"limit": 200}) for what in ("flow_runs", "task_runs", "logs", "artifacts")
+    ]
     for path, body in asked:
         assert not hits(service.prefect.post(path, json=body).raise_for_status().content), path
     assert not list(files_below(Path(service.environment["TMPDIR"]))), "temporary files were left"
@@ -109,7 +140,12 @@ def test_25_the_audit_trail_has_patient_ids_and_no_names(house: House) -> None:
     for line in text.splitlines():
         assert_schema(fromstring(line))
     assert CANARY.patient_id in text and THAI_CANARY.patient_id in text
-    assert not [part for person in (CANARY, THAI_CANARY) for part in (*person.name.split("^"), person.birth_date, KEY) if part in text]
+    assert not [
+        part
+        for person in (CANARY, THAI_CANARY)
+        for part in (*person.name.split("^"), person.birth_date, KEY)
+        if part in text
+    ]
     assert {event in text for event in ("Begin Transferring", "Export", "Query", "Security Alert")} == {True}
     assert not (house.service.data_dir / "audit-undelivered.xml").exists()
 

@@ -1,7 +1,9 @@
-"""A crash or a power cut while a disc is shelved leaves a whole disc or none (issue: Faults, item 5), and a disc that was called finished is there.
+"""A crash or a power cut while a disc is shelved leaves a whole disc or none (issue: Faults, item 5), and a disc that
+was called finished is there.
 
-A crash is a process that kills itself before each line of what it does in turn. A power cut is a copy of the block device, taken at that moment: it
-has what has reached the disk and nothing else, and is mounted as it would be after the cut.
+A crash is a process that kills itself before each line of what it does in turn. A power cut is a copy of the block
+device, taken at that moment: it has what has reached the disk and nothing else, and is mounted as it would be after the
+cut.
 """
 
 from __future__ import annotations
@@ -21,17 +23,17 @@ from typing import Any
 
 import pytest
 
-import mkiso.files
-import mkiso.store
-from mkiso.config import Storage
-from mkiso.marks import marks_of
-from mkiso.reread import read_whole
-from mkiso.store import Manifest, image_of, manifests, new_disc_id, remove_old, shelve
+import mkiso.storage.files
+import mkiso.storage.shelf
+from mkiso.config.settings import Storage
+from mkiso.storage.marks import marks_of
+from mkiso.storage.reread import read_whole
+from mkiso.storage.shelf import Manifest, image_of, manifests, new_disc_id, remove_old, shelve
 
 FORK = multiprocessing.get_context("fork")
 CONTENT = b"\0" * 32768 + b"CD001" + os.urandom(300_000)
 MARKS = marks_of(CONTENT)
-WATCHED = {mkiso.store.__file__, mkiso.files.__file__, shutil.__file__}
+WATCHED = {mkiso.storage.shelf.__file__, mkiso.storage.files.__file__, shutil.__file__}
 
 
 def at_each_line(work: Callable[[], None], happens: Callable[[int], None]) -> int:
@@ -57,7 +59,19 @@ def at_each_line(work: Callable[[], None], happens: Callable[[int], None]) -> in
 
 def manifest_for(content: bytes) -> Manifest:
     sha256 = hashlib.sha256(content).hexdigest()
-    return Manifest(new_disc_id(), new_disc_id(), "2024-02-29T10:00:00+00:00", "V", "x.iso", ("A1",), "f", len(content), sha256, 1, "cd")
+    return Manifest(
+        new_disc_id(),
+        new_disc_id(),
+        "2024-02-29T10:00:00+00:00",
+        "V",
+        "x.iso",
+        ("A1",),
+        "f",
+        len(content),
+        sha256,
+        1,
+        "cd",
+    )
 
 
 def prepared(folder: Path) -> tuple[Storage, Path]:
@@ -75,7 +89,9 @@ def whole_discs(storage: Storage) -> int:
     for manifest in found:
         content = image_of(storage, manifest.disc_id).read_bytes()
         read_whole(storage, manifest)
-        assert (len(content), hashlib.sha256(content).hexdigest()) == (manifest.size, manifest.sha256), "a disc that isn't whole"
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (manifest.size, manifest.sha256), (
+            "a disc that isn't whole"
+        )
     return len(found)
 
 

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.dataset.header import read_header
-from mkiso.files import sha256_of
 from mkiso.media.iso import master
 from mkiso.media.layout import Layout, lay_out
-from mkiso.models import Arrival, Expected, Instance, Patient, Study
+from mkiso.storage.files import sha256_of
 from mkiso.study.gate import CompleteStudies, Part, complete
+from mkiso.study.models import Arrival, Expected, Instance, Patient, Study
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 
 CREATED = datetime(2026, 2, 13, 9, 30, tzinfo=UTC)
@@ -23,7 +23,15 @@ def instance(path: Path) -> Instance:
     """An instance as the receiver and the header reader hand it on."""
     header = read_header(path)
     meta = _meta(path)
-    arrival = Arrival(meta[0x0003], meta[0x0002], meta[0x0010], str(header.StudyInstanceUID), path, path.stat().st_size, sha256_of(path))
+    arrival = Arrival(
+        meta[0x0003],
+        meta[0x0002],
+        meta[0x0010],
+        str(header.StudyInstanceUID),
+        path,
+        path.stat().st_size,
+        sha256_of(path),
+    )
     return Instance(arrival, header)
 
 
@@ -53,12 +61,23 @@ def archived(found: Iterable[Instance]) -> Part:
 def _listed(uid: str, found: list[Instance]) -> Study:
     header = found[0].header
     expected = Expected("image", len(found), {"1.2": frozenset(each.arrival.sop_instance_uid for each in found)})
-    values = {name: str(header.get(keyword, "")) for name, keyword in (("patient_id", "PatientID"), ("patient_name", "PatientName"))}
-    return Study(str(header.get("AccessionNumber", "")), uid, **values, study_date=str(header.get("StudyDate", "")), expected=expected)
+    values = {
+        name: str(header.get(keyword, ""))
+        for name, keyword in (("patient_id", "PatientID"), ("patient_name", "PatientName"))
+    }
+    return Study(
+        str(header.get("AccessionNumber", "")),
+        uid,
+        **values,
+        study_date=str(header.get("StudyDate", "")),
+        expected=expected,
+    )
 
 
 def settings(folder: Path, **sections: dict[str, Any]) -> Settings:
-    return Settings.model_validate({"storage": {"data_dir": folder / "data"}, "disc": {"institution": "Example Hospital"}, **sections})
+    return Settings.model_validate(
+        {"storage": {"data_dir": folder / "data"}, "disc": {"institution": "Example Hospital"}, **sections}
+    )
 
 
 def disc(paths: Iterable[Path], folder: Path, **sections: dict[str, Any]) -> tuple[Layout, Path]:
@@ -74,7 +93,10 @@ def _meta(path: Path) -> dict[int, str]:
     values: dict[int, str] = {}
     position = 0
     while content[position : position + 2] == b"\x02\x00":
-        element, long = int.from_bytes(content[position + 2 : position + 4], "little"), content[position + 4 : position + 6] in (b"OB", b"UN")
+        element, long = (
+            int.from_bytes(content[position + 2 : position + 4], "little"),
+            content[position + 4 : position + 6] in (b"OB", b"UN"),
+        )
         start = position + (12 if long else 8)
         length = int.from_bytes(content[position + 8 : start] if long else content[position + 6 : start], "little")
         values[element] = content[start : start + length].decode("latin-1").rstrip("\0 ")

@@ -19,7 +19,7 @@ from pydicom.fileset import FileSet
 from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import arrange, leaves
 from mkiso.media.record_keys import KEYS
-from mkiso.models import Instance
+from mkiso.study.models import Instance
 from tests.media.dirt import LEVELS, samples, write
 from tests.media.discs import instance
 

@@ -18,7 +18,7 @@ from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import arrange, leaves
 from mkiso.media.layout import Layout
 from mkiso.media.verify import verify_disc, verify_image
-from mkiso.models import Instance
+from mkiso.study.models import Instance
 from tests.media.discs import disc, instance, instances
 from tests.peers.corpus import BUNDLED, EVERY_KIND, JAPANESE, THAI, make_study
 
@@ -39,7 +39,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Path]:
     folder = tmp_path_factory.mktemp("disc")
     viewer = folder / "viewer"
     (viewer / "Sprach dateien").mkdir(parents=True)
-    for name in ("Betrachter für Bilder.exe", "empty.cfg", "Sprach dateien/ภาษาไทย.lng", "library_one.dll", "library_two.dll"):
+    for name in (
+        "Betrachter für Bilder.exe",
+        "empty.cfg",
+        "Sprach dateien/ภาษาไทย.lng",
+        "library_one.dll",
+        "library_two.dll",
+    ):
         (viewer / name).write_text(name if "empty" not in name else "")
     paths = make_study(folder / "in", "ACC1", patient=THAI, kinds=EVERY_KIND)
     paths += make_study(folder / "in", "ACC2", patient=THAI, kinds={"ct": 60}, number=2)
@@ -65,7 +71,10 @@ def test_isoinfo_reads_the_primary_tree(made: tuple[Layout, Path]) -> None:
     assert f"Volume id: {layout.volume_id}\n" in about
     assert f"Volume size is: {layout.sectors}\n" in about
     assert "Joliet with UCS level 3 found" in about and "NO Rock Ridge present" in about and "EXAMPLE HOSPITAL" in about
-    found = {line.removeprefix("/").removesuffix(";1").removesuffix(".") for line in run("isoinfo", "-f", "-i", iso).splitlines()}
+    found = {
+        line.removeprefix("/").removesuffix(";1").removesuffix(".")
+        for line in run("isoinfo", "-f", "-i", iso).splitlines()
+    }
     assert {str(file.path) for file in layout.files} <= found
 
 
@@ -92,7 +101,9 @@ def test_7z_finds_nothing_wrong(made: tuple[Layout, Path]) -> None:
 def test_every_file_comes_out_byte_for_byte(made: tuple[Layout, Path], extracted: Path) -> None:
     layout, _ = made
     for file in layout.files:
-        assert hashlib.sha256((extracted / (file.joliet_path or file.path)).read_bytes()).hexdigest() == file.sha256, file.path
+        assert hashlib.sha256((extracted / (file.joliet_path or file.path)).read_bytes()).hexdigest() == file.sha256, (
+            file.path
+        )
         if file.sop_instance_uid:
             assert file.source
             assert (extracted / file.path).read_bytes() == file.source.read_bytes()
@@ -105,12 +116,16 @@ def test_sha256sum_proves_it_without_us(extracted: Path) -> None:
 
 
 def test_a_loop_mount_shows_the_same(made: tuple[Layout, Path], tmp_path: Path) -> None:
-    mounted = subprocess.run(["mount", "-o", "loop,ro,iocharset=utf8", made[1], tmp_path], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-o", "loop,ro,iocharset=utf8", made[1], tmp_path], capture_output=True, text=True, check=False
+    )
     if mounted.returncode:
         pytest.skip(f"no loop mount here: {mounted.stderr.strip()}")
     try:
         for file in made[0].files:
-            assert hashlib.sha256((tmp_path / (file.joliet_path or file.path)).read_bytes()).hexdigest() == file.sha256, file.path
+            assert (
+                hashlib.sha256((tmp_path / (file.joliet_path or file.path)).read_bytes()).hexdigest() == file.sha256
+            ), file.path
     finally:
         run("umount", tmp_path)
 
@@ -127,7 +142,9 @@ def test_dcmdump_and_pydicom_read_the_dicomdir(made: tuple[Layout, Path], extrac
     assert "(0004,1220)" in run("dcmdump", "-q", "DICOMDIR", cwd=extracted)
     file_set = FileSet(extracted / "DICOMDIR")
     assert layout.volume_id == file_set.ID
-    assert sorted(found.SOPInstanceUID for found in file_set) == sorted(file.sop_instance_uid for file in layout.files if file.sop_instance_uid)
+    assert sorted(found.SOPInstanceUID for found in file_set) == sorted(
+        file.sop_instance_uid for file in layout.files if file.sop_instance_uid
+    )
     for found in file_set:
         assert found.load().SOPInstanceUID == found.SOPInstanceUID
     assert file_set.find_values("PatientName") == [THAI.name]
@@ -137,7 +154,9 @@ def records(content: Path) -> Iterator[tuple[str, str, Dataset]]:
     """Each record with its type and what it is of: a UID, or the patient's ID."""
     for record in dcmread(content).DirectoryRecordSequence:
         kind = record.DirectoryRecordType
-        own = {"PATIENT": "PatientID", "STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID"}.get(kind, "ReferencedSOPInstanceUIDInFile")
+        own = {"PATIENT": "PatientID", "STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID"}.get(
+            kind, "ReferencedSOPInstanceUIDInFile"
+        )
         yield kind, str(record[own].value), record
 
 
@@ -160,7 +179,11 @@ def compared(found: list[Instance], folder: Path) -> int:
         assert (kind, of) in ours
         mine = ours[kind, of]
         for element in theirs:
-            if element.keyword in ("OffsetOfTheNextDirectoryRecord", "OffsetOfReferencedLowerLevelDirectoryEntity", "SpecificCharacterSet"):
+            if element.keyword in (
+                "OffsetOfTheNextDirectoryRecord",
+                "OffsetOfReferencedLowerLevelDirectoryEntity",
+                "SpecificCharacterSet",
+            ):
                 continue
             assert element.tag in mine, f"{kind} lacks {element.keyword}"
             assert mine[element.tag].value == element.value, f"{kind} {element.keyword}"
@@ -179,7 +202,9 @@ def test_real_studies_say_what_dcmmkdirs_dicomdir_says(tmp_path: Path) -> None:
     found = []
     for number, path in enumerate(sorted((BUNDLED / "dicomdirtests" / "77654033").rglob("*"))):
         if path.is_file():
-            dcmread(path).save_as(tmp_path / str(number), enforce_file_format=True)  # as a PACS sends it: with a group length
+            dcmread(path).save_as(
+                tmp_path / str(number), enforce_file_format=True
+            )  # as a PACS sends it: with a group length
             found.append(instance(tmp_path / str(number)))
     [patient, *_] = arrange(found)
     theirs = [leaf.instance for leaf in leaves([patient])]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.receiver.server import run
 from tests.peers.ports import free_port, is_open
 
@@ -51,7 +51,13 @@ def folder(tmp_path: Path) -> Path:
 def _settings(tmp_path: Path, receiver_port: int, pacs: dict[str, Any]) -> Settings:
     return Settings.model_validate(
         {
-            "pacs": {"connect_timeout_seconds": 2, "response_timeout_seconds": 10, "quiet_timeout_seconds": 2, "back_off_seconds": 0.1, **pacs},
+            "pacs": {
+                "connect_timeout_seconds": 2,
+                "response_timeout_seconds": 10,
+                "quiet_timeout_seconds": 2,
+                "back_off_seconds": 0.1,
+                **pacs,
+            },
             "receiver": {"host": "127.0.0.1", "port": receiver_port},
             "server": {"shutdown_grace_seconds": 1},
             "storage": {"data_dir": str(tmp_path / "data"), "min_free_gib": 0},

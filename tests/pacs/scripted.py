@@ -85,7 +85,9 @@ class MoveRequest:
         self._pacs.cancelled += command.CommandField == 0x0FFF
 
     def _respond(self, status: int, counts: dict[str, int], comment: str = "") -> None:
-        more: dict[str, int | str] = {f"NumberOf{name.capitalize()}Suboperations": count for name, count in counts.items()}
+        more: dict[str, int | str] = {
+            f"NumberOf{name.capitalize()}Suboperations": count for name, count in counts.items()
+        }
         self._peer.respond(self._command, status, None, {**more, **({"ErrorComment": comment} if comment else {})})
 
 
@@ -142,7 +144,9 @@ class ScriptedPacs:
         self._threads[0].start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for peer in self._peers:
@@ -186,7 +190,11 @@ class ScriptedPacs:
         for header in (dcmread(file, stop_before_pixels=True) for file in self.files):
             if not _matches(header, identifier):
                 continue
-            own = {"STUDY": header.StudyInstanceUID, "SERIES": header.SeriesInstanceUID, "IMAGE": header.SOPInstanceUID}[level]
+            own = {
+                "STUDY": header.StudyInstanceUID,
+                "SERIES": header.SeriesInstanceUID,
+                "IMAGE": header.SOPInstanceUID,
+            }[level]
             answers.setdefault(own, self._answer(header, identifier, level))
         sent = [*list(answers.values())[: self.find_twice.get(level, 0)], *answers.values()]
         for answer in sent[: self.find_limit.get(level)]:
@@ -195,10 +203,19 @@ class ScriptedPacs:
             peer.respond(command, 0xFF00, answer)
         if (uid := self.find_more.get(level)) is not None:
             answer = deepcopy(answer)
-            setattr(answer, {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}[level], uid)
+            setattr(
+                answer,
+                {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}[level],
+                uid,
+            )
             peer.respond(command, 0xFF00, answer)
         for _ in range(1 + (self.ends_twice == level)):
-            peer.respond(command, self.find_status.get(level, 0x0000), None, {"ErrorComment": self.comment} if self.comment else None)
+            peer.respond(
+                command,
+                self.find_status.get(level, 0x0000),
+                None,
+                {"ErrorComment": self.comment} if self.comment else None,
+            )
 
     def _answer(self, header: Dataset, identifier: Dataset, level: str) -> Dataset:
         answer = Dataset()
@@ -209,7 +226,9 @@ class ScriptedPacs:
         answer.QueryRetrieveLevel = level
         if self.counts and level != "IMAGE":
             keyword, uid = {"STUDY": ("Study", "StudyInstanceUID"), "SERIES": ("Series", "SeriesInstanceUID")}[level]
-            of_it = [file for file in self.files if dcmread(file, stop_before_pixels=True)[uid].value == header[uid].value]
+            of_it = [
+                file for file in self.files if dcmread(file, stop_before_pixels=True)[uid].value == header[uid].value
+            ]
             setattr(answer, f"NumberOf{keyword}RelatedInstances", self.find_counts.get(level, len(of_it)))
         for keyword, value in self.find_changes.get(level, {}).items():
             setattr(answer, keyword, value)
@@ -260,7 +279,13 @@ class Peer:
             if control & 2 and (not control & 1 or command.CommandDataSetType == 0x0101):
                 return command, decode(BytesIO(bytes(parts[0])), True, True)
 
-    def respond(self, request: Dataset, status: int, identifier: Dataset | None = None, more: Mapping[str, int | str] | None = None) -> None:
+    def respond(
+        self,
+        request: Dataset,
+        status: int,
+        identifier: Dataset | None = None,
+        more: Mapping[str, int | str] | None = None,
+    ) -> None:
         command = Dataset()
         if "AffectedSOPClassUID" in request:
             command.AffectedSOPClassUID = request.AffectedSOPClassUID
@@ -276,7 +301,9 @@ class Peer:
             self._send(encode(identifier, True, True) or b"", 2)
 
     def _send(self, data: bytes, control: int) -> None:
-        self.socket.sendall(struct.pack(">BBIIBB", 4, 0, len(data) + 6, len(data) + 2, self._context_id, control) + data)
+        self.socket.sendall(
+            struct.pack(">BBIIBB", 4, 0, len(data) + 6, len(data) + 2, self._context_id, control) + data
+        )
 
     def _pdu(self) -> tuple[int, bytes]:
         head = self._exactly(6)

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import InstanceConflict, PatientMismatch, StudyIncomplete
-from mkiso.identity import fingerprint
-from mkiso.job import Job
-from mkiso.models import Instance
 from mkiso.sources.collection import retrieve_study
 from mkiso.sources.query import find_studies
+from mkiso.storage.job import Job
 from mkiso.study.gate import CompleteStudies, complete, found
+from mkiso.study.identity import fingerprint
+from mkiso.study.models import Instance
 from mkiso.study.values import Retrieved
 from tests.pacs.scripted import MoveRequest, ScriptedPacs, whole
 from tests.peers.corpus import make_study
@@ -75,7 +75,9 @@ def three_of_four(move: MoveRequest) -> None:
     move.end(0xB000, completed=3, failed=1, warning=0, remaining=0)
 
 
-def test_nothing_is_taken_up_where_only_counts_are_known(settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path) -> None:
+def test_nothing_is_taken_up_where_only_counts_are_known(
+    settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path
+) -> None:
     """One image is deleted and one is added: there are as many as before."""
     with ScriptedPacs(files, [whole], receiver_port) as pacs:
         pacs.find_status = {"IMAGE": 0xA900}
@@ -90,7 +92,9 @@ def test_nothing_is_taken_up_where_only_counts_are_known(settings_for: MakeSetti
         assert not again.kept
 
 
-def test_only_the_gap_is_moved_while_the_pacs_says_the_same(settings_for: MakeSettings, receiver_port: int, files: list[Path]) -> None:
+def test_only_the_gap_is_moved_while_the_pacs_says_the_same(
+    settings_for: MakeSettings, receiver_port: int, files: list[Path]
+) -> None:
     with ScriptedPacs(files, [three_of_four], receiver_port) as pacs:
         settings = settings_for(pacs, move_attempts=1)
         with pytest.raises(StudyIncomplete):
@@ -102,7 +106,9 @@ def test_only_the_gap_is_moved_while_the_pacs_says_the_same(settings_for: MakeSe
     assert [move.QueryRetrieveLevel for move in pacs.moves] == ["STUDY", "IMAGE"]
 
 
-def test_what_had_grown_and_is_gone_again_is_dropped(settings_for: MakeSettings, receiver_port: int, files: list[Path]) -> None:
+def test_what_had_grown_and_is_gone_again_is_dropped(
+    settings_for: MakeSettings, receiver_port: int, files: list[Path]
+) -> None:
     with ScriptedPacs(files[:3], [], receiver_port) as pacs:
 
         def grown(move: MoveRequest) -> None:
@@ -128,7 +134,10 @@ def test_nothing_is_taken_up_where_the_patient_was_corrected(
         with pytest.raises(StudyIncomplete):
             retrieved(Attempt(settings))
         pacs.scripts = [whole]
-        pacs.files = [changed(file, tmp_path / f"corrected{number}", PatientName="Corrected^Name") for number, file in enumerate(files)]
+        pacs.files = [
+            changed(file, tmp_path / f"corrected{number}", PatientName="Corrected^Name")
+            for number, file in enumerate(files)
+        ]
         again = Attempt(settings)
         instances = again.instances()
         assert set(instances) == uids(files) and not again.kept
@@ -138,9 +147,12 @@ def test_nothing_is_taken_up_where_the_patient_was_corrected(
 def test_nothing_is_taken_up_of_a_study_that_came_in_two_ways(
     settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path
 ) -> None:
-    """Which of two images under one UID is the PACS's nobody can say, nor which others of those that came are: a retry that kept them would
-    put a stranger's images on the disc."""
-    others = [changed(file, tmp_path / f"other{number}", SeriesDescription="Other") for number, file in enumerate(files[:2])]
+    """Which of two images under one UID is the PACS's nobody can say, nor which others of those that came are: a retry
+    that kept them would put a stranger's images on the disc.
+    """
+    others = [
+        changed(file, tmp_path / f"other{number}", SeriesDescription="Other") for number, file in enumerate(files[:2])
+    ]
 
     def conflicting(move: MoveRequest) -> None:
         move.store(others)
@@ -157,7 +169,9 @@ def test_nothing_is_taken_up_of_a_study_that_came_in_two_ways(
     assert "Other" not in {str(instance.header.get("SeriesDescription")) for instance in instances.values()}
 
 
-def test_a_file_of_which_nothing_is_written_down_goes(settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path) -> None:
+def test_a_file_of_which_nothing_is_written_down_goes(
+    settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path
+) -> None:
     """Killed before the first line: what lies there would be a conflict for ever."""
     uid = next(iter(uids(files[:1])))
     with ScriptedPacs(files, [whole], receiver_port) as pacs:
@@ -198,7 +212,9 @@ def test_two_issuers_that_the_pacs_keeps_to_itself_are_two_patients(
             disc_of(settings_for(pacs))
 
 
-def test_a_disc_of_a_study_that_grew_answers_for_nothing_but_what_it_holds(settings_for: MakeSettings, receiver_port: int, files: list[Path]) -> None:
+def test_a_disc_of_a_study_that_grew_answers_for_nothing_but_what_it_holds(
+    settings_for: MakeSettings, receiver_port: int, files: list[Path]
+) -> None:
     with ScriptedPacs(files[:3], [], receiver_port) as pacs:
 
         def grown(move: MoveRequest) -> None:

@@ -1,4 +1,6 @@
-"""dcmqrscp and Orthanc as PACS: query, C-MOVE to the real receiver, and every instance compared with the PACS's own copy."""
+"""dcmqrscp and Orthanc as PACS: query, C-MOVE to the real receiver, and every instance compared with the PACS's own
+copy.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import JobStopped, MkisoError, PacsBusy, PacsRefused, StudyIncomplete, StudyNotFound
-from mkiso.models import Arrival
 from mkiso.network.echo import echo
 from mkiso.sources.query import find_studies, find_studies_by_date
 from mkiso.sources.retrieve import retrieve
+from mkiso.study.models import Arrival
 from tests.peers.corpus import EVERY_KIND, THAI, make_study
 from tests.peers.dcmqrscp import Dcmqrscp
 from tests.peers.orthanc import Orthanc
@@ -29,7 +31,10 @@ Peer = Dcmqrscp | Orthanc
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("files")
-    return [*make_study(folder / "1", "A1001", patient=THAI, kinds=EVERY_KIND), *make_study(folder / "2", "A1002", kinds={"ct": 40})]
+    return [
+        *make_study(folder / "1", "A1001", patient=THAI, kinds=EVERY_KIND),
+        *make_study(folder / "2", "A1002", kinds={"ct": 40}),
+    ]
 
 
 @pytest.fixture(params=["dcmqrscp", "orthanc", "orthanc asynchronous"])
@@ -39,7 +44,9 @@ def peer(request: pytest.FixtureRequest, tmp_path: Path, files: list[Path], rece
         with Dcmqrscp(tmp_path / "pacs", files, destinations=destinations) as dcmqrscp:
             yield dcmqrscp
     else:
-        with Orthanc(tmp_path / "pacs", destinations=destinations, synchronous="asynchronous" not in request.param) as orthanc:
+        with Orthanc(
+            tmp_path / "pacs", destinations=destinations, synchronous="asynchronous" not in request.param
+        ) as orthanc:
             orthanc.store(files)
             yield orthanc
 
@@ -50,12 +57,16 @@ def data_set(file: Path) -> bytes:
     return content[144 + int.from_bytes(content[140:144], "little") :]
 
 
-def test_a_whole_study_arrives_byte_for_byte(settings_for: MakeSettings, folder: Path, peer: Peer, files: list[Path]) -> None:
+def test_a_whole_study_arrives_byte_for_byte(
+    settings_for: MakeSettings, folder: Path, peer: Peer, files: list[Path]
+) -> None:
     settings = settings_for(peer)
     (study,) = find_studies(settings, "A1001")
     arrivals: list[Arrival] = []
     assert retrieve(settings, study, folder, [], arrivals.append) == study
-    held = {str(dcmread(file, stop_before_pixels=True).SOPInstanceUID): file for file in files if file.parent.name == "1"}
+    held = {
+        str(dcmread(file, stop_before_pixels=True).SOPInstanceUID): file for file in files if file.parent.name == "1"
+    }
     assert study.expected.instances == set(held) == {arrival.sop_instance_uid for arrival in arrivals}
     assert len(arrivals) == len(held)
     for arrival in arrivals:
@@ -135,7 +146,9 @@ def test_a_destination_that_the_pacs_doesnt_know(settings_for: MakeSettings, fol
 
 
 @pytest.mark.parametrize("kind", ["dcmqrscp", "orthanc", "orthanc asynchronous"])
-def test_a_port_that_the_pacs_cant_reach(settings_for: MakeSettings, folder: Path, files: list[Path], tmp_path: Path, kind: str) -> None:
+def test_a_port_that_the_pacs_cant_reach(
+    settings_for: MakeSettings, folder: Path, files: list[Path], tmp_path: Path, kind: str
+) -> None:
     destinations = {"CDRECORD": ("127.0.0.1", free_port())}
     peer: Peer
     if kind == "dcmqrscp":

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError, PacsBusy, PatientMismatch, StudyIncomplete, StudyNotFound
-from mkiso.models import Arrival, Expected, Study
 from mkiso.sources.query import find_studies
 from mkiso.sources.retrieve import GROWTH_ROUNDS, retrieve
+from mkiso.study.models import Arrival, Expected, Study
 from tests.pacs.scripted import MoveRequest, Script, ScriptedPacs, whole
 from tests.peers.corpus import make_study
 
@@ -60,10 +60,18 @@ def resets(move: MoveRequest) -> None:
 
 FINDS_OF_A_STUDY = ["STUDY", "SERIES", "IMAGE"]
 UNPROVED = [
-    sends_all(0x0000), sends_all(0x0000, completed=1, failed=0), sends_all(0x0000, completed=3, failed=1),
-    sends_all(0xB000), sends_all(0xB000, completed=3, failed=1), sends_all(0xA702), sends_all(0xA701), sends_all(0xC001),
-    sends_all(0xA900), resets, never_ends,
-]  # fmt: skip
+    sends_all(0x0000),
+    sends_all(0x0000, completed=1, failed=0),
+    sends_all(0x0000, completed=3, failed=1),
+    sends_all(0xB000),
+    sends_all(0xB000, completed=3, failed=1),
+    sends_all(0xA702),
+    sends_all(0xA701),
+    sends_all(0xC001),
+    sends_all(0xA900),
+    resets,
+    never_ends,
+]
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,8 @@ import pytest
 from pydicom import Dataset
 
 import tasks.archive
-from mkiso.archive.outcome import Outcome, words
-from mkiso.config import Identity, Settings
+from mkiso.archive.night_outcome import Outcome, words
+from mkiso.config.settings import Identity, Settings
 from mkiso.errors import (
     AnswerCut,
     MkisoError,
@@ -30,8 +30,6 @@ from mkiso.errors import (
     PatientMismatch,
     StudyNotFound,
 )
-from mkiso.identity import one_patient
-from mkiso.models import Expected, Study
 from mkiso.network import dimse
 from mkiso.network.association import Association
 from mkiso.network.echo import echo
@@ -46,6 +44,8 @@ from mkiso.sources.query import (
     of_modalities,
     study_identifier,
 )
+from mkiso.study.identity import one_patient
+from mkiso.study.models import Expected, Study
 from tests.pacs.scripted import ScriptedPacs
 from tests.peers.corpus import CYRILLIC, JAPANESE, KOREAN, PLAIN, THAI, UMLAUT, UNICODE, Person, make_study
 from tests.peers.ports import free_port
@@ -130,7 +130,9 @@ def test_an_answer_without_a_usable_uid_isnt_passed_over(uid: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize(("level", "expected"), [("SERIES", Expected("study", 4)), ("IMAGE", Expected("series", 4))])
-def test_a_level_with_an_answer_that_is_no_uid_isnt_believed(settings_for: MakeSettings, files: list[Path], level: str, expected: Expected) -> None:
+def test_a_level_with_an_answer_that_is_no_uid_isnt_believed(
+    settings_for: MakeSettings, files: list[Path], level: str, expected: Expected
+) -> None:
     """Five answers, four of them with UIDs: the fifth stands for something."""
     with ScriptedPacs(files) as pacs:
         pacs.find_more = {level: "no uid"}
@@ -144,7 +146,9 @@ def test_an_end_that_comes_twice_is_no_empty_answer(settings_for: MakeSettings, 
             find_studies(settings_for(pacs), "A1")
 
 
-def test_what_the_pacs_comments_isnt_told_before_the_patient_is_known(settings_for: MakeSettings, files: list[Path]) -> None:
+def test_what_the_pacs_comments_isnt_told_before_the_patient_is_known(
+    settings_for: MakeSettings, files: list[Path]
+) -> None:
     with ScriptedPacs(files) as pacs:
         pacs.find_status, pacs.comment = {"STUDY": 0xC001}, "CANARY^NAME HN-0001"
         with pytest.raises(PacsRefused, match="C001") as refused:
@@ -153,7 +157,9 @@ def test_what_the_pacs_comments_isnt_told_before_the_patient_is_known(settings_f
 
 
 @pytest.mark.parametrize("person", [PLAIN, UMLAUT, THAI, JAPANESE, CYRILLIC, KOREAN, UNICODE])
-def test_names_are_decoded_by_their_own_character_set(settings_for: MakeSettings, tmp_path: Path, person: Person) -> None:
+def test_names_are_decoded_by_their_own_character_set(
+    settings_for: MakeSettings, tmp_path: Path, person: Person
+) -> None:
     with ScriptedPacs(make_study(tmp_path / "files", "A1", patient=person, kinds={"ct": 1})) as pacs:
         (study,) = find_studies(settings_for(pacs), "A1")
     assert study.patient_name == person.name
@@ -174,7 +180,12 @@ def test_names_are_decoded_by_their_own_character_set(settings_for: MakeSettings
     ],
 )
 def test_the_finest_whole_level_is_believed(
-    settings_for: MakeSettings, files: list[Path], find_status: dict[str, int], find_limit: dict[str, int], counts: bool, expected: Expected
+    settings_for: MakeSettings,
+    files: list[Path],
+    find_status: dict[str, int],
+    find_limit: dict[str, int],
+    counts: bool,
+    expected: Expected,
 ) -> None:
     with ScriptedPacs(files) as pacs:
         pacs.find_status, pacs.find_limit, pacs.counts = find_status, find_limit, counts
@@ -198,11 +209,18 @@ def test_no_counts_but_instances(settings_for: MakeSettings, files: list[Path]) 
         (None, {"1": 3, "2": None}, {"1": frozenset({"1.1"}), "2": frozenset()}, Expected("none", None)),
         (None, {"1": None, "2": None}, {"1": frozenset({"1.1"}), "2": frozenset()}, Expected("none", None)),
         (1, {"1": None, "2": None}, {"1": frozenset({"1.1"}), "2": frozenset()}, Expected("study", 1)),
-        (None, {"1": 1, "2": 0}, {"1": frozenset({"1.1"}), "2": frozenset()}, Expected("image", 1, {"1": frozenset({"1.1"}), "2": frozenset()})),
+        (
+            None,
+            {"1": 1, "2": 0},
+            {"1": frozenset({"1.1"}), "2": frozenset()},
+            Expected("image", 1, {"1": frozenset({"1.1"}), "2": frozenset()}),
+        ),
         (None, {"1": 1, "2": 1}, {"1": frozenset({"1.1", "1.2"}), "2": frozenset()}, Expected("series", 2)),
     ],
 )
-def test_expected_from(study_count: int | None, series_counts: dict[str, int | None], images: dict[str, frozenset[str]], expected: Expected) -> None:
+def test_expected_from(
+    study_count: int | None, series_counts: dict[str, int | None], images: dict[str, frozenset[str]], expected: Expected
+) -> None:
     assert expected_from(study_count, series_counts, images) == expected
 
 
@@ -483,12 +501,20 @@ def test_a_night_names_what_it_cant_ask_for(
 
 
 def test_modalities_are_chosen_here_and_unknown_ones_kept() -> None:
-    ct, mr, unknown = (Study("A1", f"1.{number}", "HN-1", modalities_in_study=own) for number, own in enumerate([("CT", "SR"), ("MR",), ()]))
+    ct, mr, unknown = (
+        Study("A1", f"1.{number}", "HN-1", modalities_in_study=own)
+        for number, own in enumerate([("CT", "SR"), ("MR",), ()])
+    )
     assert of_modalities([ct, mr, unknown], ["CT", "DX"]) == [ct, unknown]
     assert of_modalities([ct, mr, unknown], []) == [ct, mr, unknown]
 
 
 def test_a_wrong_value_is_quoted_nowhere(caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder) -> None:
-    encoded = struct.pack("<HHI", 0x0010, 0x0020, 70) + b"CANARY".ljust(70, b"X") + struct.pack("<HHI", 0x0010, 0x0030, 8) + b"CANARY70"
+    encoded = (
+        struct.pack("<HHI", 0x0010, 0x0020, 70)
+        + b"CANARY".ljust(70, b"X")
+        + struct.pack("<HHI", 0x0010, 0x0030, 8)
+        + b"CANARY70"
+    )
     assert study_of(read(dimse.Response(1, 0xFF00, identifier=encoded))).patient_birth_date == "CANARY70"
     assert "CANARY" not in caplog.text and not recwarn.list

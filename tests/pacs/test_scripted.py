@@ -13,13 +13,22 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from mkiso.config import Settings
-from mkiso.errors import InstanceConflict, JobStopped, MkisoError, NoDicomData, PacsBusy, PacsRefused, PacsSilent, StudyIncomplete
-from mkiso.models import Arrival, Expected, Study
+from mkiso.config.settings import Settings
+from mkiso.errors import (
+    InstanceConflict,
+    JobStopped,
+    MkisoError,
+    NoDicomData,
+    PacsBusy,
+    PacsRefused,
+    PacsSilent,
+    StudyIncomplete,
+)
 from mkiso.network import dimse
 from mkiso.sources.move import Move, Target
 from mkiso.sources.query import find_studies
 from mkiso.sources.retrieve import SETTLED_SECONDS, retrieve
+from mkiso.study.models import Arrival, Expected, Study
 from tests.pacs.scripted import MoveRequest, Script, ScriptedPacs, whole
 from tests.peers.corpus import PLAIN, make_study
 
@@ -32,7 +41,9 @@ def files(tmp_path: Path) -> list[Path]:
     return make_study(tmp_path / "files", "A1", kinds={"ct": 4})
 
 
-def fetch(settings: Settings, folder: Path, stop: threading.Event | None = None, **changes: Any) -> tuple[Study, list[Arrival]]:
+def fetch(
+    settings: Settings, folder: Path, stop: threading.Event | None = None, **changes: Any
+) -> tuple[Study, list[Arrival]]:
     """Find and retrieve A1; the study and what arrived."""
     arrivals: list[Arrival] = []
     study = retrieve(settings, replace(find_studies(settings, "A1")[0], **changes), folder, [], arrivals.append, stop)
@@ -99,7 +110,12 @@ def uids(files: list[Path]) -> set[str]:
     ],
 )
 def test_ends_complete(
-    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], scripts: list[Script], moves: list[str]
+    settings_for: MakeSettings,
+    receiver_port: int,
+    folder: Path,
+    files: list[Path],
+    scripts: list[Script],
+    moves: list[str],
 ) -> None:
     with ScriptedPacs(files, scripts, receiver_port) as pacs:
         study, arrivals = fetch(settings_for(pacs, quiet_timeout_seconds=1), folder)
@@ -108,13 +124,17 @@ def test_ends_complete(
     assert len(arrivals) == len(list(folder.iterdir())) == 4
 
 
-def test_only_what_is_missing_is_asked_for_again(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+def test_only_what_is_missing_is_asked_for_again(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]
+) -> None:
     with ScriptedPacs(files, [stores(3, 0xB000), whole], receiver_port) as pacs:
         fetch(settings_for(pacs), folder)
     assert pacs.moves[1].SOPInstanceUID == dcmread(files[3], stop_before_pixels=True).SOPInstanceUID
 
 
-def test_a_rerun_moves_only_what_is_missing(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+def test_a_rerun_moves_only_what_is_missing(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]
+) -> None:
     with ScriptedPacs(files, [stores(3, 0xB000)], receiver_port) as pacs:
         settings = settings_for(pacs, move_attempts=1)
         study, kept = find_studies(settings, "A1")[0], []
@@ -158,7 +178,9 @@ def test_fails_closed(
     assert len(pacs.moves) == moves
 
 
-def test_one_image_that_never_comes_is_named(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+def test_one_image_that_never_comes_is_named(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]
+) -> None:
     missing = str(dcmread(files[3], stop_before_pixels=True).SOPInstanceUID)
 
     def all_but_one(move: MoveRequest) -> None:
@@ -166,12 +188,17 @@ def test_one_image_that_never_comes_is_named(settings_for: MakeSettings, receive
         move.store(stored)
         move.end(0xB000, completed=len(stored), failed=1, warning=0, remaining=0)
 
-    with ScriptedPacs(files, [all_but_one], receiver_port) as pacs, pytest.raises(StudyIncomplete, match="1 of the 4 images") as failed:
+    with (
+        ScriptedPacs(files, [all_but_one], receiver_port) as pacs,
+        pytest.raises(StudyIncomplete, match="1 of the 4 images") as failed,
+    ):
         fetch(settings_for(pacs), folder)
     assert failed.value.details["missing_sop_instance_uids"] == [missing]
 
 
-def test_silence_ends_at_the_limit_and_leaves_no_thread(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+def test_silence_ends_at_the_limit_and_leaves_no_thread(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]
+) -> None:
     with ScriptedPacs(files, [lambda move: move.wait_for_cancel(30)], receiver_port) as pacs:
         settings = settings_for(pacs, response_timeout_seconds=0.5)
         study = find_studies(settings, "A1")[0]
@@ -216,7 +243,9 @@ def test_a_flood_of_answers_keeps_nobody_from_stopping(
             assert not move.poll(0)
 
 
-def test_an_image_now_and_then_is_progress(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+def test_an_image_now_and_then_is_progress(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]
+) -> None:
     def slowly(move: MoveRequest) -> None:
         for file in move.files:
             time.sleep(0.4)
@@ -258,7 +287,9 @@ def test_stop_cancels_at_once(settings_for: MakeSettings, receiver_port: int, fo
     assert pacs.cancelled == 1
 
 
-def test_a_study_that_grows_is_taken_whole(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+def test_a_study_that_grows_is_taken_whole(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]
+) -> None:
     with ScriptedPacs(files[:3], [], receiver_port) as pacs:
 
         def grown(move: MoveRequest) -> None:
@@ -273,7 +304,9 @@ def test_a_study_that_grows_is_taken_whole(settings_for: MakeSettings, receiver_
     assert len(arrivals) == 4
 
 
-def test_two_contents_under_one_uid(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], tmp_path: Path) -> None:
+def test_two_contents_under_one_uid(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], tmp_path: Path
+) -> None:
     other = dcmread(files[0])
     other.InstanceNumber = 99
     other.save_as(tmp_path / "other")
@@ -305,7 +338,9 @@ def test_nothing_known_relies_on_what_arrives(
     assert len(arrivals) == 4
 
 
-def test_nothing_known_and_nothing_sent(settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]) -> None:
+def test_nothing_known_and_nothing_sent(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path]
+) -> None:
     def nothing(move: MoveRequest) -> None:
         move.end(0x0000, completed=0, failed=0, warning=0, remaining=0)
 
@@ -389,7 +424,9 @@ def test_a_last_image_that_is_large_is_waited_for_where_only_counts_are_known(
     monkeypatch.setattr("mkiso.sources.retrieve.SETTLED_SECONDS", 0.1)
     monkeypatch.setattr("mkiso.sources.retrieve.LATE_SECONDS", 0.1)
     monkeypatch.setattr("mkiso.sources.move.CANCEL_TIMEOUT_SECONDS", 0.1)
-    with ScriptedPacs(make_study(tmp_path / "five", "A1", kinds={"ct": 5}), [sends_one_more_slowly], receiver_port) as pacs:
+    with ScriptedPacs(
+        make_study(tmp_path / "five", "A1", kinds={"ct": 5}), [sends_one_more_slowly], receiver_port
+    ) as pacs:
         hides_one(pacs, "SERIES")
         with pytest.raises(StudyIncomplete, match="4 images were listed and 5 arrived"):
             fetch(settings_for(pacs, quiet_timeout_seconds=5), folder)
@@ -397,7 +434,12 @@ def test_a_last_image_that_is_large_is_waited_for_where_only_counts_are_known(
 
 @pytest.mark.parametrize("level", ["IMAGE", "SERIES"])
 def test_growth_is_seen_in_what_a_c_move_announces(
-    settings_for: MakeSettings, receiver_port: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
+    settings_for: MakeSettings,
+    receiver_port: int,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    level: str,
 ) -> None:
     monkeypatch.setattr("mkiso.sources.retrieve.SETTLED_SECONDS", 0.3)
     five = make_study(tmp_path / "five", "A1", kinds={"ct": 5})
@@ -440,4 +482,6 @@ def test_what_the_pacs_comments_is_told_without_the_patient(
         pacs.comment = f"no disk for {PLAIN.name.upper()} {PLAIN.patient_id}"
         with pytest.raises(MkisoError, match="no disk for …") as failed:
             fetch(settings_for(pacs, quiet_timeout_seconds=0.2, move_attempts=1), folder)
-    assert not any(part in failed.value.words.lower() for part in [PLAIN.patient_id.lower(), *PLAIN.name.lower().split("^")])
+    assert not any(
+        part in failed.value.words.lower() for part in [PLAIN.patient_id.lower(), *PLAIN.name.lower().split("^")]
+    )

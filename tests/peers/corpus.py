@@ -1,8 +1,9 @@
-"""DICOM objects of no real patient: every kind, transfer syntax and alphabet that a disc has to cope with, the same on each call.
+"""DICOM objects of no real patient: every kind, transfer syntax and alphabet that a disc has to cope with, the same on
+each call.
 
-    files = make_study(folder, "A1001", kinds={"ct": 5, "sr": 1, "ko": 1}, patient=THAI)
-    files = make_study(folder, "A1002", kinds=EVERY_KIND)
-    files = make_ct_series(folder, "B1", count=1000)          # 512 x 512, quick
+files = make_study(folder, "A1001", kinds={"ct": 5, "sr": 1, "ko": 1}, patient=THAI)
+files = make_study(folder, "A1002", kinds=EVERY_KIND)
+files = make_ct_series(folder, "B1", count=1000)          # 512 x 512, quick
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def make_study(
 ) -> list[Path]:
     """Write one study and return its files in the order of their series; 3 CT slices where `kinds` is absent.
 
-    `kinds` maps a name of KINDS to how many instances its series gets. `number` tells apart several studies of one accession number and patient.
-    The UIDs follow from the arguments. `patient_id` replaces that of `patient`.
+    `kinds` maps a name of KINDS to how many instances its series gets. `number` tells apart several studies of one
+    accession number and patient. The UIDs follow from the arguments. `patient_id` replaces that of `patient`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     patient_id = patient_id or patient.patient_id
@@ -69,9 +70,19 @@ def make_study(
         for instance_number in range(1, count + 1):
             base = Dataset()
             base.SpecificCharacterSet = patient.character_set
-            base.PatientID, base.PatientName, base.PatientBirthDate, base.PatientSex = patient_id, patient.name, patient.birth_date, patient.sex
+            base.PatientID, base.PatientName, base.PatientBirthDate, base.PatientSex = (
+                patient_id,
+                patient.name,
+                patient.birth_date,
+                patient.sex,
+            )
             base.AccessionNumber, base.StudyInstanceUID, base.StudyID = accession_number, study_uid, f"S{number}"
-            base.StudyDate, base.StudyTime, base.StudyDescription, base.ReferringPhysicianName = study_date, "101500", description, "Referrer^Rita"
+            base.StudyDate, base.StudyTime, base.StudyDescription, base.ReferringPhysicianName = (
+                study_date,
+                "101500",
+                description,
+                "Referrer^Rita",
+            )
             base.SeriesInstanceUID, base.SeriesNumber = _uid(study_uid, series_number), series_number
             base.SOPInstanceUID, base.InstanceNumber = _uid(study_uid, series_number, instance_number), instance_number
             base.SeriesDescription, base.ContentDate, base.ContentTime = kind.replace("_", " "), study_date, "101600"
@@ -93,9 +104,11 @@ def make_ct_series(
     first: int = 1,
     study_date: str = "20240229",
 ) -> list[Path]:
-    """Write one big series quickly: a single encoded file whose UID, instance number and position are replaced for each instance.
+    """Write one big series quickly: a single encoded file whose UID, instance number and position are replaced for each
+    instance.
 
-    The pixels are noise, so that nothing on the way gains from compressing; each file is 2 x size² bytes and a little more. `kind` is ct or mr.
+    The pixels are noise, so that nothing on the way gains from compressing; each file is 2 x size² bytes and a little
+    more. `kind` is ct or mr.
     """
     folder.mkdir(parents=True, exist_ok=True)
     [template] = make_study(folder, accession_number, patient=patient, kinds={kind: 1}, study_date=study_date)
@@ -157,9 +170,19 @@ def _of(base: Dataset, sop_class: UID, modality: str, syntax: UID = uid.Explicit
 
 
 def _pixels(dataset: Dataset, seed: int, rows: int = 64, columns: int = 64, frames: int = 1, bits: int = 16) -> Dataset:
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.Rows, dataset.Columns = 1, "MONOCHROME2", rows, columns
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.Rows, dataset.Columns = (
+        1,
+        "MONOCHROME2",
+        rows,
+        columns,
+    )
     stored = 12 if bits == 16 else 8
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, stored, stored - 1, 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = (
+        bits,
+        stored,
+        stored - 1,
+        0,
+    )
     if frames > 1:
         dataset.NumberOfFrames = frames
     big = dataset.file_meta.TransferSyntaxUID == uid.ExplicitVRBigEndian
@@ -172,7 +195,10 @@ def _pixels(dataset: Dataset, seed: int, rows: int = 64, columns: int = 64, fram
 def _slice(dataset: Dataset, number: int) -> Dataset:
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.PixelSpacing, dataset.SliceThickness = ["0.5", "0.5"], "2"
-    dataset.ImageOrientationPatient, dataset.ImagePositionPatient = ["1", "0", "0", "0", "1", "0"], ["0", "0", str(2 * number)]
+    dataset.ImageOrientationPatient, dataset.ImagePositionPatient = (
+        ["1", "0", "0", "0", "1", "0"],
+        ["0", "0", str(2 * number)],
+    )
     dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = _uid(dataset.StudyInstanceUID, "frame"), ""
     dataset.AcquisitionNumber, dataset.PatientPosition = 1, "HFS"
     return _pixels(dataset, number)
@@ -186,14 +212,23 @@ def _ct(base: Dataset, number: int) -> Dataset:
 
 def _mr(base: Dataset, number: int) -> Dataset:
     dataset = _slice(_of(base, uid.MRImageStorage, "MR"), number)
-    dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions, dataset.MRAcquisitionType = "SE", "NONE", "", "2D"
+    dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions, dataset.MRAcquisitionType = (
+        "SE",
+        "NONE",
+        "",
+        "2D",
+    )
     dataset.EchoTime, dataset.RepetitionTime, dataset.EchoTrainLength = "10", "500", "1"
     return dataset
 
 
 def _dx(base: Dataset, number: int) -> Dataset:
     dataset = _of(base, uid.DigitalXRayImageStorageForPresentation, "DX")
-    dataset.ImageType, dataset.PresentationIntentType, dataset.BodyPartExamined = ["ORIGINAL", "PRIMARY"], "FOR PRESENTATION", "CHEST"
+    dataset.ImageType, dataset.PresentationIntentType, dataset.BodyPartExamined = (
+        ["ORIGINAL", "PRIMARY"],
+        "FOR PRESENTATION",
+        "CHEST",
+    )
     return _pixels(dataset, number, rows=128, columns=96)
 
 
@@ -230,7 +265,10 @@ def _private(base: Dataset, number: int) -> Dataset:
 
 def _referenced(dataset: Dataset) -> Sequence:
     image = Dataset()
-    image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = uid.CTImageStorage, _uid(dataset.StudyInstanceUID, 1, 1)
+    image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = (
+        uid.CTImageStorage,
+        _uid(dataset.StudyInstanceUID, 1, 1),
+    )
     return Sequence([image])
 
 
@@ -257,7 +295,11 @@ def _document(dataset: Dataset, title: Sequence) -> Dataset:
 
 def _sr(base: Dataset, number: int) -> Dataset:
     dataset = _document(_of(base, uid.BasicTextSRStorage, "SR"), _code("18748-4", "LN", "Diagnostic Imaging Report"))
-    dataset.CompletionFlag, dataset.VerificationFlag, dataset.PerformedProcedureCodeSequence = "COMPLETE", "UNVERIFIED", Sequence([])
+    dataset.CompletionFlag, dataset.VerificationFlag, dataset.PerformedProcedureCodeSequence = (
+        "COMPLETE",
+        "UNVERIFIED",
+        Sequence([]),
+    )
     return dataset
 
 
@@ -267,7 +309,11 @@ def _ko(base: Dataset, number: int) -> Dataset:
 
 def _pr(base: Dataset, number: int) -> Dataset:
     dataset = _of(base, uid.GrayscaleSoftcopyPresentationStateStorage, "PR")
-    dataset.ContentLabel, dataset.ContentDescription, dataset.ContentCreatorName = "WINDOW", "Bone window", "Creator^Carl"
+    dataset.ContentLabel, dataset.ContentDescription, dataset.ContentCreatorName = (
+        "WINDOW",
+        "Bone window",
+        "Creator^Carl",
+    )
     dataset.PresentationCreationDate, dataset.PresentationCreationTime = "20240229", "110000"
     series = Dataset()
     series.SeriesInstanceUID, series.ReferencedImageSequence = _uid(dataset.StudyInstanceUID, 1), _referenced(dataset)
@@ -282,9 +328,16 @@ def _pr(base: Dataset, number: int) -> Dataset:
 
 def _pdf(base: Dataset, number: int) -> Dataset:
     dataset = _of(base, uid.EncapsulatedPDFStorage, "DOC")
-    dataset.ConversionType, dataset.BurnedInAnnotation, dataset.DocumentTitle, dataset.AcquisitionDateTime = "WSD", "NO", "Letter", "20240229"
+    dataset.ConversionType, dataset.BurnedInAnnotation, dataset.DocumentTitle, dataset.AcquisitionDateTime = (
+        "WSD",
+        "NO",
+        "Letter",
+        "20240229",
+    )
     dataset.MIMETypeOfEncapsulatedDocument, dataset.ConceptNameCodeSequence = "application/pdf", Sequence([])
-    dataset.EncapsulatedDocument = b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[]>>endobj\n%%EOF\n"
+    dataset.EncapsulatedDocument = (
+        b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[]>>endobj\n%%EOF\n"
+    )
     dataset.EncapsulatedDocumentLength = len(dataset.EncapsulatedDocument)
     return dataset
 
@@ -303,22 +356,35 @@ def _waveform(base: Dataset, number: int) -> Dataset:
     channel.ChannelSourceSequence = _code("2:1", "MDC", "Lead I")
     channel.ChannelSampleSkew, channel.WaveformBitsStored = "0", 16
     group = Dataset()
-    group.WaveformOriginality, group.NumberOfWaveformChannels, group.NumberOfWaveformSamples, group.SamplingFrequency = "ORIGINAL", 1, 500, "500"
+    (
+        group.WaveformOriginality,
+        group.NumberOfWaveformChannels,
+        group.NumberOfWaveformSamples,
+        group.SamplingFrequency,
+    ) = "ORIGINAL", 1, 500, "500"
     group.ChannelDefinitionSequence = Sequence([channel])
     group.WaveformBitsAllocated, group.WaveformSampleInterpretation = 16, "SS"
     group.add_new("WaveformData", "OW", np.random.default_rng(number).integers(-500, 500, 500).astype("<i2").tobytes())
-    dataset.WaveformSequence, dataset.AcquisitionDateTime, dataset.AcquisitionContextSequence = Sequence([group]), "20240229101500", Sequence([])
+    dataset.WaveformSequence, dataset.AcquisitionDateTime, dataset.AcquisitionContextSequence = (
+        Sequence([group]),
+        "20240229101500",
+        Sequence([]),
+    )
     return dataset
 
 
 def _bundled(name: str, sop_class: UID | None = None, modality: str = "") -> Kind:
-    """An object that pydicom's wheel brings (compressed pixels, radiotherapy), given to our patient and, where named, another SOP class."""
+    """An object that pydicom's wheel brings (compressed pixels, radiotherapy), given to our patient and, where named,
+    another SOP class.
+    """
 
     def kind(base: Dataset, number: int) -> Dataset:
         source = dcmread(BUNDLED / name, force=True)  # rtstruct.dcm has no group 0002
         source.remove_private_tags()
         dataset = Dataset()
-        dataset.update({element.tag: element for element in source if element.tag.element != 0})  # group lengths are retired (PS3.5 7.2)
+        dataset.update(
+            {element.tag: element for element in source if element.tag.element != 0}
+        )  # group lengths are retired (PS3.5 7.2)
         dataset.walk(_mend)
         dataset.pop("DataSetTrailingPadding", None)
         if "PixelData" in dataset and source.file_meta.TransferSyntaxUID.is_encapsulated:
@@ -331,7 +397,9 @@ def _bundled(name: str, sop_class: UID | None = None, modality: str = "") -> Kin
 
 
 def _mend(_: Dataset, element: DataElement) -> None:
-    """What the bundled objects have that a peer would change: an invalid UID (rtstruct.dcm) and sequences of undefined length."""
+    """What the bundled objects have that a peer would change: an invalid UID (rtstruct.dcm) and sequences of undefined
+    length.
+    """
     if element.VR == "UI" and element.VM == 1 and not UID(element.value).is_valid:
         element.value = _uid(element.value)
     if element.VR == "SQ":

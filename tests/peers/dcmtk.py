@@ -1,4 +1,6 @@
-"""What dcmtk's tools need to send each file in its own transfer syntax: an association profile made from the files themselves."""
+"""What dcmtk's tools need to send each file in its own transfer syntax: an association profile made from the files
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ PLAIN = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 def write_profiles(file: Path, dicom_files: Iterable[Path]) -> Path:
     """Write a dcmtk association configuration with two profiles.
 
-    OWN proposes each pair of SOP class and transfer syntax in these files, each alone in its context; QUERIES accepts C-ECHO, C-FIND, C-MOVE, C-GET.
+    OWN proposes each pair of SOP class and transfer syntax in these files, each alone in its context; QUERIES accepts
+    C-ECHO, C-FIND, C-MOVE, C-GET.
     """
     metas = (dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"]).file_meta for path in dicom_files)
     pairs = sorted({(str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)) for meta in metas})
@@ -30,8 +33,18 @@ def write_profiles(file: Path, dicom_files: Iterable[Path]) -> Path:
         lines += _section(name, "TransferSyntax", [syntax])
     lines += ["[[PresentationContexts]]"]
     lines += _section(QUERIES, "PresentationContext", [f"{model}\\Plain" for model in [VERIFICATION, *QUERY_RETRIEVE]])
-    lines += _section(OWN, "PresentationContext", [f"{sop_class}\\{names[syntax]}" for sop_class, syntax in pairs] or [f"{VERIFICATION}\\Plain"])
-    lines += ["[[Profiles]]", f"[{QUERIES}]", f"PresentationContexts = {QUERIES}", f"[{OWN}]", f"PresentationContexts = {OWN}"]
+    lines += _section(
+        OWN,
+        "PresentationContext",
+        [f"{sop_class}\\{names[syntax]}" for sop_class, syntax in pairs] or [f"{VERIFICATION}\\Plain"],
+    )
+    lines += [
+        "[[Profiles]]",
+        f"[{QUERIES}]",
+        f"PresentationContexts = {QUERIES}",
+        f"[{OWN}]",
+        f"PresentationContexts = {OWN}",
+    ]
     file.write_text("\n".join(lines) + "\n")
     return file
 

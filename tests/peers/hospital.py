@@ -1,4 +1,6 @@
-"""The service and its PACS together, for tests that ask over HTTP as a clerk's browser does. Fixtures; tests/conftest.py makes them known."""
+"""The service and its PACS together, for tests that ask over HTTP as a clerk's browser does. Fixtures;
+tests/conftest.py makes them known.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +33,18 @@ Open = Callable[..., Hospital]
 
 @pytest.fixture(scope="module")
 def open_hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
-    """`open_hospital("orthanc" | "dcmqrscp", files, sections, **options of the PACS)`; everything is ended with the module."""
+    """`open_hospital("orthanc" | "dcmqrscp", files, sections, **options of the PACS)`; everything is ended with the
+    module.
+    """
     with ExitStack() as stack:
 
         def opened(kind: str, files: Iterable[Path], sections: Sections | None = None, **options: Any) -> Hospital:
             folder, receiver_port = tmp_path_factory.mktemp(kind), free_port()
             destinations = {AE_TITLE: ("127.0.0.1", receiver_port)}
             if kind == "orthanc":
-                pacs: Dcmqrscp | Orthanc = stack.enter_context(Orthanc(folder / "pacs", destinations=destinations, **options))
+                pacs: Dcmqrscp | Orthanc = stack.enter_context(
+                    Orthanc(folder / "pacs", destinations=destinations, **options)
+                )
                 assert isinstance(pacs, Orthanc)
                 pacs.store(files)
             else:

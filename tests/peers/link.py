@@ -12,9 +12,11 @@ from typing import Self
 
 
 class Link:
-    """Listens on a free port and passes everything on to `target`, a port of this machine that may change at any time; 0: nobody is there.
+    """Listens on a free port and passes everything on to `target`, a port of this machine that may change at any time;
+    0: nobody is there.
 
-    `connections` counts what was connected, `carried` the bytes that came back from the target. `on_carried` hears of each growth of it.
+    `connections` counts what was connected, `carried` the bytes that came back from the target. `on_carried` hears of
+    each growth of it.
     """
 
     def __init__(self, target: int = 0) -> None:
@@ -34,7 +36,9 @@ class Link:
         self._threads[0].start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.mend()

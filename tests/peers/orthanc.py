@@ -1,7 +1,8 @@
-"""Orthanc as a PACS: answers C-FIND, obeys C-MOVE, and gives back each file as it lies in its store, for comparison byte by byte.
+"""Orthanc as a PACS: answers C-FIND, obeys C-MOVE, and gives back each file as it lies in its store, for comparison
+byte by byte.
 
-What was seen with Orthanc 1.12.7 and is relied on: files that come over REST are stored as they are; with transcoding off each is sent in its own
-transfer syntax, Big Endian and Deflated ones too.
+What was seen with Orthanc 1.12.7 and is relied on: files that come over REST are stored as they are; with transcoding
+off each is sent in its own transfer syntax, Big Endian and Deflated ones too.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ PROGRAM = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 
 
 class Orthanc(Process):
-    """`destinations` maps an AE title that C-MOVE may name to its (host, port). `options` are Orthanc's own keys and win.
+    """`destinations` maps an AE title that C-MOVE may name to its (host, port). `options` are Orthanc's own keys and
+    win.
 
     `synchronous` False: it answers Success before it has sent anything (SynchronousCMove).
     """
@@ -69,9 +71,12 @@ class Orthanc(Process):
         file = folder / "orthanc.json"
         file.write_text(json.dumps(configuration, indent=1))
         super().__init__([PROGRAM, *(["--verbose"] if verbose else []), file], folder / "orthanc.log", port=port)
-        # Orthanc closes a connection that was idle for a second, maybe while the next request is on its way: each has its own.
+        # Orthanc closes a connection that was idle for a second, maybe while the next request is on its way: each has
+        # its own.
         once = httpx.Limits(max_keepalive_connections=0)
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=30, trust_env=False, limits=once)
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.http_port}", timeout=30, trust_env=False, limits=once
+        )
 
     def is_ready(self) -> bool:
         try:
@@ -90,20 +95,30 @@ class Orthanc(Process):
     def store(self, files: Iterable[Path]) -> None:
         """Take files in as they are, over REST."""
         for file in files:
-            answer = self.http.post("/instances", content=file.read_bytes(), headers={"Content-Type": "application/dicom"})
+            answer = self.http.post(
+                "/instances", content=file.read_bytes(), headers={"Content-Type": "application/dicom"}
+            )
             answer.raise_for_status()
             if answer.json()["Status"] not in ("Success", "AlreadyStored"):
                 raise RuntimeError(f"Orthanc refused {file.name}: {answer.text}")
 
     def instances(self, accession_number: str) -> dict[str, str]:
         """Maps each SOP Instance UID of this accession number to Orthanc's own id."""
-        query = {"Level": "Instance", "Query": {"AccessionNumber": accession_number}, "Expand": True, "CaseSensitive": True}
+        query = {
+            "Level": "Instance",
+            "Query": {"AccessionNumber": accession_number},
+            "Expand": True,
+            "CaseSensitive": True,
+        }
         found = self.http.post("/tools/find", json=query).raise_for_status().json()
         return {entry["MainDicomTags"]["SOPInstanceUID"]: entry["ID"] for entry in found}
 
     def files(self, accession_number: str) -> dict[str, bytes]:
         """Maps each SOP Instance UID of this accession number to its Part 10 file as stored."""
-        return {uid: self.http.get(f"/instances/{own}/file").raise_for_status().content for uid, own in self.instances(accession_number).items()}
+        return {
+            uid: self.http.get(f"/instances/{own}/file").raise_for_status().content
+            for uid, own in self.instances(accession_number).items()
+        }
 
     def remove(self, sop_instance_uid: str) -> None:
         """Remove one instance."""

@@ -1,4 +1,6 @@
-"""Free ports, taken below the range that the system gives to outgoing connections, so that nobody takes one between two lines of a test."""
+"""Free ports, taken below the range that the system gives to outgoing connections, so that nobody takes one between two
+lines of a test.
+"""
 
 from __future__ import annotations
 

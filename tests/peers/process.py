@@ -43,7 +43,9 @@ class Process:
     def start(self) -> Self:
         """Start it and return when its port is open. Raises RuntimeError with its log where it doesn't come up."""
         with self.log_file.open("ab") as log:
-            self.child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd=self.folder)
+            self.child = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd=self.folder
+            )
         deadline = time.monotonic() + self.ready_seconds
         while not self.is_ready():
             if self.child.poll() is not None or time.monotonic() > deadline:
@@ -92,5 +94,7 @@ class Process:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()

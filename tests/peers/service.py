@@ -1,4 +1,6 @@
-"""The whole of mkiso as a hospital runs it: `mkiso serve` with a configuration of its own on free ports, driven over HTTP and Prefect's API."""
+"""The whole of mkiso as a hospital runs it: `mkiso serve` with a configuration of its own on free ports, driven over
+HTTP and Prefect's API.
+"""
 
 from __future__ import annotations
 
@@ -59,13 +61,15 @@ class Service(Process):
         self.configuration = folder / "config.yaml"
         self.configuration.write_text(yaml.safe_dump(configuration), encoding="utf-8")
         super().__init__(
-            [sys.executable, "-m", "service", "serve"],
+            [sys.executable, "-m", "mkiso_service", "serve"],
             folder / "serve.log",
             port=http_port,
             environment={"MKISO_CONFIG": str(self.configuration)},
         )
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=4 * LONG)
-        self.prefect = httpx.Client(base_url=f"http://127.0.0.1:{self.prefect_port}/api", timeout=LONG, auth=self._with_password)
+        self.prefect = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.prefect_port}/api", timeout=LONG, auth=self._with_password
+        )
 
     @property
     def prefect_password(self) -> str:
@@ -92,7 +96,9 @@ class Service(Process):
         self.prefect.close()
 
     def download(self, accession_number: str, **headers: str) -> httpx.Response:
-        """What a clerk's browser asks. Returns when the run has ended too, which is a little after its disc was here."""
+        """What a clerk's browser asks. Returns when the run has ended too, which is a little after its disc was
+        here.
+        """
         answer = self.http.get("/api/iso/download", params={"accession_number": accession_number}, headers=headers)
         if address := answer.headers.get("content-location"):
             self.run_ended(job_at(address))
@@ -129,7 +135,9 @@ class Service(Process):
         return dict(self.when(final, seconds))
 
     def set_state(self, job_id: str, kind: str, name: str) -> None:
-        """Set a run's state as the buttons of the Prefect UI do: `SCHEDULED`/`AwaitingRetry` for Retry, `CANCELLING`/`Cancelling` for Cancel."""
+        """Set a run's state as the buttons of the Prefect UI do: `SCHEDULED`/`AwaitingRetry` for Retry,
+        `CANCELLING`/`Cancelling` for Cancel.
+        """
         state = {"type": kind, "name": name, "message": "by hand"}
         self.prefect.post(f"/flow_runs/{job_id}/set_state", json={"state": state, "force": True}).raise_for_status()
 

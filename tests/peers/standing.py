@@ -15,7 +15,11 @@ class Standing:
 
     def is_within(self, before: Standing, pool: int = 0) -> bool:
         """Whether no more than `pool` threads and descriptors have been added, and no port."""
-        return self.threads <= before.threads + pool and self.descriptors <= before.descriptors + pool and self.ports == before.ports
+        return (
+            self.threads <= before.threads + pool
+            and self.descriptors <= before.descriptors + pool
+            and self.ports == before.ports
+        )
 
 
 def standing_of(pid: int) -> Standing:

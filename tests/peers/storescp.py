@@ -12,15 +12,27 @@ EVERYTHING = ("-pm", "+xa", "+B", "-pdu", "131072")
 
 
 class Storescp(Process):
-    """Accepts every class and syntax unless `options` say otherwise, and writes what comes as it comes into `received`."""
+    """Accepts every class and syntax unless `options` say otherwise, and writes what comes as it comes into
+    `received`.
+    """
 
-    def __init__(self, folder: Path, *, ae_title: str = "RIMAGE", nodelay: bool = True, options: Sequence[str] = EVERYTHING, port: int = 0):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        ae_title: str = "RIMAGE",
+        nodelay: bool = True,
+        options: Sequence[str] = EVERYTHING,
+        port: int = 0,
+    ):
         self.ae_title = ae_title
         self.received = folder / "received"
         self.received.mkdir(parents=True)
         port = port or free_port()
         command: list[str | Path] = ["storescp", "-v", "-aet", ae_title, "-od", self.received, *options, str(port)]
-        super().__init__(command, folder / "storescp.log", port=port, environment={"TCP_NODELAY": "1" if nodelay else "0"})
+        super().__init__(
+            command, folder / "storescp.log", port=port, environment={"TCP_NODELAY": "1" if nodelay else "0"}
+        )
 
     def files(self) -> list[Path]:
         """What arrived so far, in the order of names."""

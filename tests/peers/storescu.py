@@ -22,9 +22,27 @@ def store(
     options: Sequence[str] = (),
     timeout_seconds: float = 60,
 ) -> subprocess.CompletedProcess[str]:
-    """Send files in one association, each in its own transfer syntax; returncode 0 where all were stored; its words are in stdout and stderr."""
+    """Send files in one association, each in its own transfer syntax; returncode 0 where all were stored; its words are
+    in stdout and stderr.
+    """
     with tempfile.TemporaryDirectory() as folder:
         profile = write_profiles(Path(folder) / "profile.cfg", files)
-        command: list[str | Path] = ["storescu", "-v", "-aet", calling, "-aec", called, "-xf", profile, OWN, *options, host, str(port), *files]
+        command: list[str | Path] = [
+            "storescu",
+            "-v",
+            "-aet",
+            calling,
+            "-aec",
+            called,
+            "-xf",
+            profile,
+            OWN,
+            *options,
+            host,
+            str(port),
+            *files,
+        ]
         environment = {**os.environ, "TCP_NODELAY": "1" if nodelay else "0"}
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, timeout=timeout_seconds)
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", env=environment, timeout=timeout_seconds
+        )

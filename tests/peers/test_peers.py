@@ -34,7 +34,10 @@ def by_uid(files: list[Path]) -> dict[str, bytes]:
 
 
 def test_orthanc_sends_every_kind_as_it_got_it(tmp_path: Path, corpus: list[Path]) -> None:
-    with Storescp(tmp_path / "scp") as scp, Orthanc(tmp_path / "pacs", destinations={"RIMAGE": ("127.0.0.1", scp.port)}) as pacs:
+    with (
+        Storescp(tmp_path / "scp") as scp,
+        Orthanc(tmp_path / "pacs", destinations={"RIMAGE": ("127.0.0.1", scp.port)}) as pacs,
+    ):
         pacs.store(corpus)
         assert {uid: dataset_bytes(content) for uid, content in pacs.files("A1001").items()} == by_uid(corpus)
         moved = move(pacs.port, "ORTHANC", "RIMAGE", dcmread(corpus[0]).StudyInstanceUID)
@@ -54,7 +57,10 @@ def test_orthanc_refuses_an_unknown_destination_until_it_knows_it(tmp_path: Path
 
 
 def test_dcmqrscp_sends_every_kind_as_it_got_it(tmp_path: Path, corpus: list[Path]) -> None:
-    with Storescp(tmp_path / "scp") as scp, Dcmqrscp(tmp_path / "pacs", corpus, destinations={"RIMAGE": ("127.0.0.1", scp.port)}) as pacs:
+    with (
+        Storescp(tmp_path / "scp") as scp,
+        Dcmqrscp(tmp_path / "pacs", corpus, destinations={"RIMAGE": ("127.0.0.1", scp.port)}) as pacs,
+    ):
         moved = move(pacs.port, "ABPACS", "RIMAGE", dcmread(corpus[0]).StudyInstanceUID)
         assert moved.returncode == 0, moved.stdout + moved.stderr
         assert by_uid(scp.files()) == by_uid(corpus)

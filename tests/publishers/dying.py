@@ -1,4 +1,6 @@
-"""A print in a process of its own that dies by SIGKILL at the n-th line of the publishers' code; nothing in that code knows of it."""
+"""A print in a process of its own that dies by SIGKILL at the n-th line of the publishers' code; nothing in that code
+knows of it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 import mkiso.publishers
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.publishers import Order, Watch, give, publisher_of
 
 HERE = str(Path(mkiso.publishers.__file__).parent)
@@ -18,7 +20,9 @@ FILES = str(Path(mkiso.publishers.__file__).parent.parent / "files.py")
 
 
 def print_and_die(settings: Settings, order: Order, at_line: int, lines: Path) -> None:
-    """Give the order; die at line `at_line` (0: never). How many lines it took, and how many until the order was written down, is left in `lines`."""
+    """Give the order; die at line `at_line` (0: never). How many lines it took, and how many until the order was
+    written down, is left in `lines`.
+    """
     executed = begun = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:

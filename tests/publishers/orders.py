@@ -1,4 +1,6 @@
-"""Orders for tests: a mixed study in a job's folder, as the receiver leaves it, and publishers configured in one line."""
+"""Orders for tests: a mixed study in a job's folder, as the receiver leaves it, and publishers configured in
+one line.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ from typing import Any
 
 from pydicom import dcmread
 
-from mkiso.config import Publisher as PublisherSettings
-from mkiso.config import Settings, Storage
-from mkiso.files import sha256_of
-from mkiso.models import Arrival, Patient
+from mkiso.config.settings import Publisher as PublisherSettings
+from mkiso.config.settings import Settings, Storage
 from mkiso.publishers import Order, question_of
+from mkiso.storage.files import sha256_of
+from mkiso.study.models import Arrival, Patient
 from tests.peers.corpus import make_study
 
 MIXED = {"ct": 3, "sr": 1, "pr": 1, "pdf": 1, "jpeg_2000": 1}
@@ -51,7 +53,9 @@ def settings_of(folder: Path, **publisher: Any) -> Settings:
     )
 
 
-def order_of(instances: tuple[Arrival, ...] = (), job_id: str = "0b0a1b2c-0000-4000-8000-000000000001", **values: Any) -> Order:
+def order_of(
+    instances: tuple[Arrival, ...] = (), job_id: str = "0b0a1b2c-0000-4000-8000-000000000001", **values: Any
+) -> Order:
     accession_numbers = values.pop("accession_numbers", ("A1001",))
     question = question_of("robot", accession_numbers)
     if "image" in values:

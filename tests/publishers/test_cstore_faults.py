@@ -14,9 +14,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 import mkiso.publishers.cstore as cstore
 from mkiso.demo.robots.storage_scp import Faults, StoragePublisher
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
-from mkiso.files import sha256_of
-from mkiso.models import Arrival
 from mkiso.publishers import Receipt, Watch, give, publisher_of
+from mkiso.storage.files import sha256_of
+from mkiso.study.models import Arrival
 from tests.peers.ports import free_port
 from tests.peers.storescp import Storescp
 from tests.publishers.orders import order_of, settings_of, study
@@ -28,16 +28,29 @@ OTHER_JOB = "0b0a1b2c-0000-4000-8000-000000000002"
 LISTENING = free_port()
 
 
-def send(folder: Path, port: int, instances, *, confirm: bool = False, watch: Watch | None = None, job_id: str = "", **publisher) -> Receipt:  # type: ignore[no-untyped-def]
+def send(
+    folder: Path,
+    port: int,
+    instances,
+    *,
+    confirm: bool = False,
+    watch: Watch | None = None,
+    job_id: str = "",
+    **publisher,
+) -> Receipt:  # type: ignore[no-untyped-def]
     settings = settings_of(folder, port=port, **publisher)
     order = order_of(instances, **({"job_id": job_id} if job_id else {}))
-    return give(publisher_of("robot", settings), order, settings.storage.orders_dir, watch or Watch(), confirm_reprint=confirm)
+    return give(
+        publisher_of("robot", settings), order, settings.storage.orders_dir, watch or Watch(), confirm_reprint=confirm
+    )
 
 
 def test_two_of_three_accepted_is_a_failure_and_a_rerun_waits_for_somebody_to_look(tmp_path: Path) -> None:
     instances = study(tmp_path, CT)
     with StoragePublisher(tmp_path / "robot", faults=Faults(refuse_after=2)) as robot:
-        with pytest.raises(PublisherRefused, match=r"after it had accepted 2 of 3: C000 Cannot Understand \(cannot make this\)"):
+        with pytest.raises(
+            PublisherRefused, match=r"after it had accepted 2 of 3: C000 Cannot Understand \(cannot make this\)"
+        ):
             send(tmp_path, robot.port, instances)
         robot.faults.refuse_after = None
         with pytest.raises(PrintUncertain, match="confirm_reprint"):
@@ -45,7 +58,9 @@ def test_two_of_three_accepted_is_a_failure_and_a_rerun_waits_for_somebody_to_lo
         with pytest.raises(PrintUncertain, match="confirm_reprint"):
             send(tmp_path, robot.port, instances, job_id=OTHER_JOB)
         assert [len(disc) for disc in robot.discs()] == [2]
-        assert robot.whole_discs() == 0  # the association was aborted, which tells the publisher that this is no whole job
+        assert (
+            robot.whole_discs() == 0
+        )  # the association was aborted, which tells the publisher that this is no whole job
         assert send(tmp_path, robot.port, instances, confirm=True, job_id=OTHER_JOB).instances == 3
         assert [len(disc) for disc in robot.discs()] == [2, 3]
         assert send(tmp_path, robot.port, instances, job_id=OTHER_JOB).instances == 3  # it rests: the job has its disc
@@ -135,7 +150,9 @@ def test_warnings_count_and_are_named(tmp_path: Path) -> None:
 def test_a_syntax_that_is_not_taken_is_named_before_anything_is_sent(tmp_path: Path) -> None:
     instances = study(tmp_path)
     with StoragePublisher(tmp_path / "robot", faults=Faults(transfer_syntaxes=[ExplicitVRLittleEndian])) as robot:
-        with pytest.raises(PublisherRefused, match=r"X-Ray Angiographic Image Storage in JPEG 2000.*\(1\); nothing was sent"):
+        with pytest.raises(
+            PublisherRefused, match=r"X-Ray Angiographic Image Storage in JPEG 2000.*\(1\); nothing was sent"
+        ):
             send(tmp_path, robot.port, instances)
         assert robot.discs() == []
         with pytest.raises(PublisherRefused, match="nothing was sent"):  # a rerun is free, and ends the same
@@ -150,7 +167,9 @@ def test_transcoding_happens_only_where_it_is_asked_for(tmp_path: Path) -> None:
         assert send(tmp_path, robot.port, instances, transcode=True).instances == 2
         sent = {file.stem: dcmread(file, force=True) for file in robot.files()}
     original = dcmread(instances[1].path)
-    assert len(sent[original.SOPInstanceUID].PixelData) == original.Rows * original.Columns * original.BitsAllocated // 8
+    assert (
+        len(sent[original.SOPInstanceUID].PixelData) == original.Rows * original.Columns * original.BitsAllocated // 8
+    )
     assert not list(instances[0].path.parent.parent.glob("transcoded-*"))
 
 
@@ -200,7 +219,10 @@ def test_a_rejected_association_names_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [["--abort-during"], ["--abort-after"]])
 def test_storescp_aborts(tmp_path: Path, options: list[str]) -> None:
     instances = study(tmp_path, CT)
-    with Storescp(tmp_path / "scp", options=["+xa", *options]) as peer, pytest.raises(PrintUncertain, match=r"aborted|connection"):
+    with (
+        Storescp(tmp_path / "scp", options=["+xa", *options]) as peer,
+        pytest.raises(PrintUncertain, match=r"aborted|connection"),
+    ):
         send(tmp_path, peer.port, instances)
 
 
@@ -239,7 +261,10 @@ def test_jobs_to_one_publisher_come_one_after_another(tmp_path: Path) -> None:
     instances = study(tmp_path, CT)
     with StoragePublisher(tmp_path / "robot", faults=Faults(answer_after_seconds=0.1)) as robot:
         jobs = [f"0b0a1b2c-0000-4000-8000-00000000001{number}" for number in range(3)]
-        threads = [threading.Thread(target=send, args=(tmp_path, robot.port, instances), kwargs={"job_id": job}) for job in jobs]
+        threads = [
+            threading.Thread(target=send, args=(tmp_path, robot.port, instances), kwargs={"job_id": job})
+            for job in jobs
+        ]
         start = time.monotonic()
         for thread in threads:
             thread.start()
@@ -276,7 +301,9 @@ def test_storage_commitment_is_awaited(tmp_path: Path, way: str) -> None:
         ("", PrintUncertain, "gives no association for storage commitment|storage commitment"),
     ],
 )
-def test_a_commitment_that_does_not_come_is_not_sent(tmp_path: Path, way: str, error: type[Exception], words: str) -> None:
+def test_a_commitment_that_does_not_come_is_not_sent(
+    tmp_path: Path, way: str, error: type[Exception], words: str
+) -> None:
     instances = study(tmp_path, CT)
     with StoragePublisher(tmp_path / "robot", faults=Faults(commitment=way)) as robot:
         with pytest.raises(error, match=words):

@@ -47,7 +47,9 @@ def accepting(folder: Path, files: list[Path]) -> Dcmqrscp:
     """A dcmqrscp that takes what these files are, each pair of class and syntax in a context of its own, and C-ECHO."""
     peer = Dcmqrscp(folder, [], ae_title="RIMAGE")
     profiles = write_profiles(folder / "profiles.cfg", files)
-    profiles.write_text(profiles.read_text().replace("[[Profiles]]", f"PresentationContext127 = {VERIFICATION}\\Plain\n[[Profiles]]"))
+    profiles.write_text(
+        profiles.read_text().replace("[[Profiles]]", f"PresentationContext127 = {VERIFICATION}\\Plain\n[[Profiles]]")
+    )
     peer.command[peer.command.index(QUERIES)] = OWN
     return peer
 
@@ -81,7 +83,10 @@ def test_a_big_series_is_streamed(tmp_path: Path) -> None:
 def test_over_128_presentation_contexts_take_two_associations(tmp_path: Path) -> None:
     """Each instance under a SOP class of its own; the later association is tried before the first byte is sent."""
     [ct] = study(tmp_path, {"ct": 1})
-    instances = tuple(replace(ct, sop_class_uid=f"{ct.sop_class_uid}.{number}", sop_instance_uid=f"1.2.826.{number}") for number in range(1, 131))
+    instances = tuple(
+        replace(ct, sop_class_uid=f"{ct.sop_class_uid}.{number}", sop_instance_uid=f"1.2.826.{number}")
+        for number in range(1, 131)
+    )
     with Storescp(tmp_path / "scp") as peer:
         settings = settings_of(tmp_path, port=peer.port)
         receipt = give(publisher_of("robot", settings), order_of(instances), settings.storage.orders_dir, Watch())

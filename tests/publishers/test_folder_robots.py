@@ -1,4 +1,6 @@
-"""Each robot's whole life cycle against its simulator: made, refused, failed, paused, silent, cancelled, and orders that broke off."""
+"""Each robot's whole life cycle against its simulator: made, refused, failed, paused, silent, cancelled, and orders
+that broke off.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,18 @@ import pytest
 import mkiso.publishers.hotfolder as hotfolder
 from mkiso.demo.robots.folder_robots import EpsonRobot, Fault, FolderRobot, JsonRobot, PrimeraRobot, RimageRobot
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
-from mkiso.models import Patient, Volume
 from mkiso.publishers import Order, Publisher, Receipt, Watch, cancel, follow, give, publisher_of
+from mkiso.study.models import Patient, Volume
 from tests.publishers.orders import order_of, settings_of
 
 pytestmark = pytest.mark.peer
 
-ROBOTS: dict[str, type[FolderRobot]] = {"epson": EpsonRobot, "primera": PrimeraRobot, "rimage": RimageRobot, "folder": JsonRobot}
+ROBOTS: dict[str, type[FolderRobot]] = {
+    "epson": EpsonRobot,
+    "primera": PrimeraRobot,
+    "rimage": RimageRobot,
+    "folder": JsonRobot,
+}
 CANCELLABLE = ["epson", "primera", "folder"]
 WINDOWS = "D:\\Jobs"
 LABEL = {"Name": "{patient_name}", "Disc": "{number} of {total}"}
@@ -38,7 +45,13 @@ class Room:
 
     def __init__(self, folder: Path, kind: str, fault: Fault = "", **settings: Any) -> None:
         self.robot = ROBOTS[kind](folder / "robot", fault, step_seconds=0.1, root=WINDOWS)
-        values = {"kind": kind, "directory": self.robot.folder, "robot_directory": WINDOWS, "label_template": "D:\\label.tdd", "label_fields": LABEL}
+        values = {
+            "kind": kind,
+            "directory": self.robot.folder,
+            "robot_directory": WINDOWS,
+            "label_template": "D:\\label.tdd",
+            "label_fields": LABEL,
+        }
         if isinstance(self.robot, RimageRobot):
             values["status_directory"] = self.robot.status
         self.settings = settings_of(folder, **{**values, **settings})
@@ -91,7 +104,11 @@ def test_the_robots_account_may_read_what_its_folder_lets_it(tmp_path: Path, kin
     finally:
         os.umask(before)
     given = [*room.robot.folder.iterdir(), *room.publisher.staging.iterdir()]
-    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in given if path.is_file() or path == room.publisher.staging}
+    modes = {
+        path.name: oct(path.stat().st_mode & 0o777)
+        for path in given
+        if path.is_file() or path == room.publisher.staging
+    }
     assert len(modes) >= 3 and set(modes.values()) == {"0o660", "0o770"}, modes
 
 
@@ -120,11 +137,16 @@ def test_a_refused_order(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ROBOTS)
 @pytest.mark.parametrize("fault", ["silent", "disc out", "dead"])
-def test_an_order_without_an_end_is_unknown_and_a_rerun_goes_on_following(tmp_path: Path, kind: str, fault: Fault) -> None:
+def test_an_order_without_an_end_is_unknown_and_a_rerun_goes_on_following(
+    tmp_path: Path, kind: str, fault: Fault
+) -> None:
     room = Room(tmp_path, kind, fault, silent_minutes=0.01)
     with room.robot as robot:
         room.give()
-        if fault == "silent" and kind in ("epson", "primera"):  # its service lives, so it may be busy with others; it is the service that ends here
+        if fault == "silent" and kind in (
+            "epson",
+            "primera",
+        ):  # its service lives, so it may be busy with others; it is the service that ends here
             threading.Timer(0.5, lambda: setattr(robot, "fault", "dead")).start()
         with pytest.raises(PrintUncertain, match=r"said nothing new for 0\.01 minutes.*confirm_reprint"):
             room.follow()
@@ -211,7 +233,9 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     assert room.give().proves == "queued"
 
 
-def test_of_an_order_that_may_be_given_nobody_says_that_nothing_was_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_an_order_that_may_be_given_nobody_says_that_nothing_was_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     room = Room(tmp_path, "folder")
     _killed_at(room.order, room.publisher, room.orders_dir, "after", monkeypatch)
     shutil.rmtree(room.robot.folder)
@@ -289,7 +313,9 @@ class _Killed(BaseException):
     """The process ends here."""
 
 
-def _killed_at(order: Order, publisher: Publisher, orders_dir: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _killed_at(
+    order: Order, publisher: Publisher, orders_dir: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Give the order and die: before the ticket is renamed in, or after it."""
     rename = Path.rename
 

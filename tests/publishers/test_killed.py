@@ -13,7 +13,7 @@ import pytest
 
 import mkiso.publishers.hotfolder as hotfolder
 import mkiso.publishers.mcm as mcm
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.demo.robots.folder_robots import JsonRobot
 from mkiso.demo.robots.media_creation import MediaCreationPublisher
 from mkiso.demo.robots.storage_scp import StoragePublisher
@@ -38,7 +38,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_forkserver_left() -> Iterator[None]:
-    """Forked from a process that has imported everything, a print starts in milliseconds; that process ends with these tests."""
+    """Forked from a process that has imported everything, a print starts in milliseconds; that process ends with these
+    tests.
+    """
     yield
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
@@ -52,7 +54,8 @@ def run(settings: Settings, order: Order, at_line: int, lines: Path) -> int:
 
 
 def points(settings: Settings, order: Order, lines: Path) -> list[int]:
-    """Where to die: spread over the lines that an undisturbed print takes, half of the points before the order is written down and half after it.
+    """Where to die: spread over the lines that an undisturbed print takes, half of the points before the order is
+    written down and half after it.
 
     The lines are those of a first order, so the others must be like it in every length.
     """
@@ -61,7 +64,9 @@ def points(settings: Settings, order: Order, lines: Path) -> list[int]:
     total, begun = map(int, lines.read_text().split())
     half = POINTS // 2
     assert 0 < begun < total
-    return [1 + begun * point // half for point in range(half)] + [begun + 1 + (total - begun) * point // half for point in range(half)]
+    return [1 + begun * point // half for point in range(half)] + [
+        begun + 1 + (total - begun) * point // half for point in range(half)
+    ]
 
 
 def test_a_relay(tmp_path: Path) -> None:
@@ -70,7 +75,9 @@ def test_a_relay(tmp_path: Path) -> None:
     outcomes = set()
     with StoragePublisher(tmp_path / "robot") as robot:
         settings = settings_of(tmp_path, port=robot.port)
-        for number, line in enumerate(points(settings, order_of(instances, JOB.format(99), accession_numbers=("A00",)), tmp_path / "lines"), 1):
+        for number, line in enumerate(
+            points(settings, order_of(instances, JOB.format(99), accession_numbers=("A00",)), tmp_path / "lines"), 1
+        ):
             robot.clear()
             order = order_of(instances, JOB.format(number), accession_numbers=(f"A{number:02}",))
             assert run(settings, order, line, tmp_path / "lines") == -signal.SIGKILL
@@ -85,7 +92,16 @@ def test_a_relay(tmp_path: Path) -> None:
                 with pytest.raises(PrintUncertain):  # nor for anybody else who asks the same
                     give(publisher_of("robot", settings), again, settings.storage.orders_dir, Watch())
                 assert robot.discs() == before
-                assert give(publisher_of("robot", settings), again, settings.storage.orders_dir, Watch(), confirm_reprint=True).instances == 3
+                assert (
+                    give(
+                        publisher_of("robot", settings),
+                        again,
+                        settings.storage.orders_dir,
+                        Watch(),
+                        confirm_reprint=True,
+                    ).instances
+                    == 3
+                )
             else:
                 outcomes.add("known")
                 assert robot.discs() == [whole]
@@ -97,7 +113,11 @@ def test_robots_that_can_be_asked_always_make_exactly_one(tmp_path: Path, kind: 
     instances = study(tmp_path, {"ct": 2})
     image = tmp_path / "disc.iso"
     image.write_bytes(b"an image")
-    robot = JsonRobot(tmp_path / "robot", step_seconds=0.02) if kind == "folder" else MediaCreationPublisher(tmp_path / "robot", step_seconds=0.02)
+    robot = (
+        JsonRobot(tmp_path / "robot", step_seconds=0.02)
+        if kind == "folder"
+        else MediaCreationPublisher(tmp_path / "robot", step_seconds=0.02)
+    )
     with robot:
         where = {"directory": robot.folder} if isinstance(robot, JsonRobot) else {"port": robot.port}
         settings = settings_of(tmp_path, kind=kind, **where)

@@ -1,4 +1,6 @@
-"""Media Creation Management against its simulator: a disc of exactly the study, refusals, failures, and a start that nobody confirmed."""
+"""Media Creation Management against its simulator: a disc of exactly the study, refusals, failures, and a start that
+nobody confirmed.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,8 @@ def test_a_profile_is_asked_for_that_allows_the_instances(
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"), [("refuse request", "refused the request for a disc: 0110"), ("refuse start", "refused to start the disc: C203")]
+    ("fault", "words"),
+    [("refuse request", "refused the request for a disc: 0110"), ("refuse start", "refused to start the disc: C203")],
 )
 def test_a_refusal_is_told_and_a_rerun_is_free(tmp_path: Path, fault: Any, words: str) -> None:
     with MediaCreationPublisher(tmp_path / "robot", fault=fault) as robot:
@@ -121,7 +124,9 @@ def test_a_request_that_is_forgotten_stays_unknown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("standing", "limit_seconds"), [("IDLE", 0.3), ("PENDING", 2.4), ("CREATING", 2.4)])
-def test_a_publisher_that_answers_the_same_for_ever_leaves_the_outcome_unknown(tmp_path: Path, standing: str, limit_seconds: float) -> None:
+def test_a_publisher_that_answers_the_same_for_ever_leaves_the_outcome_unknown(
+    tmp_path: Path, standing: str, limit_seconds: float
+) -> None:
     with MediaCreationPublisher(tmp_path / "robot", fault="stuck") as robot:
         publisher, order, orders_dir = room(tmp_path, robot, silent_minutes=0.005)
         give(publisher, order, orders_dir, Watch())

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import ReceiverUnavailable
 from mkiso.receiver.client import Expectation, receiver_status
 from mkiso.receiver.server import run
@@ -49,14 +49,24 @@ class Running:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts receivers with the given keys of `receiver`; afterwards threads, descriptors, port and socket file are as before."""
+    """Starts receivers with the given keys of `receiver`; afterwards threads, descriptors, port and socket file are as
+    before.
+    """
     threads, descriptors = set(threading.enumerate()), _descriptors()
     started: list[Running] = []
 
     def begin(storage: dict[str, Any] | None = None, **keys: Any) -> Running:
-        values = {"host": "127.0.0.1", "port": free_port(), "pdu_timeout_seconds": 20, "idle_timeout_seconds": 20, **keys}
+        values = {
+            "host": "127.0.0.1",
+            "port": free_port(),
+            "pdu_timeout_seconds": 20,
+            "idle_timeout_seconds": 20,
+            **keys,
+        }
         kept = {"data_dir": tmp_path / "data", "min_free_gib": 0, **(storage or {})}
-        settings = Settings.model_validate({"receiver": values, "storage": kept, "server": {"shutdown_grace_seconds": 3}})
+        settings = Settings.model_validate(
+            {"receiver": values, "storage": kept, "server": {"shutdown_grace_seconds": 3}}
+        )
         stop = threading.Event()
         running = Running(settings, threading.Thread(target=run, args=(settings, stop)), stop)
         started.append(running)

@@ -34,13 +34,20 @@ ABORT_PDU = struct.pack(">BxI", 7, 4) + bytes(4)
 
 
 def associate_rq(
-    contexts: Mapping[str, Iterable[str]] | None = None, *, called: str = "CDRECORD", calling: str = "RAWPEER", user_items: Iterable[object] = ()
+    contexts: Mapping[str, Iterable[str]] | None = None,
+    *,
+    called: str = "CDRECORD",
+    calling: str = "RAWPEER",
+    user_items: Iterable[object] = (),
 ) -> bytes:
     """An encoded A-ASSOCIATE-RQ; contexts get the IDs 1, 3, 5 ... in order."""
     primitive = A_ASSOCIATE()
     primitive.application_context_name = "1.2.840.10008.3.1.1.1"
     primitive.calling_ae_title, primitive.called_ae_title = calling, called
-    proposed = [build_context(uid, list(syntaxes)) for uid, syntaxes in (contexts or {CT: [EXPLICIT], VERIFICATION: [IMPLICIT]}).items()]
+    proposed = [
+        build_context(uid, list(syntaxes))
+        for uid, syntaxes in (contexts or {CT: [EXPLICIT], VERIFICATION: [IMPLICIT]}).items()
+    ]
     for number, context in enumerate(proposed):
         context.context_id = 2 * number + 1
     primitive.presentation_context_definition_list = proposed
@@ -83,15 +90,28 @@ def command(
     originator: str = "",
 ) -> bytes:
     """A request's command set."""
-    body = _uid(0x0002, sop_class) + struct.pack("<HHIH", 0, 0x0100, 2, field) + struct.pack("<HHIH", 0, 0x0110, 2, message_id)
-    body += struct.pack("<HHIH", 0, 0x0800, 2, 0 if data_set else 0x0101) + (_uid(0x1000, sop_instance) if sop_instance else b"")
+    body = (
+        _uid(0x0002, sop_class)
+        + struct.pack("<HHIH", 0, 0x0100, 2, field)
+        + struct.pack("<HHIH", 0, 0x0110, 2, message_id)
+    )
+    body += struct.pack("<HHIH", 0, 0x0800, 2, 0 if data_set else 0x0101) + (
+        _uid(0x1000, sop_instance) if sop_instance else b""
+    )
     body += struct.pack("<HHI16s", 0, 0x1030, 16, originator.ljust(16).encode()) if originator else b""
     return struct.pack("<HHII", 0, 0, 4, len(body)) + body
 
 
-def data_set(sop_instance: str, study: str, *, sop_class: str = CT, pixels: bytes = bytes(64), patient_id: str = "P1") -> bytes:
+def data_set(
+    sop_instance: str, study: str, *, sop_class: str = CT, pixels: bytes = bytes(64), patient_id: str = "P1"
+) -> bytes:
     """A small data set in Explicit VR Little Endian."""
-    texts = [(0x00080016, b"UI", sop_class), (0x00080018, b"UI", sop_instance), (0x00100020, b"LO", patient_id), (0x0020000D, b"UI", study)]
+    texts = [
+        (0x00080016, b"UI", sop_class),
+        (0x00080018, b"UI", sop_instance),
+        (0x00100020, b"LO", patient_id),
+        (0x0020000D, b"UI", study),
+    ]
     return b"".join(element(tag, vr, text.encode()) for tag, vr, text in texts) + element(0x7FE00010, b"OW", pixels)
 
 
@@ -99,7 +119,15 @@ def element(tag: int, vr: bytes, value: bytes) -> bytes:
     """One element in Explicit VR Little Endian, padded."""
     value += (b"\0" if vr in (b"UI", b"OB", b"OW") else b" ") * (len(value) % 2)
     head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr)
-    return head + (struct.pack("<2xI", len(value)) if vr in (b"OB", b"OW", b"SQ", b"UN", b"UT") else struct.pack("<H", len(value))) + value
+    return (
+        head
+        + (
+            struct.pack("<2xI", len(value))
+            if vr in (b"OB", b"OW", b"SQ", b"UN", b"UT")
+            else struct.pack("<H", len(value))
+        )
+        + value
+    )
 
 
 def nested(depth: int) -> bytes:
@@ -123,7 +151,9 @@ class RawPeer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.socket.close()
 
     def associate(self, contexts: Mapping[str, Iterable[str]] | None = None) -> Self:

@@ -1,4 +1,6 @@
-"""Peers that mean ill or are broken: each is ended within its limit, nothing of it is kept, and an honest peer is served meanwhile."""
+"""Peers that mean ill or are broken: each is ended within its limit, nothing of it is kept, and an honest peer is
+served meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,10 @@ ASSOCIATED_GARBAGE = {
 def an_honest_peer_is_served(receiver: Running, number: int = 1) -> None:
     """A whole association from another address: stored, told, there."""
     uid = f"{STUDY}.77.{number}"
-    with receiver.expect(STUDY, frozenset({uid}), job=f"honest-{number}") as expectation, RawPeer(receiver.port, "127.0.0.9") as peer:
+    with (
+        receiver.expect(STUDY, frozenset({uid}), job=f"honest-{number}") as expectation,
+        RawPeer(receiver.port, "127.0.0.9") as peer,
+    ):
         peer.associate()
         assert peer.store(uid, data_set(uid, STUDY)) == 0
         arrival = expectation.next_arrival(5)
@@ -227,7 +232,9 @@ def test_strangers_are_refused_and_the_expected_pass(receiver: Running) -> None:
         assert peer.store("1.2.3.1", data_set("1.2.3.1", "1.2.9")) == 0x0124  # of another study
         assert peer.store("1.2.3.1", data_set("1.2.3.9", STUDY)) == 0xA900  # the command lies
         assert peer.store("1.2.3.1", data_set("1.2.3.1", STUDY, sop_class="1.2.840.10008.5.1.4.1.1.4")) == 0xA900
-        assert peer.store("1.2.3.1", data_set("1.2.3.1", STUDY), sop_class="1.2.840.10008.5.1.4.1.1.4") == 0xA900  # not its context's
+        assert (
+            peer.store("1.2.3.1", data_set("1.2.3.1", STUDY), sop_class="1.2.840.10008.5.1.4.1.1.4") == 0xA900
+        )  # not its context's
         assert peer.store("1.2.3.1", data_set("1.2.3.1", STUDY)) == 0
         arrival = expectation.next_arrival(5)
         assert arrival is not None and arrival.sop_instance_uid == "1.2.3.1"
@@ -271,7 +278,9 @@ def test_an_instance_reaches_every_job_that_expects_it_or_none(receiver: Running
         peer.associate()
         assert peer.store("1.2.3.1", data_set("1.2.3.1", STUDY)) == 0
         arrivals = [a.next_arrival(5), b.next_arrival(5)]
-        assert {arrival.path.stat().st_ino for arrival in arrivals if arrival} == {(receiver.folder("a") / "1.2.3.1").stat().st_ino}
+        assert {arrival.path.stat().st_ino for arrival in arrivals if arrival} == {
+            (receiver.folder("a") / "1.2.3.1").stat().st_ino
+        }
         (receiver.folder("b") / "1.2.3.2").write_bytes(b"something else")
         assert peer.store("1.2.3.2", data_set("1.2.3.2", STUDY)) == 0x0111
         assert not (receiver.folder("a") / "1.2.3.2").exists()
@@ -292,13 +301,17 @@ def test_a_job_whose_folder_is_gone_fails_the_store(receiver: Running) -> None:
 DAMAGED = {
     "cut short": data_set("1.2.3.1", STUDY)[:-3],
     "something after the end": data_set("1.2.3.1", STUDY) + b"\0\0\0\0",
-    "unterminated pixel data": data_set("1.2.3.1", STUDY)[: -76] + struct.pack("<HH2s2xI", 0x7FE0, 0x0010, b"OB", 0xFFFFFFFF)
-    + struct.pack("<HHI", 0xFFFE, 0xE000, 64) + bytes(64),
-    "deep nesting": data_set("1.2.3.1", STUDY)[: -76]
-    + b"".join(struct.pack("<HH2s2xIHHI", 0x0040, 0xA730, b"SQ", 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF) for _ in range(3000)),
+    "unterminated pixel data": data_set("1.2.3.1", STUDY)[:-76]
+    + struct.pack("<HH2s2xI", 0x7FE0, 0x0010, b"OB", 0xFFFFFFFF)
+    + struct.pack("<HHI", 0xFFFE, 0xE000, 64)
+    + bytes(64),
+    "deep nesting": data_set("1.2.3.1", STUDY)[:-76]
+    + b"".join(
+        struct.pack("<HH2s2xIHHI", 0x0040, 0xA730, b"SQ", 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF) for _ in range(3000)
+    ),
     "an attribute twice": element(0x00080018, b"UI", b"1.2.3.1") + data_set("1.2.3.1", STUDY),
     "group 0002": element(0x00020010, b"UI", b"1.2.840.10008.1.2") + data_set("1.2.3.1", STUDY),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("encoded", DAMAGED.values(), ids=DAMAGED)
@@ -341,7 +354,9 @@ def test_a_full_disk_is_answered_with_out_of_resources(start: Start) -> None:
 
 def test_a_disk_that_fills_up_fails_the_store_and_nothing_else(start: Start, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path / "data"], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path / "data"], capture_output=True
+    ).returncode:
         pytest.skip("no file system may be mounted here")
     receiver = start()
     try:
@@ -385,7 +400,11 @@ def test_an_abort_at_every_stage_leaves_nothing(receiver: Running) -> None:
 
 
 def test_cancel_is_ignored_echo_answered_and_the_unknown_refused(receiver: Running) -> None:
-    cancel = struct.pack("<HHIH", 0, 0x0100, 2, 0x0FFF) + struct.pack("<HHIH", 0, 0x0120, 2, 1) + struct.pack("<HHIH", 0, 0x0800, 2, 0x0101)
+    cancel = (
+        struct.pack("<HHIH", 0, 0x0100, 2, 0x0FFF)
+        + struct.pack("<HHIH", 0, 0x0120, 2, 1)
+        + struct.pack("<HHIH", 0, 0x0800, 2, 0x0101)
+    )
     with RawPeer(receiver.port) as peer:
         peer.associate().send(p_data(cancel, control=3))
         assert peer.echo() == 0
@@ -394,7 +413,9 @@ def test_cancel_is_ignored_echo_answered_and_the_unknown_refused(receiver: Runni
         peer.release()
 
 
-@pytest.mark.parametrize("keys, called", [({}, "WRONG"), ({"allowed_peers": ["PACS", "10.0.0.0/8"]}, "CDRECORD")], ids=["called", "peer"])
+@pytest.mark.parametrize(
+    "keys, called", [({}, "WRONG"), ({"allowed_peers": ["PACS", "10.0.0.0/8"]}, "CDRECORD")], ids=["called", "peer"]
+)
 def test_who_isnt_meant_is_rejected(start: Start, keys: dict[str, object], called: str) -> None:
     receiver = start(**keys)
     with RawPeer(receiver.port) as peer:
@@ -423,7 +444,10 @@ def test_folders_and_files_are_for_the_service_alone(receiver: Running) -> None:
         arrival = expectation.next_arrival(5)
         assert arrival is not None
         peer.release()
-    modes = {path: path.stat().st_mode & 0o777 for path in (storage.data_dir, storage.incoming_dir, storage.receiver_socket, arrival.path)}
+    modes = {
+        path: path.stat().st_mode & 0o777
+        for path in (storage.data_dir, storage.incoming_dir, storage.receiver_socket, arrival.path)
+    }
     assert list(modes.values()) == [0o700, 0o700, 0o600, 0o600]
 
 

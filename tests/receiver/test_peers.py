@@ -1,4 +1,6 @@
-"""Senders that know nothing of mkiso: storescu, pynetdicom and Orthanc, in plain and over TLS; what arrives is what they had, byte by byte."""
+"""Senders that know nothing of mkiso: storescu, pynetdicom and Orthanc, in plain and over TLS; what arrives is what
+they had, byte by byte.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,13 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.dataset.header import read_header
 from mkiso.errors import ConfigurationError, ReceiverUnavailable
-from mkiso.models import Arrival
 from mkiso.receiver.client import receiver_status
 from mkiso.receiver.server import run
-from mkiso.spare_files import LOOK_SECONDS, clear_away
+from mkiso.storage.spare_files import LOOK_SECONDS, clear_away
+from mkiso.study.models import Arrival
 from tests.peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_ct_series, make_study
 from tests.peers.orthanc import Orthanc
 from tests.peers.storescu import store
@@ -42,7 +44,9 @@ def study_of(file: Path) -> str:
 
 def arrivals(receiver: Running, files: list[Path], send: object) -> dict[str, Arrival]:
     """What the receiver tells while `send` sends; every claim about it checked."""
-    with receiver.expect(study_of(files[0]), frozenset(str(dcmread(file).SOPInstanceUID) for file in files)) as expectation:
+    with receiver.expect(
+        study_of(files[0]), frozenset(str(dcmread(file).SOPInstanceUID) for file in files)
+    ) as expectation:
         assert callable(send)
         send()
         told = [expectation.next_arrival(5) for _ in files]
@@ -53,7 +57,10 @@ def arrivals(receiver: Running, files: list[Path], send: object) -> dict[str, Ar
         assert (len(content), hashlib.sha256(content).hexdigest()) == (arrival.size, arrival.sha256)
         assert content[:132] == bytes(128) + b"DICM"
         meta = dcmread(arrival.path).file_meta
-        assert (meta.MediaStorageSOPInstanceUID, meta.MediaStorageSOPClassUID) == (arrival.sop_instance_uid, arrival.sop_class_uid)
+        assert (meta.MediaStorageSOPInstanceUID, meta.MediaStorageSOPClassUID) == (
+            arrival.sop_instance_uid,
+            arrival.sop_class_uid,
+        )
         assert meta.TransferSyntaxUID == arrival.transfer_syntax_uid
         assert read_header(arrival.path).StudyInstanceUID == arrival.study_instance_uid
     assert len(found) == len(files)
@@ -73,9 +80,15 @@ def test_orthanc_sends_every_kind_and_the_bytes_stay_the_same(receiver: Running,
     with Orthanc(tmp_path / "orthanc", destinations={"CDRECORD": ("127.0.0.1", receiver.port)}) as orthanc:
         orthanc.store(files)
         move = ["movescu", "-S", "-aec", "ORTHANC", "-aem", "CDRECORD", "-k", "QueryRetrieveLevel=STUDY"]
-        found = arrivals(receiver, files, lambda: subprocess.run(
-            [*move, "-k", f"StudyInstanceUID={study_of(files[0])}", "127.0.0.1", str(orthanc.port)], check=True, timeout=60,
-        ))  # fmt: skip
+        found = arrivals(
+            receiver,
+            files,
+            lambda: subprocess.run(
+                [*move, "-k", f"StudyInstanceUID={study_of(files[0])}", "127.0.0.1", str(orthanc.port)],
+                check=True,
+                timeout=60,
+            ),
+        )
         orthanc.http.close()
     for file in files:
         assert as_stored(found[str(dcmread(file).SOPInstanceUID)]) == as_sent(file)
@@ -97,7 +110,10 @@ def test_storescu_sends_every_kind(receiver: Running, tmp_path: Path) -> None:
 
 
 def test_files_of_a_job_before_are_filled_anew_and_hold_nothing_of_it(receiver: Running, tmp_path: Path) -> None:
-    large, small = make_ct_series(tmp_path / "large", "A1", 6, size=256), make_ct_series(tmp_path / "small", "A2", 8, size=64)
+    large, small = (
+        make_ct_series(tmp_path / "large", "A1", 6, size=256),
+        make_ct_series(tmp_path / "small", "A2", 8, size=64),
+    )
     of_large = arrivals(receiver, large, lambda: store(receiver.port, large))
     inodes = {arrival.path.stat().st_ino for arrival in of_large.values()}
     clear_away(receiver.folder(), receiver.settings.storage.spares_dir)
@@ -112,10 +128,19 @@ def test_files_of_a_job_before_are_filled_anew_and_hold_nothing_of_it(receiver: 
 
 @pytest.mark.parametrize(
     ("options", "syntax"),
-    [(["-xe"], ExplicitVRLittleEndian), (["-xb"], "1.2.840.10008.1.2.2"), (["-xi"], ImplicitVRLittleEndian), (["-xd"], "1.2.840.10008.1.2.1.99")],
+    [
+        (["-xe"], ExplicitVRLittleEndian),
+        (["-xb"], "1.2.840.10008.1.2.2"),
+        (["-xi"], ImplicitVRLittleEndian),
+        (["-xd"], "1.2.840.10008.1.2.1.99"),
+    ],
 )
-@pytest.mark.parametrize("more", [[], ["--max-pdu", "4096"], ["--max-send-pdu", "5000"], ["-usr", "somebody"], ["-R"]], ids=str)
-def test_storescu_with_its_options(receiver: Running, tmp_path: Path, options: list[str], syntax: str, more: list[str]) -> None:
+@pytest.mark.parametrize(
+    "more", [[], ["--max-pdu", "4096"], ["--max-send-pdu", "5000"], ["-usr", "somebody"], ["-R"]], ids=str
+)
+def test_storescu_with_its_options(
+    receiver: Running, tmp_path: Path, options: list[str], syntax: str, more: list[str]
+) -> None:
     files = make_ct_series(tmp_path / "files", "A1", 2, size=128)
     line = ["storescu", "-aec", "CDRECORD", *options, *more, "127.0.0.1", str(receiver.port), *map(str, files)]
 
@@ -123,7 +148,8 @@ def test_storescu_with_its_options(receiver: Running, tmp_path: Path, options: l
         done = subprocess.run(line, capture_output=True, text=True, timeout=30)
         assert done.returncode == 0, done.stderr
 
-    # -xb proposes Explicit VR Little Endian and Implicit too, in the same context: of uncompressed syntaxes Explicit VR Little Endian is taken.
+    # -xb proposes Explicit VR Little Endian and Implicit too, in the same context: of uncompressed syntaxes Explicit VR
+    # Little Endian is taken.
     chosen = ExplicitVRLittleEndian if syntax == "1.2.840.10008.1.2.2" else syntax
     assert {arrival.transfer_syntax_uid for arrival in arrivals(receiver, files, send).values()} == {chosen}
 
@@ -133,7 +159,10 @@ def test_pynetdicom_echoes_and_stores(receiver: Running, tmp_path: Path) -> None
     entity = AE("PYNETDICOM")
 
     def send() -> None:
-        contexts = [build_context(CT, [ImplicitVRLittleEndian, ExplicitVRLittleEndian]), build_context("1.2.840.10008.1.1")]
+        contexts = [
+            build_context(CT, [ImplicitVRLittleEndian, ExplicitVRLittleEndian]),
+            build_context("1.2.840.10008.1.1"),
+        ]
         association = entity.associate("127.0.0.1", receiver.port, contexts, "CDRECORD", max_pdu=0)
         assert association.is_established
         assert association.send_c_echo().Status == 0
@@ -153,7 +182,9 @@ def test_status_counts(receiver: Running) -> None:
         status = receiver_status(socket_path)
         assert (status["associations"], status["expectations"]) == (1, 1)
         peer.release()
-    eventually(lambda: receiver_status(socket_path) == {"associations": 0, "expectations": 0, "stored": 1, "refused": 0})
+    eventually(
+        lambda: receiver_status(socket_path) == {"associations": 0, "expectations": 0, "stored": 1, "refused": 0}
+    )
 
 
 def test_a_receiver_that_goes_away_is_told(start: Start) -> None:
@@ -170,7 +201,9 @@ def test_an_instance_on_its_way_is_let_in_when_the_receiver_ends(start: Start) -
     receiver = start(pdu_timeout_seconds=5)
     conversation = data_set("1.2.3.1", "1.2.3", pixels=bytes(100_000))
     with receiver.expect("1.2.3") as expectation, RawPeer(receiver.port) as peer:
-        peer.associate().send(p_data(command(1, sop_instance="1.2.3.1"), control=3) + p_data(conversation, control=2)[:50_000])
+        peer.associate().send(
+            p_data(command(1, sop_instance="1.2.3.1"), control=3) + p_data(conversation, control=2)[:50_000]
+        )
         receiver.stop.set()
         time.sleep(0.7)
         peer.send(p_data(conversation, control=2)[50_000:])
@@ -184,7 +217,10 @@ def test_the_port_or_folder_of_another_receiver_is_refused_in_words(start: Start
     elsewhere = {"storage": {"data_dir": tmp_path / "other"}, "receiver": {"host": "127.0.0.1", "port": receiver.port}}
     with pytest.raises(ConfigurationError, match="another program has it"):
         run(Settings.model_validate(elsewhere), threading.Event())
-    same = {"storage": {"data_dir": receiver.settings.storage.data_dir}, "receiver": {"host": "127.0.0.2", "port": receiver.port}}
+    same = {
+        "storage": {"data_dir": receiver.settings.storage.data_dir},
+        "receiver": {"host": "127.0.0.2", "port": receiver.port},
+    }
     with pytest.raises(ConfigurationError, match="Another receiver is running"):
         run(Settings.model_validate(same), threading.Event())
 
@@ -199,7 +235,9 @@ def test_a_stale_socket_file_is_replaced(start: Start, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an authority, and a certificate of ours and of a peer that it signed: ca.pem, own.pem, own.key, peer.pem, peer.key."""
+    """A folder with an authority, and a certificate of ours and of a peer that it signed: ca.pem, own.pem, own.key,
+    peer.pem, peer.key.
+    """
     folder = tmp_path_factory.mktemp("certificates")
     authority_key = ec.generate_private_key(ec.SECP256R1())
     for name in ("ca", "own", "peer"):
@@ -218,12 +256,19 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         plain = serialization.NoEncryption()
-        (folder / f"{name}.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+        (folder / f"{name}.key").write_bytes(
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+        )
     return folder
 
 
 def test_tls_with_certificates_on_both_sides(start: Start, tmp_path: Path, certificates: Path) -> None:
-    tls = {"enabled": True, "certificate": certificates / "own.pem", "key": certificates / "own.key", "authority": certificates / "ca.pem"}
+    tls = {
+        "enabled": True,
+        "certificate": certificates / "own.pem",
+        "key": certificates / "own.key",
+        "authority": certificates / "ca.pem",
+    }
     receiver = start(tls=tls)
     files = make_ct_series(tmp_path / "files", "A1", 5)
     line = ["storescu", "-aec", "CDRECORD", "+tls", str(certificates / "peer.key"), str(certificates / "peer.pem")]
@@ -238,7 +283,11 @@ def test_tls_with_certificates_on_both_sides(start: Start, tmp_path: Path, certi
 
     context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
     context.check_hostname = False
-    with socket.create_connection(("127.0.0.1", receiver.port)) as plain, pytest.raises(OSError), context.wrap_socket(plain) as secured:
+    with (
+        socket.create_connection(("127.0.0.1", receiver.port)) as plain,
+        pytest.raises(OSError),
+        context.wrap_socket(plain) as secured,
+    ):
         secured.sendall(b"\1")
         assert secured.recv(1) == b""
         raise OSError

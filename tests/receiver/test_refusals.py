@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mkiso.dataset.header import MAX_BEGINNING_BYTES
-from mkiso.files import sha256_of
 from mkiso.receiver.client import Expectation, Refusal
+from mkiso.storage.files import sha256_of
 from tests.receiver.conftest import Running, Start, eventually
 from tests.receiver.raw_peer import CT, DEFLATED, RawPeer, command, data_set, element, p_data
 

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.accession import parse_accession_number, parse_accession_numbers, question
 from mkiso.errors import InvalidAccessionNumber, TooManyAccessionNumbers
+from mkiso.study.accession import parse_accession_number, parse_accession_numbers, question
 
-PLAIN = st.text(st.sampled_from("ABCXYZabc0123456789-_./+#: "), min_size=1, max_size=16).filter(lambda text: any(map(str.isalnum, text)))
+PLAIN = st.text(st.sampled_from("ABCXYZabc0123456789-_./+#: "), min_size=1, max_size=16).filter(
+    lambda text: any(map(str.isalnum, text))
+)
 
 
 @pytest.mark.parametrize("text", ["A1001", "2024-00017", "CT/17.3", "a", "1234567890123456", "A 1", "A=1;2"])

@@ -13,7 +13,6 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence
 
 from mkiso.errors import DamagedInstance
-from mkiso.models import Expected, Study
 from mkiso.network import dimse
 from mkiso.sources.answers import (
     MAX_VALUE_BYTES,
@@ -28,6 +27,7 @@ from mkiso.sources.answers import (
     series_counts_of,
     study_of,
 )
+from mkiso.study.models import Expected, Study
 
 SERIES, IMAGE = 0x0020000E, 0x00080018
 

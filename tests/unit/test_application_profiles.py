@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 from pydicom import uid
 
-from mkiso.application_profiles import NOT_MET, PROFILES, WRITTEN_TO, profile_for, statement
-from mkiso.config import Medium
-from mkiso.models import Arrival
+from mkiso.config.settings import Medium
+from mkiso.media.application_profiles import NOT_MET, PROFILES, WRITTEN_TO, profile_for, statement
+from mkiso.study.models import Arrival
 
 EXPLICIT, JPEG, JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.90"
 
@@ -32,8 +32,10 @@ def held(*syntaxes: str, sop_class: str = uid.CTImageStorage, sop_instance: str 
         ("dvd-dl", held(EXPLICIT), "", False, "two layers"),
         ("bd", held(EXPLICIT), "", False, "UDF"),
         ("bd-dl", held(EXPLICIT), "", False, "UDF"),
-        ("cd", held(EXPLICIT, sop_class="1.2.840.99999.1"), "", False, "SOP classes that PS3.4 hasn't or has no more (1.2.840.99999.1)"),
-        ("cd", held(EXPLICIT, sop_class="1.2.840.10008.5.1.4.1.1.6"), "", False, "has no more"),  # ultrasound of before 1995
+        ("cd", held(EXPLICIT, sop_class="1.2.840.99999.1"), "", False, "SOP classes that PS3.4 hasn't or has no more "
+            "(1.2.840.99999.1)"),
+        # ultrasound of before 1995
+        ("cd", held(EXPLICIT, sop_class="1.2.840.10008.5.1.4.1.1.6"), "", False, "has no more"),
         ("cd", held(EXPLICIT, sop_instance="1.2.03"), "", False, "not valid"),
         ("cd", held(EXPLICIT, sop_class=uid.BasicTextSRStorage), "STD-GEN-CD", True, ""),
     ],

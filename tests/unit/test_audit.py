@@ -1,4 +1,6 @@
-"""Audit messages against the schema of PS3.15 A.5.1, and their way to a file, over UDP and over TLS to real listeners."""
+"""Audit messages against the schema of PS3.15 A.5.1, and their way to a file, over UDP and over TLS to real
+listeners.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from mkiso import audit
-from mkiso.config import Settings
-from mkiso.models import Expected, Study
+from mkiso.audit import messages as audit
+from mkiso.config.settings import Settings
+from mkiso.study.models import Expected, Study
 
 STUDY = Study("A1", "1.2.3", "HN-1", "Canary^Name", expected=Expected("image", 2, {"1.2.3.1": frozenset({"1", "2"})}))
 LEFT = audit.Left("HN-1", "Canary^Näme", {"1.2.3": "A1", "1.2.4": "A2"}, 7)
@@ -40,7 +42,11 @@ EVERY: dict[str, tuple[Tell, str, str, str]] = {
 
 
 def settings_in(folder: Path, **keys: Any) -> Settings:
-    values = {"storage": {"data_dir": folder}, "audit": {"enabled": True, **keys}, "disc": {"institution": "Test Hospital"}}
+    values = {
+        "storage": {"data_dir": folder},
+        "audit": {"enabled": True, **keys},
+        "disc": {"institution": "Test Hospital"},
+    }
     return Settings.model_validate(values)
 
 
@@ -53,17 +59,27 @@ def told(folder: Path, tell: Tell, **keys: Any) -> Element:
 def assert_schema(message: Element) -> None:
     """What A.5.1.1 says of order, numbers and values."""
     assert message.tag == "AuditMessage" and not message.attrib
-    order = "".join({"EventIdentification": "E", "ActiveParticipant": "P", "AuditSourceIdentification": "S"}.get(part.tag, "O") for part in message)
+    order = "".join(
+        {"EventIdentification": "E", "ActiveParticipant": "P", "AuditSourceIdentification": "S"}.get(part.tag, "O")
+        for part in message
+    )
     assert re.fullmatch("EP+SO*", order), order
     event = message[0]
     assert event.attrib.keys() == {"EventActionCode", "EventDateTime", "EventOutcomeIndicator"}
     assert event.attrib["EventActionCode"] in "CRUDE" and event.attrib["EventOutcomeIndicator"] in ("0", "4", "8", "12")
     assert datetime.fromisoformat(event.attrib["EventDateTime"]).tzinfo is not None
     assert next(part.tag for part in event) == "EventID"
-    for coded in (part for part in message.iter() if part.tag in ("EventID", "EventTypeCode", "RoleIDCode", "ParticipantObjectIDTypeCode")):
+    for coded in (
+        part
+        for part in message.iter()
+        if part.tag in ("EventID", "EventTypeCode", "RoleIDCode", "ParticipantObjectIDTypeCode")
+    ):
         assert coded.attrib.keys() == CODED
     participants = message.findall("ActiveParticipant")
-    assert sum(participant.attrib["UserIsRequestor"] == "true" for participant in participants) >= 1 or event[0].attrib["csd-code"] == "110106"
+    assert (
+        sum(participant.attrib["UserIsRequestor"] == "true" for participant in participants) >= 1
+        or event[0].attrib["csd-code"] == "110106"
+    )
     for participant in participants:
         assert participant.attrib["UserID"] and participant.attrib["UserIsRequestor"] in ("true", "false")
         assert participant.attrib.get("NetworkAccessPointTypeCode", "2") in ("1", "2")
@@ -72,7 +88,11 @@ def assert_schema(message: Element) -> None:
     for thing in message.findall("ParticipantObjectIdentification"):
         names = [part.tag.removeprefix("ParticipantObject") for part in thing]
         assert re.fullmatch(r"IDTypeCode (Name|Query)( Detail)*( Description)*", " ".join(names)), names
-        assert thing.attrib.keys() == {"ParticipantObjectID", "ParticipantObjectTypeCode", "ParticipantObjectTypeCodeRole"}
+        assert thing.attrib.keys() == {
+            "ParticipantObjectID",
+            "ParticipantObjectTypeCode",
+            "ParticipantObjectTypeCodeRole",
+        }
         assert thing.attrib["ParticipantObjectID"]
         for detail in thing.findall("ParticipantObjectDetail"):
             base64.b64decode(detail.attrib["value"], validate=True)
@@ -141,7 +161,9 @@ def test_the_file_is_the_services_alone(tmp_path: Path) -> None:
 def assert_syslog(line: bytes) -> Element:
     """RFC 5424 6, with what PS3.15 A.6.1 asks for."""
     head, _, message = line.partition(b"\xef\xbb\xbf")
-    assert re.fullmatch(rb"<85>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 \S{1,255} mkiso %d DICOM\+RFC3881 - " % os.getpid(), head), head
+    assert re.fullmatch(
+        rb"<85>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 \S{1,255} mkiso %d DICOM\+RFC3881 - " % os.getpid(), head
+    ), head
     element = fromstring(message)
     assert_schema(element)
     return element
@@ -158,7 +180,9 @@ def test_syslog_over_udp(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70])
-def test_a_host_that_can_not_be_is_no_failure_of_the_job(tmp_path: Path, host: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_host_that_can_not_be_is_no_failure_of_the_job(
+    tmp_path: Path, host: str, caplog: pytest.LogCaptureFixture
+) -> None:
     EVERY["export"][0](settings_in(tmp_path, target=f"udp://{host}:514"))
     assert_schema(fromstring((tmp_path / "audit-undelivered.xml").read_text()))
     assert "couldn't be delivered" in caplog.text
@@ -169,16 +193,24 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for localhost that signs itself, and its key."""
     folder, key, now = tmp_path_factory.mktemp("tls"), ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-    certificate = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False).sign(key, hashes.SHA256())
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
+    )
+    certificate = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False).sign(
+        key, hashes.SHA256()
+    )
     (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     plain = serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    )
     return folder / "certificate.pem", folder / "key.pem"
 
 
 def test_syslog_over_tls(tmp_path: Path, certificate: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
-    """One that proves who it is gets the message with its octets counted (RFC 5425); another gets nothing, and nothing is lost."""
+    """One that proves who it is gets the message with its octets counted (RFC 5425); another gets nothing, and nothing
+    is lost.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     received: list[bytes] = []

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mkiso.config import Settings, Storage
-from service.backup import back_up
-from service.cli import cli
+from mkiso.config.settings import Settings, Storage
+from mkiso_service.backup import back_up
+from mkiso_service.cli import cli
 
 
 def test_a_backup_taken_while_the_ledger_is_written_can_be_restored(tmp_path: Path) -> None:
@@ -30,18 +30,26 @@ def test_a_backup_taken_while_the_ledger_is_written_can_be_restored(tmp_path: Pa
         writer.execute("INSERT INTO volumes VALUES ('A1')")
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("INSERT INTO volumes VALUES ('half written')")
-        told = CliRunner().invoke(cli, ["service", "backup", str(tmp_path / "backups")], env={"MKISO_CONFIG": str(config)})
+        told = CliRunner().invoke(
+            cli, ["service", "backup", str(tmp_path / "backups")], env={"MKISO_CONFIG": str(config)}
+        )
         writer.execute("COMMIT")
     assert told.exit_code == 0, told.output
     [folder] = (tmp_path / "backups").iterdir()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} == {"config.yaml", "ledger.sqlite", "orders/abc.json"}
+    assert {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} == {
+        "config.yaml",
+        "ledger.sqlite",
+        "orders/abc.json",
+    }
     with closing(sqlite3.connect(folder / "ledger.sqlite")) as restored:
         assert restored.execute("SELECT label FROM volumes").fetchall() == [("A1",)]
     assert (folder / "config.yaml").read_text() == config.read_text()
 
 
-def test_what_a_killed_backup_has_left_goes_and_a_book_that_goes_meanwhile_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_backup_has_left_goes_and_a_book_that_goes_meanwhile_is_no_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = Settings(storage=Storage(data_dir=tmp_path / "data"))
     settings.storage.orders_dir.mkdir(parents=True)
     for name in ("gone", "kept"):
@@ -56,7 +64,11 @@ def test_what_a_killed_backup_has_left_goes_and_a_book_that_goes_meanwhile_is_no
             file.unlink()
         copy(file, target)
 
-    monkeypatch.setattr("service.backup.shutil.copy2", late)
+    monkeypatch.setattr("mkiso_service.backup.shutil.copy2", late)
     folder = back_up(settings, None, tmp_path / "backups")
     assert [file.name for file in folder.rglob("*.json")] == ["kept.json"]
-    assert {path.name for path in (tmp_path / "backups").iterdir()} == {folder.name, ".mkiso-20240101T000001Z", "elsewhere"}
+    assert {path.name for path in (tmp_path / "backups").iterdir()} == {
+        folder.name,
+        ".mkiso-20240101T000001Z",
+        "elsewhere",
+    }

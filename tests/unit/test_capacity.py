@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from mkiso.errors import TooLargeForMedium
 from mkiso.media.capacity import MEDIUM_SECTORS, SECTOR_BYTES, fit, image_sectors
 from mkiso.media.iso import master
-from mkiso.models import DiscFile
+from mkiso.study.models import DiscFile
 
 SHORT = st.from_regex(r"[A-Z0-9_]{1,8}(\.[A-Z0-9_]{1,3})?", fullmatch=True)
-LONG = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x24F, exclude_characters="/*:;?\\\x7f"), min_size=1, max_size=60).filter(
-    lambda name: name.strip(".") != "" and name.isprintable()
-)
+LONG = st.text(
+    st.characters(min_codepoint=0x21, max_codepoint=0x24F, exclude_characters="/*:;?\\\x7f"), min_size=1, max_size=60
+).filter(lambda name: name.strip(".") != "" and name.isprintable())
 
 
 @given(st.dictionaries(SHORT, st.tuples(LONG, st.integers(0, 9000)), max_size=120), st.integers(0, 5))
@@ -45,7 +45,9 @@ def test_many_directories_need_larger_path_tables(tmp_path: Path) -> None:
 
 def test_what_doesnt_fit_names_both_sizes_and_the_medium_that_would_do() -> None:
     size = MEDIUM_SECTORS["cd"] * SECTOR_BYTES
-    with pytest.raises(TooLargeForMedium, match=r"737\.\d MB and a CD has 737\.0 MB: it would fit on a DVD \(disc\.medium: dvd\)") as raised:
+    with pytest.raises(
+        TooLargeForMedium, match=r"737\.\d MB and a CD has 737\.0 MB: it would fit on a DVD \(disc\.medium: dvd\)"
+    ) as raised:
         fit([DiscFile(PurePosixPath("DICOMDIR"), size, "")], "cd")
     assert raised.value.details["fitting_medium"] == "dvd"
     assert fit([DiscFile(PurePosixPath("DICOMDIR"), size, "")], "dvd") > MEDIUM_SECTORS["cd"]

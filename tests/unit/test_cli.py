@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from service.cli import run
+from mkiso_service.cli import run
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
     heavy = "{'prefect', 'pydicom', 'pydantic', 'httpx', 'rich'}"
-    code = f"import sys; from service.cli import run; run(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys; from mkiso_service.cli import run; run(['--help']); print(sorted({heavy} & set(sys.modules)))"
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=30)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
@@ -25,17 +25,23 @@ def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
 
 
 def test_the_module_is_the_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "service", "no-such-command"], capture_output=True, text=True, cwd=ROOT, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-m", "mkiso_service", "no-such-command"], capture_output=True, text=True, cwd=ROOT, timeout=30
+    )
     assert done.returncode == 2
     assert "No such command" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", ["burn", "print", "verify no-such-file", "burn A1 --api-key-file no-such-file", "--nonsense"])
+@pytest.mark.parametrize(
+    "arguments", ["burn", "print", "verify no-such-file", "burn A1 --api-key-file no-such-file", "--nonsense"]
+)
 def test_misuse_is_2(arguments: str) -> None:
     assert run(arguments.split()) == 2
 
 
-def test_a_right_configuration_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_right_configuration_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("MKISO_CONFIG", "replaced below, and restored after the test")
     file = tmp_path / "config.yaml"
     file.write_text("pacs: {host: pacs.example.org}")
@@ -43,7 +49,9 @@ def test_a_right_configuration_is_said_to_be(tmp_path: Path, monkeypatch: pytest
     assert str(tmp_path / "data") in capsys.readouterr().out
 
 
-def test_every_problem_of_a_configuration_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_problem_of_a_configuration_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("MKISO_CONFIG", "replaced below, and restored after the test")
     file = tmp_path / "config.yaml"
     file.write_text("pacs: {hots: x, port: 0}")
@@ -61,7 +69,9 @@ def test_verify_tells_every_finding(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.strip()
 
 
-def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_says_what_is_wrong_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from tests.peers.ports import free_port
 
     monkeypatch.setenv("MKISO_CONFIG", "replaced below, and restored after the test")

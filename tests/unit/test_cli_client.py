@@ -13,8 +13,8 @@ from threading import Thread
 
 import pytest
 
-from service.cli import run
-from service.client import Client, Disc, ServiceError
+from mkiso_service.cli import run
+from mkiso_service.client import Client, Disc, ServiceError
 from tests.peers.ports import free_port
 
 IMAGE = os.urandom(300_000)
@@ -25,7 +25,9 @@ DISC = Disc("/api/iso/jobs/J/disc?part=1", SET, "x.iso", len(IMAGE), SHA256, 3, 
 
 @dataclass
 class Script:
-    """What the server answers: the job's states in turn, the image, and after how many bytes each of the first answers breaks off."""
+    """What the server answers: the job's states in turn, the image, and after how many bytes each of the first answers
+    breaks off.
+    """
 
     states: list[dict] = field(default_factory=list)
     image: bytes = IMAGE
@@ -37,7 +39,10 @@ class Script:
 
 
 def job(state: str, stage: str, discs: int = 0, **values: object) -> dict:
-    told = [{**{name: getattr(DISC, name) for name in Disc.__slots__}, "part": part, "total": discs, "medium": "cd"} for part in range(1, discs + 1)]
+    told = [
+        {**{name: getattr(DISC, name) for name in Disc.__slots__}, "part": part, "total": discs, "medium": "cd"}
+        for part in range(1, discs + 1)
+    ]
     counts = {"expected": 3, "received": 3, "written": 3, "degraded": [], "publisher": "", "proves": "", "error": None}
     return {"state": state, "stage": stage, "discs": told, **counts, **values}
 
@@ -96,12 +101,14 @@ def url(script: Script) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.client.time.sleep", lambda _: None)
+    monkeypatch.setattr("mkiso_service.client.time.sleep", lambda _: None)
     for name in ("MKISO_CONFIG", "MKISO_URL", "MKISO__AUTH__API_KEY", "MKISO__AUTH__API_KEY_FILE"):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_burn_follows_the_job_and_brings_the_image(script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_burn_follows_the_job_and_brings_the_image(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "x.iso"
     assert run(["burn", "A1", "-o", str(target), "--url", url]) == 0
     assert target.read_bytes() == IMAGE
@@ -112,10 +119,21 @@ def test_burn_follows_the_job_and_brings_the_image(script: Script, url: str, tmp
     assert "retrieving" in capsys.readouterr().out
 
 
-def test_burn_tells_of_each_study_once(script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    study = {"accession_number": "A1", "study_date": "20260312", "modalities": ["CT", "SR"], "study_description": "[b]Thorax", "expected": 3}
+def test_burn_tells_of_each_study_once(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = {
+        "accession_number": "A1",
+        "study_date": "20260312",
+        "modalities": ["CT", "SR"],
+        "study_description": "[b]Thorax",
+        "expected": 3,
+    }
     uncounted = {**study, "accession_number": "A2", "expected": None, "received": 0}
-    script.states[1:] = [job(state, state, discs=state == "done", studies=[{**study, "received": 3}, uncounted]) for state in ("running", "done")]
+    script.states[1:] = [
+        job(state, state, discs=state == "done", studies=[{**study, "received": 3}, uncounted])
+        for state in ("running", "done")
+    ]
     assert run(["burn", "A1", "A2", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
     told = capsys.readouterr().out
     assert told.count("A1  2026-03-12  CT, SR  [b]Thorax  3 images") == 1
@@ -127,7 +145,10 @@ def test_several_accession_numbers_are_one_question(script: Script, url: str, tm
     assert script.asked[0][0] == "/api/iso/download-multiple?accession_numbers=A1%2CA2"
 
 
-@pytest.mark.parametrize(("options", "query"), [([], ""), (["--publisher", "robot", "--confirm-reprint"], "&publisher=robot&confirm_reprint=true")])
+@pytest.mark.parametrize(
+    ("options", "query"),
+    [([], ""), (["--publisher", "robot", "--confirm-reprint"], "&publisher=robot&confirm_reprint=true")],
+)
 def test_a_print_is_confirmed_by_an_option(script: Script, url: str, options: list[str], query: str) -> None:
     assert run(["print", "A1", *options, "--url", url]) == 0
     assert script.asked[0][0] == f"/api/iso/print?accession_number=A1{query}"
@@ -186,7 +207,12 @@ def test_another_disc_under_the_address_is_not_taken(script: Script, url: str, t
 
 
 def test_the_service_s_own_words_are_shown(script: Script, url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    script.error = {"http_status": 404, "error": "The PACS has no such study.", "code": "study_not_found", "request_id": "r1"}
+    script.error = {
+        "http_status": 404,
+        "error": "The PACS has no such study.",
+        "code": "study_not_found",
+        "request_id": "r1",
+    }
     assert run(["burn", "A1", "--url", url]) == 1
     out = capsys.readouterr().out
     assert "The PACS has no such study." in out
@@ -195,13 +221,17 @@ def test_the_service_s_own_words_are_shown(script: Script, url: str, capsys: pyt
 
 
 def test_a_failed_job_tells_why(script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script.states = [job("failed", "retrieving", error={"error": "2 of 3 images are missing.", "code": "study_incomplete"})]
+    script.states = [
+        job("failed", "retrieving", error={"error": "2 of 3 images are missing.", "code": "study_incomplete"})
+    ]
     assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]) == 1
     assert "2 of 3 images are missing." in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_disc_lacks_is_said(script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_disc_lacks_is_said(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     script.states = [job("done", "done", discs=1, degraded=["patient_api"])]
     assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
     assert "patient_api" in capsys.readouterr().out
@@ -216,7 +246,12 @@ def test_print_names_the_publisher(script: Script, url: str, capsys: pytest.Capt
 
 @pytest.mark.parametrize("way", ["option", "environment", "environment's file"])
 def test_the_key_is_sent_and_never_shown(
-    script: Script, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], way: str
+    script: Script,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    way: str,
 ) -> None:
     (tmp_path / "key").write_text("s3cret\n")
     options = ["--api-key-file", str(tmp_path / "key")] if way == "option" else []
@@ -230,7 +265,9 @@ def test_the_key_is_sent_and_never_shown(
     assert "s3cret" not in "".join(capsys.readouterr())
 
 
-def test_an_empty_key_is_none(script: Script, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_key_is_none(
+    script: Script, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "key").write_text("\n")
     assert run(["burn", "A1", "--url", url, "--api-key-file", str(tmp_path / "key")]) == 2
     assert "of --api-key-file is empty" in capsys.readouterr().err

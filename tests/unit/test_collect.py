@@ -8,9 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-from mkiso.config import Settings
-from mkiso.job import Job
-from mkiso.models import Study
+from mkiso.config.settings import Settings
+from mkiso.storage.job import Job
+from mkiso.study.models import Study
 from mkiso.study.values import Found
 from tasks.collect import check_one_patient, look_up_patient
 from tasks.job_run import JobRun
@@ -30,7 +30,9 @@ def test_what_a_job_does_without_is_told_once(tmp_path: Path) -> None:
     told: list[Found] = []
     job = Job("job", "download", settings)
     job.open()
-    run = cast(JobRun, SimpleNamespace(job=job, settings=settings, log=logging.getLogger("test"), tell_found=told.append))
+    run = cast(
+        JobRun, SimpleNamespace(job=job, settings=settings, log=logging.getLogger("test"), tell_found=told.append)
+    )
     numbers = ("A1", "A2")
     studies = [[study], [replace(study, accession_number="A2", study_instance_uid="1.2.4"), study]]
     found = check_one_patient.fn(run, numbers, studies, [look_up_patient.fn(run, number) for number in numbers])

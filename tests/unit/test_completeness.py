@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mkiso.completeness import complete, incomplete, is_complete, missing, provable, unexpected
 from mkiso.errors import CountsUnknown, NoDicomData, StudyIncomplete
-from mkiso.models import Expected, Study
+from mkiso.study.completeness import complete, incomplete, is_complete, missing, provable, unexpected
+from mkiso.study.models import Expected, Study
 
 LISTED = Expected("image", 3, {"1": frozenset({"1.1", "1.2"}), "2": frozenset({"2.1"})})
 COUNTED = Expected("series", 3)
@@ -63,7 +63,9 @@ def test_too_few_by_count() -> None:
         complete(study(COUNTED), {"a", "b"}, require_counts=False)
 
 
-@pytest.mark.parametrize(("expected", "arrived"), [(LISTED, {"1.1", "1.2", "2.1", "9"}), (COUNTED, {"a", "b", "c", "d"})])
+@pytest.mark.parametrize(
+    ("expected", "arrived"), [(LISTED, {"1.1", "1.2", "2.1", "9"}), (COUNTED, {"a", "b", "c", "d"})]
+)
 def test_one_more_than_listed_means_that_the_study_changed(expected: Expected, arrived: set[str]) -> None:
     with pytest.raises(StudyIncomplete, match="changed"):
         complete(study(expected), arrived, require_counts=True)
@@ -77,7 +79,9 @@ def test_more_than_counted_passes_where_counts_arent_required() -> None:
 def test_fewer_than_the_pacs_counts_to_send_are_no_disc(expected: Expected, arrived: set[str]) -> None:
     complete(study(expected), arrived, require_counts=True, counted=3)
     for require_counts in (True, False):
-        with pytest.raises(StudyIncomplete, match="lists 3 images of accession number A1 and counts 4 to send") as refused:
+        with pytest.raises(
+            StudyIncomplete, match="lists 3 images of accession number A1 and counts 4 to send"
+        ) as refused:
             complete(study(expected), arrived, require_counts=require_counts, counted=4)
     assert refused.value.details["counted"] == 4
     complete(study(COUNTED), {"a", "b", "c", "d"}, require_counts=False, counted=4)

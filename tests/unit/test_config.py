@@ -1,4 +1,6 @@
-"""The configuration: what is read from where, every problem at once, and config.example.yaml in step with the models."""
+"""The configuration: what is read from where, every problem at once, and config.example.yaml in step with the
+models.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ import pytest
 import yaml
 from pydantic import BaseModel, SecretStr
 
-from mkiso.config import Publisher, Settings
-from mkiso.config_file import load
+from mkiso.config.file import load
+from mkiso.config.settings import Publisher, Settings
 from mkiso.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +80,10 @@ def test_a_named_file_has_to_exist(tmp_path: Path) -> None:
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     file = write(tmp_path, "pacs: {host: a, port: 1}")
-    settings = load(file, {"MKISO__PACS__HOST": "b", "MKISO__ARCHIVE__MODALITIES": "[CT, MR]", "MKISO__RECEIVER__TLS__ENABLED": "false"})
+    settings = load(
+        file,
+        {"MKISO__PACS__HOST": "b", "MKISO__ARCHIVE__MODALITIES": "[CT, MR]", "MKISO__RECEIVER__TLS__ENABLED": "false"},
+    )
     assert (settings.pacs.host, settings.pacs.port, settings.archive.modalities) == ("b", 1, ("CT", "MR"))
 
 
@@ -121,7 +126,9 @@ PLAIN, FILED = "MKISO__AUTH__API_KEY", "MKISO__AUTH__API_KEY_FILE"
         ("api_key: 12:34:56", {}, "12:34:56"),
     ],
 )
-def test_the_environment_decides_a_secret_whichever_its_form(tmp_path: Path, file: str, environment: dict[str, str], key: str) -> None:
+def test_the_environment_decides_a_secret_whichever_its_form(
+    tmp_path: Path, file: str, environment: dict[str, str], key: str
+) -> None:
     for name in ("one", "two"):
         (tmp_path / name).write_text(f" of {name}\n")
     settings = load(write(tmp_path, f"auth: {{enabled: true, {file}}}"), environment)
@@ -172,7 +179,12 @@ SECRETS = ("auth.api_key", "archive.ledger_url", "prefect.api_auth_string", "pat
 def test_an_empty_secret_is_never_no_secret(tmp_path: Path, where: str) -> None:
     (tmp_path / "empty").touch()
     variable = "__".join(("MKISO", *where.upper().split(".")))
-    for environment in ({variable: ""}, {f"{variable}_FILE": "empty"}, {f"{variable}_FILE": ""}, {f"{variable}_FILE": "none"}):
+    for environment in (
+        {variable: ""},
+        {f"{variable}_FILE": "empty"},
+        {f"{variable}_FILE": ""},
+        {f"{variable}_FILE": "none"},
+    ):
         with pytest.raises(ConfigurationError, match=variable):
             load(write(tmp_path, "{}"), environment)
     *sections, key = where.split(".")
@@ -205,11 +217,17 @@ def test_what_is_no_secret_is_read_from_no_file(tmp_path: Path) -> None:
 
 
 def test_a_section_from_the_environment_leaves_the_rest_of_it(tmp_path: Path) -> None:
-    """Whatever order the variables come in: a section that took the place of the file's would take `enabled` with it."""
+    """Whatever order the variables come in: a section that took the place of the file's would take `enabled`
+    with it.
+    """
     file = write(tmp_path, "auth: {enabled: true, api_key: a}\npacs: {host: one}")
     for variables in ({"MKISO__AUTH": "{api_key: b}", PLAIN: "c"}, {PLAIN: "c", "MKISO__AUTH": "{api_key: b}"}):
         settings = load(file, variables)
-        assert (settings.auth.enabled, settings.auth.api_key.get_secret_value(), settings.pacs.host) == (True, "c", "one")
+        assert (settings.auth.enabled, settings.auth.api_key.get_secret_value(), settings.pacs.host) == (
+            True,
+            "c",
+            "one",
+        )
 
 
 def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
@@ -230,7 +248,9 @@ def test_an_empty_file_is_no_configuration(tmp_path: Path) -> None:
     assert load(write(tmp_path, "# all defaults"), {}).pacs == Settings().pacs
 
 
-def test_a_file_that_is_there_and_can_not_be_read_is_no_absent_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_there_and_can_not_be_read_is_no_absent_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").symlink_to("gone.yaml")
     with pytest.raises(ConfigurationError, match="doesn't exist"):
@@ -259,7 +279,9 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     text = "publishers: {robot: {kind: epson, directory: in, status_directory: /out}}\nprint: {publisher: robot}\n"
-    settings = load(write(tmp_path, f"{text}receiver: {{tls: {{certificate: c.pem}}}}\naudit: {{authority: a.pem}}"), {})
+    settings = load(
+        write(tmp_path, f"{text}receiver: {{tls: {{certificate: c.pem}}}}\naudit: {{authority: a.pem}}"), {}
+    )
     assert settings.publishers["robot"].directory == tmp_path / "in"
     assert settings.publishers["robot"].status_directory == Path("/out")
     assert settings.receiver.tls.certificate == tmp_path / "c.pem"

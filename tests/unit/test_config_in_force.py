@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mkiso import config_in_force
-from mkiso.config_file import load
-from mkiso.config_in_force import handed_on, in_force, take_over, use
+from mkiso.config import in_force as config_in_force
+from mkiso.config.file import load
+from mkiso.config.in_force import handed_on, in_force, take_over, use
 from mkiso.errors import ConfigurationError
 
 TEXT = """

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.character_sets import UNICODE
 from mkiso.media.conforming import (
     CLEANED,
     LEFT_OUT,
@@ -22,7 +21,8 @@ from mkiso.media.conforming import (
     number,
 )
 from mkiso.media.record_keys import KEYS, Key
-from mkiso.text import Text
+from mkiso.study.character_sets import UNICODE
+from mkiso.study.text import Text
 
 BY_NAME = {key.keyword: key for keys in KEYS.values() for key in keys}
 EVERY_KEY = list(
@@ -106,20 +106,41 @@ def test_what_becomes_of_a_value(keyword: str, value: bytes, expected: bytes, ch
 @pytest.mark.parametrize(
     ("keyword", "value", "terms", "expected", "change"),
     [
-        ("StudyDescription", "Schädel".encode("latin-1"), b"ISO_IR 100", Text("Schädel".encode("latin-1"),
-        b"ISO_IR 100"), ""),
-        ("StudyDescription", "Schä\ndel".encode("latin-1"), b"ISO_IR 100", Text("Schä del".encode("latin-1"),
-        b"ISO_IR 100"), CLEANED),
+        (
+            "StudyDescription",
+            "Schädel".encode("latin-1"),
+            b"ISO_IR 100",
+            Text("Schädel".encode("latin-1"), b"ISO_IR 100"),
+            "",
+        ),
+        (
+            "StudyDescription",
+            "Schä\ndel".encode("latin-1"),
+            b"ISO_IR 100",
+            Text("Schä del".encode("latin-1"), b"ISO_IR 100"),
+            CLEANED,
+        ),
         ("StudyDescription", "Schädel".encode("latin-1"), b"", Text("Sch\ufffddel".encode(), UNICODE), UNREADABLE),
         ("AccessionNumber", "Ä1".encode("latin-1"), b"", Text(), LEFT_OUT),
         ("PatientName", "許功蓋".encode("gb18030"), b"GB18030", Text("許功蓋".encode("gb18030"), b"GB18030"), ""),
         ("PatientName", "誠功".encode("gb18030"), b"GB18030", Text("誠功".encode(), UNICODE), ""),  # has a 0x5C
         ("PatientName", b"\x1b$B;3ED\x1b(B", b"\\ISO 2022 IR 87", Text("山田".encode(), UNICODE), ""),  # first group
-        ("PatientName", b"A=\x1b$B;3ED\x1b(B", b"\\ISO 2022 IR 87", Text(b"A=\x1b$B;3ED\x1b(B", b"\\ISO 2022 IR 87"),
-        ""),
-        ("StudyDescription", b"\x1b$B;3ED\x1b(B", b"ISO 2022 IR 13\\ISO 2022 IR 87", Text("山田".encode(), UNICODE), ""),
+        (
+            "PatientName",
+            b"A=\x1b$B;3ED\x1b(B",
+            b"\\ISO 2022 IR 87",
+            Text(b"A=\x1b$B;3ED\x1b(B", b"\\ISO 2022 IR 87"),
+            "",
+        ),
+        (
+            "StudyDescription",
+            b"\x1b$B;3ED\x1b(B",
+            b"ISO 2022 IR 13\\ISO 2022 IR 87",
+            Text("山田".encode(), UNICODE),
+            "",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_becomes_of_text_in_its_character_set(
     keyword: str, value: bytes, terms: bytes, expected: Text, change: str
 ) -> None:

@@ -37,7 +37,9 @@ def find(pacs: DemoPacs, folder: Path, level: str, *keys: str) -> list[Dataset]:
 
 
 def move(pacs: DemoPacs, destination: str, study: str) -> subprocess.CompletedProcess[str]:
-    return ask("movescu", pacs, "-aem", destination, "-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}")
+    return ask(
+        "movescu", pacs, "-aem", destination, "-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}"
+    )
 
 
 def by_uid(files: list[Path]) -> dict[str, bytes]:
@@ -49,15 +51,34 @@ def test_every_bundled_study_has_an_accession_number_and_is_there_once(library: 
     assert len(headers) > 80
     assert len({header.SOPInstanceUID for header in headers}) == len(headers)
     assert all(header.AccessionNumber for header in headers)
-    invented = {header.StudyInstanceUID: header.AccessionNumber for header in headers if header.AccessionNumber.startswith("DEMO")}
+    invented = {
+        header.StudyInstanceUID: header.AccessionNumber
+        for header in headers
+        if header.AccessionNumber.startswith("DEMO")
+    }
     assert len(set(invented.values())) == len(invented) > 5
 
 
 @pytest.mark.peer
 def test_it_finds_a_study_by_accession_number_and_counts_it(library: list[Path], tmp_path: Path) -> None:
     with DemoPacs(library) as pacs:
-        [study] = find(pacs, tmp_path / "study", "STUDY", "AccessionNumber=134", "StudyInstanceUID", "PatientName", "NumberOfStudyRelatedInstances")
-        images = find(pacs, tmp_path / "image", "IMAGE", f"StudyInstanceUID={study.StudyInstanceUID}", "SOPInstanceUID", "SeriesInstanceUID")
+        [study] = find(
+            pacs,
+            tmp_path / "study",
+            "STUDY",
+            "AccessionNumber=134",
+            "StudyInstanceUID",
+            "PatientName",
+            "NumberOfStudyRelatedInstances",
+        )
+        images = find(
+            pacs,
+            tmp_path / "image",
+            "IMAGE",
+            f"StudyInstanceUID={study.StudyInstanceUID}",
+            "SOPInstanceUID",
+            "SeriesInstanceUID",
+        )
         assert find(pacs, tmp_path / "none", "STUDY", "AccessionNumber=999", "StudyInstanceUID") == []
         assert len(find(pacs, tmp_path / "shared", "STUDY", "AccessionNumber=2", "StudyInstanceUID")) == 4
     assert (study.PatientName, study.NumberOfStudyRelatedInstances, len(images)) == ("Doe^Peter", 4, 4)
@@ -92,7 +113,10 @@ def test_it_refuses_a_destination_that_it_does_not_know(library: list[Path]) -> 
 def test_it_misbehaves_as_told(tmp_path: Path, make_faults, arrived_first: int, arrived_then: int) -> None:
     files = make_study(tmp_path / "corpus", "A1")
     uids = [dcmread(file).SOPInstanceUID for file in files]
-    with Storescp(tmp_path / "scp") as scp, DemoPacs(files, {"RIMAGE": ("127.0.0.1", scp.port)}, faults=make_faults(uids)) as pacs:
+    with (
+        Storescp(tmp_path / "scp") as scp,
+        DemoPacs(files, {"RIMAGE": ("127.0.0.1", scp.port)}, faults=make_faults(uids)) as pacs,
+    ):
         move(pacs, "RIMAGE", dcmread(files[0]).StudyInstanceUID)
         assert len(scp.files()) == arrived_first
         move(pacs, "RIMAGE", dcmread(files[0]).StudyInstanceUID)

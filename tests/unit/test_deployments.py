@@ -12,10 +12,10 @@ import yaml
 from cronsim import CronSim
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from mkiso.config import Archive, Server, Settings
-from service.deployments import Deployment, deployments, parameter_form
-from service.orchestration import QUEUES
-from service.webhook.orchestrator import DEPLOYMENTS
+from mkiso.config.settings import Archive, Server, Settings
+from mkiso_service.deployments import Deployment, deployments, parameter_form
+from mkiso_service.orchestration import QUEUES
+from mkiso_service.webhook.orchestrator import DEPLOYMENTS
 
 FILE = Path(__file__).parents[2] / "deployments" / "prefect.yaml"
 WANTED = deployments(Settings())
@@ -70,7 +70,11 @@ def test_the_webhook_names_deployments_that_exist() -> None:
 
 
 def test_every_deployment_has_a_queue_of_its_own_and_clerks_come_first() -> None:
-    assert [each.queue for each in WANTED] == sorted(QUEUES, key=QUEUES.__getitem__) == ["downloads", "prints", "archives", "housekeeping"]
+    assert (
+        [each.queue for each in WANTED]
+        == sorted(QUEUES, key=QUEUES.__getitem__)
+        == ["downloads", "prints", "archives", "housekeeping"]
+    )
 
 
 def test_the_archive_runs_by_itself_only_where_it_is_enabled() -> None:

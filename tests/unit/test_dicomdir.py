@@ -17,18 +17,31 @@ from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import arrange, leaves
 from mkiso.media.record_keys import KEYS
 from mkiso.media.record_types import record_type
-from mkiso.models import Arrival, Instance
+from mkiso.study.models import Arrival, Instance
 from tests.media.discs import instances
 from tests.peers.corpus import CYRILLIC, EVERYBODY, JAPANESE, KINDS, KOREAN, THAI, UNICODE, Person, make_study
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
-def made(number: int, charset: str | list[str] = "ISO_IR 192", implicit: bool = False, big: bool = False, **attributes: object) -> Instance:
+def made(
+    number: int,
+    charset: str | list[str] = "ISO_IR 192",
+    implicit: bool = False,
+    big: bool = False,
+    **attributes: object,
+) -> Instance:
     """An instance whose header went through an encoding, so that it has raw elements like a real one."""
     dataset = Dataset()
     dataset.SpecificCharacterSet = charset
-    values = {"PatientID": "P1", "PatientName": "A^B", "StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3", "StudyDate": "20240101", **attributes}
+    values = {
+        "PatientID": "P1",
+        "PatientName": "A^B",
+        "StudyInstanceUID": "1.2",
+        "SeriesInstanceUID": "1.2.3",
+        "StudyDate": "20240101",
+        **attributes,
+    }
     for keyword, value in values.items():
         if value is not None:
             setattr(dataset, keyword, value)
@@ -37,7 +50,10 @@ def made(number: int, charset: str | list[str] = "ISO_IR 192", implicit: bool = 
     write_dataset(buffer, dataset)
     header = pydicom.filereader.read_dataset(BytesIO(buffer.getvalue()), implicit, not big)
     study = str(values["StudyInstanceUID"] or "1.2")
-    return Instance(Arrival(f"1.2.3.{number}", str(values.get("SOPClassUID", CT)), "1.2.840.10008.1.2.1", study, Path("/f"), 1, ""), header)
+    return Instance(
+        Arrival(f"1.2.3.{number}", str(values.get("SOPClassUID", CT)), "1.2.840.10008.1.2.1", study, Path("/f"), 1, ""),
+        header,
+    )
 
 
 def encoded_as(found: Instance, terms: bytes | None, **values: bytes) -> Instance:
@@ -71,7 +87,10 @@ def code(value: str, scheme: str, meaning: str) -> Dataset:
 
 
 def test_the_tree_and_its_references() -> None:
-    found = [made(number, InstanceNumber=10 - number, SeriesInstanceUID=f"1.2.3.{number % 2}", SeriesNumber=number % 2) for number in range(1, 10)]
+    found = [
+        made(number, InstanceNumber=10 - number, SeriesInstanceUID=f"1.2.3.{number % 2}", SeriesNumber=number % 2)
+        for number in range(1, 10)
+    ]
     kinds = [record.DirectoryRecordType for record in records(found)]
     assert kinds == ["PATIENT", "STUDY", "SERIES", *["IMAGE"] * 4, "SERIES", *["IMAGE"] * 5]
     images = list(of_type(found, "IMAGE"))
@@ -97,10 +116,16 @@ def test_file_meta_and_root_attributes() -> None:
 
 
 def test_what_an_image_lacks_is_filled_in_the_record_and_told() -> None:
-    found = [made(1, StudyDate=None, AccessionNumber="ACC1", ContentDate="20230505"), made(2, StudyDate=None, InstanceNumber=9)]
+    found = [
+        made(1, StudyDate=None, AccessionNumber="ACC1", ContentDate="20230505"),
+        made(2, StudyDate=None, InstanceNumber=9),
+    ]
     content, notes = dicomdir(arrange(found), "TEST")
     _patient, study, series, first, second = dcmread(BytesIO(content)).DirectoryRecordSequence
-    assert (study.StudyDate, study.StudyTime, study.StudyID) in {("20230505", "000000", "ACC1"), ("19000101", "000000", "1")}
+    assert (study.StudyDate, study.StudyTime, study.StudyID) in {
+        ("20230505", "000000", "ACC1"),
+        ("19000101", "000000", "1"),
+    }
     assert (series.Modality, series.SeriesNumber) == ("OT", 1)
     assert (first.InstanceNumber, second.InstanceNumber) == (9, 2)
     assert any(note.startswith("IMAGE, InstanceNumber: filled in 1 record(s)") for note in notes)
@@ -109,7 +134,12 @@ def test_what_an_image_lacks_is_filled_in_the_record_and_told() -> None:
 
 @pytest.mark.parametrize(
     ("keyword", "value", "expected"),
-    [("StudyDate", "2024.01.09", "20240109"), ("StudyDate", "yesterday", "19000101"), ("StudyTime", "99", "000000"), ("StudyTime", "1015", "1015")],
+    [
+        ("StudyDate", "2024.01.09", "20240109"),
+        ("StudyDate", "yesterday", "19000101"),
+        ("StudyTime", "99", "000000"),
+        ("StudyTime", "1015", "1015"),
+    ],
 )
 def test_a_value_that_its_vr_forbids_is_replaced(keyword: str, value: str, expected: str) -> None:
     dataset_bytes = made(1, **{keyword: None})
@@ -121,12 +151,17 @@ def test_a_value_that_its_vr_forbids_is_replaced(keyword: str, value: str, expec
 
 
 def test_two_spellings_of_a_name_are_one_patient() -> None:
-    found = [made(1, PatientName="A^B"), made(2, PatientName="A^B^^Dr.", StudyInstanceUID="1.9"), made(3, PatientName="", StudyInstanceUID="1.10")]
+    found = [
+        made(1, PatientName="A^B"),
+        made(2, PatientName="A^B^^Dr.", StudyInstanceUID="1.9"),
+        made(3, PatientName="", StudyInstanceUID="1.10"),
+    ]
     assert len(list(of_type(found, "PATIENT"))) == 1
 
 
 @pytest.mark.parametrize(
-    ("issuers", "patients"), [(["NORTH", None], 1), ([None, "NORTH", ""], 1), (["NORTH", "SOUTH"], 2), (["NORTH", "SOUTH", ""], 3)]
+    ("issuers", "patients"),
+    [(["NORTH", None], 1), ([None, "NORTH", ""], 1), (["NORTH", "SOUTH"], 2), (["NORTH", "SOUTH", ""], 3)],
 )
 def test_who_names_no_issuer_means_the_only_one(issuers: list[str | None], patients: int) -> None:
     found = [made(number, IssuerOfPatientID=issuer) for number, issuer in enumerate(issuers)]
@@ -169,7 +204,9 @@ def test_undeclared_utf_8_is_declared() -> None:
     assert (record.SpecificCharacterSet, record.PatientName) == ("ISO_IR 192", "Łoś")
 
 
-@pytest.mark.parametrize(("spelled", "term"), [("ISO IR 100", "ISO_IR 100"), ("iso-ir-166", "ISO_IR 166"), ("UTF8", "ISO_IR 192")])
+@pytest.mark.parametrize(
+    ("spelled", "term"), [("ISO IR 100", "ISO_IR 100"), ("iso-ir-166", "ISO_IR 166"), ("UTF8", "ISO_IR 192")]
+)
 def test_a_misspelled_character_set_becomes_the_defined_term(spelled: str, term: str) -> None:
     found = made(1, PatientName="A")
     found.header._dict[pydicom.tag.Tag(0x00080005)] = pydicom.dataelem.RawDataElement(
@@ -183,8 +220,9 @@ def test_implicit_and_big_endian_sources_give_the_same_records() -> None:
     title = Dataset()
     title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = "18748-4", "LN", "Bildbericht äöü"
     values = {
-        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11", "InstanceNumber": 3, "CompletionFlag": "COMPLETE", "VerificationFlag": "UNVERIFIED",
-        "ContentDate": "20240101", "ContentTime": "1200", "ConceptNameCodeSequence": [title], "Modality": "SR", "SeriesNumber": 1,
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11", "InstanceNumber": 3, "CompletionFlag": "COMPLETE",
+        "VerificationFlag": "UNVERIFIED", "ContentDate": "20240101", "ContentTime": "1200",
+        "ConceptNameCodeSequence": [title], "Modality": "SR", "SeriesNumber": 1,
     }  # fmt: skip
     little = dicomdir(arrange([made(1, **values)]), "TEST")
     assert dicomdir(arrange([made(1, implicit=True, **values)]), "TEST") == little
@@ -221,10 +259,18 @@ def test_a_class_that_nobody_foresaw_is_judged_by_what_it_carries(attributes: di
     assert record_type("1.2.999.1", made(1, **attributes).header) == expected
 
 
-TEXT = st.text(st.characters(exclude_characters="\\^=", exclude_categories=["C", "Z"], max_codepoint=0xFFFF), max_size=16)
+TEXT = st.text(
+    st.characters(exclude_characters="\\^=", exclude_categories=["C", "Z"], max_codepoint=0xFFFF), max_size=16
+)
 
 
-@given(st.lists(st.tuples(TEXT, TEXT, st.integers(1, 3), st.integers(1, 3), st.one_of(st.none(), st.integers(-5, 10**9))), min_size=1, max_size=12))
+@given(
+    st.lists(
+        st.tuples(TEXT, TEXT, st.integers(1, 3), st.integers(1, 3), st.one_of(st.none(), st.integers(-5, 10**9))),
+        min_size=1,
+        max_size=12,
+    )
+)
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_round_trip(rows: list[tuple[str, str, int, int, int | None]]) -> None:
     found = [
@@ -242,7 +288,9 @@ def test_round_trip(rows: list[tuple[str, str, int, int, int | None]]) -> None:
     assert sorted(record.ReferencedSOPInstanceUIDInFile for record in read if "ReferencedFileID" in record) == sorted(
         entry.arrival.sop_instance_uid for entry in found
     )
-    assert {record.StudyDescription or "" for record in read if record.DirectoryRecordType == "STUDY"} <= {row[1] for row in rows}
+    assert {record.StudyDescription or "" for record in read if record.DirectoryRecordType == "STUDY"} <= {
+        row[1] for row in rows
+    }
     paths = ["/".join(record.ReferencedFileID) for record in read if "ReferencedFileID" in record]
     assert len(set(paths)) == len(paths)
 

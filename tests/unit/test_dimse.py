@@ -24,7 +24,11 @@ def test_a_command_is_what_pynetdicom_reads() -> None:
     )
     read = decode(BytesIO(command), True, True)
     assert read.CommandGroupLength == len(command) - 12
-    assert (read.AffectedSOPClassUID, read.MessageID, read.MoveDestination) == ("1.2.840.10008.5.1.4.1.2.2.2", 7, "CDRECORD1")
+    assert (read.AffectedSOPClassUID, read.MessageID, read.MoveDestination) == (
+        "1.2.840.10008.5.1.4.1.2.2.2",
+        7,
+        "CDRECORD1",
+    )
     assert read.CommandField == 0x0021 and read.CommandDataSetType == 1
 
 
@@ -35,14 +39,24 @@ def test_a_response_of_pynetdicom_is_read() -> None:
     command.CommandDataSetType = 0x0101
     command.Status = 0xB000
     command.ErrorComment = "two of three"
-    command.NumberOfCompletedSuboperations, command.NumberOfFailedSuboperations, command.NumberOfWarningSuboperations = 2, 1, 0
+    (
+        command.NumberOfCompletedSuboperations,
+        command.NumberOfFailedSuboperations,
+        command.NumberOfWarningSuboperations,
+    ) = 2, 1, 0
     encoded = encode(command, True, True)
     assert encoded is not None and not dimse.awaits_identifier(encoded)
     assert dimse.response(encoded, b"") == dimse.Response(7, 0xB000, "two of three", None, 2, 1, 0)
 
 
 @pytest.mark.parametrize(
-    "data", [b"\0" * 7, b"\0\0\0\1\xff\0\0\0", b"", dimse.encode_command({dimse.COMMAND_FIELD: dimse.C_FIND_RQ, dimse.STATUS: 0})]
+    "data",
+    [
+        b"\0" * 7,
+        b"\0\0\0\1\xff\0\0\0",
+        b"",
+        dimse.encode_command({dimse.COMMAND_FIELD: dimse.C_FIND_RQ, dimse.STATUS: 0}),
+    ],
 )
 def test_what_is_no_response_is_an_error(data: bytes) -> None:
     with pytest.raises(ValueError):

@@ -1,4 +1,6 @@
-"""Which volumes are closed while studies still come: full ones, early enough that the disk never holds a whole night."""
+"""Which volumes are closed while studies still come: full ones, early enough that the disk never holds a whole
+night.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def test_a_volume_that_can_not_be_filled_waits_but_not_for_ever() -> None:
 
 def test_a_disk_with_little_room_is_given_room() -> None:
     assert [filled(volume) for volume in full_volumes(parcels(6000, 6000), ROOM, "dvd", pressed=True)] == [6000]
-    assert full_volumes(parcels(6000, 3000), ROOM, "dvd", pressed=True) == ()  # a few small volumes would only waste discs
+    assert (
+        full_volumes(parcels(6000, 3000), ROOM, "dvd", pressed=True) == ()
+    )  # a few small volumes would only waste discs
 
 
 @given(st.lists(st.integers(1, ROOM), max_size=200), st.booleans())

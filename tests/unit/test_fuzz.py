@@ -12,7 +12,9 @@ import pytest
 from bench import fuzz
 from bench.fuzz_targets import TARGETS
 
-needs_atheris = pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this machine or Python")
+needs_atheris = pytest.mark.skipif(
+    importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this machine or Python"
+)
 
 PLANTED = """
 from bench.fuzz_targets import Target

@@ -1,4 +1,6 @@
-"""The gate: nothing becomes CompleteStudies but all of one patient's studies, and nothing goes onto a disc that isn't of CompleteStudies."""
+"""The gate: nothing becomes CompleteStudies but all of one patient's studies, and nothing goes onto a disc that isn't
+of CompleteStudies.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,21 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
-from mkiso.config import Settings
-from mkiso.errors import CountsUnknown, InstanceConflict, MkisoError, NoDicomData, PatientMismatch, ProofFailed, StudyIncomplete
+from mkiso.config.settings import Settings
+from mkiso.errors import (
+    CountsUnknown,
+    InstanceConflict,
+    MkisoError,
+    NoDicomData,
+    PatientMismatch,
+    ProofFailed,
+    StudyIncomplete,
+)
 from mkiso.media.disc_set import DiscSet
 from mkiso.media.file_set import arrange
 from mkiso.media.layout import Layout, lay_out
-from mkiso.models import Arrival, Expected, Instance, Patient, Study, Volume
 from mkiso.study.gate import Part, complete, found
+from mkiso.study.models import Arrival, Expected, Instance, Patient, Study, Volume
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tests.media.discs import CREATED, settings
 
@@ -26,22 +36,33 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 def instance(study: int, number: int, **attributes: object) -> Instance:
     header = Dataset()
     uid = f"1.2.{study}.1.{number}"
-    values = {"PatientID": "HN-1", "PatientName": "Canary^Name", "StudyInstanceUID": f"1.2.{study}", "SeriesInstanceUID": f"1.2.{study}.1"}
+    values = {
+        "PatientID": "HN-1",
+        "PatientName": "Canary^Name",
+        "StudyInstanceUID": f"1.2.{study}",
+        "SeriesInstanceUID": f"1.2.{study}.1",
+    }
     for keyword, value in {**values, "SOPClassUID": CT, "SOPInstanceUID": uid, **attributes}.items():
         setattr(header, keyword, value)
     return Instance(Arrival(uid, CT, "1.2.840.10008.1.2.1", f"1.2.{study}", Path(f"/{uid}"), 10, "0" * 64), header)
 
 
 def study(number: int, count: int = 2, **attributes: object) -> Study:
-    expected = Expected("image", count, {"1": frozenset(f"1.2.{number}.1.{instance}" for instance in range(1, count + 1))})
+    expected = Expected(
+        "image", count, {"1": frozenset(f"1.2.{number}.1.{instance}" for instance in range(1, count + 1))}
+    )
     return replace(Study(f"A{number}", f"1.2.{number}", "HN-1", "Canary^Name", expected=expected), **attributes)  # type: ignore[arg-type]
 
 
 def of(number: int, count: int = 2, **attributes: object) -> StudyRetrieved:
-    return StudyRetrieved(study(number, count), tuple(instance(number, each, **attributes) for each in range(1, count + 1)))
+    return StudyRetrieved(
+        study(number, count), tuple(instance(number, each, **attributes) for each in range(1, count + 1))
+    )
 
 
-def retrieved(*studies: StudyRetrieved, patient: Patient | None = None, elsewhere: frozenset[str] = frozenset()) -> Retrieved:
+def retrieved(
+    *studies: StudyRetrieved, patient: Patient | None = None, elsewhere: frozenset[str] = frozenset()
+) -> Retrieved:
     wanted = tuple(each.study for each in studies)
     return Retrieved(Found(tuple(each.accession_number for each in wanted), wanted, patient), studies, elsewhere)
 
@@ -158,8 +179,12 @@ def test_what_lies_on_volumes_counts_as_there_and_isnt_laid_out_again() -> None:
     whole = of(1)
     there = frozenset({whole.instances[0].arrival.sop_instance_uid, "1.9.9"})
     part = replace(whole, instances=whole.instances[1:])
-    assert [each.arrival.sop_instance_uid for each in complete(retrieved(part, elsewhere=there), RULES).instances] == ["1.2.1.1.2"]
-    assert [each.arrival.sop_instance_uid for each in complete(retrieved(whole, elsewhere=there), RULES).instances] == ["1.2.1.1.2"]
+    assert [each.arrival.sop_instance_uid for each in complete(retrieved(part, elsewhere=there), RULES).instances] == [
+        "1.2.1.1.2"
+    ]
+    assert [each.arrival.sop_instance_uid for each in complete(retrieved(whole, elsewhere=there), RULES).instances] == [
+        "1.2.1.1.2"
+    ]
     with pytest.raises(StudyIncomplete):
         complete(retrieved(replace(whole, instances=()), elsewhere=there), RULES)
 
@@ -179,7 +204,9 @@ def test_counts_alone_prove_only_where_they_may() -> None:
 
 
 def test_the_fingerprint_is_of_what_the_disc_holds() -> None:
-    """The study grew under the retrieval: a disc of three isn't what the PACS listed before, and is what it lists now."""
+    """The study grew under the retrieval: a disc of three isn't what the PACS listed before, and is what it
+    lists now.
+    """
     before, now = study(1, 2), of(1, 3)
     grown = complete(Retrieved(Found(("A1",), (before,)), (now,)), RULES)
     assert grown.fingerprint == Found(("A1",), (now.study,)).fingerprint

@@ -138,16 +138,24 @@ def test_a_beginning_never_vouches_for_another_size() -> None:
     encoded = data_set("1.2.3.1", "1.2.3", pixels=bytes(1000))
     begun = begin_identity(encoded[:-500], ExplicitVRLittleEndian)
     assert begun is not None and begun[1] == len(encoded)
-    assert begin_identity(encoded[: len(encoded) - 1004], ExplicitVRLittleEndian) is None  # inside the pixels' own length
-    assert begin_identity(b"\x08\x00\x18\x00UI\xff\xff1.2.3", ExplicitVRLittleEndian) is None  # a UID that goes on after what is here
-
+    assert (
+        begin_identity(encoded[: len(encoded) - 1004], ExplicitVRLittleEndian) is None
+    )  # inside the pixels' own length
+    assert (
+        begin_identity(b"\x08\x00\x18\x00UI\xff\xff1.2.3", ExplicitVRLittleEndian) is None
+    )  # a UID that goes on after what is here
 
 
 @pytest.mark.parametrize("undefined", [False, True], ids=["defined lengths", "undefined lengths"])
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
 def test_sequences_are_read_in_every_encoding(tmp_path: Path, syntax: UID, undefined: bool) -> None:
     dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.StudyInstanceUID, dataset.PatientID = UID(CT), UID("1.2.3.1"), UID("1.2.3"), "P"
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.StudyInstanceUID, dataset.PatientID = (
+        UID(CT),
+        UID("1.2.3.1"),
+        UID("1.2.3"),
+        "P",
+    )
     dataset.SpecificCharacterSet = "ISO_IR 144"
     code = Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "113000", "DCM", "Важно"
@@ -169,7 +177,9 @@ def test_sequences_are_read_in_every_encoding(tmp_path: Path, syntax: UID, undef
     [name] = header.ConceptNameCodeSequence
     assert (name.CodeValue, name.CodeMeaning) == ("113000", "Важно")
     assert "EquivalentCodeSequence" not in name
-    assert [image.ReferencedSOPInstanceUID for image in header.ReferencedSeriesSequence[0].ReferencedImageSequence] == ["1.2.3.9"] * 2
+    assert [image.ReferencedSOPInstanceUID for image in header.ReferencedSeriesSequence[0].ReferencedImageSequence] == [
+        "1.2.3.9"
+    ] * 2
 
 
 def test_encapsulated_pixels_end_with_their_delimiter(tmp_path: Path) -> None:
@@ -182,7 +192,12 @@ def test_encapsulated_pixels_end_with_their_delimiter(tmp_path: Path) -> None:
 
 
 def test_an_unknown_sequence_of_undefined_length_is_implicit(tmp_path: Path) -> None:
-    item = struct.pack("<HHI", 0xFFFE, 0xE000, UNDEFINED) + struct.pack("<HHI", 0x0009, 0x1001, 2) + b"ab" + struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
+    item = (
+        struct.pack("<HHI", 0xFFFE, 0xE000, UNDEFINED)
+        + struct.pack("<HHI", 0x0009, 0x1001, 2)
+        + b"ab"
+        + struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
+    )
     private = struct.pack("<HH2s2xI", 0x0009, 0x1000, b"UN", UNDEFINED) + item + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
     assert read_header(part_10(tmp_path, private + data_set("1.2.3.1", "1.2.3"))).PatientID == "P1"
 
@@ -219,7 +234,13 @@ def test_nesting_is_bounded(tmp_path: Path) -> None:
         element(0x00080005, b"CS", b"ISO_IR 100\\hex") + data_set("1.2.3.1", "1.2.3"),
     ],
     ids=[
-        "a name that is a sequence", "a name without end", "group 0002", "an attribute twice", "an item outside", "no VR", "NUL in a character set",
+        "a name that is a sequence",
+        "a name without end",
+        "group 0002",
+        "an attribute twice",
+        "an item outside",
+        "no VR",
+        "NUL in a character set",
         "a character set that is a codec of bytes",
     ],
 )
@@ -267,7 +288,9 @@ def test_deflated_data_is_inflated_to_a_bound(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["instance"]
 
 
-@pytest.mark.parametrize("content", [b"", b"DICM", bytes(128) + b"DICM", bytes(128) + b"DICM\x02\0\0\0UL\x04\0\xff\xff\xff\xff", bytes(200)])
+@pytest.mark.parametrize(
+    "content", [b"", b"DICM", bytes(128) + b"DICM", bytes(128) + b"DICM\x02\0\0\0UL\x04\0\xff\xff\xff\xff", bytes(200)]
+)
 def test_what_is_no_part_10_file_is_damage(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(DamagedInstance):
@@ -275,7 +298,11 @@ def test_what_is_no_part_10_file_is_damage(tmp_path: Path, content: bytes) -> No
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(0, 400), st.binary(min_size=1, max_size=6), st.sampled_from([ExplicitVRLittleEndian, ImplicitVRLittleEndian]))
+@given(
+    st.integers(0, 400),
+    st.binary(min_size=1, max_size=6),
+    st.sampled_from([ExplicitVRLittleEndian, ImplicitVRLittleEndian]),
+)
 def test_a_changed_file_is_read_or_damage(tmp_path: Path, position: int, change: bytes, syntax: UID) -> None:
     file = part_10(tmp_path, nested(2) + data_set("1.2.3.1", "1.2.3"), syntax)
     content = file.read_bytes()
@@ -287,9 +314,21 @@ def test_a_changed_file_is_read_or_damage(tmp_path: Path, position: int, change:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("1.2.840", True), ("1.02.3", True), ("1" * 64, True), ("1" * 65, False), ("", False), ("1..2", False), (".1", False),
-                           ("1.2.", False), ("../x", False), ("1.2\n", False), ("١.٢", False)],
-)  # fmt: skip
+    ("text", "expected"),
+    [
+        ("1.2.840", True),
+        ("1.02.3", True),
+        ("1" * 64, True),
+        ("1" * 65, False),
+        ("", False),
+        ("1..2", False),
+        (".1", False),
+        ("1.2.", False),
+        ("../x", False),
+        ("1.2\n", False),
+        ("١.٢", False),
+    ],
+)
 def test_uids(text: str, expected: bool) -> None:
     assert is_uid(text) is expected
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from pydicom import Dataset
 
-from mkiso.config import Identity
+from mkiso.config.settings import Identity
 from mkiso.errors import PatientMismatch
-from mkiso.identity import (
+from mkiso.study.identity import (
     Claim,
     agreed,
     claims,
@@ -22,17 +22,28 @@ from mkiso.identity import (
     significant,
     without_patient,
 )
-from mkiso.models import Expected, Patient, Study
+from mkiso.study.models import Expected, Patient, Study
 
 RULES = Identity()
-STUDY = Study("A1", "1.2.3", "HN-1", "Canary^Name", expected=Expected("image", 2, {"1.2.3.1": frozenset({"1.2.3.1.1", "1.2.3.1.2"})}))
+STUDY = Study(
+    "A1",
+    "1.2.3",
+    "HN-1",
+    "Canary^Name",
+    expected=Expected("image", 2, {"1.2.3.1": frozenset({"1.2.3.1.1", "1.2.3.1.2"})}),
+)
 SAME = Study("A2", "1.2.4", " HN-1 ", "Kanarie^Name")
 OTHER = Study("A3", "1.2.5", "HN-2", "Canary^Name")
 
 
 def header(**attributes: str) -> Dataset:
     dataset = Dataset()
-    for keyword, value in {"PatientID": "HN-1", "StudyInstanceUID": "1.2.3", "SOPInstanceUID": "1.2.3.1.1", **attributes}.items():
+    for keyword, value in {
+        "PatientID": "HN-1",
+        "StudyInstanceUID": "1.2.3",
+        "SOPInstanceUID": "1.2.3.1.1",
+        **attributes,
+    }.items():
         setattr(dataset, keyword, value)
     return dataset
 
@@ -87,7 +98,14 @@ def test_an_instance_of_the_study_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    "attributes", [{"PatientID": "HN-2"}, {"PatientID": ""}, {"StudyInstanceUID": "1.2.4"}, {"StudyInstanceUID": ""}, {"IssuerOfPatientID": "SOUTH"}]
+    "attributes",
+    [
+        {"PatientID": "HN-2"},
+        {"PatientID": ""},
+        {"StudyInstanceUID": "1.2.4"},
+        {"StudyInstanceUID": ""},
+        {"IssuerOfPatientID": "SOUTH"},
+    ],
 )
 def test_an_instance_of_anybody_or_anything_else_is_refused(attributes: dict[str, str]) -> None:
     with pytest.raises(PatientMismatch) as refused:
@@ -104,7 +122,9 @@ def test_an_instance_without_a_patient_id_is_refused() -> None:
 
 def test_the_fingerprint_stays_while_nothing_changes() -> None:
     listed = replace(SAME, expected=Expected("image", 1, {"1": frozenset({"1.1"})}))
-    assert fingerprint([STUDY, listed], Patient("HN-1", "N")) == fingerprint([listed, replace(STUDY)], Patient("HN-1", "N", "19700101"))
+    assert fingerprint([STUDY, listed], Patient("HN-1", "N")) == fingerprint(
+        [listed, replace(STUDY)], Patient("HN-1", "N", "19700101")
+    )
     assert len(fingerprint([STUDY], None)) == 64
 
 
@@ -123,7 +143,15 @@ def test_the_fingerprint_changes_with_what_a_disc_is_made_from(changed: Study) -
 
 
 def test_the_fingerprint_changes_with_the_patient() -> None:
-    assert len({fingerprint([STUDY], patient) for patient in (None, Patient("HN-1"), Patient("HN-1", "N"), Patient("HN-2"))}) == 4
+    assert (
+        len(
+            {
+                fingerprint([STUDY], patient)
+                for patient in (None, Patient("HN-1"), Patient("HN-1", "N"), Patient("HN-2"))
+            }
+        )
+        == 4
+    )
 
 
 def test_a_study_known_by_counts_never_matches_again() -> None:
@@ -138,7 +166,9 @@ def test_one_issuer_is_no_contradiction() -> None:
         same_patient(header(IssuerOfPatientID="SOUTH"), study)
 
 
-@pytest.mark.parametrize("patient_id", ["0", "000", " 0 ", "0-0", "-", "unknown", "UNKNOWN", "N/A", "none", "XX-9", "xx-9", "A\\B", ""])
+@pytest.mark.parametrize(
+    "patient_id", ["0", "000", " 0 ", "0-0", "-", "unknown", "UNKNOWN", "N/A", "none", "XX-9", "xx-9", "A\\B", ""]
+)
 def test_a_placeholder_is_nobody(patient_id: str) -> None:
     assert is_placeholder(patient_id, Identity(placeholder_ids=(" XX-9",)))
 
@@ -164,7 +194,11 @@ ONE = Claim("HN-1", "NORTH", "1.2 (ISO)", "19700101", "F")
 )
 def test_claims_that_agree_are_one_patient(made: list[Claim]) -> None:
     told = agreed([STUDY], made, RULES)
-    assert (told.patient_id, told.issuer, told.universal) == ("HN-1", "NORTH" if made else "", "1.2 (ISO)" if made else "")
+    assert (told.patient_id, told.issuer, told.universal) == (
+        "HN-1",
+        "NORTH" if made else "",
+        "1.2 (ISO)" if made else "",
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,12 +230,16 @@ def test_the_issuer_that_c_find_names_counts() -> None:
         agreed([south], [Claim("HN-1", "NORTH")], RULES)
 
 
-@pytest.mark.parametrize(("compare", "other"), [(("PatientSex",), {"birth_date": "19000101"}), (("PatientBirthDate",), {"sex": "O"})])
+@pytest.mark.parametrize(
+    ("compare", "other"), [(("PatientSex",), {"birth_date": "19000101"}), (("PatientBirthDate",), {"sex": "O"})]
+)
 def test_a_site_whose_data_is_dirty_says_what_isnt_compared(compare: tuple[str, ...], other: dict[str, str]) -> None:
     agreed([STUDY], [ONE, replace(ONE, **other)], Identity.model_validate({"compare": compare}))  # type: ignore[arg-type]
     agreed([STUDY], [ONE, replace(ONE, **other)], Identity(compare=()))
     with pytest.raises(PatientMismatch):
-        agreed([STUDY], [ONE, replace(ONE, birth_date="19000101", sex="M")], Identity.model_validate({"compare": compare}))
+        agreed(
+            [STUDY], [ONE, replace(ONE, birth_date="19000101", sex="M")], Identity.model_validate({"compare": compare})
+        )
 
 
 def test_a_claim_is_what_a_header_says() -> None:
@@ -209,7 +247,11 @@ def test_a_claim_is_what_a_header_says() -> None:
     qualifier = Dataset()
     qualifier.UniversalEntityID, qualifier.UniversalEntityIDType = "1.2", "iso"
     other = Dataset()
-    other.PatientID, other.IssuerOfPatientID, other.IssuerOfPatientIDQualifiersSequence = "HN-9", "SOUTH", [qualifier, Dataset()]
+    other.PatientID, other.IssuerOfPatientID, other.IssuerOfPatientIDQualifiersSequence = (
+        "HN-9",
+        "SOUTH",
+        [qualifier, Dataset()],
+    )
     full.IssuerOfPatientIDQualifiersSequence, full.OtherPatientIDsSequence = [qualifier], [other]
     assert claims([full, header(), header(), full]) == [
         Claim("HN-1", "NORTH", "1.2 (ISO)", "19700101", "F", (("HN-9", "SOUTH", "1.2 (ISO)"),)),
@@ -228,7 +270,9 @@ def test_no_value_is_no_text() -> None:
         same_patient(header(PatientID="None"), replace(STUDY, patient_id=""))
 
 
-@pytest.mark.parametrize(("count", "listed"), [(2, "N0, N1 are"), (5, "N0, N1, N2, N3, N4 are"), (6, "N0, N1, N2, N3, N4 and 1 more are")])
+@pytest.mark.parametrize(
+    ("count", "listed"), [(2, "N0, N1 are"), (5, "N0, N1, N2, N3, N4 are"), (6, "N0, N1, N2, N3, N4 and 1 more are")]
+)
 def test_the_accession_numbers_are_named(count: int, listed: str) -> None:
     studies = [replace(STUDY, accession_number=f"N{number}", patient_id=f"HN-{number}") for number in range(count)]
     with pytest.raises(PatientMismatch, match=listed):
@@ -237,10 +281,15 @@ def test_the_accession_numbers_are_named(count: int, listed: str) -> None:
 
 def test_what_others_say_holds_no_patient() -> None:
     patient = Patient("HN-0001", "Example^Anna", "19700102")
-    assert without_patient("label 'Anna Example'\r\nHN-0001 born 1970-01-02 (19700102) fell off", patient) == "label '… …' … born … (…) fell off"
+    assert (
+        without_patient("label 'Anna Example'\r\nHN-0001 born 1970-01-02 (19700102) fell off", patient)
+        == "label '… …' … born … (…) fell off"
+    )
     assert without_patient("EXAMPLE^ANNA hn-0001", patient) == "…^… …"
     assert without_patient("Annabel of Ann", Patient("HN-0001", "Annabel^Ann")) == "… of …"  # the longest first
-    assert without_patient("Li and a B", Patient("HN-0001", "Li^B")) == "… and a B"  # a letter would blot out every sentence
+    assert (
+        without_patient("Li and a B", Patient("HN-0001", "Li^B")) == "… and a B"
+    )  # a letter would blot out every sentence
     assert without_patient("nothing to hide", Patient("")) == "nothing to hide"
     assert len(without_patient("x" * 1000, patient)) <= 240
     assert one_line("a\tb\r\nc\x00") == "a b c"
@@ -248,7 +297,14 @@ def test_what_others_say_holds_no_patient() -> None:
 
 @pytest.mark.parametrize(
     ("date", "told"),
-    [("19600229", "1960-02-29"), ("1960", "1960"), ("1960.02.29", "1960.02.29"), ("unknown8", "unknown8"), ("196002290", "196002290"), ("", "")],
+    [
+        ("19600229", "1960-02-29"),
+        ("1960", "1960"),
+        ("1960.02.29", "1960.02.29"),
+        ("unknown8", "unknown8"),
+        ("196002290", "196002290"),
+        ("", ""),
+    ],
 )
 def test_a_date_is_told_as_iso_8601_and_what_is_none_as_it_is(date: str, told: str) -> None:
     assert iso_date(date) == told

@@ -8,7 +8,7 @@ import pytest
 from mkiso.errors import ProofFailed
 from mkiso.media.iso import master
 from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image, read_extent, read_image
-from mkiso.models import DiscFile
+from mkiso.study.models import DiscFile
 
 
 @pytest.fixture
@@ -44,7 +44,12 @@ def both(number: int) -> bytes:
 def test_both_trees_are_read(image: Path) -> None:
     found = read(image)
     assert found.volume_id == "READ_ME"
-    assert sorted(map(str, found.primary)) == ["A.TXT", "DICOM/PT000001/IM000001", "DICOM/PT000001/IM000002", "LONG_N_1.DLL"]
+    assert sorted(map(str, found.primary)) == [
+        "A.TXT",
+        "DICOM/PT000001/IM000001",
+        "DICOM/PT000001/IM000002",
+        "LONG_N_1.DLL",
+    ]
     assert found.joliet[PurePosixPath("Long näme.dll")] == found.primary[PurePosixPath("LONG_N_1.DLL")]
     descriptor = os.open(image, os.O_RDONLY)
     assert read_extent(descriptor, found.primary[PurePosixPath("A.TXT")]) == b"content"
@@ -90,7 +95,9 @@ def test_a_directory_that_contains_itself(image: Path) -> None:
         read(patched(image, record + 2, both(root)))
 
 
-@pytest.mark.parametrize(("name", "words"), [(b"A/TXT;1", "leads elsewhere"), (b"..;1;1;", "leads elsewhere"), (b"\xff.TXT;1", "no text")])
+@pytest.mark.parametrize(
+    ("name", "words"), [(b"A/TXT;1", "leads elsewhere"), (b"..;1;1;", "leads elsewhere"), (b"\xff.TXT;1", "no text")]
+)
 def test_names_that_lead_elsewhere(image: Path, name: bytes, words: str) -> None:
     content = image.read_bytes()
     at = content.index(b"A.TXT;1")
@@ -99,7 +106,9 @@ def test_names_that_lead_elsewhere(image: Path, name: bytes, words: str) -> None
 
 
 def test_noise_raises_nothing_but_proof_failed(image: Path) -> None:
-    """Ten thousand damaged bytes in the descriptors and directories: a refusal or a sound reading, never another error and never a hang."""
+    """Ten thousand damaged bytes in the descriptors and directories: a refusal or a sound reading, never another error
+    and never a hang.
+    """
     original = image.read_bytes()
     end = min(extent.sector for extent in read(image).primary.values()) * SECTOR_BYTES
     chance = random.Random(1)

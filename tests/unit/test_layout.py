@@ -12,8 +12,8 @@ from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.iso import master
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.pages import readable_date, readable_name
-from mkiso.models import Patient, Volume
 from mkiso.study.gate import Part
+from mkiso.study.models import Patient, Volume
 from tests.media.dirt import CLASSES, Sample, write
 from tests.media.discs import CREATED, disc, instance, instances, passed, settings
 from tests.peers.corpus import THAI, Person, make_study
@@ -47,7 +47,10 @@ def test_what_lies_on_a_disc(tmp_path: Path) -> None:
     assert (layout.volume_id, layout.instances, layout.volume) == ("ACC_1", 3, Volume(1, 1))
     for file in layout.files:
         assert file.source
-        assert (file.source.stat().st_size, hashlib.sha256(file.source.read_bytes()).hexdigest()) == (file.size, file.sha256)
+        assert (file.source.stat().st_size, hashlib.sha256(file.source.read_bytes()).hexdigest()) == (
+            file.size,
+            file.sha256,
+        )
 
 
 def test_the_same_answer_gives_the_same_image(tmp_path: Path) -> None:
@@ -58,13 +61,17 @@ def test_the_same_answer_gives_the_same_image(tmp_path: Path) -> None:
         master(layout.files, layout.volume_id, tmp_path / "x.iso", created=CREATED)
         images.append((tmp_path / "x.iso").read_bytes())
     assert images[0] == images[1]
-    layout = lay_out(Part.whole(passed(found)), settings(tmp_path), tmp_path / "three", created=CREATED + timedelta(minutes=1))
+    layout = lay_out(
+        Part.whole(passed(found)), settings(tmp_path), tmp_path / "three", created=CREATED + timedelta(minutes=1)
+    )
     master(layout.files, layout.volume_id, tmp_path / "x.iso", created=layout.created)
     assert (tmp_path / "x.iso").read_bytes() != images[0]
 
 
 def test_checksums_are_read_by_sha256sum(tmp_path: Path) -> None:
-    layout, _ = disc(make_study(tmp_path / "in", "ACC1"), tmp_path, viewer=a_viewer(tmp_path / "viewer", "Ein Betrachter.exe"))
+    layout, _ = disc(
+        make_study(tmp_path / "in", "ACC1"), tmp_path, viewer=a_viewer(tmp_path / "viewer", "Ein Betrachter.exe")
+    )
     lines = page(layout, "SHA256.TXT").splitlines()
     assert len(lines) == len(layout.files) - 1
     names = {line.partition("  ")[2] for line in lines}
@@ -72,7 +79,9 @@ def test_checksums_are_read_by_sha256sum(tmp_path: Path) -> None:
 
 
 def test_pages_are_escaped_complete_and_need_nothing_from_outside(tmp_path: Path) -> None:
-    layout, _ = disc(make_study(tmp_path / "in", "ACC1", patient=NASTY, kinds={"ct": 2, "sr": 1}, description="<b>&"), tmp_path)
+    layout, _ = disc(
+        make_study(tmp_path / "in", "ACC1", patient=NASTY, kinds={"ct": 2, "sr": 1}, description="<b>&"), tmp_path
+    )
     for name in ("INDEX.HTM", "IHE_PDI/ST000001.HTM"):
         html = page(layout, name)
         assert "<script" not in html and "<b>" not in html
@@ -95,7 +104,11 @@ class _Links(HTMLParser):
 
 
 def test_readme_suits_notepad_and_names_no_patient(tmp_path: Path) -> None:
-    layout, _ = disc(make_study(tmp_path / "in", "ACC1", patient=THAI), tmp_path, disc={"institution": "โรงพยาบาล", "contact": "02 123"})
+    layout, _ = disc(
+        make_study(tmp_path / "in", "ACC1", patient=THAI),
+        tmp_path,
+        disc={"institution": "โรงพยาบาล", "contact": "02 123"},
+    )
     text = page(layout, "README.TXT")
     assert text.count("\n") == text.count("\r\n")
     [file] = [file for file in layout.files if str(file.path) == "README.TXT"]
@@ -119,7 +132,9 @@ def test_a_volume_of_a_set_says_so(tmp_path: Path) -> None:
     found = instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 4}))
     studies = passed(found)
     here, there = (Part((studies,), instances) for instances in (studies.instances[:2], studies.instances[2:]))
-    layout = lay_out(here, settings(tmp_path), tmp_path / "d", created=CREATED, volume=Volume(1, 2), elsewhere={2: there})
+    layout = lay_out(
+        here, settings(tmp_path), tmp_path / "d", created=CREATED, volume=Volume(1, 2), elsewhere={2: there}
+    )
     assert layout.volume_id == "ACC1_1OF2"
     assert "This is disc 1 of 2." in page(layout, "README.TXT")
     assert "accession number ACC1, 2024-02-29, CT: 2 image(s) in 1 series" in page(layout, "README.TXT")
@@ -185,7 +200,9 @@ def test_readme_claims_what_the_disc_meets(tmp_path: Path) -> None:
         (["a.exe"], {"executable": "b.exe"}, "no such file"),
     ],
 )
-def test_a_viewer_that_clashes_is_refused(tmp_path: Path, names: list[str], settings_: dict[str, object], words: str) -> None:
+def test_a_viewer_that_clashes_is_refused(
+    tmp_path: Path, names: list[str], settings_: dict[str, object], words: str
+) -> None:
     with pytest.raises(ConfigurationError, match=words):
         disc(make_study(tmp_path / "in", "ACC1"), tmp_path, viewer=a_viewer(tmp_path / "viewer", *names) | settings_)
 

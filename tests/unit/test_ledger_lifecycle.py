@@ -162,6 +162,12 @@ def test_of_a_process_elsewhere_nothing_is_certain(name: str) -> None:
 def test_files_are_compared_in_both_directions() -> None:
     recorded = {"A": (1, "aa"), "B": (2, "bb"), "C": (3, "cc")}
     outcome = compare("L", recorded, [("A", 1, "aa"), ("B", 2, "b0"), ("D", 4, "dd")])
-    assert (outcome.good, outcome.damaged, outcome.missing, outcome.unexpected, outcome.is_good) == (1, ("B",), ("C",), ("D",), False)
+    assert (outcome.good, outcome.damaged, outcome.missing, outcome.unexpected, outcome.is_good) == (
+        1,
+        ("B",),
+        ("C",),
+        ("D",),
+        False,
+    )
     assert compare("L", recorded, [(path, *facts) for path, facts in recorded.items()]).is_good
     assert not compare("L", {}, []).is_good

@@ -1,6 +1,8 @@
-"""No input costs more than linear time: every parser of ours is fed what such things choke on, four times as much each time.
+"""No input costs more than linear time: every parser of ours is fed what such things choke on, four times as much each
+time.
 
-What is measured is the processor's time of this thread, so a busy machine changes nothing; four times the input may take ten times as long.
+What is measured is the processor's time of this thread, so a busy machine changes nothing; four times the input may
+take ten times as long.
 """
 
 from __future__ import annotations
@@ -21,29 +23,34 @@ from pydicom.tag import BaseTag
 from starlette.datastructures import Headers
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
-from mkiso import accession, audit, identity
-from mkiso.config import PatientApi, Settings
+from mkiso.audit import messages as audit
+from mkiso.config.settings import PatientApi, Settings
 from mkiso.dataset.elements import EXPLICIT_LITTLE, IMPLICIT_LITTLE, elements, elements_so_far
 from mkiso.dataset.header import is_uid
-from mkiso.media import names, records, values
-from mkiso.models import Patient
+from mkiso.media import names
+from mkiso.media.conforming import conforming
+from mkiso.media.record_keys import Key
 from mkiso.network import dimse
 from mkiso.network.association import Association
 from mkiso.patient_api import birth_date_of, patient_of
 from mkiso.publishers import epson, primera, rimage
-from mkiso.publishers.sighting import seen_in_names
+from mkiso.publishers.robot_status import seen_in_names
 from mkiso.receiver import dimse as receiver_dimse
 from mkiso.receiver.negotiation import decode_request
 from mkiso.receiver.pdu import pdvs
-from service.host_names import host_is_known
-from service.webhook.filename import content_disposition
-from service.webhook.keys import Keys
-from service.webhook.prefer import preference_of
-from service.webhook.question import Query, print_order
-from service.webhook.ranges import span_of
-from service.webhook.request_id import take_request_id
-from service.webhook.sender import sender_of
-from service.webhook.session import Sessions, session_of
+from mkiso.study import accession, identity
+from mkiso.study.character_sets import character_set
+from mkiso.study.models import Patient
+from mkiso.study.text import Text
+from mkiso_service.host_names import host_is_known
+from mkiso_service.webhook.filename import content_disposition
+from mkiso_service.webhook.keys import Keys
+from mkiso_service.webhook.prefer import preference_of
+from mkiso_service.webhook.question import Query, print_order
+from mkiso_service.webhook.ranges import span_of
+from mkiso_service.webhook.request_id import take_request_id
+from mkiso_service.webhook.sender import sender_of
+from mkiso_service.webhook.session import Sessions, session_of
 
 SIZES = (512, 2048, 8192, 32_768)  # nginx lets 36 KB through
 GROWTH = 10  # four times as much: 4 is linear, 16 is quadratic
@@ -178,13 +185,19 @@ def request_with(line: bytes) -> object:
 PARSERS: dict[str, tuple[Callable[[str], object], tuple[Shape, ...]]] = {
     "Prefer": (lambda text: preference_of([text, text]), HEADER_SHAPES),
     **{name: (span_with(name), HEADER_SHAPES) for name in ("range", "if-range", "if-match", "if-none-match")},
-    **{f"sender by {name}": (headers_of(name), HEADER_SHAPES) for name in ("origin", "referer", "sec-purpose", "sec-fetch-site", "accept", "host")},
+    **{
+        f"sender by {name}": (headers_of(name), HEADER_SHAPES)
+        for name in ("origin", "referer", "sec-purpose", "sec-fetch-site", "accept", "host")
+    },
     "Host": (lambda text: host_is_known(text, {"discs.example.org"}), HEADER_SHAPES),
     "X-Request-ID": (lambda text: take_request_id([latin(text)]), HEADER_SHAPES),
     "X-Forwarded-For": (_TrustedHosts(["127.0.0.1", "10.0.0.0/8"]).get_trusted_client_address, HEADER_SHAPES),
     "Cookie": (cookie, HEADER_SHAPES),
     "a header's value": (lambda text: request_with(b"Prefer: " + latin(text)), HEADER_SHAPES),
-    "header lines": (lambda text: request_with(b"\r\n".join(b"a: " + latin(each) for each in text.split(","))), HEADER_SHAPES),
+    "header lines": (
+        lambda text: request_with(b"\r\n".join(b"a: " + latin(each) for each in text.split(","))),
+        HEADER_SHAPES,
+    ),
     "query": (lambda text: Query(latin(text)).one("a"), HEADER_SHAPES),
     "form": (lambda text: print_order(Query(b"", b"accession_number=" + latin(text)), Settings()), HEADER_SHAPES),
     "accession number": (accession.parse_accession_number, HEADER_SHAPES + MARKS),
@@ -193,21 +206,39 @@ PARSERS: dict[str, tuple[Callable[[str], object], tuple[Shape, ...]]] = {
     "a download's name": (names.filename, MARKS + NAMES),
     "file-set ID": (names.file_set_id, MARKS + NAMES),
     "words without the patient": (lambda text: identity.without_patient(text, PATIENT), MARKS + NAMES + SPACES),
-    "words without a patient of any name": (lambda text: identity.without_patient(text, Patient("", text, "", "")), MARKS + NAMES),
+    "words without a patient of any name": (
+        lambda text: identity.without_patient(text, Patient("", text, "", "")),
+        MARKS + NAMES,
+    ),
     "a line": (identity.one_line, MARKS + SPACES),
     "XML of the audit trail": (audit._plain, MARKS + NAMES),
-    "patient API": (lambda text: patient_of(dict.fromkeys(("hn", "name", "birth_date", "sex"), text), PatientApi()), MARKS + NUMBERS),
+    "patient API": (
+        lambda text: patient_of(dict.fromkeys(("hn", "name", "birth_date", "sex"), text), PatientApi()),
+        MARKS + NUMBERS,
+    ),
     "birth date": (birth_date_of, NUMBERS + SPACES + (("", "T", ""), ("", "T\n", ""))),
     "rimage": (lambda text: rimage.parse_status(f'"o" {text}', "o"), TABLES + SPACES),
     "epson": (lambda text: epson.parse_status(text, "o"), TABLES + SPACES),
     "primera": (lambda text: primera.parse_status(text, "o"), TABLES + SPACES),
     "names in a watched folder": (lambda text: seen_in_names(text.split(","), "o", {".DON": "done"}), LISTS),
     "UID": (is_uid, NUMBERS),
-    "character set": (lambda text: values._defined_terms(text.encode()), NAMES + SPACES + (("ISO_IR ", "\\", ""), ("", "ISO", ""))),
-    **{f"text in {terms!r}": (lambda text, terms=terms: values.decoded(text.encode(), terms), ESCAPES + NAMES) for terms in CHARACTER_SETS},  # type: ignore[misc]
-    **{f"VR {vr}": (lambda text, vr=vr: records._conforming(vr, text.encode()), NUMBERS + SPACES + NAMES) for vr in ("CS", "DA", "IS", "TM", "UI")},  # type: ignore[misc]
+    "character set": (
+        lambda text: character_set(text.encode()),
+        NAMES + SPACES + (("ISO_IR ", "\\", ""), ("", "ISO", "")),
+    ),
+    **{
+        f"text in {terms!r}": (lambda text, terms=terms: Text(text.encode(), terms).stated, ESCAPES + NAMES)
+        for terms in CHARACTER_SETS
+    },  # type: ignore[misc]
+    **{
+        f"VR {vr}": (
+            lambda text, vr=vr: conforming(Key("StudyDescription", 0x00081030, vr, 3), Text(text.encode())),
+            NUMBERS + SPACES + NAMES,
+        )
+        for vr in ("CS", "DA", "IS", "TM", "UI", "LO", "PN", "LT", "UR")
+    },  # type: ignore[misc]
     **{keyword: (attribute(keyword), NUMBERS + NAMES) for keyword in KEYWORDS},
-}  # fmt: skip
+}
 
 
 def item(kind: int, content: bytes) -> bytes:

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from mkiso.config import Logging, Settings
+from mkiso.config.settings import Logging, Settings
 from mkiso.errors import PacsSilent
-from service.log_lines import frames_of, line_handler, name_job
-from service.orchestration import environment
-from service.worker.child import _in_words
+from mkiso_service.log_lines import frames_of, line_handler, name_job
+from mkiso_service.orchestration import environment
+from mkiso_service.worker.child import _in_words
 
 CANARY = "Canary^Carla"
 
@@ -102,5 +102,12 @@ def test_the_end_of_a_step_is_said_once() -> None:
 def test_prefect_s_own_lines_look_alike(kind: str, begins: str) -> None:
     variables = {**os.environ, **environment(Settings(logging=Logging(format=kind)))}  # type: ignore[arg-type]
     code = "import prefect, prefect.main, logging; logging.getLogger('prefect.server').warning('hello')"
-    told = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=variables, capture_output=True, text=True, check=True, timeout=60).stderr
+    told = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stderr
     assert told.strip().startswith(begins) and "hello" in told and len(told.strip().splitlines()) == 1

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from mkiso import marks as marks_module
 from mkiso.errors import JobNotFound, ProofFailed
-from mkiso.marks import ProvedImage, ProvedSpan, marks_of
 from mkiso.media import image_hash
 from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image
+from mkiso.storage import marks as marks_module
+from mkiso.storage.marks import ProvedImage, ProvedSpan, marks_of
 
 MARK_BYTES, CHAIN_BYTES, CHUNK_BYTES = 8 * SECTOR_BYTES, 64 * SECTOR_BYTES, 10 * SECTOR_BYTES
 SECTORS = 500

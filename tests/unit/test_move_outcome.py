@@ -6,11 +6,11 @@ from itertools import product
 
 import pytest
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError, PacsBusy, PacsRefused
-from mkiso.models import Expected, Study
 from mkiso.sources.move import Target, targets
 from mkiso.sources.move_outcome import Level, MoveResult, Step, after_quiet, failure, is_coarser, merged, next_step
+from mkiso.study.models import Expected, Study
 
 ALL = MoveResult(0x0000, completed=3, failed=0, warning=0, remaining=0)
 NO_COUNTS = MoveResult(0x0000)
@@ -254,7 +254,12 @@ def test_counts_alone_mean_the_whole_study() -> None:
 
 def test_an_identifier_holds_unique_keys_only() -> None:
     identifier = Target("9", ("1",), ("1.1", "1.2")).identifier()
-    assert {element.keyword for element in identifier} == {"QueryRetrieveLevel", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"}
+    assert {element.keyword for element in identifier} == {
+        "QueryRetrieveLevel",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+    }
     assert identifier.QueryRetrieveLevel == "IMAGE"
     assert list(identifier.SOPInstanceUID) == ["1.1", "1.2"]
 
@@ -273,7 +278,11 @@ def test_quiet_never_completes_what_is_known_to_be_incomplete() -> None:
 
 
 def test_counts_of_every_kind() -> None:
-    assert (MoveResult(0, completed=1, warning=2).sent, MoveResult(0, completed=1).sent, MoveResult(0, warning=2).sent) == (3, 1, None)
+    assert (
+        MoveResult(0, completed=1, warning=2).sent,
+        MoveResult(0, completed=1).sent,
+        MoveResult(0, warning=2).sent,
+    ) == (3, 1, None)
     assert (MoveResult(0, "", 1, 2, 3, 4).total, MoveResult(0).total) == (10, 0)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mkiso.errors import ConfigurationError
 from mkiso.media.names import component, d_characters, file_set_id, filename, short_names
-from mkiso.models import Volume
+from mkiso.study.models import Volume
 
 SHORT = re.compile(r"[A-Z0-9_]{1,8}(\.[A-Z0-9_]{1,3})?")
 
@@ -31,14 +31,18 @@ def test_labels_of_a_set_sort_by_number() -> None:
     assert len(set(labels)) == 12
 
 
-@pytest.mark.parametrize(("text", "expected"), [("A-1 b", "A_1_B"), ("Müller", "MULLER"), ("ตัวอย่าง", ""), ("__", ""), ("ß", "SS")])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("A-1 b", "A_1_B"), ("Müller", "MULLER"), ("ตัวอย่าง", ""), ("__", ""), ("ß", "SS")]
+)
 def test_d_characters(text: str, expected: str) -> None:
     assert d_characters(text) == expected
 
 
-NAME = st.text(st.characters(exclude_characters="/*:;?\\", exclude_categories=["C", "Z"], max_codepoint=0xFFFF), min_size=1, max_size=20).filter(
-    lambda name: name not in (".", "..")
-)
+NAME = st.text(
+    st.characters(exclude_characters="/*:;?\\", exclude_categories=["C", "Z"], max_codepoint=0xFFFF),
+    min_size=1,
+    max_size=20,
+).filter(lambda name: name not in (".", ".."))
 
 
 @given(st.sets(st.lists(NAME, min_size=1, max_size=3).map(lambda parts: PurePosixPath(*parts)), max_size=12))
@@ -54,7 +58,9 @@ def test_short_names_are_legal_unique_and_keep_the_tree(paths: set[PurePosixPath
 
 
 def test_a_short_name_keeps_itself_and_others_give_way() -> None:
-    short = short_names([PurePosixPath("library_long.dll"), PurePosixPath("LIBRARY_.dll"), PurePosixPath("plug ins/a.dll")])
+    short = short_names(
+        [PurePosixPath("library_long.dll"), PurePosixPath("LIBRARY_.dll"), PurePosixPath("plug ins/a.dll")]
+    )
     assert short[PurePosixPath("LIBRARY_.dll")] == PurePosixPath("LIBRARY_.DLL")
     assert short[PurePosixPath("library_long.dll")] == PurePosixPath("LIBRAR_1.DLL")
     assert short[PurePosixPath("plug ins/a.dll")] == PurePosixPath("PLUG_INS/A.DLL")

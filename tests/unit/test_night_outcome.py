@@ -6,8 +6,8 @@ from datetime import date
 
 import pytest
 
-from mkiso.archive.outcome import NAMED, Outcome, described, dry_run_words, words
-from mkiso.models import Study
+from mkiso.archive.night_outcome import NAMED, Outcome, described, dry_run_words, words
+from mkiso.study.models import Study
 
 GOOD = Outcome(found=3, archived=2, images=40, volumes=("A20260213_0001",))
 
@@ -16,8 +16,12 @@ def test_a_good_night() -> None:
     assert GOOD.is_good
     assert words(GOOD) == "2 studies with 40 images archived on A20260213_0001."
     assert words(Outcome(found=1)) == "Nothing to archive: 1 study found."
-    several = Outcome(found=3, archived=3, images=40, volumes=("A20260213_0001", "A20260213_0002", "A20260213_0003"), elsewhere=1)
-    assert words(several).endswith("on 3 volumes (A20260213_0001 to A20260213_0003). Another archive run works on 1 study.")
+    several = Outcome(
+        found=3, archived=3, images=40, volumes=("A20260213_0001", "A20260213_0002", "A20260213_0003"), elsewhere=1
+    )
+    assert words(several).endswith(
+        "on 3 volumes (A20260213_0001 to A20260213_0003). Another archive run works on 1 study."
+    )
 
 
 def test_a_study_that_failed_is_named_first() -> None:
@@ -72,5 +76,10 @@ def test_what_was_given_up_is_named_and_fails_no_night() -> None:
 
 
 def test_a_dry_run_says_that_nothing_was_archived() -> None:
-    assert dry_run_words(9, 2, 30, ()) == "Dry run: 9 studies found, of which 2 would be archived, with 30 images. Nothing was archived."
-    assert "an unknown number of images" in dry_run_words(9, 2, None, ("A9",)) and "A9" in dry_run_words(9, 2, None, ("A9",))
+    assert (
+        dry_run_words(9, 2, 30, ())
+        == "Dry run: 9 studies found, of which 2 would be archived, with 30 images. Nothing was archived."
+    )
+    assert "an unknown number of images" in dry_run_words(9, 2, None, ("A9",)) and "A9" in dry_run_words(
+        9, 2, None, ("A9",)
+    )

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from mkiso.archive.schedule import Covered, Due, due, last_fire, was_missed
 
-ZONES = ["UTC", "Europe/Berlin", "America/New_York", "America/Sao_Paulo", "Asia/Bangkok", "Australia/Lord_Howe", "Africa/Cairo", "Pacific/Auckland"]
+ZONES = [
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "America/Sao_Paulo",
+    "Asia/Bangkok",
+    "Australia/Lord_Howe",
+    "Africa/Cairo",
+    "Pacific/Auckland",
+]
 SCHEDULES = ["0 2 * * *", "30 2 * * *", "0 0 * * *", "30 23 * * *", "15 3 * * *", "30 1 * * *"]
 TODAY = date(2026, 2, 13)
 
@@ -21,7 +30,9 @@ def at(text: str) -> datetime:
 
 
 def test_a_night_is_the_day_before() -> None:
-    assert due("0 2 * * *", "UTC", 1, 30, None, at("2026-02-13 02:00:00.3")) == Due(date(2026, 2, 12), date(2026, 2, 12), date(2026, 2, 12))
+    assert due("0 2 * * *", "UTC", 1, 30, None, at("2026-02-13 02:00:00.3")) == Due(
+        date(2026, 2, 12), date(2026, 2, 12), date(2026, 2, 12)
+    )
 
 
 def test_the_day_is_that_of_the_hospital() -> None:
@@ -43,9 +54,14 @@ def test_missed_nights_are_caught_up() -> None:
     assert not was_missed("0 2 * * *", "UTC", None, now)
 
 
-@pytest.mark.parametrize(("first", "recheck_from"), [(date(2025, 1, 1), date(2026, 1, 13)), (date(2026, 2, 1), date(2026, 2, 1))])
+@pytest.mark.parametrize(
+    ("first", "recheck_from"), [(date(2025, 1, 1), date(2026, 1, 13)), (date(2026, 2, 1), date(2026, 2, 1))]
+)
 def test_older_dates_are_looked_through_again_but_not_from_before_the_archive(first: date, recheck_from: date) -> None:
-    assert due("0 2 * * *", "UTC", 1, 30, Covered(first, date(2026, 2, 11)), at("2026-02-13 02:00:00")).recheck_from == recheck_from
+    assert (
+        due("0 2 * * *", "UTC", 1, 30, Covered(first, date(2026, 2, 11)), at("2026-02-13 02:00:00")).recheck_from
+        == recheck_from
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,7 +81,9 @@ def test_every_day_is_covered_once_across_clock_changes_and_missed_nights(
     for number in range(270):
         if number in down:
             continue
-        noon = datetime.combine(first + timedelta(days=number), datetime.min.time(), ZoneInfo(zone)) + timedelta(hours=12)
+        noon = datetime.combine(first + timedelta(days=number), datetime.min.time(), ZoneInfo(zone)) + timedelta(
+            hours=12
+        )
         fire = last_fire(schedule, zone, noon)
         assert timedelta(0) <= noon.astimezone(UTC) - fire.astimezone(UTC) <= timedelta(hours=26)
         night = due(schedule, zone, days_back, 30, covered, noon)
@@ -79,7 +97,11 @@ def test_every_day_is_covered_once_across_clock_changes_and_missed_nights(
     assert covered.last >= first + timedelta(days=267)
 
 
-@given(st.sampled_from(ZONES), st.sampled_from(SCHEDULES), st.datetimes(datetime(2015, 1, 1), datetime(2037, 1, 1), timezones=st.just(UTC)))
+@given(
+    st.sampled_from(ZONES),
+    st.sampled_from(SCHEDULES),
+    st.datetimes(datetime(2015, 1, 1), datetime(2037, 1, 1), timezones=st.just(UTC)),
+)
 @example("Australia/Lord_Howe", "30 1 * * *", datetime(2019, 4, 6, 15, 0, tzinfo=UTC))
 def test_the_last_fire_is_the_last(zone: str, schedule: str, now: datetime) -> None:
     fire = last_fire(schedule, zone, now).astimezone(UTC)

@@ -16,12 +16,12 @@ from prefect.context import FlowRunContext
 
 import flows.download
 import tasks.job_run as job_run
-from mkiso.config import Settings
-from mkiso.config_file import load
+from mkiso.config.file import load
+from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, StorageFull
-from mkiso.marks import marks_of
-from mkiso.report import JobReport, read_report, sets_told, write_report
-from mkiso.store import Manifest, new_disc_id, remove_old, shelve
+from mkiso.storage.marks import marks_of
+from mkiso.storage.report import JobReport, read_report, sets_told, write_report
+from mkiso.storage.shelf import Manifest, new_disc_id, remove_old, shelve
 from tasks.disc import take_up_discs
 from tasks.job_run import JobRun
 

@@ -1,4 +1,6 @@
-"""What an administrator is given beside the program: systemd units, compose.yaml, alerts and a dashboard, held against the program."""
+"""What an administrator is given beside the program: systemd units, compose.yaml, alerts and a dashboard, held against
+the program.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from mkiso.config import Publisher, Receiver, Settings, Storage
-from mkiso.config_file import load
+from mkiso.config.file import load
+from mkiso.config.settings import Publisher, Receiver, Settings, Storage
 from mkiso.errors import StudyNotFound
-from mkiso.report import JobReport, write_report
-from service.cli import cli
-from service.install import FOLDERS, SHAPES, USERS, defaults, unit, unit_name
-from service.webhook.metrics import Metrics
+from mkiso.storage.report import JobReport, write_report
+from mkiso_service.cli import cli
+from mkiso_service.install import FOLDERS, SHAPES, USERS, defaults, unit, unit_name
+from mkiso_service.webhook.metrics import Metrics
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 
@@ -42,8 +44,16 @@ def test_user_and_folders_are_what_install_writes() -> None:
 def test_systemd_finds_the_units_hardened() -> None:
     for part in SHAPES["all"]:
         told = subprocess.run(
-            ["systemd-analyze", "security", "--offline=true", "--threshold=20", DEPLOYMENTS / "systemd" / unit_name(part)],
-            capture_output=True, text=True, check=False,
+            [
+                "systemd-analyze",
+                "security",
+                "--offline=true",
+                "--threshold=20",
+                DEPLOYMENTS / "systemd" / unit_name(part),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert told.returncode == 0, told.stdout + told.stderr
 
@@ -62,9 +72,13 @@ def test_a_unit_may_write_where_the_configuration_says_and_bind_the_ports_that_i
 
 
 def test_install_prints_or_writes(tmp_path: Path) -> None:
-    told = CliRunner().invoke(cli, ["service", "install", "--shape", "front", "--dry-run"], env={"MKISO_CONFIG": str(tmp_path / "none.yaml")})
+    told = CliRunner().invoke(
+        cli, ["service", "install", "--shape", "front", "--dry-run"], env={"MKISO_CONFIG": str(tmp_path / "none.yaml")}
+    )
     assert told.exit_code == 0 and "mkiso-prefect.service" in told.output and not list(tmp_path.iterdir())
-    told = CliRunner().invoke(cli, ["service", "install", "--root", str(tmp_path)], env={"MKISO_CONFIG": str(tmp_path / "none.yaml")})
+    told = CliRunner().invoke(
+        cli, ["service", "install", "--root", str(tmp_path)], env={"MKISO_CONFIG": str(tmp_path / "none.yaml")}
+    )
     assert told.exit_code == 0, told.output
     assert (tmp_path / "etc/systemd/system/mkiso.service").is_file()
 
@@ -81,7 +95,9 @@ def test_a_container_runs_a_command_with_a_configuration_that_exist(name: str, t
     assert container["command"][0] in cli.commands
     empty = tmp_path / "config.yaml"
     empty.write_text("{}")
-    settings = load(empty, {key: "" if value is None else str(value) for key, value in container["environment"].items()})
+    settings = load(
+        empty, {key: "" if value is None else str(value) for key, value in container["environment"].items()}
+    )
     assert settings.storage.discs_dir == Path("/shared/discs")
     assert settings.auth.enabled
     volumes = {volume.partition(":")[0] for volume in container["volumes"]}
@@ -93,14 +109,24 @@ def test_a_receiver_and_its_worker_share_a_folder_and_an_ae_title_that_are_their
     for number in "12":
         receiver, worker = services[f"receiver{number}"], services[f"worker{number}"]
         assert receiver["volumes"] == worker["volumes"]
-        assert receiver["environment"]["MKISO__RECEIVER__AE_TITLE"] == worker["environment"]["MKISO__RECEIVER__AE_TITLE"] == f"MKISO{number}"
+        assert (
+            receiver["environment"]["MKISO__RECEIVER__AE_TITLE"]
+            == worker["environment"]["MKISO__RECEIVER__AE_TITLE"]
+            == f"MKISO{number}"
+        )
     assert services["worker1"]["hostname"] != services["worker2"]["hostname"]
 
 
 def exposed(folder: Path) -> str:
     """/metrics of a webhook that has seen a job of each outcome."""
     storage = Storage(data_dir=folder)
-    report = JobReport("123e4567-e89b-12d3-a456-426614174000", "download", ("A1",), seconds={"starting": 0.1, "retrieving": 2.5}, received_bytes=42)
+    report = JobReport(
+        "123e4567-e89b-12d3-a456-426614174000",
+        "download",
+        ("A1",),
+        seconds={"starting": 0.1, "retrieving": 2.5},
+        received_bytes=42,
+    )
     write_report(storage, report.failed(StudyNotFound("Nothing there.")))
     metrics = Metrics()
     metrics.count("/api/iso/download", "GET", 404, 0.1, 10)

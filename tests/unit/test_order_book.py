@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
-from mkiso.models import Arrival, Patient, Volume
 from mkiso.publishers.desk import cancel, follow, give
+from mkiso.publishers.lock import Settling, turn
 from mkiso.publishers.orderbook import Entry, OrderBook, State, begin, decide, forget_old, made_before, question_of
 from mkiso.publishers.protocol import Order, Receipt, Watch
-from mkiso.publishers.turn import Settling, turn
+from mkiso.study.models import Arrival, Patient, Volume
 
 MINE, OTHER = "0b0a1b2c-0000-4000-8000-000000000001", "0b0a1b2c-0000-4000-8000-000000000002"
 
@@ -72,7 +72,9 @@ def test_a_confirmation_settles_what_was_open_but_not_the_other_volumes_of_the_s
 
 def test_a_question_is_the_same_in_any_order_and_differs_by_publisher() -> None:
     assert question_of("rimage", ["A", "B"]) == question_of("rimage", ["B", "A", "B"])
-    assert len({question_of("rimage", ["A", "B"]), question_of("epson", ["A", "B"]), question_of("rimage", ["AB"])}) == 3
+    assert (
+        len({question_of("rimage", ["A", "B"]), question_of("epson", ["A", "B"]), question_of("rimage", ["AB"])}) == 3
+    )
 
 
 def test_order_ids_fit_every_robot_and_differ_by_volume_and_attempt() -> None:
@@ -181,7 +183,9 @@ RUNS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(runs=RUNS, can_tell=st.booleans())
 def test_no_sequence_of_runs_and_breaks_makes_a_disc_that_nobody_asked_for(runs: list[Run], can_tell: bool) -> None:
-    """A job makes one disc, and one more only where its operator confirms; while an outcome is unclear nothing is given without a confirmation."""
+    """A job makes one disc, and one more only where its operator confirms; while an outcome is unclear nothing is given
+    without a confirmation.
+    """
     with tempfile.TemporaryDirectory() as folder:
         publisher = FakePublisher(can_tell)
         unclear = False
@@ -195,7 +199,10 @@ def test_no_sequence_of_runs_and_breaks_makes_a_disc_that_nobody_asked_for(runs:
             assert new <= 1
             if publisher.begun > begun and not can_tell:
                 assert confirm or not unclear
-                known = (publisher.ends == "refused" and publisher.breaks != "after begin") or (publisher.ends, publisher.breaks) == ("ok", "no")
+                known = (publisher.ends == "refused" and publisher.breaks != "after begin") or (
+                    publisher.ends,
+                    publisher.breaks,
+                ) == ("ok", "no")
                 unclear = not known
             made[job_id] += new
             confirmed[job_id] |= confirm
@@ -257,7 +264,9 @@ def test_a_confirmation_is_spent_by_the_job_that_brings_it(tmp_path: Path) -> No
 
 
 def test_a_study_that_has_grown_between_two_attempts_is_not_taken_for_the_disc_of_the_first(tmp_path: Path) -> None:
-    """Two volumes: the first was given as {1, 2}, the second was not taken; with image 0 in the study image 0 would be on no disc."""
+    """Two volumes: the first was given as {1, 2}, the second was not taken; with image 0 in the study image 0 would be
+    on no disc.
+    """
     publisher = FakePublisher(can_tell=True)
     give(publisher, order(MINE, 1, 2, volume=Volume(1, 2)), tmp_path, Watch())
     publisher.ends = "down"
@@ -290,7 +299,9 @@ def test_a_first_disc_is_not_taken_for_that_of_another_set(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("breaks", ["no", "after giving"])
 @pytest.mark.parametrize("changed", [order(MINE, 1, 2, 3), order(MINE, 1), order(MINE, 1, 2, volume=Volume(1, 2))])
-def test_a_retry_with_other_contents_has_to_be_looked_at_and_one_with_the_same_has_not(tmp_path: Path, breaks: Break, changed: Order) -> None:
+def test_a_retry_with_other_contents_has_to_be_looked_at_and_one_with_the_same_has_not(
+    tmp_path: Path, breaks: Break, changed: Order
+) -> None:
     publisher = FakePublisher(can_tell=True, breaks=breaks)
     with suppress(_Killed):
         give(publisher, order(MINE, 1, 2), tmp_path, Watch())
@@ -312,7 +323,9 @@ def test_a_receipt_says_whether_an_earlier_attempt_had_given_the_order(tmp_path:
 
 
 def test_an_end_is_written_down_in_the_publishers_turn(tmp_path: Path) -> None:
-    """Another job that begins an order holds the turn: what it writes is not lost by an end that is written at the same time."""
+    """Another job that begins an order holds the turn: what it writes is not lost by an end that is written at the same
+    time.
+    """
     publisher = FakePublisher(can_tell=True)
     give(publisher, order(MINE), tmp_path, Watch())
     ended: list[str] = []

@@ -11,17 +11,29 @@ from uuid import uuid4
 import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
-from mkiso.config import Settings, Storage
+from mkiso.config.settings import Settings, Storage
 from mkiso.publishers.orderbook import OrderBook, question_of
-from service.worker.infrastructure import Infrastructure, worker_label
-from service.worker.orphans import SILENT_LOOKS, Sighting, View, has_ordered, look, machine_of, state_of, verdict, worker_name
+from mkiso_service.worker.infrastructure import Infrastructure, worker_label
+from mkiso_service.worker.orphans import (
+    SILENT_LOOKS,
+    Sighting,
+    View,
+    has_ordered,
+    look,
+    machine_of,
+    state_of,
+    verdict,
+    worker_name,
+)
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 SILENT = Sighting(NOW, SILENT_LOOKS + 1)
 SPEAKING = Sighting(NOW, 1)
 
 
-def run(kind: StateType, *, host: str | None = "here", queue: str = "downloads", age: float = 0, **more: object) -> FlowRun:
+def run(
+    kind: StateType, *, host: str | None = "here", queue: str = "downloads", age: float = 0, **more: object
+) -> FlowRun:
     return FlowRun.model_construct(
         id=uuid4(),
         state=State(type=kind, timestamp=NOW - timedelta(seconds=age)),
@@ -46,7 +58,9 @@ def view(**sightings: Sighting) -> View:
         (StateType.PENDING, 60, False, "fetch again"),
     ],
 )
-def test_a_run_of_this_machine_is_judged_by_its_process(kind: StateType, age: float, lives: bool, expected: str) -> None:
+def test_a_run_of_this_machine_is_judged_by_its_process(
+    kind: StateType, age: float, lives: bool, expected: str
+) -> None:
     assert verdict(run(kind, age=age), view(), lives=lives, ordered=False) == expected
 
 
@@ -72,11 +86,16 @@ def test_a_run_that_never_got_a_process_is_fetched_again() -> None:
     ],
 )
 def test_what_becomes_of_a_run_of_a_silent_machine(queue: str, ordered: bool, expected: str) -> None:
-    assert verdict(run(StateType.RUNNING, host="there", queue=queue), view(there=SILENT), lives=False, ordered=ordered) == expected
+    assert (
+        verdict(run(StateType.RUNNING, host="there", queue=queue), view(there=SILENT), lives=False, ordered=ordered)
+        == expected
+    )
 
 
 def test_a_cancelled_run_of_a_silent_machine_is_cancelled() -> None:
-    assert verdict(run(StateType.CANCELLING, host="there"), view(there=SILENT), lives=False, ordered=False) == "cancelled"
+    assert (
+        verdict(run(StateType.CANCELLING, host="there"), view(there=SILENT), lives=False, ordered=False) == "cancelled"
+    )
 
 
 def test_a_machine_that_speaks_looks_after_its_own_runs() -> None:
@@ -104,7 +123,11 @@ def test_a_machine_falls_silent_by_looks_that_found_nothing_new_and_not_by_its_c
 
 def test_verdicts_become_states_that_say_what_to_do() -> None:
     assert [state_of(each).name for each in ("cancelled", "crashed", "ordered", "fetch again", "move")] == [
-        "Cancelled", "Crashed", "Crashed", "Scheduled", "AwaitingRetry",
+        "Cancelled",
+        "Crashed",
+        "Crashed",
+        "Scheduled",
+        "AwaitingRetry",
     ]
     assert "robot" in str(state_of("ordered").message)
     assert "Retry" in str(state_of("crashed").message)

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from mkiso import patient_api
-from mkiso.config import PatientApi
+from mkiso.config.settings import PatientApi
 from mkiso.errors import PatientApiUnavailable
-from mkiso.models import Patient
 from mkiso.patient_api import birth_date_of, look_up
+from mkiso.study.models import Patient
 
 PERSON = {"hn": "HN-1", "name": "Canary^Name", "birth_date": "1970-01-02", "sex": "f"}
 KNOWN = Patient("HN-1", "Canary^Name", "19700102", "F")
@@ -66,7 +66,9 @@ class Api:
     port: int = 0
 
     def settings(self, **changes: Any) -> PatientApi:
-        return PatientApi.model_validate({"base_url": f"http://127.0.0.1:{self.port}", "timeout_seconds": 0.3, "retries": 2, **changes})
+        return PatientApi.model_validate(
+            {"base_url": f"http://127.0.0.1:{self.port}", "timeout_seconds": 0.3, "retries": 2, **changes}
+        )
 
 
 @pytest.fixture
@@ -117,7 +119,9 @@ def test_unknown_is_none_and_asked_once(api: Api) -> None:
     assert len(api.paths) == 1
 
 
-@pytest.mark.parametrize("trouble", [says({}, 500), says({}, 503), says({}, 429), says({}, 429, Retry_After="0"), closes, hangs, trickles])
+@pytest.mark.parametrize(
+    "trouble", [says({}, 500), says({}, 503), says({}, 429), says({}, 429, Retry_After="0"), closes, hangs, trickles]
+)
 def test_trouble_that_passes_is_tried_again(api: Api, trouble: Answer) -> None:
     api.answers = [trouble, trouble, says(PERSON)]
     assert look_up(api.settings(), "A1") == KNOWN
@@ -125,7 +129,8 @@ def test_trouble_that_passes_is_tried_again(api: Api, trouble: Answer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "said"), [(says({}, 500), "answers 500"), (closes, "can't be reached"), (hangs, "within 0.3 s"), (trickles, "within 0.3 s")]
+    ("trouble", "said"),
+    [(says({}, 500), "answers 500"), (closes, "can't be reached"), (hangs, "within 0.3 s"), (trickles, "within 0.3 s")],
 )
 def test_trouble_that_stays_is_an_outage(api: Api, trouble: Answer, said: str) -> None:
     api.answers = [trouble]
@@ -157,7 +162,13 @@ def test_a_refusal_is_asked_once(api: Api, status: int) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["http://localhost:{port}/elsewhere", "http://127.0.0.1:1/elsewhere", "//evil.example/x", "https://evil.example/x", "file:///etc/passwd"],
+    [
+        "http://localhost:{port}/elsewhere",
+        "http://127.0.0.1:1/elsewhere",
+        "//evil.example/x",
+        "https://evil.example/x",
+        "file:///etc/passwd",
+    ],
 )
 def test_a_redirect_to_another_address_isnt_followed(api: Api, target: str) -> None:
     api.answers = [says(b"", 302, Location=target.format(port=api.port)), says(PERSON)]
@@ -203,7 +214,9 @@ def test_an_answer_without_sense_is_an_outage_in_words_without_patient_data(api:
     with pytest.raises(PatientApiUnavailable) as refused:
         look_up(api.settings(headers={"Authorization": "Bearer s3cret"}), "A1")
     assert said in refused.value.words
-    assert not any(secret in refused.value.words + str(refused.value.details) for secret in ("Canary", "HN-1", "s3cret", "1970"))
+    assert not any(
+        secret in refused.value.words + str(refused.value.details) for secret in ("Canary", "HN-1", "s3cret", "1970")
+    )
     assert len(api.paths) == 1
 
 

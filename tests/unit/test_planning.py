@@ -9,8 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mkiso.archive.planning import is_complete, is_hopeless, needs_a_look, plan, says_something_of_the_study
-from mkiso.errors import CountsUnknown, InstanceConflict, MkisoError, PacsSilent, PacsUnreachable, StorageFull, StudyIncomplete
-from mkiso.models import Expected, Study
+from mkiso.errors import (
+    CountsUnknown,
+    InstanceConflict,
+    MkisoError,
+    PacsSilent,
+    PacsUnreachable,
+    StorageFull,
+    StudyIncomplete,
+)
+from mkiso.study.models import Expected, Study
 
 UIDS = st.frozensets(st.integers(1, 9).map(lambda number: f"1.2.{number}"))
 
@@ -41,7 +49,9 @@ def test_counts_decide_where_the_pacs_names_nothing() -> None:
     grown, same = Expected("series", 3), Expected("study", 2)
     archived = {"1": frozenset({"1.1", "1.2"}), "2": frozenset({"2.1", "2.2"})}
     night = plan([study("1", grown), study("2", same)], archived, {}, 5)
-    assert [(work.study.study_instance_uid, work.wanted, work.supplement) for work in night.to_archive] == [("1", None, True)]
+    assert [(work.study.study_instance_uid, work.wanted, work.supplement) for work in night.to_archive] == [
+        ("1", None, True)
+    ]
     assert [found.study_instance_uid for found in night.complete] == ["2"]
 
 
@@ -83,9 +93,18 @@ def test_every_study_has_one_fate_and_what_is_archived_then_is_all(
 
 @pytest.mark.parametrize(
     ("study_date", "count", "asked"),
-    [("20260213", 7, True), ("20260214", 7, True), ("20260212", 7, False), ("20260212", 8, True), ("20260212", 6, True), ("20260212", None, True)],
+    [
+        ("20260213", 7, True),
+        ("20260214", 7, True),
+        ("20260212", 7, False),
+        ("20260212", 8, True),
+        ("20260212", 6, True),
+        ("20260212", None, True),
+    ],
 )
-def test_older_studies_are_looked_at_only_where_their_number_changed(study_date: str, count: int | None, asked: bool) -> None:
+def test_older_studies_are_looked_at_only_where_their_number_changed(
+    study_date: str, count: int | None, asked: bool
+) -> None:
     found = study("1", Expected("study", count), study_date)
     assert needs_a_look(found, 7, (date(2026, 2, 13), date(2026, 2, 14))) is asked
 

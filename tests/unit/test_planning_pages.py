@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mkiso.archive.paging import Answer, Page, find_all, was_cut
 from mkiso.errors import AnswerCut
-from mkiso.models import Study
+from mkiso.study.models import Study
 
 DAY = date(2026, 2, 13)
 
@@ -83,7 +83,9 @@ def test_days_are_covered_once(first: date, days: int) -> None:
     if first == last:
         return
     parts = Page(first, last).parts()
-    assert [part.date_from for part in parts] == [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    assert [part.date_from for part in parts] == [
+        first + timedelta(days=number) for number in range((last - first).days + 1)
+    ]
     assert all(part.date_from == part.date_to and not part.study_time for part in parts)
 
 
@@ -106,7 +108,9 @@ def test_every_study_is_found_once(
         seconds = [(entry.study_date, int(as_number(entry.study_time))) for entry in studies]
         assert max(map(seconds.count, seconds)) >= limit - twice
         return
-    assert sorted(entry.accession_number for entry in found.studies) == sorted(entry.accession_number for entry in studies)
+    assert sorted(entry.accession_number for entry in found.studies) == sorted(
+        entry.accession_number for entry in studies
+    )
     assert found.doubtful == ()
 
 
@@ -165,7 +169,9 @@ def test_an_answer_that_is_not_cut_is_one_question() -> None:
 
 
 def test_studies_without_a_time_on_a_day_that_is_cut_make_it_doubtful() -> None:
-    found = find_all(Page(DAY, DAY), Pacs([study(0), *(study(number, f"{number % 24:02d}00") for number in range(1, 50))], 20), 20)
+    found = find_all(
+        Page(DAY, DAY), Pacs([study(0), *(study(number, f"{number % 24:02d}00") for number in range(1, 50))], 20), 20
+    )
     assert len(found.studies) == 50
     assert found.doubtful == (DAY,)
 
@@ -200,7 +206,14 @@ def test_a_limit_that_nobody_told_is_found_out() -> None:
 
 @pytest.mark.parametrize(
     ("count", "status", "limit", "cut"),
-    [(0, 0, 0, False), (200, 0, 0, False), (250, 0, 250, True), (249, 0, 250, False), (3, 0xFE00, 0, True), (0, 0xA700, 0, True)],
+    [
+        (0, 0, 0, False),
+        (200, 0, 0, False),
+        (250, 0, 250, True),
+        (249, 0, 250, False),
+        (3, 0xFE00, 0, True),
+        (0, 0xA700, 0, True),
+    ],
 )
 def test_what_counts_as_cut(count: int, status: int, limit: int, cut: bool) -> None:
     assert was_cut(Answer([study(number) for number in range(count)], count, status), limit) is cut

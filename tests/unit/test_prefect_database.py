@@ -1,4 +1,6 @@
-"""Prefect's database of a first start: what its own migrations would have made, and theirs alone where the version is another."""
+"""Prefect's database of a first start: what its own migrations would have made, and theirs alone where the version is
+another.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +14,42 @@ from pathlib import Path
 
 import pytest
 
-from service import prefect_database
-from service.prefect_database import SCHEMA, is_migrated, make_database, schema_of
+from mkiso_service import prefect_database
+from mkiso_service.prefect_database import SCHEMA, is_migrated, make_database, schema_of
 
-MIGRATE = "import asyncio; from prefect.server.database import provide_database_interface as i; asyncio.run(i().create_db())"
+MIGRATE = (
+    "import asyncio; from prefect.server.database import provide_database_interface as i; asyncio.run(i().create_db())"
+)
 
 
 def migrate(home: Path) -> Path:
     """Let Prefect's own migrations have their way."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    subprocess.run([sys.executable, "-c", MIGRATE], env={**environment, "PREFECT_HOME": str(home)}, check=True, timeout=100)
+    subprocess.run(
+        [sys.executable, "-c", MIGRATE], env={**environment, "PREFECT_HOME": str(home)}, check=True, timeout=100
+    )
     return home / "prefect.db"
 
 
 def described(database: Path) -> tuple[dict[str, list[tuple[object, ...]]], list[tuple[str, ...]]]:
-    """The columns of every table in their order, and the lines of every statement in none: Prefect's migrations order constraints by chance."""
+    """The columns of every table in their order, and the lines of every statement in none: Prefect's migrations order
+    constraints by chance.
+    """
     with closing(sqlite3.connect(database)) as connection:
         statements = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
-        columns = {name: connection.execute(f"PRAGMA table_xinfo({name})").fetchall() for kind, name, _ in statements if kind == "table"}
-    return columns, [tuple(sorted(line.strip(" \t,") for line in (sql or name).splitlines())) for _, name, sql in statements]
+        columns = {
+            name: connection.execute(f"PRAGMA table_xinfo({name})").fetchall()
+            for kind, name, _ in statements
+            if kind == "table"
+        }
+    return columns, [
+        tuple(sorted(line.strip(" \t,") for line in (sql or name).splitlines())) for _, name, sql in statements
+    ]
 
 
 @pytest.mark.peer
 def test_the_schema_is_what_the_migrations_of_this_prefect_make(tmp_path: Path) -> None:
-    """After Prefect's version was raised: `python -m service.prefect_database > service/prefect_schema.sql`."""
+    """After Prefect's version was raised: `python -m mkiso_service.prefect_database > mkiso_service/prefect_schema.sql`."""
     migrated = migrate(tmp_path / "migrated")
     made = tmp_path / "made" / "prefect.db"
     make_database(made)

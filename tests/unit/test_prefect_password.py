@@ -10,11 +10,11 @@ import pytest
 import yaml
 from pydantic import SecretStr, ValidationError
 
-from mkiso import config_in_force
-from mkiso.config import Prefect, Settings, Storage
+from mkiso.config import in_force as config_in_force
+from mkiso.config.settings import Prefect, Settings, Storage
 from mkiso.errors import ConfigurationError
-from service.cli import run
-from service.prefect_password import password_file, with_password
+from mkiso_service.cli import run
+from mkiso_service.prefect_password import password_file, with_password
 
 
 def settings_in(folder: Path, api_auth_string: str = "") -> Settings:
@@ -50,7 +50,9 @@ def test_the_configured_one_wins_and_no_file_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def test_a_lost_file_is_said_where_nobody_may_make_it_and_made_anew_in_words_at_a_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_file_is_said_where_nobody_may_make_it_and_made_anew_in_words_at_a_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = settings_in(tmp_path)
     with pytest.raises(ConfigurationError, match="isn't there: mkiso serve makes it"):
         with_password(settings)
@@ -65,7 +67,8 @@ def test_a_lost_file_is_said_where_nobody_may_make_it_and_made_anew_in_words_at_
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\n \n", b"nobody", b":", b"mkiso:", b":secret", b"a:b\nc:d", b"a:b c", b"a:\x00", b"a:\xff", b"a:b" * 200]
+    "content",
+    [b"", b"\n \n", b"nobody", b":", b"mkiso:", b":secret", b"a:b\nc:d", b"a:b c", b"a:\x00", b"a:\xff", b"a:b" * 200],
 )
 @pytest.mark.parametrize("make", [True, False])
 def test_a_file_without_a_password_is_said(tmp_path: Path, content: bytes, make: bool) -> None:

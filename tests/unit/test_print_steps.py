@@ -19,8 +19,8 @@ import tasks.archive_volumes as archive_volumes
 import tasks.cleaning as cleaning
 import tasks.job_run as job_run
 import tasks.order as order_steps
-from mkiso.config import Settings
-from mkiso.config_file import load
+from mkiso.config.file import load
+from mkiso.config.settings import Settings
 from mkiso.errors import (
     ConfigurationError,
     MkisoError,
@@ -30,14 +30,14 @@ from mkiso.errors import (
     TooLargeForMedium,
     Unforeseen,
 )
-from mkiso.files import sha256_of
-from mkiso.job import Job
 from mkiso.media import disc_set
 from mkiso.media.disc_set import ProvenSet, lay_out_set, prove, write_set
 from mkiso.publishers import Order, Receipt, give, publisher_of, question_of
 from mkiso.publishers.orderbook import OrderBook
 from mkiso.publishers.protocol import Watch
-from mkiso.report import LOOK_FIRST, JobReport, read_report, write_report
+from mkiso.storage.files import sha256_of
+from mkiso.storage.job import Job
+from mkiso.storage.report import LOOK_FIRST, JobReport, read_report, write_report
 from tasks.job_run import JobRun
 from tasks.step import step
 from tests.media.discs import CREATED, instances, passed
@@ -73,7 +73,9 @@ def words_of(run: JobRun, fault: BaseException) -> str:
 
 
 @pytest.mark.parametrize("fault", [ValueError("x"), KeyboardInterrupt()])
-def test_a_print_that_broke_off_may_be_ordered_and_nobody_is_told_to_ask_again(begin: Callable[..., JobRun], fault: BaseException) -> None:
+def test_a_print_that_broke_off_may_be_ordered_and_nobody_is_told_to_ask_again(
+    begin: Callable[..., JobRun], fault: BaseException
+) -> None:
     run = begin()
     assert LOOK_FIRST in run.state.message  # of a process that is killed
     words = words_of(run, fault)
@@ -83,7 +85,9 @@ def test_a_print_that_broke_off_may_be_ordered_and_nobody_is_told_to_ask_again(b
 
 
 @pytest.mark.parametrize(("fault", "kind"), [(OSError(errno.ENOSPC, "full"), StorageFull), (KeyError("x"), Unforeseen)])
-def test_a_step_of_a_print_never_says_that_no_disc_was_made(settings: Settings, fault: Exception, kind: type[MkisoError]) -> None:
+def test_a_step_of_a_print_never_says_that_no_disc_was_made(
+    settings: Settings, fault: Exception, kind: type[MkisoError]
+) -> None:
     @step("Fail")
     def fail(run: Any) -> None:
         raise fault
@@ -95,7 +99,9 @@ def test_a_step_of_a_print_never_says_that_no_disc_was_made(settings: Settings, 
         assert (LOOK_FIRST in raised.value.words) == (job.kind == "print")
 
 
-def test_an_unknown_publisher_ends_a_print_before_the_pacs_is_asked(begin: Callable[..., JobRun], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_publisher_ends_a_print_before_the_pacs_is_asked(
+    begin: Callable[..., JobRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[JobRun] = []
     monkeypatch.setattr(flows.print, "find", lambda run, _: asked.append(run))
     monkeypatch.setattr(flows.print, "retrieve", lambda run, _: asked.append(run))
@@ -111,11 +117,15 @@ def proved(folder: Path) -> ProvenSet:
     return prove(write_set(laid_out, [folder / "disc1.iso"], publisher=""))
 
 
-def test_an_order_carries_what_was_proved_of_its_image(begin: Callable[..., JobRun], settings: Settings, tmp_path: Path) -> None:
+def test_an_order_carries_what_was_proved_of_its_image(
+    begin: Callable[..., JobRun], settings: Settings, tmp_path: Path
+) -> None:
     proven = proved(tmp_path)
     [order] = order_steps.orders_of_images.fn(begin(), publisher_of("robot", settings), proven)
     assert (order.image_sha256, order.image) == (sha256_of(tmp_path / "disc1.iso"), tmp_path / "disc1.iso")
-    assert {arrival.sop_instance_uid for arrival in order.instances} == {each.arrival.sop_instance_uid for each in proven.studies[0].instances}
+    assert {arrival.sop_instance_uid for arrival in order.instances} == {
+        each.arrival.sop_instance_uid for each in proven.studies[0].instances
+    }
 
 
 def test_orders_of_a_set_know_of_the_whole_set(
@@ -142,10 +152,17 @@ def test_orders_of_a_set_know_of_the_whole_set(
 
 
 def test_an_export_is_told_once_and_its_failure_fails_no_print(
-    begin: Callable[..., JobRun], settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    begin: Callable[..., JobRun],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     run, told = begin(), []
-    receipts = [Receipt("robot", "1", "queued", 1, "given"), Receipt("robot", "1", "queued", 1, "given", given_before=True)]
+    receipts = [
+        Receipt("robot", "1", "queued", 1, "given"),
+        Receipt("robot", "1", "queued", 1, "given", given_before=True),
+    ]
     monkeypatch.setattr(order_steps, "give", lambda *_, **__: receipts.pop(0))
 
     def exported(*arguments: object) -> None:
@@ -182,7 +199,9 @@ def job_folder(settings: Settings) -> Path:
     return job.folder
 
 
-def test_a_cancelled_print_is_found_under_the_numbers_as_the_flow_reads_them(settings: Settings, job_folder: Path, tmp_path: Path) -> None:
+def test_a_cancelled_print_is_found_under_the_numbers_as_the_flow_reads_them(
+    settings: Settings, job_folder: Path, tmp_path: Path
+) -> None:
     given_order(settings, tmp_path)
     cleaning.drop_cancelled_print(None, cancelled([" A1 ", "A1"]), None)  # type: ignore[arg-type]
     assert [file.suffix for file in (tmp_path / "robot").glob("*.CANCEL")] == [".CANCEL"]
@@ -204,7 +223,9 @@ def test_a_publisher_that_is_gone_does_not_keep_the_images_of_a_cancelled_print(
 
 
 @pytest.mark.parametrize(("numbers", "publisher"), [(["A1"], "nobody"), (["A*1"], "robot")])
-def test_a_cancelled_print_that_could_never_be_is_cleared_away_too(settings: Settings, job_folder: Path, numbers: list[str], publisher: str) -> None:
+def test_a_cancelled_print_that_could_never_be_is_cleared_away_too(
+    settings: Settings, job_folder: Path, numbers: list[str], publisher: str
+) -> None:
     cleaning.drop_cancelled_print(None, cancelled(numbers, publisher), None)  # type: ignore[arg-type]
     assert not job_folder.exists()
 
@@ -213,7 +234,9 @@ def test_what_is_said_of_cancelled_orders(settings: Settings, job_folder: Path, 
     job = Job(JOB, "print", settings)
     assert order_steps.cancel_orders(job, ("A1",), "robot") == []  # nothing was ordered
     given_order(settings, tmp_path)
-    assert order_steps.cancel_orders(job, ("A1",), "robot") == ["the order at robot was withdrawn, or asked to be dropped."]
+    assert order_steps.cancel_orders(job, ("A1",), "robot") == [
+        "the order at robot was withdrawn, or asked to be dropped."
+    ]
     book = OrderBook.of(settings.storage.orders_dir, question_of("rimage", ["A1"]))
     book.begin(book.open(JOB, 1, confirmed=False))
     assert order_steps.cancel_orders(job, ("A1",), "rimage") == ["rimage can't be asked to drop its order."]

@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless
 from pynetdicom import AE, evt
 
-from mkiso.config import Publisher as PublisherSettings
-from mkiso.config import Settings
+from mkiso.config.settings import Publisher as PublisherSettings
+from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError, ProofFailed
-from mkiso.files import sha256_of
-from mkiso.models import Arrival
 from mkiso.publishers import publisher_of
 from mkiso.publishers.association import Address, AssociationLost, AssociationRejected, StoreAssociation
 from mkiso.publishers.cstore import back_off_seconds
 from mkiso.publishers.part10 import dataset_offset
 from mkiso.publishers.relay import by_association, sent_as, status_words, unaccepted_words, verdict, wanted_pairs
+from mkiso.storage.files import sha256_of
+from mkiso.study.models import Arrival
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 PLAIN, J2K = str(ExplicitVRLittleEndian), str(JPEG2000Lossless)
@@ -75,7 +75,9 @@ def test_contexts_are_of_what_is_there() -> None:
 def test_as_few_associations_as_the_contexts_need(kinds: int, transcode: bool) -> None:
     study = [arrival(f"1.2.840.{kind}", J2K, kind) for kind in range(kinds)] + [arrival("1.2.840.0", J2K, 999)]
     groups = by_association(study, transcode)
-    assert sorted(each.sop_instance_uid for group in groups for each in group) == sorted(each.sop_instance_uid for each in study)
+    assert sorted(each.sop_instance_uid for group in groups for each in group) == sorted(
+        each.sop_instance_uid for each in study
+    )
     assert all(len(wanted_pairs(group, transcode)) <= 128 for group in groups)
     per_association = 64 if transcode else 128
     assert len(groups) == -(-kinds // per_association)
@@ -184,7 +186,8 @@ def test_a_silent_publisher_is_given_up_within_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "source", "reason", "lasting"), [(1, 1, 7, True), (1, 1, 3, True), (1, 1, 1, False), (2, 3, 1, False), (2, 3, 2, False)]
+    ("result", "source", "reason", "lasting"),
+    [(1, 1, 7, True), (1, 1, 3, True), (1, 1, 1, False), (2, 3, 1, False), (2, 3, 2, False)],
 )
 def test_rejections(result: int, source: int, reason: int, lasting: bool) -> None:
     def reject(connection: socket.socket) -> None:
@@ -204,7 +207,8 @@ def _pdv(context_id: int, header: int, fragment: bytes) -> bytes:
 
 def _response(message_id: int, status: int) -> bytes:
     elements = b"".join(
-        struct.pack("<HHIH", 0, element, 2, value) for element, value in ((0x0100, 0x8001), (0x0120, message_id), (0x0800, 0x0101), (0x0900, status))
+        struct.pack("<HHIH", 0, element, 2, value)
+        for element, value in ((0x0100, 0x8001), (0x0120, message_id), (0x0800, 0x0101), (0x0900, status))
     )
     return struct.pack("<HHII", 0, 0, 4, len(elements)) + elements
 
@@ -256,7 +260,9 @@ def test_the_last_fragment_of_what_was_not_proved_never_leaves(size: int, offset
 
 
 @given(size=st.integers(0, 5000), offset=st.integers(0, 50), peer_pdu_bytes=st.sampled_from([0, 128, 1000, 16_384]))
-def test_the_bytes_that_leave_are_those_of_the_file_in_pdus_that_the_peer_takes(size: int, offset: int, peer_pdu_bytes: int) -> None:
+def test_the_bytes_that_leave_are_those_of_the_file_in_pdus_that_the_peer_takes(
+    size: int, offset: int, peer_pdu_bytes: int
+) -> None:
     content = bytes(index % 251 for index in range(offset + size))
     ours, theirs = socket.socketpair()
     with ours, theirs, tempfile.NamedTemporaryFile() as file:
@@ -293,6 +299,8 @@ def test_a_publisher_whose_pdus_hold_no_data_gets_none() -> None:
     server: Any = ae.start_server(("127.0.0.1", 0), block=False)
     try:
         with pytest.raises(AssociationLost, match="6 bytes"):
-            StoreAssociation.open(Address("127.0.0.1", server.socket.getsockname()[1], "ROBOT", "MKISO", 2, 2), [(CT, PLAIN)])
+            StoreAssociation.open(
+                Address("127.0.0.1", server.socket.getsockname()[1], "ROBOT", "MKISO", 2, 2), [(CT, PLAIN)]
+            )
     finally:
         ae.shutdown()

@@ -10,22 +10,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.config import Publisher as PublisherSettings
-from mkiso.models import Patient, Volume
+from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.publishers import epson, folder, primera, rimage
 from mkiso.publishers.protocol import Order, label_values
-from mkiso.publishers.sighting import Sighting, sections_of, seen_in_names, strongest
+from mkiso.publishers.robot_status import Sighting, sections_of, seen_in_names, strongest
+from mkiso.study.models import Patient, Volume
 
 EVIL = "Evil\r\nCOPIES=99\r\nJobID = x\x00\u2028</Label>\"'&^^=\x0b"
 
 
 def order(name: str = "Example^Anna", **values: object) -> Order:
-    settled = {"order_id": "abc-1-1", "volume_id": "A1001", "volume": Volume(1, 2), "study_date": "20240229", "institution": "Hospital", **values}
+    settled = {
+        "order_id": "abc-1-1",
+        "volume_id": "A1001",
+        "volume": Volume(1, 2),
+        "study_date": "20240229",
+        "institution": "Hospital",
+        **values,
+    }
     return Order("job", "question", Patient("HN-1", name, "19700102", "F"), ("A1001", "A1002"), **settled)  # type: ignore[arg-type]
 
 
 def test_jdf() -> None:
-    text = epson.render_ticket(order(copies=2, medium="dvd-dl"), "D:\\Jobs\\mkiso\\abc-1-1.ISO", "D:\\label.tdd", "D:\\Jobs\\mkiso\\abc-1-1.TXT")
+    text = epson.render_ticket(
+        order(copies=2, medium="dvd-dl"),
+        "D:\\Jobs\\mkiso\\abc-1-1.ISO",
+        "D:\\label.tdd",
+        "D:\\Jobs\\mkiso\\abc-1-1.TXT",
+    )
     assert text.split("\r\n") == [
         "JOB_ID=abc-1-1",
         "COPIES=2",
@@ -43,7 +55,10 @@ def test_jdf() -> None:
 
 def test_jrq() -> None:
     text = primera.render_ticket(
-        order(medium="bd", volume_id="V" * 40), "D:\\abc.ISO", "D:\\label.std", {"a": "Example Anna", "b": "", "c": "1 of 2"}
+        order(medium="bd", volume_id="V" * 40),
+        "D:\\abc.ISO",
+        "D:\\label.std",
+        {"a": "Example Anna", "b": "", "c": "1 of 2"},
     )
     assert text.split("\r\n") == [
         "JobID = abc-1-1",
@@ -79,7 +94,14 @@ def test_production_order() -> None:
 
 def test_json_ticket() -> None:
     ticket = json.loads(folder.render_ticket(order(), "/jobs/abc.ISO", "", label_values(order(), {})))
-    assert (ticket["order_id"], ticket["image"], ticket["copies"], ticket["medium"], ticket["number"], ticket["total"]) == (
+    assert (
+        ticket["order_id"],
+        ticket["image"],
+        ticket["copies"],
+        ticket["medium"],
+        ticket["number"],
+        ticket["total"],
+    ) == (
         "abc-1-1",
         "/jobs/abc.ISO",
         1,
@@ -105,7 +127,14 @@ def test_label_fields_are_filled_by_configuration() -> None:
         "Disc": "Disc 1 of 2",
         "Bad": "{x.y}",
     }
-    assert set(label_values(order(), {})) >= {"patient_name", "patient_id", "birth_date", "accession_number", "study_date", "institution"}
+    assert set(label_values(order(), {})) >= {
+        "patient_name",
+        "patient_id",
+        "birth_date",
+        "accession_number",
+        "study_date",
+        "institution",
+    }
 
 
 def test_a_name_can_not_be_a_template() -> None:
@@ -118,33 +147,60 @@ def test_no_name_adds_a_line_or_a_key_to_a_ticket(name: str) -> None:
     assert len(epson.render_fields(values).splitlines()) == 2
     jrq = primera.render_ticket(order(name), "a.ISO", "label.std", values)
     assert [line.split(" = ")[0] for line in jrq.splitlines()][-2:] == ["MergeField", "MergeField"]
-    assert len(jrq.splitlines()) == len(primera.render_ticket(order("plain"), "a.ISO", "label.std", values).splitlines())
+    assert len(jrq.splitlines()) == len(
+        primera.render_ticket(order("plain"), "a.ISO", "label.std", values).splitlines()
+    )
     assert len(rimage.render_merge(values).splitlines()) == 1
     assert json.loads(folder.render_ticket(order(name), "a.ISO", "", values))["copies"] == 1
     assert values["Disc"] == "1"
 
 
 @pytest.mark.parametrize(
-    ("status", "state"), [("1", "waiting"), ("2", "running"), ("3", "paused"), ("4", "done"), ("5", "failed"), ("6", "refused"), ("99", "waiting")]
+    ("status", "state"),
+    [
+        ("1", "waiting"),
+        ("2", "running"),
+        ("3", "paused"),
+        ("4", "done"),
+        ("5", "failed"),
+        ("6", "refused"),
+        ("99", "waiting"),
+    ],
 )
 def test_epson_statuses(status: str, state: str) -> None:
-    text = f"[ACTIVE_JOB]\nJOB1=other\n[other]\nSTATUS=4\n[abc-1-1]\nPUBLISHER=PP100\nSTATUS={status}\nERROR_CODE=JDF0210\nERRORDISC_NUMBER=0\n"
+    text = f"[ACTIVE_JOB]\nJOB1=other\n[other]\nSTATUS=4\n[abc-1-1]\nPUBLISHER=PP100\nSTATUS={status}\n"
+    text += "ERROR_CODE=JDF0210\nERRORDISC_NUMBER=0\n"
     assert epson.parse_status(text, "abc-1-1") == Sighting(state, "ERROR_CODE=JDF0210")  # type: ignore[arg-type]
     assert epson.parse_status(text, "abc-1-2") is None
 
 
-@pytest.mark.parametrize(("number", "state"), [("10", "done"), ("13", "stopped"), ("15", "failed"), ("3", "running"), ("", "running")])
+@pytest.mark.parametrize(
+    ("number", "state"), [("10", "done"), ("13", "stopped"), ("15", "failed"), ("3", "running"), ("", "running")]
+)
 def test_primera_statuses(number: str, state: str) -> None:
-    text = f"[abc-1-1]\nCurrentStatusState = {number}\nCurrentStatus = Recording\nJobErrorNumber = 21\nJobErrorString = no media\n"
+    text = (
+        f"[abc-1-1]\nCurrentStatusState = {number}\nCurrentStatus = Recording\nJobErrorNumber = 21\nJobErrorString "
+        "= no media\n"
+    )
     assert primera.parse_status(text, "abc-1-1") == Sighting(state, "Recording, no media, JobErrorNumber 21")  # type: ignore[arg-type]
     assert primera.parse_status(text, "other") is None
 
 
 @pytest.mark.parametrize(
-    ("said", "state"), [("COMPLETED", "done"), ("FAILED", "failed"), ("CANCELLED", "stopped"), ("IN_PROCESS", "running"), ("X", "waiting")]
+    ("said", "state"),
+    [
+        ("COMPLETED", "done"),
+        ("FAILED", "failed"),
+        ("CANCELLED", "stopped"),
+        ("IN_PROCESS", "running"),
+        ("X", "waiting"),
+    ],
 )
 def test_rimage_statuses(said: str, state: str) -> None:
-    text = f'<ProductionOrderStatus OrderId="abc-1-1"><Status State="{said}" ErrorMessage="no media"/></ProductionOrderStatus>'
+    text = (
+        f'<ProductionOrderStatus OrderId="abc-1-1"><Status State="{said}" ErrorMessage="no '
+        'media"/></ProductionOrderStatus>'
+    )
     assert rimage.parse_status(text, "abc-1-1") == Sighting(state, "no media")  # type: ignore[arg-type]
     assert rimage.parse_status(text[:40], "abc-1-1") is None
     assert rimage.parse_status(text, "abc-1-11") is None
@@ -161,7 +217,9 @@ def test_a_ticket_is_seen_under_any_of_the_robots_names() -> None:
 
 
 def test_what_promises_least_wins() -> None:
-    assert strongest([Sighting("done"), Sighting("failed", "write error"), Sighting("running", "old")]) == Sighting("failed", "write error")
+    assert strongest([Sighting("done"), Sighting("failed", "write error"), Sighting("running", "old")]) == Sighting(
+        "failed", "write error"
+    )
     assert strongest([Sighting("done"), Sighting("running")]) == Sighting("done")
     assert strongest([]) == Sighting("absent")
 

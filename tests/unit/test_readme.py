@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mkiso.errors import MkisoError
-from service.cli import cli
+from mkiso_service.cli import cli
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -31,4 +31,8 @@ def test_every_command_is_named() -> None:
 
 def test_every_link_leads_somewhere() -> None:
     root = Path(__file__).parents[2]
-    assert [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http") and not (root / link).exists()] == []
+    assert [
+        link
+        for link in re.findall(r"\]\(([^)#]+)\)", README)
+        if not link.startswith("http") and not (root / link).exists()
+    ] == []

@@ -21,7 +21,12 @@ from tests.receiver.raw_peer import CT, command
 
 def store_request() -> bytes:
     primitive = C_STORE()
-    primitive.MessageID, primitive.AffectedSOPClassUID, primitive.AffectedSOPInstanceUID, primitive.Priority = 7, CT, "1.2.3", 1
+    primitive.MessageID, primitive.AffectedSOPClassUID, primitive.AffectedSOPInstanceUID, primitive.Priority = (
+        7,
+        CT,
+        "1.2.3",
+        1,
+    )
     primitive.MoveOriginatorApplicationEntityTitle, primitive.MoveOriginatorMessageID = "MKISO", 3
     primitive.DataSet = BytesIO(b"\0\0")
     message: DIMSEMessage = StoreRequest()
@@ -40,11 +45,18 @@ def test_a_response_is_read_by_pynetdicom(status: int) -> None:
     encoded = response(parse_command(store_request()), status)
     answered = decode(BytesIO(encoded), True, True)
     assert answered.CommandGroupLength == len(encoded) - 12
-    assert (answered.CommandField, answered.MessageIDBeingRespondedTo, answered.CommandDataSetType, answered.Status) == (0x8001, 7, 0x0101, status)
+    assert (
+        answered.CommandField,
+        answered.MessageIDBeingRespondedTo,
+        answered.CommandDataSetType,
+        answered.Status,
+    ) == (0x8001, 7, 0x0101, status)
     assert (answered.AffectedSOPClassUID, answered.AffectedSOPInstanceUID) == (UID(CT), UID("1.2.3"))
 
 
-@pytest.mark.parametrize("encoded", [b"", b"\0" * 7, command(1)[:-1], command(1)[12:20], b"\0\0\0\1\4\0\0\0\1\0\0\0" + command(1)[22:]])
+@pytest.mark.parametrize(
+    "encoded", [b"", b"\0" * 7, command(1)[:-1], command(1)[12:20], b"\0\0\0\1\4\0\0\0\1\0\0\0" + command(1)[22:]]
+)
 def test_what_is_no_command_set_is_a_protocol_error(encoded: bytes) -> None:
     with pytest.raises(ProtocolError):
         parse_command(encoded)

@@ -21,11 +21,12 @@ from mkiso.receiver.unix_address import unix_address
 @pytest.mark.parametrize(
     "request_",
     [
-        None, [], {}, {"study_instance_uid": "1.2"}, {"study_instance_uid": 5, "folder": "j"}, {"study_instance_uid": "../x", "folder": "j"},
-        {"study_instance_uid": "1.2", "folder": "j", "instances": "1.2.3"}, {"study_instance_uid": "1.2", "folder": "j", "instances": [5]},
-        {"study_instance_uid": "1.2", "folder": "."}, {"study_instance_uid": "1.2", "folder": ".."},
-        {"study_instance_uid": "1.2", "folder": "missing"}, {"study_instance_uid": "1.2", "folder": "out"},
-        {"study_instance_uid": "1.2", "folder": "j/../../elsewhere"},
+        None, [], {}, {"study_instance_uid": "1.2"}, {"study_instance_uid": 5, "folder": "j"},
+        {"study_instance_uid": "../x", "folder": "j"},
+        {"study_instance_uid": "1.2", "folder": "j", "instances": "1.2.3"},
+        {"study_instance_uid": "1.2", "folder": "j", "instances": [5]}, {"study_instance_uid": "1.2", "folder": "."},
+        {"study_instance_uid": "1.2", "folder": ".."}, {"study_instance_uid": "1.2", "folder": "missing"},
+        {"study_instance_uid": "1.2", "folder": "out"}, {"study_instance_uid": "1.2", "folder": "j/../../elsewhere"},
     ],
 )  # fmt: skip
 def test_what_is_no_expectation_or_leads_out_of_the_jobs_is_refused(tmp_path: Path, request_: Any) -> None:
@@ -147,12 +148,20 @@ def test_places_are_counted_by_peer_and_in_all(monkeypatch: pytest.MonkeyPatch) 
     places = Admission(max_associations=3, max_associations_per_peer=2)
     with socket.socket() as unconnected:
         admitted = [places.admit(peer, unconnected) for peer in ("a", "a", "a", "b", "b")]
-        assert [place.congested if place else "closed" for place in admitted] == [None, None, LOCAL_LIMIT_EXCEEDED, None, TEMPORARY_CONGESTION]
+        assert [place.congested if place else "closed" for place in admitted] == [
+            None,
+            None,
+            LOCAL_LIMIT_EXCEEDED,
+            None,
+            TEMPORARY_CONGESTION,
+        ]
         for place in admitted[:2]:
             assert place is not None
             place.associated = True
         monkeypatch.setattr(admission, "GRACE_SECONDS", 0)
-        assert _congestion(places.admit("a", unconnected)) == LOCAL_LIMIT_EXCEEDED  # both of its places are associations
+        assert (
+            _congestion(places.admit("a", unconnected)) == LOCAL_LIMIT_EXCEEDED
+        )  # both of its places are associations
         assert _congestion(places.admit("c", unconnected)) is None  # b's was silent for too long
         assert places.associations == 2
         for _ in range(admission.MAX_REJECTING):

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
 
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID
-from mkiso.receiver.negotiation import Acceptance, Rejection, decode_request, is_allowed, is_storage, negotiate, preferred
+from mkiso.receiver.negotiation import (
+    Acceptance,
+    Rejection,
+    decode_request,
+    is_allowed,
+    is_storage,
+    negotiate,
+    preferred,
+)
 from mkiso.receiver.pdu import ProtocolError
 from tests.receiver.raw_peer import CT, EXPLICIT, IMPLICIT, VERIFICATION, associate_rq, every_user_item
 
@@ -35,7 +43,10 @@ def test_storage_classes_private_and_unknown_ones_and_verification_are_accepted_
     assert [context.result for context in pdu.presentation_context] == [0, 0, 0, 0, 3, 3, 3]
     assert sorted(result.contexts) == [1, 3, 5, 7]
     assert (result.calling_ae_title, pdu.called_ae_title, pdu.calling_ae_title) == ("RAWPEER", "CDRECORD", "RAWPEER")
-    assert (pdu.user_information.maximum_length, pdu.user_information.implementation_class_uid) == (131_072, IMPLEMENTATION_CLASS_UID)
+    assert (pdu.user_information.maximum_length, pdu.user_information.implementation_class_uid) == (
+        131_072,
+        IMPLEMENTATION_CLASS_UID,
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,7 +72,9 @@ def test_user_information_is_answered_as_the_standard_says() -> None:
     information = pdu.user_information
     window = information.async_ops_window
     assert (window.maximum_number_operations_invoked, window.maximum_number_operations_performed) == (1, 1)
-    assert [(str(uid), item.scu_role, item.scp_role) for uid, item in information.role_selection.items()] == [(CT, 1, 0)]
+    assert [(str(uid), item.scu_role, item.scp_role) for uid, item in information.role_selection.items()] == [
+        (CT, 1, 0)
+    ]
     assert [(str(item.uid), item.app_info) for item in information.ext_neg] == [(CT, bytes((2, 0, 3, 0, 0, 0)))]
     assert information.common_ext_neg == [] and information.user_identity is None
 
@@ -88,10 +101,18 @@ def test_rejections_name_their_reason(encoded: bytes, changed: dict[str, object]
 @pytest.mark.parametrize(
     ("entry", "allowed"),
     [
-        ("PACS", True), ("pacs", False), ("10.1.2.3", True), ("10.1.0.0/16", True), ("10.2.0.0/16", False), ("PACS@10.1.2.3", True),
-        ("PACS@10.9.9.9", False), ("OTHER@10.1.2.3", False), ("fe80::/10", False), ("@10.1.2.3", False),
+        ("PACS", True),
+        ("pacs", False),
+        ("10.1.2.3", True),
+        ("10.1.0.0/16", True),
+        ("10.2.0.0/16", False),
+        ("PACS@10.1.2.3", True),
+        ("PACS@10.9.9.9", False),
+        ("OTHER@10.1.2.3", False),
+        ("fe80::/10", False),
+        ("@10.1.2.3", False),
     ],
-)  # fmt: skip
+)
 def test_allowed_peers_are_titles_addresses_networks_or_both(entry: str, allowed: bool) -> None:
     assert is_allowed("PACS", "10.1.2.3", (entry,)) is allowed
     assert is_allowed("PACS", "10.1.2.3", ())
@@ -113,10 +134,18 @@ def test_every_storage_class_that_pynetdicom_knows_is_storage() -> None:
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")
 @settings(max_examples=300, deadline=None)
-@given(position=st.integers(0, len(associate_rq()) - 1), change=st.binary(min_size=1, max_size=8), cut=st.integers(0, len(associate_rq())))
+@given(
+    position=st.integers(0, len(associate_rq()) - 1),
+    change=st.binary(min_size=1, max_size=8),
+    cut=st.integers(0, len(associate_rq())),
+)
 def test_a_changed_request_is_answered_or_a_protocol_error(position: int, change: bytes, cut: int) -> None:
     encoded = associate_rq()
-    for mangled in (encoded[:position] + change + encoded[position + len(change) :], encoded[:position] + change + encoded[position:], encoded[:cut]):
+    for mangled in (
+        encoded[:position] + change + encoded[position + len(change) :],
+        encoded[:position] + change + encoded[position:],
+        encoded[:cut],
+    ):
         try:
             assert answer(mangled).pdu
         except ProtocolError:

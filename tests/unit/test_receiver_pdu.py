@@ -31,7 +31,9 @@ MAX_PDU_BYTES = 4096
 
 
 @contextmanager
-def connected(stop: Event | None = None, pdu_timeout_seconds: float = 0.3) -> Iterator[tuple[socket.socket, Connection]]:
+def connected(
+    stop: Event | None = None, pdu_timeout_seconds: float = 0.3
+) -> Iterator[tuple[socket.socket, Connection]]:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as peer:
         accepted, _ = listener.accept()
         connection = Connection(accepted, MAX_PDU_BYTES, pdu_timeout_seconds, stop or Event())
@@ -48,7 +50,9 @@ def test_pdus_come_whole_whatever_the_pieces(sizes: list[int], piece: int) -> No
     bodies = [bytes((number,)) * size for number, size in enumerate(sizes)]
     stream = b"".join(p_data(body, control=0) for body in bodies)
     with connected(pdu_timeout_seconds=5) as (peer, connection):
-        sender = Thread(target=lambda: [peer.sendall(stream[start : start + piece]) for start in range(0, len(stream), piece)])
+        sender = Thread(
+            target=lambda: [peer.sendall(stream[start : start + piece]) for start in range(0, len(stream), piece)]
+        )
         sender.start()
         for body in bodies:
             kind, received = connection.next_pdu(5)
@@ -93,7 +97,10 @@ def test_a_long_request_is_taken_before_an_association_alone() -> None:
         assert bytes(next(pdvs(connection.next_pdu(1)[1])).data) == b"after"
 
 
-@pytest.mark.parametrize(("sent", "words"), [(b"", "nothing"), (b"\x04\0", "inside a PDU"), (p_data(bytes(50), control=0)[:-1], "inside a PDU")])
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [(b"", "nothing"), (b"\x04\0", "inside a PDU"), (p_data(bytes(50), control=0)[:-1], "inside a PDU")],
+)
 def test_a_stall_ends_at_its_deadline(sent: bytes, words: str) -> None:
     with connected() as (peer, connection):
         peer.sendall(sent)
@@ -124,4 +131,6 @@ def test_a_peer_that_reads_nothing_doesnt_hold_us() -> None:
 
 def test_our_pdus() -> None:
     assert abort_pdu(6) == b"\x07\0\0\0\0\4\0\0\2\6"
-    assert [(*pdv[:3], bytes(pdv.data)) for pdv in pdvs(memoryview(p_data_pdu(5, b"abcd"))[6:])] == [(5, True, True, b"abcd")]
+    assert [(*pdv[:3], bytes(pdv.data)) for pdv in pdvs(memoryview(p_data_pdu(5, b"abcd"))[6:])] == [
+        (5, True, True, b"abcd")
+    ]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from mkiso import reread
-from mkiso.config import Storage
+from mkiso.config.settings import Storage
 from mkiso.errors import ProofFailed
-from mkiso.marks import marks_of
-from mkiso.reread import BEGIN_WITHIN_SECONDS, BYTES_PER_SECOND, Reread, require_right, reread_shelf
-from mkiso.store import Manifest, image_of, last_seen, manifests, new_disc_id, shelve
+from mkiso.storage import reread
+from mkiso.storage.marks import marks_of
+from mkiso.storage.reread import BEGIN_WITHIN_SECONDS, BYTES_PER_SECOND, Reread, require_right, reread_shelf
+from mkiso.storage.shelf import Manifest, image_of, last_seen, manifests, new_disc_id, shelve
 
 IMAGE = bytes(range(256)) * 8000
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.config import Prefect, Settings, Storage
+from mkiso.config.settings import Prefect, Settings, Storage
 from mkiso.errors import StorageFull
-from mkiso.files import alone_in, hold
+from mkiso.housekeeping import SWEPT, Standing, may_go, require_room, sweep
 from mkiso.publishers.orderbook import OrderBook
-from mkiso.report import JobReport, write_report
-from mkiso.retention import SWEPT, Standing, may_go, require_room, sweep
+from mkiso.storage.files import alone_in, hold
+from mkiso.storage.report import JobReport, write_report
 
 HOUR = 3600
 
@@ -68,7 +68,9 @@ def test_what_becomes_of_a_job_s_folder(standing: Standing, hours: float, keep: 
     assert may_go(standing, hours, keep) is goes
 
 
-def test_nothing_is_kept_of_a_job_that_ended_and_where_failed_ones_are_not_kept_nothing_of_those(settings: Settings) -> None:
+def test_nothing_is_kept_of_a_job_that_ended_and_where_failed_ones_are_not_kept_nothing_of_those(
+    settings: Settings,
+) -> None:
     """A moment after everything was killed: the folders are new."""
     for name in ("ended", "crashed", "unknown", "works"):
         job(settings, name, 0)
@@ -116,7 +118,9 @@ def test_a_folder_in_which_a_process_works_stays_whatever_its_run_s_state(settin
     assert sweep(settings, lambda _: {"held": "over"}).job_folders == 1
 
 
-def test_who_comes_while_a_folder_is_taken_away_gets_a_new_one(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_comes_while_a_folder_is_taken_away_gets_a_new_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = job(settings, "retried", 30)
     came, has_opened, flock = [], threading.Event(), fcntl.flock
 
@@ -176,7 +180,9 @@ def test_reports_settled_order_books_and_unfinished_instances_go(settings: Setti
 
 
 @pytest.mark.parametrize("kind", ["job folder", "report", "incoming"])
-def test_what_a_clock_that_was_ahead_has_dated_goes_in_its_time(settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_what_a_clock_that_was_ahead_has_dated_goes_in_its_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     match kind:
         case "job folder":
             path = job(settings, "early", -1000)
@@ -195,7 +201,9 @@ def test_what_a_clock_that_was_ahead_has_dated_goes_in_its_time(settings: Settin
     assert not path.exists()
 
 
-def test_a_book_of_a_clock_that_was_ahead_is_forgotten_in_its_time(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_book_of_a_clock_that_was_ahead_is_forgotten_in_its_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     book = OrderBook.of(settings.storage.orders_dir, "settled")
     entry = book.open("a job", 1, confirmed=False)
     book.begin(entry)
@@ -207,7 +215,9 @@ def test_a_book_of_a_clock_that_was_ahead_is_forgotten_in_its_time(settings: Set
     assert sweep(settings, of_failed_jobs).order_books == 1
 
 
-def test_one_thing_that_can_not_be_removed_keeps_none_of_the_others(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_thing_that_can_not_be_removed_keeps_none_of_the_others(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("stuck", "old"):
         job(settings, name, 30)
         (settings.storage.incoming_dir / name).touch()
@@ -222,7 +232,9 @@ def test_one_thing_that_can_not_be_removed_keeps_none_of_the_others(settings: Se
     monkeypatch.setattr(Path, "unlink", lambda path, **options: refused(path) or unlink(path, **options))
     swept = sweep(settings, of_failed_jobs)
     assert (swept.job_folders, swept.incoming) == (1, 1)
-    assert [path.name for folder in (settings.storage.jobs_dir, settings.storage.incoming_dir) for path in folder.iterdir()] == ["stuck"] * 2
+    assert [
+        path.name for folder in (settings.storage.jobs_dir, settings.storage.incoming_dir) for path in folder.iterdir()
+    ] == ["stuck"] * 2
 
 
 def test_a_low_disk_refuses_new_work(settings: Settings) -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from mkiso.errors import JobNotFound, OtherSet, SeveralDiscs
-from mkiso.store import Manifest
-from service.webhook.ranges import is_rest
-from service.webhook.several import ToldSet, chosen, led_to, of_named_set, set_entry
+from mkiso.storage.shelf import Manifest
+from mkiso_service.webhook.disc_sets import ToldSet, chosen, led_to, of_named_set, set_entry
+from mkiso_service.webhook.ranges import is_rest
 
 DISC = Manifest("d", "j", "2026-01-01T00:00:00+00:00", "V", "x.iso", ("A",), "f", 1000, "abc", 3, "cd")
 

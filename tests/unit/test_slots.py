@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from mkiso.slots import slot, slot_behind_clerks
+from mkiso.storage.slots import slot, slot_behind_clerks
 
 FORK = multiprocessing.get_context("fork")
 

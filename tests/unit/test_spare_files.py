@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mkiso import spare_files
-from mkiso.spare_files import SPARE_BYTES, SpareFiles, clear_away
+from mkiso.storage import spare_files
+from mkiso.storage.spare_files import SPARE_BYTES, SpareFiles, clear_away
 
 
 @pytest.fixture

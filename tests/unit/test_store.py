@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.config import Storage
+from mkiso.config.settings import Storage
 from mkiso.errors import JobNotFound, ProofFailed
-from mkiso.marks import marks_of
-from mkiso.store import (
+from mkiso.storage.marks import marks_of
+from mkiso.storage.shelf import (
     UNFINISHED,
     Manifest,
     image_of,
@@ -110,7 +110,9 @@ def dated(storage: Storage, disc: Manifest, hours: float) -> None:
         os.utime(path, (then, then))
 
 
-def test_a_disc_of_a_clock_that_was_ahead_is_not_served_again_and_goes_in_its_time(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disc_of_a_clock_that_was_ahead_is_not_served_again_and_goes_in_its_time(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disc = shelved(storage)
     dated(storage, disc, 72)
     assert reusable(storage, "same", 60) == []
@@ -136,7 +138,9 @@ def test_a_disc_of_a_clock_that_was_ahead_does_not_become_young_when_the_clock_g
     assert reusable(storage, "same", 180) != []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"created": "yesterday"}', '{"created": "2020-01-01T00:00:00"}', '{"created": 5}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"created": "yesterday"}', '{"created": "2020-01-01T00:00:00"}', '{"created": 5}']
+)
 def test_a_disc_whose_manifest_is_damaged_goes_when_it_is_old(storage: Storage, text: str) -> None:
     disc, good = shelved(storage), shelved(storage)
     file = storage.discs_dir / disc.disc_id / "manifest.json"
@@ -156,7 +160,9 @@ def test_a_manifest_whose_date_is_none_is_never_young(storage: Storage) -> None:
         assert reusable(storage, "same", 60) == []
 
 
-def test_what_a_crash_left_unfinished_goes_after_an_hour_whatever_the_clock_said(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_crash_left_unfinished_goes_after_an_hour_whatever_the_clock_said(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shelved(storage)
     left = storage.discs_dir / f"{UNFINISHED}x"
     left.mkdir()
@@ -196,7 +202,7 @@ def test_a_set_grows_old_in_one_moment(storage: Storage, monkeypatch: pytest.Mon
             cls.told += timedelta(seconds=1)
             return cls.told
 
-    monkeypatch.setattr("mkiso.store.datetime", Clock)
+    monkeypatch.setattr("mkiso.storage.shelf.datetime", Clock)
     for _ in range(4):
         assert remove_old(storage, keep_hours=1) in (0, 2)
     assert not manifests(storage)

@@ -8,14 +8,16 @@ import pytest
 from prefect.settings.models.server.root import ServerSettings
 from pydantic import SecretStr
 
-from mkiso.config import Prefect, Server, Settings
-from service.orchestration import environment
-from service.supervisor import SERVER_GRACE_SECONDS, back_off_seconds, children
+from mkiso.config.settings import Prefect, Server, Settings
+from mkiso_service.orchestration import environment
+from mkiso_service.supervisor import SERVER_GRACE_SECONDS, back_off_seconds, children
 
 
 def test_the_processes_of_one_machine_and_their_order() -> None:
     assert [child.name for child in children(Settings())] == ["prefect", "receiver", "worker", "webhook"]
-    elsewhere = Settings(prefect=Prefect(api_url="http://prefect.example.org/api", api_auth_string=SecretStr("user:password")))
+    elsewhere = Settings(
+        prefect=Prefect(api_url="http://prefect.example.org/api", api_auth_string=SecretStr("user:password"))
+    )
     assert [child.name for child in children(elsewhere)] == ["receiver", "worker", "webhook"]
 
 
@@ -30,9 +32,12 @@ def test_a_process_that_dies_again_and_again_is_started_ever_less_often() -> Non
 
 
 @pytest.mark.parametrize(
-    ("days", "runs", "events"), [(30, timedelta(days=30), timedelta(days=1)), (0.001, timedelta(seconds=3601), timedelta(seconds=86))]
+    ("days", "runs", "events"),
+    [(30, timedelta(days=30), timedelta(days=1)), (0.001, timedelta(seconds=3601), timedelta(seconds=86))],
 )
-def test_prefect_forgets_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch, days: float, runs: timedelta, events: timedelta) -> None:
+def test_prefect_forgets_when_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch, days: float, runs: timedelta, events: timedelta
+) -> None:
     for name, value in environment(Settings(prefect=Prefect(keep_runs_days=days))).items():
         monkeypatch.setenv(name, value)
     server = ServerSettings()
@@ -47,7 +52,9 @@ def test_what_the_administrator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -
     assert environment(Settings())["PREFECT_SERVER_API_HOST"] == "10.0.0.1"
 
 
-def test_nothing_in_the_environment_takes_the_password_away_or_lets_other_origins_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_in_the_environment_takes_the_password_away_or_lets_other_origins_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     names = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS")
     for name in names:
         monkeypatch.setenv(name, "*")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
 
-from mkiso.character_sets import UNICODE, character_set
-from mkiso.text import NO_TEXT, Text, name_in, stated, text_of
+from mkiso.study.character_sets import UNICODE, character_set
+from mkiso.study.text import NO_TEXT, Text, name_in, stated, text_of
 from tests.peers.corpus import EVERYBODY, Person
 
 

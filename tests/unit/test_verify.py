@@ -13,7 +13,7 @@ from mkiso.media.iso import master
 from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image, read_image
 from mkiso.media.layout import Layout, checksums, lay_out
 from mkiso.media.verify import verify_disc, verify_image
-from mkiso.models import DiscFile
+from mkiso.study.models import DiscFile
 from tests.media.discs import CREATED, archived, disc, instances, settings
 from tests.peers.corpus import make_study
 
@@ -45,7 +45,9 @@ def test_a_good_image_is_proved(made: tuple[Layout, Path]) -> None:
     assert (report.sha256, report.instances, report.patients, report.volume_id) == (proof.sha256, 4, 1, "ACC1")
 
 
-@pytest.mark.parametrize("path", [INSTANCE, PurePosixPath("DICOMDIR"), PurePosixPath("VIEWER_F.EXE"), PurePosixPath("README.TXT")], ids=str)
+@pytest.mark.parametrize(
+    "path", [INSTANCE, PurePosixPath("DICOMDIR"), PurePosixPath("VIEWER_F.EXE"), PurePosixPath("README.TXT")], ids=str
+)
 def test_a_flipped_bit_is_caught(made: tuple[Layout, Path], copy: Path, path: PurePosixPath) -> None:
     extent = _extent(copy, path)
     _flip(copy, extent.sector * SECTOR_BYTES + extent.size // 2)
@@ -56,7 +58,9 @@ def test_a_flipped_bit_is_caught(made: tuple[Layout, Path], copy: Path, path: Pu
 
 
 def test_a_flipped_bit_anywhere_in_the_directories_is_caught(made: tuple[Layout, Path], copy: Path) -> None:
-    """Every bit of the trees counts but for what no reader uses: dates, flags of the system, and the empty space behind the last record."""
+    """Every bit of the trees counts but for what no reader uses: dates, flags of the system, and the empty space behind
+    the last record.
+    """
     whole = made[1].read_bytes()
     first_file = min(extent.sector for extent in _image(copy).primary.values() if extent.size)
     missed = 0
@@ -120,7 +124,9 @@ def test_a_disc_of_two_patients_is_no_patients_disc(tmp_path: Path) -> None:
     iso = tmp_path / "disc.iso"
     with pytest.raises(PatientMismatch):
         disc(paths, tmp_path)
-    layout = lay_out(archived(instances(paths)), settings(tmp_path), tmp_path / "disc", created=CREATED, volume_id="A_0001")
+    layout = lay_out(
+        archived(instances(paths)), settings(tmp_path), tmp_path / "disc", created=CREATED, volume_id="A_0001"
+    )
     master(layout.files, layout.volume_id, iso, created=CREATED)
     with pytest.raises(ProofFailed, match="patients"):
         verify_disc(iso)
@@ -137,7 +143,10 @@ def test_no_descriptor_is_left(made: tuple[Layout, Path], tmp_path: Path) -> Non
 
 def _swapped(files: list[DiscFile]) -> list[DiscFile]:
     one, two = (next(file for file in files if file.path.name == name) for name in ("IM000001", "IM000002"))
-    exchange = {one.path: replace(one, source=two.source, size=two.size), two.path: replace(two, source=one.source, size=one.size)}
+    exchange = {
+        one.path: replace(one, source=two.source, size=two.size),
+        two.path: replace(two, source=one.source, size=one.size),
+    }
     return [exchange.get(file.path, file) for file in files]
 
 
@@ -160,7 +169,11 @@ def _with_another(files: list[DiscFile]) -> list[DiscFile]:
     ids=["swapped", "missing instance", "missing page", "additional"],
 )
 def test_other_files_than_meant_are_caught(
-    made: tuple[Layout, Path], tmp_path: Path, change: Callable[[list[DiscFile]], list[DiscFile]], words: str, disc_words: str
+    made: tuple[Layout, Path],
+    tmp_path: Path,
+    change: Callable[[list[DiscFile]], list[DiscFile]],
+    words: str,
+    disc_words: str,
 ) -> None:
     layout, _ = made
     master(change(list(layout.files)), layout.volume_id, tmp_path / "x.iso", created=CREATED)
@@ -170,8 +183,13 @@ def test_other_files_than_meant_are_caught(
         verify_disc(tmp_path / "x.iso")
 
 
-@pytest.mark.parametrize("change", [lambda content: content[:-1000], lambda content: content + b"more", lambda content: content[:-1] + b"\xff"])
-def test_a_source_that_changes_while_it_is_mastered_is_caught(made: tuple[Layout, Path], tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [lambda content: content[:-1000], lambda content: content + b"more", lambda content: content[:-1] + b"\xff"],
+)
+def test_a_source_that_changes_while_it_is_mastered_is_caught(
+    made: tuple[Layout, Path], tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
     layout, _ = made
     victim = next(file for file in layout.files if file.path == INSTANCE)
     assert victim.source
@@ -214,8 +232,16 @@ def _rewritten(path: str, change: Callable[[bytes], bytes], folder: Path) -> Cal
         ("DICOMDIR", lambda content: content[:400], "DICOMDIR can't be read"),
         ("DICOMDIR", lambda content: b"MZ" + content[2:], "DICOMDIR has a preamble"),
         ("DICOMDIR", lambda content: content.replace(b"ACC1", b"ACC2", 1), "is not the volume identifier"),
-        ("DICOMDIR", lambda content: content.replace(b"IM000003", b"IM000002"), "names DICOM/PT000001/ST000001/SE000001/IM000002 twice"),
-        ("DICOMDIR", lambda content: content.replace(b"IM000003", b"IM000002"), "IM000003 is a DICOM file that DICOMDIR doesn't name"),
+        (
+            "DICOMDIR",
+            lambda content: content.replace(b"IM000003", b"IM000002"),
+            "names DICOM/PT000001/ST000001/SE000001/IM000002 twice",
+        ),
+        (
+            "DICOMDIR",
+            lambda content: content.replace(b"IM000003", b"IM000002"),
+            "IM000003 is a DICOM file that DICOMDIR doesn't name",
+        ),
         ("DICOMDIR", lambda content: _with_offset(content, 0x1420, 1), "lead nowhere"),
         ("DICOMDIR", lambda content: _with_offset(content, 0x1420, 0), "no offset leads to"),
         ("DICOMDIR", lambda content: _with_offset(content, 0x1202, 1), "another last record"),

@@ -11,8 +11,8 @@ from mkiso.errors import TooLargeForMedium
 from mkiso.media.capacity import MEDIUM_SECTORS, sectors_of
 from mkiso.media.layout import lay_out
 from mkiso.media.volumes import Parcel, pack, room_sectors, span, study_sectors
-from mkiso.models import Arrival, Instance, Volume
 from mkiso.study.gate import Part
+from mkiso.study.models import Arrival, Instance, Volume
 from tests.media.discs import CREATED, archived, passed, settings
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -31,9 +31,17 @@ def series_of(study: int, series: int, count: int, size: int) -> list[Instance]:
     return [made(study, series, number, size) for number in range(1, count + 1)]
 
 
-@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 40), st.integers(0, 9000)), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 40), st.integers(0, 9000)),
+        min_size=1,
+        max_size=8,
+    )
+)
 @hypothesis_settings(max_examples=30, deadline=None)
-def test_studies_together_never_need_more_than_their_sum(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, ...]]) -> None:
+def test_studies_together_never_need_more_than_their_sum(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, ...]]
+) -> None:
     studies: dict[int, dict[str, Instance]] = {}
     for patient, study, series, count, size in rows:
         for number in range(1, count + 1):
@@ -41,7 +49,15 @@ def test_studies_together_never_need_more_than_their_sum(tmp_path_factory: pytes
             studies.setdefault(patient * 10 + study, {}).setdefault(one.arrival.sop_instance_uid, one)
     everything = [one for study in studies.values() for one in study.values()]
     folder = tmp_path_factory.mktemp("d")
-    layout = lay_out(archived(everything), settings(folder), folder / "disc", created=CREATED, medium="dvd", volume=Volume(1, 2), volume_id="A_1")
+    layout = lay_out(
+        archived(everything),
+        settings(folder),
+        folder / "disc",
+        created=CREATED,
+        medium="dvd",
+        volume=Volume(1, 2),
+        volume_id="A_1",
+    )
     budget = sum(study_sectors(list(study.values())) for study in studies.values())
     assert layout.sectors <= budget + MEDIUM_SECTORS["dvd"] - room_sectors("dvd", [])
 
@@ -56,7 +72,9 @@ def test_span_keeps_series_whole_in_their_order() -> None:
     room = study_sectors(found[:20]) + 40  # each series is counted with directories of its own
     volumes = span(found, room, "cd")
     assert [len(volume) for volume in volumes] == [20, 20, 10]
-    assert [one.arrival.sop_instance_uid for volume in volumes for one in volume] == [one.arrival.sop_instance_uid for one in found]
+    assert [one.arrival.sop_instance_uid for volume in volumes for one in volume] == [
+        one.arrival.sop_instance_uid for one in found
+    ]
 
 
 def test_span_divides_a_series_that_no_volume_holds() -> None:
@@ -69,7 +87,12 @@ def test_span_divides_a_series_that_no_volume_holds() -> None:
 
 
 def test_span_leaves_the_order_where_that_saves_a_volume() -> None:
-    found = [*series_of(1, 1, 60, 20_480), *series_of(1, 2, 70, 20_480), *series_of(1, 3, 40, 20_480), *series_of(1, 4, 30, 20_480)]
+    found = [
+        *series_of(1, 1, 60, 20_480),
+        *series_of(1, 2, 70, 20_480),
+        *series_of(1, 3, 40, 20_480),
+        *series_of(1, 4, 30, 20_480),
+    ]
     room = study_sectors([*found[:60], *found[130:170]]) + 50
     assert len(span(found, room, "cd")) == 2
 
@@ -86,7 +109,9 @@ def test_what_doesnt_fit_is_divided_and_each_volume_fits(tmp_path: Path, monkeyp
     for number, part in discs.items():
         elsewhere = {other: each for other, each in discs.items() if other != number}
         folder = tmp_path / str(number)
-        layout = lay_out(part, settings(tmp_path), folder, created=CREATED, volume=Volume(number, len(parts)), elsewhere=elsewhere)
+        layout = lay_out(
+            part, settings(tmp_path), folder, created=CREATED, volume=Volume(number, len(parts)), elsewhere=elsewhere
+        )
         assert layout.sectors <= MEDIUM_SECTORS["cd"]
     with pytest.raises(TooLargeForMedium):
         lay_out(Part.whole(studies), settings(tmp_path), tmp_path / "one", created=CREATED)
@@ -103,7 +128,9 @@ def test_span_of_what_fits_is_one_volume_and_of_a_giant_is_refused() -> None:
 def test_pack_holds_each_study_once_and_is_never_over(rows: list[tuple[int, int]], chance: random.Random) -> None:
     parcels = [Parcel(f"1.{number}", f"P{patient}", sectors) for number, (patient, sectors) in enumerate(rows)]
     volumes = pack(parcels, 100, "cd")
-    assert sorted(parcel.study_instance_uid for volume in volumes for parcel in volume) == sorted(parcel.study_instance_uid for parcel in parcels)
+    assert sorted(parcel.study_instance_uid for volume in volumes for parcel in volume) == sorted(
+        parcel.study_instance_uid for parcel in parcels
+    )
     assert all(sum(parcel.sectors for parcel in volume) <= 100 for volume in volumes)
     for patient in {parcel.patient_id for parcel in parcels}:
         theirs = [parcel for parcel in parcels if parcel.patient_id == patient]
@@ -118,7 +145,10 @@ def test_pack_holds_each_study_once_and_is_never_over(rows: list[tuple[int, int]
 def test_volumes_of_mixed_studies_are_nearly_full(seed: int) -> None:
     chance = random.Random(seed)
     room = MEDIUM_SECTORS["dvd"]
-    parcels = [Parcel(f"1.{number}", f"P{number}", int(chance.lognormvariate(11, 1.2)) % (room // 2) + 500) for number in range(200)]
+    parcels = [
+        Parcel(f"1.{number}", f"P{number}", int(chance.lognormvariate(11, 1.2)) % (room // 2) + 500)
+        for number in range(200)
+    ]
     volumes = pack(parcels, room, "dvd")
     fills = sorted(sum(parcel.sectors for parcel in volume) / room for volume in volumes)
     assert all(fill >= 0.95 for fill in fills[1:])

@@ -1,6 +1,8 @@
-"""No dependency below the version that mends a known vulnerability: neither a floor in pyproject.toml nor what is installed.
+"""No dependency below the version that mends a known vulnerability: neither a floor in pyproject.toml nor what is
+installed.
 
-The list is kept by hand and needs no network. The highest fixed version of a package stands for the lower ones; `pip-audit` knows newer ones.
+The list is kept by hand and needs no network. The highest fixed version of a package stands for the lower ones;
+`pip-audit` knows newer ones.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ FIXED = {
     "pyyaml": ("5.4", "CVE-2020-14343"),
     "requests": ("2.33.0", "CVE-2026-25645; CVE-2024-47081 in 2.32.4"),
     "setuptools": ("78.1.1", "CVE-2025-47273"),
-    "starlette": ("1.3.1", "CVE-2026-54283; CVE-2026-54282 in 1.3.0, CVE-2026-48710 in 1.0.1, CVE-2025-62727 in 0.49.1"),
+    "starlette": (
+        "1.3.1",
+        "CVE-2026-54283; CVE-2026-54282 in 1.3.0, CVE-2026-48710 in 1.0.1, CVE-2025-62727 in 0.49.1",
+    ),
     "urllib3": ("2.8.0", "CVE-2026-97689; CVE-2026-44431 in 2.7.0"),
     "uvicorn": ("0.11.7", "CVE-2020-7695"),
     "websockets": ("9.1", "CVE-2021-33880"),
@@ -47,7 +52,11 @@ FIXED = {
 
 def declared() -> list[str]:
     extras = PROJECT["project"]["optional-dependencies"].values()
-    return [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *(line for extra in extras for line in extra)]
+    return [
+        *PROJECT["build-system"]["requires"],
+        *PROJECT["project"]["dependencies"],
+        *(line for extra in extras for line in extra),
+    ]
 
 
 def too_low(requirements: Iterable[str]) -> list[str]:
@@ -55,7 +64,11 @@ def too_low(requirements: Iterable[str]) -> list[str]:
     found = []
     for requirement in map(Requirement, requirements):
         fixed, source = FIXED.get(canonicalize_name(requirement.name), ("0", ""))
-        floors = [Version(each.version.removesuffix(".*")) for each in requirement.specifier if each.operator in (">=", "==", "~=")]
+        floors = [
+            Version(each.version.removesuffix(".*"))
+            for each in requirement.specifier
+            if each.operator in (">=", "==", "~=")
+        ]
         if source and max(floors, default=Version("0")) < Version(fixed):
             found.append(f"{requirement}: {fixed} mends {source}")
     return found
@@ -78,10 +91,16 @@ def test_nothing_vulnerable_is_installed(name: str) -> None:
 @pytest.mark.parametrize(
     ("requirement", "is_too_low"),
     [
-        ("pydicom>=3.0.1", True), ("pydicom", True), ("pydicom<4", True), ("pydicom==3.0.*", True),
+        ("pydicom>=3.0.1", True),
+        ("pydicom", True),
+        ("pydicom<4", True),
+        ("pydicom==3.0.*", True),
         ("PyDICOM[gdcm]~=3.0.0; python_version > '3'", True),
-        ("pydicom>=3.0.2", False), ("pydicom>=3,>=3.0.2,<4", False), ("pydicom==3.1.*", False), ("pynetdicom>=1", False),
+        ("pydicom>=3.0.2", False),
+        ("pydicom>=3,>=3.0.2,<4", False),
+        ("pydicom==3.1.*", False),
+        ("pynetdicom>=1", False),
     ],
-)  # fmt: skip
+)
 def test_a_floor_that_is_too_low_is_noticed(requirement: str, is_too_low: bool) -> None:
     assert bool(too_low([requirement])) is is_too_low

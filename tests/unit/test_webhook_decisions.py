@@ -14,19 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from mkiso.config import Auth
+from mkiso.config.settings import Auth
 from mkiso.errors import JobCancelled, JobCrashed, StudyNotFound
-from mkiso.report import JobReport
-from mkiso.store import Manifest
-from service.log_lines import JsonLines, TextLines
-from service.webhook.filename import content_disposition, name_of
-from service.webhook.keys import Keys
-from service.webhook.orchestrator import minutes_since
-from service.webhook.outcome import JobFailed, outcome_of
-from service.webhook.prefer import preference_of
-from service.webhook.ranges import Span, span_of
-from service.webhook.request_id import take_request_id
-from service.webhook.session import SESSION_SECONDS, Sessions
+from mkiso.storage.report import JobReport
+from mkiso.storage.shelf import Manifest
+from mkiso_service.log_lines import JsonLines, TextLines
+from mkiso_service.webhook.filename import content_disposition, name_of
+from mkiso_service.webhook.job_end import JobFailed, outcome_of
+from mkiso_service.webhook.keys import Keys
+from mkiso_service.webhook.orchestrator import minutes_since
+from mkiso_service.webhook.prefer import preference_of
+from mkiso_service.webhook.ranges import Span, span_of
+from mkiso_service.webhook.request_id import take_request_id
+from mkiso_service.webhook.session import SESSION_SECONDS, Sessions
 
 ETAG = '"abc"'
 DISC = Manifest("d", "j", "2026-01-01T00:00:00+00:00", "V", "Somchai.iso", ("A",), "f", 1000, "abc", 3, "cd")
@@ -73,7 +73,9 @@ def test_the_end_of_another_disc_is_never_given():
     assert span_of(headers, ETAG, 1000, just_made=True) == Span(200, 0, 1000)
     assert span_of(headers, ETAG, 1000) == Span(206, 500, 1000)
     assert span_of(Headers({"range": "bytes=0-499"}), ETAG, 1000, just_made=True) == Span(206, 0, 500)
-    assert span_of(Headers({"range": "bytes=500-", "if-range": ETAG}), ETAG, 1000, just_made=True) == Span(206, 500, 1000)
+    assert span_of(Headers({"range": "bytes=500-", "if-range": ETAG}), ETAG, 1000, just_made=True) == Span(
+        206, 500, 1000
+    )
 
 
 @given(st.text(max_size=40), st.integers(1, 10_000))
@@ -105,7 +107,10 @@ def test_a_thai_name_stays_itself():
     ("name", "header"),
     [
         ("A-1.iso", "attachment; filename=\"A-1.iso\"; filename*=UTF-8''A-1.iso"),
-        ('x"\r\nSet-Cookie: a=b.iso', "attachment; filename=\"x_Set-Cookie__a_b.iso\"; filename*=UTF-8''x_Set-Cookie_%20a%3Db.iso"),
+        (
+            'x"\r\nSet-Cookie: a=b.iso',
+            "attachment; filename=\"x_Set-Cookie__a_b.iso\"; filename*=UTF-8''x_Set-Cookie_%20a%3Db.iso",
+        ),
         ("../../etc/passwd", "attachment; filename=\"etc_passwd.iso\"; filename*=UTF-8''etc_passwd.iso"),
         ("José.iso", "attachment; filename=\"Jose.iso\"; filename*=UTF-8''Jos%C3%A9.iso"),
     ],
@@ -142,7 +147,9 @@ def test_prefer(fields, expected):
     assert (preference.respond_async, preference.wait_seconds) == expected
 
 
-@pytest.mark.parametrize("sent", [[], [b""], [b"a b"], [b"a\r\nb"], [b"-a"], [b"x" * 65], [b"a", b"b"], [b"\xff"], [b'a"b'], [b"{}"]])
+@pytest.mark.parametrize(
+    "sent", [[], [b""], [b"a b"], [b"a\r\nb"], [b"-a"], [b"x" * 65], [b"a", b"b"], [b"\xff"], [b'a"b'], [b"{}"]]
+)
 def test_an_insane_request_id_is_replaced(sent):
     assert re.fullmatch(r"[0-9a-f]{32}", take_request_id(sent))
 
@@ -176,7 +183,9 @@ def test_outcome():
 @pytest.mark.parametrize("standing", ["crashed", "cancelled"])
 def test_of_a_print_nobody_is_told_that_nothing_was_sent(standing):
     for report in (replace(REPORT, kind="print"), replace(FAILED, kind="print")):
-        with pytest.raises((JobCrashed, JobCancelled), match="may already be with the publisher: look there before asking again") as ended:
+        with pytest.raises(
+            (JobCrashed, JobCancelled), match="may already be with the publisher: look there before asking again"
+        ) as ended:
             outcome_of(standing, report)
         assert "Nothing was sent" not in ended.value.words
     with pytest.raises((JobCrashed, JobCancelled), match="Nothing was sent"):
@@ -207,7 +216,15 @@ def test_sessions(monkeypatch):
     assert Sessions(auth("k")).valid(cookie)  # another webhook
     assert not Sessions(auth("new")).valid(cookie)
     end, nonce, signature = cookie.split(".")
-    for forged in ("", ".", "..", f"{int(end) + 1}.{nonce}.{signature}", f"{end}.{nonce}.", f"{end}.{nonce}.ü", cookie + "0"):
+    for forged in (
+        "",
+        ".",
+        "..",
+        f"{int(end) + 1}.{nonce}.{signature}",
+        f"{end}.{nonce}.",
+        f"{end}.{nonce}.ü",
+        cookie + "0",
+    ):
         assert not sessions.valid(forged)
     monkeypatch.setattr("time.time", lambda: int(end) + 1)
     assert not sessions.valid(cookie)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from mkiso.config import Settings
+from mkiso.config.settings import Settings
 from mkiso.errors import InvalidAccessionNumber, InvalidRequest, TooManyAccessionNumbers
-from service.webhook.question import MAX_QUERY_BYTES, Query, QueryTooLong, one_study, print_order, several_studies
+from mkiso_service.webhook.question import MAX_QUERY_BYTES, Query, QueryTooLong, one_study, print_order, several_studies
 
 SETTINGS = Settings()
 
@@ -16,12 +16,25 @@ def test_one_study():
 @pytest.mark.parametrize(
     "query",
     [
-        b"", b"accession_number", b"accession_number=", b"accession_number=%20", b"Accession_Number=A", b"accession_number=A&accession_number=A",
-        b"accession_number=A,B", b"accession_number=%2A", b"accession_number=A%5CB", b"accession_number=%EF%BC%8A", b"accession_number=%252A",
-        b"accession_number=%0D%0A", b"accession_number=%00", b"accession_number=%FF", b"accession_number=" + b"1" * 17, b"&".join([b"a=1"] * 40),
+        b"",
+        b"accession_number",
+        b"accession_number=",
+        b"accession_number=%20",
+        b"Accession_Number=A",
+        b"accession_number=A&accession_number=A",
+        b"accession_number=A,B",
+        b"accession_number=%2A",
+        b"accession_number=A%5CB",
+        b"accession_number=%EF%BC%8A",
+        b"accession_number=%252A",
+        b"accession_number=%0D%0A",
+        b"accession_number=%00",
+        b"accession_number=%FF",
+        b"accession_number=" + b"1" * 17,
+        b"&".join([b"a=1"] * 40),
         b"accession_number=\xff",
     ],
-)  # fmt: skip
+)
 def test_what_is_refused(query):
     with pytest.raises(InvalidRequest):
         one_study(Query(query))
@@ -35,7 +48,9 @@ def test_a_query_longer_than_any_question_is_refused_unread():
 def test_several_studies_once_each():
     assert several_studies(Query(b"accession_numbers=B,A,B"), SETTINGS).accession_numbers == ("B", "A")
     with pytest.raises(TooManyAccessionNumbers):
-        several_studies(Query(b"accession_numbers=" + b",".join(str(number).encode() for number in range(51))), SETTINGS)
+        several_studies(
+            Query(b"accession_numbers=" + b",".join(str(number).encode() for number in range(51))), SETTINGS
+        )
 
 
 def test_print_takes_either_name_and_a_configured_publisher():
@@ -50,7 +65,11 @@ def test_print_takes_either_name_and_a_configured_publisher():
 def test_a_print_is_confirmed_in_so_many_words_and_is_another_question_then():
     plain, refused, confirmed = (
         print_order(Query(query), SETTINGS)
-        for query in (b"accession_number=A", b"accession_number=A&confirm_reprint=false", b"accession_number=A&confirm_reprint=true")
+        for query in (
+            b"accession_number=A",
+            b"accession_number=A&confirm_reprint=false",
+            b"accession_number=A&confirm_reprint=true",
+        )
     )
     assert (plain.confirm_reprint, refused.confirm_reprint, confirmed.confirm_reprint) == (False, False, True)
     assert plain.key == refused.key != confirmed.key
@@ -75,7 +94,9 @@ def test_part(query, part):
     assert Query(query).part() == part
 
 
-@pytest.mark.parametrize("query", [b"part=", b"part=0", b"part=-1", b"part=x", b"part=99999", b"part=%D9%A1", b"part=1&part=2"])
+@pytest.mark.parametrize(
+    "query", [b"part=", b"part=0", b"part=-1", b"part=x", b"part=99999", b"part=%D9%A1", b"part=1&part=2"]
+)
 def test_no_part(query):
     with pytest.raises(InvalidRequest):
         Query(query).part()

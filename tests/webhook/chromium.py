@@ -1,4 +1,6 @@
-"""Chromium without a window, driven over its DevTools protocol: keys as a person types them, the page as a person sees it."""
+"""Chromium without a window, driven over its DevTools protocol: keys as a person types them, the page as a person sees
+it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from websockets.sync.client import connect
 
 
 class Chromium:
-    """One browser with one page; a context manager that leaves no process behind. `events` holds what the browser told unasked."""
+    """One browser with one page; a context manager that leaves no process behind. `events` holds what the browser told
+    unasked.
+    """
 
     def __init__(self, folder: Path, *options: str) -> None:
         self._options = options
@@ -38,13 +42,19 @@ class Chromium:
         ]
         command += ["--window-size=900,1000", "--disable-background-networking", f"--user-data-dir={self._profile}"]
         command += [*self._options, "about:blank"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             port_file = self._profile / "DevToolsActivePort"
             self._until(lambda: port_file.exists() and len(port_file.read_text().splitlines()) == 2, 30)
             port = port_file.read_text().splitlines()[0]
             pages = httpx.get(f"http://127.0.0.1:{port}/json", trust_env=False).json()
-            self._socket = connect(next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page"), max_size=None, proxy=None)
+            self._socket = connect(
+                next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page"),
+                max_size=None,
+                proxy=None,
+            )
             for domain in ("Page", "Runtime", "Log", "Network"):
                 self.call(f"{domain}.enable")
             self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
@@ -74,13 +84,17 @@ class Chromium:
 
     def run(self, script: str) -> object:
         """The value of a script in the page."""
-        return self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)["result"].get("value")
+        return self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)["result"].get(
+            "value"
+        )
 
     def until(self, script: str, seconds: float = 10) -> None:
         self._until(lambda: self.run(script), seconds)
 
     def until_ready(self, focused: str) -> None:
-        """Until the page's scripts run and the element of this id has the focus, as a person would wait before typing."""
+        """Until the page's scripts run and the element of this id has the focus, as a person would wait before
+        typing.
+        """
         self.until(f"document.readyState === 'complete' && document.activeElement.id === {focused!r}")
 
     def type(self, text: str) -> None:
@@ -88,7 +102,12 @@ class Chromium:
 
     def press(self, key: str, *, shift: bool = False) -> None:
         codes = {"Enter": 13, "Tab": 9, " ": 32, "ArrowRight": 39}
-        common = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": codes[key], "modifiers": 8 if shift else 0}
+        common = {
+            "key": key,
+            "code": "Space" if key == " " else key,
+            "windowsVirtualKeyCode": codes[key],
+            "modifiers": 8 if shift else 0,
+        }
         text = {"Enter": "\r", " ": " "}.get(key)
         self.call("Input.dispatchKeyEvent", type="keyDown", **common, **({"text": text} if text else {}))
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
@@ -99,12 +118,18 @@ class Chromium:
     def complaints(self) -> list[str]:
         """What a developer would see in red: refused by the policy, thrown by a script."""
         logged = [event["params"]["entry"]["text"] for event in self.events if event["method"] == "Log.entryAdded"]
-        thrown = [event["params"]["exceptionDetails"]["text"] for event in self.events if event["method"] == "Runtime.exceptionThrown"]
+        thrown = [
+            event["params"]["exceptionDetails"]["text"]
+            for event in self.events
+            if event["method"] == "Runtime.exceptionThrown"
+        ]
         return logged + thrown
 
     def asked(self) -> list[str]:
         """Every address that the browser asked for."""
-        return [event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        return [
+            event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"
+        ]
 
     @staticmethod
     def _until(true, seconds: float) -> None:

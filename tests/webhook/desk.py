@@ -1,4 +1,6 @@
-"""What the HTTP layer is tested with: the real application under the real uvicorn, and jobs that a test ends as it likes."""
+"""What the HTTP layer is tested with: the real application under the real uvicorn, and jobs that a test ends as it
+likes.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +15,22 @@ from uuid import uuid4
 
 import httpx
 
-from mkiso.config import Auth, Disc, Server, Settings, Storage
+from mkiso.config.settings import Auth, Disc, Server, Settings, Storage
 from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
-from mkiso.marks import marks_of
-from mkiso.report import JobReport, read_report, write_report
-from mkiso.store import Manifest, manifests, new_disc_id, shelve, whole_sets
-from service.webhook.orchestrator import Asked
-from service.webhook.server import serve
+from mkiso.storage.marks import marks_of
+from mkiso.storage.report import JobReport, read_report, write_report
+from mkiso.storage.shelf import Manifest, manifests, new_disc_id, shelve, whole_sets
+from mkiso_service.webhook.orchestrator import Asked
+from mkiso_service.webhook.server import serve
 from tests.peers.ports import free_port
 
 KEY = "correct-horse"
 
 
 class Desk:
-    """Jobs in memory, with the same manners as PrefectOrchestrator. `script(job_id, question)` runs as the job and returns how it stands after."""
+    """Jobs in memory, with the same manners as PrefectOrchestrator. `script(job_id, question)` runs as the job and
+    returns how it stands after.
+    """
 
     def __init__(self, script=None):
         self.script = script or (lambda job_id, question: "running")
@@ -127,11 +131,24 @@ class Scripts:
 
     def report(self, job_id, question, **facts):
         publisher = question.publisher
-        write_report(self.storage, replace(JobReport(job_id, question.kind, question.accession_numbers, publisher=publisher), **facts))
+        write_report(
+            self.storage,
+            replace(JobReport(job_id, question.kind, question.accession_numbers, publisher=publisher), **facts),
+        )
 
     def done(self, job_id, question, **disc):
         discs = (self.disc(job_id, question, **disc),) if question.kind == "download" else ()
-        self.report(job_id, question, status="done", stage="finished", expected=3, received=3, written=3, disc_ids=discs, proves="queued")
+        self.report(
+            job_id,
+            question,
+            status="done",
+            stage="finished",
+            expected=3,
+            received=3,
+            written=3,
+            disc_ids=discs,
+            proves="queued",
+        )
         return "completed"
 
     def set_of(self, total, letter="a"):

@@ -23,7 +23,8 @@ class Nginx(Process):
             (mine / file.name).write_text(text)
         main = folder / "nginx.conf"
         main.write_text(
-            f"user root; worker_processes 1; daemon off; pid {folder}/pid; error_log stderr info;\nevents {{}}\nhttp {{\n"
+            f"user root; worker_processes 1; daemon off; pid {folder}/pid; error_log stderr info;\nevents {{}}\nhttp "
+            f"{{\n"
             + "".join(
                 f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
             )

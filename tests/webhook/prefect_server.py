@@ -1,4 +1,6 @@
-"""A real Prefect server on a free port with its own home, and deployments that no worker takes, so that a test moves each run itself."""
+"""A real Prefect server on a free port with its own home, and deployments that no worker takes, so that a test moves
+each run itself.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from service.prefect_database import make_database
+from mkiso_service.prefect_database import make_database
 from tests.peers.ports import free_port
 from tests.peers.process import Process
 
@@ -32,7 +34,10 @@ class PrefectServer(Process):
         }
         prefect = Path(sys.executable).with_name("prefect")
         super().__init__(
-            [prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)], folder / "server.log", port=port, environment=environment
+            [prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            folder / "server.log",
+            port=port,
+            environment=environment,
         )
         self.api_url = environment["PREFECT_API_URL"]
 

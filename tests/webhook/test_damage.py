@@ -7,8 +7,8 @@ import os
 import httpx
 import pytest
 
-from mkiso.marks import MARK_BYTES
-from mkiso.store import manifests
+from mkiso.storage.marks import MARK_BYTES
+from mkiso.storage.shelf import manifests
 
 ONE = "/api/iso/download?accession_number=A1"
 CONTENT = os.urandom(5 * MARK_BYTES + 12_345)

@@ -10,10 +10,10 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection
 from starlette.routing import Route
 
-from service.webhook.app import build_app
+from mkiso_service.webhook.app import build_app
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 
-DESCRIPTION = yaml.safe_load(files("service.webhook").joinpath("openapi.yaml").read_text(encoding="utf-8"))
+DESCRIPTION = yaml.safe_load(files("mkiso_service.webhook").joinpath("openapi.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +31,26 @@ def test_the_webhook_is_as_described(described, path, method, mode):
     operation = described[path][method.upper()]
 
     @given(case=operation.as_strategy(generation_mode=mode))
-    @settings(max_examples=15, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=15, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
     def ask(case):
-        # The key is given to what schemathesis leaves it out of, and unknown parameters are ignored on purpose: neither is "accepted wrongly".
+        # The key is given to what schemathesis leaves it out of, and unknown parameters are ignored on purpose: neither
+        # is "accepted wrongly".
         case.call_and_validate(headers={"X-API-Key": KEY}, excluded_checks=[negative_data_rejection])
 
     try:
         ask()
     except Exception as error:
-        if type(error).__name__ not in ("Unsatisfiable", "SkipTest"):  # nothing can be wrong with an address that takes no parameters
+        if type(error).__name__ not in (
+            "Unsatisfiable",
+            "SkipTest",
+        ):  # nothing can be wrong with an address that takes no parameters
             raise
 
 
 def test_every_address_of_the_api_is_described(tmp_path):
     app = build_app(settings_in(tmp_path), Desk())
-    assert {route.path for route in app.routes if isinstance(route, Route) and route.path.startswith("/api/")} == set(DESCRIPTION["paths"])
+    assert {route.path for route in app.routes if isinstance(route, Route) and route.path.startswith("/api/")} == set(
+        DESCRIPTION["paths"]
+    )

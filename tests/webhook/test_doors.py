@@ -1,4 +1,6 @@
-"""Who gets in and what gets out: keys, sessions, errors, request ids, logs, health, metrics, slow clients, the end of the service."""
+"""Who gets in and what gets out: keys, sessions, errors, request ids, logs, health, metrics, slow clients, the end of
+the service.
+"""
 
 import json
 import logging
@@ -10,9 +12,9 @@ import time
 import httpx
 import pytest
 
-from mkiso.config import Publisher
-from service.log_lines import JsonLines
-from service.webhook import connection, disc_response
+from mkiso.config.settings import Publisher
+from mkiso_service.log_lines import JsonLines
+from mkiso_service.webhook import connection, disc_response
 from tests.peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 
@@ -79,7 +81,9 @@ def test_the_page_signs_in_for_itself(locked):
     assert 'name="key"' in page.text and KEY not in page.text
     assert locked.post("/session", data={"key": "wrong"}).status_code == 401
     assert locked.post("/session", data={"key": KEY}, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 400
-    assert locked.post("/session", data={"key": KEY}, headers={"Origin": "https://elsewhere.example"}).status_code == 400
+    assert (
+        locked.post("/session", data={"key": KEY}, headers={"Origin": "https://elsewhere.example"}).status_code == 400
+    )
     assert locked.post("/session", content=b"key=" + b"x" * 5000).status_code == 400
     signed = locked.post("/session", data={"key": KEY})
     assert (signed.status_code, signed.headers["location"]) == (303, "/")
@@ -92,7 +96,12 @@ def test_the_page_signs_in_for_itself(locked):
     assert locked.get("/api/iso/jobs/x", headers={**session, "Sec-Fetch-Site": "cross-site"}).status_code == 401
     assert locked.get("/api/iso/jobs/x", headers={**session, "X-API-Key": "wrong"}).status_code == 401
     assert "max-age=0" in locked.post("/session/end", headers=session).headers["set-cookie"].lower()
-    assert "secure" in locked.post("/session", data={"key": KEY}, headers={"X-Forwarded-Proto": "https"}).headers["set-cookie"].lower()
+    assert (
+        "secure"
+        in locked.post("/session", data={"key": KEY}, headers={"X-Forwarded-Proto": "https"})
+        .headers["set-cookie"]
+        .lower()
+    )
     locked.cookies.clear()
 
 
@@ -156,7 +165,10 @@ def test_an_unexpected_error_says_nothing_of_its_text(client, desk, caplog):
 
 def test_the_log_has_one_honest_line_a_request(client, caplog):
     with caplog.at_level(logging.INFO, "mkiso.webhook"):
-        client.get("/api/iso/download?accession_number=A7&name=CANARY", headers={"X-API-Key": "CANARY", "X-Request-ID": 'x","level":"CANARY'})
+        client.get(
+            "/api/iso/download?accession_number=A7&name=CANARY",
+            headers={"X-API-Key": "CANARY", "X-Request-ID": 'x","level":"CANARY'},
+        )
         client.get("/a%0a%7b%22level%22%3a1%7d")
         until = time.monotonic() + 5  # a line is written after its answer's last byte
         while sum(record.getMessage() == "request" for record in caplog.records) < 2 and time.monotonic() < until:
@@ -164,7 +176,12 @@ def test_the_log_has_one_honest_line_a_request(client, caplog):
     lines = [JsonLines().format(record) for record in caplog.records if record.getMessage() == "request"]
     assert len(lines) == 2 and all(len(line.splitlines()) == 1 for line in lines)
     told = json.loads(lines[0])
-    assert (told["path"], told["status"], told["bytes"], told["accession_numbers"]) == ("/api/iso/download", 200, 37773, ["A7"])
+    assert (told["path"], told["status"], told["bytes"], told["accession_numbers"]) == (
+        "/api/iso/download",
+        200,
+        37773,
+        ["A7"],
+    )
     assert re.fullmatch("[0-9a-f]{32}", told["request_id"]) and told["job_id"]
     assert "CANARY" not in "".join(lines)
 
@@ -184,7 +201,9 @@ def test_what_is_no_http_is_told_so_in_json(client):
 def test_header_injection(client, desk):
     raw = _raw(client, b"GET /api/health HTTP/1.1\r\nHost: x\r\nX-Request-ID: a\rb\r\nConnection: close\r\n\r\n")
     assert raw.startswith((b"HTTP/1.1 400", b"HTTP/1.1 200")) and b"a\rb" not in raw
-    two_lengths = b"GET /api/health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    two_lengths = (
+        b"GET /api/health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    )
     answer = _raw(client, two_lengths + b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400") and b"mkiso_discs" not in answer
 
@@ -325,7 +344,11 @@ def test_the_end_of_the_service(tmp_path):
     settings = settings_in(tmp_path, shutdown_grace_seconds=4)
     scripts = Scripts(settings.storage)
     content = bytes(80_000_000)
-    desk = Desk(lambda job_id, question: scripts.done(job_id, question, content=content) if question.accession_numbers == ("A",) else "running")
+    desk = Desk(
+        lambda job_id, question: (
+            scripts.done(job_id, question, content=content) if question.accession_numbers == ("A",) else "running"
+        )
+    )
     answers = {}
 
     def waits():

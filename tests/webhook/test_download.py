@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pytest
 
 from mkiso.errors import NoDicomData, PacsSilent, PacsUnreachable, PatientMismatch, PublisherRefused, StudyNotFound
-from mkiso.store import manifests
+from mkiso.storage.shelf import manifests
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 
 ONE = "/api/iso/download?accession_number=A1"
@@ -52,12 +52,17 @@ def test_a_broken_download_goes_on(client, desk, scripts, path):
     assert (rest.status_code, rest.content) == (206, whole.content[100:])
     assert rest.headers["content-range"] == f"bytes 100-37772/{len(whole.content)}"
     assert client.get(path, headers={"Range": "bytes=100-", "If-Range": '"old"'}).content == whole.content
-    # What answers a question changes, so its end without If-Range may be glued to the beginning of another disc: the whole comes instead.
+    # What answers a question changes, so its end without If-Range may be glued to the beginning of another disc: the
+    # whole comes instead.
     end = whole.content if path == ONE else whole.content[-5:]
     assert client.get(path, headers={"Range": "bytes=-5"}).content == end
     assert client.get(path, headers={"Range": "bytes=0-0,5-6"}).status_code == 200
     beyond = client.get(path, headers={"Range": "bytes=99999-"})
-    assert (beyond.status_code, beyond.headers["content-range"], beyond.json()["code"]) == (416, "bytes */37773", "range_not_satisfiable")
+    assert (beyond.status_code, beyond.headers["content-range"], beyond.json()["code"]) == (
+        416,
+        "bytes */37773",
+        "range_not_satisfiable",
+    )
     same = client.get(path, headers={"If-None-Match": etag})
     assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", etag)
     assert client.get(path, headers={"If-Match": '"old"'}).status_code == 412
@@ -120,7 +125,9 @@ def test_a_set_is_never_answered_with_its_first_disc(client, desk, scripts):
     answer = client.get(ONE)
     assert (answer.status_code, answer.json()["code"], answer.json()["total"]) == (409, "several_discs", 3)
     job = client.get(f"/api/iso/jobs/{answer.json()['job_id']}").json()
-    assert [disc["href"] for disc in job["discs"]] == [f"/api/iso/jobs/{job['job_id']}/disc?part={number}" for number in (1, 2, 3)]
+    assert [disc["href"] for disc in job["discs"]] == [
+        f"/api/iso/jobs/{job['job_id']}/disc?part={number}" for number in (1, 2, 3)
+    ]
     assert [part["href"] for part in answer.json()["parts"]] == [disc["href"] for disc in job["discs"]]
     assert client.get(job["discs"][1]["href"]).content == b"a2" * 50
     desk.script = scripts.again
@@ -156,7 +163,8 @@ def test_why_there_is_no_disc(client, desk, scripts, error, status):
 
 
 @pytest.mark.parametrize(
-    ("standing", "status", "code"), [("crashed", 502, "job_crashed"), ("cancelled", 409, "job_cancelled"), ("failed", 502, "job_crashed")]
+    ("standing", "status", "code"),
+    [("crashed", 502, "job_crashed"), ("cancelled", 409, "job_cancelled"), ("failed", 502, "job_crashed")],
 )
 def test_a_run_that_ends_without_a_word(client, desk, standing, status, code):
     desk.script = lambda job_id, question: standing
@@ -170,7 +178,11 @@ def test_a_job_that_takes_too_long_goes_on(client, desk, scripts):
     desk.script = lambda job_id, question: "running"
     answer = client.get(ONE)
     job_id = answer.json()["job_id"]
-    assert (answer.status_code, answer.json()["code"], answer.json()["job"]) == (504, "deadline_passed", f"/api/iso/jobs/{job_id}")
+    assert (answer.status_code, answer.json()["code"], answer.json()["job"]) == (
+        504,
+        "deadline_passed",
+        f"/api/iso/jobs/{job_id}",
+    )
     assert answer.headers["location"] == f"/api/iso/jobs/{job_id}"
     assert client.get(answer.headers["location"]).json()["state"] == "running"
     early = client.get(f"{answer.headers['location']}/disc")
@@ -190,11 +202,16 @@ def test_respond_async(client, desk, scripts):
     for path in ("/api/iso/print?accession_number=A", "/api/iso/download-multiple?accession_numbers=A,B"):
         assert client.get(path, headers={"Prefer": "respond-async"}).status_code == 202
     desk.script = scripts.done
-    assert client.get("/api/iso/download?accession_number=B9", headers={"Prefer": "respond-async, wait=5"}).status_code == 200
+    assert (
+        client.get("/api/iso/download?accession_number=B9", headers={"Prefer": "respond-async, wait=5"}).status_code
+        == 200
+    )
 
 
 def test_a_job_in_flight(client, desk, scripts):
-    desk.script = lambda job_id, question: scripts.report(job_id, question, stage="receiving images", expected=9, received=4) or "running"
+    desk.script = lambda job_id, question: (
+        scripts.report(job_id, question, stage="receiving images", expected=9, received=4) or "running"
+    )
     answer = client.get(ONE, headers={"Prefer": "respond-async"})
     job = client.get(answer.headers["location"]).json()
     assert (job["state"], job["stage"], job["expected"], job["received"], job["error"], job["discs"]) == (
@@ -242,7 +259,13 @@ def test_identical_questions_are_one_job(client, desk, scripts):
 def test_print(client, desk, scripts):
     answer = client.get("/api/iso/print?accession_number=A,B")
     body = answer.json()
-    assert (answer.status_code, body["status"], body["publisher"], body["instances"], body["proves"]) == (200, "sent", "rimage", 3, "queued")
+    assert (answer.status_code, body["status"], body["publisher"], body["instances"], body["proves"]) == (
+        200,
+        "sent",
+        "rimage",
+        3,
+        "queued",
+    )
     assert "made_before_minutes" not in body and desk.asked[0].accession_numbers == ("A", "B")
     assert client.get(f"/api/iso/jobs/{body['job_id']}/disc").status_code == 404
     desk.ended_before = datetime.now(UTC) - timedelta(minutes=7)
@@ -252,7 +275,9 @@ def test_print(client, desk, scripts):
 
 
 def test_a_print_that_is_queued_is_sent_while_the_robot_is_at_it(client, desk, scripts):
-    desk.script = lambda job_id, question: scripts.report(job_id, question, stage="ordered", written=3, proves="queued") or "running"
+    desk.script = lambda job_id, question: (
+        scripts.report(job_id, question, stage="ordered", written=3, proves="queued") or "running"
+    )
     answer = client.get("/api/iso/print?accession_number=A")
     assert (answer.status_code, answer.json()["proves"], answer.json()["joined"]) == (200, "queued", False)
     assert client.get("/api/iso/print?accession_number=A").json()["joined"] is True
@@ -306,7 +331,10 @@ def test_a_print_ends_when_its_run_does(tmp_path):
 
 def test_looking_and_guessing_print_nothing(client, desk):
     assert client.head("/api/iso/print?accession_number=A").status_code == 200
-    assert client.get("/api/iso/print?accession_number=A", headers={"Sec-Purpose": "prefetch;prerender"}).status_code == 400
+    assert (
+        client.get("/api/iso/print?accession_number=A", headers={"Sec-Purpose": "prefetch;prerender"}).status_code
+        == 400
+    )
     assert desk.asked == []
 
 
@@ -328,7 +356,9 @@ def test_a_finished_job_is_told_and_served_without_prefect(client, desk):
     assert client.get("/api/iso/jobs/123e4567-e89b-12d3-a456-426614174000").status_code == 503
 
 
-@pytest.mark.parametrize("job_id", ["x", "123e4567-e89b-12d3-a456-426614174000", "..", "%2e%2e", "..%2f..%2fetc%2fpasswd", "a" * 300, "%00"])
+@pytest.mark.parametrize(
+    "job_id", ["x", "123e4567-e89b-12d3-a456-426614174000", "..", "%2e%2e", "..%2f..%2fetc%2fpasswd", "a" * 300, "%00"]
+)
 def test_a_job_that_nobody_knows(client, desk, job_id):
     for path in (f"/api/iso/jobs/{job_id}", f"/api/iso/jobs/{job_id}/disc"):
         answer = client.get(path)

@@ -8,8 +8,8 @@ from xml.etree.ElementTree import fromstring
 
 import pytest
 
-from mkiso.config import Audit
-from service.webhook import server
+from mkiso.config.settings import Audit
+from mkiso_service.webhook import server
 from tests.webhook.chromium import Chromium
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 

@@ -1,4 +1,6 @@
-"""Debian's nginx with the project's files, the real webhook behind it: the old addresses, the key, ranges, X-Accel-Redirect, the change-over."""
+"""Debian's nginx with the project's files, the real webhook behind it: the old addresses, the key, ranges,
+X-Accel-Redirect, the change-over.
+"""
 
 import http.server
 import random
@@ -10,7 +12,7 @@ import threading
 import httpx
 import pytest
 
-from mkiso.store import manifests
+from mkiso.storage.shelf import manifests
 from tests.peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.nginx import Nginx, certificate
@@ -92,12 +94,18 @@ def test_curl_takes_a_disc_and_goes_on_with_a_broken_one(front, desk, tmp_path):
     part = tmp_path / "disc.iso"
     subprocess.run(["curl", "-sS", "--fail", "-o", part, address], check=True)
     assert len(part.read_bytes()) == len(whole.content)
-    desk.script = lambda job_id, question: front.scripts.report(job_id, question, status="done", disc_ids=(disc,)) or "completed"
+    desk.script = lambda job_id, question: (
+        front.scripts.report(job_id, question, status="done", disc_ids=(disc,)) or "completed"
+    )
     disc = front.scripts.disc("123e4567-e89b-12d3-a456-426614174000", desk.asked[-1], content=bytes(range(256)) * 1000)
     part.write_bytes(b"")
     subprocess.run(["curl", "-sS", "--fail", "-r", "0-99999", "-o", part, address], check=True)
-    # curl sends no If-Range: at the question's address, where another disc may be the answer by now, it is refused the rest and says so.
-    assert subprocess.run(["curl", "-sS", "--fail", "-C", "-", "-o", part, address], stderr=subprocess.DEVNULL).returncode != 0
+    # curl sends no If-Range: at the question's address, where another disc may be the answer by now, it is refused the
+    # rest and says so.
+    assert (
+        subprocess.run(["curl", "-sS", "--fail", "-C", "-", "-o", part, address], stderr=subprocess.DEVNULL).returncode
+        != 0
+    )
     assert part.read_bytes() == (bytes(range(256)) * 1000)[:100_000]
     etag = front.get("/mkiso.php?accession_number=C3").headers["etag"]
     subprocess.run(["curl", "-sS", "--fail", "-H", f"If-Range: {etag}", "-C", "-", "-o", part, address], check=True)
@@ -196,7 +204,12 @@ def test_a_script_at_an_old_address_gets_discs_of_one_set(front, desk, tmp_path)
 
 
 def test_headers_and_paths_play_no_tricks(front, desk):
-    for path in ("/mkiso.php/../api/iso/jobs/x", "/mkiso.php%2f..%2fapi%2fiso%2fdownload", "/x/..;/mkiso.php", "/%6dkiso.php%00"):
+    for path in (
+        "/mkiso.php/../api/iso/jobs/x",
+        "/mkiso.php%2f..%2fapi%2fiso%2fdownload",
+        "/x/..;/mkiso.php",
+        "/%6dkiso.php%00",
+    ):
         assert front.get(path).status_code in (400, 401, 404)
     assert front.get("/api/iso/jobs/x", headers={"X_API_Key": KEY}).status_code == 401
     ours = front.get("/mkiso.php?accession_number=F1", headers={"X-Forwarded-For": "6.6.6.6", "X-Mkiso-Accel": "0"})
@@ -262,7 +275,10 @@ def test_the_tls_snippet_is_valid(tmp_path):
         "listen [::]:443 ssl;": "",
     }
     settings = settings_in(tmp_path / "data")
-    with served(settings, Desk()), Nginx(tmp_path, {**replacements, "127.0.0.1:8080": f"127.0.0.1:{settings.server.port}"}):
+    with (
+        served(settings, Desk()),
+        Nginx(tmp_path, {**replacements, "127.0.0.1:8080": f"127.0.0.1:{settings.server.port}"}),
+    ):
         answer = httpx.get(f"https://127.0.0.1:{secure}/", verify=False, trust_env=False)
     assert answer.status_code == 200 and "strict-transport-security" in answer.headers
 

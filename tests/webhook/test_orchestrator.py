@@ -9,11 +9,11 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
 
-from mkiso.config import Prefect, Server, Settings
+from mkiso.config.settings import Prefect, Server, Settings
 from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
-from service.webhook import orchestrator as module
-from service.webhook.orchestrator import PrefectOrchestrator
-from service.webhook.question import Question
+from mkiso_service.webhook import orchestrator as module
+from mkiso_service.webhook.orchestrator import PrefectOrchestrator
+from mkiso_service.webhook.question import Question
 from tests.peers.ports import free_port
 from tests.webhook.prefect_server import AUTH, PrefectServer, deploy
 
@@ -33,8 +33,13 @@ def question(kind="download"):
 
 @asynccontextmanager
 async def desk(api_url, max_queued_jobs=10_000):
-    settings = Settings(prefect=Prefect(api_url=api_url, api_auth_string=AUTH), server=Server(max_queued_jobs=max_queued_jobs))
-    async with PrefectOrchestrator.connected(settings) as orchestrator, PrefectClient(api_url, auth_string=AUTH) as client:
+    settings = Settings(
+        prefect=Prefect(api_url=api_url, api_auth_string=AUTH), server=Server(max_queued_jobs=max_queued_jobs)
+    )
+    async with (
+        PrefectOrchestrator.connected(settings) as orchestrator,
+        PrefectClient(api_url, auth_string=AUTH) as client,
+    ):
         orchestrator.client = client
         yield orchestrator
 
@@ -76,7 +81,9 @@ def test_webhooks_that_race_make_one_run(api_url):
         async with desk(api_url) as here, desk(api_url) as there:
             asked = question()
             for end in (Completed(), Failed(), Crashed(), Cancelled()):
-                jobs = {answer.job_id for answer in await asyncio.gather(*(each.ask(asked) for each in (here, there) * 2))}
+                jobs = {
+                    answer.job_id for answer in await asyncio.gather(*(each.ask(asked) for each in (here, there) * 2))
+                }
                 assert len(jobs) == 1
                 await move(here, jobs.pop(), Running(), end)
 
@@ -149,7 +156,9 @@ def test_many_wait_for_one_run_and_know_at_once(api_url):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("state", "standing"), [(Crashed(), "crashed"), (Cancelled(), "cancelled"), (Failed(), "failed")])
+@pytest.mark.parametrize(
+    ("state", "standing"), [(Crashed(), "crashed"), (Cancelled(), "cancelled"), (Failed(), "failed")]
+)
 def test_every_end_is_told(api_url, state, standing):
     async def scenario():
         async with desk(api_url) as here:

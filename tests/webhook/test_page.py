@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from mkiso import errors
-from mkiso.config import Publisher
+from mkiso.config.settings import Publisher
 from mkiso.errors import MkisoError, PacsBusy, PatientMismatch, PrintUncertain
 from tests.webhook.chromium import Chromium
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
@@ -32,7 +32,11 @@ NOT_AT_THE_COUNTER = {
     *("error", "unauthorized", "several_discs", "other_set"),  # never an answer to what the page asks
     *("deadline_passed", "job_running", "patient_api_unavailable"),  # nor these
     *("volume_not_found", "answer_cut", "claim_lost"),  # the archive's
-    *("invalid_request", "invalid_accession_number", "too_many_accession_numbers"),  # the service's words name the wrong character
+    *(
+        "invalid_request",
+        "invalid_accession_number",
+        "too_many_accession_numbers",
+    ),  # the service's words name the wrong character
 }
 
 
@@ -67,7 +71,9 @@ def test_a_clerk_at_the_counter(browser, tmp_path):
         browser.until_ready("key")
         browser.type("wrong")
         browser.press("Enter")
-        browser.until(f"{text('.wrong-key')} && getComputedStyle(document.querySelector('.wrong-key')).display !== 'none'")
+        browser.until(
+            f"{text('.wrong-key')} && getComputedStyle(document.querySelector('.wrong-key')).display !== 'none'"
+        )
         browser.until_ready("key")
         browser.type(KEY)
         browser.press("Enter")
@@ -78,7 +84,10 @@ def test_a_clerk_at_the_counter(browser, tmp_path):
         browser.press("Enter")  # what a scanner ends with
         browser.until(f"{text('#jobs .done .words')} === 'The disc image is ready and proven complete.'")
         browser._until(lambda: [file.name for file in browser.downloads.iterdir()] == ["A1.iso"], 10)
-        assert browser.run("document.getElementById('numbers') === document.activeElement && document.getElementById('numbers').value === ''")
+        assert browser.run(
+            "document.getElementById('numbers') === document.activeElement && "
+            "document.getElementById('numbers').value === ''"
+        )
 
         browser.until_ready("numbers")
         browser.type("B2")
@@ -90,7 +99,10 @@ def test_a_clerk_at_the_counter(browser, tmp_path):
         browser.press(" ")
         browser.until(f"{text('#jobs .job .state')} === 'Queued'")
         assert (desk.asked[-1].kind, desk.asked[-1].accession_numbers) == ("print", ("B2", "B3"))
-        assert browser.run(text("#announce")) == "B2, B3: rimage has everything (3 images) and makes the disc when its turn comes. Collect it there."
+        assert (
+            browser.run(text("#announce"))
+            == "B2, B3: rimage has everything (3 images) and makes the disc when its turn comes. Collect it there."
+        )
 
         browser.until_ready("numbers")
         browser.type("M4")
@@ -105,7 +117,10 @@ def test_a_clerk_at_the_counter(browser, tmp_path):
         browser.press("Enter")
         browser.until(f"{text('#jobs .running .words')} === 'Retrieving images: 4 of 10 images'")
         assert browser.run("Math.round(document.querySelector('#jobs progress').value * 10)") == 4
-        assert browser.run("[...document.querySelectorAll('#jobs tbody tr')].slice(0, 2).map((row) => row.innerText.replace(/\\s+/g, ' '))") == [
+        assert browser.run(
+            "[...document.querySelectorAll('#jobs tbody tr')].slice(0, 2).map((row) => row.innerText.replace(/\\s+/g, "
+            "' '))"
+        ) == [
             "R6 2026-03-12 CT, SR CT Thorax 4 of 9 images",
             "R7 <b>MR</b> 1 image",
         ]
@@ -117,7 +132,11 @@ def test_a_clerk_at_the_counter(browser, tmp_path):
         browser.open(str(client.base_url))  # the session's jobs are still there
         browser.until("document.querySelectorAll('#jobs .job').length === 5")
         assert all(address.startswith((str(client.base_url), "data:")) for address in browser.asked())
-        refused = [words for words in browser.complaints() if "401" not in words and "400" not in words and "[DOM]" not in words]
+        refused = [
+            words
+            for words in browser.complaints()
+            if "401" not in words and "400" not in words and "[DOM]" not in words
+        ]
         assert refused == []
 
 
@@ -150,7 +169,9 @@ def test_a_scanner_asks_wherever_the_focus_is(browser, tmp_path):
         browser.run("document.querySelector('button[value=print]').focus()")
         scan(browser, "C4")
         browser.until("document.querySelectorAll('#jobs .done').length === 4")
-        assert sorted((asked.kind, asked.accession_numbers) for asked in desk.asked) == [("download", (f"C{number}",)) for number in range(1, 5)]
+        assert sorted((asked.kind, asked.accession_numbers) for asked in desk.asked) == [
+            ("download", (f"C{number}",)) for number in range(1, 5)
+        ]
         assert browser.run(text("#problem")) == ""
 
         browser.run("document.getElementById('several').click()")
@@ -181,7 +202,14 @@ def test_prints_say_which_publisher_has_what(browser, tmp_path):
         browser.open(str(client.base_url))
         browser.until_ready("numbers")
         browser.type("P1")
-        for key in ("Tab", "Tab", "ArrowRight", "Tab", "Tab", " "):  # several, the publishers, epson, Make disc image, Send to publisher
+        for key in (
+            "Tab",
+            "Tab",
+            "ArrowRight",
+            "Tab",
+            "Tab",
+            " ",
+        ):  # several, the publishers, epson, Make disc image, Send to publisher
             browser.press(key)
         browser.until(f"{text('#jobs .job .words')} === 'epson has made the disc with 3 images. Collect it there.'")
         assert desk.asked[-1].publisher == "epson"
@@ -196,7 +224,9 @@ def test_prints_say_which_publisher_has_what(browser, tmp_path):
         browser.press(" ")
         browser.until(f"{text('#jobs .job .state')} === 'Queued'")
         assert desk.asked[-1].confirm_reprint
-        assert browser.run("[...document.querySelectorAll('#jobs .job')].map((job) => job.querySelector('.numbers').textContent)") == ["U1", "P1"]
+        assert browser.run(
+            "[...document.querySelectorAll('#jobs .job')].map((job) => job.querySelector('.numbers').textContent)"
+        ) == ["U1", "P1"]
         assert browser.run("document.activeElement.id") == "numbers"
 
 
@@ -218,7 +248,10 @@ def test_what_failed_is_asked_again_and_survives_a_reload_without_a_name(browser
         browser.until(failed)
         browser.run("document.querySelector('#jobs .again').focus()")
         browser.press(" ")
-        browser.until("document.querySelectorAll('#jobs .done .discs a').length === 1 && document.querySelectorAll('#jobs .job').length === 1")
+        browser.until(
+            "document.querySelectorAll('#jobs .done .discs a').length === 1 && document.querySelectorAll('#jobs "
+            ".job').length === 1"
+        )
         assert "สมชาย" not in browser.run("JSON.stringify(sessionStorage)")
 
 
@@ -243,14 +276,19 @@ def test_nothing_sticks_out_on_a_narrow_screen(browser, tmp_path, width, scheme)
             browser.press("Enter")
             browser.until("document.querySelectorAll('#jobs tbody tr').length === 3")
             assert browser.run("document.documentElement.scrollWidth <= innerWidth")
-            assert browser.run("[...document.querySelectorAll('.job *')].every((part) => part.getBoundingClientRect().right <= innerWidth)")
+            assert browser.run(
+                "[...document.querySelectorAll('.job *')].every((part) => part.getBoundingClientRect().right <= "
+                "innerWidth)"
+            )
         finally:
             browser.call("Emulation.clearDeviceMetricsOverride")
             browser.call("Emulation.setEmulatedMedia", features=[])
 
 
 def test_every_error_has_words_for_the_clerk():
-    words = files("service.webhook").joinpath("page", "words.js").read_text(encoding="utf-8")
-    known = set(re.findall(r"^  (\w+): ", words.partition("const ADVICE")[2].partition("};")[0], re.MULTILINE)) - {"unreachable"}
+    words = files("mkiso_service.webhook").joinpath("page", "words.js").read_text(encoding="utf-8")
+    known = set(re.findall(r"^  (\w+): ", words.partition("const ADVICE")[2].partition("};")[0], re.MULTILINE)) - {
+        "unreachable"
+    }
     codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MkisoError)}
     assert known == codes - NOT_AT_THE_COUNTER

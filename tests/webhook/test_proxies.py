@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from mkiso.config import Audit, Server
+from mkiso.config.settings import Audit, Server
 from tests.peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.nginx import Nginx, certificate
@@ -80,7 +80,9 @@ def test_what_is_no_address_is_told_at_once(wrong):
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 @pytest.mark.parametrize(("trusted", "client_is"), [(("127.0.0.7",), "127.0.0.9"), (("127.0.0.1",), "127.0.0.7")])
 def test_behind_nginx_of_another_machine(tmp_path, trusted, client_is):
-    """nginx at 127.0.0.7, as the bridge's gateway is to a container; its client at 127.0.0.9 says that it is somebody else."""
+    """nginx at 127.0.0.7, as the bridge's gateway is to a container; its client at 127.0.0.9 says that it is somebody
+    else.
+    """
     certificate(tmp_path)
     (tmp_path / "key.conf").write_text(f'proxy_set_header X-API-Key "{KEY}";\n')
     settings = configured(tmp_path / "data", trusted)

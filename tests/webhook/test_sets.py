@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from mkiso.store import manifests, remove_old, whole_sets
+from mkiso.storage.shelf import manifests, remove_old, whole_sets
 
 ONE = "/api/iso/download?accession_number=A1"
 

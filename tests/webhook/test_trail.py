@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
-from mkiso.config import Audit
+from mkiso.config.settings import Audit
 from tests.unit.test_audit import assert_schema
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 
@@ -21,7 +21,11 @@ def events(folder: Path) -> list[tuple[str, str]]:
 
 
 def _client(message: Element) -> str:
-    return next(party.attrib["NetworkAccessPointID"] for party in message.findall("ActiveParticipant") if "NetworkAccessPointID" in party.attrib)
+    return next(
+        party.attrib["NetworkAccessPointID"]
+        for party in message.findall("ActiveParticipant")
+        if "NetworkAccessPointID" in party.attrib
+    )
 
 
 @pytest.mark.parametrize("target", ["", "udp://no-such-host.invalid:514"])
@@ -40,5 +44,10 @@ def test_the_trail_of_a_download(tmp_path: Path, target: str) -> None:
     if target:
         (tmp_path / "audit-undelivered.xml").rename(tmp_path / "audit.xml")
     told = events(tmp_path)
-    assert told[:4] == [("Security Alert", "127.0.0.1"), ("Query", "127.0.0.1"), ("Export", "127.0.0.1"), ("Export", "127.0.0.1")]
+    assert told[:4] == [
+        ("Security Alert", "127.0.0.1"),
+        ("Query", "127.0.0.1"),
+        ("Export", "127.0.0.1"),
+        ("Export", "127.0.0.1"),
+    ]
     assert KEY not in (tmp_path / "audit.xml").read_text(encoding="utf-8")

@@ -1,4 +1,5 @@
-"""Simulated robots that watch a folder, each with the tickets and status files of its vendor; they burn by copying, and fail on request.
+"""Simulated robots that watch a folder, each with the tickets and status files of its vendor; they burn by copying, and
+fail on request.
 
 with EpsonRobot(folder, fault="disc out") as robot:
     ... robot.made
@@ -17,12 +18,14 @@ from types import TracebackType
 from typing import ClassVar, Literal, Self
 
 Fault = Literal["", "refuse", "fail", "disc out", "silent", "dead"]
-"""refuse: the ticket isn't taken; fail: the burn fails; disc out: it pauses for ever; silent: it takes the ticket and says no more; dead: its service
-doesn't run."""
+"""refuse: the ticket isn't taken; fail: the burn fails; disc out: it pauses for ever; silent: it takes the ticket and
+says no more; dead: its service doesn't run.
+"""
 
 
 class FolderRobot(ABC):
-    """Watches `folder`; what it burnt lies in `discs` as <order id>-<copy>.iso; `made` lists the order ids, one a copy, `stopped` the cancelled.
+    """Watches `folder`; what it burnt lies in `discs` as <order id>-<copy>.iso; `made` lists the order ids, one a copy,
+    `stopped` the cancelled.
 
     `step_seconds` is how long a state lasts. `root` is how its own machine names the folder.
     """
@@ -126,7 +129,9 @@ class FolderRobot(ABC):
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stopped.set()
         self._thread.join()
 
@@ -137,7 +142,15 @@ class EpsonRobot(FolderRobot):
     ticket_suffix = ".JDF"
     cancel_suffix = ".JCF"
     suffixes = (".RJD", ".INP", ".DON", ".ERR", ".STP")
-    _numbers: ClassVar[dict[str, int]] = {"taken": 1, "running": 2, "paused": 3, "done": 4, "failed": 5, "refused": 6, "stopped": 5}
+    _numbers: ClassVar[dict[str, int]] = {
+        "taken": 1,
+        "running": 2,
+        "paused": 3,
+        "done": 4,
+        "failed": 5,
+        "refused": 6,
+        "stopped": 5,
+    }
     _suffixes: ClassVar[dict[str, str]] = {
         "taken": ".RJD",
         "running": ".INP",
@@ -150,7 +163,13 @@ class EpsonRobot(FolderRobot):
 
     def read(self, ticket: str) -> tuple[str, int]:
         keys = dict(line.split("=", 1) for line in ticket.splitlines())
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", keys["JOB_ID"]) or keys["DISC_TYPE"] not in ("CD", "DVD", "DVD-DL", "BD", "BD-DL"):
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", keys["JOB_ID"]) or keys["DISC_TYPE"] not in (
+            "CD",
+            "DVD",
+            "DVD-DL",
+            "BD",
+            "BD-DL",
+        ):
             raise ValueError(ticket)
         return keys["IMAGE"], int(keys["COPIES"])
 
@@ -163,7 +182,9 @@ class EpsonRobot(FolderRobot):
             (self.folder / f"{order_id}.CDN").write_text("")
 
     def beat(self) -> None:
-        (self.folder / "TDBStatus.txt").write_text(f"[TDB_STATUS]\nTIME={time.time()}\n" + "".join(self.jobs.values()), encoding="cp1252")
+        (self.folder / "TDBStatus.txt").write_text(
+            f"[TDB_STATUS]\nTIME={time.time()}\n" + "".join(self.jobs.values()), encoding="cp1252"
+        )
 
 
 class PrimeraRobot(FolderRobot):
@@ -229,7 +250,10 @@ class RimageRobot(FolderRobot):
     def tell(self, order_id: str, state: str, words: str = "") -> None:
         self.status.mkdir(exist_ok=True)
         error = f' ErrorMessage="{words}"' if words else ""
-        document = f'<ProductionOrderStatus OrderId="{order_id}"><Status State="{self._states[state]}"{error}/></ProductionOrderStatus>'
+        document = (
+            f'<ProductionOrderStatus OrderId="{order_id}"><Status '
+            f'State="{self._states[state]}"{error}/></ProductionOrderStatus>'
+        )
         (self.status / f"{order_id}.XML").write_text(document)
         (self.folder / f"{order_id}.XML").unlink(missing_ok=True)  # the service takes the order away
 
@@ -240,7 +264,13 @@ class JsonRobot(FolderRobot):
     ticket_suffix = ".JSON"
     cancel_suffix = ".CANCEL"
     suffixes = (".TAKEN", ".DONE", ".FAILED", ".STOPPED")
-    _suffixes: ClassVar[dict[str, str]] = {"taken": ".TAKEN", "running": ".TAKEN", "paused": ".TAKEN", "done": ".DONE", "stopped": ".STOPPED"}
+    _suffixes: ClassVar[dict[str, str]] = {
+        "taken": ".TAKEN",
+        "running": ".TAKEN",
+        "paused": ".TAKEN",
+        "done": ".DONE",
+        "stopped": ".STOPPED",
+    }
 
     def read(self, ticket: str) -> tuple[str, int]:
         values = json.loads(ticket)

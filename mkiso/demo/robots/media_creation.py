@@ -1,4 +1,6 @@
-"""A simulated publisher with Media Creation Management (PS3.4 S): it stores, takes requests, makes discs of what they name, and fails on request."""
+"""A simulated publisher with Media Creation Management (PS3.4 S): it stores, takes requests, makes discs of what they
+name, and fails on request.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ Fault = Literal["", "refuse request", "refuse start", "failure", "stuck", "no an
 
 @dataclass
 class MediaCreationPublisher(StoragePublisher):
-    """`requests` maps each request's UID to its execution status; `made` lists the SOP Instance UIDs of each disc, a copy each."""
+    """`requests` maps each request's UID to its execution status; `made` lists the SOP Instance UIDs of each disc, a
+    copy each.
+    """
 
     fault: Fault = ""
     step_seconds: float = 0.3
@@ -43,7 +47,10 @@ class MediaCreationPublisher(StoragePublisher):
         attributes = event.attribute_list
         uid = str(_request(event).AffectedSOPInstanceUID)
         held = {file.stem for file in self.files()}
-        if self.fault == "refuse request" or not {item.ReferencedSOPInstanceUID for item in attributes.ReferencedSOPSequence} <= held:
+        if (
+            self.fault == "refuse request"
+            or not {item.ReferencedSOPInstanceUID for item in attributes.ReferencedSOPSequence} <= held
+        ):
             return 0xA510 if uid in self.requests else 0x0110, None
         self.requests[uid], self.asked[uid] = "IDLE", attributes
         return 0x0000, attributes
@@ -82,7 +89,9 @@ class MediaCreationPublisher(StoragePublisher):
         steps = 0 if self.fault == "stuck" else int((time.monotonic() - self.started[uid]) / self.step_seconds)
         self.requests[uid] = ("PENDING", "CREATING", "FAILURE" if self.fault == "failure" else "DONE")[min(steps, 2)]
         if self.requests[uid] == "DONE":
-            self.made += [sorted(str(item.ReferencedSOPInstanceUID) for item in self.asked[uid].ReferencedSOPSequence)] * self.copies[uid]
+            self.made += [
+                sorted(str(item.ReferencedSOPInstanceUID) for item in self.asked[uid].ReferencedSOPSequence)
+            ] * self.copies[uid]
         return self.requests[uid]
 
 

@@ -27,10 +27,11 @@ VERIFICATION = UID("1.2.840.10008.1.1")
 
 @dataclass
 class Faults:
-    """How it misbehaves. Numbers count instances from the first; `busy_times` is how often it answers A700 before it takes an instance.
+    """How it misbehaves. Numbers count instances from the first; `busy_times` is how often it answers A700 before it
+    takes an instance.
 
-    `commitment`: same (report on the association of the request), new (on one that it opens to `report_to`), missing (one instance isn't held),
-    silent (no report).
+    `commitment`: same (report on the association of the request), new (on one that it opens to `report_to`), missing
+    (one instance isn't held), silent (no report).
     """
 
     refuse_after: int | None = None
@@ -47,7 +48,9 @@ class Faults:
 
 @dataclass
 class StoragePublisher:
-    """A publisher's Storage SCP in this process. What came lies in `folder`/<association>/<SOP Instance UID>.dcm, an association is a disc."""
+    """A publisher's Storage SCP in this process. What came lies in `folder`/<association>/<SOP Instance UID>.dcm, an
+    association is a disc.
+    """
 
     folder: Path
     ae_title: str = "RIMAGE"
@@ -63,9 +66,15 @@ class StoragePublisher:
         self._finished: list[Path] = []
 
     def discs(self) -> list[list[str]]:
-        """The SOP Instance UIDs of each disc that it would make, in order; an association that came to no proper end counts too."""
+        """The SOP Instance UIDs of each disc that it would make, in order; an association that came to no proper end
+        counts too.
+        """
         with self._lock:
-            return [sorted(file.stem for file in folder.glob("*.dcm")) for folder in self._associations.values() if any(folder.glob("*.dcm"))]
+            return [
+                sorted(file.stem for file in folder.glob("*.dcm"))
+                for folder in self._associations.values()
+                if any(folder.glob("*.dcm"))
+            ]
 
     def whole_discs(self) -> int:
         """How many associations were released rather than aborted."""
@@ -99,7 +108,9 @@ class StoragePublisher:
         self.port = server.socket.getsockname()[1]
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ae.shutdown()
 
     def _accepted(self, event: evt.Event) -> None:
@@ -142,7 +153,9 @@ class StoragePublisher:
             report.FailedSOPSequence = [failed]
         report.ReferencedSOPSequence = held
         if self.faults.commitment != "silent":
-            threading.Thread(target=self._report, args=(event.assoc, report, 2 if "FailedSOPSequence" in report else 1), daemon=True).start()
+            threading.Thread(
+                target=self._report, args=(event.assoc, report, 2 if "FailedSOPSequence" in report else 1), daemon=True
+            ).start()
         return 0x0000, None
 
     def _report(self, association: Any, report: Dataset, event_type: int) -> None:

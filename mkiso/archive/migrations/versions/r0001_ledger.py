@@ -62,7 +62,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_failures")),
     )
     op.create_index(op.f("ix_failures_night_id"), "failures", ["night_id"], unique=False)
-    op.create_index(op.f("ix_failures_resolved_study_instance_uid"), "failures", ["resolved", "study_instance_uid"], unique=False)
+    op.create_index(
+        op.f("ix_failures_resolved_study_instance_uid"), "failures", ["resolved", "study_instance_uid"], unique=False
+    )
     op.create_table(
         "volumes",
         sa.Column("id", sa.Integer(), nullable=False),

@@ -1,0 +1,114 @@
+"""What a night came to, in the words that an operator reads in Prefect. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from mkiso.study.identity import iso_date
+from mkiso.study.models import Study
+
+NAMED = 50
+"""How many accession numbers a message names; `mkiso archive report` has them all."""
+
+SAID = 10
+"""Of how many volumes it says what they wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A night's numbers. Studies are named by accession number, or by UID where they have none; `volumes` are labels.
+
+    `elsewhere`: another run works on so many. `undelivered` says in words what the publisher or the store didn't take,
+    `owed` what no run can mend, `stopped` why the night ended before its end, `doubtful` are the days of which the PACS
+    may hold more than it told, `unusable` the studies that it describes so that they can't be archived.
+    """
+
+    found: int = 0
+    archived: int = 0
+    images: int = 0
+    volumes: Sequence[str] = ()
+    elsewhere: int = 0
+    failed: Sequence[str] = ()
+    given_up: Sequence[str] = ()
+    undelivered: Sequence[str] = ()
+    owed: Sequence[str] = ()
+    doubtful: Sequence[date] = ()
+    unusable: Sequence[str] = ()
+    stopped: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nobody needs to look."""
+        wrong = self.failed, self.undelivered, self.owed, self.doubtful, self.unusable, self.stopped
+        return not any(wrong)
+
+
+def words(outcome: Outcome) -> str:
+    """The message of the run's final state: what is wrong first, and what to do about it."""
+    said = [outcome.stopped] if outcome.stopped else []
+    if outcome.failed:
+        said.append(
+            f"NOT ARCHIVED: {len(outcome.failed)} of {_studies(outcome.found)}: {_listed(outcome.failed)}. "
+            "The table of this run has the reasons; the next night tries them again."
+        )
+    if outcome.unusable:
+        said.append(
+            f"NOT ARCHIVED, because the PACS gives {_studies(len(outcome.unusable))} no Study Instance UID that is "
+            "one, "
+            f"or the same to several patients: {_listed(outcome.unusable)}. Have it corrected."
+        )
+    said += outcome.undelivered
+    said += outcome.owed[:SAID]
+    if len(outcome.owed) > SAID:
+        said.append(f"{len(outcome.owed) - SAID} more volumes wait for somebody: `mkiso archive report` names them.")
+    if outcome.doubtful:
+        days = ", ".join(f"{day:%Y-%m-%d}" for day in outcome.doubtful)
+        said.append(
+            f"The PACS cuts its answers for {days} and has studies without a time: there may be more than were found. "
+            "Raise its limit."
+        )
+    if outcome.volumes:
+        said.append(
+            f"{_studies(outcome.archived)} with {outcome.images} images archived on {_volumes(outcome.volumes)}."
+        )
+    elif outcome.is_good:
+        said.append(f"Nothing to archive: {_studies(outcome.found)} found.")
+    if outcome.elsewhere:
+        said.append(f"Another archive run works on {_studies(outcome.elsewhere)}.")
+    if outcome.given_up:
+        said.append(
+            f"Given up after archive.max_attempts: {_listed(outcome.given_up)}; `mkiso archive report` says why."
+        )
+    return " ".join(said)
+
+
+def dry_run_words(found: int, owed: int, images: int | None, given_up: Sequence[str]) -> str:
+    """What a dry run says; `images` None where the PACS doesn't count them."""
+    counted = "an unknown number of" if images is None else images
+    given_up_words = f" Given up after archive.max_attempts: {_listed(given_up)}." if given_up else ""
+    return (
+        f"Dry run: {_studies(found)} found, of which {owed} would be archived, with {counted} images. Nothing was "
+        f"archived.{given_up_words}"
+    )
+
+
+def described(study: Study) -> str:
+    """What an operator finds a study by whose UID says nothing."""
+    day = iso_date(study.study_date)
+    return study.accession_number or (
+        f"one of {day}" if day != study.study_date else "one without accession number and date"
+    )
+
+
+def _studies(count: int) -> str:
+    return f"{count} {'study' if count == 1 else 'studies'}"
+
+
+def _volumes(labels: Sequence[str]) -> str:
+    return labels[0] if len(labels) == 1 else f"{len(labels)} volumes ({labels[0]} to {labels[-1]})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -1,0 +1,168 @@
+"""A volume that the ledger doesn't know, or holds for lost, is written down again from what lies on it: after the
+ledger was lost, or an older copy of it restored, or when a lost disc turns up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from mkiso.archive.catalogue import THERE
+from mkiso.archive.ledger import Ledger
+from mkiso.archive.store import Store
+from mkiso.archive.tables import instances, nights, other_files, studies, volumes
+from mkiso.archive.volumes import LABEL, MasteredVolume, StudyOnVolume, in_portions, volume_of, write_contents
+from mkiso.config.settings import Medium
+from mkiso.errors import InvalidRequest
+from mkiso.study.models import DiscFile
+
+DISC = "disc"
+"""What stands for `output` of a volume that was taken up from a disc."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundVolume:
+    """A sound volume: where it was read, its label, the SHA-256 and the size (bytes) of its image, and what lies on
+    it. A `device` is a disc.
+    """
+
+    where: Path
+    device: bool
+    label: str
+    sha256: str
+    size: int
+    studies: Sequence[StudyOnVolume]
+    other_files: Sequence[DiscFile]
+
+
+@dataclass(frozen=True, slots=True)
+class TakenUp:
+    """What became of it: the volume's state, how many of its instances the ledger has on it from now on, how many it
+    had on others already.
+    """
+
+    state: str
+    instances: int
+    elsewhere: int
+
+
+def take_up(ledger: Ledger, found: FoundVolume, store: Store | None, medium: Medium, output: str) -> TakenUp:
+    """Write a volume down: as done where it lies in the store or on a disc, as mastered where it lies in the data
+    directory to be delivered to `output`.
+
+    Raises InvalidRequest where it lies elsewhere, isn't named as a volume of an archive, or the ledger knows it.
+    """
+    if not LABEL.fullmatch(found.label):
+        raise InvalidRequest(f"{found.label or 'A disc without a label'} is no volume of an archive.")
+    facts = _place_of(ledger, found, store, output)
+    with ledger.writing() as connection:
+        row = connection.execute(select(volumes).where(volumes.c.label == found.label)).one_or_none()
+        if row is not None and row.state != "gone":
+            raise InvalidRequest(
+                f"The ledger knows volume {found.label}: it is {row.state}; `mkiso archive settle` changes that."
+            )
+        volume_id = row.id if row is not None else _new(connection, ledger, found, medium)
+        for table in (instances, other_files):
+            connection.execute(delete(table).where(table.c.volume_id == volume_id))
+        added = _without_known(connection, found.studies)
+        connection.execute(update(volumes).where(volumes.c.id == volume_id).values(**facts, **_image(found)))
+        volume = volume_of(
+            connection.execute(select(volumes).where(volumes.c.id == volume_id)).one(), ledger.storage.volumes_dir
+        )
+        count = (
+            write_contents(connection, volume_id, MasteredVolume(volume, found.sha256, added, found.other_files))
+            if added
+            else 0
+        )
+        connection.execute(update(volumes).where(volumes.c.id == volume_id).values(instances=count))
+    return TakenUp(facts["state"], count, sum(len(study.files) for study in found.studies) - count)
+
+
+def _place_of(ledger: Ledger, found: FoundVolume, store: Store | None, output: str) -> dict[str, Any]:
+    if found.device:
+        return {"state": "done", "output": DISC, "location": "a disc that was taken up", "store": None}
+    if store is not None and found.where == store.image(found.label):
+        return {"state": "done", "output": "store", "location": str(found.where.parent), "store": store.id}
+    if found.where == ledger.storage.volumes_dir / found.label / "disc.iso":
+        return {"state": "mastered", "output": output, "location": "", "store": None, "place": ledger.place}
+    where = f" or {store.image(found.label)}" if store is not None else ""
+    raise InvalidRequest(
+        f"{found.label} lies in a file where nobody looks for it: burn it, or move it to "
+        f"{ledger.storage.volumes_dir / found.label / 'disc.iso'}{where}, and take it up there."
+    )
+
+
+def _image(found: FoundVolume) -> dict[str, Any]:
+    read_back = {"read_back": datetime.now(UTC), "read_back_good": True}
+    return {"sha256": found.sha256, "size": found.size, "holder_id": None, "changed": datetime.now(UTC), **read_back}
+
+
+def _new(connection: Connection, ledger: Ledger, found: FoundVolume, medium: Medium) -> int:
+    now = datetime.now(UTC)
+    run = {
+        "run_id": f"take-up {found.label} {uuid4().hex[:8]}",
+        "scheduled": False,
+        "date_from": now.date(),
+        "date_to": now.date(),
+    }
+    held = {"started": now, "finished": now, "found": 0, "token": "", "process": "", "lease_until": 0.0}
+    night_id = connection.scalar(insert(nights).values(**run, **held).returning(nights.c.id))
+    number, total = _set_of(found)
+    new = {
+        "label": found.label,
+        "state": "planned",
+        "night_id": night_id,
+        "place": ledger.place,
+        "medium": medium,
+        "output": DISC,
+    }
+    values = {
+        **new,
+        "number": number,
+        "total": total,
+        "instances": 0,
+        "size": 0,
+        "sha256": "",
+        "location": "",
+        "changed": now,
+    }
+    return cast(int, connection.scalar(insert(volumes).values(**values).returning(volumes.c.id)))
+
+
+def _set_of(found: FoundVolume) -> tuple[int, int]:
+    """Which volume of its set it is, as the manifest beside it says; 1 of 1 where there is none."""
+    for manifest in (found.where.with_suffix(".json"), found.where.parent / "manifest.json"):
+        try:
+            facts = json.loads(manifest.read_text(encoding="utf-8"))
+            return int(facts["number"]), int(facts["total"])
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+    return 1, 1
+
+
+def _without_known(connection: Connection, found: Sequence[StudyOnVolume]) -> list[StudyOnVolume]:
+    """What lies on no other volume that is there: an instance stands in the ledger once."""
+    known: set[tuple[str, str]] = set()
+    there = (
+        select(studies.c.study_instance_uid, instances.c.sop_instance_uid)
+        .join_from(studies, instances)
+        .join(volumes)
+        .where(THERE)
+    )
+    for some in in_portions(study.study_instance_uid for study in found):
+        known.update(connection.execute(there.where(studies.c.study_instance_uid.in_(some))).tuples())
+    left = [
+        replace(
+            study,
+            files=[file for file in study.files if (study.study_instance_uid, file.sop_instance_uid) not in known],
+        )
+        for study in found
+    ]
+    return [study for study in left if study.files]

@@ -1,0 +1,1 @@
+"""What was done with whose images, and by whom: messages, and their delivery."""

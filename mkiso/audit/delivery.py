@@ -1,0 +1,72 @@
+"""Where audit messages go: a file, or a syslog server over UDP (RFC 5426) or TLS (RFC 5425), as PS3.15 A.6 and A.7 have
+it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mkiso.config.settings import Audit, Settings
+
+PRIORITY = 10 * 8 + 5  # security messages, notice (PS3.15 A.6.1)
+MESSAGE_ID = "DICOM+RFC3881"
+TIMEOUT_SECONDS = 5.0
+
+
+def deliver(settings: Settings, message: str, moment: datetime) -> None:
+    """Deliver one message, of one line. Raises OSError or ValueError where it can't be delivered; then it is kept
+    beside the data, whole.
+    """
+    audit, storage = settings.audit, settings.storage
+    try:
+        target = urlsplit(audit.target)
+        if target.scheme == "udp":
+            _send_datagram(syslog_line(message, moment), str(target.hostname), target.port or 514)
+        elif target.scheme == "tls":
+            _send_over_tls(audit, syslog_line(message, moment), str(target.hostname), target.port or 6514)
+        else:
+            _append(storage.data_dir / (audit.target or "audit.xml"), message)
+    except (OSError, ValueError):
+        _append(storage.audit_undelivered, message)
+        raise
+
+
+def syslog_line(message: str, moment: datetime) -> bytes:
+    """The message behind RFC 5424's header; its BOM says that it is UTF-8 (6.4)."""
+    host = socket.gethostname() or "-"
+    head = f"<{PRIORITY}>1 {moment.isoformat(timespec='milliseconds')} {host} mkiso {os.getpid()} {MESSAGE_ID} - "
+    return head.encode("ascii", "replace") + b"\xef\xbb\xbf" + message.encode()
+
+
+def _send_datagram(line: bytes, host: str, port: int) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as sender:
+        sender.sendto(line, address)
+
+
+def _send_over_tls(audit: Audit, line: bytes, host: str, port: int) -> None:
+    context = ssl.create_default_context(cafile=audit.authority)
+    if audit.certificate is not None:
+        context.load_cert_chain(audit.certificate, audit.key)
+    with (
+        socket.create_connection((host, port), TIMEOUT_SECONDS) as connection,
+        context.wrap_socket(connection, server_hostname=host) as sender,
+    ):
+        sender.sendall(b"%d %s" % (len(line), line))  # octets counted (RFC 5425 4.3.1)
+        with suppress(OSError):  # close_notify is ours to send (4.4); not every server answers it
+            sender.unwrap()
+
+
+def _append(file: Path, message: str) -> None:
+    """One write, so that lines of several processes don't mix (O_APPEND)."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, f"{message}\n".encode())
+    finally:
+        os.close(descriptor)

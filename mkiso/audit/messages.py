@@ -1,0 +1,269 @@
+"""The audit trail: who asked for which accession number, from where, what left, when (DICOM PS3.15 A.5, the XML of
+A.5.1).
+
+    event                                 written by   when
+    Query (A.5.3.10)                      webhook      a question was accepted: who asked, from where
+    Query                                 a job        the PACS was asked (C-FIND)
+    Begin Transferring (A.5.3.3)          a job        the PACS is asked to send a study (C-MOVE)
+    Export (A.5.3.5)                      webhook      a disc begins to leave: to whom
+    Export                                a job        a study is ordered from a publisher
+    Security Alert (A.5.3.11)             webhook      the API key was absent or wrong; a page of another site asked
+
+A message that can't be delivered never ends a job: it is kept in `audit-undelivered.xml` beside the data, and the log
+says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from mkiso.audit.delivery import deliver
+from mkiso.config.settings import Settings
+from mkiso.study.models import Study
+
+log = logging.getLogger("mkiso.audit.messages")
+
+Code = tuple[str, str, str]  # csd-code, codeSystemName, originalText
+
+BEGIN_TRANSFERRING: Code = ("110102", "DCM", "Begin Transferring DICOM Instances")
+EXPORT: Code = ("110106", "DCM", "Export")
+QUERY: Code = ("110112", "DCM", "Query")
+SECURITY_ALERT: Code = ("110113", "DCM", "Security Alert")
+NODE_AUTHENTICATION: Code = ("110126", "DCM", "Node Authentication")
+SOURCE: Code = ("110153", "DCM", "Source Role ID")
+DESTINATION: Code = ("110152", "DCM", "Destination Role ID")
+STUDY_INSTANCE_UID: Code = ("110180", "DCM", "Study Instance UID")
+SOP_CLASS_UID: Code = ("110181", "DCM", "SOP Class UID")
+NODE_ID: Code = ("110182", "DCM", "Node ID")
+PATIENT_NUMBER: Code = ("2", "RFC-3881", "Patient Number")
+SEARCH_CRITERIA: Code = ("10", "RFC-3881", "Search Criteria")
+
+SUCCESS, MINOR_FAILURE = "0", "4"
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+IP_ADDRESS = "2"
+"""NetworkAccessPointTypeCode of an address; "1" is a host's name."""
+_UNPRINTABLE = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """An active participant: a person, a process, a machine or a medium."""
+
+    user_id: str
+    role: Code | None = None
+    address: str = ""
+    is_requestor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What was exported: the patient, and the accession number of each study by its Study Instance UID."""
+
+    patient_id: str
+    patient_name: str
+    studies: Mapping[str, str]
+    instances: int
+
+
+def asked(settings: Settings, accession_numbers: Sequence[str], client: str, request_id: str) -> None:
+    """A client's question was accepted."""
+    wanted = f"AccessionNumber={','.join(accession_numbers)}"
+    criteria = _object("2", "24", SEARCH_CRITERIA, request_id, query=wanted, details={"request_id": request_id})
+    _tell(
+        settings,
+        "E",
+        QUERY,
+        [Party(client, SOURCE, client, is_requestor=True), _mkiso(settings, DESTINATION)],
+        [criteria],
+    )
+
+
+def queried(settings: Settings, accession_number: str, job_id: str) -> None:
+    """The PACS is asked for an accession number."""
+    query = _object(
+        "2",
+        "3",
+        SOP_CLASS_UID,
+        STUDY_ROOT_FIND,
+        query=f"AccessionNumber={accession_number}",
+        details={"job_id": job_id},
+    )
+    parties = [_mkiso(settings, SOURCE, is_requestor=True), _pacs(settings, DESTINATION)]
+    _tell(settings, "E", QUERY, parties, [query])
+
+
+def transfer_begins(settings: Settings, study: Study, job_id: str) -> None:
+    """The PACS is asked to send a study."""
+    objects = [_study(study.study_instance_uid, study.accession_number, study.expected.count, job_id)]
+    objects.append(_patient(settings, study.patient_id, study.patient_name))
+    parties = [_pacs(settings, SOURCE), _mkiso(settings, DESTINATION, is_requestor=True)]
+    _tell(settings, "E", BEGIN_TRANSFERRING, parties, objects)
+
+
+def exported(settings: Settings, left: Left, to: Party, job_id: str) -> None:
+    """A disc, or a study for a publisher, begins to leave."""
+    objects = [_study(uid, accession_number, None, job_id) for uid, accession_number in left.studies.items()]
+    objects.append(_patient(settings, left.patient_id, left.patient_name, {"instances": str(left.instances)}))
+    _tell(settings, "R", EXPORT, [_mkiso(settings, SOURCE), to], objects)
+
+
+def alert(settings: Settings, client: str, path: str, request_id: str, why: str = "API key absent or wrong") -> None:
+    """Somebody was refused: `why`."""
+    told = {"Alert Description": why, "request_id": request_id}
+    subject = _object("2", "13", NODE_ID, client or "unknown", name=path, details=told)
+    parties = [_mkiso(settings, None, is_requestor=True), Party(client or "unknown", None, client)]
+    _tell(settings, "E", SECURITY_ALERT, parties, [subject], kind=NODE_AUTHENTICATION, outcome=MINOR_FAILURE)
+
+
+def _tell(
+    settings: Settings,
+    action: str,
+    event: Code,
+    parties: Iterable[Party],
+    objects: Iterable[Element],
+    *,
+    kind: Code | None = None,
+    outcome: str = SUCCESS,
+) -> None:
+    if not settings.audit.enabled:
+        return
+    now = datetime.now(UTC)
+    try:
+        deliver(settings, message(settings, now, action, event, parties, objects, kind=kind, outcome=outcome), now)
+    except (OSError, ValueError) as error:  # ValueError: a host's name that can't be one (UnicodeError)
+        log.error(
+            "An audit message (%s) couldn't be delivered and is kept in %s: %s",
+            event[2],
+            settings.storage.audit_undelivered,
+            error,
+        )
+
+
+def message(
+    settings: Settings,
+    moment: datetime,
+    action: str,
+    event: Code,
+    parties: Iterable[Party],
+    objects: Iterable[Element],
+    *,
+    kind: Code | None = None,
+    outcome: str = SUCCESS,
+) -> str:
+    """One AuditMessage on one line (PS3.15 A.5.1)."""
+    root = Element("AuditMessage")
+    told = {
+        "EventActionCode": action,
+        "EventDateTime": moment.isoformat(timespec="milliseconds"),
+        "EventOutcomeIndicator": outcome,
+    }
+    identification = SubElement(root, "EventIdentification", told)
+    identification.append(_coded("EventID", event))
+    if kind is not None:
+        identification.append(_coded("EventTypeCode", kind))
+    for party in parties:
+        root.append(_participant(party))
+    site = {"AuditEnterpriseSiteID": settings.disc.institution} if settings.disc.institution else {}
+    source = SubElement(root, "AuditSourceIdentification", {**site, "AuditSourceID": settings.audit.source_id})
+    SubElement(source, "AuditSourceTypeCode", {"csd-code": "4"})  # application server
+    root.extend(objects)
+    for element in root.iter():
+        element.attrib.update({name: _plain(value) for name, value in element.attrib.items()})
+        element.text = element.text and _plain(element.text)
+    return tostring(root, encoding="unicode")
+
+
+def _participant(party: Party) -> Element:
+    attributes = {"UserID": party.user_id, "UserIsRequestor": str(party.is_requestor).lower()}
+    if party.address:
+        attributes |= {
+            "NetworkAccessPointID": party.address,
+            "NetworkAccessPointTypeCode": IP_ADDRESS if _is_address(party.address) else "1",
+        }
+    element = Element("ActiveParticipant", attributes)
+    if party.role is not None:
+        element.append(_coded("RoleIDCode", party.role))
+    return element
+
+
+def _study(uid: str, accession_number: str, count: int | None, job_id: str) -> Element:
+    details = {"job_id": job_id, **({"instances": str(count)} if count is not None else {})}
+    element = _object(
+        "2", "3", STUDY_INSTANCE_UID, uid, name=f"Study of accession number {accession_number}", details=details
+    )
+    description = SubElement(element, "ParticipantObjectDescription")
+    SubElement(description, "Accession", {"Number": accession_number})
+    return element
+
+
+def _patient(settings: Settings, patient_id: str, name: str, details: dict[str, str] | None = None) -> Element:
+    return _object(
+        "1",
+        "1",
+        PATIENT_NUMBER,
+        patient_id or "unknown",
+        name=name if settings.audit.patient_names else "",
+        details=details or {},
+    )
+
+
+def _object(
+    type_code: str,
+    role: str,
+    id_type: Code,
+    object_id: str,
+    *,
+    name: str = "",
+    query: str | None = None,
+    details: dict[str, str] | None = None,
+) -> Element:
+    attributes = {
+        "ParticipantObjectID": object_id,
+        "ParticipantObjectTypeCode": type_code,
+        "ParticipantObjectTypeCodeRole": role,
+    }
+    element = Element("ParticipantObjectIdentification", attributes)
+    element.append(_coded("ParticipantObjectIDTypeCode", id_type))
+    if query is None:
+        SubElement(element, "ParticipantObjectName").text = name
+    else:
+        SubElement(element, "ParticipantObjectQuery").text = _base64(query)
+    for key, value in (details or {}).items():
+        SubElement(element, "ParticipantObjectDetail", {"type": key, "value": _base64(value)})
+    return element
+
+
+def _coded(name: str, code: Code) -> Element:
+    return Element(name, {"csd-code": code[0], "codeSystemName": code[1], "originalText": code[2]})
+
+
+def _mkiso(settings: Settings, role: Code | None, *, is_requestor: bool = False) -> Party:
+    return Party(settings.receiver.ae_title, role, is_requestor=is_requestor)
+
+
+def _pacs(settings: Settings, role: Code) -> Party:
+    return Party(settings.pacs.ae_title, role, settings.pacs.host)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _plain(text: str) -> str:
+    """Without what XML 1.0 can't hold (2.2) and without line breaks: a message is one line whatever it tells of."""
+    return _UNPRINTABLE.sub(" ", text)
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

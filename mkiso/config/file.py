@@ -1,0 +1,293 @@
+"""Reading the configuration: once, when a service starts; an unknown key is an error that names the nearest one.
+
+Order: defaults, the YAML file (`MKISO_CONFIG`, else ./config.yaml), the environment (`MKISO__SECTION__KEY`). A secret
+may stand in a file of its own on either level (`…_file`, `MKISO__…_FILE`): the level decides and not the form, and both
+forms on one level are an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from mkiso.config.settings import Publisher, Settings
+from mkiso.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "MKISO__"
+_NOT_GIVEN = object()
+UNKNOWN_SECRET = "unknown"  # noqa: S105  stands where a secret can't be read, so that nothing else is said of its absence
+
+
+def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the configuration; without `path` from MKISO_CONFIG, else ./config.yaml where there is one, else the
+    defaults.
+
+    Raises ConfigurationError whose `problems` name everything that is wrong at once.
+    """
+    environment = os.environ if environment is None else environment
+    named = path or (Path(environment["MKISO_CONFIG"]) if environment.get("MKISO_CONFIG") else None)
+    file = named or Path("config.yaml")
+    problems: list[str] = []
+    values = _read_yaml(file, must_exist=named is not None)
+    _one_form_each(values, problems)
+    overlay, names = _read_environment(environment)
+    _one_form_each(overlay, problems, names)
+    _lay_over(values, overlay)
+    _read_secret_files(values, file.parent, problems)
+    try:
+        settings = Settings.model_validate(values, context=file.parent)
+    except ValidationError as error:
+        problems += [_problem(entry) for entry in error.errors()]
+    _raise(problems)
+    return _absolute(settings, file.parent)
+
+
+def api_key_of(environment: Mapping[str, str]) -> str:
+    """The key that a client of a running service sends, from the same variables as the service's own; empty where none
+    is set.
+
+    Raises ConfigurationError.
+    """
+    problems: list[str] = []
+    ours = ("MKISO__AUTH__API_KEY", "MKISO__AUTH__API_KEY_FILE")
+    values, names = _read_environment({name: environment[name] for name in ours if name in environment})
+    _one_form_each(values, problems, names)
+    _read_secret_files(values, Path(), problems)
+    _raise(problems)
+    return str(values.get("auth", {}).get("api_key", ""))
+
+
+def _raise(problems: list[str]) -> None:
+    if problems:
+        raise ConfigurationError(
+            f"The configuration has {len(problems)} problem(s): " + "; ".join(problems), tuple(problems)
+        )
+
+
+def read_secret(file: Path, named: str) -> str:
+    """The secret in a file, without white space around it. Raises ConfigurationError where there is none: an empty
+    secret is none and no password.
+    """
+    try:
+        secret = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigurationError(f"The secret file {file} of {named} can't be read: {reason}.") from None
+    if not secret:
+        raise ConfigurationError(
+            f"The secret file {file} of {named} is empty: write the secret into it, or remove {named}."
+        )
+    if len(secret.splitlines()) > 1:
+        raise ConfigurationError(f"The secret file {file} of {named} has more than one line: a secret is one.")
+    return secret
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose plain words stay text for pydantic to read: a key such as 0123 stays itself. A key that stands twice
+    is an error.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  pyyaml's own way
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.composer.ComposerError(None, None, f"{key} stands there twice", node.start_mark)
+        return node
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
+
+
+def _read_yaml(file: Path, *, must_exist: bool) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if must_exist or file.is_symlink():
+            raise ConfigurationError(f"The configuration file {file} doesn't exist.") from None
+        return {}
+    except OSError as error:
+        raise ConfigurationError(f"The configuration file {file} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"The configuration file {file} can't be read: it isn't UTF-8.") from None
+    if not text.strip():
+        raise ConfigurationError(
+            f"The configuration file {file} is empty: was it saved by half? Where every default is meant, remove it."
+        )
+    try:
+        values = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
+    except yaml.MarkedYAMLError as error:  # whose own text quotes the line, which may hold a secret
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise ConfigurationError(f"The configuration file {file} can't be read: {error.problem}{line}.") from None
+    except yaml.YAMLError:
+        raise ConfigurationError(f"The configuration file {file} can't be read: it is no YAML.") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigurationError(
+            f"The configuration file {file} must hold sections such as 'pacs:', not a {type(values).__name__}."
+        )
+    return {section: {} if content is None else content for section, content in values.items()}
+
+
+def _read_environment(environment: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the environment says, as the file would say it, and the variable of each dotted key."""
+    values: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    # Whole sections ([section: {…}]) first, whatever order the variables come in.
+    for name in sorted(
+        (name for name in environment if name.startswith(ENVIRONMENT_PREFIX)), key=lambda name: (name.count("__"), name)
+    ):
+        dotted = ".".join(parts := name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+        if dotted in names:
+            raise ConfigurationError(
+                f"The environment variables {names[dotted]} and {name} are the same key: remove one."
+            )
+        names[dotted] = name
+        target = values
+        for section in parts[:-1]:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigurationError(
+                    f"The environment variable {name} names a key below {section}, which is no section."
+                )
+        try:
+            target[parts[-1]] = _value_of(environment[name])
+        except yaml.YAMLError:
+            raise ConfigurationError(f"The environment variable {name} is no YAML list or mapping.") from None
+    return values, names
+
+
+def _value_of(text: str) -> Any:
+    """Lists and mappings are read as YAML; everything else stays text for pydantic to read."""
+    return yaml.load(text, _Loader) if text.lstrip()[:1] in ("[", "{") else text  # noqa: S506  a SafeLoader
+
+
+def _lay_over(values: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+    """Let the keys of `overlay` win; sections are laid over each other, so that a section of one key leaves the others
+    as they are.
+    """
+    for key, value in overlay.items():
+        below = values.get(key)
+        if isinstance(value, dict) and isinstance(below, dict):
+            _lay_over(below, value)
+        elif isinstance(value, dict) and below is not None and not isinstance(below, dict):
+            raise ConfigurationError(f"The environment names keys below {key}, which is no section in the file.")
+        else:
+            values[key] = value
+
+
+@dataclass(frozen=True, slots=True)
+class _SecretFile:
+    """Where a secret is read from, if no other level says it; `named` is the key or variable that says so."""
+
+    path: str
+    named: str
+
+
+def _secrets(
+    values: Mapping[str, Any], model: type[BaseModel], where: str = ""
+) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Each secret that `values` give in some form: the section where it stands, its key there, and its dotted name."""
+    for key, field in model.model_fields.items():
+        kinds = (field.annotation, *get_args(field.annotation))
+        section = values.get(key)
+        if field.annotation is SecretStr:
+            if key in values or f"{key}_file" in values:
+                yield values, key, f"{where}{key}"  # type: ignore[misc]
+        elif not isinstance(section, dict):
+            continue
+        elif SecretStr in kinds:  # a mapping of secrets
+            for name in dict.fromkeys(str(name).removesuffix("_file") for name in section):
+                yield section, name, f"{where}{key}.{name}"
+        elif inner := next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None):
+            below = (
+                {key: section}
+                if field.annotation is inner
+                else {f"{key}.{name}": each for name, each in section.items()}
+            )
+            for name, each in below.items():
+                if isinstance(each, dict):
+                    yield from _secrets(each, inner, f"{where}{name}.")
+
+
+def _one_form_each(values: dict[str, Any], problems: list[str], names: Mapping[str, str] | None = None) -> None:
+    """Bring each secret of a level to one key: its text, or the file where it stands. `names` are the variables of the
+    environment by dotted key.
+
+    An empty secret is an error; but in the file "" and null are how one says that there is none.
+    """
+    for section, key, where in list(_secrets(values, Settings)):
+        plain, filed = ((names or {}).get(each, each) for each in (where, f"{where}_file"))
+        if names is None and section.get(key) in (None, ""):
+            section.pop(key, None)
+        text, file = section.get(key), section.pop(f"{key}_file", _NOT_GIVEN)
+        if file is not _NOT_GIVEN and key in section:
+            problems.append(f"{plain} and {filed} are both set: remove one")
+        elif isinstance(text, str) and not text.strip():
+            problems.append(f"{plain} is set and empty: give it its value, or remove it")
+        elif file is _NOT_GIVEN:
+            continue
+        elif isinstance(file, str) and file.strip():
+            section[key] = _SecretFile(file, filed)
+            continue
+        else:
+            problems.append(f"{filed} names no file")
+        section[key] = UNKNOWN_SECRET
+
+
+def _read_secret_files(values: dict[str, Any], folder: Path, problems: list[str]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _read_secret_files(value, folder, problems)
+        elif isinstance(value, _SecretFile):
+            try:
+                values[key] = read_secret(folder / value.path, value.named)
+            except ConfigurationError as error:
+                problems.append(error.words)
+                values[key] = UNKNOWN_SECRET
+
+
+def _problem(entry: Any) -> str:
+    where = ".".join(str(part) for part in entry["loc"])
+    if entry["type"] != "extra_forbidden":
+        message = str(entry["msg"]).removeprefix("Value error, ")
+        return f"{where}: {message}" if where else message
+    nearest = difflib.get_close_matches(str(entry["loc"][-1])[:64], _keys_beside(entry["loc"]), n=1, cutoff=0.0)
+    return f"{where} is no key of mkiso; did you mean {'.'.join([*map(str, entry['loc'][:-1]), *nearest])}?"
+
+
+def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None:  # a publisher's name
+            model = Publisher
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return list(model.model_fields)
+
+
+def _absolute(settings: Settings, folder: Path) -> Settings:
+    """Relative folders are relative to the configuration file: the processes of `mkiso serve` may be started from
+    anywhere.
+    """
+    data_dir = (folder / settings.storage.data_dir).resolve()
+    shared_dir = settings.storage.shared_dir and (folder / settings.storage.shared_dir).resolve()
+    storage = settings.storage.model_copy(update={"data_dir": data_dir, "shared_dir": shared_dir})
+    archive = settings.archive.model_copy(update={"directory": (data_dir / settings.archive.directory).resolve()})
+    viewer = settings.viewer
+    if viewer.directory:
+        viewer = viewer.model_copy(update={"directory": str((folder / viewer.directory).resolve())})
+    return settings.model_copy(update={"storage": storage, "archive": archive, "viewer": viewer})

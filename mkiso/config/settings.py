@@ -1,0 +1,448 @@
+"""The configuration as frozen models: every key, its default and its bounds. mkiso.config.file reads it;
+config.example.yaml explains it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Mapping
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+AeTitle = Annotated[  # VR AE (PS3.5 6.2): no backslash, no control character
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[\x20-\x5B\x5D-\x7E]+$")
+]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Medium = Literal["cd", "dvd", "dvd-dl", "bd", "bd-dl"]
+HostName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9._-]{1,253}$")]
+Origin = Annotated[
+    str,
+    StringConstraints(to_lower=True, pattern=r"^(none|https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?)$"),
+]
+
+
+def _named(path: object) -> object:
+    if path == "":
+        raise ValueError("is empty and names nothing")
+    return path
+
+
+def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
+    return path if info.context is None else (info.context / path).absolute()
+
+
+NamedPath = Annotated[Path, BeforeValidator(_named)]
+Place = Annotated[NamedPath, AfterValidator(_beside_the_file)]
+"""A file or folder; a relative one lies beside the configuration file, whose folder is the validation's context:
+processes start from anywhere.
+"""
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys refused, and no number that is none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+
+
+class Server(Section):
+    """The webhook and the processes of this machine."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    request_timeout_seconds: Seconds = 900
+    max_accessions: int = Field(50, ge=1, le=1000)
+    max_queued_jobs: int = Field(50, ge=1)
+    max_running_jobs: int = Field(4, ge=1, le=64)
+    shutdown_grace_seconds: Seconds = 30
+    public_url: str = ""
+    hosts: tuple[HostName, ...] = ()
+    trusted_origins: tuple[Origin, ...] = ()
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    accel_redirect: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_/-]*/)?$")] = ""
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        parts = urlsplit(url)  # raises ValueError itself for half an IPv6 address
+        if url and not (parts.scheme in ("http", "https") and parts.hostname):
+            raise ValueError("is the whole address: https://discs.example.org")
+        return url
+
+    @field_validator("trusted_origins")
+    @classmethod
+    def _as_browsers_write_them(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin) for origin in origins)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ip_network(proxy)
+            except ValueError:
+                raise ValueError(f"{proxy!r} is no address or network: 10.1.2.3, 10.1.2.0/24, fd00::/8") from None
+        return proxies
+
+    @property
+    def known_hosts(self) -> frozenset[str]:
+        """The names with a dot under which browsers may reach the webhook."""
+        return frozenset((*self.hosts, urlsplit(self.public_url).hostname or ""))
+
+
+class Auth(Section):
+    """Who may ask: X-API-Key on /api/iso/*."""
+
+    enabled: bool = False
+    api_key: SecretStr = SecretStr("")
+
+    @model_validator(mode="after")
+    def _key_where_enabled(self) -> Auth:
+        if self.enabled and not self.api_key.get_secret_value():
+            raise ValueError(
+                "auth.enabled is true and auth.api_key is empty: set MKISO__AUTH__API_KEY or auth.api_key_file"
+            )
+        return self
+
+
+class Pacs(Section):
+    """The PACS that is asked: Query/Retrieve SCP."""
+
+    ae_title: AeTitle = "ABPACS"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    calling_ae_title: AeTitle | None = None
+    require_counts: bool = True
+    find_limit: int = Field(0, ge=0)
+    max_moves: int = Field(2, ge=1, le=16)
+    move_attempts: int = Field(3, ge=1, le=10)
+    back_off_seconds: Seconds = 2
+    connect_timeout_seconds: Seconds = 10
+    response_timeout_seconds: Seconds = 60
+    quiet_timeout_seconds: Seconds = 60
+
+
+class Tls(Section):
+    """TLS of a DICOM port (PS3.15 B.9): certificate, key, and the authority that peers' certificates must come from."""
+
+    enabled: bool = False
+    certificate: Place | None = None
+    key: Place | None = None
+    authority: Place | None = None
+
+    @model_validator(mode="after")
+    def _files_where_enabled(self) -> Tls:
+        if self.enabled and not (self.certificate and self.key):
+            raise ValueError("tls.enabled is true: tls.certificate and tls.key are needed")
+        return self
+
+
+class Receiver(Section):
+    """Our Storage SCP: one AE title, one port, for every job."""
+
+    ae_title: AeTitle = "CDRECORD"
+    host: str = "0.0.0.0"  # noqa: S104  the PACS connects from another machine
+    port: Port = 10104
+    max_pdu_bytes: int = Field(131_072, ge=4096, le=1_048_576)
+    max_associations_per_peer: int = Field(10, ge=1, le=100)
+    max_associations: int = Field(64, ge=1, le=1000)
+    max_instance_gib: float = Field(8, gt=0)
+    pdu_timeout_seconds: Seconds = 30
+    idle_timeout_seconds: Seconds = 60
+    allowed_peers: tuple[str, ...] = ()
+    tls: Tls = Tls()
+
+
+class PatientApiFields(Section):
+    """The names of the answer's JSON members."""
+
+    patient_id: str = "hn"
+    name: str = "name"
+    birth_date: str = "birth_date"
+    sex: str = "sex"
+
+
+class PatientApi(Section):
+    """The hospital's patient-data API; an empty base_url means that there is none."""
+
+    base_url: str = ""
+    path: str = "/patients/by-accession/{accession_number}"
+    timeout_seconds: Seconds = 5
+    retries: int = Field(2, ge=0, le=10)
+    headers: Mapping[str, SecretStr] = {}
+    fields: PatientApiFields = PatientApiFields()
+
+    @field_validator("path")
+    @classmethod
+    def _names_the_accession(cls, path: str) -> str:
+        if "{accession_number}" not in path:
+            raise ValueError("must contain {accession_number}")
+        return path
+
+
+class Viewer(Section):
+    """The viewer that goes onto each disc: an unpacked folder; empty: none."""
+
+    directory: str = ""
+    executable: str = ""
+    place: Annotated[str, StringConstraints(pattern=r"^(root|[A-Z0-9_]{1,8})$")] = "root"
+    autorun: bool = False
+
+
+class Disc(Section):
+    """What a disc is and how long it is kept."""
+
+    medium: Medium = "cd"
+    institution: str = ""
+    contact: str = ""
+    reuse_minutes: float = Field(60, ge=0, le=525_600)
+    keep_hours: float = Field(24, gt=0, le=87_600)
+    span: bool = True
+
+
+class Print(Section):
+    """Which publisher prints take unless they name one, and what is waited for."""
+
+    publisher: str = "rimage"
+    wait_for: Literal["queued", "done"] = "queued"
+
+
+class Identity(Section):
+    """What is held to be one patient, beside one Patient ID of at most one issuer."""
+
+    placeholder_ids: tuple[str, ...] = ()
+    compare: tuple[Literal["PatientBirthDate", "PatientSex"], ...] = ("PatientBirthDate", "PatientSex")
+
+
+class Publisher(Section):
+    """One disc publisher. cstore and mcm are reached over DICOM; epson, primera, rimage and folder take files in
+    `directory`.
+    """
+
+    kind: Literal["cstore", "mcm", "epson", "primera", "rimage", "folder"] = "cstore"
+    ae_title: AeTitle = "RIMAGE"
+    host: str = "127.0.0.1"
+    port: Port = 10105
+    calling_ae_title: AeTitle | None = None
+    directory: Place | None = None
+    status_directory: Place | None = None
+    medium: Medium = "cd"
+    copies: int = Field(1, ge=1, le=50)
+    label_template: str = ""
+    label_fields: Mapping[str, str] = {}
+    settle_seconds: float = Field(90, ge=0, le=86_400)
+    transcode: bool = False
+    storage_commitment: bool = False
+    silent_minutes: float = Field(30, gt=0, le=525_600)
+    connect_timeout_seconds: Seconds = 10
+    response_timeout_seconds: Seconds = 60
+    attempts: int = Field(3, ge=1, le=10)
+    commitment_port: Port | None = None
+    robot_directory: str = ""
+    label_encoding: str = "cp1252"
+
+    @field_validator("label_encoding")
+    @classmethod
+    def _encoding_exists(cls, encoding: str) -> str:
+        try:
+            return codecs.lookup(encoding).name
+        except LookupError:
+            raise ValueError(
+                f"{encoding} is no text encoding; cp1252 is Western ANSI, cp874 Thai, utf-8 Unicode"
+            ) from None
+
+    @model_validator(mode="after")
+    def _directory_where_files(self) -> Publisher:
+        if self.kind in ("epson", "primera", "rimage", "folder") and self.directory is None:
+            raise ValueError(f"a publisher of kind {self.kind} needs directory: the folder that it watches")
+        return self
+
+
+class Archive(Section):
+    """The nightly archive."""
+
+    enabled: bool = False
+    schedule: str = "0 2 * * *"
+    timezone: str = "UTC"
+    days_back: int = Field(1, ge=1, le=366)
+    recheck_days: int = Field(30, ge=0, le=3660)
+    medium: Medium = "dvd"
+    volume_mib: int = Field(0, ge=0)
+    modalities: tuple[str, ...] = ()
+    output: str = "store"
+    directory: NamedPath = Path("archive")
+    ledger_url: SecretStr = SecretStr("")
+    max_attempts: int = Field(5, ge=1)
+
+
+class Storage(Section):
+    """Where data lies and how much room it must leave. Relative folders are relative to the configuration file.
+
+    Several machines share `shared_dir`; `data_dir` is each machine's own.
+    """
+
+    data_dir: NamedPath = Path("data")
+    shared_dir: NamedPath | None = None
+    min_free_gib: float = Field(5, ge=0)
+    keep_failed_hours: float = Field(24, ge=0, le=87_600)
+
+    @property
+    def incoming_dir(self) -> Path:
+        return self.data_dir / "incoming"
+
+    @property
+    def spares_dir(self) -> Path:
+        """Files for instances to come (mkiso.storage.spare_files)."""
+        return self.data_dir / "spares"
+
+    @property
+    def jobs_dir(self) -> Path:
+        return self.data_dir / "jobs"
+
+    @property
+    def discs_dir(self) -> Path:
+        return (self.shared_dir or self.data_dir) / "discs"
+
+    @property
+    def reports_dir(self) -> Path:
+        """Beside the discs, since both must be seen by every webhook."""
+        return self.discs_dir / "jobs"
+
+    @property
+    def orders_dir(self) -> Path:
+        """Beside the discs, since a rerun may land on another machine and must know what was ordered."""
+        return self.discs_dir / "orders"
+
+    @property
+    def moves_dir(self) -> Path:
+        """The lock files of C-MOVEs (mkiso.storage.slots)."""
+        return self.data_dir / "moves"
+
+    @property
+    def volumes_dir(self) -> Path:
+        """Archive volumes while they are made, each in a folder named by its label."""
+        return self.data_dir / "volumes"
+
+    @property
+    def prefect_dir(self) -> Path:
+        return self.data_dir / "prefect"
+
+    @property
+    def viewer_hashes(self) -> Path:
+        """The hashes of the viewer's files, so that a viewer of 100 MB isn't read for every disc."""
+        return self.data_dir / "viewer-hashes.json"
+
+    @property
+    def audit_undelivered(self) -> Path:
+        """Audit messages that couldn't be delivered."""
+        return self.data_dir / "audit-undelivered.xml"
+
+    @property
+    def receiver_socket(self) -> Path:
+        """The Unix socket over which jobs tell the receiver what they expect."""
+        return self.data_dir / "receiver.sock"
+
+
+class Prefect(Section):
+    """The orchestrator; an empty api_url means that `mkiso serve` starts one."""
+
+    api_url: str = ""
+    api_auth_string: SecretStr = SecretStr("")
+    work_pool: str = "mkiso"
+    server_port: Port = 4200
+    keep_runs_days: float = Field(30, gt=0, le=3650)
+
+    @model_validator(mode="after")
+    def _wants_a_password(self) -> Prefect:
+        if self.api_url and not self.api_auth_string.get_secret_value():
+            raise ValueError(
+                "api_url names a Prefect server and api_auth_string is empty: set its user:password, the same on "
+                "every machine"
+            )
+        return self
+
+
+class Audit(Section):
+    """The audit trail of DICOM PS3.15 A.5. `target`: a file (empty: audit.xml below data_dir), udp://host:514 or
+    tls://host:6514.
+    """
+
+    enabled: bool = False
+    target: str = ""
+    source_id: Annotated[str, StringConstraints(min_length=1)] = "mkiso"
+    patient_names: bool = True
+    authority: Place | None = None
+    certificate: Place | None = None
+    key: Place | None = None
+
+    @field_validator("target")
+    @classmethod
+    def _can_be_reached(cls, target: str) -> str:
+        if "://" in target and not re.fullmatch(r"(udp|tls)://[^/:\s]+(:\d{1,5})?", target):
+            raise ValueError("is a file, udp://host:port or tls://host:port")
+        if "://" in target and urlsplit(target).port == 0:  # raises ValueError itself above 65535
+            raise ValueError("names port 0: it is 1 to 65535")
+        return target
+
+
+class Logging(Section):
+    """How much is logged and how."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["json", "text"] = "json"
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    server: Server = Server()
+    auth: Auth = Auth()
+    pacs: Pacs = Pacs()
+    receiver: Receiver = Receiver()
+    patient_api: PatientApi = PatientApi()
+    viewer: Viewer = Viewer()
+    identity: Identity = Identity()
+    disc: Disc = Disc()
+    print: Print = Print()
+    publishers: Mapping[str, Publisher] = {"rimage": Publisher()}
+    archive: Archive = Archive()
+    storage: Storage = Storage()
+    prefect: Prefect = Prefect()
+    logging: Logging = Logging()
+    audit: Audit = Audit()
+
+    @model_validator(mode="after")
+    def _publishers_exist(self) -> Settings:
+        if self.print.publisher not in self.publishers:
+            raise ValueError(
+                f"print.publisher is {self.print.publisher!r}, and publishers has only "
+                f"{', '.join(self.publishers) or 'none'}"
+            )
+        if self.archive.output != "store" and self.archive.output not in self.publishers:
+            raise ValueError(
+                f"archive.output is {self.archive.output!r}: it is 'store' or one of "
+                f"{', '.join(self.publishers) or 'none'}"
+            )
+        if self.archive.output != "store" and self.publishers[self.archive.output].kind in ("cstore", "mcm"):
+            raise ValueError(
+                f"archive.output is {self.archive.output!r}, a DICOM publisher: it makes a disc of a patient, and a "
+                "volume has many. "
+                "Name 'store' or a publisher that takes images: epson, primera, rimage or folder."
+            )
+        return self

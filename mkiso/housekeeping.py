@@ -1,0 +1,140 @@
+"""What is kept, for how long, and what goes: discs, folders of failed jobs, reports, and whatever a crash left
+behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from mkiso.config.settings import Settings, Storage
+from mkiso.errors import MkisoError, StorageFull
+from mkiso.publishers.orderbook import forget_old
+from mkiso.storage.files import alone_in, seconds_old
+from mkiso.storage.report import read_report
+from mkiso.storage.shelf import remove_old
+
+log = logging.getLogger("mkiso.housekeeping")
+
+GIB = 1 << 30
+SWEPT = ".swept-"
+INCOMING_HOURS = 2
+"""No instance takes longer to arrive (receiver.pdu_timeout_seconds ends a stalled one long before)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How many of each went."""
+
+    discs: int
+    job_folders: int
+    reports: int
+    order_books: int
+    incoming: int
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(self).items())
+
+
+Standing = Literal["active", "failed", "over"]
+"""What became of a run: not ended yet; failed or crashed, so that it may be retried; ended well or cancelled."""
+
+
+def sweep(settings: Settings, standings: Callable[[Collection[str]], Mapping[str, Standing]] | None) -> Swept:
+    """Remove what is older than it is kept, and folders of jobs that are over.
+
+    `standings` tells what became of the jobs of these ids; one that it doesn't know counts as failed. Where nobody can
+    be asked all folders stay.
+    """
+    storage = settings.storage
+    swept = Swept(
+        discs=remove_old(storage, settings.disc.keep_hours),
+        job_folders=_remove_jobs(storage, standings) if standings is not None else 0,
+        reports=_remove_older(storage.reports_dir.glob("*.*"), settings.prefect.keep_runs_days * 24),
+        order_books=forget_old(storage.orders_dir, settings.prefect.keep_runs_days),
+        incoming=_remove_older(storage.incoming_dir.glob("*"), INCOMING_HOURS),
+    )
+    log.info("Swept: %s.", swept)
+    return swept
+
+
+def require_room(storage: Storage) -> None:
+    """Refuse new work before a full disk breaks running work. Raises StorageFull below `storage.min_free_gib`."""
+    places = [place for place in (storage.data_dir, storage.discs_dir) if place.exists()]
+    free_gib = min((shutil.disk_usage(place).free for place in places), default=0) / GIB
+    if free_gib < storage.min_free_gib:
+        raise StorageFull(
+            f"Only {free_gib:.1f} GiB are free on the disk of mkiso and storage.min_free_gib is "
+            f"{storage.min_free_gib:g}: "
+            "make room there, or ask again when older discs have gone."
+        )
+
+
+def _remove_jobs(storage: Storage, standings: Callable[[Collection[str]], Mapping[str, Standing]]) -> int:
+    """First the folders are listed and then their runs asked for: a run that begins meanwhile has none of these."""
+    folders = [folder for folder in storage.jobs_dir.glob("*") if not folder.name.startswith(SWEPT)]
+    told = standings([folder.name for folder in folders])
+    removed = 0
+    for folder in folders:
+        standing = told.get(folder.name, "failed")
+        if standing == "failed" and _has_ended_well(storage, folder.name):
+            standing = "over"
+        with _going_on(folder):
+            if may_go(standing, seconds_old(folder) / 3600, storage.keep_failed_hours):
+                removed += _take_away(folder)
+    for left in storage.jobs_dir.glob(f"{SWEPT}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    return removed
+
+
+def may_go(standing: Standing, age_hours: float, keep_failed_hours: float) -> bool:
+    """Whether a job's folder is of no use to anybody any more. Pure."""
+    return standing == "over" or (standing == "failed" and age_hours >= keep_failed_hours)
+
+
+def _has_ended_well(storage: Storage, job_id: str) -> bool:
+    """A run that was killed between its report and its end is Crashed, and there is nothing to retry."""
+    with suppress(MkisoError, ValueError, TypeError, OSError):
+        return read_report(storage, job_id).status == "done"
+    return False
+
+
+def _take_away(folder: Path) -> bool:
+    """Remove a job's folder unless a process works there, whatever its run's state: a machine that was cut off, a retry
+    that begins just now.
+    """
+    if not folder.is_dir():
+        folder.unlink()
+        return True
+    with alone_in(folder) as alone:
+        if alone:
+            gone = folder.rename(folder.with_name(f"{SWEPT}{folder.name}"))
+    if alone:
+        shutil.rmtree(gone, ignore_errors=True)
+    return alone
+
+
+def _remove_older(paths: Iterable[Path], hours: float) -> int:
+    removed = 0
+    for path in list(paths):
+        with _going_on(path):
+            if seconds_old(path) >= hours * 3600:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                removed += 1
+    return removed
+
+
+@contextmanager
+def _going_on(path: Path) -> Iterator[None]:
+    """One thing that can't be removed keeps none of the others."""
+    try:
+        yield
+    except FileNotFoundError:  # went meanwhile
+        pass
+    except OSError as error:
+        log.error("%s isn't to be kept and can't be removed: %s", path, error.strerror)

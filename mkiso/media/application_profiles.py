@@ -1,0 +1,93 @@
+"""Media storage application profiles (PS3.11) and IHE PDI: what a disc meets by what is on it, clause by clause, or
+nothing.
+
+docs/conformance.md has the same in a table, which a test compares with this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from pydicom._uid_dict import UID_dictionary
+from pydicom.uid import UID
+
+from mkiso.config.settings import Medium
+from mkiso.study.models import Arrival
+
+_BASE = frozenset({"1.2.840.10008.1.2.1"})
+_JPEG = _BASE | {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.70"}
+_JPEG_2000 = _BASE | {"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"}
+# Of names with "Storage" in them, those of no composite object: a media directory, and Storage Commitment.
+_NO_OBJECTS = frozenset({"1.2.840.10008.1.3.10", "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.2"})
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """An application profile for a medium: its name, the annexes of PS3.11 and PS3.12 that define it, and its transfer
+    syntaxes.
+    """
+
+    name: str
+    annex: str
+    media_annex: str
+    transfer_syntaxes: frozenset[str]
+
+
+PROFILES: Mapping[Medium, tuple[Profile, ...]] = {
+    "cd": (Profile("STD-GEN-CD", "D", "F", _BASE),),
+    "dvd": (Profile("STD-GEN-DVD-JPEG", "H", "P", _JPEG), Profile("STD-GEN-DVD-J2K", "H", "P", _JPEG_2000)),
+    "dvd-dl": (Profile("STD-GEN-DVD-JPEG", "H", "P", _JPEG), Profile("STD-GEN-DVD-J2K", "H", "P", _JPEG_2000)),
+    "bd": (Profile("STD-GEN-BD-JPEG", "M", "X", _JPEG), Profile("STD-GEN-BD-J2K", "M", "X", _JPEG_2000)),
+    "bd-dl": (Profile("STD-GEN-BD-JPEG", "M", "X", _JPEG), Profile("STD-GEN-BD-J2K", "M", "X", _JPEG_2000)),
+}
+WRITTEN_TO: Mapping[Medium, str] = {"cd": "a CD-R", "dvd": "a DVD-R or DVD+R"}
+"""What an image of ours has to be written to for a profile to be met, where one can be."""
+NOT_MET: Mapping[Medium, str] = {
+    "dvd-dl": "PS3.12 annex P doesn't name discs with two layers",
+    "bd": "PS3.12 annex X asks for UDF on Blu-ray, and this disc has ISO 9660",
+    "bd-dl": "PS3.12 annex X asks for UDF on Blu-ray, and this disc has ISO 9660",
+}
+"""Why our images for a medium meet no profile, whatever is on them."""
+PDI_PROFILE = "STD-GEN-CD"
+"""The one profile under which IHE PDI is claimed: its base. Its options are not."""
+
+
+def profile_for(medium: Medium, instances: Collection[Arrival]) -> Profile | None:
+    """The profile of a medium that allows all these instances, None where none does."""
+    if any(_obstacles(instances)):
+        return None
+    used = {instance.transfer_syntax_uid for instance in instances}
+    return next((profile for profile in PROFILES[medium] if used <= profile.transfer_syntaxes), None)
+
+
+def statement(medium: Medium, instances: Collection[Arrival]) -> str:
+    """What README.TXT says: the profile that the disc meets, or that it meets none and why."""
+    profile = profile_for(medium, instances)
+    if profile and medium in WRITTEN_TO:
+        pdi = ", and IHE Portable Data for Imaging (PDI)" if profile.name == PDI_PROFILE else ""
+        return f"Written to {WRITTEN_TO[medium]}, it meets the DICOM application profile {profile.name} (PS3.11){pdi}."
+    reasons = [NOT_MET[medium]] if medium in NOT_MET else list(_obstacles(instances)) or [_syntaxes(medium, instances)]
+    return (
+        f"It meets no DICOM application profile (PS3.11): {'; '.join(reasons)}. All images are as they were archived."
+    )
+
+
+def _obstacles(instances: Iterable[Arrival]) -> Iterable[str]:
+    """What no general purpose profile allows on any medium."""
+    beyond = sorted({instance.sop_class_uid for instance in instances if not _is_standard(instance.sop_class_uid)})
+    if beyond:
+        yield f"some objects are of SOP classes that PS3.4 hasn't or has no more ({', '.join(beyond)})"
+    if not all(UID(instance.sop_instance_uid).is_valid for instance in instances):
+        yield "some objects have UIDs that are not valid (PS3.5 9.1)"
+
+
+def _syntaxes(medium: Medium, instances: Iterable[Arrival]) -> str:
+    beyond = {instance.transfer_syntax_uid for instance in instances} - PROFILES[medium][0].transfer_syntaxes
+    return f"some images are stored as {', '.join(f'{UID(uid).name} ({uid})' for uid in sorted(beyond))}"
+
+
+def _is_standard(sop_class_uid: str) -> bool:
+    """Whether a composite object is of a media storage SOP class of PS3.4 annex I; a retired one isn't."""
+    name, kind, _, retired, *_ = UID_dictionary.get(sop_class_uid, ("", "", "", "Retired"))
+    return kind == "SOP Class" and "Storage" in name and not retired and sop_class_uid not in _NO_OBJECTS

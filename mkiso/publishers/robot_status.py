@@ -1,0 +1,58 @@
+"""What can be seen of an order at a robot, from the files that the robot leaves; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+RobotState = Literal["absent", "waiting", "running", "paused", "done", "stopped", "refused", "failed"]
+STRENGTH: tuple[RobotState, ...] = ("absent", "waiting", "running", "paused", "done", "failed", "refused", "stopped")
+ENDS: frozenset[RobotState] = frozenset({"done", "stopped", "refused", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """The state of one order and the robot's words about it."""
+
+    state: RobotState
+    words: str = ""
+
+
+def strongest(sightings: Iterable[Sighting]) -> Sighting:
+    """Of what several files say the one that promises least: a failure outweighs a success, an end outweighs what came
+    before it.
+
+    A stop that was asked for shows as a failure in some files, so it outweighs that.
+    """
+    ranked = sorted(sightings, key=lambda sighting: STRENGTH.index(sighting.state))
+    if not ranked:
+        return Sighting("absent")
+    words = next((sighting.words for sighting in reversed(ranked) if sighting.words), "")
+    return Sighting(ranked[-1].state, words)
+
+
+def seen_in_names(names: Iterable[str], order_id: str, states: Mapping[str, RobotState]) -> Sighting:
+    """The state that the names in the watched folder tell: the robot renames `<order id>.<suffix>`, in any case
+    (Windows).
+    """
+    suffixes = (name[len(order_id) :].upper() for name in names if name.upper().startswith(f"{order_id.upper()}."))
+    return strongest(Sighting(states[suffix]) for suffix in suffixes if suffix in states)
+
+
+def sections_of(text: str) -> dict[str, dict[str, str]]:
+    """The sections of an INI text as robots write them: `[name]`, `key=value` with or without spaces; anything else is
+    passed over.
+
+    A robot may be writing while we read: a cut line is passed over too.
+    """
+    sections: dict[str, dict[str, str]] = {}
+    current: dict[str, str] = {}
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped.startswith("[") and stripped.endswith("]"):
+            current = sections.setdefault(stripped[1:-1].strip(), {})
+        elif "=" in stripped:
+            key, _, value = stripped.partition("=")
+            current[key.strip()] = value.strip()
+    return sections

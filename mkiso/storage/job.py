@@ -1,0 +1,151 @@
+"""A job's folder: what is known of one job, and the instances that arrived for it. Names and birth dates stay here and
+out of Prefect.
+
+jobs/<job id>/job.json         what was asked and found
+              arrivals-….jsonl a line for each instance stored of a study, so that a rerun moves only what is missing
+              instances/       Part 10 files, named by SOP Instance UID, hard links made by the receiver
+              disc/            the files that mkiso makes for each volume
+              disc1.iso        the image of each volume, until it is shelved
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from mkiso.config.settings import Settings
+from mkiso.storage.files import sha256_of, write_whole
+from mkiso.storage.spare_files import clear_away
+from mkiso.study.models import Arrival
+
+JobKind = Literal["download", "print", "archive"]
+_ARRIVALS = "arrivals-{}.jsonl"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job's place: its id (the flow run's), its kind, the settings, and its folder."""
+
+    id: str
+    kind: JobKind
+    settings: Settings
+
+    @cached_property
+    def folder(self) -> Path:
+        return self.settings.storage.jobs_dir / self.id
+
+    @property
+    def instances_dir(self) -> Path:
+        return self.folder / "instances"
+
+    @property
+    def disc_dir(self) -> Path:
+        return self.folder / "disc"
+
+    def image(self, number: int) -> Path:
+        """Where the image of the n-th volume is mastered."""
+        return self.folder / f"disc{number}.iso"
+
+    def open(self) -> None:
+        """Make the folder where it isn't there yet; mode 0700."""
+        for folder in (self.folder, self.instances_dir, self.disc_dir):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def discard(self) -> None:
+        """Remove the folder and all that is in it; the files of its instances are the receiver's again."""
+        clear_away(self.instances_dir, self.settings.storage.spares_dir)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def keep_fault(self, text: str) -> None:
+        """Keep an unforeseen fault's traceback, which may quote patient data, where only who maintains mkiso
+        reads it.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(self.folder / "fault.txt", text)
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to job.json; it is replaced in one step, so a reader never sees half of it."""
+        write_whole(self.folder / "job.json", json.dumps({**self.facts(), **facts}, ensure_ascii=False, indent=1))
+
+    def facts(self) -> dict[str, Any]:
+        """What job.json holds; empty before the first note."""
+        try:
+            facts: dict[str, Any] = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return facts
+
+    def begin(self, fingerprint: str) -> None:
+        """Keep what an earlier attempt stored only where the PACS and the patient API say the same as then
+        (mkiso.study.identity.fingerprint).
+
+        A corrected image keeps its UID, and half a disc from before a correction and half from after it would be whole
+        by every count. A file of which nothing was written down goes too.
+        """
+        if self.facts().get("fingerprint") != fingerprint:
+            for arrivals in self.folder.glob(_ARRIVALS.format("*")):
+                arrivals.unlink()
+        names = {
+            arrival.path.name
+            for file in self.folder.glob(_ARRIVALS.format("*"))
+            for arrival in self._written_down(file)
+        }
+        for stored in self.instances_dir.iterdir():
+            if stored.name not in names:
+                stored.unlink()
+        self.note(fingerprint=fingerprint)
+
+    def remember(self, arrival: Arrival) -> None:
+        """Write an arrival down beside its file."""
+        line = {each.name: getattr(arrival, each.name) for each in fields(arrival)} | {"path": arrival.path.name}
+        file = self._arrivals(arrival.study_instance_uid)
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, f"{json.dumps(line)}\n".encode())
+        finally:
+            os.close(descriptor)
+
+    def kept(self, study_instance_uid: str, wanted: frozenset[str]) -> list[Arrival]:
+        """The wanted instances of a study that an earlier attempt stored and whose bytes are still what they were; its
+        other files go.
+        """
+        kept: dict[str, Arrival] = {}
+        for arrival in self._written_down(self._arrivals(study_instance_uid)):
+            if (
+                arrival.sop_instance_uid in wanted
+                and arrival.path.is_file()
+                and sha256_of(arrival.path) == arrival.sha256
+            ):
+                kept[arrival.sop_instance_uid] = arrival
+            else:
+                arrival.path.unlink(missing_ok=True)
+        unknown = wanted - kept.keys()
+        for file in self.instances_dir.iterdir():
+            if file.name in unknown:  # stored, and the attempt ended before it was written down
+                file.unlink()
+        return list(kept.values())
+
+    def forget(self, study_instance_uid: str) -> None:
+        """Write off what is stored of a study: the next attempt keeps none of it."""
+        self._arrivals(study_instance_uid).unlink(missing_ok=True)
+
+    def _arrivals(self, study_instance_uid: str) -> Path:
+        return self.folder / _ARRIVALS.format(study_instance_uid)
+
+    def _written_down(self, file: Path) -> Iterator[Arrival]:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                values = json.loads(line)
+                yield Arrival(**{**values, "path": self.instances_dir / Path(values["path"]).name})
+            except (ValueError, TypeError, KeyError):  # a line that a crash cut short
+                continue

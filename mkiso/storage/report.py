@@ -1,0 +1,124 @@
+"""What is told of a job while it runs and at its end: stage, counts, outcome. A small file beside the discs, so that a
+webhook anywhere reads it.
+
+No patient's name stands in a report; the name of a disc's file does in its manifest. What a study is called
+(StudyDescription) stands here and not in Prefect.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+from uuid import UUID
+
+from mkiso.config.settings import Storage
+from mkiso.errors import JobNotFound, MkisoError
+from mkiso.storage.files import write_whole
+
+Status = Literal["running", "done", "failed"]
+LOOK_FIRST = (
+    "The order may already be with the publisher: look there before asking again; Retry of this run doesn't "
+    "order twice."
+)
+
+
+def after_a_break(kind: str, otherwise: str) -> str:
+    """What to do about a job that broke off; of a print nobody can say that no disc is made of it."""
+    return LOOK_FIRST if kind == "print" else otherwise
+
+
+class FoundStudy(TypedDict):
+    """A study as C-FIND described it, and how far it has come. `study_date` is YYYYMMDD (VR DA); `expected` is None
+    where the PACS tells no count.
+    """
+
+    accession_number: str
+    study_date: str
+    modalities: list[str]
+    study_description: str
+    expected: int | None
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """The state of one job. `stage` is in words an operator reads; `disc_ids` has one id a volume; `error` is set where
+    `status` is failed.
+
+    `error` holds `error` (words), `code`, `http_status` and the details of the MkisoError. `seconds` is how long each
+    stage took in this attempt.
+    """
+
+    job_id: str
+    kind: str
+    accession_numbers: tuple[str, ...]
+    status: Status = "running"
+    stage: str = "waiting"
+    expected: int | None = None
+    received: int = 0
+    written: int = 0
+    degraded: tuple[str, ...] = ()
+    disc_ids: tuple[str, ...] = ()
+    publisher: str = ""
+    proves: str = ""
+    error: dict[str, Any] = field(default_factory=dict)
+    updated: str = ""
+    received_bytes: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    studies: tuple[FoundStudy, ...] = ()
+
+    @property
+    def is_on_the_shelf(self) -> bool:
+        """Whether the discs of a download can be had; its run ends a little later."""
+        return self.status == "done" and self.kind == "download"
+
+    def failed(self, error: MkisoError) -> JobReport:
+        """The report of a job that ended with this error."""
+        told = {"error": error.words, "code": error.code, "http_status": error.http_status, **error.details}
+        return replace(self, status="failed", error=told)
+
+
+def write_report(storage: Storage, report: JobReport) -> None:
+    """Replace the job's report in one step."""
+    storage.reports_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    stamped = replace(report, updated=datetime.now(UTC).isoformat(timespec="milliseconds"))
+    write_whole(_path(storage, report.job_id), json.dumps(asdict(stamped)))
+
+
+def read_report(storage: Storage, job_id: str) -> JobReport:
+    """The job's report. Raises JobNotFound where there is none (yet, or any more) or `job_id` is no UUID."""
+    try:
+        values = json.loads(_path(storage, job_id).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise JobNotFound(f"There is no job {job_id} here; jobs are forgotten some time after they end.") from None
+    known = {entry.name for entry in fields(JobReport)}
+    lists = {name: tuple(values.get(name, ())) for name in ("accession_numbers", "degraded", "disc_ids", "studies")}
+    return JobReport(**{**{name: value for name, value in values.items() if name in known}, **lists})
+
+
+def sets_told(storage: Storage, accession_numbers: Collection[str]) -> dict[str, str]:
+    """The sets of discs that jobs have told of for this question, as long as their reports are kept.
+
+    Maps each set's id, which is that of its first disc (mkiso.storage.shelf.Manifest.set_id), to a job that serves it.
+    Nobody can have a disc of a set that no job has told of.
+    """
+    asked, told = set(accession_numbers), {}
+    for file in storage.reports_dir.glob("*.json"):
+        try:
+            report = read_report(storage, file.stem)
+        except (JobNotFound, ValueError, TypeError, KeyError, OSError):  # removed meanwhile, or none of ours
+            continue
+        if report.disc_ids and set(report.accession_numbers) == asked:
+            told[report.disc_ids[0]] = report.job_id
+    return told
+
+
+def _path(storage: Storage, job_id: str) -> Path:
+    try:
+        return storage.reports_dir / f"{UUID(job_id)}.json"
+    except ValueError:
+        raise JobNotFound("A job's id looks like 123e4567-e89b-12d3-a456-426614174000.") from None

@@ -1,0 +1,284 @@
+"""One disc, one patient: by Patient ID and its issuer, over everything that was found and everything that was stored.
+
+A name is no identity (it is spelled in several ways), so IDs are compared, exactly but for the spaces around them,
+which mean nothing in LO (PS3.5 6.2). A study without a Patient ID can be shown to be nobody's: it is refused, also when
+it is asked for alone, and DICOMDIR's PATIENT record requires an ID anyway (PS3.3 F.5.1). So is a placeholder, which
+many patients share. The same ID from two issuers is two patients (PS3.3 C.2.2), and what contradicts it in birth date
+or sex makes it doubtful. The words of these errors hold no patient data, only accession numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from pydicom import Dataset
+from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
+
+from mkiso.config.settings import Identity
+from mkiso.errors import PatientMismatch
+from mkiso.study.models import Patient, Study
+from mkiso.study.text import stated, terms_of, text_of
+
+WORDS_LIMIT = 240
+READ_LIMIT = 4096  # what is read of somebody's words
+SECRETS_LIMIT = 1024  # a name has at most 3 × 64 characters (PN, PS3.5 6.2), an ID 64
+PLACEHOLDERS = frozenset({"UNKNOWN", "NONE", "NULL", "N/A", "NA", "NIL"})
+"""What systems write where they know no Patient ID, beside IDs without any letter or digit but 0;
+identity.placeholder_ids has a site's own.
+"""
+
+_PATIENT_ID, _ISSUER = 0x00100020, 0x00100021
+_IN_A_CLAIM = tuple(map(BaseTag, (0x00080005, 0x00100020, 0x00100021, 0x00100030, 0x00100040)))
+_SEQUENCES_IN_A_CLAIM = tuple(map(BaseTag, (0x00100024, 0x00101002)))
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Whose a header says that it is. `universal` is the issuer's Universal Entity ID with its type (PS3.3 C.2.2.1.1);
+    `also` are the items of Other Patient IDs Sequence as (Patient ID, issuer, universal).
+    """
+
+    patient_id: str
+    issuer: str = ""
+    universal: str = ""
+    birth_date: str = ""
+    sex: str = ""
+    also: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PatientIdentity:
+    """What all headers together say: one Patient ID and at most one issuer, by either of its names."""
+
+    patient_id: str
+    issuer: str = ""
+    universal: str = ""
+
+
+def one_patient(studies: Sequence[Study], known: Sequence[Patient], rules: Identity) -> None:
+    """Raise PatientMismatch unless all studies, and the patient API's patients where there are any, share one Patient
+    ID that is somebody's.
+
+    The issuer counts where two studies both name one: the same ID given by two issuers is two patients (PS3.3 C.2.2).
+    """
+    accession_numbers = sorted({study.accession_number for study in studies})
+    nameless = sorted({study.accession_number for study in studies if not significant(study.patient_id)})
+    if nameless:
+        raise PatientMismatch(
+            f"The study of accession number {_listed(nameless)} has no patient ID in the PACS: whose it is can't be "
+            "proved. Have the PACS corrected.",
+            accession_numbers=nameless,
+        )
+    patient_ids = {significant(study.patient_id) for study in studies}
+    if any(is_placeholder(patient_id, rules) for patient_id in patient_ids):
+        raise PatientMismatch(
+            f"The patient ID of accession number {_listed(accession_numbers)} in the PACS is a placeholder, which may "
+            "be anybody's. "
+            "Have the PACS corrected.",
+            accession_numbers=accession_numbers,
+        )
+    issuers = {significant(study.issuer_of_patient_id) for study in studies} - {""}
+    if len(patient_ids) > 1 or len(issuers) > 1:
+        shared = len(accession_numbers) == 1
+        raise PatientMismatch(
+            f"The accession number {accession_numbers[0]} belongs to studies of more than one patient in the PACS. "
+            "Have the PACS corrected."
+            if shared
+            else f"The accession numbers {_listed(accession_numbers)} are not all of one patient. Ask for a disc for "
+            "each patient.",
+            accession_numbers=accession_numbers,
+        )
+    if any(significant(patient.patient_id) not in patient_ids for patient in known):
+        raise PatientMismatch(
+            "The PACS and the hospital's patient data name different patients for the accession number "
+            f"{_listed(accession_numbers)}. "
+            "Have it clarified which is right before a disc is made.",
+            accession_numbers=accession_numbers,
+        )
+
+
+def same_patient(header: Dataset, study: Study) -> None:
+    """Raise PatientMismatch unless a stored instance's own header carries the study's Patient ID and Study Instance
+    UID.
+    """
+    issuers = {stated(header, _ISSUER), significant(study.issuer_of_patient_id)} - {""}
+    if stated(header, _PATIENT_ID) != significant(study.patient_id) or len(issuers) > 1:
+        raise PatientMismatch(
+            f"An instance of accession number {study.accession_number} carries another patient's ID than the PACS's "
+            "study. Have the PACS corrected.",
+            accession_numbers=[study.accession_number],
+            sop_instance_uid=significant(header.get("SOPInstanceUID")),
+        )
+    if significant(header.get("StudyInstanceUID")) != study.study_instance_uid:
+        raise PatientMismatch(
+            f"An instance sent for accession number {study.accession_number} belongs to another study. Have the PACS "
+            "corrected.",
+            accession_numbers=[study.accession_number],
+            sop_instance_uid=significant(header.get("SOPInstanceUID")),
+        )
+
+
+def is_placeholder(patient_id: str, rules: Identity) -> bool:
+    """Whether a Patient ID stands for nobody: one that systems write instead of an ID, one without a letter or a digit
+    but 0, one of the site's, or several at once (a backslash).
+    """
+    plain = significant(patient_id).upper()
+    listed = PLACEHOLDERS | {significant(each).upper() for each in rules.placeholder_ids}
+    return plain in listed or "\\" in plain or not any(character.isalnum() and character != "0" for character in plain)
+
+
+def claims(headers: Iterable[Dataset]) -> list[Claim]:
+    """The different claims of these headers. Headers that are alike byte for byte, as those of a series are, are
+    decoded once.
+    """
+    seen: set[tuple[object, ...]] = set()
+    found: dict[Claim, None] = {}
+    for header in headers:
+        if not any(tag in header for tag in _SEQUENCES_IN_A_CLAIM):
+            written = tuple(map(str, (getattr(header.get_item(tag), "value", "") for tag in _IN_A_CLAIM)))
+            if written in seen:
+                continue
+            seen.add(written)
+        found[_claim(header)] = None
+    return list(found)
+
+
+def agreed(studies: Sequence[Study], made: Sequence[Claim], rules: Identity) -> PatientIdentity:
+    """What all claims and the PACS's answers say together. Raises PatientMismatch where they are not all of one
+    patient.
+
+    At most one issuer may be named anywhere: as Issuer of Patient ID, in its qualifiers, by C-FIND, or for the same ID
+    in Other Patient IDs Sequence. One that is named by its text here and by its universal ID there counts as one where
+    some header names it by both.
+    """
+    accession_numbers = sorted({study.accession_number for study in studies})
+    patient_ids = {claim.patient_id for claim in made} | {significant(study.patient_id) for study in studies}
+    if len(patient_ids) != 1:
+        raise _mismatch("carry more than one patient ID", accession_numbers)
+    patient_id = patient_ids.pop()
+    named = [(claim.issuer, claim.universal) for claim in made]
+    named += [(significant(study.issuer_of_patient_id), "") for study in studies]
+    named += [
+        (issuer, universal) for claim in made for other_id, issuer, universal in claim.also if other_id == patient_id
+    ]
+    issuers, universals = ({name for name in names if name} for names in zip(*named, strict=True))
+    if len(issuers) > 1 or len(universals) > 1:
+        raise _mismatch(
+            "name more than one issuer of their patient ID, so they may be of two patients", accession_numbers
+        )
+    if issuers and universals and not any(all(names) for names in named):
+        raise _mismatch(
+            "name the issuer of their patient ID in two ways that nothing connects, so they may be of two patients",
+            accession_numbers,
+        )
+    for keyword, values in (
+        ("PatientBirthDate", {claim.birth_date for claim in made} - {""}),
+        ("PatientSex", {claim.sex for claim in made} - {""}),
+    ):
+        if len(values) > 1 and keyword in rules.compare:
+            words = (
+                f"contradict each other in {keyword} under one patient ID, so they may be of two patients "
+                "(identity.compare)"
+            )
+            raise _mismatch(words, accession_numbers)
+    return PatientIdentity(patient_id, "".join(issuers), "".join(universals))
+
+
+def fingerprint(studies: Sequence[Study], patient: Patient | None) -> str:
+    """The SHA-256 of all that a disc is made from: patient ID and name, study attributes, the set of SOP Instance UIDs.
+
+    A finished disc may be served again only while this stays the same. Where a PACS gives no UIDs, an exchange of one
+    instance for another would go unseen, so the value then matches nothing, not even itself the next time.
+    """
+    instances = [study.expected.instances for study in studies]
+    if any(uids is None for uids in instances):
+        return hashlib.sha256(uuid.uuid4().bytes).hexdigest()
+    described = [
+        {**asdict(study), "expected": sorted(uids or ())} for study, uids in zip(studies, instances, strict=True)
+    ]
+    described.sort(key=lambda study: str(study["study_instance_uid"]))
+    whole = {
+        "patient_id": patient and patient.patient_id,
+        "patient_name": patient and patient.name,
+        "studies": described,
+    }
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def significant(value: object) -> str:
+    """A text value without what means nothing in it: spaces around it, and the NUL that some peers pad with."""
+    text = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
+    return "" if value is None else text.strip(" \0")
+
+
+def one_line(text: str) -> str:
+    """Text without control characters and line separators, so that a value can't start a line, a key or a command of
+    its own.
+    """
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def iso_date(date: str) -> str:
+    """A DA value (PS3.5 6.2) as ISO 8601; anything else as it is."""
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdigit() else date
+
+
+def without_patient(text: str, patient: Patient) -> str:
+    """What a PACS or a publisher said, fit for a log: one line, bounded, without the patient's name, birth date and ID.
+
+    Those are found in any case of letters. Nothing is left where the patient's data are longer than any patient's.
+    """
+    known = (patient.patient_id, patient.birth_date, iso_date(patient.birth_date), patient.name)
+    if sum(map(len, known)) > SECRETS_LIMIT:
+        return "…"
+    secrets = {one_line(each) for each in (*known[:3], *re.split(r"[\s^=]+", patient.name))}
+    hidden = "|".join(re.escape(secret) for secret in sorted(secrets, key=len, reverse=True) if len(secret) > 1)
+    words = one_line(text[:READ_LIMIT])
+    told = re.sub(hidden, "…", words, flags=re.IGNORECASE) if hidden else words
+    if len(text) > READ_LIMIT:  # where it was cut, a part of a secret may stand that isn't known by itself
+        told = told[:-SECRETS_LIMIT]
+    return told[:WORDS_LIMIT]
+
+
+def _claim(header: Dataset) -> Claim:
+    birth_date = re.sub(r"[.]", "", significant(header.get("PatientBirthDate")))  # PS3.5 6.2 note: what ACR-NEMA wrote
+    terms = terms_of(header)
+    also = tuple(
+        (text_of(other, _PATIENT_ID, terms).stated, text_of(other, _ISSUER, terms).stated, _universal(other))
+        for other in header.get("OtherPatientIDsSequence") or ()
+    )
+    return Claim(
+        stated(header, _PATIENT_ID),
+        stated(header, _ISSUER),
+        _universal(header),
+        birth_date,
+        significant(header.get("PatientSex")).upper(),
+        also,
+    )
+
+
+def _universal(header: Dataset) -> str:
+    """The Universal Entity ID of the issuer's qualifiers with its type; several items are several issuers."""
+    items = header.get("IssuerOfPatientIDQualifiersSequence") or ()
+    named = {
+        (significant(each.get("UniversalEntityID")), significant(each.get("UniversalEntityIDType")).upper())
+        for each in items
+    }
+    return "; ".join(sorted(f"{entity} ({kind})" for entity, kind in named if entity))
+
+
+def _mismatch(what: str, accession_numbers: list[str]) -> PatientMismatch:
+    words = f"The images of accession number {_listed(accession_numbers)} {what}. Have the PACS corrected."
+    return PatientMismatch(words, accession_numbers=accession_numbers)
+
+
+def _listed(accession_numbers: Sequence[str]) -> str:
+    return ", ".join(accession_numbers[:5]) + (
+        f" and {len(accession_numbers) - 5} more" if len(accession_numbers) > 5 else ""
+    )

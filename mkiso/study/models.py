@@ -1,0 +1,113 @@
+"""What the rooms hand to each other: plain frozen values, DICOM attributes under their keywords in snake_case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydicom import Dataset
+
+CountSource = Literal["image", "series", "study", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A patient as the patient API knows them; empty strings where it is silent. `birth_date` is YYYYMMDD (VR DA),
+    `sex` M, F, O or empty.
+    """
+
+    patient_id: str
+    name: str = ""
+    birth_date: str = ""
+    sex: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the PACS says that a study holds, by the finest level it answers.
+
+    `series` maps Series Instance UID to its SOP Instance UIDs (`source == "image"`); `count` is the number of instances
+    (`image`, `series`, `study`), None where nothing is known (`none`).
+    """
+
+    source: CountSource
+    count: int | None
+    series: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def instances(self) -> frozenset[str] | None:
+        """Every expected SOP Instance UID, or None where the PACS gave counts at best."""
+        if self.source != "image":
+            return None
+        return frozenset().union(*self.series.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One study as C-FIND at STUDY level described it (PS3.4 C.6.2.1); text is decoded, dates are DA strings."""
+
+    accession_number: str
+    study_instance_uid: str
+    patient_id: str
+    patient_name: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    study_date: str = ""
+    study_time: str = ""
+    study_id: str = ""
+    study_description: str = ""
+    modalities_in_study: tuple[str, ...] = ()
+    issuer_of_patient_id: str = ""
+    expected: Expected = Expected("none", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One instance that the receiver stored in a job's folder, whole. `sha256` is of the whole Part 10 file in
+    hexadecimal, `size` in bytes.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    study_instance_uid: str
+    path: Path
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An arrival and its header: the attributes that identity, layout and DICOMDIR are made from, without pixel
+    data.
+    """
+
+    arrival: Arrival
+    header: Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class DiscFile:
+    """One file of a disc: where it lies there (upper-case ISO 9660 path without version), where its bytes come from,
+    and what they are.
+
+    `joliet_path` is the long name (equal to `path` for all but viewer files). `source` is None for a file of a disc
+    that was read back.
+    """
+
+    path: PurePosixPath
+    size: int
+    sha256: str
+    source: Path | None = None
+    joliet_path: PurePosixPath | None = None
+    sop_instance_uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """Which disc of a set this is: `number` of `total`."""
+
+    number: int = 1
+    total: int = 1

@@ -1,0 +1,315 @@
+"""`mkiso archive`: start a run by hand, find a study, read a disc back, see how the nights went."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from mkiso.archive.catalogue import FailedStudy, Finding, NightReport
+    from mkiso.archive.readback import ReadBack
+    from mkiso.media.iso_reader import Image
+
+PIECE_BYTES = 1 << 22
+DATE = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
+SETTLED = {
+    "planned": "is planned.",
+    "mastered": "will be delivered by the next archive run.",
+    "ordering": "is asked for by the next archive run.",
+    "ordered": "is asked for by the next archive run.",
+    "done": "is done.",
+    "gone": "is lost; what lay on it and lies on no other volume is owed.",
+}
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "--from", "date_from", type=DATE, help="The first StudyDate to archive; only this one where --to is absent."
+)
+@click.option("--to", "date_to", type=DATE, help="The last StudyDate to archive.")
+@click.option("--dry-run", is_flag=True, help="Say what would be archived, and archive nothing.")
+@click.option("--no-wait", is_flag=True, help="Start the run and end.")
+@click.pass_context
+def archive(
+    context: click.Context, date_from: datetime | None, date_to: datetime | None, dry_run: bool, no_wait: bool
+) -> int:
+    """The archive: --from and --to run it by hand, for any dates; the commands below ask its ledger."""
+    if context.invoked_subcommand is not None:
+        return 0
+    if date_from is None:
+        raise click.UsageError("Name the dates: --from D, and --to D for more than one day.")
+    first, last = date_from.date(), (date_to or date_from).date()
+    if last < first:
+        raise click.BadParameter("the last date is before the first", param_hint="--to")
+    return _start(first, last, dry_run=dry_run, wait=not no_wait)
+
+
+@archive.command()
+@click.argument("asked", metavar="ACCESSION|UID")
+def find(asked: str) -> int:
+    """Say on which volumes a study is, by accession number, StudyInstanceUID or SOP Instance UID."""
+    from mkiso.archive.catalogue import find as find_studies
+    from mkiso.archive.ledger import Ledger
+    from mkiso.config.file import load
+
+    with Ledger.open(load()) as ledger:
+        found = find_studies(ledger, asked.strip())
+    for finding in found:
+        click.echo("\n".join(_finding_lines(finding)))
+    if not found:
+        click.echo(f"The ledger has nothing under {asked}.", err=True)
+    return 0 if found else 1
+
+
+@archive.command()
+@click.argument("disc", metavar="ISO|DEVICE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def verify(disc: Path) -> int:
+    """Read every file of a disc, or of its image, and compare it with the ledger."""
+    from mkiso.archive.ledger import Ledger
+    from mkiso.archive.readback import verify_against_ledger
+    from mkiso.config.file import load
+    from mkiso.media.iso_reader import read_image
+
+    descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        image = read_image(descriptor)
+        with Ledger.open(load()) as ledger:
+            outcome = verify_against_ledger(ledger, image.volume_id, _files_of(descriptor, image))
+    finally:
+        os.close(descriptor)
+    click.echo("\n".join(_read_back_lines(outcome)))
+    return 0 if outcome.is_good else 1
+
+
+@archive.command()
+@click.option("--nights", default=14, show_default=True, type=click.IntRange(1, 10_000), help="How many.")
+def report(nights: int) -> None:
+    """The last nights at a glance, the studies that wait to be archived, and the volumes that aren't where they
+    should be.
+    """
+    from mkiso.archive.catalogue import failed_studies
+    from mkiso.archive.catalogue import report as report_nights
+    from mkiso.archive.ledger import Ledger
+    from mkiso.archive.owed import owed, undelivered
+    from mkiso.archive.store import Store
+    from mkiso.config.file import load
+
+    settings = load()
+    with Ledger.open(settings) as ledger:
+        told, failed = report_nights(ledger, nights), failed_studies(ledger)
+        waiting = (*undelivered(ledger), *owed(ledger, Store.visible(ledger)))
+    failures = (_failed_line(study, settings.archive.max_attempts) for study in failed)
+    click.echo("\n".join([*map(_night_line, told), *failures, *map(str, waiting)]) or "No night yet.")
+
+
+@archive.command()
+@click.argument("labels", nargs=-1, required=True)
+@click.option("--made", "claim", flag_value="made", help="Its order was uncertain, and the disc lies in the robot.")
+@click.option(
+    "--again", "claim", flag_value="again", help="Its order was uncertain, and there is no disc: it is ordered anew."
+)
+@click.option(
+    "--stored",
+    "claim",
+    flag_value="stored",
+    help="It lies in the store: its image there is read and compared with the ledger.",
+)
+@click.option(
+    "--here",
+    "claim",
+    flag_value="here",
+    help="Its folder was copied into this data directory: it is delivered from here.",
+)
+@click.option("--lost", "claim", flag_value="lost", help="Nobody has it any more: what lies on it is archived anew.")
+@click.option(
+    "--forget", "claim", flag_value="forget", help="What lay on a lost volume is in no PACS any more: it is given up."
+)
+def settle(labels: tuple[str, ...], claim: str | None) -> int:
+    """Say what became of volumes that no run can settle; `mkiso archive report` names them. What can be proved is
+    proved first.
+    """
+    from mkiso.archive.by_hand import settle as settle_volume
+    from mkiso.archive.ledger import Ledger
+    from mkiso.archive.lifecycle import Claim
+    from mkiso.archive.store import Store
+    from mkiso.config.file import load
+    from mkiso.errors import MkisoError
+
+    if claim is None:
+        raise click.UsageError("Say what became of it: --made, --again, --stored, --here, --lost or --forget.")
+    failed = 0
+    with Ledger.open(load()) as ledger:
+        store = Store.visible(ledger)
+        for label in labels:
+            try:
+                click.echo(f"{label} {SETTLED[settle_volume(ledger, label, Claim(claim), store)]}")
+            except MkisoError as error:
+                click.echo(error.words, err=True)
+                failed += 1
+    return 1 if failed else 0
+
+
+@archive.command()
+@click.argument("label")
+@click.confirmation_option(prompt="The ledger holds this volume for lost. Is its disc lost or bad?")
+def withdraw(label: str) -> None:
+    """Hold the volume of a disc for lost or bad, so that its studies are archived anew."""
+    from mkiso.archive.by_hand import withdraw as withdraw_volume
+    from mkiso.archive.ledger import Ledger
+    from mkiso.config.file import load
+
+    with Ledger.open(load()) as ledger:
+        first, last = withdraw_volume(ledger, label)
+    click.echo(
+        f"{label} is withdrawn. The next run archives its studies anew; at once: "
+        f"mkiso archive --from {first} --to {last}"
+    )
+
+
+@archive.command("take-up")
+@click.argument("disc", metavar="ISO|DEVICE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def take_up(disc: Path) -> int:
+    """Write a volume down that the ledger doesn't know, or holds for lost, once it is proved by what it says of
+    itself.
+    """
+    from rich.console import Console
+
+    from mkiso.archive.ledger import Ledger
+    from mkiso.archive.resume import take_up as take_up_volume
+    from mkiso.archive.store import Store
+    from mkiso.config.file import load
+    from mkiso.errors import ProofFailed
+    from mkiso_service.archive_discs import found_volume
+    from mkiso_service.display import bar_of_bytes
+
+    settings = load()
+    with Ledger.open(settings) as ledger:
+        try:
+            with bar_of_bytes(Console(soft_wrap=True), "reading") as moved:
+                found = found_volume(disc, moved)
+        except ProofFailed as failed:
+            findings = failed.details.get("findings")
+            click.echo("\n".join(findings) if isinstance(findings, list) else failed.words, err=True)
+            return 1
+        taken = take_up_volume(ledger, found, Store.visible(ledger), settings.archive.medium, settings.archive.output)
+    known = f", {taken.elsewhere} lie on other volumes already" if taken.elsewhere else ""
+    click.echo(f"{found.label} {SETTLED[taken.state]} {taken.instances} instances are written down{known}.")
+    return 0
+
+
+@archive.command()
+@click.confirmation_option(
+    prompt="Do ledger, data directory and store belong together, whatever they say of themselves?"
+)
+def adopt() -> None:
+    """Use this ledger with this data directory and this store from now on, though they don't know each other.
+    Nothing is removed.
+    """
+    from mkiso.archive.ledger import Ledger
+    from mkiso.archive.store import Store
+    from mkiso.config.file import load
+
+    settings = load()
+    with Ledger.open(settings, adopt=True) as ledger:
+        if settings.archive.output == "store":
+            Store.open(ledger, adopt=True)
+    click.echo("They belong together. `mkiso archive report` says what the ledger doesn't know of what lies there.")
+
+
+def _start(first: date, last: date, *, dry_run: bool, wait: bool) -> int:
+    """Start a run of the deployment, and wait for its end where that is wanted. Raises OrchestratorUnavailable."""
+    import httpx
+
+    from mkiso.config.file import load
+    from mkiso.errors import OrchestratorUnavailable
+    from mkiso_service.orchestration import NIGHTLY_ARCHIVE, environment
+
+    os.environ.update(environment(load()))  # Prefect reads it when it is imported
+    from prefect.deployments import run_deployment
+    from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+    parameters = {"date_from": first.isoformat(), "date_to": last.isoformat(), "dry_run": dry_run}
+    try:
+        run = run_deployment(NIGHTLY_ARCHIVE, parameters=parameters, timeout=None if wait else 0)
+    except (httpx.HTTPError, RuntimeError, ObjectNotFound, PrefectHTTPStatusError) as error:
+        words = f"The archive can't be started ({type(error).__name__}). Is `mkiso serve` running?"
+        raise OrchestratorUnavailable(words) from None
+    state = run.state  # type: ignore[union-attr]
+    click.echo(f"Run {run.name}: {state.name if state else 'started'}. {(state and state.message) or ''}".rstrip())  # type: ignore[union-attr]
+    return 0 if not wait or (state is not None and state.is_completed()) else 1
+
+
+def _files_of(descriptor: int, image: Image) -> Iterator[tuple[str, int, str]]:
+    """Path, size, SHA-256 of each file in the order in which they lie on the disc; no SHA-256 where the disc can't be
+    read.
+    """
+    from mkiso.media.iso_reader import SECTOR_BYTES
+
+    for path, extent in sorted(image.primary.items(), key=lambda entry: entry[1]):
+        digest = hashlib.sha256()
+        start, end = extent.sector * SECTOR_BYTES, extent.sector * SECTOR_BYTES + extent.size
+        try:
+            for position in range(start, end, PIECE_BYTES):
+                digest.update(os.pread(descriptor, min(PIECE_BYTES, end - position), position))
+        except OSError:
+            yield str(path), extent.size, ""
+        else:
+            yield str(path), extent.size, digest.hexdigest()
+
+
+def _finding_lines(finding: Finding) -> Iterator[str]:
+    yield f"{finding.accession_number or '(no accession number)'}  {finding.study_date}  {finding.study_instance_uid}"
+    for holding in finding.holdings:
+        part = f"  {holding.number} of {holding.total}" if holding.total > 1 else ""
+        read_back = (
+            f"  read back {holding.read_back:%Y-%m-%d}: {'good' if holding.read_back_good else 'BAD'}"
+            if holding.read_back
+            else ""
+        )
+        where = "  ".join(filter(None, (holding.location, holding.path)))
+        what = f"{holding.label}{part}  {holding.medium}  {holding.instances} instances  {holding.state}"
+        yield f"  {what}  {where}{read_back}"
+
+
+def _read_back_lines(outcome: ReadBack) -> Iterator[str]:
+    yield (
+        f"{outcome.label}: {outcome.good} files are what the ledger says."
+        if outcome.is_good
+        else f"{outcome.label} IS NOT GOOD."
+    )
+    for name, paths in (
+        ("damaged", outcome.damaged),
+        ("missing", outcome.missing),
+        ("not in the ledger", outcome.unexpected),
+    ):
+        yield from (f"  {name}: {path}" for path in paths)
+
+
+def _night_line(night: NightReport) -> str:
+    dates = f"{night.date_from}" if night.date_from == night.date_to else f"{night.date_from} to {night.date_to}"
+    end = f"done {night.finished:%Y-%m-%d %H:%M} UTC" if night.finished else "NOT FINISHED"
+    failed = f", {night.failed} FAILED" if night.failed else ""
+    waiting = f", {night.undelivered} NOT YET DELIVERED" if night.undelivered else ""
+    archived = f"{night.instances} instances on {night.volumes} volumes ({night.size / 2**30:.1f} GiB)"
+    return (
+        f"{dates}  {'by hand' if not night.scheduled else 'night'}  {end}: {night.found} studies found, "
+        f"{archived}{failed}{waiting}"
+    )
+
+
+def _failed_line(study: FailedStudy, max_attempts: int) -> str:
+    tried = (
+        f"given up after {study.attempts} attempts"
+        if study.attempts >= max_attempts
+        else f"{study.attempts} of {max_attempts} attempts"
+    )
+    return (
+        f"NOT ARCHIVED  {study.accession_number or study.study_instance_uid}  {study.study_date}  {tried}: "
+        f"{study.words} [{study.code}]"
+    )

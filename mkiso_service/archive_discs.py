@@ -1,0 +1,54 @@
+"""Reading the archive's discs for the ledger: what lies on a volume, file by file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mkiso.archive.resume import FoundVolume
+    from mkiso.media.disc_contents import ListedInstance
+
+
+def found_volume(disc: Path, progress: Callable[[int, int], None] | None = None) -> FoundVolume:
+    """What an image or a disc holds, once it is proved by what it says of itself. Raises ProofFailed, with
+    `findings`, where it isn't sound.
+    """
+    from mkiso.archive.resume import FoundVolume
+    from mkiso.archive.volumes import StudyOnVolume
+    from mkiso.media.disc_contents import listed_instances
+    from mkiso.media.image_hash import hash_extents
+    from mkiso.media.iso_reader import read_image
+    from mkiso.media.verify import verify_disc
+    from mkiso.study.models import DiscFile
+
+    report = verify_disc(disc, one_patient=False, progress=progress)
+    descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        image = read_image(descriptor)
+        hashes = hash_extents(descriptor, image, progress).files
+        listed = {each.path: each for each in listed_instances(descriptor, image)}
+    finally:
+        os.close(descriptor)
+
+    def file(path: PurePosixPath) -> DiscFile:
+        extent = image.primary[path]
+        return DiscFile(
+            path, extent.size, hashes[extent], sop_instance_uid=listed[path].sop_instance_uid if path in listed else ""
+        )
+
+    by_study: defaultdict[tuple[str, str, str], list[DiscFile]] = defaultdict(list)
+    for path, each in listed.items():
+        by_study[_study_of(each)].append(file(path))
+    on_volume = [StudyOnVolume(*study, files) for study, files in by_study.items()]
+    others = [file(path) for path in image.primary if path not in listed]
+    device = stat.S_ISBLK(disc.stat().st_mode)
+    return FoundVolume(disc.resolve(), device, report.volume_id, report.sha256, report.size, on_volume, others)
+
+
+def _study_of(listed: ListedInstance) -> tuple[str, str, str]:
+    return listed.study_instance_uid, listed.accession_number, listed.study_date

@@ -1,0 +1,77 @@
+"""`mkiso service backup`: what can't be made anew, copied while everything runs: configuration, archive ledger, order
+books.
+
+Discs are made anew from the PACS, and Prefect's database is history; neither is copied.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mkiso.config.settings import Settings
+from mkiso.errors import ConfigurationError
+from mkiso.storage.files import seconds_old, sync_file, sync_folder
+
+LEDGER = "ledger.sqlite"
+ABANDONED_SECONDS = 86_400
+
+
+def back_up(settings: Settings, config: Path | None, target: Path) -> Path:
+    """Copy into a new folder below `target`, mode 0700, which appears whole; that folder. Raises ConfigurationError
+    where it is there already.
+    """
+    folder = target / f"mkiso-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    unfinished = target / f".{folder.name}"
+    if folder.exists():
+        raise ConfigurationError(f"{folder} is there already.")
+    for left in target.glob(".mkiso-*Z"):  # of a backup that was killed: it holds secrets, and nobody would look for it
+        if seconds_old(left) > ABANDONED_SECONDS:
+            shutil.rmtree(left)
+    unfinished.mkdir(mode=0o700, parents=True)
+    for file, name in _files(settings, config):
+        copy = unfinished / name
+        copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _copy_database(file, copy) if name == LEDGER else _copy(file, copy)
+    for copy in unfinished.rglob("*"):
+        if copy.is_file():
+            sync_file(copy)
+    unfinished.rename(folder)
+    with suppress(OSError):  # a share may have no such thing
+        sync_folder(target)
+    return folder
+
+
+def _copy(file: Path, copy: Path) -> None:
+    with suppress(FileNotFoundError):  # an order book that was forgotten meanwhile
+        shutil.copy2(file, copy)
+
+
+def _files(settings: Settings, config: Path | None) -> Iterator[tuple[Path, str]]:
+    """Each file and its name in the backup. A ledger in PostgreSQL is its administrator's to dump."""
+    if config is not None and config.is_file():
+        yield config, "config.yaml"
+    ledger = settings.storage.data_dir / LEDGER
+    if not settings.archive.ledger_url.get_secret_value() and ledger.is_file():
+        yield ledger, LEDGER
+    for book in settings.storage.orders_dir.glob("*.json"):
+        yield book, f"orders/{book.name}"
+
+
+def _copy_database(file: Path, copy: Path) -> None:
+    """SQLite's own online backup: consistent whatever is being written, its WAL included."""
+    with (
+        closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as source,
+        closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
+        [(verdict,)] = target.execute("PRAGMA integrity_check").fetchall()
+    copy.chmod(0o600)
+    if verdict != "ok":
+        raise ConfigurationError(
+            f"The copy of {file} is damaged ({verdict}): look at the disk, and keep the last good backup."
+        )

@@ -1,0 +1,37 @@
+"""What `mkiso burn` and `mkiso demo` share: ask for a disc, follow the job, download every image of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mkiso_service.client import Client, Disc
+from mkiso_service.display import bar_of_bytes, show_job, size_words
+
+
+def burn(console: Console, client: Client, accession_numbers: Sequence[str], target: Path) -> list[Path]:
+    """Make the disc, or the discs of a set, of these studies and download them; their files. Raises ServiceError."""
+    started = time.monotonic()
+    job_id = client.ask_for_disc(accession_numbers)
+    state = show_job(console, client.follow(job_id))
+    made = time.monotonic()
+    files = []
+    for disc in state.discs:
+        file = target if disc.total == 1 else _beside(target, disc)
+        with bar_of_bytes(console, "downloading") as moved:
+            client.download(disc, file, moved)
+        files.append(file)
+        console.print(
+            f"[bold]{file}[/]  {disc.instances} instances, {size_words(disc.size)}, SHA-256 {disc.sha256[:16]}… as "
+            "proved by the service"
+        )
+    console.print(f"made in {made - started:.1f} s, downloaded in {time.monotonic() - made:.1f} s", style="dim")
+    return files
+
+
+def _beside(target: Path, disc: Disc) -> Path:
+    """A disc of a set is named for its set: discs of two sets of one study must never lie there as one."""
+    return target.with_name(f"{target.stem}-{disc.part}of{disc.total}-{disc.set[:8]}{target.suffix}")

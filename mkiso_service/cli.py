@@ -1,0 +1,369 @@
+"""The command line. Whatever a command needs is imported when it runs, so that `mkiso --help` answers at once.
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mkiso.errors import ConfigurationError, MkisoError
+from mkiso_service.archive_cli import archive
+from mkiso_service.install_cli import service
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mkiso.config.settings import Settings
+    from mkiso_service.client import Client
+
+FAILED, MISUSED = 1, 2
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The configuration; else MKISO_CONFIG, else ./config.yaml.",
+)
+@click.option(
+    "--handed-on",
+    is_flag=True,
+    hidden=True,
+    help="Take the settings from standard input, where mkiso serve hands on its own.",
+)
+def cli(config: Path | None, *, handed_on: bool) -> None:
+    """From an accession number to a patient disc that is provably complete."""
+    if handed_on:
+        from mkiso.config.in_force import take_over
+
+        take_over(sys.stdin.buffer)
+    if config is not None:
+        os.environ["MKISO_CONFIG"] = str(config.resolve())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """What the `mkiso` command runs."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command; its exit code. Errors are told in words on standard error."""
+    try:
+        code = cli.main(arguments, prog_name="mkiso", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ConfigurationError as error:
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        return MISUSED
+    except MkisoError as error:
+        click.echo(f"{error.words} [{error.code}]", err=True)
+        return FAILED
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        return FAILED
+
+
+def load_settings() -> Settings:
+    """The configuration. Raises ConfigurationError with every problem."""
+    from mkiso.config.file import load
+
+    return load()
+
+
+def _begin() -> Settings:
+    os.umask(0o077)  # what Prefect writes too is the service's alone
+    from mkiso.config.in_force import in_force, use
+
+    use(settings := in_force())
+    from mkiso_service.log_lines import begin_logging
+
+    begin_logging(settings.logging)
+    return settings
+
+
+def _begin_with_prefect(*, make: bool = True) -> Settings:
+    """As _begin, with the password of Prefect's API, made where nobody has made one, and the environment that Prefect
+    reads when it is imported.
+    """
+    settings = _begin()
+    from mkiso.config.in_force import use
+    from mkiso_service.orchestration import environment
+    from mkiso_service.prefect_password import with_password
+
+    use(settings := with_password(settings, make=make))
+    os.environ.update(environment(settings))
+    return settings
+
+
+def _until_signal(part: Callable[[Settings, threading.Event], None], settings: Settings) -> None:
+    """Run one part until SIGINT or SIGTERM; a second signal ends the process at once."""
+    stop = threading.Event()
+
+    def told_to_stop(number: int, _: object) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, told_to_stop)
+    part(settings, stop)
+
+
+@cli.command()
+def serve() -> int:
+    """Run everything that one machine needs: Prefect, receiver, worker, webhook."""
+    settings = _begin()
+    from mkiso_service.prefect_password import with_password
+    from mkiso_service.supervisor import run as supervise
+
+    return supervise(with_password(settings, make=True))
+
+
+@cli.command()
+def webhook() -> None:
+    """Run the HTTP side alone."""
+    settings = _begin_with_prefect()
+    from mkiso_service.webhook.server import run as run_webhook
+
+    _until_signal(run_webhook, settings)
+
+
+@cli.command()
+def worker() -> None:
+    """Run the worker alone: it executes the jobs."""
+    settings = _begin_with_prefect()
+    from mkiso_service.worker.server import run as run_worker
+
+    run_worker(settings)
+
+
+@cli.command()
+def receiver() -> None:
+    """Run the receiver alone: the Storage SCP that the PACS sends to."""
+    settings = _begin()
+    from mkiso.receiver.server import run as run_receiver
+
+    _until_signal(run_receiver, settings)
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def prefect(context: click.Context) -> None:
+    """Run the Prefect server alone, for several machines; PREFECT_SERVER_DATABASE_CONNECTION_URL names its
+    PostgreSQL.
+    """
+    if context.invoked_subcommand is None:
+        settings = _begin_with_prefect()
+        from mkiso_service.prefect_server import run as run_server
+
+        run_server(settings)
+
+
+@prefect.command()
+def password() -> None:
+    """Show the password that the Prefect UI asks for."""
+    from mkiso_service.prefect_password import with_password
+
+    click.echo(with_password(load_settings()).prefect.api_auth_string.get_secret_value())
+
+
+@cli.command()
+def deploy() -> None:
+    """Create or update the work pool, its queues and the deployments in Prefect; a worker does so whenever it
+    starts.
+    """
+    settings = _begin_with_prefect(make=False)
+    import asyncio
+
+    from mkiso_service.deployments import bring_about, deployments
+
+    asyncio.run(bring_about(settings))
+    click.echo(f"Work pool {settings.prefect.work_pool}: " + ", ".join(each.name for each in deployments(settings)))
+
+
+def _of_a_service(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that asks a running service."""
+    file = click.Path(path_type=Path, exists=True, dir_okay=False)
+    key = click.option(
+        "--api-key-file", type=file, help="Else MKISO__AUTH__API_KEY, or the file that MKISO__AUTH__API_KEY_FILE names."
+    )
+    url = click.option(
+        "--url",
+        envvar="MKISO_URL",
+        default=DEFAULT_URL,
+        show_default=True,
+        help="Where mkiso serve listens; else MKISO_URL.",
+    )
+    return url(key(command))
+
+
+def _connect(url: str, api_key_file: Path | None) -> Client:
+    from mkiso.config.file import api_key_of, read_secret
+    from mkiso_service.client import Client
+
+    return Client(url, read_secret(api_key_file, "--api-key-file") if api_key_file else api_key_of(os.environ))
+
+
+def _say(console: Console, error: Exception) -> int:
+    """Tell a ServiceError; the exit code."""
+    told = [str(getattr(error, name, "")) for name in ("code", "request_id")]
+    console.print(str(error), style="bold red", markup=False, highlight=False)
+    console.print(
+        "  " + "  ".join(f"{name} {value}" for name, value in zip(("code", "request"), told, strict=True) if value),
+        style="dim",
+    )
+    return FAILED
+
+
+@cli.command()
+@click.argument("accession_numbers", metavar="ACCESSION...", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="ACCESSION.iso where absent; of sets FILE-1of2-SET.iso …",
+)
+@_of_a_service
+def burn(accession_numbers: tuple[str, ...], output: Path | None, url: str, api_key_file: Path | None) -> int:
+    """Have a disc of one patient's studies made and download its image. The same command goes on where an earlier one
+    broke off.
+    """
+    from rich.console import Console
+
+    from mkiso_service.burning import burn as burn_disc
+    from mkiso_service.client import ServiceError
+
+    console = Console(soft_wrap=True)
+    target = output or Path(f"{accession_numbers[0]}.iso")
+    try:
+        with _connect(url, api_key_file) as client:
+            burn_disc(console, client, accession_numbers, target)
+    except ServiceError as error:
+        return _say(console, error)
+    except KeyboardInterrupt:
+        console.print("Stopped; the job goes on, and what was downloaded stays. The same command goes on from here.")
+        return FAILED
+    return 0
+
+
+@cli.command(name="print")
+@click.argument("accession_numbers", metavar="ACCESSION...", nargs=-1, required=True)
+@click.option("--publisher", default="", help="One of the configured publishers; print.publisher where absent.")
+@click.option(
+    "--confirm-reprint",
+    is_flag=True,
+    help="After print_uncertain, once somebody has looked: print although a disc may be there.",
+)
+@_of_a_service
+def print_(
+    accession_numbers: tuple[str, ...], publisher: str, confirm_reprint: bool, url: str, api_key_file: Path | None
+) -> int:
+    """Have a disc of one patient's studies made by a disc publisher."""
+    from rich.console import Console
+
+    from mkiso_service.client import ServiceError
+    from mkiso_service.display import show_job
+
+    console = Console(soft_wrap=True)
+    try:
+        with _connect(url, api_key_file) as client:
+            job_id = client.ask_for_print(accession_numbers, publisher, confirm_reprint=confirm_reprint)
+            state = show_job(console, client.follow(job_id))
+    except ServiceError as error:
+        return _say(console, error)
+    meaning = {"queued": "has taken it and will make the disc", "done": "has made the disc"}.get(
+        state.proves, "has taken it"
+    )
+    console.print(f"{state.publisher} {meaning}: {state.written or state.received} instances. Job {job_id}")
+    return 0
+
+
+@cli.command()
+@click.argument("image", metavar="ISO", type=click.Path(path_type=Path, exists=True))
+@click.option("--many-patients", is_flag=True, help="For a volume of the archive, which holds more than one patient.")
+def verify(image: Path, many_patients: bool) -> int:
+    """Check that an image, or a disc in a drive, is what it says of itself: every file, both ways."""
+    from rich.console import Console
+
+    from mkiso.errors import ProofFailed
+    from mkiso.media.verify import verify_disc
+    from mkiso_service.display import bar_of_bytes
+
+    console = Console(soft_wrap=True)
+    try:
+        with bar_of_bytes(console, "reading") as moved:
+            report = verify_disc(image, one_patient=not many_patients, progress=moved)
+    except ProofFailed as failed:
+        for finding in failed.details.get("findings", [failed.words]):  # type: ignore[attr-defined]
+            console.print(finding, style="bold red", markup=False, highlight=False)
+        return FAILED
+    except OSError as error:
+        raise click.FileError(str(image), error.strerror) from None
+    console.print(str(report), markup=False, highlight=False)
+    return 0
+
+
+@cli.group()
+def config() -> None:
+    """The configuration."""
+
+
+@config.command()
+def check() -> None:
+    """Say everything that is wrong with the configuration."""
+    settings = load_settings()
+    click.echo(f"The configuration is right. Data lies in {settings.storage.data_dir}.")
+
+
+@cli.command()
+def doctor() -> int:
+    """Try each thing that mkiso depends on; say what is wrong and what to do."""
+    from rich.console import Console
+
+    from mkiso_service.doctor import examine, show
+
+    return show(Console(soft_wrap=True), examine(load_settings()))
+
+
+@cli.command()
+@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo-data"),
+    show_default=True,
+    help="Where it all lies.",
+)
+def demo(keep: bool, folder: Path) -> int:
+    """Start a PACS, a patient API and mkiso itself, make a disc, verify it, list it, and end."""
+    from rich.console import Console
+
+    from mkiso_service.demo import demonstrate
+
+    return demonstrate(Console(soft_wrap=True), folder.resolve(), keep=keep)
+
+
+cli.add_command(archive)
+cli.add_command(service)
+
+
+@cli.command()
+def version() -> None:
+    """Say which version this is."""
+    from importlib.metadata import version as version_of
+
+    click.echo(version_of("mkiso"))

@@ -1,0 +1,255 @@
+"""A client of a running mkiso: asks for a job (RFC 7240), follows it, and downloads its discs.
+
+A download that breaks off goes on where it ended (Range and If-Range, RFC 9110 14 and 13.1.5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+POLL_SECONDS = 0.25
+OUTAGE_SECONDS = 60
+"""How long the service may be away (a restart, nginx reloading) before the client gives up."""
+
+
+class ServiceError(Exception):
+    """What the service answered instead of what was asked for: its own words, the code that README.md explains, and its
+    request id.
+    """
+
+    def __init__(self, words: str, code: str, request_id: str = "") -> None:
+        super().__init__(words)
+        self.words = words
+        self.code = code
+        self.request_id = request_id
+
+
+@dataclass(frozen=True, slots=True)
+class Disc:
+    """A finished image on the server; `href` is its address there, `set` the id that the discs of a set share."""
+
+    href: str
+    set: str
+    filename: str
+    size: int
+    sha256: str
+    instances: int
+    part: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStudy:
+    """A study that the PACS has: `study_date` is YYYYMMDD or empty, `expected` is None where the PACS tells no
+    count.
+    """
+
+    accession_number: str
+    study_date: str
+    modalities: tuple[str, ...]
+    study_description: str
+    expected: int | None
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What the service tells of a job: `state` is waiting, running, done or failed; `expected` is None until the PACS
+    has told it.
+    """
+
+    job_id: str
+    state: str
+    stage: str
+    expected: int | None
+    received: int
+    written: int
+    degraded: tuple[str, ...]
+    publisher: str
+    proves: str
+    discs: tuple[Disc, ...]
+    error: Mapping[str, Any]
+    studies: tuple[FoundStudy, ...] = ()
+
+
+class Client:
+    """One connection to the service at `url`. A context manager; every call raises ServiceError."""
+
+    def __init__(self, url: str, api_key: str = "", transport: httpx.BaseTransport | None = None) -> None:
+        headers = {"X-API-Key": api_key} if api_key else {}
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=httpx.Timeout(60, connect=10), transport=transport
+        )
+        self._url = url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def ask_for_disc(self, accession_numbers: Sequence[str]) -> str:
+        """Start, or join, the job that makes a disc of one patient's studies; its id."""
+        if len(accession_numbers) == 1:
+            return self._start("GET", "/api/iso/download", {"accession_number": accession_numbers[0]})
+        return self._start("GET", "/api/iso/download-multiple", {"accession_numbers": ",".join(accession_numbers)})
+
+    def ask_for_print(
+        self, accession_numbers: Sequence[str], publisher: str = "", *, confirm_reprint: bool = False
+    ) -> str:
+        """Start the job that has a publisher make a disc, the configured one where none is named; its id.
+
+        `confirm_reprint`: an earlier print ended unclear, and somebody has looked at the publisher.
+        """
+        query = {
+            "accession_number": ",".join(accession_numbers),
+            "publisher": publisher,
+            "confirm_reprint": "true" if confirm_reprint else "",
+        }
+        return self._start("POST", "/api/iso/print", {name: value for name, value in query.items() if value})
+
+    def state(self, job_id: str) -> JobState:
+        """What is known of a job now."""
+        told = self._json(self._send("GET", f"/api/iso/jobs/{job_id}"))
+        discs = tuple(Disc(**{name: disc[name] for name in Disc.__slots__}) for disc in told.get("discs") or ())
+        return JobState(
+            job_id=job_id,
+            state=told["state"],
+            stage=told["stage"],
+            expected=told["expected"],
+            received=told["received"],
+            written=told["written"],
+            degraded=tuple(told["degraded"]),
+            publisher=told["publisher"],
+            proves=told["proves"],
+            discs=discs,
+            error=told["error"] or {},
+            studies=tuple(
+                FoundStudy(**{name: study[name] for name in FoundStudy.__slots__})
+                for study in told.get("studies") or ()
+            ),
+        )
+
+    def follow(self, job_id: str) -> Iterator[JobState]:
+        """The job's state again and again until it has ended well. Raises ServiceError with its reason where it
+        fails.
+        """
+        away_since: float | None = None
+        while True:
+            try:
+                state = self.state(job_id)
+                away_since = None
+            except ServiceError as error:
+                away_since = away_since or time.monotonic()
+                if (
+                    error.code not in ("unreachable", "orchestrator_unavailable")
+                    or time.monotonic() - away_since > OUTAGE_SECONDS
+                ):
+                    raise
+                time.sleep(1)
+                continue
+            if state.state == "failed":
+                raise ServiceError(state.error.get("error", "The job failed."), state.error.get("code", "error"))
+            yield state
+            if state.state == "done":
+                return
+            time.sleep(POLL_SECONDS)
+
+    def download(
+        self, disc: Disc, target: Path, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
+        """Bring a disc into `target`, which appears when it is whole and its SHA-256 is right.
+
+        The part that is there already lies beside it under a name that holds the SHA-256, so that nothing but the same
+        disc is ever continued.
+        """
+        part = target.with_name(f".{target.name}.{disc.sha256[:16]}.part")
+        lost_since: float | None = None
+        while not part.exists() or part.stat().st_size < disc.size:
+            had = part.stat().st_size if part.exists() else 0
+            try:
+                self._continue(disc, part, progress)
+            except httpx.TransportError as error:
+                progressed = part.exists() and part.stat().st_size > had
+                lost_since = time.monotonic() if progressed or lost_since is None else lost_since
+                if time.monotonic() - lost_since > OUTAGE_SECONDS:
+                    raise ServiceError(
+                        f"The download broke off ({error}). The same command goes on where it ended.", "unreachable"
+                    ) from None
+                time.sleep(1)
+        if _sha256(part) != disc.sha256:
+            part.unlink()
+            raise ServiceError(
+                "What arrived is not the disc that the service proved. It was thrown away: download it again.",
+                "proof_failed",
+            )
+        part.replace(target)
+
+    def _continue(self, disc: Disc, part: Path, progress: Callable[[int, int], None]) -> None:
+        done = part.stat().st_size if part.exists() else 0
+        headers = {"Accept-Encoding": "identity"}
+        if done:
+            headers |= {"Range": f"bytes={done}-", "If-Range": f'"{disc.sha256}"'}
+        with self._http.stream("GET", disc.href, headers=headers) as answer:
+            if answer.status_code not in (200, 206):
+                answer.read()
+                self._json(answer)
+            if answer.headers.get("etag") != f'"{disc.sha256}"':
+                raise ServiceError(
+                    "The service has another disc under this address by now. Ask for it again.", "disc_changed"
+                )
+            resumed = answer.status_code == 206
+            flags = os.O_WRONLY | os.O_CREAT | (0 if resumed else os.O_TRUNC)
+            with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
+                done = file.seek(done) if resumed else 0
+                for (
+                    piece
+                ) in answer.iter_raw():  # pieces as they come: larger ones would be lost where the connection breaks
+                    done += file.write(piece)
+                    progress(done, disc.size)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _start(self, method: str, path: str, query: Mapping[str, str]) -> str:
+        answer = self._json(self._send(method, path, params=query, headers={"Prefer": "respond-async"}))
+        return str(answer["job_id"])
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            words = f"There is no mkiso at {self._url} ({error}). Is `mkiso serve` running? Another address: --url."
+            raise ServiceError(words, "unreachable") from None
+
+    def _json(self, answer: httpx.Response) -> dict[str, Any]:
+        try:
+            told = answer.json()
+        except ValueError:
+            told = None
+        if not isinstance(told, dict):
+            raise ServiceError(
+                f"{self._url} answered {answer.status_code} in words that mkiso doesn't use. Is this the right "
+                "address?",
+                "no_mkiso",
+            )
+        if answer.is_error:
+            raise ServiceError(
+                told.get("error", answer.reason_phrase), told.get("code", "error"), told.get("request_id", "")
+            )
+        return told
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,277 @@
+"""`mkiso demo`: a PACS with real studies, a patient API, a publisher and mkiso itself; one disc made, proved and
+listed, and one printed.
+
+demo-data/config.yaml   the configuration, free ports in it
+          peers/        the studies of the demo PACS, and what its publisher was given
+          data/         mkiso's own
+          *.iso, *.log
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import yaml
+from rich.console import Console
+
+from mkiso.errors import MkisoError
+from mkiso_service.burning import burn
+from mkiso_service.client import Client, ServiceError
+from mkiso_service.display import show_job, size_words
+
+ACCESSION_NUMBER = "134"
+"""An MR study of four images in pydicom's test data."""
+SHARED_ACCESSION_NUMBER = "2"
+"""Two patients of pydicom's test data share it."""
+START_SECONDS = 90
+NEEDED = ("pacs", "receiver", "prefect", "worker", "patient_api")
+DEFAULT_PORTS = {
+    "webhook": 8080,
+    "receiver": 10104,
+    "prefect": 4200,
+    "pacs": 11112,
+    "patient_api": 8081,
+    "publisher": 10105,
+}
+
+
+class DemoFailed(Exception):
+    """The demo can't be shown; the words say why and where to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this demo lies and on which ports it listens."""
+
+    folder: Path
+    ports: Mapping[str, int]
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def printed(self) -> Path:
+        """What the demo's publisher was given."""
+        return self.folder / "peers" / "printed"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['webhook']}"
+
+    @property
+    def prefect_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['prefect']}"
+
+
+def demonstrate(console: Console, folder: Path, *, keep: bool) -> int:
+    """Show it all; the exit code. Everything that was started is gone when this returns."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        if shutil.disk_usage(folder.parent).free < 2**30:
+            raise DemoFailed(f"Less than 1 GiB is free for {folder}.")
+        place = prepare(folder)
+        with _peers(place), _service(console, place):
+            show(console, place)
+            if keep:
+                _keep(console, place)
+    except (DemoFailed, ServiceError, MkisoError) as error:
+        console.print(f"[bold red]The demo failed.[/] {error}")
+        console.print(f"What the processes said stands in {folder}/*.log.", style="dim")
+        return 1
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+        return 0 if keep else 1
+    console.print("[green]Done;[/] everything that was started has ended.")
+    return 0
+
+
+def prepare(folder: Path) -> Place:
+    """Make the folder and its configuration, with the usual ports where they are free."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place = Place(folder, {name: free_port(port) for name, port in DEFAULT_PORTS.items()})
+    place.config.write_text(yaml.safe_dump(configuration(place), sort_keys=False))
+    return place
+
+
+def configuration(place: Place) -> dict[str, dict[str, object]]:
+    """What differs from the defaults."""
+    ports = place.ports
+    return {
+        "server": {"port": ports["webhook"]},
+        "pacs": {"ae_title": "ABPACS", "host": "127.0.0.1", "port": ports["pacs"]},
+        "receiver": {"ae_title": "CDRECORD", "host": "127.0.0.1", "port": ports["receiver"]},
+        "patient_api": {"base_url": f"http://127.0.0.1:{ports['patient_api']}"},
+        "disc": {"institution": "Demo Hospital", "contact": "Radiology, extension 1234"},
+        "publishers": {
+            "rimage": {"kind": "cstore", "ae_title": "RIMAGE", "port": ports["publisher"], "settle_seconds": 1}
+        },
+        "storage": {"data_dir": "data", "min_free_gib": 0.5},
+        "prefect": {"server_port": ports["prefect"]},
+        "logging": {"format": "text"},
+    }
+
+
+def show(console: Console, place: Place) -> None:
+    """One disc, made over HTTP, proved and listed; and one that must not be made."""
+    from mkiso.media.verify import verify_disc
+
+    console.print(f"\nAsking for the disc of accession number {ACCESSION_NUMBER}:")
+    iso = place.folder / f"{ACCESSION_NUMBER}.iso"
+    with Client(place.url) as client:
+        burn(console, client, [ACCESSION_NUMBER], iso)
+        started = time.monotonic()
+        proof = verify_disc(iso)
+        console.print(f"Verified in {time.monotonic() - started:.1f} s: {proof}\n", markup=False, highlight=False)
+        list_files(console, iso)
+        print_disc(console, client, place)
+        console.print(
+            f"\nAsking for {SHARED_ACCESSION_NUMBER}, an accession number that two patients share; no disc may come "
+            "of that:"
+        )
+        try:
+            burn(console, client, [SHARED_ACCESSION_NUMBER], place.folder / "never.iso")
+        except ServiceError as refusal:
+            console.print(f"  refused: {refusal}  [dim]{refusal.code}[/]")
+        else:
+            raise DemoFailed("A disc of two patients was made.")
+    console.print(f"\nThe image:       [bold]{iso}[/]")
+    console.print(
+        f"The Prefect UI:  {place.prefect_url}  (while it runs: make demo KEEP=1; its password: mkiso -c "
+        f"{place.config} prefect password)"
+    )
+
+
+def print_disc(console: Console, client: Client, place: Place) -> None:
+    """The same study to the demo's publisher, and what that holds afterwards."""
+    console.print(f"\nSending {ACCESSION_NUMBER} to the disc publisher:")
+    held = set(place.printed.rglob("*.dcm"))
+    state = show_job(console, client.follow(client.ask_for_print([ACCESSION_NUMBER])))
+    got = sorted(set(place.printed.rglob("*.dcm")) - held)
+    for file in got:
+        console.print(f"  {size_words(file.stat().st_size):>12}  {file.name}", highlight=False)
+    if len(got) != state.written:
+        raise DemoFailed(f"{state.publisher} confirmed {state.written} instances and holds {len(got)}.")
+    console.print(f"{state.publisher} has them all and will make the disc.")
+
+
+def list_files(console: Console, iso: Path) -> None:
+    """The paths and sizes of a disc's files."""
+    from mkiso.media.iso_reader import read_image
+
+    descriptor = os.open(iso, os.O_RDONLY)
+    try:
+        image = read_image(descriptor)
+    finally:
+        os.close(descriptor)
+    console.print(f"On the disc {image.volume_id}:")
+    for path, extent in sorted(image.primary.items()):
+        console.print(f"  {size_words(extent.size):>12}  {path}", highlight=False)
+
+
+def _keep(console: Console, place: Place) -> None:
+    console.print("\nIt stays up until Ctrl-C. To try:", style="bold")
+    for line in (
+        f"curl -OJ '{place.url}/api/iso/download?accession_number=428'",
+        f"curl -OJ '{place.url}/api/iso/download-multiple?accession_numbers=134,428'",
+        f"curl '{place.url}/api/iso/print?accession_number=134'",
+        f"curl {place.url}/api/health",
+        f"mkiso burn 1 -o 1.iso --url {place.url}",
+        f"mkiso -c {place.config} doctor",
+        f"a browser at {place.url}/ and at {place.prefect_url}/",
+    ):
+        console.print(f"  {line}", markup=False, highlight=False)
+    while True:
+        time.sleep(3600)
+
+
+@contextmanager
+def _peers(place: Place) -> Iterator[None]:
+    ports = place.ports
+    options = {"pacs-port": ports["pacs"], "api-port": ports["patient_api"], "publisher-port": ports["publisher"]}
+    words = [word for name, port in options.items() for word in (f"--{name}", str(port))]
+    destination = f"CDRECORD:127.0.0.1:{ports['receiver']}"
+    with _process(
+        "mkiso.demo", [str(place.folder / "peers"), *words, "--destination", destination], place, grace_seconds=5
+    ):
+        yield
+
+
+@contextmanager
+def _service(console: Console, place: Place) -> Iterator[None]:
+    started = time.monotonic()
+    console.print(f"Starting mkiso at {place.url} (the first time Prefect makes its database: 10 seconds more) …")
+    with _process("mkiso_service", ["serve"], place, grace_seconds=60) as process:
+        while lacking := _lacking(place.url):
+            if process.poll() is not None:
+                raise DemoFailed(f"mkiso serve ended with {process.returncode}.")
+            if time.monotonic() - started > START_SECONDS:
+                raise DemoFailed(f"After {START_SECONDS} s mkiso still lacks: {lacking}.")
+            time.sleep(0.2)
+        console.print(f"up after {time.monotonic() - started:.1f} s", style="dim")
+        yield
+        stopped = time.monotonic()
+    console.print(f"down after {time.monotonic() - stopped:.1f} s", style="dim")
+
+
+def _lacking(url: str) -> str:
+    """What health still misses, in words; empty where all is there."""
+    try:
+        dependencies = httpx.get(f"{url}/api/health", timeout=5, trust_env=False).json()["dependencies"]
+    except (httpx.HTTPError, ValueError, KeyError):
+        return "the webhook"
+    return ", ".join(
+        f"{name} ({dependencies[name]['detail']})"
+        for name in NEEDED
+        if name in dependencies and not dependencies[name]["ok"]
+    )
+
+
+@contextmanager
+def _process(
+    module: str, arguments: list[str], place: Place, *, grace_seconds: float
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python module as a process of its own session, so that Ctrl-C reaches it once and through us."""
+    log = place.folder / f"{module.rpartition('.')[2]}.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MKISO_", "PREFECT_"))}
+    environment["MKISO_CONFIG"] = str(place.config)
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", module, *arguments]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(grace_seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_port(wanted: int) -> int:
+    """This port, or another one where it is taken."""
+    for port in (wanted, *random.sample(range(12_000, 32_000), 100)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise DemoFailed("No port is free.")

@@ -1,0 +1,90 @@
+"""A job's progress for people: a moving bar on a terminal, a line for each stage anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+
+from mkiso_service.client import FoundStudy, JobState
+
+
+def show_job(console: Console, states: Iterable[JobState]) -> JobState:
+    """Show a job's states until the last, which is returned."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TimeElapsedColumn(),
+    )
+    last: JobState | None = None
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("asking", total=None)
+        of_studies: list[TaskID] = []
+        for state in states:
+            if not console.is_terminal and (last is None or state.stage != last.stage):
+                console.print(f"  {state.stage}")
+            bar.update(task, description=state.stage, total=state.expected, completed=state.received)
+            for study in state.studies[len(of_studies) :]:
+                console.print(f"  {study_words(study)}", markup=False, highlight=False)
+                of_studies.append(
+                    bar.add_task(escape(f"  {study.accession_number}"), total=None, visible=len(state.studies) > 1)
+                )
+            for of_study, study in zip(of_studies, state.studies, strict=False):
+                bar.update(of_study, total=study.expected, completed=study.received)
+            last = state
+    if last is None:
+        raise ValueError("a job without a state")
+    for lack in last.degraded:
+        console.print(f"[yellow]Made without {lack}:[/] see X-Mkiso-Degraded in README.md.")
+    return last
+
+
+def study_words(study: FoundStudy) -> str:
+    """A found study on one line: A100  2026-03-12  CT, SR  Abdomen  412 images."""
+    day = study.study_date
+    date = f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 else day
+    images = (
+        "images not counted by the PACS"
+        if study.expected is None
+        else f"{study.expected} image{'' if study.expected == 1 else 's'}"
+    )
+    return "  ".join(
+        filter(None, (study.accession_number, date, ", ".join(study.modalities), study.study_description, images))
+    )
+
+
+@contextmanager
+def bar_of_bytes(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is moved by calling what this gives with (bytes done, bytes in all)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def size_words(size: int) -> str:
+    """A size as people say it: 1.2 GB, 35 MB, 812 kB."""
+    for unit, bytes_in_unit in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= bytes_in_unit:
+            return (
+                f"{size / bytes_in_unit:.1f} {unit}"
+                if size < 10 * bytes_in_unit
+                else f"{size / bytes_in_unit:.0f} {unit}"
+            )
+    return f"{size} bytes"

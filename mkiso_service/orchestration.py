@@ -1,0 +1,70 @@
+"""What every process of mkiso tells Prefect through its environment, and the names it is known by there."""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+
+from mkiso.config.settings import Settings
+
+QUEUES = {"downloads": 1, "prints": 2, "archives": 3, "housekeeping": 4}
+"""Work queues and their priority: a clerk waits for a download, somebody collects a print, nobody waits for an
+archive.
+"""
+REQUEST_ID_LABEL = "mkiso.request_id"
+"""The label of a run that holds the id of the request which asked for it; not a tag, which would stand in every list of
+the UI.
+"""
+DAY_SECONDS = 86_400
+NIGHTLY_ARCHIVE = "nightly_archive/nightly"
+"""The archive's deployment."""
+ONE_AT_A_TIME = frozenset({"archives"})
+"""Queues of which one run at a time is started, on all machines together."""
+
+
+def api_url(settings: Settings) -> str:
+    """The API of the orchestrator: the configured one, or the one that `mkiso serve` starts here."""
+    return settings.prefect.api_url or f"http://127.0.0.1:{settings.prefect.server_port}/api"
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables of Prefect for every process of mkiso; what the administrator has set in the environment already
+    stays as it is, but for what the trust in Prefect rests on (docs/decisions/trust-in-prefect.md).
+
+    The reasons are measurements of Prefect 3.8.8, see docs/decisions/prefect.md.
+    """
+    prefect = settings.prefect
+    wanted = {
+        "PREFECT_API_URL": api_url(settings),
+        "PREFECT_HOME": str(settings.storage.prefect_dir),
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # saves a round trip a client; the server of mkiso has it off as well
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": str(prefect.server_port),
+        "PREFECT_UI_API_URL": "/api",  # where the UI came from, by whichever name
+        "PREFECT_LOGGING_LEVEL": settings.logging.level,
+        "PREFECT_LOGGING_COLORS": "false",
+        "PREFECT_LOGGING_SETTINGS_PATH": str(files("mkiso_service") / "prefect_logging.yaml"),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_FORMAT": settings.logging.format,
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        # Leases that live in the server's memory are stranded by its restart.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
+        # They wake whoever waits, and then are only history.
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{int(min(prefect.keep_runs_days, 1) * DAY_SECONDS)}S",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(max(int(prefect.keep_runs_days * DAY_SECONDS), 3601)),
+        # The poll is the safety net under the events that wake the worker.
+        "PREFECT_WORKER_QUERY_SECONDS": "5",
+        "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
+    }
+    auth = prefect.api_auth_string.get_secret_value()
+    fixed = {
+        "PREFECT_API_AUTH_STRING": auth,
+        "PREFECT_SERVER_API_AUTH_STRING": auth,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{prefect.server_port}",
+    }
+    return {name: os.environ.get(name, value) for name, value in wanted.items()} | fixed

@@ -1,0 +1,104 @@
+"""The Prefect server of mkiso: Prefect's own, but for four things.
+
+It answers nobody without the password, and no page of another site (mkiso_service/prefect_gate.py).
+
+On SQLite, Prefect begins its writing transactions DEFERRED. Where two overlap, SQLite refuses the second at once
+("database is locked", no waiting for busy_timeout), the API answers 503 and its client comes back two seconds later: a
+clerk in ten waits for that. Begun IMMEDIATE, the second waits its few milliseconds (docs/decisions/prefect.md has the
+measurement). Events of every step's states, of artifacts and heartbeats are passed on to who listens and not written
+down: they were three quarters of what a job left in the database. And its log looks like all others of mkiso
+(service/prefect_logging.yaml).
+
+Run as `mkiso prefect`, with the environment of mkiso_service/orchestration.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+from prefect.server.api.server import create_app
+from prefect.server.database import dependencies
+from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.events.schemas.events import ReceivedEvent
+from prefect.server.events.services import event_persister
+from prefect.server.events.storage.database import write_events
+from prefect.settings import (
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    PREFECT_API_DATABASE_MIGRATE_ON_START,
+    get_current_settings,
+    temporary_settings,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+
+from mkiso.config.settings import Settings
+from mkiso.errors import ConfigurationError
+from mkiso_service.prefect_database import is_migrated, make_database
+from mkiso_service.prefect_gate import Gate, known_hosts
+
+PASSING_EVENTS = ("prefect.task-run.", "prefect.artifact", "prefect.flow-run.heartbeat")
+"""How the names of events begin that come many times a job and tell nothing that its states, artifacts and logs don't
+keep.
+"""
+
+log = logging.getLogger("mkiso.prefect")
+
+
+class ImmediateSqlite(AioSqliteConfiguration):
+    """Prefect's SQLite configuration with every writing transaction begun IMMEDIATE."""
+
+    @asynccontextmanager
+    async def begin_transaction(
+        self, session: AsyncSession, with_for_update: bool = False
+    ) -> AsyncGenerator[AsyncSessionTransaction, None]:
+        async with super().begin_transaction(session, with_for_update=True) as transaction:
+            yield transaction
+
+
+async def write_lasting_events(session: AsyncSession, events: Sequence[ReceivedEvent]) -> None:
+    """Write down what isn't a passing event."""
+    await write_events(
+        session=session, events=[event for event in events if not event.event.startswith(PASSING_EVENTS)]
+    )
+
+
+def run(settings: Settings) -> None:
+    """Run the server in this process until SIGTERM. Raises ConfigurationError where it would answer everybody."""
+    if get_current_settings().server.api.auth_string is None:
+        raise ConfigurationError(
+            "Prefect's API has no password: set prefect.api_auth_string, or remove it and let mkiso make one."
+        )
+    with temporary_settings({PREFECT_API_DATABASE_MIGRATE_ON_START: not _is_ready_made()}):
+        _serve(settings)
+
+
+def _is_ready_made() -> bool:
+    """Whether the database is SQLite and has nothing to be migrated; made, where there is none yet."""
+    url = make_url(PREFECT_API_DATABASE_CONNECTION_URL.value())
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        return False
+    make_database(Path(url.database))
+    return is_migrated(Path(url.database))
+
+
+def _serve(settings: Settings) -> None:
+    dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
+    event_persister.write_events = write_lasting_events  # type: ignore[attr-defined]
+    app = create_app(final=True)  # begins the logging, too
+    api = get_current_settings().server.api
+    log.info("Prefect's server starts on %s port %s.", api.host, api.port)
+    uvicorn.run(
+        Gate(app, known_hosts(settings, api.host)),
+        host=api.host,
+        port=api.port,
+        timeout_keep_alive=api.keepalive_timeout,
+        ws_ping_interval=api.websocket_ping_interval,
+        ws_ping_timeout=api.websocket_ping_timeout,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )

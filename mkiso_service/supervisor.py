@@ -1,0 +1,202 @@
+"""`mkiso serve`: the processes of one machine, started in order, restarted when they die, ended in order.
+
+Prefect server (skipped where prefect.api_url is set) · receiver · worker · webhook
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mkiso.config.in_force import handed_on
+from mkiso.config.settings import Settings, Storage
+from mkiso.errors import ConfigurationError
+from mkiso.housekeeping import sweep
+from mkiso.storage.files import write_whole
+
+log = logging.getLogger("mkiso.serve")
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+CONFIGURATION_EXIT = 2
+STEADY_SECONDS = 60
+"""A process that ran so long starts its back-off anew when it dies."""
+SERVER_GRACE_SECONDS = 10
+
+
+@dataclass
+class Child:
+    """One process: its name, its command, and how it has fared."""
+
+    name: str
+    command: tuple[str, ...]
+    grace_seconds: float
+    process: asyncio.subprocess.Process | None = None
+    restarts: int = 0
+    up: bool = False
+    wanted: bool = field(default=True)
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(number)
+
+
+def children(settings: Settings) -> list[Child]:
+    """The processes of this machine, in the order in which they start; each has the settings of this one, however the
+    file has changed since.
+    """
+    mkiso = (sys.executable, "-m", "mkiso_service", "--handed-on")
+    grace = settings.server.shutdown_grace_seconds + SERVER_GRACE_SECONDS
+    server = [] if settings.prefect.api_url else [Child("prefect", (*mkiso, "prefect"), SERVER_GRACE_SECONDS)]
+    return [
+        *server,
+        Child("receiver", (*mkiso, "receiver"), SERVER_GRACE_SECONDS),
+        Child("worker", (*mkiso, "worker"), grace),
+        Child("webhook", (*mkiso, "webhook"), grace),
+    ]
+
+
+def back_off_seconds(restarts: int) -> float:
+    """How long to wait before the n-th restart: 1, 2, 4 … at most 30."""
+    return float(min(30, 2 ** min(restarts, 5)))
+
+
+def run(settings: Settings) -> int:
+    """Supervise until SIGINT or SIGTERM; the exit code: 0, or 2 where a process says that the configuration can't be
+    used.
+    """
+    storage = settings.storage
+    for folder in (storage.data_dir, storage.prefect_dir, storage.incoming_dir, storage.jobs_dir, storage.discs_dir):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    storage.data_dir.chmod(0o700)  # whatever it was made with: patients' names lie in it
+    with _alone(settings.storage):
+        try:
+            sweep(settings, standings=None)
+        except OSError as error:
+            log.warning("Clearing old files failed (%s); housekeeping tries it again.", error)
+        return asyncio.run(_Supervisor(settings).run())
+
+
+@contextmanager
+def _alone(storage: Storage) -> Iterator[None]:
+    """Only one `mkiso serve` may work in a data folder."""
+    with (storage.data_dir / "serve.lock").open("w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigurationError(
+                f"Another mkiso serve works in {storage.data_dir} already: end it, or set another storage.data_dir."
+            ) from None
+        yield
+
+
+def process_states(storage: Storage) -> dict[str, dict[str, object]]:
+    """What the supervisor last wrote of each process: up, pid, restarts. Empty where no `mkiso serve` runs in this
+    folder.
+    """
+    try:
+        states: dict[str, dict[str, object]] = json.loads(_states_file(storage).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return states
+
+
+def _states_file(storage: Storage) -> Path:
+    return storage.data_dir / "processes.json"
+
+
+class _Supervisor:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._children = children(settings)
+        self._stop = asyncio.Event()
+        self._exit_code = 0
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._told_to_stop)
+        keeping = [asyncio.create_task(self._keep(child)) for child in self._children]
+        await self._stop.wait()
+        try:
+            # What asks and what works ends first; what they need stays until they are done.
+            for group in (("webhook", "worker"), ("receiver",), ("prefect",)):
+                await asyncio.gather(*(self._end(child) for child in self._children if child.name in group))
+        finally:
+            await asyncio.gather(*keeping)
+            _states_file(self._settings.storage).unlink(missing_ok=True)
+        return self._exit_code
+
+    def _told_to_stop(self) -> None:
+        if not self._stop.is_set():
+            log.info(
+                "Stopping: running jobs get up to %s s. A second signal ends at once.",
+                self._settings.server.shutdown_grace_seconds,
+            )
+            self._stop.set()
+            return
+        log.warning("Ending at once.")
+        for child in self._children:
+            # A worker that is told twice ends its jobs' processes with itself.
+            child.grace_seconds = 1
+            child.signal(signal.SIGTERM)
+            asyncio.get_running_loop().call_later(1, child.signal, signal.SIGKILL)
+
+    async def _keep(self, child: Child) -> None:
+        """Run one child for as long as it is wanted."""
+        while child.wanted:
+            started = time.monotonic()
+            with handed_on(self._settings) as settings:
+                child.process = await asyncio.create_subprocess_exec(
+                    *child.command, stdin=settings, start_new_session=True, preexec_fn=_die_with_parent
+                )
+            self._tell(child, up=True)
+            code = await child.process.wait()
+            self._tell(child, up=False)
+            if not child.wanted or self._stop.is_set():
+                return
+            if code == CONFIGURATION_EXIT:
+                log.error("The %s can't run with this configuration (its own words are above): stopping.", child.name)
+                self._exit_code = CONFIGURATION_EXIT
+                self._stop.set()
+                return
+            child.restarts = 0 if time.monotonic() - started > STEADY_SECONDS else child.restarts + 1
+            pause = back_off_seconds(child.restarts)
+            log.error("The %s ended with %s: started again in %s s.", child.name, code, pause)
+            try:
+                await asyncio.wait_for(self._stop.wait(), pause)
+            except TimeoutError:
+                continue
+            return
+
+    async def _end(self, child: Child) -> None:
+        child.wanted = False
+        child.signal(signal.SIGTERM)
+        told = time.monotonic()
+        while child.process is not None and child.process.returncode is None:
+            if time.monotonic() - told > child.grace_seconds:
+                log.warning("The %s didn't end within %s s: it is killed.", child.name, child.grace_seconds)
+                child.signal(signal.SIGKILL)
+            await asyncio.sleep(0.05)
+
+    def _tell(self, child: Child, *, up: bool) -> None:
+        child.up = up
+        states = {
+            each.name: {"up": each.up, "pid": each.process.pid if each.process else None, "restarts": each.restarts}
+            for each in self._children
+        }
+        write_whole(_states_file(self._settings.storage), json.dumps(states))
+
+
+def _die_with_parent() -> None:
+    """A supervisor that is killed leaves nobody behind."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

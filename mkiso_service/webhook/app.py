@@ -1,0 +1,111 @@
+"""The webhook's application, put together from what it is handed: addresses, middleware, errors."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.resources import files
+from typing import Any
+
+import yaml
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mkiso.config.settings import Settings
+from mkiso.errors import OrchestratorUnavailable, OtherSet, SeveralDiscs
+from mkiso_service.webhook.answers import HANDLERS
+from mkiso_service.webhook.audit import Trail
+from mkiso_service.webhook.disc_sets import answer_several
+from mkiso_service.webhook.health import Health, checks_of
+from mkiso_service.webhook.iso import Questions
+from mkiso_service.webhook.jobs import ClientGone, Jobs
+from mkiso_service.webhook.keys import Keys
+from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
+from mkiso_service.webhook.middleware import AccessLog, Authentication, OneLength, Recovery, RequestId, Senders
+from mkiso_service.webhook.orchestrator import Orchestrator
+from mkiso_service.webhook.page import CounterPage
+from mkiso_service.webhook.plain_pages import job_page
+from mkiso_service.webhook.question import Query
+from mkiso_service.webhook.session import Sessions
+
+
+def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.Event | None = None) -> Starlette:
+    """The application. `closing` is set when it is about to stop: whoever waits for a job is then told where to ask
+    again.
+    """
+    keys = Keys(settings.auth)
+    sessions = Sessions(keys)
+    metrics = Metrics()
+    trail = Trail(settings)
+    jobs = Jobs(settings, orchestrator, trail, closing or asyncio.Event())
+    questions = Questions(settings, orchestrator, jobs, trail)
+    health_of = Health(checks_of(settings, orchestrator))
+    page = CounterPage(settings, keys, sessions)
+    description = _description(settings)
+
+    async def health(request: Request) -> Response:
+        return JSONResponse(await health_of.answer(), headers={"cache-control": "no-store"})
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(description)
+
+    async def measured(request: Request) -> Response:
+        try:
+            queued: int | None = await orchestrator.queued()
+        except OrchestratorUnavailable:
+            queued = None
+        return Response(
+            await asyncio.to_thread(metrics.text, settings.storage, queued), headers={"content-type": CONTENT_TYPE}
+        )
+
+    async def job(request: Request) -> Response:
+        told = await jobs.describe(request.path_params["job_id"])
+        if "text/html" in request.headers.get("accept", ""):
+            return job_page(told)
+        return JSONResponse(told, headers={"cache-control": "no-store", "vary": "Accept"})
+
+    async def disc(request: Request) -> Response:
+        part = Query(request.scope["query_string"]).part()
+        return await jobs.disc(request, await jobs.finished(request.path_params["job_id"]), part)
+
+    return Starlette(
+        routes=[
+            Route("/", page.show),
+            Route("/page/{name}", page.asset),
+            Route("/session", page.sign_in, methods=["POST"]),
+            Route("/session/end", page.sign_out, methods=["POST"]),
+            Route("/metrics", measured),
+            Route("/api/health", health),
+            Route("/api/openapi.json", openapi),
+            Route("/api/iso/download", questions.download),
+            Route("/api/iso/download-multiple", questions.download_multiple),
+            Route("/api/iso/print", questions.print, methods=["GET", "POST"]),
+            Route("/api/iso/jobs/{job_id}", job),
+            Route("/api/iso/jobs/{job_id}/disc", disc),
+        ],
+        middleware=[
+            Middleware(Recovery),
+            Middleware(RequestId),
+            Middleware(AccessLog, metrics=metrics),
+            Middleware(OneLength),
+            Middleware(Senders, server=settings.server, trail=trail),
+            Middleware(Authentication, keys=keys, sessions=sessions, trail=trail),
+        ],
+        exception_handlers={**HANDLERS, SeveralDiscs: answer_several, OtherSet: answer_several, ClientGone: _nobody},
+    )
+
+
+def _description(settings: Settings) -> dict[str, Any]:
+    """The OpenAPI description, with the publishers of this configuration."""
+    description: dict[str, Any] = yaml.safe_load(
+        files("mkiso_service.webhook").joinpath("openapi.yaml").read_text(encoding="utf-8")
+    )
+    description["components"]["parameters"]["publisher"]["schema"]["enum"] = list(settings.publishers)
+    return description
+
+
+async def _nobody(request: Request, error: Exception) -> Response:
+    """Nobody reads this; 499 stands in the log (nginx's word for a client that went away)."""
+    return Response(status_code=499)

@@ -1,0 +1,46 @@
+"""The webhook's part of the audit trail: who asked from where, what they were given, who came without the key."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+
+from mkiso.audit import messages as audit
+from mkiso.config.settings import Settings
+from mkiso.storage.shelf import Manifest
+from mkiso_service.webhook.request_id import request_id_of
+
+MAX_CLIENT = 100
+"""Of a client's address: a trusted proxy may say what is none."""
+
+
+class Trail:
+    """Writes nothing unless audit.enabled; a slow syslog server holds up nobody but its own request."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def asked(self, request: Request, accession_numbers: tuple[str, ...]) -> None:
+        """A question was accepted."""
+        if self._settings.audit.enabled:
+            await asyncio.to_thread(
+                audit.asked, self._settings, accession_numbers, _client(request), request_id_of(request.scope)
+            )
+
+    async def leaves(self, request: Request, disc: Manifest) -> None:
+        """A disc, or a part of it, begins to leave."""
+        if self._settings.audit.enabled:
+            left = audit.Left(disc.patient_id, disc.patient_name, disc.studies, disc.instances)
+            to = audit.Party(_client(request), audit.DESTINATION, _client(request), is_requestor=True)
+            await asyncio.to_thread(audit.exported, self._settings, left, to, disc.job_id)
+
+    async def refused(self, request: Request, why: str) -> None:
+        """Somebody came without the right key, or a page of another site did."""
+        if self._settings.audit.enabled:
+            path, request_id = request.scope["path"], request_id_of(request.scope)
+            await asyncio.to_thread(audit.alert, self._settings, _client(request), path, request_id, why)
+
+
+def _client(request: Request) -> str:
+    return request.client.host[:MAX_CLIENT] if request.client else "unknown"

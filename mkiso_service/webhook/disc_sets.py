@@ -1,0 +1,131 @@
+"""Which disc of a set is meant, and that it is of the same set as those that the asker has.
+
+A set is never answered with its first disc alone: half a study that nobody notices is the worst of outcomes. Nor are
+discs of two sets ever given to somebody who may take them for one: a study that grew in between has images on neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from html import escape
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from mkiso.errors import JobNotFound, MkisoError, OtherSet, SeveralDiscs
+from mkiso.storage.shelf import Manifest
+from mkiso_service.webhook.answers import answer_mkiso_error, disc_address, job_address
+from mkiso_service.webhook.ranges import is_rest
+
+ToldSet = tuple[Sequence[Manifest], str]
+"""The discs of a set, in order, and the id of a job that serves them."""
+ANEW = "Their discs can't be combined: ask without 'part', and take every disc of one set."
+
+
+def chosen(discs: Sequence[Manifest], part: int | None, job_id: str) -> Manifest:
+    """The disc of a job that is meant: the only one, or the one whose number is `part`.
+
+    Raises SeveralDiscs, JobNotFound.
+    """
+    if not discs:
+        raise JobNotFound("This job made no disc image; a print leaves none here.")
+    if part is None:
+        if len(discs) > 1:
+            words = f"What was asked for fills {len(discs)} discs: take every one, at its address in 'parts'."
+            raise SeveralDiscs(words, **set_entry(discs, job_id))
+        return discs[0]
+    for disc in discs:
+        if disc.number == part:
+            return disc
+    raise JobNotFound(f"There is no disc {part} in this set; it has {len(discs)}.", total=len(discs))
+
+
+def led_to(discs: Sequence[Manifest], part: int, known: Collection[str], headers: Mapping[str, str]) -> Manifest:
+    """The disc that a question with `part` and without `set` leads to; `discs` are its newest answer.
+
+    `known` are the sets that jobs had told of for this question when it came. Where there is another one, nobody can
+    say of which the asker has discs; and who asks for a later disc of a set that wasn't there before has the first of
+    another one. Nor is the rest of an older disc asked for here. Raises OtherSet, JobNotFound.
+    """
+    newest = discs[0].set_id
+    if set(known) - {newest}:
+        raise OtherSet(f"This question was answered with different sets of discs. {ANEW}")
+    if part > 1 and newest not in known:
+        raise OtherSet(f"This set was made just now: a disc that you have already is of another one. {ANEW}")
+    disc = chosen(discs, part, discs[0].job_id)
+    if is_rest(headers, disc.size):
+        words = "The rest of a disc is asked for at its set's address, or with 'set', or with If-Range."
+        raise OtherSet(f"{words} Its beginning may be of another set.")
+    return disc
+
+
+def of_named_set(shelf: Sequence[ToldSet], named: str, part: int | None) -> ToldSet:
+    """The set of this id; `shelf` are the sets of the question that can be had, the newest first.
+
+    With `part` it has to be the newest, so that nobody goes on with an old set unawares. Raises OtherSet.
+    """
+    for told in shelf:
+        if told[0][0].set_id == named:
+            if part is not None and told is not shelf[0]:
+                raise OtherSet(f"There is a newer set than the one that you have discs of. {ANEW}")
+            return told
+    raise OtherSet(f"The set that you have discs of isn't kept any more; another one would be given now. {ANEW}")
+
+
+def set_entry(discs: Sequence[Manifest], job_id: str) -> dict[str, Any]:
+    """A set as it is told of in JSON; `job_id` is a job that serves it."""
+    parts = [
+        {"part": disc.number, "size": disc.size, "sha256": disc.sha256, "href": disc_address(job_id, disc.number)}
+        for disc in discs
+    ]
+    first = discs[0]
+    told = {"set": first.set_id, "created": first.created, "job_id": job_id, "job": job_address(job_id)}
+    return {**told, "total": len(discs), "parts": parts}
+
+
+async def answer_several(request: Request, error: Exception) -> Response:
+    """409 with the list: for a browser a page of links, in JSON for everybody else.
+
+    The links keep the address that the browser came by, and so the key that nginx adds there. Not 300 (RFC 9110
+    15.4.1): `curl -f -o X.iso` would take its body for the disc.
+    """
+    assert isinstance(error, MkisoError)
+    if "text/html" not in request.headers.get("accept", ""):
+        return await answer_mkiso_error(request, error)
+    asked = parse_qsl(request.url.query, keep_blank_values=True)
+    query = [(name, value) for name, value in asked if name not in ("part", "set")]
+    if isinstance(error, SeveralDiscs):
+        title, words = "Several discs", f"The images fill {error.details['total']} discs. Download and burn every one:"
+        links = _discs(query, error.details, of_question="job_id" not in request.path_params)
+    else:
+        title, words, links = "Another set of discs", error.words, _sets(query, error.details)
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<h1>{title}</h1><p>{escape(words)}</p><ol>{''.join(links)}</ol></html>"
+    )
+    headers = {"cache-control": "no-store", "vary": "Accept", "content-security-policy": "default-src 'none'"}
+    return HTMLResponse(page, error.http_status, headers)
+
+
+def _discs(query: Sequence[tuple[str, str]], told: Mapping[str, Any], *, of_question: bool) -> list[str]:
+    """A link for each disc of a set, which names the set where the address is a question's."""
+    named, total = [*query, ("set", told["set"])] if of_question else [*query], int(told["total"])
+    return [_link([*named, ("part", str(number))], f"Disc {number} of {total}") for number in range(1, total + 1)]
+
+
+def _sets(query: Sequence[tuple[str, str]], told: Mapping[str, Any]) -> list[str]:
+    """A link for each set, which leads to all of its discs."""
+    return [
+        _link([*query, ("set", each["set"])], f"All {each['total']} discs of the set of {_minute(each['created'])}")
+        for each in told["sets"]
+    ]
+
+
+def _link(query: Sequence[tuple[str, str]], words: str) -> str:
+    return f'<li><a href="?{escape(urlencode(query))}">{escape(words)}</a></li>'
+
+
+def _minute(created: str) -> str:
+    return f"{created[:16].replace('T', ' ')} UTC"

@@ -1,0 +1,199 @@
+"""The three questions of the API: download, download-multiple, print."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from mkiso.config.settings import Settings
+from mkiso.errors import DeadlinePassed, OtherSet
+from mkiso.housekeeping import require_room
+from mkiso.storage.report import JobReport, sets_told
+from mkiso.storage.shelf import is_young, manifests, whole_sets
+from mkiso_service.webhook.answers import disc_address, job_address
+from mkiso_service.webhook.audit import Trail
+from mkiso_service.webhook.disc_response import MEDIA_TYPE
+from mkiso_service.webhook.disc_sets import ToldSet, chosen, led_to, of_named_set, set_entry
+from mkiso_service.webhook.form import form_of
+from mkiso_service.webhook.jobs import Jobs
+from mkiso_service.webhook.orchestrator import Asked, Orchestrator, minutes_since
+from mkiso_service.webhook.plain_pages import print_page
+from mkiso_service.webhook.prefer import preference_of
+from mkiso_service.webhook.question import MAX_QUERY_BYTES, Query, Question, one_study, print_order, several_studies
+from mkiso_service.webhook.request_id import request_id_of
+from mkiso_service.webhook.sender import sender_of_request
+
+
+class Questions:
+    """The endpoints that start jobs or join them."""
+
+    def __init__(self, settings: Settings, orchestrator: Orchestrator, jobs: Jobs, trail: Trail) -> None:
+        self._settings = settings
+        self._orchestrator = orchestrator
+        self._jobs = jobs
+        self._trail = trail
+
+    async def download(self, request: Request) -> Response:
+        """GET /api/iso/download"""
+        query = Query(request.scope["query_string"])
+        return await self._disc(request, one_study(query), query)
+
+    async def download_multiple(self, request: Request) -> Response:
+        """GET /api/iso/download-multiple"""
+        query = Query(request.scope["query_string"])
+        return await self._disc(request, several_studies(query, self._settings), query)
+
+    async def print(self, request: Request) -> Response:
+        """GET or POST /api/iso/print.
+
+        A person is asked back unless they come from a trusted page, and led on to the job's address, so that going
+        back or loading again orders nothing.
+        """
+        form = await form_of(request, MAX_QUERY_BYTES) if request.method == "POST" else b""
+        question = print_order(Query(request.scope["query_string"], form), self._settings)
+        if request.method == "HEAD":  # looking is no order
+            return Response(media_type="application/json")
+        sender = sender_of_request(request)
+        if not sender.may_order(request.method):
+            return print_page(question)
+        asked = await self._ask(request, question)
+        if sender.navigation:
+            return RedirectResponse(job_address(asked.job_id), 303, {"cache-control": "no-store"})
+        report = await self._answer(request, question, asked)
+        if report is None:
+            return accepted(request, asked)
+        body = {**sent_body(report), "joined": asked.joined, **_before(asked)}
+        return JSONResponse(body, headers={"cache-control": "no-store", **_degraded(report)})
+
+    async def _disc(self, request: Request, question: Question, query: Query) -> Response:
+        """The disc; of a set the way to it, since the discs of a set have their set's address and no other."""
+        part, named = query.part(), query.set()
+        if named is not None:
+            return await self._of_named_set(question, named, part)
+        known = await asyncio.to_thread(sets_told, self._settings.storage, question.accession_numbers) if part else {}
+        if request.method == "HEAD":
+            report = await asyncio.to_thread(self._young, question)
+            if report is None:
+                headers = {"accept-ranges": "bytes", "cache-control": "private, no-store"}
+                return Response(headers=headers, media_type=MEDIA_TYPE)
+        else:
+            asked = await self._ask(request, question)
+            report = await self._answer(request, question, asked)
+            if report is None:
+                return accepted(request, asked)
+        discs = await self._jobs.discs(report)
+        if part is None or len(discs) == part == 1:
+            return await self._jobs.disc(request, report, part, just_made=True)
+        try:
+            disc = led_to(discs, part, known, request.headers)
+        except OtherSet as error:
+            shelf = await asyncio.to_thread(self._sets, question)
+            raise OtherSet(error.words, sets=[set_entry(*each) for each in shelf]) from None
+        return _see(disc_address(report.job_id, disc.number))
+
+    async def _of_named_set(self, question: Question, named: str, part: int | None) -> Response:
+        """The way to a set, or to a disc of it; nothing is made for who has discs of a set already."""
+        shelf = await asyncio.to_thread(self._sets, question)
+        try:
+            discs, job_id = of_named_set(shelf, named, part)
+        except OtherSet as error:
+            raise OtherSet(error.words, sets=[set_entry(*each) for each in shelf]) from None
+        if part is None:
+            return _see(job_address(job_id))
+        return _see(disc_address(job_id, chosen(discs, part, job_id).number))
+
+    def _sets(self, question: Question) -> list[ToldSet]:
+        """The sets of a question that can be had, the newest first, each with a job that serves it."""
+        storage = self._settings.storage
+        told = sets_told(storage, question.accession_numbers)
+        return [(discs, told[discs[0].set_id]) for discs in whole_sets(manifests(storage)) if discs[0].set_id in told]
+
+    async def _ask(self, request: Request, question: Question) -> Asked:
+        """The question's job."""
+        await asyncio.to_thread(require_room, self._settings.storage)
+        asked = await self._orchestrator.ask(question, request_id_of(request.scope))
+        await self._trail.asked(request, question.accession_numbers)
+        request.state.note = {
+            "job_id": asked.job_id,
+            "accession_numbers": question.accession_numbers,
+            "joined": asked.joined,
+        }
+        return asked
+
+    async def _answer(self, request: Request, question: Question, asked: Asked) -> JobReport | None:
+        """The job's report; None where the client wants to come back for it.
+
+        Raises DeadlinePassed where it would have waited.
+        """
+        prefers = preference_of(request.headers.getlist("prefer"))
+        limit = self._settings.server.request_timeout_seconds
+        if prefers.respond_async and not prefers.wait_seconds:
+            return None
+        seconds = min(limit, prefers.wait_seconds) if prefers.respond_async else limit
+        queued_is_enough = question.kind == "print" and self._settings.print.wait_for == "queued"
+        report = await self._jobs.end_of(request, asked.job_id, seconds, queued_is_enough=queued_is_enough)
+        if report is None and not prefers.respond_async:
+            words = (
+                f"The job takes longer than {limit:g} seconds; it goes on. Ask for its state at the address in 'job'."
+            )
+            raise DeadlinePassed(words, job_id=asked.job_id, job=job_address(asked.job_id))
+        return report
+
+    def _young(self, question: Question) -> JobReport | None:
+        """A job that has made a set which is young enough to be served again; None where there is none.
+
+        Download managers, browsers and link checkers send HEAD before GET or instead of it, and none of them asked for
+        a job. RFC 9110 9.3.2 lets a server leave out what it would know only by generating the content.
+        """
+        storage, minutes = self._settings.storage, self._settings.disc.reuse_minutes
+        for discs in whole_sets(manifests(storage)):
+            fits = set(discs[0].accession_numbers) == set(question.accession_numbers)
+            if fits and all(is_young(storage, disc, minutes) for disc in discs):
+                ids = tuple(disc.disc_id for disc in discs)
+                return JobReport(discs[0].job_id, "download", question.accession_numbers, disc_ids=ids)
+        return None
+
+
+def _see(address: str) -> Response:
+    """303: what was asked for is there (RFC 9110 15.4.4). Whoever doesn't follow has no disc, but a body that
+    says so.
+    """
+    return JSONResponse({"see": address}, 303, {"location": address, "cache-control": "private, no-store"})
+
+
+def accepted(request: Request, asked: Asked) -> Response:
+    """202: the job goes on by itself (RFC 7240 4.1, RFC 9110 15.3.3)."""
+    address = job_address(asked.job_id)
+    applied = preference_of(request.headers.getlist("prefer")).applied
+    headers = {"location": address, "preference-applied": applied, "vary": "Prefer", "cache-control": "no-store"}
+    return JSONResponse(
+        {"job_id": asked.job_id, "job": address, "state": "waiting", "joined": asked.joined, **_before(asked)},
+        202,
+        headers,
+    )
+
+
+def sent_body(report: JobReport) -> dict[str, Any]:
+    """What is told of a print that the publisher has confirmed. `proves`: queued (it has everything) or done (it made
+    the disc).
+    """
+    return {
+        "status": "sent",
+        "publisher": report.publisher,
+        "instances": report.written or report.received,
+        "job_id": report.job_id,
+        "accession_numbers": report.accession_numbers,
+        "proves": report.proves,
+        "degraded": report.degraded,
+    }
+
+
+def _before(asked: Asked) -> dict[str, int]:
+    return {"made_before_minutes": minutes_since(asked.ended_before)} if asked.ended_before else {}
+
+
+def _degraded(report: JobReport) -> dict[str, str]:
+    return {"x-mkiso-degraded": ", ".join(report.degraded)} if report.degraded else {}

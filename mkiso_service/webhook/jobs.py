@@ -1,0 +1,252 @@
+"""A job as the webhook's clients see it: waiting for its end, its state in JSON, its discs."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mkiso.config.settings import Settings
+from mkiso.errors import JobNotFound, JobRunning, MkisoError, OrchestratorUnavailable, ProofFailed, ServiceStopping
+from mkiso.storage.report import JobReport, read_report
+from mkiso.storage.reread import require_right
+from mkiso.storage.shelf import Manifest, manifest_of, take_off
+from mkiso_service.webhook.answers import disc_address, error_answer, job_address
+from mkiso_service.webhook.audit import Trail
+from mkiso_service.webhook.disc_response import MEDIA_TYPE, DiscResponse, prepared
+from mkiso_service.webhook.disc_sets import chosen
+from mkiso_service.webhook.filename import content_disposition, name_of
+from mkiso_service.webhook.job_end import ENDED, JobFailed, Standing, outcome_of
+from mkiso_service.webhook.orchestrator import Orchestrator
+from mkiso_service.webhook.ranges import Span, span_of
+
+REPORT_POLL_SECONDS = 0.05
+ACCEL_OFFERED = "x-mkiso-accel"
+CONDITIONS = {"range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
+
+
+class ClientGone(Exception):
+    """The client went away; its job goes on."""
+
+
+class Jobs:
+    """Jobs by id. `closing` is set when the webhook stops: whoever waits then is told where to ask again."""
+
+    def __init__(self, settings: Settings, orchestrator: Orchestrator, trail: Trail, closing: asyncio.Event) -> None:
+        self._settings = settings
+        self._trail = trail
+        self._orchestrator = orchestrator
+        self._closing = closing
+
+    async def end_of(
+        self, request: Request, job_id: str, timeout_seconds: float, *, queued_is_enough: bool = False
+    ) -> JobReport | None:
+        """The report of a job that ended well, None where it hasn't ended in time. Raises JobFailed, JobCrashed,
+        JobCancelled, ClientGone.
+
+        `queued_is_enough`: the report of a print already when the publisher has everything, while the job goes on
+        following it.
+        """
+        ended = asyncio.create_task(self._orchestrator.wait(job_id, timeout_seconds))
+        told = asyncio.create_task(self._told(job_id, queued_is_enough=queued_is_enough))
+        gone, closing = asyncio.create_task(_disconnected(request)), asyncio.create_task(self._closing.wait())
+        try:
+            await asyncio.wait((ended, told, gone, closing), return_when=asyncio.FIRST_COMPLETED)
+            if told.done():
+                return told.result()
+            if not ended.done():
+                if gone.done():
+                    raise ClientGone
+                raise ServiceStopping(
+                    "The webhook is being restarted; the job goes on. Ask again.",
+                    job_id=job_id,
+                    job=job_address(job_id),
+                )
+            standing = ended.result()
+        finally:
+            for task in (ended, told, gone, closing):
+                task.cancel()
+        if standing is None:
+            return None
+        try:
+            return outcome_of(standing, await self._report(job_id))
+        except MkisoError as error:
+            error.details.setdefault("job_id", job_id)
+            raise
+
+    async def describe(self, job_id: str) -> dict[str, Any]:
+        """The body of /api/iso/jobs/{id}. Raises JobNotFound."""
+        report = await self._report(job_id)
+        try:
+            standing: Standing | None = await self._orchestrator.standing(job_id)
+        except (JobNotFound, OrchestratorUnavailable):
+            if report is None:
+                raise
+            standing = None
+        state, error = _state_of(standing, report, job_id)
+        report = report or JobReport(job_id, "", ())
+        discs = await asyncio.to_thread(self._manifests, report) if state == "done" else []
+        return {
+            "job_id": job_id,
+            "kind": report.kind,
+            "accession_numbers": report.accession_numbers,
+            "state": state,
+            "stage": report.stage,
+            "expected": report.expected,
+            "received": report.received,
+            "written": report.written,
+            "studies": report.studies,
+            "degraded": report.degraded or (discs[0].degraded if discs else ()),
+            "publisher": report.publisher,
+            "proves": report.proves,
+            "error": error,
+            "discs": [_disc_entry(report, manifest) for manifest in discs],
+            "updated": report.updated,
+        }
+
+    async def finished(self, job_id: str) -> JobReport:
+        """The report of a job that has ended well. Raises JobRunning while it hasn't ended, else as `end_of`."""
+        report = await self._report(job_id)
+        if report is not None and report.status == "done":
+            return report
+        standing = await self._orchestrator.standing(job_id)
+        if standing not in ENDED:
+            raise JobRunning(
+                "The job has not ended yet: ask for its state and come back.", job_id=job_id, job=job_address(job_id)
+            )
+        return outcome_of(standing, report)
+
+    async def disc(self, request: Request, report: JobReport, part: int | None, *, just_made: bool = False) -> Response:
+        """The image of a finished job, or of the `part` of its set. Raises SeveralDiscs where a part has to be
+        named.
+        """
+        manifest = chosen(await self.discs(report), part, report.job_id)
+        headers = disc_headers(report, manifest)
+        span = span_of(request.headers, headers["etag"], manifest.size, just_made=just_made)
+        if span.status in (200, 206):
+            return await self._bytes(request, manifest, span, headers)
+        if span.status == 304:
+            return Response(status_code=304, headers=headers)
+        if span.status == 412:
+            return error_answer(
+                request, 412, "precondition_failed", "The disc is another one by now: download it from the beginning."
+            )
+        words = f"The disc has {manifest.size} bytes; the range that was asked for lies outside."
+        return error_answer(request, 416, "range_not_satisfiable", words, {"content-range": f"bytes */{manifest.size}"})
+
+    async def discs(self, report: JobReport) -> list[Manifest]:
+        """The discs of a finished job, which are one whole set. Raises JobNotFound where they aren't kept any more."""
+        return await asyncio.to_thread(self._manifests, report)
+
+    async def _bytes(self, request: Request, disc: Manifest, span: Span, headers: dict[str, str]) -> Response:
+        """A disc's bytes, sent by nginx or by us. Raises ProofFailed, JobNotFound; its set has then left the shelf."""
+        storage = self._settings.storage
+        try:
+            if prefix := self._accel(request, span.status):
+                await asyncio.to_thread(require_right, storage, disc)
+            else:
+                proved = await asyncio.to_thread(prepared, storage, disc, span, begin=request.method != "HEAD")
+        except (ProofFailed, JobNotFound):
+            await self._take_off(disc)
+            raise
+        if request.method != "HEAD":
+            await self._trail.leaves(request, disc)
+        if prefix:
+            del headers["accept-ranges"]  # nginx says so itself
+            headers["x-accel-redirect"] = f"{prefix}{disc.disc_id}/disc.iso"
+            return Response(headers=headers, media_type=MEDIA_TYPE)
+        if span.status == 206:
+            headers["content-range"] = f"bytes {span.start}-{span.stop - 1}/{disc.size}"
+        return DiscResponse(proved, span, headers, partial(self._take_off, disc))
+
+    async def _take_off(self, disc: Manifest) -> None:
+        await asyncio.to_thread(take_off, self._settings.storage, disc)
+
+    def _accel(self, request: Request, status: int) -> str:
+        """nginx sends whole discs where it says that it can; what has a condition is ours, since nginx would judge it
+        without knowing our ETag.
+        """
+        plain = request.method == "GET" and status == 200 and not CONDITIONS & set(request.headers)
+        return self._settings.server.accel_redirect if plain and request.headers.get(ACCEL_OFFERED) == "1" else ""
+
+    async def _told(self, job_id: str, *, queued_is_enough: bool) -> JobReport:
+        """A download's report as soon as it turns to done, which is before Prefect has written down the run's end and
+        the job's folder has gone.
+
+        One that is done from the beginning may be an earlier attempt's: what the run says then is Prefect's to tell. So
+        is the end of a print, since the same order again must find that run ended, or it would join it and make no
+        second disc.
+        """
+        begun = False
+        while True:
+            report = await self._report(job_id)
+            if report is not None:
+                if begun and report.is_on_the_shelf:
+                    return report
+                if queued_is_enough and report.status == "running" and report.proves:
+                    return report
+            begun = begun or report is None or report.status != "done"
+            await asyncio.sleep(REPORT_POLL_SECONDS)
+
+    async def _report(self, job_id: str) -> JobReport | None:
+        try:
+            return await asyncio.to_thread(read_report, self._settings.storage, job_id)
+        except JobNotFound:
+            return None
+
+    def _manifests(self, report: JobReport) -> list[Manifest]:
+        return [manifest_of(self._settings.storage, disc_id) for disc_id in report.disc_ids]
+
+
+def disc_headers(report: JobReport, manifest: Manifest) -> dict[str, str]:
+    """What is said of a disc beside its bytes: RFC 9110 8.8.3 (ETag), 14.3 (Accept-Ranges), 8.7 (Content-Location:
+    where it stays the same).
+    """
+    degraded = manifest.degraded or report.degraded
+    return {
+        "etag": f'"{manifest.sha256}"',
+        "accept-ranges": "bytes",
+        "content-disposition": content_disposition(name_of(report, manifest)),
+        "content-location": disc_address(report.job_id, manifest.number),
+        "cache-control": "private, no-store",
+        **({"x-mkiso-degraded": ", ".join(degraded)} if degraded else {}),
+    }
+
+
+def _disc_entry(report: JobReport, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "part": manifest.number,
+        "total": manifest.total,
+        "set": manifest.set_id,
+        "href": disc_address(report.job_id, manifest.number),
+        "filename": name_of(report, manifest),
+        "size": manifest.size,
+        "sha256": manifest.sha256,
+        "instances": manifest.instances,
+        "medium": manifest.medium,
+    }
+
+
+def _state_of(standing: Standing | None, report: JobReport | None, job_id: str) -> tuple[str, dict[str, Any] | None]:
+    """waiting, running, done or failed, and the error of a failed job; without Prefect, by the report alone."""
+    if standing == "running" and report is not None and report.is_on_the_shelf:
+        return "done", None
+    if standing in ("waiting", "running"):
+        return standing, None
+    if standing is None and report is not None and report.status == "running":
+        return "running", None
+    try:
+        outcome_of(standing or "completed", report)
+    except JobFailed as failed:
+        return "failed", failed.report.error
+    except MkisoError as error:
+        return "failed", {"error": error.words, "code": error.code, "http_status": error.http_status, "job_id": job_id}
+    return "done", None
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

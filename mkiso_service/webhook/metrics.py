@@ -1,0 +1,142 @@
+"""What Prometheus is told: requests, jobs by outcome, what they took, the queue, discs and the room that is left. No
+accession number, no patient.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from mkiso.config.settings import Storage
+from mkiso.errors import JobNotFound
+from mkiso.storage.report import JobReport, read_report
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_METHODS = frozenset(("GET", "HEAD", "POST"))
+_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900)
+
+
+class Metrics:
+    """The counters of one webhook process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "mkiso_http_requests", "HTTP requests answered", ["route", "method", "status"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "mkiso_http_request_seconds", "Until the last byte", ["route"], buckets=_BUCKETS, registry=self.registry
+        )
+        self._bytes = Counter("mkiso_http_response_bytes", "Bytes of answers sent", ["route"], registry=self.registry)
+        self._kept = KeptReports()
+
+    def count(self, route: str, method: str, status: int, seconds: float, sent: int) -> None:
+        """One request; `route` is the pattern of the address, so that labels stay few whatever is asked."""
+        self._requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+        self._bytes.labels(route).inc(sent)
+
+    def text(self, storage: Storage, queued: int | None) -> bytes:
+        """The exposition: the counters, and what the disc store says now. `queued` is None where Prefect can't be
+        asked.
+        """
+        now = CollectorRegistry()
+        now.register(_Store(storage, queued, self._kept.read(storage)))
+        return generate_latest(self.registry) + generate_latest(now)
+
+
+class KeptReports:
+    """The reports that are kept, each read again only when it has changed: there may be tens of thousands."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, tuple[int, JobReport]] = {}
+
+    def read(self, storage: Storage) -> list[JobReport]:
+        before, self._read = self._read, {}
+        for file in storage.reports_dir.glob("*.json"):
+            try:
+                changed = file.stat().st_mtime_ns
+                known = before.get(file.stem)
+                self._read[file.stem] = (
+                    known if known and known[0] == changed else (changed, read_report(storage, file.stem))
+                )
+            except (FileNotFoundError, JobNotFound):  # removed meanwhile
+                continue
+        return [report for _, report in self._read.values()]
+
+
+@dataclass(frozen=True, eq=False)
+class _Store(Collector):
+    storage: Storage
+    queued: int | None
+    kept: list[JobReport]
+
+    def collect(self) -> Iterator[Metric]:
+        outcomes = Tally((report.kind, report.status, str(report.error.get("code", ""))) for report in self.kept)
+        yield _labelled(
+            "mkiso_jobs", "Jobs whose reports are kept, by outcome", ["kind", "status", "code"], outcomes.items()
+        )
+        steps = list(
+            chain.from_iterable(
+                ((report.kind, stage, seconds) for stage, seconds in report.seconds.items()) for report in self.kept
+            )
+        )
+        took: Tally[tuple[str, str]] = Tally()
+        for kind, stage, seconds in steps:
+            took[kind, stage] += seconds  # type: ignore[assignment]
+        yield _labelled(
+            "mkiso_stage_seconds", "Seconds that these jobs spent in each stage", ["kind", "stage"], took.items()
+        )
+        began = Tally((kind, stage) for kind, stage, _ in steps)
+        yield _labelled(
+            "mkiso_stage_jobs", "How many of these jobs came to each stage", ["kind", "stage"], began.items()
+        )
+        yield GaugeMetricFamily(
+            "mkiso_instances_received",
+            "Instances that these jobs received",
+            value=sum(each.received for each in self.kept),
+        )
+        yield GaugeMetricFamily(
+            "mkiso_received_bytes",
+            "Bytes that these jobs received",
+            value=sum(each.received_bytes for each in self.kept),
+        )
+        sizes = list(_sizes(self.storage))
+        yield GaugeMetricFamily("mkiso_discs", "Discs in the store", value=len(sizes))
+        yield GaugeMetricFamily("mkiso_discs_bytes", "Bytes of the discs in the store", value=sum(sizes))
+        free = min(
+            shutil.disk_usage(place).free for place in (self.storage.data_dir, self.storage.discs_dir) if place.exists()
+        )
+        yield GaugeMetricFamily("mkiso_storage_free_bytes", "Bytes that are free where data and discs lie", value=free)
+        yield GaugeMetricFamily(
+            "mkiso_storage_min_free_bytes",
+            "Bytes below which new jobs are refused",
+            value=self.storage.min_free_gib * 2**30,
+        )
+        yield GaugeMetricFamily("mkiso_orchestrator_up", "Whether Prefect's API answers", value=self.queued is not None)
+        if self.queued is not None:
+            yield GaugeMetricFamily("mkiso_jobs_queued", "Jobs that wait for a worker", value=self.queued)
+
+
+def _labelled(
+    name: str, words: str, labels: list[str], values: Iterable[tuple[tuple[str, ...], float]]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, words, labels=labels)
+    for labelled, value in sorted(values):
+        family.add_metric(labelled, value)
+    return family
+
+
+def _sizes(storage: Storage) -> Iterator[int]:
+    for image in storage.discs_dir.glob("[!.]*/disc.iso"):
+        try:
+            yield image.stat().st_size
+        except FileNotFoundError:  # removed meanwhile
+            continue

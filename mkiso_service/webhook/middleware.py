@@ -1,0 +1,238 @@
+"""What every request passes, outermost first: recovery, request id, logging, one length, senders, authentication.
+
+Plain ASGI, so that nothing is buffered.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mkiso.config.settings import Server
+from mkiso.errors import ForeignRequest, InvalidRequest, MkisoError, UnknownHost
+from mkiso_service.host_names import host_is_known
+from mkiso_service.log_lines import frames_of
+from mkiso_service.webhook.answers import answer_mkiso_error, error_answer
+from mkiso_service.webhook.audit import MAX_CLIENT, Trail
+from mkiso_service.webhook.disc_response import STALL_SECONDS, ClientStalled, ImageDamaged
+from mkiso_service.webhook.keys import Keys
+from mkiso_service.webhook.metrics import Metrics
+from mkiso_service.webhook.request_id import take_request_id
+from mkiso_service.webhook.sender import Sender, sender_of, sender_of_request
+from mkiso_service.webhook.session import Sessions, session_of
+
+GUARDED = "/api/iso"
+logger = logging.getLogger("mkiso.webhook")
+
+
+class Recovery:
+    """An unexpected exception becomes a 500 in JSON. Its type and place are logged, its text isn't: it could hold a
+    patient's name.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception as error:
+            request_id = scope.get("state", {}).get("request_id", "")
+            if isinstance(error, ClientStalled):
+                logger.info("a client took nothing for %g s: given up", STALL_SECONDS, extra={"request_id": request_id})
+            elif isinstance(error, ImageDamaged):
+                logger.error("a damaged disc: broken off before its first wrong byte", extra={"request_id": request_id})
+            else:
+                logger.error(
+                    "unexpected %s", type(error).__name__, extra={"request_id": request_id, "frames": frames_of(error)}
+                )
+            if (
+                begun
+            ):  # nothing can be said any more: the connection breaks off, so no client takes a part for the whole
+                raise ConnectionAbortedError("the answer could not be finished") from None
+            words = (
+                "Something went wrong in mkiso, and this request has no answer. Tell the administrator this request id."
+            )
+            answer = error_answer(Request(scope), 500, "internal_error", words, {"x-request-id": request_id})
+            await answer(scope, receive, send)
+
+
+class RequestId:
+    """Gives each request its id and each answer the X-Request-ID header and the headers that keep a browser from
+    guessing.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = take_request_id([value for name, value in scope["headers"] if name == b"x-request-id"])
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["x-content-type-options"] = "nosniff"
+                headers["referrer-policy"] = "same-origin"  # our own pages have to show that they are ours
+                headers["cross-origin-resource-policy"] = "same-origin"
+            await send(message)
+
+        await self.app(scope, receive, stamped)
+
+
+class AccessLog:
+    """One line a request: method, path, status, bytes, seconds, job; never the query, a key or a name. Counts it for
+    /metrics as well.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begin = time.perf_counter()
+        status, sent = 500, 0
+
+        async def counted(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+            sent += len(message.get("body", b""))
+
+        try:
+            await self.app(scope, receive, counted)
+        finally:
+            seconds = time.perf_counter() - begin
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.count(route, scope["method"], status, seconds, sent)
+            fields = {
+                "request_id": scope["state"]["request_id"],
+                "method": scope["method"][:16],
+                "path": scope["path"][:200],
+                "status": status,
+                "bytes": sent,
+                "seconds": round(seconds, 4),
+                "client": (scope.get("client") or ("",))[0][:MAX_CLIENT],
+                **scope["state"].get("note", {}),
+            }
+            logger.log(
+                logging.DEBUG if route in ("/api/health", "/metrics") and status < 400 else logging.INFO,
+                "request",
+                extra=fields,
+            )
+
+
+class OneLength:
+    """Refuses a request whose end can be understood in two ways (RFC 9112 6.1), and closes: what follows may be
+    smuggled past a proxy.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        names = {name for name, _ in scope.get("headers", ())}
+        if not {b"content-length", b"transfer-encoding"} <= names:
+            await self.app(scope, receive, send)
+            return
+        words = "Content-Length and Transfer-Encoding can't both tell where a request ends."
+        answer = error_answer(Request(scope), 400, "invalid_request", words, {"connection": "close"})
+        await answer(scope, receive, send)
+
+
+class Senders:
+    """Knows who sends a request, and refuses what neither a person nor a program sends.
+
+    That is a question that another site's page asks by itself, with whatever key; a browser's guess; and what a
+    browser sends to a name that isn't ours.
+    """
+
+    def __init__(self, app: ASGIApp, server: Server, trail: Trail) -> None:
+        self.app = app
+        self.trail = trail
+        self.server = server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        request.state.sender = sender = sender_of(request.headers, self.server.trusted_origins)
+        refused = self._refuses(sender, request)
+        if refused is None:
+            await self.app(scope, receive, send)
+            return
+        if isinstance(refused, ForeignRequest):
+            await self.trail.refused(request, "A page of another site asked")
+        answer = await answer_mkiso_error(request, refused)
+        await answer(scope, receive, send)
+
+    def _refuses(self, sender: Sender, request: Request) -> MkisoError | None:
+        host = request.headers.get("host", "")
+        if sender.kind != "program" and not host_is_known(host, self.server.known_hosts):
+            words = "isn't known as a name of this service: an administrator can add it to server.hosts."
+            return UnknownHost(f"{host[:100]!r} {words}")
+        path = request.scope["path"]
+        if not path.startswith(f"{GUARDED}/") or path.startswith(f"{GUARDED}/jobs/"):  # looking at a job starts nothing
+            return None
+        if sender.guess:
+            return InvalidRequest("A browser's guess is no question: nothing was asked of anybody.")
+        if not sender.may_ask:
+            return ForeignRequest("A page of another site asked for this, and no person: nothing was done.")
+        return None
+
+
+class Authentication:
+    """Asks for the key on /api/iso/*: in X-API-Key, or the page's session in its cookie, from our own pages only."""
+
+    def __init__(self, app: ASGIApp, keys: Keys, sessions: Sessions, trail: Trail) -> None:
+        self.app = app
+        self.trail = trail
+        self.keys = keys
+        self.sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if (
+            scope["type"] != "http"
+            or not self.keys.needed
+            or not (path == GUARDED or path.startswith(f"{GUARDED}/"))
+            or self._may(Request(scope))
+        ):
+            await self.app(scope, receive, send)
+            return
+        await self.trail.refused(Request(scope), "API key absent or wrong")
+        words = "The API key is missing or wrong: send it in the X-API-Key header."
+        answer = error_answer(
+            Request(scope), 401, "unauthorized", words, {"www-authenticate": 'X-API-Key realm="mkiso"'}
+        )
+        await answer(scope, receive, send)
+
+    def _may(self, request: Request) -> bool:
+        sent = request.headers.getlist("x-api-key")
+        if sent:
+            return len(sent) == 1 and self.keys.right(sent[0].encode("latin-1"))
+        # SameSite=Strict keeps the cookie off other sites' requests; this keeps off sister hosts and other ports too.
+        return sender_of_request(request).kind != "foreign" and self.sessions.valid(session_of(request))

@@ -1,0 +1,90 @@
+"""What a flow's process is: a fork of a warm process in which Prefect's engine and the flows are imported already.
+
+The imports below are what is warm: `import prefect` alone takes over a second in a new interpreter. Nothing here may
+start a thread, open a connection or read the configuration, since all of that would be shared by every run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+
+import anyio._backends._asyncio  # noqa: F401
+import prefect.events.clients
+import prefect.runner.storage
+import prefect.task_engine
+import prefect.task_runners
+import prefect.utilities.visualization  # noqa: F401
+from prefect._internal.control_listener import configure_from_env
+from prefect.artifacts import LinkArtifact, ProgressArtifact, TableArtifact
+from prefect.client.schemas.actions import ArtifactCreate, FlowRunUpdate, LogCreate
+from prefect.client.schemas.objects import Artifact, FlowRun
+from prefect.engine import handle_engine_signals
+from prefect.events.filters import EventFilter
+from prefect.events.schemas.events import Event
+from prefect.flow_engine import load_flow, run_flow
+
+import flows.archive
+import flows.download
+import flows.housekeeping
+import flows.print  # noqa: F401
+from mkiso.config.in_force import use
+from mkiso.config.settings import Settings
+from mkiso.errors import MkisoError
+from mkiso.media.pages import compile_templates
+from mkiso_service.log_lines import frames_of, name_job
+from mkiso_service.orchestration import REQUEST_ID_LABEL
+
+# pydantic completes a model when it is first used, in 5 ms, and Jinja compiles a template then: here it is done once
+# for every run.
+for model in (
+    ArtifactCreate,
+    Artifact,
+    Event,
+    EventFilter,
+    FlowRun,
+    FlowRunUpdate,
+    LinkArtifact,
+    LogCreate,
+    ProgressArtifact,
+    TableArtifact,
+):
+    model.model_rebuild()
+compile_templates()
+
+
+def run_flow_run(settings: Settings, environment: dict[str, str], flow_run: FlowRun) -> None:
+    """Run one flow run, as the worker has just fetched it, as `python -m prefect.engine` does, but for its log: words,
+    and no traceback.
+
+    `settings` are the worker's own.
+    """
+    use(settings)
+    os.setsid()  # a group of its own, so that the worker's end isn't its end
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ.update(environment)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_in_words)
+    configure_from_env()
+    with handle_engine_signals(flow_run.id):
+        name_job(str(flow_run.id), flow_run.name, str(flow_run.labels.get(REQUEST_ID_LABEL, "")))
+        run_flow(load_flow(flow_run), flow_run=flow_run, return_type="state")
+
+
+def _in_words(record: logging.LogRecord) -> bool:
+    """An error of mkiso is told in its own words, once; of any other one its type and place, since its text may quote a
+    patient's data.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        told = (
+            f"{error.words} [{error.code}]"
+            if isinstance(error, MkisoError)
+            else f"{type(error).__name__} at {', '.join(frames_of(error))}"
+        )
+        record.msg, record.args, record.exc_info = told, (), None
+    if record.name == "prefect.task_runs" and record.getMessage() == "Finished in state Completed()":
+        record.msg, record.args = f"{record.task_run_name}: done", ()  # type: ignore[attr-defined]
+    return not (record.name == "prefect.task_runs" and record.getMessage().startswith("Finished in state Failed"))

@@ -1,0 +1,136 @@
+"""Prefect's own way of executing a flow run, with our warm child in the place of a new interpreter.
+
+Prefect's private names that executing relies on stand here (measured with 3.8.8; tests/end_to_end/test_worker.py pins
+these and the other few): `FlowRunExecutorContext` brings the states, the cancellation of a running flow and the crash
+report.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.context
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import anyio
+import anyio.abc
+from prefect.client.schemas.objects import FlowRun
+from prefect.flows import load_flow_from_flow_run
+from prefect.runner._control_channel import ControlChannel
+from prefect.runner._flow_run_executor import FlowRunExecutionResult, FlowRunExecutorContext
+from prefect.runner._process_manager import ProcessHandle
+from prefect.settings import get_current_settings
+
+from mkiso.config.in_force import in_force
+from mkiso_service.worker.child import run_flow_run
+from mkiso_service.worker.infrastructure import worker_label
+
+
+def warm_context() -> multiprocessing.context.ForkServerContext:
+    """A forkserver that has imported Prefect's engine and the flows once; each run is a fork of it."""
+    # multiprocessing would run the command that started the worker anew in every child, to find what it might need of
+    # it: nothing.
+    main = sys.modules["__main__"]
+    main.__spec__ = None
+    main.__dict__.pop("__file__", None)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mkiso_service.worker.child"])
+    return context
+
+
+class WarmStarter:
+    """Starts a flow run in a fork of the warm process (Prefect's `ProcessStarter`)."""
+
+    def __init__(
+        self,
+        context: multiprocessing.context.ForkServerContext,
+        control_channel: ControlChannel,
+        environment: dict[str, str],
+    ) -> None:
+        self._context = context
+        self._control_channel = control_channel
+        self._environment = environment
+
+    async def start(
+        self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Start the child, tell its handle, and return when it has ended."""
+        port, token = self._control_channel.register(flow_run.id)
+        process = self._context.Process(
+            target=run_flow_run, args=(in_force(), self._variables(flow_run, port, token), flow_run)
+        )
+        await anyio.to_thread.run_sync(process.start)
+        task_status.started(ProcessHandle(process))  # type: ignore[arg-type]
+        await anyio.wait_readable(process.sentinel)
+        await anyio.to_thread.run_sync(process.join)
+
+    def _variables(self, flow_run: FlowRun, port: int, token: str) -> dict[str, str]:
+        settings = get_current_settings().to_environment_variables(exclude_unset=True)
+        return {
+            **settings,
+            **self._environment,
+            "PREFECT__FLOW_RUN_ID": str(flow_run.id),
+            "PREFECT__CONTROL_PORT": str(port),
+            "PREFECT__CONTROL_TOKEN": token,
+            "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
+        }
+
+
+class FlowRunExecution:
+    """Executes flow runs, many at a time, through one shared executor context for the worker's life."""
+
+    def __init__(self) -> None:
+        self._context = FlowRunExecutorContext()
+        self._warm = warm_context()
+
+    async def __aenter__(self) -> FlowRunExecution:
+        await self._context.__aenter__()
+        # The first start brings the forkserver up and imports everything: before anybody waits.
+        process = self._warm.Process(target=os.getpid)
+        await anyio.to_thread.run_sync(process.start)
+        await anyio.to_thread.run_sync(process.join)
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._context.__aexit__(*exc_info)
+
+    async def execute(
+        self, flow_run: FlowRun, environment: dict[str, str], task_status: anyio.abc.TaskStatus[str]
+    ) -> FlowRunExecutionResult | None:
+        """Run one flow run to its end; where its process is is told as soon as there is one. None where it was not to
+        be started.
+        """
+        starter = WarmStarter(self._warm, self._context.control_channel, environment)
+        executor = self._context.create_executor(
+            flow_run, starter, resolve_flow=load_flow_from_flow_run, propose_submitting=False
+        )
+        result: FlowRunExecutionResult | None = None
+
+        async def submit(*, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED) -> None:
+            nonlocal result
+            result = await executor.submit(task_status=task_status)
+
+        async with anyio.create_task_group() as task_group:
+            handle = await task_group.start(submit)
+            task_status.started(worker_label(handle.pid))
+        return result
+
+    def running(self) -> set[UUID]:
+        """The flow runs whose processes are alive now."""
+        return self._context.process_manager.flow_run_ids()
+
+    def kill_all(self) -> None:
+        """End every run's process at once, each with its whole group."""
+        for flow_run_id in self.running():
+            handle = self._context.process_manager.get(flow_run_id)
+            if handle is not None and handle.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(handle.pid, signal.SIGKILL)
+
+    async def kill(self, flow_run_id: UUID, grace_seconds: float) -> None:
+        """End a run's process: SIGTERM, and SIGKILL after the grace time."""
+        await self._context.process_manager.kill(flow_run_id, grace_seconds)

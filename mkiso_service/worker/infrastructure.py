@@ -1,0 +1,43 @@
+"""Where a run's process is, as its infrastructure id in Prefect tells: machine, process id, and when that process
+started.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Infrastructure:
+    """`started` is in clock ticks since boot, so that a process id used again isn't taken for the run."""
+
+    host: str
+    pid: int
+    started: str
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.pid}/{self.started}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Infrastructure | None:
+        parts = (text or "").split("/")
+        return cls(parts[0], int(parts[1]), parts[2]) if len(parts) == 3 and parts[1].isdigit() else None
+
+    def lives(self) -> bool:
+        """Whether the process still runs; asked on its own machine."""
+        return started_of(self.pid) == self.started
+
+
+def worker_label(pid: int | None) -> str:
+    """The infrastructure id of a process of this machine."""
+    return str(Infrastructure(socket.gethostname(), pid or 0, started_of(pid or 0)))
+
+
+def started_of(pid: int) -> str:
+    """The start time of a process, empty where there is none (proc_pid_stat(5), field 22)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

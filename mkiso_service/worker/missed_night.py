@@ -1,0 +1,61 @@
+"""A night of the archive that was missed, because the machine was down, is caught up when the worker starts."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES
+from sqlalchemy.exc import SQLAlchemyError
+
+from mkiso.archive.catalogue import covered
+from mkiso.archive.ledger import Ledger
+from mkiso.archive.schedule import last_fire, was_missed
+from mkiso.config.settings import Archive, Settings
+from mkiso.errors import MkisoError
+from mkiso_service.orchestration import NIGHTLY_ARCHIVE
+
+log = logging.getLogger("mkiso.worker")
+
+
+async def catch_up(settings: Settings) -> None:
+    """Start the archive where the last night of its schedule has covered nothing and no run is on its way. Trouble is
+    only logged.
+    """
+    if not settings.archive.enabled:
+        return
+    try:
+        with Ledger.open(settings) as ledger:
+            done = covered(ledger)
+    except (MkisoError, SQLAlchemyError) as error:
+        reason = error.words if isinstance(error, MkisoError) else type(error).__name__
+        log.error("Whether a night of the archive was missed can't be told: %s", reason)
+        return
+    now = datetime.now(UTC)
+    if was_missed(settings.archive.schedule, settings.archive.timezone, done, now):
+        await _start(settings.archive, now)
+
+
+async def _start(archive: Archive, now: datetime) -> None:
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name(NIGHTLY_ARCHIVE)
+        on_its_way = FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))),
+            expected_start_time=FlowRunFilterExpectedStartTime(before_=now),
+        )
+        if await client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])), flow_run_filter=on_its_way
+        ):
+            return
+        night = last_fire(archive.schedule, archive.timezone, now)
+        log.info("The archive's night of %s was missed: it is caught up now.", f"{night:%Y-%m-%d}")
+        await client.create_flow_run_from_deployment(deployment.id, idempotency_key=f"caught-up-{night:%Y-%m-%d}")

@@ -1,0 +1,201 @@
+"""Runs whose process is gone: Prefect leaves them Running for ever, so the workers look for them and say what became of
+each.
+
+A worker looks after its own machine's runs. Those of a machine that has fallen silent are looked after by the first, by
+name, of the others.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType, Worker
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Scheduled
+
+from mkiso.config.settings import Settings
+from mkiso.errors import PrintUncertain
+from mkiso.publishers.orderbook import OrderBook, question_of
+from mkiso_service.worker.infrastructure import Infrastructure
+
+Verdict = Literal["alive", "cancelled", "crashed", "ordered", "fetch again", "move"]
+
+PENDING_LIMIT = timedelta(seconds=45)
+"""How long a run may be Pending without a process; a start takes a second, ten on a busy machine."""
+SILENT_LOOKS = 5
+"""A machine is lost when so many looks, a quarter of a minute apart, found its last heartbeat unchanged. Looks are
+counted and not seconds: clocks of machines differ, and after an outage of Prefect's API every heartbeat is old.
+"""
+
+WORDS: Mapping[Verdict, str] = {
+    "cancelled": "Cancelled; the job's process was gone already.",
+    "crashed": "The job's process ended without a word (killed, out of memory, or the machine lost power). Retry the "
+    "run to go on.",
+    "ordered": "The machine of this print has fallen silent after an order was begun. Look at the robot; Retry goes "
+    "on where the order book says.",
+    "fetch again": "Its worker went away before it started; it is fetched again.",
+    "move": "Its machine has fallen silent; another one begins the job anew.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A machine's newest heartbeat, and how many looks in a row have found this one."""
+
+    heartbeat: datetime | None
+    looks: int = 1
+
+    @property
+    def is_silent(self) -> bool:
+        return self.looks > SILENT_LOOKS
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one worker knows when it judges: its machine, the runs whose processes are its own, who is silent, who has
+    ordered, and the time.
+    """
+
+    host: str
+    now: datetime
+    own: Collection[UUID] = ()
+    sightings: Mapping[str, Sighting] = field(default_factory=dict)
+
+    def is_lost(self, host: str) -> bool:
+        """Whether a machine has fallen silent and looking after its runs falls to this one."""
+        speaking = [name for name, sighting in self.sightings.items() if not sighting.is_silent]
+        return host in self.sightings and self.sightings[host].is_silent and self.host == min(speaking, default="")
+
+
+def look(before: Mapping[str, Sighting], workers: Iterable[Worker], hosts: Collection[str]) -> dict[str, Sighting]:
+    """What is known of each machine after another look; `hosts` run something, whether or not a worker of them is on
+    Prefect's list. Pure.
+    """
+    heartbeats: dict[str, datetime | None] = dict.fromkeys(hosts)
+    for worker in workers:
+        host = machine_of(worker.name)
+        known = heartbeats.get(host)
+        if worker.last_heartbeat_time and (known is None or worker.last_heartbeat_time > known):
+            heartbeats[host] = worker.last_heartbeat_time
+    return {
+        host: Sighting(heartbeat, before[host].looks + 1)
+        if host in before and before[host].heartbeat == heartbeat
+        else Sighting(heartbeat)
+        for host, heartbeat in heartbeats.items()
+    }
+
+
+def worker_name(settings: Settings) -> str:
+    """The name in the Prefect UI, unique among all machines: one AE title is one receiver, and a machine stays the same
+    worker across restarts.
+    """
+    return f"{settings.receiver.ae_title} on {socket.gethostname()}"
+
+
+def machine_of(name: str) -> str:
+    """The machine of a worker of this name."""
+    return name.rpartition(" on ")[2]
+
+
+def verdict(run: FlowRun, view: View, *, lives: bool, ordered: bool) -> Verdict:
+    """What is to be done about a run that Prefect takes for active. Pure.
+
+    `lives`: its process runs on this machine; `ordered`: the order book has an order of it.
+    """
+    if run.id in view.own or run.state is None:
+        return "alive"
+    infrastructure = Infrastructure.parse(run.infrastructure_pid)
+    overdue = view.now - run.state.timestamp > PENDING_LIMIT
+    if infrastructure is None:
+        return "fetch again" if run.state.type == StateType.PENDING and overdue else "alive"
+    here = infrastructure.host == view.host
+    if lives if here else not view.is_lost(infrastructure.host):
+        return "alive"
+    match run.state.type:
+        case StateType.PENDING:  # a run that was retried still carries the id of the process of its first attempt
+            return "fetch again" if overdue else "alive"
+        case StateType.CANCELLING:
+            return "cancelled"
+    if here or run.work_queue_name not in ("downloads", "prints"):
+        return "crashed"
+    return "ordered" if ordered else "move"
+
+
+def state_of(verdict: Verdict) -> State:
+    """The state that a verdict gives a run."""
+    match verdict:
+        case "cancelled":
+            return Cancelled(message=WORDS[verdict])
+        case "fetch again":
+            return Scheduled(message=WORDS[verdict])
+        case "move":
+            return AwaitingRetry(message=WORDS[verdict])
+    return Crashed(message=WORDS[verdict])
+
+
+def has_ordered(run: FlowRun, settings: Settings) -> bool:
+    """Whether an order of this run stands in the book; a book that can't be read may hold one."""
+    if run.work_queue_name != "prints":
+        return False
+    publisher = run.parameters.get("publisher") or settings.print.publisher
+    question = question_of(publisher, [number.strip() for number in run.parameters["accession_numbers"]])
+    try:
+        return any(
+            entry.job_id == str(run.id) for entry in OrderBook.of(settings.storage.orders_dir, question).entries()
+        )
+    except PrintUncertain:
+        return True
+
+
+class Orphans:
+    """Looks regularly from one worker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._sightings: dict[str, Sighting] = {}
+
+    async def look(self, client: PrefectClient, own: set[UUID]) -> int:
+        """Give every run whose process is gone the state that is true; how many there were."""
+        pool = self._settings.prefect.work_pool
+        runs = await active_runs(client, pool)
+        processes = {run.id: Infrastructure.parse(run.infrastructure_pid) for run in runs}
+        self._sightings = look(
+            self._sightings,
+            await client.read_workers_for_work_pool(pool),
+            {each.host for each in processes.values() if each},
+        )
+        view = View(socket.gethostname(), datetime.now(UTC), own, self._sightings)
+        found = 0
+        for run in runs:
+            process = processes[run.id]
+            judged = verdict(
+                run, view, lives=process is not None and process.lives(), ordered=has_ordered(run, self._settings)
+            )
+            if judged != "alive":
+                await client.set_flow_run_state(run.id, state_of(judged), force=True)
+                found += 1
+        return found
+
+
+async def active_runs(client: PrefectClient, pool: str) -> list[FlowRun]:
+    """The runs that Prefect takes for being worked at."""
+    active = FlowRunFilter(
+        state=FlowRunFilterState(
+            type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING])
+        )
+    )
+    return await client.read_flow_runs(
+        flow_run_filter=active, work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
+    )

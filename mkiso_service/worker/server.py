@@ -1,0 +1,93 @@
+"""`mkiso worker`: brings the work pool and the deployments about, then runs the worker until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mkiso.config.settings import Settings
+from mkiso.housekeeping import sweep
+
+if TYPE_CHECKING:
+    from mkiso_service.worker.worker import WarmWorker
+
+log = logging.getLogger("mkiso.worker")
+
+API_POLL_SECONDS = 0.3
+SWEEP_SECONDS = 3600
+
+
+def run(settings: Settings) -> None:
+    """Run the worker in this process until SIGINT or SIGTERM; a second signal ends it at once.
+
+    Running jobs get `server.shutdown_grace_seconds`.
+    """
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    import anyio
+
+    from mkiso_service.deployments import bring_about
+    from mkiso_service.worker.missed_night import catch_up
+    from mkiso_service.worker.orphans import Orphans, worker_name
+    from mkiso_service.worker.worker import WarmWorker
+
+    stop = asyncio.Event()
+    # One more where there is an archive: of that, its queue lets one run at a time, which takes hours and none of the
+    # clerks' places.
+    limit = settings.server.max_running_jobs + settings.archive.enabled
+    worker = WarmWorker(
+        work_pool_name=settings.prefect.work_pool, name=worker_name(settings), limit=limit, prefetch_seconds=0
+    )
+
+    def told_to_stop() -> None:
+        if stop.is_set():
+            worker.end_runs_now()
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_stop)
+
+    await _await_api(stop)
+    await bring_about(settings)
+    await catch_up(settings)
+    async with anyio.create_task_group() as services:
+        services.start_soon(partial(worker.start, printer=log.info))
+        services.start_soon(worker.wake_by_events)
+        services.start_soon(worker.wake_by_ends)
+        services.start_soon(worker.watch_orphans, Orphans(settings))
+        services.start_soon(_sweep_regularly, settings, worker)
+        await stop.wait()
+        await worker.finish_or_end_runs(settings.server.shutdown_grace_seconds)
+        services.cancel_scope.cancel()
+
+
+async def _sweep_regularly(settings: Settings, worker: WarmWorker) -> None:
+    """Clear this machine's own folders, now, every hour, and after a job whose process could not do so itself.
+
+    The housekeeping flow runs on one machine, and job folders lie on each.
+    """
+    from tasks.cleaning import standings
+
+    while True:
+        try:
+            await asyncio.to_thread(sweep, settings, standings)
+        except Exception as error:
+            log.warning("Clearing old folders failed (%s); it is tried again in an hour.", type(error).__name__)
+        await worker.run_broken(SWEEP_SECONDS)
+
+
+async def _await_api(stop: asyncio.Event) -> None:
+    """Wait until Prefect's API answers; it starts at the same time, or on another machine."""
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        while not stop.is_set() and (trouble := await client.api_healthcheck()) is not None:
+            log.debug("Prefect's API doesn't answer yet: %s", trouble)
+            await asyncio.sleep(API_POLL_SECONDS)

@@ -1,0 +1,156 @@
+"""The worker: a Prefect worker whose runs are forks of a warm process, and which events and ends wake before its next
+poll would.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import anyio.abc
+from prefect.client.schemas.objects import FlowRun
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+
+from mkiso_service.worker.executor import FlowRunExecution
+from mkiso_service.worker.infrastructure import worker_label
+from mkiso_service.worker.orphans import Orphans
+
+log = logging.getLogger("mkiso.worker")
+
+WAKING_EVENTS = ["prefect.flow-run.Scheduled", "prefect.flow-run.AwaitingRetry"]
+ORPHAN_CHECK_SECONDS = 15
+
+
+class WarmWorkerResult(BaseWorkerResult):
+    """How a flow run's process ended."""
+
+
+class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResult]):
+    """Runs flows of mkiso. `limit` is how many at a time on this machine."""
+
+    type = "mkiso"
+    job_configuration = BaseJobConfiguration
+    job_configuration_variables = BaseVariables
+    _description = "Runs mkiso's jobs in forks of a warm process."
+    _display_name = "mkiso"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._executions = AsyncExitStack()
+        self._execution: FlowRunExecution | None = None
+        self._fetching = anyio.Lock()
+        self._run_ended = anyio.Event()
+        self._run_broken = anyio.Event()
+        self._stopping = False
+
+    async def __aenter__(self) -> WarmWorker:
+        self._execution = await self._executions.enter_async_context(FlowRunExecution())
+        await super().__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        try:
+            await super().__aexit__(*exc_info)
+        finally:
+            await self._executions.__aexit__(*exc_info)
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: BaseJobConfiguration,
+        task_status: anyio.abc.TaskStatus[Any] | None = None,
+    ) -> WarmWorkerResult:
+        """Run a flow run to its end in a process of its own."""
+        assert self._execution is not None
+        variables = {name: value for name, value in configuration.env.items() if value is not None}
+        try:
+            result = await self._execution.execute(flow_run, variables, task_status or anyio.TASK_STATUS_IGNORED)
+        finally:
+            # whoever waits for it runs after our caller has given the place free, since nothing is awaited until then
+            self._run_ended.set()
+        if result is None or result.status_code is None:
+            raise RuntimeError("the flow run's process could not be started")
+        if result.status_code != 0:
+            self._run_broken.set()
+        # A crash has been reported by the executor; a second report from here would undo the operator's retry that came
+        # between.
+        return WarmWorkerResult(status_code=0, identifier=worker_label(result.handle.pid))
+
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        """Not told: a run is Pending until it is Running, since a fork takes no time that anybody watches, and telling
+        takes 0.1 s.
+        """
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Fetch what is due, unless the worker is about to end; polls and events don't fetch at the same time."""
+        async with self._fetching:
+            return [] if self._stopping else await super().get_and_submit_flow_runs()
+
+    async def wake_by_ends(self) -> None:
+        """Fetch as soon as a run has ended: what waits for its place announced itself when there was none."""
+        while True:
+            await self._run_ended.wait()
+            self._run_ended = anyio.Event()
+            try:
+                await self.get_and_submit_flow_runs()
+            except Exception as error:
+                log.warning("Fetching the next run failed (%s); the next poll finds it.", type(error).__name__)
+
+    async def wake_by_events(self) -> None:
+        """Fetch as soon as a run is scheduled; where the subscription breaks, the poll goes on alone until it
+        is back.
+        """
+        waking = EventFilter(event=EventNameFilter(name=WAKING_EVENTS))
+        while True:
+            try:
+                async with get_events_subscriber(filter=waking) as subscriber:
+                    async for _ in subscriber:
+                        if self.is_setup:
+                            await self.get_and_submit_flow_runs()
+            except Exception as error:
+                log.warning(
+                    "The subscription to Prefect's events broke (%s); runs are found by polling until it is back.",
+                    type(error).__name__,
+                )
+            await anyio.sleep(2)
+
+    async def watch_orphans(self, orphans: Orphans) -> None:
+        """Look regularly for runs whose process is gone (Prefect itself leaves them Running for ever)."""
+        while True:
+            try:
+                own = self._execution.running() if self._execution else set()
+                if self.is_setup and self._work_pool is not None and await orphans.look(self.client, own):
+                    self._run_broken.set()
+            except Exception as error:
+                log.warning("Looking for runs without a process failed (%s); it is tried again.", type(error).__name__)
+            await anyio.sleep(ORPHAN_CHECK_SECONDS)
+
+    async def run_broken(self, timeout_seconds: float) -> None:
+        """Wait until the process of a run has ended, or was found to have, before the run did; no longer than this."""
+        with anyio.move_on_after(timeout_seconds):
+            await self._run_broken.wait()
+        self._run_broken = anyio.Event()
+
+    def end_runs_now(self) -> None:
+        """End every running job's process at once."""
+        if self._execution is not None:
+            self._execution.kill_all()
+
+    async def finish_or_end_runs(self, grace_seconds: float) -> None:
+        """Start nothing more and let running jobs finish within the grace time; then end their processes."""
+        self._stopping = True
+        if self._execution is None:
+            return
+        with anyio.move_on_after(grace_seconds):
+            while self._execution.running():
+                await anyio.sleep(0.2)
+        async with anyio.create_task_group() as task_group:
+            for flow_run_id in self._execution.running():
+                log.warning(
+                    "Job %s is still running after %s s: it is ended and can be retried.", flow_run_id, grace_seconds
+                )
+                task_group.start_soon(self._execution.kill, flow_run_id, 5)
