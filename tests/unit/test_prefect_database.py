@@ -49,7 +49,9 @@ def described(database: Path) -> tuple[dict[str, list[tuple[object, ...]]], list
 
 @pytest.mark.peer
 def test_the_schema_is_what_the_migrations_of_this_prefect_make(tmp_path: Path) -> None:
-    """After Prefect's version was raised: `python -m mkiso_service.prefect_database > mkiso_service/prefect_schema.sql`."""
+    """After Prefect's version was raised:
+    `python -m mkiso_service.prefect_database > mkiso_service/prefect_schema.sql`.
+    """
     migrated = migrate(tmp_path / "migrated")
     made = tmp_path / "made" / "prefect.db"
     make_database(made)
