@@ -197,10 +197,10 @@ class _Check:
 
     def _references(self, image: Image, records: list[Dataset]) -> None:
         referenced: set[PurePosixPath] = set()
-        patient_ids: set[str] = set()
+        patient_ids: list[str] = []
         for record in records:
             if record.DirectoryRecordType == "PATIENT":
-                patient_ids.add(str(record.get("PatientID", "")).strip())
+                patient_ids.append(str(record.get("PatientID", "")).strip())
             if "ReferencedFileID" not in record:
                 continue
             file_id = record.ReferencedFileID
@@ -217,6 +217,8 @@ class _Check:
             if path not in referenced and path != DICOMDIR and (path.parts[0] == "DICOM" or self._is_dicom(extent)):
                 self._find(f"{path} is a DICOM file that DICOMDIR doesn't name.")
         self.instances, self.patients = len(referenced), len(patient_ids)
+        if len(set(patient_ids)) != len(patient_ids):  # PS3.3 F.5.1
+            self._find("DICOMDIR has several patients of one Patient ID.")
         if self.one_patient and len(patient_ids) != 1:
             self._find(f"DICOMDIR has {len(patient_ids)} patients.")
         self.checked.append(

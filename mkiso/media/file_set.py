@@ -4,9 +4,11 @@ instance with its File ID.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import PurePosixPath
+from types import MappingProxyType
 
 from pydicom import Dataset
 
@@ -16,7 +18,7 @@ from mkiso.media.record_types import record_type
 from mkiso.study.models import Arrival, Instance
 from mkiso.study.text import Text, name_in, raw_value, stated, text_of
 
-_PATIENT_ID, _ISSUER = 0x00100020, 0x00100021
+_PATIENT_ID = 0x00100020
 _STUDY_DATE, _STUDY_TIME, _SERIES_NUMBER, _INSTANCE_NUMBER = 0x00080020, 0x00080030, 0x00200011, 0x00200013
 _SERIES_INSTANCE_UID = 0x0020000E
 _UNNUMBERED = 1 << 31  # after every number that an IS can hold (PS3.5 6.2)
@@ -66,10 +68,12 @@ class StudyBranch:
 
 @dataclass(frozen=True, slots=True)
 class PatientBranch:
-    """The studies of one patient; `patient_id` and `issuer` are empty where the images have none."""
+    """The studies of one patient; `patient_id` is empty where the images have none. `told_apart`: what tells this
+    patient from others of the same ID, empty where nothing has to.
+    """
 
     patient_id: Text
-    issuer: str
+    told_apart: str
     studies: tuple[StudyBranch, ...]
 
     @property
@@ -87,24 +91,24 @@ class PatientBranch:
         return name_in(self.headers)
 
 
-def arrange(instances: Collection[Instance]) -> tuple[PatientBranch, ...]:
+def arrange(
+    instances: Collection[Instance], told_apart: Mapping[str, str] = MappingProxyType({})
+) -> tuple[PatientBranch, ...]:
     """The tree of these instances, the same for the same instances in any order.
 
-    A patient is a Patient ID with its issuer, however the name is spelled; who names no issuer means the only one that
-    others name (PS3.3 C.2.2). Patients without an ID are told apart by their study. Raises InstanceConflict where a SOP
-    Instance UID occurs twice.
+    A patient is a Patient ID, however the name is spelled. `told_apart` says by Study Instance UID which studies of one
+    ID are of several patients (mkiso.study.gate.Part); patients without an ID are told apart by their study. Raises
+    InstanceConflict where a SOP Instance UID occurs twice.
     """
     _all_different(instances)
-    by_id: dict[str, dict[str, list[Instance]]] = {}
+    patients: dict[tuple[str, str], list[Instance]] = {}
     for instance in instances:
+        study = instance.arrival.study_instance_uid
         patient_id = stated(instance.header, _PATIENT_ID)
-        part = stated(instance.header, _ISSUER) if patient_id else instance.arrival.study_instance_uid
-        by_id.setdefault(patient_id, {}).setdefault(part, []).append(instance)
-    found = [(key, part, those) for key, parts in by_id.items() for part, those in _parts(key, parts)]
-    ordered = sorted(found, key=lambda patient: patient[:2])
+        patients.setdefault((patient_id, told_apart.get(study, "") if patient_id else study), []).append(instance)
     return tuple(
         _patient(those, part if patient_id else "", PurePosixPath("DICOM") / component("PT", number))
-        for number, (patient_id, part, those) in enumerate(ordered, 1)
+        for number, ((patient_id, part), those) in enumerate(sorted(patients.items(), key=itemgetter(0)), 1)
     )
 
 
@@ -113,15 +117,7 @@ def leaves(tree: Collection[PatientBranch]) -> Iterator[Leaf]:
     return (leaf for patient in tree for study in patient.studies for series in study.series for leaf in series.leaves)
 
 
-def _parts(patient_id: str, by_issuer: dict[str, list[Instance]]) -> Iterable[tuple[str, list[Instance]]]:
-    """The patients that share an ID: one an issuer, and who names none is the only other one."""
-    named = list(by_issuer.keys() - {""})
-    if not patient_id or len(named) != 1:
-        return by_issuer.items()
-    return [(named[0], [instance for those in by_issuer.values() for instance in those])]
-
-
-def _patient(instances: Collection[Instance], issuer: str, folder: PurePosixPath) -> PatientBranch:
+def _patient(instances: Collection[Instance], told_apart: str, folder: PurePosixPath) -> PatientBranch:
     studies: dict[str, list[Instance]] = {}
     for instance in instances:
         studies.setdefault(instance.arrival.study_instance_uid, []).append(instance)
@@ -132,7 +128,7 @@ def _patient(instances: Collection[Instance], issuer: str, folder: PurePosixPath
 
     ordered = enumerate(sorted(studies.items(), key=by_date), 1)
     branches = tuple(_study(uid, found, folder / component("ST", number)) for number, (uid, found) in ordered)
-    return PatientBranch(text_of(_first(instances).header, _PATIENT_ID), issuer, branches)
+    return PatientBranch(text_of(_first(instances).header, _PATIENT_ID), told_apart, branches)
 
 
 def _first(instances: Iterable[Instance]) -> Instance:

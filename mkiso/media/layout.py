@@ -68,7 +68,7 @@ def lay_out(
     can't be put on a disc.
     """
     instances = part.instances
-    tree = arrange(instances)
+    tree = arrange(instances, part.told_apart)
     if not volume_id and (len(part.studies) != 1 or len(tree) != 1):
         raise PatientMismatch("A disc was to get more than one patient: nothing was made. Tell who maintains mkiso.")
     medium = medium or settings.disc.medium

@@ -17,7 +17,10 @@ from mkiso.study.text import Text
 UNLIKE = (
     "not fit for a record, replaced by what is left of it and a hash in {} record(s) of the DICOMDIR, not in the images"
 )
-QUALIFIED = "given by several issuers, told apart by them in {} record(s) of the DICOMDIR, not in the images"
+QUALIFIED = (
+    "shared by several patients, told apart by issuer, birth date or sex in {} record(s) of the DICOMDIR, not "
+    "in the images"
+)
 
 _KEY = next(key for key in KEYS["PATIENT"] if key.keyword == "PatientID")
 _MOST_CHARACTERS, _HASH_CHARACTERS = 64, 16
@@ -28,8 +31,8 @@ def patient_ids(tree: Collection[PatientBranch], notes: Notes) -> list[Text]:
     found = [_fit(branch, number, notes) for number, branch in enumerate(tree, 1)]
     shared = Counter(map(str, found))
     for number, branch in enumerate(tree):
-        if shared[str(found[number])] > 1 and branch.issuer:
-            found[number] = _qualified(found[number], branch.issuer)
+        if shared[str(found[number])] > 1 and branch.told_apart:
+            found[number] = _qualified(found[number], branch.told_apart)
             notes[f"PATIENT, PatientID: {QUALIFIED}"] += 1
     return found
 
@@ -44,8 +47,8 @@ def _fit(branch: PatientBranch, number: int, notes: Notes) -> Text:
     return _hashed(str(branch.patient_id), branch.patient_id)
 
 
-def _qualified(patient_id: Text, issuer: str) -> Text:
-    qualified = patient_id.rewritten(f"{patient_id} ({issuer})")
+def _qualified(patient_id: Text, told_apart: str) -> Text:
+    qualified = patient_id.rewritten(f"{patient_id} ({told_apart})")
     return conforming(_KEY, qualified).value or _hashed(str(patient_id), qualified)
 
 

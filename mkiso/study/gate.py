@@ -144,6 +144,15 @@ class Part:
                 "An instance that was never checked was to go onto a disc: nothing was made. Tell who maintains mkiso."
             )
 
+    @property
+    def told_apart(self) -> dict[str, str]:
+        """By Study Instance UID what tells its patient from others of the same Patient ID
+        (mkiso.study.identity.told_apart): only an archive volume has such.
+        """
+        return identity.told_apart(
+            {study.study_instance_uid: each.identity for each in self.studies for study in each.studies}
+        )
+
     @classmethod
     def whole(cls, *studies: CompleteStudies) -> Part:
         """All instances of these studies, for one disc."""

@@ -13,8 +13,8 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 
 from pydicom import Dataset
 from pydicom.multival import MultiValue
@@ -54,11 +54,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class PatientIdentity:
-    """What all headers together say: one Patient ID and at most one issuer, by either of its names."""
+    """What all headers together say: one Patient ID, at most one issuer, by either of its names, and of what is
+    compared one birth date and sex.
+    """
 
     patient_id: str
     issuer: str = ""
     universal: str = ""
+    birth_date: str = ""
+    sex: str = ""
 
 
 def one_patient(studies: Sequence[Study], known: Sequence[Patient], rules: Identity) -> None:
@@ -177,17 +181,62 @@ def agreed(studies: Sequence[Study], made: Sequence[Claim], rules: Identity) -> 
             "name the issuer of their patient ID in two ways that nothing connects, so they may be of two patients",
             accession_numbers,
         )
-    for keyword, values in (
-        ("PatientBirthDate", {claim.birth_date for claim in made} - {""}),
-        ("PatientSex", {claim.sex for claim in made} - {""}),
-    ):
-        if len(values) > 1 and keyword in rules.compare:
+    person = {
+        "PatientBirthDate": {claim.birth_date for claim in made} - {""},
+        "PatientSex": {claim.sex for claim in made} - {""},
+    }
+    compared = {keyword: values for keyword, values in person.items() if keyword in rules.compare}
+    for keyword, values in compared.items():
+        if len(values) > 1:
             words = (
                 f"contradict each other in {keyword} under one patient ID, so they may be of two patients "
                 "(identity.compare)"
             )
             raise _mismatch(words, accession_numbers)
-    return PatientIdentity(patient_id, "".join(issuers), "".join(universals))
+    birth_dates, sexes = compared.get("PatientBirthDate", ()), compared.get("PatientSex", ())
+    return PatientIdentity(patient_id, "".join(issuers), "".join(universals), "".join(birth_dates), "".join(sexes))
+
+
+_WAYS: tuple[Callable[[PatientIdentity], str], ...] = (
+    lambda one: one.issuer or one.universal,
+    lambda one: one.universal,
+    lambda one: one.birth_date,
+    lambda one: one.sex,
+)
+
+
+def told_apart(those: Mapping[str, PatientIdentity]) -> dict[str, str]:
+    """What tells each of these from the others of its Patient ID, in words; the same words, or none, where they may be
+    one patient by `agreed`.
+
+    Who doesn't say what others contradict each other in is none of them.
+    """
+    by_id: dict[str, dict[str, PatientIdentity]] = {}
+    for key, one in those.items():
+        by_id.setdefault(one.patient_id, {})[key] = one
+    return {key: words for group in by_id.values() for key, words in _told_apart(group, _WAYS).items()}
+
+
+def _told_apart(
+    those: Mapping[str, PatientIdentity], ways: Sequence[Callable[[PatientIdentity], str]]
+) -> dict[str, str]:
+    if not ways or _may_be_one(those.values()):
+        return dict.fromkeys(those, "")
+    by_value: dict[str, dict[str, PatientIdentity]] = {}
+    for key, one in those.items():
+        by_value.setdefault(ways[0](one), {})[key] = one
+    if len(by_value.keys() - {""}) < 2:
+        return _told_apart(those, ways[1:])
+    further = [(value, _told_apart(group, ways[1:])) for value, group in by_value.items()]
+    return {key: ", ".join(filter(None, (value, words))) for value, group in further for key, words in group.items()}
+
+
+def _may_be_one(those: Iterable[PatientIdentity]) -> bool:
+    try:
+        agreed((), [Claim(*astuple(one)) for one in those], Identity())
+    except PatientMismatch:
+        return False
+    return True
 
 
 def fingerprint(studies: Sequence[Study], patient: Patient | None) -> str:

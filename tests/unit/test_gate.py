@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
 from mkiso.config.settings import Settings
 from mkiso.errors import (
@@ -246,6 +246,102 @@ def test_a_patients_disc_has_one_patient_record(tmp_path: Path, spelled: str) ->
     two = (complete(retrieved(of(1)), RULES), complete(retrieved(of(2)), RULES))
     with pytest.raises(PatientMismatch):  # also of one patient: only what went through the gate together is a disc
         lay_out(Part.whole(*two), settings(tmp_path), tmp_path, created=CREATED)
+
+
+def universal(entity: str) -> list[Dataset]:
+    item = Dataset()
+    item.UniversalEntityID, item.UniversalEntityIDType = entity, "ISO"
+    return [item]
+
+
+NORTH, SOUTH = {"IssuerOfPatientID": "NORTH"}, {"IssuerOfPatientID": "SOUTH"}
+
+
+@pytest.mark.parametrize(
+    ("of_each", "patients"),
+    [
+        ([{}, {}], [[1, 2]]),
+        ([NORTH, {}], [[1, 2]]),
+        ([NORTH, SOUTH], [[1], [2]]),
+        ([NORTH, SOUTH, {}, NORTH], [[3], [1, 4], [2]]),
+        ([{"PatientBirthDate": "19500101"}, {"PatientBirthDate": "19800202"}], [[1], [2]]),
+        ([{"PatientSex": "F"}, {"PatientSex": "M"}, {}], [[3], [1], [2]]),
+        ([{"PatientSex": "F"}, {}], [[1, 2]]),
+        (
+            [
+                {"IssuerOfPatientIDQualifiersSequence": universal("1.2")},
+                {"IssuerOfPatientIDQualifiersSequence": universal("1.3")},
+            ],
+            [[1], [2]],
+        ),
+        ([NORTH, {"IssuerOfPatientIDQualifiersSequence": universal("1.2")}], [[2], [1]]),
+        ([{**NORTH, "PatientBirthDate": "19500101"}, {**SOUTH, "PatientBirthDate": "19800202"}, NORTH], [[1, 3], [2]]),
+        ([{**NORTH, "PatientSex": "F"}, SOUTH, {**NORTH, "PatientSex": "M"}], [[1], [3], [2]]),
+        (
+            [
+                {**NORTH, "IssuerOfPatientIDQualifiersSequence": universal("1.2")},
+                {"IssuerOfPatientIDQualifiersSequence": universal("1.2")},
+            ],
+            [[1, 2]],
+        ),
+        (
+            [
+                {**NORTH, "IssuerOfPatientIDQualifiersSequence": universal("1.2")},
+                {**NORTH, "IssuerOfPatientIDQualifiersSequence": universal("1.3")},
+            ],
+            [[1], [2]],
+        ),
+    ],
+)
+def test_an_archive_volume_has_a_patient_record_for_each_patient(
+    tmp_path: Path, of_each: list[dict[str, object]], patients: list[list[int]]
+) -> None:
+    """Studies that the gate would refuse on one disc, since they may be of several patients, are under several patients
+    on a volume.
+    """
+    part = Part.whole(
+        *(complete(retrieved(of(number, **attributes)), RULES) for number, attributes in enumerate(of_each, 1))
+    )
+    assert filed(part, tmp_path) == patients
+
+
+def test_an_issuer_that_c_find_alone_names_tells_patients_apart_on_a_volume(tmp_path: Path) -> None:
+    """A PACS of several hospitals knows the issuer of each study, and the images name none."""
+    each = [
+        replace(of(number), study=study(number, issuer_of_patient_id=issuer))
+        for number, issuer in ((1, "NORTH"), (2, "SOUTH"))
+    ]
+    assert filed(Part.whole(*(complete(retrieved(one), RULES) for one in each)), tmp_path) == [[1], [2]]
+
+
+def test_what_isnt_compared_tells_nobody_apart(tmp_path: Path) -> None:
+    lenient = Settings.model_validate({"identity": {"compare": []}})
+    each = [of(number, PatientBirthDate=f"19{number}00101", PatientSex=sex) for number, sex in ((5, "F"), (6, "M"))]
+    assert filed(Part.whole(*(complete(retrieved(one), lenient) for one in each)), tmp_path) == [[5, 6]]
+
+
+def test_a_study_stays_under_one_patient_whatever_its_images_lack(tmp_path: Path) -> None:
+    """One image names the issuer and another doesn't; beside a patient of another issuer both are still of one
+    study.
+    """
+    mixed = replace(of(1), instances=(instance(1, 1, **NORTH), instance(1, 2)))
+    each = [complete(retrieved(one), RULES) for one in (mixed, of(2, **SOUTH))]
+    assert filed(Part.whole(*each), tmp_path) == [[1], [2]]
+
+
+def filed(part: Part, folder: Path) -> list[list[int]]:
+    """The studies of a volume by the PATIENT records of its DICOMDIR, whose Patient IDs are all different."""
+    layout = lay_out(part, settings(folder), folder / "disc", created=CREATED, volume_id="A_0001")
+    [directory] = [file.source for file in layout.files if str(file.path) == "DICOMDIR"]
+    assert directory
+    studies: dict[str, list[int]] = {}
+    for record in dcmread(directory).DirectoryRecordSequence:
+        if record.DirectoryRecordType == "PATIENT":
+            assert record.PatientID not in studies
+            under = studies.setdefault(record.PatientID, [])
+        elif record.DirectoryRecordType == "STUDY":
+            under.append(int(record.StudyInstanceUID.split(".")[-1]))
+    return list(studies.values())
 
 
 def test_one_id_in_two_character_sets_is_one_patient_record() -> None:

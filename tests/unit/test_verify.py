@@ -14,6 +14,7 @@ from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image, read_image
 from mkiso.media.layout import Layout, checksums, lay_out
 from mkiso.media.verify import verify_disc, verify_image
 from mkiso.study.models import DiscFile
+from mkiso.study.text import Text
 from tests.media.discs import CREATED, archived, disc, instances, settings
 from tests.peers.corpus import make_study
 
@@ -131,6 +132,19 @@ def test_a_disc_of_two_patients_is_no_patients_disc(tmp_path: Path) -> None:
     with pytest.raises(ProofFailed, match="patients"):
         verify_disc(iso)
     assert verify_disc(iso, one_patient=False).patients == 2
+
+
+def test_two_patients_of_one_id_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PS3.3 F.5.1: whose studies they are can't be told on such a disc, whoever made it."""
+    paths = make_study(tmp_path / "one", "ACC1", "HN-1") + make_study(tmp_path / "two", "ACC2", "HN-2")
+    monkeypatch.setattr("mkiso.media.dicomdir.patient_ids", lambda tree, notes: [Text(b"HN-1") for _ in tree])
+    layout = lay_out(
+        archived(instances(paths)), settings(tmp_path), tmp_path / "disc", created=CREATED, volume_id="A_0001"
+    )
+    master(layout.files, layout.volume_id, tmp_path / "disc.iso", created=CREATED)
+    for one_patient in (True, False):
+        with pytest.raises(ProofFailed, match="several patients of one Patient ID"):
+            verify_disc(tmp_path / "disc.iso", one_patient=one_patient)
 
 
 def test_no_descriptor_is_left(made: tuple[Layout, Path], tmp_path: Path) -> None:
