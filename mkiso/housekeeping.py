@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from mkiso.config.settings import Settings, Storage
-from mkiso.errors import MkisoError, StorageFull
+from mkiso.errors import JobNotFound, StorageFull
 from mkiso.publishers.orderbook import forget_old
 from mkiso.storage.files import alone_in, seconds_old
 from mkiso.storage.report import read_report
@@ -99,7 +99,7 @@ def may_go(standing: Standing, age_hours: float, keep_failed_hours: float) -> bo
 
 def _has_ended_well(storage: Storage, job_id: str) -> bool:
     """A run that was killed between its report and its end is Crashed, and there is nothing to retry."""
-    with suppress(MkisoError, ValueError, TypeError, OSError):
+    with suppress(JobNotFound):
         return read_report(storage, job_id).status == "done"
     return False
 

@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from mkiso.config.in_force import handed_on
 from mkiso.config.settings import Settings, Storage
 from mkiso.errors import ConfigurationError
 from mkiso.housekeeping import sweep
-from mkiso.storage.files import write_whole
+from mkiso.storage.files import Unreadable, read_json, write_whole
 
 log = logging.getLogger("mkiso.serve")
 
@@ -104,10 +106,9 @@ def process_states(storage: Storage) -> dict[str, dict[str, object]]:
     folder.
     """
     try:
-        states: dict[str, dict[str, object]] = json.loads(_states_file(storage).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(_states_file(storage), TypeAdapter(dict[str, dict[str, object]]))
+    except (FileNotFoundError, Unreadable):
         return {}
-    return states
 
 
 def _states_file(storage: Storage) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 
 from mkiso.config.in_force import in_force
-from mkiso.errors import JobCancelled, MkisoError, ProofFailed
+from mkiso.errors import JobCancelled, JobNotFound, MkisoError, ProofFailed
 from mkiso.housekeeping import Standing, sweep
 from mkiso.storage.job import Job
 from mkiso.storage.report import read_report, write_report
@@ -41,10 +42,11 @@ def forget_cancelled_job(flow: Any, flow_run: FlowRun, state: State) -> None:
     settings = in_force()
     job_id = str(flow_run.id)
     Job(job_id, "download", settings).discard()
-    write_report(
-        settings.storage,
-        read_report(settings.storage, job_id).failed(JobCancelled("The job was cancelled by an operator.")),
-    )
+    with suppress(JobNotFound):  # it hadn't begun, or its report is damaged
+        write_report(
+            settings.storage,
+            read_report(settings.storage, job_id).failed(JobCancelled("The job was cancelled by an operator.")),
+        )
 
 
 def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:

@@ -120,7 +120,7 @@ class JobRun:
         """The discs that an earlier attempt of this job has told of; they stay what its address has promised."""
         try:
             return read_report(self.settings.storage, self.job.id).disc_ids
-        except (JobNotFound, ValueError, TypeError, KeyError):
+        except JobNotFound:
             return ()
 
     @property

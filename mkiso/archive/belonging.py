@@ -11,17 +11,21 @@ folder: a run that went on would delete what a ledger hasn't seen, or forget wha
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Set
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
+from pydantic import ConfigDict, TypeAdapter, with_config
+
 from mkiso.errors import ArchiveUnusable
-from mkiso.storage.files import write_whole
+from mkiso.storage.files import Unreadable, read_json, read_whole, write_whole
 
 ADOPT = "Where that is meant: `mkiso archive adopt`."
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class Mark:
     """What a data directory says of itself; empty where it says nothing. Those of earlier versions name the place
@@ -34,17 +38,19 @@ class Mark:
     label: str = ""
 
 
+_MARK = TypeAdapter(Mark)
+
+
 def read_mark(file: Path) -> Mark:
     """Raises ArchiveUnusable where the file is damaged."""
     try:
-        text = file.read_text(encoding="utf-8").strip()
+        text = read_whole(file).strip()
+        if re.fullmatch(rb"([0-9a-f]{32})?", text):  # an earlier version's
+            return Mark(place=text.decode())
+        return read_json(file, _MARK)
     except FileNotFoundError:
         return Mark()
-    if not text.startswith("{"):
-        return Mark(place=text)
-    try:
-        return Mark(**json.loads(text))
-    except (ValueError, TypeError):
+    except Unreadable:
         raise ArchiveUnusable(
             f"{file} is damaged, so whose data directory this is can't be told. Restore it from a backup."
         ) from None
@@ -104,6 +110,7 @@ def _words(what: str) -> str:
     return f"{what}. Nothing was touched. {why} {ADOPT}"
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class StoreMark:
     """What a store says of itself."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import literal, select, union_all
 
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.tables import instances, other_files, volumes
 from mkiso.archive.volumes import ArchiveVolume
+from mkiso.storage.files import Unreadable, read_json
 
 MANIFEST = "manifest.json"
 """Its name while the volume waits in the data directory."""
@@ -17,8 +20,8 @@ MANIFEST = "manifest.json"
 def manifest_of(ledger: Ledger, volume: ArchiveVolume) -> str:
     """The manifest that was written when the volume was made; where it is lost, what the ledger has of it."""
     try:
-        return (volume.folder / MANIFEST).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        return json.dumps(read_json(volume.folder / MANIFEST, TypeAdapter(dict[str, Any])), indent=1)
+    except (FileNotFoundError, Unreadable):
         return _from_the_ledger(ledger, volume)
 
 

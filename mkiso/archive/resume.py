@@ -4,7 +4,6 @@ ledger was lost, or an older copy of it restored, or when a lost disc turns up.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, delete, insert, select, update
 
 from mkiso.archive.catalogue import THERE
@@ -21,7 +21,8 @@ from mkiso.archive.tables import instances, nights, other_files, studies, volume
 from mkiso.archive.volumes import LABEL, MasteredVolume, StudyOnVolume, in_portions, volume_of, write_contents
 from mkiso.config.settings import Medium
 from mkiso.errors import InvalidRequest
-from mkiso.study.models import DiscFile
+from mkiso.storage.files import Unreadable, read_json
+from mkiso.study.models import DiscFile, Volume
 
 DISC = "disc"
 """What stands for `output` of a volume that was taken up from a disc."""
@@ -140,10 +141,10 @@ def _set_of(found: FoundVolume) -> tuple[int, int]:
     """Which volume of its set it is, as the manifest beside it says; 1 of 1 where there is none."""
     for manifest in (found.where.with_suffix(".json"), found.where.parent / "manifest.json"):
         try:
-            facts = json.loads(manifest.read_text(encoding="utf-8"))
-            return int(facts["number"]), int(facts["total"])
-        except (OSError, ValueError, TypeError, KeyError):
+            volume = read_json(manifest, TypeAdapter(Volume))
+        except (FileNotFoundError, Unreadable):
             continue
+        return volume.number, volume.total
     return 1, 1
 
 

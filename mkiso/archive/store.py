@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, insert, select, update
 
 from mkiso.archive.belonging import ADOPT, Shelf, StoreMark, meet_store
@@ -26,7 +27,7 @@ from mkiso.archive.nights import Night
 from mkiso.archive.tables import stores, volumes
 from mkiso.archive.volumes import ArchiveVolume, in_portions, labels_in
 from mkiso.errors import ArchiveUnusable, ProofFailed, StorageFull
-from mkiso.storage.files import sha256_of, sync_folder, write_whole
+from mkiso.storage.files import Unreadable, read_json, sha256_of, sync_folder, write_whole
 
 MARK = ".mkiso-archive"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -185,10 +186,10 @@ def _usable(directory: Path) -> Iterator[None]:
 
 def _read_mark(directory: Path) -> StoreMark | None:
     try:
-        return StoreMark(**json.loads((directory / MARK).read_text(encoding="utf-8")))
+        return read_json(directory / MARK, TypeAdapter(StoreMark))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
+    except Unreadable:
         raise ArchiveUnusable(f"{directory / MARK} is damaged, so whose store this is can't be told. {ADOPT}") from None
 
 

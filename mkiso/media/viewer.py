@@ -7,13 +7,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from pydantic import TypeAdapter
 
 from mkiso.config.settings import Viewer
 from mkiso.errors import ConfigurationError
 from mkiso.media.names import short_names
-from mkiso.storage.files import sha256_of, write_whole
+from mkiso.storage.files import Unreadable, read_json, sha256_of, write_whole
 from mkiso.study.models import DiscFile
 
 OWN_ROOT_NAMES = frozenset({"DICOMDIR", "DICOM", "IHE_PDI", "README.TXT", "INDEX.HTM", "AUTORUN.INF", "SHA256.TXT"})
@@ -115,13 +118,13 @@ def _hashes(inside: Mapping[PurePosixPath, Path], directory: Path, hashes_file: 
         hashes[path] = known[key] = remembered.get(key) or sha256_of(source)
     if known != remembered:
         hashes_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(hashes_file, json.dumps(known))
+        with suppress(IsADirectoryError):  # no disc is refused for what is only remembered
+            write_whole(hashes_file, json.dumps(known))
     return hashes
 
 
 def _remembered(hashes_file: Path) -> dict[str, str]:
     try:
-        hashes: dict[str, str] = json.loads(hashes_file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return read_json(hashes_file, TypeAdapter(dict[str, str]))
+    except (FileNotFoundError, Unreadable):
         return {}
-    return hashes

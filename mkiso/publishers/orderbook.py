@@ -18,8 +18,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ConfigDict, TypeAdapter, with_config
+
 from mkiso.errors import PrintUncertain
-from mkiso.storage.files import seconds_old, write_whole
+from mkiso.storage.files import Unreadable, read_json, seconds_old, write_whole
 
 State = Literal[
     "giving",  # written down; whether the publisher got it is not
@@ -36,6 +38,7 @@ OPEN: frozenset[State] = frozenset({"giving", "uncertain"})
 MAY_BE_MADE = "This print may already have been made: look at the robot, then run with confirm_reprint."
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One order of one volume by one job. `time` is in seconds since the epoch; `confirmed`: given under
@@ -58,6 +61,9 @@ class Entry:
     def order_id(self) -> str:
         """Unique among all orders, and short enough for every robot (Primera: 32 characters)."""
         return f"{hashlib.sha256(self.job_id.encode()).hexdigest()[:20]}-{self.volume}-{self.attempt}"
+
+
+_ENTRIES = TypeAdapter(list[Entry])
 
 
 def question_of(publisher: str, accession_numbers: Collection[str]) -> str:
@@ -136,10 +142,10 @@ class OrderBook:
     def entries(self) -> list[Entry]:
         """Oldest first; a book that can't be read is an error and never an empty one."""
         try:
-            return [Entry(**values) for values in json.loads(self.path.read_text(encoding="utf-8"))]
+            return read_json(self.path, _ENTRIES)
         except FileNotFoundError:
             return []
-        except (ValueError, TypeError) as error:
+        except Unreadable as error:
             raise PrintUncertain(f"The order book {self.path.name} can't be read ({error}). {MAY_BE_MADE}") from None
 
     def open(self, job_id: str, volume: int, *, confirmed: bool, contents: str = "") -> Entry:
@@ -176,7 +182,7 @@ def forget_old(orders_dir: Path, keep_days: float) -> int:
     went = 0
     for path in list(orders_dir.iterdir()) if orders_dir.is_dir() else []:
         with suppress(
-            FileNotFoundError, PrintUncertain
+            OSError, PrintUncertain
         ):  # replaced by another machine meanwhile; a book that can't be read stays
             if path.suffix not in (".json", ".patient", ".new") or seconds_old(path) <= keep_days * 86_400:
                 continue

@@ -1,4 +1,6 @@
-"""Files that are whole or not there: replaced in one step, on the disk before anybody is told."""
+"""Files that are whole or not there: replaced in one step, on the disk before anybody is told, read as what was written
+or not at all.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,22 @@ import fcntl
 import hashlib
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
+MAX_BYTES = 1 << 26
+"""Of what is read in one piece: the marks of a disc of 100 GB have 10 MB."""
+
+
+class Unreadable(Exception):
+    """In a file's place is something else than what was written there; says what, and none of its content."""
 
 
 def sha256_of(path: Path) -> str:
@@ -21,14 +35,46 @@ def sha256_of(path: Path) -> str:
 def write_whole(path: Path, content: str | bytes, *, durable: bool = False) -> None:
     """Replace a file in one step; mode 0600. `durable`: it has reached the disk when this returns."""
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:  # no room, or a folder in its place
+        with suppress(OSError):
+            beside.unlink()
+        raise
     if durable:
         sync_folder(path.parent)
+
+
+def read_whole(path: Path) -> bytes:
+    """A file that is read in one piece. Raises FileNotFoundError, Unreadable."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe has nobody who writes
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise Unreadable("it is no file")
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # a folder, a link to itself, no permission, a failing disk
+        raise Unreadable(error.strerror or type(error).__name__) from None
+    if len(content) > MAX_BYTES:
+        raise Unreadable("it is too large")
+    return content
+
+
+def read_json(path: Path, kind: TypeAdapter[T]) -> T:
+    """What was written as JSON, of the type that was written. Raises FileNotFoundError, Unreadable: nothing, half,
+    zeros, something else.
+    """
+    try:
+        return kind.validate_json(read_whole(path), strict=True)
+    except ValidationError:
+        raise Unreadable("it isn't what was written") from None
 
 
 def sync_file(path: Path) -> None:

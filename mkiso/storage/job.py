@@ -14,18 +14,22 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from mkiso.config.settings import Settings
-from mkiso.storage.files import sha256_of, write_whole
+from mkiso.storage.files import Unreadable, read_json, read_whole, sha256_of, write_whole
 from mkiso.storage.spare_files import clear_away
 from mkiso.study.models import Arrival
 
 JobKind = Literal["download", "print", "archive"]
 _ARRIVALS = "arrivals-{}.jsonl"
+_FACTS = TypeAdapter(dict[str, Any])
+_ARRIVAL = TypeAdapter(Arrival)
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,13 @@ class Job:
         write_whole(self.folder / "job.json", json.dumps({**self.facts(), **facts}, ensure_ascii=False, indent=1))
 
     def facts(self) -> dict[str, Any]:
-        """What job.json holds; empty before the first note."""
+        """What job.json holds; empty before the first note, and where it is damaged: then nothing of an earlier attempt
+        is kept.
+        """
         try:
-            facts: dict[str, Any] = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            return read_json(self.folder / "job.json", _FACTS)
+        except (FileNotFoundError, Unreadable):
             return {}
-        return facts
 
     def begin(self, fingerprint: str) -> None:
         """Keep what an earlier attempt stored only where the PACS and the patient API say the same as then
@@ -140,12 +145,13 @@ class Job:
 
     def _written_down(self, file: Path) -> Iterator[Arrival]:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+            lines = read_whole(file).splitlines()
+        except (FileNotFoundError, Unreadable):
             return
         for line in lines:
             try:
-                values = json.loads(line)
-                yield Arrival(**{**values, "path": self.instances_dir / Path(values["path"]).name})
-            except (ValueError, TypeError, KeyError):  # a line that a crash cut short
+                arrival = _ARRIVAL.validate_json(line, strict=True)
+            except ValidationError:  # a line that a crash cut short
                 continue
+            if arrival.path.name:
+                yield replace(arrival, path=self.instances_dir / arrival.path.name)

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from mkiso.errors import JobNotFound, ProofFailed
+from mkiso.storage.files import Unreadable, read_whole
 
 MARK_BYTES = 1 << 19  # what is sent in one piece: 200 clients that read slowly hold 330 MiB (1 MiB: 610)
 CHAIN_BYTES = 1 << 24
@@ -83,11 +84,11 @@ class ProvedImage:
         """Raises JobNotFound where the image is gone, ProofFailed where its size or marks aren't what was proved."""
         self.descriptor = -1
         try:
-            self._marks = marks.read_bytes()
-            self.descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+            self._marks = read_whole(marks)
+            self.descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise JobNotFound("This disc isn't kept any more: ask for it anew.") from None
-        except OSError:
+        except (OSError, Unreadable):
             raise ProofFailed(NOT_PROVED) from None
         if os.fstat(self.descriptor).st_size != size or hashlib.sha256(self._marks).hexdigest() != marks_sha256:
             self.close()

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 from uuid import UUID
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from mkiso.config.settings import Storage
 from mkiso.errors import JobNotFound, MkisoError
-from mkiso.storage.files import write_whole
+from mkiso.storage.files import Unreadable, read_json, write_whole
 
 Status = Literal["running", "done", "failed"]
 LOOK_FIRST = (
@@ -82,22 +85,26 @@ class JobReport:
         return replace(self, status="failed", error=told)
 
 
+_REPORT = TypeAdapter(JobReport)
+
+
 def write_report(storage: Storage, report: JobReport) -> None:
-    """Replace the job's report in one step."""
+    """Replace the job's report in one step; what it says of the job's end has reached the disk before anybody hears of
+    it.
+    """
     storage.reports_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     stamped = replace(report, updated=datetime.now(UTC).isoformat(timespec="milliseconds"))
-    write_whole(_path(storage, report.job_id), json.dumps(asdict(stamped)))
+    write_whole(_path(storage, report.job_id), json.dumps(asdict(stamped)), durable=report.status != "running")
 
 
 def read_report(storage: Storage, job_id: str) -> JobReport:
-    """The job's report. Raises JobNotFound where there is none (yet, or any more) or `job_id` is no UUID."""
+    """The job's report. Raises JobNotFound where there is none (yet, or any more), it is damaged, or `job_id` is no
+    UUID.
+    """
     try:
-        values = json.loads(_path(storage, job_id).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return read_json(_path(storage, job_id), _REPORT)
+    except (FileNotFoundError, Unreadable):
         raise JobNotFound(f"There is no job {job_id} here; jobs are forgotten some time after they end.") from None
-    known = {entry.name for entry in fields(JobReport)}
-    lists = {name: tuple(values.get(name, ())) for name in ("accession_numbers", "degraded", "disc_ids", "studies")}
-    return JobReport(**{**{name: value for name, value in values.items() if name in known}, **lists})
 
 
 def sets_told(storage: Storage, accession_numbers: Collection[str]) -> dict[str, str]:
@@ -110,7 +117,7 @@ def sets_told(storage: Storage, accession_numbers: Collection[str]) -> dict[str,
     for file in storage.reports_dir.glob("*.json"):
         try:
             report = read_report(storage, file.stem)
-        except (JobNotFound, ValueError, TypeError, KeyError, OSError):  # removed meanwhile, or none of ours
+        except JobNotFound:  # removed meanwhile, or none of ours
             continue
         if report.disc_ids and set(report.accession_numbers) == asked:
             told[report.disc_ids[0]] = report.job_id

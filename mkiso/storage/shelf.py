@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from pydantic import AwareDatetime, TypeAdapter
+
 from mkiso.config.settings import Storage
 from mkiso.errors import JobNotFound, ProofFailed
-from mkiso.storage.files import seconds_old, sha256_of, sync_folder, write_whole
+from mkiso.storage.files import Unreadable, read_json, seconds_old, sha256_of, sync_folder, write_whole
 from mkiso.storage.marks import ProvedImage
 
 log = logging.getLogger("mkiso.storage.shelf")
@@ -70,6 +72,9 @@ class Manifest:
     def set_id(self) -> str:
         """What it shares with the other discs of its set, and with no other disc: the id of the first of them."""
         return self.first_disc or self.disc_id
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 def new_disc_id() -> str:
@@ -122,13 +127,18 @@ def open_image(storage: Storage, disc: Manifest) -> ProvedImage:
 
 
 def manifest_of(storage: Storage, disc_id: str) -> Manifest:
-    """The manifest of a shelved disc. Raises JobNotFound where the disc is gone."""
+    """The manifest of a shelved disc. Raises JobNotFound where the disc is gone or nobody can say what it is."""
     try:
-        values = json.loads((_folder(storage, disc_id) / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return _read_manifest(_folder(storage, disc_id))
+    except (FileNotFoundError, Unreadable):
         raise JobNotFound("This disc isn't kept any more: ask for it anew.") from None
-    lists = {name: tuple(values[name]) for name in ("accession_numbers", "degraded")}
-    return Manifest(**{**values, **lists})
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    manifest = read_json(folder / "manifest.json", _MANIFEST)
+    if manifest.disc_id != folder.name:
+        raise Unreadable("it is another disc's")
+    return manifest
 
 
 def reusable(storage: Storage, fingerprint: str, reuse_minutes: float) -> list[Manifest]:
@@ -152,7 +162,8 @@ def whole_sets(discs: Iterable[Manifest]) -> list[tuple[Manifest, ...]]:
 
 def _is_whole(discs: tuple[Manifest, ...]) -> bool:
     first = discs[0]
-    return first.disc_id == first.set_id and [disc.number for disc in discs] == list(range(1, first.total + 1))
+    numbered = all(disc.number == number for number, disc in enumerate(discs, start=1))
+    return first.disc_id == first.set_id and len(discs) == first.total and numbered
 
 
 def manifests(storage: Storage) -> list[Manifest]:
@@ -161,15 +172,11 @@ def manifests(storage: Storage) -> list[Manifest]:
     for file in storage.discs_dir.glob("*/manifest.json"):
         if not file.parent.name.startswith("."):
             try:
-                found.append(manifest_of(storage, file.parent.name))
-            except JobNotFound:  # removed meanwhile
+                found.append(_read_manifest(file.parent))
+            except FileNotFoundError:  # removed meanwhile
                 continue
-            except (ValueError, TypeError, KeyError, OSError) as error:  # one damaged disc must not stop the others
-                log.error(
-                    "The manifest of disc %s can't be read (%s): the disc is left out.",
-                    file.parent.name,
-                    type(error).__name__,
-                )
+            except Unreadable as error:  # one damaged disc must not stop the others
+                log.error("The manifest of disc %s can't be read (%s): the disc is left out.", file.parent.name, error)
     return found
 
 
@@ -221,8 +228,8 @@ def _disc_seconds_old(folder: Path) -> float:
     manifest = folder / "manifest.json"
     by_date = seconds_old(manifest if manifest.exists() else folder)
     try:
-        return max(by_date, _seconds_since(json.loads(manifest.read_text(encoding="utf-8"))["created"]))
-    except (ValueError, TypeError, KeyError, OSError):
+        return max(by_date, _seconds_since(_read_manifest(folder).created))
+    except (ValueError, OSError, Unreadable):
         return by_date
 
 
@@ -255,18 +262,26 @@ class Appearance:
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen(Appearance):
+    when: AwareDatetime
+
+
+_SEEN = TypeAdapter(_Seen)
+
+
 def last_seen(storage: Storage, disc: Manifest) -> tuple[Appearance | None, datetime]:
     """What a disc's image looked like when it was last read whole and right, and when; None and long ago if unknown."""
     try:
-        told = json.loads((_folder(storage, disc.disc_id) / "seen.json").read_text(encoding="utf-8"))
-        return Appearance(told["size"], told["mtime_ns"], told["ctime_ns"]), datetime.fromisoformat(told["when"])
-    except (OSError, ValueError, TypeError, KeyError):
+        seen = read_json(_folder(storage, disc.disc_id) / "seen.json", _SEEN)
+        return Appearance(seen.size, seen.mtime_ns, seen.ctime_ns), seen.when
+    except (FileNotFoundError, Unreadable):
         return None, datetime.fromtimestamp(0, UTC)
 
 
 def note_seen(storage: Storage, disc: Manifest, appearance: Appearance) -> None:
     """Write down that a disc's image was read whole just now, was right, and looked like this before and after."""
-    with suppress(FileNotFoundError):  # removed meanwhile
+    with suppress(FileNotFoundError, IsADirectoryError):  # removed meanwhile; only remembered
         _note_seen(_folder(storage, disc.disc_id), appearance)
 
 

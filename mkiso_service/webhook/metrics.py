@@ -56,7 +56,7 @@ class KeptReports:
     """The reports that are kept, each read again only when it has changed: there may be tens of thousands."""
 
     def __init__(self) -> None:
-        self._read: dict[str, tuple[int, JobReport]] = {}
+        self._read: dict[str, tuple[int, JobReport | None]] = {}
 
     def read(self, storage: Storage) -> list[JobReport]:
         before, self._read = self._read, {}
@@ -64,12 +64,17 @@ class KeptReports:
             try:
                 changed = file.stat().st_mtime_ns
                 known = before.get(file.stem)
-                self._read[file.stem] = (
-                    known if known and known[0] == changed else (changed, read_report(storage, file.stem))
-                )
-            except (FileNotFoundError, JobNotFound):  # removed meanwhile
+                self._read[file.stem] = known if known and known[0] == changed else (changed, _read(storage, file.stem))
+            except OSError:  # removed meanwhile
                 continue
-        return [report for _, report in self._read.values()]
+        return [report for _, report in self._read.values() if report is not None]
+
+
+def _read(storage: Storage, job_id: str) -> JobReport | None:
+    try:
+        return read_report(storage, job_id)
+    except JobNotFound:  # a damaged one
+        return None
 
 
 @dataclass(frozen=True, eq=False)

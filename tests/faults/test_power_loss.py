@@ -24,16 +24,20 @@ from typing import Any
 import pytest
 
 import mkiso.storage.files
+import mkiso.storage.report
 import mkiso.storage.shelf
 from mkiso.config.settings import Storage
+from mkiso.errors import JobNotFound
 from mkiso.storage.marks import marks_of
+from mkiso.storage.report import JobReport, read_report, write_report
 from mkiso.storage.reread import read_whole
 from mkiso.storage.shelf import Manifest, image_of, manifests, new_disc_id, remove_old, shelve
 
+JOB = new_disc_id()
 FORK = multiprocessing.get_context("fork")
 CONTENT = b"\0" * 32768 + b"CD001" + os.urandom(300_000)
 MARKS = marks_of(CONTENT)
-WATCHED = {mkiso.storage.shelf.__file__, mkiso.storage.files.__file__, shutil.__file__}
+WATCHED = {mkiso.storage.shelf.__file__, mkiso.storage.files.__file__, mkiso.storage.report.__file__, shutil.__file__}
 
 
 def at_each_line(work: Callable[[], None], happens: Callable[[int], None]) -> int:
@@ -95,6 +99,14 @@ def whole_discs(storage: Storage) -> int:
     return len(found)
 
 
+def told_of(storage: Storage) -> bool:
+    """Whether the job's report says that it is done; it says so whole or not at all."""
+    try:
+        return read_report(storage, JOB).status == "done"
+    except JobNotFound:
+        return False
+
+
 def killed_before_line(storage: Storage, image: Path, number: int) -> None:
     at_each_line(
         lambda: shelve(storage, image, manifest_for(CONTENT), MARKS),
@@ -154,10 +166,16 @@ def test_a_power_cut_before_each_step_leaves_a_whole_disc_or_none(tmp_path: Path
         image.unlink()
         os.sync()
         image.write_bytes(CONTENT)  # as mastering leaves it: nothing of it need have reached the disk
-        lines = at_each_line(lambda: shelve(storage, image, manifest_for(CONTENT), MARKS), cut_the_power)
-        cut_the_power("told")  # whoever called shelve has heard that it is done
+
+        def shelve_and_tell() -> None:
+            disc = shelve(storage, image, manifest_for(CONTENT), MARKS)
+            write_report(storage, JobReport(JOB, "download", ("A1",), status="done", disc_ids=(disc.disc_id,)))
+
+        lines = at_each_line(shelve_and_tell, cut_the_power)
+        cut_the_power("told")  # whoever called this has heard that it is done
     outcomes = []
     for cut in (*range(1, lines + 1), "told"):
         with mounted(cuts / str(cut), tmp_path / "after") as mount:
-            outcomes.append(whole_discs(Storage(data_dir=mount / "data")))
-    assert outcomes == sorted(outcomes) and outcomes[0] == 0 and outcomes[-1] == 1
+            after = Storage(data_dir=mount / "data")
+            outcomes.append((whole_discs(after), told_of(after)))
+    assert outcomes == sorted(outcomes) and outcomes[0] == (0, False) and outcomes[-1] == (1, True)

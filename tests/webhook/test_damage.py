@@ -23,6 +23,29 @@ def address(client, desk, scripts):
         return answer.headers["content-location"]
 
 
+@pytest.mark.parametrize("content", [b"", b'{"job_id": "', b"[]", bytes(300), b"\xff\xfe"])
+def test_a_report_and_a_manifest_that_a_power_cut_has_torn(client, settings, address, content):
+    job = address.partition("/disc")[0]
+    assert client.get(job).json()["state"] == "done"
+    [manifest] = settings.storage.discs_dir.glob("*/manifest.json")
+    whole = manifest.read_bytes()
+    manifest.write_bytes(content)
+    gone = [client.get(place) for place in (job, address)]
+    assert [(answer.status_code, answer.json()["code"]) for answer in gone] == [(404, "job_not_found")] * 2
+    assert client.get("/metrics").status_code == 200
+    assert client.get(ONE).status_code == 200, "asked for anew, it is made anew"
+    manifest.write_bytes(whole)
+    [report] = settings.storage.reports_dir.glob(f"{job.rpartition('/')[2]}.json")
+    report.write_bytes(content)
+    metrics = client.get("/metrics")
+    assert (metrics.status_code, "mkiso_jobs{" in metrics.text) == (200, True)
+    assert (client.get(address).json()["code"], client.get(job).json()["error"]["code"]) == (
+        "job_crashed",
+        "job_crashed",
+    )
+    assert client.get(f"{ONE}&part=1").status_code == 200
+
+
 def flip(settings, position, number=0):
     """Flip a bit of the n-th disc on the shelf."""
     image = sorted(settings.storage.discs_dir.glob("*/disc.iso"))[number]
