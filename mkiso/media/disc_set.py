@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mkiso.config.settings import Medium, Settings
 from mkiso.errors import ProofFailed, TooLargeForMedium
+from mkiso.implementation import program_version
 from mkiso.media.iso import master
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.names import filename
@@ -167,10 +168,11 @@ def manifests_of(proven: ProvenSet, job_id: str, settings: Settings) -> tuple[Ma
 
 
 def disc_fingerprint(studies_fingerprint: str, settings: Settings) -> str:
-    """Of all that a disc is made from: its studies (mkiso.study.identity.fingerprint), and the settings that show on
-    it.
+    """Of all that a disc is made from: its studies (mkiso.study.identity.fingerprint), the settings that show on it or
+    by which it was let through, and the program, whose next version may know better.
     """
-    parts = (studies_fingerprint, settings.disc.model_dump_json(), settings.viewer.model_dump_json())
+    sections = (settings.disc, settings.viewer, settings.identity)
+    parts = (studies_fingerprint, program_version(), *(section.model_dump_json() for section in sections))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

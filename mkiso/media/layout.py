@@ -7,11 +7,11 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
 from mkiso.config.settings import Medium, Settings
 from mkiso.errors import PatientMismatch
+from mkiso.implementation import program_version
 from mkiso.media import application_profiles
 from mkiso.media.capacity import SECTOR_BYTES, fit
 from mkiso.media.dicomdir import dicomdir
@@ -81,7 +81,7 @@ def lay_out(
     facts = Facts(
         disc=settings.disc,
         created=created,
-        version=_version(),
+        version=program_version(),
         volume_id=volume_id,
         volume=volume,
         conformance=conformance,
@@ -135,10 +135,3 @@ def _label(tree: Collection[PatientBranch], created: datetime) -> str:
 
 def _root_names(viewer: BundledViewer) -> tuple[str, ...]:
     return tuple(sorted({(file.joliet_path or file.path).parts[0] for file in viewer.files}))
-
-
-def _version() -> str:
-    try:
-        return version("mkiso")
-    except PackageNotFoundError:  # run from a checkout
-        return "(not installed)"

@@ -171,7 +171,8 @@ def agreed(studies: Sequence[Study], made: Sequence[Claim], rules: Identity) -> 
     named += [
         (issuer, universal) for claim in made for other_id, issuer, universal in claim.also if other_id == patient_id
     ]
-    issuers, universals = ({name for name in names if name} for names in zip(*named, strict=True))
+    issuers = {issuer for issuer, _ in named if issuer}
+    universals = {universal for _, universal in named if universal}
     if len(issuers) > 1 or len(universals) > 1:
         raise _mismatch(
             "name more than one issuer of their patient ID, so they may be of two patients", accession_numbers
@@ -240,23 +241,19 @@ def _may_be_one(those: Iterable[PatientIdentity]) -> bool:
 
 
 def fingerprint(studies: Sequence[Study], patient: Patient | None) -> str:
-    """The SHA-256 of all that a disc is made from: patient ID and name, study attributes, the set of SOP Instance UIDs.
+    """The SHA-256 of all that a disc is made from: what the patient API says, study attributes, the set of SOP Instance
+    UIDs.
 
     A finished disc may be served again only while this stays the same. Where a PACS gives no UIDs, an exchange of one
     instance for another would go unseen, so the value then matches nothing, not even itself the next time.
     """
-    instances = [study.expected.instances for study in studies]
-    if any(uids is None for uids in instances):
-        return hashlib.sha256(uuid.uuid4().bytes).hexdigest()
-    described = [
-        {**asdict(study), "expected": sorted(uids or ())} for study, uids in zip(studies, instances, strict=True)
-    ]
-    described.sort(key=lambda study: str(study["study_instance_uid"]))
-    whole = {
-        "patient_id": patient and patient.patient_id,
-        "patient_name": patient and patient.name,
-        "studies": described,
-    }
+    described = []
+    for study in sorted(studies, key=lambda study: study.study_instance_uid):
+        uids = study.expected.instances
+        if uids is None:
+            return hashlib.sha256(uuid.uuid4().bytes).hexdigest()
+        described.append({**asdict(study), "expected": sorted(uids)})
+    whole = {"patient": patient and asdict(patient), "studies": described}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 

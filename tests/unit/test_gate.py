@@ -72,7 +72,15 @@ def test_whole_studies_of_one_patient_pass() -> None:
     assert (passed.identity.patient_id, passed.identity.issuer) == ("HN-1", "NORTH")
     assert len(passed.instances) == 4
     assert (passed.patient_name, passed.accession_numbers) == ("Known^Name", ("A1", "A2"))
+    assert (passed.patient, passed.degraded) == (Patient("HN-1", "Known^Name"), ())
     assert complete(retrieved(of(1)), RULES).patient == Patient("HN-1", "Canary^Name")
+    degraded = retrieved(of(1))
+    assert complete(replace(degraded, found=replace(degraded.found, degraded=("x",))), RULES).degraded == ("x",)
+
+
+def test_nothing_is_no_complete_study() -> None:
+    with pytest.raises(PatientMismatch, match="isn't what was found"):
+        complete(retrieved(), RULES)
 
 
 def without_one() -> Retrieved:
