@@ -31,6 +31,7 @@ TARGETS = {
     "mkiso/media/disc_set.py": ["tests/unit/test_gate.py", "tests/unit/test_disc_set.py"],
     "mkiso/study/completeness.py": ["tests/unit/test_completeness.py"],
     "mkiso/media/verify.py": ["tests/unit/test_verify.py"],
+    "mkiso_service/worker/admission.py": ["tests/unit/test_admission.py"],
 }
 LIMIT_SECONDS = 120
 OTHER_COMPARISON: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {

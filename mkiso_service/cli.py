@@ -189,7 +189,8 @@ def deploy() -> None:
     settings = _begin_with_prefect(make=False)
     import asyncio
 
-    from mkiso_service.deployments import bring_about, deployments
+    from mkiso_service.deploy import bring_about
+    from mkiso_service.deployments import deployments
 
     asyncio.run(bring_about(settings))
     click.echo(f"Work pool {settings.prefect.work_pool}: " + ", ".join(each.name for each in deployments(settings)))

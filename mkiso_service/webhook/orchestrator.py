@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -18,6 +18,7 @@ import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     DeploymentFilter,
+    DeploymentFilterId,
     DeploymentFilterName,
     FlowRunFilter,
     FlowRunFilterState,
@@ -58,6 +59,8 @@ _STANDINGS: dict[StateType, Standing] = {
     StateType.CANCELLED: "cancelled",
 }
 
+LOOKED_AT = 20
+"""Runs of a question that are looked at: the newest is it, unless somebody has tagged others by hand."""
 CALL_SECONDS = 20.0  # Prefect's client backs off by itself on 503 (SQLite: "database is locked", about 2 s)
 POLL_SECONDS = 5.0  # the safety net under the events, which tell of an end after 0.07 s
 RECONNECT_SECONDS = 2.0
@@ -125,15 +128,14 @@ class PrefectOrchestrator:
                     await listener
 
     async def ask(self, question: Question, request_id: str = "") -> Asked:
-        tag = f"question:{question.key}"
         # One after another: 0.06 s each. Eight at once on SQLite: 7 to 14 s, since writers that find the database
         # locked back off for seconds.
         async with self._prefect(), self._turn:
-            if running := await self._newest(tag, JOINABLE):
+            deployment = await self._client.read_deployment_by_name(DEPLOYMENTS[question.kind])
+            if running := await self._newest(question, deployment.id, JOINABLE):
                 return Asked(str(running.id), joined=True)
             await self._refuse_if_full()
-            deployment = await self._client.read_deployment_by_name(DEPLOYMENTS[question.kind])
-            last = await self._newest(tag, FINAL)
+            last = await self._newest(question, deployment.id, FINAL)
             # Each run is created under the question's key and the id of the run before it, so webhooks that race make
             # one run. The chain is followed to its end, since the newest run by time need not be the last link: an
             # operator may have retried an older one.
@@ -141,13 +143,13 @@ class PrefectOrchestrator:
             while True:
                 run = await self._client.create_flow_run_from_deployment(
                     deployment.id,
-                    parameters=_parameters(question),
+                    parameters=question.parameters,
                     name=f"{RUN_NAMES[question.kind]} {', '.join(question.accession_numbers)}"[:200],
-                    tags=[tag],
+                    tags=[question.tag],
                     labels={REQUEST_ID_LABEL: request_id},
                     idempotency_key=f"{question.key}:{before.id if before else 'first'}",
                 )
-                if run.state_type in JOINABLE:
+                if run.state_type in JOINABLE and _answers(run, question):
                     return Asked(
                         str(run.id),
                         ended_before=last.end_time if last and last.state_type is StateType.COMPLETED else None,
@@ -191,12 +193,15 @@ class PrefectOrchestrator:
             pool = await self._client.read_work_pool(self._settings.prefect.work_pool)
         return bool(pool.status and pool.status.value == "READY")
 
-    async def _newest(self, tag: str, states: tuple[StateType, ...]) -> FlowRun | None:
-        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]), state=_in_states(states))
+    async def _newest(self, question: Question, deployment_id: UUID, states: tuple[StateType, ...]) -> FlowRun | None:
+        """The newest run of a question. A tag alone says nothing: anybody with the password can give one to any run."""
         runs = await self._client.read_flow_runs(
-            flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[question.tag]), state=_in_states(states)),
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=LOOKED_AT,
         )
-        return runs[0] if runs else None
+        return next((run for run in runs if _answers(run, question)), None)
 
     async def _refuse_if_full(self) -> None:
         limit = self._settings.server.max_queued_jobs
@@ -250,11 +255,11 @@ def _in_states(states: tuple[StateType, ...]) -> FlowRunFilterState:
     return FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states)))
 
 
-def _parameters(question: Question) -> dict[str, Any]:
-    parameters: dict[str, Any] = {"accession_numbers": list(question.accession_numbers)}
-    if question.kind == "print":
-        return {**parameters, "publisher": question.publisher, "confirm_reprint": question.confirm_reprint}
-    return parameters
+def _answers(run: FlowRun, question: Question) -> bool:
+    """Whether a run was asked what the question asks; the accession numbers may stand in another order."""
+    asked, numbers = question.parameters, run.parameters.get("accession_numbers")
+    same = isinstance(numbers, list) and sorted(map(str, numbers)) == sorted(question.accession_numbers)
+    return same and {**run.parameters, "accession_numbers": numbers} == {**asked, "accession_numbers": numbers}
 
 
 def _uuid(job_id: str) -> UUID:

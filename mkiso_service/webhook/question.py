@@ -4,8 +4,9 @@ one job.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from mkiso.errors import InvalidRequest
 from mkiso.study.accession import parse_accession_number, parse_accession_numbers, question
 
 Kind = Literal["download", "print"]
+TAG = "question:"
 MAX_QUERY_BYTES = 32_768
 MAX_PARAMETERS = 32
 
@@ -38,6 +40,25 @@ class Question:
         return question(
             f"{self.kind} anew" if self.confirm_reprint else self.kind, self.accession_numbers, self.publisher
         )
+
+    @property
+    def tag(self) -> str:
+        """The tag of its runs, by which an identical question finds the run to join."""
+        return f"{TAG}{self.key}"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What its runs are given."""
+        parameters: dict[str, Any] = {"accession_numbers": list(self.accession_numbers)}
+        if self.kind == "print":
+            return {**parameters, "publisher": self.publisher, "confirm_reprint": self.confirm_reprint}
+        return parameters
+
+    @classmethod
+    def of_run(cls, kind: Kind, parameters: Mapping[str, Any]) -> Question:
+        """The question that a run with these parameters answers. They are such as its flow takes."""
+        publisher, confirmed = parameters.get("publisher", ""), parameters.get("confirm_reprint", False)
+        return cls(kind, tuple(parameters["accession_numbers"]), publisher, confirmed)
 
 
 class QueryTooLong(InvalidRequest):

@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.engine import handle_engine_signals
 from prefect.events.filters import EventFilter
 from prefect.events.schemas.events import Event
-from prefect.flow_engine import load_flow, run_flow
+from prefect.flow_engine import run_flow
 
 import flows.archive
 import flows.download
@@ -33,6 +33,7 @@ from mkiso.config.in_force import use
 from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError
 from mkiso.media.pages import compile_templates
+from mkiso_service.deployments import Deployment
 from mkiso_service.log_lines import frames_of, name_job
 from mkiso_service.orchestration import REQUEST_ID_LABEL
 
@@ -54,9 +55,9 @@ for model in (
 compile_templates()
 
 
-def run_flow_run(settings: Settings, environment: dict[str, str], flow_run: FlowRun) -> None:
-    """Run one flow run, as the worker has just fetched it, as `python -m prefect.engine` does, but for its log: words,
-    and no traceback.
+def run_flow_run(settings: Settings, environment: dict[str, str], deployment: Deployment, flow_run: FlowRun) -> None:
+    """Run one flow run, as the worker has just fetched and admitted it, as `python -m prefect.engine` does, but for two
+    things: our own deployment says which flow it is and not Prefect's, and its log holds words and no traceback.
 
     `settings` are the worker's own.
     """
@@ -70,7 +71,7 @@ def run_flow_run(settings: Settings, environment: dict[str, str], flow_run: Flow
     configure_from_env()
     with handle_engine_signals(flow_run.id):
         name_job(str(flow_run.id), flow_run.name, str(flow_run.labels.get(REQUEST_ID_LABEL, "")))
-        run_flow(load_flow(flow_run), flow_run=flow_run, return_type="state")
+        run_flow(deployment.flow, flow_run=flow_run, return_type="state")
 
 
 def _in_words(record: logging.LogRecord) -> bool:

@@ -19,13 +19,14 @@ from uuid import UUID
 import anyio
 import anyio.abc
 from prefect.client.schemas.objects import FlowRun
-from prefect.flows import load_flow_from_flow_run
+from prefect.flows import Flow
 from prefect.runner._control_channel import ControlChannel
 from prefect.runner._flow_run_executor import FlowRunExecutionResult, FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle
 from prefect.settings import get_current_settings
 
 from mkiso.config.in_force import in_force
+from mkiso_service.deployments import Deployment
 from mkiso_service.worker.child import run_flow_run
 from mkiso_service.worker.infrastructure import worker_label
 
@@ -49,11 +50,11 @@ class WarmStarter:
         self,
         context: multiprocessing.context.ForkServerContext,
         control_channel: ControlChannel,
-        environment: dict[str, str],
+        deployment: Deployment,
     ) -> None:
         self._context = context
         self._control_channel = control_channel
-        self._environment = environment
+        self._deployment = deployment
 
     async def start(
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED
@@ -61,23 +62,25 @@ class WarmStarter:
         """Start the child, tell its handle, and return when it has ended."""
         port, token = self._control_channel.register(flow_run.id)
         process = self._context.Process(
-            target=run_flow_run, args=(in_force(), self._variables(flow_run, port, token), flow_run)
+            target=run_flow_run, args=(in_force(), _variables(flow_run, port, token), self._deployment, flow_run)
         )
         await anyio.to_thread.run_sync(process.start)
         task_status.started(ProcessHandle(process))  # type: ignore[arg-type]
         await anyio.wait_readable(process.sentinel)
         await anyio.to_thread.run_sync(process.join)
 
-    def _variables(self, flow_run: FlowRun, port: int, token: str) -> dict[str, str]:
-        settings = get_current_settings().to_environment_variables(exclude_unset=True)
-        return {
-            **settings,
-            **self._environment,
-            "PREFECT__FLOW_RUN_ID": str(flow_run.id),
-            "PREFECT__CONTROL_PORT": str(port),
-            "PREFECT__CONTROL_TOKEN": token,
-            "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
-        }
+
+def _variables(flow_run: FlowRun, port: int, token: str) -> dict[str, str]:
+    """What a flow's process is told through its environment: the worker's own settings of Prefect, and nothing that
+    Prefect says of the run.
+    """
+    return {
+        **get_current_settings().to_environment_variables(exclude_unset=True),
+        "PREFECT__FLOW_RUN_ID": str(flow_run.id),
+        "PREFECT__CONTROL_PORT": str(port),
+        "PREFECT__CONTROL_TOKEN": token,
+        "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
+    }
 
 
 class FlowRunExecution:
@@ -86,6 +89,7 @@ class FlowRunExecution:
     def __init__(self) -> None:
         self._context = FlowRunExecutorContext()
         self._warm = warm_context()
+        self._flows: dict[UUID | None, Flow[Any, Any]] = {}
 
     async def __aenter__(self) -> FlowRunExecution:
         await self._context.__aenter__()
@@ -99,14 +103,17 @@ class FlowRunExecution:
         await self._context.__aexit__(*exc_info)
 
     async def execute(
-        self, flow_run: FlowRun, environment: dict[str, str], task_status: anyio.abc.TaskStatus[str]
+        self, flow_run: FlowRun, deployment: Deployment, task_status: anyio.abc.TaskStatus[str]
     ) -> FlowRunExecutionResult | None:
-        """Run one flow run to its end; where its process is is told as soon as there is one. None where it was not to
-        be started.
+        """Run one flow run of one of our own deployments to its end; where its process is is told as soon as there is
+        one.
+
+        None where it was not to be started.
         """
-        starter = WarmStarter(self._warm, self._context.control_channel, environment)
+        self._flows[flow_run.deployment_id] = deployment.flow
+        starter = WarmStarter(self._warm, self._context.control_channel, deployment)
         executor = self._context.create_executor(
-            flow_run, starter, resolve_flow=load_flow_from_flow_run, propose_submitting=False
+            flow_run, starter, resolve_flow=self._flow_of, propose_submitting=False
         )
         result: FlowRunExecutionResult | None = None
 
@@ -118,6 +125,12 @@ class FlowRunExecution:
             handle = await task_group.start(submit)
             task_status.started(worker_label(handle.pid))
         return result
+
+    async def _flow_of(self, flow_run: FlowRun) -> Flow[Any, Any]:
+        """The flow whose hooks are called when a run is cancelled: ours, whatever Prefect says of its deployment by
+        then.
+        """
+        return self._flows[flow_run.deployment_id]
 
     def running(self) -> set[UUID]:
         """The flow runs whose processes are alive now."""

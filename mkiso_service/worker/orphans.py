@@ -150,7 +150,10 @@ def has_ordered(run: FlowRun, settings: Settings) -> bool:
     if run.work_queue_name != "prints":
         return False
     publisher = run.parameters.get("publisher") or settings.print.publisher
-    question = question_of(publisher, [number.strip() for number in run.parameters["accession_numbers"]])
+    try:
+        question = question_of(publisher, [number.strip() for number in run.parameters["accession_numbers"]])
+    except (KeyError, TypeError, AttributeError):  # no worker has taken such a run
+        return False
     try:
         return any(
             entry.job_id == str(run.id) for entry in OrderBook.of(settings.storage.orders_dir, question).entries()

@@ -32,7 +32,8 @@ def run(settings: Settings) -> None:
 async def _run(settings: Settings) -> None:
     import anyio
 
-    from mkiso_service.deployments import bring_about
+    from mkiso_service.deploy import bring_about
+    from mkiso_service.deployments import deployments
     from mkiso_service.worker.missed_night import catch_up
     from mkiso_service.worker.orphans import Orphans, worker_name
     from mkiso_service.worker.worker import WarmWorker
@@ -42,7 +43,11 @@ async def _run(settings: Settings) -> None:
     # clerks' places.
     limit = settings.server.max_running_jobs + settings.archive.enabled
     worker = WarmWorker(
-        work_pool_name=settings.prefect.work_pool, name=worker_name(settings), limit=limit, prefetch_seconds=0
+        work_pool_name=settings.prefect.work_pool,
+        name=worker_name(settings),
+        limit=limit,
+        prefetch_seconds=0,
+        own=deployments(settings),
     )
 
     def told_to_stop() -> None:

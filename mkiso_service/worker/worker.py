@@ -5,6 +5,7 @@ poll would.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -13,8 +14,11 @@ import anyio.abc
 from prefect.client.schemas.objects import FlowRun
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.states import Failed
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
+from mkiso_service.deployments import Deployment
+from mkiso_service.worker.admission import NotAdmitted, admitted
 from mkiso_service.worker.executor import FlowRunExecution
 from mkiso_service.worker.infrastructure import worker_label
 from mkiso_service.worker.orphans import Orphans
@@ -30,7 +34,7 @@ class WarmWorkerResult(BaseWorkerResult):
 
 
 class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResult]):
-    """Runs flows of mkiso. `limit` is how many at a time on this machine."""
+    """Runs the flows of mkiso's `own` deployments, and no others. `limit` is how many at a time on this machine."""
 
     type = "mkiso"
     job_configuration = BaseJobConfiguration
@@ -38,8 +42,9 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
     _description = "Runs mkiso's jobs in forks of a warm process."
     _display_name = "mkiso"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, own: Iterable[Deployment] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._own = {deployment.name: deployment for deployment in own}
         self._executions = AsyncExitStack()
         self._execution: FlowRunExecution | None = None
         self._fetching = anyio.Lock()
@@ -64,11 +69,17 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         configuration: BaseJobConfiguration,
         task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> WarmWorkerResult:
-        """Run a flow run to its end in a process of its own."""
+        """Run an admitted flow run to its end in a process of its own. `configuration` is ignored: what Prefect makes
+        of its work pool.
+        """
         assert self._execution is not None
-        variables = {name: value for name, value in configuration.env.items() if value is not None}
+        status = task_status or anyio.TASK_STATUS_IGNORED
         try:
-            result = await self._execution.execute(flow_run, variables, task_status or anyio.TASK_STATUS_IGNORED)
+            result = await self._execution.execute(flow_run, await self._admitted(flow_run), status)
+        except NotAdmitted as refused:
+            await self._refuse(flow_run, refused)
+            status.started("refused")
+            return WarmWorkerResult(status_code=0, identifier="refused")
         finally:
             # whoever waits for it runs after our caller has given the place free, since nothing is awaited until then
             self._run_ended.set()
@@ -79,6 +90,15 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         # A crash has been reported by the executor; a second report from here would undo the operator's retry that came
         # between.
         return WarmWorkerResult(status_code=0, identifier=worker_label(result.handle.pid))
+
+    async def _admitted(self, flow_run: FlowRun) -> Deployment:
+        deployment = await self.client.read_deployment(flow_run.deployment_id) if flow_run.deployment_id else None
+        return admitted(flow_run, deployment, self._own, self.work_pool.name)
+
+    async def _refuse(self, flow_run: FlowRun, refused: NotAdmitted) -> None:
+        """Forced, so that no retries of the run's own bring it back."""
+        log.error("Run %s isn't taken. %s", flow_run.id, refused.words)
+        await self.client.set_flow_run_state(flow_run.id, Failed(name="Refused", message=refused.words), force=True)
 
     async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
         """Not told: a run is Pending until it is Running, since a fork takes no time that anybody watches, and telling

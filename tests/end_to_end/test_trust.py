@@ -4,8 +4,13 @@ mkiso itself runs.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +141,196 @@ def test_the_ui_is_reached_by_whatever_name_this_machine_has_and_asks_for_the_pa
     for name in ("127.0.0.1", "localhost"):
         told = httpx.get(f"http://{name}:{hospital.service.prefect_port}/ui-settings").json()
         assert (told["api_url"], told["auth"]) == ("/api", "BASIC")
+
+
+class Stranger:
+    """Somebody who has the password, and would have the worker run more than mkiso's own flows."""
+
+    def __init__(self, hospital: Hospital, marker: Path) -> None:
+        self.service = hospital.service
+        self.api = hospital.service.prefect
+        self.marker = marker
+        self.steps = [{"prefect.deployments.steps.run_shell_script": {"script": f"touch {marker}"}}]
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        [found] = [
+            each
+            for each in self.api.post("/deployments/filter", json={}).raise_for_status().json()
+            if each["name"] == name
+        ]
+        return dict(found)
+
+    def deploy(self, name: str, **more: Any) -> str:
+        """A deployment of this name in mkiso's pool; mkiso's own where it has that name."""
+        own = self.deployment("download")
+        kept = {
+            key: own[key]
+            for key in (
+                "flow_id",
+                "entrypoint",
+                "work_pool_name",
+                "work_queue_name",
+                "parameter_openapi_schema",
+                "tags",
+            )
+        }
+        answer = self.api.post("/deployments/", json={**kept, "enforce_parameter_schema": False, "name": name, **more})
+        return str(answer.raise_for_status().json()["id"])
+
+    def start(self, deployment_id: str, **more: Any) -> str:
+        wanted = {
+            "parameters": {"accession_numbers": ["OWN1"]},
+            "state": {"type": "SCHEDULED"},
+            "enforce_parameter_schema": False,
+            **more,
+        }
+        return str(
+            self.api.post(f"/deployments/{deployment_id}/create_flow_run", json=wanted).raise_for_status().json()["id"]
+        )
+
+    def is_refused(self, run_id: str, words: str) -> None:
+        run = self.service.run_ended(run_id)
+        assert (run["state_type"], run["state_name"]) == ("FAILED", "Refused"), run["state"]
+        assert words in run["state"]["message"]
+        assert not self.marker.exists() and not (self.service.data_dir / "jobs" / run_id).exists()
+
+
+@pytest.fixture
+def stranger(hospital: Hospital, tmp_path: Path) -> Iterator[Stranger]:
+    yield Stranger(hospital, tmp_path / "a-stranger-was-here")
+    deploy = [sys.executable, "-m", "mkiso_service", "-c", str(hospital.service.configuration), "deploy"]
+    subprocess.run(deploy, check=True, capture_output=True, timeout=240)
+    assert hospital.service.download("OWN1").status_code == 200, "mkiso's own don't run any more"
+
+
+def test_a_deployment_of_a_stranger_is_refused(stranger: Stranger) -> None:
+    run_id = stranger.start(stranger.deploy("shell", pull_steps=stranger.steps))
+    stranger.is_refused(run_id, "none of mkiso's deployments")
+    stranger.service.retry(run_id)
+    stranger.service.when(lambda: "Refused" in stranger.service.run(run_id)["state_name"])
+    assert not stranger.marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("edited", "words"),
+    [
+        ({"pull_steps": "steps"}, "pull steps"),
+        ({"entrypoint": "shutil.rmtree"}, "another flow"),
+        ({"job_variables": {"env": {"MKISO__PACS__HOST": "192.0.2.1"}}}, "job variables"),
+        ({"work_queue_name": "prints"}, "another work pool or queue"),
+    ],
+    ids=lambda told: "-".join(told) if isinstance(told, dict) else "",
+)
+def test_our_own_deployment_that_somebody_edited_is_refused(
+    stranger: Stranger, edited: dict[str, Any], words: str
+) -> None:
+    changed = {key: stranger.steps if value == "steps" else value for key, value in edited.items()}
+    stranger.is_refused(stranger.start(stranger.deploy("download", **changed)), words)
+
+
+def test_a_run_that_brings_an_environment_another_question_or_strange_parameters_is_refused(stranger: Stranger) -> None:
+    own = stranger.deploy("download")  # without the check of parameters by Prefect itself
+    stranger.is_refused(
+        stranger.start(own, job_variables={"env": {"MKISO__PACS__HOST": "192.0.2.1"}}), "it has job variables"
+    )
+    stranger.is_refused(stranger.start(own, tags=["question:0123456789abcdef0123456789abcdef"]), "another question")
+    stranger.is_refused(
+        stranger.start(own, parameters={"accession_numbers": ["OWN1"], "publisher": "x"}),
+        "doesn't take these parameters",
+    )
+    block = {"accession_numbers": {"$ref": {"block_document_id": "123e4567-e89b-12d3-a456-426614174000"}}}
+    stranger.is_refused(stranger.start(own, parameters=block), "doesn't take these parameters")
+
+
+def test_a_run_of_no_deployment_is_refused(stranger: Stranger) -> None:
+    own = stranger.deployment("download")
+    queue = stranger.api.get("/work_pools/mkiso/queues/downloads").raise_for_status().json()
+    wanted = {"flow_id": own["flow_id"], "parameters": {"accession_numbers": ["OWN1"]}, "state": {"type": "SCHEDULED"}}
+    run = (
+        stranger.api.post("/flow_runs/", json={**wanted, "work_pool_name": "mkiso", "work_queue_name": queue["name"]})
+        .raise_for_status()
+        .json()
+    )
+    stranger.is_refused(run["id"], "none of mkiso's deployments")
+
+
+def test_what_a_deployment_says_when_a_run_of_it_is_cancelled_is_not_run(
+    hospital: Hospital, stranger: Stranger
+) -> None:
+    """The worker calls the hook that clears the job's folder: of our flow, and not by what Prefect says of its
+    deployment by then.
+    """
+    service = hospital.service
+    hospital.pacs.pause()
+    try:
+        job_id = service.ask("/api/iso/download", accession_number="OWN1")
+        service.when(
+            lambda: service.run(job_id)["state_type"] == "RUNNING" and (service.data_dir / "jobs" / job_id).exists()
+        )
+        stranger.deploy("download", pull_steps=stranger.steps, entrypoint="shutil.rmtree")
+        service.cancel(job_id)
+        assert service.run_ended(job_id)["state_type"] == "CANCELLED"
+        service.when(lambda: not (service.data_dir / "jobs" / job_id).exists())
+    finally:
+        hospital.pacs.resume()
+    assert not stranger.marker.exists()
+
+
+def test_an_environment_in_the_work_pool_changes_nothing(stranger: Stranger) -> None:
+    pool = stranger.api.get("/work_pools/mkiso").raise_for_status().json()
+    template = pool["base_job_template"]
+    template["job_configuration"]["env"] = {
+        "MKISO__PACS__HOST": "192.0.2.1",
+        "PREFECT__FLOW_ENTRYPOINT": "shutil.rmtree",
+    }
+    template["job_configuration"]["command"] = f"touch {stranger.marker}"
+    stranger.api.patch("/work_pools/mkiso", json={"base_job_template": template}).raise_for_status()
+    assert (
+        stranger.service.run_ended(stranger.start(stranger.deployment("download")["id"]))["state_type"] == "COMPLETED"
+    )
+    assert not stranger.marker.exists()
+
+
+class Touch:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def test_a_pickled_result_of_a_stranger_is_read_by_nobody(stranger: Stranger, tmp_path: Path) -> None:
+    result = tmp_path / "result"
+    metadata = {
+        "storage_key": str(result),
+        "serializer": {"type": "pickle"},
+        "storage_block_id": None,
+        "expiration": None,
+    }
+    record = {"metadata": metadata, "result": base64.b64encode(pickle.dumps(Touch(stranger.marker))).decode()}
+    result.write_text(json.dumps(record))
+    run_id = stranger.start(stranger.deployment("download")["id"])
+    assert stranger.service.run_ended(run_id)["state_type"] == "COMPLETED"
+    for name, kind in (("Completed", "COMPLETED"), ("AwaitingRetry", "SCHEDULED")):
+        state = {"type": kind, "name": name, "data": {"type": "resultmetadata", **metadata}}
+        stranger.api.post(f"/flow_runs/{run_id}/set_state", json={"state": state, "force": True}).raise_for_status()
+    stranger.service.when(lambda: stranger.service.run(run_id)["run_count"] == 2)
+    assert stranger.service.run_ended(run_id)["state_type"] == "COMPLETED"
+    assert not stranger.marker.exists()
+
+
+def test_a_schedule_and_a_tag_that_an_operator_adds_are_legal(stranger: Stranger) -> None:
+    own = stranger.deployment("download")["id"]
+    run_id = stranger.start(own, tags=["urgent"])
+    assert stranger.service.run_ended(run_id)["state_type"] == "COMPLETED"
+    schedule = {
+        "schedule": {"interval": 1, "anchor_date": "2026-01-01T00:00:00Z"},
+        "active": True,
+        "parameters": {"accession_numbers": ["OWN1"]},
+    }
+    stranger.api.post(f"/deployments/{own}/schedules", json=[schedule]).raise_for_status()
+    wanted = {
+        "flow_runs": {"tags": {"all_": ["auto-scheduled"]}, "state": {"type": {"any_": ["COMPLETED"]}}},
+        "deployments": {"id": {"any_": [own]}},
+    }
+    stranger.service.when(lambda: stranger.api.post("/flow_runs/filter", json=wanted).json())

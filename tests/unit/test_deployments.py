@@ -41,7 +41,6 @@ def test_prefect_yaml_says_the_same() -> None:
             "work_pool": {
                 "name": Settings().prefect.work_pool,
                 "work_queue_name": each.queue,
-                "job_variables": {"env": {"PREFECT__FLOW_ENTRYPOINT": each.entrypoint}},
             },
         }
         for each in WANTED

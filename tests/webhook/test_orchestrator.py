@@ -245,3 +245,37 @@ def test_prefect_that_is_down_is_told_soon():
             assert await here.wait(str(uuid4()), 0.2) is None
 
     asyncio.run(scenario())
+
+
+def test_a_run_that_somebody_tagged_with_a_question_is_not_joined_unless_it_asks_the_same(api_url):
+    async def scenario():
+        async with desk(api_url) as here:
+            asked = question("print")
+            deployment = await here.client.read_deployment_by_name("print_disc/print")
+            other = await here.client.read_deployment_by_name("make_disc/download")
+
+            async def tagged(of, parameters, **more):
+                return await here.client.create_flow_run_from_deployment(
+                    of.id, parameters=parameters, tags=[asked.tag], **more
+                )
+
+            for wrong in (
+                {**asked.parameters, "accession_numbers": ["ANOTHER1"]},
+                {**asked.parameters, "accession_numbers": [*asked.accession_numbers, "ANOTHER1"]},
+                {**asked.parameters, "accession_numbers": None},
+                {**asked.parameters, "publisher": "another"},
+                {**asked.parameters, "confirm_reprint": True},
+                {},
+            ):
+                await tagged(deployment, wrong)
+            await tagged(other, asked.parameters)
+            taken = await tagged(
+                deployment, {**asked.parameters, "confirm_reprint": True}, idempotency_key=f"{asked.key}:first"
+            )
+            job = await here.ask(asked)
+            run = await here.client.read_flow_run(UUID(job.job_id))
+            assert not job.joined and run.id != taken.id
+            assert (run.deployment_id, run.parameters) == (deployment.id, asked.parameters)
+            assert (await here.ask(asked)).job_id == job.job_id
+
+    asyncio.run(scenario())
