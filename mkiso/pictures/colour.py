@@ -1,0 +1,139 @@
+"""From colour samples to RGB of 8 bits (PS3.3 C.7.6.3.1.2, C.7.6.3.1.5, C.7.9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from mkiso.pictures.attributes import numbers, words
+from mkiso.pictures.grey import Stored
+from mkiso.pictures.values import NotDisplayable, Reason
+
+Rgb = NDArray[np.uint8]  # rows × columns × 3
+
+_MAX_ENTRIES = 65_536
+_DISCRETE, _LINEAR, _INDIRECT = 0, 1, 2  # opcodes of segments, C.7.9.2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Palette:
+    """A palette: `colours` are RGB of 8 bits, the first of which belongs to the stored value `first`."""
+
+    first: int
+    colours: Rgb
+
+    def __call__(self, stored: NDArray[np.int64]) -> Rgb:
+        return self.colours[np.clip(stored - self.first, 0, len(self.colours) - 1)]
+
+
+def to_rgb(samples: NDArray[Any], photometric: str, stored: Stored) -> Rgb:
+    """RGB of samples of 8, 16 or 32 bits, of which the 8 most significant are shown.
+
+    Raises NotDisplayable for a photometric interpretation that isn't known.
+    """
+    if samples.dtype != np.uint8 or stored.bits != 8:
+        samples = (
+            Stored(stored.bits, stored.high_bit, False).values(samples) * (255 / ((1 << stored.bits) - 1))
+        ).astype(np.uint8)
+    if photometric in ("RGB", "YBR_RCT", "YBR_ICT"):
+        return np.ascontiguousarray(samples)
+    if photometric in ("YBR_FULL", "YBR_FULL_422"):
+        return _from_ycbcr(samples, black=0, luma=1.0, chroma=1.0)
+    if photometric in ("YBR_PARTIAL_422", "YBR_PARTIAL_420"):
+        return _from_ycbcr(samples, black=16, luma=255 / 219, chroma=255 / 224)
+    raise NotDisplayable(Reason.MALFORMED)
+
+
+def _from_ycbcr(samples: NDArray[np.uint8], *, black: int, luma: float, chroma: float) -> Rgb:
+    """ITU-R BT.601, by tables: each of red and blue needs one of the colour differences, green both."""
+    y = ((np.arange(256) - black) * luma).astype(np.float32)[samples[:, :, 0]]
+    difference = ((np.arange(256) - 128) * chroma).astype(np.float32)
+    cb, cr = difference[samples[:, :, 1]], difference[samples[:, :, 2]]
+    rgb = np.empty((*samples.shape[:2], 3), np.uint8)
+    for channel, part in enumerate((y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb)):
+        rgb[:, :, channel] = np.clip(np.rint(part), 0, 255)
+    return rgb
+
+
+def palette_of(dataset: Dataset, *, signed: bool, little_endian: bool) -> Palette | None:
+    """The palette of PALETTE COLOR, or the supplemental one of colour in grey images (C.7.6.19); None where there is
+    none.
+
+    Raises NotDisplayable where it can't be used.
+    """
+    descriptors = [
+        numbers(dataset, f"{colour}PaletteColorLookupTableDescriptor", 3) for colour in ("Red", "Green", "Blue")
+    ]
+    if not any(descriptors):
+        return None
+    if not all(descriptors):
+        raise NotDisplayable(Reason.MALFORMED)
+    entries, first, bits = (int(value) & 0xFFFF for value in descriptors[0])
+    entries = entries or _MAX_ENTRIES
+    channels = [_channel(dataset, colour, entries, bits, little_endian) for colour in ("Red", "Green", "Blue")]
+    colours: NDArray[np.uint16] = np.stack(channels, axis=1)
+    if bits > 8 and colours.max() > 255:  # some write 8-bit entries and say 16
+        colours >>= 8
+    return Palette(first - 0x10000 if signed and first >= 0x8000 else first, np.minimum(colours, 255).astype(np.uint8))
+
+
+def _channel(dataset: Dataset, colour: str, entries: int, bits: int, little_endian: bool) -> NDArray[np.uint16]:
+    data = words(dataset, f"{colour}PaletteColorLookupTableData", little_endian)
+    if (
+        data is None
+        and (segments := words(dataset, f"Segmented{colour}PaletteColorLookupTableData", little_endian)) is not None
+    ):
+        data = _expanded(segments, entries, entry_bytes=1 if bits <= 8 else 2)
+    if data is None:
+        raise NotDisplayable(Reason.MALFORMED)
+    if data.size < entries <= 2 * data.size:  # two entries a word
+        data = _bytes(data)
+    if data.size < entries:
+        raise NotDisplayable(Reason.MALFORMED)
+    return data[:entries]
+
+
+def _bytes(data: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    return data.view(np.uint8).astype(np.uint16)
+
+
+def _expanded(data: NDArray[np.uint16], entries: int, *, entry_bytes: int) -> NDArray[np.uint16]:
+    """The entries of a segmented table (C.7.9.2). An indirect segment repeats segments that lie at a byte offset before
+    it.
+    """
+    if entry_bytes == 1:
+        data = _bytes(data)
+    expanded: list[NDArray[np.uint16]] = []
+    size, position = 0, 0
+    repeating, back = 0, 0  # segments still to repeat, and where to go on after them
+    while size < entries and position + 2 < data.size:
+        opcode, length = int(data[position]), int(data[position + 1])
+        if opcode == _INDIRECT and not repeating:
+            width = 4 // entry_bytes
+            offset = int.from_bytes(
+                data[position + 2 : position + 2 + width].astype(f"<u{entry_bytes}").tobytes(), "little"
+            )
+            repeating, back, position = length, position + 2 + width, offset // entry_bytes
+            continue
+        if opcode == _DISCRETE:
+            segment = data[position + 2 : position + 2 + length]
+            position += 2 + length
+        elif opcode == _LINEAR and expanded:
+            segment = np.rint(np.linspace(float(expanded[-1][-1]), float(data[position + 2]), length + 1)[1:]).astype(
+                np.uint16
+            )
+            position += 3
+        else:
+            raise NotDisplayable(Reason.MALFORMED)
+        if not segment.size:
+            raise NotDisplayable(Reason.MALFORMED)
+        expanded.append(segment)
+        size += segment.size
+        if repeating:
+            repeating -= 1
+            position = position if repeating else back
+    return np.concatenate(expanded) if expanded else np.empty(0, np.uint16)

@@ -1,0 +1,53 @@
+"""What the pool and a worker say to each other: one JSON value a line, checked on arrival. A decoder that was taken
+over can send nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from mkiso.pictures.values import NotShown, ObjectFacts, Picture, PictureRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one worker may take: seconds for each frame, memory (address space) in MiB, MiB for each file that it
+    writes.
+
+    It dies of its own alarm after `seconds`; one that can't even do that is killed `grace_seconds` later.
+    """
+
+    seconds: float = 60
+    grace_seconds: float = 10
+    memory_mib: int = 1024
+    file_mib: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`spread`: see mkiso.pictures.render.render."""
+
+    request: PictureRequest
+    spread: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One thing that a worker says: an object's facts, a frame, that a question is done, or with nothing set that it is
+    there.
+
+    `failed` is the errno of a fault that isn't the object's, such as a full disk.
+    """
+
+    facts: ObjectFacts | None = None
+    picture: Picture | None = None
+    not_shown: NotShown | None = None
+    done: bool = False
+    failed: int | None = None
+
+
+QUESTION: TypeAdapter[Question] = TypeAdapter(Question)
+ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer)
+LIMITS: TypeAdapter[Limits] = TypeAdapter(Limits)

@@ -1,0 +1,84 @@
+"""Overlays that an image carries: bitmaps in groups 6000 to 601E, or in unused bits of its pixels (PS3.3 C.9.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+_GROUPS = range(0x6000, 0x6020, 2)
+_ROWS, _COLUMNS, _FRAMES, _ORIGIN, _FIRST_FRAME = 0x0010, 0x0011, 0x0015, 0x0050, 0x0051
+_BITS_ALLOCATED, _BIT_POSITION, _DATA = 0x0100, 0x0102, 0x3000
+
+Mask = NDArray[np.bool_]
+
+
+def overlay_mask(dataset: Dataset, frame: int, words: NDArray[Any]) -> Mask | None:
+    """Where the overlays of a frame, from 0, are drawn: of the shape of its words, rows × columns. None where it has
+    none.
+    """
+    masks = [mask for group in _GROUPS if (mask := _mask(dataset, group, frame, words)) is not None]
+    return np.any(masks, axis=0) if masks else None
+
+
+def _mask(dataset: Dataset, group: int, frame: int, words: NDArray[Any]) -> Mask | None:
+    rows, columns = _number(dataset, group, _ROWS), _number(dataset, group, _COLUMNS)
+    if rows is None or columns is None:
+        return None
+    if (group << 16 | _DATA) not in dataset:
+        return _embedded(_number(dataset, group, _BITS_ALLOCATED), _number(dataset, group, _BIT_POSITION), words)
+    within = frame - ((_number(dataset, group, _FIRST_FRAME) or 1) - 1)
+    data = _value(dataset, group, _DATA)
+    if not 0 <= within < (_number(dataset, group, _FRAMES) or 1) or not isinstance(data, bytes):
+        return None
+    first = within * rows * columns
+    bits = np.unpackbits(
+        np.frombuffer(data[first // 8 : -(-(first + rows * columns) // 8)], np.uint8), bitorder="little"
+    )[first % 8 :]
+    if bits.size < rows * columns:
+        return None
+    return _placed(
+        bits[: rows * columns].reshape(rows, columns).astype(bool), _value(dataset, group, _ORIGIN), words.shape
+    )
+
+
+def _embedded(bits_allocated: int | None, position: int | None, words: NDArray[Any]) -> Mask | None:
+    """Retired, and still met: the overlay's bit within the pixel's word."""
+    if (
+        words.dtype.kind != "u"
+        or bits_allocated != words.dtype.itemsize * 8
+        or position is None
+        or not 0 < position < bits_allocated
+    ):
+        return None
+    mask: Mask = (words & words.dtype.type(1 << position)) != 0
+    return mask
+
+
+def _placed(bitmap: Mask, origin: Any, shape: tuple[int, ...]) -> Mask:
+    """The bitmap at its origin, which counts from 1 and may lie outside the image."""
+    try:
+        top, left = (int(value) - 1 for value in origin)
+    except (TypeError, ValueError):
+        top, left = 0, 0
+    mask = np.zeros(shape[:2], bool)
+    bottom, right = min(shape[0], top + bitmap.shape[0]), min(shape[1], left + bitmap.shape[1])
+    if bottom > max(top, 0) and right > max(left, 0):
+        mask[max(top, 0) : bottom, max(left, 0) : right] = bitmap[
+            max(-top, 0) : bottom - top, max(-left, 0) : right - left
+        ]
+    return mask
+
+
+def _number(dataset: Dataset, group: int, element: int) -> int | None:
+    value = _value(dataset, group, element)
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def _value(dataset: Dataset, group: int, element: int) -> Any:
+    try:
+        return dataset[group << 16 | element].value
+    except Exception:  # absent, or what pydicom raises for a malformed value
+        return None

@@ -1,0 +1,181 @@
+"""Rendering in processes of their own: a decoder that crashes, hangs or takes too much memory costs one picture and not
+the job.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import deque
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import replace
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Self
+
+from mkiso.errors import StorageFull
+from mkiso.pictures.form import MAX_FRAMES
+from mkiso.pictures.messages import Answer, Limits, Question
+from mkiso.pictures.names import names_of
+from mkiso.pictures.process import WorkerDied, WorkerProcess
+from mkiso.pictures.values import NotShown, ObjectFacts, Picture, PictureRequest, PictureResult, Reason
+
+_MAX_DEATHS = 3  # of workers over one object, after which the rest of it is given up
+
+
+class PicturePool:
+    """`workers` processes that turn objects into pictures. A context manager: leaving it by an exception ends what they
+    are at.
+    """
+
+    def __init__(self, workers: int = 2, limits: Limits = Limits()) -> None:  # noqa: B008  frozen
+        self._limits = limits
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
+        self._idle: SimpleQueue[WorkerProcess | None] = SimpleQueue()
+        for _ in range(workers):
+            self._idle.put(None)  # a process starts when it is first needed
+        self._lock = threading.Lock()
+        self._running: set[WorkerProcess] = set()
+        self._stopped = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(at_once=kind is not None)
+
+    def submit(self, request: PictureRequest) -> Future[PictureResult]:
+        """Render one object when a worker is free.
+
+        The future raises StorageFull where the disk is full, OSError where the file can't be read or the folder can't
+        be written, and CancelledError where the pool is closed at once.
+        """
+        return self._threads.submit(self._render, request)
+
+    def close(self, *, at_once: bool = False) -> None:
+        """Finish what was submitted, or end it `at_once`; afterwards no process of the pool is left."""
+        if at_once:
+            with self._lock:
+                self._stopped = True
+                for worker in self._running:
+                    worker.kill()
+        self._threads.shutdown(cancel_futures=at_once)
+        while self._running:
+            self._end(next(iter(self._running)))
+
+    def _render(self, request: PictureRequest) -> PictureResult:
+        worker = self._idle.get()
+        rendering = _Rendering(request)
+        try:
+            while not rendering.done:
+                worker = worker or self._start()
+                try:
+                    for answer in worker.ask(rendering.question):
+                        rendering.take(answer)
+                except WorkerDied as death:
+                    self._end(worker)
+                    worker = None
+                    if self._stopped:
+                        raise CancelledError from None
+                    rendering.died(death.reason)
+        finally:
+            self._idle.put(worker)
+        return rendering.result
+
+    def _start(self) -> WorkerProcess:
+        worker = WorkerProcess(self._limits)
+        with self._lock:
+            self._running.add(worker)
+            if self._stopped:
+                worker.kill()
+        return worker
+
+    def _end(self, worker: WorkerProcess) -> None:
+        with self._lock:
+            self._running.discard(worker)
+        worker.end()
+
+
+class _Rendering:
+    """What is known so far of one object, over as many workers as it takes."""
+
+    def __init__(self, request: PictureRequest) -> None:
+        self._request = request
+        self._facts: ObjectFacts | None = None
+        self._pictures: list[Picture] = []
+        self._not_shown: list[NotShown] = []
+        self._left: deque[int] = deque()  # frames without an answer
+        self._deaths = 0
+        self.done = False
+
+    @property
+    def question(self) -> Question:
+        if self._facts is None:
+            return Question(self._request)
+        return Question(replace(self._request, frames=tuple(self._left)), spread=not self._deaths)
+
+    @property
+    def result(self) -> PictureResult:
+        return PictureResult(self._request, self._facts or ObjectFacts(), tuple(self._pictures), tuple(self._not_shown))
+
+    def take(self, answer: Answer) -> None:
+        """Raises WorkerDied for what doesn't belong to the request: its sender can't be trusted any more."""
+        if answer.facts:
+            if self._facts is None:
+                self._facts = answer.facts
+                self._left.extend(
+                    sorted(set(self._request.frames)) or range(1, min(answer.facts.frames, MAX_FRAMES) + 1)
+                )
+        elif answer.picture and self._left and self._is_of(self._left[0], answer.picture):
+            self._left.popleft()
+            self._pictures.append(answer.picture)
+        elif answer.not_shown and self._left and answer.not_shown.frame == self._left[0]:
+            self._left.popleft()
+            self._not_shown.append(answer.not_shown)
+        elif answer.not_shown and answer.not_shown.frame == 0:
+            self._left.clear()
+            self._not_shown.append(answer.not_shown)
+        elif answer.failed is not None:
+            raise _fault(answer.failed)
+        elif answer.done and not self._left:
+            self.done = True
+        else:
+            raise WorkerDied(Reason.DECODER_CRASHED)
+
+    def died(self, reason: Reason) -> None:
+        """The frame that the worker was at gets no picture; after three deaths none of what is left does."""
+        self._deaths += 1
+        if self._facts is None:
+            self._not_shown.append(NotShown(0, reason))
+        for _ in range(len(self._left) if self._deaths >= _MAX_DEATHS else min(1, len(self._left))):
+            frame = self._left.popleft()
+            self._discard(frame)
+            self._not_shown.append(NotShown(frame, reason))
+        self.done = not self._left
+
+    def _is_of(self, frame: int, picture: Picture) -> bool:
+        files = [
+            picture.file,
+            picture.thumbnail,
+            *(preset.file for preset in picture.presets),
+            *([picture.script] if picture.script else []),
+        ]
+        return picture.frame == frame and {file.name for file in files} <= set(self._names(frame))
+
+    def _discard(self, frame: int) -> None:
+        for name in self._names(frame):
+            (self._request.folder / name).unlink(missing_ok=True)
+
+    def _names(self, frame: int) -> tuple[str, ...]:
+        return names_of(self._request.number + frame - 1, self._request.presets)
+
+
+def _fault(number: int) -> Exception:
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(
+            "The disk of mkiso is full: pictures can't be written. Make room there, then ask for the disc again."
+        )
+    return OSError(number, os.strerror(number) if number > 0 else "pictures can't be read or written")

@@ -1,0 +1,111 @@
+"""What a presentation state says of one image: which of it can be applied to a plain picture, and what can't (PS3.3
+C.11, C.10).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from mkiso.pictures.attributes import first_item, integer, items, numbers, text
+from mkiso.pictures.grey import Lut, Modality
+from mkiso.pictures.luts import lut_of, modality_of, voi_luts_of, windows_of
+from mkiso.pictures.values import Marks, Window
+
+# What is not drawn, by the attribute that asks for it.
+_LEFT_OUT = {
+    "GraphicAnnotationSequence": "annotations",
+    "ShutterShape": "shutter",
+    "ShutterOverlayGroup": "shutter",
+    "MaskSubtractionSequence": "mask",
+    "BlendingSequence": "blending",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Presentation:
+    """What one presentation state says of one frame. What it doesn't say is None, and the image's own holds.
+
+    The frame is turned by `quarter_turns` clockwise, then mirrored left to right where `mirrored` (PS3.3 C.10.6).
+    """
+
+    modality: Modality | None = None
+    voi: Window | Lut | None = None
+    explanation: str = ""
+    table: Lut | None = None
+    inverse: bool = False
+    quarter_turns: int = 0
+    mirrored: bool = False
+
+    def turned(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """The frame as it is to be shown."""
+        turned = np.rot90(pixels, -self.quarter_turns)
+        return turned[:, ::-1] if self.mirrored else turned
+
+    def turned_marks(self, marks: Marks) -> Marks:
+        edges = [marks.left, marks.top, marks.right, marks.bottom]  # clockwise
+        left, top, right, bottom = (edges[(number - self.quarter_turns) % 4] for number in range(4))
+        return Marks(right, left, top, bottom) if self.mirrored else Marks(left, right, top, bottom)
+
+
+def presentation_of(
+    state: Dataset, sop_instance_uid: str, frame: int, *, signed: bool, little_endian: bool
+) -> Presentation | None:
+    """What a state says of a frame, from 0; None where it isn't about it. `signed`: the image's stored values may be
+    negative.
+    """
+    references = [
+        reference
+        for series in items(state, "ReferencedSeriesSequence")
+        for reference in items(series, "ReferencedImageSequence")
+    ]
+    if not any(_is_of(reference, sop_instance_uid, frame) for reference in references):
+        return None
+    voi, explanation = _voi(state, sop_instance_uid, frame, signed=signed, little_endian=little_endian)
+    shape = text(state, "PresentationLUTShape").upper()
+    table = first_item(state, "PresentationLUTSequence")
+    says_modality = "RescaleSlope" in state or "ModalityLUTSequence" in state
+    return Presentation(
+        modality=modality_of(state, signed=signed, little_endian=little_endian) if says_modality else None,
+        voi=voi,
+        explanation=explanation,
+        table=lut_of(table, signed=False, little_endian=little_endian) if table is not None else None,
+        inverse=shape == "INVERSE",
+        quarter_turns=(integer(state, "ImageRotation") or 0) // 90 % 4,
+        mirrored=text(state, "ImageHorizontalFlip").upper() == "Y",
+    )
+
+
+def left_out_of(state: Dataset) -> tuple[str, ...]:
+    """What a state asks for and a picture doesn't show."""
+    found = {word for keyword, word in _LEFT_OUT.items() if keyword in state}
+    if any(
+        numbers(area, "DisplayedAreaTopLeftHandCorner") not in ((), (1.0, 1.0))
+        for area in items(state, "DisplayedAreaSelectionSequence")
+    ):
+        found.add("displayed area")
+    return tuple(sorted(found))
+
+
+def _voi(
+    state: Dataset, sop_instance_uid: str, frame: int, *, signed: bool, little_endian: bool
+) -> tuple[Window | Lut | None, str]:
+    """Of the first item that is about the frame: a table before a window."""
+    for item in items(state, "SoftcopyVOILUTSequence"):
+        references = items(item, "ReferencedImageSequence")
+        if references and not any(_is_of(reference, sop_instance_uid, frame) for reference in references):
+            continue
+        if tables := voi_luts_of(item, signed=signed, little_endian=little_endian):
+            return tables[0]
+        if windows := windows_of(item):
+            return windows[0], windows[0].explanation
+    return None, ""
+
+
+def _is_of(reference: Dataset, sop_instance_uid: str, frame: int) -> bool:
+    frames = numbers(reference, "ReferencedFrameNumber")
+    return text(reference, "ReferencedSOPInstanceUID") == sop_instance_uid and (not frames or frame + 1 in frames)

@@ -1,0 +1,117 @@
+"""One worker process as its parent sees it: asked one question at a time, and ended when it is silent for too long."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+from pydantic import ValidationError
+
+from mkiso.errors import Unforeseen
+from mkiso.pictures.messages import ANSWER, LIMITS, QUESTION, Answer, Limits, Question
+from mkiso.pictures.values import Reason
+
+_START_SECONDS = 120
+_MAX_ANSWER_BYTES = 4 * 1024 * 1024
+_CHUNK_BYTES = 64 * 1024
+_KEPT = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+    "PYTHONHOME",
+)  # of the environment: no secrets
+_ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}  # a thread of theirs takes address space and is never used
+
+
+class WorkerDied(Exception):
+    """The process is gone, and what that says of the frame that it was at."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class WorkerProcess:
+    """`python -m mkiso.pictures.worker`. Raises Unforeseen where it doesn't start."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._buffer = b""
+        kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("COVERAGE")}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mkiso.pictures.worker", LIMITS.dump_json(limits).decode()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=kept | _ONE_THREAD,
+        )
+        assert process.stdin and process.stdout
+        self._process, self._input, self._output = process, process.stdin, process.stdout
+        try:
+            self._answer(_START_SECONDS)
+        except WorkerDied as death:
+            self.end()
+            raise Unforeseen(
+                f"The process that makes pictures doesn't start ({death.reason}). Run: python -m "
+                f"mkiso.pictures.worker '{{}}'"
+            ) from None
+
+    def ask(self, question: Question) -> Iterator[Answer]:
+        """The answers up to the last. Raises WorkerDied where the process is gone, or is killed for being silent or for
+        saying what can't be read.
+        """
+        try:
+            self._input.write(QUESTION.dump_json(question) + b"\n")
+            self._input.flush()
+        except OSError:
+            raise WorkerDied(self._reason()) from None
+        done = False
+        while not done:
+            answer = self._answer(self._limits.seconds + self._limits.grace_seconds)
+            done = answer.done or answer.failed is not None
+            yield answer
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> None:
+        """Ended and reaped, its pipes closed."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._input, self._output):
+            with suppress(OSError):  # what it never read
+                pipe.close()
+
+    def _answer(self, seconds: float) -> Answer:
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._buffer:
+            readable, _, _ = select.select([self._output], [], [], max(0, deadline - time.monotonic()))
+            if not readable:
+                self.kill()
+                raise WorkerDied(Reason.TOO_SLOW)
+            chunk = os.read(self._output.fileno(), _CHUNK_BYTES)
+            if not chunk:
+                raise WorkerDied(self._reason())
+            self._buffer += chunk
+            if len(self._buffer) > _MAX_ANSWER_BYTES:
+                raise WorkerDied(Reason.DECODER_CRASHED)
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        try:
+            return ANSWER.validate_json(line)
+        except ValidationError:
+            raise WorkerDied(Reason.DECODER_CRASHED) from None
+
+    def _reason(self) -> Reason:
+        return Reason.TOO_SLOW if self._process.wait() == -signal.SIGALRM else Reason.DECODER_CRASHED

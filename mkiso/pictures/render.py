@@ -1,0 +1,265 @@
+"""One object to pictures, frame by frame, in this process: mkiso.pictures.worker calls it in one of its own."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from mkiso.pictures.attributes import text, texts
+from mkiso.pictures.colour import palette_of, to_rgb
+from mkiso.pictures.geometry import plane_of
+from mkiso.pictures.grey import Greys, Lut, Modality, Stored, full_range, percentile_window, sampled
+from mkiso.pictures.image import Image, facts_of, image_of, opened
+from mkiso.pictures.jpeg import MAX_EDGE, THUMBNAIL_EDGE, shrink_by, shrunk, write, write_jpeg
+from mkiso.pictures.luts import frame_modality, frame_window, modality_of, padding_of, voi_luts_of, windows_of
+from mkiso.pictures.names import PICTURE, SCRIPT, THUMBNAIL, picture_name
+from mkiso.pictures.overlays import overlay_mask
+from mkiso.pictures.presentation import Presentation, left_out_of, presentation_of
+from mkiso.pictures.script import pixel_script
+from mkiso.pictures.values import (
+    Look,
+    NotDisplayable,
+    NotShown,
+    ObjectFacts,
+    Picture,
+    PictureFile,
+    PictureRequest,
+    Plane,
+    PresetFile,
+    Reason,
+    Shown,
+    Window,
+)
+
+_FEW_BITS = 8  # up to here an image without a window is shown as it is: captures, ultrasound, segmentations
+
+
+def render(request: PictureRequest, *, spread: bool = True) -> Iterator[ObjectFacts | Picture | NotShown]:
+    """First the object's facts, then each frame that was asked for, in order; of an object that can't be shown the
+    reason alone.
+
+    `spread`: a window by percentiles is of frames all over the object, so that a run doesn't flicker; else of the
+    first. Raises OSError where the disk is full.
+    """
+    try:
+        with opened(request.path) as (dataset, file):
+            facts = facts_of(dataset)
+            state = _state(request)
+            yield replace(facts, left_out=left_out_of(state)) if state is not None else facts
+            image = image_of(dataset, file)
+            wanted = sorted(set(request.frames) or range(1, image.form.frames + 1))
+            pictures = _Pictures(
+                request, image, state, [frame - 1 for frame in wanted if frame <= image.form.frames] if spread else []
+            )
+            for frame in wanted:
+                yield pictures.of(frame - 1)
+    except (NotDisplayable, MemoryError) as error:
+        yield NotShown(0, _reason(error))
+
+
+class _Pictures:
+    """The pictures of one object; a window by percentiles is found once."""
+
+    def __init__(self, request: PictureRequest, image: Image, state: Dataset | None, spread: list[int]) -> None:
+        self._request, self._image, self._state = request, image, state
+        self._dataset, self._form = image.dataset, image.form
+        self._stored = Stored(image.form.bits_stored, image.form.high_bit, image.form.signed)
+        self._padding = padding_of(image.dataset, image.form)
+        self._palette = palette_of(image.dataset, signed=image.form.signed, little_endian=image.form.little_endian)
+        self._spread = sorted({spread[len(spread) * part // 4] for part in (1, 2, 3)}) if spread else []
+        self._percentiles: Window | None = None
+
+    def of(self, index: int) -> Picture | NotShown:
+        try:
+            return self._picture(index)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            return NotShown(index + 1, Reason.TOO_LARGE)
+        except Exception as error:
+            return NotShown(index + 1, _reason(error))
+
+    def _picture(self, index: int) -> Picture:
+        samples, photometric = self._image.frames.samples(index)
+        words = _words(samples, self._form.bits_allocated)
+        presentation = self._presentation(index)
+        plane = plane_of(self._dataset, index)
+        number = self._request.number + index
+        greys: Greys | None = None
+        if photometric == "PALETTE COLOR" or words.ndim == 3:
+            look = Look(Shown.COLOUR)
+            pixels = self._coloured(words, photometric)
+        else:
+            greys, look = self._greys(index, words, photometric, presentation)
+            pixels = self._supplemented(words, greys(words))
+        overlay = overlay_mask(self._dataset, index, words)
+        shrink = shrink_by(pixels, MAX_EDGE)
+        whole = self._finished(pixels, overlay, shrink, presentation)
+        file = write_jpeg(self._request.folder, picture_name(PICTURE, number), whole)
+        small = shrunk(whole, shrink_by(whole, THUMBNAIL_EDGE))
+        thumbnail = write_jpeg(self._request.folder, picture_name(THUMBNAIL, number), small)
+        presets = []
+        if greys and _in_hounsfield_units(self._dataset, index):
+            for preset in self._request.presets:
+                windowed = self._finished(replace(greys, voi=preset.window)(words), overlay, shrink, presentation)
+                written = write_jpeg(self._request.folder, picture_name(preset.letter, number), windowed)
+                presets.append(PresetFile(preset.name, preset.window, written))
+        return Picture(
+            index + 1,
+            file,
+            thumbnail,
+            look,
+            _turned(plane, presentation),
+            tuple(presets),
+            self._script(number, words, greys),
+            shrink,
+        )
+
+    def _script(self, number: int, words: NDArray[Any], greys: Greys | None) -> PictureFile | None:
+        name = picture_name(SCRIPT, number)
+        content = pixel_script(name, words, greys) if greys and self._request.script else None
+        return write(self._request.folder, name, content, words) if content else None
+
+    def _finished(
+        self,
+        pixels: NDArray[np.uint8],
+        overlay: NDArray[np.bool_] | None,
+        shrink: int,
+        presentation: Presentation | None,
+    ) -> NDArray[np.uint8]:
+        if overlay is not None:
+            pixels[overlay] = 255
+        small = shrunk(pixels, shrink)
+        return presentation.turned(small) if presentation else small
+
+    def _coloured(self, words: NDArray[Any], photometric: str) -> NDArray[np.uint8]:
+        if photometric != "PALETTE COLOR":
+            return to_rgb(words, photometric, self._stored)
+        if self._palette is None or words.ndim != 2:
+            raise NotDisplayable(Reason.MALFORMED)
+        return self._palette(self._stored.values(words).astype(np.int64))
+
+    def _supplemented(self, words: NDArray[Any], grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Grey, with the colours of a supplemental palette where stored values reach it (PS3.3 C.7.6.19)."""
+        if self._palette is None or self._form.floating:
+            return grey
+        stored = self._stored.values(words).astype(np.int64)
+        return np.where((stored >= self._palette.first)[:, :, None], self._palette(stored), grey[:, :, None])
+
+    def _greys(
+        self, index: int, words: NDArray[Any], photometric: str, presentation: Presentation | None
+    ) -> tuple[Greys, Look]:
+        if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+            raise NotDisplayable(Reason.MALFORMED)
+        modality = (presentation and presentation.modality) or self._modality(index)
+        voi, look = self._voi(index, words, modality, presentation)
+        inverse = presentation.inverse if presentation else photometric == "MONOCHROME1"
+        table = presentation.table if presentation else None
+        return Greys(self._stored, modality, voi, inverse, self._padding, table), look
+
+    def _modality(self, index: int) -> Modality:
+        return modality_of(
+            frame_modality(self._dataset, index), signed=self._form.signed, little_endian=self._form.little_endian
+        )
+
+    def _voi(
+        self, index: int, words: NDArray[Any], modality: Modality, presentation: Presentation | None
+    ) -> tuple[Window | Lut, Look]:
+        """The request's window, else the presentation state's, else the object's table, else its first window, else one
+        that fits its values.
+        """
+        if self._request.window:
+            return self._request.window, Look(Shown.REQUEST, self._request.window)
+        if presentation and presentation.voi:
+            window = presentation.voi if isinstance(presentation.voi, Window) else None
+            return presentation.voi, Look(Shown.PRESENTATION, window, presentation.explanation)
+        holder = frame_window(self._dataset, index)
+        signed = self._form.signed or modality.intercept < 0
+        for lut, explanation in voi_luts_of(holder, signed=signed, little_endian=self._form.little_endian):
+            return lut, Look(Shown.VOI_LUT, None, explanation)
+        for window in windows_of(holder):
+            return window, Look(Shown.WINDOW, window, window.explanation)
+        if self._form.bits_stored <= _FEW_BITS:
+            window = full_range(self._stored, modality)
+            return window, Look(Shown.FULL_RANGE, window)
+        if self._percentiles is None:
+            self._percentiles = percentile_window(
+                np.concatenate([*self._sampled(), sampled(words, self._stored, modality, self._padding)])
+            )
+        return self._percentiles, Look(Shown.PERCENTILES, self._percentiles)
+
+    def _sampled(self) -> Iterator[NDArray[np.float64]]:
+        for index in self._spread:
+            try:
+                samples, _ = self._image.frames.samples(index)
+            except NotDisplayable:
+                continue
+            yield sampled(
+                _words(samples, self._form.bits_allocated), self._stored, self._modality(index), self._padding
+            )
+
+    def _presentation(self, index: int) -> Presentation | None:
+        if self._state is None:
+            return None
+        uid = text(self._dataset, "SOPInstanceUID")
+        return presentation_of(
+            self._state, uid, index, signed=self._form.signed, little_endian=self._form.little_endian
+        )
+
+
+def _words(samples: NDArray[Any], bits_allocated: int) -> NDArray[Any]:
+    """Samples as unsigned words in this machine's byte order, or as floats; fewer bits than a stored value may have are
+    widened with their sign.
+    """
+    if samples.dtype.kind == "f":
+        return samples
+    size = max(samples.dtype.itemsize, bits_allocated // 8)
+    widened = samples.astype(f"={samples.dtype.kind}{size}", copy=False)
+    return widened.view(f"=u{size}")
+
+
+def _turned(plane: Plane, presentation: Presentation | None) -> Plane:
+    """Marks and spacing as the picture shows them."""
+    if presentation is None:
+        return plane
+    spacing = plane.spacing
+    aside = presentation.quarter_turns % 2 == 1
+    return replace(
+        plane,
+        marks=presentation.turned_marks(plane.marks) if plane.marks else None,
+        spacing=replace(spacing, row_mm=spacing.column_mm, column_mm=spacing.row_mm) if spacing and aside else spacing,
+        pixel_aspect=1 / plane.pixel_aspect if aside else plane.pixel_aspect,
+    )
+
+
+def _state(request: PictureRequest) -> Dataset | None:
+    if request.presentation is None:
+        return None
+    with opened(request.presentation) as (dataset, _):
+        return dataset
+
+
+def _in_hounsfield_units(dataset: Dataset, index: int) -> bool:
+    holder = frame_modality(dataset, index)
+    return (
+        text(dataset, "Modality") == "CT"
+        and "RescaleIntercept" in holder
+        and text(holder, "RescaleType").upper() in ("", "HU")
+        and "LOCALIZER" not in texts(dataset, "ImageType")
+    )
+
+
+def _reason(error: Exception) -> Reason:
+    if isinstance(error, NotDisplayable):
+        return error.reason
+    if isinstance(error, MemoryError):
+        return Reason.TOO_LARGE
+    traceback.print_exception(error)
+    return Reason.UNFORESEEN

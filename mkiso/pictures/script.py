@@ -1,0 +1,66 @@
+"""A frame's values as a classic script, for a viewer that windows them itself: pages opened from a disc can't read
+images or data files back.
+
+    mkisoPixels({"name": "D0000001.JS", "rows": 512, "columns": 512, "signed": true, "slope": 1, "intercept": -1024,
+                 "inverse": false, "data": "…"});
+
+`data` is base64 of a zlib stream (DecompressionStream("deflate")) of rows × columns differences of 16 bits, all low
+bytes before all high bytes: each value is the one to its left, of a row's first the one above it, plus its difference,
+modulo 65,536. A value times `slope` plus `intercept` is what windows are of. `inverse`: the lowest values are white
+(MONOCHROME1).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mkiso.pictures.grey import Greys
+
+_LEVEL = 6
+
+
+def pixel_script(name: str, words: NDArray[Any], greys: Greys) -> bytes | None:
+    """The script of a frame of unsigned words of at most 16 bits; None for others, whose values no such script can
+    carry.
+    """
+    if words.dtype not in (np.uint8, np.uint16):
+        return None
+    values, signed, slope, intercept = _values(words, greys)
+    head = {
+        "name": name,
+        "rows": words.shape[0],
+        "columns": words.shape[1],
+        "signed": signed,
+        "slope": slope,
+        "intercept": intercept,
+        "inverse": greys.inverse,
+    }
+    data = base64.b64encode(zlib.compress(_differences(values), _LEVEL)).decode()
+    return f'mkisoPixels({json.dumps(head)[:-1]}, "data": "{data}"}});\n'.encode()
+
+
+def _values(words: NDArray[Any], greys: Greys) -> tuple[NDArray[np.uint16], bool, float, float]:
+    """What is carried: stored values and their line, or values after a Modality LUT, which are words themselves."""
+    every = greys.stored.values(np.arange(1 << 8 * words.dtype.itemsize, dtype=words.dtype))
+    if greys.modality.lut:
+        every = greys.modality.lut.values(every)
+        return every.astype(np.uint16)[words], False, 1.0, 0.0
+    return (
+        every.astype(np.int32).astype(np.uint16)[words],
+        greys.stored.signed,
+        greys.modality.slope,
+        greys.modality.intercept,
+    )
+
+
+def _differences(values: NDArray[np.uint16]) -> bytes:
+    differences = values.copy()
+    differences[:, 1:] -= values[:, :-1]
+    differences[1:, 0] -= values[:-1, 0]
+    return np.ascontiguousarray(differences.astype("<u2").view(np.uint8).reshape(-1, 2).T).tobytes()

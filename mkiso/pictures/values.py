@@ -1,0 +1,257 @@
+"""What goes into and comes out of rendering: plain frozen values that pages and a viewer are made from, and that cross
+a process as JSON.
+
+No value here names a patient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+Vector = tuple[float, float, float]  # patient coordinates in mm (PS3.3 C.7.6.2.1.1)
+
+
+class Reason(StrEnum):
+    """Why a frame or a whole object has no picture. `words` says it to a reader."""
+
+    NO_PIXELS = "no_pixels"
+    UNREADABLE = "unreadable"
+    TRANSFER_SYNTAX = "transfer_syntax"
+    VIDEO = "video"
+    PIXELS_ELSEWHERE = "pixels_elsewhere"
+    MALFORMED = "malformed"
+    DAMAGED = "damaged"
+    TOO_LARGE = "too_large"
+    DECODER_CRASHED = "decoder_crashed"
+    TOO_SLOW = "too_slow"
+    UNFORESEEN = "unforeseen"
+
+    @property
+    def words(self) -> str:
+        return _WORDS[self]
+
+
+_WORDS = {
+    Reason.NO_PIXELS: "It holds no image.",
+    Reason.UNREADABLE: "The file can't be read as DICOM.",
+    Reason.TRANSFER_SYNTAX: "It is compressed in a way that can't be decoded here.",
+    Reason.VIDEO: "It is a video, which isn't turned into pictures.",
+    Reason.PIXELS_ELSEWHERE: "Its pixels lie on a server and not in the file.",
+    Reason.MALFORMED: "What it says of its pixels makes no picture that is known here.",
+    Reason.DAMAGED: "Its pixels are damaged or cut short.",
+    Reason.TOO_LARGE: "It is too large to be shown here.",
+    Reason.DECODER_CRASHED: "The decoder failed on it.",
+    Reason.TOO_SLOW: "It took too long to decode.",
+    Reason.UNFORESEEN: "It couldn't be turned into a picture.",
+}
+
+
+class NotDisplayable(Exception):
+    """A frame or an object that gets no picture, and why."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class Function(StrEnum):
+    """VOI LUT Function (PS3.3 C.11.2.1.2)."""
+
+    LINEAR = "LINEAR"
+    LINEAR_EXACT = "LINEAR_EXACT"
+    SIGMOID = "SIGMOID"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window of the values after the Modality LUT. `explanation` is the object's own word for it."""
+
+    centre: float
+    width: float
+    function: Function = Function.LINEAR
+    explanation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A further window in which pictures are made; `letter` begins their names."""
+
+    name: str
+    letter: str
+    window: Window
+
+
+CT_PRESETS = (  # of values in Hounsfield units
+    Preset("soft_tissue", "S", Window(40, 400)),
+    Preset("lung", "L", Window(-600, 1500)),
+    Preset("bone", "B", Window(400, 2000)),
+)
+
+
+class Shown(StrEnum):
+    """Where the grey values of a picture come from."""
+
+    REQUEST = "request"  # the window that the request names
+    PRESENTATION = "presentation"  # a presentation state's
+    VOI_LUT = "voi_lut"  # the object's own table
+    WINDOW = "window"  # the object's own window
+    PERCENTILES = "percentiles"  # it has none: between the 1st and 99th percentile of its values
+    FULL_RANGE = "full_range"  # it has none, and at most 8 bits: all values
+    COLOUR = "colour"  # nothing was chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a picture's grey values mean. `window` is None for a table and for colour; `explanation` is the object's
+    word for table or window.
+    """
+
+    shown: Shown
+    window: Window | None = None
+    explanation: str = ""
+
+
+class SpacingOf(StrEnum):
+    """Where distances are true (PS3.3 10.7.1.3)."""
+
+    PATIENT = "patient"  # within the patient: sections, or calibrated
+    DETECTOR = "detector"  # at the detector: in the patient smaller, by an unknown magnification
+    MAGNIFICATION = "magnification"  # at the detector, divided by the magnification that the object estimates
+    ULTRASOUND = "ultrasound"  # within the only ultrasound region of the image (PS3.3 C.8.5.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Spacing:
+    """The distance between the centres of two neighbouring pixels in mm: down a column, and along a row."""
+
+    row_mm: float
+    column_mm: float
+    of: SpacingOf
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The patient's directions at the edges of a picture, such as R, A, or FP for an oblique edge (PS3.3
+    C.7.6.1.1.1).
+    """
+
+    left: str
+    right: str
+    top: str
+    bottom: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Where a frame lies. What the object doesn't say is None or empty.
+
+    `row` points along a row to the right, `column` down a column, `position` is the centre of the first pixel, all in
+    patient coordinates and of the frame as stored; `marks` and `spacing` are of the picture as shown, `spacing` between
+    the frame's pixels and not the picture's. `pixel_aspect` is a pixel's height divided by its width. `laterality` is
+    R, L, U or B.
+    """
+
+    row: Vector | None = None
+    column: Vector | None = None
+    position: Vector | None = None
+    frame_of_reference: str = ""
+    thickness_mm: float | None = None
+    spacing: Spacing | None = None
+    pixel_aspect: float = 1.0
+    marks: Marks | None = None
+    laterality: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """A file of the target folder: its 8.3 name and its size in bytes; width and height in pixels."""
+
+    name: str
+    size: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class PresetFile:
+    """A frame in one of the request's presets."""
+
+    preset: str
+    window: Window
+    file: PictureFile
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One frame that is shown. `frame` counts from 1. `shrunk` frame pixels lie along each side of one pixel of the
+    picture.
+    """
+
+    frame: int
+    file: PictureFile
+    thumbnail: PictureFile
+    look: Look
+    plane: Plane
+    presets: tuple[PresetFile, ...] = ()
+    script: PictureFile | None = None
+    shrunk: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NotShown:
+    """A frame that has no picture; frame 0 is the whole object."""
+
+    frame: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFacts:
+    """What is true of an object as a whole.
+
+    `windows` are its own, of its first frame; `left_out` names what a presentation state asks for beyond what is drawn.
+    """
+
+    sop_instance_uid: str = ""
+    series_instance_uid: str = ""
+    modality: str = ""
+    instance_number: int | None = None
+    rows: int = 0
+    columns: int = 0
+    frames: int = 0
+    windows: tuple[Window, ...] = ()
+    frame_time_ms: float | None = None
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRequest:
+    """What is wanted of one Part 10 file.
+
+    Files go into `folder`, which exists. Frame n of the object is named by `number` + n - 1: see mkiso.pictures.names.
+    `frames` count from 1; empty means all. `window` goes before the object's own; `presets` are made of CT alone;
+    `presentation` is the file of a presentation state to apply.
+    """
+
+    path: Path
+    folder: Path
+    number: int = 1
+    frames: tuple[int, ...] = ()
+    window: Window | None = None
+    presets: tuple[Preset, ...] = ()
+    script: bool = False
+    presentation: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PictureResult:
+    """All that was asked of one file: each frame is in `pictures` or in `not_shown`, in order, unless the whole object
+    isn't shown.
+    """
+
+    request: PictureRequest
+    facts: ObjectFacts
+    pictures: tuple[Picture, ...]
+    not_shown: tuple[NotShown, ...]

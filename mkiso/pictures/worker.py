@@ -1,0 +1,77 @@
+"""The process that decodes: `python -m mkiso.pictures.worker LIMITS` reads questions and writes answers, one JSON value
+a line, until its input ends.
+
+Whatever a hostile file does to a decoder stays in here: memory, file sizes and time are bounded by the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+
+from pydicom import config
+
+from mkiso.pictures.messages import ANSWER, LIMITS, QUESTION, Answer, Limits, Question
+from mkiso.pictures.render import render
+from mkiso.pictures.values import NotShown, ObjectFacts, Picture
+
+_NICE = 10  # what arrives and what is written go first
+_MIB = 1024 * 1024
+
+
+def main() -> None:
+    """Answer questions until there are no more."""
+    limits = LIMITS.validate_json(sys.argv[1])
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    _bound(limits)
+    config.settings.reading_validation_mode = (
+        config.IGNORE
+    )  # an image is shown whatever else is wrong with its attributes
+    answers.write(ANSWER.dump_json(Answer()) + b"\n")
+    for line in sys.stdin.buffer:
+        for answer in _answers(QUESTION.validate_json(line), limits):
+            answers.write(ANSWER.dump_json(answer) + b"\n")
+
+
+def _bound(limits: Limits) -> None:
+    os.nice(_NICE)
+    for what, bound in (
+        (resource.RLIMIT_AS, limits.memory_mib * _MIB),
+        (resource.RLIMIT_FSIZE, limits.file_mib * _MIB),
+        (resource.RLIMIT_CORE, 0),  # a core dump would hold a patient's pixels
+    ):
+        resource.setrlimit(what, (bound, bound))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even inside a decoder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to answer
+
+
+def _answers(question: Question, limits: Limits) -> Iterator[Answer]:
+    found = render(question.request, spread=question.spread)
+    try:
+        while True:
+            signal.setitimer(signal.ITIMER_REAL, limits.seconds)
+            value = next(found, None)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if value is None:
+                yield Answer(done=True)
+                return
+            yield _answer(value)
+    except OSError as error:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        traceback.print_exc()
+        yield Answer(failed=error.errno or -1)
+
+
+def _answer(value: ObjectFacts | Picture | NotShown) -> Answer:
+    if isinstance(value, ObjectFacts):
+        return Answer(facts=value)
+    return Answer(picture=value) if isinstance(value, Picture) else Answer(not_shown=value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,323 @@
+"""Whatever a file does to a decoder costs that picture, with a reason, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import stat
+import struct
+import sys
+import threading
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import imagecodecs
+import pytest
+from pydicom.data import get_testdata_files
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+
+from mkiso.errors import StorageFull, Unforeseen
+from mkiso.pictures.messages import Limits
+from mkiso.pictures.pool import PicturePool
+from mkiso.pictures.values import PictureRequest, PictureResult, Reason
+from tests.conftest import children_of
+from tests.pictures.objects import noise, ramp, write
+
+FRAMES = {
+    "Rows": 512,
+    "Columns": 512,
+    "NumberOfFrames": 4,
+    "BitsAllocated": 8,
+    "BitsStored": 8,
+    "PixelRepresentation": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[PicturePool]:
+    with PicturePool(1) as pool:
+        yield pool
+
+
+def reasons(result: PictureResult) -> dict[int, Reason]:
+    return {each.frame: each.reason for each in result.not_shown}
+
+
+def shown(result: PictureResult) -> list[int]:
+    return [picture.frame for picture in result.pictures]
+
+
+def worker_of(pool: PicturePool) -> int:
+    """The process of a pool of one."""
+    (worker,) = pool._running
+    return worker._process.pid
+
+
+def blocked_at(folder: Path, name: str) -> int:
+    """A pipe in a picture's place: once this returns the worker is in the midst of writing it, and goes no further. The
+    end to close.
+    """
+    pipe = os.open(folder / name, os.O_RDONLY)
+    assert os.read(pipe, 1)
+    return pipe
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_worker_that_dies_costs_the_frame_that_it_was_at(tmp_path: Path, death: signal.Signals) -> None:
+    path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
+    os.mkfifo(tmp_path / "P0000012.JPG")
+    with PicturePool(1) as pool:
+        rendering = pool.submit(PictureRequest(path, tmp_path, number=10))
+        pipe = blocked_at(tmp_path, "P0000012.JPG")
+        os.kill(worker_of(pool), death)
+        result = rendering.result()
+    os.close(pipe)
+    assert reasons(result) == {3: Reason.DECODER_CRASHED}
+    assert shown(result) == [1, 2, 4]
+    assert sorted(file.name for file in tmp_path.glob("*.JPG")) == [
+        f"{letter}00000{number}.JPG" for letter in "PT" for number in (10, 11, 13)
+    ]
+
+
+def test_a_frame_that_takes_too_long_costs_itself(tmp_path: Path) -> None:
+    path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
+    os.mkfifo(tmp_path / "P0000002.JPG")  # nobody reads it
+    with PicturePool(1, Limits(seconds=5)) as pool:
+        result = pool.submit(PictureRequest(path, tmp_path)).result()
+    assert reasons(result) == {2: Reason.TOO_SLOW}
+    assert shown(result) == [1, 3, 4]
+
+
+def test_a_worker_that_is_stopped_is_killed(tmp_path: Path) -> None:
+    path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
+    os.mkfifo(tmp_path / "P0000002.JPG")
+    with PicturePool(1, Limits(seconds=5, grace_seconds=1)) as pool:
+        rendering = pool.submit(PictureRequest(path, tmp_path))
+        pipe = blocked_at(tmp_path, "P0000002.JPG")
+        os.kill(worker_of(pool), signal.SIGSTOP)
+        result = rendering.result()
+    os.close(pipe)
+    assert reasons(result) == {2: Reason.TOO_SLOW}
+    assert shown(result) == [1, 3, 4]
+
+
+def test_an_object_that_kills_worker_after_worker_is_given_up(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "image", noise(frames=4).tobytes() + noise(frames=2).tobytes(), **{**FRAMES, "NumberOfFrames": 6}
+    )
+    for number in (2, 3, 4, 5, 6):
+        os.mkfifo(tmp_path / f"P000000{number}.JPG")
+    pipes = []
+    with PicturePool(1) as pool:
+        rendering = pool.submit(PictureRequest(path, tmp_path))
+        for number in (2, 3, 4):
+            pipes.append(blocked_at(tmp_path, f"P000000{number}.JPG"))
+            os.kill(worker_of(pool), signal.SIGKILL)
+        result = rendering.result()
+    for pipe in pipes:
+        os.close(pipe)
+    assert reasons(result) == dict.fromkeys((2, 3, 4, 5, 6), Reason.DECODER_CRASHED)
+    assert shown(result) == [1]
+
+
+def test_an_object_whose_reading_takes_too_long_is_not_shown(tmp_path: Path) -> None:
+    with PicturePool(1, Limits(seconds=0.0001)) as pool:
+        result = pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
+    assert reasons(result) == {0: Reason.TOO_SLOW}
+
+
+def test_closing_at_once_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
+    path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
+    os.mkfifo(tmp_path / "P0000001.JPG")
+    pool = PicturePool(1)
+    running, waiting = (
+        pool.submit(PictureRequest(path, tmp_path)),
+        pool.submit(PictureRequest(path, tmp_path, number=10)),
+    )
+    pipe = blocked_at(tmp_path, "P0000001.JPG")
+    pool.close(at_once=True)
+    os.close(pipe)
+    with pytest.raises(CancelledError):
+        running.result()
+    assert waiting.cancelled()
+    assert children_of(os.getpid()) == []
+
+
+def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
+    """By the end of its input: nobody has to kill it."""
+    with PicturePool(1) as pool:
+        pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
+        (worker,) = pool._running
+        worker._input.close()
+        assert worker._process.wait(60) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_disk_is_no_fault_of_the_picture(tmp_path: Path, pool: PicturePool) -> None:
+    path = write(tmp_path / "image", ramp())
+    os.mknod(tmp_path / "P0000001.JPG", 0o600 | stat.S_IFCHR, os.makedev(1, 7)) if os.geteuid() == 0 else pytest.skip(
+        "only root makes devices"
+    )
+    with pytest.raises(StorageFull, match="Make room"):
+        pool.submit(PictureRequest(path, tmp_path)).result()
+
+
+def test_a_folder_that_is_not_there_is_no_fault_of_the_picture(tmp_path: Path, pool: PicturePool) -> None:
+    path = write(tmp_path / "image", ramp())
+    with pytest.raises(OSError, match="No such file"):
+        pool.submit(PictureRequest(path, tmp_path / "nowhere")).result()
+    (tmp_path / "P0000001.JPG").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        pool.submit(PictureRequest(path, tmp_path)).result()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_worker_that_cannot_start_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with PicturePool(1) as pool, pytest.raises(Unforeseen, match="doesn't start"):
+        pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
+
+
+def test_secrets_stay_with_the_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKISO__AUTH__API_KEY", "secret")
+    with PicturePool(1) as pool:
+        pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
+        environment = Path(f"/proc/{worker_of(pool)}/environ").read_bytes()
+    assert b"secret" not in environment
+    assert b"PATH=" in environment
+
+
+HUGE = {"BitsStored": 16, "BitsAllocated": 16, "PixelRepresentation": 0}
+
+
+def as_large(encoded: bytes, rows: int, columns: int) -> bytes:
+    """A JPEG whose frame header (SOF0) says another size."""
+    at = encoded.index(b"\xff\xc0") + 5
+    return encoded[:at] + struct.pack(">HH", rows, columns) + encoded[at + 4 :]
+
+
+def hostile(folder: Path) -> dict[str, tuple[Path, set[Reason]]]:
+    grey = ramp(high=255, kind="u1")
+    jpeg = imagecodecs.jpeg8_encode(grey)
+    j2k = imagecodecs.jpeg2k_encode(grey, codecformat="j2k")
+    size = j2k.index(b"\xff\x51") + 6
+    vast = j2k[:size] + struct.pack(">II", 60000, 60000) + j2k[size + 8 :]
+    rle_bomb = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 2_000_000
+    form = {"Rows": 64, "Columns": 96, "BitsAllocated": 8, "BitsStored": 8, "PixelRepresentation": 0}
+    too_large, damaged = {Reason.TOO_LARGE}, {Reason.DAMAGED}
+    return {
+        "rows × columns": (write(folder / "a", b"\0\0", Rows=65535, Columns=65535, **HUGE), too_large),
+        "frames": (write(folder / "b", b"\0\0", Rows=1, Columns=1, NumberOfFrames=2**31 - 1, **HUGE), too_large),
+        "no frames": (write(folder / "c", b"\0\0", Rows=1, Columns=1, NumberOfFrames=0, **HUGE), {Reason.MALFORMED}),
+        "no rows": (write(folder / "d", b"\0\0", Rows=0, Columns=1, **HUGE), {Reason.MALFORMED}),
+        "more bits stored than allocated": (
+            write(folder / "e", b"\0\0", Rows=1, Columns=1, **{**HUGE, "BitsStored": 17}),
+            {Reason.MALFORMED},
+        ),
+        "a JPEG that says 65,500²": (
+            write(folder / "f", b"", syntax=JPEGBaseline8Bit, fragments=[as_large(jpeg, 65500, 65500)], **form),
+            too_large | damaged,
+        ),
+        "a JPEG 2000 that says 60,000²": (
+            write(folder / "g", b"", syntax=JPEG2000Lossless, fragments=[vast], **form),
+            too_large | damaged,
+        ),
+        "an RLE frame a thousand times too long": (
+            write(folder / "h", b"", syntax=RLELossless, fragments=[rle_bomb], **form),
+            damaged | {Reason.TOO_LARGE},
+        ),
+        "a deflated bomb": (deflated_bomb(folder / "i"), too_large | {Reason.UNREADABLE}),
+        "an unknown transfer syntax": (
+            write(folder / "j", b"", syntax="1.2.3", fragments=[b"1234"], **form),
+            {Reason.TRANSFER_SYNTAX},
+        ),
+        "video": (
+            write(folder / "k", b"", syntax="1.2.840.10008.1.2.4.102", fragments=[b"1234"], **form),
+            {Reason.VIDEO},
+        ),
+        "no pixels": (write(folder / "l", b"", **form), damaged),
+    }
+
+
+def deflated_bomb(path: Path) -> Path:
+    """Two GB of zeros behind the beginning of a data set."""
+    write(path, ramp(), syntax="1.2.840.10008.1.2.1.99")
+    content = path.read_bytes()
+    meta = 132 + 12 + struct.unpack_from("<I", content, 140)[0]
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    beginning = squeezer.compress(zlib.decompress(content[meta:], -zlib.MAX_WBITS)) + squeezer.flush(zlib.Z_FULL_FLUSH)
+    megabyte = squeezer.compress(bytes(2**20)) + squeezer.flush(zlib.Z_FULL_FLUSH)
+    path.write_bytes(content[:meta] + beginning + megabyte * 2048 + squeezer.flush())
+    return path
+
+
+def test_bombs_end_in_a_reason(tmp_path: Path, pool: PicturePool) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for what, (path, expected) in hostile(tmp_path).items():
+        result = pool.submit(PictureRequest(path, folder)).result()
+        assert not result.pictures, what
+        assert set(reasons(result).values()) <= expected, (what, reasons(result))
+    good = pool.submit(PictureRequest(write(tmp_path / "good", ramp()), folder)).result()
+    assert shown(good) == [1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_files_cut_short_or_changed_end_in_pictures_or_reasons(tmp_path: Path, pool: PicturePool) -> None:
+    """Every frame is accounted for, and nothing is a surprise to us."""
+    chance = random.Random(1)
+    path = tmp_path / "image"
+    for file in (Path(name) for name in sorted(get_testdata_files("*.dcm"))):
+        content = file.read_bytes()
+        if len(content) > 200_000:
+            continue
+        for trial in range(6):
+            changed = bytearray(
+                content[: chance.randrange(200, len(content))] if trial < 2 and len(content) > 400 else content
+            )
+            for _ in range(trial * 4):
+                changed[chance.randrange(132, len(changed))] = chance.randrange(256)
+            path.write_bytes(changed)
+            result = pool.submit(PictureRequest(path, tmp_path, script=True)).result()
+            assert Reason.UNFORESEEN not in reasons(result).values(), (file.name, trial, keep(path))
+            assert result.pictures or result.not_shown
+
+
+def keep(path: Path) -> Path:
+    """Where a file that surprised us can be looked at."""
+    return Path(shutil.copy(path, path.with_name("surprise")))
+
+
+def test_what_is_cut_short_is_damaged_and_nothing_of_it_is_shown(tmp_path: Path, pool: PicturePool) -> None:
+    path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - 512 * 512 - 1])
+    result = pool.submit(PictureRequest(path, tmp_path)).result()
+    assert shown(result) == [1, 2]
+    assert reasons(result) == {3: Reason.DAMAGED, 4: Reason.DAMAGED}
+
+
+def test_two_workers_work_side_by_side(tmp_path: Path) -> None:
+    """Each is held within a picture of its own until both are there."""
+    path = write(tmp_path / "image", noise().tobytes(), **{**FRAMES, "NumberOfFrames": 1})
+    with PicturePool(2) as pool:
+        for number in (1, 2):
+            os.mkfifo(tmp_path / f"P000000{number}.JPG")
+        renderings = [pool.submit(PictureRequest(path, tmp_path, number=number)) for number in (1, 2)]
+        pipes = [blocked_at(tmp_path, f"P000000{number}.JPG") for number in (1, 2)]
+        readers = [threading.Thread(target=drain, args=(pipe,)) for pipe in pipes]
+        for reader in readers:
+            reader.start()
+        assert [shown(rendering.result()) for rendering in renderings] == [[1], [1]]
+        for reader in readers:
+            reader.join()
+
+
+def drain(pipe: int) -> None:
+    while os.read(pipe, 65536):
+        pass
+    os.close(pipe)
