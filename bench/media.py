@@ -19,9 +19,10 @@ from bench.samples import Row, Sample, faster
 from bench.studies import StudyFiles
 from mkiso.config.settings import Settings
 from mkiso.dataset.header import read_header
-from mkiso.media.iso import master
+from mkiso.formats.iso import master
+from mkiso.formats.proof import verify_image
+from mkiso.formats.registry import ISO
 from mkiso.media.layout import lay_out
-from mkiso.media.verify import verify_image
 from mkiso.storage.files import sha256_of
 from mkiso.study.gate import CompleteStudies, Part, complete
 from mkiso.study.models import Arrival, Expected, Instance, Study
@@ -98,5 +99,5 @@ def _make(instances: list[Instance], folder: Path, answer: Connection) -> None:
     began = time.perf_counter()
     layout = lay_out(Part.whole(_complete(instances, settings)), settings, folder / "disc", created=datetime.now(UTC))
     master(layout.files, layout.volume_id, folder / "disc.iso", created=layout.created)
-    verify_image(folder / "disc.iso", layout.files)
+    verify_image(folder / "disc.iso", layout.files, ISO)
     answer.send((time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))

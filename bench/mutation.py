@@ -29,8 +29,9 @@ TARGETS = {
     "mkiso/study/identity.py": ["tests/unit/test_identity.py"],
     "mkiso/study/gate.py": ["tests/unit/test_gate.py"],
     "mkiso/media/disc_set.py": ["tests/unit/test_gate.py", "tests/unit/test_disc_set.py"],
+    "mkiso/formats/proven_set.py": ["tests/unit/test_disc_set.py", "tests/unit/test_print_steps.py"],
     "mkiso/study/completeness.py": ["tests/unit/test_completeness.py"],
-    "mkiso/media/verify.py": ["tests/unit/test_verify.py"],
+    "mkiso/formats/proof.py": ["tests/unit/test_verify.py"],
     "mkiso_service/worker/admission.py": ["tests/unit/test_admission.py"],
 }
 LIMIT_SECONDS = 120

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from mkiso.archive.catalogue import FailedStudy, Finding, NightReport
     from mkiso.archive.readback import ReadBack
-    from mkiso.media.iso_reader import Image
+    from mkiso.formats.protocol import Contents
 
 PIECE_BYTES = 1 << 22
 DATE = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
@@ -74,13 +74,13 @@ def verify(disc: Path) -> int:
     from mkiso.archive.ledger import Ledger
     from mkiso.archive.readback import verify_against_ledger
     from mkiso.config.file import load
-    from mkiso.media.iso_reader import read_image
+    from mkiso.formats.iso_reader import read_image
 
     descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        image = read_image(descriptor)
+        contents = read_image(descriptor)
         with Ledger.open(load()) as ledger:
-            outcome = verify_against_ledger(ledger, image.volume_id, _files_of(descriptor, image))
+            outcome = verify_against_ledger(ledger, contents.label, _files_of(descriptor, contents))
     finally:
         os.close(descriptor)
     click.echo("\n".join(_read_back_lines(outcome)))
@@ -245,15 +245,13 @@ def _start(first: date, last: date, *, dry_run: bool, wait: bool) -> int:
     return 0 if not wait or (state is not None and state.is_completed()) else 1
 
 
-def _files_of(descriptor: int, image: Image) -> Iterator[tuple[str, int, str]]:
+def _files_of(descriptor: int, contents: Contents) -> Iterator[tuple[str, int, str]]:
     """Path, size, SHA-256 of each file in the order in which they lie on the disc; no SHA-256 where the disc can't be
     read.
     """
-    from mkiso.media.iso_reader import SECTOR_BYTES
-
-    for path, extent in sorted(image.primary.items(), key=lambda entry: entry[1]):
+    for path, extent in sorted(contents.files.items(), key=lambda entry: entry[1]):
         digest = hashlib.sha256()
-        start, end = extent.sector * SECTOR_BYTES, extent.sector * SECTOR_BYTES + extent.size
+        start, end = extent.start, extent.start + extent.size
         try:
             for position in range(start, end, PIECE_BYTES):
                 digest.update(os.pread(descriptor, min(PIECE_BYTES, end - position), position))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mkiso.archive.resume import FoundVolume
-    from mkiso.media.disc_contents import ListedInstance
+    from mkiso.formats.disc_contents import ListedInstance
 
 
 def found_volume(disc: Path, progress: Callable[[int, int], None] | None = None) -> FoundVolume:
@@ -20,23 +20,23 @@ def found_volume(disc: Path, progress: Callable[[int, int], None] | None = None)
     """
     from mkiso.archive.resume import FoundVolume
     from mkiso.archive.volumes import StudyOnVolume
-    from mkiso.media.disc_contents import listed_instances
-    from mkiso.media.image_hash import hash_extents
-    from mkiso.media.iso_reader import read_image
-    from mkiso.media.verify import verify_disc
+    from mkiso.formats.disc_check import verify_disc
+    from mkiso.formats.disc_contents import listed_instances
+    from mkiso.formats.image_hash import hash_extents
+    from mkiso.formats.iso_reader import read_image
     from mkiso.study.models import DiscFile
 
     report = verify_disc(disc, one_patient=False, progress=progress)
     descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        image = read_image(descriptor)
-        hashes = hash_extents(descriptor, image, progress).files
-        listed = {each.path: each for each in listed_instances(descriptor, image)}
+        contents = read_image(descriptor)
+        hashes = hash_extents(descriptor, contents, progress).files
+        listed = {each.path: each for each in listed_instances(descriptor, contents)}
     finally:
         os.close(descriptor)
 
     def file(path: PurePosixPath) -> DiscFile:
-        extent = image.primary[path]
+        extent = contents.files[path]
         return DiscFile(
             path, extent.size, hashes[extent], sop_instance_uid=listed[path].sop_instance_uid if path in listed else ""
         )
@@ -45,7 +45,7 @@ def found_volume(disc: Path, progress: Callable[[int, int], None] | None = None)
     for path, each in listed.items():
         by_study[_study_of(each)].append(file(path))
     on_volume = [StudyOnVolume(*study, files) for study, files in by_study.items()]
-    others = [file(path) for path in image.primary if path not in listed]
+    others = [file(path) for path in contents.files if path not in listed]
     device = stat.S_ISBLK(disc.stat().st_mode)
     return FoundVolume(disc.resolve(), device, report.volume_id, report.sha256, report.size, on_volume, others)
 

@@ -301,7 +301,7 @@ def verify(image: Path, many_patients: bool) -> int:
     from rich.console import Console
 
     from mkiso.errors import ProofFailed
-    from mkiso.media.verify import verify_disc
+    from mkiso.formats.disc_check import verify_disc
     from mkiso_service.display import bar_of_bytes
 
     console = Console(soft_wrap=True)

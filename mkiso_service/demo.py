@@ -127,7 +127,7 @@ def configuration(place: Place) -> dict[str, dict[str, object]]:
 
 def show(console: Console, place: Place) -> None:
     """One disc, made over HTTP, proved and listed; and one that must not be made."""
-    from mkiso.media.verify import verify_disc
+    from mkiso.formats.disc_check import verify_disc
 
     console.print(f"\nAsking for the disc of accession number {ACCESSION_NUMBER}:")
     iso = place.folder / f"{ACCESSION_NUMBER}.iso"
@@ -170,15 +170,15 @@ def print_disc(console: Console, client: Client, place: Place) -> None:
 
 def list_files(console: Console, iso: Path) -> None:
     """The paths and sizes of a disc's files."""
-    from mkiso.media.iso_reader import read_image
+    from mkiso.formats.iso_reader import read_image
 
     descriptor = os.open(iso, os.O_RDONLY)
     try:
-        image = read_image(descriptor)
+        contents = read_image(descriptor)
     finally:
         os.close(descriptor)
-    console.print(f"On the disc {image.volume_id}:")
-    for path, extent in sorted(image.primary.items()):
+    console.print(f"On the disc {contents.label}:")
+    for path, extent in sorted(contents.files.items()):
         console.print(f"  {size_words(extent.size):>12}  {path}", highlight=False)
 
 

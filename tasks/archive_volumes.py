@@ -23,8 +23,10 @@ from mkiso.errors import (
     PublisherRefused,
     PublisherUnavailable,
 )
+from mkiso.formats.proven_set import Proven, prove, write_set
+from mkiso.formats.registry import ISO
 from mkiso.media.capacity import SECTOR_BYTES
-from mkiso.media.disc_set import Proven, divide, lay_out_volumes, prove, write_set
+from mkiso.media.disc_set import divide, lay_out_volumes
 from mkiso.media.filling import volume_sectors
 from mkiso.media.layout import Layout
 from mkiso.publishers import Order, Watch, follow, give, publisher_of, question_of
@@ -69,7 +71,7 @@ def make_volume(run: ArchiveRun, uids: tuple[str, ...], studies: int) -> None:
                 "used. Tell who maintains mkiso."
             )
             raise ProofFailed(words)
-    proven = prove(write_set(disc_set, [volume.image for volume in planned], publisher=settings.disc.institution))
+    proven = prove(write_set(disc_set, ISO, [volume.image for volume in planned]))
     finished = [_finished(volume, disc, part) for volume, disc, part in zip(planned, proven.discs, parts, strict=True)]
     run.night.mastered(finished)
     run.outcome = replace(run.outcome, archived=run.outcome.archived + len(uids))

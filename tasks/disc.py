@@ -5,16 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from mkiso.errors import JobNotFound
-from mkiso.media.disc_set import (
-    DiscSet,
-    ProvenSet,
-    WrittenSet,
-    disc_fingerprint,
-    lay_out_set,
-    manifests_of,
-    prove,
-    write_set,
-)
+from mkiso.formats.proven_set import ProvenSet, WrittenSet, disc_fingerprint, manifests_of, prove, write_set
+from mkiso.formats.registry import ISO
+from mkiso.media.disc_set import DiscSet, lay_out_set
 from mkiso.storage.shelf import Manifest, manifest_of, reusable, shelve
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.values import Found
@@ -59,7 +52,7 @@ def master_images(run: JobRun, disc_set: DiscSet) -> WrittenSet:
     """ISO 9660 level 1 with Joliet."""
     run.tell("mastering")
     images = [run.job.image(layout.volume.number) for layout in disc_set.layouts]
-    return write_set(disc_set, images, publisher=run.settings.disc.institution, written=run.tell_written)
+    return write_set(disc_set, ISO, images, run.tell_written)
 
 
 @step("Read image back")

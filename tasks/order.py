@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mkiso.audit import messages as audit
-from mkiso.media.disc_set import ProvenSet
+from mkiso.formats.proven_set import ProvenSet
 from mkiso.publishers import Order, Publisher, Receipt, Watch, cancel, follow, give, publisher_of, question_of
 from mkiso.storage.job import Job
 from mkiso.study.gate import CompleteStudies

@@ -38,7 +38,7 @@ def sectors_of(size: int) -> int:
 
 
 def image_sectors(files: Collection[DiscFile]) -> int:
-    """The exact size in sectors of the image that mkiso.media.iso makes of these files."""
+    """The exact size in sectors of the image that mkiso.formats.iso makes of these files."""
     primary = _tree_sectors((file.path for file in files), iso_identifier)
     joliet = _tree_sectors((file.joliet_path or file.path for file in files), joliet_identifier)
     return _DESCRIPTOR_SECTORS + primary + joliet + sum(sectors_of(file.size) for file in files)

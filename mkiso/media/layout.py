@@ -36,6 +36,7 @@ class Layout:
     volume_id: str
     volume: Volume
     medium: Medium
+    institution: str
     created: datetime
     sectors: int
     instances: int
@@ -99,7 +100,10 @@ def lay_out(
     files = [*made, *map(_instance_file, leaves(tree)), *viewer.files]
     files.append(_made(disc_dir, CHECKSUMS, checksums(files)))
     sectors = fit(files, medium)
-    return Layout(tuple(files), volume_id, volume, medium, created, sectors, len(instances), conformance, notes)
+    institution = settings.disc.institution
+    return Layout(
+        tuple(files), volume_id, volume, medium, institution, created, sectors, len(instances), conformance, notes
+    )
 
 
 def checksums(files: Iterable[DiscFile]) -> bytes:

@@ -1,7 +1,7 @@
 """Finished discs: an image and its manifest in a folder of their own, there whole or not at all; and how long they
 stay.
 
-discs/<disc id>/disc.iso
+discs/<disc id>/disc.<format>       disc.iso
                 manifest.json       what the disc is
                 contents.json       each file on it: path, size, SHA-256, SOP Instance UID
                 marks               by which each byte is proved when it leaves (mkiso.storage.marks)
@@ -67,6 +67,12 @@ class Manifest:
     studies: Mapping[str, str] = field(default_factory=dict)
     first_disc: str = ""
     marks_sha256: str = ""
+    format: str = "iso"
+
+    @property
+    def image_name(self) -> str:
+        """Of the image's file in the disc's folder."""
+        return f"disc.{self.format}"
 
     @property
     def set_id(self) -> str:
@@ -92,12 +98,13 @@ def shelve(storage: Storage, image: Path, manifest: Manifest, marks: bytes) -> M
     unfinished = storage.discs_dir / f"{UNFINISHED}{manifest.disc_id}"
     unfinished.mkdir(mode=0o700)
     moved = image.stat().st_dev == unfinished.stat().st_dev
-    shutil.move(image, unfinished / "disc.iso")
-    with (unfinished / "disc.iso").open("rb") as file:
+    stored_image = unfinished / manifest.image_name
+    shutil.move(image, stored_image)
+    with stored_image.open("rb") as file:
         os.fchmod(file.fileno(), 0o600)
         os.fsync(file.fileno())
         appearance = Appearance.of(file.fileno())
-    if not moved and sha256_of(unfinished / "disc.iso") != manifest.sha256:
+    if not moved and sha256_of(stored_image) != manifest.sha256:
         shutil.rmtree(unfinished)
         raise ProofFailed(
             "The copy of the image in the disc store is not what was proved; it was thrown away. Retry the run, and "
@@ -115,15 +122,15 @@ def shelve(storage: Storage, image: Path, manifest: Manifest, marks: bytes) -> M
     return stored
 
 
-def image_of(storage: Storage, disc_id: str) -> Path:
+def image_of(storage: Storage, disc: Manifest) -> Path:
     """The image of a shelved disc. Whoever reads it has to prove what was read: see open_image."""
-    return _folder(storage, disc_id) / "disc.iso"
+    return _folder(storage, disc.disc_id) / disc.image_name
 
 
 def open_image(storage: Storage, disc: Manifest) -> ProvedImage:
     """The image of a shelved disc, of which nothing is read but what was proved. Raises JobNotFound, ProofFailed."""
     folder = _folder(storage, disc.disc_id)
-    return ProvedImage(folder / "disc.iso", folder / "marks", disc.size, disc.marks_sha256)
+    return ProvedImage(folder / disc.image_name, folder / "marks", disc.size, disc.marks_sha256)
 
 
 def manifest_of(storage: Storage, disc_id: str) -> Manifest:

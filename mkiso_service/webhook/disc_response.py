@@ -14,7 +14,6 @@ from mkiso.storage.marks import ProvedSpan
 from mkiso.storage.shelf import Manifest, open_image
 from mkiso_service.webhook.ranges import Span
 
-MEDIA_TYPE = "application/vnd.efi.iso"
 STALL_SECONDS = 300.0  # a client that takes not one piece in this time has gone; with the ETag it can go on later
 
 
@@ -42,12 +41,16 @@ def prepared(storage: Storage, disc: Manifest, span: Span, *, begin: bool) -> Pr
 class DiscResponse(Response):
     """The bytes of `proved`, whose image it closes. HEAD gets the head alone. `damaged` is called at a wrong byte."""
 
-    media_type = MEDIA_TYPE
-
     def __init__(
-        self, proved: ProvedSpan, span: Span, headers: Mapping[str, str], damaged: Callable[[], Awaitable[None]]
+        self,
+        proved: ProvedSpan,
+        span: Span,
+        headers: Mapping[str, str],
+        media_type: str,
+        damaged: Callable[[], Awaitable[None]],
     ) -> None:
-        super().__init__(status_code=span.status, headers={"content-length": str(span.length), **headers})
+        length = {"content-length": str(span.length)}
+        super().__init__(status_code=span.status, headers={**length, **headers}, media_type=media_type)
         self._proved = proved
         self._length = span.length
         self._damaged = damaged

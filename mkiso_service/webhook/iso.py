@@ -10,12 +10,12 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from mkiso.config.settings import Settings
 from mkiso.errors import DeadlinePassed, OtherSet
+from mkiso.formats.registry import ISO
 from mkiso.housekeeping import require_room
 from mkiso.storage.report import JobReport, sets_told
 from mkiso.storage.shelf import is_young, manifests, whole_sets
 from mkiso_service.webhook.answers import disc_address, job_address
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.disc_response import MEDIA_TYPE
 from mkiso_service.webhook.disc_sets import ToldSet, chosen, led_to, of_named_set, set_entry
 from mkiso_service.webhook.form import form_of
 from mkiso_service.webhook.jobs import Jobs
@@ -78,7 +78,7 @@ class Questions:
             report = await asyncio.to_thread(self._young, question)
             if report is None:
                 headers = {"accept-ranges": "bytes", "cache-control": "private, no-store"}
-                return Response(headers=headers, media_type=MEDIA_TYPE)
+                return Response(headers=headers, media_type=ISO.media_type)
         else:
             asked = await self._ask(request, question)
             report = await self._answer(request, question, asked)

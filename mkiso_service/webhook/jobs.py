@@ -11,12 +11,13 @@ from starlette.responses import Response
 
 from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, JobRunning, MkisoError, OrchestratorUnavailable, ProofFailed, ServiceStopping
+from mkiso.formats.registry import FORMATS
 from mkiso.storage.report import JobReport, read_report
 from mkiso.storage.reread import require_right
 from mkiso.storage.shelf import Manifest, manifest_of, take_off
 from mkiso_service.webhook.answers import disc_address, error_answer, job_address
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.disc_response import MEDIA_TYPE, DiscResponse, prepared
+from mkiso_service.webhook.disc_response import DiscResponse, prepared
 from mkiso_service.webhook.disc_sets import chosen
 from mkiso_service.webhook.filename import content_disposition, name_of
 from mkiso_service.webhook.job_end import ENDED, JobFailed, Standing, outcome_of
@@ -143,7 +144,7 @@ class Jobs:
 
     async def _bytes(self, request: Request, disc: Manifest, span: Span, headers: dict[str, str]) -> Response:
         """A disc's bytes, sent by nginx or by us. Raises ProofFailed, JobNotFound; its set has then left the shelf."""
-        storage = self._settings.storage
+        storage, form = self._settings.storage, FORMATS[disc.format]
         try:
             if prefix := self._accel(request, span.status):
                 await asyncio.to_thread(require_right, storage, disc)
@@ -156,11 +157,11 @@ class Jobs:
             await self._trail.leaves(request, disc)
         if prefix:
             del headers["accept-ranges"]  # nginx says so itself
-            headers["x-accel-redirect"] = f"{prefix}{disc.disc_id}/disc.iso"
-            return Response(headers=headers, media_type=MEDIA_TYPE)
+            headers["x-accel-redirect"] = f"{prefix}{disc.disc_id}/{disc.image_name}"
+            return Response(headers=headers, media_type=form.media_type)
         if span.status == 206:
             headers["content-range"] = f"bytes {span.start}-{span.stop - 1}/{disc.size}"
-        return DiscResponse(proved, span, headers, partial(self._take_off, disc))
+        return DiscResponse(proved, span, headers, form.media_type, partial(self._take_off, disc))
 
     async def _take_off(self, disc: Manifest) -> None:
         await asyncio.to_thread(take_off, self._settings.storage, disc)
@@ -209,7 +210,7 @@ def disc_headers(report: JobReport, manifest: Manifest) -> dict[str, str]:
     return {
         "etag": f'"{manifest.sha256}"',
         "accept-ranges": "bytes",
-        "content-disposition": content_disposition(name_of(report, manifest)),
+        "content-disposition": content_disposition(name_of(report, manifest), FORMATS[manifest.format].suffix),
         "content-location": disc_address(report.job_id, manifest.number),
         "cache-control": "private, no-store",
         **({"x-mkiso-degraded": ", ".join(degraded)} if degraded else {}),

@@ -140,7 +140,7 @@ def _labelled(
 
 
 def _sizes(storage: Storage) -> Iterator[int]:
-    for image in storage.discs_dir.glob("[!.]*/disc.iso"):
+    for image in storage.discs_dir.glob("[!.]*/disc.*"):
         try:
             yield image.stat().st_size
         except FileNotFoundError:  # removed meanwhile

@@ -15,7 +15,7 @@ from mkiso.archive.nights import Night
 from mkiso.archive.volumes import MasteredVolume, StudyOnVolume
 from mkiso.config.file import load
 from mkiso.errors import StudyIncomplete
-from mkiso.media.iso import master
+from mkiso.formats.iso import master
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import DiscFile
 from mkiso_service.cli import run

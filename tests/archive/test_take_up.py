@@ -21,7 +21,7 @@ from mkiso.archive.resume import TakenUp, take_up
 from mkiso.archive.store import Store, deliver_to_store
 from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest, ProofFailed
-from mkiso.media.iso import master
+from mkiso.formats.iso import master
 from mkiso.media.layout import lay_out
 from mkiso_service.archive_discs import found_volume
 from tests.archive.conftest import Copies

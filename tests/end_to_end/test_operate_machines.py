@@ -19,7 +19,7 @@ import httpx
 import pytest
 import yaml
 
-from mkiso.media.verify import verify_disc
+from mkiso.formats.disc_check import verify_disc
 from tests.archive.postgresql import BIN, running_postgresql
 from tests.peers.corpus import make_ct_series
 from tests.peers.orthanc import Orthanc

@@ -91,7 +91,7 @@ def whole_discs(storage: Storage) -> int:
     """How many discs are there; each must be whole, whatever happened."""
     found = manifests(storage)
     for manifest in found:
-        content = image_of(storage, manifest.disc_id).read_bytes()
+        content = image_of(storage, manifest).read_bytes()
         read_whole(storage, manifest)
         assert (len(content), hashlib.sha256(content).hexdigest()) == (manifest.size, manifest.sha256), (
             "a disc that isn't whole"

@@ -9,7 +9,7 @@ from typing import Any
 
 from mkiso.config.settings import Settings
 from mkiso.dataset.header import read_header
-from mkiso.media.iso import master
+from mkiso.formats.iso import master
 from mkiso.media.layout import Layout, lay_out
 from mkiso.storage.files import sha256_of
 from mkiso.study.gate import CompleteStudies, Part, complete

@@ -14,10 +14,12 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.fileset import FileSet
 
+from mkiso.formats.disc_check import verify_disc
+from mkiso.formats.proof import verify_image
+from mkiso.formats.registry import ISO
 from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import arrange, leaves
 from mkiso.media.layout import Layout
-from mkiso.media.verify import verify_disc, verify_image
 from mkiso.study.models import Instance
 from tests.media.discs import disc, instance, instances
 from tests.peers.corpus import BUNDLED, EVERY_KIND, JAPANESE, THAI, make_study
@@ -61,7 +63,7 @@ def extracted(made: tuple[Layout, Path], tmp_path_factory: pytest.TempPathFactor
 
 def test_mkiso_itself_finds_it_sound(made: tuple[Layout, Path]) -> None:
     layout, iso = made
-    assert verify_image(iso, layout.files).size == layout.size
+    assert verify_image(iso, layout.files, ISO).size == layout.size
     assert verify_disc(iso).instances == layout.instances
 
 

@@ -6,8 +6,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mkiso.errors import TooLargeForMedium
+from mkiso.formats.iso import master
 from mkiso.media.capacity import MEDIUM_SECTORS, SECTOR_BYTES, fit, image_sectors
-from mkiso.media.iso import master
 from mkiso.study.models import DiscFile
 
 SHORT = st.from_regex(r"[A-Z0-9_]{1,8}(\.[A-Z0-9_]{1,3})?", fullmatch=True)

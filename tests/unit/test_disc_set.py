@@ -15,19 +15,10 @@ from pydicom import dcmread
 
 from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError, ProofFailed, TooLargeForMedium
+from mkiso.formats.proven_set import ProvenSet, WrittenSet, disc_fingerprint, manifests_of, prove, write_set
+from mkiso.formats.registry import ISO
 from mkiso.media.capacity import MEDIUM_SECTORS
-from mkiso.media.disc_set import (
-    DiscSet,
-    ProvenSet,
-    WrittenSet,
-    disc_fingerprint,
-    divide,
-    lay_out_set,
-    lay_out_volumes,
-    manifests_of,
-    prove,
-    write_set,
-)
+from mkiso.media.disc_set import DiscSet, divide, lay_out_set, lay_out_volumes
 from mkiso.media.layout import Layout
 from mkiso.media.volumes import room_sectors, study_sectors
 from mkiso.storage.shelf import Manifest
@@ -63,9 +54,9 @@ def laid_out(studies: CompleteStudies, folder: Path, **sections: Any) -> DiscSet
     return lay_out_set(studies, settings(folder, **sections), folder / "made", created=CREATED, medium="cd")
 
 
-def written(disc_set: DiscSet, folder: Path, publisher: str = "") -> WrittenSet:
+def written(disc_set: DiscSet, folder: Path) -> WrittenSet:
     images = [folder / f"disc{number}.iso" for number in range(1, len(disc_set.layouts) + 1)]
-    return write_set(disc_set, images, publisher=publisher)
+    return write_set(disc_set, ISO, images)
 
 
 def held(layouts: Sequence[Layout]) -> list[list[str]]:
@@ -174,11 +165,11 @@ def test_each_disc_is_written_into_its_image(studies: CompleteStudies, tmp_path:
     heard: list[tuple[Layout, bool]] = []
     made = write_set(
         disc_set,
+        ISO,
         images,
-        publisher="Example",
-        written=lambda layout: heard.append((layout, images[len(heard)].is_file())),
+        lambda layout: heard.append((layout, images[len(heard)].is_file())),
     )
-    assert made == WrittenSet(disc_set, tuple(images))
+    assert made == WrittenSet(disc_set, ISO, tuple(images))
     assert heard == [(layout, True) for layout in disc_set.layouts]
     for layout, path in zip(disc_set.layouts, images, strict=True):
         image = PyCdlib()
@@ -186,12 +177,12 @@ def test_each_disc_is_written_into_its_image(studies: CompleteStudies, tmp_path:
         described = image.pvd.volume_identifier.decode().strip(), image.pvd.publisher_identifier.text.decode().strip()
         created = image.pvd.volume_creation_date
         image.close()
-        assert described == (layout.volume_id, "EXAMPLE")
+        assert described == (layout.volume_id, "EXAMPLE HOSPITAL")
         assert (created.year, created.month, created.dayofmonth) == (2026, 2, 13)
         assert path.stat().st_size == layout.size
     for some in (images[:2], [*images, tmp_path / "4.iso"]):
         with pytest.raises(ValueError, match="zip"):
-            write_set(disc_set, some, publisher="")
+            write_set(disc_set, ISO, some)
 
 
 def test_each_image_is_read_back(studies: CompleteStudies, tmp_path: Path, small: None) -> None:
@@ -232,7 +223,7 @@ def test_an_image_that_never_reaches_the_disk_proves_nothing(
         raise OSError(5, "Input/output error")
 
     made = written(laid_out(studies, tmp_path), tmp_path)
-    monkeypatch.setattr("mkiso.media.disc_set.sync_file", broken)
+    monkeypatch.setattr("mkiso.formats.proven_set.sync_file", broken)
     with pytest.raises(OSError, match="Input/output"):
         prove(made)
 
@@ -308,7 +299,7 @@ def test_a_disc_made_under_other_settings_isnt_the_one_that_is_asked_for(section
 
 def test_a_disc_made_by_another_version_isnt_served_again(monkeypatch: pytest.MonkeyPatch) -> None:
     before = disc_fingerprint("same", of())
-    monkeypatch.setattr("mkiso.media.disc_set.program_version", lambda: "99.9")
+    monkeypatch.setattr("mkiso.formats.proven_set.program_version", lambda: "99.9")
     assert disc_fingerprint("same", of()) != before
 
 

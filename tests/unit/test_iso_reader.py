@@ -6,8 +6,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from mkiso.errors import ProofFailed
-from mkiso.media.iso import master
-from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image, read_extent, read_image
+from mkiso.formats.iso import master
+from mkiso.formats.iso_reader import JOLIET, SECTOR_BYTES, read_image
+from mkiso.formats.protocol import Contents, Extent, read_extent
 from mkiso.study.models import DiscFile
 
 
@@ -22,7 +23,7 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "x.iso"
 
 
-def read(path: Path) -> Image:
+def read(path: Path) -> Contents:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         return read_image(descriptor)
@@ -43,18 +44,18 @@ def both(number: int) -> bytes:
 
 def test_both_trees_are_read(image: Path) -> None:
     found = read(image)
-    assert found.volume_id == "READ_ME"
-    assert sorted(map(str, found.primary)) == [
+    assert found.label == "READ_ME"
+    assert sorted(map(str, found.files)) == [
         "A.TXT",
         "DICOM/PT000001/IM000001",
         "DICOM/PT000001/IM000002",
         "LONG_N_1.DLL",
     ]
-    assert found.joliet[PurePosixPath("Long näme.dll")] == found.primary[PurePosixPath("LONG_N_1.DLL")]
+    assert found.trees[JOLIET][PurePosixPath("Long näme.dll")] == found.files[PurePosixPath("LONG_N_1.DLL")]
     descriptor = os.open(image, os.O_RDONLY)
-    assert read_extent(descriptor, found.primary[PurePosixPath("A.TXT")]) == b"content"
+    assert read_extent(descriptor, found.files[PurePosixPath("A.TXT")]) == b"content"
     with pytest.raises(ProofFailed, match="cut short"):
-        read_extent(descriptor, Extent(found.sectors, 1))
+        read_extent(descriptor, Extent(found.size, 1))
     os.close(descriptor)
 
 
@@ -110,7 +111,7 @@ def test_noise_raises_nothing_but_proof_failed(image: Path) -> None:
     and never a hang.
     """
     original = image.read_bytes()
-    end = min(extent.sector for extent in read(image).primary.values()) * SECTOR_BYTES
+    end = min(extent.start for extent in read(image).files.values())
     chance = random.Random(1)
     refused = 0
     for _ in range(300):

@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from mkiso.errors import ConfigurationError, TooLargeForMedium
+from mkiso.formats.iso import master
 from mkiso.media import viewer as viewer_module
 from mkiso.media.capacity import MEDIUM_SECTORS
-from mkiso.media.iso import master
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.pages import readable_date, readable_name
 from mkiso.study.gate import Part

@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from mkiso.errors import JobNotFound, ProofFailed
-from mkiso.media import image_hash
-from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image
+from mkiso.formats import image_hash
+from mkiso.formats.iso_reader import SECTOR_BYTES
+from mkiso.formats.protocol import Contents, Extent
 from mkiso.storage import marks as marks_module
 from mkiso.storage.marks import ProvedImage, ProvedSpan, marks_of
 
@@ -57,10 +58,10 @@ def extents() -> list[Extent]:
         30_000,
         CHAIN_BYTES - 5000,
     ):
-        made.append(Extent(at, size))
+        made.append(Extent(at * SECTOR_BYTES, size))
         at += sectors(size) + (size % 3 == 0)
     assert at < SECTORS
-    return [*made, Extent(0, 0), Extent(30, 0)]
+    return [*made, Extent(0, 0), Extent(30 * SECTOR_BYTES, 0)]
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +70,13 @@ def stored(tmp_path_factory: pytest.TempPathFactory, content: bytes, extents: li
     folder = tmp_path_factory.mktemp("image")
     image, marks = folder / "disc.iso", folder / "marks"
     image.write_bytes(content)
-    described = Image("V", SECTORS, {PurePosixPath(str(number)): extent for number, extent in enumerate(extents)}, {})
+    tree = {PurePosixPath(str(number)): extent for number, extent in enumerate(extents)}
+    described = Contents("V", SECTORS * SECTOR_BYTES, {"": tree})
     with image.open("rb") as file:
         hashes = image_hash.hash_extents(file.fileno(), described)
     assert hashes.sha256 == hashlib.sha256(content).hexdigest()
     for extent in extents:
-        begin = extent.sector * SECTOR_BYTES
+        begin = extent.start
         assert hashes.files[extent] == hashlib.sha256(content[begin : begin + extent.size]).hexdigest(), extent
     marks.write_bytes(hashes.marks)
     return image, marks
@@ -102,7 +104,7 @@ def read(stored: tuple[Path, Path], start: int, stop: int) -> tuple[bytes, bool]
 def ranges(size: int, extents: list[Extent]) -> list[tuple[int, int]]:
     edges = {0, 1, MARK_BYTES, CHAIN_BYTES, size - 1, size}
     for extent in extents:
-        edges |= {extent.sector * SECTOR_BYTES, extent.sector * SECTOR_BYTES + extent.size}
+        edges |= {extent.start, extent.start + extent.size}
     near = sorted({edge + step for edge in edges for step in (-1, 0, 1) if 0 <= edge + step <= size})
     chosen = random.Random(3)
     return [(0, size), *(tuple(sorted(chosen.sample(near, 2))) for _ in range(150))]  # type: ignore[misc]

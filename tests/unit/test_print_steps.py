@@ -30,8 +30,10 @@ from mkiso.errors import (
     TooLargeForMedium,
     Unforeseen,
 )
+from mkiso.formats.proven_set import ProvenSet, manifests_of, prove, write_set
+from mkiso.formats.registry import ISO
 from mkiso.media import disc_set
-from mkiso.media.disc_set import ProvenSet, lay_out_set, prove, write_set
+from mkiso.media.disc_set import lay_out_set
 from mkiso.publishers import Order, Receipt, give, publisher_of, question_of
 from mkiso.publishers.orderbook import OrderBook
 from mkiso.publishers.protocol import Watch
@@ -114,7 +116,7 @@ def proved(folder: Path) -> ProvenSet:
     """A set of one disc whose image was read back."""
     studies = passed(instances(make_study(folder / "in", "A1")))
     laid_out = lay_out_set(studies, Settings(), folder / "disc", created=CREATED, medium="cd")
-    return prove(write_set(laid_out, [folder / "disc1.iso"], publisher=""))
+    return prove(write_set(laid_out, ISO, [folder / "disc1.iso"]))
 
 
 def test_an_order_carries_what_was_proved_of_its_image(
@@ -144,10 +146,10 @@ def test_orders_of_a_set_know_of_the_whole_set(
     monkeypatch.setattr(disc_set, "lay_out", too_large_at_first)
     monkeypatch.setattr(disc_set, "span", lambda all_, *_: (tuple(all_)[:half], tuple(all_)[half:]))
     laid = lay_out_set(studies, Settings(), tmp_path / "disc", created=CREATED, medium="cd")
-    proven = prove(write_set(laid, [tmp_path / "disc1.iso", tmp_path / "disc2.iso"], publisher=""))
+    proven = prove(write_set(laid, ISO, [tmp_path / "disc1.iso", tmp_path / "disc2.iso"]))
     first, second = order_steps.orders_of_images.fn(begin(), publisher_of("robot", settings), proven)
     assert first.of_set == second.of_set and len(first.of_set) == len(studies.instances) > len(first.instances) > 0
-    ids = [manifest.set_id for manifest in disc_set.manifests_of(proven, JOB, settings)]
+    ids = [manifest.set_id for manifest in manifests_of(proven, JOB, settings)]
     assert len(ids) == 2 and len(set(ids)) == 1
 
 

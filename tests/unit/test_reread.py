@@ -35,7 +35,7 @@ def shelved(storage: Storage, hours_ago: float = 10, **facts: object) -> Manifes
         new_disc_id(), "job", datetime.now(UTC).isoformat(), "A1", "A1.iso", ("A1",), "f", len(IMAGE), sha256, 3, "cd"
     )
     disc = shelve(storage, image, replace(made, **facts), marks_of(IMAGE))  # type: ignore[arg-type]
-    seen = image_of(storage, disc.disc_id).with_name("seen.json")
+    seen = image_of(storage, disc).with_name("seen.json")
     seen.write_text(
         json.dumps(
             {**json.loads(seen.read_text()), "when": (datetime.now(UTC) - timedelta(hours=hours_ago)).isoformat()}
@@ -46,7 +46,7 @@ def shelved(storage: Storage, hours_ago: float = 10, **facts: object) -> Manifes
 
 def damage(storage: Storage, disc: Manifest, *, unseen: bool = False) -> None:
     """Flip a bit; `unseen`: the file looks as before but for its time of change, which nobody can set."""
-    image = image_of(storage, disc.disc_id)
+    image = image_of(storage, disc)
     before = image.stat()
     with image.open("r+b") as file:
         file.seek(1_234_567)
@@ -70,7 +70,7 @@ def test_what_looks_as_it_did_is_not_read_and_anything_else_is(
     monkeypatch.setattr(reread, "read_whole", counted)
     require_right(storage, disc)
     assert reads == 0
-    image = image_of(storage, disc.disc_id)
+    image = image_of(storage, disc)
     os.utime(image)  # touched, and right
     require_right(storage, disc)
     require_right(storage, disc)

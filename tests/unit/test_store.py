@@ -64,7 +64,7 @@ def shelved(storage: Storage, **facts: object) -> Manifest:
 def test_a_shelved_disc_is_whole_and_private(storage: Storage) -> None:
     disc = shelved(storage)
     assert manifest_of(storage, disc.disc_id) == disc
-    image = image_of(storage, disc.disc_id)
+    image = image_of(storage, disc)
     assert image.read_bytes() == IMAGE
     assert (image.stat().st_mode & 0o777, image.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 

@@ -8,11 +8,13 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from mkiso.errors import PatientMismatch, ProofFailed
-from mkiso.media.disc_check import check_disc
-from mkiso.media.iso import master
-from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image, read_image
+from mkiso.formats.disc_check import check_disc, verify_disc
+from mkiso.formats.iso import master
+from mkiso.formats.iso_reader import SECTOR_BYTES, read_image
+from mkiso.formats.proof import verify_image
+from mkiso.formats.protocol import Contents, Extent
+from mkiso.formats.registry import ISO
 from mkiso.media.layout import Layout, checksums, lay_out
-from mkiso.media.verify import verify_disc, verify_image
 from mkiso.study.models import DiscFile
 from mkiso.study.text import Text
 from tests.media.discs import CREATED, archived, disc, instances, settings
@@ -39,7 +41,7 @@ def copy(made: tuple[Layout, Path], tmp_path: Path) -> Path:
 
 def test_a_good_image_is_proved(made: tuple[Layout, Path]) -> None:
     layout, iso = made
-    proof = verify_image(iso, layout.files)
+    proof = verify_image(iso, layout.files, ISO)
     assert (proof.size, proof.files) == (iso.stat().st_size, len(layout.files))
     assert proof.size == layout.size
     report = verify_disc(iso)
@@ -51,9 +53,9 @@ def test_a_good_image_is_proved(made: tuple[Layout, Path]) -> None:
 )
 def test_a_flipped_bit_is_caught(made: tuple[Layout, Path], copy: Path, path: PurePosixPath) -> None:
     extent = _extent(copy, path)
-    _flip(copy, extent.sector * SECTOR_BYTES + extent.size // 2)
+    _flip(copy, extent.start + extent.size // 2)
     with pytest.raises(ProofFailed, match=str(path)):
-        verify_image(copy, made[0].files)
+        verify_image(copy, made[0].files, ISO)
     with pytest.raises(ProofFailed, match="not what it was"):
         verify_disc(copy)
 
@@ -63,27 +65,27 @@ def test_a_flipped_bit_anywhere_in_the_directories_is_caught(made: tuple[Layout,
     the last record.
     """
     whole = made[1].read_bytes()
-    first_file = min(extent.sector for extent in _image(copy).primary.values() if extent.size)
+    first_file = min(extent.start // SECTOR_BYTES for extent in _image(copy).files.values() if extent.size)
     missed = 0
     for position in range(20 * SECTOR_BYTES, first_file * SECTOR_BYTES, 37):
         if not whole[position]:
             continue
         _flip(copy, position)
         try:
-            verify_image(copy, made[0].files)
+            verify_image(copy, made[0].files, ISO)
             missed += 1
         except ProofFailed:
             pass
         _flip(copy, position)
     assert missed < 120
-    assert verify_image(copy, made[0].files)
+    assert verify_image(copy, made[0].files, ISO)
 
 
 @pytest.mark.parametrize("cut", [1, SECTOR_BYTES, 40 * SECTOR_BYTES])
 def test_a_truncated_image_is_caught(made: tuple[Layout, Path], copy: Path, cut: int) -> None:
     os.truncate(copy, copy.stat().st_size - cut)
     with pytest.raises(ProofFailed, match=r"bytes|cut short"):
-        verify_image(copy, made[0].files)
+        verify_image(copy, made[0].files, ISO)
     with pytest.raises(ProofFailed, match="cut short"):
         verify_disc(copy)
 
@@ -93,7 +95,7 @@ def test_an_image_that_goes_on_behind_its_end_is_caught(made: tuple[Layout, Path
         file.write(bytes(SECTOR_BYTES))
     size = copy.stat().st_size
     with pytest.raises(ProofFailed, match=f"has {size} bytes and says that it has {size - SECTOR_BYTES}"):
-        verify_image(copy, made[0].files)
+        verify_image(copy, made[0].files, ISO)
 
 
 @pytest.mark.parametrize(("lost", "said"), [(5, "lacks 5 .*N5. "), (6, "lacks 6 .*N5 …")])
@@ -105,7 +107,7 @@ def test_a_few_of_many_are_named(tmp_path: Path, lost: int, said: str) -> None:
     files = [DiscFile(PurePosixPath(name), 1, digest, source) for name in (*names, "THERE")]
     master(files[-1:], "V", tmp_path / "x.iso", created=CREATED)
     with pytest.raises(ProofFailed, match=said):
-        verify_image(tmp_path / "x.iso", files)
+        verify_image(tmp_path / "x.iso", files, ISO)
 
 
 @pytest.mark.parametrize(("broken", "said"), [(5, r"SHA256.TXT[^.]*\.$"), (7, "And 2 more.$")])
@@ -113,7 +115,7 @@ def test_a_few_of_many_findings_are_told(tmp_path: Path, broken: int, said: str)
     layout, iso = disc(make_study(tmp_path / "instances", "ACC1", kinds={"ct": 8}), tmp_path)
     for file in [file for file in layout.files if file.sop_instance_uid][:broken]:
         extent = _extent(iso, file.path)
-        _flip(iso, extent.sector * SECTOR_BYTES + extent.size - 1)
+        _flip(iso, extent.start + extent.size - 1)
     with pytest.raises(ProofFailed) as failed:
         verify_disc(iso)
     assert len(failed.value.details["findings"]) == broken  # type: ignore[arg-type]
@@ -149,9 +151,9 @@ def test_two_patients_of_one_id_are_found(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_no_descriptor_is_left(made: tuple[Layout, Path], tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
-    verify_image(made[1], made[0].files)
+    verify_image(made[1], made[0].files, ISO)
     with pytest.raises(ProofFailed):
-        verify_image(made[1], made[0].files[1:])
+        verify_image(made[1], made[0].files[1:], ISO)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -192,7 +194,7 @@ def test_other_files_than_meant_are_caught(
     layout, _ = made
     master(change(list(layout.files)), layout.volume_id, tmp_path / "x.iso", created=CREATED)
     with pytest.raises(ProofFailed, match=words):
-        verify_image(tmp_path / "x.iso", layout.files)
+        verify_image(tmp_path / "x.iso", layout.files, ISO)
     with pytest.raises(ProofFailed, match=disc_words):
         verify_disc(tmp_path / "x.iso")
 
@@ -212,7 +214,7 @@ def test_a_source_that_changes_while_it_is_mastered_is_caught(
     files = [replace(file, source=changed) if file.path == INSTANCE else file for file in layout.files]
     master(files, layout.volume_id, tmp_path / "x.iso", created=CREATED)
     with pytest.raises(ProofFailed):
-        verify_image(tmp_path / "x.iso", layout.files)
+        verify_image(tmp_path / "x.iso", layout.files, ISO)
 
 
 def test_a_disc_that_lies_consistently_about_its_images_is_caught(made: tuple[Layout, Path], tmp_path: Path) -> None:
@@ -292,22 +294,23 @@ def test_a_joliet_tree_that_points_elsewhere_is_caught(made: tuple[Layout, Path]
     name = "IM000002".encode("utf-16-be")
     record = content.index(name) - 33
     other = _extent(copy, INSTANCE.with_name("IM000001"))
-    content[record + 2 : record + 10] = other.sector.to_bytes(4, "little") + other.sector.to_bytes(4, "big")
+    sector = other.start // SECTOR_BYTES
+    content[record + 2 : record + 10] = sector.to_bytes(4, "little") + sector.to_bytes(4, "big")
     copy.write_bytes(content)
     with pytest.raises(ProofFailed, match=str(INSTANCE)):
-        verify_image(copy, made[0].files)
+        verify_image(copy, made[0].files, ISO)
     with pytest.raises(ProofFailed, match="different files"):
         verify_disc(copy)
 
 
 def test_no_patients_name_in_the_words(made: tuple[Layout, Path], copy: Path) -> None:
-    _flip(copy, _extent(copy, INSTANCE).sector * SECTOR_BYTES + 200)
+    _flip(copy, _extent(copy, INSTANCE).start + 200)
     report = check_disc(copy)
     assert not report.sound
     assert "Anna" not in str(report) and "HN-0001" not in str(report)
 
 
-def _image(path: Path) -> Image:
+def _image(path: Path) -> Contents:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         return read_image(descriptor)
@@ -316,7 +319,7 @@ def _image(path: Path) -> Image:
 
 
 def _extent(path: Path, name: PurePosixPath) -> Extent:
-    return _image(path).primary[name]
+    return _image(path).files[name]
 
 
 def _flip(path: Path, position: int) -> None:

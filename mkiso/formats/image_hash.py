@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mkiso.errors import ProofFailed
-from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image
+from mkiso.formats.protocol import Contents, Extent
 from mkiso.storage.marks import CHAIN_BYTES, Marker
 
 _CHUNK_BYTES = 4 * 1024 * 1024
@@ -24,14 +24,16 @@ class ImageHashes:
     marks: bytes
 
 
-def hash_extents(descriptor: int, image: Image, progress: Callable[[int, int], None] | None = None) -> ImageHashes:
+def hash_extents(
+    descriptor: int, contents: Contents, progress: Callable[[int, int], None] | None = None
+) -> ImageHashes:
     """Hash an image and its files, read once from beginning to end; two cores work, since hashlib lets go of the GIL.
 
     Raises ProofFailed where the image is cut short or files overlap.
     """
     whole = hashlib.sha256()
-    end = image.sectors * SECTOR_BYTES
-    files = _ExtentHashes(image.primary.values(), end)
+    end = contents.size
+    files = _ExtentHashes(contents.files.values(), end)
     buffers = [memoryview(bytearray(_CHUNK_BYTES)) for _ in range(2)]
     with ThreadPoolExecutor(2, thread_name_prefix="proof") as hashing:
         running: list[Future[None]] = []
@@ -65,13 +67,13 @@ class _ExtentHashes:
         self._at, self._end = 0, end
         position = 0
         for extent in reversed(self._ahead):
-            if extent.sector * SECTOR_BYTES < position:
+            if extent.start < position:
                 raise ProofFailed("The image has files that overlap.")
-            position = extent.sector * SECTOR_BYTES + extent.size
+            position = extent.start + extent.size
 
     def update(self, chunk: memoryview) -> None:
         while chunk:
-            if self._ahead and self._ahead[-1].sector * SECTOR_BYTES == self._at:
+            if self._ahead and self._ahead[-1].start == self._at:
                 self._passing = self._ahead.pop()
                 self._marker.begin_chain()
                 self._own = hashlib.sha256() if self._passing.size >= CHAIN_BYTES else self._marker
@@ -88,8 +90,8 @@ class _ExtentHashes:
     def _cut(self) -> int:
         """Where the file that passes ends, else where the next begins, else the end."""
         if self._passing:
-            return self._passing.sector * SECTOR_BYTES + self._passing.size
-        return self._ahead[-1].sector * SECTOR_BYTES if self._ahead else self._end
+            return self._passing.start + self._passing.size
+        return self._ahead[-1].start if self._ahead else self._end
 
     def hexdigests(self) -> dict[Extent, str]:
         """Of every extent; one without bytes may lie anywhere."""

@@ -6,45 +6,26 @@ both byte orders is compared.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import NamedTuple
 
 from mkiso.errors import ProofFailed
+from mkiso.formats.protocol import Contents, Extent, read_extent
 
 SECTOR_BYTES = 2048
+PRIMARY, JOLIET = "ISO 9660", "Joliet"
 _FIRST_DESCRIPTOR = 16  # Ecma-119 6.2.1
 _MAX_DESCRIPTORS = 64
 _MAX_DIRECTORY_BYTES = 256 * 1024 * 1024  # of one tree: more than a million files
 _MAX_DEPTH = 16
-_PRIMARY, _SUPPLEMENTARY, _TERMINATOR = 1, 2, 255  # Ecma-119 8.1.1
+_PRIMARY_DESCRIPTOR, _SUPPLEMENTARY_DESCRIPTOR, _TERMINATOR = 1, 2, 255  # Ecma-119 8.1.1
 _JOLIET_ESCAPES = (b"%/@", b"%/C", b"%/E")
 _DIRECTORY, _ASSOCIATED, _MULTI_EXTENT = 0x02, 0x04, 0x80  # Ecma-119 9.1.6
 
 
-class Extent(NamedTuple):
-    """Where a file's bytes are: the first sector and the size in bytes."""
-
-    sector: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """What an image holds: its volume identifier, its size in sectors, and the files of both trees by path without
-    version.
-    """
-
-    volume_id: str
-    sectors: int
-    primary: Mapping[PurePosixPath, Extent]
-    joliet: Mapping[PurePosixPath, Extent]
-
-
-def read_image(descriptor: int) -> Image:
+def read_image(descriptor: int) -> Contents:
     """Read the directories of an image or disc that is open for reading. Raises ProofFailed where it is no sound ISO
     9660 image with Joliet.
     """
@@ -54,33 +35,24 @@ def read_image(descriptor: int) -> Image:
         raise ProofFailed("The image's two volume descriptors give different sizes.")
     if struct.unpack_from("<H", primary, 128)[0] != SECTOR_BYTES:
         raise ProofFailed("The image's blocks are not of 2,048 bytes.")
-    return Image(
-        primary[40:72].decode("ascii", "replace").rstrip(),
-        sectors,
-        _Tree(descriptor, sectors, "ascii").files(primary),
-        _Tree(descriptor, sectors, "utf-16-be").files(joliet),
-    )
-
-
-def read_extent(descriptor: int, extent: Extent) -> bytes:
-    """A file's bytes. Raises ProofFailed where the image ends before they do."""
-    data = os.pread(descriptor, extent.size, extent.sector * SECTOR_BYTES)
-    if len(data) != extent.size:
-        raise ProofFailed(f"The image is cut short: sector {extent.sector} and what follows can't be read.")
-    return data
+    trees = {
+        PRIMARY: _Tree(descriptor, sectors, "ascii").files(primary),
+        JOLIET: _Tree(descriptor, sectors, "utf-16-be").files(joliet),
+    }
+    return Contents(primary[40:72].decode("ascii", "replace").rstrip(), sectors * SECTOR_BYTES, trees)
 
 
 def _descriptors(descriptor: int) -> tuple[bytes, bytes]:
     primary = joliet = b""
     for sector in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + _MAX_DESCRIPTORS):
-        block = read_extent(descriptor, Extent(sector, SECTOR_BYTES))
+        block = read_extent(descriptor, _extent_at(sector, SECTOR_BYTES))
         if block[1:6] != b"CD001":
             break
         if block[0] == _TERMINATOR:
             break
-        if block[0] == _PRIMARY and not primary:
+        if block[0] == _PRIMARY_DESCRIPTOR and not primary:
             primary = block
-        elif block[0] == _SUPPLEMENTARY and block[88:91] in _JOLIET_ESCAPES and not joliet:
+        elif block[0] == _SUPPLEMENTARY_DESCRIPTOR and block[88:91] in _JOLIET_ESCAPES and not joliet:
             joliet = block
     if not primary or not joliet:
         raise ProofFailed("This is no ISO 9660 image with Joliet." if not primary else "The image has no Joliet tree.")
@@ -104,15 +76,15 @@ class _Tree:
         directories: dict[int, tuple[bytes, int]] = {}
         while waiting:
             folder, extent = waiting.pop()
-            if extent.sector in seen or len(folder.parts) > _MAX_DEPTH:
+            if extent.start in seen or len(folder.parts) > _MAX_DEPTH:
                 raise ProofFailed("The image's directories lead back to themselves or go too deep.")
-            seen.add(extent.sector)
+            seen.add(extent.start)
             for record in self._records(extent):
                 identifier, flags = record[33 : 33 + record[32]], record[25]
                 path = folder / self._name(identifier, bool(flags & _DIRECTORY))
                 entry = self._extent(record)
                 if flags & _DIRECTORY:
-                    directories[entry.sector] = identifier, extent.sector
+                    directories[entry.start] = identifier, extent.start
                     waiting.append((path, entry))
                 elif flags & (_ASSOCIATED | _MULTI_EXTENT):
                     raise ProofFailed(f"The image's file {path} is in pieces.")
@@ -120,7 +92,7 @@ class _Tree:
                     raise ProofFailed(f"The image has two files called {path}.")
                 else:
                     found[path] = entry
-        self._same_path_tables(volume_descriptor, root.sector, directories)
+        self._same_path_tables(volume_descriptor, root.start, directories)
         return found
 
     def _records(self, extent: Extent) -> list[bytes]:
@@ -143,10 +115,13 @@ class _Tree:
         return records[2:]
 
     def _extent(self, record: bytes) -> Extent:
-        extent = Extent(_both_endian(record, 2), _both_endian(record, 10))
-        if extent.sector + -(-extent.size // SECTOR_BYTES) > self.sectors:
+        extent = _extent_at(_both_endian(record, 2), _both_endian(record, 10))
+        if not self._holds(extent):
             raise ProofFailed("The image has a file or directory outside itself.")
         return extent
+
+    def _holds(self, extent: Extent) -> bool:
+        return extent.start + extent.size <= self.sectors * SECTOR_BYTES
 
     def _name(self, identifier: bytes, directory: bool) -> str:
         try:
@@ -162,34 +137,39 @@ class _Tree:
         return name
 
     def _same_path_tables(
-        self, volume_descriptor: bytes, root_sector: int, directories: Mapping[int, tuple[bytes, int]]
+        self, volume_descriptor: bytes, root_start: int, directories: Mapping[int, tuple[bytes, int]]
     ) -> None:
         """Both path tables name exactly the directories of the tree (Ecma-119 6.9); some systems find files by them."""
         size = _both_endian(volume_descriptor, 132)
         for position, order in ((140, "<"), (148, ">")):
-            extent = Extent(struct.unpack_from(f"{order}I", volume_descriptor, position)[0], size)
-            if extent.sector + -(-size // SECTOR_BYTES) > self.sectors or size > _MAX_DIRECTORY_BYTES:
+            extent = _extent_at(struct.unpack_from(f"{order}I", volume_descriptor, position)[0], size)
+            if not self._holds(extent) or size > _MAX_DIRECTORY_BYTES:
                 raise ProofFailed("The image has a path table outside itself.")
-            if _path_table(read_extent(self.descriptor, extent), order, root_sector) != directories:
+            if _path_table(read_extent(self.descriptor, extent), order, root_start) != directories:
                 raise ProofFailed("The image's path tables and directories differ.")
 
 
-def _path_table(data: bytes, order: str, root_sector: int) -> dict[int, tuple[bytes, int]]:
-    """Each directory's sector with its identifier and its parent's sector, the root left out (Ecma-119 9.4)."""
-    sectors: list[int] = []
+def _extent_at(sector: int, size: int) -> Extent:
+    return Extent(sector * SECTOR_BYTES, size)
+
+
+def _path_table(data: bytes, order: str, root_start: int) -> dict[int, tuple[bytes, int]]:
+    """Where each directory but the root begins, with its identifier and where its parent begins (Ecma-119 9.4)."""
+    starts: list[int] = []
     directories: dict[int, tuple[bytes, int]] = {}
     position = 0
     while position + 8 < len(data):
         length, _, sector, parent = struct.unpack_from(f"{order}BBIH", data, position)
         identifier = data[position + 8 : position + 8 + length]
         position += 8 + length + length % 2
-        if sectors:
-            if not 1 <= parent <= len(sectors):
+        start = sector * SECTOR_BYTES
+        if starts:
+            if not 1 <= parent <= len(starts):
                 raise ProofFailed("The image has a broken path table.")
-            directories[sector] = identifier, sectors[parent - 1]
-        elif sector != root_sector:
+            directories[start] = identifier, starts[parent - 1]
+        elif start != root_start:
             raise ProofFailed("The image's path table begins with another root.")
-        sectors.append(sector)
+        starts.append(start)
     return directories
 
 

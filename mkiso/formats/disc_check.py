@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from pydicom import Dataset, dcmread
 
 from mkiso.errors import ProofFailed
-from mkiso.media.image_hash import hash_extents
-from mkiso.media.iso_reader import SECTOR_BYTES, Extent, Image, read_extent, read_image
+from mkiso.formats.image_hash import hash_extents
+from mkiso.formats.iso_reader import JOLIET, read_image
+from mkiso.formats.protocol import Contents, Extent, read_extent
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -41,6 +42,7 @@ _LEVELS = {
     "SERIES": "STUDY",
 }  # PS3.3 F.4: what stands above; every other type stands below SERIES
 _PREFIX_BYTES = 132
+_NAMED = 5  # how many findings the words of an error name
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +100,29 @@ def check_disc(
         os.close(descriptor)
 
 
+def verify_disc(
+    disc: Path, *, one_patient: bool = True, progress: Callable[[int, int], None] | None = None
+) -> DiscReport:
+    """Prove a disc by what is on it without a manifest: an image, or a device.
+
+    Raises ProofFailed, whose `findings` are all that is wrong, and OSError where `disc` can't be opened.
+    """
+    report = check_disc(disc, one_patient=one_patient, progress=progress)
+    if not report.sound:
+        more = f" And {len(report.findings) - _NAMED} more." if len(report.findings) > _NAMED else ""
+        raise ProofFailed(
+            f"The disc is not sound. {' '.join(report.findings[:_NAMED])}{more}", findings=list(report.findings)
+        )
+    return report
+
+
 @dataclass(slots=True)
 class _Check:
     """One disc while it is checked."""
 
     descriptor: int
     one_patient: bool
-    image: Image | None = None
+    image: Contents | None = None
     sha256: str = ""
     instances: int = 0
     patients: int = 0
@@ -113,7 +131,7 @@ class _Check:
 
     def run(self, progress: Callable[[int, int], None] | None) -> DiscReport:
         self.image = image = read_image(self.descriptor)
-        self.checked.append(f"both directory trees and their path tables: {len(image.primary)} files")
+        self.checked.append(f"both directory trees and their path tables: {len(image.files)} files")
         self._same_trees(image)
         self._names(image)
         hashes = hash_extents(self.descriptor, image, progress)
@@ -125,10 +143,10 @@ class _Check:
     def report(self, *fatal: str) -> DiscReport:
         image = self.image
         return DiscReport(
-            volume_id=image.volume_id if image else "",
+            volume_id=image.label if image else "",
             sha256=self.sha256,
-            size=image.sectors * SECTOR_BYTES if image else 0,
-            files=len(image.primary) if image else 0,
+            size=image.size if image else 0,
+            files=len(image.files) if image else 0,
             instances=self.instances,
             patients=self.patients,
             checked=tuple(self.checked),
@@ -138,28 +156,28 @@ class _Check:
     def _find(self, words: str) -> None:
         self.findings.append(words)
 
-    def _same_trees(self, image: Image) -> None:
-        if sorted(image.primary.values()) != sorted(image.joliet.values()):
+    def _same_trees(self, image: Contents) -> None:
+        if sorted(image.files.values()) != sorted(image.trees[JOLIET].values()):
             self._find("The ISO 9660 tree and the Joliet tree hold different files.")
 
-    def _names(self, image: Image) -> None:
+    def _names(self, image: Contents) -> None:
         """PS3.10 8.5, PS3.12 F, Ecma-119 6.8.2.1 and 10.1, IHE PDI."""
-        for path in image.primary:
+        for path in image.files:
             if not all(map(_SHORT.fullmatch, path.parts)) or len(path.parts) > _MAX_DEPTH:
                 self._find(f"{path} is no name of ISO 9660 level 1.")
             if path.parts[0].startswith("IHE") and path.parts[0] != "IHE_PDI":
                 self._find(f"{path} stands where IHE PDI allows IHE_PDI alone.")
-        if not _FILE_SET_ID.fullmatch(image.volume_id):
+        if not _FILE_SET_ID.fullmatch(image.label):
             self._find("The volume identifier is no file-set ID: at most 16 of A-Z, 0-9 and _.")
         self.checked.append("names: ISO 9660 level 1, file-set ID")
 
-    def _checksums(self, image: Image, hashes: Mapping[Extent, str]) -> None:
-        extent = image.joliet.get(CHECKSUMS)
+    def _checksums(self, image: Contents, hashes: Mapping[Extent, str]) -> None:
+        extent = image.trees[JOLIET].get(CHECKSUMS)
         if extent is None:
             self._find("There is no SHA256.TXT: whether the files are what they were can't be told.")
             return
         listed = dict(_checksum_lines(self._made(extent)))
-        found = {path: hashes.get(extent, "") for path, extent in image.joliet.items() if path != CHECKSUMS}
+        found = {path: hashes.get(extent, "") for path, extent in image.trees[JOLIET].items() if path != CHECKSUMS}
         for path in sorted(listed.keys() - found.keys()):
             self._find(f"{path} is missing.")
         for path in sorted(found.keys() - listed.keys()):
@@ -173,8 +191,8 @@ class _Check:
             raise ProofFailed("DICOMDIR or SHA256.TXT is larger than any disc needs.")
         return read_extent(self.descriptor, extent)
 
-    def _dicomdir(self, image: Image) -> None:
-        extent = image.primary.get(DICOMDIR)
+    def _dicomdir(self, image: Contents) -> None:
+        extent = image.files.get(DICOMDIR)
         if extent is None:
             self._find("There is no DICOMDIR.")
             return
@@ -188,14 +206,14 @@ class _Check:
         except Exception:  # what pydicom makes of broken bytes is any exception at all
             self._find("DICOMDIR can't be read.")
 
-    def _records(self, image: Image, directory: Dataset) -> None:
+    def _records(self, image: Contents, directory: Dataset) -> None:
         records = list(directory.DirectoryRecordSequence)
-        if directory.get("FileSetID") != image.volume_id:
+        if directory.get("FileSetID") != image.label:
             self._find("The file-set ID of DICOMDIR is not the volume identifier.")
         self.findings += _broken_offsets(directory, records)
         self._references(image, records)
 
-    def _references(self, image: Image, records: list[Dataset]) -> None:
+    def _references(self, image: Contents, records: list[Dataset]) -> None:
         referenced: set[PurePosixPath] = set()
         patient_ids: list[str] = []
         for record in records:
@@ -205,7 +223,7 @@ class _Check:
                 continue
             file_id = record.ReferencedFileID
             path = PurePosixPath(*([file_id] if isinstance(file_id, str) else file_id))
-            extent = image.primary.get(path)
+            extent = image.files.get(path)
             if path in referenced:
                 self._find(f"DICOMDIR names {path} twice.")
             referenced.add(path)
@@ -213,7 +231,7 @@ class _Check:
                 self._find(f"DICOMDIR names {path}, which is missing.")
             else:
                 self._instance(path, extent, record)
-        for path, extent in image.primary.items():
+        for path, extent in image.files.items():
             if path not in referenced and path != DICOMDIR and (path.parts[0] == "DICOM" or self._is_dicom(extent)):
                 self._find(f"{path} is a DICOM file that DICOMDIR doesn't name.")
         self.instances, self.patients = len(referenced), len(patient_ids)
@@ -226,13 +244,11 @@ class _Check:
         )
 
     def _is_dicom(self, extent: Extent) -> bool:
-        return (
-            extent.size >= _PREFIX_BYTES and os.pread(self.descriptor, 4, extent.sector * SECTOR_BYTES + 128) == b"DICM"
-        )
+        return extent.size >= _PREFIX_BYTES and os.pread(self.descriptor, 4, extent.start + 128) == b"DICM"
 
     def _instance(self, path: PurePosixPath, extent: Extent, record: Dataset) -> None:
         """The record against the file: its preamble, its meta information and its data set (PS3.10 7.1 and 8.6)."""
-        head = read_extent(self.descriptor, Extent(extent.sector, min(extent.size, _HEAD_BYTES)))
+        head = read_extent(self.descriptor, Extent(extent.start, min(extent.size, _HEAD_BYTES)))
         if any(head[:128]):
             self._find(f"{path} has a preamble that isn't zero.")
         meta = _file_meta(head)
@@ -277,9 +293,7 @@ class _Slice(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer)[: max(self._extent.size - self._position, 0)]
-        count = (
-            os.preadv(self._descriptor, [view], self._extent.sector * SECTOR_BYTES + self._position) if len(view) else 0
-        )
+        count = os.preadv(self._descriptor, [view], self._extent.start + self._position) if len(view) else 0
         self._position += count
         return count
 

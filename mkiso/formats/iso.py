@@ -1,4 +1,4 @@
-"""Mastering: the files of a disc as an ISO 9660 level 1 image with Joliet, by pycdlib. No UDF (pycdlib's 2.60 is
+"""ISO 9660 level 1 with Joliet, written by pycdlib and read by mkiso.formats.iso_reader. No UDF (pycdlib's 2.60 is
 refused by older readers).
 """
 
@@ -12,7 +12,10 @@ from pathlib import Path, PurePosixPath
 from pycdlib import PyCdlib
 from pycdlib.dates import DirectoryRecordDate, VolumeDescriptorDate
 
-from mkiso.media.capacity import SECTOR_BYTES, iso_identifier
+from mkiso.formats.iso_reader import JOLIET, PRIMARY, read_image
+from mkiso.formats.protocol import Contents
+from mkiso.media.capacity import SECTOR_BYTES, image_sectors, iso_identifier
+from mkiso.media.layout import Layout
 from mkiso.media.names import d_characters
 from mkiso.study.models import DiscFile
 
@@ -20,6 +23,26 @@ APPLICATION = "MKISO"
 _COPY_BYTES = 1024 * 1024
 _PRIMARY_DESCRIPTOR, _JOLIET_DESCRIPTOR = 16, 17  # sectors (Ecma-119 6.7.1)
 _MODIFICATION_DATE = 830  # byte position in both (Ecma-119 8.4.27)
+
+
+class Iso:
+    """The format of discs: what a drive reads."""
+
+    name = "iso"
+    suffix = ".iso"
+    media_type = "application/vnd.efi.iso"
+
+    def size(self, disc: Layout) -> int:
+        return image_sectors(disc.files) * SECTOR_BYTES
+
+    def write(self, disc: Layout, target: Path) -> None:
+        master(disc.files, disc.volume_id, target, created=disc.created, publisher=disc.institution)
+
+    def read(self, descriptor: int) -> Contents:
+        return read_image(descriptor)
+
+    def paths(self, file: DiscFile) -> dict[str, PurePosixPath]:
+        return {PRIMARY: file.path, JOLIET: file.joliet_path or file.path}
 
 
 def master(
@@ -33,7 +56,7 @@ def master(
     """Write the image of these files to `target`; it appears there whole or not at all, mode 0600.
 
     The same files, volume identifier, `created` and `publisher` give the same bytes. A source that changes meanwhile
-    isn't noticed here but by mkiso.media.verify.
+    isn't noticed here but by the proof (mkiso.formats.proof).
     """
     beside = target.with_name(f"{target.name}.{os.getpid()}.new")
     image = PyCdlib()

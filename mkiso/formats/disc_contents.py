@@ -1,5 +1,5 @@
 """Which instances of which studies a disc holds, by its DICOMDIR; for a disc that was found sound
-(mkiso.media.disc_check).
+(mkiso.formats.disc_check).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import PurePosixPath
 from pydicom import Dataset, dcmread
 
 from mkiso.errors import ProofFailed
-from mkiso.media.disc_check import DICOMDIR
-from mkiso.media.iso_reader import Image, read_extent
+from mkiso.formats.disc_check import DICOMDIR
+from mkiso.formats.protocol import Contents, read_extent
 
 _FIRST = "OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity"
 _LOWER, _NEXT = "OffsetOfReferencedLowerLevelDirectoryEntity", "OffsetOfTheNextDirectoryRecord"
@@ -30,9 +30,9 @@ class ListedInstance:
     study_date: str
 
 
-def listed_instances(descriptor: int, image: Image) -> tuple[ListedInstance, ...]:
+def listed_instances(descriptor: int, image: Contents) -> tuple[ListedInstance, ...]:
     """Raises ProofFailed where there is no DICOMDIR, or it can't be read."""
-    extent = image.primary.get(DICOMDIR)
+    extent = image.files.get(DICOMDIR)
     if extent is None:
         raise ProofFailed("The disc has no DICOMDIR.")
     try:

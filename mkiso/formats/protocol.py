@@ -1,0 +1,78 @@
+"""What every format is to mkiso: a writer of a laid-out disc, and a reader that knows nothing of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, Protocol
+
+from mkiso.errors import ProofFailed
+from mkiso.media.layout import Layout
+from mkiso.study.models import DiscFile
+
+
+class Extent(NamedTuple):
+    """Where a file's bytes lie in an image: the first byte's place and their number."""
+
+    start: int
+    size: int
+
+
+def read_extent(descriptor: int, extent: Extent) -> bytes:
+    """A file's bytes. Raises ProofFailed where the image ends before they do."""
+    data = os.pread(descriptor, extent.size, extent.start)
+    if len(data) != extent.size:
+        raise ProofFailed(f"The image is cut short: byte {extent.start} and what follows can't be read.")
+    return data
+
+
+Tree = Mapping[PurePosixPath, Extent]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What an image was found to hold: its label, its size in bytes by its own words, and each of its trees by name.
+
+    An image has several trees where systems may show its files in several ways, as ISO 9660 and Joliet do.
+    """
+
+    label: str
+    size: int
+    trees: Mapping[str, Tree]
+
+    @property
+    def files(self) -> Tree:
+        """The first tree, which the standard's own names stand in."""
+        return next(iter(self.trees.values()))
+
+
+class Format(Protocol):
+    """One way to hand out a disc. The same layout gives the same bytes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def suffix(self) -> str:
+        """Of a file's name, with its dot."""
+        ...
+
+    @property
+    def media_type(self) -> str: ...
+
+    def size(self, disc: Layout) -> int:
+        """The exact size in bytes of what `write` makes, before anything is written."""
+        ...
+
+    def write(self, disc: Layout, target: Path) -> None:
+        """Write the image; it appears at `target` whole or not at all, mode 0600."""
+        ...
+
+    def read(self, descriptor: int) -> Contents:
+        """What an open image holds, bounded against whatever it may say of itself. Raises ProofFailed."""
+        ...
+
+    def paths(self, file: DiscFile) -> Mapping[str, PurePosixPath]:
+        """Where a file of the layout stands in each tree."""
+        ...

@@ -1,0 +1,136 @@
+"""A set of discs on its way out: written, then read back. Only what is proven is shelved, sent or ordered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mkiso.config.settings import Settings
+from mkiso.formats.proof import ImageProof, verify_image
+from mkiso.formats.protocol import Format
+from mkiso.implementation import program_version
+from mkiso.media.disc_set import DiscSet
+from mkiso.media.layout import Layout
+from mkiso.media.names import filename
+from mkiso.storage.files import sync_file
+from mkiso.storage.shelf import Manifest, new_disc_id
+from mkiso.study.gate import CompleteStudies
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenSet:
+    """A set whose images are written and not proved yet, in the order of its discs."""
+
+    disc_set: DiscSet
+    form: Format
+    images: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """An image with what was read back of it: it may be shelved, sent and ordered."""
+
+    layout: Layout
+    image: Path
+    proof: ImageProof
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenSet:
+    """A set of which every image was read back, in the order of its discs. Made by `prove` alone."""
+
+    disc_set: DiscSet
+    form: Format
+    discs: tuple[Proven, ...]
+
+    @property
+    def studies(self) -> tuple[CompleteStudies, ...]:
+        return self.disc_set.studies
+
+
+def write_set(
+    disc_set: DiscSet, form: Format, images: Sequence[Path], written: Callable[[Layout], None] = lambda _: None
+) -> WrittenSet:
+    """Write each disc's image; `written` hears of each."""
+    for layout, image in zip(disc_set.layouts, images, strict=True):
+        form.write(layout, image)
+        written(layout)
+    return WrittenSet(disc_set, form, tuple(images))
+
+
+def prove(written: WrittenSet, begun: Callable[[Layout], None] = lambda _: None) -> ProvenSet:
+    """Read each image back: every file against the SHA-256 taken when it was received or made, in both directions.
+
+    Meanwhile the image goes to the disk, which it must have reached before it is shelved. `begun` hears of each disc.
+    Raises ProofFailed.
+    """
+    discs = []
+    for layout, image in zip(written.disc_set.layouts, written.images, strict=True):
+        begun(layout)
+        with ThreadPoolExecutor(1) as beside:
+            synced = beside.submit(sync_file, image)
+            discs.append(Proven(layout, image, verify_image(image, layout.files, written.form)))
+            synced.result()
+    return ProvenSet(written.disc_set, written.form, tuple(discs))
+
+
+def manifests_of(proven: ProvenSet, job_id: str, settings: Settings) -> tuple[Manifest, ...]:
+    """What each disc of a patient's set is, for the shelf. The fingerprint is of what the set holds, not of what was
+    found before.
+    """
+    [studies] = proven.studies
+    fingerprint = disc_fingerprint(studies.fingerprint, settings)
+    ids = [new_disc_id() for _ in proven.discs]
+    return tuple(
+        _manifest(disc, proven.form, studies, fingerprint, job_id, disc_id, first_disc=ids[0])
+        for disc, disc_id in zip(proven.discs, ids, strict=True)
+    )
+
+
+def disc_fingerprint(studies_fingerprint: str, settings: Settings) -> str:
+    """Of all that a disc is made from: its studies (mkiso.study.identity.fingerprint), the settings that show on it or
+    by which it was let through, and the program, whose next version may know better.
+    """
+    sections = (settings.disc, settings.viewer, settings.identity)
+    parts = (studies_fingerprint, program_version(), *(section.model_dump_json() for section in sections))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _manifest(
+    disc: Proven, form: Format, studies: CompleteStudies, fingerprint: str, job_id: str, disc_id: str, first_disc: str
+) -> Manifest:
+    layout, volume = disc.layout, disc.layout.volume
+    base = studies.accession_numbers[0] if len(studies.accession_numbers) == 1 else studies.patient_name
+    return Manifest(
+        disc_id=disc_id,
+        first_disc=first_disc,
+        job_id=job_id,
+        filename=f"{filename(base)}{form.suffix}",
+        format=form.name,
+        fingerprint=fingerprint,
+        created=layout.created.isoformat(timespec="seconds"),
+        volume_id=layout.volume_id,
+        accession_numbers=studies.accession_numbers,
+        size=disc.proof.size,
+        sha256=disc.proof.sha256,
+        instances=layout.instances,
+        medium=layout.medium,
+        number=volume.number,
+        total=volume.total,
+        degraded=studies.degraded,
+        patient_id=studies.studies[0].patient_id,
+        patient_name=studies.patient_name,
+        studies={study.study_instance_uid: study.accession_number for study in studies.studies},
+        files=tuple(
+            {
+                "path": str(file.path),
+                "size": file.size,
+                "sha256": file.sha256,
+                "sop_instance_uid": file.sop_instance_uid,
+            }
+            for file in layout.files
+        ),
+    )
