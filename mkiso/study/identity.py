@@ -14,6 +14,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 
 from pydicom import Dataset
@@ -221,7 +222,8 @@ def told_apart(those: Mapping[str, PatientIdentity]) -> dict[str, str]:
 def _told_apart(
     those: Mapping[str, PatientIdentity], ways: Sequence[Callable[[PatientIdentity], str]]
 ) -> dict[str, str]:
-    if not ways or _may_be_one(those.values()):
+    with suppress(PatientMismatch):
+        agreed((), [Claim(*astuple(one)) for one in those.values()], Identity())
         return dict.fromkeys(those, "")
     by_value: dict[str, dict[str, PatientIdentity]] = {}
     for key, one in those.items():
@@ -230,14 +232,6 @@ def _told_apart(
         return _told_apart(those, ways[1:])
     further = [(value, _told_apart(group, ways[1:])) for value, group in by_value.items()]
     return {key: ", ".join(filter(None, (value, words))) for value, group in further for key, words in group.items()}
-
-
-def _may_be_one(those: Iterable[PatientIdentity]) -> bool:
-    try:
-        agreed((), [Claim(*astuple(one)) for one in those], Identity())
-    except PatientMismatch:
-        return False
-    return True
 
 
 def fingerprint(studies: Sequence[Study], patient: Patient | None) -> str:

@@ -34,6 +34,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 
 from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
+from mkiso.storage.report import read_report
 from mkiso_service.orchestration import REQUEST_ID_LABEL, api_url
 from mkiso_service.webhook.job_end import ENDED, Standing
 from mkiso_service.webhook.question import Question
@@ -132,7 +133,8 @@ class PrefectOrchestrator:
         # locked back off for seconds.
         async with self._prefect(), self._turn:
             deployment = await self._client.read_deployment_by_name(DEPLOYMENTS[question.kind])
-            if running := await self._newest(question, deployment.id, JOINABLE):
+            running = await self._newest(question, deployment.id, JOINABLE)
+            if running and not await self._has_told(running):
                 return Asked(str(running.id), joined=True)
             await self._refuse_if_full()
             last = await self._newest(question, deployment.id, FINAL)
@@ -149,7 +151,7 @@ class PrefectOrchestrator:
                     labels={REQUEST_ID_LABEL: request_id},
                     idempotency_key=f"{question.key}:{before.id if before else 'first'}",
                 )
-                if run.state_type in JOINABLE and _answers(run, question):
+                if run.state_type in JOINABLE and _answers(run, question) and not await self._has_told(run):
                     return Asked(
                         str(run.id),
                         ended_before=last.end_time if last and last.state_type is StateType.COMPLETED else None,
@@ -202,6 +204,16 @@ class PrefectOrchestrator:
             limit=LOOKED_AT,
         )
         return next((run for run in runs if _answers(run, question)), None)
+
+    async def _has_told(self, run: FlowRun) -> bool:
+        """Whether a job has told of its discs, and is run again or hasn't been written down as ended. It gives the same
+        ones without asking the PACS, so it is no answer to a question that comes now.
+        """
+        try:
+            report = await asyncio.to_thread(read_report, self._settings.storage, str(run.id))
+        except JobNotFound:
+            return False
+        return bool(report.disc_ids)
 
     async def _refuse_if_full(self) -> None:
         limit = self._settings.server.max_queued_jobs

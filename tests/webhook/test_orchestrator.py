@@ -3,14 +3,16 @@
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
 
-from mkiso.config.settings import Prefect, Server, Settings
+from mkiso.config.settings import Prefect, Server, Settings, Storage
 from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
+from mkiso.storage.report import JobReport, write_report
 from mkiso_service.webhook import orchestrator as module
 from mkiso_service.webhook.orchestrator import PrefectOrchestrator
 from mkiso_service.webhook.question import Question
@@ -32,9 +34,11 @@ def question(kind="download"):
 
 
 @asynccontextmanager
-async def desk(api_url, max_queued_jobs=10_000):
+async def desk(api_url, max_queued_jobs=10_000, **storage):
     settings = Settings(
-        prefect=Prefect(api_url=api_url, api_auth_string=AUTH), server=Server(max_queued_jobs=max_queued_jobs)
+        prefect=Prefect(api_url=api_url, api_auth_string=AUTH),
+        server=Server(max_queued_jobs=max_queued_jobs),
+        storage=Storage(**storage),
     )
     async with (
         PrefectOrchestrator.connected(settings) as orchestrator,
@@ -117,6 +121,29 @@ def test_a_question_that_has_ended_gets_a_new_run_each_time(api_url):
             assert (await here.ask(asked)).job_id == seen[0]
             await move(here, seen[0], Running(), Completed())
             assert (await here.ask(asked)).job_id not in seen
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_has_told_of_its_discs_answers_no_new_question(api_url, tmp_path):
+    """It may be from this morning: an operator runs it again, or its process was killed before Prefect knew the end."""
+
+    async def scenario():
+        async with desk(api_url, data_dir=tmp_path) as here, desk(api_url, data_dir=tmp_path) as there:
+            asked = question()
+            first = await here.ask(asked)
+            await move(here, first.job_id, Running())
+            told = JobReport(first.job_id, "download", asked.accession_numbers, status="done", disc_ids=("x",))
+            write_report(here._settings.storage, told)
+            second = await here.ask(asked)
+            assert second.job_id != first.job_id and not second.joined
+            assert (await there.ask(asked)).job_id == second.job_id
+            await move(here, first.job_id, Crashed(), Scheduled(name="AwaitingRetry"))
+            assert (await there.ask(asked)).job_id == second.job_id
+            await move(here, second.job_id, Running(), Completed())
+            write_report(here._settings.storage, replace(told, status="running"))
+            third = await here.ask(asked)
+            assert third.job_id not in (first.job_id, second.job_id)
 
     asyncio.run(scenario())
 
