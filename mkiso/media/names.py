@@ -12,8 +12,8 @@ from pathlib import PurePosixPath
 from mkiso.errors import ConfigurationError
 from mkiso.study.models import Volume
 
-MAX_DEPTH = 8  # levels of directories, the root included (Ecma-119 6.8.2.1)
-MAX_JOLIET_CHARACTERS = 64  # Joliet: a file identifier of at most 128 bytes
+MAX_PARTS = 7  # of a path: Ecma-119 6.8.2.1 has eight levels, the root being one; pycdlib counts a file as one, too
+MAX_JOLIET_BYTES = 64  # of a name in UTF-8: Joliet has 64 characters, and pycdlib counts these
 _FILE_SET_ID_CHARACTERS = 16  # PS3.10 8.5
 _OUTSIDE_D_CHARACTERS = re.compile(r"[^A-Z0-9_]+")
 _FORBIDDEN_IN_JOLIET = re.compile(r"[\x00-\x1f*/:;?\\\x7f]")
@@ -44,11 +44,14 @@ def d_characters(text: str) -> str:
     return _OUTSIDE_D_CHARACTERS.sub("_", _without_accents(text).upper()).strip("_")
 
 
-def short_names(paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, PurePosixPath]:
+def short_names(
+    paths: Iterable[PurePosixPath],
+    place: PurePosixPath = PurePosixPath(),  # noqa: B008  immutable
+) -> dict[PurePosixPath, PurePosixPath]:
     """For long paths their unique 8.3 upper-case paths, the same for the same set (Ecma-119 10.1: interchange level 1).
 
-    A name that is 8.3 already keeps itself but for its case. Raises ConfigurationError for a path that Joliet can't
-    hold or that is nested too deep.
+    A name that is 8.3 already keeps itself but for its case. `place` is the folder on the disc that they go into.
+    Raises ConfigurationError for a path that Joliet can't hold or that is nested too deep there.
     """
     paths = sorted(paths)
     shortened: dict[PurePosixPath, PurePosixPath] = {PurePosixPath("."): PurePosixPath(".")}
@@ -56,7 +59,7 @@ def short_names(paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, PurePosix
     directories = {parent for path in paths for parent in path.parents} - {PurePosixPath(".")}
     entries = sorted(directories | set(paths), key=lambda path: (len(path.parts), not _is_short(path.name), path))
     for path in entries:
-        _holdable(path)
+        _holdable(path, place)
         folder = shortened[path.parent]
         shortened[path] = next(
             name for name in _candidates(path, folder, directory=path in directories) if name not in taken
@@ -98,14 +101,14 @@ def _is_short(name: str) -> bool:
     return re.fullmatch(r"[A-Z0-9_]{1,8}(\.[A-Z0-9_]{1,3})?", name.upper()) is not None and name.isascii()
 
 
-def _holdable(path: PurePosixPath) -> None:
+def _holdable(path: PurePosixPath, place: PurePosixPath) -> None:
     problem = ""
-    if len(path.name) > MAX_JOLIET_CHARACTERS:
-        problem = f"its name is longer than {MAX_JOLIET_CHARACTERS} characters"
+    if len(path.name.encode("utf-8", "surrogatepass")) > MAX_JOLIET_BYTES:
+        problem = f"its name is longer than {MAX_JOLIET_BYTES} letters; one that isn't English counts as two or three"
     elif _FORBIDDEN_IN_JOLIET.search(path.name) or _BEYOND_UCS_2.search(path.name):
         problem = "its name has characters that a disc can't hold"
-    elif len(path.parts) > MAX_DEPTH:
-        problem = f"it lies deeper than {MAX_DEPTH - 1} folders"
+    elif len((place / path).parts) > MAX_PARTS:
+        problem = f"it lies deeper than {MAX_PARTS - 1} folders"
     if problem:
         raise ConfigurationError(
             f"The viewer's file {str(path)!r} can't go onto a disc: {problem}. Rename it or take it out of "

@@ -50,7 +50,7 @@ def bundle_viewer(viewer: Viewer, hashes_file: Path) -> BundledViewer:
         )
     place = PurePosixPath() if viewer.place == "root" else PurePosixPath(viewer.place)
     inside = _files_below(directory)
-    short = short_names(inside)
+    short = short_names(inside, place)
     paths = {path: place / name for path, name in short.items()}
     _refuse_clashes({name for path in inside for name in (paths[path].parts[0], (place / path).parts[0])})
     hashes = _hashes(inside, directory, hashes_file)

@@ -12,6 +12,7 @@ from mkiso.media import viewer as viewer_module
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.pages import readable_date, readable_name
+from mkiso.media.verify import verify_image
 from mkiso.study.gate import Part
 from mkiso.study.models import Patient, Volume
 from tests.media.dirt import CLASSES, Sample, write
@@ -34,7 +35,7 @@ def page(layout: Layout, name: str) -> str:
 def a_viewer(folder: Path, *names: str) -> dict[str, object]:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
+        (folder / name).write_bytes(os.fsencode(name))
     return {"directory": str(folder)}
 
 
@@ -171,6 +172,35 @@ def test_a_viewer_in_its_folder_starts_by_itself_only_where_asked_for(tmp_path: 
     assert not [path for path in paths(layout) if path.endswith("AUTORUN.INF")]
     assert "AUTORUN.INF" not in page(layout, "README.TXT") and "VIEWER/bin/run.exe" in page(layout, "README.TXT")
     assert 'href="VIEWER/bin/run.exe"' in page(layout, "INDEX.HTM")
+
+
+@pytest.mark.parametrize("place", ["root", "VIEWER"])
+@pytest.mark.parametrize("name", ["f", "long file name.text", "n" * 64, "ก" * 21])
+def test_a_viewer_that_is_nested_too_deep_is_refused_in_words_and_any_other_is_mastered(
+    place: str, name: str, tmp_path: Path
+) -> None:
+    study = make_study(tmp_path / "in", "ACC1")
+    made = refused = 0
+    for folders in range(9):
+        directory = tmp_path / str(folders)
+        viewer = a_viewer(directory / "viewer", "/".join([*[name] * folders, name])) | {"place": place}
+        try:
+            layout, image = disc(study, directory, viewer=viewer)
+        except ConfigurationError as error:
+            assert "can't go onto a disc" in error.words
+            refused += 1
+            continue
+        assert not refused
+        verify_image(image, layout.files)
+        made += 1
+    assert made >= 2 and refused >= 1
+
+
+@pytest.mark.parametrize("name", ["n" * 65, "ก" * 22, "a\udcff"])
+def test_a_viewers_name_that_a_disc_cant_hold_is_refused_in_words(name: str, tmp_path: Path) -> None:
+    viewer = a_viewer(tmp_path / "viewer", name)
+    with pytest.raises(ConfigurationError, match="can't go onto a disc"):
+        disc(make_study(tmp_path / "in", "ACC1"), tmp_path, viewer=viewer)
 
 
 def test_readme_says_whether_a_viewer_lies_on_the_disc(tmp_path: Path) -> None:
