@@ -23,7 +23,7 @@ from mkiso_service.webhook.iso import Questions
 from mkiso_service.webhook.jobs import ClientGone, Jobs
 from mkiso_service.webhook.keys import Keys
 from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
-from mkiso_service.webhook.middleware import AccessLog, Authentication, OneLength, Recovery, RequestId, Senders
+from mkiso_service.webhook.middleware import AccessLog, Authentication, OneReading, Recovery, RequestId, Senders
 from mkiso_service.webhook.orchestrator import Orchestrator
 from mkiso_service.webhook.page import CounterPage
 from mkiso_service.webhook.plain_pages import job_page
@@ -70,7 +70,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
         part = Query(request.scope["query_string"]).part()
         return await jobs.disc(request, await jobs.finished(request.path_params["job_id"]), part)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", page.show),
             Route("/page/{name}", page.asset),
@@ -89,12 +89,14 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Middleware(Recovery),
             Middleware(RequestId),
             Middleware(AccessLog, metrics=metrics),
-            Middleware(OneLength),
+            Middleware(OneReading),
             Middleware(Senders, server=settings.server, trail=trail),
             Middleware(Authentication, keys=keys, sessions=sessions, trail=trail),
         ],
         exception_handlers={**HANDLERS, SeveralDiscs: answer_several, OtherSet: answer_several, ClientGone: _nobody},
     )
+    app.router.redirect_slashes = False  # such a Location is made of whatever Host the client has named
+    return app
 
 
 def _description(settings: Settings) -> dict[str, Any]:

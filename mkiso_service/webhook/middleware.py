@@ -1,4 +1,4 @@
-"""What every request passes, outermost first: recovery, request id, logging, one length, senders, authentication.
+"""What every request passes, outermost first: recovery, request id, logging, one reading, senders, authentication.
 
 Plain ASGI, so that nothing is buffered.
 """
@@ -144,15 +144,22 @@ class AccessLog:
             )
 
 
-class OneLength:
-    """Refuses a request whose end can be understood in two ways (RFC 9112 6.1), and closes: what follows may be
-    smuggled past a proxy.
+class OneReading:
+    """Refuses what a proxy may have read as something else.
+
+    That is a request whose end can be understood in two ways (RFC 9112 6.1), with a close: what follows may be
+    smuggled. And an address with a control character: the router's patterns take /metrics and a line break for
+    /metrics, and a proxy's rules for /metrics don't.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and any(character < " " or character == "\x7f" for character in scope["path"]):
+            answer = error_answer(Request(scope), 404, "not_found", "There is nothing at this address.")
+            await answer(scope, receive, send)
+            return
         names = {name for name, _ in scope.get("headers", ())}
         if not {b"content-length", b"transfer-encoding"} <= names:
             await self.app(scope, receive, send)

@@ -8,6 +8,8 @@ import re
 import socket
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -198,6 +200,15 @@ def test_what_is_no_http_is_told_so_in_json(client):
         assert told["code"] == "invalid_http" and told["request_id"].encode() in head
 
 
+@pytest.mark.parametrize("ending", ["%0A", "%0D", "%00", "%7F", "/", "//", "%20"])
+@pytest.mark.parametrize("path", ["/metrics", "/api/health", "/api/iso/print", "/session", "/page/disc.svg"])
+def test_an_address_is_that_address_alone(client, desk, path, ending):
+    """A proxy's rule for /metrics doesn't know /metrics%0A, and a router's pattern may."""
+    answer = client.get(f"{path}{ending}", params={"accession_number": "A1"})
+    assert (answer.status_code, answer.json()["code"], "location" in answer.headers) == (404, "not_found", False)
+    assert not desk.asked
+
+
 def test_header_injection(client, desk):
     raw = _raw(client, b"GET /api/health HTTP/1.1\r\nHost: x\r\nX-Request-ID: a\rb\r\nConnection: close\r\n\r\n")
     assert raw.startswith((b"HTTP/1.1 400", b"HTTP/1.1 200")) and b"a\rb" not in raw
@@ -320,6 +331,40 @@ def test_200_slow_clients_keep_nobody_waiting(client, desk, scripts, monkeypatch
         assert sender.recv(1) == b""  # closed by the deadline
     for each in (*readers, *senders):
         each.close()
+
+
+@pytest.mark.parametrize("begin", [b"", b"x"])
+def test_a_body_that_never_ends_keeps_no_connection(client, monkeypatch, begin):
+    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.5)
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=20) as sender:
+        sender.sendall(b"GET /page/disc.svg HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + begin)
+        with suppress(ConnectionError):  # a byte now and then keeps it no longer
+            while received := sender.recv(65_536):
+                assert received
+                sender.sendall(b"x")
+
+
+def test_a_client_that_takes_nothing_keeps_no_connection(client, desk, scripts, monkeypatch):
+    monkeypatch.setattr(disc_response, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "LINGER_SECONDS", 0.2)
+    desk.script = lambda job_id, question: scripts.done(job_id, question, content=bytes(30_000_000))
+    address = client.get("/api/iso/download?accession_number=A").headers["content-location"].encode()
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.connect((client.base_url.host, client.base_url.port))
+        reader.sendall(b"GET " + address + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert _is_held(reader)
+        until = time.monotonic() + 60
+        while _is_held(reader):
+            assert time.monotonic() < until, "it is held for ever"
+            time.sleep(0.05)
+
+
+def _is_held(reader):
+    """Whether the other side of a local connection is open still (/proc/net/tcp: state 01)."""
+    port = f":{reader.getsockname()[1]:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return any(fields[2].endswith(port) and fields[3] == "01" for fields in lines)
 
 
 def test_a_client_that_stands_still_is_given_up(client, desk, scripts, monkeypatch):
