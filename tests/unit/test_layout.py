@@ -7,12 +7,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from mkiso.errors import ConfigurationError, TooLargeForMedium
-from mkiso.formats.iso import master
+from mkiso.formats.iso import Iso, master
+from mkiso.formats.proof import verify_image
 from mkiso.media import viewer as viewer_module
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.pages import readable_date, readable_name
-from mkiso.media.verify import verify_image
 from mkiso.study.gate import Part
 from mkiso.study.models import Patient, Volume
 from tests.media.dirt import CLASSES, Sample, write
@@ -191,7 +191,7 @@ def test_a_viewer_that_is_nested_too_deep_is_refused_in_words_and_any_other_is_m
             refused += 1
             continue
         assert not refused
-        verify_image(image, layout.files)
+        verify_image(image, layout.files, Iso())
         made += 1
     assert made >= 2 and refused >= 1
 
