@@ -10,7 +10,7 @@ from mkiso import patient_api
 from mkiso.archive.catalogue import archived, archived_counts, failed_studies, lost_studies
 from mkiso.archive.night_outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
-from mkiso.archive.planning import needs_a_look, plan
+from mkiso.archive.planning import day_of, needs_a_look, plan
 from mkiso.errors import (
     AnswerCut,
     InstanceConflict,
@@ -41,7 +41,7 @@ def find(run: ArchiveRun) -> None:
     that is lost, is found by its UID: its date may be long ago, or another by now.
     """
     settings, dates = run.job.settings, run.dates
-    found = _find(run, Page(dates.recheck_from, dates.date_to))
+    found = _find(run, [Page(first, last) for first, last in dates.spans()])
     modalities = settings.archive.modalities
     run.found = {study.study_instance_uid: study for study in of_modalities(found.studies, modalities)}
     unusable = of_modalities(found.unusable, modalities)
@@ -66,6 +66,7 @@ def find(run: ArchiveRun) -> None:
     run.outcome = replace(
         run.outcome, found=len(run.found), doubtful=found.doubtful, unusable=tuple(map(described, unusable))
     )
+    run.not_done.update(found.doubtful, filter(None, map(day_of, unusable)))
     run.log.info("%s studies found.", len(run.found))
     # At the end, since a step that is tried again begins anew. What is lost and not found is said at the end of the
     # night.
@@ -74,25 +75,25 @@ def find(run: ArchiveRun) -> None:
             raise absent[uid]
 
 
-def _find(run: ArchiveRun, first: Page) -> Found:
+def _find(run: ArchiveRun, spans: Iterable[Page]) -> Found:
     def ask(page: Page) -> Answer:
         found = find_studies_by_date(run.job.settings, page.study_date, page.study_time)
         return Answer(found.studies, found.sent, found.status, found.unusable)
 
-    return find_all(first, ask, run.job.settings.pacs.find_limit)
+    return find_all(spans, ask, run.job.settings.pacs.find_limit)
 
 
 @step("Plan the night", patient=True)
 def plan_night(run: ArchiveRun) -> None:
     """Claim what may be owed, ask the PACS what it holds, and leave out what lies on volumes."""
-    settings, night = run.job.settings, (run.dates.date_from, run.dates.date_to)
+    settings, compared = run.job.settings, run.dates.compared
     attempts = {study.study_instance_uid: study.attempts for study in failed_studies(run.ledger)}
     lost = {study.study_instance_uid for study in lost_studies(run.ledger)}
     counts = archived_counts(run.ledger, run.found)
     owed = [
         uid
         for uid, study in run.found.items()
-        if uid in attempts or uid in lost or needs_a_look(study, counts.get(uid, 0), night)
+        if uid in attempts or uid in lost or needs_a_look(study, counts.get(uid, 0), compared)
     ]
     mine = frozenset(owed) if run.dry_run else run.night.claim(owed)
     asked = []
@@ -116,6 +117,7 @@ def plan_night(run: ArchiveRun) -> None:
         sorted(to_archive, key=lambda study: (study.patient_id, study.study_date, study.study_instance_uid))
     )
     run.outcome = replace(run.outcome, elsewhere=len(owed) - len(mine), given_up=_names(planned.given_up))
+    run.not_done.update(filter(None, (day_of(run.found[uid]) for uid in owed if uid not in mine)))
     run.log.info(
         "%s studies to archive, %s are complete, %s are empty.",
         len(to_archive),

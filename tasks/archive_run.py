@@ -17,13 +17,13 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, get_run_context
 from prefect.states import Completed, Failed
 
-from mkiso.archive.catalogue import covered
-from mkiso.archive.ledger import Ledger
+from mkiso.archive.days import owe, searched
+from mkiso.archive.ledger import Ledger, note_owed_from
 from mkiso.archive.night_outcome import Outcome, words
 from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.owed import Owed
 from mkiso.archive.planning import is_hopeless, says_something_of_the_study
-from mkiso.archive.schedule import Due, due
+from mkiso.archive.schedule import by_hand, due
 from mkiso.archive.store import Store
 from mkiso.archive.volumes import ArchiveVolume
 from mkiso.config.in_force import in_force
@@ -91,8 +91,11 @@ class ArchiveRun:
         self.pool: dict[str, Pooled] = {}
         self.ordered: list[ArchiveVolume] = []
         self.without_patient_api = False
-        self.state: State = Failed(message="The archive was stopped before its end; the next night goes on from there.")
         self.scheduled = date_from is None and date_to is None
+        goes_on = "the next night goes on from there" if self.scheduled else "start it again, and it goes on from there"
+        self.state: State = Failed(message=f"The archive was stopped before its end; {goes_on}.")
+        self.not_done: set[date] = set()
+        self.began_on = self.today
         self._asked = date_from, date_to
         self._began = context.flow_run.expected_start_time or datetime.now(UTC)
         self._opened = ExitStack()
@@ -125,39 +128,49 @@ class ArchiveRun:
         return True
 
     def start(self) -> None:
-        """Open the ledger and begin the night. Raises InvalidRequest, StorageFull, ConfigurationError."""
+        """Open the ledger and begin the night: first of all, so that its days are owed whatever else is wrong.
+
+        Raises InvalidRequest, StorageFull, ConfigurationError, ArchiveUnusable.
+        """
         os.nice(NICENESS)
         settings, archive = self.job.settings, self.job.settings.archive
-        require_room(settings.storage)
-        self.room = volume_room(
-            archive.medium, archive.volume_mib, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files
-        )
-        self.ledger = self._opened.enter_context(Ledger.open(settings))
-        self.store = (
-            Store.open(self.ledger) if archive.output == "store" and not self.dry_run else Store.visible(self.ledger)
-        )
         date_from, date_to = self._asked
         if self.scheduled:
+            regular = due(archive.schedule, archive.timezone, archive.days_back, 0, {}, self._began, self.began_on)
+            if not self.dry_run:
+                note_owed_from(settings.storage, regular.date_from)
+        elif date_from is None or (date_to or date_from) < date_from:
+            raise InvalidRequest(
+                "Name the first date, and a last one that isn't before it; without dates the archive does what it owes."
+            )
+        self.ledger = self._opened.enter_context(Ledger.open(settings))
+        if date_from is not None:
+            self.dates = by_hand(date_from, date_to or date_from)
+        else:
+            ahead = None if self.dry_run else owe(self.ledger, regular.date_from, self.began_on)
+            self.outcome = replace(self.outcome, searched_ahead=ahead)
             self.dates = due(
                 archive.schedule,
                 archive.timezone,
                 archive.days_back,
                 archive.recheck_days,
-                covered(self.ledger),
+                searched(self.ledger),
                 self._began,
+                self.began_on,
             )
-        elif date_from is None or (date_to or date_from) < date_from:
-            raise InvalidRequest(
-                "Name the first date, and a last one that isn't before it; without dates the archive does what it owes."
-            )
-        else:
-            self.dates = Due(date_from, date_to or date_from, date_from)
         if not self.dry_run:
             self._opened.callback(os.close, hold(self.job.folder))
             covers = NightRange(self.dates.date_from, self.dates.date_to, self.scheduled)
             self.night = self._opened.enter_context(Night.begin(self.ledger, self.job.id, covers))
         caught_up = f", {self.dates.caught_up} of these days because nights were missed" if self.dates.caught_up else ""
         self.log.info("Archiving %s to %s%s.", self.dates.date_from, self.dates.date_to, caught_up)
+        require_room(settings.storage)
+        self.room = volume_room(
+            archive.medium, archive.volume_mib, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files
+        )
+        self.store = (
+            Store.open(self.ledger) if archive.output == "store" and not self.dry_run else Store.visible(self.ledger)
+        )
 
     @property
     def today(self) -> date:

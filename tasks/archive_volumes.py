@@ -230,10 +230,14 @@ def _order_of(run: ArchiveRun, volume: ArchiveVolume) -> Order:
 
 @step("Close the night")
 def close_night(run: ArchiveRun) -> None:
-    """The night is done where the search was whole: what isn't archived is written down as failed. What no run can
+    """Each day is done that was searched wholly: what isn't archived of it is written down as failed. What no run can
     mend is said.
     """
     for each in owed(run.ledger, run.store):
         run.owes(each)
-    if not run.outcome.doubtful and not run.outcome.stopped:
+    if run.outcome.stopped:
+        return
+    if run.scheduled:
+        run.night.searched(run.dates.compared - run.not_done, run.began_on)
+    if not run.outcome.doubtful:
         run.night.finish(run.outcome.found)

@@ -29,13 +29,14 @@ ADOPT = "Where that is meant: `mkiso archive adopt`."
 @dataclass(frozen=True, slots=True)
 class Mark:
     """What a data directory says of itself; empty where it says nothing. Those of earlier versions name the place
-    alone.
+    alone. `owed_from`: the archive's first day (ISO 8601), for a ledger that couldn't be had when it began.
     """
 
     place: str = ""
     archive: str = ""
     planned: int = 0
     label: str = ""
+    owed_from: str = ""
 
 
 _MARK = TypeAdapter(Mark)

@@ -12,7 +12,6 @@ from sqlalchemy import ColumnElement, Row, case, func, or_, select, true
 
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.lifecycle import State
-from mkiso.archive.schedule import Covered
 from mkiso.archive.tables import failures, instances, nights, studies, volumes
 from mkiso.archive.volumes import in_portions
 
@@ -151,16 +150,6 @@ def _failed(rows: list[Row[Any]]) -> FailedStudy:
     return FailedStudy(
         last.study_instance_uid, last.accession_number, last.study_date, attempts, last.code, last.words, last.happened
     )
-
-
-def covered(ledger: Ledger) -> Covered | None:
-    """The dates that finished scheduled nights have covered; None before the first of them."""
-    with ledger.reading() as connection:
-        finished = nights.c.scheduled & nights.c.finished.is_not(None)
-        first, last = connection.execute(
-            select(func.min(nights.c.date_from), func.max(nights.c.date_to)).where(finished)
-        ).one()
-    return Covered(first, last) if first else None
 
 
 def find(ledger: Ledger, asked: str) -> tuple[Finding, ...]:

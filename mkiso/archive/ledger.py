@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
@@ -105,6 +105,14 @@ class Ledger:
         """
         return read_mark(_mark_file(self.storage)).label
 
+    @property
+    def owed_from(self) -> date | None:
+        """The archive's first day as this data directory noted it; None where it has planned volumes, since a ledger
+        knew it then.
+        """
+        mark = read_mark(_mark_file(self.storage))
+        return date.fromisoformat(mark.owed_from) if mark.owed_from and not mark.planned else None
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -128,6 +136,17 @@ class Ledger:
         """
         with self._writer.begin() as connection:
             yield connection
+
+
+def note_owed_from(storage: Storage, day: date) -> None:
+    """Write down beside the data from which day on the archive owes, once: the ledger may not be there on its first
+    night.
+    """
+    storage.volumes_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _alone(storage):
+        mark = read_mark(_mark_file(storage))
+        if not mark.owed_from and not mark.planned:
+            write_mark(_mark_file(storage), replace(mark, owed_from=day.isoformat()))
 
 
 def clock(connection: Connection) -> float:

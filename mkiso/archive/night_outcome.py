@@ -22,7 +22,8 @@ class Outcome:
 
     `elsewhere`: another run works on so many. `undelivered` says in words what the publisher or the store didn't take,
     `owed` what no run can mend, `stopped` why the night ended before its end, `doubtful` are the days of which the PACS
-    may hold more than it told, `unusable` the studies that it describes so that they can't be archived.
+    may hold more than it told, `unusable` the studies that it describes so that they can't be archived,
+    `searched_ahead` a day that hasn't come yet and at which the ledger was searched.
     """
 
     found: int = 0
@@ -36,12 +37,21 @@ class Outcome:
     owed: Sequence[str] = ()
     doubtful: Sequence[date] = ()
     unusable: Sequence[str] = ()
+    searched_ahead: date | None = None
     stopped: str = ""
 
     @property
     def is_good(self) -> bool:
         """Whether nobody needs to look."""
-        wrong = self.failed, self.undelivered, self.owed, self.doubtful, self.unusable, self.stopped
+        wrong = (
+            self.failed,
+            self.undelivered,
+            self.owed,
+            self.doubtful,
+            self.unusable,
+            self.searched_ahead,
+            self.stopped,
+        )
         return not any(wrong)
 
 
@@ -68,6 +78,12 @@ def words(outcome: Outcome) -> str:
         said.append(
             f"The PACS cuts its answers for {days} and has studies without a time: there may be more than were found. "
             "Raise its limit."
+        )
+    if outcome.searched_ahead:
+        said.append(
+            f"An earlier night ran by a clock that said {outcome.searched_ahead}, which hasn't come yet: that clock "
+            "or this one is wrong. "
+            "Look at the machine's clock; what was searched too early is searched again."
         )
     if outcome.volumes:
         said.append(

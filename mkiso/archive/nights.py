@@ -22,6 +22,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from mkiso.archive.days import write_searched
 from mkiso.archive.holder import certainly_dead, this_process
 from mkiso.archive.ledger import Ledger, clock
 from mkiso.archive.lifecycle import FOLLOWING, State
@@ -264,6 +265,11 @@ class Night:
                     happened=datetime.now(UTC),
                 )
             )
+
+    def searched(self, some: Collection[date], today: date) -> None:
+        """Days are done: all that was found of them is archived, or written down as failed."""
+        with self.writing() as connection:
+            write_searched(connection, some, today)
 
     def finish(self, found: int) -> None:
         """The night is done: all that it found (`found` studies) is archived, or written down as failed."""

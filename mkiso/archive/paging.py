@@ -102,8 +102,8 @@ def is_suspicious(answer: Answer) -> bool:
     return answer.sent > 0 and answer.sent % ROUND_NUMBER == 0
 
 
-def find_all(first: Page, ask: Callable[[Page], Answer], limit: int = 0) -> Found:
-    """Ask for a span of time, in parts where an answer was cut or may have been.
+def find_all(spans: Iterable[Page], ask: Callable[[Page], Answer], limit: int = 0) -> Found:
+    """Ask for spans of time, in parts where an answer was cut or may have been.
 
     Nothing that was answered is left out. A study in a cut answer that none of its parts brings (it has no StudyTime,
     or one that is no time) is kept, and its day is doubtful, because others may have been cut off. A suspicion is
@@ -128,7 +128,8 @@ def find_all(first: Page, ask: Callable[[Page], Answer], limit: int = 0) -> Foun
             doubtful.update(page.days())
         return whole | found
 
-    collect(first)
+    for span in spans:
+        collect(span)
     studies, shared = once_each(usable.values())
     return Found(studies, tuple(sorted(doubtful)), (*unusable.values(), *shared))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -82,15 +82,25 @@ def is_complete(study: Study, on_volumes: frozenset[str]) -> bool:
     return bool(on_volumes) and (study.expected.count or 0) <= len(on_volumes)
 
 
-def needs_a_look(study: Study, on_volumes: int, night: tuple[date, date]) -> bool:
+def needs_a_look(study: Study, on_volumes: int, compared: Collection[date]) -> bool:
     """Whether to ask the PACS for the instances of a study that C-FIND at STUDY level found.
 
-    Always within the night's own dates. For the older dates that are looked through again,
-    NumberOfStudyRelatedInstances (PS3.4 C.6.2.1.2) decides: one question for each of a month's studies would take
-    longer than the archive.
+    Always where its date is one of those that are `compared` tonight, or none. For the other dates, which are looked
+    through again, NumberOfStudyRelatedInstances (PS3.4 C.6.2.1.2) decides: a few questions for each of a month's
+    studies, every night, would take longer than the archive.
     """
-    within = f"{night[0]:%Y%m%d}" <= study.study_date <= f"{night[1]:%Y%m%d}"
-    return within or study.expected.count is None or study.expected.count != on_volumes
+    day = day_of(study)
+    return day is None or day in compared or study.expected.count is None or study.expected.count != on_volumes
+
+
+def day_of(study: Study) -> date | None:
+    """StudyDate (DA, PS3.5 6.2); None where it is none."""
+    try:
+        return (
+            date.fromisoformat(study.study_date) if len(study.study_date) == 8 and study.study_date.isdigit() else None
+        )
+    except ValueError:
+        return None
 
 
 def says_something_of_the_study(error: MkisoError) -> bool:

@@ -1,7 +1,13 @@
-"""Which dates a night owes, by its schedule and by what earlier nights covered. Pure: the time is handed in."""
+"""Which days a night owes, by its schedule and by what earlier nights searched. Pure: the time is handed in.
+
+The archive owes each day from its first one on until a night has searched it after it was over. A day's studies are
+compared instance by instance then, and once more when the recheck has passed it: a study may lose images and gain as
+many, which a number doesn't tell.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -9,28 +15,53 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 
 DAY = timedelta(days=1)
+CLOSED_A_NIGHT = 7
+"""So many days are compared a second time in one night: one would do, more make up for nights that were missed."""
 
-
-@dataclass(frozen=True, slots=True)
-class Covered:
-    """The dates that finished scheduled nights have covered so far: the first and the last of them."""
-
-    first: date
-    last: date
+Searched = Mapping[date, date | None]
+"""When each day was last searched, instance by instance; None where only that it is owed is known. The first day is
+the archive's first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """The dates of a night, both included; `recheck_from` is where the older dates begin that are looked through for
-    late and grown studies.
+    """What a night looks through. Of `days` and of `closing` (older ones, for the second time) every study is compared
+    instance by instance; of the days from `recheck_from` to the last one those whose number of instances has changed.
 
-    `caught_up` says how many of the dates are owed because nights were missed.
+    `caught_up` says how many of `days` an earlier night should have searched.
     """
 
-    date_from: date
-    date_to: date
+    days: frozenset[date]
     recheck_from: date
+    closing: frozenset[date] = frozenset()
     caught_up: int = 0
+
+    @property
+    def date_from(self) -> date:
+        return min(self.days)
+
+    @property
+    def date_to(self) -> date:
+        return max(self.days)
+
+    @property
+    def compared(self) -> frozenset[date]:
+        return self.days | self.closing
+
+    def spans(self) -> tuple[tuple[date, date], ...]:
+        """The first and the last day of each stretch of days to ask for."""
+        spans: list[tuple[date, date]] = []
+        for day in sorted(self.compared.union(_days(self.recheck_from, self.date_to))):
+            if spans and spans[-1][1] + DAY == day:
+                spans[-1] = (spans[-1][0], day)
+            else:
+                spans.append((day, day))
+        return tuple(spans)
+
+
+def by_hand(date_from: date, date_to: date) -> Due:
+    """The days that a person asks for."""
+    return Due(frozenset(_days(date_from, date_to)), date_from)
 
 
 def last_fire(schedule: str, timezone: str, now: datetime) -> datetime:
@@ -43,22 +74,52 @@ def last_fire(schedule: str, timezone: str, now: datetime) -> datetime:
     return next(CronSim(schedule, second_after.astimezone(ZoneInfo(timezone)), reverse=True))
 
 
-def due(schedule: str, timezone: str, days_back: int, recheck_days: int, covered: Covered | None, now: datetime) -> Due:
-    """The dates of the night that the schedule stands for at `now`: the `days_back` days before it, and every day since
-    the last one covered.
+def first_day(schedule: str, timezone: str, days_back: int, now: datetime) -> date:
+    """The first day that an archive owes which begins at `now`: that of its first night."""
+    fire = next(CronSim(schedule, now.astimezone(ZoneInfo(timezone)).replace(microsecond=0)))
+    return fire.date() - days_back * DAY
 
-    `now` is the run's scheduled start where it has one, since a run may start a little before or hours after it. The
-    recheck never reaches before the first day that the archive covered: what is older was never to be archived.
+
+def due(
+    schedule: str, timezone: str, days_back: int, recheck_days: int, searched: Searched, began: datetime, today: date
+) -> Due:
+    """What the night owes that the schedule stands for at `began`: the `days_back` days before it, and every day that
+    isn't done.
+
+    `began` is the run's scheduled start where it has one, since a run may start a little before or hours after it;
+    `today` is the day at which the run looks. Nothing before the archive's first day is owed or looked through again.
     """
+    date_to = last_fire(schedule, timezone, began).date() - DAY
+    regular = frozenset(_days(date_to - (days_back - 1) * DAY, date_to))
+    if not searched or date_to < min(searched):
+        return Due(regular, min(regular))
+    owed = frozenset(owed_days(searched, date_to, today))
+    recheck_from = max(min(searched), date_to - recheck_days * DAY)
+    closing = [
+        day
+        for day in _days(min(searched), date_to - recheck_days * DAY)
+        if day not in owed and ((searched[day] or today) - day).days <= recheck_days
+    ]
+    return Due(
+        regular | owed, min(recheck_from, date_to), frozenset(closing[:CLOSED_A_NIGHT]) - regular, len(owed - regular)
+    )
+
+
+def owed_days(searched: Searched, date_to: date, today: date) -> list[date]:
+    """The days up to `date_to` that no night has searched after they were over. A search of a day that hasn't come yet
+    is by a clock that was ahead, and counts for nothing.
+    """
+    if not searched:
+        return []
+    done = {day for day, when in searched.items() if when is not None and day < when <= today}
+    return [day for day in _days(min(searched), date_to) if day not in done]
+
+
+def was_missed(schedule: str, timezone: str, searched: Searched, now: datetime) -> bool:
+    """Whether a day is owed that a night should have searched by now."""
     date_to = last_fire(schedule, timezone, now).date() - DAY
-    regular = date_to - (days_back - 1) * DAY
-    if covered is None:
-        return Due(regular, date_to, regular)
-    date_from = min(regular, covered.last + DAY)
-    recheck_from = min(date_from, max(covered.first, date_to - recheck_days * DAY))
-    return Due(date_from, date_to, recheck_from, (regular - date_from).days)
+    return bool(owed_days(searched, date_to, now.astimezone(ZoneInfo(timezone)).date()))
 
 
-def was_missed(schedule: str, timezone: str, covered: Covered | None, now: datetime) -> bool:
-    """Whether a night that the schedule stood for has covered nothing; before the first night none was missed."""
-    return covered is not None and covered.last < last_fire(schedule, timezone, now).date() - DAY
+def _days(first: date, last: date) -> Iterable[date]:
+    return (first + number * DAY for number in range((last - first).days + 1))

@@ -51,6 +51,8 @@ class Store:
         with _usable(directory):
             labels = labels_in(directory)
             with ledger.writing() as connection:
+                for unfinished in directory.glob(f"{MARK}.*"):  # of a run that was killed; nobody else is here
+                    unfinished.unlink()
                 mark, shelf = _read_mark(directory), _shelf(connection, directory, labels)
                 if not adopt:
                     meet_store(mark, ledger.id, shelf)

@@ -3,6 +3,7 @@
     nights ─┬─ volumes ─┬─ instances ─ studies        what lies where, and what was on a volume that is gone
             ├─ claims   └─ other_files
             └─ failures
+    days                                               which of them are done
     archive, places, stores                            whose ledger it is, and what belongs to it
 
 Of a patient the ledger knows accession numbers and UIDs, which is what a disc is looked for by; no name, birth date or
@@ -101,6 +102,13 @@ nights = Table(
     Column("token", String(32), nullable=False),  # of the process that holds the night; a later holder has another
     Column("process", Text, nullable=False),
     Column("lease_until", Float, nullable=False),  # seconds since the epoch by the ledger's clock
+)
+
+days = Table(
+    "days",
+    metadata,
+    Column("day", Date, primary_key=True),  # the first row is the archive's first day; those that are absent are owed
+    Column("searched", Date),  # when the PACS was last asked for every instance of the day, and all was taken care of
 )
 
 volumes = Table(

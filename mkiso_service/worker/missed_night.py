@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -17,9 +18,9 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import TERMINAL_STATES
 from sqlalchemy.exc import SQLAlchemyError
 
-from mkiso.archive.catalogue import covered
-from mkiso.archive.ledger import Ledger
-from mkiso.archive.schedule import last_fire, was_missed
+from mkiso.archive.days import owe, searched
+from mkiso.archive.ledger import Ledger, note_owed_from
+from mkiso.archive.schedule import first_day, last_fire, was_missed
 from mkiso.config.settings import Archive, Settings
 from mkiso.errors import MkisoError
 from mkiso_service.orchestration import NIGHTLY_ARCHIVE
@@ -28,21 +29,24 @@ log = logging.getLogger("mkiso.worker")
 
 
 async def catch_up(settings: Settings) -> None:
-    """Start the archive where the last night of its schedule has covered nothing and no run is on its way. Trouble is
-    only logged.
+    """Owe the days of the archive from its first start on, and start it where a night was missed and no run is on its
+    way. Trouble is only logged.
     """
-    if not settings.archive.enabled:
+    archive, now = settings.archive, datetime.now(UTC)
+    if not archive.enabled:
         return
+    first = first_day(archive.schedule, archive.timezone, archive.days_back, now)
     try:
+        note_owed_from(settings.storage, first)
         with Ledger.open(settings) as ledger:
-            done = covered(ledger)
+            owe(ledger, first, now.astimezone(ZoneInfo(archive.timezone)).date())
+            done = searched(ledger)
     except (MkisoError, SQLAlchemyError) as error:
         reason = error.words if isinstance(error, MkisoError) else type(error).__name__
         log.error("Whether a night of the archive was missed can't be told: %s", reason)
         return
-    now = datetime.now(UTC)
-    if was_missed(settings.archive.schedule, settings.archive.timezone, done, now):
-        await _start(settings.archive, now)
+    if was_missed(archive.schedule, archive.timezone, done, now):
+        await _start(archive, now)
 
 
 async def _start(archive: Archive, now: datetime) -> None:

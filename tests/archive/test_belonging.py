@@ -153,6 +153,7 @@ def test_a_ledger_of_the_first_version_gets_an_id_and_its_store_too(settings: Se
         mark, id_ = read_mark(place), ledger.id
         with ledger.writing() as connection:
             for statement in (
+                "DROP TABLE days",
                 "DROP TABLE archive",
                 "DROP TABLE places",
                 "DROP TABLE stores",
@@ -255,3 +256,10 @@ def test_a_store_that_can_not_be_written_says_so(ledger: Ledger, settings: Setti
     settings.archive.directory.write_text("no folder")
     with pytest.raises(ArchiveUnusable, match="can't be used"):
         Store.open(ledger)
+
+
+def test_what_a_killed_run_left_of_the_stores_mark_is_cleared_away(ledger: Ledger, settings: Settings) -> None:
+    settings.archive.directory.mkdir()
+    (settings.archive.directory / f"{MARK}.0123.new").write_text("{")
+    Store.open(ledger)
+    assert [entry.name for entry in settings.archive.directory.iterdir()] == [MARK]

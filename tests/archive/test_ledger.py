@@ -10,7 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, date
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,13 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from mkiso.archive.catalogue import archived, archived_counts, covered, failed_studies, find, lost_studies, report
+from mkiso.archive.catalogue import archived, archived_counts, failed_studies, find, lost_studies, report
 from mkiso.archive.ledger import Ledger, clock
 from mkiso.archive.lifecycle import Remedy
-from mkiso.archive.nights import Night, NightRange
+from mkiso.archive.nights import Night
 from mkiso.archive.owed import owed
 from mkiso.archive.readback import verify_against_ledger
 from mkiso.archive.reconcile import reconcile
-from mkiso.archive.schedule import Covered
 from mkiso.archive.store import Store, deliver_to_store, put
 from mkiso.archive.tables import metadata
 from mkiso.config.settings import Settings
@@ -336,20 +335,6 @@ def test_failures_count_until_the_study_is_archived(ledger: Ledger) -> None:
         archive(night, {"1.2": ["1.2.1"]})
         assert failed_studies(ledger) == (second,)
         assert report(ledger)[0].failed == 2
-
-
-def test_only_finished_scheduled_nights_cover_dates(ledger: Ledger) -> None:
-    assert covered(ledger) is None
-    for run, day, scheduled, done in (
-        ("a", 3, True, True),
-        ("b", 4, True, True),
-        ("c", 5, True, False),
-        ("d", 9, False, True),
-    ):
-        with Night.begin(ledger, run, NightRange(date(2026, 2, day), date(2026, 2, day), scheduled)) as night:
-            if done:
-                night.finish(0)
-    assert covered(ledger) == Covered(date(2026, 2, 3), date(2026, 2, 4))
 
 
 def test_the_store_refuses_another_volume_under_the_same_label(ledger: Ledger, settings: Settings) -> None:

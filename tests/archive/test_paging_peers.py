@@ -89,7 +89,7 @@ def orthanc(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def test_as_many_answers_as_the_limit_are_asked_for_in_parts(orthanc: Orthanc) -> None:
     ask = Asker("127.0.0.1", orthanc.port, orthanc.ae_title)
-    found = find_all(Page(DAY, DAY), ask, limit=len(TIMES) + 1)
+    found = find_all([Page(DAY, DAY)], ask, limit=len(TIMES) + 1)
     assert len(ask.asked) == 25
     assert sorted(study.accession_number for study in found.studies) == sorted(
         f"T{number}" for number in range(len(TIMES) + 1)

@@ -8,16 +8,19 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
+from mkiso.archive.days import owe
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.schedule import last_fire
 from mkiso.config.file import load
 from mkiso.demo.robots.folder_robots import JsonRobot
+from tests.archive.discs import archive as archive_volume
 from tests.end_to_end.archives import archive, assert_holds, contents, mkiso_archive, start
 from tests.peers.corpus import make_study
 from tests.peers.orthanc import Orthanc
@@ -27,7 +30,12 @@ from tests.peers.service import AE_TITLE, Service
 pytestmark = [pytest.mark.end_to_end]
 
 SCHEDULE, TIMEZONE = "0 2 * * *", "Asia/Bangkok"
-COVERED_FIRST, COVERED_LAST = timedelta(days=12), timedelta(days=4)  # before the last night of the schedule
+RECHECK_DAYS = 10
+FIRST, FAILED, LAST = (
+    13,
+    11,
+    4,
+)  # days before the last night of the schedule: the archive's first one, one that failed, the last that was searched
 
 
 @dataclass
@@ -38,12 +46,13 @@ class Place:
     folder: Path
     fired: datetime
 
+    def day(self, days_before: int) -> date:
+        return (self.fired - timedelta(days=days_before)).date()
+
     def study(self, accession_number: str, days_before: int) -> list[Path]:
         """A study of so many days before the last night, in the PACS."""
-        day = self.fired - timedelta(days=days_before)
-        files = make_study(
-            self.folder / "dicom", accession_number, f"HN-{accession_number}", study_date=f"{day:%Y%m%d}"
-        )
+        day = f"{self.day(days_before):%Y%m%d}"
+        files = make_study(self.folder / "dicom", accession_number, f"HN-{accession_number}", study_date=day)
         self.pacs.store(files)
         return files
 
@@ -56,7 +65,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Not started yet: the ledger says that nights were missed."""
     folder, receiver_port = tmp_path_factory.mktemp("robot"), free_port()
     sections = {
-        "archive": {"enabled": True, "schedule": SCHEDULE, "timezone": TIMEZONE, "medium": "cd", "output": "robot"},
+        "archive": {
+            "enabled": True,
+            "schedule": SCHEDULE,
+            "timezone": TIMEZONE,
+            "medium": "cd",
+            "output": "robot",
+            "recheck_days": RECHECK_DAYS,
+        },
         "publishers": {
             "rimage": {},
             "robot": {"kind": "folder", "directory": str(folder / "robot"), "silent_minutes": 0.05},
@@ -69,18 +85,30 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         robot = stack.enter_context(JsonRobot(folder / "robot", step_seconds=0.1))
         service = Service(folder / "mkiso", (pacs.ae_title, pacs.port), sections, receiver_port=receiver_port)
         fired = last_fire(SCHEDULE, TIMEZONE, datetime.now(UTC))
-        covers = NightRange((fired - COVERED_FIRST).date(), (fired - COVERED_LAST).date())
-        with Ledger.open(load(service.configuration)) as ledger, Night.begin(ledger, "before", covers) as night:
-            night.finish(0)
-        yield Place(service, robot, pacs, folder, fired)
+        place = Place(service, robot, pacs, folder, fired)
+        replaced = place.study("REPLACED1", FIRST - 1)
+        with Ledger.open(load(service.configuration)) as ledger:
+            owe(ledger, place.day(FIRST), place.day(0))
+            with Night.begin(ledger, "before", NightRange(place.day(FIRST), place.day(LAST))) as night:
+                for number in set(range(LAST, FIRST + 1)) - {FAILED}:
+                    night.searched([place.day(number)], place.day(number - 1))
+                # As many instances as the PACS has now, and other ones.
+                volume = archive_volume(
+                    night, {dcmread(replaced[0]).StudyInstanceUID: [f"1.2.{number}" for number in range(len(replaced))]}
+                )
+                night.advance(volume.label, "done")
+        yield place
         service.stop()
 
 
 def test_what_was_missed_is_caught_up_when_the_service_starts(place: Place, tmp_path: Path) -> None:
-    """The missed days, and a late study of an older day that the archive covers; what is older still was never to be
-    archived.
+    """The missed days and the one that failed, a late study of an older day, and one whose images were replaced by as
+    many others; what is older still was never to be archived.
     """
-    owed = place.study("MISSED1", 1) + place.study("MISSED2", 3) + place.study("LATE1", 9)
+    owed = (
+        place.study("MISSED1", 1) + place.study("MISSED2", 3) + place.study("FAILED1", FAILED) + place.study("LATE1", 9)
+    )
+    owed += sorted((place.folder / "dicom").glob("REPLACED1*"))
     place.study("OLDER1", 20)
     place.study("TODAY1", 0)
     service = place.service.start()
@@ -94,12 +122,10 @@ def test_what_was_missed_is_caught_up_when_the_service_starts(place: Place, tmp_
         return ended[0]["state"]["message"] if ended else None
 
     message = service.when(caught_up, 90)
-    assert message.startswith(f"3 studies with {len(owed)} images archived on A")
+    assert message.startswith(f"5 studies with {len(owed)} images archived on A")
     assert_holds(place.made(tmp_path), owed)
     night = mkiso_archive(service, "report").stdout.splitlines()[0]
-    assert night.startswith(
-        f"{place.fired - timedelta(days=3):%Y-%m-%d} to {place.fired - timedelta(days=1):%Y-%m-%d}  night  done"
-    )
+    assert night.startswith(f"{place.day(FAILED)} to {place.day(1)}  night  done")
 
     worker = service.processes()["worker"]
     os.kill(worker, signal.SIGKILL)  # another starts, and finds that nothing is owed any more

@@ -100,13 +100,17 @@ def test_every_study_has_one_fate_and_what_is_archived_then_is_all(
         ("20260212", 8, True),
         ("20260212", 6, True),
         ("20260212", None, True),
+        ("", 7, True),
+        ("2026.2.9", 7, True),
+        ("20261399", 7, True),
+        ("2026W013", 7, True),
     ],
 )
 def test_older_studies_are_looked_at_only_where_their_number_changed(
     study_date: str, count: int | None, asked: bool
 ) -> None:
     found = study("1", Expected("study", count), study_date)
-    assert needs_a_look(found, 7, (date(2026, 2, 13), date(2026, 2, 14))) is asked
+    assert needs_a_look(found, 7, frozenset({date(2026, 2, 13), date(2026, 2, 14)})) is asked
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_every_study_is_found_once(
     studies = [study(number, time, DAY + timedelta(days=day)) for number, (time, day) in enumerate(values)]
     pacs = Pacs(studies, limit, compare, status, twice)
     try:
-        found = find_all(Page(DAY, DAY + timedelta(days=3)), pacs, limit)
+        found = find_all([Page(DAY, DAY + timedelta(days=3))], pacs, limit)
     except AnswerCut:
         seconds = [(entry.study_date, int(as_number(entry.study_time))) for entry in studies]
         assert max(map(seconds.count, seconds)) >= limit - twice
@@ -118,14 +118,14 @@ def test_what_came_twice_is_counted_twice() -> None:
     """100 answers, one of them twice, and a limit of 100: taken for whole, the last study would be in no archive."""
     studies = [study(number, f"{number % 24:02d}00") for number in range(100)]
     for limit in (100, 0):  # a limit that nobody told, too
-        found = find_all(Page(DAY, DAY), Pacs(studies, 100, twice=1), limit)
+        found = find_all([Page(DAY, DAY)], Pacs(studies, 100, twice=1), limit)
         assert len(found.studies) == 100
 
 
 def test_a_study_with_a_time_that_is_none_is_kept() -> None:
     """It comes in the answer of its day and in that of no hour."""
     studies = [study(0, "morning"), *(study(number, f"{number % 24:02d}00") for number in range(1, 50))]
-    found = find_all(Page(DAY, DAY), Pacs(studies, 20), 20)
+    found = find_all([Page(DAY, DAY)], Pacs(studies, 20), 20)
     assert len(found.studies) == 50 and found.doubtful == (DAY,)
 
 
@@ -134,7 +134,7 @@ def test_a_study_that_matches_a_range_and_none_of_its_days_is_kept() -> None:
         found = [study(1)] if page.date_from < page.date_to else []
         return Answer(found, len(found), 0xA700 if found else 0)
 
-    found = find_all(Page(DAY, DAY + timedelta(days=1)), ask)
+    found = find_all([Page(DAY, DAY + timedelta(days=1))], ask)
     assert (len(found.studies), found.doubtful) == (1, (DAY, DAY + timedelta(days=1)))
 
 
@@ -145,7 +145,7 @@ def test_what_cant_be_archived_is_named_once(limit: int) -> None:
         Study("A101", "", "P1", study_date=f"{DAY:%Y%m%d}"),
     ]
     studies = [*nameless, *(study(number, f"{number % 24:02d}00") for number in range(1, 50))]
-    found = find_all(Page(DAY, DAY), Pacs(studies, limit), limit)
+    found = find_all([Page(DAY, DAY)], Pacs(studies, limit), limit)
     assert len(found.studies) == 49
     assert sorted(entry.accession_number for entry in found.unusable) == ["A100", "A101"]
 
@@ -157,20 +157,20 @@ def test_a_uid_of_several_patients_is_nobodys() -> None:
         "issuers": [Study("A2", "1.2.2", "P1", issuer_of_patient_id=issuer, **day) for issuer in ("", "X", "Y")],
         "one": [Study("A3", "1.2.3", "P1", issuer_of_patient_id=issuer, **day) for issuer in ("X", "")],
     }  # type: ignore[dict-item]
-    found = find_all(Page(DAY, DAY), Pacs([entry for entries in of.values() for entry in entries], 0))
+    found = find_all([Page(DAY, DAY)], Pacs([entry for entries in of.values() for entry in entries], 0))
     assert [(entry.study_instance_uid, entry.issuer_of_patient_id) for entry in found.studies] == [("1.2.3", "X")]
     assert sorted(entry.study_instance_uid for entry in found.unusable) == ["1.2.1", "1.2.2"]
 
 
 def test_an_answer_that_is_not_cut_is_one_question() -> None:
     pacs = Pacs([study(number) for number in range(99)], 0)
-    assert len(find_all(Page(DAY, DAY + timedelta(days=30)), pacs).studies) == 99
+    assert len(find_all([Page(DAY, DAY + timedelta(days=30))], pacs).studies) == 99
     assert pacs.asked == 1
 
 
 def test_studies_without_a_time_on_a_day_that_is_cut_make_it_doubtful() -> None:
     found = find_all(
-        Page(DAY, DAY), Pacs([study(0), *(study(number, f"{number % 24:02d}00") for number in range(1, 50))], 20), 20
+        [Page(DAY, DAY)], Pacs([study(0), *(study(number, f"{number % 24:02d}00") for number in range(1, 50))], 20), 20
     )
     assert len(found.studies) == 50
     assert found.doubtful == (DAY,)
@@ -184,23 +184,23 @@ def test_a_pacs_that_always_cuts_is_given_up_soon() -> None:
         return Answer([], 0, 0xA700)
 
     with pytest.raises(AnswerCut, match="A700"):
-        find_all(Page(DAY, DAY + timedelta(days=30)), ask)
+        find_all([Page(DAY, DAY + timedelta(days=30))], ask)
     assert [page.study_time for page in asked] == ["", "", "00-005959.999999", "00-000059.999999", "00-000000.999999"]
 
 
 def test_a_round_number_that_is_all_is_no_harm() -> None:
     """200 studies of one second, or without a time: the parts show nothing new, so nothing was cut."""
     for time in ("101500", ""):
-        found = find_all(Page(DAY, DAY), Pacs([study(number, time) for number in range(200)], 0))
+        found = find_all([Page(DAY, DAY)], Pacs([study(number, time) for number in range(200)], 0))
         assert len(found.studies) == 200
         assert found.doubtful == ()
 
 
 def test_a_limit_that_nobody_told_is_found_out() -> None:
     studies = [study(number, f"{number % 24:02d}{number % 60:02d}") for number in range(1000)] + [study(1000)]
-    found = find_all(Page(DAY, DAY), Pacs(studies, 500))
+    found = find_all([Page(DAY, DAY)], Pacs(studies, 500))
     assert len({entry.accession_number for entry in found.studies}) == 1000
-    found = find_all(Page(DAY, DAY), Pacs(list(reversed(studies)), 500))
+    found = find_all([Page(DAY, DAY)], Pacs(list(reversed(studies)), 500))
     assert (len(found.studies), found.doubtful) == (1001, (DAY,))
 
 
