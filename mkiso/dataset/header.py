@@ -42,7 +42,7 @@ MAX_META_BYTES = 64 * 1024
 MAX_VALUE_BYTES = (
     64 * 1024
 )  # of one attribute of a header; the longest that we read, LO of ReferencedSOPSequences, stay far below
-MAX_SEQUENCE_BYTES = 1024 * 1024  # a longer sequence is left out of the header
+MAX_SEQUENCE_BYTES = 1024 * 1024  # a longer sequence is left out of the header, unless it says whose the image is
 MAX_SEQUENCE_DEPTH = 3  # Blending Sequence > Referenced Series Sequence > Referenced Image Sequence
 MAX_INFLATED_BYTES = 256 * 1024 * 1024  # a deflated data set; deflate reaches 1:1000, so a bound is needed
 
@@ -75,6 +75,9 @@ _SEQUENCES = _tags("""
     ReferencedImageEvidenceSequence VerifyingObserverSequence ContentSequence ConceptCodeSequence
     IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence ReferencedSOPSequence
 """)
+
+# Those that say whose an image is: none may be left out.
+_WHOSE = _tags("IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence")
 
 # What identity, layout and the records of PS3.3 F.5 are made from.
 _HEADER = (
@@ -291,12 +294,11 @@ def _dataset(
     for number, element in found.items():
         tag = _HEADER.get(number) or _ITEM[number]
         if number in _SEQUENCES:
-            if (
-                element.vr in (None, b"SQ", b"UN")
-                and element.length <= MAX_SEQUENCE_BYTES
-                and depth < MAX_SEQUENCE_DEPTH
-            ):
-                sequences[tag] = element
+            if depth < MAX_SEQUENCE_DEPTH:
+                if element.vr in (None, b"SQ", b"UN") and element.length <= MAX_SEQUENCE_BYTES:
+                    sequences[tag] = element
+                elif number in _WHOSE:
+                    raise DamagedInstance(f"The attribute {tag} has no value that it can have.")
             continue
         if element.vr == b"SQ" or element.delimited or element.length > MAX_VALUE_BYTES:
             raise DamagedInstance(f"The attribute {tag} has no value that it can have.")

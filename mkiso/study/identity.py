@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -131,11 +132,12 @@ def same_patient(header: Dataset, study: Study) -> None:
 
 def is_placeholder(patient_id: str, rules: Identity) -> bool:
     """Whether a Patient ID stands for nobody: one that systems write instead of an ID, one without a letter or a digit
-    but 0, one of the site's, or several at once (a backslash).
+    but 0 (in any script, as Thai's), one of the site's, or several at once (a backslash).
     """
     plain = significant(patient_id).upper()
     listed = PLACEHOLDERS | {significant(each).upper() for each in rules.placeholder_ids}
-    return plain in listed or "\\" in plain or not any(character.isalnum() and character != "0" for character in plain)
+    is_somebody = any(character.isalnum() and unicodedata.digit(character, 1) for character in plain)
+    return plain in listed or "\\" in plain or not is_somebody
 
 
 def claims(headers: Iterable[Dataset]) -> list[Claim]:

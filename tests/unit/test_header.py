@@ -52,6 +52,26 @@ def compare(file: Path) -> None:
             assert entry.value == whole[entry.tag].value, entry.keyword
 
 
+@pytest.mark.parametrize("keyword", ["OtherPatientIDsSequence", "IssuerOfPatientIDQualifiersSequence"])
+def test_what_says_whose_an_image_is_cant_be_too_long_to_be_read(tmp_path: Path, keyword: str) -> None:
+    """The issuer that contradicts another one would stand where nobody looks."""
+    [file] = make_study(tmp_path, "A1", kinds={"ct": 1})
+    whole, item = dcmread(file), Dataset()
+    item.PatientID, item.IssuerOfPatientID, item.UniversalEntityID = "HN-1", "SOUTH", "1.2.3"
+    for count, is_read in ((5, True), (40_000, False)):
+        setattr(whole, keyword, [item] * count)
+        whole.save_as(file)
+        if is_read:
+            assert len(read_header(file)[keyword].value) == count
+        else:
+            with pytest.raises(DamagedInstance):
+                read_header(file)
+    delattr(whole, keyword)
+    whole.ReferencedImageSequence = [item] * 40_000
+    whole.save_as(file)
+    assert "ReferencedImageSequence" not in read_header(file)
+
+
 @pytest.mark.parametrize("patient", [THAI, JAPANESE, KOREAN], ids=["thai", "japanese", "korean"])
 def test_every_kind_is_read_as_pydicom_reads_it(tmp_path: Path, patient: Person) -> None:
     for file in make_study(tmp_path, "A1", kinds=EVERY_KIND, patient=patient):

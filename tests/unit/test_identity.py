@@ -169,13 +169,14 @@ def test_one_issuer_is_no_contradiction() -> None:
 
 
 @pytest.mark.parametrize(
-    "patient_id", ["0", "000", " 0 ", "0-0", "-", "unknown", "UNKNOWN", "N/A", "none", "XX-9", "xx-9", "A\\B", ""]
+    "patient_id",
+    ["0", "000", " 0 ", "0-0", "-", "unknown", "UNKNOWN", "N/A", "none", "XX-9", "xx-9", "A\\B", "", "๐", "０-0"],
 )
 def test_a_placeholder_is_nobody(patient_id: str) -> None:
     assert is_placeholder(patient_id, Identity(placeholder_ids=(" XX-9",)))
 
 
-@pytest.mark.parametrize("patient_id", ["10", "0001", "HN-0", "UNKNOWN1", "NONE^A", "XX-90"])
+@pytest.mark.parametrize("patient_id", ["10", "0001", "HN-0", "UNKNOWN1", "NONE^A", "XX-90", "๑", "½"])
 def test_what_has_a_digit_or_a_letter_is_somebody(patient_id: str) -> None:
     assert not is_placeholder(patient_id, Identity(placeholder_ids=("XX-9",)))
 
