@@ -10,15 +10,17 @@ has. So an order of which only the beginning is on record can be judged.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar, Literal
 
 from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
@@ -31,6 +33,7 @@ from mkiso.study.identity import without_patient
 POLL_SECONDS = 1.0
 STALE_SECONDS = 60.0  # twelve refreshes of Epson's status file
 LEFT_BEHIND_SECONDS = 7 * 86_400.0  # longer than a robot stands without discs over holidays
+COPY_BYTES = 1 << 20
 STATUS_LIMIT_BYTES = 4_194_304
 UNGIVEN = ".ungiven"
 
@@ -78,7 +81,7 @@ class FolderPublisher(ABC):
         with self._told_as_unavailable():
             self._make_staging()
             probe = self.staging / f"check-{os.getpid()}"
-            probe.write_bytes(b"")
+            _write(probe, b"")
             now = probe.stat().st_mtime
             probe.unlink()
         for status in self.status_files("")[:1]:
@@ -184,6 +187,8 @@ class FolderPublisher(ABC):
         return separator.join([root.rstrip("\\/"), *file.relative_to(self.directory).parts])
 
     def _make_staging(self) -> None:
+        if self.staging.is_symlink():
+            raise NotADirectoryError(errno.ENOTDIR, "mkiso in it is a link to somewhere else")
         if not self.staging.exists():
             self.staging.mkdir(exist_ok=True)
             _share(self.staging)
@@ -202,7 +207,8 @@ class FolderPublisher(ABC):
             )
         watch.progress(f"copying the image to {self.name}", 0, order.copies)
         target = self.staging / f"{order.order_id}.ISO"
-        shutil.copyfile(order.image, target)
+        with order.image.open("rb") as source, _opened(target, "wb") as copy:
+            shutil.copyfileobj(source, copy, COPY_BYTES)
         _share(target)
         with target.open("rb") as file:
             os.fsync(file.fileno())
@@ -266,11 +272,12 @@ class FolderPublisher(ABC):
         share.
         """
         for file in self.staging.iterdir():
-            if file.stat().st_mtime < time.time() - LEFT_BEHIND_SECONDS:
-                file.unlink(missing_ok=True)
+            with suppress(OSError):  # gone meanwhile, or a folder, which isn't of ours: nobody's print waits for it
+                if file.lstat().st_mtime < time.time() - LEFT_BEHIND_SECONDS:
+                    file.unlink()
 
     def _text_of(self, file: Path) -> str:
-        with file.open("rb") as opened:
+        with _opened(file, "rb") as opened:
             return opened.read(STATUS_LIMIT_BYTES).decode(self.settings.label_encoding, errors="replace")
 
     def _encoded(self, text: str) -> bytes:
@@ -294,8 +301,24 @@ class FolderPublisher(ABC):
             raise PublisherUnavailable(f"{self.name}'s folder {self.directory} can't be used ({reason}){so}.") from None
 
 
+def _opened(path: Path, mode: Literal["rb", "wb"]) -> BinaryIO:
+    """A file on somebody else's share, which may hold anything: no link is followed out of it and no pipe waited for.
+
+    Raises OSError.
+    """
+    flags = os.O_RDONLY if mode == "rb" else os.O_WRONLY | os.O_CREAT
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or (mode == "wb" and status.st_nlink > 1):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{path.name} is no file of its own")
+    if mode == "wb":
+        os.ftruncate(descriptor, 0)
+    return os.fdopen(descriptor, mode)
+
+
 def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
+    with _opened(path, "wb") as file:
         _share(path)
         file.write(content)
         file.flush()
