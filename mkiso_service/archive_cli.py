@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import click
 
 if TYPE_CHECKING:
     from mkiso.archive.catalogue import FailedStudy, Finding, NightReport
+    from mkiso.archive.ledger import Ledger
     from mkiso.archive.readback import ReadBack
+    from mkiso.config.settings import Settings
     from mkiso.formats.protocol import Contents
 
 PIECE_BYTES = 1 << 22
@@ -89,9 +92,10 @@ def verify(disc: Path) -> int:
 
 @archive.command()
 @click.option("--nights", default=14, show_default=True, type=click.IntRange(1, 10_000), help="How many.")
-def report(nights: int) -> None:
-    """The last nights at a glance, the studies that wait to be archived, and the volumes that aren't where they
-    should be.
+@click.option("--no-pacs", is_flag=True, help="Don't ask the PACS for studies that no night looks at.")
+def report(nights: int, no_pacs: bool) -> None:
+    """The last nights at a glance, the days and studies that are owed, the volumes that aren't where they should be,
+    and what lies in the PACS outside of every night, where it can tell.
     """
     from mkiso.archive.catalogue import failed_studies
     from mkiso.archive.catalogue import report as report_nights
@@ -104,8 +108,11 @@ def report(nights: int) -> None:
     with Ledger.open(settings) as ledger:
         told, failed = report_nights(ledger, nights), failed_studies(ledger)
         waiting = (*undelivered(ledger), *owed(ledger, Store.visible(ledger)))
+        days, beyond = _owed_days(ledger, settings), () if no_pacs else tuple(_outside(ledger, settings))
     failures = (_failed_line(study, settings.archive.max_attempts) for study in failed)
-    click.echo("\n".join([*map(_night_line, told), *failures, *map(str, waiting)]) or "No night yet.")
+    click.echo("\n".join([*map(_night_line, told), *days, *failures, *map(str, waiting)]) or "No night yet.")
+    for line in beyond:
+        click.echo(line)
 
 
 @archive.command()
@@ -220,6 +227,43 @@ def adopt() -> None:
         if settings.archive.output == "store":
             Store.open(ledger, adopt=True)
     click.echo("They belong together. `mkiso archive report` says what the ledger doesn't know of what lies there.")
+
+
+def _owed_days(ledger: Ledger, settings: Settings) -> list[str]:
+    from mkiso.archive.days import searched
+    from mkiso.archive.outside import owed_line
+    from mkiso.archive.schedule import DAY, last_fire, owed_days
+
+    now, archive = datetime.now(UTC), settings.archive
+    today = now.astimezone(ZoneInfo(archive.timezone)).date()
+    date_to = last_fire(archive.schedule, archive.timezone, now).date() - DAY
+    return list(filter(None, [owed_line(owed_days(searched(ledger), date_to, today))]))
+
+
+def _outside(ledger: Ledger, settings: Settings) -> Iterator[str]:
+    """One question without a date (universal matching, PS3.4 C.2.2.2.3): what it may cost is bounded by the query's
+    own limits."""
+    from mkiso.archive.catalogue import archived_counts, failed_studies, lost_studies
+    from mkiso.archive.days import searched
+    from mkiso.archive.outside import lines, outside
+    from mkiso.archive.paging import Answer
+    from mkiso.errors import MkisoError
+    from mkiso.sources.query import find_studies_by_date, of_modalities
+
+    archive = settings.archive
+    try:
+        found = find_studies_by_date(settings, "")
+    except MkisoError as error:
+        yield f"What lies in the PACS outside of every night can't be told: {error.words}"
+        return
+    usable, unusable = (of_modalities(studies, archive.modalities) for studies in (found.studies, found.unusable))
+    answer = Answer(usable, found.sent, found.status, unusable)
+    sought = {study.study_instance_uid for study in (*failed_studies(ledger), *lost_studies(ledger))}
+    known = sought.union(archived_counts(ledger, [study.study_instance_uid for study in usable]))
+    today = datetime.now(ZoneInfo(archive.timezone)).date()
+    yield from lines(
+        outside(answer, known, searched(ledger), archive.recheck_days, today), answer, settings.pacs.find_limit
+    )
 
 
 def _start(first: date, last: date, *, dry_run: bool, wait: bool) -> int:

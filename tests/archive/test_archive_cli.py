@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from mkiso.archive.catalogue import archived
+from mkiso.archive.days import owe
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night
 from mkiso.archive.volumes import MasteredVolume, StudyOnVolume
@@ -20,6 +21,8 @@ from mkiso.storage.files import sha256_of
 from mkiso.study.models import DiscFile
 from mkiso_service.cli import run
 from tests.archive.discs import DAY, RANGE, study
+from tests.pacs.scripted import ScriptedPacs
+from tests.peers.corpus import make_study
 
 FILES = {
     "DICOMDIR": b"directory",
@@ -169,3 +172,24 @@ def test_a_stranger_is_refused_by_each_command_until_a_person_adopts_it(
 )
 def test_misuse_is_exit_code_2(arguments: list[str]) -> None:
     assert run(arguments) == 2
+
+
+def test_the_report_names_what_no_night_looks_at(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = make_study(tmp_path / "undated", "UNDATED1", study_date="")
+    with Ledger.open(load()) as ledger:
+        yesterday = datetime.now(UTC).date() - timedelta(days=1)
+        owe(ledger, yesterday - timedelta(days=1), yesterday)
+    with ScriptedPacs(files) as pacs:
+        (tmp_path / "config.yaml").write_text(
+            f"storage: {{data_dir: data}}\npacs: {{ae_title: {pacs.ae_title}, port: {pacs.port}}}\n"
+        )
+        assert run(["archive", "report"]) == 0
+    told = capsys.readouterr().out
+    assert "OUTSIDE  UNDATED1  (no date)  without a Study Date" in told
+    assert f"OWED  {yesterday - timedelta(days=1)}" in told
+    assert run(["archive", "report"]) == 0
+    assert "What lies in the PACS outside of every night can't be told: " in capsys.readouterr().out
+    assert run(["archive", "report", "--no-pacs"]) == 0
+    assert "outside" not in capsys.readouterr().out
