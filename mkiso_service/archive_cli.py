@@ -258,7 +258,8 @@ def _outside(ledger: Ledger, settings: Settings) -> Iterator[str]:
         return
     usable, unusable = (of_modalities(studies, archive.modalities) for studies in (found.studies, found.unusable))
     answer = Answer(usable, found.sent, found.status, unusable)
-    sought = {study.study_instance_uid for study in (*failed_studies(ledger), *lost_studies(ledger))}
+    failed = {study.study_instance_uid for study in failed_studies(ledger)}
+    sought = failed.union(study.study_instance_uid for study in lost_studies(ledger))
     known = sought.union(archived_counts(ledger, [study.study_instance_uid for study in usable]))
     today = datetime.now(ZoneInfo(archive.timezone)).date()
     yield from lines(
