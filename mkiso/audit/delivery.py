@@ -4,6 +4,7 @@ it.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -64,9 +65,15 @@ def _send_over_tls(audit: Audit, line: bytes, host: str, port: int) -> None:
 
 
 def _append(file: Path, message: str) -> None:
-    """One write, so that lines of several processes don't mix (O_APPEND)."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    """One write, so that lines of several processes don't mix (O_APPEND). What a power cut or a full disk has left of
+    the line before costs no other.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        os.write(descriptor, f"{message}\n".encode())
+        size = os.fstat(descriptor).st_size
+        begin = "\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else ""
+        line = f"{begin}{message}\n".encode()
+        if os.write(descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(descriptor)

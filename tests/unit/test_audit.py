@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import resource
 import socket
 import ssl
 import threading
@@ -156,6 +157,34 @@ def test_no_value_makes_a_line_or_an_element_of_its_own(tmp_path: Path) -> None:
 def test_the_file_is_the_services_alone(tmp_path: Path) -> None:
     told(tmp_path, EVERY["alert"][0])
     assert (tmp_path / "audit.xml").stat().st_mode & 0o777 == 0o600
+
+
+def test_half_a_line_of_before_costs_no_other(tmp_path: Path) -> None:
+    trail, tell = tmp_path / "audit.xml", EVERY["asked"][0]
+    tell(settings_in(tmp_path))
+    trail.write_bytes(trail.read_bytes()[:100])  # the power went
+    for _ in range(2):
+        tell(settings_in(tmp_path))
+    half, *whole = trail.read_text().splitlines()
+    assert (len(half), len(whole)) == (100, 2)
+    for line in whole:
+        assert_schema(fromstring(line))
+
+
+def test_a_message_that_finds_room_for_half_of_it_is_kept_whole(tmp_path: Path) -> None:
+    trail, kept, tell = tmp_path / "audit.xml", tmp_path / "audit-undelivered.xml", EVERY["asked"][0]
+    for _ in range(5):
+        tell(settings_in(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (trail.stat().st_size + 100, limits[1]))
+    try:
+        tell(settings_in(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    [line] = kept.read_text().splitlines()
+    assert_schema(fromstring(line))
+    tell(settings_in(tmp_path))
+    assert_schema(fromstring(trail.read_text().splitlines()[-1]))
 
 
 def assert_syslog(line: bytes) -> Element:
