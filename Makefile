@@ -8,7 +8,7 @@
 # make soak            mixed jobs with faults for an hour; MINUTES=5 for less
 # make mutants         change in one place at a time what decides whether a disc leaves, and see whether a test notices
 # make fuzz            ten minutes of coverage-guided fuzzing for each thing that the receiver reads of a peer; MINUTES=1 for less
-# make picture         draw the rooms and their imports anew: docs/architecture.svg
+# make docs            draw the picture of the rooms anew, and the tables that say what the code says
 # make clean           remove what these commands made
 # make help            these lines
 #
@@ -22,7 +22,7 @@ BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 SOURCES = $(shell find mkiso mkiso_service flows tasks -type f ! -name '*.pyc')
 
-.PHONY: help demo test test-unit lint coverage bench soak mutants fuzz picture clean packages
+.PHONY: help demo test test-unit lint coverage bench soak mutants fuzz docs clean packages
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -68,8 +68,9 @@ fuzz: MINUTES = 10
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m bench.fuzz --minutes $(MINUTES)
 
-picture: $(VENV)/.installed
+docs: $(VENV)/.installed
 	$(BIN)/python -m bench.architecture
+	$(BIN)/python -m bench.reference
 
 # Debian's programs that the tests and the benchmark drive; installed where they are missing.
 packages:

@@ -1,6 +1,6 @@
 """The picture of docs/architecture.md: rooms as boxes, the lower the deeper, imports between them as arrows.
 
-    make picture        # writes docs/architecture.svg
+    make docs           # writes docs/architecture.svg
 
 Read from the code's own imports (grimp, which import-linter brings). A test holds the picture against the code.
 """

@@ -59,12 +59,14 @@ class MkisoError(Exception):
     """Base of every error that mkiso raises on purpose.
 
     `words` says what happened and what to do, in one or two sentences. `details` are plain JSON values (counts,
-    accession numbers, UIDs).
+    accession numbers, UIDs). `meaning` and `remedy` say the same of the kind, in Markdown, for docs/errors.md.
     """
 
     code: ClassVar[str] = "error"
     http_status: ClassVar[int] = 500
     retriable: ClassVar[bool] = False
+    meaning: ClassVar[str] = ""
+    remedy: ClassVar[str] = ""
 
     def __init__(self, words: str, **details: object) -> None:
         super().__init__(words)
@@ -94,18 +96,24 @@ class InvalidRequest(PermanentError):
 
     code = "invalid_request"
     http_status = 400
+    meaning = "a parameter is missing, empty or malformed"
+    remedy = "correct the request; the PACS was not asked"
 
 
 class InvalidAccessionNumber(InvalidRequest):
     """Not an accession number that can be looked up safely (VR SH, PS3.5 6.2)."""
 
     code = "invalid_accession_number"
+    meaning = "a wildcard, a control character, more than 16 characters"
+    remedy = "use the accession number as the PACS writes it"
 
 
 class TooManyAccessionNumbers(InvalidRequest):
     """More accession numbers in one question than `server.max_accessions`."""
 
     code = "too_many_accession_numbers"
+    meaning = "more than `server.max_accessions`"
+    remedy = "ask in several requests"
 
 
 class Unauthorized(PermanentError):
@@ -113,6 +121,8 @@ class Unauthorized(PermanentError):
 
     code = "unauthorized"
     http_status = 401
+    meaning = "the API key is absent or wrong"
+    remedy = "send `X-API-Key`; see `auth`"
 
 
 class ForeignRequest(PermanentError):
@@ -120,6 +130,8 @@ class ForeignRequest(PermanentError):
 
     code = "foreign_request"
     http_status = 403
+    meaning = "a page of another site asked by itself, or a browser over plain http doesn't say which page"
+    remedy = "let a person follow the link; serve mkiso over https; `server.trusted_origins`"
 
 
 class UnknownHost(PermanentError):
@@ -127,6 +139,8 @@ class UnknownHost(PermanentError):
 
     code = "unknown_host"
     http_status = 403
+    meaning = "a browser came by a name with a dot that isn't known to be mkiso's"
+    remedy = "add it to `server.hosts`, or set `server.public_url`"
 
 
 class StudyNotFound(PermanentError):
@@ -134,6 +148,8 @@ class StudyNotFound(PermanentError):
 
     code = "study_not_found"
     http_status = 404
+    meaning = "the PACS has no such accession number"
+    remedy = "check the number; is the study on this PACS yet?"
 
 
 class NoDicomData(PermanentError):
@@ -141,6 +157,8 @@ class NoDicomData(PermanentError):
 
     code = "no_dicom_data"
     http_status = 404
+    meaning = "the study has no images"
+    remedy = "ask again when they have been sent"
 
 
 class JobNotFound(PermanentError):
@@ -148,6 +166,8 @@ class JobNotFound(PermanentError):
 
     code = "job_not_found"
     http_status = 404
+    meaning = "the job or its disc isn't kept any more"
+    remedy = "ask for the disc anew"
 
 
 class VolumeNotFound(PermanentError):
@@ -155,6 +175,8 @@ class VolumeNotFound(PermanentError):
 
     code = "volume_not_found"
     http_status = 404
+    meaning = "the archive's ledger has no such volume, or it isn't as was said"
+    remedy = "check the label: `mkiso archive report`"
 
 
 class PatientMismatch(PermanentError):
@@ -162,6 +184,11 @@ class PatientMismatch(PermanentError):
 
     code = "patient_mismatch"
     http_status = 409
+    meaning = (
+        "more than one patient in one question, or one accession number of several patients, or the patient "
+        "API knows another one"
+    )
+    remedy = "have the PACS or the patient API corrected; ask for each patient alone"
 
 
 class PrintUncertain(PermanentError):
@@ -169,6 +196,8 @@ class PrintUncertain(PermanentError):
 
     code = "print_uncertain"
     http_status = 409
+    meaning = "an earlier order may have been made already, or of other images"
+    remedy = "look at the robot, then print with `confirm_reprint`"
 
 
 class JobCancelled(PermanentError):
@@ -176,6 +205,8 @@ class JobCancelled(PermanentError):
 
     code = "job_cancelled"
     http_status = 409
+    meaning = "an operator cancelled the job"
+    remedy = "ask again; of a print, look at the publisher first"
 
 
 class SeveralDiscs(PermanentError):
@@ -183,6 +214,8 @@ class SeveralDiscs(PermanentError):
 
     code = "several_discs"
     http_status = 409
+    meaning = "the studies fill a set of discs"
+    remedy = "take every one, at its address in `parts`"
 
 
 class OtherSet(PermanentError):
@@ -190,6 +223,8 @@ class OtherSet(PermanentError):
 
     code = "other_set"
     http_status = 409
+    meaning = "the disc would be of another set than those that you have, or may be"
+    remedy = "take every disc of one set, at their addresses in `sets`, or ask without `part`"
 
 
 class JobCrashed(PermanentError):
@@ -197,6 +232,8 @@ class JobCrashed(PermanentError):
 
     code = "job_crashed"
     http_status = 502
+    meaning = "the job's process or machine went down"
+    remedy = "ask again, of a print look at the publisher first; its run in the Prefect UI says when"
 
 
 class TooLargeForMedium(PermanentError):
@@ -204,6 +241,8 @@ class TooLargeForMedium(PermanentError):
 
     code = "too_large_for_medium"
     http_status = 422
+    meaning = "more than one `disc.medium` holds, and `disc.span` is off"
+    remedy = "set `disc.span` or a larger medium"
 
 
 class PacsRefused(PermanentError):
@@ -211,6 +250,8 @@ class PacsRefused(PermanentError):
 
     code = "pacs_refused"
     http_status = 502
+    meaning = "AE titles, address or identifiers disagree (A801 …)"
+    remedy = "add the receiver's AE title, address and port to the PACS; `mkiso doctor`"
 
 
 class StudyIncomplete(PermanentError):
@@ -218,6 +259,8 @@ class StudyIncomplete(PermanentError):
 
     code = "study_incomplete"
     http_status = 502
+    meaning = "images stayed missing after every attempt, or nothing proves that they are all"
+    remedy = "the words say how many and why; look at these in the PACS"
 
 
 class InstanceConflict(PermanentError):
@@ -225,6 +268,8 @@ class InstanceConflict(PermanentError):
 
     code = "instance_conflict"
     http_status = 502
+    meaning = "one SOP Instance UID with two contents"
+    remedy = "have the PACS corrected"
 
 
 class DamagedInstance(PermanentError):
@@ -232,6 +277,8 @@ class DamagedInstance(PermanentError):
 
     code = "damaged_instance"
     http_status = 502
+    meaning = "an image is cut short or malformed"
+    remedy = "have it sent to the PACS again"
 
 
 class CountsUnknown(PermanentError):
@@ -239,6 +286,8 @@ class CountsUnknown(PermanentError):
 
     code = "counts_unknown"
     http_status = 502
+    meaning = "the PACS tells neither images nor counts"
+    remedy = "`pacs.require_counts: false` makes discs that say so"
 
 
 class PublisherRefused(PermanentError):
@@ -246,6 +295,8 @@ class PublisherRefused(PermanentError):
 
     code = "publisher_refused"
     http_status = 502
+    meaning = "the publisher refused or failed"
+    remedy = "its own words follow; look at the robot"
 
 
 class ProofFailed(PermanentError):
@@ -253,6 +304,8 @@ class ProofFailed(PermanentError):
 
     code = "proof_failed"
     http_status = 500
+    meaning = "a finished image differed from what was received, or from what was proved"
+    remedy = "it was thrown away; ask again; check memory and disk"
 
 
 class ArchiveUnusable(PermanentError):
@@ -262,6 +315,10 @@ class ArchiveUnusable(PermanentError):
 
     code = "archive_unusable"
     http_status = 500
+    meaning = (
+        "the archive's ledger, data directory and store don't belong together, or one isn't there; nothing was touched"
+    )
+    remedy = "use the ledger and mount the store that it was; [archive.md](archive.md)"
 
 
 class Unforeseen(PermanentError):
@@ -269,6 +326,8 @@ class Unforeseen(PermanentError):
 
     code = "unforeseen"
     http_status = 500
+    meaning = "a fault of mkiso itself"
+    remedy = "report it with the request id and the log"
 
 
 class ConfigurationError(PermanentError):
@@ -276,6 +335,8 @@ class ConfigurationError(PermanentError):
 
     code = "configuration"
     http_status = 500
+    meaning = "the configuration can't be used"
+    remedy = "`mkiso config check`"
 
     def __init__(self, words: str, problems: tuple[str, ...] = (), **details: object) -> None:
         super().__init__(words, **details)
@@ -287,6 +348,11 @@ class AnswerCut(PermanentError):
 
     code = "answer_cut"
     http_status = 502
+    meaning = (
+        "the PACS gave as many answers as it gives at most, or cuts them however short the time asked for, or "
+        "never ends"
+    )
+    remedy = "raise its limit, or set `pacs.find_limit`"
 
 
 class PacsUnreachable(RetriableError):
@@ -294,6 +360,8 @@ class PacsUnreachable(RetriableError):
 
     code = "pacs_unreachable"
     http_status = 502
+    meaning = "no connection or association"
+    remedy = "is the PACS up? `pacs.host`, `pacs.port`, the firewall"
 
 
 class PacsBusy(RetriableError):
@@ -301,6 +369,8 @@ class PacsBusy(RetriableError):
 
     code = "pacs_busy"
     http_status = 502
+    meaning = "out of resources (A701, A702), often: it can't reach our receiver"
+    remedy = "check that the PACS can connect to `receiver.port`; try later"
 
 
 class PacsSilent(RetriableError):
@@ -308,6 +378,8 @@ class PacsSilent(RetriableError):
 
     code = "pacs_silent"
     http_status = 504
+    meaning = "no answer, no image within the limits of `pacs`"
+    remedy = "look at the PACS"
 
 
 class PatientApiUnavailable(RetriableError):
@@ -315,6 +387,8 @@ class PatientApiUnavailable(RetriableError):
 
     code = "patient_api_unavailable"
     http_status = 502
+    meaning = "no answer; discs are made with the PACS's names and say so"
+    remedy = "`patient_api`, `mkiso doctor`"
 
 
 class ReceiverUnavailable(RetriableError):
@@ -322,6 +396,8 @@ class ReceiverUnavailable(RetriableError):
 
     code = "receiver_unavailable"
     http_status = 503
+    meaning = "the receiver isn't running"
+    remedy = "`mkiso serve` restarts it; its log says why"
 
 
 class ClaimLost(RetriableError):
@@ -329,6 +405,8 @@ class ClaimLost(RetriableError):
 
     code = "claim_lost"
     http_status = 503
+    meaning = "another archive run has taken over"
+    remedy = "nothing; that one goes on"
 
 
 class PublisherUnavailable(RetriableError):
@@ -336,6 +414,8 @@ class PublisherUnavailable(RetriableError):
 
     code = "publisher_unavailable"
     http_status = 502
+    meaning = "it can't be reached or is busy"
+    remedy = "is it up? `publishers`, `mkiso doctor`"
 
 
 class OrchestratorUnavailable(RetriableError):
@@ -343,6 +423,8 @@ class OrchestratorUnavailable(RetriableError):
 
     code = "orchestrator_unavailable"
     http_status = 503
+    meaning = "Prefect can't be reached"
+    remedy = "is it running? `prefect.api_url`"
 
 
 class QueueFull(RetriableError):
@@ -350,6 +432,8 @@ class QueueFull(RetriableError):
 
     code = "queue_full"
     http_status = 503
+    meaning = "more jobs wait than `server.max_queued_jobs`"
+    remedy = "wait as long as Retry-After says"
 
 
 class StorageFull(RetriableError):
@@ -357,6 +441,8 @@ class StorageFull(RetriableError):
 
     code = "storage_full"
     http_status = 503
+    meaning = "less disk than `storage.min_free_gib`"
+    remedy = "make room; shorten `disc.keep_hours`"
 
 
 class DeadlinePassed(RetriableError):
@@ -364,6 +450,8 @@ class DeadlinePassed(RetriableError):
 
     code = "deadline_passed"
     http_status = 504
+    meaning = "the job takes longer than the request may wait"
+    remedy = "it goes on: ask for its state at `job`"
 
 
 class JobRunning(RetriableError):
@@ -371,6 +459,8 @@ class JobRunning(RetriableError):
 
     code = "job_running"
     http_status = 409
+    meaning = "the job has not ended yet"
+    remedy = "ask again"
 
 
 class JobStopped(RetriableError):
@@ -378,6 +468,8 @@ class JobStopped(RetriableError):
 
     code = "job_stopped"
     http_status = 503
+    meaning = "stopped before its end, because its worker ended"
+    remedy = "ask again, or retry its run in the Prefect UI, which orders no print twice"
 
 
 class ServiceStopping(RetriableError):
@@ -385,3 +477,5 @@ class ServiceStopping(RetriableError):
 
     code = "service_stopping"
     http_status = 503
+    meaning = "the webhook is being restarted"
+    remedy = "ask again"

@@ -158,14 +158,19 @@ def show(console: Console, place: Place) -> None:
 def print_disc(console: Console, client: Client, place: Place) -> None:
     """The same study to the demo's publisher, and what that holds afterwards."""
     console.print(f"\nSending {ACCESSION_NUMBER} to the disc publisher:")
-    held = set(place.printed.rglob("*.dcm"))
+    held = _stored(place.printed)
     state = show_job(console, client.follow(client.ask_for_print([ACCESSION_NUMBER])))
-    got = sorted(set(place.printed.rglob("*.dcm")) - held)
-    for file in got:
+    got = _stored(place.printed) - held
+    for file, _ in sorted(got):
         console.print(f"  {size_words(file.stat().st_size):>12}  {file.name}", highlight=False)
     if len(got) != state.written:
         raise DemoFailed(f"{state.publisher} confirmed {state.written} instances and holds {len(got)}.")
     console.print(f"{state.publisher} has them all and will make the disc.")
+
+
+def _stored(folder: Path) -> set[tuple[Path, int]]:
+    """What the publisher holds, each with the time at which it came: what it is sent again, it stores again."""
+    return {(file, file.stat().st_mtime_ns) for file in folder.rglob("*.dcm")}
 
 
 def list_files(console: Console, iso: Path) -> None:

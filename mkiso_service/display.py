@@ -51,7 +51,7 @@ def show_job(console: Console, states: Iterable[JobState]) -> JobState:
     if last is None:
         raise ValueError("a job without a state")
     for lack in last.degraded:
-        console.print(f"[yellow]Made without {lack}:[/] see X-Mkiso-Degraded in README.md.")
+        console.print(f"[yellow]Made without {lack}:[/] see X-Mkiso-Degraded in docs/http.md.")
     return last
 
 

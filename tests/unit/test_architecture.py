@@ -8,7 +8,7 @@ from bench.architecture import PICTURE, arrows_of, floors_of, picture, shown
 
 
 def test_the_picture_is_of_the_code_as_it_is() -> None:
-    """`make picture` draws it anew."""
+    """`make docs` draws it anew."""
     assert PICTURE.read_text(encoding="utf-8") == picture(arrows_of())
 
 

@@ -1,38 +1,41 @@
-"""README.md in step with the program: every error code is explained, every command is named."""
+"""README.md and docs/ in step with the program: every error code is explained, every command is named, every link leads
+somewhere.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from bench.reference import ERRORS, error_table, kinds, with_table
 from mkiso.errors import MkisoError
 from mkiso_service.cli import cli
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("deployments/**/*.md")])
 
 
-def kinds_of(kind: type[MkisoError]) -> Iterator[type[MkisoError]]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from kinds_of(child)
+def all_kinds(kind: type[MkisoError]) -> set[type[MkisoError]]:
+    return {each for child in kind.__subclasses__() for each in (child, *all_kinds(child))}
 
 
 def test_every_error_code_is_explained_and_no_other() -> None:
-    table = README.split("| code |")[1].split("\n\n")[0]
-    explained = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
-    raised = {kind.code for kind in kinds_of(MkisoError) if kind.__module__ == "mkiso.errors" and "code" in vars(kind)}
-    assert sorted(explained) == sorted(raised)
+    """`make docs` writes the table anew."""
+    page = ERRORS.read_text(encoding="utf-8")
+    assert page == with_table(page, error_table())
+    raised = {kind.code for kind in all_kinds(MkisoError) if kind.__module__ == "mkiso.errors" and "code" in vars(kind)}
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == raised
+    assert all(kind.meaning and kind.remedy for kind in kinds())
 
 
 def test_every_command_is_named() -> None:
-    assert [name for name in cli.commands if not re.search(rf"\b{name}\b", README) and name != "version"] == []
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert [name for name in cli.commands if not re.search(rf"\b{name}\b", page) and name != "version"] == []
 
 
-def test_every_link_leads_somewhere() -> None:
-    root = Path(__file__).parents[2]
-    assert [
-        link
-        for link in re.findall(r"\]\(([^)#]+)\)", README)
-        if not link.startswith("http") and not (root / link).exists()
-    ] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []

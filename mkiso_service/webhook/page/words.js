@@ -1,4 +1,4 @@
-// What a clerk can do about each error code (the table in README.md is the longer story); what isn't here is told in the service's own words,
+// What a clerk can do about each error code (docs/errors.md tells more); what isn't here is told in the service's own words,
 // as the numbers' faults are, which name the wrong character.
 const LATER = "Ask again in a few minutes.";
 const TELL_PACS = "Tell the PACS administrator.";
