@@ -22,9 +22,7 @@ OUTAGE_SECONDS = 60
 
 
 class ServiceError(Exception):
-    """What the service answered instead of what was asked for: its own words, the code that docs/errors.md explains, and
-    its request id.
-    """
+    """What the service answered instead of a disc: its words, the code that docs/errors.md explains, its request id."""
 
     def __init__(self, words: str, code: str, request_id: str = "") -> None:
         super().__init__(words)
