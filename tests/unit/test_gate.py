@@ -68,11 +68,12 @@ def retrieved(
 
 
 def test_whole_studies_of_one_patient_pass() -> None:
-    passed = complete(retrieved(of(1), of(2, IssuerOfPatientID="NORTH"), patient=Patient("HN-1", "Known^Name")), RULES)
+    known = Patient("HN-1", "Known^Name", "19700101", "F")
+    passed = complete(retrieved(of(1), of(2, IssuerOfPatientID="NORTH"), patient=known), RULES)
     assert (passed.identity.patient_id, passed.identity.issuer) == ("HN-1", "NORTH")
     assert len(passed.instances) == 4
     assert (passed.patient_name, passed.accession_numbers) == ("Known^Name", ("A1", "A2"))
-    assert (passed.patient, passed.degraded) == (Patient("HN-1", "Known^Name"), ())
+    assert (passed.patient, passed.degraded) == (known, ())
     assert complete(retrieved(of(1)), RULES).patient == Patient("HN-1", "Canary^Name")
     degraded = retrieved(of(1))
     assert complete(replace(degraded, found=replace(degraded.found, degraded=("x",))), RULES).degraded == ("x",)

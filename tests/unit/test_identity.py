@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
@@ -283,16 +284,24 @@ def test_headers_that_differ_in_a_sequence_alone_are_two_claims(one: dict[str, A
     assert len(claims([header(**one), header(**other)])) == 2
 
 
+def encoded(**values: bytes) -> Dataset:
+    """A header as it is read from a file: pydicom decodes an element when it is first looked at."""
+    tags = {keyword: BaseTag(tag_for_keyword(keyword) or 0) for keyword in values}
+    return Dataset({tags[k]: RawDataElement(tags[k], None, len(v), v, 0, True, True) for k, v in values.items()})
+
+
 def test_the_same_bytes_in_two_character_sets_are_two_claims() -> None:
     """What a header says is its text; how it is encoded is another header's matter."""
+    both = [encoded(SpecificCharacterSet=terms, PatientID=b"HN-\xc4") for terms in (b"ISO_IR 100", b"ISO_IR 144")]
+    assert [claim.patient_id for claim in claims(both)] == ["HN-Ä", "HN-Ф"]
 
-    def encoded(terms: bytes) -> Dataset:
-        made = header()
-        for tag, value in ((0x00080005, terms), (0x00100020, b"HN-\xc4")):
-            made._dict[BaseTag(tag)] = RawDataElement(BaseTag(tag), None, len(value), value, 0, True, True)
-        return made
 
-    assert [claim.patient_id for claim in claims([encoded(b"ISO_IR 100"), encoded(b"ISO_IR 144")])] == ["HN-Ä", "HN-Ф"]
+def test_headers_that_are_alike_are_decoded_once() -> None:
+    """A series has thousands of them."""
+    alike = [encoded(PatientID=b"HN-1", PatientBirthDate=b"19700101", PatientSex=b"F ") for _ in range(3)]
+    assert claims(alike) == [Claim("HN-1", birth_date="19700101", sex="F")]
+    raw = [isinstance(each.get_item("PatientBirthDate"), RawDataElement) for each in alike]
+    assert raw == [False, True, True]
 
 
 def test_an_issuer_by_its_universal_id_alone_is_one() -> None:
