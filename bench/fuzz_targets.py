@@ -21,11 +21,13 @@ from threading import Event
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
 
+from mkiso.config.settings import Receiver as ReceiverSettings
 from mkiso.dataset.header import Identity, begin_identity, begin_study, read_header, read_identity
 from mkiso.errors import DamagedInstance
+from mkiso.network import dimse, pdu
 from mkiso.network.dimse import Response
-from mkiso.receiver import dimse, pdu
-from mkiso.receiver.negotiation import ACCEPTED, Acceptance, decode_request, negotiate
+from mkiso.network.negotiation import ACCEPTED, Acceptance, decode_request, negotiate
+from mkiso.receiver.negotiation import storage_offer
 from mkiso.receiver.spool import file_head
 from mkiso.sources.answers import STUDY_KEYS, Answers, found_by_date, read, study_of
 from mkiso.study.identity import significant
@@ -108,7 +110,9 @@ def _pdus(sent: bytes, piece: int, associated: bool, stalls: bool = False) -> li
         if not stalls:
             peer.shutdown(socket.SHUT_WR)
         while True:
-            kind, body = connection.next_pdu(STALL_SECONDS if stalls else 60, associated=associated)
+            kind, body = connection.next_pdu(
+                STALL_SECONDS if stalls else 60, pdu.ESTABLISHED if associated else pdu.REQUEST
+            )
             assert (kind, bytes(body)) == (sent[offset], sent[offset + 6 : offset + 6 + len(body)]), (
                 "a PDU that wasn't sent"
             )
@@ -132,7 +136,7 @@ def association(data: bytes) -> None:
         request = decode_request(b"\x01\x00" + struct.pack(">I", len(data)) + data)
     except pdu.ProtocolError:
         return
-    answer = negotiate(request, ae_title="CDRECORD", address="10.0.0.1", allowed_peers=(), max_pdu_bytes=131_072)
+    answer = negotiate(request, storage_offer(ReceiverSettings(ae_title="CDRECORD")), "10.0.0.1")
     if not isinstance(answer, Acceptance):
         assert answer.words
         A_ASSOCIATE_RJ().decode(answer.pdu)
@@ -159,9 +163,9 @@ def command(data: bytes) -> None:
         request = dimse.parse_command(data)
     except pdu.ProtocolError:
         return
-    answer = dimse.response(request, dimse.SUCCESS)
+    answer = dimse.encode_command(dimse.answer_to(request, dimse.SUCCESS))
     assert int.from_bytes(answer[8:12], "little") == len(answer) - 12
-    read = dimse.parse_command(answer + struct.pack("<HHIH", 0, 0x0110, 2, request.message_id))
+    read = dimse.parse_command(answer)
     uids = request.affected_sop_class_uid, request.affected_sop_instance_uid
     assert (read.field, read.message_id, read.has_data_set) == (
         request.field | dimse.RESPONSE,
@@ -304,7 +308,7 @@ def _answer_seeds() -> Iterator[bytes]:
     from pydicom import Dataset
     from pydicom.sequence import Sequence
 
-    from mkiso.network.dimse import encode_identifier
+    from mkiso.network.dimse import encode_data_set
     from tests.peers.corpus import JAPANESE, THAI
 
     for person in (JAPANESE, THAI):
@@ -318,7 +322,7 @@ def _answer_seeds() -> Iterator[bytes]:
             12,
         )
         identifier.ModalitiesInStudy, identifier.ReferencedStudySequence = ["CT", "SR"], Sequence([Dataset()])
-        yield encode_identifier(identifier)
+        yield encode_data_set(identifier)
 
 
 def _corpus() -> Iterator[tuple[str, bytes]]:

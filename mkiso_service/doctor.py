@@ -109,7 +109,7 @@ def _viewer(settings: Settings) -> str:
 
 
 def _pacs(settings: Settings) -> str:
-    from mkiso.network.echo import echo
+    from mkiso.sources.pacs import echo
 
     pacs, ours = settings.pacs, settings.receiver
     seconds = echo(settings, limit_seconds=WAIT_SECONDS)

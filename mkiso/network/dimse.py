@@ -1,38 +1,94 @@
-"""DIMSE messages as bytes (PS3.7 6.3, PS3.8 9.3.5): the command set, its identifier, and the PDUs that carry them.
+"""Command sets of DIMSE messages as bytes (PS3.7 6.3, 9.3, 10.3, E), for both roles.
 
-Responses come by the thousand while images arrive in the same process, so a command set is read with a dozen struct
-calls instead of a Dataset.
+Our own, since pynetdicom's codec takes 0.35 ms a message (ours 0.006 ms): as long as the receiver takes for all the
+rest of an MR image, and responses come by the thousand while images arrive in the same process.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 
 from pydicom import Dataset
-from pynetdicom.dsutils import encode
+from pynetdicom.dsutils import decode, encode
 
-from mkiso.dataset.elements import IMPLICIT_LITTLE
-from mkiso.dataset.elements import elements as walked
+from mkiso.dataset.elements import IMPLICIT_LITTLE, elements
 from mkiso.errors import DamagedInstance
+from mkiso.network.pdu import ProtocolError
 
-# PS3.7 E.1, group 0000: the elements that a Query/Retrieve SCU sends or reads
-AFFECTED_SOP_CLASS_UID = 0x0002
+# PS3.7 E.1: the elements of group 0000 that we send or read
+AFFECTED_SOP_CLASS_UID, REQUESTED_SOP_CLASS_UID = 0x0002, 0x0003
 COMMAND_FIELD = 0x0100
-MESSAGE_ID = 0x0110
-MESSAGE_ID_BEING_RESPONDED_TO = 0x0120
+MESSAGE_ID, MESSAGE_ID_BEING_RESPONDED_TO = 0x0110, 0x0120
 MOVE_DESTINATION = 0x0600
 PRIORITY = 0x0700
 COMMAND_DATA_SET_TYPE = 0x0800
-STATUS = 0x0900
-ERROR_COMMENT = 0x0902
+STATUS, ERROR_COMMENT = 0x0900, 0x0902
+AFFECTED_SOP_INSTANCE_UID, REQUESTED_SOP_INSTANCE_UID = 0x1000, 0x1001
+EVENT_TYPE_ID, ATTRIBUTE_IDENTIFIER_LIST, ACTION_TYPE_ID = 0x1002, 0x1005, 0x1008
 REMAINING, COMPLETED, FAILED, WARNING = 0x1020, 0x1021, 0x1022, 0x1023
+MOVE_ORIGINATOR = 0x1030
 
-C_FIND_RQ, C_MOVE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0020, 0x0021, 0x0030, 0x0FFF
-NO_DATA_SET, DATA_SET = 0x0101, 0x0001
+C_STORE_RQ, C_FIND_RQ, C_MOVE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0020, 0x0021, 0x0030, 0x0FFF
+N_EVENT_REPORT_RQ, N_GET_RQ, N_ACTION_RQ, N_CREATE_RQ = 0x0100, 0x0110, 0x0130, 0x0140
+RESPONSE = 0x8000
+DATA_SET, NO_DATA_SET = 0x0001, 0x0101
+MAX_COMMAND_BYTES = 16 * 1024
+MAX_COMMENT_CHARACTERS = 64  # VR LO
 
-IS_COMMAND, IS_LAST = 0x01, 0x02  # the message control header (PS3.8 E.2)
+# Statuses (PS3.4 B.2.3, PS3.7 C).
+SUCCESS = 0x0000
+DUPLICATE_SOP_INSTANCE = 0x0111
+INVALID_SOP_INSTANCE = 0x0117
+NOT_AUTHORIZED = 0x0124
+UNRECOGNIZED_OPERATION = 0x0211
+OUT_OF_RESOURCES = 0xA700
+DOES_NOT_MATCH_SOP_CLASS = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+
+Value = int | str | bytes
+
+_HEAD = struct.Struct("<HHI")
+_US = struct.Struct("<HHIH")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command set. `message_id` is that of the request also in what answers or cancels it; `values` are those of the
+    other elements as they came."""
+
+    field: int
+    message_id: int
+    has_data_set: bool
+    values: Mapping[int, bytes]
+
+    @property
+    def status(self) -> int:
+        """Of a response."""
+        return self.number(STATUS) or 0
+
+    @property
+    def comment(self) -> str:
+        """A response's Error Comment, empty where it has none."""
+        return self.values.get(ERROR_COMMENT, b"").decode("ascii", "replace").strip(" \0")[:MAX_COMMENT_CHARACTERS]
+
+    @property
+    def affected_sop_class_uid(self) -> str:
+        return self.text(AFFECTED_SOP_CLASS_UID)
+
+    @property
+    def affected_sop_instance_uid(self) -> str:
+        return self.text(AFFECTED_SOP_INSTANCE_UID)
+
+    def text(self, element: int) -> str:
+        """A text without its padding, empty where it is absent."""
+        return self.values.get(element, b"").decode("latin-1").strip(" \0")
+
+    def number(self, element: int) -> int | None:
+        """A number (VR US), None where it is absent or empty."""
+        return _number(self.values, element)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,108 +116,107 @@ class Response:
         a Dataset takes, for answers that come by the thousand."""
         data = self.identifier
         try:
-            element = walked(data, 0, len(data), IMPLICIT_LITTLE, frozenset((tag,))).get(tag)
+            element = elements(data, 0, len(data), IMPLICIT_LITTLE, frozenset((tag,))).get(tag)
         except DamagedInstance:
             return ""
         value = b"" if element is None else data[element.offset : element.offset + element.length]
         return value.decode("ascii", "replace").strip(" \0")
 
 
-def encode_command(elements: Mapping[int, int | str]) -> bytes:
-    """A command set, always Implicit VR Little Endian (PS3.7 6.3.1), with its group length."""
-    body = b"".join(_encode_element(element, value) for element, value in sorted(elements.items()))
-    return struct.pack("<HHII", 0, 0, 4, len(body)) + body
+def parse_command(encoded: bytes | bytearray) -> Command:
+    """A command set (Implicit VR Little Endian, PS3.7 6.3.1). Raises ProtocolError where it is malformed or lacks what
+    its kind has.
+    """
+    values: dict[int, bytes] = {}
+    offset, end = 0, len(encoded)
+    while offset < end:
+        if end - offset < _HEAD.size:
+            raise ProtocolError("sent a command set that is cut short")
+        group, element, length = _HEAD.unpack_from(encoded, offset)
+        offset += _HEAD.size
+        if group != 0 or length > end - offset:
+            raise ProtocolError("sent a malformed command set")
+        values[element] = bytes(encoded[offset : offset + length])
+        offset += length
+    field = _required(values, COMMAND_FIELD)
+    if field & RESPONSE:  # not every PACS names the message that it answers to, or says that no data set follows
+        _required(values, STATUS)
+        has_data_set = _number(values, COMMAND_DATA_SET_TYPE) not in (None, NO_DATA_SET)
+        return Command(field, _number(values, MESSAGE_ID_BEING_RESPONDED_TO) or 0, has_data_set, values)
+    has_data_set = _required(values, COMMAND_DATA_SET_TYPE) != NO_DATA_SET
+    return Command(
+        field,
+        _required(values, MESSAGE_ID_BEING_RESPONDED_TO if field == C_CANCEL_RQ else MESSAGE_ID),
+        has_data_set,
+        values,
+    )
 
 
-def encode_identifier(identifier: Dataset) -> bytes:
-    """An identifier in Implicit VR Little Endian, the one syntax that we propose (PS3.5 10.1)."""
-    encoded = encode(identifier, is_implicit_vr=True, is_little_endian=True)
+def encode_command(values: Mapping[int, Value]) -> bytes:
+    """A command set with its group length: numbers are VR US, texts UI or AE, bytes stand as they are."""
+    body = b"".join(_element(element, value) for element, value in sorted(values.items()))
+    return _HEAD.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
+
+
+def answer_to(request: Command, status: int) -> dict[int, Value]:
+    """The command set that answers a request without a data set (PS3.7 9.3.1.2, 9.3.5.2, 10.3.1.2)."""
+    uids = {
+        AFFECTED_SOP_CLASS_UID: request.affected_sop_class_uid,
+        AFFECTED_SOP_INSTANCE_UID: request.affected_sop_instance_uid,
+    }
+    return {
+        COMMAND_FIELD: request.field | RESPONSE,
+        MESSAGE_ID_BEING_RESPONDED_TO: request.message_id,
+        COMMAND_DATA_SET_TYPE: NO_DATA_SET,
+        STATUS: status,
+        **{element: uid for element, uid in uids.items() if uid},
+    }
+
+
+def response(command: Command, identifier: bytes) -> Response:
+    """A response from its two parts. Raises ProtocolError where it is none."""
+    if not command.field & RESPONSE:
+        raise ProtocolError("sent a request where a response was due")
+    remaining, completed, failed, warning = map(command.number, (REMAINING, COMPLETED, FAILED, WARNING))
+    return Response(
+        command.message_id, command.status, command.comment, remaining, completed, failed, warning, identifier
+    )
+
+
+def encode_data_set(data_set: Dataset) -> bytes:
+    """A data set in Implicit VR Little Endian, the one syntax that we propose for it (PS3.5 10.1)."""
+    encoded = encode(data_set, is_implicit_vr=True, is_little_endian=True)
     if encoded is None:
-        raise ValueError("the identifier can't be encoded")
+        raise ValueError("the data set can't be encoded")
     return encoded
 
 
-def elements(data: bytes) -> dict[int, bytes]:
-    """The elements of a flat dataset in Implicit VR Little Endian by tag; raises ValueError where it is damaged or
-    holds undefined lengths.
-    """
-    found: dict[int, bytes] = {}
-    position = 0
-    while position < len(data):
-        if position + 8 > len(data):
-            raise ValueError("a dataset ends within an element")
-        group, element, length = struct.unpack_from("<HHI", data, position)
-        position += 8
-        if position + length > len(data):
-            raise ValueError("an element is longer than its dataset")
-        found[group << 16 | element] = data[position : position + length]
-        position += length
-    return found
+def decode_data_set(encoded: bytes) -> Dataset:
+    """A data set in Implicit VR Little Endian. Raises ProtocolError where it is none."""
+    try:
+        return decode(BytesIO(encoded), True, True)
+    except Exception:  # pydicom raises many types for bytes that are no data set
+        raise ProtocolError("sent a malformed data set") from None
 
 
-def response(command: bytes, identifier: bytes) -> Response:
-    """A response from its two parts; raises ValueError where it is none."""
-    found = elements(command)
-    status = _us(found.get(STATUS))
-    if not (_us(found.get(COMMAND_FIELD)) or 0) & 0x8000 or status is None:
-        raise ValueError("the message is no response")
-    return Response(
-        message_id=_us(found.get(MESSAGE_ID_BEING_RESPONDED_TO)) or 0,
-        status=status,
-        comment=found.get(ERROR_COMMENT, b"").decode("ascii", "replace").strip(" \0")[:64],
-        remaining=_us(found.get(REMAINING)),
-        completed=_us(found.get(COMPLETED)),
-        failed=_us(found.get(FAILED)),
-        warning=_us(found.get(WARNING)),
-        identifier=identifier,
-    )
+def _required(values: Mapping[int, bytes], element: int) -> int:
+    value = values.get(element)
+    if value is None:
+        raise ProtocolError(f"sent a command set without element 0000,{element:04X}")
+    if len(value) != 2:
+        raise ProtocolError("sent a malformed command set")
+    return int.from_bytes(value, "little")
 
 
-def awaits_identifier(command: bytes) -> bool:
-    """Whether a dataset follows this command set (PS3.7 E.1: anything but 0101)."""
-    return _us(elements(command).get(COMMAND_DATA_SET_TYPE)) not in (None, NO_DATA_SET)
-
-
-def pdus(context_id: int, command: bytes, identifier: bytes, max_pdu_bytes: int) -> bytes:
-    """The P-DATA-TF PDUs of one message, none longer than the peer takes; 0 means no limit (PS3.8 D.1)."""
-    room = max(max_pdu_bytes - 6, 1) if max_pdu_bytes else 1 << 20
-    parts = [*_fragments(command, room, IS_COMMAND), *(_fragments(identifier, room, 0) if identifier else ())]
-    return b"".join(
-        struct.pack(">BBIIBB", 4, 0, len(part) + 6, len(part) + 2, context_id, control) + part
-        for part, control in parts
-    )
-
-
-def fragments(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """The (message control header, fragment) pairs of a P-DATA-TF PDU's body; raises ValueError where a length is
-    wrong.
-    """
-    position = 0
-    while position < len(body):
-        if position + 6 > len(body):
-            raise ValueError("a P-DATA-TF PDU ends within an item")
-        length, _context_id, control = struct.unpack_from(">IBB", body, position)
-        end = position + 4 + length
-        if length < 2 or end > len(body):
-            raise ValueError("a P-DATA-TF item is longer than its PDU")
-        if length == 2 and not control & IS_LAST:
-            raise ValueError("an empty fragment that isn't the last: endless ones would pass for progress")
-        yield control, body[position + 6 : end]
-        position = end
-
-
-def _fragments(data: bytes, room: int, kind: int) -> Iterator[tuple[bytes, int]]:
-    for start in range(0, len(data), room):
-        yield data[start : start + room], kind | (IS_LAST if start + room >= len(data) else 0)
-
-
-def _encode_element(element: int, value: int | str) -> bytes:
-    if isinstance(value, int):
-        return struct.pack("<HHIH", 0, element, 2, value)
-    padding = " " if element == MOVE_DESTINATION else "\0"  # AE is padded with a space, UI with NUL (PS3.5 6.2)
-    text = (value + padding * (len(value) % 2)).encode("ascii")
-    return struct.pack("<HHI", 0, element, len(text)) + text
-
-
-def _us(value: bytes | None) -> int | None:
+def _number(values: Mapping[int, bytes], element: int) -> int | None:
+    value = values.get(element)
     return int.from_bytes(value[:2], "little") if value else None
+
+
+def _element(element: int, value: Value) -> bytes:
+    if isinstance(value, int):
+        return _US.pack(0, element, 2, value)
+    if isinstance(value, str):
+        padding = " " if element == MOVE_DESTINATION else "\0"  # AE is padded with a space, UI with NUL (PS3.5 6.2)
+        value = (value + padding * (len(value) % 2)).encode("latin-1")
+    return _HEAD.pack(0, element, len(value)) + value

@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from time import monotonic
 
 from pydicom import Dataset
 from pydicom.uid import UID, generate_uid
-from pynetdicom import AE, evt
 
 from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.errors import PrintUncertain, PublisherRefused
-from mkiso.publishers.association import Address
+from mkiso.network import dimse, pdu
+from mkiso.network.association import Association, Message, accept
+from mkiso.network.negotiation import (
+    ABSTRACT_SYNTAX_NOT_SUPPORTED,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    TRANSFER_SYNTAXES_NOT_SUPPORTED,
+    Acceptance,
+    AssociationRejected,
+    Context,
+    Offer,
+)
+from mkiso.network.pdu import AssociationLost, Connection, ProtocolError, Stalled, Stopping
+from mkiso.network.requestor import MAX_PDU_BYTES, NO_ANSWER, Address, Requestor
 from mkiso.publishers.protocol import Order, Watch
 from mkiso.study.models import Arrival
 
-PUSH_MODEL = UID("1.2.840.10008.1.20.1")
-PUSH_MODEL_INSTANCE = UID("1.2.840.10008.1.20.1.1")
+PUSH_MODEL = Context("1.2.840.10008.1.20.1", IMPLICIT_VR_LITTLE_ENDIAN)
+PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
+REQUEST_COMMITMENT = 1  # PS3.4 J.3.2
 POLL_SECONDS = 0.5
+PDU_TIMEOUT_SECONDS = 10.0  # of a publisher that calls us
+
+Take = Callable[[Dataset], None]
 
 
 def commit(publisher: str, settings: PublisherSettings, address: Address, order: Order, watch: Watch) -> None:
@@ -29,48 +47,42 @@ def commit(publisher: str, settings: PublisherSettings, address: Address, order:
     By now the publisher has every instance, so whatever goes wrong here is PrintUncertain or, where it names instances
     it lacks, PublisherRefused.
     """
-    reports: queue.Queue[Dataset] = queue.Queue()
     transaction_uid = generate_uid()
+    reports: queue.SimpleQueue[Dataset] = queue.SimpleQueue()
 
-    def reported(event: evt.Event) -> tuple[int, None]:
-        information = event.event_information
-        if information.get("TransactionUID") == transaction_uid:
-            reports.put(information)
-        return 0x0000, None
+    def take(report: Dataset) -> None:
+        if report.get("TransactionUID") == transaction_uid:
+            reports.put(report)
 
-    client = AE(ae_title=address.calling_ae_title)
-    client.connection_timeout = address.connect_timeout_seconds
-    client.acse_timeout = client.dimse_timeout = address.response_timeout_seconds
-    client.network_timeout = None  # silence on the association is what waiting for the report is
-    handlers: list[Any] = [(evt.EVT_N_EVENT_REPORT, reported)]
-    with _listening(settings.commitment_port, address.calling_ae_title, publisher, handlers):
-        client.add_requested_context(PUSH_MODEL)
-        association = client.associate(
-            address.host, address.port, ae_title=address.called_ae_title, evt_handlers=handlers
+    def unclear(reason: str) -> PrintUncertain:
+        accepted = f"{publisher} accepted all {len(order.instances)} instances"
+        return PrintUncertain(
+            f"{accepted} and {reason}: it may make the disc. Look at the robot.", accepted=len(order.instances)
         )
-        if not association.is_established:
-            raise _unclear(publisher, order, "gives no association for storage commitment")
-        try:
-            status, _ = association.send_n_action(
-                _request(transaction_uid, order.instances), 1, PUSH_MODEL, PUSH_MODEL_INSTANCE
-            )
-            if status.get("Status") != 0x0000:
-                raise _unclear(
-                    publisher,
-                    order,
-                    f"answers the request for storage commitment with {status.get('Status', 'nothing')!s}",
-                )
-            report = _awaited(reports, settings, watch)
-        finally:
-            association.release()
+
+    report = None
+    try:
+        with (
+            _listening(settings.commitment_port, publisher, take),
+            Requestor.open(address, [PUSH_MODEL]) as association,
+        ):
+            status = _ask(association, transaction_uid, order.instances, take, address.response_timeout_seconds)
+            if status == dimse.SUCCESS:
+                report = _awaited(association, reports, take, settings, watch)
+    except AssociationRejected as error:
+        raise unclear(f"gives no association for storage commitment ({error})") from None
+    except AssociationLost as error:
+        raise unclear(f"{error} when it was asked for storage commitment") from None
+    except OSError as error:
+        raise unclear(f"gives no association for storage commitment ({error.strerror or error})") from None
+    if status != dimse.SUCCESS:
+        raise unclear(f"answers the request for storage commitment with {status:04X}")
     if report is None:
-        raise _unclear(publisher, order, f"sent no storage commitment within {settings.silent_minutes:g} minutes")
+        raise unclear(f"sent no storage commitment within {settings.silent_minutes:g} minutes")
     missing = uncommitted(report, order.instances)
     if missing:
-        words = (
-            f"{publisher} accepted {len(order.instances)} instances and commits itself to only "
-            f"{len(order.instances) - len(missing)} of them"
-        )
+        total = len(order.instances)
+        words = f"{publisher} accepted {total} instances and commits itself to only {total - len(missing)} of them"
         raise PublisherRefused(
             f"{words}: it may make a disc of a part.", accepted=len(order.instances), missing=sorted(missing)[:20]
         )
@@ -85,11 +97,60 @@ def uncommitted(report: Dataset, instances: tuple[Arrival, ...]) -> set[str]:
     return {arrival.sop_instance_uid for arrival in instances} - (held - failed)
 
 
-def _request(transaction_uid: str, instances: tuple[Arrival, ...]) -> Dataset:
+def _ask(
+    association: Requestor, transaction_uid: UID, instances: tuple[Arrival, ...], take: Take, limit_seconds: float
+) -> int:
+    """N-ACTION (PS3.4 J.3.2); the status of its response. Raises AssociationLost."""
+    if PUSH_MODEL not in association.ids:
+        raise ProtocolError("offers no storage commitment")
     request = Dataset()
     request.TransactionUID = transaction_uid
     request.ReferencedSOPSequence = [_reference(arrival) for arrival in instances]
-    return request
+    command: dict[int, dimse.Value] = {
+        dimse.COMMAND_FIELD: dimse.N_ACTION_RQ,
+        dimse.REQUESTED_SOP_CLASS_UID: PUSH_MODEL.abstract_syntax,
+        dimse.REQUESTED_SOP_INSTANCE_UID: PUSH_MODEL_INSTANCE,
+        dimse.ACTION_TYPE_ID: REQUEST_COMMITMENT,
+    }
+    association.request(PUSH_MODEL, command, BytesIO(dimse.encode_data_set(request)))
+    deadline = monotonic() + limit_seconds
+    while (message := association.receive(deadline - monotonic())) is not None:
+        if message.command.field == dimse.N_ACTION_RQ | dimse.RESPONSE:
+            return message.command.status
+        _take_report(association, message, take)
+    raise Stalled(NO_ANSWER)
+
+
+def _awaited(
+    association: Requestor, reports: queue.SimpleQueue[Dataset], take: Take, settings: PublisherSettings, watch: Watch
+) -> Dataset | None:
+    """The report, None where none comes. Raises AssociationLost where none can come any more."""
+    deadline = monotonic() + settings.silent_minutes * 60
+    is_open = True
+    while reports.empty() and monotonic() < deadline and not watch.stop.is_set():
+        if not is_open:
+            watch.stop.wait(POLL_SECONDS)
+            continue
+        try:
+            message = association.receive(POLL_SECONDS)
+        except AssociationLost:
+            if settings.commitment_port is None:
+                raise
+            is_open = False  # it calls us with its report
+        else:
+            if message is not None:
+                _take_report(association, message, take)
+    return None if reports.empty() else reports.get()
+
+
+def _take_report(association: Association, message: Message, take: Take) -> None:
+    """Answer an N-EVENT-REPORT (PS3.4 J.3.3), and refuse anything else."""
+    if message.command.field != dimse.N_EVENT_REPORT_RQ:
+        association.answer(message, dimse.UNRECOGNIZED_OPERATION)
+        return
+    report = dimse.decode_data_set(message.kept)
+    association.answer(message, dimse.SUCCESS)
+    take(report)
 
 
 def _reference(arrival: Arrival) -> Dataset:
@@ -99,45 +160,62 @@ def _reference(arrival: Arrival) -> Dataset:
     return reference
 
 
-def _awaited(reports: queue.Queue[Dataset], settings: PublisherSettings, watch: Watch) -> Dataset | None:
-    for _ in range(int(settings.silent_minutes * 60 / POLL_SECONDS) + 1):
-        try:
-            return reports.get(timeout=POLL_SECONDS)
-        except queue.Empty:
-            if watch.stop.is_set():
-                return None
-    return None
-
-
 @contextmanager
-def _listening(port: int | None, ae_title: str, publisher: str, handlers: list[Any]) -> Iterator[None]:
+def _listening(port: int | None, publisher: str, take: Take) -> Iterator[None]:
     """An SCU of the Storage Commitment class that takes reports on associations which the publisher opens (PS3.4
     J.3.3).
     """
     if port is None:
         yield
         return
-    listener = AE(ae_title=ae_title)
-    listener.add_supported_context(PUSH_MODEL, scu_role=True, scp_role=True)
+    stop = threading.Event()
+    offer = Offer(None, MAX_PDU_BYTES, _choose, roles=(False, True))
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            connection = Connection(self.request, MAX_PDU_BYTES, PDU_TIMEOUT_SECONDS, stop)
+            with suppress(Stopping):
+                _serve(connection, offer, str(self.client_address[0]), take)
+            connection.close()
+
     try:
-        listener.start_server(("0.0.0.0", port), block=False, evt_handlers=handlers)  # noqa: S104
+        server = socketserver.ThreadingTCPServer(("0.0.0.0", port), Handler)  # noqa: S104
     except OSError as error:
         words = (
-            f"{publisher} accepted all instances; port {port} for its storage commitment can't be listened on "
-            f"({error.strerror})"
+            f"{publisher} accepted all instances; "
+            f"port {port} for its storage commitment can't be listened on ({error.strerror})"
         )
         raise PrintUncertain(
             f"{words}. It may make the disc; set another publishers.{publisher}.commitment_port."
         ) from None
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), name="storage commitment")
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            server.shutdown()
+            thread.join()
+
+
+def _serve(connection: Connection, offer: Offer, address: str, take: Take) -> None:
+    """One association that the publisher opened. Raises Stopping."""
     try:
-        yield
-    finally:
-        listener.shutdown()
+        answer = accept(connection, offer, address, PDU_TIMEOUT_SECONDS)
+        if isinstance(answer, Acceptance):
+            association = Association(connection, answer.contexts, answer.peer_pdu_bytes)
+            while (message := association.next_message(lambda: PDU_TIMEOUT_SECONDS)) is not None:
+                _take_report(association, message, take)
+    except AssociationLost:
+        connection.abort(pdu.NOT_SPECIFIED)
 
 
-def _unclear(publisher: str, order: Order, reason: str) -> PrintUncertain:
-    words = (
-        f"{publisher} accepted all {len(order.instances)} instances and {reason}: it may make the disc. Look at "
-        "the robot."
+def _choose(abstract_syntax: str, transfer_syntaxes: list[str]) -> str | int:
+    if abstract_syntax != PUSH_MODEL.abstract_syntax:
+        return ABSTRACT_SYNTAX_NOT_SUPPORTED
+    return (
+        PUSH_MODEL.transfer_syntax
+        if PUSH_MODEL.transfer_syntax in transfer_syntaxes
+        else TRANSFER_SYNTAXES_NOT_SUPPORTED
     )
-    return PrintUncertain(words, accepted=len(order.instances))

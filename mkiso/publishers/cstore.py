@@ -8,21 +8,27 @@ burned.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 from pydicom.uid import UID
 
 from mkiso.config.settings import Publisher as PublisherSettings
+from mkiso.dataset.part10 import dataset_offset
 from mkiso.errors import NoDicomData, PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
-from mkiso.publishers.association import Address, AssociationLost, AssociationRejected, Pair, StoreAssociation
+from mkiso.network import dimse
+from mkiso.network.dimse import Command
+from mkiso.network.negotiation import AssociationRejected, Pair
+from mkiso.network.pdu import AssociationLost
+from mkiso.network.requestor import Address, Requestor
 from mkiso.publishers.commitment import commit
 from mkiso.publishers.dicom import DicomPublisher
 from mkiso.publishers.lock import Settling
 from mkiso.publishers.orderbook import MAY_BE_MADE
-from mkiso.publishers.part10 import dataset_offset
 from mkiso.publishers.protocol import Order, Receipt, Watch
 from mkiso.publishers.relay import (
     by_association,
@@ -121,14 +127,14 @@ class Relay:
             tuple(sorted(self._warnings)),
         )
 
-    def _open(self, group: list[Arrival]) -> StoreAssociation:
+    def _open(self, group: list[Arrival]) -> Requestor:
         """An association for these instances, after as many attempts as are configured: nothing was sent, so each is
         free.
         """
         pairs = wanted_pairs(group, self._settings.transcode)
         for attempt in range(self._settings.attempts):
             try:
-                return StoreAssociation.open(self._address, pairs)
+                return Requestor.open(self._address, pairs)
             except AssociationRejected as error:
                 reason = f"{self._name} rejects the association: {error}"
                 if error.lasting:
@@ -138,7 +144,7 @@ class Relay:
                     )
                     raise PublisherRefused(words, accepted=self._accepted) from None
             except AssociationLost as error:
-                reason = f"{self._name} gave no association: {error}"
+                reason = f"{self._name} gave no association: it {error}"
             except OSError as error:
                 reason = (
                     f"{self._name} can't be reached at {self._address.host}:{self._address.port} "
@@ -153,12 +159,12 @@ class Relay:
             )
         raise PublisherUnavailable(f"{reason}; nothing was sent.")
 
-    def _parcels(self, group: list[Arrival], association: StoreAssociation, folder: Path) -> list[Parcel]:
+    def _parcels(self, group: list[Arrival], association: Requestor, folder: Path) -> list[Parcel]:
         """What is sent for each instance. Raises PublisherRefused, naming every SOP class and syntax that the publisher
         doesn't take.
         """
         sent = {
-            arrival.sop_instance_uid: sent_as(pair_of(arrival), association.contexts, self._settings.transcode)
+            arrival.sop_instance_uid: sent_as(pair_of(arrival), association.ids, self._settings.transcode)
             for arrival in group
         }
         if unaccepted := [arrival for arrival in group if sent[arrival.sop_instance_uid] is None]:
@@ -184,7 +190,7 @@ class Relay:
             self._transcoded[arrival.sop_instance_uid] = sha256_of(target)
         return Parcel(arrival, pair, target, self._transcoded[arrival.sop_instance_uid])
 
-    def _store(self, association: StoreAssociation, parcel: Parcel) -> None:
+    def _store(self, association: Requestor, parcel: Parcel) -> None:
         """One C-STORE; a publisher out of resources is asked again, on the same association, for it said that it stored
         nothing.
         """
@@ -193,18 +199,16 @@ class Relay:
         for attempt in range(self._settings.attempts):
             try:
                 uid, path = parcel.arrival.sop_instance_uid, parcel.path
-                answer = association.store(parcel.pair, uid, path, dataset_offset(path), parcel.sha256)
+                answer = store(association, parcel.pair, uid, path, dataset_offset(path), parcel.sha256)
             except ProofFailed as error:
                 may = f"{self._name} may make a disc of the {self._accepted} before it: throw that disc away."
                 words = may if self._accepted else "Nothing was printed."
                 raise ProofFailed(f"{error.words} {words}", accepted=self._accepted) from None
             except AssociationLost as error:
-                words = f"The association with {self._name} was lost {so_far}: {error}. {MAY_BE_MADE}"
+                words = f"The association with {self._name} was lost {so_far}: it {error}. {MAY_BE_MADE}"
                 raise PrintUncertain(words, accepted=self._accepted) from None
-            reason = status_words(
-                int(answer.Status), without_patient(str(answer.get("ErrorComment", "")), self._order.patient)
-            )
-            match verdict(int(answer.Status)):
+            reason = status_words(answer.status, without_patient(answer.comment, self._order.patient))
+            match verdict(answer.status):
                 case "accepted" | "warning" as outcome:
                     self._accepted += 1
                     if outcome == "warning":
@@ -223,9 +227,41 @@ class Relay:
                 f"{words} It may make a disc of a part: look at the robot and throw that disc away.",
                 accepted=self._accepted,
             )
-        if verdict(int(answer.Status)) == "busy":
+        if verdict(answer.status) == "busy":
             raise PublisherUnavailable(f"{words} Nothing was printed.")
         raise PublisherRefused(f"{words} Nothing was printed.")
+
+
+def store(association: Requestor, pair: Pair, sop_instance_uid: str, path: Path, offset: int, sha256: str) -> Command:
+    """C-STORE the data set that lies in a file from `offset` to its end (PS3.7 9.1.1); the response's command set.
+
+    The file is hashed as it leaves: its last fragment goes only where all of it is what `sha256` says. Raises
+    AssociationLost, ProofFailed.
+    """
+    command: dict[int, dimse.Value] = {
+        dimse.COMMAND_FIELD: dimse.C_STORE_RQ,
+        dimse.AFFECTED_SOP_CLASS_UID: pair[0],
+        dimse.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
+        dimse.PRIORITY: 0,
+    }
+    with path.open("rb") as file:
+        return association.ask(pair, command, _Proved(file, offset, sha256)).command
+
+
+class _Proved:
+    """A file from `offset` on, which has no end unless all of it is what its hash says. Reading raises ProofFailed."""
+
+    def __init__(self, file: BinaryIO, offset: int, sha256: str) -> None:
+        self._file = file
+        self._sha256 = sha256
+        self._hash = hashlib.sha256(file.read(offset))
+
+    def read(self, size: int, /) -> bytes:
+        piece = self._file.read(size)
+        self._hash.update(piece)
+        if not piece and self._hash.hexdigest() != self._sha256:
+            raise ProofFailed("A stored instance changed while it was sent; it was not sent whole.")
+        return piece
 
 
 def back_off_seconds(attempt: int) -> float:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from mkiso.config.settings import Publisher as PublisherSettings
-from mkiso.publishers.association import Address
-from mkiso.publishers.echo import echo
+from mkiso.errors import PublisherUnavailable
+from mkiso.network.negotiation import AssociationRejected
+from mkiso.network.pdu import AssociationLost
+from mkiso.network.requestor import VERIFYING, Address, Requestor
+
+ECHO_LIMIT_SECONDS = 2.0  # the health check answers within two seconds
+RELEASE_TIMEOUT_SECONDS = 5.0
 
 
 class DicomPublisher:
@@ -25,8 +30,22 @@ class DicomPublisher:
             settings.calling_ae_title or receiver_ae_title,
             settings.connect_timeout_seconds,
             settings.response_timeout_seconds,
+            settings.response_timeout_seconds,
+            min(settings.response_timeout_seconds, RELEASE_TIMEOUT_SECONDS),
         )
 
     def check(self) -> str:
-        """C-ECHO (PS3.4 A.4)."""
-        return echo(self.name, self._address)
+        """Whether it answers C-ECHO, in words."""
+        where = f"{self.name} ({self._address.called_ae_title} at {self._address.host}:{self._address.port})"
+        try:
+            with Requestor.open(self._address.within(ECHO_LIMIT_SECONDS), [VERIFYING]) as association:
+                status = association.echo()
+        except AssociationRejected as error:
+            raise PublisherUnavailable(f"{where} rejects the association: {error}") from None
+        except AssociationLost as error:
+            raise PublisherUnavailable(f"{where} doesn't answer C-ECHO: it {error}") from None
+        except OSError as error:
+            raise PublisherUnavailable(f"{where} can't be reached: {error.strerror or error}") from None
+        if status != 0x0000:
+            raise PublisherUnavailable(f"{where} answers C-ECHO with {status:04X}")
+        return f"{where} answers C-ECHO"

@@ -6,20 +6,24 @@ Storing makes no disc here; only the Initiate Media Creation action does, so not
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from io import BytesIO
 
 from pydicom import Dataset
-from pydicom.tag import Tag
 from pydicom.uid import UID, generate_uid
-from pynetdicom import AE, build_context
-from pynetdicom.association import Association
 
 from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
 from mkiso.media.application_profiles import Profile, profile_for
+from mkiso.network import dimse
+from mkiso.network.association import Message
+from mkiso.network.negotiation import IMPLICIT_VR_LITTLE_ENDIAN, AssociationRejected, Context
+from mkiso.network.pdu import AssociationLost
+from mkiso.network.requestor import Requestor
 from mkiso.publishers.cstore import Relay, prove
 from mkiso.publishers.dicom import DicomPublisher
 from mkiso.publishers.lock import Settling
@@ -29,7 +33,7 @@ from mkiso.publishers.robot_status import RobotState, Sighting
 from mkiso.study.identity import without_patient
 from mkiso.study.models import Arrival
 
-MEDIA_CREATION = UID("1.2.840.10008.5.1.1.33")
+MEDIA_CREATION = Context("1.2.840.10008.5.1.1.33", IMPLICIT_VR_LITTLE_ENDIAN)
 INITIATE, CANCEL = 1, 2  # PS3.4 S.3.2.2
 STATES: Mapping[str, RobotState] = {
     "IDLE": "absent",
@@ -38,7 +42,13 @@ STATES: Mapping[str, RobotState] = {
     "DONE": "done",
     "FAILURE": "failed",
 }
-EXECUTION_STATUS, EXECUTION_STATUS_INFO = Tag(0x2100, 0x0020), Tag(0x2100, 0x0030)
+EXECUTION_STATUS_AND_INFO = struct.pack("<4H", 0x2100, 0x0020, 0x2100, 0x0030)
+GOOD = (
+    0x0000,
+    0x0001,
+    0x0107,
+    0x0116,
+)  # success, and warnings that optional attributes were not taken (PS3.4 S.3.2.1.4)
 POLL_SECONDS = 2.0
 STANDSTILL: Mapping[RobotState, int] = {"absent": 1, "waiting": 8, "running": 8}
 """How many times `silent_minutes` a publisher may answer the same: IDLE is no state of a disc that was started, a queue
@@ -54,15 +64,19 @@ class McmPublisher(DicomPublisher):
         prove(order.instances)
         receipt = self._store(order, watch)
         with self._association() as association:
-            status, _ = association.send_n_create(
-                media_request(order, self._settings), MEDIA_CREATION, request_uid(order)
-            )
-            self._demand(status, order, "the request for a disc")
+            try:
+                answer = _ask(association, dimse.N_CREATE_RQ, order, data_set=media_request(order, self._settings))
+            except AssociationLost as error:
+                raise PublisherUnavailable(
+                    f"{self.name} {error} after the request for a disc; no disc was started."
+                ) from None
+            self._demand(answer, order, "the request for a disc")
             before_giving()
-            status, _ = association.send_n_action(_start(order), INITIATE, MEDIA_CREATION, request_uid(order))
-            if "Status" not in status:
-                raise PrintUncertain(f"{self.name} didn't answer when it was told to start. {MAY_BE_MADE}")
-            self._demand(status, order, "to start the disc")
+            try:
+                answer = _ask(association, dimse.N_ACTION_RQ, order, {dimse.ACTION_TYPE_ID: INITIATE}, _start(order))
+            except AssociationLost as error:
+                raise PrintUncertain(f"{self.name} {error} when it was told to start. {MAY_BE_MADE}") from None
+            self._demand(answer, order, "to start the disc")
         return replace(receipt, words=f"{self.name} has started a disc of {receipt.instances} instances.")
 
     def was_given(self, order: Order) -> bool | None:
@@ -115,8 +129,13 @@ class McmPublisher(DicomPublisher):
     def cancel(self, order: Order) -> bool:
         """N-ACTION, Cancel Media Creation; False where the publisher refuses it."""
         with self._association() as association:
-            status, _ = association.send_n_action(None, CANCEL, MEDIA_CREATION, request_uid(order))
-            return bool(status.get("Status") == 0x0000)
+            try:
+                return (
+                    _ask(association, dimse.N_ACTION_RQ, order, {dimse.ACTION_TYPE_ID: CANCEL}).command.status
+                    == dimse.SUCCESS
+                )
+            except AssociationLost:
+                return False
 
     def _store(self, order: Order, watch: Watch) -> Receipt:
         relay = Relay(self.name, self._settings, self._address, order, watch)
@@ -131,41 +150,64 @@ class McmPublisher(DicomPublisher):
 
     def _look(self, order: Order) -> Sighting | None:
         """The request's execution status; None where the publisher doesn't tell."""
-        with self._association() as association:
-            status, attributes = association.send_n_get(
-                [EXECUTION_STATUS, EXECUTION_STATUS_INFO], MEDIA_CREATION, request_uid(order)
-            )
-        if not _is_good(status) or attributes is None:
+        try:
+            with self._association() as association:
+                answer = _ask(
+                    association, dimse.N_GET_RQ, order, {dimse.ATTRIBUTE_IDENTIFIER_LIST: EXECUTION_STATUS_AND_INFO}
+                )
+            attributes = dimse.decode_data_set(answer.kept)
+        except AssociationLost:
+            return None
+        if answer.command.status not in GOOD:
             return None
         words = without_patient(str(attributes.get("ExecutionStatusInfo", "")), order.patient)
         state = STATES.get(str(attributes.get("ExecutionStatus", "")))
         return Sighting(state, words) if state else None
 
-    def _demand(self, status: Dataset, order: Order, asked: str) -> None:
-        if _is_good(status):
-            return
-        if "Status" not in status:
-            raise PublisherUnavailable(f"{self.name} didn't answer {asked}; no disc was started.")
-        comment = without_patient(str(status.get("ErrorComment", "")), order.patient)
-        raise PublisherRefused(
-            f"{self.name} refused {asked}: {int(status.Status):04X}{f' ({comment})' if comment else ''}."
-        )
+    def _demand(self, answer: Message, order: Order, asked: str) -> None:
+        if answer.command.status not in GOOD:
+            comment = without_patient(answer.command.comment, order.patient)
+            raise PublisherRefused(
+                f"{self.name} refused {asked}: {answer.command.status:04X}{f' ({comment})' if comment else ''}."
+            )
 
     @contextmanager
-    def _association(self) -> Iterator[Association]:
-        client = AE(ae_title=self._address.calling_ae_title)
-        client.connection_timeout = self._address.connect_timeout_seconds
-        client.acse_timeout = client.dimse_timeout = client.network_timeout = self._address.response_timeout_seconds
-        host, port, title = self._address.host, self._address.port, self._address.called_ae_title
-        association = client.associate(host, port, [build_context(MEDIA_CREATION)], ae_title=title)
-        if not association.is_established:
-            raise PublisherUnavailable(
-                f"{self.name} ({title} at {host}:{port}) gives no association for Media Creation Management."
-            )
+    def _association(self) -> Iterator[Requestor]:
+        address = self._address
+        where = (
+            f"{self.name} ({address.called_ae_title} at {address.host}:{address.port}) "
+            "gives no association for Media Creation Management"
+        )
         try:
+            association = Requestor.open(address, [MEDIA_CREATION])
+        except (AssociationRejected, AssociationLost) as error:
+            raise PublisherUnavailable(f"{where}: {error}.") from None
+        except OSError as error:
+            raise PublisherUnavailable(f"{where}: {error.strerror or error}.") from None
+        with association:
+            if MEDIA_CREATION not in association.ids:
+                raise PublisherUnavailable(f"{where}.")
             yield association
-        finally:
-            association.release()
+
+
+def _ask(
+    association: Requestor,
+    field: int,
+    order: Order,
+    values: Mapping[int, dimse.Value] | None = None,
+    data_set: Dataset | None = None,
+) -> Message:
+    """One DIMSE-N service on the order's request (PS3.7 10.1). Raises AssociationLost."""
+    made = field == dimse.N_CREATE_RQ
+    command: dict[int, dimse.Value] = {
+        dimse.COMMAND_FIELD: field,
+        dimse.AFFECTED_SOP_CLASS_UID if made else dimse.REQUESTED_SOP_CLASS_UID: MEDIA_CREATION.abstract_syntax,
+        dimse.AFFECTED_SOP_INSTANCE_UID if made else dimse.REQUESTED_SOP_INSTANCE_UID: request_uid(order),
+        **(values or {}),
+    }
+    return association.ask(
+        MEDIA_CREATION, command, None if data_set is None else BytesIO(dimse.encode_data_set(data_set))
+    )
 
 
 def request_uid(order: Order) -> UID:
@@ -205,8 +247,3 @@ def _start(order: Order) -> Dataset:
     start.NumberOfCopies = order.copies
     start.RequestPriority = "MED"
     return start
-
-
-def _is_good(status: Dataset) -> bool:
-    """Success, or a warning that optional attributes were not taken (PS3.4 S.3.2.1.4)."""
-    return status.get("Status") in (0x0000, 0x0001, 0x0107, 0x0116)

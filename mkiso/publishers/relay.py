@@ -10,7 +10,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom.sop_class import uid_to_sop_class
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
-from mkiso.publishers.association import MAX_CONTEXTS, Pair
+from mkiso.network.negotiation import MAX_CONTEXTS, Pair
 from mkiso.study.models import Arrival
 
 Verdict = Literal["accepted", "warning", "busy", "refused"]

@@ -12,13 +12,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 
-from mkiso.config.settings import Receiver, Settings, Tls
+from mkiso.config.settings import Receiver, Settings
 from mkiso.errors import ConfigurationError
+from mkiso.network.pdu import Connection
+from mkiso.network.tls import acceptor_context
 from mkiso.receiver.admission import Admission, Place
-from mkiso.receiver.association import Association, Tally
 from mkiso.receiver.expectations import Expectations, ExpectationServer
-from mkiso.receiver.pdu import Connection
 from mkiso.receiver.spool import Spool
+from mkiso.receiver.storage_scp import StorageScp, Tally
 from mkiso.receiver.unix_address import unix_address
 
 ACCEPT_TICK_SECONDS = 0.25
@@ -35,7 +36,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """
     _prepare_folders(settings)
     with ExitStack() as stack:
-        context = tls_context(settings.receiver.tls) if settings.receiver.tls.enabled else None
+        context = acceptor_context(settings.receiver.tls) if settings.receiver.tls.enabled else None
         listener = stack.enter_context(_listen(settings.receiver))
         jobs = stack.enter_context(_listen_for_jobs(settings.storage.receiver_socket))
         _Server(settings, stop, context).serve(listener, jobs)
@@ -117,7 +118,7 @@ class _Server:
                 connection.settimeout(receiver.pdu_timeout_seconds)
                 connection.do_handshake()
             peer = Connection(connection, receiver.max_pdu_bytes, receiver.pdu_timeout_seconds, self._stop)
-            Association(peer, receiver, self._spool, tally, place).serve()
+            StorageScp(peer, receiver, self._spool, tally, place).serve()
         except OSError as error:
             _log.info("A connection of %s ended before it became an association: %s", place.peer, error)
         except Exception:
@@ -133,24 +134,6 @@ class _Server:
     def _join(self, deadline: float) -> None:
         for thread in tuple(self._threads):
             thread.join(max(0.0, deadline - monotonic()))
-
-
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """TLS 1.2 and newer (PS3.15 B.9); a client's certificate is required where an authority is set. Raises
-    ConfigurationError.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(str(tls.certificate), str(tls.key))
-        if tls.authority is not None:
-            context.load_verify_locations(str(tls.authority))
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:
-        raise ConfigurationError(
-            f"receiver.tls can't be used: {error.strerror or error}. Check certificate, key and authority."
-        ) from None
-    return context
 
 
 def _prepare_folders(settings: Settings) -> None:

@@ -18,7 +18,7 @@ from mkiso.config.settings import Settings
 from mkiso.dataset.header import Identity, begin_identity, is_uid, read_identity
 from mkiso.errors import DamagedInstance
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from mkiso.receiver import dimse
+from mkiso.network import dimse
 from mkiso.receiver.expectations import NOT_EXPECTED, Expectations, Expected
 from mkiso.receiver.hashing import Hashing
 from mkiso.storage.files import sha256_of

@@ -13,8 +13,8 @@ from pydicom.uid import UID
 from mkiso.config.settings import Settings
 from mkiso.errors import PacsSilent, PacsUnreachable
 from mkiso.network import dimse
-from mkiso.network.association import Association, ConnectionLost
 from mkiso.sources.move_outcome import Level, MoveResult
+from mkiso.sources.pacs import ConnectionLost, PacsAssociation
 from mkiso.study.models import Expected
 
 STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")  # PS3.4 C.6.2.3
@@ -69,11 +69,11 @@ class Move:
     """C-MOVEs of `wanted`, each begun when the one before has ended; nothing of it runs while nobody calls `poll`.
 
     A context manager: leaving it early cancels (C-CANCEL, PS3.7 9.3.4.3), waits briefly for the PACS to obey, and
-    closes the association. Entering raises what Association raises.
+    closes the association. Entering raises what PacsAssociation raises.
     """
 
     def __init__(self, settings: Settings, wanted: list[Target]) -> None:
-        self._association = Association(settings, [STUDY_ROOT_MOVE])
+        self._association = PacsAssociation(settings, [STUDY_ROOT_MOVE])
         self._destination = settings.receiver.ae_title
         self._wanted: Iterator[Target] = iter(wanted)
         self._open = False
@@ -127,7 +127,7 @@ class Move:
             self._association.release()
             self._open = False
             return
-        command: dict[int, int | str] = {
+        command: dict[int, dimse.Value] = {
             dimse.COMMAND_FIELD: dimse.C_MOVE_RQ,
             dimse.PRIORITY: 0,
             dimse.MOVE_DESTINATION: self._destination,

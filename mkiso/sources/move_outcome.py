@@ -37,7 +37,7 @@ from typing import Literal
 
 from mkiso.config.settings import Settings
 from mkiso.errors import PacsBusy, PacsRefused
-from mkiso.network.association import peer_of
+from mkiso.sources.pacs import peer_of
 from mkiso.study.identity import without_patient
 from mkiso.study.models import CountSource, Expected, Patient, Study
 

@@ -19,7 +19,6 @@ from pydicom.uid import UID
 from mkiso.config.settings import Settings
 from mkiso.errors import AnswerCut, DamagedInstance, PacsBusy, PacsRefused, PacsSilent, PatientMismatch, StudyNotFound
 from mkiso.network import dimse
-from mkiso.network.association import Association
 from mkiso.sources.answers import (
     STUDY_KEYS,
     SUCCESS,
@@ -34,6 +33,7 @@ from mkiso.sources.answers import (
     series_counts_of,
     study_of,
 )
+from mkiso.sources.pacs import PacsAssociation
 from mkiso.study.identity import one_patient
 from mkiso.study.models import Expected, Study
 
@@ -53,7 +53,7 @@ def find_studies(settings: Settings, accession_number: str) -> list[Study]:
     Raises StudyNotFound, PacsUnreachable, PacsRefused, PacsBusy, PacsSilent, and AnswerCut where the PACS may know more
     than it told.
     """
-    with Association(settings, [STUDY_ROOT_FIND]) as association:
+    with PacsAssociation(settings, [STUDY_ROOT_FIND]) as association:
         studies = equal_accession(_studies(association, settings, AccessionNumber=accession_number), accession_number)
         if not studies:
             raise StudyNotFound(
@@ -67,7 +67,7 @@ def find_studies(settings: Settings, accession_number: str) -> list[Study]:
 def expected_instances(settings: Settings, study: Study) -> Expected:
     """What the PACS holds of a study that it has just named; find_studies has put the same into `study.expected`
     already."""
-    with Association(settings, [STUDY_ROOT_FIND]) as association:
+    with PacsAssociation(settings, [STUDY_ROOT_FIND]) as association:
         return _expected(association, settings, study)
 
 
@@ -76,7 +76,7 @@ def asked_again(settings: Settings, study: Study) -> Expected:
 
     Raises what find_studies raises, and PatientMismatch where it is another patient's now.
     """
-    with Association(settings, [STUDY_ROOT_FIND]) as association:
+    with PacsAssociation(settings, [STUDY_ROOT_FIND]) as association:
         now = _under_uid(association, settings, study.study_instance_uid)
         if not now:
             raise StudyNotFound(
@@ -106,7 +106,7 @@ def find_studies_by_uid(settings: Settings, study_instance_uid: str) -> list[Stu
 
     Raises StudyNotFound, PacsUnreachable, PacsRefused, PacsBusy, PacsSilent, AnswerCut.
     """
-    with Association(settings, [STUDY_ROOT_FIND]) as association:
+    with PacsAssociation(settings, [STUDY_ROOT_FIND]) as association:
         studies = _under_uid(association, settings, study_instance_uid)
     if not studies:
         raise StudyNotFound(
@@ -124,7 +124,7 @@ def find_studies_by_date(settings: Settings, study_date: str, study_time: str = 
     A study without StudyTime is in no range of time (PS3.4 C.2.2.2.5). Raises PacsUnreachable, PacsRefused (nothing
     answered), PacsBusy, PacsSilent.
     """
-    with Association(settings, [STUDY_ROOT_FIND]) as association:
+    with PacsAssociation(settings, [STUDY_ROOT_FIND]) as association:
         answers = _find(association, settings, study_identifier(StudyDate=study_date, StudyTime=study_time))
         if answers.status != SUCCESS and not answers.sent:
             raise failure(association.peer, answers.status)
@@ -192,7 +192,7 @@ def failure(peer: str, status: int) -> PacsRefused | PacsBusy:
     )
 
 
-def _studies(association: Association, settings: Settings, **keys: str) -> list[Study]:
+def _studies(association: PacsAssociation, settings: Settings, **keys: str) -> list[Study]:
     """Every answer at STUDY level as a study. Raises where there may be more than came, or one can't be read: it may be
     the one that is meant."""
     answers = _find(association, settings, study_identifier(**keys))
@@ -215,12 +215,12 @@ def _studies(association: Association, settings: Settings, **keys: str) -> list[
         ) from None
 
 
-def _under_uid(association: Association, settings: Settings, uid: str) -> list[Study]:
+def _under_uid(association: PacsAssociation, settings: Settings, uid: str) -> list[Study]:
     studies = _studies(association, settings, StudyInstanceUID=uid)
     return [study for study in studies if study.study_instance_uid == uid]
 
 
-def _expected(association: Association, settings: Settings, study: Study) -> Expected:
+def _expected(association: PacsAssociation, settings: Settings, study: Study) -> Expected:
     """Ask SERIES level, then IMAGE level for each series, as the hierarchical search wants it (PS3.4 C.4.1.2.1)."""
     study_count = study.expected.count if study.expected.source == "study" else None
     answers = _find(association, settings, series_identifier(study.study_instance_uid))
@@ -242,7 +242,7 @@ def _expected(association: Association, settings: Settings, study: Study) -> Exp
     return expected_from(study_count, counts, images, sure=series.sure, unsure=unsure)
 
 
-def _level(association: Association, answers: Answers, uid_tag: int) -> Level | None:
+def _level(association: PacsAssociation, answers: Answers, uid_tag: int) -> Level | None:
     """What `level_of` says. Raises PacsBusy where the PACS is only out of resources."""
     _must_end(association, answers)
     if answers.status == _OUT_OF_RESOURCES:
@@ -250,7 +250,7 @@ def _level(association: Association, answers: Answers, uid_tag: int) -> Level | 
     return level_of(answers, uid_tag)
 
 
-def _must_end(association: Association, answers: Answers) -> None:
+def _must_end(association: PacsAssociation, answers: Answers) -> None:
     if answers.endless:
         raise AnswerCut(
             f"{association.peer} gave more than {answers.sent} answers to one question and didn't end, so mkiso ended "
@@ -260,7 +260,7 @@ def _must_end(association: Association, answers: Answers) -> None:
         )
 
 
-def _find(association: Association, settings: Settings, identifier: Dataset) -> Answers:
+def _find(association: PacsAssociation, settings: Settings, identifier: Dataset) -> Answers:
     """The one function that asks. Raises PacsRefused where a response is to another request, PacsSilent where the
     answer takes too long.
 

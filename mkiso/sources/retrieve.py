@@ -12,7 +12,6 @@ from pathlib import Path
 
 from mkiso.config.settings import Settings
 from mkiso.errors import JobStopped, PacsSilent
-from mkiso.network.association import calling_ae_title
 from mkiso.receiver.client import Expectation, Refusal
 from mkiso.sources.move import Move, Target, targets
 from mkiso.sources.move_outcome import (
@@ -28,6 +27,7 @@ from mkiso.sources.move_outcome import (
     merged,
     next_step,
 )
+from mkiso.sources.pacs import calling_ae_title
 from mkiso.sources.query import MAX_TIMEOUTS, asked_again
 from mkiso.study import completeness
 from mkiso.study.models import Arrival, Study

@@ -16,9 +16,9 @@ import httpx
 from mkiso.config.settings import PatientApi, Settings, Storage
 from mkiso.errors import MkisoError, OrchestratorUnavailable, PatientApiUnavailable, RetriableError
 from mkiso.housekeeping import require_room
-from mkiso.network.echo import echo
 from mkiso.publishers import publisher_of
 from mkiso.receiver.client import receiver_status
+from mkiso.sources.pacs import echo
 from mkiso_service.supervisor import process_states
 from mkiso_service.webhook.orchestrator import Orchestrator
 

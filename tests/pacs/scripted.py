@@ -108,7 +108,8 @@ class ScriptedPacs:
     `counts` False: tells none. `find_counts` maps a level to a count that is told instead of the right one, `find_more`
     to a UID that is answered besides, `find_twice` to how many of its answers come twice; `find_changes` maps it to
     attributes that its answers get; `endless`: the last answer of that level comes again and again; the end of a C-FIND
-    of the level `ends_twice` comes twice; `comment` is the Error Comment of every end; `silent_keys` are optional keys
+    of the level `ends_twice` comes twice; `at_once`: all answers to a C-FIND and its end come in one P-DATA-TF;
+    `comment` is the Error Comment of every end; `silent_keys` are optional keys
     that it doesn't answer. `mover`: whose C-MOVE `store_moved` names. `reject`: (result, source, reason) of an
     A-ASSOCIATE-RJ.
     """
@@ -129,6 +130,7 @@ class ScriptedPacs:
         self.find_changes: dict[str, dict[str, str]] = {}
         self.endless = ""
         self.ends_twice = ""
+        self.at_once = False
         self.silent_keys: set[str] = set()
         self.comment = ""
         self.mover = "CDRECORD"
@@ -185,6 +187,7 @@ class ScriptedPacs:
 
     def _find(self, peer: Peer, command: Dataset, identifier: Dataset) -> None:
         level = identifier.QueryRetrieveLevel
+        peer.holds = self.at_once
         self.finds.append(level)
         answers: dict[str, Dataset] = {}
         for header in (dcmread(file, stop_before_pixels=True) for file in self.files):
@@ -216,6 +219,9 @@ class ScriptedPacs:
                 None,
                 {"ErrorComment": self.comment} if self.comment else None,
             )
+        if peer.holds:
+            peer.flush()
+        peer.holds = False
 
     def _answer(self, header: Dataset, identifier: Dataset, level: str) -> Dataset:
         answer = Dataset()
@@ -241,6 +247,8 @@ class Peer:
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
         self._contexts: dict[int, Any] = {}
+        self._held = b""
+        self.holds = False
 
     def associate(self, reject: tuple[int, int, int] | None) -> bool:
         _, body = self._pdu()
@@ -301,9 +309,14 @@ class Peer:
             self._send(encode(identifier, True, True) or b"", 2)
 
     def _send(self, data: bytes, control: int) -> None:
-        self.socket.sendall(
-            struct.pack(">BBIIBB", 4, 0, len(data) + 6, len(data) + 2, self._context_id, control) + data
-        )
+        self._held += struct.pack(">IBB", len(data) + 2, self._context_id, control) + data
+        if not self.holds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is held as one P-DATA-TF."""
+        self.socket.sendall(struct.pack(">BxI", 4, len(self._held)) + self._held)
+        self._held = b""
 
     def _pdu(self) -> tuple[int, bytes]:
         head = self._exactly(6)

@@ -14,7 +14,7 @@ from pydicom import dcmread
 
 from mkiso.config.settings import Settings
 from mkiso.errors import JobStopped, MkisoError, PacsBusy, PacsRefused, StudyIncomplete, StudyNotFound
-from mkiso.network.echo import echo
+from mkiso.sources.pacs import echo
 from mkiso.sources.query import find_studies, find_studies_by_date
 from mkiso.sources.retrieve import retrieve
 from mkiso.study.models import Arrival

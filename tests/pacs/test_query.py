@@ -31,9 +31,8 @@ from mkiso.errors import (
     StudyNotFound,
 )
 from mkiso.network import dimse
-from mkiso.network.association import Association
-from mkiso.network.echo import echo
 from mkiso.sources.answers import equal_accession, expected_from, read, study_of
+from mkiso.sources.pacs import PacsAssociation, echo
 from mkiso.sources.query import (
     STUDY_ROOT_FIND,
     asked_again,
@@ -304,6 +303,15 @@ def test_by_date_answers_without_end_count_as_cut(
     assert (found.sent, found.cut, len(found.studies)) == (50, True, 1)
 
 
+def test_answers_that_come_in_one_pdu_are_all_had(settings_for: MakeSettings, files: list[Path]) -> None:
+    with ScriptedPacs(files) as pacs:
+        (apart,) = find_studies(settings_for(pacs), "A1")
+        pacs.at_once = True
+        (together,) = find_studies(settings_for(pacs), "A1")
+    assert (together.expected.source, together.expected.count) == ("image", len(files))
+    assert together == apart
+
+
 def test_asked_again_every_level_is_asked(settings_for: MakeSettings, files: list[Path]) -> None:
     with ScriptedPacs(files[:2]) as pacs:
         (study,) = find_studies(settings_for(pacs), "A1")
@@ -434,7 +442,7 @@ def test_an_echo(settings_for: MakeSettings, files: list[Path]) -> None:
 
 def test_looking_without_waiting_doesnt_wait(settings_for: MakeSettings, files: list[Path]) -> None:
     """A thousand looks while images arrive must not cost a second."""
-    with ScriptedPacs(files) as pacs, Association(settings_for(pacs), [STUDY_ROOT_FIND]) as association:
+    with ScriptedPacs(files) as pacs, PacsAssociation(settings_for(pacs), [STUDY_ROOT_FIND]) as association:
         begun = time.monotonic()
         for _ in range(200):
             assert association.receive(0) is None

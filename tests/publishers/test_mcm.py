@@ -105,7 +105,7 @@ def test_storing_alone_makes_no_disc_so_a_lost_association_is_no_riddle(tmp_path
 def test_a_start_that_was_not_confirmed_is_looked_up(tmp_path: Path) -> None:
     with MediaCreationPublisher(tmp_path / "robot", fault="no answer to start") as robot:
         publisher, order, orders_dir = room(tmp_path, robot)
-        with pytest.raises(PrintUncertain, match="didn't answer when it was told to start"):
+        with pytest.raises(PrintUncertain, match="aborted the association when it was told to start"):
             give(publisher, order, orders_dir, Watch())
         robot.fault = ""
         give(publisher, order, orders_dir, Watch())

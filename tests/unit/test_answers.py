@@ -36,7 +36,7 @@ def answer(**attributes: object) -> dimse.Response:
     identifier = Dataset()
     for keyword, value in attributes.items():
         setattr(identifier, keyword, value)
-    return dimse.Response(1, 0xFF00, identifier=dimse.encode_identifier(identifier))
+    return dimse.Response(1, 0xFF00, identifier=dimse.encode_data_set(identifier))
 
 
 def raw(tag: int, value: bytes) -> bytes:
@@ -209,7 +209,7 @@ def test_sequences_are_stepped_over(undefined_length: bool) -> None:
     item.StudyInstanceUID = "9.9"
     identifier.StudyInstanceUID, identifier.ReferencedStudySequence = "1.2.3", Sequence([item])
     identifier["ReferencedStudySequence"].is_undefined_length = undefined_length
-    response = hostile(dimse.encode_identifier(identifier))
+    response = hostile(dimse.encode_data_set(identifier))
     assert study_of(read(response)).study_instance_uid == response.uid(0x0020000D) == "1.2.3"
 
 

@@ -1,15 +1,24 @@
-"""DIMSE messages as bytes, held against pynetdicom's own reading of them."""
+"""Command sets and identifiers as bytes, held against pynetdicom's codec."""
 
 from __future__ import annotations
 
 from io import BytesIO
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.sequence import Sequence
+from pydicom.uid import UID
+from pynetdicom.dimse_messages import C_STORE_RQ as StoreRequest
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode, encode
 
 from mkiso.network import dimse
+from mkiso.network.dimse import answer_to, encode_command, parse_command
+from mkiso.network.pdu import ProtocolError
+from tests.receiver.raw_peer import CT, command
 
 
 def test_a_command_is_what_pynetdicom_reads() -> None:
@@ -45,8 +54,8 @@ def test_a_response_of_pynetdicom_is_read() -> None:
         command.NumberOfWarningSuboperations,
     ) = 2, 1, 0
     encoded = encode(command, True, True)
-    assert encoded is not None and not dimse.awaits_identifier(encoded)
-    assert dimse.response(encoded, b"") == dimse.Response(7, 0xB000, "two of three", None, 2, 1, 0)
+    assert encoded is not None and not parse_command(encoded).has_data_set
+    assert dimse.response(parse_command(encoded), b"") == dimse.Response(7, 0xB000, "two of three", None, 2, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +68,8 @@ def test_a_response_of_pynetdicom_is_read() -> None:
     ],
 )
 def test_what_is_no_response_is_an_error(data: bytes) -> None:
-    with pytest.raises(ValueError):
-        dimse.response(data, b"")
+    with pytest.raises(ProtocolError):
+        dimse.response(parse_command(data), b"")
 
 
 @pytest.mark.parametrize("undefined_length", [False, True])
@@ -70,26 +79,63 @@ def test_a_uid_is_read_with_and_without_sequences(undefined_length: bool) -> Non
     identifier.SOPInstanceUID = "1.2.3"
     identifier.ProcedureCodeSequence = Sequence([item])
     identifier["ProcedureCodeSequence"].is_undefined_length = undefined_length
-    response = dimse.Response(1, 0xFF00, identifier=dimse.encode_identifier(identifier))
+    response = dimse.Response(1, 0xFF00, identifier=dimse.encode_data_set(identifier))
     assert response.uid(0x00080018) == "1.2.3"
     assert response.uid(0x0020000E) == ""
 
 
-@pytest.mark.parametrize("max_pdu_bytes", [0, 7, 64, 16_384])
-def test_fragments_fit_the_peer_and_make_the_message(max_pdu_bytes: int) -> None:
-    command, identifier = dimse.encode_command({dimse.COMMAND_FIELD: dimse.C_FIND_RQ}), bytes(range(200))
-    sent, parts, last = dimse.pdus(3, command, identifier, max_pdu_bytes), {1: b"", 0: b""}, []
-    while sent:
-        length = int.from_bytes(sent[2:6], "big")
-        assert sent[0] == 4 and (not max_pdu_bytes or length <= max_pdu_bytes)
-        for control, fragment in dimse.fragments(sent[6 : 6 + length]):
-            parts[control & 1] += fragment
-            last += [control] if control & 2 else []
-        sent = sent[6 + length :]
-    assert parts == {1: command, 0: identifier} and last == [3, 2]
+def store_request() -> bytes:
+    primitive = C_STORE()
+    primitive.MessageID, primitive.AffectedSOPClassUID, primitive.AffectedSOPInstanceUID, primitive.Priority = (
+        7,
+        CT,
+        "1.2.3",
+        1,
+    )
+    primitive.MoveOriginatorApplicationEntityTitle, primitive.MoveOriginatorMessageID = "MKISO", 3
+    primitive.DataSet = BytesIO(b"\0\0")
+    message: DIMSEMessage = StoreRequest()
+    message.primitive_to_message(primitive)
+    pdu = next(message.encode_msg(1, 16382))
+    return bytes(pdu.presentation_data_value_list[0][1][1:])
 
 
-@pytest.mark.parametrize("body", [b"\0\0\0", b"\0\0\0\xff\1\3x", b"\0\0\0\1\1\3", b"\0\0\0\2\1\1"])
-def test_wrong_fragments_are_errors(body: bytes) -> None:
-    with pytest.raises(ValueError):
-        list(dimse.fragments(body))
+def test_a_request_of_pynetdicom_is_read() -> None:
+    request = parse_command(store_request())
+    assert (request.field, request.message_id, request.has_data_set) == (dimse.C_STORE_RQ, 7, True)
+    assert (request.affected_sop_class_uid, request.affected_sop_instance_uid, request.text(dimse.MOVE_ORIGINATOR)) == (
+        CT,
+        "1.2.3",
+        "MKISO",
+    )
+
+
+@pytest.mark.parametrize("status", [dimse.SUCCESS, dimse.OUT_OF_RESOURCES])
+def test_a_response_is_read_by_pynetdicom(status: int) -> None:
+    encoded = encode_command(answer_to(parse_command(store_request()), status))
+    answered = decode(BytesIO(encoded), True, True)
+    assert answered.CommandGroupLength == len(encoded) - 12
+    assert (
+        answered.CommandField,
+        answered.MessageIDBeingRespondedTo,
+        answered.CommandDataSetType,
+        answered.Status,
+    ) == (0x8001, 7, 0x0101, status)
+    assert (answered.AffectedSOPClassUID, answered.AffectedSOPInstanceUID) == (UID(CT), UID("1.2.3"))
+
+
+@pytest.mark.parametrize(
+    "encoded", [b"", b"\0" * 7, command(1)[:-1], command(1)[12:20], b"\0\0\0\1\4\0\0\0\1\0\0\0" + command(1)[22:]]
+)
+def test_what_is_no_command_set_is_a_protocol_error(encoded: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        parse_command(encoded)
+
+
+@given(st.binary(max_size=200), st.integers(0, 100))
+def test_no_bytes_raise_anything_else(encoded: bytes, kept: int) -> None:
+    for mangled in (encoded, command(1, sop_instance="1.2")[:kept] + encoded):
+        try:
+            encode_command(answer_to(parse_command(mangled), dimse.SUCCESS))
+        except ProtocolError:
+            continue

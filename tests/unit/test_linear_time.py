@@ -32,12 +32,11 @@ from mkiso.media.conforming import conforming
 from mkiso.media.record_keys import Key
 from mkiso.network import dimse
 from mkiso.network.association import Association
+from mkiso.network.negotiation import Context, decode_request
+from mkiso.network.pdu import Connection, Pdv, pdvs
 from mkiso.patient_api import birth_date_of, patient_of
 from mkiso.publishers import epson, primera, rimage
 from mkiso.publishers.robot_status import seen_in_names
-from mkiso.receiver import dimse as receiver_dimse
-from mkiso.receiver.negotiation import decode_request
-from mkiso.receiver.pdu import pdvs
 from mkiso.study import accession, identity
 from mkiso.study.character_sets import character_set
 from mkiso.study.models import Patient
@@ -259,11 +258,19 @@ def nested(size: int) -> bytes:
 
 def fragments_of_a_command(size: int) -> None:
     """A command that says of each fragment that it is its last, and that an identifier follows."""
-    association = object.__new__(Association)
-    association._parts, association._has_command = (bytearray(), bytearray()), False
-    association._take(3, dimse.encode_command({dimse.COMMAND_FIELD: 0x8020, dimse.COMMAND_DATA_SET_TYPE: 1}))
+    connection: Connection = object.__new__(Connection)
+    association = Association(connection, {1: Context("1.2", "1.2.840.10008.1.2")}, 0)
+    command = dimse.encode_command({dimse.COMMAND_FIELD: 0x8020, dimse.STATUS: 0, dimse.COMMAND_DATA_SET_TYPE: 1})
+    association._take(Pdv(1, True, True, memoryview(command)))
     for _ in range(size // 8):
-        association._take(3, struct.pack("<HHI", 0, 9, 0))
+        association._take(Pdv(1, True, True, memoryview(struct.pack("<HHI", 0, 9, 0))))
+
+
+def fragments_without_an_end(size: int) -> None:
+    connection: Connection = object.__new__(Connection)
+    association = Association(connection, {1: Context("1.2", "1.2.840.10008.1.2")}, 0)
+    for _ in range(size // 8):
+        association._take(Pdv(1, True, False, memoryview(struct.pack("<HHI", 0, 9, 0))))
 
 
 def words_of_a_patient_with_many_names(size: int) -> str:
@@ -285,8 +292,9 @@ SHAPES: dict[str, Callable[[int], Any]] = {
     "an association request of much user information": lambda size: decode_request(
         association_request(item(0x50, item(0x56, b"\0\0\0\0") * (min(size, 60_000) // 8)))
     ),
-    "a command of many elements": lambda size: receiver_dimse.parse_command(struct.pack("<HHI", 0, 9, 0) * (size // 8)),
-    "a command without an end": fragments_of_a_command,
+    "a command of many elements": lambda size: dimse.parse_command(struct.pack("<HHI", 0, 9, 0) * (size // 8)),
+    "a command that goes on after its end": fragments_of_a_command,
+    "a command without an end": fragments_without_an_end,
     "PDVs of a byte": lambda size: list(pdvs(memoryview(struct.pack(">IBBx", 3, 1, 0) * (size // 7)))),
     "a data set of many elements": lambda size: elements(
         struct.pack("<HHI", 8, 9, 0) * (size // 8), 0, size // 8 * 8, IMPLICIT_LITTLE, frozenset()

@@ -6,27 +6,25 @@ import hashlib
 import socket
 import struct
 import tempfile
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless
-from pynetdicom import AE, evt
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
 from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.config.settings import Settings
+from mkiso.dataset.part10 import dataset_offset
 from mkiso.errors import ConfigurationError, ProofFailed
+from mkiso.network.negotiation import Context
+from mkiso.network.pdu import AssociationLost
 from mkiso.publishers import publisher_of
-from mkiso.publishers.association import Address, AssociationLost, AssociationRejected, StoreAssociation
-from mkiso.publishers.cstore import back_off_seconds
-from mkiso.publishers.part10 import dataset_offset
+from mkiso.publishers.cstore import back_off_seconds, store
 from mkiso.publishers.relay import by_association, sent_as, status_words, unaccepted_words, verdict, wanted_pairs
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import Arrival
+from tests.peers.open_association import requestor_to
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 PLAIN, J2K = str(ExplicitVRLittleEndian), str(JPEG2000Lossless)
@@ -119,86 +117,7 @@ def test_a_publisher_that_is_not_configured() -> None:
         PublisherSettings(label_encoding="ansi-thai")
 
 
-def serve(answer: Callable[[socket.socket], None]) -> tuple[Address, threading.Thread]:
-    """One connection, answered as told, then closed."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def run() -> None:
-        with listener, listener.accept()[0] as connection:
-            connection.settimeout(5)
-            answer(connection)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return Address("127.0.0.1", listener.getsockname()[1], "ROBOT", "MKISO", 2, 1), thread
-
-
-def test_nagle_is_off_and_each_pair_is_asked_for_alone() -> None:
-    ae = AE("ROBOT")
-    ae.add_supported_context(CT, [PLAIN, J2K])
-    seen: list[int] = []
-
-    def requested(event: evt.Event) -> None:
-        seen.append(len(event.assoc.requestor.requested_contexts))
-
-    server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_REQUESTED, requested)])
-    address = Address("127.0.0.1", server.socket.getsockname()[1], "ROBOT", "MKISO", 2, 2)
-    try:
-        with StoreAssociation.open(address, [(CT, PLAIN), (CT, J2K), (MR, PLAIN)]) as association:
-            assert set(association.contexts) == {(CT, PLAIN), (CT, J2K)}
-            assert association._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        assert seen == [3]
-    finally:
-        ae.shutdown()
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (b"", "closed the connection"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "too large|type 72"),
-        (struct.pack(">BxI", 7, 4) + bytes(4), "aborted"),
-        (struct.pack(">BxI", 2, 0xFFFFFFFF), "too large"),
-        (struct.pack(">BxI", 4, 6) + bytes(6), "type 4"),
-        (struct.pack(">BxI", 3, 0), "malformed"),
-    ],
-)
-def test_nonsense_instead_of_an_association_is_an_error_in_words(answer: bytes, words: str) -> None:
-    def nonsense(connection: socket.socket) -> None:
-        connection.recv(65_536)
-        connection.sendall(answer)
-
-    address, thread = serve(nonsense)
-    with pytest.raises(AssociationLost, match=words):
-        StoreAssociation.open(address, [(CT, PLAIN)])
-    thread.join(5)
-
-
-def test_a_silent_publisher_is_given_up_within_the_limit() -> None:
-    def silent(connection: socket.socket) -> None:
-        while connection.recv(65_536):
-            pass
-
-    address, thread = serve(silent)
-    with pytest.raises(AssociationLost, match="in time"):
-        StoreAssociation.open(address, [(CT, PLAIN)])
-    thread.join(5)
-
-
-@pytest.mark.parametrize(
-    ("result", "source", "reason", "lasting"),
-    [(1, 1, 7, True), (1, 1, 3, True), (1, 1, 1, False), (2, 3, 1, False), (2, 3, 2, False)],
-)
-def test_rejections(result: int, source: int, reason: int, lasting: bool) -> None:
-    def reject(connection: socket.socket) -> None:
-        connection.recv(65_536)
-        connection.sendall(struct.pack(">BxIxBBB", 3, 4, result, source, reason))
-
-    address, thread = serve(reject)
-    with pytest.raises(AssociationRejected) as rejected:
-        StoreAssociation.open(address, [(CT, PLAIN)])
-    assert rejected.value.lasting is lasting
-    thread.join(5)
+CT_PLAIN = Context(CT, PLAIN)
 
 
 def _pdv(context_id: int, header: int, fragment: bytes) -> bytes:
@@ -217,37 +136,32 @@ def _response(message_id: int, status: int) -> bytes:
     ("answer", "words"),
     [
         (_pdv(1, 3, _response(7, 0)), "another message"),
-        (_pdv(3, 3, _response(1, 0)), "malformed"),
+        (_pdv(3, 3, _response(1, 0)), "context 3, which isn't accepted"),
         (_pdv(1, 3, b"nonsense"), "malformed|another"),
-        (_pdv(1, 2, b"a dataset"), "malformed"),
-        (struct.pack(">BxI", 4, 8) + b"\xff" * 8, "malformed"),
-        (struct.pack(">BxI", 5, 4) + bytes(4), "type 5"),
+        (_pdv(1, 2, b"a dataset"), "a data set without a command"),
+        (struct.pack(">BxI", 4, 8) + b"\xff" * 8, "a PDV that claims"),
+        (struct.pack(">BxI", 5, 4) + bytes(4), "ended the association"),
         (struct.pack(">BxI", 7, 4) + bytes(4), "aborted"),
         (b"", "closed the connection"),
     ],
 )
 def test_nonsense_instead_of_a_response_is_a_lost_association(tmp_path: Path, answer: bytes, words: str) -> None:
-    ours, theirs = socket.socketpair()
-    theirs.sendall(answer)
-    theirs.shutdown(socket.SHUT_WR)
     (tmp_path / "dataset").write_bytes(b"dataset")
-    association = StoreAssociation(ours, {(CT, PLAIN): 1}, 16_384, 1)
-    with pytest.raises(AssociationLost, match=words):
-        association.store((CT, PLAIN), "1.2.3", tmp_path / "dataset", 0, sha256_of(tmp_path / "dataset"))
-    association.abort()
-    theirs.close()
+    with requestor_to({1: CT_PLAIN}, 16_384, 1) as (association, theirs):
+        theirs.sendall(answer)
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(AssociationLost, match=words):
+            store(association, CT_PLAIN, "1.2.3", tmp_path / "dataset", 0, sha256_of(tmp_path / "dataset"))
 
 
 @given(size=st.integers(0, 5000), offset=st.integers(0, 50), peer_pdu_bytes=st.sampled_from([0, 128, 1000, 16_384]))
 def test_the_last_fragment_of_what_was_not_proved_never_leaves(size: int, offset: int, peer_pdu_bytes: int) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs, tempfile.NamedTemporaryFile() as file:
+    with requestor_to({1: CT_PLAIN}, peer_pdu_bytes, 5) as (association, theirs), tempfile.NamedTemporaryFile() as file:
         file.write(bytes(offset + size))
         file.flush()
-        association = StoreAssociation(ours, {(CT, PLAIN): 1}, peer_pdu_bytes, 5)
         with pytest.raises(ProofFailed):
-            association.store((CT, PLAIN), UID("1.2.3"), Path(file.name), offset, hashlib.sha256(b"else").hexdigest())
-        ours.shutdown(socket.SHUT_WR)
+            store(association, CT_PLAIN, "1.2.3", Path(file.name), offset, hashlib.sha256(b"else").hexdigest())
+        association.connection._socket.shutdown(socket.SHUT_WR)
         received = b""
         while part := theirs.recv(65_536):
             received += part
@@ -264,16 +178,14 @@ def test_the_bytes_that_leave_are_those_of_the_file_in_pdus_that_the_peer_takes(
     size: int, offset: int, peer_pdu_bytes: int
 ) -> None:
     content = bytes(index % 251 for index in range(offset + size))
-    ours, theirs = socket.socketpair()
-    with ours, theirs, tempfile.NamedTemporaryFile() as file:
+    with requestor_to({1: CT_PLAIN}, peer_pdu_bytes, 5) as (association, theirs), tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
         theirs.sendall(_pdv(1, 1, _response(1, 0xB000)[:20]) + _pdv(1, 3, _response(1, 0xB000)[20:]))
-        association = StoreAssociation(ours, {(CT, PLAIN): 1}, peer_pdu_bytes, 5)
         sha256 = hashlib.sha256(content).hexdigest()
-        answer = association.store((CT, PLAIN), UID("1.2.3"), Path(file.name), offset, sha256)
-        assert answer.Status == 0xB000
-        ours.shutdown(socket.SHUT_WR)
+        answer = store(association, CT_PLAIN, "1.2.3", Path(file.name), offset, sha256)
+        assert answer.status == 0xB000
+        association.connection._socket.shutdown(socket.SHUT_WR)
         received = b""
         while part := theirs.recv(65_536):
             received += part
@@ -289,18 +201,3 @@ def test_the_bytes_that_leave_are_those_of_the_file_in_pdus_that_the_peer_takes(
     assert b"1.2.3" in command
     assert sorted(header for header in last if header & 2) == [2, 3]
     assert last[-1] == 2
-
-
-def test_a_publisher_whose_pdus_hold_no_data_gets_none() -> None:
-    """With fragments of nothing an empty dataset would leave, and its success be read as the instance's."""
-    ae = AE("ROBOT")
-    ae.maximum_pdu_size = 6
-    ae.add_supported_context(CT, PLAIN)
-    server: Any = ae.start_server(("127.0.0.1", 0), block=False)
-    try:
-        with pytest.raises(AssociationLost, match="6 bytes"):
-            StoreAssociation.open(
-                Address("127.0.0.1", server.socket.getsockname()[1], "ROBOT", "MKISO", 2, 2), [(CT, PLAIN)]
-            )
-    finally:
-        ae.shutdown()

@@ -7,25 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
 
+from mkiso.config.settings import Receiver
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID
-from mkiso.receiver.negotiation import (
-    Acceptance,
-    Rejection,
-    decode_request,
-    is_allowed,
-    is_storage,
-    negotiate,
-    preferred,
-)
-from mkiso.receiver.pdu import ProtocolError
+from mkiso.network.negotiation import Acceptance, Rejection, decode_request, negotiate
+from mkiso.network.pdu import ProtocolError
+from mkiso.receiver.negotiation import is_allowed, is_storage, preferred, storage_offer
 from tests.receiver.raw_peer import CT, EXPLICIT, IMPLICIT, VERIFICATION, associate_rq, every_user_item
 
 BIG_ENDIAN, JPEG_2000, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.1.99"
 
 
 def answer(encoded: bytes, **changed: object) -> Acceptance | Rejection:
-    values = {"ae_title": "CDRECORD", "address": "10.0.0.1", "allowed_peers": (), "max_pdu_bytes": 131_072, **changed}
-    return negotiate(decode_request(encoded), **values)
+    settings = Receiver(**{"ae_title": "CDRECORD", "max_pdu_bytes": 131_072, **changed})  # type: ignore[arg-type]
+    return negotiate(decode_request(encoded), storage_offer(settings), "10.0.0.1")
 
 
 def accepted(encoded: bytes) -> tuple[Acceptance, A_ASSOCIATE_AC]:

@@ -5,18 +5,19 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
 from mkiso.config.settings import Receiver
 from mkiso.dataset.header import MAX_BEGINNING_BYTES, begin_study
-from mkiso.receiver import dimse, pdu
+from mkiso.network import dimse, pdu
+from mkiso.network.association import Association, Message, accept
+from mkiso.network.dimse import Command
+from mkiso.network.negotiation import Acceptance, Context, Rejection
+from mkiso.network.pdu import Connection, PeerGone, ProtocolError, Stalled, Stopping
 from mkiso.receiver.admission import Place
-from mkiso.receiver.dimse import Command
 from mkiso.receiver.hashing import Hashing
-from mkiso.receiver.negotiation import Acceptance, Context, Rejection, decode_request, negotiate, rejection
-from mkiso.receiver.pdu import Connection, Pdv, PeerGone, ProtocolError, Stalled, Stopping
+from mkiso.receiver.negotiation import storage_offer
 from mkiso.receiver.spool import Incoming, NoRoom, Refused, Spool
 
 LEAST_BYTES_PER_SECOND = 1024  # of a message, once it has taken the idle limit; slower is a peer that wants to hold us
@@ -38,7 +39,7 @@ class Tally:
     last_refusal: str = ""
 
 
-class Association:
+class StorageScp:
     """Serves one peer in the calling thread."""
 
     def __init__(self, connection: Connection, settings: Receiver, spool: Spool, tally: Tally, place: Place) -> None:
@@ -48,34 +49,30 @@ class Association:
         self._tally = tally
         self._place = place
         self._hashing = Hashing()
-        self._contexts: dict[int, Context] = {}
-        self._command = bytearray()
-        self._message: _Message | None = None
+        self._instance: _Instance | None = None
         self._message_began = 0.0
-        self._message_size = 0
+        self._received_before = 0
 
     def serve(self) -> None:
         """Serve until the association ends, however it does. Raises nothing that a peer can cause."""
         began = monotonic()
         tally = self._tally
         try:
-            if self._negotiate():
+            if (acceptance := self._negotiate()) is not None:
                 self._place.associated = True
-                self._loop()
+                self._loop(Association(self._connection, acceptance.contexts, acceptance.peer_pdu_bytes, self._begin))
+                tally.ended = "released"
         except PeerGone as error:
             tally.ended = f"the peer {error}"
-        except Stalled as error:
+        except (Stalled, ProtocolError) as error:
             tally.ended = f"aborted: the peer {error}"
-            self._abort(pdu.NOT_SPECIFIED)
-        except ProtocolError as error:
-            tally.ended = f"aborted: the peer sent {error}"
-            self._abort(error.reason)
+            self._connection.abort(error.reason if isinstance(error, ProtocolError) else pdu.NOT_SPECIFIED)
         except Stopping:
             tally.ended = "aborted: the receiver ends"
-            self._abort(pdu.NOT_SPECIFIED)
+            self._connection.abort(pdu.NOT_SPECIFIED)
         finally:
-            if self._message is not None:
-                self._message.close()
+            if self._instance is not None:
+                self._instance.close()
             self._connection.close()
             self._hashing.close()
             _log.info(
@@ -90,102 +87,49 @@ class Association:
                 tally.ended or "ended by an error",
             )
 
-    def _negotiate(self) -> bool:
-        kind, body = self._connection.next_pdu(
-            self._settings.pdu_timeout_seconds if self._place.congested is None else REJECTING_SECONDS, associated=False
-        )
-        if kind == pdu.A_ABORT:
-            raise PeerGone("aborted")
-        request = decode_request(bytes((kind, 0)) + len(body).to_bytes(4, "big") + bytes(body))
-        answer: Acceptance | Rejection
-        if self._place.congested is not None:
-            answer = rejection(
-                str(request.calling_ae_title).strip(), "too many associations", 2, 3, self._place.congested
-            )
-        else:
-            answer = negotiate(
-                request,
-                ae_title=self._settings.ae_title,
-                address=self._tally.peer,
-                allowed_peers=self._settings.allowed_peers,
-                max_pdu_bytes=self._settings.max_pdu_bytes,
-            )
+    def _negotiate(self) -> Acceptance | None:
+        congested = self._place.congested
+        limit = self._settings.pdu_timeout_seconds if congested is None else REJECTING_SECONDS
+        answer = accept(self._connection, storage_offer(self._settings), self._tally.peer, limit, congested)
         self._tally.calling_ae_title = answer.calling_ae_title
-        self._connection.send(answer.pdu)
         if isinstance(answer, Rejection):
             self._tally.ended = f"rejected: {answer.words}"
-            return False
-        self._contexts = dict(answer.contexts)
-        return True
+            return None
+        return answer
 
-    def _loop(self) -> None:
-        settings = self._settings
-        while True:
-            between_messages = self._message is None and not self._command
-            kind, body = self._connection.next_pdu(
-                settings.idle_timeout_seconds if between_messages else settings.pdu_timeout_seconds
-            )
-            if kind == pdu.A_RELEASE_RQ:
-                self._connection.send(pdu.RELEASE_RP)
-                self._tally.ended = "released"
-                return
-            if kind == pdu.A_ABORT:
-                raise PeerGone("aborted")
-            if between_messages:
-                self._message_began, self._message_size = monotonic(), 0
-            for pdv in pdu.pdvs(body):
-                self._take(pdv)
-            self._message_size += len(body)
-            if (
-                monotonic() - self._message_began
-                > settings.idle_timeout_seconds + self._message_size / LEAST_BYTES_PER_SECOND
-            ):
+    def _loop(self, association: Association) -> None:
+        def patience_seconds() -> float:
+            if association.is_between_messages:
+                self._message_began, self._received_before = monotonic(), association.received_bytes
+                return self._settings.idle_timeout_seconds
+            size = association.received_bytes - self._received_before
+            if monotonic() - self._message_began > self._settings.idle_timeout_seconds + size / LEAST_BYTES_PER_SECOND:
                 raise Stalled("sent a message too slowly")
+            return self._settings.pdu_timeout_seconds
 
-    def _take(self, pdv: Pdv) -> None:
-        context = self._contexts.get(pdv.context_id)
-        if context is None:
-            raise ProtocolError(f"a PDV in presentation context {pdv.context_id}, which isn't accepted")
-        if pdv.is_command:
-            self._take_command(pdv, context)
-        elif self._message is None:
-            raise ProtocolError("a data set without a command", pdu.UNEXPECTED_PDU)
-        else:
-            self._message.write(pdv.data)
-            if pdv.is_last:
-                message, self._message = self._message, None
-                self._answer(pdv.context_id, message.command, message.finish())
+        while (message := association.next_message(patience_seconds)) is not None:
+            status = self._status_of(message)
+            if status is not None:
+                association.answer(message, status)
 
-    def _take_command(self, pdv: Pdv, context: Context) -> None:
-        if self._message is not None:
-            raise ProtocolError("a command before the data set of the last one", pdu.UNEXPECTED_PDU)
-        self._command += pdv.data
-        if len(self._command) > dimse.MAX_COMMAND_BYTES:
-            raise ProtocolError("a command set without end")
-        if not pdv.is_last:
-            return
-        command = dimse.parse_command(self._command)
-        self._command = bytearray()
-        if command.field == dimse.C_CANCEL_RQ:  # PS3.7 9.3.2.3: nothing of ours can be cancelled
-            return
-        if command.has_data_set:
-            self._message = _Message(command, context, self._spool, self._hashing, self._tally)
-        else:
-            self._answer(
-                pdv.context_id,
-                command,
-                dimse.SUCCESS if command.field == dimse.C_ECHO_RQ else dimse.UNRECOGNIZED_OPERATION,
-            )
+    def _status_of(self, message: Message) -> int | None:
+        """What a message is answered with; None where it has no answer."""
+        field = message.command.field
+        if field & dimse.RESPONSE:
+            raise ProtocolError("sent a response where a request was due", pdu.UNEXPECTED_PDU)
+        instance, self._instance = self._instance, None
+        if instance is not None:
+            return instance.finish()
+        if field == dimse.C_CANCEL_RQ:  # PS3.7 9.3.2.3: nothing of ours can be cancelled
+            return None
+        return dimse.SUCCESS if field == dimse.C_ECHO_RQ else dimse.UNRECOGNIZED_OPERATION
 
-    def _answer(self, context_id: int, command: Command, status: int) -> None:
-        self._connection.send(pdu.p_data_pdu(context_id, dimse.response(command, status)))
-
-    def _abort(self, reason: int) -> None:
-        with suppress(PeerGone, Stalled):
-            self._connection.send(pdu.abort_pdu(reason))
+    def _begin(self, command: Command, context: Context) -> _Instance:
+        self._instance = _Instance(command, context, self._spool, self._hashing, self._tally)
+        return self._instance
 
 
-class _Message:
+class _Instance:
     """A request whose data set is on its way: stored, or drained where it is refused, all but the beginning, which says
     whose it is."""
 
@@ -228,7 +172,7 @@ class _Message:
                 study_instance_uid = self._incoming.deliver()
                 self._tally.stored += 1
                 self._expectations.tell_others(
-                    study_instance_uid, self.command.affected_sop_instance_uid, self.command.move_originator
+                    study_instance_uid, self.command.affected_sop_instance_uid, self.command.text(dimse.MOVE_ORIGINATOR)
                 )
             except Refused as refusal:
                 self._refuse(refusal)
@@ -241,7 +185,7 @@ class _Message:
         refusal, self._refusal = self._refusal, None
         if refusal is not None and self.command.field == dimse.C_STORE_RQ:
             study_instance_uid = begin_study(b"".join(self._beginning)[:MAX_BEGINNING_BYTES], self._transfer_syntax)
-            uid, originator = self.command.affected_sop_instance_uid, self.command.move_originator
+            uid, originator = self.command.affected_sop_instance_uid, self.command.text(dimse.MOVE_ORIGINATOR)
             self._expectations.tell_refusal(study_instance_uid, uid, str(refusal), originator)
 
     def _let_go(self) -> None:

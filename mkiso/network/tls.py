@@ -1,0 +1,24 @@
+"""TLS for associations (PS3.15 B.9)."""
+
+from __future__ import annotations
+
+import ssl
+
+from mkiso.config.settings import Tls
+from mkiso.errors import ConfigurationError
+
+
+def acceptor_context(tls: Tls) -> ssl.SSLContext:
+    """TLS 1.2 and newer; a client's certificate is required where an authority is set. Raises ConfigurationError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(str(tls.certificate), str(tls.key))
+        if tls.authority is not None:
+            context.load_verify_locations(str(tls.authority))
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        raise ConfigurationError(
+            f"receiver.tls can't be used: {error.strerror or error}. Check certificate, key and authority."
+        ) from None
+    return context

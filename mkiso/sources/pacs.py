@@ -1,0 +1,200 @@
+"""An association with the PACS, whose every loss has words of its own for the operator.
+
+A query or a C-MOVE is polled between arrivals, so one thread does both and nothing is left behind when it ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from types import TracebackType
+
+from pydicom import Dataset
+from pydicom.uid import UID
+
+from mkiso.config.settings import Pacs, Settings
+from mkiso.errors import PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
+from mkiso.network import dimse
+from mkiso.network.negotiation import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, AssociationRejected, Context
+from mkiso.network.pdu import AssociationLost, PeerGone, Stalled
+from mkiso.network.requestor import Address, Requestor
+
+ECHO_LIMIT_SECONDS = 2.0
+
+_TRANSIENT = 2  # A-ASSOCIATE-RJ result (PS3.8 9.3.4)
+_CALLING_AE_UNKNOWN, _CALLED_AE_UNKNOWN = (1, 3), (1, 7)  # its source and reason
+
+
+class ConnectionLost(PacsUnreachable):
+    """The association ended before the answer did: FIN, RST, A-ABORT or bytes that are no DICOM."""
+
+
+class PacsAssociation:
+    """A context manager; entering connects and negotiates, leaving releases, or aborts where an exception passes.
+
+    Entering raises PacsUnreachable, PacsRefused, PacsBusy, PacsSilent; the other calls ConnectionLost and PacsSilent.
+    """
+
+    def __init__(self, settings: Settings, sop_classes: Sequence[UID], limit_seconds: float | None = None) -> None:
+        address = address_of(settings)
+        self._address = address if limit_seconds is None else address.within(limit_seconds)
+        self._pacs = settings.pacs
+        self._receiver_port = settings.receiver.port
+        self._proposed = [_context(sop_class) for sop_class in sop_classes]
+        self._association: Requestor
+
+    def __enter__(self) -> PacsAssociation:
+        address = self._address
+        try:
+            self._association = Requestor.open(address, self._proposed)
+        except AssociationRejected as error:
+            raise self._rejection(error) from None
+        except Stalled:
+            raise self._silent(address.associate_timeout_seconds) from None
+        except PeerGone as error:
+            hint = f"often because it doesn't know the calling AE title {address.calling_ae_title}"
+            raise self._lost(f"{error} instead of an answer; {hint}") from None
+        except AssociationLost as error:
+            raise self._lost(error) from None
+        except TimeoutError:
+            raise PacsUnreachable(
+                f"{self.peer} took no connection within {address.connect_timeout_seconds:g} s. "
+                "Check that the machine is on and no firewall drops it."
+            ) from None
+        except OSError as error:
+            reason = error.strerror or error
+            raise PacsUnreachable(
+                f"{self.peer} can't be reached: {reason}. Check pacs.host and pacs.port, and that it runs."
+            ) from None
+        if absent := [context for context in self._proposed if context not in self._association.ids]:
+            self.abort()
+            name = UID(absent[0].abstract_syntax).name
+            raise PacsRefused(f"{self.peer} doesn't offer {name} to {address.calling_ae_title}. Have it enabled there.")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release() if kind is None else self.abort()
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end, for people."""
+        return peer_of(self._pacs)
+
+    def request(self, command: Mapping[int, dimse.Value], sop_class: UID, identifier: Dataset) -> int:
+        """Send a request and return its Message ID; its responses are had by `receive`."""
+        command = {**command, dimse.AFFECTED_SOP_CLASS_UID: str(sop_class)}
+        try:
+            return self._association.request(_context(sop_class), command, BytesIO(dimse.encode_data_set(identifier)))
+        except AssociationLost as error:
+            raise self._ended(error) from None
+
+    def cancel(self, message_id: int, sop_class: UID) -> None:
+        """Send a C-CANCEL; the peer still ends the operation with a response, FE00 where it obeys."""
+        try:
+            self._association.cancel(_context(sop_class), message_id)
+        except AssociationLost as error:
+            raise self._ended(error) from None
+
+    def receive(self, timeout_seconds: float) -> dimse.Response | None:
+        """The next response, or None where none is whole within the time; what has come of it is kept. Raises
+        ConnectionLost.
+        """
+        try:
+            message = self._association.receive(timeout_seconds)
+            return None if message is None else dimse.response(message.command, message.kept)
+        except AssociationLost as error:
+            raise self._ended(error) from None
+
+    def must_receive(self) -> dimse.Response:
+        """The next response within pacs.response_timeout_seconds; raises PacsSilent."""
+        response = self.receive(self._address.response_timeout_seconds)
+        if response is None:
+            raise self._silent(self._address.response_timeout_seconds)
+        return response
+
+    def echo(self) -> int:
+        """C-ECHO; the response's status."""
+        try:
+            return self._association.echo()
+        except AssociationLost as error:
+            raise self._ended(error) from None
+
+    def release(self) -> None:
+        """Ask for release and close."""
+        self._association.release()
+
+    def abort(self) -> None:
+        """Send A-ABORT and close at once."""
+        self._association.abort()
+
+    def _rejection(self, error: AssociationRejected) -> PacsRefused | PacsBusy:
+        """The words for an A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
+        calling, source, reason = self._address.calling_ae_title, error.source, error.reason
+        if (source, reason) == _CALLING_AE_UNKNOWN:
+            return PacsRefused(
+                f"{self.peer} doesn't know the calling AE title {calling}. "
+                f"Have it added there, with this machine's address and port {self._receiver_port}."
+            )
+        if (source, reason) == _CALLED_AE_UNKNOWN:
+            return PacsRefused(
+                f"{self.peer} says that its AE title is another one than {self._pacs.ae_title}. Correct pacs.ae_title."
+            )
+        if error.result == _TRANSIENT or source == 3:
+            return PacsBusy(
+                f"{self.peer} takes no association now (source {source}, reason {reason}). Try again in a moment."
+            )
+        return PacsRefused(
+            f"{self.peer} rejected the association (source {source}, reason {reason}). "
+            f"Check that it knows the AE title {calling}, that its own is {self._pacs.ae_title}, "
+            "and which address it expects."
+        )
+
+    def _ended(self, error: AssociationLost) -> PacsUnreachable | PacsSilent:
+        return self._silent(self._address.response_timeout_seconds) if isinstance(error, Stalled) else self._lost(error)
+
+    def _lost(self, what: object) -> ConnectionLost:
+        return ConnectionLost(f"{self.peer} {what}. Try again; if it stays, look at the PACS's log.")
+
+    def _silent(self, seconds: float) -> PacsSilent:
+        return PacsSilent(
+            f"{self.peer} took the connection and didn't answer within {seconds:g} s. "
+            "Try again; if it stays, the PACS hangs."
+        )
+
+
+def echo(settings: Settings, limit_seconds: float = ECHO_LIMIT_SECONDS) -> float:
+    """How many seconds the PACS took to connect, negotiate and answer a C-ECHO.
+
+    Whatever it does, this returns or raises within about `limit_seconds`: PacsUnreachable, PacsRefused, PacsBusy,
+    PacsSilent.
+    """
+    begun = time.monotonic()
+    with PacsAssociation(settings, [UID(VERIFICATION)], limit_seconds) as association:
+        status = association.echo()
+        if status != dimse.SUCCESS:
+            raise PacsRefused(f"{association.peer} answers a C-ECHO with status {status:04X}. Look at the PACS's log.")
+        return time.monotonic() - begun
+
+
+def address_of(settings: Settings) -> Address:
+    """The PACS as we call it."""
+    pacs = settings.pacs
+    connect, response = pacs.connect_timeout_seconds, pacs.response_timeout_seconds
+    return Address(pacs.host, pacs.port, pacs.ae_title, calling_ae_title(settings), connect, connect, response)
+
+
+def calling_ae_title(settings: Settings) -> str:
+    """The AE title that we call ourselves: a PACS that wants the two to differ gets pacs.calling_ae_title."""
+    return settings.pacs.calling_ae_title or settings.receiver.ae_title
+
+
+def peer_of(pacs: Pacs) -> str:
+    """The PACS by AE title and address, for people."""
+    return f"The PACS {pacs.ae_title} at {pacs.host}:{pacs.port}"
+
+
+def _context(sop_class: UID) -> Context:
+    return Context(str(sop_class), IMPLICIT_VR_LITTLE_ENDIAN)
