@@ -274,8 +274,9 @@ def _start(first: date, last: date, *, dry_run: bool, wait: bool) -> int:
     from mkiso.config.file import load
     from mkiso.errors import OrchestratorUnavailable
     from mkiso_service.orchestration import NIGHTLY_ARCHIVE, environment
+    from mkiso_service.prefect_password import with_password
 
-    os.environ.update(environment(load()))  # Prefect reads it when it is imported
+    os.environ.update(environment(with_password(load())))  # Prefect reads it when it is imported
     from prefect.deployments import run_deployment
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
