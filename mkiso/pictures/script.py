@@ -2,12 +2,15 @@
 images or data files back.
 
     mkisoPixels({"name": "D0000001.JS", "rows": 512, "columns": 512, "signed": true, "slope": 1, "intercept": -1024,
-                 "inverse": false, "data": "…"});
+                 "inverse": false, "padding": null, "data": "…"});
 
-`data` is base64 of a zlib stream (DecompressionStream("deflate")) of rows × columns differences of 16 bits, all low
-bytes before all high bytes: each value is the one to its left, of a row's first the one above it, plus its difference,
-modulo 65,536. A value times `slope` plus `intercept` is what windows are of. `inverse`: the lowest values are white
-(MONOCHROME1).
+`data` is base64 of a zlib stream (DecompressionStream("deflate")) of rows × columns words, all their low bytes before all
+their high bytes. A word w stands for the difference (w >>> 1) ^ -(w & 1), in 16 bits; a value is the one to its left, of a
+row's first the one above it, of the very first 0, plus its difference. A value times `slope` plus `intercept` is what
+windows are of. `inverse`: the lowest values are white (MONOCHROME1). `padding` are the first and the last value that are no
+image, or null.
+
+Of a CT of 512² it takes 150 to 280 KB, of 700 KB that its pixels would take as base64, and 10 to 20 ms to write.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ def pixel_script(name: str, words: NDArray[Any], greys: Greys) -> bytes | None:
         "slope": slope,
         "intercept": intercept,
         "inverse": greys.inverse,
+        "padding": _padding(greys),
     }
     data = base64.b64encode(zlib.compress(_differences(values), _LEVEL)).decode()
     return f'mkisoPixels({json.dumps(head)[:-1]}, "data": "{data}"}});\n'.encode()
@@ -59,8 +63,15 @@ def _values(words: NDArray[Any], greys: Greys) -> tuple[NDArray[np.uint16], bool
     )
 
 
+def _padding(greys: Greys) -> tuple[float, float] | None:
+    """As values that are carried; after a Modality LUT it can't be told any more."""
+    return (greys.padding.first, greys.padding.last) if greys.padding and not greys.modality.lut else None
+
+
 def _differences(values: NDArray[np.uint16]) -> bytes:
     differences = values.copy()
     differences[:, 1:] -= values[:, :-1]
     differences[1:, 0] -= values[:-1, 0]
-    return np.ascontiguousarray(differences.astype("<u2").view(np.uint8).reshape(-1, 2).T).tobytes()
+    signed = differences.view(np.int16)
+    words = ((signed << 1) ^ (signed >> 15)).astype("<u2")  # small ones of either sign become small words
+    return np.ascontiguousarray(words.view(np.uint8).reshape(-1, 2).T).tobytes()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, Sequence
+from pydicom._uid_dict import UID_dictionary
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
     SecondaryCaptureImageStorage,
     generate_uid,
 )
@@ -38,6 +41,12 @@ def ramp(rows: int = 64, columns: int = 96, *, low: int = 0, high: int = 4095, k
     return np.ascontiguousarray(np.rint(across[:, np.argsort(np.arange(columns) * 7 % columns)]).astype(kind))
 
 
+def rgb(kind: str = "u1") -> NDArray[Any]:
+    top = int(np.iinfo(kind).max)
+    planes = [ramp(high=top, kind=kind), ramp(high=top, kind=kind)[::-1], ramp(high=top, kind=kind)[:, ::-1]]
+    return np.stack(planes, axis=2)
+
+
 def noise(rows: int = 512, columns: int = 512, frames: int = 1) -> NDArray[Any]:
     """Frames of bytes whose JPEG is larger than a pipe holds."""
     return np.random.default_rng(1).integers(0, 256, (frames, rows, columns), np.uint8)
@@ -57,7 +66,10 @@ def write(
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = syntax
     meta.MediaStorageSOPClassUID = attributes.get("SOPClassUID", SecondaryCaptureImageStorage)
-    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    dataset = FileDataset(
+        str(path), {}, file_meta=meta, preamble=b"\0" * 128, is_implicit_VR=implicit, is_little_endian=little
+    )
     dataset.SOPClassUID = meta.MediaStorageSOPClassUID
     dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = attributes.get("SOPInstanceUID", generate_uid())
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
@@ -83,10 +95,21 @@ def write(
         dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)
     if "PixelData" in dataset:
         dataset["PixelData"].VR = "OW" if dataset.BitsAllocated > 8 and fragments is None else "OB"
-    dataset.save_as(
-        path,
-        enforce_file_format=True,
-        little_endian=syntax != ExplicitVRBigEndian,
-        implicit_vr=syntax == ImplicitVRLittleEndian,
-    )
+    known = syntax if syntax in UID_dictionary else str(JPEGBaseline8Bit)
+    meta.TransferSyntaxUID = known
+    dataset.save_as(path, enforce_file_format=True)
+    if known != syntax:  # pydicom writes no syntax that it doesn't know
+        path.write_bytes(_renamed(path.read_bytes(), known, syntax))
     return path
+
+
+def _renamed(content: bytes, known: str, syntax: str) -> bytes:
+    """A Part 10 file with another transfer syntax in its file meta information."""
+    old, new = (b"\2\0\x10\0UI" + struct.pack("<H", len(value)) + value for value in map(_even, (known, syntax)))
+    (length,) = struct.unpack_from("<I", content, 140)
+    changed = content.replace(old, new, 1)
+    return changed[:140] + struct.pack("<I", length + len(new) - len(old)) + changed[144:]
+
+
+def _even(uid: str) -> bytes:
+    return uid.encode() + b"\0" * (len(uid) % 2)

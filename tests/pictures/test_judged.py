@@ -17,7 +17,7 @@ from pydicom.data import get_testdata_files
 from mkiso.pictures import jpeg
 from mkiso.pictures.render import render
 from mkiso.pictures.values import Function, NotShown, ObjectFacts, Picture, PictureRequest, Shown
-from tests.pictures.objects import item, ramp, sequence, write
+from tests.pictures.objects import item, ramp, rgb, sequence, write
 
 pytestmark = pytest.mark.peer
 
@@ -181,13 +181,6 @@ def ybr_422(rows: int, columns: int) -> bytes:
     return pairs.tobytes()
 
 
-def colours(kind: str = "u1") -> NDArray[Any]:
-    top = int(np.iinfo(kind).max)
-    return np.stack(
-        [ramp(high=top, kind=kind), ramp(high=top, kind=kind)[::-1], ramp(high=top, kind=kind)[:, ::-1]], axis=2
-    )
-
-
 PLAIN = {"Rows": 64, "Columns": 96, "PixelRepresentation": 0}
 BYTES = {**PLAIN, "BitsAllocated": 8, "BitsStored": 8, "SamplesPerPixel": 3, "PlanarConfiguration": 0}
 BIT = {"BitsAllocated": 1, "BitsStored": 1, "PixelRepresentation": 0}
@@ -239,13 +232,13 @@ MADE: dict[str, tuple[NDArray[Any] | bytes, dict[str, Any]]] = {
     "PALETTE COLOR of 16 bits": (ramp(high=255, kind="u1"), {**PALETTE, **reds()}),
     "PALETTE COLOR of 8 bits": (ramp(high=255, kind="u1"), {**PALETTE, **EIGHT_BITS}),
     "PALETTE COLOR, a late first entry": (ramp(high=4095), {**PALETTE, **TWELVE, **LATE}),
-    "RGB": (colours(), {}),
+    "RGB": (rgb(), {}),
     "RGB by planes": (
-        np.moveaxis(colours(), 2, 0).tobytes(),
+        np.moveaxis(rgb(), 2, 0).tobytes(),
         {**BYTES, "PlanarConfiguration": 1, "PhotometricInterpretation": "RGB"},
     ),
-    "RGB of 16 bits": (colours("<u2"), {}),
-    "YBR_FULL": (colours(), {"PhotometricInterpretation": "YBR_FULL"}),
+    "RGB of 16 bits": (rgb("<u2"), {}),
+    "YBR_FULL": (rgb(), {"PhotometricInterpretation": "YBR_FULL"}),
     "YBR_FULL_422": (ybr_422(64, 96), {**BYTES, "PhotometricInterpretation": "YBR_FULL_422"}),
     "several frames": (
         np.stack([ramp(), ramp()[::-1], ramp()[:, ::-1]]).tobytes(),
