@@ -4,11 +4,11 @@ images or data files back.
     mkisoPixels({"name": "D0000001.JS", "rows": 512, "columns": 512, "signed": true, "slope": 1, "intercept": -1024,
                  "inverse": false, "padding": null, "data": "…"});
 
-`data` is base64 of a zlib stream (DecompressionStream("deflate")) of rows × columns words, all their low bytes before all
-their high bytes. A word w stands for the difference (w >>> 1) ^ -(w & 1), in 16 bits; a value is the one to its left, of a
-row's first the one above it, of the very first 0, plus its difference. A value times `slope` plus `intercept` is what
-windows are of. `inverse`: the lowest values are white (MONOCHROME1). `padding` are the first and the last value that are no
-image, or null.
+`data` is base64 of a zlib stream (DecompressionStream("deflate")) of rows × columns words, all their low bytes before
+all their high bytes. A word w stands for the difference (w >>> 1) ^ -(w & 1), in 16 bits; a value is the one to its
+left, of a row's first the one above it, of the very first 0, plus its difference. A value times `slope` plus
+`intercept` is what windows are of. `inverse`: the lowest values are white (MONOCHROME1). `padding` are the first and
+the last value that are no image, or null.
 
 Of a CT of 512² it takes 150 to 280 KB, of 700 KB that its pixels would take as base64, and 10 to 20 ms to write.
 """
