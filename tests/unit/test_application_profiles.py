@@ -11,7 +11,7 @@ from pydicom import uid
 from mkiso.config.settings import Medium
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mkiso.media.application_profiles import NOT_MET, PROFILES, WRITTEN_TO, profile_for, statement
-from mkiso.receiver import dimse
+from mkiso.network import dimse
 from mkiso.sources.move import STUDY_ROOT_MOVE
 from mkiso.sources.query import STUDY_ROOT_FIND
 from mkiso.study.models import Arrival
