@@ -130,7 +130,7 @@ def _read_yaml(file: Path, *, must_exist: bool) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:  # whose own text quotes the line, which may hold a secret
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise ConfigurationError(f"The configuration file {file} can't be read: {error.problem}{line}.") from None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         raise ConfigurationError(f"The configuration file {file} can't be read: it is no YAML.") from None
     if values is None:
         return {}
@@ -164,7 +164,7 @@ def _read_environment(environment: Mapping[str, str]) -> tuple[dict[str, Any], d
                 )
         try:
             target[parts[-1]] = _value_of(environment[name])
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             raise ConfigurationError(f"The environment variable {name} is no YAML list or mapping.") from None
     return values, names
 

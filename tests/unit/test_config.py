@@ -315,6 +315,7 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
         ("publishers: {rimage: {kind: folder, directory: ''}}", "publishers.rimage.directory: is empty"),
         ("- a list", "must hold sections"),
         ("pacs: [", "can't be read"),
+        ("[" * 5000, "can't be read"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(tmp_path: Path, text: str, words: str) -> None:
