@@ -136,7 +136,7 @@ def is_placeholder(patient_id: str, rules: Identity) -> bool:
     """
     plain = significant(patient_id).upper()
     listed = PLACEHOLDERS | {significant(each).upper() for each in rules.placeholder_ids}
-    is_somebody = any(character.isalnum() and unicodedata.digit(character, 1) for character in plain)
+    is_somebody = any(character.isalnum() and unicodedata.digit(character, None) != 0 for character in plain)
     return plain in listed or "\\" in plain or not is_somebody
 
 
