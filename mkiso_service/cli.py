@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -45,9 +44,11 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 def cli(config: Path | None, *, handed_on: bool) -> None:
     """From an accession number to a patient disc that is provably complete."""
     if handed_on:
-        from mkiso.config.in_force import take_over
+        from mkiso.config.in_force import in_force, take_over
+        from mkiso_service.ending import Root, end_with, jobs_grace_seconds
 
         take_over(sys.stdin.buffer)
+        end_with(Root.of(os.getppid()), jobs_grace_seconds(in_force()))
     if config is not None:
         os.environ["MKISO_CONFIG"] = str(config.resolve())
 
@@ -109,17 +110,12 @@ def _begin_with_prefect(*, make: bool = True) -> Settings:
     return settings
 
 
-def _until_signal(part: Callable[[Settings, threading.Event], None], settings: Settings) -> None:
+def _until_signal(part: Callable[[Settings, threading.Event], None], settings: Settings, grace_seconds: float) -> None:
     """Run one part until SIGINT or SIGTERM; a second signal ends the process at once."""
+    from mkiso_service.ending import on_signals
+
     stop = threading.Event()
-
-    def told_to_stop(number: int, _: object) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, told_to_stop)
+    on_signals(grace_seconds, stop.set)
     part(settings, stop)
 
 
@@ -137,9 +133,10 @@ def serve() -> int:
 def webhook() -> None:
     """Run the HTTP side alone."""
     settings = _begin_with_prefect()
+    from mkiso_service.ending import jobs_grace_seconds
     from mkiso_service.webhook.server import run as run_webhook
 
-    _until_signal(run_webhook, settings)
+    _until_signal(run_webhook, settings, jobs_grace_seconds(settings))
 
 
 @cli.command()
@@ -156,8 +153,9 @@ def receiver() -> None:
     """Run the receiver alone: the Storage SCP that the PACS sends to."""
     settings = _begin()
     from mkiso.receiver.server import run as run_receiver
+    from mkiso_service.ending import SERVER_GRACE_SECONDS
 
-    _until_signal(run_receiver, settings)
+    _until_signal(run_receiver, settings, SERVER_GRACE_SECONDS)
 
 
 @cli.group(invoke_without_command=True)

@@ -18,6 +18,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from prefect.server.api.server import create_app
@@ -37,6 +38,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
+from mkiso_service.ending import SERVER_GRACE_SECONDS, end_within
 from mkiso_service.prefect_database import is_migrated, make_database
 from mkiso_service.prefect_gate import Gate, known_hosts
 
@@ -91,7 +93,7 @@ def _serve(settings: Settings) -> None:
     app = create_app(final=True)  # begins the logging, too
     api = get_current_settings().server.api
     log.info("Prefect's server starts on %s port %s.", api.host, api.port)
-    uvicorn.run(
+    config = uvicorn.Config(
         Gate(app, known_hosts(settings, api.host)),
         host=api.host,
         port=api.port,
@@ -102,3 +104,10 @@ def _serve(settings: Settings) -> None:
         access_log=False,
         server_header=False,
     )
+    _Server(config).run()
+
+
+class _Server(uvicorn.Server):
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        end_within(SERVER_GRACE_SECONDS)
+        super().handle_exit(sig, frame)

@@ -10,12 +10,14 @@ import ctypes
 import fcntl
 import json
 import logging
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -25,6 +27,7 @@ from mkiso.config.settings import Settings, Storage
 from mkiso.errors import ConfigurationError
 from mkiso.housekeeping import sweep
 from mkiso.storage.files import Unreadable, read_json, write_whole
+from mkiso_service.ending import SERVER_GRACE_SECONDS, end_within, jobs_grace_seconds
 
 log = logging.getLogger("mkiso.serve")
 
@@ -32,7 +35,6 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 CONFIGURATION_EXIT = 2
 STEADY_SECONDS = 60
 """A process that ran so long starts its back-off anew when it dies."""
-SERVER_GRACE_SECONDS = 10
 
 
 @dataclass
@@ -57,7 +59,7 @@ def children(settings: Settings) -> list[Child]:
     file has changed since.
     """
     mkiso = (sys.executable, "-m", "mkiso_service", "--handed-on")
-    grace = settings.server.shutdown_grace_seconds + SERVER_GRACE_SECONDS
+    grace = jobs_grace_seconds(settings)
     server = [] if settings.prefect.api_url else [Child("prefect", (*mkiso, "prefect"), SERVER_GRACE_SECONDS)]
     return [
         *server,
@@ -143,6 +145,7 @@ class _Supervisor:
                 "Stopping: running jobs get up to %s s. A second signal ends at once.",
                 self._settings.server.shutdown_grace_seconds,
             )
+            end_within(jobs_grace_seconds(self._settings) + 2 * SERVER_GRACE_SECONDS)
             self._stop.set()
             return
         log.warning("Ending at once.")
@@ -158,7 +161,10 @@ class _Supervisor:
             started = time.monotonic()
             with handed_on(self._settings) as settings:
                 child.process = await asyncio.create_subprocess_exec(
-                    *child.command, stdin=settings, start_new_session=True, preexec_fn=_die_with_parent
+                    *child.command,
+                    stdin=settings,
+                    start_new_session=True,
+                    preexec_fn=partial(_die_with_parent, os.getpid()),
                 )
             self._tell(child, up=True)
             code = await child.process.wait()
@@ -198,6 +204,8 @@ class _Supervisor:
         write_whole(_states_file(self._settings.storage), json.dumps(states))
 
 
-def _die_with_parent() -> None:
-    """A supervisor that is killed leaves nobody behind."""
+def _die_with_parent(parent: int) -> None:
+    """A supervisor that is killed leaves nobody behind; nor does one that was killed before this."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)

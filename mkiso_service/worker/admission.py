@@ -37,8 +37,7 @@ def admitted(
     run: FlowRun, deployment: DeploymentResponse | None, own: Mapping[str, Deployment], pool: str
 ) -> Deployment:
     """Our own deployment whose flow the run may run; `own` by name. Raises NotAdmitted."""
-    ours = own.get(deployment.name) if deployment else None
-    if deployment is None or ours is None:
+    if deployment is None or (ours := own.get(deployment.name)) is None:
         raise NotAdmitted("it belongs to none of mkiso's deployments")
     for reason in (*_of_deployment(deployment, ours, pool), *_of_run(run, deployment), *_of_parameters(run, ours)):
         raise NotAdmitted(reason)
@@ -73,7 +72,7 @@ def _of_run(run: FlowRun, deployment: DeploymentResponse) -> Iterator[str]:
 
 def _of_parameters(run: FlowRun, ours: Deployment) -> Iterator[str]:
     try:
-        validate(run.parameters, parameter_form(ours.flow), raise_on_error=True, preprocess=False)
+        validate(run.parameters, parameter_form(ours.flow), raise_on_error=True)
     except ValidationError:
         yield "its flow doesn't take these parameters"
         return

@@ -34,6 +34,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError
 from mkiso.media.pages import compile_templates
 from mkiso_service.deployments import Deployment
+from mkiso_service.ending import Root, end_with, jobs_grace_seconds
 from mkiso_service.log_lines import frames_of, name_job
 from mkiso_service.orchestration import REQUEST_ID_LABEL
 
@@ -55,13 +56,16 @@ for model in (
 compile_templates()
 
 
-def run_flow_run(settings: Settings, environment: dict[str, str], deployment: Deployment, flow_run: FlowRun) -> None:
+def run_flow_run(
+    settings: Settings, environment: dict[str, str], deployment: Deployment, flow_run: FlowRun, root: Root
+) -> None:
     """Run one flow run, as the worker has just fetched and admitted it, as `python -m prefect.engine` does, but for two
     things: our own deployment says which flow it is and not Prefect's, and its log holds words and no traceback.
 
-    `settings` are the worker's own.
+    `settings` are the worker's own, and so is `root`, which it outlives by the grace time of jobs at most.
     """
     use(settings)
+    end_with(root, jobs_grace_seconds(settings))
     os.setsid()  # a group of its own, so that the worker's end isn't its end
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -26,6 +26,7 @@ from prefect.runner._process_manager import ProcessHandle
 from prefect.settings import get_current_settings
 
 from mkiso.config.in_force import in_force
+from mkiso_service import ending
 from mkiso_service.deployments import Deployment
 from mkiso_service.worker.child import run_flow_run
 from mkiso_service.worker.infrastructure import worker_label
@@ -62,7 +63,8 @@ class WarmStarter:
         """Start the child, tell its handle, and return when it has ended."""
         port, token = self._control_channel.register(flow_run.id)
         process = self._context.Process(
-            target=run_flow_run, args=(in_force(), _variables(flow_run, port, token), self._deployment, flow_run)
+            target=run_flow_run,
+            args=(in_force(), _variables(flow_run, port, token), self._deployment, flow_run, ending.root),
         )
         await anyio.to_thread.run_sync(process.start)
         task_status.started(ProcessHandle(process))  # type: ignore[arg-type]

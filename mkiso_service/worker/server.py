@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
 from mkiso.config.settings import Settings
 from mkiso.housekeeping import sweep
+from mkiso_service.ending import jobs_grace_seconds, on_signals
 
 if TYPE_CHECKING:
     from mkiso_service.worker.worker import WarmWorker
@@ -34,35 +33,30 @@ async def _run(settings: Settings) -> None:
 
     from mkiso_service.deploy import bring_about
     from mkiso_service.deployments import deployments
+    from mkiso_service.worker.executor import FlowRunExecution
     from mkiso_service.worker.missed_night import catch_up
     from mkiso_service.worker.orphans import Orphans, worker_name
     from mkiso_service.worker.worker import WarmWorker
 
     stop = asyncio.Event()
-    # One more where there is an archive: of that, its queue lets one run at a time, which takes hours and none of the
-    # clerks' places.
-    limit = settings.server.max_running_jobs + settings.archive.enabled
-    worker = WarmWorker(
-        work_pool_name=settings.prefect.work_pool,
-        name=worker_name(settings),
-        limit=limit,
-        prefetch_seconds=0,
-        own=deployments(settings),
-    )
-
-    def told_to_stop() -> None:
-        if stop.is_set():
-            worker.end_runs_now()
-            os._exit(1)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, told_to_stop)
+    loop = asyncio.get_running_loop()
+    execution = FlowRunExecution()
+    on_signals(jobs_grace_seconds(settings), partial(loop.call_soon_threadsafe, stop.set), execution.kill_all)
 
     await _await_api(stop)
     await bring_about(settings)
     await catch_up(settings)
-    async with anyio.create_task_group() as services:
+    async with execution, anyio.create_task_group() as services:
+        worker = WarmWorker(
+            execution,
+            work_pool_name=settings.prefect.work_pool,
+            name=worker_name(settings),
+            # One more where there is an archive: of that, its queue lets one run at a time, which takes hours and none
+            # of the clerks' places.
+            limit=settings.server.max_running_jobs + settings.archive.enabled,
+            prefetch_seconds=0,
+            own=deployments(settings),
+        )
         services.start_soon(partial(worker.start, printer=log.info))
         services.start_soon(worker.wake_by_events)
         services.start_soon(worker.wake_by_ends)

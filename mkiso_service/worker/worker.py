@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -42,26 +41,14 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
     _description = "Runs mkiso's jobs in forks of a warm process."
     _display_name = "mkiso"
 
-    def __init__(self, *args: Any, own: Iterable[Deployment] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, execution: FlowRunExecution, own: Iterable[Deployment], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self._own = {deployment.name: deployment for deployment in own}
-        self._executions = AsyncExitStack()
-        self._execution: FlowRunExecution | None = None
+        self._execution = execution
         self._fetching = anyio.Lock()
         self._run_ended = anyio.Event()
         self._run_broken = anyio.Event()
         self._stopping = False
-
-    async def __aenter__(self) -> WarmWorker:
-        self._execution = await self._executions.enter_async_context(FlowRunExecution())
-        await super().__aenter__()
-        return self
-
-    async def __aexit__(self, *exc_info: Any) -> None:
-        try:
-            await super().__aexit__(*exc_info)
-        finally:
-            await self._executions.__aexit__(*exc_info)
 
     async def run(
         self,
@@ -72,7 +59,6 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         """Run an admitted flow run to its end in a process of its own. `configuration` is ignored: what Prefect makes
         of its work pool.
         """
-        assert self._execution is not None
         status = task_status or anyio.TASK_STATUS_IGNORED
         try:
             result = await self._execution.execute(flow_run, await self._admitted(flow_run), status)
@@ -142,7 +128,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         """Look regularly for runs whose process is gone (Prefect itself leaves them Running for ever)."""
         while True:
             try:
-                own = self._execution.running() if self._execution else set()
+                own = self._execution.running()
                 if self.is_setup and self._work_pool is not None and await orphans.look(self.client, own):
                     self._run_broken.set()
             except Exception as error:
@@ -155,16 +141,9 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
             await self._run_broken.wait()
         self._run_broken = anyio.Event()
 
-    def end_runs_now(self) -> None:
-        """End every running job's process at once."""
-        if self._execution is not None:
-            self._execution.kill_all()
-
     async def finish_or_end_runs(self, grace_seconds: float) -> None:
         """Start nothing more and let running jobs finish within the grace time; then end their processes."""
         self._stopping = True
-        if self._execution is None:
-            return
         with anyio.move_on_after(grace_seconds):
             while self._execution.running():
                 await anyio.sleep(0.2)

@@ -9,8 +9,9 @@ from prefect.settings.models.server.root import ServerSettings
 from pydantic import SecretStr
 
 from mkiso.config.settings import Prefect, Server, Settings
+from mkiso_service.ending import SERVER_GRACE_SECONDS
 from mkiso_service.orchestration import environment
-from mkiso_service.supervisor import SERVER_GRACE_SECONDS, back_off_seconds, children
+from mkiso_service.supervisor import back_off_seconds, children
 
 
 def test_the_processes_of_one_machine_and_their_order() -> None:
