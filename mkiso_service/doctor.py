@@ -15,6 +15,7 @@ from rich.console import Console
 from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError
 from mkiso_service.orchestration import api_url
+from mkiso_service.prefect_password import with_password
 
 WAIT_SECONDS = 5.0
 
@@ -151,14 +152,14 @@ def _patient_api(settings: Settings) -> str:
 
 def _prefect(settings: Settings) -> str:
     url = api_url(settings)
-    auth = settings.prefect.api_auth_string.get_secret_value()
-    user, _, password = auth.partition(":")
+    user, _, password = with_password(settings).prefect.api_auth_string.get_secret_value().partition(":")
     try:
-        answer = httpx.get(f"{url}/admin/version", timeout=WAIT_SECONDS, auth=(user, password) if auth else None)
+        answer = httpx.get(f"{url}/admin/version", timeout=WAIT_SECONDS, auth=(user, password))
         answer.raise_for_status()
     except httpx.HTTPStatusError as error:
         raise Ailing(
-            f"{url} answers {error.response.status_code}. Check prefect.api_url and prefect.api_auth_string."
+            f"{url} answers {error.response.status_code}. Check prefect.api_url and prefect.api_auth_string; after a "
+            "change of the password, restart mkiso."
         ) from None
     except httpx.HTTPError as error:
         raise Ailing(

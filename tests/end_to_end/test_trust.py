@@ -137,6 +137,14 @@ def test_the_password_is_in_no_command_line_no_log_and_no_other_file(hospital: H
     assert settings.is_success and secret not in settings.content
 
 
+def test_doctor_and_the_command_that_shows_it_know_the_password(hospital: Hospital) -> None:
+    mkiso = [sys.executable, "-m", "mkiso_service", "-c", str(hospital.service.configuration)]
+    told = subprocess.run([*mkiso, "doctor"], capture_output=True, text=True, check=False, timeout=240).stdout
+    assert [line for line in told.splitlines() if line.startswith("well") and "Prefect 3." in line], told
+    shown = subprocess.run([*mkiso, "prefect", "password"], capture_output=True, text=True, check=True, timeout=240)
+    assert shown.stdout.strip() == hospital.service.prefect_password
+
+
 def test_the_ui_is_reached_by_whatever_name_this_machine_has_and_asks_for_the_password(hospital: Hospital) -> None:
     for name in ("127.0.0.1", "localhost"):
         told = httpx.get(f"http://{name}:{hospital.service.prefect_port}/ui-settings").json()
