@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from bench import conformance
 from mkiso import errors
 from mkiso.errors import MkisoError
 
 ROOT = Path(__file__).parents[1]
-ERRORS = ROOT / "docs" / "errors.md"
-_TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(?<=<!-- table )(\w+) -->\n.*?(?=<!-- end -->)", re.DOTALL)
 
 
 def kinds() -> Iterator[type[MkisoError]]:
@@ -31,14 +31,28 @@ def error_table() -> str:
     return "| code | HTTP | tried again | what it means | what to do |\n|---|---|---|---|---|\n" + "".join(rows)
 
 
-def with_table(page: str, table: str) -> str:
-    """A page with its table exchanged."""
-    return _TABLE.sub(lambda _: table, page)
+Tables = Mapping[str, Callable[[], str]]
+PAGES: Mapping[Path, Tables] = {
+    ROOT / "docs" / "errors.md": {"errors": error_table},
+    ROOT / "docs" / "conformance.md": conformance.TABLES,
+}
+"""The pages that have such tables, each between `<!-- table NAME -->` and `<!-- end -->`."""
+
+
+def with_tables(page: str, tables: Tables) -> str:
+    """A page with each of its tables written anew. Raises KeyError for a table that nobody makes."""
+    return _TABLE.sub(lambda found: f"{found[1]} -->\n{tables[found[1]]()}", page)
+
+
+def tables_of(page: str) -> list[str]:
+    """The names of a page's tables in their order."""
+    return _TABLE.findall(page)
 
 
 def main() -> int:
-    ERRORS.write_text(with_table(ERRORS.read_text(encoding="utf-8"), error_table()), encoding="utf-8")
-    print(f"{ERRORS.relative_to(ROOT)} written.")
+    for path, tables in PAGES.items():
+        path.write_text(with_tables(path.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        print(f"{path.relative_to(ROOT)} written.")
     return 0
 
 

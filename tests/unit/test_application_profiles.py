@@ -9,11 +9,7 @@ import pytest
 from pydicom import uid
 
 from mkiso.config.settings import Medium
-from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mkiso.media.application_profiles import NOT_MET, PROFILES, WRITTEN_TO, profile_for, statement
-from mkiso.network import dimse
-from mkiso.sources.move import STUDY_ROOT_MOVE
-from mkiso.sources.query import STUDY_ROOT_FIND
 from mkiso.study.models import Arrival
 
 EXPLICIT, JPEG, JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.90"
@@ -60,23 +56,6 @@ def test_a_profile_is_claimed_where_each_clause_is_met(
 def test_each_medium_meets_a_profile_or_says_why_not(medium: Medium) -> None:
     assert (medium in WRITTEN_TO) != (medium in NOT_MET)
     assert PROFILES[medium]
-
-
-def test_the_conformance_page_says_the_same() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text(encoding="utf-8")
-    claimed = {medium: f"on {written}" for medium, written in WRITTEN_TO.items()} | {
-        medium: f"no: {why}" for medium, why in NOT_MET.items()
-    }
-    rows = [
-        f"| {medium} | {profile.name} | {profile.annex} | {profile.media_annex} | {claimed[medium]} |"
-        for medium, profiles in PROFILES.items()
-        for profile in profiles
-    ]
-    assert [line for line in page.splitlines() if "STD-GEN-" in line and line.startswith("|")] == rows
-    for fact in (IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, STUDY_ROOT_FIND, STUDY_ROOT_MOVE):
-        assert f"| {fact} |" in page
-    for status in (0x0111, 0x0117, 0x0124, 0x0211, 0xA700, 0xA900, 0xC000):
-        assert f"{status:04X}" in page and status in vars(dimse).values()
 
 
 def test_a_publisher_that_masters_its_own_discs_may_meet_more() -> None:
