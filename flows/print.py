@@ -13,7 +13,7 @@ from flows.parameters import AccessionNumbers, run_name
 from tasks.cleaning import drop_cancelled_print
 from tasks.disc import lay_out_discs, master_images, read_back
 from tasks.job_run import JobRun
-from tasks.order import follow_orders, give_orders, orders_of_images, orders_of_studies
+from tasks.order import follow_orders, give_orders, orders_of_images, orders_of_studies, write_down
 
 PublisherName = Annotated[
     str,
@@ -52,7 +52,9 @@ def print_disc(
           robot.
     """
     with JobRun("print", accession_numbers, publisher) as run:
-        question = run.start()
+        question = run.question()
+        write_down(run, question, confirm_reprint)
+        run.start()
         maker = run.publisher  # an unknown one ends the job before the PACS is asked
         studies = retrieve(run, find(run, question))
         if maker.needs_image:
@@ -60,6 +62,6 @@ def print_disc(
             orders = orders_of_images(run, maker, proven)
         else:
             orders = orders_of_studies(run, maker, studies)
-        give_orders(run, maker, studies, orders, confirm_reprint)
+        give_orders(run, maker, studies, orders)
         follow_orders(run, maker, orders)
     return run.state

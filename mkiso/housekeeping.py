@@ -34,7 +34,7 @@ class Swept:
     discs: int
     job_folders: int
     reports: int
-    order_books: int
+    order_pages: int
     incoming: int
 
     def __str__(self) -> str:
@@ -49,14 +49,16 @@ def sweep(settings: Settings, standings: Callable[[Collection[str]], Mapping[str
     """Remove what is older than it is kept, and folders of jobs that are over.
 
     `standings` tells what became of the jobs of these ids; one that it doesn't know counts as failed. Where nobody can
-    be asked all folders stay.
+    be asked all folders stay, and all pages of the order book.
     """
     storage = settings.storage
     swept = Swept(
         discs=remove_old(storage, settings.disc.keep_hours),
         job_folders=_remove_jobs(storage, standings) if standings is not None else 0,
         reports=_remove_older(storage.reports_dir.glob("*.*"), settings.prefect.keep_runs_days * 24),
-        order_books=forget_old(storage.orders_dir, settings.prefect.keep_runs_days),
+        order_pages=forget_old(storage.orders_dir, settings.prefect.keep_runs_days, standings)
+        if standings is not None
+        else 0,
         incoming=_remove_older(storage.incoming_dir.glob("*"), INCOMING_HOURS),
     )
     log.info("Swept: %s.", swept)

@@ -29,7 +29,7 @@ from mkiso.media.capacity import SECTOR_BYTES
 from mkiso.media.disc_set import divide, lay_out_volumes
 from mkiso.media.filling import volume_sectors
 from mkiso.media.layout import Layout
-from mkiso.publishers import Order, Watch, follow, give, publisher_of, question_of
+from mkiso.publishers import Order, OrderBook, Watch, follow, give, publisher_of
 from mkiso.storage.files import sha256_of, write_whole
 from mkiso.study.gate import Part
 from mkiso.study.models import Patient, Volume
@@ -158,13 +158,15 @@ def _order(run: ArchiveRun, volume: ArchiveVolume) -> None:
     storage, publisher = run.job.settings.storage, publisher_of(volume.output, run.job.settings)
     if volume.state == "mastered":
         volume = replace(volume, location=f"{volume.label}-{uuid4().hex[:8]}")
+        order = _order_of(run, volume)
+        OrderBook.of(storage.orders_dir, order.accession_numbers).ask(order.job_id, confirmed=True)
         run.night.advance(volume.label, "ordering", volume.location)
     elif not volume.image.is_file() or sha256_of(volume.image) != volume.sha256:
         raise PrintUncertain(
             "Its image is lost, and the publisher may have the order: look at the robot, then run `mkiso archive "
             "settle`."
         )
-    give(publisher, _order_of(run, volume), storage.orders_dir, Watch(), confirm_reprint=volume.state == "mastered")
+    give(publisher, _order_of(run, volume), storage.orders_dir, Watch())
     run.night.advance(volume.label, "ordered")
     run.ordered.append(replace(volume, state="ordered"))
 
@@ -215,7 +217,6 @@ def _order_of(run: ArchiveRun, volume: ArchiveVolume) -> Order:
     settings = run.job.settings
     return Order(
         volume.location,
-        question_of(volume.output, [volume.label]),
         Patient(""),
         (volume.label,),
         image=volume.image,

@@ -55,7 +55,7 @@ def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:
     try:
         asked = parse_accession_numbers(list(flow_run.parameters["accession_numbers"]), settings.server.max_accessions)
         job = Job(str(flow_run.id), "print", settings)
-        for words in cancel_orders(job, asked, flow_run.parameters.get("publisher") or settings.print.publisher):
+        for words in cancel_orders(job, asked):
             log.info("Job %s was cancelled: %s", job.id, words)
     except MkisoError as error:
         log.error("Job %s was cancelled; its order couldn't be taken back: %s", flow_run.id, error.words)

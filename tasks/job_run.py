@@ -10,8 +10,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from traceback import format_exception
 from types import TracebackType
+from uuid import UUID
 
 from prefect import get_run_logger
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, get_run_context
 from prefect.states import Completed, Failed
@@ -100,15 +102,26 @@ class JobRun:
         self._end_badly(JobStopped(self._stopped))
         return False
 
+    def question(self) -> tuple[str, ...]:
+        """The accession numbers, each once. Raises InvalidRequest."""
+        accession_numbers = parse_accession_numbers(
+            list(self.report.accession_numbers), self.settings.server.max_accessions
+        )
+        self.report = replace(self.report, accession_numbers=accession_numbers)
+        return accession_numbers
+
+    def is_retry(self) -> bool:
+        """Whether this run has begun or ended before, by all of its states that Prefect has."""
+        with get_client(sync_client=True) as client:
+            states = client.read_flow_run_states(UUID(self.job.id))
+        return any(state.is_final() for state in states) or sum(state.is_running() for state in states) > 1
+
     def start(self) -> tuple[str, ...]:
         """Check the question and the room on the disk, and open the job's folder; the accession numbers, each once.
 
         Raises InvalidRequest, StorageFull.
         """
-        accession_numbers = parse_accession_numbers(
-            list(self.report.accession_numbers), self.settings.server.max_accessions
-        )
-        self.report = replace(self.report, accession_numbers=accession_numbers)
+        accession_numbers = self.question()
         require_room(self.settings.storage)
         self._held.callback(os.close, hold(self.job.folder))
         self.job.open()

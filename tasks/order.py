@@ -7,12 +7,23 @@ from dataclasses import replace
 
 from mkiso.audit import messages as audit
 from mkiso.formats.proven_set import ProvenSet
-from mkiso.publishers import Order, Publisher, Receipt, Watch, cancel, follow, give, publisher_of, question_of
+from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch, cancel, follow, give, publisher_of
+from mkiso.publishers.orderbook import orders_of
 from mkiso.storage.job import Job
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.models import Patient, Volume
 from tasks.job_run import JobRun
 from tasks.step import step
+
+
+@step("Write down what is asked")
+def write_down(run: JobRun, accession_numbers: tuple[str, ...], confirm_reprint: bool) -> None:
+    """Note in the order book that this job asks; a retry keeps the place of its first attempt, so that it makes no disc
+    where a newer one did.
+    """
+    OrderBook.of(run.settings.storage.orders_dir, accession_numbers).ask(
+        run.job.id, confirmed=confirm_reprint, again=run.is_retry()
+    )
 
 
 @step("Prepare orders")
@@ -42,13 +53,11 @@ def orders_of_studies(run: JobRun, publisher: Publisher, studies: CompleteStudie
 
 
 @step("Order discs from the publisher")
-def give_orders(
-    run: JobRun, publisher: Publisher, studies: CompleteStudies, orders: Sequence[Order], confirm_reprint: bool
-) -> None:
+def give_orders(run: JobRun, publisher: Publisher, studies: CompleteStudies, orders: Sequence[Order]) -> None:
     """Give each order once: what an earlier attempt of this job has given is not given again."""
     run.tell(f"ordering from {publisher.name}")
     for order in orders:
-        receipt = give(publisher, order, run.settings.storage.orders_dir, _watch(run), confirm_reprint=confirm_reprint)
+        receipt = give(publisher, order, run.settings.storage.orders_dir, _watch(run))
         _note(run, receipt)
         if not receipt.given_before:
             _audit(run, publisher, studies, len(order.instances))
@@ -80,29 +89,26 @@ def _order_of_studies(run: JobRun, publisher: Publisher, studies: CompleteStudie
     )
 
 
-def cancel_orders(job: Job, accession_numbers: tuple[str, ...], publisher_name: str) -> list[str]:
-    """Ask the publisher to drop what this job has ordered, where it has a way; what came of each order in words.
+def cancel_orders(job: Job, accession_numbers: tuple[str, ...]) -> list[str]:
+    """Ask the publishers to drop what this job has ordered, where they have a way; what came of each order in words.
 
     Raises PublisherUnavailable, PrintUncertain, ConfigurationError.
     """
-    publisher = publisher_of(publisher_name, job.settings)
-    order = _order_of(job, accession_numbers, publisher_name)
-    volumes = len(list(job.folder.glob("disc*.iso"))) or 1
-    asked = [
-        cancel(publisher, replace(order, volume=Volume(number, volumes)), job.settings.storage.orders_dir)
-        for number in range(1, volumes + 1)
-    ]
-    dropped = f"the order at {publisher_name} was withdrawn, or asked to be dropped."
-    return [
-        dropped if each else f"{publisher_name} can't be asked to drop its order." for each in asked if each is not None
-    ]
+    orders_dir, words = job.settings.storage.orders_dir, []
+    for entry in orders_of(OrderBook.of(orders_dir, accession_numbers).pages(), job.id):
+        publisher = publisher_of(entry.publisher, job.settings)
+        order = replace(_order_of(job, accession_numbers, publisher.name), volume=Volume(entry.volume, entry.volume))
+        asked = cancel(publisher, order, orders_dir)
+        if asked is not None:
+            dropped = f"the order at {publisher.name} was withdrawn, or asked to be dropped."
+            words.append(dropped if asked else f"{publisher.name} can't be asked to drop its order.")
+    return words
 
 
 def _order_of(job: Job, accession_numbers: tuple[str, ...], publisher_name: str) -> Order:
     configured = job.settings.publishers[publisher_name]
     return Order(
         job.id,
-        question_of(publisher_name, accession_numbers),
         Patient(""),
         accession_numbers,
         institution=job.settings.disc.institution,

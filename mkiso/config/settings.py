@@ -267,6 +267,13 @@ class Publisher(Section):
                 f"{encoding} is no text encoding; cp1252 is Western ANSI, cp874 Thai, utf-8 Unicode"
             ) from None
 
+    @property
+    def where(self) -> str:
+        """The address or folder that it is reached at, written in one way: two names that lead there are one
+        publisher.
+        """
+        return f"{self.host.lower()}:{self.port}" if self.kind in ("cstore", "mcm") else str(self.directory)
+
     @model_validator(mode="after")
     def _directory_where_files(self) -> Publisher:
         if self.kind in ("epson", "primera", "rimage", "folder") and self.directory is None:

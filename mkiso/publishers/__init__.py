@@ -9,12 +9,12 @@ from mkiso.publishers.desk import cancel, follow, give
 from mkiso.publishers.epson import EpsonPublisher
 from mkiso.publishers.folder import JsonFolderPublisher
 from mkiso.publishers.mcm import McmPublisher
-from mkiso.publishers.orderbook import question_of
+from mkiso.publishers.orderbook import OrderBook
 from mkiso.publishers.primera import PrimeraPublisher
 from mkiso.publishers.protocol import Order, Publisher, Receipt, Watch
 from mkiso.publishers.rimage import RimagePublisher
 
-__all__ = ["Order", "Publisher", "Receipt", "Watch", "cancel", "follow", "give", "publisher_of", "question_of"]
+__all__ = ["Order", "OrderBook", "Publisher", "Receipt", "Watch", "cancel", "follow", "give", "publisher_of"]
 
 
 def publisher_of(name: str, settings: Settings) -> Publisher:

@@ -65,13 +65,16 @@ class CStorePublisher(DicomPublisher):
         association that is lost is an unknown outcome (PrintUncertain), a refused instance a failed job
         (PublisherRefused, `accepted` instances before it), and so is one that changes while it is sent (ProofFailed).
         """
-        settling = Settling(self._orders_dir, self.name, order.patient.patient_id, self._settings.settle_seconds)
-        settling.wait(watch)
         prove(order.instances)
-        receipt = Relay(self.name, self._settings, self._address, order, watch).send(before_giving, settling)
+        receipt = Relay(self.name, self._settings, self._address, order, watch).send(
+            before_giving, self._settling(order)
+        )
         if self._settings.storage_commitment:
             commit(self.name, self._settings, self._address, order, watch)
         return receipt
+
+    def settles_in_seconds(self, order: Order) -> float:
+        return self._settling(order).left_seconds()
 
     def was_given(self, order: Order) -> bool | None:
         """A Storage SCP can't be asked what it made."""
@@ -83,6 +86,9 @@ class CStorePublisher(DicomPublisher):
 
     def cancel(self, order: Order) -> bool:
         return False
+
+    def _settling(self, order: Order) -> Settling:
+        return Settling(self._orders_dir, self.where, order.patient.patient_id, self._settings.settle_seconds)
 
 
 class Relay:

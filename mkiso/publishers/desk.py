@@ -8,56 +8,56 @@ from dataclasses import replace
 from pathlib import Path
 
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
-from mkiso.publishers.lock import turn
+from mkiso.publishers.lock import turn, turn_name
 from mkiso.publishers.orderbook import MAY_BE_MADE, OPEN, Entry, OrderBook, State, decide, latest, made_before
 from mkiso.publishers.protocol import Order, Publisher, Receipt, Watch
 
 OTHER_IMAGES = "An earlier attempt of this print was given with other images: the study has changed since. "
 THROW_AWAY = "Throw that disc away and run with confirm_reprint."
+SETTLE_POLL_SECONDS = 1.0
 
 
-def give(
-    publisher: Publisher, order: Order, orders_dir: Path, watch: Watch, *, confirm_reprint: bool = False
-) -> Receipt:
+def give(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> Receipt:
     """Give the order unless it was given already, one job at a publisher after another; the receipt proves `queued` or
     more.
 
-    Raises PublisherUnavailable (nothing was given), PublisherRefused, PrintUncertain (somebody has to look).
+    Others have their turn while the publisher settles for this order's patient. Raises PublisherUnavailable (nothing
+    was given), PublisherRefused, PrintUncertain (somebody has to look).
     """
-    book = OrderBook.of(orders_dir, order.question)
-    with turn(orders_dir / f"{publisher.name}.turn", publisher.name, watch):
-        entries = book.entries()
-        step = decide(entries, order.job_id, order.volume.number, confirm_reprint)
-        entry = latest(entries, order.job_id, order.volume.number)
-        if entry is not None and step != "give":
-            found = _find_out(publisher, order, book, entry) if step == "find out" else entry
-            if found.state != "not given":
-                if found.contents != order.contents:
-                    raise PrintUncertain(OTHER_IMAGES + THROW_AWAY)
-                return replace(_receipt(publisher, found), given_before=step != "find out")
-        receipt = _place(publisher, order, book, watch, confirm_reprint)
-    before = made_before(entries, order.job_id)
-    return replace(receipt, minutes_since_last=max(0.0, round((time.time() - before.time) / 60, 1)) if before else None)
+    book = OrderBook.of(orders_dir, order.accession_numbers)
+    while True:
+        with _turn(publisher, orders_dir, watch):
+            if receipt := _taken(publisher, order, book):
+                return receipt
+            if (left := publisher.settles_in_seconds(order)) <= 0:
+                before = made_before(book.pages(), order.job_id)
+                receipt = _place(publisher, order, book, watch)
+                return replace(
+                    receipt, minutes_since_last=max(0.0, round((time.time() - before.time) / 60, 1)) if before else None
+                )
+        watch.progress(
+            f"waiting {left:.0f} s: {publisher.name} may still be gathering an earlier study of this patient", 0, 0
+        )
+        if watch.stop.wait(min(left, SETTLE_POLL_SECONDS)):
+            raise PublisherUnavailable(f"The print was stopped while {publisher.name} settled; nothing was sent.")
 
 
 def follow(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> Receipt:
     """Follow a given order to the end that the publisher can tell of; for a DICOM relay that is at once.
 
-    Others have their turn while this one is waited for, so its outcome is written down in a turn of its own.
+    Others have their turn while this one is waited for.
     """
-    book = OrderBook.of(orders_dir, order.question)
+    book = OrderBook.of(orders_dir, order.accession_numbers)
     entry = _given(book, order)
     if entry.state == "done":
         return _receipt(publisher, entry)
     try:
         receipt = publisher.follow(replace(order, order_id=entry.order_id), _receipt(publisher, entry), watch)
     except (PublisherRefused, PrintUncertain) as error:
-        with _turn_to_write(publisher, orders_dir, watch):
-            book.settle(entry, _state_of(error), words=error.words)
+        book.settle(entry, _state_of(error), words=error.words)
         raise
     if receipt.proves == "done":
-        with _turn_to_write(publisher, orders_dir, watch):
-            book.settle(entry, "done", instances=receipt.instances, words=receipt.words)
+        book.settle(entry, "done", instances=receipt.instances, words=receipt.words)
     return receipt
 
 
@@ -67,30 +67,44 @@ def cancel(publisher: Publisher, order: Order, orders_dir: Path) -> bool | None:
 
     Called when the job's own process has ended.
     """
-    book = OrderBook.of(orders_dir, order.question)
-    entry = latest(book.entries(), order.job_id, order.volume.number)
+    book = OrderBook.of(orders_dir, order.accession_numbers)
+    entry = latest(book.pages(), order.job_id, order.volume.number)
     if entry is not None and entry.state in OPEN:
-        with _turn_to_write(publisher, orders_dir, Watch()):
-            entry = latest(book.entries(), order.job_id, order.volume.number)
-            if entry is not None and entry.state in OPEN:
-                given = publisher.was_given(replace(order, order_id=entry.order_id))
-                if given is False:
-                    book.settle(entry, "not given", words=f"It was withdrawn before {publisher.name} had it.")
-                    return True
+        with _turn(publisher, orders_dir, Watch()):
+            entry = latest(book.pages(), order.job_id, order.volume.number)
+            if (
+                entry is not None
+                and entry.state in OPEN
+                and publisher.was_given(replace(order, order_id=entry.order_id)) is False
+            ):
+                book.settle(entry, "not given", words=f"It was withdrawn before {publisher.name} had it.")
+                return True
     if entry is None or entry.state not in ("given", *OPEN):
         return None
     return publisher.cancel(replace(order, order_id=entry.order_id))
 
 
-def _turn_to_write(publisher: Publisher, orders_dir: Path, watch: Watch) -> AbstractContextManager[None]:
-    """The publisher's turn, waited for whether or not the caller stops: an outcome that is known must be
-    written down.
-    """
-    return turn(orders_dir / f"{publisher.name}.turn", publisher.name, Watch(progress=watch.progress))
+def _turn(publisher: Publisher, orders_dir: Path, watch: Watch) -> AbstractContextManager[None]:
+    return turn(orders_dir / turn_name(publisher.where), publisher.name, watch)
 
 
-def _place(publisher: Publisher, order: Order, book: OrderBook, watch: Watch, confirm_reprint: bool) -> Receipt:
-    entry = book.open(order.job_id, order.volume.number, contents=order.contents, confirmed=confirm_reprint)
+def _taken(publisher: Publisher, order: Order, book: OrderBook) -> Receipt | None:
+    """The receipt of what an earlier attempt of this job has given; None where the order is to be given."""
+    number = order.volume.number
+    step = decide(book.pages(), order.job_id, number, publisher.name)
+    if found_out := step == "find out":
+        _find_out(publisher, order, book)
+        step = decide(book.pages(), order.job_id, number, publisher.name)
+    if step == "give":
+        return None
+    entry = _given(book, order)
+    if entry.contents != order.contents:
+        raise PrintUncertain(OTHER_IMAGES + THROW_AWAY)
+    return replace(_receipt(publisher, entry), given_before=not found_out)
+
+
+def _place(publisher: Publisher, order: Order, book: OrderBook, watch: Watch) -> Receipt:
+    entry = book.open(order.job_id, order.volume.number, publisher.name, contents=order.contents)
     begun = False
 
     def before_giving() -> None:
@@ -110,13 +124,18 @@ def _place(publisher: Publisher, order: Order, book: OrderBook, watch: Watch, co
     return receipt
 
 
-def _find_out(publisher: Publisher, order: Order, book: OrderBook, entry: Entry) -> Entry:
+def _find_out(publisher: Publisher, order: Order, book: OrderBook) -> None:
+    """Ask the publisher what became of an order of which only the beginning is on record, and write it down. Raises
+    PrintUncertain.
+    """
+    entry = latest(book.pages(), order.job_id, order.volume.number)
+    assert entry is not None  # there is something to find out
     given = publisher.was_given(replace(order, order_id=entry.order_id))
     if given is None:
         words = entry.words or "An earlier attempt at this print broke off."
         book.settle(entry, "uncertain", words=words)
         raise PrintUncertain(words if MAY_BE_MADE in words else f"{words} {MAY_BE_MADE}")
-    return book.settle(entry, "given" if given else "not given")
+    book.settle(entry, "given" if given else "not given")
 
 
 def _state_of(error: PublisherRefused | PublisherUnavailable | PrintUncertain | ProofFailed) -> State:
@@ -127,7 +146,7 @@ def _state_of(error: PublisherRefused | PublisherUnavailable | PrintUncertain | 
 
 
 def _given(book: OrderBook, order: Order) -> Entry:
-    entry = latest(book.entries(), order.job_id, order.volume.number)
+    entry = latest(book.pages(), order.job_id, order.volume.number)
     if entry is None or entry.state not in ("given", "done"):
         raise PrintUncertain(f"The order book has no given order of this job. {MAY_BE_MADE}")
     return entry

@@ -21,6 +21,7 @@ class DicomPublisher:
 
     def __init__(self, name: str, settings: PublisherSettings, receiver_ae_title: str, orders_dir: Path) -> None:
         self.name = name
+        self.where = settings.where
         self._settings = settings
         self._orders_dir = orders_dir
         self._address = Address(

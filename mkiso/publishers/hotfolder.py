@@ -27,7 +27,7 @@ from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, Publishe
 from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.protocol import Order, Receipt, Watch
 from mkiso.publishers.robot_status import ENDS, RobotState, Sighting, seen_in_names, strongest
-from mkiso.storage.files import sha256_of, sync_folder
+from mkiso.storage.files import clock_of, sha256_of, sync_folder
 from mkiso.study.identity import without_patient
 
 POLL_SECONDS = 1.0
@@ -49,6 +49,7 @@ class FolderPublisher(ABC):
     def __init__(self, name: str, settings: PublisherSettings) -> None:
         assert settings.directory is not None  # the configuration demands it for these kinds
         self.name = name
+        self.where = settings.where
         self.settings = settings
         self.directory = settings.directory
         self.staging = settings.directory / "mkiso"
@@ -80,10 +81,7 @@ class FolderPublisher(ABC):
         """
         with self._told_as_unavailable():
             self._make_staging()
-            probe = self.staging / f"check-{os.getpid()}"
-            _write(probe, b"")
-            now = probe.stat().st_mtime
-            probe.unlink()
+            now = clock_of(self.staging / f"check-{os.getpid()}")
         for status in self.status_files("")[:1]:
             if not status.is_file():
                 raise PublisherUnavailable(
@@ -96,6 +94,10 @@ class FolderPublisher(ABC):
                     f"{self.name}'s status file {status.name} stands still for {age_seconds:.0f} s: start its service."
                 )
         return f"{self.name} watches {self.directory}"
+
+    def settles_in_seconds(self, order: Order) -> float:
+        """Each image is a disc of its own."""
+        return 0
 
     def place(self, order: Order, before_giving: Callable[[], None], watch: Watch) -> Receipt:
         """Write image and ticket beside the folder and rename the ticket in."""
@@ -113,7 +115,11 @@ class FolderPublisher(ABC):
         except (PublisherUnavailable, ProofFailed):
             self._clear(order)
             raise
-        before_giving()
+        try:
+            before_giving()
+        except PrintUncertain:
+            self._clear(order)
+            raise
         try:
             ticket.rename(self.directory / f"{order.order_id}{self.ticket_suffix}")
         except OSError as error:
@@ -200,7 +206,7 @@ class FolderPublisher(ABC):
         assert order.image is not None  # needs_image
         size = order.image.stat().st_size
         self._make_staging()
-        self._sweep()
+        self._sweep(order)
         if shutil.disk_usage(self.staging).free < size:
             raise PublisherUnavailable(
                 f"{self.name}'s folder has no room for an image of {size:,} bytes; nothing was printed."
@@ -267,13 +273,14 @@ class FolderPublisher(ABC):
         for file in self.staging.glob(f"{order.order_id}.*"):
             file.unlink(missing_ok=True)
 
-    def _sweep(self) -> None:
+    def _sweep(self, order: Order) -> None:
         """Remove what orders that nobody followed to their end have left: it is patients' data, on somebody else's
         share.
         """
+        now = clock_of(self.staging / f"{order.order_id}.clock")
         for file in self.staging.iterdir():
             with suppress(OSError):  # gone meanwhile, or a folder, which isn't of ours: nobody's print waits for it
-                if file.lstat().st_mtime < time.time() - LEFT_BEHIND_SECONDS:
+                if file.lstat().st_mtime < now - LEFT_BEHIND_SECONDS:
                     file.unlink()
 
     def _text_of(self, file: Path) -> str:

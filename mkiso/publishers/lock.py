@@ -9,13 +9,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mkiso.errors import PublisherUnavailable
 from mkiso.publishers.protocol import Watch
-from mkiso.storage.files import seconds_old
+from mkiso.storage.files import clock_of, seconds_old
 
 POLL_SECONDS = 0.2
 
@@ -49,31 +50,35 @@ def _locked(descriptor: int) -> bool:
 
 
 class Settling:
-    """When a publisher was last sent something of a patient: the age of a file that is named by a hash of the patient's
-    ID.
+    """When a publisher was last sent something of a patient: the age, by its share's clock, of a file that is named by
+    a hash of both.
     """
 
-    def __init__(self, orders_dir: Path, publisher: str, patient_id: str, settle_seconds: float) -> None:
-        name = hashlib.sha256(f"{publisher}\n{patient_id}".encode()).hexdigest()[:32]
-        self._file = orders_dir / f"{name}.patient"
-        self._publisher = publisher
+    def __init__(self, orders_dir: Path, where: str, patient_id: str, settle_seconds: float) -> None:
+        self._file = orders_dir / f"{_hashed(where, patient_id)}.patient"
         self._settle_seconds = settle_seconds
 
     def touch(self) -> None:
         """Something of this patient was sent just now."""
         self._file.touch(mode=0o600)
 
-    def wait(self, watch: Watch) -> None:
-        """Wait until the publisher must have closed this patient's last job."""
-        while (left := self._left_seconds()) > 0:
-            watch.progress(
-                f"waiting {left:.0f} s: {self._publisher} may still be gathering an earlier study of this patient", 0, 0
-            )
-            if watch.stop.wait(min(left, 1)):
-                raise PublisherUnavailable(f"The print was stopped while {self._publisher} settled; nothing was sent.")
-
-    def _left_seconds(self) -> float:
+    def left_seconds(self) -> float:
+        """How long until the publisher must have closed this patient's last job; 0 where it has."""
+        if not self._file.exists():
+            return 0
         try:
-            return self._settle_seconds - seconds_old(self._file)  # of a time to come: waits once, from now
+            age = seconds_old(
+                self._file, clock_of(self._file.with_suffix(f".{secrets.token_hex(4)}.new"))
+            )  # of a time to come: waits once, from now
         except FileNotFoundError:
             return 0
+        return max(0.0, self._settle_seconds - age)
+
+
+def turn_name(where: str) -> str:
+    """The lock file's name of a publisher, however it is called: what two names lead to takes one job after another."""
+    return f"{_hashed(where)}.turn"
+
+
+def _hashed(*words: str) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]

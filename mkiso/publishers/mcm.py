@@ -79,6 +79,10 @@ class McmPublisher(DicomPublisher):
             self._demand(answer, order, "to start the disc")
         return replace(receipt, words=f"{self.name} has started a disc of {receipt.instances} instances.")
 
+    def settles_in_seconds(self, order: Order) -> float:
+        """It is told which instances make a disc."""
+        return 0
+
     def was_given(self, order: Order) -> bool | None:
         """A request that is idle was never started and is cancelled; one that isn't known any more may have been made
         and forgotten.
@@ -140,7 +144,7 @@ class McmPublisher(DicomPublisher):
     def _store(self, order: Order, watch: Watch) -> Receipt:
         relay = Relay(self.name, self._settings, self._address, order, watch)
         try:
-            return relay.send(lambda: None, Settling(self._orders_dir, self.name, order.patient.patient_id, 0))
+            return relay.send(lambda: None, Settling(self._orders_dir, self.where, order.patient.patient_id, 0))
         except PrintUncertain as error:
             raise PublisherUnavailable(
                 f"{error.words.removesuffix(MAY_BE_MADE).strip()} No disc was started."

@@ -1,7 +1,13 @@
-"""The order book: an order is written down before it is given and its outcome after, so that no crash makes two discs
-or hides a half one.
+"""The order book: a question is written down when it is first asked, an order before it is given and its outcome after,
+so that no crash, retry or second robot makes two discs or hides a half one.
 
-    orders/<question>.json      every order for one question at one publisher, oldest first
+    orders/<accession number, hashed>.json      a page: what was asked and ordered of this number at every publisher,
+                                                oldest first
+    orders/book.lock                            held while pages are changed
+
+An order uses up every question about one of its accession numbers that was asked before it: what is asked later may be
+given, what was asked earlier may not (docs/decisions/orders.md). The place on the page tells which is which, and no
+clock.
 
 The book outlives the job's folder and lies beside the discs: a rerun may come after the folder is gone, or on another
 machine.
@@ -9,11 +15,13 @@ machine.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import time
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,6 +32,7 @@ from mkiso.errors import PrintUncertain
 from mkiso.storage.files import Unreadable, read_json, seconds_old, write_whole
 
 State = Literal[
+    "asked",  # a question, not an order
     "giving",  # written down; whether the publisher got it is not
     "uncertain",  # the publisher may have it, or a part of it
     "not given",  # known not to have reached the publisher
@@ -34,20 +43,29 @@ State = Literal[
 ]
 Step = Literal["give", "find out", "follow", "rest"]
 OPEN: frozenset[State] = frozenset({"giving", "uncertain"})
+NOTHING_MADE: frozenset[State] = frozenset({"asked", "not given", "failed"})
+LOCK = "book.lock"
 
 MAY_BE_MADE = "This print may already have been made: look at the robot, then run with confirm_reprint."
+ASK_ANEW = "Look at the robot, and ask anew if one more disc is wanted: a retry of this run prints none."
+UNKNOWN = (
+    "The order book doesn't know when this print was first asked for, so the same may have been printed since. "
+    f"{ASK_ANEW}"
+)
 
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One order of one volume by one job. `time` is in seconds since the epoch; `confirmed`: given under
-    confirm_reprint; `words`: the outcome.
+    """A job's question, or its order of one volume at a publisher.
 
-    `contents` says what the disc was to hold (mkiso.publishers.protocol.Order.contents).
+    `time` is in seconds since the epoch, for words only; `confirmed`: asked under confirm_reprint; `words`: the
+    outcome. `contents` says what the disc was to hold (mkiso.publishers.protocol.Order.contents). A question has the
+    volume and the attempt 0.
     """
 
     job_id: str
+    publisher: str
     volume: int
     attempt: int
     state: State
@@ -62,132 +80,198 @@ class Entry:
         """Unique among all orders, and short enough for every robot (Primera: 32 characters)."""
         return f"{hashlib.sha256(self.job_id.encode()).hexdigest()[:20]}-{self.volume}-{self.attempt}"
 
-
-_ENTRIES = TypeAdapter(list[Entry])
-
-
-def question_of(publisher: str, accession_numbers: Collection[str]) -> str:
-    """What identical questions have in common: the publisher and the accession numbers in any order."""
-    return hashlib.sha256("\n".join([publisher, *sorted(set(accession_numbers))]).encode()).hexdigest()[:32]
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.job_id, self.volume, self.attempt
 
 
-def latest(entries: Sequence[Entry], job_id: str, volume: int) -> Entry | None:
-    """The newest entry of this job and volume."""
-    return next((entry for entry in reversed(entries) if (entry.job_id, entry.volume) == (job_id, volume)), None)
+_PAGE = TypeAdapter(list[Entry])
 
 
-def decide(entries: Sequence[Entry], job_id: str, volume: int, confirm_reprint: bool) -> Step:
-    """What to do for this job's volume after what the book says.
+Page = Sequence[Entry]
+
+
+def latest(pages: Sequence[Page], job_id: str, volume: int) -> Entry | None:
+    """The newest order of this job and volume. The first page is written first, so it knows."""
+    return next((entry for entry in reversed(pages[0]) if (entry.job_id, entry.volume) == (job_id, volume)), None)
+
+
+def decide(pages: Sequence[Page], job_id: str, volume: int, publisher: str) -> Step:
+    """What to do for this job's volume at this publisher after what the pages of its accession numbers say.
 
     `give` it (anew), `find out` whether the order on record reached the publisher, `follow` it to its end, or `rest`,
-    for it is done. A confirmation settles what was unclear before the job that brings it; it is spent when that job
-    gives, so that a retry of the same run is no licence for another disc. Raises PrintUncertain where somebody has to
-    look first.
+    for it is done. A confirmation settles what was unclear before it was asked for, and nothing that came later. Raises
+    PrintUncertain where somebody has to look first.
     """
-    mine = latest(entries, job_id, volume)
-    if mine is not None:
-        if mine.state in OPEN and (mine.confirmed or not confirm_reprint):
-            return "find out"
-        if mine.state == "given":
-            return "follow"
-        if mine.state == "done":
-            return "rest"
-        if mine.state == "settled" and (mine.confirmed or not confirm_reprint):
-            raise PrintUncertain(
-                "This print ended unclear, and another request has made it anew since: ask anew if one more disc is "
-                "wanted."
-            )
-    others = [entry for entry in entries if entry.job_id != job_id and entry.state in OPEN]
-    if others and not confirm_reprint:
-        raise PrintUncertain(
-            f"An earlier print of this study ended unclear. {MAY_BE_MADE}", earlier_job_id=others[-1].job_id
-        )
+    mine = latest(pages, job_id, volume)
+    if mine is not None and mine.state not in NOTHING_MADE:
+        if mine.state == "settled":
+            raise PrintUncertain(f"This print ended unclear, and another request has made it anew since. {ASK_ANEW}")
+        if mine.publisher != publisher:
+            raise PrintUncertain(f"This print was ordered at {mine.publisher} and not at {publisher}. {ASK_ANEW}")
+        return "find out" if mine.state in OPEN else "follow" if mine.state == "given" else "rest"
+    for page in pages:
+        require_unanswered(page, job_id)
     return "give"
 
 
-def begin(entries: Sequence[Entry], entry: Entry) -> list[Entry]:
-    """The book with a new order on it; under a confirmation everything that was open before it is settled."""
-    if not entry.confirmed:
-        return [*entries, entry]
-    return [
-        *(replace(old, state="settled") if old.state in OPEN and _is_older(old, entry) else old for old in entries),
-        entry,
+def require_unanswered(page: Page, job_id: str) -> None:
+    """No order has used the job's question up, and none before it is unclear. Raises PrintUncertain."""
+    asked = next((number for number, entry in enumerate(page) if entry.job_id == job_id), None)
+    if asked is None:
+        raise PrintUncertain(UNKNOWN)
+    others = [(number, entry) for number, entry in enumerate(page) if entry.job_id != job_id]
+    if newer := [entry for number, entry in others if number > asked and entry.state not in NOTHING_MADE]:
+        words = (
+            f"A newer request has ordered this study at {newer[-1].publisher} since this one was asked for. {ASK_ANEW}"
+        )
+        raise PrintUncertain(words, newer_job_id=newer[-1].job_id)
+    if unclear := [entry for _, entry in others if entry.state in OPEN and not page[asked].confirmed]:
+        words = f"An earlier print of this study at {unclear[-1].publisher} ended unclear. {MAY_BE_MADE}"
+        raise PrintUncertain(words, earlier_job_id=unclear[-1].job_id)
+
+
+def begin(page: Page, entry: Entry) -> list[Entry]:
+    """The page with a new order on it; under a confirmation everything of other jobs that was open before it is
+    settled.
+    """
+    settled = [
+        replace(old, state="settled") if entry.confirmed and old.state in OPEN and old.job_id != entry.job_id else old
+        for old in page
     ]
+    return [*settled, entry]
 
 
-def _is_older(old: Entry, entry: Entry) -> bool:
-    """The other volumes of the same job are part of the same print, not of an older one."""
-    return old.job_id != entry.job_id or old.volume == entry.volume
+def settle(page: Page, outcome: Entry) -> list[Entry]:
+    """The page with an order's outcome in its place; a page that a crash kept the order from gets it now."""
+    if all(old.key != outcome.key for old in page):
+        return [*page, outcome]
+    return [outcome if old.key == outcome.key else old for old in page]
 
 
-def made_before(entries: Sequence[Entry], job_id: str) -> Entry | None:
-    """The newest order of another job that the publisher has taken whole: the answer says how long ago that was."""
-    return next(
-        (entry for entry in reversed(entries) if entry.job_id != job_id and entry.state in ("given", "done")), None
-    )
+def made_before(pages: Sequence[Page], job_id: str) -> Entry | None:
+    """The newest order of another job that a publisher has taken whole: the answer says how long ago that was."""
+    made = [entry for page in pages for entry in page if entry.job_id != job_id and entry.state in ("given", "done")]
+    return max(made, key=lambda entry: entry.time, default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class OrderBook:
-    """The file of one question. Every change has reached the disk when the method returns. Changed only by who holds
-    the publisher's turn.
-    """
+    """The pages of an order's accession numbers. Every change has reached the disk when the method returns."""
 
-    path: Path
+    paths: tuple[Path, ...]
 
     @classmethod
-    def of(cls, orders_dir: Path, question: str) -> OrderBook:
-        return cls(orders_dir / f"{question}.json")
+    def of(cls, orders_dir: Path, accession_numbers: Collection[str]) -> OrderBook:
+        names = {hashlib.sha256(number.encode()).hexdigest()[:32] for number in accession_numbers}
+        return cls(tuple(orders_dir / f"{name}.json" for name in sorted(names)))
 
-    def entries(self) -> list[Entry]:
-        """Oldest first; a book that can't be read is an error and never an empty one."""
-        try:
-            return read_json(self.path, _ENTRIES)
-        except FileNotFoundError:
-            return []
-        except Unreadable as error:
-            raise PrintUncertain(f"The order book {self.path.name} can't be read ({error}). {MAY_BE_MADE}") from None
+    def pages(self) -> list[list[Entry]]:
+        """Each page, oldest entry first; one that can't be read is an error and never an empty one. Raises
+        PrintUncertain.
+        """
+        return [_read(path) for path in self.paths]
 
-    def open(self, job_id: str, volume: int, *, confirmed: bool, contents: str = "") -> Entry:
+    def ask(self, job_id: str, *, confirmed: bool = False, again: bool = False) -> None:
+        """Write down that a job asks, once: the first attempt counts. `again`: this is not its first attempt, so it
+        must be there.
+
+        Raises PrintUncertain.
+        """
+        question = Entry(job_id, "", 0, 0, "asked", time.time(), confirmed=confirmed)
+        with _held(self.paths[0].parent):
+            pages = self.pages()
+            knows = [any(entry.job_id == job_id for entry in page) for page in pages]
+            if again and not all(knows):
+                raise PrintUncertain(UNKNOWN)
+            self._write([page if known else [*page, question] for page, known in zip(pages, knows, strict=True)])
+
+    def open(self, job_id: str, volume: int, publisher: str, *, contents: str = "") -> Entry:
         """A new order's entry, not yet written down."""
-        attempt = 1 + max(
-            (entry.attempt for entry in self.entries() if (entry.job_id, entry.volume) == (job_id, volume)), default=0
-        )
-        return Entry(job_id, volume, attempt, "giving", time.time(), confirmed=confirmed, contents=contents)
+        [first, *_] = self.pages()
+        earlier = [entry for entry in first if entry.job_id == job_id]
+        attempt = 1 + max((entry.attempt for entry in earlier if entry.volume == volume), default=0)
+        confirmed = any(entry.confirmed for entry in earlier)
+        return Entry(job_id, publisher, volume, attempt, "giving", time.time(), confirmed=confirmed, contents=contents)
 
     def begin(self, entry: Entry) -> None:
-        """Write an order down before it is given."""
-        self._write(begin(self.entries(), entry))
+        """Write an order down before it is given; of two that are given at once at two publishers one comes too late.
+        Raises PrintUncertain.
+        """
+        with _held(self.paths[0].parent):
+            pages = self.pages()
+            for page in pages:
+                require_unanswered(page, entry.job_id)
+            self._write([begin(page, entry) for page in pages])
 
     def settle(self, entry: Entry, state: State, *, instances: int = 0, words: str = "") -> Entry:
         """Write the order's outcome down."""
         outcome = replace(
             entry, state=state, time=time.time(), instances=instances or entry.instances, words=words or entry.words
         )
-        key = (entry.job_id, entry.volume, entry.attempt)
-        self._write([outcome if (old.job_id, old.volume, old.attempt) == key else old for old in self.entries()])
+        with _held(self.paths[0].parent):
+            self._write([settle(page, outcome) for page in self.pages()])
         return outcome
 
-    def _write(self, entries: Sequence[Entry]) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(
-            self.path, json.dumps([asdict(entry) for entry in entries], ensure_ascii=False, indent=1), durable=True
-        )
+    def _write(self, pages: Sequence[Page]) -> None:
+        for path, page in zip(self.paths, pages, strict=True):
+            write_whole(path, json.dumps([asdict(entry) for entry in page], ensure_ascii=False, indent=1), durable=True)
 
 
-def forget_old(orders_dir: Path, keep_days: float) -> int:
-    """Remove what nobody has touched for `keep_days`: books whose every outcome is known, and when which patient was
-    sent; how many books went.
+def orders_of(pages: Sequence[Page], job_id: str) -> list[Entry]:
+    """The newest order of each volume of a job."""
+    orders = (entry for page in pages[:1] for entry in page if entry.job_id == job_id and entry.state != "asked")
+    return list({entry.volume: entry for entry in orders}.values())
+
+
+def _read(path: Path) -> list[Entry]:
+    try:
+        return read_json(path, _PAGE)
+    except FileNotFoundError:
+        return []
+    except Unreadable as error:
+        raise PrintUncertain(f"The order book's page {path.name} can't be read ({error}). {MAY_BE_MADE}") from None
+
+
+@contextmanager
+def _held(orders_dir: Path) -> Iterator[None]:
+    """Nobody else changes a page meanwhile, on no machine; for milliseconds."""
+    orders_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(orders_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def forget_old(orders_dir: Path, keep_days: float, known: Callable[[Collection[str]], Collection[str]]) -> int:
+    """Remove what nobody has touched for `keep_days`: pages whose every outcome is known and of which no job can be
+    retried, and when which patient was sent; how many pages went.
+
+    `known` tells which of these jobs there still are: as long as there is one, so is the page that knows when it was
+    asked.
     """
-    went = 0
+
+    def is_old(path: Path) -> bool:
+        return seconds_old(path) > keep_days * 86_400
+
+    jobs: dict[Path, set[str]] = {}
     for path in list(orders_dir.iterdir()) if orders_dir.is_dir() else []:
         with suppress(
             OSError, PrintUncertain
-        ):  # replaced by another machine meanwhile; a book that can't be read stays
-            if path.suffix not in (".json", ".patient", ".new") or seconds_old(path) <= keep_days * 86_400:
-                continue
-            if path.suffix == ".json" and any(entry.state in OPEN for entry in OrderBook(path).entries()):
-                continue
-            path.unlink()
-            went += path.suffix == ".json"
+        ):  # replaced by another machine meanwhile; a page that can't be read stays
+            if path.suffix == ".json" and is_old(path):
+                page = _read(path)
+                if all(entry.state not in OPEN for entry in page):
+                    jobs[path] = {entry.job_id for entry in page}
+            elif path.suffix in (".patient", ".new") and is_old(path):
+                path.unlink()
+    there = set(known(sorted(set().union(*jobs.values())))) if jobs else set()
+    went = 0
+    for path in (path for path, ids in jobs.items() if not ids & there):
+        with _held(orders_dir), suppress(OSError):
+            if is_old(path):
+                path.unlink()
+                went += 1
     return went

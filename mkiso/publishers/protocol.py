@@ -21,14 +21,12 @@ class Order:
     """One disc, or for a DICOM publisher one study, to be made `copies` times.
 
     `instances` are what the disc holds; a publisher with `needs_image` takes `image` instead and makes that one
-    `volume` of a set. `question` tells identical questions from others (mkiso.publishers.orderbook.question_of).
-    `order_id` is unique at the publisher and given by the order book; 1 to 32 characters of A-Z, a-z, 0-9 and `-`.
-    `image_sha256` is what was proved of the image. `of_set` are the instances of all discs of a set, where there are
-    several.
+    `volume` of a set. `order_id` is unique at the publisher and given by the order book; 1 to 32 characters of A-Z,
+    a-z, 0-9 and `-`. `image_sha256` is what was proved of the image. `of_set` are the instances of all discs of a set,
+    where there are several.
     """
 
     job_id: str
-    question: str
     patient: Patient
     accession_numbers: tuple[str, ...]
     instances: tuple[Arrival, ...] = ()
@@ -88,9 +86,14 @@ class Publisher(Protocol):
 
     name: str
     needs_image: bool
+    where: str
+    """The address or folder: what two names lead to is one publisher."""
 
     def check(self) -> str:
         """Whether an order could be given now, in words."""
+
+    def settles_in_seconds(self, order: Order) -> float:
+        """How long until it must have closed what it got of this order's patient before; 0: the order may be given."""
 
     def place(self, order: Order, before_giving: Callable[[], None], watch: Watch) -> Receipt:
         """Give the order. `before_giving` is called just before the first step that can't be taken back.

@@ -92,13 +92,32 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def seconds_old(path: Path) -> float:
-    """How long ago a file or folder was changed, never less than 0. Raises FileNotFoundError.
+def clock_of(probe: Path) -> float:
+    """The time by the clock that dates the files of a probe's folder, in seconds since the epoch: a share's are dated
+    by its server.
+
+    The probe is written anew and removed. Raises OSError, also where somebody has put a link in its place.
+    """
+    if not probe.is_symlink():
+        probe.unlink(missing_ok=True)
+    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, b".")  # on some shares an empty file keeps our own clock's time
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
+        probe.unlink(missing_ok=True)
+
+
+def seconds_old(path: Path, now: float | None = None) -> float:
+    """How long ago a file or folder was changed, never less than 0. `now` is by the clock that dated it, ours by
+    default. Raises FileNotFoundError.
 
     What a clock that was ahead has dated into the future is dated anew, to when it is first seen: from then on it grows
     old like everything else.
     """
-    now, changed = time.time(), path.stat().st_mtime
+    now, changed = time.time() if now is None else now, path.stat().st_mtime
     if changed > now:
         with suppress(OSError):  # where it may only be read
             os.utime(path, (now, now))

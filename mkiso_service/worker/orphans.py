@@ -27,7 +27,7 @@ from prefect.states import AwaitingRetry, Cancelled, Crashed, Scheduled
 
 from mkiso.config.settings import Settings
 from mkiso.errors import PrintUncertain
-from mkiso.publishers.orderbook import OrderBook, question_of
+from mkiso.publishers.orderbook import OrderBook, orders_of
 from mkiso_service.worker.infrastructure import Infrastructure
 
 Verdict = Literal["alive", "cancelled", "crashed", "ordered", "fetch again", "move"]
@@ -149,15 +149,12 @@ def has_ordered(run: FlowRun, settings: Settings) -> bool:
     """Whether an order of this run stands in the book; a book that can't be read may hold one."""
     if run.work_queue_name != "prints":
         return False
-    publisher = run.parameters.get("publisher") or settings.print.publisher
     try:
-        question = question_of(publisher, [number.strip() for number in run.parameters["accession_numbers"]])
+        numbers = [number.strip() for number in run.parameters["accession_numbers"]]
     except (KeyError, TypeError, AttributeError):  # no worker has taken such a run
         return False
     try:
-        return any(
-            entry.job_id == str(run.id) for entry in OrderBook.of(settings.storage.orders_dir, question).entries()
-        )
+        return bool(orders_of(OrderBook.of(settings.storage.orders_dir, numbers).pages(), str(run.id)))
     except PrintUncertain:
         return True
 

@@ -29,7 +29,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     folder = tmp_path_factory.mktemp("studies")
     return {
         name: make_study(folder, name, f"HN-{name}", kinds=MIXED)
-        for name in ("MIXED1", "MIXED2", "MIXED3", "MIXED4", "MIXED5")
+        for name in ("MIXED1", "MIXED2", "MIXED3", "MIXED4", "MIXED5", "MIXED6")
     }
 
 
@@ -69,6 +69,7 @@ def hospital(
         "storescp": {"kind": "cstore", "ae_title": "RIMAGE", "port": storescp.port, **QUICK},
         "orthanc": {"kind": "cstore", "ae_title": "PUBLISH", "port": publishing_orthanc.port, **QUICK},
         "down": {"kind": "cstore", "ae_title": "DOWN", "port": free_port(), **QUICK, "attempts": 2},
+        "away": {"kind": "cstore", "ae_title": "AWAY", "port": free_port(), **QUICK, "attempts": 1},
         "good": {"kind": "folder", "directory": str(robots["good"].folder)},
         "slow": {"kind": "epson", "directory": str(robots["slow"].folder)},
         "bad": {"kind": "folder", "directory": str(robots["bad"].folder)},
@@ -159,6 +160,38 @@ def test_a_publisher_that_is_down_is_never_sent_and_a_retry_does_right(
             dataset_bytes(file) for file in studies["MIXED5"]
         )
     assert hospital.pacs.log().count("CMove") == moves, "the study was whole already"
+
+
+@pytest.mark.parametrize("publisher", ["away", "good"])
+def test_a_retry_of_an_older_request_makes_no_second_disc(
+    hospital: Hospital, robots: dict[str, JsonRobot], tmp_path: Path, publisher: str
+) -> None:
+    """The robot is away and the print fails; asked again, there or at another robot, it prints; then an operator
+    retries the first run.
+    """
+    question = {"accession_number": "MIXED6", "publisher": "away"}
+    first = hospital.service.http.get("/api/iso/print", params=question)
+    assert (first.status_code, first.json()["code"]) == (502, "publisher_unavailable"), first.text
+    job_id, made = first.json()["job_id"], len(robots["good"].made)
+    with Storescp(
+        tmp_path / "back", ae_title="AWAY", port=hospital.service.settings["publishers"]["away"]["port"]
+    ) as back:
+        second = hospital.service.http.get("/api/iso/print", params={**question, "publisher": publisher})
+        assert second.status_code == 200, second.text
+        hospital.service.run_ended(second.json()["job_id"])
+        files = len(back.files())
+        assert files == (7 if publisher == "away" else 0)
+        for run_count in (2, 3):
+            hospital.service.retry(job_id)
+            hospital.service.when(lambda: hospital.service.run(job_id)["run_count"] == run_count, 30)  # noqa: B023
+            assert hospital.service.run_ended(job_id)["state_type"] == "FAILED"
+            told = hospital.service.ended(job_id)["error"]
+            assert told["code"] == "print_uncertain" and f"at {publisher} since" in told["error"]
+        assert len(back.files()) == files
+        third = hospital.service.http.get("/api/iso/print", params=question)  # asked anew it prints
+        assert third.status_code == 200, third.text
+        hospital.service.run_ended(third.json()["job_id"])
+        assert len(robots["good"].made) == made + (publisher == "good")
 
 
 def test_two_identical_requests_at_the_same_time_make_one_disc(

@@ -13,7 +13,8 @@ from typing import Any
 
 import mkiso.publishers
 from mkiso.config.settings import Settings
-from mkiso.publishers import Order, Watch, give, publisher_of
+from mkiso.publishers import Order, Watch, publisher_of
+from tests.publishers.orders import give
 
 HERE = str(Path(mkiso.publishers.__file__).parent)
 FILES = str(Path(mkiso.publishers.__file__).parent.parent / "files.py")

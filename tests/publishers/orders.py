@@ -13,7 +13,8 @@ from pydicom import dcmread
 
 from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.config.settings import Settings, Storage
-from mkiso.publishers import Order, question_of
+from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch
+from mkiso.publishers import give as give_order
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import Arrival, Patient
 from tests.peers.corpus import make_study
@@ -57,7 +58,14 @@ def order_of(
     instances: tuple[Arrival, ...] = (), job_id: str = "0b0a1b2c-0000-4000-8000-000000000001", **values: Any
 ) -> Order:
     accession_numbers = values.pop("accession_numbers", ("A1001",))
-    question = question_of("robot", accession_numbers)
     if "image" in values:
         values.setdefault("image_sha256", sha256_of(values["image"]))
-    return Order(job_id, question, PATIENT, accession_numbers, instances, **values)
+    return Order(job_id, PATIENT, accession_numbers, instances, **values)
+
+
+def give(
+    publisher: Publisher, order: Order, orders_dir: Path, watch: Watch, *, confirm_reprint: bool = False
+) -> Receipt:
+    """An attempt of a print: its question is written down, which counts for the first one, and its order given."""
+    OrderBook.of(orders_dir, order.accession_numbers).ask(order.job_id, confirmed=confirm_reprint)
+    return give_order(publisher, order, orders_dir, watch)

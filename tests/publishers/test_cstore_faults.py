@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -14,32 +15,28 @@ from pydicom.uid import ExplicitVRLittleEndian
 import mkiso.publishers.cstore as cstore
 from mkiso.demo.robots.storage_scp import Faults, StoragePublisher
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
-from mkiso.publishers import Receipt, Watch, give, publisher_of
+from mkiso.publishers import Receipt, Watch, publisher_of
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import Arrival
 from tests.peers.ports import free_port
 from tests.peers.storescp import Storescp
-from tests.publishers.orders import order_of, settings_of, study
+from tests.publishers.orders import give, order_of, settings_of, study
 
 pytestmark = pytest.mark.peer
 
 CT = {"ct": 3}
+JOB = "0b0a1b2c-0000-4000-8000-000000000001"
 OTHER_JOB = "0b0a1b2c-0000-4000-8000-000000000002"
+THIRD_JOB = "0b0a1b2c-0000-4000-8000-000000000003"
 LISTENING = free_port()
 
 
 def send(
-    folder: Path,
-    port: int,
-    instances,
-    *,
-    confirm: bool = False,
-    watch: Watch | None = None,
-    job_id: str = "",
-    **publisher,
-) -> Receipt:  # type: ignore[no-untyped-def]
+    folder: Path, port: int, instances: tuple[Arrival, ...], *, confirm: bool = False, watch: Watch | None = None,
+    job_id: str = JOB, number: str = "A1001", **publisher: Any,
+) -> Receipt:  # fmt: skip
     settings = settings_of(folder, port=port, **publisher)
-    order = order_of(instances, **({"job_id": job_id} if job_id else {}))
+    order = order_of(instances, job_id, accession_numbers=(number,))
     return give(
         publisher_of("robot", settings), order, settings.storage.orders_dir, watch or Watch(), confirm_reprint=confirm
     )
@@ -61,9 +58,9 @@ def test_two_of_three_accepted_is_a_failure_and_a_rerun_waits_for_somebody_to_lo
         assert (
             robot.whole_discs() == 0
         )  # the association was aborted, which tells the publisher that this is no whole job
-        assert send(tmp_path, robot.port, instances, confirm=True, job_id=OTHER_JOB).instances == 3
+        assert send(tmp_path, robot.port, instances, confirm=True, job_id=THIRD_JOB).instances == 3
         assert [len(disc) for disc in robot.discs()] == [2, 3]
-        assert send(tmp_path, robot.port, instances, job_id=OTHER_JOB).instances == 3  # it rests: the job has its disc
+        assert send(tmp_path, robot.port, instances, job_id=THIRD_JOB).instances == 3  # it rests: the job has its disc
         assert [len(disc) for disc in robot.discs()] == [2, 3]
 
 
@@ -95,7 +92,7 @@ def test_an_instance_that_changes_after_its_proof_is_never_sent_whole(
         if number:  # somebody has to look
             with pytest.raises(PrintUncertain, match="confirm_reprint"):
                 send(tmp_path, robot.port, again)
-        job_id = OTHER_JOB if number else ""
+        job_id = OTHER_JOB if number else JOB
         assert send(tmp_path, robot.port, again, confirm=bool(number), job_id=job_id).instances == 3
 
 
@@ -118,7 +115,7 @@ def test_an_abort_is_an_unknown_outcome(tmp_path: Path, after: int) -> None:
         robot.faults.abort_after = None
         with pytest.raises(PrintUncertain, match="confirm_reprint"):
             send(tmp_path, robot.port, instances)
-        assert send(tmp_path, robot.port, instances, confirm=True).instances == 3
+        assert send(tmp_path, robot.port, instances, confirm=True, job_id=THIRD_JOB).instances == 3
 
 
 def test_out_of_resources_is_tried_again_with_the_same_instance(tmp_path: Path) -> None:
@@ -262,7 +259,9 @@ def test_jobs_to_one_publisher_come_one_after_another(tmp_path: Path) -> None:
     with StoragePublisher(tmp_path / "robot", faults=Faults(answer_after_seconds=0.1)) as robot:
         jobs = [f"0b0a1b2c-0000-4000-8000-00000000001{number}" for number in range(3)]
         threads = [
-            threading.Thread(target=send, args=(tmp_path, robot.port, instances), kwargs={"job_id": job})
+            threading.Thread(
+                target=send, args=(tmp_path, robot.port, instances), kwargs={"job_id": job, "number": job[-1]}
+            )
             for job in jobs
         ]
         start = time.monotonic()

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from mkiso.publishers import Watch, give, publisher_of
+from mkiso.publishers import Watch, publisher_of
 from tests.peers.corpus import dataset_bytes, make_ct_series, make_study
 from tests.peers.dcmqrscp import Dcmqrscp
 from tests.peers.dcmtk import OWN, QUERIES, VERIFICATION, write_profiles
 from tests.peers.orthanc import Orthanc
 from tests.peers.storescp import Storescp
-from tests.publishers.orders import MIXED, arrival_of, order_of, settings_of, study
+from tests.publishers.orders import MIXED, arrival_of, give, order_of, settings_of, study
 
 pytestmark = pytest.mark.peer
 

@@ -11,16 +11,16 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 import mkiso.publishers.hotfolder as hotfolder
 from mkiso.demo.robots.folder_robots import EpsonRobot, Fault, FolderRobot, JsonRobot, PrimeraRobot, RimageRobot
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
-from mkiso.publishers import Order, Publisher, Receipt, Watch, cancel, follow, give, publisher_of
+from mkiso.publishers import Order, Publisher, Receipt, Watch, cancel, follow, publisher_of
 from mkiso.study.models import Patient, Volume
-from tests.publishers.orders import order_of, settings_of
+from tests.publishers.orders import give, order_of, settings_of
 
 pytestmark = pytest.mark.peer
 
@@ -247,11 +247,11 @@ def test_of_an_order_that_may_be_given_nobody_says_that_nothing_was_printed(
 def test_a_full_disk_at_the_publisher_leaves_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room = Room(tmp_path, "folder")
 
-    def full(source: Path, target: Path) -> None:
-        target.write_bytes(b"a part")
+    def full(source: BinaryIO, copy: BinaryIO, length: int) -> None:
+        copy.write(b"a part")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(PublisherUnavailable, match="No space left on device"):
         room.give()
     assert room.beside() == []
@@ -262,15 +262,13 @@ def test_a_full_disk_at_the_publisher_leaves_nothing_there(tmp_path: Path, monke
 def test_a_copy_that_is_not_the_image_is_never_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The robot compares its disc with this copy, so nobody but mkiso can notice."""
     room = Room(tmp_path, "folder")
-    copyfile = shutil.copyfile
 
-    def flipped(source: Path, target: Path) -> None:
-        copyfile(source, target)
-        content = bytearray(target.read_bytes())
+    def flipped(source: BinaryIO, copy: BinaryIO, length: int) -> None:
+        content = bytearray(source.read())
         content[4000] ^= 1
-        target.write_bytes(content)
+        copy.write(content)
 
-    monkeypatch.setattr(shutil, "copyfile", flipped)
+    monkeypatch.setattr(shutil, "copyfileobj", flipped)
     with pytest.raises(ProofFailed, match="nothing was printed"):
         room.give()
     assert room.beside() == []
@@ -360,4 +358,5 @@ def test_an_order_whose_ticket_is_nowhere_is_unknown(tmp_path: Path, monkeypatch
         ticket.unlink()
     with pytest.raises(PrintUncertain, match="confirm_reprint"):
         room.give()
+    room.order = replace(room.order, job_id="a newer run")
     assert room.give(confirm_reprint=True).proves == "queued"

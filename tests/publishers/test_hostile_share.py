@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mkiso.errors import PublisherUnavailable
-from mkiso.publishers import Watch, give, publisher_of
+from mkiso.publishers import Watch, publisher_of
 from mkiso.publishers.hotfolder import FolderPublisher
-from tests.publishers.orders import order_of, settings_of
+from tests.publishers.orders import give, order_of, settings_of
 
 LONG_AGO = (0, 0)
 

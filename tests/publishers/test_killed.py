@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from mkiso.demo.robots.folder_robots import JsonRobot
 from mkiso.demo.robots.media_creation import MediaCreationPublisher
 from mkiso.demo.robots.storage_scp import StoragePublisher
 from mkiso.errors import PrintUncertain
-from mkiso.publishers import Order, Watch, follow, give, publisher_of
+from mkiso.publishers import Order, Watch, follow, publisher_of
 from tests.publishers.dying import print_and_die
-from tests.publishers.orders import order_of, settings_of, study
+from tests.publishers.orders import give, order_of, settings_of, study
 
 pytestmark = pytest.mark.peer
 
@@ -92,10 +93,11 @@ def test_a_relay(tmp_path: Path) -> None:
                 with pytest.raises(PrintUncertain):  # nor for anybody else who asks the same
                     give(publisher_of("robot", settings), again, settings.storage.orders_dir, Watch())
                 assert robot.discs() == before
+                looked = replace(again, job_id=JOB.format(number + 70))
                 assert (
                     give(
                         publisher_of("robot", settings),
-                        again,
+                        looked,
                         settings.storage.orders_dir,
                         Watch(),
                         confirm_reprint=True,

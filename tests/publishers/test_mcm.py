@@ -16,8 +16,8 @@ import mkiso.publishers.mcm as mcm
 from mkiso.demo.robots.media_creation import MediaCreationPublisher
 from mkiso.demo.robots.storage_scp import Faults
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
-from mkiso.publishers import Order, Publisher, Watch, cancel, follow, give, publisher_of
-from tests.publishers.orders import order_of, settings_of, study
+from mkiso.publishers import Order, Publisher, Watch, cancel, follow, publisher_of
+from tests.publishers.orders import give, order_of, settings_of, study
 
 pytestmark = pytest.mark.peer
 

@@ -23,7 +23,7 @@ from mkiso.config.settings import Settings, Viewer
 from mkiso.errors import ArchiveUnusable, JobNotFound, PrintUncertain, ProofFailed
 from mkiso.housekeeping import sweep
 from mkiso.media.viewer import bundle_viewer
-from mkiso.publishers.orderbook import Entry, OrderBook, forget_old, question_of
+from mkiso.publishers.orderbook import OrderBook, forget_old
 from mkiso.storage.files import MAX_BYTES, sha256_of, write_whole
 from mkiso.storage.job import Job
 from mkiso.storage.marks import marks_of
@@ -211,22 +211,25 @@ def test_an_order_book_is_an_error_and_never_empty(damage: Damage, settings: Set
     _refuses(damage, settings)
 
 
-@pytest.mark.parametrize("text", [b"{}", b'[{"job_id": "x", "volume": 1, "attempt": 1, "state": "givn", "time": 1}]'])
+@pytest.mark.parametrize(
+    "text", [b"{}", b'[{"job_id": "x", "publisher": "y", "volume": 1, "attempt": 1, "state": "givn", "time": 1}]']
+)
 def test_an_order_book_of_no_list_and_of_a_state_that_there_is_not(text: bytes, settings: Settings) -> None:
     _refuses(written(text), settings)
 
 
 def _refuses(damage: Damage, settings: Settings) -> None:
     orders = settings.storage.orders_dir
-    book = OrderBook.of(orders, question_of("rimage", ["A1"]))
-    book.begin(Entry(JOB, 1, 1, "giving", 1.0))
-    damage(book.path)
+    book = OrderBook.of(orders, ["A1"])
+    book.ask(JOB)
+    book.begin(book.open(JOB, 1, "rimage"))
+    damage(book.paths[0])
     with pytest.raises(PrintUncertain, match="can't be read"):
-        book.entries()
+        book.pages()
     os.utime(orders, (0, 0))
-    if not book.path.is_symlink():
-        os.utime(book.path, (0, 0))
-    assert forget_old(orders, 1) == 0
+    if not book.paths[0].is_symlink():
+        os.utime(book.paths[0], (0, 0))
+    assert forget_old(orders, 1, lambda _: ()) == 0
     run = SimpleNamespace(id=OTHER, work_queue_name="prints", parameters={"accession_numbers": ["A1"]})
     assert has_ordered(cast(Any, run), settings)
 

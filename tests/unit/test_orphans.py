@@ -12,7 +12,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from mkiso.config.settings import Settings, Storage
-from mkiso.publishers.orderbook import OrderBook, question_of
+from mkiso.publishers.orderbook import OrderBook
 from mkiso_service.worker.infrastructure import Infrastructure, worker_label
 from mkiso_service.worker.orphans import (
     SILENT_LOOKS,
@@ -137,13 +137,15 @@ def test_the_order_book_tells_whether_a_print_was_ordered(tmp_path: Path) -> Non
     settings = Settings(storage=Storage(data_dir=tmp_path / "own", shared_dir=tmp_path / "shared"))
     printed = run(StateType.RUNNING, queue="prints", parameters={"accession_numbers": [" A1"], "publisher": ""})
     assert not has_ordered(printed, settings)
-    book = OrderBook.of(settings.storage.orders_dir, question_of("rimage", ["A1"]))
-    book.begin(book.open("another job", 1, confirmed=False))
-    assert not has_ordered(printed, settings)
-    book.begin(book.open(str(printed.id), 1, confirmed=False))
+    book = OrderBook.of(settings.storage.orders_dir, ["A1"])
+    book.ask("another job")
+    book.settle(book.open("another job", 1, "rimage"), "done")
+    book.ask(str(printed.id))
+    assert not has_ordered(printed, settings)  # it has only asked
+    book.begin(book.open(str(printed.id), 1, "rimage"))
     assert has_ordered(printed, settings)
-    assert book.path.is_relative_to(tmp_path / "shared")
-    book.path.write_text("{")
+    assert book.paths[0].is_relative_to(tmp_path / "shared")
+    book.paths[0].write_text("{")
     assert has_ordered(printed, settings)
 
 

@@ -34,7 +34,7 @@ from mkiso.formats.proven_set import ProvenSet, manifests_of, prove, write_set
 from mkiso.formats.registry import ISO
 from mkiso.media import disc_set
 from mkiso.media.disc_set import lay_out_set
-from mkiso.publishers import Order, Receipt, give, publisher_of, question_of
+from mkiso.publishers import Order, Receipt, publisher_of
 from mkiso.publishers.orderbook import OrderBook
 from mkiso.publishers.protocol import Watch
 from mkiso.storage.files import sha256_of
@@ -44,6 +44,7 @@ from tasks.job_run import JobRun
 from tasks.step import step
 from tests.media.discs import CREATED, instances, passed
 from tests.peers.corpus import make_study
+from tests.publishers.orders import give
 
 JOB = "0b0a1b2c-0000-4000-8000-000000000001"
 
@@ -64,6 +65,7 @@ def begin(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     context = FlowRunContext.model_construct(flow_run=SimpleNamespace(id=JOB))
     monkeypatch.setattr(job_run, "get_run_context", lambda: context)
     monkeypatch.setattr(job_run, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(JobRun, "is_retry", lambda run: False)
     return lambda kind="print", publisher="robot": JobRun(kind, ["A1"], publisher)
 
 
@@ -104,6 +106,7 @@ def test_a_step_of_a_print_never_says_that_no_disc_was_made(
 def test_an_unknown_publisher_ends_a_print_before_the_pacs_is_asked(
     begin: Callable[..., JobRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(flows.print, "write_down", order_steps.write_down.fn)
     asked: list[JobRun] = []
     monkeypatch.setattr(flows.print, "find", lambda run, _: asked.append(run))
     monkeypatch.setattr(flows.print, "retrieve", lambda run, _: asked.append(run))
@@ -175,7 +178,7 @@ def test_an_export_is_told_once_and_its_failure_fails_no_print(
     proven, publisher = proved(tmp_path), publisher_of("robot", settings)
     orders = order_steps.orders_of_images.fn(run, publisher, proven)
     for _ in range(2):
-        order_steps.give_orders.fn(run, publisher, proven.studies[0], orders, False)
+        order_steps.give_orders.fn(run, publisher, proven.studies[0], orders)
         assert run.report.proves == "queued"
     assert len(told) == 1
     assert "audit message" in caplog.text
@@ -188,8 +191,7 @@ def cancelled(accession_numbers: list[str], publisher: str = "robot") -> Any:
 def given_order(settings: Settings, folder: Path) -> None:
     image = folder / "disc.iso"
     image.write_bytes(b"an image")
-    asked = question_of("robot", ["A1"])
-    order = Order(JOB, asked, order_steps.Patient("HN-1"), ("A1",), image=image, image_sha256=sha256_of(image))
+    order = Order(JOB, order_steps.Patient("HN-1"), ("A1",), image=image, image_sha256=sha256_of(image))
     give(publisher_of("robot", settings), order, settings.storage.orders_dir, Watch())
 
 
@@ -234,16 +236,19 @@ def test_a_cancelled_print_that_could_never_be_is_cleared_away_too(
 
 def test_what_is_said_of_cancelled_orders(settings: Settings, job_folder: Path, tmp_path: Path) -> None:
     job = Job(JOB, "print", settings)
-    assert order_steps.cancel_orders(job, ("A1",), "robot") == []  # nothing was ordered
+    assert order_steps.cancel_orders(job, ("A1",)) == []  # nothing was ordered
     given_order(settings, tmp_path)
-    assert order_steps.cancel_orders(job, ("A1",), "robot") == [
-        "the order at robot was withdrawn, or asked to be dropped."
+    assert order_steps.cancel_orders(job, ("A1",)) == ["the order at robot was withdrawn, or asked to be dropped."]
+    book = OrderBook.of(settings.storage.orders_dir, ["A1"])
+    book.begin(book.open(JOB, 2, "rimage"))
+    told = order_steps.cancel_orders(job, ("A1",))
+    assert [words.split(" was ")[0] for words in told] == [
+        "the order at robot",
+        "rimage can't be asked to drop its order.",
     ]
-    book = OrderBook.of(settings.storage.orders_dir, question_of("rimage", ["A1"]))
-    book.begin(book.open(JOB, 1, confirmed=False))
-    assert order_steps.cancel_orders(job, ("A1",), "rimage") == ["rimage can't be asked to drop its order."]
+    book.begin(book.open(JOB, 1, "nobody"))
     with pytest.raises(ConfigurationError):
-        order_steps.cancel_orders(job, ("A1",), "nobody")
+        order_steps.cancel_orders(job, ("A1",))
 
 
 def test_an_archive_volume_whose_copy_was_not_the_image_waits_for_the_next_night(

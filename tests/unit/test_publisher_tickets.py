@@ -28,7 +28,7 @@ def order(name: str = "Example^Anna", **values: object) -> Order:
         "institution": "Hospital",
         **values,
     }
-    return Order("job", "question", Patient("HN-1", name, "19700102", "F"), ("A1001", "A1002"), **settled)  # type: ignore[arg-type]
+    return Order("job", Patient("HN-1", name, "19700102", "F"), ("A1001", "A1002"), **settled)  # type: ignore[arg-type]
 
 
 def test_jdf() -> None:
