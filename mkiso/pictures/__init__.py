@@ -1,16 +1,16 @@
-"""Pictures of DICOM objects: every frame that can be shown as JPEG files, with what pages and a viewer need to know of
-each.
+"""Pictures of DICOM objects: each frame that can be shown as JPEG files, and what pages and a viewer need to know.
 
     with PicturePool(workers=2) as pool:
-        results = [pool.submit(PictureRequest(path, folder, number=first, presets=CT_PRESETS)).result() for path, first
-          in ...]
+        wanted = [PictureRequest(path, folder, number=number, presets=CT_PRESETS) for number, path in …]
+        renderings = [pool.submit(request) for request in wanted]
+        results = [rendering.result() for rendering in renderings]
     for stack in stacks_of(results): ...
 
 - pool: processes of their own, bounded in memory and time; what a file does to a decoder costs one picture.
 - values: what goes in and comes out. A frame is either a Picture or a NotShown with its Reason, never neither.
 - names: P…JPG the picture, T…JPG its thumbnail, S, L, B…JPG the presets of CT, D…JS the values as a script; numbered as
   the request says.
-- stacks: the pictures in order, with the geometry for scrolling two series together; `scale_bar`.
+- stacks: the pictures in order, with the geometry for scrolling two series together; `shared_window`, `scale_bar`.
 - script: the format of the values of 8 to 16 bits for a viewer that windows them itself.
 
 Within the processes: image and frames (where pixels lie), decoders, grey, luts, colour, overlays, presentation,

@@ -16,6 +16,7 @@ from mkiso.pictures.values import NotDisplayable, Reason
 Rgb = NDArray[np.uint8]  # rows × columns × 3
 
 _MAX_ENTRIES = 65_536
+_ROWS_AT_ONCE = 256  # bounds memory
 _DISCRETE, _LINEAR, _INDIRECT = 0, 1, 2  # opcodes of segments, C.7.9.2
 
 
@@ -26,8 +27,11 @@ class Palette:
     first: int
     colours: Rgb
 
-    def __call__(self, stored: NDArray[np.int64]) -> Rgb:
-        return self.colours[np.clip(stored - self.first, 0, len(self.colours) - 1)]
+    def of_words(self, word_bytes: int, stored: Stored, grey: NDArray[np.uint8] | None = None) -> Rgb:
+        """The colour of every word of 8 or 16 bits; below the first entry the grey values, where there are any."""
+        values = stored.values(np.arange(1 << 8 * word_bytes, dtype=np.uint8 if word_bytes == 1 else np.uint16))
+        colours = self.colours[np.clip(values - self.first, 0, len(self.colours) - 1).astype(np.int64)]
+        return colours if grey is None else np.where((values >= self.first)[:, None], colours, grey[:, None])
 
 
 def to_rgb(samples: NDArray[Any], photometric: str, stored: Stored) -> Rgb:
@@ -35,10 +39,8 @@ def to_rgb(samples: NDArray[Any], photometric: str, stored: Stored) -> Rgb:
 
     Raises NotDisplayable for a photometric interpretation that isn't known.
     """
-    if samples.dtype != np.uint8 or stored.bits != 8:
-        samples = (
-            Stored(stored.bits, stored.high_bit, False).values(samples) * (255 / ((1 << stored.bits) - 1))
-        ).astype(np.uint8)
+    if samples.dtype != np.uint8:
+        samples = (samples >> samples.dtype.type(max(0, stored.high_bit - 7))).astype(np.uint8)
     if photometric in ("RGB", "YBR_RCT", "YBR_ICT"):
         return np.ascontiguousarray(samples)
     if photometric in ("YBR_FULL", "YBR_FULL_422"):
@@ -49,13 +51,15 @@ def to_rgb(samples: NDArray[Any], photometric: str, stored: Stored) -> Rgb:
 
 
 def _from_ycbcr(samples: NDArray[np.uint8], *, black: int, luma: float, chroma: float) -> Rgb:
-    """ITU-R BT.601, by tables: each of red and blue needs one of the colour differences, green both."""
-    y = ((np.arange(256) - black) * luma).astype(np.float32)[samples[:, :, 0]]
-    difference = ((np.arange(256) - 128) * chroma).astype(np.float32)
-    cb, cr = difference[samples[:, :, 1]], difference[samples[:, :, 2]]
-    rgb = np.empty((*samples.shape[:2], 3), np.uint8)
-    for channel, part in enumerate((y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb)):
-        rgb[:, :, channel] = np.clip(np.rint(part), 0, 255)
+    """ITU-R BT.601, by tables, some rows at once."""
+    lumas = ((np.arange(256) - black) * luma).astype(np.float32)
+    differences = ((np.arange(256) - 128) * chroma).astype(np.float32)
+    rgb = np.empty(samples.shape, np.uint8)
+    for row in range(0, len(samples), _ROWS_AT_ONCE):
+        part = samples[row : row + _ROWS_AT_ONCE]
+        y, cb, cr = lumas[part[:, :, 0]], differences[part[:, :, 1]], differences[part[:, :, 2]]
+        mixed = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=2)
+        rgb[row : row + _ROWS_AT_ONCE] = np.clip(np.rint(mixed), 0, 255)
     return rgb
 
 

@@ -9,7 +9,7 @@ from pydicom import Dataset
 from mkiso.pictures.attributes import integer, text
 from mkiso.pictures.values import NotDisplayable, Reason
 
-MAX_FRAME_BYTES = 256 * 1024 * 1024  # decoded; the largest radiographs and mammograms have about 60 MB
+MAX_FRAME_BYTES = 128 * 1024 * 1024  # decoded; the largest radiographs and mammograms have about 60 MB
 MAX_FRAMES = 100_000
 
 EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -42,7 +42,7 @@ class PixelForm:
 
 
 def pixel_form(dataset: Dataset, transfer_syntax: str, *, floating: bool) -> PixelForm:
-    """Raises NotDisplayable where attributes are missing or contradict each other, or a frame is larger than 256 MB."""
+    """Raises NotDisplayable where attributes are missing or contradict each other, or a frame is larger than 128 MB."""
     rows, columns = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
     samples = integer(dataset, "SamplesPerPixel") or 1
     allocated = integer(dataset, "BitsAllocated") or 0

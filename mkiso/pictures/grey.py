@@ -103,12 +103,16 @@ class Greys:
     def __call__(self, words: NDArray[Any]) -> NDArray[np.uint8]:
         """Grey values of unsigned words or floats, of the same shape."""
         if words.dtype in (np.uint8, np.uint16):
-            grey: NDArray[np.uint8] = _table(self, words.dtype.itemsize)[words]
-            return grey
+            looked_up: NDArray[np.uint8] = self.of_words(words.dtype.itemsize)[words]
+            return looked_up
         grey = np.empty(words.shape, np.uint8)
         for row in range(0, len(words), _ROWS_AT_ONCE):
             grey[row : row + _ROWS_AT_ONCE] = self.computed(words[row : row + _ROWS_AT_ONCE])
         return grey
+
+    def of_words(self, word_bytes: int) -> NDArray[np.uint8]:
+        """The grey value of every word of 8 or 16 bits."""
+        return _table(self, word_bytes)
 
     def computed(self, words: NDArray[Any]) -> NDArray[np.uint8]:
         """The same without a table."""

@@ -13,15 +13,17 @@ from mkiso.pictures.values import NotShown, ObjectFacts, Picture, PictureRequest
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one worker may take: seconds for each frame, memory (address space) in MiB, MiB for each file that it
-    writes.
+    """What one worker may take: seconds for each frame, of the processor and in all, memory (address space) in MiB, and
+    MiB for each file that it writes.
 
-    It dies of its own alarm after `seconds`; one that can't even do that is killed `grace_seconds` later.
+    It dies of its own alarm; one that can't even do that is killed `grace_seconds` later. The largest frames take about
+    five seconds of a processor, which on a busy machine may be minutes.
     """
 
-    seconds: float = 60
+    cpu_seconds: float = 60
+    seconds: float = 300
     grace_seconds: float = 10
-    memory_mib: int = 1024
+    memory_mib: int = 768
     file_mib: int = 128
 
 

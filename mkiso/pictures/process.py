@@ -114,4 +114,5 @@ class WorkerProcess:
             raise WorkerDied(Reason.DECODER_CRASHED) from None
 
     def _reason(self) -> Reason:
-        return Reason.TOO_SLOW if self._process.wait() == -signal.SIGALRM else Reason.DECODER_CRASHED
+        alarms = (-signal.SIGALRM, -signal.SIGPROF)
+        return Reason.TOO_SLOW if self._process.wait() in alarms else Reason.DECODER_CRASHED

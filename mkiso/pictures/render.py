@@ -38,6 +38,7 @@ from mkiso.pictures.values import (
     Window,
 )
 
+_IN_TABLES = (np.uint8, np.uint16)  # words that a palette can be looked up by
 _FEW_BITS = 8  # up to here an image without a window is shown as it is: captures, ultrasound, segmentations
 
 
@@ -98,7 +99,7 @@ class _Pictures:
             pixels = self._coloured(words, photometric)
         else:
             greys, look = self._greys(index, words, photometric, presentation)
-            pixels = self._supplemented(words, greys(words))
+            pixels = self._grey(words, greys)
         overlay = overlay_mask(self._dataset, index, words)
         shrink = shrink_by(pixels, MAX_EDGE)
         whole = self._finished(pixels, overlay, shrink, presentation)
@@ -108,7 +109,8 @@ class _Pictures:
         presets = []
         if greys and _in_hounsfield_units(self._dataset, index):
             for preset in self._request.presets:
-                windowed = self._finished(replace(greys, voi=preset.window)(words), overlay, shrink, presentation)
+                inside = self._grey(words, replace(greys, voi=preset.window))
+                windowed = self._finished(inside, overlay, shrink, presentation)
                 written = write_jpeg(self._request.folder, picture_name(preset.letter, number), windowed)
                 presets.append(PresetFile(preset.name, preset.window, written))
         return Picture(
@@ -142,16 +144,16 @@ class _Pictures:
     def _coloured(self, words: NDArray[Any], photometric: str) -> NDArray[np.uint8]:
         if photometric != "PALETTE COLOR":
             return to_rgb(words, photometric, self._stored)
-        if self._palette is None or words.ndim != 2:
+        if self._palette is None or words.dtype not in _IN_TABLES:
             raise NotDisplayable(Reason.MALFORMED)
-        return self._palette(self._stored.values(words).astype(np.int64))
+        return np.take(self._palette.of_words(words.dtype.itemsize, self._stored), words, axis=0)
 
-    def _supplemented(self, words: NDArray[Any], grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _grey(self, words: NDArray[Any], greys: Greys) -> NDArray[np.uint8]:
         """Grey, with the colours of a supplemental palette where stored values reach it (PS3.3 C.7.6.19)."""
-        if self._palette is None or self._form.floating:
-            return grey
-        stored = self._stored.values(words).astype(np.int64)
-        return np.where((stored >= self._palette.first)[:, :, None], self._palette(stored), grey[:, :, None])
+        if self._palette is None or words.dtype not in _IN_TABLES:
+            return greys(words)
+        size = words.dtype.itemsize
+        return np.take(self._palette.of_words(size, self._stored, greys.of_words(size)), words, axis=0)
 
     def _greys(
         self, index: int, words: NDArray[Any], photometric: str, presentation: Presentation | None

@@ -10,7 +10,6 @@ import os
 import resource
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
 
 from pydicom import config
@@ -46,7 +45,8 @@ def _bound(limits: Limits) -> None:
         (resource.RLIMIT_CORE, 0),  # a core dump would hold a patient's pixels
     ):
         resource.setrlimit(what, (bound, bound))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even inside a decoder
+    for alarm in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(alarm, signal.SIG_DFL)  # ends the process even inside a decoder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to answer
 
 
@@ -54,17 +54,21 @@ def _answers(question: Question, limits: Limits) -> Iterator[Answer]:
     found = render(question.request, spread=question.spread)
     try:
         while True:
-            signal.setitimer(signal.ITIMER_REAL, limits.seconds)
+            _time(limits.seconds, limits.cpu_seconds)
             value = next(found, None)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            _time(0, 0)
             if value is None:
                 yield Answer(done=True)
                 return
             yield _answer(value)
     except OSError as error:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        traceback.print_exc()
+        _time(0, 0)
         yield Answer(failed=error.errno or -1)
+
+
+def _time(seconds: float, cpu_seconds: float) -> None:
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
 
 
 def _answer(value: ObjectFacts | Picture | NotShown) -> Answer:

@@ -217,7 +217,7 @@ def test_bundled_twins_look_alike(tmp_path: Path, name: str, twin: str, toleranc
 
 
 def test_every_decoder_works_within_a_workers_limits(tmp_path: Path) -> None:
-    """1 GiB of address space is enough for a radiograph of 16 million pixels."""
+    """768 MiB of address space are enough for a radiograph of 16 million pixels."""
     large = np.tile(ramp(512, 512), (8, 8))
     with PicturePool(1) as pool:
         for number, (syntax, encode) in enumerate(LOSSLESS.items()):

@@ -124,10 +124,15 @@ def test_an_object_that_kills_worker_after_worker_is_given_up(tmp_path: Path) ->
     assert shown(result) == [1]
 
 
-def test_an_object_whose_reading_takes_too_long_is_not_shown(tmp_path: Path) -> None:
-    with PicturePool(1, Limits(seconds=0.0001)) as pool:
+@pytest.mark.parametrize(
+    "limits", [Limits(seconds=0.0001), Limits(cpu_seconds=0.0001)], ids=["in all", "of a processor"]
+)
+def test_an_object_that_takes_too_long_is_not_shown(tmp_path: Path, limits: Limits) -> None:
+    """Whether it is being read or shown when the kernel notices."""
+    with PicturePool(1, limits) as pool:
         result = pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
-    assert reasons(result) == {0: Reason.TOO_SLOW}
+    assert set(reasons(result).values()) == {Reason.TOO_SLOW}
+    assert not result.pictures
 
 
 def test_closing_at_once_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
