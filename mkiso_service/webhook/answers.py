@@ -12,15 +12,50 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from mkiso.errors import MkisoError
-from mkiso_service.webhook.job_end import JobFailed
-from mkiso_service.webhook.request_id import request_id_of
+from mkiso.errors import JobCancelled, JobCrashed, MkisoError
+from mkiso.storage.report import JobReport, after_a_break
+from mkiso_service.webhook.access import request_id_of
+from mkiso_service.webhook.orchestrator import Standing
 
 RETRY_AFTER_SECONDS = 30
 _HTTP_ERRORS = {
     404: ("not_found", "There is nothing at this address."),
     405: ("method_not_allowed", "This address doesn't take that method."),
 }
+
+
+class JobFailed(Exception):
+    """The job ended as failed, for the reason in its report: the words, code, status and details of the MkisoError that
+    ended it.
+    """
+
+    def __init__(self, report: JobReport) -> None:
+        super().__init__(report.error.get("code", "error"))
+        self.report = report
+
+
+def outcome_of(standing: Standing, report: JobReport | None) -> JobReport:
+    """The report of a job whose run has ended well.
+
+    Raises JobFailed with the report's reason; JobCrashed or JobCancelled where the run ended without one. A report of
+    an earlier attempt is no reason for a crash of this one.
+    """
+    if report is not None and report.status == "done":
+        return report
+    if report is not None and report.status == "failed" and standing in ("completed", "failed"):
+        raise JobFailed(report)
+    raise end_without_report(standing, report.kind if report else "")
+
+
+def end_without_report(standing: Standing, kind: str) -> MkisoError:
+    """What is said of a run that ended without a word of its own."""
+    if standing == "cancelled":
+        return JobCancelled(
+            "The job was cancelled by an operator. "
+            f"{after_a_break(kind, 'Nothing was sent; ask again to start it anew.')}"
+        )
+    words = "The job was cut off before it could say why (its process or machine went down)."
+    return JobCrashed(f"{words} {after_a_break(kind, 'Nothing was sent; ask again.')}")
 
 
 def error_answer(

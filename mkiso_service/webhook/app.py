@@ -15,20 +15,18 @@ from starlette.routing import Route
 
 from mkiso.config.settings import Settings
 from mkiso.errors import OrchestratorUnavailable, OtherSet, SeveralDiscs
+from mkiso_service.webhook.access import Keys, Sessions
 from mkiso_service.webhook.answers import HANDLERS
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.disc_sets import answer_several
 from mkiso_service.webhook.health import Health, checks_of
 from mkiso_service.webhook.iso import Questions
 from mkiso_service.webhook.jobs import ClientGone, Jobs
-from mkiso_service.webhook.keys import Keys
 from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
 from mkiso_service.webhook.middleware import AccessLog, Authentication, OneReading, Recovery, RequestId, Senders
 from mkiso_service.webhook.orchestrator import Orchestrator
-from mkiso_service.webhook.page import CounterPage
-from mkiso_service.webhook.plain_pages import job_page
+from mkiso_service.webhook.pages import CounterPage, job_page
 from mkiso_service.webhook.question import Query
-from mkiso_service.webhook.session import Sessions
 
 
 def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.Event | None = None) -> Starlette:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from mkiso.audit import messages as audit
 from mkiso.config.settings import Settings
 from mkiso.storage.shelf import Manifest
-from mkiso_service.webhook.request_id import request_id_of
+from mkiso_service.webhook.access import request_id_of
 
 MAX_CLIENT = 100
 """Of a client's address: a trusted proxy may say what is none."""

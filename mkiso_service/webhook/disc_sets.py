@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, Response
 from mkiso.errors import JobNotFound, MkisoError, OtherSet, SeveralDiscs
 from mkiso.storage.shelf import Manifest
 from mkiso_service.webhook.answers import answer_mkiso_error, disc_address, job_address
-from mkiso_service.webhook.ranges import is_rest
+from mkiso_service.webhook.disc_bytes import is_rest
 
 ToldSet = tuple[Sequence[Manifest], str]
 """The discs of a set, in order, and the id of a job that serves them."""

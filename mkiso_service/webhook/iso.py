@@ -14,17 +14,23 @@ from mkiso.formats.registry import ISO
 from mkiso.housekeeping import require_room
 from mkiso.storage.report import JobReport, sets_told
 from mkiso.storage.shelf import is_young, manifests, whole_sets
+from mkiso_service.webhook.access import request_id_of, sender_of_request
 from mkiso_service.webhook.answers import disc_address, job_address
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.disc_sets import ToldSet, chosen, led_to, of_named_set, set_entry
-from mkiso_service.webhook.form import form_of
 from mkiso_service.webhook.jobs import Jobs
 from mkiso_service.webhook.orchestrator import Asked, Orchestrator, minutes_since
-from mkiso_service.webhook.plain_pages import print_page
-from mkiso_service.webhook.prefer import preference_of
-from mkiso_service.webhook.question import MAX_QUERY_BYTES, Query, Question, one_study, print_order, several_studies
-from mkiso_service.webhook.request_id import request_id_of
-from mkiso_service.webhook.sender import sender_of_request
+from mkiso_service.webhook.pages import print_page
+from mkiso_service.webhook.question import (
+    MAX_QUERY_BYTES,
+    Query,
+    Question,
+    form_of,
+    one_study,
+    preference_of,
+    print_order,
+    several_studies,
+)
 
 
 class Questions:

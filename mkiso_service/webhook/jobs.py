@@ -10,19 +10,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mkiso.config.settings import Settings
-from mkiso.errors import JobNotFound, JobRunning, MkisoError, OrchestratorUnavailable, ProofFailed, ServiceStopping
+from mkiso.errors import (
+    JobNotFound,
+    JobRunning,
+    MkisoError,
+    OrchestratorUnavailable,
+    ProofFailed,
+    ServiceStopping,
+)
 from mkiso.formats.registry import FORMATS
 from mkiso.storage.report import JobReport, read_report
 from mkiso.storage.reread import require_right
 from mkiso.storage.shelf import Manifest, manifest_of, take_off
-from mkiso_service.webhook.answers import disc_address, error_answer, job_address
+from mkiso_service.webhook.answers import JobFailed, disc_address, error_answer, job_address, outcome_of
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.disc_response import DiscResponse, prepared
+from mkiso_service.webhook.disc_bytes import DiscResponse, Span, content_disposition, name_of, prepared, span_of
 from mkiso_service.webhook.disc_sets import chosen
-from mkiso_service.webhook.filename import content_disposition, name_of
-from mkiso_service.webhook.job_end import ENDED, JobFailed, Standing, outcome_of
-from mkiso_service.webhook.orchestrator import Orchestrator
-from mkiso_service.webhook.ranges import Span, span_of
+from mkiso_service.webhook.orchestrator import ENDED, Orchestrator, Standing
 
 REPORT_POLL_SECONDS = 0.05
 ACCEL_OFFERED = "x-mkiso-accel"

@@ -16,14 +16,19 @@ from mkiso.config.settings import Server
 from mkiso.errors import ForeignRequest, InvalidRequest, MkisoError, UnknownHost
 from mkiso_service.host_names import host_is_known
 from mkiso_service.log_lines import frames_of
+from mkiso_service.webhook.access import (
+    Keys,
+    Sender,
+    Sessions,
+    sender_of,
+    sender_of_request,
+    session_of,
+    take_request_id,
+)
 from mkiso_service.webhook.answers import answer_mkiso_error, error_answer
 from mkiso_service.webhook.audit import MAX_CLIENT, Trail
-from mkiso_service.webhook.disc_response import STALL_SECONDS, ClientStalled, ImageDamaged
-from mkiso_service.webhook.keys import Keys
+from mkiso_service.webhook.disc_bytes import STALL_SECONDS, ClientStalled, ImageDamaged
 from mkiso_service.webhook.metrics import Metrics
-from mkiso_service.webhook.request_id import take_request_id
-from mkiso_service.webhook.sender import Sender, sender_of, sender_of_request
-from mkiso_service.webhook.session import Sessions, session_of
 
 GUARDED = "/api/iso"
 logger = logging.getLogger("mkiso.webhook")

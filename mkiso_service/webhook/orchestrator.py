@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -36,8 +36,10 @@ from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
 from mkiso.storage.report import read_report
 from mkiso_service.orchestration import REQUEST_ID_LABEL, api_url
-from mkiso_service.webhook.job_end import ENDED, Standing
 from mkiso_service.webhook.question import Question
+
+Standing = Literal["waiting", "running", "completed", "failed", "crashed", "cancelled"]
+ENDED: frozenset[Standing] = frozenset(("completed", "failed", "crashed", "cancelled"))
 
 DEPLOYMENTS = {"download": "make_disc/download", "print": "print_disc/print"}
 RUN_NAMES = {"download": "Disc", "print": "Print"}

@@ -1,12 +1,14 @@
-"""What a client asks for: the parameters of a request, read strictly, and the key under which identical questions join
-one job.
+"""What a client asks for: the parameters of a request, read strictly, the key under which identical questions join one
+job, and whether an answer is wanted now (RFC 7240).
 """
 
 from __future__ import annotations
 
+import asyncio
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -14,10 +16,18 @@ from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest
 from mkiso.study.accession import parse_accession_number, parse_accession_numbers, question
 
+if TYPE_CHECKING:  # the worker reads questions too and needs nothing of HTTP
+    from starlette.requests import Request
+
 Kind = Literal["download", "print"]
 TAG = "question:"
 MAX_QUERY_BYTES = 32_768
 MAX_PARAMETERS = 32
+MAX_PREFER = 1000
+"""Of all Prefer fields together; what comes behind is no preference."""
+_TOKEN = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")  # RFC 9110 5.6.2
+FORM_SECONDS = 10.0
+FORM_TYPE = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +168,53 @@ def print_order(query: Query, settings: Settings) -> Question:
     if publisher not in settings.publishers:
         raise InvalidRequest(f"There is no publisher of that name; there are: {', '.join(settings.publishers)}.")
     return Question("print", numbers, publisher, query.yes("confirm_reprint"))
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """`respond_async`: 202 instead of waiting (RFC 7240 4.1); `wait_seconds`: how long the client would wait before
+    that (4.3).
+    """
+
+    respond_async: bool = False
+    wait_seconds: int = 0
+
+    @property
+    def applied(self) -> str:
+        """The Preference-Applied header's value."""
+        return f"respond-async, wait={self.wait_seconds}" if self.wait_seconds else "respond-async"
+
+
+def preference_of(fields: list[str]) -> Preference:
+    """Read the Prefer fields of a request; the first of a repeated preference counts (RFC 7240 2), what can't be read
+    is no preference.
+    """
+    found: dict[str, str] = {}
+    for item in ",".join(fields)[:MAX_PREFER].split(","):
+        name, _, value = item.partition(";")[0].partition("=")
+        name, value = name.strip().lower(), value.strip()
+        if len(value) > 1 and value[0] == value[-1] == '"':
+            value = value[1:-1].strip()
+        if name and _TOKEN.issuperset(name) and '"' not in value:
+            found.setdefault(name, value)
+    wait = found.get("wait", "")
+    return Preference("respond-async" in found, int(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else 0)
+
+
+async def form_of(request: Request, max_bytes: int) -> bytes:
+    """The bytes of a request's form; empty where it has no body.
+
+    Raises InvalidRequest for a body that is longer, too slow or something else.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(FORM_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > max_bytes:
+                    raise InvalidRequest("The form is too long.")
+    except TimeoutError:
+        raise InvalidRequest("The form didn't arrive in time.") from None
+    if body and request.headers.get("content-type", FORM_TYPE).partition(";")[0].strip().lower() != FORM_TYPE:
+        raise InvalidRequest(f"Parameters are sent in the address or as {FORM_TYPE}.")
+    return bytes(body)

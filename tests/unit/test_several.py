@@ -8,8 +8,8 @@ import pytest
 
 from mkiso.errors import JobNotFound, OtherSet, SeveralDiscs
 from mkiso.storage.shelf import Manifest
+from mkiso_service.webhook.disc_bytes import is_rest
 from mkiso_service.webhook.disc_sets import ToldSet, chosen, led_to, of_named_set, set_entry
-from mkiso_service.webhook.ranges import is_rest
 
 DISC = Manifest("d", "j", "2026-01-01T00:00:00+00:00", "V", "x.iso", ("A",), "f", 1000, "abc", 3, "cd")
 

@@ -19,14 +19,11 @@ from mkiso.errors import JobCancelled, JobCrashed, StudyNotFound
 from mkiso.storage.report import JobReport
 from mkiso.storage.shelf import Manifest
 from mkiso_service.log_lines import JsonLines, TextLines
-from mkiso_service.webhook.filename import content_disposition, name_of
-from mkiso_service.webhook.job_end import JobFailed, outcome_of
-from mkiso_service.webhook.keys import Keys
+from mkiso_service.webhook.access import SESSION_SECONDS, Keys, Sessions, take_request_id
+from mkiso_service.webhook.answers import JobFailed, outcome_of
+from mkiso_service.webhook.disc_bytes import Span, content_disposition, name_of, span_of
 from mkiso_service.webhook.orchestrator import minutes_since
-from mkiso_service.webhook.prefer import preference_of
-from mkiso_service.webhook.ranges import Span, span_of
-from mkiso_service.webhook.request_id import take_request_id
-from mkiso_service.webhook.session import SESSION_SECONDS, Sessions
+from mkiso_service.webhook.question import preference_of
 
 ETAG = '"abc"'
 DISC = Manifest("d", "j", "2026-01-01T00:00:00+00:00", "V", "Somchai.iso", ("A",), "f", 1000, "abc", 3, "cd")

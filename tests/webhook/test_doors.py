@@ -16,7 +16,7 @@ import pytest
 
 from mkiso.config.settings import Publisher
 from mkiso_service.log_lines import JsonLines
-from mkiso_service.webhook import connection, disc_response
+from mkiso_service.webhook import disc_bytes, server
 from tests.peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 
@@ -310,7 +310,7 @@ def _ask(base_url, path, headers):
 
 
 def test_200_slow_clients_keep_nobody_waiting(client, desk, scripts, monkeypatch):
-    monkeypatch.setattr(connection, "HEADER_SECONDS", 1.5)
+    monkeypatch.setattr(server, "HEADER_SECONDS", 1.5)
     content = bytes(4_000_000)
     desk.script = lambda job_id, question: scripts.done(job_id, question, content=content)
     address = client.get("/api/iso/download?accession_number=A").headers["content-location"].encode()
@@ -322,7 +322,7 @@ def test_200_slow_clients_keep_nobody_waiting(client, desk, scripts, monkeypatch
     senders = [socket.create_connection(host) for _ in range(100)]
     for sender in senders:  # they never end their header
         sender.sendall(b"GET / HTTP/1.1\r\nX-A: ")
-    for _ in range(3):  # whoever waited for one of the others would wait for disc_response.STALL_SECONDS
+    for _ in range(3):  # whoever waited for one of the others would wait for disc_bytes.STALL_SECONDS
         assert len(client.get(address.decode(), timeout=30).content) == len(content)
         for reader in readers:
             reader.recv(1)
@@ -335,7 +335,7 @@ def test_200_slow_clients_keep_nobody_waiting(client, desk, scripts, monkeypatch
 
 @pytest.mark.parametrize("begin", [b"", b"x"])
 def test_a_body_that_never_ends_keeps_no_connection(client, monkeypatch, begin):
-    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.5)
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.5)
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=20) as sender:
         sender.sendall(b"GET /page/disc.svg HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + begin)
         with suppress(ConnectionError):  # a byte now and then keeps it no longer
@@ -345,8 +345,8 @@ def test_a_body_that_never_ends_keeps_no_connection(client, monkeypatch, begin):
 
 
 def test_a_client_that_takes_nothing_keeps_no_connection(client, desk, scripts, monkeypatch):
-    monkeypatch.setattr(disc_response, "STALL_SECONDS", 0.2)
-    monkeypatch.setattr(connection, "LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(disc_bytes, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(server, "LINGER_SECONDS", 0.2)
     desk.script = lambda job_id, question: scripts.done(job_id, question, content=bytes(30_000_000))
     address = client.get("/api/iso/download?accession_number=A").headers["content-location"].encode()
     with socket.socket() as reader:
@@ -368,7 +368,7 @@ def _is_held(reader):
 
 
 def test_a_client_that_stands_still_is_given_up(client, desk, scripts, monkeypatch):
-    monkeypatch.setattr(disc_response, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(disc_bytes, "STALL_SECONDS", 0.5)
     desk.script = lambda job_id, question: scripts.done(job_id, question, content=bytes(60_000_000))
     address = client.get("/api/iso/download?accession_number=A").headers["content-location"].encode()
     reader = socket.create_connection((client.base_url.host, client.base_url.port))

@@ -1,30 +1,90 @@
-"""Who sends a request, by what a browser says of it (Fetch Metadata, Origin, Referer): no other site's page prints.
+"""Who asks: the API key, the counter page's session, which page, program or person sends a request, and the id under
+which it is found again in answers and logs.
 
 A browser says Sec-Fetch-… over https and to its own machine only. Over plain http Origin and Referer are left, and a
 page can hide these. What is left then is that a browser sends Accept-Language whatever a page does; programs don't.
+No other site's page prints.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import re
+import secrets
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.types import Scope
 
+from mkiso.config.settings import Auth
+
+SESSION_COOKIE = "mkiso_session"
+SESSION_SECONDS = 12 * 3600  # a shift
 MAX_ORIGIN = 2048
 UNNAMED = "none"
 """In server.trusted_origins: what comes from no page, such as a link that a program opens."""
 _GUESSES = ("sec-purpose", "purpose", "x-purpose", "x-moz")
-
 Kind = Literal[
     "program",  # no browser: curl, a script
     "own",  # one of our own pages
     "unnamed",  # a browser that names no page: typed, a bookmark, a program's link, or a page that hides itself
     "foreign",  # another site's page
 ]
+_SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Keys:
+    """Knows the digest of the configured key. Where authentication is off, none is needed."""
+
+    def __init__(self, auth: Auth) -> None:
+        self.needed = auth.enabled
+        self._key = auth.api_key.get_secret_value().encode()
+
+    def right(self, sent: bytes) -> bool:
+        """Whether this is the key. Digests are compared, since compare_digest tells lengths apart."""
+        return self.needed and hmac.compare_digest(hashlib.sha256(sent).digest(), hashlib.sha256(self._key).digest())
+
+    def sign(self, message: bytes) -> str:
+        """A signature that only this key can make, in hexadecimal: sessions end when the key is changed."""
+        return hmac.new(b"mkiso session\0" + self._key, message, hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """Makes and checks session cookies: `<end in seconds since 1970>.<nonce>.<signature>`."""
+
+    keys: Keys
+
+    def begin(self) -> str:
+        """A new cookie's value."""
+        told = f"{int(time.time()) + SESSION_SECONDS}.{secrets.token_hex(8)}"
+        return f"{told}.{self.keys.sign(told.encode())}"
+
+    def valid(self, cookie: str) -> bool:
+        """Whether we signed this and it hasn't ended. One that ends later than any that begins now was signed while a
+        clock was ahead.
+        """
+        told, _, signature = cookie.rpartition(".")
+        if not told or not hmac.compare_digest(signature.encode(), self.keys.sign(told.encode()).encode()):
+            return False
+        return 0 < int(told.partition(".")[0]) - time.time() <= SESSION_SECONDS
+
+
+def session_of(request: Request) -> str:
+    """The session cookie's value, empty where there is none. http.cookies may take quadratic time (CVE-2024-7592)."""
+    for field in request.headers.getlist("cookie"):
+        for pair in field.split(";"):
+            name, _, value = pair.partition("=")
+            if name.strip() == SESSION_COOKIE:
+                return value.strip()
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +154,18 @@ def _page_of(headers: Headers) -> str | None:
     except ValueError:
         return "null"
     return f"{parts.scheme}://{parts.netloc}".lower() if parts.scheme and parts.netloc else "null"
+
+
+def take_request_id(sent: list[bytes]) -> str:
+    """The id for a request that sent these X-Request-ID fields: letters, digits, dots, dashes and underscores only, so
+    that no log line can be forged with it.
+    """
+    if len(sent) == 1 and _SANE_ID.fullmatch(sent[0]):
+        return sent[0].decode("ascii")
+    return uuid4().hex
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id of a request that has passed the middleware."""
+    request_id: str = scope.get("state", {}).get("request_id", "")
+    return request_id

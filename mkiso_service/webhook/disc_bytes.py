@@ -1,0 +1,213 @@
+"""A disc's bytes to one client: which of them (RFC 9110 13 and 14), under what name (RFC 6266, RFC 8187), proved piece
+by piece off the event loop, and given up when the client stands still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import unicodedata
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from mkiso.config.settings import Storage
+from mkiso.errors import ProofFailed
+from mkiso.formats.registry import FORMATS, ISO
+from mkiso.storage.marks import ProvedSpan
+from mkiso.storage.report import JobReport
+from mkiso.storage.shelf import Manifest, open_image
+
+_RANGE = re.compile(r"bytes=[ \t]*(\d{0,20})-(\d{0,20})[ \t]*", re.ASCII | re.IGNORECASE)
+_ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7E]*)"')
+_ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187 3.2.1, besides letters and digits
+_MAX_LENGTH = 120
+MAX_NAME = 1000
+"""What is read of a name: normalizing takes quadratic time for some."""
+STALL_SECONDS = 300.0  # a client that takes not one piece in this time has gone; with the ETag it can go on later
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What is answered: the status and the bytes `start` up to, not including, `stop`."""
+
+    status: int
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
+
+def span_of(headers: Mapping[str, str], etag: str, size: int, *, just_made: bool = False) -> Span:
+    """The answer to a GET or HEAD for a representation of `size` bytes with the strong entity tag `etag` (quoted).
+
+    In the order of RFC 9110 13.2.2: 412, 304, 416, 206, 200. Several ranges in one request are answered with the whole
+    (14.2 lets a server ignore Range): nobody needs two pieces of an image, and a multipart answer is a way to be kept
+    busy.
+
+    `just_made`: this very request asked for the disc by its question, and what answers the question changes. A range
+    that begins beyond zero and has no If-Range may be the rest of an older disc: it gets the whole, since the end of
+    one disc glued to the beginning of another is a disc that nobody proved.
+    """
+    whole = Span(200, 0, size)
+    if (match := headers.get("if-match")) is not None and match.strip() != "*" and not _listed(match, etag, weak=False):
+        return Span(412, 0, 0)
+    if (none_match := headers.get("if-none-match")) is not None and (
+        none_match.strip() == "*" or _listed(none_match, etag, weak=True)
+    ):
+        return Span(304, 0, 0)
+    asked = headers.get("range")
+    condition = headers.get("if-range")
+    if asked is None or (
+        condition is not None and condition.strip() != etag
+    ):  # a date can't match: there is no Last-Modified (13.1.5)
+        return whole
+    parsed = _RANGE.fullmatch(asked)
+    if parsed is None or parsed.groups() == ("", ""):
+        return whole
+    first, last = parsed.groups()
+    if first and last and int(first) > int(last):  # invalid, therefore ignored (14.1.1)
+        return whole
+    start, stop = (
+        (int(first), min(int(last) + 1, size) if last else size) if first else (max(size - int(last), 0), size)
+    )
+    if start >= size or stop <= start:
+        return Span(416, 0, 0)
+    if just_made and condition is None and start > 0:
+        return whole
+    return Span(206, start, stop)
+
+
+def is_rest(headers: Mapping[str, str], size: int) -> bool:
+    """Whether the rest of something is asked for, without saying of what: a range beyond zero and no If-Range."""
+    asked = headers.get("range")
+    if asked is None or "if-range" in headers:
+        return False
+    span = span_of({"range": asked}, "", size)
+    return span.status == 416 or (span.status == 206 and span.start > 0)
+
+
+def _listed(field: str, etag: str, *, weak: bool) -> bool:
+    """Whether a list of entity tags holds ours, by weak or by strong comparison (RFC 9110 8.8.3.2)."""
+    return any(f'"{tag}"' == etag and (weak or not weakness) for weakness, tag in _ENTITY_TAG.findall(field))
+
+
+def content_disposition(name: str, suffix: str = ISO.suffix) -> str:
+    """The header's value for a file of this name; whatever could be a path, a quote, a line break or a hidden file is
+    replaced.
+    """
+    safe = _safe(name, suffix)
+    ascii_name = re.sub(
+        r"[^A-Za-z0-9._-]+", "_", unicodedata.normalize("NFKD", safe).encode("ascii", "ignore").decode()
+    ).strip("._")
+    if not re.search(r"[A-Za-z0-9]", ascii_name.removesuffix(suffix).removesuffix(suffix[1:])):
+        ascii_name = f"disc{suffix}"
+    return f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(safe, safe=_ATTR_CHAR)}"
+
+
+def name_of(report: JobReport, manifest: Manifest) -> str:
+    """What a disc is saved as: its accession number, or, for several, what the manifest says (the patient's name).
+
+    In a set n of N and the beginning of the set's id, so that anybody sees which discs belong together.
+    """
+    suffix = FORMATS[manifest.format].suffix
+    stem = report.accession_numbers[0] if len(report.accession_numbers) == 1 else manifest.filename.removesuffix(suffix)
+    part = f"-{manifest.number}of{manifest.total}-{short(manifest.set_id)}" if manifest.total > 1 else ""
+    return f"{stem}{part}{suffix}"
+
+
+def short(set_id: str) -> str:
+    """A set's id as people see it."""
+    return set_id[:8]
+
+
+def _safe(name: str, suffix: str) -> str:
+    stem = name[:MAX_NAME].removesuffix(suffix)
+    printable = "".join(
+        "_" if unicodedata.category(mark)[0] in "CZ" and mark != " " else mark
+        for mark in unicodedata.normalize("NFC", stem)
+    )
+    cleaned = re.sub(r"_{2,}", "_", re.sub(r'[/\\:*?"<>|%;]', "_", printable)).strip(" ._")
+    return f"{cleaned[:_MAX_LENGTH] or 'disc'}{suffix}"
+
+
+class ClientStalled(Exception):
+    """The client takes nothing any more; the connection is given up."""
+
+
+class ImageDamaged(Exception):
+    """What comes next isn't what was proved; the connection is broken off before it."""
+
+
+def prepared(storage: Storage, disc: Manifest, span: Span, *, begin: bool) -> ProvedSpan:
+    """What is to be sent of a disc, open; `begin`: the first piece is proved. Raises JobNotFound, ProofFailed."""
+    image = open_image(storage, disc)
+    proved = ProvedSpan(image, span.start, span.stop)
+    try:
+        if begin:
+            proved.begin()
+    except BaseException:
+        image.close()
+        raise
+    return proved
+
+
+class DiscResponse(Response):
+    """The bytes of `proved`, whose image it closes. HEAD gets the head alone. `damaged` is called at a wrong byte."""
+
+    def __init__(
+        self,
+        proved: ProvedSpan,
+        span: Span,
+        headers: Mapping[str, str],
+        media_type: str,
+        damaged: Callable[[], Awaitable[None]],
+    ) -> None:
+        length = {"content-length": str(span.length)}
+        super().__init__(status_code=span.status, headers={**length, **headers}, media_type=media_type)
+        self._proved = proved
+        self._length = span.length
+        self._damaged = damaged
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._proved.image:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if scope["method"] == "HEAD":
+                await send({"type": "http.response.body"})
+                return
+            gone = asyncio.create_task(_gone(receive))
+            try:
+                await self._stream(send, gone)
+            except ProofFailed:  # the connection breaks off, so the client knows
+                await self._damaged()
+                raise ImageDamaged from None
+            finally:
+                gone.cancel()
+
+    async def _stream(self, send: Send, gone: asyncio.Task[None]) -> None:
+        left, piece = self._length, self._proved.read()
+        while not gone.done():
+            left -= len(piece)
+            # The next piece is read and proved while this one is on its way.
+            following = asyncio.create_task(asyncio.to_thread(self._proved.read)) if left else None
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+                if following is None:
+                    return
+                piece = await following
+            except TimeoutError:
+                raise ClientStalled from None
+            finally:
+                if following:
+                    following.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
