@@ -32,6 +32,7 @@ TARGETS = {
     "mkiso/formats/proven_set.py": ["tests/unit/test_disc_set.py", "tests/unit/test_print_steps.py"],
     "mkiso/study/completeness.py": ["tests/unit/test_completeness.py"],
     "mkiso/formats/proof.py": ["tests/unit/test_verify.py"],
+    "mkiso/publishers/orderbook.py": ["tests/unit/test_order_book.py"],
     "mkiso_service/worker/admission.py": ["tests/unit/test_admission.py"],
 }
 LIMIT_SECONDS = 120

@@ -176,9 +176,11 @@ def _value_of(text: str) -> Any:
 
 def _lay_over(values: dict[str, Any], overlay: Mapping[str, Any]) -> None:
     """Let the keys of `overlay` win; sections are laid over each other, so that a section of one key leaves the others
-    as they are.
+    as they are. The names of variables have no case: a key finds the one that is written otherwise in the file.
     """
-    for key, value in overlay.items():
+    for named, value in overlay.items():
+        alike = (each for each in values if str(each).lower() == named.lower())
+        key = named if named in values else next(alike, named)
         below = values.get(key)
         if isinstance(value, dict) and isinstance(below, dict):
             _lay_over(below, value)

@@ -8,8 +8,9 @@ import codecs
 import re
 from collections.abc import Mapping
 from ipaddress import ip_network
+from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -169,6 +170,17 @@ class Receiver(Section):
     tls: Tls = Tls()
 
 
+V = TypeVar("V")
+
+
+def _differ_by_more_than_case(named: Mapping[str, V]) -> Mapping[str, V]:
+    """Names that people, headers and variables of the environment would take for one are an error."""
+    for first, second in combinations(named, 2):
+        if first.casefold() == second.casefold():
+            raise ValueError(f"{first} and {second} are the same name: remove one")
+    return named
+
+
 class PatientApiFields(Section):
     """The names of the answer's JSON members."""
 
@@ -185,7 +197,7 @@ class PatientApi(Section):
     path: str = "/patients/by-accession/{accession_number}"
     timeout_seconds: Seconds = 5
     retries: int = Field(2, ge=0, le=10)
-    headers: Mapping[str, SecretStr] = {}
+    headers: Annotated[Mapping[str, SecretStr], AfterValidator(_differ_by_more_than_case)] = {}
     fields: PatientApiFields = PatientApiFields()
 
     @field_validator("path")
@@ -427,7 +439,7 @@ class Settings(Section):
     identity: Identity = Identity()
     disc: Disc = Disc()
     print: Print = Print()
-    publishers: Mapping[str, Publisher] = {"rimage": Publisher()}
+    publishers: Annotated[Mapping[str, Publisher], AfterValidator(_differ_by_more_than_case)] = {"rimage": Publisher()}
     archive: Archive = Archive()
     storage: Storage = Storage()
     prefect: Prefect = Prefect()

@@ -360,3 +360,21 @@ def test_an_order_whose_ticket_is_nowhere_is_unknown(tmp_path: Path, monkeypatch
         room.give()
     room.order = replace(room.order, job_id="a newer run")
     assert room.give(confirm_reprint=True).proves == "queued"
+
+
+@pytest.mark.parametrize("days_ahead", [-30, 30])
+def test_what_is_left_beside_a_folder_is_swept_by_the_clock_of_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days_ahead: int
+) -> None:
+    """The share's server dates its files. By our clock a waiting order would be swept at once, or nothing ever."""
+    room = Room(tmp_path, "folder")
+    room.give()
+    now = time.time() + days_ahead * 86_400
+    monkeypatch.setattr(hotfolder, "clock_of", lambda probe: now)
+    waiting, left = room.publisher.staging / "waiting.ISO", room.publisher.staging / "left.ISO"  # type: ignore[attr-defined]
+    for file, days_old in ((waiting, 6), (left, 8)):
+        file.write_bytes(b"an image")
+        os.utime(file, (now - days_old * 86_400,) * 2)
+    room.order = replace(room.order, job_id="another", accession_numbers=("A2",))
+    room.give()
+    assert waiting.exists() and not left.exists()

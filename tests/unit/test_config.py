@@ -230,6 +230,35 @@ def test_a_section_from_the_environment_leaves_the_rest_of_it(tmp_path: Path) ->
         )
 
 
+def test_a_variable_finds_the_name_that_the_file_writes_otherwise(tmp_path: Path) -> None:
+    """A second publisher would have a robot, a turn and orders of its own beside the one that was meant."""
+    file = write(
+        tmp_path,
+        "publishers: {Rimage: {port: 1, label_fields: {Name: x}}}\nprint: {publisher: Rimage}\n"
+        "patient_api: {headers: {Authorization: a}}",
+    )
+    variables = {
+        "MKISO__PUBLISHERS__RIMAGE__PORT": "2",
+        "MKISO__PUBLISHERS__RIMAGE__LABEL_FIELDS__NAME": "y",
+        "MKISO__PATIENT_API__HEADERS__AUTHORIZATION": "b",
+    }
+    settings = load(file, variables)
+    assert {name: (each.port, each.label_fields) for name, each in settings.publishers.items()} == {
+        "Rimage": (2, {"Name": "y"})
+    }
+    assert {name: each.get_secret_value() for name, each in settings.patient_api.headers.items()} == {
+        "Authorization": "b"
+    }
+    whole = load(file, {"MKISO__PUBLISHERS": "{rImage: {port: 3}}"})
+    assert [(name, each.port) for name, each in whole.publishers.items()] == [("Rimage", 3)]
+
+
+@pytest.mark.parametrize("text", ["publishers: {rimage: {}, Rimage: {}}", "patient_api: {headers: {Key: a, KEY: b}}"])
+def test_two_names_that_differ_by_case_alone_are_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigurationError, match="are the same name"):
+        load(write(tmp_path, text), {})
+
+
 def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
     """YAML would take the last: a second `auth:` further down would switch authentication off."""
     with pytest.raises(ConfigurationError, match="auth stands there twice"):

@@ -10,13 +10,14 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
 from mkiso.publishers.desk import cancel, follow
 from mkiso.publishers.lock import Settling, turn, turn_name
@@ -380,66 +381,6 @@ def order(job_id: str, *images: int, volume: Volume = Volume()) -> Order:  # noq
     return Order(job_id, Patient("HN-1"), ("A1",), instances, volume=volume)
 
 
-JOBS = [
-    ("job 1", ("A1",), False),
-    ("job 2", ("A1", "A2"), False),
-    ("job 3", ("A2",), True),
-    ("job 4", ("A1", "A2"), True),
-]
-"""Each with the accession numbers that it asks for, and whether under confirm_reprint."""
-ATTEMPTS = st.lists(
-    st.tuples(
-        st.sampled_from(JOBS),
-        st.sampled_from(["robot", "another"]),
-        st.sampled_from(["ask alone", "no", "before giving", "after begin", "after giving"]),
-        st.sampled_from(["ok", "refused", "partly", "lost", "down"]),
-    ),
-    max_size=9,
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(attempts=ATTEMPTS, can_tell=st.booleans())
-def test_no_sequence_of_attempts_and_breaks_makes_a_disc_that_nobody_asked_for(
-    attempts: list[tuple[tuple[str, tuple[str, ...], bool], str, Break | Literal["ask alone"], Ends]], can_tell: bool
-) -> None:
-    """A job makes one disc, or a part of one, at most, whatever is retried, and none where another job has made one of
-    its numbers since it was first asked; while an outcome is unclear nothing is given without a confirmation. Judged by
-    what lies at the robots.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        robots = {name: FakePublisher(can_tell, name=name, where=name) for name in ("robot", "another")}
-        asked: dict[str, int] = {}
-        made: list[tuple[int, str, tuple[str, ...]]] = []
-        unclear: dict[str, set[str]] = {"A1": set(), "A2": set()}
-        for now, ((job_id, numbers, confirm), name, breaks, ends) in enumerate(attempts):
-            asked.setdefault(job_id, now)
-            if breaks == "ask alone":
-                OrderBook.of(Path(folder), numbers).ask(job_id, confirmed=confirm)
-                continue
-            robot = robots[name]
-            robot.breaks, robot.ends = breaks, ends
-            begun, lay = robot.begun, len(robot.given) + len(robot.parts)
-            with suppress(_Killed, PublisherRefused, PublisherUnavailable, PrintUncertain):
-                give(
-                    robot,
-                    replace(order(job_id), accession_numbers=numbers),
-                    Path(folder),
-                    Watch(),
-                    confirm_reprint=confirm,
-                )
-            if len(robot.given) + len(robot.parts) > lay:
-                for when, other, of in made:
-                    assert other != job_id
-                    assert when < asked[job_id] or not set(of) & set(numbers)
-                made.append((now, job_id, numbers))
-            if robot.begun > begun and not can_tell:
-                known = (ends == "refused" and breaks != "after begin") or (ends, breaks) == ("ok", "no")
-                for number in numbers:
-                    assert confirm or not unclear[number] - {job_id}
-                    unclear[number] = (set() if confirm else unclear[number]) | (set() if known else {job_id})
-
-
 @pytest.mark.parametrize("breaks", ["before giving", "after begin", "after giving"])
 @pytest.mark.parametrize("can_tell", [True, False])
 def test_each_break_of_one_job(tmp_path: Path, breaks: Break, can_tell: bool) -> None:
@@ -615,3 +556,106 @@ def test_a_patient_of_a_clock_that_was_ahead_settles_once(tmp_path: Path) -> Non
     os.utime(file, (time.time() - 91,) * 2)
     assert settling.left_seconds() == 0
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_others_have_their_turn_while_one_patient_settles(tmp_path: Path) -> None:
+    publisher = FakePublisher(can_tell=True, settles=[60])
+
+    class Stop(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            give(publisher, replace(order(OTHER), accession_numbers=("A2",)), tmp_path, Watch())
+            return False
+
+    give(publisher, order(MINE), tmp_path, Watch(stop=Stop()))
+    assert [given.split("-")[0] for given in publisher.given] == [
+        entry("given", job_id).order_id.split("-")[0] for job_id in (OTHER, MINE)
+    ]
+
+
+def test_who_is_overtaken_while_its_patient_settles_gives_nothing(tmp_path: Path) -> None:
+    publisher = FakePublisher(can_tell=True, settles=[60])
+
+    class Stop(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            give(publisher, order(OTHER), tmp_path, Watch())
+            return False
+
+    with pytest.raises(PrintUncertain, match="newer request"):
+        give(publisher, order(MINE), tmp_path, Watch(stop=Stop()))
+    assert len(publisher.given) == 1
+
+
+def test_a_print_can_be_stopped_while_its_patient_settles(tmp_path: Path) -> None:
+    publisher, watch = FakePublisher(can_tell=True, settles=[60]), Watch()
+    watch.stop.set()
+    with pytest.raises(PublisherUnavailable, match="settled; nothing was sent"):
+        give(publisher, order(MINE), tmp_path, watch)
+    assert publisher.given == []
+
+
+def test_two_names_of_one_publisher_are_one() -> None:
+    where = PublisherSettings(host="Robot", port=104).where
+    assert PublisherSettings(host="robot", port=104, ae_title="ANOTHER", kind="mcm").where == where
+    assert PublisherSettings(host="robot", port=105).where != where
+    watched = [PublisherSettings(kind=kind, directory=Path("/jobs")).where for kind in ("epson", "folder")]
+    assert len({where, *watched}) == 2 and turn_name(where) != turn_name(watched[0])
+
+
+JOBS = [
+    ("job 1", ("A1",), False),
+    ("job 2", ("A1", "A2"), False),
+    ("job 3", ("A2",), True),
+    ("job 4", ("A1", "A2"), True),
+]
+"""Each with the accession numbers that it asks for, and whether under confirm_reprint."""
+ATTEMPTS = st.lists(
+    st.tuples(
+        st.sampled_from(JOBS),
+        st.sampled_from(["robot", "another"]),
+        st.sampled_from(["ask alone", "no", "before giving", "after begin", "after giving"]),
+        st.sampled_from(["ok", "refused", "partly", "lost", "down"]),
+    ),
+    max_size=9,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(attempts=ATTEMPTS, can_tell=st.booleans())
+def test_no_sequence_of_attempts_and_breaks_makes_a_disc_that_nobody_asked_for(
+    attempts: list[tuple[tuple[str, tuple[str, ...], bool], str, Break | Literal["ask alone"], Ends]], can_tell: bool
+) -> None:
+    """A job makes one disc, or a part of one, at most, whatever is retried, and none where another job has made one of
+    its numbers since it was first asked; while an outcome is unclear nothing is given without a confirmation. Judged by
+    what lies at the robots.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        robots = {name: FakePublisher(can_tell, name=name, where=name) for name in ("robot", "another")}
+        asked: dict[str, int] = {}
+        made: list[tuple[int, str, tuple[str, ...]]] = []
+        unclear: dict[str, set[str]] = {"A1": set(), "A2": set()}
+        for now, ((job_id, numbers, confirm), name, breaks, ends) in enumerate(attempts):
+            asked.setdefault(job_id, now)
+            if breaks == "ask alone":
+                OrderBook.of(Path(folder), numbers).ask(job_id, confirmed=confirm)
+                continue
+            robot = robots[name]
+            robot.breaks, robot.ends = breaks, ends
+            begun, lay = robot.begun, len(robot.given) + len(robot.parts)
+            with suppress(_Killed, PublisherRefused, PublisherUnavailable, PrintUncertain):
+                give(
+                    robot,
+                    replace(order(job_id), accession_numbers=numbers),
+                    Path(folder),
+                    Watch(),
+                    confirm_reprint=confirm,
+                )
+            if len(robot.given) + len(robot.parts) > lay:
+                for when, other, of in made:
+                    assert other != job_id
+                    assert when < asked[job_id] or not set(of) & set(numbers)
+                made.append((now, job_id, numbers))
+            if robot.begun > begun and not can_tell:
+                known = (ends == "refused" and breaks != "after begin") or (ends, breaks) == ("ok", "no")
+                for number in numbers:
+                    assert confirm or not unclear[number] - {job_id}
+                    unclear[number] = (set() if confirm else unclear[number]) | (set() if known else {job_id})
