@@ -23,12 +23,12 @@ from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
 
 from mkiso.config.settings import Receiver as ReceiverSettings
 from mkiso.dataset.header import Identity, begin_identity, begin_study, read_header, read_identity
+from mkiso.dataset.part10 import file_head
 from mkiso.errors import DamagedInstance
 from mkiso.network import dimse, pdu
 from mkiso.network.dimse import Response
 from mkiso.network.negotiation import ACCEPTED, Acceptance, decode_request, negotiate
 from mkiso.receiver.negotiation import storage_offer
-from mkiso.receiver.spool import file_head
 from mkiso.sources.answers import STUDY_KEYS, Answers, found_by_date, read, study_of
 from mkiso.study.identity import significant
 from mkiso.study.models import Study

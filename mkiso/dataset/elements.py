@@ -122,6 +122,13 @@ def value_so_far(data: bytes, encoding: Encoding, wanted: int) -> bytes | None:
     return None
 
 
+def unpadded(value: bytes) -> str:
+    """A value without its padding (PS3.5 6.2). Bytes above 127, which only a Patient ID may hold, keep their
+    difference.
+    """
+    return value.decode("latin-1").strip(" \0")
+
+
 def items(data: Encoded, sequence: Element, wanted: frozenset[int]) -> list[dict[int, Element]]:
     """The wanted elements of each item of a sequence, by tag. Raises DamagedInstance as `elements` does."""
     found = []

@@ -33,12 +33,12 @@ from mkiso.dataset.elements import (
     elements,
     elements_so_far,
     items,
+    unpadded,
     value_so_far,
 )
+from mkiso.dataset.part10 import HEAD_BYTES, data_set_offset, transfer_syntax_uid_in
 from mkiso.errors import DamagedInstance
 
-META_OFFSET = 132  # PS3.10 7.1: preamble and DICM
-MAX_META_BYTES = 64 * 1024
 MAX_VALUE_BYTES = (
     64 * 1024
 )  # of one attribute of a header; the longest that we read, LO of ReferencedSOPSequences, stay far below
@@ -58,7 +58,6 @@ _UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
 
 MAX_BEGINNING_BYTES = 256 * 1024  # of a data set, deflated or inflated, that is looked at for its study
 
-_TRANSFER_SYNTAX_UID = 0x00020010
 _STUDY_INSTANCE_UID = 0x0020000D
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _CONTENT_SEQUENCE, _RELATIONSHIP_TYPE = 0x0040A730, 0x0040A010
@@ -150,7 +149,8 @@ def read_header(path: Path) -> Dataset:
     reason to be.
     """
     with _mapped_file(path) as data:
-        offset, transfer_syntax_uid = _after_meta(data)
+        offset = data_set_offset(data[:HEAD_BYTES], len(data))
+        transfer_syntax_uid = transfer_syntax_uid_in(data[HEAD_BYTES:offset])
         with _inflated(data, offset, transfer_syntax_uid, path.parent) as (dataset, start):
             encoding = encoding_of(transfer_syntax_uid)
             found = elements(dataset, start, len(dataset), encoding, _HEADER_TAGS)
@@ -192,7 +192,7 @@ def begin_study(beginning: bytes, transfer_syntax_uid: str) -> str:
             beginning = zlib.decompressobj(-zlib.MAX_WBITS).decompress(beginning, MAX_BEGINNING_BYTES)
         except zlib.error:
             return ""
-    return _clean(value_so_far(beginning, encoding_of(transfer_syntax_uid), _STUDY_INSTANCE_UID) or b"")
+    return unpadded(value_so_far(beginning, encoding_of(transfer_syntax_uid), _STUDY_INSTANCE_UID) or b"")
 
 
 def _identity(data: Encoded, found: dict[int, Element]) -> Identity:
@@ -224,32 +224,6 @@ def _mapped(descriptor: int) -> Iterator[mmap.mmap]:
         raise DamagedInstance("The file is empty.") from None
     with data:
         yield data
-
-
-def _after_meta(data: mmap.mmap) -> tuple[int, str]:
-    """Where the data set begins and its transfer syntax, from the File Meta Information (PS3.10 7.1)."""
-    group_length = data[META_OFFSET : META_OFFSET + 12]
-    if data[META_OFFSET - 4 : META_OFFSET] != b"DICM" or group_length[:8] != b"\x02\x00\x00\x00UL\x04\x00":
-        raise DamagedInstance("The file has no DICOM File Meta Information.")
-    start = META_OFFSET + 12
-    length = int.from_bytes(group_length[8:], "little")
-    if length > MAX_META_BYTES or start + length > len(data):
-        raise DamagedInstance("The file's meta information is longer than it can be.")
-    # Its elements are walked as a data set's; group 0002 is what `elements` refuses, so it is read here.
-    meta = data[start : start + length]
-    offset = 0
-    while offset + 8 <= len(meta):
-        vr, long = meta[offset + 4 : offset + 6], 0
-        long = 12 if vr in (b"OB", b"UN", b"UC", b"UR", b"UT") else 8
-        size = (
-            int.from_bytes(meta[offset + 8 : offset + 12], "little")
-            if long == 12
-            else int.from_bytes(meta[offset + 6 : offset + 8], "little")
-        )
-        if meta[offset : offset + 4] == b"\x02\x00\x10\x00":
-            return start + length, _clean(meta[offset + long : offset + long + size])
-        offset += long + size
-    raise DamagedInstance("The file's meta information names no transfer syntax.")
 
 
 @contextmanager
@@ -350,11 +324,4 @@ def _text(data: Encoded, element: Element | None) -> str:
         return ""
     if element.length > MAX_VALUE_BYTES:
         raise DamagedInstance("An identifying attribute is longer than it can be.")
-    return _clean(data[element.offset : element.offset + element.length])
-
-
-def _clean(value: bytes) -> str:
-    """A value without its padding (PS3.5 6.2). Bytes above 127, which only a Patient ID may hold, keep their
-    difference.
-    """
-    return value.decode("latin-1").strip(" \0")
+    return unpadded(data[element.offset : element.offset + element.length])

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from mkiso.dataset.part10 import file_head
 from mkiso.media.conforming import is_valid_uid
 from mkiso.media.elements import element, item
 from mkiso.media.file_set import Leaf, PatientBranch, StudyBranch
@@ -17,8 +17,8 @@ from mkiso.media.record_values import FILLED, KEPT, made_uid
 from mkiso.media.records import Notes, Subject, record_body
 from mkiso.study.text import Text
 
-MEDIA_STORAGE_DIRECTORY = b"1.2.840.10008.1.3.10"
-EXPLICIT_VR_LITTLE_ENDIAN = b"1.2.840.10008.1.2.1"
+MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _PATIENT_NAME, _PATIENT_ID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID = 0x00100010, 0x00100020, 0x0020000D, 0x0020000E
 
 
@@ -58,7 +58,7 @@ def dicomdir(tree: Collection[PatientBranch], file_set_id: str) -> tuple[bytes, 
     known = zip(tree, patient_ids(tree, notes), strict=True)
     roots = [_patient(patient, patient_id, number, notes) for number, (patient, patient_id) in enumerate(known, 1)]
     identifier = element(0x00041130, "CS", file_set_id.encode())
-    meta = _file_meta(_instance_uid(identifier, roots))
+    meta = file_head(MEDIA_STORAGE_DIRECTORY, _instance_uid(identifier, roots), EXPLICIT_VR_LITTLE_ENDIAN)
     records_start = (
         len(meta) + len(identifier) + 2 * 12 + 10 + 12
     )  # two offsets, the consistency flag, the sequence's own header
@@ -132,22 +132,8 @@ def _offset(element_number: int, value: int) -> bytes:
     return struct.pack("<HH2sHI", 0x0004, element_number, b"UL", 4, value)
 
 
-def _file_meta(instance_uid: bytes) -> bytes:
-    """Preamble, prefix and group 0002 (PS3.10 7.1)."""
-    group = (
-        struct.pack("<HH2sHI", 0x0002, 0x0001, b"OB", 0, 2)
-        + b"\x00\x01"
-        + element(0x00020002, "UI", MEDIA_STORAGE_DIRECTORY)
-        + element(0x00020003, "UI", instance_uid)
-        + element(0x00020010, "UI", EXPLICIT_VR_LITTLE_ENDIAN)
-        + element(0x00020012, "UI", IMPLEMENTATION_CLASS_UID.encode())
-        + element(0x00020013, "SH", IMPLEMENTATION_VERSION_NAME.encode())
-    )
-    return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 0x0002, 0x0000, b"UL", 4, len(group)) + group
-
-
-def _instance_uid(identifier: bytes, roots: Sequence[_Record]) -> bytes:
+def _instance_uid(identifier: bytes, roots: Sequence[_Record]) -> str:
     digest = hashlib.sha256(identifier)
     for record in _walk(roots):
         digest.update(record.reference + record.body)
-    return made_uid(digest.digest()).value
+    return made_uid(digest.digest()).value.decode("ascii")

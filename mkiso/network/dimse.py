@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from io import BytesIO
+from typing import NamedTuple
 
 from pydicom import Dataset
 from pynetdicom.dsutils import decode, encode
 
-from mkiso.dataset.elements import IMPLICIT_LITTLE, elements
+from mkiso.dataset.elements import IMPLICIT_LITTLE, elements, unpadded
 from mkiso.errors import DamagedInstance
 from mkiso.network.pdu import ProtocolError
 
@@ -54,8 +54,7 @@ _HEAD = struct.Struct("<HHI")
 _US = struct.Struct("<HHIH")
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A command set. `message_id` is that of the request also in what answers or cancels it; `values` are those of the
     other elements as they came."""
 
@@ -67,12 +66,13 @@ class Command:
     @property
     def status(self) -> int:
         """Of a response."""
-        return self.number(STATUS) or 0
+        return _number(self.values, STATUS) or 0
 
     @property
     def comment(self) -> str:
         """A response's Error Comment, empty where it has none."""
-        return self.values.get(ERROR_COMMENT, b"").decode("ascii", "replace").strip(" \0")[:MAX_COMMENT_CHARACTERS]
+        value = self.values.get(ERROR_COMMENT)
+        return value.decode("ascii", "replace").strip(" \0")[:MAX_COMMENT_CHARACTERS] if value else ""
 
     @property
     def affected_sop_class_uid(self) -> str:
@@ -84,15 +84,14 @@ class Command:
 
     def text(self, element: int) -> str:
         """A text without its padding, empty where it is absent."""
-        return self.values.get(element, b"").decode("latin-1").strip(" \0")
+        return unpadded(self.values.get(element, b""))
 
     def number(self, element: int) -> int | None:
         """A number (VR US), None where it is absent or empty."""
         return _number(self.values, element)
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """A DIMSE response: its status (PS3.7 C), the sub-operations where they are counted (C-MOVE), and the identifier's
     bytes, Implicit VR.
     """
@@ -128,7 +127,7 @@ def parse_command(encoded: bytes | bytearray) -> Command:
     its kind has.
     """
     values: dict[int, bytes] = {}
-    offset, end = 0, len(encoded)
+    encoded, offset, end = bytes(encoded), 0, len(encoded)
     while offset < end:
         if end - offset < _HEAD.size:
             raise ProtocolError("sent a command set that is cut short")
@@ -136,7 +135,7 @@ def parse_command(encoded: bytes | bytearray) -> Command:
         offset += _HEAD.size
         if group != 0 or length > end - offset:
             raise ProtocolError("sent a malformed command set")
-        values[element] = bytes(encoded[offset : offset + length])
+        values[element] = encoded[offset : offset + length]
         offset += length
     field = _required(values, COMMAND_FIELD)
     if field & RESPONSE:  # not every PACS names the message that it answers to, or says that no data set follows
@@ -177,9 +176,16 @@ def response(command: Command, identifier: bytes) -> Response:
     """A response from its two parts. Raises ProtocolError where it is none."""
     if not command.field & RESPONSE:
         raise ProtocolError("sent a request where a response was due")
-    remaining, completed, failed, warning = map(command.number, (REMAINING, COMPLETED, FAILED, WARNING))
+    values = command.values
     return Response(
-        command.message_id, command.status, command.comment, remaining, completed, failed, warning, identifier
+        command.message_id,
+        command.status,
+        command.comment,
+        _number(values, REMAINING),
+        _number(values, COMPLETED),
+        _number(values, FAILED),
+        _number(values, WARNING),
+        identifier,
     )
 
 

@@ -163,10 +163,12 @@ class Connection:
             self._fill(deadline, interruptible=True)
         if not self._polled:
             deadline = monotonic() + self._timeout_seconds
-        self._require(_HEAD.size, deadline)
+        if self._end - self._start < _HEAD.size:
+            self._require(_HEAD.size, deadline)
         kind, length = _HEAD.unpack_from(self._buffer, self._start)
         self._check(kind, length, expected)
-        self._require(_HEAD.size + length, deadline)
+        if self._end - self._start < _HEAD.size + length:
+            self._require(_HEAD.size + length, deadline)
         body = self._start + _HEAD.size
         self._start = body + length
         return kind, self._buffer[body : self._start]

@@ -18,8 +18,15 @@ from typing import BinaryIO
 from pydicom.uid import UID
 
 from mkiso.config.settings import Publisher as PublisherSettings
-from mkiso.dataset.part10 import dataset_offset
-from mkiso.errors import NoDicomData, PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
+from mkiso.dataset import part10
+from mkiso.errors import (
+    DamagedInstance,
+    NoDicomData,
+    PrintUncertain,
+    ProofFailed,
+    PublisherRefused,
+    PublisherUnavailable,
+)
 from mkiso.network import dimse
 from mkiso.network.dimse import Command
 from mkiso.network.negotiation import AssociationRejected, Pair
@@ -205,7 +212,7 @@ class Relay:
         for attempt in range(self._settings.attempts):
             try:
                 uid, path = parcel.arrival.sop_instance_uid, parcel.path
-                answer = store(association, parcel.pair, uid, path, dataset_offset(path), parcel.sha256)
+                answer = store(association, parcel.pair, uid, path, data_set_offset(path), parcel.sha256)
             except ProofFailed as error:
                 may = f"{self._name} may make a disc of the {self._accepted} before it: throw that disc away."
                 words = may if self._accepted else "Nothing was printed."
@@ -252,6 +259,18 @@ def store(association: Requestor, pair: Pair, sop_instance_uid: str, path: Path,
     }
     with path.open("rb") as file:
         return association.ask(pair, command, _Proved(file, offset, sha256)).command
+
+
+def data_set_offset(path: Path) -> int:
+    """Where the data set of a stored instance begins. Raises ProofFailed where it is no instance any more."""
+    with path.open("rb") as file:
+        head = file.read(part10.HEAD_BYTES)
+    try:
+        return part10.data_set_offset(head, path.stat().st_size)
+    except DamagedInstance as error:
+        raise ProofFailed(
+            f"{path.name} in the job's folder: {error.words} The study must be retrieved again."
+        ) from None
 
 
 class _Proved:

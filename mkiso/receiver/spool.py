@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 from pathlib import Path
 from tempfile import mkstemp
 from typing import NoReturn
 
 from mkiso.config.settings import Settings
 from mkiso.dataset.header import Identity, begin_identity, is_uid, read_identity
+from mkiso.dataset.part10 import file_head
 from mkiso.errors import DamagedInstance
-from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mkiso.network import dimse
 from mkiso.receiver.expectations import NOT_EXPECTED, Expectations, Expected
 from mkiso.receiver.hashing import Hashing
@@ -215,24 +214,3 @@ def _unlink(paths: list[str]) -> None:
 def _refuse(error: OSError) -> NoReturn:
     kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else Refused
     raise kind(dimse.OUT_OF_RESOURCES, f"it can't be written: {error.strerror}") from None
-
-
-def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
-    """Preamble, prefix and File Meta Information (PS3.10 7.1). Nothing of the peer or the time is in it: the same
-    instance is the same file.
-    """
-    meta = b"".join((
-        b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01",
-        _element(0x0002, b"UI", sop_class_uid),
-        _element(0x0003, b"UI", sop_instance_uid),
-        _element(0x0010, b"UI", transfer_syntax_uid),
-        _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
-        _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-    ))  # fmt: skip
-    return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 0x0002, 0x0000, b"UL", 4, len(meta)) + meta
-
-
-def _element(number: int, vr: bytes, text: str) -> bytes:
-    value = text.encode("ascii")
-    value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
-    return struct.pack("<HH2sH", 0x0002, number, vr, len(value)) + value

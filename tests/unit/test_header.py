@@ -27,8 +27,8 @@ from mkiso.dataset.header import (
     read_header,
     read_identity,
 )
+from mkiso.dataset.part10 import file_head
 from mkiso.errors import DamagedInstance
-from mkiso.receiver.spool import file_head
 from tests.peers.corpus import EVERY_KIND, JAPANESE, KOREAN, THAI, Person, make_ct_series, make_study
 from tests.receiver.raw_peer import CT, DEFLATED, UNDEFINED, data_set, element, nested
 

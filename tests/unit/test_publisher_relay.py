@@ -15,12 +15,11 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
 from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.config.settings import Settings
-from mkiso.dataset.part10 import dataset_offset
 from mkiso.errors import ConfigurationError, ProofFailed
 from mkiso.network.negotiation import Context
 from mkiso.network.pdu import AssociationLost
 from mkiso.publishers import publisher_of
-from mkiso.publishers.cstore import back_off_seconds, store
+from mkiso.publishers.cstore import back_off_seconds, data_set_offset, store
 from mkiso.publishers.relay import by_association, sent_as, status_words, unaccepted_words, verdict, wanted_pairs
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import Arrival
@@ -103,11 +102,11 @@ def test_only_whole_part_10_files_are_sent(tmp_path: Path) -> None:
     file = tmp_path / "a.dcm"
     meta = struct.pack("<HH2sHI", 2, 0, b"UL", 4, 10) + b"0123456789"
     file.write_bytes(bytes(128) + b"DICM" + meta + b"dataset")
-    assert file.read_bytes()[dataset_offset(file) :] == b"dataset"
+    assert file.read_bytes()[data_set_offset(file) :] == b"dataset"
     for broken in (b"", bytes(500), bytes(128) + b"DICM" + b"\x08" * 20, bytes(128) + b"DICM" + meta[:-1]):
         file.write_bytes(broken)
         with pytest.raises(ProofFailed):
-            dataset_offset(file)
+            data_set_offset(file)
 
 
 def test_a_publisher_that_is_not_configured() -> None:
