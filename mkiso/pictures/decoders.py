@@ -18,6 +18,7 @@ from mkiso.pictures.form import PixelForm
 from mkiso.pictures.native import native_samples
 from mkiso.pictures.values import NotDisplayable, Reason
 
+_START_OF_SCAN, _START_OF_DATA, _END_OF_IMAGE = b"\xff\xda", b"\xff\x93", b"\xff\xd9"  # of JPEG, of JPEG 2000, of both
 _RLE_PADDING = 2  # bytes that a segment may have too many
 
 Samples = NDArray[Any]  # rows × columns, or rows × columns × samples
@@ -52,6 +53,7 @@ def _jpeg(encoded: bytes, form: PixelForm) -> tuple[Samples, str]:
     """JPEG Baseline and Extended (PS3.5 A.4.1). Three components are YCbCr unless both DICOM and the stream's own
     markers say RGB.
     """
+    _ends_after(encoded, _START_OF_SCAN)
     if form.samples == 1:
         return imagecodecs.jpeg8_decode(encoded), form.photometric
     space = "RGB" if form.photometric == "RGB" and not _says_ycbcr(encoded) else "YCBCR"
@@ -60,6 +62,7 @@ def _jpeg(encoded: bytes, form: PixelForm) -> tuple[Samples, str]:
 
 def _jpeg_lossless(encoded: bytes, form: PixelForm) -> tuple[Samples, str]:
     """Components are as stored: lossless JPEG knows no colour transform."""
+    _ends_after(encoded, _START_OF_SCAN)
     if form.samples == 1:
         return imagecodecs.jpeg8_decode(encoded), form.photometric
     return imagecodecs.jpeg8_decode(encoded, colorspace="RGB", outcolorspace="RGB"), form.photometric
@@ -78,7 +81,16 @@ def _jpeg_2000(encoded: bytes, form: PixelForm) -> tuple[Samples, str]:
 
 
 def _htj2k(encoded: bytes, form: PixelForm) -> tuple[Samples, str]:
+    _ends_after(encoded, _START_OF_DATA)
     return imagecodecs.htj2k_decode(encoded), _after_component_transform(form)
+
+
+def _ends_after(encoded: bytes, start: bytes) -> None:
+    """Raises NotDisplayable for a stream without its last marker, of which some decoders show a part without a word.
+    Neither marker can occur within coded data.
+    """
+    if encoded.rfind(_END_OF_IMAGE) < encoded.rfind(start):
+        raise NotDisplayable(Reason.DAMAGED)
 
 
 def _after_component_transform(form: PixelForm) -> str:

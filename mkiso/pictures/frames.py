@@ -17,7 +17,7 @@ from mkiso.pictures.form import PixelForm
 from mkiso.pictures.native import is_subsampled, native_samples
 from mkiso.pictures.values import NotDisplayable, Reason
 
-_ITEM, _SEQUENCE_DELIMITER = 0xFFFEE000, 0xFFFEE0DD
+_ITEM = 0xFFFEE000
 _END_OF_IMAGE = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000 alike
 
 Fragment = tuple[int, int]  # where its value begins in the file, and its length
@@ -95,7 +95,7 @@ def _fragments(file: BinaryIO, start: int) -> tuple[list[int], list[Fragment]]:
 
 
 def _grouped(file: BinaryIO, fragments: list[Fragment], offsets: Sequence[int], frames: int) -> list[list[Fragment]]:
-    """The fragments of each frame: as the offset table tells, else one each, else up to each end of an image."""
+    """The fragments of each frame: one each, else as the offset table tells, else up to each end of an image."""
     if frames == 1 or not fragments:
         return [fragments] if fragments else []
     if len(fragments) == frames:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from pydicom import Dataset
 
@@ -48,13 +46,13 @@ def voi_luts_of(holder: Dataset, *, signed: bool, little_endian: bool) -> tuple[
     return tuple((lut, explanation) for lut, explanation in found if lut)
 
 
-def lut_of(item: Dataset, *, signed: bool, little_endian: bool, name: str = "LUT") -> Lut | None:
-    """The table of `LUTDescriptor` and `LUTData`, or of other attributes so named; None where it can't be used.
+def lut_of(item: Dataset, *, signed: bool, little_endian: bool) -> Lut | None:
+    """The table of `LUTDescriptor` and `LUTData`; None where it can't be used.
 
     A table whose words have more bits than its descriptor says is taken by its words.
     """
-    descriptor = numbers(item, f"{name}Descriptor", 3)
-    data = words(item, f"{name}Data", little_endian)
+    descriptor = numbers(item, "LUTDescriptor", 3)
+    data = words(item, "LUTData", little_endian)
     if not descriptor or data is None:
         return None
     entries, first, bits = (int(value) & 0xFFFF for value in descriptor)
@@ -96,8 +94,3 @@ def _as_stored(value: int, form: PixelForm) -> int:
     if not form.signed:
         return value % span if value < 0 else value
     return value - span if value >= span // 2 else value
-
-
-def chosen(windows: Sequence[Window]) -> Window | None:
-    """The first: the object's own order is the only sign of what it prefers (PS3.3 C.11.2.1.2)."""
-    return windows[0] if windows else None

@@ -26,7 +26,7 @@ def native_samples(data: bytes, form: PixelForm, first_bit: int = 0) -> tuple[ND
         size = form.bits_allocated // 8
         samples = np.frombuffer(data[: len(data) // size * size], f"{'<' if form.little_endian else '>'}{kind}{size}")
     if is_subsampled(form) and len(data) < count:
-        return _from_422(samples, form), "YBR_FULL"
+        return _from_422(samples, form), form.photometric
     if samples.size < count:
         raise NotDisplayable(Reason.DAMAGED)
     samples = samples[:count]

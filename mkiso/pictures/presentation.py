@@ -37,7 +37,7 @@ class Presentation:
     voi: Window | Lut | None = None
     explanation: str = ""
     table: Lut | None = None
-    inverse: bool = False
+    inverse: bool | None = None
     quarter_turns: int = 0
     mirrored: bool = False
 
@@ -74,20 +74,19 @@ def presentation_of(
         voi=voi,
         explanation=explanation,
         table=lut_of(table, signed=False, little_endian=little_endian) if table is not None else None,
-        inverse=shape == "INVERSE",
+        inverse=shape == "INVERSE" if shape or table is not None else None,
         quarter_turns=(integer(state, "ImageRotation") or 0) // 90 % 4,
         mirrored=text(state, "ImageHorizontalFlip").upper() == "Y",
     )
 
 
-def left_out_of(state: Dataset) -> tuple[str, ...]:
-    """What a state asks for and a picture doesn't show."""
+def left_out_of(state: Dataset, rows: int, columns: int) -> tuple[str, ...]:
+    """What a state asks for beyond what a picture of an image of this size shows."""
     found = {word for keyword, word in _LEFT_OUT.items() if keyword in state}
-    if any(
-        numbers(area, "DisplayedAreaTopLeftHandCorner") not in ((), (1.0, 1.0))
-        for area in items(state, "DisplayedAreaSelectionSequence")
-    ):
-        found.add("displayed area")
+    for area in items(state, "DisplayedAreaSelectionSequence"):
+        corners = [numbers(area, f"DisplayedArea{corner}HandCorner", 2) for corner in ("TopLeft", "BottomRight")]
+        if all(corners) and [sorted(along) for along in zip(*corners, strict=True)] != [[1, columns], [1, rows]]:
+            found.add("displayed area")
     return tuple(sorted(found))
 
 

@@ -20,19 +20,9 @@ from mkiso.pictures.values import Reason
 _START_SECONDS = 120
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
-_KEPT = (
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "PYTHONPATH",
-    "PYTHONHOME",
-)  # of the environment: no secrets
-_ONE_THREAD = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-}  # a thread of theirs takes address space and is never used
+# Of the environment: no secrets.
+_KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # theirs take address space and are never used
 
 
 class WorkerDied(Exception):
@@ -63,10 +53,8 @@ class WorkerProcess:
             self._answer(_START_SECONDS)
         except WorkerDied as death:
             self.end()
-            raise Unforeseen(
-                f"The process that makes pictures doesn't start ({death.reason}). Run: python -m "
-                f"mkiso.pictures.worker '{{}}'"
-            ) from None
+            words = "The process that makes pictures doesn't start. See why: python -m mkiso.pictures.worker '{}'"
+            raise Unforeseen(f"{words} ({death.reason})") from None
 
     def ask(self, question: Question) -> Iterator[Answer]:
         """The answers up to the last. Raises WorkerDied where the process is gone, or is killed for being silent or for

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from mkiso.pictures.attributes import text, texts
-from mkiso.pictures.colour import palette_of, to_rgb
+from mkiso.pictures.colour import Palette, palette_of, to_rgb
 from mkiso.pictures.geometry import plane_of
 from mkiso.pictures.grey import Greys, Lut, Modality, Stored, full_range, percentile_window, sampled
 from mkiso.pictures.image import Image, facts_of, image_of, opened
@@ -53,7 +53,7 @@ def render(request: PictureRequest, *, spread: bool = True) -> Iterator[ObjectFa
         with opened(request.path) as (dataset, file):
             facts = facts_of(dataset)
             state = _state(request)
-            yield replace(facts, left_out=left_out_of(state)) if state is not None else facts
+            yield replace(facts, left_out=left_out_of(state, facts.rows, facts.columns)) if state else facts
             image = image_of(dataset, file)
             wanted = sorted(set(request.frames) or range(1, image.form.frames + 1))
             pictures = _Pictures(
@@ -61,7 +61,9 @@ def render(request: PictureRequest, *, spread: bool = True) -> Iterator[ObjectFa
             )
             for frame in wanted:
                 yield pictures.of(frame - 1)
-    except (NotDisplayable, MemoryError) as error:
+    except OSError:
+        raise
+    except Exception as error:
         yield NotShown(0, _reason(error))
 
 
@@ -73,7 +75,7 @@ class _Pictures:
         self._dataset, self._form = image.dataset, image.form
         self._stored = Stored(image.form.bits_stored, image.form.high_bit, image.form.signed)
         self._padding = padding_of(image.dataset, image.form)
-        self._palette = palette_of(image.dataset, signed=image.form.signed, little_endian=image.form.little_endian)
+        self._palette = _palette(image)
         self._spread = sorted({spread[len(spread) * part // 4] for part in (1, 2, 3)}) if spread else []
         self._percentiles: Window | None = None
 
@@ -162,7 +164,9 @@ class _Pictures:
             raise NotDisplayable(Reason.MALFORMED)
         modality = (presentation and presentation.modality) or self._modality(index)
         voi, look = self._voi(index, words, modality, presentation)
-        inverse = presentation.inverse if presentation else photometric == "MONOCHROME1"
+        inverse = presentation.inverse if presentation else None
+        if inverse is None:
+            inverse = photometric == "MONOCHROME1"
         table = presentation.table if presentation else None
         return Greys(self._stored, modality, voi, inverse, self._padding, table), look
 
@@ -225,6 +229,14 @@ def _words(samples: NDArray[Any], bits_allocated: int) -> NDArray[Any]:
     size = max(samples.dtype.itemsize, bits_allocated // 8)
     widened = samples.astype(f"={samples.dtype.kind}{size}", copy=False)
     return widened.view(f"=u{size}")
+
+
+def _palette(image: Image) -> Palette | None:
+    """The palette of a colour image; of a grey one only where it says that it has colours (PS3.3 C.7.6.19)."""
+    presented = text(image.dataset, "PixelPresentation").upper()
+    if image.form.photometric != "PALETTE COLOR" and presented not in ("COLOR", "MIXED"):
+        return None
+    return palette_of(image.dataset, signed=image.form.signed, little_endian=image.form.little_endian)
 
 
 def _turned(plane: Plane, presentation: Presentation | None) -> Plane:

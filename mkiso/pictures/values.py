@@ -244,6 +244,10 @@ class PictureRequest:
     script: bool = False
     presentation: Path | None = None
 
+    def __post_init__(self) -> None:
+        if min(self.number, *self.frames, 1) < 1:
+            raise ValueError("frames and the numbers of pictures count from 1")
+
 
 @dataclass(frozen=True, slots=True)
 class PictureResult:

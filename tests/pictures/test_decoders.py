@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from mkiso.pictures.pool import PicturePool
 from mkiso.pictures.render import render
-from mkiso.pictures.values import Picture, PictureRequest
+from mkiso.pictures.values import NotShown, Picture, PictureRequest, Reason
 from tests.pictures.objects import ramp, rgb, write
 
 Encoder = Callable[[NDArray[Any], int], bytes]
@@ -199,6 +199,20 @@ def test_frames_are_found_in_their_fragments(tmp_path: Path, offsets: str) -> No
     fragmented(packed, encoded, offsets)
     for ours, theirs in zip(pixels_of(packed, tmp_path), pixels_of(plain, tmp_path), strict=True):
         assert (ours == theirs).all()
+
+
+@pytest.mark.parametrize("syntax", [*LOSSLESS, "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"])
+@pytest.mark.parametrize("part", [0.5, 0.9])
+def test_a_stream_that_is_cut_short_is_damaged(tmp_path: Path, syntax: str, part: float) -> None:
+    """Some decoders show what is there and say nothing."""
+    pixels = ramp() if syntax.endswith(".51") else ramp(high=255, kind="u1")
+    bits = {"bitspersample": 12} if syntax.endswith(".51") else {}
+    encoded = LOSSLESS[syntax](pixels, 8) if syntax in LOSSLESS else bytes(imagecodecs.jpeg8_encode(pixels, 90, **bits))
+    whole = write(tmp_path / "whole", pixels, syntax=syntax, fragments=[encoded])
+    cut = write(tmp_path / "cut", pixels, syntax=syntax, fragments=[encoded[: int(len(encoded) * part)]])
+    assert pixels_of(whole, tmp_path)
+    *_, found = render(PictureRequest(cut, tmp_path))
+    assert found == NotShown(1, Reason.DAMAGED)
 
 
 @pytest.mark.filterwarnings("ignore")

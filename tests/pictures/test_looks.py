@@ -225,6 +225,13 @@ def test_a_supplemental_palette_colours_what_reaches_it(tmp_path: Path) -> None:
     assert found[16, 28].tolist() == pytest.approx([255, 0, 0], abs=6)
 
 
+def test_a_palette_that_nothing_asks_for_colours_nothing(tmp_path: Path) -> None:
+    """Left behind in a grey image by whatever made it from a colour one."""
+    red = np.full(256, 65535, "<u2").tobytes()
+    path = write(tmp_path / "image", ramp(), WindowCenter=2000, WindowWidth=4000, **palette(0, red))
+    assert pixels_of(path, picture_of(path).file.name).ndim == 2
+
+
 def test_frames_are_asked_for_by_number(tmp_path: Path) -> None:
     form = {"Rows": 64, "Columns": 96, "BitsAllocated": 16, "BitsStored": 12, "PixelRepresentation": 0}
     path = write(tmp_path / "image", np.stack([ramp()] * 5).tobytes(), NumberOfFrames=5, **form)
@@ -257,6 +264,12 @@ def test_a_shrunk_pixel_is_the_mean_of_its_block() -> None:
     assert shrunk(pixels, 2)[1, 2] == round(pixels[2:4, 4:6].mean() + 0.01)
     assert (shrunk(np.stack([pixels] * 3, axis=2), 2)[:, :, 1] == shrunk(pixels, 2)).all()
     assert shrunk(pixels[:5, :7], 2).shape == (3, 4)
+
+
+@pytest.mark.parametrize("wrong", [{"number": 0}, {"frames": (1, 0)}])
+def test_a_request_counts_from_1(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="from 1"):
+        PictureRequest(tmp_path, tmp_path, **wrong)
 
 
 def test_names_are_8_3() -> None:

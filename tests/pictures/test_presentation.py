@@ -145,11 +145,34 @@ def test_what_a_state_asks_beyond_is_named(tmp_path: Path) -> None:
         image,
         GraphicAnnotationSequence=sequence(GraphicLayer="A"),
         ShutterShape="CIRCULAR",
-        DisplayedAreaSelectionSequence=sequence(DisplayedAreaTopLeftHandCorner=[10, 10]),
+        DisplayedAreaSelectionSequence=area([10, 10], [96, 64]),
     )
     facts, _ = render(PictureRequest(image, tmp_path, presentation=state))
     assert isinstance(facts, ObjectFacts)
     assert facts.left_out == ("annotations", "displayed area", "shutter")
+
+
+def area(top_left: list[int], bottom_right: list[int]) -> Any:
+    return sequence(DisplayedAreaTopLeftHandCorner=top_left, DisplayedAreaBottomRightHandCorner=bottom_right)
+
+
+@pytest.mark.parametrize("corners", [([1, 1], [96, 64]), ([96, 1], [1, 64])], ids=["plain", "mirrored"])
+def test_the_whole_area_leaves_nothing_out(tmp_path: Path, corners: tuple[list[int], list[int]]) -> None:
+    image = write(tmp_path / "image", ramp(), **FORM)
+    facts, _ = render(
+        PictureRequest(image, tmp_path, presentation=state_for(image, DisplayedAreaSelectionSequence=area(*corners)))
+    )
+    assert isinstance(facts, ObjectFacts)
+    assert facts.left_out == ()
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_state_that_says_nothing_of_polarity_changes_none(tmp_path: Path, photometric: str) -> None:
+    image = write(tmp_path / "image", ramp(), PhotometricInterpretation=photometric, **FORM)
+    _, plain = render(PictureRequest(image, tmp_path, number=1))
+    _, stated = render(PictureRequest(image, tmp_path, number=2, presentation=state_for(image)))
+    assert isinstance(plain, Picture) and isinstance(stated, Picture)
+    assert (decoded(tmp_path / plain.file.name) == decoded(tmp_path / stated.file.name)).all()
 
 
 def test_a_state_of_another_image_changes_nothing(tmp_path: Path) -> None:
