@@ -76,7 +76,7 @@ def services() -> str:
         (STUDY_ROOT_MOVE, "PACS", "no"),
         (PUSH_MODEL.abstract_syntax, "publishers with `storage_commitment: true`", "no"),
         (mcm.MEDIA_CREATION.abstract_syntax, "publishers of kind `mcm`", "no"),
-        (MEDIA_STORAGE_DIRECTORY.decode(), "File-set Creator", ""),
+        (MEDIA_STORAGE_DIRECTORY, "File-set Creator", ""),
     ]
     named = [[UID(uid).name, uid, scu, scp] for uid, scu, scp in rows]
     storage = ["Storage: every Storage SOP Class", "see Storage SCP", "publishers of kind `cstore` and `mcm`", "yes"]
@@ -197,7 +197,7 @@ def store_statuses() -> str:
 
 def media_request() -> str:
     instance = Arrival("1.2.3", CT, EXPLICIT, "1.2", Path("/f"), 1, "")
-    order = Order("job", "1", Patient("1", "DOE^JANE"), ("1",), (instance,))
+    order = Order(job_id="job", patient=Patient("1", "DOE^JANE"), accession_numbers=("1",), instances=(instance,))
     made = mcm.media_request(order, Publisher())
     given = {"LabelText": "what `label_fields` asks for", "ReferencedSOPSequence": "every instance"}
     item = {"RequestedMediaApplicationProfile": "the profile that allows all instances; absent where none does"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.values import Found
-from tasks.collect import check_complete, check_one_patient, find_study, look_up_patient, retrieve_study, take_up
+from tasks.collect import check_complete, check_one_patient, find_study, look_up_patient, resume, retrieve_study
 from tasks.job_run import JobRun
 
 
@@ -20,5 +20,5 @@ def find(run: JobRun, accession_numbers: tuple[str, ...]) -> Found:
 
 def retrieve(run: JobRun, found: Found) -> CompleteStudies:
     """Retrieve each study, and check that nothing is missing and all is of one patient."""
-    take_up(run, found)
+    resume(run, found)
     return check_complete(run, found, [retrieve_study(run, study) for study in found.studies])

@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from flows.collect import find, retrieve
 from flows.parameters import AccessionNumbers, run_name
 from tasks.cleaning import forget_cancelled_job
-from tasks.disc import lay_out_discs, look_for_finished_disc, master_images, read_back, shelve_discs, take_up_discs
+from tasks.disc import lay_out_discs, look_for_finished_disc, master_images, read_back, resume_discs, shelve_discs
 from tasks.job_run import JobRun
 
 
@@ -26,7 +26,7 @@ def make_disc(accession_numbers: AccessionNumbers) -> State:
     """
     with JobRun("download", accession_numbers) as run:
         question = run.start()
-        discs = take_up_discs(run) if run.report.disc_ids else ()
+        discs = resume_discs(run) if run.report.disc_ids else ()
         if not discs:
             found = find(run, question)
             discs = look_for_finished_disc(run, found)

@@ -187,10 +187,10 @@ def deploy() -> None:
     settings = _begin_with_prefect(make=False)
     import asyncio
 
-    from mkiso_service.deploy import bring_about
+    from mkiso_service.deploy import ensure_deployments
     from mkiso_service.deployments import deployments
 
-    asyncio.run(bring_about(settings))
+    asyncio.run(ensure_deployments(settings))
     click.echo(f"Work pool {settings.prefect.work_pool}: " + ", ".join(each.name for each in deployments(settings)))
 
 

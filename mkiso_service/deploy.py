@@ -1,4 +1,4 @@
-"""Brings the work pool, its queues and the deployments about in Prefect, as mkiso_service/deployments.py has them."""
+"""Ensures that Prefect has the work pool, its queues and the deployments of mkiso_service/deployments.py."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mkiso_service.orchestration import ONE_AT_A_TIME, QUEUES
 from mkiso_service.worker.worker import WarmWorker
 
 
-async def bring_about(settings: Settings) -> None:
+async def ensure_deployments(settings: Settings) -> None:
     """Create or update the work pool, its queues and the deployments; running it again changes nothing."""
     async with get_client() as client:
-        await _bring_about_pool(client, settings.prefect.work_pool)
+        await _ensure_pool(client, settings.prefect.work_pool)
         for wanted in deployments(settings):
             await _deploy(client, wanted, settings.prefect.work_pool)
 
 
-async def _bring_about_pool(client: PrefectClient, pool: str) -> None:
+async def _ensure_pool(client: PrefectClient, pool: str) -> None:
     template = WarmWorker.get_default_base_job_template()
     try:
         await client.create_work_pool(WorkPoolCreate(name=pool, type=WarmWorker.type, base_job_template=template))

@@ -65,7 +65,7 @@ def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:
 
 def drop_cancelled_archive(flow: Any, flow_run: FlowRun, state: State) -> None:
     """As forget_cancelled_job: studies that waited for their volume go; what is on volumes stays, and the next run
-    takes up the rest.
+    archives the rest.
     """
     Job(str(flow_run.id), "archive", in_force()).discard()
 

@@ -53,8 +53,8 @@ def check_one_patient(
     return found
 
 
-@step("Take up what an earlier attempt stored")
-def take_up(run: JobRun, found: Found) -> None:
+@step("Keep what an earlier attempt stored")
+def resume(run: JobRun, found: Found) -> None:
     """What the folder holds of another answer of the PACS goes; the rest is checked and not moved again."""
     run.job.begin(found.fingerprint)
 

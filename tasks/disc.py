@@ -16,7 +16,7 @@ from tasks.step import step
 
 
 @step("Look for the discs of an earlier attempt")
-def take_up_discs(run: JobRun) -> tuple[Manifest, ...]:
+def resume_discs(run: JobRun) -> tuple[Manifest, ...]:
     """What this job has made already, where an earlier attempt was cut off after it had told of its discs.
 
     A job makes one set: somebody may have the first of its discs and come to its address for the second.

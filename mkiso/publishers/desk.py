@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
-from mkiso.publishers.lock import turn, turn_name
+from mkiso.publishers.lock import lock_name, publisher_lock
 from mkiso.publishers.orderbook import MAY_BE_MADE, OPEN, Entry, OrderBook, State, decide, latest, made_before
 from mkiso.publishers.protocol import Order, Publisher, Receipt, Watch
 
@@ -21,12 +21,12 @@ def give(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> 
     """Give the order unless it was given already, one job at a publisher after another; the receipt proves `queued` or
     more.
 
-    Others have their turn while the publisher settles for this order's patient. Raises PublisherUnavailable (nothing
+    The lock is free while the publisher settles for this order's patient. Raises PublisherUnavailable (nothing
     was given), PublisherRefused, PrintUncertain (somebody has to look).
     """
     book = OrderBook.of(orders_dir, order.accession_numbers)
     while True:
-        with _turn(publisher, orders_dir, watch):
+        with _locked(publisher, orders_dir, watch):
             if receipt := _taken(publisher, order, book):
                 return receipt
             if (left := publisher.settles_in_seconds(order)) <= 0:
@@ -45,7 +45,7 @@ def give(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> 
 def follow(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> Receipt:
     """Follow a given order to the end that the publisher can tell of; for a DICOM relay that is at once.
 
-    Others have their turn while this one is waited for.
+    The lock is free while this order is waited for.
     """
     book = OrderBook.of(orders_dir, order.accession_numbers)
     entry = _given(book, order)
@@ -70,7 +70,7 @@ def cancel(publisher: Publisher, order: Order, orders_dir: Path) -> bool | None:
     book = OrderBook.of(orders_dir, order.accession_numbers)
     entry = latest(book.pages(), order.job_id, order.volume.number)
     if entry is not None and entry.state in OPEN:
-        with _turn(publisher, orders_dir, Watch()):
+        with _locked(publisher, orders_dir, Watch()):
             entry = latest(book.pages(), order.job_id, order.volume.number)
             if (
                 entry is not None
@@ -84,8 +84,8 @@ def cancel(publisher: Publisher, order: Order, orders_dir: Path) -> bool | None:
     return publisher.cancel(replace(order, order_id=entry.order_id))
 
 
-def _turn(publisher: Publisher, orders_dir: Path, watch: Watch) -> AbstractContextManager[None]:
-    return turn(orders_dir / turn_name(publisher.where), publisher.name, watch)
+def _locked(publisher: Publisher, orders_dir: Path, watch: Watch) -> AbstractContextManager[None]:
+    return publisher_lock(orders_dir / lock_name(publisher.where), publisher.name, watch)
 
 
 def _taken(publisher: Publisher, order: Order, book: OrderBook) -> Receipt | None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from mkiso.config.settings import Medium
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.protocol import Order, label_values
-from mkiso.publishers.robot_status import RobotState, Sighting, sections_of
+from mkiso.publishers.robot_status import RobotState, RobotStatus, sections_of
 from mkiso.study.identity import one_line
 
 DISC_TYPES: Mapping[Medium, str] = {"cd": "CD", "dvd": "DVD", "dvd-dl": "DVD-DL", "bd": "BD", "bd-dl": "BD-DL"}
@@ -50,7 +50,7 @@ def render_cancel(order_id: str) -> str:
     return f"[CANCEL]\r\nJOB_ID={order_id}\r\n"
 
 
-def parse_status(text: str, order_id: str) -> Sighting | None:
+def parse_status(text: str, order_id: str) -> RobotStatus | None:
     """What TDBStatus.txt says of an order: the section of its name, STATUS 1 to 6, and every key that tells of an
     error.
     """
@@ -58,7 +58,7 @@ def parse_status(text: str, order_id: str) -> Sighting | None:
     if section is None:
         return None
     errors = [f"{key}={value}" for key, value in section.items() if "ERROR" in key.upper() and value not in ("", "0")]
-    return Sighting(STATUSES.get(section.get("STATUS", ""), "waiting"), ", ".join(errors))
+    return RobotStatus(STATUSES.get(section.get("STATUS", ""), "waiting"), ", ".join(errors))
 
 
 class EpsonPublisher(FolderPublisher):
@@ -86,5 +86,5 @@ class EpsonPublisher(FolderPublisher):
     def status_files(self, order_id: str) -> list[Path]:
         return [self.status_directory / "TDBStatus.txt"]
 
-    def read_status(self, text: str, order_id: str) -> Sighting | None:
+    def read_status(self, text: str, order_id: str) -> RobotStatus | None:
         return parse_status(text, order_id)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.protocol import Order, label_values
-from mkiso.publishers.robot_status import RobotState, Sighting
+from mkiso.publishers.robot_status import RobotState, RobotStatus
 
 
 def render_ticket(order: Order, image: str, label: str, fields: Mapping[str, str]) -> str:
@@ -61,7 +61,7 @@ class JsonFolderPublisher(FolderPublisher):
             else []
         )
 
-    def read_status(self, text: str, order_id: str) -> Sighting | None:
-        return Sighting(
+    def read_status(self, text: str, order_id: str) -> RobotStatus | None:
+        return RobotStatus(
             "failed", "" if text.lstrip().startswith("{") else text
         )  # a ticket that was renamed holds no words

@@ -26,7 +26,7 @@ from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.protocol import Order, Receipt, Watch
-from mkiso.publishers.robot_status import ENDS, RobotState, Sighting, seen_in_names, strongest
+from mkiso.publishers.robot_status import ENDS, RobotState, RobotStatus, seen_in_names, strongest
 from mkiso.storage.files import clock_of, sha256_of, sync_folder
 from mkiso.study.identity import without_patient
 
@@ -71,7 +71,7 @@ class FolderPublisher(ABC):
         """
         return []
 
-    def read_status(self, text: str, order_id: str) -> Sighting | None:
+    def read_status(self, text: str, order_id: str) -> RobotStatus | None:
         """What a status file says of an order; None where it doesn't mention it."""
         return None
 
@@ -148,7 +148,7 @@ class FolderPublisher(ABC):
 
     def follow(self, order: Order, receipt: Receipt, watch: Watch) -> Receipt:
         """Wait for the robot's end of the order; `silent_minutes` without any sign of life from it is an end too."""
-        last: tuple[Sighting, float] | None = None
+        last: tuple[RobotStatus, float] | None = None
         changed = time.monotonic()
         while not watch.stop.is_set():
             seen, pulse = self._look(order)
@@ -227,7 +227,7 @@ class FolderPublisher(ABC):
             )
         return target
 
-    def _look(self, order: Order) -> tuple[Sighting, float]:
+    def _look(self, order: Order) -> tuple[RobotStatus, float]:
         """The order's state and a pulse: a number that changes as long as the robot's service lives. A folder that
         can't be read says nothing.
         """
@@ -235,18 +235,18 @@ class FolderPublisher(ABC):
             pulses = [status.stat().st_mtime for status in self.status_files(order.order_id) if status.exists()]
             return self._seen(order), max(pulses, default=0.0)
         except OSError as error:
-            return Sighting("absent", f"its folder can't be read ({error.strerror})"), 0.0
+            return RobotStatus("absent", f"its folder can't be read ({error.strerror})"), 0.0
 
-    def _seen(self, order: Order) -> Sighting:
+    def _seen(self, order: Order) -> RobotStatus:
         by_name = seen_in_names(os.listdir(self.directory), order.order_id, self.states)  # noqa: PTH208  names are all that is needed
         said = []
         for status in self.status_files(order.order_id):
             with suppress(OSError):
                 said.append(self.read_status(self._text_of(status), order.order_id))
-        seen = strongest([by_name, *(sighting for sighting in said if sighting)])
+        seen = strongest([by_name, *(status for status in said if status)])
         return replace(seen, words=without_patient(seen.words, order.patient))
 
-    def _end(self, order: Order, receipt: Receipt, seen: Sighting) -> Receipt:
+    def _end(self, order: Order, receipt: Receipt, seen: RobotStatus) -> Receipt:
         with suppress(OSError):
             self._clear(order)
         if seen.state == "done":

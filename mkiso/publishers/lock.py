@@ -22,8 +22,8 @@ POLL_SECONDS = 0.2
 
 
 @contextmanager
-def turn(lock: Path, publisher: str, watch: Watch) -> Iterator[None]:
-    """Hold the publisher's lock file; the kernel frees it when the process dies, however it dies.
+def publisher_lock(lock: Path, publisher: str, watch: Watch) -> Iterator[None]:
+    """Hold the publisher lock, a file; the kernel frees it when the process dies, however it dies.
 
     Raises PublisherUnavailable where the caller stops waiting.
     """
@@ -34,7 +34,7 @@ def turn(lock: Path, publisher: str, watch: Watch) -> Iterator[None]:
             watch.progress(f"waiting for another print at {publisher}", 0, 0)
             if watch.stop.wait(POLL_SECONDS):
                 raise PublisherUnavailable(
-                    f"The print was stopped while it waited for its turn at {publisher}; nothing was sent."
+                    f"The print was stopped while it waited for another print at {publisher}; nothing was sent."
                 )
         yield
     finally:
@@ -75,9 +75,9 @@ class Settling:
         return max(0.0, self._settle_seconds - age)
 
 
-def turn_name(where: str) -> str:
+def lock_name(where: str) -> str:
     """The lock file's name of a publisher, however it is called: what two names lead to takes one job after another."""
-    return f"{_hashed(where)}.turn"
+    return f"{_hashed(where)}.lock"
 
 
 def _hashed(*words: str) -> str:

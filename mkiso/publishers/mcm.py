@@ -29,7 +29,7 @@ from mkiso.publishers.dicom import DicomPublisher
 from mkiso.publishers.lock import Settling
 from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.protocol import Order, Receipt, Watch, label_values
-from mkiso.publishers.robot_status import RobotState, Sighting
+from mkiso.publishers.robot_status import RobotState, RobotStatus
 from mkiso.study.identity import without_patient
 from mkiso.study.models import Arrival
 
@@ -99,7 +99,7 @@ class McmPublisher(DicomPublisher):
         unknown.
         """
         silent_seconds = self._settings.silent_minutes * 60
-        last, answered = Sighting("waiting"), time.monotonic()
+        last, answered = RobotStatus("waiting"), time.monotonic()
         changed = answered
         while not watch.stop.is_set():
             try:
@@ -152,7 +152,7 @@ class McmPublisher(DicomPublisher):
         except PublisherRefused as error:
             raise PublisherRefused(error.words) from None
 
-    def _look(self, order: Order) -> Sighting | None:
+    def _look(self, order: Order) -> RobotStatus | None:
         """The request's execution status; None where the publisher doesn't tell."""
         try:
             with self._association() as association:
@@ -166,7 +166,7 @@ class McmPublisher(DicomPublisher):
             return None
         words = without_patient(str(attributes.get("ExecutionStatusInfo", "")), order.patient)
         state = STATES.get(str(attributes.get("ExecutionStatus", "")))
-        return Sighting(state, words) if state else None
+        return RobotStatus(state, words) if state else None
 
     def _demand(self, answer: Message, order: Order, asked: str) -> None:
         if answer.command.status not in GOOD:

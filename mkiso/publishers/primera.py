@@ -11,7 +11,7 @@ from typing import ClassVar
 from mkiso.config.settings import Medium
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.protocol import Order, label_values
-from mkiso.publishers.robot_status import RobotState, Sighting, sections_of
+from mkiso.publishers.robot_status import RobotState, RobotStatus, sections_of
 from mkiso.study.identity import one_line
 
 DISC_TYPES: Mapping[Medium, str] = {"cd": "CDR", "dvd": "DVDR", "dvd-dl": "DVDR-DL", "bd": "BDR", "bd-dl": "BDR-DL"}
@@ -40,7 +40,7 @@ def render_ticket(order: Order, image: str, label: str, fields: Mapping[str, str
     return "".join(f"{key} = {one_line(value)}\r\n" for key, value in keys if value or key == "MergeField")
 
 
-def parse_status(text: str, order_id: str) -> Sighting | None:
+def parse_status(text: str, order_id: str) -> RobotStatus | None:
     """What `<robot>.txt` says of an order: the section of its name, CurrentStatusState, the error's number and
     words.
     """
@@ -52,7 +52,7 @@ def parse_status(text: str, order_id: str) -> Sighting | None:
     number = section.get("JobErrorNumber", "0")
     if number not in ("", "0", "16"):  # 16: no error
         told.append(f"JobErrorNumber {number}")
-    return Sighting(state, ", ".join(words for words in told if words))
+    return RobotStatus(state, ", ".join(words for words in told if words))
 
 
 class PrimeraPublisher(FolderPublisher):
@@ -82,5 +82,5 @@ class PrimeraPublisher(FolderPublisher):
         system = self.status_directory / SYSTEM_STATUS
         return [system, *(file for file in sorted(self.status_directory.glob("*.txt")) if file.name != SYSTEM_STATUS)]
 
-    def read_status(self, text: str, order_id: str) -> Sighting | None:
+    def read_status(self, text: str, order_id: str) -> RobotStatus | None:
         return parse_status(text, order_id)

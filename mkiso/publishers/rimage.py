@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from mkiso.config.settings import Medium
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.protocol import Order, Receipt, Watch, label_values
-from mkiso.publishers.robot_status import RobotState, Sighting
+from mkiso.publishers.robot_status import RobotState, RobotStatus
 from mkiso.study.identity import one_line
 
 MEDIA_TYPES: Mapping[Medium, str] = {"cd": "CDR", "dvd": "DVDR", "dvd-dl": "DVDR-DL", "bd": "BDR", "bd-dl": "BDR-DL"}
@@ -53,14 +53,14 @@ def render_merge(values: Mapping[str, str]) -> str:
     return text.getvalue()
 
 
-def parse_status(text: str, order_id: str) -> Sighting | None:
+def parse_status(text: str, order_id: str) -> RobotStatus | None:
     """What a status document says of an order: its State attribute and the error's words. Not parsed as XML: a robot
     may be writing it still.
     """
     if f'"{order_id}"' not in text or not (state := re.search(r'\bState\s*=\s*"(\w+)"', text)):
         return None
     words = re.findall(r'\b(?:ErrorMessage|Message)\s*=\s*"([^"]*)"', text)
-    return Sighting(STATES.get(state.group(1).upper(), "waiting"), ", ".join(words))
+    return RobotStatus(STATES.get(state.group(1).upper(), "waiting"), ", ".join(words))
 
 
 class RimagePublisher(FolderPublisher):
@@ -83,7 +83,7 @@ class RimagePublisher(FolderPublisher):
             [self.settings.status_directory / f"{order_id}.XML"] if self.settings.status_directory and order_id else []
         )
 
-    def read_status(self, text: str, order_id: str) -> Sighting | None:
+    def read_status(self, text: str, order_id: str) -> RobotStatus | None:
         return parse_status(text, order_id)
 
     def follow(self, order: Order, receipt: Receipt, watch: Watch) -> Receipt:

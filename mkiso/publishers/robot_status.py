@@ -12,32 +12,32 @@ ENDS: frozenset[RobotState] = frozenset({"done", "stopped", "refused", "failed"}
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class RobotStatus:
     """The state of one order and the robot's words about it."""
 
     state: RobotState
     words: str = ""
 
 
-def strongest(sightings: Iterable[Sighting]) -> Sighting:
+def strongest(statuses: Iterable[RobotStatus]) -> RobotStatus:
     """Of what several files say the one that promises least: a failure outweighs a success, an end outweighs what came
     before it.
 
     A stop that was asked for shows as a failure in some files, so it outweighs that.
     """
-    ranked = sorted(sightings, key=lambda sighting: STRENGTH.index(sighting.state))
+    ranked = sorted(statuses, key=lambda status: STRENGTH.index(status.state))
     if not ranked:
-        return Sighting("absent")
-    words = next((sighting.words for sighting in reversed(ranked) if sighting.words), "")
-    return Sighting(ranked[-1].state, words)
+        return RobotStatus("absent")
+    words = next((status.words for status in reversed(ranked) if status.words), "")
+    return RobotStatus(ranked[-1].state, words)
 
 
-def seen_in_names(names: Iterable[str], order_id: str, states: Mapping[str, RobotState]) -> Sighting:
+def seen_in_names(names: Iterable[str], order_id: str, states: Mapping[str, RobotState]) -> RobotStatus:
     """The state that the names in the watched folder tell: the robot renames `<order id>.<suffix>`, in any case
     (Windows).
     """
     suffixes = (name[len(order_id) :].upper() for name in names if name.upper().startswith(f"{order_id.upper()}."))
-    return strongest(Sighting(states[suffix]) for suffix in suffixes if suffix in states)
+    return strongest(RobotStatus(states[suffix]) for suffix in suffixes if suffix in states)
 
 
 def sections_of(text: str) -> dict[str, dict[str, str]]:

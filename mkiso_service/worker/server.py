@@ -31,7 +31,7 @@ def run(settings: Settings) -> None:
 async def _run(settings: Settings) -> None:
     import anyio
 
-    from mkiso_service.deploy import bring_about
+    from mkiso_service.deploy import ensure_deployments
     from mkiso_service.deployments import deployments
     from mkiso_service.worker.executor import FlowRunExecution
     from mkiso_service.worker.missed_night import catch_up
@@ -44,7 +44,7 @@ async def _run(settings: Settings) -> None:
     on_signals(jobs_grace_seconds(settings), partial(loop.call_soon_threadsafe, stop.set), execution.kill_all)
 
     await _await_api(stop)
-    await bring_about(settings)
+    await ensure_deployments(settings)
     await catch_up(settings)
     async with execution, anyio.create_task_group() as services:
         worker = WarmWorker(

@@ -125,7 +125,7 @@ def test_schedules_make_runs(hospital: Hospital) -> None:
     assert hospital.service.when(lambda: hospital.service.prefect.post("/flow_runs/filter", json=wanted).json(), 30)
 
 
-def test_prefect_deploy_brings_about_the_same(hospital: Hospital, tmp_path: Path) -> None:
+def test_prefect_deploy_makes_the_same_deployments(hospital: Hospital, tmp_path: Path) -> None:
     def told() -> dict[str, dict[str, Any]]:
         passing = {
             "id",

@@ -22,7 +22,7 @@ from mkiso.errors import JobNotFound, StorageFull
 from mkiso.storage.marks import marks_of
 from mkiso.storage.report import JobReport, read_report, sets_told, write_report
 from mkiso.storage.shelf import Manifest, new_disc_id, remove_old, shelve
-from tasks.disc import take_up_discs
+from tasks.disc import resume_discs
 from tasks.job_run import JobRun
 
 JOB = "0b0a1b2c-0000-4000-8000-000000000001"
@@ -69,7 +69,7 @@ def test_a_rerun_of_a_job_that_has_told_of_its_discs_gives_the_same(
         raise AssertionError("the PACS was asked although the discs are there")
 
     monkeypatch.setattr(flows.download, "JobRun", lambda *_: begin())
-    monkeypatch.setattr(flows.download, "take_up_discs", take_up_discs.fn)
+    monkeypatch.setattr(flows.download, "resume_discs", resume_discs.fn)
     monkeypatch.setattr(flows.download, "find", unwanted)
     state = flows.download.make_disc.fn(["A1"])
     assert state.is_completed()
@@ -83,7 +83,7 @@ def test_where_they_are_gone_it_makes_no_others(
     """Somebody may have the first of them."""
     remove_old(settings.storage, 0)
     monkeypatch.setattr(flows.download, "JobRun", lambda *_: begin())
-    monkeypatch.setattr(flows.download, "take_up_discs", take_up_discs.fn)
+    monkeypatch.setattr(flows.download, "resume_discs", resume_discs.fn)
     for _ in range(2):
         state = flows.download.make_disc.fn(["A1"])
         assert state.is_failed() and "aren't kept any more" in str(state.message)
@@ -99,10 +99,10 @@ def test_an_attempt_that_fails_before_it_begins_forgets_nothing(
         raise StorageFull("full")
     assert read_report(settings.storage, JOB).disc_ids == ids
     run = begin()
-    assert take_up_discs.fn(run) == discs
+    assert resume_discs.fn(run) == discs
     remove_old(settings.storage, 0)
     with pytest.raises(JobNotFound):
-        take_up_discs.fn(run)
+        resume_discs.fn(run)
 
 
 def test_the_sets_that_a_question_was_told_of(settings: Settings, discs: tuple[Manifest, ...]) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
 from mkiso.publishers.desk import cancel, follow
-from mkiso.publishers.lock import Settling, turn, turn_name
+from mkiso.publishers.lock import Settling, lock_name, publisher_lock
 from mkiso.publishers.orderbook import Entry, OrderBook, State, begin, decide, forget_old, made_before, orders_of
 from mkiso.publishers.protocol import Order, Receipt, Watch
 from mkiso.study.models import Arrival, Patient, Volume
@@ -207,7 +207,7 @@ def test_a_retry_that_the_book_does_not_know_is_refused_at_once(tmp_path: Path) 
 
 
 def test_of_two_orders_at_once_at_two_publishers_one_comes_too_late(tmp_path: Path) -> None:
-    """Each publisher has a turn of its own: the book decides once more when an order is written down."""
+    """Each publisher has a lock of its own: the book decides once more when an order is written down."""
     book = OrderBook.of(tmp_path, ["A"])
     for job_id in (MINE, OTHER):
         book.ask(job_id)
@@ -269,7 +269,7 @@ def test_old_pages_go_unless_something_on_them_is_open_or_can_be_retried(tmp_pat
         pages[name].settle(pages[name].open(f"the job of {name}", 1, "robot"), state)
         if name != "young":
             os.utime(pages[name].paths[0], (0, 0))
-    for name in ("hash.patient", "left.new", "turn.turn"):
+    for name in ("hash.patient", "left.new", "publisher.lock"):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (0, 0))
     (tmp_path / "now.patient").touch()
@@ -284,7 +284,7 @@ def test_old_pages_go_unless_something_on_them_is_open_or_can_be_retried(tmp_pat
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {pages[name].paths[0].name for name in states if name != "known"} | {
         "now.patient",
-        "turn.turn",
+        "publisher.lock",
         "book.lock",
     }
     assert forget_old(tmp_path, 30, lambda _: ()) == 1
@@ -497,11 +497,11 @@ def test_a_receipt_says_whether_an_earlier_attempt_had_given_the_order(tmp_path:
 
 
 def test_an_end_and_another_jobs_order_are_both_written_down(tmp_path: Path) -> None:
-    """An end waits for nobody's turn at the publisher, and what another job writes at that moment isn't lost."""
+    """An end never waits for the publisher lock, and what another job writes at that moment isn't lost."""
     publisher = FakePublisher(can_tell=True)
     book = OrderBook.of(tmp_path, ["A1"])
     give(publisher, order(MINE), tmp_path, Watch())
-    with turn(tmp_path / turn_name(publisher.where), "robot", Watch()):
+    with publisher_lock(tmp_path / lock_name(publisher.where), "robot", Watch()):
         assert follow(publisher, order(MINE), tmp_path, Watch()).proves == "done"
         jobs = [f"job {number}" for number in range(8)]
         asking = [Thread(target=OrderBook.of(tmp_path, ["A1"]).ask, args=(job,)) for job in jobs]
@@ -598,7 +598,7 @@ def test_two_names_of_one_publisher_are_one() -> None:
     assert PublisherSettings(host="robot", port=104, ae_title="ANOTHER", kind="mcm").where == where
     assert PublisherSettings(host="robot", port=105).where != where
     watched = [PublisherSettings(kind=kind, directory=Path("/jobs")).where for kind in ("epson", "folder")]
-    assert len({where, *watched}) == 2 and turn_name(where) != turn_name(watched[0])
+    assert len({where, *watched}) == 2 and lock_name(where) != lock_name(watched[0])
 
 
 JOBS = [

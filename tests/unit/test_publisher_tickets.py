@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.publishers import epson, folder, primera, rimage
 from mkiso.publishers.protocol import Order, label_values
-from mkiso.publishers.robot_status import Sighting, sections_of, seen_in_names, strongest
+from mkiso.publishers.robot_status import RobotStatus, sections_of, seen_in_names, strongest
 from mkiso.study.models import Patient, Volume
 
 EVIL = "Evil\r\nCOPIES=99\r\nJobID = x\x00\u2028</Label>\"'&^^=\x0b"
@@ -170,7 +170,7 @@ def test_no_name_adds_a_line_or_a_key_to_a_ticket(name: str) -> None:
 def test_epson_statuses(status: str, state: str) -> None:
     text = f"[ACTIVE_JOB]\nJOB1=other\n[other]\nSTATUS=4\n[abc-1-1]\nPUBLISHER=PP100\nSTATUS={status}\n"
     text += "ERROR_CODE=JDF0210\nERRORDISC_NUMBER=0\n"
-    assert epson.parse_status(text, "abc-1-1") == Sighting(state, "ERROR_CODE=JDF0210")  # type: ignore[arg-type]
+    assert epson.parse_status(text, "abc-1-1") == RobotStatus(state, "ERROR_CODE=JDF0210")  # type: ignore[arg-type]
     assert epson.parse_status(text, "abc-1-2") is None
 
 
@@ -182,7 +182,7 @@ def test_primera_statuses(number: str, state: str) -> None:
         f"[abc-1-1]\nCurrentStatusState = {number}\nCurrentStatus = Recording\nJobErrorNumber = 21\nJobErrorString "
         "= no media\n"
     )
-    assert primera.parse_status(text, "abc-1-1") == Sighting(state, "Recording, no media, JobErrorNumber 21")  # type: ignore[arg-type]
+    assert primera.parse_status(text, "abc-1-1") == RobotStatus(state, "Recording, no media, JobErrorNumber 21")  # type: ignore[arg-type]
     assert primera.parse_status(text, "other") is None
 
 
@@ -201,7 +201,7 @@ def test_rimage_statuses(said: str, state: str) -> None:
         f'<ProductionOrderStatus OrderId="abc-1-1"><Status State="{said}" ErrorMessage="no '
         'media"/></ProductionOrderStatus>'
     )
-    assert rimage.parse_status(text, "abc-1-1") == Sighting(state, "no media")  # type: ignore[arg-type]
+    assert rimage.parse_status(text, "abc-1-1") == RobotStatus(state, "no media")  # type: ignore[arg-type]
     assert rimage.parse_status(text[:40], "abc-1-1") is None
     assert rimage.parse_status(text, "abc-1-11") is None
 
@@ -212,16 +212,16 @@ def test_a_status_that_is_being_written_is_read_as_far_as_it_goes() -> None:
 
 def test_a_ticket_is_seen_under_any_of_the_robots_names() -> None:
     states = epson.EpsonPublisher.states
-    assert seen_in_names(["abc-1-1.don", "abc-1-10.ERR", "TDBStatus.txt"], "abc-1-1", states) == Sighting("done")
-    assert seen_in_names(["abc-1-1.JCF", "abc-1-1.TXT"], "abc-1-1", states) == Sighting("absent")
+    assert seen_in_names(["abc-1-1.don", "abc-1-10.ERR", "TDBStatus.txt"], "abc-1-1", states) == RobotStatus("done")
+    assert seen_in_names(["abc-1-1.JCF", "abc-1-1.TXT"], "abc-1-1", states) == RobotStatus("absent")
 
 
 def test_what_promises_least_wins() -> None:
-    assert strongest([Sighting("done"), Sighting("failed", "write error"), Sighting("running", "old")]) == Sighting(
-        "failed", "write error"
-    )
-    assert strongest([Sighting("done"), Sighting("running")]) == Sighting("done")
-    assert strongest([]) == Sighting("absent")
+    assert strongest(
+        [RobotStatus("done"), RobotStatus("failed", "write error"), RobotStatus("running", "old")]
+    ) == RobotStatus("failed", "write error")
+    assert strongest([RobotStatus("done"), RobotStatus("running")]) == RobotStatus("done")
+    assert strongest([]) == RobotStatus("absent")
 
 
 def test_a_windows_robot_finds_the_files_of_the_share(tmp_path: Path) -> None:
