@@ -173,10 +173,8 @@ def withdraw(label: str) -> None:
 
     with Ledger.open(load()) as ledger:
         first, last = withdraw_volume(ledger, label)
-    click.echo(
-        f"{label} is withdrawn. The next run archives its studies anew; at once: "
-        f"mkiso archive --from {first} --to {last}"
-    )
+    at_once = f"; at once: mkiso archive --from {first} --to {last}" if first else ""
+    click.echo(f"{label} is withdrawn. The next run archives its studies anew{at_once}.")
 
 
 @archive.command("take-up")

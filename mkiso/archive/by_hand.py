@@ -54,11 +54,12 @@ def settle(ledger: Ledger, label: str, claim: Claim, store: Store | None = None)
     return outcome.state
 
 
-def withdraw(ledger: Ledger, label: str) -> tuple[str, str]:
+def withdraw(ledger: Ledger, label: str) -> tuple[str | None, str | None]:
     """The disc of a volume is lost or bad: what lies on it is owed again, and each run looks for it, however old its
     dates are.
 
-    Returns the first and the last StudyDate (DA) on it. Raises VolumeNotFound, also for a volume that isn't done.
+    Returns the first and the last StudyDate (DA) on it, None where it holds nothing that no other has. Raises
+    VolumeNotFound, also for a volume that isn't done.
     """
     with ledger.writing() as connection:
         volume_id = connection.scalar(select(volumes.c.id).where(volumes.c.label == label, volumes.c.state == "done"))

@@ -28,7 +28,7 @@ def _stored(volume: ArchiveVolume, store: Store | None, *, by_hash: bool) -> Sto
     """A volume that is done was proved when it was stored: whether its image is there, and as long as it was, is
     looked at each night.
     """
-    if store is None or (volume.state == "done" and volume.store != store.id):
+    if store is None or (volume.state == "done" and not _should_hold(store, volume)):
         return Stored.UNSEEN
     image = store.image(volume.label)
     try:
@@ -38,6 +38,13 @@ def _stored(volume: ArchiveVolume, store: Store | None, *, by_hash: bool) -> Sto
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ArchiveUnusable(f"The archive's store can't be read: {image.parent}: {reason}. Is it mounted?") from None
+
+
+def _should_hold(store: Store, volume: ArchiveVolume) -> bool:
+    """By its name, or by where the volume lies: a store that was adopted in the place of another one holds nothing of
+    what it should.
+    """
+    return volume.store == store.id or volume.location == str(store.image(volume.label).parent)
 
 
 def _lies_whole(volume: ArchiveVolume) -> bool:

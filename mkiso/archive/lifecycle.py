@@ -116,8 +116,11 @@ class Refused:
 
 def settled(claim: Claim, state: State, seen: Evidence) -> Settled | Refused:
     """What becomes of a volume that a person says something of. What can be proved is, and nothing is given up that
-    lies somewhere whole.
+    lies somewhere whole. Of a lost volume the ledger may have only a part by now: what was archived anew, or given up,
+    isn't written there any more.
     """
+    if state == "gone" and claim in (Claim.STORED, Claim.HERE):
+        return Refused("was held for lost: `mkiso archive take-up` its image has it written down anew.")
     match claim:
         case Claim.MADE:
             return _made(state, seen)
@@ -162,7 +165,7 @@ def _here(state: State, seen: Evidence) -> Settled | Refused:
         return Refused("is planned: there is nothing to deliver.")
     if not seen.image:
         return Refused("doesn't lie whole in this data directory: copy its folder into `volumes` here first.")
-    if state in ("done", "gone"):
+    if state == "done":
         return Refused("lies in the store, whole.") if seen.stored is Stored.WHOLE else Settled("mastered", here=True)
     return Refused("lies here already: the next run goes on with it.") if seen.here else Settled(state, here=True)
 

@@ -30,8 +30,10 @@ class Owed:
 def owed(ledger: Ledger, store: Store | None) -> tuple[Owed, ...]:
     """What is owed of volumes that are delivered, or unknown; `store` None: nothing is said of what it should hold.
 
-    Raises ArchiveUnusable where the store can't be read.
+    Raises ArchiveUnusable where the store isn't there any more or can't be read: then nothing in it is missing.
     """
+    if store is not None:
+        store.require()
     with ledger.reading() as connection:
         rows = connection.execute(select(volumes).where(volumes.c.state == "done").order_by(volumes.c.label)).all()
         known = frozenset(connection.scalars(select(volumes.c.label)))

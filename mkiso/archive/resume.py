@@ -16,11 +16,12 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from mkiso.archive.catalogue import THERE
 from mkiso.archive.ledger import Ledger
+from mkiso.archive.nights import is_alive
 from mkiso.archive.store import Store
-from mkiso.archive.tables import instances, nights, other_files, studies, volumes
+from mkiso.archive.tables import claims, instances, nights, other_files, studies, volumes
 from mkiso.archive.volumes import LABEL, MasteredVolume, StudyOnVolume, in_portions, volume_of, write_contents
 from mkiso.config.settings import Medium
-from mkiso.errors import InvalidRequest
+from mkiso.errors import ClaimLost, InvalidRequest
 from mkiso.storage.files import Unreadable, read_json
 from mkiso.study.models import DiscFile, Volume
 
@@ -56,9 +57,10 @@ class TakenUp:
 
 def take_up(ledger: Ledger, found: FoundVolume, store: Store | None, medium: Medium, output: str) -> TakenUp:
     """Write a volume down: as done where it lies in the store or on a disc, as mastered where it lies in the data
-    directory to be delivered to `output`.
+    directory to be delivered to `output`. What lies on other volumes too is read back as any other file of it.
 
-    Raises InvalidRequest where it lies elsewhere, isn't named as a volume of an archive, or the ledger knows it.
+    Raises InvalidRequest where it lies elsewhere, isn't named as a volume of an archive, the ledger knows it, or has
+    another one under its label; ClaimLost where a run works on a study of it.
     """
     if not LABEL.fullmatch(found.label):
         raise InvalidRequest(f"{found.label or 'A disc without a label'} is no volume of an archive.")
@@ -69,21 +71,43 @@ def take_up(ledger: Ledger, found: FoundVolume, store: Store | None, medium: Med
             raise InvalidRequest(
                 f"The ledger knows volume {found.label}: it is {row.state}; `mkiso archive settle` changes that."
             )
+        _require_free(connection, found)
+        if row is not None:
+            _require_same(connection, row.id, found)
         volume_id = row.id if row is not None else _new(connection, ledger, found, medium)
         for table in (instances, other_files):
             connection.execute(delete(table).where(table.c.volume_id == volume_id))
-        added = _without_known(connection, found.studies)
+        added, known = _by_other_volumes(connection, found.studies)
         connection.execute(update(volumes).where(volumes.c.id == volume_id).values(**facts, **_image(found)))
         volume = volume_of(
             connection.execute(select(volumes).where(volumes.c.id == volume_id)).one(), ledger.storage.volumes_dir
         )
-        count = (
-            write_contents(connection, volume_id, MasteredVolume(volume, found.sha256, added, found.other_files))
-            if added
-            else 0
-        )
+        lying = MasteredVolume(volume, found.sha256, added, [*found.other_files, *known])
+        count = write_contents(connection, volume_id, lying)
         connection.execute(update(volumes).where(volumes.c.id == volume_id).values(instances=count))
-    return TakenUp(facts["state"], count, sum(len(study.files) for study in found.studies) - count)
+    return TakenUp(facts["state"], count, len(known))
+
+
+def _require_free(connection: Connection, found: FoundVolume) -> None:
+    """A run that retrieves what lies on it would archive it a second time."""
+    for some in in_portions(study.study_instance_uid for study in found.studies):
+        claimed = select(claims.c.night_id).where(claims.c.study_instance_uid.in_(some))
+        holders = connection.execute(select(nights).where(nights.c.id.in_(claimed)))
+        if any(is_alive(connection, night) for night in holders):
+            raise ClaimLost(f"An archive run works on studies of {found.label} at this moment: wait for its end.")
+
+
+def _require_same(connection: Connection, volume_id: int, found: FoundVolume) -> None:
+    """Another archive's disc may have the same label: what is owed of the one that the ledger knows stays owed."""
+    owed = select(instances.c.path, instances.c.sha256).where(instances.c.volume_id == volume_id)
+    lacking = set(connection.execute(owed).tuples()) - {
+        (str(file.path), file.sha256) for study in found.studies for file in study.files
+    }
+    if lacking:
+        raise InvalidRequest(
+            f"This isn't the volume that the ledger has as {found.label}: {len(lacking)} instances that are owed of "
+            "that one don't lie on it. Nothing was changed."
+        )
 
 
 def _place_of(ledger: Ledger, found: FoundVolume, store: Store | None, output: str) -> dict[str, Any]:
@@ -148,9 +172,11 @@ def _set_of(found: FoundVolume) -> tuple[int, int]:
     return 1, 1
 
 
-def _without_known(connection: Connection, found: Sequence[StudyOnVolume]) -> list[StudyOnVolume]:
-    """What lies on no other volume that is there: an instance stands in the ledger once."""
-    known: set[tuple[str, str]] = set()
+def _by_other_volumes(
+    connection: Connection, found: Sequence[StudyOnVolume]
+) -> tuple[list[StudyOnVolume], list[DiscFile]]:
+    """What lies on no other volume that is there, and the files of what does: an instance stands in the ledger once."""
+    elsewhere: set[tuple[str, str]] = set()
     there = (
         select(studies.c.study_instance_uid, instances.c.sop_instance_uid)
         .join_from(studies, instances)
@@ -158,12 +184,11 @@ def _without_known(connection: Connection, found: Sequence[StudyOnVolume]) -> li
         .where(THERE)
     )
     for some in in_portions(study.study_instance_uid for study in found):
-        known.update(connection.execute(there.where(studies.c.study_instance_uid.in_(some))).tuples())
-    left = [
-        replace(
-            study,
-            files=[file for file in study.files if (study.study_instance_uid, file.sop_instance_uid) not in known],
-        )
-        for study in found
-    ]
-    return [study for study in left if study.files]
+        elsewhere.update(connection.execute(there.where(studies.c.study_instance_uid.in_(some))).tuples())
+
+    def is_elsewhere(study: StudyOnVolume, file: DiscFile) -> bool:
+        return (study.study_instance_uid, file.sop_instance_uid) in elsewhere
+
+    known = [file for study in found for file in study.files if is_elsewhere(study, file)]
+    left = [replace(study, files=[file for file in study.files if not is_elsewhere(study, file)]) for study in found]
+    return [study for study in left if study.files], known

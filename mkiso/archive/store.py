@@ -53,7 +53,8 @@ class Store:
             with ledger.writing() as connection:
                 for unfinished in directory.glob(f"{MARK}.*"):  # of a run that was killed; nobody else is here
                     unfinished.unlink()
-                mark, shelf = _read_mark(directory), _shelf(connection, directory, labels)
+                shelf = _shelf(connection, directory, labels)
+                mark = _readable_mark(directory) if adopt else _read_mark(directory)
                 if not adopt:
                     meet_store(mark, ledger.id, shelf)
                 if mark is None or mark.archive != ledger.id:
@@ -67,8 +68,8 @@ class Store:
     def visible(cls, ledger: Ledger) -> Store | None:
         """The store at archive.directory where it is there and this archive's; nothing is made."""
         try:
-            mark = _read_mark(ledger.store_directory)
-        except (ArchiveUnusable, OSError):
+            mark = _readable_mark(ledger.store_directory)
+        except OSError:
             return None
         return cls(mark.store, ledger.store_directory) if mark is not None and mark.archive == ledger.id else None
 
@@ -94,6 +95,7 @@ def deliver_to_store(night: Night, volume: ArchiveVolume, manifest: str, store: 
     """
     store.require()
     stored = put(store.directory, volume, manifest)
+    store.require()  # what was mounted may have gone while it was written into the folder below
     night.advance(volume.label, "done", str(stored), store.id)
     shutil.rmtree(volume.folder, ignore_errors=True)
     return stored
@@ -193,6 +195,14 @@ def _read_mark(directory: Path) -> StoreMark | None:
         return None
     except Unreadable:
         raise ArchiveUnusable(f"{directory / MARK} is damaged, so whose store this is can't be told. {ADOPT}") from None
+
+
+def _readable_mark(directory: Path) -> StoreMark | None:
+    """None also where it is damaged."""
+    try:
+        return _read_mark(directory)
+    except ArchiveUnusable:
+        return None
 
 
 def _shelf(connection: Connection, directory: Path, labels: frozenset[str]) -> Shelf:

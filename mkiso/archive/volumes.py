@@ -134,7 +134,8 @@ def write_contents(connection: Connection, volume_id: int, mastered: MasteredVol
         for study in mastered.studies
         for file in study.files
     ]
-    connection.execute(insert(instances), rows)
+    if rows:
+        connection.execute(insert(instances), rows)
     others = [
         {"volume_id": volume_id, "path": str(file.path), "size": file.size, "sha256": file.sha256}
         for file in mastered.other_files

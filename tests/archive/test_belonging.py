@@ -9,18 +9,20 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from mkiso.archive.belonging import read_mark
-from mkiso.archive.catalogue import archived, find
+from mkiso.archive.by_hand import settle
+from mkiso.archive.catalogue import archived, find, lost_studies
 from mkiso.archive.ledger import Ledger
-from mkiso.archive.lifecycle import Remedy
+from mkiso.archive.lifecycle import Claim, Remedy
 from mkiso.archive.nights import Night
 from mkiso.archive.owed import owed, undelivered
 from mkiso.archive.reconcile import reconcile
-from mkiso.archive.store import MARK, Store, deliver_to_store
+from mkiso.archive.store import MARK, Store, deliver_to_store, put
 from mkiso.archive.volumes import ArchiveVolume
 from mkiso.config.settings import Settings
 from mkiso.errors import ArchiveUnusable, StorageFull
@@ -200,6 +202,71 @@ def test_a_store_that_goes_away_during_the_night_gets_nothing(ledger: Ledger, se
             deliver_to_store(night, left.volume, "{}", store)
         assert not list(store.directory.iterdir())
         assert volume.image.exists()
+
+
+def test_a_store_that_goes_while_a_volume_is_written_keeps_nothing_and_loses_nothing(
+    ledger: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was mounted on takes the volume instead: the next run delivers it into the store."""
+    with Night.begin(ledger, "one", RANGE) as night:
+        store = Store.open(ledger)
+        volume = archive(night, {"1.2": ["1.2.1"]})
+        (left,) = reconcile(night, ledger, store)
+
+        def into_the_mount_point(directory: Path, *arguments: Any) -> Path:
+            directory.rename(directory.with_name("unmounted"))
+            directory.mkdir()
+            return put(directory, *arguments)
+
+        with monkeypatch.context() as patch, pytest.raises(ArchiveUnusable, match="isn't there any more"):
+            patch.setattr("mkiso.archive.store.put", into_the_mount_point)
+            deliver_to_store(night, left.volume, "{}", store)
+        assert volume.image.exists()
+        shutil.rmtree(store.directory)
+        store.directory.with_name("unmounted").rename(store.directory)
+        assert [left.remedy for left in reconcile(night, ledger, store)] == [Remedy.DELIVER]
+
+
+def test_a_store_that_is_away_at_the_end_of_the_night_has_lost_no_volume(settings: Settings) -> None:
+    """Each volume would be said to be missing, and to be settled as lost."""
+    volume = stored(settings, "one", "1.2")
+    with Ledger.open(settings) as ledger, Night.begin(ledger, "two", RANGE) as night:
+        store = Store.open(ledger)
+        waits = archive(night, {"1.3": ["1.3.1"]})
+        waits.image.write_bytes(b"damaged")  # with its store away, nobody knows whether it was stored
+        store.directory.rename(store.directory.with_name("unmounted"))
+        store.directory.mkdir()
+        with pytest.raises(ArchiveUnusable, match="isn't there any more"):
+            owed(ledger, store)
+        with pytest.raises(ArchiveUnusable, match="isn't there any more"):
+            reconcile(night, ledger, store)
+        assert archived(ledger, ["1.2", "1.3"]).keys() == {"1.2", "1.3"}
+        assert find(ledger, "1.2")[0].holdings[0].label == volume.label
+
+
+def test_a_store_in_the_place_of_a_lost_one_is_said_to_lack_each_volume(settings: Settings) -> None:
+    """Its disk was replaced, and a person says `adopt`: what lay on the old one counts as archived no longer unsaid."""
+    volume = stored(settings, "one", "1.2")
+    shutil.rmtree(settings.archive.directory)
+    with Ledger.open(settings) as ledger:
+        with pytest.raises(ArchiveUnusable, match="isn't there"):
+            Store.open(ledger)
+        store = Store.open(ledger, adopt=True)
+        for _ in range(2):
+            (said,) = owed(ledger, store)
+            assert str(said).startswith(f"{volume.label} is missing in the store")
+        assert settle(ledger, volume.label, Claim.LOST, store) == "gone"
+        assert [study.study_instance_uid for study in lost_studies(ledger)] == ["1.2"]
+
+
+def test_a_store_whose_mark_is_damaged_is_adopted_by_a_person(settings: Settings) -> None:
+    volume = stored(settings, "one", "1.2")
+    (settings.archive.directory / MARK).write_bytes(bytes(70))
+    with Ledger.open(settings) as ledger:
+        with pytest.raises(ArchiveUnusable, match="is damaged"):
+            Store.open(ledger)
+        assert owed(ledger, Store.open(ledger, adopt=True)) == ()
+        assert Store.open(ledger).image(volume.label).exists()
 
 
 def test_another_archive_may_not_use_the_store(settings: Settings, copies: Copies, tmp_path: Path) -> None:

@@ -5,22 +5,23 @@ SQLite and PostgreSQL).
 from __future__ import annotations
 
 import shutil
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from mkiso.archive.by_hand import withdraw
+from mkiso.archive.by_hand import settle, withdraw
 from mkiso.archive.catalogue import archived, find, lost_studies
 from mkiso.archive.ledger import Ledger
-from mkiso.archive.lifecycle import Remedy
+from mkiso.archive.lifecycle import Claim, Remedy
 from mkiso.archive.nights import Night
 from mkiso.archive.owed import owed
 from mkiso.archive.readback import verify_against_ledger
 from mkiso.archive.reconcile import reconcile
-from mkiso.archive.resume import TakenUp, take_up
+from mkiso.archive.resume import FoundVolume, TakenUp, take_up
 from mkiso.archive.store import Store, deliver_to_store
 from mkiso.config.settings import Settings
-from mkiso.errors import InvalidRequest, ProofFailed
+from mkiso.errors import ClaimLost, InvalidRequest, ProofFailed, VolumeNotFound
 from mkiso.formats.iso import master
 from mkiso.media.layout import lay_out
 from mkiso_service.archive_discs import found_volume
@@ -55,6 +56,11 @@ def in_store(store: Store, image: Path) -> Path:
     return target
 
 
+def files_of(found: FoundVolume) -> list[tuple[str, int, str]]:
+    files = [*chain.from_iterable(study.files for study in found.studies), *found.other_files]
+    return [(str(file.path), file.size, file.sha256) for file in files]
+
+
 def test_a_volume_in_the_store_is_known_again(ledger: Ledger, image: Path) -> None:
     store = Store.open(ledger)
     stored = in_store(store, image)
@@ -70,11 +76,7 @@ def test_a_volume_in_the_store_is_known_again(ledger: Ledger, image: Path) -> No
     assert len(archived(ledger, [one.study_instance_uid])[one.study_instance_uid]) == 4
     with pytest.raises(InvalidRequest, match="knows volume"):
         take_up(ledger, found_volume(stored), store, "dvd", "store")
-    found = found_volume(stored)
-    read = [(str(file.path), file.size, file.sha256) for study in found.studies for file in study.files]
-    assert verify_against_ledger(
-        ledger, LABEL, [*read, *((str(file.path), file.size, file.sha256) for file in found.other_files)]
-    ).is_good
+    assert verify_against_ledger(ledger, LABEL, files_of(found_volume(stored))).is_good
 
 
 def test_what_was_archived_anew_meanwhile_stays_where_it_is(ledger: Ledger, image: Path) -> None:
@@ -87,6 +89,62 @@ def test_what_was_archived_anew_meanwhile_stays_where_it_is(ledger: Ledger, imag
     assert take_up(ledger, found, store, "dvd", "store") == TakenUp("done", 2, 4)
     (finding,) = find(ledger, study.study_instance_uid)
     assert [holding.label for holding in finding.holdings] == [anew.label]
+    assert verify_against_ledger(ledger, LABEL, files_of(found)).is_good
+    assert owed(ledger, store) == ()
+
+
+def test_a_volume_of_which_all_was_archived_anew_is_read_back_good_and_withdrawn(ledger: Ledger, image: Path) -> None:
+    store = Store.open(ledger)
+    found = found_volume(in_store(store, image))
+    with Night.begin(ledger, "anew", RANGE) as night:
+        archive(
+            night,
+            {study.study_instance_uid: [file.sop_instance_uid for file in study.files] for study in found.studies},
+        )
+    assert take_up(ledger, found, store, "dvd", "store") == TakenUp("done", 0, 6)
+    assert verify_against_ledger(ledger, LABEL, files_of(found)).is_good
+    assert withdraw(ledger, LABEL) == (None, None)
+
+
+def test_another_disc_under_the_label_of_a_lost_volume_takes_nothing_of_what_is_owed(
+    ledger: Ledger, image: Path
+) -> None:
+    """Labels are dates and numbers: that of another archive may have the same."""
+    with Night.begin(ledger, "one", RANGE) as night:
+        volume = archive(night, {"1.2": ["1.2.1"]})
+        night.advance(volume.label, "done", "shelf 3")
+    assert volume.label == LABEL
+    withdraw(ledger, LABEL)
+    store = Store.open(ledger)
+    with pytest.raises(
+        InvalidRequest, match="This isn't the volume that the ledger has as A20260213_0001: 1 instances"
+    ):
+        take_up(ledger, found_volume(in_store(store, image)), store, "dvd", "store")
+    assert [study.study_instance_uid for study in lost_studies(ledger)] == ["1.2"]
+
+
+def test_nothing_is_taken_up_that_a_run_archives_at_this_moment(ledger: Ledger, image: Path) -> None:
+    store = Store.open(ledger)
+    found = found_volume(in_store(store, image))
+    with Night.begin(ledger, "anew", RANGE) as night:
+        night.claim([found.studies[1].study_instance_uid])
+        with pytest.raises(ClaimLost, match="wait for its end"):
+            take_up(ledger, found, store, "dvd", "store")
+    assert take_up(ledger, found, store, "dvd", "store") == TakenUp("done", 6, 0)
+
+
+def test_a_volume_that_was_given_up_comes_back_with_all_that_lies_on_it(ledger: Ledger, image: Path) -> None:
+    """`settle --stored` would hold it for archived, and the ledger would know of nothing on it."""
+    store = Store.open(ledger)
+    stored = in_store(store, image)
+    take_up(ledger, found_volume(stored), store, "dvd", "store")
+    withdraw(ledger, LABEL)
+    settle(ledger, LABEL, Claim.FORGET, store)
+    for claim in (Claim.STORED, Claim.HERE):
+        with pytest.raises(VolumeNotFound, match="`mkiso archive take-up` its image"):
+            settle(ledger, LABEL, claim, store)
+    assert take_up(ledger, found_volume(stored), store, "dvd", "store") == TakenUp("done", 6, 0)
+    assert find(ledger, "A1")[0].holdings[0].state == "done"
 
 
 def test_a_volume_in_the_data_directory_is_delivered_by_the_next_run(ledger: Ledger, image: Path) -> None:
