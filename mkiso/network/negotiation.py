@@ -34,7 +34,7 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext, build_context
 
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from mkiso.network.pdu import PDV_HEAD_BYTES, ProtocolError, whole
+from mkiso.network.pdu import PDV_HEAD_BYTES, AssociationLost, ProtocolError, whole
 
 APPLICATION_CONTEXT_NAME = "1.2.840.10008.3.1.1.1"
 VERIFICATION = "1.2.840.10008.1.1"
@@ -94,11 +94,11 @@ class Rejection:
     pdu: bytes
 
 
-class AssociationRejected(Exception):
+class AssociationRejected(AssociationLost):
     """A peer's A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
 
     def __init__(self, words: str, result: int, source: int, reason: int) -> None:
-        super().__init__(words)
+        super().__init__(f"rejects the association: {words}")
         self.result, self.source, self.reason = result, source, reason
 
     @property

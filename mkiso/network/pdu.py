@@ -39,7 +39,11 @@ RELEASE_RQ, RELEASE_RP = (_HEAD.pack(kind, 4) + bytes(4) for kind in (A_RELEASE_
 
 
 class AssociationLost(Exception):
-    """The association ended before its work did; the words go on after the peer's name."""
+    """There is no association, or it ended before its work did. The words go on after the peer's name."""
+
+
+class Unreachable(AssociationLost):
+    """There is no connection."""
 
 
 class PeerGone(AssociationLost):

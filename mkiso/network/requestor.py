@@ -24,7 +24,7 @@ from mkiso.network.negotiation import (
     rejected,
     request_pdu,
 )
-from mkiso.network.pdu import AssociationLost, Connection, PeerGone, ProtocolError, Source, Stalled
+from mkiso.network.pdu import AssociationLost, Connection, PeerGone, ProtocolError, Source, Stalled, Unreachable
 
 MAX_PDU_BYTES = 65_536
 NO_ANSWER = "didn't answer in time"
@@ -47,6 +47,9 @@ class Address:
     associate_timeout_seconds: float
     response_timeout_seconds: float
     release_timeout_seconds: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.called_ae_title} at {self.host}:{self.port}"
 
     def within(self, limit_seconds: float) -> Address:
         """The same, for whoever has only so long: the connection, the association and the answer get a third each at
@@ -71,8 +74,14 @@ class Requestor(Association):
 
     @classmethod
     def open(cls, address: Address, proposed: Sequence[Pair]) -> Self:
-        """Connect and negotiate. Raises OSError (no connection), AssociationRejected, AssociationLost."""
-        sock = socket.create_connection((address.host, address.port), timeout=address.connect_timeout_seconds)
+        """Connect and negotiate. Raises Unreachable, AssociationRejected, PeerGone, Stalled, ProtocolError."""
+        limit_seconds = address.connect_timeout_seconds
+        try:
+            sock = socket.create_connection((address.host, address.port), timeout=limit_seconds)
+        except TimeoutError:
+            raise Unreachable(f"took no connection within {limit_seconds:g} s") from None
+        except OSError as error:
+            raise Unreachable(f"can't be reached ({error.strerror or error})") from None
         try:
             connection = Connection(
                 sock, MAX_PDU_BYTES + COUNTED_WRONGLY_BYTES, address.response_timeout_seconds, polled=True

@@ -22,12 +22,12 @@ from mkiso.network.negotiation import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     TRANSFER_SYNTAXES_NOT_SUPPORTED,
     Acceptance,
-    AssociationRejected,
     Context,
     Offer,
 )
 from mkiso.network.pdu import AssociationLost, Connection, ProtocolError, Stalled, Stopping
 from mkiso.network.requestor import MAX_PDU_BYTES, NO_ANSWER, Address, Requestor
+from mkiso.publishers.dicom import reference_to
 from mkiso.publishers.protocol import Order, Watch
 from mkiso.study.models import Arrival
 
@@ -69,12 +69,8 @@ def commit(publisher: str, settings: PublisherSettings, address: Address, order:
             status = _ask(association, transaction_uid, order.instances, take, address.response_timeout_seconds)
             if status == dimse.SUCCESS:
                 report = _awaited(association, reports, take, settings, watch)
-    except AssociationRejected as error:
-        raise unclear(f"gives no association for storage commitment ({error})") from None
     except AssociationLost as error:
         raise unclear(f"{error} when it was asked for storage commitment") from None
-    except OSError as error:
-        raise unclear(f"gives no association for storage commitment ({error.strerror or error})") from None
     if status != dimse.SUCCESS:
         raise unclear(f"answers the request for storage commitment with {status:04X}")
     if report is None:
@@ -105,7 +101,7 @@ def _ask(
         raise ProtocolError("offers no storage commitment")
     request = Dataset()
     request.TransactionUID = transaction_uid
-    request.ReferencedSOPSequence = [_reference(arrival) for arrival in instances]
+    request.ReferencedSOPSequence = [reference_to(arrival) for arrival in instances]
     command: dict[int, dimse.Value] = {
         dimse.COMMAND_FIELD: dimse.N_ACTION_RQ,
         dimse.REQUESTED_SOP_CLASS_UID: PUSH_MODEL.abstract_syntax,
@@ -151,13 +147,6 @@ def _take_report(association: Association, message: Message, take: Take) -> None
     report = dimse.decode_data_set(message.kept)
     association.answer(message, dimse.SUCCESS)
     take(report)
-
-
-def _reference(arrival: Arrival) -> Dataset:
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = arrival.sop_class_uid
-    reference.ReferencedSOPInstanceUID = arrival.sop_instance_uid
-    return reference
 
 
 @contextmanager

@@ -148,21 +148,14 @@ class Relay:
         for attempt in range(self._settings.attempts):
             try:
                 return Requestor.open(self._address, pairs)
-            except AssociationRejected as error:
-                reason = f"{self._name} rejects the association: {error}"
-                if error.lasting:
+            except AssociationLost as error:
+                reason = f"{self._name} ({self._address}) {error}"
+                if isinstance(error, AssociationRejected) and error.lasting:
                     words = (
                         f"{reason}. Make {self._address.calling_ae_title} known to it, or correct "
                         f"publishers.{self._name}.ae_title."
                     )
                     raise PublisherRefused(words, accepted=self._accepted) from None
-            except AssociationLost as error:
-                reason = f"{self._name} gave no association: it {error}"
-            except OSError as error:
-                reason = (
-                    f"{self._name} can't be reached at {self._address.host}:{self._address.port} "
-                    f"({error.strerror or error})"
-                )
             if attempt + 1 < self._settings.attempts and self._watch.stop.wait(back_off_seconds(attempt)):
                 break
         if self._accepted:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydicom import Dataset
+
 from mkiso.config.settings import Publisher as PublisherSettings
 from mkiso.errors import PublisherUnavailable
-from mkiso.network.negotiation import AssociationRejected
 from mkiso.network.pdu import AssociationLost
 from mkiso.network.requestor import VERIFYING, Address, Requestor
+from mkiso.study.models import Arrival
 
 ECHO_LIMIT_SECONDS = 2.0  # the health check answers within two seconds
 RELEASE_TIMEOUT_SECONDS = 5.0
@@ -37,16 +39,20 @@ class DicomPublisher:
 
     def check(self) -> str:
         """Whether it answers C-ECHO, in words."""
-        where = f"{self.name} ({self._address.called_ae_title} at {self._address.host}:{self._address.port})"
+        where = f"{self.name} ({self._address})"
         try:
             with Requestor.open(self._address.within(ECHO_LIMIT_SECONDS), [VERIFYING]) as association:
                 status = association.echo()
-        except AssociationRejected as error:
-            raise PublisherUnavailable(f"{where} rejects the association: {error}") from None
         except AssociationLost as error:
-            raise PublisherUnavailable(f"{where} doesn't answer C-ECHO: it {error}") from None
-        except OSError as error:
-            raise PublisherUnavailable(f"{where} can't be reached: {error.strerror or error}") from None
+            raise PublisherUnavailable(f"{where} {error}") from None
         if status != 0x0000:
             raise PublisherUnavailable(f"{where} answers C-ECHO with {status:04X}")
         return f"{where} answers C-ECHO"
+
+
+def reference_to(instance: Arrival) -> Dataset:
+    """An item of a Referenced SOP Sequence (PS3.3 10.8)."""
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = instance.sop_class_uid
+    reference.ReferencedSOPInstanceUID = instance.sop_instance_uid
+    return reference

@@ -21,11 +21,11 @@ from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
 from mkiso.media.application_profiles import Profile, profile_for
 from mkiso.network import dimse
 from mkiso.network.association import Message
-from mkiso.network.negotiation import IMPLICIT_VR_LITTLE_ENDIAN, AssociationRejected, Context
+from mkiso.network.negotiation import IMPLICIT_VR_LITTLE_ENDIAN, Context
 from mkiso.network.pdu import AssociationLost
 from mkiso.network.requestor import Requestor
 from mkiso.publishers.cstore import Relay, prove
-from mkiso.publishers.dicom import DicomPublisher
+from mkiso.publishers.dicom import DicomPublisher, reference_to
 from mkiso.publishers.lock import Settling
 from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.protocol import Order, Receipt, Watch, label_values
@@ -177,20 +177,15 @@ class McmPublisher(DicomPublisher):
 
     @contextmanager
     def _association(self) -> Iterator[Requestor]:
-        address = self._address
-        where = (
-            f"{self.name} ({address.called_ae_title} at {address.host}:{address.port}) "
-            "gives no association for Media Creation Management"
-        )
+        """For Media Creation Management. Raises PublisherUnavailable where there is none."""
+        where = f"{self.name} ({self._address})"
         try:
-            association = Requestor.open(address, [MEDIA_CREATION])
-        except (AssociationRejected, AssociationLost) as error:
-            raise PublisherUnavailable(f"{where}: {error}.") from None
-        except OSError as error:
-            raise PublisherUnavailable(f"{where}: {error.strerror or error}.") from None
+            association = Requestor.open(self._address, [MEDIA_CREATION])
+        except AssociationLost as error:
+            raise PublisherUnavailable(f"{where} {error}.") from None
         with association:
             if MEDIA_CREATION not in association.ids:
-                raise PublisherUnavailable(f"{where}.")
+                raise PublisherUnavailable(f"{where} doesn't offer Media Creation Management.")
             yield association
 
 
@@ -238,9 +233,7 @@ def media_request(order: Order, settings: PublisherSettings) -> Dataset:
 def _reference(instance: Arrival, profile: Profile | None) -> Dataset:
     """An instance to go onto the disc, and the profile that allows all of them; where none does, the choice is the
     publisher's (type 3)."""
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = instance.sop_class_uid
-    reference.ReferencedSOPInstanceUID = instance.sop_instance_uid
+    reference = reference_to(instance)
     if profile:
         reference.RequestedMediaApplicationProfile = profile.name
     return reference

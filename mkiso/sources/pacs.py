@@ -17,7 +17,7 @@ from mkiso.config.settings import Pacs, Settings
 from mkiso.errors import PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
 from mkiso.network import dimse
 from mkiso.network.negotiation import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, AssociationRejected, Context
-from mkiso.network.pdu import AssociationLost, PeerGone, Stalled
+from mkiso.network.pdu import AssociationLost, PeerGone, Stalled, Unreachable
 from mkiso.network.requestor import Address, Requestor
 
 ECHO_LIMIT_SECONDS = 2.0
@@ -55,18 +55,11 @@ class PacsAssociation:
         except PeerGone as error:
             hint = f"often because it doesn't know the calling AE title {address.calling_ae_title}"
             raise self._lost(f"{error} instead of an answer; {hint}") from None
+        except Unreachable as error:
+            hint = "Check pacs.host and pacs.port, that it runs, and that no firewall drops what comes from here."
+            raise PacsUnreachable(f"{self.peer} {error}. {hint}") from None
         except AssociationLost as error:
             raise self._lost(error) from None
-        except TimeoutError:
-            raise PacsUnreachable(
-                f"{self.peer} took no connection within {address.connect_timeout_seconds:g} s. "
-                "Check that the machine is on and no firewall drops it."
-            ) from None
-        except OSError as error:
-            reason = error.strerror or error
-            raise PacsUnreachable(
-                f"{self.peer} can't be reached: {reason}. Check pacs.host and pacs.port, and that it runs."
-            ) from None
         if absent := [context for context in self._proposed if context not in self._association.ids]:
             self.abort()
             name = UID(absent[0].abstract_syntax).name
