@@ -1,4 +1,4 @@
-"""What can go wrong, as types: the type decides the retry, the HTTP status and the words people read.
+"""What can go wrong, as types: the type decides the retry, the HTTP status and the message that people read.
 
     MkisoError
     ├── PermanentError            trying again changes nothing until somebody acts
@@ -25,7 +25,7 @@
     │   ├── JobCancelled          409
     │   ├── SeveralDiscs          409  the answer is a set of discs: one of them has to be named
     │   ├── OtherSet              409  the disc may be of another set than those that the asker has
-    │   ├── JobCrashed            502  the run ended without a word
+    │   ├── JobCrashed            502  the run ended without a report
     │   ├── ProofFailed           500  the finished image is not what was received
     │   ├── ArchiveUnusable       500  ledger, data directory and store don't belong together, or one isn't there
     │   ├── Unforeseen            500  a fault of mkiso itself
@@ -92,7 +92,7 @@ class RetriableError(MkisoError):
 
 
 class InvalidRequest(PermanentError):
-    """The question itself is wrong; nothing was asked of anybody."""
+    """The question itself is wrong; no other system was asked."""
 
     code = "invalid_request"
     http_status = 400
@@ -104,7 +104,7 @@ class InvalidAccessionNumber(InvalidRequest):
     """Not an accession number that can be looked up safely (VR SH, PS3.5 6.2)."""
 
     code = "invalid_accession_number"
-    meaning = "a wildcard, a control character, more than 16 characters"
+    meaning = "it has a wildcard, a control character, or more than 16 characters"
     remedy = "use the accession number as the PACS writes it"
 
 
@@ -112,7 +112,7 @@ class TooManyAccessionNumbers(InvalidRequest):
     """More accession numbers in one question than `server.max_accessions`."""
 
     code = "too_many_accession_numbers"
-    meaning = "more than `server.max_accessions`"
+    meaning = "more accession numbers than `server.max_accessions`"
     remedy = "ask in several requests"
 
 
@@ -130,8 +130,11 @@ class ForeignRequest(PermanentError):
 
     code = "foreign_request"
     http_status = 403
-    meaning = "a page of another site asked by itself, or a browser over plain http doesn't say which page"
-    remedy = "let a person follow the link; serve mkiso over https; `server.trusted_origins`"
+    meaning = (
+        "a page of another site sent the request without a click, or a browser over plain http doesn't say which "
+        "page sent it"
+    )
+    remedy = "click the link yourself; serve mkiso over https; add the site to `server.trusted_origins`"
 
 
 class UnknownHost(PermanentError):
@@ -139,7 +142,7 @@ class UnknownHost(PermanentError):
 
     code = "unknown_host"
     http_status = 403
-    meaning = "a browser came by a name with a dot that isn't known to be mkiso's"
+    meaning = "the browser used a host name with a dot that mkiso doesn't know as its own"
     remedy = "add it to `server.hosts`, or set `server.public_url`"
 
 
@@ -148,8 +151,8 @@ class StudyNotFound(PermanentError):
 
     code = "study_not_found"
     http_status = 404
-    meaning = "the PACS has no such accession number"
-    remedy = "check the number; is the study on this PACS yet?"
+    meaning = "the PACS has no study with this accession number"
+    remedy = "check the number, and whether the study has reached this PACS"
 
 
 class NoDicomData(PermanentError):
@@ -158,7 +161,7 @@ class NoDicomData(PermanentError):
     code = "no_dicom_data"
     http_status = 404
     meaning = "the study has no images"
-    remedy = "ask again when they have been sent"
+    remedy = "ask again after the images were sent to the PACS"
 
 
 class JobNotFound(PermanentError):
@@ -166,8 +169,8 @@ class JobNotFound(PermanentError):
 
     code = "job_not_found"
     http_status = 404
-    meaning = "the job or its disc isn't kept any more"
-    remedy = "ask for the disc anew"
+    meaning = "the job or its disc is no longer kept"
+    remedy = "ask for the disc again"
 
 
 class VolumeNotFound(PermanentError):
@@ -175,7 +178,7 @@ class VolumeNotFound(PermanentError):
 
     code = "volume_not_found"
     http_status = 404
-    meaning = "the archive's ledger has no such volume, or it isn't as was said"
+    meaning = "the archive's ledger has no such volume, or the volume isn't in the state that the command needs"
     remedy = "check the label: `mkiso archive report`"
 
 
@@ -184,11 +187,8 @@ class PatientMismatch(PermanentError):
 
     code = "patient_mismatch"
     http_status = 409
-    meaning = (
-        "more than one patient in one question, or one accession number of several patients, or the patient "
-        "API knows another one"
-    )
-    remedy = "have the PACS or the patient API corrected; ask for each patient alone"
+    meaning = "the studies belong to more than one patient, or the patient API names another patient than the PACS"
+    remedy = "have the PACS or the patient API corrected; ask for each patient separately"
 
 
 class PrintUncertain(PermanentError):
@@ -196,7 +196,7 @@ class PrintUncertain(PermanentError):
 
     code = "print_uncertain"
     http_status = 409
-    meaning = "an earlier order may have been made already, or of other images"
+    meaning = "an earlier order may already have made a disc, perhaps of other images"
     remedy = "look at the robot, then print with `confirm_reprint`"
 
 
@@ -206,7 +206,7 @@ class JobCancelled(PermanentError):
     code = "job_cancelled"
     http_status = 409
     meaning = "an operator cancelled the job"
-    remedy = "ask again; of a print, look at the publisher first"
+    remedy = "ask again; for a print, check the publisher first"
 
 
 class SeveralDiscs(PermanentError):
@@ -215,7 +215,7 @@ class SeveralDiscs(PermanentError):
     code = "several_discs"
     http_status = 409
     meaning = "the studies fill a set of discs"
-    remedy = "take every one, at its address in `parts`"
+    remedy = "download every disc, at its address in `parts`"
 
 
 class OtherSet(PermanentError):
@@ -223,8 +223,8 @@ class OtherSet(PermanentError):
 
     code = "other_set"
     http_status = 409
-    meaning = "the disc would be of another set than those that you have, or may be"
-    remedy = "take every disc of one set, at their addresses in `sets`, or ask without `part`"
+    meaning = "this disc belongs, or may belong, to another set than the discs that you already have"
+    remedy = "download every disc of one set, at the addresses in `sets`, or ask without `part`"
 
 
 class JobCrashed(PermanentError):
@@ -232,8 +232,8 @@ class JobCrashed(PermanentError):
 
     code = "job_crashed"
     http_status = 502
-    meaning = "the job's process or machine went down"
-    remedy = "ask again, of a print look at the publisher first; its run in the Prefect UI says when"
+    meaning = "the job's process or its machine failed"
+    remedy = "ask again; for a print, check the publisher first; the run in the Prefect UI says when it happened"
 
 
 class TooLargeForMedium(PermanentError):
@@ -241,8 +241,8 @@ class TooLargeForMedium(PermanentError):
 
     code = "too_large_for_medium"
     http_status = 422
-    meaning = "more than one `disc.medium` holds, and `disc.span` is off"
-    remedy = "set `disc.span` or a larger medium"
+    meaning = "the studies don't fit one `disc.medium`, and `disc.span` is off"
+    remedy = "set `disc.span`, or a larger `disc.medium`"
 
 
 class PacsRefused(PermanentError):
@@ -250,7 +250,7 @@ class PacsRefused(PermanentError):
 
     code = "pacs_refused"
     http_status = 502
-    meaning = "AE titles, address or identifiers disagree (A801 …)"
+    meaning = "the PACS refused: AE titles, addresses or identifiers don't match (A801 and others)"
     remedy = "add the receiver's AE title, address and port to the PACS; `mkiso doctor`"
 
 
@@ -259,8 +259,8 @@ class StudyIncomplete(PermanentError):
 
     code = "study_incomplete"
     http_status = 502
-    meaning = "images stayed missing after every attempt, or nothing proves that they are all"
-    remedy = "the words say how many and why; look at these in the PACS"
+    meaning = "images are still missing after every attempt, or nothing proves that all came"
+    remedy = "the message says how many and why; check them in the PACS"
 
 
 class InstanceConflict(PermanentError):
@@ -268,7 +268,7 @@ class InstanceConflict(PermanentError):
 
     code = "instance_conflict"
     http_status = 502
-    meaning = "one SOP Instance UID with two contents"
+    meaning = "two different images came under one SOP Instance UID"
     remedy = "have the PACS corrected"
 
 
@@ -278,7 +278,7 @@ class DamagedInstance(PermanentError):
     code = "damaged_instance"
     http_status = 502
     meaning = "an image is cut short or malformed"
-    remedy = "have it sent to the PACS again"
+    remedy = "have the image sent to the PACS again"
 
 
 class CountsUnknown(PermanentError):
@@ -286,8 +286,8 @@ class CountsUnknown(PermanentError):
 
     code = "counts_unknown"
     http_status = 502
-    meaning = "the PACS tells neither images nor counts"
-    remedy = "`pacs.require_counts: false` makes discs that say so"
+    meaning = "the PACS lists no images and gives no counts"
+    remedy = "`pacs.require_counts: false` makes discs all the same; they say so"
 
 
 class PublisherRefused(PermanentError):
@@ -295,8 +295,8 @@ class PublisherRefused(PermanentError):
 
     code = "publisher_refused"
     http_status = 502
-    meaning = "the publisher refused or failed"
-    remedy = "its own words follow; look at the robot"
+    meaning = "the publisher refused the order, or failed at it"
+    remedy = "read the publisher's own message, which follows; check the publisher"
 
 
 class ProofFailed(PermanentError):
@@ -304,8 +304,8 @@ class ProofFailed(PermanentError):
 
     code = "proof_failed"
     http_status = 500
-    meaning = "a finished image differed from what was received, or from what was proved"
-    remedy = "it was thrown away; ask again; check memory and disk"
+    meaning = "a finished disc image differs from what was received or proved; mkiso deleted it"
+    remedy = "ask again; if it comes back, check the machine's memory and disk"
 
 
 class ArchiveUnusable(PermanentError):
@@ -316,9 +316,9 @@ class ArchiveUnusable(PermanentError):
     code = "archive_unusable"
     http_status = 500
     meaning = (
-        "the archive's ledger, data directory and store don't belong together, or one isn't there; nothing was touched"
+        "the archive's ledger, data directory and store don't belong together, or one is missing; nothing was changed"
     )
-    remedy = "use the ledger and mount the store that it was; [archive.md](archive.md)"
+    remedy = "use the right ledger and mount the right store; see [archive.md](archive.md)"
 
 
 class Unforeseen(PermanentError):
@@ -327,7 +327,7 @@ class Unforeseen(PermanentError):
     code = "unforeseen"
     http_status = 500
     meaning = "a fault of mkiso itself"
-    remedy = "report it with the request id and the log"
+    remedy = "report it, with the request id and the log"
 
 
 class ConfigurationError(PermanentError):
@@ -336,7 +336,7 @@ class ConfigurationError(PermanentError):
     code = "configuration"
     http_status = 500
     meaning = "the configuration can't be used"
-    remedy = "`mkiso config check`"
+    remedy = "run `mkiso config check`"
 
     def __init__(self, words: str, problems: tuple[str, ...] = (), **details: object) -> None:
         super().__init__(words, **details)
@@ -348,11 +348,8 @@ class AnswerCut(PermanentError):
 
     code = "answer_cut"
     http_status = 502
-    meaning = (
-        "the PACS gave as many answers as it gives at most, or cuts them however short the time asked for, or "
-        "never ends"
-    )
-    remedy = "raise its limit, or set `pacs.find_limit`"
+    meaning = "the PACS reached its limit of answers, even for the shortest period, or never ended its answer"
+    remedy = "raise the PACS's limit, or set `pacs.find_limit`"
 
 
 class PacsUnreachable(RetriableError):
@@ -360,8 +357,8 @@ class PacsUnreachable(RetriableError):
 
     code = "pacs_unreachable"
     http_status = 502
-    meaning = "no connection or association"
-    remedy = "is the PACS up? `pacs.host`, `pacs.port`, the firewall"
+    meaning = "no connection to the PACS, or no association"
+    remedy = "is the PACS running? Check `pacs.host`, `pacs.port` and the firewall"
 
 
 class PacsBusy(RetriableError):
@@ -369,8 +366,8 @@ class PacsBusy(RetriableError):
 
     code = "pacs_busy"
     http_status = 502
-    meaning = "out of resources (A701, A702), often: it can't reach our receiver"
-    remedy = "check that the PACS can connect to `receiver.port`; try later"
+    meaning = "the PACS is out of resources (A701, A702); often this means that it can't reach mkiso's receiver"
+    remedy = "check that the PACS can connect to `receiver.port`; try again later"
 
 
 class PacsSilent(RetriableError):
@@ -378,8 +375,8 @@ class PacsSilent(RetriableError):
 
     code = "pacs_silent"
     http_status = 504
-    meaning = "no answer, no image within the limits of `pacs`"
-    remedy = "look at the PACS"
+    meaning = "the PACS sent no answer and no image within the time limits in `pacs`"
+    remedy = "check the PACS"
 
 
 class PatientApiUnavailable(RetriableError):
@@ -387,8 +384,8 @@ class PatientApiUnavailable(RetriableError):
 
     code = "patient_api_unavailable"
     http_status = 502
-    meaning = "no answer; discs are made with the PACS's names and say so"
-    remedy = "`patient_api`, `mkiso doctor`"
+    meaning = "the patient API doesn't answer; discs are made with the PACS's names and say so"
+    remedy = "check `patient_api`; run `mkiso doctor`"
 
 
 class ReceiverUnavailable(RetriableError):
@@ -405,8 +402,8 @@ class ClaimLost(RetriableError):
 
     code = "claim_lost"
     http_status = 503
-    meaning = "another archive run has taken over"
-    remedy = "nothing; that one goes on"
+    meaning = "another archive run has taken over these studies"
+    remedy = "nothing: the other run continues"
 
 
 class PublisherUnavailable(RetriableError):
@@ -414,8 +411,8 @@ class PublisherUnavailable(RetriableError):
 
     code = "publisher_unavailable"
     http_status = 502
-    meaning = "it can't be reached or is busy"
-    remedy = "is it up? `publishers`, `mkiso doctor`"
+    meaning = "the publisher can't be reached or is busy"
+    remedy = "is it switched on? Check `publishers`; run `mkiso doctor`"
 
 
 class OrchestratorUnavailable(RetriableError):
@@ -424,7 +421,7 @@ class OrchestratorUnavailable(RetriableError):
     code = "orchestrator_unavailable"
     http_status = 503
     meaning = "Prefect can't be reached"
-    remedy = "is it running? `prefect.api_url`"
+    remedy = "is it running? Check `prefect.api_url`"
 
 
 class QueueFull(RetriableError):
@@ -432,8 +429,8 @@ class QueueFull(RetriableError):
 
     code = "queue_full"
     http_status = 503
-    meaning = "more jobs wait than `server.max_queued_jobs`"
-    remedy = "wait as long as Retry-After says"
+    meaning = "more jobs are waiting than `server.max_queued_jobs`"
+    remedy = "wait for the time in Retry-After"
 
 
 class StorageFull(RetriableError):
@@ -441,8 +438,8 @@ class StorageFull(RetriableError):
 
     code = "storage_full"
     http_status = 503
-    meaning = "less disk than `storage.min_free_gib`"
-    remedy = "make room; shorten `disc.keep_hours`"
+    meaning = "less disk space is free than `storage.min_free_gib`"
+    remedy = "free some space, or shorten `disc.keep_hours`"
 
 
 class DeadlinePassed(RetriableError):
@@ -450,8 +447,8 @@ class DeadlinePassed(RetriableError):
 
     code = "deadline_passed"
     http_status = 504
-    meaning = "the job takes longer than the request may wait"
-    remedy = "it goes on: ask for its state at `job`"
+    meaning = "the job takes longer than a request may wait"
+    remedy = "the job continues: ask for its state at the address in `job`"
 
 
 class JobRunning(RetriableError):
@@ -459,8 +456,8 @@ class JobRunning(RetriableError):
 
     code = "job_running"
     http_status = 409
-    meaning = "the job has not ended yet"
-    remedy = "ask again"
+    meaning = "the job hasn't ended yet"
+    remedy = "ask again in a moment"
 
 
 class JobStopped(RetriableError):
@@ -468,8 +465,8 @@ class JobStopped(RetriableError):
 
     code = "job_stopped"
     http_status = 503
-    meaning = "stopped before its end, because its worker ended"
-    remedy = "ask again, or retry its run in the Prefect UI, which orders no print twice"
+    meaning = "the job was stopped because its worker ended"
+    remedy = "ask again, or retry the run in the Prefect UI; no print is ordered twice"
 
 
 class ServiceStopping(RetriableError):
