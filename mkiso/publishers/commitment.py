@@ -70,7 +70,7 @@ def commit(publisher: str, settings: PublisherSettings, address: Address, order:
             if status == dimse.SUCCESS:
                 report = _awaited(association, reports, take, settings, watch)
     except AssociationLost as error:
-        raise unclear(f"{error} when it was asked for storage commitment") from None
+        raise unclear(f"{error} before it had committed itself to them") from None
     if status != dimse.SUCCESS:
         raise unclear(f"answers the request for storage commitment with {status:04X}")
     if report is None:
@@ -167,8 +167,11 @@ def _listening(port: int | None, publisher: str, take: Take) -> Iterator[None]:
                 _serve(connection, offer, str(self.client_address[0]), take)
             connection.close()
 
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True  # the last job's connections are still in TIME_WAIT
+
     try:
-        server = socketserver.ThreadingTCPServer(("0.0.0.0", port), Handler)  # noqa: S104
+        server = Server(("0.0.0.0", port), Handler)  # noqa: S104
     except OSError as error:
         words = (
             f"{publisher} accepted all instances; "

@@ -1,0 +1,81 @@
+"""Storage commitment where the publisher ends the association of the request before it reports."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+
+from mkiso.errors import PrintUncertain
+from mkiso.network import dimse
+from mkiso.network.association import Association, accept
+from mkiso.network.negotiation import Acceptance, Offer
+from mkiso.network.pdu import Connection
+from mkiso.network.requestor import Address, Requestor
+from mkiso.publishers import Watch
+from mkiso.publishers.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, commit
+from tests.peers.ports import free_port
+from tests.publishers.orders import order_of, settings_of, study
+
+
+@contextmanager
+def ending(report_to: int | None) -> Iterator[int]:
+    """A publisher that says yes to the request, goes, and calls with its report where it has a port to."""
+
+    def serve() -> None:
+        sock, _ = listener.accept()
+        connection = Connection(sock, 65_536, 5)
+        offer = Offer(None, 65_536, lambda abstract, proposed: proposed[0])
+        answer = accept(connection, offer, "127.0.0.1", 5)
+        assert isinstance(answer, Acceptance)
+        association = Association(connection, answer.contexts, answer.peer_pdu_bytes)
+        message = association.next_message(lambda: 5)
+        assert message is not None
+        association.answer(message, dimse.SUCCESS)
+        connection.close(0)
+        if report_to is not None:
+            report(dimse.decode_data_set(message.kept), report_to)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def report(request: Dataset, port: int) -> None:
+    """N-EVENT-REPORT that all is held (PS3.4 J.3.3)."""
+    command: dict[int, dimse.Value] = {
+        dimse.COMMAND_FIELD: dimse.N_EVENT_REPORT_RQ,
+        dimse.AFFECTED_SOP_CLASS_UID: PUSH_MODEL.abstract_syntax,
+        dimse.AFFECTED_SOP_INSTANCE_UID: PUSH_MODEL_INSTANCE,
+        dimse.EVENT_TYPE_ID: 1,
+    }
+    with Requestor.open(Address("127.0.0.1", port, "ANY", "ROBOT", 5, 5, 5), [PUSH_MODEL]) as association:
+        answer = association.ask(PUSH_MODEL, command, BytesIO(dimse.encode_data_set(request)))
+        assert answer.command.status == dimse.SUCCESS
+
+
+def committed(folder: Path, port: int, commitment_port: int | None) -> None:
+    settings = settings_of(folder, port=port, commitment_port=commitment_port).publishers["robot"]
+    address = Address("127.0.0.1", port, "ROBOT", "MKISO", 5, 5, 5)
+    commit("robot", settings, address, order_of(study(folder, {"ct": 2})), Watch())
+
+
+def test_a_report_comes_on_an_association_of_its_own_for_one_job_after_another(tmp_path: Path) -> None:
+    port = free_port()
+    for job in ("first", "second"):
+        with ending(port) as publisher:
+            committed(tmp_path / job, publisher, port)
+
+
+def test_a_publisher_that_goes_without_a_report_leaves_it_unknown(tmp_path: Path) -> None:
+    with ending(None) as publisher, pytest.raises(PrintUncertain, match="closed the connection"):
+        committed(tmp_path, publisher, None)
