@@ -10,7 +10,9 @@ import pydicom.uid
 from pydicom.uid import UID
 
 from mkiso.audit import messages
-from mkiso.config.settings import Publisher, Section, Settings
+from mkiso.config.publishers import Publisher
+from mkiso.config.section import Section
+from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError, StudyIncomplete
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, program_version
 from mkiso.media.application_profiles import NOT_MET, PDI_PROFILE, PROFILES, WRITTEN_TO

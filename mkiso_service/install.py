@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from mkiso.config.settings import Publisher, Settings, Storage
+from mkiso.config.publishers import Publisher, Robot
+from mkiso.config.settings import Settings, Storage
 
 Part = Literal["serve", "prefect", "webhook", "receiver", "worker"]
 
@@ -145,8 +146,9 @@ def writable(settings: Settings) -> list[Path]:
 
 
 def _folders(publisher: Publisher) -> Iterator[Path | None]:
-    yield publisher.directory
-    yield publisher.status_directory
+    if isinstance(publisher, Robot):
+        yield publisher.directory
+        yield publisher.status_directory
 
 
 def defaults() -> Settings:

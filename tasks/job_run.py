@@ -19,7 +19,8 @@ from prefect.context import FlowRunContext, get_run_context
 from prefect.states import Completed, Failed
 
 from mkiso.config.in_force import in_force
-from mkiso.config.settings import Medium, Settings
+from mkiso.config.section import Medium
+from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, JobStopped, MkisoError, PatientMismatch, Unforeseen
 from mkiso.housekeeping import require_room
 from mkiso.media.layout import Layout

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mkiso.audit import messages as audit
+from mkiso.config.publishers import DicomPublisher
 from mkiso.formats.proven_set import ProvenSet
 from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch, cancel, follow, give, publisher_of
 from mkiso.publishers.orderbook import orders_of
@@ -129,7 +130,7 @@ def _audit(run: JobRun, publisher: Publisher, studies: CompleteStudies, images: 
     configured = run.settings.publishers[publisher.name]
     accession_numbers = {study.study_instance_uid: study.accession_number for study in studies.studies}
     left = audit.Left(studies.studies[0].patient_id, studies.patient_name, accession_numbers, images)
-    address = configured.host if configured.directory is None else ""
+    address = configured.host if isinstance(configured, DicomPublisher) else ""
     try:
         audit.exported(run.settings, left, audit.Party(publisher.name, audit.DESTINATION, address), run.job.id)
     except Exception as fault:

@@ -20,7 +20,7 @@ from mkiso.archive.nights import is_alive
 from mkiso.archive.store import Store
 from mkiso.archive.tables import claims, instances, nights, other_files, studies, volumes
 from mkiso.archive.volumes import LABEL, MasteredVolume, StudyOnVolume, in_portions, volume_of, write_contents
-from mkiso.config.settings import Medium
+from mkiso.config.section import Medium
 from mkiso.errors import ClaimLost, InvalidRequest
 from mkiso.storage.files import Unreadable, read_json
 from mkiso.study.models import DiscFile, Volume

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from mkiso.archive.lifecycle import State
 from mkiso.archive.tables import instances, other_files, studies, volumes
-from mkiso.config.settings import Medium
+from mkiso.config.section import Medium
 from mkiso.study.models import DiscFile
 
 UIDS_A_STATEMENT = 500

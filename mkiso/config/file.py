@@ -18,7 +18,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from mkiso.config.settings import Publisher, Settings
+from mkiso.config.publishers import KINDS, Robot
+from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "MKISO__"
@@ -262,23 +263,32 @@ def _read_secret_files(values: dict[str, Any], folder: Path, problems: list[str]
 
 
 def _problem(entry: Any) -> str:
-    where = ".".join(str(part) for part in entry["loc"])
+    """What is wrong, in words, with the dotted key; of an unknown one the nearest that there is."""
+    model, place = _model_at(entry["loc"])
+    where, section, key = ".".join(place), place[:-1], place[-1] if place else ""
+    if entry["type"] == "missing":
+        return f"{'.'.join(section)} needs {key}: {model.model_fields[key].description}"
     if entry["type"] != "extra_forbidden":
         message = str(entry["msg"]).removeprefix("Value error, ")
         return f"{where}: {message}" if where else message
-    nearest = difflib.get_close_matches(str(entry["loc"][-1])[:64], _keys_beside(entry["loc"]), n=1, cutoff=0.0)
-    return f"{where} is no key of mkiso; did you mean {'.'.join([*map(str, entry['loc'][:-1]), *nearest])}?"
+    others = [kind for kind, each in KINDS.items() if section[:1] == ["publishers"] and key in each.model_fields]
+    if others:
+        return f"{where} is a key of publishers of kind {', '.join(others)}, and this one is of another kind"
+    nearest = difflib.get_close_matches(key[:64], list(model.model_fields), n=1, cutoff=0.0)
+    return f"{where} is no key of mkiso; did you mean {'.'.join([*section, *nearest])}?"
 
 
-def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+def _model_at(location: tuple[Any, ...]) -> tuple[type[BaseModel], list[str]]:
+    """The section that a place is in, and the place without the tag that pydantic puts behind a publisher's name."""
+    parts = [str(part) for part in location]
+    if parts[:1] == ["publishers"] and len(parts) > 3:
+        return KINDS.get(parts[2], Robot), [*parts[:2], *parts[3:]]
     model: type[BaseModel] = Settings
-    for part in location[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is None:  # a publisher's name
-            model = Publisher
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+    for part in parts[:-1]:
+        field = model.model_fields.get(part)
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             model = field.annotation
-    return list(model.model_fields)
+    return model, parts
 
 
 def _absolute(settings: Settings, folder: Path) -> Settings:

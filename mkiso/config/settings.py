@@ -4,7 +4,6 @@ config.example.yaml explains it.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Mapping
 from ipaddress import ip_network
@@ -15,51 +14,21 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     StringConstraints,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-AeTitle = Annotated[  # VR AE (PS3.5 6.2): no backslash, no control character
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[\x20-\x5B\x5D-\x7E]+$")
-]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Medium = Literal["cd", "dvd", "dvd-dl", "bd", "bd-dl"]
+from mkiso.config.publishers import CStore, Publisher, Robot
+from mkiso.config.section import AeTitle, Medium, NamedPath, Place, Port, Seconds, Section
+
 HostName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9._-]{1,253}$")]
 Origin = Annotated[
     str,
     StringConstraints(to_lower=True, pattern=r"^(none|https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?)$"),
 ]
-
-
-def _named(path: object) -> object:
-    if path == "":
-        raise ValueError("is empty and names nothing")
-    return path
-
-
-def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
-    return path if info.context is None else (info.context / path).absolute()
-
-
-NamedPath = Annotated[Path, BeforeValidator(_named)]
-Place = Annotated[NamedPath, AfterValidator(_beside_the_file)]
-"""A file or folder; a relative one lies beside the configuration file, whose folder is the validation's context:
-processes start from anywhere.
-"""
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused, and no number that is none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
 class Server(Section):
@@ -242,57 +211,6 @@ class Identity(Section):
     compare: tuple[Literal["PatientBirthDate", "PatientSex"], ...] = ("PatientBirthDate", "PatientSex")
 
 
-class Publisher(Section):
-    """One disc publisher. cstore and mcm are reached over DICOM; epson, primera, rimage and folder take files in
-    `directory`.
-    """
-
-    kind: Literal["cstore", "mcm", "epson", "primera", "rimage", "folder"] = "cstore"
-    ae_title: AeTitle = "RIMAGE"
-    host: str = "127.0.0.1"
-    port: Port = 10105
-    calling_ae_title: AeTitle | None = None
-    directory: Place | None = None
-    status_directory: Place | None = None
-    medium: Medium = "cd"
-    copies: int = Field(1, ge=1, le=50)
-    label_template: str = ""
-    label_fields: Mapping[str, str] = {}
-    settle_seconds: float = Field(90, ge=0, le=86_400)
-    transcode: bool = False
-    storage_commitment: bool = False
-    silent_minutes: float = Field(30, gt=0, le=525_600)
-    connect_timeout_seconds: Seconds = 10
-    response_timeout_seconds: Seconds = 60
-    attempts: int = Field(3, ge=1, le=10)
-    commitment_port: Port | None = None
-    robot_directory: str = ""
-    label_encoding: str = "cp1252"
-
-    @field_validator("label_encoding")
-    @classmethod
-    def _encoding_exists(cls, encoding: str) -> str:
-        try:
-            return codecs.lookup(encoding).name
-        except LookupError:
-            raise ValueError(
-                f"{encoding} is no text encoding; cp1252 is Western ANSI, cp874 Thai, utf-8 Unicode"
-            ) from None
-
-    @property
-    def where(self) -> str:
-        """The address or folder that it is reached at, written in one way: two names that lead there are one
-        publisher.
-        """
-        return f"{self.host.lower()}:{self.port}" if self.kind in ("cstore", "mcm") else str(self.directory)
-
-    @model_validator(mode="after")
-    def _directory_where_files(self) -> Publisher:
-        if self.kind in ("epson", "primera", "rimage", "folder") and self.directory is None:
-            raise ValueError(f"a publisher of kind {self.kind} needs directory: the folder that it watches")
-        return self
-
-
 class Archive(Section):
     """The nightly archive."""
 
@@ -439,7 +357,7 @@ class Settings(Section):
     identity: Identity = Identity()
     disc: Disc = Disc()
     print: Print = Print()
-    publishers: Annotated[Mapping[str, Publisher], AfterValidator(_differ_by_more_than_case)] = {"rimage": Publisher()}
+    publishers: Annotated[Mapping[str, Publisher], AfterValidator(_differ_by_more_than_case)] = {"rimage": CStore()}
     archive: Archive = Archive()
     storage: Storage = Storage()
     prefect: Prefect = Prefect()
@@ -458,7 +376,7 @@ class Settings(Section):
                 f"archive.output is {self.archive.output!r}: it is 'store' or one of "
                 f"{', '.join(self.publishers) or 'none'}"
             )
-        if self.archive.output != "store" and self.publishers[self.archive.output].kind in ("cstore", "mcm"):
+        if self.archive.output != "store" and not isinstance(self.publishers[self.archive.output], Robot):
             raise ValueError(
                 f"archive.output is {self.archive.output!r}, a DICOM publisher: it makes a disc of a patient, and a "
                 "volume has many. "

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import UID
 
-from mkiso.config.settings import Medium
+from mkiso.config.section import Medium
 from mkiso.study.models import Arrival
 
 _BASE = frozenset({"1.2.840.10008.1.2.1"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 
-from mkiso.config.settings import Medium
+from mkiso.config.section import Medium
 from mkiso.errors import TooLargeForMedium
 from mkiso.study.models import Arrival, DiscFile
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from mkiso.config.settings import Medium, Settings
+from mkiso.config.section import Medium
+from mkiso.config.settings import Settings
 from mkiso.errors import ProofFailed, TooLargeForMedium
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.viewer import bundle_viewer

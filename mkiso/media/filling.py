@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from mkiso.config.settings import Medium
+from mkiso.config.section import Medium
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.volumes import Parcel, pack, room_sectors
 from mkiso.study.models import DiscFile

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-from mkiso.config.settings import Medium, Settings
+from mkiso.config.section import Medium
+from mkiso.config.settings import Settings
 from mkiso.errors import PatientMismatch
 from mkiso.implementation import program_version
 from mkiso.media import application_profiles

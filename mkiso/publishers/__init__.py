@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from mkiso.config.publishers import MediaCreation, Robot, RobotKind
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
 from mkiso.publishers.cstore import CStorePublisher
 from mkiso.publishers.desk import cancel, follow, give
 from mkiso.publishers.epson import EpsonPublisher
 from mkiso.publishers.folder import JsonFolderPublisher
+from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.mcm import McmPublisher
 from mkiso.publishers.orderbook import OrderBook
 from mkiso.publishers.primera import PrimeraPublisher
@@ -17,6 +21,14 @@ from mkiso.publishers.rimage import RimagePublisher
 __all__ = ["Order", "OrderBook", "Publisher", "Receipt", "Watch", "cancel", "follow", "give", "publisher_of"]
 
 
+ROBOTS: Mapping[RobotKind, type[FolderPublisher]] = {
+    "epson": EpsonPublisher,
+    "primera": PrimeraPublisher,
+    "rimage": RimagePublisher,
+    "folder": JsonFolderPublisher,
+}
+
+
 def publisher_of(name: str, settings: Settings) -> Publisher:
     """The configured publisher of this name. Raises ConfigurationError where there is none."""
     configured = settings.publishers.get(name)
@@ -24,16 +36,9 @@ def publisher_of(name: str, settings: Settings) -> Publisher:
         raise ConfigurationError(
             f"There is no publisher {name!r}; configured are {', '.join(sorted(settings.publishers)) or 'none'}."
         )
-    match configured.kind:
-        case "cstore":
-            return CStorePublisher(name, configured, settings.receiver.ae_title, settings.storage.orders_dir)
-        case "mcm":
-            return McmPublisher(name, configured, settings.receiver.ae_title, settings.storage.orders_dir)
-        case "epson":
-            return EpsonPublisher(name, configured)
-        case "primera":
-            return PrimeraPublisher(name, configured)
-        case "rimage":
-            return RimagePublisher(name, configured)
-        case "folder":
-            return JsonFolderPublisher(name, configured)
+    if isinstance(configured, Robot):
+        return ROBOTS[configured.kind](name, configured)
+    ours, orders_dir = settings.receiver.ae_title, settings.storage.orders_dir
+    if isinstance(configured, MediaCreation):
+        return McmPublisher(name, configured, ours, orders_dir)
+    return CStorePublisher(name, configured, ours, orders_dir)

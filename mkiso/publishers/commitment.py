@@ -13,7 +13,7 @@ from time import monotonic
 from pydicom import Dataset
 from pydicom.uid import UID, generate_uid
 
-from mkiso.config.settings import Publisher as PublisherSettings
+from mkiso.config.publishers import CStore
 from mkiso.errors import PrintUncertain, PublisherRefused
 from mkiso.network import dimse, pdu
 from mkiso.network.association import Association, Message, accept
@@ -40,7 +40,7 @@ PDU_TIMEOUT_SECONDS = 10.0  # of a publisher that calls us
 Take = Callable[[Dataset], None]
 
 
-def commit(publisher: str, settings: PublisherSettings, address: Address, order: Order, watch: Watch) -> None:
+def commit(publisher: str, settings: CStore, address: Address, order: Order, watch: Watch) -> None:
     """Ask for the commitment of every instance and wait for the report, on this association or on one that the
     publisher opens to `commitment_port`.
 
@@ -118,7 +118,7 @@ def _ask(
 
 
 def _awaited(
-    association: Requestor, reports: queue.SimpleQueue[Dataset], take: Take, settings: PublisherSettings, watch: Watch
+    association: Requestor, reports: queue.SimpleQueue[Dataset], take: Take, settings: CStore, watch: Watch
 ) -> Dataset | None:
     """The report, None where none comes. Raises AssociationLost where none can come any more."""
     deadline = monotonic() + settings.silent_minutes * 60

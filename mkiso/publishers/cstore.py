@@ -17,7 +17,8 @@ from typing import BinaryIO
 
 from pydicom.uid import UID
 
-from mkiso.config.settings import Publisher as PublisherSettings
+from mkiso.config.publishers import CStore
+from mkiso.config.publishers import DicomPublisher as DicomSettings
 from mkiso.dataset import part10
 from mkiso.errors import (
     DamagedInstance,
@@ -62,7 +63,7 @@ class Parcel:
     sha256: str
 
 
-class CStorePublisher(DicomPublisher):
+class CStorePublisher(DicomPublisher[CStore]):
     """A relay to one publisher."""
 
     def place(self, order: Order, before_giving: Callable[[], None], watch: Watch) -> Receipt:
@@ -101,7 +102,7 @@ class CStorePublisher(DicomPublisher):
 class Relay:
     """One order on its way to one publisher."""
 
-    def __init__(self, name: str, settings: PublisherSettings, address: Address, order: Order, watch: Watch) -> None:
+    def __init__(self, name: str, settings: DicomSettings, address: Address, order: Order, watch: Watch) -> None:
         self._name = name
         self._settings = settings
         self._address = address

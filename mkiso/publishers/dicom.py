@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from pydicom import Dataset
 
-from mkiso.config.settings import Publisher as PublisherSettings
+from mkiso.config.publishers import DicomPublisher as DicomSettings
 from mkiso.errors import PublisherUnavailable
 from mkiso.network.pdu import AssociationLost
 from mkiso.network.requestor import VERIFYING, Address, Requestor
@@ -16,12 +17,15 @@ ECHO_LIMIT_SECONDS = 2.0  # the health check answers within two seconds
 RELEASE_TIMEOUT_SECONDS = 5.0
 
 
-class DicomPublisher:
+S = TypeVar("S", bound=DicomSettings)
+
+
+class DicomPublisher(Generic[S]):
     """One publisher under its configured name. `orders_dir` remembers when which patient was sent there."""
 
     needs_image = False
 
-    def __init__(self, name: str, settings: PublisherSettings, receiver_ae_title: str, orders_dir: Path) -> None:
+    def __init__(self, name: str, settings: S, receiver_ae_title: str, orders_dir: Path) -> None:
         self.name = name
         self.where = settings.where
         self._settings = settings

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from mkiso.config.settings import Medium
+from mkiso.config.section import Medium
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.protocol import Order, label_values
 from mkiso.publishers.robot_status import RobotState, RobotStatus, sections_of

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal
 
-from mkiso.config.settings import Publisher as PublisherSettings
+from mkiso.config.publishers import Robot
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.protocol import Order, Receipt, Watch
@@ -46,8 +46,7 @@ class FolderPublisher(ABC):
     states: ClassVar[Mapping[str, RobotState]]
     """What each suffix of a ticket means, upper case, the ticket's own among them."""
 
-    def __init__(self, name: str, settings: PublisherSettings) -> None:
-        assert settings.directory is not None  # the configuration demands it for these kinds
+    def __init__(self, name: str, settings: Robot) -> None:
         self.name = name
         self.where = settings.where
         self.settings = settings

@@ -16,7 +16,7 @@ from io import BytesIO
 from pydicom import Dataset
 from pydicom.uid import UID, generate_uid
 
-from mkiso.config.settings import Publisher as PublisherSettings
+from mkiso.config.publishers import MediaCreation
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
 from mkiso.media.application_profiles import Profile, profile_for
 from mkiso.network import dimse
@@ -56,7 +56,7 @@ is slower than an answer.
 """
 
 
-class McmPublisher(DicomPublisher):
+class McmPublisher(DicomPublisher[MediaCreation]):
     """A publisher with the Media Creation Management SOP Class."""
 
     def place(self, order: Order, before_giving: Callable[[], None], watch: Watch) -> Receipt:
@@ -214,7 +214,7 @@ def request_uid(order: Order) -> UID:
     return generate_uid(entropy_srcs=[order.order_id])
 
 
-def media_request(order: Order, settings: PublisherSettings) -> Dataset:
+def media_request(order: Order, settings: MediaCreation) -> Dataset:
     """The attributes of the N-CREATE (PS3.4 S.3.2.1.1): what is on the disc, and what stands on its label."""
     request = Dataset()
     request.SpecificCharacterSet = "ISO_IR 192"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from mkiso.config.settings import Medium
+from mkiso.config.section import Medium
 from mkiso.study.identity import iso_date, one_line
 from mkiso.study.models import Arrival, Patient, Volume
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from mkiso.config.settings import Medium
+from mkiso.config.section import Medium
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.protocol import Order, Receipt, Watch, label_values
 from mkiso.publishers.robot_status import RobotState, RobotStatus

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydicom import dcmread
 
-from mkiso.config.settings import Publisher as PublisherSettings
+from mkiso.config.publishers import KINDS, CStore
 from mkiso.config.settings import Settings, Storage
 from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch
 from mkiso.publishers import give as give_order
@@ -48,9 +48,11 @@ def study(folder: Path, kinds: Mapping[str, int] = MIXED, accession_number: str 
 def settings_of(folder: Path, **publisher: Any) -> Settings:
     """One publisher called `robot`; short limits, no settling unless asked for."""
     short = {"settle_seconds": 0, "connect_timeout_seconds": 3, "response_timeout_seconds": 3, "attempts": 2}
+    kind = KINDS[publisher.get("kind", "cstore")]
+    given = {key: value for key, value in short.items() if key in kind.model_fields and key not in publisher}
     return Settings(
         storage=Storage(data_dir=folder / "data"),
-        publishers={"rimage": PublisherSettings(), "robot": PublisherSettings(**{**short, **publisher})},
+        publishers={"rimage": CStore(), "robot": kind(**given, **publisher)},
     )
 
 

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 from pydicom import uid
 
-from mkiso.config.settings import Medium
+from mkiso.config.section import Medium
 from mkiso.media.application_profiles import NOT_MET, PROFILES, WRITTEN_TO, profile_for, statement
 from mkiso.study.models import Arrival
 

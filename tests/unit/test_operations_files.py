@@ -16,7 +16,8 @@ import yaml
 from click.testing import CliRunner
 
 from mkiso.config.file import load
-from mkiso.config.settings import Publisher, Receiver, Settings, Storage
+from mkiso.config.publishers import Robot
+from mkiso.config.settings import Receiver, Settings, Storage
 from mkiso.errors import StudyNotFound
 from mkiso.storage.report import JobReport, write_report
 from mkiso_service.cli import cli
@@ -61,7 +62,7 @@ def test_systemd_finds_the_units_hardened() -> None:
 def test_a_unit_may_write_where_the_configuration_says_and_bind_the_ports_that_it_names() -> None:
     settings = Settings(
         storage=Storage(data_dir=Path("/srv/mkiso"), shared_dir=Path("/mnt/discs")),
-        publishers={"rimage": Publisher(kind="rimage", directory=Path("/mnt/robot"))},
+        publishers={"rimage": Robot(kind="rimage", directory=Path("/mnt/robot"))},
         receiver=Receiver(port=104),
     )
     text = unit("receiver", settings)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mkiso.config.settings import Publisher as PublisherSettings
+from mkiso.config.publishers import CStore, MediaCreation, Robot
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
 from mkiso.publishers.desk import cancel, follow
 from mkiso.publishers.lock import Settling, lock_name, publisher_lock
@@ -594,10 +594,10 @@ def test_a_print_can_be_stopped_while_its_patient_settles(tmp_path: Path) -> Non
 
 
 def test_two_names_of_one_publisher_are_one() -> None:
-    where = PublisherSettings(host="Robot", port=104).where
-    assert PublisherSettings(host="robot", port=104, ae_title="ANOTHER", kind="mcm").where == where
-    assert PublisherSettings(host="robot", port=105).where != where
-    watched = [PublisherSettings(kind=kind, directory=Path("/jobs")).where for kind in ("epson", "folder")]
+    where = CStore(host="Robot", port=104).where
+    assert MediaCreation(host="robot", port=104, ae_title="ANOTHER").where == where
+    assert CStore(host="robot", port=105).where != where
+    watched = [Robot.model_validate({"kind": kind, "directory": "/jobs"}).where for kind in ("epson", "folder")]
     assert len({where, *watched}) == 2 and lock_name(where) != lock_name(watched[0])
 
 

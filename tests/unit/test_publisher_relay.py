@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
-from mkiso.config.settings import Publisher as PublisherSettings
+from mkiso.config.publishers import Robot
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError, ProofFailed
 from mkiso.network.negotiation import Context
@@ -113,7 +113,7 @@ def test_a_publisher_that_is_not_configured() -> None:
     with pytest.raises(ConfigurationError, match="configured are rimage"):
         publisher_of("other", Settings())
     with pytest.raises(ValueError, match="no text encoding"):
-        PublisherSettings(label_encoding="ansi-thai")
+        Robot(kind="epson", directory=Path("in"), label_encoding="ansi-thai")
 
 
 CT_PLAIN = Context(CT, PLAIN)

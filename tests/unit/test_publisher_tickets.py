@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.config.settings import Publisher as PublisherSettings
+from mkiso.config.publishers import Robot
 from mkiso.publishers import epson, folder, primera, rimage
 from mkiso.publishers.protocol import Order, label_values
 from mkiso.publishers.robot_status import RobotStatus, sections_of, seen_in_names, strongest
@@ -230,5 +230,5 @@ def test_a_windows_robot_finds_the_files_of_the_share(tmp_path: Path) -> None:
         ("//server/share", "//server/share/mkiso/a.ISO"),
         ("", str(tmp_path / "mkiso" / "a.ISO")),
     ):
-        robot = epson.EpsonPublisher("robot", PublisherSettings(kind="epson", directory=tmp_path, robot_directory=root))
+        robot = epson.EpsonPublisher("robot", Robot(kind="epson", directory=tmp_path, robot_directory=root))
         assert robot.at_robot(tmp_path / "mkiso" / "a.ISO") == expected

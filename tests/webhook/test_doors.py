@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mkiso.config.settings import Publisher
+from mkiso.config.publishers import CStore
 from mkiso_service.log_lines import JsonLines
 from mkiso_service.webhook import disc_bytes, server
 from tests.peers.ports import free_port
@@ -227,7 +227,7 @@ def test_health_is_quick_and_names_what_is_wrong(tmp_path):
         update={
             "pacs": settings.pacs.model_copy(update={"port": port}),
             "patient_api": settings.patient_api.model_copy(update={"base_url": f"http://127.0.0.1:{port}"}),
-            "publishers": {"rimage": Publisher(port=port), "other": Publisher(port=free_port())},
+            "publishers": {"rimage": CStore(port=port), "other": CStore(port=free_port())},
         }
     )
     desk = Desk()

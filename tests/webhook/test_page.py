@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from mkiso import errors
-from mkiso.config.settings import Publisher
+from mkiso.config.publishers import CStore
 from mkiso.errors import MkisoError, PacsBusy, PatientMismatch, PrintUncertain
 from tests.webhook.chromium import Chromium
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
@@ -183,7 +183,7 @@ def test_a_scanner_asks_wherever_the_focus_is(browser, tmp_path):
 
 
 def test_prints_say_which_publisher_has_what(browser, tmp_path):
-    publishers = {"rimage": Publisher(), "epson": Publisher()}
+    publishers = {"rimage": CStore(), "epson": CStore()}
     settings = settings_in(tmp_path).model_copy(update={"publishers": publishers})
     scripts = Scripts(settings.storage)
     ends = iter([scripts.failed(PrintUncertain("Unclear.")), scripts.done])
