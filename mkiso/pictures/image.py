@@ -99,9 +99,7 @@ def facts_of(dataset: Dataset) -> ObjectFacts:
 def _attributes(file: BinaryIO, *, pixels: bool) -> Dataset:
     try:
         return dcmread(file, stop_before_pixels=not pixels)
-    except MemoryError:
-        raise
-    except Exception:  # what pydicom makes of broken bytes is any exception at all
+    except Exception:  # what pydicom makes of broken bytes is any exception at all: a broken length is a MemoryError
         raise NotDisplayable(Reason.UNREADABLE) from None
 
 

@@ -235,7 +235,8 @@ def hostile(folder: Path) -> dict[str, tuple[Path, set[Reason]]]:
             write(folder / "h", b"", syntax=RLELossless, fragments=[rle_bomb], **form),
             damaged | {Reason.TOO_LARGE},
         ),
-        "a deflated bomb": (deflated_bomb(folder / "i"), too_large | {Reason.UNREADABLE}),
+        "a deflated bomb": (deflated_bomb(folder / "i"), {Reason.UNREADABLE}),
+        "an element of 4 GB": (with_an_endless_element(folder / "m"), {Reason.UNREADABLE}),
         "an unknown transfer syntax": (
             write(folder / "j", b"", syntax="1.2.3", fragments=[b"1234"], **form),
             {Reason.TRANSFER_SYNTAX},
@@ -246,6 +247,14 @@ def hostile(folder: Path) -> dict[str, tuple[Path, set[Reason]]]:
         ),
         "no pixels": (write(folder / "l", b"", **form), damaged),
     }
+
+
+def with_an_endless_element(path: Path) -> Path:
+    write(path, ramp(), ImageComments="x" * 10)
+    content = path.read_bytes()
+    at = content.index(b"\x20\0\0\x40LT")
+    path.write_bytes(content[:at] + b"\x20\0\0\x40UT\0\0\xfe\xff\xff\xff" + content[at + 8 :])
+    return path
 
 
 def deflated_bomb(path: Path) -> Path:
