@@ -10,7 +10,7 @@ import pydicom.uid
 from pydicom.uid import UID
 
 from mkiso.audit import messages
-from mkiso.config.publishers import Publisher
+from mkiso.config.publishers import CStore, MediaCreation
 from mkiso.config.section import Section
 from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError, StudyIncomplete
@@ -182,7 +182,7 @@ def parameters() -> str:
     rows = [
         *_parameters("pacs", settings.pacs, pacs),
         *_parameters("receiver", settings.receiver, receiver),
-        *_parameters("publishers.NAME", Publisher(), publisher),
+        *_parameters("publishers.NAME", CStore(), publisher),
     ]
     return table(["key", "default", "at least", "at most"], rows)
 
@@ -200,7 +200,7 @@ def store_statuses() -> str:
 def media_request() -> str:
     instance = Arrival("1.2.3", CT, EXPLICIT, "1.2", Path("/f"), 1, "")
     order = Order(job_id="job", patient=Patient("1", "DOE^JANE"), accession_numbers=("1",), instances=(instance,))
-    made = mcm.media_request(order, Publisher())
+    made = mcm.media_request(order, MediaCreation())
     given = {"LabelText": "what `label_fields` asks for", "ReferencedSOPSequence": "every instance"}
     item = {"RequestedMediaApplicationProfile": "the profile that allows all instances; absent where none does"}
     rows = [[element.keyword, given.get(element.keyword, element.value)] for element in made]
