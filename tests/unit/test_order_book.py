@@ -194,6 +194,17 @@ def test_a_question_is_written_down_once_and_its_first_attempt_counts(tmp_path: 
     assert book.open(MINE, 1, "robot").confirmed and not book.open(OTHER, 1, "robot").confirmed
 
 
+def test_a_page_holds_what_was_asked_and_nothing_more(tmp_path: Path) -> None:
+    book = OrderBook.of(tmp_path / "orders", ["A"])
+    book.ask(MINE)
+    [[question]] = book.pages()
+    assert question == Entry(MINE, "", 0, 0, "asked", question.time)
+    assert question == Entry(MINE, "", 0, 0, "asked", question.time, 0, "", False, "")
+    assert time.time() - 600 < question.time <= time.time()
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "orders", tmp_path / "orders" / "book.lock")]
+    assert modes == [0o700, 0o600]
+
+
 def test_a_retry_that_the_book_does_not_know_is_refused_at_once(tmp_path: Path) -> None:
     """Its page was removed by hand, restored from a backup, or its first attempt broke off before it had written
     anything.
