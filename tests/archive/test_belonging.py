@@ -77,9 +77,7 @@ def test_the_ledger_of_another_archive_is_refused(settings: Settings, copies: Co
     assert volume.image.exists()
 
 
-def test_a_person_may_say_that_they_belong_together_and_nothing_is_removed_even_then(
-    settings: Settings, copies: Copies
-) -> None:
+def test_a_person_may_say_that_they_belong_together_and_nothing_is_removed(settings: Settings, copies: Copies) -> None:
     volume, kept = waiting(settings, "one", "1.2"), stored(settings, "two", "1.3")
     other = copies.another(settings)
     with Ledger.open(other, adopt=True) as ledger:
@@ -204,7 +202,7 @@ def test_a_store_that_goes_away_during_the_night_gets_nothing(ledger: Ledger, se
         assert volume.image.exists()
 
 
-def test_a_store_that_goes_while_a_volume_is_written_keeps_nothing_and_loses_nothing(
+def test_a_store_that_vanishes_during_a_write_keeps_nothing_and_loses_nothing(
     ledger: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it was mounted on takes the volume instead: the next run delivers it into the store."""

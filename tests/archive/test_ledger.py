@@ -220,7 +220,7 @@ def test_what_a_run_left_half_made_is_discarded_by_the_next(ledger: Ledger) -> N
         assert last.label in {holding.label for holding in find(ledger, "1.4")[0].holdings}
 
 
-def test_a_run_leaves_the_volumes_of_a_living_run_and_of_another_data_directory_alone(
+def test_a_run_leaves_volumes_of_a_living_run_and_another_data_directory_alone(
     ledger: Ledger, settings: Settings, tmp_path: Path
 ) -> None:
     elsewhere = settings.model_copy(

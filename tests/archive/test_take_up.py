@@ -106,9 +106,7 @@ def test_a_volume_of_which_all_was_archived_anew_is_read_back_good_and_withdrawn
     assert withdraw(ledger, LABEL) == (None, None)
 
 
-def test_another_disc_under_the_label_of_a_lost_volume_takes_nothing_of_what_is_owed(
-    ledger: Ledger, image: Path
-) -> None:
+def test_another_disc_under_a_lost_volumes_label_leaves_everything_owed(ledger: Ledger, image: Path) -> None:
     """Labels are dates and numbers: that of another archive may have the same."""
     with Night.begin(ledger, "one", RANGE) as night:
         volume = archive(night, {"1.2": ["1.2.1"]})

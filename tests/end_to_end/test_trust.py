@@ -145,7 +145,7 @@ def test_doctor_and_the_command_that_shows_it_know_the_password(hospital: Hospit
     assert shown.stdout.strip() == hospital.service.prefect_password
 
 
-def test_the_ui_is_reached_by_whatever_name_this_machine_has_and_asks_for_the_password(hospital: Hospital) -> None:
+def test_the_ui_is_reached_by_any_name_of_the_machine_and_asks_for_the_password(hospital: Hospital) -> None:
     for name in ("127.0.0.1", "localhost"):
         told = httpx.get(f"http://{name}:{hospital.service.prefect_port}/ui-settings").json()
         assert (told["api_url"], told["auth"]) == ("/api", "BASIC")
@@ -236,7 +236,7 @@ def test_our_own_deployment_that_somebody_edited_is_refused(
     stranger.is_refused(stranger.start(stranger.deploy("download", **changed)), words)
 
 
-def test_a_run_that_brings_an_environment_another_question_or_strange_parameters_is_refused(stranger: Stranger) -> None:
+def test_a_run_with_an_environment_another_question_or_odd_parameters_is_refused(stranger: Stranger) -> None:
     own = stranger.deploy("download")  # without the check of parameters by Prefect itself
     stranger.is_refused(
         stranger.start(own, job_variables={"env": {"MKISO__PACS__HOST": "192.0.2.1"}}), "it has job variables"

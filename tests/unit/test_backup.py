@@ -47,7 +47,7 @@ def test_a_backup_taken_while_the_ledger_is_written_can_be_restored(tmp_path: Pa
     assert (folder / "config.yaml").read_text() == config.read_text()
 
 
-def test_what_a_killed_backup_has_left_goes_and_a_book_that_goes_meanwhile_is_no_trouble(
+def test_remains_of_a_killed_backup_go_and_a_book_that_vanishes_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(storage=Storage(data_dir=tmp_path / "data"))

@@ -65,9 +65,7 @@ def test_the_remedy_of_each_state_and_all_that_can_be_seen(state: State) -> None
 
 
 @pytest.mark.parametrize(("claim", "state"), list(product(Claim, STATES)))
-def test_a_person_gives_up_nothing_that_lies_somewhere_whole_and_proves_what_can_be_proved(
-    claim: Claim, state: State
-) -> None:
+def test_a_person_gives_up_nothing_that_is_whole_and_proves_what_can_be_proved(claim: Claim, state: State) -> None:
     for seen in EVIDENCE:
         outcome = settled(claim, state, seen)
         if isinstance(outcome, Refused):

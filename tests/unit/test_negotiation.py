@@ -30,7 +30,7 @@ def accepted(encoded: bytes) -> tuple[Acceptance, A_ASSOCIATE_AC]:
     return result, pdu
 
 
-def test_storage_classes_private_and_unknown_ones_and_verification_are_accepted_and_others_not() -> None:
+def test_verification_and_all_that_may_be_storage_is_accepted_and_nothing_else() -> None:
     stored = [CT, VERIFICATION, "1.2.840.113619.4.26", "1.2.840.10008.5.1.4.1.1.9999"]
     classes = [*stored, "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.1.20.1", "1.2.840.10008.1.3.10"]
     result, pdu = accepted(associate_rq({uid: [EXPLICIT] for uid in classes}))

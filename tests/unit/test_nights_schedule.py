@@ -152,7 +152,7 @@ def test_a_clock_before_the_archives_first_day_owes_nothing_of_it() -> None:
     st.integers(1, 4),
     st.integers(0, 12),
 )
-def test_every_day_is_searched_and_closed_across_clock_changes_and_missed_and_failed_nights(
+def test_every_day_is_searched_despite_clock_changes_and_missed_or_failed_nights(
     zone: str, schedule: str, first: date, down: set[int], failed: set[int], days_back: int, recheck_days: int
 ) -> None:
     """A run wakes every day at noon for three quarters of a year, but for the days when the machine is down;

@@ -59,7 +59,7 @@ def test_systemd_finds_the_units_hardened() -> None:
         assert told.returncode == 0, told.stdout + told.stderr
 
 
-def test_a_unit_may_write_where_the_configuration_says_and_bind_the_ports_that_it_names() -> None:
+def test_a_unit_may_write_to_configured_folders_and_bind_configured_ports() -> None:
     settings = Settings(
         storage=Storage(data_dir=Path("/srv/mkiso"), shared_dir=Path("/mnt/discs")),
         publishers={"rimage": Robot(kind="rimage", directory=Path("/mnt/robot"))},
@@ -105,7 +105,7 @@ def test_a_container_runs_a_command_with_a_configuration_that_exist(name: str, t
     assert volumes <= compose()["volumes"].keys()
 
 
-def test_a_receiver_and_its_worker_share_a_folder_and_an_ae_title_that_are_theirs_alone() -> None:
+def test_a_receiver_and_its_worker_share_a_folder_and_an_ae_title_of_their_own() -> None:
     services = compose()["services"]
     for number in "12":
         receiver, worker = services[f"receiver{number}"], services[f"worker{number}"]

@@ -76,7 +76,7 @@ def test_an_order_from_before_the_question_whose_outcome_is_known_is_no_hindranc
 
 
 @pytest.mark.parametrize("state", ["giving", "uncertain"])
-def test_an_order_from_before_the_question_whose_outcome_is_unknown_has_to_be_looked_at(state: State) -> None:
+def test_an_older_order_of_unknown_outcome_needs_a_look_at_the_robot(state: State) -> None:
     with pytest.raises(PrintUncertain, match=r"at robot ended unclear.*confirm_reprint") as raised:
         decide([[entry(state, "third"), entry(state, OTHER), asked()]], MINE, 1, "robot")
     assert raised.value.details["earlier_job_id"] == OTHER
@@ -139,7 +139,7 @@ def test_a_retry_at_another_publisher_is_no_second_order(state: State) -> None:
     assert decide([[asked(), entry("not given")]], MINE, 1, "another") == "give"
 
 
-def test_a_confirmation_settles_what_was_open_but_not_the_other_volumes_of_the_same_print() -> None:
+def test_a_confirmation_settles_what_was_open_but_no_other_volume_of_the_print() -> None:
     page = begin(
         [entry("uncertain", OTHER), entry("done", OTHER), entry("giving", volume=1)],
         entry("giving", volume=2, confirmed=True),
@@ -423,7 +423,7 @@ def test_a_job_whose_print_another_request_has_made_anew_gives_no_second(tmp_pat
         give(publisher, order(MINE), tmp_path, Watch())
 
 
-def test_an_unclear_outcome_counts_for_everybody_who_asks_the_same_until_somebody_confirms(tmp_path: Path) -> None:
+def test_an_unclear_outcome_stops_every_same_question_until_it_is_confirmed(tmp_path: Path) -> None:
     publisher = FakePublisher(can_tell=False, ends="lost")
     with pytest.raises(PrintUncertain):
         give(publisher, order(MINE), tmp_path, Watch())
@@ -448,7 +448,7 @@ def test_a_confirmation_is_spent_by_the_job_that_brings_it(tmp_path: Path) -> No
     assert len(publisher.given) == 2
 
 
-def test_a_study_that_has_grown_between_two_attempts_is_not_taken_for_the_disc_of_the_first(tmp_path: Path) -> None:
+def test_a_study_that_grew_between_two_attempts_is_not_the_disc_of_the_first(tmp_path: Path) -> None:
     """Two volumes: the first was given as {1, 2}, the second was not taken; with image 0 in the study image 0 would be
     on no disc.
     """
@@ -484,7 +484,7 @@ def test_a_first_disc_is_not_taken_for_that_of_another_set(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("breaks", ["no", "after giving"])
 @pytest.mark.parametrize("changed", [order(MINE, 1, 2, 3), order(MINE, 1), order(MINE, 1, 2, volume=Volume(1, 2))])
-def test_a_retry_with_other_contents_has_to_be_looked_at_and_one_with_the_same_has_not(
+def test_a_retry_with_other_contents_needs_a_look_and_one_with_the_same_does_not(
     tmp_path: Path, breaks: Break, changed: Order
 ) -> None:
     publisher = FakePublisher(can_tell=True, breaks=breaks)

@@ -108,7 +108,7 @@ def test_one_machine_alone_looks_after_a_silent_one() -> None:
     assert [View(host, NOW, sightings=everybody).is_lost("a") for host in "abc"] == [False, True, False]
 
 
-def test_a_machine_falls_silent_by_looks_that_found_nothing_new_and_not_by_its_clock() -> None:
+def test_a_machine_counts_as_silent_by_looks_without_news_and_not_by_its_clock() -> None:
     def worker(name: str, minutes: float) -> SimpleNamespace:
         return SimpleNamespace(name=name, last_heartbeat_time=NOW + timedelta(minutes=minutes))
 

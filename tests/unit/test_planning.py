@@ -128,7 +128,7 @@ def test_what_meets_every_study_is_not_counted_against_one(error: MkisoError, co
     assert says_something_of_the_study(error) is counts
 
 
-def test_a_night_ends_when_three_studies_in_a_row_fail_for_reasons_that_are_not_theirs() -> None:
+def test_a_night_ends_after_three_studies_in_a_row_fail_for_reasons_not_theirs() -> None:
     theirs, no_pacs = StudyIncomplete("incomplete"), PacsUnreachable("no PACS")
     assert not is_hopeless([])
     assert not is_hopeless([no_pacs, no_pacs])

@@ -50,7 +50,7 @@ def test_the_configured_one_wins_and_no_file_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def test_a_lost_file_is_said_where_nobody_may_make_it_and_made_anew_in_words_at_a_start(
+def test_a_lost_password_file_is_an_error_and_made_again_only_at_a_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = settings_in(tmp_path)

@@ -112,7 +112,7 @@ def test_a_refusal_is_told_to_the_jobs_it_may_concern(tmp_path: Path, study: str
     }
 
 
-def test_what_is_given_to_one_job_is_told_to_another_of_the_study_that_doesnt_list_it(tmp_path: Path) -> None:
+def test_a_job_is_told_of_an_unlisted_instance_that_another_job_of_its_study_got(tmp_path: Path) -> None:
     old, new = (Expected("1.2", tmp_path, frozenset(uids)) for uids in (["1.2.1"], ["1.2.1", "1.2.2"]))
     expectations = Expectations()
     expectations.add(new)

@@ -68,7 +68,7 @@ def test_what_becomes_of_a_job_s_folder(standing: Standing, hours: float, keep: 
     assert may_go(standing, hours, keep) is goes
 
 
-def test_nothing_is_kept_of_a_job_that_ended_and_where_failed_ones_are_not_kept_nothing_of_those(
+def test_no_folder_stays_of_a_job_that_is_over_nor_of_a_failed_one_if_not_kept(
     settings: Settings,
 ) -> None:
     """A moment after everything was killed: the folders are new."""

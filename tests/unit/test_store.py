@@ -124,7 +124,7 @@ def test_a_disc_of_a_clock_that_was_ahead_is_not_served_again_and_goes_in_its_ti
     assert remove_old(storage, keep_hours=24) == 1
 
 
-def test_a_disc_of_a_clock_that_was_ahead_does_not_become_young_when_the_clock_gets_there(storage: Storage) -> None:
+def test_a_disc_made_while_the_clock_was_ahead_never_counts_as_young(storage: Storage) -> None:
     disc = shelved(storage)
     dated(storage, disc, 2)
     assert reusable(storage, "same", 60) == []  # the first look

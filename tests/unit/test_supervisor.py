@@ -53,7 +53,7 @@ def test_what_the_administrator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -
     assert environment(Settings())["PREFECT_SERVER_API_HOST"] == "10.0.0.1"
 
 
-def test_nothing_in_the_environment_takes_the_password_away_or_lets_other_origins_in(
+def test_no_environment_variable_removes_the_password_or_lets_other_origins_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     names = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS")

@@ -146,7 +146,7 @@ def test_nginx_sends_the_bytes_where_it_may(front, desk):
     assert front.get("/_discs/x/disc.iso").status_code == 404
 
 
-def test_a_disc_that_is_damaged_on_the_shelf_leaves_neither_from_nginx_nor_from_mkiso(front, desk, tmp_path):
+def test_a_disc_damaged_on_the_shelf_leaves_neither_from_nginx_nor_from_mkiso(front, desk, tmp_path):
     content = random.Random(1).randbytes(3_000_000)
     desk.script = lambda job_id, question: front.scripts.done(job_id, question, content=content)
     asked = front.get("/mkiso.php?accession_number=DAMAGED1")

@@ -274,7 +274,7 @@ def test_prefect_that_is_down_is_told_soon():
     asyncio.run(scenario())
 
 
-def test_a_run_that_somebody_tagged_with_a_question_is_not_joined_unless_it_asks_the_same(api_url):
+def test_a_run_tagged_with_a_question_is_joined_only_if_it_asks_the_same(api_url):
     async def scenario():
         async with desk(api_url) as here:
             asked = question("print")
