@@ -333,9 +333,9 @@ def doctor() -> int:
     """Try each thing that mkiso depends on; say what is wrong and what to do."""
     from rich.console import Console
 
-    from mkiso_service.doctor import examine, show
+    from mkiso_service.doctor import diagnose
 
-    return show(Console(soft_wrap=True), examine(load_settings()))
+    return diagnose(Console(soft_wrap=True), load_settings())
 
 
 @cli.command()

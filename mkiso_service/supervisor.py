@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from mkiso.config.in_force import handed_on
 from mkiso.config.settings import Settings, Storage
@@ -35,6 +36,8 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 CONFIGURATION_EXIT = 2
 STEADY_SECONDS = 60
 """A process that ran so long starts its back-off anew when it dies."""
+RECENT_SECONDS = 600
+"""How long it is remembered that a process has ended by itself."""
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Child:
     grace_seconds: float
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
+    ended: list[float] = field(default_factory=list)
     up: bool = False
     wanted: bool = field(default=True)
 
@@ -103,12 +107,18 @@ def _alone(storage: Storage) -> Iterator[None]:
         yield
 
 
-def process_states(storage: Storage) -> dict[str, dict[str, object]]:
-    """What the supervisor last wrote of each process: up, pid, restarts. Empty where no `mkiso serve` runs in this
-    folder.
-    """
+class ProcessState(TypedDict, total=False):
+    """A process as the supervisor told of it; `ended`: when it ended by itself lately, in seconds since 1970."""
+
+    up: bool
+    pid: int | None
+    ended: list[float]
+
+
+def process_states(storage: Storage) -> dict[str, ProcessState]:
+    """What the supervisor last wrote of each process. Empty where no `mkiso serve` runs in this folder."""
     try:
-        return read_json(_states_file(storage), TypeAdapter(dict[str, dict[str, object]]))
+        return read_json(_states_file(storage), TypeAdapter(dict[str, ProcessState]))
     except (FileNotFoundError, Unreadable):
         return {}
 
@@ -168,6 +178,7 @@ class _Supervisor:
                 )
             self._tell(child, up=True)
             code = await child.process.wait()
+            child.ended = [moment for moment in (*child.ended, time.time()) if time.time() - moment < RECENT_SECONDS]
             self._tell(child, up=False)
             if not child.wanted or self._stop.is_set():
                 return
@@ -197,8 +208,8 @@ class _Supervisor:
 
     def _tell(self, child: Child, *, up: bool) -> None:
         child.up = up
-        states = {
-            each.name: {"up": each.up, "pid": each.process.pid if each.process else None, "restarts": each.restarts}
+        states: dict[str, ProcessState] = {
+            each.name: {"up": each.up, "pid": each.process.pid if each.process else None, "ended": each.ended}
             for each in self._children
         }
         write_whole(_states_file(self._settings.storage), json.dumps(states))

@@ -366,10 +366,9 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _publishers_exist(self) -> Settings:
-        if self.print.publisher not in self.publishers:
+        if self.publishers and self.print.publisher not in self.publishers:
             raise ValueError(
-                f"print.publisher is {self.print.publisher!r}, and publishers has only "
-                f"{', '.join(self.publishers) or 'none'}"
+                f"print.publisher is {self.print.publisher!r}, and publishers has only {', '.join(self.publishers)}"
             )
         if self.archive.output != "store" and self.archive.output not in self.publishers:
             raise ValueError(

@@ -19,7 +19,7 @@ from mkiso_service.webhook.access import Keys, Sessions
 from mkiso_service.webhook.answers import HANDLERS
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.disc_sets import answer_several
-from mkiso_service.webhook.health import Health, checks_of
+from mkiso_service.webhook.health import Health
 from mkiso_service.webhook.iso import Questions
 from mkiso_service.webhook.jobs import ClientGone, Jobs
 from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
@@ -39,7 +39,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     trail = Trail(settings)
     jobs = Jobs(settings, orchestrator, trail, closing or asyncio.Event())
     questions = Questions(settings, orchestrator, jobs, trail)
-    health_of = Health(checks_of(settings, orchestrator))
+    health_of = Health(settings, orchestrator)
     page = CounterPage(settings, keys, sessions)
     description = _description(settings)
 
@@ -102,7 +102,8 @@ def _description(settings: Settings) -> dict[str, Any]:
     description: dict[str, Any] = yaml.safe_load(
         files("mkiso_service.webhook").joinpath("openapi.yaml").read_text(encoding="utf-8")
     )
-    description["components"]["parameters"]["publisher"]["schema"]["enum"] = list(settings.publishers)
+    if settings.publishers:
+        description["components"]["parameters"]["publisher"]["schema"]["enum"] = list(settings.publishers)
     return description
 
 

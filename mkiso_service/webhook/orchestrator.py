@@ -103,6 +103,9 @@ class Orchestrator(Protocol):
     async def worker_ready(self) -> bool:
         """Whether a worker takes jobs. Raises OrchestratorUnavailable."""
 
+    async def version(self) -> str:
+        """Which version of Prefect answers. Raises OrchestratorUnavailable."""
+
 
 class PrefectOrchestrator:
     """Jobs as flow runs of Prefect; use it as `async with PrefectOrchestrator.connected(settings)`."""
@@ -196,6 +199,10 @@ class PrefectOrchestrator:
         ):
             pool = await self._client.read_work_pool(self._settings.prefect.work_pool)
         return bool(pool.status and pool.status.value == "READY")
+
+    async def version(self) -> str:
+        async with self._prefect():
+            return await self._client.api_version()
 
     async def _newest(self, question: Question, deployment_id: UUID, states: tuple[StateType, ...]) -> FlowRun | None:
         """The newest run of a question. A tag alone says nothing: anybody with the password can give one to any run."""

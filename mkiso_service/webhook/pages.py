@@ -38,8 +38,7 @@ class CounterPage:
     """The page for the clerk, shown to whoever may use it, and the door before it."""
 
     def __init__(self, settings: Settings, keys: Keys, sessions: Sessions) -> None:
-        first = settings.print.publisher
-        names = [first, *(name for name in settings.publishers if name != first)]
+        names = sorted(settings.publishers, key=lambda name: name != settings.print.publisher)
         self._state = f'data-publishers="{escape(json.dumps(names))}"' + (' data-sign-out="yes"' if keys.needed else "")
         self._keys = keys
         self._sessions = sessions

@@ -166,7 +166,10 @@ def print_order(query: Query, settings: Settings) -> Question:
     )
     publisher = query.one("publisher") or settings.print.publisher
     if publisher not in settings.publishers:
-        raise InvalidRequest(f"There is no publisher of that name; there are: {', '.join(settings.publishers)}.")
+        names = ", ".join(settings.publishers)
+        raise InvalidRequest(
+            f"There is no publisher of that name; there are: {names}." if names else "This site has no disc publisher."
+        )
     return Question("print", numbers, publisher, query.yes("confirm_reprint"))
 
 

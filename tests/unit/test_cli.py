@@ -88,7 +88,7 @@ storage: {{min_free_gib: 0}}
 """)
     assert run(["-c", str(file), "doctor"]) == 1
     told = capsys.readouterr().out
-    for name in ("viewer", "PACS", "receiver", "patient API", "Prefect", "webhook", "publisher rimage"):
+    for name in ("viewer", "PACS", "receiver", "patient API", "Prefect", "worker", "webhook", "publisher rimage"):
         assert any(line.startswith("wrong") and name in line for line in told.splitlines()), name
     assert "Start `mkiso serve`" in told
-    assert "7 of these need somebody." in told
+    assert "8 of these need somebody." in told

@@ -82,6 +82,10 @@ class Desk:
         self._up()
         return True
 
+    async def version(self):
+        self._up()
+        return "3.8.8"
+
     def _up(self):
         if self.down:
             raise OrchestratorUnavailable("Prefect can't be reached.")

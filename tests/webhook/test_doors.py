@@ -4,6 +4,7 @@ the service.
 
 import json
 import logging
+import os
 import re
 import socket
 import threading
@@ -254,6 +255,17 @@ def test_health_tells_of_a_process_that_is_restarted(tmp_path):
     with served(settings, Desk()) as client:
         told = client.get("/api/health").json()
     assert told["dependencies"]["processes"] == {"ok": False, "detail": "Being restarted: worker."}
+
+
+@pytest.mark.parametrize("ends", [2, 5])
+def test_health_tells_of_a_process_that_ends_again_and_again(tmp_path, ends):
+    """It is up whenever somebody looks, and does nothing for anybody."""
+    states = {"worker": {"up": True, "pid": os.getpid(), "restarts": ends, "ended": [time.time() - 100] * ends}}
+    (tmp_path / "processes.json").write_text(json.dumps(states))
+    with served(settings_in(tmp_path), Desk()) as client:
+        told = client.get("/api/health").json()["dependencies"]["processes"]
+    assert told["ok"] == (ends < 3)
+    assert (f"worker {ends}" if told["ok"] else "The worker ended 5 times") in told["detail"]
 
 
 def test_metrics(client, desk):

@@ -31,7 +31,7 @@ STUDIES = (
 NOT_AT_THE_COUNTER = {
     *("error", "unauthorized", "several_discs", "other_set"),  # never an answer to what the page asks
     *("deadline_passed", "job_running", "patient_api_unavailable"),  # nor these
-    *("volume_not_found", "answer_cut", "claim_lost"),  # the archive's
+    *("volume_not_found", "answer_cut", "claim_lost", "archive_unusable"),  # the archive's
     *(
         "invalid_request",
         "invalid_accession_number",
@@ -228,6 +228,19 @@ def test_prints_say_which_publisher_has_what(browser, tmp_path):
             "[...document.querySelectorAll('#jobs .job')].map((job) => job.querySelector('.numbers').textContent)"
         ) == ["U1", "P1"]
         assert browser.run("document.activeElement.id") == "numbers"
+
+
+def test_a_site_without_a_publisher_offers_no_print(browser, tmp_path):
+    settings = settings_in(tmp_path).model_copy(update={"publishers": {}})
+    with served(settings, Desk(Scripts(settings.storage).done)) as client:
+        browser.open(str(client.base_url))
+        browser.until_ready("numbers")
+        browser.until("document.querySelector('button[value=download]') !== null")
+        assert browser.run("document.querySelector('button[value=print]')") is None
+        refused = client.get("/api/iso/print?accession_number=A")
+        assert (refused.status_code, refused.json()["error"]) == (400, "This site has no disc publisher.")
+        assert "enum" not in client.get("/api/openapi.json").json()["components"]["parameters"]["publisher"]["schema"]
+        assert not [name for name in client.get("/api/health").json()["dependencies"] if name.startswith("publisher")]
 
 
 def test_what_failed_is_asked_again_and_survives_a_reload_without_a_name(browser, tmp_path):

@@ -245,6 +245,7 @@ function explain() {
 several.addEventListener("change", () => { explain(); field.focus(); });
 
 function offerPublishers() {
+  if (!publishers.length) document.querySelector("button[value=print]").remove();
   if (publishers.length < 2) return;
   const chosen = sessionStorage.getItem("publisher");
   for (const name of publishers) {

@@ -1,0 +1,237 @@
+"""The registry of checks: each thing that mkiso depends on, tried for real, for `/api/health` and for `mkiso doctor`.
+
+To add one, write a function that returns in words what is well and raises an MkisoError whose words say what is wrong
+and what to do, and give it a line in CHECKS. What a site hasn't configured isn't checked.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import httpx
+
+from mkiso.config.settings import Settings
+from mkiso.errors import MkisoError, OrchestratorUnavailable, PatientApiUnavailable, RetriableError
+from mkiso.housekeeping import require_room
+from mkiso.patient_api import look_up
+from mkiso.publishers import publisher_of
+from mkiso.receiver.client import receiver_status
+from mkiso.sources.pacs import calling_ae_title, echo, peer_of
+from mkiso_service.orchestration import api_url
+from mkiso_service.supervisor import RECENT_SECONDS, process_states
+
+if TYPE_CHECKING:
+    from mkiso_service.webhook.orchestrator import Orchestrator
+
+OFTEN = 3
+"""So many ends of one process within RECENT_SECONDS are no accident."""
+T = TypeVar("T")
+
+
+class Unwell(RetriableError):
+    """A check found something wrong that has no error of its own."""
+
+
+class AskPrefect(Protocol):
+    """Asks the orchestrator something and waits for its answer. Raises OrchestratorUnavailable, ConfigurationError."""
+
+    def __call__(self, what: Callable[[Orchestrator], Coroutine[Any, Any, T]], /) -> T: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a check may look at. `inside`: somebody at this machine reads the words, so addresses and versions may stand
+    in them, and it may ask more than whether something can be reached.
+    """
+
+    settings: Settings
+    ask_prefect: AskPrefect
+    limit_seconds: float
+    inside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One dependency: `name` in /api/health, `title` for people. `inside`: for whoever sits at this machine only."""
+
+    name: str
+    title: str
+    run: Callable[[Site], str]
+    inside: bool = False
+    configured: Callable[[Settings], bool] = lambda settings: True
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found: whether it is well, and in words what was seen, or what is wrong and what to do."""
+
+    well: bool
+    words: str
+    seconds: float
+
+
+def examine(check: Check, site: Site) -> Finding:
+    """Run one check; a check that breaks is a dependency that nobody can vouch for."""
+    started = time.monotonic()
+    try:
+        well, words = True, check.run(site)
+    except MkisoError as error:
+        well, words = False, error.words
+    except Exception as error:
+        well, words = False, f"can't be checked: {type(error).__name__}"
+    return Finding(well, words, time.monotonic() - started)
+
+
+def checks_of(settings: Settings, *, inside: bool = False) -> list[Check]:
+    """The checks of this configuration; `inside`: all of them."""
+    names = settings.publishers
+    publishers = (Check(f"publisher:{name}", f"publisher {name}", partial(_publisher, name)) for name in names)
+    checks = (*CHECKS, *publishers)
+    return [check for check in checks if (inside or not check.inside) and check.configured(settings)]
+
+
+def _configuration(site: Site) -> str:
+    return f"right; data lies in {site.settings.storage.data_dir}"
+
+
+def _disk(site: Site) -> str:
+    folder = site.settings.storage.data_dir
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            free_gib = shutil.disk_usage(folder).free / 2**30
+    except OSError as error:
+        place = f"{folder} (storage.data_dir)" if site.inside else "storage.data_dir"
+        raise Unwell(f"{place} can't be written: {error.strerror}. Give it to the user that mkiso runs as.") from None
+    require_room(site.settings.storage)
+    return f"{free_gib:.1f} GiB are free"
+
+
+def _viewer(site: Site) -> str:
+    viewer = site.settings.viewer
+    folder = Path(viewer.directory)
+    if not folder.is_dir():
+        raise Unwell(f"viewer.directory {folder} is no folder. Unpack the portable viewer there.")
+    if viewer.executable and not (folder / viewer.executable).is_file():
+        raise Unwell(
+            f"viewer.executable {viewer.executable} isn't in {folder}. Check the name, upper and lower case too."
+        )
+    return f"{sum(1 for file in folder.rglob('*') if file.is_file())} files in {folder}"
+
+
+def _pacs(site: Site) -> str:
+    settings, receiver = site.settings, site.settings.receiver
+    told = f"answers C-ECHO in {echo(settings, site.limit_seconds):.2f} s"
+    knows = f"It has to know {receiver.ae_title} as this machine's port {receiver.port}"
+    return f"{peer_of(settings.pacs)} {told} to {calling_ae_title(settings)}. {knows}" if site.inside else told
+
+
+def _receiver(site: Site) -> str:
+    receiver, path = site.settings.receiver, site.settings.storage.receiver_socket
+    where = f"{receiver.ae_title} on port {receiver.port}" if site.inside else "The receiver"
+    if path.exists():
+        status = receiver_status(path, site.limit_seconds)
+        counts = ", ".join(f"{name} {value}" for name, value in status.items() if isinstance(value, int))
+        return f"{where} listens: {counts}" if site.inside else counts
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((receiver.host, receiver.port))
+        except OSError as error:
+            raise Unwell(
+                f"{where} isn't running and its port can't be had: {error.strerror}. End what holds it, or set "
+                "receiver.port."
+            ) from None
+    raise Unwell(f"{where} isn't running; its port is free. Start `mkiso serve`.")
+
+
+def _patient_api(site: Site) -> str:
+    api = site.settings.patient_api
+    if site.inside:
+        look_up(api, "0")
+        return f"{api.base_url} answers"
+    headers = {name: value.get_secret_value() for name, value in api.headers.items()}
+    try:  # any answer over HTTP shows that it can be reached; no patient is asked for
+        answer = httpx.head(api.base_url, timeout=site.limit_seconds, headers=headers, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise PatientApiUnavailable(f"The patient API can't be reached ({type(error).__name__}).") from None
+    if answer.is_server_error:
+        raise PatientApiUnavailable(f"The patient API answers {answer.status_code}.")
+    return "answers"
+
+
+def _prefect(site: Site) -> str:
+    try:
+        told = f"answers; {site.ask_prefect(lambda prefect: prefect.queued())} jobs wait"
+        if not site.inside:
+            return told
+        version = site.ask_prefect(lambda prefect: prefect.version())
+    except OrchestratorUnavailable as error:
+        raise Unwell(f"{error.words} Does `mkiso serve` run, or the server at prefect.api_url?") from None
+    return f"Prefect {version} at {api_url(site.settings)} {told}"
+
+
+def _worker(site: Site) -> str:
+    if not site.ask_prefect(lambda prefect: prefect.worker_ready()):
+        raise OrchestratorUnavailable("No worker takes jobs: they wait until one is started.")
+    return "takes jobs"
+
+
+def _processes(site: Site) -> str:
+    """Of `mkiso serve` on this machine. One that is up just now and ends again and again isn't well."""
+    states, now = process_states(site.settings.storage), time.time()
+    if not states:
+        return "run without a supervisor here"
+    pids = [state.get("pid") for state in states.values() if state.get("up")]
+    if pids and not any(pid is None or Path(f"/proc/{pid}").exists() for pid in pids):
+        raise Unwell("`mkiso serve` was cut off: start it again.")
+    lately, wrong, seldom = f"in the last {RECENT_SECONDS // 60} minutes", [], []
+    if away := [name for name, state in states.items() if not state.get("up")]:
+        wrong.append(f"Being restarted: {', '.join(away)}.")
+    for name, state in states.items():
+        ends = sum(now - moment < RECENT_SECONDS for moment in state.get("ended", ()))
+        if ends >= OFTEN:
+            wrong.append(f"The {name} ended {ends} times {lately}: its log says why.")
+        elif ends:
+            seldom.append(f"{name} {ends}")
+    if wrong:
+        raise Unwell(" ".join(wrong))
+    return f"all run; started again {lately}: {', '.join(seldom)}" if seldom else "all run"
+
+
+def _webhook(site: Site) -> str:
+    server = site.settings.server
+    host = "127.0.0.1" if server.host in ("0.0.0.0", "::", "") else server.host  # noqa: S104
+    url = f"http://{host}:{server.port}/api/health"
+    try:
+        health = httpx.get(url, timeout=site.limit_seconds).raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise Unwell(f"{url} can't be reached ({error}). Start `mkiso serve`.") from None
+    lacking = health.get("degraded") or []
+    return f"{url} says {health.get('status')}" + (f": without {', '.join(lacking)}" if lacking else "")
+
+
+def _publisher(name: str, site: Site) -> str:
+    return publisher_of(name, site.settings).check()
+
+
+CHECKS = (
+    Check("configuration", "configuration", _configuration, inside=True),
+    Check("disk", "disk", _disk),
+    Check("viewer", "viewer", _viewer, inside=True, configured=lambda settings: bool(settings.viewer.directory)),
+    Check("pacs", "PACS", _pacs),
+    Check("receiver", "receiver", _receiver),
+    Check("patient_api", "patient API", _patient_api, configured=lambda settings: bool(settings.patient_api.base_url)),
+    Check("prefect", "Prefect", _prefect),
+    Check("worker", "worker", _worker),
+    Check("processes", "processes", _processes),
+    Check("webhook", "webhook", _webhook, inside=True),
+)

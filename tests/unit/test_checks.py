@@ -1,0 +1,117 @@
+"""What mkiso depends on is told by one registry, to a monitor and to whoever sits at the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mkiso.config.settings import Print, Settings, Storage
+from mkiso.errors import PacsSilent
+from mkiso_service import supervisor
+from mkiso_service.checks import CHECKS, Check, Finding, Site, checks_of, examine
+from mkiso_service.supervisor import Child
+
+
+def site_in(folder: Path, **settings: Any) -> Site:
+    def nobody(what: object) -> Any:
+        raise AssertionError("Prefect isn't asked")
+
+    return Site(Settings(storage=Storage(data_dir=folder, min_free_gib=0), **settings), nobody, 1.0)
+
+
+def finding(site: Site, name: str) -> Finding:
+    return examine(next(check for check in CHECKS if check.name == name), site)
+
+
+def test_a_monitor_and_the_doctor_have_the_same_checks() -> None:
+    settings = Settings()
+    outside, inside = checks_of(settings), checks_of(settings, inside=True)
+    assert [check.name for check in inside if not check.inside] == [check.name for check in outside]
+    assert {check.name for check in inside if check.inside} == {"configuration", "webhook"}
+    assert len({check.title for check in inside}) == len(inside)
+
+
+def test_what_a_site_has_not_configured_is_no_finding() -> None:
+    settings = Settings.model_validate({"publishers": {}})
+    names = {check.name for check in checks_of(settings, inside=True)}
+    assert not any(name.startswith("publisher") or name in ("patient_api", "viewer") for name in names)
+    assert {"publisher:rimage"} == {check.name for check in checks_of(Settings())} - names
+
+
+def test_a_publisher_that_is_named_has_to_exist_where_there_are_any() -> None:
+    with pytest.raises(ValueError, match=r"print\.publisher is 'epson', and publishers has only rimage"):
+        Settings(print=Print(publisher="epson"))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(PacsSilent("It is silent."), "It is silent."), (KeyError("x"), "can't be checked: KeyError")]
+)
+def test_whatever_a_check_raises_is_a_finding(tmp_path: Path, error: Exception, words: str) -> None:
+    def run(site: Site) -> str:
+        raise error
+
+    found = examine(Check("new", "new", run), site_in(tmp_path))
+    assert (found.well, found.words) == (False, words)
+
+
+def test_a_new_check_is_a_function_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Check("tea", "tea", lambda site: "is hot")
+    monkeypatch.setattr("mkiso_service.checks.CHECKS", (*CHECKS, line))
+    for inside in (False, True):
+        assert line in checks_of(Settings(), inside=inside)
+    assert examine(line, site_in(tmp_path)).words == "is hot"
+
+
+def test_a_data_folder_that_takes_no_file_is_told_before_a_job_fails(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("no folder")
+    found = finding(site_in(tmp_path / "data"), "disk")
+    assert not found.well
+    assert "storage.data_dir" in found.words
+
+
+def test_processes_that_nobody_keeps_any_more_are_not_said_to_run(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    states = {name: {"up": True, "pid": ended.pid, "ended": []} for name in ("worker", "receiver")}
+    (tmp_path / "processes.json").write_text(json.dumps(states))
+    found = finding(site_in(tmp_path), "processes")
+    assert (found.well, found.words) == (False, "`mkiso serve` was cut off: start it again.")
+
+
+def test_the_supervisor_remembers_how_often_a_process_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "back_off_seconds", lambda restarts: 0.0)
+    monkeypatch.setattr(supervisor, "children", lambda settings: [Child("worker", ("false",), 1)])
+    site = site_in(tmp_path)
+
+    async def until_told() -> None:
+        keeper = supervisor._Supervisor(site.settings)
+        running = asyncio.create_task(keeper.run())
+        while "The worker ended" not in (found := finding(site, "processes")).words:
+            assert not running.done()
+            await asyncio.sleep(0.01)
+        assert not found.well
+        keeper._stop.set()
+        await running
+
+    asyncio.run(asyncio.wait_for(until_told(), 60))
+
+
+def test_what_ended_long_ago_is_forgotten(tmp_path: Path) -> None:
+    long_ago = time.time() - supervisor.RECENT_SECONDS - 1
+    states = {"worker": {"up": True, "pid": 1, "ended": [long_ago] * 9}}
+    (tmp_path / "processes.json").write_text(json.dumps(states))
+    assert finding(site_in(tmp_path), "processes").words == "all run"
+
+
+def test_the_words_for_everybody_hold_no_address(tmp_path: Path) -> None:
+    """/api/health asks for no key."""
+    site = site_in(tmp_path)
+    found = finding(site, "receiver")
+    assert not found.well
+    assert site.settings.receiver.ae_title not in found.words
