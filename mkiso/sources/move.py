@@ -11,7 +11,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from mkiso.config.settings import Settings
-from mkiso.errors import PacsSilent, PacsUnreachable
+from mkiso.errors import PacsRefused, PacsSilent, PacsUnreachable
 from mkiso.network import dimse
 from mkiso.sources.move_outcome import Level, MoveResult
 from mkiso.sources.pacs import ConnectionLost, PacsAssociation
@@ -77,7 +77,6 @@ class Move:
         self._destination = settings.receiver.ae_title
         self._wanted: Iterator[Target] = iter(wanted)
         self._open = False
-        self._message_id = 0
         self.results: list[MoveResult] = []
         self.counted = 0
         """The most sub-operations that a response has told of, pending ones too: a C-MOVE that is cut off has
@@ -100,7 +99,7 @@ class Move:
 
     def poll(self, timeout_seconds: float) -> bool:
         """Take in what the PACS has said, waiting at most so long; whether every C-MOVE has ended. Lost is an end:
-        status None.
+        status None. Raises PacsRefused where a response is to another request.
         """
         deadline = time.monotonic() + timeout_seconds
         try:
@@ -132,7 +131,7 @@ class Move:
             dimse.PRIORITY: 0,
             dimse.MOVE_DESTINATION: self._destination,
         }
-        self._message_id = self._association.request(command, STUDY_ROOT_MOVE, target.identifier())
+        self._association.request(command, STUDY_ROOT_MOVE, target.identifier())
 
     def _count(self, response: dimse.Response) -> None:
         total = _result(response).total
@@ -142,7 +141,7 @@ class Move:
     def _cancel(self) -> None:
         deadline = time.monotonic() + CANCEL_TIMEOUT_SECONDS
         try:
-            self._association.cancel(self._message_id, STUDY_ROOT_MOVE)
+            self._association.cancel(STUDY_ROOT_MOVE)
             while (
                 time.monotonic() < deadline
                 and (response := self._association.receive(deadline - time.monotonic())) is not None
@@ -150,7 +149,7 @@ class Move:
                 self._count(response)
                 if not response.is_pending:
                     break
-        except (PacsUnreachable, PacsSilent):
+        except (PacsUnreachable, PacsSilent, PacsRefused):
             pass
         finally:
             self._association.abort()

@@ -33,7 +33,8 @@ class ConnectionLost(PacsUnreachable):
 class PacsAssociation:
     """A context manager; entering connects and negotiates, leaving releases, or aborts where an exception passes.
 
-    Entering raises PacsUnreachable, PacsRefused, PacsBusy, PacsSilent; the other calls ConnectionLost and PacsSilent.
+    Entering raises PacsUnreachable, PacsRefused, PacsBusy, PacsSilent; the other calls ConnectionLost, PacsSilent and
+    PacsRefused.
     """
 
     def __init__(self, settings: Settings, sop_classes: Sequence[UID], limit_seconds: float | None = None) -> None:
@@ -43,6 +44,7 @@ class PacsAssociation:
         self._receiver_port = settings.receiver.port
         self._proposed = [_context(sop_class) for sop_class in sop_classes]
         self._association: Requestor
+        self._under_way = 0
 
     def __enter__(self) -> PacsAssociation:
         address = self._address
@@ -76,33 +78,41 @@ class PacsAssociation:
         """Who is at the other end, for people."""
         return peer_of(self._pacs)
 
-    def request(self, command: Mapping[int, dimse.Value], sop_class: UID, identifier: Dataset) -> int:
-        """Send a request and return its Message ID; its responses are had by `receive`."""
+    def request(self, command: Mapping[int, dimse.Value], sop_class: UID, identifier: Dataset) -> None:
+        """Send a request; its responses are had by `receive`."""
         command = {**command, dimse.AFFECTED_SOP_CLASS_UID: str(sop_class)}
         try:
-            return self._association.request(_context(sop_class), command, BytesIO(dimse.encode_data_set(identifier)))
+            self._under_way = self._association.request(
+                _context(sop_class), command, BytesIO(dimse.encode_data_set(identifier))
+            )
         except AssociationLost as error:
             raise self._ended(error) from None
 
-    def cancel(self, message_id: int, sop_class: UID) -> None:
-        """Send a C-CANCEL; the peer still ends the operation with a response, FE00 where it obeys."""
+    def cancel(self, sop_class: UID) -> None:
+        """Send a C-CANCEL of the last request; the peer still ends the operation with a response, FE00 where it obeys."""
         try:
-            self._association.cancel(_context(sop_class), message_id)
+            self._association.cancel(_context(sop_class), self._under_way)
         except AssociationLost as error:
             raise self._ended(error) from None
 
     def receive(self, timeout_seconds: float) -> dimse.Response | None:
         """The next response, or None where none is whole within the time; what has come of it is kept. Raises
-        ConnectionLost.
+        ConnectionLost, and PacsRefused for a response to another request than the last one.
         """
         try:
             message = self._association.receive(timeout_seconds)
-            return None if message is None else dimse.response(message.command, message.kept)
+            response = None if message is None else dimse.response(message.command, message.kept)
         except AssociationLost as error:
             raise self._ended(error) from None
+        if response is not None and response.message_id != self._under_way:  # a second end of the request before
+            raise PacsRefused(
+                f"{self.peer} answers a request that isn't under way, so no answer of it can be trusted. Look at its "
+                "log."
+            )
+        return response
 
     def must_receive(self) -> dimse.Response:
-        """The next response within pacs.response_timeout_seconds; raises PacsSilent."""
+        """The next response within pacs.response_timeout_seconds; raises PacsSilent, and what `receive` raises."""
         response = self.receive(self._address.response_timeout_seconds)
         if response is None:
             raise self._silent(self._address.response_timeout_seconds)

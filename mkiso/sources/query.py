@@ -266,19 +266,12 @@ def _find(association: PacsAssociation, settings: Settings, identifier: Dataset)
 
     More answers than we take end the association.
     """
-    message_id = association.request(
-        {dimse.COMMAND_FIELD: dimse.C_FIND_RQ, dimse.PRIORITY: 0}, STUDY_ROOT_FIND, identifier
-    )
+    association.request({dimse.COMMAND_FIELD: dimse.C_FIND_RQ, dimse.PRIORITY: 0}, STUDY_ROOT_FIND, identifier)
     limit, seconds = settings.pacs.find_limit, settings.pacs.response_timeout_seconds * MAX_TIMEOUTS
     responses: list[dimse.Response] = []
     size, deadline = 0, time.monotonic() + seconds
     while True:
         response = association.must_receive()
-        if response.message_id != message_id:  # a second end of the query before would pass for an empty answer
-            raise PacsRefused(
-                f"{association.peer} answers a query that isn't under way, so no answer of it can be trusted. Look at "
-                "its log."
-            )
         if not response.is_pending:
             return Answers(responses, response.status, limit)
         responses.append(response)

@@ -19,6 +19,7 @@ from pydicom import Dataset
 
 import tasks.archive
 from mkiso.archive.night_outcome import Outcome, words
+from mkiso.archive.schedule import by_hand
 from mkiso.config.settings import Identity, Settings
 from mkiso.errors import (
     AnswerCut,
@@ -493,7 +494,7 @@ def test_a_night_names_what_it_cant_ask_for(
         monkeypatch.setattr(f"tasks.archive.{nothing}", lambda ledger: ())
     with ScriptedPacs(files) as pacs:
         pacs.find_more = {"STUDY": "no uid"}
-        dates = SimpleNamespace(recheck_from=date(2024, 2, 29), date_to=date(2024, 2, 29))
+        dates = by_hand(date(2024, 2, 29), date(2024, 2, 29))
         run: Any = SimpleNamespace(
             job=SimpleNamespace(settings=settings_for(pacs)),
             dates=dates,
@@ -501,6 +502,7 @@ def test_a_night_names_what_it_cant_ask_for(
             ledger=None,
             found={},
             outcome=Outcome(),
+            not_done=set(),
             log=logging.getLogger(),
         )
         tasks.archive.find.fn(run)

@@ -26,6 +26,7 @@ from mkiso.errors import (
 )
 from mkiso.network import dimse
 from mkiso.sources.move import Move, Target
+from mkiso.sources.move_outcome import MoveResult
 from mkiso.sources.query import find_studies
 from mkiso.sources.retrieve import SETTLED_SECONDS, retrieve
 from mkiso.study.models import Arrival, Expected, Study
@@ -241,6 +242,21 @@ def test_a_flood_of_answers_keeps_nobody_from_stopping(
         monkeypatch.setattr(move._association, "receive", lambda timeout_seconds: next(flood))
         for _ in range(10):
             assert not move.poll(0)
+
+
+def test_an_end_that_comes_twice_ends_no_other_move(settings_for: MakeSettings, files: list[Path]) -> None:
+    def ends_twice(move: MoveRequest) -> None:
+        move.end(0x0000, completed=4)
+        move.end(0x0000, completed=4)
+
+    with (
+        ScriptedPacs(files, [ends_twice, lambda move: move.wait_for_cancel(30)]) as pacs,
+        pytest.raises(PacsRefused, match="isn't under way"),
+        Move(settings_for(pacs), [Target("1.2.3"), Target("1.2.4")]) as move,
+    ):
+        while not move.poll(0.1):
+            pass
+    assert move.results == [MoveResult(0x0000, completed=4)]
 
 
 def test_an_image_now_and_then_is_progress(
