@@ -89,7 +89,7 @@ class PacsAssociation:
             raise self._ended(error) from None
 
     def cancel(self, sop_class: UID) -> None:
-        """Send a C-CANCEL of the last request; the peer still ends the operation with a response, FE00 where it obeys."""
+        """Send a C-CANCEL of the last request; the peer still ends it with a response, FE00 where it obeys."""
         try:
             self._association.cancel(_context(sop_class), self._under_way)
         except AssociationLost as error:
