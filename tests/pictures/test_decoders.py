@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
-from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from mkiso.pictures.pool import PicturePool
 from mkiso.pictures.render import render
 from mkiso.pictures.values import NotShown, Picture, PictureRequest, Reason
+from tests.peers.corpus import BUNDLED
 from tests.pictures.objects import ramp, rgb, write
 
 Encoder = Callable[[NDArray[Any], int], bytes]
@@ -152,9 +152,9 @@ def test_the_encoding_of_a_data_set_changes_nothing(tmp_path: Path, syntax: str)
 
 
 def test_bytes_in_big_endian_words_are_put_right(tmp_path: Path) -> None:
-    plain, big = get_testdata_file("SC_rgb_small_odd.dcm"), get_testdata_file("SC_rgb_small_odd_big_endian.dcm")
+    plain, big = BUNDLED / "SC_rgb_small_odd.dcm", BUNDLED / "SC_rgb_small_odd_big_endian.dcm"
     assert dcmread(big)["PixelData"].VR == "OW"
-    assert same(Path(big), Path(plain), tmp_path)
+    assert same(big, plain, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["<f4", "<f8"])
@@ -227,7 +227,7 @@ def test_a_stream_that_is_cut_short_is_damaged(tmp_path: Path, syntax: str, part
     ],
 )
 def test_bundled_twins_look_alike(tmp_path: Path, name: str, twin: str, tolerance: float) -> None:
-    assert same(Path(get_testdata_file(name)), Path(get_testdata_file(twin)), tmp_path, tolerance)
+    assert same(BUNDLED / name, BUNDLED / twin, tmp_path, tolerance)
 
 
 def test_every_decoder_works_within_a_workers_limits(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom import config, dcmread
-from pydicom.data import get_testdata_files
 
 from mkiso.pictures import jpeg
 from mkiso.pictures.render import render
 from mkiso.pictures.values import Function, NotShown, ObjectFacts, Picture, PictureRequest, Shown
+from tests.peers.corpus import BUNDLED
 from tests.pictures.objects import item, ramp, rgb, sequence, write
 
 pytestmark = pytest.mark.peer
@@ -113,8 +113,9 @@ NOT_JUDGED = {
 
 
 def bundled() -> list[Path]:
-    files = (Path(file) for file in get_testdata_files())
-    return sorted(file for file in files if file.is_file() and file.name not in NOT_JUDGED and has_pixels(file))
+    return sorted(
+        file for file in BUNDLED.rglob("*") if file.is_file() and file.name not in NOT_JUDGED and has_pixels(file)
+    )
 
 
 def has_pixels(file: Path) -> bool:
@@ -143,7 +144,7 @@ def test_every_bundled_image_looks_as_dcmtk_shows_it(tmp_path: Path) -> None:
 
 
 def test_not_judged_is_only_what_there_is() -> None:
-    assert {Path(file).name for file in get_testdata_files()} >= set(NOT_JUDGED)
+    assert {file.name for file in BUNDLED.rglob("*")} >= set(NOT_JUDGED)
 
 
 def reds() -> dict[str, Any]:

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
-from pydicom.data import get_testdata_file
 
 from mkiso.pictures.render import render
 from mkiso.pictures.values import Picture, PictureRequest
+from tests.peers.corpus import BUNDLED
 from tests.pictures.objects import ramp, rgb, sequence, write
 from tests.webhook.chromium import Chromium
 
@@ -108,7 +108,7 @@ def test_what_a_script_cannot_hold_has_none(tmp_path: Path, pixels: NDArray[Any]
 @pytest.mark.peer
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
 def test_a_browser_reads_the_values_from_a_file(tmp_path: Path) -> None:
-    path = Path(get_testdata_file("CT_small.dcm"))
+    path = BUNDLED / "CT_small.dcm"
     made(path, tmp_path)
     (tmp_path / "INDEX.HTM").write_text(PAGE)
     with Chromium(tmp_path / "browser") as browser:
