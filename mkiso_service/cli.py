@@ -1,4 +1,4 @@
-"""The command line. Whatever a command needs is imported when it runs, so that `mkiso --help` answers at once.
+"""The command line. What a command needs is imported when it runs, so that `mkiso --help` answers at once.
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration.
 """
@@ -33,7 +33,7 @@ DEFAULT_URL = "http://127.0.0.1:8080"
     "-c",
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The configuration; else MKISO_CONFIG, else ./config.yaml.",
+    help="The configuration file. Default: MKISO_CONFIG, then ./config.yaml.",
 )
 @click.option(
     "--handed-on",
@@ -131,7 +131,7 @@ def serve() -> int:
 
 @cli.command()
 def webhook() -> None:
-    """Run the HTTP side alone."""
+    """Run only the webhook, which answers HTTP."""
     settings = _begin_with_prefect()
     from mkiso_service.ending import jobs_grace_seconds
     from mkiso_service.webhook.server import run as run_webhook
@@ -141,7 +141,7 @@ def webhook() -> None:
 
 @cli.command()
 def worker() -> None:
-    """Run the worker alone: it executes the jobs."""
+    """Run only the worker, which executes the jobs."""
     settings = _begin_with_prefect()
     from mkiso_service.worker.server import run as run_worker
 
@@ -150,7 +150,7 @@ def worker() -> None:
 
 @cli.command()
 def receiver() -> None:
-    """Run the receiver alone: the Storage SCP that the PACS sends to."""
+    """Run only the receiver: the Storage SCP that the PACS sends to."""
     settings = _begin()
     from mkiso.receiver.server import run as run_receiver
     from mkiso_service.ending import SERVER_GRACE_SECONDS
@@ -161,8 +161,8 @@ def receiver() -> None:
 @cli.group(invoke_without_command=True)
 @click.pass_context
 def prefect(context: click.Context) -> None:
-    """Run the Prefect server alone, for several machines; PREFECT_SERVER_DATABASE_CONNECTION_URL names its
-    PostgreSQL.
+    """Run only the Prefect server, for several machines. PREFECT_SERVER_DATABASE_CONNECTION_URL names its PostgreSQL
+    database.
     """
     if context.invoked_subcommand is None:
         settings = _begin_with_prefect()
@@ -181,7 +181,7 @@ def password() -> None:
 
 @cli.command()
 def deploy() -> None:
-    """Create or update the work pool, its queues and the deployments in Prefect; a worker does so whenever it
+    """Create or update the work pool, its queues and the deployments in Prefect. Each worker does this when it
     starts.
     """
     settings = _begin_with_prefect(make=False)
@@ -198,14 +198,16 @@ def _of_a_service(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a command that asks a running service."""
     file = click.Path(path_type=Path, exists=True, dir_okay=False)
     key = click.option(
-        "--api-key-file", type=file, help="Else MKISO__AUTH__API_KEY, or the file that MKISO__AUTH__API_KEY_FILE names."
+        "--api-key-file",
+        type=file,
+        help="A file with the API key. Default: MKISO__AUTH__API_KEY, or the file in MKISO__AUTH__API_KEY_FILE.",
     )
     url = click.option(
         "--url",
         envvar="MKISO_URL",
         default=DEFAULT_URL,
         show_default=True,
-        help="Where mkiso serve listens; else MKISO_URL.",
+        help="The address of mkiso serve; also MKISO_URL.",
     )
     return url(key(command))
 
@@ -234,12 +236,12 @@ def _say(console: Console, error: Exception) -> int:
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="ACCESSION.iso where absent; of sets FILE-1of2-SET.iso …",
+    help="The image file. Default: ACCESSION.iso; a disc set gets FILE-1of2-SET.iso and so on.",
 )
 @_of_a_service
 def burn(accession_numbers: tuple[str, ...], output: Path | None, url: str, api_key_file: Path | None) -> int:
-    """Have a disc of one patient's studies made and download its image. The same command goes on where an earlier one
-    broke off.
+    """Have a disc of one patient's studies made, and download its image. Run the same command again to resume a broken
+    download.
     """
     from rich.console import Console
 
@@ -254,18 +256,18 @@ def burn(accession_numbers: tuple[str, ...], output: Path | None, url: str, api_
     except ServiceError as error:
         return _say(console, error)
     except KeyboardInterrupt:
-        console.print("Stopped; the job goes on, and what was downloaded stays. The same command goes on from here.")
+        console.print("Stopped. The job continues, and the downloaded part is kept. Run the same command to resume.")
         return FAILED
     return 0
 
 
 @cli.command(name="print")
 @click.argument("accession_numbers", metavar="ACCESSION...", nargs=-1, required=True)
-@click.option("--publisher", default="", help="One of the configured publishers; print.publisher where absent.")
+@click.option("--publisher", default="", help="A configured publisher. Default: print.publisher.")
 @click.option(
     "--confirm-reprint",
     is_flag=True,
-    help="After print_uncertain, once somebody has looked: print although a disc may be there.",
+    help="After print_uncertain, when you have checked the robot: print even if a disc may exist.",
 )
 @_of_a_service
 def print_(
@@ -293,9 +295,9 @@ def print_(
 
 @cli.command()
 @click.argument("image", metavar="ISO", type=click.Path(path_type=Path, exists=True))
-@click.option("--many-patients", is_flag=True, help="For a volume of the archive, which holds more than one patient.")
+@click.option("--many-patients", is_flag=True, help="For an archive volume, which holds more than one patient.")
 def verify(image: Path, many_patients: bool) -> int:
-    """Check that an image, or a disc in a drive, is what it says of itself: every file, both ways."""
+    """Check every file of an image, or of a disc in a drive, against its own checksums and DICOMDIR."""
     from rich.console import Console
 
     from mkiso.errors import ProofFailed
@@ -323,14 +325,14 @@ def config() -> None:
 
 @config.command()
 def check() -> None:
-    """Say everything that is wrong with the configuration."""
+    """List everything that is wrong with the configuration."""
     settings = load_settings()
-    click.echo(f"The configuration is right. Data lies in {settings.storage.data_dir}.")
+    click.echo(f"The configuration is correct. Data is kept in {settings.storage.data_dir}.")
 
 
 @cli.command()
 def doctor() -> int:
-    """Try each thing that mkiso depends on; say what is wrong and what to do."""
+    """Check everything that mkiso depends on; say what is wrong and what to do."""
     from rich.console import Console
 
     from mkiso_service.doctor import diagnose
@@ -345,10 +347,10 @@ def doctor() -> int:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("demo-data"),
     show_default=True,
-    help="Where it all lies.",
+    help="The folder for its data.",
 )
 def demo(keep: bool, folder: Path) -> int:
-    """Start a PACS, a patient API and mkiso itself, make a disc, verify it, list it, and end."""
+    """Start a PACS, a patient API and mkiso itself; make a disc, verify it, list it, and end."""
     from rich.console import Console
 
     from mkiso_service.demo import demonstrate
@@ -362,7 +364,7 @@ cli.add_command(service)
 
 @cli.command()
 def version() -> None:
-    """Say which version this is."""
+    """Show the version."""
     from importlib.metadata import version as version_of
 
     click.echo(version_of("mkiso"))

@@ -12,7 +12,7 @@ import click
 
 @click.group()
 def service() -> None:
-    """mkiso as a service of this machine, under systemd."""
+    """Run mkiso as a systemd service of this machine."""
 
 
 @service.command()
@@ -21,17 +21,17 @@ def service() -> None:
     type=click.Choice(["one", "front", "worker", "all"]),
     default="one",
     show_default=True,
-    help="Which units.",
+    help="Which units to install.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the files, write none.")
+@click.option("--dry-run", is_flag=True, help="Print the files and write none.")
 @click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("/"),
-    help="Write below this folder instead.",
+    help="Write below this folder.",
 )
 def install(shape: str, dry_run: bool, root: Path) -> None:
-    """Write the units, and say what to do next. The configuration is read for ports and folders: install again when
+    """Write the units, and say what to do next. Ports and folders come from the configuration: install again when
     they change.
     """
     from mkiso.config.file import load
@@ -60,7 +60,7 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
 @service.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def backup(folder: Path) -> None:
-    """Copy what can't be made anew (configuration, archive ledger, order books) into a new folder below FOLDER, while
+    """Copy what can't be made again (configuration, archive ledger, order books) to a new folder below FOLDER, while
     everything runs.
     """
     from mkiso.config.file import load

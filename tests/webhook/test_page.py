@@ -31,7 +31,7 @@ STUDIES = (
 NOT_AT_THE_COUNTER = {
     *("error", "unauthorized", "several_discs", "other_set"),  # never an answer to what the page asks
     *("deadline_passed", "job_running", "patient_api_unavailable"),  # nor these
-    *("volume_not_found", "answer_cut", "claim_lost", "archive_unusable"),  # the archive's
+    *("volume_not_found", "archive_unusable", "claim_lost"),  # the archive's
     *(
         "invalid_request",
         "invalid_accession_number",

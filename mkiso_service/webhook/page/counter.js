@@ -1,5 +1,5 @@
-// The counter page: asks for a disc, follows the job, offers what came of it. The jobs of this browser session are kept in sessionStorage by their
-// ids and numbers; what the service tells of them is asked anew, since a disc's file name may be a patient's.
+// The counter page: asks for a disc, follows the job, and offers the result. The jobs of this browser session are kept in sessionStorage by their
+// ids and numbers; everything else is asked again, since a disc's file name may be a patient's.
 import { advice, ago, count, day, mustLook, size, without } from "/page/words.js";
 
 const POLL_MS = 1000;
@@ -92,7 +92,7 @@ function label(job) {
 
 function sentence(job) {
   const told = job.told;
-  if (job.lost && !ended(job)) return "The service can't be reached at the moment; this page goes on asking.";
+  if (job.lost && !ended(job)) return "The service can't be reached at the moment; this page keeps trying.";
   if (!told) return ended(job) ? "" : "Waiting for its turn.";
   if (job.state === "failed") return advice(job.kind, told.error || {}, told.proves);
   if (job.state === "waiting") return "Waiting for its turn.";
@@ -114,7 +114,7 @@ function sentence(job) {
 function remarks(job) {
   const all = without(job.told?.degraded || []);
   if (job.before !== undefined) all.unshift(`The same was printed ${ago(job.before)}: this makes another disc.`);
-  if (job.joined) all.unshift("The same was asked for already and is under way: there will be one disc.");
+  if (job.joined) all.unshift("The same disc is being made already: there will be one disc.");
   return all.join(" ");
 }
 
@@ -260,7 +260,7 @@ function offerPublishers() {
   $("publishers").hidden = false;
 }
 
-async function takeUp() {
+async function resume() {
   for (const job of jobs) if (!ended(job)) follow(job);
   for (const job of jobs.filter(ended)) await refresh(job);
 }
@@ -270,4 +270,4 @@ $("sign-out").addEventListener("submit", () => sessionStorage.clear()); // the n
 explain();
 offerPublishers();
 draw();
-takeUp();
+resume();

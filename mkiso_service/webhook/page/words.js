@@ -1,47 +1,48 @@
-// What a clerk can do about each error code (docs/errors.md tells more); what isn't here is told in the service's own words,
-// as the numbers' faults are, which name the wrong character.
+// What a clerk can do about each error code (docs/errors.md says more). Other codes show the service's own message,
+// such as those of wrong numbers, which name the wrong character.
 const LATER = "Ask again in a few minutes.";
 const TELL_PACS = "Tell the PACS administrator.";
 const TELL = "Tell the administrator.";
 
 const ADVICE = {
   study_not_found: "The PACS knows no study with this number. Check the number; if it is right, the images may not have arrived yet.",
-  no_dicom_data: "The study is there but holds no images yet. Ask again when the examination has been sent.",
-  patient_mismatch: "These numbers don't belong to one patient, so no disc is made. Ask for each patient separately; if it is one, tell the PACS administrator.",
-  study_incomplete: `Some images could not be fetched, so no disc is made. ${LATER} If it stays so, tell the PACS administrator.`,
+  no_dicom_data: "The study exists but has no images yet. Ask again when the examination has been sent.",
+  patient_mismatch: "These numbers don't belong to one patient, so no disc is made. Ask for each patient separately. If it is one patient, tell the PACS administrator.",
+  study_incomplete: `Some images could not be fetched, so no disc is made. ${LATER} If it happens again, tell the PACS administrator.`,
   instance_conflict: `One image exists in two versions, so no disc is made. ${TELL_PACS}`,
   damaged_instance: `An image in the PACS is damaged, so no disc is made. ${TELL_PACS}`,
-  counts_unknown: `The PACS doesn't say how many images there are, so nobody could know that the disc is complete. ${TELL}`,
+  counts_unknown: `The PACS doesn't say how many images there are, so the disc can't be proved complete. ${TELL}`,
+  answer_cut: `The PACS may not have told of all studies with this number, so no disc is made. ${TELL_PACS}`,
   too_large_for_medium: "The studies don't fit on one disc. Ask for fewer at a time, or tell the administrator.",
   pacs_refused: `The PACS refuses this service. ${TELL_PACS}`,
   pacs_unreachable: `The PACS can't be reached. ${LATER}`,
   pacs_busy: `The PACS is busy. ${LATER}`,
   pacs_silent: `The PACS stopped answering. ${LATER}`,
-  receiver_unavailable: `The service can't take in images at the moment. ${LATER}`,
-  proof_failed: "The finished image differed from what came from the PACS and was thrown away. Ask again; if it happens twice, tell the administrator.",
+  receiver_unavailable: `The service can't receive images at the moment. ${LATER}`,
+  proof_failed: "The finished image differed from what came from the PACS and was deleted. Ask again; if it happens twice, tell the administrator.",
   queue_full: "Many discs are being made already. Ask again in a minute.",
   storage_full: `The service has no room for another disc. ${TELL}`,
-  orchestrator_unavailable: "The service is starting or disturbed. Ask again in a minute.",
+  orchestrator_unavailable: "The service is starting, or a part of it isn't available. Ask again in a minute.",
   service_stopping: "The service is being restarted. Ask again in a minute.",
   job_stopped: "The job was stopped before its end. Ask again.",
   job_cancelled: "An operator cancelled this job. Ask again if the disc is still wanted.",
-  job_crashed: "The job was cut off. Ask again.",
-  job_not_found: "This disc isn't kept any more. Ask again to have it made anew.",
+  job_crashed: "The job was interrupted. Ask again.",
+  job_not_found: "This disc is no longer kept. Ask again to have it made again.",
   publisher_unavailable: "The publisher can't be reached. Check that it is on, then ask again.",
   publisher_refused: "The publisher refused the disc. Look at its display for the cause, then ask again.",
   print_uncertain: "The publisher may already have made this disc. Look there first; print again only if it isn't there.",
-  foreign_request: `The browser doesn't say that this page asks. ${TELL}`,
-  unknown_host: `This service isn't known by the name in the address above. ${TELL}`,
+  foreign_request: `The browser doesn't say that the request comes from this page. ${TELL}`,
+  unknown_host: `The service doesn't know the host name in the address bar. ${TELL}`,
   configuration: `The service isn't set up for this. ${TELL}`,
-  unforeseen: "Something went wrong that nobody foresaw. Ask again; if it happens twice, tell the administrator.",
+  unforeseen: "An unexpected error happened. Ask again; if it happens twice, tell the administrator.",
   unreachable: "The service can't be reached. Check the network and ask again.",
 };
 
-// A print that broke off may have reached the publisher: whoever asks again without a look there gets two discs.
+// A print that broke off may have reached the publisher: asking again without looking there could make two discs.
 const LOOK_FIRST = new Set(["print_uncertain", "job_stopped", "job_cancelled", "job_crashed", "unforeseen", "publisher_refused"]);
 
 const WITHOUT = {
-  patient_api: "The hospital's patient data couldn't be asked; the disc bears the name that the PACS knows.",
+  patient_api: "The hospital's patient data wasn't available; the disc has the name from the PACS.",
   counts_unknown: "The PACS doesn't say how many images there are: check that none is missing.",
 };
 
