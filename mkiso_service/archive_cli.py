@@ -116,7 +116,7 @@ def report(nights: int, no_pacs: bool) -> None:
 
 
 @archive.command()
-@click.argument("labels", nargs=-1, required=True)
+@click.argument("labels", metavar="LABEL|ACCESSION|UID…", nargs=-1, required=True)
 @click.option("--made", "claim", flag_value="made", help="Its order was uncertain, and the disc lies in the robot.")
 @click.option(
     "--again", "claim", flag_value="again", help="Its order was uncertain, and there is no disc: it is ordered anew."
@@ -135,27 +135,36 @@ def report(nights: int, no_pacs: bool) -> None:
 )
 @click.option("--lost", "claim", flag_value="lost", help="Nobody has it any more: what lies on it is archived anew.")
 @click.option(
-    "--forget", "claim", flag_value="forget", help="What lay on a lost volume is in no PACS any more: it is given up."
+    "--forget",
+    "claim",
+    flag_value="forget",
+    help="What lay on a lost volume is in no PACS any more, or a study can't be archived: it is given up.",
 )
 def settle(labels: tuple[str, ...], claim: str | None) -> int:
     """Say what became of volumes that no run can settle; `mkiso archive report` names them. What can be proved is
-    proved first.
+    proved first. With --forget a study that the nights have given up, by its accession number or UID.
     """
+    from mkiso.archive.by_hand import forget_study
     from mkiso.archive.by_hand import settle as settle_volume
     from mkiso.archive.ledger import Ledger
     from mkiso.archive.lifecycle import Claim
     from mkiso.archive.store import Store
+    from mkiso.archive.volumes import LABEL
     from mkiso.config.file import load
     from mkiso.errors import MkisoError
 
     if claim is None:
         raise click.UsageError("Say what became of it: --made, --again, --stored, --here, --lost or --forget.")
-    failed = 0
-    with Ledger.open(load()) as ledger:
+    failed, settings = 0, load()
+    with Ledger.open(settings) as ledger:
         store = Store.visible(ledger)
         for label in labels:
             try:
-                click.echo(f"{label} {SETTLED[settle_volume(ledger, label, Claim(claim), store)]}")
+                if claim == "forget" and not LABEL.fullmatch(label):
+                    forget_study(ledger, label, settings.archive.max_attempts)
+                    click.echo(f"{label} is given up: it isn't archived, and no night says so any more.")
+                else:
+                    click.echo(f"{label} {SETTLED[settle_volume(ledger, label, Claim(claim), store)]}")
             except MkisoError as error:
                 click.echo(error.words, err=True)
                 failed += 1
@@ -347,11 +356,8 @@ def _night_line(night: NightReport) -> str:
 
 def _failed_line(study: FailedStudy, max_attempts: int) -> str:
     tried = (
-        f"given up after {study.attempts} attempts"
+        f"given up{' by a person' if study.forgotten else ''} after {study.attempts} attempts"
         if study.attempts >= max_attempts
         else f"{study.attempts} of {max_attempts} attempts"
     )
-    return (
-        f"NOT ARCHIVED  {study.accession_number or study.study_instance_uid}  {study.study_date}  {tried}: "
-        f"{study.words} [{study.code}]"
-    )
+    return f"NOT ARCHIVED  {study.name}  {study.study_date}  {tried}: {study.words} [{study.code}]"

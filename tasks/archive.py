@@ -45,13 +45,14 @@ def find(run: ArchiveRun) -> None:
     modalities = settings.archive.modalities
     run.found = {study.study_instance_uid: study for study in of_modalities(found.studies, modalities)}
     unusable = of_modalities(found.unusable, modalities)
-    failed = {
-        study.study_instance_uid: Study(
-            study.accession_number, study.study_instance_uid, "", study_date=study.study_date
-        )
-        for study in failed_studies(run.ledger)
-        if study.attempts < settings.archive.max_attempts
-    }
+    failed: dict[str, Study] = {}
+    for each in failed_studies(run.ledger):
+        study = Study(each.accession_number, each.study_instance_uid, "", study_date=each.study_date)
+        # What was given up is tried again by who asks for its date by hand, or for any where it has none.
+        if each.attempts < settings.archive.max_attempts or (
+            not run.scheduled and day_of(study) in {None, *dates.days}
+        ):
+            failed[study.study_instance_uid] = study
     sought = failed.keys() | {study.study_instance_uid for study in lost_studies(run.ledger)}
     absent: dict[str, MkisoError] = {}
     for uid in sought - {study.study_instance_uid for study in (*found.studies, *found.unusable)}:
@@ -85,7 +86,7 @@ def _find(run: ArchiveRun, spans: Iterable[Page]) -> Found:
 
 @step("Plan the night", patient=True)
 def plan_night(run: ArchiveRun) -> None:
-    """Claim what may be owed, ask the PACS what it holds, and leave out what lies on volumes."""
+    """Claim what was found, ask the PACS what it holds of what may be owed, and leave out what lies on volumes."""
     settings, compared = run.job.settings, run.dates.compared
     attempts = {study.study_instance_uid: study.attempts for study in failed_studies(run.ledger)}
     lost = {study.study_instance_uid for study in lost_studies(run.ledger)}
@@ -95,13 +96,17 @@ def plan_night(run: ArchiveRun) -> None:
         for uid, study in run.found.items()
         if uid in attempts or uid in lost or needs_a_look(study, counts.get(uid, 0), compared)
     ]
-    mine = frozenset(owed) if run.dry_run else run.night.claim(owed)
+    mine = frozenset(owed) if run.dry_run else run.night.claim(run.found)
     asked = []
     for uid in filter(mine.__contains__, owed):
         asked.append(replace(run.found[uid], expected=expected_instances(settings, run.found[uid])))
         run.show_progress()
-    # Who asks for dates by hand has mended something: what was given up is tried again.
-    planned = plan(asked, archived(run.ledger, mine), attempts if run.scheduled else {}, settings.archive.max_attempts)
+    planned = plan(
+        asked,
+        archived(run.ledger, [study.study_instance_uid for study in asked]),
+        attempts if run.scheduled else {},
+        settings.archive.max_attempts,
+    )
     to_archive = [work.study for work in planned.to_archive]
     if run.dry_run:
         lacking = [
@@ -110,14 +115,17 @@ def plan_night(run: ArchiveRun) -> None:
         images = None if None in lacking else sum(count or 0 for count in lacking)
         run.words = dry_run_words(len(run.found), len(to_archive), images, _names(planned.given_up))
         return
-    run.night.release(mine - {study.study_instance_uid for study in to_archive})
-    _clear_left_overs(run, run.found.keys() - (set(owed) - mine) - {study.study_instance_uid for study in to_archive})
+    run.night.complete([study.study_instance_uid for study in planned.complete])
+    on_volumes = mine - {study.study_instance_uid for study in to_archive}
+    _clear_left_overs(run, on_volumes)
+    run.night.release(on_volumes)
     # A patient's studies one after another, so that they are in the pool together.
     run.waiting.extend(
         sorted(to_archive, key=lambda study: (study.patient_id, study.study_date, study.study_instance_uid))
     )
-    run.outcome = replace(run.outcome, elsewhere=len(owed) - len(mine), given_up=_names(planned.given_up))
-    run.not_done.update(filter(None, (day_of(run.found[uid]) for uid in owed if uid not in mine)))
+    elsewhere = [uid for uid in owed if uid not in mine]
+    run.outcome = replace(run.outcome, elsewhere=len(elsewhere))
+    run.not_done.update(filter(None, (day_of(run.found[uid]) for uid in elsewhere)))
     run.log.info(
         "%s studies to archive, %s are complete, %s are empty.",
         len(to_archive),

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from mkiso.archive.catalogue import failed_studies
 from mkiso.archive.lifecycle import Remedy
 from mkiso.archive.manifest import MANIFEST, manifest_of
 from mkiso.archive.owed import look, owed
@@ -236,6 +237,11 @@ def close_night(run: ArchiveRun) -> None:
     """
     for each in owed(run.ledger, run.store):
         run.owes(each)
+    if run.scheduled:
+        max_attempts = run.job.settings.archive.max_attempts
+        given_up = [study for study in failed_studies(run.ledger) if study.attempts >= max_attempts]
+        named = [study.name for study in given_up if not study.forgotten]
+        run.outcome = replace(run.outcome, given_up=named, days_left=run.dates.left)
     if run.outcome.stopped:
         return
     if run.scheduled:

@@ -7,14 +7,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
+from mkiso.archive.catalogue import FORGOTTEN, failed_studies
 from mkiso.archive.evidence import seen
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.lifecycle import Claim, Refused, settled
 from mkiso.archive.nights import is_alive
 from mkiso.archive.store import Store
-from mkiso.archive.tables import instances, nights, studies, volumes
+from mkiso.archive.tables import failures, instances, nights, studies, volumes
 from mkiso.archive.volumes import volume_of
 from mkiso.errors import ClaimLost, VolumeNotFound
 
@@ -52,6 +53,28 @@ def settle(ledger: Ledger, label: str, claim: Claim, store: Store | None = None)
         if claim is Claim.FORGET:
             connection.execute(delete(instances).where(instances.c.volume_id == row.id))
     return outcome.state
+
+
+def forget_study(ledger: Ledger, asked: str, max_attempts: int) -> None:
+    """A person gives up the studies of an accession number, or of a StudyInstanceUID, that failed `max_attempts` times:
+    they aren't archived, and no night says so any more.
+
+    Raises VolumeNotFound where none was given up so far by the nights.
+    """
+    found = [study for study in failed_studies(ledger) if asked in (study.accession_number, study.study_instance_uid)]
+    if not any(study.attempts >= max_attempts for study in found):
+        why = "the nights still try it" if found else "the ledger has neither volume nor failed study of this name"
+        raise VolumeNotFound(f"{asked} can't be given up: {why}.")
+    with ledger.writing() as connection:
+        for study in found:
+            of_study = failures.c.study_instance_uid == study.study_instance_uid
+            last = connection.execute(
+                select(failures).where(of_study, ~failures.c.resolved).order_by(failures.c.id.desc()).limit(1)
+            ).one_or_none()
+            if last is not None and study.attempts >= max_attempts:
+                said = {"code": FORGOTTEN, "words": "A person gave it up.", "happened": datetime.now(UTC)}
+                row = {name: value for name, value in last._mapping.items() if name != "id"}
+                connection.execute(insert(failures).values(row | said | {"counted": False}))
 
 
 def withdraw(ledger: Ledger, label: str) -> tuple[str | None, str | None]:

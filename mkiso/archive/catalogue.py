@@ -15,6 +15,8 @@ from mkiso.archive.lifecycle import State
 from mkiso.archive.tables import failures, instances, nights, studies, volumes
 from mkiso.archive.volumes import in_portions
 
+FORGOTTEN = "forgotten"
+"""The code of the last failure of a study that a person gave up."""
 THERE = volumes.c.state != "gone"
 
 
@@ -29,6 +31,16 @@ class FailedStudy:
     code: str
     words: str
     happened: datetime
+
+    @property
+    def name(self) -> str:
+        """What an operator knows it by."""
+        return self.accession_number or self.study_instance_uid
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether a person gave it up, and nobody has tried it since."""
+        return self.code == FORGOTTEN
 
 
 @dataclass(frozen=True, slots=True)

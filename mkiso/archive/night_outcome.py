@@ -23,7 +23,8 @@ class Outcome:
     `elsewhere`: another run works on so many. `undelivered` says in words what the publisher or the store didn't take,
     `owed` what no run can mend, `stopped` why the night ended before its end, `doubtful` are the days of which the PACS
     may hold more than it told, `unusable` the studies that it describes so that they can't be archived,
-    `searched_ahead` a day that hasn't come yet and at which the ledger was searched.
+    `searched_ahead` a day that hasn't come yet and at which the ledger was searched, `days_left` how many owed days are
+    left to the next nights, `given_up` the studies that are tried no more and that nobody has settled.
     """
 
     found: int = 0
@@ -38,6 +39,7 @@ class Outcome:
     doubtful: Sequence[date] = ()
     unusable: Sequence[str] = ()
     searched_ahead: date | None = None
+    days_left: int = 0
     stopped: str = ""
 
     @property
@@ -45,6 +47,7 @@ class Outcome:
         """Whether nobody needs to look."""
         wrong = (
             self.failed,
+            self.given_up,
             self.undelivered,
             self.owed,
             self.doubtful,
@@ -68,6 +71,12 @@ def words(outcome: Outcome) -> str:
             f"NOT ARCHIVED, because the PACS gives {_studies(len(outcome.unusable))} no Study Instance UID that is "
             "one, "
             f"or the same to several patients: {_listed(outcome.unusable)}. Have it corrected."
+        )
+    if outcome.given_up:
+        said.append(
+            f"NOT ARCHIVED, and tried no more after archive.max_attempts: {_listed(outcome.given_up)}. `mkiso archive "
+            "report` says why. Have it mended and run the archive by hand for its date, or give it up: `mkiso archive "
+            f"settle {outcome.given_up[0]} --forget`."
         )
     said += outcome.undelivered
     said += outcome.owed[:SAID]
@@ -93,10 +102,8 @@ def words(outcome: Outcome) -> str:
         said.append(f"Nothing to archive: {_studies(outcome.found)} found.")
     if outcome.elsewhere:
         said.append(f"Another archive run works on {_studies(outcome.elsewhere)}.")
-    if outcome.given_up:
-        said.append(
-            f"Given up after archive.max_attempts: {_listed(outcome.given_up)}; `mkiso archive report` says why."
-        )
+    if outcome.days_left:
+        said.append(f"{outcome.days_left} earlier days are still owed: the next nights search them.")
     return " ".join(said)
 
 

@@ -219,12 +219,7 @@ class Night:
                 row = self._row(connection, disc.volume.label)
                 count = write_contents(connection, row.id, disc)
                 self._move(connection, row, "mastered", {"sha256": disc.sha256, "size": size, "instances": count})
-            for some in in_portions(uids):
-                connection.execute(
-                    update(failures)
-                    .where(~failures.c.resolved, failures.c.study_instance_uid.in_(some))
-                    .values(resolved=True)
-                )
+            _resolve(connection, uids)
 
     def advance(self, label: str, state: State, location: str | None = None, store: str | None = None) -> None:
         """Move a volume on, after what the new state tells has become true. `location`: the stored folder, the
@@ -265,6 +260,11 @@ class Night:
                     happened=datetime.now(UTC),
                 )
             )
+
+    def complete(self, study_instance_uids: Collection[str]) -> None:
+        """All that the PACS has of these studies lies on volumes: what failed of them is owed no more."""
+        with self.writing() as connection:
+            _resolve(connection, study_instance_uids)
 
     def searched(self, some: Collection[date], today: date) -> None:
         """Days are done: all that was found of them is archived, or written down as failed."""
@@ -335,6 +335,12 @@ class Night:
                     pass
             except (ClaimLost, SQLAlchemyError) as error:  # the next write of the run itself says so
                 log.warning("The lease of an archive run couldn't be renewed: %s", type(error).__name__)
+
+
+def _resolve(connection: Connection, study_instance_uids: Collection[str]) -> None:
+    for some in in_portions(study_instance_uids):
+        of_studies = ~failures.c.resolved & failures.c.study_instance_uid.in_(some)
+        connection.execute(update(failures).where(of_studies).values(resolved=True))
 
 
 def _labels_of(connection: Connection, day: date) -> frozenset[str]:

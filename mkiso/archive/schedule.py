@@ -7,7 +7,7 @@ many, which a number doesn't tell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -15,6 +15,9 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 
 DAY = timedelta(days=1)
+CAUGHT_UP_A_NIGHT = 31
+"""So many days that earlier nights left are searched in one: what the PACS names of them is held in memory, and nothing
+is retrieved before the last of them was asked for. After a pause of a year each night brings a month."""
 CLOSED_A_NIGHT = 7
 """So many days are compared a second time in one night: one would do, more make up for nights that were missed."""
 
@@ -28,13 +31,15 @@ class Due:
     """What a night looks through. Of `days` and of `closing` (older ones, for the second time) every study is compared
     instance by instance; of the days from `recheck_from` to the last one those whose number of instances has changed.
 
-    `caught_up` says how many of `days` an earlier night should have searched.
+    `caught_up` says how many of `days` an earlier night should have searched, `left` how many such days are left to the
+    next nights.
     """
 
     days: frozenset[date]
     recheck_from: date
     closing: frozenset[date] = frozenset()
     caught_up: int = 0
+    left: int = 0
 
     @property
     def date_from(self) -> date:
@@ -94,6 +99,7 @@ def due(
     if not searched or date_to < min(searched):
         return Due(regular, min(regular))
     owed = frozenset(owed_days(searched, date_to, today))
+    late = _share_of_a_night(sorted(owed - regular), today)
     recheck_from = max(min(searched), date_to - recheck_days * DAY)
     closing = [
         day
@@ -101,8 +107,19 @@ def due(
         if day not in owed and ((searched[day] or today) - day).days <= recheck_days
     ]
     return Due(
-        regular | owed, min(recheck_from, date_to), frozenset(closing[:CLOSED_A_NIGHT]) - regular, len(owed - regular)
+        regular | late,
+        min(recheck_from, date_to),
+        frozenset(closing[:CLOSED_A_NIGHT]) - regular,
+        len(late),
+        len(owed - regular - late),
     )
+
+
+def _share_of_a_night(late: Sequence[date], today: date) -> frozenset[date]:
+    """Another part of them each day: those that stay owed until the PACS is corrected keep no others waiting."""
+    parts = -(-len(late) // CAUGHT_UP_A_NIGHT) or 1
+    start = today.toordinal() % parts * CAUGHT_UP_A_NIGHT
+    return frozenset(late[start : start + CAUGHT_UP_A_NIGHT])
 
 
 def owed_days(searched: Searched, date_to: date, today: date) -> list[date]:

@@ -149,6 +149,21 @@ def test_what_no_run_can_settle_is_reported_and_settled(image: Path, capsys: pyt
     assert label not in capsys.readouterr().out
 
 
+def test_a_study_that_was_given_up_is_settled_by_a_person(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["archive", "settle", "A9", "--forget"]) == 1  # the nights still try it
+    with Ledger.open(load()) as ledger, Night.begin(ledger, "next", RANGE) as night:
+        for _ in range(4):
+            night.failed(study("1.9", "1.9.1", accession_number="A9"), StudyIncomplete("1 of 3 instances is missing."))
+    assert run(["archive", "settle", "A9", "--made"]) == 1
+    assert run(["archive", "settle", "A9", "--forget"]) == 0
+    assert "A9 is given up: it isn't archived" in capsys.readouterr().out
+    assert run(["archive", "report"]) == 0
+    assert (
+        "NOT ARCHIVED  A9  20260213  given up by a person after 5 attempts: A person gave it up."
+        in capsys.readouterr().out
+    )
+
+
 def test_a_stranger_is_refused_by_each_command_until_a_person_adopts_it(
     image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

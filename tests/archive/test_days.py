@@ -12,7 +12,7 @@ from sqlalchemy import text
 from mkiso.archive.days import owe, searched
 from mkiso.archive.ledger import Ledger, note_owed_from
 from mkiso.archive.nights import Night, NightRange
-from mkiso.archive.schedule import due, first_day
+from mkiso.archive.schedule import due, first_day, owed_days
 from mkiso.config.settings import Settings
 from mkiso.errors import ClaimLost
 from mkiso_service.worker.missed_night import catch_up
@@ -60,7 +60,7 @@ def test_what_a_clock_that_was_ahead_has_searched_is_owed_again(ledger: Ledger) 
     assert owe(ledger, FIRST, TODAY) == ahead
     assert owe(ledger, FIRST, TODAY) is None
     assert set(searched(ledger).values()) == {None}
-    assert tonight(ledger, date(2036, 2, 14))[0] == FIRST  # also where the machine is off until then
+    assert owed_days(searched(ledger), ahead, date(2036, 2, 14))[0] == FIRST  # also where the machine is off until then
 
 
 def test_a_run_that_was_taken_over_marks_no_day(ledger: Ledger) -> None:

@@ -338,4 +338,5 @@ def _matches(header: Dataset, identifier: Dataset) -> bool:
         wanted = identifier.get(keyword)
         if wanted and str(header.get(keyword)) not in ([wanted] if isinstance(wanted, str) else list(wanted)):
             return False
-    return True
+    first, _, last = str(identifier.get("StudyDate") or "").partition("-")
+    return not first or first <= str(header.get("StudyDate") or "") <= (last or first)  # PS3.4 C.2.2.2.5

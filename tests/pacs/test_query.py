@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydicom import Dataset
 
-import tasks.archive
-from mkiso.archive.night_outcome import Outcome, words
-from mkiso.archive.schedule import by_hand
 from mkiso.config.settings import Identity, Settings
 from mkiso.errors import (
     AnswerCut,
@@ -484,30 +478,6 @@ def test_by_uid_whatever_its_date_is(settings_for: MakeSettings, files: list[Pat
         pacs.find_status = {"STUDY": 0xC001}
         with pytest.raises(PacsRefused):
             find_studies_by_uid(settings_for(pacs), uid)
-
-
-@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
-def test_a_night_names_what_it_cant_ask_for(
-    settings_for: MakeSettings, files: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for nothing in ("failed_studies", "lost_studies"):
-        monkeypatch.setattr(f"tasks.archive.{nothing}", lambda ledger: ())
-    with ScriptedPacs(files) as pacs:
-        pacs.find_more = {"STUDY": "no uid"}
-        dates = by_hand(date(2024, 2, 29), date(2024, 2, 29))
-        run: Any = SimpleNamespace(
-            job=SimpleNamespace(settings=settings_for(pacs)),
-            dates=dates,
-            dry_run=False,
-            ledger=None,
-            found={},
-            outcome=Outcome(),
-            not_done=set(),
-            log=logging.getLogger(),
-        )
-        tasks.archive.find.fn(run)
-    assert len(run.found) == run.outcome.found == 1
-    assert not run.outcome.is_good and "NOT ARCHIVED" in words(run.outcome) and ": A1. " in words(run.outcome)
 
 
 def test_modalities_are_chosen_here_and_unknown_ones_kept() -> None:

@@ -47,6 +47,8 @@ def test_many_that_failed_are_counted_and_the_first_of_them_named() -> None:
             Outcome(found=5, unusable=("A7", "one of 2026-02-13")),
             "NOT ARCHIVED, because the PACS gives 2 studies no Study Instance UID",
         ),
+        (Outcome(found=4, given_up=("A9",)), "NOT ARCHIVED, and tried no more after archive.max_attempts: A9. "),
+        (Outcome(found=4, given_up=("A9",)), "`mkiso archive settle A9 --forget`."),
         (Outcome(found=5, unusable=("A7",)), "several patients: A7. Have it corrected."),
     ],
 )
@@ -69,10 +71,10 @@ def test_a_study_without_a_uid_is_described_by_what_it_has() -> None:
     ]
 
 
-def test_what_was_given_up_is_named_and_fails_no_night() -> None:
-    night = Outcome(found=4, given_up=("A9",))
+def test_what_is_left_to_the_next_nights_is_said_of_a_good_night() -> None:
+    night = Outcome(found=4, days_left=330)
     assert night.is_good
-    assert words(night).startswith("Nothing to archive: 4 studies found. Given up after archive.max_attempts: A9;")
+    assert words(night).endswith("330 earlier days are still owed: the next nights search them.")
 
 
 def test_a_dry_run_says_that_nothing_was_archived() -> None:

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mkiso.archive.schedule import CLOSED_A_NIGHT, Due, Searched, due, first_day, last_fire, owed_days, was_missed
+from mkiso.archive.schedule import (
+    CAUGHT_UP_A_NIGHT,
+    CLOSED_A_NIGHT,
+    Due,
+    Searched,
+    due,
+    first_day,
+    last_fire,
+    owed_days,
+    was_missed,
+)
 
 ZONES = [
     "UTC",
@@ -119,6 +129,24 @@ def test_a_day_is_compared_once_more_when_the_recheck_has_passed_it() -> None:
     closed = {**searched, **dict.fromkeys(days(date(2026, 1, 1), date(2026, 1, 13)), TODAY)}
     assert night(closed, "2026-02-13 02:00:00").closing == set()
     assert night(searched, "2026-02-13 02:00:00", recheck_days=0).closing == set()
+
+
+def test_after_a_pause_of_months_each_night_brings_a_month() -> None:
+    """What the PACS names of all of them at once fits no memory; and days that stay owed keep no others waiting."""
+    searched: dict[date, date | None] = done(date(2024, 1, 1), date(2024, 12, 31))
+    stuck = set(days(date(2025, 1, 1), date(2025, 2, 28)))  # the PACS has to be corrected
+    tonight, seen = at("2026-01-15 02:00:00"), []
+    first = night(searched, str(tonight)[:19])
+    assert (first.caught_up, first.left) == (CAUGHT_UP_A_NIGHT, 379 - 1 - CAUGHT_UP_A_NIGHT)
+    while set(owed_days(searched, tonight.date() - timedelta(days=2), tonight.date())) - stuck:
+        due_tonight = night(searched, str(tonight)[:19])
+        assert due_tonight.date_to == tonight.date() - timedelta(days=1)
+        assert len(due_tonight.days) <= 1 + CAUGHT_UP_A_NIGHT and due_tonight.caught_up <= CAUGHT_UP_A_NIGHT
+        seen.append(len(due_tonight.days))
+        searched |= dict.fromkeys(due_tonight.days - stuck, tonight.date())
+        tonight += timedelta(days=1)
+        assert len(seen) < 60
+    assert night(searched, str(tonight)[:19]).days & stuck
 
 
 def test_a_change_of_the_schedule_leaves_no_day_out() -> None:

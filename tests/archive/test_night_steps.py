@@ -1,0 +1,213 @@
+"""The steps of a night around its ledger (SQLite and PostgreSQL): what stays owed, what is named, what is left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+from prefect.context import FlowRunContext
+from pydicom import dcmread
+
+import tasks.archive_run
+from mkiso.archive.by_hand import forget_study
+from mkiso.archive.catalogue import failed_studies
+from mkiso.archive.days import owe, searched
+from mkiso.archive.ledger import Ledger
+from mkiso.archive.night_outcome import words
+from mkiso.archive.nights import Night, NightRange
+from mkiso.archive.schedule import Due, by_hand
+from mkiso.config.settings import Settings
+from mkiso.errors import StudyIncomplete, VolumeNotFound
+from mkiso.storage.job import Job
+from tasks.archive import find, plan_night
+from tasks.archive_run import ArchiveRun
+from tasks.archive_volumes import close_night
+from tests.archive.discs import RANGE, archive, study
+from tests.pacs.scripted import ScriptedPacs
+from tests.peers.corpus import make_study
+
+DAY = date(2026, 2, 12)
+NEXT = DAY + timedelta(days=1)
+
+Begin = Callable[..., ArchiveRun]
+
+
+@pytest.fixture
+def begin(ledger: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
+    """A run of the archive that has begun its night, beside whatever else the test has begun."""
+    begun: list[ArchiveRun] = []
+
+    def make(pacs: ScriptedPacs, *, dates: Due | None = None) -> ArchiveRun:
+        asked = settings.model_validate(
+            settings.model_dump() | {"pacs": {"ae_title": pacs.ae_title, "port": pacs.port, "find_limit": 500}}
+        )
+        context = FlowRunContext.model_construct(flow_run=SimpleNamespace(id=uuid4(), expected_start_time=None))
+        monkeypatch.setattr(tasks.archive_run, "get_run_context", lambda: context)
+        monkeypatch.setattr(tasks.archive_run, "get_run_logger", lambda: logging.getLogger("test"))
+        monkeypatch.setattr(tasks.archive_run, "in_force", lambda: asked)
+        run = ArchiveRun(dates and dates.date_from, None, dry_run=False)
+        run.ledger, run.store, run.dates = ledger, None, dates or Due(frozenset({DAY}), DAY)
+        covers = NightRange(run.dates.date_from, run.dates.date_to, run.scheduled)
+        run.night = run._opened.enter_context(Night.begin(ledger, run.job.id, covers))
+        run.began_on = NEXT
+        begun.append(run)
+        return run
+
+    yield make
+    for run in begun:
+        run._opened.close()
+        run._artifacts.close(at_once=True)
+
+
+def through(run: ArchiveRun) -> None:
+    """A night that has nothing to retrieve."""
+    for step in (find, plan_night, close_night):
+        step.fn(run)
+
+
+def failed(ledger: Ledger, times: int, *, uid: str = "1.2.840.99", study_date: str = "20200101") -> None:
+    with Night.begin(ledger, uuid4().hex, RANGE) as night:
+        for _ in range(times):
+            night.failed(
+                study(uid, accession_number="LOST1", study_date=study_date), StudyIncomplete("An image is missing.")
+            )
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return make_study(tmp_path / "files", "A1", study_date="20260212")
+
+
+def test_the_days_of_studies_that_another_run_holds_stay_owed(
+    ledger: Ledger, begin: Begin, files: list[Path], tmp_path: Path
+) -> None:
+    uid = str(dcmread(files[0]).StudyInstanceUID)
+    owe(ledger, DAY - timedelta(days=1), NEXT)
+    with ScriptedPacs(files) as pacs, Night.begin(ledger, "other", RANGE) as other:
+        other.claim([uid])
+        run = begin(pacs)
+        run.dates = Due(frozenset({DAY - timedelta(days=1), DAY}), DAY)
+        through(run)
+        assert not run.waiting
+        assert "Another archive run works on 1 study." in words(run.outcome)
+        assert searched(ledger) == {DAY - timedelta(days=1): NEXT}
+        archive(other, {uid: [str(dcmread(file).SOPInstanceUID) for file in files]})
+        other.release([uid])
+        run = begin(pacs)
+        run.dates = Due(frozenset({DAY}), DAY, left=3)
+        through(run)
+    assert searched(ledger)[DAY] == NEXT
+    assert "3 earlier days are still owed" in words(run.outcome)
+
+
+def test_a_study_that_was_given_up_is_named_each_night_until_a_person_settles_it(
+    ledger: Ledger, begin: Begin, files: list[Path]
+) -> None:
+    """Its date is long ago: no night comes across it any more."""
+    owe(ledger, DAY, NEXT)
+    uid = str(dcmread(files[0]).StudyInstanceUID)
+    with Night.begin(ledger, "before", RANGE) as night:
+        archive(night, {uid: [str(dcmread(file).SOPInstanceUID) for file in files]})
+    failed(ledger, 4)
+    with pytest.raises(VolumeNotFound, match="the nights still try it"):
+        forget_study(ledger, "LOST1", 5)
+    failed(ledger, 1)
+    with ScriptedPacs(files) as pacs:
+        for _ in range(2):
+            run = begin(pacs)
+            through(run)
+            assert not run.outcome.is_good
+            assert "tried no more after archive.max_attempts: LOST1." in words(run.outcome)
+            assert "`mkiso archive settle LOST1 --forget`" in words(run.outcome)
+        assert searched(ledger)[DAY] == NEXT  # its own day keeps nobody waiting
+        forget_study(ledger, "LOST1", 5)
+        with pytest.raises(VolumeNotFound, match="neither volume nor failed study"):
+            forget_study(ledger, "LOST2", 5)
+        run = begin(pacs)
+        through(run)
+        assert run.outcome.is_good
+        (said,) = failed_studies(ledger)
+        assert said.forgotten and said.attempts == 5
+        through(begin(pacs, dates=by_hand(date(2020, 1, 1), date(2020, 1, 1))))  # it fails once more
+        run = begin(pacs)
+        through(run)
+        assert run.outcome.given_up == ["LOST1"]
+
+
+@pytest.mark.parametrize("study_date", ["20260101", ""])
+def test_who_asks_by_hand_tries_again_what_was_given_up_of_these_dates_or_has_none(
+    ledger: Ledger, begin: Begin, tmp_path: Path, study_date: str
+) -> None:
+    """In the PACS it has another date by now, or none, which no range of dates matches."""
+    files = make_study(tmp_path / "undated", "LOST1", study_date="")
+    uid = str(dcmread(files[0]).StudyInstanceUID)
+    failed(ledger, 5, uid=uid, study_date=study_date)
+    with ScriptedPacs(files) as pacs:
+        for dates, tried in (
+            (None, False),
+            (by_hand(date(2026, 1, 2), date(2026, 1, 2)), not study_date),
+            (by_hand(date(2026, 1, 1), date(2026, 1, 1)), True),
+        ):
+            run = begin(pacs, dates=dates)
+            find.fn(run)
+            plan_night.fn(run)
+            assert [each.study_instance_uid for each in run.waiting] == ([uid] if tried else [])
+            run._opened.close()
+
+
+def test_a_study_that_failed_and_is_complete_by_now_is_owed_no_more(
+    ledger: Ledger, begin: Begin, files: list[Path]
+) -> None:
+    """The images that couldn't be retrieved are no longer in the PACS; the others lie on a volume."""
+    uid = str(dcmread(files[0]).StudyInstanceUID)
+    with Night.begin(ledger, "before", RANGE) as night:
+        archive(night, {uid: [str(dcmread(file).SOPInstanceUID) for file in files]})
+    failed(ledger, 5, uid=uid)
+    with ScriptedPacs(files) as pacs:
+        run = begin(pacs)
+        through(run)
+    assert run.outcome.is_good
+    assert failed_studies(ledger) == ()
+
+
+def test_a_study_that_another_run_retrieves_keeps_its_folder(
+    ledger: Ledger, begin: Begin, files: list[Path], settings: Settings
+) -> None:
+    """By number it is complete: only the other one compares its instances."""
+    uid = str(dcmread(files[0]).StudyInstanceUID)
+    with Night.begin(ledger, "before", RANGE) as night:
+        archive(night, {uid: [f"1.2.{number}" for number in range(len(files))]})
+    theirs = Job(f"{uuid4()}/{uid}", "archive", settings)
+    theirs.open()
+    with ScriptedPacs(files) as pacs:
+        with Night.begin(ledger, "other", RANGE) as other:
+            other.claim([uid])
+            run = begin(pacs)
+            run.dates = Due(frozenset({NEXT}), DAY)
+            find.fn(run)
+            assert list(run.found) == [uid]
+            plan_night.fn(run)
+            assert theirs.folder.exists()
+        run._opened.close()
+        run = begin(pacs)
+        run.dates = Due(frozenset({NEXT}), DAY)
+        find.fn(run)
+        plan_night.fn(run)
+        assert not theirs.folder.exists()
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_a_night_names_what_it_cant_ask_for_and_owes_its_day(ledger: Ledger, begin: Begin, files: list[Path]) -> None:
+    owe(ledger, DAY - timedelta(days=1), NEXT)
+    with ScriptedPacs(files) as pacs:
+        pacs.find_more = {"STUDY": "no uid"}
+        run = begin(pacs)
+        find.fn(run)
+    assert len(run.found) == run.outcome.found == 1
+    assert run.not_done == {DAY}
+    assert not run.outcome.is_good and "NOT ARCHIVED" in words(run.outcome) and ": A1. " in words(run.outcome)
