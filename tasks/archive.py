@@ -11,6 +11,7 @@ from mkiso.archive.catalogue import archived, archived_counts, failed_studies, l
 from mkiso.archive.night_outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
 from mkiso.archive.planning import day_of, needs_a_look, plan
+from mkiso.archive.schedule import LOST_A_NIGHT, share_of_a_night
 from mkiso.errors import (
     AnswerCut,
     InstanceConflict,
@@ -53,7 +54,8 @@ def find(run: ArchiveRun) -> None:
             not run.scheduled and day_of(study) in {None, *dates.days}
         ):
             failed[study.study_instance_uid] = study
-    sought = failed.keys() | {study.study_instance_uid for study in lost_studies(run.ledger)}
+    lost = [study.study_instance_uid for study in lost_studies(run.ledger)]
+    sought = failed.keys() | share_of_a_night(lost, LOST_A_NIGHT, run.began_on)
     absent: dict[str, MkisoError] = {}
     for uid in sought - {study.study_instance_uid for study in (*found.studies, *found.unusable)}:
         try:

@@ -10,14 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
+
+T = TypeVar("T")
 
 DAY = timedelta(days=1)
 CAUGHT_UP_A_NIGHT = 31
 """So many days that earlier nights left are searched in one: what the PACS names of them is held in memory, and nothing
 is retrieved before the last of them was asked for. After a pause of a year each night brings a month."""
+LOST_A_NIGHT = 5_000
+"""So many studies of lost volumes are looked for in one night, for the same reasons: a lost store holds years of
+them."""
 CLOSED_A_NIGHT = 7
 """So many days are compared a second time in one night: one would do, more make up for nights that were missed."""
 
@@ -99,7 +105,7 @@ def due(
     if not searched or date_to < min(searched):
         return Due(regular, min(regular))
     owed = frozenset(owed_days(searched, date_to, today))
-    late = _share_of_a_night(sorted(owed - regular), today)
+    late = share_of_a_night(sorted(owed - regular), CAUGHT_UP_A_NIGHT, today)
     recheck_from = max(min(searched), date_to - recheck_days * DAY)
     closing = [
         day
@@ -115,11 +121,11 @@ def due(
     )
 
 
-def _share_of_a_night(late: Sequence[date], today: date) -> frozenset[date]:
-    """Another part of them each day: those that stay owed until the PACS is corrected keep no others waiting."""
-    parts = -(-len(late) // CAUGHT_UP_A_NIGHT) or 1
-    start = today.toordinal() % parts * CAUGHT_UP_A_NIGHT
-    return frozenset(late[start : start + CAUGHT_UP_A_NIGHT])
+def share_of_a_night(owed: Sequence[T], size: int, today: date) -> frozenset[T]:
+    """So many of what is owed, others each day: what stays owed until the PACS is corrected keeps nothing waiting."""
+    parts = -(-len(owed) // size) or 1
+    start = today.toordinal() % parts * size
+    return frozenset(owed[start : start + size])
 
 
 def owed_days(searched: Searched, date_to: date, today: date) -> list[date]:

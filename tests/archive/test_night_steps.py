@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
@@ -14,7 +15,7 @@ from prefect.context import FlowRunContext
 from pydicom import dcmread
 
 import tasks.archive_run
-from mkiso.archive.by_hand import forget_study
+from mkiso.archive.by_hand import forget_study, withdraw
 from mkiso.archive.catalogue import failed_studies
 from mkiso.archive.days import owe, searched
 from mkiso.archive.ledger import Ledger
@@ -137,6 +138,30 @@ def test_a_study_that_was_given_up_is_named_each_night_until_a_person_settles_it
         run = begin(pacs)
         through(run)
         assert run.outcome.given_up == ["LOST1"]
+
+
+def test_of_a_store_that_is_lost_each_night_looks_for_some_studies(
+    ledger: Ledger, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the PACS names of years of them fits no memory. One that it has nothing of keeps none of them waiting."""
+    monkeypatch.setattr("tasks.archive.LOST_A_NIGHT", 2)
+    files = [
+        make_study(tmp_path / name, name, study_date="20200101", number=number) for number, name in enumerate("ABC")
+    ]
+    uids = {str(dcmread(one[0]).StudyInstanceUID) for one in files}
+    with Night.begin(ledger, "before", RANGE) as night:
+        volume = archive(night, {uid: [f"{uid}.1"] for uid in (*uids, "1.2.840.1", "1.2.840.2")})
+        night.advance(volume.label, "done", "shelf 3")
+    withdraw(ledger, volume.label)
+    found: set[str] = set()
+    with ScriptedPacs(list(chain.from_iterable(files))) as pacs:
+        for number in range(3):
+            run = begin(pacs)
+            run.began_on = NEXT + timedelta(days=number)
+            find.fn(run)
+            assert len(run.found) <= 2
+            found |= run.found.keys()
+    assert found == uids
 
 
 @pytest.mark.parametrize("study_date", ["20260101", ""])
