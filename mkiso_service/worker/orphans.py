@@ -30,7 +30,7 @@ from mkiso.errors import PrintUncertain
 from mkiso.publishers.orderbook import OrderBook, orders_of
 from mkiso_service.worker.infrastructure import Infrastructure
 
-Verdict = Literal["alive", "cancelled", "crashed", "ordered", "fetch again", "move"]
+Verdict = Literal["alive", "cancelled", "cancelled, ordered", "crashed", "ordered", "fetch again", "move"]
 
 PENDING_LIMIT = timedelta(seconds=45)
 """How long a run may be Pending without a process; a start takes a second, ten on a busy machine."""
@@ -41,6 +41,8 @@ counted and not seconds: clocks of machines differ, and after an outage of Prefe
 
 WORDS: Mapping[Verdict, str] = {
     "cancelled": "Cancelled; the job's process was gone already.",
+    "cancelled, ordered": "Cancelled; the job's process was gone already, and nobody has asked the publisher to drop "
+    "what was ordered. Look at the robot before you ask anew.",
     "crashed": "The job's process ended without a word (killed, out of memory, or the machine lost power). Retry the "
     "run to go on.",
     "ordered": "The machine of this print has fallen silent after an order was begun. Look at the robot; Retry goes "
@@ -127,7 +129,7 @@ def verdict(run: FlowRun, view: View, *, lives: bool, ordered: bool) -> Verdict:
         case StateType.PENDING:  # a run that was retried still carries the id of the process of its first attempt
             return "fetch again" if overdue else "alive"
         case StateType.CANCELLING:
-            return "cancelled"
+            return "cancelled, ordered" if ordered else "cancelled"
     if here or run.work_queue_name not in ("downloads", "prints"):
         return "crashed"
     return "ordered" if ordered else "move"
@@ -136,7 +138,7 @@ def verdict(run: FlowRun, view: View, *, lives: bool, ordered: bool) -> Verdict:
 def state_of(verdict: Verdict) -> State:
     """The state that a verdict gives a run."""
     match verdict:
-        case "cancelled":
+        case "cancelled" | "cancelled, ordered":
             return Cancelled(message=WORDS[verdict])
         case "fetch again":
             return Scheduled(message=WORDS[verdict])

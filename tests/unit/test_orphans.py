@@ -98,6 +98,13 @@ def test_a_cancelled_run_of_a_silent_machine_is_cancelled() -> None:
     )
 
 
+@pytest.mark.parametrize("host", ["here", "there"])
+def test_a_cancelled_print_whose_order_nobody_took_back_says_so(host: str) -> None:
+    cancelled = run(StateType.CANCELLING, host=host, queue="prints")
+    judged = verdict(cancelled, view(there=SILENT), lives=False, ordered=True)
+    assert state_of(judged).name == "Cancelled" and "Look at the robot" in str(state_of(judged).message)
+
+
 def test_a_machine_that_speaks_looks_after_its_own_runs() -> None:
     assert verdict(run(StateType.RUNNING, host="there"), view(there=SPEAKING), lives=False, ordered=False) == "alive"
     assert verdict(run(StateType.RUNNING, host="there"), view(), lives=False, ordered=False) == "alive"
