@@ -8,8 +8,19 @@ from dataclasses import replace
 from mkiso.audit import messages as audit
 from mkiso.config.publishers import DicomPublisher
 from mkiso.formats.proven_set import ProvenSet
-from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch, cancel, follow, give, publisher_of
-from mkiso.publishers.orderbook import orders_of
+from mkiso.publishers import (
+    Order,
+    OrderBook,
+    Publisher,
+    Receipt,
+    Watch,
+    cancel,
+    follow,
+    give,
+    publisher_of,
+    require_same_discs,
+)
+from mkiso.publishers.orderbook import orders_of, take_over
 from mkiso.storage.job import Job
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.models import Patient, Volume
@@ -22,9 +33,9 @@ def write_down(run: JobRun, accession_numbers: tuple[str, ...], confirm_reprint:
     """Note in the order book that this job asks; a retry keeps the place of its first attempt, so that it makes no disc
     where a newer one did.
     """
-    OrderBook.of(run.settings.storage.orders_dir, accession_numbers).ask(
-        run.job.id, confirmed=confirm_reprint, again=run.is_retry()
-    )
+    orders_dir = run.settings.storage.orders_dir
+    take_over(orders_dir, accession_numbers, run.settings.publishers)
+    OrderBook.of(orders_dir, accession_numbers).ask(run.job.id, confirmed=confirm_reprint, again=run.is_retry())
 
 
 @step("Prepare orders")
@@ -57,6 +68,7 @@ def orders_of_studies(run: JobRun, publisher: Publisher, studies: CompleteStudie
 def give_orders(run: JobRun, publisher: Publisher, studies: CompleteStudies, orders: Sequence[Order]) -> None:
     """Give each order once: what an earlier attempt of this job has given is not given again."""
     run.tell(f"ordering from {publisher.name}")
+    require_same_discs(orders, run.settings.storage.orders_dir)
     for order in orders:
         receipt = give(publisher, order, run.settings.storage.orders_dir, _watch(run))
         _note(run, receipt)

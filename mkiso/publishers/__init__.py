@@ -8,7 +8,7 @@ from mkiso.config.publishers import MediaCreation, Robot, RobotKind
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
 from mkiso.publishers.cstore import CStorePublisher
-from mkiso.publishers.desk import cancel, follow, give
+from mkiso.publishers.desk import cancel, follow, give, require_same_discs
 from mkiso.publishers.epson import EpsonPublisher
 from mkiso.publishers.folder import JsonFolderPublisher
 from mkiso.publishers.hotfolder import FolderPublisher
@@ -18,7 +18,18 @@ from mkiso.publishers.primera import PrimeraPublisher
 from mkiso.publishers.protocol import Order, Publisher, Receipt, Watch
 from mkiso.publishers.rimage import RimagePublisher
 
-__all__ = ["Order", "OrderBook", "Publisher", "Receipt", "Watch", "cancel", "follow", "give", "publisher_of"]
+__all__ = [
+    "Order",
+    "OrderBook",
+    "Publisher",
+    "Receipt",
+    "Watch",
+    "cancel",
+    "follow",
+    "give",
+    "publisher_of",
+    "require_same_discs",
+]
 
 
 ROBOTS: Mapping[RobotKind, type[FolderPublisher]] = {

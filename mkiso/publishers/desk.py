@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.publishers.lock import lock_name, publisher_lock
-from mkiso.publishers.orderbook import MAY_BE_MADE, OPEN, Entry, OrderBook, State, decide, latest, made_before
+from mkiso.publishers.orderbook import (
+    MAY_BE_MADE,
+    NOTHING_MADE,
+    OPEN,
+    Entry,
+    OrderBook,
+    State,
+    decide,
+    latest,
+    made_before,
+    orders_of,
+)
 from mkiso.publishers.protocol import Order, Publisher, Receipt, Watch
 
 OTHER_IMAGES = "An earlier attempt of this print was given with other images: the study has changed since. "
@@ -40,6 +52,17 @@ def give(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> 
         )
         if watch.stop.wait(min(left, SETTLE_POLL_SECONDS)):
             raise PublisherUnavailable(f"The print was stopped while {publisher.name} settled; nothing was sent.")
+
+
+def require_same_discs(orders: Sequence[Order], orders_dir: Path) -> None:
+    """What an earlier attempt of this job has given is of the same discs, or discs of two sets would lie at the
+    publisher as one. `orders` are all of the job. Raises PrintUncertain.
+    """
+    contents = {order.volume.number: order.contents for order in orders}
+    book = OrderBook.of(orders_dir, orders[0].accession_numbers)
+    for entry in orders_of(book.pages(), orders[0].job_id):
+        if entry.state not in NOTHING_MADE and entry.contents != contents.get(entry.volume):
+            raise PrintUncertain(OTHER_IMAGES + THROW_AWAY)
 
 
 def follow(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> Receipt:

@@ -52,6 +52,7 @@ UNKNOWN = (
     "The order book doesn't know when this print was first asked for, so the same may have been printed since. "
     f"{ASK_ANEW}"
 )
+TWICE = f"Another process of this run has ordered it meanwhile. {ASK_ANEW}"
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -60,16 +61,16 @@ class Entry:
     """A job's question, or its order of one volume at a publisher.
 
     `time` is in seconds since the epoch, for words only; `confirmed`: asked under confirm_reprint; `words`: the
-    outcome. `contents` says what the disc was to hold (mkiso.publishers.protocol.Order.contents). A question has the
-    volume and the attempt 0.
+    outcome. `contents` says what the disc was to hold (mkiso.publishers.protocol.Order.contents). A question has no
+    publisher, and the volume and the attempt 0.
     """
 
     job_id: str
-    publisher: str
-    volume: int
-    attempt: int
     state: State
     time: float
+    publisher: str = ""
+    volume: int = 0
+    attempt: int = 0
     instances: int = 0
     words: str = ""
     confirmed: bool = False
@@ -115,9 +116,14 @@ def decide(pages: Sequence[Page], job_id: str, volume: int, publisher: str) -> S
     return "give"
 
 
+def _asked(page: Page, job_id: str) -> int | None:
+    """The place of the job's question."""
+    return next((number for number, entry in enumerate(page) if (entry.job_id, entry.state) == (job_id, "asked")), None)
+
+
 def require_unanswered(page: Page, job_id: str) -> None:
     """No order has used the job's question up, and none before it is unclear. Raises PrintUncertain."""
-    asked = next((number for number, entry in enumerate(page) if entry.job_id == job_id), None)
+    asked = _asked(page, job_id)
     if asked is None:
         raise PrintUncertain(UNKNOWN)
     others = [(number, entry) for number, entry in enumerate(page) if entry.job_id != job_id]
@@ -178,10 +184,10 @@ class OrderBook:
 
         Raises PrintUncertain.
         """
-        question = Entry(job_id, "", 0, 0, "asked", time.time(), confirmed=confirmed)
+        question = Entry(job_id, "asked", time.time(), confirmed=confirmed)
         with _held(self.paths[0].parent):
             pages = self.pages()
-            knows = [any(entry.job_id == job_id for entry in page) for page in pages]
+            knows = [_asked(page, job_id) is not None for page in pages]
             if again and not all(knows):
                 raise PrintUncertain(UNKNOWN)
             self._write([page if known else [*page, question] for page, known in zip(pages, knows, strict=True)])
@@ -192,7 +198,7 @@ class OrderBook:
         earlier = [entry for entry in first if entry.job_id == job_id]
         attempt = 1 + max((entry.attempt for entry in earlier if entry.volume == volume), default=0)
         confirmed = any(entry.confirmed for entry in earlier)
-        return Entry(job_id, publisher, volume, attempt, "giving", time.time(), confirmed=confirmed, contents=contents)
+        return Entry(job_id, "giving", time.time(), publisher, volume, attempt, confirmed=confirmed, contents=contents)
 
     def begin(self, entry: Entry) -> None:
         """Write an order down before it is given; of two that are given at once at two publishers one comes too late.
@@ -200,8 +206,8 @@ class OrderBook:
         """
         with _held(self.paths[0].parent):
             pages = self.pages()
-            for page in pages:
-                require_unanswered(page, entry.job_id)
+            if decide(pages, entry.job_id, entry.volume, entry.publisher) != "give":
+                raise PrintUncertain(TWICE)
             self._write([begin(page, entry) for page in pages])
 
     def settle(self, entry: Entry, state: State, *, instances: int = 0, words: str = "") -> Entry:
@@ -213,9 +219,33 @@ class OrderBook:
             self._write([settle(page, outcome) for page in self.pages()])
         return outcome
 
+    def precede(self, entries: Sequence[Entry]) -> None:
+        """Write down what was ordered before everything else on the pages, once."""
+        with _held(self.paths[0].parent):
+            pages = self.pages()
+            keys = [{entry.key for entry in page} for page in pages]
+            self._write(
+                [
+                    [*(entry for entry in entries if entry.key not in known), *page]
+                    for page, known in zip(pages, keys, strict=True)
+                ]
+            )
+
     def _write(self, pages: Sequence[Page]) -> None:
         for path, page in zip(self.paths, pages, strict=True):
             write_whole(path, json.dumps([asdict(entry) for entry in page], ensure_ascii=False, indent=1), durable=True)
+
+
+def take_over(orders_dir: Path, accession_numbers: Collection[str], publishers: Collection[str]) -> None:
+    """Move what a former version of mkiso has ordered under the same question to the pages: it had a book for each
+    publisher and set of accession numbers, and its orders no publisher. Raises PrintUncertain.
+    """
+    for publisher in publishers:
+        question = "\n".join([publisher, *sorted(set(accession_numbers))])
+        path = orders_dir / f"{hashlib.sha256(question.encode()).hexdigest()[:32]}.json"
+        if entries := [replace(entry, publisher=publisher) for entry in _read(path)]:
+            OrderBook.of(orders_dir, accession_numbers).precede(entries)
+            path.unlink(missing_ok=True)
 
 
 def orders_of(pages: Sequence[Page], job_id: str) -> list[Entry]:
@@ -230,7 +260,10 @@ def _read(path: Path) -> list[Entry]:
     except FileNotFoundError:
         return []
     except Unreadable as error:
-        raise PrintUncertain(f"The order book's page {path.name} can't be read ({error}). {MAY_BE_MADE}") from None
+        raise PrintUncertain(
+            f"The order book's page orders/{path.name} can't be read ({error}), so this may have been printed before. "
+            "Look at the robot, have who maintains mkiso remove that file, then ask anew."
+        ) from None
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
 import tempfile
 import time
@@ -21,7 +23,17 @@ from mkiso.config.publishers import CStore, MediaCreation, Robot
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
 from mkiso.publishers.desk import cancel, follow
 from mkiso.publishers.lock import Settling, lock_name, publisher_lock
-from mkiso.publishers.orderbook import Entry, OrderBook, State, begin, decide, forget_old, made_before, orders_of
+from mkiso.publishers.orderbook import (
+    Entry,
+    OrderBook,
+    State,
+    begin,
+    decide,
+    forget_old,
+    made_before,
+    orders_of,
+    take_over,
+)
 from mkiso.publishers.protocol import Order, Receipt, Watch
 from mkiso.study.models import Arrival, Patient, Volume
 from tests.publishers.orders import give
@@ -38,7 +50,7 @@ def entry(
     confirmed: bool = False,
     publisher: str = "robot",
 ) -> Entry:
-    return Entry(job_id, publisher, volume, attempt, state, time.time(), confirmed=confirmed)
+    return Entry(job_id, state, time.time(), publisher, volume, attempt, confirmed=confirmed)
 
 
 def asked(job_id: str = MINE, *, confirmed: bool = False) -> Entry:
@@ -195,13 +207,14 @@ def test_a_question_is_written_down_once_and_its_first_attempt_counts(tmp_path: 
 
 
 def test_a_page_holds_what_was_asked_and_nothing_more(tmp_path: Path) -> None:
-    book = OrderBook.of(tmp_path / "orders", ["A"])
+    orders_dir = tmp_path / "discs" / "orders"  # neither is there when the first print is asked for
+    book = OrderBook.of(orders_dir, ["A"])
     book.ask(MINE)
     [[question]] = book.pages()
-    assert question == Entry(MINE, "", 0, 0, "asked", question.time)
-    assert question == Entry(MINE, "", 0, 0, "asked", question.time, 0, "", False, "")
+    assert question == Entry(MINE, "asked", question.time)
+    assert question == Entry(MINE, "asked", question.time, "", 0, 0, 0, "", False, "")
     assert time.time() - 600 < question.time <= time.time()
-    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "orders", tmp_path / "orders" / "book.lock")]
+    modes = [path.stat().st_mode & 0o777 for path in (orders_dir, orders_dir / "book.lock")]
     assert modes == [0o700, 0o600]
 
 
@@ -229,6 +242,88 @@ def test_of_two_orders_at_once_at_two_publishers_one_comes_too_late(tmp_path: Pa
     assert [each.state for each in book.pages()[0]] == ["asked", "asked", "giving"]
 
 
+def test_two_processes_of_one_run_give_one_order(tmp_path: Path) -> None:
+    """A machine that had fallen silent goes on beside the one that took its run over, and its configuration leads to
+    the publisher by another address, so each holds a publisher lock.
+    """
+    book = OrderBook.of(tmp_path, ["A"])
+    book.ask(MINE)
+    silent, other = book.open(MINE, 1, "robot"), book.open(MINE, 1, "robot")
+    book.begin(silent)
+    with pytest.raises(PrintUncertain, match="Another process"):
+        book.begin(other)
+    assert [each.state for each in book.pages()[0]] == ["asked", "giving"]
+    book.begin(book.open(MINE, 2, "robot"))  # another disc of the same set
+
+
+def former_book(orders_dir: Path, publisher: str, numbers: Collection[str], *orders: tuple[str, State]) -> Path:
+    """A book as it was when there was one for each publisher and set of numbers."""
+    name = hashlib.sha256("\n".join([publisher, *sorted(numbers)]).encode()).hexdigest()[:32]
+    said = [
+        {"job_id": job_id, "volume": 1, "attempt": 1, "state": state, "time": 1.5, "instances": 3, "words": "lost"}
+        | {"confirmed": False, "contents": ""}
+        for job_id, state in orders
+    ]
+    path = orders_dir / f"{name}.json"
+    path.write_text(json.dumps(said))
+    return path
+
+
+def test_what_a_former_book_says_of_a_question_stands_before_it(tmp_path: Path) -> None:
+    """An order that ended unclear before mkiso was upgraded isn't forgotten, and a run of before is never retried."""
+    robots = ["robot", "another"]
+    former = former_book(tmp_path, "another", ["A2", "A1"], ("third", "done"), (OTHER, "uncertain"))
+    stranger = former_book(tmp_path, "robot", ["A3"], (OTHER, "uncertain"))
+    OrderBook.of(tmp_path, ["A1"]).ask("fourth")
+    for _ in range(2):
+        take_over(tmp_path, ["A1", "A2", "A1"], robots)
+        assert not former.exists() and stranger.exists()
+        former_book(tmp_path, "another", ["A2", "A1"], ("third", "done"), (OTHER, "uncertain"))  # killed before it went
+    take_over(tmp_path, ["A1", "A2"], robots)
+    book = OrderBook.of(tmp_path, ["A1", "A2"])
+    said = [[(each.job_id, each.state, each.publisher, each.words) for each in page[:2]] for page in book.pages()]
+    assert said == [[("third", "done", "another", "lost"), (OTHER, "uncertain", "another", "lost")]] * 2
+    assert sorted(len(page) for page in book.pages()) == [2, 3]
+    with pytest.raises(PrintUncertain, match="doesn't know when"):
+        book.ask(OTHER, again=True)
+    book.ask(MINE)
+    book.ask("looked", confirmed=True)
+    with pytest.raises(PrintUncertain, match="earlier print of this study at another ended unclear"):
+        decide(book.pages(), MINE, 1, "robot")
+    book.begin(book.open("looked", 1, "robot"))
+    former_book(tmp_path, "another", ["A2", "A1"], (OTHER, "uncertain"))
+    take_over(tmp_path, ["A1", "A2"], robots)
+    assert all(page[1].state == "settled" for page in book.pages())
+
+
+def test_a_former_book_that_is_damaged_stops_its_question_and_no_other(tmp_path: Path) -> None:
+    former = former_book(tmp_path, "robot", ["A1"])
+    former.write_text("[{")
+    with pytest.raises(PrintUncertain, match="can't be read"):
+        take_over(tmp_path, ["A1"], ["robot"])
+    assert former.exists()
+    take_over(tmp_path, ["A2"], ["robot"])
+    assert list(tmp_path.iterdir()) == [former]
+
+
+def test_a_former_book_goes_when_it_is_old_and_nothing_in_it_is_open(tmp_path: Path) -> None:
+    books = [former_book(tmp_path, "robot", [state], (OTHER, state)) for state in ("done", "uncertain")]
+    for book in books:
+        os.utime(book, (0, 0))
+    assert forget_old(tmp_path, 30, lambda _: ()) == 1
+    assert [book.exists() for book in books] == [False, True]
+
+
+def test_an_order_without_its_question_is_no_question(tmp_path: Path) -> None:
+    """Its page was removed by hand while a publisher was followed, and the outcome stands on a new one."""
+    book = OrderBook.of(tmp_path, ["A"])
+    book.settle(entry("failed"), "failed")
+    with pytest.raises(PrintUncertain, match="doesn't know when"):
+        book.ask(MINE, again=True)
+    with pytest.raises(PrintUncertain, match="doesn't know when"):
+        decide(book.pages(), MINE, 1, "robot")
+
+
 def test_an_outcome_is_written_on_every_page_even_where_a_crash_left_its_order_out(tmp_path: Path) -> None:
     book = OrderBook.of(tmp_path, ["A", "B"])
     book.ask(MINE)
@@ -248,8 +343,9 @@ def test_a_damaged_page_is_no_empty_one(tmp_path: Path) -> None:
         book.paths[1].write_text(text)
         with pytest.raises(PrintUncertain, match="can't be read"):
             book.pages()
-        with pytest.raises(PrintUncertain, match="can't be read"):
+        with pytest.raises(PrintUncertain, match=r"can't be read.*remove that file, then ask anew") as raised:
             book.ask(MINE)
+        assert "confirm_reprint" not in raised.value.words  # it would be refused as well
         assert not book.paths[0].exists()
 
 

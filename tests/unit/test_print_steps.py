@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -24,7 +25,9 @@ from mkiso.config.settings import Settings
 from mkiso.errors import (
     ConfigurationError,
     MkisoError,
+    PrintUncertain,
     ProofFailed,
+    PublisherRefused,
     PublisherUnavailable,
     StorageFull,
     TooLargeForMedium,
@@ -40,6 +43,7 @@ from mkiso.publishers.protocol import Watch
 from mkiso.storage.files import sha256_of
 from mkiso.storage.job import Job
 from mkiso.storage.report import LOOK_FIRST, JobReport, read_report, write_report
+from mkiso.study.models import Arrival, Volume
 from tasks.job_run import JobRun
 from tasks.step import step
 from tests.media.discs import CREATED, instances, passed
@@ -184,6 +188,58 @@ def test_an_export_is_told_once_and_its_failure_fails_no_print(
     assert "audit message" in caplog.text
 
 
+def test_what_was_ordered_before_an_upgrade_is_known_when_the_same_is_asked(
+    begin: Callable[..., JobRun], settings: Settings
+) -> None:
+    orders_dir = settings.storage.orders_dir
+    orders_dir.mkdir(parents=True)
+    question = b"robot\nA1"
+    former = orders_dir / f"{hashlib.sha256(question).hexdigest()[:32]}.json"
+    former.write_text('[{"job_id": "before", "volume": 1, "attempt": 1, "state": "uncertain", "time": 1.0}]')
+    order_steps.write_down.fn(begin(), ("A1",), False)
+    [page] = OrderBook.of(orders_dir, ["A1"]).pages()
+    assert [(entry.job_id, entry.state) for entry in page] == [("before", "uncertain"), (JOB, "asked")]
+    assert not former.exists()
+
+
+def test_no_disc_of_a_new_set_is_made_beside_one_of_the_set_before(
+    begin: Callable[..., JobRun], settings: Settings, tmp_path: Path
+) -> None:
+    """The robot has spoilt disc 1 of 2; disc 2 lies there, and the study has grown when the run is retried."""
+    run, publisher, studies = begin(), publisher_of("robot", settings), proved(tmp_path).studies[0]
+    OrderBook.of(settings.storage.orders_dir, ["A1"]).ask(JOB)
+    image = tmp_path / "disc1.iso"
+    arrivals = [each.arrival for each in studies.instances]
+
+    def orders(*discs: list[Arrival]) -> list[Order]:
+        return [
+            Order(
+                JOB,
+                studies.patient,
+                ("A1",),
+                tuple(held),
+                image,
+                volume=Volume(number, len(discs)),
+                image_sha256=sha256_of(image),
+                of_set=tuple(arrivals_of for disc in discs for arrivals_of in disc),
+            )
+            for number, held in enumerate(discs, start=1)
+        ]
+
+    order_steps.give_orders.fn(run, publisher, studies, orders(arrivals[:1], arrivals[1:2]))
+    first, second = sorted((tmp_path / "robot").glob("*.JSON"))
+    first.rename(first.with_suffix(".FAILED"))
+    second.rename(second.with_suffix(".TAKEN"))
+    with pytest.raises(PublisherRefused):
+        order_steps.follow_orders.fn(run, publisher, orders(arrivals[:1], arrivals[1:2]))
+    for grown in (orders(arrivals[:1], arrivals[1:3]), orders(arrivals[:2])):
+        with pytest.raises(PrintUncertain, match="other images"):
+            order_steps.give_orders.fn(run, publisher, studies, grown)
+        assert not list((tmp_path / "robot").glob("*.JSON"))
+    order_steps.give_orders.fn(run, publisher, studies, orders(arrivals[:1], arrivals[1:2]))
+    assert len(list((tmp_path / "robot").glob("*.JSON"))) == 1
+
+
 def cancelled(accession_numbers: list[str], publisher: str = "robot") -> Any:
     return SimpleNamespace(id=JOB, parameters={"accession_numbers": accession_numbers, "publisher": publisher})
 
@@ -246,7 +302,7 @@ def test_what_is_said_of_cancelled_orders(settings: Settings, job_folder: Path, 
         "the order at robot",
         "rimage can't be asked to drop its order.",
     ]
-    book.begin(book.open(JOB, 1, "nobody"))
+    book.begin(book.open(JOB, 3, "nobody"))
     with pytest.raises(ConfigurationError):
         order_steps.cancel_orders(job, ("A1",))
 
