@@ -32,17 +32,15 @@ SETTLED = {
 
 
 @click.group(invoke_without_command=True)
-@click.option(
-    "--from", "date_from", type=DATE, help="The first StudyDate to archive; only this one where --to is absent."
-)
+@click.option("--from", "date_from", type=DATE, help="The first StudyDate to archive; without --to, the only one.")
 @click.option("--to", "date_to", type=DATE, help="The last StudyDate to archive.")
-@click.option("--dry-run", is_flag=True, help="Say what would be archived, and archive nothing.")
-@click.option("--no-wait", is_flag=True, help="Start the run and end.")
+@click.option("--dry-run", is_flag=True, help="Report what would be archived, and archive nothing.")
+@click.option("--no-wait", is_flag=True, help="Start the run and don't wait for its end.")
 @click.pass_context
 def archive(
     context: click.Context, date_from: datetime | None, date_to: datetime | None, dry_run: bool, no_wait: bool
 ) -> int:
-    """The archive: --from and --to run it by hand, for any dates; the commands below ask its ledger."""
+    """Archive the studies of any dates now, with --from and --to. The commands below read or change the ledger."""
     if context.invoked_subcommand is not None:
         return 0
     if date_from is None:
@@ -56,7 +54,7 @@ def archive(
 @archive.command()
 @click.argument("asked", metavar="ACCESSION|UID")
 def find(asked: str) -> int:
-    """Say on which volumes a study is, by accession number, StudyInstanceUID or SOP Instance UID."""
+    """Find the volumes that hold a study, by accession number, StudyInstanceUID or SOP Instance UID."""
     from mkiso.archive.catalogue import find as find_studies
     from mkiso.archive.ledger import Ledger
     from mkiso.config.file import load
@@ -91,11 +89,13 @@ def verify(disc: Path) -> int:
 
 
 @archive.command()
-@click.option("--nights", default=14, show_default=True, type=click.IntRange(1, 10_000), help="How many.")
-@click.option("--no-pacs", is_flag=True, help="Don't ask the PACS for studies that no night looks at.")
+@click.option(
+    "--nights", default=14, show_default=True, type=click.IntRange(1, 10_000), help="How many nights to show."
+)
+@click.option("--no-pacs", is_flag=True, help="Don't query the PACS for studies that no night looks for.")
 def report(nights: int, no_pacs: bool) -> None:
-    """The last nights at a glance, the days and studies that are owed, the volumes that aren't where they should be,
-    and what lies in the PACS outside of every night, where it can tell.
+    """Show the last nights, the days and studies that are owed, the volumes that aren't where they should be, and the
+    studies in the PACS that no night looks for.
     """
     from mkiso.archive.catalogue import failed_studies
     from mkiso.archive.catalogue import report as report_nights
@@ -117,32 +117,32 @@ def report(nights: int, no_pacs: bool) -> None:
 
 @archive.command()
 @click.argument("labels", metavar="LABEL|ACCESSION|UID…", nargs=-1, required=True)
-@click.option("--made", "claim", flag_value="made", help="Its order was uncertain, and the disc lies in the robot.")
+@click.option("--made", "claim", flag_value="made", help="Its order was uncertain, and the robot has the disc.")
 @click.option(
-    "--again", "claim", flag_value="again", help="Its order was uncertain, and there is no disc: it is ordered anew."
+    "--again", "claim", flag_value="again", help="Its order was uncertain, and there is no disc: order it again."
 )
 @click.option(
     "--stored",
     "claim",
     flag_value="stored",
-    help="It lies in the store: its image there is read and compared with the ledger.",
+    help="It is in the store: read its image there and compare it with the ledger.",
 )
 @click.option(
     "--here",
     "claim",
     flag_value="here",
-    help="Its folder was copied into this data directory: it is delivered from here.",
+    help="Its folder was copied into this data directory: deliver it from here.",
 )
-@click.option("--lost", "claim", flag_value="lost", help="Nobody has it any more: what lies on it is archived anew.")
+@click.option("--lost", "claim", flag_value="lost", help="It is lost: archive its content again.")
 @click.option(
     "--forget",
     "claim",
     flag_value="forget",
-    help="What lay on a lost volume is in no PACS any more, or a study can't be archived: it is given up.",
+    help="Give up what was on a lost volume and is in no PACS any more, or a study that can't be archived.",
 )
 def settle(labels: tuple[str, ...], claim: str | None) -> int:
-    """Say what became of volumes that no run can settle; `mkiso archive report` names them. What can be proved is
-    proved first. With --forget a study that the nights have given up, by its accession number or UID.
+    """Say what became of volumes that no run can settle; `mkiso archive report` names them. mkiso first proves what it
+    can. With --forget also a study that the nights have given up, by its accession number or UID.
     """
     from mkiso.archive.by_hand import forget_study
     from mkiso.archive.by_hand import settle as settle_volume
@@ -173,9 +173,9 @@ def settle(labels: tuple[str, ...], claim: str | None) -> int:
 
 @archive.command()
 @click.argument("label")
-@click.confirmation_option(prompt="The ledger holds this volume for lost. Is its disc lost or bad?")
+@click.confirmation_option(prompt="The ledger will list this volume as lost. Is its disc lost or bad?")
 def withdraw(label: str) -> None:
-    """Hold the volume of a disc for lost or bad, so that its studies are archived anew."""
+    """List the volume of a disc as lost or bad, so that its studies are archived again."""
     from mkiso.archive.by_hand import withdraw as withdraw_volume
     from mkiso.archive.ledger import Ledger
     from mkiso.config.file import load
@@ -183,19 +183,19 @@ def withdraw(label: str) -> None:
     with Ledger.open(load()) as ledger:
         first, last = withdraw_volume(ledger, label)
     at_once = f"; at once: mkiso archive --from {first} --to {last}" if first else ""
-    click.echo(f"{label} is withdrawn. The next run archives its studies anew{at_once}.")
+    click.echo(f"{label} is withdrawn. The next run archives its studies again{at_once}.")
 
 
-@archive.command("take-up")
+@archive.command("import")
 @click.argument("disc", metavar="ISO|DEVICE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-def take_up(disc: Path) -> int:
-    """Write a volume down that the ledger doesn't know, or holds for lost, once it is proved by what it says of
-    itself.
+def import_(disc: Path) -> int:
+    """Record a volume that the ledger doesn't know, or has as lost, after checking it against its own checksums and
+    DICOMDIR.
     """
     from rich.console import Console
 
+    from mkiso.archive.importing import import_volume
     from mkiso.archive.ledger import Ledger
-    from mkiso.archive.resume import take_up as take_up_volume
     from mkiso.archive.store import Store
     from mkiso.config.file import load
     from mkiso.errors import ProofFailed
@@ -211,19 +211,17 @@ def take_up(disc: Path) -> int:
             findings = failed.details.get("findings")
             click.echo("\n".join(findings) if isinstance(findings, list) else failed.words, err=True)
             return 1
-        taken = take_up_volume(ledger, found, Store.visible(ledger), settings.archive.medium, settings.archive.output)
-    known = f", {taken.elsewhere} lie on other volumes already" if taken.elsewhere else ""
-    click.echo(f"{found.label} {SETTLED[taken.state]} {taken.instances} instances are written down{known}.")
+        imported = import_volume(ledger, found, Store.visible(ledger), settings.archive.medium, settings.archive.output)
+    known = f", {imported.elsewhere} are on other volumes already" if imported.elsewhere else ""
+    click.echo(f"{found.label} {SETTLED[imported.state]} {imported.instances} instances are recorded{known}.")
     return 0
 
 
 @archive.command()
-@click.confirmation_option(
-    prompt="Do ledger, data directory and store belong together, whatever they say of themselves?"
-)
+@click.confirmation_option(prompt="Do ledger, data directory and store belong together, although their ids differ?")
 def adopt() -> None:
-    """Use this ledger with this data directory and this store from now on, though they don't know each other.
-    Nothing is removed.
+    """Use this ledger with this data directory and this store from now on, even if their ids differ. Nothing is
+    removed.
     """
     from mkiso.archive.ledger import Ledger
     from mkiso.archive.store import Store

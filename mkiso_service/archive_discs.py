@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mkiso.archive.resume import FoundVolume
+    from mkiso.archive.importing import FoundVolume
     from mkiso.formats.disc_contents import ListedInstance
 
 
@@ -18,7 +18,7 @@ def found_volume(disc: Path, progress: Callable[[int, int], None] | None = None)
     """What an image or a disc holds, once it is proved by what it says of itself. Raises ProofFailed, with
     `findings`, where it isn't sound.
     """
-    from mkiso.archive.resume import FoundVolume
+    from mkiso.archive.importing import FoundVolume
     from mkiso.archive.volumes import StudyOnVolume
     from mkiso.formats.disc_check import verify_disc
     from mkiso.formats.disc_contents import listed_instances

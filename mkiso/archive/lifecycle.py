@@ -120,7 +120,7 @@ def settled(claim: Claim, state: State, seen: Evidence) -> Settled | Refused:
     isn't written there any more.
     """
     if state == "gone" and claim in (Claim.STORED, Claim.HERE):
-        return Refused("was held for lost: `mkiso archive take-up` its image has it written down anew.")
+        return Refused("was held for lost: `mkiso archive import` its image to record it again.")
     match claim:
         case Claim.MADE:
             return _made(state, seen)

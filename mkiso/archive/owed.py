@@ -126,9 +126,9 @@ def _strangers(ledger: Ledger, store: Store | None, known: frozenset[str]) -> It
     folders = {folder.name for folder in ledger.storage.volumes_dir.iterdir() if folder.is_dir()}
     for label in sorted(folders - known):
         folder = ledger.storage.volumes_dir / label
-        way = f"`mkiso archive take-up {folder / 'disc.iso'}`, or remove the folder."
+        way = f"`mkiso archive import {folder / 'disc.iso'}`, or remove the folder."
         yield Owed(label, f"lies in {folder}, and the ledger doesn't know it: {way}")
     for label in sorted((labels_in(store.directory) if store is not None else frozenset()) - known):
         image = store.image(label) if store is not None else ""
-        way = f"`mkiso archive take-up {image}`, or move the folder away."
+        way = f"`mkiso archive import {image}`, or move the folder away."
         yield Owed(label, f"lies in the store, and the ledger doesn't know it: {way}")

@@ -59,11 +59,11 @@ def verify_against_ledger(ledger: Ledger, label: str, read: Iterable[tuple[str, 
             named = label.strip() or "without a label"
             words = f"The ledger has no volume {named}: this disc wasn't archived here, or after the ledger was copied"
             raise VolumeNotFound(
-                f"{words} that is used now. `mkiso archive take-up` writes a disc of this archive down again."
+                f"{words} that is used now. `mkiso archive import` records a disc of this archive again."
             )
         if row.state == "gone":
             words = f"Volume {label.strip()} was settled as lost or bad, and what lies on it is archived anew"
-            raise VolumeNotFound(f"{words}; `mkiso archive take-up` takes it back.")
+            raise VolumeNotFound(f"{words}; `mkiso archive import` records it again.")
         volume_id = row.id
         tables = [
             select(table.c.path, table.c.size, table.c.sha256).where(table.c.volume_id == volume_id)

@@ -177,7 +177,7 @@ def test_a_stranger_is_refused_by_each_command_until_a_person_adopts_it(
     assert run(["archive", "adopt", "--yes"]) == 0
     assert run(["archive", "report"]) == 0
     assert "the ledger doesn't know it" in capsys.readouterr().out
-    assert run(["archive", "take-up", str(image)]) == 1  # no disc of ours: it has neither SHA256.TXT nor records
+    assert run(["archive", "import", str(image)]) == 1  # no disc of ours: it has neither SHA256.TXT nor records
     assert "SHA256.TXT" in capsys.readouterr().err
 
 

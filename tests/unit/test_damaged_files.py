@@ -13,10 +13,10 @@ from typing import Any, cast
 import pytest
 
 from mkiso.archive.belonging import StoreMark, read_mark
+from mkiso.archive.importing import _set_of
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.manifest import MANIFEST
 from mkiso.archive.manifest import manifest_of as archive_manifest_of
-from mkiso.archive.resume import _set_of
 from mkiso.archive.store import MARK, _read_mark
 from mkiso.archive.volumes import ArchiveVolume
 from mkiso.config.settings import Settings, Viewer

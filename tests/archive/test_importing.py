@@ -12,13 +12,13 @@ import pytest
 
 from mkiso.archive.by_hand import settle, withdraw
 from mkiso.archive.catalogue import archived, find, lost_studies
+from mkiso.archive.importing import FoundVolume, Imported, import_volume
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.lifecycle import Claim, Remedy
 from mkiso.archive.nights import Night
 from mkiso.archive.owed import owed
 from mkiso.archive.readback import verify_against_ledger
 from mkiso.archive.reconcile import reconcile
-from mkiso.archive.resume import FoundVolume, TakenUp, take_up
 from mkiso.archive.store import Store, deliver_to_store
 from mkiso.config.settings import Settings
 from mkiso.errors import ClaimLost, InvalidRequest, ProofFailed, VolumeNotFound
@@ -65,7 +65,7 @@ def test_a_volume_in_the_store_is_known_again(ledger: Ledger, image: Path) -> No
     store = Store.open(ledger)
     stored = in_store(store, image)
     assert [each.label for each in owed(ledger, store)] == [LABEL]
-    assert take_up(ledger, found_volume(stored), store, "dvd", "store") == TakenUp("done", 6, 0)
+    assert import_volume(ledger, found_volume(stored), store, "dvd", "store") == Imported("done", 6, 0)
     assert owed(ledger, store) == ()
     (one,), (other,) = find(ledger, "A1"), find(ledger, "A2")
     assert (one.study_date, other.study_date) == ("20260212", "20260213")
@@ -75,7 +75,7 @@ def test_a_volume_in_the_store_is_known_again(ledger: Ledger, image: Path) -> No
     assert holding.read_back_good
     assert len(archived(ledger, [one.study_instance_uid])[one.study_instance_uid]) == 4
     with pytest.raises(InvalidRequest, match="knows volume"):
-        take_up(ledger, found_volume(stored), store, "dvd", "store")
+        import_volume(ledger, found_volume(stored), store, "dvd", "store")
     assert verify_against_ledger(ledger, LABEL, files_of(found_volume(stored))).is_good
 
 
@@ -86,7 +86,7 @@ def test_what_was_archived_anew_meanwhile_stays_where_it_is(ledger: Ledger, imag
     study = max(found.studies, key=lambda each: len(each.files))
     with Night.begin(ledger, "anew", RANGE) as night:
         anew = archive(night, {study.study_instance_uid: [file.sop_instance_uid for file in study.files]})
-    assert take_up(ledger, found, store, "dvd", "store") == TakenUp("done", 2, 4)
+    assert import_volume(ledger, found, store, "dvd", "store") == Imported("done", 2, 4)
     (finding,) = find(ledger, study.study_instance_uid)
     assert [holding.label for holding in finding.holdings] == [anew.label]
     assert verify_against_ledger(ledger, LABEL, files_of(found)).is_good
@@ -101,7 +101,7 @@ def test_a_volume_of_which_all_was_archived_anew_is_read_back_good_and_withdrawn
             night,
             {study.study_instance_uid: [file.sop_instance_uid for file in study.files] for study in found.studies},
         )
-    assert take_up(ledger, found, store, "dvd", "store") == TakenUp("done", 0, 6)
+    assert import_volume(ledger, found, store, "dvd", "store") == Imported("done", 0, 6)
     assert verify_against_ledger(ledger, LABEL, files_of(found)).is_good
     assert withdraw(ledger, LABEL) == (None, None)
 
@@ -117,7 +117,7 @@ def test_another_disc_under_a_lost_volumes_label_leaves_everything_owed(ledger: 
     with pytest.raises(
         InvalidRequest, match="This isn't the volume that the ledger has as A20260213_0001: 1 instances"
     ):
-        take_up(ledger, found_volume(in_store(store, image)), store, "dvd", "store")
+        import_volume(ledger, found_volume(in_store(store, image)), store, "dvd", "store")
     assert [study.study_instance_uid for study in lost_studies(ledger)] == ["1.2"]
 
 
@@ -127,21 +127,21 @@ def test_nothing_is_taken_up_that_a_run_archives_at_this_moment(ledger: Ledger, 
     with Night.begin(ledger, "anew", RANGE) as night:
         night.claim([found.studies[1].study_instance_uid])
         with pytest.raises(ClaimLost, match="wait for its end"):
-            take_up(ledger, found, store, "dvd", "store")
-    assert take_up(ledger, found, store, "dvd", "store") == TakenUp("done", 6, 0)
+            import_volume(ledger, found, store, "dvd", "store")
+    assert import_volume(ledger, found, store, "dvd", "store") == Imported("done", 6, 0)
 
 
 def test_a_volume_that_was_given_up_comes_back_with_all_that_lies_on_it(ledger: Ledger, image: Path) -> None:
     """`settle --stored` would hold it for archived, and the ledger would know of nothing on it."""
     store = Store.open(ledger)
     stored = in_store(store, image)
-    take_up(ledger, found_volume(stored), store, "dvd", "store")
+    import_volume(ledger, found_volume(stored), store, "dvd", "store")
     withdraw(ledger, LABEL)
     settle(ledger, LABEL, Claim.FORGET, store)
     for claim in (Claim.STORED, Claim.HERE):
-        with pytest.raises(VolumeNotFound, match="`mkiso archive take-up` its image"):
+        with pytest.raises(VolumeNotFound, match="`mkiso archive import` its image"):
             settle(ledger, LABEL, claim, store)
-    assert take_up(ledger, found_volume(stored), store, "dvd", "store") == TakenUp("done", 6, 0)
+    assert import_volume(ledger, found_volume(stored), store, "dvd", "store") == Imported("done", 6, 0)
     assert find(ledger, "A1")[0].holdings[0].state == "done"
 
 
@@ -150,7 +150,7 @@ def test_a_volume_in_the_data_directory_is_delivered_by_the_next_run(ledger: Led
     waiting.parent.mkdir()
     shutil.copy(image, waiting)
     store = Store.open(ledger)
-    assert take_up(ledger, found_volume(waiting), store, "dvd", "store") == TakenUp("mastered", 6, 0)
+    assert import_volume(ledger, found_volume(waiting), store, "dvd", "store") == Imported("mastered", 6, 0)
     with Night.begin(ledger, "run", RANGE) as night:
         (left,) = reconcile(night, ledger, store)
         assert left.remedy is Remedy.DELIVER
@@ -161,10 +161,10 @@ def test_a_volume_in_the_data_directory_is_delivered_by_the_next_run(ledger: Led
 def test_a_lost_disc_that_turns_up_is_owed_no_more(ledger: Ledger, image: Path) -> None:
     store = Store.open(ledger)
     stored = in_store(store, image)
-    take_up(ledger, found_volume(stored), store, "dvd", "store")
+    import_volume(ledger, found_volume(stored), store, "dvd", "store")
     withdraw(ledger, LABEL)
     assert len(lost_studies(ledger)) == 2
-    assert take_up(ledger, found_volume(stored), store, "dvd", "store") == TakenUp("done", 6, 0)
+    assert import_volume(ledger, found_volume(stored), store, "dvd", "store") == Imported("done", 6, 0)
     assert lost_studies(ledger) == ()
 
 
@@ -176,7 +176,7 @@ def test_with_the_ledger_lost_for_good_everything_is_known_again(
     other = copies.another(settings)
     with Ledger.open(other, adopt=True) as ledger:
         store = Store.open(ledger, adopt=True)
-        take_up(ledger, found_volume(stored), store, "dvd", "store")
+        import_volume(ledger, found_volume(stored), store, "dvd", "store")
         assert owed(ledger, store) == ()
         assert find(ledger, "A1")
 
@@ -185,7 +185,7 @@ def test_a_file_that_lies_where_nobody_looks_for_it_and_a_damaged_one_are_refuse
     ledger: Ledger, image: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidRequest, match="lies in a file where nobody looks for it"):
-        take_up(ledger, found_volume(image), Store.open(ledger), "dvd", "store")
+        import_volume(ledger, found_volume(image), Store.open(ledger), "dvd", "store")
     damaged = tmp_path / "damaged.iso"
     content = bytearray(image.read_bytes())
     content[content.index(b"Made for a test")] ^= 1

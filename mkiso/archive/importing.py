@@ -26,7 +26,7 @@ from mkiso.storage.files import Unreadable, read_json
 from mkiso.study.models import DiscFile, Volume
 
 DISC = "disc"
-"""What stands for `output` of a volume that was taken up from a disc."""
+"""What stands for `output` of a volume that was imported from a disc."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class FoundVolume:
 
 
 @dataclass(frozen=True, slots=True)
-class TakenUp:
+class Imported:
     """What became of it: the volume's state, how many of its instances the ledger has on it from now on, how many it
     had on others already.
     """
@@ -55,7 +55,7 @@ class TakenUp:
     elsewhere: int
 
 
-def take_up(ledger: Ledger, found: FoundVolume, store: Store | None, medium: Medium, output: str) -> TakenUp:
+def import_volume(ledger: Ledger, found: FoundVolume, store: Store | None, medium: Medium, output: str) -> Imported:
     """Write a volume down: as done where it lies in the store or on a disc, as mastered where it lies in the data
     directory to be delivered to `output`. What lies on other volumes too is read back as any other file of it.
 
@@ -85,7 +85,7 @@ def take_up(ledger: Ledger, found: FoundVolume, store: Store | None, medium: Med
         lying = MasteredVolume(volume, found.sha256, added, [*found.other_files, *known])
         count = write_contents(connection, volume_id, lying)
         connection.execute(update(volumes).where(volumes.c.id == volume_id).values(instances=count))
-    return TakenUp(facts["state"], count, len(known))
+    return Imported(facts["state"], count, len(known))
 
 
 def _require_free(connection: Connection, found: FoundVolume) -> None:
@@ -112,7 +112,7 @@ def _require_same(connection: Connection, volume_id: int, found: FoundVolume) ->
 
 def _place_of(ledger: Ledger, found: FoundVolume, store: Store | None, output: str) -> dict[str, Any]:
     if found.device:
-        return {"state": "done", "output": DISC, "location": "a disc that was taken up", "store": None}
+        return {"state": "done", "output": DISC, "location": "a disc that was imported", "store": None}
     if store is not None and found.where == store.image(found.label):
         return {"state": "done", "output": "store", "location": str(found.where.parent), "store": store.id}
     if found.where == ledger.storage.volumes_dir / found.label / "disc.iso":
@@ -132,7 +132,7 @@ def _image(found: FoundVolume) -> dict[str, Any]:
 def _new(connection: Connection, ledger: Ledger, found: FoundVolume, medium: Medium) -> int:
     now = datetime.now(UTC)
     run = {
-        "run_id": f"take-up {found.label} {uuid4().hex[:8]}",
+        "run_id": f"import {found.label} {uuid4().hex[:8]}",
         "scheduled": False,
         "date_from": now.date(),
         "date_to": now.date(),
