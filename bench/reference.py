@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench import conformance
-from mkiso import errors
-from mkiso.errors import MkisoError
+from mkiso.errors import kinds
 
 ROOT = Path(__file__).parents[1]
 _TABLE = re.compile(r"(?<=<!-- table )(\w+) -->\n.*?(?=<!-- end -->)", re.DOTALL)
-
-
-def kinds() -> Iterator[type[MkisoError]]:
-    """Every kind of error that has a code, in the order of mkiso/errors.py."""
-    for kind in vars(errors).values():
-        if isinstance(kind, type) and issubclass(kind, MkisoError) and "code" in vars(kind) and kind is not MkisoError:
-            yield kind
 
 
 def error_table() -> str:

@@ -52,6 +52,7 @@ number may stand there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -476,3 +477,10 @@ class ServiceStopping(RetriableError):
     http_status = 503
     meaning = "the webhook is being restarted"
     remedy = "ask again"
+
+
+def kinds() -> Iterator[type[MkisoError]]:
+    """Every kind of error that has a code of its own, in the order above."""
+    for kind in list(globals().values()):
+        if isinstance(kind, type) and issubclass(kind, MkisoError) and "code" in vars(kind) and kind is not MkisoError:
+            yield kind

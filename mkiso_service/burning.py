@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mkiso_service.client import Client, Disc
+from mkiso_service.api import Disc
+from mkiso_service.client import Client
 from mkiso_service.display import bar_of_bytes, show_job, size_words
 
 

@@ -9,16 +9,19 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from mkiso_service.api import Disc, Job
 
 POLL_SECONDS = 0.25
 OUTAGE_SECONDS = 60
 """How long the service may be away (a restart, nginx reloading) before the client gives up."""
+_JOB = TypeAdapter(Job)
 
 
 class ServiceError(Exception):
@@ -29,54 +32,6 @@ class ServiceError(Exception):
         self.words = words
         self.code = code
         self.request_id = request_id
-
-
-@dataclass(frozen=True, slots=True)
-class Disc:
-    """A finished image on the server; `href` is its address there, `set` the id that the discs of a set share."""
-
-    href: str
-    set: str
-    filename: str
-    size: int
-    sha256: str
-    instances: int
-    part: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class FoundStudy:
-    """A study that the PACS has: `study_date` is YYYYMMDD or empty, `expected` is None where the PACS tells no
-    count.
-    """
-
-    accession_number: str
-    study_date: str
-    modalities: tuple[str, ...]
-    study_description: str
-    expected: int | None
-    received: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobState:
-    """What the service tells of a job: `state` is waiting, running, done or failed; `expected` is None until the PACS
-    has told it.
-    """
-
-    job_id: str
-    state: str
-    stage: str
-    expected: int | None
-    received: int
-    written: int
-    degraded: tuple[str, ...]
-    publisher: str
-    proves: str
-    discs: tuple[Disc, ...]
-    error: Mapping[str, Any]
-    studies: tuple[FoundStudy, ...] = ()
 
 
 class Client:
@@ -117,29 +72,15 @@ class Client:
         }
         return self._start("POST", "/api/iso/print", {name: value for name, value in query.items() if value})
 
-    def state(self, job_id: str) -> JobState:
+    def state(self, job_id: str) -> Job:
         """What is known of a job now."""
-        told = self._json(self._send("GET", f"/api/iso/jobs/{job_id}"))
-        discs = tuple(Disc(**{name: disc[name] for name in Disc.__slots__}) for disc in told.get("discs") or ())
-        return JobState(
-            job_id=job_id,
-            state=told["state"],
-            stage=told["stage"],
-            expected=told["expected"],
-            received=told["received"],
-            written=told["written"],
-            degraded=tuple(told["degraded"]),
-            publisher=told["publisher"],
-            proves=told["proves"],
-            discs=discs,
-            error=told["error"] or {},
-            studies=tuple(
-                FoundStudy(**{name: study[name] for name in FoundStudy.__slots__})
-                for study in told.get("studies") or ()
-            ),
-        )
+        answer = self._send("GET", f"/api/iso/jobs/{job_id}")
+        try:
+            return _JOB.validate_python(self._json(answer))
+        except ValidationError:
+            raise self._no_mkiso(answer) from None
 
-    def follow(self, job_id: str) -> Iterator[JobState]:
+    def follow(self, job_id: str) -> Iterator[Job]:
         """The job's state again and again until it has ended well. Raises ServiceError with its reason where it
         fails.
         """
@@ -158,7 +99,8 @@ class Client:
                 time.sleep(1)
                 continue
             if state.state == "failed":
-                raise ServiceError(state.error.get("error", "The job failed."), state.error.get("code", "error"))
+                why = state.error or {"error": "The job failed.", "code": "error"}
+                raise ServiceError(why["error"], why["code"])
             yield state
             if state.state == "done":
                 return
@@ -236,16 +178,16 @@ class Client:
         except ValueError:
             told = None
         if not isinstance(told, dict):
-            raise ServiceError(
-                f"{self._url} answered {answer.status_code} in words that mkiso doesn't use. Is this the right "
-                "address?",
-                "no_mkiso",
-            )
+            raise self._no_mkiso(answer)
         if answer.is_error:
             raise ServiceError(
                 told.get("error", answer.reason_phrase), told.get("code", "error"), told.get("request_id", "")
             )
         return told
+
+    def _no_mkiso(self, answer: httpx.Response) -> ServiceError:
+        words = f"{self._url} answered {answer.status_code} in words that mkiso doesn't use. Is this the right address?"
+        return ServiceError(words, "no_mkiso")
 
 
 def _sha256(file: Path) -> str:

@@ -19,10 +19,11 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from mkiso_service.client import FoundStudy, JobState
+from mkiso.storage.report import FoundStudy
+from mkiso_service.api import Job
 
 
-def show_job(console: Console, states: Iterable[JobState]) -> JobState:
+def show_job(console: Console, states: Iterable[Job]) -> Job:
     """Show a job's states until the last, which is returned."""
     columns = (
         SpinnerColumn(),
@@ -32,7 +33,7 @@ def show_job(console: Console, states: Iterable[JobState]) -> JobState:
         TextColumn("images"),
         TimeElapsedColumn(),
     )
-    last: JobState | None = None
+    last: Job | None = None
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("asking", total=None)
         of_studies: list[TaskID] = []

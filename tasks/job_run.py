@@ -276,7 +276,7 @@ class JobRun:
             FoundStudy(
                 accession_number=study.accession_number,
                 study_date=study.study_date,
-                modalities=list(study.modalities_in_study),
+                modalities=study.modalities_in_study,
                 study_description=study.study_description,
                 expected=study.expected.count,
                 received=self._received[study.study_instance_uid],

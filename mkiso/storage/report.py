@@ -12,17 +12,17 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import TypeAdapter
-from typing_extensions import TypedDict
+from pydantic import TypeAdapter, WithJsonSchema
 
 from mkiso.config.settings import Storage
 from mkiso.errors import JobNotFound, MkisoError
 from mkiso.storage.files import Unreadable, read_json, write_whole
 
 Status = Literal["running", "done", "failed"]
+Uuid = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
 LOOK_FIRST = (
     "The order may already be with the publisher: look there before asking again; Retry of this run doesn't "
     "order twice."
@@ -34,45 +34,53 @@ def after_a_break(kind: str, otherwise: str) -> str:
     return LOOK_FIRST if kind == "print" else otherwise
 
 
-class FoundStudy(TypedDict):
+@dataclass(frozen=True, slots=True)
+class FoundStudy:
     """A study as C-FIND described it, and how far it has come. `study_date` is YYYYMMDD (VR DA); `expected` is None
     where the PACS tells no count.
     """
 
     accession_number: str
     study_date: str
-    modalities: list[str]
+    modalities: tuple[str, ...]
     study_description: str
     expected: int | None
     received: int
 
 
 @dataclass(frozen=True, slots=True)
-class JobReport:
-    """The state of one job. `stage` is in words an operator reads; `disc_ids` has one id a volume; `error` is set where
-    `status` is failed.
+class JobFacts:
+    """What is told of a job to everybody. `stage` is in words an operator reads; `studies` is empty until the PACS has
+    answered and all of it is of one patient; `proves` is of a print: queued or done.
+    """
+
+    job_id: Uuid
+    kind: str
+    accession_numbers: tuple[str, ...]
+    stage: str = "waiting"
+    expected: int | None = None
+    received: int = 0
+    written: int = 0
+    studies: tuple[FoundStudy, ...] = ()
+    degraded: tuple[str, ...] = ()
+    publisher: str = ""
+    proves: str = ""
+    updated: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport(JobFacts):
+    """The state of one job. `disc_ids` has one id a volume; `error` is set where `status` is failed.
 
     `error` holds `error` (words), `code`, `http_status` and the details of the MkisoError. `seconds` is how long each
     stage took in this attempt.
     """
 
-    job_id: str
-    kind: str
-    accession_numbers: tuple[str, ...]
     status: Status = "running"
-    stage: str = "waiting"
-    expected: int | None = None
-    received: int = 0
-    written: int = 0
-    degraded: tuple[str, ...] = ()
     disc_ids: tuple[str, ...] = ()
-    publisher: str = ""
-    proves: str = ""
     error: dict[str, Any] = field(default_factory=dict)
-    updated: str = ""
     received_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    studies: tuple[FoundStudy, ...] = ()
 
     @property
     def is_on_the_shelf(self) -> bool:

@@ -22,6 +22,13 @@ _REFUSED = {
     "%": "a percent sign is left after decoding, so the address was encoded twice",
     ",": "a comma separates several accession numbers, and one is asked for here",
 }
+_SIGNS = "".join(
+    f"\\{sign}" if sign in "[]^-" else sign
+    for sign in map(chr, range(0x20, 0x7F))
+    if not sign.isalnum() and sign not in _REFUSED
+)
+PATTERN = f"^[{_SIGNS}]*[A-Za-z0-9][A-Za-z0-9{_SIGNS}]*$"
+"""What parse_accession_number takes of at most SH_MAX_CHARACTERS, as JSON Schema wants it (ECMA-262)."""
 
 
 def parse_accession_number(text: str) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from importlib.resources import files
-from typing import Any
+from dataclasses import asdict
 
-import yaml
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -18,6 +16,7 @@ from mkiso.errors import OrchestratorUnavailable, OtherSet, SeveralDiscs
 from mkiso_service.webhook.access import Keys, Sessions
 from mkiso_service.webhook.answers import HANDLERS
 from mkiso_service.webhook.audit import Trail
+from mkiso_service.webhook.description import description_of
 from mkiso_service.webhook.disc_sets import answer_several
 from mkiso_service.webhook.health import Health
 from mkiso_service.webhook.iso import Questions
@@ -41,13 +40,13 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     questions = Questions(settings, orchestrator, jobs, trail)
     health_of = Health(settings, orchestrator)
     page = CounterPage(settings, keys, sessions)
-    description = _description(settings)
+    described = description_of(settings)
 
     async def health(request: Request) -> Response:
         return JSONResponse(await health_of.answer(), headers={"cache-control": "no-store"})
 
     async def openapi(request: Request) -> Response:
-        return JSONResponse(description)
+        return JSONResponse(described)
 
     async def measured(request: Request) -> Response:
         try:
@@ -62,7 +61,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
         told = await jobs.describe(request.path_params["job_id"])
         if "text/html" in request.headers.get("accept", ""):
             return job_page(told)
-        return JSONResponse(told, headers={"cache-control": "no-store", "vary": "Accept"})
+        return JSONResponse(asdict(told), headers={"cache-control": "no-store", "vary": "Accept"})
 
     async def disc(request: Request) -> Response:
         part = Query(request.scope["query_string"]).part()
@@ -95,16 +94,6 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     )
     app.router.redirect_slashes = False  # such a Location is made of whatever Host the client has named
     return app
-
-
-def _description(settings: Settings) -> dict[str, Any]:
-    """The OpenAPI description, with the publishers of this configuration."""
-    description: dict[str, Any] = yaml.safe_load(
-        files("mkiso_service.webhook").joinpath("openapi.yaml").read_text(encoding="utf-8")
-    )
-    if settings.publishers:
-        description["components"]["parameters"]["publisher"]["schema"]["enum"] = list(settings.publishers)
-    return description
 
 
 async def _nobody(request: Request, error: Exception) -> Response:

@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 
 from mkiso.errors import JobNotFound, MkisoError, OtherSet, SeveralDiscs
 from mkiso.storage.shelf import Manifest
+from mkiso_service.api import SetEntry, SetPart
 from mkiso_service.webhook.answers import answer_mkiso_error, disc_address, job_address
 from mkiso_service.webhook.disc_bytes import is_rest
 
@@ -74,15 +75,20 @@ def of_named_set(shelf: Sequence[ToldSet], named: str, part: int | None) -> Told
     raise OtherSet(f"The set that you have discs of isn't kept any more; another one would be given now. {ANEW}")
 
 
-def set_entry(discs: Sequence[Manifest], job_id: str) -> dict[str, Any]:
+def set_entry(discs: Sequence[Manifest], job_id: str) -> SetEntry:
     """A set as it is told of in JSON; `job_id` is a job that serves it."""
-    parts = [
+    parts: list[SetPart] = [
         {"part": disc.number, "size": disc.size, "sha256": disc.sha256, "href": disc_address(job_id, disc.number)}
         for disc in discs
     ]
-    first = discs[0]
-    told = {"set": first.set_id, "created": first.created, "job_id": job_id, "job": job_address(job_id)}
-    return {**told, "total": len(discs), "parts": parts}
+    return {
+        "set": discs[0].set_id,
+        "created": discs[0].created,
+        "job_id": job_id,
+        "job": job_address(job_id),
+        "total": len(discs),
+        "parts": parts,
+    }
 
 
 async def answer_several(request: Request, error: Exception) -> Response:

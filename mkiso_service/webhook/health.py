@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from mkiso.config.settings import Settings
+from mkiso_service import api
 from mkiso_service.checks import Check, Finding, Site, checks_of, examine
 from mkiso_service.webhook.orchestrator import Orchestrator
 
@@ -60,10 +61,10 @@ class Health:
 
         self._probes = {check.name: Probe(partial(find, check)) for check in checks}
 
-    async def answer(self) -> dict[str, Any]:
+    async def answer(self) -> api.Health:
         """The body of /api/health."""
         found = await asyncio.gather(*(probe.finding() for probe in self._probes.values()))
-        dependencies = {
+        dependencies: dict[str, api.Dependency] = {
             name: {"ok": each.well, "detail": each.words} for name, each in zip(self._probes, found, strict=True)
         }
         degraded = [name for name, each in dependencies.items() if not each["ok"]]

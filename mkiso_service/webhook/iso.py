@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -14,6 +13,7 @@ from mkiso.formats.registry import ISO
 from mkiso.housekeeping import require_room
 from mkiso.storage.report import JobReport, sets_told
 from mkiso.storage.shelf import is_young, manifests, whole_sets
+from mkiso_service.api import Accepted, See, Sent
 from mkiso_service.webhook.access import request_id_of, sender_of_request
 from mkiso_service.webhook.answers import disc_address, job_address
 from mkiso_service.webhook.audit import Trail
@@ -71,8 +71,7 @@ class Questions:
         report = await self._answer(request, question, asked)
         if report is None:
             return accepted(request, asked)
-        body = {**sent_body(report), "joined": asked.joined, **_before(asked)}
-        return JSONResponse(body, headers={"cache-control": "no-store", **_degraded(report)})
+        return JSONResponse(sent_body(report, asked), headers={"cache-control": "no-store", **_degraded(report)})
 
     async def _disc(self, request: Request, question: Question, query: Query) -> Response:
         """The disc; of a set the way to it, since the discs of a set have their set's address and no other."""
@@ -167,7 +166,8 @@ def _see(address: str) -> Response:
     """303: what was asked for is there (RFC 9110 15.4.4). Whoever doesn't follow has no disc, but a body that
     says so.
     """
-    return JSONResponse({"see": address}, 303, {"location": address, "cache-control": "private, no-store"})
+    body: See = {"see": address}
+    return JSONResponse(body, 303, {"location": address, "cache-control": "private, no-store"})
 
 
 def accepted(request: Request, asked: Asked) -> Response:
@@ -175,18 +175,15 @@ def accepted(request: Request, asked: Asked) -> Response:
     address = job_address(asked.job_id)
     applied = preference_of(request.headers.getlist("prefer")).applied
     headers = {"location": address, "preference-applied": applied, "vary": "Prefer", "cache-control": "no-store"}
-    return JSONResponse(
-        {"job_id": asked.job_id, "job": address, "state": "waiting", "joined": asked.joined, **_before(asked)},
-        202,
-        headers,
-    )
+    body: Accepted = {"job_id": asked.job_id, "job": address, "state": "waiting", "joined": asked.joined}
+    if asked.ended_before:
+        body["made_before_minutes"] = minutes_since(asked.ended_before)
+    return JSONResponse(body, 202, headers)
 
 
-def sent_body(report: JobReport) -> dict[str, Any]:
-    """What is told of a print that the publisher has confirmed. `proves`: queued (it has everything) or done (it made
-    the disc).
-    """
-    return {
+def sent_body(report: JobReport, asked: Asked) -> Sent:
+    """What is told of a print that the publisher has confirmed."""
+    body: Sent = {
         "status": "sent",
         "publisher": report.publisher,
         "instances": report.written or report.received,
@@ -194,11 +191,11 @@ def sent_body(report: JobReport) -> dict[str, Any]:
         "accession_numbers": report.accession_numbers,
         "proves": report.proves,
         "degraded": report.degraded,
+        "joined": asked.joined,
     }
-
-
-def _before(asked: Asked) -> dict[str, int]:
-    return {"made_before_minutes": minutes_since(asked.ended_before)} if asked.ended_before else {}
+    if asked.ended_before:
+        body["made_before_minutes"] = minutes_since(asked.ended_before)
+    return body
 
 
 def _degraded(report: JobReport) -> dict[str, str]:

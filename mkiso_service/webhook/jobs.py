@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,6 +23,7 @@ from mkiso.formats.registry import FORMATS
 from mkiso.storage.report import JobReport, read_report
 from mkiso.storage.reread import require_right
 from mkiso.storage.shelf import Manifest, manifest_of, take_off
+from mkiso_service.api import Disc, Job, JobError, State
 from mkiso_service.webhook.answers import JobFailed, disc_address, error_answer, job_address, outcome_of
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.disc_bytes import DiscResponse, Span, content_disposition, name_of, prepared, span_of
@@ -82,8 +84,8 @@ class Jobs:
             error.details.setdefault("job_id", job_id)
             raise
 
-    async def describe(self, job_id: str) -> dict[str, Any]:
-        """The body of /api/iso/jobs/{id}. Raises JobNotFound."""
+    async def describe(self, job_id: str) -> Job:
+        """A job as it stands now. Raises JobNotFound."""
         report = await self._report(job_id)
         try:
             standing: Standing | None = await self._orchestrator.standing(job_id)
@@ -94,23 +96,8 @@ class Jobs:
         state, error = _state_of(standing, report, job_id)
         report = report or JobReport(job_id, "", ())
         discs = await asyncio.to_thread(self._manifests, report) if state == "done" else []
-        return {
-            "job_id": job_id,
-            "kind": report.kind,
-            "accession_numbers": report.accession_numbers,
-            "state": state,
-            "stage": report.stage,
-            "expected": report.expected,
-            "received": report.received,
-            "written": report.written,
-            "studies": report.studies,
-            "degraded": report.degraded or (discs[0].degraded if discs else ()),
-            "publisher": report.publisher,
-            "proves": report.proves,
-            "error": error,
-            "discs": [_disc_entry(report, manifest) for manifest in discs],
-            "updated": report.updated,
-        }
+        report = replace(report, degraded=report.degraded or (discs[0].degraded if discs else ()))
+        return Job.of(report, state, error, tuple(_disc_entry(report, manifest) for manifest in discs))
 
     async def finished(self, job_id: str) -> JobReport:
         """The report of a job that has ended well. Raises JobRunning while it hasn't ended, else as `end_of`."""
@@ -221,21 +208,21 @@ def disc_headers(report: JobReport, manifest: Manifest) -> dict[str, str]:
     }
 
 
-def _disc_entry(report: JobReport, manifest: Manifest) -> dict[str, Any]:
-    return {
-        "part": manifest.number,
-        "total": manifest.total,
-        "set": manifest.set_id,
-        "href": disc_address(report.job_id, manifest.number),
-        "filename": name_of(report, manifest),
-        "size": manifest.size,
-        "sha256": manifest.sha256,
-        "instances": manifest.instances,
-        "medium": manifest.medium,
-    }
+def _disc_entry(report: JobReport, manifest: Manifest) -> Disc:
+    return Disc(
+        href=disc_address(report.job_id, manifest.number),
+        set=manifest.set_id,
+        filename=name_of(report, manifest),
+        size=manifest.size,
+        sha256=manifest.sha256,
+        instances=manifest.instances,
+        part=manifest.number,
+        total=manifest.total,
+        medium=manifest.medium,
+    )
 
 
-def _state_of(standing: Standing | None, report: JobReport | None, job_id: str) -> tuple[str, dict[str, Any] | None]:
+def _state_of(standing: Standing | None, report: JobReport | None, job_id: str) -> tuple[State, JobError | None]:
     """waiting, running, done or failed, and the error of a failed job; without Prefect, by the report alone."""
     if standing == "running" and report is not None and report.is_on_the_shelf:
         return "done", None
@@ -246,7 +233,7 @@ def _state_of(standing: Standing | None, report: JobReport | None, job_id: str) 
     try:
         outcome_of(standing or "completed", report)
     except JobFailed as failed:
-        return "failed", failed.report.error
+        return "failed", cast(JobError, failed.report.error)
     except MkisoError as error:
         return "failed", {"error": error.words, "code": error.code, "http_status": error.http_status, "job_id": job_id}
     return "done", None

@@ -8,7 +8,6 @@ import asyncio
 import json
 from html import escape
 from importlib.resources import files
-from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from starlette.exceptions import HTTPException
@@ -17,6 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest
+from mkiso_service.api import Job
 from mkiso_service.webhook.access import SESSION_COOKIE, SESSION_SECONDS, Keys, Sessions, sender_of_request, session_of
 from mkiso_service.webhook.question import Question, form_of
 
@@ -116,40 +116,37 @@ def print_page(question: Question) -> HTMLResponse:
     )
 
 
-def job_page(told: dict[str, Any]) -> HTMLResponse:
-    """How the job of Jobs.describe stands; it asks again by itself until the job has ended."""
-    state = str(told["state"])
+def job_page(job: Job) -> HTMLResponse:
+    """How a job stands; it asks again by itself until the job has ended."""
     links = "".join(
-        f'<li><a href="{escape(told["job_id"])}/disc?part={disc["part"]}">'
-        f"Download disc {disc['part']} of {disc['total']}</a></li>"
-        for disc in told["discs"]
+        f'<li><a href="{escape(job.job_id)}/disc?part={disc.part}">Download disc {disc.part} of {disc.total}</a></li>'
+        for disc in job.discs
     )
     answer = _page(
         "Patient disc",
-        f'<div class="job {escape(state)}">'
-        f'<div class="head"><strong class="numbers">{escape(", ".join(told["accession_numbers"]))}</strong>'
-        f'<span class="state">{escape(_STATES.get(state, state))}</span></div>'
-        f'<p class="words">{escape(_words(state, told))}</p><ul class="discs">{links}</ul></div>',
+        f'<div class="job {job.state}">'
+        f'<div class="head"><strong class="numbers">{escape(", ".join(job.accession_numbers))}</strong>'
+        f'<span class="state">{_STATES[job.state]}</span></div>'
+        f'<p class="words">{escape(_words(job))}</p><ul class="discs">{links}</ul></div>',
     )
     answer.headers["vary"] = "Accept"
-    if state in ("waiting", "running"):
+    if job.state in ("waiting", "running"):
         answer.headers["refresh"] = str(REFRESH_SECONDS)
     return answer
 
 
-def _words(state: str, told: dict[str, Any]) -> str:
-    moved, expected = told["written"] or told["received"], told["expected"]
+def _words(job: Job) -> str:
+    moved, expected = job.written or job.received, job.expected
     images = f"{moved} of {expected} images" if expected and moved != expected else f"{moved} images"
-    if state == "failed":
-        error = told["error"] or {}
-        return f"{error.get('error', 'The job failed.')} ({error.get('code', 'error')})"
-    if told["proves"]:
-        made = told["proves"] == "done"
-        publisher = told["publisher"]
-        return f"{publisher} has made the disc: {images}." if made else f"{publisher} has everything: {images}."
-    if state == "running":
-        return f"{told['stage'][:1].upper()}{told['stage'][1:]}: {images}."
-    return "The disc is ready." if state == "done" else "It waits for its turn."
+    if job.state == "failed":
+        error = job.error or {"error": "The job failed.", "code": "error"}
+        return f"{error['error']} ({error['code']})"
+    if job.proves:
+        has = "has made the disc" if job.proves == "done" else "has everything"
+        return f"{job.publisher} {has}: {images}."
+    if job.state == "running":
+        return f"{job.stage[:1].upper()}{job.stage[1:]}: {images}."
+    return "The disc is ready." if job.state == "done" else "It waits for its turn."
 
 
 def _page(title: str, body: str) -> HTMLResponse:

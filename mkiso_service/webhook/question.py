@@ -23,6 +23,7 @@ Kind = Literal["download", "print"]
 TAG = "question:"
 MAX_QUERY_BYTES = 32_768
 MAX_PARAMETERS = 32
+MAX_PART = 9999
 MAX_PREFER = 1000
 """Of all Prefer fields together; what comes behind is no preference."""
 _TOKEN = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")  # RFC 9110 5.6.2
@@ -138,7 +139,7 @@ class Query:
         text = self.one("part")
         if text is None:
             return None
-        if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 4 and int(text)):
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_PART)) and int(text)):
             raise InvalidRequest("part is the number of a disc in its set: 1, 2, 3 …")
         return int(text)
 

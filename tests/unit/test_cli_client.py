@@ -6,15 +6,16 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from mkiso_service.api import Disc
 from mkiso_service.cli import run
-from mkiso_service.client import Client, Disc, ServiceError
+from mkiso_service.client import Client, ServiceError
 from tests.peers.ports import free_port
 
 IMAGE = os.urandom(300_000)
@@ -39,12 +40,10 @@ class Script:
 
 
 def job(state: str, stage: str, discs: int = 0, **values: object) -> dict:
-    told = [
-        {**{name: getattr(DISC, name) for name in Disc.__slots__}, "part": part, "total": discs, "medium": "cd"}
-        for part in range(1, discs + 1)
-    ]
+    told = [{**asdict(DISC), "part": part, "total": discs, "medium": "cd"} for part in range(1, discs + 1)]
     counts = {"expected": 3, "received": 3, "written": 3, "degraded": [], "publisher": "", "proves": "", "error": None}
-    return {"state": state, "stage": stage, "discs": told, **counts, **values}
+    asked = {"job_id": "J", "kind": "download", "accession_numbers": ["A1"]}
+    return {**asked, "state": state, "stage": stage, "discs": told, **counts, **values}
 
 
 @pytest.fixture
@@ -284,7 +283,8 @@ def test_nobody_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_answer_of_somebody_else_is_said(script: Script, url: str) -> None:
     with Client(url) as client:
-        script.states = [["no", "job"]]  # type: ignore[list-item]
-        with pytest.raises(ServiceError) as raised:
-            client.state("J")
-    assert raised.value.code == "no_mkiso"
+        for foreign in (["no", "job"], {"state": "done"}, {**job("done", "done"), "state": "melted"}):
+            script.states = [foreign]  # type: ignore[list-item]
+            with pytest.raises(ServiceError) as raised:
+                client.state("J")
+            assert raised.value.code == "no_mkiso"

@@ -1,0 +1,156 @@
+"""What the HTTP API tells, written once: the webhook answers with it, the client reads it, and the OpenAPI description
+has its schemas (mkiso_service.webhook.description).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, NotRequired, get_args
+
+from pydantic import ConfigDict, Field, WithJsonSchema
+from typing_extensions import TypedDict
+
+from mkiso.errors import MkisoError, kinds
+from mkiso.storage.report import JobFacts, JobReport, Uuid
+
+State = Literal["waiting", "running", "done", "failed"]
+HttpCode = Literal[
+    "http_error",
+    "internal_error",
+    "invalid_http",
+    "method_not_allowed",
+    "not_found",
+    "precondition_failed",
+    "query_too_long",
+    "range_not_satisfiable",
+]
+"""The codes of errors that are HTTP's own and of no job."""
+CODES = sorted({MkisoError.code, *(kind.code for kind in kinds()), *get_args(HttpCode)})
+Code = Annotated[str, WithJsonSchema({"enum": CODES})]
+_ALL_TOLD = ConfigDict(json_schema_serialization_defaults_required=True)
+MadeBefore = Annotated[int, Field(description="How many minutes ago the last such job ended")]
+
+
+class JobError(TypedDict):
+    """Why a job failed; what else is known of it stands beside."""
+
+    error: str
+    code: str
+    http_status: NotRequired[int]
+    job_id: NotRequired[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Disc:
+    """A finished disc; `href` is its address, `set` what the discs of a set share: the id of the first."""
+
+    __pydantic_config__ = _ALL_TOLD
+    href: str
+    set: Uuid
+    filename: str
+    size: int
+    sha256: str
+    instances: int
+    part: int
+    total: int
+    medium: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job(JobFacts):
+    """A job as it stands; `stage` is in words, `discs` are there once it is done."""
+
+    __pydantic_config__ = _ALL_TOLD
+    state: State = "waiting"
+    error: JobError | None = None
+    discs: tuple[Disc, ...] = ()
+
+    @classmethod
+    def of(cls, report: JobReport, state: State, error: JobError | None, discs: tuple[Disc, ...]) -> Job:
+        """The job of a report."""
+        facts = {field.name: getattr(report, field.name) for field in fields(JobFacts)}
+        return cls(**facts, state=state, error=error, discs=discs)
+
+
+class SetPart(TypedDict):
+    """A disc of a set and its address."""
+
+    part: int
+    size: int
+    sha256: str
+    href: str
+
+
+class SetEntry(TypedDict):
+    """A set of discs; `job` serves them all."""
+
+    set: Uuid
+    created: str
+    job_id: Uuid
+    job: str
+    total: int
+    parts: list[SetPart]
+
+
+class Error(TypedDict):
+    """What happened and what to do, in words; docs/errors.md explains each code."""
+
+    error: str
+    code: Code
+    request_id: str
+    job_id: NotRequired[str]
+    job: NotRequired[str]
+    parts: NotRequired[Annotated[list[SetPart], Field(description="Of `several_discs`")]]
+    sets: NotRequired[Annotated[list[SetEntry], Field(description="Of `other_set`, the newest first")]]
+
+
+class Accepted(TypedDict):
+    """The job goes on by itself; `joined`: it was under way already."""
+
+    job_id: Uuid
+    job: str
+    state: State
+    joined: bool
+    made_before_minutes: NotRequired[MadeBefore]
+
+
+class Sent(TypedDict):
+    """A print that the publisher has confirmed.
+
+    `proves`: queued (it has everything) or done (it made the disc). `joined`: the same order was under way already, and
+    this made no other disc.
+    """
+
+    status: Literal["sent"]
+    publisher: str
+    instances: int
+    job_id: Uuid
+    accession_numbers: tuple[str, ...]
+    proves: str
+    degraded: tuple[str, ...]
+    joined: bool
+    made_before_minutes: NotRequired[MadeBefore]
+
+
+class See(TypedDict):
+    """Where the disc is."""
+
+    see: str
+
+
+class Dependency(TypedDict):
+    """Whether it is well, and in words what was seen, or what is wrong and what to do."""
+
+    ok: bool
+    detail: str
+
+
+class Health(TypedDict):
+    """Each dependency, at most ten seconds old; `degraded` names those that aren't well."""
+
+    status: Literal["ok", "degraded"]
+    degraded: list[str]
+    dependencies: dict[str, Dependency]
+
+
+MESSAGES: tuple[Any, ...] = (Job, Error, Accepted, Sent, See, Health)

@@ -1,0 +1,35 @@
+"""The OpenAPI description: the addresses of openapi.yaml, with the schemas, limits and codes that the code has."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter
+
+from mkiso.config.settings import Settings
+from mkiso.study.accession import PATTERN, SH_MAX_CHARACTERS
+from mkiso_service.api import MESSAGES
+from mkiso_service.webhook.question import MAX_PART
+
+
+def description_of(settings: Settings) -> dict[str, Any]:
+    """The description of a webhook with this configuration."""
+    text = files("mkiso_service.webhook").joinpath("openapi.yaml").read_text(encoding="utf-8")
+    description: dict[str, Any] = yaml.safe_load(text)
+    adapters = [(message, "serialization", TypeAdapter(message)) for message in MESSAGES]
+    _, schemas = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    number = {"type": "string", "minLength": 1, "maxLength": SH_MAX_CHARACTERS, "pattern": PATTERN}
+    numbers = {
+        "type": "array",
+        "items": {"$ref": "#/components/schemas/AccessionNumber"},
+        "minItems": 1,
+        "maxItems": settings.server.max_accessions,
+    }
+    components = description["components"]
+    components["schemas"] = {"AccessionNumber": number, "AccessionNumbers": numbers, **schemas["$defs"]}
+    components["parameters"]["part"]["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_PART}
+    if settings.publishers:
+        components["parameters"]["publisher"]["schema"]["enum"] = list(settings.publishers)
+    return description
