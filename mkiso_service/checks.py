@@ -176,7 +176,7 @@ def _prefect(site: Site) -> str:
         version = site.ask_prefect(lambda prefect: prefect.version())
     except OrchestratorUnavailable as error:
         raise Unwell(f"{error.words} Does `mkiso serve` run, or the server at prefect.api_url?") from None
-    return f"Prefect {version} at {api_url(site.settings)} {told}"
+    return f"Prefect {version} at {api_url(site.settings.prefect)} {told}"
 
 
 def _worker(site: Site) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from importlib.resources import files
 
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Prefect, Settings
 
 QUEUES = {"downloads": 1, "prints": 2, "archives": 3, "housekeeping": 4}
 """Work queues and their priority: a clerk waits for a download, somebody collects a print, nobody waits for an
@@ -22,9 +22,9 @@ ONE_AT_A_TIME = frozenset({"archives"})
 """Queues of which one run at a time is started, on all machines together."""
 
 
-def api_url(settings: Settings) -> str:
+def api_url(prefect: Prefect) -> str:
     """The API of the orchestrator: the configured one, or the one that `mkiso serve` starts here."""
-    return settings.prefect.api_url or f"http://127.0.0.1:{settings.prefect.server_port}/api"
+    return prefect.api_url or f"http://127.0.0.1:{prefect.server_port}/api"
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -35,7 +35,7 @@ def environment(settings: Settings) -> dict[str, str]:
     """
     prefect = settings.prefect
     wanted = {
-        "PREFECT_API_URL": api_url(settings),
+        "PREFECT_API_URL": api_url(prefect),
         "PREFECT_HOME": str(settings.storage.prefect_dir),
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -13,18 +13,17 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mkiso.config.settings import Audit, Settings
+from mkiso.config.settings import Audit, Storage
 
 PRIORITY = 10 * 8 + 5  # security messages, notice (PS3.15 A.6.1)
 MESSAGE_ID = "DICOM+RFC3881"
 TIMEOUT_SECONDS = 5.0
 
 
-def deliver(settings: Settings, message: str, moment: datetime) -> None:
+def deliver(audit: Audit, storage: Storage, message: str, moment: datetime) -> None:
     """Deliver one message, of one line. Raises OSError or ValueError where it can't be delivered; then it is kept
     beside the data, whole.
     """
-    audit, storage = settings.audit, settings.storage
     try:
         target = urlsplit(audit.target)
         if target.scheme == "udp":

@@ -136,7 +136,8 @@ def _tell(
         return
     now = datetime.now(UTC)
     try:
-        deliver(settings, message(settings, now, action, event, parties, objects, kind=kind, outcome=outcome), now)
+        told = message(settings, now, action, event, parties, objects, kind=kind, outcome=outcome)
+        deliver(settings.audit, settings.storage, told, now)
     except (OSError, ValueError) as error:  # ValueError: a host's name that can't be one (UnicodeError)
         log.error(
             "An audit message (%s) couldn't be delivered and is kept in %s: %s",

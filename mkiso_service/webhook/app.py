@@ -36,7 +36,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     sessions = Sessions(keys)
     metrics = Metrics()
     trail = Trail(settings)
-    jobs = Jobs(settings, orchestrator, trail, closing or asyncio.Event())
+    jobs = Jobs(settings.storage, settings.server, orchestrator, trail, closing or asyncio.Event())
     questions = Questions(settings, orchestrator, jobs, trail)
     health_of = Health(settings, orchestrator)
     page = CounterPage(settings, keys, sessions)

@@ -50,7 +50,7 @@ class Questions:
     async def download_multiple(self, request: Request) -> Response:
         """GET /api/iso/download-multiple"""
         query = Query(request.scope["query_string"])
-        return await self._disc(request, several_studies(query, self._settings), query)
+        return await self._disc(request, several_studies(query, self._settings.server), query)
 
     async def print(self, request: Request) -> Response:
         """GET or POST /api/iso/print.

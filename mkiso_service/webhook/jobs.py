@@ -10,7 +10,7 @@ from typing import cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Server, Storage
 from mkiso.errors import (
     JobNotFound,
     JobRunning,
@@ -42,8 +42,11 @@ class ClientGone(Exception):
 class Jobs:
     """Jobs by id. `closing` is set when the webhook stops: whoever waits then is told where to ask again."""
 
-    def __init__(self, settings: Settings, orchestrator: Orchestrator, trail: Trail, closing: asyncio.Event) -> None:
-        self._settings = settings
+    def __init__(
+        self, storage: Storage, server: Server, orchestrator: Orchestrator, trail: Trail, closing: asyncio.Event
+    ) -> None:
+        self._storage = storage
+        self._server = server
         self._trail = trail
         self._orchestrator = orchestrator
         self._closing = closing
@@ -135,7 +138,7 @@ class Jobs:
 
     async def _bytes(self, request: Request, disc: Manifest, span: Span, headers: dict[str, str]) -> Response:
         """A disc's bytes, sent by nginx or by us. Raises ProofFailed, JobNotFound; its set has then left the shelf."""
-        storage, form = self._settings.storage, FORMATS[disc.format]
+        storage, form = self._storage, FORMATS[disc.format]
         try:
             if prefix := self._accel(request, span.status):
                 await asyncio.to_thread(require_right, storage, disc)
@@ -155,14 +158,14 @@ class Jobs:
         return DiscResponse(proved, span, headers, form.media_type, partial(self._take_off, disc))
 
     async def _take_off(self, disc: Manifest) -> None:
-        await asyncio.to_thread(take_off, self._settings.storage, disc)
+        await asyncio.to_thread(take_off, self._storage, disc)
 
     def _accel(self, request: Request, status: int) -> str:
         """nginx sends whole discs where it says that it can; what has a condition is ours, since nginx would judge it
         without knowing our ETag.
         """
         plain = request.method == "GET" and status == 200 and not CONDITIONS & set(request.headers)
-        return self._settings.server.accel_redirect if plain and request.headers.get(ACCEL_OFFERED) == "1" else ""
+        return self._server.accel_redirect if plain and request.headers.get(ACCEL_OFFERED) == "1" else ""
 
     async def _told(self, job_id: str, *, queued_is_enough: bool) -> JobReport:
         """A download's report as soon as it turns to done, which is before Prefect has written down the run's end and
@@ -185,12 +188,12 @@ class Jobs:
 
     async def _report(self, job_id: str) -> JobReport | None:
         try:
-            return await asyncio.to_thread(read_report, self._settings.storage, job_id)
+            return await asyncio.to_thread(read_report, self._storage, job_id)
         except JobNotFound:
             return None
 
     def _manifests(self, report: JobReport) -> list[Manifest]:
-        return [manifest_of(self._settings.storage, disc_id) for disc_id in report.disc_ids]
+        return [manifest_of(self._storage, disc_id) for disc_id in report.disc_ids]
 
 
 def disc_headers(report: JobReport, manifest: Manifest) -> dict[str, str]:

@@ -123,7 +123,7 @@ class PrefectOrchestrator:
         many wait.
         """
         auth = settings.prefect.api_auth_string.get_secret_value() or None
-        async with PrefectClient(api_url(settings), auth_string=auth) as client:
+        async with PrefectClient(api_url(settings.prefect), auth_string=auth) as client:
             orchestrator = cls(settings, client)
             listener = asyncio.create_task(orchestrator._listen(auth))
             try:
@@ -241,7 +241,7 @@ class PrefectOrchestrator:
         ):  # the subscriber takes it from nowhere else
             while True:
                 try:
-                    async with PrefectEventSubscriber(api_url(self._settings), ends) as subscriber:
+                    async with PrefectEventSubscriber(api_url(self._settings.prefect), ends) as subscriber:
                         async for event in subscriber:
                             end = self._ends.get(event.resource.id.removeprefix("prefect.flow-run."))
                             if end is not None and not end.done():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl
 from uuid import UUID
 
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Server, Settings
 from mkiso.errors import InvalidRequest
 from mkiso.study.accession import parse_accession_number, parse_accession_numbers, question
 
@@ -149,11 +149,9 @@ def one_study(query: Query) -> Question:
     return Question("download", (parse_accession_number(query.needed("accession_number")),))
 
 
-def several_studies(query: Query, settings: Settings) -> Question:
+def several_studies(query: Query, server: Server) -> Question:
     """The question of /download-multiple: a list of accession numbers."""
-    return Question(
-        "download", parse_accession_numbers(query.needed("accession_numbers"), settings.server.max_accessions)
-    )
+    return Question("download", parse_accession_numbers(query.needed("accession_numbers"), server.max_accessions))
 
 
 def print_order(query: Query, settings: Settings) -> Question:

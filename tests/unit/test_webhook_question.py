@@ -46,10 +46,10 @@ def test_a_query_longer_than_any_question_is_refused_unread():
 
 
 def test_several_studies_once_each():
-    assert several_studies(Query(b"accession_numbers=B,A,B"), SETTINGS).accession_numbers == ("B", "A")
+    assert several_studies(Query(b"accession_numbers=B,A,B"), SETTINGS.server).accession_numbers == ("B", "A")
     with pytest.raises(TooManyAccessionNumbers):
         several_studies(
-            Query(b"accession_numbers=" + b",".join(str(number).encode() for number in range(51))), SETTINGS
+            Query(b"accession_numbers=" + b",".join(str(number).encode() for number in range(51))), SETTINGS.server
         )
 
 
@@ -81,8 +81,8 @@ def test_a_print_is_confirmed_in_so_many_words_and_is_another_question_then():
 
 def test_the_same_question_has_the_same_key_and_no_other():
     keys = {
-        several_studies(Query(b"accession_numbers=A,B"), SETTINGS).key,
-        several_studies(Query(b"accession_numbers=B,A"), SETTINGS).key,
+        several_studies(Query(b"accession_numbers=A,B"), SETTINGS.server).key,
+        several_studies(Query(b"accession_numbers=B,A"), SETTINGS.server).key,
         one_study(Query(b"accession_number=A")).key,
         print_order(Query(b"accession_number=A"), SETTINGS).key,
     }
