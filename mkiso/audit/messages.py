@@ -1,4 +1,4 @@
-"""The audit trail: who asked for which accession number, from where, what left, when (DICOM PS3.15 A.5, the XML of
+"""The audit: who asked for which accession number, from where, what left, when (DICOM PS3.15 A.5, the XML of
 A.5.1).
 
     event                                 written by   when

@@ -316,7 +316,7 @@ class Prefect(Section):
 
 
 class Audit(Section):
-    """The audit trail of DICOM PS3.15 A.5. `target`: a file (empty: audit.xml below data_dir), udp://host:514 or
+    """The audit of DICOM PS3.15 A.5. `target`: a file (empty: audit.xml below data_dir), udp://host:514 or
     tls://host:6514.
     """
 
