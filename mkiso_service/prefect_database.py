@@ -8,6 +8,7 @@ by itself.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import sys
@@ -16,6 +17,10 @@ from contextlib import closing
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+
+from mkiso.errors import ConfigurationError
+
+log = logging.getLogger("mkiso.prefect")
 
 SCHEMA = files("mkiso_service") / "prefect_schema.sql"
 _FIRST_LINE = "-- Prefect {version}, SQLite, revision {revision}\n"
@@ -52,6 +57,28 @@ def is_migrated(database: Path) -> bool:
     return [f"{first}\n"] == [
         _FIRST_LINE.format(version=version("prefect"), revision=revision) for revision in revisions
     ]
+
+
+def check_whole(database: Path) -> None:
+    """Raises ConfigurationError where a database is damaged: Prefect's server would end at each start, or refuse every
+    other request, and neither says why.
+    """
+    if not database.exists():
+        return
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:  # locked, or nothing that SQLite may open: not damage
+        log.debug("%s can't be checked: %s", database, error)
+        return
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    if found != "ok":
+        raise ConfigurationError(
+            f"{database} is damaged ({found.splitlines()[0]}). End mkiso, move it away together with "
+            f"{database.name}-wal and {database.name}-shm, and start mkiso again: it makes a new one. What is lost is "
+            "the history of runs; discs, orders and the archive's ledger lie elsewhere."
+        )
 
 
 def schema_of(database: Path) -> str:

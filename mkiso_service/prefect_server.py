@@ -23,7 +23,7 @@ from types import FrameType
 import uvicorn
 from prefect.server.api.server import create_app
 from prefect.server.database import dependencies
-from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.server.events.services import event_persister
 from prefect.server.events.storage.database import write_events
@@ -39,7 +39,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
 from mkiso_service.ending import SERVER_GRACE_SECONDS, end_within
-from mkiso_service.prefect_database import is_migrated, make_database
+from mkiso_service.prefect_database import check_whole, is_migrated, make_database
 from mkiso_service.prefect_gate import Gate, known_hosts
 
 PASSING_EVENTS = ("prefect.task-run.", "prefect.artifact", "prefect.flow-run.heartbeat")
@@ -51,14 +51,27 @@ log = logging.getLogger("mkiso.prefect")
 
 
 class ImmediateSqlite(AioSqliteConfiguration):
-    """Prefect's SQLite configuration with every writing transaction begun IMMEDIATE."""
+    """Prefect's SQLite configuration with every writing transaction begun IMMEDIATE.
+
+    Not what begins within another transaction: Prefect reads there by a session of its own, which would wait for the
+    one around it, and with it everybody for the minute of busy_timeout.
+    """
 
     @asynccontextmanager
     async def begin_transaction(
         self, session: AsyncSession, with_for_update: bool = False
     ) -> AsyncGenerator[AsyncSessionTransaction, None]:
+        if SQLITE_BEGIN_MODE.get() is not None:
+            async with super().begin_transaction(session, with_for_update) as transaction:
+                yield transaction
+            return
         async with super().begin_transaction(session, with_for_update=True) as transaction:
-            yield transaction
+            await session.connection()  # begins it now
+            token = SQLITE_BEGIN_MODE.set("DEFERRED")
+            try:
+                yield transaction
+            finally:
+                SQLITE_BEGIN_MODE.reset(token)
 
 
 async def write_lasting_events(session: AsyncSession, events: Sequence[ReceivedEvent]) -> None:
@@ -69,7 +82,9 @@ async def write_lasting_events(session: AsyncSession, events: Sequence[ReceivedE
 
 
 def run(settings: Settings) -> None:
-    """Run the server in this process until SIGTERM. Raises ConfigurationError where it would answer everybody."""
+    """Run the server in this process until SIGTERM. Raises ConfigurationError where it would answer everybody, or its
+    database is damaged.
+    """
     if get_current_settings().server.api.auth_string is None:
         raise ConfigurationError(
             "Prefect's API has no password: set prefect.api_auth_string, or remove it and let mkiso make one."
@@ -79,10 +94,13 @@ def run(settings: Settings) -> None:
 
 
 def _is_ready_made() -> bool:
-    """Whether the database is SQLite and has nothing to be migrated; made, where there is none yet."""
+    """Whether the database is SQLite and has nothing to be migrated; made, where there is none yet. Raises
+    ConfigurationError where it is damaged.
+    """
     url = make_url(PREFECT_API_DATABASE_CONNECTION_URL.value())
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
         return False
+    check_whole(Path(url.database))
     make_database(Path(url.database))
     return is_migrated(Path(url.database))
 

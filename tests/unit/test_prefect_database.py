@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from mkiso.errors import ConfigurationError
 from mkiso_service import prefect_database
-from mkiso_service.prefect_database import SCHEMA, is_migrated, make_database, schema_of
+from mkiso_service.prefect_database import SCHEMA, check_whole, is_migrated, make_database, schema_of
 
 MIGRATE = (
     "import asyncio; from prefect.server.database import provide_database_interface as i; asyncio.run(i().create_db())"
@@ -98,3 +99,20 @@ def test_what_is_older_or_nothing_is_to_be_migrated(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "older.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'before'")
     assert not is_migrated(tmp_path / "older.db")
+
+
+@pytest.mark.parametrize("page", [0, 2, 40, -1])
+def test_a_damaged_database_is_said_with_what_to_do(tmp_path: Path, page: int) -> None:
+    """Prefect's server ended at each start with a traceback, and was started again for ever."""
+    database = tmp_path / "prefect.db"
+    check_whole(database)
+    make_database(database)
+    check_whole(database)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with database.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(page * 4096 if page >= 0 else size + page * 4096)
+        file.write(b"\xff" * 4096)
+    with pytest.raises(ConfigurationError, match=r"damaged .* move it away"):
+        check_whole(database)
