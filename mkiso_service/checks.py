@@ -180,8 +180,8 @@ def _prefect(site: Site) -> str:
 
 
 def _worker(site: Site) -> str:
-    if not site.ask_prefect(lambda prefect: prefect.worker_ready()):
-        raise OrchestratorUnavailable("No worker takes jobs: they wait until one is started.")
+    if words := site.ask_prefect(lambda prefect: prefect.why_jobs_wait()):
+        raise OrchestratorUnavailable(words)
     return "takes jobs"
 
 

@@ -4,22 +4,40 @@ from __future__ import annotations
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate, WorkQueueUpdate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, WorkPoolFilter, WorkPoolFilterName
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.schedules import Schedule
 
 from mkiso.config.settings import Settings
+from mkiso.errors import ConfigurationError
 from mkiso_service.deployments import Deployment, deployments, parameter_form
-from mkiso_service.orchestration import ONE_AT_A_TIME, QUEUES
+from mkiso_service.orchestration import NOT_TAKEN, ONE_AT_A_TIME, QUEUES, api_url
 from mkiso_service.worker.worker import WarmWorker
 
 
 async def ensure_deployments(settings: Settings) -> None:
-    """Create or update the work pool, its queues and the deployments; running it again changes nothing."""
+    """Create or update the work pool, its queues and the deployments; running it again changes nothing. Raises
+    ConfigurationError where Prefect doesn't take our password.
+    """
     async with get_client() as client:
-        await _ensure_pool(client, settings.prefect.work_pool)
+        try:
+            await _ensure_pool(client, settings.prefect.work_pool)
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code == 401:
+                raise ConfigurationError(f"{api_url(settings)}: {NOT_TAKEN}") from None
+            raise
         for wanted in deployments(settings):
             await _deploy(client, wanted, settings.prefect.work_pool)
+
+
+async def is_missing(settings: Settings) -> bool:
+    """Whether a deployment, its queue, or the work pool isn't there (any more)."""
+    names = DeploymentFilterName(any_=[each.name for each in deployments(settings)])
+    pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[settings.prefect.work_pool]))
+    async with get_client() as client:
+        there = await client.read_deployments(deployment_filter=DeploymentFilter(name=names), work_pool_filter=pool)
+    return not {each.name for each in deployments(settings)} <= {each.name for each in there}
 
 
 async def _ensure_pool(client: PrefectClient, pool: str) -> None:

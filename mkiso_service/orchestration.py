@@ -15,6 +15,7 @@ REQUEST_ID_LABEL = "mkiso.request_id"
 """The label of a run that holds the id of the request which asked for it; not a tag, which would stand in every list of
 the UI.
 """
+NOT_TAKEN = "Prefect's API refuses our password: prefect.api_auth_string has to be the one of its server."
 DAY_SECONDS = 86_400
 NIGHTLY_ARCHIVE = "nightly_archive/nightly"
 """The archive's deployment."""
@@ -44,6 +45,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(prefect.server_port),
         "PREFECT_UI_API_URL": "/api",  # where the UI came from, by whichever name
+        # Prefect unpacks its UI beside its own program, where a service may not write (systemd's ProtectSystem).
+        "PREFECT_UI_STATIC_DIRECTORY": str(settings.storage.prefect_dir / "ui"),
         "PREFECT_LOGGING_LEVEL": settings.logging.level,
         "PREFECT_LOGGING_COLORS": "false",
         "PREFECT_LOGGING_SETTINGS_PATH": str(files("mkiso_service") / "prefect_logging.yaml"),

@@ -26,7 +26,6 @@ from typing_extensions import TypedDict
 from mkiso.config.in_force import handed_on
 from mkiso.config.settings import Settings, Storage
 from mkiso.errors import ConfigurationError
-from mkiso.housekeeping import sweep
 from mkiso.storage.files import Unreadable, read_json, write_whole
 from mkiso_service.ending import SERVER_GRACE_SECONDS, end_within, jobs_grace_seconds
 
@@ -87,10 +86,6 @@ def run(settings: Settings) -> int:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     storage.data_dir.chmod(0o700)  # whatever it was made with: patients' names lie in it
     with _alone(settings.storage):
-        try:
-            sweep(settings, standings=None)
-        except OSError as error:
-            log.warning("Clearing old files failed (%s); housekeeping tries it again.", error)
         return asyncio.run(_Supervisor(settings).run())
 
 
@@ -139,13 +134,14 @@ class _Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._told_to_stop)
         keeping = [asyncio.create_task(self._keep(child)) for child in self._children]
+        sweeping = asyncio.create_task(asyncio.to_thread(_sweep, self._settings))
         await self._stop.wait()
         try:
             # What asks and what works ends first; what they need stays until they are done.
             for group in (("webhook", "worker"), ("receiver",), ("prefect",)):
                 await asyncio.gather(*(self._end(child) for child in self._children if child.name in group))
         finally:
-            await asyncio.gather(*keeping)
+            await asyncio.gather(*keeping, sweeping)
             _states_file(self._settings.storage).unlink(missing_ok=True)
         return self._exit_code
 
@@ -213,6 +209,15 @@ class _Supervisor:
             for each in self._children
         }
         write_whole(_states_file(self._settings.storage), json.dumps(states))
+
+
+def _sweep(settings: Settings) -> None:
+    from mkiso.housekeeping import sweep  # half a second, which no process waits for
+
+    try:
+        sweep(settings, standings=None)
+    except OSError as error:
+        log.warning("Clearing old files failed (%s); housekeeping tries it again.", error)
 
 
 def _die_with_parent(parent: int) -> None:

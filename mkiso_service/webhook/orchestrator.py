@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -21,6 +21,7 @@ from prefect.client.schemas.filters import (
     DeploymentFilterId,
     DeploymentFilterName,
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
@@ -35,7 +36,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
 from mkiso.storage.report import read_report
-from mkiso_service.orchestration import REQUEST_ID_LABEL, api_url
+from mkiso_service.orchestration import NOT_TAKEN, REQUEST_ID_LABEL, api_url
 from mkiso_service.webhook.question import Question
 
 Standing = Literal["waiting", "running", "completed", "failed", "crashed", "cancelled"]
@@ -62,6 +63,10 @@ _STANDINGS: dict[StateType, Standing] = {
     StateType.CANCELLED: "cancelled",
 }
 
+DUE_WITHIN = timedelta(minutes=1)
+"""How far ahead a run may be scheduled that counts as asked now: clocks of machines differ. One for later, by a
+schedule or by hand, is nobody's job yet.
+"""
 LOOKED_AT = 20
 """Runs of a question that are looked at: the newest is it, unless somebody has tagged others by hand."""
 CALL_SECONDS = 20.0  # Prefect's client backs off by itself on 503 (SQLite: "database is locked", about 2 s)
@@ -100,8 +105,8 @@ class Orchestrator(Protocol):
     async def queued(self) -> int:
         """How many jobs wait for a worker. Raises OrchestratorUnavailable."""
 
-    async def worker_ready(self) -> bool:
-        """Whether a worker takes jobs. Raises OrchestratorUnavailable."""
+    async def why_jobs_wait(self) -> str:
+        """Why nobody works at jobs, in words; empty where a worker does. Raises OrchestratorUnavailable."""
 
     async def version(self) -> str:
         """Which version of Prefect answers. Raises OrchestratorUnavailable."""
@@ -138,6 +143,8 @@ class PrefectOrchestrator:
         # locked back off for seconds.
         async with self._prefect(), self._turn:
             deployment = await self._client.read_deployment_by_name(DEPLOYMENTS[question.kind])
+            if deployment.work_queue_id is None:  # somebody has removed it, and no worker would find the run
+                raise _not_deployed()
             running = await self._newest(question, deployment.id, JOINABLE)
             if running and not await self._has_told(running):
                 return Asked(str(running.id), joined=True)
@@ -156,7 +163,12 @@ class PrefectOrchestrator:
                     labels={REQUEST_ID_LABEL: request_id},
                     idempotency_key=f"{question.key}:{before.id if before else 'first'}",
                 )
-                if run.state_type in JOINABLE and _answers(run, question) and not await self._has_told(run):
+                if (
+                    run.state_type in JOINABLE
+                    and _answers(run, question)
+                    and _is_due(run)
+                    and not await self._has_told(run)
+                ):
                     return Asked(
                         str(run.id),
                         ended_before=last.end_time if last and last.state_type is StateType.COMPLETED else None,
@@ -189,16 +201,23 @@ class PrefectOrchestrator:
         names = [name.partition("/")[2] for name in DEPLOYMENTS.values()]
         async with self._prefect():
             return await self._client.count_flow_runs(
-                flow_run_filter=FlowRunFilter(state=_in_states(QUEUED)),
+                flow_run_filter=FlowRunFilter(state=_in_states(QUEUED), expected_start_time=_by_now()),
                 deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=names)),
             )
 
-    async def worker_ready(self) -> bool:
+    async def why_jobs_wait(self) -> str:
+        name = self._settings.prefect.work_pool
         async with self._prefect(
             not_found=lambda: OrchestratorUnavailable("Prefect has no work pool of mkiso yet: start a worker.")
         ):
-            pool = await self._client.read_work_pool(self._settings.prefect.work_pool)
-        return bool(pool.status and pool.status.value == "READY")
+            pool = await self._client.read_work_pool(name)
+            paused = [queue.name for queue in await self._client.read_work_queues(name) if queue.is_paused]
+        if pool.is_paused:
+            return f"The work pool {name} is paused in Prefect: jobs wait until somebody resumes it there."
+        if paused:
+            return f"Paused in Prefect: {', '.join(paused)}. Jobs of such a work queue wait until somebody resumes it."
+        ready = pool.status and pool.status.value == "READY"
+        return "" if ready else "No worker takes jobs: they wait until one is started."
 
     async def version(self) -> str:
         async with self._prefect():
@@ -207,12 +226,14 @@ class PrefectOrchestrator:
     async def _newest(self, question: Question, deployment_id: UUID, states: tuple[StateType, ...]) -> FlowRun | None:
         """The newest run of a question. A tag alone says nothing: anybody with the password can give one to any run."""
         runs = await self._client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[question.tag]), state=_in_states(states)),
+            flow_run_filter=FlowRunFilter(
+                tags=FlowRunFilterTags(all_=[question.tag]), state=_in_states(states), expected_start_time=_by_now()
+            ),
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=LOOKED_AT,
         )
-        return next((run for run in runs if _answers(run, question)), None)
+        return next((run for run in runs if _answers(run, question) and _is_due(run)), None)
 
     async def _has_told(self, run: FlowRun) -> bool:
         """Whether a job has told of its discs, and is run again or hasn't been written down as ended. It gives the same
@@ -260,6 +281,8 @@ class PrefectOrchestrator:
         except ObjectNotFound:
             raise (not_found or _not_deployed)() from None
         except (httpx.HTTPError, PrefectHTTPStatusError, TimeoutError) as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 401:
+                raise OrchestratorUnavailable(NOT_TAKEN) from None
             raise OrchestratorUnavailable(
                 f"The orchestrator (Prefect) can't be reached or doesn't answer ({type(error).__name__}). Try again "
                 "in a minute."
@@ -274,6 +297,18 @@ def _not_deployed() -> OrchestratorUnavailable:
 
 def _in_states(states: tuple[StateType, ...]) -> FlowRunFilterState:
     return FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states)))
+
+
+def _by_now() -> FlowRunFilterExpectedStartTime:
+    return FlowRunFilterExpectedStartTime(before_=datetime.now(UTC) + DUE_WITHIN)
+
+
+def _is_due(run: FlowRun) -> bool:
+    """Whether a run isn't put off (an expected start is the first one, and a retry may be for much later) and, where it
+    waits, has a queue in which a worker finds it.
+    """
+    start = run.next_scheduled_start_time
+    return start is None or (start <= datetime.now(UTC) + DUE_WITHIN and run.work_queue_id is not None)
 
 
 def _answers(run: FlowRun, question: Question) -> bool:

@@ -68,6 +68,8 @@ def _of_run(run: FlowRun, deployment: DeploymentResponse) -> Iterator[str]:
         yield "it has infrastructure of its own"
     if run.parent_task_run_id:
         yield "it is part of another run"
+    if run.empirical_policy.retries:
+        yield "it has retries of its own"
 
 
 def _of_parameters(run: FlowRun, ours: Deployment) -> Iterator[str]:

@@ -12,6 +12,7 @@ import multiprocessing.context
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -20,8 +21,7 @@ import anyio
 import anyio.abc
 from prefect.client.schemas.objects import FlowRun
 from prefect.flows import Flow
-from prefect.runner._control_channel import ControlChannel
-from prefect.runner._flow_run_executor import FlowRunExecutionResult, FlowRunExecutorContext
+from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle
 from prefect.settings import get_current_settings
 
@@ -45,23 +45,25 @@ def warm_context() -> multiprocessing.context.ForkServerContext:
 
 
 class WarmStarter:
-    """Starts a flow run in a fork of the warm process (Prefect's `ProcessStarter`)."""
+    """Starts a flow run in a fork of the warm process (Prefect's `ProcessStarter`). `register` gives the port and the
+    token by which a flow's process is told of its cancellation.
+    """
 
     def __init__(
         self,
         context: multiprocessing.context.ForkServerContext,
-        control_channel: ControlChannel,
+        register: Callable[[UUID], tuple[int, str]],
         deployment: Deployment,
     ) -> None:
         self._context = context
-        self._control_channel = control_channel
+        self._register = register
         self._deployment = deployment
 
     async def start(
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Start the child, tell its handle, and return when it has ended."""
-        port, token = self._control_channel.register(flow_run.id)
+        port, token = self._register(flow_run.id)
         process = self._context.Process(
             target=run_flow_run,
             args=(in_force(), _variables(flow_run, port, token), self._deployment, flow_run, ending.root),
@@ -95,38 +97,41 @@ class FlowRunExecution:
 
     async def __aenter__(self) -> FlowRunExecution:
         await self._context.__aenter__()
-        # The first start brings the forkserver up and imports everything: before anybody waits.
+        return self
+
+    async def warm_up(self) -> None:
+        """The first start brings the forkserver up and imports everything: before anybody waits."""
         process = self._warm.Process(target=os.getpid)
         await anyio.to_thread.run_sync(process.start)
         await anyio.to_thread.run_sync(process.join)
-        return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
         await self._context.__aexit__(*exc_info)
 
     async def execute(
         self, flow_run: FlowRun, deployment: Deployment, task_status: anyio.abc.TaskStatus[str]
-    ) -> FlowRunExecutionResult | None:
+    ) -> tuple[ProcessHandle, int | None] | None:
         """Run one flow run of one of our own deployments to its end; where its process is is told as soon as there is
         one.
 
-        None where it was not to be started.
+        The process and its exit code; None where it was not to be started.
         """
         self._flows[flow_run.deployment_id] = deployment.flow
-        starter = WarmStarter(self._warm, self._context.control_channel, deployment)
+        starter = WarmStarter(self._warm, self._context.control_channel.register, deployment)
         executor = self._context.create_executor(
             flow_run, starter, resolve_flow=self._flow_of, propose_submitting=False
         )
-        result: FlowRunExecutionResult | None = None
+        ended: tuple[ProcessHandle, int | None] | None = None
 
         async def submit(*, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED) -> None:
-            nonlocal result
+            nonlocal ended
             result = await executor.submit(task_status=task_status)
+            ended = (result.handle, result.status_code) if result is not None else None
 
         async with anyio.create_task_group() as task_group:
             handle = await task_group.start(submit)
             task_status.started(worker_label(handle.pid))
-        return result
+        return ended
 
     async def _flow_of(self, flow_run: FlowRun) -> Flow[Any, Any]:
         """The flow whose hooks are called when a run is cancelled: ours, whatever Prefect says of its deployment by
@@ -134,9 +139,11 @@ class FlowRunExecution:
         """
         return self._flows[flow_run.deployment_id]
 
-    def running(self) -> set[UUID]:
-        """The flow runs whose processes are alive now."""
-        return self._context.process_manager.flow_run_ids()
+    def running(self) -> dict[UUID, str]:
+        """The flow runs whose processes are alive now, and where these are."""
+        manager = self._context.process_manager
+        handles = {flow_run_id: manager.get(flow_run_id) for flow_run_id in manager.flow_run_ids()}
+        return {flow_run_id: worker_label(handle.pid) for flow_run_id, handle in handles.items() if handle is not None}
 
     def kill_all(self) -> None:
         """End every run's process at once, each with its whole group."""

@@ -27,7 +27,7 @@ class Infrastructure:
 
     def lives(self) -> bool:
         """Whether the process still runs; asked on its own machine."""
-        return started_of(self.pid) == self.started
+        return bool(self.started) and started_of(self.pid) == self.started
 
 
 def worker_label(pid: int | None) -> str:

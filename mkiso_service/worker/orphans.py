@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -32,8 +32,8 @@ from mkiso_service.worker.infrastructure import Infrastructure
 
 Verdict = Literal["alive", "cancelled", "cancelled, ordered", "crashed", "ordered", "fetch again", "move"]
 
-PENDING_LIMIT = timedelta(seconds=45)
-"""How long a run may be Pending without a process; a start takes a second, ten on a busy machine."""
+START_LOOKS = 3
+"""A run may be found without a process by so many looks in a row; a start takes a second, ten on a busy machine."""
 SILENT_LOOKS = 5
 """A machine is lost when so many looks, a quarter of a minute apart, found its last heartbeat unchanged. Looks are
 counted and not seconds: clocks of machines differ, and after an outage of Prefect's API every heartbeat is old.
@@ -66,14 +66,14 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one worker knows when it judges: its machine, the runs whose processes are its own, who is silent, who has
-    ordered, and the time.
+    """What one worker knows when it judges: its machine, the runs whose processes are its own, who is silent, and how
+    many looks in a row have found each run in the state that it is in.
     """
 
     host: str
-    now: datetime
     own: Collection[UUID] = ()
     sightings: Mapping[str, Sighting] = field(default_factory=dict)
+    looks: Mapping[UUID, int] = field(default_factory=dict)
 
     def is_lost(self, host: str) -> bool:
         """Whether a machine has fallen silent and looking after its runs falls to this one."""
@@ -119,9 +119,11 @@ def verdict(run: FlowRun, view: View, *, lives: bool, ordered: bool) -> Verdict:
     if run.id in view.own or run.state is None:
         return "alive"
     infrastructure = Infrastructure.parse(run.infrastructure_pid)
-    overdue = view.now - run.state.timestamp > PENDING_LIMIT
+    overdue = view.looks.get(run.id, 0) > START_LOOKS
     if infrastructure is None:
-        return "fetch again" if run.state.type == StateType.PENDING and overdue else "alive"
+        if not overdue:
+            return "alive"
+        return "fetch again" if run.state.type == StateType.PENDING else "crashed"
     here = infrastructure.host == view.host
     if lives if here else not view.is_lost(infrastructure.host):
         return "alive"
@@ -167,9 +169,12 @@ class Orphans:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._sightings: dict[str, Sighting] = {}
+        self._states: dict[UUID, tuple[UUID | None, int]] = {}
 
-    async def look(self, client: PrefectClient, own: set[UUID]) -> int:
-        """Give every run whose process is gone the state that is true; how many there were."""
+    async def look(self, client: PrefectClient, own: Mapping[UUID, str]) -> int:
+        """Give every run whose process is gone the state that is true; how many there were. `own` are the processes of
+        this worker's runs: where Prefect couldn't be told of one, it is told now.
+        """
         pool = self._settings.prefect.work_pool
         runs = await active_runs(client, pool)
         processes = {run.id: Infrastructure.parse(run.infrastructure_pid) for run in runs}
@@ -178,9 +183,15 @@ class Orphans:
             await client.read_workers_for_work_pool(pool),
             {each.host for each in processes.values() if each},
         )
-        view = View(socket.gethostname(), datetime.now(UTC), own, self._sightings)
+        before = self._states
+        self._states = {run.id: (run.state_id, _looks(run, before.get(run.id))) for run in runs}
+        view = View(
+            socket.gethostname(), own, self._sightings, {run_id: looks for run_id, (_, looks) in self._states.items()}
+        )
         found = 0
         for run in runs:
+            if run.id in own and run.infrastructure_pid is None:
+                await client.update_flow_run(run.id, infrastructure_pid=own[run.id])
             process = processes[run.id]
             judged = verdict(
                 run, view, lives=process is not None and process.lives(), ordered=has_ordered(run, self._settings)
@@ -189,6 +200,10 @@ class Orphans:
                 await client.set_flow_run_state(run.id, state_of(judged), force=True)
                 found += 1
         return found
+
+
+def _looks(run: FlowRun, before: tuple[UUID | None, int] | None) -> int:
+    return before[1] + 1 if before is not None and before[0] == run.state_id else 1
 
 
 async def active_runs(client: PrefectClient, pool: str) -> list[FlowRun]:

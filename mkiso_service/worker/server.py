@@ -18,6 +18,7 @@ log = logging.getLogger("mkiso.worker")
 
 API_POLL_SECONDS = 0.3
 SWEEP_SECONDS = 3600
+DEPLOYMENT_CHECK_SECONDS = 15
 
 
 def run(settings: Settings) -> None:
@@ -43,9 +44,13 @@ async def _run(settings: Settings) -> None:
     execution = FlowRunExecution()
     on_signals(jobs_grace_seconds(settings), partial(loop.call_soon_threadsafe, stop.set), execution.kill_all)
 
+    warming_up = asyncio.create_task(execution.warm_up())  # while Prefect's server starts
     await _await_api(stop)
+    if stop.is_set():
+        return
     await ensure_deployments(settings)
     await catch_up(settings)
+    await warming_up
     async with execution, anyio.create_task_group() as services:
         worker = WarmWorker(
             execution,
@@ -62,6 +67,7 @@ async def _run(settings: Settings) -> None:
         services.start_soon(worker.wake_by_ends)
         services.start_soon(worker.watch_orphans, Orphans(settings))
         services.start_soon(_sweep_regularly, settings, worker)
+        services.start_soon(_look_after_deployments, settings)
         await stop.wait()
         await worker.finish_or_end_runs(settings.server.shutdown_grace_seconds)
         services.cancel_scope.cancel()
@@ -80,6 +86,20 @@ async def _sweep_regularly(settings: Settings, worker: WarmWorker) -> None:
         except Exception as error:
             log.warning("Clearing old folders failed (%s); it is tried again in an hour.", type(error).__name__)
         await worker.run_broken(SWEEP_SECONDS)
+
+
+async def _look_after_deployments(settings: Settings) -> None:
+    """Make anew what somebody has removed from Prefect, or lost with its database: else nobody could ask."""
+    from mkiso_service.deploy import ensure_deployments, is_missing
+
+    while True:
+        await asyncio.sleep(DEPLOYMENT_CHECK_SECONDS)
+        try:
+            if await is_missing(settings):
+                log.warning("Prefect has lost deployments of mkiso or their work pool: they are made anew.")
+                await ensure_deployments(settings)
+        except Exception as error:
+            log.warning("Looking after the deployments failed (%s); it is tried again.", type(error).__name__)
 
 
 async def _await_api(stop: asyncio.Event) -> None:

@@ -5,12 +5,14 @@ poll would.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterable
 from typing import Any
 
 import anyio
 import anyio.abc
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.states import Failed
@@ -19,7 +21,7 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 from mkiso_service.deployments import Deployment
 from mkiso_service.worker.admission import NotAdmitted, admitted
 from mkiso_service.worker.executor import FlowRunExecution
-from mkiso_service.worker.infrastructure import worker_label
+from mkiso_service.worker.infrastructure import Infrastructure, worker_label
 from mkiso_service.worker.orphans import Orphans
 
 log = logging.getLogger("mkiso.worker")
@@ -61,7 +63,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         """
         status = task_status or anyio.TASK_STATUS_IGNORED
         try:
-            result = await self._execution.execute(flow_run, await self._admitted(flow_run), status)
+            ended = await self._execution.execute(flow_run, await self._admitted(flow_run), status)
         except NotAdmitted as refused:
             await self._refuse(flow_run, refused)
             status.started("refused")
@@ -69,13 +71,14 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         finally:
             # whoever waits for it runs after our caller has given the place free, since nothing is awaited until then
             self._run_ended.set()
-        if result is None or result.status_code is None:
+        if ended is None or ended[1] is None:
             raise RuntimeError("the flow run's process could not be started")
-        if result.status_code != 0:
+        process, exit_code = ended
+        if exit_code != 0:
             self._run_broken.set()
         # A crash has been reported by the executor; a second report from here would undo the operator's retry that came
         # between.
-        return WarmWorkerResult(status_code=0, identifier=worker_label(result.handle.pid))
+        return WarmWorkerResult(status_code=0, identifier=worker_label(process.pid))
 
     async def _admitted(self, flow_run: FlowRun) -> Deployment:
         deployment = await self.client.read_deployment(flow_run.deployment_id) if flow_run.deployment_id else None
@@ -95,6 +98,17 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         """Fetch what is due, unless the worker is about to end; polls and events don't fetch at the same time."""
         async with self._fetching:
             return [] if self._stopping else await super().get_and_submit_flow_runs()
+
+    async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
+        """Leave out those whose last process still runs, whatever state somebody has given them: its end wakes us."""
+        return await super()._submit_scheduled_flow_runs(
+            [found for found in flow_run_response if not self._still_runs(found.flow_run)]
+        )
+
+    def _still_runs(self, flow_run: FlowRun) -> bool:
+        process = Infrastructure.parse(flow_run.infrastructure_pid)
+        is_here = process is not None and process.host == socket.gethostname() and process.lives()
+        return is_here or flow_run.id in self.limiter.statistics().borrowers
 
     async def wake_by_ends(self) -> None:
         """Fetch as soon as a run has ended: what waits for its place announced itself when there was none."""
@@ -129,7 +143,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         while True:
             try:
                 own = self._execution.running()
-                if self.is_setup and self._work_pool is not None and await orphans.look(self.client, own):
+                if self.is_setup and await orphans.look(self.client, own):
                     self._run_broken.set()
             except Exception as error:
                 log.warning("Looking for runs without a process failed (%s); it is tried again.", type(error).__name__)

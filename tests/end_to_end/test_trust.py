@@ -35,7 +35,8 @@ WEBSOCKETS = (
 
 @pytest.fixture(scope="module")
 def hospital(open_hospital: Open, tmp_path_factory: pytest.TempPathFactory) -> Hospital:
-    return open_hospital("dcmqrscp", make_study(tmp_path_factory.mktemp("studies"), "OWN1"))
+    patient = {"connect_timeout_seconds": 3000, "response_timeout_seconds": 3000, "quiet_timeout_seconds": 3000}
+    return open_hospital("dcmqrscp", make_study(tmp_path_factory.mktemp("studies"), "OWN1"), {"pacs": patient})
 
 
 def address(hospital: Hospital) -> str:
@@ -148,7 +149,9 @@ def test_doctor_and_the_command_that_shows_it_know_the_password(hospital: Hospit
 def test_the_ui_is_reached_by_any_name_of_the_machine_and_asks_for_the_password(hospital: Hospital) -> None:
     for name in ("127.0.0.1", "localhost"):
         told = httpx.get(f"http://{name}:{hospital.service.prefect_port}/ui-settings").json()
-        assert (told["api_url"], told["auth"]) == ("/api", "BASIC")
+        assert (told["api_url"], told["auth"], told["available_uis"]) == ("/api", "BASIC", ["v1", "v2"])
+    unpacked = hospital.service.data_dir / "prefect" / "ui"
+    assert {file.parent.name for file in unpacked.glob("*/index.html")} == {"v1", "v2"}, "mkiso's own folder"
 
 
 class Stranger:
@@ -342,3 +345,44 @@ def test_a_schedule_and_a_tag_that_an_operator_adds_are_legal(stranger: Stranger
         "deployments": {"id": {"any_": [own]}},
     }
     stranger.service.when(lambda: stranger.api.post("/flow_runs/filter", json=wanted).json())
+
+
+def test_a_run_that_still_runs_gets_no_second_process(hospital: Hospital, stranger: Stranger) -> None:
+    """Whatever state somebody gives it: two processes would work in one folder, and no other job be fetched."""
+    service = hospital.service
+    hospital.pacs.pause()
+    try:
+        job_id = service.ask("/api/iso/download", accession_number="OWN1")
+        process = service.when(
+            lambda: service.run(job_id)["state_type"] == "RUNNING" and service.run(job_id)["infrastructure_pid"]
+        )
+        service.retry(job_id)
+        others = [stranger.start(stranger.deployment("housekeeping")["id"], parameters={}) for _ in range(3)]
+        assert [service.run_ended(other)["state_type"] for other in others] == ["COMPLETED"] * 3
+        assert (service.run(job_id)["state_name"], service.run(job_id)["infrastructure_pid"]) == (
+            "AwaitingRetry",
+            process,
+        )
+    finally:
+        hospital.pacs.resume()
+    run = service.run_ended(job_id)
+    assert (run["state_type"], run["run_count"], run["infrastructure_pid"]) == ("COMPLETED", 1, process)
+
+
+def test_what_somebody_removes_from_prefect_comes_back(stranger: Stranger) -> None:
+    stranger.api.delete(f"/deployments/{stranger.deployment('download')['id']}").raise_for_status()
+    stranger.service.when(lambda: stranger.service.download("OWN1").status_code == 200)
+    stranger.api.delete("/work_pools/mkiso").raise_for_status()
+    stranger.service.when(lambda: stranger.service.download("OWN1").status_code == 200)
+
+
+def test_an_operator_pauses_a_queue_and_health_says_so(stranger: Stranger) -> None:
+    """Prefect's server tells of it in the middle of the transaction; where that waits for itself, everybody does."""
+    queue, health = "/work_pools/mkiso/queues/downloads", stranger.service.http
+    stranger.api.patch(queue, json={"is_paused": True}, timeout=50).raise_for_status()  # SQLite gives up after 60
+    told = stranger.service.when(
+        lambda: (worker := health.get("/api/health").json()["dependencies"]["worker"])["ok"] is False and worker
+    )
+    assert "Paused in Prefect: downloads." in told["detail"]
+    stranger.api.patch(queue, json={"is_paused": False}, timeout=50).raise_for_status()
+    stranger.service.when(lambda: health.get("/api/health").json()["dependencies"]["worker"]["ok"])

@@ -30,6 +30,7 @@ from tests.peers.corpus import make_ct_series
         (ProcessHandle, {"_process"}),
         (AioSqliteConfiguration.begin_transaction, {"session", "with_for_update"}),
         (BaseWorker._propose_submitting_state, {"flow_run"}),
+        (BaseWorker._submit_scheduled_flow_runs, {"flow_run_response"}),
     ],
 )
 def test_the_private_names_are_there(function: object, parameters: set[str]) -> None:

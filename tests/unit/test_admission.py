@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, FlowRunPolicy
 from prefect.client.schemas.responses import DeploymentResponse
 
 from mkiso.config.settings import Settings
@@ -39,6 +39,7 @@ def run(name: str = "download", **edited: Any) -> FlowRun:
     told = {
         "deployment_id": DEPLOYMENT, "work_queue_id": QUEUE, "job_variables": {}, "infrastructure_document_id": None,
         "parent_task_run_id": None, "parameters": PARAMETERS[name], "tags": [],
+        "empirical_policy": FlowRunPolicy(),
     }  # fmt: skip
     return FlowRun.model_construct(**{**told, **edited})
 
@@ -116,6 +117,7 @@ def test_an_edited_deployment_is_refused(edited: dict[str, Any], words: str) -> 
         ({"job_variables": {"env": {"MKISO__PACS__HOST": "evil"}}}, "it has job variables"),
         ({"infrastructure_document_id": OTHER}, "infrastructure of its own"),
         ({"parent_task_run_id": OTHER}, "part of another run"),
+        ({"empirical_policy": FlowRunPolicy(retries=1)}, "retries of its own"),
     ],
     ids=str,
 )

@@ -78,9 +78,9 @@ class Desk:
         self._up()
         return sum(standing == "waiting" for standing in self.standings.values())
 
-    async def worker_ready(self):
+    async def why_jobs_wait(self):
         self._up()
-        return True
+        return ""
 
     async def version(self):
         self._up()

@@ -4,15 +4,19 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
 
 from mkiso.config.settings import Prefect, Server, Settings, Storage
-from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
+from mkiso.errors import ConfigurationError, JobNotFound, OrchestratorUnavailable, QueueFull
 from mkiso.storage.report import JobReport, write_report
+from mkiso_service.deploy import ensure_deployments
 from mkiso_service.webhook import orchestrator as module
 from mkiso_service.webhook.orchestrator import PrefectOrchestrator
 from mkiso_service.webhook.question import Question
@@ -121,6 +125,60 @@ def test_a_question_that_has_ended_gets_a_new_run_each_time(api_url):
             assert (await here.ask(asked)).job_id == seen[0]
             await move(here, seen[0], Running(), Completed())
             assert (await here.ask(asked)).job_id not in seen
+
+    asyncio.run(scenario())
+
+
+def test_a_run_for_later_is_nobodys_job_and_takes_no_place_in_the_queue(api_url):
+    """An operator's schedule makes a hundred runs ahead; a run or a retry of the same question for tomorrow would have
+    its clerk wait until then.
+    """
+
+    async def scenario():
+        async with desk(api_url) as here:
+            asked, tomorrow = question(), datetime.now(UTC) + timedelta(days=1)
+            deployment = await here.client.read_deployment_by_name("make_disc/download")
+            waiting = await here.queued()
+            for state in (Scheduled(scheduled_time=tomorrow), Cancelled()):
+                later = await here.client.create_flow_run_from_deployment(
+                    deployment.id,
+                    parameters=asked.parameters,
+                    tags=[asked.tag],
+                    state=Scheduled(scheduled_time=tomorrow),
+                )
+                await move(here, str(later.id), state)
+            assert await here.queued() == waiting
+            first = await here.ask(asked)
+            assert first.job_id != str(later.id) and not first.joined
+            assert await here.queued() == waiting + 1 and (await here.ask(asked)).job_id == first.job_id
+            await move(
+                here, first.job_id, Running(), Failed(), Scheduled(name="AwaitingRetry", scheduled_time=tomorrow)
+            )
+            second = await here.ask(asked)
+            assert second.job_id != first.job_id and not second.joined
+
+    asyncio.run(scenario())
+
+
+def test_a_run_whose_queue_is_gone_is_nobodys_job(api_url):
+    """No worker finds it any more, nor one of a deployment that has lost its work pool."""
+
+    async def scenario():
+        async with desk(api_url) as here:
+            queue = await here.client.create_work_queue("brief", work_pool_name="mkiso")
+            deployment = await here.client.read_deployment_by_name("make_disc/download")
+            await here.client.update_deployment(deployment.id, DeploymentUpdate(work_queue_name="brief"))
+            asked = question()
+            first = await here.ask(asked)
+            await here.client.delete_work_queue_by_id(queue.id)
+            with pytest.raises(OrchestratorUnavailable, match="worker"):
+                await here.ask(asked)
+            await here.client.update_deployment(
+                deployment.id, DeploymentUpdate(work_pool_name="mkiso", work_queue_name="default")
+            )
+            second = await here.ask(asked)
+            assert second.job_id != first.job_id and not second.joined
+            assert (await here.ask(asked)).job_id == second.job_id
 
     asyncio.run(scenario())
 
@@ -245,7 +303,22 @@ def test_what_prefect_does_not_know(api_url):
                     await here.standing(job_id)
             with pytest.raises(JobNotFound):
                 await here.wait(str(uuid4()), 5)
-            assert await here.worker_ready() is False
+            assert "start" in await here.why_jobs_wait()
+
+    asyncio.run(scenario())
+
+
+def test_what_somebody_has_paused_in_prefect_is_named(api_url):
+    async def scenario():
+        async with desk(api_url) as here:
+            queue = await here.client.create_work_queue("prints", work_pool_name="mkiso")
+            await here.client.update_work_queue(queue.id, is_paused=True)
+            assert "Paused in Prefect: prints." in await here.why_jobs_wait()
+            await here.client.update_work_pool("mkiso", WorkPoolUpdate(is_paused=True))
+            assert "work pool mkiso is paused" in await here.why_jobs_wait()
+            await here.client.update_work_pool("mkiso", WorkPoolUpdate(is_paused=False))
+            await here.client.update_work_queue(queue.id, is_paused=False)
+            assert "paused" not in (await here.why_jobs_wait()).lower()
 
     asyncio.run(scenario())
 
@@ -261,11 +334,27 @@ def test_a_deployment_that_is_missing_is_said(api_url, monkeypatch):
     asyncio.run(scenario())
 
 
+def test_a_password_that_prefect_does_not_take_is_said(api_url):
+    settings = Settings(prefect=Prefect(api_url=api_url, api_auth_string="mkiso:another"))
+
+    async def scenario():
+        async with PrefectOrchestrator.connected(settings) as orchestrator:
+            with pytest.raises(OrchestratorUnavailable, match="api_auth_string"):
+                await orchestrator.queued()
+        with (
+            temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: "mkiso:another"}),
+            pytest.raises(ConfigurationError, match="api_auth_string"),
+        ):
+            await ensure_deployments(settings)
+
+    asyncio.run(scenario())
+
+
 def test_prefect_that_is_down_is_told_soon():
     async def scenario():
         async with desk(f"http://127.0.0.1:{free_port()}/api") as here:
             begun = time.monotonic()
-            for call in (here.ask(question()), here.standing(str(uuid4())), here.queued(), here.worker_ready()):
+            for call in (here.ask(question()), here.standing(str(uuid4())), here.queued(), here.why_jobs_wait()):
                 with pytest.raises(OrchestratorUnavailable):
                     await call
             assert time.monotonic() - begun < 12
