@@ -25,7 +25,7 @@ async def ensure_deployments(settings: Settings) -> None:
             await _ensure_pool(client, settings.prefect.work_pool)
         except PrefectHTTPStatusError as error:
             if error.response.status_code == 401:
-                raise ConfigurationError(f"{api_url(settings)}: {NOT_TAKEN}") from None
+                raise ConfigurationError(f"{api_url(settings.prefect)}: {NOT_TAKEN}") from None
             raise
         for wanted in deployments(settings):
             await _deploy(client, wanted, settings.prefect.work_pool)
