@@ -56,7 +56,7 @@ def _read(file: Path) -> str:
     except UnicodeDecodeError:
         text = ""
     if not _AUTH_STRING.fullmatch(text):
-        words = "is empty or isn't user:password. Remove it and start mkiso serve anew: it makes another one."
+        words = "is empty or isn't user:password. Remove it and start mkiso serve again: it makes another one."
         raise ConfigurationError(f"{file}, the password of Prefect's API, {words}")
     return text
 

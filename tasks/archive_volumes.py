@@ -69,7 +69,7 @@ def make_volume(run: ArchiveRun, uids: tuple[str, ...], studies: int) -> None:
         if layout.sectors > volume_sectors(layout.medium, archive.volume_mib):
             words = (
                 f"{layout.volume_id} turned out larger than it was counted ({layout.size:,} bytes): it isn't "
-                "used. Tell who maintains mkiso."
+                "used. Tell the administrator of mkiso."
             )
             raise ProofFailed(words)
     proven = prove(write_set(disc_set, ISO, [volume.image for volume in planned]))

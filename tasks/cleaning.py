@@ -134,6 +134,6 @@ def reread_discs() -> None:
     if found.taken_off:
         raise ProofFailed(
             f"{found.taken_off} of {found.discs} discs on the shelf were not what was proved when they were made: they "
-            "and the rest of their sets were taken off, and are made anew when somebody asks. Check the memory and the "
-            "disk of the disc store."
+            "and the rest of their sets were taken off, and are made again at the next question. Check the memory and "
+            "the disk of the disc store."
         )

@@ -25,7 +25,7 @@ def resume_discs(run: JobRun) -> tuple[Manifest, ...]:
     try:
         return tuple(manifest_of(run.settings.storage, disc_id) for disc_id in run.report.disc_ids)
     except JobNotFound:
-        raise JobNotFound("The discs of this job were made and aren't kept any more: ask for them anew.") from None
+        raise JobNotFound("The discs of this job were made and aren't kept any more: ask for them again.") from None
 
 
 @step("Look for a disc of the same content")

@@ -54,7 +54,7 @@ class Evidence:
 class Remedy(Enum):
     """What to do with a volume whose run is gone."""
 
-    DISCARD = "nothing of it is certain: its folder and its rows go, and its studies are planned anew"
+    DISCARD = "nothing of it is certain: its folder and its rows go, and its studies are planned again"
     DELIVER = "the image is whole: store it or order it"
     ASK = "the publisher may have the order: ask it, else a person looks at the robot"
     AWAIT = "the publisher has the order: ask how far it is"
@@ -116,7 +116,7 @@ class Refused:
 
 def settled(claim: Claim, state: State, seen: Evidence) -> Settled | Refused:
     """What becomes of a volume that a person says something of. What can be proved is, and nothing is given up that
-    lies somewhere whole. Of a lost volume the ledger may have only a part by now: what was archived anew, or given up,
+    lies somewhere whole. Of a lost volume the ledger may have only a part by now: what was archived again, or given up,
     isn't written there any more.
     """
     if state == "gone" and claim in (Claim.STORED, Claim.HERE):
@@ -188,7 +188,7 @@ def _lost(state: State, seen: Evidence) -> Settled | Refused:
         way = (
             "The next run delivers it."
             if waits
-            else "--again orders it anew."
+            else "--again orders it again."
             if seen.here and state != "done"
             else "--here delivers it from here."
         )

@@ -49,14 +49,14 @@ def owed(ledger: Ledger, store: Store | None) -> tuple[Owed, ...]:
             found.append(
                 Owed(
                     row.label,
-                    f"{what}: put it back, or have it archived anew: `mkiso archive settle {row.label} --lost`.",
+                    f"{what}: put it back, or have it archived again: `mkiso archive settle {row.label} --lost`.",
                 )
             )
         elif row.read_back_good is False:
             found.append(
                 Owed(
                     row.label,
-                    f"was read back BAD: `mkiso archive withdraw {row.label}` has it archived anew; or read another.",
+                    f"was read back BAD: `mkiso archive withdraw {row.label}` has it archived again; or read another.",
                 )
             )
     return (*found, *lost, *_strangers(ledger, store, known))
@@ -91,7 +91,7 @@ def look(ledger: Ledger, volume: ArchiveVolume) -> Owed:
 def _look(connection: Connection, ledger: Ledger, volume: ArchiveVolume) -> Owed:
     if volume.place == ledger.place:
         words = "isn't delivered: under its label something else lies in the store. Look at it and move it away"
-        return Owed(volume.label, f"{words}, or have it archived anew: `mkiso archive settle {volume.label} --lost`.")
+        return Owed(volume.label, f"{words}, or have it archived again: `mkiso archive settle {volume.label} --lost`.")
     row = connection.execute(select(places).where(places.c.id == volume.place)).one_or_none()
     where = f"on {row.host} in {row.directory}" if row is not None and row.host else "in another data directory"
     state = "isn't delivered" if volume.state == "mastered" else f"is {volume.state}"

@@ -62,7 +62,7 @@ def verify_against_ledger(ledger: Ledger, label: str, read: Iterable[tuple[str, 
                 f"{words} that is used now. `mkiso archive import` records a disc of this archive again."
             )
         if row.state == "gone":
-            words = f"Volume {label.strip()} was settled as lost or bad, and what lies on it is archived anew"
+            words = f"Volume {label.strip()} was settled as lost or bad, and what lies on it is archived again"
             raise VolumeNotFound(f"{words}; `mkiso archive import` records it again.")
         volume_id = row.id
         tables = [

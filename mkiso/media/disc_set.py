@@ -36,14 +36,15 @@ class DiscSet:
             instance.arrival.sop_instance_uid for each in self.studies for instance in each.instances
         ):
             raise ProofFailed(
-                "The layout of the disc doesn't have each image exactly once: nothing was made. Tell who maintains "
-                "mkiso."
+                "The layout of the disc doesn't have each image exactly once: nothing was made. Tell the "
+                "administrator of mkiso."
             )
         if [(layout.volume.number, layout.volume.total) for layout in self.layouts] != [
             (number, len(self.layouts)) for number in range(1, len(self.layouts) + 1)
         ]:
             raise ProofFailed(
-                "The discs of the set aren't numbered one after another: nothing was made. Tell who maintains mkiso."
+                "The discs of the set aren't numbered one after another: nothing was made. Tell the administrator of "
+                "mkiso."
             )
 
     @property

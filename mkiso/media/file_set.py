@@ -178,7 +178,7 @@ def _all_different(instances: Collection[Instance]) -> None:
         uid = instance.arrival.sop_instance_uid
         if uid in seen:
             raise InstanceConflict(
-                f"The instance {uid} was to go onto one disc twice. Have the PACS's studies checked.",
+                f"The instance {uid} would be on one disc twice. Have the PACS's studies checked.",
                 sop_instance_uid=uid,
             )
         seen.add(uid)

@@ -72,7 +72,9 @@ def lay_out(
     instances = part.instances
     tree = arrange(instances, part.told_apart)
     if not volume_id and (len(part.studies) != 1 or len(tree) != 1):
-        raise PatientMismatch("A disc was to get more than one patient: nothing was made. Tell who maintains mkiso.")
+        raise PatientMismatch(
+            "A disc would have more than one patient: nothing was made. Tell the administrator of mkiso."
+        )
     medium = medium or settings.disc.medium
     known = None if volume_id else part.studies[0].known
     archive = bool(volume_id)

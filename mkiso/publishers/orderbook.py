@@ -47,12 +47,12 @@ NOTHING_MADE: frozenset[State] = frozenset({"asked", "not given", "failed"})
 LOCK = "book.lock"
 
 MAY_BE_MADE = "This print may already have been made: look at the robot, then run with confirm_reprint."
-ASK_ANEW = "Look at the robot, and ask anew if one more disc is wanted: a retry of this run prints none."
+ASK_AGAIN = "Look at the robot, and ask again if one more disc is wanted: a retry of this run prints none."
 UNKNOWN = (
     "The order book doesn't know when this print was first asked for, so the same may have been printed since. "
-    f"{ASK_ANEW}"
+    f"{ASK_AGAIN}"
 )
-TWICE = f"Another process of this run has ordered it meanwhile. {ASK_ANEW}"
+TWICE = f"Another process of this run has ordered it meanwhile. {ASK_AGAIN}"
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -107,9 +107,9 @@ def decide(pages: Sequence[Page], job_id: str, volume: int, publisher: str) -> S
     mine = latest(pages, job_id, volume)
     if mine is not None and mine.state not in NOTHING_MADE:
         if mine.state == "settled":
-            raise PrintUncertain(f"This print ended unclear, and another request has made it anew since. {ASK_ANEW}")
+            raise PrintUncertain(f"This print ended unclear, and another request has made it again since. {ASK_AGAIN}")
         if mine.publisher != publisher:
-            raise PrintUncertain(f"This print was ordered at {mine.publisher} and not at {publisher}. {ASK_ANEW}")
+            raise PrintUncertain(f"This print was ordered at {mine.publisher} and not at {publisher}. {ASK_AGAIN}")
         return "find out" if mine.state in OPEN else "follow" if mine.state == "given" else "rest"
     for page in pages:
         require_unanswered(page, job_id)
@@ -129,7 +129,7 @@ def require_unanswered(page: Page, job_id: str) -> None:
     others = [(number, entry) for number, entry in enumerate(page) if entry.job_id != job_id]
     if newer := [entry for number, entry in others if number > asked and entry.state not in NOTHING_MADE]:
         words = (
-            f"A newer request has ordered this study at {newer[-1].publisher} since this one was asked for. {ASK_ANEW}"
+            f"A newer request has ordered this study at {newer[-1].publisher} since this one was asked for. {ASK_AGAIN}"
         )
         raise PrintUncertain(words, newer_job_id=newer[-1].job_id)
     if unclear := [entry for _, entry in others if entry.state in OPEN and not page[asked].confirmed]:
@@ -262,7 +262,7 @@ def _read(path: Path) -> list[Entry]:
     except Unreadable as error:
         raise PrintUncertain(
             f"The order book's page orders/{path.name} can't be read ({error}), so this may have been printed before. "
-            "Look at the robot, have who maintains mkiso remove that file, then ask anew."
+            "Look at the robot, have the administrator remove that file, then ask again."
         ) from None
 
 

@@ -138,7 +138,7 @@ def manifest_of(storage: Storage, disc_id: str) -> Manifest:
     try:
         return _read_manifest(_folder(storage, disc_id))
     except (FileNotFoundError, Unreadable):
-        raise JobNotFound("This disc isn't kept any more: ask for it anew.") from None
+        raise JobNotFound("This disc isn't kept any more: ask for it again.") from None
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -141,7 +141,8 @@ class Part:
         passed = {id(instance) for each in self.studies for instance in each.instances}
         if not all(id(instance) in passed for instance in self.instances):
             raise InstanceConflict(
-                "An instance that was never checked was to go onto a disc: nothing was made. Tell who maintains mkiso."
+                "An instance that was never checked would be on a disc: nothing was made. Tell the administrator of "
+                "mkiso."
             )
 
     @property
@@ -189,7 +190,7 @@ def _distinct(instances: Sequence[Instance]) -> None:
         uid = instance.arrival.sop_instance_uid
         if uid in seen:
             raise InstanceConflict(
-                f"The instance {uid} was to go onto one disc twice. Have the PACS's studies checked.",
+                f"The instance {uid} would be on one disc twice. Have the PACS's studies checked.",
                 sop_instance_uid=uid,
             )
         seen.add(uid)

@@ -52,7 +52,7 @@ def end_without_report(standing: Standing, kind: str) -> MkisoError:
     if standing == "cancelled":
         return JobCancelled(
             "The job was cancelled by an operator. "
-            f"{after_a_break(kind, 'Nothing was sent; ask again to start it anew.')}"
+            f"{after_a_break(kind, 'Nothing was sent; ask again to start from the beginning.')}"
         )
     words = "The job was cut off before it could say why (its process or machine went down)."
     return JobCrashed(f"{words} {after_a_break(kind, 'Nothing was sent; ask again.')}")

@@ -42,13 +42,13 @@ counted and not seconds: clocks of machines differ, and after an outage of Prefe
 WORDS: Mapping[Verdict, str] = {
     "cancelled": "Cancelled; the job's process was gone already.",
     "cancelled, ordered": "Cancelled; the job's process was gone already, and nobody has asked the publisher to drop "
-    "what was ordered. Look at the robot before you ask anew.",
+    "what was ordered. Look at the robot before you ask again.",
     "crashed": "The job's process ended without a word (killed, out of memory, or the machine lost power). Retry the "
     "run to go on.",
     "ordered": "The machine of this print has fallen silent after an order was begun. Look at the robot; Retry goes "
     "on where the order book says.",
     "fetch again": "Its worker went away before it started; it is fetched again.",
-    "move": "Its machine has fallen silent; another one begins the job anew.",
+    "move": "Its machine stopped responding; another one starts the job again.",
 }
 
 

@@ -140,7 +140,7 @@ def test_a_discs_manifest(damage: Damage, settings: Settings) -> None:
     good, bad = shelved(settings), shelved(settings)
     assert manifest_of(storage, bad.disc_id) == bad
     damage(storage.discs_dir / bad.disc_id / "manifest.json")
-    with pytest.raises(JobNotFound, match="ask for it anew"):
+    with pytest.raises(JobNotFound, match="ask for it again"):
         manifest_of(storage, bad.disc_id)
     assert reusable(storage, "same", 60) == [good] == [disc for each in whole_sets(manifests(storage)) for disc in each]
     assert reread_shelf(storage, wait=lambda seconds: None).taken_off == 0

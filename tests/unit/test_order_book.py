@@ -109,7 +109,7 @@ def test_an_order_uses_up_every_question_that_was_asked_before_it(
         asked(OTHER),
         entry(state, OTHER, publisher=publisher),
     ]
-    with pytest.raises(PrintUncertain, match=f"newer request.*at {publisher} since.*ask anew") as raised:
+    with pytest.raises(PrintUncertain, match=f"newer request.*at {publisher} since.*ask again") as raised:
         decide([page], MINE, 1, "robot")
     assert raised.value.details["newer_job_id"] == OTHER
     assert decide([[*page, asked("new", confirmed=True)]], "new", 1, "robot") == "give"
@@ -343,7 +343,7 @@ def test_a_damaged_page_is_no_empty_one(tmp_path: Path) -> None:
         book.paths[1].write_text(text)
         with pytest.raises(PrintUncertain, match="can't be read"):
             book.pages()
-        with pytest.raises(PrintUncertain, match=r"can't be read.*remove that file, then ask anew") as raised:
+        with pytest.raises(PrintUncertain, match=r"can't be read.*remove that file, then ask again") as raised:
             book.ask(MINE)
         assert "confirm_reprint" not in raised.value.words  # it would be refused as well
         assert not book.paths[0].exists()
@@ -515,7 +515,7 @@ def test_a_job_whose_print_another_request_has_made_anew_gives_no_second(tmp_pat
         give(publisher, order(MINE), tmp_path, Watch())
     publisher.ends = "ok"
     give(publisher, order(OTHER), tmp_path, Watch(), confirm_reprint=True)
-    with pytest.raises(PrintUncertain, match="another request has made it anew"):
+    with pytest.raises(PrintUncertain, match="another request has made it again"):
         give(publisher, order(MINE), tmp_path, Watch())
 
 
@@ -528,7 +528,7 @@ def test_an_unclear_outcome_stops_every_same_question_until_it_is_confirmed(tmp_
         give(publisher, order(OTHER), tmp_path, Watch())
     give(publisher, order("looked"), tmp_path, Watch(), confirm_reprint=True)
     for job_id in (MINE, OTHER):
-        with pytest.raises(PrintUncertain, match="anew"):
+        with pytest.raises(PrintUncertain, match="ask again"):
             give(publisher, order(job_id), tmp_path, Watch())
     third = give(publisher, order("third"), tmp_path, Watch())
     assert third.minutes_since_last == 0
