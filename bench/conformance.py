@@ -12,7 +12,7 @@ from pydicom.uid import UID
 from mkiso.audit import messages
 from mkiso.config.publishers import CStore, MediaCreation
 from mkiso.config.section import Section
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Receiver, Settings
 from mkiso.errors import MkisoError, StudyIncomplete
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, program_version
 from mkiso.media.application_profiles import NOT_MET, PDI_PROFILE, PROFILES, WRITTEN_TO
@@ -27,6 +27,7 @@ from mkiso.publishers.protocol import Order
 from mkiso.receiver.admission import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION
 from mkiso.receiver.negotiation import choose, storage_offer
 from mkiso.sources import query
+from mkiso.sources.find import STUDY_ROOT_FIND, identifier
 from mkiso.sources.move import STUDY_ROOT_MOVE
 from mkiso.sources.move_outcome import MoveResult, Step, failure, next_step
 from mkiso.study.character_sets import character_set
@@ -74,7 +75,7 @@ def product() -> str:
 def services() -> str:
     rows = [
         (VERIFICATION, "PACS, publishers of kind `cstore` and `mcm`", "yes"),
-        (query.STUDY_ROOT_FIND, "PACS", "no"),
+        (STUDY_ROOT_FIND, "PACS", "no"),
         (STUDY_ROOT_MOVE, "PACS", "no"),
         (PUSH_MODEL.abstract_syntax, "publishers with `storage_commitment: true`", "no"),
         (mcm.MEDIA_CREATION.abstract_syntax, "publishers of kind `mcm`", "no"),
@@ -89,13 +90,13 @@ def find_keys() -> str:
     matched = {"AccessionNumber": "single value", "StudyDate": "range", "StudyTime": "range"}
     matched["StudyInstanceUID"] = "single value"
     levels = {
-        "STUDY": query.study_identifier(),
-        "SERIES": query.series_identifier("1.2"),
-        "IMAGE": query.image_identifier("1.2", "1.3"),
+        "STUDY": identifier(query.study_query()),
+        "SERIES": identifier(query.series_query("1.2")),
+        "IMAGE": identifier(query.image_query("1.2", "1.3")),
     }
     rows = []
-    for level, identifier in levels.items():
-        for element in identifier:
+    for level, asked in levels.items():
+        for element in asked:
             if element.keyword == "QueryRetrieveLevel":
                 continue
             use = matched.get(element.keyword, "return") if level == "STUDY" else "unique key" if element.value else ""
@@ -129,7 +130,7 @@ def move_statuses() -> str:
         return STEPS[next_step(result, expected=expected, complete=complete, arrived=arrived, level=level, grew=False)]
 
     def error(result: MoveResult) -> type[MkisoError]:
-        found = failure(result, Settings(), Study("1", "1.2", "3"))
+        found = failure(result, "The PACS", Receiver(), Study("1", "1.2", "3"))
         return type(found) if found else StudyIncomplete
 
     rows = [

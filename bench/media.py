@@ -24,7 +24,7 @@ from mkiso.formats.proof import verify_image
 from mkiso.formats.registry import ISO
 from mkiso.media.layout import lay_out
 from mkiso.storage.files import sha256_of
-from mkiso.study.gate import CompleteStudies, Part, complete
+from mkiso.study.gate import CompleteStudies, Part
 from mkiso.study.models import Arrival, Expected, Instance, Study
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 
@@ -91,7 +91,8 @@ def _complete(instances: list[Instance], settings: Settings) -> CompleteStudies:
         str(header.AccessionNumber), instances[0].arrival.study_instance_uid, str(header.PatientID), expected=expected
     )
     retrieved = (StudyRetrieved(study, tuple(instances)),)
-    return complete(Retrieved(Found((study.accession_number,), (study,)), retrieved), settings)
+    whole = Retrieved(Found((study.accession_number,), (study,)), retrieved)
+    return CompleteStudies(whole, settings.identity, settings.pacs.require_counts)
 
 
 def _make(instances: list[Instance], folder: Path, answer: Connection) -> None:

@@ -254,10 +254,11 @@ def _outside(ledger: Ledger, settings: Settings) -> Iterator[str]:
     from mkiso.archive.paging import Answer
     from mkiso.errors import MkisoError
     from mkiso.sources.query import find_studies_by_date, of_modalities
+    from mkiso.sources.registry import source_of
 
     archive = settings.archive
     try:
-        found = find_studies_by_date(settings, "")
+        found = find_studies_by_date(source_of(settings), "")
     except MkisoError as error:
         yield f"What lies in the PACS outside of every night can't be told: {error.words}"
         return

@@ -24,7 +24,7 @@ from mkiso.housekeeping import require_room
 from mkiso.patient_api import look_up
 from mkiso.publishers import publisher_of
 from mkiso.receiver.client import receiver_status
-from mkiso.sources.pacs import calling_ae_title, echo, peer_of
+from mkiso.sources.registry import source_of
 from mkiso_service.orchestration import api_url
 from mkiso_service.supervisor import RECENT_SECONDS, process_states
 
@@ -128,10 +128,7 @@ def _viewer(site: Site) -> str:
 
 
 def _pacs(site: Site) -> str:
-    settings, receiver = site.settings, site.settings.receiver
-    told = f"answers C-ECHO in {echo(settings, site.limit_seconds):.2f} s"
-    knows = f"It has to know {receiver.ae_title} as this machine's port {receiver.port}"
-    return f"{peer_of(settings.pacs)} {told} to {calling_ae_title(settings)}. {knows}" if site.inside else told
+    return source_of(site.settings).check(site.limit_seconds, inside=site.inside)
 
 
 def _receiver(site: Site) -> str:

@@ -26,6 +26,7 @@ from mkiso.media.capacity import holdable
 from mkiso.media.volumes import Parcel, span, study_sectors
 from mkiso.sources import collection
 from mkiso.sources.query import expected_instances, find_studies_by_date, find_studies_by_uid, of_modalities
+from mkiso.sources.registry import source_of
 from mkiso.storage.job import Job
 from mkiso.storage.slots import slot_behind_clerks
 from mkiso.study import gate, identity
@@ -59,7 +60,7 @@ def find(run: ArchiveRun) -> None:
     absent: dict[str, MkisoError] = {}
     for uid in sought - {study.study_instance_uid for study in (*found.studies, *found.unusable)}:
         try:
-            studies, shared = once_each(find_studies_by_uid(settings, uid))
+            studies, shared = once_each(find_studies_by_uid(source_of(settings), uid))
         except (StudyNotFound, PacsRefused, AnswerCut) as error:
             absent[uid] = error
         else:
@@ -80,7 +81,7 @@ def find(run: ArchiveRun) -> None:
 
 def _find(run: ArchiveRun, spans: Iterable[Page]) -> Found:
     def ask(page: Page) -> Answer:
-        found = find_studies_by_date(run.job.settings, page.study_date, page.study_time)
+        found = find_studies_by_date(source_of(run.job.settings), page.study_date, page.study_time)
         return Answer(found.studies, found.sent, found.status, found.unusable)
 
     return find_all(spans, ask, run.job.settings.pacs.find_limit)
@@ -101,7 +102,7 @@ def plan_night(run: ArchiveRun) -> None:
     mine = frozenset(owed) if run.dry_run else run.night.claim(run.found)
     asked = []
     for uid in filter(mine.__contains__, owed):
-        asked.append(replace(run.found[uid], expected=expected_instances(settings, run.found[uid])))
+        asked.append(replace(run.found[uid], expected=expected_instances(source_of(settings), run.found[uid])))
         run.show_progress()
     planned = plan(
         asked,
@@ -154,7 +155,16 @@ def retrieve_study(run: ArchiveRun, study: Study, name: str) -> None:
     """C-MOVE of what isn't archived of it, as a download does; a clerk who comes meanwhile goes first."""
     require_room(run.job.settings.storage)
     on_volumes = archived(run.ledger, [study.study_instance_uid]).get(study.study_instance_uid, frozenset())
-    found = gate.found((study.accession_number,), [study], [_patient_of(run, study)], run.job.settings, degraded=False)
+    settings = run.job.settings
+    rules, require_counts = settings.identity, settings.pacs.require_counts
+    found = gate.found(
+        (study.accession_number,),
+        [study],
+        [_patient_of(run, study)],
+        rules,
+        require_counts=require_counts,
+        degraded=False,
+    )
     job = _folder_of(run, study)
     job.begin(identity.fingerprint([study], None))
     while True:
@@ -162,12 +172,17 @@ def retrieve_study(run: ArchiveRun, study: Study, name: str) -> None:
             try:
                 elsewhere = on_volumes & (study.expected.instances or frozenset())
                 retrieved = collection.retrieve_study(
-                    job, study, lambda _: run.show_progress(), elsewhere=elsewhere, stop=clerk_waits
+                    source_of(settings),
+                    job,
+                    study,
+                    lambda _: run.show_progress(),
+                    elsewhere=elsewhere,
+                    stop=clerk_waits,
                 )
                 break
             except JobStopped:
                 run.log.info("%s waits for a clerk's job.", name)
-    _into_the_pool(run, job, gate.complete(Retrieved(found, (retrieved,), on_volumes), run.job.settings))
+    _into_the_pool(run, job, CompleteStudies(Retrieved(found, (retrieved,), on_volumes), rules, require_counts))
 
 
 def _patient_of(run: ArchiveRun, study: Study) -> Patient | None:

@@ -36,7 +36,7 @@ from mkiso.media.viewer import bundle_viewer
 from mkiso.media.volumes import Parcel, pack
 from mkiso.storage.files import hold
 from mkiso.storage.job import Job
-from mkiso.study.gate import CompleteStudies, complete
+from mkiso.study.gate import CompleteStudies
 from mkiso.study.models import Arrival, Instance, Study
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tasks.artifacts import Artifacts
@@ -66,9 +66,9 @@ class Pooled:
         DamagedInstance.
         """
         instances = tuple(Instance(arrival, read_header(arrival.path)) for arrival in self.arrivals)
-        return complete(
-            Retrieved(self.found, (StudyRetrieved(self.study, instances),), self.elsewhere), self.job.settings
-        )
+        retrieved = Retrieved(self.found, (StudyRetrieved(self.study, instances),), self.elsewhere)
+        settings = self.job.settings
+        return CompleteStudies(retrieved, settings.identity, settings.pacs.require_counts)
 
 
 class ArchiveRun:

@@ -10,6 +10,7 @@ from mkiso.audit import messages as audit
 from mkiso.errors import PatientApiUnavailable
 from mkiso.sources import collection
 from mkiso.sources.query import find_studies
+from mkiso.sources.registry import source_of
 from mkiso.storage.slots import slot
 from mkiso.study import gate
 from mkiso.study.gate import CompleteStudies
@@ -33,7 +34,7 @@ def look_up_patient(run: JobRun, accession_number: str) -> Patient | PatientApiU
 def find_study(run: JobRun, accession_number: str) -> Sequence[Study]:
     """C-FIND: the studies of the accession number and the instances that they hold."""
     audit.queried(run.settings, accession_number, run.job.id)
-    return find_studies(run.settings, accession_number)
+    return find_studies(source_of(run.settings), accession_number)
 
 
 @step("Check that it is one patient")
@@ -46,7 +47,12 @@ def check_one_patient(
     """Every study found, and the patient API's answers, must be of one patient."""
     patients = [answer for answer in looked_up if not isinstance(answer, PatientApiUnavailable)]
     found = gate.found(
-        accession_numbers, list(chain(*studies)), patients, run.settings, degraded=len(patients) < len(looked_up)
+        accession_numbers,
+        list(chain(*studies)),
+        patients,
+        run.settings.identity,
+        require_counts=run.settings.pacs.require_counts,
+        degraded=len(patients) < len(looked_up),
     )
     run.job.note(studies=[study.study_instance_uid for study in found.studies], patient_id=found.studies[0].patient_id)
     run.tell_found(found)
@@ -61,12 +67,14 @@ def resume(run: JobRun, found: Found) -> None:
 
 @step("Retrieve study", "Retrieve {study.accession_number}", patient=True)
 def retrieve_study(run: JobRun, study: Study) -> StudyRetrieved:
-    """C-MOVE into the job's folder; what an earlier attempt has stored there is checked and not moved again."""
+    """Into the job's folder; what an earlier attempt has stored there is checked and not moved again."""
     with slot(run.settings.storage.moves_dir, run.settings.pacs.max_moves):
         run.tell("retrieving")
         run.begin_study(study)
         audit.transfer_begins(run.settings, study, run.job.id)
-        return collection.retrieve_study(run.job, study, run.count_arrival, on_kept=run.count_kept)
+        return collection.retrieve_study(
+            source_of(run.settings), run.job, study, run.count_arrival, on_kept=run.count_kept
+        )
 
 
 @step("Check that it is complete")
@@ -74,6 +82,8 @@ def check_complete(run: JobRun, found: Found, retrieved: Sequence[StudyRetrieved
     """The gate: every instance that the PACS lists has arrived, and nothing else; all headers together are of one
     patient.
     """
-    studies = gate.complete(Retrieved(found, tuple(retrieved)), run.settings)
+    studies = CompleteStudies(
+        Retrieved(found, tuple(retrieved)), run.settings.identity, run.settings.pacs.require_counts
+    )
     run.tell_complete(studies)
     return studies

@@ -250,7 +250,7 @@ def _mkiso(settings: Settings, role: Code | None, *, is_requestor: bool = False)
 
 
 def _pacs(settings: Settings, role: Code) -> Party:
-    return Party(settings.pacs.ae_title, role, settings.pacs.host)
+    return Party(settings.pacs.user_id, role, settings.pacs.host)
 
 
 def _is_address(text: str) -> bool:

@@ -18,12 +18,17 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from mkiso.config.publishers import KINDS, Robot
+from mkiso.config import publishers, sources
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "MKISO__"
 _NOT_GIVEN = object()
+_KINDS: Mapping[str, tuple[int, Mapping[str, type[BaseModel]]]] = {
+    "pacs": (1, sources.KINDS),
+    "publishers": (2, publishers.KINDS),
+}
+"""The sections whose keys depend on a kind, and at which depth the kind's keys stand."""
 UNKNOWN_SECRET = "unknown"  # noqa: S105  stands where a secret can't be read, so that nothing else is said of its absence
 
 
@@ -271,18 +276,20 @@ def _problem(entry: Any) -> str:
     if entry["type"] != "extra_forbidden":
         message = str(entry["msg"]).removeprefix("Value error, ")
         return f"{where}: {message}" if where else message
-    others = [kind for kind, each in KINDS.items() if section[:1] == ["publishers"] and key in each.model_fields]
-    if others:
-        return f"{where} is a key of publishers of kind {', '.join(others)}, and this one is of another kind"
+    kinds = _KINDS[section[0]][1] if section and section[0] in _KINDS else {}
+    if others := [kind for kind, each in kinds.items() if key in each.model_fields]:
+        return f"{where} is a key of {section[0]} of kind {', '.join(others)}, and this one is of another kind"
     nearest = difflib.get_close_matches(key[:64], list(model.model_fields), n=1, cutoff=0.0)
     return f"{where} is no key of mkiso; did you mean {'.'.join([*section, *nearest])}?"
 
 
 def _model_at(location: tuple[Any, ...]) -> tuple[type[BaseModel], list[str]]:
-    """The section that a place is in, and the place without the tag that pydantic puts behind a publisher's name."""
+    """The section that a place is in, and the place without the tag that pydantic puts before the keys of a kind."""
     parts = [str(part) for part in location]
-    if parts[:1] == ["publishers"] and len(parts) > 3:
-        return KINDS.get(parts[2], Robot), [*parts[:2], *parts[3:]]
+    if parts and parts[0] in _KINDS:
+        depth, kinds = _KINDS[parts[0]]
+        if len(parts) > depth + 1:
+            return kinds.get(parts[depth], publishers.Robot), [*parts[:depth], *parts[depth + 1 :]]
     model: type[BaseModel] = Settings
     for part in parts[:-1]:
         field = model.model_fields.get(part)

@@ -23,6 +23,7 @@ from pydantic import (
 
 from mkiso.config.publishers import CStore, Publisher, Robot
 from mkiso.config.section import AeTitle, Medium, NamedPath, Place, Port, Seconds, Section
+from mkiso.config.sources import CMove, Source
 
 HostName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9._-]{1,253}$")]
 Origin = Annotated[
@@ -89,23 +90,6 @@ class Auth(Section):
                 "auth.enabled is true and auth.api_key is empty: set MKISO__AUTH__API_KEY or auth.api_key_file"
             )
         return self
-
-
-class Pacs(Section):
-    """The PACS that is asked: Query/Retrieve SCP."""
-
-    ae_title: AeTitle = "ABPACS"
-    host: str = "127.0.0.1"
-    port: Port = 11112
-    calling_ae_title: AeTitle | None = None
-    require_counts: bool = True
-    find_limit: int = Field(0, ge=0)
-    max_moves: int = Field(2, ge=1, le=16)
-    move_attempts: int = Field(3, ge=1, le=10)
-    back_off_seconds: Seconds = 2
-    connect_timeout_seconds: Seconds = 10
-    response_timeout_seconds: Seconds = 60
-    quiet_timeout_seconds: Seconds = 60
 
 
 class Tls(Section):
@@ -350,7 +334,7 @@ class Settings(Section):
 
     server: Server = Server()
     auth: Auth = Auth()
-    pacs: Pacs = Pacs()
+    pacs: Source = CMove()
     receiver: Receiver = Receiver()
     patient_api: PatientApi = PatientApi()
     viewer: Viewer = Viewer()

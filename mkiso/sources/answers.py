@@ -21,7 +21,7 @@ from mkiso.network.dimse import Response
 from mkiso.study.identity import significant
 from mkiso.study.models import Expected, Study
 
-SUCCESS = 0x0000
+SUCCESS, CANCELLED = 0x0000, 0xFE00
 MAX_VALUE_BYTES = 16 * 1024  # of one attribute; names have some hundred, and each byte of one costs pydicom 1 µs
 MAX_COUNT_DIGITS = 12  # VR IS, PS3.5 6.2
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 
 from mkiso.dataset.header import read_header
 from mkiso.errors import InstanceConflict
+from mkiso.sources.protocol import Source
 from mkiso.sources.retrieve import retrieve
 from mkiso.storage.job import Job
 from mkiso.study import identity
@@ -17,6 +18,7 @@ from mkiso.study.values import StudyRetrieved
 
 
 def retrieve_study(
+    source: Source,
     job: Job,
     study: Study,
     on_arrival: Callable[[Arrival], None],
@@ -25,7 +27,7 @@ def retrieve_study(
     elsewhere: Collection[str] = (),
     stop: threading.Event | None = None,
 ) -> StudyRetrieved:
-    """C-MOVE into the job's folder; the study is returned as the PACS held it at the end.
+    """From the source into the job's folder; the study is returned as the PACS held it at the end.
 
     What an earlier attempt has stored isn't moved again, nor are the instances that lie `elsewhere` (SOP Instance
     UIDs); of a study without a list of instances everything is, since as many as are counted may be others by now, and
@@ -52,7 +54,7 @@ def retrieve_study(
         Arrival(uid, "", "", study.study_instance_uid, job.instances_dir / uid, 0, "") for uid in elsewhere
     ]
     try:
-        grown = retrieve(job.settings, study, job.instances_dir, already, take_new, stop)
+        grown = retrieve(source, job.settings.identity, study, job.instances_dir, already, take_new, stop)
     except InstanceConflict:  # of none that came can be said by now that it is the PACS's
         job.forget(study.study_instance_uid)
         raise

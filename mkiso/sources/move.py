@@ -3,66 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Receiver
+from mkiso.config.sources import CMove
 from mkiso.errors import PacsRefused, PacsSilent, PacsUnreachable
 from mkiso.network import dimse
-from mkiso.sources.move_outcome import Level, MoveResult
+from mkiso.sources.move_outcome import MoveResult
 from mkiso.sources.pacs import ConnectionLost, PacsAssociation
-from mkiso.study.models import Expected
+from mkiso.sources.protocol import Target
 
 STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")  # PS3.4 C.6.2.3
-UIDS_IN_A_LIST = 500  # 65 bytes each, and a value of VR UI has at most 65,534 (PS3.5 7.1.2)
 RESPONSES_AT_ONCE = (
     1000  # then whoever polls has its turn: a PACS that never stops answering keeps it from nothing else
 )
 CANCEL_TIMEOUT_SECONDS = 2.0  # dcmqrscp and Orthanc obey a C-CANCEL within milliseconds (docs/peers.md)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What one C-MOVE asks for: a study, some series of it, or some instances of one series."""
-
-    study_instance_uid: str
-    series: tuple[str, ...] = ()
-    instances: tuple[str, ...] = ()
-
-    @property
-    def level(self) -> Level:
-        return "IMAGE" if self.instances else "SERIES" if self.series else "STUDY"
-
-    def identifier(self) -> Dataset:
-        """Unique keys only, one value at each level but the lowest (PS3.4 C.4.2.2.1)."""
-        identifier = Dataset()
-        identifier.QueryRetrieveLevel = self.level
-        identifier.StudyInstanceUID = self.study_instance_uid
-        if self.series:
-            identifier.SeriesInstanceUID = list(self.series)
-        if self.instances:
-            identifier.SOPInstanceUID = list(self.instances)
-        return identifier
-
-
-def targets(study_instance_uid: str, expected: Expected, missing: frozenset[str], finest: Level) -> list[Target]:
-    """The C-MOVEs that bring what is missing and nothing else, at no finer level than `finest`; the one of the finest
-    level is last.
-    """
-    if finest == "STUDY" or not missing or missing == expected.instances:
-        return [Target(study_instance_uid)]
-    lacking = {series: missing & instances for series, instances in expected.series.items() if missing & instances}
-    whole = tuple(series for series, gap in lacking.items() if finest == "SERIES" or gap == expected.series[series])
-    return [Target(study_instance_uid, whole)] * bool(whole) + [
-        Target(study_instance_uid, (series,), tuple(sorted(gap)[start : start + UIDS_IN_A_LIST]))
-        for series, gap in lacking.items()
-        if series not in whole
-        for start in range(0, len(gap), UIDS_IN_A_LIST)
-    ]
+def identifier(target: Target) -> Dataset:
+    """Unique keys only, one value at each level but the lowest (PS3.4 C.4.2.2.1)."""
+    dataset = Dataset()
+    dataset.QueryRetrieveLevel = target.level
+    dataset.StudyInstanceUID = target.study_instance_uid
+    if target.series:
+        dataset.SeriesInstanceUID = list(target.series)
+    if target.instances:
+        dataset.SOPInstanceUID = list(target.instances)
+    return dataset
 
 
 class Move:
@@ -72,9 +43,9 @@ class Move:
     closes the association. Entering raises what PacsAssociation raises.
     """
 
-    def __init__(self, settings: Settings, wanted: list[Target]) -> None:
-        self._association = PacsAssociation(settings, [STUDY_ROOT_MOVE])
-        self._destination = settings.receiver.ae_title
+    def __init__(self, pacs: CMove, receiver: Receiver, wanted: Sequence[Target]) -> None:
+        self._association = PacsAssociation(pacs, receiver, [STUDY_ROOT_MOVE])
+        self._destination = receiver.ae_title
         self._wanted: Iterator[Target] = iter(wanted)
         self._open = False
         self.results: list[MoveResult] = []
@@ -131,7 +102,7 @@ class Move:
             dimse.PRIORITY: 0,
             dimse.MOVE_DESTINATION: self._destination,
         }
-        self._association.request(command, STUDY_ROOT_MOVE, target.identifier())
+        self._association.request(command, STUDY_ROOT_MOVE, identifier(target))
 
     def _count(self, response: dimse.Response) -> None:
         total = _result(response).total

@@ -35,9 +35,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal
 
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Receiver
 from mkiso.errors import PacsBusy, PacsRefused
-from mkiso.sources.pacs import peer_of
 from mkiso.study.identity import without_patient
 from mkiso.study.models import CountSource, Expected, Patient, Study
 
@@ -141,11 +140,10 @@ def comment_words(result: MoveResult, study: Study) -> str:
     return f" ({comment})" if comment else ""
 
 
-def failure(result: MoveResult, settings: Settings, study: Study) -> PacsRefused | PacsBusy | None:
-    """The error that a final status stands for; None where what arrived says more."""
+def failure(result: MoveResult, peer: str, receiver: Receiver, study: Study) -> PacsRefused | PacsBusy | None:
+    """The error that a final status of `peer` stands for; None where what arrived says more."""
     if result.status is None or result.status in (SUCCESS, WARNING) or result.status >> 12 == 0xC:
         return None
-    peer, receiver = peer_of(settings.pacs), settings.receiver
     comment = comment_words(result, study)
     details = {"accession_number": study.accession_number, "status": f"{result.status:04X}"}
     if result.status == DESTINATION_UNKNOWN:

@@ -13,7 +13,8 @@ from types import TracebackType
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from mkiso.config.settings import Pacs, Settings
+from mkiso.config.settings import Receiver
+from mkiso.config.sources import CMove
 from mkiso.errors import PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
 from mkiso.network import dimse
 from mkiso.network.negotiation import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, AssociationRejected, Context
@@ -21,6 +22,7 @@ from mkiso.network.pdu import AssociationLost, PeerGone, Stalled, Unreachable
 from mkiso.network.requestor import Address, Requestor
 
 ECHO_LIMIT_SECONDS = 2.0
+MAX_TIMEOUTS = 60  # how many times pacs.response_timeout_seconds an answer or a study may take in all
 
 _TRANSIENT = 2  # A-ASSOCIATE-RJ result (PS3.8 9.3.4)
 _CALLING_AE_UNKNOWN, _CALLED_AE_UNKNOWN = (1, 3), (1, 7)  # its source and reason
@@ -37,11 +39,13 @@ class PacsAssociation:
     PacsRefused.
     """
 
-    def __init__(self, settings: Settings, sop_classes: Sequence[UID], limit_seconds: float | None = None) -> None:
-        address = address_of(settings)
+    def __init__(
+        self, pacs: CMove, receiver: Receiver, sop_classes: Sequence[UID], limit_seconds: float | None = None
+    ) -> None:
+        address = address_of(pacs, receiver)
         self._address = address if limit_seconds is None else address.within(limit_seconds)
-        self._pacs = settings.pacs
-        self._receiver_port = settings.receiver.port
+        self._pacs = pacs
+        self._receiver_port = receiver.port
         self._proposed = [_context(sop_class) for sop_class in sop_classes]
         self._association: Requestor
         self._under_way = 0
@@ -168,33 +172,32 @@ class PacsAssociation:
         )
 
 
-def echo(settings: Settings, limit_seconds: float = ECHO_LIMIT_SECONDS) -> float:
+def echo(pacs: CMove, receiver: Receiver, limit_seconds: float = ECHO_LIMIT_SECONDS) -> float:
     """How many seconds the PACS took to connect, negotiate and answer a C-ECHO.
 
     Whatever it does, this returns or raises within about `limit_seconds`: PacsUnreachable, PacsRefused, PacsBusy,
     PacsSilent.
     """
     begun = time.monotonic()
-    with PacsAssociation(settings, [UID(VERIFICATION)], limit_seconds) as association:
+    with PacsAssociation(pacs, receiver, [UID(VERIFICATION)], limit_seconds) as association:
         status = association.echo()
         if status != dimse.SUCCESS:
             raise PacsRefused(f"{association.peer} answers a C-ECHO with status {status:04X}. Look at the PACS's log.")
         return time.monotonic() - begun
 
 
-def address_of(settings: Settings) -> Address:
+def address_of(pacs: CMove, receiver: Receiver) -> Address:
     """The PACS as we call it."""
-    pacs = settings.pacs
     connect, response = pacs.connect_timeout_seconds, pacs.response_timeout_seconds
-    return Address(pacs.host, pacs.port, pacs.ae_title, calling_ae_title(settings), connect, connect, response)
+    return Address(pacs.host, pacs.port, pacs.ae_title, calling_ae_title(pacs, receiver), connect, connect, response)
 
 
-def calling_ae_title(settings: Settings) -> str:
+def calling_ae_title(pacs: CMove, receiver: Receiver) -> str:
     """The AE title that we call ourselves: a PACS that wants the two to differ gets pacs.calling_ae_title."""
-    return settings.pacs.calling_ae_title or settings.receiver.ae_title
+    return pacs.calling_ae_title or receiver.ae_title
 
 
-def peer_of(pacs: Pacs) -> str:
+def peer_of(pacs: CMove) -> str:
     """The PACS by AE title and address, for people."""
     return f"The PACS {pacs.ae_title} at {pacs.host}:{pacs.port}"
 

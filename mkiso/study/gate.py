@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from mkiso.config.settings import Identity, Settings
+from mkiso.config.settings import Identity
 from mkiso.errors import InstanceConflict, PatientMismatch
 from mkiso.study import completeness, identity
 from mkiso.study.identity import Claim, PatientIdentity
@@ -24,8 +24,9 @@ def found(
     accession_numbers: tuple[str, ...],
     studies: Sequence[Study],
     patients: Collection[Patient | None],
-    settings: Settings,
+    rules: Identity,
     *,
+    require_counts: bool,
     degraded: bool,
 ) -> Found:
     """What may be retrieved of the answers: of one patient, and such that completeness can be proved.
@@ -34,18 +35,13 @@ def found(
     Raises PatientMismatch, NoDicomData, CountsUnknown.
     """
     known = [patient for patient in patients if patient is not None]
-    identity.one_patient(studies, known, settings.identity)
+    identity.one_patient(studies, known, rules)
     distinct = tuple({study.study_instance_uid: study for study in studies}.values())
     for study in distinct:
-        completeness.provable(study, require_counts=settings.pacs.require_counts)
+        completeness.provable(study, require_counts=require_counts)
     counts_unknown = any(study.expected.count is None for study in distinct)
     without = (PATIENT_API,) * degraded + (COUNTS_UNKNOWN,) * counts_unknown
     return Found(accession_numbers, distinct, next(iter(known), None), without)
-
-
-def complete(retrieved: Retrieved, settings: Settings) -> CompleteStudies:
-    """The complete studies of one patient. Raises what CompleteStudies raises."""
-    return CompleteStudies(retrieved, settings.identity, settings.pacs.require_counts)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -12,7 +12,7 @@ from mkiso.dataset.header import read_header
 from mkiso.formats.iso import master
 from mkiso.media.layout import Layout, lay_out
 from mkiso.storage.files import sha256_of
-from mkiso.study.gate import CompleteStudies, Part, complete
+from mkiso.study.gate import CompleteStudies, Part
 from mkiso.study.models import Arrival, Expected, Instance, Patient, Study
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 
@@ -47,7 +47,8 @@ def passed(found: Iterable[Instance], patient: Patient | None = None, **sections
     retrieved = tuple(StudyRetrieved(_listed(uid, of_study), tuple(of_study)) for uid, of_study in studies.items())
     accession_numbers = tuple(dict.fromkeys(each.study.accession_number for each in retrieved))
     answer = Found(accession_numbers, tuple(each.study for each in retrieved), patient)
-    return complete(Retrieved(answer, retrieved), Settings.model_validate(sections))
+    settings = Settings.model_validate(sections)
+    return CompleteStudies(Retrieved(answer, retrieved), settings.identity, settings.pacs.require_counts)
 
 
 def archived(found: Iterable[Instance]) -> Part:

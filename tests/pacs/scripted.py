@@ -26,11 +26,18 @@ from pydicom import Dataset, dcmread
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 
+from mkiso.config.settings import Receiver, Settings
+from mkiso.config.sources import CMove
 from tests.peers.corpus import dataset_bytes
 from tests.peers.storescu import store
 from tests.receiver.raw_peer import RawPeer
 
 STUDY_KEYS = ("AccessionNumber", "PatientID", "PatientName", "StudyDate", "StudyInstanceUID")
+
+
+def sections(settings: Settings) -> tuple[CMove, Receiver]:
+    """The PACS and the receiver of a configuration."""
+    return settings.pacs, settings.receiver
 
 
 class Gone(Exception):

@@ -12,8 +12,9 @@ from mkiso.config.settings import Settings
 from mkiso.errors import InstanceConflict, PatientMismatch, StudyIncomplete
 from mkiso.sources.collection import retrieve_study
 from mkiso.sources.query import find_studies
+from mkiso.sources.registry import source_of
 from mkiso.storage.job import Job
-from mkiso.study.gate import CompleteStudies, complete, found
+from mkiso.study.gate import CompleteStudies, found
 from mkiso.study.identity import fingerprint
 from mkiso.study.models import Instance
 from mkiso.study.values import Retrieved
@@ -33,7 +34,7 @@ class Attempt:
     """A run of the job from its beginning, as far as the retrieval."""
 
     def __init__(self, settings: Settings) -> None:
-        self.studies = find_studies(settings, "A1")
+        self.studies = find_studies(source_of(settings), "A1")
         self.job = Job("job", "download", settings)
         self.job.open()
         self.job.begin(fingerprint(self.studies, None))
@@ -43,6 +44,7 @@ class Attempt:
         self.moved: list[str] = []
         self.kept: list[str] = []
         retrieved = retrieve_study(
+            source_of(self.job.settings),
             self.job,
             self.studies[0],
             lambda arrival: self.moved.append(arrival.sop_instance_uid),
@@ -178,16 +180,19 @@ def test_a_file_of_which_nothing_is_written_down_goes(
         job = Job("job", "download", settings_for(pacs))
         job.open()
         (job.instances_dir / uid).write_bytes(b"other bytes")
-        job.note(fingerprint=fingerprint(find_studies(job.settings, "A1"), None))
+        job.note(fingerprint=fingerprint(find_studies(source_of(job.settings), "A1"), None))
         assert retrieved(Attempt(job.settings)) == uids(files)
 
 
 def disc_of(settings: Settings) -> CompleteStudies:
     """A run of the job as far as the gate."""
     attempt = Attempt(settings)
-    answer = found(("A1",), attempt.studies, [], settings, degraded=False)
-    retrieved = tuple(retrieve_study(attempt.job, study, lambda _: None) for study in answer.studies)
-    return complete(Retrieved(answer, retrieved), settings)
+    rules, require_counts = settings.identity, settings.pacs.require_counts
+    answer = found(("A1",), attempt.studies, [], rules, require_counts=require_counts, degraded=False)
+    retrieved = tuple(
+        retrieve_study(source_of(settings), attempt.job, study, lambda _: None) for study in answer.studies
+    )
+    return CompleteStudies(Retrieved(answer, retrieved), rules, require_counts)
 
 
 def with_issuers(files: list[Path], folder: Path, *issuers: str) -> list[Path]:
@@ -224,8 +229,8 @@ def test_a_disc_of_a_study_that_grew_answers_for_nothing_but_what_it_holds(
 
         pacs.scripts = [grown, whole]
         settings = settings_for(pacs)
-        before = fingerprint(find_studies(settings, "A1"), None)
+        before = fingerprint(find_studies(source_of(settings), "A1"), None)
         disc = disc_of(settings)
-        assert disc.fingerprint == fingerprint(find_studies(settings, "A1"), None)
+        assert disc.fingerprint == fingerprint(find_studies(source_of(settings), "A1"), None)
         pacs.files = files[:3]  # the fourth image is rejected again
-        assert fingerprint(find_studies(settings, "A1"), None) == before != disc.fingerprint
+        assert fingerprint(find_studies(source_of(settings), "A1"), None) == before != disc.fingerprint

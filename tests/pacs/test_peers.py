@@ -16,8 +16,10 @@ from mkiso.config.settings import Settings
 from mkiso.errors import JobStopped, MkisoError, PacsBusy, PacsRefused, StudyIncomplete, StudyNotFound
 from mkiso.sources.pacs import echo
 from mkiso.sources.query import find_studies, find_studies_by_date
+from mkiso.sources.registry import source_of
 from mkiso.sources.retrieve import retrieve
 from mkiso.study.models import Arrival
+from tests.pacs.scripted import sections
 from tests.peers.corpus import EVERY_KIND, THAI, make_study
 from tests.peers.dcmqrscp import Dcmqrscp
 from tests.peers.orthanc import Orthanc
@@ -61,9 +63,9 @@ def test_a_whole_study_arrives_byte_for_byte(
     settings_for: MakeSettings, folder: Path, peer: Peer, files: list[Path]
 ) -> None:
     settings = settings_for(peer)
-    (study,) = find_studies(settings, "A1001")
+    (study,) = find_studies(source_of(settings), "A1001")
     arrivals: list[Arrival] = []
-    assert retrieve(settings, study, folder, [], arrivals.append) == study
+    assert retrieve(source_of(settings), settings.identity, study, folder, [], arrivals.append) == study
     held = {
         str(dcmread(file, stop_before_pixels=True).SOPInstanceUID): file for file in files if file.parent.name == "1"
     }
@@ -75,14 +77,14 @@ def test_a_whole_study_arrives_byte_for_byte(
 
 def test_what_is_not_there(settings_for: MakeSettings, peer: Peer) -> None:
     settings = settings_for(peer)
-    assert 0 < echo(settings) < 1
+    assert 0 < echo(*sections(settings)) < 1
     for accession_number in ("NOPE", "a1001", "A100"):
         with pytest.raises(StudyNotFound):
-            find_studies(settings, accession_number)
-    found = find_studies_by_date(settings, "20240229", "00-235959.999999")
+            find_studies(source_of(settings), accession_number)
+    found = find_studies_by_date(source_of(settings), "20240229", "00-235959.999999")
     assert {study.accession_number for study in found.studies} == {"A1001", "A1002"} and not found.cut
-    assert find_studies_by_date(settings, "20240229", "11-235959.999999").studies == ()
-    assert find_studies_by_date(settings, "20240228").studies == ()
+    assert find_studies_by_date(source_of(settings), "20240229", "11-235959.999999").studies == ()
+    assert find_studies_by_date(source_of(settings), "20240228").studies == ()
 
 
 def test_two_at_once_dont_cross(settings_for: MakeSettings, folder: Path, peer: Peer) -> None:
@@ -92,8 +94,8 @@ def test_two_at_once_dont_cross(settings_for: MakeSettings, folder: Path, peer: 
     def job(accession_number: str) -> None:
         own = folder / accession_number
         own.mkdir()
-        (study,) = find_studies(settings, accession_number)
-        retrieve(settings, study, own, [], arrived[accession_number].append)
+        (study,) = find_studies(source_of(settings), accession_number)
+        retrieve(source_of(settings), settings.identity, study, own, [], arrived[accession_number].append)
 
     threads = [threading.Thread(target=job, args=(accession_number,)) for accession_number in arrived]
     for thread in threads:
@@ -107,20 +109,20 @@ def test_two_at_once_dont_cross(settings_for: MakeSettings, folder: Path, peer: 
 
 def test_a_gap_is_moved_by_its_instances(settings_for: MakeSettings, folder: Path, peer: Peer) -> None:
     settings = settings_for(peer)
-    (study,) = find_studies(settings, "A1002")
+    (study,) = find_studies(source_of(settings), "A1002")
     first: list[Arrival] = []
-    retrieve(settings, study, folder, [], first.append)
+    retrieve(source_of(settings), settings.identity, study, folder, [], first.append)
     again = folder / "again"
     again.mkdir()
     second: list[Arrival] = []
-    retrieve(settings, study, again, first[:37], second.append)
+    retrieve(source_of(settings), settings.identity, study, again, first[:37], second.append)
     assert {arrival.sop_instance_uid for arrival in second} == {arrival.sop_instance_uid for arrival in first[37:]}
     assert len(list(again.iterdir())) == 3
 
 
 def test_stop_ends_a_retrieval(settings_for: MakeSettings, folder: Path, peer: Peer) -> None:
     settings = settings_for(peer)
-    (study,) = find_studies(settings, "A1002")
+    (study,) = find_studies(source_of(settings), "A1002")
     stop = threading.Event()
     arrivals: list[Arrival] = []
 
@@ -131,16 +133,16 @@ def test_stop_ends_a_retrieval(settings_for: MakeSettings, folder: Path, peer: P
 
     begun = time.monotonic()
     with pytest.raises(JobStopped):
-        retrieve(settings, study, folder, [], stop_after_the_third, stop)
+        retrieve(source_of(settings), settings.identity, study, folder, [], stop_after_the_third, stop)
     assert time.monotonic() - begun < 3
 
 
 def test_a_destination_that_the_pacs_doesnt_know(settings_for: MakeSettings, folder: Path, peer: Peer) -> None:
     known = settings_for(peer)
     settings = known.model_copy(update={"receiver": known.receiver.model_copy(update={"ae_title": "NOBODY"})})
-    (study,) = find_studies(settings, "A1002")
+    (study,) = find_studies(source_of(settings), "A1002")
     with pytest.raises(MkisoError) as failed:
-        retrieve(settings, study, folder, [], lambda arrival: None)
+        retrieve(source_of(settings), settings.identity, study, folder, [], lambda arrival: None)
     assert isinstance(failed.value, PacsRefused | StudyIncomplete)
     assert "NOBODY" in failed.value.words or "log" in failed.value.words
 
@@ -159,8 +161,8 @@ def test_a_port_that_the_pacs_cant_reach(
         if isinstance(peer, Orthanc):
             peer.store(files)
         settings = settings_for(peer, quiet_timeout_seconds=0.5)
-        (study,) = find_studies(settings, "A1002")
+        (study,) = find_studies(source_of(settings), "A1002")
         begun = time.monotonic()
         with pytest.raises((PacsBusy, StudyIncomplete), match="reach this machine"):
-            retrieve(settings, study, folder, [], lambda arrival: None)
+            retrieve(source_of(settings), settings.identity, study, folder, [], lambda arrival: None)
     assert time.monotonic() - begun < 30

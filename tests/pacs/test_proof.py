@@ -14,6 +14,7 @@ from pydicom import dcmread
 from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError, PacsBusy, PatientMismatch, StudyIncomplete, StudyNotFound
 from mkiso.sources.query import find_studies
+from mkiso.sources.registry import source_of
 from mkiso.sources.retrieve import GROWTH_ROUNDS, retrieve
 from mkiso.study.models import Arrival, Expected, Study
 from tests.pacs.scripted import MoveRequest, Script, ScriptedPacs, whole
@@ -30,7 +31,14 @@ def files(tmp_path: Path) -> list[Path]:
 
 def fetch(settings: Settings, folder: Path, **changes: Any) -> tuple[Study, list[Arrival]]:
     arrivals: list[Arrival] = []
-    study = retrieve(settings, replace(find_studies(settings, "A1")[0], **changes), folder, [], arrivals.append)
+    study = retrieve(
+        source_of(settings),
+        settings.identity,
+        replace(find_studies(source_of(settings), "A1")[0], **changes),
+        folder,
+        [],
+        arrivals.append,
+    )
     return study, arrivals
 
 
@@ -76,7 +84,7 @@ UNPROVED = [
 
 @pytest.fixture(autouse=True)
 def no_long_wait_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso.sources.retrieve.SETTLED_SECONDS", 0.3)
+    monkeypatch.setattr("mkiso.sources.cmove.SETTLED_SECONDS", 0.3)
     monkeypatch.setattr("mkiso.sources.retrieve.LATE_SECONDS", 0.1)
 
 

@@ -27,20 +27,21 @@ from mkiso.errors import (
 )
 from mkiso.network import dimse
 from mkiso.sources.answers import equal_accession, expected_from, read, study_of
+from mkiso.sources.find import STUDY_ROOT_FIND, identifier
 from mkiso.sources.pacs import PacsAssociation, echo
 from mkiso.sources.query import (
-    STUDY_ROOT_FIND,
     asked_again,
     expected_instances,
     find_studies,
     find_studies_by_date,
     find_studies_by_uid,
     of_modalities,
-    study_identifier,
+    study_query,
 )
+from mkiso.sources.registry import source_of
 from mkiso.study.identity import one_patient
 from mkiso.study.models import Expected, Study
-from tests.pacs.scripted import ScriptedPacs
+from tests.pacs.scripted import ScriptedPacs, sections
 from tests.peers.corpus import CYRILLIC, JAPANESE, KOREAN, PLAIN, THAI, UMLAUT, UNICODE, Person, make_study
 from tests.peers.ports import free_port
 
@@ -71,23 +72,23 @@ def files(tmp_path: Path) -> list[Path]:
 
 def test_a_study_and_all_its_instances(settings_for: MakeSettings, files: list[Path]) -> None:
     with ScriptedPacs(files) as pacs:
-        (study,) = find_studies(settings_for(pacs), "A1")
+        (study,) = find_studies(source_of(settings_for(pacs)), "A1")
         assert (study.accession_number, study.patient_id, study.study_date) == ("A1", PLAIN.patient_id, "20240229")
         assert study.expected.source == "image" and study.expected.count == 4
         assert sorted(map(len, study.expected.series.values())) == [1, 3]
         assert pacs.finds == ["STUDY", "SERIES", "IMAGE", "IMAGE"]
-        assert expected_instances(settings_for(pacs), study) == study.expected
+        assert expected_instances(source_of(settings_for(pacs)), study) == study.expected
 
 
 def test_unknown_accession_numbers(settings_for: MakeSettings, files: list[Path]) -> None:
     with ScriptedPacs(files) as pacs, pytest.raises(StudyNotFound, match="A2"):
-        find_studies(settings_for(pacs), "A2")
+        find_studies(source_of(settings_for(pacs)), "A2")
 
 
 def test_several_studies_of_one_accession_number(settings_for: MakeSettings, files: list[Path], tmp_path: Path) -> None:
     more = make_study(tmp_path / "more", "A1", number=2)
     with ScriptedPacs([*files, *more]) as pacs:
-        studies = find_studies(settings_for(pacs), "A1")
+        studies = find_studies(source_of(settings_for(pacs)), "A1")
     assert len(studies) == 2
     one_patient(studies, (), Identity())
 
@@ -95,19 +96,19 @@ def test_several_studies_of_one_accession_number(settings_for: MakeSettings, fil
 def test_one_accession_number_of_two_patients(settings_for: MakeSettings, files: list[Path], tmp_path: Path) -> None:
     other = make_study(tmp_path / "other", "A1", patient=UMLAUT, number=2)
     with ScriptedPacs([*files, *other]) as pacs:
-        studies = find_studies(settings_for(pacs), "A1")
+        studies = find_studies(source_of(settings_for(pacs)), "A1")
     with pytest.raises(PatientMismatch, match="A1 belongs to studies of more than one patient"):
         one_patient(studies, (), Identity())
 
 
 @pytest.mark.parametrize("answered", ["a1", "A10", "A1*", "", "XA1"])
 def test_answers_for_another_accession_number_dont_count(answered: str) -> None:
-    answer = study_identifier(AccessionNumber=answered, StudyInstanceUID="1.2.3")
+    answer = identifier(study_query(AccessionNumber=answered, StudyInstanceUID="1.2.3"))
     assert equal_accession(iter([study_of(answer)]), "A1") == []
 
 
 def test_an_accession_number_is_compared_without_its_padding() -> None:
-    answer = study_identifier(AccessionNumber="A1 ", StudyInstanceUID="1.2.3")
+    answer = identifier(study_query(AccessionNumber="A1 ", StudyInstanceUID="1.2.3"))
     assert [study.accession_number for study in equal_accession(iter([study_of(answer)]), "A1")] == ["A1"]
 
 
@@ -116,7 +117,7 @@ def test_an_accession_number_is_compared_without_its_padding() -> None:
 def test_an_answer_without_a_usable_uid_isnt_passed_over(uid: str) -> None:
     answer = Dataset()
     answer.AccessionNumber, answer.StudyInstanceUID = "A1", uid
-    whole = study_identifier(AccessionNumber="A1", StudyInstanceUID="1.2.3")
+    whole = identifier(study_query(AccessionNumber="A1", StudyInstanceUID="1.2.3"))
     with pytest.raises(PacsRefused, match="A1 whose UID can't be used"):
         equal_accession([study_of(whole), study_of(answer)], "A1")
     assert equal_accession([study_of(answer)], "A2") == []
@@ -130,14 +131,14 @@ def test_a_level_with_an_answer_that_is_no_uid_isnt_believed(
     """Five answers, four of them with UIDs: the fifth stands for something."""
     with ScriptedPacs(files) as pacs:
         pacs.find_more = {level: "no uid"}
-        assert find_studies(settings_for(pacs), "A1")[0].expected == expected
+        assert find_studies(source_of(settings_for(pacs)), "A1")[0].expected == expected
 
 
 def test_an_end_that_comes_twice_is_no_empty_answer(settings_for: MakeSettings, files: list[Path]) -> None:
     with ScriptedPacs(files) as pacs:
         pacs.ends_twice = "STUDY"
         with pytest.raises(PacsRefused, match="isn't under way"):
-            find_studies(settings_for(pacs), "A1")
+            find_studies(source_of(settings_for(pacs)), "A1")
 
 
 def test_what_the_pacs_comments_isnt_told_before_the_patient_is_known(
@@ -146,7 +147,7 @@ def test_what_the_pacs_comments_isnt_told_before_the_patient_is_known(
     with ScriptedPacs(files) as pacs:
         pacs.find_status, pacs.comment = {"STUDY": 0xC001}, "CANARY^NAME HN-0001"
         with pytest.raises(PacsRefused, match="C001") as refused:
-            find_studies(settings_for(pacs), "A1")
+            find_studies(source_of(settings_for(pacs)), "A1")
     assert "CANARY" not in refused.value.words and "HN-" not in refused.value.words
 
 
@@ -155,7 +156,7 @@ def test_names_are_decoded_by_their_own_character_set(
     settings_for: MakeSettings, tmp_path: Path, person: Person
 ) -> None:
     with ScriptedPacs(make_study(tmp_path / "files", "A1", patient=person, kinds={"ct": 1})) as pacs:
-        (study,) = find_studies(settings_for(pacs), "A1")
+        (study,) = find_studies(source_of(settings_for(pacs)), "A1")
     assert study.patient_name == person.name
 
 
@@ -183,13 +184,13 @@ def test_the_finest_whole_level_is_believed(
 ) -> None:
     with ScriptedPacs(files) as pacs:
         pacs.find_status, pacs.find_limit, pacs.counts = find_status, find_limit, counts
-        assert find_studies(settings_for(pacs), "A1")[0].expected == expected
+        assert find_studies(source_of(settings_for(pacs)), "A1")[0].expected == expected
 
 
 def test_no_counts_but_instances(settings_for: MakeSettings, files: list[Path]) -> None:
     with ScriptedPacs(files) as pacs:
         pacs.counts = False
-        assert find_studies(settings_for(pacs), "A1")[0].expected.source == "image"
+        assert find_studies(source_of(settings_for(pacs)), "A1")[0].expected.source == "image"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ def test_what_came_twice_or_at_the_limit_is_counted_as_it_was_sent(
     with ScriptedPacs(make_study(tmp_path / "three", "A1", kinds={"ct": 3})) as pacs:
         pacs.find_twice, pacs.counts = twice, counts
         pacs.find_limit = {"IMAGE": limit} if limit else {}
-        assert find_studies(settings_for(pacs, find_limit=limit), "A1")[0].expected.source == expected
+        assert find_studies(source_of(settings_for(pacs, find_limit=limit)), "A1")[0].expected.source == expected
 
 
 def test_as_many_studies_as_the_pacs_gives_at_most_arent_known_to_be_all(
@@ -250,11 +251,11 @@ def test_as_many_studies_as_the_pacs_gives_at_most_arent_known_to_be_all(
     with ScriptedPacs([*files, *more]) as pacs:
         pacs.find_twice, pacs.find_limit = {"STUDY": 1}, {"STUDY": 2}
         with pytest.raises(AnswerCut, match=r"gave 2 answers.*pacs\.find_limit"):
-            find_studies(settings_for(pacs, find_limit=2), "A1")
+            find_studies(source_of(settings_for(pacs, find_limit=2)), "A1")
         pacs.find_twice = {}
         with pytest.raises(AnswerCut):
-            find_studies(settings_for(pacs, find_limit=2), "A1")
-        assert len(find_studies(settings_for(pacs, find_limit=3), "A1")) == 2
+            find_studies(source_of(settings_for(pacs, find_limit=2)), "A1")
+        assert len(find_studies(source_of(settings_for(pacs, find_limit=3)), "A1")) == 2
 
 
 def test_an_answer_that_cant_be_read_may_be_the_one_that_is_meant(
@@ -263,7 +264,7 @@ def test_an_answer_that_cant_be_read_may_be_the_one_that_is_meant(
     with ScriptedPacs(files) as pacs:
         pacs.find_changes = {"STUDY": {"StudyDescription": "x" * 20_000}}
         with pytest.raises(PacsRefused, match="can't be read"):
-            find_studies(settings_for(pacs), "A1")
+            find_studies(source_of(settings_for(pacs)), "A1")
 
 
 @pytest.mark.parametrize("level", ["STUDY", "SERIES", "IMAGE"])
@@ -271,54 +272,56 @@ def test_an_answer_that_cant_be_read_may_be_the_one_that_is_meant(
 def test_answers_without_end_are_ended(
     settings_for: MakeSettings, files: list[Path], monkeypatch: pytest.MonkeyPatch, level: str, bound: str
 ) -> None:
-    monkeypatch.setattr(f"mkiso.sources.query.{bound}", 2000)
+    monkeypatch.setattr(f"mkiso.sources.find.{bound}", 2000)
     with ScriptedPacs(files) as pacs:
         pacs.endless = level
         with pytest.raises(AnswerCut, match="didn't end, so mkiso ended it"):
-            find_studies(settings_for(pacs), "A1")
+            find_studies(source_of(settings_for(pacs)), "A1")
 
 
 def test_an_answer_that_takes_for_ever_is_ended(
     settings_for: MakeSettings, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.sources.query.MAX_TIMEOUTS", 0.5)
+    monkeypatch.setattr("mkiso.sources.find.MAX_TIMEOUTS", 0.5)
     with ScriptedPacs(files) as pacs:
         pacs.endless = "STUDY"
         with pytest.raises(PacsSilent, match="hasn't ended its answer"):
-            find_studies(settings_for(pacs), "A1")
+            find_studies(source_of(settings_for(pacs)), "A1")
 
 
 def test_by_date_answers_without_end_count_as_cut(
     settings_for: MakeSettings, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.sources.query.MAX_ANSWERS", 50)
+    monkeypatch.setattr("mkiso.sources.find.MAX_ANSWERS", 50)
     with ScriptedPacs(files) as pacs:
         pacs.endless = "STUDY"
-        found = find_studies_by_date(settings_for(pacs), "20240229")
+        found = find_studies_by_date(source_of(settings_for(pacs)), "20240229")
     assert (found.sent, found.cut, len(found.studies)) == (50, True, 1)
 
 
 def test_answers_that_come_in_one_pdu_are_all_had(settings_for: MakeSettings, files: list[Path]) -> None:
     with ScriptedPacs(files) as pacs:
-        (apart,) = find_studies(settings_for(pacs), "A1")
+        (apart,) = find_studies(source_of(settings_for(pacs)), "A1")
         pacs.at_once = True
-        (together,) = find_studies(settings_for(pacs), "A1")
+        (together,) = find_studies(source_of(settings_for(pacs)), "A1")
     assert (together.expected.source, together.expected.count) == ("image", len(files))
     assert together == apart
 
 
 def test_asked_again_every_level_is_asked(settings_for: MakeSettings, files: list[Path]) -> None:
     with ScriptedPacs(files[:2]) as pacs:
-        (study,) = find_studies(settings_for(pacs), "A1")
+        (study,) = find_studies(source_of(settings_for(pacs)), "A1")
         pacs.files, pacs.finds, pacs.find_status = files, [], {"SERIES": 0xA900}
-        assert asked_again(settings_for(pacs), study) == Expected("study", 4)  # and not the 2 of before
+        assert asked_again(source_of(settings_for(pacs)), Identity(), study) == Expected(
+            "study", 4
+        )  # and not the 2 of before
         assert pacs.finds == ["STUDY", "SERIES"]
         pacs.find_changes = {"STUDY": {"PatientID": "ANOTHER"}}
         with pytest.raises(PatientMismatch, match="another patient's"):
-            asked_again(settings_for(pacs), study)
+            asked_again(source_of(settings_for(pacs)), Identity(), study)
         pacs.files = []
         with pytest.raises(StudyNotFound, match="any more"):
-            asked_again(settings_for(pacs), study)
+            asked_again(source_of(settings_for(pacs)), Identity(), study)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +340,7 @@ def test_a_query_that_ends_otherwise_isnt_whole(
     with ScriptedPacs(files) as pacs:
         pacs.find_status = {level: status}
         with pytest.raises(error, match=f"{status:04X}|out of resources"):
-            find_studies(settings_for(pacs), "A1")
+            find_studies(source_of(settings_for(pacs)), "A1")
 
 
 @pytest.mark.parametrize(
@@ -356,15 +359,15 @@ def test_a_rejected_association_says_what_to_change(
     with ScriptedPacs(files) as pacs:
         pacs.reject = reject
         with pytest.raises(error, match=said):
-            find_studies(settings_for(pacs), "A1")
+            find_studies(source_of(settings_for(pacs)), "A1")
 
 
 def test_nobody_there(settings_for: MakeSettings) -> None:
     peer = Raw(port=free_port())
     with pytest.raises(PacsUnreachable, match=f"RAW at 127.0.0.1:{peer.port} can't be reached"):
-        find_studies(settings_for(peer), "A1")
+        find_studies(source_of(settings_for(peer)), "A1")
     with pytest.raises(PacsUnreachable, match="can't be reached"):
-        find_studies(settings_for(peer, host="no-such-host.invalid"), "A1")
+        find_studies(source_of(settings_for(peer, host="no-such-host.invalid")), "A1")
 
 
 @pytest.fixture
@@ -402,7 +405,7 @@ def _sends(data: bytes) -> Callable[[socket.socket], None]:
 def test_a_silent_peer_ends_at_the_limit(settings_for: MakeSettings, raw: Raw) -> None:
     begun = time.monotonic()
     with pytest.raises(PacsSilent, match=r"within 0\.6 s"):
-        find_studies(settings_for(raw), "A1")
+        find_studies(source_of(settings_for(raw)), "A1")
     assert 0.5 < time.monotonic() - begun < 1.5
 
 
@@ -419,25 +422,25 @@ def test_a_silent_peer_ends_at_the_limit(settings_for: MakeSettings, raw: Raw) -
 )
 def test_a_peer_that_isnt_a_pacs(settings_for: MakeSettings, raw: Raw) -> None:
     with pytest.raises((PacsUnreachable, PacsRefused)):
-        find_studies(settings_for(raw), "A1")
+        find_studies(source_of(settings_for(raw)), "A1")
 
 
 @pytest.mark.parametrize("raw", [_silent], indirect=True)
 def test_an_echo_is_never_slower_than_its_limit(settings_for: MakeSettings, raw: Raw) -> None:
     begun = time.monotonic()
     with pytest.raises(PacsSilent):
-        echo(settings_for(raw, connect_timeout_seconds=60, response_timeout_seconds=60))
+        echo(*sections(settings_for(raw, connect_timeout_seconds=60, response_timeout_seconds=60)))
     assert time.monotonic() - begun < 2
 
 
 def test_an_echo(settings_for: MakeSettings, files: list[Path]) -> None:
     with ScriptedPacs(files) as pacs:
-        assert 0 < echo(settings_for(pacs)) < 1
+        assert 0 < echo(*sections(settings_for(pacs))) < 1
 
 
 def test_looking_without_waiting_doesnt_wait(settings_for: MakeSettings, files: list[Path]) -> None:
     """A thousand looks while images arrive must not cost a second."""
-    with ScriptedPacs(files) as pacs, PacsAssociation(settings_for(pacs), [STUDY_ROOT_FIND]) as association:
+    with ScriptedPacs(files) as pacs, PacsAssociation(*sections(settings_for(pacs)), [STUDY_ROOT_FIND]) as association:
         begun = time.monotonic()
         for _ in range(200):
             assert association.receive(0) is None
@@ -446,14 +449,14 @@ def test_looking_without_waiting_doesnt_wait(settings_for: MakeSettings, files: 
 
 def test_by_date(settings_for: MakeSettings, files: list[Path]) -> None:
     with ScriptedPacs(files) as pacs:
-        whole = find_studies_by_date(settings_for(pacs), "20240229")
+        whole = find_studies_by_date(source_of(settings_for(pacs)), "20240229")
         assert len(whole.studies) == whole.sent == 1 and not whole.cut and not whole.unusable
         pacs.find_status = {"STUDY": 0xA700}
-        cut = find_studies_by_date(settings_for(pacs), "20240229", "08-11")
+        cut = find_studies_by_date(source_of(settings_for(pacs)), "20240229", "08-11")
         assert len(cut.studies) == 1 and cut.cut and cut.status == 0xA700
         pacs.find_limit = {"STUDY": 0}
         with pytest.raises(PacsBusy):
-            find_studies_by_date(settings_for(pacs), "20240229")
+            find_studies_by_date(source_of(settings_for(pacs)), "20240229")
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
@@ -462,22 +465,22 @@ def test_by_date_what_the_pacs_sent_is_counted_and_what_cant_be_asked_for_is_kep
 ) -> None:
     with ScriptedPacs(files) as pacs:
         pacs.find_twice, pacs.find_more = {"STUDY": 1}, {"STUDY": "../x"}
-        found = find_studies_by_date(settings_for(pacs), "20240229")
+        found = find_studies_by_date(source_of(settings_for(pacs)), "20240229")
     assert (found.sent, len(found.studies)) == (3, 1)
     assert [study.accession_number for study in found.unusable] == ["A1"]
 
 
 def test_by_uid_whatever_its_date_is(settings_for: MakeSettings, files: list[Path]) -> None:
     with ScriptedPacs(files) as pacs:
-        uid = find_studies_by_date(settings_for(pacs), "20240229").studies[0].study_instance_uid
-        [study] = find_studies_by_uid(settings_for(pacs), uid)
+        uid = find_studies_by_date(source_of(settings_for(pacs)), "20240229").studies[0].study_instance_uid
+        [study] = find_studies_by_uid(source_of(settings_for(pacs)), uid)
         assert study.study_instance_uid == uid
         with pytest.raises(StudyNotFound, match="nothing under the Study Instance UID"):
-            find_studies_by_uid(settings_for(pacs), f"{uid}.1")
+            find_studies_by_uid(source_of(settings_for(pacs)), f"{uid}.1")
         pacs.find_limit = {"STUDY": 0}
         pacs.find_status = {"STUDY": 0xC001}
         with pytest.raises(PacsRefused):
-            find_studies_by_uid(settings_for(pacs), uid)
+            find_studies_by_uid(source_of(settings_for(pacs)), uid)
 
 
 def test_modalities_are_chosen_here_and_unknown_ones_kept() -> None:

@@ -25,12 +25,15 @@ from mkiso.errors import (
     StudyIncomplete,
 )
 from mkiso.network import dimse
-from mkiso.sources.move import Move, Target
+from mkiso.sources.cmove import SETTLED_SECONDS
+from mkiso.sources.move import Move
 from mkiso.sources.move_outcome import MoveResult
+from mkiso.sources.protocol import Target
 from mkiso.sources.query import find_studies
-from mkiso.sources.retrieve import SETTLED_SECONDS, retrieve
+from mkiso.sources.registry import source_of
+from mkiso.sources.retrieve import retrieve
 from mkiso.study.models import Arrival, Expected, Study
-from tests.pacs.scripted import MoveRequest, Script, ScriptedPacs, whole
+from tests.pacs.scripted import MoveRequest, Script, ScriptedPacs, sections, whole
 from tests.peers.corpus import PLAIN, make_study
 
 pytestmark = pytest.mark.peer
@@ -47,7 +50,15 @@ def fetch(
 ) -> tuple[Study, list[Arrival]]:
     """Find and retrieve A1; the study and what arrived."""
     arrivals: list[Arrival] = []
-    study = retrieve(settings, replace(find_studies(settings, "A1")[0], **changes), folder, [], arrivals.append, stop)
+    study = retrieve(
+        source_of(settings),
+        settings.identity,
+        replace(find_studies(source_of(settings), "A1")[0], **changes),
+        folder,
+        [],
+        arrivals.append,
+        stop,
+    )
     return study, arrivals
 
 
@@ -138,13 +149,13 @@ def test_a_rerun_moves_only_what_is_missing(
 ) -> None:
     with ScriptedPacs(files, [stores(3, 0xB000)], receiver_port) as pacs:
         settings = settings_for(pacs, move_attempts=1)
-        study, kept = find_studies(settings, "A1")[0], []
+        study, kept = find_studies(source_of(settings), "A1")[0], []
         with pytest.raises(StudyIncomplete):
-            retrieve(settings, study, folder, [], kept.append)
+            retrieve(source_of(settings), settings.identity, study, folder, [], kept.append)
         pacs.scripts = [whole]
         arrivals: list[Arrival] = []
-        retrieve(settings, study, folder, kept, arrivals.append)
-        retrieve(settings, study, folder, [*kept, *arrivals], arrivals.append)
+        retrieve(source_of(settings), settings.identity, study, folder, kept, arrivals.append)
+        retrieve(source_of(settings), settings.identity, study, folder, [*kept, *arrivals], arrivals.append)
     assert len(kept) == 3 and len(arrivals) == 1 and len(pacs.moves) == 2
 
 
@@ -202,10 +213,10 @@ def test_silence_ends_at_the_limit_and_leaves_no_thread(
 ) -> None:
     with ScriptedPacs(files, [lambda move: move.wait_for_cancel(30)], receiver_port) as pacs:
         settings = settings_for(pacs, response_timeout_seconds=0.5)
-        study = find_studies(settings, "A1")[0]
+        study = find_studies(source_of(settings), "A1")[0]
         before, begun = threading.active_count(), time.monotonic()
         with pytest.raises(PacsSilent, match="neither answered nor sent"):
-            retrieve(settings, study, folder, [], lambda arrival: None)
+            retrieve(source_of(settings), settings.identity, study, folder, [], lambda arrival: None)
         assert time.monotonic() - begun < 4
         time.sleep(0.2)
         assert threading.active_count() <= before + 1  # the script's own association
@@ -215,7 +226,7 @@ def test_silence_ends_at_the_limit_and_leaves_no_thread(
 def test_answers_without_images_end_at_a_limit_too(
     settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.sources.retrieve.MAX_TIMEOUTS", 2)
+    monkeypatch.setattr("mkiso.sources.cmove.MAX_TIMEOUTS", 2)
 
     def for_ever(move: MoveRequest) -> None:
         while True:
@@ -237,7 +248,7 @@ def test_a_flood_of_answers_keeps_nobody_from_stopping(
     monkeypatch.setattr("mkiso.sources.move.CANCEL_TIMEOUT_SECONDS", 0.05)
     with (
         ScriptedPacs(files, [lambda move: move.wait_for_cancel(30)]) as pacs,
-        Move(settings_for(pacs), [Target("1.2.3")]) as move,
+        Move(*sections(settings_for(pacs)), [Target("1.2.3")]) as move,
     ):
         monkeypatch.setattr(move._association, "receive", lambda timeout_seconds: next(flood))
         for _ in range(10):
@@ -252,7 +263,7 @@ def test_an_end_that_comes_twice_ends_no_other_move(settings_for: MakeSettings, 
     with (
         ScriptedPacs(files, [ends_twice, lambda move: move.wait_for_cancel(30)]) as pacs,
         pytest.raises(PacsRefused, match="isn't under way"),
-        Move(settings_for(pacs), [Target("1.2.3"), Target("1.2.4")]) as move,
+        Move(*sections(settings_for(pacs)), [Target("1.2.3"), Target("1.2.4")]) as move,
     ):
         while not move.poll(0.1):
             pass
@@ -276,7 +287,7 @@ def test_an_image_now_and_then_is_progress(
 def test_a_final_response_that_never_comes_isnt_waited_for_long(
     settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.sources.retrieve.SETTLED_SECONDS", 0.3)
+    monkeypatch.setattr("mkiso.sources.cmove.SETTLED_SECONDS", 0.3)
 
     def speechless(move: MoveRequest) -> None:
         move.store(move.files)
@@ -425,11 +436,11 @@ def test_a_pacs_that_sends_more_than_it_lists_isnt_believed(
     script: Script,
     said: str,
 ) -> None:
-    monkeypatch.setattr("mkiso.sources.retrieve.SETTLED_SECONDS", 0.3)
+    monkeypatch.setattr("mkiso.sources.cmove.SETTLED_SECONDS", 0.3)
     with ScriptedPacs(make_study(tmp_path / "five", "A1", kinds={"ct": 5}), [script], receiver_port) as pacs:
         hides_one(pacs, level)
         settings = settings_for(pacs, quiet_timeout_seconds=1)
-        assert find_studies(settings, "A1")[0].expected.count == 4
+        assert find_studies(source_of(settings), "A1")[0].expected.count == 4
         with pytest.raises(StudyIncomplete, match=said):
             fetch(settings, folder)
 
@@ -437,7 +448,7 @@ def test_a_pacs_that_sends_more_than_it_lists_isnt_believed(
 def test_a_last_image_that_is_large_is_waited_for_where_only_counts_are_known(
     settings_for: MakeSettings, receiver_port: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mkiso.sources.retrieve.SETTLED_SECONDS", 0.1)
+    monkeypatch.setattr("mkiso.sources.cmove.SETTLED_SECONDS", 0.1)
     monkeypatch.setattr("mkiso.sources.retrieve.LATE_SECONDS", 0.1)
     monkeypatch.setattr("mkiso.sources.move.CANCEL_TIMEOUT_SECONDS", 0.1)
     with ScriptedPacs(
@@ -457,7 +468,7 @@ def test_growth_is_seen_in_what_a_c_move_announces(
     monkeypatch: pytest.MonkeyPatch,
     level: str,
 ) -> None:
-    monkeypatch.setattr("mkiso.sources.retrieve.SETTLED_SECONDS", 0.3)
+    monkeypatch.setattr("mkiso.sources.cmove.SETTLED_SECONDS", 0.3)
     five = make_study(tmp_path / "five", "A1", kinds={"ct": 5})
     with ScriptedPacs(five, [], receiver_port) as pacs:
         hides_one(pacs, level)

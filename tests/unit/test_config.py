@@ -325,6 +325,7 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
         ("receiver: {tls: {enable: true}}", "did you mean receiver.tls.enabled?"),
         ("publishers: {rimage: {aetitle: X}}", "did you mean publishers.rimage.ae_title?"),
         ("pacs: {port: 70000}", "pacs.port"),
+        ("pacs: {kind: pigeon}", "pacs: kind is one of cmove"),
         ("pacs: {ae_title: ABCDEFGHIJKLMNOPQ}", "pacs.ae_title"),
         ("pacs: {ae_title: 'A\\B'}", "pacs.ae_title"),
         ("auth: {enabled: true}", "auth.api_key is empty"),

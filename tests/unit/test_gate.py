@@ -24,7 +24,7 @@ from mkiso.errors import (
 from mkiso.media.disc_set import DiscSet
 from mkiso.media.file_set import arrange
 from mkiso.media.layout import Layout, lay_out
-from mkiso.study.gate import Part, complete, found
+from mkiso.study.gate import CompleteStudies, Part, found
 from mkiso.study.models import Arrival, Expected, Instance, Patient, Study, Volume
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tests.media.discs import CREATED, settings
@@ -65,6 +65,10 @@ def retrieved(
 ) -> Retrieved:
     wanted = tuple(each.study for each in studies)
     return Retrieved(Found(tuple(each.accession_number for each in wanted), wanted, patient), studies, elsewhere)
+
+
+def complete(retrieved: Retrieved, settings: Settings) -> CompleteStudies:
+    return CompleteStudies(retrieved, settings.identity, settings.pacs.require_counts)
 
 
 def test_whole_studies_of_one_patient_pass() -> None:
@@ -225,9 +229,18 @@ def test_the_fingerprint_is_of_what_the_disc_holds() -> None:
 def test_what_was_found_is_of_one_patient_and_can_be_proved() -> None:
     unknown = replace(study(2), expected=Expected("none", None))
     lenient = Settings.model_validate({"pacs": {"require_counts": False}})
-    told = found(("A1", "A2"), [study(1), unknown, study(1)], [None, Patient("HN-1", "N")], lenient, degraded=True)
+    told = found(
+        ("A1", "A2"),
+        [study(1), unknown, study(1)],
+        [None, Patient("HN-1", "N")],
+        lenient.identity,
+        require_counts=False,
+        degraded=True,
+    )
     assert told == Found(("A1", "A2"), (study(1), unknown), Patient("HN-1", "N"), ("patient_api", "counts_unknown"))
-    assert found(("A1",), [study(1)], [None], RULES, degraded=False) == Found(("A1",), (study(1),))
+    assert found(("A1",), [study(1)], [None], RULES.identity, require_counts=True, degraded=False) == Found(
+        ("A1",), (study(1),)
+    )
     for studies, patients, error in [
         ([study(1), study(2, patient_id="HN-2")], [], PatientMismatch),
         ([study(1)], [Patient("HN-1"), Patient("HN-2")], PatientMismatch),
@@ -236,7 +249,7 @@ def test_what_was_found_is_of_one_patient_and_can_be_proved() -> None:
         ([study(1, 0)], [], NoDicomData),
     ]:
         with pytest.raises(error):
-            found(("A1",), studies, patients, RULES, degraded=False)  # type: ignore[arg-type]
+            found(("A1",), studies, patients, RULES.identity, require_counts=True, degraded=False)  # type: ignore[arg-type]
 
 
 def test_a_part_holds_nothing_that_didnt_pass() -> None:

@@ -6,10 +6,12 @@ from itertools import product
 
 import pytest
 
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Receiver
 from mkiso.errors import MkisoError, PacsBusy, PacsRefused
-from mkiso.sources.move import Target, targets
+from mkiso.sources.move import identifier
 from mkiso.sources.move_outcome import Level, MoveResult, Step, after_quiet, failure, is_coarser, merged, next_step
+from mkiso.sources.protocol import Target
+from mkiso.sources.retrieve import targets
 from mkiso.study.models import Expected, Study
 
 ALL = MoveResult(0x0000, completed=3, failed=0, warning=0, remaining=0)
@@ -192,20 +194,20 @@ def test_after_quiet(result: MoveResult, complete: bool | None, step: Step) -> N
     ],
 )
 def test_failures_say_what_to_do(status: int, error: type[MkisoError], said: str) -> None:
-    failed = failure(MoveResult(status), Settings(), STUDY)
+    failed = failure(MoveResult(status), "The PACS", Receiver(), STUDY)
     assert type(failed) is error
     assert said in failed.words
 
 
 @pytest.mark.parametrize("status", [0xA701, 0xA702, 0x1234])
 def test_the_comment_of_the_pacs_is_told_without_the_patient(status: int) -> None:
-    failed = failure(MoveResult(status, "no disk for Canary, HN-0001, 19700102"), Settings(), STUDY)
+    failed = failure(MoveResult(status, "no disk for Canary, HN-0001, 19700102"), "The PACS", Receiver(), STUDY)
     assert failed is not None and "(no disk for …, …, …)" in failed.words
 
 
 @pytest.mark.parametrize("result", [LOST, ALL, ONE_FAILED, MoveResult(0xC000)])
 def test_no_failure_where_what_arrived_says_more(result: MoveResult) -> None:
-    assert failure(result, Settings(), STUDY) is None
+    assert failure(result, "The PACS", Receiver(), STUDY) is None
 
 
 def test_several_moves_as_one() -> None:
@@ -253,15 +255,15 @@ def test_counts_alone_mean_the_whole_study() -> None:
 
 
 def test_an_identifier_holds_unique_keys_only() -> None:
-    identifier = Target("9", ("1",), ("1.1", "1.2")).identifier()
-    assert {element.keyword for element in identifier} == {
+    unique = identifier(Target("9", ("1",), ("1.1", "1.2")))
+    assert {element.keyword for element in unique} == {
         "QueryRetrieveLevel",
         "StudyInstanceUID",
         "SeriesInstanceUID",
         "SOPInstanceUID",
     }
-    assert identifier.QueryRetrieveLevel == "IMAGE"
-    assert list(identifier.SOPInstanceUID) == ["1.1", "1.2"]
+    assert unique.QueryRetrieveLevel == "IMAGE"
+    assert list(unique.SOPInstanceUID) == ["1.1", "1.2"]
 
 
 def test_an_identifier_that_lacks_something_is_asked_for_coarser() -> None:
@@ -287,6 +289,8 @@ def test_counts_of_every_kind() -> None:
 
 
 def test_the_pacs_own_words_are_told() -> None:
-    told, silent = (failure(MoveResult(0xA701, comment), Settings(), STUDY) for comment in ("no memory", ""))
+    told, silent = (
+        failure(MoveResult(0xA701, comment), "The PACS", Receiver(), STUDY) for comment in ("no memory", "")
+    )
     assert told and silent
     assert "resources (no memory)." in told.words and "resources." in silent.words

@@ -1,0 +1,143 @@
+"""A PACS that is asked by C-FIND and sends by C-MOVE: the images come over associations of their own to the receiver,
+which tells of each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mkiso.config.settings import Receiver
+from mkiso.config.sources import CMove
+from mkiso.errors import PacsBusy, PacsRefused, PacsSilent
+from mkiso.receiver.client import Expectation
+from mkiso.sources.find import STUDY_ROOT_FIND, find
+from mkiso.sources.move import Move
+from mkiso.sources.move_outcome import MoveResult, failure, merged
+from mkiso.sources.pacs import MAX_TIMEOUTS, PacsAssociation, calling_ae_title, echo, peer_of
+from mkiso.sources.protocol import Search, Target
+from mkiso.sources.sink import Sink
+from mkiso.study.models import Study
+
+POLL_SECONDS = 0.05  # how late a final response or a stop may be noticed while no image comes
+SETTLED_SECONDS = 5.0  # how long a final response is waited for when everything that is listed has arrived
+
+
+@dataclass(frozen=True, slots=True)
+class CMoveSource:
+    """mkiso.sources.protocol.Source over C-FIND and C-MOVE."""
+
+    settings: CMove
+    receiver: Receiver
+    receiver_socket: Path
+
+    @property
+    def name(self) -> str:
+        return peer_of(self.settings)
+
+    @property
+    def hint(self) -> str:
+        return (
+            f"Check that the PACS can reach this machine, and which address it has for {self.receiver.ae_title} (port "
+            f"{self.receiver.port})."
+        )
+
+    @contextmanager
+    def searching(self) -> Iterator[Search]:
+        with PacsAssociation(self.settings, self.receiver, [STUDY_ROOT_FIND]) as association:
+            yield partial(find, association, self.settings)
+
+    @contextmanager
+    def retrieving(self, sink: Sink) -> Iterator[CMoveRetrieval]:
+        """Entering raises ReceiverUnavailable."""
+        with Expectation(
+            self.receiver_socket,
+            sink.study.study_instance_uid,
+            sink.folder,
+            sink.study.expected.instances,
+            calling_ae_title(self.settings, self.receiver),
+        ) as expectation:
+            sink.refusals = expectation.refusals
+            yield CMoveRetrieval(self, sink, expectation)
+
+    def failure(self, result: MoveResult, study: Study) -> PacsRefused | PacsBusy | None:
+        return failure(result, self.name, self.receiver, study)
+
+    def check(self, limit_seconds: float, *, inside: bool = False) -> str:
+        told = f"answers C-ECHO in {echo(self.settings, self.receiver, limit_seconds):.2f} s"
+        if not inside:
+            return told
+        knows = f"It has to know {self.receiver.ae_title} as this machine's port {self.receiver.port}"
+        return f"{self.name} {told} to {calling_ae_title(self.settings, self.receiver)}. {knows}"
+
+
+@dataclass(frozen=True, slots=True)
+class CMoveRetrieval:
+    """C-MOVEs of one study while the receiver tells of what arrives; one thread does both."""
+
+    source: CMoveSource
+    sink: Sink
+    expectation: Expectation
+
+    @property
+    def quiet_seconds(self) -> float:
+        return self.source.settings.quiet_timeout_seconds
+
+    def retrieve(self, wanted: Sequence[Target]) -> MoveResult:
+        self.sink.wait_anew()
+        with Move(self.source.settings, self.source.receiver, wanted) as move:
+            result = self._follow(move)
+        if wanted[0].level == "STUDY":  # below it a count may be of what was asked (an asynchronous Orthanc)
+            self.sink.counted = max(self.sink.counted, move.counted)
+        return result
+
+    def take(self, timeout_seconds: float) -> bool:
+        arrival = self.expectation.next_arrival(timeout_seconds)
+        if arrival is not None:
+            self.sink.take(arrival)
+        return arrival is not None
+
+    def catch_up(self) -> None:
+        self.expectation.catch_up()
+        self._drain()
+
+    def _follow(self, move: Move) -> MoveResult:
+        pacs, sink = self.source.settings, self.sink
+        # Counts alone don't tell the last image from the one before it: there only silence for the quiet limit does.
+        settled = pacs.quiet_timeout_seconds if sink.only_counted else SETTLED_SECONDS
+        while not move.poll(0):
+            if sink.is_complete:
+                # Nothing but the final response is missing, so it is waited for at once.
+                if move.poll(POLL_SECONDS):
+                    break
+                self._drain()
+                if self._silent_since(move) > settled:
+                    return MoveResult(None)
+            else:
+                self.take(POLL_SECONDS)
+            if self._silent_since(move) > pacs.response_timeout_seconds:
+                raise self._silent("neither answered nor sent an image", pacs.response_timeout_seconds)
+            if sink.silent_seconds > pacs.response_timeout_seconds * MAX_TIMEOUTS:
+                raise self._silent("answered and sent no image", pacs.response_timeout_seconds * MAX_TIMEOUTS)
+            sink.raise_if_stopped()
+        return merged(move.results)
+
+    def _drain(self) -> None:
+        """Take in what has arrived already, also beyond what was counted or against what came before."""
+        while self.take(0):
+            pass
+
+    def _silent_since(self, move: Move) -> float:
+        return time.monotonic() - max(self.sink.last_arrival, move.last_response)
+
+    def _silent(self, what: str, seconds: float) -> PacsSilent:
+        number = self.sink.study.accession_number
+        return PacsSilent(
+            f"The PACS {self.source.settings.ae_title} {what} of accession number {number} for {seconds:g} s. Try "
+            "again; if it stays, the PACS hangs.",
+            accession_number=number,
+        )

@@ -1,0 +1,16 @@
+"""The kinds of source that there are."""
+
+from __future__ import annotations
+
+from mkiso.config.settings import Settings
+from mkiso.config.sources import CMove
+from mkiso.sources.cmove import CMoveSource
+from mkiso.sources.protocol import Source
+
+
+def source_of(settings: Settings) -> Source:
+    """The configured source."""
+    receiver, receiver_socket = settings.receiver, settings.storage.receiver_socket
+    match settings.pacs:
+        case CMove() as pacs:
+            return CMoveSource(pacs, receiver, receiver_socket)
