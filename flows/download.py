@@ -8,7 +8,15 @@ from prefect.client.schemas.objects import State
 from flows.collect import find, retrieve
 from flows.parameters import AccessionNumbers, run_name
 from tasks.cleaning import forget_cancelled_job
-from tasks.disc import lay_out_discs, look_for_finished_disc, master_images, read_back, resume_discs, shelve_discs
+from tasks.disc import (
+    finish_pictures,
+    lay_out_discs,
+    look_for_finished_disc,
+    master_images,
+    read_back,
+    resume_discs,
+    shelve_discs,
+)
 from tasks.job_run import JobRun
 
 
@@ -31,8 +39,9 @@ def make_disc(accession_numbers: AccessionNumbers) -> State:
             found = find(run, question)
             discs = look_for_finished_disc(run, found)
         if not discs:
+            run.begin_pictures()
             studies = retrieve(run, found)
-            disc_set = lay_out_discs(run, studies)
+            disc_set = lay_out_discs(run, studies, finish_pictures(run, studies))
             written = master_images(run, disc_set)
             proven = read_back(run, written)
             discs = shelve_discs(run, proven)

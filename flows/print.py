@@ -11,7 +11,7 @@ from pydantic import Field
 from flows.collect import find, retrieve
 from flows.parameters import AccessionNumbers, run_name
 from tasks.cleaning import drop_cancelled_print
-from tasks.disc import lay_out_discs, master_images, read_back
+from tasks.disc import finish_pictures, lay_out_discs, master_images, read_back
 from tasks.job_run import JobRun
 from tasks.order import follow_orders, give_orders, orders_of_images, orders_of_studies, write_down
 
@@ -56,9 +56,13 @@ def print_disc(
         write_down(run, question, confirm_reprint)
         run.start()
         maker = run.publisher  # an unknown one ends the job before the PACS is asked
-        studies = retrieve(run, find(run, question))
+        found = find(run, question)
         if maker.needs_image:
-            proven = read_back(run, master_images(run, lay_out_discs(run, studies)))
+            run.begin_pictures()
+        studies = retrieve(run, found)
+        if maker.needs_image:
+            disc_set = lay_out_discs(run, studies, finish_pictures(run, studies))
+            proven = read_back(run, master_images(run, disc_set))
             orders = orders_of_images(run, maker, proven)
         else:
             orders = orders_of_studies(run, maker, studies)

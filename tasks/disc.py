@@ -8,6 +8,9 @@ from mkiso.errors import JobNotFound
 from mkiso.formats.proven_set import ProvenSet, WrittenSet, disc_fingerprint, manifests_of, prove, write_set
 from mkiso.formats.registry import ISO
 from mkiso.media.disc_set import DiscSet, lay_out_set
+from mkiso.media.file_set import arrange
+from mkiso.media.rendering import NO_PICTURES, Pictures
+from mkiso.media.shown import key_instances
 from mkiso.storage.shelf import Manifest, manifest_of, reusable, shelve
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.values import Found
@@ -37,11 +40,26 @@ def look_for_finished_disc(run: JobRun, found: Found) -> tuple[Manifest, ...]:
     return tuple(reusable(settings.storage, disc_fingerprint(found.fingerprint, settings), settings.disc.reuse_minutes))
 
 
+@step("Finish pictures")
+def finish_pictures(run: JobRun, studies: CompleteStudies) -> Pictures:
+    """The pictures of the instances that passed the gate; most were made while others still arrived."""
+    if run.renderer is None:
+        return NO_PICTURES
+    run.tell("making pictures")
+    wanted = studies.instances if run.settings.disc.pictures == "all" else key_instances(arrange(studies.instances))
+    pictures = run.renderer.finish([instance.arrival for instance in wanted])
+    for reason, count in pictures.not_shown.items():
+        run.log.info("%d without a picture: %s", count, reason.words)
+    return pictures
+
+
 @step("Lay out disc")
-def lay_out_discs(run: JobRun, studies: CompleteStudies) -> DiscSet:
-    """Names, DICOMDIR, pages, viewer; what doesn't fit one disc becomes a set where `disc.span` allows it."""
+def lay_out_discs(run: JobRun, studies: CompleteStudies, pictures: Pictures) -> DiscSet:
+    """Names, DICOMDIR, pages, pictures, viewer; what doesn't fit one disc becomes a set where `disc.span` allows it."""
     run.tell("laying out")
-    disc_set = lay_out_set(studies, run.settings, run.job.disc_dir, created=datetime.now(UTC), medium=run.medium)
+    disc_set = lay_out_set(
+        studies, run.settings, run.job.disc_dir, created=datetime.now(UTC), medium=run.medium, pictures=pictures
+    )
     for note in disc_set.notes:
         run.log.info("%s", note)
     return disc_set

@@ -24,6 +24,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, JobStopped, MkisoError, PatientMismatch, Unforeseen
 from mkiso.housekeeping import require_room
 from mkiso.media.layout import Layout
+from mkiso.media.rendering import Renderer
 from mkiso.publishers import Publisher, publisher_of
 from mkiso.storage.files import hold
 from mkiso.storage.job import Job, JobKind
@@ -61,6 +62,7 @@ class JobRun:
         self.report = JobReport(self.job.id, kind, asked, publisher=name, disc_ids=made)
         self.words = ""
         self.state: State = Failed(message=self._stopped)
+        self.renderer: Renderer | None = None
         self._held = ExitStack()
         self._reported = 0.0
         self._artifacts = Artifacts(self.log, "retrieval", PROGRESS_SECONDS)
@@ -78,6 +80,8 @@ class JobRun:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         with self._held:
+            if self.renderer:
+                self.renderer.close()
             return self._end(error)
 
     def _end(self, error: BaseException | None) -> bool:
@@ -174,6 +178,11 @@ class JobRun:
         for disc in discs:
             self._link(disc)
 
+    def begin_pictures(self) -> None:
+        """From now on what arrives is turned into pictures beside everything else, where a disc is to show all."""
+        if self.settings.disc.pictures != "none":
+            self.renderer = Renderer(self.job.pictures_dir)
+
     def tell(self, stage: str, **facts: object) -> None:
         """Tell which stage the job is in, at once."""
         now = time.monotonic()
@@ -213,6 +222,8 @@ class JobRun:
         """Count an instance that an earlier attempt has stored."""
         self._received[arrival.study_instance_uid] += 1
         self.report = replace(self.report, received=self._received.total())
+        if self.renderer and self.settings.disc.pictures == "all":
+            self.renderer.begin(arrival)
 
     def count_arrival(self, arrival: Arrival) -> None:
         """Count an instance that arrived; told a few times a second at most."""

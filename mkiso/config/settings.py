@@ -179,6 +179,7 @@ class Disc(Section):
     reuse_minutes: float = Field(60, ge=0, le=525_600)
     keep_hours: float = Field(24, gt=0, le=87_600)
     span: bool = True
+    pictures: Literal["all", "key", "none"] = "all"
 
 
 class Print(Section):

@@ -5,6 +5,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,8 @@ from mkiso.config.section import Medium
 from mkiso.config.settings import Settings
 from mkiso.errors import ProofFailed, TooLargeForMedium
 from mkiso.media.layout import Layout, lay_out
+from mkiso.media.rendering import NO_PICTURES, Pictures
+from mkiso.media.shown import AMOUNTS, NOTHING_SHOWN, Showing
 from mkiso.media.viewer import bundle_viewer
 from mkiso.media.volumes import room_sectors, span, study_sectors
 from mkiso.study.gate import CompleteStudies, Part
@@ -54,24 +57,41 @@ class DiscSet:
 
 
 def lay_out_set(
-    studies: CompleteStudies, settings: Settings, folder: Path, *, created: datetime, medium: Medium
+    studies: CompleteStudies,
+    settings: Settings,
+    folder: Path,
+    *,
+    created: datetime,
+    medium: Medium,
+    pictures: Pictures = NO_PICTURES,
 ) -> DiscSet:
     """A patient's disc; what doesn't fit one becomes a set where `disc.span` allows it. The made files of disc n go
     into `folder`/n.
 
-    Raises what lay_out raises.
+    Pictures are thinned, from `disc.pictures` on, until they make no set where there need be none, and no set of more
+    discs. Raises what lay_out raises.
     """
     whole = Part.whole(studies)
-    try:
-        return DiscSet((studies,), (lay_out(whole, settings, folder / "1", created=created, medium=medium),))
-    except TooLargeForMedium:
-        if not settings.disc.span:
-            raise
+    amounts = AMOUNTS[AMOUNTS.index(settings.disc.pictures) :] if pictures.of else AMOUNTS[-1:]
+    showings = [Showing(pictures, amount) for amount in amounts]
+    for showing in showings:
+        try:
+            disc = lay_out(whole, settings, folder / "1", created=created, medium=medium, showing=showing)
+            return DiscSet((studies,), (disc,))
+        except TooLargeForMedium:
+            if showing is showings[-1] and not settings.disc.span:
+                raise
     room = room_sectors(medium, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files)
-    parts = [Part((studies,), instances) for instances in span(whole.instances, room, medium)]
-    return _laid_out(
-        parts, [("", folder / str(number)) for number in range(1, len(parts) + 1)], settings, created, medium
-    )
+    divided, chosen = span(whole.instances, room, medium), NOTHING_SHOWN
+    for showing in showings[:-1]:
+        with suppress(TooLargeForMedium):  # one instance with pictures of all its frames
+            with_pictures = span(whole.instances, room, medium, showing)
+            if len(with_pictures) == len(divided):
+                divided, chosen = with_pictures, showing
+                break
+    parts = [Part((studies,), instances) for instances in divided]
+    places = [("", folder / str(number)) for number in range(1, len(parts) + 1)]
+    return _laid_out(parts, places, settings, created, medium, chosen)
 
 
 def divide(studies: Sequence[CompleteStudies], room: int, medium: Medium) -> tuple[Part, ...]:
@@ -87,14 +107,19 @@ def divide(studies: Sequence[CompleteStudies], room: int, medium: Medium) -> tup
 def lay_out_volumes(
     parts: Sequence[Part], places: Sequence[tuple[str, Path]], settings: Settings, *, created: datetime, medium: Medium
 ) -> DiscSet:
-    """Volumes of the archive, which may hold studies of many patients. `places` are each one's label and the folder of
-    its made files.
+    """Volumes of the archive, which may hold studies of many patients and have no pictures. `places` are each one's
+    label and the folder of its made files.
     """
     return _laid_out(parts, places, settings, created, medium)
 
 
 def _laid_out(
-    parts: Sequence[Part], places: Sequence[tuple[str, Path]], settings: Settings, created: datetime, medium: Medium
+    parts: Sequence[Part],
+    places: Sequence[tuple[str, Path]],
+    settings: Settings,
+    created: datetime,
+    medium: Medium,
+    showing: Showing = NOTHING_SHOWN,
 ) -> DiscSet:
     layouts = [
         lay_out(
@@ -106,6 +131,7 @@ def _laid_out(
             medium=medium,
             volume_id=label,
             elsewhere={other: each for other, each in enumerate(parts, start=1) if other != number},
+            showing=showing,
         )
         for number, (part, (label, folder)) in enumerate(zip(parts, places, strict=True), start=1)
     ]

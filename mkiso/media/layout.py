@@ -19,6 +19,7 @@ from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import Leaf, PatientBranch, arrange, leaves
 from mkiso.media.names import file_set_id
 from mkiso.media.pages import Facts, pages
+from mkiso.media.shown import NOTHING_SHOWN, Amount, Showing, shown_series
 from mkiso.media.viewer import BundledViewer, bundle_viewer
 from mkiso.study.gate import Part
 from mkiso.study.models import DiscFile, Volume
@@ -30,7 +31,7 @@ CHECKSUMS = PurePosixPath("SHA256.TXT")
 @dataclass(frozen=True, slots=True)
 class Layout:
     """A disc before it is mastered. `sectors` is the exact size of its image; `notes` say what DICOMDIR holds that the
-    images lack.
+    images lack, `amount` how much it has of their pictures.
     """
 
     files: tuple[DiscFile, ...]
@@ -43,6 +44,7 @@ class Layout:
     instances: int
     conformance: str
     notes: tuple[str, ...]
+    amount: Amount = "none"
 
     @property
     def size(self) -> int:
@@ -60,14 +62,15 @@ def lay_out(
     medium: Medium | None = None,
     volume_id: str = "",
     elsewhere: Mapping[int, Part] | None = None,
+    showing: Showing = NOTHING_SHOWN,
 ) -> Layout:
     """Lay out one disc; the files that mkiso makes are written into `disc_dir`, the instances stay where they are.
 
     What the patient API knows of the patient is shown on the pages, never written over the images' own data. `medium`
     is `disc.medium` unless it is given; `elsewhere` maps the numbers of a set's other volumes to their parts. A
-    `volume_id` makes it a volume of the archive: there alone may be more than one patient. The same arguments give the
-    same disc. Raises TooLargeForMedium, InstanceConflict, PatientMismatch, and ConfigurationError for a viewer that
-    can't be put on a disc.
+    `volume_id` makes it a volume of the archive: there alone may be more than one patient. Of `showing` the pictures of
+    these instances are taken. The same arguments give the same disc. Raises TooLargeForMedium, InstanceConflict,
+    PatientMismatch, and ConfigurationError for a viewer that can't be put on a disc.
     """
     instances = part.instances
     tree = arrange(instances, part.told_apart)
@@ -98,14 +101,25 @@ def lay_out(
     )
     made = [
         _made(disc_dir, path, content)
-        for path, content in [(PurePosixPath("DICOMDIR"), directory), *pages(tree, facts)]
+        for path, content in [(PurePosixPath("DICOMDIR"), directory), *pages(tree, facts, showing)]
     ]
-    files = [*made, *map(_instance_file, leaves(tree)), *viewer.files]
+    pictures = [file for series in shown_series(tree, showing).values() for file in series.files]
+    files = [*made, *map(_instance_file, leaves(tree)), *pictures, *viewer.files]
     files.append(_made(disc_dir, CHECKSUMS, checksums(files)))
     sectors = fit(files, medium)
     institution = settings.disc.institution
     return Layout(
-        tuple(files), volume_id, volume, medium, institution, created, sectors, len(instances), conformance, notes
+        tuple(files),
+        volume_id,
+        volume,
+        medium,
+        institution,
+        created,
+        sectors,
+        len(instances),
+        conformance,
+        notes,
+        showing.amount,
     )
 
 

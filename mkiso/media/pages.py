@@ -1,13 +1,17 @@
 """What people read on a disc: README.TXT, INDEX.HTM, the pages in IHE_PDI, AUTORUN.INF (IHE RAD TF-2 4.47, Portable
 Data for Imaging).
+
+Text of an image gets into a page by Jinja's autoescaping alone, which serves text and quoted attributes.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -17,36 +21,45 @@ from pydicom import Dataset
 
 from mkiso.config.settings import Disc
 from mkiso.media.file_set import PatientBranch, Series, StudyBranch, arrange
-from mkiso.media.names import component
+from mkiso.media.series_page import SeriesPage, series_page
+from mkiso.media.shown import NOTHING_SHOWN, WEB, Showing, ShownSeries, shown_series, study_folders
 from mkiso.study.identity import one_line
 from mkiso.study.models import Instance, Patient, Volume
 from mkiso.study.text import text
 
+INDEX, INFO = PurePosixPath("INDEX.HTM"), WEB / "INFO.HTM"
 TITLE, ARCHIVE_TITLE = "Medical images", "Archive of medical images"
+
+Shown = Mapping[tuple[str, bytes], ShownSeries]
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesOnPage:
-    """A series as the pages show it."""
+    """A series as the pages show it; `shown` is None where the disc has no pages of pictures."""
 
     number: str
     modality: str
     description: str
-    folder: str
+    body_part: str
     instances: int
+    shown: SeriesPage | None
 
 
 @dataclass(frozen=True, slots=True)
 class StudyOnPage:
     """A study as the pages show it; `page` is its file in IHE_PDI."""
 
-    page: str
+    page: PurePosixPath
     date: str
     description: str
     accession_number: str
     modalities: str
     instances: int
     series: tuple[SeriesOnPage, ...]
+
+    @property
+    def pictures(self) -> int:
+        return sum(series.shown.count for series in self.series if series.shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +94,15 @@ class Facts:
     autorun: bool = False
 
 
-def pages(tree: Collection[PatientBranch], facts: Facts) -> Iterator[tuple[PurePosixPath, bytes]]:
+def pages(
+    tree: Collection[PatientBranch], facts: Facts, showing: Showing = NOTHING_SHOWN
+) -> Iterator[tuple[PurePosixPath, bytes]]:
     """Every page by its path on the disc.
 
     README.TXT has CRLF and, where it isn't plain ASCII, the byte order mark by which old Notepad and macOS know UTF-8.
     """
-    patients = _patients(tree, facts.patient)
+    patients = _patients(tree, facts.patient, showing)
+    studies = [(patient, study) for patient in patients for study in patient.studies]
     context = {
         "title": ARCHIVE_TITLE if facts.archive else TITLE,
         "archive": facts.archive,
@@ -98,7 +114,11 @@ def pages(tree: Collection[PatientBranch], facts: Facts) -> Iterator[tuple[PureP
         "volume": facts.volume,
         "conformance": facts.conformance,
         "patients": patients,
-        "instances": sum(study.instances for patient in patients for study in patient.studies),
+        "instances": sum(study.instances for _, study in studies),
+        "pictures": sum(study.pictures for _, study in studies),
+        "amount": showing.amount,
+        "info": INFO,
+        "series_title": series_title,
         "viewer": facts.viewer,
         "autorun": bool(facts.viewer and facts.autorun),
         "viewer_names": facts.viewer_names,
@@ -108,29 +128,37 @@ def pages(tree: Collection[PatientBranch], facts: Facts) -> Iterator[tuple[PureP
         ],
     }
     yield PurePosixPath("README.TXT"), _for_notepad(_rendered("readme.txt.j2", context))
-    viewer_link = quote(str(facts.viewer)) if facts.viewer else ""
-    yield PurePosixPath("INDEX.HTM"), _rendered("index.html.j2", {**context, "viewer_link": viewer_link}).encode()
-    for patient in patients:
-        for study in patient.studies:
-            yield (
-                PurePosixPath("IHE_PDI") / study.page,
-                _rendered("study.html.j2", {"patient": patient, "study": study}).encode(),
-            )
+    yield INDEX, _page("index.html.j2", INDEX, context, viewer_link=quote(str(facts.viewer)) if facts.viewer else "")
+    yield INFO, _page("info.html.j2", INFO, context)
+    yield WEB / "STYLE.CSS", (files("mkiso.media") / "web" / "STYLE.CSS").read_bytes()
+    for patient, study in studies:
+        yield study.page, _page("study.html.j2", study.page, context, patient=patient, study=study)
+        for series in study.series:
+            if series.shown:
+                page = series.shown.page
+                yield page, _page("series.html.j2", page, context, patient=patient, study=study, series=series)
     if facts.viewer and facts.autorun:
         executable = str(facts.viewer).replace("/", "\\")
         yield PurePosixPath("AUTORUN.INF"), _for_notepad(_rendered("autorun.inf.j2", {"executable": executable}))
 
 
 def readable_name(person_name: str) -> str:
-    """A person name as people write it: family, given and middle; the component groups one after the other (PS3.5
-    6.2.1).
+    """A person name as lists of people have it: prefix and family name, then given and middle name, then the suffix;
+    the component groups one after the other (PS3.5 6.2.1).
     """
     groups = []
     for group in person_name.split("="):
-        family, *others = [" ".join(part.split()) for part in group.split("^")]
-        rest = " ".join(part for part in others if part)
-        groups.append(", ".join(part for part in (family, rest) if part))
+        parts = [" ".join(part.split()) for part in group.split("^")]
+        family, given, middle, prefix, suffix = [*parts, "", "", "", "", ""][:5]
+        written = (" ".join(filter(None, (prefix, family))), " ".join(filter(None, (given, middle))), suffix)
+        groups.append(", ".join(part for part in written if part))
     return " / ".join(group for group in groups if group)
+
+
+def series_title(series: SeriesOnPage) -> str:
+    """What a series is called: its number and description."""
+    number = f"Series {series.number}" if series.number else "Series"
+    return f"{number}: {series.description}" if series.description else number
 
 
 def readable_date(value: str) -> str:
@@ -138,27 +166,33 @@ def readable_date(value: str) -> str:
     return f"{value[:4]}-{value[4:6]}-{value[6:]}" if len(value) == 8 and value.isdigit() else value
 
 
-def _patients(tree: Collection[PatientBranch], known: Patient | None) -> list[PatientOnPage]:
-    numbers = iter(range(1, 1_000_000))
-    return [_patient(branch, known if len(tree) == 1 else None, numbers) for branch in tree]
+def _patients(
+    tree: Collection[PatientBranch], known: Patient | None, showing: Showing = NOTHING_SHOWN
+) -> list[PatientOnPage]:
+    folders, shown = study_folders(tree), shown_series(tree, showing)
+    return [_patient(branch, known if len(tree) == 1 else None, folders, shown) for branch in tree]
 
 
-def _patient(branch: PatientBranch, known: Patient | None, numbers: Iterator[int]) -> PatientOnPage:
+def _patient(
+    branch: PatientBranch, known: Patient | None, folders: Mapping[str, PurePosixPath], shown: Shown
+) -> PatientOnPage:
     header = branch.header
     return PatientOnPage(
         patient_id=one_line((known and known.patient_id) or str(branch.patient_id)),
         name=readable_name(one_line((known and known.name) or str(branch.name))),
         birth_date=readable_date((known and known.birth_date) or _line(header, "PatientBirthDate")),
         sex={"F": "female", "M": "male", "O": "other"}.get((known and known.sex) or _line(header, "PatientSex"), ""),
-        studies=tuple(_study(study, f"{component('ST', next(numbers))}.HTM") for study in branch.studies),
+        studies=tuple(_study(study, folders[study.study_instance_uid], shown) for study in branch.studies),
     )
 
 
-def _study(branch: StudyBranch, page: str) -> StudyOnPage:
+def _study(branch: StudyBranch, folder: PurePosixPath, shown: Shown) -> StudyOnPage:
     header = branch.header
-    series = tuple(_series(entry) for entry in branch.series)
+    series = tuple(
+        _series(entry, shown.get((branch.study_instance_uid, entry.series_instance_uid))) for entry in branch.series
+    )
     return StudyOnPage(
-        page=page,
+        page=folder.with_suffix(".HTM"),
         date=readable_date(_line(header, "StudyDate")),
         description=_line(header, "StudyDescription"),
         accession_number=_line(header, "AccessionNumber"),
@@ -168,14 +202,15 @@ def _study(branch: StudyBranch, page: str) -> StudyOnPage:
     )
 
 
-def _series(branch: Series) -> SeriesOnPage:
+def _series(branch: Series, shown: ShownSeries | None) -> SeriesOnPage:
     header = branch.header
     return SeriesOnPage(
         number=_line(header, "SeriesNumber"),
         modality=_line(header, "Modality"),
         description=_line(header, "SeriesDescription"),
-        folder=str(branch.leaves[0].path.parent),
+        body_part=_line(header, "BodyPartExamined").capitalize(),
         instances=len(branch.leaves),
+        shown=series_page(shown) if shown else None,
     )
 
 
@@ -203,6 +238,15 @@ def compile_templates() -> None:
     """Compile them before the first disc needs them: 20 ms, which a process that forks for every disc spends once."""
     for name in _environment().list_templates():
         _environment().get_template(name)
+
+
+def _page(template: str, path: PurePosixPath, context: Mapping[str, Any], **more: Any) -> bytes:
+    """A page; `root` leads from it to the disc's root, and `link` to any of its files."""
+
+    def link(target: PurePosixPath) -> str:
+        return quote(os.path.relpath(target, path.parent))
+
+    return _rendered(template, {**context, **more, "root": "../" * (len(path.parts) - 1), "link": link}).encode()
 
 
 def _rendered(template: str, context: Mapping[str, Any]) -> str:

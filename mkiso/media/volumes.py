@@ -18,11 +18,13 @@ from mkiso.media.capacity import MEDIUM_NAMES, MEDIUM_SECTORS, SECTOR_BYTES, ima
 from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import arrange, leaves
 from mkiso.media.pages import Facts, pages
+from mkiso.media.shown import NOTHING_SHOWN, Showing, shown_series
 from mkiso.study.models import DiscFile, Instance, Volume
 
 _SHARED_SECTORS = 28  # of every image whatever is on it: descriptors and the smallest path tables
 _PATH_TABLE_BYTES = 2 * (16 + 24)  # of a directory, in the two tables of both trees
 _CHECKSUM_BYTES = 112  # a line of SHA256.TXT for a File ID of five components
+_FACTS_BYTES = 2048  # of what a page says beside its tree: institution, contact, the patient API's name
 _SLACK_SECTORS = 64  # what README.TXT says of other volumes, and path tables that come in pairs of sectors
 _CANDIDATES = 400  # how many of the largest parcels are weighed against each other for one volume
 _STEPS = 8192  # into how many steps a volume is divided while parcels are chosen
@@ -44,22 +46,29 @@ def room_sectors(medium: Medium, fixed: Collection[DiscFile]) -> int:
     return MEDIUM_SECTORS[medium] - image_sectors(fixed) - _SLACK_SECTORS
 
 
-def study_sectors(instances: Collection[Instance]) -> int:
-    """At most how many sectors these instances add to a disc: themselves, their directories, records, pages and
-    checksums.
+def study_sectors(instances: Collection[Instance], showing: Showing = NOTHING_SHOWN) -> int:
+    """At most how many sectors these instances add to a disc: themselves, their directories, records, pages, pictures
+    and checksums.
     """
     tree = arrange(instances)
     directory, _ = dicomdir(tree, "A" * 16)
     made = [(PurePosixPath("DICOMDIR"), len(directory))]
-    made += [(path, len(content)) for path, content in pages(tree, _ANY_FACTS) if path.name != "README.TXT"]
+    made += [
+        (path, len(content) + _FACTS_BYTES)
+        for path, content in pages(tree, _ANY_FACTS, showing)
+        if path.name != "README.TXT"
+    ]
     files = [DiscFile(path, size, "") for path, size in made]
     files += [DiscFile(leaf.path, leaf.arrival.size, "") for leaf in leaves(tree)]
+    files += [file for series in shown_series(tree, showing).values() for file in series.files]
     files.append(DiscFile(PurePosixPath("SHA256.TXT"), _CHECKSUM_BYTES * len(files), ""))
     directories = {folder for file in files for folder in file.path.parents}
     return image_sectors(files) - _SHARED_SECTORS + sectors_of(_PATH_TABLE_BYTES * len(directories))
 
 
-def span(instances: Collection[Instance], room: int, medium: Medium) -> tuple[tuple[Instance, ...], ...]:
+def span(
+    instances: Collection[Instance], room: int, medium: Medium, showing: Showing = NOTHING_SHOWN
+) -> tuple[tuple[Instance, ...], ...]:
     """Divide instances into volumes of at most `room` sectors, in their order, each series whole where a volume can
     hold it.
 
@@ -72,10 +81,10 @@ def span(instances: Collection[Instance], room: int, medium: Medium) -> tuple[tu
         for study in patient.studies
         for entry in study.series
     ]
-    if any(study_sectors(entry) > room for entry in series):
-        return _in_order(series, room, medium)
-    in_order = _in_order(series, room, medium)
-    weighed = [Parcel(str(number), str(number), study_sectors(entry)) for number, entry in enumerate(series)]
+    if any(study_sectors(entry, showing) > room for entry in series):
+        return _in_order(series, room, medium, showing)
+    in_order = _in_order(series, room, medium, showing)
+    weighed = [Parcel(str(number), str(number), study_sectors(entry, showing)) for number, entry in enumerate(series)]
     packed = [sorted(int(parcel.study_instance_uid) for parcel in volume) for volume in pack(weighed, room, medium)]
     if len(packed) >= len(in_order):
         return in_order
@@ -102,34 +111,36 @@ def pack(parcels: Collection[Parcel], room: int, medium: Medium) -> tuple[tuple[
     return tuple(volumes)
 
 
-def _in_order(series: Sequence[tuple[Instance, ...]], room: int, medium: Medium) -> tuple[tuple[Instance, ...], ...]:
+def _in_order(
+    series: Sequence[tuple[Instance, ...]], room: int, medium: Medium, showing: Showing
+) -> tuple[tuple[Instance, ...], ...]:
     volumes: list[list[Instance]] = [[]]
     left = room
     for entry in series:
-        needed = study_sectors(entry)
+        needed = study_sectors(entry, showing)
         if needed > left and needed <= room:
             volumes.append([])
             left = room
         while entry:
-            piece = _beginning(entry, left, needed)
+            piece = _beginning(entry, left, needed, showing)
             if not piece and left == room:
                 raise _too_large(
-                    study_sectors(entry[:1]),
+                    study_sectors(entry[:1], showing),
                     room,
                     medium,
                     "One instance",
                     sop_instance_uid=entry[0].arrival.sop_instance_uid,
                 )
             volumes[-1].extend(piece)
-            left -= study_sectors(piece) if piece else 0
+            left -= study_sectors(piece, showing) if piece else 0
             entry = entry[len(piece) :]
             if entry:
                 volumes.append([])
-                left, needed = room, study_sectors(entry)
+                left, needed = room, study_sectors(entry, showing)
     return tuple(tuple(volume) for volume in volumes if volume)
 
 
-def _beginning(series: tuple[Instance, ...], left: int, needed: int) -> tuple[Instance, ...]:
+def _beginning(series: tuple[Instance, ...], left: int, needed: int, showing: Showing) -> tuple[Instance, ...]:
     """The longest beginning of a series that fits, to within a hundredth."""
     if needed <= left:
         return series
@@ -138,7 +149,7 @@ def _beginning(series: tuple[Instance, ...], left: int, needed: int) -> tuple[In
     while count < len(series) and used <= left:
         used += sectors_of(series[count].arrival.size) + overhead
         count += 1
-    while count and study_sectors(series[:count]) > left:
+    while count and study_sectors(series[:count], showing) > left:
         count -= max(1, count // 100)
     return series[:count]
 

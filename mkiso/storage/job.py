@@ -4,6 +4,7 @@ out of Prefect.
 jobs/<job id>/job.json         what was asked and found
               arrivals-….jsonl a line for each instance stored of a study, so that a rerun moves only what is missing
               instances/       Part 10 files, named by SOP Instance UID, hard links made by the receiver
+              pictures/        of each instance, by its SHA-256 (mkiso.media.rendering)
               disc/            the files that mkiso makes for each volume
               disc1.iso        the image of each volume, until it is shelved
 """
@@ -51,6 +52,10 @@ class Job:
     @property
     def disc_dir(self) -> Path:
         return self.folder / "disc"
+
+    @property
+    def pictures_dir(self) -> Path:
+        return self.folder / "pictures"
 
     def image(self, number: int) -> Path:
         """Where the image of the n-th volume is mastered."""

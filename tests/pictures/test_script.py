@@ -17,9 +17,9 @@ from pydicom import dcmread
 
 from mkiso.pictures.render import render
 from mkiso.pictures.values import Picture, PictureRequest
+from tests.peers.chromium import Chromium
 from tests.peers.corpus import BUNDLED
 from tests.pictures.objects import ramp, rgb, sequence, write
-from tests.webhook.chromium import Chromium
 
 PAGE = """<!doctype html><script>
 var result = null;

@@ -42,7 +42,8 @@ def a_viewer(folder: Path, *names: str) -> dict[str, object]:
 def test_what_lies_on_a_disc(tmp_path: Path) -> None:
     layout, _ = disc(make_study(tmp_path / "in", "ACC 1"), tmp_path)
     assert paths(layout) == {
-        "DICOMDIR", "README.TXT", "INDEX.HTM", "IHE_PDI/ST000001.HTM", "SHA256.TXT",
+        "DICOMDIR", "README.TXT", "INDEX.HTM", "SHA256.TXT",
+        "IHE_PDI/INFO.HTM", "IHE_PDI/ST000001.HTM", "IHE_PDI/STYLE.CSS",
         *(f"DICOM/PT000001/ST000001/SE000001/IM00000{number}" for number in (1, 2, 3)),
     }  # fmt: skip
     assert (layout.volume_id, layout.instances, layout.volume) == ("ACC_1", 3, Volume(1, 1))
@@ -83,15 +84,16 @@ def test_pages_are_escaped_complete_and_need_nothing_from_outside(tmp_path: Path
     layout, _ = disc(
         make_study(tmp_path / "in", "ACC1", patient=NASTY, kinds={"ct": 2, "sr": 1}, description="<b>&"), tmp_path
     )
-    for name in ("INDEX.HTM", "IHE_PDI/ST000001.HTM"):
+    for name in ("INDEX.HTM", "IHE_PDI/INFO.HTM", "IHE_PDI/ST000001.HTM"):
         html = page(layout, name)
-        assert "<script" not in html and "<b>" not in html
+        assert "<script" not in html and "<b>" not in html and "default-src 'none'" in html
         links = _Links()
         links.feed(html)
         assert links.found and not any("//" in link for link in links.found)
         for link in links.found:
-            target = os.path.normpath(PurePosixPath(name).parent / link)
-            assert any(str(file).startswith(target) for file in paths(layout)), link
+            target, _, place = link.partition("#")
+            assert not target or os.path.normpath(PurePosixPath(name).parent / target) in paths(layout), link
+            assert not place or f'id="{place}"' in html, link
     assert "ACC1" in page(layout, "INDEX.HTM") and "Example Hospital" in page(layout, "INDEX.HTM")
 
 
@@ -211,9 +213,9 @@ def test_readme_says_whether_a_viewer_lies_on_the_disc(tmp_path: Path) -> None:
 
 def test_readme_claims_what_the_disc_meets(tmp_path: Path) -> None:
     layout, _ = disc(make_study(tmp_path / "in", "ACC1"), tmp_path)
-    assert "IHE Portable Data for" in page(layout, "README.TXT") and "STD-GEN-CD" in page(layout, "INDEX.HTM")
+    assert "IHE Portable Data for" in page(layout, "README.TXT") and "STD-GEN-CD" in page(layout, "IHE_PDI/INFO.HTM")
     layout, _ = disc(make_study(tmp_path / "in", "ACC1", kinds={"jpeg_2000": 1}), tmp_path)
-    for name in ("README.TXT", "INDEX.HTM"):
+    for name in ("README.TXT", "IHE_PDI/INFO.HTM"):
         assert "meets no DICOM application profile" in " ".join(page(layout, name).split())
         assert "Portable Data" not in page(layout, name)
 
@@ -273,7 +275,8 @@ def test_what_doesnt_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         ("Example^Anna", "Example, Anna"),
         ("Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada, Tarou / 山田, 太郎 / やまだ, たろう"),
-        ("Doe^John^Q^Dr.^Jr.", "Doe, John Q Dr. Jr."),
+        ("Doe^John^Q^Dr.^Jr.", "Dr. Doe, John Q, Jr."),
+        ("Adams^John^^Rev.", "Rev. Adams, John"),
         ("^^^^", ""),
         ("=山田^太郎", "山田, 太郎"),
     ],

@@ -1,0 +1,139 @@
+"""What the page of one series shows: its pictures in stacks, with marks and scale bars, and why some have none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import PurePosixPath
+
+from mkiso.media.shown import LeftOut, ShownPicture, ShownSeries
+from mkiso.pictures.stacks import scale_bar
+from mkiso.pictures.values import Marks, Picture, SpacingOf
+from mkiso.study.text import text
+
+LATERALITY = {"R": "Right", "L": "Left", "B": "Both sides"}
+_DISTANCES = {
+    SpacingOf.PATIENT: "",
+    SpacingOf.ULTRASOUND: "",
+    SpacingOf.DETECTOR: "at the detector",
+    SpacingOf.MAGNIFICATION: "estimated",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleBar:
+    """A length in mm, the percentage of the picture's width that it takes, and where it is true."""
+
+    millimetres: int
+    percent: float
+    remark: str
+
+
+@dataclass(frozen=True, slots=True)
+class PictureOnPage:
+    """A picture as a page shows it. `picture` is None where only the thumbnail is on the disc; `height` is the
+    picture's as shown, stretched where its pixels aren't square.
+    """
+
+    number: int
+    frame: int
+    image_number: str
+    thumbnail: PurePosixPath
+    thumbnail_width: int
+    thumbnail_height: int
+    picture: PurePosixPath | None
+    width: int
+    height: int
+    stretched: bool
+    marks: Marks | None
+    laterality: str
+    bar: ScaleBar | None
+
+
+@dataclass(frozen=True, slots=True)
+class StackOnPage:
+    pictures: tuple[PictureOnPage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotShownOnPage:
+    """Objects that have no picture for one reason: their image numbers, and what they are."""
+
+    words: str
+    kind: str
+    which: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPage:
+    """The page of a series. `of` is how many pictures there would be; `middle` stands for the series elsewhere."""
+
+    page: PurePosixPath
+    stacks: tuple[StackOnPage, ...]
+    not_shown: tuple[NotShownOnPage, ...]
+    of: int
+
+    @property
+    def count(self) -> int:
+        return sum(len(stack.pictures) for stack in self.stacks)
+
+    @property
+    def middle(self) -> PictureOnPage | None:
+        longest = max((stack.pictures for stack in self.stacks), key=len, default=())
+        return longest[len(longest) // 2] if longest else None
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there are more than thumbnails."""
+        return any(picture.picture for stack in self.stacks for picture in stack.pictures)
+
+
+def series_page(shown: ShownSeries) -> SeriesPage:
+    """What the page of a series shows."""
+    stacks = tuple(StackOnPage(tuple(map(_picture, stack.pictures))) for stack in shown.stacks)
+    return SeriesPage(shown.page, stacks, tuple(_not_shown(shown.left_out)), shown.of)
+
+
+def _picture(shown: ShownPicture) -> PictureOnPage:
+    picture = shown.slice.picture
+    plane = picture.plane
+    number = shown.slice.instance_number
+    aspect = min(max(plane.pixel_aspect, 0.1), 10.0)
+    return PictureOnPage(
+        number=shown.number,
+        frame=picture.frame,
+        image_number="" if number is None else str(number),
+        thumbnail=shown.thumbnail.path,
+        thumbnail_width=picture.thumbnail.width,
+        thumbnail_height=round(picture.thumbnail.height * aspect) or 1,
+        picture=shown.picture.path if shown.picture else None,
+        width=picture.file.width,
+        height=round(picture.file.height * aspect) or 1,
+        stretched=not 0.99 < aspect < 1.01,
+        marks=plane.marks,
+        laterality=LATERALITY.get(plane.laterality, ""),
+        bar=_bar(picture),
+    )
+
+
+def _bar(picture: Picture) -> ScaleBar | None:
+    spacing = picture.plane.spacing
+    if spacing is None:
+        return None
+    columns = picture.file.width * picture.shrunk
+    millimetres, pixels = scale_bar(spacing, columns)
+    return ScaleBar(millimetres, round(min(100.0, 100 * pixels / columns), 2), _DISTANCES[spacing.of])
+
+
+def _not_shown(left_out: Iterable[LeftOut]) -> Iterable[NotShownOnPage]:
+    def alike(each: LeftOut) -> tuple[str, str]:
+        return each.reason.words, each.leaf.record_type
+
+    for (words, kind), those in groupby(sorted(left_out, key=alike), key=alike):
+        yield NotShownOnPage(words, "" if kind == "IMAGE" else kind, tuple(map(_which, those)))
+
+
+def _which(left_out: LeftOut) -> str:
+    name = text(left_out.leaf.instance.header, "InstanceNumber").strip() or left_out.leaf.path.name
+    return f"{name}, frame {left_out.frame}" if left_out.frame else name

@@ -1,0 +1,174 @@
+"""Which pictures a disc shows, and under which names: pure, from the tree of its instances and what was rendered of
+them.
+
+Amounts from most to least; a disc that is too small for one gets the next (docs/decisions/pictures-on-disc.md):
+all         every picture and its thumbnail
+key         of each stack of pictures at most KEY_PICTURES, evenly spaced, the first and the last among them
+thumbnails  of those the thumbnails alone
+none        no picture
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal, TypeVar
+
+from mkiso.media.file_set import Leaf, PatientBranch, Series
+from mkiso.media.names import component
+from mkiso.media.rendering import NO_PICTURES, MadeFile, Pictures
+from mkiso.pictures.names import PICTURE, THUMBNAIL, picture_name
+from mkiso.pictures.stacks import Slice, Stack, stacks_of
+from mkiso.pictures.values import PictureFile, Reason
+from mkiso.study.models import DiscFile, Instance
+from mkiso.study.text import text
+
+T = TypeVar("T")
+Amount = Literal["all", "key", "thumbnails", "none"]
+AMOUNTS: tuple[Amount, ...] = ("all", "key", "thumbnails", "none")
+KEY_PICTURES = 16
+WEB = PurePosixPath("IHE_PDI")
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """What a disc is to show: as much as `amount` says of what was rendered."""
+
+    pictures: Pictures = NO_PICTURES
+    amount: Amount = "none"
+
+
+NOTHING_SHOWN = Showing()
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPicture:
+    """A picture of a series: its number there, and its files by their paths on the disc; `picture` is None where only
+    the thumbnail is on it.
+    """
+
+    number: int
+    slice: Slice
+    thumbnail: DiscFile
+    picture: DiscFile | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownStack:
+    """A stack, and those of its pictures that are on the disc."""
+
+    stack: Stack
+    pictures: tuple[ShownPicture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An object, or one frame of it (0: all of it), that has no picture, and why."""
+
+    leaf: Leaf
+    frame: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSeries:
+    """A series as it is shown. `of` is how many pictures there would be of it."""
+
+    page: PurePosixPath
+    stacks: tuple[ShownStack, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    of: int = 0
+
+    @property
+    def pictures(self) -> tuple[ShownPicture, ...]:
+        return tuple(picture for stack in self.stacks for picture in stack.pictures)
+
+    @property
+    def files(self) -> Iterator[DiscFile]:
+        for shown in self.pictures:
+            yield shown.thumbnail
+            if shown.picture:
+                yield shown.picture
+
+
+def study_folders(tree: Collection[PatientBranch]) -> dict[str, PurePosixPath]:
+    """The folder in IHE_PDI of each study of a disc, by its Study Instance UID; its page has the same name."""
+    studies = [study for patient in tree for study in patient.studies]
+    return {study.study_instance_uid: WEB / component("ST", number) for number, study in enumerate(studies, 1)}
+
+
+def shown_series(tree: Collection[PatientBranch], showing: Showing) -> dict[tuple[str, bytes], ShownSeries]:
+    """Every series of a disc, by its Study and Series Instance UID; none where no picture is shown."""
+    if showing.amount == "none":
+        return {}
+    folders = study_folders(tree)
+    return {
+        (study.study_instance_uid, series.series_instance_uid): _shown(
+            series, folders[study.study_instance_uid] / component("SE", number), showing
+        )
+        for patient in tree
+        for study in patient.studies
+        for number, series in enumerate(study.series, 1)
+    }
+
+
+def key_instances(tree: Collection[PatientBranch]) -> list[Instance]:
+    """Those that are rendered where key pictures alone are wanted."""
+    return [
+        leaf.instance
+        for patient in tree
+        for study in patient.studies
+        for series in study.series
+        for leaf in evenly(series.leaves, KEY_PICTURES)
+    ]
+
+
+def evenly(things: Sequence[T], most: int) -> list[T]:
+    """At most so many of them, evenly spaced, the first and the last among them."""
+    if len(things) <= most:
+        return list(things)
+    return [things[round(index * (len(things) - 1) / (most - 1))] for index in range(most)]
+
+
+def _shown(series: Series, folder: PurePosixPath, showing: Showing) -> ShownSeries:
+    pictures, amount = showing.pictures, showing.amount
+    rendered = {
+        leaf.arrival.sop_instance_uid: (leaf, pictures.of[leaf.arrival.sha256])
+        for leaf in series.leaves
+        if leaf.arrival.sha256 in pictures.of
+    }
+    stacks, number = [], 1
+    for stack in stacks_of(made.result for _, made in rendered.values()):
+        numbered = list(enumerate(stack.slices, number))
+        number += len(numbered)
+        chosen = numbered if amount == "all" else evenly(numbered, KEY_PICTURES)
+        shown = [_picture(at, each, folder, rendered[each.sop_instance_uid][1].files, amount) for at, each in chosen]
+        stacks.append(ShownStack(stack, tuple(shown)))
+    left_out = tuple(
+        LeftOut(leaf, each.frame if made.result.facts.frames > 1 else 0, each.reason)
+        for leaf, made in rendered.values()
+        for each in made.result.not_shown
+    )
+    unrendered = [leaf for leaf in series.leaves if leaf.arrival.sha256 not in pictures.of]
+    of = number - 1 + sum(map(_frames_said, unrendered))
+    return ShownSeries(folder.with_suffix(".HTM"), tuple(stacks), left_out, of)
+
+
+def _frames_said(leaf: Leaf) -> int:
+    if leaf.record_type != "IMAGE":
+        return 0
+    said = text(leaf.instance.header, "NumberOfFrames").strip()
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 7 else 1
+
+
+def _picture(
+    number: int, slice_: Slice, folder: PurePosixPath, files: Mapping[str, MadeFile], amount: Amount
+) -> ShownPicture:
+    def on_disc(letter: str, file: PictureFile) -> DiscFile:
+        made = files[file.name]
+        return DiscFile(folder / picture_name(letter, number), made.size, made.sha256, made.path)
+
+    thumbnail = on_disc(THUMBNAIL, slice_.picture.thumbnail)
+    picture = None if amount == "thumbnails" else on_disc(PICTURE, slice_.picture.file)
+    return ShownPicture(number, slice_, thumbnail, picture)

@@ -1,0 +1,189 @@
+import html
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mkiso.errors import TooLargeForMedium
+from mkiso.formats.disc_check import verify_disc
+from mkiso.formats.iso import Iso, master
+from mkiso.formats.proof import verify_image
+from mkiso.media.capacity import MEDIUM_SECTORS
+from mkiso.media.disc_set import DiscSet, lay_out_set
+from mkiso.media.file_set import arrange
+from mkiso.media.layout import Layout
+from mkiso.media.rendering import NO_PICTURES, Pictures, Renderer
+from mkiso.media.shown import KEY_PICTURES, evenly, key_instances
+from mkiso.study.gate import CompleteStudies
+from mkiso.study.models import Arrival, Instance
+from tests.media.discs import CREATED, instances, passed, settings
+from tests.media.links import dead_links
+from tests.peers.corpus import make_ct_series, make_study
+
+
+def rendered(studies: CompleteStudies, folder: Path) -> Pictures:
+    renderer = Renderer(folder)
+    try:
+        return renderer.finish(arrivals(studies.instances))
+    finally:
+        renderer.close()
+
+
+def arrivals(found: tuple[Instance, ...]) -> list[Arrival]:
+    return [each.arrival for each in found]
+
+
+def seen(
+    studies: CompleteStudies, folder: Path, pictures: Pictures | None = None, **sections: dict[str, object]
+) -> DiscSet:
+    made = rendered(studies, folder / "pictures") if pictures is None else pictures
+    chosen = settings(folder, **sections)
+    return lay_out_set(studies, chosen, folder / "made", created=CREATED, medium="cd", pictures=made)
+
+
+def unpacked(layout: Layout, folder: Path) -> Path:
+    """The disc's files as a system shows them."""
+    for file in layout.files:
+        target = folder / (file.joliet_path or file.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        assert file.source
+        shutil.copyfile(file.source, target)
+    return folder
+
+
+def pictures_on(layout: Layout) -> list[str]:
+    return sorted(file.path.name for file in layout.files if file.path.suffix == ".JPG")
+
+
+def series_page(layout: Layout, number: int = 1) -> str:
+    [file] = [file for file in layout.files if str(file.path) == f"IHE_PDI/ST000001/SE{number:06}.HTM"]
+    assert file.source
+    return " ".join(html.unescape(file.source.read_text()).split())
+
+
+def test_a_disc_shows_each_image_and_is_proved_with_its_pictures(tmp_path: Path) -> None:
+    studies = passed(instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 3, "multiframe": 1, "sr": 1})))
+    [layout] = seen(studies, tmp_path).layouts
+    frames = int(studies.instances[3].header.NumberOfFrames)
+    assert pictures_on(layout) == sorted(
+        f"{letter}{number:07}.JPG" for letter in "PT" for count in (3, frames) for number in range(1, count + 1)
+    )
+    assert not list(dead_links(unpacked(layout, tmp_path / "disc")))
+    master(layout.files, layout.volume_id, tmp_path / "disc.iso", created=CREATED)
+    assert (tmp_path / "disc.iso").stat().st_size == layout.size
+    verify_image(tmp_path / "disc.iso", layout.files, Iso())
+    assert verify_disc(tmp_path / "disc.iso").files == len(layout.files)
+    assert "Picture 1 of 3 · image number 1 · left edge R, right edge L" in series_page(layout)
+    assert "Not for diagnosis" in series_page(layout)
+    assert "Sr document 1: It holds no image." in series_page(layout, 3)
+
+
+def test_a_link_in_the_wrong_case_is_found(tmp_path: Path) -> None:
+    for name, link in [("INDEX.HTM", "a/B.HTM#here"), ("A/B.HTM", "../INDEX.HTM"), ("A/C.HTM", "B.HTM#here")]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f'<a href="{link}">x</a><a href="https://example.org/">y</a>')
+    assert sorted(dead_links(tmp_path)) == [
+        *(f"{name}: https://example.org/" for name in ("A/B.HTM",)),
+        "A/C.HTM: B.HTM#here is no place there",
+        "A/C.HTM: https://example.org/",
+        "INDEX.HTM: a/B.HTM#here",
+        "INDEX.HTM: https://example.org/",
+    ]
+
+
+def test_a_picture_belongs_to_the_bytes_that_it_was_made_of(tmp_path: Path) -> None:
+    studies = passed(instances(make_study(tmp_path / "in", "ACC1")))
+    stranger = instances(make_study(tmp_path / "other", "ACC2"))[0].arrival
+    renderer = Renderer(tmp_path / "pictures")
+    renderer.begin(stranger)
+    corrected = replace(stranger, sop_instance_uid=studies.instances[0].arrival.sop_instance_uid)
+    renderer.begin(corrected)
+    made = renderer.finish(arrivals(studies.instances))
+    assert set(made.of) == {arrival.sha256 for arrival in arrivals(studies.instances)}
+    assert {folder.name for folder in (tmp_path / "pictures").iterdir()} == set(made.of)
+    [layout] = seen(studies, tmp_path, Pictures({stranger.sha256: next(iter(made.of.values()))})).layouts
+    assert not pictures_on(layout)
+
+
+def test_a_retry_keeps_what_was_made_of_the_same_bytes_and_is_what_it_was(tmp_path: Path) -> None:
+    studies = passed(instances(make_study(tmp_path / "in", "ACC1")))
+    first = rendered(studies, tmp_path / "pictures")
+    files = [file.path for made in first.of.values() for file in made.files.values()]
+    before = [file.stat().st_mtime_ns for file in files]
+    assert rendered(studies, tmp_path / "pictures") == first
+    assert [file.stat().st_mtime_ns for file in files] == before
+    files[0].write_bytes(files[0].read_bytes() + b"\0")
+    (files[-1].parent / "made.json").write_text("{")
+    assert rendered(studies, tmp_path / "pictures") == first
+    assert files[0].stat().st_mtime_ns != before[0] and files[-1].stat().st_mtime_ns != before[-1]
+
+
+def test_a_damaged_image_costs_its_picture_and_is_named(tmp_path: Path) -> None:
+    files = make_study(tmp_path / "in", "ACC1", kinds={"jpeg": 2})
+    content = bytearray(files[1].read_bytes())
+    start = content.index(b"\xff\xd8\xff")
+    content[start : start + 400] = bytes(400)
+    files[1].write_bytes(content)
+    [layout] = seen(passed(instances(files)), tmp_path).layouts
+    assert pictures_on(layout) == ["P0000001.JPG", "T0000001.JPG"]
+    assert "Image 2: Its pixels are damaged or cut short." in series_page(layout)
+    assert not list(dead_links(unpacked(layout, tmp_path / "disc")))
+
+
+def test_what_takes_too_long_costs_its_picture(tmp_path: Path) -> None:
+    studies = passed(instances(make_study(tmp_path / "in", "ACC1")))
+    renderer = Renderer(tmp_path / "pictures")
+    made = renderer.finish(arrivals(studies.instances), seconds=0)
+    [layout] = seen(studies, tmp_path, made).layouts
+    assert not pictures_on(layout)
+    assert "Image 1; 2; 3: It took too long to decode." in series_page(layout)
+
+
+def test_a_disc_without_room_gets_fewer_pictures_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies = passed(instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 40})))
+    made = rendered(studies, tmp_path / "pictures")
+    words = {
+        "all": "Picture 40 of 40",
+        "key": "16 of 40 pictures are shown here: at most 16 of each stack, evenly spaced.",
+        "thumbnails": "16 of 40 pictures are shown here, and only small ones: the disc has no room for more.",
+    }
+    sizes = []
+    for amount, said in words.items():
+        [layout] = seen(studies, tmp_path, made).layouts
+        assert layout.amount == amount and said in series_page(layout)
+        assert not list(dead_links(unpacked(layout, tmp_path / amount)))
+        sizes.append(len(pictures_on(layout)))
+        monkeypatch.setitem(MEDIUM_SECTORS, "cd", layout.sectors - 1)  # type: ignore[arg-type]
+    assert sizes == [80, 2 * KEY_PICTURES, KEY_PICTURES]
+    [layout] = seen(studies, tmp_path, made).layouts
+    assert (layout.amount, pictures_on(layout)) == ("none", [])
+    monkeypatch.setitem(MEDIUM_SECTORS, "cd", layout.sectors - 1)  # type: ignore[arg-type]
+    with pytest.raises(TooLargeForMedium):
+        seen(studies, tmp_path, made, disc={"span": False})
+
+
+def test_pictures_make_no_set_of_more_discs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies = passed(instances(make_ct_series(tmp_path / "in", "ACC1", count=40)))
+    made = rendered(studies, tmp_path / "pictures")
+    for room, expected in ((7500, "all"), (6700, "key"), (5500, "thumbnails"), (5300, "none")):
+        monkeypatch.setitem(MEDIUM_SECTORS, "cd", room)  # type: ignore[arg-type]
+        plain = seen(studies, tmp_path / "plain", NO_PICTURES)
+        disc_set = seen(studies, tmp_path, made)
+        assert len(disc_set.layouts) == len(plain.layouts) == 2
+        assert {layout.amount for layout in disc_set.layouts} == {expected}
+        for layout in disc_set.layouts:
+            assert layout.sectors <= room
+            own = {file.sop_instance_uid for file in layout.files if file.sop_instance_uid}
+            theirs = {each.arrival.sha256 for each in studies.instances if each.arrival.sop_instance_uid in own}
+            sources = {file.source.parent.name for file in layout.files if file.path.suffix == ".JPG" and file.source}
+            assert sources <= theirs
+            assert not list(dead_links(unpacked(layout, tmp_path / f"{room}" / layout.volume_id)))
+
+
+def test_key_images_are_spread_over_each_series(tmp_path: Path) -> None:
+    assert evenly(range(3), 16) == [0, 1, 2]
+    assert evenly(range(101), 5) == [0, 25, 50, 75, 100]
+    studies = passed(instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 40, "mr": 2})))
+    chosen = key_instances(arrange(studies.instances))
+    assert len(chosen) == KEY_PICTURES + 2 and len(set(map(id, chosen))) == len(chosen)
