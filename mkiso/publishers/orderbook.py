@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -126,13 +125,12 @@ def require_unanswered(page: Page, job_id: str) -> None:
     asked = _asked(page, job_id)
     if asked is None:
         raise PrintUncertain(UNKNOWN)
-    others = [(number, entry) for number, entry in enumerate(page) if entry.job_id != job_id]
-    if newer := [entry for number, entry in others if number > asked and entry.state not in NOTHING_MADE]:
+    if newer := [entry for entry in page[asked:] if entry.job_id != job_id and entry.state not in NOTHING_MADE]:
         words = (
             f"A newer request has ordered this study at {newer[-1].publisher} since this one was asked for. {ASK_AGAIN}"
         )
         raise PrintUncertain(words, newer_job_id=newer[-1].job_id)
-    if unclear := [entry for _, entry in others if entry.state in OPEN and not page[asked].confirmed]:
+    if unclear := [entry for entry in page[:asked] if entry.state in OPEN and not page[asked].confirmed]:
         words = f"An earlier print of this study at {unclear[-1].publisher} ended unclear. {MAY_BE_MADE}"
         raise PrintUncertain(words, earlier_job_id=unclear[-1].job_id)
 
@@ -153,6 +151,12 @@ def settle(page: Page, outcome: Entry) -> list[Entry]:
     if all(old.key != outcome.key for old in page):
         return [*page, outcome]
     return [outcome if old.key == outcome.key else old for old in page]
+
+
+def precede(page: Page, entries: Sequence[Entry]) -> list[Entry]:
+    """The page with these orders before everything else, where it doesn't have them yet."""
+    known = {old.key for old in page}
+    return [*(entry for entry in entries if entry.key not in known), *page]
 
 
 def made_before(pages: Sequence[Page], job_id: str) -> Entry | None:
@@ -187,10 +191,9 @@ class OrderBook:
         question = Entry(job_id, "asked", time.time(), confirmed=confirmed)
         with _held(self.paths[0].parent):
             pages = self.pages()
-            knows = [_asked(page, job_id) is not None for page in pages]
-            if again and not all(knows):
+            if again and any(_asked(page, job_id) is None for page in pages):
                 raise PrintUncertain(UNKNOWN)
-            self._write([page if known else [*page, question] for page, known in zip(pages, knows, strict=True)])
+            self._write([[*page, question] if _asked(page, job_id) is None else page for page in pages])
 
     def open(self, job_id: str, volume: int, publisher: str, *, contents: str = "") -> Entry:
         """A new order's entry, not yet written down."""
@@ -222,18 +225,11 @@ class OrderBook:
     def precede(self, entries: Sequence[Entry]) -> None:
         """Write down what was ordered before everything else on the pages, once."""
         with _held(self.paths[0].parent):
-            pages = self.pages()
-            keys = [{entry.key for entry in page} for page in pages]
-            self._write(
-                [
-                    [*(entry for entry in entries if entry.key not in known), *page]
-                    for page, known in zip(pages, keys, strict=True)
-                ]
-            )
+            self._write([precede(page, entries) for page in self.pages()])
 
-    def _write(self, pages: Sequence[Page]) -> None:
+    def _write(self, pages: Sequence[list[Entry]]) -> None:
         for path, page in zip(self.paths, pages, strict=True):
-            write_whole(path, json.dumps([asdict(entry) for entry in page], ensure_ascii=False, indent=1), durable=True)
+            write_whole(path, _PAGE.dump_json(page, indent=1), durable=True)
 
 
 def take_over(orders_dir: Path, accession_numbers: Collection[str], publishers: Collection[str]) -> None:

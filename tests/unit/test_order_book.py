@@ -174,6 +174,8 @@ def test_order_ids_fit_every_robot_and_differ_by_volume_and_attempt() -> None:
     ids = [entry("giving", volume=volume, attempt=attempt).order_id for volume in (1, 12) for attempt in (1, 11)]
     assert len(set(ids)) == 4
     assert all(1 <= len(order_id) <= 32 and set(order_id) <= set("0123456789abcdef-") for order_id in ids)
+    # the same in every version: a robot is asked for it after an upgrade
+    assert entry("giving", volume=3, attempt=2).order_id == "9410711a8262e2cb8897-3-2"
 
 
 def test_the_newest_disc_of_another_job_is_remembered() -> None:
@@ -191,6 +193,8 @@ def test_the_newest_disc_of_another_job_is_remembered() -> None:
 def test_the_newest_order_of_each_volume_is_asked_to_be_dropped() -> None:
     page = [asked(), entry("failed"), entry("given", attempt=2), entry("given", volume=2), entry("given", OTHER)]
     assert orders_of([page, []], MINE) == [page[2], page[3]]
+    killed_between_two_pages = [[asked(), entry("given")], [asked(), entry("giving")]]
+    assert orders_of(killed_between_two_pages, MINE) == [killed_between_two_pages[0][1]]
 
 
 def test_a_question_is_written_down_once_and_its_first_attempt_counts(tmp_path: Path) -> None:
@@ -337,6 +341,14 @@ def test_an_outcome_is_written_on_every_page_even_where_a_crash_left_its_order_o
     assert book.open(MINE, 1, "robot").attempt == 2 and book.open(MINE, 2, "robot").attempt == 1
 
 
+def test_what_is_written_down_has_reached_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    book = OrderBook.of(tmp_path, ["A", "B"])
+    book.ask(MINE)
+    assert {path.stat().st_ino for path in (*book.paths, tmp_path)} <= set(synced)
+
+
 def test_a_damaged_page_is_no_empty_one(tmp_path: Path) -> None:
     book = OrderBook.of(tmp_path, ["A", "B"])
     for text in ("[{", "{}x", '[{"job_id": 1}]', "[1]"):
@@ -404,7 +416,7 @@ def test_a_page_is_old_after_just_the_days_that_it_is_kept(tmp_path: Path, monke
     book = OrderBook.of(tmp_path, ["A"])
     book.ask(MINE)
     monkeypatch.setattr("time.time", lambda: 10 * 86_400.0)
-    for age_days, went in ((2, 0), (2.001, 1)):
+    for age_days, went in ((2, 0), (2 + 1 / 86_400, 1)):
         os.utime(book.paths[0], ((10 - age_days) * 86_400,) * 2)
         assert forget_old(tmp_path, 2, lambda _: ()) == went
 
