@@ -70,7 +70,7 @@ def master_images(run: JobRun, disc_set: DiscSet) -> WrittenSet:
     """ISO 9660 level 1 with Joliet."""
     run.tell("mastering")
     images = [run.job.image(layout.volume.number) for layout in disc_set.layouts]
-    return write_set(disc_set, ISO, images, run.tell_written)
+    return write_set(disc_set, ISO, images, lambda layout: run.tell_written(layout.instances))
 
 
 @step("Read image back")

@@ -18,7 +18,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, WithJsonSchema
 
 from mkiso.config.settings import Storage
-from mkiso.errors import JobNotFound, MkisoError
+from mkiso.errors import JobNotFound, JobStopped, MkisoError, Unforeseen
 from mkiso.storage.files import Unreadable, read_json, write_whole
 
 Status = Literal["running", "done", "failed"]
@@ -32,6 +32,28 @@ LOOK_FIRST = (
 def after_a_break(kind: str, otherwise: str) -> str:
     """What to do about a job that broke off; of a print nobody can say that no disc is made of it."""
     return LOOK_FIRST if kind == "print" else otherwise
+
+
+def failure_of(error: BaseException, kind: str) -> MkisoError:
+    """What is told of a job that ended with this: its own words where it has any, never the text of another
+    exception, which may quote a patient's data.
+    """
+    if isinstance(error, MkisoError):
+        return error
+    if not isinstance(error, Exception):
+        return stopped(kind)
+    return Unforeseen(
+        "Something went wrong that nobody foresaw; fault.txt in the job's folder says what. Retry the run, and tell "
+        f"who maintains mkiso. {after_a_break(kind, 'No disc was made.')}"
+    )
+
+
+def stopped(kind: str) -> JobStopped:
+    """The end of a job whose process was ended."""
+    return JobStopped(
+        "The job was stopped before its end: it was cancelled, or mkiso was shut down. "
+        f"{after_a_break(kind, 'Ask again, or retry the run.')}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
