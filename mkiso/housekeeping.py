@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from mkiso.config.settings import Settings, Storage
-from mkiso.errors import JobNotFound, StorageFull
+from mkiso.errors import JobCancelled, JobNotFound, StorageFull
 from mkiso.publishers.orderbook import forget_old
 from mkiso.storage.files import alone_in, seconds_old
-from mkiso.storage.report import read_report
+from mkiso.storage.job import Job
+from mkiso.storage.report import read_report, write_report
 from mkiso.storage.shelf import remove_old
 
 log = logging.getLogger("mkiso.housekeeping")
@@ -63,6 +64,15 @@ def sweep(settings: Settings, standings: Callable[[Collection[str]], Mapping[str
     )
     log.info("Swept: %s.", swept)
     return swept
+
+
+def forget_cancelled(job: Job) -> None:
+    """Remove what a cancelled job had retrieved, once its process has ended, and say so in its report."""
+    job.discard()
+    storage = job.settings.storage
+    with suppress(JobNotFound):  # it hadn't begun, or its report is damaged
+        cancelled = JobCancelled("The job was cancelled by an operator.")
+        write_report(storage, read_report(storage, job.id).failed(cancelled))
 
 
 def require_room(storage: Storage) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,13 +21,12 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 
 from mkiso.config.in_force import in_force
-from mkiso.errors import JobCancelled, JobNotFound, MkisoError, ProofFailed
-from mkiso.housekeeping import Standing, sweep
+from mkiso.errors import MkisoError
+from mkiso.housekeeping import Standing, forget_cancelled, sweep
+from mkiso.publishers.orders import cancel_orders
 from mkiso.storage.job import Job
-from mkiso.storage.report import read_report, write_report
 from mkiso.storage.reread import reread_shelf
 from mkiso.study.accession import parse_accession_numbers
-from tasks.order import cancel_orders
 
 log = logging.getLogger("mkiso.cleaning")
 
@@ -39,14 +37,7 @@ def forget_cancelled_job(flow: Any, flow_run: FlowRun, state: State) -> None:
     """Prefect's cancellation hook: runs in the worker once the job's process has ended, and removes what the job had
     retrieved.
     """
-    settings = in_force()
-    job_id = str(flow_run.id)
-    Job(job_id, "download", settings).discard()
-    with suppress(JobNotFound):  # it hadn't begun, or its report is damaged
-        write_report(
-            settings.storage,
-            read_report(settings.storage, job_id).failed(JobCancelled("The job was cancelled by an operator.")),
-        )
+    forget_cancelled(Job(str(flow_run.id), "download", in_force()))
 
 
 def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:
@@ -131,9 +122,4 @@ def reread_discs() -> None:
     """Discs that nobody has read for hours; where one isn't what was proved, it goes and this run fails, to be seen."""
     found = reread_shelf(in_force().storage)
     get_run_logger().info("Read %s discs again; %s were not what was proved.", found.discs, found.taken_off)
-    if found.taken_off:
-        raise ProofFailed(
-            f"{found.taken_off} of {found.discs} discs on the shelf were not what was proved when they were made: they "
-            "and the rest of their sets were taken off, and are made again at the next question. Check the memory and "
-            "the disk of the disc store."
-        )
+    found.require_all_right()

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from mkiso.audit import messages as audit
 from mkiso.config.publishers import DicomPublisher
 from mkiso.formats.proven_set import ProvenSet
-from mkiso.publishers import (
-    Order,
-    OrderBook,
-    Publisher,
-    Receipt,
-    Watch,
-    cancel,
-    follow,
-    give,
-    publisher_of,
-    require_same_discs,
-)
-from mkiso.publishers.orderbook import orders_of, take_over
-from mkiso.storage.job import Job
+from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch, follow, give, require_same_discs
+from mkiso.publishers.orderbook import take_over
+from mkiso.publishers.orders import image_orders, images_of, proved_by, study_order, words_of
 from mkiso.study.gate import CompleteStudies
-from mkiso.study.models import Patient, Volume
 from tasks.job_run import JobRun
 from tasks.step import step
 
@@ -41,27 +28,13 @@ def write_down(run: JobRun, accession_numbers: tuple[str, ...], confirm_reprint:
 @step("Prepare orders")
 def orders_of_images(run: JobRun, publisher: Publisher, proven: ProvenSet) -> tuple[Order, ...]:
     """One order a disc of the set, with what was proved of its image."""
-    [studies] = proven.studies
-    whole = _order_of_studies(run, publisher, studies)
-    arrivals = {instance.arrival.sop_instance_uid: instance.arrival for instance in studies.instances}
-    return tuple(
-        replace(
-            whole,
-            instances=tuple(arrivals[file.sop_instance_uid] for file in disc.layout.files if file.sop_instance_uid),
-            image=disc.image,
-            image_sha256=disc.proof.sha256,
-            volume_id=disc.layout.volume_id,
-            volume=disc.layout.volume,
-            of_set=whole.instances if len(proven.discs) > 1 else (),
-        )
-        for disc in proven.discs
-    )
+    return image_orders(run.job, publisher.name, proven)
 
 
 @step("Prepare order")
 def orders_of_studies(run: JobRun, publisher: Publisher, studies: CompleteStudies) -> tuple[Order, ...]:
     """One order for the whole, of which the publisher makes the disc itself."""
-    return (_order_of_studies(run, publisher, studies),)
+    return (study_order(run.job, publisher.name, studies),)
 
 
 @step("Order discs from the publisher")
@@ -74,7 +47,7 @@ def give_orders(run: JobRun, publisher: Publisher, studies: CompleteStudies, ord
         _note(run, receipt)
         if not receipt.given_before:
             _audit(run, publisher, studies, len(order.instances))
-    run.tell("ordered", proves="queued", written=_images(orders))
+    run.tell("ordered", proves="queued", written=images_of(orders))
 
 
 @step("Follow the publisher to the end")
@@ -83,51 +56,9 @@ def follow_orders(run: JobRun, publisher: Publisher, orders: Sequence[Order]) ->
     receipts = [follow(publisher, order, run.settings.storage.orders_dir, _watch(run)) for order in orders]
     for warning in (warning for receipt in receipts for warning in receipt.warnings):
         run.log.warning("%s: %s", publisher.name, warning)
-    proves = "done" if all(receipt.proves == "done" for receipt in receipts) else "queued"
-    made = "reports the disc as made" if proves == "done" else "has everything; it doesn't tell when a disc is made"
-    run.words = f"{_images(orders)} images sent: {publisher.name} {made}."
+    proves = proved_by(receipts)
+    run.words = words_of(publisher.name, orders, proves)
     run.tell("done", proves=proves)
-
-
-def _images(orders: Sequence[Order]) -> int:
-    return sum(len(order.instances) for order in orders)
-
-
-def _order_of_studies(run: JobRun, publisher: Publisher, studies: CompleteStudies) -> Order:
-    return replace(
-        _order_of(run.job, studies.accession_numbers, publisher.name),
-        patient=studies.patient,
-        instances=tuple(instance.arrival for instance in studies.instances),
-        study_date=studies.studies[0].study_date,
-    )
-
-
-def cancel_orders(job: Job, accession_numbers: tuple[str, ...]) -> list[str]:
-    """Ask the publishers to drop what this job has ordered, where they have a way; what came of each order in words.
-
-    Raises PublisherUnavailable, PrintUncertain, ConfigurationError.
-    """
-    orders_dir, words = job.settings.storage.orders_dir, []
-    for entry in orders_of(OrderBook.of(orders_dir, accession_numbers).pages(), job.id):
-        publisher = publisher_of(entry.publisher, job.settings)
-        order = replace(_order_of(job, accession_numbers, publisher.name), volume=Volume(entry.volume, entry.volume))
-        asked = cancel(publisher, order, orders_dir)
-        if asked is not None:
-            dropped = f"the order at {publisher.name} was withdrawn, or asked to be dropped."
-            words.append(dropped if asked else f"{publisher.name} can't be asked to drop its order.")
-    return words
-
-
-def _order_of(job: Job, accession_numbers: tuple[str, ...], publisher_name: str) -> Order:
-    configured = job.settings.publishers[publisher_name]
-    return Order(
-        job.id,
-        Patient(""),
-        accession_numbers,
-        institution=job.settings.disc.institution,
-        copies=configured.copies,
-        medium=configured.medium,
-    )
 
 
 def _watch(run: JobRun) -> Watch:

@@ -30,6 +30,15 @@ class Reread:
     discs: int
     taken_off: int
 
+    def require_all_right(self) -> None:
+        """Raises ProofFailed where a disc left the shelf: a memory or a disk may be at fault."""
+        if self.taken_off:
+            raise ProofFailed(
+                f"{self.taken_off} of {self.discs} discs on the shelf were not what was proved when they were made: "
+                "they and the rest of their sets were taken off, and are made again at the next question. Check "
+                "the memory and the disk of the disc store."
+            )
+
 
 def require_right(storage: Storage, disc: Manifest) -> None:
     """Before somebody else sends a disc's file: read it whole, unless it looks as when it was last read and right.

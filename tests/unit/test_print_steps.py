@@ -39,11 +39,12 @@ from mkiso.media import disc_set
 from mkiso.media.disc_set import lay_out_set
 from mkiso.publishers import Order, Receipt, publisher_of
 from mkiso.publishers.orderbook import OrderBook
+from mkiso.publishers.orders import cancel_orders
 from mkiso.publishers.protocol import Watch
 from mkiso.storage.files import sha256_of
 from mkiso.storage.job import Job
 from mkiso.storage.report import LOOK_FIRST, JobReport, read_report, write_report
-from mkiso.study.models import Arrival, Volume
+from mkiso.study.models import Arrival, Patient, Volume
 from tasks.job_run import JobRun
 from tasks.step import step
 from tests.media.discs import CREATED, instances, passed
@@ -247,7 +248,7 @@ def cancelled(accession_numbers: list[str], publisher: str = "robot") -> Any:
 def given_order(settings: Settings, folder: Path) -> None:
     image = folder / "disc.iso"
     image.write_bytes(b"an image")
-    order = Order(JOB, order_steps.Patient("HN-1"), ("A1",), image=image, image_sha256=sha256_of(image))
+    order = Order(JOB, Patient("HN-1"), ("A1",), image=image, image_sha256=sha256_of(image))
     give(publisher_of("robot", settings), order, settings.storage.orders_dir, Watch())
 
 
@@ -292,19 +293,19 @@ def test_a_cancelled_print_that_could_never_be_is_cleared_away_too(
 
 def test_what_is_said_of_cancelled_orders(settings: Settings, job_folder: Path, tmp_path: Path) -> None:
     job = Job(JOB, "print", settings)
-    assert order_steps.cancel_orders(job, ("A1",)) == []  # nothing was ordered
+    assert cancel_orders(job, ("A1",)) == []  # nothing was ordered
     given_order(settings, tmp_path)
-    assert order_steps.cancel_orders(job, ("A1",)) == ["the order at robot was withdrawn, or asked to be dropped."]
+    assert cancel_orders(job, ("A1",)) == ["the order at robot was withdrawn, or asked to be dropped."]
     book = OrderBook.of(settings.storage.orders_dir, ["A1"])
     book.begin(book.open(JOB, 2, "rimage"))
-    told = order_steps.cancel_orders(job, ("A1",))
+    told = cancel_orders(job, ("A1",))
     assert [words.split(" was ")[0] for words in told] == [
         "the order at robot",
         "rimage can't be asked to drop its order.",
     ]
     book.begin(book.open(JOB, 3, "nobody"))
     with pytest.raises(ConfigurationError):
-        order_steps.cancel_orders(job, ("A1",))
+        cancel_orders(job, ("A1",))
 
 
 def test_an_archive_volume_whose_copy_was_not_the_image_waits_for_the_next_night(

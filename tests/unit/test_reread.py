@@ -108,6 +108,12 @@ def test_housekeeping_takes_damaged_discs_off_with_their_sets(
     assert reread_shelf(storage) == Reread(0, 0)
 
 
+def test_a_disc_that_was_taken_off_is_an_error_that_names_the_cause() -> None:
+    Reread(3, 0).require_all_right()
+    with pytest.raises(ProofFailed, match=r"1 of 3 discs.*memory and the disk"):
+        Reread(3, 1).require_all_right()
+
+
 def test_it_reads_slowly_and_only_what_is_due(storage: Storage) -> None:
     ages = {hours: shelved(storage, hours) for hours in (7, 30, 1, 12, -2)}
     clock = 0.0

@@ -1,0 +1,88 @@
+"""What a job orders, what it takes back, and what came of it in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mkiso.formats.proven_set import ProvenSet
+from mkiso.publishers import publisher_of
+from mkiso.publishers.desk import cancel
+from mkiso.publishers.orderbook import OrderBook, orders_of
+from mkiso.publishers.protocol import Order, Proves, Receipt
+from mkiso.storage.job import Job
+from mkiso.study.gate import CompleteStudies
+from mkiso.study.models import Patient, Volume
+
+
+def study_order(job: Job, publisher_name: str, studies: CompleteStudies) -> Order:
+    """One order for the whole, of which the publisher makes the disc itself."""
+    return replace(
+        _order_of(job, studies.accession_numbers, publisher_name),
+        patient=studies.patient,
+        instances=tuple(instance.arrival for instance in studies.instances),
+        study_date=studies.studies[0].study_date,
+    )
+
+
+def image_orders(job: Job, publisher_name: str, proven: ProvenSet) -> tuple[Order, ...]:
+    """One order a disc of the set, with what was proved of its image."""
+    [studies] = proven.studies
+    whole = study_order(job, publisher_name, studies)
+    arrivals = {instance.arrival.sop_instance_uid: instance.arrival for instance in studies.instances}
+    return tuple(
+        replace(
+            whole,
+            instances=tuple(arrivals[file.sop_instance_uid] for file in disc.layout.files if file.sop_instance_uid),
+            image=disc.image,
+            image_sha256=disc.proof.sha256,
+            volume_id=disc.layout.volume_id,
+            volume=disc.layout.volume,
+            of_set=whole.instances if len(proven.discs) > 1 else (),
+        )
+        for disc in proven.discs
+    )
+
+
+def images_of(orders: Sequence[Order]) -> int:
+    """How many images are ordered in all."""
+    return sum(len(order.instances) for order in orders)
+
+
+def proved_by(receipts: Sequence[Receipt]) -> Proves:
+    """What the publisher's receipts prove together: done where each says so."""
+    return "done" if all(receipt.proves == "done" for receipt in receipts) else "queued"
+
+
+def words_of(publisher_name: str, orders: Sequence[Order], proves: Proves) -> str:
+    """What came of a print."""
+    made = "reports the disc as made" if proves == "done" else "has everything; it doesn't tell when a disc is made"
+    return f"{images_of(orders)} images sent: {publisher_name} {made}."
+
+
+def cancel_orders(job: Job, accession_numbers: tuple[str, ...]) -> list[str]:
+    """Ask the publishers to drop what this job has ordered, where they have a way; what came of each order in words.
+
+    Raises PublisherUnavailable, PrintUncertain, ConfigurationError.
+    """
+    orders_dir, words = job.settings.storage.orders_dir, []
+    for entry in orders_of(OrderBook.of(orders_dir, accession_numbers).pages(), job.id):
+        publisher = publisher_of(entry.publisher, job.settings)
+        order = replace(_order_of(job, accession_numbers, publisher.name), volume=Volume(entry.volume, entry.volume))
+        asked = cancel(publisher, order, orders_dir)
+        if asked is not None:
+            dropped = f"the order at {publisher.name} was withdrawn, or asked to be dropped."
+            words.append(dropped if asked else f"{publisher.name} can't be asked to drop its order.")
+    return words
+
+
+def _order_of(job: Job, accession_numbers: tuple[str, ...], publisher_name: str) -> Order:
+    configured = job.settings.publishers[publisher_name]
+    return Order(
+        job.id,
+        Patient(""),
+        accession_numbers,
+        institution=job.settings.disc.institution,
+        copies=configured.copies,
+        medium=configured.medium,
+    )
