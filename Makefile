@@ -47,12 +47,12 @@ coverage: $(VENV)/.installed packages
 	$(BIN)/coverage report --skip-covered --sort=cover
 
 test-unit: $(VENV)/.installed
-	$(PYTEST) -n $(WORKERS) -m 'not peer and not end_to_end' tests/unit
+	$(PYTEST) -n $(WORKERS) -m 'not peer and not end_to_end' --ignore tests/webhook --ignore tests/archive --ignore tests/faults
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/mypy -p mkiso -p tasks -p flows -p mkiso_service -m bench.reference
+	$(BIN)/mypy -p mkiso -p tasks -p flows -p mkiso_service -m documentation.reference
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed packages
@@ -66,11 +66,11 @@ mutants: $(VENV)/.installed
 
 fuzz: MINUTES = 10
 fuzz: $(VENV)/.installed
-	$(BIN)/python -m bench.fuzz --minutes $(MINUTES)
+	$(BIN)/python -m fuzzing --minutes $(MINUTES)
 
 docs: $(VENV)/.installed
-	$(BIN)/python -m bench.architecture
-	$(BIN)/python -m bench.reference
+	$(BIN)/python -m documentation.architecture
+	$(BIN)/python -m documentation.reference
 
 # Debian's programs that the tests and the benchmark drive; installed where they are missing.
 packages:

@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from statistics import median
 
-from tests.end_to_end.archives import start
-from tests.peers.corpus import Person, make_ct_series
-from tests.peers.orthanc import Orthanc
-from tests.peers.ports import free_port
-from tests.peers.service import AE_TITLE, Service
+from peers.archives import start
+from peers.corpus import Person, make_ct_series
+from peers.orthanc import Orthanc
+from peers.ports import free_port
+from peers.service import AE_TITLE, Service
 
 
 def download(service: Service) -> float:

@@ -16,7 +16,7 @@ from bench.processes import Watch
 from bench.receiving import by_orthanc, fraction, to_storescp
 from bench.samples import Row, Sample, faster, within
 from bench.studies import StudyFiles
-from tests.peers.service import Service, job_at
+from peers.service import Service, job_at
 
 STARTS = 20
 JOBS = 8

@@ -19,10 +19,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tests.peers.corpus import make_ct_series
-from tests.peers.orthanc import Orthanc
-from tests.peers.ports import free_port
-from tests.peers.service import AE_TITLE, Service
+from peers.corpus import make_ct_series
+from peers.orthanc import Orthanc
+from peers.ports import free_port
+from peers.service import AE_TITLE, Service
 
 HUNDRED = 100
 AT_ONCE = 2

@@ -17,8 +17,8 @@ from zipfile import ZIP_STORED, ZipFile
 from bench.machine import Say, touch_memory, wait_for_inodes
 from bench.samples import Sample
 from bench.studies import Studies, StudyFiles
-from tests.peers.orthanc import Orthanc
-from tests.peers.service import AE_TITLE, Service
+from peers.orthanc import Orthanc
+from peers.service import AE_TITLE, Service
 
 UPLOAD_FILES = 200  # in one archive to Orthanc, which takes it 3 times faster than file by file
 

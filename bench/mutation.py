@@ -25,15 +25,15 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 TARGETS = {
-    "mkiso/sources/move_outcome.py": ["tests/unit/test_move_outcome.py"],
-    "mkiso/study/identity.py": ["tests/unit/test_identity.py"],
-    "mkiso/study/gate.py": ["tests/unit/test_gate.py"],
-    "mkiso/media/disc_set.py": ["tests/unit/test_gate.py", "tests/unit/test_disc_set.py"],
-    "mkiso/formats/proven_set.py": ["tests/unit/test_disc_set.py", "tests/unit/test_print_steps.py"],
-    "mkiso/study/completeness.py": ["tests/unit/test_completeness.py"],
-    "mkiso/formats/proof.py": ["tests/unit/test_verify.py"],
-    "mkiso/publishers/orderbook.py": ["tests/unit/test_order_book.py"],
-    "mkiso_service/worker/admission.py": ["tests/unit/test_admission.py"],
+    "mkiso/sources/move_outcome.py": ["tests/sources/test_move_outcome.py"],
+    "mkiso/study/identity.py": ["tests/study/test_identity.py"],
+    "mkiso/study/gate.py": ["tests/study/test_gate.py"],
+    "mkiso/media/disc_set.py": ["tests/study/test_gate.py", "tests/media/test_disc_set.py"],
+    "mkiso/formats/proven_set.py": ["tests/media/test_disc_set.py", "tests/tasks/test_print_steps.py"],
+    "mkiso/study/completeness.py": ["tests/study/test_completeness.py"],
+    "mkiso/formats/proof.py": ["tests/formats/test_verify.py"],
+    "mkiso/publishers/orderbook.py": ["tests/publishers/test_order_book.py"],
+    "mkiso_service/worker/admission.py": ["tests/service/test_admission.py"],
 }
 LIMIT_SECONDS = 120
 OTHER_COMPARISON: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {

@@ -13,8 +13,8 @@ from bench.processes import Watch
 from bench.samples import Row, Sample, beside, faster
 from bench.studies import StudyFiles
 from mkiso.receiver.client import Expectation
-from tests.peers.dcmtk import OWN, write_profiles
-from tests.peers.storescp import EVERYTHING, Storescp
+from peers.dcmtk import OWN, write_profiles
+from peers.storescp import EVERYTHING, Storescp
 
 Send = Callable[[Watch, StudyFiles, int, str], None]
 STORESCP = "STORESCP"

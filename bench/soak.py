@@ -28,11 +28,11 @@ from pathlib import Path
 
 import httpx
 
-from tests.end_to_end.discs import assert_holds_exactly, extract
-from tests.faults.house import KEY, House, open_house
-from tests.peers.standing import standing_of
-from tests.peers.storescu import store
-from tests.receiver.raw_peer import RawPeer, associate_rq
+from peers.discs import assert_holds_exactly, extract
+from peers.house import KEY, House, open_house
+from peers.raw_peer import RawPeer, associate_rq
+from peers.standing import standing_of
+from peers.storescu import store
 
 CLERKS = 3
 ASKED = {"GOOD1": 40, "THAI1": 25, "JPEG1": 15, "MANY1": 12, "UNKNOWN1": 3, "TWO1": 3, "GOOD*": 2}

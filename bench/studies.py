@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 
-from tests.peers.corpus import make_ct_series
+from peers.corpus import make_ct_series
 
 
 @dataclass(frozen=True)

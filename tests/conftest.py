@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.peers.hospital"]
+pytest_plugins = ["peers.hospital"]
 
 settings.register_profile("mkiso", deadline=None)
 settings.load_profile("mkiso")

@@ -20,9 +20,9 @@ from mkiso.formats.iso import master
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import DiscFile
 from mkiso_service.cli import run
+from peers.corpus import make_study
+from peers.scripted_pacs import ScriptedPacs
 from tests.archive.discs import DAY, RANGE, study
-from tests.pacs.scripted import ScriptedPacs
-from tests.peers.corpus import make_study
 
 FILES = {
     "DICOMDIR": b"directory",

@@ -16,8 +16,8 @@ from mkiso.archive.schedule import due, first_day, owed_days
 from mkiso.config.settings import Settings
 from mkiso.errors import ClaimLost
 from mkiso_service.worker.missed_night import catch_up
+from peers.ports import free_port
 from tests.archive.discs import RANGE, archive
-from tests.peers.ports import free_port
 
 FIRST, TODAY = date(2026, 2, 10), date(2026, 2, 13)
 DAY = timedelta(days=1)

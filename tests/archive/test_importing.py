@@ -25,12 +25,12 @@ from mkiso.errors import ClaimLost, InvalidRequest, ProofFailed, VolumeNotFound
 from mkiso.formats.iso import master
 from mkiso.media.layout import lay_out
 from mkiso_service.archive_discs import found_volume
+from peers.corpus import PLAIN, THAI, make_study
 from tests.archive.conftest import Copies
 from tests.archive.discs import RANGE, archive
 from tests.media.discs import CREATED, instances
 from tests.media.discs import archived as passed
 from tests.media.discs import settings as media_settings
-from tests.peers.corpus import PLAIN, THAI, make_study
 
 LABEL = "A20260213_0001"
 

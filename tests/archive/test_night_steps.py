@@ -25,12 +25,12 @@ from mkiso.archive.schedule import Due, by_hand
 from mkiso.config.settings import Settings
 from mkiso.errors import StudyIncomplete, VolumeNotFound
 from mkiso.storage.job import Job
+from peers.corpus import make_study
+from peers.scripted_pacs import ScriptedPacs
 from tasks.archive import find, plan_night
 from tasks.archive_run import ArchiveRun
 from tasks.archive_volumes import close_night
 from tests.archive.discs import RANGE, archive, study
-from tests.pacs.scripted import ScriptedPacs
-from tests.peers.corpus import make_study
 
 DAY = date(2026, 2, 12)
 NEXT = DAY + timedelta(days=1)

@@ -13,9 +13,9 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from mkiso.archive.paging import Answer, Page, find_all
 from mkiso.study.models import Study
-from tests.peers.corpus import make_study
-from tests.peers.dcmqrscp import Dcmqrscp
-from tests.peers.orthanc import Orthanc
+from peers.corpus import make_study
+from peers.dcmqrscp import Dcmqrscp
+from peers.orthanc import Orthanc
 
 DAY = date(2024, 2, 29)
 TIMES = [

@@ -23,12 +23,12 @@ from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night
 from mkiso.config.file import load
 from mkiso.errors import StudyIncomplete
+from peers.archives import archive, assert_holds, contents, images, mkiso_archive, start
+from peers.corpus import Person, make_ct_series
+from peers.discs import assert_holds_exactly, extract, judge
+from peers.orthanc import Orthanc
 from tests.archive.discs import RANGE, study
-from tests.end_to_end.archives import archive, assert_holds, contents, images, mkiso_archive, start
 from tests.end_to_end.conftest import Hospital, Open
-from tests.end_to_end.discs import assert_holds_exactly, extract, judge
-from tests.peers.corpus import Person, make_ct_series
-from tests.peers.orthanc import Orthanc
 
 pytestmark = [pytest.mark.end_to_end]
 

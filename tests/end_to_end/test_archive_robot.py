@@ -20,12 +20,12 @@ from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.schedule import last_fire
 from mkiso.config.file import load
 from mkiso.demo.robots.folder_robots import JsonRobot
+from peers.archives import archive, assert_holds, contents, mkiso_archive, start
+from peers.corpus import make_study
+from peers.orthanc import Orthanc
+from peers.ports import free_port
+from peers.service import AE_TITLE, Service
 from tests.archive.discs import archive as archive_volume
-from tests.end_to_end.archives import archive, assert_holds, contents, mkiso_archive, start
-from tests.peers.corpus import make_study
-from tests.peers.orthanc import Orthanc
-from tests.peers.ports import free_port
-from tests.peers.service import AE_TITLE, Service
 
 pytestmark = [pytest.mark.end_to_end]
 

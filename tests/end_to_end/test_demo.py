@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.peers.ports import is_open
+from peers.ports import is_open
 
 pytestmark = [pytest.mark.end_to_end]
 

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from pydicom.fileset import FileSet
 
+from peers.corpus import EVERY_KIND, PLAIN, THAI, make_study
+from peers.discs import assert_holds_exactly, extract, judge
 from tests.end_to_end.conftest import Hospital, Open
-from tests.end_to_end.discs import assert_holds_exactly, extract, judge
-from tests.peers.corpus import EVERY_KIND, PLAIN, THAI, make_study
 
 pytestmark = [pytest.mark.end_to_end]
 

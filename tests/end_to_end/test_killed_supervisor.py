@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from mkiso_service.worker.infrastructure import started_of
+from peers.corpus import make_study
+from peers.patience import LONG, until
 from tests.end_to_end.conftest import Hospital, Open
-from tests.peers.corpus import make_study
-from tests.peers.patience import LONG, until
 
 pytestmark = [pytest.mark.end_to_end]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from peers.corpus import make_ct_series, make_study
+from peers.discs import assert_holds_exactly, extract
+from peers.orthanc import Orthanc
+from peers.ports import is_open
 from tests.end_to_end.conftest import Hospital, Open
-from tests.end_to_end.discs import assert_holds_exactly, extract
-from tests.peers.corpus import make_ct_series, make_study
-from tests.peers.orthanc import Orthanc
-from tests.peers.ports import is_open
 
 pytestmark = [pytest.mark.end_to_end]
 

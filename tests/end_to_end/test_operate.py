@@ -15,9 +15,9 @@ import pytest
 
 from mkiso_service.orchestration import QUEUES, environment
 from mkiso_service.prefect_password import with_password
+from peers.corpus import make_study
+from peers.ports import free_port
 from tests.end_to_end.conftest import Hospital, Open
-from tests.peers.corpus import make_study
-from tests.peers.ports import free_port
 
 pytestmark = [pytest.mark.end_to_end]
 

@@ -20,11 +20,11 @@ import pytest
 import yaml
 
 from mkiso.formats.disc_check import verify_disc
+from peers.corpus import make_ct_series
+from peers.orthanc import Orthanc
+from peers.ports import free_port
+from peers.process import Process
 from tests.archive.postgresql import BIN, running_postgresql
-from tests.peers.corpus import make_ct_series
-from tests.peers.orthanc import Orthanc
-from tests.peers.ports import free_port
-from tests.peers.process import Process
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.peer]
 

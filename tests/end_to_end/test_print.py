@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from mkiso.demo.robots.folder_robots import EpsonRobot, JsonRobot
+from peers.corpus import dataset_bytes, make_study
+from peers.discs import assert_holds_exactly, extract
+from peers.orthanc import Orthanc
+from peers.ports import free_port
+from peers.storescp import Storescp
 from tests.end_to_end.conftest import Hospital, Open
-from tests.end_to_end.discs import assert_holds_exactly, extract
-from tests.peers.corpus import dataset_bytes, make_study
-from tests.peers.orthanc import Orthanc
-from tests.peers.ports import free_port
-from tests.peers.storescp import Storescp
 
 pytestmark = [pytest.mark.end_to_end]
 

@@ -10,10 +10,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.fileset import FileSet
 
+from peers.corpus import dataset_bytes, make_ct_series
+from peers.dcmqrscp import Dcmqrscp
+from peers.discs import extract, instances_on, judge
 from tests.end_to_end.conftest import Hospital, Open
-from tests.end_to_end.discs import extract, instances_on, judge
-from tests.peers.corpus import dataset_bytes, make_ct_series
-from tests.peers.dcmqrscp import Dcmqrscp
 
 pytestmark = [pytest.mark.end_to_end]
 

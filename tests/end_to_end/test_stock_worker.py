@@ -15,13 +15,13 @@ import httpx
 import pytest
 import yaml
 
-from tests.end_to_end.discs import assert_holds_exactly, extract
-from tests.peers.corpus import make_study
-from tests.peers.dcmqrscp import Dcmqrscp
-from tests.peers.patience import LONG, until
-from tests.peers.ports import free_port
-from tests.peers.process import Process
-from tests.peers.service import AE_TITLE
+from peers.corpus import make_study
+from peers.dcmqrscp import Dcmqrscp
+from peers.discs import assert_holds_exactly, extract
+from peers.patience import LONG, until
+from peers.ports import free_port
+from peers.process import Process
+from peers.service import AE_TITLE
 from tests.webhook.prefect_server import AUTH, PrefectServer
 
 pytestmark = [pytest.mark.end_to_end]

@@ -19,8 +19,8 @@ import pytest
 from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
+from peers.corpus import make_study
 from tests.end_to_end.conftest import Hospital, Open
-from tests.peers.corpus import make_study
 
 pytestmark = [pytest.mark.end_to_end]
 

@@ -14,8 +14,8 @@ from prefect.runner._process_manager import ProcessHandle, ProcessManager
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.workers.base import BaseWorker
 
+from peers.corpus import make_ct_series
 from tests.end_to_end.conftest import Open
-from tests.peers.corpus import make_ct_series
 
 
 @pytest.mark.parametrize(

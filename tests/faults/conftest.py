@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.house import House, open_house
+from peers.house import House, open_house
 
 POOLS = {"receiver": 0, "worker": 6, "webhook": 6}
 """Threads and connections that the event loops' pools may still make after the first jobs; a leak grows past them with

@@ -2,7 +2,7 @@
 API that is down.
 
 What else is held elsewhere: every bad query against the webhook alone in tests/webhook/test_doors.py, nginx in front in
-tests/webhook/test_nginx.py, the patient API's own faults in tests/unit/test_patient_api.py.
+tests/webhook/test_nginx.py, the patient API's own faults in tests/patient_api/test_patient_api.py.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from tests.faults.house import House
-from tests.faults.patient_api import ScriptedPatientApi
-from tests.pacs.scripted import MoveRequest, whole
+from peers.house import House
+from peers.patient_api import ScriptedPatientApi
+from peers.scripted_pacs import MoveRequest, whole
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
 

@@ -1,7 +1,7 @@
 """Scenarios 7 to 14: what a C-MOVE can come to, over HTTP and Prefect.
 
-The table of outcomes alone is held in tests/unit/test_outcome.py, every row of it against the receiver in
-tests/pacs/test_scripted.py, real PACS in tests/pacs/test_peers.py, a PACS that is killed in mid-move in
+The table of outcomes alone is held in tests/sources/test_move_outcome.py, every row of it against the receiver in
+tests/sources/test_scripted.py, real PACS in tests/sources/test_peers.py, a PACS that is killed in mid-move in
 tests/end_to_end/test_lifecycle.py.
 """
 
@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from tests.faults.house import PACS_AE, House
-from tests.pacs.scripted import MoveRequest, Script, whole
-from tests.peers.link import Link
-from tests.peers.orthanc import Orthanc
-from tests.peers.ports import free_port
-from tests.peers.service import AE_TITLE
+from peers.house import PACS_AE, House
+from peers.link import Link
+from peers.orthanc import Orthanc
+from peers.ports import free_port
+from peers.scripted_pacs import MoveRequest, Script, whole
+from peers.service import AE_TITLE
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
 

@@ -1,7 +1,7 @@
 """Scenarios 15 to 20: what comes to the receiver while a job runs, honest and not.
 
 The receiver alone under every attack is held in tests/receiver/test_attacks.py and tests/receiver/test_fuzz.py; two
-jobs at once with each PACS in tests/pacs/test_peers.py and tests/end_to_end/test_download.py.
+jobs at once with each PACS in tests/sources/test_peers.py and tests/end_to_end/test_download.py.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import httpx
 import pytest
 from pydicom import dcmread
 
-from tests.end_to_end.discs import extract, instances_on
-from tests.faults.house import THAI_CANARY, House
-from tests.pacs.scripted import MoveRequest
-from tests.peers.corpus import make_study
-from tests.peers.standing import standing_of
-from tests.peers.storescu import store
-from tests.receiver.raw_peer import RawPeer, associate_rq, command, data_set, p_data
+from peers.corpus import make_study
+from peers.discs import extract, instances_on
+from peers.house import THAI_CANARY, House
+from peers.raw_peer import RawPeer, associate_rq, command, data_set, p_data
+from peers.scripted_pacs import MoveRequest
+from peers.standing import standing_of
+from peers.storescu import store
 from tests.receiver.test_attacks import ASSOCIATED_GARBAGE, GARBAGE
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.discs import assert_holds_exactly, extract
-from tests.peers.corpus import make_ct_series, make_study
-from tests.peers.orthanc import Orthanc
-from tests.peers.ports import free_port
-from tests.peers.service import AE_TITLE, Service
+from peers.corpus import make_ct_series, make_study
+from peers.discs import assert_holds_exactly, extract
+from peers.orthanc import Orthanc
+from peers.ports import free_port
+from peers.service import AE_TITLE, Service
 
 pytestmark = [pytest.mark.end_to_end]
 

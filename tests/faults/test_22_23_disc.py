@@ -1,9 +1,9 @@
 """Scenarios 22 and 23: the disc under doubt, and names that are not ASCII.
 
 Every kind of damage to every kind of file (a flipped bit, a cut, a swapped pair, a missing and an additional file;
-DICOM, DICOMDIR, viewer) is held at the proof itself in tests/unit/test_verify.py, and on a disc years later, by `mkiso
-verify`, in tests/media/test_tools.py. Here the same goes through the whole service, where it can be had: no byte of
-such a disc is sent.
+DICOM, DICOMDIR, viewer) is held at the proof itself in tests/formats/test_verify.py, and on a disc years later,
+by `mkiso verify`, in tests/media/test_tools.py. Here the same goes through the whole service, where it can be had: no
+byte of such a disc is sent.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 from pydicom.fileset import FileSet
 
-from tests.end_to_end.discs import extract
-from tests.faults.house import THAI_CANARY, House
-from tests.faults.inotify import closed_after_writing
-from tests.pacs.scripted import MoveRequest
+from peers.discs import extract
+from peers.house import THAI_CANARY, House
+from peers.inotify import closed_after_writing
+from peers.scripted_pacs import MoveRequest
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
 

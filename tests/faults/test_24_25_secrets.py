@@ -14,10 +14,10 @@ from xml.etree.ElementTree import fromstring
 import httpx
 import pytest
 
-from tests.faults.house import CANARY, KEY, THAI_CANARY, House
-from tests.pacs.scripted import MoveRequest
-from tests.peers.corpus import Person
-from tests.unit.test_audit import assert_schema
+from peers.corpus import Person
+from peers.house import CANARY, KEY, THAI_CANARY, House
+from peers.scripted_pacs import MoveRequest
+from tests.audit.test_audit import assert_schema
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
 

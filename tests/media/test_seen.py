@@ -17,9 +17,9 @@ from mkiso.media.rendering import NO_PICTURES, Pictures, Renderer
 from mkiso.media.shown import KEY_PICTURES, evenly, key_instances
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.models import Arrival, Instance
+from peers.corpus import make_ct_series, make_study
 from tests.media.discs import CREATED, instances, passed, settings
 from tests.media.links import dead_links
-from tests.peers.corpus import make_ct_series, make_study
 
 
 def rendered(studies: CompleteStudies, folder: Path) -> Pictures:

@@ -21,8 +21,8 @@ from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import arrange, leaves
 from mkiso.media.layout import Layout
 from mkiso.study.models import Instance
+from peers.corpus import BUNDLED, EVERY_KIND, JAPANESE, THAI, make_study
 from tests.media.discs import disc, instance, instances
-from tests.peers.corpus import BUNDLED, EVERY_KIND, JAPANESE, THAI, make_study
 
 pytestmark = pytest.mark.peer
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from tests.peers.corpus import EVERY_KIND, EVERYBODY, THAI, Person, dataset_bytes, make_ct_series, make_study
-from tests.peers.dcmqrscp import Dcmqrscp
-from tests.peers.orthanc import Orthanc
-from tests.peers.ports import free_port, is_open
-from tests.peers.storescp import Storescp
-from tests.peers.storescu import store
+from peers.corpus import EVERY_KIND, EVERYBODY, THAI, Person, dataset_bytes, make_ct_series, make_study
+from peers.dcmqrscp import Dcmqrscp
+from peers.orthanc import Orthanc
+from peers.ports import free_port, is_open
+from peers.storescp import Storescp
+from peers.storescu import store
 
 pytestmark = pytest.mark.peer
 

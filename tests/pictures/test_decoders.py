@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 from mkiso.pictures.pool import PicturePool
 from mkiso.pictures.render import render
 from mkiso.pictures.values import NotShown, Picture, PictureRequest, Reason
-from tests.peers.corpus import BUNDLED
+from peers.corpus import BUNDLED
 from tests.pictures.objects import ramp, rgb, write
 
 Encoder = Callable[[NDArray[Any], int], bytes]

@@ -23,8 +23,8 @@ from mkiso.errors import StorageFull, Unforeseen
 from mkiso.pictures.messages import Limits
 from mkiso.pictures.pool import PicturePool
 from mkiso.pictures.values import PictureRequest, PictureResult, Reason
+from peers.corpus import BUNDLED
 from tests.conftest import children_of
-from tests.peers.corpus import BUNDLED
 from tests.pictures.objects import noise, ramp, write
 
 FRAMES = {

@@ -16,7 +16,7 @@ from pydicom import config, dcmread
 from mkiso.pictures import jpeg
 from mkiso.pictures.render import render
 from mkiso.pictures.values import Function, NotShown, ObjectFacts, Picture, PictureRequest, Shown
-from tests.peers.corpus import BUNDLED
+from peers.corpus import BUNDLED
 from tests.pictures.objects import item, ramp, rgb, sequence, write
 
 pytestmark = pytest.mark.peer

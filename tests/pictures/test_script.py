@@ -17,8 +17,8 @@ from pydicom import dcmread
 
 from mkiso.pictures.render import render
 from mkiso.pictures.values import Picture, PictureRequest
-from tests.peers.chromium import Chromium
-from tests.peers.corpus import BUNDLED
+from peers.chromium import Chromium
+from peers.corpus import BUNDLED
 from tests.pictures.objects import ramp, rgb, sequence, write
 
 PAGE = """<!doctype html><script>

@@ -17,7 +17,7 @@ from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch
 from mkiso.publishers import give as give_order
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import Arrival, Patient
-from tests.peers.corpus import make_study
+from peers.corpus import make_study
 
 MIXED = {"ct": 3, "sr": 1, "pr": 1, "pdf": 1, "jpeg_2000": 1}
 PATIENT = Patient("HN-0001", "Example^Anna", "19700102", "F")

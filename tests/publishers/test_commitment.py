@@ -20,7 +20,7 @@ from mkiso.network.pdu import Connection
 from mkiso.network.requestor import Address, Requestor
 from mkiso.publishers import Watch
 from mkiso.publishers.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, commit
-from tests.peers.ports import free_port
+from peers.ports import free_port
 from tests.publishers.orders import order_of, settings_of, study
 
 

@@ -18,8 +18,8 @@ from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, Publishe
 from mkiso.publishers import Receipt, Watch, publisher_of
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import Arrival
-from tests.peers.ports import free_port
-from tests.peers.storescp import Storescp
+from peers.ports import free_port
+from peers.storescp import Storescp
 from tests.publishers.orders import give, order_of, settings_of, study
 
 pytestmark = pytest.mark.peer

@@ -10,11 +10,11 @@ import pytest
 from pydicom import dcmread
 
 from mkiso.publishers import Watch, publisher_of
-from tests.peers.corpus import dataset_bytes, make_ct_series, make_study
-from tests.peers.dcmqrscp import Dcmqrscp
-from tests.peers.dcmtk import OWN, QUERIES, VERIFICATION, write_profiles
-from tests.peers.orthanc import Orthanc
-from tests.peers.storescp import Storescp
+from peers.corpus import dataset_bytes, make_ct_series, make_study
+from peers.dcmqrscp import Dcmqrscp
+from peers.dcmtk import OWN, QUERIES, VERIFICATION, write_profiles
+from peers.orthanc import Orthanc
+from peers.storescp import Storescp
 from tests.publishers.orders import MIXED, arrival_of, give, order_of, settings_of, study
 
 pytestmark = pytest.mark.peer

@@ -16,7 +16,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import ReceiverUnavailable
 from mkiso.receiver.client import Expectation, receiver_status
 from mkiso.receiver.server import run
-from tests.peers.ports import free_port, is_open
+from peers.ports import free_port, is_open
 
 Start = Callable[..., "Running"]
 

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from mkiso.errors import InstanceConflict, StorageFull
-from tests.receiver.conftest import Running, Start, eventually
-from tests.receiver.raw_peer import (
+from peers.raw_peer import (
     ABORT,
     ABORT_PDU,
     AC,
@@ -32,6 +31,7 @@ from tests.receiver.raw_peer import (
     element,
     p_data,
 )  # fmt: skip
+from tests.receiver.conftest import Running, Start, eventually
 
 STUDY = "1.2.3"
 GARBAGE = {

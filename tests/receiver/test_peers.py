@@ -29,11 +29,11 @@ from mkiso.receiver.client import receiver_status
 from mkiso.receiver.server import run
 from mkiso.storage.spare_files import LOOK_SECONDS, clear_away
 from mkiso.study.models import Arrival
-from tests.peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_ct_series, make_study
-from tests.peers.orthanc import Orthanc
-from tests.peers.storescu import store
+from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_ct_series, make_study
+from peers.orthanc import Orthanc
+from peers.raw_peer import CT, RawPeer, command, data_set, p_data
+from peers.storescu import store
 from tests.receiver.conftest import Running, Start, eventually
-from tests.receiver.raw_peer import CT, RawPeer, command, data_set, p_data
 
 pytestmark = pytest.mark.peer
 

@@ -12,8 +12,8 @@ import pytest
 from mkiso.dataset.header import MAX_BEGINNING_BYTES
 from mkiso.receiver.client import Expectation, Refusal
 from mkiso.storage.files import sha256_of
+from peers.raw_peer import CT, DEFLATED, RawPeer, command, data_set, element, p_data
 from tests.receiver.conftest import Running, Start, eventually
-from tests.receiver.raw_peer import CT, DEFLATED, RawPeer, command, data_set, element, p_data
 
 STUDY, OTHER, MR = "1.2.3", "1.2.9", "1.2.840.10008.5.1.4.1.1.4"
 LISTED, UNLISTED = f"{STUDY}.1", f"{STUDY}.2"

@@ -22,7 +22,7 @@ from mkiso.storage.report import JobReport, read_report, write_report
 from mkiso.storage.shelf import Manifest, manifests, new_disc_id, shelve, whole_sets
 from mkiso_service.webhook.orchestrator import Asked
 from mkiso_service.webhook.server import serve
-from tests.peers.ports import free_port
+from peers.ports import free_port
 
 KEY = "correct-horse"
 

@@ -3,8 +3,8 @@
 import subprocess
 from pathlib import Path
 
-from tests.peers.ports import free_port
-from tests.peers.process import Process
+from peers.ports import free_port
+from peers.process import Process
 
 FILES = Path(__file__).parents[2] / "deployments" / "nginx"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 
 from mkiso_service.prefect_database import make_database
-from tests.peers.ports import free_port
-from tests.peers.process import Process
+from peers.ports import free_port
+from peers.process import Process
 
 AUTH = "mkiso:of-a-test"
 

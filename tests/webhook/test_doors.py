@@ -18,7 +18,7 @@ import pytest
 from mkiso.config.publishers import CStore
 from mkiso_service.log_lines import JsonLines
 from mkiso_service.webhook import disc_bytes, server
-from tests.peers.ports import free_port
+from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 
 GUARDED = [

@@ -10,7 +10,7 @@ import pytest
 
 from mkiso.config.settings import Audit
 from mkiso_service.webhook import server
-from tests.peers.chromium import Chromium
+from peers.chromium import Chromium
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 
 PRINT = "/api/iso/print?accession_number=A1&confirm_reprint=true"

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from mkiso.storage.shelf import manifests
-from tests.peers.ports import free_port
+from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.nginx import Nginx, certificate
 

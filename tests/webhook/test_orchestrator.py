@@ -20,8 +20,8 @@ from mkiso_service.deploy import ensure_deployments
 from mkiso_service.webhook import orchestrator as module
 from mkiso_service.webhook.orchestrator import PrefectOrchestrator
 from mkiso_service.webhook.question import Question
-from tests.peers.patience import LONG
-from tests.peers.ports import free_port
+from peers.patience import LONG
+from peers.ports import free_port
 from tests.webhook.prefect_server import AUTH, PrefectServer, deploy
 
 pytestmark = pytest.mark.peer

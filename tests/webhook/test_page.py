@@ -10,7 +10,7 @@ import pytest
 from mkiso import errors
 from mkiso.config.publishers import CStore
 from mkiso.errors import MkisoError, PacsBusy, PatientMismatch, PrintUncertain
-from tests.peers.chromium import Chromium
+from peers.chromium import Chromium
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")]

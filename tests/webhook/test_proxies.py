@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from mkiso.config.settings import Audit, Server
-from tests.peers.ports import free_port
+from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.nginx import Nginx, certificate
 

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element, fromstring
 import pytest
 
 from mkiso.config.settings import Audit
-from tests.unit.test_audit import assert_schema
+from tests.audit.test_audit import assert_schema
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 
 

@@ -1,0 +1,52 @@
+"""The tables of docs/ that say what the code says: `make docs` writes them anew, a test holds them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from documentation import conformance
+from mkiso.errors import kinds
+
+ROOT = Path(__file__).parents[1]
+_TABLE = re.compile(r"(?<=<!-- table )(\w+) -->\n.*?(?=<!-- end -->)", re.DOTALL)
+
+
+def error_table() -> str:
+    """A row for each kind of error."""
+    rows = (
+        f"| `{kind.code}` | {kind.http_status} | {'yes' if kind.retriable else ''} | {kind.meaning} | {kind.remedy} |\n"
+        for kind in kinds()
+    )
+    return "| code | HTTP | tried again | what it means | what to do |\n|---|---|---|---|---|\n" + "".join(rows)
+
+
+Tables = Mapping[str, Callable[[], str]]
+PAGES: Mapping[Path, Tables] = {
+    ROOT / "docs" / "errors.md": {"errors": error_table},
+    ROOT / "docs" / "conformance.md": conformance.TABLES,
+}
+"""The pages that have such tables, each between `<!-- table NAME -->` and `<!-- end -->`."""
+
+
+def with_tables(page: str, tables: Tables) -> str:
+    """A page with each of its tables written anew. Raises KeyError for a table that nobody makes."""
+    return _TABLE.sub(lambda found: f"{found[1]} -->\n{tables[found[1]]()}", page)
+
+
+def tables_of(page: str) -> list[str]:
+    """The names of a page's tables in their order."""
+    return _TABLE.findall(page)
+
+
+def main() -> int:
+    for path, tables in PAGES.items():
+        path.write_text(with_tables(path.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        print(f"{path.relative_to(ROOT)} written.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

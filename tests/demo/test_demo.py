@@ -1,0 +1,163 @@
+"""The demo PACS and patient API, asked by dcmtk's tools and plain HTTP."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, dcmread
+
+from mkiso.demo.library import write_bundled_studies
+from mkiso.demo.pacs import DemoPacs, Faults, matches
+from mkiso.demo.patient_api import DemoPatientApi, patients_of
+from mkiso.demo.patient_api import Faults as ApiFaults
+from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_study
+from peers.storescp import Storescp
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_bundled_studies(tmp_path_factory.mktemp("library"))
+
+
+def ask(program: str, pacs: DemoPacs, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [program, "-v", "-S", "-aec", pacs.ae_title, *options, pacs.host, str(pacs.port)]
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30)
+
+
+def find(pacs: DemoPacs, folder: Path, level: str, *keys: str) -> list[Dataset]:
+    folder.mkdir()
+    options = [part for key in (f"QueryRetrieveLevel={level}", *keys) for part in ("-k", key)]
+    ask("findscu", pacs, "-X", "-od", str(folder), *options)
+    return [dcmread(file, force=True) for file in sorted(folder.iterdir())]
+
+
+def move(pacs: DemoPacs, destination: str, study: str) -> subprocess.CompletedProcess[str]:
+    return ask(
+        "movescu", pacs, "-aem", destination, "-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}"
+    )
+
+
+def by_uid(files: list[Path]) -> dict[str, bytes]:
+    return {dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID: dataset_bytes(file) for file in files}
+
+
+def test_every_bundled_study_has_an_accession_number_and_is_there_once(library: list[Path]) -> None:
+    headers = [dcmread(file, stop_before_pixels=True) for file in library]
+    assert len(headers) > 80
+    assert len({header.SOPInstanceUID for header in headers}) == len(headers)
+    assert all(header.AccessionNumber for header in headers)
+    invented = {
+        header.StudyInstanceUID: header.AccessionNumber
+        for header in headers
+        if header.AccessionNumber.startswith("DEMO")
+    }
+    assert len(set(invented.values())) == len(invented) > 5
+
+
+@pytest.mark.peer
+def test_it_finds_a_study_by_accession_number_and_counts_it(library: list[Path], tmp_path: Path) -> None:
+    with DemoPacs(library) as pacs:
+        [study] = find(
+            pacs,
+            tmp_path / "study",
+            "STUDY",
+            "AccessionNumber=134",
+            "StudyInstanceUID",
+            "PatientName",
+            "NumberOfStudyRelatedInstances",
+        )
+        images = find(
+            pacs,
+            tmp_path / "image",
+            "IMAGE",
+            f"StudyInstanceUID={study.StudyInstanceUID}",
+            "SOPInstanceUID",
+            "SeriesInstanceUID",
+        )
+        assert find(pacs, tmp_path / "none", "STUDY", "AccessionNumber=999", "StudyInstanceUID") == []
+        assert len(find(pacs, tmp_path / "shared", "STUDY", "AccessionNumber=2", "StudyInstanceUID")) == 4
+    assert (study.PatientName, study.NumberOfStudyRelatedInstances, len(images)) == ("Doe^Peter", 4, 4)
+
+
+@pytest.mark.peer
+def test_it_moves_every_kind_as_it_lies_in_its_file(tmp_path: Path) -> None:
+    files = make_study(tmp_path / "corpus", "A1", kinds=EVERY_KIND, patient=THAI)
+    with Storescp(tmp_path / "scp") as scp, DemoPacs(files, {"RIMAGE": ("127.0.0.1", scp.port)}) as pacs:
+        moved = move(pacs, "RIMAGE", dcmread(files[0]).StudyInstanceUID)
+        assert moved.returncode == 0, moved.stderr
+        assert by_uid(scp.files()) == by_uid(files)
+
+
+@pytest.mark.peer
+def test_it_refuses_a_destination_that_it_does_not_know(library: list[Path]) -> None:
+    with DemoPacs(library) as pacs:
+        assert "MoveDestinationUnknown" in move(pacs, "NOBODY", dcmread(library[0]).StudyInstanceUID).stderr
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    ("make_faults", "arrived_first", "arrived_then"),
+    [
+        (lambda uids: Faults(omit=frozenset(uids[:1])), 2, 2),
+        (lambda uids: Faults(omit=frozenset(uids[:1]), omit_once=True), 2, 3),
+        (lambda uids: Faults(drop_after=2), 2, 3),
+        (lambda uids: Faults(move_status=0xA701), 0, 0),
+    ],
+    ids=["omit", "omit once", "drop", "status"],
+)
+def test_it_misbehaves_as_told(tmp_path: Path, make_faults, arrived_first: int, arrived_then: int) -> None:
+    files = make_study(tmp_path / "corpus", "A1")
+    uids = [dcmread(file).SOPInstanceUID for file in files]
+    with (
+        Storescp(tmp_path / "scp") as scp,
+        DemoPacs(files, {"RIMAGE": ("127.0.0.1", scp.port)}, faults=make_faults(uids)) as pacs,
+    ):
+        move(pacs, "RIMAGE", dcmread(files[0]).StudyInstanceUID)
+        assert len(scp.files()) == arrived_first
+        move(pacs, "RIMAGE", dcmread(files[0]).StudyInstanceUID)
+        assert len(scp.files()) == arrived_then
+
+
+@pytest.mark.parametrize(
+    ("keyword", "key", "value", "expected"),
+    [
+        ("AccessionNumber", "", "A1", True),
+        ("AccessionNumber", None, "A1", True),
+        ("AccessionNumber", "A?", "A1", True),
+        ("AccessionNumber", "a1", "A1", False),
+        ("PatientName", "Doe*", "Doe^Peter", True),
+        ("PatientName", "[D]oe*", "Doe^Peter", False),
+        ("StudyInstanceUID", "1.2.*", "1.2.3", False),
+        ("StudyDate", "20240101-20240131", "20240115", True),
+        ("StudyDate", "20240101-", "20231231", False),
+        ("StudyDate", "-20240101", "", False),
+    ],
+)
+def test_an_attribute_matches(keyword: str, key: str | None, value: str, expected: bool) -> None:
+    assert matches(keyword, key, value) is expected
+
+
+def get(url: str) -> tuple[int, dict]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_the_patient_api_knows_the_patients_of_the_library(library: list[Path]) -> None:
+    with DemoPatientApi(patients_of(library)) as api:
+        assert get(f"{api.base_url}/patients/by-accession/134")[1]["name"] == "Doe^Peter"
+        assert get(f"{api.base_url}/patients/by-accession/999")[0] == 404
+        assert get(f"{api.base_url}/elsewhere")[0] == 404
+
+
+def test_the_patient_api_fails_as_often_as_told() -> None:
+    with DemoPatientApi({"A1": {"hn": "1"}}, faults=ApiFaults(status=503, times=1)) as api:
+        assert get(f"{api.base_url}/patients/by-accession/A1")[0] == 503
+        assert get(f"{api.base_url}/patients/by-accession/A1") == (200, {"hn": "1"})

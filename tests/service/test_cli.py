@@ -1,0 +1,94 @@
+"""The command line: quick to say what it can, exit codes, configuration."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mkiso_service.cli import run
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
+    heavy = "{'prefect', 'pydicom', 'pydantic', 'httpx', 'rich'}"
+    code = f"import sys; from mkiso_service.cli import run; run(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=30)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    assert "burn" in done.stdout
+    assert time.monotonic() - started < 3  # 0.1 s where nothing else runs
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mkiso_service", "no-such-command"], capture_output=True, text=True, cwd=ROOT, timeout=30
+    )
+    assert done.returncode == 2
+    assert "No such command" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", ["burn", "print", "verify no-such-file", "burn A1 --api-key-file no-such-file", "--nonsense"]
+)
+def test_misuse_is_2(arguments: str) -> None:
+    assert run(arguments.split()) == 2
+
+
+def test_a_right_configuration_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MKISO_CONFIG", "replaced below, and restored after the test")
+    file = tmp_path / "config.yaml"
+    file.write_text("pacs: {host: pacs.example.org}")
+    assert run(["-c", str(file), "config", "check"]) == 0
+    assert str(tmp_path / "data") in capsys.readouterr().out
+
+
+def test_every_problem_of_a_configuration_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MKISO_CONFIG", "replaced below, and restored after the test")
+    file = tmp_path / "config.yaml"
+    file.write_text("pacs: {hots: x, port: 0}")
+    for command in (["config", "check"], ["doctor"], ["serve"]):
+        assert run(["-c", str(file), *command]) == 2
+        told = capsys.readouterr().err.splitlines()
+        assert len(told) == 2
+        assert any("did you mean pacs.host?" in line for line in told)
+
+
+def test_verify_tells_every_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "x.iso"
+    image.write_bytes(bytes(100_000))
+    assert run(["verify", str(image)]) == 1
+    assert capsys.readouterr().out.strip()
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from peers.ports import free_port
+
+    monkeypatch.setenv("MKISO_CONFIG", "replaced below, and restored after the test")
+    file = tmp_path / "config.yaml"
+    file.write_text(f"""
+server: {{port: {free_port()}}}
+pacs: {{port: {free_port()}, connect_timeout_seconds: 1}}
+receiver: {{host: 127.0.0.1, port: {free_port()}}}
+patient_api: {{base_url: "http://127.0.0.1:{free_port()}", retries: 0}}
+viewer: {{directory: nowhere}}
+publishers: {{rimage: {{port: {free_port()}, connect_timeout_seconds: 1}}}}
+prefect: {{server_port: {free_port()}}}
+storage: {{min_free_gib: 0}}
+""")
+    assert run(["-c", str(file), "doctor"]) == 1
+    told = capsys.readouterr().out
+    for name in ("viewer", "PACS", "receiver", "patient API", "Prefect", "worker", "webhook", "publisher rimage"):
+        assert any(line.startswith("wrong") and name in line for line in told.splitlines()), name
+    assert "Start `mkiso serve`" in told
+    assert "8 of these need somebody." in told

@@ -1,0 +1,290 @@
+"""The client of a running service, against an HTTP server that breaks off, changes its mind and goes away as told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from mkiso_service.api import Disc
+from mkiso_service.cli import run
+from mkiso_service.client import Client, ServiceError
+from peers.ports import free_port
+
+IMAGE = os.urandom(300_000)
+SHA256 = hashlib.sha256(IMAGE).hexdigest()
+SET = "3fa4c2d1-0000-4000-8000-000000000000"
+DISC = Disc("/api/iso/jobs/J/disc?part=1", SET, "x.iso", len(IMAGE), SHA256, 3, 1, 1)
+
+
+@dataclass
+class Script:
+    """What the server answers: the job's states in turn, the image, and after how many bytes each of the first answers
+    breaks off.
+    """
+
+    states: list[dict] = field(default_factory=list)
+    image: bytes = IMAGE
+    etag: str = SHA256
+    break_after: list[int] = field(default_factory=list)
+    error: dict | None = None
+    asked: list[tuple[str, dict]] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+
+
+def job(state: str, stage: str, discs: int = 0, **values: object) -> dict:
+    told = [{**asdict(DISC), "part": part, "total": discs, "medium": "cd"} for part in range(1, discs + 1)]
+    counts = {"expected": 3, "received": 3, "written": 3, "degraded": [], "publisher": "", "proves": "", "error": None}
+    asked = {"job_id": "J", "kind": "download", "accession_numbers": ["A1"]}
+    return {**asked, "state": state, "stage": stage, "discs": told, **counts, **values}
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script([job("waiting", "waiting"), job("running", "retrieving"), job("done", "done", discs=1)])
+
+
+@pytest.fixture
+def url(script: Script) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            script.asked.append((self.path, dict(self.headers)))
+            script.methods.append(self.command)
+            if script.error:
+                self.tell(script.error["http_status"], script.error)
+            elif "/disc" in self.path:
+                self.send_image()
+            elif "/jobs/" in self.path:
+                self.tell(200, script.states.pop(0) if len(script.states) > 1 else script.states[0])
+            else:
+                self.tell(202, {"job_id": "J", "job": "/api/iso/jobs/J"})
+
+        do_POST = do_GET
+
+        def tell(self, status: int, body: dict) -> None:
+            content = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def send_image(self) -> None:
+            start = 0
+            if "Range" in self.headers and self.headers["If-Range"] == f'"{script.etag}"':
+                start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(script.image) - start))
+            self.send_header("ETag", f'"{script.etag}"')
+            self.end_headers()
+            end = start + script.break_after.pop(0) if script.break_after else len(script.image)
+            self.wfile.write(script.image[start:end])
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mkiso_service.client.time.sleep", lambda _: None)
+    for name in ("MKISO_CONFIG", "MKISO_URL", "MKISO__AUTH__API_KEY", "MKISO__AUTH__API_KEY_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_burn_follows_the_job_and_brings_the_image(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "x.iso"
+    assert run(["burn", "A1", "-o", str(target), "--url", url]) == 0
+    assert target.read_bytes() == IMAGE
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.stat().st_mode & 0o777 == 0o600
+    first_path, first_headers = script.asked[0]
+    assert (first_path, first_headers["Prefer"]) == ("/api/iso/download?accession_number=A1", "respond-async")
+    assert "retrieving" in capsys.readouterr().out
+
+
+def test_burn_tells_of_each_study_once(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = {
+        "accession_number": "A1",
+        "study_date": "20260312",
+        "modalities": ["CT", "SR"],
+        "study_description": "[b]Thorax",
+        "expected": 3,
+    }
+    uncounted = {**study, "accession_number": "A2", "expected": None, "received": 0}
+    script.states[1:] = [
+        job(state, state, discs=state == "done", studies=[{**study, "received": 3}, uncounted])
+        for state in ("running", "done")
+    ]
+    assert run(["burn", "A1", "A2", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
+    told = capsys.readouterr().out
+    assert told.count("A1  2026-03-12  CT, SR  [b]Thorax  3 images") == 1
+    assert told.count("A2  2026-03-12  CT, SR  [b]Thorax  images not counted by the PACS") == 1
+
+
+def test_several_accession_numbers_are_one_question(script: Script, url: str, tmp_path: Path) -> None:
+    assert run(["burn", "A1", "A2", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
+    assert script.asked[0][0] == "/api/iso/download-multiple?accession_numbers=A1%2CA2"
+
+
+@pytest.mark.parametrize(
+    ("options", "query"),
+    [([], ""), (["--publisher", "robot", "--confirm-reprint"], "&publisher=robot&confirm_reprint=true")],
+)
+def test_a_print_is_confirmed_by_an_option(script: Script, url: str, options: list[str], query: str) -> None:
+    assert run(["print", "A1", *options, "--url", url]) == 0
+    assert script.asked[0][0] == f"/api/iso/print?accession_number=A1{query}"
+    assert script.methods[0] == "POST"
+
+
+def test_a_set_of_discs_becomes_numbered_files(script: Script, url: str, tmp_path: Path) -> None:
+    script.states = [job("done", "done", discs=2)]
+    assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x-1of2-3fa4c2d1.iso", "x-2of2-3fa4c2d1.iso"]
+
+
+def test_discs_of_two_sets_never_lie_there_as_one(script: Script, url: str, tmp_path: Path) -> None:
+    """The study grew, and the second command is cut off after the first disc: the old second disc is still there."""
+    for name, told in ((SET, 2), ("b" + SET[1:], 1)):
+        [done] = script.states = [job("done", "done", discs=2)]
+        done["discs"] = [{**disc, "set": name} for disc in done["discs"]][:told]
+        assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["x-1of2-3fa4c2d1.iso", "x-1of2-bfa4c2d1.iso", "x-2of2-3fa4c2d1.iso"]
+
+
+def test_a_broken_download_goes_on_where_it_ended(script: Script, url: str, tmp_path: Path) -> None:
+    script.break_after = [100_000, 50_000]
+    with Client(url) as client:
+        client.download(DISC, tmp_path / "x.iso")
+    ranges = [headers.get("Range") for path, headers in script.asked if "/disc" in path]
+    assert ranges == [None, "bytes=100000-", "bytes=150000-"]
+    assert (tmp_path / "x.iso").read_bytes() == IMAGE
+
+
+def test_what_an_earlier_command_left_is_continued(script: Script, url: str, tmp_path: Path) -> None:
+    (tmp_path / f".x.iso.{SHA256[:16]}.part").write_bytes(IMAGE[:123])
+    with Client(url) as client:
+        client.download(DISC, tmp_path / "x.iso")
+    assert script.asked[0][1]["Range"] == "bytes=123-"
+    assert (tmp_path / "x.iso").read_bytes() == IMAGE
+
+
+def test_a_part_that_is_wrong_is_thrown_away(url: str, tmp_path: Path) -> None:
+    (tmp_path / f".x.iso.{SHA256[:16]}.part").write_bytes(b"?" * 123)
+    with Client(url) as client:
+        with pytest.raises(ServiceError) as raised:
+            client.download(DISC, tmp_path / "x.iso")
+        assert raised.value.code == "proof_failed"
+        assert list(tmp_path.iterdir()) == []
+        client.download(DISC, tmp_path / "x.iso")
+    assert (tmp_path / "x.iso").read_bytes() == IMAGE
+
+
+def test_another_disc_under_the_address_is_not_taken(script: Script, url: str, tmp_path: Path) -> None:
+    script.etag = "0" * 64
+    with Client(url) as client, pytest.raises(ServiceError, match="another disc"):
+        client.download(DISC, tmp_path / "x.iso")
+    assert not (tmp_path / "x.iso").exists()
+
+
+def test_the_service_s_own_words_are_shown(script: Script, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    script.error = {
+        "http_status": 404,
+        "error": "The PACS has no such study.",
+        "code": "study_not_found",
+        "request_id": "r1",
+    }
+    assert run(["burn", "A1", "--url", url]) == 1
+    out = capsys.readouterr().out
+    assert "The PACS has no such study." in out
+    assert "study_not_found" in out
+    assert "r1" in out
+
+
+def test_a_failed_job_tells_why(script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script.states = [
+        job("failed", "retrieving", error={"error": "2 of 3 images are missing.", "code": "study_incomplete"})
+    ]
+    assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]) == 1
+    assert "2 of 3 images are missing." in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_disc_lacks_is_said(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.states = [job("done", "done", discs=1, degraded=["patient_api"])]
+    assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
+    assert "patient_api" in capsys.readouterr().out
+
+
+def test_print_names_the_publisher(script: Script, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    script.states = [job("done", "sent", publisher="robot", proves="queued")]
+    assert run(["print", "A1", "A2", "--publisher", "robot", "--url", url]) == 0
+    assert script.asked[0][0] == "/api/iso/print?accession_number=A1%2CA2&publisher=robot"
+    assert "robot has taken it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", ["option", "environment", "environment's file"])
+def test_the_key_is_sent_and_never_shown(
+    script: Script,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    way: str,
+) -> None:
+    (tmp_path / "key").write_text("s3cret\n")
+    options = ["--api-key-file", str(tmp_path / "key")] if way == "option" else []
+    match way:
+        case "environment":
+            monkeypatch.setenv("MKISO__AUTH__API_KEY", "s3cret")
+        case "environment's file":
+            monkeypatch.setenv("MKISO__AUTH__API_KEY_FILE", str(tmp_path / "key"))
+    assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url, *options]) == 0
+    assert all(headers["X-API-Key"] == "s3cret" for _, headers in script.asked)
+    assert "s3cret" not in "".join(capsys.readouterr())
+
+
+def test_an_empty_key_is_none(
+    script: Script, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "key").write_text("\n")
+    assert run(["burn", "A1", "--url", url, "--api-key-file", str(tmp_path / "key")]) == 2
+    assert "of --api-key-file is empty" in capsys.readouterr().err
+    monkeypatch.setenv("MKISO__AUTH__API_KEY", "")
+    assert run(["burn", "A1", "--url", url]) == 2
+    assert "MKISO__AUTH__API_KEY is set and empty" in capsys.readouterr().err
+    assert script.asked == []
+
+
+def test_nobody_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["burn", "A1", "--url", f"http://127.0.0.1:{free_port()}"]) == 1
+    assert "There is no mkiso at" in capsys.readouterr().out
+
+
+def test_an_answer_of_somebody_else_is_said(script: Script, url: str) -> None:
+    with Client(url) as client:
+        for foreign in (["no", "job"], {"state": "done"}, {**job("done", "done"), "state": "melted"}):
+            script.states = [foreign]  # type: ignore[list-item]
+            with pytest.raises(ServiceError) as raised:
+                client.state("J")
+            assert raised.value.code == "no_mkiso"

@@ -1,0 +1,329 @@
+"""The steps around a print: what is said of one that broke off, what is audited, and what a cancelled one leaves."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.context import FlowRunContext
+
+import flows.print
+import tasks.archive_volumes as archive_volumes
+import tasks.cleaning as cleaning
+import tasks.job_run as job_run
+import tasks.order as order_steps
+from mkiso.config.file import load
+from mkiso.config.settings import Settings
+from mkiso.errors import (
+    ConfigurationError,
+    MkisoError,
+    PrintUncertain,
+    ProofFailed,
+    PublisherRefused,
+    PublisherUnavailable,
+    StorageFull,
+    TooLargeForMedium,
+    Unforeseen,
+)
+from mkiso.formats.proven_set import ProvenSet, manifests_of, prove, write_set
+from mkiso.formats.registry import ISO
+from mkiso.media import disc_set
+from mkiso.media.disc_set import lay_out_set
+from mkiso.publishers import Order, Receipt, publisher_of
+from mkiso.publishers.orderbook import OrderBook
+from mkiso.publishers.orders import cancel_orders
+from mkiso.publishers.protocol import Watch
+from mkiso.storage.files import sha256_of
+from mkiso.storage.job import Job
+from mkiso.storage.report import LOOK_FIRST, JobReport, read_report, write_report
+from mkiso.study.models import Arrival, Patient, Volume
+from peers.corpus import make_study
+from tasks.job_run import JobRun
+from tasks.step import step
+from tests.media.discs import CREATED, instances, passed
+from tests.publishers.orders import give
+
+JOB = "0b0a1b2c-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A folder robot that nobody serves, and a relay."""
+    (tmp_path / "robot").mkdir()
+    publishers = {"rimage": {}, "robot": {"kind": "folder", "directory": str(tmp_path / "robot")}}
+    storage = {"data_dir": str(tmp_path / "data"), "min_free_gib": 0}
+    (tmp_path / "config.yaml").write_text(json.dumps({"storage": storage, "publishers": publishers}))  # JSON is YAML
+    monkeypatch.setenv("MKISO_CONFIG", str(tmp_path / "config.yaml"))
+    return load()
+
+
+@pytest.fixture
+def begin(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., JobRun]:
+    context = FlowRunContext.model_construct(flow_run=SimpleNamespace(id=JOB))
+    monkeypatch.setattr(job_run, "get_run_context", lambda: context)
+    monkeypatch.setattr(job_run, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(JobRun, "is_retry", lambda run: False)
+    return lambda kind="print", publisher="robot": JobRun(kind, ["A1"], publisher)
+
+
+def words_of(run: JobRun, fault: BaseException) -> str:
+    """What the report says of a run that ended with this."""
+    with suppress(KeyboardInterrupt), run:
+        raise fault
+    return str(read_report(run.job.settings.storage, JOB).error["error"])
+
+
+@pytest.mark.parametrize("fault", [ValueError("x"), KeyboardInterrupt()])
+def test_a_print_that_broke_off_may_be_ordered_and_nobody_is_told_to_ask_again(
+    begin: Callable[..., JobRun], fault: BaseException
+) -> None:
+    run = begin()
+    assert LOOK_FIRST in run.state.message  # of a process that is killed
+    words = words_of(run, fault)
+    assert LOOK_FIRST in words
+    assert "No disc was made" not in words and "Ask again" not in words
+    assert LOOK_FIRST not in words_of(begin("download", ""), fault)
+
+
+@pytest.mark.parametrize(("fault", "kind"), [(OSError(errno.ENOSPC, "full"), StorageFull), (KeyError("x"), Unforeseen)])
+def test_a_step_of_a_print_never_says_that_no_disc_was_made(
+    settings: Settings, fault: Exception, kind: type[MkisoError]
+) -> None:
+    @step("Fail")
+    def fail(run: Any) -> None:
+        raise fault
+
+    for job, said in ((Job(JOB, "print", settings), LOOK_FIRST), (Job(JOB, "download", settings), "No disc was made.")):
+        with pytest.raises(kind) as raised:
+            fail.fn(SimpleNamespace(job=job))
+        assert raised.value.words.endswith(said)
+        assert (LOOK_FIRST in raised.value.words) == (job.kind == "print")
+
+
+def test_an_unknown_publisher_ends_a_print_before_the_pacs_is_asked(
+    begin: Callable[..., JobRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows.print, "write_down", order_steps.write_down.fn)
+    asked: list[JobRun] = []
+    monkeypatch.setattr(flows.print, "find", lambda run, _: asked.append(run))
+    monkeypatch.setattr(flows.print, "retrieve", lambda run, _: asked.append(run))
+    state = flows.print.print_disc.fn(["A1"], "nobody")
+    assert state.is_failed() and "nobody" in str(state.message)
+    assert asked == []
+
+
+def proved(folder: Path) -> ProvenSet:
+    """A set of one disc whose image was read back."""
+    studies = passed(instances(make_study(folder / "in", "A1")))
+    laid_out = lay_out_set(studies, Settings(), folder / "disc", created=CREATED, medium="cd")
+    return prove(write_set(laid_out, ISO, [folder / "disc1.iso"]))
+
+
+def test_an_order_carries_what_was_proved_of_its_image(
+    begin: Callable[..., JobRun], settings: Settings, tmp_path: Path
+) -> None:
+    proven = proved(tmp_path)
+    [order] = order_steps.orders_of_images.fn(begin(), publisher_of("robot", settings), proven)
+    assert (order.image_sha256, order.image) == (sha256_of(tmp_path / "disc1.iso"), tmp_path / "disc1.iso")
+    assert {arrival.sop_instance_uid for arrival in order.instances} == {
+        each.arrival.sop_instance_uid for each in proven.studies[0].instances
+    }
+
+
+def test_orders_of_a_set_know_of_the_whole_set(
+    begin: Callable[..., JobRun], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies = passed(instances(make_study(tmp_path / "in", "A1")))
+    half = len(studies.instances) // 2
+    laid_out, tried = disc_set.lay_out, []
+
+    def too_large_at_first(*values: Any, **named: Any) -> Any:
+        tried.append(values)
+        if len(tried) == 1:
+            raise TooLargeForMedium("too large")
+        return laid_out(*values, **named)
+
+    monkeypatch.setattr(disc_set, "lay_out", too_large_at_first)
+    monkeypatch.setattr(disc_set, "span", lambda all_, *_: (tuple(all_)[:half], tuple(all_)[half:]))
+    laid = lay_out_set(studies, Settings(), tmp_path / "disc", created=CREATED, medium="cd")
+    proven = prove(write_set(laid, ISO, [tmp_path / "disc1.iso", tmp_path / "disc2.iso"]))
+    first, second = order_steps.orders_of_images.fn(begin(), publisher_of("robot", settings), proven)
+    assert first.of_set == second.of_set and len(first.of_set) == len(studies.instances) > len(first.instances) > 0
+    ids = [manifest.set_id for manifest in manifests_of(proven, JOB, settings)]
+    assert len(ids) == 2 and len(set(ids)) == 1
+
+
+def test_an_export_is_told_once_and_its_failure_fails_no_print(
+    begin: Callable[..., JobRun],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    run, told = begin(), []
+    receipts = [
+        Receipt("robot", "1", "queued", 1, "given"),
+        Receipt("robot", "1", "queued", 1, "given", given_before=True),
+    ]
+    monkeypatch.setattr(order_steps, "give", lambda *_, **__: receipts.pop(0))
+
+    def exported(*arguments: object) -> None:
+        told.append(arguments)
+        raise ValueError("Port out of range")
+
+    monkeypatch.setattr(order_steps.audit, "exported", exported)
+    proven, publisher = proved(tmp_path), publisher_of("robot", settings)
+    orders = order_steps.orders_of_images.fn(run, publisher, proven)
+    for _ in range(2):
+        order_steps.give_orders.fn(run, publisher, proven.studies[0], orders)
+        assert run.report.proves == "queued"
+    assert len(told) == 1
+    assert "audit message" in caplog.text
+
+
+def test_what_was_ordered_before_an_upgrade_is_known_when_the_same_is_asked(
+    begin: Callable[..., JobRun], settings: Settings
+) -> None:
+    orders_dir = settings.storage.orders_dir
+    orders_dir.mkdir(parents=True)
+    question = b"robot\nA1"
+    former = orders_dir / f"{hashlib.sha256(question).hexdigest()[:32]}.json"
+    former.write_text('[{"job_id": "before", "volume": 1, "attempt": 1, "state": "uncertain", "time": 1.0}]')
+    order_steps.write_down.fn(begin(), ("A1",), False)
+    [page] = OrderBook.of(orders_dir, ["A1"]).pages()
+    assert [(entry.job_id, entry.state) for entry in page] == [("before", "uncertain"), (JOB, "asked")]
+    assert not former.exists()
+
+
+def test_no_disc_of_a_new_set_is_made_beside_one_of_the_set_before(
+    begin: Callable[..., JobRun], settings: Settings, tmp_path: Path
+) -> None:
+    """The robot has spoilt disc 1 of 2; disc 2 lies there, and the study has grown when the run is retried."""
+    run, publisher, studies = begin(), publisher_of("robot", settings), proved(tmp_path).studies[0]
+    OrderBook.of(settings.storage.orders_dir, ["A1"]).ask(JOB)
+    image = tmp_path / "disc1.iso"
+    arrivals = [each.arrival for each in studies.instances]
+
+    def orders(*discs: list[Arrival]) -> list[Order]:
+        return [
+            Order(
+                JOB,
+                studies.patient,
+                ("A1",),
+                tuple(held),
+                image,
+                volume=Volume(number, len(discs)),
+                image_sha256=sha256_of(image),
+                of_set=tuple(arrivals_of for disc in discs for arrivals_of in disc),
+            )
+            for number, held in enumerate(discs, start=1)
+        ]
+
+    order_steps.give_orders.fn(run, publisher, studies, orders(arrivals[:1], arrivals[1:2]))
+    first, second = sorted((tmp_path / "robot").glob("*.JSON"))
+    first.rename(first.with_suffix(".FAILED"))
+    second.rename(second.with_suffix(".TAKEN"))
+    with pytest.raises(PublisherRefused):
+        order_steps.follow_orders.fn(run, publisher, orders(arrivals[:1], arrivals[1:2]))
+    for grown in (orders(arrivals[:1], arrivals[1:3]), orders(arrivals[:2])):
+        with pytest.raises(PrintUncertain, match="other images"):
+            order_steps.give_orders.fn(run, publisher, studies, grown)
+        assert not list((tmp_path / "robot").glob("*.JSON"))
+    order_steps.give_orders.fn(run, publisher, studies, orders(arrivals[:1], arrivals[1:2]))
+    assert len(list((tmp_path / "robot").glob("*.JSON"))) == 1
+
+
+def cancelled(accession_numbers: list[str], publisher: str = "robot") -> Any:
+    return SimpleNamespace(id=JOB, parameters={"accession_numbers": accession_numbers, "publisher": publisher})
+
+
+def given_order(settings: Settings, folder: Path) -> None:
+    image = folder / "disc.iso"
+    image.write_bytes(b"an image")
+    order = Order(JOB, Patient("HN-1"), ("A1",), image=image, image_sha256=sha256_of(image))
+    give(publisher_of("robot", settings), order, settings.storage.orders_dir, Watch())
+
+
+@pytest.fixture
+def job_folder(settings: Settings) -> Path:
+    job = Job(JOB, "print", settings)
+    job.open()
+    write_report(settings.storage, JobReport(JOB, "print", ("A1",)))
+    return job.folder
+
+
+def test_a_cancelled_print_is_found_under_the_numbers_as_the_flow_reads_them(
+    settings: Settings, job_folder: Path, tmp_path: Path
+) -> None:
+    given_order(settings, tmp_path)
+    cleaning.drop_cancelled_print(None, cancelled([" A1 ", "A1"]), None)  # type: ignore[arg-type]
+    assert [file.suffix for file in (tmp_path / "robot").glob("*.CANCEL")] == [".CANCEL"]
+    assert not job_folder.exists()
+
+
+@pytest.mark.parametrize("fault", [PublisherUnavailable("gone"), RuntimeError("unforeseen")])
+def test_a_publisher_that_is_gone_does_not_keep_the_images_of_a_cancelled_print(
+    settings: Settings, job_folder: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def gone(*_: object) -> list[str]:
+        raise fault
+
+    monkeypatch.setattr(cleaning, "cancel_orders", gone)
+    with suppress(RuntimeError):
+        cleaning.drop_cancelled_print(None, cancelled(["A1"]), None)  # type: ignore[arg-type]
+    assert not job_folder.exists()
+    assert read_report(settings.storage, JOB).error["code"] == "job_cancelled"
+
+
+@pytest.mark.parametrize(("numbers", "publisher"), [(["A1"], "nobody"), (["A*1"], "robot")])
+def test_a_cancelled_print_that_could_never_be_is_cleared_away_too(
+    settings: Settings, job_folder: Path, numbers: list[str], publisher: str
+) -> None:
+    cleaning.drop_cancelled_print(None, cancelled(numbers, publisher), None)  # type: ignore[arg-type]
+    assert not job_folder.exists()
+
+
+def test_what_is_said_of_cancelled_orders(settings: Settings, job_folder: Path, tmp_path: Path) -> None:
+    job = Job(JOB, "print", settings)
+    assert cancel_orders(job, ("A1",)) == []  # nothing was ordered
+    given_order(settings, tmp_path)
+    assert cancel_orders(job, ("A1",)) == ["the order at robot was withdrawn, or asked to be dropped."]
+    book = OrderBook.of(settings.storage.orders_dir, ["A1"])
+    book.begin(book.open(JOB, 2, "rimage"))
+    told = cancel_orders(job, ("A1",))
+    assert [words.split(" was ")[0] for words in told] == [
+        "the order at robot",
+        "rimage can't be asked to drop its order.",
+    ]
+    book.begin(book.open(JOB, 3, "nobody"))
+    with pytest.raises(ConfigurationError):
+        cancel_orders(job, ("A1",))
+
+
+def test_an_archive_volume_whose_copy_was_not_the_image_waits_for_the_next_night(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+
+    def order(*_: object) -> None:
+        raise ProofFailed("The image's copy is not what was proved.")
+
+    monkeypatch.setattr(archive_volumes, "_order", order)
+    night = SimpleNamespace(advance=lambda label, state: told.append((label, state)))
+    run = SimpleNamespace(
+        job=Job(JOB, "archive", settings),
+        night=night,
+        undelivered=lambda volume, error: told.append(error.code),
+        is_short_of_room=False,
+    )
+    volume = SimpleNamespace(label="V1", output="robot", state="mastered", for_store=False)
+    archive_volumes._deliver(run, volume)  # type: ignore[arg-type]
+    assert told == [("V1", "mastered"), "proof_failed"]
