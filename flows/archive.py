@@ -10,8 +10,9 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
+from mkiso.archive.planning import name_of
 from tasks.archive import find, plan_night, retrieve_study
-from tasks.archive_run import ArchiveRun, name_of
+from tasks.archive_run import ArchiveRun
 from tasks.archive_volumes import close_night, finish_left_overs, follow_orders, make_volume
 from tasks.cleaning import drop_cancelled_archive
 

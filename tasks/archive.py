@@ -10,11 +10,10 @@ from mkiso import patient_api
 from mkiso.archive.catalogue import archived, archived_counts, failed_studies, lost_studies
 from mkiso.archive.night_outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
-from mkiso.archive.planning import day_of, needs_a_look, plan
+from mkiso.archive.planning import day_of, name_of, needs_a_look, plan
 from mkiso.archive.schedule import LOST_A_NIGHT, share_of_a_night
 from mkiso.errors import (
     AnswerCut,
-    InstanceConflict,
     JobStopped,
     MkisoError,
     PacsRefused,
@@ -22,8 +21,6 @@ from mkiso.errors import (
     StudyNotFound,
 )
 from mkiso.housekeeping import require_room
-from mkiso.media.capacity import holdable
-from mkiso.media.volumes import Parcel, span, study_sectors
 from mkiso.sources import collection
 from mkiso.sources.query import expected_instances, find_studies_by_date, find_studies_by_uid, of_modalities
 from mkiso.sources.registry import source_of
@@ -33,7 +30,7 @@ from mkiso.study import gate, identity
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.models import Patient, Study
 from mkiso.study.values import Retrieved
-from tasks.archive_run import ArchiveRun, Pooled, name_of
+from tasks.archive_run import ArchiveRun
 from tasks.step import step
 
 
@@ -182,7 +179,7 @@ def retrieve_study(run: ArchiveRun, study: Study, name: str) -> None:
                 break
             except JobStopped:
                 run.log.info("%s waits for a clerk's job.", name)
-    _into_the_pool(run, job, CompleteStudies(Retrieved(found, (retrieved,), on_volumes), rules, require_counts))
+    run.pool.add(job, CompleteStudies(Retrieved(found, (retrieved,), on_volumes), rules, require_counts))
 
 
 def _patient_of(run: ArchiveRun, study: Study) -> Patient | None:
@@ -211,24 +208,3 @@ def _folder_of(run: ArchiveRun, study: Study) -> Job:
                 left.parent.rmdir()
     job.open()
     return job
-
-
-def _into_the_pool(run: ArchiveRun, job: Job, studies: CompleteStudies) -> None:
-    [study], instances = studies.studies, studies.instances
-    pooled = {arrival.sop_instance_uid for each in run.pool.values() for arrival in each.arrivals}
-    if shared := {each.arrival.sop_instance_uid for each in instances} & pooled:
-        raise InstanceConflict(
-            f"{len(shared)} instances of {name_of(study)} are also part of another study. Have the PACS's studies "
-            "checked.",
-            sop_instance_uid=min(shared),
-        )
-    if instances:
-        parcel = Parcel(study.study_instance_uid, study.patient_id, study_sectors(instances))
-        # What no volume can hold fails here, as this study's failure; when the volume is made it would end the night,
-        # and each night after it.
-        holdable([each.arrival for each in instances])
-        if parcel.sectors > run.room:
-            span(instances, run.room, job.settings.archive.medium)
-        retrieved = studies.retrieved
-        arrivals = tuple(each.arrival for each in retrieved.instances)
-        run.pool[study.study_instance_uid] = Pooled(retrieved.found, study, arrivals, retrieved.elsewhere, parcel, job)

@@ -7,7 +7,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from types import TracebackType
 from zoneinfo import ZoneInfo
@@ -22,23 +22,20 @@ from mkiso.archive.ledger import Ledger, note_owed_from
 from mkiso.archive.night_outcome import Outcome, words
 from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.owed import Owed
-from mkiso.archive.planning import is_hopeless, says_something_of_the_study
+from mkiso.archive.planning import is_hopeless, name_of, says_something_of_the_study
+from mkiso.archive.pool import Pool, Volumes
 from mkiso.archive.schedule import by_hand, due
 from mkiso.archive.store import Store
 from mkiso.archive.volumes import ArchiveVolume
 from mkiso.config.in_force import in_force
-from mkiso.dataset.header import read_header
 from mkiso.errors import ClaimLost, InvalidRequest, MkisoError, PatientMismatch, StorageFull
 from mkiso.housekeeping import GIB, require_room
 from mkiso.media.capacity import SECTOR_BYTES
-from mkiso.media.filling import full_volumes, volume_room
+from mkiso.media.filling import volume_room
 from mkiso.media.viewer import bundle_viewer
-from mkiso.media.volumes import Parcel, pack
 from mkiso.storage.files import hold
 from mkiso.storage.job import Job
-from mkiso.study.gate import CompleteStudies
-from mkiso.study.models import Arrival, Instance, Study
-from mkiso.study.values import Found, Retrieved, StudyRetrieved
+from mkiso.study.models import Study
 from tasks.artifacts import Artifacts
 
 PROGRESS_SECONDS = 2.0
@@ -46,29 +43,6 @@ NICENESS = 15
 """Of the archive's process: clerks' jobs have the processor and the disk first (the kernel derives the one from the
 other, ioprio_set(2)).
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Pooled:
-    """A study that waits for its volume: it passed the gate, and its instances are kept without their headers, which
-    would fill the memory.
-    """
-
-    found: Found
-    study: Study
-    arrivals: tuple[Arrival, ...]
-    elsewhere: frozenset[str]
-    parcel: Parcel
-    job: Job
-
-    def complete(self) -> CompleteStudies:
-        """Through the gate once more, with the headers as they are now. Raises what the gate raises,
-        DamagedInstance.
-        """
-        instances = tuple(Instance(arrival, read_header(arrival.path)) for arrival in self.arrivals)
-        retrieved = Retrieved(self.found, (StudyRetrieved(self.study, instances),), self.elsewhere)
-        settings = self.job.settings
-        return CompleteStudies(retrieved, settings.identity, settings.pacs.require_counts)
 
 
 class ArchiveRun:
@@ -88,7 +62,6 @@ class ArchiveRun:
         self.words = ""
         self.found: dict[str, Study] = {}
         self.waiting: deque[Study] = deque()
-        self.pool: dict[str, Pooled] = {}
         self.ordered: list[ArchiveVolume] = []
         self.without_patient_api = False
         self.scheduled = date_from is None and date_to is None
@@ -168,6 +141,7 @@ class ArchiveRun:
         self.room = volume_room(
             archive.medium, archive.volume_mib, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files
         )
+        self.pool = Pool(self.room, archive.medium)
         self.store = (
             Store.open(self.ledger) if archive.output == "store" and not self.dry_run else Store.visible(self.ledger)
         )
@@ -204,18 +178,13 @@ class ArchiveRun:
         else:
             self._failed_in_a_row.clear()
 
-    def full_volumes(self) -> tuple[tuple[str, ...], ...]:
-        """The StudyInstanceUIDs of the volumes to make now."""
-        large, parcels = self._by_size()
-        return (
-            *large,
-            *_uids(full_volumes(parcels, self.room, self.job.settings.archive.medium, pressed=self.is_short_of_room)),
-        )
+    def full_volumes(self) -> Volumes:
+        """The volumes to make now."""
+        return self.pool.full_volumes(pressed=self.is_short_of_room)
 
-    def last_volumes(self) -> tuple[tuple[str, ...], ...]:
+    def last_volumes(self) -> Volumes:
         """The same, when no study is to come any more."""
-        large, parcels = self._by_size()
-        return (*large, *_uids(pack(parcels, self.room, self.job.settings.archive.medium)))
+        return self.pool.last_volumes()
 
     def made(self, volume: ArchiveVolume) -> None:
         """A volume is written down in the ledger."""
@@ -266,26 +235,9 @@ class ArchiveRun:
                 self.outcome, stopped=f"The night ended with {len(self.waiting)} studies to go: {error.words}"
             )
 
-    def _by_size(self) -> tuple[list[tuple[str, ...]], list[Parcel]]:
-        """Studies that need a set of volumes of their own, and all others."""
-        parcels = [each.parcel for each in self.pool.values()]
-        large: list[tuple[str, ...]] = [
-            (parcel.study_instance_uid,) for parcel in parcels if parcel.sectors > self.room
-        ]
-        return large, [parcel for parcel in parcels if parcel.sectors <= self.room]
-
     def _show_end(self) -> None:
         self._move_bar()
         if self._volumes:
             self._artifacts.table("volumes", self._volumes, "The volumes of this night.")
         if self._failures:
             self._artifacts.table("not-archived", self._failures, "Studies that are not archived, and why.")
-
-
-def name_of(study: Study) -> str:
-    """What an operator knows a study by."""
-    return study.accession_number or study.study_instance_uid
-
-
-def _uids(volumes: tuple[tuple[Parcel, ...], ...]) -> Iterator[tuple[str, ...]]:
-    return (tuple(parcel.study_instance_uid for parcel in volume) for volume in volumes)
