@@ -150,7 +150,7 @@ def test_of_a_store_that_is_lost_each_night_looks_for_some_studies(
     ]
     uids = {str(dcmread(one[0]).StudyInstanceUID) for one in files}
     with Night.begin(ledger, "before", RANGE) as night:
-        volume = archive(night, {uid: [f"{uid}.1"] for uid in (*uids, "1.2.840.1", "1.2.840.2")})
+        volume = archive(night, {uid: [f"2.25.{n}"] for n, uid in enumerate((*uids, "1.2.840.1", "1.2.840.2"))})
         night.advance(volume.label, "done", "shelf 3")
     withdraw(ledger, volume.label)
     found: set[str] = set()
