@@ -300,6 +300,23 @@ def test_what_a_former_book_says_of_a_question_stands_before_it(tmp_path: Path) 
     assert all(page[1].state == "settled" for page in book.pages())
 
 
+def test_two_jobs_may_take_a_former_book_over_at_once(tmp_path: Path) -> None:
+    former, taken = former_book(tmp_path, "robot", ["A1"], (OTHER, "done")), []
+
+    def take() -> None:
+        take_over(tmp_path, ["A1"], ["robot"])
+        taken.append(True)
+
+    with (tmp_path / "book.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        taking = Thread(target=take)
+        taking.start()
+        taking.join(0.3)
+        former.unlink()
+    taking.join(10)
+    assert taken == [True]
+
+
 def test_a_former_book_that_is_damaged_stops_its_question_and_no_other(tmp_path: Path) -> None:
     former = former_book(tmp_path, "robot", ["A1"])
     former.write_text("[{")
