@@ -67,7 +67,10 @@ def fuzz(name: str, seconds: int, targets: str = TARGETS) -> Outcome:
             f"-artifact_prefix={found}/", f"-dict={words}", "-use_value_profile=1", "-print_final_stats=1", str(corpus),
         ]  # fmt: skip
         began = time.monotonic()
-        command = [sys.executable, "-m", "fuzzing.__main__", "--child", targets, name, *arguments]
+        # Through a shell that forks: Linux lets a process that is executed inherit the peak of memory of the one that
+        # it replaces (getrusage(2), ru_maxrss), and libFuzzer would take ours for the target's.
+        command = ["sh", "-c", '"$@"; exit $?', "sh"]
+        command += [sys.executable, "-m", "fuzzing", "--child", targets, name, *arguments]
         try:
             process = subprocess.run(
                 command, env={**os.environ, "TMPDIR": place}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
