@@ -101,14 +101,17 @@ class Chromium:
         self.call("Input.insertText", text=text)
 
     def press(self, key: str, *, shift: bool = False) -> None:
-        codes = {"Enter": 13, "Tab": 9, " ": 32, "ArrowRight": 39}
+        codes = {
+            **{"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36},
+            **{"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "]": 221},
+        }
         common = {
             "key": key,
             "code": "Space" if key == " " else key,
-            "windowsVirtualKeyCode": codes[key],
+            "windowsVirtualKeyCode": codes.get(key) or ord(key.upper()),
             "modifiers": 8 if shift else 0,
         }
-        text = {"Enter": "\r", " ": " "}.get(key)
+        text = "\r" if key == "Enter" else key if len(key) == 1 else None
         self.call("Input.dispatchKeyEvent", type="keyDown", **common, **({"text": text} if text else {}))
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 

@@ -136,7 +136,7 @@ class JobRun(JobProgress):
     def begin_pictures(self) -> None:
         """From now on what arrives is turned into pictures beside everything else, where a disc is to show all."""
         if self.settings.disc.pictures != "none":
-            self.renderer = Renderer(self.job.pictures_dir)
+            self.renderer = Renderer(self.job.pictures_dir, self.report.expected)
 
     def count_kept(self, arrival: Arrival) -> None:
         super().count_kept(arrival)

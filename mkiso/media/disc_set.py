@@ -21,6 +21,8 @@ from mkiso.media.volumes import room_sectors, span, study_sectors
 from mkiso.study.gate import CompleteStudies, Part
 from mkiso.study.models import Volume
 
+_MOST = {"all": AMOUNTS.index("values"), "key": AMOUNTS.index("key"), "none": AMOUNTS.index("none")}
+
 
 @dataclass(frozen=True, slots=True)
 class DiscSet:
@@ -72,7 +74,7 @@ def lay_out_set(
     discs. Raises what lay_out raises.
     """
     whole = Part.whole(studies)
-    amounts = AMOUNTS[AMOUNTS.index(settings.disc.pictures) :] if pictures.of else AMOUNTS[-1:]
+    amounts = AMOUNTS[_MOST[settings.disc.pictures] :] if pictures.of else AMOUNTS[-1:]
     showings = [Showing(pictures, amount) for amount in amounts]
     for showing in showings:
         try:

@@ -22,7 +22,8 @@ from pydicom import Dataset
 from mkiso.config.settings import Disc
 from mkiso.media.file_set import PatientBranch, Series, StudyBranch, arrange
 from mkiso.media.series_page import SeriesPage, series_page
-from mkiso.media.shown import NOTHING_SHOWN, WEB, Showing, ShownSeries, shown_series, study_folders
+from mkiso.media.shown import NOTHING_SHOWN, VIEW, WEB, Showing, ShownSeries, shown_series, study_folders
+from mkiso.media.viewer_data import study_script
 from mkiso.study.identity import one_line
 from mkiso.study.models import Instance, Patient, Volume
 from mkiso.study.text import text
@@ -56,6 +57,12 @@ class StudyOnPage:
     modalities: str
     instances: int
     series: tuple[SeriesOnPage, ...]
+
+    @property
+    def viewer(self) -> PurePosixPath | None:
+        """The page of the viewer; None where there is no picture for it."""
+        found = any(series.shown.has_pictures for series in self.series if series.shown)
+        return VIEW / self.page.name if found else None
 
     @property
     def pictures(self) -> int:
@@ -130,9 +137,14 @@ def pages(
     yield PurePosixPath("README.TXT"), _for_notepad(_rendered("readme.txt.j2", context))
     yield INDEX, _page("index.html.j2", INDEX, context, viewer_link=quote(str(facts.viewer)) if facts.viewer else "")
     yield INFO, _page("info.html.j2", INFO, context)
-    yield WEB / "STYLE.CSS", (files("mkiso.media") / "web" / "STYLE.CSS").read_bytes()
+    yield WEB / "STYLE.CSS", _static("STYLE.CSS")
+    if any(study.viewer for _, study in studies):
+        for name in ("PIXELS.JS", "PANE.JS", "VIEW.JS", "VIEW.CSS"):
+            yield VIEW / name, _static(name)
     for patient, study in studies:
         yield study.page, _page("study.html.j2", study.page, context, patient=patient, study=study)
+        if study.viewer:
+            yield from _viewer(study, study.viewer, context | {"patient": patient, "study": study})
         for series in study.series:
             if series.shown:
                 page = series.shown.page
@@ -164,6 +176,28 @@ def series_title(series: SeriesOnPage) -> str:
 def readable_date(value: str) -> str:
     """A DA value as 2004-01-19; anything else as it is."""
     return f"{value[:4]}-{value[4:6]}-{value[6:]}" if len(value) == 8 and value.isdigit() else value
+
+
+def _viewer(
+    study: StudyOnPage, page: PurePosixPath, context: Mapping[str, Any]
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    data = page.with_suffix(".JS")
+    yield page, _page("view.html.j2", page, context, data=data.name)
+    told = []
+    for series in study.series:
+        if series.shown:
+            folder = series.shown.page.with_suffix("")
+            values = VIEW / folder.relative_to(WEB)
+            told.append((series_title(series), _from(page, folder), _from(page, values), series.shown.shown.stacks))
+    yield data, study_script(told)
+
+
+def _from(page: PurePosixPath, target: PurePosixPath) -> PurePosixPath:
+    return PurePosixPath(os.path.relpath(target, page.parent))
+
+
+def _static(name: str) -> bytes:
+    return (files("mkiso.media") / "web" / name).read_bytes()
 
 
 def _patients(
@@ -244,7 +278,7 @@ def _page(template: str, path: PurePosixPath, context: Mapping[str, Any], **more
     """A page; `root` leads from it to the disc's root, and `link` to any of its files."""
 
     def link(target: PurePosixPath) -> str:
-        return quote(os.path.relpath(target, path.parent))
+        return quote(str(_from(path, target)))
 
     return _rendered(template, {**context, **more, "root": "../" * (len(path.parts) - 1), "link": link}).encode()
 

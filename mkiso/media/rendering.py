@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
+from pydicom.uid import CTImageStorage, MRImageStorage
 
 from mkiso.errors import StorageFull
 from mkiso.implementation import program_version
@@ -27,6 +28,9 @@ from mkiso.study.models import Arrival
 WORKERS = 2  # processes a job; they are nicer than everything else
 FINISH_SECONDS = 300.0
 """How long a job waits for its pictures once all has arrived; what has none by then is named as too slow."""
+VALUES = 64
+"""Of how many CT and MR images of a disc the values are carried, so that a viewer windows them itself: about 15 MB."""
+_WITH_VALUES = frozenset({CTImageStorage, MRImageStorage})
 _MADE = "made.json"
 
 
@@ -76,8 +80,11 @@ _MADE_JSON = TypeAdapter(_Made)
 class Renderer:
     """Turns a job's arrivals into pictures beside everything else; `close` ends what it is at, and its processes."""
 
-    def __init__(self, folder: Path, workers: int = WORKERS) -> None:
+    def __init__(self, folder: Path, expected: int | None = None, workers: int = WORKERS) -> None:
+        """`expected`: how many instances are to come; where that isn't known, none gets its values."""
         self._folder = folder
+        self._expected = expected
+        self._windowed = 0
         self._pool = PicturePool(workers)
         self._begun: dict[str, Future[Rendered]] = {}
 
@@ -86,7 +93,8 @@ class Renderer:
         if arrival.sha256 in self._begun:
             return
         self._begun[arrival.sha256] = made = Future[Rendered]()
-        if kept := self._kept(arrival):
+        request = replace(self._request(arrival), script=self._has_values(arrival))
+        if kept := self._kept(request):
             made.set_result(kept)
             return
 
@@ -96,7 +104,7 @@ class Renderer:
             except BaseException as error:  # whatever it is, `finish` says it
                 made.set_exception(error)
 
-        self._pool.submit(self._request(arrival)).add_done_callback(done)
+        self._pool.submit(request).add_done_callback(done)
 
     def finish(
         self,
@@ -129,16 +137,26 @@ class Renderer:
         except OSError:  # its file, or what it became, can't be read: mastering says whether the disc is harmed
             return _nothing(self._request(arrival), Reason.UNFORESEEN)
 
+    def _has_values(self, arrival: Arrival) -> bool:
+        """Whether a CT or MR image is one of the VALUES that carry their values, spread over all that is to come."""
+        if arrival.sop_class_uid not in _WITH_VALUES or self._expected is None:
+            return False
+        self._windowed += 1
+        each, most = self._windowed, max(VALUES, self._expected)
+        return each * VALUES // most > (each - 1) * VALUES // most
+
     def _request(self, arrival: Arrival) -> PictureRequest:
         return PictureRequest(arrival.path, self._folder / arrival.sha256)
 
-    def _kept(self, arrival: Arrival) -> Rendered | None:
-        """What an earlier attempt made, where each file still has the bytes that it had; else none of it stays."""
-        request = self._request(arrival)
+    def _kept(self, request: PictureRequest) -> Rendered | None:
+        """What an earlier attempt made, with values or without, where each file still has the bytes that it had; else
+        none of it stays.
+        """
         try:
             made = read_json(request.folder / _MADE, _MADE_JSON)
             files = made.rendered.files.values()
-            if (made.version, made.rendered.result.request) == (program_version(), request) and all(
+            asked = replace(made.rendered.result.request, script=request.script)
+            if (made.version, asked) == (program_version(), request) and all(
                 file.path.parent == request.folder and sha256_of(file.path) == file.sha256 for file in files
             ):
                 return made.rendered

@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 
 from mkiso.media.shown import LeftOut, ShownPicture, ShownSeries
 from mkiso.pictures.stacks import scale_bar
-from mkiso.pictures.values import Marks, Picture, SpacingOf
+from mkiso.pictures.values import Marks, Picture, Plane, SpacingOf
 from mkiso.study.text import text
 
 LATERALITY = {"R": "Right", "L": "Left", "B": "Both sides"}
-_DISTANCES = {
+DISTANCES = {
     SpacingOf.PATIENT: "",
     SpacingOf.ULTRASOUND: "",
     SpacingOf.DETECTOR: "at the detector",
@@ -73,6 +73,7 @@ class SeriesPage:
     stacks: tuple[StackOnPage, ...]
     not_shown: tuple[NotShownOnPage, ...]
     of: int
+    shown: ShownSeries
 
     @property
     def count(self) -> int:
@@ -92,14 +93,14 @@ class SeriesPage:
 def series_page(shown: ShownSeries) -> SeriesPage:
     """What the page of a series shows."""
     stacks = tuple(StackOnPage(tuple(map(_picture, stack.pictures))) for stack in shown.stacks)
-    return SeriesPage(shown.page, stacks, tuple(_not_shown(shown.left_out)), shown.of)
+    return SeriesPage(shown.page, stacks, tuple(_not_shown(shown.left_out)), shown.of, shown)
 
 
 def _picture(shown: ShownPicture) -> PictureOnPage:
     picture = shown.slice.picture
     plane = picture.plane
     number = shown.slice.instance_number
-    aspect = min(max(plane.pixel_aspect, 0.1), 10.0)
+    aspect = aspect_of(plane)
     return PictureOnPage(
         number=shown.number,
         frame=picture.frame,
@@ -117,13 +118,18 @@ def _picture(shown: ShownPicture) -> PictureOnPage:
     )
 
 
+def aspect_of(plane: Plane) -> float:
+    """How much higher than wide a pixel is shown: no absurd value makes a page absurd."""
+    return min(max(plane.pixel_aspect, 0.1), 10.0)
+
+
 def _bar(picture: Picture) -> ScaleBar | None:
     spacing = picture.plane.spacing
     if spacing is None:
         return None
     columns = picture.file.width * picture.shrunk
     millimetres, pixels = scale_bar(spacing, columns)
-    return ScaleBar(millimetres, round(min(100.0, 100 * pixels / columns), 2), _DISTANCES[spacing.of])
+    return ScaleBar(millimetres, round(min(100.0, 100 * pixels / columns), 2), DISTANCES[spacing.of])
 
 
 def _not_shown(left_out: Iterable[LeftOut]) -> Iterable[NotShownOnPage]:

@@ -2,6 +2,7 @@
 them.
 
 Amounts from most to least; a disc that is too small for one gets the next (docs/decisions/pictures-on-disc.md):
+values      every picture and its thumbnail, and of CT and MR the values that were rendered
 all         every picture and its thumbnail
 key         of each stack of pictures at most KEY_PICTURES, evenly spaced, the first and the last among them
 thumbnails  of those the thumbnails alone
@@ -18,17 +19,17 @@ from typing import Literal, TypeVar
 from mkiso.media.file_set import Leaf, PatientBranch, Series
 from mkiso.media.names import component
 from mkiso.media.rendering import NO_PICTURES, MadeFile, Pictures
-from mkiso.pictures.names import PICTURE, THUMBNAIL, picture_name
+from mkiso.pictures.names import PICTURE, SCRIPT, THUMBNAIL, picture_name
 from mkiso.pictures.stacks import Slice, Stack, stacks_of
 from mkiso.pictures.values import PictureFile, Reason
 from mkiso.study.models import DiscFile, Instance
 from mkiso.study.text import text
 
 T = TypeVar("T")
-Amount = Literal["all", "key", "thumbnails", "none"]
-AMOUNTS: tuple[Amount, ...] = ("all", "key", "thumbnails", "none")
+Amount = Literal["values", "all", "key", "thumbnails", "none"]
+AMOUNTS: tuple[Amount, ...] = ("values", "all", "key", "thumbnails", "none")
 KEY_PICTURES = 16
-WEB = PurePosixPath("IHE_PDI")
+WEB, VIEW = PurePosixPath("IHE_PDI"), PurePosixPath("VIEW")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +45,15 @@ NOTHING_SHOWN = Showing()
 
 @dataclass(frozen=True, slots=True)
 class ShownPicture:
-    """A picture of a series: its number there, and its files by their paths on the disc; `picture` is None where only
-    the thumbnail is on it.
+    """A picture of a series: its number there, and its files by their paths on the disc. `picture` is None where only
+    the thumbnail is on it, `values` where a viewer can't window it anew.
     """
 
     number: int
     slice: Slice
     thumbnail: DiscFile
     picture: DiscFile | None
+    values: DiscFile | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class ShownSeries:
             yield shown.thumbnail
             if shown.picture:
                 yield shown.picture
+            if shown.values:
+                yield shown.values
 
 
 def study_folders(tree: Collection[PatientBranch]) -> dict[str, PurePosixPath]:
@@ -142,7 +146,7 @@ def _shown(series: Series, folder: PurePosixPath, showing: Showing) -> ShownSeri
     for stack in stacks_of(made.result for _, made in rendered.values()):
         numbered = list(enumerate(stack.slices, number))
         number += len(numbered)
-        chosen = numbered if amount == "all" else evenly(numbered, KEY_PICTURES)
+        chosen = numbered if amount in ("values", "all") else evenly(numbered, KEY_PICTURES)
         shown = [_picture(at, each, folder, rendered[each.sop_instance_uid][1].files, amount) for at, each in chosen]
         stacks.append(ShownStack(stack, tuple(shown)))
     left_out = tuple(
@@ -165,10 +169,15 @@ def _frames_said(leaf: Leaf) -> int:
 def _picture(
     number: int, slice_: Slice, folder: PurePosixPath, files: Mapping[str, MadeFile], amount: Amount
 ) -> ShownPicture:
-    def on_disc(letter: str, file: PictureFile) -> DiscFile:
+    def on_disc(letter: str, file: PictureFile, place: PurePosixPath = folder) -> DiscFile:
         made = files[file.name]
-        return DiscFile(folder / picture_name(letter, number), made.size, made.sha256, made.path)
+        return DiscFile(place / picture_name(letter, number), made.size, made.sha256, made.path)
 
-    thumbnail = on_disc(THUMBNAIL, slice_.picture.thumbnail)
-    picture = None if amount == "thumbnails" else on_disc(PICTURE, slice_.picture.file)
-    return ShownPicture(number, slice_, thumbnail, picture)
+    picture, script = slice_.picture, slice_.picture.script
+    return ShownPicture(
+        number,
+        slice_,
+        on_disc(THUMBNAIL, picture.thumbnail),
+        None if amount == "thumbnails" else on_disc(PICTURE, picture.file),
+        on_disc(SCRIPT, script, VIEW / folder.relative_to(WEB)) if script and amount == "values" else None,
+    )

@@ -1,0 +1,255 @@
+"""What a browser does with a disc's pages from file://, after the disc was mastered and unpacked again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import axe_core_python
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from mkiso.demo.phantoms import write_phantoms
+from mkiso.formats.iso import master
+from mkiso.media.disc_set import lay_out_set
+from mkiso.media.rendering import Renderer
+from tests.media.discs import CREATED, instances, passed, settings
+from tests.media.links import dead_links
+from tests.peers.chromium import Chromium
+
+pytestmark = [
+    pytest.mark.peer,
+    pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed"),
+    pytest.mark.skipif(not shutil.which("7z"), reason="7z is not installed"),
+]
+AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
+CT_NUMBER = 40
+
+
+@pytest.fixture(scope="module")
+def disc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a disc of phantoms, as 7z unpacks its image; its DICOM files beside it in `in`."""
+    folder = tmp_path_factory.mktemp("disc")
+    (folder / "in").mkdir()
+    studies = passed(instances(write_phantoms(folder / "in")))
+    renderer = Renderer(folder / "pictures", expected=len(studies.instances))
+    try:
+        pictures = renderer.finish([each.arrival for each in studies.instances])
+    finally:
+        renderer.close()
+    [layout] = lay_out_set(
+        studies, settings(folder), folder / "made", created=CREATED, medium="cd", pictures=pictures
+    ).layouts
+    assert layout.amount == "values"
+    master(layout.files, layout.volume_id, folder / "disc.iso", created=CREATED)
+    subprocess.run(["7z", "x", f"-o{folder / 'disc'}", folder / "disc.iso"], check=True, capture_output=True)
+    return folder / "disc"
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    with Chromium(tmp_path_factory.mktemp("browser") / "chromium") as browser:
+        yield browser
+
+
+@pytest.fixture
+def viewer(chromium: Chromium, disc: Path) -> Iterator[Chromium]:
+    """The viewer's page of the disc at its first series, the CT; afterwards nothing may stand in the console."""
+    chromium.events.clear()
+    at_size(chromium, 1200, 800)
+    chromium.open("about:blank")
+    chromium.open((disc / "VIEW" / "ST000001.HTM").as_uri())
+    chromium.until("document.querySelector('#pane1 img').naturalWidth === 256")
+    yield chromium
+    assert not chromium.complaints()
+
+
+def at_size(browser: Chromium, width: int, height: int) -> None:
+    browser.call(
+        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+    )
+
+
+def facts(browser: Chromium, pane: int = 1) -> str:
+    return str(browser.run(f"document.querySelector('#facts{pane}').textContent"))
+
+
+def pages(disc: Path) -> list[Path]:
+    return sorted(disc.rglob("*.HTM"))
+
+
+def test_no_link_is_dead_and_every_page_is_quiet(disc: Path, chromium: Chromium) -> None:
+    assert not list(dead_links(disc))
+    chromium.events.clear()
+    for page in pages(disc):
+        chromium.open(page.as_uri())
+        assert chromium.run("[...document.images].every(image => !image.complete || image.naturalWidth || !image.src)")
+    assert not chromium.complaints()
+    assert all(address.startswith("file:") or address == "about:blank" for address in chromium.asked())
+
+
+@pytest.mark.parametrize("width", [1200, 320])
+def test_axe_finds_nothing_and_every_page_fits(disc: Path, chromium: Chromium, width: int) -> None:
+    at_size(chromium, width, 700)
+    axe = AXE.read_text()
+    for page in pages(disc):
+        chromium.open(page.as_uri())
+        chromium.run(f"{axe};1")
+        found = chromium.run("axe.run().then(found => JSON.stringify(found.violations.map(each => each.id)))")
+        assert (json.loads(str(found)), page.name) == ([], page.name)
+        assert chromium.run("document.documentElement.scrollWidth <= innerWidth"), page
+
+
+def test_keys_wheel_and_slider_leaf(viewer: Chromium) -> None:
+    assert facts(viewer).startswith("Picture 30 of 60 · image number 30 · window 40 / 90")
+    for key, number in [("ArrowDown", 31), ("PageDown", 41), ("End", 60), ("Home", 1), ("ArrowRight", 2)]:
+        viewer.press(key)
+        assert facts(viewer).startswith(f"Picture {number} of 60")
+    assert viewer.run("document.querySelector('#picture1').getAttribute('aria-valuetext')") == "2 of 60"
+    for _ in range(3):
+        viewer.call("Input.dispatchMouseEvent", type="mouseWheel", x=600, y=400, deltaX=0, deltaY=60)
+    viewer.until("document.querySelector('#facts1').textContent.startsWith('Picture 5 of 60')")
+    viewer.until("document.querySelector('#pane1 img').src.endsWith('P0000005.JPG')")
+    viewer.until("document.querySelector('#pane1 img').naturalWidth === 256")
+
+
+def test_a_preset_is_drawn_from_the_values_themselves(viewer: Chromium, disc: Path) -> None:
+    for _ in range(CT_NUMBER - 30):
+        viewer.press("ArrowDown")
+    viewer.press("4")  # bone
+    viewer.until("!document.querySelector('#pane1 canvas').hidden")
+    assert "window 400 / 2000" in facts(viewer) and "only" not in facts(viewer)
+    drawn = viewer.run(
+        "(() => { const canvas = document.querySelector('#pane1 canvas');"
+        "const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
+        "return Array.from(pixels).filter((_, at) => at % 4 === 0) })()"
+    )
+    dataset = dcmread(disc.parent / "in" / f"phantom1{CT_NUMBER:04}.dcm")
+    values = dataset.pixel_array.astype(float) - 1024
+    expected = np.clip(((values - 399.5) / 1999 + 0.5) * 255, 0, 255)  # PS3.3 C.11.2.1.2.1
+    assert np.abs(np.array(drawn).reshape(values.shape) - expected).max() <= 1
+    viewer.press("1")
+    viewer.until("document.querySelector('#pane1 canvas').hidden")
+    assert "window 40 / 90" in facts(viewer)
+
+
+def test_shift_and_arrows_change_the_window_and_i_inverts(viewer: Chromium) -> None:
+    viewer.press("ArrowRight", shift=True)
+    viewer.press("ArrowDown", shift=True)
+    assert "window 43 / 93" in facts(viewer)
+    viewer.press("i")
+    assert viewer.run("document.querySelector('#invert').getAttribute('aria-pressed')") == "true"
+    viewer.press("0")
+    assert "window 40 / 90" in facts(viewer)
+    assert viewer.run("document.querySelector('#invert').getAttribute('aria-pressed')") == "false"
+
+
+def test_space_plays_and_stops(viewer: Chromium) -> None:
+    viewer.press(" ")
+    viewer.until("document.querySelector('#picture1').value >= 33")
+    viewer.press(" ")
+    assert viewer.run("document.querySelector('#play').getAttribute('aria-pressed')") == "false"
+
+
+def test_two_series_follow_each_other_by_position(viewer: Chromium) -> None:
+    viewer.press("t")
+    viewer.until("document.querySelector('#pane2 img').naturalWidth === 224")
+    assert facts(viewer).startswith("Picture 30 of 60")
+    assert facts(viewer, 2).startswith("Picture 15 of 30") or facts(viewer, 2).startswith("Picture 16 of 30")
+    viewer.press("Home")
+    assert facts(viewer, 2).startswith("Picture 1 of 30")
+    for _ in range(4):
+        viewer.press("PageDown")
+    assert facts(viewer).startswith("Picture 41 of 60")  # at z = 31.5 mm; the MR's 20th lies at 27, its 21st at 33
+    assert facts(viewer, 2).startswith("Picture 21 of 30")
+    viewer.press("l")
+    viewer.press("Home")
+    assert facts(viewer, 2).startswith("Picture 21 of 30")
+
+
+def test_keys_alone_measure(viewer: Chromium) -> None:
+    viewer.press("m")
+    viewer.press("Enter")
+    for key in ("ArrowRight",) * 3 + ("ArrowDown",) * 4:
+        viewer.press(key, shift=True)
+    viewer.press("Enter")
+    assert viewer.run("document.querySelector('#said').textContent") == "Distance 40 mm"  # 50 pixels of 0.8 mm
+    assert viewer.run("document.querySelectorAll('#pane1 .over line').length") == 1
+    viewer.press("Escape")
+    viewer.press("ArrowDown")
+    assert facts(viewer).startswith("Picture 31 of 60")
+
+
+def test_a_mouse_measures_what_keys_measure(viewer: Chromium) -> None:
+    viewer.run("document.querySelector('[data-tool=measure]').click()")
+    width = float(str(viewer.run("document.querySelector('#pane1 img').getBoundingClientRect().width")))
+    left = float(str(viewer.run("document.querySelector('#pane1 img').getBoundingClientRect().left")))
+    for kind, x in (("mousePressed", left), ("mouseMoved", left + width / 2), ("mouseReleased", left + width)):
+        viewer.call("Input.dispatchMouseEvent", type=kind, x=x, y=400, button="left", buttons=1, clickCount=1)
+    assert viewer.run("document.querySelector('#said').textContent") == "Distance 205 mm"  # 256 pixels of 0.8 mm
+
+
+def test_the_clip_plays_and_a_radiograph_says_where_its_distances_are_true(viewer: Chromium) -> None:
+    viewer.press("]")
+    viewer.press("]")
+    viewer.until("document.querySelector('#pane1 img').naturalWidth === 896")
+    assert "at the detector" in str(viewer.run("document.querySelector('#pane1 .bar').textContent"))
+    viewer.press("]")
+    viewer.until("document.querySelector('#pane1 img').naturalWidth === 480")
+    assert facts(viewer).startswith("Picture 15 of 30 · image number 1, frame 15")
+    assert viewer.run("document.querySelector('#presets').length") == 1
+
+
+def test_every_control_is_reached_by_tab(viewer: Chromium) -> None:
+    reached = set()
+    for _ in range(16):
+        viewer.press("Tab")
+        reached.add(viewer.run("document.activeElement.id || document.activeElement.dataset.tool"))
+    assert {"leaf", "window", "zoom", "move", "measure", "play", "invert", "two", "reset", "presets"} <= reached
+    assert {"series1", "picture1"} <= reached
+
+
+def test_a_finger_leafs_and_two_enlarge(viewer: Chromium) -> None:
+    at_size(viewer, 320, 640)
+    viewer.call("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
+    try:
+        viewer.until("document.querySelector('#pane1 .stage').clientWidth < 320")
+
+        def touch(kind: str, *points: tuple[float, float]) -> None:
+            told = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+            viewer.call("Input.dispatchTouchEvent", type=kind, touchPoints=told)
+
+        touch("touchStart", (160, 300))
+        for step in range(1, 7):
+            touch("touchMove", (160, 300 + 12 * step))
+        touch("touchEnd")
+        number = int(str(viewer.run("document.querySelector('#picture1').value")))
+        assert number > 31
+        before = float(str(viewer.run("document.querySelector('#pane1 img').getBoundingClientRect().width")))
+        touch("touchStart", (140, 400), (180, 400))
+        for step in range(1, 5):
+            touch("touchMove", (140 - 10 * step, 400), (180 + 10 * step, 400))
+        touch("touchEnd")
+        after = float(str(viewer.run("document.querySelector('#pane1 img').getBoundingClientRect().width")))
+        assert after > 2 * before
+        assert int(str(viewer.run("document.querySelector('#picture1').value"))) == number
+    finally:
+        viewer.call("Emulation.setTouchEmulationEnabled", enabled=False)
+
+
+def test_without_javascript_the_pages_show_pictures(disc: Path, chromium: Chromium) -> None:
+    at_size(chromium, 1200, 800)
+    chromium.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        chromium.open((disc / "IHE_PDI" / "ST000001" / "SE000001.HTM").as_uri() + "#P30")
+        chromium.until("document.querySelector('#P30 img').naturalWidth === 256")
+        assert chromium.run("getComputedStyle(document.querySelector('#P30')).display") == "block"
+        assert chromium.run("getComputedStyle(document.querySelector('#P31')).display") == "none"
+        chromium.open((disc / "VIEW" / "ST000001.HTM").as_uri())
+        assert chromium.run("document.querySelector('noscript').innerText").startswith("This page needs JavaScript")
+    finally:
+        chromium.call("Emulation.setScriptExecutionDisabled", value=False)
