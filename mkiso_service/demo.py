@@ -1,9 +1,10 @@
 """`mkiso demo`: a PACS with real studies, a patient API, a publisher and mkiso itself; one disc made, proved and
-listed, and one printed.
+listed, one printed, and one to look at.
 
 demo-data/config.yaml   the configuration, free ports in it
           peers/        the studies of the demo PACS, and what its publisher was given
           data/         mkiso's own
+          PHANTOM/      a disc to look at, as a browser sees it: open INDEX.HTM
           *.iso, *.log
 """
 
@@ -33,6 +34,8 @@ from mkiso_service.display import show_job, size_words
 
 ACCESSION_NUMBER = "134"
 """An MR study of four images in pydicom's test data."""
+PHANTOM = "PHANTOM"
+"""A study with pictures worth looking at, computed (mkiso.demo.phantoms)."""
 SHARED_ACCESSION_NUMBER = "2"
 """Two patients of pydicom's test data share it."""
 START_SECONDS = 90
@@ -138,6 +141,9 @@ def show(console: Console, place: Place) -> None:
         console.print(f"Verified in {time.monotonic() - started:.1f} s: {proof}\n", markup=False, highlight=False)
         list_files(console, iso)
         print_disc(console, client, place)
+        console.print(f"\nAsking for the disc of {PHANTOM}, computed images of nobody:")
+        burn(console, client, [PHANTOM], place.folder / f"{PHANTOM}.iso")
+        unpack(place.folder / f"{PHANTOM}.iso", place.folder / PHANTOM)
         console.print(
             f"\nAsking for {SHARED_ACCESSION_NUMBER}, an accession number that two patients share; no disc may come "
             "of that:"
@@ -149,6 +155,8 @@ def show(console: Console, place: Place) -> None:
         else:
             raise DemoFailed("A disc of two patients was made.")
     console.print(f"\nThe image:       [bold]{iso}[/]")
+    page = (place.folder / PHANTOM / "INDEX.HTM").resolve().as_uri()
+    console.print(f"To look at:      [bold]{page}[/]", soft_wrap=True)
     console.print(
         f"The Prefect UI:  {place.prefect_url}  (while it runs: make demo KEEP=1; its password: mkiso -c "
         f"{place.config} prefect password)"
@@ -185,6 +193,22 @@ def list_files(console: Console, iso: Path) -> None:
     console.print(f"On the disc {contents.label}:")
     for path, extent in sorted(contents.files.items()):
         console.print(f"  {size_words(extent.size):>12}  {path}", highlight=False)
+
+
+def unpack(iso: Path, folder: Path) -> None:
+    """A disc's files as a system shows them, in place of what the folder held."""
+    from mkiso.formats.iso_reader import JOLIET, read_image
+    from mkiso.formats.protocol import read_extent
+
+    shutil.rmtree(folder, ignore_errors=True)
+    descriptor = os.open(iso, os.O_RDONLY)
+    try:
+        for path, extent in read_image(descriptor).trees[JOLIET].items():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(read_extent(descriptor, extent))
+    finally:
+        os.close(descriptor)
 
 
 def _keep(console: Console, place: Place) -> None:

@@ -15,6 +15,7 @@ from mkiso.demo.library import write_bundled_studies
 from mkiso.demo.pacs import DemoPacs, Faults, matches
 from mkiso.demo.patient_api import DemoPatientApi, patients_of
 from mkiso.demo.patient_api import Faults as ApiFaults
+from mkiso.demo.phantoms import ACCESSION_NUMBER, write_phantoms
 from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_study
 from peers.storescp import Storescp
 
@@ -57,6 +58,18 @@ def test_every_bundled_study_has_an_accession_number_and_is_there_once(library: 
         if header.AccessionNumber.startswith("DEMO")
     }
     assert len(set(invented.values())) == len(invented) > 5
+
+
+def test_the_phantoms_are_one_study_of_nobody_and_the_same_each_time(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    first, second = (write_phantoms(folder) for folder in folders)
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+    headers = [dcmread(file, stop_before_pixels=True) for file in first]
+    assert {header.AccessionNumber for header in headers} == {ACCESSION_NUMBER}
+    assert [header.Modality for header in headers].count("CT") == 60
+    assert {header.Modality for header in headers} == {"CT", "MR", "DX", "US", "SR"}
 
 
 @pytest.mark.peer

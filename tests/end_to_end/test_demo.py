@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from peers.ports import is_open
+from tests.media.links import dead_links
 
 pytestmark = [pytest.mark.end_to_end]
 
@@ -24,7 +25,9 @@ def test_the_demo_makes_a_disc_and_ends_what_it_started(tmp_path: Path) -> None:
     assert re.search(r"DICOM/PT000001/ST000001/SE000001/IM000001", done.stdout)
     assert "patient_mismatch" in done.stdout
     assert "rimage has them all" in done.stdout
-    assert [file.name for file in folder.glob("*.iso")] == ["134.iso"]
+    assert sorted(file.name for file in folder.glob("*.iso")) == ["134.iso", "PHANTOM.iso"]
+    assert (folder / "PHANTOM" / "INDEX.HTM").as_uri() in done.stdout
+    assert not list(dead_links(folder / "PHANTOM"))
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     ports = [settings[section]["port"] for section in ("server", "pacs", "receiver")] + [
         settings["prefect"]["server_port"]

@@ -1,4 +1,5 @@
 import html
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,14 @@ from mkiso.errors import TooLargeForMedium
 from mkiso.formats.disc_check import verify_disc
 from mkiso.formats.iso import Iso, master
 from mkiso.formats.proof import verify_image
+from mkiso.media import rendering
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.disc_set import DiscSet, lay_out_set
 from mkiso.media.file_set import arrange
 from mkiso.media.layout import Layout
 from mkiso.media.rendering import NO_PICTURES, Pictures, Renderer
 from mkiso.media.shown import KEY_PICTURES, evenly, key_instances
+from mkiso.media.viewer_data import script_value
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.models import Arrival, Instance
 from peers.corpus import make_ct_series, make_study
@@ -22,8 +25,8 @@ from tests.media.discs import CREATED, instances, passed, settings
 from tests.media.links import dead_links
 
 
-def rendered(studies: CompleteStudies, folder: Path) -> Pictures:
-    renderer = Renderer(folder)
+def rendered(studies: CompleteStudies, folder: Path, expected: int | None = None) -> Pictures:
+    renderer = Renderer(folder, expected)
     try:
         return renderer.finish(arrivals(studies.instances))
     finally:
@@ -54,6 +57,10 @@ def unpacked(layout: Layout, folder: Path) -> Path:
 
 def pictures_on(layout: Layout) -> list[str]:
     return sorted(file.path.name for file in layout.files if file.path.suffix == ".JPG")
+
+
+def scripts_on(layout: Layout) -> list[str]:
+    return sorted(file.path.name for file in layout.files if file.path.match("VIEW/*/*/D*.JS"))
 
 
 def series_page(layout: Layout, number: int = 1) -> str:
@@ -142,8 +149,9 @@ def test_what_takes_too_long_costs_its_picture(tmp_path: Path) -> None:
 
 def test_a_disc_without_room_gets_fewer_pictures_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     studies = passed(instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 40})))
-    made = rendered(studies, tmp_path / "pictures")
+    made = rendered(studies, tmp_path / "pictures", expected=40)
     words = {
+        "values": "Picture 40 of 40",
         "all": "Picture 40 of 40",
         "key": "16 of 40 pictures are shown here: at most 16 of each stack, evenly spaced.",
         "thumbnails": "16 of 40 pictures are shown here, and only small ones: the disc has no room for more.",
@@ -153,9 +161,9 @@ def test_a_disc_without_room_gets_fewer_pictures_and_says_so(tmp_path: Path, mon
         [layout] = seen(studies, tmp_path, made).layouts
         assert layout.amount == amount and said in series_page(layout)
         assert not list(dead_links(unpacked(layout, tmp_path / amount)))
-        sizes.append(len(pictures_on(layout)))
+        sizes.append((len(pictures_on(layout)), len(scripts_on(layout))))
         monkeypatch.setitem(MEDIUM_SECTORS, "cd", layout.sectors - 1)  # type: ignore[arg-type]
-    assert sizes == [80, 2 * KEY_PICTURES, KEY_PICTURES]
+    assert sizes == [(80, 40), (80, 0), (2 * KEY_PICTURES, 0), (KEY_PICTURES, 0)]
     [layout] = seen(studies, tmp_path, made).layouts
     assert (layout.amount, pictures_on(layout)) == ("none", [])
     monkeypatch.setitem(MEDIUM_SECTORS, "cd", layout.sectors - 1)  # type: ignore[arg-type]
@@ -166,7 +174,7 @@ def test_a_disc_without_room_gets_fewer_pictures_and_says_so(tmp_path: Path, mon
 def test_pictures_make_no_set_of_more_discs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     studies = passed(instances(make_ct_series(tmp_path / "in", "ACC1", count=40)))
     made = rendered(studies, tmp_path / "pictures")
-    for room, expected in ((7500, "all"), (6700, "key"), (5500, "thumbnails"), (5300, "none")):
+    for room, expected in ((7500, "values"), (6700, "key"), (5500, "thumbnails"), (5300, "none")):
         monkeypatch.setitem(MEDIUM_SECTORS, "cd", room)  # type: ignore[arg-type]
         plain = seen(studies, tmp_path / "plain", NO_PICTURES)
         disc_set = seen(studies, tmp_path, made)
@@ -179,6 +187,26 @@ def test_pictures_make_no_set_of_more_discs(tmp_path: Path, monkeypatch: pytest.
             sources = {file.source.parent.name for file in layout.files if file.path.suffix == ".JPG" and file.source}
             assert sources <= theirs
             assert not list(dead_links(unpacked(layout, tmp_path / f"{room}" / layout.volume_id)))
+
+
+def test_values_are_carried_of_images_spread_over_all_that_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "VALUES", 3)
+    studies = passed(instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 9, "dx": 1})))
+    [layout] = seen(studies, tmp_path, rendered(studies, tmp_path / "pictures", expected=9)).layouts
+    assert scripts_on(layout) == ["D0000003.JS", "D0000006.JS", "D0000009.JS"]
+    [layout] = seen(studies, tmp_path, rendered(studies, tmp_path / "others", expected=2)).layouts
+    assert len(scripts_on(layout)) == 9
+    [layout] = seen(studies, tmp_path, rendered(studies, tmp_path / "more")).layouts
+    assert not scripts_on(layout)
+
+
+def test_no_text_ends_a_script_or_begins_markup(tmp_path: Path) -> None:
+    nasty = "</script><!--\u2028\u2029'\"&\\ javascript:"
+    source = script_value({"title": nasty})
+    assert source.isascii() and not set(source) & set("<>&")
+    assert json.loads(source) == {"title": nasty}
 
 
 def test_key_images_are_spread_over_each_series(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from mkiso.demo.phantoms import write_phantoms
 from mkiso.formats.iso import master
 from mkiso.media.disc_set import lay_out_set
 from mkiso.media.rendering import Renderer
+from peers.chromium import Chromium
 from tests.media.discs import CREATED, instances, passed, settings
 from tests.media.links import dead_links
-from tests.peers.chromium import Chromium
 
 pytestmark = [
     pytest.mark.peer,
