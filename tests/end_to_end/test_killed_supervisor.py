@@ -1,10 +1,12 @@
-"""The supervisor is killed, alone and with each set of its processes, in mid-job: nobody is left behind."""
+"""The supervisor is killed, alone and with sets of its processes, in mid-job: nobody is left behind."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
@@ -12,26 +14,16 @@ from pathlib import Path
 import pytest
 
 from mkiso_service.worker.infrastructure import started_of
-from peers.corpus import make_study
 from peers.patience import LONG, until
-from tests.end_to_end.conftest import Hospital, Open
+from peers.service import Service
 
 pytestmark = [pytest.mark.end_to_end]
 
 PARTS = ("prefect", "receiver", "worker", "webhook")
-SETS = [names for size in range(len(PARTS) + 1) for names in combinations(PARTS, size)]
-
-
-@pytest.fixture(scope="module")
-def hospital(open_hospital: Open, tmp_path_factory: pytest.TempPathFactory) -> Hospital:
-    sections = {
-        "server": {"shutdown_grace_seconds": 1},
-        "pacs": {"response_timeout_seconds": 3000, "quiet_timeout_seconds": 3000},  # the job alone wouldn't end
-        "disc": {"reuse_minutes": 0},
-    }
-    folder = tmp_path_factory.mktemp("studies")
-    files = [file for number in range(len(SETS)) for file in make_study(folder, f"HELD{number}")]
-    return open_hospital("dcmqrscp", files, sections)
+SETS = [names for size in (0, 2, 4) for names in combinations(PARTS, size)]
+"""Any three of the four are killed and left alive in all eight ways: how one ends, with each state of two others."""
+AT_ONCE = 4
+"""Services side by side: most of the time one waits for the bounds of another's processes."""
 
 
 def descendants(pid: int) -> Iterator[int]:
@@ -51,14 +43,36 @@ def lives(pid: int, started: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("killed", SETS, ids="-".join)
-def test_nobody_outlives_a_supervisor_that_is_killed(hospital: Hospital, killed: tuple[str, ...]) -> None:
-    service = hospital.service
-    if service.child is None or service.child.poll() is not None:
-        service.start()
-    hospital.pacs.pause()
-    try:
-        job_id = service.ask("/api/iso/download", accession_number=f"HELD{SETS.index(killed)}")
+def command_of(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+    return ""
+
+
+def test_the_sets_hold_each_way_of_any_three() -> None:
+    for three in combinations(PARTS, 3):
+        assert len({frozenset(killed) & frozenset(three) for killed in SETS}) == 8
+
+
+def test_nobody_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=2 * len(SETS)) as silent_pacs,
+        ThreadPoolExecutor(AT_ONCE) as at_once,
+    ):
+        port = silent_pacs.getsockname()[1]
+        list(at_once.map(lambda killed: kill_in_mid_job(tmp_path / ("-".join(killed) or "alone"), port, killed), SETS))
+
+
+def kill_in_mid_job(folder: Path, silent_pacs: int, killed: tuple[str, ...]) -> None:
+    """Start a service, kill its supervisor and these of its processes while a job waits for the PACS, and wait for the
+    end of everything that was started.
+    """
+    sections = {
+        "server": {"shutdown_grace_seconds": 1},
+        "pacs": {"response_timeout_seconds": 3000, "quiet_timeout_seconds": 3000},  # the job alone wouldn't end
+    }
+    with Service(folder, ("SILENT", silent_pacs), sections) as service:
+        job_id = service.ask("/api/iso/download", accession_number="HELD")
         process = service.when(
             lambda: service.run(job_id)["state_type"] == "RUNNING" and service.run(job_id)["infrastructure_pid"]
         )
@@ -66,17 +80,12 @@ def test_nobody_outlives_a_supervisor_that_is_killed(hospital: Hospital, killed:
         parts = service.processes()
         assert {*parts.values(), int(process.split("/")[1])} <= all_of_it.keys()
         for pid in (service.pid, *(parts[name] for name in killed)):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has followed its supervisor already
+                os.kill(pid, signal.SIGKILL)
         service.kill()
         until(
             lambda: not [pid for pid, started in all_of_it.items() if lives(pid, started)],
             LONG,
             pause=0.1,
-            told=lambda: str({pid: names_of(pid) for pid, started in all_of_it.items() if lives(pid, started)}),
+            told=lambda: str({pid: command_of(pid) for pid, started in all_of_it.items() if lives(pid, started)}),
         )
-    finally:
-        hospital.pacs.resume()
-
-
-def names_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
