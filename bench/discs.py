@@ -58,6 +58,26 @@ def small_rows(laboratory: Laboratory) -> Iterator[Row]:
     )
 
 
+def pictures_rows(laboratory: Laboratory) -> Iterator[Row]:
+    """Discs with pictures against discs without: the time to the last byte, and what the pictures add to the disc."""
+    for name, words, most in [("CT1000", "1,000 CT", 1.25), ("DX4", "4 DX", 1.5)]:
+        study, ours, plain = laboratory.stored(name), Sample(), Sample()
+        for _ in range(laboratory.runs):
+            download(laboratory, study, ours)
+        with laboratory.without_pictures() as service:
+            for _ in range(laboratory.runs):
+                download(laboratory, study, plain, service)
+        yield within(
+            f"pictures-{name.lower()}",
+            f"HTTP request → last byte, {words} with pictures, against without",
+            ours,
+            ours.median / plain.median,
+            most,
+            f"within {most:g}×",
+            remark=f"without: {plain.median:.2f} s",
+        )
+
+
 def start_rows(laboratory: Laboratory) -> Iterator[Row]:
     """Request to the first line of the flow, seen by the job's folder that the flow's second line makes."""
     laboratory.stored("TINY")
@@ -160,9 +180,9 @@ def study_size(study: StudyFiles) -> str:
     return f"{len(study.files):,} CT"
 
 
-def download(laboratory: Laboratory, study: StudyFiles, sample: Sample) -> float:
+def download(laboratory: Laboratory, study: StudyFiles, sample: Sample, service: Service | None = None) -> float:
     """One disc; the disc is forgotten afterwards, for its room. The seconds that it took."""
-    service = laboratory.service
+    service = service or laboratory.service
     with Watch(service.pid) as watch:
         size, job_id = fetch(service, study)
     service.run_ended(job_id)  # it ends a little after its disc was here, and would be joined until then

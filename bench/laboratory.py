@@ -103,15 +103,30 @@ class Laboratory:
         """`mkiso serve` with its defaults, but for what a benchmark can't do without: no disc is served a second time,
         none is too large.
         """
+        service = self._service()
+        self._stack.enter_context(service)
+        self.orthanc.know(AE_TITLE, "127.0.0.1", service.receiver_port)
+        return service
+
+    @contextmanager
+    def without_pictures(self) -> Iterator[Service]:
+        """A service as `service`, whose discs have no pictures; until the `with` ends Orthanc sends to it alone."""
+        sends_to = self.service.receiver_port
+        with self._service(pictures="none") as service:
+            self.orthanc.know(AE_TITLE, "127.0.0.1", service.receiver_port)
+            try:
+                yield service
+            finally:
+                self.orthanc.know(AE_TITLE, "127.0.0.1", sends_to)
+
+    def _service(self, **disc: str) -> Service:
         sections: dict[str, dict[str, Any]] = {
             "server": {"request_timeout_seconds": 900},
-            "disc": {"reuse_minutes": 0, "medium": "bd"},
+            "disc": {"reuse_minutes": 0, "medium": "bd", **disc},
             "pacs": {"response_timeout_seconds": 60, "quiet_timeout_seconds": 60},
         }
         service = Service(self.new_folder("mkiso"), (self.orthanc.ae_title, self.orthanc.port), sections)
         service.ready_seconds = 180
-        self._stack.enter_context(service)
-        self.orthanc.know(AE_TITLE, "127.0.0.1", service.receiver_port)
         return service
 
 

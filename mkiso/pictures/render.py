@@ -197,12 +197,14 @@ class _Pictures:
             return window, Look(Shown.FULL_RANGE, window)
         if self._percentiles is None:
             self._percentiles = percentile_window(
-                np.concatenate([*self._sampled(), sampled(words, self._stored, modality, self._padding)])
+                np.concatenate([*self._sampled(index), sampled(words, self._stored, modality, self._padding)])
             )
         return self._percentiles, Look(Shown.PERCENTILES, self._percentiles)
 
-    def _sampled(self) -> Iterator[NDArray[np.float64]]:
+    def _sampled(self, but: int) -> Iterator[NDArray[np.float64]]:
         for index in self._spread:
+            if index == but:
+                continue
             try:
                 samples, _ = self._image.frames.samples(index)
             except NotDisplayable:
