@@ -145,10 +145,13 @@ def pages(
         yield study.page, _page("study.html.j2", study.page, context, patient=patient, study=study)
         if study.viewer:
             yield from _viewer(study, study.viewer, context | {"patient": patient, "study": study})
+        stack = 1  # as the viewer counts them
         for series in study.series:
             if series.shown:
                 page = series.shown.page
-                yield page, _page("series.html.j2", page, context, patient=patient, study=study, series=series)
+                here = {"patient": patient, "study": study, "series": series, "stack": stack}
+                yield page, _page("series.html.j2", page, context, **here)
+                stack += len(series.shown.stacks) if series.shown.has_pictures else 0
     if facts.viewer and facts.autorun:
         executable = str(facts.viewer).replace("/", "\\")
         yield PurePosixPath("AUTORUN.INF"), _for_notepad(_rendered("autorun.inf.j2", {"executable": executable}))

@@ -204,6 +204,14 @@ def test_the_clip_plays_and_a_radiograph_says_where_its_distances_are_true(viewe
     assert viewer.run("document.querySelector('#presets').length") == 1
 
 
+def test_a_series_page_leads_to_its_series_in_the_viewer(disc: Path, chromium: Chromium) -> None:
+    at_size(chromium, 1200, 800)
+    chromium.open((disc / "IHE_PDI" / "ST000001" / "SE000003.HTM").as_uri())
+    chromium.run("document.querySelector('a.button').click()")
+    chromium.until("document.querySelector('#series1') && document.querySelector('#series1').value === '2'")
+    chromium.until("document.querySelector('#pane1 img').naturalWidth === 896")
+
+
 def test_every_control_is_reached_by_tab(viewer: Chromium) -> None:
     reached = set()
     for _ in range(16):
