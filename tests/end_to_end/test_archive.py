@@ -71,7 +71,9 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, lis
 @pytest.fixture(scope="module")
 def hospital(open_hospital: Open, studies: dict[str, dict[str, list[Path]]]) -> Hospital:
     files = [file for day in studies.values() for study in day.values() for file in study]
-    sections = {"archive": {"medium": "cd", "volume_mib": VOLUME_MIB}, "disc": {"reuse_minutes": 0}}
+    # Whether a clerk's retrieval goes first is asked here, not how long its pictures take afterwards.
+    disc = {"reuse_minutes": 0, "pictures": "none"}
+    sections = {"archive": {"medium": "cd", "volume_mib": VOLUME_MIB}, "disc": disc}
     return open_hospital("orthanc", files, sections, verbose=False)
 
 
