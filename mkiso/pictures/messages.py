@@ -14,7 +14,7 @@ from mkiso.pictures.values import NotShown, ObjectFacts, Picture, PictureRequest
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one worker may take: seconds for each frame, of the processor and in all, memory (address space) in MiB, and
-    MiB for each file that it writes.
+    MiB for each file that it writes. `spare_mib` stay free on the disk, for whoever asked to say how it ended.
 
     It dies of its own alarm; one that can't even do that is killed `grace_seconds` later. The largest frames take about
     five seconds of a processor, which on a busy machine may be minutes.
@@ -25,6 +25,7 @@ class Limits:
     grace_seconds: float = 10
     memory_mib: int = 768
     file_mib: int = 128
+    spare_mib: int = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 from collections import deque
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from mkiso.pictures.names import names_of
 from mkiso.pictures.process import WorkerDied, WorkerProcess
 from mkiso.pictures.values import NotShown, ObjectFacts, Picture, PictureRequest, PictureResult, Reason
 
+_MIB = 1024 * 1024
 _MAX_DEATHS = 3  # of workers over one object, after which the rest of it is given up
 
 
@@ -70,6 +72,8 @@ class PicturePool:
         worker = self._idle.get()
         rendering = _Rendering(request)
         try:
+            if shutil.disk_usage(request.folder).free < self._limits.spare_mib * _MIB:
+                raise _fault(errno.ENOSPC)
             while not rendering.done:
                 worker = worker or self._start()
                 try:

@@ -18,7 +18,7 @@ from peers.service import AE_TITLE, Service
 
 pytestmark = [pytest.mark.end_to_end]
 
-DISK_MIB = 16
+DISK_MIB = 64  # Prefect's server copies its pages onto it
 IMAGE_MIB = 0.5
 
 

@@ -171,6 +171,13 @@ def test_a_full_disk_is_no_fault_of_the_picture(tmp_path: Path, pool: PicturePoo
         pool.submit(PictureRequest(path, tmp_path)).result()
 
 
+def test_pictures_leave_room_for_saying_how_it_ended(tmp_path: Path) -> None:
+    path = write(tmp_path / "image", ramp())
+    with PicturePool(1, Limits(spare_mib=1 << 40)) as pool, pytest.raises(StorageFull, match="Make room"):
+        pool.submit(PictureRequest(path, tmp_path)).result()
+    assert [file.name for file in tmp_path.iterdir()] == ["image"]
+
+
 def test_a_folder_that_is_not_there_is_no_fault_of_the_picture(tmp_path: Path, pool: PicturePool) -> None:
     path = write(tmp_path / "image", ramp())
     with pytest.raises(OSError, match="No such file"):
