@@ -19,7 +19,7 @@ from mkiso.pictures.values import Function, Window
 Values = NDArray[np.float64]
 
 _ROWS_AT_ONCE = 256  # of what is computed: bounds its memory
-_SAMPLED = 250_000  # values of a frame that percentiles are taken of
+_SAMPLED = 50_000  # values of a frame that percentiles are taken of
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ _FUNCTIONS: dict[Function, Callable[[Values, float, float], Values]] = {
 
 
 def sampled(words: NDArray[Any], stored: Stored, modality: Modality, padding: Padding | None) -> Values:
-    """Values after the Modality LUT of at most 250,000 pixels spread over a frame, without padding and what isn't
+    """Values after the Modality LUT of about 50,000 pixels spread over a frame, without padding and what isn't
     finite.
     """
     spread = words.reshape(-1)[:: max(1, words.size // _SAMPLED)]

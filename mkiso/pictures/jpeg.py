@@ -31,8 +31,8 @@ def shrunk(pixels: NDArray[np.uint8], by: int) -> NDArray[np.uint8]:
     rows, columns = (-(-edge // by) for edge in pixels.shape[:2])
     missing = ((0, rows * by - pixels.shape[0]), (0, columns * by - pixels.shape[1]))
     whole = np.pad(pixels, (*missing, *((0, 0),) * (pixels.ndim - 2)), mode="edge") if any(sum(missing, ())) else pixels
-    blocks = whole.reshape(rows, by, columns, by, *pixels.shape[2:])
-    total: NDArray[np.uint32] = blocks.sum(axis=3, dtype=np.uint32).sum(axis=1, dtype=np.uint32)
+    total = sum((whole[at::by] for at in range(by)), start=np.zeros((), np.uint32))  # rows, then columns: far faster
+    total = sum((total[:, at::by] for at in range(by)), start=np.zeros((), np.uint32))  # than a sum over two axes
     return ((total + by * by // 2) // (by * by)).astype(np.uint8)
 
 

@@ -10,7 +10,8 @@ left, of a row's first the one above it, of the very first 0, plus its differenc
 `intercept` is what windows are of. `inverse`: the lowest values are white (MONOCHROME1). `padding` are the first and
 the last value that are no image, or null.
 
-Of a CT of 512² it takes 150 to 280 KB, of 700 KB that its pixels would take as base64, and 10 to 20 ms to write.
+Of a CT of 512² it takes 150 to 280 KB, of 700 KB that its pixels would take as base64, and 5 ms to write. Of
+differences only runs repeat: not to look for more (Z_RLE) makes it smaller, and three times as fast.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mkiso.pictures.grey import Greys
-
-_LEVEL = 6
 
 
 def pixel_script(name: str, words: NDArray[Any], greys: Greys) -> bytes | None:
@@ -45,7 +44,8 @@ def pixel_script(name: str, words: NDArray[Any], greys: Greys) -> bytes | None:
         "inverse": greys.inverse,
         "padding": _padding(greys),
     }
-    data = base64.b64encode(zlib.compress(_differences(values), _LEVEL)).decode()
+    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    data = base64.b64encode(deflate.compress(_differences(values)) + deflate.flush()).decode()
     return f'mkisoPixels({json.dumps(head)[:-1]}, "data": "{data}"}});\n'.encode()
 
 
