@@ -52,6 +52,7 @@ def front(request, tmp_path_factory, desk):
         "127.0.0.1:8081": f"127.0.0.1:{php.server_port}",
         "/etc/mkiso/nginx-key.conf": str(folder / "key.conf"),
         "/var/lib/mkiso/discs/": f"{settings.storage.discs_dir}/",
+        "rate=20r/s": "rate=1000r/s",  # these tests are one client, and a quick machine sends all of them in seconds
     }
     try:
         with (
@@ -261,6 +262,23 @@ def test_the_change_over_side_by_side(front):
     answer = front.get("/mkiso.php?accession_number=A&mkiso_side=php", headers={"X-API-Key": "x"})
     assert answer.text == "php /mkiso.php?accession_number=A&mkiso_side=php key=None"
     assert len(front.get("/mkiso.php?accession_number=A&mkiso_side=mkiso").content) == 37773
+
+
+def test_one_client_that_asks_without_end_is_told_429(tmp_path):
+    (tmp_path / "key.conf").write_text('proxy_set_header X-API-Key "";\n')
+    settings = settings_in(tmp_path / "data")
+    replacements = {
+        "/etc/mkiso/nginx-key.conf": str(tmp_path / "key.conf"),
+        "127.0.0.1:8080": f"127.0.0.1:{settings.server.port}",
+        "rate=20r/s": "rate=1r/m",  # a slow machine reaches it, too
+    }
+    with (
+        served(settings, Desk()),
+        Nginx(tmp_path, replacements) as nginx,
+        httpx.Client(base_url=f"http://127.0.0.1:{nginx.port}", timeout=30, trust_env=False) as client,
+    ):
+        told = [client.get("/api/iso/jobs/x").status_code for _ in range(70)]
+    assert told[:61] == [404] * 61 and 429 in told[61:]
 
 
 def test_the_tls_snippet_is_valid(tmp_path):
