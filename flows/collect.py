@@ -8,14 +8,16 @@ from tasks.collect import check_complete, check_one_patient, find_study, look_up
 from tasks.job_run import JobRun
 
 
-def find(run: JobRun, accession_numbers: tuple[str, ...]) -> Found:
-    """Look up the patient and find the studies, side by side; they must be of one patient."""
+def find(run: JobRun, accession_numbers: tuple[str, ...], shown: str) -> Found:
+    """Look up the patient and find the studies, side by side; they must be of one patient, and of the one who was
+    shown.
+    """
     asked = [look_up_patient.submit(run, accession_number) for accession_number in accession_numbers]
     try:
         studies = [find_study(run, accession_number) for accession_number in accession_numbers]
     finally:
         looked_up = [answer.result() for answer in asked]
-    return check_one_patient(run, accession_numbers, studies, looked_up)
+    return check_one_patient(run, accession_numbers, studies, looked_up, shown)
 
 
 def retrieve(run: JobRun, found: Found) -> CompleteStudies:

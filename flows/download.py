@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.collect import find, retrieve
-from flows.parameters import AccessionNumbers, run_name
+from flows.parameters import AccessionNumbers, ShownPatient, run_name
 from tasks.cleaning import forget_cancelled_job
 from tasks.disc import (
     finish_pictures,
@@ -26,17 +26,18 @@ from tasks.job_run import JobRun
     description="Retrieves the studies from the PACS, proves that nothing is missing, and makes a disc image of them.",
     on_cancellation=[forget_cancelled_job],
 )
-def make_disc(accession_numbers: AccessionNumbers) -> State:
+def make_disc(accession_numbers: AccessionNumbers, shown: ShownPatient = "") -> State:
     """Make a disc image of one patient's studies.
 
     Args:
         accession_numbers: The accession numbers as they stand on the examinations; all of one patient.
+        shown: Who was shown and confirmed (mkiso.study.identity.shown_digest); empty: nobody was.
     """
     with JobRun("download", accession_numbers) as run:
         question = run.start()
         discs = resume_discs(run) if run.report.disc_ids else ()
         if not discs:
-            found = find(run, question)
+            found = find(run, question, shown)
             discs = look_for_finished_disc(run, found)
         if not discs:
             run.begin_pictures()

@@ -23,6 +23,15 @@ AccessionNumbers = Annotated[
     ),
 ]
 
+ShownPatient = Annotated[
+    str,
+    Field(
+        title="Patient shown",
+        description="From the counter page: stands for the patient whom the clerk saw and confirmed. Leave it empty.",
+        pattern=r"^([0-9a-f]{32})?$",
+    ),
+]
+
 SHOWN = 5
 
 

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from flows.collect import find, retrieve
-from flows.parameters import AccessionNumbers, run_name
+from flows.parameters import AccessionNumbers, ShownPatient, run_name
 from tasks.cleaning import drop_cancelled_print
 from tasks.disc import finish_pictures, lay_out_discs, master_images, read_back
 from tasks.job_run import JobRun
@@ -41,7 +41,10 @@ ConfirmReprint = Annotated[
     on_cancellation=[drop_cancelled_print],
 )
 def print_disc(
-    accession_numbers: AccessionNumbers, publisher: PublisherName = "", confirm_reprint: ConfirmReprint = False
+    accession_numbers: AccessionNumbers,
+    publisher: PublisherName = "",
+    confirm_reprint: ConfirmReprint = False,
+    shown: ShownPatient = "",
 ) -> State:
     """Have a disc of one patient's studies made by a disc publisher.
 
@@ -50,13 +53,14 @@ def print_disc(
         publisher: A name under `publishers` of the configuration; empty: the one of print.publisher.
         confirm_reprint: Order even though an earlier attempt may already have made the disc; only after looking at the
           robot.
+        shown: Who was shown and confirmed (mkiso.study.identity.shown_digest); empty: nobody was.
     """
     with JobRun("print", accession_numbers, publisher) as run:
         question = run.question()
         write_down(run, question, confirm_reprint)
         run.start()
         maker = run.publisher  # an unknown one ends the job before the PACS is asked
-        found = find(run, question)
+        found = find(run, question, shown)
         if maker.needs_image:
             run.begin_pictures()
         studies = retrieve(run, found)

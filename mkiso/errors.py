@@ -21,6 +21,8 @@
     │   ├── CountsUnknown         502  the PACS tells no counts and pacs.require_counts is true
     │   ├── AnswerCut             502  the PACS cuts its answer however little is asked
     │   ├── PublisherRefused      502
+    │   ├── OtherPatient          409  not the patient whom somebody saw and confirmed
+    │   ├── WrongBirthDate        409  not the birth date that the PACS has
     │   ├── PrintUncertain        409  an earlier order may already have been made
     │   ├── JobCancelled          409
     │   ├── SeveralDiscs          409  the answer is a set of discs: one of them has to be named
@@ -190,6 +192,24 @@ class PatientMismatch(PermanentError):
     http_status = 409
     meaning = "the studies belong to more than one patient, or the patient API names another patient than the PACS"
     remedy = "have the PACS or the patient API corrected; ask for each patient separately"
+
+
+class OtherPatient(PermanentError):
+    """The patient isn't the one whom somebody saw and confirmed: the PACS says something else by now."""
+
+    code = "other_patient"
+    http_status = 409
+    meaning = "the PACS names another patient, or other patient data, than were shown when the disc was confirmed"
+    remedy = "look at the patient once more and ask again"
+
+
+class WrongBirthDate(PermanentError):
+    """The birth date that somebody typed isn't the one that the PACS has."""
+
+    code = "wrong_birth_date"
+    http_status = 409
+    meaning = "the birth date given isn't the patient's in the PACS (`identity.confirm_birth_date`)"
+    remedy = "check number and birth date; where both are right, have the PACS corrected"
 
 
 class PrintUncertain(PermanentError):

@@ -72,6 +72,40 @@ class Job(JobFacts):
         return cls(**facts, state=state, error=error, discs=discs)
 
 
+class ShownPatient(TypedDict):
+    """A patient as the PACS has them, the name as people write it; `birth_date` is YYYYMMDD. `name_on_disc` is the
+    hospital's patient data's, where it has one.
+    """
+
+    patient_id: str
+    name: str
+    name_on_disc: str
+    birth_date: str
+    sex: str
+
+
+class ShownStudy(TypedDict):
+    """A study as the PACS has it; `study_date` is YYYYMMDD, `images` null where it tells no count."""
+
+    accession_number: str
+    study_date: str
+    modalities: tuple[str, ...]
+    study_description: str
+    images: int | None
+
+
+class Preview(TypedDict):
+    """Whose disc it would be, and what is on it. `shown` stands for this patient: a question that has it gets a disc of
+    nobody else.
+    """
+
+    accession_numbers: tuple[str, ...]
+    patient: ShownPatient
+    studies: list[ShownStudy]
+    degraded: tuple[str, ...]
+    shown: str
+
+
 class SetPart(TypedDict):
     """A disc of a set and its address."""
 
@@ -153,4 +187,4 @@ class Health(TypedDict):
     dependencies: dict[str, Dependency]
 
 
-MESSAGES: tuple[Any, ...] = (Job, Error, Accepted, Sent, See, Health)
+MESSAGES: tuple[Any, ...] = (Job, Error, Accepted, Sent, See, Health, Preview)

@@ -13,10 +13,18 @@ from mkiso_service.client import Client
 from mkiso_service.display import bar_of_bytes, show_job, size_words
 
 
-def burn(console: Console, client: Client, accession_numbers: Sequence[str], target: Path) -> list[Path]:
+def burn(
+    console: Console,
+    client: Client,
+    accession_numbers: Sequence[str],
+    target: Path,
+    *,
+    shown: str = "",
+    birth_date: str = "",
+) -> list[Path]:
     """Make the disc, or the discs of a set, of these studies and download them; their files. Raises ServiceError."""
     started = time.monotonic()
-    job_id = client.ask_for_disc(accession_numbers)
+    job_id = client.ask_for_disc(accession_numbers, shown=shown, birth_date=birth_date)
     state = show_job(console, client.follow(job_id))
     made = time.monotonic()
     files = []

@@ -212,6 +212,32 @@ def _of_a_service(command: Callable[..., Any]) -> Callable[..., Any]:
     return url(key(command))
 
 
+def _of_a_patient(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that makes a disc of somebody."""
+    yes = click.option("-y", "--yes", is_flag=True, help="Don't show the patient and ask first.")
+    born = click.option(
+        "--birth-date",
+        default="",
+        metavar="YYYY-MM-DD",
+        help="The patient's birth date: with another one in the PACS no disc is made.",
+    )
+    return born(yes(command))
+
+
+def _confirmed(
+    console: Console, client: Client, accession_numbers: tuple[str, ...], birth_date: str, *, yes: bool
+) -> dict[str, str]:
+    """Whose disc is to be made: on a terminal somebody has seen and confirmed the patient. Raises click.Abort."""
+    if yes or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return {"birth_date": birth_date}
+    from mkiso_service.display import show_preview
+
+    preview = client.preview(accession_numbers, birth_date)
+    show_preview(console, preview)
+    click.confirm("Make a disc of this patient?", abort=True)
+    return {"shown": preview["shown"], "birth_date": birth_date}
+
+
 def _connect(url: str, api_key_file: Path | None) -> Client:
     from mkiso.config.file import api_key_of, read_secret
     from mkiso_service.client import Client
@@ -219,8 +245,11 @@ def _connect(url: str, api_key_file: Path | None) -> Client:
     return Client(url, read_secret(api_key_file, "--api-key-file") if api_key_file else api_key_of(os.environ))
 
 
-def _say(console: Console, error: Exception) -> int:
-    """Tell a ServiceError; the exit code."""
+def _say(error: Exception) -> int:
+    """Tell a ServiceError on standard error; the exit code."""
+    from rich.console import Console
+
+    console = Console(stderr=True, soft_wrap=True)
     told = [str(getattr(error, name, "")) for name in ("code", "request_id")]
     console.print(str(error), style="bold red", markup=False, highlight=False)
     console.print(
@@ -238,10 +267,19 @@ def _say(console: Console, error: Exception) -> int:
     type=click.Path(path_type=Path, dir_okay=False),
     help="The image file. Default: ACCESSION.iso; a disc set gets FILE-1of2-SET.iso and so on.",
 )
+@_of_a_patient
 @_of_a_service
-def burn(accession_numbers: tuple[str, ...], output: Path | None, url: str, api_key_file: Path | None) -> int:
-    """Have a disc of one patient's studies made, and download its image. Run the same command again to resume a broken
-    download.
+def burn(
+    accession_numbers: tuple[str, ...],
+    output: Path | None,
+    url: str,
+    api_key_file: Path | None,
+    birth_date: str,
+    *,
+    yes: bool,
+) -> int:
+    """Have a disc of one patient's studies made, and download its image. On a terminal it shows the patient and asks
+    first. Run the same command again to resume a broken download.
     """
     from rich.console import Console
 
@@ -250,15 +288,25 @@ def burn(accession_numbers: tuple[str, ...], output: Path | None, url: str, api_
 
     console = Console(soft_wrap=True)
     target = output or Path(f"{accession_numbers[0]}.iso")
+    _require_folder(target.parent)
     try:
         with _connect(url, api_key_file) as client:
-            burn_disc(console, client, accession_numbers, target)
+            whose = _confirmed(console, client, accession_numbers, birth_date, yes=yes)
+            burn_disc(console, client, accession_numbers, target, **whose)
     except ServiceError as error:
-        return _say(console, error)
+        return _say(error)
     except KeyboardInterrupt:
         console.print("Stopped. The job continues, and the downloaded part is kept. Run the same command to resume.")
         return FAILED
     return 0
+
+
+def _require_folder(folder: Path) -> None:
+    """Before anything is made: a disc that can't be written is work for nothing."""
+    if not folder.is_dir():
+        raise click.FileError(str(folder), "there is no such folder; make it, or name another one with -o")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise click.FileError(str(folder), "you may not write there; name another folder with -o")
 
 
 @cli.command(name="print")
@@ -269,11 +317,21 @@ def burn(accession_numbers: tuple[str, ...], output: Path | None, url: str, api_
     is_flag=True,
     help="After print_uncertain, when you have checked the robot: print even if a disc may exist.",
 )
+@_of_a_patient
 @_of_a_service
 def print_(
-    accession_numbers: tuple[str, ...], publisher: str, confirm_reprint: bool, url: str, api_key_file: Path | None
+    accession_numbers: tuple[str, ...],
+    publisher: str,
+    confirm_reprint: bool,
+    url: str,
+    api_key_file: Path | None,
+    birth_date: str,
+    *,
+    yes: bool,
 ) -> int:
-    """Have a disc of one patient's studies made by a disc publisher."""
+    """Have a disc of one patient's studies made by a disc publisher. On a terminal it shows the patient and asks
+    first.
+    """
     from rich.console import Console
 
     from mkiso_service.client import ServiceError
@@ -282,10 +340,11 @@ def print_(
     console = Console(soft_wrap=True)
     try:
         with _connect(url, api_key_file) as client:
-            job_id = client.ask_for_print(accession_numbers, publisher, confirm_reprint=confirm_reprint)
+            whose = _confirmed(console, client, accession_numbers, birth_date, yes=yes)
+            job_id = client.ask_for_print(accession_numbers, publisher, confirm_reprint=confirm_reprint, **whose)
             state = show_job(console, client.follow(job_id))
     except ServiceError as error:
-        return _say(console, error)
+        return _say(error)
     meaning = {"queued": "has taken it and will make the disc", "done": "has made the disc"}.get(
         state.proves, "has taken it"
     )

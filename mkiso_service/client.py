@@ -16,12 +16,13 @@ from typing import Any, Self
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from mkiso_service.api import Disc, Job
+from mkiso_service.api import Disc, Job, Preview
 
 POLL_SECONDS = 0.25
 OUTAGE_SECONDS = 60
 """How long the service may be away (a restart, nginx reloading) before the client gives up."""
 _JOB = TypeAdapter(Job)
+_PREVIEW = TypeAdapter(Preview)
 
 
 class ServiceError(Exception):
@@ -52,14 +53,33 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def ask_for_disc(self, accession_numbers: Sequence[str]) -> str:
-        """Start, or join, the job that makes a disc of one patient's studies; its id."""
+    def preview(self, accession_numbers: Sequence[str], birth_date: str = "") -> Preview:
+        """Whose disc it would be; nothing is made. `birth_date` is ISO 8601, as everywhere here."""
+        query = {"accession_number": ",".join(accession_numbers), "birth_date": birth_date}
+        answer = self._send("GET", "/api/iso/preview", params=_given(query))
+        try:
+            return _PREVIEW.validate_python(self._json(answer))
+        except ValidationError:
+            raise self._no_mkiso(answer) from None
+
+    def ask_for_disc(self, accession_numbers: Sequence[str], *, shown: str = "", birth_date: str = "") -> str:
+        """Start, or join, the job that makes a disc of one patient's studies; its id. `shown`: the preview's, of the
+        patient whom somebody confirmed.
+        """
+        whose = {"shown": shown, "birth_date": birth_date}
         if len(accession_numbers) == 1:
-            return self._start("GET", "/api/iso/download", {"accession_number": accession_numbers[0]})
-        return self._start("GET", "/api/iso/download-multiple", {"accession_numbers": ",".join(accession_numbers)})
+            return self._start("GET", "/api/iso/download", {"accession_number": accession_numbers[0], **whose})
+        numbers = ",".join(accession_numbers)
+        return self._start("GET", "/api/iso/download-multiple", {"accession_numbers": numbers, **whose})
 
     def ask_for_print(
-        self, accession_numbers: Sequence[str], publisher: str = "", *, confirm_reprint: bool = False
+        self,
+        accession_numbers: Sequence[str],
+        publisher: str = "",
+        *,
+        confirm_reprint: bool = False,
+        shown: str = "",
+        birth_date: str = "",
     ) -> str:
         """Start the job that has a publisher make a disc, the configured one where none is named; its id.
 
@@ -69,8 +89,10 @@ class Client:
             "accession_number": ",".join(accession_numbers),
             "publisher": publisher,
             "confirm_reprint": "true" if confirm_reprint else "",
+            "shown": shown,
+            "birth_date": birth_date,
         }
-        return self._start("POST", "/api/iso/print", {name: value for name, value in query.items() if value})
+        return self._start("POST", "/api/iso/print", query)
 
     def state(self, job_id: str) -> Job:
         """What is known of a job now."""
@@ -162,7 +184,7 @@ class Client:
                 os.fsync(file.fileno())
 
     def _start(self, method: str, path: str, query: Mapping[str, str]) -> str:
-        answer = self._json(self._send(method, path, params=query, headers={"Prefer": "respond-async"}))
+        answer = self._json(self._send(method, path, params=_given(query), headers={"Prefer": "respond-async"}))
         return str(answer["job_id"])
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -188,6 +210,10 @@ class Client:
     def _no_mkiso(self, answer: httpx.Response) -> ServiceError:
         words = f"{self._url} answered {answer.status_code} in words that mkiso doesn't use. Is this the right address?"
         return ServiceError(words, "no_mkiso")
+
+
+def _given(query: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in query.items() if value}
 
 
 def _sha256(file: Path) -> str:

@@ -20,7 +20,8 @@ from rich.progress import (
 )
 
 from mkiso.storage.report import FoundStudy
-from mkiso_service.api import Job
+from mkiso.study.identity import iso_date
+from mkiso_service.api import Job, Preview
 
 
 def show_job(console: Console, states: Iterable[Job]) -> Job:
@@ -56,18 +57,35 @@ def show_job(console: Console, states: Iterable[Job]) -> Job:
     return last
 
 
+def show_preview(console: Console, preview: Preview) -> None:
+    """Whose disc it would be, and of which studies."""
+    patient = preview["patient"]
+    console.print(patient["name"] or "(no name in the PACS)", style="bold", markup=False, highlight=False)
+    facts = [
+        f"born {iso_date(patient['birth_date']) or 'not known'}",
+        f"sex {patient['sex'] or 'not known'}",
+        f"ID {patient['patient_id']}",
+    ]
+    if patient["name_on_disc"] != patient["name"]:
+        facts.append(f"on the disc: {patient['name_on_disc']}")
+    console.print(f"  {', '.join(facts)}", markup=False, highlight=False)
+    for study in preview["studies"]:
+        facts_of = (study["accession_number"], study["study_date"], study["modalities"], study["study_description"])
+        words = study_words(FoundStudy(*facts_of, expected=study["images"], received=0))
+        console.print(f"  {words}", markup=False, highlight=False)
+    for lack in preview["degraded"]:
+        console.print(f"[yellow]Without {lack}:[/] see X-Mkiso-Degraded in docs/http.md.")
+
+
 def study_words(study: FoundStudy) -> str:
     """A found study on one line: A100  2026-03-12  CT, SR  Abdomen  412 images."""
-    day = study.study_date
-    date = f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 else day
     images = (
         "images not counted by the PACS"
         if study.expected is None
         else f"{study.expected} image{'' if study.expected == 1 else 's'}"
     )
-    return "  ".join(
-        filter(None, (study.accession_number, date, ", ".join(study.modalities), study.study_description, images))
-    )
+    date, modalities = iso_date(study.study_date), ", ".join(study.modalities)
+    return "  ".join(filter(None, (study.accession_number, date, modalities, study.study_description, images)))
 
 
 @contextmanager

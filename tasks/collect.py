@@ -14,6 +14,7 @@ from mkiso.sources.registry import source_of
 from mkiso.storage.slots import slot
 from mkiso.study import gate
 from mkiso.study.gate import CompleteStudies
+from mkiso.study.identity import same_as_shown
 from mkiso.study.models import Patient, Study
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tasks.job_run import JobRun
@@ -33,7 +34,7 @@ def look_up_patient(run: JobRun, accession_number: str) -> Patient | PatientApiU
 @step("Find study in the PACS", "Find {accession_number} in the PACS")
 def find_study(run: JobRun, accession_number: str) -> Sequence[Study]:
     """C-FIND: the studies of the accession number and the instances that they hold."""
-    audit.queried(run.settings, accession_number, run.job.id)
+    audit.queried(run.settings, accession_number, job_id=run.job.id)
     return find_studies(source_of(run.settings), accession_number)
 
 
@@ -43,8 +44,11 @@ def check_one_patient(
     accession_numbers: tuple[str, ...],
     studies: Sequence[Sequence[Study]],
     looked_up: Sequence[Patient | PatientApiUnavailable | None],
+    shown: str,
 ) -> Found:
-    """Every study found, and the patient API's answers, must be of one patient."""
+    """Every study found, and the patient API's answers, must be of one patient: of the one whom somebody confirmed,
+    where somebody did (`shown`: mkiso.study.identity.shown_digest).
+    """
     patients = [answer for answer in looked_up if not isinstance(answer, PatientApiUnavailable)]
     found = gate.found(
         accession_numbers,
@@ -54,6 +58,8 @@ def check_one_patient(
         require_counts=run.settings.pacs.require_counts,
         degraded=len(patients) < len(looked_up),
     )
+    if shown:
+        same_as_shown(found.studies, shown)
     run.job.note(studies=[study.study_instance_uid for study in found.studies], patient_id=found.studies[0].patient_id)
     run.tell_found(found)
     return found

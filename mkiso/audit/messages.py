@@ -3,7 +3,8 @@ A.5.1).
 
     event                                 written by   when
     Query (A.5.3.10)                      webhook      a question was accepted: who asked, from where
-    Query                                 a job        the PACS was asked (C-FIND)
+    Query                                 both         the PACS was asked (C-FIND)
+    DICOM Instances Accessed (A.5.3.6)    webhook      somebody was shown whose studies these are
     Begin Transferring (A.5.3.3)          a job        the PACS is asked to send a study (C-MOVE)
     Export (A.5.3.5)                      webhook      a disc begins to leave: to whom
     Export                                a job        a study is ordered from a publisher
@@ -32,6 +33,7 @@ log = logging.getLogger("mkiso.audit.messages")
 
 Code = tuple[str, str, str]  # csd-code, codeSystemName, originalText
 
+INSTANCES_ACCESSED: Code = ("110103", "DCM", "DICOM Instances Accessed")
 BEGIN_TRANSFERRING: Code = ("110102", "DCM", "Begin Transferring DICOM Instances")
 EXPORT: Code = ("110106", "DCM", "Export")
 QUERY: Code = ("110112", "DCM", "Query")
@@ -85,15 +87,25 @@ def asked(settings: Settings, accession_numbers: Sequence[str], client: str, req
     )
 
 
-def queried(settings: Settings, accession_number: str, job_id: str) -> None:
-    """The PACS is asked for an accession number."""
+def shown(settings: Settings, studies: Sequence[Study], client: str, request_id: str) -> None:
+    """Somebody was shown whose studies these are, and what they are."""
+    objects = [
+        _study(study.study_instance_uid, study.accession_number, study.expected.count, request_id=request_id)
+        for study in studies
+    ]
+    objects.append(_patient(settings, studies[0].patient_id, studies[0].patient_name))
+    _tell(settings, "R", INSTANCES_ACCESSED, [Party(client, None, client, is_requestor=True)], objects)
+
+
+def queried(settings: Settings, accession_number: str, **asker: str) -> None:
+    """The PACS is asked for an accession number; `asker` is the id of the job or request that wants to know."""
     query = _object(
         "2",
         "3",
         SOP_CLASS_UID,
         STUDY_ROOT_FIND,
         query=f"AccessionNumber={accession_number}",
-        details={"job_id": job_id},
+        details=asker,
     )
     parties = [_mkiso(settings, SOURCE, is_requestor=True), _pacs(settings, DESTINATION)]
     _tell(settings, "E", QUERY, parties, [query])
@@ -101,7 +113,7 @@ def queried(settings: Settings, accession_number: str, job_id: str) -> None:
 
 def transfer_begins(settings: Settings, study: Study, job_id: str) -> None:
     """The PACS is asked to send a study."""
-    objects = [_study(study.study_instance_uid, study.accession_number, study.expected.count, job_id)]
+    objects = [_study(study.study_instance_uid, study.accession_number, study.expected.count, job_id=job_id)]
     objects.append(_patient(settings, study.patient_id, study.patient_name))
     parties = [_pacs(settings, SOURCE), _mkiso(settings, DESTINATION, is_requestor=True)]
     _tell(settings, "E", BEGIN_TRANSFERRING, parties, objects)
@@ -109,7 +121,7 @@ def transfer_begins(settings: Settings, study: Study, job_id: str) -> None:
 
 def exported(settings: Settings, left: Left, to: Party, job_id: str) -> None:
     """A disc, or a study for a publisher, begins to leave."""
-    objects = [_study(uid, accession_number, None, job_id) for uid, accession_number in left.studies.items()]
+    objects = [_study(uid, accession_number, None, job_id=job_id) for uid, accession_number in left.studies.items()]
     objects.append(_patient(settings, left.patient_id, left.patient_name, {"instances": str(left.instances)}))
     _tell(settings, "R", EXPORT, [_mkiso(settings, SOURCE), to], objects)
 
@@ -194,8 +206,8 @@ def _participant(party: Party) -> Element:
     return element
 
 
-def _study(uid: str, accession_number: str, count: int | None, job_id: str) -> Element:
-    details = {"job_id": job_id, **({"instances": str(count)} if count is not None else {})}
+def _study(uid: str, accession_number: str, count: int | None, **asker: str) -> Element:
+    details = {**asker, **({"instances": str(count)} if count is not None else {})}
     element = _object(
         "2", "3", STUDY_INSTANCE_UID, uid, name=f"Study of accession number {accession_number}", details=details
     )

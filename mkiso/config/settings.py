@@ -190,10 +190,13 @@ class Print(Section):
 
 
 class Identity(Section):
-    """What is held to be one patient, beside one Patient ID of at most one issuer."""
+    """What is held to be one patient, beside one Patient ID of at most one issuer; whether whoever asks has to know the
+    patient's birth date.
+    """
 
     placeholder_ids: tuple[str, ...] = ()
     compare: tuple[Literal["PatientBirthDate", "PatientSex"], ...] = ("PatientBirthDate", "PatientSex")
+    confirm_birth_date: bool = False
 
 
 class Archive(Section):

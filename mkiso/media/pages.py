@@ -26,7 +26,7 @@ from mkiso.media.shown import NOTHING_SHOWN, VIEW, WEB, Showing, ShownSeries, sh
 from mkiso.media.viewer_data import study_script
 from mkiso.study.identity import one_line
 from mkiso.study.models import Instance, Patient, Volume
-from mkiso.study.text import text
+from mkiso.study.text import readable_name, text
 
 INDEX, INFO = PurePosixPath("INDEX.HTM"), WEB / "INFO.HTM"
 TITLE, ARCHIVE_TITLE = "Medical images", "Archive of medical images"
@@ -155,19 +155,6 @@ def pages(
     if facts.viewer and facts.autorun:
         executable = str(facts.viewer).replace("/", "\\")
         yield PurePosixPath("AUTORUN.INF"), _for_notepad(_rendered("autorun.inf.j2", {"executable": executable}))
-
-
-def readable_name(person_name: str) -> str:
-    """A person name as lists of people have it: prefix and family name, then given and middle name, then the suffix;
-    the component groups one after the other (PS3.5 6.2.1).
-    """
-    groups = []
-    for group in person_name.split("="):
-        parts = [" ".join(part.split()) for part in group.split("^")]
-        family, given, middle, prefix, suffix = [*parts, "", "", "", "", ""][:5]
-        written = (" ".join(filter(None, (prefix, family))), " ".join(filter(None, (given, middle))), suffix)
-        groups.append(", ".join(part for part in written if part))
-    return " / ".join(group for group in groups if group)
 
 
 def series_title(series: SeriesOnPage) -> str:

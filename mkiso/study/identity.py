@@ -23,7 +23,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from mkiso.config.settings import Identity
-from mkiso.errors import PatientMismatch
+from mkiso.errors import OtherPatient, PatientMismatch, WrongBirthDate
 from mkiso.study.models import Patient, Study
 from mkiso.study.text import stated, terms_of, text_of
 
@@ -199,6 +199,47 @@ def agreed(studies: Sequence[Study], made: Sequence[Claim], rules: Identity) -> 
             raise _mismatch(words, accession_numbers)
     birth_dates, sexes = compared.get("PatientBirthDate", ()), compared.get("PatientSex", ())
     return PatientIdentity(patient_id, "".join(issuers), "".join(universals), "".join(birth_dates), "".join(sexes))
+
+
+def shown_digest(studies: Iterable[Study]) -> str:
+    """Who a person saw before confirming, as 32 hexadecimal digits: what the PACS says of the patient of these studies,
+    in whatever order.
+    """
+    persons = sorted({_person(study) for study in studies})
+    return hashlib.sha256(json.dumps(["shown", *persons]).encode()).hexdigest()[:32]
+
+
+def same_as_shown(studies: Sequence[Study], shown: str) -> None:
+    """Raise OtherPatient unless these studies are of the patient whom somebody saw (`shown`: shown_digest)."""
+    if shown_digest(studies) != shown:
+        numbers = sorted({study.accession_number for study in studies})
+        raise OtherPatient(
+            f"The PACS no longer says of accession number {_listed(numbers)} what was shown when the disc was "
+            "confirmed: another patient, or other patient data. Look at the patient once more, then ask again.",
+            accession_numbers=numbers,
+        )
+
+
+def born_on(studies: Sequence[Study], birth_date: str) -> None:
+    """Raise WrongBirthDate unless the PACS has this birth date (DA) of each study's patient."""
+    if {significant(study.patient_birth_date).replace(".", "") for study in studies} != {birth_date}:
+        numbers = sorted({study.accession_number for study in studies})
+        raise WrongBirthDate(
+            f"The patient of accession number {_listed(numbers)} has another birth date in the PACS, or none. Check "
+            "the number and the birth date.",
+            accession_numbers=numbers,
+        )
+
+
+def _person(study: Study) -> tuple[str, ...]:
+    who = (
+        study.patient_id,
+        study.issuer_of_patient_id,
+        study.patient_name,
+        study.patient_birth_date,
+        study.patient_sex,
+    )
+    return tuple(map(significant, who))
 
 
 _WAYS: tuple[Callable[[PatientIdentity], str], ...] = (

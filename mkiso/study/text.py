@@ -131,6 +131,19 @@ def stated(header: Dataset, tag: int) -> str:
     return text_of(header, tag).stated
 
 
+def readable_name(person_name: str) -> str:
+    """A person name as lists of people have it: prefix and family name, then given and middle name, then the suffix;
+    the component groups one after the other (PS3.5 6.2.1).
+    """
+    groups = []
+    for group in person_name.split("="):
+        parts = [" ".join(part.split()) for part in group.split("^")]
+        family, given, middle, prefix, suffix = [*parts, "", "", "", "", ""][:5]
+        written = (" ".join(filter(None, (prefix, family))), " ".join(filter(None, (given, middle))), suffix)
+        groups.append(", ".join(part for part in written if part))
+    return " / ".join(group for group in groups if group)
+
+
 def name_in(headers: Iterable[Dataset]) -> Text:
     """The first PatientName of these headers that can be read, else the first that there is."""
     first = NO_TEXT

@@ -25,6 +25,7 @@ from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
 from mkiso_service.webhook.middleware import AccessLog, Authentication, OneReading, Recovery, RequestId, Senders
 from mkiso_service.webhook.orchestrator import Orchestrator
 from mkiso_service.webhook.pages import CounterPage, job_page
+from mkiso_service.webhook.preview import Previews
 from mkiso_service.webhook.question import Query
 
 
@@ -37,7 +38,8 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     metrics = Metrics()
     trail = Trail(settings)
     jobs = Jobs(settings.storage, settings.server, orchestrator, trail, closing or asyncio.Event())
-    questions = Questions(settings, orchestrator, jobs, trail)
+    previews = Previews(settings, trail)
+    questions = Questions(settings, orchestrator, jobs, trail, previews)
     health_of = Health(settings, orchestrator)
     page = CounterPage(settings, keys, sessions)
     described = description_of(settings)
@@ -76,6 +78,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Route("/metrics", measured),
             Route("/api/health", health),
             Route("/api/openapi.json", openapi),
+            Route("/api/iso/preview", previews.show),
             Route("/api/iso/download", questions.download),
             Route("/api/iso/download-multiple", questions.download_multiple),
             Route("/api/iso/print", questions.print, methods=["GET", "POST"]),

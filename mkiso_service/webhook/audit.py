@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from starlette.requests import Request
 
 from mkiso.audit import messages as audit
 from mkiso.config.settings import Settings
 from mkiso.storage.shelf import Manifest
+from mkiso.study.models import Study
 from mkiso_service.webhook.access import request_id_of
 
 MAX_CLIENT = 100
@@ -26,6 +28,13 @@ class Trail:
         if self._settings.audit.enabled:
             await asyncio.to_thread(
                 audit.asked, self._settings, accession_numbers, _client(request), request_id_of(request.scope)
+            )
+
+    async def shown(self, request: Request, studies: Sequence[Study]) -> None:
+        """Somebody is shown whose studies these are."""
+        if self._settings.audit.enabled:
+            await asyncio.to_thread(
+                audit.shown, self._settings, studies, _client(request), request_id_of(request.scope)
             )
 
     async def leaves(self, request: Request, disc: Manifest) -> None:

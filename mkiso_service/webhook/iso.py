@@ -21,6 +21,7 @@ from mkiso_service.webhook.disc_sets import ToldSet, chosen, led_to, of_named_se
 from mkiso_service.webhook.jobs import Jobs
 from mkiso_service.webhook.orchestrator import Asked, Orchestrator, minutes_since
 from mkiso_service.webhook.pages import print_page
+from mkiso_service.webhook.preview import Previews
 from mkiso_service.webhook.question import (
     MAX_QUERY_BYTES,
     Query,
@@ -36,11 +37,14 @@ from mkiso_service.webhook.question import (
 class Questions:
     """The endpoints that start jobs or join them."""
 
-    def __init__(self, settings: Settings, orchestrator: Orchestrator, jobs: Jobs, trail: Trail) -> None:
+    def __init__(
+        self, settings: Settings, orchestrator: Orchestrator, jobs: Jobs, trail: Trail, previews: Previews
+    ) -> None:
         self._settings = settings
         self._orchestrator = orchestrator
         self._jobs = jobs
         self._trail = trail
+        self._previews = previews
 
     async def download(self, request: Request) -> Response:
         """GET /api/iso/download"""
@@ -59,13 +63,14 @@ class Questions:
         back or loading again orders nothing.
         """
         form = await form_of(request, MAX_QUERY_BYTES) if request.method == "POST" else b""
-        question = print_order(Query(request.scope["query_string"], form), self._settings)
+        query = Query(request.scope["query_string"], form)
+        question = print_order(query, self._settings)
         if request.method == "HEAD":  # looking is no order
             return Response(media_type="application/json")
         sender = sender_of_request(request)
         if not sender.may_order(request.method):
             return print_page(question)
-        asked = await self._ask(request, question)
+        asked = await self._ask(request, question, query)
         if sender.navigation:
             return RedirectResponse(job_address(asked.job_id), 303, {"cache-control": "no-store"})
         report = await self._answer(request, question, asked)
@@ -85,7 +90,7 @@ class Questions:
                 headers = {"accept-ranges": "bytes", "cache-control": "private, no-store"}
                 return Response(headers=headers, media_type=ISO.media_type)
         else:
-            asked = await self._ask(request, question)
+            asked = await self._ask(request, question, query)
             report = await self._answer(request, question, asked)
             if report is None:
                 return accepted(request, asked)
@@ -116,8 +121,9 @@ class Questions:
         told = sets_told(storage, question.accession_numbers)
         return [(discs, told[discs[0].set_id]) for discs in whole_sets(manifests(storage)) if discs[0].set_id in told]
 
-    async def _ask(self, request: Request, question: Question) -> Asked:
+    async def _ask(self, request: Request, question: Question, query: Query) -> Asked:
         """The question's job."""
+        question = await self._previews.confirmed(request, question, query)
         await asyncio.to_thread(require_room, self._settings.storage)
         asked = await self._orchestrator.ask(question, request_id_of(request.scope))
         await self._trail.asked(request, question.accession_numbers)

@@ -5,6 +5,7 @@ job, and whether an answer is wanted now (RFC 7240).
 from __future__ import annotations
 
 import asyncio
+import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,15 @@ MAX_QUERY_BYTES = 32_768
 MAX_PARAMETERS = 32
 MAX_PART = 9999
 MAX_PREFER = 1000
+SHOWN_PATTERN = "^[0-9a-f]{32}$"
+_SHOWN = re.compile("[0-9a-f]{32}")
+BIRTH_DATE_PATTERN = (
+    "^((18[5-9][0-9]|19[0-9][0-9]|20[0-9][0-9])-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])"
+    "|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+    "|(18(5[26]|[68][048]|[79][26])|19(0[48]|[2468][048]|[13579][26])|20([02468][048]|[13579][26]))-02-29)$"
+)
+"""The days of 1850 to 2099 (ISO 8601), as JSON Schema wants it (ECMA-262)."""
+_BIRTH_DATE = re.compile(BIRTH_DATE_PATTERN)
 """Of all Prefer fields together; what comes behind is no preference."""
 _TOKEN = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")  # RFC 9110 5.6.2
 FORM_SECONDS = 10.0
@@ -34,23 +44,25 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question: its kind, its accession numbers and, for print, the publisher's name and whether somebody has
-    looked at an unclear print.
+    looked at an unclear print. `shown`: who was shown and confirmed (mkiso.study.identity.shown_digest), empty where
+    nobody was.
     """
 
     kind: Kind
     accession_numbers: tuple[str, ...]
     publisher: str = ""
     confirm_reprint: bool = False
+    shown: str = ""
 
     @property
     def key(self) -> str:
         """Equal for identical questions; the order of the accession numbers doesn't matter. 32 hexadecimal digits.
 
-        A confirmed print is another question: it must not join the one that it is to replace.
+        A confirmed print is another question: it must not join the one that it is to replace. So is one of a confirmed
+        patient: it must not join a job that makes a disc of whoever it is.
         """
-        return question(
-            f"{self.kind} anew" if self.confirm_reprint else self.kind, self.accession_numbers, self.publisher
-        )
+        kind = f"{self.kind} anew" if self.confirm_reprint else self.kind
+        return question(f"{kind} of {self.shown}" if self.shown else kind, self.accession_numbers, self.publisher)
 
     @property
     def tag(self) -> str:
@@ -61,6 +73,8 @@ class Question:
     def parameters(self) -> dict[str, Any]:
         """What its runs are given."""
         parameters: dict[str, Any] = {"accession_numbers": list(self.accession_numbers)}
+        if self.shown:
+            parameters["shown"] = self.shown
         if self.kind == "print":
             return {**parameters, "publisher": self.publisher, "confirm_reprint": self.confirm_reprint}
         return parameters
@@ -69,7 +83,7 @@ class Question:
     def of_run(cls, kind: Kind, parameters: Mapping[str, Any]) -> Question:
         """The question that a run with these parameters answers. They are such as its flow takes."""
         publisher, confirmed = parameters.get("publisher", ""), parameters.get("confirm_reprint", False)
-        return cls(kind, tuple(parameters["accession_numbers"]), publisher, confirmed)
+        return cls(kind, tuple(parameters["accession_numbers"]), publisher, confirmed, parameters.get("shown", ""))
 
 
 class QueryTooLong(InvalidRequest):
@@ -124,6 +138,20 @@ class Query:
             raise InvalidRequest(f"{name} is true or false.")
         return text == "true"
 
+    def shown(self) -> str:
+        """Who was shown and confirmed, as the preview names them; empty where nobody was."""
+        text = self.one("shown") or ""
+        if text and not _SHOWN.fullmatch(text):
+            raise InvalidRequest("shown is what the preview says of the same name.")
+        return text
+
+    def birth_date(self) -> str:
+        """The birth date (DA) that was typed; empty where none was."""
+        text = self.one("birth_date") or ""
+        if text and not _BIRTH_DATE.fullmatch(text):
+            raise InvalidRequest("The birth date can't be read: write year, month and day, as 1970-01-31.")
+        return text.replace("-", "")
+
     def set(self) -> str | None:
         """The id of the set whose disc is meant, or of which the asker has discs already."""
         text = self.one("set")
@@ -146,12 +174,19 @@ class Query:
 
 def one_study(query: Query) -> Question:
     """The question of /download: exactly one accession number."""
-    return Question("download", (parse_accession_number(query.needed("accession_number")),))
+    number = parse_accession_number(query.needed("accession_number"))
+    return Question("download", (number,), shown=query.shown())
 
 
 def several_studies(query: Query, server: Server) -> Question:
     """The question of /download-multiple: a list of accession numbers."""
-    return Question("download", parse_accession_numbers(query.needed("accession_numbers"), server.max_accessions))
+    numbers = parse_accession_numbers(query.needed("accession_numbers"), server.max_accessions)
+    return Question("download", numbers, shown=query.shown())
+
+
+def preview_of(query: Query, server: Server) -> tuple[str, ...]:
+    """The accession numbers of /preview, under either name."""
+    return parse_accession_numbers(query.needed("accession_number", "accession_numbers"), server.max_accessions)
 
 
 def print_order(query: Query, settings: Settings) -> Question:
@@ -169,7 +204,7 @@ def print_order(query: Query, settings: Settings) -> Question:
         raise InvalidRequest(
             f"There is no publisher of that name; there are: {names}." if names else "This site has no disc publisher."
         )
-    return Question("print", numbers, publisher, query.yes("confirm_reprint"))
+    return Question("print", numbers, publisher, query.yes("confirm_reprint"), query.shown())
 
 
 @dataclass(frozen=True, slots=True)

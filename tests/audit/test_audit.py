@@ -35,7 +35,8 @@ CODED = {"csd-code", "codeSystemName", "originalText"}
 Tell = Callable[[Settings], None]
 EVERY: dict[str, tuple[Tell, str, str, str]] = {
     "asked": (lambda settings: audit.asked(settings, ["A1", "A2"], "10.1.2.3", "request-1"), "110112", "E", "0"),
-    "queried": (lambda settings: audit.queried(settings, "A1", "job-1"), "110112", "E", "0"),
+    "queried": (lambda settings: audit.queried(settings, "A1", job_id="job-1"), "110112", "E", "0"),
+    "shown": (lambda settings: audit.shown(settings, [STUDY], "10.1.2.3", "request-1"), "110103", "R", "0"),
     "transfer": (lambda settings: audit.transfer_begins(settings, STUDY, "job-1"), "110102", "E", "0"),
     "export": (lambda settings: audit.exported(settings, LEFT, CLIENT, "job-1"), "110106", "R", "0"),
     "alert": (lambda settings: audit.alert(settings, "10.1.2.3", "/api/iso/download", "request-1"), "110113", "E", "4"),

@@ -12,9 +12,10 @@ from mkiso.formats.proof import verify_image
 from mkiso.media import viewer as viewer_module
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.layout import Layout, lay_out
-from mkiso.media.pages import readable_date, readable_name
+from mkiso.media.pages import readable_date
 from mkiso.study.gate import Part
 from mkiso.study.models import Patient, Volume
+from mkiso.study.text import readable_name
 from peers.corpus import THAI, Person, make_study
 from tests.media.dirt import CLASSES, Sample, write
 from tests.media.discs import CREATED, disc, instance, instances, passed, settings

@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +26,29 @@ IMAGE = os.urandom(300_000)
 SHA256 = hashlib.sha256(IMAGE).hexdigest()
 SET = "3fa4c2d1-0000-4000-8000-000000000000"
 DISC = Disc("/api/iso/jobs/J/disc?part=1", SET, "x.iso", len(IMAGE), SHA256, 3, 1, 1)
+
+
+PREVIEW = {
+    "accession_numbers": ["A1"],
+    "patient": {
+        "patient_id": "HN-1",
+        "name": "Example, [b]Anna",
+        "name_on_disc": "Example, A.",
+        "birth_date": "19700102",
+        "sex": "F",
+    },
+    "studies": [
+        {
+            "accession_number": "A1",
+            "study_date": "20260312",
+            "modalities": ["CT"],
+            "study_description": "Thorax",
+            "images": 1,
+        }
+    ],
+    "degraded": [],
+    "shown": "5" * 32,
+}
 
 
 @dataclass
@@ -57,7 +84,9 @@ def url(script: Script) -> Iterator[str]:
         def do_GET(self) -> None:
             script.asked.append((self.path, dict(self.headers)))
             script.methods.append(self.command)
-            if script.error:
+            if "/preview" in self.path:
+                self.tell(200, PREVIEW)
+            elif script.error:
                 self.tell(script.error["http_status"], script.error)
             elif "/disc" in self.path:
                 self.send_image()
@@ -116,6 +145,50 @@ def test_burn_follows_the_job_and_brings_the_image(
     first_path, first_headers = script.asked[0]
     assert (first_path, first_headers["Prefer"]) == ("/api/iso/download?accession_number=A1", "respond-async")
     assert "retrieving" in capsys.readouterr().out
+
+
+def at_a_terminal(answer: str, *arguments: str) -> tuple[int, str]:
+    """The exit code and the words of a command whose terminal says `answer` to its question."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "mkiso_service", *arguments]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as process:
+        os.close(theirs)
+        told = b""
+        with suppress(OSError):  # EIO: the other side has ended
+            while piece := os.read(ours, 4096):
+                told += piece
+                if answer and b"[y/N]" in told:
+                    os.write(ours, f"{answer}\n".encode())
+                    answer = ""
+    os.close(ours)
+    return process.returncode, told.decode()
+
+
+def test_on_a_terminal_the_patient_is_shown_and_asked_for(script: Script, url: str, tmp_path: Path) -> None:
+    target = str(tmp_path / "x.iso")
+    code, told = at_a_terminal("n", "burn", "A1", "-o", target, "--url", url)
+    assert code == 1
+    for words in ("Example, [b]Anna", "born 1970-01-02, sex F, ID HN-1, on the disc: Example, A.", "Thorax  1 image"):
+        assert words in told
+    assert [path for path, _ in script.asked] == ["/api/iso/preview?accession_number=A1"]
+    code, told = at_a_terminal("y", "print", "A1", "--birth-date", "1970-01-02", "--url", url)
+    assert code == 0, told
+    asked = [path for path, _ in script.asked][1:3]
+    assert asked == [
+        "/api/iso/preview?accession_number=A1&birth_date=1970-01-02",
+        f"/api/iso/print?accession_number=A1&shown={'5' * 32}&birth_date=1970-01-02",
+    ]
+    code, told = at_a_terminal("", "burn", "A1", "--yes", "-o", target, "--url", url)
+    assert code == 0, told
+    assert not [path for path, _ in script.asked[3:] if "preview" in path]
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_disc_is_made(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["burn", "A1", "-o", str(tmp_path / "nowhere" / "x.iso"), "--url", url]) == 1
+    assert "there is no such folder" in capsys.readouterr().err
+    assert script.asked == []
 
 
 def test_burn_tells_of_each_study_once(
@@ -213,10 +286,11 @@ def test_the_service_s_own_words_are_shown(script: Script, url: str, capsys: pyt
         "request_id": "r1",
     }
     assert run(["burn", "A1", "--url", url]) == 1
-    out = capsys.readouterr().out
-    assert "The PACS has no such study." in out
-    assert "study_not_found" in out
-    assert "r1" in out
+    told = capsys.readouterr()
+    assert "The PACS has no such study." in told.err
+    assert "study_not_found" in told.err
+    assert "r1" in told.err
+    assert told.out == ""
 
 
 def test_a_failed_job_tells_why(script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,7 +298,7 @@ def test_a_failed_job_tells_why(script: Script, url: str, tmp_path: Path, capsys
         job("failed", "retrieving", error={"error": "2 of 3 images are missing.", "code": "study_incomplete"})
     ]
     assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]) == 1
-    assert "2 of 3 images are missing." in capsys.readouterr().out
+    assert "2 of 3 images are missing." in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,7 +352,7 @@ def test_an_empty_key_is_none(
 
 def test_nobody_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["burn", "A1", "--url", f"http://127.0.0.1:{free_port()}"]) == 1
-    assert "There is no mkiso at" in capsys.readouterr().out
+    assert "There is no mkiso at" in capsys.readouterr().err
 
 
 def test_an_answer_of_somebody_else_is_said(script: Script, url: str) -> None:

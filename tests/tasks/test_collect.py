@@ -35,7 +35,7 @@ def test_what_a_job_does_without_is_told_once(tmp_path: Path) -> None:
     )
     numbers = ("A1", "A2")
     studies = [[study], [replace(study, accession_number="A2", study_instance_uid="1.2.4"), study]]
-    found = check_one_patient.fn(run, numbers, studies, [look_up_patient.fn(run, number) for number in numbers])
+    found = check_one_patient.fn(run, numbers, studies, [look_up_patient.fn(run, number) for number in numbers], "")
     assert found.degraded == ("patient_api", "counts_unknown")
     assert [each.study_instance_uid for each in found.studies] == ["1.2.3", "1.2.4"]
     assert told == [found]

@@ -12,14 +12,17 @@ from starlette.routing import Route
 
 from mkiso_service.webhook.app import build_app
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
+from tests.webhook.pacs import with_pacs
 
 DESCRIPTION = yaml.safe_load(files("mkiso_service.webhook").joinpath("openapi.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory):
-    configured = settings_in(tmp_path_factory.mktemp("described"), auth=True)
-    with served(configured, Desk(Scripts(configured.storage).done)) as client:
+    folder = tmp_path_factory.mktemp("described")
+    configured = settings_in(folder, auth=True)
+    desk = Desk(Scripts(configured.storage).done)
+    with with_pacs(configured, folder / "pacs", "0", "00") as configured, served(configured, desk) as client:
         yield schemathesis.openapi.from_url(str(client.base_url.join("/api/openapi.json")))
 
 

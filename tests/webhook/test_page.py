@@ -1,22 +1,32 @@
-"""The counter page in Chromium, with the keyboard alone."""
+"""The counter page in Chromium, with the keyboard alone, in front of a PACS."""
+
+from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
+import axe_core_python
 import pytest
 
 from mkiso import errors
 from mkiso.config.publishers import CStore
-from mkiso.errors import MkisoError, PacsBusy, PatientMismatch, PrintUncertain
+from mkiso.config.settings import Identity
+from mkiso.errors import MkisoError, OtherPatient, PacsBusy, PrintUncertain
 from peers.chromium import Chromium
+from peers.corpus import JAPANESE, UMLAUT
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
+from tests.webhook.pacs import with_pacs
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")]
 
-FOUND = {"study_date": "", "modalities": [], "expected": 1, "received": 1}
-STUDIES = (
+FOUND: dict[str, Any] = {"study_date": "", "modalities": [], "expected": 1, "received": 1}
+STUDIES: tuple[dict[str, Any], ...] = (
     {
         **FOUND,
         "accession_number": "R6",
@@ -38,84 +48,135 @@ NOT_AT_THE_COUNTER = {
         "too_many_accession_numbers",
     ),  # the service's words name the wrong character
 }
+AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     with Chromium(tmp_path_factory.mktemp("chromium")) as chromium:
         yield chromium
 
 
-def text(selector):
-    return f"document.querySelector({selector!r})?.textContent"
+@dataclass
+class Clerk:
+    """Somebody at the page of a webhook."""
+
+    browser: Chromium
+    url: str
+
+    def come(self) -> None:
+        """Open the page as a new session."""
+        self.browser.open(self.url)
+        self.browser.run("sessionStorage.clear()")
+        self.browser.open(self.url)
+        self.browser.until_ready("numbers")
+
+    def ask(self, numbers: str, *, shows: str = "Example, Anna") -> None:
+        """Type a number and Enter, until the patient is on the screen and one press says yes."""
+        self.browser.until_ready("numbers")
+        self.browser.type(numbers)
+        self.browser.press("Enter")
+        self.browser.until(f"{self.text('#whose:not([hidden]) .name')} === {shows!r}")
+
+    def says_yes(self) -> None:
+        self.browser.press("Enter")
+        self.browser.until_ready("numbers")
+
+    def text(self, selector: str) -> str:
+        return f"document.querySelector({selector!r})?.textContent"
+
+    def reads(self, selector: str) -> object:
+        return self.browser.run(self.text(selector))
+
+    def until_reads(self, selector: str, words: str) -> None:
+        self.browser.until(f"{self.text(selector)} === {words!r}")
+
+    def scans(self, number: str) -> None:
+        """A barcode scanner: keys as fast as they go, then Enter, wherever the focus is."""
+        for key in number:
+            self.browser.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=key)
+            self.browser.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+        self.browser.press("Enter")
+
+    def finds_nothing_wrong(self) -> None:
+        """What axe has to say of the page as it is."""
+        self.browser.run(AXE.read_text(encoding="utf-8") + ";0")
+        found = self.browser.run("axe.run().then((all) => all.violations.map((each) => each.id + each.nodes[0].html))")
+        assert found == []
 
 
-def test_a_clerk_at_the_counter(browser, tmp_path):
+def test_a_clerk_at_the_counter(browser: Chromium, tmp_path: Path) -> None:
     settings = settings_in(tmp_path, auth=True)
     scripts = Scripts(settings.storage)
 
-    def script(job_id, question):
+    def script(job_id: str, question: Any) -> str:
         number = question.accession_numbers[0]
-        if number.startswith("M"):
-            return scripts.failed(PatientMismatch("Two patients."))(job_id, question)
         if number.startswith("S"):
-            return scripts.set_of(2)(job_id, question)
+            return str(scripts.set_of(2)(job_id, question))
         if number.startswith("R"):
             scripts.report(job_id, question, stage="retrieving images", expected=10, received=4, studies=STUDIES)
             return "running"
-        return scripts.done(job_id, question)
+        return str(scripts.done(job_id, question))
 
     desk = Desk(script)
-    with served(settings, desk) as client:
-        browser.open(str(client.base_url))
+    patients = {"J3": JAPANESE, "M5": UMLAUT}
+    pacs = with_pacs(settings, tmp_path / "pacs", "A1", "B2", "B3", "M4", "S5", "R6", patients=patients)
+    with pacs as settings, served(settings, desk) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        browser.open(clerk.url)
         browser.until_ready("key")
+        clerk.finds_nothing_wrong()
         browser.type("wrong")
         browser.press("Enter")
         browser.until(
-            f"{text('.wrong-key')} && getComputedStyle(document.querySelector('.wrong-key')).display !== 'none'"
+            f"{clerk.text('.wrong-key')} && getComputedStyle(document.querySelector('.wrong-key')).display !== 'none'"
         )
+        clerk.finds_nothing_wrong()
         browser.until_ready("key")
         browser.type(KEY)
         browser.press("Enter")
         browser.until_ready("numbers")
-        assert KEY not in browser.run("document.documentElement.outerHTML + document.cookie")
+        clerk.finds_nothing_wrong()
+        assert KEY not in str(browser.run("document.documentElement.outerHTML + document.cookie"))
 
-        browser.type("A1")
-        browser.press("Enter")  # what a scanner ends with
-        browser.until(f"{text('#jobs .done .words')} === 'The disc image is ready and proven complete.'")
-        browser._until(lambda: [file.name for file in browser.downloads.iterdir()] == ["A1.iso"], 10)
-        assert browser.run(
-            "document.getElementById('numbers') === document.activeElement && "
-            "document.getElementById('numbers').value === ''"
+        clerk.ask("A1")
+        facts = (
+            "[...document.querySelectorAll('#whose .facts div')].map((fact) => fact.innerText.replace(/\\s+/g, ' '))"
         )
+        assert browser.run(facts) == ["Born 1970-01-02", "Sex female", "Patient ID HN-0001"]
+        rows = "[...document.querySelectorAll('#whose tbody tr')].map((row) => row.innerText.replace(/\\s+/g, ' '))"
+        assert browser.run(rows) == ["A1 2024-02-29 CT Made for a test 1 image"]
+        clerk.finds_nothing_wrong()
+        assert desk.asked == []
+        clerk.says_yes()
+        clerk.until_reads("#jobs .done .words", "The disc image is ready and proven complete.")
+        browser._until(lambda: [file.name for file in browser.downloads.iterdir()] == ["A1.iso"], 10)
 
-        browser.until_ready("numbers")
         browser.type("B2")
         browser.press("Enter", shift=True)
-        browser.type("B3,B2")
-        browser.press("Tab")
-        browser.press("Tab")
+        clerk.ask("B3,B2")
         browser.press("Tab")
         browser.press(" ")
-        browser.until(f"{text('#jobs .job .state')} === 'Queued'")
+        clerk.until_reads("#jobs .job .state", "Queued")
         assert (desk.asked[-1].kind, desk.asked[-1].accession_numbers) == ("print", ("B2", "B3"))
         assert (
-            browser.run(text("#announce"))
+            clerk.reads("#announce")
             == "B2, B3: rimage has everything (3 images) and makes the disc when its turn comes. Collect it there."
         )
 
         browser.until_ready("numbers")
-        browser.type("M4")
+        browser.type("M4,M5")
         browser.press("Enter")
-        browser.until(f"{text('#jobs .failed .words')}?.startsWith('These numbers don\\'t belong to one patient')")
-        browser.until_ready("numbers")
-        browser.type("S5")
-        browser.press("Enter")
+        browser.until(f"{clerk.text('#problem')}.startsWith('These numbers don\\'t belong to one patient')")
+        assert browser.run("document.getElementById('whose').hidden")
+        clerk.finds_nothing_wrong()
+        browser.run("document.getElementById('numbers').value = ''")
+        clerk.ask("S5")
+        clerk.says_yes()
         browser.until("document.querySelectorAll('#jobs .discs')[0].children.length === 2")
-        browser.until_ready("numbers")
-        browser.type("R6")
-        browser.press("Enter")
-        browser.until(f"{text('#jobs .running .words')} === 'Retrieving images: 4 of 10 images'")
+        clerk.ask("R6")
+        clerk.says_yes()
+        clerk.until_reads("#jobs .running .words", "Retrieving images: 4 of 10 images")
         assert browser.run("Math.round(document.querySelector('#jobs progress').value * 10)") == 4
         assert browser.run(
             "[...document.querySelectorAll('#jobs tbody tr')].slice(0, 2).map((row) => row.innerText.replace(/\\s+/g, "
@@ -124,105 +185,164 @@ def test_a_clerk_at_the_counter(browser, tmp_path):
             "R6 2026-03-12 CT, SR CT Thorax 4 of 9 images",
             "R7 <b>MR</b> 1 image",
         ]
+        clerk.finds_nothing_wrong()
         browser.until_ready("numbers")
         browser.type("*")
         browser.press("Enter")
-        browser.until(f"{text('#problem')}?.includes('wildcard')")
+        browser.until(f"{clerk.text('#problem')}?.includes('wildcard')")
+        assert all(question.shown for question in desk.asked)
 
-        browser.open(str(client.base_url))  # the session's jobs are still there
-        browser.until("document.querySelectorAll('#jobs .job').length === 5")
-        assert all(address.startswith((str(client.base_url), "data:")) for address in browser.asked())
-        refused = [
-            words
-            for words in browser.complaints()
-            if "401" not in words and "400" not in words and "[DOM]" not in words
-        ]
+        browser.open(clerk.url)  # the session's jobs are still there
+        browser.until("document.querySelectorAll('#jobs .job').length === 4")
+        assert all(address.startswith((clerk.url, "data:")) for address in browser.asked())
+        refused = [words for words in browser.complaints() if not re.search(r"40[019]|\[DOM\]", words)]
         assert refused == []
 
 
-def test_every_control_has_a_name(browser, tmp_path):
-    with served(settings_in(tmp_path), Desk()) as client:
-        browser.open(str(client.base_url))
+def test_nobody_gets_a_disc_of_a_patient_who_was_not_on_the_screen(browser: Chromium, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    scripts = Scripts(settings.storage)
+    desk = Desk(scripts.failed(OtherPatient("Another one.")))
+    with (
+        with_pacs(settings, tmp_path / "pacs", "A1", patients={"J2": JAPANESE}) as settings,
+        served(settings, desk) as client,
+    ):
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        browser.type("X9")
+        browser.press("Enter")
+        browser.until(f"{clerk.text('#problem')}.startsWith('The PACS knows no study with this number.')")
+        assert browser.run("document.getElementById('numbers').value") == "X9"
+        browser.run("document.getElementById('numbers').value = ''")
+
+        clerk.ask("A1")
+        clerk.scans("J2")  # over what is on the screen: the other patient comes, and nothing is asked
+        clerk.until_reads("#whose .name", "Yamada, Tarou / 山田, 太郎 / やまだ, たろう")
+        browser.press("Escape")
+        browser.until_ready("numbers")
+        assert browser.run("document.getElementById('whose').hidden")
+        clerk.ask("A1")
+        held = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r", "autoRepeat": True}
+        browser.call("Input.dispatchKeyEvent", type="keyDown", **held)
+        browser.call("Input.dispatchKeyEvent", type="keyUp", key="Enter", code="Enter", windowsVirtualKeyCode=13)
+        assert browser.run("document.getElementById('whose').hidden") is False
+        assert desk.asked == []
+        clerk.says_yes()
+        browser.until(f"{clerk.text('#jobs .failed .words')}?.startsWith('The PACS names another patient by now')")
+        assert re.fullmatch("[0-9a-f]{32}", desk.asked[-1].shown)
+        browser.run("document.querySelector('#jobs .again').focus()")
+        browser.press(" ")
+        clerk.until_reads("#whose:not([hidden]) .name", "Example, Anna")  # again through the screen
+        assert len(desk.asked) == 1
+
+
+def test_a_site_asks_for_the_birth_date_too(browser: Chromium, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path).model_copy(update={"identity": Identity(confirm_birth_date=True)})
+    desk = Desk(Scripts(settings.storage).done)
+    with with_pacs(settings, tmp_path / "pacs", "A1") as settings, served(settings, desk) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+
+        def born(day: str) -> None:
+            browser.run(f"document.getElementById('birth-date').value = {day!r}")
+            browser.press("Enter")
+
+        clerk.scans("A1")
+        browser.until_ready("birth-date")
+        clerk.finds_nothing_wrong()
+        born("1970-01-03")
+        clerk.until_reads(
+            "#problem", "The PACS has another birth date for this number. Check the number and the birth date."
+        )
+        assert browser.run("document.getElementById('whose').hidden")
+        browser.until_ready("numbers")
+        browser.press("Enter")
+        browser.until_ready("birth-date")
+        born("1970-01-02")
+        clerk.until_reads("#whose:not([hidden]) .name", "Example, Anna")
+        clerk.says_yes()
+        clerk.until_reads("#jobs .state", "Ready")
+        assert [question.accession_numbers for question in desk.asked] == [("A1",)]
+
+
+def test_every_control_has_a_name(browser: Chromium, tmp_path: Path) -> None:
+    with with_pacs(settings_in(tmp_path), tmp_path / "pacs", "A1") as settings, served(settings, Desk()) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.ask("A1")
         tree = browser.call("Accessibility.getFullAXTree")["nodes"]
         controls = [node for node in tree if node.get("role", {}).get("value") in ("textbox", "button", "link")]
-        assert len(controls) >= 3
+        assert len(controls) >= 5
         assert all(node["name"]["value"] for node in controls)
 
 
-def scan(browser, number):
-    """A barcode scanner: keys as fast as they go, then Enter, wherever the focus is."""
-    for key in number:
-        browser.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=key)
-        browser.call("Input.dispatchKeyEvent", type="keyUp", key=key)
-    browser.press("Enter")
-
-
-def test_a_scanner_asks_wherever_the_focus_is(browser, tmp_path):
+def test_a_scanner_asks_wherever_the_focus_is(browser: Chromium, tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     desk = Desk(Scripts(settings.storage).done)
-    with served(settings, desk) as client:
-        browser.open(str(client.base_url))
-        browser.until_ready("numbers")
+    with (
+        with_pacs(settings, tmp_path / "pacs", "C1", "C2", "C3", "D1", "D2") as settings,
+        served(settings, desk) as client,
+    ):
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
         for number in ("C1", "C2", "C3"):
-            scan(browser, number)
-        browser.press("Enter")  # some scanners send two
-        browser.run("document.querySelector('button[value=print]').focus()")
-        scan(browser, "C4")
-        browser.until("document.querySelectorAll('#jobs .done').length === 4")
-        assert sorted((asked.kind, asked.accession_numbers) for asked in desk.asked) == [
-            ("download", (f"C{number}",)) for number in range(1, 5)
-        ]
-        assert browser.run(text("#problem")) == ""
+            clerk.scans(number)
+            browser.press("Enter")  # some scanners send two
+            clerk.until_reads("#whose:not([hidden]) td.number", number)
+            browser.run("document.getElementById('back').focus()")
+        assert desk.asked == []
+        browser.run("document.getElementById('make').focus()")
+        clerk.says_yes()
+        browser.until("document.querySelectorAll('#jobs .done').length === 1")
+        assert [asked.accession_numbers for asked in desk.asked] == [("C3",)]
+        assert clerk.reads("#problem") == ""
 
         browser.run("document.getElementById('several').click()")
         for number in ("D1", "D2", ""):
-            scan(browser, number)
-        browser.until("document.querySelectorAll('#jobs .done').length === 5")
+            clerk.scans(number)
+        clerk.until_reads("#whose:not([hidden]) tr:nth-child(2) td.number", "D2")
+        clerk.says_yes()
+        browser.until("document.querySelectorAll('#jobs .done').length === 2")
         assert desk.asked[-1].accession_numbers == ("D1", "D2")
         assert not browser.run("document.getElementById('several').checked")
 
 
-def test_prints_say_which_publisher_has_what(browser, tmp_path):
+def test_prints_say_which_publisher_has_what(browser: Chromium, tmp_path: Path) -> None:
     publishers = {"rimage": CStore(), "epson": CStore()}
     settings = settings_in(tmp_path).model_copy(update={"publishers": publishers})
     scripts = Scripts(settings.storage)
     ends = iter([scripts.failed(PrintUncertain("Unclear.")), scripts.done])
 
-    def script(job_id, question):
+    def script(job_id: str, question: Any) -> str:
         if question.accession_numbers == ("U1",):
-            return next(ends)(job_id, question)
+            return str(next(ends)(job_id, question))
         scripts.report(job_id, question, status="done", stage="done", written=3, proves="done")
         return "completed"
 
     desk = Desk(script)
     desk.ended_before = datetime.now(UTC) - timedelta(minutes=25)
-    with served(settings, desk) as client:
-        browser.open(str(client.base_url))
-        browser.run("sessionStorage.clear()")
-        browser.open(str(client.base_url))
-        browser.until_ready("numbers")
-        browser.type("P1")
-        for key in (
-            "Tab",
-            "Tab",
-            "ArrowRight",
-            "Tab",
-            "Tab",
-            " ",
-        ):  # several, the publishers, epson, Make disc image, Send to publisher
+    with with_pacs(settings, tmp_path / "pacs", "P1", "U1") as settings, served(settings, desk) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.ask("P1")
+        browser.run("document.querySelector('#publishers input').focus()")
+        for key in ("ArrowRight", "Tab", "Tab", " "):  # epson, make the file, have a disc made
             browser.press(key)
-        browser.until(f"{text('#jobs .job .words')} === 'epson has made the disc with 3 images. Collect it there.'")
+        clerk.until_reads("#jobs .job .words", "epson has made the disc with 3 images. Collect it there.")
         assert desk.asked[-1].publisher == "epson"
-        assert browser.run(text("#jobs .state")) == "Made"
-        assert browser.run(text("#jobs .remark")) == "The same was printed 25 minutes ago: this makes another disc."
+        assert clerk.reads("#jobs .state") == "Made"
+        assert clerk.reads("#jobs .remark") == "The same was printed 25 minutes ago: this makes another disc."
 
-        browser.type("U1")
-        for key in ("Tab", "Tab", "Tab", "Tab", " "):
-            browser.press(key)
-        browser.until(f"{text('#jobs .failed .again')} === 'I have looked: print again'")
+        clerk.ask("U1")
+        browser.press("Tab")
+        browser.press(" ")
+        clerk.until_reads("#jobs .failed .again", "I have looked: print again")
         browser.run("document.querySelector('#jobs .failed .again').focus()")
         browser.press(" ")
-        browser.until(f"{text('#jobs .job .state')} === 'Queued'")
+        clerk.until_reads("#whose:not([hidden]) .name", "Example, Anna")
+        browser.until_ready("print")
+        clerk.says_yes()
+        clerk.until_reads("#jobs .job .state", "Queued")
         assert desk.asked[-1].confirm_reprint
         assert browser.run(
             "[...document.querySelectorAll('#jobs .job')].map((job) => job.querySelector('.numbers').textContent)"
@@ -230,75 +350,84 @@ def test_prints_say_which_publisher_has_what(browser, tmp_path):
         assert browser.run("document.activeElement.id") == "numbers"
 
 
-def test_a_site_without_a_publisher_offers_no_print(browser, tmp_path):
+def test_a_site_without_a_publisher_offers_no_print(browser: Chromium, tmp_path: Path) -> None:
     settings = settings_in(tmp_path).model_copy(update={"publishers": {}})
-    with served(settings, Desk(Scripts(settings.storage).done)) as client:
-        browser.open(str(client.base_url))
-        browser.until_ready("numbers")
-        browser.until("document.querySelector('button[value=download]') !== null")
-        assert browser.run("document.querySelector('button[value=print]')") is None
+    desk = Desk(Scripts(settings.storage).done)
+    with with_pacs(settings, tmp_path / "pacs", "A1") as settings, served(settings, desk) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.ask("A1")
+        browser.until_ready("make")
+        assert browser.run("document.getElementById('print')") is None
         refused = client.get("/api/iso/print?accession_number=A")
         assert (refused.status_code, refused.json()["error"]) == (400, "This site has no disc publisher.")
         assert "enum" not in client.get("/api/openapi.json").json()["components"]["parameters"]["publisher"]["schema"]
         assert not [name for name in client.get("/api/health").json()["dependencies"] if name.startswith("publisher")]
 
 
-def test_what_failed_is_asked_again_and_survives_a_reload_without_a_name(browser, tmp_path):
+def test_what_failed_is_asked_again_and_survives_a_reload_without_a_name(browser: Chromium, tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     scripts = Scripts(settings.storage)
     ends = iter([scripts.failed(PacsBusy("A701 from 10.0.0.1.")), scripts.done])
-    with served(settings, Desk(lambda job_id, question: next(ends)(job_id, question))) as client:
-        browser.open(str(client.base_url))
-        browser.run("sessionStorage.clear()")
-        browser.open(str(client.base_url))
-        browser.until_ready("numbers")
-        browser.type("E1,E2")
-        browser.press("Enter")
-        failed = f"{text('#jobs .failed .words')} === 'The PACS is busy. Ask again in a few minutes.'"
+    desk = Desk(lambda job_id, question: next(ends)(job_id, question))
+    with with_pacs(settings, tmp_path / "pacs", "E1", "E2") as settings, served(settings, desk) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.ask("E1,E2")
+        clerk.says_yes()
+        failed = f"{clerk.text('#jobs .failed .words')} === 'The PACS is busy. Ask again in a few minutes.'"
         browser.until(failed)
-        assert browser.run(text("#jobs .cause p")).startswith("A701 from 10.0.0.1. Code pacs_busy, job ")
-        browser.open(str(client.base_url))
+        assert str(clerk.reads("#jobs .cause p")).startswith("A701 from 10.0.0.1. Code pacs_busy, job ")
+        browser.open(clerk.url)
         browser.until(failed)
         browser.run("document.querySelector('#jobs .again').focus()")
         browser.press(" ")
+        clerk.until_reads("#whose:not([hidden]) .name", "Example, Anna")
+        clerk.says_yes()
         browser.until(
             "document.querySelectorAll('#jobs .done .discs a').length === 1 && document.querySelectorAll('#jobs "
             ".job').length === 1"
         )
-        assert "สมชาย" not in browser.run("JSON.stringify(sessionStorage)")
+        kept = str(browser.run("JSON.stringify(sessionStorage)"))
+        assert "สมชาย" not in kept and "Anna" not in kept
 
 
 @pytest.mark.parametrize("width", [320, 400, 1000])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_sticks_out_on_a_narrow_screen(browser, tmp_path, width, scheme):
+def test_nothing_sticks_out_on_a_narrow_screen(browser: Chromium, tmp_path: Path, width: int, scheme: str) -> None:
     settings = settings_in(tmp_path)
     scripts = Scripts(settings.storage)
     long = ({**STUDIES[0], "study_description": "Gefäßdarstellung" * 5}, *STUDIES)
+    numbers = ("R234567890123456", "R234567890123457")
 
-    def script(job_id, question):
+    def script(job_id: str, question: Any) -> str:
         scripts.report(job_id, question, stage="retrieving", expected=10, received=4, studies=long)
         return "running"
 
-    with served(settings, Desk(script)) as client:
+    inside = (
+        "[...document.querySelectorAll('main *')].every((part) => part.getBoundingClientRect().right <= innerWidth)"
+    )
+    with with_pacs(settings, tmp_path / "pacs", *numbers) as settings, served(settings, Desk(script)) as client:
+        clerk = Clerk(browser, str(client.base_url))
         browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
         try:
-            browser.open(str(client.base_url))
-            browser.until_ready("numbers")
-            browser.type("R234567890123456,R234567890123457")
-            browser.press("Enter")
+            clerk.come()
+            clerk.ask(",".join(numbers))
+            assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+            assert browser.run(inside)
+            clerk.finds_nothing_wrong()
+            clerk.says_yes()
             browser.until("document.querySelectorAll('#jobs tbody tr').length === 3")
             assert browser.run("document.documentElement.scrollWidth <= innerWidth")
-            assert browser.run(
-                "[...document.querySelectorAll('.job *')].every((part) => part.getBoundingClientRect().right <= "
-                "innerWidth)"
-            )
+            assert browser.run(inside)
+            clerk.finds_nothing_wrong()
         finally:
             browser.call("Emulation.clearDeviceMetricsOverride")
             browser.call("Emulation.setEmulatedMedia", features=[])
 
 
-def test_every_error_has_words_for_the_clerk():
+def test_every_error_has_words_for_the_clerk() -> None:
     words = files("mkiso_service.webhook").joinpath("page", "words.js").read_text(encoding="utf-8")
     known = set(re.findall(r"^  (\w+): ", words.partition("const ADVICE")[2].partition("};")[0], re.MULTILINE)) - {
         "unreachable"

@@ -1,6 +1,6 @@
 // The counter page: asks for a disc, follows the job, and offers the result. The jobs of this browser session are kept in sessionStorage by their
 // ids and numbers; everything else is asked again, since a disc's file name may be a patient's.
-import { advice, ago, count, day, mustLook, size, without } from "/page/words.js";
+import { SEXES, advice, ago, count, day, mustLook, size, without } from "/page/words.js";
 
 const POLL_MS = 1000;
 const KEPT = 30;
@@ -30,10 +30,71 @@ async function call(address, options = {}) {
   return answer.ok ? { body } : { error: body };
 }
 
-async function ask(kind, numbers, publisher, looked = false) { // `looked`: at the publisher, where an earlier print ended unclear
-  const list = numbers.map(encodeURIComponent).join(",");
-  const address = kind === "print" ? `/api/iso/print?accession_number=${list}&publisher=${encodeURIComponent(publisher)}${looked ? "&confirm_reprint=true" : ""}`
-    : numbers.length === 1 ? `/api/iso/download?accession_number=${list}` : `/api/iso/download-multiple?accession_numbers=${list}`;
+// Who is on the screen: the preview, the birth date that was typed, and what failed before and is asked again. A disc is asked for only from here, with
+// `shown`: the service then makes one of this patient and of nobody else.
+let whose = null;
+let looks = 0;
+
+async function look(numbers, birthDate, again = null) {
+  const turn = ++looks;
+  leave();
+  say("Looking up the patient.");
+  const query = new URLSearchParams({ accession_number: numbers.join(","), ...(birthDate && { birth_date: birthDate }) });
+  const { body, error } = await call(`/api/iso/preview?${query}`);
+  if (turn !== looks) return; // the next number has been asked for meanwhile
+  $("problem").textContent = error ? advice("preview", error) : "";
+  if (error) {
+    if (!field.value) field.value = numbers.join("\n");
+    return;
+  }
+  whose = { ...body, numbers, birthDate, again };
+  show();
+}
+
+function leave() {
+  whose = null;
+  $("whose").hidden = true;
+}
+
+function show() {
+  const { patient, studies, again } = whose;
+  put($("whose"), ".name", patient.name || "(no name in the PACS)");
+  const facts = { Born: day(patient.birth_date) || "not known", Sex: SEXES[patient.sex] || patient.sex || "not known", "Patient ID": patient.patient_id };
+  $("whose").querySelector(".facts").replaceChildren(...Object.entries(facts).map(([what, value]) => {
+    const fact = document.createElement("div");
+    for (const [tag, text] of [["dt", what], ["dd", value]]) fact.append(Object.assign(document.createElement(tag), { textContent: text }));
+    return fact;
+  }));
+  put($("whose"), ".on-disc", [patient.name_on_disc !== patient.name && `On the disc: ${patient.name_on_disc}`, ...without(whose.degraded)].filter(Boolean).join(" "));
+  paintRows($("whose"), studies, (study) => (study.images === null ? "not counted" : count(study.images, "image")));
+  $("publishers").hidden = publishers.length < 2 || again?.kind === "download";
+  if (again?.publisher) for (const choice of document.querySelectorAll("#publishers input")) choice.checked = choice.value === again.publisher;
+  $("make").hidden = again?.kind === "print";
+  if ($("print")) $("print").hidden = again?.kind === "download";
+  if ($("print")) $("print").classList.toggle("second", again?.kind !== "print");
+  $("whose").hidden = false;
+  (again?.kind === "print" ? $("print") : $("make")).focus();
+}
+
+async function order(kind) {
+  const { numbers, birthDate, shown, again } = whose;
+  const publisher = kind === "print" ? document.querySelector("#publishers input:checked")?.value || publishers[0] : "";
+  leave();
+  field.focus(); // the next number may be scanned at once. Asking twice is harmless, the second joins the first.
+  const looked = Boolean(again?.looked && again.kind === kind && again.publisher === publisher);
+  $("problem").textContent = await ask(kind, { numbers, publisher, shown, birthDate, looked });
+}
+
+async function ask(kind, { numbers, publisher, shown, birthDate, looked }) { // `looked`: at the publisher, where an earlier print ended unclear
+  const several = kind === "download" && numbers.length > 1;
+  const query = new URLSearchParams({
+    [several ? "accession_numbers" : "accession_number"]: numbers.join(","),
+    shown,
+    ...(birthDate && { birth_date: birthDate }),
+    ...(publisher && { publisher }),
+    ...(looked && { confirm_reprint: "true" }),
+  });
+  const address = `/api/iso/${kind === "print" ? "print" : several ? "download-multiple" : "download"}?${query}`;
   const { body, error } = await call(address, { method: kind === "print" ? "POST" : "GET", headers: { Prefer: "respond-async" } });
   if (error) return advice(kind, error);
   const job = { id: body.job_id, kind, numbers, publisher, state: "waiting", asked: Date.now(), fresh: true };
@@ -134,10 +195,10 @@ function begin(job) {
   const time = new Date(job.asked).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   put(entry, ".kind", `${job.kind === "print" ? `to ${job.publisher}` : "disc image"} · ${time}`);
   entry.querySelector("progress").setAttribute("aria-label", `Progress of ${numbers}`);
-  entry.querySelector(".again").addEventListener("click", async () => {
-    field.focus(); // the button goes; the next number may be scanned at once
-    const looked = mustLook(job.kind, job.told.error, job.told.proves);
-    $("problem").textContent = await ask(job.kind, job.numbers, job.publisher, looked);
+  entry.querySelector(".again").addEventListener("click", () => {
+    const again = { kind: job.kind, publisher: job.publisher, looked: mustLook(job.kind, job.told.error, job.told.proves) };
+    field.focus();
+    if (wantsBirthDate) begun(job.numbers, again); else look(job.numbers, "", again);
   });
   shown.set(job.id, entry);
   return entry;
@@ -179,21 +240,26 @@ function discLink(disc) {
 }
 
 function paintStudies(entry, job) {
-  const studies = job.told?.studies || [];
-  const body = entry.querySelector("tbody");
-  entry.querySelector(".studies").hidden = studies.length === 0;
-  entry.querySelector("table").classList.toggle("one", studies.length === 1);
-  while (body.rows.length > studies.length) body.deleteRow(-1);
-  for (const [index, study] of studies.entries()) {
-    const row = body.rows[index] || addRow(body);
-    const whole = job.state === "done" || study.received === study.expected;
-    const images = study.expected === null ? count(study.received, "image")
-      : whole ? count(study.expected, "image") : `${study.received} of ${count(study.expected, "image")}`;
-    const texts = [study.accession_number, day(study.study_date), study.modalities.join(", "), study.study_description, images];
-    for (const [cell, text] of texts.entries()) if (row.cells[cell].textContent !== text) row.cells[cell].textContent = text;
-    row.classList.toggle("whole", whole);
+  const whole = (study) => job.state === "done" || study.received === study.expected;
+  const rows = paintRows(entry, job.told?.studies || [], (study) => (study.expected === null ? count(study.received, "image")
+    : whole(study) ? count(study.expected, "image") : `${study.received} of ${count(study.expected, "image")}`));
+  for (const [row, study] of rows) {
+    row.classList.toggle("whole", whole(study));
     row.style.setProperty("--part", study.expected ? `${100 * Math.min(study.received / study.expected, 1)}%` : "0%");
   }
+}
+
+function paintRows(entry, studies, images) { // a row for each study; only what changed is written
+  const body = entry.querySelector("tbody");
+  entry.querySelector(".studies").hidden = studies.length === 0;
+  entry.querySelector("table").classList.toggle("one", studies.length === 1 && entry.id !== "whose");
+  while (body.rows.length > studies.length) body.deleteRow(-1);
+  return studies.map((study, index) => {
+    const row = body.rows[index] || addRow(body);
+    const texts = [study.accession_number, day(study.study_date), study.modalities.join(", "), study.study_description, images(study)];
+    for (const [cell, text] of texts.entries()) if (row.cells[cell].textContent !== text) row.cells[cell].textContent = text;
+    return [row, study];
+  });
 }
 
 function addRow(body) {
@@ -207,21 +273,38 @@ function asked(text) {
   return [...new Set(text.split("\n").filter((line) => line.trim()).flatMap((line) => line.split(",")).map((number) => number.trim()))];
 }
 
-$("ask").addEventListener("submit", async (event) => {
+const wantsBirthDate = document.documentElement.dataset.birthDate === "yes";
+let pending = null; // what is asked again as soon as the birth date is typed
+
+function begun(numbers, again) {
+  field.value = numbers.join("\n");
+  pending = { numbers: numbers.join(), again };
+  $("birth-date").focus();
+}
+
+$("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   const numbers = asked(field.value);
-  const kind = event.submitter ? event.submitter.value : "download";
-  const publisher = document.querySelector("#publishers input:checked")?.value || publishers[0];
-  $("problem").textContent = numbers.length ? "" : "Type or scan an accession number first.";
+  const birthDate = wantsBirthDate ? $("birth-date").value : "";
   field.focus();
-  if (!numbers.length) return;
-  field.value = ""; // at once: the next number may be scanned already. Asking twice is harmless, the second joins the first.
-  several.checked = false;
-  explain();
-  const problem = await ask(kind, numbers, kind === "print" ? publisher : "");
-  $("problem").textContent = problem;
-  if (problem && !field.value) field.value = numbers.join("\n");
+  if (!numbers.length) $("problem").textContent = "Type or scan an accession number first.";
+  else if (wantsBirthDate && !birthDate) {
+    $("problem").textContent = "Type the patient's birth date too: ask for it, don't read it from a list.";
+    $("birth-date").focus();
+  } else {
+    const again = pending?.numbers === numbers.join() ? pending.again : null;
+    pending = null;
+    field.value = ""; // at once: the next number may be scanned already
+    $("birth-date").value = "";
+    several.checked = false;
+    explain();
+    look(numbers, birthDate, again);
+  }
 });
+offerPublishers();
+$("make").addEventListener("click", () => order("download"));
+$("print")?.addEventListener("click", () => order("print"));
+$("back").addEventListener("click", () => { leave(); field.focus(); });
 
 // A scanner ends a number with Enter: that asks. With several on one disc it begins another line, and an empty line asks.
 field.addEventListener("keydown", (event) => {
@@ -229,23 +312,32 @@ field.addEventListener("keydown", (event) => {
   const line = field.value.slice(field.value.lastIndexOf("\n", field.selectionStart - 1) + 1, field.selectionStart);
   if (several.checked && line.trim()) return;
   event.preventDefault();
-  if (field.value.trim()) $("ask").requestSubmit($("ask").querySelector("button")); // a scanner may send two: the second has nothing to ask
+  if (!field.value.trim()) return; // a scanner may send two: the second has nothing to ask
+  if (wantsBirthDate && !$("birth-date").value) $("birth-date").focus(); else $("ask").requestSubmit();
+});
+$("birth-date").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault();
+  $("ask").requestSubmit();
 });
 
 // A scanner types wherever the focus is: its letters belong into the field, and its Enter must not press a button that somebody left the focus on.
+// Nor does an Enter that is held down say yes to a patient who has just appeared.
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && whose) $("back").click();
+  if (event.repeat && ["Enter", " "].includes(event.key) && document.activeElement.closest("#whose")) event.preventDefault();
   const typed = event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.altKey && !event.metaKey;
-  if (typed && document.activeElement !== field) field.focus();
+  if (typed && !["numbers", "birth-date"].includes(document.activeElement.id)) field.focus();
 });
 
 function explain() {
-  $("hint").textContent = several.checked ? "Type or scan each on its own line; Enter on an empty line makes the disc." : "Type or scan it, then press Enter.";
+  $("hint").textContent = several.checked ? "Type or scan each on its own line; Enter on an empty line shows the patient." : "Type or scan it, then press Enter.";
   several.closest("form").querySelector("label").textContent = several.checked ? "Accession numbers" : "Accession number";
 }
 several.addEventListener("change", () => { explain(); field.focus(); });
 
 function offerPublishers() {
-  if (!publishers.length) document.querySelector("button[value=print]").remove();
+  if (!publishers.length) $("print").remove();
   if (publishers.length < 2) return;
   const chosen = sessionStorage.getItem("publisher");
   for (const name of publishers) {
@@ -257,7 +349,6 @@ function offerPublishers() {
     label.append(choice, ` ${name}`);
     $("publishers").append(label);
   }
-  $("publishers").hidden = false;
 }
 
 async function resume() {
@@ -267,7 +358,7 @@ async function resume() {
 
 if (document.documentElement.dataset.signOut) $("sign-out").hidden = false;
 $("sign-out").addEventListener("submit", () => sessionStorage.clear()); // the next clerk begins with an empty list
+$("born").hidden = !wantsBirthDate;
 explain();
-offerPublishers();
 draw();
 resume();

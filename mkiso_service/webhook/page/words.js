@@ -8,6 +8,8 @@ const ADVICE = {
   study_not_found: "The PACS knows no study with this number. Check the number; if it is right, the images may not have arrived yet.",
   no_dicom_data: "The study exists but has no images yet. Ask again when the examination has been sent.",
   patient_mismatch: "These numbers don't belong to one patient, so no disc is made. Ask for each patient separately. If it is one patient, tell the PACS administrator.",
+  other_patient: "The PACS names another patient by now than the one who was shown, so no disc is made. Look the number up again.",
+  wrong_birth_date: "The PACS has another birth date for this number. Check the number and the birth date.",
   study_incomplete: `Some images could not be fetched, so no disc is made. ${LATER} If it happens again, tell the PACS administrator.`,
   instance_conflict: `One image exists in two versions, so no disc is made. ${TELL_PACS}`,
   damaged_instance: `An image in the PACS is damaged, so no disc is made. ${TELL_PACS}`,
@@ -45,6 +47,8 @@ const WITHOUT = {
   patient_api: "The hospital's patient data wasn't available; the disc has the name from the PACS.",
   counts_unknown: "The PACS doesn't say how many images there are: check that none is missing.",
 };
+
+export const SEXES = { F: "female", M: "male", O: "other" };
 
 export function mustLook(kind, error, proves) { return kind === "print" && (Boolean(proves) || LOOK_FIRST.has(error.code)); }
 

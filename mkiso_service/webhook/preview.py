@@ -1,0 +1,138 @@
+"""Whose disc it would be: what the PACS has under some accession numbers, by the rules of a job, before it begins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import chain
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mkiso import patient_api
+from mkiso.audit import messages as audit
+from mkiso.config.settings import Settings
+from mkiso.errors import InvalidRequest, PacsSilent, PatientApiUnavailable, WrongBirthDate
+from mkiso.sources.query import find_studies
+from mkiso.sources.registry import source_of
+from mkiso.study import gate
+from mkiso.study.identity import born_on, one_line, shown_digest
+from mkiso.study.models import Patient, Study
+from mkiso.study.text import readable_name
+from mkiso.study.values import Found
+from mkiso_service.api import Preview, ShownPatient, ShownStudy
+from mkiso_service.webhook.access import request_id_of
+from mkiso_service.webhook.audit import Trail
+from mkiso_service.webhook.question import Query, Question, preview_of
+
+AT_ONCE = 4
+"""Previews that ask the PACS at the same time; a page waits for its turn, and jobs have turns of their own."""
+LIMIT_SECONDS = 30.0
+
+
+class Previews:
+    """Looks before anything is made. Nobody needs a worker or Prefect for that."""
+
+    def __init__(self, settings: Settings, trail: Trail) -> None:
+        self._settings = settings
+        self._trail = trail
+        self._threads = ThreadPoolExecutor(AT_ONCE, "preview")
+
+    async def show(self, request: Request) -> Response:
+        """GET /api/iso/preview"""
+        query = Query(request.scope["query_string"])
+        numbers = preview_of(query, self._settings.server)
+        await self._trail.asked(request, numbers)
+        found = await self.look(request, numbers, query.birth_date())
+        await self._trail.shown(request, found.studies)
+        return JSONResponse(preview(found), headers={"cache-control": "no-store"})
+
+    async def confirmed(self, request: Request, question: Question, query: Query) -> Question:
+        """The question with who its patient is, where this site asks for the birth date too. Raises what `look`
+        raises.
+        """
+        if not self._settings.identity.confirm_birth_date:
+            return question
+        found = await self.look(request, question.accession_numbers, query.birth_date())
+        return replace(question, shown=question.shown or shown_digest(found.studies))
+
+    async def look(self, request: Request, accession_numbers: tuple[str, ...], birth_date: str) -> Found:
+        """What a job would find. Raises what finding raises, PatientMismatch, NoDicomData, CountsUnknown, and
+        WrongBirthDate; PacsSilent where it takes longer than anybody waits.
+        """
+        if self._settings.identity.confirm_birth_date and not birth_date:
+            raise InvalidRequest(
+                "This site asks for the patient's birth date too: give it as birth_date=1970-01-31 (year-month-day)."
+            )
+        looking = asyncio.get_running_loop().run_in_executor(
+            self._threads, _found, self._settings, accession_numbers, request_id_of(request.scope)
+        )
+        try:
+            found = await asyncio.wait_for(looking, LIMIT_SECONDS)
+        except TimeoutError:
+            raise PacsSilent(
+                f"The PACS hasn't told whose studies these are within {LIMIT_SECONDS:g} s. Try again in a minute."
+            ) from None
+        if birth_date:
+            try:
+                born_on(found.studies, birth_date)
+            except WrongBirthDate:
+                await self._trail.refused(request, "The birth date isn't the patient's")
+                raise
+        return found
+
+
+def _found(settings: Settings, accession_numbers: tuple[str, ...], request_id: str) -> Found:
+    """As flows.collect.find has it."""
+    source, studies, known = source_of(settings), [], []
+    for number in accession_numbers:
+        audit.queried(settings, number, request_id=request_id)
+        studies.append(find_studies(source, number))
+    without = False
+    for number in accession_numbers:
+        try:
+            known.append(patient_api.look_up(settings.patient_api, number))
+        except PatientApiUnavailable:
+            without = True
+            break
+    rules, counts = settings.identity, settings.pacs.require_counts
+    return gate.found(accession_numbers, list(chain(*studies)), known, rules, require_counts=counts, degraded=without)
+
+
+def preview(found: Found) -> Preview:
+    """What a person is shown of it."""
+    return {
+        "accession_numbers": found.accession_numbers,
+        "patient": _patient(found.studies, found.patient),
+        "studies": [_study(study) for study in found.studies],
+        "degraded": found.degraded,
+        "shown": shown_digest(found.studies),
+    }
+
+
+def _patient(studies: tuple[Study, ...], known: Patient | None) -> ShownPatient:
+    """As the PACS has them, and every writing where its studies differ; `name_on_disc` is the patient API's."""
+    name = _each(readable_name(one_line(study.patient_name)) for study in studies)
+    return {
+        "patient_id": _each(study.patient_id for study in studies),
+        "name": name,
+        "name_on_disc": readable_name(one_line(known.name)) if known and known.name else name,
+        "birth_date": _each(study.patient_birth_date for study in studies),
+        "sex": _each(study.patient_sex for study in studies),
+    }
+
+
+def _each(values: Iterable[str]) -> str:
+    return " / ".join(dict.fromkeys(text for value in values if (text := one_line(value))))
+
+
+def _study(study: Study) -> ShownStudy:
+    return {
+        "accession_number": study.accession_number,
+        "study_date": study.study_date,
+        "modalities": study.modalities_in_study,
+        "study_description": one_line(study.study_description),
+        "images": study.expected.count,
+    }
