@@ -9,6 +9,7 @@
 # make mutants         change in one place at a time what decides whether a disc leaves, and see whether a test notices
 # make fuzz            ten minutes of coverage-guided fuzzing for each thing that the receiver reads of a peer; MINUTES=1 for less
 # make docs            draw the picture of the rooms anew, and the tables that say what the code says
+# make messages        bring the catalogues of translations up to date, and name what is to be translated
 # make clean           remove what these commands made
 # make help            these lines
 #
@@ -22,7 +23,7 @@ BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 SOURCES = $(shell find mkiso mkiso_service flows tasks -type f ! -name '*.pyc')
 
-.PHONY: help demo test test-unit lint coverage bench soak mutants fuzz docs clean packages
+.PHONY: help demo test test-unit lint coverage bench soak mutants fuzz docs messages clean packages
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -71,6 +72,9 @@ fuzz: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python -m documentation.architecture
 	$(BIN)/python -m documentation.reference
+
+messages: $(VENV)/.installed
+	$(BIN)/python -m documentation.messages
 
 # Debian's programs that the tests and the benchmark drive; installed where they are missing.
 packages:

@@ -24,7 +24,16 @@ from pydantic import (
 from mkiso.config.publishers import CStore, Publisher, Robot
 from mkiso.config.section import AeTitle, Medium, NamedPath, Place, Port, Seconds, Section
 from mkiso.config.sources import CMove, Source
+from mkiso.languages import SOURCE, languages
 
+
+def _is_spoken(code: str) -> str:
+    if code not in languages():
+        raise ValueError(f"is none of the languages that there are: {', '.join(languages())}")
+    return code
+
+
+LanguageCode = Annotated[str, AfterValidator(_is_spoken)]
 HostName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9._-]{1,253}$")]
 Origin = Annotated[
     str,
@@ -176,6 +185,7 @@ class Disc(Section):
     medium: Medium = "cd"
     institution: str = ""
     contact: str = ""
+    language: LanguageCode = SOURCE
     reuse_minutes: float = Field(60, ge=0, le=525_600)
     keep_hours: float = Field(24, gt=0, le=87_600)
     span: bool = True

@@ -75,7 +75,7 @@ def lay_out_set(
     """
     whole = Part.whole(studies)
     amounts = AMOUNTS[_MOST[settings.disc.pictures] :] if pictures.of else AMOUNTS[-1:]
-    showings = [Showing(pictures, amount) for amount in amounts]
+    showings = [Showing(pictures, amount, settings.disc.language) for amount in amounts]
     for showing in showings:
         try:
             disc = lay_out(whole, settings, folder / "1", created=created, medium=medium, showing=showing)
@@ -84,7 +84,7 @@ def lay_out_set(
             if showing is showings[-1] and not settings.disc.span:
                 raise
     room = room_sectors(medium, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files)
-    divided, chosen = span(whole.instances, room, medium), NOTHING_SHOWN
+    divided, chosen = span(whole.instances, room, medium, showings[-1]), showings[-1]
     for showing in showings[:-1]:
         with suppress(TooLargeForMedium):  # one instance with pictures of all its frames
             with_pictures = span(whole.instances, room, medium, showing)

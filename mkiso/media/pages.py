@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import PurePosixPath
+from textwrap import fill
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context, select_autoescape
+from jinja2.runtime import Context
 from pydicom import Dataset
 
 from mkiso.config.settings import Disc
+from mkiso.languages import N_, SOURCE, Language, language
 from mkiso.media.file_set import PatientBranch, Series, StudyBranch, arrange
 from mkiso.media.series_page import SeriesPage, series_page
 from mkiso.media.shown import NOTHING_SHOWN, VIEW, WEB, Showing, ShownSeries, shown_series, study_folders
@@ -29,7 +32,9 @@ from mkiso.study.models import Instance, Patient, Volume
 from mkiso.study.text import readable_name, text
 
 INDEX, INFO = PurePosixPath("INDEX.HTM"), WEB / "INFO.HTM"
-TITLE, ARCHIVE_TITLE = "Medical images", "Archive of medical images"
+TITLE, ARCHIVE_TITLE = N_("Medical images"), N_("Archive of medical images")
+_SEXES = {"F": N_("female"), "M": N_("male"), "O": N_("other")}
+_README_WIDTH = 76
 
 Shown = Mapping[tuple[str, bytes], ShownSeries]
 
@@ -38,9 +43,8 @@ Shown = Mapping[tuple[str, bytes], ShownSeries]
 class SeriesOnPage:
     """A series as the pages show it; `shown` is None where the disc has no pages of pictures."""
 
-    number: str
+    title: str
     modality: str
-    description: str
     body_part: str
     instances: int
     shown: SeriesPage | None
@@ -104,37 +108,15 @@ class Facts:
 def pages(
     tree: Collection[PatientBranch], facts: Facts, showing: Showing = NOTHING_SHOWN
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Every page by its path on the disc.
+    """Every page by its path on the disc, in the language that `showing` names.
 
-    README.TXT has CRLF and, where it isn't plain ASCII, the byte order mark by which old Notepad and macOS know UTF-8.
+    README.TXT is in that language and in English, for a colleague elsewhere. It has CRLF and, where it isn't plain
+    ASCII, the byte order mark by which old Notepad and macOS know UTF-8.
     """
-    patients = _patients(tree, facts.patient, showing)
+    yield PurePosixPath("README.TXT"), _for_notepad(_readme(tree, facts, showing))
+    context = _context(tree, facts, showing)
+    patients = context["patients"]
     studies = [(patient, study) for patient in patients for study in patient.studies]
-    context = {
-        "title": ARCHIVE_TITLE if facts.archive else TITLE,
-        "archive": facts.archive,
-        "institution": facts.disc.institution,
-        "contact": facts.disc.contact,
-        "created": f"{facts.created:%Y-%m-%d %H:%M}",
-        "version": facts.version,
-        "volume_id": facts.volume_id,
-        "volume": facts.volume,
-        "conformance": facts.conformance,
-        "patients": patients,
-        "instances": sum(study.instances for _, study in studies),
-        "pictures": sum(study.pictures for _, study in studies),
-        "amount": showing.amount,
-        "info": INFO,
-        "series_title": series_title,
-        "viewer": facts.viewer,
-        "autorun": bool(facts.viewer and facts.autorun),
-        "viewer_names": facts.viewer_names,
-        "elsewhere": [
-            {"number": number, "lines": _contents(instances)}
-            for number, instances in sorted((facts.elsewhere or {}).items())
-        ],
-    }
-    yield PurePosixPath("README.TXT"), _for_notepad(_rendered("readme.txt.j2", context))
     yield INDEX, _page("index.html.j2", INDEX, context, viewer_link=quote(str(facts.viewer)) if facts.viewer else "")
     yield INFO, _page("info.html.j2", INFO, context)
     yield WEB / "STYLE.CSS", _static("STYLE.CSS")
@@ -157,15 +139,54 @@ def pages(
         yield PurePosixPath("AUTORUN.INF"), _for_notepad(_rendered("autorun.inf.j2", {"executable": executable}))
 
 
-def series_title(series: SeriesOnPage) -> str:
+def _context(tree: Collection[PatientBranch], facts: Facts, showing: Showing) -> dict[str, Any]:
+    """What every page is made from."""
+    spoken = language(showing.language)
+    patients = _patients(tree, facts.patient, showing)
+    studies = [study for patient in patients for study in patient.studies]
+    return {
+        "language": spoken,
+        "title": spoken.gettext(ARCHIVE_TITLE if facts.archive else TITLE),
+        "archive": facts.archive,
+        "institution": facts.disc.institution,
+        "contact": facts.disc.contact,
+        "created": spoken.moment(facts.created),
+        "created_day": spoken.date(facts.created),
+        "version": facts.version,
+        "volume_id": facts.volume_id,
+        "volume": facts.volume,
+        "conformance": facts.conformance,
+        "patients": patients,
+        "instances": sum(study.instances for study in studies),
+        "pictures": sum(study.pictures for study in studies),
+        "amount": showing.amount,
+        "info": INFO,
+        "objects": lambda number: _objects(spoken, number),
+        "viewer": facts.viewer,
+        "autorun": bool(facts.viewer and facts.autorun),
+        "viewer_names": facts.viewer_names,
+        "elsewhere": [
+            {"number": number, "lines": _contents(instances, spoken)}
+            for number, instances in sorted((facts.elsewhere or {}).items())
+        ],
+    }
+
+
+def _readme(tree: Collection[PatientBranch], facts: Facts, showing: Showing) -> str:
+    return "\n\n".join(
+        _rendered("readme.txt.j2", _context(tree, facts, replace(showing, language=code)))
+        for code in dict.fromkeys((showing.language, SOURCE))
+    )
+
+
+def _series_title(number: str, description: str, spoken: Language) -> str:
     """What a series is called: its number and description."""
-    number = f"Series {series.number}" if series.number else "Series"
-    return f"{number}: {series.description}" if series.description else number
+    title = spoken.gettext("Series %(number)s", number=number) if number else spoken.gettext("Series")
+    return f"{title}: {description}" if description else title
 
 
-def readable_date(value: str) -> str:
-    """A DA value as 2004-01-19; anything else as it is."""
-    return f"{value[:4]}-{value[4:6]}-{value[6:]}" if len(value) == 8 and value.isdigit() else value
+def _objects(spoken: Language, number: int) -> str:
+    return spoken.ngettext("%(number)s object", "%(number)s objects", number)
 
 
 def _viewer(
@@ -178,8 +199,8 @@ def _viewer(
         if series.shown:
             folder = series.shown.page.with_suffix("")
             values = VIEW / folder.relative_to(WEB)
-            told.append((series_title(series), _from(page, folder), _from(page, values), series.shown.shown.stacks))
-    yield data, study_script(told)
+            told.append((series.title, _from(page, folder), _from(page, values), series.shown.shown.stacks))
+    yield data, study_script(told, context["language"])
 
 
 def _from(page: PurePosixPath, target: PurePosixPath) -> PurePosixPath:
@@ -193,31 +214,36 @@ def _static(name: str) -> bytes:
 def _patients(
     tree: Collection[PatientBranch], known: Patient | None, showing: Showing = NOTHING_SHOWN
 ) -> list[PatientOnPage]:
-    folders, shown = study_folders(tree), shown_series(tree, showing)
-    return [_patient(branch, known if len(tree) == 1 else None, folders, shown) for branch in tree]
+    folders, shown, spoken = study_folders(tree), shown_series(tree, showing), language(showing.language)
+    return [_patient(branch, known if len(tree) == 1 else None, folders, shown, spoken) for branch in tree]
 
 
 def _patient(
-    branch: PatientBranch, known: Patient | None, folders: Mapping[str, PurePosixPath], shown: Shown
+    branch: PatientBranch,
+    known: Patient | None,
+    folders: Mapping[str, PurePosixPath],
+    shown: Shown,
+    spoken: Language,
 ) -> PatientOnPage:
     header = branch.header
     return PatientOnPage(
         patient_id=one_line((known and known.patient_id) or str(branch.patient_id)),
         name=readable_name(one_line((known and known.name) or str(branch.name))),
-        birth_date=readable_date((known and known.birth_date) or _line(header, "PatientBirthDate")),
-        sex={"F": "female", "M": "male", "O": "other"}.get((known and known.sex) or _line(header, "PatientSex"), ""),
-        studies=tuple(_study(study, folders[study.study_instance_uid], shown) for study in branch.studies),
+        birth_date=spoken.da((known and known.birth_date) or _line(header, "PatientBirthDate")),
+        sex=_SEXES.get((known and known.sex) or _line(header, "PatientSex"), ""),
+        studies=tuple(_study(study, folders[study.study_instance_uid], shown, spoken) for study in branch.studies),
     )
 
 
-def _study(branch: StudyBranch, folder: PurePosixPath, shown: Shown) -> StudyOnPage:
+def _study(branch: StudyBranch, folder: PurePosixPath, shown: Shown, spoken: Language) -> StudyOnPage:
     header = branch.header
     series = tuple(
-        _series(entry, shown.get((branch.study_instance_uid, entry.series_instance_uid))) for entry in branch.series
+        _series(entry, shown.get((branch.study_instance_uid, entry.series_instance_uid)), spoken)
+        for entry in branch.series
     )
     return StudyOnPage(
         page=folder.with_suffix(".HTM"),
-        date=readable_date(_line(header, "StudyDate")),
+        date=spoken.da(_line(header, "StudyDate")),
         description=_line(header, "StudyDescription"),
         accession_number=_line(header, "AccessionNumber"),
         modalities=", ".join(sorted({entry.modality for entry in series} - {""})),
@@ -226,15 +252,14 @@ def _study(branch: StudyBranch, folder: PurePosixPath, shown: Shown) -> StudyOnP
     )
 
 
-def _series(branch: Series, shown: ShownSeries | None) -> SeriesOnPage:
+def _series(branch: Series, shown: ShownSeries | None, spoken: Language) -> SeriesOnPage:
     header = branch.header
     return SeriesOnPage(
-        number=_line(header, "SeriesNumber"),
+        title=_series_title(_line(header, "SeriesNumber"), _line(header, "SeriesDescription"), spoken),
         modality=_line(header, "Modality"),
-        description=_line(header, "SeriesDescription"),
         body_part=_line(header, "BodyPartExamined").capitalize(),
         instances=len(branch.leaves),
-        shown=series_page(shown) if shown else None,
+        shown=series_page(shown, spoken) if shown else None,
     )
 
 
@@ -243,12 +268,17 @@ def _line(header: Dataset, keyword: str) -> str:
     return one_line(text(header, keyword))
 
 
-def _contents(instances: Collection[Instance]) -> list[str]:
+def _contents(instances: Collection[Instance], spoken: Language) -> list[str]:
     """What another disc of the set holds, a line a study, without the patient's name."""
     return [
-        f"accession number {study.accession_number or '(none)'}, {study.date or 'no date'}, {study.modalities}: "
-        f"{study.instances} image(s) in {len(study.series)} series"
-        for patient in _patients(arrange(instances), None)
+        spoken.gettext(
+            "accession number %(number)s, %(date)s, %(modalities)s: %(objects)s",
+            number=study.accession_number or "–",
+            date=study.date or spoken.gettext("no date"),
+            modalities=study.modalities,
+            objects=_objects(spoken, study.instances),
+        )
+        for patient in _patients(arrange(instances), None, Showing(language=spoken.code))
         for study in patient.studies
     ]
 
@@ -279,9 +309,25 @@ def _rendered(template: str, context: Mapping[str, Any]) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("mkiso.media", "templates"),
         autoescape=select_autoescape(("html.j2",)),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
+        extensions=["jinja2.ext.i18n"],
     )
+    environment.install_gettext_callables(_gettext, _ngettext, newstyle=True)  # type: ignore[attr-defined]
+    environment.filters["fill"] = lambda words: fill(words, _README_WIDTH, break_long_words=False)
+    return environment
+
+
+@pass_context
+def _gettext(context: Context, message: str) -> str:
+    spoken: Language = context["language"]
+    return spoken.gettext(message)
+
+
+@pass_context
+def _ngettext(context: Context, singular: str, plural: str, number: int) -> str:
+    spoken: Language = context["language"]
+    return spoken.ngettext(singular, plural, number)

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
 
+from mkiso.languages import N_, Language
 from mkiso.media.shown import LeftOut, ShownPicture, ShownSeries
 from mkiso.pictures.stacks import scale_bar
 from mkiso.pictures.values import Marks, Picture, Plane, SpacingOf
 from mkiso.study.text import text
 
-LATERALITY = {"R": "Right", "L": "Left", "B": "Both sides"}
+LATERALITY = {"R": N_("Right"), "L": N_("Left"), "B": N_("Both sides")}
 DISTANCES = {
     SpacingOf.PATIENT: "",
     SpacingOf.ULTRASOUND: "",
-    SpacingOf.DETECTOR: "at the detector",
-    SpacingOf.MAGNIFICATION: "estimated",
+    SpacingOf.DETECTOR: N_("at the detector"),
+    SpacingOf.MAGNIFICATION: N_("estimated"),
 }
 
 
@@ -90,10 +91,10 @@ class SeriesPage:
         return any(picture.picture for stack in self.stacks for picture in stack.pictures)
 
 
-def series_page(shown: ShownSeries) -> SeriesPage:
+def series_page(shown: ShownSeries, spoken: Language) -> SeriesPage:
     """What the page of a series shows."""
     stacks = tuple(StackOnPage(tuple(map(_picture, stack.pictures))) for stack in shown.stacks)
-    return SeriesPage(shown.page, stacks, tuple(_not_shown(shown.left_out)), shown.of, shown)
+    return SeriesPage(shown.page, stacks, tuple(_not_shown(shown.left_out, spoken)), shown.of, shown)
 
 
 def _picture(shown: ShownPicture) -> PictureOnPage:
@@ -132,14 +133,14 @@ def _bar(picture: Picture) -> ScaleBar | None:
     return ScaleBar(millimetres, round(min(100.0, 100 * pixels / columns), 2), DISTANCES[spacing.of])
 
 
-def _not_shown(left_out: Iterable[LeftOut]) -> Iterable[NotShownOnPage]:
+def _not_shown(left_out: Iterable[LeftOut], spoken: Language) -> Iterable[NotShownOnPage]:
     def alike(each: LeftOut) -> tuple[str, str]:
         return each.reason.words, each.leaf.record_type
 
     for (words, kind), those in groupby(sorted(left_out, key=alike), key=alike):
-        yield NotShownOnPage(words, "" if kind == "IMAGE" else kind, tuple(map(_which, those)))
+        yield NotShownOnPage(words, "" if kind == "IMAGE" else kind, tuple(_which(each, spoken) for each in those))
 
 
-def _which(left_out: LeftOut) -> str:
+def _which(left_out: LeftOut, spoken: Language) -> str:
     name = text(left_out.leaf.instance.header, "InstanceNumber").strip() or left_out.leaf.path.name
-    return f"{name}, frame {left_out.frame}" if left_out.frame else name
+    return f"{name}, {spoken.gettext('frame %(number)s', number=left_out.frame)}" if left_out.frame else name

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal, TypeVar
 
+from mkiso.languages import SOURCE
 from mkiso.media.file_set import Leaf, PatientBranch, Series
 from mkiso.media.names import component
 from mkiso.media.rendering import NO_PICTURES, MadeFile, Pictures
@@ -34,10 +35,11 @@ WEB, VIEW = PurePosixPath("IHE_PDI"), PurePosixPath("VIEW")
 
 @dataclass(frozen=True, slots=True)
 class Showing:
-    """What a disc is to show: as much as `amount` says of what was rendered."""
+    """What a disc is to show: as much as `amount` says of what was rendered, on pages in this language."""
 
     pictures: Pictures = NO_PICTURES
     amount: Amount = "none"
+    language: str = SOURCE
 
 
 NOTHING_SHOWN = Showing()

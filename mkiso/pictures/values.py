@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from mkiso.languages import N_
+
 Vector = tuple[float, float, float]  # patient coordinates in mm (PS3.3 C.7.6.2.1.1)
 
 
@@ -34,17 +36,17 @@ class Reason(StrEnum):
 
 
 _WORDS = {
-    Reason.NO_PIXELS: "It holds no image.",
-    Reason.UNREADABLE: "The file can't be read as DICOM.",
-    Reason.TRANSFER_SYNTAX: "It is compressed in a way that can't be decoded here.",
-    Reason.VIDEO: "It is a video, which isn't turned into pictures.",
-    Reason.PIXELS_ELSEWHERE: "Its pixels lie on a server and not in the file.",
-    Reason.MALFORMED: "What it says of its pixels makes no picture that is known here.",
-    Reason.DAMAGED: "Its pixels are damaged or cut short.",
-    Reason.TOO_LARGE: "It is too large to be shown here.",
-    Reason.DECODER_CRASHED: "The decoder failed on it.",
-    Reason.TOO_SLOW: "It took too long to decode.",
-    Reason.UNFORESEEN: "It couldn't be turned into a picture.",
+    Reason.NO_PIXELS: N_("It holds no image."),
+    Reason.UNREADABLE: N_("The file can't be read as DICOM."),
+    Reason.TRANSFER_SYNTAX: N_("It is compressed in a way that can't be decoded here."),
+    Reason.VIDEO: N_("It is a video, which isn't turned into pictures."),
+    Reason.PIXELS_ELSEWHERE: N_("Its pixels lie on a server and not in the file."),
+    Reason.MALFORMED: N_("What it says of its pixels makes no picture that is known here."),
+    Reason.DAMAGED: N_("Its pixels are damaged or cut short."),
+    Reason.TOO_LARGE: N_("It is too large to be shown here."),
+    Reason.DECODER_CRASHED: N_("The decoder failed on it."),
+    Reason.TOO_SLOW: N_("It took too long to decode."),
+    Reason.UNFORESEEN: N_("It couldn't be turned into a picture."),
 }
 
 

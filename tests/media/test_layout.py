@@ -12,7 +12,6 @@ from mkiso.formats.proof import verify_image
 from mkiso.media import viewer as viewer_module
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.layout import Layout, lay_out
-from mkiso.media.pages import readable_date
 from mkiso.study.gate import Part
 from mkiso.study.models import Patient, Volume
 from mkiso.study.text import readable_name
@@ -117,7 +116,7 @@ def test_readme_suits_notepad_and_names_no_patient(tmp_path: Path) -> None:
     assert text.count("\n") == text.count("\r\n")
     [file] = [file for file in layout.files if str(file.path) == "README.TXT"]
     assert file.source and file.source.read_bytes().startswith(b"\xef\xbb\xbf")
-    for words in ("โรงพยาบาล", "02 123", "2026-02-13", "STD-GEN-CD", "Windows", "macOS", "Linux", "ACC1"):
+    for words in ("โรงพยาบาล", "02 123", "February 13, 2026", "STD-GEN-CD", "Windows", "macOS", "Linux", "ACC1"):
         assert words in text
     assert "สมชาย" not in text and THAI.patient_id not in text
     assert "สมชาย" in page(layout, "INDEX.HTM")
@@ -141,7 +140,7 @@ def test_a_volume_of_a_set_says_so(tmp_path: Path) -> None:
     )
     assert layout.volume_id == "ACC1_1OF2"
     assert "This is disc 1 of 2." in page(layout, "README.TXT")
-    assert "accession number ACC1, 2024-02-29, CT: 2 image(s) in 1 series" in page(layout, "README.TXT")
+    assert "accession number ACC1, February 29, 2024, CT: 2 objects" in page(layout, "README.TXT")
     assert "disc 1 of 2" in page(layout, "INDEX.HTM")
 
 
@@ -284,7 +283,3 @@ def test_what_doesnt_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_readable_names(name: str, expected: str) -> None:
     assert readable_name(name) == expected
-
-
-def test_readable_dates() -> None:
-    assert (readable_date("20240131"), readable_date("2024"), readable_date("")) == ("2024-01-31", "2024", "")

@@ -83,7 +83,7 @@ def test_a_disc_shows_each_image_and_is_proved_with_its_pictures(tmp_path: Path)
     assert verify_disc(tmp_path / "disc.iso").files == len(layout.files)
     assert "Picture 1 of 3 · image number 1 · left edge R, right edge L" in series_page(layout)
     assert "Not for diagnosis" in series_page(layout)
-    assert "Sr document 1: It holds no image." in series_page(layout, 3)
+    assert "Sr document</span> 1: It holds no image." in series_page(layout, 3)
 
 
 def test_a_link_in_the_wrong_case_is_found(tmp_path: Path) -> None:
