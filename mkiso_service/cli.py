@@ -5,10 +5,12 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +112,17 @@ def _begin_with_prefect(*, make: bool = True) -> Settings:
     return settings
 
 
+@contextmanager
+def _importing() -> Iterator[None]:
+    """For a process that stays: what it imports is never garbage, and looking for some among it takes an eighth of the
+    time.
+    """
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
+
+
 def _until_signal(part: Callable[[Settings, threading.Event], None], settings: Settings, grace_seconds: float) -> None:
     """Run one part until SIGINT or SIGTERM; a second signal ends the process at once."""
     from mkiso_service.ending import on_signals
@@ -134,7 +147,9 @@ def webhook() -> None:
     """Run only the webhook, which answers HTTP."""
     settings = _begin_with_prefect()
     from mkiso_service.ending import jobs_grace_seconds
-    from mkiso_service.webhook.server import run as run_webhook
+
+    with _importing():
+        from mkiso_service.webhook.server import run as run_webhook
 
     _until_signal(run_webhook, settings, jobs_grace_seconds(settings))
 
@@ -143,7 +158,8 @@ def webhook() -> None:
 def worker() -> None:
     """Run only the worker, which executes the jobs."""
     settings = _begin_with_prefect()
-    from mkiso_service.worker.server import run as run_worker
+    with _importing():
+        from mkiso_service.worker.server import run as run_worker
 
     run_worker(settings)
 
@@ -166,7 +182,8 @@ def prefect(context: click.Context) -> None:
     """
     if context.invoked_subcommand is None:
         settings = _begin_with_prefect()
-        from mkiso_service.prefect_server import run as run_server
+        with _importing():
+            from mkiso_service.prefect_server import run as run_server
 
         run_server(settings)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate, WorkQueueUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, WorkPoolFilter, WorkPoolFilterName
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.schedules import Schedule
@@ -17,46 +21,83 @@ from mkiso_service.worker.worker import WarmWorker
 
 
 async def ensure_deployments(settings: Settings) -> None:
-    """Create or update the work pool, its queues and the deployments; running it again changes nothing. Raises
+    """Create or update the work pool, its queues and the deployments, as far as they aren't as they should be. Raises
     ConfigurationError where Prefect doesn't take our password.
     """
+    pool = settings.prefect.work_pool
     async with get_client() as client:
         try:
-            await _ensure_pool(client, settings.prefect.work_pool)
+            await _ensure_pool(client, pool)
         except PrefectHTTPStatusError as error:
             if error.response.status_code == 401:
                 raise ConfigurationError(f"{api_url(settings.prefect)}: {NOT_TAKEN}") from None
             raise
+        there = await _deployments_there(client, settings)
         for wanted in deployments(settings):
-            await _deploy(client, wanted, settings.prefect.work_pool)
+            if wanted.name not in there or _facts(there[wanted.name]) != _wanted_facts(wanted, pool):
+                await _deploy(client, wanted, pool)
 
 
 async def is_missing(settings: Settings) -> bool:
     """Whether a deployment, its queue, or the work pool isn't there (any more)."""
+    async with get_client() as client:
+        return not {each.name for each in deployments(settings)} <= (await _deployments_there(client, settings)).keys()
+
+
+async def _deployments_there(client: PrefectClient, settings: Settings) -> dict[str, DeploymentResponse]:
+    """Our deployments in our work pool, by name."""
     names = DeploymentFilterName(any_=[each.name for each in deployments(settings)])
     pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[settings.prefect.work_pool]))
-    async with get_client() as client:
-        there = await client.read_deployments(deployment_filter=DeploymentFilter(name=names), work_pool_filter=pool)
-    return not {each.name for each in deployments(settings)} <= {each.name for each in there}
+    there = await client.read_deployments(deployment_filter=DeploymentFilter(name=names), work_pool_filter=pool)
+    return {each.name: each for each in there}
 
 
 async def _ensure_pool(client: PrefectClient, pool: str) -> None:
     template = WarmWorker.get_default_base_job_template()
     try:
-        await client.create_work_pool(WorkPoolCreate(name=pool, type=WarmWorker.type, base_job_template=template))
-    except ObjectAlreadyExists:
-        await client.update_work_pool(pool, WorkPoolUpdate(base_job_template=template))
+        if (await client.read_work_pool(pool)).base_job_template != template:
+            await client.update_work_pool(pool, WorkPoolUpdate(base_job_template=template))
+    except ObjectNotFound:
+        wanted = WorkPoolCreate(name=pool, type=WarmWorker.type, base_job_template=template)
+        with suppress(ObjectAlreadyExists):  # by another machine's worker, just now
+            await client.create_work_pool(wanted)
+    there = {queue.name: queue for queue in await client.read_work_queues(work_pool_name=pool)}
     for name, priority in QUEUES.items():
-        try:
-            queue = await client.read_work_queue_by_name(name, work_pool_name=pool)
-        except ObjectNotFound:
-            queue = await client.create_work_queue(name, work_pool_name=pool)
-        wanted = WorkQueueUpdate(priority=priority, **({"concurrency_limit": 1} if name in ONE_AT_A_TIME else {}))
-        changed = {
-            key: value for key, value in wanted.model_dump(exclude_unset=True).items() if getattr(queue, key) != value
-        }
-        if changed:
-            await client.update_work_queue(queue.id, **changed)
+        queue = there.get(name) or await client.create_work_queue(name, work_pool_name=pool)
+        limit = 1 if name in ONE_AT_A_TIME else queue.concurrency_limit
+        if (queue.priority, queue.concurrency_limit) != (priority, limit):
+            await client.update_work_queue(queue.id, priority=priority, concurrency_limit=limit)
+
+
+def _facts(deployment: DeploymentResponse) -> tuple[Any, ...]:
+    """What we say of a deployment, and what we want nobody to have said."""
+    return (
+        deployment.entrypoint,
+        deployment.description,
+        deployment.tags,
+        deployment.parameters,
+        [(each.active, each.schedule.model_dump(include={"cron", "timezone"})) for each in deployment.schedules],
+        deployment.enforce_parameter_schema,
+        deployment.parameter_openapi_schema,
+        (deployment.work_pool_name, deployment.work_queue_name),
+        bool(deployment.pull_steps or deployment.job_variables),
+        deployment.storage_document_id or deployment.infrastructure_document_id,
+    )
+
+
+def _wanted_facts(wanted: Deployment, pool: str) -> tuple[Any, ...]:
+    return (
+        wanted.entrypoint,
+        wanted.description,
+        list(wanted.tags),
+        wanted.parameters,
+        [(True, {"cron": wanted.schedule[0], "timezone": wanted.schedule[1]})] if wanted.schedule else [],
+        True,
+        parameter_form(wanted.flow),
+        (pool, wanted.queue),
+        False,
+        None,
+    )
 
 
 async def _deploy(client: PrefectClient, wanted: Deployment, pool: str) -> None:

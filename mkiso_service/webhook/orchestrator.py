@@ -10,33 +10,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+from urllib.parse import quote
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 import httpx
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    DeploymentFilterName,
-    FlowRunFilter,
-    FlowRunFilterExpectedStartTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
-from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.client.schemas.sorting import FlowRunSort
-from prefect.events.clients import PrefectEventSubscriber
-from prefect.events.filters import EventFilter, EventNameFilter
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
+from pydantic import BaseModel, TypeAdapter
 
 from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
 from mkiso.storage.report import read_report
 from mkiso_service.orchestration import NOT_TAKEN, REQUEST_ID_LABEL, api_url
+from mkiso_service.prefect_api import PrefectApi
 from mkiso_service.webhook.question import Question
 
 Standing = Literal["waiting", "running", "completed", "failed", "crashed", "cancelled"]
@@ -46,21 +32,16 @@ DEPLOYMENTS = {"download": "make_disc/download", "print": "print_disc/print"}
 RUN_NAMES = {"download": "Disc", "print": "Print"}
 """As the flows name their runs once they have begun."""
 
-JOINABLE = (
-    StateType.SCHEDULED,
-    StateType.PENDING,
-    StateType.RUNNING,
-    StateType.PAUSED,
-)  # AwaitingRetry is a kind of Scheduled
-QUEUED = (StateType.SCHEDULED, StateType.PENDING)
-FINAL = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
-_STANDINGS: dict[StateType, Standing] = {
-    StateType.SCHEDULED: "waiting",
-    StateType.PENDING: "waiting",
-    StateType.COMPLETED: "completed",
-    StateType.FAILED: "failed",
-    StateType.CRASHED: "crashed",
-    StateType.CANCELLED: "cancelled",
+JOINABLE = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED")  # AwaitingRetry is a kind of SCHEDULED
+QUEUED = ("SCHEDULED", "PENDING")
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+_STANDINGS: dict[str, Standing] = {
+    "SCHEDULED": "waiting",
+    "PENDING": "waiting",
+    "COMPLETED": "completed",
+    "FAILED": "failed",
+    "CRASHED": "crashed",
+    "CANCELLED": "cancelled",
 }
 
 DUE_WITHIN = timedelta(minutes=1)
@@ -69,7 +50,7 @@ schedule or by hand, is nobody's job yet.
 """
 LOOKED_AT = 20
 """Runs of a question that are looked at: the newest is it, unless somebody has tagged others by hand."""
-CALL_SECONDS = 20.0  # Prefect's client backs off by itself on 503 (SQLite: "database is locked", about 2 s)
+CALL_SECONDS = 20.0  # within which a busy server is asked again
 POLL_SECONDS = 5.0  # the safety net under the events, which tell of an end after 0.07 s
 RECONNECT_SECONDS = 2.0
 RETRY_AFTER_SECONDS = 30
@@ -86,6 +67,20 @@ class Asked:
     job_id: str
     joined: bool = False
     ended_before: datetime | None = None
+
+
+class Run(BaseModel):
+    """A flow run, as far as we look at it."""
+
+    id: UUID
+    state_type: str | None = None
+    parameters: dict[str, Any] = {}
+    next_scheduled_start_time: datetime | None = None
+    work_queue_id: UUID | None = None
+    end_time: datetime | None = None
+
+
+_RUNS = TypeAdapter(list[Run])
 
 
 class Orchestrator(Protocol):
@@ -115,9 +110,9 @@ class Orchestrator(Protocol):
 class PrefectOrchestrator:
     """Jobs as flow runs of Prefect; use it as `async with PrefectOrchestrator.connected(settings)`."""
 
-    def __init__(self, settings: Settings, client: PrefectClient) -> None:
+    def __init__(self, settings: Settings, api: PrefectApi) -> None:
         self._settings = settings
-        self._client = client
+        self._api = api
         self._turn = asyncio.Lock()
         self._ends: WeakValueDictionary[str, asyncio.Future[None]] = WeakValueDictionary()
 
@@ -127,10 +122,10 @@ class PrefectOrchestrator:
         """An orchestrator with its client open and the ends of runs listened to, by one subscription however
         many wait.
         """
-        auth = settings.prefect.api_auth_string.get_secret_value() or None
-        async with PrefectClient(api_url(settings.prefect), auth_string=auth) as client:
-            orchestrator = cls(settings, client)
-            listener = asyncio.create_task(orchestrator._listen(auth))
+        password = settings.prefect.api_auth_string.get_secret_value()
+        async with PrefectApi.connected(api_url(settings.prefect), password) as api:
+            orchestrator = cls(settings, api)
+            listener = asyncio.create_task(orchestrator._listen())
             try:
                 yield orchestrator
             finally:
@@ -142,26 +137,29 @@ class PrefectOrchestrator:
         # One after another: 0.06 s each. Eight at once on SQLite: 7 to 14 s, since writers that find the database
         # locked back off for seconds.
         async with self._prefect(), self._turn:
-            deployment = await self._client.read_deployment_by_name(DEPLOYMENTS[question.kind])
-            if deployment.work_queue_id is None:  # somebody has removed it, and no worker would find the run
+            deployment = await self._api.get(f"/deployments/name/{DEPLOYMENTS[question.kind]}")
+            if deployment["work_queue_id"] is None:  # somebody has removed it, and no worker would find the run
                 raise _not_deployed()
-            running = await self._newest(question, deployment.id, JOINABLE)
+            running = await self._newest(question, deployment["id"], JOINABLE)
             if running and not await self._has_told(running):
                 return Asked(str(running.id), joined=True)
             await self._refuse_if_full()
-            last = await self._newest(question, deployment.id, FINAL)
+            last = await self._newest(question, deployment["id"], FINAL)
             # Each run is created under the question's key and the id of the run before it, so webhooks that race make
             # one run. The chain is followed to its end, since the newest run by time need not be the last link: an
             # operator may have retried an older one.
             before = last
             while True:
-                run = await self._client.create_flow_run_from_deployment(
-                    deployment.id,
-                    parameters=question.parameters,
-                    name=f"{RUN_NAMES[question.kind]} {', '.join(question.accession_numbers)}"[:200],
-                    tags=[question.tag],
-                    labels={REQUEST_ID_LABEL: request_id},
-                    idempotency_key=f"{question.key}:{before.id if before else 'first'}",
+                asked = {
+                    "parameters": question.parameters,
+                    "name": f"{RUN_NAMES[question.kind]} {', '.join(question.accession_numbers)}"[:200],
+                    "state": {"type": "SCHEDULED"},
+                    "tags": [question.tag],
+                    "labels": {REQUEST_ID_LABEL: request_id},
+                    "idempotency_key": f"{question.key}:{before.id if before else 'first'}",
+                }
+                run = Run.model_validate(
+                    await self._api.post(f"/deployments/{deployment['id']}/create_flow_run", asked)
                 )
                 if (
                     run.state_type in JOINABLE
@@ -171,7 +169,7 @@ class PrefectOrchestrator:
                 ):
                     return Asked(
                         str(run.id),
-                        ended_before=last.end_time if last and last.state_type is StateType.COMPLETED else None,
+                        ended_before=last.end_time if last and last.state_type == "COMPLETED" else None,
                     )
                 before = run
 
@@ -179,7 +177,7 @@ class PrefectOrchestrator:
         async with self._prefect(
             not_found=lambda: JobNotFound(f"There is no job {job_id}; jobs are forgotten some time after they end.")
         ):
-            run = await self._client.read_flow_run(_uuid(job_id))
+            run = Run.model_validate(await self._api.get(f"/flow_runs/{_uuid(job_id)}"))
         return _STANDINGS.get(run.state_type, "running") if run.state_type else "waiting"
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Standing | None:
@@ -200,42 +198,39 @@ class PrefectOrchestrator:
     async def queued(self) -> int:
         names = [name.partition("/")[2] for name in DEPLOYMENTS.values()]
         async with self._prefect():
-            return await self._client.count_flow_runs(
-                flow_run_filter=FlowRunFilter(state=_in_states(QUEUED), expected_start_time=_by_now()),
-                deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=names)),
-            )
+            waiting = {"flow_runs": _due_in(QUEUED), "deployments": {"name": {"any_": names}}}
+            return int(await self._api.post("/flow_runs/count", waiting))
 
     async def why_jobs_wait(self) -> str:
         name = self._settings.prefect.work_pool
         async with self._prefect(
             not_found=lambda: OrchestratorUnavailable("Prefect has no work pool of mkiso yet: start a worker.")
         ):
-            pool = await self._client.read_work_pool(name)
-            paused = [queue.name for queue in await self._client.read_work_queues(name) if queue.is_paused]
-        if pool.is_paused:
+            pool = await self._api.get(address := f"/work_pools/{quote(name, safe='')}")
+            queues = await self._api.post(f"{address}/queues/filter", {})
+        paused = [queue["name"] for queue in queues if queue["is_paused"]]
+        if pool["is_paused"]:
             return f"The work pool {name} is paused in Prefect: jobs wait until somebody resumes it there."
         if paused:
             return f"Paused in Prefect: {', '.join(paused)}. Jobs of such a work queue wait until somebody resumes it."
-        ready = pool.status and pool.status.value == "READY"
-        return "" if ready else "No worker takes jobs: they wait until one is started."
+        return "" if pool["status"] == "READY" else "No worker takes jobs: they wait until one is started."
 
     async def version(self) -> str:
         async with self._prefect():
-            return await self._client.api_version()
+            return str(await self._api.get("/admin/version"))
 
-    async def _newest(self, question: Question, deployment_id: UUID, states: tuple[StateType, ...]) -> FlowRun | None:
+    async def _newest(self, question: Question, deployment_id: str, states: tuple[str, ...]) -> Run | None:
         """The newest run of a question. A tag alone says nothing: anybody with the password can give one to any run."""
-        runs = await self._client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                tags=FlowRunFilterTags(all_=[question.tag]), state=_in_states(states), expected_start_time=_by_now()
-            ),
-            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
-            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-            limit=LOOKED_AT,
-        )
+        wanted = {
+            "flow_runs": {"tags": {"all_": [question.tag]}, **_due_in(states)},
+            "deployments": {"id": {"any_": [deployment_id]}},
+            "sort": "EXPECTED_START_TIME_DESC",
+            "limit": LOOKED_AT,
+        }
+        runs = _RUNS.validate_python(await self._api.post("/flow_runs/filter", wanted))
         return next((run for run in runs if _answers(run, question) and _is_due(run)), None)
 
-    async def _has_told(self, run: FlowRun) -> bool:
+    async def _has_told(self, run: Run) -> bool:
         """Whether a job has told of its discs, and is run again or hasn't been written down as ended. It gives the same
         ones without asking the PACS, so it is no answer to a question that comes now.
         """
@@ -252,25 +247,20 @@ class PrefectOrchestrator:
                 f"{limit} jobs are waiting already. Try again in a minute.", retry_after_seconds=RETRY_AFTER_SECONDS
             )
 
-    async def _listen(self, auth: str | None) -> None:
+    async def _listen(self) -> None:
         """Wake whoever waits for a run as soon as Prefect tells of its end; reconnects for as long as the webhook
         lives.
         """
-        ends = EventFilter(event=EventNameFilter(name=[f"prefect.flow-run.{state.value.title()}" for state in FINAL]))
-        with temporary_settings(
-            {PREFECT_API_AUTH_STRING: auth} if auth else {}
-        ):  # the subscriber takes it from nowhere else
-            while True:
-                try:
-                    async with PrefectEventSubscriber(api_url(self._settings.prefect), ends) as subscriber:
-                        async for event in subscriber:
-                            end = self._ends.get(event.resource.id.removeprefix("prefect.flow-run."))
-                            if end is not None and not end.done():
-                                end.set_result(None)
-                            self._ends.pop(event.resource.id.removeprefix("prefect.flow-run."), None)
-                except Exception as error:  # whatever the line breaks with, the polls go on and it is tied again
-                    logger.debug("The events of Prefect can't be had: %s", type(error).__name__)
-                await asyncio.sleep(RECONNECT_SECONDS)
+        ends = [f"prefect.flow-run.{state.title()}" for state in FINAL]
+        while True:
+            try:
+                async for run in self._api.events(ends):
+                    end = self._ends.pop(run.removeprefix("prefect.flow-run."), None)
+                    if end is not None and not end.done():
+                        end.set_result(None)
+            except Exception as error:  # whatever the connection breaks with, polls go on and it is made again
+                logger.debug("The events of Prefect can't be had: %s", type(error).__name__)
+            await asyncio.sleep(RECONNECT_SECONDS)
 
     @asynccontextmanager
     async def _prefect(self, not_found: Callable[[], Exception] | None = None) -> AsyncIterator[None]:
@@ -278,10 +268,11 @@ class PrefectOrchestrator:
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 yield
-        except ObjectNotFound:
-            raise (not_found or _not_deployed)() from None
-        except (httpx.HTTPError, PrefectHTTPStatusError, TimeoutError) as error:
-            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 401:
+        except (httpx.HTTPError, TimeoutError, ValueError, LookupError) as error:
+            status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
+            if status == 404:
+                raise (not_found or _not_deployed)() from None
+            if status == 401:
                 raise OrchestratorUnavailable(NOT_TAKEN) from None
             raise OrchestratorUnavailable(
                 f"The orchestrator (Prefect) can't be reached or doesn't answer ({type(error).__name__}). Try again "
@@ -295,15 +286,15 @@ def _not_deployed() -> OrchestratorUnavailable:
     )
 
 
-def _in_states(states: tuple[StateType, ...]) -> FlowRunFilterState:
-    return FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states)))
+def _due_in(states: tuple[str, ...]) -> dict[str, Any]:
+    """Runs in these states that count as asked now."""
+    return {
+        "state": {"type": {"any_": states}},
+        "expected_start_time": {"before_": (datetime.now(UTC) + DUE_WITHIN).isoformat()},
+    }
 
 
-def _by_now() -> FlowRunFilterExpectedStartTime:
-    return FlowRunFilterExpectedStartTime(before_=datetime.now(UTC) + DUE_WITHIN)
-
-
-def _is_due(run: FlowRun) -> bool:
+def _is_due(run: Run) -> bool:
     """Whether a run isn't put off (an expected start is the first one, and a retry may be for much later) and, where it
     waits, has a queue in which a worker finds it.
     """
@@ -311,7 +302,7 @@ def _is_due(run: FlowRun) -> bool:
     return start is None or (start <= datetime.now(UTC) + DUE_WITHIN and run.work_queue_id is not None)
 
 
-def _answers(run: FlowRun, question: Question) -> bool:
+def _answers(run: Run, question: Question) -> bool:
     """Whether a run was asked what the question asks; the accession numbers may stand in another order."""
     asked, numbers = question.parameters, run.parameters.get("accession_numbers")
     same = isinstance(numbers, list) and sorted(map(str, numbers)) == sorted(question.accession_numbers)

@@ -7,13 +7,17 @@ report.
 
 from __future__ import annotations
 
+import importlib
+import logging
 import multiprocessing
 import multiprocessing.context
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker, util
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -31,9 +35,15 @@ from mkiso_service.deployments import Deployment
 from mkiso_service.worker.child import run_flow_run
 from mkiso_service.worker.infrastructure import worker_label
 
+log = logging.getLogger("mkiso.worker")
+
 
 def warm_context() -> multiprocessing.context.ForkServerContext:
-    """A forkserver that has imported Prefect's engine and the flows once; each run is a fork of it."""
+    """A forkserver that is a fork of this process, and so has imported Prefect's engine and the flows; each run is a
+    fork of it. To be called before this process has an event loop or a connection.
+
+    One that dies is replaced by multiprocessing itself, in a new interpreter, which takes two seconds longer.
+    """
     # multiprocessing would run the command that started the worker anew in every child, to find what it might need of
     # it: nothing.
     main = sys.modules["__main__"]
@@ -41,7 +51,35 @@ def warm_context() -> multiprocessing.context.ForkServerContext:
     main.__dict__.pop("__file__", None)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mkiso_service.worker.child"])
+    resource_tracker.ensure_running()
+    new_interpreter = util.spawnv_passfds
+    util.spawnv_passfds = _fork
+    try:
+        forkserver.ensure_running()
+    finally:
+        util.spawnv_passfds = new_interpreter
     return context
+
+
+def _fork(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
+    """What a new interpreter would run with these arguments, `-c` and a program at their end, in a fork; its process
+    id.
+    """
+    if process := os.fork():
+        return process
+    try:
+        for open_one in list(Path("/proc/self/fd").iterdir()):
+            if (descriptor := int(open_one.name)) not in {0, 1, 2, *passfds}:
+                with suppress(OSError):  # that of the folder itself is closed already
+                    os.close(descriptor)
+        importlib.reload(forkserver)  # its lock is held by whoever forks
+        exec(args[-1], {})  # noqa: S102
+    except SystemExit:
+        os._exit(0)
+    except BaseException:
+        log.exception("The warm process has ended")
+    finally:
+        os._exit(1)
 
 
 class WarmStarter:
@@ -90,20 +128,14 @@ def _variables(flow_run: FlowRun, port: int, token: str) -> dict[str, str]:
 class FlowRunExecution:
     """Executes flow runs, many at a time, through one shared executor context for the worker's life."""
 
-    def __init__(self) -> None:
+    def __init__(self, warm: multiprocessing.context.ForkServerContext) -> None:
         self._context = FlowRunExecutorContext()
-        self._warm = warm_context()
+        self._warm = warm
         self._flows: dict[UUID | None, Flow[Any, Any]] = {}
 
     async def __aenter__(self) -> FlowRunExecution:
         await self._context.__aenter__()
         return self
-
-    async def warm_up(self) -> None:
-        """The first start brings the forkserver up and imports everything: before anybody waits."""
-        process = self._warm.Process(target=os.getpid)
-        await anyio.to_thread.run_sync(process.start)
-        await anyio.to_thread.run_sync(process.join)
 
     async def __aexit__(self, *exc_info: Any) -> None:
         await self._context.__aexit__(*exc_info)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+
+import anyio
+from prefect.client.orchestration import get_client
 
 from mkiso.config.settings import Settings
 from mkiso.housekeeping import sweep
+from mkiso_service.deploy import ensure_deployments, is_missing
+from mkiso_service.deployments import deployments
 from mkiso_service.ending import jobs_grace_seconds, on_signals
-
-if TYPE_CHECKING:
-    from mkiso_service.worker.worker import WarmWorker
+from mkiso_service.worker.executor import FlowRunExecution, warm_context
+from mkiso_service.worker.missed_night import catch_up
+from mkiso_service.worker.orphans import Orphans, worker_name
+from mkiso_service.worker.worker import WarmWorker
+from tasks.cleaning import standings
 
 log = logging.getLogger("mkiso.worker")
 
@@ -26,31 +32,19 @@ def run(settings: Settings) -> None:
 
     Running jobs get `server.shutdown_grace_seconds`.
     """
-    asyncio.run(_run(settings))
+    asyncio.run(_run(settings, FlowRunExecution(warm_context())))
 
 
-async def _run(settings: Settings) -> None:
-    import anyio
-
-    from mkiso_service.deploy import ensure_deployments
-    from mkiso_service.deployments import deployments
-    from mkiso_service.worker.executor import FlowRunExecution
-    from mkiso_service.worker.missed_night import catch_up
-    from mkiso_service.worker.orphans import Orphans, worker_name
-    from mkiso_service.worker.worker import WarmWorker
-
+async def _run(settings: Settings, execution: FlowRunExecution) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    execution = FlowRunExecution()
     on_signals(jobs_grace_seconds(settings), partial(loop.call_soon_threadsafe, stop.set), execution.kill_all)
 
-    warming_up = asyncio.create_task(execution.warm_up())  # while Prefect's server starts
     await _await_api(stop)
     if stop.is_set():
         return
     await ensure_deployments(settings)
     await catch_up(settings)
-    await warming_up
     async with execution, anyio.create_task_group() as services:
         worker = WarmWorker(
             execution,
@@ -78,8 +72,6 @@ async def _sweep_regularly(settings: Settings, worker: WarmWorker) -> None:
 
     The housekeeping flow runs on one machine, and job folders lie on each.
     """
-    from tasks.cleaning import standings
-
     while True:
         try:
             await asyncio.to_thread(sweep, settings, standings)
@@ -90,8 +82,6 @@ async def _sweep_regularly(settings: Settings, worker: WarmWorker) -> None:
 
 async def _look_after_deployments(settings: Settings) -> None:
     """Make anew what somebody has removed from Prefect, or lost with its database: else nobody could ask."""
-    from mkiso_service.deploy import ensure_deployments, is_missing
-
     while True:
         await asyncio.sleep(DEPLOYMENT_CHECK_SECONDS)
         try:
@@ -104,8 +94,6 @@ async def _look_after_deployments(settings: Settings) -> None:
 
 async def _await_api(stop: asyncio.Event) -> None:
     """Wait until Prefect's API answers; it starts at the same time, or on another machine."""
-    from prefect.client.orchestration import get_client
-
     async with get_client() as client:
         while not stop.is_set() and (trouble := await client.api_healthcheck()) is not None:
             log.debug("Prefect's API doesn't answer yet: %s", trouble)

@@ -276,7 +276,7 @@ def test_waiting_has_an_end_and_polls_where_events_are_missing(api_url, monkeypa
             assert await here.wait(job_id, 0.5) is None
             assert time.monotonic() - begun < 2
 
-            async def deaf(auth):
+            async def deaf():
                 await asyncio.Event().wait()
 
             monkeypatch.setattr(here, "_listen", deaf)

@@ -1,0 +1,84 @@
+"""Prefect's HTTP API and its events, as far as the webhook needs them. Prefect's own client would bring all of Prefect
+into the webhook: a second of processor time at its start, and 50 MB.
+
+Addresses and bodies are those of the description that Prefect's server gives at `/docs`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from websockets.asyncio.client import connect
+
+BUSY = frozenset((408, 429, 502, 503))
+"""What Prefect's server answers where it may be asked again: on SQLite, "database is locked" is 503."""
+PAUSE_SECONDS = 1.0
+READ_SECONDS = 30.0
+BACKFILL = timedelta(minutes=1)
+"""How far back events are told again where a subscription begins, so that none is lost between two."""
+DAY = timedelta(days=1)
+
+
+class PrefectApi:
+    """A connection to Prefect's API; use it as `async with PrefectApi.connected(url, auth)`."""
+
+    def __init__(self, http: httpx.AsyncClient, events: str, password: str, verify: ssl.SSLContext | None) -> None:
+        self._http = http
+        self._events = events
+        self._password = password
+        self._verify = verify
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, url: str, password: str) -> AsyncIterator[PrefectApi]:
+        """`password` is `user:password`, or empty."""
+        verify = ssl.create_default_context(cafile=os.environ.get("PREFECT_API_SSL_CERT_FILE"))
+        user, _, secret = password.partition(":")
+        async with httpx.AsyncClient(
+            base_url=url,
+            auth=httpx.BasicAuth(user, secret) if password else None,
+            timeout=READ_SECONDS,
+            verify=verify,
+        ) as http:
+            yield cls(
+                http, f"ws{url.removeprefix('http')}/events/out", password, verify if url.startswith("https:") else None
+            )
+
+    async def get(self, path: str) -> Any:
+        """The answer's JSON. Raises httpx.HTTPError, ValueError where the answer isn't JSON."""
+        return await self._send("GET", path, None)
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The answer's JSON. Raises httpx.HTTPError, ValueError where the answer isn't JSON."""
+        return await self._send("POST", path, body)
+
+    async def _send(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        """Ask until the server isn't busy: who calls gives it a time."""
+        while True:
+            answer = await self._http.request(method, path, json=body)
+            if answer.status_code not in BUSY:
+                return answer.raise_for_status().json()
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def events(self, names: Collection[str]) -> AsyncIterator[str]:
+        """The resource of each event of these names, as `prefect.flow-run.<id>`, some of them twice. Ends with the
+        connection. Raises OSError, websockets' WebSocketException, ValueError.
+        """
+        async with connect(self._events, subprotocols=["prefect"], ssl=self._verify) as socket:  # type: ignore[list-item]
+            await socket.send(json.dumps({"type": "auth", "token": self._password or None}))
+            if json.loads(await socket.recv()).get("type") != "auth_success":
+                raise ValueError("Prefect's events refuse our password")
+            now = datetime.now(UTC)
+            occurred = {"since": (now - BACKFILL).isoformat(), "until": (now + 365 * DAY).isoformat()}
+            wanted = {"event": {"name": list(names)}, "occurred": occurred}
+            await socket.send(json.dumps({"type": "filter", "filter": wanted}))
+            async for message in socket:
+                yield str(json.loads(message)["event"]["resource"]["prefect.resource.id"])

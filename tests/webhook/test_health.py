@@ -1,0 +1,41 @@
+"""How long /api/health believes what it has found of a dependency."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from mkiso_service.checks import Finding
+from mkiso_service.webhook import health
+from mkiso_service.webhook.health import Probe
+
+
+async def found(probe: Probe, times: int) -> list[bool]:
+    return [(await probe.finding()).well for _ in range(times)]
+
+
+def test_what_is_not_well_is_asked_again_soon_and_what_is_well_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(health.KEPT_SECONDS, True, 3600.0)
+    monkeypatch.setitem(health.KEPT_SECONDS, False, 0.0)
+    answers: Iterator[bool] = iter([False, False, True, False])
+
+    async def find() -> Finding:
+        return Finding(next(answers), "", 0.0)
+
+    assert asyncio.run(found(Probe(find), 5)) == [False, False, True, True, True]
+
+
+def test_a_dependency_that_is_not_well_is_not_asked_for_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(health.KEPT_SECONDS, False, 3600.0)
+    answers: Iterator[bool] = iter([False, True])
+
+    async def find() -> Finding:
+        return Finding(next(answers), "", 0.0)
+
+    assert asyncio.run(found(Probe(find), 3)) == [False, False, False]
+
+
+def test_what_is_not_well_is_believed_for_less_time() -> None:
+    assert 0 < health.KEPT_SECONDS[False] < health.KEPT_SECONDS[True]
