@@ -43,6 +43,7 @@ STEPS: Mapping[Step, str] = {
     Step.WAIT: "wait for images, then ask for what is missing",
     Step.AGAIN: "ask for what is missing",
     Step.BACK_OFF: "wait, then ask again",
+    Step.SPLIT: "ask for what is missing in smaller pieces, down to single instances",
     Step.COARSER: "ask for whole series, then for the study",
     Step.FAIL: "fail at once",
 }
@@ -127,7 +128,10 @@ def move_statuses() -> str:
 
     def step(result: MoveResult, complete: bool, level: Any) -> str:
         arrived = 8 if complete else 7
-        return STEPS[next_step(result, expected=expected, complete=complete, arrived=arrived, level=level, grew=False)]
+        found = next_step(
+            result, expected=expected, complete=complete, arrived=arrived, level=level, grew=False, came=True
+        )
+        return STEPS[found]
 
     def error(result: MoveResult) -> type[MkisoError]:
         found = failure(result, "The PACS", Receiver(), Study("1", "1.2", "3"))

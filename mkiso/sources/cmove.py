@@ -17,7 +17,7 @@ from mkiso.errors import PacsBusy, PacsRefused, PacsSilent
 from mkiso.receiver.client import Expectation
 from mkiso.sources.find import STUDY_ROOT_FIND, find
 from mkiso.sources.move import Move
-from mkiso.sources.move_outcome import MoveResult, failure, merged
+from mkiso.sources.move_outcome import MoveResult, failure
 from mkiso.sources.pacs import MAX_TIMEOUTS, PacsAssociation, calling_ae_title, echo, peer_of
 from mkiso.sources.protocol import Search, Target
 from mkiso.sources.sink import Sink
@@ -64,8 +64,8 @@ class CMoveSource:
             sink.refusals = expectation.refusals
             yield CMoveRetrieval(self, sink, expectation)
 
-    def failure(self, result: MoveResult, study: Study) -> PacsRefused | PacsBusy | None:
-        return failure(result, self.name, self.receiver, study)
+    def failure(self, result: MoveResult, study: Study, arrived: int) -> PacsRefused | PacsBusy | None:
+        return failure(result, self.name, self.receiver, study, arrived)
 
     def check(self, limit_seconds: float, *, inside: bool = False) -> str:
         told = f"answers C-ECHO in {echo(self.settings, self.receiver, limit_seconds):.2f} s"
@@ -87,13 +87,13 @@ class CMoveRetrieval:
     def quiet_seconds(self) -> float:
         return self.source.settings.quiet_timeout_seconds
 
-    def retrieve(self, wanted: Sequence[Target]) -> MoveResult:
+    def retrieve(self, wanted: Sequence[Target]) -> Sequence[MoveResult]:
         self.sink.wait_anew()
         with Move(self.source.settings, self.source.receiver, wanted) as move:
-            result = self._follow(move)
+            results = self._follow(move)
         if wanted[0].level == "STUDY":  # below it a count may be of what was asked (an asynchronous Orthanc)
             self.sink.counted = max(self.sink.counted, move.counted)
-        return result
+        return results
 
     def take(self, timeout_seconds: float) -> bool:
         arrival = self.expectation.next_arrival(timeout_seconds)
@@ -105,7 +105,7 @@ class CMoveRetrieval:
         self.expectation.catch_up()
         self._drain()
 
-    def _follow(self, move: Move) -> MoveResult:
+    def _follow(self, move: Move) -> Sequence[MoveResult]:
         pacs, sink = self.source.settings, self.sink
         # Counts alone don't tell the last image from the one before it: there only silence for the quiet limit does.
         settled = pacs.quiet_timeout_seconds if sink.only_counted else SETTLED_SECONDS
@@ -116,7 +116,7 @@ class CMoveRetrieval:
                     break
                 self._drain()
                 if self._silent_since(move) > settled:
-                    return MoveResult(None)
+                    return [*move.results, MoveResult(None)]
             else:
                 self.take(POLL_SECONDS)
             if self._silent_since(move) > pacs.response_timeout_seconds:
@@ -124,7 +124,7 @@ class CMoveRetrieval:
             if sink.silent_seconds > pacs.response_timeout_seconds * MAX_TIMEOUTS:
                 raise self._silent("answered and sent no image", pacs.response_timeout_seconds * MAX_TIMEOUTS)
             sink.raise_if_stopped()
-        return merged(move.results)
+        return move.results
 
     def _drain(self) -> None:
         """Take in what has arrived already, also beyond what was counted or against what came before."""

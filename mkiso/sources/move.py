@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 
 from pydicom import Dataset
@@ -11,7 +12,7 @@ from pydicom.uid import UID
 
 from mkiso.config.settings import Receiver
 from mkiso.config.sources import CMove
-from mkiso.errors import PacsRefused, PacsSilent, PacsUnreachable
+from mkiso.errors import PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
 from mkiso.network import dimse
 from mkiso.sources.move_outcome import MoveResult
 from mkiso.sources.pacs import ConnectionLost, PacsAssociation
@@ -21,6 +22,7 @@ STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")  # PS3.4 C.6.2.3
 RESPONSES_AT_ONCE = (
     1000  # then whoever polls has its turn: a PACS that never stops answering keeps it from nothing else
 )
+MAX_LOST = 3  # associations in a row
 CANCEL_TIMEOUT_SECONDS = 2.0  # dcmqrscp and Orthanc obey a C-CANCEL within milliseconds (docs/peers.md)
 
 
@@ -44,9 +46,9 @@ class Move:
     """
 
     def __init__(self, pacs: CMove, receiver: Receiver, wanted: Sequence[Target]) -> None:
+        self._pacs, self._receiver = pacs, receiver
         self._association = PacsAssociation(pacs, receiver, [STUDY_ROOT_MOVE])
-        self._destination = receiver.ae_title
-        self._wanted: Iterator[Target] = iter(wanted)
+        self._wanted = wanted
         self._open = False
         self.results: list[MoveResult] = []
         self.counted = 0
@@ -70,7 +72,8 @@ class Move:
 
     def poll(self, timeout_seconds: float) -> bool:
         """Take in what the PACS has said, waiting at most so long; whether every C-MOVE has ended. Lost is an end:
-        status None. Raises PacsRefused where a response is to another request.
+        status None; the next C-MOVE has another association then. Raises PacsRefused where a response is to another
+        request.
         """
         deadline = time.monotonic() + timeout_seconds
         try:
@@ -89,18 +92,30 @@ class Move:
             self._association.abort()
             self._open = False
             self.results.append(MoveResult(None))
+            self._begin_anew()
         return not self._open
 
+    def _begin_anew(self) -> None:
+        """Go on after a loss with what hasn't been asked for, unless the PACS is gone, or goes each time."""
+        lost = [result.status is None for result in self.results]
+        if len(self._wanted) == len(self.results) or all(lost[-MAX_LOST:]) and len(lost) >= MAX_LOST:
+            return
+        self._association = PacsAssociation(self._pacs, self._receiver, [STUDY_ROOT_MOVE])
+        with suppress(PacsUnreachable, PacsSilent, PacsRefused, PacsBusy):
+            self._association.__enter__()
+            self._open = True
+            self._begin_next()
+
     def _begin_next(self) -> None:
-        target = next(self._wanted, None)
-        if target is None:
+        if len(self.results) == len(self._wanted):
             self._association.release()
             self._open = False
             return
+        target = self._wanted[len(self.results)]
         command: dict[int, dimse.Value] = {
             dimse.COMMAND_FIELD: dimse.C_MOVE_RQ,
             dimse.PRIORITY: 0,
-            dimse.MOVE_DESTINATION: self._destination,
+            dimse.MOVE_DESTINATION: self._receiver.ae_title,
         }
         self._association.request(command, STUDY_ROOT_MOVE, identifier(target))
 

@@ -1,5 +1,5 @@
-"""What a C-MOVE's end means, as a table (PS3.4 C.4.2.1.5, PS3.7 C): never judged by its status alone, but by what has
-arrived.
+"""What the end of an attempt means, as a table (PS3.4 C.4.2.1.5, PS3.7 C): never judged by its status alone, but by
+what has arrived.
 
     status                    complete     not complete
     0000                      DONE, PROVE  AGAIN where everything that the PACS counts as sent has arrived: the rest
@@ -11,10 +11,13 @@ arrived.
                               may
                                            still come
     A701, A702                PROVE        BACK_OFF, then PacsBusy
-    Cxxx, A900, 0120, 0122    PROVE        COARSER where less than a study was asked for: not every PACS moves series or
-                                           instances
-    … at STUDY level          PROVE        Cxxx BACK_OFF, then StudyIncomplete; the others FAIL, PacsRefused
-    A801                      FAIL         PacsRefused: the PACS doesn't know our AE title
+    Cxxx                      PROVE        SPLIT: one instance may have ended it for all, so the rest is asked for in
+                                           smaller pieces; BACK_OFF where a study was asked for and none of it came,
+                                           then StudyIncomplete
+    A900, 0120, 0122          PROVE        COARSER where less than a study was asked for: not every PACS moves series or
+                                           instances; FAIL at STUDY level, PacsRefused
+    A801                      PROVE        BACK_OFF where images came or were counted: the PACS knows our AE title, and
+                                           means a transfer that failed; else FAIL, PacsRefused
     FE00, any other           FAIL         PacsRefused: nobody cancelled, or nobody knows what it means
 
 "Complete" is that everything arrived which the PACS listed before the C-MOVE, and it may hold more by now. DONE needs
@@ -58,6 +61,7 @@ class Step(Enum):
     AGAIN = auto()
     BACK_OFF = auto()
     COARSER = auto()
+    SPLIT = auto()
     FAIL = auto()
 
 
@@ -91,8 +95,10 @@ class MoveResult:
 
 
 def merged(results: Sequence[MoveResult]) -> MoveResult:
-    """Several C-MOVEs of one attempt as one: the first status that is no success, the sums of what is counted."""
-    decisive = next((result for result in results if result.status != SUCCESS), results[-1])
+    """The ends of one attempt as one: the first status that is no success, a warning last; the sums of what is
+    counted."""
+    unlike = [result for result in results if result.status != SUCCESS]
+    decisive = next((result for result in unlike if result.status != WARNING), (unlike or results)[-1])
     return MoveResult(
         decisive.status,
         decisive.comment,
@@ -104,24 +110,37 @@ def merged(results: Sequence[MoveResult]) -> MoveResult:
 
 
 def next_step(
-    result: MoveResult, *, expected: Expected, complete: bool | None, arrived: int, level: Level, grew: bool
+    result: MoveResult,
+    *,
+    expected: Expected,
+    complete: bool | None,
+    arrived: int,
+    level: Level,
+    grew: bool,
+    refused: int = 0,
+    came: bool = False,
 ) -> Step:
-    """The table above. `arrived`: instances that came since this C-MOVE began; `level`: the finest level that it asked
-    for; `grew`: whether the PACS has counted more of the study than it listed."""
+    """The table above. `arrived`: instances that came since this attempt began, `refused`: those of them that aren't
+    here because we refused them; `came`: whether any has come in this attempt or those before; `level`: the finest
+    level that it asked for; `grew`: whether the PACS has counted more of the study than it listed."""
     status = result.status
     ended = status is None or status in (SUCCESS, WARNING)
     unable = status is not None and status >> 12 == 0xC
-    if not (ended or unable or status in OUT_OF_RESOURCES or status in IDENTIFIER_REFUSED):
+    out_of_resources = status in OUT_OF_RESOURCES or (
+        status == DESTINATION_UNKNOWN and (came or arrived > 0 or result.total > 0)
+    )
+    if not (ended or unable or out_of_resources or status in IDENTIFIER_REFUSED):
         return Step.FAIL
     if complete and (expected.source == "image" or result.succeeded or grew):
         return Step.DONE if level == "STUDY" and result.succeeded and result.sent == expected.count else Step.PROVE
     if ended:
-        return _by_arrivals(result, complete, arrived, level)
-    if status in OUT_OF_RESOURCES:
+        return _by_arrivals(result, complete, arrived, refused, level)
+    if out_of_resources:
         return Step.BACK_OFF
-    if level != "STUDY":
-        return Step.COARSER
-    return Step.BACK_OFF if unable else Step.FAIL
+    if level == "STUDY":
+        splits = came and complete is False and expected.source == "image"
+        return Step.FAIL if not unable else Step.SPLIT if splits else Step.BACK_OFF
+    return Step.SPLIT if unable else Step.COARSER
 
 
 def after_quiet(result: MoveResult, *, complete: bool | None) -> Step:
@@ -140,12 +159,23 @@ def comment_words(result: MoveResult, study: Study) -> str:
     return f" ({comment})" if comment else ""
 
 
-def failure(result: MoveResult, peer: str, receiver: Receiver, study: Study) -> PacsRefused | PacsBusy | None:
-    """The error that a final status of `peer` stands for; None where what arrived says more."""
+def failure(
+    result: MoveResult, peer: str, receiver: Receiver, study: Study, arrived: int = 0
+) -> PacsRefused | PacsBusy | None:
+    """The error that a final status of `peer` stands for, where it had sent `arrived` images; None where what arrived
+    says more."""
     if result.status is None or result.status in (SUCCESS, WARNING) or result.status >> 12 == 0xC:
         return None
     comment = comment_words(result, study)
     details = {"accession_number": study.accession_number, "status": f"{result.status:04X}"}
+    if arrived and result.status in (DESTINATION_UNKNOWN, *OUT_OF_RESOURCES):
+        images = "1 image" if arrived == 1 else f"{arrived} images"
+        of_how_many = f" of {study.expected.count}" if study.expected.count else ""
+        return PacsBusy(
+            f"{peer} sent {images}{of_how_many} and then ended with status {result.status:04X}{comment}. Try again in "
+            "a few minutes; if it stays, look at the PACS's log.",
+            **details,
+        )
     if result.status == DESTINATION_UNKNOWN:
         return PacsRefused(
             f"{peer} doesn't know the destination {receiver.ae_title}. Have it added there, with this machine's "
@@ -166,13 +196,14 @@ def failure(result: MoveResult, peer: str, receiver: Receiver, study: Study) -> 
     )
 
 
-def _by_arrivals(result: MoveResult, complete: bool | None, arrived: int, level: Level) -> Step:
+def _by_arrivals(result: MoveResult, complete: bool | None, arrived: int, refused: int, level: Level) -> Step:
     # A lost connection counts nothing. Below STUDY level a count may be of what was asked instead of what is sent: an
-    # asynchronous Orthanc counts a list of instances as one.
+    # asynchronous Orthanc counts a list of instances as one. What is counted with a warning isn't under way: we answer
+    # no C-STORE with one.
     countable = level == "STUDY" or bool(result.failed) or result.sent == 0
-    if result.sent is None or result.sent > arrived or not countable:
+    if result.completed is None or result.completed > arrived + refused or not countable:
         return Step.WAIT
-    return Step.DONE if complete is None and result.succeeded else Step.AGAIN
+    return Step.DONE if complete is None and result.succeeded and (result.sent or 0) <= arrived else Step.AGAIN
 
 
 def _sum(counts: Sequence[int | None]) -> int | None:

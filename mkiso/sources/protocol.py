@@ -50,8 +50,9 @@ class Retrieval(Protocol):
     def quiet_seconds(self) -> float:
         """How long an instance may still come after an attempt has ended; 0 where none does."""
 
-    def retrieve(self, wanted: Sequence[Target]) -> MoveResult:
-        """One attempt: what comes goes into the sink. How it ended; status None where that isn't known.
+    def retrieve(self, wanted: Sequence[Target]) -> Sequence[MoveResult]:
+        """One attempt: what comes goes into the sink. How each of `wanted` ended, in order; status None where that
+        isn't known, and nothing is told of those after it.
 
         Raises PacsUnreachable, PacsRefused, PacsBusy, PacsSilent, InstanceConflict, ReceiverUnavailable, StorageFull,
         JobStopped.
@@ -88,8 +89,9 @@ class Source(Protocol):
     def retrieving(self, sink: Sink) -> AbstractContextManager[Retrieval]:
         """Begin to retrieve the sink's study."""
 
-    def failure(self, result: MoveResult, study: Study) -> MkisoError | None:
-        """The error that the end of an attempt stands for; None where what arrived says more."""
+    def failure(self, result: MoveResult, study: Study, arrived: int) -> MkisoError | None:
+        """The error that the end of an attempt stands for, where `arrived` images of the study had come; None where
+        what arrived says more."""
 
     def check(self, limit_seconds: float, *, inside: bool = False) -> str:
         """What is well, in words, within about so long; `inside`: addresses may stand in them. Raises PacsUnreachable,

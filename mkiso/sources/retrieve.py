@@ -19,6 +19,7 @@ from mkiso.sources.move_outcome import (
     after_quiet,
     comment_words,
     is_coarser,
+    merged,
     next_step,
 )
 from mkiso.sources.protocol import Retrieval, Source, Target
@@ -32,6 +33,9 @@ LOST_QUIET_SECONDS = 5.0  # after a lost connection images either come at once o
 LATE_SECONDS = 1.0  # how long one image more than was counted may take after the final response
 GROWTH_ROUNDS = 3  # how often a study may grow under our hands
 UIDS_IN_A_LIST = 500  # 65 bytes each, and a value of VR UI has at most 65,534 (PS3.5 7.1.2)
+MAX_PIECES = 500  # of one attempt
+FIRST_PIECES = 4
+NAMED_ALONE = 3  # of what can't be sent even alone, in the words
 
 _COARSER: dict[Level, Level] = {"IMAGE": "SERIES", "SERIES": "STUDY"}
 
@@ -86,40 +90,104 @@ def retrieve(
 
 
 class _Attempts:
-    """The attempts at one study while what is expected of it stays the same."""
+    """The attempts at one study while what is expected of it stays the same.
+
+    What fails as a whole is asked for in halves down to single instances: one that can't be sent may keep the others
+    back (Orthanc ends a C-MOVE at the first that it can't transcode).
+    """
 
     def __init__(self, source: Source, sink: Sink) -> None:
         self._source = source
         self._sink = sink
         self._study = sink.study
+        self._before = len(sink.arrived)
+        self._finest: Level = "IMAGE"
+        self._most: int | None = None
+        """How many instances are asked for at once; None: as many as lie together."""
+        self._pieces_came = False
+        """Whether a question below STUDY level has brought any."""
+        self._unsent: dict[str, MoveResult] = {}
+        """How the last question for one instance alone ended that didn't bring it."""
 
     def run(self) -> bool:
         """Retrieve until everything has arrived; whether the source's own word proves that it was everything. Raises
         what `retrieve` raises."""
         if self._sink.is_complete:
             return True
-        rules, study, sink = self._source.settings, self._study, self._sink
-        finest: Level = "IMAGE"
+        rules, sink = self._source.settings, self._sink
         attempt = 1
         with self._source.retrieving(sink) as retrieval:
             while True:
-                before = len(sink.arrived)
-                missing = completeness.missing(study.expected, sink.arrived)
-                wanted = targets(study.study_instance_uid, study.expected, missing, finest)
-                result = retrieval.retrieve(wanted)
-                level = wanted[-1].level
-                step = self._settle(retrieval, result, before, level)
+                wanted = self._wanted()
+                result, step = self._attempt(retrieval, wanted)
                 if step in (Step.DONE, Step.PROVE):
                     return step is Step.DONE
                 if step is Step.COARSER:
-                    finest = _COARSER[level]
+                    self._finest, self._most = _COARSER[wanted[-1].level], None
                     continue
-                if step is Step.FAIL or attempt == rules.move_attempts:
-                    failed = None if self._refused() else self._source.failure(result, study)
+                if step is Step.SPLIT:
+                    continue
+                if step is Step.FAIL or attempt >= rules.move_attempts:
+                    if self._may_come_alone(result):
+                        self._most = 1
+                        continue
+                    failed = None if self._refused() else self._source.failure(result, self._study, self._came)
                     raise failed or self._incomplete(result)
                 if step is Step.BACK_OFF:
                     self._pause(retrieval, rules.back_off_seconds * 2 ** (attempt - 1))
                 attempt += 1
+                if attempt == rules.move_attempts and wanted[-1].level == "IMAGE":
+                    self._most = 1
+
+    @property
+    def _came(self) -> int:
+        return len(self._sink.arrived) - self._before
+
+    def _wanted(self) -> list[Target]:
+        study, missing = self._study, completeness.missing(self._study.expected, self._sink.arrived)
+        most = self._most and max(self._most, -(-len(missing) // MAX_PIECES))
+        wanted = targets(study.study_instance_uid, study.expected, missing, self._finest, most)
+        # Before any came that way, a few show whether they can.
+        return wanted[:: -(-len(wanted) // FIRST_PIECES)] if most and not self._pieces_came else wanted
+
+    def _attempt(self, retrieval: Retrieval, wanted: list[Target]) -> tuple[MoveResult, Step]:
+        """One attempt, settled; what fails as a whole is asked for in smaller pieces the next time."""
+        before, level = len(self._sink.arrived), wanted[-1].level
+        results = retrieval.retrieve(wanted)
+        result = merged(results)
+        step = self._settle(retrieval, result, before, level)
+        for target, each in zip(wanted, results, strict=False):
+            if len(target.instances) == 1:
+                self._unsent[target.instances[0]] = each
+        if level == "STUDY" or step in (Step.DONE, Step.PROVE, Step.COARSER, Step.FAIL):
+            return result, step
+        came = len(self._sink.arrived) > before
+        few = not self._pieces_came
+        self._pieces_came |= came
+        smaller = self._smaller(wanted)
+        if came and (smaller or few):  # it goes on, and ends: the pieces get smaller
+            step = Step.SPLIT
+        if step is Step.SPLIT and not came and smaller is None:
+            return result, Step.BACK_OFF if self._pieces_came else Step.COARSER
+        self._most = smaller or self._most
+        return result, step
+
+    def _smaller(self, wanted: Sequence[Target]) -> int | None:
+        """How many instances to ask for at once where as many as `wanted` asks for are too many; None where they can't
+        be fewer."""
+        series = self._study.expected.series
+        if self._finest == "SERIES":
+            return 1 if any(len(target.series) > 1 for target in wanted) else None
+        largest = max(len(target.instances) or sum(len(series[uid]) for uid in target.series) for target in wanted)
+        half = -(-largest // 2) if self._pieces_came else 1
+        return half if half < largest else None
+
+    def _may_come_alone(self, result: MoveResult) -> bool:
+        """Whether the PACS says that it can't send the whole, and nobody has asked for one image alone yet."""
+        told = result.status is not None and (result.status in (SUCCESS, WARNING) or result.status >> 12 == 0xC)
+        failed = result.status != SUCCESS or bool(result.failed)
+        listed = self._study.expected.source == "image" and len(self._study.expected.instances or ()) > 1
+        return told and failed and listed and not self._came and not self._unsent
 
     def _settle(self, retrieval: Retrieval, result: MoveResult, before: int, level: Level) -> Step:
         """Decide, after waiting for images that may still come."""
@@ -132,6 +200,7 @@ class _Attempts:
             step := next_step(
                 result, expected=self._study.expected, complete=sink.is_complete_or_unknown,
                 arrived=len(sink.arrived) - before, level=level, grew=sink.grew,
+                refused=len(self._refused()), came=self._came > 0,
             )
         ) is Step.WAIT and sink.silent_seconds < quiet:  # fmt: skip
             retrieval.take(POLL_SECONDS)
@@ -149,23 +218,42 @@ class _Attempts:
             retrieval.take(min(left, POLL_SECONDS))
             self._sink.raise_if_stopped()
 
-    def _refused(self) -> list[str]:
-        """Why images came and aren't here that are to be on the disc, as far as the source told which."""
+    def _refused(self) -> dict[str, str]:
+        """Why images came and aren't here that are to be on the disc, by their UID, as far as the source told which."""
         expected = self._study.expected.instances
-        return [
-            refusal.words
+        return {
+            refusal.sop_instance_uid: refusal.words
             for refusal in self._sink.refusals
             if refusal.sop_instance_uid not in self._sink.arrived
             and (expected is None or refusal.sop_instance_uid in expected)
+        }
+
+    def _unsent_words(self) -> str:
+        """What didn't come even alone, and how that ended; empty where nothing was asked for alone."""
+        unsent = [uid for uid in self._unsent if uid not in self._sink.arrived]
+        if not unsent:
+            return ""
+        named = [
+            f"{uid} (status {end.status:04X}{comment_words(end, self._study)})"
+            if end.status is not None
+            else f"{uid} (the connection was lost)"
+            for uid in unsent[:NAMED_ALONE]
+            for end in [self._unsent[uid]]
         ]
+        more = f" and {len(unsent) - NAMED_ALONE} more" if len(unsent) > NAMED_ALONE else ""
+        return f"Asked for alone, the PACS doesn't send {', '.join(named)}{more}: look at its log."
 
     def _incomplete(self, result: MoveResult) -> Exception:
         hints = []
         if refused := self._refused():
-            hints.append(f"mkiso refused {len(refused)} that came: {refused[0].rstrip('.')}.")
-        if result.status is not None and result.status not in (SUCCESS, WARNING):
+            hints.append(f"mkiso refused {len(refused)} that came: {next(iter(refused.values())).rstrip('.')}.")
+        if unsent := self._unsent_words():
+            hints.append(unsent)
+        elif result.status is not None and result.status not in (SUCCESS, WARNING):
             comment = comment_words(result, self._study)
             hints.append(f"The PACS ended with status {result.status:04X}{comment}: look at its log.")
+        if result.warning and not result.failed:
+            hints.append(f"The PACS counts {result.warning} as sent with a warning.")
         if not self._sink.arrived and not refused:
             hints.append(self._source.hint)
         if self._sink.is_complete:
@@ -173,17 +261,25 @@ class _Attempts:
         return completeness.incomplete(self._study, self._sink.arrived, " ".join(hints) or completeness.RETRY_HINT)
 
 
-def targets(study_instance_uid: str, expected: Expected, missing: frozenset[str], finest: Level) -> list[Target]:
+def targets(
+    study_instance_uid: str, expected: Expected, missing: frozenset[str], finest: Level, most: int | None = None
+) -> list[Target]:
     """What brings what is missing and nothing else, at no finer level than `finest`; the one of the finest level is
-    last.
+    last. With `most` each series is asked for by itself, and no more instances than so many at once.
     """
-    if finest == "STUDY" or not missing or missing == expected.instances:
+    if finest == "STUDY" or not missing or (missing == expected.instances and most is None):
         return [Target(study_instance_uid)]
     lacking = {series: missing & instances for series, instances in expected.series.items() if missing & instances}
-    whole = tuple(series for series, gap in lacking.items() if finest == "SERIES" or gap == expected.series[series])
-    return [Target(study_instance_uid, whole)] * bool(whole) + [
-        Target(study_instance_uid, (series,), tuple(sorted(gap)[start : start + UIDS_IN_A_LIST]))
+    whole = tuple(
+        series
+        for series, gap in lacking.items()
+        if finest == "SERIES" or (gap == expected.series[series] and (most is None or 1 < len(gap) <= most))
+    )
+    size = min(most or UIDS_IN_A_LIST, UIDS_IN_A_LIST)
+    together = [whole] if whole and most is None else [(series,) for series in whole]
+    return [Target(study_instance_uid, series) for series in together] + [
+        Target(study_instance_uid, (series,), tuple(sorted(gap)[start : start + size]))
         for series, gap in lacking.items()
         if series not in whole
-        for start in range(0, len(gap), UIDS_IN_A_LIST)
+        for start in range(0, len(gap), size)
     ]

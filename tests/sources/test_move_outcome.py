@@ -49,6 +49,9 @@ STUDY = Study("A1", "1.2.3", "HN-0001", "Canary^Name", "19700102")
         (MoveResult(0xA702), True, 3, "STUDY", Step.PROVE),
         (MoveResult(0xA801), False, 0, "STUDY", Step.FAIL),
         (MoveResult(0xA801), False, 0, "IMAGE", Step.FAIL),
+        (MoveResult(0xA801), False, 2, "STUDY", Step.BACK_OFF),  # it knows where to: a transfer failed
+        (MoveResult(0xA801, failed=3), False, 0, "STUDY", Step.BACK_OFF),
+        (MoveResult(0xA801), True, 3, "STUDY", Step.PROVE),
         (MoveResult(0xA900), False, 0, "STUDY", Step.FAIL),
         (MoveResult(0xA900), False, 0, "SERIES", Step.COARSER),
         (MoveResult(0xA900), False, 0, "IMAGE", Step.COARSER),
@@ -56,7 +59,9 @@ STUDY = Study("A1", "1.2.3", "HN-0001", "Canary^Name", "19700102")
         (MoveResult(0x0122), False, 0, "IMAGE", Step.COARSER),
         (MoveResult(0xC000), True, 3, "STUDY", Step.PROVE),
         (MoveResult(0xC123), False, 2, "STUDY", Step.BACK_OFF),
-        (MoveResult(0xC000), False, 0, "IMAGE", Step.COARSER),
+        (MoveResult(0xC000), False, 0, "IMAGE", Step.SPLIT),
+        (MoveResult(0xC000), False, 0, "SERIES", Step.SPLIT),
+        (MoveResult(0xC000), False, 0, "STUDY", Step.BACK_OFF),
         (MoveResult(0xFE00), True, 3, "STUDY", Step.FAIL),
         (MoveResult(0x1234), True, 3, "STUDY", Step.FAIL),
         (MoveResult(0x0110), False, 0, "STUDY", Step.FAIL),
@@ -119,7 +124,7 @@ def test_what_arrived_whole_is_done_only_by_the_pacs_own_word(status: int | None
     for counts, level, expected in product(COUNTS, LEVELS, (LISTED, Expected("series", 3), Expected("study", 3))):
         result = MoveResult(status, **counts)
         step = step_after(result, expected=expected, complete=True, arrived=3, level=level)
-        if status in (0xA801, 0xFE00, 0x0110, 0xD000):
+        if status in (0xFE00, 0x0110, 0xD000):
             assert step is Step.FAIL
         elif status == 0 and level == "STUDY" and counts in COUNTS[1:4]:
             assert step is Step.DONE
@@ -128,6 +133,27 @@ def test_what_arrived_whole_is_done_only_by_the_pacs_own_word(status: int | None
         else:  # a number, and a failure
             assert step not in (Step.DONE, Step.PROVE)
             assert step is step_after(result, expected=expected, complete=False, arrived=3, level=level)
+
+
+def test_what_failed_after_some_came_is_asked_for_in_pieces_where_it_is_listed() -> None:
+    unable = MoveResult(0xC000)
+    for expected, step in ((LISTED, Step.SPLIT), (Expected("series", 3), Step.BACK_OFF)):
+        told = next_step(unable, expected=expected, complete=False, arrived=2, level="STUDY", grew=False, came=True)
+        assert told is step
+
+
+@pytest.mark.parametrize(
+    ("result", "refused"),
+    [
+        (MoveResult(0x0000, completed=3, failed=0, warning=0), 1),
+        (MoveResult(0x0000, completed=2, failed=0, warning=1), 0),
+    ],
+)
+def test_what_was_refused_or_warned_of_isnt_waited_for(result: MoveResult, refused: int) -> None:
+    told = next_step(
+        result, expected=LISTED, complete=False, arrived=2, level="STUDY", grew=False, refused=refused, came=True
+    )
+    assert told is Step.AGAIN
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -214,6 +240,7 @@ def test_several_moves_as_one() -> None:
     assert merged([ALL, ONE_FAILED]) == MoveResult(0xB000, completed=5, failed=1, warning=0, remaining=0)
     assert merged([ALL, NO_COUNTS]) == MoveResult(0x0000)
     assert merged([ALL, LOST]).status is None
+    assert merged([ONE_FAILED, MoveResult(0xC000)]).status == 0xC000
     assert merged([ALL]) == ALL
 
 
@@ -234,6 +261,19 @@ EXPECTED = Expected("image", 6, {"1": frozenset({"1.1", "1.2", "1.3", "1.4"}), "
 )
 def test_the_gap_is_asked_for_and_nothing_else(missing: set[str], finest: Level, wanted: list[Target]) -> None:
     assert targets("9", EXPECTED, frozenset(missing), finest) == wanted
+
+
+@pytest.mark.parametrize(
+    ("missing", "most", "wanted"),
+    [
+        ({"1.1", "1.2", "1.3", "1.4", "2.1", "2.2"}, 4, [Target("9", ("1",)), Target("9", ("2",))]),
+        ({"1.1", "1.2", "1.3"}, 2, [Target("9", ("1",), ("1.1", "1.2")), Target("9", ("1",), ("1.3",))]),
+        ({"1.1", "2.1", "2.2"}, 2, [Target("9", ("2",)), Target("9", ("1",), ("1.1",))]),
+        ({"2.1", "2.2"}, 1, [Target("9", ("2",), ("2.1",)), Target("9", ("2",), ("2.2",))]),
+    ],
+)
+def test_pieces_are_of_one_series_and_as_small_as_wanted(missing: set[str], most: int, wanted: list[Target]) -> None:
+    assert targets("9", EXPECTED, frozenset(missing), "IMAGE", most) == wanted
 
 
 def test_a_long_gap_is_asked_for_in_lists_that_one_value_can_hold() -> None:

@@ -119,6 +119,10 @@ def uids(files: list[Path]) -> set[str]:
         ([reset_midway, whole], ["STUDY", "IMAGE"]),
         ([lambda move: move.reset(), whole], ["STUDY", "STUDY"]),
         ([twice], ["STUDY"]),
+        ([stores(2, 0xA801), whole], ["STUDY", "IMAGE"]),
+        ([stores(2, 0xA702), whole], ["STUDY", "IMAGE"]),
+        ([stores(1, 0xC001), stores(0, 0xC001), whole], ["STUDY", "IMAGE", "IMAGE", "IMAGE", "IMAGE"]),
+        ([ends(0xC001), ends(0xC001), ends(0xC001), whole], ["STUDY"] * 3 + ["IMAGE"] * 4),
     ],
 )
 def test_ends_complete(
@@ -169,8 +173,8 @@ def test_a_rerun_moves_only_what_is_missing(
         (ends(0x4711), PacsRefused, "4711", 1),
         (ends(0xA702), PacsBusy, "can't reach this machine", 3),
         (ends(0xA701), PacsBusy, "out of resources", 3),
-        (ends(0xC001), StudyIncomplete, "C001", 3),
-        (stores(0, 0xB000), StudyIncomplete, "4 of the 4 images.*reach this machine", 3),
+        (ends(0xC001), StudyIncomplete, "Asked for alone.*C001", 8),
+        (stores(0, 0xB000), StudyIncomplete, "4 of the 4 images.*reach this machine", 7),
         (ends(0x0000), StudyIncomplete, "4 of the 4", 3),
         (lambda move: move.reset(), StudyIncomplete, "4 of the 4", 3),
     ],
@@ -206,6 +210,79 @@ def test_one_image_that_never_comes_is_named(
     ):
         fetch(settings_for(pacs), folder)
     assert failed.value.details["missing_sop_instance_uids"] == [missing]
+
+
+def unable(files: list[Path], status: int) -> Script:
+    """A script that ends at the first of `files`, as a PACS that can't read or convert it."""
+
+    def script(move: MoveRequest) -> None:
+        for file in move.asked():
+            if file in files:
+                move.end(status)
+                return
+            move.store([file])
+        move.end(0x0000)
+
+    return script
+
+
+@pytest.mark.parametrize("status", [0xC000, 0xA702, 0xA801, 0xB000])
+def test_only_what_cant_be_sent_alone_stays_missing_and_is_named(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, tmp_path: Path, status: int
+) -> None:
+    files = make_study(tmp_path / "twenty", "A1", kinds={"ct": 20})
+    bad = [files[7], files[19], *files[: status in (0xC000, 0xB000)]]
+    missing = sorted(uids(bad))
+    kept: list[Arrival] = []
+    with (
+        ScriptedPacs(files, [unable(bad, status)], receiver_port) as pacs,
+        pytest.raises((StudyIncomplete, PacsBusy)) as failed,
+    ):
+        settings = settings_for(pacs, quiet_timeout_seconds=0.2)
+        study = find_studies(source_of(settings), "A1")[0]
+        retrieve(source_of(settings), settings.identity, study, folder, [], kept.append)
+    assert {arrival.sop_instance_uid for arrival in kept} == uids(files) - uids(bad)
+    assert "firewall" not in failed.value.words and f"{status:04X}" in failed.value.words
+    assert len(pacs.moves) < 60
+    if isinstance(failed.value, StudyIncomplete):
+        assert failed.value.details["missing_sop_instance_uids"] == missing
+        assert all(uid in failed.value.words for uid in missing)
+
+
+def test_a_pacs_that_breaks_off_at_one_image_sends_the_others(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, tmp_path: Path
+) -> None:
+    files = make_study(tmp_path / "ten", "A1", kinds={"ct": 10})
+    [bad] = uids(files[4:5])
+    kept: list[Arrival] = []
+
+    def breaks_off(move: MoveRequest) -> None:
+        for file in move.asked():
+            move.reset() if file == files[4] else move.store([file])
+        move.end(0x0000)
+
+    with ScriptedPacs(files, [breaks_off], receiver_port) as pacs, pytest.raises(StudyIncomplete) as failed:
+        settings = settings_for(pacs, quiet_timeout_seconds=0.2)
+        study = find_studies(source_of(settings), "A1")[0]
+        retrieve(source_of(settings), settings.identity, study, folder, [], kept.append)
+    assert {arrival.sop_instance_uid for arrival in kept} == uids(files) - {bad}
+    assert f"{bad} (the connection was lost)" in failed.value.words
+
+
+def test_a_pacs_that_moves_no_less_than_a_study_isnt_asked_for_pieces_for_long(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, tmp_path: Path
+) -> None:
+    files = make_study(tmp_path / "many", "A1", kinds={"ct": 16})
+
+    def only_whole(move: MoveRequest) -> None:
+        if move.identifier.QueryRetrieveLevel == "STUDY":
+            move.store(move.files[: 4 + 12 * (len(pacs.moves) > 1)])
+        move.end(0xC000)
+
+    with ScriptedPacs(files, [only_whole], receiver_port) as pacs:
+        assert len(fetch(settings_for(pacs), folder)[1]) == 16
+    levels = [move.QueryRetrieveLevel for move in pacs.moves]
+    assert levels == ["STUDY", *["IMAGE"] * 5, "SERIES", "STUDY"]
 
 
 def test_silence_ends_at_the_limit_and_leaves_no_thread(

@@ -68,8 +68,10 @@ class FolderSource:
         self.sink = sink
         yield self
 
-    def retrieve(self, wanted: Sequence[Target]) -> MoveResult:
-        [target] = wanted
+    def retrieve(self, wanted: Sequence[Target]) -> list[MoveResult]:
+        return [self._send(target) for target in wanted]
+
+    def _send(self, target: Target) -> MoveResult:
         asked = [
             (file, head)
             for file, head in self.held
@@ -93,7 +95,7 @@ class FolderSource:
     def catch_up(self) -> None:
         pass
 
-    def failure(self, result: MoveResult, study: Study) -> PacsRefused | None:
+    def failure(self, result: MoveResult, study: Study, arrived: int) -> PacsRefused | None:
         return None
 
     def check(self, limit_seconds: float, *, inside: bool = False) -> str:
