@@ -19,7 +19,8 @@ from mkiso.media.application_profiles import NOT_MET, PDI_PROFILE, PROFILES, WRI
 from mkiso.media.dicomdir import MEDIA_STORAGE_DIRECTORY
 from mkiso.media.record_types import RECORD_TYPES
 from mkiso.network import requestor
-from mkiso.network.negotiation import APPLICATION_CONTEXT_NAME, VERIFICATION, Rejection, decode_request, negotiate
+from mkiso.network.associate import APPLICATION_CONTEXT_NAME
+from mkiso.network.negotiation import VERIFICATION, Rejection, decode_request, negotiate
 from mkiso.network.negotiation import request_pdu as request
 from mkiso.publishers import mcm, relay
 from mkiso.publishers.commitment import PUSH_MODEL
@@ -168,7 +169,7 @@ def rejections() -> str:
     ]
     rows: list[list[object]] = []
     for why, pdu, changed in cases:
-        answer = negotiate(decode_request(pdu), storage_offer(offered.model_copy(update=changed)), "192.0.2.1")
+        answer = negotiate(decode_request(pdu[6:]), storage_offer(offered.model_copy(update=changed)), "192.0.2.1")
         assert isinstance(answer, Rejection), why
         rows.append([why, *answer.pdu[7:10]])
     rows.append(["`receiver.max_associations_per_peer` is reached", 2, 3, LOCAL_LIMIT_EXCEEDED])

@@ -133,7 +133,7 @@ def _pdus(sent: bytes, piece: int, associated: bool, stalls: bool = False) -> li
 def association(data: bytes) -> None:
     """`decode_request` and `negotiate` of an A-ASSOCIATE-RQ's body; what is answered is read back with pynetdicom."""
     try:
-        request = decode_request(b"\x01\x00" + struct.pack(">I", len(data)) + data)
+        request = decode_request(data)
     except pdu.ProtocolError:
         return
     answer = negotiate(request, storage_offer(ReceiverSettings(ae_title="CDRECORD")), "10.0.0.1")
@@ -144,17 +144,15 @@ def association(data: bytes) -> None:
     assert len(answer.pdu) <= 1024 + 2 * len(data), "the answer outgrows the request"
     read = A_ASSOCIATE_AC()
     read.decode(answer.pdu)
-    proposed = {item.context_id: item for item in request.presentation_context}
-    assert [item.context_id for item in read.presentation_context] == [
-        item.context_id for item in request.presentation_context
-    ]
+    proposed = {item.context_id: item for item in request.proposals}
+    assert [item.context_id for item in read.presentation_context] == list(proposed)
     accepted = {
         item.context_id: str(item.transfer_syntax) for item in read.presentation_context if item.result == ACCEPTED
     }
     assert accepted == {identifier: context.transfer_syntax for identifier, context in answer.contexts.items()}
     for identifier, context in answer.contexts.items():
-        assert context.abstract_syntax == str(proposed[identifier].abstract_syntax)
-        assert context.transfer_syntax in [str(syntax) for syntax in proposed[identifier].transfer_syntax]
+        assert context.abstract_syntax == proposed[identifier].abstract_syntax
+        assert context.transfer_syntax in proposed[identifier].transfer_syntaxes
 
 
 def command(data: bytes) -> None:

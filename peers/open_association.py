@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from mkiso.network.negotiation import Context
+from mkiso.network.negotiation import Answer, Context
 from mkiso.network.pdu import Connection
 from mkiso.network.requestor import MAX_PDU_BYTES, Address, Requestor
 
@@ -22,4 +22,4 @@ def requestor_to(
         with peer:
             peer.settimeout(10)
             connection = Connection(ours, MAX_PDU_BYTES, timeout_seconds, polled=True)
-            yield Requestor(connection, contexts, peer_pdu_bytes, address), peer
+            yield Requestor(connection, Answer(dict(contexts), peer_pdu_bytes, frozenset()), address), peer

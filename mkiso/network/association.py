@@ -16,7 +16,6 @@ from mkiso.network.negotiation import (
     Context,
     Offer,
     Rejection,
-    calling_ae_title_of,
     decode_request,
     negotiate,
     rejection,
@@ -45,6 +44,11 @@ class Gathered(bytearray):
             raise ProtocolError("sent a data set without end")
 
 
+def gather(command: Command, context: Context) -> Sink:
+    """Keep a data set in memory."""
+    return Gathered()
+
+
 class Message(NamedTuple):
     """A whole message; `data_set` is where its data set went, None where it has none."""
 
@@ -69,7 +73,7 @@ class Association:
         connection: Connection,
         contexts: Mapping[int, Context],
         peer_pdu_bytes: int,
-        sink_for: Callable[[Command, Context], Sink] = lambda command, context: Gathered(),
+        sink_for: Callable[[Command, Context], Sink] = gather,
     ) -> None:
         self.connection = connection
         self.contexts = contexts
@@ -166,10 +170,10 @@ def accept(
     kind, body = connection.next_pdu(timeout_seconds, pdu.REQUEST)
     if kind == pdu.A_ABORT:
         raise PeerGone("aborted the association")
-    request = decode_request(pdu.whole(kind, body))
+    request = decode_request(body)
     if congested is None:
         answer = negotiate(request, offer, address)
     else:
-        answer = rejection(calling_ae_title_of(request), "too many associations", 2, 3, congested)
+        answer = rejection(request.calling_ae_title, "too many associations", 2, 3, congested)
     connection.send(answer.pdu)
     return answer

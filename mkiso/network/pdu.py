@@ -86,11 +86,6 @@ def abort_pdu(reason: int | None = None) -> bytes:
     return _HEAD.pack(A_ABORT, 4) + (bytes(4) if reason is None else bytes((0, 0, 2, reason)))
 
 
-def whole(kind: int, body: memoryview) -> bytes:
-    """A PDU with its head again, as pynetdicom's codecs want it."""
-    return _HEAD.pack(kind, len(body)) + bytes(body)
-
-
 def p_data_pdus(context_id: int, is_command: bool, source: Source, most_bytes: int) -> Iterator[bytes]:
     """A command or a data set as P-DATA-TF PDUs of one PDV each (PS3.8 9.3.5), header and fragment in turn.
 

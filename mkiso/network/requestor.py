@@ -6,7 +6,7 @@ A call returns within its time limit whatever the peer does, and nothing is left
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -14,10 +14,11 @@ from types import TracebackType
 from typing import Self
 
 from mkiso.network import dimse, pdu
-from mkiso.network.association import Association, Message
+from mkiso.network.association import Association, Message, Sink, gather
 from mkiso.network.negotiation import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     VERIFICATION,
+    Answer,
     Context,
     Pair,
     accepted,
@@ -61,20 +62,33 @@ class Address:
 
 class Requestor(Association):
     """A context manager: leaving it releases, or aborts where an exception passes. `ids` maps each accepted context to
-    its ID.
+    its ID; `scp_of` are the SOP classes that the peer may send us.
     """
 
     def __init__(
-        self, connection: Connection, contexts: Mapping[int, Context], peer_pdu_bytes: int, address: Address
+        self,
+        connection: Connection,
+        answer: Answer,
+        address: Address,
+        sink_for: Callable[[dimse.Command, Context], Sink] = gather,
     ) -> None:
-        super().__init__(connection, contexts, peer_pdu_bytes)
-        self.ids: dict[Pair, int] = {context: number for number, context in contexts.items()}
+        super().__init__(connection, answer.contexts, answer.peer_pdu_bytes, sink_for)
+        self.ids: dict[Pair, int] = {context: number for number, context in answer.contexts.items()}
+        self.scp_of = answer.scp_of
         self._address = address
         self._message_id = 0
 
     @classmethod
-    def open(cls, address: Address, proposed: Sequence[Pair]) -> Self:
-        """Connect and negotiate. Raises Unreachable, AssociationRejected, PeerGone, Stalled, ProtocolError."""
+    def open(
+        cls,
+        address: Address,
+        proposed: Sequence[Pair],
+        scp_of: Collection[str] = (),
+        sink_for: Callable[[dimse.Command, Context], Sink] = gather,
+    ) -> Self:
+        """Connect and negotiate; `scp_of`: the SOP classes of which we are SCP, whose data sets go where `sink_for`
+        says. Raises Unreachable, AssociationRejected, PeerGone, Stalled, ProtocolError.
+        """
         limit_seconds = address.connect_timeout_seconds
         try:
             sock = socket.create_connection((address.host, address.port), timeout=limit_seconds)
@@ -86,7 +100,8 @@ class Requestor(Association):
             connection = Connection(
                 sock, MAX_PDU_BYTES + COUNTED_WRONGLY_BYTES, address.response_timeout_seconds, polled=True
             )
-            connection.send(request_pdu(address.called_ae_title, address.calling_ae_title, proposed, MAX_PDU_BYTES))
+            titles = address.called_ae_title, address.calling_ae_title
+            connection.send(request_pdu(*titles, proposed, MAX_PDU_BYTES, scp_of))
             try:
                 kind, body = connection.next_pdu(address.associate_timeout_seconds, pdu.ANSWER)
             except Stalled:
@@ -95,7 +110,7 @@ class Requestor(Association):
                 raise rejected(body)
             if kind == pdu.A_ABORT:
                 raise PeerGone("aborted the association")
-            return cls(connection, *accepted(body, proposed), address)
+            return cls(connection, accepted(body, proposed), address, sink_for)
         except BaseException:
             sock.close()
             raise

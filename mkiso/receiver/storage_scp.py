@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from time import monotonic
 
 from mkiso.config.settings import Receiver
@@ -95,6 +96,8 @@ class StorageScp:
         if isinstance(answer, Rejection):
             self._tally.ended = f"rejected: {answer.words}"
             return None
+        for oddity in answer.oddities:
+            _log_once(answer.calling_ae_title, oddity)
         return answer
 
     def _loop(self, association: Association) -> None:
@@ -127,6 +130,11 @@ class StorageScp:
     def _begin(self, command: Command, context: Context) -> _Instance:
         self._instance = _Instance(command, context, self._spool, self._hashing, self._tally)
         return self._instance
+
+
+@lru_cache(maxsize=256)
+def _log_once(calling_ae_title: str, oddity: str) -> None:
+    _log.info("%s sends %s; mkiso takes it.", calling_ae_title, oddity)
 
 
 class _Instance:

@@ -98,7 +98,7 @@ class Move:
     def _begin_anew(self) -> None:
         """Go on after a loss with what hasn't been asked for, unless the PACS is gone, or goes each time."""
         lost = [result.status is None for result in self.results]
-        if len(self._wanted) == len(self.results) or all(lost[-MAX_LOST:]) and len(lost) >= MAX_LOST:
+        if len(self._wanted) == len(self.results) or (all(lost[-MAX_LOST:]) and len(lost) >= MAX_LOST):
             return
         self._association = PacsAssociation(self._pacs, self._receiver, [STUDY_ROOT_MOVE])
         with suppress(PacsUnreachable, PacsSilent, PacsRefused, PacsBusy):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,9 +159,11 @@ class _Attempts:
         for target, each in zip(wanted, results, strict=False):
             if len(target.instances) == 1:
                 self._unsent[target.instances[0]] = each
-        if level == "STUDY" or step in (Step.DONE, Step.PROVE, Step.COARSER, Step.FAIL):
-            return result, step
         came = len(self._sink.arrived) > before
+        if level == "STUDY":
+            return result, Step.BACK_OFF if step is Step.SPLIT and not came else step
+        if step in (Step.DONE, Step.PROVE, Step.COARSER, Step.FAIL):
+            return result, step
         few = not self._pieces_came
         self._pieces_came |= came
         smaller = self._smaller(wanted)

@@ -240,8 +240,7 @@ def item(kind: int, content: bytes) -> bytes:
 
 
 def association_request(items: bytes) -> bytes:
-    body = struct.pack(">HH16s16s32x", 1, 0, b"A", b"B") + items
-    return struct.pack(">BBI", 1, 0, len(body)) + body
+    return struct.pack(">HH16s16s32x", 1, 0, b"A", b"B") + items
 
 
 def nested(size: int) -> bytes:

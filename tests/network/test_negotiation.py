@@ -19,7 +19,7 @@ BIG_ENDIAN, JPEG_2000, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.4.90
 
 def answer(encoded: bytes, **changed: object) -> Acceptance | Rejection:
     settings = Receiver(**{"ae_title": "CDRECORD", "max_pdu_bytes": 131_072, **changed})  # type: ignore[arg-type]
-    return negotiate(decode_request(encoded), storage_offer(settings), "10.0.0.1")
+    return negotiate(decode_request(encoded[6:]), storage_offer(settings), "10.0.0.1")
 
 
 def accepted(encoded: bytes) -> tuple[Acceptance, A_ASSOCIATE_AC]:
@@ -112,12 +112,12 @@ def test_allowed_peers_are_titles_addresses_networks_or_both(entry: str, allowed
     assert is_allowed("PACS", "10.1.2.3", ())
 
 
-def test_context_ids_may_not_come_twice() -> None:
+def test_of_a_context_id_that_comes_twice_the_first_counts() -> None:
     encoded = associate_rq()
     first = encoded.index(b"\x20\x00", 74)
     second = encoded.index(b"\x20\x00", first + 1)
-    with pytest.raises(ProtocolError):
-        decode_request(encoded[: second + 4] + b"\x01" + encoded[second + 5 :])
+    result, pdu = accepted(encoded[: second + 4] + b"\x01" + encoded[second + 5 :])
+    assert result.contexts == {1: (CT, EXPLICIT)} and len(pdu.presentation_context) == 1
 
 
 def test_every_storage_class_that_pynetdicom_knows_is_storage() -> None:

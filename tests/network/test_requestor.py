@@ -64,7 +64,7 @@ def test_nagle_is_off_and_each_pair_is_asked_for_alone() -> None:
         (struct.pack(">BxI", 2, 0xFFFFFFFF), "claims 4294967295 bytes"),
         (struct.pack(">BxI", 4, 6) + bytes(6), "type 04"),
         (struct.pack(">BxI", 3, 0), "claims 0 bytes"),
-        (struct.pack(">BxI", 2, 100) + b"\xff" * 100, "malformed"),
+        (struct.pack(">BxI", 2, 100) + b"\xff" * 100, "item of type FF that claims 65535 bytes"),
     ],
 )
 def test_nonsense_instead_of_an_association_is_an_error_in_words(answer: bytes, words: str) -> None:

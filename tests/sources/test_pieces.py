@@ -1,5 +1,5 @@
-"""What a PACS can't send as a whole comes in pieces: Orthanc as it is installed ends a C-MOVE at the first image that it
-can't transcode into what its association negotiated.
+"""What a PACS can't send as a whole comes in pieces: Orthanc as it is installed ends a C-MOVE at the first image that
+it can't transcode into what its association negotiated.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import imagecodecs
 import pytest
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID, JPEG2000, JPEG2000Lossless, generate_uid
+from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, generate_uid
 
 from mkiso.config.settings import Settings
 from mkiso.sources.query import find_studies
