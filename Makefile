@@ -53,7 +53,7 @@ test-unit: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/mypy -p mkiso -p tasks -p flows -p mkiso_service -m documentation.reference
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed packages

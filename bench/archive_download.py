@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from peers.archives import start
 from peers.corpus import Person, make_ct_series
@@ -36,7 +37,7 @@ def measure(folder: Path, images: int, studies: int, downloads: int, pause_secon
     for number in range(studies):
         patient = Person(f"P{number}", f"Archive^Number{number}")
         archived += make_ct_series(folder / "archived", f"A{number}", 100, patient=patient, study_date="20240301")
-    sections = {"disc": {"reuse_minutes": 0}, "archive": {"medium": "cd"}}
+    sections: dict[str, dict[str, Any]] = {"disc": {"reuse_minutes": 0}, "archive": {"medium": "cd"}}
     with Orthanc(folder / "pacs", destinations={AE_TITLE: ("127.0.0.1", receiver_port)}, verbose=False) as pacs:
         pacs.store([*clerks, *archived])
         with Service(folder / "mkiso", (pacs.ae_title, pacs.port), sections, receiver_port=receiver_port) as service:

@@ -35,7 +35,7 @@ def main(jobs: int) -> None:
         names = [f"END{number}" for number in range(STUDIES)]
         with Orthanc(folder / "pacs", destinations={AE_TITLE: ("127.0.0.1", receiver_port)}, verbose=False) as pacs:
             pacs.store([file for each in names for file in make_ct_series(folder / "studies" / each, each, 4, size=64)])
-            sections = {
+            sections: dict[str, dict[str, Any]] = {
                 "disc": {"reuse_minutes": 0, "keep_hours": 0.01},
                 "storage": {"data_dir": str(folder / "mkiso" / "data"), "min_free_gib": 0},
             }

@@ -103,20 +103,18 @@ def _mutate(node: ast.AST, choice: int) -> bool:
             node.op = OTHER_OPERATOR[type(operator)]()
         case ast.Constant(value=bool()) if choice == 0:
             node.value = not node.value
-        case ast.Constant(value=int()) if choice == 0 and not isinstance(node.value, bool):
-            node.value += 1
+        case ast.Constant(value=int(value)) if choice == 0 and not isinstance(value, bool):
+            node.value = value + 1
         case ast.If() | ast.While() | ast.IfExp() if choice < 2:
             node.test = ast.Constant(bool(choice))
         case ast.Return(value=ast.expr()) if choice == 0:
             node.value = ast.Constant(None)
         case ast.Raise() | ast.AugAssign() if choice == 0:
-            node.__class__ = ast.Pass
+            node.__class__ = ast.Pass  # type: ignore[assignment]
         case ast.Expr(value=ast.Call()) if choice == 0:
             node.value = ast.Constant(None)
-        case ast.comprehension() | ast.ListComp(generators=[ast.comprehension(ifs=[_])]) if choice == 0:
-            node.generators[0].ifs = []
-        case ast.SetComp(generators=[ast.comprehension(ifs=[_])]) if choice == 0:
-            node.generators[0].ifs = []
+        case ast.ListComp(generators=[each]) | ast.SetComp(generators=[each]) if choice == 0 and len(each.ifs) == 1:
+            each.ifs = []
         case _:
             return False
     return True

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench.laboratory import Laboratory, Receiver
 from bench.processes import Watch
@@ -28,7 +29,18 @@ def by_storescu(laboratory: Laboratory) -> Send:
         profile = study.files[0].parent / "profile.cfg"
         if not profile.exists():
             write_profiles(profile, study.files[:1])
-        options = ["-aec", called, "-xf", profile, OWN, "--max-send-pdu", "131072", "+sd", "+sp", "*.dcm"]
+        options: list[str | Path] = [
+            "-aec",
+            called,
+            "-xf",
+            profile,
+            OWN,
+            "--max-send-pdu",
+            "131072",
+            "+sd",
+            "+sp",
+            "*.dcm",
+        ]
         watch.run(
             ["storescu", *options, "127.0.0.1", str(port), study.files[0].parent], environment={"TCP_NODELAY": "1"}
         )

@@ -94,11 +94,11 @@ def picture(arrows: Arrows) -> str:
     ]
     for room, targets in sorted(shown(arrows).items()):
         parts += [_arrow(places[room], places[other]) for other in sorted(targets)]
-    for room, (left, top, width) in sorted(places.items()):
+    for room, (x, y, wide) in sorted(places.items()):
         fill = "#e3eefc" if room.startswith("mkiso/") else "#fdf1dc"
         parts.append(
-            f'<rect x="{left:.0f}" y="{top}" width="{width}" height="{BOX}" rx="6" fill="{fill}" stroke="#5b6b7a"/>'
-            f'<text x="{left + width / 2:.0f}" y="{top + 28}" text-anchor="middle" font-size="15">'
+            f'<rect x="{x:.0f}" y="{y}" width="{wide}" height="{BOX}" rx="6" fill="{fill}" stroke="#5b6b7a"/>'
+            f'<text x="{x + wide / 2:.0f}" y="{y + 28}" text-anchor="middle" font-size="15">'
             f"{escape(_name(room))}</text>"
         )
     return "\n".join([*parts, "</svg>", ""])

@@ -29,8 +29,8 @@ PLACES = ("mkiso", "mkiso_service", "tasks")
 
 def extracted() -> Catalog:
     """Every message that is marked, with the files that it stands in."""
-    with (ROOT / "babel.cfg").open() as file:
-        methods, options = parse_mapping_cfg(file)
+    with (ROOT / "babel.cfg").open() as mapping:
+        methods, options = parse_mapping_cfg(mapping)  # type: ignore[no-untyped-call]
     catalogue = Catalog(charset="utf-8")
     found = extract_from_dir(ROOT, methods, options, strip_comment_tags=True, directory_filter=_has_messages)
     for file, _, message, comments, context in sorted(found, key=lambda each: (each[0], each[1])):

@@ -72,7 +72,7 @@ class _Piecewise(socket.socket):
 
     piece = 1
 
-    def setsockopt(self, level: int, *rest: object) -> None:  # type: ignore[override]
+    def setsockopt(self, level: int, *rest: object) -> None:
         if level != socket.IPPROTO_TCP:
             super().setsockopt(level, *rest)  # type: ignore[call-overload]
 

@@ -11,7 +11,9 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 from websockets.sync.client import connect
@@ -28,7 +30,7 @@ class Chromium:
         self.downloads.mkdir(parents=True)
         self._profile = folder / "profile"
         self._ids = itertools.count(1)
-        self.events: list[dict] = []
+        self.events: list[dict[str, Any]] = []
 
     def __enter__(self) -> Chromium:
         command = [
@@ -67,7 +69,7 @@ class Chromium:
         self._socket.close()
         self._end()
 
-    def call(self, method: str, **params: object) -> dict:
+    def call(self, method: str, **params: object) -> dict[str, Any]:
         """One command and its answer."""
         number = next(self._ids)
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
@@ -75,14 +77,15 @@ class Chromium:
             message = json.loads(self._socket.recv(timeout=20))
             if message.get("id") == number:
                 assert "error" not in message, message
-                return message["result"]
+                result: dict[str, Any] = message["result"]
+                return result
             self.events.append(message)
 
     def open(self, address: str) -> None:
         self.call("Page.navigate", url=address)
         self.until("document.readyState === 'complete'")
 
-    def run(self, script: str) -> object:
+    def run(self, script: str) -> Any:
         """The value of a script in the page."""
         return self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)["result"].get(
             "value"
@@ -135,7 +138,7 @@ class Chromium:
         ]
 
     @staticmethod
-    def _until(true, seconds: float) -> None:
+    def _until(true: Callable[[], bool], seconds: float) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, "it didn't come to pass"

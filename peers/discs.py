@@ -44,7 +44,12 @@ def judge(image: Path, folder: Path) -> None:
         ["isoinfo", "-R", "-J", "-l", "-i", image], check=True, capture_output=True, text=True
     ).stdout
     assert "DICOMDIR" in listing
-    for command in (["xorriso", "-indev", image, "-find"], ["7z", "t", image], ["dcmdump", "-q", folder / "DICOMDIR"]):
+    commands: list[list[str | Path]] = [
+        ["xorriso", "-indev", image, "-find"],
+        ["7z", "t", image],
+        ["dcmdump", "-q", folder / "DICOMDIR"],
+    ]
+    for command in commands:
         subprocess.run(command, check=True, capture_output=True)
     for program in ("dcdirdmp", "dciodvfy"):
         judged = subprocess.run([program, folder / "DICOMDIR"], capture_output=True, text=True)

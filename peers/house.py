@@ -137,7 +137,7 @@ def open_house(folder: Path) -> Iterator[House]:
         patient_api = stack.enter_context(ScriptedPatientApi())
         scripted = stack.enter_context(ScriptedPacs([], [], back.port))
         link.target = pacs["orthanc"].port
-        sections = {
+        sections: dict[str, dict[str, Any]] = {
             "auth": {"enabled": True, "api_key": KEY},
             "disc": {"reuse_minutes": 0, "institution": "Test Hospital"},
             "pacs": {"quiet_timeout_seconds": 1, "response_timeout_seconds": 3},

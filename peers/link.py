@@ -23,7 +23,7 @@ class Link:
         self.target = target
         self.connections = 0
         self.carried = 0
-        self.on_carried: Callable[[Self], None] | None = None
+        self.on_carried: Callable[[Link], None] | None = None
         self._flowing = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]

@@ -32,13 +32,21 @@ AC, RJ, P_DATA, RELEASE_RP, ABORT = 2, 3, 4, 6, 7
 RELEASE_RQ_PDU = struct.pack(">BxI", 5, 4) + bytes(4)
 ABORT_PDU = struct.pack(">BxI", 7, 4) + bytes(4)
 
+UserItem = (
+    AsynchronousOperationsWindowNegotiation
+    | SCP_SCU_RoleSelectionNegotiation
+    | SOPClassExtendedNegotiation
+    | SOPClassCommonExtendedNegotiation
+    | UserIdentityNegotiation
+)
+
 
 def associate_rq(
     contexts: Mapping[str, Iterable[str]] | None = None,
     *,
     called: str = "CDRECORD",
     calling: str = "RAWPEER",
-    user_items: Iterable[object] = (),
+    user_items: Iterable[UserItem] = (),
 ) -> bytes:
     """An encoded A-ASSOCIATE-RQ; contexts get the IDs 1, 3, 5 ... in order."""
     primitive = A_ASSOCIATE()
@@ -59,7 +67,7 @@ def associate_rq(
     return bytes(request.encode())
 
 
-def every_user_item() -> list[object]:
+def every_user_item() -> list[UserItem]:
     """User information of every kind that a peer may send beside the two that it must (PS3.7 D.3.3)."""
     window = AsynchronousOperationsWindowNegotiation()
     window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 8

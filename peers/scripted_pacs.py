@@ -268,7 +268,7 @@ class Peer:
         results = primitive.presentation_context_definition_list
         for context in results:
             context.result = 0
-            context.transfer_syntax = context.transfer_syntax[:1]
+            context.transfer_syntax = list(context.transfer_syntax[:1])
         primitive.presentation_context_definition_results_list = results
         primitive.result = 0
         accept = A_ASSOCIATE_AC()

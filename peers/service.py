@@ -116,7 +116,9 @@ class Service(Process):
 
     def ended(self, job_id: str, seconds: float = 3 * LONG) -> dict[str, Any]:
         """The job once it has ended."""
-        return self.when(lambda: job if (job := self.job(job_id)).get("state") in ("done", "failed") else None, seconds)
+        return dict(
+            self.when(lambda: job if (job := self.job(job_id)).get("state") in ("done", "failed") else None, seconds)
+        )
 
     def run(self, job_id: str) -> dict[str, Any]:
         """The job's flow run as Prefect has it."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 from urllib.parse import quote
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -118,7 +118,7 @@ class PrefectOrchestrator:
 
     @classmethod
     @asynccontextmanager
-    async def connected(cls, settings: Settings) -> AsyncIterator[PrefectOrchestrator]:
+    async def connected(cls, settings: Settings) -> AsyncIterator[Self]:
         """An orchestrator with its client open and the ends of runs listened to, by one subscription however
         many wait.
         """

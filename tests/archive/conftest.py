@@ -73,7 +73,7 @@ class Copies:
     def take(self, settings: Settings) -> None:
         """A copy of the ledger as it is at this moment."""
         if self._server:
-            dump = [
+            dump: list[str | Path] = [
                 "pg_dump",
                 "-Fc",
                 "-f",
@@ -90,7 +90,7 @@ class Copies:
     def restore(self, settings: Settings) -> None:
         """As docs/operating.md says: the copy takes the ledger's place."""
         if self._server:
-            restore = [
+            restore: list[str | Path] = [
                 "pg_restore",
                 "--clean",
                 *self._server.where(settings.archive.ledger_url.get_secret_value()),

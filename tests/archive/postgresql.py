@@ -29,7 +29,7 @@ class PostgreSQL(Process):
             else []
         )
         data = folder / "data"
-        command = [
+        command: list[str | Path] = [
             *self.owner,
             BIN / "postgres",
             "-D",
@@ -46,7 +46,7 @@ class PostgreSQL(Process):
     def initialize(self) -> None:
         if self.user:
             shutil.chown(self.directory, self.user)
-        command = [
+        command: list[str | Path] = [
             *self.owner,
             BIN / "initdb",
             "-D",

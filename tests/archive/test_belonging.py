@@ -292,7 +292,11 @@ def mounted(folder: Path, size: str) -> Callable[[], None]:
     )
     if done.returncode:
         pytest.skip("mounting isn't allowed here")
-    return lambda: subprocess.run(["umount", folder], check=True) and None
+
+    def unmount() -> None:
+        subprocess.run(["umount", folder], check=True)
+
+    return unmount
 
 
 def test_a_full_store_leaves_nothing_half_stored(ledger: Ledger, settings: Settings) -> None:

@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -47,11 +48,12 @@ def begin(ledger: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch) -
         asked = settings.model_validate(
             settings.model_dump() | {"pacs": {"ae_title": pacs.ae_title, "port": pacs.port, "find_limit": 500}}
         )
-        context = FlowRunContext.model_construct(flow_run=SimpleNamespace(id=uuid4(), expected_start_time=None))
+        told: dict[str, Any] = {"flow_run": SimpleNamespace(id=uuid4(), expected_start_time=None)}
+        context = FlowRunContext.model_construct(**told)
         monkeypatch.setattr(tasks.archive_run, "get_run_context", lambda: context)
         monkeypatch.setattr(tasks.archive_run, "get_run_logger", lambda: logging.getLogger("test"))
         monkeypatch.setattr(tasks.archive_run, "in_force", lambda: asked)
-        run = ArchiveRun(dates and dates.date_from, None, dry_run=False)
+        run = ArchiveRun(dates.date_from if dates else None, None, dry_run=False)
         run.ledger, run.store, run.dates = ledger, None, dates or Due(frozenset({DAY}), DAY)
         covers = NightRange(run.dates.date_from, run.dates.date_to, run.scheduled)
         run.night = run._opened.enter_context(Night.begin(ledger, run.job.id, covers))

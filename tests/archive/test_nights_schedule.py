@@ -167,7 +167,7 @@ def test_what_a_clock_that_was_ahead_searched_is_owed() -> None:
 
 def test_a_clock_before_the_archives_first_day_owes_nothing_of_it() -> None:
     tonight = night(done(date(2026, 2, 1), date(2026, 2, 11)), "2000-01-01 02:00:00")
-    assert (tonight.days, tonight.closing) == ({date(1999, 12, 31)}, set())
+    assert (tonight.days, tonight.closing) == (frozenset({date(1999, 12, 31)}), frozenset())
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 from pynetdicom import AE
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from mkiso.archive.paging import Answer, Page, find_all
 from mkiso.study.models import Study

@@ -33,12 +33,12 @@ def named(*uids: str) -> Expected:
 
 def test_a_study_that_the_ledger_does_not_know_is_archived_whole() -> None:
     (work,) = plan([study("1", named("1.1", "1.2"))], {}, {}, 5).to_archive
-    assert (work.wanted, work.supplement) == ({"1.1", "1.2"}, False)
+    assert (work.wanted, work.supplement) == (frozenset({"1.1", "1.2"}), False)
 
 
 def test_of_a_study_that_has_grown_the_new_instances_are_a_supplement() -> None:
     (work,) = plan([study("1", named("1.1", "1.2"))], {"1": frozenset({"1.1"})}, {}, 5).to_archive
-    assert (work.wanted, work.supplement) == ({"1.2"}, True)
+    assert (work.wanted, work.supplement) == (frozenset({"1.2"}), True)
 
 
 def test_a_study_that_lost_instances_in_the_pacs_is_complete() -> None:

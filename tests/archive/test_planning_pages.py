@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -151,12 +152,12 @@ def test_what_cant_be_archived_is_named_once(limit: int) -> None:
 
 
 def test_a_uid_of_several_patients_is_nobodys() -> None:
-    day = {"study_date": f"{DAY:%Y%m%d}"}
+    day: dict[str, Any] = {"study_date": f"{DAY:%Y%m%d}"}
     of = {
         "two": [Study("A1", "1.2.1", "P1", **day), Study("A1", "1.2.1", "P2", **day)],
         "issuers": [Study("A2", "1.2.2", "P1", issuer_of_patient_id=issuer, **day) for issuer in ("", "X", "Y")],
         "one": [Study("A3", "1.2.3", "P1", issuer_of_patient_id=issuer, **day) for issuer in ("X", "")],
-    }  # type: ignore[dict-item]
+    }
     found = find_all([Page(DAY, DAY)], Pacs([entry for entries in of.values() for entry in entries], 0))
     assert [(entry.study_instance_uid, entry.issuer_of_patient_id) for entry in found.studies] == [("1.2.3", "X")]
     assert sorted(entry.study_instance_uid for entry in found.unusable) == ["1.2.1", "1.2.2"]

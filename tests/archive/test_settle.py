@@ -123,7 +123,7 @@ def test_what_is_lost_is_owed_until_it_lies_on_another_volume(settings: Settings
             (volume.label, "gone", 1), (anew.label, "mastered", 2),
         ]  # fmt: skip
         assert settle(ledger, volume.label, Claim.FORGET, store) == "gone"
-        assert lost_studies(ledger) == owed(ledger, store) == ()
+        assert (lost_studies(ledger), owed(ledger, store)) == ((), ())
 
 
 def test_what_was_copied_here_is_delivered_from_here(

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from mkiso.config.file import load
-from mkiso.config.publishers import KINDS
+from mkiso.config.publishers import KINDS, CStore, MediaCreation, Robot
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
 
@@ -214,7 +214,8 @@ def test_what_is_no_secret_is_read_from_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"pacs\.host_file is no key of mkiso"):
         load(write(tmp_path, "pacs: {host_file: host}"), {})
     settings = load(write(tmp_path, "publishers: {rimage: {kind: mcm, label_fields: {Print_file: host}}}"), {})
-    assert settings.publishers["rimage"].label_fields == {"Print_file": "host"}
+    rimage = settings.publishers["rimage"]
+    assert isinstance(rimage, MediaCreation) and rimage.label_fields == {"Print_file": "host"}
 
 
 def test_a_section_from_the_environment_leaves_the_rest_of_it(tmp_path: Path) -> None:
@@ -244,14 +245,15 @@ def test_a_variable_finds_the_name_that_the_file_writes_otherwise(tmp_path: Path
         "MKISO__PATIENT_API__HEADERS__AUTHORIZATION": "b",
     }
     settings = load(file, variables)
-    assert {name: (each.port, each.label_fields) for name, each in settings.publishers.items()} == {
-        "Rimage": (2, {"Name": "y"})
-    }
+    [(name, rimage)] = settings.publishers.items()
+    assert isinstance(rimage, MediaCreation)
+    assert (name, rimage.port, rimage.label_fields) == ("Rimage", 2, {"Name": "y"})
     assert {name: each.get_secret_value() for name, each in settings.patient_api.headers.items()} == {
         "Authorization": "b"
     }
     whole = load(file, {"MKISO__PUBLISHERS": "{rImage: {port: 3}}"})
-    assert [(name, each.port) for name, each in whole.publishers.items()] == [("Rimage", 3)]
+    [(name, rimage)] = whole.publishers.items()
+    assert isinstance(rimage, MediaCreation) and (name, rimage.port) == ("Rimage", 3)
 
 
 @pytest.mark.parametrize("text", ["publishers: {rimage: {}, Rimage: {}}", "patient_api: {headers: {Key: a, KEY: b}}"])
@@ -267,7 +269,8 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="host stands there twice"):
         load(write(tmp_path, "pacs: {host: a, host: b}"), {})
     merged = "publishers: {a: &a {ae_title: X, port: 1}, b: {<<: *a, port: 2}}\nprint: {publisher: b}"
-    assert load(write(tmp_path, merged), {}).publishers["b"].port == 2
+    second = load(write(tmp_path, merged), {}).publishers["b"]
+    assert isinstance(second, CStore) and second.port == 2
 
 
 def test_an_empty_file_is_no_configuration(tmp_path: Path) -> None:
@@ -312,8 +315,9 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
     settings = load(
         write(tmp_path, f"{text}receiver: {{tls: {{certificate: c.pem}}}}\naudit: {{authority: a.pem}}"), {}
     )
-    assert settings.publishers["robot"].directory == tmp_path / "in"
-    assert settings.publishers["robot"].status_directory == Path("/out")
+    robot = settings.publishers["robot"]
+    assert isinstance(robot, Robot)
+    assert (robot.directory, robot.status_directory) == (tmp_path / "in", Path("/out"))
     assert settings.receiver.tls.certificate == tmp_path / "c.pem"
     assert settings.audit.authority == tmp_path / "a.pem"
 
@@ -372,4 +376,4 @@ def test_what_a_variable_names_has_to_be_a_section(tmp_path: Path) -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Settings().pacs.host = "elsewhere"
+        Settings().pacs.host = "elsewhere"  # type: ignore[misc]

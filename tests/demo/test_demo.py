@@ -6,7 +6,9 @@ import json
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -123,7 +125,9 @@ def test_it_refuses_a_destination_that_it_does_not_know(library: list[Path]) -> 
     ],
     ids=["omit", "omit once", "drop", "status"],
 )
-def test_it_misbehaves_as_told(tmp_path: Path, make_faults, arrived_first: int, arrived_then: int) -> None:
+def test_it_misbehaves_as_told(
+    tmp_path: Path, make_faults: Callable[[list[str]], Faults], arrived_first: int, arrived_then: int
+) -> None:
     files = make_study(tmp_path / "corpus", "A1")
     uids = [dcmread(file).SOPInstanceUID for file in files]
     with (
@@ -155,7 +159,7 @@ def test_an_attribute_matches(keyword: str, key: str | None, value: str, expecte
     assert matches(keyword, key, value) is expected
 
 
-def get(url: str) -> tuple[int, dict]:
+def get(url: str) -> tuple[int, dict[str, Any]]:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status, json.load(answer)

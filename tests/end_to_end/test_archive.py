@@ -193,8 +193,8 @@ def test_killed_at_random_moments_the_archive_goes_on(
         assert ended["state_type"] == "CRASHED", ended["state"]
         killed += 1
     assert killed
-    run = archive(service, date_from=KILLED)
-    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    again = archive(service, date_from=KILLED)
+    assert again["state_type"] == "COMPLETED", again["state"]["message"]
     volumes = sorted(set(images(store)) - before)
     assert_holds(contents(volumes, tmp_path), flat(studies[KILLED]))
     assert_nothing_is_left(hospital)
@@ -244,6 +244,7 @@ def test_what_is_owed_is_found_by_its_uid(
     moved = make_ct_series(
         tmp_path / "moved", "MOVED1", 2, patient=Person("MOVED", f"{CANARY}^Moved"), study_date="20240109"
     )
+    assert isinstance(hospital.pacs, Orthanc)
     hospital.pacs.store(moved)
     corrected, gone = (
         study(dcmread(moved[0]).StudyInstanceUID, study_date="20240108"),

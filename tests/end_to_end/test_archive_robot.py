@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -64,7 +65,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Not started yet: the ledger says that nights were missed."""
     folder, receiver_port = tmp_path_factory.mktemp("robot"), free_port()
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         "archive": {
             "enabled": True,
             "schedule": SCHEDULE,

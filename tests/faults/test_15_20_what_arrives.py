@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from pydicom import dcmread
+from pydicom.uid import UID
 
 from peers.corpus import make_study
 from peers.discs import extract, instances_on
@@ -44,7 +45,7 @@ def test_16_a_stranger_stores_during_a_job(house: House, tmp_path: Path) -> None
     foreign = make_study(tmp_path / "foreign", "FOREIGN1", patient=THAI_CANARY)
     good = house.studies["GOOD1"]
     unlisted, moved = dcmread(good[0]), dcmread(good[1])
-    unlisted.SOPInstanceUID = unlisted.file_meta.MediaStorageSOPInstanceUID = f"{unlisted.SOPInstanceUID[:50]}.77"
+    unlisted.SOPInstanceUID = unlisted.file_meta.MediaStorageSOPInstanceUID = UID(f"{unlisted.SOPInstanceUID[:50]}.77")
     moved.StudyInstanceUID = "1.2.3.77"
     returned: list[int] = []
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(small_disk: Path
     receiver_port = free_port()
     with Orthanc(tmp_path / "orthanc", destinations={AE_TITLE: ("127.0.0.1", receiver_port)}) as orthanc:
         orthanc.store(file for files in studies.values() for file in files)
-        sections = {
+        sections: dict[str, dict[str, Any]] = {
             "pacs": {"quiet_timeout_seconds": 1, "move_attempts": 2, "back_off_seconds": 0.1},
             "storage": {"data_dir": str(small_disk), "keep_failed_hours": 0},
         }

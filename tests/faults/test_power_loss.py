@@ -40,7 +40,7 @@ MARKS = marks_of(CONTENT)
 WATCHED = {mkiso.storage.shelf.__file__, mkiso.storage.files.__file__, mkiso.storage.report.__file__, shutil.__file__}
 
 
-def at_each_line(work: Callable[[], None], happens: Callable[[int], None]) -> int:
+def at_each_line(work: Callable[[], object], happens: Callable[[int], None]) -> int:
     """Do `work`, with `happens(n)` before its n-th line in the modules that write; how many lines there were."""
     lines = 0
 

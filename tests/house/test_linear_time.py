@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import h11
@@ -176,6 +177,14 @@ def request_with(line: bytes) -> object:
     return connection.next_event()
 
 
+def stated(terms: bytes, text: str) -> object:
+    return Text(text.encode(), terms).stated
+
+
+def judged(vr: str, text: str) -> object:
+    return conforming(Key("StudyDescription", 0x00081030, vr, 3), Text(text.encode()))
+
+
 PARSERS: dict[str, tuple[Callable[[str], object], tuple[Shape, ...]]] = {
     "Prefer": (lambda text: preference_of([text, text]), HEADER_SHAPES),
     **{name: (span_with(name), HEADER_SHAPES) for name in ("range", "if-range", "if-match", "if-none-match")},
@@ -220,17 +229,14 @@ PARSERS: dict[str, tuple[Callable[[str], object], tuple[Shape, ...]]] = {
         lambda text: character_set(text.encode()),
         NAMES + SPACES + (("ISO_IR ", "\\", ""), ("", "ISO", "")),
     ),
-    **{
-        f"text in {terms!r}": (lambda text, terms=terms: Text(text.encode(), terms).stated, ESCAPES + NAMES)
-        for terms in CHARACTER_SETS
-    },  # type: ignore[misc]
+    **{f"text in {terms!r}": (partial(stated, terms), ESCAPES + NAMES) for terms in CHARACTER_SETS},
     **{
         f"VR {vr}": (
-            lambda text, vr=vr: conforming(Key("StudyDescription", 0x00081030, vr, 3), Text(text.encode())),
+            partial(judged, vr),
             NUMBERS + SPACES + NAMES,
         )
         for vr in ("CS", "DA", "IS", "TM", "UI", "LO", "PN", "LT", "UR")
-    },  # type: ignore[misc]
+    },
     **{keyword: (attribute(keyword), NUMBERS + NAMES) for keyword in KEYWORDS},
 }
 

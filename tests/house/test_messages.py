@@ -56,7 +56,7 @@ def test_a_translation_has_the_values_and_the_markup_of_its_message(file: Path) 
             continue
         assert not list(message.check()), message.id
         ids = [message.id] if isinstance(message.id, str) else list(message.id)
-        forms = [message.string] if isinstance(message.string, str) else list(message.string)
+        forms = [message.string] if isinstance(message.string, str) else list(message.string or ())
         for form in forms:
             assert marks(form) in [marks(each) for each in ids], form
             assert ids[0].endswith("\n") == form.endswith("\n") and form == form.strip()

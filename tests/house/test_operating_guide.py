@@ -7,8 +7,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from documentation.reference import kinds
 from mkiso.config.settings import Settings
+from mkiso.errors import kinds
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "operating.md").read_text(encoding="utf-8")

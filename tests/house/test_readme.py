@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from documentation import reference
-from mkiso.errors import MkisoError
+from mkiso.errors import MkisoError, kinds
 from mkiso_service.cli import cli
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def test_every_error_code_is_explained_and_no_other() -> None:
     page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     raised = {kind.code for kind in all_kinds(MkisoError) if kind.__module__ == "mkiso.errors" and "code" in vars(kind)}
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == raised
-    assert all(kind.meaning and kind.remedy for kind in reference.kinds())
+    assert all(kind.meaning and kind.remedy for kind in kinds())
 
 
 def test_every_command_is_named() -> None:

@@ -17,7 +17,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from mkiso.media.record_keys import KEYS, Key
 from mkiso.media.record_types import RECORD_TYPES
 
-Value = bytes | list["Values"]
+Value = bytes | Sequence["Values"]
 Values = Mapping[str, Value]
 """Attributes by keyword: as encoded, or items. A keyword after a VR and a space is written with that VR ("SL Rows")."""
 
@@ -39,7 +39,7 @@ _CLEAN = {
     "US": struct.pack("<H", 4),
     "UR": b"urn:oid:1.2", "UT": b"Some text",
 }  # fmt: skip
-_CLEAN_BY_KEYWORD = {
+_CLEAN_BY_KEYWORD: dict[str, Value] = {
     "AccessionNumber": b"A1", "CompletionFlag": b"COMPLETE", "ContentLabel": b"LABEL", "DoseSummationType": b"PLAN",
     "Modality": b"OT",
     "MIMETypeOfEncapsulatedDocument": b"application/pdf", "PatientSex": b"F", "RelationshipType": b"HAS CONCEPT MOD",

@@ -62,14 +62,11 @@ def archived(found: Iterable[Instance]) -> Part:
 def _listed(uid: str, found: list[Instance]) -> Study:
     header = found[0].header
     expected = Expected("image", len(found), {"1.2": frozenset(each.arrival.sop_instance_uid for each in found)})
-    values = {
-        name: str(header.get(keyword, ""))
-        for name, keyword in (("patient_id", "PatientID"), ("patient_name", "PatientName"))
-    }
     return Study(
         str(header.get("AccessionNumber", "")),
         uid,
-        **values,
+        patient_id=str(header.get("PatientID", "")),
+        patient_name=str(header.get("PatientName", "")),
         study_date=str(header.get("StudyDate", "")),
         expected=expected,
     )

@@ -2,6 +2,7 @@ import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -142,7 +143,8 @@ def test_what_an_image_lacks_is_filled_in_the_record_and_told() -> None:
     ],
 )
 def test_a_value_that_its_vr_forbids_is_replaced(keyword: str, value: str, expected: str) -> None:
-    dataset_bytes = made(1, **{keyword: None})
+    without: dict[str, Any] = {keyword: None}
+    dataset_bytes = made(1, **without)
     vr = pydicom.datadict.dictionary_VR(keyword)
     raw = pydicom.dataelem.RawDataElement(pydicom.tag.Tag(keyword), vr, len(value), value.encode(), 0, False, True)
     dataset_bytes.header._dict[raw.tag] = raw
@@ -216,7 +218,7 @@ def test_a_misspelled_character_set_becomes_the_defined_term(spelled: str, term:
 def test_implicit_and_big_endian_sources_give_the_same_records() -> None:
     title = Dataset()
     title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = "18748-4", "LN", "Bildbericht äöü"
-    values = {
+    values: dict[str, Any] = {
         "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11", "InstanceNumber": 3, "CompletionFlag": "COMPLETE",
         "VerificationFlag": "UNVERIFIED", "ContentDate": "20240101", "ContentTime": "1200",
         "ConceptNameCodeSequence": [title], "Modality": "SR", "SeriesNumber": 1,
@@ -252,7 +254,7 @@ def test_every_kind_gets_a_record_with_all_that_its_type_requires(tmp_path: Path
         ({}, "RAW DATA"),
     ],
 )
-def test_a_class_that_nobody_foresaw_is_judged_by_what_it_carries(attributes: dict[str, object], expected: str) -> None:
+def test_a_class_that_nobody_foresaw_is_judged_by_what_it_carries(attributes: dict[str, Any], expected: str) -> None:
     assert record_type("1.2.999.1", made(1, **attributes).header) == expected
 
 
@@ -338,7 +340,7 @@ def test_a_record_in_two_character_sets_is_in_unicode() -> None:
 def test_an_item_has_its_own_character_set_and_the_record_one_for_all() -> None:
     title = code("1", "99X", "Голова")
     title.SpecificCharacterSet = "ISO_IR 144"
-    values = {"DocumentTitle": "Schädel", "ConceptNameCodeSequence": [title]}
+    values: dict[str, Any] = {"DocumentTitle": "Schädel", "ConceptNameCodeSequence": [title]}
     pdf = made(1, charset="ISO_IR 100", SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1", **values)
     [record] = of_type([pdf], "ENCAP DOC")
     assert record.SpecificCharacterSet == "ISO_IR 192"
@@ -378,7 +380,7 @@ def test_a_plain_report_without_a_character_set_is_not_told_of() -> None:
     title, modifier = code("18748-4", "LN", "Report"), Dataset()
     modifier.RelationshipType, modifier.ValueType = "HAS CONCEPT MOD", "TEXT"
     modifier.ConceptNameCodeSequence, modifier.TextValue = [title], "of the head"
-    values = {
+    values: dict[str, Any] = {
         "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11", "InstanceNumber": 1, "ContentDate": "20240101",
         "ContentTime": "1200",
         "CompletionFlag": "COMPLETE", "VerificationFlag": "UNVERIFIED", "ConceptNameCodeSequence": [title],

@@ -47,7 +47,7 @@ def studies(tmp_path: Path) -> CompleteStudies:
 def small(monkeypatch: pytest.MonkeyPatch, studies: CompleteStudies) -> None:
     """CDs that hold two images each."""
     room = study_sectors(studies.instances[:2]) + MEDIUM_SECTORS["cd"] - room_sectors("cd", [])
-    monkeypatch.setitem(MEDIUM_SECTORS, "cd", room)  # type: ignore[arg-type]
+    monkeypatch.setitem(MEDIUM_SECTORS, "cd", room)
 
 
 def laid_out(studies: CompleteStudies, folder: Path, **sections: Any) -> DiscSet:
@@ -106,7 +106,7 @@ def test_the_viewer_is_on_each_disc_of_a_set(
     """Its room is taken off before the images are divided."""
     (tmp_path / "viewer").mkdir()
     (tmp_path / "viewer" / "V.EXE").write_bytes(bytes(2048 * 150))
-    monkeypatch.setitem(MEDIUM_SECTORS, "cd", MEDIUM_SECTORS["cd"] + 150)  # type: ignore[arg-type]
+    monkeypatch.setitem(MEDIUM_SECTORS, "cd", MEDIUM_SECTORS["cd"] + 150)
     discs = laid_out(studies, tmp_path, viewer={"directory": str(tmp_path / "viewer"), "executable": "V.EXE"}).layouts
     assert len(discs) >= 3
     assert all(any(str(file.path) == "V.EXE" for file in layout.files) for layout in discs)

@@ -12,6 +12,7 @@ from mkiso.formats.proof import verify_image
 from mkiso.media import viewer as viewer_module
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.layout import Layout, lay_out
+from mkiso.storage.files import sha256_of
 from mkiso.study.gate import Part
 from mkiso.study.models import Patient, Volume
 from mkiso.study.text import readable_name
@@ -253,8 +254,12 @@ def test_a_missing_viewer_and_a_link_that_leads_outside(tmp_path: Path) -> None:
 def test_a_viewer_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     viewer = a_viewer(tmp_path / "viewer", "a.exe", "b.dll")
     hashed: list[Path] = []
-    real = viewer_module.sha256_of
-    monkeypatch.setattr(viewer_module, "sha256_of", lambda path: hashed.append(path) or real(path))
+
+    def hashing(path: Path) -> str:
+        hashed.append(path)
+        return sha256_of(path)
+
+    monkeypatch.setattr(viewer_module, "sha256_of", hashing)
     for _ in range(2):
         disc(make_study(tmp_path / "in", "ACC1"), tmp_path, viewer=viewer)
     assert len(hashed) == 2
@@ -265,7 +270,7 @@ def test_a_viewer_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: p
 
 
 def test_what_doesnt_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MEDIUM_SECTORS, "cd", 60)  # type: ignore[arg-type]
+    monkeypatch.setitem(MEDIUM_SECTORS, "cd", 60)
     with pytest.raises(TooLargeForMedium, match=r"a CD has 0\.1 MB: it would fit on a DVD"):
         disc(make_study(tmp_path / "in", "ACC1"), tmp_path)
 

@@ -162,11 +162,11 @@ def test_a_disc_without_room_gets_fewer_pictures_and_says_so(tmp_path: Path, mon
         assert layout.amount == amount and said in series_page(layout)
         assert not list(dead_links(unpacked(layout, tmp_path / amount)))
         sizes.append((len(pictures_on(layout)), len(scripts_on(layout))))
-        monkeypatch.setitem(MEDIUM_SECTORS, "cd", layout.sectors - 1)  # type: ignore[arg-type]
+        monkeypatch.setitem(MEDIUM_SECTORS, "cd", layout.sectors - 1)
     assert sizes == [(80, 40), (80, 0), (2 * KEY_PICTURES, 0), (KEY_PICTURES, 0)]
     [layout] = seen(studies, tmp_path, made).layouts
     assert (layout.amount, pictures_on(layout)) == ("none", [])
-    monkeypatch.setitem(MEDIUM_SECTORS, "cd", layout.sectors - 1)  # type: ignore[arg-type]
+    monkeypatch.setitem(MEDIUM_SECTORS, "cd", layout.sectors - 1)
     with pytest.raises(TooLargeForMedium):
         seen(studies, tmp_path, made, disc={"span": False})
 
@@ -175,7 +175,7 @@ def test_pictures_make_no_set_of_more_discs(tmp_path: Path, monkeypatch: pytest.
     studies = passed(instances(make_ct_series(tmp_path / "in", "ACC1", count=40)))
     made = rendered(studies, tmp_path / "pictures")
     for room, expected in ((7500, "values"), (6700, "key"), (5500, "thumbnails"), (5300, "none")):
-        monkeypatch.setitem(MEDIUM_SECTORS, "cd", room)  # type: ignore[arg-type]
+        monkeypatch.setitem(MEDIUM_SECTORS, "cd", room)
         plain = seen(studies, tmp_path / "plain", NO_PICTURES)
         disc_set = seen(studies, tmp_path, made)
         assert len(disc_set.layouts) == len(plain.layouts) == 2

@@ -100,7 +100,7 @@ def test_span_leaves_the_order_where_that_saves_a_volume() -> None:
 def test_what_doesnt_fit_is_divided_and_each_volume_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A study of 2.5 times the medium comes out as three volumes that hold each instance once."""
     found = series_of(1, 1, 250, 20_480)
-    monkeypatch.setitem(MEDIUM_SECTORS, "cd", 1_250)  # type: ignore[arg-type]
+    monkeypatch.setitem(MEDIUM_SECTORS, "cd", 1_250)
     parts = span(found, room_sectors("cd", []), "cd")
     assert [one for part in parts for one in part] == found
     assert len(parts) == 3

@@ -18,7 +18,7 @@ BIG_ENDIAN, JPEG_2000, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.4.90
 
 
 def answer(encoded: bytes, **changed: object) -> Acceptance | Rejection:
-    settings = Receiver(**{"ae_title": "CDRECORD", "max_pdu_bytes": 131_072, **changed})  # type: ignore[arg-type]
+    settings = Receiver(**{"ae_title": "CDRECORD", "max_pdu_bytes": 131_072, **changed})
     return negotiate(decode_request(encoded[6:]), storage_offer(settings), "10.0.0.1")
 
 
@@ -37,6 +37,7 @@ def test_verification_and_all_that_may_be_storage_is_accepted_and_nothing_else()
     assert [context.result for context in pdu.presentation_context] == [0, 0, 0, 0, 3, 3, 3]
     assert sorted(result.contexts) == [1, 3, 5, 7]
     assert (result.calling_ae_title, pdu.called_ae_title, pdu.calling_ae_title) == ("RAWPEER", "CDRECORD", "RAWPEER")
+    assert pdu.user_information is not None
     assert (pdu.user_information.maximum_length, pdu.user_information.implementation_class_uid) == (
         131_072,
         IMPLEMENTATION_CLASS_UID,
@@ -64,7 +65,9 @@ def test_the_peers_first_choice_is_taken_but_explicit_before_implicit(proposed: 
 def test_user_information_is_answered_as_the_standard_says() -> None:
     _, pdu = accepted(associate_rq({CT: [EXPLICIT]}, user_items=every_user_item()))
     information = pdu.user_information
+    assert information is not None
     window = information.async_ops_window
+    assert window is not None
     assert (window.maximum_number_operations_invoked, window.maximum_number_operations_performed) == (1, 1)
     assert [(str(uid), item.scu_role, item.scp_role) for uid, item in information.role_selection.items()] == [
         (CT, 1, 0)

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 from time import monotonic
 
 import pytest
@@ -54,9 +54,12 @@ def test_pdus_come_whole_whatever_the_pieces(sizes: list[int], piece: int) -> No
     bodies = [bytes((number,)) * size for number, size in enumerate(sizes)]
     stream = b"".join(p_data(body, control=0) for body in bodies)
     with connected(pdu_timeout_seconds=5) as (peer, connection):
-        sender = Thread(
-            target=lambda: [peer.sendall(stream[start : start + piece]) for start in range(0, len(stream), piece)]
-        )
+
+        def send() -> None:
+            for start in range(0, len(stream), piece):
+                peer.sendall(stream[start : start + piece])
+
+        sender = Thread(target=send)
         sender.start()
         for body in bodies:
             kind, received = connection.next_pdu(5)
@@ -121,7 +124,7 @@ def test_the_receivers_end_interrupts_between_pdus_and_not_inside() -> None:
         with pytest.raises(Stopping):
             connection.next_pdu(60)
         peer.sendall(RELEASE_RP[:3].replace(b"\x06", b"\x05"))
-        later = Thread(target=lambda: (Event().wait(0.7), peer.sendall(RELEASE_RP[3:])))
+        later = Timer(0.7, peer.sendall, (RELEASE_RP[3:],))
         later.start()
         assert connection.next_pdu(60)[0] == 5
         later.join()

@@ -156,7 +156,7 @@ def test_an_echo_is_answered_and_a_request_of_the_peer_is_no_answer() -> None:
     with requestor_to({1: VERIFYING}) as (association, peer):
         peer.sendall(_pdvs({**_pending(0), dimse.COMMAND_FIELD: 0x8030, dimse.STATUS: 0x0122}))
         assert association.echo() == 0x0122
-        asked = {
+        asked: dict[int, dimse.Value] = {
             dimse.COMMAND_FIELD: dimse.C_ECHO_RQ,
             dimse.MESSAGE_ID: 2,
             dimse.COMMAND_DATA_SET_TYPE: dimse.NO_DATA_SET,

@@ -13,6 +13,7 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -64,7 +65,7 @@ def write(
     them.
     """
     meta = FileMetaDataset()
-    meta.TransferSyntaxUID = syntax
+    meta.TransferSyntaxUID = UID(syntax)
     meta.MediaStorageSOPClassUID = attributes.get("SOPClassUID", SecondaryCaptureImageStorage)
     implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
     dataset = FileDataset(
@@ -95,7 +96,7 @@ def write(
         dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)
     if "PixelData" in dataset:
         dataset["PixelData"].VR = "OW" if dataset.BitsAllocated > 8 and fragments is None else "OB"
-    known = syntax if syntax in UID_dictionary else str(JPEGBaseline8Bit)
+    known = UID(syntax) if syntax in UID_dictionary else JPEGBaseline8Bit
     meta.TransferSyntaxUID = known
     dataset.save_as(path, enforce_file_format=True)
     if known != syntax:  # pydicom writes no syntax that it doesn't know

@@ -22,10 +22,10 @@ from peers.corpus import BUNDLED
 from tests.pictures.objects import ramp, rgb, write
 
 Encoder = Callable[[NDArray[Any], int], bytes]
-WINDOW = {"WindowCenter": 1800, "WindowWidth": 2500}
-GREY = {"BitsStored": 12, **WINDOW}
+WINDOW: dict[str, Any] = {"WindowCenter": 1800, "WindowWidth": 2500}
+GREY: dict[str, Any] = {"BitsStored": 12, **WINDOW}
 YBR_FULL = {"PhotometricInterpretation": "YBR_FULL"}
-SIGNED = {"BitsStored": 16, "WindowCenter": 300, "WindowWidth": 2000}
+SIGNED: dict[str, Any] = {"BitsStored": 16, "WindowCenter": 300, "WindowWidth": 2000}
 
 
 def pixels_of(path: Path, folder: Path) -> list[NDArray[np.uint8]]:
@@ -44,7 +44,7 @@ def same(path: Path, other: Path, folder: Path, tolerance: float = 0) -> bool:
 
 
 def lossless_jpeg(pixels: NDArray[Any], bits: int) -> bytes:
-    colours = {"colorspace": "RGB", "outcolorspace": "RGB"} if pixels.ndim == 3 else {}
+    colours: dict[str, Any] = {"colorspace": "RGB", "outcolorspace": "RGB"} if pixels.ndim == 3 else {}
     return bytes(imagecodecs.jpeg8_encode(pixels, lossless=True, predictor=1, bitspersample=bits, **colours))
 
 
@@ -161,7 +161,12 @@ def test_bytes_in_big_endian_words_are_put_right(tmp_path: Path) -> None:
 def test_floats_are_windowed(tmp_path: Path, kind: str) -> None:
     values = ramp().astype(kind) / 4096
     keyword = "FloatPixelData" if kind == "<f4" else "DoubleFloatPixelData"
-    attributes = {keyword: values.tobytes(), "WindowCenter": 0.5, "WindowWidth": 0.5, "VOILUTFunction": "LINEAR_EXACT"}
+    attributes: dict[str, Any] = {
+        keyword: values.tobytes(),
+        "WindowCenter": 0.5,
+        "WindowWidth": 0.5,
+        "VOILUTFunction": "LINEAR_EXACT",
+    }
     floats = write(tmp_path / "floats", values, **attributes)
     integers = write(tmp_path / "integers", ramp(), WindowCenter=2048, WindowWidth=2048, VOILUTFunction="LINEAR_EXACT")
     assert same(floats, integers, tmp_path)
@@ -192,7 +197,14 @@ def fragmented(path: Path, frames: list[bytes], offsets: str) -> None:
 @pytest.mark.parametrize("offsets", ["basic", "extended", "none"])
 def test_frames_are_found_in_their_fragments(tmp_path: Path, offsets: str) -> None:
     frames = [ramp(), ramp()[::-1].copy(), ramp()[:, ::-1].copy()]
-    form = {"Rows": 64, "Columns": 96, "NumberOfFrames": 3, "BitsAllocated": 16, "PixelRepresentation": 0, **GREY}
+    form: dict[str, Any] = {
+        "Rows": 64,
+        "Columns": 96,
+        "NumberOfFrames": 3,
+        "BitsAllocated": 16,
+        "PixelRepresentation": 0,
+        **GREY,
+    }
     plain = write(tmp_path / "plain", np.stack(frames).tobytes(), **form)
     encoded = [bytes(imagecodecs.jpegls_encode(frame)) for frame in frames]
     packed = write(tmp_path / "packed", b"", syntax="1.2.840.10008.1.2.4.80", fragments=encoded, **form)
@@ -206,7 +218,7 @@ def test_frames_are_found_in_their_fragments(tmp_path: Path, offsets: str) -> No
 def test_a_stream_that_is_cut_short_is_damaged(tmp_path: Path, syntax: str, part: float) -> None:
     """Some decoders show what is there and say nothing."""
     pixels = ramp() if syntax.endswith(".51") else ramp(high=255, kind="u1")
-    bits = {"bitspersample": 12} if syntax.endswith(".51") else {}
+    bits: dict[str, Any] = {"bitspersample": 12} if syntax.endswith(".51") else {}
     encoded = LOSSLESS[syntax](pixels, 8) if syntax in LOSSLESS else bytes(imagecodecs.jpeg8_encode(pixels, 90, **bits))
     whole = write(tmp_path / "whole", pixels, syntax=syntax, fragments=[encoded])
     cut = write(tmp_path / "cut", pixels, syntax=syntax, fragments=[encoded[: int(len(encoded) * part)]])

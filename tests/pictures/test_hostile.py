@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import pytest
@@ -27,7 +28,7 @@ from peers.corpus import BUNDLED
 from tests.conftest import children_of
 from tests.pictures.objects import noise, ramp, write
 
-FRAMES = {
+FRAMES: dict[str, Any] = {
     "Rows": 512,
     "Columns": 512,
     "NumberOfFrames": 4,
@@ -203,7 +204,7 @@ def test_secrets_stay_with_the_parent(tmp_path: Path, monkeypatch: pytest.Monkey
     assert b"PATH=" in environment
 
 
-HUGE = {"BitsStored": 16, "BitsAllocated": 16, "PixelRepresentation": 0}
+HUGE: dict[str, Any] = {"BitsStored": 16, "BitsAllocated": 16, "PixelRepresentation": 0}
 
 
 def as_large(encoded: bytes, rows: int, columns: int) -> bytes:
@@ -214,12 +215,12 @@ def as_large(encoded: bytes, rows: int, columns: int) -> bytes:
 
 def hostile(folder: Path) -> dict[str, tuple[Path, set[Reason]]]:
     grey = ramp(high=255, kind="u1")
-    jpeg = imagecodecs.jpeg8_encode(grey)
-    j2k = imagecodecs.jpeg2k_encode(grey, codecformat="j2k")
+    jpeg = bytes(imagecodecs.jpeg8_encode(grey))
+    j2k = bytes(imagecodecs.jpeg2k_encode(grey, codecformat="j2k"))
     size = j2k.index(b"\xff\x51") + 6
     vast = j2k[:size] + struct.pack(">II", 60000, 60000) + j2k[size + 8 :]
     rle_bomb = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 2_000_000
-    form = {"Rows": 64, "Columns": 96, "BitsAllocated": 8, "BitsStored": 8, "PixelRepresentation": 0}
+    form: dict[str, Any] = {"Rows": 64, "Columns": 96, "BitsAllocated": 8, "BitsStored": 8, "PixelRepresentation": 0}
     too_large, damaged = {Reason.TOO_LARGE}, {Reason.DAMAGED}
     return {
         "rows × columns": (write(folder / "a", b"\0\0", Rows=65535, Columns=65535, **HUGE), too_large),

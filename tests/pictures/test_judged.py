@@ -155,7 +155,7 @@ def reds() -> dict[str, Any]:
 
 
 def palette(entries: int, bits: int, red: bytes, green: bytes, blue: bytes, first: int = 0) -> dict[str, Any]:
-    colours = {"Red": red, "Green": green, "Blue": blue}
+    colours: dict[str, Any] = {"Red": red, "Green": green, "Blue": blue}
     descriptors = {f"{colour}PaletteColorLookupTableDescriptor": [entries, first, bits] for colour in colours}
     return descriptors | {f"{colour}PaletteColorLookupTableData": data for colour, data in colours.items()}
 
@@ -188,7 +188,7 @@ BIT = {"BitsAllocated": 1, "BitsStored": 1, "PixelRepresentation": 0}
 PALETTE = {"PhotometricInterpretation": "PALETTE COLOR"}
 CT = {"RescaleIntercept": -1024, "RescaleSlope": 1, "BitsStored": 12}
 TWELVE = {"BitsStored": 12}
-WINDOW = {"BitsStored": 12, "WindowCenter": 1800, "WindowWidth": 2500}
+WINDOW: dict[str, Any] = {"BitsStored": 12, "WindowCenter": 1800, "WindowWidth": 2500}
 EIGHT_BITS = palette(256, 8, bytes(range(256)), bytes(reversed(range(256))), bytes(256))
 LATE = palette(256, 8, bytes(range(256)), bytes(reversed(range(256))), bytes(256), first=1000)
 

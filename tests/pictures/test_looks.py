@@ -27,7 +27,7 @@ from mkiso.pictures.values import (
 )
 from tests.pictures.objects import ramp, rgb, sequence, write
 
-HU = {"Modality": "CT", "BitsStored": 12, "RescaleSlope": 1, "RescaleIntercept": -1024}
+HU: dict[str, Any] = {"Modality": "CT", "BitsStored": 12, "RescaleSlope": 1, "RescaleIntercept": -1024}
 
 
 def picture_of(path: Path, **wanted: Any) -> Picture:
@@ -105,7 +105,7 @@ def test_a_frame_without_contrast_is_shown(tmp_path: Path) -> None:
 
 def test_percentiles_are_the_same_for_all_frames_of_an_object(tmp_path: Path) -> None:
     frames = np.stack([ramp(high=100), ramp(high=3000), ramp(high=3000), ramp(high=3000)])
-    form = {"Rows": 64, "Columns": 96, "BitsAllocated": 16, "BitsStored": 12, "PixelRepresentation": 0}
+    form: dict[str, Any] = {"Rows": 64, "Columns": 96, "BitsAllocated": 16, "BitsStored": 12, "PixelRepresentation": 0}
     path = write(tmp_path / "image", frames.tobytes(), NumberOfFrames=4, **form)
     _, *pictures = render(PictureRequest(path, tmp_path))
     windows = {picture.look.window for picture in pictures if isinstance(picture, Picture)}
@@ -190,7 +190,7 @@ def test_a_palette_in_segments_is_expanded(tmp_path: Path, bits: int) -> None:
     line = np.rint(np.linspace(start, end, 113)[1:]).astype(kind)
     plain = np.concatenate([np.full(16, start, kind), line] * 2).tobytes()
     grey = ramp(high=255, kind="u1")
-    colours = {"PhotometricInterpretation": "PALETTE COLOR"}
+    colours: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
     packed = write(tmp_path / "packed", grey, **colours, **palette(0, segments, segmented=True, bits=bits))
     whole = write(tmp_path / "whole", grey, **colours, **palette(0, plain, bits=bits))
     found = pixels_of(packed, picture_of(packed).file.name)
@@ -233,7 +233,7 @@ def test_a_palette_that_nothing_asks_for_colours_nothing(tmp_path: Path) -> None
 
 
 def test_frames_are_asked_for_by_number(tmp_path: Path) -> None:
-    form = {"Rows": 64, "Columns": 96, "BitsAllocated": 16, "BitsStored": 12, "PixelRepresentation": 0}
+    form: dict[str, Any] = {"Rows": 64, "Columns": 96, "BitsAllocated": 16, "BitsStored": 12, "PixelRepresentation": 0}
     path = write(tmp_path / "image", np.stack([ramp()] * 5).tobytes(), NumberOfFrames=5, **form)
     facts, *found = render(PictureRequest(path, tmp_path, number=101, frames=(4, 2, 9)))
     assert isinstance(facts, ObjectFacts) and facts.frames == 5

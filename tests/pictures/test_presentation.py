@@ -18,8 +18,14 @@ from mkiso.pictures.values import Marks, NotShown, ObjectFacts, Picture, Picture
 from tests.pictures.objects import AXIAL, item, ramp, sequence, write
 from tests.pictures.test_judged import GREY_LEVELS, decoded, difference, pnm
 
-FORM = {"BitsStored": 12, "RescaleSlope": 1, "RescaleIntercept": -1024, "WindowCenter": 40, "WindowWidth": 400}
-PLACE = {"Modality": "CT", "ImageOrientationPatient": AXIAL, "PixelSpacing": [0.5, 0.25]}
+FORM: dict[str, Any] = {
+    "BitsStored": 12,
+    "RescaleSlope": 1,
+    "RescaleIntercept": -1024,
+    "WindowCenter": 40,
+    "WindowWidth": 400,
+}
+PLACE: dict[str, Any] = {"Modality": "CT", "ImageOrientationPatient": AXIAL, "PixelSpacing": [0.5, 0.25]}
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +191,14 @@ def test_a_state_of_another_image_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_window_for_one_frame_alone(tmp_path: Path) -> None:
-    form = {"Rows": 64, "Columns": 96, "NumberOfFrames": 2, "BitsAllocated": 16, "PixelRepresentation": 0, **FORM}
+    form: dict[str, Any] = {
+        "Rows": 64,
+        "Columns": 96,
+        "NumberOfFrames": 2,
+        "BitsAllocated": 16,
+        "PixelRepresentation": 0,
+        **FORM,
+    }
     image = write(tmp_path / "image", np.stack([ramp(), ramp()]).tobytes(), **form)
     uid = dcmread(image).SOPInstanceUID
     of_second = sequence(ReferencedSOPInstanceUID=uid, ReferencedFrameNumber=2)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
+from mkiso.config.publishers import CStore
 from mkiso.errors import PrintUncertain
 from mkiso.network import dimse
 from mkiso.network.association import Association, accept
@@ -66,6 +67,7 @@ def report(request: Dataset, port: int) -> None:
 def committed(folder: Path, port: int, commitment_port: int | None) -> None:
     settings = settings_of(folder, port=port, commitment_port=commitment_port).publishers["robot"]
     address = Address("127.0.0.1", port, "ROBOT", "MKISO", 5, 5, 5)
+    assert isinstance(settings, CStore)
     commit("robot", settings, address, order_of(study(folder, {"ct": 2})), Watch())
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydicom import dcmread
@@ -284,12 +284,12 @@ def test_a_job_that_waits_can_be_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["same", "new"])
-def test_storage_commitment_is_awaited(tmp_path: Path, way: str) -> None:
+def test_storage_commitment_is_awaited(tmp_path: Path, way: Literal["same", "new"]) -> None:
     instances = study(tmp_path, CT)
     faults = Faults(commitment=way, report_to=("127.0.0.1", LISTENING) if way == "new" else None)
-    commitment = {"storage_commitment": True, "commitment_port": LISTENING if way == "new" else None}
     with StoragePublisher(tmp_path / "robot", faults=faults) as robot:
-        assert send(tmp_path, robot.port, instances, **commitment).instances == 3
+        port = LISTENING if way == "new" else None
+        assert send(tmp_path, robot.port, instances, storage_commitment=True, commitment_port=port).instances == 3
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_storage_commitment_is_awaited(tmp_path: Path, way: str) -> None:
     ],
 )
 def test_a_commitment_that_does_not_come_is_not_sent(
-    tmp_path: Path, way: str, error: type[Exception], words: str
+    tmp_path: Path, way: Literal["missing", "silent", ""], error: type[Exception], words: str
 ) -> None:
     instances = study(tmp_path, CT)
     with StoragePublisher(tmp_path / "robot", faults=Faults(commitment=way)) as robot:

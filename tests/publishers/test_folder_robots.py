@@ -19,6 +19,7 @@ import mkiso.publishers.hotfolder as hotfolder
 from mkiso.demo.robots.folder_robots import EpsonRobot, Fault, FolderRobot, JsonRobot, PrimeraRobot, RimageRobot
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.publishers import Order, Publisher, Receipt, Watch, cancel, follow, publisher_of
+from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.study.models import Patient, Volume
 from tests.publishers.orders import give, order_of, settings_of
 
@@ -103,12 +104,10 @@ def test_the_robots_account_may_read_what_its_folder_lets_it(tmp_path: Path, kin
         room.give()
     finally:
         os.umask(before)
-    given = [*room.robot.folder.iterdir(), *room.publisher.staging.iterdir()]
-    modes = {
-        path.name: oct(path.stat().st_mode & 0o777)
-        for path in given
-        if path.is_file() or path == room.publisher.staging
-    }
+    assert isinstance(room.publisher, FolderPublisher)
+    staging = room.publisher.staging
+    given = [*room.robot.folder.iterdir(), *staging.iterdir()]
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in given if path.is_file() or path == staging}
     assert len(modes) >= 3 and set(modes.values()) == {"0o660", "0o770"}, modes
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import mkiso.publishers.mcm as mcm
+from mkiso.config.publishers import MediaCreation
 from mkiso.demo.robots.media_creation import MediaCreationPublisher
 from mkiso.demo.robots.storage_scp import Faults
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
@@ -63,7 +64,9 @@ def test_a_profile_is_asked_for_that_allows_the_instances(
     tmp_path: Path, medium: Any, kinds: dict[str, int], profile: str | None
 ) -> None:
     order = replace(order_of(study(tmp_path, kinds)), medium=medium)
-    asked = mcm.media_request(order, settings_of(tmp_path, kind="mcm").publishers["robot"])
+    settings = settings_of(tmp_path, kind="mcm").publishers["robot"]
+    assert isinstance(settings, MediaCreation)
+    asked = mcm.media_request(order, settings)
     assert {item.get("RequestedMediaApplicationProfile") for item in asked.ReferencedSOPSequence} == {profile}
 
 

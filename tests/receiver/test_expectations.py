@@ -64,10 +64,16 @@ def test_what_is_being_given_stays_and_is_given_by_nobody_else(tmp_path: Path) -
     expected, expectations = Expected("1.2", tmp_path, None), Expectations()
     expectations.add(expected)
     done: list[str] = []
-    others = [
-        threading.Thread(target=lambda: (given(expectations, "1.2", "1.2.1"), done.append("given"))),
-        threading.Thread(target=lambda: (expectations.remove(expected), done.append("removed"))),
-    ]
+
+    def give() -> None:
+        given(expectations, "1.2", "1.2.1")
+        done.append("given")
+
+    def remove() -> None:
+        expectations.remove(expected)
+        done.append("removed")
+
+    others = [threading.Thread(target=give), threading.Thread(target=remove)]
     with expectations.giving("1.2", "1.2.1") as jobs:
         assert jobs == [expected]
         for other in others:
@@ -84,7 +90,8 @@ def test_what_is_being_given_stays_and_is_given_by_nobody_else(tmp_path: Path) -
 
 
 def messages(expected: Expected) -> list[Any]:
-    return [expected.told.get()["refusal"] for _ in range(expected.told.qsize())]
+    told = [expected.told.get() for _ in range(expected.told.qsize())]
+    return [message and message["refusal"] for message in told]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from functools import partial
 
 from mkiso.receiver.hashing import MAX_WAITING, Hashing
 
@@ -13,6 +14,10 @@ def test_a_digest_is_that_of_all_bytes_in_order() -> None:
     hashing = Hashing()
     told: list[tuple[int, str]] = []
     wanted = []
+
+    def tell(number: int, sha256: str) -> None:
+        told.append((number, sha256))
+
     for number in range(5):
         pieces = [os.urandom(100_000) for _ in range(7)]
         wanted.append((number, hashlib.sha256(b"".join(pieces)).hexdigest()))
@@ -20,7 +25,7 @@ def test_a_digest_is_that_of_all_bytes_in_order() -> None:
         digest.add(pieces[:3])
         digest.add(pieces[3:])
         digest.finish()
-        digest.then(lambda sha256, number=number: told.append((number, sha256)))
+        digest.then(partial(tell, number))
     hashing.close()
     assert told == wanted
 
@@ -45,8 +50,16 @@ def test_what_is_received_faster_than_hashed_waits() -> None:
     hashing = Hashing()
     held = threading.Event()
     digest = hashing.begin()
-    hashing.put(held.wait)
-    feeding = threading.Thread(target=lambda: [digest.add([bytes(1000)]) for _ in range(2 * MAX_WAITING)])
+
+    def hold() -> None:
+        held.wait()
+
+    def feed() -> None:
+        for _ in range(2 * MAX_WAITING):
+            digest.add([bytes(1000)])
+
+    hashing.put(hold)
+    feeding = threading.Thread(target=feed)
     feeding.start()
     feeding.join(0.3)
     assert feeding.is_alive()

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -57,16 +58,16 @@ class Script:
     breaks off.
     """
 
-    states: list[dict] = field(default_factory=list)
+    states: list[dict[str, Any]] = field(default_factory=list)
     image: bytes = IMAGE
     etag: str = SHA256
     break_after: list[int] = field(default_factory=list)
-    error: dict | None = None
-    asked: list[tuple[str, dict]] = field(default_factory=list)
+    error: dict[str, Any] | None = None
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
 
 
-def job(state: str, stage: str, discs: int = 0, **values: object) -> dict:
+def job(state: str, stage: str, discs: int = 0, **values: object) -> dict[str, Any]:
     told = [{**asdict(DISC), "part": part, "total": discs, "medium": "cd"} for part in range(1, discs + 1)]
     counts = {"expected": 3, "received": 3, "written": 3, "degraded": [], "publisher": "", "proves": "", "error": None}
     asked = {"job_id": "J", "kind": "download", "accession_numbers": ["A1"]}
@@ -97,7 +98,7 @@ def url(script: Script) -> Iterator[str]:
 
         do_POST = do_GET
 
-        def tell(self, status: int, body: dict) -> None:
+        def tell(self, status: int, body: dict[str, Any]) -> None:
             content = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))

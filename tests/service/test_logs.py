@@ -100,7 +100,7 @@ def test_the_end_of_a_step_is_said_once() -> None:
 
 @pytest.mark.parametrize(("kind", "begins"), [("json", '{"time":'), ("text", "20")])
 def test_prefect_s_own_lines_look_alike(kind: str, begins: str) -> None:
-    variables = {**os.environ, **environment(Settings(logging=Logging(format=kind)))}  # type: ignore[arg-type]
+    variables = {**os.environ, **environment(Settings(logging=Logging(format=kind)))}
     code = "import prefect, prefect.main, logging; logging.getLogger('prefect.server').warning('hello')"
     told = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],

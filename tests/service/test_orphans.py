@@ -6,6 +6,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -32,7 +33,7 @@ SILENT = Sighting(NOW, SILENT_LOOKS + 1)
 SPEAKING = Sighting(NOW, 1)
 
 
-def run(kind: StateType, *, host: str | None = "here", queue: str = "downloads", **more: object) -> FlowRun:
+def run(kind: StateType, *, host: str | None = "here", queue: str = "downloads", **more: Any) -> FlowRun:
     return FlowRun.model_construct(
         id=uuid4(),
         state=State(type=kind, timestamp=NOW - timedelta(hours=1)),  # another machine's clock, which tells nothing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -127,9 +128,8 @@ def test_what_may_have_been_cut_is_believed_only_where_the_level_above_counts_it
 
 def study(uid: str = "1.2.3", count: int | None = None, **attributes: str) -> Study:
     expected = Expected("none", None) if count is None else Expected("study", count)
-    return Study(
-        **{"accession_number": "A1", "study_instance_uid": uid, "patient_id": "P1", **attributes}, expected=expected
-    )
+    told: dict[str, Any] = {"accession_number": "A1", "study_instance_uid": uid, "patient_id": "P1", **attributes}
+    return Study(**told, expected=expected)
 
 
 def test_what_came_twice_is_one_and_the_largest_number_counts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -108,7 +109,7 @@ STATUSES = (
     0x0110,
     0xD000,
 )
-COUNTS = (
+COUNTS: tuple[dict[str, Any], ...] = (
     {}, {"completed": 3}, {"completed": 2, "warning": 1}, {"completed": 3, "failed": 0, "warning": 0, "remaining": 0},
     {"completed": 2}, {"completed": 4}, {"completed": 2, "failed": 1}, {"completed": 3, "failed": 1},
     {"completed": 3, "remaining": 1}, {"completed": 0, "failed": 3}, {"warning": 3},

@@ -38,7 +38,7 @@ def compress(file: Path, syntax: UID) -> None:
     lossless = syntax == JPEG2000Lossless
     level = 0 if lossless else 40
     encoded = imagecodecs.jpeg2k_encode(dataset.pixel_array, level=level, codecformat="j2k", reversible=lossless)
-    dataset.PixelData = encapsulate([encoded])
+    dataset.PixelData = encapsulate([bytes(encoded)])
     dataset["PixelData"].VR = "OB"
     dataset.file_meta.TransferSyntaxUID = syntax
     if not lossless:

@@ -107,7 +107,8 @@ def ranges(size: int, extents: list[Extent]) -> list[tuple[int, int]]:
         edges |= {extent.start, extent.start + extent.size}
     near = sorted({edge + step for edge in edges for step in (-1, 0, 1) if 0 <= edge + step <= size})
     chosen = random.Random(3)
-    return [(0, size), *(tuple(sorted(chosen.sample(near, 2))) for _ in range(150))]  # type: ignore[misc]
+    pairs = (sorted(chosen.sample(near, 2)) for _ in range(150))
+    return [(0, size), *((first, last) for first, last in pairs)]
 
 
 def test_every_range_is_what_the_image_holds(stored: tuple[Path, Path], content: bytes, extents: list[Extent]) -> None:

@@ -225,12 +225,13 @@ def test_one_thing_that_can_not_be_removed_keeps_none_of_the_others(
         aged(settings.storage.incoming_dir / name, 30)
     rename, unlink = Path.rename, Path.unlink
 
-    def refused(path: Path) -> None:
+    def taken(path: Path) -> Path:
         if path.name == "stuck":
             raise PermissionError(13, "Permission denied")
+        return path
 
-    monkeypatch.setattr(Path, "rename", lambda path, target: refused(path) or rename(path, target))
-    monkeypatch.setattr(Path, "unlink", lambda path, **options: refused(path) or unlink(path, **options))
+    monkeypatch.setattr(Path, "rename", lambda path, target: rename(taken(path), target))
+    monkeypatch.setattr(Path, "unlink", lambda path, **options: unlink(taken(path), **options))
     swept = sweep(settings, of_failed_jobs)
     assert (swept.job_folders, swept.incoming) == (1, 1)
     assert [

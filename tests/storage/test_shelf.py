@@ -8,8 +8,9 @@ import os
 import shutil
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -198,9 +199,9 @@ def test_a_set_grows_old_in_one_moment(storage: Storage, monkeypatch: pytest.Mon
         told = made + timedelta(minutes=60, seconds=-1)
 
         @classmethod
-        def now(cls, tz: object = None) -> datetime:
+        def now(cls, tz: tzinfo | None = None) -> Self:
             cls.told += timedelta(seconds=1)
-            return cls.told
+            return cls.combine(cls.told, cls.told.timetz())
 
     monkeypatch.setattr("mkiso.storage.shelf.datetime", Clock)
     for _ in range(4):

@@ -54,7 +54,7 @@ def study(number: int, count: int = 2, **attributes: object) -> Study:
     return replace(Study(f"A{number}", f"1.2.{number}", "HN-1", "Canary^Name", expected=expected), **attributes)  # type: ignore[arg-type]
 
 
-def of(number: int, count: int = 2, **attributes: object) -> StudyRetrieved:
+def of(number: int, count: int = 2, /, **attributes: object) -> StudyRetrieved:
     return StudyRetrieved(
         study(number, count), tuple(instance(number, each, **attributes) for each in range(1, count + 1))
     )
@@ -249,7 +249,7 @@ def test_what_was_found_is_of_one_patient_and_can_be_proved() -> None:
         ([study(1, 0)], [], NoDicomData),
     ]:
         with pytest.raises(error):
-            found(("A1",), studies, patients, RULES.identity, require_counts=True, degraded=False)  # type: ignore[arg-type]
+            found(("A1",), studies, patients, RULES.identity, require_counts=True, degraded=False)
 
 
 def test_a_part_holds_nothing_that_didnt_pass() -> None:

@@ -20,6 +20,7 @@ import tasks.archive_volumes as archive_volumes
 import tasks.cleaning as cleaning
 import tasks.job_run as job_run
 import tasks.order as order_steps
+from mkiso.audit import messages as audit
 from mkiso.config.file import load
 from mkiso.config.settings import Settings
 from mkiso.errors import (
@@ -37,6 +38,7 @@ from mkiso.formats.proven_set import ProvenSet, manifests_of, prove, write_set
 from mkiso.formats.registry import ISO
 from mkiso.media import disc_set
 from mkiso.media.disc_set import lay_out_set
+from mkiso.media.layout import lay_out
 from mkiso.publishers import Order, Receipt, publisher_of
 from mkiso.publishers.orderbook import OrderBook
 from mkiso.publishers.orders import cancel_orders
@@ -67,7 +69,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def begin(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., JobRun]:
-    context = FlowRunContext.model_construct(flow_run=SimpleNamespace(id=JOB))
+    told: dict[str, Any] = {"flow_run": SimpleNamespace(id=JOB)}
+    context = FlowRunContext.model_construct(**told)
     monkeypatch.setattr(job_run, "get_run_context", lambda: context)
     monkeypatch.setattr(job_run, "get_run_logger", lambda: logging.getLogger("test"))
     monkeypatch.setattr(JobRun, "is_retry", lambda run: False)
@@ -86,7 +89,7 @@ def test_a_print_that_broke_off_may_be_ordered_and_nobody_is_told_to_ask_again(
     begin: Callable[..., JobRun], fault: BaseException
 ) -> None:
     run = begin()
-    assert LOOK_FIRST in run.state.message  # of a process that is killed
+    assert LOOK_FIRST in str(run.state.message)  # of a process that is killed
     words = words_of(run, fault)
     assert LOOK_FIRST in words
     assert "No disc was made" not in words and "Ask again" not in words
@@ -143,13 +146,13 @@ def test_orders_of_a_set_know_of_the_whole_set(
 ) -> None:
     studies = passed(instances(make_study(tmp_path / "in", "A1")))
     half = len(studies.instances) // 2
-    laid_out, tried = disc_set.lay_out, []
+    tried: list[tuple[Any, ...]] = []
 
     def too_large_at_first(*values: Any, **named: Any) -> Any:
         tried.append(values)
         if len(tried) == 1:
             raise TooLargeForMedium("too large")
-        return laid_out(*values, **named)
+        return lay_out(*values, **named)
 
     monkeypatch.setattr(disc_set, "lay_out", too_large_at_first)
     monkeypatch.setattr(disc_set, "span", lambda all_, *_: (tuple(all_)[:half], tuple(all_)[half:]))
@@ -179,7 +182,7 @@ def test_an_export_is_told_once_and_its_failure_fails_no_print(
         told.append(arguments)
         raise ValueError("Port out of range")
 
-    monkeypatch.setattr(order_steps.audit, "exported", exported)
+    monkeypatch.setattr(audit, "exported", exported)
     proven, publisher = proved(tmp_path), publisher_of("robot", settings)
     orders = order_steps.orders_of_images.fn(run, publisher, proven)
     for _ in range(2):

@@ -8,23 +8,30 @@ import asyncio
 import hashlib
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
 
 from mkiso.config.settings import Auth, Disc, Server, Settings, Storage
-from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
+from mkiso.errors import JobNotFound, MkisoError, OrchestratorUnavailable, QueueFull
 from mkiso.storage.marks import marks_of
 from mkiso.storage.report import JobReport, read_report, write_report
 from mkiso.storage.shelf import Manifest, manifests, new_disc_id, shelve, whole_sets
-from mkiso_service.webhook.orchestrator import Asked
+from mkiso_service.webhook.orchestrator import Asked, Standing
+from mkiso_service.webhook.question import Question
 from mkiso_service.webhook.server import serve
 from peers.ports import free_port
 
 KEY = "correct-horse"
+
+Script = Callable[[str, Question], Standing]
+"""What runs as the job: its id and its question in, how it stands after out."""
 
 
 class Desk:
@@ -32,17 +39,21 @@ class Desk:
     returns how it stands after.
     """
 
-    def __init__(self, script=None):
-        self.script = script or (lambda job_id, question: "running")
-        self.standings = {}
-        self.in_flight = {}
-        self.asked = []
+    def __init__(self, script: Script | None = None) -> None:
+        self.anew(script)
+
+    def anew(self, script: Script | None = None) -> None:
+        """Nothing has been asked yet."""
+        self.script: Script = script or (lambda job_id, question: "running")
+        self.standings: dict[str, Standing] = {}
+        self.in_flight: dict[str, str] = {}
+        self.asked: list[Question] = []
         self.down = False
         self.full = False
         self.waiting = 0
-        self.ended_before = None
+        self.ended_before: datetime | None = None
 
-    async def ask(self, question, request_id=""):
+    async def ask(self, question: Question, request_id: str = "") -> Asked:
         self._up()
         if self.full:
             raise QueueFull("50 jobs are waiting already.", retry_after_seconds=7)
@@ -56,13 +67,13 @@ class Desk:
         self.standings[job_id] = await asyncio.to_thread(self.script, job_id, question)
         return Asked(job_id, ended_before=self.ended_before)
 
-    async def standing(self, job_id):
+    async def standing(self, job_id: str) -> Standing:
         self._up()
         if job_id not in self.standings:
             raise JobNotFound("There is no such job.")
         return self.standings[job_id]
 
-    async def wait(self, job_id, timeout_seconds):
+    async def wait(self, job_id: str, timeout_seconds: float) -> Standing | None:
         self.waiting += 1
         try:
             until = time.monotonic() + timeout_seconds
@@ -74,41 +85,47 @@ class Desk:
         finally:
             self.waiting -= 1
 
-    async def queued(self):
+    async def queued(self) -> int:
         self._up()
         return sum(standing == "waiting" for standing in self.standings.values())
 
-    async def why_jobs_wait(self):
+    async def why_jobs_wait(self) -> str:
         self._up()
         return ""
 
-    async def version(self):
+    async def version(self) -> str:
         self._up()
         return "3.8.8"
 
-    def _up(self):
+    def _up(self) -> None:
         if self.down:
             raise OrchestratorUnavailable("Prefect can't be reached.")
+
+
+class Client(httpx.Client):
+    """A client of the webhook, and what tells the webhook to stop."""
+
+    stop: threading.Event
 
 
 class Scripts:
     """Jobs that end in every way, with reports and discs in a real store."""
 
-    def __init__(self, storage):
+    def __init__(self, storage: Storage) -> None:
         self.storage = storage
 
     def disc(
         self,
-        job_id,
-        question,
-        content=b"\0" * 32768 + b"CD001" + b"x" * 5000,
-        number=1,
-        total=1,
-        filename="สมชาย ใจดี.iso",
-        degraded=(),
-        minutes=0,
-        first_disc="",
-    ):
+        job_id: str,
+        question: Question,
+        content: bytes = b"\0" * 32768 + b"CD001" + b"x" * 5000,
+        number: int = 1,
+        total: int = 1,
+        filename: str = "สมชาย ใจดี.iso",
+        degraded: tuple[str, ...] = (),
+        minutes: float = 0,
+        first_disc: str = "",
+    ) -> str:
         image = self.storage.data_dir / f"{uuid4()}.iso"
         image.write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
@@ -133,14 +150,15 @@ class Scripts:
         shelve(self.storage, image, manifest, marks_of(content))
         return manifest.disc_id
 
-    def report(self, job_id, question, **facts):
+    def report(self, job_id: str, question: Question, **facts: Any) -> Standing:
         publisher = question.publisher
         write_report(
             self.storage,
             replace(JobReport(job_id, question.kind, question.accession_numbers, publisher=publisher), **facts),
         )
+        return "running"
 
-    def done(self, job_id, question, **disc):
+    def done(self, job_id: str, question: Question, **disc: Any) -> Standing:
         discs = (self.disc(job_id, question, **disc),) if question.kind == "download" else ()
         self.report(
             job_id,
@@ -155,46 +173,46 @@ class Scripts:
         )
         return "completed"
 
-    def set_of(self, total, letter="a"):
+    def set_of(self, total: int, letter: str = "a") -> Script:
         """A set of so many discs, whose bytes tell which set it is."""
 
-        def script(job_id, question):
-            discs = []
+        def script(job_id: str, question: Question) -> Standing:
+            discs: list[str] = []
             for number in range(1, total + 1):
                 content = f"{letter}{number}".encode() * 50
-                of_set = {"number": number, "total": total, "first_disc": discs[0] if discs else ""}
-                discs.append(self.disc(job_id, question, content=content, **of_set))
+                first = discs[0] if discs else ""
+                discs.append(self.disc(job_id, question, content=content, number=number, total=total, first_disc=first))
             self.report(job_id, question, status="done", disc_ids=tuple(discs))
             return "completed"
 
         return script
 
-    def failed(self, error):
-        def script(job_id, question):
+    def failed(self, error: MkisoError) -> Script:
+        def script(job_id: str, question: Question) -> Standing:
             report = JobReport(job_id, question.kind, question.accession_numbers)
             write_report(self.storage, report.failed(error))
             return "failed"
 
         return script
 
-    def reused(self, job_id, question):
+    def reused(self, job_id: str, question: Question) -> Standing:
         """What make_disc does where a young disc of the same answer is there."""
         earlier = next(iter(self.storage.discs_dir.glob("*/manifest.json"))).parent.name
         self.report(job_id, question, status="done", disc_ids=(earlier,))
         return "completed"
 
-    def again(self, job_id, question):
+    def again(self, job_id: str, question: Question) -> Standing:
         """As `reused`, of a set: the newest that answers the question."""
         asked = set(question.accession_numbers)
         discs = next(discs for discs in whole_sets(manifests(self.storage)) if set(discs[0].accession_numbers) == asked)
         self.report(job_id, question, status="done", disc_ids=tuple(disc.disc_id for disc in discs))
         return "completed"
 
-    def report_of(self, job_id):
+    def report_of(self, job_id: str) -> JobReport | None:
         return read_report(self.storage, job_id)
 
 
-def settings_in(folder, *, auth=False, **server):
+def settings_in(folder: Path, *, auth: bool = False, **server: Any) -> Settings:
     storage = Storage(data_dir=folder, min_free_gib=0)
     storage.discs_dir.mkdir(parents=True, exist_ok=True)
     return Settings(
@@ -206,13 +224,13 @@ def settings_in(folder, *, auth=False, **server):
 
 
 @contextmanager
-def served(settings, desk):
+def served(settings: Settings, desk: Desk) -> Iterator[Client]:
     """The webhook in a thread; a client of it."""
     stop = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(serve(settings, desk, stop)))
     thread.start()
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{settings.server.port}", timeout=30, trust_env=False) as client:
+        with Client(base_url=f"http://127.0.0.1:{settings.server.port}", timeout=30, trust_env=False) as client:
             client.stop = stop
             _until_up(client, thread)
             yield client
@@ -222,7 +240,7 @@ def served(settings, desk):
         assert not thread.is_alive()
 
 
-def _until_up(client, thread):
+def _until_up(client: httpx.Client, thread: threading.Thread) -> None:
     until = time.monotonic() + 15
     while thread.is_alive() and time.monotonic() < until:
         try:

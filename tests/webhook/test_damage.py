@@ -7,8 +7,10 @@ import os
 import httpx
 import pytest
 
+from mkiso.config.settings import Settings
 from mkiso.storage.marks import MARK_BYTES
 from mkiso.storage.shelf import manifests
+from tests.webhook.desk import Desk, Scripts
 
 ONE = "/api/iso/download?accession_number=A1"
 CONTENT = os.urandom(5 * MARK_BYTES + 12_345)
@@ -16,14 +18,16 @@ MIDDLE = 3 * MARK_BYTES + 100
 
 
 @pytest.fixture
-def address(client, desk, scripts):
+def address(client: httpx.Client, desk: Desk, scripts: Scripts) -> str:
     """A disc's own address."""
     desk.script = lambda job_id, question: scripts.done(job_id, question, content=CONTENT)
     return client.get(ONE).headers["content-location"]  # wholly: what is still sent would meet the damage first
 
 
 @pytest.mark.parametrize("content", [b"", b'{"job_id": "', b"[]", bytes(300), b"\xff\xfe"])
-def test_a_report_and_a_manifest_that_a_power_cut_has_torn(client, settings, address, content):
+def test_a_report_and_a_manifest_that_a_power_cut_has_torn(
+    client: httpx.Client, settings: Settings, address: str, content: bytes
+) -> None:
     job = address.partition("/disc")[0]
     assert client.get(job).json()["state"] == "done"
     [manifest] = settings.storage.discs_dir.glob("*/manifest.json")
@@ -45,7 +49,7 @@ def test_a_report_and_a_manifest_that_a_power_cut_has_torn(client, settings, add
     assert client.get(f"{ONE}&part=1").status_code == 200
 
 
-def flip(settings, position, number=0):
+def flip(settings: Settings, position: int, number: int = 0) -> None:
     """Flip a bit of the n-th disc on the shelf."""
     image = sorted(settings.storage.discs_dir.glob("*/disc.iso"))[number]
     with image.open("r+b", buffering=0) as file:
@@ -53,7 +57,7 @@ def flip(settings, position, number=0):
         os.pwrite(file.fileno(), bytes([byte ^ 4]), position)
 
 
-def received(client, path, **headers):
+def received(client: httpx.Client, path: str, **headers: str) -> bytes:
     """What came of an answer of 200 or 206 before it broke off."""
     got = bytearray()
     with client.stream("GET", path, headers=headers) as answer:
@@ -65,7 +69,9 @@ def received(client, path, **headers):
 
 
 @pytest.mark.parametrize("position", [MIDDLE, len(CONTENT) - 1])
-def test_a_download_breaks_off_before_the_first_wrong_byte(client, settings, address, position, caplog):
+def test_a_download_breaks_off_before_the_first_wrong_byte(
+    client: httpx.Client, settings: Settings, address: str, position: int, caplog: pytest.LogCaptureFixture
+) -> None:
     flip(settings, position)
     got = received(client, address)
     assert got == CONTENT[: position // MARK_BYTES * MARK_BYTES]
@@ -75,7 +81,9 @@ def test_a_download_breaks_off_before_the_first_wrong_byte(client, settings, add
     assert (gone.status_code, gone.json()["code"]) == (404, "job_not_found")
 
 
-def test_what_is_wrong_from_the_beginning_is_an_answer_in_words(client, settings, address):
+def test_what_is_wrong_from_the_beginning_is_an_answer_in_words(
+    client: httpx.Client, settings: Settings, address: str
+) -> None:
     flip(settings, 0)
     answer = client.get(address)
     assert (answer.status_code, answer.json()["code"]) == (500, "proof_failed")
@@ -83,7 +91,9 @@ def test_what_is_wrong_from_the_beginning_is_an_answer_in_words(client, settings
 
 
 @pytest.mark.parametrize("headers", [{}, {"If-Range": "the etag"}])
-def test_the_rest_of_a_broken_download_is_proved_as_well(client, settings, address, headers):
+def test_the_rest_of_a_broken_download_is_proved_as_well(
+    client: httpx.Client, settings: Settings, address: str, headers: dict[str, str]
+) -> None:
     etag = client.head(address).headers["etag"]
     headers = dict.fromkeys(headers, etag)
     flip(settings, MIDDLE)
@@ -93,7 +103,7 @@ def test_the_rest_of_a_broken_download_is_proved_as_well(client, settings, addre
     assert client.get(address).status_code == 404
 
 
-def test_a_range_that_begins_where_it_is_wrong(client, settings, address):
+def test_a_range_that_begins_where_it_is_wrong(client: httpx.Client, settings: Settings, address: str) -> None:
     flip(settings, MIDDLE)
     for _ in range(2):
         answer = client.get(address, headers={"Range": f"bytes={MIDDLE + 10}-{MIDDLE + 20}"})
@@ -101,7 +111,9 @@ def test_a_range_that_begins_where_it_is_wrong(client, settings, address):
     assert manifests(settings.storage) == []
 
 
-def test_damage_that_comes_while_it_is_sent(client, desk, scripts, settings):
+def test_damage_that_comes_while_it_is_sent(
+    client: httpx.Client, desk: Desk, scripts: Scripts, settings: Settings
+) -> None:
     content = os.urandom(MARK_BYTES) * 120
     desk.script = lambda job_id, question: scripts.done(job_id, question, content=content)
     got = bytearray()
@@ -113,7 +125,9 @@ def test_damage_that_comes_while_it_is_sent(client, desk, scripts, settings):
     assert got == content[: 119 * MARK_BYTES]
 
 
-def test_no_damaged_disc_is_served_again(client, desk, scripts, settings, address):
+def test_no_damaged_disc_is_served_again(
+    client: httpx.Client, desk: Desk, scripts: Scripts, settings: Settings, address: str
+) -> None:
     flip(settings, 0)
     desk.script = scripts.reused
     assert client.get(ONE).json()["code"] == "proof_failed"
@@ -121,7 +135,7 @@ def test_no_damaged_disc_is_served_again(client, desk, scripts, settings, addres
     assert client.get(ONE).content == CONTENT
 
 
-def test_the_whole_set_goes(client, desk, scripts, settings):
+def test_the_whole_set_goes(client: httpx.Client, desk: Desk, scripts: Scripts, settings: Settings) -> None:
     desk.script = scripts.set_of(3)
     job = client.get(f"/api/iso/jobs/{client.get(ONE).json()['job_id']}").json()
     second = next(disc for disc in manifests(settings.storage) if disc.number == 2)
@@ -134,13 +148,15 @@ def test_the_whole_set_goes(client, desk, scripts, settings):
 
 
 @pytest.mark.parametrize("name", ["disc.iso", "marks"])
-def test_a_disc_without_its_image_or_its_marks_is_taken_off(client, settings, address, name):
+def test_a_disc_without_its_image_or_its_marks_is_taken_off(
+    client: httpx.Client, settings: Settings, address: str, name: str
+) -> None:
     next(settings.storage.discs_dir.glob(f"*/{name}")).unlink()
     assert client.get(address).status_code == 404
     assert manifests(settings.storage) == []
 
 
-def test_the_marks_of_another_disc_prove_nothing(client, settings, address):
+def test_the_marks_of_another_disc_prove_nothing(client: httpx.Client, settings: Settings, address: str) -> None:
     marks = next(settings.storage.discs_dir.glob("*/marks"))
     marks.write_bytes(marks.read_bytes()[:-1] + b"x")
     assert client.get(address).json()["code"] == "proof_failed"

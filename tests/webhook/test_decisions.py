@@ -22,7 +22,7 @@ from mkiso_service.log_lines import JsonLines, TextLines
 from mkiso_service.webhook.access import SESSION_SECONDS, Keys, Sessions, take_request_id
 from mkiso_service.webhook.answers import JobFailed, outcome_of
 from mkiso_service.webhook.disc_bytes import Span, content_disposition, name_of, span_of
-from mkiso_service.webhook.orchestrator import minutes_since
+from mkiso_service.webhook.orchestrator import Standing, minutes_since
 from mkiso_service.webhook.question import preference_of
 
 ETAG = '"abc"'
@@ -61,11 +61,11 @@ DISC = Manifest("d", "j", "2026-01-01T00:00:00+00:00", "V", "Somchai.iso", ("A",
         ({"if-none-match": ETAG, "range": "bytes=0-1"}, Span(304, 0, 0)),
     ],
 )
-def test_span(headers, span):
+def test_span(headers: dict[str, str], span: Span) -> None:
     assert span_of(Headers(headers), ETAG, 1000) == span
 
 
-def test_the_end_of_another_disc_is_never_given():
+def test_the_end_of_another_disc_is_never_given() -> None:
     headers = Headers({"range": "bytes=500-"})
     assert span_of(headers, ETAG, 1000, just_made=True) == Span(200, 0, 1000)
     assert span_of(headers, ETAG, 1000) == Span(206, 500, 1000)
@@ -76,25 +76,25 @@ def test_the_end_of_another_disc_is_never_given():
 
 
 @given(st.text(max_size=40), st.integers(1, 10_000))
-def test_no_range_header_leads_outside(text, size):
+def test_no_range_header_leads_outside(text: str, size: int) -> None:
     span = span_of({"range": f"bytes={text}"}, ETAG, size)
     assert 0 <= span.start <= span.stop <= size
     assert span.status in (200, 206, 416)
 
 
 @given(st.text(max_size=200))
-def test_a_file_name_of_any_text_is_one_safe_header(text):
+def test_a_file_name_of_any_text_is_one_safe_header(text: str) -> None:
     value = content_disposition(text)
     assert value.isascii() and value.isprintable()
     message = Message()
     message["Content-Disposition"] = value
-    plain = re.search(r'filename="([^"]*)"', value)[1]
+    plain = re.findall(r'filename="([^"]*)"', value)[0]
     assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", plain) and ".." not in plain.removesuffix(".iso")[:2]
-    name = unquote(re.search(r"filename\*=UTF-8''(\S+)$", value)[1])
+    name = unquote(re.findall(r"filename\*=UTF-8''(\S+)$", value)[0])
     assert not set(name) & set('/\\"\r\n\0;%') and not name.startswith(".") and name.endswith(".iso")
 
 
-def test_a_thai_name_stays_itself():
+def test_a_thai_name_stays_itself() -> None:
     value = content_disposition("สมชาย ใจดี.iso")
     assert 'filename="disc.iso"' in value
     assert unquote(value.partition("UTF-8''")[2]) == "สมชาย ใจดี.iso"
@@ -112,11 +112,11 @@ def test_a_thai_name_stays_itself():
         ("José.iso", "attachment; filename=\"Jose.iso\"; filename*=UTF-8''Jos%C3%A9.iso"),
     ],
 )
-def test_content_disposition(name, header):
+def test_content_disposition(name: str, header: str) -> None:
     assert content_disposition(name) == header
 
 
-def test_name_of():
+def test_name_of() -> None:
     report = JobReport("j", "download", ("A",))
     assert name_of(report, DISC) == "A.iso"
     of_set = replace(DISC, number=2, total=3, first_disc="3fa4c2d1-0000-4000-8000-000000000000")
@@ -139,7 +139,7 @@ def test_name_of():
         (['"respond-async'], (False, 0)),
     ],
 )
-def test_prefer(fields, expected):
+def test_prefer(fields: list[str], expected: tuple[bool, int]) -> None:
     preference = preference_of(fields)
     assert (preference.respond_async, preference.wait_seconds) == expected
 
@@ -147,23 +147,24 @@ def test_prefer(fields, expected):
 @pytest.mark.parametrize(
     "sent", [[], [b""], [b"a b"], [b"a\r\nb"], [b"-a"], [b"x" * 65], [b"a", b"b"], [b"\xff"], [b'a"b'], [b"{}"]]
 )
-def test_an_insane_request_id_is_replaced(sent):
+def test_an_insane_request_id_is_replaced(sent: list[bytes]) -> None:
     assert re.fullmatch(r"[0-9a-f]{32}", take_request_id(sent))
 
 
-def test_a_sane_request_id_is_taken():
+def test_a_sane_request_id_is_taken() -> None:
     assert take_request_id([b"abc-1.2_3"]) == "abc-1.2_3"
 
 
 REPORT = JobReport("j", "download", ("A",))
 DONE = replace(REPORT, status="done")
+ENDED_WITH_WORDS: tuple[Standing, ...] = ("completed", "failed")
 FAILED = REPORT.failed(StudyNotFound("no"))
 
 
-def test_outcome():
+def test_outcome() -> None:
     assert outcome_of("completed", DONE) is DONE
     assert outcome_of("crashed", DONE) is DONE  # the disc was proved and shelved before the process went
-    for standing in ("completed", "failed"):
+    for standing in ENDED_WITH_WORDS:
         with pytest.raises(JobFailed) as failed:
             outcome_of(standing, FAILED)
         assert failed.value.report.error["http_status"] == 404
@@ -172,13 +173,13 @@ def test_outcome():
             outcome_of("crashed", report)
         with pytest.raises(JobCancelled):
             outcome_of("cancelled", report)
-    for standing in ("completed", "failed"):
+    for standing in ENDED_WITH_WORDS:
         with pytest.raises(JobCrashed):
             outcome_of(standing, REPORT)
 
 
 @pytest.mark.parametrize("standing", ["crashed", "cancelled"])
-def test_of_a_print_nobody_is_told_that_nothing_was_sent(standing):
+def test_of_a_print_nobody_is_told_that_nothing_was_sent(standing: Standing) -> None:
     for report in (replace(REPORT, kind="print"), replace(FAILED, kind="print")):
         with pytest.raises(
             (JobCrashed, JobCancelled), match="may already be with the publisher: look there before asking again"
@@ -189,24 +190,24 @@ def test_of_a_print_nobody_is_told_that_nothing_was_sent(standing):
         outcome_of(standing, REPORT)
 
 
-def auth(key):
+def auth(key: str) -> Keys:
     return Keys(Auth(enabled=True, api_key=key))
 
 
-def test_the_key():
+def test_the_key() -> None:
     keys = auth("secret-ü")
     assert keys.right("secret-ü".encode())
     assert not keys.right(b"") and not keys.right(b"secret") and not keys.right(b"secret-\xfcx")
     assert not Keys(Auth()).right(b"")
 
 
-def test_the_comparison_is_of_digests_in_constant_time():
+def test_the_comparison_is_of_digests_in_constant_time() -> None:
     source = inspect.getsource(Keys.right)
     assert "hmac.compare_digest(hashlib.sha256(sent).digest(), hashlib.sha256(self._key).digest())" in source
     assert "==" not in source
 
 
-def test_sessions(monkeypatch):
+def test_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = Sessions(auth("k"))
     cookie = sessions.begin()
     assert sessions.valid(cookie)
@@ -233,12 +234,12 @@ def test_sessions(monkeypatch):
 
 
 @pytest.mark.parametrize(("minutes", "told"), [(3, 3), (0.5, 0), (-0.5, 0), (-90, 0)])
-def test_minutes_since(minutes, told):
+def test_minutes_since(minutes: float, told: int) -> None:
     assert minutes_since(datetime.now(UTC) - timedelta(minutes=minutes, seconds=1)) == told
 
 
 @pytest.mark.parametrize("formatter", [JsonLines(), TextLines()])
-def test_a_log_record_is_one_line(formatter):
+def test_a_log_record_is_one_line(formatter: logging.Formatter) -> None:
     record = logging.makeLogRecord({"msg": "a\nb", "path": 'x\r\n{"level": 1}\u2028\x1b[0m', "levelname": "INFO"})
     line = formatter.format(record)
     assert len(line.splitlines()) == 1 and line.isascii()

@@ -1,12 +1,17 @@
 """The API's description is true: schemathesis asks what it allows and what it forbids of the running webhook."""
 
+from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import Case
 from schemathesis.generation import GenerationMode
+from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import negative_data_rejection
 from starlette.routing import Route
 
@@ -18,7 +23,7 @@ DESCRIPTION = yaml.safe_load(files("mkiso_service.webhook").joinpath("openapi.ya
 
 
 @pytest.fixture(scope="module")
-def described(tmp_path_factory):
+def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
     folder = tmp_path_factory.mktemp("described")
     configured = settings_in(folder, auth=True)
     desk = Desk(Scripts(configured.storage).done)
@@ -30,14 +35,14 @@ def described(tmp_path_factory):
 @pytest.mark.parametrize(
     ("path", "method"), [(path, method) for path, each in DESCRIPTION["paths"].items() for method in each]
 )
-def test_the_webhook_is_as_described(described, path, method, mode):
+def test_the_webhook_is_as_described(described: BaseSchema, path: str, method: str, mode: GenerationMode) -> None:
     operation = described[path][method.upper()]
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
         max_examples=15, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
     )
-    def ask(case):
+    def ask(case: Case[Any]) -> None:
         # The key is given to what schemathesis leaves it out of, and unknown parameters are ignored on purpose: neither
         # is "accepted wrongly".
         case.call_and_validate(headers={"X-API-Key": KEY}, excluded_checks=[negative_data_rejection])
@@ -52,7 +57,7 @@ def test_the_webhook_is_as_described(described, path, method, mode):
             raise
 
 
-def test_every_address_of_the_api_is_described(tmp_path):
+def test_every_address_of_the_api_is_described(tmp_path: Path) -> None:
     app = build_app(settings_in(tmp_path), Desk())
     assert {route.path for route in app.routes if isinstance(route, Route) and route.path.startswith("/api/")} == set(
         DESCRIPTION["paths"]

@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import pytest
 from mkiso.config.publishers import CStore
 from mkiso_service.log_lines import JsonLines
 from mkiso_service.webhook import disc_bytes, server
+from mkiso_service.webhook.orchestrator import Standing
+from mkiso_service.webhook.question import Question
 from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 
@@ -36,12 +39,12 @@ OPEN = ["/", "/api/health", "/api/openapi.json", "/metrics", "/page/counter.css"
 
 
 @pytest.fixture(scope="module")
-def locked_desk():
+def locked_desk() -> Desk:
     return Desk()
 
 
 @pytest.fixture(scope="module")
-def locked(tmp_path_factory, locked_desk):
+def locked(tmp_path_factory: pytest.TempPathFactory, locked_desk: Desk) -> Iterator[httpx.Client]:
     with served(settings_in(tmp_path_factory.mktemp("locked"), auth=True), locked_desk) as client:
         yield client
 
@@ -61,7 +64,9 @@ def locked(tmp_path_factory, locked_desk):
         [("Cookie", f"mkiso_session={KEY}")],
     ],
 )
-def test_no_key_no_answer(locked, locked_desk, path, method, headers):
+def test_no_key_no_answer(
+    locked: httpx.Client, locked_desk: Desk, path: str, method: str, headers: list[tuple[str, str]]
+) -> None:
     answer = locked.request(method, path, headers=headers)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("X-API-Key")
@@ -71,15 +76,15 @@ def test_no_key_no_answer(locked, locked_desk, path, method, headers):
 
 
 @pytest.mark.parametrize("path", OPEN)
-def test_what_is_public(locked, path):
+def test_what_is_public(locked: httpx.Client, path: str) -> None:
     assert locked.get(path).status_code == 200
 
 
-def test_the_right_key(locked):
+def test_the_right_key(locked: httpx.Client) -> None:
     assert locked.get("/api/iso/jobs/x", headers={"X-API-Key": KEY}).status_code == 404
 
 
-def test_the_page_signs_in_for_itself(locked):
+def test_the_page_signs_in_for_itself(locked: httpx.Client) -> None:
     page = locked.get("/")
     assert 'name="key"' in page.text and KEY not in page.text
     assert locked.post("/session", data={"key": "wrong"}).status_code == 401
@@ -108,7 +113,7 @@ def test_the_page_signs_in_for_itself(locked):
     locked.cookies.clear()
 
 
-def test_the_page_lets_nothing_else_in(client):
+def test_the_page_lets_nothing_else_in(client: httpx.Client) -> None:
     page = client.get("/")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
@@ -135,14 +140,14 @@ def test_the_page_lets_nothing_else_in(client):
         "accession_number=A&part=0",
     ],
 )
-def test_a_bad_question_is_400_and_asks_nobody(client, desk, query):
+def test_a_bad_question_is_400_and_asks_nobody(client: httpx.Client, desk: Desk, query: str) -> None:
     answer = client.get(f"/api/iso/download?{query}")
     assert answer.status_code == 400
     assert {"error", "code", "request_id"} <= set(answer.json())
     assert desk.asked == []
 
 
-def test_every_error_is_json(client, desk):
+def test_every_error_is_json(client: httpx.Client, desk: Desk) -> None:
     assert client.get("/api/iso/download?" + "a" * 40_000).status_code == 414
     nothing = client.get("/nothing")
     assert (nothing.status_code, nothing.json()["code"]) == (404, "not_found")
@@ -153,8 +158,10 @@ def test_every_error_is_json(client, desk):
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
-def test_an_unexpected_error_says_nothing_of_its_text(client, desk, caplog):
-    def broken(job_id, question):
+def test_an_unexpected_error_says_nothing_of_its_text(
+    client: httpx.Client, desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(job_id: str, question: Question) -> Standing:
         raise RuntimeError("CANARY^PATIENT")
 
     desk.script = broken
@@ -166,7 +173,7 @@ def test_an_unexpected_error_says_nothing_of_its_text(client, desk, caplog):
     assert "CANARY" not in written + answer.text and "RuntimeError" in written and "broken" in written
 
 
-def test_the_log_has_one_honest_line_a_request(client, caplog):
+def test_the_log_has_one_honest_line_a_request(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "mkiso.webhook"):
         client.get(
             "/api/iso/download?accession_number=A7&name=CANARY",
@@ -189,7 +196,7 @@ def test_the_log_has_one_honest_line_a_request(client, caplog):
     assert "CANARY" not in "".join(lines)
 
 
-def test_what_is_no_http_is_told_so_in_json(client):
+def test_what_is_no_http_is_told_so_in_json(client: httpx.Client) -> None:
     for garbage in (
         b"\x16\x03\x01\x02\x00\x01\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
@@ -203,14 +210,14 @@ def test_what_is_no_http_is_told_so_in_json(client):
 
 @pytest.mark.parametrize("ending", ["%0A", "%0D", "%00", "%7F", "/", "//", "%20"])
 @pytest.mark.parametrize("path", ["/metrics", "/api/health", "/api/iso/print", "/session", "/page/disc.svg"])
-def test_an_address_is_that_address_alone(client, desk, path, ending):
+def test_an_address_is_that_address_alone(client: httpx.Client, desk: Desk, path: str, ending: str) -> None:
     """A proxy's rule for /metrics doesn't know /metrics%0A, and a router's pattern may."""
     answer = client.get(f"{path}{ending}", params={"accession_number": "A1"})
     assert (answer.status_code, answer.json()["code"], "location" in answer.headers) == (404, "not_found", False)
     assert not desk.asked
 
 
-def test_header_injection(client, desk):
+def test_header_injection(client: httpx.Client, desk: Desk) -> None:
     raw = _raw(client, b"GET /api/health HTTP/1.1\r\nHost: x\r\nX-Request-ID: a\rb\r\nConnection: close\r\n\r\n")
     assert raw.startswith((b"HTTP/1.1 400", b"HTTP/1.1 200")) and b"a\rb" not in raw
     two_lengths = (
@@ -220,7 +227,7 @@ def test_header_injection(client, desk):
     assert answer.startswith(b"HTTP/1.1 400") and b"mkiso_discs" not in answer
 
 
-def test_health_is_quick_and_names_what_is_wrong(tmp_path):
+def test_health_is_quick_and_names_what_is_wrong(tmp_path: Path) -> None:
     silent = socket.create_server(("127.0.0.1", 0))  # accepts and never answers
     port = silent.getsockname()[1]
     settings = settings_in(tmp_path)
@@ -248,7 +255,7 @@ def test_health_is_quick_and_names_what_is_wrong(tmp_path):
     silent.close()
 
 
-def test_health_tells_of_a_process_that_is_restarted(tmp_path):
+def test_health_tells_of_a_process_that_is_restarted(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     states = {"worker": {"up": False, "pid": None, "restarts": 3}, "receiver": {"up": True, "pid": 1, "restarts": 0}}
     (tmp_path / "processes.json").write_text(json.dumps(states))
@@ -258,7 +265,7 @@ def test_health_tells_of_a_process_that_is_restarted(tmp_path):
 
 
 @pytest.mark.parametrize("ends", [2, 5])
-def test_health_tells_of_a_process_that_ends_again_and_again(tmp_path, ends):
+def test_health_tells_of_a_process_that_ends_again_and_again(tmp_path: Path, ends: int) -> None:
     """It is up whenever somebody looks, and does nothing for anybody."""
     states = {"worker": {"up": True, "pid": os.getpid(), "restarts": ends, "ended": [time.time() - 100] * ends}}
     (tmp_path / "processes.json").write_text(json.dumps(states))
@@ -268,7 +275,7 @@ def test_health_tells_of_a_process_that_ends_again_and_again(tmp_path, ends):
     assert (f"worker {ends}" if told["ok"] else "The worker ended 5 times") in told["detail"]
 
 
-def test_metrics(client, desk):
+def test_metrics(client: httpx.Client, desk: Desk) -> None:
     client.get("/api/iso/download?accession_number=A")
     client.get("/api/iso/jobs/x")
     text = client.get("/metrics").text
@@ -301,7 +308,7 @@ NASTY = {  # what a regular expression, http.cookies or a conversion may choke o
 
 
 @pytest.mark.parametrize("name", NASTY)
-def test_no_header_keeps_another_client_waiting(client, desk, name):
+def test_no_header_keeps_another_client_waiting(client: httpx.Client, desk: Desk, name: str) -> None:
     begin, repeated, end = NASTY[name]
     value = begin + repeated * (34_000 // len(repeated)) + end
     page = client.get("/").headers  # another client, whose connection is there already
@@ -316,12 +323,14 @@ def test_no_header_keeps_another_client_waiting(client, desk, name):
     assert page["content-type"].startswith("text/html")
 
 
-def _ask(base_url, path, headers):
+def _ask(base_url: httpx.URL, path: str, headers: dict[str, str]) -> None:
     with httpx.Client(base_url=base_url, timeout=60, trust_env=False) as other:
         assert other.get(path, headers=headers).status_code < 500
 
 
-def test_200_slow_clients_keep_nobody_waiting(client, desk, scripts, monkeypatch):
+def test_200_slow_clients_keep_nobody_waiting(
+    client: httpx.Client, desk: Desk, scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server, "HEADER_SECONDS", 1.5)
     content = bytes(4_000_000)
     desk.script = lambda job_id, question: scripts.done(job_id, question, content=content)
@@ -346,7 +355,9 @@ def test_200_slow_clients_keep_nobody_waiting(client, desk, scripts, monkeypatch
 
 
 @pytest.mark.parametrize("begin", [b"", b"x"])
-def test_a_body_that_never_ends_keeps_no_connection(client, monkeypatch, begin):
+def test_a_body_that_never_ends_keeps_no_connection(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, begin: bytes
+) -> None:
     monkeypatch.setattr(server, "HEADER_SECONDS", 0.5)
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=20) as sender:
         sender.sendall(b"GET /page/disc.svg HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + begin)
@@ -356,7 +367,9 @@ def test_a_body_that_never_ends_keeps_no_connection(client, monkeypatch, begin):
                 sender.sendall(b"x")
 
 
-def test_a_client_that_takes_nothing_keeps_no_connection(client, desk, scripts, monkeypatch):
+def test_a_client_that_takes_nothing_keeps_no_connection(
+    client: httpx.Client, desk: Desk, scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(disc_bytes, "STALL_SECONDS", 0.2)
     monkeypatch.setattr(server, "LINGER_SECONDS", 0.2)
     desk.script = lambda job_id, question: scripts.done(job_id, question, content=bytes(30_000_000))
@@ -372,14 +385,16 @@ def test_a_client_that_takes_nothing_keeps_no_connection(client, desk, scripts, 
             time.sleep(0.05)
 
 
-def _is_held(reader):
+def _is_held(reader: socket.socket) -> bool:
     """Whether the other side of a local connection is open still (/proc/net/tcp: state 01)."""
     port = f":{reader.getsockname()[1]:04X}"
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
     return any(fields[2].endswith(port) and fields[3] == "01" for fields in lines)
 
 
-def test_a_client_that_stands_still_is_given_up(client, desk, scripts, monkeypatch):
+def test_a_client_that_stands_still_is_given_up(
+    client: httpx.Client, desk: Desk, scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(disc_bytes, "STALL_SECONDS", 0.5)
     desk.script = lambda job_id, question: scripts.done(job_id, question, content=bytes(60_000_000))
     address = client.get("/api/iso/download?accession_number=A").headers["content-location"].encode()
@@ -397,7 +412,7 @@ def test_a_client_that_stands_still_is_given_up(client, desk, scripts, monkeypat
     reader.close()
 
 
-def test_the_end_of_the_service(tmp_path):
+def test_the_end_of_the_service(tmp_path: Path) -> None:
     settings = settings_in(tmp_path, shutdown_grace_seconds=4)
     scripts = Scripts(settings.storage)
     content = bytes(80_000_000)
@@ -406,9 +421,9 @@ def test_the_end_of_the_service(tmp_path):
             scripts.done(job_id, question, content=content) if question.accession_numbers == ("A",) else "running"
         )
     )
-    answers = {}
+    answers: dict[str, httpx.Response] = {}
 
-    def waits():
+    def waits() -> None:
         with httpx.Client(base_url=client.base_url, timeout=30, trust_env=False) as other:
             answers["waiting"] = other.get("/api/iso/download?accession_number=B")
 
@@ -431,7 +446,7 @@ def test_the_end_of_the_service(tmp_path):
     assert stopping.headers["location"] == stopping.json()["job"] and "retry-after" in stopping.headers
 
 
-def _raw(client, request):
+def _raw(client: httpx.Client, request: bytes) -> bytes:
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as connection_:
         connection_.sendall(request)
         connection_.settimeout(1)

@@ -1,15 +1,22 @@
 """What makes paper or plastic is never an accident: other sites' pages, in Chromium too, print by the button alone."""
 
+import asyncio
 import http.server
 import re
 import shutil
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
+import httpx
 import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mkiso.config.settings import Audit
+from mkiso.config.settings import Audit, Settings
 from mkiso_service.webhook import server
+from mkiso_service.webhook.app import build_app
+from mkiso_service.webhook.orchestrator import Orchestrator
 from peers.chromium import Chromium
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 
@@ -22,31 +29,46 @@ RIS = "https://ris.example.org"
 
 
 @pytest.fixture(scope="module")
-def locked_desk():
+def locked_desk() -> Desk:
     return Desk()
 
 
 @pytest.fixture(scope="module")
-def locked(tmp_path_factory, locked_desk):
+def locked_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = settings_in(
         tmp_path_factory.mktemp("locked"), auth=True, trusted_origins=(RIS,), hosts=("discs.example.org",)
     )
-    settings = settings.model_copy(update={"audit": Audit(enabled=True)})
-    with served(settings, locked_desk) as client:
-        locked_desk.__init__(Scripts(settings.storage).done)
-        client.folder = settings.storage.data_dir
-        session = client.post("/session", data={"key": KEY}).headers["set-cookie"].partition(";")[0]
-        client.cookies.clear()
-        client.ways_in = [{"X-API-Key": KEY}, {"Cookie": session}, {}]
+    return settings.model_copy(update={"audit": Audit(enabled=True)})
+
+
+@pytest.fixture(scope="module")
+def locked(locked_settings: Settings, locked_desk: Desk) -> Iterator[httpx.Client]:
+    locked_desk.anew(Scripts(locked_settings.storage).done)
+    with served(locked_settings, locked_desk) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def ways_in(locked: httpx.Client) -> list[dict[str, str]]:
+    """The headers of whoever has the key, has signed in, has neither."""
+    session = locked.post("/session", data={"key": KEY}).headers["set-cookie"].partition(";")[0]
+    locked.cookies.clear()
+    return [{"X-API-Key": KEY}, {"Cookie": session}, {}]
 
 
 @pytest.mark.parametrize(
     "path", [PRINT, "/api/iso/download?accession_number=A1", "/api/iso/download-multiple?accession_numbers=A1,B2"]
 )
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_another_sites_page_asks_nothing_by_itself_whatever_key_it_has(locked, locked_desk, path, site):
-    for way_in in locked.ways_in:
+def test_another_sites_page_asks_nothing_by_itself_whatever_key_it_has(
+    locked: httpx.Client,
+    locked_desk: Desk,
+    locked_settings: Settings,
+    ways_in: list[dict[str, str]],
+    path: str,
+    site: str,
+) -> None:
+    for way_in in ways_in:
         for method in ("GET", "HEAD", "POST", "OPTIONS"):
             answer = locked.request(method, path, headers={**IMAGE, "Sec-Fetch-Site": site, **way_in})
             assert answer.status_code == 403
@@ -59,11 +81,11 @@ def test_another_sites_page_asks_nothing_by_itself_whatever_key_it_has(locked, l
             locked.get(path, headers={"Accept-Language": "en", **way_in}).status_code == 403
         )  # … over plain http, from a page that hides itself
     assert locked_desk.asked == []
-    alert = fromstring((locked.folder / "audit.xml").read_text(encoding="utf-8").splitlines()[-1])
+    alert = fromstring((locked_settings.storage.data_dir / "audit.xml").read_text(encoding="utf-8").splitlines()[-1])
     assert alert[0][0].attrib["originalText"] == "Security Alert"
 
 
-def test_a_link_gets_a_page_and_its_button_prints_once(locked, locked_desk):
+def test_a_link_gets_a_page_and_its_button_prints_once(locked: httpx.Client, locked_desk: Desk) -> None:
     way_in = {"X-API-Key": KEY}  # as nginx adds it for everybody
     page = locked.get(PRINT, headers={**LINK, **way_in})
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
@@ -87,7 +109,7 @@ def test_a_link_gets_a_page_and_its_button_prints_once(locked, locked_desk):
         assert locked.get(PRINT, headers={**LINK, "Sec-Fetch-Site": typed, **way_in}).text == page.text
     assert locked_desk.asked == []
 
-    action = re.search(r'<form method="post" action="([^"]+)"', page.text)[1].replace("&amp;", "&")
+    action = re.findall(r'<form method="post" action="([^"]+)"', page.text)[0].replace("&amp;", "&")
     assert action == "?accession_number=A1&publisher=rimage&confirm_reprint=true"
     pressed = locked.post(
         f"/api/iso/print{action}", headers={**BUTTON, "Origin": str(locked.base_url).rstrip("/"), **way_in}
@@ -108,7 +130,7 @@ def test_a_link_gets_a_page_and_its_button_prints_once(locked, locked_desk):
     locked_desk.asked.clear()
 
 
-def test_a_page_says_no_more_than_it_was_told(locked, locked_desk):
+def test_a_page_says_no_more_than_it_was_told(locked: httpx.Client, locked_desk: Desk) -> None:
     answer = locked.get("/api/iso/print?accession_number=<b>A</b>", headers={**LINK, "X-API-Key": KEY})
     assert answer.status_code == 200 and "<b>" not in answer.text and "&lt;b&gt;" in answer.text
     assert locked.get("/api/iso/print?accession_number=*", headers={**LINK, "X-API-Key": KEY}).status_code == 400
@@ -116,7 +138,9 @@ def test_a_page_says_no_more_than_it_was_told(locked, locked_desk):
     assert locked_desk.asked == []
 
 
-def test_a_link_on_a_trusted_page_prints_at_once_and_its_image_does_not(locked, locked_desk):
+def test_a_link_on_a_trusted_page_prints_at_once_and_its_image_does_not(
+    locked: httpx.Client, locked_desk: Desk
+) -> None:
     trusted = {**LINK, "Referer": f"{RIS}/", "X-API-Key": KEY}
     assert locked.get(PRINT, headers={**trusted, **IMAGE}).status_code == 403
     assert locked.get(PRINT, headers={**trusted, "Sec-Purpose": "prefetch;prerender"}).status_code == 400
@@ -126,7 +150,7 @@ def test_a_link_on_a_trusted_page_prints_at_once_and_its_image_does_not(locked, 
     locked_desk.asked.clear()
 
 
-def test_programs_go_on_as_ever_by_get_and_by_post(locked, locked_desk):
+def test_programs_go_on_as_ever_by_get_and_by_post(locked: httpx.Client, locked_desk: Desk) -> None:
     key = {"X-API-Key": KEY}
     for answer in (
         locked.get("/api/iso/print?accession_number=P1", headers=key),
@@ -146,14 +170,16 @@ def test_programs_go_on_as_ever_by_get_and_by_post(locked, locked_desk):
     assert locked_desk.asked == []
 
 
-def test_a_guess_asks_for_no_disc_either(locked, locked_desk):
+def test_a_guess_asks_for_no_disc_either(locked: httpx.Client, locked_desk: Desk) -> None:
     answer = locked.get(
         "/api/iso/download?accession_number=A1", headers={**LINK, "Sec-Purpose": "prefetch", "X-API-Key": KEY}
     )
     assert (answer.status_code, locked_desk.asked) == (400, [])
 
 
-def test_a_name_that_anybody_can_give_our_address_opens_nothing(locked, locked_desk):
+def test_a_name_that_anybody_can_give_our_address_opens_nothing(
+    locked: httpx.Client, locked_desk: Desk, ways_in: list[dict[str, str]]
+) -> None:
     """DNS rebinding: to the browser the page of evil.example is our own."""
     for headers in (
         {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"},
@@ -172,7 +198,7 @@ def test_a_name_that_anybody_can_give_our_address_opens_nothing(locked, locked_d
             answer = locked.request(
                 "POST" if path == "/session" else "GET",
                 path,
-                headers={"Host": "evil.example", **headers, **locked.ways_in[0]},
+                headers={"Host": "evil.example", **headers, **ways_in[0]},
             )
             assert (answer.status_code, answer.json()["code"]) == (403, "unknown_host")
     assert locked_desk.asked == []
@@ -182,7 +208,7 @@ def test_a_name_that_anybody_can_give_our_address_opens_nothing(locked, locked_d
     )  # a program's business
 
 
-def test_nothing_of_ours_shows_in_another_page(locked):
+def test_nothing_of_ours_shows_in_another_page(locked: httpx.Client) -> None:
     for path in ("/", "/api/iso/jobs/x", "/page/counter.css", PRINT):
         assert (
             locked.get(path, headers={"X-API-Key": KEY, **LINK}).headers["cross-origin-resource-policy"]
@@ -218,15 +244,15 @@ FRAMED = ("IFRAME", "OBJECT", "EMBED")  # over plain http the last two look like
 
 
 @pytest.fixture
-def answered(monkeypatch):
+def answered(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[int]]:
     """The statuses that each question was answered with, by its accession number."""
-    answers, build_app = {}, server.build_app
+    answers: dict[str, set[int]] = {}
 
-    def build(*given):
-        app = build_app(*given)
+    def build(settings: Settings, orchestrator: Orchestrator, closing: asyncio.Event) -> ASGIApp:
+        app = build_app(settings, orchestrator, closing)
 
-        async def watched(scope, receive, send):
-            async def noted(message):
+        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            async def noted(message: Message) -> None:
                 number = re.search(rb"accession_number=(\w+)", scope["query_string"])
                 if number and message["type"] == "http.response.start":
                     answers.setdefault(number[1].decode(), set()).add(message["status"])
@@ -240,23 +266,27 @@ def answered(monkeypatch):
     return answers
 
 
-@pytest.fixture
-def evil():
-    """Another site: its pages are whatever a test says."""
+class Site(http.server.ThreadingHTTPServer):
+    """Another site, whose only page is whatever a test says."""
 
+    page = ""
+
+
+@pytest.fixture
+def evil() -> Iterator[Site]:
     class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            content = self.server.page.encode()
+        def do_GET(self) -> None:
+            content = site.page.encode()
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, *args):
+        def log_message(self, *args: object) -> None:
             pass
 
-    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    site = Site(("127.0.0.1", 0), Page)
     threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     yield site
     site.shutdown()
@@ -275,7 +305,9 @@ def evil():
         ("discs", "discs"),  # … and another port of it, which the same cookies go to
     ],
 )
-def test_a_page_of_another_origin_in_chromium(tmp_path, evil, answered, ours, theirs, referrer):
+def test_a_page_of_another_origin_in_chromium(
+    tmp_path: Path, evil: Site, answered: dict[str, set[int]], ours: str, theirs: str, referrer: str
+) -> None:
     settings = settings_in(tmp_path / "data")
     desk = Desk(Scripts(settings.storage).done)
     with (

@@ -8,11 +8,15 @@ import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from mkiso.storage.shelf import manifests
+from mkiso_service.webhook.orchestrator import Standing
+from mkiso_service.webhook.question import Question
 from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.nginx import Nginx, certificate
@@ -23,27 +27,34 @@ pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("nginx"), re
 class Php(http.server.BaseHTTPRequestHandler):
     """The old service: says what it was asked and which key it was shown."""
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         told = f"php {self.path} key={self.headers.get('X-API-Key')}".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(told)))
         self.end_headers()
         self.wfile.write(told)
 
-    def log_message(self, *args):
+    def log_message(self, *args: object) -> None:
         pass
 
 
+class Front(httpx.Client):
+    """A client of nginx, and the store behind it. `accel`: nginx sends the bytes itself."""
+
+    scripts: Scripts
+    accel: bool
+
+
 @pytest.fixture(scope="module")
-def desk():
+def desk() -> Desk:
     return Desk()
 
 
 @pytest.fixture(scope="module", params=["streamed", "x-accel"])
-def front(request, tmp_path_factory, desk):
+def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, desk: Desk) -> Iterator[Front]:
     folder = tmp_path_factory.mktemp("nginx")
     settings = settings_in(folder / "data", auth=True, accel_redirect="/_discs/" if request.param == "x-accel" else "")
-    desk.__init__(Scripts(settings.storage).done)
+    desk.anew(Scripts(settings.storage).done)
     (folder / "key.conf").write_text(f'proxy_set_header X-API-Key "{KEY}";\n')
     php = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Php)
     threading.Thread(target=php.serve_forever, daemon=True).start()
@@ -58,11 +69,10 @@ def front(request, tmp_path_factory, desk):
         with (
             served(settings, desk),
             Nginx(folder, replacements) as nginx,
-            httpx.Client(base_url=f"http://127.0.0.1:{nginx.port}", timeout=30, trust_env=False) as client,
+            Front(base_url=f"http://127.0.0.1:{nginx.port}", timeout=30, trust_env=False) as client,
         ):
             client.scripts = Scripts(settings.storage)
             client.accel = request.param == "x-accel"
-            client.log = nginx.log
             yield client
     finally:
         php.shutdown()
@@ -79,7 +89,7 @@ def front(request, tmp_path_factory, desk):
         ("/send_rimage_multiple.php?accession_number=A1", ("A1",), "print"),
     ],
 )
-def test_the_old_addresses_need_no_key(front, desk, old, numbers, kind):
+def test_the_old_addresses_need_no_key(front: Front, desk: Desk, old: str, numbers: tuple[str, ...], kind: str) -> None:
     for headers in ({}, {"X-API-Key": "the client's own"}):
         answer = front.get(old, headers=headers)
         assert answer.status_code == 200
@@ -89,16 +99,19 @@ def test_the_old_addresses_need_no_key(front, desk, old, numbers, kind):
             assert answer.headers["content-type"] == "application/vnd.efi.iso"
 
 
-def test_curl_takes_a_disc_and_goes_on_with_a_broken_one(front, desk, tmp_path):
+def test_curl_takes_a_disc_and_goes_on_with_a_broken_one(front: Front, desk: Desk, tmp_path: Path) -> None:
     address = f"{front.base_url}mkiso.php?accession_number=C3".replace("mkiso.php", "/mkiso.php")
     whole = front.get("/mkiso.php?accession_number=C3")
     part = tmp_path / "disc.iso"
     subprocess.run(["curl", "-sS", "--fail", "-o", part, address], check=True)
     assert len(part.read_bytes()) == len(whole.content)
-    desk.script = lambda job_id, question: (
-        front.scripts.report(job_id, question, status="done", disc_ids=(disc,)) or "completed"
-    )
     disc = front.scripts.disc("123e4567-e89b-12d3-a456-426614174000", desk.asked[-1], content=bytes(range(256)) * 1000)
+
+    def again(job_id: str, question: Question) -> Standing:
+        front.scripts.report(job_id, question, status="done", disc_ids=(disc,))
+        return "completed"
+
+    desk.script = again
     part.write_bytes(b"")
     subprocess.run(["curl", "-sS", "--fail", "-r", "0-99999", "-o", part, address], check=True)
     # curl sends no If-Range: at the question's address, where another disc may be the answer by now, it is refused the
@@ -114,7 +127,7 @@ def test_curl_takes_a_disc_and_goes_on_with_a_broken_one(front, desk, tmp_path):
     desk.script = front.scripts.done
 
 
-def test_every_header_and_condition_comes_through(front, desk):
+def test_every_header_and_condition_comes_through(front: Front, desk: Desk) -> None:
     desk.script = lambda job_id, question: front.scripts.done(job_id, question, degraded=("patient_api",))
     answer = front.get("/mkiso_multiple.php?accession_numbers=D1,D2", headers={"X-Request-ID": "ward-1"})
     for name, value in {
@@ -139,7 +152,7 @@ def test_every_header_and_condition_comes_through(front, desk):
     desk.script = front.scripts.done
 
 
-def test_nginx_sends_the_bytes_where_it_may(front, desk):
+def test_nginx_sends_the_bytes_where_it_may(front: Front, desk: Desk) -> None:
     sent = _bytes_streamed(front)
     front.get("/mkiso.php?accession_number=H1")
     assert _bytes_streamed(front) - sent == (0 if front.accel else 37773)
@@ -147,7 +160,9 @@ def test_nginx_sends_the_bytes_where_it_may(front, desk):
     assert front.get("/_discs/x/disc.iso").status_code == 404
 
 
-def test_a_disc_damaged_on_the_shelf_leaves_neither_from_nginx_nor_from_mkiso(front, desk, tmp_path):
+def test_a_disc_damaged_on_the_shelf_leaves_neither_from_nginx_nor_from_mkiso(
+    front: Front, desk: Desk, tmp_path: Path
+) -> None:
     content = random.Random(1).randbytes(3_000_000)
     desk.script = lambda job_id, question: front.scripts.done(job_id, question, content=content)
     asked = front.get("/mkiso.php?accession_number=DAMAGED1")
@@ -158,7 +173,7 @@ def test_a_disc_damaged_on_the_shelf_leaves_neither_from_nginx_nor_from_mkiso(fr
     image.write_bytes(content[:-10] + b"?" + content[-9:])
     told = tmp_path / "disc.iso"
     url = str(front.base_url).rstrip("/") + address
-    command = ["curl", "-sS", "--fail", "-H", f"X-API-Key: {KEY}", "-o", told, url]
+    command: list[str | Path] = ["curl", "-sS", "--fail", "-H", f"X-API-Key: {KEY}", "-o", told, url]
     curl = subprocess.run(command, stderr=subprocess.DEVNULL)
     assert curl.returncode == (22 if front.accel else 18)  # an HTTP error; a transfer that ended before its length
     assert not front.accel or not told.exists()
@@ -167,7 +182,7 @@ def test_a_disc_damaged_on_the_shelf_leaves_neither_from_nginx_nor_from_mkiso(fr
     desk.script = front.scripts.done
 
 
-def test_errors_come_through_as_they_are(front, desk):
+def test_errors_come_through_as_they_are(front: Front, desk: Desk) -> None:
     assert front.get("/mkiso.php").json()["code"] == "invalid_request"
     assert front.get("/mkiso.php?accession_number=*").status_code == 400
     assert front.get("/api/iso/download?accession_number=A").status_code == 401
@@ -184,10 +199,10 @@ def test_errors_come_through_as_they_are(front, desk):
     desk.script = front.scripts.done
 
 
-def test_a_script_at_an_old_address_gets_discs_of_one_set(front, desk, tmp_path):
+def test_a_script_at_an_old_address_gets_discs_of_one_set(front: Front, desk: Desk, tmp_path: Path) -> None:
     """It knows no key, asks for one part after the other, and the study grows in between."""
 
-    def curl(query):
+    def curl(query: str) -> tuple[int, bytes]:
         saved = tmp_path / "saved.iso"
         saved.unlink(missing_ok=True)
         url = f"{front.base_url.join('/mkiso_multiple.php')}?accession_numbers=S1,S2&{query}"
@@ -204,7 +219,7 @@ def test_a_script_at_an_old_address_gets_discs_of_one_set(front, desk, tmp_path)
     desk.script = front.scripts.done
 
 
-def test_headers_and_paths_play_no_tricks(front, desk):
+def test_headers_and_paths_play_no_tricks(front: Front, desk: Desk) -> None:
     for path in (
         "/mkiso.php/../api/iso/jobs/x",
         "/mkiso.php%2f..%2fapi%2fiso%2fdownload",
@@ -217,7 +232,7 @@ def test_headers_and_paths_play_no_tricks(front, desk):
     assert len(ours.content) == 37773
 
 
-def test_a_link_to_the_old_print_page_prints_by_the_button_alone(front, desk):
+def test_a_link_to_the_old_print_page_prints_by_the_button_alone(front: Front, desk: Desk) -> None:
     desk.asked.clear()
     old = "/send_rimage_multiple.php?accession_numbers=J1,J2"
     browser = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Accept": "text/html"}
@@ -230,7 +245,7 @@ def test_a_link_to_the_old_print_page_prints_by_the_button_alone(front, desk):
     ):
         assert front.get(old, headers=image).status_code == 403
     page = front.get(old, headers=link)
-    action = re.search(r'action="([^"]+)"', page.text)[1].replace("&amp;", "&")
+    action = re.findall(r'action="([^"]+)"', page.text)[0].replace("&amp;", "&")
     assert page.status_code == 200 and front.get("/page/counter.css").status_code == 200 and desk.asked == []
 
     pressed = front.post(f"/send_rimage_multiple.php{action}", headers={**link, "Sec-Fetch-Site": "same-origin"})
@@ -244,27 +259,27 @@ def test_a_link_to_the_old_print_page_prints_by_the_button_alone(front, desk):
         assert front.get(f"/mkiso_job/{tricks}?accession_number=A1").status_code in (401, 404)
 
 
-def test_a_disc_can_be_had_where_an_old_address_leads_to(front, desk):
+def test_a_disc_can_be_had_where_an_old_address_leads_to(front: Front, desk: Desk) -> None:
     waiting = front.get("/mkiso.php?accession_number=K1", headers={"Prefer": "respond-async"})
     assert waiting.status_code == 202 and waiting.headers["location"].startswith("/mkiso_job/")
     page = front.get(waiting.headers["location"], headers={"Accept": "text/html"})
-    link = re.search(r'href="([^"]+/disc\?part=1)"', page.text)[1]
+    link = re.findall(r'href="([^"]+/disc\?part=1)"', page.text)[0]
     assert len(front.get(str(page.url.join(link))).content) == 37773
 
 
-def test_the_longest_header_that_nginx_lets_through_is_read_at_once(front, desk):
+def test_the_longest_header_that_nginx_lets_through_is_read_at_once(front: Front, desk: Desk) -> None:
     for prefer in ("a=" + " " * 35_000 + '"', "," * 35_000, 'a="' + "b" * 35_000):
         assert front.get("/mkiso.php?accession_number=A1", headers={"Prefer": prefer}, timeout=20).status_code == 200
     assert front.get("/mkiso.php?accession_number=A1", headers={"Prefer": "x" * 40_000}).status_code in (400, 414, 494)
 
 
-def test_the_change_over_side_by_side(front):
+def test_the_change_over_side_by_side(front: Front) -> None:
     answer = front.get("/mkiso.php?accession_number=A&mkiso_side=php", headers={"X-API-Key": "x"})
     assert answer.text == "php /mkiso.php?accession_number=A&mkiso_side=php key=None"
     assert len(front.get("/mkiso.php?accession_number=A&mkiso_side=mkiso").content) == 37773
 
 
-def test_one_client_that_asks_without_end_is_told_429(tmp_path):
+def test_one_client_that_asks_without_end_is_told_429(tmp_path: Path) -> None:
     (tmp_path / "key.conf").write_text('proxy_set_header X-API-Key "";\n')
     settings = settings_in(tmp_path / "data")
     replacements = {
@@ -281,7 +296,7 @@ def test_one_client_that_asks_without_end_is_told_429(tmp_path):
     assert told[:61] == [404] * 61 and 429 in told[61:]
 
 
-def test_the_tls_snippet_is_valid(tmp_path):
+def test_the_tls_snippet_is_valid(tmp_path: Path) -> None:
     certificate(tmp_path)
     (tmp_path / "key.conf").write_text('proxy_set_header X-API-Key "";\n')
     secure = free_port()
@@ -301,7 +316,7 @@ def test_the_tls_snippet_is_valid(tmp_path):
     assert answer.status_code == 200 and "strict-transport-security" in answer.headers
 
 
-def _bytes_streamed(front):
+def _bytes_streamed(front: Front) -> float:
     """What the webhook itself has sent of discs, by its own count."""
     line = re.search(r'mkiso_http_response_bytes_total\{route="/api/iso/download"\} (\S+)', front.get("/metrics").text)
     return float(line[1]) if line else 0.0

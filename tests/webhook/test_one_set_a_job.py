@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -40,7 +41,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def begin(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[], JobRun]:
-    context = FlowRunContext.model_construct(flow_run=SimpleNamespace(id=JOB))
+    told: dict[str, Any] = {"flow_run": SimpleNamespace(id=JOB)}
+    context = FlowRunContext.model_construct(**told)
     monkeypatch.setattr(job_run, "get_run_context", lambda: context)
     monkeypatch.setattr(job_run, "get_run_logger", lambda: logging.getLogger("test"))
     monkeypatch.setattr(job_run, "Artifacts", MagicMock())

@@ -2,14 +2,18 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
 
@@ -18,8 +22,8 @@ from mkiso.errors import ConfigurationError, JobNotFound, OrchestratorUnavailabl
 from mkiso.storage.report import JobReport, write_report
 from mkiso_service.deploy import ensure_deployments
 from mkiso_service.webhook import orchestrator as module
-from mkiso_service.webhook.orchestrator import PrefectOrchestrator
-from mkiso_service.webhook.question import Question
+from mkiso_service.webhook.orchestrator import PrefectOrchestrator, Standing
+from mkiso_service.webhook.question import Kind, Question
 from peers.patience import LONG
 from peers.ports import free_port
 from tests.webhook.prefect_server import AUTH, PrefectServer, deploy
@@ -28,38 +32,44 @@ pytestmark = pytest.mark.peer
 
 
 @pytest.fixture(scope="module")
-def api_url(tmp_path_factory):
+def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with PrefectServer(tmp_path_factory.mktemp("prefect")) as server:
         deploy(server.api_url)
         yield server.api_url
 
 
-def question(kind="download"):
+def question(kind: Kind = "download") -> Question:
     return Question(kind, (uuid4().hex[:16],), "rimage" if kind == "print" else "")
 
 
+class Here(PrefectOrchestrator):
+    """A webhook's door to Prefect; the client is the test's own."""
+
+    client: PrefectClient
+
+
 @asynccontextmanager
-async def desk(api_url, max_queued_jobs=10_000, **storage):
+async def desk(api_url: str, max_queued_jobs: int = 10_000, **storage: Path) -> AsyncIterator[Here]:
     settings = Settings(
         prefect=Prefect(api_url=api_url, api_auth_string=AUTH),
         server=Server(max_queued_jobs=max_queued_jobs),
         storage=Storage(**storage),
     )
     async with (
-        PrefectOrchestrator.connected(settings) as orchestrator,
+        Here.connected(settings) as orchestrator,
         PrefectClient(api_url, auth_string=AUTH) as client,
     ):
         orchestrator.client = client
         yield orchestrator
 
 
-async def move(desk, job_id, *states):
+async def move(desk: Here, job_id: str, *states: State) -> None:
     for state in states:
         await desk.client.set_flow_run_state(UUID(job_id), state, force=True)
 
 
-def test_a_question_in_flight_is_joined_whatever_its_state(api_url):
-    async def scenario():
+def test_a_question_in_flight_is_joined_whatever_its_state(api_url: str) -> None:
+    async def scenario() -> None:
         async with desk(api_url) as here, desk(api_url) as there:
             asked = question()
             first = await here.ask(asked)
@@ -70,7 +80,8 @@ def test_a_question_in_flight_is_joined_whatever_its_state(api_url):
                 f"Disc {asked.accession_numbers[0]}",
             )
             assert not first.joined and await here.standing(first.job_id) == "waiting"
-            for state in (Pending(), Running(), Scheduled(name="AwaitingRetry")):
+            states: tuple[State, ...] = (Pending(), Running(), Scheduled(name="AwaitingRetry"))
+            for state in states:
                 await move(here, first.job_id, state)
                 again = await there.ask(asked)
                 assert (again.job_id, again.joined) == (first.job_id, True)
@@ -85,11 +96,12 @@ def test_a_question_in_flight_is_joined_whatever_its_state(api_url):
     asyncio.run(scenario())
 
 
-def test_webhooks_that_race_make_one_run(api_url):
-    async def scenario():
+def test_webhooks_that_race_make_one_run(api_url: str) -> None:
+    async def scenario() -> None:
         async with desk(api_url) as here, desk(api_url) as there:
             asked = question()
-            for end in (Completed(), Failed(), Crashed(), Cancelled()):
+            ends: tuple[State, ...] = (Completed(), Failed(), Crashed(), Cancelled())
+            for end in ends:
                 jobs = {
                     answer.job_id for answer in await asyncio.gather(*(each.ask(asked) for each in (here, there) * 2))
                 }
@@ -99,8 +111,8 @@ def test_webhooks_that_race_make_one_run(api_url):
     asyncio.run(scenario())
 
 
-def test_many_questions_at_once_are_asked_in_turn(api_url):
-    async def scenario():
+def test_many_questions_at_once_are_asked_in_turn(api_url: str) -> None:
+    async def scenario() -> None:
         async with desk(api_url) as here:
             begun = time.monotonic()
             jobs = {answer.job_id for answer in await asyncio.gather(*(here.ask(question()) for _ in range(20)))}
@@ -110,12 +122,13 @@ def test_many_questions_at_once_are_asked_in_turn(api_url):
     asyncio.run(scenario())
 
 
-def test_a_question_that_has_ended_gets_a_new_run_each_time(api_url):
-    async def scenario():
+def test_a_question_that_has_ended_gets_a_new_run_each_time(api_url: str) -> None:
+    async def scenario() -> None:
         async with desk(api_url) as here:
             asked = question("print")
-            seen = []
-            for end in (Failed(), Completed(), Crashed(), Completed()):
+            seen: list[str] = []
+            ends: tuple[State, ...] = (Failed(), Completed(), Crashed(), Completed())
+            for end in ends:
                 answer = await here.ask(asked)
                 assert answer.job_id not in seen and not answer.joined
                 assert (answer.ended_before is not None) == (len(seen) == 2)
@@ -130,17 +143,18 @@ def test_a_question_that_has_ended_gets_a_new_run_each_time(api_url):
     asyncio.run(scenario())
 
 
-def test_a_run_for_later_is_nobodys_job_and_takes_no_place_in_the_queue(api_url):
+def test_a_run_for_later_is_nobodys_job_and_takes_no_place_in_the_queue(api_url: str) -> None:
     """An operator's schedule makes a hundred runs ahead; a run or a retry of the same question for tomorrow would have
     its clerk wait until then.
     """
 
-    async def scenario():
+    async def scenario() -> None:
         async with desk(api_url) as here:
             asked, tomorrow = question(), datetime.now(UTC) + timedelta(days=1)
             deployment = await here.client.read_deployment_by_name("make_disc/download")
             waiting = await here.queued()
-            for state in (Scheduled(scheduled_time=tomorrow), Cancelled()):
+            states: tuple[State, ...] = (Scheduled(scheduled_time=tomorrow), Cancelled())
+            for state in states:
                 later = await here.client.create_flow_run_from_deployment(
                     deployment.id,
                     parameters=asked.parameters,
@@ -161,10 +175,10 @@ def test_a_run_for_later_is_nobodys_job_and_takes_no_place_in_the_queue(api_url)
     asyncio.run(scenario())
 
 
-def test_a_run_whose_queue_is_gone_is_nobodys_job(api_url):
+def test_a_run_whose_queue_is_gone_is_nobodys_job(api_url: str) -> None:
     """No worker finds it any more, nor one of a deployment that has lost its work pool."""
 
-    async def scenario():
+    async def scenario() -> None:
         async with desk(api_url) as here:
             queue = await here.client.create_work_queue("brief", work_pool_name="mkiso")
             deployment = await here.client.read_deployment_by_name("make_disc/download")
@@ -184,10 +198,10 @@ def test_a_run_whose_queue_is_gone_is_nobodys_job(api_url):
     asyncio.run(scenario())
 
 
-def test_a_job_that_has_told_of_its_discs_answers_no_new_question(api_url, tmp_path):
+def test_a_job_that_has_told_of_its_discs_answers_no_new_question(api_url: str, tmp_path: Path) -> None:
     """It may be from this morning: an operator runs it again, or its process was killed before Prefect knew the end."""
 
-    async def scenario():
+    async def scenario() -> None:
         async with desk(api_url, data_dir=tmp_path) as here, desk(api_url, data_dir=tmp_path) as there:
             asked = question()
             first = await here.ask(asked)
@@ -207,8 +221,8 @@ def test_a_job_that_has_told_of_its_discs_answers_no_new_question(api_url, tmp_p
     asyncio.run(scenario())
 
 
-def test_a_run_that_is_being_cancelled_is_not_joined(api_url):
-    async def scenario():
+def test_a_run_that_is_being_cancelled_is_not_joined(api_url: str) -> None:
+    async def scenario() -> None:
         from prefect.states import Cancelling
 
         async with desk(api_url) as here:
@@ -221,7 +235,7 @@ def test_a_run_that_is_being_cancelled_is_not_joined(api_url):
     asyncio.run(scenario())
 
 
-async def until_subscribed(desk):
+async def until_subscribed(desk: Here) -> None:
     """Until the subscription stands: ends are told by it, one after the other, from then on."""
     while True:
         probe = (await desk.ask(question())).job_id
@@ -232,10 +246,10 @@ async def until_subscribed(desk):
             return
 
 
-def test_many_wait_for_one_run_and_know_at_once(api_url, monkeypatch):
+def test_many_wait_for_one_run_and_know_at_once(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_SECONDS", 3600)  # by the event, not by the poll
 
-    async def scenario():
+    async def scenario() -> None:
         async with desk(api_url) as here:
             job_id = (await here.ask(question())).job_id
             await until_subscribed(here)
@@ -257,8 +271,8 @@ def test_many_wait_for_one_run_and_know_at_once(api_url, monkeypatch):
 @pytest.mark.parametrize(
     ("state", "standing"), [(Crashed(), "crashed"), (Cancelled(), "cancelled"), (Failed(), "failed")]
 )
-def test_every_end_is_told(api_url, state, standing):
-    async def scenario():
+def test_every_end_is_told(api_url: str, state: State, standing: Standing) -> None:
+    async def scenario() -> None:
         async with desk(api_url) as here:
             job_id = (await here.ask(question())).job_id
             waiting = asyncio.create_task(here.wait(job_id, 20))
@@ -268,15 +282,15 @@ def test_every_end_is_told(api_url, state, standing):
     asyncio.run(scenario())
 
 
-def test_waiting_has_an_end_and_polls_where_events_are_missing(api_url, monkeypatch):
-    async def scenario():
+def test_waiting_has_an_end_and_polls_where_events_are_missing(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
         async with desk(api_url) as here:
             job_id = (await here.ask(question())).job_id
             begun = time.monotonic()
             assert await here.wait(job_id, 0.5) is None
             assert time.monotonic() - begun < 2
 
-            async def deaf():
+            async def deaf() -> None:
                 await asyncio.Event().wait()
 
             monkeypatch.setattr(here, "_listen", deaf)
@@ -290,8 +304,8 @@ def test_waiting_has_an_end_and_polls_where_events_are_missing(api_url, monkeypa
     asyncio.run(scenario())
 
 
-def test_a_full_queue_says_so_and_still_joins(api_url):
-    async def scenario():
+def test_a_full_queue_says_so_and_still_joins(api_url: str) -> None:
+    async def scenario() -> None:
         async with desk(api_url) as here:
             asked = question()
             job_id = (await here.ask(asked)).job_id
@@ -300,7 +314,7 @@ def test_a_full_queue_says_so_and_still_joins(api_url):
             async with desk(api_url, max_queued_jobs=queued) as full:
                 with pytest.raises(QueueFull) as error:
                     await full.ask(question())
-                assert error.value.details["retry_after_seconds"] > 0
+                assert int(str(error.value.details["retry_after_seconds"])) > 0
                 assert (await full.ask(asked)).job_id == job_id
             await move(here, job_id, Running())
             assert await here.queued() == queued - 1
@@ -308,8 +322,8 @@ def test_a_full_queue_says_so_and_still_joins(api_url):
     asyncio.run(scenario())
 
 
-def test_what_prefect_does_not_know(api_url):
-    async def scenario():
+def test_what_prefect_does_not_know(api_url: str) -> None:
+    async def scenario() -> None:
         async with desk(api_url) as here:
             for job_id in (str(uuid4()), "x", "../x"):
                 with pytest.raises(JobNotFound):
@@ -321,8 +335,8 @@ def test_what_prefect_does_not_know(api_url):
     asyncio.run(scenario())
 
 
-def test_what_somebody_has_paused_in_prefect_is_named(api_url):
-    async def scenario():
+def test_what_somebody_has_paused_in_prefect_is_named(api_url: str) -> None:
+    async def scenario() -> None:
         async with desk(api_url) as here:
             queue = await here.client.create_work_queue("prints", work_pool_name="mkiso")
             await here.client.update_work_queue(queue.id, is_paused=True)
@@ -336,10 +350,10 @@ def test_what_somebody_has_paused_in_prefect_is_named(api_url):
     asyncio.run(scenario())
 
 
-def test_a_deployment_that_is_missing_is_said(api_url, monkeypatch):
+def test_a_deployment_that_is_missing_is_said(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(module.DEPLOYMENTS, "download", "make_disc/elsewhere")
 
-    async def scenario():
+    async def scenario() -> None:
         async with desk(api_url) as here:
             with pytest.raises(OrchestratorUnavailable, match="worker"):
                 await here.ask(question())
@@ -347,10 +361,10 @@ def test_a_deployment_that_is_missing_is_said(api_url, monkeypatch):
     asyncio.run(scenario())
 
 
-def test_a_password_that_prefect_does_not_take_is_said(api_url):
+def test_a_password_that_prefect_does_not_take_is_said(api_url: str) -> None:
     settings = Settings(prefect=Prefect(api_url=api_url, api_auth_string="mkiso:another"))
 
-    async def scenario():
+    async def scenario() -> None:
         async with PrefectOrchestrator.connected(settings) as orchestrator:
             with pytest.raises(OrchestratorUnavailable, match="api_auth_string"):
                 await orchestrator.queued()
@@ -363,8 +377,8 @@ def test_a_password_that_prefect_does_not_take_is_said(api_url):
     asyncio.run(scenario())
 
 
-def test_prefect_that_is_down_is_told_soon():
-    async def scenario():
+def test_prefect_that_is_down_is_told_soon() -> None:
+    async def scenario() -> None:
         async with desk(f"http://127.0.0.1:{free_port()}/api") as here:
             begun = time.monotonic()
             for call in (here.ask(question()), here.standing(str(uuid4())), here.queued(), here.why_jobs_wait()):
@@ -376,16 +390,16 @@ def test_prefect_that_is_down_is_told_soon():
     asyncio.run(scenario())
 
 
-def test_a_run_tagged_with_a_question_is_joined_only_if_it_asks_the_same(api_url):
-    async def scenario():
+def test_a_run_tagged_with_a_question_is_joined_only_if_it_asks_the_same(api_url: str) -> None:
+    async def scenario() -> None:
         async with desk(api_url) as here:
             asked = question("print")
             deployment = await here.client.read_deployment_by_name("print_disc/print")
             other = await here.client.read_deployment_by_name("make_disc/download")
 
-            async def tagged(of, parameters, **more):
+            async def tagged(of: DeploymentResponse, parameters: dict[str, object], key: str | None = None) -> FlowRun:
                 return await here.client.create_flow_run_from_deployment(
-                    of.id, parameters=parameters, tags=[asked.tag], **more
+                    of.id, parameters=parameters, tags=[asked.tag], idempotency_key=key
                 )
 
             for wrong in (
@@ -398,9 +412,7 @@ def test_a_run_tagged_with_a_question_is_joined_only_if_it_asks_the_same(api_url
             ):
                 await tagged(deployment, wrong)
             await tagged(other, asked.parameters)
-            taken = await tagged(
-                deployment, {**asked.parameters, "confirm_reprint": True}, idempotency_key=f"{asked.key}:first"
-            )
+            taken = await tagged(deployment, {**asked.parameters, "confirm_reprint": True}, key=f"{asked.key}:first")
             job = await here.ask(asked)
             run = await here.client.read_flow_run(UUID(job.job_id))
             assert not job.joined and run.id != taken.id

@@ -18,6 +18,8 @@ from mkiso import errors
 from mkiso.config.publishers import CStore
 from mkiso.config.settings import Identity
 from mkiso.errors import MkisoError, OtherPatient, PacsBusy, PrintUncertain
+from mkiso_service.webhook.orchestrator import Standing
+from mkiso_service.webhook.question import Question
 from peers.chromium import Chromium
 from peers.corpus import JAPANESE, UMLAUT
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
@@ -109,14 +111,14 @@ def test_a_clerk_at_the_counter(browser: Chromium, tmp_path: Path) -> None:
     settings = settings_in(tmp_path, auth=True)
     scripts = Scripts(settings.storage)
 
-    def script(job_id: str, question: Any) -> str:
+    def script(job_id: str, question: Question) -> Standing:
         number = question.accession_numbers[0]
         if number.startswith("S"):
-            return str(scripts.set_of(2)(job_id, question))
+            return scripts.set_of(2)(job_id, question)
         if number.startswith("R"):
             scripts.report(job_id, question, stage="retrieving images", expected=10, received=4, studies=STUDIES)
             return "running"
-        return str(scripts.done(job_id, question))
+        return scripts.done(job_id, question)
 
     desk = Desk(script)
     patients = {"J3": JAPANESE, "M5": UMLAUT}
@@ -313,9 +315,9 @@ def test_prints_say_which_publisher_has_what(browser: Chromium, tmp_path: Path) 
     scripts = Scripts(settings.storage)
     ends = iter([scripts.failed(PrintUncertain("Unclear.")), scripts.done])
 
-    def script(job_id: str, question: Any) -> str:
+    def script(job_id: str, question: Question) -> Standing:
         if question.accession_numbers == ("U1",):
-            return str(next(ends)(job_id, question))
+            return next(ends)(job_id, question)
         scripts.report(job_id, question, status="done", stage="done", written=3, proves="done")
         return "completed"
 
@@ -400,7 +402,7 @@ def test_nothing_sticks_out_on_a_narrow_screen(browser: Chromium, tmp_path: Path
     long = ({**STUDIES[0], "study_description": "Gefäßdarstellung" * 5}, *STUDIES)
     numbers = ("R234567890123456", "R234567890123457")
 
-    def script(job_id: str, question: Any) -> str:
+    def script(job_id: str, question: Question) -> Standing:
         scripts.report(job_id, question, stage="retrieving", expected=10, received=4, studies=long)
         return "running"
 

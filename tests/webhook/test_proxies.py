@@ -1,13 +1,14 @@
 """Who a client is, and by which scheme it came: believed from trusted proxies alone, through real nginx too."""
 
 import shutil
+from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
 import httpx
 import pytest
 from pydantic import ValidationError
 
-from mkiso.config.settings import Audit, Server
+from mkiso.config.settings import Audit, Server, Settings
 from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.nginx import Nginx, certificate
@@ -15,12 +16,12 @@ from tests.webhook.nginx import Nginx, certificate
 QUESTION = "/api/iso/download?accession_number=A1"
 
 
-def configured(folder, trusted):
+def configured(folder: Path, trusted: tuple[str, ...]) -> Settings:
     settings = settings_in(folder, auth=True, trusted_proxies=trusted)
     return settings.model_copy(update={"audit": Audit(enabled=True)})
 
 
-def named(folder):
+def named(folder: Path) -> str:
     """The client in the audit trail's last question."""
     line = (folder / "audit.xml").read_text(encoding="utf-8").splitlines()[-1]
     return next(
@@ -30,7 +31,7 @@ def named(folder):
     )
 
 
-def is_secure(client, **headers):
+def is_secure(client: httpx.Client, **headers: str) -> bool:
     signed = client.post("/session", data={"key": KEY}, headers=headers)
     client.cookies.clear()
     assert signed.status_code == 303
@@ -38,7 +39,7 @@ def is_secure(client, **headers):
 
 
 @pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8",), ("127.0.0.2", "::1")])
-def test_nobody_else_is_believed(tmp_path, trusted, monkeypatch):
+def test_nobody_else_is_believed(tmp_path: Path, trusted: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
     with served(configured(tmp_path, trusted), Desk()) as client:
         assert client.get(QUESTION, headers={"X-Forwarded-For": "6.6.6.6"}).status_code == 401
@@ -61,7 +62,9 @@ def test_nobody_else_is_believed(tmp_path, trusted, monkeypatch):
         ([], "127.0.0.1"),
     ],
 )
-def test_the_nearest_hop_that_is_no_trusted_proxy_is_the_client(tmp_path, said, client_is):
+def test_the_nearest_hop_that_is_no_trusted_proxy_is_the_client(
+    tmp_path: Path, said: list[str], client_is: str
+) -> None:
     with served(configured(tmp_path, ("127.0.0.1", "198.51.100.0/24")), Desk()) as client:
         client.get(QUESTION, headers=[("X-Forwarded-For", each) for each in said])
         assert named(tmp_path) == client_is
@@ -71,7 +74,7 @@ def test_the_nearest_hop_that_is_no_trusted_proxy_is_the_client(tmp_path, said, 
 
 
 @pytest.mark.parametrize("wrong", ["*", "nginx", "10.0.0.1/8", "10.0.0", ""])
-def test_what_is_no_address_is_told_at_once(wrong):
+def test_what_is_no_address_is_told_at_once(wrong: str) -> None:
     with pytest.raises(ValidationError, match="is no address or network"):
         Server(trusted_proxies=(wrong,))
 
@@ -79,7 +82,7 @@ def test_what_is_no_address_is_told_at_once(wrong):
 @pytest.mark.peer
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 @pytest.mark.parametrize(("trusted", "client_is"), [(("127.0.0.7",), "127.0.0.9"), (("127.0.0.1",), "127.0.0.7")])
-def test_behind_nginx_of_another_machine(tmp_path, trusted, client_is):
+def test_behind_nginx_of_another_machine(tmp_path: Path, trusted: tuple[str, ...], client_is: str) -> None:
     """nginx at 127.0.0.7, as the bridge's gateway is to a container; its client at 127.0.0.9 says that it is somebody
     else.
     """

@@ -9,7 +9,7 @@ from mkiso_service.webhook.question import MAX_QUERY_BYTES, Query, QueryTooLong,
 SETTINGS = Settings()
 
 
-def test_one_study():
+def test_one_study() -> None:
     assert one_study(Query(b"accession_number=A1&_=123&other=x")).accession_numbers == ("A1",)
 
 
@@ -35,17 +35,17 @@ def test_one_study():
         b"accession_number=\xff",
     ],
 )
-def test_what_is_refused(query):
+def test_what_is_refused(query: bytes) -> None:
     with pytest.raises(InvalidRequest):
         one_study(Query(query))
 
 
-def test_a_query_longer_than_any_question_is_refused_unread():
+def test_a_query_longer_than_any_question_is_refused_unread() -> None:
     with pytest.raises(QueryTooLong):
         Query(b"accession_number=" + b"A" * MAX_QUERY_BYTES)
 
 
-def test_several_studies_once_each():
+def test_several_studies_once_each() -> None:
     assert several_studies(Query(b"accession_numbers=B,A,B"), SETTINGS.server).accession_numbers == ("B", "A")
     with pytest.raises(TooManyAccessionNumbers):
         several_studies(
@@ -53,7 +53,7 @@ def test_several_studies_once_each():
         )
 
 
-def test_print_takes_either_name_and_a_configured_publisher():
+def test_print_takes_either_name_and_a_configured_publisher() -> None:
     assert print_order(Query(b"accession_number=A,B"), SETTINGS).publisher == "rimage"
     assert print_order(Query(b"accession_numbers=A,B"), SETTINGS).accession_numbers == ("A", "B")
     with pytest.raises(InvalidRequest):
@@ -62,7 +62,7 @@ def test_print_takes_either_name_and_a_configured_publisher():
         print_order(Query(b"accession_number=A&publisher=nobody"), SETTINGS)
 
 
-def test_a_print_is_confirmed_in_so_many_words_and_is_another_question_then():
+def test_a_print_is_confirmed_in_so_many_words_and_is_another_question_then() -> None:
     plain, refused, confirmed = (
         print_order(Query(query), SETTINGS)
         for query in (
@@ -79,7 +79,7 @@ def test_a_print_is_confirmed_in_so_many_words_and_is_another_question_then():
             print_order(Query(b"accession_number=A&" + query), SETTINGS)
 
 
-def test_the_same_question_has_the_same_key_and_no_other():
+def test_the_same_question_has_the_same_key_and_no_other() -> None:
     keys = {
         several_studies(Query(b"accession_numbers=A,B"), SETTINGS.server).key,
         several_studies(Query(b"accession_numbers=B,A"), SETTINGS.server).key,
@@ -90,19 +90,19 @@ def test_the_same_question_has_the_same_key_and_no_other():
 
 
 @pytest.mark.parametrize(("query", "part"), [(b"", None), (b"part=1", 1), (b"part=0012", 12)])
-def test_part(query, part):
+def test_part(query: bytes, part: int | None) -> None:
     assert Query(query).part() == part
 
 
 @pytest.mark.parametrize(
     "query", [b"part=", b"part=0", b"part=-1", b"part=x", b"part=99999", b"part=%D9%A1", b"part=1&part=2"]
 )
-def test_no_part(query):
+def test_no_part(query: bytes) -> None:
     with pytest.raises(InvalidRequest):
         Query(query).part()
 
 
-def test_a_set_is_named_by_its_id():
+def test_a_set_is_named_by_its_id() -> None:
     name = "3fa4c2d1-0000-4000-8000-00000000000a"
     assert (Query(b"").set(), Query(f"set={name}".encode()).set()) == (None, name)
     assert Query(b"set=" + name.upper().encode()).set() == name
@@ -111,6 +111,6 @@ def test_a_set_is_named_by_its_id():
             Query(query.encode()).set()
 
 
-def test_errors_of_accession_numbers_keep_their_type():
+def test_errors_of_accession_numbers_keep_their_type() -> None:
     with pytest.raises(InvalidAccessionNumber):
         one_study(Query(b"accession_number=*"))

@@ -16,7 +16,7 @@ LANGUAGE = {"accept-language": "th"}
 PAGE = {"accept": "text/html,*/*;q=0.8"}
 
 
-def sender(trusted: tuple[str, ...] = (), **headers: str) -> Sender:
+def sender(trusted: tuple[str, ...] = (), /, **headers: str) -> Sender:
     return sender_of(
         Headers({"host": HOST, **{name.replace("_", "-"): value for name, value in headers.items()}}), trusted
     )

@@ -2,21 +2,32 @@
 
 import re
 import subprocess
+from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote
 from uuid import uuid4
 
+import httpx
 import pytest
 
+from mkiso.config.settings import Settings
 from mkiso.storage.shelf import manifests, remove_old, whole_sets
+from tests.webhook.desk import Desk, Scripts
 
 ONE = "/api/iso/download?accession_number=A1"
 
 
+class Curl(Protocol):
+    """Its exit code, and what it has saved."""
+
+    def __call__(self, path: str, *options: str) -> tuple[int, bytes]: ...
+
+
 @pytest.fixture
-def curl(client, tmp_path):
+def curl(client: httpx.Client, tmp_path: Path) -> Curl:
     """What a script does: curl that follows redirects and fails at errors; its exit code, and what it has saved."""
 
-    def fetch(path, *options):
+    def fetch(path: str, *options: str) -> tuple[int, bytes]:
         saved = tmp_path / "saved.iso"
         saved.unlink(missing_ok=True)
         command = ["curl", "-sS", "-L", "--fail", *options, "-o", saved, client.base_url.join(path)]
@@ -27,29 +38,29 @@ def curl(client, tmp_path):
 
 
 @pytest.fixture
-def set_a(client, desk, scripts):
+def set_a(client: httpx.Client, desk: Desk, scripts: Scripts) -> str:
     """The set that the question has been answered with: its id."""
     desk.script = scripts.set_of(2, "a")
     told = client.get(ONE)
     assert told.status_code == 409
     desk.script = scripts.again
-    return told.json()["set"]
+    return str(told.json()["set"])
 
 
-def grown(client, desk, scripts, letter="b", total=2):
+def grown(client: httpx.Client, desk: Desk, scripts: Scripts, letter: str = "b", total: int = 2) -> str:
     """The study has grown, and somebody has had the new discs made; their set's id."""
     desk.script = scripts.set_of(total, letter)
     job_id = client.get(ONE, headers={"Prefer": "respond-async"}).json()["job_id"]
     desk.script = scripts.again
-    return client.get(f"/api/iso/jobs/{job_id}").json()["discs"][0]["set"]
+    return str(client.get(f"/api/iso/jobs/{job_id}").json()["discs"][0]["set"])
 
 
-def bytes_of(letter):
+def bytes_of(letter: bytes) -> list[bytes]:
     """What the two discs of a set hold."""
     return [(letter + number) * 50 for number in (b"1", b"2")]
 
 
-def test_a_script_that_asks_blindly_has_its_set_while_there_is_one(desk, scripts, curl):
+def test_a_script_that_asks_blindly_has_its_set_while_there_is_one(desk: Desk, scripts: Scripts, curl: Curl) -> None:
     desk.script = scripts.set_of(2, "a")
     assert curl(f"{ONE}&part=1") == (0, b"a1" * 50)
     desk.script = scripts.again
@@ -58,7 +69,9 @@ def test_a_script_that_asks_blindly_has_its_set_while_there_is_one(desk, scripts
 
 
 @pytest.mark.parametrize("by_another", [False, True])
-def test_a_script_that_asks_blindly_is_refused_when_the_study_has_grown(client, desk, scripts, curl, by_another):
+def test_a_script_that_asks_blindly_is_refused_when_the_study_has_grown(
+    client: httpx.Client, desk: Desk, scripts: Scripts, curl: Curl, by_another: bool
+) -> None:
     desk.script = scripts.set_of(2, "a")
     assert curl(f"{ONE}&part=1") == (0, b"a1" * 50)
     if by_another:
@@ -76,7 +89,9 @@ def test_a_script_that_asks_blindly_is_refused_when_the_study_has_grown(client, 
     assert curl(f"{ONE}&part=1") == (22, b"")  # it may have the second disc of the old set
 
 
-def test_the_second_disc_of_a_set_that_this_question_has_made_is_nobodys(client, desk, scripts, curl):
+def test_the_second_disc_of_a_set_that_this_question_has_made_is_nobodys(
+    client: httpx.Client, desk: Desk, scripts: Scripts, curl: Curl
+) -> None:
     """Whoever asks for it has the first disc of a set that nobody here remembers."""
     desk.script = scripts.set_of(2, "b")
     assert curl(f"{ONE}&part=2") == (22, b"")
@@ -86,7 +101,9 @@ def test_the_second_disc_of_a_set_that_this_question_has_made_is_nobodys(client,
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (3, 2)])
-def test_a_study_that_outgrows_its_disc_or_shrinks_into_one(client, desk, scripts, curl, before, after):
+def test_a_study_that_outgrows_its_disc_or_shrinks_into_one(
+    client: httpx.Client, desk: Desk, scripts: Scripts, curl: Curl, before: int, after: int
+) -> None:
     desk.script = scripts.set_of(before, "a")
     assert curl(f"{ONE}&part=1")[0] == 0
     desk.script = scripts.set_of(after, "b")
@@ -94,13 +111,13 @@ def test_a_study_that_outgrows_its_disc_or_shrinks_into_one(client, desk, script
     assert client.get(f"{ONE}&part=2").json()["code"] == "other_set"
 
 
-def test_a_single_disc_is_its_own_first_part(client, desk, scripts):
+def test_a_single_disc_is_its_own_first_part(client: httpx.Client, desk: Desk, scripts: Scripts) -> None:
     assert len(client.get(f"{ONE}&part=1").content) == 37773
     desk.script = scripts.again
     assert client.get(f"{ONE}&part=2").status_code == 404
 
 
-def test_no_byte_of_a_set_comes_from_a_questions_address(client, set_a):
+def test_no_byte_of_a_set_comes_from_a_questions_address(client: httpx.Client, set_a: str) -> None:
     for path in (ONE, f"{ONE}&part=1", f"{ONE}&part=2", f"{ONE}&part=2&set={set_a}", f"{ONE}&set={set_a}"):
         answer = client.get(path)
         assert answer.status_code in (303, 409) and b"a1a1" not in answer.content and b"a2a2" not in answer.content
@@ -109,7 +126,9 @@ def test_no_byte_of_a_set_comes_from_a_questions_address(client, set_a):
             assert answer.headers["cache-control"] == "private, no-store"
 
 
-def test_who_says_which_set_is_led_to_it_and_nothing_is_made(client, desk, set_a, curl):
+def test_who_says_which_set_is_led_to_it_and_nothing_is_made(
+    client: httpx.Client, desk: Desk, set_a: str, curl: Curl
+) -> None:
     asked = len(desk.asked)
     for part in (1, 2):
         assert curl(f"{ONE}&part={part}&set={set_a}") == (0, b"a%d" % part * 50)
@@ -120,7 +139,9 @@ def test_who_says_which_set_is_led_to_it_and_nothing_is_made(client, desk, set_a
     assert len(desk.asked) == asked
 
 
-def test_who_has_a_disc_of_an_older_set_is_told_so(client, desk, scripts, set_a):
+def test_who_has_a_disc_of_an_older_set_is_told_so(
+    client: httpx.Client, desk: Desk, scripts: Scripts, set_a: str
+) -> None:
     set_b = grown(client, desk, scripts)
     told = client.get(f"{ONE}&part=2&set={set_a}")
     assert (told.status_code, told.json()["code"]) == (409, "other_set")
@@ -132,7 +153,9 @@ def test_who_has_a_disc_of_an_older_set_is_told_so(client, desk, scripts, set_a)
     assert client.get(f"{ONE}&part=2&set={set_b}", follow_redirects=True).content == b"b2" * 50
 
 
-def test_who_has_a_disc_of_a_set_that_is_gone_gets_no_other(client, desk, scripts, settings, set_a):
+def test_who_has_a_disc_of_a_set_that_is_gone_gets_no_other(
+    client: httpx.Client, desk: Desk, scripts: Scripts, settings: Settings, set_a: str
+) -> None:
     remove_old(settings.storage, 0)
     for path in (f"{ONE}&part=2&set={set_a}", f"{ONE}&set={set_a}"):
         told = client.get(path)
@@ -143,7 +166,7 @@ def test_who_has_a_disc_of_a_set_that_is_gone_gets_no_other(client, desk, script
     assert client.get(f"{ONE}&part=2").json()["code"] == "other_set"  # its report is still there
 
 
-def test_a_set_of_another_question_is_none_of_this_one(client, set_a):
+def test_a_set_of_another_question_is_none_of_this_one(client: httpx.Client, set_a: str) -> None:
     other = "/api/iso/download?accession_number=Z9"
     for name in (set_a, str(uuid4())):
         told = client.get(f"{other}&part=1&set={name}")
@@ -152,7 +175,9 @@ def test_a_set_of_another_question_is_none_of_this_one(client, set_a):
         assert client.get(f"{ONE}&part=1&set={nonsense}").status_code == 400
 
 
-def test_the_rest_of_a_disc_is_of_the_disc_that_it_began_with(client, desk, scripts, set_a):
+def test_the_rest_of_a_disc_is_of_the_disc_that_it_began_with(
+    client: httpx.Client, desk: Desk, scripts: Scripts, set_a: str
+) -> None:
     etag = client.get(f"{ONE}&part=2&set={set_a}", follow_redirects=True).headers["etag"]
     rest, beginning = {"Range": "bytes=50-"}, {"Range": "bytes=0-49"}
     blind = f"{ONE}&part=2"
@@ -167,7 +192,7 @@ def test_the_rest_of_a_disc_is_of_the_disc_that_it_began_with(client, desk, scri
         assert client.get(blind, headers=headers).json()["code"] == "other_set"
 
 
-def test_head_says_what_get_would(client, desk, scripts, set_a):
+def test_head_says_what_get_would(client: httpx.Client, desk: Desk, scripts: Scripts, set_a: str) -> None:
     asked = len(desk.asked)
     assert client.head(ONE).status_code == 409
     for path in (f"{ONE}&part=1", f"{ONE}&part=2"):
@@ -180,7 +205,9 @@ def test_head_says_what_get_would(client, desk, scripts, set_a):
     assert client.head(f"{ONE}&part=2&set={set_a}").status_code == 409
 
 
-def test_a_browser_has_a_page_whose_links_name_the_set(client, desk, scripts, set_a):
+def test_a_browser_has_a_page_whose_links_name_the_set(
+    client: httpx.Client, desk: Desk, scripts: Scripts, set_a: str
+) -> None:
     browser = {"Accept": "text/html,*/*"}
     page = client.get(f"{ONE}&x=%22%3E%3Cscript%3E", headers=browser)
     assert page.status_code == 409 and page.headers["content-type"].startswith("text/html")
@@ -198,14 +225,16 @@ def test_a_browser_has_a_page_whose_links_name_the_set(client, desk, scripts, se
         listed = client.get(f"/api/iso/download{way}", headers=browser, follow_redirects=True)
         own = [link.replace("&amp;", "&") for link in re.findall(r'href="([^"]+/disc\?[^"]+)"', listed.text)]
         assert [client.get(listed.url.join(link)).content for link in own] == bytes_of(letter)
-    own = client.get(f"{listed.url.path}/disc", headers=browser)
-    assert own.status_code == 409 and own.text.count('href="?part=') == 2
+    told = client.get(f"{listed.url.path}/disc", headers=browser)
+    assert told.status_code == 409 and told.text.count('href="?part=') == 2
 
 
-def test_file_names_tell_which_discs_belong_together(client, desk, scripts, set_a):
-    def names(discs):
+def test_file_names_tell_which_discs_belong_together(
+    client: httpx.Client, desk: Desk, scripts: Scripts, set_a: str
+) -> None:
+    def names(discs: list[dict[str, str]]) -> list[str]:
         headers = [client.get(disc["href"]).headers["content-disposition"] for disc in discs]
-        saved = [unquote(re.search(r"filename\*=UTF-8''(\S+)", header)[1]) for header in headers]
+        saved = [unquote(re.findall(r"filename\*=UTF-8''(\S+)", header)[0]) for header in headers]
         assert saved == [disc["filename"] for disc in discs]
         return saved
 
@@ -219,7 +248,9 @@ def test_file_names_tell_which_discs_belong_together(client, desk, scripts, set_
     assert first["filename"] == f"สมชาย ใจดี-1of2-{several['set'][:8]}.iso"
 
 
-def test_a_set_of_which_a_disc_is_missing_is_no_set(client, desk, settings, set_a):
+def test_a_set_of_which_a_disc_is_missing_is_no_set(
+    client: httpx.Client, desk: Desk, settings: Settings, set_a: str
+) -> None:
     half = whole_sets(manifests(settings.storage))[0][1]
     (settings.storage.discs_dir / half.disc_id).rename(settings.storage.data_dir / "elsewhere")
     assert client.get(f"{ONE}&part=1&set={set_a}").json()["code"] == "other_set"
