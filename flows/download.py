@@ -14,6 +14,7 @@ from tasks.disc import (
     look_for_finished_disc,
     master_images,
     read_back,
+    read_reports,
     resume_discs,
     shelve_discs,
 )
@@ -42,7 +43,7 @@ def make_disc(accession_numbers: AccessionNumbers, shown: ShownPatient = "") -> 
         if not discs:
             run.begin_pictures()
             studies = retrieve(run, found)
-            disc_set = lay_out_discs(run, studies, finish_pictures(run, studies))
+            disc_set = lay_out_discs(run, studies, finish_pictures(run, studies), read_reports(run, studies))
             written = master_images(run, disc_set)
             proven = read_back(run, written)
             discs = shelve_discs(run, proven)

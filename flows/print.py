@@ -11,7 +11,7 @@ from pydantic import Field
 from flows.collect import find, retrieve
 from flows.parameters import AccessionNumbers, ShownPatient, run_name
 from tasks.cleaning import drop_cancelled_print
-from tasks.disc import finish_pictures, lay_out_discs, master_images, read_back
+from tasks.disc import finish_pictures, lay_out_discs, master_images, read_back, read_reports
 from tasks.job_run import JobRun
 from tasks.order import follow_orders, give_orders, orders_of_images, orders_of_studies, write_down
 
@@ -65,7 +65,7 @@ def print_disc(
             run.begin_pictures()
         studies = retrieve(run, found)
         if maker.needs_image:
-            disc_set = lay_out_discs(run, studies, finish_pictures(run, studies))
+            disc_set = lay_out_discs(run, studies, finish_pictures(run, studies), read_reports(run, studies))
             proven = read_back(run, master_images(run, disc_set))
             orders = orders_of_images(run, maker, proven)
         else:

@@ -10,6 +10,7 @@ from mkiso.formats.registry import ISO
 from mkiso.media.disc_set import DiscSet, lay_out_set
 from mkiso.media.file_set import arrange
 from mkiso.media.rendering import NO_PICTURES, Pictures
+from mkiso.media.reporting import Reports, prepare_reports
 from mkiso.media.shown import key_instances
 from mkiso.storage.shelf import Manifest, manifest_of, reusable, shelve
 from mkiso.study.gate import CompleteStudies
@@ -53,12 +54,24 @@ def finish_pictures(run: JobRun, studies: CompleteStudies) -> Pictures:
     return pictures
 
 
+@step("Read reports")
+def read_reports(run: JobRun, studies: CompleteStudies) -> Reports:
+    """What instances without images say: their documents and drawings as files, for the pages to lead to."""
+    return prepare_reports(studies.instances, run.job.documents_dir)
+
+
 @step("Lay out disc")
-def lay_out_discs(run: JobRun, studies: CompleteStudies, pictures: Pictures) -> DiscSet:
+def lay_out_discs(run: JobRun, studies: CompleteStudies, pictures: Pictures, reports: Reports) -> DiscSet:
     """Names, DICOMDIR, pages, pictures, viewer; what doesn't fit one disc becomes a set where `disc.span` allows it."""
     run.tell("laying out")
     disc_set = lay_out_set(
-        studies, run.settings, run.job.disc_dir, created=datetime.now(UTC), medium=run.medium, pictures=pictures
+        studies,
+        run.settings,
+        run.job.disc_dir,
+        created=datetime.now(UTC),
+        medium=run.medium,
+        pictures=pictures,
+        reports=reports,
     )
     for note in disc_set.notes:
         run.log.info("%s", note)

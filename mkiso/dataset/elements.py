@@ -7,6 +7,7 @@ costs an error and no more.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from mmap import mmap
@@ -131,7 +132,11 @@ def unpadded(value: bytes) -> str:
 
 def items(data: Encoded, sequence: Element, wanted: frozenset[int]) -> list[dict[int, Element]]:
     """The wanted elements of each item of a sequence, by tag. Raises DamagedInstance as `elements` does."""
-    found = []
+    return [item for item, _ in each_item(data, sequence, wanted)]
+
+
+def each_item(data: Encoded, sequence: Element, wanted: frozenset[int]) -> Iterator[tuple[dict[int, Element], int]]:
+    """`items` one by one, each with its size in bytes, for whoever doesn't want to the end of a long sequence."""
     offset, end, encoding = sequence.offset, sequence.offset + sequence.length, sequence.encoding
     try:
         while offset < end:
@@ -144,13 +149,13 @@ def items(data: Encoded, sequence: Element, wanted: frozenset[int]) -> list[dict
                 raise DamagedInstance("A sequence holds something that is no item.")
             delimited = length == UNDEFINED_LENGTH
             item_end = end if delimited else offset + length
-            item, offset = _elements(data, offset, item_end, encoding, wanted, delimited)
+            start = offset
+            item, offset = _elements(data, start, item_end, encoding, wanted, delimited)
             if offset > min(item_end, end):
                 raise DamagedInstance("An item is longer than its sequence, or cut short inside an element.")
-            found.append(item)
+            yield item, offset - start
     except struct.error:
         raise DamagedInstance("A sequence is cut short inside an element.") from None
-    return found
 
 
 def _elements(

@@ -148,13 +148,22 @@ def read_header(path: Path) -> Dataset:
     Raises DamagedInstance where the file isn't a whole instance or a wanted value is longer than a header's has any
     reason to be.
     """
+    with encoded_data_set(path) as (dataset, start, encoding):
+        found = elements(dataset, start, len(dataset), encoding, _HEADER_TAGS)
+        return _dataset(dataset, found, encoding)
+
+
+@contextmanager
+def encoded_data_set(path: Path) -> Iterator[tuple[mmap.mmap, int, Encoding]]:
+    """The data set of a Part 10 file as it is encoded, mapped: its bytes, where it begins in them, and how to read it.
+
+    A deflated one is inflated into an unnamed file beside it. Raises DamagedInstance where there is no data set.
+    """
     with _mapped_file(path) as data:
         offset = data_set_offset(data[:HEAD_BYTES], len(data))
         transfer_syntax_uid = transfer_syntax_uid_in(data[HEAD_BYTES:offset])
         with _inflated(data, offset, transfer_syntax_uid, path.parent) as (dataset, start):
-            encoding = encoding_of(transfer_syntax_uid)
-            found = elements(dataset, start, len(dataset), encoding, _HEADER_TAGS)
-            return _dataset(dataset, found, encoding)
+            yield dataset, start, encoding_of(transfer_syntax_uid)
 
 
 def read_identity(descriptor: int, offset: int, transfer_syntax_uid: str, folder: Path) -> Identity:

@@ -12,7 +12,7 @@ each catalogue (docs/languages.md). Dates, numbers and plurals follow Unicode's 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
@@ -24,6 +24,7 @@ from pathlib import PurePosixPath
 
 from babel import Locale
 from babel.dates import format_date
+from babel.lists import format_list
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
@@ -33,6 +34,7 @@ SOURCE = "en"
 _DA_LENGTH = 8
 _MOST_PREFERENCES = 20  # of Accept-Language: nobody reads more languages
 _QUALITY = re.compile(r"\s*q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*")
+_DT = re.compile(r"(\d{8})(\d{4}(?:\d\d)?)?(?:\.\d{1,6})?([-+]\d{4})?", re.ASCII)
 _EXAMPLES = range(200)  # numbers among which each plural form of a language is met
 
 
@@ -83,6 +85,27 @@ class Language:
             return self.date(datetime.strptime(value, "%Y%m%d")) if len(value) == _DA_LENGTH else value
         except ValueError:
             return value
+
+    def tm(self, value: str) -> str:
+        """A DICOM time (VR TM) as 18:47 or 18:47:46, without fractions of a second; what is none is left as it is."""
+        digits = value.partition(".")[0]
+        if not (digits.isascii() and digits.isdigit() and len(digits) in (4, 6)):
+            return value
+        return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
+
+    def dt(self, value: str) -> str:
+        """A DICOM moment (VR DT): day, time, and its offset from UTC where it has one; what is none is left as it
+        is.
+        """
+        found = _DT.fullmatch(value)
+        if not found:
+            return value
+        day, time, offset = found.groups(default="")
+        return ", ".join(filter(None, (self.da(day), " ".join(filter(None, (self.tm(time), offset))))))
+
+    def listed(self, things: Sequence[str]) -> str:
+        """Things one after the other: 1 image, 2 reports, and 1 recording."""
+        return str(format_list(things, locale=self._locale))
 
     def moment(self, moment: datetime) -> str:
         """A day and the time, in the time zone that `moment` has."""

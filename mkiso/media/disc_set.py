@@ -15,6 +15,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import ProofFailed, TooLargeForMedium
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.rendering import NO_PICTURES, Pictures
+from mkiso.media.reporting import NO_REPORTS, Reports
 from mkiso.media.shown import AMOUNTS, NOTHING_SHOWN, Showing
 from mkiso.media.viewer import bundle_viewer
 from mkiso.media.volumes import room_sectors, span, study_sectors
@@ -66,16 +67,20 @@ def lay_out_set(
     created: datetime,
     medium: Medium,
     pictures: Pictures = NO_PICTURES,
+    reports: Reports = NO_REPORTS,
 ) -> DiscSet:
     """A patient's disc; what doesn't fit one becomes a set where `disc.span` allows it. The made files of disc n go
     into `folder`/n.
 
-    Pictures are thinned, from `disc.pictures` on, until they make no set where there need be none, and no set of more
-    discs. Raises what lay_out raises.
+    Pictures are thinned, from `disc.pictures` on, and reports left without pages at last, until they make no set where
+    there need be none, and no set of more discs. Raises what lay_out raises.
     """
     whole = Part.whole(studies)
     amounts = AMOUNTS[_MOST[settings.disc.pictures] :] if pictures.of else AMOUNTS[-1:]
-    showings = [Showing(pictures, amount, settings.disc.language) for amount in amounts]
+    spoken = settings.disc.language
+    showings = [Showing(pictures, amount, reports, spoken) for amount in amounts]
+    if reports.of:
+        showings.append(Showing(language=spoken))
     for showing in showings:
         try:
             disc = lay_out(whole, settings, folder / "1", created=created, medium=medium, showing=showing)

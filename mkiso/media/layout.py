@@ -19,7 +19,7 @@ from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import Leaf, PatientBranch, arrange, leaves
 from mkiso.media.names import file_set_id
 from mkiso.media.pages import Facts, pages
-from mkiso.media.shown import NOTHING_SHOWN, Amount, Showing, shown_series
+from mkiso.media.shown import NOTHING_SHOWN, Amount, Showing, shown_reports, shown_series
 from mkiso.media.viewer import BundledViewer, bundle_viewer
 from mkiso.study.gate import Part
 from mkiso.study.models import DiscFile, Volume
@@ -104,7 +104,8 @@ def lay_out(
         for path, content in [(PurePosixPath("DICOMDIR"), directory), *pages(tree, facts, showing)]
     ]
     pictures = [file for series in shown_series(tree, showing).values() for file in series.files]
-    files = [*made, *map(_instance_file, leaves(tree)), *pictures, *viewer.files]
+    documents = [file for those in shown_reports(tree, showing).values() for report in those for file in report.files]
+    files = [*made, *map(_instance_file, leaves(tree)), *pictures, *documents, *viewer.files]
     files.append(_made(disc_dir, CHECKSUMS, checksums(files)))
     sectors = fit(files, medium)
     institution = settings.disc.institution

@@ -7,7 +7,7 @@ Text of an image gets into a page by Jinja's autoescaping alone, which serves te
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -23,10 +23,24 @@ from pydicom import Dataset
 
 from mkiso.config.settings import Disc
 from mkiso.languages import N_, SOURCE, Language, language
-from mkiso.media.file_set import PatientBranch, Series, StudyBranch, arrange
+from mkiso.media.contents import contents_of, in_words
+from mkiso.media.file_set import Leaf, PatientBranch, Series, StudyBranch, arrange, leaves
+from mkiso.media.report_page import Targets, kind_title, report_page, title_of
 from mkiso.media.series_page import SeriesPage, series_page
-from mkiso.media.shown import NOTHING_SHOWN, VIEW, WEB, Showing, ShownSeries, shown_series, study_folders
+from mkiso.media.shown import (
+    NOTHING_SHOWN,
+    VIEW,
+    WEB,
+    Showing,
+    ShownReport,
+    ShownSeries,
+    of_reports,
+    shown_reports,
+    shown_series,
+    study_folders,
+)
 from mkiso.media.viewer_data import study_script
+from mkiso.reports.reading import KINDS, read_report
 from mkiso.study.identity import one_line
 from mkiso.study.models import Instance, Patient, Volume
 from mkiso.study.text import readable_name, text
@@ -40,27 +54,45 @@ Shown = Mapping[tuple[str, bytes], ShownSeries]
 
 
 @dataclass(frozen=True, slots=True)
+class ReportOnPage:
+    """A report as the study's page lists it; `kind` is empty where the title says it."""
+
+    page: PurePosixPath
+    title: str
+    kind: str
+    date: str
+    standing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesOnPage:
-    """A series as the pages show it; `shown` is None where the disc has no pages of pictures."""
+    """A series as the pages show it; `shown` is None where it has no page of pictures. `contents` says what it holds,
+    in words.
+    """
 
     title: str
     modality: str
     body_part: str
     instances: int
+    contents: str
     shown: SeriesPage | None
 
 
 @dataclass(frozen=True, slots=True)
 class StudyOnPage:
-    """A study as the pages show it; `page` is its file in IHE_PDI."""
+    """A study as the pages show it; `page` is its file in IHE_PDI. `series` has all but those of reports alone;
+    `unread` reports have no page.
+    """
 
     page: PurePosixPath
+    title: str
     date: str
-    description: str
     accession_number: str
     modalities: str
-    instances: int
+    contents: str
     series: tuple[SeriesOnPage, ...]
+    reports: tuple[ReportOnPage, ...]
+    unread: int
 
     @property
     def viewer(self) -> PurePosixPath | None:
@@ -134,6 +166,7 @@ def pages(
                 here = {"patient": patient, "study": study, "series": series, "stack": stack}
                 yield page, _page("series.html.j2", page, context, **here)
                 stack += len(series.shown.stacks) if series.shown.has_pictures else 0
+    yield from _reports(tree, studies, context, showing)
     if facts.viewer and facts.autorun:
         executable = str(facts.viewer).replace("/", "\\")
         yield PurePosixPath("AUTORUN.INF"), _for_notepad(_rendered("autorun.inf.j2", {"executable": executable}))
@@ -157,16 +190,17 @@ def _context(tree: Collection[PatientBranch], facts: Facts, showing: Showing) ->
         "volume": facts.volume,
         "conformance": facts.conformance,
         "patients": patients,
-        "instances": sum(study.instances for study in studies),
+        "contents": _contents(leaves(tree), spoken),
         "pictures": sum(study.pictures for study in studies),
+        "reports": sum(len(study.reports) for study in studies),
+        "documents": any(report.files for those in shown_reports(tree, showing).values() for report in those),
         "amount": showing.amount,
         "info": INFO,
-        "objects": lambda number: _objects(spoken, number),
         "viewer": facts.viewer,
         "autorun": bool(facts.viewer and facts.autorun),
         "viewer_names": facts.viewer_names,
         "elsewhere": [
-            {"number": number, "lines": _contents(instances, spoken)}
+            {"number": number, "lines": _elsewhere(instances, spoken)}
             for number, instances in sorted((facts.elsewhere or {}).items())
         ],
     }
@@ -185,8 +219,8 @@ def _series_title(number: str, description: str, spoken: Language) -> str:
     return f"{title}: {description}" if description else title
 
 
-def _objects(spoken: Language, number: int) -> str:
-    return spoken.ngettext("%(number)s object", "%(number)s objects", number)
+def _contents(held: Iterable[Leaf], spoken: Language) -> str:
+    return in_words(contents_of(leaf.record_type for leaf in held), spoken)
 
 
 def _viewer(
@@ -203,6 +237,26 @@ def _viewer(
     yield data, study_script(told, context["language"])
 
 
+def _reports(
+    tree: Collection[PatientBranch],
+    studies: Collection[tuple[PatientOnPage, StudyOnPage]],
+    context: Mapping[str, Any],
+    showing: Showing,
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """The pages of reports; each is read when its page is made, so that no more than one is in memory."""
+    shown = list(shown_reports(tree, showing).values())
+    if not any(shown):
+        return
+    spoken: Language = context["language"]
+    series = [(each.title, each.shown.shown) for _, study in studies for each in study.series if each.shown]
+    targets = Targets(leaves(tree), series, (report for those in shown for report in those), spoken)
+    for (patient, study), those in zip(studies, shown, strict=True):
+        for each in those:
+            found = read_report(each.leaf.arrival.path, each.leaf.record_type)
+            made = report_page(each, found, targets, spoken)
+            yield each.page, _page("report.html.j2", each.page, context, patient=patient, study=study, report=made)
+
+
 def _from(page: PurePosixPath, target: PurePosixPath) -> PurePosixPath:
     return PurePosixPath(os.path.relpath(target, page.parent))
 
@@ -214,16 +268,20 @@ def _static(name: str) -> bytes:
 def _patients(
     tree: Collection[PatientBranch], known: Patient | None, showing: Showing = NOTHING_SHOWN
 ) -> list[PatientOnPage]:
-    folders, shown, spoken = study_folders(tree), shown_series(tree, showing), language(showing.language)
-    return [_patient(branch, known if len(tree) == 1 else None, folders, shown, spoken) for branch in tree]
+    folders, shown, reports = study_folders(tree), shown_series(tree, showing), shown_reports(tree, showing)
+
+    def study(branch: StudyBranch) -> StudyOnPage:
+        uid = branch.study_instance_uid
+        return _study(branch, folders[uid], shown, reports[uid], showing)
+
+    return [
+        _patient(branch, known if len(tree) == 1 else None, map(study, branch.studies), language(showing.language))
+        for branch in tree
+    ]
 
 
 def _patient(
-    branch: PatientBranch,
-    known: Patient | None,
-    folders: Mapping[str, PurePosixPath],
-    shown: Shown,
-    spoken: Language,
+    branch: PatientBranch, known: Patient | None, studies: Iterable[StudyOnPage], spoken: Language
 ) -> PatientOnPage:
     header = branch.header
     return PatientOnPage(
@@ -231,24 +289,30 @@ def _patient(
         name=readable_name(one_line((known and known.name) or str(branch.name))),
         birth_date=spoken.da((known and known.birth_date) or _line(header, "PatientBirthDate")),
         sex=_SEXES.get((known and known.sex) or _line(header, "PatientSex"), ""),
-        studies=tuple(_study(study, folders[study.study_instance_uid], shown, spoken) for study in branch.studies),
+        studies=tuple(studies),
     )
 
 
-def _study(branch: StudyBranch, folder: PurePosixPath, shown: Shown, spoken: Language) -> StudyOnPage:
-    header = branch.header
-    series = tuple(
-        _series(entry, shown.get((branch.study_instance_uid, entry.series_instance_uid)), spoken)
-        for entry in branch.series
-    )
+def _study(
+    branch: StudyBranch, folder: PurePosixPath, shown: Shown, reports: Sequence[ShownReport], showing: Showing
+) -> StudyOnPage:
+    header, spoken = branch.header, language(showing.language)
+    held = [leaf for entry in branch.series for leaf in entry.leaves]
+    others = [entry for entry in branch.series if not of_reports(entry.leaves, showing)]
+    otherwise = spoken.gettext("Examination") if others else spoken.gettext("Report")
     return StudyOnPage(
         page=folder.with_suffix(".HTM"),
+        title=_line(header, "StudyDescription") or otherwise,
         date=spoken.da(_line(header, "StudyDate")),
-        description=_line(header, "StudyDescription"),
         accession_number=_line(header, "AccessionNumber"),
-        modalities=", ".join(sorted({entry.modality for entry in series} - {""})),
-        instances=sum(entry.instances for entry in series),
-        series=series,
+        modalities=", ".join(sorted({_line(entry.header, "Modality") for entry in branch.series} - {""})),
+        contents=_contents(held, spoken),
+        series=tuple(
+            _series(entry, shown.get((branch.study_instance_uid, entry.series_instance_uid)), spoken)
+            for entry in others
+        ),
+        reports=tuple(_report(report, spoken) for report in reports),
+        unread=sum(leaf.record_type in KINDS for leaf in held) - len(reports),
     )
 
 
@@ -259,7 +323,24 @@ def _series(branch: Series, shown: ShownSeries | None, spoken: Language) -> Seri
         modality=_line(header, "Modality"),
         body_part=_line(header, "BodyPartExamined").capitalize(),
         instances=len(branch.leaves),
+        contents=_contents(branch.leaves, spoken),
         shown=series_page(shown, spoken) if shown else None,
+    )
+
+
+def _report(shown: ShownReport, spoken: Language) -> ReportOnPage:
+    header = shown.leaf.instance.header
+    title, kind = title_of(shown, spoken), kind_title(shown, spoken)
+    standing = {
+        N_("not complete"): _line(header, "CompletionFlag") == "PARTIAL",
+        N_("not verified"): _line(header, "VerificationFlag") == "UNVERIFIED",
+    }
+    return ReportOnPage(
+        page=shown.page,
+        title=title,
+        kind="" if kind in title else kind,
+        date=spoken.da(_line(header, "ContentDate") or _line(header, "AcquisitionDateTime")[:8]),
+        standing=tuple(spoken.gettext(words) for words, holds in standing.items() if holds),
     )
 
 
@@ -268,7 +349,7 @@ def _line(header: Dataset, keyword: str) -> str:
     return one_line(text(header, keyword))
 
 
-def _contents(instances: Collection[Instance], spoken: Language) -> list[str]:
+def _elsewhere(instances: Collection[Instance], spoken: Language) -> list[str]:
     """What another disc of the set holds, a line a study, without the patient's name."""
     return [
         spoken.gettext(
@@ -276,7 +357,7 @@ def _contents(instances: Collection[Instance], spoken: Language) -> list[str]:
             number=study.accession_number or "–",
             date=study.date or spoken.gettext("no date"),
             modalities=study.modalities,
-            objects=_objects(spoken, study.instances),
+            objects=study.contents,
         )
         for patient in _patients(arrange(instances), None, Showing(language=spoken.code))
         for study in patient.studies

@@ -1,7 +1,8 @@
 """Which pictures a disc shows, and under which names: pure, from the tree of its instances and what was rendered of
 them.
 
-Amounts from most to least; a disc that is too small for one gets the next (docs/decisions/pictures-on-disc.md):
+Reports are shown with each amount; only a disc that has no room for them beside its instances is without. Amounts of
+pictures from most to least; a disc that is too small for one gets the next (docs/decisions/pictures-on-disc.md):
 values      every picture and its thumbnail, and of CT and MR the values that were rendered
 all         every picture and its thumbnail
 key         of each stack of pictures at most KEY_PICTURES, evenly spaced, the first and the last among them
@@ -20,6 +21,7 @@ from mkiso.languages import SOURCE
 from mkiso.media.file_set import Leaf, PatientBranch, Series
 from mkiso.media.names import component
 from mkiso.media.rendering import NO_PICTURES, MadeFile, Pictures
+from mkiso.media.reporting import DRAWING, NO_REPORTS, Reports
 from mkiso.pictures.names import PICTURE, SCRIPT, THUMBNAIL, picture_name
 from mkiso.pictures.stacks import Slice, Stack, stacks_of
 from mkiso.pictures.values import PictureFile, Reason
@@ -30,15 +32,16 @@ T = TypeVar("T")
 Amount = Literal["values", "all", "key", "thumbnails", "none"]
 AMOUNTS: tuple[Amount, ...] = ("values", "all", "key", "thumbnails", "none")
 KEY_PICTURES = 16
-WEB, VIEW = PurePosixPath("IHE_PDI"), PurePosixPath("VIEW")
+WEB, VIEW, DOCUMENTS = PurePosixPath("IHE_PDI"), PurePosixPath("VIEW"), PurePosixPath("REPORTS")
 
 
 @dataclass(frozen=True, slots=True)
 class Showing:
-    """What a disc is to show: as much as `amount` says of what was rendered, on pages in this language."""
+    """What a disc is to show, on pages in this language: as much as `amount` says of what was rendered, and reports."""
 
     pictures: Pictures = NO_PICTURES
     amount: Amount = "none"
+    reports: Reports = NO_REPORTS
     language: str = SOURCE
 
 
@@ -80,6 +83,7 @@ class ShownSeries:
     """A series as it is shown. `of` is how many pictures there would be of it."""
 
     page: PurePosixPath
+    leaves: tuple[Leaf, ...] = ()
     stacks: tuple[ShownStack, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     of: int = 0
@@ -98,6 +102,15 @@ class ShownSeries:
                 yield shown.values
 
 
+@dataclass(frozen=True, slots=True)
+class ShownReport:
+    """A report: its page in IHE_PDI, and its files, drawings beside the page and documents in REPORTS."""
+
+    leaf: Leaf
+    page: PurePosixPath
+    files: tuple[DiscFile, ...] = ()
+
+
 def study_folders(tree: Collection[PatientBranch]) -> dict[str, PurePosixPath]:
     """The folder in IHE_PDI of each study of a disc, by its Study Instance UID; its page has the same name."""
     studies = [study for patient in tree for study in patient.studies]
@@ -105,11 +118,13 @@ def study_folders(tree: Collection[PatientBranch]) -> dict[str, PurePosixPath]:
 
 
 def shown_series(tree: Collection[PatientBranch], showing: Showing) -> dict[tuple[str, bytes], ShownSeries]:
-    """Every series of a disc, by its Study and Series Instance UID; none where no picture is shown."""
+    """Every series of a disc but those of reports alone, by its Study and Series Instance UID; none where no picture is
+    shown.
+    """
     if showing.amount == "none":
         return {}
     folders = study_folders(tree)
-    return {
+    shown = {
         (study.study_instance_uid, series.series_instance_uid): _shown(
             series, folders[study.study_instance_uid] / component("SE", number), showing
         )
@@ -117,6 +132,45 @@ def shown_series(tree: Collection[PatientBranch], showing: Showing) -> dict[tupl
         for study in patient.studies
         for number, series in enumerate(study.series, 1)
     }
+    return {uids: series for uids, series in shown.items() if series.stacks or not of_reports(series.leaves, showing)}
+
+
+def of_reports(leaves: Collection[Leaf], showing: Showing) -> bool:
+    """Whether each of these has a page as a report."""
+    return all(leaf.arrival.sha256 in showing.reports.of for leaf in leaves)
+
+
+def shown_reports(tree: Collection[PatientBranch], showing: Showing) -> dict[str, tuple[ShownReport, ...]]:
+    """The reports of each study of a disc, by its Study Instance UID."""
+    folders = study_folders(tree)
+    return {
+        study.study_instance_uid: tuple(
+            _report(leaf, number, folders[study.study_instance_uid], showing.reports)
+            for number, leaf in enumerate(
+                (
+                    leaf
+                    for series in study.series
+                    for leaf in series.leaves
+                    if leaf.arrival.sha256 in showing.reports.of
+                ),
+                1,
+            )
+        )
+        for patient in tree
+        for study in patient.studies
+    }
+
+
+def _report(leaf: Leaf, number: int, folder: PurePosixPath, reports: Reports) -> ShownReport:
+    name = component("RP", number)
+    files = []
+    for chart, made in enumerate(reports.of[leaf.arrival.sha256], 1):
+        if made.path.suffix == DRAWING:
+            path = folder / f"R{number:05}{chart:02}{DRAWING}"
+        else:
+            path = DOCUMENTS / folder.name / f"{name}{made.path.suffix}"
+        files.append(DiscFile(path, made.size, made.sha256, made.path))
+    return ShownReport(leaf, folder / f"{name}.HTM", tuple(files))
 
 
 def key_instances(tree: Collection[PatientBranch]) -> list[Instance]:
@@ -154,11 +208,12 @@ def _shown(series: Series, folder: PurePosixPath, showing: Showing) -> ShownSeri
     left_out = tuple(
         LeftOut(leaf, each.frame if made.result.facts.frames > 1 else 0, each.reason)
         for leaf, made in rendered.values()
+        if leaf.arrival.sha256 not in showing.reports.of
         for each in made.result.not_shown
     )
     unrendered = [leaf for leaf in series.leaves if leaf.arrival.sha256 not in pictures.of]
     of = number - 1 + sum(map(_frames_said, unrendered))
-    return ShownSeries(folder.with_suffix(".HTM"), tuple(stacks), left_out, of)
+    return ShownSeries(folder.with_suffix(".HTM"), series.leaves, tuple(stacks), left_out, of)
 
 
 def _frames_said(leaf: Leaf) -> int:

@@ -20,7 +20,7 @@ from mkiso.storage.files import Unreadable, read_json, sha256_of, write_whole
 from mkiso.study.models import DiscFile
 
 OWN_ROOT_NAMES = frozenset(
-    {"DICOMDIR", "DICOM", "IHE_PDI", "VIEW", "README.TXT", "INDEX.HTM", "AUTORUN.INF", "SHA256.TXT"}
+    {"DICOMDIR", "DICOM", "IHE_PDI", "REPORTS", "VIEW", "README.TXT", "INDEX.HTM", "AUTORUN.INF", "SHA256.TXT"}
 )
 _LEFT_OUT = frozenset({"AUTORUN.INF", "DICOMDIR"})  # a viewer's own would contradict the disc's
 

@@ -18,7 +18,7 @@ from mkiso.media.capacity import MEDIUM_NAMES, MEDIUM_SECTORS, SECTOR_BYTES, ima
 from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import arrange, leaves
 from mkiso.media.pages import Facts, pages
-from mkiso.media.shown import NOTHING_SHOWN, Showing, shown_series
+from mkiso.media.shown import NOTHING_SHOWN, Showing, shown_reports, shown_series
 from mkiso.study.models import DiscFile, Instance, Volume
 
 _SHARED_SECTORS = 28  # of every image whatever is on it: descriptors and the smallest path tables
@@ -61,6 +61,7 @@ def study_sectors(instances: Collection[Instance], showing: Showing = NOTHING_SH
     files = [DiscFile(path, size, "") for path, size in made]
     files += [DiscFile(leaf.path, leaf.arrival.size, "") for leaf in leaves(tree)]
     files += [file for series in shown_series(tree, showing).values() for file in series.files]
+    files += [file for those in shown_reports(tree, showing).values() for report in those for file in report.files]
     files.append(DiscFile(PurePosixPath("SHA256.TXT"), _CHECKSUM_BYTES * len(files), ""))
     directories = {folder for file in files for folder in file.path.parents}
     return image_sectors(files) - _SHARED_SECTORS + sectors_of(_PATH_TABLE_BYTES * len(directories))

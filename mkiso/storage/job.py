@@ -5,6 +5,7 @@ jobs/<job id>/job.json         what was asked and found
               arrivals-….jsonl a line for each instance stored of a study, so that a rerun moves only what is missing
               instances/       Part 10 files, named by SOP Instance UID, hard links made by the receiver
               pictures/        of each instance, by its SHA-256 (mkiso.media.rendering)
+              documents/       the files of its reports, by the same (mkiso.media.reporting)
               disc/            the files that mkiso makes for each volume
               disc1.iso        the image of each volume, until it is shelved
 """
@@ -56,6 +57,10 @@ class Job:
     @property
     def pictures_dir(self) -> Path:
         return self.folder / "pictures"
+
+    @property
+    def documents_dir(self) -> Path:
+        return self.folder / "documents"
 
     def image(self, number: int) -> Path:
         """Where the image of the n-th volume is mastered."""

@@ -141,7 +141,7 @@ def test_a_volume_of_a_set_says_so(tmp_path: Path) -> None:
     )
     assert layout.volume_id == "ACC1_1OF2"
     assert "This is disc 1 of 2." in page(layout, "README.TXT")
-    assert "accession number ACC1, February 29, 2024, CT: 2 objects" in page(layout, "README.TXT")
+    assert "accession number ACC1, February 29, 2024, CT: 2 images" in page(layout, "README.TXT")
     assert "disc 1 of 2" in page(layout, "INDEX.HTM")
 
 
