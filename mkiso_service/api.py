@@ -62,6 +62,7 @@ class Job(JobFacts):
 
     __pydantic_config__ = _ALL_TOLD
     state: State = "waiting"
+    progress: Annotated[float, Field(ge=0, le=1)] = 0.0
     error: JobError | None = None
     discs: tuple[Disc, ...] = ()
 
@@ -69,7 +70,32 @@ class Job(JobFacts):
     def of(cls, report: JobReport, state: State, error: JobError | None, discs: tuple[Disc, ...]) -> Job:
         """The job of a report."""
         facts = {field.name: getattr(report, field.name) for field in fields(JobFacts)}
-        return cls(**facts, state=state, error=error, discs=discs)
+        return cls(**facts, state=state, progress=report.progress, error=error, discs=discs)
+
+
+class Asker(TypedDict):
+    """Somebody who asked for a job: a client's address, and whether by the counter page, a link or a program."""
+
+    time: str
+    who: str
+    by: Literal["page", "link", "program"]
+
+
+class Listed(TypedDict):
+    """A job as this site's list of discs has it; `begun` is when it was asked for first."""
+
+    job: Job
+    begun: str
+    asked: list[Asker]
+    patient_id: str
+    patient_name: str
+
+
+class Listing(TypedDict):
+    """The newest first; `more`: there are more than are listed."""
+
+    jobs: list[Listed]
+    more: bool
 
 
 class ShownPatient(TypedDict):
@@ -94,9 +120,16 @@ class ShownStudy(TypedDict):
     images: int | None
 
 
+class Ordered(TypedDict):
+    """The last order of these numbers that a publisher has taken."""
+
+    publisher: str
+    minutes: int
+
+
 class Preview(TypedDict):
     """Whose disc it would be, and what is on it. `shown` stands for this patient: a question that has it gets a disc of
-    nobody else.
+    nobody else. `ordered`: a disc of this was printed before; another print makes another one.
     """
 
     accession_numbers: tuple[str, ...]
@@ -104,6 +137,7 @@ class Preview(TypedDict):
     studies: list[ShownStudy]
     degraded: tuple[str, ...]
     shown: str
+    ordered: Ordered | None
 
 
 class SetPart(TypedDict):
@@ -187,4 +221,4 @@ class Health(TypedDict):
     dependencies: dict[str, Dependency]
 
 
-MESSAGES: tuple[Any, ...] = (Job, Error, Accepted, Sent, See, Health, Preview)
+MESSAGES: tuple[Any, ...] = (Job, Error, Accepted, Sent, See, Health, Preview, Listing)

@@ -370,6 +370,48 @@ def print_(
 
 
 @cli.command()
+@click.argument("search", default="")
+@click.option("--json", "as_json", is_flag=True, help="As /api/iso/jobs answers it.")
+@_of_a_service
+def jobs(search: str, url: str, api_key_file: Path | None, *, as_json: bool) -> int:
+    """List this site's discs of the last day, or those of SEARCH: an accession number, a patient ID or a name."""
+    from mkiso_service.client import ServiceError
+    from mkiso_service.display import job_words
+
+    try:
+        with _connect(url, api_key_file) as client:
+            listing = client.jobs(search)
+    except ServiceError as error:
+        return _say(error)
+    if as_json:
+        from pydantic_core import to_json
+
+        click.echo(to_json(listing, indent=2).decode())
+        return 0
+    for listed in listing["jobs"]:
+        click.echo(job_words(listed))
+    if listing["more"]:
+        click.echo("There are more: search for a number, a patient ID or a name.", err=True)
+    return 0
+
+
+@cli.command()
+@click.argument("job_id", metavar="JOB")
+@_of_a_service
+def cancel(job_id: str, url: str, api_key_file: Path | None) -> int:
+    """End a job that waits or runs; JOB is its id, as `mkiso jobs` shows it. One that has ended stays as it is."""
+    from mkiso_service.client import ServiceError
+
+    try:
+        with _connect(url, api_key_file) as client:
+            job = client.cancel(job_id)
+    except ServiceError as error:
+        return _say(error)
+    click.echo(f"{job.job_id}  {', '.join(job.accession_numbers)}  {job.state}")
+    return 0
+
+
+@cli.command()
 @click.argument("image", metavar="ISO", type=click.Path(path_type=Path, exists=True))
 @click.option("--many-patients", is_flag=True, help="For an archive volume, which holds more than one patient.")
 def verify(image: Path, many_patients: bool) -> int:

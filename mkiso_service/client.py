@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from mkiso_service.api import Disc, Job, Preview
+from mkiso_service.api import Disc, Job, Listing, Preview
 
 POLL_SECONDS = 0.25
 OUTAGE_SECONDS = 60
 """How long the service may be away (a restart, nginx reloading) before the client gives up."""
 _JOB = TypeAdapter(Job)
 _PREVIEW = TypeAdapter(Preview)
+_LISTING = TypeAdapter(Listing)
 
 
 class ServiceError(Exception):
@@ -97,6 +99,22 @@ class Client:
     def state(self, job_id: str) -> Job:
         """What is known of a job now."""
         answer = self._send("GET", f"/api/iso/jobs/{job_id}")
+        try:
+            return _JOB.validate_python(self._json(answer))
+        except ValidationError:
+            raise self._no_mkiso(answer) from None
+
+    def jobs(self, search: str = "") -> Listing:
+        """This site's jobs of the last day, or those that a search finds."""
+        answer = self._send("GET", "/api/iso/jobs", params=_given({"search": search}))
+        try:
+            return _LISTING.validate_python(self._json(answer))
+        except ValidationError:
+            raise self._no_mkiso(answer) from None
+
+    def cancel(self, job_id: str) -> Job:
+        """End a job; how it stands then."""
+        answer = self._send("POST", f"/api/iso/jobs/{quote(job_id, safe='')}/cancel")
         try:
             return _JOB.validate_python(self._json(answer))
         except ValidationError:

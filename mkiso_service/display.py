@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,7 +22,7 @@ from rich.progress import (
 
 from mkiso.storage.report import FoundStudy
 from mkiso.study.identity import iso_date
-from mkiso_service.api import Job, Preview
+from mkiso_service.api import Job, Listed, Preview
 
 
 def show_job(console: Console, states: Iterable[Job]) -> Job:
@@ -75,6 +76,19 @@ def show_preview(console: Console, preview: Preview) -> None:
         console.print(f"  {words}", markup=False, highlight=False)
     for lack in preview["degraded"]:
         console.print(f"[yellow]Without {lack}:[/] see X-Mkiso-Degraded in docs/http.md.")
+
+
+def job_words(listed: Listed) -> str:
+    """A job on one line: its id, when, how it stands, numbers, patient, who asked."""
+    job = listed["job"]
+    when = datetime.fromisoformat(listed["begun"]).astimezone().strftime("%Y-%m-%d %H:%M")
+    state = f"running {job.progress:.0%}" if job.state == "running" else job.state
+    what = f"by {job.publisher}" if job.kind == "print" else "file"
+    who = ", ".join(dict.fromkeys(asker["who"] for asker in listed["asked"])) or "Prefect"
+    facts = [job.job_id, when, f"{state:<12}", what, ", ".join(job.accession_numbers), listed["patient_name"], who]
+    if job.error:
+        facts.append(job.error["error"])
+    return "  ".join(filter(None, facts))
 
 
 def study_words(study: FoundStudy) -> str:

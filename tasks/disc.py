@@ -48,7 +48,10 @@ def finish_pictures(run: JobRun, studies: CompleteStudies) -> Pictures:
         return NO_PICTURES
     run.tell("making pictures")
     wanted = studies.instances if run.settings.disc.pictures == "all" else key_instances(arrange(studies.instances))
-    pictures = run.renderer.finish([instance.arrival for instance in wanted])
+    arrivals = [instance.arrival for instance in wanted]
+    pictures = run.renderer.finish(
+        arrivals, lambda done: run.tell_seldom(f"making pictures ({done} of {len(arrivals)})")
+    )
     for reason, count in pictures.not_shown.items():
         run.log.info("%d without a picture: %s", count, reason.words)
     return pictures

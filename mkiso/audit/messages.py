@@ -2,7 +2,7 @@
 A.5.1).
 
     event                                 written by   when
-    Query (A.5.3.10)                      webhook      a question was accepted: who asked, from where
+    Query (A.5.3.10)                      webhook      a question was accepted, or the list of discs was seen: who asked
     Query                                 both         the PACS was asked (C-FIND)
     DICOM Instances Accessed (A.5.3.6)    webhook      somebody was shown whose studies these are
     Begin Transferring (A.5.3.3)          a job        the PACS is asked to send a study (C-MOVE)
@@ -76,15 +76,18 @@ class Left:
 
 def asked(settings: Settings, accession_numbers: Sequence[str], client: str, request_id: str) -> None:
     """A client's question was accepted."""
-    wanted = f"AccessionNumber={','.join(accession_numbers)}"
+    _wanted(settings, f"AccessionNumber={','.join(accession_numbers)}", client, request_id)
+
+
+def listed(settings: Settings, search: str, client: str, request_id: str) -> None:
+    """Somebody sees the list of discs that were made here: those that a search finds, else today's."""
+    _wanted(settings, f"discs={search or 'today'}", client, request_id)
+
+
+def _wanted(settings: Settings, wanted: str, client: str, request_id: str) -> None:
     criteria = _object("2", "24", SEARCH_CRITERIA, request_id, query=wanted, details={"request_id": request_id})
-    _tell(
-        settings,
-        "E",
-        QUERY,
-        [Party(client, SOURCE, client, is_requestor=True), _mkiso(settings, DESTINATION)],
-        [criteria],
-    )
+    parties = [Party(client, SOURCE, client, is_requestor=True), _mkiso(settings, DESTINATION)]
+    _tell(settings, "E", QUERY, parties, [criteria])
 
 
 def shown(settings: Settings, studies: Sequence[Study], client: str, request_id: str) -> None:

@@ -193,10 +193,11 @@ class Disc(Section):
 
 
 class Print(Section):
-    """Which publisher prints take unless they name one, and what is waited for."""
+    """Which publisher prints take unless they name one, what is waited for, and what the counter page offers first."""
 
     publisher: str = "rimage"
     wait_for: Literal["queued", "done"] = "queued"
+    default_action: Literal["file", "robot", "both"] = "file"
 
 
 class Identity(Section):

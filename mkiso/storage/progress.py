@@ -71,6 +71,9 @@ class JobProgress:
         self._studies = found.studies
         counts = [study.expected.count for study in found.studies]
         expected = None if None in counts else sum(count or 0 for count in counts)
+        first = found.studies[0]
+        name = (found.patient and found.patient.name) or first.patient_name
+        self.report = replace(self.report, patient_id=first.patient_id, patient_name=name)
         self.tell("found", studies=self._found_studies(), degraded=found.degraded, expected=expected)
 
     def begin_study(self, study: Study) -> None:
@@ -81,6 +84,7 @@ class JobProgress:
         """Tell that everything is here, as the PACS has it at the end."""
         self._studies = complete.studies
         self._received = Counter(instance.arrival.study_instance_uid for instance in complete.instances)
+        self.report = replace(self.report, patient_name=complete.patient_name)
         self.tell("complete", expected=self._received.total(), received=self._received.total())
         self.show_progress()
 

@@ -1,14 +1,15 @@
 """What is told of a job while it runs and at its end: stage, counts, outcome. A small file beside the discs, so that a
 webhook anywhere reads it.
 
-No patient's name stands in a report; the name of a disc's file does in its manifest. What a study is called
-(StudyDescription) stands here and not in Prefect.
+Whose discs they are, and what a study is called (StudyDescription), stands here and not in Prefect; a job's own address
+doesn't tell the patient, the list of this site's discs does.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,24 @@ LOOK_FIRST = (
     "The order may already be with the publisher: look there before asking again; Retry of this run doesn't "
     "order twice."
 )
+
+
+_PROGRESS: Mapping[str, tuple[float, float]] = {
+    "waiting": (0.0, 0.0),
+    "starting": (0.01, 0.01),
+    "found": (0.03, 0.03),
+    "retrieving": (0.03, 0.65),
+    "complete": (0.65, 0.65),
+    "making pictures": (0.66, 0.8),
+    "laying out": (0.8, 0.8),
+    "mastering": (0.82, 0.9),
+    "reading back": (0.9, 0.9),
+    "ordering": (0.94, 0.94),
+    "done": (1.0, 1.0),
+}
+"""Where each stage begins and ends."""
+_AT_THE_PUBLISHER = (0.95, 0.99)
+_COUNTED = re.compile(r"\((\d{1,9}) of (\d{1,9})\)$")
 
 
 def after_a_break(kind: str, otherwise: str) -> str:
@@ -103,6 +122,24 @@ class JobReport(JobFacts):
     error: dict[str, Any] = field(default_factory=dict)
     received_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    patient_id: str = ""
+    patient_name: str = ""
+
+    @property
+    def progress(self) -> float:
+        """How far it is, from 0 to 1 and never back: by its stage, and by what is counted within one."""
+        if self.status == "done":
+            return 1.0
+        stage = self.stage.partition(" from ")[0].partition(" (")[0]
+        begin, end = _PROGRESS.get(stage, _AT_THE_PUBLISHER)
+        done, total = 0, 0
+        if stage == "retrieving":
+            done, total = self.received, self.expected or 0
+        elif stage == "mastering":
+            done, total = self.written, self.received
+        elif counted := _COUNTED.search(self.stage):
+            done, total = int(counted[1]), int(counted[2])
+        return round(begin + (end - begin) * min(done / total, 1.0) if total else begin, 3)
 
     @property
     def is_on_the_shelf(self) -> bool:

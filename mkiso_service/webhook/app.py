@@ -21,6 +21,7 @@ from mkiso_service.webhook.disc_sets import answer_several
 from mkiso_service.webhook.health import Health
 from mkiso_service.webhook.iso import Questions
 from mkiso_service.webhook.jobs import ClientGone, Jobs
+from mkiso_service.webhook.listing import JobList
 from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
 from mkiso_service.webhook.middleware import AccessLog, Authentication, OneReading, Recovery, RequestId, Senders
 from mkiso_service.webhook.orchestrator import Orchestrator
@@ -38,6 +39,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     metrics = Metrics()
     trail = Trail(settings)
     jobs = Jobs(settings.storage, settings.server, orchestrator, trail, closing or asyncio.Event())
+    job_list = JobList(settings.storage, orchestrator, jobs, trail)
     previews = Previews(settings, trail)
     questions = Questions(settings, orchestrator, jobs, trail, previews)
     health_of = Health(settings, orchestrator)
@@ -65,6 +67,9 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             return job_page(told)
         return JSONResponse(asdict(told), headers={"cache-control": "no-store", "vary": "Accept"})
 
+    async def cancel(request: Request) -> Response:
+        return JSONResponse(asdict(await jobs.cancel(request)), headers={"cache-control": "no-store"})
+
     async def disc(request: Request) -> Response:
         part = Query(request.scope["query_string"]).part()
         return await jobs.disc(request, await jobs.finished(request.path_params["job_id"]), part)
@@ -82,7 +87,9 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Route("/api/iso/download", questions.download),
             Route("/api/iso/download-multiple", questions.download_multiple),
             Route("/api/iso/print", questions.print, methods=["GET", "POST"]),
+            Route("/api/iso/jobs", job_list.show),
             Route("/api/iso/jobs/{job_id}", job),
+            Route("/api/iso/jobs/{job_id}/cancel", cancel, methods=["POST"]),
             Route("/api/iso/jobs/{job_id}/disc", disc),
         ],
         middleware=[

@@ -27,29 +27,36 @@ class Trail:
         """A question was accepted."""
         if self._settings.audit.enabled:
             await asyncio.to_thread(
-                audit.asked, self._settings, accession_numbers, _client(request), request_id_of(request.scope)
+                audit.asked, self._settings, accession_numbers, client_of(request), request_id_of(request.scope)
+            )
+
+    async def listed(self, request: Request, search: str) -> None:
+        """Somebody sees whose discs were made here: today's, or those that a search finds."""
+        if self._settings.audit.enabled:
+            await asyncio.to_thread(
+                audit.listed, self._settings, search, client_of(request), request_id_of(request.scope)
             )
 
     async def shown(self, request: Request, studies: Sequence[Study]) -> None:
         """Somebody is shown whose studies these are."""
         if self._settings.audit.enabled:
             await asyncio.to_thread(
-                audit.shown, self._settings, studies, _client(request), request_id_of(request.scope)
+                audit.shown, self._settings, studies, client_of(request), request_id_of(request.scope)
             )
 
     async def leaves(self, request: Request, disc: Manifest) -> None:
         """A disc, or a part of it, begins to leave."""
         if self._settings.audit.enabled:
             left = audit.Left(disc.patient_id, disc.patient_name, disc.studies, disc.instances)
-            to = audit.Party(_client(request), audit.DESTINATION, _client(request), is_requestor=True)
+            to = audit.Party(client_of(request), audit.DESTINATION, client_of(request), is_requestor=True)
             await asyncio.to_thread(audit.exported, self._settings, left, to, disc.job_id)
 
     async def refused(self, request: Request, why: str) -> None:
         """Somebody came without the right key, or a page of another site did."""
         if self._settings.audit.enabled:
             path, request_id = request.scope["path"], request_id_of(request.scope)
-            await asyncio.to_thread(audit.alert, self._settings, _client(request), path, request_id, why)
+            await asyncio.to_thread(audit.alert, self._settings, client_of(request), path, request_id, why)
 
 
-def _client(request: Request) -> str:
+def client_of(request: Request) -> str:
     return request.client.host[:MAX_CLIENT] if request.client else "unknown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -11,12 +12,13 @@ from mkiso.config.settings import Settings
 from mkiso.errors import DeadlinePassed, OtherSet
 from mkiso.formats.registry import ISO
 from mkiso.housekeeping import require_room
+from mkiso.storage.askings import By, asking, write_asking
 from mkiso.storage.report import JobReport, sets_told
 from mkiso.storage.shelf import is_young, manifests, whole_sets
 from mkiso_service.api import Accepted, See, Sent
 from mkiso_service.webhook.access import request_id_of, sender_of_request
 from mkiso_service.webhook.answers import disc_address, job_address
-from mkiso_service.webhook.audit import Trail
+from mkiso_service.webhook.audit import Trail, client_of
 from mkiso_service.webhook.disc_sets import ToldSet, chosen, led_to, of_named_set, set_entry
 from mkiso_service.webhook.jobs import Jobs
 from mkiso_service.webhook.orchestrator import Asked, Orchestrator, minutes_since
@@ -32,6 +34,8 @@ from mkiso_service.webhook.question import (
     print_order,
     several_studies,
 )
+
+log = logging.getLogger("mkiso.webhook")
 
 
 class Questions:
@@ -127,12 +131,21 @@ class Questions:
         await asyncio.to_thread(require_room, self._settings.storage)
         asked = await self._orchestrator.ask(question, request_id_of(request.scope))
         await self._trail.asked(request, question.accession_numbers)
+        await asyncio.to_thread(self._note_asking, request, question, asked.job_id)
         request.state.note = {
             "job_id": asked.job_id,
             "accession_numbers": question.accession_numbers,
             "joined": asked.joined,
         }
         return asked
+
+    def _note_asking(self, request: Request, question: Question, job_id: str) -> None:
+        by: By = {"own": "page", "program": "program"}.get(sender_of_request(request).kind, "link")  # type: ignore[assignment]
+        asks = asking(client_of(request), by, question.kind, question.accession_numbers, question.publisher)
+        try:
+            write_asking(self._settings.storage, job_id, asks)
+        except OSError as error:  # a list without a name is no reason for no disc
+            log.warning("Who asked for a job couldn't be written down: %s", error.strerror, extra={"job_id": job_id})
 
     async def _answer(self, request: Request, question: Question, asked: Asked) -> JobReport | None:
         """The job's report; None where the client wants to come back for it.

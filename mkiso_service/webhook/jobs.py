@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from mkiso.config.settings import Server, Storage
 from mkiso.errors import (
+    ForeignRequest,
     JobNotFound,
     JobRunning,
     MkisoError,
@@ -24,6 +25,7 @@ from mkiso.storage.report import JobReport, read_report
 from mkiso.storage.reread import require_right
 from mkiso.storage.shelf import Manifest, manifest_of, take_off
 from mkiso_service.api import Disc, Job, JobError, State
+from mkiso_service.webhook.access import sender_of_request
 from mkiso_service.webhook.answers import JobFailed, disc_address, error_answer, job_address, outcome_of
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.disc_bytes import DiscResponse, Span, content_disposition, name_of, prepared, span_of
@@ -96,8 +98,22 @@ class Jobs:
             if report is None:
                 raise
             standing = None
-        state, error = _state_of(standing, report, job_id)
-        report = report or JobReport(job_id, "", ())
+        state, error = state_of(standing, report, job_id)
+        return await self.told(report or JobReport(job_id, "", ()), state, error)
+
+    async def cancel(self, request: Request) -> Job:
+        """End a job that hasn't ended, as its clerk or an operator wants it; how it stands then. Raises ForeignRequest,
+        JobNotFound, OrchestratorUnavailable.
+        """
+        if not sender_of_request(request).may_order("POST"):
+            raise ForeignRequest("A page of another site wants this job cancelled, and no person: nothing was done.")
+        job_id = request.path_params["job_id"]
+        if (await self.describe(job_id)).state in ("waiting", "running"):
+            await self._orchestrator.cancel(job_id)
+        return await self.describe(job_id)
+
+    async def told(self, report: JobReport, state: State, error: JobError | None) -> Job:
+        """A job of which this is known."""
         discs = await asyncio.to_thread(self._manifests, report) if state == "done" else []
         report = replace(report, degraded=report.degraded or (discs[0].degraded if discs else ()))
         return Job.of(report, state, error, tuple(_disc_entry(report, manifest) for manifest in discs))
@@ -225,7 +241,7 @@ def _disc_entry(report: JobReport, manifest: Manifest) -> Disc:
     )
 
 
-def _state_of(standing: Standing | None, report: JobReport | None, job_id: str) -> tuple[State, JobError | None]:
+def state_of(standing: Standing | None, report: JobReport | None, job_id: str) -> tuple[State, JobError | None]:
     """waiting, running, done or failed, and the error of a failed job; without Prefect, by the report alone."""
     if standing == "running" and report is not None and report.is_on_the_shelf:
         return "done", None

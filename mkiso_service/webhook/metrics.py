@@ -15,8 +15,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from mkiso.config.settings import Storage
-from mkiso.errors import JobNotFound
-from mkiso.storage.report import JobReport, read_report
+from mkiso.storage.report import JobReport
+from mkiso_service.webhook.kept_reports import KeptReports
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _METHODS = frozenset(("GET", "HEAD", "POST"))
@@ -50,31 +50,6 @@ class Metrics:
         now = CollectorRegistry()
         now.register(_Store(storage, queued, self._kept.read(storage)))
         return generate_latest(self.registry) + generate_latest(now)
-
-
-class KeptReports:
-    """The reports that are kept, each read again only when it has changed: there may be tens of thousands."""
-
-    def __init__(self) -> None:
-        self._read: dict[str, tuple[int, JobReport | None]] = {}
-
-    def read(self, storage: Storage) -> list[JobReport]:
-        before, self._read = self._read, {}
-        for file in storage.reports_dir.glob("*.json"):
-            try:
-                changed = file.stat().st_mtime_ns
-                known = before.get(file.stem)
-                self._read[file.stem] = known if known and known[0] == changed else (changed, _read(storage, file.stem))
-            except OSError:  # removed meanwhile
-                continue
-        return [report for _, report in self._read.values() if report is not None]
-
-
-def _read(storage: Storage, job_id: str) -> JobReport | None:
-    try:
-        return read_report(storage, job_id)
-    except JobNotFound:  # a damaged one
-        return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -50,6 +50,7 @@ schedule or by hand, is nobody's job yet.
 """
 LOOKED_AT = 20
 """Runs of a question that are looked at: the newest is it, unless somebody has tagged others by hand."""
+MOST_AT_ONCE = 100
 CALL_SECONDS = 20.0  # within which a busy server is asked again
 POLL_SECONDS = 5.0  # the safety net under the events, which tell of an end after 0.07 s
 RECONNECT_SECONDS = 2.0
@@ -93,6 +94,12 @@ class Orchestrator(Protocol):
 
     async def standing(self, job_id: str) -> Standing:
         """Where a job stands. Raises JobNotFound, OrchestratorUnavailable."""
+
+    async def standings_of(self, job_ids: Collection[str]) -> Mapping[str, Standing]:
+        """Where these jobs stand, of which it is known. Raises OrchestratorUnavailable."""
+
+    async def cancel(self, job_id: str) -> None:
+        """Have a job end. Raises JobNotFound, OrchestratorUnavailable."""
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Standing | None:
         """How a job ended, None where it hasn't after `timeout_seconds`. Raises JobNotFound."""
@@ -178,7 +185,21 @@ class PrefectOrchestrator:
             not_found=lambda: JobNotFound(f"There is no job {job_id}; jobs are forgotten some time after they end.")
         ):
             run = Run.model_validate(await self._api.get(f"/flow_runs/{_uuid(job_id)}"))
-        return _STANDINGS.get(run.state_type, "running") if run.state_type else "waiting"
+        return _standing(run)
+
+    async def standings_of(self, job_ids: Collection[str]) -> Mapping[str, Standing]:
+        ids = [str(_uuid(job_id)) for job_id in job_ids]
+        found: list[Run] = []
+        async with self._prefect():
+            for begin in range(0, len(ids), MOST_AT_ONCE):
+                wanted = {"flow_runs": {"id": {"any_": ids[begin : begin + MOST_AT_ONCE]}}}
+                found += _RUNS.validate_python(await self._api.post("/flow_runs/filter", wanted))
+        return {str(run.id): _standing(run) for run in found}
+
+    async def cancel(self, job_id: str) -> None:
+        state = {"type": "CANCELLING", "name": "Cancelling", "message": "Cancelled at the counter."}
+        async with self._prefect(not_found=lambda: JobNotFound(f"There is no job {job_id}.")):
+            await self._api.post(f"/flow_runs/{_uuid(job_id)}/set_state", {"state": state})
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Standing | None:
         loop = asyncio.get_running_loop()
@@ -284,6 +305,10 @@ def _not_deployed() -> OrchestratorUnavailable:
     return OrchestratorUnavailable(
         "Prefect doesn't know mkiso's deployments yet: start a worker, or wait until it has started."
     )
+
+
+def _standing(run: Run) -> Standing:
+    return _STANDINGS.get(run.state_type, "running") if run.state_type else "waiting"
 
 
 def _due_in(states: tuple[str, ...]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class CounterPage:
     def __init__(self, settings: Settings, keys: Keys, sessions: Sessions) -> None:
         names = sorted(settings.publishers, key=lambda name: name != settings.print.publisher)
         self._state = f'data-publishers="{escape(json.dumps(names))}"' + (' data-sign-out="yes"' if keys.needed else "")
+        self._state += f' data-action="{settings.print.default_action if names else "file"}"'
         if settings.identity.confirm_birth_date:
             self._state += ' data-birth-date="yes"'
         self._keys = keys

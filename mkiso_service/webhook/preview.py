@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,8 +14,9 @@ from starlette.responses import JSONResponse, Response
 
 from mkiso import patient_api
 from mkiso.audit import messages as audit
-from mkiso.config.settings import Settings
-from mkiso.errors import InvalidRequest, PacsSilent, PatientApiUnavailable, WrongBirthDate
+from mkiso.config.settings import Settings, Storage
+from mkiso.errors import InvalidRequest, PacsSilent, PatientApiUnavailable, PrintUncertain, WrongBirthDate
+from mkiso.publishers.orderbook import OrderBook, made_before
 from mkiso.sources.query import find_studies
 from mkiso.sources.registry import source_of
 from mkiso.study import gate
@@ -22,7 +24,7 @@ from mkiso.study.identity import born_on, one_line, shown_digest
 from mkiso.study.models import Patient, Study
 from mkiso.study.text import readable_name
 from mkiso.study.values import Found
-from mkiso_service.api import Preview, ShownPatient, ShownStudy
+from mkiso_service.api import Ordered, Preview, ShownPatient, ShownStudy
 from mkiso_service.webhook.access import request_id_of
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.question import Query, Question, preview_of
@@ -47,7 +49,8 @@ class Previews:
         await self._trail.asked(request, numbers)
         found = await self.look(request, numbers, query.birth_date())
         await self._trail.shown(request, found.studies)
-        return JSONResponse(preview(found), headers={"cache-control": "no-store"})
+        ordered = await asyncio.to_thread(_ordered, self._settings.storage, numbers)
+        return JSONResponse(preview(found, ordered), headers={"cache-control": "no-store"})
 
     async def confirmed(self, request: Request, question: Question, query: Query) -> Question:
         """The question with who its patient is, where this site asks for the birth date too. Raises what `look`
@@ -101,7 +104,17 @@ def _found(settings: Settings, accession_numbers: tuple[str, ...], request_id: s
     return gate.found(accession_numbers, list(chain(*studies)), known, rules, require_counts=counts, degraded=without)
 
 
-def preview(found: Found) -> Preview:
+def _ordered(storage: Storage, accession_numbers: tuple[str, ...]) -> Ordered | None:
+    try:
+        before = made_before(OrderBook.of(storage.orders_dir, accession_numbers).pages(), "")
+    except PrintUncertain:  # a damaged page: a print says so itself
+        return None
+    if before is None:
+        return None
+    return {"publisher": before.publisher, "minutes": max(0, int((time.time() - before.time) // 60))}
+
+
+def preview(found: Found, ordered: Ordered | None) -> Preview:
     """What a person is shown of it."""
     return {
         "accession_numbers": found.accession_numbers,
@@ -109,6 +122,7 @@ def preview(found: Found) -> Preview:
         "studies": [_study(study) for study in found.studies],
         "degraded": found.degraded,
         "shown": shown_digest(found.studies),
+        "ordered": ordered,
     }
 
 

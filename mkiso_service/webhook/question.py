@@ -8,7 +8,9 @@ import asyncio
 import re
 import string
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -28,6 +30,9 @@ MAX_PART = 9999
 MAX_PREFER = 1000
 SHOWN_PATTERN = "^[0-9a-f]{32}$"
 _SHOWN = re.compile("[0-9a-f]{32}")
+MAX_SEARCH = 64
+SEARCH_PATTERN = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"
+_SEARCH = re.compile(SEARCH_PATTERN)
 BIRTH_DATE_PATTERN = (
     "^((18[5-9][0-9]|19[0-9][0-9]|20[0-9][0-9])-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])"
     "|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
@@ -151,6 +156,24 @@ class Query:
         if text and not _BIRTH_DATE.fullmatch(text):
             raise InvalidRequest("The birth date can't be read: write year, month and day, as 1970-01-31.")
         return text.replace("-", "")
+
+    def search(self) -> str:
+        """A number, a patient ID, or parts of a name that is looked for; empty where nothing is."""
+        text = self.one("search") or ""
+        if not _SEARCH.fullmatch(text) or len(text) > MAX_SEARCH:
+            raise InvalidRequest(f"search is a number, a patient ID or a name of at most {MAX_SEARCH} characters.")
+        return text.strip().casefold()
+
+    def since(self) -> datetime | None:
+        """A moment (RFC 3339); None where none is given."""
+        text = self.one("since")
+        if not text:
+            return None
+        with suppress(ValueError):
+            since = datetime.fromisoformat(text.upper())
+            if since.tzinfo is not None:
+                return since
+        raise InvalidRequest("since is a moment with its time zone: 2026-03-12T00:00:00Z.")
 
     def set(self) -> str | None:
         """The id of the set whose disc is meant, or of which the asker has discs already."""

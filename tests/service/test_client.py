@@ -49,6 +49,7 @@ PREVIEW = {
     ],
     "degraded": [],
     "shown": "5" * 32,
+    "ordered": None,
 }
 
 
@@ -63,6 +64,7 @@ class Script:
     etag: str = SHA256
     break_after: list[int] = field(default_factory=list)
     error: dict[str, Any] | None = None
+    listing: dict[str, Any] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
 
@@ -91,6 +93,8 @@ def url(script: Script) -> Iterator[str]:
                 self.tell(script.error["http_status"], script.error)
             elif "/disc" in self.path:
                 self.send_image()
+            elif self.path.partition("?")[0] == "/api/iso/jobs":
+                self.tell(200, script.listing)
             elif "/jobs/" in self.path:
                 self.tell(200, script.states.pop(0) if len(script.states) > 1 else script.states[0])
             else:
@@ -190,6 +194,23 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_disc_is_made(
     assert run(["burn", "A1", "-o", str(tmp_path / "nowhere" / "x.iso"), "--url", url]) == 1
     assert "there is no such folder" in capsys.readouterr().err
     assert script.asked == []
+
+
+def test_jobs_are_listed_and_cancelled(script: Script, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [{"time": "2026-03-12T09:00:00+00:00", "who": "10.0.0.7", "by": "page"}]
+    entry = {"begun": asked[0]["time"], "asked": asked, "patient_id": "HN-1", "patient_name": "Example, Anna"}
+    script.listing = {"jobs": [{**entry, "job": job("running", "mastering", progress=0.82)}], "more": False}
+    assert run(["jobs", "HN-1", "--url", url]) == 0
+    told = capsys.readouterr().out
+    for words in ("J  2026-03-12", "running 82%", "A1  Example, Anna  10.0.0.7"):
+        assert words in told
+    assert script.asked[0][0] == "/api/iso/jobs?search=HN-1"
+    assert run(["jobs", "--json", "--url", url]) == 0
+    assert json.loads(capsys.readouterr().out)["jobs"][0]["job"]["progress"] == 0.82
+    script.states = [job("failed", "mastering", error={"error": "Cancelled.", "code": "job_cancelled"})]
+    assert run(["cancel", "J", "--url", url]) == 0
+    assert (script.methods[-1], script.asked[-1][0]) == ("POST", "/api/iso/jobs/J/cancel")
+    assert "J  A1  failed" in capsys.readouterr().out
 
 
 def test_burn_tells_of_each_study_once(

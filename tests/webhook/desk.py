@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -72,6 +72,14 @@ class Desk:
         if job_id not in self.standings:
             raise JobNotFound("There is no such job.")
         return self.standings[job_id]
+
+    async def standings_of(self, job_ids: Collection[str]) -> dict[str, Standing]:
+        self._up()
+        return {job_id: self.standings[job_id] for job_id in job_ids if job_id in self.standings}
+
+    async def cancel(self, job_id: str) -> None:
+        self._up()
+        self.standings[job_id] = "cancelled"
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Standing | None:
         self.waiting += 1
@@ -189,7 +197,7 @@ class Scripts:
 
     def failed(self, error: MkisoError) -> Script:
         def script(job_id: str, question: Question) -> Standing:
-            report = JobReport(job_id, question.kind, question.accession_numbers)
+            report = JobReport(job_id, question.kind, question.accession_numbers, publisher=question.publisher)
             write_report(self.storage, report.failed(error))
             return "failed"
 

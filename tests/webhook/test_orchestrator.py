@@ -420,3 +420,22 @@ def test_a_run_tagged_with_a_question_is_joined_only_if_it_asks_the_same(api_url
             assert (await here.ask(asked)).job_id == job.job_id
 
     asyncio.run(scenario())
+
+
+def test_a_job_is_cancelled_and_many_are_asked_for_at_once(api_url: str) -> None:
+    async def scenario() -> None:
+        async with desk(api_url) as here:
+            waiting, running = [await here.ask(question()) for _ in range(2)]
+            await move(here, running.job_id, Pending(), Running())
+            nobody = str(uuid4())
+            stood = await here.standings_of([waiting.job_id, running.job_id, nobody])
+            assert stood == {waiting.job_id: "waiting", running.job_id: "running"}
+            await here.cancel(waiting.job_id)
+            assert await here.standing(waiting.job_id) == "cancelled"  # nothing runs that would have to end first
+            await here.cancel(running.job_id)
+            state = (await here.client.read_flow_run(UUID(running.job_id))).state
+            assert state is not None and state.is_cancelling()
+            with pytest.raises(JobNotFound):
+                await here.cancel(nobody)
+
+    asyncio.run(scenario())

@@ -1,39 +1,17 @@
-// The counter page: asks for a disc, follows the job, and offers the result. The jobs of this browser session are kept in sessionStorage by their
-// ids and numbers; everything else is asked again, since a disc's file name may be a patient's.
-import { SEXES, advice, ago, count, day, mustLook, size, without } from "/page/words.js";
+// The counter page: a number, whose disc it is, and yes. A disc is asked for only with the patient on the screen, and with `shown`: the service makes one
+// of this patient and of nobody else.
+import { begin, call, follow, paintRows, put, robot, say, watchRobots } from "/page/discs.js";
+import { SEXES, advice, ago, count, day, without } from "/page/words.js";
 
-const POLL_MS = 1000;
-const KEPT = 30;
 const $ = (id) => document.getElementById(id);
 const field = $("numbers");
 const several = $("several");
-const publishers = JSON.parse(document.documentElement.dataset.publishers || "[]");
-const jobs = JSON.parse(sessionStorage.getItem("jobs") || "[]");
-const shown = new Map();
-
-function save() {
-  jobs.splice(KEPT);
-  sessionStorage.setItem("jobs", JSON.stringify(jobs.map(({ told, ...kept }) => kept)));
-}
-
-function say(words) { $("announce").textContent = words; }
-
-async function call(address, options = {}) {
-  let answer;
-  try {
-    answer = await fetch(address, { cache: "no-store", ...options });
-  } catch {
-    return { error: { code: "unreachable" } };
-  }
-  const body = await answer.json().catch(() => ({}));
-  if (answer.status === 401) location.reload(); // the session has ended: the sign-in comes
-  return answer.ok ? { body } : { error: body };
-}
-
-// Who is on the screen: the preview, the birth date that was typed, and what failed before and is asked again. A disc is asked for only from here, with
-// `shown`: the service then makes one of this patient and of nobody else.
-let whose = null;
+const site = document.documentElement.dataset;
+const publishers = JSON.parse(site.publishers || "[]");
+const wantsBirthDate = site.birthDate === "yes";
+let whose = null; // who is on the screen: the preview, the birth date that was typed, and what is asked again
 let looks = 0;
+let pending = null; // what is asked again as soon as the birth date is typed
 
 async function look(numbers, birthDate, again = null) {
   const turn = ++looks;
@@ -57,7 +35,7 @@ function leave() {
 }
 
 function show() {
-  const { patient, studies, again } = whose;
+  const { patient, studies, again, ordered } = whose;
   put($("whose"), ".name", patient.name || "(no name in the PACS)");
   const facts = { Born: day(patient.birth_date) || "not known", Sex: SEXES[patient.sex] || patient.sex || "not known", "Patient ID": patient.patient_id };
   $("whose").querySelector(".facts").replaceChildren(...Object.entries(facts).map(([what, value]) => {
@@ -66,26 +44,52 @@ function show() {
     return fact;
   }));
   put($("whose"), ".on-disc", [patient.name_on_disc !== patient.name && `On the disc: ${patient.name_on_disc}`, ...without(whose.degraded)].filter(Boolean).join(" "));
+  put($("whose"), ".ordered", ordered && publishers.length ? `${ordered.publisher} was given an order for this disc ${ago(ordered.minutes)}.` : "");
   paintRows($("whose"), studies, (study) => (study.images === null ? "not counted" : count(study.images, "image")));
-  $("publishers").hidden = publishers.length < 2 || again?.kind === "download";
   if (again?.publisher) for (const choice of document.querySelectorAll("#publishers input")) choice.checked = choice.value === again.publisher;
-  $("make").hidden = again?.kind === "print";
-  if ($("print")) $("print").hidden = again?.kind === "download";
-  if ($("print")) $("print").classList.toggle("second", again?.kind !== "print");
+  offer();
   $("whose").hidden = false;
-  (again?.kind === "print" ? $("print") : $("make")).focus();
+  const first = again ? (again.kind === "print" ? "print" : "make") : { file: "make", robot: "print", both: "both" }[site.action];
+  (ordered && first !== "make" && !again?.looked ? $("back") : $(first)).focus(); // nobody has a second disc made by an Enter too many
 }
 
-async function order(kind) {
+function chosen() { return document.querySelector("#publishers input:checked")?.value || publishers[0]; }
+
+// The buttons for who is on the screen, and how the disc robot is.
+function offer() {
+  if (!whose) return;
+  const { again, ordered } = whose;
+  const isFile = again?.kind === "download";
+  const isPrint = again?.kind === "print";
+  const offersRobot = publishers.length > 0 && !isFile;
+  const other = ordered ? "another disc" : "a disc";
+  $("publishers").hidden = publishers.length < 2 || isFile;
+  $("make").hidden = isPrint;
+  $("print").hidden = !offersRobot;
+  $("print").textContent = `Yes, have ${chosen()} make ${other}`;
+  $("both").hidden = !offersRobot || isPrint || site.action !== "both";
+  $("both").textContent = `Yes, make the file and have ${chosen()} make ${other}`;
+  const first = again ? (isPrint ? "print" : "make") : { file: "make", robot: "print", both: "both" }[site.action];
+  for (const id of ["both", "make", "print"]) $(id).classList.toggle("second", id !== first);
+  const state = offersRobot && robot(chosen());
+  $("robot").hidden = !state || state.ok;
+  $("robot").textContent = state && !state.ok ? `${chosen()} can't take an order now: ${state.detail}` : "";
+}
+
+async function order(...kinds) {
   const { numbers, birthDate, shown, again } = whose;
-  const publisher = kind === "print" ? document.querySelector("#publishers input:checked")?.value || publishers[0] : "";
+  const publisher = chosen();
   leave();
   field.focus(); // the next number may be scanned at once. Asking twice is harmless, the second joins the first.
-  const looked = Boolean(again?.looked && again.kind === kind && again.publisher === publisher);
-  $("problem").textContent = await ask(kind, { numbers, publisher, shown, birthDate, looked });
+  for (const kind of kinds) {
+    const looked = Boolean(again?.looked && again.kind === kind && again.publisher === publisher);
+    const problem = await ask(kind, { numbers, publisher: kind === "print" ? publisher : "", shown, birthDate, looked });
+    $("problem").textContent = problem;
+    if (problem) return;
+  }
 }
 
-async function ask(kind, { numbers, publisher, shown, birthDate, looked }) { // `looked`: at the publisher, where an earlier print ended unclear
+async function ask(kind, { numbers, publisher, shown, birthDate, looked }) { // `looked`: at the robot, where an earlier order ended unclear
   const several = kind === "download" && numbers.length > 1;
   const query = new URLSearchParams({
     [several ? "accession_numbers" : "accession_number"]: numbers.join(","),
@@ -97,189 +101,24 @@ async function ask(kind, { numbers, publisher, shown, birthDate, looked }) { // 
   const address = `/api/iso/${kind === "print" ? "print" : several ? "download-multiple" : "download"}?${query}`;
   const { body, error } = await call(address, { method: kind === "print" ? "POST" : "GET", headers: { Prefer: "respond-async" } });
   if (error) return advice(kind, error);
-  const job = { id: body.job_id, kind, numbers, publisher, state: "waiting", asked: Date.now(), fresh: true };
-  if (kind === "print") Object.assign(job, { joined: body.joined, before: body.made_before_minutes });
-  for (const other of jobs.filter((other) => other.id === job.id || (other.state === "failed" && same(other, job)))) forget(other);
-  jobs.unshift(job);
-  save();
-  draw();
-  follow(job);
+  follow(body);
   return "";
 }
 
-function same(one, other) {
-  return one.kind === other.kind && one.publisher === other.publisher && [...one.numbers].sort().join() === [...other.numbers].sort().join();
-}
-
-function forget(job) {
-  jobs.splice(jobs.indexOf(job), 1);
-  shown.get(job.id)?.remove();
-  shown.delete(job.id);
-}
-
-function ended(job) { return job.state === "done" || job.state === "failed"; }
-
-async function refresh(job) {
-  const { body, error } = await call(`/api/iso/jobs/${job.id}`);
-  if (body) Object.assign(job, { state: body.state, told: body });
-  else if (error.code === "job_not_found") Object.assign(job, { state: "failed", told: { error } });
-  else job.lost = true; // the service is away: what was told last stands until it is back
-  if (body) job.lost = false;
-  draw();
-}
-
-async function follow(job) {
-  let found = false;
-  while (jobs.includes(job)) {
-    await refresh(job);
-    if (ended(job)) break;
-    const studies = job.told?.studies || [];
-    if (studies.length && !found) say(`${job.numbers.join(", ")}: ${count(studies.length, "study").replace("studys", "studies")} found.`);
-    found = studies.length > 0;
-    await new Promise((next) => setTimeout(next, POLL_MS));
+function askAgain(numbers, again) {
+  field.focus();
+  if (!wantsBirthDate) {
+    look(numbers, "", again);
+    return;
   }
-  if (!ended(job)) return;
-  say(`${job.numbers.join(", ")}: ${sentence(job)}`);
-  if (job.state === "done" && job.fresh && job.told.discs.length === 1) shown.get(job.id).querySelector(".discs a").click();
-  job.fresh = false;
-  save();
-}
-
-// Waiting, Working, Ready, Queued (the publisher has everything), Made (it says that the disc is there), Failed.
-function label(job) {
-  if (job.kind === "print" && job.told?.proves && job.state !== "failed") return job.told.proves === "done" ? "Made" : "Queued";
-  return { waiting: "Waiting", running: "Working", done: job.kind === "print" ? "Sent" : "Ready", failed: "Failed" }[job.state];
-}
-
-function sentence(job) {
-  const told = job.told;
-  if (job.lost && !ended(job)) return "The service can't be reached at the moment; this page keeps trying.";
-  if (!told) return ended(job) ? "" : "Waiting for its turn.";
-  if (job.state === "failed") return advice(job.kind, told.error || {}, told.proves);
-  if (job.state === "waiting") return "Waiting for its turn.";
-  if (told.proves && job.kind === "print") {
-    const images = count(told.written || told.received, "image");
-    return told.proves === "done" ? `${told.publisher} has made the disc with ${images}. Collect it there.`
-      : job.state === "running" && told.stage !== "ordered" ? `${told.publisher} has everything (${images}): ${told.stage.replace(`${told.publisher}: `, "")}.`
-        : `${told.publisher} has everything (${images}) and makes the disc when its turn comes. Collect it there.`;
-  }
-  if (job.state === "done") {
-    if (told.discs.length > 1) return `The images fill ${told.discs.length} discs. Download and burn every one.`;
-    return told.degraded.includes("counts_unknown") ? "The disc image is ready." : "The disc image is ready and proven complete.";
-  }
-  const images = told.expected ? `: ${told.received} of ${count(told.expected, "image")}` : told.received ? `: ${count(told.received, "image")}` : "";
-  const stage = told.stage || "working";
-  return `${stage[0].toUpperCase()}${stage.slice(1)}${images}`;
-}
-
-function remarks(job) {
-  const all = without(job.told?.degraded || []);
-  if (job.before !== undefined) all.unshift(`The same was printed ${ago(job.before)}: this makes another disc.`);
-  if (job.joined) all.unshift("The same disc is being made already: there will be one disc.");
-  return all.join(" ");
-}
-
-function draw() {
-  $("none").hidden = jobs.length > 0;
-  for (const [index, job] of jobs.entries()) {
-    const entry = shown.get(job.id) || begin(job);
-    if ($("jobs").children[index] !== entry) $("jobs").insertBefore(entry, $("jobs").children[index] || null);
-    paint(entry, job);
-  }
-}
-
-function begin(job) {
-  const entry = $("job").content.firstElementChild.cloneNode(true);
-  const numbers = job.numbers.join(", ");
-  put(entry, ".numbers", numbers);
-  const time = new Date(job.asked).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  put(entry, ".kind", `${job.kind === "print" ? `to ${job.publisher}` : "disc image"} · ${time}`);
-  entry.querySelector("progress").setAttribute("aria-label", `Progress of ${numbers}`);
-  entry.querySelector(".again").addEventListener("click", () => {
-    const again = { kind: job.kind, publisher: job.publisher, looked: mustLook(job.kind, job.told.error, job.told.proves) };
-    field.focus();
-    if (wantsBirthDate) begun(job.numbers, again); else look(job.numbers, "", again);
-  });
-  shown.set(job.id, entry);
-  return entry;
-}
-
-function put(entry, selector, text) { // only what changed, so that a screen reader and a selection are left alone
-  const place = entry.querySelector(selector);
-  if (place.textContent !== text) place.textContent = text;
-  place.hidden = !text;
-}
-
-function paint(entry, job) {
-  const told = job.told || {};
-  const failed = job.state === "failed";
-  entry.className = `job ${job.state}${told.proves && !failed ? " sent" : ""}${label(job) === "Queued" ? " queued" : ""}`;
-  put(entry, ".state", label(job));
-  put(entry, ".words", sentence(job));
-  put(entry, ".remark", remarks(job));
-  const bar = entry.querySelector("progress");
-  if (told.expected) bar.value = Math.min(told.received / told.expected, 1); else bar.removeAttribute("value");
-  paintStudies(entry, job);
-  put(entry, ".again", !failed || !told.error ? "" : mustLook(job.kind, told.error, told.proves) ? "I have looked: print again" : "Ask again");
-  const cause = entry.querySelector(".cause");
-  cause.hidden = !failed || !told.error;
-  if (!cause.hidden) put(cause, "p", [told.error.error, `Code ${told.error.code}, job ${job.id}.`].filter(Boolean).join(" "));
-  const discs = job.state === "done" ? told.discs || [] : [];
-  const list = entry.querySelector(".discs");
-  if (list.children.length !== discs.length) list.replaceChildren(...discs.map(discLink));
-}
-
-function discLink(disc) {
-  const link = document.createElement("a");
-  link.href = disc.href;
-  link.download = disc.filename;
-  link.textContent = disc.total > 1 ? `Download disc ${disc.part} of ${disc.total} (${size(disc.size)})` : `Download (${size(disc.size)})`;
-  const item = document.createElement("li");
-  item.append(link);
-  return item;
-}
-
-function paintStudies(entry, job) {
-  const whole = (study) => job.state === "done" || study.received === study.expected;
-  const rows = paintRows(entry, job.told?.studies || [], (study) => (study.expected === null ? count(study.received, "image")
-    : whole(study) ? count(study.expected, "image") : `${study.received} of ${count(study.expected, "image")}`));
-  for (const [row, study] of rows) {
-    row.classList.toggle("whole", whole(study));
-    row.style.setProperty("--part", study.expected ? `${100 * Math.min(study.received / study.expected, 1)}%` : "0%");
-  }
-}
-
-function paintRows(entry, studies, images) { // a row for each study; only what changed is written
-  const body = entry.querySelector("tbody");
-  entry.querySelector(".studies").hidden = studies.length === 0;
-  entry.querySelector("table").classList.toggle("one", studies.length === 1 && entry.id !== "whose");
-  while (body.rows.length > studies.length) body.deleteRow(-1);
-  return studies.map((study, index) => {
-    const row = body.rows[index] || addRow(body);
-    const texts = [study.accession_number, day(study.study_date), study.modalities.join(", "), study.study_description, images(study)];
-    for (const [cell, text] of texts.entries()) if (row.cells[cell].textContent !== text) row.cells[cell].textContent = text;
-    return [row, study];
-  });
-}
-
-function addRow(body) {
-  const row = body.insertRow();
-  for (const name of ["number", "date", "modalities", "description", "images"]) row.insertCell().className = name;
-  return row;
+  field.value = numbers.join("\n");
+  pending = { numbers: numbers.join(), again };
+  $("birth-date").focus();
 }
 
 // Between commas an empty place is left in: the service refuses it, since it may stand for a study that somebody wanted.
 function asked(text) {
   return [...new Set(text.split("\n").filter((line) => line.trim()).flatMap((line) => line.split(",")).map((number) => number.trim()))];
-}
-
-const wantsBirthDate = document.documentElement.dataset.birthDate === "yes";
-let pending = null; // what is asked again as soon as the birth date is typed
-
-function begun(numbers, again) {
-  field.value = numbers.join("\n");
-  pending = { numbers: numbers.join(), again };
-  $("birth-date").focus();
 }
 
 $("ask").addEventListener("submit", (event) => {
@@ -301,9 +140,9 @@ $("ask").addEventListener("submit", (event) => {
     look(numbers, birthDate, again);
   }
 });
-offerPublishers();
+$("both").addEventListener("click", () => order("download", "print"));
 $("make").addEventListener("click", () => order("download"));
-$("print")?.addEventListener("click", () => order("print"));
+$("print").addEventListener("click", () => order("print"));
 $("back").addEventListener("click", () => { leave(); field.focus(); });
 
 // A scanner ends a number with Enter: that asks. With several on one disc it begins another line, and an empty line asks.
@@ -324,10 +163,11 @@ $("birth-date").addEventListener("keydown", (event) => {
 // A scanner types wherever the focus is: its letters belong into the field, and its Enter must not press a button that somebody left the focus on.
 // Nor does an Enter that is held down say yes to a patient who has just appeared.
 document.addEventListener("keydown", (event) => {
+  const focus = document.activeElement;
   if (event.key === "Escape" && whose) $("back").click();
-  if (event.repeat && ["Enter", " "].includes(event.key) && document.activeElement.closest("#whose")) event.preventDefault();
+  if (event.repeat && ["Enter", " "].includes(event.key) && focus.closest("#whose, dialog")) event.preventDefault();
   const typed = event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.altKey && !event.metaKey;
-  if (typed && !["numbers", "birth-date"].includes(document.activeElement.id)) field.focus();
+  if (typed && !focus.matches("textarea, input:not([type=checkbox], [type=radio])") && !focus.closest("dialog")) field.focus();
 });
 
 function explain() {
@@ -337,28 +177,24 @@ function explain() {
 several.addEventListener("change", () => { explain(); field.focus(); });
 
 function offerPublishers() {
-  if (!publishers.length) $("print").remove();
+  if (site.action === "robot") $("make").before($("print"));
   if (publishers.length < 2) return;
-  const chosen = sessionStorage.getItem("publisher");
+  const kept = sessionStorage.getItem("publisher");
   for (const name of publishers) {
     const label = document.createElement("label");
     const choice = Object.assign(document.createElement("input"), { type: "radio", name: "publisher", value: name });
-    choice.checked = name === (publishers.includes(chosen) ? chosen : publishers[0]);
-    choice.addEventListener("change", () => sessionStorage.setItem("publisher", name));
+    choice.checked = name === (publishers.includes(kept) ? kept : publishers[0]);
+    choice.addEventListener("change", () => { sessionStorage.setItem("publisher", name); offer(); });
     label.className = "choice";
     label.append(choice, ` ${name}`);
     $("publishers").append(label);
   }
 }
 
-async function resume() {
-  for (const job of jobs) if (!ended(job)) follow(job);
-  for (const job of jobs.filter(ended)) await refresh(job);
-}
-
-if (document.documentElement.dataset.signOut) $("sign-out").hidden = false;
-$("sign-out").addEventListener("submit", () => sessionStorage.clear()); // the next clerk begins with an empty list
+if (site.signOut) $("sign-out").hidden = false;
+$("sign-out").addEventListener("submit", () => sessionStorage.clear()); // the next clerk begins with nothing
 $("born").hidden = !wantsBirthDate;
 explain();
-draw();
-resume();
+offerPublishers();
+begin(askAgain);
+if (publishers.length) watchRobots(publishers, offer);

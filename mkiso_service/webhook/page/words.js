@@ -13,7 +13,7 @@ const ADVICE = {
   study_incomplete: `Some images could not be fetched, so no disc is made. ${LATER} If it happens again, tell the PACS administrator.`,
   instance_conflict: `One image exists in two versions, so no disc is made. ${TELL_PACS}`,
   damaged_instance: `An image in the PACS is damaged, so no disc is made. ${TELL_PACS}`,
-  counts_unknown: `The PACS doesn't say how many images there are, so the disc can't be proved complete. ${TELL}`,
+  counts_unknown: `The PACS doesn't say how many images there are, so nobody can say that the disc is complete. ${TELL}`,
   answer_cut: `The PACS may not have told of all studies with this number, so no disc is made. ${TELL_PACS}`,
   too_large_for_medium: "The studies don't fit on one disc. Ask for fewer at a time, or tell the administrator.",
   pacs_refused: `The PACS refuses this service. ${TELL_PACS}`,
@@ -21,18 +21,18 @@ const ADVICE = {
   pacs_busy: `The PACS is busy. ${LATER}`,
   pacs_silent: `The PACS stopped answering. ${LATER}`,
   receiver_unavailable: `The service can't receive images at the moment. ${LATER}`,
-  proof_failed: "The finished image differed from what came from the PACS and was deleted. Ask again; if it happens twice, tell the administrator.",
+  proof_failed: "The finished disc file differed from what came from the PACS and was deleted. Ask again; if it happens twice, tell the administrator.",
   queue_full: "Many discs are being made already. Ask again in a minute.",
   storage_full: `The service has no room for another disc. ${TELL}`,
   orchestrator_unavailable: "The service is starting, or a part of it isn't available. Ask again in a minute.",
   service_stopping: "The service is being restarted. Ask again in a minute.",
   job_stopped: "The job was stopped before its end. Ask again.",
-  job_cancelled: "An operator cancelled this job. Ask again if the disc is still wanted.",
+  job_cancelled: "This was cancelled. Ask again if the disc is still wanted.",
   job_crashed: "The job was interrupted. Ask again.",
   job_not_found: "This disc is no longer kept. Ask again to have it made again.",
-  publisher_unavailable: "The publisher can't be reached. Check that it is on, then ask again.",
-  publisher_refused: "The publisher refused the disc. Look at its display for the cause, then ask again.",
-  print_uncertain: "The publisher may already have made this disc. Look there first; print again only if it isn't there.",
+  publisher_unavailable: "The disc robot can't be reached. Check that it is on, then ask again.",
+  publisher_refused: "The disc robot refused the disc. Look at its display for the cause, then ask again.",
+  print_uncertain: "The disc robot may already have made this disc. Look there first; have it made again only if it isn't there.",
   foreign_request: `The browser doesn't say that the request comes from this page. ${TELL}`,
   unknown_host: `The service doesn't know the host name in the address bar. ${TELL}`,
   configuration: `The service isn't set up for this. ${TELL}`,
@@ -48,13 +48,27 @@ const WITHOUT = {
   counts_unknown: "The PACS doesn't say how many images there are: check that none is missing.",
 };
 
+// What a job does, by the name of its stage in the service.
+const STAGES = {
+  waiting: "Waiting for its turn", starting: "Starting", found: "Studies found", retrieving: "Fetching images", complete: "All images are here",
+  "making pictures": "Making pictures for viewing", "laying out": "Putting the disc together", mastering: "Writing the disc file",
+  "reading back": "Checking the disc file", ordering: "Sending to the disc robot",
+};
+
+export function stage(told) {
+  const [name] = told.stage.split(/ from | \(/);
+  if (name === "ordering") return `Sending to ${told.publisher}`;
+  const images = name === "retrieving" && (told.expected ? `: ${told.received} of ${count(told.expected, "image")}` : told.received ? `: ${count(told.received, "image")}` : "");
+  return (STAGES[name] || `${told.stage[0].toUpperCase()}${told.stage.slice(1)}`) + (images || "");
+}
+
 export const SEXES = { F: "female", M: "male", O: "other" };
 
 export function mustLook(kind, error, proves) { return kind === "print" && (Boolean(proves) || LOOK_FIRST.has(error.code)); }
 
 export function advice(kind, error, proves) {
   const words = ADVICE[error.code] || error.error || "Something went wrong. Ask again, or tell the administrator.";
-  return mustLook(kind, error, proves) && error.code !== "print_uncertain" ? `${words} But look at the publisher first: the disc may be there already.` : words;
+  return mustLook(kind, error, proves) && error.code !== "print_uncertain" ? `${words} But look at the disc robot first: the disc may be there already.` : words;
 }
 
 export function without(degraded) { return degraded.map((lack) => WITHOUT[lack] || `Made without ${lack.replaceAll("_", " ")}.`); }
@@ -66,6 +80,11 @@ export function ago(minutes) {
   return minutes < 120 ? `${count(minutes, "minute")} ago` : minutes < 2880 ? `${Math.round(minutes / 60)} hours ago` : `${Math.round(minutes / 1440)} days ago`;
 }
 
-export function size(bytes) { return bytes < 1e9 ? `${Math.max(1, Math.round(bytes / 1e6))} MB` : `${(bytes / 1e9).toFixed(1)} GB`; }
+export function size(bytes) {
+  for (const [unit, each] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
+    if (bytes >= each) return `${(bytes / each).toFixed(bytes < 10 * each ? 1 : 0)} ${unit}`;
+  }
+  return `${bytes} bytes`;
+}
 
 export function day(date) { return date.length === 8 ? `${date.slice(0, 4)}-${date.slice(4, 6)}-${date.slice(6)}` : date; }

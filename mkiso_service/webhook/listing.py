@@ -1,0 +1,131 @@
+"""The discs of everybody at this site: today's, or those of a number or a patient while their reports are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mkiso.config.settings import Storage
+from mkiso.errors import OrchestratorUnavailable
+from mkiso.storage.askings import Asking
+from mkiso.storage.report import JobReport
+from mkiso.study.text import readable_name
+from mkiso_service.api import Asker, Listed, Listing
+from mkiso_service.webhook.audit import Trail
+from mkiso_service.webhook.jobs import Jobs, state_of
+from mkiso_service.webhook.kept_reports import KeptReports
+from mkiso_service.webhook.orchestrator import Orchestrator, Standing
+from mkiso_service.webhook.question import Query
+
+MOST = 200
+LOOK_SECONDS = 0.5
+"""How old what is known of the files may be: many pages ask at once."""
+AUDIT_SECONDS = 3600.0
+MAX_VIEWERS = 1000
+_LISTING = TypeAdapter(Listing)
+
+
+class JobList:
+    """Jobs as everybody at this site sees them, with the patients' names: for those who may have the discs."""
+
+    def __init__(self, storage: Storage, orchestrator: Orchestrator, jobs: Jobs, trail: Trail) -> None:
+        self._storage = storage
+        self._orchestrator = orchestrator
+        self._jobs = jobs
+        self._trail = trail
+        self._kept = KeptReports()
+        self._reading = asyncio.Lock()
+        self._known: tuple[float, list[JobReport], dict[str, tuple[Asking, ...]]] = (float("-inf"), [], {})
+        self._told: dict[str, float] = {}
+
+    async def show(self, request: Request) -> Response:
+        """GET /api/iso/jobs"""
+        query = Query(request.scope["query_string"])
+        search, since = query.search(), query.since() or datetime.now(UTC) - timedelta(days=1)
+        await self._audit(request, search)
+        reports, askings = await self._read()
+        found = [(report, askings.get(report.job_id, ())) for report in reports if report.kind in ("download", "print")]
+        known = {report.job_id for report in reports}
+        found += [(_waiting(job_id, told[0]), told) for job_id, told in askings.items() if job_id not in known]
+        wanted = [each for each in found if _fits(*each, search, since)]
+        wanted.sort(key=lambda each: _begun(*each), reverse=True)
+        standings = await self._standings([report.job_id for report, _ in wanted[:MOST] if report.status == "running"])
+        shown = [await self._listed(report, told, standings) for report, told in wanted[:MOST]]
+        body: Listing = {"jobs": shown, "more": len(wanted) > MOST}
+        return Response(_LISTING.dump_json(body), headers={"cache-control": "no-store"}, media_type="application/json")
+
+    async def _read(self) -> tuple[list[JobReport], Mapping[str, tuple[Asking, ...]]]:
+        async with self._reading:
+            if time.monotonic() - self._known[0] > LOOK_SECONDS:
+                reports, askings = await asyncio.to_thread(
+                    lambda: (self._kept.read(self._storage), self._kept.askings(self._storage))
+                )
+                self._known = (time.monotonic(), reports, askings)
+            return self._known[1], self._known[2]
+
+    async def _standings(self, job_ids: list[str]) -> Mapping[str, Standing | None]:
+        """Of those whose report doesn't say how they ended; None where nobody can be asked. A run that isn't there any
+        more was cut off.
+        """
+        try:
+            known = await self._orchestrator.standings_of(job_ids) if job_ids else {}
+        except OrchestratorUnavailable:
+            return dict.fromkeys(job_ids)
+        return {job_id: known.get(job_id, "crashed") for job_id in job_ids}
+
+    async def _listed(
+        self, report: JobReport, told: tuple[Asking, ...], standings: Mapping[str, Standing | None]
+    ) -> Listed:
+        standing = standings.get(report.job_id, "completed")
+        if standing is None and report.stage == "waiting":
+            standing = "waiting"
+        state, error = state_of(standing, report, report.job_id)
+        job = await self._jobs.told(report, state, error)
+        askers: list[Asker] = [{"time": each.time, "who": each.who, "by": each.by} for each in told]
+        return {
+            "job": job,
+            "begun": _begun(report, told).isoformat(timespec="milliseconds"),
+            "asked": askers,
+            "patient_id": report.patient_id,
+            "patient_name": readable_name(report.patient_name),
+        }
+
+    async def _audit(self, request: Request, search: str) -> None:
+        """A search each time; who only has the page open once an hour."""
+        who, now = request.client.host if request.client else "", time.monotonic()
+        if not search and now - self._told.get(who, float("-inf")) < AUDIT_SECONDS:
+            return
+        if len(self._told) >= MAX_VIEWERS:
+            self._told.clear()
+        if not search:
+            self._told[who] = now
+        await self._trail.listed(request, search)
+
+
+def _fits(report: JobReport, told: tuple[Asking, ...], search: str, since: datetime) -> bool:
+    """A search goes over everything that is kept; without one only what was asked for lately counts."""
+    if not search:
+        return _begun(report, told) >= since
+    name = readable_name(report.patient_name).casefold()
+    numbers = [number.casefold() for number in report.accession_numbers]
+    of_the_name = name != "" and all(word in name for word in search.split())
+    return search in numbers or search == report.patient_id.casefold() or of_the_name
+
+
+def _begun(report: JobReport, told: tuple[Asking, ...]) -> datetime:
+    """When it was asked for first; a run that was begun in Prefect has only its report."""
+    for moment in (*(each.time for each in told), report.updated):
+        with suppress(ValueError):
+            return datetime.fromisoformat(moment).astimezone(UTC)
+    return datetime.now(UTC)
+
+
+def _waiting(job_id: str, told: Asking) -> JobReport:
+    return JobReport(job_id, told.kind, told.accession_numbers, publisher=told.publisher, updated=told.time)

@@ -1,0 +1,283 @@
+// The discs of everybody at this site: how each stands, what came of it, again and cancel. Nothing of them is kept in the browser but the ids of those
+// that this session has asked for: a disc's file name and its patient are asked for again each time.
+import { advice, ago, count, day, mustLook, size, stage, without } from "/page/words.js";
+
+const BUSY_MS = 1000;
+const IDLE_MS = 10000;
+const HEALTH_MS = 15000;
+const KEPT = 50;
+const $ = (id) => document.getElementById(id);
+const shown = new Map(); // the entry on the page of each job, by its id
+const seen = new Set(); // those that this page has seen at work
+const mine = new Map(JSON.parse(sessionStorage.getItem("mine") || "[]"));
+const robots = {}; // how each disc robot is: {ok, detail}
+let listed = [];
+let search = "";
+let lost = false;
+let again = () => {};
+let timer = 0;
+
+export function say(words) { $("announce").textContent = words; }
+
+export async function call(address, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(address, { cache: "no-store", ...options });
+  } catch {
+    return { error: { code: "unreachable" } };
+  }
+  const body = await answer.json().catch(() => ({}));
+  if (answer.status === 401) location.reload(); // the session has ended: the sign-in comes
+  return answer.ok ? { body } : { error: body };
+}
+
+export function robot(name) { return robots[name]; }
+
+// A job that this session has asked for: its disc is downloaded as soon as it is there.
+export function follow(accepted) {
+  mine.delete(accepted.job_id);
+  mine.set(accepted.job_id, { fresh: true, joined: accepted.joined, before: accepted.made_before_minutes });
+  keep();
+  search = $("search").value = "";
+  refresh();
+}
+
+function keep() { sessionStorage.setItem("mine", JSON.stringify([...mine].slice(-KEPT))); }
+
+export async function begin(askAgain) {
+  again = askAgain;
+  $("find").addEventListener("submit", (event) => {
+    event.preventDefault();
+    search = $("search").value.trim();
+    refresh();
+  });
+  $("search").addEventListener("input", () => { if (!$("search").value && search) { search = ""; refresh(); } });
+  refresh();
+}
+
+export async function watchRobots(names, changed) {
+  const { body } = await call("/api/health");
+  for (const name of names) robots[name] = body?.dependencies[`publisher:${name}`];
+  changed();
+  draw();
+  setTimeout(() => watchRobots(names, changed), HEALTH_MS);
+}
+
+async function refresh() {
+  clearTimeout(timer);
+  const midnight = new Date();
+  midnight.setHours(0, 0, 0, 0);
+  const wanted = search;
+  const query = new URLSearchParams(wanted ? { search: wanted } : { since: midnight.toISOString() });
+  const { body, error } = await call(`/api/iso/jobs?${query}`);
+  if (wanted === search) {
+    lost = Boolean(error);
+    if (body) {
+      for (const entry of body.jobs) await tellOf(entry);
+      listed = body.jobs;
+    } else if (error.code === "invalid_request") listed = [];
+    draw();
+  }
+  clearTimeout(timer);
+  timer = setTimeout(refresh, lost || listed.some(({ job }) => !ended(job)) || [...mine.values()].some((own) => own.fresh) ? BUSY_MS : IDLE_MS);
+}
+
+// Say aloud what has become of this session's own discs, and take those that are ready.
+async function tellOf(entry) {
+  const { job } = entry;
+  if (!ended(job)) seen.add(job.job_id);
+  const own = mine.get(job.job_id);
+  if (!own?.fresh) return;
+  if (job.studies.length && !own.found) {
+    own.found = true;
+    say(`${numbers(job)}: ${job.studies.length === 1 ? "1 study" : `${job.studies.length} studies`} found.`);
+  }
+  if (!ended(job)) return;
+  own.fresh = false;
+  keep();
+  say(`${numbers(job)}: ${sentence(job)}`);
+  if (job.state === "done" && job.discs.length === 1) download(job.discs[0]);
+}
+
+function download(disc) {
+  const link = Object.assign(document.createElement("a"), { href: disc.href, download: disc.filename });
+  document.body.append(link);
+  link.click();
+  link.remove();
+}
+
+function ended(job) { return job.state === "done" || job.state === "failed"; }
+
+function numbers(job) { return job.accession_numbers.join(", "); }
+
+function same(one, other) {
+  return one.kind === other.kind && one.publisher === other.publisher && [...one.accession_numbers].sort().join() === [...other.accession_numbers].sort().join();
+}
+
+// Waiting, Working, Ready, Ordered (the robot has everything), Made (it says that the disc is there), Cancelled, Failed.
+function label(job) {
+  if (job.kind === "print" && job.proves && job.state !== "failed") return job.proves === "done" ? "Made" : "Ordered";
+  if (job.state === "running") return `Working ${Math.round(100 * job.progress)} %`;
+  if (job.state === "failed") return job.error?.code === "job_cancelled" ? "Cancelled" : "Failed";
+  return job.state === "waiting" ? "Waiting" : "Ready";
+}
+
+function sentence(job) {
+  if (job.state === "failed") return advice(job.kind, job.error || {}, job.proves);
+  if (job.state === "waiting") return "Waiting for its turn.";
+  if (job.proves && job.kind === "print") {
+    const images = count(job.written || job.received, "image");
+    if (job.proves === "done") return `${job.publisher} has made the disc with ${images}. Collect it there.`;
+    const trouble = robot(job.publisher);
+    if (trouble && !trouble.ok) return `${job.publisher} has the order (${images}), but something is wrong there: ${trouble.detail}`;
+    const says = job.state === "running" && job.stage !== "ordered" ? job.stage.replace(`${job.publisher}: `, "") : "";
+    return says ? `${job.publisher} has the order (${images}): ${says}.` : `${job.publisher} has the order (${images}) and makes the disc when its turn comes. Collect it there.`;
+  }
+  if (job.state === "done") {
+    if (job.discs.length > 1) return `The images fill ${job.discs.length} discs. Download and burn every one.`;
+    return job.degraded.includes("counts_unknown") ? "The disc file is ready." : "The disc file is ready, and no image is missing.";
+  }
+  return `${stage(job)}.`;
+}
+
+function remarks(job) {
+  const all = without(job.degraded);
+  const own = mine.get(job.job_id);
+  if (job.kind === "print" && own?.before !== undefined) all.unshift(`The same was ordered ${ago(own.before)}: this makes another disc.`);
+  if (job.kind === "print" && own?.joined) all.unshift("The same disc is being made already: there will be one disc.");
+  return all.join(" ");
+}
+
+function draw() {
+  // What failed and was asked for again since is history: a search shows it.
+  const drawn = listed.filter(({ job }, index) => search || job.state !== "failed" || !listed.slice(0, index).some((newer) => same(newer.job, job)));
+  $("jobs-title").textContent = search ? "Discs found" : "Today's discs";
+  $("none").textContent = lost ? "The service can't be reached at the moment; this page keeps trying." : drawn.length ? "" : search ? "Nothing that is still kept was made for this number, patient ID or name." : "Nothing has been asked for yet.";
+  $("none").hidden = !$("none").textContent;
+  const wanted = new Set(drawn.map(({ job }) => job.job_id));
+  for (const [id, entry] of shown) {
+    if (wanted.has(id)) continue;
+    entry.remove();
+    shown.delete(id);
+  }
+  for (const [index, entry] of drawn.entries()) {
+    const item = shown.get(entry.job.job_id) || add(entry.job.job_id);
+    if ($("jobs").children[index] !== item) $("jobs").insertBefore(item, $("jobs").children[index] || null);
+    paint(item, entry);
+  }
+}
+
+function add(id) {
+  const item = $("job").content.firstElementChild.cloneNode(true);
+  const current = () => listed.find(({ job }) => job.job_id === id).job;
+  item.querySelector(".again").addEventListener("click", () => {
+    const job = current();
+    again(job.accession_numbers, { kind: job.kind, publisher: job.publisher, looked: job.state === "failed" && mustLook(job.kind, job.error, job.proves) });
+  });
+  item.querySelector(".cancel").addEventListener("click", async () => {
+    const job = current();
+    if (!await sure(`Cancel the disc of ${numbers(job)}?`)) return;
+    const { error } = await call(`/api/iso/jobs/${id}/cancel`, { method: "POST" });
+    say(error ? advice("cancel", error) : `${numbers(job)}: cancelled.`);
+    refresh();
+  });
+  shown.set(id, item);
+  return item;
+}
+
+// A question that is answered by Yes or No; No has the focus.
+function sure(words) {
+  $("sure-words").textContent = words;
+  $("sure").returnValue = "no";
+  $("sure").showModal();
+  return new Promise((answered) => $("sure").addEventListener("close", () => answered($("sure").returnValue === "yes"), { once: true }));
+}
+
+export function put(entry, selector, text) { // only what changed, so that a screen reader and a selection are left alone
+  const place = entry.querySelector(selector);
+  if (place.textContent !== text) place.textContent = text;
+  place.hidden = !text;
+  return place;
+}
+
+function paint(item, entry) {
+  const { job } = entry;
+  const failed = job.state === "failed";
+  const isOrdered = label(job) === "Ordered";
+  item.className = `job ${job.state}${isOrdered ? " queued" : ""}${seen.has(job.job_id) ? " seen" : ""}`;
+  put(item, ".numbers", numbers(job));
+  put(item, ".patient", entry.patient_name);
+  put(item, ".state", label(job));
+  put(item, ".kind", [job.kind === "print" ? `by ${job.publisher}` : "disc file", moment(entry.begun), askers(entry)].filter(Boolean).join(" · "));
+  put(item, ".words", sentence(job));
+  put(item, ".remark", remarks(job));
+  const bar = item.querySelector("progress");
+  bar.value = job.progress;
+  bar.setAttribute("aria-label", `Progress of ${numbers(job)}`);
+  paintStudies(item, job);
+  const mayAgain = ended(job) && (!failed || job.error);
+  const looked = failed && job.error && mustLook(job.kind, job.error, job.proves);
+  const what = !mayAgain ? "" : looked ? "I have looked: have it made again" : failed ? "Ask again" : job.kind === "print" ? "Have another disc made" : "Make the file again";
+  name(put(item, ".again", what), `${what}: ${numbers(job)}`);
+  const mayCancel = !ended(job);
+  name(put(item, ".cancel", mayCancel ? "Cancel" : ""), `Cancel the disc of ${numbers(job)}`);
+  const cause = item.querySelector(".cause");
+  cause.hidden = !failed || !job.error;
+  if (!cause.hidden) put(cause, "p", [job.error.error, `Code ${job.error.code}, job ${job.job_id}.`].filter(Boolean).join(" "));
+  const discs = job.state === "done" ? job.discs : [];
+  const list = item.querySelector(".discs");
+  if (list.children.length !== discs.length) list.replaceChildren(...discs.map(discLink));
+}
+
+function name(button, words) { button.setAttribute("aria-label", words); }
+
+function moment(begun) {
+  const when = new Date(begun);
+  const time = when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  return when.toDateString() === new Date().toDateString() ? time : `${when.toLocaleDateString()} ${time}`;
+}
+
+function askers({ job, asked }) {
+  if (!asked.length) return "started in Prefect";
+  const who = [...new Set(asked.map((each) => (each.by === "program" ? `a program at ${each.who}` : each.who)))].join(", ");
+  return `asked for by ${who}${mine.has(job.job_id) ? " (this page)" : ""}`;
+}
+
+function discLink(disc) {
+  const link = document.createElement("a");
+  link.href = disc.href;
+  link.download = disc.filename;
+  link.textContent = `Download ${disc.filename} (${size(disc.size)})`;
+  const item = document.createElement("li");
+  item.append(link);
+  return item;
+}
+
+function paintStudies(item, job) {
+  const whole = (study) => job.state === "done" || study.received === study.expected;
+  const rows = paintRows(item, job.studies, (study) => (study.expected === null ? count(study.received, "image")
+    : whole(study) ? count(study.expected, "image") : `${study.received} of ${count(study.expected, "image")}`));
+  for (const [row, study] of rows) {
+    row.classList.toggle("whole", whole(study));
+    row.style.setProperty("--part", study.expected ? `${100 * Math.min(study.received / study.expected, 1)}%` : "0%");
+  }
+}
+
+export function paintRows(entry, studies, images) { // a row for each study; only what changed is written
+  const body = entry.querySelector("tbody");
+  entry.querySelector(".studies").hidden = studies.length === 0;
+  entry.querySelector("table").classList.toggle("one", studies.length === 1 && entry.id !== "whose");
+  while (body.rows.length > studies.length) body.deleteRow(-1);
+  return studies.map((study, index) => {
+    const row = body.rows[index] || addRow(body);
+    const texts = [study.accession_number, day(study.study_date), study.modalities.join(", "), study.study_description, images(study)];
+    for (const [cell, text] of texts.entries()) if (row.cells[cell].textContent !== text) row.cells[cell].textContent = text;
+    return [row, study];
+  });
+}
+
+function addRow(body) {
+  const row = body.insertRow();
+  for (const name of ["number", "date", "modalities", "description", "images"]) row.insertCell().className = name;
+  return row;
+}

@@ -1,0 +1,200 @@
+"""The list of this site's discs, and cancelling one, over HTTP."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from mkiso.config.settings import Audit, Settings
+from mkiso.errors import PacsBusy
+from mkiso.storage.askings import Asking, write_asking
+from mkiso.storage.report import JobReport, write_report
+from mkiso_service.webhook import listing
+from mkiso_service.webhook.orchestrator import Standing
+from mkiso_service.webhook.question import Question
+from tests.webhook.desk import KEY, Desk, Script, Scripts, served, settings_in
+from tests.webhook.test_trail import events
+
+ASYNC = {"Prefer": "respond-async"}
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "LOOK_SECONDS", 0.0)
+
+
+def listed(client: httpx.Client, **query: str) -> list[dict[str, Any]]:
+    answer = client.get("/api/iso/jobs", params=query)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    jobs: list[dict[str, Any]] = answer.json()["jobs"]
+    return jobs
+
+
+def numbers(jobs: list[dict[str, Any]]) -> list[str]:
+    return [",".join(each["job"]["accession_numbers"]) for each in jobs]
+
+
+def test_everybody_sees_how_each_disc_stands(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    scripts = Scripts(settings.storage)
+
+    def script(job_id: str, question: Question) -> Standing:
+        match question.accession_numbers[0]:
+            case "WAITS":
+                return "waiting"
+            case "RUNS":
+                facts = {"patient_id": "HN-1", "patient_name": "Example^Anna"}
+                scripts.report(job_id, question, stage="retrieving", expected=10, received=5, **facts)
+                return "running"
+            case "FAILS":
+                return scripts.failed(PacsBusy("Busy."))(job_id, question)
+            case "BREAKS":
+                scripts.report(job_id, question, stage="mastering")
+                return "crashed"
+        return scripts.done(job_id, question)
+
+    with served(settings, Desk(script)) as client:
+        for number in ("DONE", "WAITS", "RUNS", "FAILS", "BREAKS"):
+            client.get("/api/iso/download", params={"accession_number": number}, headers=ASYNC)
+        client.post("/api/iso/print?accession_number=DONE,OTHER", headers={**ASYNC, "Origin": str(client.base_url)})
+        jobs = listed(client)
+        assert numbers(jobs) == ["DONE,OTHER", "BREAKS", "FAILS", "RUNS", "WAITS", "DONE"]
+        assert [(each["job"]["state"], each["job"]["progress"]) for each in jobs] == [
+            ("done", 1.0),
+            ("failed", 0.82),
+            ("failed", 0.0),
+            ("running", 0.34),
+            ("waiting", 0.0),
+            ("done", 1.0),
+        ]
+        assert [asker["by"] for asker in jobs[0]["asked"]] == ["page"]
+        assert [(asker["who"], asker["by"]) for asker in jobs[1]["asked"]] == [("127.0.0.1", "program")]
+        assert (jobs[3]["patient_id"], jobs[3]["patient_name"]) == ("HN-1", "Example, Anna")
+        assert jobs[1]["job"]["error"]["code"] == "job_crashed"
+        [disc] = jobs[5]["job"]["discs"]
+        assert client.get(disc["href"]).status_code == 200
+        assert "Anna" not in client.get(f"/api/iso/jobs/{jobs[3]['job']['job_id']}").text
+
+
+def test_those_who_join_a_job_are_named_with_it(tmp_path: Path) -> None:
+    with served(settings_in(tmp_path), Desk(lambda job_id, question: "running")) as client:
+        client.get("/api/iso/download?accession_number=A1", headers=ASYNC)
+        client.get("/api/iso/download?accession_number=A1", headers={**ASYNC, "Origin": str(client.base_url)})
+        [job] = listed(client)
+        assert [asker["by"] for asker in job["asked"]] == ["program", "page"]
+
+
+def _kept(settings: Settings, number: str, days: float, **facts: Any) -> str:
+    job_id = str(uuid4())
+    write_report(settings.storage, JobReport(job_id, "download", (number,), status="done", **facts))
+    when = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+    write_asking(settings.storage, job_id, Asking(when, "10.0.0.7", "page", "download", (number,)))
+    return job_id
+
+
+def test_a_search_finds_what_is_kept_by_number_patient_id_and_name(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    _kept(settings, "OLD1", 20, patient_id="HN-1", patient_name="Müller^Jörg^^Dr.")
+    _kept(settings, "NEW1", 0.1, patient_id="HN-1", patient_name="Müller^Jörg^^Dr.")
+    _kept(settings, "OLD2", 3, patient_id="HN-12", patient_name="Yamada^Tarou=山田^太郎")
+    with served(settings, Desk()) as client:
+        assert numbers(listed(client)) == ["NEW1"]
+        for search, found in {
+            "old1": ["OLD1"],
+            "OLD": [],
+            "hn-1": ["NEW1", "OLD1"],
+            "HN-12": ["OLD2"],
+            "jörg müller": ["NEW1", "OLD1"],
+            "山田": ["OLD2"],
+            " ": ["NEW1"],
+            "nobody": [],
+        }.items():
+            assert numbers(listed(client, search=search)) == found, search
+        since = (datetime.now(UTC) - timedelta(days=4)).isoformat()
+        assert numbers(listed(client, since=since)) == ["NEW1", "OLD2"]
+        for wrong in (
+            {"search": "x" * 65},
+            {"search": "a\nb"},
+            {"since": "yesterday"},
+            {"since": "2026-01-01T00:00:00"},
+        ):
+            assert client.get("/api/iso/jobs", params=wrong).status_code == 400
+
+
+def test_no_more_are_listed_than_anybody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MOST", 2)
+    settings = settings_in(tmp_path)
+    for hours in (3, 1, 2):
+        _kept(settings, f"A{hours}", hours / 24)
+    with served(settings, Desk()) as client:
+        answer = client.get("/api/iso/jobs").json()
+        assert (numbers(answer["jobs"]), answer["more"]) == (["A1", "A2"], True)
+
+
+def test_what_lies_there_damaged_hides_nothing_else(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    _kept(settings, "A1", 0)
+    reports = settings.storage.reports_dir
+    (reports / f"{uuid4()}.json").write_text("{")
+    (reports / f"{uuid4()}.asked").write_text('{"time": "half a li')
+    (reports / "no id.asked").write_text("{}")
+    [asked] = reports.glob(f"{_kept(settings, 'A2', 0)}.asked")
+    asked.write_text(asked.read_text() + '{"time"')
+    with served(settings, Desk()) as client:
+        assert sorted(numbers(listed(client))) == ["A1", "A2"]
+
+
+def test_without_prefect_the_list_says_what_the_reports_say(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    scripts = Scripts(settings.storage)
+    ends: list[Script] = [scripts.done, lambda job_id, question: "waiting"]
+    desk = Desk(lambda job_id, question: ends.pop(0)(job_id, question))
+    with served(settings, desk) as client:
+        for number in ("DONE", "WAITS"):
+            client.get("/api/iso/download", params={"accession_number": number}, headers=ASYNC)
+        desk.down = True
+        assert [(each["job"]["state"]) for each in listed(client)] == ["waiting", "done"]
+
+
+def test_a_job_is_cancelled_by_a_person_or_a_program_and_by_no_other_page(tmp_path: Path) -> None:
+    desk = Desk(lambda job_id, question: "running")
+    with served(settings_in(tmp_path, auth=True), desk) as client:
+        key = {"X-API-Key": KEY}
+        job = client.get("/api/iso/download?accession_number=A1", headers={**ASYNC, **key}).json()["job"]
+        assert client.post(f"{job}/cancel").status_code == 401
+        foreign = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+        assert client.post(f"{job}/cancel", headers={**key, **foreign}).json()["code"] == "foreign_request"
+        assert client.get(f"{job}/cancel", headers=key).status_code == 405
+        assert client.get(job, headers=key).json()["state"] == "running"
+        told = client.post(f"{job}/cancel", headers=key).json()
+        assert (told["state"], told["error"]["code"]) == ("failed", "job_cancelled")
+        assert client.post(f"{job}/cancel", headers=key).json() == told
+        assert client.post(f"/api/iso/jobs/{uuid4()}/cancel", headers=key).status_code == 404
+
+
+def test_what_has_ended_stays_as_it_is(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    with served(settings, Desk(Scripts(settings.storage).done)) as client:
+        job = client.get("/api/iso/download?accession_number=A1", headers=ASYNC).json()["job"]
+        assert client.post(f"{job}/cancel").json()["state"] == "done"
+
+
+def test_nobody_sees_the_list_without_the_key_or_from_another_site(tmp_path: Path) -> None:
+    with served(settings_in(tmp_path, auth=True), Desk()) as client:
+        assert client.get("/api/iso/jobs").status_code == 401
+        foreign = {"X-API-Key": KEY, "Origin": "https://evil.example"}
+        assert client.get("/api/iso/jobs", headers=foreign).status_code == 403
+
+
+def test_who_looks_at_the_list_stands_in_the_audit(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path).model_copy(update={"audit": Audit(enabled=True)})
+    with served(settings, Desk()) as client:
+        for query in ({}, {}, {"search": "HN-1"}, {"search": "HN-1"}):
+            listed(client, **query)
+    assert [event for event, _ in events(tmp_path)] == ["Query"] * 3
