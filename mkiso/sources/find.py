@@ -28,11 +28,11 @@ def identifier(query: Query) -> Dataset:
     return dataset
 
 
-def find(association: PacsAssociation, pacs: CMove, query: Query) -> Answers:
+def find(association: PacsAssociation, pacs: CMove, query: Query, most: int | None = None, /) -> Answers:
     """Ask one question. Raises ConnectionLost, PacsRefused where a response is to another request, PacsSilent where
     the answer takes too long.
 
-    More answers than we take end the association.
+    More answers than we take, or than `most`, end the association.
     """
     association.request({dimse.COMMAND_FIELD: dimse.C_FIND_RQ, dimse.PRIORITY: 0}, STUDY_ROOT_FIND, identifier(query))
     limit, seconds = pacs.find_limit, pacs.response_timeout_seconds * MAX_TIMEOUTS
@@ -44,7 +44,7 @@ def find(association: PacsAssociation, pacs: CMove, query: Query) -> Answers:
             return Answers(responses, response.status, limit)
         responses.append(response)
         size += len(response.identifier)
-        if len(responses) >= MAX_ANSWERS or size > MAX_ANSWER_BYTES:
+        if len(responses) >= (most or MAX_ANSWERS) or size > MAX_ANSWER_BYTES:
             association.abort()
             return Answers(responses, CANCELLED, limit, endless=True)
         if time.monotonic() > deadline:

@@ -4,7 +4,7 @@ don't know its kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,9 +38,12 @@ class Target:
         return "IMAGE" if self.instances else "SERIES" if self.series else "STUDY"
 
 
-Search = Callable[[Query], Answers]
-"""Asks one question; the answers say whether they were cut. Raises PacsUnreachable, PacsRefused, PacsBusy,
-PacsSilent."""
+class Search(Protocol):
+    """Asks one question."""
+
+    def __call__(self, query: Query, most: int | None = None, /) -> Answers:
+        """The answers say whether they were cut; with `most` no more are taken, and no further question follows. Raises
+        PacsUnreachable, PacsRefused, PacsBusy, PacsSilent."""
 
 
 class Retrieval(Protocol):

@@ -50,7 +50,7 @@ class FolderSource:
     def searching(self) -> Iterator[Search]:
         yield self._search
 
-    def _search(self, query: Query) -> Answers:
+    def _search(self, query: Query, most: int | None = None, /) -> Answers:
         wanted = {keyword: value for keyword, value in query.keys.items() if value}
         found = [head for _, head in self.held if all(head[name].value == value for name, value in wanted.items())]
         answers = {head[UIDS[query.level]].value: head for head in found}.values()

@@ -1,0 +1,137 @@
+"""Studies by what a person knows of them: a patient's ID or name, a birth date, days, a modality. Bounded, and it says
+where it was cut.
+
+A PACS may match loosely or not at all (PS3.4 C.2.2.2), so what is told is held against what was asked, wherever it can
+be. What is asked selects something always: nobody browses a whole archive.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, fields
+from datetime import date
+
+from mkiso.errors import InvalidRequest
+from mkiso.sources.answers import SUCCESS, found_by_date
+from mkiso.sources.protocol import Source
+from mkiso.sources.query import failure, of_modalities, study_query
+from mkiso.study.accession import parse_accession_number
+from mkiso.study.models import Study
+
+MAX_STUDIES = 200
+MAX_CHARACTERS = 64  # VR LO and each component group of PN (PS3.5 6.2)
+LEAST_NAME_CHARACTERS = 2
+SELECTING = ("patient_id", "patient_name", "study_date", "accession_number")
+
+_WILDCARDS = "*?\\"
+_DAYS = re.compile(r"(\d{8})?(-)?(\d{8})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What is asked: `patient_name` as far as it is known, from its beginning; `birth_date` a day (YYYYMMDD);
+    `study_date` a day, or two with a hyphen between them, one of which may be missing; `modality` a code such as CT.
+    Making one raises InvalidRequest where it can't be asked or selects nothing.
+    """
+
+    patient_id: str = ""
+    patient_name: str = ""
+    birth_date: str = ""
+    study_date: str = ""
+    modality: str = ""
+    accession_number: str = ""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            _plain(each.name, getattr(self, each.name))
+        if not any(getattr(self, name) for name in SELECTING):
+            raise InvalidRequest(
+                "Nothing selects a study. Give a patient ID, a name, an accession number or a date of the study."
+            )
+        if self.patient_name and len(self.patient_name.strip(" ^")) < LEAST_NAME_CHARACTERS:
+            raise InvalidRequest(f"Give at least {LEAST_NAME_CHARACTERS} letters of the patient's name.")
+        if self.birth_date and "-" in self.birth_date:
+            raise InvalidRequest("A birth date is one day: YYYYMMDD.")
+        for value in (self.birth_date, self.study_date):
+            _days(value)
+        if self.accession_number:
+            parse_accession_number(self.accession_number)
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The matching keys of a C-FIND or QIDO-RS request, by DICOM keyword."""
+        name = f"{self.patient_name.strip()}*" if self.patient_name else ""
+        asked = {
+            "PatientID": self.patient_id.strip(),
+            "PatientName": name,
+            "PatientBirthDate": self.birth_date,
+            "StudyDate": self.study_date,
+            "ModalitiesInStudy": self.modality.strip().upper(),
+            "AccessionNumber": self.accession_number.strip(),
+        }
+        return {keyword: value for keyword, value in asked.items() if value}
+
+    def may_mean(self, study: Study) -> bool:
+        """Whether a study is what was asked for, as far as it is told."""
+        asked = self.keys
+        first, last = _days(self.study_date)
+        return (
+            asked.get("PatientID", study.patient_id) == study.patient_id
+            and asked.get("AccessionNumber", study.accession_number) == study.accession_number
+            and study.patient_birth_date in ("", self.birth_date or study.patient_birth_date)
+            and (not study.study_date or first <= study.study_date <= last)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Studies as one source told them, the newest first; `expected.count` of each is its number of images where that is
+    told. `cut`: there may be more than these."""
+
+    source: str
+    studies: tuple[Study, ...]
+    cut: bool
+
+
+def search(source: Source, criteria: Criteria, most: int = MAX_STUDIES) -> Hits:
+    """At most `most` studies. Raises PacsUnreachable, PacsRefused (nothing was answered), PacsBusy, PacsSilent."""
+    query = study_query(**criteria.keys)
+    with source.searching() as ask:
+        # One more than is told shows that there are more; a source that tells loosely may spend it on others.
+        answers = ask(query, most + 1)
+    if answers.status != SUCCESS and not answers.sent:
+        raise failure(source.name, answers.status)
+    found = found_by_date(answers)
+    modalities = (query.keys["ModalitiesInStudy"],) if criteria.modality else ()
+    meant = [study for study in of_modalities(found.studies, modalities) if criteria.may_mean(study)]
+    meant.sort(key=lambda study: (study.study_date, study.study_time, study.study_instance_uid), reverse=True)
+    cut = answers.endless or answers.at_limit or found.cut or len(meant) > most
+    return Hits(source.name, tuple(meant[:most]), cut)
+
+
+def _plain(name: str, value: str) -> None:
+    words = name.replace("_", " ")
+    if len(value) > MAX_CHARACTERS:
+        raise InvalidRequest(f"The {words} has more than {MAX_CHARACTERS} characters.")
+    # NFKC: look-alikes of a wildcard are refused for what they look like.
+    if any(sign in unicodedata.normalize("NFKC", value) for sign in _WILDCARDS) or any(
+        unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in value
+    ):
+        raise InvalidRequest(f"The {words} has a sign that a PACS takes for a wildcard, or that can't be seen.")
+    if name == "modality" and value and not re.fullmatch(r"[A-Za-z0-9_ ]{1,16}", value):
+        raise InvalidRequest("A modality is a code such as CT or MR.")
+
+
+def _days(value: str) -> tuple[str, str]:
+    """The first and the last day of a range. Raises InvalidRequest."""
+    parts = _DAYS.fullmatch(value)
+    first, hyphen, last = parts.groups() if parts else (None, None, None)
+    try:
+        if value and (parts is None or not (first or last) or bool(first and last) > bool(hyphen)):
+            raise ValueError
+        for day in filter(None, (first, last)):
+            date.fromisoformat(day)
+    except ValueError:
+        raise InvalidRequest("A date is YYYYMMDD, or two such days with a hyphen between them.") from None
+    return first or "", (last or "99999999") if hyphen or not first else first

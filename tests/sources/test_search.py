@@ -1,0 +1,133 @@
+"""Studies by what a person knows of them: what may be asked, and what dcmqrscp and Orthanc tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mkiso.config.settings import Settings
+from mkiso.errors import InvalidRequest
+from mkiso.sources.registry import source_of
+from mkiso.sources.search import Criteria, search
+from peers.corpus import PLAIN, THAI, make_study
+from peers.dcmqrscp import Dcmqrscp
+from peers.orthanc import Orthanc
+from peers.scripted_pacs import ScriptedPacs
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"modality": "CT"},
+        {"birth_date": "19700102"},
+        {"patient_id": "*"},
+        {"patient_name": "?"},
+        {"patient_name": "＊＊"},
+        {"patient_id": "A\\B"},
+        {"patient_name": "A"},
+        {"patient_name": "^^"},
+        {"patient_id": "A\nB"},
+        {"patient_id": "1" * 65},
+        {"study_date": "2024"},
+        {"study_date": "20240230"},
+        {"study_date": "-"},
+        {"study_date": "2024010120240102"},
+        {"patient_id": "1", "birth_date": "20240101-20240102"},
+        {"patient_id": "1", "modality": "C/T"},
+        {"accession_number": "A*"},
+    ],
+)
+def test_what_selects_nothing_or_too_much_isnt_asked(asked: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest):
+        Criteria(**asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "keys"),
+    [
+        ({"patient_name": "Smith"}, {"PatientName": "Smith*"}),
+        ({"patient_id": " 7 ", "modality": "ct"}, {"PatientID": "7", "ModalitiesInStudy": "CT"}),
+        ({"study_date": "20240101-"}, {"StudyDate": "20240101-"}),
+        ({"study_date": "-20240101"}, {"StudyDate": "-20240101"}),
+        ({"study_date": "20240101-20240131"}, {"StudyDate": "20240101-20240131"}),
+    ],
+)
+def test_what_is_asked(asked: dict[str, str], keys: dict[str, str]) -> None:
+    assert Criteria(**asked).keys == keys
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("files")
+    return [
+        *make_study(folder / "1", "A1001", patient=THAI, kinds={"ct": 3, "sr": 1}),
+        *make_study(folder / "2", "A1002", kinds={"ct": 2}),
+        *make_study(folder / "3", "A1003", kinds={"mr": 1}),
+    ]
+
+
+@pytest.fixture(params=["dcmqrscp", "orthanc"])
+def peer(request: pytest.FixtureRequest, tmp_path: Path, files: list[Path]) -> Iterator[Dcmqrscp | Orthanc]:
+    if request.param == "dcmqrscp":
+        with Dcmqrscp(tmp_path / "pacs", files) as dcmqrscp:
+            yield dcmqrscp
+    else:
+        with Orthanc(tmp_path / "pacs") as orthanc:
+            orthanc.store(files)
+            yield orthanc
+
+
+@pytest.mark.peer
+def test_studies_are_found_by_what_a_person_knows(settings_for: MakeSettings, peer: Dcmqrscp | Orthanc) -> None:
+    source = source_of(settings_for(peer))
+
+    def numbers(**asked: str) -> list[str]:
+        hits = search(source, Criteria(**asked))
+        assert not hits.cut and peer.ae_title in hits.source
+        return sorted(study.accession_number for study in hits.studies)
+
+    assert numbers(patient_id=PLAIN.patient_id) == ["A1002", "A1003"]
+    # dcmqrscp tells no modalities, so nothing says that the CT isn't meant.
+    with_mr = ["A1003"] if isinstance(peer, Orthanc) else ["A1002", "A1003"]
+    assert numbers(patient_id=PLAIN.patient_id, modality="MR") == with_mr
+    assert numbers(patient_id=PLAIN.patient_id[:-1]) == []
+    assert numbers(patient_name=PLAIN.name[:4], birth_date=PLAIN.birth_date) == ["A1002", "A1003"]
+    assert numbers(patient_id=PLAIN.patient_id, birth_date="19000101") == []
+    assert numbers(study_date="20240229") == numbers(study_date="20240201-") == ["A1001", "A1002", "A1003"]
+    assert numbers(study_date="-20240228") == []
+    assert numbers(accession_number="A1001") == ["A1001"]
+    [study] = search(source, Criteria(accession_number="A1002")).studies
+    assert (study.patient_id, study.patient_birth_date, study.study_date) == (
+        PLAIN.patient_id,
+        PLAIN.birth_date,
+        "20240229",
+    )
+
+
+@pytest.mark.peer
+def test_an_answer_that_is_cut_says_so(settings_for: MakeSettings, peer: Dcmqrscp | Orthanc) -> None:
+    source = source_of(settings_for(peer))
+    hits = search(source, Criteria(study_date="20240229"), most=2)
+    assert hits.cut and len(hits.studies) == 2
+    assert not search(source, Criteria(study_date="20240229"), most=3).cut
+
+
+@pytest.mark.peer
+def test_an_answer_without_end_is_ended(settings_for: MakeSettings, files: list[Path]) -> None:
+    with ScriptedPacs(files) as pacs:
+        pacs.endless = "STUDY"
+        hits = search(source_of(settings_for(pacs)), Criteria(study_date="20240229"), most=10)
+    assert hits.cut and 0 < len(hits.studies) <= 10
+
+
+@pytest.mark.peer
+def test_what_is_told_loosely_isnt_told_on(settings_for: MakeSettings, files: list[Path]) -> None:
+    """This PACS matches no patient's ID: it answers with everybody's studies."""
+    with ScriptedPacs(files) as pacs:
+        hits = search(source_of(settings_for(pacs)), Criteria(patient_id=THAI.patient_id))
+    assert [study.accession_number for study in hits.studies] == ["A1001"]
