@@ -19,6 +19,7 @@ from mkiso_service.webhook.app import build_app
 from mkiso_service.webhook.orchestrator import Orchestrator
 from peers.chromium import Chromium
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
+from tests.webhook.pacs import with_pacs
 
 PRINT = "/api/iso/print?accession_number=A1&confirm_reprint=true"
 HTML = {"Accept": "text/html,*/*;q=0.8"}
@@ -311,6 +312,7 @@ def test_a_page_of_another_origin_in_chromium(
     settings = settings_in(tmp_path / "data")
     desk = Desk(Scripts(settings.storage).done)
     with (
+        with_pacs(settings, tmp_path / "pacs", "OWN") as settings,
         served(settings, desk),
         Chromium(
             tmp_path / "chromium", "--host-resolver-rules=MAP discs 127.0.0.1, MAP evil.test 127.0.0.1"
@@ -348,6 +350,9 @@ def test_a_page_of_another_origin_in_chromium(
         browser.open(f"{target}/")  # our own page still prints
         browser.until_ready("numbers")
         browser.type("OWN")
-        browser.run("document.querySelector('button[value=print]').click()")
+        browser.press("Enter")
+        browser.until("!!document.querySelector('#whose:not([hidden]) #print')")
+        assert len(desk.asked) == 1
+        browser.run("document.getElementById('print').click()")
         browser.until("document.querySelector('#jobs .job .state')?.textContent === 'Queued'")
         assert [question.accession_numbers for question in desk.asked[1:]] == [("OWN",)]
