@@ -10,6 +10,8 @@ from typing import Annotated
 from prefect.runtime import flow_run
 from pydantic import Field, StringConstraints
 
+from mkiso.languages import languages
+
 AccessionNumber = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\*?%,\x00-\x1f\x7f]+$")
 ]
@@ -29,6 +31,15 @@ ShownPatient = Annotated[
         title="Patient shown",
         description="From the counter page: stands for the patient whom the clerk saw and confirmed. Leave it empty.",
         pattern=r"^([0-9a-f]{32})?$",
+    ),
+]
+
+DiscLanguage = Annotated[
+    str,
+    Field(
+        title="Language",
+        description="Of the pages on the disc, such as de; empty: disc.language of the configuration.",
+        pattern=rf"^({'|'.join(languages())})?$",
     ),
 ]
 

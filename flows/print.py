@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from flows.collect import find, retrieve
-from flows.parameters import AccessionNumbers, ShownPatient, run_name
+from flows.parameters import AccessionNumbers, DiscLanguage, ShownPatient, run_name
 from tasks.cleaning import drop_cancelled_print
 from tasks.disc import finish_pictures, lay_out_discs, master_images, read_back, read_reports
 from tasks.job_run import JobRun
@@ -45,6 +45,7 @@ def print_disc(
     publisher: PublisherName = "",
     confirm_reprint: ConfirmReprint = False,
     shown: ShownPatient = "",
+    language: DiscLanguage = "",
 ) -> State:
     """Have a disc of one patient's studies made by a disc publisher.
 
@@ -54,8 +55,9 @@ def print_disc(
         confirm_reprint: Order even though an earlier attempt may already have made the disc; only after looking at the
           robot.
         shown: Who was shown and confirmed (mkiso.study.identity.shown_digest); empty: nobody was.
+        language: Of the pages on the disc, such as de; empty: disc.language of the configuration.
     """
-    with JobRun("print", accession_numbers, publisher) as run:
+    with JobRun("print", accession_numbers, publisher, language) as run:
         question = run.question()
         write_down(run, question, confirm_reprint)
         run.start()

@@ -21,10 +21,11 @@ def burn(
     *,
     shown: str = "",
     birth_date: str = "",
+    language: str = "",
 ) -> list[Path]:
     """Make the disc, or the discs of a set, of these studies and download them; their files. Raises ServiceError."""
     started = time.monotonic()
-    job_id = client.ask_for_disc(accession_numbers, shown=shown, birth_date=birth_date)
+    job_id = client.ask_for_disc(accession_numbers, shown=shown, birth_date=birth_date, language=language)
     state = show_job(console, client.follow(job_id))
     made = time.monotonic()
     files = []

@@ -238,7 +238,10 @@ def _of_a_patient(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="YYYY-MM-DD",
         help="The patient's birth date: with another one in the PACS no disc is made.",
     )
-    return born(yes(command))
+    spoken = click.option(
+        "--language", default="", metavar="CODE", help="Of the pages on the disc, such as de. Default: disc.language."
+    )
+    return spoken(born(yes(command)))
 
 
 def _confirmed(
@@ -292,6 +295,7 @@ def burn(
     url: str,
     api_key_file: Path | None,
     birth_date: str,
+    language: str,
     *,
     yes: bool,
 ) -> int:
@@ -309,7 +313,7 @@ def burn(
     try:
         with _connect(url, api_key_file) as client:
             whose = _confirmed(console, client, accession_numbers, birth_date, yes=yes)
-            burn_disc(console, client, accession_numbers, target, **whose)
+            burn_disc(console, client, accession_numbers, target, language=language, **whose)
     except ServiceError as error:
         return _say(error)
     except KeyboardInterrupt:
@@ -343,6 +347,7 @@ def print_(
     url: str,
     api_key_file: Path | None,
     birth_date: str,
+    language: str,
     *,
     yes: bool,
 ) -> int:
@@ -358,7 +363,9 @@ def print_(
     try:
         with _connect(url, api_key_file) as client:
             whose = _confirmed(console, client, accession_numbers, birth_date, yes=yes)
-            job_id = client.ask_for_print(accession_numbers, publisher, confirm_reprint=confirm_reprint, **whose)
+            job_id = client.ask_for_print(
+                accession_numbers, publisher, confirm_reprint=confirm_reprint, language=language, **whose
+            )
             state = show_job(console, client.follow(job_id))
     except ServiceError as error:
         return _say(error)

@@ -64,11 +64,13 @@ class Client:
         except ValidationError:
             raise self._no_mkiso(answer) from None
 
-    def ask_for_disc(self, accession_numbers: Sequence[str], *, shown: str = "", birth_date: str = "") -> str:
+    def ask_for_disc(
+        self, accession_numbers: Sequence[str], *, shown: str = "", birth_date: str = "", language: str = ""
+    ) -> str:
         """Start, or join, the job that makes a disc of one patient's studies; its id. `shown`: the preview's, of the
-        patient whom somebody confirmed.
+        patient whom somebody confirmed; `language`: of the disc.
         """
-        whose = {"shown": shown, "birth_date": birth_date}
+        whose = {"shown": shown, "birth_date": birth_date, "language": language}
         if len(accession_numbers) == 1:
             return self._start("GET", "/api/iso/download", {"accession_number": accession_numbers[0], **whose})
         numbers = ",".join(accession_numbers)
@@ -82,6 +84,7 @@ class Client:
         confirm_reprint: bool = False,
         shown: str = "",
         birth_date: str = "",
+        language: str = "",
     ) -> str:
         """Start the job that has a publisher make a disc, the configured one where none is named; its id.
 
@@ -93,6 +96,7 @@ class Client:
             "confirm_reprint": "true" if confirm_reprint else "",
             "shown": shown,
             "birth_date": birth_date,
+            "language": language,
         }
         return self._start("POST", "/api/iso/print", query)
 

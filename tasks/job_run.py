@@ -42,11 +42,12 @@ class JobRun(JobProgress):
     would write the text of an unforeseen one into its database. What stops the process is raised on.
     """
 
-    def __init__(self, kind: JobKind, accession_numbers: list[str], publisher: str = "") -> None:
+    def __init__(self, kind: JobKind, accession_numbers: list[str], publisher: str = "", language: str = "") -> None:
+        """`language`: of the discs, where it isn't the site's."""
         context = get_run_context()
         assert isinstance(context, FlowRunContext) and context.flow_run is not None
         self.log = get_run_logger()
-        self.job = Job(str(context.flow_run.id), kind, in_force())
+        self.job = Job(str(context.flow_run.id), kind, _in_language(in_force(), language))
         name = publisher or (self.settings.print.publisher if kind == "print" else "")
         self._artifacts = Artifacts(self.log, "retrieval", PROGRESS_SECONDS)
         report = JobReport(self.job.id, kind, tuple(accession_numbers), publisher=name)
@@ -147,3 +148,9 @@ class JobRun(JobProgress):
         """The job's discs are on the shelf; nothing is left to do."""
         self.words = words_of_discs(discs, self.job.id)
         self.tell_discs(discs, self.settings.server)
+
+
+def _in_language(settings: Settings, language: str) -> Settings:
+    if not language:
+        return settings
+    return settings.model_copy(update={"disc": settings.disc.model_copy(update={"language": language})})

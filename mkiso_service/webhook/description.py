@@ -9,6 +9,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from mkiso.config.settings import Settings
+from mkiso.languages import languages
 from mkiso.study.accession import PATTERN, SH_MAX_CHARACTERS
 from mkiso_service.api import MESSAGES
 from mkiso_service.webhook.question import BIRTH_DATE_PATTERN, MAX_PART, MAX_SEARCH, SEARCH_PATTERN, SHOWN_PATTERN
@@ -32,6 +33,7 @@ def description_of(settings: Settings) -> dict[str, Any]:
     components["parameters"]["part"]["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_PART}
     components["parameters"]["shown"]["schema"]["pattern"] = SHOWN_PATTERN
     components["parameters"]["search"]["schema"] |= {"maxLength": MAX_SEARCH, "pattern": SEARCH_PATTERN}
+    components["parameters"]["language"]["schema"]["enum"] = list(languages())
     components["parameters"]["birth_date"] |= {
         "required": settings.identity.confirm_birth_date,
         "schema": {"type": "string", "pattern": BIRTH_DATE_PATTERN},

@@ -172,6 +172,8 @@ class Questions:
         Download managers, browsers and link checkers send HEAD before GET or instead of it, and none of them asked for
         a job. RFC 9110 9.3.2 lets a server leave out what it would know only by generating the content.
         """
+        if question.language:  # nothing tells which language a disc on the shelf is in
+            return None
         storage, minutes = self._settings.storage, self._settings.disc.reuse_minutes
         for discs in whole_sets(manifests(storage)):
             fits = set(discs[0].accession_numbers) == set(question.accession_numbers)

@@ -106,6 +106,7 @@ def _own(request: Request) -> bool:
 def print_page(question: Question) -> HTMLResponse:
     """Asks whether to print. Its button posts to the page's address: nginx may add the key there."""
     order = {"accession_number": ",".join(question.accession_numbers), "publisher": question.publisher}
+    order |= {name: text for name, text in (("shown", question.shown), ("language", question.language)) if text}
     remark = ""
     if question.confirm_reprint:
         order["confirm_reprint"] = "true"

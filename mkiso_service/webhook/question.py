@@ -17,6 +17,7 @@ from uuid import UUID
 
 from mkiso.config.settings import Server, Settings
 from mkiso.errors import InvalidRequest
+from mkiso.languages import languages
 from mkiso.study.accession import parse_accession_number, parse_accession_numbers, question
 
 if TYPE_CHECKING:  # the worker reads questions too and needs nothing of HTTP
@@ -50,7 +51,7 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 class Question:
     """One question: its kind, its accession numbers and, for print, the publisher's name and whether somebody has
     looked at an unclear print. `shown`: who was shown and confirmed (mkiso.study.identity.shown_digest), empty where
-    nobody was.
+    nobody was. `language`: of the disc, empty where it is the site's.
     """
 
     kind: Kind
@@ -58,16 +59,21 @@ class Question:
     publisher: str = ""
     confirm_reprint: bool = False
     shown: str = ""
+    language: str = ""
 
     @property
     def key(self) -> str:
         """Equal for identical questions; the order of the accession numbers doesn't matter. 32 hexadecimal digits.
 
         A confirmed print is another question: it must not join the one that it is to replace. So is one of a confirmed
-        patient: it must not join a job that makes a disc of whoever it is.
+        patient: it must not join a job that makes a disc of whoever it is. And so is one of a language.
         """
         kind = f"{self.kind} anew" if self.confirm_reprint else self.kind
-        return question(f"{kind} of {self.shown}" if self.shown else kind, self.accession_numbers, self.publisher)
+        if self.shown:
+            kind = f"{kind} of {self.shown}"
+        if self.language:
+            kind = f"{kind} in {self.language}"
+        return question(kind, self.accession_numbers, self.publisher)
 
     @property
     def tag(self) -> str:
@@ -80,6 +86,8 @@ class Question:
         parameters: dict[str, Any] = {"accession_numbers": list(self.accession_numbers)}
         if self.shown:
             parameters["shown"] = self.shown
+        if self.language:
+            parameters["language"] = self.language
         if self.kind == "print":
             return {**parameters, "publisher": self.publisher, "confirm_reprint": self.confirm_reprint}
         return parameters
@@ -88,7 +96,8 @@ class Question:
     def of_run(cls, kind: Kind, parameters: Mapping[str, Any]) -> Question:
         """The question that a run with these parameters answers. They are such as its flow takes."""
         publisher, confirmed = parameters.get("publisher", ""), parameters.get("confirm_reprint", False)
-        return cls(kind, tuple(parameters["accession_numbers"]), publisher, confirmed, parameters.get("shown", ""))
+        shown, spoken = parameters.get("shown", ""), parameters.get("language", "")
+        return cls(kind, tuple(parameters["accession_numbers"]), publisher, confirmed, shown, spoken)
 
 
 class QueryTooLong(InvalidRequest):
@@ -150,6 +159,13 @@ class Query:
             raise InvalidRequest("shown is what the preview says of the same name.")
         return text
 
+    def language(self) -> str:
+        """The language of the disc; empty where it is the site's."""
+        code = self.one("language") or ""
+        if code and code not in languages():
+            raise InvalidRequest(f"There is no such language; there are: {', '.join(languages())}.")
+        return code
+
     def birth_date(self) -> str:
         """The birth date (DA) that was typed; empty where none was."""
         text = self.one("birth_date") or ""
@@ -198,13 +214,13 @@ class Query:
 def one_study(query: Query) -> Question:
     """The question of /download: exactly one accession number."""
     number = parse_accession_number(query.needed("accession_number"))
-    return Question("download", (number,), shown=query.shown())
+    return Question("download", (number,), shown=query.shown(), language=query.language())
 
 
 def several_studies(query: Query, server: Server) -> Question:
     """The question of /download-multiple: a list of accession numbers."""
     numbers = parse_accession_numbers(query.needed("accession_numbers"), server.max_accessions)
-    return Question("download", numbers, shown=query.shown())
+    return Question("download", numbers, shown=query.shown(), language=query.language())
 
 
 def preview_of(query: Query, server: Server) -> tuple[str, ...]:
@@ -227,7 +243,7 @@ def print_order(query: Query, settings: Settings) -> Question:
         raise InvalidRequest(
             f"There is no publisher of that name; there are: {names}." if names else "This site has no disc publisher."
         )
-    return Question("print", numbers, publisher, query.yes("confirm_reprint"), query.shown())
+    return Question("print", numbers, publisher, query.yes("confirm_reprint"), query.shown(), query.language())
 
 
 @dataclass(frozen=True, slots=True)

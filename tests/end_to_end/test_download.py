@@ -72,6 +72,19 @@ def test_several_accession_numbers_of_one_patient_become_one_disc(
     assert PLAIN.name.split("^")[0] not in json.dumps(job.json()["studies"])
 
 
+def test_a_request_chooses_the_language_of_its_disc(hospital: Hospital, tmp_path: Path) -> None:
+    for code, words in (("de", "Wem diese Disc gehört"), ("", "Whose disc this is")):
+        answer = hospital.service.http.get(
+            "/api/iso/download", params={"accession_number": "THAI1", **({"language": code} if code else {})}
+        )
+        (tmp_path / code).mkdir(exist_ok=True)
+        _, folder = downloaded(answer, tmp_path / code)
+        index = (folder / "INDEX.HTM").read_text()
+        assert words in index and f'<html lang="{code or "en"}"' in index
+    answer = hospital.service.http.get("/api/iso/download", params={"accession_number": "THAI1", "language": "xx"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
 def test_a_thai_name_is_itself_in_header_and_dicomdir(
     hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path
 ) -> None:

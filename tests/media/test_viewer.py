@@ -17,13 +17,16 @@ from mkiso.demo.phantoms import write_phantoms
 from mkiso.formats.iso import master
 from mkiso.media.disc_set import lay_out_set
 from mkiso.media.rendering import Renderer
+from peers.browser import Browser
 from peers.chromium import Chromium
+from peers.firefox import Firefox
 from tests.media.discs import CREATED, instances, passed, settings
 from tests.media.links import dead_links
 
 pytestmark = [
     pytest.mark.peer,
     pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed"),
+    pytest.mark.skipif(not shutil.which("firefox-esr"), reason="firefox-esr is not installed"),
     pytest.mark.skipif(not shutil.which("7z"), reason="7z is not installed"),
 ]
 AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
@@ -50,31 +53,52 @@ def disc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "disc"
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with Chromium(tmp_path_factory.mktemp("browser") / "chromium") as browser:
-        yield browser
+@pytest.fixture(scope="module", params=[Chromium, Firefox], ids=["chromium", "firefox"])
+def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with request.param(tmp_path_factory.mktemp("browser")) as opened:
+        yield opened
 
 
 @pytest.fixture
-def viewer(chromium: Chromium, disc: Path) -> Iterator[Chromium]:
+def viewer(browser: Browser, disc: Path) -> Iterator[Browser]:
     """The viewer's page of the disc at its first series, the CT; afterwards nothing may stand in the console."""
-    chromium.events.clear()
-    at_size(chromium, 1200, 800)
-    chromium.open("about:blank")
-    chromium.open((disc / "VIEW" / "ST000001.HTM").as_uri())
-    chromium.until("document.querySelector('#pane1 img').naturalWidth === 256")
-    yield chromium
-    assert not chromium.complaints()
+    browser.events.clear()
+    browser.size(1200, 800)
+    browser.open("about:blank")
+    browser.open((disc / "VIEW" / "ST000001.HTM").as_uri())
+    browser.until("document.querySelector('#pane1 img').naturalWidth === 256")
+    yield browser
+    assert not browser.complaints()
 
 
-def at_size(browser: Chromium, width: int, height: int) -> None:
-    browser.call(
-        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+@pytest.fixture
+def scriptless(browser: Browser, tmp_path: Path) -> Iterator[Browser]:
+    """The browser with JavaScript switched off."""
+    if isinstance(browser, Firefox):
+        with Firefox(tmp_path / "scriptless", "javascript.enabled=false") as other:
+            yield other
+        return
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    yield browser
+    browser.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def measured(browser: Browser, what: str) -> float:
+    """Of the first pane's picture: its width, its left edge, …"""
+    return float(str(browser.run(f"document.querySelector('#pane1 img').getBoundingClientRect().{what}")))
+
+
+def violations(browser: Browser) -> list[str]:
+    """What axe finds, as its rules and the elements that break them."""
+    browser.run(f"{AXE.read_text()};1")
+    found = browser.run(
+        "axe.run().then(found => JSON.stringify(found.violations.flatMap("
+        "each => each.nodes.map(node => each.id + ': ' + node.html))))"
     )
+    return list(json.loads(str(found)))
 
 
-def facts(browser: Chromium, pane: int = 1) -> str:
+def facts(browser: Browser, pane: int = 1) -> str:
     return str(browser.run(f"document.querySelector('#facts{pane}').textContent"))
 
 
@@ -82,42 +106,63 @@ def pages(disc: Path) -> list[Path]:
     return sorted(disc.rglob("*.HTM"))
 
 
-def test_no_link_is_dead_and_every_page_is_quiet(disc: Path, chromium: Chromium) -> None:
+def test_no_link_is_dead_and_every_page_is_quiet(disc: Path, browser: Browser) -> None:
     assert not list(dead_links(disc))
-    chromium.events.clear()
+    browser.events.clear()
     for page in pages(disc):
-        chromium.open(page.as_uri())
-        assert chromium.run("[...document.images].every(image => !image.complete || image.naturalWidth || !image.src)")
-    assert not chromium.complaints()
-    assert all(address.startswith("file:") or address == "about:blank" for address in chromium.asked())
+        browser.open(page.as_uri())
+        assert browser.run("[...document.images].every(image => !image.complete || image.naturalWidth || !image.src)")
+    assert not browser.complaints()
+    assert all(address.startswith("file:") or address == "about:blank" for address in browser.asked())
 
 
 @pytest.mark.parametrize("width", [1200, 320])
-def test_axe_finds_nothing_and_every_page_fits(disc: Path, chromium: Chromium, width: int) -> None:
-    at_size(chromium, width, 700)
-    axe = AXE.read_text()
+def test_axe_finds_nothing_and_every_page_fits(disc: Path, browser: Browser, width: int) -> None:
+    browser.size(width, 700)
     for page in pages(disc):
-        chromium.open(page.as_uri())
-        chromium.run(f"{axe};1")
-        found = chromium.run("axe.run().then(found => JSON.stringify(found.violations.map(each => each.id)))")
-        assert (json.loads(str(found)), page.name) == ([], page.name)
-        assert chromium.run("document.documentElement.scrollWidth <= innerWidth"), page
+        browser.open(page.as_uri())
+        assert (violations(browser), page.name) == ([], page.name)
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth"), page
 
 
-def test_keys_wheel_and_slider_leaf(viewer: Chromium) -> None:
+@pytest.mark.parametrize("width", [1200, 320])
+def test_axe_finds_nothing_in_any_state(disc: Path, viewer: Browser, width: int) -> None:
+    viewer.size(width, 700)
+    viewer.press("m")
+    viewer.press("Enter")
+    viewer.press("ArrowRight", shift=True)
+    viewer.press("Enter")
+    assert violations(viewer) == []  # a line is measured
+    for key in ("Escape", "4", "i", "+", "t"):
+        viewer.press(key)
+    viewer.until("document.querySelector('#pane2 img').naturalWidth > 0")
+    viewer.run("document.querySelector('#help').open = true")
+    assert violations(viewer) == []  # a preset, inverted, larger, two series, the keys
+    assert viewer.run("document.documentElement.scrollWidth <= innerWidth")
+    viewer.press(" ")
+    viewer.until("document.querySelector('#play').getAttribute('aria-pressed') === 'true'")
+    assert violations(viewer) == []
+    viewer.press(" ")
+    viewer.open((disc / "IHE_PDI" / "ST000001" / "SE000001.HTM").as_uri() + "#P30")
+    viewer.until("document.querySelector('#P30 img').naturalWidth === 256")
+    assert violations(viewer) == []
+    assert viewer.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_keys_wheel_and_slider_leaf(viewer: Browser) -> None:
     assert facts(viewer).startswith("Picture 30 of 60 · image number 30 · window 40 / 90")
     for key, number in [("ArrowDown", 31), ("PageDown", 41), ("End", 60), ("Home", 1), ("ArrowRight", 2)]:
         viewer.press(key)
         assert facts(viewer).startswith(f"Picture {number} of 60")
     assert viewer.run("document.querySelector('#picture1').getAttribute('aria-valuetext')") == "2 of 60"
     for _ in range(3):
-        viewer.call("Input.dispatchMouseEvent", type="mouseWheel", x=600, y=400, deltaX=0, deltaY=60)
+        viewer.wheel((600, 400), 60)
     viewer.until("document.querySelector('#facts1').textContent.startsWith('Picture 5 of 60')")
     viewer.until("document.querySelector('#pane1 img').src.endsWith('P0000005.JPG')")
     viewer.until("document.querySelector('#pane1 img').naturalWidth === 256")
 
 
-def test_a_preset_is_drawn_from_the_values_themselves(viewer: Chromium, disc: Path) -> None:
+def test_a_preset_is_drawn_from_the_values_themselves(viewer: Browser, disc: Path) -> None:
     for _ in range(CT_NUMBER - 30):
         viewer.press("ArrowDown")
     viewer.press("4")  # bone
@@ -137,7 +182,7 @@ def test_a_preset_is_drawn_from_the_values_themselves(viewer: Chromium, disc: Pa
     assert "window 40 / 90" in facts(viewer)
 
 
-def test_shift_and_arrows_change_the_window_and_i_inverts(viewer: Chromium) -> None:
+def test_shift_and_arrows_change_the_window_and_i_inverts(viewer: Browser) -> None:
     viewer.press("ArrowRight", shift=True)
     viewer.press("ArrowDown", shift=True)
     assert "window 43 / 93" in facts(viewer)
@@ -148,14 +193,14 @@ def test_shift_and_arrows_change_the_window_and_i_inverts(viewer: Chromium) -> N
     assert viewer.run("document.querySelector('#invert').getAttribute('aria-pressed')") == "false"
 
 
-def test_space_plays_and_stops(viewer: Chromium) -> None:
+def test_space_plays_and_stops(viewer: Browser) -> None:
     viewer.press(" ")
     viewer.until("document.querySelector('#picture1').value >= 33")
     viewer.press(" ")
     assert viewer.run("document.querySelector('#play').getAttribute('aria-pressed')") == "false"
 
 
-def test_two_series_follow_each_other_by_position(viewer: Chromium) -> None:
+def test_two_series_follow_each_other_by_position(viewer: Browser) -> None:
     viewer.press("t")
     viewer.until("document.querySelector('#pane2 img').naturalWidth === 224")
     assert facts(viewer).startswith("Picture 30 of 60")
@@ -171,7 +216,7 @@ def test_two_series_follow_each_other_by_position(viewer: Chromium) -> None:
     assert facts(viewer, 2).startswith("Picture 21 of 30")
 
 
-def test_keys_alone_measure(viewer: Chromium) -> None:
+def test_keys_alone_measure(viewer: Browser) -> None:
     viewer.press("m")
     viewer.press("Enter")
     for key in ("ArrowRight",) * 3 + ("ArrowDown",) * 4:
@@ -184,16 +229,14 @@ def test_keys_alone_measure(viewer: Chromium) -> None:
     assert facts(viewer).startswith("Picture 31 of 60")
 
 
-def test_a_mouse_measures_what_keys_measure(viewer: Chromium) -> None:
+def test_a_mouse_measures_what_keys_measure(viewer: Browser) -> None:
     viewer.run("document.querySelector('[data-tool=measure]').click()")
-    width = float(str(viewer.run("document.querySelector('#pane1 img').getBoundingClientRect().width")))
-    left = float(str(viewer.run("document.querySelector('#pane1 img').getBoundingClientRect().left")))
-    for kind, x in (("mousePressed", left), ("mouseMoved", left + width / 2), ("mouseReleased", left + width)):
-        viewer.call("Input.dispatchMouseEvent", type=kind, x=x, y=400, button="left", buttons=1, clickCount=1)
+    width, left = measured(viewer, "width"), measured(viewer, "left")
+    viewer.drag([(left, 400), (left + width / 2, 400), (left + width, 400)])
     assert viewer.run("document.querySelector('#said').textContent") == "Distance 205 mm"  # 256 pixels of 0.8 mm
 
 
-def test_the_clip_plays_and_a_radiograph_says_where_its_distances_are_true(viewer: Chromium) -> None:
+def test_the_clip_plays_and_a_radiograph_says_where_its_distances_are_true(viewer: Browser) -> None:
     viewer.press("]")
     viewer.press("]")
     viewer.until("document.querySelector('#pane1 img').naturalWidth === 896")
@@ -204,15 +247,15 @@ def test_the_clip_plays_and_a_radiograph_says_where_its_distances_are_true(viewe
     assert viewer.run("document.querySelector('#presets').length") == 1
 
 
-def test_a_series_page_leads_to_its_series_in_the_viewer(disc: Path, chromium: Chromium) -> None:
-    at_size(chromium, 1200, 800)
-    chromium.open((disc / "IHE_PDI" / "ST000001" / "SE000003.HTM").as_uri())
-    chromium.run("document.querySelector('a.button').click()")
-    chromium.until("document.querySelector('#series1') && document.querySelector('#series1').value === '2'")
-    chromium.until("document.querySelector('#pane1 img').naturalWidth === 896")
+def test_a_series_page_leads_to_its_series_in_the_viewer(disc: Path, browser: Browser) -> None:
+    browser.size(1200, 800)
+    browser.open((disc / "IHE_PDI" / "ST000001" / "SE000003.HTM").as_uri())
+    browser.run("document.querySelector('a.button').click()")
+    browser.until("document.querySelector('#series1') && document.querySelector('#series1').value === '2'")
+    browser.until("document.querySelector('#pane1 img').naturalWidth === 896")
 
 
-def test_every_control_is_reached_by_tab(viewer: Chromium) -> None:
+def test_every_control_is_reached_by_tab(viewer: Browser) -> None:
     reached = set()
     for _ in range(16):
         viewer.press("Tab")
@@ -221,43 +264,48 @@ def test_every_control_is_reached_by_tab(viewer: Chromium) -> None:
     assert {"series1", "picture1"} <= reached
 
 
-def test_a_finger_leafs_and_two_enlarge(viewer: Chromium) -> None:
-    at_size(viewer, 320, 640)
-    viewer.call("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
-    try:
-        viewer.until("document.querySelector('#pane1 .stage').clientWidth < 320")
-
-        def touch(kind: str, *points: tuple[float, float]) -> None:
-            told = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
-            viewer.call("Input.dispatchTouchEvent", type=kind, touchPoints=told)
-
-        touch("touchStart", (160, 300))
-        for step in range(1, 7):
-            touch("touchMove", (160, 300 + 12 * step))
-        touch("touchEnd")
-        number = int(str(viewer.run("document.querySelector('#picture1').value")))
-        assert number > 31
-        before = float(str(viewer.run("document.querySelector('#pane1 img').getBoundingClientRect().width")))
-        touch("touchStart", (140, 400), (180, 400))
-        for step in range(1, 5):
-            touch("touchMove", (140 - 10 * step, 400), (180 + 10 * step, 400))
-        touch("touchEnd")
-        after = float(str(viewer.run("document.querySelector('#pane1 img').getBoundingClientRect().width")))
-        assert after > 2 * before
-        assert int(str(viewer.run("document.querySelector('#picture1').value"))) == number
-    finally:
-        viewer.call("Emulation.setTouchEmulationEnabled", enabled=False)
+def test_the_keyboard_and_the_wheel_enlarge_where_the_pointer_is(viewer: Browser) -> None:
+    before = measured(viewer, "width")
+    viewer.press("+")
+    assert measured(viewer, "width") == pytest.approx(1.25 * before, rel=0.01)
+    viewer.press("-")
+    assert measured(viewer, "width") == pytest.approx(before, rel=0.01)
+    viewer.run("document.querySelector('[data-tool=zoom]').click()")
+    viewer.drag([(600, 400), (600, 370), (600, 340)])
+    assert measured(viewer, "width") > 1.5 * before
+    viewer.run("document.querySelector('[data-tool=move]').click()")
+    left = measured(viewer, "left")
+    viewer.drag([(600, 400), (630, 400), (650, 400)])
+    assert measured(viewer, "left") == pytest.approx(left + 50, abs=1.5)
+    viewer.press("0")
+    assert measured(viewer, "width") == pytest.approx(before, rel=0.01)
 
 
-def test_without_javascript_the_pages_show_pictures(disc: Path, chromium: Chromium) -> None:
-    at_size(chromium, 1200, 800)
-    chromium.call("Emulation.setScriptExecutionDisabled", value=True)
-    try:
-        chromium.open((disc / "IHE_PDI" / "ST000001" / "SE000001.HTM").as_uri() + "#P30")
-        chromium.until("document.querySelector('#P30 img').naturalWidth === 256")
-        assert chromium.run("getComputedStyle(document.querySelector('#P30')).display") == "block"
-        assert chromium.run("getComputedStyle(document.querySelector('#P31')).display") == "none"
-        chromium.open((disc / "VIEW" / "ST000001.HTM").as_uri())
-        assert chromium.run("document.querySelector('noscript').innerText").startswith("This page needs JavaScript")
-    finally:
-        chromium.call("Emulation.setScriptExecutionDisabled", value=False)
+def test_dragging_changes_the_window(viewer: Browser) -> None:
+    viewer.run("document.querySelector('[data-tool=window]').click()")
+    viewer.drag([(600, 400), (650, 400), (700, 400)])
+    assert "window 40 / 120" in facts(viewer)  # 100 pixels of 90 / 300
+    viewer.until("!document.querySelector('#pane1 canvas').hidden")
+
+
+def test_a_finger_leafs_and_two_enlarge(viewer: Browser) -> None:
+    viewer.size(320, 640)
+    viewer.until("document.querySelector('#pane1 .stage').clientWidth < 320")
+    viewer.touch([(160, 300), *((160, 300 + 12 * step) for step in range(1, 7))])
+    number = int(str(viewer.run("document.querySelector('#picture1').value")))
+    assert number > 31
+    before = measured(viewer, "width")
+    viewer.touch(*([(160 + 20 * side + 10 * side * step, 400) for step in range(5)] for side in (-1, 1)))
+    assert measured(viewer, "width") > 2 * before
+    assert int(str(viewer.run("document.querySelector('#picture1').value"))) == number
+
+
+def test_without_javascript_the_pages_show_pictures(disc: Path, scriptless: Browser) -> None:
+    scriptless.size(1200, 800)
+    scriptless.open((disc / "IHE_PDI" / "ST000001" / "SE000001.HTM").as_uri() + "#P30")
+    scriptless.until("document.querySelector('#P30 img').naturalWidth === 256")
+    assert scriptless.run("getComputedStyle(document.querySelector('#P30')).display") == "block"
+    assert scriptless.run("getComputedStyle(document.querySelector('#P31')).display") == "none"
+    scriptless.open((disc / "VIEW" / "ST000001.HTM").as_uri())
+    assert str(scriptless.run("document.querySelector('noscript').innerText")).startswith("This page needs JavaScript")
+    assert scriptless.run("document.querySelector('#tools').hidden")

@@ -4,7 +4,15 @@ import pytest
 
 from mkiso.config.settings import Settings
 from mkiso.errors import InvalidAccessionNumber, InvalidRequest, TooManyAccessionNumbers
-from mkiso_service.webhook.question import MAX_QUERY_BYTES, Query, QueryTooLong, one_study, print_order, several_studies
+from mkiso_service.webhook.question import (
+    MAX_QUERY_BYTES,
+    Query,
+    QueryTooLong,
+    Question,
+    one_study,
+    print_order,
+    several_studies,
+)
 
 SETTINGS = Settings()
 
@@ -60,6 +68,22 @@ def test_print_takes_either_name_and_a_configured_publisher() -> None:
         print_order(Query(b"accession_numbers=A&accession_number=B"), SETTINGS)
     with pytest.raises(InvalidRequest, match="rimage"):
         print_order(Query(b"accession_number=A&publisher=nobody"), SETTINGS)
+
+
+def test_a_disc_in_another_language_is_another_question() -> None:
+    plain, german, thai = (
+        one_study(Query(b"accession_number=A" + query)) for query in (b"", b"&language=de", b"&language=th")
+    )
+    assert len({plain.key, german.key, thai.key}) == 3
+    assert plain.parameters == {"accession_numbers": ["A"]}
+    assert german.parameters == {"accession_numbers": ["A"], "language": "de"}
+    assert Question.of_run("download", german.parameters) == german
+    assert several_studies(Query(b"accession_numbers=A&language=de"), SETTINGS.server).key == german.key
+    assert print_order(Query(b"accession_number=A&language=fr"), SETTINGS).language == "fr"
+    assert one_study(Query(b"accession_number=A&language=")) == plain
+    for query in (b"language=xx", b"language=DE", b"language=de&language=de", b"language=../de"):
+        with pytest.raises(InvalidRequest, match="language"):
+            one_study(Query(b"accession_number=A&" + query))
 
 
 def test_a_print_is_confirmed_in_so_many_words_and_is_another_question_then() -> None:
