@@ -72,7 +72,8 @@ class Firefox(Browser):
         return [str(params["text"]) for params in self.told("log.entryAdded") if params["level"] in ("warn", "error")]
 
     def asked(self) -> list[str]:
-        return [params["request"]["url"] for params in self.told("network.beforeRequestSent")]
+        told = self.told("network.beforeRequestSent")  # the browser's own requests have no page
+        return [params["request"]["url"] for params in told if params["context"] == self._page]
 
     def _act(self, **source: object) -> None:
         self.call("input.performActions", context=self._page, actions=[source])
