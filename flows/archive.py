@@ -11,9 +11,16 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from mkiso.archive.planning import name_of
-from tasks.archive import find, plan_night, retrieve_study
+from tasks.archive import (
+    close_night,
+    find,
+    finish_left_overs,
+    follow_orders,
+    make_volume,
+    plan_night,
+    retrieve_study,
+)
 from tasks.archive_run import ArchiveRun
-from tasks.archive_volumes import close_night, finish_left_overs, follow_orders, make_volume
 from tasks.cleaning import drop_cancelled_archive
 
 FirstDate = Annotated[

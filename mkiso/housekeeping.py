@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from mkiso.config.settings import Settings, Storage
-from mkiso.errors import JobCancelled, JobNotFound, StorageFull
+from mkiso.errors import JobCancelled, JobNotFound
 from mkiso.publishers.orderbook import forget_old
 from mkiso.storage.files import alone_in, seconds_old
 from mkiso.storage.job import Job
@@ -22,7 +22,6 @@ from mkiso.storage.shelf import remove_old
 
 log = logging.getLogger("mkiso.housekeeping")
 
-GIB = 1 << 30
 SWEPT = ".swept-"
 INCOMING_HOURS = 2
 """No instance takes longer to arrive (receiver.pdu_timeout_seconds ends a stalled one long before)."""
@@ -73,18 +72,6 @@ def forget_cancelled(job: Job) -> None:
     with suppress(JobNotFound):  # it hadn't begun, or its report is damaged
         cancelled = JobCancelled("The job was cancelled by an operator.")
         write_report(storage, read_report(storage, job.id).failed(cancelled))
-
-
-def require_room(storage: Storage) -> None:
-    """Refuse new work before a full disk breaks running work. Raises StorageFull below `storage.min_free_gib`."""
-    places = [place for place in (storage.data_dir, storage.discs_dir) if place.exists()]
-    free_gib = min((shutil.disk_usage(place).free for place in places), default=0) / GIB
-    if free_gib < storage.min_free_gib:
-        raise StorageFull(
-            f"Only {free_gib:.1f} GiB are free on the disk of mkiso and storage.min_free_gib is "
-            f"{storage.min_free_gib:g}: "
-            "make room there, or ask again when older discs have gone."
-        )
 
 
 def _remove_jobs(storage: Storage, standings: Callable[[Collection[str]], Mapping[str, Standing]]) -> int:

@@ -20,11 +20,11 @@ import httpx
 
 from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError, OrchestratorUnavailable, PatientApiUnavailable, RetriableError
-from mkiso.housekeeping import require_room
 from mkiso.patient_api import look_up
 from mkiso.publishers import publisher_of
 from mkiso.receiver.client import receiver_status
 from mkiso.sources.registry import source_of
+from mkiso.storage.room import require_room
 from mkiso_service.orchestration import api_url
 from mkiso_service.supervisor import RECENT_SECONDS, process_states
 

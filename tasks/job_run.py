@@ -20,13 +20,13 @@ from mkiso.config.in_force import in_force
 from mkiso.config.section import Medium
 from mkiso.config.settings import Settings
 from mkiso.errors import PatientMismatch
-from mkiso.housekeeping import require_room
 from mkiso.media.rendering import Renderer
 from mkiso.publishers import Publisher, publisher_of
 from mkiso.storage.files import hold
 from mkiso.storage.job import Job, JobKind
 from mkiso.storage.progress import JobProgress, words_of_discs
 from mkiso.storage.report import JobReport, failure_of, stopped
+from mkiso.storage.room import require_room
 from mkiso.storage.shelf import Manifest
 from mkiso.study.accession import parse_accession_numbers
 from mkiso.study.models import Arrival

@@ -1,5 +1,5 @@
-"""What every step of a job is: a Prefect task that is retried by the error's type, and whose unforeseen faults tell no
-patient's data.
+"""What every step of a job is: a Prefect task that is retried by the error's type. An unexpected fault in it shows
+nobody a patient's data.
 
 No step's result is reused by Prefect: what a rerun builds on is the job's folder, checked by hash, and what the PACS
 holds is asked anew (docs/decisions/reruns.md).
@@ -7,7 +7,6 @@ holds is asked anew (docs/decisions/reruns.md).
 
 from __future__ import annotations
 
-import errno
 import functools
 import traceback
 from collections.abc import Callable
@@ -20,9 +19,9 @@ from prefect.futures import PrefectFuture
 from prefect.tasks import Task
 from prefect.utilities.annotations import opaque
 
-from mkiso.errors import MkisoError, RetriableError, StorageFull, Unforeseen
+from mkiso.errors import MkisoError, RetriableError
 from mkiso.storage.job import Job
-from mkiso.storage.report import after_a_break
+from mkiso.storage.report import failure_of
 
 
 class Run(Protocol):
@@ -36,7 +35,6 @@ P = ParamSpec("P")
 V = TypeVar("V")
 
 RETRY_DELAY_SECONDS = (2, 5, 15)
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ async def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State) -> bo
 
 
 def _discreet(function: Callable[P, V]) -> Callable[P, V]:
-    """The text of an unforeseen exception may quote a name, and Prefect writes it into its database: it goes to the
+    """The text of an unexpected exception may quote a name, and Prefect writes it into its database: it goes to the
     job's folder instead.
     """
 
@@ -96,22 +94,7 @@ def _discreet(function: Callable[P, V]) -> Callable[P, V]:
             raise
         except Exception as fault:
             job = cast(Run, args[0]).job
-            if isinstance(fault, OSError) and fault.errno in NO_ROOM:
-                words = (
-                    "The disk of mkiso is full. Make room there, then retry the run. "
-                    f"{after_a_break(job.kind, 'No disc was made.')}"
-                )
-                raise StorageFull(words) from None
-            place = traceback.extract_tb(fault.__traceback__)[-1]
             job.keep_fault("".join(traceback.format_exception(fault)))
-            words = (
-                f"A fault that nobody foresaw: {type(fault).__name__} at {place.name}, line {place.lineno}; "
-                "fault.txt in the job's folder "
-            )
-            words += (
-                "says more. Retry the run, and tell who maintains mkiso. "
-                f"{after_a_break(job.kind, 'No disc was made.')}"
-            )
-            raise Unforeseen(words) from None
+            raise failure_of(fault, job.kind) from None
 
     return discreet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -11,10 +12,31 @@ from sqlalchemy import literal, select, union_all
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.tables import instances, other_files, volumes
 from mkiso.archive.volumes import ArchiveVolume
+from mkiso.media.capacity import SECTOR_BYTES
+from mkiso.media.layout import Layout
 from mkiso.storage.files import Unreadable, read_json
 
 MANIFEST = "manifest.json"
 """Its name while the volume waits in the data directory."""
+
+
+def new_manifest(layout: Layout, sha256: str) -> str:
+    """The manifest of a volume that has just been proved; `sha256` is its image's."""
+    files = [
+        {"path": str(file.path), "size": file.size, "sha256": file.sha256, "sop_instance_uid": file.sop_instance_uid}
+        for file in layout.files
+    ]
+    facts = {
+        "label": layout.volume_id,
+        **asdict(layout.volume),
+        "medium": layout.medium,
+        "created": layout.created.isoformat(timespec="seconds"),
+        "size": layout.sectors * SECTOR_BYTES,
+        "sha256": sha256,
+        "instances": layout.instances,
+        "conformance": layout.conformance,
+    }
+    return json.dumps({**facts, "files": files}, indent=1)
 
 
 def manifest_of(ledger: Ledger, volume: ArchiveVolume) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from mkiso.archive.catalogue import FailedStudy
 from mkiso.errors import (
     MkisoError,
     OrchestratorUnavailable,
@@ -44,6 +45,34 @@ class Plan:
     complete: tuple[Study, ...] = ()
     empty: tuple[Study, ...] = ()
     given_up: tuple[Study, ...] = ()
+
+    @property
+    def images(self) -> int | None:
+        """How many images are to be archived; None where the PACS doesn't count those of each study."""
+        counts = [work.study.expected.count if work.wanted is None else len(work.wanted) for work in self.to_archive]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+
+def to_try_again(
+    failed: Iterable[FailedStudy], max_attempts: int, *, by_hand: Collection[date] | None
+) -> dict[str, Study]:
+    """The studies that failed and are tried again, by StudyInstanceUID. `by_hand`: the days that a person asks for, of
+    which what was given up is tried too, and what has no date; None where the schedule asks.
+    """
+    again = (each for each in failed if each.attempts < max_attempts or _is_asked_for(each, by_hand))
+    return {
+        each.study_instance_uid: Study(each.accession_number, each.study_instance_uid, "", study_date=each.study_date)
+        for each in again
+    }
+
+
+def _is_asked_for(failed: FailedStudy, by_hand: Collection[date] | None) -> bool:
+    return by_hand is not None and ((day := as_day(failed.study_date)) is None or day in by_hand)
+
+
+def patient_by_patient(studies: Iterable[Study]) -> list[Study]:
+    """A patient's studies one after another, so that they wait for a volume together."""
+    return sorted(studies, key=lambda study: (study.patient_id, study.study_date, study.study_instance_uid))
 
 
 def plan(
@@ -94,11 +123,14 @@ def needs_a_look(study: Study, on_volumes: int, compared: Collection[date]) -> b
 
 
 def day_of(study: Study) -> date | None:
-    """StudyDate (DA, PS3.5 6.2); None where it is none."""
+    """StudyDate; None where it is no date."""
+    return as_day(study.study_date)
+
+
+def as_day(text: str) -> date | None:
+    """A date (DA, PS3.5 6.2); None where it is none."""
     try:
-        return (
-            date.fromisoformat(study.study_date) if len(study.study_date) == 8 and study.study_date.isdigit() else None
-        )
+        return date.fromisoformat(text) if len(text) == 8 and text.isdigit() else None
     except ValueError:
         return None
 

@@ -28,9 +28,9 @@ from mkiso.archive.tables import stores, volumes
 from mkiso.archive.volumes import ArchiveVolume, in_portions, labels_in
 from mkiso.errors import ArchiveUnusable, ProofFailed, StorageFull
 from mkiso.storage.files import Unreadable, read_json, sha256_of, sync_folder, write_whole
+from mkiso.storage.room import NO_ROOM
 
 MARK = ".mkiso-archive"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -77,11 +78,12 @@ class Job:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def keep_fault(self, text: str) -> None:
-        """Keep an unforeseen fault's traceback, which may quote patient data, where only who maintains mkiso
-        reads it.
+        """Keep an unexpected fault's traceback, which may quote patient data, where only who maintains mkiso reads it;
+        as far as the disk takes it.
         """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(self.folder / "fault.txt", text)
+        with suppress(OSError):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(self.folder / "fault.txt", text)
 
     def note(self, **facts: Any) -> None:
         """Add facts to job.json; it is replaced in one step, so a reader never sees half of it."""

@@ -13,14 +13,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from traceback import extract_tb
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import TypeAdapter, WithJsonSchema
 
 from mkiso.config.settings import Storage
-from mkiso.errors import JobNotFound, JobStopped, MkisoError, Unforeseen
+from mkiso.errors import JobNotFound, JobStopped, MkisoError, StorageFull, Unforeseen
 from mkiso.storage.files import Unreadable, read_json, write_whole
+from mkiso.storage.room import NO_ROOM
 
 Status = Literal["running", "done", "failed"]
 Uuid = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
@@ -54,16 +56,20 @@ def after_a_break(kind: str, otherwise: str) -> str:
 
 
 def failure_of(error: BaseException, kind: str) -> MkisoError:
-    """What is told of a job that ended with this: its own words where it has any, never the text of another
-    exception, which may quote a patient's data.
+    """What is told of a job that ended with this: its own words where it has any. Of another exception its type and
+    place are told, and never its text, which may quote a patient's data.
     """
     if isinstance(error, MkisoError):
         return error
     if not isinstance(error, Exception):
         return stopped(kind)
+    advice = after_a_break(kind, "No disc was made.")
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return StorageFull(f"The disk of mkiso is full. Make room there, then retry the run. {advice}")
+    where = "".join(f" at {frame.name}, line {frame.lineno}" for frame in extract_tb(error.__traceback__)[-1:])
     return Unforeseen(
-        "Something went wrong that nobody foresaw; fault.txt in the job's folder says what. Retry the run, and tell "
-        f"who maintains mkiso. {after_a_break(kind, 'No disc was made.')}"
+        f"An unexpected fault in mkiso: {type(error).__name__}{where}. fault.txt in the job's folder says more. "
+        f"Retry the run, and tell who maintains mkiso. {advice}"
     )
 
 

@@ -11,9 +11,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from mkiso.config.settings import Settings
 from mkiso.errors import DeadlinePassed, OtherSet
 from mkiso.formats.registry import ISO
-from mkiso.housekeeping import require_room
 from mkiso.storage.askings import By, asking, write_asking
 from mkiso.storage.report import JobReport, sets_told
+from mkiso.storage.room import require_room
 from mkiso.storage.shelf import is_young, manifests, whole_sets
 from mkiso_service.api import Accepted, See, Sent
 from mkiso_service.webhook.access import request_id_of, sender_of_request

@@ -3,74 +3,82 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from prefect.context import FlowRunContext
 from pydicom import dcmread
 
-import tasks.archive_run
 from mkiso.archive.by_hand import forget_study, withdraw
 from mkiso.archive.catalogue import failed_studies
 from mkiso.archive.days import owe, searched
+from mkiso.archive.delivery import close_night
+from mkiso.archive.job import ArchiveJob
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.night_outcome import words
 from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.schedule import Due, by_hand
+from mkiso.archive.search import find, plan_night
 from mkiso.config.settings import Settings
 from mkiso.errors import StudyIncomplete, VolumeNotFound
 from mkiso.storage.job import Job
 from peers.corpus import make_study
 from peers.scripted_pacs import ScriptedPacs
-from tasks.archive import find, plan_night
-from tasks.archive_run import ArchiveRun
-from tasks.archive_volumes import close_night
 from tests.archive.discs import RANGE, archive, study
 
 DAY = date(2026, 2, 12)
 NEXT = DAY + timedelta(days=1)
 
-Begin = Callable[..., ArchiveRun]
+Begin = Callable[..., ArchiveJob]
+
+
+class Nobody:
+    """Is told of a night."""
+
+    is_progress_due = True
+
+    def progress(self, done: int, total: int | None, words: str) -> None:
+        """A bar."""
+
+    def table(self, key: str, rows: Sequence[Mapping[str, object]], description: str) -> None:
+        """A table."""
+
+    def link(self, key: str, address: str, words: str) -> None:
+        """A link."""
 
 
 @pytest.fixture
-def begin(ledger: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
+def begin(ledger: Ledger, settings: Settings) -> Iterator[Begin]:
     """A run of the archive that has begun its night, beside whatever else the test has begun."""
-    begun: list[ArchiveRun] = []
+    begun: list[ArchiveJob] = []
 
-    def make(pacs: ScriptedPacs, *, dates: Due | None = None) -> ArchiveRun:
+    def make(pacs: ScriptedPacs, *, dates: Due | None = None) -> ArchiveJob:
         asked = settings.model_validate(
             settings.model_dump() | {"pacs": {"ae_title": pacs.ae_title, "port": pacs.port, "find_limit": 500}}
         )
-        told: dict[str, Any] = {"flow_run": SimpleNamespace(id=uuid4(), expected_start_time=None)}
-        context = FlowRunContext.model_construct(**told)
-        monkeypatch.setattr(tasks.archive_run, "get_run_context", lambda: context)
-        monkeypatch.setattr(tasks.archive_run, "get_run_logger", lambda: logging.getLogger("test"))
-        monkeypatch.setattr(tasks.archive_run, "in_force", lambda: asked)
-        run = ArchiveRun(dates.date_from if dates else None, None, dry_run=False)
+        job, log = Job(str(uuid4()), "archive", asked), logging.getLogger("test")
+        run = ArchiveJob(
+            job, (dates.date_from if dates else None, None), datetime.now(UTC), log, Nobody(), dry_run=False
+        )
         run.ledger, run.store, run.dates = ledger, None, dates or Due(frozenset({DAY}), DAY)
         covers = NightRange(run.dates.date_from, run.dates.date_to, run.scheduled)
-        run.night = run._opened.enter_context(Night.begin(ledger, run.job.id, covers))
+        run.night = run.opened.enter_context(Night.begin(ledger, run.job.id, covers))
         run.began_on = NEXT
         begun.append(run)
         return run
 
     yield make
     for run in begun:
-        run._opened.close()
-        run._artifacts.close(at_once=True)
+        run.opened.close()
 
 
-def through(run: ArchiveRun) -> None:
+def through(run: ArchiveJob) -> None:
     """A night that has nothing to retrieve."""
     for step in (find, plan_night, close_night):
-        step.fn(run)
+        step(run)
 
 
 def failed(ledger: Ledger, times: int, *, uid: str = "1.2.840.99", study_date: str = "20200101") -> None:
@@ -146,7 +154,7 @@ def test_of_a_store_that_is_lost_each_night_looks_for_some_studies(
     ledger: Ledger, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the PACS names of years of them fits no memory. One that it has nothing of keeps none of them waiting."""
-    monkeypatch.setattr("tasks.archive.LOST_A_NIGHT", 2)
+    monkeypatch.setattr("mkiso.archive.search.LOST_A_NIGHT", 2)
     files = [
         make_study(tmp_path / name, name, study_date="20200101", number=number) for number, name in enumerate("ABC")
     ]
@@ -160,7 +168,7 @@ def test_of_a_store_that_is_lost_each_night_looks_for_some_studies(
         for number in range(3):
             run = begin(pacs)
             run.began_on = NEXT + timedelta(days=number)
-            find.fn(run)
+            find(run)
             assert len(run.found) <= 2
             found |= run.found.keys()
     assert found == uids
@@ -181,10 +189,10 @@ def test_who_asks_by_hand_tries_again_what_was_given_up_of_these_dates_or_has_no
             (by_hand(date(2026, 1, 1), date(2026, 1, 1)), True),
         ):
             run = begin(pacs, dates=dates)
-            find.fn(run)
-            plan_night.fn(run)
+            find(run)
+            plan_night(run)
             assert [each.study_instance_uid for each in run.waiting] == ([uid] if tried else [])
-            run._opened.close()
+            run.opened.close()
 
 
 def test_a_study_that_failed_and_is_complete_by_now_is_owed_no_more(
@@ -216,15 +224,15 @@ def test_a_study_that_another_run_retrieves_keeps_its_folder(
             other.claim([uid])
             run = begin(pacs)
             run.dates = Due(frozenset({NEXT}), DAY)
-            find.fn(run)
+            find(run)
             assert list(run.found) == [uid]
-            plan_night.fn(run)
+            plan_night(run)
             assert theirs.folder.exists()
-        run._opened.close()
+        run.opened.close()
         run = begin(pacs)
         run.dates = Due(frozenset({NEXT}), DAY)
-        find.fn(run)
-        plan_night.fn(run)
+        find(run)
+        plan_night(run)
         assert not theirs.folder.exists()
 
 
@@ -234,7 +242,7 @@ def test_a_night_names_what_it_cant_ask_for_and_owes_its_day(ledger: Ledger, beg
     with ScriptedPacs(files) as pacs:
         pacs.find_more = {"STUDY": "no uid"}
         run = begin(pacs)
-        find.fn(run)
+        find(run)
     assert len(run.found) == run.outcome.found == 1
     assert run.not_done == {DAY}
     assert not run.outcome.is_good and "NOT ARCHIVED" in words(run.outcome) and ": A1. " in words(run.outcome)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mkiso.archive.planning import is_complete, is_hopeless, needs_a_look, plan, says_something_of_the_study
+from mkiso.archive.catalogue import FailedStudy
+from mkiso.archive.planning import (
+    is_complete,
+    is_hopeless,
+    needs_a_look,
+    patient_by_patient,
+    plan,
+    says_something_of_the_study,
+    to_try_again,
+)
 from mkiso.errors import (
     CountsUnknown,
     InstanceConflict,
@@ -135,3 +144,40 @@ def test_a_night_ends_after_three_studies_in_a_row_fail_for_reasons_not_theirs()
     assert not is_hopeless([theirs] * 20)
     assert not is_hopeless([no_pacs, no_pacs, theirs, no_pacs])
     assert is_hopeless([theirs, no_pacs, PacsUnreachable("no PACS"), no_pacs])
+
+
+def failed(uid: str, attempts: int, study_date: str = "20260213") -> FailedStudy:
+    return FailedStudy(uid, "A1", study_date, attempts, "study_incomplete", "words", datetime(2026, 2, 14, tzinfo=UTC))
+
+
+def test_what_failed_is_tried_again_until_it_is_given_up() -> None:
+    again = to_try_again([failed("1", 4), failed("2", 5), failed("3", 6)], 5, by_hand=None)
+    assert again == {"1": Study("A1", "1", "", study_date="20260213")}
+
+
+@pytest.mark.parametrize(
+    ("study_date", "days", "tried"),
+    [
+        ("20260213", {date(2026, 2, 13)}, True),
+        ("20260213", {date(2026, 2, 12)}, False),
+        ("", {date(2026, 2, 12)}, True),
+        ("2026021x", set(), True),
+    ],
+)
+def test_who_asks_by_hand_tries_what_was_given_up_of_these_days_or_of_none(
+    study_date: str, days: set[date], tried: bool
+) -> None:
+    assert bool(to_try_again([failed("1", 5, study_date)], 5, by_hand=days)) is tried
+
+
+def test_the_images_of_a_night_are_counted_where_the_pacs_counts_them() -> None:
+    studies = [study("1", named("1.1", "1.2")), study("2", Expected("study", 7))]
+    assert plan(studies, {"1": frozenset({"1.1"})}, {}, 5).images == 1 + 7
+    assert plan([*studies, study("3", Expected("none", None))], {}, {}, 5).images is None
+    assert plan([], {}, {}, 5).images == 0
+
+
+def test_studies_of_a_patient_follow_each_other() -> None:
+    asked = [("3", "P2", "20260101"), ("2", "P1", "20260102"), ("1", "P2", "20251231"), ("4", "P1", "20260101")]
+    studies = [Study("A1", uid, patient, study_date=day) for uid, patient, day in asked]
+    assert [each.study_instance_uid for each in patient_by_patient(studies)] == ["4", "2", "1", "3"]

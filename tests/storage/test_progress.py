@@ -124,7 +124,7 @@ def test_words_tell_a_disc_that_is_served_again_from_a_new_one() -> None:
     ("error", "told", "said"),
     [
         (StorageFull("No room."), StorageFull, "No room."),
-        (ValueError("Canary"), Unforeseen, "nobody foresaw"),
+        (ValueError("Canary"), Unforeseen, "unexpected fault"),
         (KeyboardInterrupt(), JobStopped, "stopped before its end"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import threading
 import time
 from collections.abc import Collection
@@ -13,10 +14,11 @@ import pytest
 
 from mkiso.config.settings import Prefect, Settings, Storage
 from mkiso.errors import StorageFull
-from mkiso.housekeeping import SWEPT, Standing, may_go, require_room, sweep
+from mkiso.housekeeping import SWEPT, Standing, may_go, sweep
 from mkiso.publishers.orderbook import OrderBook
 from mkiso.storage.files import alone_in, hold
 from mkiso.storage.report import JobReport, write_report
+from mkiso.storage.room import is_short_of, require_room
 
 HOUR = 3600
 
@@ -243,3 +245,11 @@ def test_a_low_disk_refuses_new_work(settings: Settings) -> None:
     require_room(settings.storage)
     with pytest.raises(StorageFull, match="min_free_gib is 1e"):
         require_room(settings.storage.model_copy(update={"min_free_gib": 1e9}))
+
+
+def test_a_volume_needs_room_beside_what_must_stay_free(settings: Settings) -> None:
+    nothing_kept = settings.storage.model_copy(update={"min_free_gib": 0})
+    free = shutil.disk_usage(settings.storage.data_dir).free
+    assert not is_short_of(nothing_kept, free // 2)
+    assert is_short_of(nothing_kept, 2 * free)
+    assert is_short_of(settings.storage.model_copy(update={"min_free_gib": 1e9}), 0)

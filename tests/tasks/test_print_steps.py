@@ -16,10 +16,10 @@ import pytest
 from prefect.context import FlowRunContext
 
 import flows.print
-import tasks.archive_volumes as archive_volumes
 import tasks.cleaning as cleaning
 import tasks.job_run as job_run
 import tasks.order as order_steps
+from mkiso.archive import delivery
 from mkiso.audit import messages as audit
 from mkiso.config.file import load
 from mkiso.config.settings import Settings
@@ -319,7 +319,7 @@ def test_an_archive_volume_whose_copy_was_not_the_image_waits_for_the_next_night
     def order(*_: object) -> None:
         raise ProofFailed("The image's copy is not what was proved.")
 
-    monkeypatch.setattr(archive_volumes, "_order", order)
+    monkeypatch.setattr(delivery, "_order", order)
     night = SimpleNamespace(advance=lambda label, state: told.append((label, state)))
     run = SimpleNamespace(
         job=Job(JOB, "archive", settings),
@@ -328,5 +328,5 @@ def test_an_archive_volume_whose_copy_was_not_the_image_waits_for_the_next_night
         is_short_of_room=False,
     )
     volume = SimpleNamespace(label="V1", output="robot", state="mastered", for_store=False)
-    archive_volumes._deliver(run, volume)  # type: ignore[arg-type]
+    delivery.deliver(run, volume)  # type: ignore[arg-type]
     assert told == [("V1", "mastered"), "proof_failed"]

@@ -1,0 +1,115 @@
+"""What a night has to archive: the studies of its dates, and what failed or was lost before, as far as no volume holds
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import replace
+
+from mkiso.archive.catalogue import archived, archived_counts, failed_studies, lost_studies
+from mkiso.archive.job import ArchiveJob
+from mkiso.archive.night_outcome import described, dry_run_words
+from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
+from mkiso.archive.planning import day_of, name_of, needs_a_look, patient_by_patient, plan, to_try_again
+from mkiso.archive.schedule import LOST_A_NIGHT, share_of_a_night
+from mkiso.errors import AnswerCut, MkisoError, PacsRefused, StudyNotFound
+from mkiso.sources.query import expected_instances, find_studies_by_date, find_studies_by_uid, of_modalities
+from mkiso.sources.registry import source_of
+from mkiso.storage.job import Job
+
+
+def find(run: ArchiveJob) -> None:
+    """By StudyDate; the days before are looked through again for what came late. What failed, and what lay on a volume
+    that is lost, is found by its UID: its date may be long ago, or another by now.
+    """
+    archive = run.job.settings.archive
+    found = _by_date(run, [Page(first, last) for first, last in run.dates.spans()])
+    run.found = {study.study_instance_uid: study for study in of_modalities(found.studies, archive.modalities)}
+    unusable = of_modalities(found.unusable, archive.modalities)
+    failed = to_try_again(
+        failed_studies(run.ledger), archive.max_attempts, by_hand=None if run.scheduled else run.dates.days
+    )
+    lost = [study.study_instance_uid for study in lost_studies(run.ledger)]
+    sought = failed.keys() | share_of_a_night(lost, LOST_A_NIGHT, run.began_on)
+    absent: dict[str, MkisoError] = {}
+    for uid in sought - {study.study_instance_uid for study in (*found.studies, *found.unusable)}:
+        try:
+            studies, shared = once_each(find_studies_by_uid(source_of(run.job.settings), uid))
+        except (StudyNotFound, PacsRefused, AnswerCut) as error:
+            absent[uid] = error
+        else:
+            run.found |= {study.study_instance_uid: study for study in studies}
+            unusable += shared
+        run.show_progress()
+    run.outcome = replace(
+        run.outcome, found=len(run.found), doubtful=found.doubtful, unusable=tuple(map(described, unusable))
+    )
+    run.not_done.update(found.doubtful, filter(None, map(day_of, unusable)))
+    run.log.info("%s studies found.", len(run.found))
+    # At the end, since a step that is tried again begins anew. What is lost and not found is said at the end of the
+    # night.
+    for uid in failed.keys() & absent.keys() if not run.dry_run else ():
+        with run.attempt(failed[uid]):
+            raise absent[uid]
+
+
+def _by_date(run: ArchiveJob, spans: Iterable[Page]) -> Found:
+    def ask(page: Page) -> Answer:
+        found = find_studies_by_date(source_of(run.job.settings), page.study_date, page.study_time)
+        return Answer(found.studies, found.sent, found.status, found.unusable)
+
+    return find_all(spans, ask, run.job.settings.pacs.find_limit)
+
+
+def plan_night(run: ArchiveJob) -> None:
+    """Claim what was found, ask the PACS what it holds of what may be owed, and leave out what lies on volumes."""
+    settings = run.job.settings
+    attempts = {study.study_instance_uid: study.attempts for study in failed_studies(run.ledger)}
+    lost = {study.study_instance_uid for study in lost_studies(run.ledger)}
+    counts = archived_counts(run.ledger, run.found)
+    owed = [
+        uid
+        for uid, study in run.found.items()
+        if uid in attempts or uid in lost or needs_a_look(study, counts.get(uid, 0), run.dates.compared)
+    ]
+    mine = frozenset(owed) if run.dry_run else run.night.claim(run.found)
+    asked = []
+    for uid in filter(mine.__contains__, owed):
+        asked.append(replace(run.found[uid], expected=expected_instances(source_of(settings), run.found[uid])))
+        run.show_progress()
+    planned = plan(
+        asked,
+        archived(run.ledger, [study.study_instance_uid for study in asked]),
+        attempts if run.scheduled else {},
+        settings.archive.max_attempts,
+    )
+    to_archive = [work.study for work in planned.to_archive]
+    if run.dry_run:
+        given_up = tuple(map(name_of, planned.given_up))
+        run.words = dry_run_words(len(run.found), len(to_archive), planned.images, given_up)
+        return
+    run.night.complete([study.study_instance_uid for study in planned.complete])
+    on_volumes = mine - {study.study_instance_uid for study in to_archive}
+    _clear_left_overs(run, on_volumes)
+    run.night.release(on_volumes)
+    run.waiting.extend(patient_by_patient(to_archive))
+    elsewhere = [uid for uid in owed if uid not in mine]
+    run.outcome = replace(run.outcome, elsewhere=len(elsewhere))
+    run.not_done.update(filter(None, (day_of(run.found[uid]) for uid in elsewhere)))
+    run.log.info(
+        "%s studies to archive, %s are complete, %s are empty.",
+        len(to_archive),
+        len(planned.complete),
+        len(planned.empty),
+    )
+
+
+def _clear_left_overs(run: ArchiveJob, on_volumes: Collection[str]) -> None:
+    """Folders of studies that are on volumes: a run that was killed before it could clear them away left them."""
+    for folder in run.job.settings.storage.jobs_dir.glob("*/*"):
+        if folder.name in on_volumes:
+            Job(f"{folder.parent.name}/{folder.name}", "archive", run.job.settings).discard()
+            with suppress(OSError):  # others wait in it, or a fault is described there
+                folder.parent.rmdir()

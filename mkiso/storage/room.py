@@ -1,0 +1,30 @@
+"""Room on the disk: what must stay free, so that running work never meets a full one."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+
+from mkiso.config.settings import Storage
+from mkiso.errors import StorageFull
+
+GIB = 1 << 30
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""How the system says that there is none."""
+
+
+def require_room(storage: Storage) -> None:
+    """Refuse new work before a full disk breaks running work. Raises StorageFull below `storage.min_free_gib`."""
+    places = [place for place in (storage.data_dir, storage.discs_dir) if place.exists()]
+    free_gib = min((shutil.disk_usage(place).free for place in places), default=0) / GIB
+    if free_gib < storage.min_free_gib:
+        raise StorageFull(
+            f"Only {free_gib:.1f} GiB are free on the disk of mkiso and storage.min_free_gib is "
+            f"{storage.min_free_gib:g}: "
+            "make room there, or ask again when older discs have gone."
+        )
+
+
+def is_short_of(storage: Storage, size: int) -> bool:
+    """Whether the data directory has no room for so many bytes beside what must stay free."""
+    return shutil.disk_usage(storage.data_dir).free < storage.min_free_gib * GIB + size
