@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Archive, Storage
 from mkiso.errors import ConfigurationError
 from mkiso.storage.files import seconds_old, sync_file, sync_folder
 
@@ -21,7 +21,7 @@ LEDGER = "ledger.sqlite"
 ABANDONED_SECONDS = 86_400
 
 
-def back_up(settings: Settings, config: Path | None, target: Path) -> Path:
+def back_up(storage: Storage, archive: Archive, config: Path | None, target: Path) -> Path:
     """Copy into a new folder below `target`, mode 0700, which appears whole; that folder. Raises ConfigurationError
     where it is there already.
     """
@@ -33,7 +33,7 @@ def back_up(settings: Settings, config: Path | None, target: Path) -> Path:
         if seconds_old(left) > ABANDONED_SECONDS:
             shutil.rmtree(left)
     unfinished.mkdir(mode=0o700, parents=True)
-    for file, name in _files(settings, config):
+    for file, name in _files(storage, archive, config):
         copy = unfinished / name
         copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _copy_database(file, copy) if name == LEDGER else _copy(file, copy)
@@ -51,14 +51,14 @@ def _copy(file: Path, copy: Path) -> None:
         shutil.copy2(file, copy)
 
 
-def _files(settings: Settings, config: Path | None) -> Iterator[tuple[Path, str]]:
+def _files(storage: Storage, archive: Archive, config: Path | None) -> Iterator[tuple[Path, str]]:
     """Each file and its name in the backup. A ledger in PostgreSQL is its administrator's to dump."""
     if config is not None and config.is_file():
         yield config, "config.yaml"
-    ledger = settings.storage.data_dir / LEDGER
-    if not settings.archive.ledger_url.get_secret_value() and ledger.is_file():
+    ledger = storage.data_dir / LEDGER
+    if not archive.ledger_url.get_secret_value() and ledger.is_file():
         yield ledger, LEDGER
-    for book in settings.storage.orders_dir.glob("*.json"):
+    for book in storage.orders_dir.glob("*.json"):
         yield book, f"orders/{book.name}"
 
 

@@ -50,7 +50,7 @@ def cli(config: Path | None, *, handed_on: bool) -> None:
         from mkiso_service.ending import Root, end_with, jobs_grace_seconds
 
         take_over(sys.stdin.buffer)
-        end_with(Root.of(os.getppid()), jobs_grace_seconds(in_force()))
+        end_with(Root.of(os.getppid()), jobs_grace_seconds(in_force().server))
     if config is not None:
         os.environ["MKISO_CONFIG"] = str(config.resolve())
 
@@ -151,7 +151,7 @@ def webhook() -> None:
     with _importing():
         from mkiso_service.webhook.server import run as run_webhook
 
-    _until_signal(run_webhook, settings, jobs_grace_seconds(settings))
+    _until_signal(run_webhook, settings, jobs_grace_seconds(settings.server))
 
 
 @cli.command()
@@ -208,7 +208,8 @@ def deploy() -> None:
     from mkiso_service.deployments import deployments
 
     asyncio.run(ensure_deployments(settings))
-    click.echo(f"Work pool {settings.prefect.work_pool}: " + ", ".join(each.name for each in deployments(settings)))
+    names = ", ".join(each.name for each in deployments(settings.archive))
+    click.echo(f"Work pool {settings.prefect.work_pool}: {names}")
 
 
 def _of_a_service(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ async def ensure_deployments(settings: Settings) -> None:
                 raise ConfigurationError(f"{api_url(settings.prefect)}: {NOT_TAKEN}") from None
             raise
         there = await _deployments_there(client, settings)
-        for wanted in deployments(settings):
+        for wanted in deployments(settings.archive):
             if wanted.name not in there or _facts(there[wanted.name]) != _wanted_facts(wanted, pool):
                 await _deploy(client, wanted, pool)
 
@@ -41,12 +41,13 @@ async def ensure_deployments(settings: Settings) -> None:
 async def is_missing(settings: Settings) -> bool:
     """Whether a deployment, its queue, or the work pool isn't there (any more)."""
     async with get_client() as client:
-        return not {each.name for each in deployments(settings)} <= (await _deployments_there(client, settings)).keys()
+        there = await _deployments_there(client, settings)
+    return not {each.name for each in deployments(settings.archive)} <= there.keys()
 
 
 async def _deployments_there(client: PrefectClient, settings: Settings) -> dict[str, DeploymentResponse]:
     """Our deployments in our work pool, by name."""
-    names = DeploymentFilterName(any_=[each.name for each in deployments(settings)])
+    names = DeploymentFilterName(any_=[each.name for each in deployments(settings.archive)])
     pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[settings.prefect.work_pool]))
     there = await client.read_deployments(deployment_filter=DeploymentFilter(name=names), work_pool_filter=pool)
     return {each.name: each for each in there}

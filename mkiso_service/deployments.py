@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from prefect import Flow
 from pydantic.fields import FieldInfo
 
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Archive
 from mkiso_service.webhook.question import Kind
 
 
@@ -54,9 +54,8 @@ def parameter_form(flow: Flow[Any, Any]) -> dict[str, Any]:
     return {**schema, "additionalProperties": False}
 
 
-def deployments(settings: Settings) -> tuple[Deployment, ...]:
+def deployments(archive: Archive) -> tuple[Deployment, ...]:
     """Every deployment of mkiso under this configuration."""
-    archive = settings.archive
     return (
         Deployment(
             "flows.download.make_disc",

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Server
 from mkiso_service.worker.infrastructure import started_of
 
 SERVER_GRACE_SECONDS = 10
@@ -41,9 +41,9 @@ root = Root.of(os.getpid())
 """Of this process: itself, unless a supervisor has started it."""
 
 
-def jobs_grace_seconds(settings: Settings) -> float:
+def jobs_grace_seconds(server: Server) -> float:
     """What a process with jobs gets to end."""
-    return settings.server.shutdown_grace_seconds + SERVER_GRACE_SECONDS
+    return server.shutdown_grace_seconds + SERVER_GRACE_SECONDS
 
 
 def end_within(seconds: float) -> None:

@@ -68,6 +68,6 @@ def backup(folder: Path) -> None:
 
     named = os.environ.get("MKISO_CONFIG")
     settings = load()
-    click.echo(back_up(settings, Path(named) if named else Path("config.yaml"), folder))
+    click.echo(back_up(settings.storage, settings.archive, Path(named) if named else Path("config.yaml"), folder))
     if settings.archive.ledger_url.get_secret_value():
         click.echo("The ledger is in PostgreSQL: dump that database too (pg_dump).", err=True)

@@ -62,7 +62,7 @@ def children(settings: Settings) -> list[Child]:
     file has changed since.
     """
     mkiso = (sys.executable, "-m", "mkiso_service", "--handed-on")
-    grace = jobs_grace_seconds(settings)
+    grace = jobs_grace_seconds(settings.server)
     server = [] if settings.prefect.api_url else [Child("prefect", (*mkiso, "prefect"), SERVER_GRACE_SECONDS)]
     return [
         *server,
@@ -151,7 +151,7 @@ class _Supervisor:
                 "Stopping: running jobs get up to %s s. A second signal ends at once.",
                 self._settings.server.shutdown_grace_seconds,
             )
-            end_within(jobs_grace_seconds(self._settings) + 2 * SERVER_GRACE_SECONDS)
+            end_within(jobs_grace_seconds(self._settings.server) + 2 * SERVER_GRACE_SECONDS)
             self._stop.set()
             return
         log.warning("Ending at once.")

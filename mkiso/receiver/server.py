@@ -50,7 +50,7 @@ class _Server:
         self._stop = stop
         self._context = context
         self._expectations = Expectations()
-        self._spool = Spool(settings, self._expectations)
+        self._spool = Spool(settings.storage, settings.receiver.max_instance_gib, self._expectations)
         self._admission = Admission(settings.receiver.max_associations, settings.receiver.max_associations_per_peer)
         self._threads: set[threading.Thread] = set()
         self._stored = self._refused = 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import mkstemp
 from typing import NoReturn
 
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Storage
 from mkiso.dataset.header import Identity, begin_identity, is_uid, read_identity
 from mkiso.dataset.part10 import file_head
 from mkiso.errors import DamagedInstance
@@ -21,9 +21,9 @@ from mkiso.network import dimse
 from mkiso.receiver.expectations import NOT_EXPECTED, Expectations, Expected
 from mkiso.receiver.hashing import Hashing
 from mkiso.storage.files import sha256_of
+from mkiso.storage.room import GIB
 from mkiso.storage.spare_files import SpareFiles
 
-_GIB = 1024**3
 # Jobs start only with storage.min_free_gib free; those that run may use of it all but this part, which leaves room for
 # the disc and the logs.
 RESERVE = 0.1
@@ -48,12 +48,12 @@ class NoRoom(Refused):
 class Spool:
     """Where instances land before they are linked, and the bounds that hold there."""
 
-    def __init__(self, settings: Settings, expectations: Expectations) -> None:
-        self.folder = settings.storage.incoming_dir
-        self.spares = SpareFiles(settings.storage.spares_dir)
+    def __init__(self, storage: Storage, max_instance_gib: float, expectations: Expectations) -> None:
+        self.folder = storage.incoming_dir
+        self.spares = SpareFiles(storage.spares_dir)
         self.expectations = expectations
-        self.max_instance_bytes = int(settings.receiver.max_instance_gib * _GIB)
-        self._reserve_bytes = int(settings.storage.min_free_gib * RESERVE * _GIB)
+        self.max_instance_bytes = int(max_instance_gib * GIB)
+        self._reserve_bytes = int(storage.min_free_gib * RESERVE * GIB)
 
     def open(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, hashing: Hashing) -> Incoming:
         """Begin an instance. Raises Refused before a byte of it is read where it can't be stored."""

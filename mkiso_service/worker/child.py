@@ -65,7 +65,7 @@ def run_flow_run(
     `settings` are the worker's own, and so is `root`, which it outlives by the grace time of jobs at most.
     """
     use(settings)
-    end_with(root, jobs_grace_seconds(settings))
+    end_with(root, jobs_grace_seconds(settings.server))
     os.setsid()  # a group of its own, so that the worker's end isn't its end
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

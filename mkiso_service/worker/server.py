@@ -38,7 +38,7 @@ def run(settings: Settings) -> None:
 async def _run(settings: Settings, execution: FlowRunExecution) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    on_signals(jobs_grace_seconds(settings), partial(loop.call_soon_threadsafe, stop.set), execution.kill_all)
+    on_signals(jobs_grace_seconds(settings.server), partial(loop.call_soon_threadsafe, stop.set), execution.kill_all)
 
     await _await_api(stop)
     if stop.is_set():
@@ -54,7 +54,7 @@ async def _run(settings: Settings, execution: FlowRunExecution) -> None:
             # of the clerks' places.
             limit=settings.server.max_running_jobs + settings.archive.enabled,
             prefetch_seconds=0,
-            own=deployments(settings),
+            own=deployments(settings.archive),
         )
         services.start_soon(partial(worker.start, printer=log.info))
         services.start_soon(worker.wake_by_events)

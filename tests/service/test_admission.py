@@ -14,7 +14,7 @@ from mkiso_service.deployments import Deployment, deployments
 from mkiso_service.webhook.question import Question
 from mkiso_service.worker.admission import NotAdmitted, admitted
 
-OWN = {each.name: each for each in deployments(Settings())}
+OWN = {each.name: each for each in deployments(Settings().archive)}
 DEPLOYMENT, QUEUE, OTHER = UUID(int=1), UUID(int=2), UUID(int=3)
 PARAMETERS: dict[str, dict[str, Any]] = {
     "download": {"accession_numbers": ["A1", "A2"]},

@@ -65,7 +65,7 @@ def test_remains_of_a_killed_backup_go_and_a_book_that_vanishes_does_no_harm(
         copy(file, target)
 
     monkeypatch.setattr("mkiso_service.backup.shutil.copy2", late)
-    folder = back_up(settings, None, tmp_path / "backups")
+    folder = back_up(settings.storage, settings.archive, None, tmp_path / "backups")
     assert [file.name for file in folder.rglob("*.json")] == ["kept.json"]
     assert {path.name for path in (tmp_path / "backups").iterdir()} == {
         folder.name,

@@ -18,7 +18,7 @@ from mkiso_service.orchestration import QUEUES
 from mkiso_service.webhook.orchestrator import DEPLOYMENTS
 
 FILE = Path(__file__).parents[2] / "deployments" / "prefect.yaml"
-WANTED = deployments(Settings())
+WANTED = deployments(Archive())
 BY_NAME = {each.name: each for each in WANTED}
 
 
@@ -78,7 +78,7 @@ def test_every_deployment_has_a_queue_of_its_own_and_clerks_come_first() -> None
 
 def test_the_archive_runs_by_itself_only_where_it_is_enabled() -> None:
     assert BY_NAME["nightly"].schedule is None
-    enabled = Settings(archive=Archive(enabled=True, schedule="30 1 * * *", timezone="Asia/Bangkok"))
+    enabled = Archive(enabled=True, schedule="30 1 * * *", timezone="Asia/Bangkok")
     assert {each.name: each for each in deployments(enabled)}["nightly"].schedule == ("30 1 * * *", "Asia/Bangkok")
 
 
