@@ -41,7 +41,7 @@ RECENT_SECONDS = 600
 
 @dataclass
 class Child:
-    """One process: its name, its command, and how it has fared."""
+    """One process: its name, its command, and what became of it."""
 
     name: str
     command: tuple[str, ...]

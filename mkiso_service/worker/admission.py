@@ -1,9 +1,9 @@
 """Which runs a worker takes: those of mkiso's own deployments, as mkiso deploys them, with parameters that their flow
 takes. Pure.
 
-What is refused would have no effect: a run's process is given one of our own flows and its parameters, and nothing else
-of what Prefect says of the run (docs/decisions/trust-in-prefect.md). It is refused all the same, in words, since
-somebody meant something by it.
+A run's process is given one of our own flows and its parameters, and nothing else of what Prefect says of the run
+(docs/decisions/trust-in-prefect.md). So what is refused here would have no effect; the refusal tells whoever asked for
+it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ from prefect.utilities.schema_tools.validation import ValidationError, validate
 from mkiso_service.deployments import Deployment, parameter_form
 from mkiso_service.webhook.question import TAG, Question
 
-REMEDY = (
-    "Ask for a disc by mkiso's page, or by Custom run of mkiso's own deployments; `mkiso deploy` brings these "
-    "about anew."
-)
+REMEDY = "Ask for a disc on mkiso's page, or by Custom run of mkiso's own deployments. `mkiso deploy` restores these."
 
 
 class NotAdmitted(Exception):

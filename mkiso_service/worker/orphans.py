@@ -1,8 +1,7 @@
-"""Runs whose process is gone: Prefect leaves them Running for ever, so the workers look for them and say what became of
-each.
+"""Runs whose process is gone. Prefect leaves them Running for ever, so the workers look for them and set their state.
 
-A worker looks after its own machine's runs. Those of a machine that has fallen silent are looked after by the first, by
-name, of the others.
+A worker checks its own machine's runs. Where a machine has stopped responding, the first of the others, by name, checks
+its runs.
 """
 
 from __future__ import annotations
@@ -33,69 +32,71 @@ from mkiso_service.worker.infrastructure import Infrastructure
 Verdict = Literal["alive", "cancelled", "cancelled, ordered", "crashed", "ordered", "fetch again", "move"]
 
 START_LOOKS = 3
-"""A run may be found without a process by so many looks in a row; a start takes a second, ten on a busy machine."""
-SILENT_LOOKS = 5
-"""A machine is lost when so many looks, a quarter of a minute apart, found its last heartbeat unchanged. Looks are
-counted and not seconds: clocks of machines differ, and after an outage of Prefect's API every heartbeat is old.
+"""So many looks in a row may find a run without a process; a start takes a second, ten on a busy machine."""
+UNCHANGED_LOOKS = 5
+"""A machine has stopped responding when so many looks, 15 seconds apart, found its last heartbeat unchanged. Looks are
+counted, not seconds: clocks of machines differ, and after an outage of Prefect's API every heartbeat is old.
 """
 
 WORDS: Mapping[Verdict, str] = {
     "cancelled": "Cancelled; the job's process was gone already.",
-    "cancelled, ordered": "Cancelled; the job's process was gone already, and nobody has asked the publisher to drop "
-    "what was ordered. Look at the robot before you ask again.",
-    "crashed": "The job's process ended without a word (killed, out of memory, or the machine lost power). Retry the "
-    "run to go on.",
-    "ordered": "The machine of this print has fallen silent after an order was begun. Look at the robot; Retry goes "
-    "on where the order book says.",
-    "fetch again": "Its worker went away before it started; it is fetched again.",
+    "cancelled, ordered": "Cancelled; the job's process was gone already. Nobody has asked the publisher to drop the "
+    "order. Look at the robot before you ask again.",
+    "crashed": "The job's process ended before the job did: it was killed, ran out of memory, or the machine lost "
+    "power. Retry the run to go on.",
+    "ordered": "The machine of this print stopped responding after it began an order. Look at the robot. Retry "
+    "continues where the order book says.",
+    "fetch again": "Its worker ended before the job started: a worker fetches it again.",
     "move": "Its machine stopped responding; another one starts the job again.",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """A machine's newest heartbeat, and how many looks in a row have found this one."""
+class Heartbeat:
+    """A machine's last heartbeat, and how many looks in a row have found it unchanged."""
 
-    heartbeat: datetime | None
+    time: datetime | None
     looks: int = 1
 
     @property
-    def is_silent(self) -> bool:
-        return self.looks > SILENT_LOOKS
+    def has_stopped(self) -> bool:
+        return self.looks > UNCHANGED_LOOKS
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one worker knows when it judges: its machine, the runs whose processes are its own, who is silent, and how
-    many looks in a row have found each run in the state that it is in.
+    """What one worker knows: its machine, the runs whose processes are its own, each machine's heartbeat, and how many
+    looks in a row have found each run in the state that it is in.
     """
 
     host: str
     own: Collection[UUID] = ()
-    sightings: Mapping[str, Sighting] = field(default_factory=dict)
+    heartbeats: Mapping[str, Heartbeat] = field(default_factory=dict)
     looks: Mapping[UUID, int] = field(default_factory=dict)
 
     def is_lost(self, host: str) -> bool:
-        """Whether a machine has fallen silent and looking after its runs falls to this one."""
-        speaking = [name for name, sighting in self.sightings.items() if not sighting.is_silent]
-        return host in self.sightings and self.sightings[host].is_silent and self.host == min(speaking, default="")
+        """Whether a machine has stopped responding and this one checks its runs."""
+        responding = [name for name, beat in self.heartbeats.items() if not beat.has_stopped]
+        return (
+            host in self.heartbeats and self.heartbeats[host].has_stopped and self.host == min(responding, default="")
+        )
 
 
-def look(before: Mapping[str, Sighting], workers: Iterable[Worker], hosts: Collection[str]) -> dict[str, Sighting]:
+def look(before: Mapping[str, Heartbeat], workers: Iterable[Worker], hosts: Collection[str]) -> dict[str, Heartbeat]:
     """What is known of each machine after another look; `hosts` run something, whether or not a worker of them is on
     Prefect's list. Pure.
     """
-    heartbeats: dict[str, datetime | None] = dict.fromkeys(hosts)
+    newest: dict[str, datetime | None] = dict.fromkeys(hosts)
     for worker in workers:
         host = machine_of(worker.name)
-        known = heartbeats.get(host)
+        known = newest.get(host)
         if worker.last_heartbeat_time and (known is None or worker.last_heartbeat_time > known):
-            heartbeats[host] = worker.last_heartbeat_time
+            newest[host] = worker.last_heartbeat_time
     return {
-        host: Sighting(heartbeat, before[host].looks + 1)
-        if host in before and before[host].heartbeat == heartbeat
-        else Sighting(heartbeat)
-        for host, heartbeat in heartbeats.items()
+        host: Heartbeat(time, before[host].looks + 1)
+        if host in before and before[host].time == time
+        else Heartbeat(time)
+        for host, time in newest.items()
     }
 
 
@@ -112,7 +113,7 @@ def machine_of(name: str) -> str:
 
 
 def verdict(run: FlowRun, view: View, *, lives: bool, ordered: bool) -> Verdict:
-    """What is to be done about a run that Prefect takes for active. Pure.
+    """What to do about a run that Prefect counts as active. Pure.
 
     `lives`: its process runs on this machine; `ordered`: the order book has an order of it.
     """
@@ -164,29 +165,29 @@ def has_ordered(run: FlowRun, settings: Settings) -> bool:
 
 
 class Orphans:
-    """Looks regularly from one worker."""
+    """The regular looks of one worker."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._sightings: dict[str, Sighting] = {}
+        self._heartbeats: dict[str, Heartbeat] = {}
         self._states: dict[UUID, tuple[UUID | None, int]] = {}
 
     async def look(self, client: PrefectClient, own: Mapping[UUID, str]) -> int:
-        """Give every run whose process is gone the state that is true; how many there were. `own` are the processes of
-        this worker's runs: where Prefect couldn't be told of one, it is told now.
+        """Set the state of every run whose process is gone; how many there were. `own` are the processes of this
+        worker's runs; any that Prefect doesn't know of yet is told to it.
         """
         pool = self._settings.prefect.work_pool
         runs = await active_runs(client, pool)
         processes = {run.id: Infrastructure.parse(run.infrastructure_pid) for run in runs}
-        self._sightings = look(
-            self._sightings,
+        self._heartbeats = look(
+            self._heartbeats,
             await client.read_workers_for_work_pool(pool),
             {each.host for each in processes.values() if each},
         )
         before = self._states
         self._states = {run.id: (run.state_id, _looks(run, before.get(run.id))) for run in runs}
         view = View(
-            socket.gethostname(), own, self._sightings, {run_id: looks for run_id, (_, looks) in self._states.items()}
+            socket.gethostname(), own, self._heartbeats, {run_id: looks for run_id, (_, looks) in self._states.items()}
         )
         found = 0
         for run in runs:
@@ -207,7 +208,7 @@ def _looks(run: FlowRun, before: tuple[UUID | None, int] | None) -> int:
 
 
 async def active_runs(client: PrefectClient, pool: str) -> list[FlowRun]:
-    """The runs that Prefect takes for being worked at."""
+    """The runs that Prefect counts as active."""
     active = FlowRunFilter(
         state=FlowRunFilterState(
             type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING])

@@ -1,4 +1,4 @@
-"""`mkiso worker`: brings the work pool and the deployments about, then runs the worker until it is told to stop."""
+"""`mkiso worker`: ensures the work pool and the deployments, then runs the worker until it is told to stop."""
 
 from __future__ import annotations
 

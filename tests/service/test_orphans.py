@@ -16,9 +16,9 @@ from mkiso.config.settings import Settings, Storage
 from mkiso.publishers.orderbook import OrderBook
 from mkiso_service.worker.infrastructure import Infrastructure, worker_label
 from mkiso_service.worker.orphans import (
-    SILENT_LOOKS,
     START_LOOKS,
-    Sighting,
+    UNCHANGED_LOOKS,
+    Heartbeat,
     View,
     has_ordered,
     look,
@@ -29,8 +29,8 @@ from mkiso_service.worker.orphans import (
 )
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
-SILENT = Sighting(NOW, SILENT_LOOKS + 1)
-SPEAKING = Sighting(NOW, 1)
+STOPPED = Heartbeat(NOW, UNCHANGED_LOOKS + 1)
+RESPONDING = Heartbeat(NOW, 1)
 
 
 def run(kind: StateType, *, host: str | None = "here", queue: str = "downloads", **more: Any) -> FlowRun:
@@ -43,8 +43,8 @@ def run(kind: StateType, *, host: str | None = "here", queue: str = "downloads",
     )
 
 
-def view(looked_at: FlowRun | None = None, looks: int = 1, **sightings: Sighting) -> View:
-    return View("here", sightings={"here": SPEAKING, **sightings}, looks={looked_at.id: looks} if looked_at else {})
+def view(looked_at: FlowRun | None = None, looks: int = 1, **heartbeats: Heartbeat) -> View:
+    return View("here", heartbeats={"here": RESPONDING, **heartbeats}, looks={looked_at.id: looks} if looked_at else {})
 
 
 @pytest.mark.parametrize(
@@ -91,45 +91,45 @@ def test_a_run_that_never_got_a_process_is_fetched_again_or_crashed(kind: StateT
 )
 def test_what_becomes_of_a_run_of_a_silent_machine(queue: str, ordered: bool, expected: str) -> None:
     assert (
-        verdict(run(StateType.RUNNING, host="there", queue=queue), view(there=SILENT), lives=False, ordered=ordered)
+        verdict(run(StateType.RUNNING, host="there", queue=queue), view(there=STOPPED), lives=False, ordered=ordered)
         == expected
     )
 
 
 def test_a_cancelled_run_of_a_silent_machine_is_cancelled() -> None:
     assert (
-        verdict(run(StateType.CANCELLING, host="there"), view(there=SILENT), lives=False, ordered=False) == "cancelled"
+        verdict(run(StateType.CANCELLING, host="there"), view(there=STOPPED), lives=False, ordered=False) == "cancelled"
     )
 
 
 @pytest.mark.parametrize("host", ["here", "there"])
 def test_a_cancelled_print_whose_order_nobody_took_back_says_so(host: str) -> None:
     cancelled = run(StateType.CANCELLING, host=host, queue="prints")
-    judged = verdict(cancelled, view(there=SILENT), lives=False, ordered=True)
+    judged = verdict(cancelled, view(there=STOPPED), lives=False, ordered=True)
     assert state_of(judged).name == "Cancelled" and "Look at the robot" in str(state_of(judged).message)
 
 
 def test_a_machine_that_speaks_looks_after_its_own_runs() -> None:
-    assert verdict(run(StateType.RUNNING, host="there"), view(there=SPEAKING), lives=False, ordered=False) == "alive"
+    assert verdict(run(StateType.RUNNING, host="there"), view(there=RESPONDING), lives=False, ordered=False) == "alive"
     assert verdict(run(StateType.RUNNING, host="there"), view(), lives=False, ordered=False) == "alive"
 
 
 def test_one_machine_alone_looks_after_a_silent_one() -> None:
-    everybody = {"a": SILENT, "b": SPEAKING, "c": SPEAKING}
-    assert [View(host, sightings=everybody).is_lost("a") for host in "abc"] == [False, True, False]
+    everybody = {"a": STOPPED, "b": RESPONDING, "c": RESPONDING}
+    assert [View(host, heartbeats=everybody).is_lost("a") for host in "abc"] == [False, True, False]
 
 
 def test_a_machine_counts_as_silent_by_looks_without_news_and_not_by_its_clock() -> None:
     def worker(name: str, minutes: float) -> SimpleNamespace:
         return SimpleNamespace(name=name, last_heartbeat_time=NOW + timedelta(minutes=minutes))
 
-    seen: dict[str, Sighting] = {}
-    for looked in range(SILENT_LOOKS + 1):
-        assert not any(sighting.is_silent for sighting in seen.values())
+    seen: dict[str, Heartbeat] = {}
+    for looked in range(UNCHANGED_LOOKS + 1):
+        assert not any(beat.has_stopped for beat in seen.values())
         seen = look(seen, [worker("A on one", looked), worker("B on two", -60), worker("C on two", -90)], ["three"])  # type: ignore[list-item]
-    assert {host: sighting.is_silent for host, sighting in seen.items()} == {"one": False, "two": True, "three": True}
+    assert {host: beat.has_stopped for host, beat in seen.items()} == {"one": False, "two": True, "three": True}
     seen = look(seen, [worker("B on two", 99)], [])  # type: ignore[list-item]
-    assert not seen["two"].is_silent
+    assert not seen["two"].has_stopped
 
 
 def test_verdicts_become_states_that_say_what_to_do() -> None:
