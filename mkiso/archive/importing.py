@@ -19,7 +19,15 @@ from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import is_alive
 from mkiso.archive.store import Store
 from mkiso.archive.tables import claims, instances, nights, other_files, studies, volumes
-from mkiso.archive.volumes import LABEL, MasteredVolume, StudyOnVolume, in_portions, volume_of, write_contents
+from mkiso.archive.volumes import (
+    LABEL,
+    MasteredVolume,
+    StudyOnVolume,
+    in_portions,
+    planned_row,
+    volume_of,
+    write_contents,
+)
 from mkiso.config.section import Medium
 from mkiso.errors import ClaimLost, InvalidRequest
 from mkiso.storage.files import Unreadable, read_json
@@ -138,26 +146,9 @@ def _new(connection: Connection, ledger: Ledger, found: FoundVolume, medium: Med
         "date_to": now.date(),
     }
     held = {"started": now, "finished": now, "found": 0, "token": "", "process": "", "lease_until": 0.0}
-    night_id = connection.scalar(insert(nights).values(**run, **held).returning(nights.c.id))
+    night_id = cast(int, connection.scalar(insert(nights).values(**run, **held).returning(nights.c.id)))
     number, total = _set_of(found)
-    new = {
-        "label": found.label,
-        "state": "planned",
-        "night_id": night_id,
-        "place": ledger.place,
-        "medium": medium,
-        "output": DISC,
-    }
-    values = {
-        **new,
-        "number": number,
-        "total": total,
-        "instances": 0,
-        "size": 0,
-        "sha256": "",
-        "location": "",
-        "changed": now,
-    }
+    values = planned_row(found.label, night_id, ledger.place, medium, DISC, number, total)
     return cast(int, connection.scalar(insert(volumes).values(**values).returning(volumes.c.id)))
 
 

@@ -33,6 +33,7 @@ from mkiso.archive.volumes import (
     in_portions,
     labels_in,
     next_labels,
+    planned_row,
     volume_of,
     write_contents,
 )
@@ -163,26 +164,10 @@ class Night:
         ledger = self._ledger
         lying = labels_in(ledger.store_directory) | labels_in(ledger.storage.volumes_dir) | {ledger.last_label}
         with self.writing() as connection:
+            labels = next_labels(lying.union(_labels_of(connection, day)), day, total)
             rows = [
-                {
-                    "label": label,
-                    "state": "planned",
-                    "night_id": self.id,
-                    "holder_id": self.id,
-                    "place": ledger.place,
-                    "medium": medium,
-                    "output": output,
-                    "number": number,
-                    "total": total,
-                    "instances": 0,
-                    "size": 0,
-                    "sha256": "",
-                    "location": "",
-                    "changed": datetime.now(UTC),
-                }
-                for number, label in enumerate(
-                    next_labels(lying.union(_labels_of(connection, day)), day, total), start=1
-                )
+                planned_row(label, self.id, ledger.place, medium, output, number, total) | {"holder_id": self.id}
+                for number, label in enumerate(labels, start=1)
             ]
             connection.execute(insert(volumes), rows)
             here = places.c.id == ledger.place

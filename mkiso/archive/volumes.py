@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -94,6 +94,15 @@ def volume_of(row: Row[Any], volumes_dir: Path) -> ArchiveVolume:
         place=row.place,
         store=row.store or "",
     )
+
+
+def planned_row(
+    label: str, night_id: int, place: str, medium: str, output: str, number: int, total: int
+) -> dict[str, Any]:
+    """The row of a volume of which nothing is known but its plan."""
+    plan = {"label": label, "night_id": night_id, "place": place, "medium": medium, "output": output}
+    unknown = {"instances": 0, "size": 0, "sha256": "", "location": ""}
+    return {**plan, "number": number, "total": total, "state": "planned", "changed": datetime.now(UTC), **unknown}
 
 
 def labels_in(folder: Path) -> frozenset[str]:

@@ -12,9 +12,9 @@ from types import MappingProxyType
 
 from pydicom import Dataset
 
-from mkiso.errors import InstanceConflict
 from mkiso.media.names import component
 from mkiso.media.record_types import record_type
+from mkiso.study.gate import require_distinct
 from mkiso.study.models import Arrival, Instance
 from mkiso.study.text import Text, name_in, raw_value, stated, text_of
 
@@ -100,7 +100,7 @@ def arrange(
     ID are of several patients (mkiso.study.gate.Part); patients without an ID are told apart by their study. Raises
     InstanceConflict where a SOP Instance UID occurs twice.
     """
-    _all_different(instances)
+    require_distinct(instances)
     patients: dict[tuple[str, str], list[Instance]] = {}
     for instance in instances:
         study = instance.arrival.study_instance_uid
@@ -170,15 +170,3 @@ def _number(header: Dataset, tag: int) -> int:
         return int(raw_value(header, tag))
     except ValueError:
         return _UNNUMBERED
-
-
-def _all_different(instances: Collection[Instance]) -> None:
-    seen: set[str] = set()
-    for instance in instances:
-        uid = instance.arrival.sop_instance_uid
-        if uid in seen:
-            raise InstanceConflict(
-                f"The instance {uid} would be on one disc twice. Have the PACS's studies checked.",
-                sop_instance_uid=uid,
-            )
-        seen.add(uid)

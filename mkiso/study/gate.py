@@ -61,7 +61,7 @@ class CompleteStudies:
         for each in self.retrieved.studies:
             uids = _distinct_uids(each.study, each.instances)
             completeness.complete(each.study, uids | self._on_volumes(each.study), require_counts=self.require_counts)
-        _distinct(self.retrieved.instances)
+        require_distinct(self.retrieved.instances)
         object.__setattr__(self, "identity", self._one_patient())
 
     @property
@@ -180,7 +180,8 @@ def _distinct_uids(study: Study, instances: Sequence[Instance]) -> frozenset[str
     return frozenset(instance.arrival.sop_instance_uid for instance in instances)
 
 
-def _distinct(instances: Sequence[Instance]) -> None:
+def require_distinct(instances: Collection[Instance]) -> None:
+    """Raise InstanceConflict where a SOP Instance UID occurs twice."""
     seen: set[str] = set()
     for instance in instances:
         uid = instance.arrival.sop_instance_uid
