@@ -28,6 +28,7 @@ from mkiso.publishers.protocol import Order
 from mkiso.receiver.admission import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION
 from mkiso.receiver.negotiation import choose, storage_offer
 from mkiso.sources import query
+from mkiso.sources.cget import TRANSFER_SYNTAXES
 from mkiso.sources.find import STUDY_ROOT_FIND, identifier
 from mkiso.sources.move import STUDY_ROOT_MOVE
 from mkiso.sources.move_outcome import MoveResult, Step, failure, next_step
@@ -90,7 +91,8 @@ def services() -> str:
 
 def find_keys() -> str:
     matched = {"AccessionNumber": "single value", "StudyDate": "range", "StudyTime": "range"}
-    matched["StudyInstanceUID"] = "single value"
+    searched = ("StudyInstanceUID", "PatientID", "PatientBirthDate", "ModalitiesInStudy")
+    matched |= {**dict.fromkeys(searched, "single value"), "PatientName": "wild card at its end"}
     levels = {
         "STUDY": identifier(query.study_query()),
         "SERIES": identifier(query.series_query("1.2")),
@@ -144,6 +146,10 @@ def move_statuses() -> str:
     ]
     heads = ["final status", "every listed instance came", "one is missing; a study was asked for"]
     return table([*heads, "… series or instances were asked for", "error in the end"], rows)
+
+
+def get_syntaxes() -> str:
+    return table(["transfer syntax", "UID"], [[UID(syntax).name, syntax] for syntax in TRANSFER_SYNTAXES])
 
 
 def transfer_syntaxes() -> str:
@@ -281,7 +287,8 @@ def audit_events() -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     each.__name__: each
     for each in (
-        implementation, product, services, find_keys, find_statuses, move_statuses, transfer_syntaxes, rejections,
+        implementation, product, services, find_keys, find_statuses, move_statuses, get_syntaxes, transfer_syntaxes,
+        rejections,
         parameters, store_statuses, media_request, media_states, profiles, profile_syntaxes, record_types, terms,
         audit_events,
     )

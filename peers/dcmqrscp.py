@@ -22,6 +22,7 @@ class Dcmqrscp(Process):
     copied.
 
     `nodelay`: TCP_NODELAY=1 in its environment; without it Nagle's algorithm costs about 40 ms an instance.
+    `profiled` False: it takes storage contexts too, uncompressed ones, as C-GET wants them.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Dcmqrscp(Process):
         destinations: Mapping[str, tuple[str, int]] | None = None,
         ae_title: str = "ABPACS",
         nodelay: bool = True,
+        profiled: bool = True,
         options: Sequence[str] = (),
     ):
         self.ae_title = ae_title
@@ -51,7 +53,8 @@ class Dcmqrscp(Process):
         copies = [Path(shutil.copy(file, self.storage / f"{number:06}")) for number, file in enumerate(files)]
         self.index(copies)
         profiles = write_profiles(folder / "profiles.cfg", copies)
-        command: list[str | Path] = ["dcmqrscp", "-v", "-c", configuration, "-xf", profiles, QUERIES, OWN, *options]
+        profile: list[str | Path] = ["-xf", profiles, QUERIES, OWN] if profiled else []
+        command: list[str | Path] = ["dcmqrscp", "-v", "-c", configuration, *profile, *options]
         super().__init__(
             command, folder / "dcmqrscp.log", port=port, environment={"TCP_NODELAY": "1" if nodelay else "0"}
         )

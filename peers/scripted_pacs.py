@@ -27,7 +27,7 @@ from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 
 from mkiso.config.settings import Receiver, Settings
-from mkiso.config.sources import CMove
+from mkiso.config.sources import Pacs
 from peers.corpus import dataset_bytes
 from peers.raw_peer import RawPeer
 from peers.storescu import store
@@ -35,7 +35,7 @@ from peers.storescu import store
 STUDY_KEYS = ("AccessionNumber", "PatientID", "PatientName", "StudyDate", "StudyInstanceUID")
 
 
-def sections(settings: Settings) -> tuple[CMove, Receiver]:
+def sections(settings: Settings) -> tuple[Pacs, Receiver]:
     """The PACS and the receiver of a configuration."""
     return settings.pacs, settings.receiver
 

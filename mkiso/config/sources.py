@@ -20,10 +20,9 @@ class AnySource(Section):
     back_off_seconds: Seconds = 2
 
 
-class CMove(AnySource):
-    """A PACS that is asked by C-FIND and sends by C-MOVE to the receiver: a Query/Retrieve SCP."""
+class Pacs(AnySource):
+    """A Query/Retrieve SCP."""
 
-    kind: Literal["cmove"] = "cmove"
     ae_title: AeTitle = "ABPACS"
     host: str = "127.0.0.1"
     port: Port = 11112
@@ -38,7 +37,19 @@ class CMove(AnySource):
         return self.ae_title
 
 
-KINDS: Mapping[str, type[CMove]] = {"cmove": CMove}
+class CMove(Pacs):
+    """A PACS that is asked by C-FIND and sends by C-MOVE to the receiver."""
+
+    kind: Literal["cmove"] = "cmove"
+
+
+class CGet(Pacs):
+    """A PACS that is asked by C-FIND and sends by C-GET, in the association that asks: nothing has to reach us."""
+
+    kind: Literal["cget"] = "cget"
+
+
+KINDS: Mapping[str, type[CMove | CGet]] = {"cmove": CMove, "cget": CGet}
 
 
 def _kind_of(values: Any) -> str:
@@ -46,6 +57,6 @@ def _kind_of(values: Any) -> str:
 
 
 Source = Annotated[
-    Annotated[CMove, Tag("cmove")],
+    Annotated[CMove, Tag("cmove")] | Annotated[CGet, Tag("cget")],
     Discriminator(_kind_of, custom_error_type="source_kind", custom_error_message=f"kind is one of {', '.join(KINDS)}"),
 ]

@@ -103,18 +103,23 @@ class Expectation:
         if "refusal" in message:
             self.refusals.append(Refusal(**message["refusal"]))
             return None
-        if "conflict" in message:
-            uid = message["conflict"]["sop_instance_uid"]
-            raise InstanceConflict(
-                f"The PACS sent two different instances under the SOP Instance UID {uid}.", sop_instance_uid=uid
-            )
-        if "no_room" in message:
-            raise StorageFull(
-                "The disk of mkiso is full: the PACS's images can't be stored. Make room there, then ask for the disc "
-                "again."
-            )
-        values = message["arrival"]
-        return Arrival(**{**values, "path": Path(values["path"])})
+        return arrival_of(message)
+
+
+def arrival_of(message: dict[str, Any]) -> Arrival:
+    """What the receiver tells of one instance that isn't refused. Raises InstanceConflict, StorageFull."""
+    if "conflict" in message:
+        uid = message["conflict"]["sop_instance_uid"]
+        raise InstanceConflict(
+            f"The PACS sent two different instances under the SOP Instance UID {uid}.", sop_instance_uid=uid
+        )
+    if "no_room" in message:
+        raise StorageFull(
+            "The disk of mkiso is full: the PACS's images can't be stored. Make room there, then ask for the disc "
+            "again."
+        )
+    values = message["arrival"]
+    return Arrival(**{**values, "path": Path(values["path"])})
 
 
 def receiver_status(socket_path: Path, timeout_seconds: float = 2) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class StorageScp:
         self._tally = tally
         self._place = place
         self._hashing = Hashing()
-        self._instance: _Instance | None = None
+        self._instance: Reception | None = None
         self._message_began = 0.0
         self._received_before = 0
 
@@ -127,8 +127,8 @@ class StorageScp:
             return None
         return dimse.SUCCESS if field == dimse.C_ECHO_RQ else dimse.UNRECOGNIZED_OPERATION
 
-    def _begin(self, command: Command, context: Context) -> _Instance:
-        self._instance = _Instance(command, context, self._spool, self._hashing, self._tally)
+    def _begin(self, command: Command, context: Context) -> Reception:
+        self._instance = Reception(command, context, self._spool, self._hashing, self._tally)
         return self._instance
 
 
@@ -137,7 +137,7 @@ def _log_once(calling_ae_title: str, oddity: str) -> None:
     _log.info("%s sends %s; mkiso takes it.", calling_ae_title, oddity)
 
 
-class _Instance:
+class Reception:
     """A request whose data set is on its way: stored, or drained where it is refused, all but the beginning, which says
     whose it is."""
 

@@ -7,7 +7,7 @@ import time
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from mkiso.config.sources import CMove
+from mkiso.config.sources import Pacs
 from mkiso.errors import PacsSilent
 from mkiso.network import dimse
 from mkiso.sources.answers import CANCELLED, Answers
@@ -28,7 +28,7 @@ def identifier(query: Query) -> Dataset:
     return dataset
 
 
-def find(association: PacsAssociation, pacs: CMove, query: Query, most: int | None = None, /) -> Answers:
+def find(association: PacsAssociation, pacs: Pacs, query: Query, most: int | None = None, /) -> Answers:
     """Ask one question. Raises ConnectionLost, PacsRefused where a response is to another request, PacsSilent where
     the answer takes too long.
 

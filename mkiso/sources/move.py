@@ -11,7 +11,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from mkiso.config.settings import Receiver
-from mkiso.config.sources import CMove
+from mkiso.config.sources import Pacs
 from mkiso.errors import PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
 from mkiso.network import dimse
 from mkiso.sources.move_outcome import MoveResult
@@ -45,7 +45,7 @@ class Move:
     closes the association. Entering raises what PacsAssociation raises.
     """
 
-    def __init__(self, pacs: CMove, receiver: Receiver, wanted: Sequence[Target]) -> None:
+    def __init__(self, pacs: Pacs, receiver: Receiver, wanted: Sequence[Target]) -> None:
         self._pacs, self._receiver = pacs, receiver
         self._association = PacsAssociation(pacs, receiver, [STUDY_ROOT_MOVE])
         self._wanted = wanted
@@ -86,7 +86,7 @@ class Move:
                 self.last_response = time.monotonic()
                 self._count(response)
                 if not response.is_pending:
-                    self.results.append(_result(response))
+                    self.results.append(result_of(response))
                     self._begin_next()
         except (ConnectionLost, PacsSilent):
             self._association.abort()
@@ -120,7 +120,7 @@ class Move:
         self._association.request(command, STUDY_ROOT_MOVE, identifier(target))
 
     def _count(self, response: dimse.Response) -> None:
-        total = _result(response).total
+        total = result_of(response).total
         # The final response knows best: what a pending one counted too much, it corrects.
         self.counted = total if total and not response.is_pending else max(self.counted, total)
 
@@ -142,7 +142,7 @@ class Move:
             self._open = False
 
 
-def _result(response: dimse.Response) -> MoveResult:
+def result_of(response: dimse.Response) -> MoveResult:
     return MoveResult(
         response.status, response.comment, response.remaining, response.completed, response.failed, response.warning
     )

@@ -6,7 +6,7 @@ A query or a C-MOVE is polled between arrivals, so one thread does both and noth
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from types import TracebackType
 
@@ -14,9 +14,10 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from mkiso.config.settings import Receiver
-from mkiso.config.sources import CMove
+from mkiso.config.sources import Pacs
 from mkiso.errors import PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
 from mkiso.network import dimse
+from mkiso.network.association import Message, Sink, gather
 from mkiso.network.negotiation import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, AssociationRejected, Context
 from mkiso.network.pdu import AssociationLost, PeerGone, Stalled, Unreachable
 from mkiso.network.requestor import Address, Requestor
@@ -40,20 +41,32 @@ class PacsAssociation:
     """
 
     def __init__(
-        self, pacs: CMove, receiver: Receiver, sop_classes: Sequence[UID], limit_seconds: float | None = None
+        self,
+        pacs: Pacs,
+        receiver: Receiver,
+        sop_classes: Sequence[UID],
+        limit_seconds: float | None = None,
+        *,
+        stored: Sequence[Context] = (),
+        sink_for: Callable[[dimse.Command, Context], Sink] = gather,
     ) -> None:
+        """`stored`: what the PACS may send us in this association, by C-STORE; its data sets go where `sink_for`
+        says."""
         address = address_of(pacs, receiver)
         self._address = address if limit_seconds is None else address.within(limit_seconds)
         self._pacs = pacs
         self._receiver_port = receiver.port
         self._proposed = [_context(sop_class) for sop_class in sop_classes]
+        self._stored = list(stored)
+        self._sink_for = sink_for
         self._association: Requestor
         self._under_way = 0
 
     def __enter__(self) -> PacsAssociation:
         address = self._address
         try:
-            self._association = Requestor.open(address, self._proposed)
+            scp_of = dict.fromkeys(context.abstract_syntax for context in self._stored)
+            self._association = Requestor.open(address, [*self._proposed, *self._stored], scp_of, self._sink_for)
         except AssociationRejected as error:
             raise self._rejection(error) from None
         except Stalled:
@@ -103,12 +116,34 @@ class PacsAssociation:
         """The next response, or None where none is whole within the time; what has come of it is kept. Raises
         ConnectionLost, and PacsRefused for a response to another request than the last one.
         """
+        message = self.receive_message(timeout_seconds)
+        return None if message is None else self.response_in(message)
+
+    def receive_message(self, timeout_seconds: float) -> Message | None:
+        """The next message, also a request of the PACS."""
         try:
-            message = self._association.receive(timeout_seconds)
-            response = None if message is None else dimse.response(message.command, message.kept)
+            return self._association.receive(timeout_seconds)
         except AssociationLost as error:
             raise self._ended(error) from None
-        if response is not None and response.message_id != self._under_way:  # a second end of the request before
+
+    @property
+    def received_bytes(self) -> int:
+        return self._association.received_bytes
+
+    def answer(self, message: Message, status: int) -> None:
+        """Answer a request of the PACS."""
+        try:
+            self._association.answer(message, status)
+        except AssociationLost as error:
+            raise self._ended(error) from None
+
+    def response_in(self, message: Message) -> dimse.Response:
+        """A message as the response to the last request."""
+        try:
+            response = dimse.response(message.command, message.kept)
+        except AssociationLost as error:
+            raise self._ended(error) from None
+        if response.message_id != self._under_way:  # a second end of the request before
             raise PacsRefused(
                 f"{self.peer} answers a request that isn't under way, so no answer of it can be trusted. Look at its "
                 "log."
@@ -172,7 +207,7 @@ class PacsAssociation:
         )
 
 
-def echo(pacs: CMove, receiver: Receiver, limit_seconds: float = ECHO_LIMIT_SECONDS) -> float:
+def echo(pacs: Pacs, receiver: Receiver, limit_seconds: float = ECHO_LIMIT_SECONDS) -> float:
     """How many seconds the PACS took to connect, negotiate and answer a C-ECHO.
 
     Whatever it does, this returns or raises within about `limit_seconds`: PacsUnreachable, PacsRefused, PacsBusy,
@@ -186,18 +221,18 @@ def echo(pacs: CMove, receiver: Receiver, limit_seconds: float = ECHO_LIMIT_SECO
         return time.monotonic() - begun
 
 
-def address_of(pacs: CMove, receiver: Receiver) -> Address:
+def address_of(pacs: Pacs, receiver: Receiver) -> Address:
     """The PACS as we call it."""
     connect, response = pacs.connect_timeout_seconds, pacs.response_timeout_seconds
     return Address(pacs.host, pacs.port, pacs.ae_title, calling_ae_title(pacs, receiver), connect, connect, response)
 
 
-def calling_ae_title(pacs: CMove, receiver: Receiver) -> str:
+def calling_ae_title(pacs: Pacs, receiver: Receiver) -> str:
     """The AE title that we call ourselves: a PACS that wants the two to differ gets pacs.calling_ae_title."""
     return pacs.calling_ae_title or receiver.ae_title
 
 
-def peer_of(pacs: CMove) -> str:
+def peer_of(pacs: Pacs) -> str:
     """The PACS by AE title and address, for people."""
     return f"The PACS {pacs.ae_title} at {pacs.host}:{pacs.port}"
 

@@ -16,6 +16,8 @@ from mkiso.sources.move_outcome import Level, MoveResult
 from mkiso.sources.sink import Sink
 from mkiso.study.models import Study
 
+UIDS_IN_A_LIST = 500  # 65 bytes each, and a value of VR UI has at most 65,534 (PS3.5 7.1.2)
+
 
 @dataclass(frozen=True, slots=True)
 class Query:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mkiso.config.settings import Settings
-from mkiso.config.sources import CMove
+from mkiso.config.sources import CGet, CMove
+from mkiso.sources.cget import CGetSource
 from mkiso.sources.cmove import CMoveSource
 from mkiso.sources.protocol import Source
 
@@ -14,3 +15,5 @@ def source_of(settings: Settings) -> Source:
     match settings.pacs:
         case CMove() as pacs:
             return CMoveSource(pacs, receiver, receiver_socket)
+        case CGet() as pacs:
+            return CGetSource(pacs, settings)

@@ -22,7 +22,7 @@ from mkiso.sources.move_outcome import (
     merged,
     next_step,
 )
-from mkiso.sources.protocol import Retrieval, Source, Target
+from mkiso.sources.protocol import UIDS_IN_A_LIST, Retrieval, Source, Target
 from mkiso.sources.query import asked_again
 from mkiso.sources.sink import Sink
 from mkiso.study import completeness
@@ -32,7 +32,6 @@ POLL_SECONDS = 0.05  # how late a stop may be noticed while no image comes
 LOST_QUIET_SECONDS = 5.0  # after a lost connection images either come at once or not at all
 LATE_SECONDS = 1.0  # how long one image more than was counted may take after the final response
 GROWTH_ROUNDS = 3  # how often a study may grow under our hands
-UIDS_IN_A_LIST = 500  # 65 bytes each, and a value of VR UI has at most 65,534 (PS3.5 7.1.2)
 MAX_PIECES = 500  # of one attempt
 FIRST_PIECES = 4
 NAMED_ALONE = 3  # of what can't be sent even alone, in the words

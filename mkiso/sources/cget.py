@@ -1,0 +1,263 @@
+"""A PACS that is asked by C-FIND and sends by C-GET: the images come in the same association, in which we are their
+Storage SCP (PS3.4 C.4.3, PS3.7 D.3.3.4). For networks where nothing may connect to us.
+
+What comes goes through the receiver's own checks into the job's folder, so that the proof is the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from queue import SimpleQueue
+from typing import Any
+
+from pydicom.uid import UID
+
+from mkiso.config.settings import Settings
+from mkiso.config.sources import CGet
+from mkiso.dataset.header import is_uid
+from mkiso.errors import PacsBusy, PacsRefused, PacsSilent
+from mkiso.network import dimse
+from mkiso.network.association import Gathered
+from mkiso.network.association import Sink as DataSink
+from mkiso.network.negotiation import MAX_CONTEXTS, Context
+from mkiso.receiver.client import Refusal, arrival_of
+from mkiso.receiver.expectations import Expectations, Expected
+from mkiso.receiver.hashing import Hashing
+from mkiso.receiver.spool import Spool
+from mkiso.receiver.storage_scp import Reception, Tally
+from mkiso.sources.find import STUDY_ROOT_FIND, find
+from mkiso.sources.move import identifier, result_of
+from mkiso.sources.move_outcome import SUCCESS, MoveResult, failure, merged
+from mkiso.sources.pacs import MAX_TIMEOUTS, ConnectionLost, PacsAssociation, calling_ae_title, echo, peer_of
+from mkiso.sources.protocol import UIDS_IN_A_LIST, Query, Search, Target
+from mkiso.sources.sink import Sink
+from mkiso.study.models import Study
+
+STUDY_ROOT_GET = UID("1.2.840.10008.5.1.4.1.2.2.3")  # PS3.4 C.6.2.3
+POLL_SECONDS = 0.05
+SOP_CLASS_UID, SOP_INSTANCE_UID = 0x00080016, 0x00080018
+
+# A context each, so that each instance can come as it lies there; the commonest first.
+TRANSFER_SYNTAXES = (
+    "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
+    "1.2.840.10008.1.2",  # Implicit VR Little Endian
+    "1.2.840.10008.1.2.4.70",  # JPEG Lossless, SV1
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000, lossless only
+    "1.2.840.10008.1.2.4.91",  # JPEG 2000
+    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
+    "1.2.840.10008.1.2.4.51",  # JPEG Extended
+    "1.2.840.10008.1.2.4.57",  # JPEG Lossless
+    "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
+    "1.2.840.10008.1.2.4.81",  # JPEG-LS near-lossless
+    "1.2.840.10008.1.2.5",  # RLE
+    "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
+    "1.2.840.10008.1.2.1.99",  # Deflated
+    "1.2.840.10008.1.2.4.100",  # MPEG-2
+    "1.2.840.10008.1.2.4.102",  # MPEG-4 AVC
+    "1.2.840.10008.1.2.4.201",  # HTJ2K Lossless
+    "1.2.840.10008.1.2.4.202",
+    "1.2.840.10008.1.2.4.203",
+)
+CLASSES_AT_ONCE = (MAX_CONTEXTS - 1) // len(TRANSFER_SYNTAXES)
+COMMON_CLASSES = (  # where the PACS tells none: CT, MR, secondary capture, US, CR, DX, SR
+    "1.2.840.10008.5.1.4.1.1.2",
+    "1.2.840.10008.5.1.4.1.1.4",
+    "1.2.840.10008.5.1.4.1.1.7",
+    "1.2.840.10008.5.1.4.1.1.6.1",
+    "1.2.840.10008.5.1.4.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.88.33",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CGetSource:
+    """mkiso.sources.protocol.Source over C-FIND and C-GET."""
+
+    settings: CGet
+    whole: Settings
+
+    @property
+    def name(self) -> str:
+        return peer_of(self.settings)
+
+    @property
+    def hint(self) -> str:
+        return "Check that the PACS allows C-GET, and may send these images in the association that asks for them."
+
+    @contextmanager
+    def searching(self) -> Iterator[Search]:
+        with PacsAssociation(self.settings, self.whole.receiver, [STUDY_ROOT_FIND]) as association:
+            yield partial(find, association, self.settings)
+
+    @contextmanager
+    def retrieving(self, sink: Sink) -> Iterator[CGetRetrieval]:
+        yield CGetRetrieval(self, sink)
+
+    def failure(self, result: MoveResult, study: Study, arrived: int) -> PacsRefused | PacsBusy | None:
+        # What we refuse and what it can't send end alike here: nothing has to reach us.
+        return None if result.status == 0xA702 else failure(result, self.name, self.whole.receiver, study, arrived)
+
+    def check(self, limit_seconds: float, *, inside: bool = False) -> str:
+        receiver = self.whole.receiver
+        told = f"answers C-ECHO in {echo(self.settings, receiver, limit_seconds / 2):.2f} s"
+        with PacsAssociation(self.settings, receiver, [STUDY_ROOT_GET], limit_seconds / 2):
+            pass  # it offers C-GET, or entering says that it doesn't
+        if not inside:
+            return told
+        return f"{self.name} {told} to {calling_ae_title(self.settings, receiver)}, and offers C-GET."
+
+
+class CGetRetrieval:
+    """C-GETs of one study. When one has ended, nothing more comes."""
+
+    quiet_seconds = 0.0
+
+    def __init__(self, source: CGetSource, sink: Sink) -> None:
+        self._source = source
+        self._sink = sink
+        self._classes: Mapping[str, str] | None = None
+        study = sink.study
+        calling = calling_ae_title(source.settings, source.whole.receiver)
+        expectations = Expectations()
+        self._expected = Expected(study.study_instance_uid, sink.folder, study.expected.instances, calling)
+        expectations.add(self._expected)
+        source.whole.storage.incoming_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._spool = Spool(source.whole, expectations)
+
+    def retrieve(self, wanted: Sequence[Target]) -> Sequence[MoveResult]:
+        self._sink.wait_anew()
+        if self._classes is None:
+            self._classes = self._sop_classes()
+        classes = sorted(set(self._classes.values())) or list(COMMON_CLASSES)
+        groups = [classes[start : start + CLASSES_AT_ONCE] for start in range(0, len(classes), CLASSES_AT_ONCE)]
+        ends: list[list[MoveResult]] = [[] for _ in wanted]
+        for group in groups:
+            # Some PACSs end the association at an instance that has no context in it.
+            asked = [self._within(target, set(group)) if len(groups) > 1 else [target] for target in wanted]
+            told = iter(self._group([piece for pieces in asked for piece in pieces], group))
+            for end, pieces in zip(ends, asked, strict=True):
+                end += [next(told, MoveResult(None)) for _ in pieces]
+        return [merged(each) if each else MoveResult(SUCCESS) for each in ends]
+
+    def take(self, timeout_seconds: float) -> bool:
+        return False
+
+    def catch_up(self) -> None:
+        self._drain()
+
+    def _within(self, target: Target, classes: Collection[str]) -> list[Target]:
+        """Of a target the instances of these classes, by series."""
+        told, series = self._classes or {}, self._sink.study.expected.series
+        pieces = []
+        for uid in target.series or series:
+            lacking = [
+                instance
+                for instance in sorted(target.instances or series[uid])
+                if told.get(instance) in classes and instance not in self._sink.arrived
+            ]
+            pieces += [
+                Target(target.study_instance_uid, (uid,), tuple(lacking[start : start + UIDS_IN_A_LIST]))
+                for start in range(0, len(lacking), UIDS_IN_A_LIST)
+            ]
+        return pieces
+
+    def _group(self, wanted: Sequence[Target], classes: Sequence[str]) -> list[MoveResult]:
+        """Everything that is wanted in one association with contexts for these classes."""
+        if not wanted:
+            return []
+        contexts = [Context(*pair) for pair in product(classes, TRANSFER_SYNTAXES)]
+        pacs, tally, hashing = self._source.settings, Tally(self._source.name), Hashing()
+        receiving: list[Reception] = []
+
+        def sink_for(command: dimse.Command, context: Context) -> DataSink:
+            if command.field != dimse.C_STORE_RQ:
+                return Gathered()
+            receiving[:] = [Reception(command, context, self._spool, hashing, tally)]
+            return receiving[0]
+
+        results: list[MoveResult] = []
+        try:
+            with PacsAssociation(
+                pacs, self._source.whole.receiver, [STUDY_ROOT_GET], stored=contexts, sink_for=sink_for
+            ) as association:
+                results.extend(self._get(association, target, receiving) for target in wanted)
+        except ConnectionLost:
+            results.append(MoveResult(None))
+        finally:
+            for reception in receiving:
+                reception.close()
+            hashing.close()
+            self._drain()
+        return results
+
+    def _get(self, association: PacsAssociation, target: Target, receiving: list[Reception]) -> MoveResult:
+        command: dict[int, dimse.Value] = {dimse.COMMAND_FIELD: dimse.C_GET_RQ, dimse.PRIORITY: 0}
+        association.request(command, STUDY_ROOT_GET, identifier(target))
+        limit = self._source.settings.response_timeout_seconds
+        began = heard = time.monotonic()
+        received = association.received_bytes
+        while True:
+            message = association.receive_message(POLL_SECONDS)
+            self._drain()
+            self._sink.raise_if_stopped()
+            now = time.monotonic()
+            if message is None:
+                if association.received_bytes > received:  # an image that is under way
+                    received, heard = association.received_bytes, now
+                if now - heard > limit:
+                    raise self._silent("neither answered nor sent an image", limit)
+                continue
+            heard = now
+            if message.command.field == dimse.C_STORE_RQ:
+                reception = message.data_set
+                status = reception.finish() if isinstance(reception, Reception) else dimse.CANNOT_UNDERSTAND
+                association.answer(message, status)
+                receiving.clear()
+                began = now
+                continue
+            response = association.response_in(message)
+            if not response.is_pending:
+                return result_of(response)
+            if now - began > limit * MAX_TIMEOUTS:
+                raise self._silent("answered and sent no image", limit * MAX_TIMEOUTS)
+
+    def _drain(self) -> None:
+        """Take in what has been stored by now, and why something wasn't."""
+        told: SimpleQueue[dict[str, Any] | None] = self._expected.told
+        while not told.empty():
+            message = told.get() or {}
+            if "refusal" in message:
+                self._sink.refusals.append(Refusal(**message["refusal"]))
+            else:
+                self._sink.take(arrival_of(message))
+
+    def _sop_classes(self) -> Mapping[str, str]:
+        """The SOP class of each instance that is listed, where the PACS tells it (PS3.4 C.6.2.1.4: optional)."""
+        study = self._sink.study
+        told: dict[str, str] = {}
+        with self._source.searching() as search:
+            for series in study.expected.series:
+                keys = {
+                    "StudyInstanceUID": study.study_instance_uid,
+                    "SeriesInstanceUID": series,
+                    "SOPInstanceUID": "",
+                    "SOPClassUID": "",
+                }
+                for answer in search(Query("IMAGE", keys)).responses:
+                    if is_uid(sop_class := answer.uid(SOP_CLASS_UID)):
+                        told[answer.uid(SOP_INSTANCE_UID)] = sop_class
+        return told
+
+    def _silent(self, what: str, seconds: float) -> PacsSilent:
+        number = self._sink.study.accession_number
+        return PacsSilent(
+            f"The PACS {self._source.settings.ae_title} {what} of accession number {number} for {seconds:g} s. Try "
+            "again; if it stays, the PACS hangs.",
+            accession_number=number,
+        )

@@ -1,0 +1,100 @@
+"""C-GET: dcmqrscp and Orthanc send in the association that asks, and nothing connects to us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from mkiso.config.settings import Settings
+from mkiso.errors import StudyIncomplete
+from mkiso.sources.query import find_studies
+from mkiso.sources.registry import source_of
+from mkiso.sources.retrieve import retrieve
+from mkiso.study.models import Arrival
+from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_study
+from peers.dcmqrscp import Dcmqrscp
+from peers.orthanc import Orthanc
+
+pytestmark = pytest.mark.peer
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("files")
+    return [
+        *make_study(folder / "1", "A1001", patient=THAI, kinds=EVERY_KIND),
+        *make_study(folder / "2", "A1002", kinds={"ct": 40}),
+    ]
+
+
+@pytest.fixture(params=["dcmqrscp", "orthanc"])
+def peer(request: pytest.FixtureRequest, tmp_path: Path, files: list[Path]) -> Iterator[Dcmqrscp | Orthanc]:
+    if request.param == "dcmqrscp":
+        with Dcmqrscp(tmp_path / "pacs", files, profiled=False) as dcmqrscp:
+            yield dcmqrscp
+    else:
+        with Orthanc(tmp_path / "pacs", options={"DicomAlwaysAllowGet": True}) as orthanc:
+            orthanc.store(files)
+            yield orthanc
+
+
+def by_get(tmp_path: Path, peer: Dcmqrscp | Orthanc) -> Settings:
+    pacs = {"kind": "cget", "ae_title": peer.ae_title, "port": peer.port, "back_off_seconds": 0.1}
+    storage = {"data_dir": str(tmp_path / "data"), "min_free_gib": 0}
+    return Settings.model_validate({"pacs": pacs, "storage": storage})
+
+
+def fetched(settings: Settings, accession_number: str, already: list[Arrival]) -> list[Arrival]:
+    folder = settings.storage.data_dir / "jobs" / "job" / "instances"
+    folder.mkdir(parents=True, exist_ok=True)
+    arrivals: list[Arrival] = []
+    (study,) = find_studies(source_of(settings), accession_number)
+    retrieve(source_of(settings), settings.identity, study, folder, already, arrivals.append)
+    return arrivals
+
+
+@pytest.mark.parametrize(("accession_number", "study"), [("A1001", "1"), ("A1002", "2")])
+def test_a_study_comes_by_get_byte_for_byte(
+    tmp_path: Path, peer: Dcmqrscp | Orthanc, files: list[Path], accession_number: str, study: str
+) -> None:
+    if study == "1" and isinstance(peer, Dcmqrscp):
+        pytest.skip("dcmqrscp sends a class in one transfer syntax")
+    arrivals = fetched(by_get(tmp_path, peer), accession_number, [])
+    held = {
+        str(dcmread(file, stop_before_pixels=True).SOPInstanceUID): file for file in files if file.parent.name == study
+    }
+    assert sorted(arrival.sop_instance_uid for arrival in arrivals) == sorted(held)
+    for arrival in arrivals:
+        assert dataset_bytes(arrival.path) == dataset_bytes(held[arrival.sop_instance_uid])
+
+
+def test_a_gap_comes_by_get_alone(tmp_path: Path, peer: Dcmqrscp | Orthanc) -> None:
+    settings = by_get(tmp_path, peer)
+    first = fetched(settings, "A1002", [])
+    for arrival in first[37:]:
+        arrival.path.unlink()
+    second = fetched(settings, "A1002", first[:37])
+    assert {arrival.sop_instance_uid for arrival in second} == {arrival.sop_instance_uid for arrival in first[37:]}
+
+
+def test_what_is_damaged_is_told_and_makes_no_study(tmp_path: Path, files: list[Path]) -> None:
+    """An instance whose data set isn't what the PACS's index says."""
+    with Dcmqrscp(tmp_path / "pacs", files[-3:], profiled=False) as peer:
+        settings = by_get(tmp_path, peer)
+        (study,) = find_studies(source_of(settings), "A1002")
+        damaged = dcmread(peer.storage / "000001")
+        damaged.StudyInstanceUID = "1.2.3"
+        damaged.save_as(peer.storage / "000001")
+        folder = settings.storage.data_dir / "jobs" / "job" / "instances"
+        folder.mkdir(parents=True)
+        with pytest.raises(StudyIncomplete, match=r"1 of the 3 images.*no job expects it"):
+            retrieve(source_of(settings), settings.identity, study, folder, [], lambda arrival: None)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_the_check_says_whether_the_pacs_sends_by_get(tmp_path: Path, peer: Dcmqrscp | Orthanc) -> None:
+    told = source_of(by_get(tmp_path, peer)).check(5, inside=True)
+    assert "answers C-ECHO" in told and "C-GET" in told
