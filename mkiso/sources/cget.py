@@ -17,7 +17,7 @@ from typing import Any
 
 from pydicom.uid import UID
 
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Receiver, Storage
 from mkiso.config.sources import CGet
 from mkiso.dataset.header import is_uid
 from mkiso.errors import PacsBusy, PacsRefused, PacsSilent
@@ -80,7 +80,8 @@ class CGetSource:
     """mkiso.sources.protocol.Source over C-FIND and C-GET."""
 
     settings: CGet
-    whole: Settings
+    receiver: Receiver
+    storage: Storage
 
     @property
     def name(self) -> str:
@@ -92,7 +93,7 @@ class CGetSource:
 
     @contextmanager
     def searching(self) -> Iterator[Search]:
-        with PacsAssociation(self.settings, self.whole.receiver, [STUDY_ROOT_FIND]) as association:
+        with PacsAssociation(self.settings, self.receiver, [STUDY_ROOT_FIND]) as association:
             yield partial(find, association, self.settings)
 
     @contextmanager
@@ -101,10 +102,10 @@ class CGetSource:
 
     def failure(self, result: MoveResult, study: Study, arrived: int) -> PacsRefused | PacsBusy | None:
         # What we refuse and what it can't send end alike here: nothing has to reach us.
-        return None if result.status == 0xA702 else failure(result, self.name, self.whole.receiver, study, arrived)
+        return None if result.status == 0xA702 else failure(result, self.name, self.receiver, study, arrived)
 
     def check(self, limit_seconds: float, *, inside: bool = False) -> str:
-        receiver = self.whole.receiver
+        receiver = self.receiver
         told = f"answers C-ECHO in {echo(self.settings, receiver, limit_seconds / 2):.2f} s"
         with PacsAssociation(self.settings, receiver, [STUDY_ROOT_GET], limit_seconds / 2):
             pass  # it offers C-GET, or entering says that it doesn't
@@ -123,12 +124,12 @@ class CGetRetrieval:
         self._sink = sink
         self._classes: Mapping[str, str] | None = None
         study = sink.study
-        calling = calling_ae_title(source.settings, source.whole.receiver)
+        calling = calling_ae_title(source.settings, source.receiver)
         expectations = Expectations()
         self._expected = Expected(study.study_instance_uid, sink.folder, study.expected.instances, calling)
         expectations.add(self._expected)
-        source.whole.storage.incoming_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._spool = Spool(source.whole, expectations)
+        source.storage.incoming_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._spool = Spool(source.storage, source.receiver.max_instance_gib, expectations)
 
     def retrieve(self, wanted: Sequence[Target]) -> Sequence[MoveResult]:
         self._sink.wait_anew()
@@ -184,7 +185,7 @@ class CGetRetrieval:
         results: list[MoveResult] = []
         try:
             with PacsAssociation(
-                pacs, self._source.whole.receiver, [STUDY_ROOT_GET], stored=contexts, sink_for=sink_for
+                pacs, self._source.receiver, [STUDY_ROOT_GET], stored=contexts, sink_for=sink_for
             ) as association:
                 results.extend(self._get(association, target, receiving) for target in wanted)
         except ConnectionLost:

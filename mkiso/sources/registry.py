@@ -16,4 +16,4 @@ def source_of(settings: Settings) -> Source:
         case CMove() as pacs:
             return CMoveSource(pacs, receiver, receiver_socket)
         case CGet() as pacs:
-            return CGetSource(pacs, settings)
+            return CGetSource(pacs, receiver, settings.storage)

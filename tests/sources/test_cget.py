@@ -17,6 +17,7 @@ from mkiso.study.models import Arrival
 from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_study
 from peers.dcmqrscp import Dcmqrscp
 from peers.orthanc import Orthanc
+from tests.sources.test_source import complete_studies
 
 pytestmark = pytest.mark.peer
 
@@ -93,6 +94,16 @@ def test_what_is_damaged_is_told_and_makes_no_study(tmp_path: Path, files: list[
         with pytest.raises(StudyIncomplete, match=r"1 of the 3 images.*no job expects it"):
             retrieve(source_of(settings), settings.identity, study, folder, [], lambda arrival: None)
     assert len(list(folder.iterdir())) == 2
+
+
+def test_what_comes_by_get_passes_the_gate(tmp_path: Path) -> None:
+    """A class that has more than one syntax, and more classes than one association has contexts for."""
+    files = make_study(tmp_path / "files", "A1", kinds=EVERY_KIND)
+    with Orthanc(tmp_path / "pacs", options={"DicomAlwaysAllowGet": True}) as peer:
+        peer.store(files)
+        studies = complete_studies(source_of(by_get(tmp_path, peer)), tmp_path)
+        assert peer.log().count("Association Received") >= 4  # two to find, and one for each part of the contexts
+    assert len(studies.instances) == len(files)
 
 
 def test_the_check_says_whether_the_pacs_sends_by_get(tmp_path: Path, peer: Dcmqrscp | Orthanc) -> None:
