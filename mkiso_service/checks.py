@@ -134,6 +134,9 @@ def _pacs(site: Site) -> str:
 def _receiver(site: Site) -> str:
     receiver, path = site.settings.receiver, site.settings.storage.receiver_socket
     where = f"{receiver.ae_title} on port {receiver.port}" if site.inside else "The receiver"
+    elsewhere = bool(site.settings.prefect.api_url) and "receiver" not in process_states(site.settings.storage)
+    if elsewhere and not site.inside and not path.exists():
+        return "none on this machine: the machines with a worker have theirs"
     if path.exists():
         status = receiver_status(path, site.limit_seconds)
         counts = ", ".join(f"{name} {value}" for name, value in status.items() if isinstance(value, int))

@@ -31,6 +31,7 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="mkiso", message="%(version)s")
 @click.option(
     "-c",
     "--config",

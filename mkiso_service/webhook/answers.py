@@ -10,12 +10,13 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from mkiso.errors import JobCancelled, JobCrashed, MkisoError
 from mkiso.storage.report import JobReport, after_a_break
 from mkiso_service.webhook.access import request_id_of
 from mkiso_service.webhook.orchestrator import Standing
+from mkiso_service.webhook.pages import error_page
 
 RETRY_AFTER_SECONDS = 30
 _HTTP_ERRORS = {
@@ -65,26 +66,38 @@ def error_answer(
     words: str,
     headers: Mapping[str, str] | None = None,
     details: Mapping[str, Any] = MappingProxyType({}),
-) -> JSONResponse:
-    """One error. A 503 always says when to come back (RFC 9110 10.2.3); a job's address also goes into Location."""
+) -> Response:
+    """One error: a page for a person whom a browser has led here, JSON for everybody else. A 503 always says when to
+    come back (RFC 9110 10.2.3); a job's address also goes into Location.
+    """
     told = {"cache-control": "no-store", **(headers or {})}
     if status == 503:
         told.setdefault("retry-after", str(details.get("retry_after_seconds", RETRY_AFTER_SECONDS)))
     if "job" in details:
         told.setdefault("location", str(details["job"]))
+    if is_shown(request):
+        page = error_page(status, words, code, request_id_of(request.scope))
+        page.headers.update(told)
+        return page
     return JSONResponse(
         {**details, "error": words, "code": code, "request_id": request_id_of(request.scope)}, status, told
     )
 
 
-async def answer_mkiso_error(request: Request, error: Exception) -> JSONResponse:
+def is_shown(request: Request) -> bool:
+    """Whether a browser shows the answer to a person, as a page."""
+    sender = getattr(request.state, "sender", None)
+    return bool(sender and sender.navigation) and "text/html" in request.headers.get("accept", "")
+
+
+async def answer_mkiso_error(request: Request, error: Exception) -> Response:
     """A MkisoError under its own status."""
     assert isinstance(error, MkisoError)
     _note(request, error.code)
     return error_answer(request, error.http_status, error.code, error.words, details=error.details)
 
 
-async def answer_failed_job(request: Request, error: Exception) -> JSONResponse:
+async def answer_failed_job(request: Request, error: Exception) -> Response:
     """The reason in a job's report, under the status that it carries."""
     assert isinstance(error, JobFailed)
     told = {**error.report.error, "job_id": error.report.job_id}
@@ -97,7 +110,7 @@ async def answer_failed_job(request: Request, error: Exception) -> JSONResponse:
     return error_answer(request, status if 400 <= status < 600 else 500, code, words, details=told)
 
 
-async def answer_http_error(request: Request, error: Exception) -> JSONResponse:
+async def answer_http_error(request: Request, error: Exception) -> Response:
     """What the router says: 404, 405 with Allow."""
     assert isinstance(error, HTTPException)
     code, words = _HTTP_ERRORS.get(error.status_code, ("http_error", error.detail))

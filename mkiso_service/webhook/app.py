@@ -64,7 +64,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     async def job(request: Request) -> Response:
         told = await jobs.describe(request.path_params["job_id"])
         if "text/html" in request.headers.get("accept", ""):
-            return job_page(told)
+            return job_page(told, take=Query(request.scope["query_string"]).yes("take"))
         return JSONResponse(asdict(told), headers={"cache-control": "no-store", "vary": "Accept"})
 
     async def cancel(request: Request) -> Response:

@@ -17,7 +17,7 @@ from mkiso.storage.room import require_room
 from mkiso.storage.shelf import is_young, manifests, whole_sets
 from mkiso_service.api import Accepted, See, Sent
 from mkiso_service.webhook.access import request_id_of, sender_of_request
-from mkiso_service.webhook.answers import disc_address, job_address
+from mkiso_service.webhook.answers import disc_address, is_shown, job_address
 from mkiso_service.webhook.audit import Trail, client_of
 from mkiso_service.webhook.disc_sets import ToldSet, chosen, led_to, of_named_set, set_entry
 from mkiso_service.webhook.jobs import Jobs
@@ -35,6 +35,8 @@ from mkiso_service.webhook.question import (
     several_studies,
 )
 
+PAGE_SECONDS = 3.0
+"""How long a browser waits for a disc before it shows how the job stands."""
 log = logging.getLogger("mkiso.webhook")
 
 
@@ -95,7 +97,11 @@ class Questions:
                 return Response(headers=headers, media_type=ISO.media_type)
         else:
             asked = await self._ask(request, question, query)
-            report = await self._answer(request, question, asked)
+            waits = is_shown(request) and part is None and "range" not in request.headers
+            report = await self._answer(request, question, asked, PAGE_SECONDS if waits else None)
+            if report is None and waits:  # a person sees how far it is, and gets the disc from there
+                address = f"{job_address(asked.job_id)}?take=true"
+                return RedirectResponse(address, 303, {"cache-control": "no-store", "vary": "Accept"})
             if report is None:
                 return accepted(request, asked)
         discs = await self._jobs.discs(report)
@@ -147,8 +153,11 @@ class Questions:
         except OSError as error:  # a list without a name is no reason for no disc
             log.warning("Who asked for a job couldn't be written down: %s", error.strerror, extra={"job_id": job_id})
 
-    async def _answer(self, request: Request, question: Question, asked: Asked) -> JobReport | None:
-        """The job's report; None where the client wants to come back for it.
+    async def _answer(
+        self, request: Request, question: Question, asked: Asked, page_seconds: float | None = None
+    ) -> JobReport | None:
+        """The job's report; None where the client wants to come back for it, or it isn't there before a page is shown
+        (`page_seconds`).
 
         Raises DeadlinePassed where it would have waited.
         """
@@ -157,9 +166,10 @@ class Questions:
         if prefers.respond_async and not prefers.wait_seconds:
             return None
         seconds = min(limit, prefers.wait_seconds) if prefers.respond_async else limit
+        seconds = seconds if page_seconds is None else min(seconds, page_seconds)
         queued_is_enough = question.kind == "print" and self._settings.print.wait_for == "queued"
         report = await self._jobs.end_of(request, asked.job_id, seconds, queued_is_enough=queued_is_enough)
-        if report is None and not prefers.respond_async:
+        if report is None and page_seconds is None and not prefers.respond_async:
             words = (
                 f"The job takes longer than {limit:g} seconds; it goes on. Ask for its state at the address in 'job'."
             )

@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest
 from mkiso_service.api import Job
+from mkiso_service.display import size_words
 from mkiso_service.webhook.access import SESSION_COOKIE, SESSION_SECONDS, Keys, Sessions, sender_of_request, session_of
 from mkiso_service.webhook.question import Question, form_of
 
@@ -120,22 +121,42 @@ def print_page(question: Question) -> HTMLResponse:
     )
 
 
-def job_page(job: Job) -> HTMLResponse:
-    """How a job stands; it asks again by itself until the job has ended."""
+def error_page(status: int, words: str, code: str, request_id: str) -> HTMLResponse:
+    """What went wrong, for a person whom a link or an address has led here."""
+    cause = f"Code {escape(code)}, request {escape(request_id)}." if request_id else f"Code {escape(code)}."
+    answer = _page(
+        "No disc",
+        f'<div class="job failed"><p class="words">{escape(words)}</p>'
+        f'<details class="cause"><summary>For the administrator</summary><p>{cause}</p></details></div>',
+    )
+    answer.status_code = status
+    answer.headers["vary"] = "Accept"
+    return answer
+
+
+def job_page(job: Job, *, take: bool = False) -> HTMLResponse:
+    """How a job stands; it asks again by itself until the job has ended. `take`: the disc is wanted, so its download
+    begins as soon as it is there.
+    """
     links = "".join(
-        f'<li><a href="{escape(job.job_id)}/disc?part={disc.part}">Download disc {disc.part} of {disc.total}</a></li>'
+        f'<li><a href="{escape(job.job_id)}/disc?part={disc.part}">Download {escape(disc.filename)} '
+        f"({size_words(disc.size)})</a></li>"
         for disc in job.discs
     )
+    moving = job.state in ("waiting", "running")
+    bar = f'<progress max="1" value="{job.progress}" aria-label="Progress"></progress>' if moving else ""
     answer = _page(
         "Patient disc",
         f'<div class="job {job.state}">'
         f'<div class="head"><strong class="numbers">{escape(", ".join(job.accession_numbers))}</strong>'
         f'<span class="state">{_STATES[job.state]}</span></div>'
-        f'<p class="words">{escape(_words(job))}</p><ul class="discs">{links}</ul></div>',
+        f'<p class="words">{escape(_words(job))}</p>{bar}<ul class="discs">{links}</ul></div>',
     )
     answer.headers["vary"] = "Accept"
-    if job.state in ("waiting", "running"):
+    if moving:
         answer.headers["refresh"] = str(REFRESH_SECONDS)
+    elif take and len(job.discs) == 1:
+        answer.headers["refresh"] = f"0; url={job.job_id}/disc?part={job.discs[0].part}"
     return answer
 
 
@@ -156,6 +177,7 @@ def _words(job: Job) -> str:
 def _page(title: str, body: str) -> HTMLResponse:
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="/page/disc.svg"><link rel="stylesheet" href="/page/counter.css"></head>'
         f"<body><header><h1>{title}</h1></header><main>{body}</main></body></html>"
     )

@@ -201,7 +201,7 @@ def test_a_name_that_anybody_can_give_our_address_opens_nothing(
                 path,
                 headers={"Host": "evil.example", **headers, **ways_in[0]},
             )
-            assert (answer.status_code, answer.json()["code"]) == (403, "unknown_host")
+            assert answer.status_code == 403 and "unknown_host" in answer.text
     assert locked_desk.asked == []
     assert locked.get("/", headers={"Host": "discs.example.org", **BUTTON}).status_code == 200
     assert (
@@ -351,8 +351,7 @@ def test_a_page_of_another_origin_in_chromium(
         browser.until_ready("numbers")
         browser.type("OWN")
         browser.press("Enter")
-        browser.until("!!document.querySelector('#whose:not([hidden]) #print')")
-        assert len(desk.asked) == 1
+        browser.until_ready("make")
         browser.run("document.getElementById('print').click()")
-        browser.until("document.querySelector('#jobs .job .state')?.textContent === 'Queued'")
+        browser.until("document.querySelector('#jobs .numbers')?.textContent === 'OWN'")
         assert [question.accession_numbers for question in desk.asked[1:]] == [("OWN",)]

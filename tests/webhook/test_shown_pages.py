@@ -1,0 +1,67 @@
+"""What a person sees whom a link or an address has led to the API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mkiso.errors import PacsBusy
+from mkiso_service.webhook import iso
+from mkiso_service.webhook.orchestrator import Standing
+from mkiso_service.webhook.question import Question
+from tests.webhook.desk import Desk, Scripts, served, settings_in
+
+BROWSER = {
+    "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
+    "Accept-Language": "en",
+    "Sec-Fetch-Site": "none",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Dest": "document",
+}
+
+
+def test_errors_are_pages_for_people_and_json_for_programs(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    with served(settings, Desk(Scripts(settings.storage).failed(PacsBusy("<b>Busy</b>.")))) as client:
+        for path, status, words in (
+            ("/api/iso/download?accession_number=*", 400, "wildcard"),
+            ("/api/iso/download?accession_number=A1", 502, "&lt;b&gt;Busy&lt;/b&gt;."),
+            ("/api/iso/jobs/none", 404, "job"),
+            ("/nowhere", 404, "There is nothing at this address."),
+        ):
+            page = client.get(path, headers=BROWSER)
+            assert page.status_code == status, page.text
+            assert page.headers["content-type"].startswith("text/html") and words in page.text
+            assert page.headers["x-request-id"] in page.text
+            assert "default-src 'none'" in page.headers["content-security-policy"]
+            told = client.get(path)
+            assert told.status_code == status and "error" in told.json()
+
+
+def test_a_browser_sees_how_far_a_disc_is_and_then_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(iso, "PAGE_SECONDS", 0.1)
+    settings = settings_in(tmp_path)
+    scripts = Scripts(settings.storage)
+
+    def script(job_id: str, question: Question) -> Standing:
+        scripts.report(job_id, question, stage="retrieving", expected=4, received=1)
+        return "running"
+
+    desk = Desk(script)
+    with served(settings, desk) as client:
+        led = client.get("/api/iso/download?accession_number=A1", headers=BROWSER)
+        assert led.status_code == 303
+        page = client.get(led.headers["location"], headers=BROWSER)
+        assert page.headers["refresh"] == "2"
+        assert '<progress max="1" value="0.185"' in page.text
+        [job_id] = desk.standings
+        desk.standings[job_id] = scripts.done(job_id, desk.asked[0])
+        page = client.get(led.headers["location"], headers=BROWSER)
+        assert "Download A1.iso (" in page.text
+        address = page.headers["refresh"].removeprefix("0; url=")
+        disc = client.get(led.headers["location"].rpartition("/")[0] + "/" + address, headers=BROWSER)
+        assert disc.status_code == 200 and disc.headers["content-disposition"].startswith("attachment")
+        assert "refresh" not in client.get(f"/api/iso/jobs/{job_id}", headers=BROWSER).headers
+        program = client.get("/api/iso/download?accession_number=A2", headers={"Prefer": "respond-async"})
+        assert program.status_code == 202
