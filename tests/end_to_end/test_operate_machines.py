@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import yaml
 from mkiso.formats.disc_check import verify_disc
 from peers.corpus import make_ct_series
 from peers.orthanc import Orthanc
+from peers.patience import LONG, until
 from peers.ports import free_port
 from peers.process import Process
 from tests.archive.postgresql import BIN, running_postgresql
@@ -83,16 +84,17 @@ class Machine(Process):
         )
 
 
-def when(wanted: Any, seconds: float, *processes: Process) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if found := wanted():
-                return found
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise TimeoutError("\n".join(f"{process.log_file.name} ends:\n{process.log()[-3000:]}" for process in processes))
+def when(wanted: Callable[[], Any], *processes: Process, seconds: float = LONG) -> Any:
+    """As `until`; an API that isn't there yet is asked again."""
+
+    def found() -> Any:
+        with suppress(httpx.TransportError):
+            return wanted()
+
+    def logs() -> str:
+        return "\n".join(f"{process.log_file.name} ends:\n{process.log()[-3000:]}" for process in processes)
+
+    return until(found, seconds, pause=0.2, told=logs)
 
 
 @pytest.mark.skipif(not (BIN / "initdb").exists(), reason="PostgreSQL isn't installed")
@@ -136,7 +138,7 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
         prefect = stack.enter_context(
             httpx.Client(base_url=f"http://{front}:{api_port}/api", timeout=20, auth=PASSWORD)
         )
-        when(lambda: prefect.get("/health").is_success, 60, server)
+        when(lambda: prefect.get("/health").is_success, server)
         deployed = subprocess.run(
             [*command, "deploy"], env={**os.environ, **environment}, capture_output=True, text=True, check=False
         )
@@ -185,21 +187,21 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
             time.sleep(1)
             return found if found.keys() >= {"machine0", "machine1"} and found == working() else None
 
-        when(lambda: online() == len(machines), 90, server, *workers)
+        when(lambda: online() == len(machines), server, *workers)
         pacs.pause()
         prefect.patch("/work_pools/mkiso", json={"is_paused": False}).raise_for_status()
-        when(stuck, 60, server, webhook, *workers)
+        when(stuck, server, webhook, *workers)
         pacs.resume()
         time.sleep(0.2)  # into the moves
         pacs.pause()  # so that nothing ends while the machine is lost
-        caught = set(when(stuck, 30, server, webhook, *workers)["machine0"])
+        caught = set(when(stuck, server, webhook, *workers)["machine0"])
         workers[0].kill()
         pacs.resume()
         when(
             lambda: all(run["state_type"] in ("COMPLETED", "FAILED", "CRASHED") for run in runs()),
-            240,
             server,
             workers[1],
+            seconds=5 * LONG,
         )
         ended = runs()
         assert Counter(run["state_type"] for run in ended) == {"COMPLETED": JOBS}, [run["state"] for run in ended]

@@ -4,6 +4,7 @@ mkiso itself runs.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -16,9 +17,12 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
+from mkiso.config.file import load
+from mkiso_service.deploy import ensure_deployments
 from peers.corpus import make_study
 from tests.end_to_end.conftest import Hospital, Open
 
@@ -209,8 +213,10 @@ class Stranger:
 @pytest.fixture
 def stranger(hospital: Hospital, tmp_path: Path) -> Iterator[Stranger]:
     yield Stranger(hospital, tmp_path / "a-stranger-was-here")
-    deploy = [sys.executable, "-m", "mkiso_service", "-c", str(hospital.service.configuration), "deploy"]
-    subprocess.run(deploy, check=True, capture_output=True, timeout=240)
+    service = hospital.service
+    api = {PREFECT_API_URL: str(service.prefect.base_url), PREFECT_API_AUTH_STRING: service.prefect_password}
+    with temporary_settings(api):  # as `mkiso deploy` does
+        asyncio.run(ensure_deployments(load(service.configuration, {})))
     assert hospital.service.download("OWN1").status_code == 200, "mkiso's own don't run any more"
 
 
