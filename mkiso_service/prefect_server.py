@@ -109,6 +109,9 @@ def _serve(settings: Settings) -> None:
     dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
     event_persister.write_events = write_lasting_events  # type: ignore[attr-defined]
     app = create_app(final=True)  # begins the logging, too
+    if ui := get_current_settings().server.ui.static_directory:
+        for folder in Path(ui).rglob("*/"):
+            folder.chmod(0o700)  # a copy of Prefect's, with the modes of its folders
     api = get_current_settings().server.api
     log.info("Prefect's server starts on %s port %s.", api.host, api.port)
     config = uvicorn.Config(

@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 from mkiso.audit import messages as audit
 from mkiso.config.settings import Settings
 from mkiso.study.models import Expected, Study
+from peers.patience import LONG
 
 STUDY = Study("A1", "1.2.3", "HN-1", "Canary^Name", expected=Expected("image", 2, {"1.2.3.1": frozenset({"1", "2"})}))
 LEFT = audit.Left("HN-1", "Canary^Näme", {"1.2.3": "A1", "1.2.4": "A2"}, 7)
@@ -260,7 +261,7 @@ def test_syslog_over_tls(tmp_path: Path, certificate: tuple[Path, Path], caplog:
         target = f"tls://localhost:{listener.getsockname()[1]}"
         EVERY["export"][0](settings_in(tmp_path, target=target, authority=str(certificate[0])))
         EVERY["export"][0](settings_in(tmp_path, target=target))  # an authority that doesn't know it
-        server.join(10)
+        server.join(LONG)
     count, _, line = received[0].partition(b" ")
     assert int(count) == len(line)
     assert_syslog(line)

@@ -13,6 +13,7 @@ from pydicom.fileset import FileSet
 
 from peers.corpus import EVERY_KIND, PLAIN, THAI, make_study
 from peers.discs import assert_holds_exactly, extract, judge
+from peers.patience import LONG
 from tests.end_to_end.conftest import Hospital, Open
 
 pytestmark = [pytest.mark.end_to_end]
@@ -149,7 +150,7 @@ def test_two_jobs_at_once_never_cross(hospital: Hospital, studies: dict[str, lis
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(90)
+        thread.join(LONG)
     for accession_number, answer in answers.items():
         folder = tmp_path / accession_number
         folder.mkdir()

@@ -14,6 +14,7 @@ from mkiso.demo.robots.folder_robots import EpsonRobot, JsonRobot
 from peers.corpus import dataset_bytes, make_study
 from peers.discs import assert_holds_exactly, extract
 from peers.orthanc import Orthanc
+from peers.patience import LONG
 from peers.ports import free_port
 from peers.storescp import Storescp
 from tests.end_to_end.conftest import Hospital, Open
@@ -209,7 +210,7 @@ def test_two_identical_requests_at_the_same_time_make_one_disc(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(90)
+        thread.join(LONG)
     assert [answer.status_code for answer in answers] == [200, 200], [answer.text for answer in answers]
     assert len({answer.json()["job_id"] for answer in answers}) == 1
     hospital.service.ended(answers[0].json()["job_id"])

@@ -18,6 +18,7 @@ from pydicom.uid import UID
 from peers.corpus import make_study
 from peers.discs import extract, instances_on
 from peers.house import THAI_CANARY, House
+from peers.patience import LONG
 from peers.raw_peer import RawPeer, associate_rq, command, data_set, p_data
 from peers.scripted_pacs import MoveRequest
 from peers.standing import standing_of
@@ -149,7 +150,7 @@ def test_20_jobs_at_once_never_cross(house: House, tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(100)
+        thread.join(LONG)
     assert len(answers) == 4
     for place, (number, answer) in enumerate(answers):
         assert answer.status_code == 200, answer.text

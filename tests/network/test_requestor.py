@@ -17,6 +17,7 @@ from mkiso.network.negotiation import AssociationRejected
 from mkiso.network.pdu import AssociationLost, PeerGone, ProtocolError
 from mkiso.network.requestor import VERIFYING, Address, Requestor
 from peers.open_association import requestor_to
+from peers.patience import LONG
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 PLAIN, J2K = str(ExplicitVRLittleEndian), str(JPEG2000Lossless)
@@ -75,7 +76,7 @@ def test_nonsense_instead_of_an_association_is_an_error_in_words(answer: bytes, 
     address, thread = serve(nonsense)
     with pytest.raises(AssociationLost, match=words):
         Requestor.open(address, [(CT, PLAIN)])
-    thread.join(5)
+    thread.join(LONG)
 
 
 def test_a_silent_peer_is_given_up_within_the_limit() -> None:
@@ -86,7 +87,7 @@ def test_a_silent_peer_is_given_up_within_the_limit() -> None:
     address, thread = serve(silent)
     with pytest.raises(AssociationLost, match="in time"):
         Requestor.open(address, [(CT, PLAIN)])
-    thread.join(5)
+    thread.join(LONG)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_rejections_tell_whether_they_last(result: int, source: int, reason: int
     with pytest.raises(AssociationRejected) as rejected:
         Requestor.open(address, [(CT, PLAIN)])
     assert rejected.value.lasting is lasting
-    thread.join(5)
+    thread.join(LONG)
 
 
 def test_a_publisher_whose_pdus_hold_no_data_gets_none() -> None:

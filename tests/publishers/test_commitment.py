@@ -21,6 +21,7 @@ from mkiso.network.pdu import Connection
 from mkiso.network.requestor import Address, Requestor
 from mkiso.publishers import Watch
 from mkiso.publishers.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, commit
+from peers.patience import LONG
 from peers.ports import free_port
 from tests.publishers.orders import order_of, settings_of, study
 
@@ -47,7 +48,7 @@ def ending(report_to: int | None) -> Iterator[int]:
         thread = threading.Thread(target=serve)
         thread.start()
         yield listener.getsockname()[1]
-        thread.join(20)
+        thread.join(LONG)
         assert not thread.is_alive()
 
 

@@ -18,6 +18,7 @@ from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, Publishe
 from mkiso.publishers import Receipt, Watch, publisher_of
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import Arrival
+from peers.patience import LONG
 from peers.ports import free_port
 from peers.storescp import Storescp
 from tests.publishers.orders import give, order_of, settings_of, study
@@ -200,7 +201,7 @@ def test_it_comes_up_while_it_is_tried(tmp_path: Path) -> None:
     thread.start()
     time.sleep(0.3)
     with StoragePublisher(tmp_path / "robot", port=port):
-        thread.join(10)
+        thread.join(LONG)
     assert result[0].instances == 3
 
 

@@ -36,6 +36,7 @@ from mkiso.publishers.orderbook import (
 )
 from mkiso.publishers.protocol import Order, Receipt, Watch
 from mkiso.study.models import Arrival, Patient, Volume
+from peers.patience import LONG
 from tests.publishers.orders import give
 
 MINE, OTHER = "0b0a1b2c-0000-4000-8000-000000000001", "0b0a1b2c-0000-4000-8000-000000000002"
@@ -313,7 +314,7 @@ def test_two_jobs_may_take_a_former_book_over_at_once(tmp_path: Path) -> None:
         taking.start()
         taking.join(0.3)
         former.unlink()
-    taking.join(10)
+    taking.join(LONG)
     assert taken == [True]
 
 
@@ -387,7 +388,7 @@ def test_what_changes_a_page_waits_for_who_holds_the_book(tmp_path: Path) -> Non
         asking.start()
         asking.join(0.3)
         assert asking.is_alive() and len(book.pages()[0]) == 1
-    asking.join(10)
+    asking.join(LONG)
     assert len(book.pages()[0]) == 2
 
 
@@ -644,7 +645,7 @@ def test_an_end_and_another_jobs_order_are_both_written_down(tmp_path: Path) -> 
         for thread in asking:
             thread.start()
         for thread in asking:
-            thread.join(10)
+            thread.join(LONG)
     assert {entry.job_id for entry in book.pages()[0]} == {MINE, *jobs}
 
 

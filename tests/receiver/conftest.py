@@ -16,6 +16,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import ReceiverUnavailable
 from mkiso.receiver.client import Expectation, receiver_status
 from mkiso.receiver.server import run
+from peers.patience import LONG
 from peers.ports import free_port, is_open
 
 Start = Callable[..., "Running"]
@@ -43,7 +44,7 @@ class Running:
 
     def end(self) -> None:
         self.stop.set()
-        self.thread.join(20)
+        self.thread.join(LONG)
         assert not self.thread.is_alive()
 
 

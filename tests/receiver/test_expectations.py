@@ -16,6 +16,7 @@ from mkiso.receiver import admission
 from mkiso.receiver.admission import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, Admission
 from mkiso.receiver.expectations import Expectations, Expected, expected_of
 from mkiso.receiver.unix_address import unix_address
+from peers.patience import LONG
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_what_is_being_given_stays_and_is_given_by_nobody_else(tmp_path: Path) -
         others[0].join(0.2)
         assert done == []
     for other in others:
-        other.join(10)
+        other.join(LONG)
     assert sorted(done) == ["given", "removed"]
 
 

@@ -8,6 +8,7 @@ import threading
 from functools import partial
 
 from mkiso.receiver.hashing import MAX_WAITING, Hashing
+from peers.patience import LONG
 
 
 def test_a_digest_is_that_of_all_bytes_in_order() -> None:
@@ -41,7 +42,7 @@ def test_any_thread_may_wait_for_a_value() -> None:
     digest.add([b"a", b"bc"])
     digest.finish()
     for thread in waiting:
-        thread.join(5)
+        thread.join(LONG)
     assert values == [hashlib.sha256(b"abc").hexdigest()] * 3
     hashing.close()
 
@@ -64,7 +65,7 @@ def test_what_is_received_faster_than_hashed_waits() -> None:
     feeding.join(0.3)
     assert feeding.is_alive()
     held.set()
-    feeding.join(5)
+    feeding.join(LONG)
     assert not feeding.is_alive()
     hashing.close()
 

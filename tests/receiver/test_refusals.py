@@ -12,6 +12,7 @@ import pytest
 from mkiso.dataset.header import MAX_BEGINNING_BYTES
 from mkiso.receiver.client import Expectation, Refusal
 from mkiso.storage.files import sha256_of
+from peers.patience import LONG
 from peers.raw_peer import CT, DEFLATED, RawPeer, command, data_set, element, p_data
 from tests.receiver.conftest import Running, Start, eventually
 
@@ -139,7 +140,7 @@ def test_nobody_waits_while_an_earlier_runs_file_is_read(receiver: Running, monk
 
     def slowly(path: Path) -> str:
         reading.set()
-        assert go_on.wait(60)
+        assert go_on.wait(LONG)
         return sha256_of(path)
 
     monkeypatch.setattr("mkiso.receiver.spool.sha256_of", slowly)
@@ -152,7 +153,7 @@ def test_nobody_waits_while_an_earlier_runs_file_is_read(receiver: Running, monk
         first.associate().send(
             p_data(command(1, sop_instance=LISTED), control=3) + p_data(data_set(LISTED, STUDY), control=2)
         )
-        assert reading.wait(10)
+        assert reading.wait(LONG)
         try:
             second.associate()
             second.socket.settimeout(10)
@@ -175,7 +176,7 @@ def test_the_same_instance_at_once_is_given_once(receiver: Running, monkeypatch:
 
     def slowly(path: Path) -> str:
         reading.set()
-        assert go_on.wait(60)
+        assert go_on.wait(LONG)
         return sha256_of(path)
 
     monkeypatch.setattr("mkiso.receiver.spool.sha256_of", slowly)
@@ -190,7 +191,7 @@ def test_the_same_instance_at_once_is_given_once(receiver: Running, monkeypatch:
     ):
         whole = p_data(command(1, sop_instance=LISTED), control=3) + p_data(encoded, control=2)
         first.associate().send(whole)
-        assert reading.wait(10)
+        assert reading.wait(LONG)
         second.associate().send(whole)
         go_on.set()
         assert first.status() == second.status() == 0

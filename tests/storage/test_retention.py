@@ -19,6 +19,7 @@ from mkiso.publishers.orderbook import OrderBook
 from mkiso.storage.files import alone_in, hold
 from mkiso.storage.report import JobReport, write_report
 from mkiso.storage.room import is_short_of, require_room
+from peers.patience import LONG
 
 HOUR = 3600
 
@@ -136,9 +137,9 @@ def test_who_comes_while_a_folder_is_taken_away_gets_a_new_one(
         assert alone
         waiting = threading.Thread(target=lambda: came.append(hold(folder)))
         waiting.start()
-        assert has_opened.wait(30)
+        assert has_opened.wait(LONG)
         folder.rename(folder.with_name("gone"))
-    waiting.join(30)
+    waiting.join(LONG)
     [held] = came
     try:
         assert os.path.samestat(os.fstat(held), folder.stat())

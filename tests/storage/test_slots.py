@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mkiso.storage.slots import slot, slot_behind_clerks
+from peers.patience import LONG
 
 FORK = multiprocessing.get_context("fork")
 
@@ -31,7 +32,7 @@ def test_so_many_at_a_time(tmp_path: Path) -> None:
         assert [two.enter_context(slot(tmp_path, 2)) for _ in range(2)] == [0, 1]
         waiting = in_thread(take)
         assert not third.wait(0.3)
-    assert third.wait(2)
+    assert third.wait(LONG)
     waiting.join()
 
 
@@ -57,9 +58,9 @@ def test_the_archive_hears_of_a_clerk_who_waits_for_its_slot(tmp_path: Path) -> 
     with slot_behind_clerks(tmp_path, 1) as clerk_waits:
         assert not clerk_waits.wait(0.2)
         waiting = in_thread(clerk)
-        assert clerk_waits.wait(2)
+        assert clerk_waits.wait(LONG)
         assert not moved.is_set()
-    assert moved.wait(2)
+    assert moved.wait(LONG)
     waiting.join()
 
 
@@ -73,7 +74,7 @@ def test_the_archive_waits_while_a_clerk_moves_though_slots_are_free(tmp_path: P
     with slot(tmp_path, 4):
         waiting = in_thread(archive)
         assert not archived.wait(0.3)
-    assert archived.wait(2)
+    assert archived.wait(LONG)
     waiting.join()
 
 

@@ -22,6 +22,7 @@ from mkiso_service.webhook import disc_bytes, server
 from mkiso_service.webhook.health import ANSWER_SECONDS, KEPT_SECONDS
 from mkiso_service.webhook.orchestrator import Standing
 from mkiso_service.webhook.question import Question
+from peers.patience import LONG
 from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 
@@ -446,7 +447,7 @@ def test_the_end_of_the_service(tmp_path: Path) -> None:
                 httpx.get(client.base_url.join("/api/health"), timeout=2, trust_env=False)
             received += sum(map(len, pieces))
         assert received == len(content)
-        waiting.join(10)
+        waiting.join(LONG)
     stopping = answers["waiting"]
     assert (stopping.status_code, stopping.json()["code"]) == (503, "service_stopping")
     assert stopping.headers["location"] == stopping.json()["job"] and "retry-after" in stopping.headers

@@ -25,6 +25,7 @@ from mkiso.errors import (
 from mkiso.storage.shelf import manifests
 from mkiso_service.webhook.orchestrator import Standing
 from mkiso_service.webhook.question import Question
+from peers.patience import LONG
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 
 ONE = "/api/iso/download?accession_number=A1"
@@ -266,7 +267,7 @@ def test_identical_questions_are_one_job(client: httpx.Client, desk: Desk, scrip
     answers = []
     threads = [threading.Thread(target=lambda: answers.append(client.get(ONE))) for _ in range(5)]
     threads[0].start()
-    begun.wait(2)
+    begun.wait(LONG)
     for thread in threads[1:]:
         thread.start()
     for thread in threads:
