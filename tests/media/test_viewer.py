@@ -309,3 +309,29 @@ def test_without_javascript_the_pages_show_pictures(disc: Path, scriptless: Brow
     scriptless.open((disc / "VIEW" / "ST000001.HTM").as_uri())
     assert str(scriptless.run("document.querySelector('noscript').innerText")).startswith("This page needs JavaScript")
     assert scriptless.run("document.querySelector('#tools').hidden")
+
+
+def test_a_script_from_right_to_left_leaves_pictures_and_marks_as_they_are(disc: Path, browser: Browser) -> None:
+    """An orientation mark on the wrong edge would mislead, whichever way the words run."""
+    browser.size(1200, 800)
+    for page, side in (("VIEW/ST000001.HTM", ".stage"), ("IHE_PDI/ST000001/SE000001.HTM#P30", "#P30 .frame")):
+        folder, _, place = page.rpartition("/")
+        file, _, fragment = place.partition("#")
+        turned = (disc / folder / file).read_text().replace('dir="ltr" xmlns', 'dir="rtl" xmlns')
+        copy = disc / folder / f"RTL_{file}"
+        copy.write_text(turned)
+        try:
+            browser.open(copy.as_uri() + (f"#{fragment}" if fragment else ""))
+            browser.until(f"document.querySelector('{side} img').naturalWidth === 256")
+            assert browser.run("getComputedStyle(document.body).direction") == "rtl"
+            for edge, letter in (("left", "R"), ("right", "L")):
+                mark = f"document.querySelector('{side} .mark.{edge}')"
+                assert browser.run(f"{mark}.textContent") == letter
+            middle = f"document.querySelector('{side}').getBoundingClientRect()"
+            centre = f"{middle}.left + {middle}.width / 2"
+            assert browser.run(f"document.querySelector('{side} .mark.left').getBoundingClientRect().left < {centre}")
+            assert browser.run(f"document.querySelector('{side} .mark.right').getBoundingClientRect().left > {centre}")
+            assert violations(browser) == []
+            assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+        finally:
+            copy.unlink()
