@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom import config, dcmread
-from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -232,10 +232,12 @@ def jpeg_ls(pixels: NDArray[Any], near: int = 0) -> bytes:
 
 def rle(pixels: NDArray[Any]) -> bytes:
     samples = pixels.shape[2] if pixels.ndim == 3 else 1
-    form = {"rows": pixels.shape[0], "columns": pixels.shape[1], "samples_per_pixel": samples, "number_of_frames": 1}
-    stored = {"bits_allocated": 8, "bits_stored": 8, "pixel_representation": 0, "planar_configuration": 0}
-    photometric = {"photometric_interpretation": "RGB" if samples == 3 else "MONOCHROME2"}
-    return RLELosslessEncoder.encode(pixels, **form, **stored, **photometric)
+    form: dict[str, Any] = {
+        **{"rows": pixels.shape[0], "columns": pixels.shape[1], "samples_per_pixel": samples, "number_of_frames": 1},
+        **{"bits_allocated": 8, "bits_stored": 8, "pixel_representation": 0, "planar_configuration": 0},
+        "photometric_interpretation": "RGB" if samples == 3 else "MONOCHROME2",
+    }
+    return get_encoder(RLELossless).encode(pixels, **form)
 
 
 SMOOTH: dict[str, Any] = {"syntax": JPEGBaseline8Bit}
