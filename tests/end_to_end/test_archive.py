@@ -183,11 +183,11 @@ def test_killed_at_random_moments_the_archive_goes_on(
     moments, killed = random.Random(seed), 0
     while killed < KILLS:
         run = start(service, date_from=KILLED)
-        process = int(service.when(lambda: service.run(run)["infrastructure_pid"], 60).split("/")[1])  # noqa: B023
+        process = int(service.when(lambda: service.run(run)["infrastructure_pid"]).split("/")[1])  # noqa: B023
         time.sleep(moments.uniform(0.2, 0.7 + killed))  # the first early: a quick machine does the whole night in 2 s
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-        ended = service.run_ended(run, 60)
+        ended = service.run_ended(run)
         if ended["state_type"] == "COMPLETED":  # killed too late: the night was done
             break
         assert ended["state_type"] == "CRASHED", ended["state"]

@@ -90,7 +90,7 @@ def test_events_of_runs_are_kept_and_those_of_steps_are_not(hospital: Hospital) 
         return int(found.json()["total"])
 
     hospital.service.run_ended(hospital.service.ask("/api/iso/download", accession_number="OPS1"))
-    hospital.service.when(lambda: told("prefect.flow-run.Completed") or None, 30)
+    hospital.service.when(lambda: told("prefect.flow-run.Completed") or None)
     assert told("prefect.task-run.") == told("prefect.artifact") == 0
 
 
@@ -122,7 +122,7 @@ def test_schedules_make_runs(hospital: Hospital) -> None:
         "deployments": {"name": {"any_": ["housekeeping"]}},
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
     }
-    assert hospital.service.when(lambda: hospital.service.prefect.post("/flow_runs/filter", json=wanted).json(), 30)
+    assert hospital.service.when(lambda: hospital.service.prefect.post("/flow_runs/filter", json=wanted).json())
 
 
 def test_prefect_deploy_makes_the_same_deployments(hospital: Hospital, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_a_publisher_that_is_down_is_never_sent_and_a_retry_does_right(
     port = hospital.service.settings["publishers"]["down"]["port"]
     with Storescp(tmp_path / "late", ae_title="DOWN", port=port) as late:
         hospital.service.retry(job_id)
-        hospital.service.when(lambda: hospital.service.run(job_id)["run_count"] == 2, 30)
+        hospital.service.when(lambda: hospital.service.run(job_id)["run_count"] == 2)
         assert hospital.service.run_ended(job_id)["state_type"] == "COMPLETED"
         assert sorted(dataset_bytes(file) for file in late.files()) == sorted(
             dataset_bytes(file) for file in studies["MIXED5"]
@@ -184,7 +184,7 @@ def test_a_retry_of_an_older_request_makes_no_second_disc(
         assert files == (7 if publisher == "away" else 0)
         for run_count in (2, 3):
             hospital.service.retry(job_id)
-            hospital.service.when(lambda: hospital.service.run(job_id)["run_count"] == run_count, 30)  # noqa: B023
+            hospital.service.when(lambda: hospital.service.run(job_id)["run_count"] == run_count)  # noqa: B023
             assert hospital.service.run_ended(job_id)["state_type"] == "FAILED"
             told = hospital.service.ended(job_id)["error"]
             assert told["code"] == "print_uncertain" and f"at {publisher} since" in told["error"]
@@ -226,11 +226,11 @@ def test_a_killed_job_never_orders_twice(hospital: Hospital, robots: dict[str, E
     """The flow's process is killed after the order was given: the rerun follows that order and gives no other."""
     made = len(robots["slow"].made)
     job_id = hospital.service.ask("/api/iso/print", accession_number="MIXED2", publisher="slow")
-    hospital.service.when(lambda: hospital.service.job(job_id).get("proves") == "queued", 30)
+    hospital.service.when(lambda: hospital.service.job(job_id).get("proves") == "queued")
     os.kill(int(hospital.service.run(job_id)["infrastructure_pid"].split("/")[1]), signal.SIGKILL)
     assert hospital.service.run_ended(job_id)["state_type"] == "CRASHED"
     hospital.service.retry(job_id)
-    hospital.service.when(lambda: hospital.service.run(job_id)["run_count"] == 2, 30)
+    hospital.service.when(lambda: hospital.service.run(job_id)["run_count"] == 2)
     assert hospital.service.run_ended(job_id)["state_type"] == "COMPLETED"
     assert len(robots["slow"].made) == made + 1
 

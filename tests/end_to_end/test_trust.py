@@ -341,7 +341,7 @@ def test_a_schedule_and_a_tag_that_an_operator_adds_are_legal(stranger: Stranger
     run_id = stranger.start(own, tags=["urgent"])
     assert stranger.service.run_ended(run_id)["state_type"] == "COMPLETED"
     schedule = {
-        "schedule": {"interval": 1, "anchor_date": "2026-01-01T00:00:00Z"},
+        "schedule": {"interval": 15, "anchor_date": "2026-01-01T00:00:00Z"},
         "active": True,
         "parameters": {"accession_numbers": ["OWN1"]},
     }

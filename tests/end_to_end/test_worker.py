@@ -46,7 +46,7 @@ def test_a_schedule_makes_runs(open_hospital: Open) -> None:
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
         "deployments": {"name": {"any_": ["housekeeping"]}},
     }
-    assert service.when(lambda: service.prefect.post("/flow_runs/filter", json=wanted).json() or None, 60)
+    assert service.when(lambda: service.prefect.post("/flow_runs/filter", json=wanted).json() or None)
 
 
 @pytest.mark.end_to_end
@@ -59,4 +59,4 @@ def test_a_job_that_waits_for_a_place_starts_when_one_is_free(
     files = [file for number in numbers for file in make_ct_series(tmp_path / number, number, 2, size=64)]
     service = open_hospital("dcmqrscp", files, {"server": {"max_running_jobs": 1}}).service
     jobs = [service.ask("/api/iso/download", accession_number=number) for number in numbers]
-    assert [service.ended(job, 60)["state"] for job in jobs] == ["done"] * 3
+    assert [service.ended(job)["state"] for job in jobs] == ["done"] * 3

@@ -105,7 +105,7 @@ def test_25_a_fault_that_nobody_foresaw_tells_no_patients_data(house: House) -> 
     assert not hits(str(body).encode())
 
 
-def test_25_no_canary_in_logs_prefect_metrics_reports_or_temporary_files(house: House) -> None:
+def test_25_no_canary_in_logs_prefect_metrics_jobs_or_temporary_files(house: House) -> None:
     service = house.service
     data_dir = service.data_dir
     house.patient_api.script = house.patient_api.answers(
@@ -114,7 +114,7 @@ def test_25_no_canary_in_logs_prefect_metrics_reports_or_temporary_files(house: 
     house.disc("GOOD1", data_dir.parent / "with the patient API")
     searched = [
         service.log_file,
-        *files_below(data_dir / "prefect", data_dir / "discs" / "jobs", data_dir / "incoming"),
+        *files_below(data_dir / "prefect", data_dir / "incoming"),
     ]
     searched += [
         *files_below(Path(service.environment["TMPDIR"])),
@@ -123,7 +123,9 @@ def test_25_no_canary_in_logs_prefect_metrics_reports_or_temporary_files(house: 
     assert any(file.name == "prefect.db" for file in searched)
     assert any(file.name == "prefect.db-wal" for file in searched), "what isn't in the database yet is searched too"
     assert {str(file): found for file in searched if (found := hits(file.read_bytes()))} == {}
-    for path in ("/metrics", "/api/health"):
+    jobs = [file.stem for file in (data_dir / "discs" / "jobs").glob("*.json")]
+    assert jobs
+    for path in ("/metrics", "/api/health", *(f"/api/iso/jobs/{job}" for job in jobs)):
         assert not hits(service.http.get(path).content)
     asked: list[tuple[str, dict[str, object]]] = [
         (f"/{what}/filter", {"limit": 200}) for what in ("flow_runs", "task_runs", "logs", "artifacts")
