@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -35,9 +36,10 @@ class Refusal:
 class Expectation:
     """What one job expects of one study, as long as the `with` lasts. `instances` None: any of the study.
 
-    `calling_ae_title` is what the job calls itself when it asks the PACS. `refusals` grows as messages are read: each
-    instance once. Raises ReceiverUnavailable where the receiver can't be reached or declines; whatever came while
-    nobody expected it, it refused.
+    `calling_ae_title` is what the job calls itself when it asks the PACS, `senders` are the AE titles and addresses
+    that the instances come from. As messages are read, `refusals` grows, each instance once, and so does
+    `lost_associations` with why a sender's association was refused or aborted. Raises ReceiverUnavailable where the
+    receiver can't be reached or declines; whatever came while nobody expected it, it refused.
     """
 
     def __init__(
@@ -47,13 +49,16 @@ class Expectation:
         folder: Path,
         instances: frozenset[str] | None = None,
         calling_ae_title: str = "",
+        senders: Collection[str] = (),
     ) -> None:
         self._socket_path = socket_path
         self.refusals: list[Refusal] = []
+        self.lost_associations: list[str] = []
         self._told: deque[dict[str, Any]] = deque()
         self._request = {"expect": {
             "study_instance_uid": study_instance_uid, "folder": str(folder),
             "instances": None if instances is None else sorted(instances), "calling_ae_title": calling_ae_title,
+            "senders": sorted(senders),
         }}  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -92,7 +97,7 @@ class Expectation:
         next_arrival raises."""
         self._lines.send({"catch_up": True})
         while "caught_up" not in (message := self._lines.next(ANSWER_TIMEOUT_SECONDS) or {"caught_up": False}):
-            if "refusal" in message:
+            if "refusal" in message or "association" in message:
                 self._taken(message)
             else:
                 self._told.append(message)
@@ -102,6 +107,9 @@ class Expectation:
     def _taken(self, message: dict[str, Any]) -> Arrival | None:
         if "refusal" in message:
             self.refusals.append(Refusal(**message["refusal"]))
+            return None
+        if "association" in message:
+            self.lost_associations.append(message["association"]["words"])
             return None
         return arrival_of(message)
 

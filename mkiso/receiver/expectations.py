@@ -7,6 +7,7 @@
                {"refusal": {…client.Refusal…}}            an instance of the study came, or one that the job lists, and
                                                           it
                                                           isn't in the folder
+               {"association": {"words": "…"}}            a sender's association was refused or aborted, and why
                {"conflict": {"sop_instance_uid": "…"}}    the same UID came with other bytes
                {"no_room": {"sop_instance_uid": "…"}}     it came, and the disk is full
     job:       {"catch_up": true}
@@ -43,6 +44,7 @@ BATCH_SECONDS = (
     0.005  # between two messages to a job: waking its thread and ours for each instance takes time from receiving
 )
 NOT_EXPECTED = "no job expects it"
+MAX_REASONS = 8  # why associations were refused, told to one job
 MAX_REFUSALS = 10_000  # told to one job by their UIDs; further ones are told as one without
 
 _log = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ _log = logging.getLogger(__name__)
 @dataclass(eq=False, slots=True)
 class Expected:
     """What one job expects of one study; `instances` None: any of the study. `calling_ae_title`: what the job calls
-    itself when it asks for a C-MOVE.
+    itself when it asks for a C-MOVE; `senders`: the AE titles and addresses that the instances come from.
 
     `arrived` maps the SOP Instance UIDs of the files in `folder` to their hashes; the job is told of each as soon as
     its hash is known.
@@ -61,11 +63,13 @@ class Expected:
     folder: Path
     instances: frozenset[str] | None
     calling_ae_title: str = ""
+    senders: frozenset[str] = frozenset()
     arrived: dict[str, Digest] = field(default_factory=dict)
     told: SimpleQueue[dict[str, Any] | None] = field(default_factory=SimpleQueue)
     in_haste: threading.Event = field(default_factory=threading.Event)
     being_given: int = 0
     _refused: set[tuple[str, bool]] = field(default_factory=set)
+    _lost: set[str] = field(default_factory=set)
 
     def wants(self, sop_instance_uid: str) -> bool:
         return self.instances is None or sop_instance_uid in self.instances
@@ -98,6 +102,12 @@ class Expected:
             return
         self._refused.add((uid, moved))
         self.told.put({"refusal": {"sop_instance_uid": uid, "words": words, "moved": moved}})
+
+    def tell_association(self, words: str) -> None:
+        """Tell the job why a sender's association was refused or aborted, each reason once."""
+        if words not in self._lost and len(self._lost) < MAX_REASONS:
+            self._lost.add(words)
+            self.told.put({"association": {"words": words}})
 
     def catch_up(self) -> None:
         """Say so when all that was told before has gone out, and let that go out at once."""
@@ -162,6 +172,12 @@ class Expectations:
         for expected in self._now():
             if expected.wants(sop_instance_uid):
                 expected.tell_no_room(sop_instance_uid)
+
+    def tell_association(self, calling_ae_title: str, address: str, words: str) -> None:
+        """Tell the jobs that expect something of this sender why its association was refused or aborted."""
+        for expected in self._now():
+            if expected.senders & {calling_ae_title, address}:
+                expected.tell_association(words)
 
     def tell_refusal(self, study_instance_uid: str, sop_instance_uid: str, words: str, move_originator: str) -> None:
         """Tell the jobs that expect something of its study or list it. Where neither is known, because it can't be
@@ -304,10 +320,18 @@ def expected_of(request: Any, jobs_dir: Path) -> Expected:
     folder = Path(request["folder"]).resolve()
     if folder == jobs_dir or not folder.is_relative_to(jobs_dir) or not folder.is_dir():
         raise ValueError(f"An expectation's folder is an existing one below {jobs_dir}.")
-    calling = request.get("calling_ae_title", "")
+    calling, senders = request.get("calling_ae_title", ""), request.get("senders", [])
     if not isinstance(calling, str):
         raise ValueError("An expectation's calling_ae_title is a text.")
-    return Expected(request["study_instance_uid"], folder, None if instances is None else frozenset(instances), calling)
+    if not (isinstance(senders, list) and all(isinstance(sender, str) for sender in senders)):
+        raise ValueError("An expectation's senders are a list of AE titles and addresses.")
+    return Expected(
+        request["study_instance_uid"],
+        folder,
+        None if instances is None else frozenset(instances),
+        calling,
+        frozenset(senders),
+    )
 
 
 def _line(connection: socket.socket) -> bytes:

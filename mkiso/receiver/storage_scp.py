@@ -67,6 +67,7 @@ class StorageScp:
             tally.ended = f"the peer {error}"
         except (Stalled, ProtocolError) as error:
             tally.ended = f"aborted: the peer {error}"
+            self._tell(f"was aborted: it {error}")
             self._connection.abort(error.reason if isinstance(error, ProtocolError) else pdu.NOT_SPECIFIED)
         except Stopping:
             tally.ended = "aborted: the receiver ends"
@@ -95,10 +96,14 @@ class StorageScp:
         self._tally.calling_ae_title = answer.calling_ae_title
         if isinstance(answer, Rejection):
             self._tally.ended = f"rejected: {answer.words}"
+            self._tell(f"was refused: {answer.words}")
             return None
         for oddity in answer.oddities:
             _log_once(answer.calling_ae_title, oddity)
         return answer
+
+    def _tell(self, words: str) -> None:
+        self._spool.expectations.tell_association(self._tally.calling_ae_title, self._tally.peer, words)
 
     def _loop(self, association: Association) -> None:
         def patience_seconds() -> float:

@@ -4,6 +4,7 @@ which tells of each.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,8 +61,9 @@ class CMoveSource:
             sink.folder,
             sink.study.expected.instances,
             calling_ae_title(self.settings, self.receiver),
+            {self.settings.ae_title, *_addresses(self.settings.host)},
         ) as expectation:
-            sink.refusals = expectation.refusals
+            sink.refusals, sink.lost_associations = expectation.refusals, expectation.lost_associations
             yield CMoveRetrieval(self, sink, expectation)
 
     def failure(self, result: MoveResult, study: Study, arrived: int) -> PacsRefused | PacsBusy | None:
@@ -141,3 +143,10 @@ class CMoveRetrieval:
             "again; if it stays, the PACS hangs.",
             accession_number=number,
         )
+
+
+def _addresses(host: str) -> set[str]:
+    try:
+        return {str(address[0]) for *_, address in socket.getaddrinfo(host, None)}
+    except OSError:  # then there is no C-MOVE either, and it says why
+        return set()

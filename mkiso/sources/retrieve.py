@@ -29,7 +29,7 @@ from mkiso.study import completeness
 from mkiso.study.models import Arrival, Expected, Study
 
 POLL_SECONDS = 0.05  # how late a stop may be noticed while no image comes
-LOST_QUIET_SECONDS = 5.0  # after a lost connection images either come at once or not at all
+LOST_QUIET_SECONDS = 5.0  # after a lost connection or association images either come at once or not at all
 LATE_SECONDS = 1.0  # how long one image more than was counted may take after the final response
 GROWTH_ROUNDS = 3  # how often a study may grow under our hands
 MAX_PIECES = 500  # of one attempt
@@ -130,7 +130,11 @@ class _Attempts:
                     if self._may_come_alone(result):
                         self._most = 1
                         continue
-                    failed = None if self._refused() else self._source.failure(result, self._study, self._came)
+                    failed = (
+                        None
+                        if self._refused() or self._sink.lost_associations
+                        else self._source.failure(result, self._study, self._came)
+                    )
                     raise failed or self._incomplete(result)
                 if step is Step.BACK_OFF:
                     self._pause(retrieval, rules.back_off_seconds * 2 ** (attempt - 1))
@@ -193,9 +197,9 @@ class _Attempts:
     def _settle(self, retrieval: Retrieval, result: MoveResult, before: int, level: Level) -> Step:
         """Decide, after waiting for images that may still come."""
         sink, quiet = self._sink, retrieval.quiet_seconds
-        if result.status is None:
-            quiet = min(quiet, LOST_QUIET_SECONDS)
         retrieval.catch_up()
+        if result.status is None or sink.lost_associations:
+            quiet = min(quiet, LOST_QUIET_SECONDS)
         sink.wait_anew()
         while (
             step := next_step(
@@ -248,6 +252,8 @@ class _Attempts:
         hints = []
         if refused := self._refused():
             hints.append(f"mkiso refused {len(refused)} that came: {next(iter(refused.values())).rstrip('.')}.")
+        if lost := self._sink.lost_associations:
+            hints.append(f"An association of the PACS with mkiso {lost[-1].rstrip('.')}.")
         if unsent := self._unsent_words():
             hints.append(unsent)
         elif result.status is not None and result.status not in (SUCCESS, WARNING):
@@ -255,7 +261,7 @@ class _Attempts:
             hints.append(f"The PACS ended with status {result.status:04X}{comment}: look at its log.")
         if result.warning and not result.failed:
             hints.append(f"The PACS counts {result.warning} as sent with a warning.")
-        if not self._sink.arrived and not refused:
+        if not self._sink.arrived and not refused and not lost:
             hints.append(self._source.hint)
         if self._sink.is_complete:
             return completeness.unproved(self._study, " ".join(hints))

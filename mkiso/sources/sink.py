@@ -36,6 +36,8 @@ class Sink:
         """The most images that the source counted of the whole study."""
         self.refusals: list[Refusal] = []
         """What may be of the study and isn't in the folder, as far as that is known."""
+        self.lost_associations: list[str] = []
+        """Why we refused or aborted associations of the source."""
 
     def take(self, arrival: Arrival) -> None:
         """An instance lies in the folder, whole."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from mkiso.sources.registry import source_of
 from mkiso.sources.retrieve import retrieve
 from mkiso.study.models import Arrival, Expected, Study
 from peers.corpus import PLAIN, make_study
+from peers.raw_peer import ABORT, RJ, RawPeer, associate_rq
 from peers.scripted_pacs import MoveRequest, Script, ScriptedPacs, sections, whole
 
 pytestmark = pytest.mark.peer
@@ -248,6 +250,28 @@ def test_only_what_cant_be_sent_alone_stays_missing_and_is_named(
     if isinstance(failed.value, StudyIncomplete):
         assert failed.value.details["missing_sop_instance_uids"] == missing
         assert all(uid in failed.value.words for uid in missing)
+
+
+@pytest.mark.parametrize("status", [0x0000, 0xA702, 0xC001])
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (associate_rq(called="WRONG", calling="SCRIPTED"), "was refused: it calls 'WRONG', and our AE title is"),
+        (associate_rq()[:2] + struct.pack(">I", 70) + associate_rq()[6:76], "was aborted.*ends inside an item's head"),
+    ],
+)
+def test_the_job_says_why_the_pacss_association_was_refused(
+    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], sent: bytes, said: str, status: int
+) -> None:
+    def refused(move: MoveRequest) -> None:
+        with RawPeer(receiver_port) as peer:
+            peer.send(sent)
+            assert peer.receive()[0] in (RJ, ABORT)
+        move.end(status)
+
+    with ScriptedPacs(files, [refused], receiver_port) as pacs, pytest.raises(StudyIncomplete, match=said) as failed:
+        fetch(settings_for(pacs, quiet_timeout_seconds=0.3), folder)
+    assert "reach this machine" not in failed.value.words
 
 
 def test_a_pacs_that_breaks_off_at_one_image_sends_the_others(
