@@ -23,6 +23,7 @@ from rich.progress import (
 from mkiso.storage.report import FoundStudy
 from mkiso.study.identity import iso_date
 from mkiso_service.api import Job, Listed, Preview
+from mkiso_service.counting import counted
 
 
 def show_job(console: Console, states: Iterable[Job]) -> Job:
@@ -32,7 +33,6 @@ def show_job(console: Console, states: Iterable[Job]) -> Job:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("images"),
         TimeElapsedColumn(),
     )
     last: Job | None = None
@@ -93,11 +93,7 @@ def job_words(listed: Listed) -> str:
 
 def study_words(study: FoundStudy) -> str:
     """A found study on one line: A100  2026-03-12  CT, SR  Abdomen  412 images."""
-    images = (
-        "images not counted by the PACS"
-        if study.expected is None
-        else f"{study.expected} image{'' if study.expected == 1 else 's'}"
-    )
+    images = "not counted by the PACS" if study.expected is None else counted(study.expected, study.modalities)
     date, modalities = iso_date(study.study_date), ", ".join(study.modalities)
     return "  ".join(filter(None, (study.accession_number, date, modalities, study.study_description, images)))
 

@@ -1,5 +1,5 @@
 """A study worth looking at, of nobody: a head as CT and MR in one frame of reference, a chest radiograph, an ultrasound
-clip and a report, computed from ellipsoids in a second. The same on each call.
+clip, an ECG, a report and a letter, computed from ellipsoids in a second. The same on each call.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from pydicom import Dataset, Sequence
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
     UID,
-    BasicTextSRStorage,
+    ComprehensiveSRStorage,
     CTImageStorage,
     DigitalXRayImageStorageForPresentation,
+    EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
+    GeneralECGWaveformStorage,
     MRImageStorage,
     UltrasoundMultiFrameImageStorage,
     generate_uid,
@@ -63,6 +65,8 @@ def write_phantoms(folder: Path) -> list[Path]:
         _radiograph(folder, 3),
         _clip(folder, 4),
         _report(folder, 5),
+        _letter(folder, 6),
+        _ecg(folder, 7),
     ]
 
 
@@ -92,7 +96,7 @@ def _object(folder: Path, series: int, number: int, sop_class: UID, modality: st
         series,
         number,
     )
-    made.ContentDate, made.ContentTime = "20260112", f"0930{number % 60:02}"
+    made.ContentDate, made.ContentTime, made.Manufacturer = "20260112", f"0930{number % 60:02}", "mkiso demo"
     return made
 
 
@@ -217,17 +221,111 @@ def _clip(folder: Path, series: int) -> Path:
 
 
 def _report(folder: Path, series: int) -> Path:
-    made = _object(folder, series, 1, BasicTextSRStorage, "SR", "Report")
-    made.CompletionFlag, made.VerificationFlag, made.ValueType = "COMPLETE", "UNVERIFIED", "CONTAINER"
+    """Findings with a measurement that leads to the section that it was made in."""
+    made = _object(folder, series, 1, ComprehensiveSRStorage, "SR", "Report")
+    made.CompletionFlag, made.VerificationFlag, made.ValueType = "COMPLETE", "VERIFIED", "CONTAINER"
     made.ContinuityOfContent = "SEPARATE"
     made.ConceptNameCodeSequence = Sequence([_code("18748-4", "LN", "Diagnostic imaging report")])
-    made.ContentSequence = Sequence(
+    observer = Dataset()
+    observer.VerifyingObserverName, observer.VerifyingOrganization = "Reader^Rosa^^Dr.", "Demo Hospital"
+    observer.VerificationDateTime, observer.VerifyingObserverIdentificationCodeSequence = "20260112101500", Sequence([])
+    made.VerifyingObserverSequence = Sequence([observer])
+    seen = Dataset()
+    seen.ReferencedSOPClassUID, seen.ReferencedSOPInstanceUID = CTImageStorage, _uid("1 35")
+    image = _item("IMAGE", "INFERRED FROM")
+    image.ReferencedSOPSequence = Sequence([seen])
+    measured = Dataset()
+    measured.NumericValue, measured.MeasurementUnitsCodeSequence = "18", Sequence([_code("mm", "UCUM", "millimeter")])
+    width = _item("NUM", "CONTAINS", _code("103339001", "SCT", "Long axis"))
+    width.MeasuredValueSequence, width.ContentSequence = Sequence([measured]), Sequence([image])
+    findings = _item("CONTAINER", "CONTAINS", _code("121070", "DCM", "Findings"))
+    findings.ContinuityOfContent = "SEPARATE"
+    findings.ContentSequence = Sequence(
         [
-            _text("121070", "Findings", "CT and MR: a small bleeding on the left. Chest: nothing remarkable."),
-            _text("121076", "Conclusions", "Control in a week. All of this is computed and of nobody."),
+            _text("121071", "Finding", "CT and MR: a small bleeding on the left."),
+            width,
+            _text("121071", "Finding", "Chest: nothing remarkable."),
         ]
     )
+    conclusion = _text("121077", "Conclusion", "Control in a week. All of this is computed and of nobody.")
+    made.ContentSequence = Sequence([findings, conclusion])
+    of_series, of_study = Dataset(), Dataset()
+    of_series.SeriesInstanceUID, of_series.ReferencedSOPSequence = _uid("series 1"), Sequence([seen])
+    of_study.StudyInstanceUID, of_study.ReferencedSeriesSequence = _uid("study"), Sequence([of_series])
+    made.CurrentRequestedProcedureEvidenceSequence = Sequence([of_study])
     made.ReferencedPerformedProcedureStepSequence = made.PerformedProcedureCodeSequence = Sequence([])
+    return _saved(made)
+
+
+def _letter(folder: Path, series: int) -> Path:
+    made = _object(folder, series, 1, EncapsulatedPDFStorage, "DOC", "Letter")
+    made.ConversionType, made.BurnedInAnnotation, made.AcquisitionDateTime = "WSD", "YES", "20260112103000"
+    made.DocumentTitle, made.ConceptNameCodeSequence = "Letter to the family doctor", Sequence([])
+    made.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    content = _pdf(
+        "Dear Dr. Example,",
+        "Ada Phantom was examined after a fall. CT and MR show a small",
+        "bleeding on the left; the chest is unremarkable.",
+        "We ask for a control in a week.",
+        "",
+        "All of this is computed and of nobody.",
+    )
+    made.EncapsulatedDocumentLength, made.EncapsulatedDocument = len(content), content
+    return _saved(made)
+
+
+def _pdf(*lines: str) -> bytes:
+    """A page with these lines (ISO 32000-1, 7.5); ASCII without brackets."""
+    text = "BT /F1 13 Tf 72 740 Td 20 TL " + " ".join(f"({line}) Tj T*" for line in lines) + " ET"
+    objects = (
+        "<</Type/Catalog/Pages 2 0 R>>",
+        "<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        "<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
+        f"<</Length {len(text)}>>stream\n{text}\nendstream",
+        "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    )
+    content, places = "%PDF-1.4\n", []
+    for number, each in enumerate(objects, 1):
+        places.append(len(content))
+        content += f"{number} 0 obj{each}endobj\n"
+    table = "".join(f"{place:010} 00000 n \n" for place in places)
+    count = len(objects) + 1
+    trailer = f"trailer<</Size {count}/Root 1 0 R>>\nstartxref\n{len(content)}\n%%EOF\n"
+    return f"{content}xref\n0 {count}\n0000000000 65535 f \n{table}{trailer}".encode("ascii")
+
+
+def _ecg(folder: Path, series: int) -> Path:
+    """Ten seconds of three leads, each beat a sum of bells."""
+    made = _object(folder, series, 1, GeneralECGWaveformStorage, "ECG", "ECG")
+    made.AcquisitionDateTime, made.AcquisitionContextSequence = "20260112094500", Sequence([])
+    hertz, seconds = 500, 10
+    beat = np.arange(hertz * seconds) / hertz % 0.86
+    waves = ((0.10, 0.16, 0.025), (-0.12, 0.265, 0.010), (1.1, 0.29, 0.012), (-0.25, 0.32, 0.012), (0.28, 0.52, 0.05))
+    curve = sum(height * np.exp(-(((beat - at) / width) ** 2)) for height, at, width in waves)
+    leads = {"I": 0.7, "II": 1.0, "III": 0.45}
+    random = np.random.default_rng(series)
+    values = np.column_stack([factor * curve * 1000 + random.normal(0, 6, len(beat)) for factor in leads.values()])
+    group = Dataset()
+    group.MultiplexGroupLabel, group.WaveformOriginality = "RHYTHM", "ORIGINAL"
+    group.NumberOfWaveformChannels, group.NumberOfWaveformSamples = len(leads), len(beat)
+    group.SamplingFrequency, group.WaveformBitsAllocated, group.WaveformSampleInterpretation = str(hertz), 16, "SS"
+    channels = []
+    for number, lead in enumerate(leads, 1):
+        channel = Dataset()
+        channel.ChannelLabel, channel.ChannelSourceSequence = (
+            lead,
+            Sequence([_code(f"2:{number}", "MDC", f"Lead {lead}")]),
+        )
+        channel.ChannelSensitivity, channel.ChannelSensitivityUnitsSequence = (
+            "1",
+            Sequence([_code("uV", "UCUM", "microvolt")]),
+        )
+        channel.ChannelSensitivityCorrectionFactor, channel.ChannelBaseline = "1", "0"
+        channel.ChannelSampleSkew, channel.WaveformBitsStored = "0", 16
+        channels.append(channel)
+    group.ChannelDefinitionSequence = Sequence(channels)
+    group.add_new("WaveformData", "OW", np.rint(values).astype("<i2").tobytes())
+    made.WaveformSequence = Sequence([group])
     return _saved(made)
 
 
@@ -237,8 +335,15 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
     return code
 
 
-def _text(value: str, meaning: str, words: str) -> Dataset:
+def _item(value_type: str, relationship: str, name: Dataset | None = None) -> Dataset:
     item = Dataset()
-    item.RelationshipType, item.ValueType, item.TextValue = "CONTAINS", "TEXT", words
-    item.ConceptNameCodeSequence = Sequence([_code(value, "DCM", meaning)])
+    item.RelationshipType, item.ValueType = relationship, value_type
+    if name:
+        item.ConceptNameCodeSequence = Sequence([name])
+    return item
+
+
+def _text(value: str, meaning: str, words: str) -> Dataset:
+    item = _item("TEXT", "CONTAINS", _code(value, "DCM", meaning))
+    item.TextValue = words
     return item

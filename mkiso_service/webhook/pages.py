@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest
 from mkiso_service.api import Job
+from mkiso_service.counting import counted
 from mkiso_service.display import size_words
 from mkiso_service.webhook.access import SESSION_COOKIE, SESSION_SECONDS, Keys, Sessions, sender_of_request, session_of
 from mkiso_service.webhook.question import Question, form_of
@@ -162,7 +163,8 @@ def job_page(job: Job, *, take: bool = False) -> HTMLResponse:
 
 def _words(job: Job) -> str:
     moved, expected = job.written or job.received, job.expected
-    images = f"{moved} of {expected} images" if expected and moved != expected else f"{moved} images"
+    modalities = {modality for study in job.studies for modality in study.modalities}
+    images = counted(moved, modalities, expected if expected and moved != expected else None)
     if job.state == "failed":
         error = job.error or {"error": "The job failed.", "code": "error"}
         return f"{error['error']} ({error['code']})"

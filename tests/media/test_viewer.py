@@ -17,6 +17,7 @@ from mkiso.demo.phantoms import write_phantoms
 from mkiso.formats.iso import master
 from mkiso.media.disc_set import lay_out_set
 from mkiso.media.rendering import Renderer
+from mkiso.media.reporting import prepare_reports
 from peers.browser import Browser
 from peers.chromium import Chromium
 from peers.firefox import Firefox
@@ -30,7 +31,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("7z"), reason="7z is not installed"),
 ]
 AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
-CT_NUMBER = 40
+CT_NUMBER = 41  # one of those that carry their values
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +45,9 @@ def disc(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pictures = renderer.finish([each.arrival for each in studies.instances])
     finally:
         renderer.close()
+    reports = prepare_reports(studies.instances, folder / "documents")
     [layout] = lay_out_set(
-        studies, settings(folder), folder / "made", created=CREATED, medium="cd", pictures=pictures
+        studies, settings(folder), folder / "made", created=CREATED, medium="cd", pictures=pictures, reports=reports
     ).layouts
     assert layout.amount == "values"
     master(layout.files, layout.volume_id, folder / "disc.iso", created=CREATED)

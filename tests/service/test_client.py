@@ -230,8 +230,8 @@ def test_burn_tells_of_each_study_once(
     ]
     assert run(["burn", "A1", "A2", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
     told = capsys.readouterr().out
-    assert told.count("A1  2026-03-12  CT, SR  [b]Thorax  3 images") == 1
-    assert told.count("A2  2026-03-12  CT, SR  [b]Thorax  images not counted by the PACS") == 1
+    assert told.count("A1  2026-03-12  CT, SR  [b]Thorax  3 images and reports") == 1
+    assert told.count("A2  2026-03-12  CT, SR  [b]Thorax  not counted by the PACS") == 1
 
 
 def test_several_accession_numbers_are_one_question(script: Script, url: str, tmp_path: Path) -> None:
