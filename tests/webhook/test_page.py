@@ -176,14 +176,14 @@ def test_a_clerk_at_the_counter(browser: Chromium, tmp_path: Path) -> None:
         browser.until("document.querySelectorAll('#jobs .discs')[0].children.length === 2")
         clerk.ask("R6")
         clerk.says_yes()
-        clerk.until_reads("#jobs .running .words", "Fetching images: 4 of 10 images.")
+        clerk.until_reads("#jobs .running .words", "Fetching images: 4 of 10 images and reports.")
         assert browser.run("document.querySelector('#jobs progress').value") == 0.278
         assert clerk.reads("#jobs .running .state") == "Working 28 %"
         assert browser.run(
             "[...document.querySelectorAll('#jobs tbody tr')].slice(0, 2).map((row) => row.innerText.replace(/\\s+/g, "
             "' '))"
         ) == [
-            "R6 2026-03-12 CT, SR CT Thorax 4 of 9 images",
+            "R6 2026-03-12 CT, SR CT Thorax 4 of 9 images and reports",
             "R7 <b>MR</b> 1 image",
         ]
         clerk.finds_nothing_wrong()

@@ -1,7 +1,7 @@
 // The counter page: a number, whose disc it is, and yes. A disc is asked for only with the patient on the screen, and with `shown`: the service makes one
 // of this patient and of nobody else.
 import { begin, call, follow, paintRows, put, robot, say, watchRobots } from "/page/discs.js";
-import { SEXES, advice, ago, count, day, without } from "/page/words.js";
+import { SEXES, advice, ago, counted, day, without } from "/page/words.js";
 
 const $ = (id) => document.getElementById(id);
 const field = $("numbers");
@@ -45,7 +45,7 @@ function show() {
   }));
   put($("whose"), ".on-disc", [patient.name_on_disc !== patient.name && `On the disc: ${patient.name_on_disc}`, ...without(whose.degraded)].filter(Boolean).join(" "));
   put($("whose"), ".ordered", ordered && publishers.length ? `${ordered.publisher} was given an order for this disc ${ago(ordered.minutes)}.` : "");
-  paintRows($("whose"), studies, (study) => (study.images === null ? "not counted" : count(study.images, "image")));
+  paintRows($("whose"), studies, (study) => (study.images === null ? "not counted" : counted(study.images, [study])));
   if (again?.publisher) for (const choice of document.querySelectorAll("#publishers input")) choice.checked = choice.value === again.publisher;
   offer();
   $("whose").hidden = false;

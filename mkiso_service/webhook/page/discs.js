@@ -1,6 +1,6 @@
 // The discs of everybody at this site: how each stands, what came of it, again and cancel. Nothing of them is kept in the browser but the ids of those
 // that this session has asked for: a disc's file name and its patient are asked for again each time.
-import { advice, ago, count, day, mustLook, size, stage, without } from "/page/words.js";
+import { advice, ago, counted, day, mustLook, size, stage, without } from "/page/words.js";
 
 const BUSY_MS = 1000;
 const IDLE_MS = 10000;
@@ -126,7 +126,7 @@ function sentence(job) {
   if (job.state === "failed") return advice(job.kind, job.error || {}, job.proves);
   if (job.state === "waiting") return "Waiting for its turn.";
   if (job.proves && job.kind === "print") {
-    const images = count(job.written || job.received, "image");
+    const images = counted(job.written || job.received, job.studies);
     if (job.proves === "done") return `${job.publisher} has made the disc with ${images}. Collect it there.`;
     const trouble = robot(job.publisher);
     if (trouble && !trouble.ok) return `${job.publisher} has the order (${images}), but something is wrong there: ${trouble.detail}`;
@@ -255,8 +255,8 @@ function discLink(disc) {
 
 function paintStudies(item, job) {
   const whole = (study) => job.state === "done" || study.received === study.expected;
-  const rows = paintRows(item, job.studies, (study) => (study.expected === null ? count(study.received, "image")
-    : whole(study) ? count(study.expected, "image") : `${study.received} of ${count(study.expected, "image")}`));
+  const rows = paintRows(item, job.studies, (study) => (study.expected === null ? counted(study.received, [study])
+    : whole(study) ? counted(study.expected, [study]) : `${study.received} of ${counted(study.expected, [study])}`));
   for (const [row, study] of rows) {
     row.classList.toggle("whole", whole(study));
     row.style.setProperty("--part", study.expected ? `${100 * Math.min(study.received / study.expected, 1)}%` : "0%");

@@ -58,7 +58,7 @@ const STAGES = {
 export function stage(told) {
   const [name] = told.stage.split(/ from | \(/);
   if (name === "ordering") return `Sending to ${told.publisher}`;
-  const images = name === "retrieving" && (told.expected ? `: ${told.received} of ${count(told.expected, "image")}` : told.received ? `: ${count(told.received, "image")}` : "");
+  const images = name === "retrieving" && (told.expected ? `: ${told.received} of ${counted(told.expected, told.studies || [])}` : told.received ? `: ${counted(told.received, told.studies || [])}` : "");
   return (STAGES[name] || `${told.stage[0].toUpperCase()}${told.stage.slice(1)}`) + (images || "");
 }
 
@@ -74,6 +74,15 @@ export function advice(kind, error, proves) {
 export function without(degraded) { return degraded.map((lack) => WITHOUT[lack] || `Made without ${lack.replaceAll("_", " ")}.`); }
 
 export function count(number, what) { return `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`; }
+
+const REPORTS = ["SR", "DOC"]; // modalities (PS3.3 C.7.3.1.1.1); as mkiso_service/counting.py has it
+
+export function counted(number, studies) { // 412 images, 1 report, 413 images and reports
+  const modalities = studies.flatMap((study) => study.modalities);
+  if (!modalities.some((modality) => REPORTS.includes(modality))) return count(number, "image");
+  if (modalities.every((modality) => REPORTS.includes(modality))) return count(number, "report");
+  return `${number.toLocaleString("en")} images and reports`;
+}
 
 export function ago(minutes) {
   if (minutes < 1) return "less than a minute ago";
