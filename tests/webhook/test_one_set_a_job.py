@@ -70,7 +70,7 @@ def test_a_rerun_of_a_job_that_has_told_of_its_discs_gives_the_same(
     def unwanted(*_: object) -> None:
         raise AssertionError("the PACS was asked although the discs are there")
 
-    monkeypatch.setattr(flows.download, "JobRun", lambda *_: begin())
+    monkeypatch.setattr(flows.download, "JobRun", lambda *_, **__: begin())
     monkeypatch.setattr(flows.download, "resume_discs", resume_discs.fn)
     monkeypatch.setattr(flows.download, "find", unwanted)
     state = flows.download.make_disc.fn(["A1"])
@@ -84,7 +84,7 @@ def test_where_they_are_gone_it_makes_no_others(
 ) -> None:
     """Somebody may have the first of them."""
     remove_old(settings.storage, 0)
-    monkeypatch.setattr(flows.download, "JobRun", lambda *_: begin())
+    monkeypatch.setattr(flows.download, "JobRun", lambda *_, **__: begin())
     monkeypatch.setattr(flows.download, "resume_discs", resume_discs.fn)
     for _ in range(2):
         state = flows.download.make_disc.fn(["A1"])
