@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from queue import SimpleQueue
@@ -144,7 +144,13 @@ class CGetRetrieval:
             told = iter(self._group([piece for pieces in asked for piece in pieces], group))
             for end, pieces in zip(ends, asked, strict=True):
                 end += [next(told, MoveResult(None)) for _ in pieces]
-        return [merged(each) if each else MoveResult(SUCCESS) for each in ends]
+        results = [merged(each) if each else MoveResult(SUCCESS) for each in ends]
+        if len(groups) > 1:
+            # Only what is listed was asked for by name: nobody has counted the whole study.
+            return [replace(result, completed=None) for result in results]
+        if wanted[0].level == "STUDY":
+            self._sink.counted = max(self._sink.counted, results[0].total)
+        return results
 
     def take(self, timeout_seconds: float) -> bool:
         return False
@@ -234,7 +240,8 @@ class CGetRetrieval:
         while not told.empty():
             message = told.get() or {}
             if "refusal" in message:
-                self._sink.refusals.append(Refusal(**message["refusal"]))
+                # It came in our own association: the PACS itself says that it is part of what was asked for.
+                self._sink.refusals.append(replace(Refusal(**message["refusal"]), moved=True))
             else:
                 self._sink.take(arrival_of(message))
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE, evt
 
 from mkiso.config.settings import Settings
 from mkiso.errors import StudyIncomplete
@@ -109,3 +113,67 @@ def test_what_comes_by_get_passes_the_gate(tmp_path: Path) -> None:
 def test_the_check_says_whether_the_pacs_sends_by_get(tmp_path: Path, peer: Dcmqrscp | Orthanc) -> None:
     told = source_of(by_get(tmp_path, peer)).check(5, inside=True)
     assert "answers C-ECHO" in told and "C-GET" in told
+
+
+def test_what_grows_after_it_was_listed_comes_too(tmp_path: Path) -> None:
+    """Of more classes than one association has contexts for each instance is asked for by name: that all of these came
+    proves nothing of the study."""
+    files = make_study(tmp_path / "files", "A1", kinds=EVERY_KIND)
+    with Orthanc(tmp_path / "pacs", options={"DicomAlwaysAllowGet": True}) as peer:
+        peer.store(files[1:])
+        settings = by_get(tmp_path, peer)
+        (study,) = find_studies(source_of(settings), "A1")
+        peer.store(files[:1])
+        folder = settings.storage.data_dir / "jobs" / "job" / "instances"
+        folder.mkdir(parents=True)
+        retrieve(source_of(settings), settings.identity, study, folder, [], lambda arrival: None)
+    assert len(list(folder.iterdir())) == len(files)
+
+
+@contextmanager
+def hiding(files: list[Path]) -> Iterator[int]:
+    """A PACS of pynetdicom that sends all of these and doesn't list the last; its port."""
+    held = [dcmread(file) for file in files]
+
+    def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        asked = event.identifier
+        unique = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
+        for each in {each[unique[asked.QueryRetrieveLevel]].value: each for each in held[:-1]}.values():
+            answer = Dataset()
+            for element in asked:
+                if element.keyword in each:
+                    answer[element.tag] = each[element.tag]
+            answer.QueryRetrieveLevel = asked.QueryRetrieveLevel
+            yield 0xFF00, answer
+        yield 0x0000, None
+
+    def get(event: evt.Event) -> Iterator[int | tuple[int, Dataset | None]]:
+        yield len(held)
+        for each in held:
+            yield 0xFF00, each
+
+    ae = AE("HIDING")
+    for sop_class in ("1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.3"):
+        ae.add_supported_context(sop_class)
+    ae.add_supported_context(held[0].SOPClassUID, ExplicitVRLittleEndian, scu_role=False, scp_role=True)
+    handlers: list[Any] = [(evt.EVT_C_FIND, find), (evt.EVT_C_GET, get)]
+    server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    try:
+        yield server.socket.getsockname()[1]
+    finally:
+        server.shutdown()
+
+
+def test_what_the_pacs_sends_and_does_not_list_makes_no_disc(tmp_path: Path) -> None:
+    """It came in the association in which we asked, so no stranger has sent it."""
+    files = make_study(tmp_path / "files", "A1", kinds={"ct": 3})
+    with hiding(files) as port:
+        pacs = {"kind": "cget", "ae_title": "HIDING", "port": port, "back_off_seconds": 0.1}
+        storage = {"data_dir": str(tmp_path / "data"), "min_free_gib": 0}
+        settings = Settings.model_validate({"pacs": pacs, "storage": storage})
+        (study,) = find_studies(source_of(settings), "A1")
+        assert study.expected.count == 2
+        folder = settings.storage.data_dir / "jobs" / "job" / "instances"
+        folder.mkdir(parents=True)
+        with pytest.raises(StudyIncomplete):
+            retrieve(source_of(settings), settings.identity, study, folder, [], lambda arrival: None)
