@@ -90,7 +90,9 @@ def _chart(group: Item, sop_class: str) -> Chart:
     if lack:
         return Chart(label, seconds, hertz, (), count, 0.0, lack=lack)
     shown = min(MAX_SECONDS, seconds, MAX_POINTS / (min(hertz, MAX_HERTZ) * len(definitions)))
-    values = _values(group, np.dtype(_SAMPLES[interpretation]), count, max(1, int(shown * hertz)))
+    # Less than two samples a minute are no curve, and would be drawn on paper without end.
+    wanted = int(shown * hertz)
+    values = _values(group, np.dtype(_SAMPLES[interpretation]), count, wanted) if wanted > 1 else None
     if values is None:
         return Chart(label, seconds, hertz, (), count, 0.0, lack=Lack.FORMAT)
     traces, channels = [], []

@@ -179,3 +179,9 @@ def test_the_12_leads_that_pydicom_ships_are_drawn() -> None:
     drawn = (curve[:, 1] - np.median(curve[:, 1])) / 10
     assert len(drawn) == len(values) and np.abs(drawn - (values - np.median(values))).max() < 0.002
     assert not re.search(rb"<script|href|on\w+=", rhythm.svg)
+
+
+@pytest.mark.parametrize("hertz", [1e-2, 1e-5, 1e-320])
+def test_samples_too_rare_for_a_curve_take_no_endless_paper(tmp_path: Path, hertz: float) -> None:
+    found = chart(recording(np.zeros((100, 1), np.int16), hertz), tmp_path)
+    assert (found.svg, found.lack) == (b"", Lack.FORMAT)
