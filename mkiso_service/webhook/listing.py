@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pydantic import TypeAdapter
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mkiso.config.settings import Storage
-from mkiso.errors import OrchestratorUnavailable
+from mkiso.errors import JobNotFound, OrchestratorUnavailable
 from mkiso.storage.askings import Asking
 from mkiso.storage.report import JobReport
 from mkiso.study.text import readable_name
@@ -87,7 +88,10 @@ class JobList:
         if standing is None and report.stage == "waiting":
             standing = "waiting"
         state, error = state_of(standing, report, report.job_id)
-        job = await self._jobs.told(report, state, error)
+        try:
+            job = await self._jobs.told(report, state, error)
+        except JobNotFound:  # its discs went before its report did
+            job = await self._jobs.told(replace(report, disc_ids=()), state, error)
         askers: list[Asker] = [{"time": each.time, "who": each.who, "by": each.by} for each in told]
         return {
             "job": job,

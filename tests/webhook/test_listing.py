@@ -14,6 +14,7 @@ from mkiso.config.settings import Audit, Settings
 from mkiso.errors import PacsBusy
 from mkiso.storage.askings import Asking, write_asking
 from mkiso.storage.report import JobReport, write_report
+from mkiso.storage.shelf import manifests, take_off
 from mkiso_service.webhook import listing
 from mkiso_service.webhook.orchestrator import Standing
 from mkiso_service.webhook.question import Question
@@ -148,6 +149,17 @@ def test_what_lies_there_damaged_hides_nothing_else(tmp_path: Path) -> None:
     asked.write_text(asked.read_text() + '{"time"')
     with served(settings, Desk()) as client:
         assert sorted(numbers(listed(client))) == ["A1", "A2"]
+
+
+def test_a_disc_that_is_not_kept_any_more_hides_no_other(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    with served(settings, Desk(Scripts(settings.storage).done)) as client:
+        for number in ("GONE", "THERE"):
+            client.get("/api/iso/download", params={"accession_number": number}, headers=ASYNC)
+        [gone] = [disc for disc in manifests(settings.storage) if disc.accession_numbers == ("GONE",)]
+        take_off(settings.storage, gone)
+        jobs = listed(client)
+        assert [(each["job"]["state"], len(each["job"]["discs"])) for each in jobs] == [("done", 1), ("done", 0)]
 
 
 def test_without_prefect_the_list_says_what_the_reports_say(tmp_path: Path) -> None:

@@ -114,12 +114,13 @@ function same(one, other) {
   return one.kind === other.kind && one.publisher === other.publisher && [...one.accession_numbers].sort().join() === [...other.accession_numbers].sort().join();
 }
 
-// Waiting, Working, Ready, Ordered (the robot has everything), Made (it says that the disc is there), Cancelled, Failed.
+// Waiting, Working, Ready, Ordered (the robot has everything), Made (it says that the disc is there, or the file isn't kept any more), Cancelled, Failed.
 function label(job) {
   if (job.kind === "print" && job.proves && job.state !== "failed") return job.proves === "done" ? "Made" : "Ordered";
   if (job.state === "running") return `Working ${Math.round(100 * job.progress)} %`;
   if (job.state === "failed") return job.error?.code === "job_cancelled" ? "Cancelled" : "Failed";
-  return job.state === "waiting" ? "Waiting" : "Ready";
+  if (job.state === "waiting") return "Waiting";
+  return job.discs.length ? "Ready" : "Made";
 }
 
 function sentence(job) {
@@ -134,6 +135,7 @@ function sentence(job) {
     return says ? `${job.publisher} has the order (${images}): ${says}.` : `${job.publisher} has the order (${images}) and makes the disc when its turn comes. Collect it there.`;
   }
   if (job.state === "done") {
+    if (!job.discs.length) return "The disc file was made, and isn't kept any more.";
     if (job.discs.length > 1) return `The images fill ${job.discs.length} discs. Download and burn every one.`;
     return job.degraded.includes("counts_unknown") ? "The disc file is ready." : "The disc file is ready, and no image is missing.";
   }
