@@ -10,6 +10,7 @@
 # make fuzz            ten minutes of coverage-guided fuzzing for each thing that the receiver reads of a peer; MINUTES=1 for less
 # make docs            draw the picture of the rooms anew, and the tables that say what the code says
 # make messages        bring the catalogues of translations up to date, and name what is to be translated
+# make screenshots     the pictures of the README: runs the demo and Chromium
 # make clean           remove what these commands made
 # make help            these lines
 #
@@ -75,6 +76,9 @@ docs: $(VENV)/.installed
 
 messages: $(VENV)/.installed
 	$(BIN)/python -m documentation.messages
+
+screenshots: $(VENV)/.installed packages
+	$(BIN)/python -m documentation.screenshots
 
 # Debian's programs that the tests and the benchmark drive; installed where they are missing.
 packages:

@@ -28,7 +28,12 @@ TARGETS = {
     "mkiso/sources/move_outcome.py": ["tests/sources/test_move_outcome.py"],
     "mkiso/study/identity.py": ["tests/study/test_identity.py"],
     "mkiso/study/gate.py": ["tests/study/test_gate.py"],
-    "mkiso/media/disc_set.py": ["tests/study/test_gate.py", "tests/media/test_disc_set.py"],
+    "mkiso/media/disc_set.py": [
+        "tests/study/test_gate.py",
+        "tests/media/test_disc_set.py",
+        "tests/media/test_seen.py",
+        "tests/media/test_reports.py",
+    ],
     "mkiso/formats/proven_set.py": ["tests/media/test_disc_set.py", "tests/tasks/test_print_steps.py"],
     "mkiso/study/completeness.py": ["tests/study/test_completeness.py"],
     "mkiso/formats/proof.py": ["tests/formats/test_verify.py"],

@@ -87,7 +87,7 @@ def demonstrate(console: Console, folder: Path, *, keep: bool) -> int:
         if shutil.disk_usage(folder.parent).free < 2**30:
             raise DemoFailed(f"Less than 1 GiB is free for {folder}.")
         place = prepare(folder)
-        with _peers(place), _service(console, place):
+        with running(console, place):
             show(console, place)
             if keep:
                 _keep(console, place)
@@ -225,6 +225,13 @@ def _keep(console: Console, place: Place) -> None:
         console.print(f"  {line}", markup=False, highlight=False)
     while True:
         time.sleep(3600)
+
+
+@contextmanager
+def running(console: Console, place: Place) -> Iterator[None]:
+    """The demo's PACS, patient API, publisher and mkiso, up and well."""
+    with _peers(place), _service(console, place):
+        yield
 
 
 @contextmanager
