@@ -29,7 +29,7 @@ from mkiso.receiver.client import Refusal, arrival_of
 from mkiso.receiver.expectations import Expectations, Expected
 from mkiso.receiver.hashing import Hashing
 from mkiso.receiver.spool import Spool
-from mkiso.receiver.storage_scp import Reception, Tally
+from mkiso.receiver.storage_scp import LEAST_BYTES_PER_SECOND, Reception, Tally
 from mkiso.sources.find import STUDY_ROOT_FIND, find
 from mkiso.sources.move import identifier, result_of
 from mkiso.sources.move_outcome import SUCCESS, MoveResult, failure, merged
@@ -207,8 +207,8 @@ class CGetRetrieval:
         command: dict[int, dimse.Value] = {dimse.COMMAND_FIELD: dimse.C_GET_RQ, dimse.PRIORITY: 0}
         association.request(command, STUDY_ROOT_GET, identifier(target))
         limit = self._source.settings.response_timeout_seconds
-        began = heard = time.monotonic()
-        received = association.received_bytes
+        began = heard = last = time.monotonic()
+        received = before = association.received_bytes
         while True:
             message = association.receive_message(POLL_SECONDS)
             self._drain()
@@ -219,8 +219,13 @@ class CGetRetrieval:
                     received, heard = association.received_bytes, now
                 if now - heard > limit:
                     raise self._silent("neither answered nor sent an image", limit)
+                if now - last > limit + (received - before) / LEAST_BYTES_PER_SECOND:
+                    raise self._silent(
+                        f"sent less than {LEAST_BYTES_PER_SECOND} bytes a second of an image", now - last
+                    )
                 continue
-            heard = now
+            heard = last = now
+            received = before = association.received_bytes
             if message.command.field == dimse.C_STORE_RQ:
                 reception = message.data_set
                 status = reception.finish() if isinstance(reception, Reception) else dimse.CANNOT_UNDERSTAND

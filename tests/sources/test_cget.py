@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.dsutils import encode
 
 from mkiso.config.settings import Settings
-from mkiso.errors import StudyIncomplete
+from mkiso.errors import PacsSilent, StudyIncomplete
 from mkiso.sources.query import find_studies
 from mkiso.sources.registry import source_of
 from mkiso.sources.retrieve import retrieve
@@ -21,6 +24,7 @@ from mkiso.study.models import Arrival
 from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_study
 from peers.dcmqrscp import Dcmqrscp
 from peers.orthanc import Orthanc
+from peers.patience import LONG
 from tests.sources.test_source import complete_studies
 
 pytestmark = pytest.mark.peer
@@ -130,15 +134,22 @@ def test_what_grows_after_it_was_listed_comes_too(tmp_path: Path) -> None:
     assert len(list(folder.iterdir())) == len(files)
 
 
+Sends = Callable[[evt.Event], Iterator[int | tuple[int, Dataset | None]]]
+
+
 @contextmanager
-def hiding(files: list[Path]) -> Iterator[int]:
-    """A PACS of pynetdicom that sends all of these and doesn't list the last; its port."""
-    held = [dcmread(file) for file in files]
+def answering(listed: Sequence[Dataset], get: Sends, *, counts: bool = True) -> Iterator[dict[str, Any]]:
+    """A PACS of pynetdicom that lists these and answers a C-GET as it is told; how it is configured."""
+
+    def uncounted(event: evt.Event) -> None:
+        command = event.message.command_set
+        for keyword in [each.keyword for each in command if each.keyword.endswith("Suboperations") and not counts]:
+            delattr(command, keyword)
 
     def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         asked = event.identifier
         unique = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
-        for each in {each[unique[asked.QueryRetrieveLevel]].value: each for each in held[:-1]}.values():
+        for each in {each[unique[asked.QueryRetrieveLevel]].value: each for each in listed}.values():
             answer = Dataset()
             for element in asked:
                 if element.keyword in each:
@@ -147,33 +158,61 @@ def hiding(files: list[Path]) -> Iterator[int]:
             yield 0xFF00, answer
         yield 0x0000, None
 
-    def get(event: evt.Event) -> Iterator[int | tuple[int, Dataset | None]]:
-        yield len(held)
-        for each in held:
-            yield 0xFF00, each
-
-    ae = AE("HIDING")
+    ae = AE("SENDS")
     for sop_class in ("1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.3"):
         ae.add_supported_context(sop_class)
-    ae.add_supported_context(held[0].SOPClassUID, ExplicitVRLittleEndian, scu_role=False, scp_role=True)
-    handlers: list[Any] = [(evt.EVT_C_FIND, find), (evt.EVT_C_GET, get)]
+    ae.add_supported_context(listed[0].SOPClassUID, ExplicitVRLittleEndian, scu_role=False, scp_role=True)
+    handlers: list[Any] = [(evt.EVT_C_FIND, find), (evt.EVT_C_GET, get), (evt.EVT_DIMSE_SENT, uncounted)]
     server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     try:
-        yield server.socket.getsockname()[1]
+        pacs = {"kind": "cget", "ae_title": "SENDS", "port": server.socket.getsockname()[1], "back_off_seconds": 0.1}
+        yield pacs
     finally:
         server.shutdown()
 
 
-def test_what_the_pacs_sends_and_does_not_list_makes_no_disc(tmp_path: Path) -> None:
+def found_and_fetched(tmp_path: Path, pacs: dict[str, Any]) -> None:
+    settings = Settings.model_validate({"pacs": pacs, "storage": {"data_dir": str(tmp_path / "data")}})
+    fetched(settings, "A1", [])
+
+
+@pytest.mark.parametrize(("counts", "words"), [(True, "counts 3 to send"), (False, "1 image more")])
+def test_what_the_pacs_sends_and_does_not_list_makes_no_disc(tmp_path: Path, counts: bool, words: str) -> None:
     """It came in the association in which we asked, so no stranger has sent it."""
-    files = make_study(tmp_path / "files", "A1", kinds={"ct": 3})
-    with hiding(files) as port:
-        pacs = {"kind": "cget", "ae_title": "HIDING", "port": port, "back_off_seconds": 0.1}
-        storage = {"data_dir": str(tmp_path / "data"), "min_free_gib": 0}
-        settings = Settings.model_validate({"pacs": pacs, "storage": storage})
-        (study,) = find_studies(source_of(settings), "A1")
-        assert study.expected.count == 2
-        folder = settings.storage.data_dir / "jobs" / "job" / "instances"
-        folder.mkdir(parents=True)
-        with pytest.raises(StudyIncomplete):
-            retrieve(source_of(settings), settings.identity, study, folder, [], lambda arrival: None)
+    held = [dcmread(file) for file in make_study(tmp_path / "files", "A1", kinds={"ct": 3})]
+
+    def all_of_it(event: evt.Event) -> Iterator[int | tuple[int, Dataset | None]]:
+        yield len(held)
+        for each in held:
+            yield 0xFF00, each
+
+    with answering(held[:-1], all_of_it, counts=counts) as pacs, pytest.raises(StudyIncomplete, match=words):
+        found_and_fetched(tmp_path, pacs)
+
+
+def test_an_image_that_trickles_in_ends(tmp_path: Path) -> None:
+    held = [dcmread(file) for file in make_study(tmp_path / "files", "A1", kinds={"ct": 1})]
+    over = threading.Event()
+
+    def a_few_bytes_at_a_time(event: evt.Event) -> Iterator[int | tuple[int, Dataset | None]]:
+        association: Any = event.assoc
+        stored = held[0].SOPClassUID
+        [number] = [each.context_id for each in association.accepted_contexts if each.abstract_syntax == stored]
+        command = Dataset()
+        command.AffectedSOPClassUID, command.AffectedSOPInstanceUID = stored, held[0].SOPInstanceUID
+        command.CommandField, command.MessageID, command.Priority, command.CommandDataSetType = 1, 1, 0, 0
+        control, data = 3, encode(command, True, True) or b""
+        while not over.wait(0.05):
+            association.dul.socket.send(struct.pack(">BxIIBB", 4, len(data) + 6, len(data) + 2, number, control) + data)
+            control, data = 0, b"x"
+        yield 0
+
+    with answering(held, a_few_bytes_at_a_time) as pacs:
+        limit = threading.Timer(LONG, over.set)
+        limit.start()
+        try:
+            with pytest.raises(PacsSilent, match="less than"):
+                found_and_fetched(tmp_path, {**pacs, "response_timeout_seconds": 1})
+        finally:
+            over.set()
+            limit.cancel()
