@@ -322,7 +322,7 @@ def _notices(body: Structured, spoken: Language) -> Iterator[str]:
 def _lines(items: Sequence[ContentItem], targets: Targets, spoken: Language) -> Iterator[Line]:
     names = {item.number: item.name for item in items}
     anchors = {item.refers_to for item in items if item.refers_to in names}
-    depths = [item.depth for item in items[1:]] + [-1]
+    depths = [item.depth for item in items[1:]] + [-1] * bool(items)
     for item, following in zip(items, depths, strict=True):
         closed = Markup("</li>") + Markup("</ul></li>") * (item.depth - max(following, 0))
         yield Line(

@@ -206,6 +206,11 @@ def test_a_report_says_how_far_it_has_come(tmp_path: Path) -> None:
     assert "This report isn't complete. Nobody has verified this report." in found
 
 
+def test_a_report_without_content_costs_no_disc(tmp_path: Path) -> None:
+    [layout] = told(study_with(tmp_path / "in", report([])), tmp_path).layouts
+    assert "It has no content." in words(layout, "IHE_PDI/ST000001/RP000001.HTM")
+
+
 def test_a_document_is_on_the_disc_as_the_file_that_it_is(tmp_path: Path) -> None:
     [layout] = told(
         study_with(tmp_path / "in", encapsulated(PDF, "application/pdf", uid.EncapsulatedPDFStorage, len(PDF))),
