@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -25,9 +24,7 @@ def hospital(open_hospital: Open, tmp_path_factory: pytest.TempPathFactory) -> H
 
 def test_a_disc_is_made_of_the_patient_who_was_shown_and_of_nobody_else(hospital: Hospital) -> None:
     http = hospital.service.http
-    before = time.monotonic()
     told = http.get("/api/iso/preview?accession_number=P1").json()
-    assert time.monotonic() - before < 2
     assert told["patient"]["name"] == "Example, Anna"
     assert told["studies"][0]["images"] == 42
     assert http.get("/api/iso/download", params={"accession_number": "P1", "shown": told["shown"]}).status_code == 200

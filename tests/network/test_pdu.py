@@ -29,6 +29,7 @@ from mkiso.network.pdu import (
     p_data_pdus,
     pdvs,
 )
+from peers.patience import LONG
 from peers.raw_peer import p_data
 
 MAX_PDU_BYTES = 4096
@@ -114,7 +115,7 @@ def test_a_stall_ends_at_its_deadline(sent: bytes, words: str) -> None:
         began = monotonic()
         with pytest.raises(Stalled, match=words):
             connection.next_pdu(0.3)
-        assert 0.25 < monotonic() - began < 1
+        assert 0.25 < monotonic() - began < LONG
 
 
 def test_the_receivers_end_interrupts_between_pdus_and_not_inside() -> None:

@@ -93,8 +93,8 @@ def receiver(start: Start) -> Running:
 
 @pytest.fixture
 def impatient(start: Start) -> Running:
-    """One receiver with short limits."""
-    return start(pdu_timeout_seconds=1, idle_timeout_seconds=2)
+    """One receiver with a short limit inside a PDU, and a long one between them."""
+    return start(pdu_timeout_seconds=1, idle_timeout_seconds=600)
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:

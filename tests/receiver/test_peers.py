@@ -295,6 +295,9 @@ def test_tls_with_certificates_on_both_sides(start: Start, tmp_path: Path, certi
 
 def test_nagle_at_the_sender_costs_no_forty_milliseconds(receiver: Running, tmp_path: Path) -> None:
     files = make_ct_series(tmp_path / "files", "A1", 50, size=256)
-    began = time.monotonic()
-    arrivals(receiver, files, lambda: store(receiver.port, files, nodelay=False))
-    assert time.monotonic() - began < 50 * 0.04
+    for _ in range(5):  # a busy machine is slow now and then; the wait would come with every image, every time
+        began = time.monotonic()
+        arrivals(receiver, files, lambda: store(receiver.port, files, nodelay=False))
+        if (seconds := time.monotonic() - began) < 50 * 0.04:
+            break
+    assert seconds < 50 * 0.04

@@ -81,4 +81,4 @@ def test_the_archive_waits_while_a_clerk_moves_though_slots_are_free(tmp_path: P
 def test_clerks_do_not_wait_for_each_other(tmp_path: Path) -> None:
     began = time.monotonic()
     with slot(tmp_path, 2), slot(tmp_path, 2):
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < LONG

@@ -117,7 +117,7 @@ def test_many_questions_at_once_are_asked_in_turn(api_url: str) -> None:
             begun = time.monotonic()
             jobs = {answer.job_id for answer in await asyncio.gather(*(here.ask(question()) for _ in range(20)))}
             assert len(jobs) == 20
-            assert time.monotonic() - begun < 15
+            assert time.monotonic() - begun < LONG
 
     asyncio.run(scenario())
 
@@ -288,7 +288,7 @@ def test_waiting_has_an_end_and_polls_where_events_are_missing(api_url: str, mon
             job_id = (await here.ask(question())).job_id
             begun = time.monotonic()
             assert await here.wait(job_id, 0.5) is None
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < LONG
 
             async def deaf() -> None:
                 await asyncio.Event().wait()
@@ -384,7 +384,7 @@ def test_prefect_that_is_down_is_told_soon() -> None:
             for call in (here.ask(question()), here.standing(str(uuid4())), here.queued(), here.why_jobs_wait()):
                 with pytest.raises(OrchestratorUnavailable):
                     await call
-            assert time.monotonic() - begun < 12
+            assert time.monotonic() - begun < LONG
             assert await here.wait(str(uuid4()), 0.2) is None
 
     asyncio.run(scenario())
