@@ -45,7 +45,7 @@ class Criteria:
     def __post_init__(self) -> None:
         for each in fields(self):
             _plain(each.name, getattr(self, each.name))
-        if not any(getattr(self, name) for name in SELECTING):
+        if not any(getattr(self, name).strip() for name in SELECTING):
             raise InvalidRequest(
                 "Nothing selects a study. Give a patient ID, a name, an accession number or a date of the study."
             )

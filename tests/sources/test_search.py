@@ -34,6 +34,7 @@ MakeSettings = Callable[..., Settings]
         {"patient_id": "A\nB"},
         {"patient_id": "1" * 65},
         {"study_date": "2024"},
+        {"patient_id": " "},
         {"study_date": "20240230"},
         {"study_date": "-"},
         {"study_date": "2024010120240102"},
