@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from mkiso.languages import SOURCE, Language, language
+
 REPORTS = frozenset({"SR", "DOC"})  # PS3.3 C.7.3.1.1.1
 
 
-def counted(number: int, modalities: Collection[str], of: int | None = None) -> str:
-    """Instances of these modalities: 412 images, 1 report, 3 of 413 images and reports."""
-    reports = REPORTS & set(modalities)
-    what = "image"
-    if reports:
-        what = "report" if reports == set(modalities) else "images and reports"
+def counted(number: int, modalities: Collection[str], of: int | None = None, spoken: Language | None = None) -> str:
+    """Instances of these modalities: 412 images, 1 report, 3 of 413 images and reports. In English, or as `spoken`."""
+    spoken = spoken or language(SOURCE)
     total = number if of is None else of
-    plural = "" if total == 1 or what.endswith("s") else "s"
-    return f"{number if of is None else f'{number} of {of}'} {what}{plural}"
+    reports = REPORTS & set(modalities)
+    if not reports:
+        things = spoken.ngettext("%(number)s image", "%(number)s images", total)
+    elif reports == set(modalities):
+        things = spoken.ngettext("%(number)s report", "%(number)s reports", total)
+    else:
+        things = spoken.gettext("%(number)s images and reports", number=spoken.number(total))
+    if of is None:
+        return things
+    return spoken.gettext("%(number)s of %(things)s", number=spoken.number(number), things=things)

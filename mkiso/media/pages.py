@@ -17,12 +17,12 @@ from textwrap import fill
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context, select_autoescape
-from jinja2.runtime import Context
+from jinja2 import Environment
 from pydicom import Dataset
 
 from mkiso.config.settings import Disc
 from mkiso.languages import N_, SOURCE, Language, language
+from mkiso.languages.templates import environment
 from mkiso.media.contents import contents_of, in_words
 from mkiso.media.file_set import Leaf, PatientBranch, Series, StudyBranch, arrange, leaves
 from mkiso.media.report_page import Targets, kind_title, report_page, title_of
@@ -390,25 +390,6 @@ def _rendered(template: str, context: Mapping[str, Any]) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("mkiso.media", "templates"),
-        autoescape=select_autoescape(("html.j2",)),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        extensions=["jinja2.ext.i18n"],
-    )
-    environment.install_gettext_callables(_gettext, _ngettext, newstyle=True)  # type: ignore[attr-defined]
-    environment.filters["fill"] = lambda words: fill(words, _README_WIDTH, break_long_words=False)
-    return environment
-
-
-@pass_context
-def _gettext(context: Context, message: str) -> str:
-    spoken: Language = context["language"]
-    return spoken.gettext(message)
-
-
-@pass_context
-def _ngettext(context: Context, singular: str, plural: str, number: int) -> str:
-    spoken: Language = context["language"]
-    return spoken.ngettext(singular, plural, number)
+    templates = environment("mkiso.media", "templates", keep_trailing_newline=True)
+    templates.filters["fill"] = lambda words: fill(words, _README_WIDTH, break_long_words=False)
+    return templates

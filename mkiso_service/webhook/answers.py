@@ -76,7 +76,7 @@ def error_answer(
     if "job" in details:
         told.setdefault("location", str(details["job"]))
     if is_shown(request):
-        page = error_page(status, words, code, request_id_of(request.scope))
+        page = error_page(request, status, words, code)
         page.headers.update(told)
         return page
     return JSONResponse(

@@ -64,7 +64,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     async def job(request: Request) -> Response:
         told = await jobs.describe(request.path_params["job_id"])
         if "text/html" in request.headers.get("accept", ""):
-            return job_page(told, take=Query(request.scope["query_string"]).yes("take"))
+            return job_page(request, told, take=Query(request.scope["query_string"]).yes("take"))
         return JSONResponse(asdict(told), headers={"cache-control": "no-store", "vary": "Accept"})
 
     async def cancel(request: Request) -> Response:
@@ -102,6 +102,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
         ],
         exception_handlers={**HANDLERS, SeveralDiscs: answer_several, OtherSet: answer_several, ClientGone: _nobody},
     )
+    app.state.language = settings.disc.language
     app.router.redirect_slashes = False  # such a Location is made of whatever Host the client has named
     return app
 

@@ -75,7 +75,7 @@ class Questions:
             return Response(media_type="application/json")
         sender = sender_of_request(request)
         if not sender.may_order(request.method):
-            return print_page(question)
+            return print_page(request, question)
         asked = await self._ask(request, question, query)
         if sender.navigation:
             return RedirectResponse(job_address(asked.job_id), 303, {"cache-control": "no-store"})

@@ -1,39 +1,73 @@
 """The pages: the counter page at / with its sign-in, and pages without a script for a person whom a link has led to the
-API. Each is served with a policy that lets nothing else in.
+API. Each is in the browser's language, and served with a policy that lets nothing else in.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from html import escape
+import re
+from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
+from typing import Any
 from urllib.parse import parse_qs, urlencode
 
+from jinja2 import Environment
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest
+from mkiso.languages import N_, Language, language, languages, wanted
+from mkiso.languages.templates import environment
 from mkiso_service.api import Job
 from mkiso_service.counting import counted
 from mkiso_service.display import size_words
-from mkiso_service.webhook.access import SESSION_COOKIE, SESSION_SECONDS, Keys, Sessions, sender_of_request, session_of
+from mkiso_service.webhook.access import (
+    SESSION_COOKIE,
+    SESSION_SECONDS,
+    Keys,
+    Sessions,
+    request_id_of,
+    sender_of_request,
+    session_of,
+)
 from mkiso_service.webhook.question import Question, form_of
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+MEDIA_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 MAX_FORM_BYTES = 4096
 WRONG_KEY_SECONDS = 1.0  # slows down guessing
 PLAIN_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 REFRESH_SECONDS = 2
-_STATES = {"waiting": "Waiting", "running": "Working", "done": "Ready", "failed": "Failed"}
+_STATES = {"waiting": N_("Waiting"), "running": N_("Working"), "done": N_("Ready"), "failed": N_("Failed")}
+STAGES = MappingProxyType(
+    {
+        "waiting": N_("Waiting for its turn"),
+        "starting": N_("Starting"),
+        "found": N_("Studies found"),
+        "retrieving": N_("Fetching images"),
+        "complete": N_("All images are here"),
+        "making pictures": N_("Making pictures for viewing"),
+        "laying out": N_("Putting the disc together"),
+        "mastering": N_("Writing the disc file"),
+        "reading back": N_("Checking the disc file"),
+    }
+)
+"""What a job does, by the name of its stage in the service."""
+_SCRIPTS = "mkiso_service/webhook/page"
+
+
+def language_of(request: Request) -> Language:
+    """The language that the asker's browser wants, else the site's discs'."""
+    accepted = request.headers.get("accept-language", "")
+    return language(wanted(accepted, languages(), request.app.state.language))
 
 
 class CounterPage:
@@ -41,26 +75,39 @@ class CounterPage:
 
     def __init__(self, settings: Settings, keys: Keys, sessions: Sessions) -> None:
         names = sorted(settings.publishers, key=lambda name: name != settings.print.publisher)
-        self._state = f'data-publishers="{escape(json.dumps(names))}"' + (' data-sign-out="yes"' if keys.needed else "")
-        self._state += f' data-action="{settings.print.default_action if names else "file"}"'
-        if settings.identity.confirm_birth_date:
-            self._state += ' data-birth-date="yes"'
+        self._site = {
+            "publishers": names,
+            "signs_out": keys.needed,
+            "action": settings.print.default_action if names else "file",
+            "asks_birth_date": settings.identity.confirm_birth_date,
+        }
         self._keys = keys
         self._sessions = sessions
         self._files = {
             file.name: file.read_bytes()
             for file in files("mkiso_service.webhook").joinpath("page").iterdir()
-            if file.is_file()
+            if file.name.rpartition(".")[2] in MEDIA_TYPES
         }
 
     async def show(self, request: Request) -> Response:
         """GET /"""
         signed_in = not self._keys.needed or self._sessions.valid(session_of(request))
-        return self._file("counter.html", state=self._state) if signed_in else self._file("sign-in.html")
+        if not signed_in:
+            return _sign_in_page(request)
+        spoken = language_of(request)
+        told = {
+            "words": spoken.words_of(_SCRIPTS),
+            "stages": {stage: spoken.gettext(words) for stage, words in STAGES.items()},
+        }
+        return _page(request, "counter.html", POLICY, "no-cache", told=told, **self._site)
 
     async def asset(self, request: Request) -> Response:
         """GET /page/{name}: a style, a script or a picture."""
-        return self._file(request.path_params["name"])
+        name = request.path_params["name"]
+        if name not in self._files:
+            raise HTTPException(404)
+        headers = {"content-security-policy": POLICY, "cache-control": "no-cache", "x-frame-options": "DENY"}
+        return Response(self._files[name], headers=headers, media_type=MEDIA_TYPES[name.rpartition(".")[2]])
 
     async def sign_in(self, request: Request) -> Response:
         """POST /session with `key`: the cookie and back to the page. No other site's form gets this far
@@ -71,7 +118,7 @@ class CounterPage:
         key = parse_qs((await form_of(request, MAX_FORM_BYTES)).decode("utf-8", "replace")).get("key", [""])[0].strip()
         if not self._keys.right(key.encode()):
             await asyncio.sleep(WRONG_KEY_SECONDS)
-            return self._file("sign-in.html", status=401, state='data-wrong="yes"')
+            return _sign_in_page(request, wrong=True)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
             SESSION_COOKIE,
@@ -90,70 +137,50 @@ class CounterPage:
             answer.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
         return answer
 
-    def _file(self, name: str, *, status: int = 200, state: str = "") -> Response:
-        content = self._files.get(name)
-        ending = name.rpartition(".")[2]
-        if content is None or ending not in MEDIA_TYPES:
-            raise HTTPException(404)
-        if ending == "html":
-            content = content.replace(b"<!--state-->", state.encode())
-        headers = {"content-security-policy": POLICY, "cache-control": "no-cache", "x-frame-options": "DENY"}
-        return Response(content, status, headers, MEDIA_TYPES[ending])
-
 
 def _own(request: Request) -> bool:
     return sender_of_request(request).kind != "foreign"
 
 
-def print_page(question: Question) -> HTMLResponse:
-    """Asks whether to print. Its button posts to the page's address: nginx may add the key there."""
-    order = {"accession_number": ",".join(question.accession_numbers), "publisher": question.publisher}
-    order |= {name: text for name, text in (("shown", question.shown), ("language", question.language)) if text}
-    remark = ""
-    if question.confirm_reprint:
-        order["confirm_reprint"] = "true"
-        remark = '<p class="remark">It prints although an earlier print ended unclear: look at the publisher first.</p>'
-    numbers = f'<strong class="numbers">{escape(", ".join(question.accession_numbers))}</strong>'
-    return _page(
-        "Print a disc?",
-        f'<form method="post" action="?{escape(urlencode(order))}">'
-        f"<p>A link asks for a disc of {numbers} from the publisher {escape(question.publisher)}.</p>{remark}"
-        '<div class="buttons"><button type="submit">Print the disc</button></div></form>',
-    )
-
-
-def error_page(status: int, words: str, code: str, request_id: str) -> HTMLResponse:
-    """What went wrong, for a person whom a link or an address has led here."""
-    cause = f"Code {escape(code)}, request {escape(request_id)}." if request_id else f"Code {escape(code)}."
-    answer = _page(
-        "No disc",
-        f'<div class="job failed"><p class="words">{escape(words)}</p>'
-        f'<details class="cause"><summary>For the administrator</summary><p>{cause}</p></details></div>',
-    )
-    answer.status_code = status
-    answer.headers["vary"] = "Accept"
+def _sign_in_page(request: Request, *, wrong: bool = False) -> HTMLResponse:
+    answer = _page(request, "sign-in.html", POLICY, "no-cache", wrong=wrong)
+    answer.status_code = 401 if wrong else 200
     return answer
 
 
-def job_page(job: Job, *, take: bool = False) -> HTMLResponse:
+def print_page(request: Request, question: Question) -> HTMLResponse:
+    """Asks whether to print. Its button posts to the page's address: nginx may add the key there."""
+    order = {"accession_number": ",".join(question.accession_numbers), "publisher": question.publisher}
+    order |= {name: text for name, text in (("shown", question.shown), ("language", question.language)) if text}
+    if question.confirm_reprint:
+        order["confirm_reprint"] = "true"
+    return _page(request, "print.html", question=question, order=urlencode(order))
+
+
+def error_page(request: Request, status: int, words: str, code: str) -> HTMLResponse:
+    """What went wrong, for a person whom a link or an address has led here."""
+    answer = _page(request, "error.html", words=words, code=code, request_id=request_id_of(request.scope))
+    answer.status_code = status
+    answer.headers["vary"] = "Accept, Accept-Language"
+    return answer
+
+
+def job_page(request: Request, job: Job, *, take: bool = False) -> HTMLResponse:
     """How a job stands; it asks again by itself until the job has ended. `take`: the disc is wanted, so its download
     begins as soon as it is there.
     """
-    links = "".join(
-        f'<li><a href="{escape(job.job_id)}/disc?part={disc.part}">Download {escape(disc.filename)} '
-        f"({size_words(disc.size)})</a></li>"
-        for disc in job.discs
-    )
+    spoken = language_of(request)
     moving = job.state in ("waiting", "running")
-    bar = f'<progress max="1" value="{job.progress}" aria-label="Progress"></progress>' if moving else ""
     answer = _page(
-        "Patient disc",
-        f'<div class="job {job.state}">'
-        f'<div class="head"><strong class="numbers">{escape(", ".join(job.accession_numbers))}</strong>'
-        f'<span class="state">{_STATES[job.state]}</span></div>'
-        f'<p class="words">{escape(_words(job))}</p>{bar}<ul class="discs">{links}</ul></div>',
+        request,
+        "job.html",
+        job=job,
+        state=spoken.gettext(_STATES[job.state]),
+        words=_words(job, spoken),
+        moving=moving,
+        size_words=size_words,
     )
-    answer.headers["vary"] = "Accept"
+    answer.headers["vary"] = "Accept, Accept-Language"
     if moving:
         answer.headers["refresh"] = str(REFRESH_SECONDS)
     elif take and len(job.discs) == 1:
@@ -161,27 +188,41 @@ def job_page(job: Job, *, take: bool = False) -> HTMLResponse:
     return answer
 
 
-def _words(job: Job) -> str:
-    moved, expected = job.written or job.received, job.expected
-    modalities = {modality for study in job.studies for modality in study.modalities}
-    images = counted(moved, modalities, expected if expected and moved != expected else None)
+def _words(job: Job, spoken: Language) -> str:
     if job.state == "failed":
         error = job.error or {"error": "The job failed.", "code": "error"}
         return f"{error['error']} ({error['code']})"
+    moved, expected = job.written or job.received, job.expected
+    modalities = {modality for study in job.studies for modality in study.modalities}
+    images = counted(moved, modalities, expected if expected and moved != expected else None, spoken)
+    if job.proves == "done":
+        return spoken.gettext("%(publisher)s has made the disc: %(images)s.", publisher=job.publisher, images=images)
     if job.proves:
-        has = "has made the disc" if job.proves == "done" else "has everything"
-        return f"{job.publisher} {has}: {images}."
+        return spoken.gettext("%(publisher)s has everything: %(images)s.", publisher=job.publisher, images=images)
     if job.state == "running":
-        return f"{job.stage[:1].upper()}{job.stage[1:]}: {images}."
-    return "The disc is ready." if job.state == "done" else "It waits for its turn."
+        return spoken.gettext("%(stage)s: %(images)s.", stage=_stage(job, spoken), images=images)
+    return spoken.gettext("The disc is ready.") if job.state == "done" else spoken.gettext("Waiting for its turn.")
 
 
-def _page(title: str, body: str) -> HTMLResponse:
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="/page/disc.svg"><link rel="stylesheet" href="/page/counter.css"></head>'
-        f"<body><header><h1>{title}</h1></header><main>{body}</main></body></html>"
-    )
-    headers = {"cache-control": "no-store", "content-security-policy": PLAIN_POLICY, "x-frame-options": "DENY"}
+def _stage(job: Job, spoken: Language) -> str:
+    """A stage names what it is from or how far it is: retrieving from MRI."""
+    name = re.split(r" from | \(", job.stage)[0]
+    return spoken.gettext(STAGES[name]) if name in STAGES else f"{job.stage[:1].upper()}{job.stage[1:]}"
+
+
+def _page(
+    request: Request, template: str, policy: str = PLAIN_POLICY, cache_control: str = "no-store", **facts: Any
+) -> HTMLResponse:
+    headers = {
+        "cache-control": cache_control,
+        "content-security-policy": policy,
+        "x-frame-options": "DENY",
+        "vary": "Accept-Language",
+    }
+    page = _templates().get_template(template).render(language=language_of(request), **facts)
     return HTMLResponse(page, headers=headers)
+
+
+@cache
+def _templates() -> Environment:
+    return environment("mkiso_service.webhook", "page", trim_blocks=True)

@@ -18,6 +18,7 @@ from mkiso import errors
 from mkiso.config.publishers import CStore
 from mkiso.config.settings import Identity
 from mkiso.errors import MkisoError, OtherPatient, PacsBusy, PrintUncertain
+from mkiso.languages import language
 from mkiso_service.webhook.orchestrator import Standing
 from mkiso_service.webhook.question import Question
 from peers.chromium import Chromium
@@ -162,7 +163,8 @@ def test_a_clerk_at_the_counter(browser: Chromium, tmp_path: Path) -> None:
         clerk.until_reads("#jobs .job .state", "Ordered")
         assert (desk.asked[-1].kind, desk.asked[-1].accession_numbers) == ("print", ("B2", "B3"))
         assert str(clerk.reads("#announce")).startswith("B2, B3: rimage has the order (3 images)")
-        assert "something is wrong there" in str(clerk.reads("#jobs .words"))  # nobody listens at its port
+        # nobody listens at the robot's port
+        browser.until(f"{clerk.text('#jobs .words')}.includes('something is wrong there')")
 
         browser.until_ready("numbers")
         browser.type("M4,M5")
@@ -426,6 +428,52 @@ def test_nothing_sticks_out_on_a_narrow_screen(browser: Chromium, tmp_path: Path
         finally:
             browser.call("Emulation.clearDeviceMetricsOverride")
             browser.call("Emulation.setEmulatedMedia", features=[])
+
+
+@pytest.mark.parametrize("code", ["de", "th"])
+def test_the_counter_speaks_the_browsers_language(browser: Chromium, tmp_path: Path, code: str) -> None:
+    settings = settings_in(tmp_path)
+    scripts = Scripts(settings.storage)
+    spoken = language(code)
+
+    def script(job_id: str, question: Question) -> Standing:
+        if question.accession_numbers == ("R6",):
+            scripts.report(job_id, question, stage="retrieving", expected=10, received=4, studies=STUDIES)
+            return "running"
+        return scripts.failed(PacsBusy("A701."))(job_id, question)
+
+    with with_pacs(settings, tmp_path / "pacs", "A1", "R6") as settings, served(settings, Desk(script)) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        browser.call("Network.setExtraHTTPHeaders", headers={"Accept-Language": code})
+        browser.call("Emulation.setDeviceMetricsOverride", width=320, height=800, deviceScaleFactor=1, mobile=False)
+        try:
+            clerk.come()
+            assert browser.run("document.documentElement.lang") == code
+            assert clerk.reads("#hint") == spoken.gettext("Type or scan it, then press Enter.")
+            clerk.ask("A1")
+            images = spoken.ngettext("%(number)s image", "%(number)s images", 1)
+            clerk.until_reads("#whose td.images", images)
+            assert clerk.reads("#whose .facts dt") == spoken.gettext("Born")
+            assert clerk.reads("#print") == spoken.gettext("Yes, have %(publisher)s make a disc", publisher="rimage")
+            assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+            clerk.finds_nothing_wrong()
+            clerk.says_yes()
+            busy = f"{spoken.gettext('The PACS is busy.')} {spoken.gettext('Ask again in a few minutes.')}"
+            clerk.until_reads("#jobs .failed .words", busy)
+            assert clerk.reads("#jobs .state") == spoken.gettext("Failed")
+            clerk.ask("R6")
+            clerk.says_yes()
+            things = spoken.gettext("%(number)s images and reports", number="10")
+            moved = spoken.gettext("%(number)s of %(things)s", number="4", things=things)
+            stage = spoken.gettext("Fetching images")
+            fetching = spoken.gettext("%(stage)s: %(images)s.", stage=stage, images=moved)
+            clerk.until_reads("#jobs .running .words", fetching)
+            assert clerk.reads("#jobs .running .state") == spoken.gettext("Working %(part)s", part="28 %")
+            assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+            clerk.finds_nothing_wrong()
+        finally:
+            browser.call("Emulation.clearDeviceMetricsOverride")
+            browser.call("Network.setExtraHTTPHeaders", headers={})
 
 
 def test_every_error_has_words_for_the_clerk() -> None:

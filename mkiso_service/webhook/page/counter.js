@@ -1,7 +1,7 @@
 // The counter page: a number, whose disc it is, and yes. A disc is asked for only with the patient on the screen, and with `shown`: the service makes one
 // of this patient and of nobody else.
 import { begin, call, follow, paintRows, put, robot, say, watchRobots } from "/page/discs.js";
-import { SEXES, advice, ago, counted, day, without } from "/page/words.js";
+import { SEXES, advice, ago, counted, day, gettext, without } from "/page/words.js";
 
 const $ = (id) => document.getElementById(id);
 const field = $("numbers");
@@ -16,7 +16,7 @@ let pending = null; // what is asked again as soon as the birth date is typed
 async function look(numbers, birthDate, again = null) {
   const turn = ++looks;
   leave();
-  say("Looking up the patient.");
+  say(gettext("Looking up the patient."));
   const query = new URLSearchParams({ accession_number: numbers.join(","), ...(birthDate && { birth_date: birthDate }) });
   const { body, error } = await call(`/api/iso/preview?${query}`);
   if (turn !== looks) return; // the next number has been asked for meanwhile
@@ -36,16 +36,20 @@ function leave() {
 
 function show() {
   const { patient, studies, again, ordered } = whose;
-  put($("whose"), ".name", patient.name || "(no name in the PACS)");
-  const facts = { Born: day(patient.birth_date) || "not known", Sex: SEXES[patient.sex] || patient.sex || "not known", "Patient ID": patient.patient_id };
-  $("whose").querySelector(".facts").replaceChildren(...Object.entries(facts).map(([what, value]) => {
+  put($("whose"), ".name", patient.name || gettext("(no name in the PACS)"));
+  const facts = [
+    [gettext("Born"), day(patient.birth_date) || gettext("not known")],
+    [gettext("Sex"), SEXES[patient.sex] || patient.sex || gettext("not known")],
+    [gettext("Patient ID"), patient.patient_id],
+  ];
+  $("whose").querySelector(".facts").replaceChildren(...facts.map(([what, value]) => {
     const fact = document.createElement("div");
     for (const [tag, text] of [["dt", what], ["dd", value]]) fact.append(Object.assign(document.createElement(tag), { textContent: text }));
     return fact;
   }));
-  put($("whose"), ".on-disc", [patient.name_on_disc !== patient.name && `On the disc: ${patient.name_on_disc}`, ...without(whose.degraded)].filter(Boolean).join(" "));
-  put($("whose"), ".ordered", ordered && publishers.length ? `${ordered.publisher} was given an order for this disc ${ago(ordered.minutes)}.` : "");
-  paintRows($("whose"), studies, (study) => (study.images === null ? "not counted" : counted(study.images, [study])));
+  put($("whose"), ".on-disc", [patient.name_on_disc !== patient.name && gettext("On the disc: %(name)s", { name: patient.name_on_disc }), ...without(whose.degraded)].filter(Boolean).join(" "));
+  put($("whose"), ".ordered", ordered && publishers.length ? gettext("%(publisher)s was given an order for this disc %(when)s.", { publisher: ordered.publisher, when: ago(ordered.minutes) }) : "");
+  paintRows($("whose"), studies, (study) => (study.images === null ? gettext("not counted") : counted(study.images, [study])));
   if (again?.publisher) for (const choice of document.querySelectorAll("#publishers input")) choice.checked = choice.value === again.publisher;
   offer();
   $("whose").hidden = false;
@@ -62,18 +66,19 @@ function offer() {
   const isFile = again?.kind === "download";
   const isPrint = again?.kind === "print";
   const offersRobot = publishers.length > 0 && !isFile;
-  const other = ordered ? "another disc" : "a disc";
+  const publisher = chosen();
   $("publishers").hidden = publishers.length < 2 || isFile;
   $("make").hidden = isPrint;
   $("print").hidden = !offersRobot;
-  $("print").textContent = `Yes, have ${chosen()} make ${other}`;
+  $("print").textContent = ordered ? gettext("Yes, have %(publisher)s make another disc", { publisher }) : gettext("Yes, have %(publisher)s make a disc", { publisher });
   $("both").hidden = !offersRobot || isPrint || site.action !== "both";
-  $("both").textContent = `Yes, make the file and have ${chosen()} make ${other}`;
+  $("both").textContent = ordered ? gettext("Yes, make the file and have %(publisher)s make another disc", { publisher })
+    : gettext("Yes, make the file and have %(publisher)s make a disc", { publisher });
   const first = again ? (isPrint ? "print" : "make") : { file: "make", robot: "print", both: "both" }[site.action];
   for (const id of ["both", "make", "print"]) $(id).classList.toggle("second", id !== first);
-  const state = offersRobot && robot(chosen());
+  const state = offersRobot && robot(publisher);
   $("robot").hidden = !state || state.ok;
-  $("robot").textContent = state && !state.ok ? `${chosen()} can't take an order now: ${state.detail}` : "";
+  $("robot").textContent = state && !state.ok ? gettext("%(publisher)s can't take an order now: %(detail)s", { publisher, detail: state.detail }) : "";
 }
 
 async function order(...kinds) {
@@ -126,9 +131,9 @@ $("ask").addEventListener("submit", (event) => {
   const numbers = asked(field.value);
   const birthDate = wantsBirthDate ? $("birth-date").value : "";
   field.focus();
-  if (!numbers.length) $("problem").textContent = "Type or scan an accession number first.";
+  if (!numbers.length) $("problem").textContent = gettext("Type or scan an accession number first.");
   else if (wantsBirthDate && !birthDate) {
-    $("problem").textContent = "Type the patient's birth date too: ask for it, don't read it from a list.";
+    $("problem").textContent = gettext("Type the patient's birth date too: ask for it, don't read it from a list.");
     $("birth-date").focus();
   } else {
     const again = pending?.numbers === numbers.join() ? pending.again : null;
@@ -171,8 +176,9 @@ document.addEventListener("keydown", (event) => {
 });
 
 function explain() {
-  $("hint").textContent = several.checked ? "Type or scan each on its own line; Enter on an empty line shows the patient." : "Type or scan it, then press Enter.";
-  several.closest("form").querySelector("label").textContent = several.checked ? "Accession numbers" : "Accession number";
+  $("hint").textContent = several.checked ? gettext("Type or scan each on its own line; Enter on an empty line shows the patient.")
+    : gettext("Type or scan it, then press Enter.");
+  several.closest("form").querySelector("label").textContent = several.checked ? gettext("Accession numbers") : gettext("Accession number");
 }
 several.addEventListener("change", () => { explain(); field.focus(); });
 

@@ -1,6 +1,6 @@
 // The discs of everybody at this site: how each stands, what came of it, again and cancel. Nothing of them is kept in the browser but the ids of those
 // that this session has asked for: a disc's file name and its patient are asked for again each time.
-import { advice, ago, counted, day, mustLook, size, stage, without } from "/page/words.js";
+import { advice, ago, counted, day, gettext, mustLook, ngettext, part, size, stage, without } from "/page/words.js";
 
 const BUSY_MS = 1000;
 const IDLE_MS = 10000;
@@ -90,7 +90,8 @@ async function tellOf(entry) {
   if (!own?.fresh) return;
   if (job.studies.length && !own.found) {
     own.found = true;
-    say(`${numbers(job)}: ${job.studies.length === 1 ? "1 study" : `${job.studies.length} studies`} found.`);
+    const found = ngettext("%(number)s study found.", "%(number)s studies found.", job.studies.length);
+    say(`${numbers(job)}: ${found}`);
   }
   if (!ended(job)) return;
   own.fresh = false;
@@ -116,45 +117,50 @@ function same(one, other) {
 
 // Waiting, Working, Ready, Ordered (the robot has everything), Made (it says that the disc is there, or the file isn't kept any more), Cancelled, Failed.
 function label(job) {
-  if (job.kind === "print" && job.proves && job.state !== "failed") return job.proves === "done" ? "Made" : "Ordered";
-  if (job.state === "running") return `Working ${Math.round(100 * job.progress)} %`;
-  if (job.state === "failed") return job.error?.code === "job_cancelled" ? "Cancelled" : "Failed";
-  if (job.state === "waiting") return "Waiting";
-  return job.discs.length ? "Ready" : "Made";
+  if (job.kind === "print" && job.proves && job.state !== "failed") return job.proves === "done" ? gettext("Made") : gettext("Ordered");
+  if (job.state === "running") return gettext("Working %(part)s", { part: `${Math.round(100 * job.progress)} %` });
+  if (job.state === "failed") return job.error?.code === "job_cancelled" ? gettext("Cancelled") : gettext("Failed");
+  if (job.state === "waiting") return gettext("Waiting");
+  return job.discs.length ? gettext("Ready") : gettext("Made");
 }
 
 function sentence(job) {
   if (job.state === "failed") return advice(job.kind, job.error || {}, job.proves);
-  if (job.state === "waiting") return "Waiting for its turn.";
+  if (job.state === "waiting") return gettext("Waiting for its turn.");
   if (job.proves && job.kind === "print") {
+    const { publisher } = job;
     const images = counted(job.written || job.received, job.studies);
-    if (job.proves === "done") return `${job.publisher} has made the disc with ${images}. Collect it there.`;
-    const trouble = robot(job.publisher);
-    if (trouble && !trouble.ok) return `${job.publisher} has the order (${images}), but something is wrong there: ${trouble.detail}`;
-    const says = job.state === "running" && job.stage !== "ordered" ? job.stage.replace(`${job.publisher}: `, "") : "";
-    return says ? `${job.publisher} has the order (${images}): ${says}.` : `${job.publisher} has the order (${images}) and makes the disc when its turn comes. Collect it there.`;
+    if (job.proves === "done") return gettext("%(publisher)s has made the disc with %(images)s. Collect it there.", { publisher, images });
+    const trouble = robot(publisher);
+    if (trouble && !trouble.ok) {
+      return gettext("%(publisher)s has the order (%(images)s), but something is wrong there: %(detail)s", { publisher, images, detail: trouble.detail });
+    }
+    const says = job.state === "running" && job.stage !== "ordered" ? job.stage.replace(`${publisher}: `, "") : "";
+    return says ? gettext("%(publisher)s has the order (%(images)s): %(says)s.", { publisher, images, says })
+      : gettext("%(publisher)s has the order (%(images)s) and makes the disc when its turn comes. Collect it there.", { publisher, images });
   }
   if (job.state === "done") {
-    if (!job.discs.length) return "The disc file was made, and isn't kept any more.";
-    if (job.discs.length > 1) return `The images fill ${job.discs.length} discs. Download and burn every one.`;
-    return job.degraded.includes("counts_unknown") ? "The disc file is ready." : "The disc file is ready, and no image is missing.";
+    if (!job.discs.length) return gettext("The disc file was made, and isn't kept any more.");
+    if (job.discs.length > 1) return ngettext("The images fill %(number)s disc.", "The images fill %(number)s discs. Download and burn every one.", job.discs.length);
+    return job.degraded.includes("counts_unknown") ? gettext("The disc file is ready.") : gettext("The disc file is ready, and no image is missing.");
   }
-  return `${stage(job)}.`;
+  return stage(job);
 }
 
 function remarks(job) {
   const all = without(job.degraded);
   const own = mine.get(job.job_id);
-  if (job.kind === "print" && own?.before !== undefined) all.unshift(`The same was ordered ${ago(own.before)}: this makes another disc.`);
-  if (job.kind === "print" && own?.joined) all.unshift("The same disc is being made already: there will be one disc.");
+  if (job.kind === "print" && own?.before !== undefined) all.unshift(gettext("The same was ordered %(when)s: this makes another disc.", { when: ago(own.before) }));
+  if (job.kind === "print" && own?.joined) all.unshift(gettext("The same disc is being made already: there will be one disc."));
   return all.join(" ");
 }
 
 function draw() {
   // What failed and was asked for again since is history: a search shows it.
   const drawn = listed.filter(({ job }, index) => search || job.state !== "failed" || !listed.slice(0, index).some((newer) => same(newer.job, job)));
-  $("jobs-title").textContent = search ? "Discs found" : "Today's discs";
-  $("none").textContent = lost ? "The service can't be reached at the moment; this page keeps trying." : drawn.length ? "" : search ? "Nothing that is still kept was made for this number, patient ID or name." : "Nothing has been asked for yet.";
+  $("jobs-title").textContent = search ? gettext("Discs found") : gettext("Today's discs");
+  $("none").textContent = lost ? gettext("The service can't be reached at the moment; this page keeps trying.") : drawn.length ? ""
+    : search ? gettext("Nothing that is still kept was made for this number, patient ID or name.") : gettext("Nothing has been asked for yet.");
   $("none").hidden = !$("none").textContent;
   const wanted = new Set(drawn.map(({ job }) => job.job_id));
   for (const [id, entry] of shown) {
@@ -178,9 +184,9 @@ function add(id) {
   });
   item.querySelector(".cancel").addEventListener("click", async () => {
     const job = current();
-    if (!await sure(`Cancel the disc of ${numbers(job)}?`)) return;
+    if (!await sure(gettext("Cancel the disc of %(numbers)s?", { numbers: numbers(job) }))) return;
     const { error } = await call(`/api/iso/jobs/${id}/cancel`, { method: "POST" });
-    say(error ? advice("cancel", error) : `${numbers(job)}: cancelled.`);
+    say(error ? advice("cancel", error) : gettext("%(numbers)s: cancelled.", { numbers: numbers(job) }));
     refresh();
   });
   shown.set(id, item);
@@ -205,27 +211,28 @@ export function put(entry, selector, text) { // only what changed, so that a scr
 function paint(item, entry) {
   const { job } = entry;
   const failed = job.state === "failed";
-  const isOrdered = label(job) === "Ordered";
+  const isOrdered = label(job) === gettext("Ordered");
   item.className = `job ${job.state}${isOrdered ? " queued" : ""}${seen.has(job.job_id) ? " seen" : ""}`;
   put(item, ".numbers", numbers(job));
   put(item, ".patient", entry.patient_name);
   put(item, ".state", label(job));
-  put(item, ".kind", [job.kind === "print" ? `by ${job.publisher}` : "disc file", moment(entry.begun), askers(entry)].filter(Boolean).join(" · "));
+  put(item, ".kind", [job.kind === "print" ? gettext("by %(publisher)s", { publisher: job.publisher }) : gettext("disc file"), moment(entry.begun), askers(entry)].filter(Boolean).join(" · "));
   put(item, ".words", sentence(job));
   put(item, ".remark", remarks(job));
   const bar = item.querySelector("progress");
   bar.value = job.progress;
-  bar.setAttribute("aria-label", `Progress of ${numbers(job)}`);
+  bar.setAttribute("aria-label", gettext("Progress of %(numbers)s", { numbers: numbers(job) }));
   paintStudies(item, job);
   const mayAgain = ended(job) && (!failed || job.error);
   const looked = failed && job.error && mustLook(job.kind, job.error, job.proves);
-  const what = !mayAgain ? "" : looked ? "I have looked: have it made again" : failed ? "Ask again" : job.kind === "print" ? "Have another disc made" : "Make the file again";
+  const what = !mayAgain ? "" : looked ? gettext("I have looked: have it made again") : failed ? gettext("Ask again")
+    : job.kind === "print" ? gettext("Have another disc made") : gettext("Make the file again");
   name(put(item, ".again", what), `${what}: ${numbers(job)}`);
   const mayCancel = !ended(job);
-  name(put(item, ".cancel", mayCancel ? "Cancel" : ""), `Cancel the disc of ${numbers(job)}`);
+  name(put(item, ".cancel", mayCancel ? gettext("Cancel") : ""), gettext("Cancel the disc of %(numbers)s", { numbers: numbers(job) }));
   const cause = item.querySelector(".cause");
   cause.hidden = !failed || !job.error;
-  if (!cause.hidden) put(cause, "p", [job.error.error, `Code ${job.error.code}, job ${job.job_id}.`].filter(Boolean).join(" "));
+  if (!cause.hidden) put(cause, "p", [job.error.error, gettext("Code %(code)s, job %(job)s.", { code: job.error.code, job: job.job_id })].filter(Boolean).join(" "));
   const discs = job.state === "done" ? job.discs : [];
   const list = item.querySelector(".discs");
   if (list.children.length !== discs.length) list.replaceChildren(...discs.map(discLink));
@@ -240,16 +247,16 @@ function moment(begun) {
 }
 
 function askers({ job, asked }) {
-  if (!asked.length) return "started in Prefect";
-  const who = [...new Set(asked.map((each) => (each.by === "program" ? `a program at ${each.who}` : each.who)))].join(", ");
-  return `asked for by ${who}${mine.has(job.job_id) ? " (this page)" : ""}`;
+  if (!asked.length) return gettext("started in Prefect");
+  const who = [...new Set(asked.map((each) => (each.by === "program" ? gettext("a program at %(address)s", { address: each.who }) : each.who)))].join(", ");
+  return mine.has(job.job_id) ? gettext("asked for by %(who)s (this page)", { who }) : gettext("asked for by %(who)s", { who });
 }
 
 function discLink(disc) {
   const link = document.createElement("a");
   link.href = disc.href;
   link.download = disc.filename;
-  link.textContent = `Download ${disc.filename} (${size(disc.size)})`;
+  link.textContent = gettext("Download %(name)s (%(size)s)", { name: disc.filename, size: size(disc.size) });
   const item = document.createElement("li");
   item.append(link);
   return item;
@@ -258,7 +265,7 @@ function discLink(disc) {
 function paintStudies(item, job) {
   const whole = (study) => job.state === "done" || study.received === study.expected;
   const rows = paintRows(item, job.studies, (study) => (study.expected === null ? counted(study.received, [study])
-    : whole(study) ? counted(study.expected, [study]) : `${study.received} of ${counted(study.expected, [study])}`));
+    : whole(study) ? counted(study.expected, [study]) : part(study.received, counted(study.expected, [study]))));
   for (const [row, study] of rows) {
     row.classList.toggle("whole", whole(study));
     row.style.setProperty("--part", study.expected ? `${100 * Math.min(study.received / study.expected, 1)}%` : "0%");

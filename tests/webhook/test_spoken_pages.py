@@ -1,0 +1,137 @@
+"""Each page for people is in the language that the browser asks for."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+
+from documentation.messages import CATALOGUES, catalogue_of
+from mkiso.config.settings import Disc
+from mkiso.errors import PacsBusy
+from mkiso.languages import Language, language
+from mkiso_service.webhook.orchestrator import Standing
+from mkiso_service.webhook.pages import STAGES
+from mkiso_service.webhook.question import Question
+from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
+from tests.webhook.test_shown_pages import BROWSER
+
+ACCEPTED = {"de": "de-AT,de;q=0.9,en;q=0.5", "th": "th"}
+FOLDER = "mkiso_service/webhook/page"
+
+
+@pytest.fixture(params=ACCEPTED)
+def spoken(request: pytest.FixtureRequest) -> Language:
+    return language(request.param)
+
+
+def asked_in(spoken: Language) -> dict[str, str]:
+    return {**BROWSER, "Accept-Language": ACCEPTED[spoken.code]}
+
+
+def read(page: httpx.Response, spoken: Language, template: str) -> str:
+    """The page's text, after seeing that it says which language it is in and has each message of its template in it."""
+    assert page.headers["content-type"].startswith("text/html"), page.text
+    assert "Accept-Language" in page.headers["vary"]
+    assert f'<html lang="{spoken.code}" dir="{spoken.direction}"' in page.text
+    text = html.unescape(re.sub("data-told='[^']*'", "", page.text))
+    messages = [
+        message.id
+        for message in catalogue_of(CATALOGUES / f"{spoken.code}.po")
+        if isinstance(message.id, str) and "%(" not in message.id
+        if f"{FOLDER}/{template}" in [file for file, _ in message.locations]
+    ]
+    assert messages
+    for message in messages:
+        said, places = spoken.gettext(message), (">{}<", '"{}"', "> {}<")
+        assert not any(place.format(message) in text for place in places) or said == message, message
+    assert sum(spoken.gettext(message) in text for message in messages) >= len(messages) - 2  # those that don't apply
+    return text
+
+
+def test_the_counter_page_and_its_script_are_spoken(tmp_path: Path, spoken: Language) -> None:
+    with served(settings_in(tmp_path), Desk()) as client:
+        page = client.get("/", headers=asked_in(spoken))
+        assert spoken.gettext("Is this the right patient?") in read(page, spoken, "counter.html")
+        found = re.search("data-told='([^']*)'", page.text)
+        assert found
+        told = json.loads(html.unescape(found[1]))
+        assert told["words"] == spoken.words_of(FOLDER) and "The PACS is busy." in told["words"]
+        assert told["stages"] == {stage: spoken.gettext(words) for stage, words in STAGES.items()}
+        assert told["stages"]["retrieving"] != STAGES["retrieving"]
+
+
+def test_the_sign_in_is_spoken(tmp_path: Path, spoken: Language) -> None:
+    with served(settings_in(tmp_path, auth=True), Desk()) as client:
+        assert "data-wrong" not in read(client.get("/", headers=asked_in(spoken)), spoken, "sign-in.html")
+        own = {**asked_in(spoken), "Sec-Fetch-Site": "same-origin"}
+        wrong = client.post("/session", data={"key": f"not {KEY}"}, headers=own)
+        assert wrong.status_code == 401 and "data-wrong" in read(wrong, spoken, "sign-in.html")
+
+
+def test_the_print_question_is_spoken(tmp_path: Path, spoken: Language) -> None:
+    with served(settings_in(tmp_path), Desk()) as client:
+        order = urlencode({"accession_number": "A1,A2", "confirm_reprint": "true", "language": "fr"})
+        text = read(client.get(f"/api/iso/print?{order}", headers=asked_in(spoken)), spoken, "print.html")
+        assert "language=fr" in text
+        asks = spoken.gettext(
+            "A link asks for a disc of %(numbers)s from the publisher %(publisher)s.",
+            numbers='<strong class="numbers">A1, A2</strong>',
+            publisher="rimage",
+        )
+        assert asks in text
+        assert spoken.gettext("It prints although an earlier print ended unclear: look at the publisher first.") in text
+
+
+def test_an_error_page_is_spoken_but_for_the_errors_own_words(tmp_path: Path, spoken: Language) -> None:
+    with served(settings_in(tmp_path), Desk()) as client:
+        text = read(client.get("/nowhere", headers=asked_in(spoken)), spoken, "error.html")
+        assert '<p class="words" lang="en" dir="ltr">There is nothing at this address.</p>' in text
+        told = re.search("<p>(.*not_found.*)</p>", text)
+        assert told and told[1].startswith(spoken.gettext("Code %(code)s.", code="not_found").rstrip("."))
+
+
+def test_a_jobs_page_is_spoken_in_each_of_its_states(tmp_path: Path, spoken: Language) -> None:
+    settings = settings_in(tmp_path)
+    scripts = Scripts(settings.storage)
+
+    def script(job_id: str, question: Question) -> Standing:
+        scripts.report(job_id, question, stage="retrieving from MRI", expected=1204, received=1)
+        return "running"
+
+    desk = Desk(script)
+    with served(settings, desk) as client:
+        client.get("/api/iso/download?accession_number=A1", headers={"Prefer": "respond-async"})
+        [job_id] = desk.standings
+
+        def shown() -> str:
+            return read(client.get(f"/api/iso/jobs/{job_id}", headers=asked_in(spoken)), spoken, "job.html")
+
+        things = spoken.ngettext("%(number)s image", "%(number)s images", 1204)
+        images = spoken.gettext("%(number)s of %(things)s", number="1", things=things)
+        stage = spoken.gettext("Fetching images")
+        text = shown()
+        assert spoken.gettext("%(stage)s: %(images)s.", stage=stage, images=images) in text
+        assert spoken.gettext("Working") in text and f'aria-label="{spoken.gettext("Progress")}"' in text
+        desk.standings[job_id] = scripts.set_of(1)(job_id, desk.asked[0])
+        text = shown()
+        assert spoken.gettext("The disc is ready.") in text and spoken.gettext("Ready") in text
+        assert spoken.gettext("Download %(name)s (%(size)s)", name="A1.iso", size="100 bytes") in text
+        scripts.failed(PacsBusy("Busy."))(job_id, desk.asked[0])
+        desk.standings[job_id] = "failed"
+        text = shown()
+        assert spoken.gettext("Failed") in text and 'lang="en" dir="ltr">Busy. (pacs_busy)' in text
+
+
+@pytest.mark.parametrize(("accepted", "code"), [("", "fr"), ("ja, *;q=0.1", "fr"), ("en-GB, fr;q=0.3", "en")])
+def test_what_no_catalogue_has_is_in_the_sites_language(tmp_path: Path, accepted: str, code: str) -> None:
+    settings = settings_in(tmp_path).model_copy(update={"disc": Disc(language="fr")})
+    with served(settings, Desk()) as client:
+        page = client.get("/", headers={**BROWSER, "Accept-Language": accepted})
+        assert f'<html lang="{code}" dir="ltr"' in page.text
+        assert (language("fr").gettext("Patient discs") in page.text) == (code == "fr")
