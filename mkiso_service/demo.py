@@ -38,6 +38,8 @@ PHANTOM = "PHANTOM"
 """A study with pictures worth looking at, computed (mkiso.demo.phantoms)."""
 SHARED_ACCESSION_NUMBER = "2"
 """Two patients of pydicom's test data share it."""
+PROGRAM = Path(sys.executable).with_name("mkiso")
+"""What the hints name: `make demo` puts no mkiso on the PATH."""
 START_SECONDS = 90
 NEEDED = ("pacs", "receiver", "prefect", "worker", "patient_api")
 DEFAULT_PORTS = {
@@ -158,8 +160,8 @@ def show(console: Console, place: Place) -> None:
     page = (place.folder / PHANTOM / "INDEX.HTM").resolve().as_uri()
     console.print(f"To look at:      [bold]{page}[/]", soft_wrap=True)
     console.print(
-        f"The Prefect UI:  {place.prefect_url}  (while it runs: make demo KEEP=1; its password: mkiso -c "
-        f"{place.config} prefect password)"
+        f"The Prefect UI:  {place.prefect_url}  (while it runs: make demo KEEP=1; its password: "
+        f"{PROGRAM} -c {place.config} prefect password)"
     )
 
 
@@ -218,8 +220,8 @@ def _keep(console: Console, place: Place) -> None:
         f"curl -OJ '{place.url}/api/iso/download-multiple?accession_numbers=134,428'",
         f"curl '{place.url}/api/iso/print?accession_number=134'",
         f"curl {place.url}/api/health",
-        f"mkiso burn 1 -o 1.iso --url {place.url}",
-        f"mkiso -c {place.config} doctor",
+        f"{PROGRAM} burn 1 -o 1.iso --url {place.url}",
+        f"{PROGRAM} -c {place.config} doctor",
         f"a browser at {place.url}/ and at {place.prefect_url}/",
     ):
         console.print(f"  {line}", markup=False, highlight=False)
