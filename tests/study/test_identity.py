@@ -13,18 +13,21 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from mkiso.config.settings import Identity
-from mkiso.errors import PatientMismatch
+from mkiso.errors import OtherPatient, PatientMismatch, WrongBirthDate
 from mkiso.study.identity import (
     Claim,
     PatientIdentity,
     agreed,
+    born_on,
     claims,
     fingerprint,
     is_placeholder,
     iso_date,
     one_line,
     one_patient,
+    same_as_shown,
     same_patient,
+    shown_digest,
     significant,
     told_apart,
     without_patient,
@@ -421,3 +424,47 @@ def test_who_contradict_each_other_are_told_apart_by_what_they_contradict_in(
 ) -> None:
     named = {str(number): PatientIdentity("HN-1", *each) for number, each in enumerate(those)}
     assert told_apart(named) == dict(zip(named, words, strict=True))
+
+
+BORN = replace(STUDY, patient_birth_date="19700131", patient_sex="F", issuer_of_patient_id="X")
+
+
+def test_who_was_shown_is_the_same_in_whatever_order_and_padding() -> None:
+    padded = replace(BORN, accession_number="A9", patient_id=" HN-1 ", patient_birth_date="19700131 ")
+    shown = shown_digest([BORN, SAME])
+    assert len(shown) == 32 and set(shown) <= set("0123456789abcdef")
+    assert shown == shown_digest([SAME, BORN]) == shown_digest([SAME, padded, BORN])
+    same_as_shown([SAME, BORN], shown)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"patient_id": "HN-2"},
+        {"issuer_of_patient_id": ""},
+        {"patient_name": "Canary^Mame"},
+        {"patient_birth_date": "19700130"},
+        {"patient_sex": "M"},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_patient_of_whom_anything_changed_was_not_shown(changed: dict[str, str]) -> None:
+    other = replace(BORN, accession_number="A2", **changed)  # type: ignore[arg-type]
+    for studies in ([other], [BORN, other]):
+        with pytest.raises(OtherPatient, match="A2") as refused:
+            same_as_shown(studies, shown_digest([BORN]))
+        numbers = sorted({study.accession_number for study in studies})
+        assert refused.value.details["accession_numbers"] == numbers
+    with pytest.raises(OtherPatient):
+        same_as_shown([BORN], "")
+
+
+def test_the_birth_date_is_that_of_every_study() -> None:
+    dotted = replace(BORN, accession_number="A2", patient_birth_date="1970.01.31")
+    born_on([BORN, dotted], "19700131")
+    for wrong in ("", "19700130", "19700230"):
+        other = replace(BORN, accession_number="A3", patient_birth_date=wrong)
+        for studies in ([other], [BORN, other]):
+            with pytest.raises(WrongBirthDate, match="A3") as refused:
+                born_on(studies, "19700131")
+            assert refused.value.details["accession_numbers"] == sorted({study.accession_number for study in studies})
