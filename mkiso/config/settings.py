@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from ipaddress import ip_network
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from cronsim import CronSim, CronSimError
 from pydantic import (
     AfterValidator,
     Field,
@@ -33,6 +36,27 @@ def _is_spoken(code: str) -> str:
     return code
 
 
+def _is_cron(line: str) -> str:
+    try:
+        CronSim(line, datetime(2000, 1, 1))
+    except CronSimError as error:
+        raise ValueError(
+            f"{line!r} is no cron line ({error}): five fields, minute, hour, day, month, day of the week, as in "
+            "'0 2 * * *'"
+        ) from None
+    return line
+
+
+def _is_time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{name!r} is no time zone: a name of the IANA database, as Europe/Berlin") from None
+    return name
+
+
+CronLine = Annotated[str, AfterValidator(_is_cron)]
+TimeZoneName = Annotated[str, AfterValidator(_is_time_zone)]
 LanguageCode = Annotated[str, AfterValidator(_is_spoken)]
 HostName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9._-]{1,253}$")]
 Origin = Annotated[
@@ -214,8 +238,8 @@ class Archive(Section):
     """The nightly archive."""
 
     enabled: bool = False
-    schedule: str = "0 2 * * *"
-    timezone: str = "UTC"
+    schedule: CronLine = "0 2 * * *"
+    timezone: TimeZoneName = "UTC"
     days_back: int = Field(1, ge=1, le=366)
     recheck_days: int = Field(30, ge=0, le=3660)
     medium: Medium = "dvd"
@@ -362,6 +386,16 @@ class Settings(Section):
     prefect: Prefect = Prefect()
     logging: Logging = Logging()
     audit: Audit = Audit()
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Settings:
+        ports = {"server.port": self.server.port, "receiver.port": self.receiver.port}
+        if not self.prefect.api_url:
+            ports["prefect.server_port"] = self.prefect.server_port
+        for (name, port), (other, same) in combinations(ports.items(), 2):
+            if port == same:
+                raise ValueError(f"{name} and {other} are both {port}: one process can listen on a port")
+        return self
 
     @model_validator(mode="after")
     def _publishers_exist(self) -> Settings:

@@ -353,6 +353,13 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
         ("- a list", "must hold sections"),
         ("pacs: [", "can't be read"),
         ("[" * 5000, "can't be read"),
+        ("archive: {schedule: 0 25 * * *}", "'0 25 * * *' is no cron line"),
+        ("archive: {schedule: 0 25 * *}", "five fields"),
+        ("archive: {timezone: Asia/Bankok}", "'Asia/Bankok' is no time zone"),
+        ("archive: {timezone: ../Berlin}", "is no time zone"),
+        ("archive: {timezone: Europe}", "is no time zone"),
+        ("receiver: {port: 8080}", "server.port and receiver.port are both 8080"),
+        ("prefect: {server_port: 10104}", "receiver.port and prefect.server_port are both 10104"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(tmp_path: Path, text: str, words: str) -> None:
