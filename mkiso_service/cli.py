@@ -399,6 +399,8 @@ def jobs(search: str, url: str, api_key_file: Path | None, *, as_json: bool) -> 
         return 0
     for listed in listing["jobs"]:
         click.echo(job_words(listed))
+    if not listing["jobs"]:
+        click.echo(f"There are no discs of {search!r}." if search else "There are no discs of the last day.", err=True)
     if listing["more"]:
         click.echo("There are more: search for a number, a patient ID or a name.", err=True)
     return 0
@@ -454,7 +456,9 @@ def config() -> None:
 def check() -> None:
     """List everything that is wrong with the configuration."""
     settings = load_settings()
-    click.echo(f"The configuration is correct. Data is kept in {settings.storage.data_dir}.")
+    file = Path(os.environ.get("MKISO_CONFIG") or "config.yaml")
+    read = str(file.resolve()) if file.exists() else f"There is no {file} here, so all is by default: this"
+    click.echo(f"{read} is correct. Data is kept in {settings.storage.data_dir}.")
 
 
 @cli.command()
