@@ -251,7 +251,7 @@ def test_the_same_patient_comes_again_after_the_quiet_time_only(tmp_path: Path) 
         start = time.monotonic()
         receipt = send(tmp_path, robot.port, instances, settle_seconds=1.5, job_id=OTHER_JOB)
         assert time.monotonic() - start > 1.2
-        assert receipt.minutes_since_last == 0
+        assert receipt.minutes_since_last is not None and 0 <= receipt.minutes_since_last < LONG
         assert [len(disc) for disc in robot.discs()] == [3, 3]
 
 
