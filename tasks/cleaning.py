@@ -24,6 +24,7 @@ from mkiso.config.in_force import in_force
 from mkiso.errors import MkisoError
 from mkiso.housekeeping import Standing, forget_cancelled, sweep
 from mkiso.publishers.orders import cancel_orders
+from mkiso.storage.files import is_uuid
 from mkiso.storage.job import Job
 from mkiso.storage.reread import reread_shelf
 from mkiso.study.accession import parse_accession_numbers
@@ -72,7 +73,7 @@ def remove_old_files() -> None:
 def standings(job_ids: Collection[str]) -> dict[str, Standing]:
     """What became of the runs of these ids; those that Prefect doesn't know, or that are no run's id, are left out."""
     told: dict[str, Standing] = {}
-    asked = [UUID(job_id) for job_id in job_ids if _is_run_id(job_id)]
+    asked = [UUID(job_id) for job_id in job_ids if is_uuid(job_id)]
     with get_client(sync_client=True) as client:
         for start in range(0, len(asked), BATCH):
             for run in client.read_flow_runs(
@@ -89,13 +90,6 @@ def _standing_of(state: StateType | None) -> Standing:
         case StateType.FAILED | StateType.CRASHED:
             return "failed"
     return "active"
-
-
-def _is_run_id(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False
 
 
 @task(name="Remove old runs from Prefect", cache_policy=NO_CACHE, persist_result=False)

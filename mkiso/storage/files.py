@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
+from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -150,3 +151,11 @@ def alone_in(folder: Path) -> Iterator[bool]:
         yield False
     finally:
         os.close(descriptor)
+
+
+def is_uuid(text: str) -> bool:
+    """Whether it is a UUID as jobs and discs are named by: in small letters, with its hyphens (RFC 9562 4)."""
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False

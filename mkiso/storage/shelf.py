@@ -28,7 +28,7 @@ from pydantic import AwareDatetime, TypeAdapter
 
 from mkiso.config.settings import Storage
 from mkiso.errors import JobNotFound, ProofFailed
-from mkiso.storage.files import Unreadable, read_json, seconds_old, sha256_of, sync_folder, write_whole
+from mkiso.storage.files import Unreadable, is_uuid, read_json, seconds_old, sha256_of, sync_folder, write_whole
 from mkiso.storage.marks import ProvedImage
 
 log = logging.getLogger("mkiso.storage.shelf")
@@ -207,7 +207,11 @@ def remove_old(storage: Storage, keep_hours: float) -> int:
     A set goes whole. A disc whose manifest can't be read, or that says that it is of a time to come, is as old as its
     file.
     """
-    old = {folder.name for folder in storage.discs_dir.glob("*") if _is_disc(folder) and _is_older(folder, keep_hours)}
+    old = {
+        folder.name
+        for folder in storage.discs_dir.glob("*")
+        if is_uuid(folder.name) and folder.is_dir() and _is_older(folder, keep_hours)
+    }
     discs = manifests(storage)
     old_sets = {disc.set_id for disc in discs if disc.disc_id in old}
     removed = _remove(storage, old | {disc.disc_id for disc in discs if disc.set_id in old_sets})
@@ -219,9 +223,7 @@ def remove_old(storage: Storage, keep_hours: float) -> int:
 
 
 def _is_disc(path: Path) -> bool:
-    with suppress(ValueError):
-        return str(UUID(path.name)) == path.name and path.is_dir()
-    return False
+    return is_uuid(path.name) and path.is_dir()
 
 
 def _is_older(folder: Path, hours: float) -> bool:

@@ -21,6 +21,7 @@ from mkiso_service.webhook.disc_sets import answer_several
 from mkiso_service.webhook.health import Health
 from mkiso_service.webhook.iso import Questions
 from mkiso_service.webhook.jobs import ClientGone, Jobs
+from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.listing import JobList
 from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
 from mkiso_service.webhook.middleware import AccessLog, Authentication, OneReading, Recovery, RequestId, Senders
@@ -36,10 +37,11 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     """
     keys = Keys(settings.auth)
     sessions = Sessions(keys)
-    metrics = Metrics()
+    kept = KeptReports(settings.storage)
+    metrics = Metrics(kept)
     trail = Trail(settings)
     jobs = Jobs(settings.storage, settings.server, orchestrator, trail, closing or asyncio.Event())
-    job_list = JobList(settings.storage, orchestrator, jobs, trail)
+    job_list = JobList(kept, orchestrator, jobs, trail)
     previews = Previews(settings, trail)
     questions = Questions(settings, orchestrator, jobs, trail, previews)
     health_of = Health(settings, orchestrator)

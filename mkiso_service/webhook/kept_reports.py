@@ -2,56 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from uuid import UUID
+from typing import Generic, TypeVar
 
 from mkiso.config.settings import Storage
 from mkiso.errors import JobNotFound
 from mkiso.storage.askings import SUFFIX, Asking, read_askings
+from mkiso.storage.files import is_uuid
 from mkiso.storage.report import JobReport, read_report
+
+T = TypeVar("T")
 
 
 class KeptReports:
-    """The reports that are kept, each read again only when it has changed: there may be tens of thousands."""
+    """The reports that are kept, for everything in this process that looks at all of them: there may be tens of
+    thousands. Safe to use from several threads.
+    """
 
-    def __init__(self) -> None:
-        self._reports: dict[Path, tuple[int, JobReport | None]] = {}
-        self._askings: dict[Path, tuple[int, tuple[Asking, ...]]] = {}
+    def __init__(self, storage: Storage) -> None:
+        self._reports = _Files(storage.reports_dir, ".json", lambda file: _report(storage, file.stem))
+        self._askings = _Files(storage.reports_dir, SUFFIX, read_askings)
 
-    def read(self, storage: Storage) -> list[JobReport]:
-        before, self._reports = self._reports, {}
-        for file, changed in _files(storage, ".json"):
-            known = before.get(file)
-            self._reports[file] = known if known and known[0] == changed else (changed, _read(storage, file.stem))
-        return [report for _, report in self._reports.values() if report is not None]
+    def reports(self) -> list[JobReport]:
+        return [report for report in self._reports.read().values() if report is not None]
 
-    def askings(self, storage: Storage) -> dict[str, tuple[Asking, ...]]:
+    def askings(self) -> dict[str, tuple[Asking, ...]]:
         """Who asked, by the id of the job."""
-        before, self._askings = self._askings, {}
-        for file, changed in _files(storage, SUFFIX):
-            known = before.get(file)
-            self._askings[file] = known if known and known[0] == changed else (changed, read_askings(file))
-        return {file.stem: told for file, (_, told) in self._askings.items() if told and _is_id(file.stem)}
+        return {file.stem: told for file, told in self._askings.read().items() if told and is_uuid(file.stem)}
 
 
-def _files(storage: Storage, suffix: str) -> Iterator[tuple[Path, int]]:
-    for file in storage.reports_dir.glob(f"*{suffix}"):
-        try:
-            yield file, file.stat().st_mtime_ns
-        except OSError:  # removed meanwhile
-            continue
+class _Files(Generic[T]):
+    """What stands in the files of one kind, each read again only when it has changed."""
+
+    def __init__(self, folder: Path, suffix: str, read: Callable[[Path], T]) -> None:
+        self._folder = folder
+        self._suffix = suffix
+        self._read = read
+        self._known: dict[Path, tuple[int, T]] = {}
+        self._lock = threading.Lock()
+
+    def read(self) -> dict[Path, T]:
+        with self._lock:
+            before, self._known = self._known, {}
+            for file in self._folder.glob(f"*{self._suffix}"):
+                try:
+                    changed = file.stat().st_mtime_ns
+                except OSError:  # removed meanwhile
+                    continue
+                known = before.get(file)
+                self._known[file] = known if known and known[0] == changed else (changed, self._read(file))
+            return {file: read for file, (_, read) in self._known.items()}
 
 
-def _read(storage: Storage, job_id: str) -> JobReport | None:
+def _report(storage: Storage, job_id: str) -> JobReport | None:
     try:
         return read_report(storage, job_id)
     except JobNotFound:  # a damaged one
         return None
-
-
-def _is_id(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False

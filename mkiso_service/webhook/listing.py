@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mkiso.config.settings import Storage
 from mkiso.errors import JobNotFound, OrchestratorUnavailable
 from mkiso.storage.askings import Asking
 from mkiso.storage.report import JobReport
@@ -36,12 +35,11 @@ _LISTING = TypeAdapter(Listing)
 class JobList:
     """Jobs as everybody at this site sees them, with the patients' names: for those who may have the discs."""
 
-    def __init__(self, storage: Storage, orchestrator: Orchestrator, jobs: Jobs, trail: Trail) -> None:
-        self._storage = storage
+    def __init__(self, kept: KeptReports, orchestrator: Orchestrator, jobs: Jobs, trail: Trail) -> None:
+        self._kept = kept
         self._orchestrator = orchestrator
         self._jobs = jobs
         self._trail = trail
-        self._kept = KeptReports()
         self._reading = asyncio.Lock()
         self._known: tuple[float, list[JobReport], dict[str, tuple[Asking, ...]]] = (float("-inf"), [], {})
         self._told: dict[str, float] = {}
@@ -65,9 +63,7 @@ class JobList:
     async def _read(self) -> tuple[list[JobReport], Mapping[str, tuple[Asking, ...]]]:
         async with self._reading:
             if time.monotonic() - self._known[0] > LOOK_SECONDS:
-                reports, askings = await asyncio.to_thread(
-                    lambda: (self._kept.read(self._storage), self._kept.askings(self._storage))
-                )
+                reports, askings = await asyncio.to_thread(lambda: (self._kept.reports(), self._kept.askings()))
                 self._known = (time.monotonic(), reports, askings)
             return self._known[1], self._known[2]
 

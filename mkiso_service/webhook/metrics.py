@@ -26,7 +26,7 @@ _BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900)
 class Metrics:
     """The counters of one webhook process, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: KeptReports) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "mkiso_http_requests", "HTTP requests answered", ["route", "method", "status"], registry=self.registry
@@ -35,7 +35,7 @@ class Metrics:
             "mkiso_http_request_seconds", "Until the last byte", ["route"], buckets=_BUCKETS, registry=self.registry
         )
         self._bytes = Counter("mkiso_http_response_bytes", "Bytes of answers sent", ["route"], registry=self.registry)
-        self._kept = KeptReports()
+        self._kept = kept
 
     def count(self, route: str, method: str, status: int, seconds: float, sent: int) -> None:
         """One request; `route` is the pattern of the address, so that labels stay few whatever is asked."""
@@ -48,7 +48,7 @@ class Metrics:
         asked.
         """
         now = CollectorRegistry()
-        now.register(_Store(storage, queued, self._kept.read(storage)))
+        now.register(_Store(storage, queued, self._kept.reports()))
         return generate_latest(self.registry) + generate_latest(now)
 
 

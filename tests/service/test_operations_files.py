@@ -22,6 +22,7 @@ from mkiso.errors import StudyNotFound
 from mkiso.storage.report import JobReport, write_report
 from mkiso_service.cli import cli
 from mkiso_service.install import FOLDERS, SHAPES, USERS, defaults, unit, unit_name
+from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.metrics import Metrics
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
@@ -129,7 +130,7 @@ def exposed(folder: Path) -> str:
         received_bytes=42,
     )
     write_report(storage, report.failed(StudyNotFound("Nothing there.")))
-    metrics = Metrics()
+    metrics = Metrics(KeptReports(storage))
     metrics.count("/api/iso/download", "GET", 404, 0.1, 10)
     return metrics.text(storage, queued=3).decode()
 

@@ -43,6 +43,7 @@ from mkiso.storage.shelf import (
 )
 from mkiso.study.models import Arrival
 from mkiso_service.supervisor import process_states
+from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.metrics import Metrics
 from mkiso_service.worker.orphans import has_ordered
 from tasks.cleaning import forget_cancelled_job
@@ -125,7 +126,7 @@ def test_a_jobs_report(damage: Damage, settings: Settings, monkeypatch: pytest.M
     with pytest.raises(JobNotFound):
         read_report(storage, JOB)
     assert sets_told(storage, ["A1"]) == {OTHER: OTHER}
-    metrics = Metrics()
+    metrics = Metrics(KeptReports(storage))
     for _ in range(2):
         assert b'mkiso_jobs{code="x",kind="download",status="done"} 1.0' in metrics.text(storage, 0)
     Job(JOB, "download", settings).open()
