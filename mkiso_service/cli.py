@@ -12,22 +12,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from mkiso.errors import ConfigurationError, MkisoError
 from mkiso_service.archive_cli import archive
+from mkiso_service.disc_cli import FAILED, burn, cancel, jobs, print_
 from mkiso_service.install_cli import service
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mkiso.config.settings import Settings
-    from mkiso_service.client import Client
 
-FAILED, MISUSED = 1, 2
-DEFAULT_URL = "http://127.0.0.1:8080"
+MISUSED = 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -213,215 +210,6 @@ def deploy() -> None:
     click.echo(f"Work pool {settings.prefect.work_pool}: {names}")
 
 
-def _of_a_service(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that asks a running service."""
-    file = click.Path(path_type=Path, exists=True, dir_okay=False)
-    key = click.option(
-        "--api-key-file",
-        type=file,
-        help="A file with the API key. Default: MKISO__AUTH__API_KEY, or the file in MKISO__AUTH__API_KEY_FILE.",
-    )
-    url = click.option(
-        "--url",
-        envvar="MKISO_URL",
-        default=DEFAULT_URL,
-        show_default=True,
-        help="The address of mkiso serve; also MKISO_URL.",
-    )
-    return url(key(command))
-
-
-def _of_a_patient(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that makes a disc of somebody."""
-    yes = click.option("-y", "--yes", is_flag=True, help="Don't show the patient and ask first.")
-    born = click.option(
-        "--birth-date",
-        default="",
-        metavar="YYYY-MM-DD",
-        help="The patient's birth date: with another one in the PACS no disc is made.",
-    )
-    spoken = click.option(
-        "--language", default="", metavar="CODE", help="Of the pages on the disc, such as de. Default: disc.language."
-    )
-    return spoken(born(yes(command)))
-
-
-def _confirmed(
-    console: Console, client: Client, accession_numbers: tuple[str, ...], birth_date: str, *, yes: bool
-) -> dict[str, str]:
-    """Whose disc is to be made: on a terminal somebody has seen and confirmed the patient. Raises click.Abort."""
-    if yes or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return {"birth_date": birth_date}
-    from mkiso_service.display import show_preview
-
-    preview = client.preview(accession_numbers, birth_date)
-    show_preview(console, preview)
-    click.confirm("Make a disc of this patient?", abort=True)
-    return {"shown": preview["shown"], "birth_date": birth_date}
-
-
-def _connect(url: str, api_key_file: Path | None) -> Client:
-    from mkiso.config.file import api_key_of, read_secret
-    from mkiso_service.client import Client
-
-    return Client(url, read_secret(api_key_file, "--api-key-file") if api_key_file else api_key_of(os.environ))
-
-
-def _say(error: Exception) -> int:
-    """Tell a ServiceError on standard error; the exit code."""
-    from rich.console import Console
-
-    console = Console(stderr=True, soft_wrap=True)
-    told = [str(getattr(error, name, "")) for name in ("code", "request_id")]
-    console.print(str(error), style="bold red", markup=False, highlight=False)
-    console.print(
-        "  " + "  ".join(f"{name} {value}" for name, value in zip(("code", "request"), told, strict=True) if value),
-        style="dim",
-    )
-    return FAILED
-
-
-@cli.command()
-@click.argument("accession_numbers", metavar="ACCESSION...", nargs=-1, required=True)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The image file. Default: ACCESSION.iso; a disc set gets FILE-1of2-SET.iso and so on.",
-)
-@_of_a_patient
-@_of_a_service
-def burn(
-    accession_numbers: tuple[str, ...],
-    output: Path | None,
-    url: str,
-    api_key_file: Path | None,
-    birth_date: str,
-    language: str,
-    *,
-    yes: bool,
-) -> int:
-    """Have a disc of one patient's studies made, and download its image. On a terminal it shows the patient and asks
-    first. Run the same command again to resume a broken download.
-    """
-    from rich.console import Console
-
-    from mkiso_service.burning import burn as burn_disc
-    from mkiso_service.client import ServiceError
-
-    console = Console(soft_wrap=True)
-    target = output or Path(f"{accession_numbers[0]}.iso")
-    _require_folder(target.parent)
-    try:
-        with _connect(url, api_key_file) as client:
-            whose = _confirmed(console, client, accession_numbers, birth_date, yes=yes)
-            burn_disc(console, client, accession_numbers, target, language=language, **whose)
-    except ServiceError as error:
-        return _say(error)
-    except KeyboardInterrupt:
-        console.print("Stopped. The job continues, and the downloaded part is kept. Run the same command to resume.")
-        return FAILED
-    return 0
-
-
-def _require_folder(folder: Path) -> None:
-    """Before anything is made: a disc that can't be written is work for nothing."""
-    if not folder.is_dir():
-        raise click.FileError(str(folder), "there is no such folder; make it, or name another one with -o")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise click.FileError(str(folder), "you may not write there; name another folder with -o")
-
-
-@cli.command(name="print")
-@click.argument("accession_numbers", metavar="ACCESSION...", nargs=-1, required=True)
-@click.option("--publisher", default="", help="A configured publisher. Default: print.publisher.")
-@click.option(
-    "--confirm-reprint",
-    is_flag=True,
-    help="After print_uncertain, when you have checked the robot: print even if a disc may exist.",
-)
-@_of_a_patient
-@_of_a_service
-def print_(
-    accession_numbers: tuple[str, ...],
-    publisher: str,
-    confirm_reprint: bool,
-    url: str,
-    api_key_file: Path | None,
-    birth_date: str,
-    language: str,
-    *,
-    yes: bool,
-) -> int:
-    """Have a disc of one patient's studies made by a disc publisher. On a terminal it shows the patient and asks
-    first.
-    """
-    from rich.console import Console
-
-    from mkiso_service.client import ServiceError
-    from mkiso_service.display import show_job
-
-    console = Console(soft_wrap=True)
-    try:
-        with _connect(url, api_key_file) as client:
-            whose = _confirmed(console, client, accession_numbers, birth_date, yes=yes)
-            job_id = client.ask_for_print(
-                accession_numbers, publisher, confirm_reprint=confirm_reprint, language=language, **whose
-            )
-            state = show_job(console, client.follow(job_id))
-    except ServiceError as error:
-        return _say(error)
-    meaning = {"queued": "has taken it and will make the disc", "done": "has made the disc"}.get(
-        state.proves, "has taken it"
-    )
-    console.print(f"{state.publisher} {meaning}: {state.written or state.received} instances. Job {job_id}")
-    return 0
-
-
-@cli.command()
-@click.argument("search", default="")
-@click.option("--json", "as_json", is_flag=True, help="As /api/iso/jobs answers it.")
-@_of_a_service
-def jobs(search: str, url: str, api_key_file: Path | None, *, as_json: bool) -> int:
-    """List this site's discs of the last day, or those of SEARCH: an accession number, a patient ID or a name."""
-    from mkiso_service.client import ServiceError
-    from mkiso_service.display import job_words
-
-    try:
-        with _connect(url, api_key_file) as client:
-            listing = client.jobs(search)
-    except ServiceError as error:
-        return _say(error)
-    if as_json:
-        from pydantic_core import to_json
-
-        click.echo(to_json(listing, indent=2).decode())
-        return 0
-    for listed in listing["jobs"]:
-        click.echo(job_words(listed))
-    if not listing["jobs"]:
-        click.echo(f"There are no discs of {search!r}." if search else "There are no discs of the last day.", err=True)
-    if listing["more"]:
-        click.echo("There are more: search for a number, a patient ID or a name.", err=True)
-    return 0
-
-
-@cli.command()
-@click.argument("job_id", metavar="JOB")
-@_of_a_service
-def cancel(job_id: str, url: str, api_key_file: Path | None) -> int:
-    """End a job that waits or runs; JOB is its id, as `mkiso jobs` shows it. One that has ended stays as it is."""
-    from mkiso_service.client import ServiceError
-
-    try:
-        with _connect(url, api_key_file) as client:
-            job = client.cancel(job_id)
-    except ServiceError as error:
-        return _say(error)
-    click.echo(f"{job.job_id}  {', '.join(job.accession_numbers)}  {job.state}")
-    return 0
-
-
 @cli.command()
 @click.argument("image", metavar="ISO", type=click.Path(path_type=Path, exists=True))
 @click.option("--many-patients", is_flag=True, help="For an archive volume, which holds more than one patient.")
@@ -455,8 +243,10 @@ def config() -> None:
 @config.command()
 def check() -> None:
     """List everything that is wrong with the configuration."""
+    from mkiso.config.file import file_of
+
     settings = load_settings()
-    file = Path(os.environ.get("MKISO_CONFIG") or "config.yaml")
+    file, _ = file_of(os.environ)
     read = str(file.resolve()) if file.exists() else f"There is no {file} here, so all is by default: this"
     click.echo(f"{read} is correct. Data is kept in {settings.storage.data_dir}.")
 
@@ -489,8 +279,8 @@ def demo(keep: bool, folder: Path) -> int:
     return demonstrate(Console(soft_wrap=True), folder.resolve(), keep=keep)
 
 
-cli.add_command(archive)
-cli.add_command(service)
+for each in (burn, print_, jobs, cancel, archive, service):
+    cli.add_command(each)
 
 
 @cli.command()

@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from mkiso_service.api import Disc, Job, Listing, Preview
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.25
 OUTAGE_SECONDS = 60
@@ -59,10 +61,7 @@ class Client:
         """Whose disc it would be; nothing is made. `birth_date` is ISO 8601, as everywhere here."""
         query = {"accession_number": ",".join(accession_numbers), "birth_date": birth_date}
         answer = self._send("GET", "/api/iso/preview", params=_given(query))
-        try:
-            return _PREVIEW.validate_python(self._json(answer))
-        except ValidationError:
-            raise self._no_mkiso(answer) from None
+        return self._read(_PREVIEW, answer)
 
     def ask_for_disc(
         self, accession_numbers: Sequence[str], *, shown: str = "", birth_date: str = "", language: str = ""
@@ -103,26 +102,17 @@ class Client:
     def state(self, job_id: str) -> Job:
         """What is known of a job now."""
         answer = self._send("GET", f"/api/iso/jobs/{job_id}")
-        try:
-            return _JOB.validate_python(self._json(answer))
-        except ValidationError:
-            raise self._no_mkiso(answer) from None
+        return self._read(_JOB, answer)
 
     def jobs(self, search: str = "") -> Listing:
         """This site's jobs of the last day, or those that a search finds."""
         answer = self._send("GET", "/api/iso/jobs", params=_given({"search": search}))
-        try:
-            return _LISTING.validate_python(self._json(answer))
-        except ValidationError:
-            raise self._no_mkiso(answer) from None
+        return self._read(_LISTING, answer)
 
     def cancel(self, job_id: str) -> Job:
         """End a job; how it stands then."""
         answer = self._send("POST", f"/api/iso/jobs/{quote(job_id, safe='')}/cancel")
-        try:
-            return _JOB.validate_python(self._json(answer))
-        except ValidationError:
-            raise self._no_mkiso(answer) from None
+        return self._read(_JOB, answer)
 
     def follow(self, job_id: str) -> Iterator[Job]:
         """The job's state again and again until it has ended well. Raises ServiceError with its reason where it
@@ -215,6 +205,12 @@ class Client:
         except httpx.TransportError as error:
             words = f"There is no mkiso at {self._url} ({error}). Is `mkiso serve` running? Another address: --url."
             raise ServiceError(words, "unreachable") from None
+
+    def _read(self, kind: TypeAdapter[T], answer: httpx.Response) -> T:
+        try:
+            return kind.validate_python(self._json(answer))
+        except ValidationError:
+            raise self._no_mkiso(answer) from None
 
     def _json(self, answer: httpx.Response) -> dict[str, Any]:
         try:

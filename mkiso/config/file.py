@@ -39,10 +39,9 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
     Raises ConfigurationError whose `problems` name everything that is wrong at once.
     """
     environment = os.environ if environment is None else environment
-    named = path or (Path(environment["MKISO_CONFIG"]) if environment.get("MKISO_CONFIG") else None)
-    file = named or Path("config.yaml")
+    file, is_named = (path, True) if path else file_of(environment)
     problems: list[str] = []
-    values = _read_yaml(file, must_exist=named is not None)
+    values = _read_yaml(file, must_exist=is_named)
     _one_form_each(values, problems)
     overlay, names = _read_environment(environment)
     _one_form_each(overlay, problems, names)
@@ -54,6 +53,12 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
         problems += [_problem(entry) for entry in error.errors()]
     _raise(problems)
     return _absolute(settings, file.parent)
+
+
+def file_of(environment: Mapping[str, str]) -> tuple[Path, bool]:
+    """The configuration file, and whether MKISO_CONFIG names it: then it has to exist."""
+    named = environment.get("MKISO_CONFIG", "")
+    return Path(named or "config.yaml"), bool(named)
 
 
 def api_key_of(environment: Mapping[str, str]) -> str:
