@@ -24,7 +24,7 @@ BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 SOURCES = $(shell find mkiso mkiso_service flows tasks -type f ! -name '*.pyc')
 
-.PHONY: help demo test test-unit lint coverage bench soak mutants fuzz docs messages clean packages
+.PHONY: help demo test test-unit lint coverage bench soak mutants fuzz docs messages screenshots clean packages
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile

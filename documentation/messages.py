@@ -1,6 +1,6 @@
 """The catalogues of mkiso/languages, held against what stands in code, templates and scripts.
 
-    make messages       # puts new messages into each catalogue, and takes those out that nobody says any more
+    make messages       # adds new messages to each catalogue, and removes those that are no longer used
 
 What is still to be translated is named then; a test refuses a catalogue that isn't whole.
 """
