@@ -36,11 +36,16 @@ _MADE = "made.json"
 
 @dataclass(frozen=True, slots=True)
 class MadeFile:
-    """A picture's file in the job's folder."""
+    """A picture's or a report's file in the job's folder."""
 
     path: Path
     size: int
     sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> MadeFile:
+        """The file as it lies there now."""
+        return cls(path, path.stat().st_size, sha256_of(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,7 @@ class Renderer:
 
     def _keep(self, arrival: Arrival, result: PictureResult) -> Rendered:
         folder = self._folder / arrival.sha256
-        files = {file.name: _made(folder / file.name) for file in files_of(result)}
+        files = {file.name: MadeFile.of(folder / file.name) for file in files_of(result)}
         facts = replace(result.facts, sop_instance_uid=arrival.sop_instance_uid)  # whatever a decoder says
         rendered = Rendered(replace(result, facts=facts), files)
         write_whole(folder / _MADE, _MADE_JSON.dump_json(_Made(program_version(), rendered)))
@@ -190,10 +195,6 @@ def files_of(result: PictureResult) -> Iterable[PictureFile]:
         yield from (preset.file for preset in picture.presets)
         if picture.script:
             yield picture.script
-
-
-def _made(path: Path) -> MadeFile:
-    return MadeFile(path, path.stat().st_size, sha256_of(path))
 
 
 def _nothing(request: PictureRequest, reason: Reason) -> Rendered:

@@ -16,7 +16,6 @@ from mkiso.media.rendering import MadeFile
 from mkiso.reports.encapsulated import copy_document
 from mkiso.reports.reading import DOCUMENT, KINDS, WAVEFORM, read_report
 from mkiso.reports.values import Encapsulated, Recording
-from mkiso.storage.files import sha256_of
 from mkiso.study.models import Instance
 
 DRAWING = ".SVG"
@@ -63,4 +62,4 @@ def _made(instance: Instance, kind: str, folder: Path) -> tuple[MadeFile, ...]:
             if chart.svg:
                 files.append(folder / f"R{number:02}{DRAWING}")
                 files[-1].write_bytes(chart.svg)
-    return tuple(MadeFile(file, file.stat().st_size, sha256_of(file)) for file in files)
+    return tuple(map(MadeFile.of, files))
