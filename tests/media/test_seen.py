@@ -158,13 +158,13 @@ def test_a_disc_without_room_gets_fewer_pictures_and_says_so(tmp_path: Path, mon
     }
     sizes = []
     for amount, said in words.items():
-        [layout] = seen(studies, tmp_path, made).layouts
+        [layout] = seen(studies, tmp_path, made, disc={"span": False}).layouts
         assert layout.amount == amount and said in series_page(layout)
         assert not list(dead_links(unpacked(layout, tmp_path / amount)))
         sizes.append((len(pictures_on(layout)), len(scripts_on(layout))))
         monkeypatch.setitem(MEDIUM_SECTORS, "cd", layout.sectors - 1)
     assert sizes == [(80, 40), (80, 0), (2 * KEY_PICTURES, 0), (KEY_PICTURES, 0)]
-    [layout] = seen(studies, tmp_path, made).layouts
+    [layout] = seen(studies, tmp_path, made, disc={"span": False}).layouts
     assert (layout.amount, pictures_on(layout)) == ("none", [])
     monkeypatch.setitem(MEDIUM_SECTORS, "cd", layout.sectors - 1)
     with pytest.raises(TooLargeForMedium):
