@@ -8,6 +8,7 @@
     │   ├── Unauthorized          401
     │   ├── ForeignRequest        403  another site's page asks, not a person
     │   ├── UnknownHost           403  the address has a name that isn't known to be ours
+    │   ├── SearchClosed          403  no key is needed here, so nobody may leaf through the PACS
     │   ├── StudyNotFound         404  the PACS has no study of this accession number
     │   ├── NoDicomData           404  the study has no images
     │   ├── JobNotFound           404
@@ -147,6 +148,15 @@ class UnknownHost(PermanentError):
     http_status = 403
     meaning = "the browser used a host name with a dot that mkiso doesn't know as its own"
     remedy = "add it to `server.hosts`, or set `server.public_url`"
+
+
+class SearchClosed(PermanentError):
+    """No key is needed here, so nobody may leaf through the PACS."""
+
+    code = "search_closed"
+    http_status = 403
+    meaning = "patients are searched only where a key is needed"
+    remedy = "set `auth.enabled` and a key"
 
 
 class StudyNotFound(PermanentError):

@@ -140,6 +140,29 @@ class Preview(TypedDict):
     ordered: Ordered | None
 
 
+class SearchedStudy(TypedDict):
+    """A study as a source has it; `birth_date` and `study_date` are YYYYMMDD, `images` null where it tells no count."""
+
+    source: str
+    study_instance_uid: str
+    patient_id: str
+    patient_name: str
+    birth_date: str
+    sex: str
+    accession_number: str
+    study_date: str
+    modalities: tuple[str, ...]
+    study_description: str
+    images: int | None
+
+
+class FoundStudies(TypedDict):
+    """The newest first; `more`: there may be more than these, so ask for less."""
+
+    studies: list[SearchedStudy]
+    more: bool
+
+
 class SetPart(TypedDict):
     """A disc of a set and its address."""
 
@@ -221,4 +244,4 @@ class Health(TypedDict):
     dependencies: dict[str, Dependency]
 
 
-MESSAGES: tuple[Any, ...] = (Job, Error, Accepted, Sent, See, Health, Preview, Listing)
+MESSAGES: tuple[Any, ...] = (Job, Error, Accepted, Sent, See, Health, Preview, Listing, FoundStudies)

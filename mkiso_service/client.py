@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from mkiso_service.api import Disc, Job, Listing, Preview
+from mkiso_service.api import Disc, FoundStudies, Job, Listing, Preview
 
 T = TypeVar("T")
 
@@ -27,6 +27,7 @@ OUTAGE_SECONDS = 60
 _JOB = TypeAdapter(Job)
 _PREVIEW = TypeAdapter(Preview)
 _LISTING = TypeAdapter(Listing)
+_FOUND = TypeAdapter(FoundStudies)
 
 
 class ServiceError(Exception):
@@ -108,6 +109,11 @@ class Client:
         """This site's jobs of the last day, or those that a search finds."""
         answer = self._send("GET", "/api/iso/jobs", params=_given({"search": search}))
         return self._read(_LISTING, answer)
+
+    def find(self, **known: str) -> FoundStudies:
+        """Studies by what is known of the patient, by the names of GET /api/studies; dates are ISO 8601."""
+        answer = self._send("GET", "/api/studies", params=_given(known))
+        return self._read(_FOUND, answer)
 
     def cancel(self, job_id: str) -> Job:
         """End a job; how it stands then."""

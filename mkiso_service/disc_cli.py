@@ -213,6 +213,42 @@ def jobs(search: str, url: str, api_key_file: Path | None, *, as_json: bool) -> 
 
 
 @click.command()
+@click.option("--patient-id", default="", help="In every character.")
+@click.option("--name", "patient_name", default="", help="From its beginning, the family name first.")
+@click.option("--birth-date", default="", metavar="YYYY-MM-DD")
+@click.option(
+    "--study-date", default="", metavar="DAY[/DAY]", help="A day, or two: 2026-03-01/2026-03-31, 2026-03-01/."
+)
+@click.option("--modality", default="", help="A code such as CT.")
+@click.option("--accession-number", default="")
+@click.option("--json", "as_json", is_flag=True, help="As /api/studies answers it.")
+@_of_a_service
+def find(url: str, api_key_file: Path | None, *, as_json: bool, **known: str) -> int:
+    """Find studies by patient ID, name, dates or accession number."""
+    from rich.console import Console
+
+    from mkiso_service.client import ServiceError
+    from mkiso_service.display import show_found
+
+    try:
+        with _connect(url, api_key_file) as client:
+            found = client.find(**known)
+    except ServiceError as error:
+        return _say(error)
+    if as_json:
+        from pydantic_core import to_json
+
+        click.echo(to_json(found, indent=2).decode())
+        return 0
+    show_found(Console(soft_wrap=True), found["studies"])
+    if not found["studies"]:
+        click.echo("No study was found.", err=True)
+    if found["more"]:
+        click.echo("There may be more: ask for less, such as fewer days.", err=True)
+    return 0
+
+
+@click.command()
 @click.argument("job_id", metavar="JOB")
 @_of_a_service
 def cancel(job_id: str, url: str, api_key_file: Path | None) -> int:

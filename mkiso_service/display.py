@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -19,10 +19,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
+from rich.table import Table
+from rich.text import Text
 
 from mkiso.storage.report import FoundStudy
 from mkiso.study.identity import iso_date
-from mkiso_service.api import Job, Listed, Preview
+from mkiso_service.api import Job, Listed, Preview, SearchedStudy
 from mkiso_service.counting import counted
 
 
@@ -89,6 +91,27 @@ def job_words(listed: Listed) -> str:
     if job.error:
         facts.append(job.error["error"])
     return "  ".join(filter(None, facts))
+
+
+def show_found(console: Console, studies: Sequence[SearchedStudy]) -> None:
+    """A table of studies: what is asked for next stands in the first column."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("accession", "date", "patient", "born", "patient ID", "modalities", "description", "images"):
+        table.add_column(title, justify="right" if title == "images" else "left", overflow="fold")
+    for study in studies:
+        texts = (
+            study["accession_number"],
+            iso_date(study["study_date"]),
+            study["patient_name"],
+            iso_date(study["birth_date"]),
+            study["patient_id"],
+            ", ".join(study["modalities"]),
+            study["study_description"],
+            "" if study["images"] is None else str(study["images"]),
+        )
+        table.add_row(*map(Text, texts))
+    if studies:
+        console.print(table)
 
 
 def study_words(study: FoundStudy) -> str:

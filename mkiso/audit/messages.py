@@ -2,7 +2,7 @@
 A.5.1).
 
     event                                 written by   when
-    Query (A.5.3.10)                      webhook      a question was accepted, or the list of discs was seen: who asked
+    Query (A.5.3.10)                      webhook      a question was accepted, or patients or discs listed: who asked
     Query                                 both         the PACS was asked (C-FIND)
     DICOM Instances Accessed (A.5.3.6)    webhook      somebody was shown whose studies these are
     Begin Transferring (A.5.3.3)          a job        the PACS is asked to send a study (C-MOVE)
@@ -84,6 +84,14 @@ def listed(settings: Settings, search: str, client: str, request_id: str) -> Non
     _wanted(settings, f"discs={search or 'today'}", client, request_id)
 
 
+def searched(settings: Settings, keys: Mapping[str, str], client: str, request_id: str) -> None:
+    """Somebody looks for studies in the PACS, which is asked with these keys, by DICOM keyword."""
+    hidden = () if settings.audit.patient_names else ("PatientName",)
+    criteria = "&".join(keyword if keyword in hidden else f"{keyword}={value}" for keyword, value in keys.items())
+    _wanted(settings, criteria, client, request_id)
+    _asked_of_pacs(settings, criteria, request_id=request_id)
+
+
 def _wanted(settings: Settings, wanted: str, client: str, request_id: str) -> None:
     criteria = _object("2", "24", SEARCH_CRITERIA, request_id, query=wanted, details={"request_id": request_id})
     parties = [Party(client, SOURCE, client, is_requestor=True), _mkiso(settings, DESTINATION)]
@@ -102,14 +110,11 @@ def shown(settings: Settings, studies: Sequence[Study], client: str, request_id:
 
 def queried(settings: Settings, accession_number: str, **asker: str) -> None:
     """The PACS is asked for an accession number; `asker` is the id of the job or request that wants to know."""
-    query = _object(
-        "2",
-        "3",
-        SOP_CLASS_UID,
-        STUDY_ROOT_FIND,
-        query=f"AccessionNumber={accession_number}",
-        details=asker,
-    )
+    _asked_of_pacs(settings, f"AccessionNumber={accession_number}", **asker)
+
+
+def _asked_of_pacs(settings: Settings, criteria: str, **asker: str) -> None:
+    query = _object("2", "3", SOP_CLASS_UID, STUDY_ROOT_FIND, query=criteria, details=asker)
     parties = [_mkiso(settings, SOURCE, is_requestor=True), _pacs(settings, DESTINATION)]
     _tell(settings, "E", QUERY, parties, [query])
 

@@ -111,7 +111,7 @@ class Server(Section):
 
 
 class Auth(Section):
-    """Who may ask: X-API-Key on /api/iso/*."""
+    """Who may ask: X-API-Key on /api/iso/* and /api/studies."""
 
     enabled: bool = False
     api_key: SecretStr = SecretStr("")

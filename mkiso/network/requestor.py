@@ -28,6 +28,7 @@ from mkiso.network.negotiation import (
 from mkiso.network.pdu import AssociationLost, Connection, PeerGone, ProtocolError, Source, Stalled, Unreachable
 
 MAX_PDU_BYTES = 65_536
+LEAST_SECONDS = 0.1
 NO_ANSWER = "didn't answer in time"
 COUNTED_WRONGLY_BYTES = 6  # some peers count a PDU's length without its head (PS3.8 D.1)
 
@@ -58,6 +59,18 @@ class Address:
         """
         names = ("connect_timeout_seconds", "associate_timeout_seconds", "response_timeout_seconds")
         return replace(self, **{name: min(getattr(self, name), limit_seconds / 3) for name in names})
+
+    def until(self, moment: float) -> Address:
+        """The same, for whoever has to be done by a moment of the monotonic clock: the association is there by then, or
+        isn't; whoever waits for responses sees to the rest.
+        """
+        rest = max(moment - monotonic(), LEAST_SECONDS)
+        return replace(
+            self,
+            connect_timeout_seconds=min(self.connect_timeout_seconds, rest / 2),
+            associate_timeout_seconds=min(self.associate_timeout_seconds, rest / 2),
+            response_timeout_seconds=min(self.response_timeout_seconds, rest),
+        )
 
 
 class Requestor(Association):

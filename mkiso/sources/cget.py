@@ -82,6 +82,7 @@ class CGetSource:
     settings: CGet
     receiver: Receiver
     storage: Storage
+    until: float | None = None
 
     @property
     def name(self) -> str:
@@ -93,7 +94,7 @@ class CGetSource:
 
     @contextmanager
     def searching(self) -> Iterator[Search]:
-        with PacsAssociation(self.settings, self.receiver, [STUDY_ROOT_FIND]) as association:
+        with PacsAssociation(self.settings, self.receiver, [STUDY_ROOT_FIND], until=self.until) as association:
             yield partial(find, association, self.settings)
 
     @contextmanager

@@ -35,6 +35,7 @@ class CMoveSource:
     settings: CMove
     receiver: Receiver
     receiver_socket: Path
+    until: float | None = None
 
     @property
     def name(self) -> str:
@@ -49,7 +50,7 @@ class CMoveSource:
 
     @contextmanager
     def searching(self) -> Iterator[Search]:
-        with PacsAssociation(self.settings, self.receiver, [STUDY_ROOT_FIND]) as association:
+        with PacsAssociation(self.settings, self.receiver, [STUDY_ROOT_FIND], until=self.until) as association:
             yield partial(find, association, self.settings)
 
     @contextmanager

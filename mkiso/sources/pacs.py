@@ -47,12 +47,16 @@ class PacsAssociation:
         sop_classes: Sequence[UID],
         limit_seconds: float | None = None,
         *,
+        until: float | None = None,
         stored: Sequence[Context] = (),
         sink_for: Callable[[dimse.Command, Context], Sink] = gather,
     ) -> None:
-        """`stored`: what the PACS may send us in this association, by C-STORE; its data sets go where `sink_for`
-        says."""
+        """`until`: when all of it has to have ended, of the monotonic clock; `stored`: what the PACS may send us in this
+        association, by C-STORE; its data sets go where `sink_for` says."""
         address = address_of(pacs, receiver)
+        self._until = until
+        if until is not None:
+            address = address.until(until)
         self._address = address if limit_seconds is None else address.within(limit_seconds)
         self._pacs = pacs
         self._receiver_port = receiver.port
@@ -152,9 +156,11 @@ class PacsAssociation:
 
     def must_receive(self) -> dimse.Response:
         """The next response within pacs.response_timeout_seconds; raises PacsSilent, and what `receive` raises."""
-        response = self.receive(self._address.response_timeout_seconds)
+        seconds = self._address.response_timeout_seconds
+        rest = seconds if self._until is None else min(seconds, self._until - time.monotonic())
+        response = self.receive(rest) if rest > 0 else None
         if response is None:
-            raise self._silent(self._address.response_timeout_seconds)
+            raise self._silent(seconds)
         return response
 
     def echo(self) -> int:

@@ -9,11 +9,11 @@ from mkiso.sources.cmove import CMoveSource
 from mkiso.sources.protocol import Source
 
 
-def source_of(settings: Settings) -> Source:
-    """The configured source."""
+def source_of(settings: Settings, *, until: float | None = None) -> Source:
+    """The configured source; `until` (of the monotonic clock) its questions end, answered or not."""
     receiver, receiver_socket = settings.receiver, settings.storage.receiver_socket
     match settings.pacs:
         case CMove() as pacs:
-            return CMoveSource(pacs, receiver, receiver_socket)
+            return CMoveSource(pacs, receiver, receiver_socket, until)
         case CGet() as pacs:
-            return CGetSource(pacs, receiver, settings.storage)
+            return CGetSource(pacs, receiver, settings.storage, until)

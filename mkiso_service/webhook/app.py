@@ -29,6 +29,7 @@ from mkiso_service.webhook.orchestrator import Orchestrator
 from mkiso_service.webhook.pages import CounterPage, job_page
 from mkiso_service.webhook.preview import Previews
 from mkiso_service.webhook.question import Query
+from mkiso_service.webhook.searching import Searches
 
 
 def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.Event | None = None) -> Starlette:
@@ -43,6 +44,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     jobs = Jobs(settings.storage, settings.server, orchestrator, trail, closing or asyncio.Event())
     job_list = JobList(kept, orchestrator, jobs, trail)
     previews = Previews(settings, trail)
+    searches = Searches(settings, trail)
     questions = Questions(settings, orchestrator, jobs, trail, previews)
     health_of = Health(settings, orchestrator)
     page = CounterPage(settings, keys, sessions)
@@ -85,6 +87,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Route("/metrics", measured),
             Route("/api/health", health),
             Route("/api/openapi.json", openapi),
+            Route("/api/studies", searches.show),
             Route("/api/iso/preview", previews.show),
             Route("/api/iso/download", questions.download),
             Route("/api/iso/download-multiple", questions.download_multiple),

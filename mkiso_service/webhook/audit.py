@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.requests import Request
 
@@ -35,6 +35,13 @@ class Trail:
         if self._settings.audit.enabled:
             await asyncio.to_thread(
                 audit.listed, self._settings, search, client_of(request), request_id_of(request.scope)
+            )
+
+    async def searched(self, request: Request, keys: Mapping[str, str]) -> None:
+        """Somebody looks for patients; `keys` by DICOM keyword."""
+        if self._settings.audit.enabled:
+            await asyncio.to_thread(
+                audit.searched, self._settings, keys, client_of(request), request_id_of(request.scope)
             )
 
     async def shown(self, request: Request, studies: Sequence[Study]) -> None:

@@ -30,7 +30,7 @@ from mkiso_service.webhook.audit import MAX_CLIENT, Trail
 from mkiso_service.webhook.disc_bytes import STALL_SECONDS, ClientStalled, ImageDamaged
 from mkiso_service.webhook.metrics import Metrics
 
-GUARDED = "/api/iso"
+GUARDED = ("/api/iso", "/api/studies")
 logger = logging.getLogger("mkiso.webhook")
 
 
@@ -207,7 +207,7 @@ class Senders:
             words = "isn't known as a name of this service: an administrator can add it to server.hosts."
             return UnknownHost(f"{host[:100]!r} {words}")
         path = request.scope["path"]
-        if not path.startswith(f"{GUARDED}/") or path.startswith(f"{GUARDED}/jobs/"):  # looking at a job starts nothing
+        if not _is_guarded(path) or path.startswith("/api/iso/jobs/"):  # looking at a job starts nothing
             return None
         if sender.guess:
             return InvalidRequest("A browser's guess is no question: nothing was asked of anybody.")
@@ -217,7 +217,9 @@ class Senders:
 
 
 class Authentication:
-    """Asks for the key on /api/iso/*: in X-API-Key, or the page's session in its cookie, from our own pages only."""
+    """Asks for the key on what is guarded: in X-API-Key, or the page's session in its cookie, from our own pages
+    only.
+    """
 
     def __init__(self, app: ASGIApp, keys: Keys, sessions: Sessions, trail: Trail) -> None:
         self.app = app
@@ -227,12 +229,7 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if (
-            scope["type"] != "http"
-            or not self.keys.needed
-            or not (path == GUARDED or path.startswith(f"{GUARDED}/"))
-            or self._may(Request(scope))
-        ):
+        if scope["type"] != "http" or not self.keys.needed or not _is_guarded(path) or self._may(Request(scope)):
             await self.app(scope, receive, send)
             return
         await self.trail.refused(Request(scope), "API key absent or wrong")
@@ -248,3 +245,7 @@ class Authentication:
             return len(sent) == 1 and self.keys.right(sent[0].encode("latin-1"))
         # SameSite=Strict keeps the cookie off other sites' requests; this keeps off sister hosts and other ports too.
         return sender_of_request(request).kind != "foreign" and self.sessions.valid(session_of(request))
+
+
+def _is_guarded(path: str) -> bool:
+    return path in GUARDED or path.startswith(tuple(f"{each}/" for each in GUARDED))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 
@@ -15,10 +14,10 @@ from starlette.responses import JSONResponse, Response
 from mkiso import patient_api
 from mkiso.audit import messages as audit
 from mkiso.config.settings import Settings, Storage
-from mkiso.errors import InvalidRequest, PacsSilent, PatientApiUnavailable, PrintUncertain, WrongBirthDate
+from mkiso.errors import PatientApiUnavailable, PrintUncertain, WrongBirthDate
 from mkiso.publishers.orderbook import OrderBook, made_before
+from mkiso.sources.protocol import Source
 from mkiso.sources.query import find_studies
-from mkiso.sources.registry import source_of
 from mkiso.study import gate
 from mkiso.study.identity import born_on, one_line, shown_digest
 from mkiso.study.models import Patient, Study
@@ -27,11 +26,8 @@ from mkiso.study.values import Found
 from mkiso_service.api import Ordered, Preview, ShownPatient, ShownStudy
 from mkiso_service.webhook.access import request_id_of
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.question import Query, Question, preview_of
-
-AT_ONCE = 4
-"""Previews that ask the PACS at the same time; a page waits for its turn, and jobs have turns of their own."""
-LIMIT_SECONDS = 30.0
+from mkiso_service.webhook.question import Query, Question, asked_birth_date, preview_of
+from mkiso_service.webhook.turns import Turns
 
 
 class Previews:
@@ -40,14 +36,14 @@ class Previews:
     def __init__(self, settings: Settings, trail: Trail) -> None:
         self._settings = settings
         self._trail = trail
-        self._threads = ThreadPoolExecutor(AT_ONCE, "preview")
+        self._turns = Turns(settings, "preview")
 
     async def show(self, request: Request) -> Response:
         """GET /api/iso/preview"""
         query = Query(request.scope["query_string"])
         numbers = preview_of(query, self._settings.server)
         await self._trail.asked(request, numbers)
-        found = await self.look(request, numbers, query.birth_date())
+        found = await self.look(request, numbers, asked_birth_date(query, self._settings.identity))
         await self._trail.shown(request, found.studies)
         ordered = await asyncio.to_thread(_ordered, self._settings.storage, numbers)
         return JSONResponse(preview(found, ordered), headers={"cache-control": "no-store"})
@@ -58,26 +54,16 @@ class Previews:
         """
         if not self._settings.identity.confirm_birth_date:
             return question
-        found = await self.look(request, question.accession_numbers, query.birth_date())
+        born = asked_birth_date(query, self._settings.identity)
+        found = await self.look(request, question.accession_numbers, born)
         return replace(question, shown=question.shown or shown_digest(found.studies))
 
     async def look(self, request: Request, accession_numbers: tuple[str, ...], birth_date: str) -> Found:
         """What a job would find. Raises what finding raises, PatientMismatch, NoDicomData, CountsUnknown, and
         WrongBirthDate; PacsSilent where it takes longer than anybody waits.
         """
-        if self._settings.identity.confirm_birth_date and not birth_date:
-            raise InvalidRequest(
-                "This site asks for the patient's birth date too: give it as birth_date=1970-01-31 (year-month-day)."
-            )
-        looking = asyncio.get_running_loop().run_in_executor(
-            self._threads, _found, self._settings, accession_numbers, request_id_of(request.scope)
-        )
-        try:
-            found = await asyncio.wait_for(looking, LIMIT_SECONDS)
-        except TimeoutError:
-            raise PacsSilent(
-                f"The PACS hasn't told whose studies these are within {LIMIT_SECONDS:g} s. Try again in a minute."
-            ) from None
+        request_id = request_id_of(request.scope)
+        found = await self._turns.take(lambda source: _found(source, self._settings, accession_numbers, request_id))
         if birth_date:
             try:
                 born_on(found.studies, birth_date)
@@ -87,9 +73,9 @@ class Previews:
         return found
 
 
-def _found(settings: Settings, accession_numbers: tuple[str, ...], request_id: str) -> Found:
+def _found(source: Source, settings: Settings, accession_numbers: tuple[str, ...], request_id: str) -> Found:
     """As flows.collect.find has it."""
-    source, studies, known = source_of(settings), [], []
+    studies, known = [], []
     for number in accession_numbers:
         audit.queried(settings, number, request_id=request_id)
         studies.append(find_studies(source, number))

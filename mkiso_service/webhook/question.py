@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl
 from uuid import UUID
 
-from mkiso.config.settings import Server, Settings
+from mkiso.config.settings import Identity, Server, Settings
 from mkiso.errors import InvalidRequest
 from mkiso.languages import languages
 from mkiso.study.accession import parse_accession_number, parse_accession_numbers, question
@@ -209,6 +209,16 @@ class Query:
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_PART)) and int(text)):
             raise InvalidRequest("part is the number of a disc in its set: 1, 2, 3 …")
         return int(text)
+
+
+def asked_birth_date(query: Query, rules: Identity) -> str:
+    """The birth date (DA) that was typed. Raises InvalidRequest where this site asks for it and none was."""
+    birth_date = query.birth_date()
+    if rules.confirm_birth_date and not birth_date:
+        raise InvalidRequest(
+            "This site asks for the patient's birth date too: give it as birth_date=1970-01-31 (year-month-day)."
+        )
+    return birth_date
 
 
 def one_study(query: Query) -> Question:

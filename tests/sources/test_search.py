@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mkiso.config.settings import Settings
-from mkiso.errors import InvalidRequest
+from mkiso.errors import InvalidRequest, PacsSilent
+from mkiso.sources.query import find_studies
 from mkiso.sources.registry import source_of
 from mkiso.sources.search import Criteria, search
 from peers.corpus import PLAIN, THAI, make_study
@@ -132,3 +134,15 @@ def test_what_is_told_loosely_isnt_told_on(settings_for: MakeSettings, files: li
     with ScriptedPacs(files) as pacs:
         hits = search(source_of(settings_for(pacs)), Criteria(patient_id=THAI.patient_id))
     assert [study.accession_number for study in hits.studies] == ["A1001"]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_whoever_has_only_so_long_gets_an_end_by_then(
+    settings_for: MakeSettings, files: list[Path], seconds: int
+) -> None:
+    """This PACS answers one question for ever: no single answer is late."""
+    with ScriptedPacs(files) as pacs:
+        pacs.endless = "STUDY"
+        with pytest.raises(PacsSilent):
+            find_studies(source_of(settings_for(pacs), until=time.monotonic() + seconds), "A1001")

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import Case
 from schemathesis.generation import GenerationMode
 from schemathesis.schemas import BaseSchema
-from schemathesis.specs.openapi.checks import negative_data_rejection
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from starlette.routing import Route
 
 from mkiso_service.webhook.app import build_app
@@ -45,7 +45,9 @@ def test_the_webhook_is_as_described(described: BaseSchema, path: str, method: s
     def ask(case: Case[Any]) -> None:
         # The key is given to what schemathesis leaves it out of, and unknown parameters are ignored on purpose: neither
         # is "accepted wrongly".
-        case.call_and_validate(headers={"X-API-Key": KEY}, excluded_checks=[negative_data_rejection])
+        # OpenAPI can't say that one of several parameters is needed.
+        apart = [positive_data_acceptance] if path == "/api/studies" else []
+        case.call_and_validate(headers={"X-API-Key": KEY}, excluded_checks=[negative_data_rejection, *apart])
 
     try:
         ask()

@@ -35,6 +35,10 @@ GUARDED = [
     "/api/iso",
     "/api/iso/",
     "/api/iso/nothing",
+    "/api/studies?patient_id=A",
+    "/api/studies",
+    "/api/studies/",
+    "/api%2Fstudies?patient_id=A",
     "/api%2Fiso/download?accession_number=A",
 ]
 OPEN = ["/", "/api/health", "/api/openapi.json", "/metrics", "/page/counter.css"]

@@ -1,0 +1,41 @@
+"""Questions that the webhook itself asks of a source: so many at a time, and each ends within its limit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from mkiso.config.settings import Settings
+from mkiso.errors import PacsSilent
+from mkiso.sources.protocol import Source
+from mkiso.sources.registry import source_of
+
+T = TypeVar("T")
+
+AT_ONCE = 4
+"""A page waits for its turn; jobs have turns of their own."""
+LIMIT_SECONDS = 30.0
+
+
+class Turns:
+    """`name` is the threads'. Each kind of question has turns of its own, so that none holds up the others."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(AT_ONCE, name)
+
+    async def take(self, ask: Callable[[Source], T]) -> T:
+        """What `ask` returns of the configured source. Raises what it raises, and PacsSilent where the turn and the
+        answer take longer than anybody waits; the thread is free again by then.
+        """
+        until = time.monotonic() + LIMIT_SECONDS
+        asking = asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: ask(source_of(self._settings, until=until))
+        )
+        try:
+            return await asyncio.wait_for(asking, LIMIT_SECONDS)
+        except TimeoutError:
+            raise PacsSilent(f"The PACS hasn't answered within {LIMIT_SECONDS:g} s. Try again in a minute.") from None
