@@ -51,8 +51,8 @@ class PacsAssociation:
         stored: Sequence[Context] = (),
         sink_for: Callable[[dimse.Command, Context], Sink] = gather,
     ) -> None:
-        """`until`: when all of it has to have ended, of the monotonic clock; `stored`: what the PACS may send us in this
-        association, by C-STORE; its data sets go where `sink_for` says."""
+        """`until`: when all of it has to have ended, on the monotonic clock; `stored`: what the PACS may send us here,
+        by C-STORE; its data sets go where `sink_for` says."""
         address = address_of(pacs, receiver)
         self._until = until
         if until is not None:
