@@ -120,6 +120,16 @@ class Client:
         answer = self._send("POST", f"/api/iso/jobs/{quote(job_id, safe='')}/cancel")
         return self._read(_JOB, answer)
 
+    def letter(self, job_id: str, *, paper: str = "a4", language: str = "") -> bytes:
+        """The letter that goes with a job's discs, as PDF."""
+        address = f"/api/iso/jobs/{quote(job_id, safe='')}/letter.pdf"
+        answer = self._send("GET", address, params=_given({"paper": paper, "language": language}))
+        if answer.is_error:
+            self._json(answer)
+        if answer.headers.get("content-type") != "application/pdf":
+            raise self._no_mkiso(answer)
+        return answer.content
+
     def follow(self, job_id: str) -> Iterator[Job]:
         """The job's state again and again until it has ended well. Raises ServiceError with its reason where it
         fails.

@@ -262,3 +262,28 @@ def cancel(job_id: str, url: str, api_key_file: Path | None) -> int:
         return _say(error)
     click.echo(f"{job.job_id}  {', '.join(job.accession_numbers)}  {job.state}")
     return 0
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default="letter.pdf", show_default=True
+)
+@click.option(
+    "--paper", type=click.Choice(["a4", "insert"]), default="a4", show_default=True, help="insert: 12 cm, for the case."
+)
+@click.option("--language", default="", metavar="CODE", help="Such as de. Default: disc.language.")
+@_of_a_service
+def letter(job_id: str, output: Path, paper: str, language: str, url: str, api_key_file: Path | None) -> int:
+    """Write the letter that goes with a job's discs, for the patient; JOB is its id, as `mkiso jobs` shows it."""
+    from mkiso_service.client import ServiceError
+
+    _require_folder(output.parent)
+    try:
+        with _connect(url, api_key_file) as client:
+            content = client.letter(job_id, paper=paper, language=language)
+    except ServiceError as error:
+        return _say(error)
+    output.write_bytes(content)
+    click.echo(f"{output}  {len(content) / 1000:.0f} kB")
+    return 0

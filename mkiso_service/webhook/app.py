@@ -22,6 +22,7 @@ from mkiso_service.webhook.health import Health
 from mkiso_service.webhook.iso import Questions
 from mkiso_service.webhook.jobs import ClientGone, Jobs
 from mkiso_service.webhook.kept_reports import KeptReports
+from mkiso_service.webhook.letters import Letters
 from mkiso_service.webhook.listing import JobList
 from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
 from mkiso_service.webhook.middleware import AccessLog, Authentication, OneReading, Recovery, RequestId, Senders
@@ -43,6 +44,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     trail = Trail(settings)
     jobs = Jobs(settings.storage, settings.server, orchestrator, trail, closing or asyncio.Event())
     job_list = JobList(kept, orchestrator, jobs, trail)
+    letters = Letters(settings, jobs, trail)
     previews = Previews(settings, trail)
     searches = Searches(settings, trail)
     questions = Questions(settings, orchestrator, jobs, trail, previews)
@@ -96,6 +98,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Route("/api/iso/jobs/{job_id}", job),
             Route("/api/iso/jobs/{job_id}/cancel", cancel, methods=["POST"]),
             Route("/api/iso/jobs/{job_id}/disc", disc),
+            Route("/api/iso/jobs/{job_id}/letter.pdf", letters.show),
         ],
         middleware=[
             Middleware(Recovery),

@@ -130,6 +130,14 @@ class Jobs:
             )
         return outcome_of(standing, report)
 
+    async def made(self, job_id: str) -> JobReport:
+        """The report of a job that has ended well, or of a print that the publisher has everything of. Raises as
+        `finished`.
+        """
+        report = await self._report(job_id)
+        is_ordered = report is not None and report.status == "running" and report.proves
+        return report if report is not None and is_ordered else await self.finished(job_id)
+
     async def disc(self, request: Request, report: JobReport, part: int | None, *, just_made: bool = False) -> Response:
         """The image of a finished job, or of the `part` of its set. Raises SeveralDiscs where a part has to be
         named.

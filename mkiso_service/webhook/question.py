@@ -23,6 +23,8 @@ from mkiso.study.accession import parse_accession_number, parse_accession_number
 if TYPE_CHECKING:  # the worker reads questions too and needs nothing of HTTP
     from starlette.requests import Request
 
+    from mkiso.letter import Paper
+
 Kind = Literal["download", "print"]
 TAG = "question:"
 MAX_QUERY_BYTES = 32_768
@@ -165,6 +167,13 @@ class Query:
         if code and code not in languages():
             raise InvalidRequest(f"There is no such language; there are: {', '.join(languages())}.")
         return code
+
+    def paper(self) -> Paper:
+        """What a letter is printed on; a4 where nothing is said."""
+        match self.one("paper") or "a4":
+            case "a4" | "insert" as paper:
+                return paper
+        raise InvalidRequest("paper is a4 or insert.")
 
     def birth_date(self) -> str:
         """The birth date (DA) that was typed; empty where none was."""

@@ -236,6 +236,9 @@ function paint(item, entry) {
   const discs = job.state === "done" ? job.discs : [];
   const list = item.querySelector(".discs");
   if (list.children.length !== discs.length) list.replaceChildren(...discs.map(discLink));
+  const letter = item.querySelector(".letter");
+  const papers = job.state === "done" || (job.proves && !failed) ? [["a4", gettext("Letter for the patient")], ["insert", gettext("Insert for the case")]] : [];
+  if (letter.children.length !== papers.length) letter.replaceChildren(...papers.map(([paper, words]) => letterLink(job, paper, words)));
 }
 
 function name(button, words) { button.setAttribute("aria-label", words); }
@@ -260,6 +263,12 @@ function discLink(disc) {
   const item = document.createElement("li");
   item.append(link);
   return item;
+}
+
+function letterLink(job, paper, words) {
+  const link = Object.assign(document.createElement("a"), { href: `/api/iso/jobs/${job.job_id}/letter.pdf?paper=${paper}`, target: "_blank", textContent: words });
+  link.setAttribute("aria-label", `${words}: ${numbers(job)}`);
+  return link;
 }
 
 function paintStudies(item, job) {

@@ -1,0 +1,56 @@
+"""What is written where not every character can be: on a robot's label, in a letter's fonts."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+from anyascii import anyascii
+
+Carries = Callable[[str], bool]
+"""Whether a character can be written."""
+_LEADING_VOWEL = re.compile("([เแโใไ])([ก-ฮ])")
+
+
+def encodable(encoding: str) -> Carries:
+    """What a text encoding carries."""
+
+    def carries(character: str) -> bool:
+        try:
+            return character.encode(encoding).decode(encoding) == character
+        except UnicodeError:
+            return False
+
+    return carries
+
+
+def written(text: str, carries: Carries) -> str:
+    """A text with each character that can't be written without its accents, else in Latin letters, else left out.
+
+    Thai writes some vowels before the consonant that they are spoken after; in Latin letters they follow it.
+    """
+    if all(map(carries, text)):
+        return text
+    composed = unicodedata.normalize("NFC", text)
+    spoken = composed if all(carries(vowel) for vowel in "เแโใไ") else _LEADING_VOWEL.sub(r"\2\1", composed)
+    return " ".join("".join(_written(character, carries) for character in spoken).split(" "))
+
+
+def name_written(person_name: str, carries: Carries) -> str:
+    """A person name (PN) by those of its component groups that can be written as they are; where none can, the first
+    as `written` has it (PS3.5 6.2.1: alphabetic, ideographic, phonetic).
+    """
+    groups = [group for group in person_name.split("=") if group.strip("^ ")]
+    whole = [group for group in groups if all(carries(character) for character in group)]
+    return "=".join(whole) if whole else written(groups[0] if groups else "", carries)
+
+
+def _written(character: str, carries: Carries) -> str:
+    if carries(character):
+        return character
+    plain = "".join(part for part in unicodedata.normalize("NFKD", character) if not unicodedata.combining(part))
+    if plain and plain != character and all(map(carries, plain)):
+        return plain
+    latin = anyascii(character) if unicodedata.category(character)[0] in "LMNP" else ""
+    return latin if all(map(carries, latin)) and latin != "?" else ""

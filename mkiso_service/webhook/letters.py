@@ -1,0 +1,57 @@
+"""The letter that goes with a job's disc."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mkiso.config.publishers import Robot
+from mkiso.config.settings import Settings
+from mkiso.languages import Language, language
+from mkiso.storage.report import JobReport
+from mkiso_service.webhook.answers import job_address
+from mkiso_service.webhook.audit import Trail
+from mkiso_service.webhook.jobs import Jobs
+from mkiso_service.webhook.question import Query
+
+if TYPE_CHECKING:
+    from mkiso.letter import Paper
+
+
+class Letters:
+    """Letters of the jobs whose discs are made, or ordered."""
+
+    def __init__(self, settings: Settings, jobs: Jobs, trail: Trail) -> None:
+        self._settings = settings
+        self._jobs = jobs
+        self._trail = trail
+        self._writing = asyncio.Lock()
+
+    async def show(self, request: Request) -> Response:
+        """GET /api/iso/jobs/{job_id}/letter.pdf"""
+        query = Query(request.scope["query_string"])
+        spoken, paper = language(query.language() or self._settings.disc.language), query.paper()
+        report = await self._jobs.made(request.path_params["job_id"])
+        await self._trail.listed(request, ", ".join(report.accession_numbers))
+        async with self._writing:
+            content = await asyncio.to_thread(self._written, report, spoken, paper)
+        headers = {"cache-control": "private, no-store", "content-disposition": 'inline; filename="letter.pdf"'}
+        return Response(content, headers=headers, media_type="application/pdf")
+
+    def _written(self, report: JobReport, spoken: Language, paper: Paper) -> bytes:
+        from mkiso.letter import letter_of, pdf  # a second, and 30 MB, that a webhook without letters needn't have
+
+        letter = letter_of(report, self._settings.disc, self._address(report), has_pages=self._has_pages(report))
+        return pdf(letter, spoken, paper)
+
+    def _address(self, report: JobReport) -> str:
+        """Of the job, as browsers reach it; empty where the site doesn't say how."""
+        url = self._settings.server.public_url.rstrip("/")
+        return f"{url}{job_address(report.job_id)}" if url else ""
+
+    def _has_pages(self, report: JobReport) -> bool:
+        """A publisher that is sent the images makes a disc of its own."""
+        return not report.publisher or isinstance(self._settings.publishers.get(report.publisher), Robot)

@@ -1,0 +1,111 @@
+"""The letter, as poppler reads and draws it, and its code, as zbar reads it from the picture."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import unicodedata
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mkiso.config.settings import Disc
+from mkiso.languages import language, languages
+from mkiso.letter import Letter, Paper, letter_of, pdf
+from mkiso.storage.report import FoundStudy, JobReport
+
+pytestmark = [
+    pytest.mark.peer,
+    pytest.mark.skipif(
+        not shutil.which("pdftotext") or not shutil.which("zbarimg"), reason="poppler or zbar is missing"
+    ),
+]
+
+JOB = "0b0a1b2c-0000-4000-8000-000000000001"
+ADDRESS = f"https://discs.example.org/api/iso/jobs/{JOB}"
+LONG = (
+    "MR Schädel und Halswirbelsäule mit und ohne Kontrastmittel, Verlaufskontrolle nach Operation und Bestrahlung " * 3
+)
+NAMES = {
+    "Müller-Łódzka^Anna": "Müller-Łódzka, Anna",
+    "สมชาย^ใจดี": "สมชาย, ใจดี",
+    "Иванова^Ольга": "Иванова, Ольга",
+    "Παπαδοπούλου^Ελένη": "Παπαδοπούλου, Ελένη",
+    "王^小东": "Wang, XiaoDong",
+}
+
+
+def letter(name: str = "Example^Anna", studies: int = 2, description: str = "CT Thorax", discs: int = 1) -> Letter:
+    found = tuple(FoundStudy(f"A100{n}", "20240229", ("CT", "SR"), description, 5, 5) for n in range(studies))
+    report = JobReport(JOB, "download", ("A1000",), studies=found, disc_ids=(JOB,) * discs)
+    report = replace(report, patient_id="HN-0001", patient_name=name)
+    return letter_of(report, Disc(institution="Example Hospital", contact="+49 30 1234567"), ADDRESS, has_pages=True)
+
+
+def read(content: bytes, folder: Path) -> str:
+    """The text as poppler has it; what is missing in a font would not be there."""
+    file = folder / "letter.pdf"
+    file.write_bytes(content)
+    run = subprocess.run(["pdftotext", "-layout", file, "-"], capture_output=True, check=True)
+    assert not run.stderr, run.stderr
+    return unicodedata.normalize("NFC", run.stdout.decode())
+
+
+def pages(folder: Path) -> int:
+    told = subprocess.run(["pdfinfo", folder / "letter.pdf"], capture_output=True, check=True, text=True).stdout
+    return int(told.split("Pages:")[1].split()[0])
+
+
+@pytest.mark.parametrize("paper", ["a4", "insert"])
+@pytest.mark.parametrize("code", languages())
+def test_a_letter_in_each_language_is_one_page_and_its_code_leads_to_the_job(
+    code: str, paper: Paper, tmp_path: Path
+) -> None:
+    spoken = language(code)
+    text = read(pdf(letter(discs=2), spoken, paper), tmp_path)
+    for words in ("Example Hospital", "Example, Anna", "HN-0001", "CT Thorax", "A1001", "INDEX.HTM", "+49 30 1234567"):
+        assert words in text
+    if code != "th":  # poppler puts marks where they stand, and not into their words
+        assert spoken.gettext("Your medical images") in text
+    assert pages(tmp_path) == 1
+    subprocess.run(["pdftoppm", "-r", "200", "-png", tmp_path / "letter.pdf", tmp_path / "page"], check=True)
+    read_back = subprocess.run(["zbarimg", "-q", "--raw", *tmp_path.glob("page*.png")], capture_output=True, text=True)
+    assert read_back.stdout.strip() == ADDRESS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_their_own_letters_or_in_latin_ones(name: str, tmp_path: Path) -> None:
+    content = pdf(letter(name), language("en"), "a4")
+    assert b"Font" in content
+    text = read(content, tmp_path)
+    shown = NAMES[name] if "ใ" not in name else "สมชาย"
+    assert shown in text and "?" not in text.replace("not your disc?", "")
+
+
+@pytest.mark.parametrize(("name", "letters"), [("محمد^علي", "محمد"), ("כהן^שלום", "שלום")])
+def test_names_from_right_to_left(name: str, letters: str, tmp_path: Path) -> None:
+    text = read(pdf(letter(name), language("en"), "insert"), tmp_path)
+    assert letters in text
+    assert pages(tmp_path) == 1
+
+
+@pytest.mark.parametrize("code", languages())
+def test_an_insert_names_as_many_studies_as_fit(code: str, tmp_path: Path) -> None:
+    text = read(pdf(letter(studies=30, description=LONG), language(code), "insert"), tmp_path)
+    assert pages(tmp_path) == 1
+    assert "+49 30 1234567" in text
+    assert "A1000" in text and "A10029" not in text
+
+
+def test_a_long_letter_goes_on_overleaf(tmp_path: Path) -> None:
+    text = read(pdf(letter(studies=45), language("en"), "a4"), tmp_path)
+    assert pages(tmp_path) == 2
+    assert "A10029" in text and "and 15 more examinations" in text
+
+
+def test_without_an_address_there_is_no_code_and_without_pages_no_index(tmp_path: Path) -> None:
+    plain = replace(letter(), address="", has_pages=False, contact="")
+    text = read(pdf(plain, language("en"), "a4"), tmp_path)
+    assert "code" not in text and "INDEX.HTM" not in text and "DICOMDIR" in text
+    assert "Give the disc back to Example Hospital." in text
