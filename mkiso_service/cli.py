@@ -93,6 +93,10 @@ def _begin() -> Settings:
     from mkiso_service.log_lines import begin_logging
 
     begin_logging(settings.logging)
+    from mkiso.storage.room import lacking_storage
+
+    if found := tuple(lacking_storage(settings.storage)):
+        raise ConfigurationError("; ".join(found), found)
     return settings
 
 
@@ -242,9 +246,14 @@ def config() -> None:
 
 @config.command()
 def check() -> None:
-    """List everything that is wrong with the configuration."""
+    """List everything that is wrong with the configuration, and with the files and folders that it names. Run it as the
+    user that mkiso runs as.
+    """
     from mkiso.config.file import file_of
+    from mkiso_service.config_check import problems
 
+    if found := problems():
+        raise ConfigurationError("", tuple(found))
     settings = load_settings()
     file, _ = file_of(os.environ)
     read = str(file.resolve()) if file.exists() else f"There is no {file} here, so all is by default: this"

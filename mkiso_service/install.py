@@ -48,7 +48,6 @@ Group=mkiso
 Environment=MKISO_CONFIG={config}
 # Secrets as MKISO__SECTION__KEY=…, and PREFECT_… where Prefect is to be told something else; mode 0640, root:mkiso.
 EnvironmentFile=-{config.parent}/environment
-ExecStartPre={program} config check
 ExecStart={program} {command}
 Restart=on-failure
 RestartSec=2

@@ -67,7 +67,10 @@ def _make(storage: Storage) -> None:
     if file.exists():
         return
     for folder in (storage.data_dir, storage.prefect_dir):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"The folder {folder} can't be made: {error.strerror}.") from None
     if (storage.prefect_dir / "prefect.db").exists():
         log.warning(
             "There is no password of Prefect's API any more: a new one is made, and `mkiso prefect password` shows it."

@@ -15,6 +15,7 @@ Run as `mkiso prefect`, with the environment of mkiso_service/orchestration.py.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ from prefect.settings import (
     temporary_settings,
 )
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 from mkiso.config.settings import Settings
@@ -97,7 +99,10 @@ def _is_ready_made() -> bool:
     """Whether the database is SQLite and has nothing to be migrated; made, where there is none yet. Raises
     ConfigurationError where it is damaged.
     """
-    url = make_url(PREFECT_API_DATABASE_CONNECTION_URL.value())
+    try:
+        url = make_url(PREFECT_API_DATABASE_CONNECTION_URL.value())
+    except ArgumentError:
+        raise ConfigurationError("PREFECT_SERVER_DATABASE_CONNECTION_URL is no database URL.") from None
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
         return False
     check_whole(Path(url.database))
@@ -106,6 +111,7 @@ def _is_ready_made() -> bool:
 
 
 def _serve(settings: Settings) -> None:
+    listener = _bound()
     dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
     event_persister.write_events = write_lasting_events  # type: ignore[attr-defined]
     app = create_app(final=True)  # begins the logging, too
@@ -125,7 +131,25 @@ def _serve(settings: Settings) -> None:
         access_log=False,
         server_header=False,
     )
-    _Server(config).run()
+    _Server(config).run([listener])
+
+
+def _bound() -> socket.socket:
+    """The address of the server, held before the seconds that its application takes. Nobody can connect to it until it
+    listens.
+    """
+    api = get_current_settings().server.api
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(api.host, api.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Prefect's server can't listen on {api.host}:{api.port} ({error.strerror}): end what holds that port, or "
+            "set prefect.server_port (with several machines PREFECT_SERVER_API_HOST)."
+        ) from None
+    return listener
 
 
 class _Server(uvicorn.Server):

@@ -83,7 +83,10 @@ def run(settings: Settings) -> int:
     """
     storage = settings.storage
     for folder in (storage.data_dir, storage.prefect_dir, storage.incoming_dir, storage.jobs_dir, storage.discs_dir):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"The folder {folder} can't be made: {error.strerror}.") from None
     storage.data_dir.chmod(0o700)  # whatever it was made with: patients' names lie in it
     with _alone(settings.storage):
         return asyncio.run(_Supervisor(settings).run())

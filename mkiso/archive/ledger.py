@@ -168,6 +168,13 @@ def _engine(url: str, file: Path) -> Engine:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
+    engine = postgresql_engine(url)
+    event.listen(engine, "begin", _begin_postgresql)
+    return engine
+
+
+def postgresql_engine(url: str) -> Engine:
+    """The engine of archive.ledger_url, not connected. Raises ConfigurationError where there can't be one."""
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -179,13 +186,11 @@ def _engine(url: str, file: Path) -> Engine:
             "archive.ledger_url must begin with postgresql://; leave it empty for SQLite under storage.data_dir."
         )
     try:
-        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
     except ModuleNotFoundError:
         raise ConfigurationError(
             "archive.ledger_url names PostgreSQL, and its driver isn't installed: pip install 'mkiso[postgresql]'."
         ) from None
-    event.listen(engine, "begin", _begin_postgresql)
-    return engine
 
 
 def _set_up_sqlite(connection: object, _record: object) -> None:

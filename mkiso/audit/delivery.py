@@ -51,9 +51,7 @@ def _send_datagram(line: bytes, host: str, port: int) -> None:
 
 
 def _send_over_tls(audit: Audit, line: bytes, host: str, port: int) -> None:
-    context = ssl.create_default_context(cafile=audit.authority)
-    if audit.certificate is not None:
-        context.load_cert_chain(audit.certificate, audit.key)
+    context = tls_context(audit)
     with (
         socket.create_connection((host, port), TIMEOUT_SECONDS) as connection,
         context.wrap_socket(connection, server_hostname=host) as sender,
@@ -61,6 +59,14 @@ def _send_over_tls(audit: Audit, line: bytes, host: str, port: int) -> None:
         sender.sendall(b"%d %s" % (len(line), line))  # octets counted (RFC 5425 4.3.1)
         with suppress(OSError):  # close_notify is ours to send (4.4); not every server answers it
             sender.unwrap()
+
+
+def tls_context(audit: Audit) -> ssl.SSLContext:
+    """What a server of syslog over TLS is met with. Raises OSError."""
+    context = ssl.create_default_context(cafile=audit.authority)
+    if audit.certificate is not None:
+        context.load_cert_chain(audit.certificate, audit.key)
+    return context
 
 
 def _append(file: Path, message: str) -> None:

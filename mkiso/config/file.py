@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -24,6 +25,8 @@ from mkiso.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "MKISO__"
 _NOT_GIVEN = object()
+ROUNDS = 50
+"""More than a configuration has layers of mistakes behind each other."""
 _KINDS: Mapping[str, tuple[int, Mapping[str, type[BaseModel]]]] = {
     "pacs": (1, sources.KINDS),
     "publishers": (2, publishers.KINDS),
@@ -38,21 +41,92 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
 
     Raises ConfigurationError whose `problems` name everything that is wrong at once.
     """
+    settings, problems = read(path, environment)
+    _raise(problems)
+    return settings
+
+
+def read(path: Path | None = None, environment: Mapping[str, str] | None = None) -> tuple[Settings, list[str]]:
+    """As `load`, with every problem as a value; a section that has one is as by default.
+
+    Raises ConfigurationError where the file can't be read at all.
+    """
     environment = os.environ if environment is None else environment
     file, is_named = (path, True) if path else file_of(environment)
-    problems: list[str] = []
-    values = _read_yaml(file, must_exist=is_named)
+    values, problems = _read_yaml(file, must_exist=is_named)
     _one_form_each(values, problems)
-    overlay, names = _read_environment(environment)
+    overlay, names = _read_environment(environment, problems)
     _one_form_each(overlay, problems, names)
-    _lay_over(values, overlay)
+    _lay_over(values, overlay, problems)
     _read_secret_files(values, file.parent, problems)
-    try:
-        settings = Settings.model_validate(values, context=file.parent)
-    except ValidationError as error:
-        problems += [_problem(entry) for entry in error.errors()]
-    _raise(problems)
-    return _absolute(settings, file.parent)
+    settings = _absolute(_validated(values, file.parent, problems), file.parent)
+    problems += folders_in_each_other(settings)
+    return settings, problems
+
+
+def _validated(values: dict[str, Any], folder: Path, problems: list[str]) -> Settings:
+    """The settings. What is wrong is left out and the rest looked at again, until nothing more is found; of sections
+    that contradict each other, only where neither had a problem.
+    """
+    rest, wrong = deepcopy(values), set[str]()
+    for _ in range(ROUNDS):
+        try:
+            settings = Settings.model_validate(rest, context=folder)
+        except ValidationError as error:
+            before = frozenset(wrong)
+            for entry in error.errors():
+                words, place = _problem(entry), entry["loc"]
+                is_told = words in problems or (len(place) == 1 and str(place[0]) in before)
+                problems += [] if is_told else [words]
+                _leave_out(rest, place[:1] if is_told else place)
+                wrong.add(str(place[0]))
+            continue
+        problems += [words for words in settings.contradictions() if not _sections_in(words) & wrong]
+        return settings
+    return Settings()
+
+
+def _sections_in(words: str) -> set[str]:
+    return {name for name in Settings.model_fields if re.search(rf"\b{name}(\.|\b has|, which)", words)}
+
+
+def _leave_out(values: dict[str, Any], place: tuple[int | str, ...]) -> None:
+    """Remove what is at a place, in which there are tags of kinds, too, that no values have."""
+    target: Any = values
+    holder: dict[Any, Any] = {}
+    key: Any = None
+    for part in place:
+        if isinstance(target, dict) and part in target:
+            holder, key, target = target, part, target[part]
+    holder.pop(key, None)
+
+
+def folders_in_each_other(settings: Settings) -> list[str]:
+    """What is wrong with where the folders lie: others' must not hold ours, which have patients' data in them, nor lie
+    where mkiso clears up.
+    """
+    storage = settings.storage
+    ours = {"storage.data_dir": storage.data_dir, "storage.shared_dir": storage.shared_dir}
+    if settings.archive.enabled and settings.archive.output == "store":
+        ours["archive.directory"] = settings.archive.directory
+    others = {"viewer.directory": Path(settings.viewer.directory) if settings.viewer.directory else None}
+    for name, publisher in settings.publishers.items():
+        if isinstance(publisher, publishers.Robot):
+            others[f"publishers.{name}.directory"] = publisher.directory
+            others[f"publishers.{name}.status_directory"] = publisher.status_directory
+    holding = [
+        f"{name} {folder} holds {held} {inner}: use a folder of its own"
+        for name, folder in others.items()
+        for held, inner in ours.items()
+        if folder and inner and inner.is_relative_to(folder)
+    ]
+    cleared = [
+        f"{name} {folder} lies in {place}, where mkiso clears up: use a folder of its own"
+        for name, folder in {**others, "archive.directory": ours.get("archive.directory")}.items()
+        for place in storage.own_folders
+        if folder and folder.is_relative_to(place)
+    ]
+    return holding + cleared
 
 
 def file_of(environment: Mapping[str, str]) -> tuple[Path, bool]:
@@ -69,7 +143,7 @@ def api_key_of(environment: Mapping[str, str]) -> str:
     """
     problems: list[str] = []
     ours = ("MKISO__AUTH__API_KEY", "MKISO__AUTH__API_KEY_FILE")
-    values, names = _read_environment({name: environment[name] for name in ours if name in environment})
+    values, names = _read_environment({name: environment[name] for name in ours if name in environment}, problems)
     _one_form_each(values, problems, names)
     _read_secret_files(values, Path(), problems)
     _raise(problems)
@@ -102,32 +176,49 @@ def read_secret(file: Path, named: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose plain words stay text for pydantic to read: a key such as 0123 stays itself. A key that stands twice
-    is an error.
+    """YAML whose plain words stay text for pydantic to read: a key such as 0123 stays itself. `twice` has the keys that
+    stand twice, in words.
     """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  pyyaml's own way
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.twice: list[str] = []
+
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.composer.ComposerError(None, None, f"{key} stands there twice", node.start_mark)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key.value, str):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                self.twice.append(f"{key.value} stands there twice, in lines {lines[key.value]} and {line}: remove one")
+            lines[key.value] = line
         return node
+
+
+def _load_yaml(text: str) -> tuple[Any, list[str]]:
+    """What the text says, and the keys that stand twice. Raises yaml.YAMLError, RecursionError."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data(), loader.twice
+    finally:
+        loader.dispose()
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(~|null|Null|NULL|)$"), ["~", "n", "N", ""])
 _Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
 
 
-def _read_yaml(file: Path, *, must_exist: bool) -> dict[str, Any]:
+def _read_yaml(file: Path, *, must_exist: bool) -> tuple[dict[str, Any], list[str]]:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         if must_exist or file.is_symlink():
             raise ConfigurationError(f"The configuration file {file} doesn't exist.") from None
-        return {}
+        return {}, []
     except OSError as error:
         raise ConfigurationError(f"The configuration file {file} can't be read: {error.strerror}.") from None
     except UnicodeDecodeError:
@@ -137,22 +228,22 @@ def _read_yaml(file: Path, *, must_exist: bool) -> dict[str, Any]:
             f"The configuration file {file} is empty: was it saved by half? Where every default is meant, remove it."
         )
     try:
-        values = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
+        values, twice = _load_yaml(text)
     except yaml.MarkedYAMLError as error:  # whose own text quotes the line, which may hold a secret
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise ConfigurationError(f"The configuration file {file} can't be read: {error.problem}{line}.") from None
     except (yaml.YAMLError, RecursionError):
         raise ConfigurationError(f"The configuration file {file} can't be read: it is no YAML.") from None
     if values is None:
-        return {}
+        return {}, twice
     if not isinstance(values, dict):
         raise ConfigurationError(
             f"The configuration file {file} must hold sections such as 'pacs:', not a {type(values).__name__}."
         )
-    return {section: {} if content is None else content for section, content in values.items()}
+    return {section: {} if content is None else content for section, content in values.items()}, twice
 
 
-def _read_environment(environment: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _read_environment(environment: Mapping[str, str], problems: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """What the environment says, as the file would say it, and the variable of each dotted key."""
     values: dict[str, Any] = {}
     names: dict[str, str] = {}
@@ -162,30 +253,31 @@ def _read_environment(environment: Mapping[str, str]) -> tuple[dict[str, Any], d
     ):
         dotted = ".".join(parts := name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
         if dotted in names:
-            raise ConfigurationError(
-                f"The environment variables {names[dotted]} and {name} are the same key: remove one."
-            )
+            problems.append(f"The environment variables {names[dotted]} and {name} are the same key: remove one.")
+            continue
         names[dotted] = name
         target = values
         for section in parts[:-1]:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
-                raise ConfigurationError(
-                    f"The environment variable {name} names a key below {section}, which is no section."
-                )
-        try:
-            target[parts[-1]] = _value_of(environment[name])
-        except (yaml.YAMLError, RecursionError):
-            raise ConfigurationError(f"The environment variable {name} is no YAML list or mapping.") from None
+                problems.append(f"The environment variable {name} names a key below {section}, which is no section.")
+                break
+        else:
+            try:
+                target[parts[-1]], twice = _value_of(environment[name])
+            except (yaml.YAMLError, RecursionError):
+                problems.append(f"The environment variable {name} is no YAML list or mapping.")
+                continue
+            problems += [f"{name}: {words}" for words in twice]
     return values, names
 
 
-def _value_of(text: str) -> Any:
+def _value_of(text: str) -> tuple[Any, list[str]]:
     """Lists and mappings are read as YAML; everything else stays text for pydantic to read."""
-    return yaml.load(text, _Loader) if text.lstrip()[:1] in ("[", "{") else text  # noqa: S506  a SafeLoader
+    return _load_yaml(text) if text.lstrip()[:1] in ("[", "{") else (text, [])
 
 
-def _lay_over(values: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+def _lay_over(values: dict[str, Any], overlay: Mapping[str, Any], problems: list[str]) -> None:
     """Let the keys of `overlay` win; sections are laid over each other, so that a section of one key leaves the others
     as they are. The names of variables have no case: a key finds the one that is written otherwise in the file.
     """
@@ -194,9 +286,9 @@ def _lay_over(values: dict[str, Any], overlay: Mapping[str, Any]) -> None:
         key = named if named in values else next(alike, named)
         below = values.get(key)
         if isinstance(value, dict) and isinstance(below, dict):
-            _lay_over(below, value)
+            _lay_over(below, value, problems)
         elif isinstance(value, dict) and below is not None and not isinstance(below, dict):
-            raise ConfigurationError(f"The environment names keys below {key}, which is no section in the file.")
+            problems.append(f"The environment names keys below {key}, which is no section in the file.")
         else:
             values[key] = value
 
@@ -284,8 +376,16 @@ def _problem(entry: Any) -> str:
     kinds = _KINDS[section[0]][1] if section and section[0] in _KINDS else {}
     if others := [kind for kind, each in kinds.items() if key in each.model_fields]:
         return f"{where} is a key of {section[0]} of kind {', '.join(others)}, and this one is of another kind"
-    nearest = difflib.get_close_matches(key[:64], list(model.model_fields), n=1, cutoff=0.0)
-    return f"{where} is no key of mkiso; did you mean {'.'.join([*section, *nearest])}?"
+    keys = [*model.model_fields, *(each for kind in kinds.values() for each in kind.model_fields)]
+    if near := difflib.get_close_matches(key[:64], keys, n=1):
+        return f"{where} is no key of mkiso; did you mean {'.'.join([*section, *near])}?"
+    if elsewhere := [name for name, field in Settings.model_fields.items() if key in _keys_of(field.annotation)]:
+        return f"{where} is no key of mkiso; there is {' and '.join(f'{name}.{key}' for name in elsewhere)}"
+    return f"{where} is no key of mkiso; the keys there are {', '.join(model.model_fields)}"
+
+
+def _keys_of(annotation: Any) -> Iterable[str]:
+    return annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, BaseModel) else ()
 
 
 def _model_at(location: tuple[Any, ...]) -> tuple[type[BaseModel], list[str]]:

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import codecs
+import difflib
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
 
-from mkiso.config.section import AeTitle, Medium, Place, Port, Seconds, Section
+from mkiso.config.section import AeTitle, Host, Medium, Place, Port, Seconds, Section
 
 RobotKind = Literal["epson", "primera", "rimage", "folder"]
+LABEL_VALUES = (
+    "patient_name",
+    "patient_id",
+    "birth_date",
+    "sex",
+    "accession_number",
+    "study_date",
+    "institution",
+    "number",
+    "total",
+)
+"""What a template of a label may name."""
+
+
+def _known_alone(fields: Mapping[str, str]) -> Mapping[str, str]:
+    for name, template in fields.items():
+        for value in re.findall(r"\{([^{}]*)\}", template):
+            if value not in LABEL_VALUES:
+                near = difflib.get_close_matches(value[:64], LABEL_VALUES, n=1)
+                hint = f"did you mean {{{near[0]}}}?" if near else f"there are {', '.join(LABEL_VALUES)}"
+                raise ValueError(f"{name} names {{{value}}}, which no label has; {hint}")
+    return fields
 
 
 class AnyPublisher(Section):
@@ -25,7 +49,7 @@ class DicomPublisher(AnyPublisher):
     """A publisher that is reached over DICOM."""
 
     ae_title: AeTitle = "RIMAGE"
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 10105
     calling_ae_title: AeTitle | None = None
     transcode: bool = False
@@ -52,7 +76,7 @@ class MediaCreation(DicomPublisher):
     """A publisher that is told by Media Creation Management (PS3.4 S) what to make."""
 
     kind: Literal["mcm"] = "mcm"
-    label_fields: Mapping[str, str] = {}
+    label_fields: Annotated[Mapping[str, str], AfterValidator(_known_alone)] = {}
 
 
 class Robot(AnyPublisher):
@@ -63,13 +87,14 @@ class Robot(AnyPublisher):
     status_directory: Place | None = None
     robot_directory: str = ""
     label_template: str = ""
-    label_fields: Mapping[str, str] = {}
+    label_fields: Annotated[Mapping[str, str], AfterValidator(_known_alone)] = {}
     label_encoding: str = "cp1252"
 
     @field_validator("label_encoding")
     @classmethod
     def _encoding_exists(cls, encoding: str) -> str:
         try:
+            "A".encode(encoding)  # what is no encoding of texts (base64) raises here
             return codecs.lookup(encoding).name
         except LookupError:
             raise ValueError(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -38,6 +41,48 @@ Place = Annotated[NamedPath, AfterValidator(_beside_the_file)]
 """A file or folder; a relative one lies beside the configuration file, whose folder is the validation's context:
 processes start from anywhere.
 """
+
+
+def _is_host(host: str) -> str:
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        pass
+    if not host.strip():
+        raise ValueError("is empty: write the address or the name of the machine")
+    if "/" in host:
+        raise ValueError("is an address of a page: write the machine's name or address alone")
+    if with_port := re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d+)", host):
+        raise ValueError(f"is a host and a port: write host: {with_port[1]} and port: {with_port[2]}")
+    if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?", host) or re.fullmatch(r"[\d.]+", host):
+        raise ValueError("is no name of a machine and no address")
+    return host
+
+
+def is_network(text: str, *, strict: bool = True) -> str:
+    """The address or network as it was given. Raises ValueError."""
+    try:
+        ip_network(text, strict=strict)
+    except ValueError:
+        raise ValueError(f"{text!r} is no address or network: 10.1.2.3, 10.1.2.0/24, fd00::/8") from None
+    return text
+
+
+def _is_url(url: str) -> str:
+    parts = urlsplit(url)  # raises ValueError itself for half an IPv6 address
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url)):
+        raise ValueError("is the whole address: https://discs.example.org")
+    if parts.port == 0:  # raises ValueError itself above 65535
+        raise ValueError("names port 0: it is 1 to 65535")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("is the address alone, without user, ? and #")
+    return url
+
+
+Host = Annotated[str, AfterValidator(_is_host)]
+Network = Annotated[str, AfterValidator(is_network)]
+Url = Annotated[str, AfterValidator(_is_url)]
+"""Of http or https; empty: none."""
 
 
 class Section(BaseModel):

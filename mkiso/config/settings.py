@@ -5,9 +5,8 @@ config.example.yaml explains it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from ipaddress import ip_network
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -20,12 +19,25 @@ from pydantic import (
     Field,
     SecretStr,
     StringConstraints,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from mkiso.config.publishers import CStore, Publisher, Robot
-from mkiso.config.section import AeTitle, Medium, NamedPath, Place, Port, Seconds, Section
+from mkiso.config.section import (
+    AeTitle,
+    Host,
+    Medium,
+    NamedPath,
+    Network,
+    Place,
+    Port,
+    Seconds,
+    Section,
+    Url,
+    is_network,
+)
 from mkiso.config.sources import CMove, Source
 from mkiso.languages import SOURCE, languages
 
@@ -55,6 +67,28 @@ def _is_time_zone(name: str) -> str:
     return name
 
 
+def _is_peer(peer: str) -> str:
+    """An AE title, a network, or both: `AE@10.1.0.0/16`."""
+    _, at, network = peer.rpartition("@")
+    if at or "/" in peer or re.fullmatch(r"[\d.]*\.[\d.]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:]*", peer):
+        is_network(network, strict=False)
+    elif not re.fullmatch(r"[\x20-\x5B\x5D-\x7E]{1,16}", peer):
+        raise ValueError(f"{peer!r} is no AE title, address or network")
+    return peer
+
+
+def _is_modality(code: str) -> str:
+    if not re.fullmatch(r"[A-Z0-9_ ]{1,16}", code):  # VR CS (PS3.5 6.2)
+        raise ValueError(f"{code!r} is no modality: capital letters, as CT, MR")
+    return code
+
+
+def _is_header(name: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):  # RFC 9110 5.1
+        raise ValueError(f"{name!r} is no name of an HTTP header")
+    return name
+
+
 CronLine = Annotated[str, AfterValidator(_is_cron)]
 TimeZoneName = Annotated[str, AfterValidator(_is_time_zone)]
 LanguageCode = Annotated[str, AfterValidator(_is_spoken)]
@@ -68,41 +102,23 @@ Origin = Annotated[
 class Server(Section):
     """The webhook and the processes of this machine."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 8080
     request_timeout_seconds: Seconds = 900
     max_accessions: int = Field(50, ge=1, le=1000)
     max_queued_jobs: int = Field(50, ge=1)
     max_running_jobs: int = Field(4, ge=1, le=64)
     shutdown_grace_seconds: Seconds = 30
-    public_url: str = ""
+    public_url: Url = ""
     hosts: tuple[HostName, ...] = ()
     trusted_origins: tuple[Origin, ...] = ()
-    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    trusted_proxies: tuple[Network, ...] = ("127.0.0.1", "::1")
     accel_redirect: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_/-]*/)?$")] = ""
-
-    @field_validator("public_url")
-    @classmethod
-    def _is_an_address(cls, url: str) -> str:
-        parts = urlsplit(url)  # raises ValueError itself for half an IPv6 address
-        if url and not (parts.scheme in ("http", "https") and parts.hostname):
-            raise ValueError("is the whole address: https://discs.example.org")
-        return url
 
     @field_validator("trusted_origins")
     @classmethod
     def _as_browsers_write_them(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin) for origin in origins)
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _are_addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
-        for proxy in proxies:
-            try:
-                ip_network(proxy)
-            except ValueError:
-                raise ValueError(f"{proxy!r} is no address or network: 10.1.2.3, 10.1.2.0/24, fd00::/8") from None
-        return proxies
 
     @property
     def known_hosts(self) -> frozenset[str]:
@@ -144,7 +160,7 @@ class Receiver(Section):
     """Our Storage SCP: one AE title, one port, for every job."""
 
     ae_title: AeTitle = "CDRECORD"
-    host: str = "0.0.0.0"  # noqa: S104  the PACS connects from another machine
+    host: Host = "0.0.0.0"  # noqa: S104  the PACS connects from another machine
     port: Port = 10104
     max_pdu_bytes: int = Field(131_072, ge=4096, le=1_048_576)
     max_associations_per_peer: int = Field(10, ge=1, le=100)
@@ -152,7 +168,7 @@ class Receiver(Section):
     max_instance_gib: float = Field(8, gt=0)
     pdu_timeout_seconds: Seconds = 30
     idle_timeout_seconds: Seconds = 60
-    allowed_peers: tuple[str, ...] = ()
+    allowed_peers: tuple[Annotated[str, AfterValidator(_is_peer)], ...] = ()
     tls: Tls = Tls()
 
 
@@ -179,11 +195,13 @@ class PatientApiFields(Section):
 class PatientApi(Section):
     """The hospital's patient-data API; an empty base_url means that there is none."""
 
-    base_url: str = ""
+    base_url: Url = ""
     path: str = "/patients/by-accession/{accession_number}"
     timeout_seconds: Seconds = 5
     retries: int = Field(2, ge=0, le=10)
-    headers: Annotated[Mapping[str, SecretStr], AfterValidator(_differ_by_more_than_case)] = {}
+    headers: Annotated[
+        Mapping[Annotated[str, AfterValidator(_is_header)], SecretStr], AfterValidator(_differ_by_more_than_case)
+    ] = {}
     fields: PatientApiFields = PatientApiFields()
 
     @field_validator("path")
@@ -191,6 +209,8 @@ class PatientApi(Section):
     def _names_the_accession(cls, path: str) -> str:
         if "{accession_number}" not in path:
             raise ValueError("must contain {accession_number}")
+        if not path.startswith("/"):
+            raise ValueError("begins with /")
         return path
 
 
@@ -244,7 +264,7 @@ class Archive(Section):
     recheck_days: int = Field(30, ge=0, le=3660)
     medium: Medium = "dvd"
     volume_mib: int = Field(0, ge=0)
-    modalities: tuple[str, ...] = ()
+    modalities: tuple[Annotated[str, AfterValidator(_is_modality)], ...] = ()
     output: str = "store"
     directory: NamedPath = Path("archive")
     ledger_url: SecretStr = SecretStr("")
@@ -304,6 +324,19 @@ class Storage(Section):
         return self.data_dir / "prefect"
 
     @property
+    def own_folders(self) -> tuple[Path, ...]:
+        """The folders whose content mkiso makes and clears."""
+        return (
+            self.incoming_dir,
+            self.spares_dir,
+            self.jobs_dir,
+            self.discs_dir,
+            self.moves_dir,
+            self.volumes_dir,
+            self.prefect_dir,
+        )
+
+    @property
     def viewer_hashes(self) -> Path:
         """The hashes of the viewer's files, so that a viewer of 100 MB isn't read for every disc."""
         return self.data_dir / "viewer-hashes.json"
@@ -322,11 +355,25 @@ class Storage(Section):
 class Prefect(Section):
     """The orchestrator; an empty api_url means that `mkiso serve` starts one."""
 
-    api_url: str = ""
+    api_url: Url = ""
     api_auth_string: SecretStr = SecretStr("")
-    work_pool: str = "mkiso"
+    work_pool: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9 ._-]{1,100}$")] = "mkiso"
     server_port: Port = 4200
     keep_runs_days: float = Field(30, gt=0, le=3650)
+
+    @field_validator("work_pool")
+    @classmethod
+    def _is_ours(cls, name: str) -> str:
+        if name.lower().startswith("prefect"):
+            raise ValueError("begins with prefect, and Prefect keeps such names for itself")
+        return name
+
+    @field_validator("api_url")
+    @classmethod
+    def _names_the_api(cls, url: str) -> str:
+        if url and urlsplit(url).path in ("", "/"):
+            raise ValueError(f"is the address of the API: {url.rstrip('/')}/api")
+        return url
 
     @model_validator(mode="after")
     def _wants_a_password(self) -> Prefect:
@@ -388,30 +435,36 @@ class Settings(Section):
     audit: Audit = Audit()
 
     @model_validator(mode="after")
-    def _ports_differ(self) -> Settings:
+    def _agrees_with_itself(self, info: ValidationInfo) -> Settings:
+        if info.context is None and (found := "; ".join(self.contradictions())):
+            raise ValueError(found)
+        return self
+
+    def contradictions(self) -> Iterator[str]:
+        """What one section says against another. Whoever validates a file asks for them; else they are an error."""
+        yield from self._equal_ports()
+        yield from self._unknown_publishers()
+
+    def _equal_ports(self) -> Iterator[str]:
         ports = {"server.port": self.server.port, "receiver.port": self.receiver.port}
         if not self.prefect.api_url:
             ports["prefect.server_port"] = self.prefect.server_port
+        for name, publisher in self.publishers.items():
+            if isinstance(publisher, CStore) and publisher.storage_commitment and publisher.commitment_port:
+                ports[f"publishers.{name}.commitment_port"] = publisher.commitment_port
         for (name, port), (other, same) in combinations(ports.items(), 2):
             if port == same:
-                raise ValueError(f"{name} and {other} are both {port}: one process can listen on a port")
-        return self
+                yield f"{name} and {other} are both {port}: one process can listen on a port"
 
-    @model_validator(mode="after")
-    def _publishers_exist(self) -> Settings:
+    def _unknown_publishers(self) -> Iterator[str]:
         if self.publishers and self.print.publisher not in self.publishers:
-            raise ValueError(
-                f"print.publisher is {self.print.publisher!r}, and publishers has only {', '.join(self.publishers)}"
+            yield f"print.publisher is {self.print.publisher!r}, and publishers has only {', '.join(self.publishers)}"
+        output = self.archive.output
+        if output != "store" and output not in self.publishers:
+            there = ", ".join(self.publishers) or "none"
+            yield f"archive.output is {output!r}: it is 'store' or one of publishers, which are {there}"
+        elif output != "store" and not isinstance(self.publishers[output], Robot):
+            yield (
+                f"archive.output is {output!r}, a DICOM publisher: it makes a disc of a patient, and a volume has "
+                "many. Name 'store' or one of the publishers that take images: epson, primera, rimage or folder."
             )
-        if self.archive.output != "store" and self.archive.output not in self.publishers:
-            raise ValueError(
-                f"archive.output is {self.archive.output!r}: it is 'store' or one of "
-                f"{', '.join(self.publishers) or 'none'}"
-            )
-        if self.archive.output != "store" and not isinstance(self.publishers[self.archive.output], Robot):
-            raise ValueError(
-                f"archive.output is {self.archive.output!r}, a DICOM publisher: it makes a disc of a patient, and a "
-                "volume has many. "
-                "Name 'store' or a publisher that takes images: epson, primera, rimage or folder."
-            )
-        return self

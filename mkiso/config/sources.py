@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from mkiso.config.section import AeTitle, Port, Seconds, Section
+from mkiso.config.section import AeTitle, Host, Port, Seconds, Section
 
 
 class AnySource(Section):
@@ -24,7 +24,7 @@ class Pacs(AnySource):
     """A Query/Retrieve SCP."""
 
     ae_title: AeTitle = "ABPACS"
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 11112
     calling_ae_title: AeTitle | None = None
     connect_timeout_seconds: Seconds = 10

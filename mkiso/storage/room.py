@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 from mkiso.config.settings import Storage
 from mkiso.errors import StorageFull
@@ -28,3 +31,24 @@ def require_room(storage: Storage) -> None:
 def is_short_of(storage: Storage, size: int) -> bool:
     """Whether the data directory has no room for so many bytes beside what must stay free."""
     return shutil.disk_usage(storage.data_dir).free < storage.min_free_gib * GIB + size
+
+
+def lacking_storage(storage: Storage) -> Iterator[str]:
+    """What keeps mkiso from its own folders: no process of it can run then."""
+    yield from makeable("storage.data_dir", storage.data_dir)
+    if storage.shared_dir:
+        yield from makeable("storage.shared_dir", storage.shared_dir)
+
+
+def makeable(key: str, folder: Path) -> Iterator[str]:
+    """Why a folder of ours can't be made or written, in words; `key` names it."""
+    there = nearest(folder)
+    if not there.is_dir():
+        yield f"{key} {folder} can't be made: {there} is no folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield f"{key} {folder} can't be written by this user" + ("" if there == folder else f": nor can {there}")
+
+
+def nearest(folder: Path) -> Path:
+    """The folder, or what there is of the way to it."""
+    return next(place for place in (folder, *folder.parents) if os.path.lexists(place))

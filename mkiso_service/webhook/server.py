@@ -150,17 +150,18 @@ async def serve(settings: Settings, orchestrator: Orchestrator, stop: threading.
         await asyncio.sleep(0.1)
     server.should_exit = True
     asyncio.get_running_loop().call_later(settings.server.shutdown_grace_seconds * WAITERS_SHARE, closing.set)
-    try:
-        await serving
-    except SystemExit:  # uvicorn's way to say that it can't listen
-        raise ConfigurationError(
-            f"The webhook can't listen on {settings.server.host}:{settings.server.port}: is the port in use?"
-        ) from None
+    await serving
 
 
 class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        where = f"{self.config.host}:{self.config.port}"
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn's way to say that it can't listen; it would end the event loop where it stands
+            raise ConfigurationError(
+                f"The webhook can't listen on {where}: end what holds that port, or check server.host and server.port."
+            ) from None
         log.info("The webhook listens on %s port %s.", self.config.host, self.config.port)
 
     @contextmanager

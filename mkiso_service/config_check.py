@@ -1,0 +1,110 @@
+"""`mkiso config check`: everything that is wrong with the configuration, and with the files, folders and addresses of
+this machine that it names. Whether other machines answer is the business of `mkiso doctor`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mkiso.audit.delivery import tls_context
+from mkiso.config.file import read
+from mkiso.config.publishers import Robot
+from mkiso.config.settings import Audit, Settings, Storage, Viewer
+from mkiso.errors import ConfigurationError
+from mkiso.network.tls import acceptor_context
+from mkiso.storage.room import GIB, lacking_storage, makeable, nearest
+
+
+def problems() -> list[str]:
+    """Every problem of the configuration that this process would read. Raises ConfigurationError where that file can't
+    be read at all.
+    """
+    settings, found = read()
+    return found + list(lacking(settings))
+
+
+def lacking(settings: Settings) -> Iterator[str]:
+    """What the configuration names and this machine, or the user who asks, doesn't have, in words."""
+    storage = settings.storage
+    yield from lacking_storage(storage)
+    if storage.min_free_gib > (whole_gib := shutil.disk_usage(nearest(storage.data_dir)).total / GIB):
+        yield f"storage.min_free_gib is {storage.min_free_gib:g}, and the disk of storage.data_dir has {whole_gib:.1f}"
+    yield from _lacking_viewer(settings.viewer)
+    for name, publisher in settings.publishers.items():
+        if isinstance(publisher, Robot):
+            yield from _folder(f"publishers.{name}.directory", publisher.directory, os.W_OK)
+            if publisher.status_directory:
+                yield from _folder(f"publishers.{name}.status_directory", publisher.status_directory, os.R_OK)
+    for key, host in (("server.host", settings.server.host), ("receiver.host", settings.receiver.host)):
+        yield from _address(key, host)
+    if settings.receiver.tls.enabled:
+        yield from _told(lambda: acceptor_context(settings.receiver.tls))
+    yield from _lacking_audit(settings.audit, storage)
+    archive = settings.archive
+    if archive.output == "store" and archive.enabled:
+        yield from makeable("archive.directory", archive.directory)
+    if url := archive.ledger_url.get_secret_value():
+        from mkiso.archive.ledger import postgresql_engine  # SQLAlchemy, half a second
+
+        yield from _told(lambda: postgresql_engine(url))
+
+
+def _lacking_viewer(viewer: Viewer) -> Iterator[str]:
+    if not viewer.directory:
+        if viewer.executable:
+            yield "viewer.executable is set and viewer.directory is empty: name the folder that the viewer is in"
+        return
+    folder = Path(viewer.directory)
+    wrong = list(_folder("viewer.directory", folder, os.R_OK))
+    yield from wrong
+    if not wrong and viewer.executable and not (folder / viewer.executable.replace("\\", "/")).is_file():
+        yield f"viewer.executable {viewer.executable} isn't in {folder}: check the name, upper and lower case too"
+
+
+def _lacking_audit(audit: Audit, storage: Storage) -> Iterator[str]:
+    if audit.enabled and audit.target.startswith("tls:"):
+        try:
+            tls_context(audit)
+        except OSError as error:
+            yield f"audit can't use its authority, certificate and key: {error.strerror or error}"
+    elif audit.enabled and audit.target and "://" not in audit.target:
+        file = storage.data_dir / audit.target
+        if file.is_dir():
+            yield f"audit.target {file} is a folder: name a file"
+        elif file.parent != storage.data_dir:
+            yield from _folder("the folder of audit.target", file.parent, os.W_OK)
+
+
+def _folder(key: str, folder: Path, mode: int) -> Iterator[str]:
+    try:
+        next(folder.iterdir(), None)
+    except PermissionError:
+        yield f"{key} {folder} can't be read by this user"
+    except NotADirectoryError:
+        yield f"{key} {folder} is no folder"
+    except OSError as error:
+        yield f"{key} {folder} can't be used: {error.strerror}"
+    else:
+        if not os.access(folder, mode | os.X_OK):
+            yield f"{key} {folder} can't be written by this user"
+
+
+def _address(key: str, host: str) -> Iterator[str]:
+    """A listener needs an address of this machine."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except OSError as error:
+        yield f"{key} {host} is no address of this machine ({error.strerror}): 0.0.0.0 stands for all that it has"
+
+
+def _told(attempt: Callable[[], object]) -> Iterator[str]:
+    try:
+        attempt()
+    except ConfigurationError as error:
+        yield from error.problems

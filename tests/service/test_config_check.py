@@ -1,0 +1,189 @@
+"""What can't work on this machine is found before a service starts; and what is found only then ends the service, with
+its sentence and exit code 2, instead of starting it for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mkiso.config.publishers import LABEL_VALUES
+from mkiso.errors import ConfigurationError
+from mkiso.publishers.protocol import Order, label_values
+from mkiso.study.models import Patient
+from mkiso_service.config_check import problems
+from peers.ports import free_port
+from tests.config.test_config import write
+
+NOBODYS_ADDRESS = "203.0.113.9"  # RFC 5737
+
+
+def found(folder: Path, monkeypatch: pytest.MonkeyPatch, **sections: Any) -> list[str]:
+    monkeypatch.setenv("MKISO_CONFIG", str(write(folder, yaml.safe_dump(sections))))
+    return problems()
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"viewer": {"directory": "none"}}, "none can't be used: No such file"),
+        ({"viewer": {"directory": "file"}}, "file is no folder"),
+        ({"viewer": {"directory": "folder", "executable": "x.exe"}}, "viewer.executable x.exe isn't in"),
+        ({"viewer": {"executable": "x.exe"}}, "viewer.directory is empty"),
+        ({"publishers": {"rimage": {"kind": "rimage", "directory": "none"}}}, "publishers.rimage.directory"),
+        (
+            {"publishers": {"rimage": {"kind": "rimage", "directory": "folder", "status_directory": "file"}}},
+            "publishers.rimage.status_directory",
+        ),
+        ({"receiver": {"host": NOBODYS_ADDRESS}}, "receiver.host 203.0.113.9 is no address of this machine"),
+        (
+            {"server": {"host": "no-such-name.invalid"}},
+            "server.host no-such-name.invalid is no address of this",
+        ),
+        ({"receiver": {"tls": {"enabled": True, "certificate": "none", "key": "none"}}}, "receiver.tls can't be used"),
+        ({"receiver": {"tls": {"enabled": True, "certificate": "file", "key": "file"}}}, "receiver.tls can't be used"),
+        ({"audit": {"enabled": True, "target": "tls://syslog", "authority": "file"}}, "audit can't use its authority"),
+        ({"audit": {"enabled": True, "target": "/none/audit.xml"}}, "/none can't be used"),
+        ({"archive": {"ledger_url": "mysql://here/ledger"}}, "archive.ledger_url must begin with postgresql://"),
+        ({"storage": {"data_dir": "file/below"}}, "storage.data_dir"),
+        ({"storage": {"shared_dir": "file/below"}}, "storage.shared_dir"),
+        ({"storage": {"min_free_gib": 1e9}}, "storage.min_free_gib is 1e+09"),
+        ({"viewer": {"directory": "."}}, "holds storage.data_dir"),
+        ({"viewer": {"directory": "data/jobs/viewer"}}, "where mkiso clears up"),
+        ({"publishers": {"rimage": {"kind": "folder", "directory": "."}}}, "holds storage.data_dir"),
+        ({"archive": {"enabled": True, "directory": "discs/archive"}}, "archive.directory"),
+    ],
+)
+def test_what_this_machine_lacks_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sections: dict[str, Any], words: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("no folder, no certificate")
+    assert words in " ".join(found(tmp_path, monkeypatch, **sections))
+
+
+def test_a_machine_that_has_everything_lacks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "robot").mkdir()
+    (tmp_path / "viewer").mkdir()
+    (tmp_path / "viewer" / "x.exe").touch()
+    assert not found(
+        tmp_path,
+        monkeypatch,
+        viewer={"directory": "viewer", "executable": "x.exe"},
+        publishers={"rimage": {"kind": "rimage", "directory": "robot"}},
+        storage={"min_free_gib": 0},
+        archive={"enabled": True},
+        audit={"enabled": True},
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_what_a_user_may_not_write_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    assert "can't be written by this user" in " ".join(
+        found(tmp_path, monkeypatch, storage={"data_dir": "closed/data"})
+    )
+
+
+def test_every_mistake_of_every_kind_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake hides no other: neither of its section, nor of the files, nor of what stands twice."""
+    text = """
+srver: {}
+pacs: {host: "10.0.0.5:104", hots: x, port: 1}
+disc: {host: x, keep_hours: 1, keep_hours: 2}
+receiver: {host: 203.0.113.9, port: 8080, allowed_peers: [10.1.0.0/33]}
+viewer: {directory: none}
+publishers: {robot: {kind: epson, directory: none, label_fields: {Name: "{patient_nam}"}}}
+archive: {output: robott, modalities: [ct]}
+"""
+    monkeypatch.setenv("MKISO_CONFIG", str(write(tmp_path, text)))
+    monkeypatch.setenv("MKISO__AUTH__API_KEY", "")
+    told = problems()
+    for words in (
+        "srver is no key of mkiso; did you mean server?",
+        "write host: 10.0.0.5 and port: 104",
+        "did you mean pacs.host?",
+        "keep_hours stands there twice, in lines 4 and 4",
+        "disc.host is no key of mkiso; there is server.host and receiver.host",
+        "'10.1.0.0/33' is no address or network",
+        "receiver.host 203.0.113.9 is no address of this machine",
+        "viewer.directory",
+        "publishers.robot.directory",
+        "{patient_nam}, which no label has; did you mean {patient_name}?",
+        "'ct' is no modality",
+        "MKISO__AUTH__API_KEY is set and empty",
+    ):
+        assert sum(words in each for each in told) == 1, (words, told)
+    assert len(told) == 12, told  # nothing follows from another mistake
+
+
+def test_a_label_may_name_what_it_is_given() -> None:
+    order = Order("job", Patient("1", "A"), ("A1",))
+    assert tuple(label_values(order, {})) == LABEL_VALUES
+
+
+@contextmanager
+def held_port() -> Iterator[int]:
+    with socket.socket() as held:  # bound without SO_REUSEADDR, and not listening: nobody waits for its answer
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def run(folder: Path, command: str, **sections: Any) -> subprocess.CompletedProcess[str]:
+    ports: dict[str, dict[str, Any]] = {
+        "server": {"port": free_port()},
+        "receiver": {"port": free_port(), "host": "127.0.0.1"},
+        "prefect": {"server_port": free_port()},
+    }
+    values = {**sections, **{name: {**ports[name], **sections.get(name, {})} for name in ports}}
+    environment = {**os.environ, "MKISO_CONFIG": str(write(folder, yaml.safe_dump(values)))}
+    return subprocess.run(
+        [sys.executable, "-m", "mkiso_service", command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "sections", "words"),
+    [
+        ("receiver", {"receiver": {"host": NOBODYS_ADDRESS}}, "Check receiver.host"),
+        ("receiver", {"receiver": {"tls": {"enabled": True, "certificate": "no", "key": "no"}}}, "receiver.tls"),
+        ("webhook", {"server": {"host": NOBODYS_ADDRESS}}, "The webhook can't listen on 203.0.113.9"),
+        *((part, {"storage": {"data_dir": "file"}}, "storage.data_dir") for part in ("serve", "receiver", "worker")),
+        *((part, {"storage": {"shared_dir": "file"}}, "storage.shared_dir") for part in ("webhook", "prefect")),
+        ("serve", {"pacs": {"host": ""}}, "pacs.host"),
+    ],
+)
+def test_what_no_start_changes_ends_a_process_with_2_and_a_sentence(
+    tmp_path: Path, command: str, sections: dict[str, Any], words: str
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    ended = run(tmp_path, command, **sections)
+    assert (ended.returncode, words in ended.stderr, "Traceback" in ended.stderr) == (2, True, False), ended.stderr
+
+
+@pytest.mark.parametrize("section", ["receiver", "server", "prefect"])
+def test_serve_ends_with_2_where_one_of_its_processes_can_not_run(tmp_path: Path, section: str) -> None:
+    key = "server_port" if section == "prefect" else "port"
+    with held_port() as port:
+        ended = run(tmp_path, "serve", **{section: {key: port}})
+    assert ended.returncode == 2, ended.stderr
+    assert str(port) in ended.stderr and "Traceback" not in ended.stderr, ended.stderr
+
+
+def test_the_file_that_a_process_is_told_to_read_has_to_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKISO_CONFIG", str(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigurationError, match="doesn't exist"):
+        problems()
