@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import httpx
+from pydantic import TypeAdapter, ValidationError
 
 from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError, OrchestratorUnavailable, PatientApiUnavailable, RetriableError
@@ -24,7 +25,9 @@ from mkiso.patient_api import look_up
 from mkiso.publishers import publisher_of
 from mkiso.receiver.client import receiver_status
 from mkiso.sources.registry import source_of
-from mkiso.storage.room import require_room
+from mkiso.storage.room import lacking_storage, require_room
+from mkiso_service.api import Health
+from mkiso_service.config_check import lacking, lacking_viewer
 from mkiso_service.orchestration import api_url
 from mkiso_service.supervisor import RECENT_SECONDS, process_states
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 OFTEN = 3
 """So many ends of one process within RECENT_SECONDS are no accident."""
+MAX_HEALTH_BYTES = 65_536
 T = TypeVar("T")
 
 
@@ -60,12 +64,15 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One dependency: `name` in /api/health, `title` for people. `inside`: for whoever sits at this machine only."""
+    """One dependency: `name` in /api/health, `title` for people. `inside`: for whoever sits at this machine only;
+    `of_service`: a part of the running service itself.
+    """
 
     name: str
     title: str
     run: Callable[[Site], str]
     inside: bool = False
+    of_service: bool = False
     configured: Callable[[Settings], bool] = lambda settings: True
 
 
@@ -99,31 +106,32 @@ def checks_of(settings: Settings, *, inside: bool = False) -> list[Check]:
 
 
 def _configuration(site: Site) -> str:
+    own = ("storage.", "viewer.", "publishers.")  # which have checks of their own
+    if wrong := [words for words in lacking(site.settings) if not words.startswith(own)]:
+        raise Unwell(f"{'. '.join(wrong)}.")
     return f"right; data lies in {site.settings.storage.data_dir}"
 
 
 def _disk(site: Site) -> str:
     folder = site.settings.storage.data_dir
+    place = f"{folder} (storage.data_dir)" if site.inside else "storage.data_dir"
+    if not folder.exists():  # and isn't made: whoever asks may be another user than mkiso
+        if any(lacking_storage(site.settings.storage)):
+            raise Unwell(f"{place} can't be made. Make it, and give it to the user that mkiso runs as.")
+        return f"{folder} is made at the first start" if site.inside else "not yet used"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             free_gib = shutil.disk_usage(folder).free / 2**30
     except OSError as error:
-        place = f"{folder} (storage.data_dir)" if site.inside else "storage.data_dir"
         raise Unwell(f"{place} can't be written: {error.strerror}. Give it to the user that mkiso runs as.") from None
     require_room(site.settings.storage)
     return f"{free_gib:.1f} GiB are free"
 
 
 def _viewer(site: Site) -> str:
-    viewer = site.settings.viewer
-    folder = Path(viewer.directory)
-    if not folder.is_dir():
-        raise Unwell(f"viewer.directory {folder} is no folder. Unpack the portable viewer there.")
-    if viewer.executable and not (folder / viewer.executable).is_file():
-        raise Unwell(
-            f"viewer.executable {viewer.executable} isn't in {folder}. Check the name, upper and lower case too."
-        )
+    if wrong := ". ".join(lacking_viewer(site.settings.viewer)):
+        raise Unwell(f"{wrong}. Unpack the portable viewer there.")
+    folder = Path(site.settings.viewer.directory)
     return f"{sum(1 for file in folder.rglob('*') if file.is_file())} files in {folder}"
 
 
@@ -209,14 +217,18 @@ def _processes(site: Site) -> str:
 
 def _webhook(site: Site) -> str:
     server = site.settings.server
-    host = "127.0.0.1" if server.host in ("0.0.0.0", "::", "") else server.host  # noqa: S104
-    url = f"http://{host}:{server.port}/api/health"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104
+    url = f"http://{f'[{host}]' if ':' in host else host}:{server.port}/api/health"
     try:
-        health = httpx.get(url, timeout=site.limit_seconds).raise_for_status().json()
-    except (httpx.HTTPError, ValueError) as error:
+        with httpx.stream("GET", url, timeout=site.limit_seconds, trust_env=False) as answer:
+            start = next(answer.iter_bytes(MAX_HEALTH_BYTES), b"")
+        health = TypeAdapter(Health).validate_json(start, strict=True)
+    except httpx.HTTPError as error:
         raise Unwell(f"{url} can't be reached ({error}). Start `mkiso serve`.") from None
-    lacking = health.get("degraded") or []
-    return f"{url} says {health.get('status')}" + (f": without {', '.join(lacking)}" if lacking else "")
+    except ValidationError:
+        raise Unwell(f"What answers at {url} isn't mkiso. End that program, or set another server.port.") from None
+    degraded = health["degraded"]
+    return f"{url} says {health['status']}" + (f": without {', '.join(degraded)}" if degraded else "")
 
 
 def _publisher(name: str, site: Site) -> str:
@@ -228,10 +240,10 @@ CHECKS = (
     Check("disk", "disk", _disk),
     Check("viewer", "viewer", _viewer, inside=True, configured=lambda settings: bool(settings.viewer.directory)),
     Check("pacs", "PACS", _pacs),
-    Check("receiver", "receiver", _receiver),
+    Check("receiver", "receiver", _receiver, of_service=True),
     Check("patient_api", "patient API", _patient_api, configured=lambda settings: bool(settings.patient_api.base_url)),
-    Check("prefect", "Prefect", _prefect),
-    Check("worker", "worker", _worker),
-    Check("processes", "processes", _processes),
-    Check("webhook", "webhook", _webhook, inside=True),
+    Check("prefect", "Prefect", _prefect, of_service=True),
+    Check("worker", "worker", _worker, of_service=True),
+    Check("processes", "processes", _processes, of_service=True),
+    Check("webhook", "webhook", _webhook, inside=True, of_service=True),
 )

@@ -33,7 +33,7 @@ def lacking(settings: Settings) -> Iterator[str]:
     yield from lacking_storage(storage)
     if storage.min_free_gib > (whole_gib := shutil.disk_usage(nearest(storage.data_dir)).total / GIB):
         yield f"storage.min_free_gib is {storage.min_free_gib:g}, and the disk of storage.data_dir has {whole_gib:.1f}"
-    yield from _lacking_viewer(settings.viewer)
+    yield from lacking_viewer(settings.viewer)
     for name, publisher in settings.publishers.items():
         if isinstance(publisher, Robot):
             yield from _folder(f"publishers.{name}.directory", publisher.directory, os.W_OK)
@@ -53,7 +53,8 @@ def lacking(settings: Settings) -> Iterator[str]:
         yield from _told(lambda: postgresql_engine(url))
 
 
-def _lacking_viewer(viewer: Viewer) -> Iterator[str]:
+def lacking_viewer(viewer: Viewer) -> Iterator[str]:
+    """What is wrong with the viewer's folder, in words."""
     if not viewer.directory:
         if viewer.executable:
             yield "viewer.executable is set and viewer.directory is empty: name the folder that the viewer is in"

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from rich.console import Console
 
 from mkiso.config.settings import Settings
-from mkiso_service.checks import Site, checks_of, examine
+from mkiso_service.checks import Check, Site, Unwell, checks_of, examine
 from mkiso_service.prefect_password import with_password
+from mkiso_service.supervisor import process_states
 from mkiso_service.webhook.orchestrator import Orchestrator, PrefectOrchestrator
 
 WAIT_SECONDS = 5.0
 T = TypeVar("T")
+
+
+def _not_started(site: Site) -> str:
+    raise Unwell("`mkiso serve` doesn't run here. Start it (as a service: systemctl start mkiso), then ask again.")
+
+
+NOT_STARTED = Check("service", "service", _not_started)
+"""In the place of the checks of its parts, which would all say the same."""
+
+
+def _is_started(settings: Settings) -> bool:
+    """Whether there is a service here to be looked at, or parts of one: they may be on several machines."""
+    if settings.prefect.api_url or process_states(settings.storage):
+        return True
+    parts = (("127.0.0.1", settings.prefect.server_port), ("127.0.0.1", settings.receiver.port))
+    return settings.storage.receiver_socket.exists() or any(map(_answers, parts))
+
+
+def _answers(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, WAIT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def diagnose(console: Console, settings: Settings) -> int:
@@ -28,7 +54,10 @@ def diagnose(console: Console, settings: Settings) -> int:
         return asyncio.run(asked())
 
     site, wrong = Site(settings, ask_prefect, WAIT_SECONDS, inside=True), 0
-    for check in checks_of(settings, inside=True):
+    checks = checks_of(settings, inside=True)
+    if not _is_started(settings):
+        checks = [*(check for check in checks if not check.of_service), NOT_STARTED]
+    for check in checks:
         finding = examine(check, site)
         mark = "[green]well [/]" if finding.well else "[bold red]wrong[/]"
         console.print(f"{mark}  [bold]{check.title:<18}[/] [dim]{finding.seconds:5.2f} s[/]  ", end="")

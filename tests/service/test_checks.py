@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import subprocess
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from mkiso.config.settings import Print, Settings, Storage
+from mkiso.config.settings import Prefect, Print, Receiver, Server, Settings, Storage, Viewer
 from mkiso.errors import PacsSilent
 from mkiso_service import supervisor
 from mkiso_service.checks import CHECKS, Check, Finding, Site, checks_of, examine
+from mkiso_service.doctor import diagnose
 from mkiso_service.supervisor import Child
+from peers.ports import free_port
 
 
 def site_in(folder: Path, **settings: Any) -> Site:
@@ -107,6 +113,54 @@ def test_what_ended_long_ago_is_forgotten(tmp_path: Path) -> None:
     states = {"worker": {"up": True, "pid": 1, "ended": [long_ago] * 9}}
     (tmp_path / "processes.json").write_text(json.dumps(states))
     assert finding(site_in(tmp_path), "processes").words == "all run"
+
+
+def told_by_doctor(settings: Settings) -> str:
+    console = Console(file=io.StringIO(), width=1000)
+    diagnose(console, settings)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def settings_in(folder: Path) -> Settings:
+    return Settings(
+        storage=Storage(data_dir=folder / "data", min_free_gib=0),
+        server=Server(port=free_port()),
+        receiver=Receiver(port=free_port()),
+        prefect=Prefect(server_port=free_port()),
+        publishers={},
+    )
+
+
+def test_a_service_that_has_never_run_is_one_line_and_leaves_no_folder(tmp_path: Path) -> None:
+    """A data folder that an administrator's doctor made would belong to root, and mkiso couldn't start."""
+    told = told_by_doctor(settings_in(tmp_path))
+    assert told.count("mkiso serve") == 1 and "password" not in told
+    assert "2 of these need somebody" in told, told  # that, and the PACS that isn't there
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"status": "ok"}', b"{" * 100_000])
+def test_another_program_on_the_port_of_the_webhook_is_not_taken_for_it(tmp_path: Path, body: bytes) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever).start()
+        found = finding(site_in(tmp_path, server=Server(port=server.server_port)), "webhook")
+        server.shutdown()
+    assert not found.well and "isn't mkiso" in found.words, found.words
+
+
+def test_what_the_configuration_names_and_nobody_has_is_told(tmp_path: Path) -> None:
+    site = site_in(tmp_path, receiver=Receiver(host="203.0.113.9"), viewer=Viewer(directory=str(tmp_path / "none")))
+    assert "receiver.host 203.0.113.9 is no address" in finding(site, "configuration").words
+    assert "viewer" not in finding(site, "configuration").words
+    assert not finding(site, "viewer").well
 
 
 def test_the_words_for_everybody_hold_no_address(tmp_path: Path) -> None:
