@@ -129,7 +129,8 @@ class Ordered(TypedDict):
 
 class Preview(TypedDict):
     """Whose disc it would be, and what is on it. `shown` stands for this patient: a question that has it gets a disc of
-    nobody else. `ordered`: a disc of this was printed before; another print makes another one.
+    nobody else. `ordered`: a disc of this was printed before; another print makes another one. `labels`: the name as a
+    publisher's label shows it, by publisher, where its letters are others; empty: it can't show the name.
     """
 
     accession_numbers: tuple[str, ...]
@@ -138,6 +139,7 @@ class Preview(TypedDict):
     degraded: tuple[str, ...]
     shown: str
     ordered: Ordered | None
+    labels: dict[str, str]
 
 
 class SearchedStudy(TypedDict):

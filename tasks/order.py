@@ -10,6 +10,7 @@ from mkiso.formats.proven_set import ProvenSet
 from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch, follow, give, require_same_discs
 from mkiso.publishers.orderbook import take_over
 from mkiso.publishers.orders import image_orders, images_of, proved_by, study_order, words_of
+from mkiso.publishers.protocol import LABEL_LETTERS
 from mkiso.study.gate import CompleteStudies
 from tasks.job_run import JobRun
 from tasks.step import step
@@ -40,7 +41,8 @@ def orders_of_studies(run: JobRun, publisher: Publisher, studies: CompleteStudie
 @step("Order discs from the publisher")
 def give_orders(run: JobRun, publisher: Publisher, studies: CompleteStudies, orders: Sequence[Order]) -> None:
     """Give each order once: what an earlier attempt of this job has given is not given again."""
-    run.tell(f"ordering from {publisher.name}")
+    lacks = (LABEL_LETTERS,) if any(publisher.rewrites(order) for order in orders) else ()
+    run.tell(f"ordering from {publisher.name}", degraded=(*run.report.degraded, *lacks))
     require_same_discs(orders, run.settings.storage.orders_dir)
     for order in orders:
         receipt = give(publisher, order, run.settings.storage.orders_dir, _watch(run))

@@ -11,6 +11,7 @@ from mkiso.config.publishers import DicomPublisher as DicomSettings
 from mkiso.errors import PublisherUnavailable
 from mkiso.network.pdu import AssociationLost
 from mkiso.network.requestor import VERIFYING, Address, Requestor
+from mkiso.publishers.protocol import Order
 from mkiso.study.models import Arrival
 
 ECHO_LIMIT_SECONDS = 2.0  # the health check answers within two seconds
@@ -40,6 +41,10 @@ class DicomPublisher(Generic[S]):
             settings.response_timeout_seconds,
             min(settings.response_timeout_seconds, RELEASE_TIMEOUT_SECONDS),
         )
+
+    def rewrites(self, order: Order) -> bool:
+        """It has text as Unicode, or makes its label from the images."""
+        return False
 
     def check(self) -> str:
         """Whether it answers C-ECHO, in words."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mkiso.config.section import Medium
 from mkiso.publishers.hotfolder import FolderPublisher
-from mkiso.publishers.protocol import Order, label_values
+from mkiso.publishers.protocol import Order
 from mkiso.publishers.robot_status import RobotState, RobotStatus, sections_of
 from mkiso.study.identity import one_line
 
@@ -78,7 +78,7 @@ class EpsonPublisher(FolderPublisher):
     def files(self, order: Order, image: str) -> Mapping[str, str]:
         fields = self.at_robot(self.staging / f"{order.order_id}.TXT")
         ticket = render_ticket(order, image, self.settings.label_template, fields)
-        return {".TXT": render_fields(label_values(order, self.settings.label_fields)), ".JDF": ticket}
+        return {".TXT": render_fields(self.label(order)), ".JDF": ticket}
 
     def cancel_file(self, order: Order) -> tuple[str, str] | None:
         return ".JCF", render_cancel(order.order_id)

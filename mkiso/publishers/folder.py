@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from mkiso.publishers.hotfolder import FolderPublisher
-from mkiso.publishers.protocol import Order, label_values
+from mkiso.publishers.protocol import Order
 from mkiso.publishers.robot_status import RobotState, RobotStatus
+from mkiso.study.writing import Carries
 
 
 def render_ticket(order: Order, image: str, label: str, fields: Mapping[str, str]) -> str:
@@ -43,12 +44,13 @@ class JsonFolderPublisher(FolderPublisher):
         ".STOPPED": "stopped",
     }
 
+    @property
+    def carries(self) -> Carries:
+        """Its ticket is ASCII with escapes."""
+        return lambda _: True
+
     def files(self, order: Order, image: str) -> Mapping[str, str]:
-        return {
-            ".JSON": render_ticket(
-                order, image, self.settings.label_template, label_values(order, self.settings.label_fields)
-            )
-        }
+        return {".JSON": render_ticket(order, image, self.settings.label_template, self.label(order))}
 
     def cancel_file(self, order: Order) -> tuple[str, str] | None:
         return ".CANCEL", ""

@@ -25,10 +25,11 @@ from typing import BinaryIO, ClassVar, Literal
 from mkiso.config.publishers import Robot
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.publishers.orderbook import MAY_BE_MADE
-from mkiso.publishers.protocol import Order, Receipt, Watch
+from mkiso.publishers.protocol import Order, Receipt, Watch, label_values, name_on_label
 from mkiso.publishers.robot_status import ENDS, RobotState, RobotStatus, seen_in_names, strongest
 from mkiso.storage.files import clock_of, sha256_of, sync_folder
 from mkiso.study.identity import without_patient
+from mkiso.study.writing import Carries, encodable, name_written
 
 POLL_SECONDS = 1.0
 STALE_SECONDS = 60.0  # twelve refreshes of Epson's status file
@@ -94,12 +95,42 @@ class FolderPublisher(ABC):
                 )
         return f"{self.name} watches {self.directory}"
 
+    @property
+    def carries(self) -> Carries:
+        """What its label's texts can hold."""
+        return encodable(self.settings.label_encoding)
+
+    def label(self, order: Order) -> dict[str, str]:
+        """The label's fields as they are printed."""
+        return label_values(order, self.settings.label_fields, self.carries)
+
+    def rewrites(self, order: Order) -> bool:
+        nameless = replace(order, patient=replace(order.patient, name=""))
+        others = "".join(label_values(nameless, self.settings.label_fields).values())
+        is_other = self.other_name(order.patient.name) is not None or not all(map(self.carries, others))
+        return bool(self.settings.label_template) and is_other
+
+    def other_name(self, person_name: str) -> str | None:
+        """What the label shows of a name (PN) that it can write in none of the ways that it is given in, empty where it
+        can't at all; else None.
+        """
+        groups = name_written(person_name, self.carries).split("=")
+        is_given = not person_name.strip("^= ") or all(group in person_name.split("=") for group in groups)
+        if is_given or not self.settings.label_template:
+            return None
+        return name_on_label(person_name, self.carries)
+
     def settles_in_seconds(self, order: Order) -> float:
         """Each image is a disc of its own."""
         return 0
 
     def place(self, order: Order, before_giving: Callable[[], None], watch: Watch) -> Receipt:
         """Write image and ticket beside the folder and rename the ticket in."""
+        if self.other_name(order.patient.name) == "":
+            raise PublisherRefused(
+                f"{self.name}'s label can't show this patient's name, since {self.settings.label_encoding} has none of "
+                f"its letters; nothing was printed. Set publishers.{self.name}.label_encoding."
+            )
         ticket = self._staged(order)
         try:
             with self._told_as_unavailable("; nothing was printed"):
@@ -111,7 +142,7 @@ class FolderPublisher(ABC):
                         self._encoded(text),
                     )
                 sync_folder(self.staging)
-        except (PublisherUnavailable, ProofFailed):
+        except (PublisherUnavailable, PublisherRefused, ProofFailed):
             self._clear(order)
             raise
         try:
@@ -133,9 +164,7 @@ class FolderPublisher(ABC):
         with suppress(OSError):  # some network file systems can't
             sync_folder(self.directory)
         words = f"{self.name} has the order {order.order_id}."
-        return Receipt(
-            self.name, order.order_id, "queued", len(order.instances), words, self._warnings("".join(texts.values()))
-        )
+        return Receipt(self.name, order.order_id, "queued", len(order.instances), words, self._warnings(order))
 
     def was_given(self, order: Order) -> bool | None:
         """Whether the ticket was renamed in; one that wasn't is removed, so that it never will be."""
@@ -287,15 +316,22 @@ class FolderPublisher(ABC):
             return opened.read(STATUS_LIMIT_BYTES).decode(self.settings.label_encoding, errors="replace")
 
     def _encoded(self, text: str) -> bytes:
-        return text.encode(self.settings.label_encoding, errors="replace")
+        """A text of an order. Raises PublisherRefused where what the configuration puts into it can't be written."""
+        try:
+            return text.encode(self.settings.label_encoding)
+        except UnicodeEncodeError as error:
+            raise PublisherRefused(
+                f"{error.object[error.start]!r} in an order for {self.name} can't be written in "
+                f"{self.settings.label_encoding}; nothing was printed. Look at its robot_directory, label_template and "
+                "label_fields."
+            ) from None
 
-    def _warnings(self, text: str) -> tuple[str, ...]:
-        encoding = self.settings.label_encoding
-        if text.encode(encoding, errors="replace").decode(encoding) == text:
+    def _warnings(self, order: Order) -> tuple[str, ...]:
+        if not self.rewrites(order):
             return ()
         return (
-            f"The label holds characters that {encoding} hasn't; they are printed as '?'. Set "
-            f"publishers.{self.name}.label_encoding.",
+            f"The label holds characters that {self.settings.label_encoding} hasn't; others are printed. "
+            f"Set publishers.{self.name}.label_encoding.",
         )
 
     @contextmanager

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from mkiso.config.section import Medium
 from mkiso.publishers.hotfolder import FolderPublisher
-from mkiso.publishers.protocol import Order, label_values
+from mkiso.publishers.protocol import Order
 from mkiso.publishers.robot_status import RobotState, RobotStatus, sections_of
 from mkiso.study.identity import one_line
 
@@ -68,11 +68,7 @@ class PrimeraPublisher(FolderPublisher):
     }
 
     def files(self, order: Order, image: str) -> Mapping[str, str]:
-        return {
-            ".JRQ": render_ticket(
-                order, image, self.settings.label_template, label_values(order, self.settings.label_fields)
-            )
-        }
+        return {".JRQ": render_ticket(order, image, self.settings.label_template, self.label(order))}
 
     def cancel_file(self, order: Order) -> tuple[str, str] | None:
         return ".PTM", "Message = ABORT\r\n"

@@ -12,8 +12,11 @@ from typing import Literal, Protocol
 from mkiso.config.section import Medium
 from mkiso.study.identity import iso_date, one_line
 from mkiso.study.models import Arrival, Patient, Volume
+from mkiso.study.writing import Carries, name_written, written
 
 Proves = Literal["queued", "done"]
+LABEL_LETTERS = "label_letters"
+"""What a job tells as degraded whose label shows something in other letters than it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,9 @@ class Publisher(Protocol):
     def check(self) -> str:
         """Whether an order could be given now, in words."""
 
+    def rewrites(self, order: Order) -> bool:
+        """Whether its label shows something of the order in other letters than it has."""
+
     def settles_in_seconds(self, order: Order) -> float:
         """How long until it must have closed what it got of this order's patient before; 0: the order may be given."""
 
@@ -116,14 +122,14 @@ class Publisher(Protocol):
         """Ask the publisher to drop a given order; False where it has no way."""
 
 
-def label_values(order: Order, fields: Mapping[str, str]) -> dict[str, str]:
+def label_values(order: Order, fields: Mapping[str, str], carries: Carries = lambda _: True) -> dict[str, str]:
     """The label's fields, filled in: each value is a template such as `{patient_name}`, `{number} of {total}`; control
-    characters become spaces.
+    characters become spaces, and what the label doesn't carry is in other letters (mkiso.study.writing).
 
     Without configured fields, all known ones under their own names.
     """
     known = {
-        "patient_name": order.patient.name.replace("^", " ").strip(),
+        "patient_name": name_on_label(order.patient.name, carries),
         "patient_id": order.patient.patient_id,
         "birth_date": iso_date(order.patient.birth_date),
         "sex": order.patient.sex,
@@ -134,7 +140,12 @@ def label_values(order: Order, fields: Mapping[str, str]) -> dict[str, str]:
         "total": str(order.volume.total),
     }
     templates = fields or {name: f"{{{name}}}" for name in known}
-    return {name: one_line(_fill(template, known)) for name, template in templates.items()}
+    return {name: written(one_line(_fill(template, known)), carries) for name, template in templates.items()}
+
+
+def name_on_label(person_name: str, carries: Carries) -> str:
+    """A person name (PN) as a label shows it."""
+    return one_line(name_written(person_name, carries).replace("^", " ").replace("=", " / "))
 
 
 def _fill(template: str, known: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from mkiso.config.section import Medium
 from mkiso.publishers.hotfolder import FolderPublisher
-from mkiso.publishers.protocol import Order, Receipt, Watch, label_values
+from mkiso.publishers.protocol import Order, Receipt, Watch
 from mkiso.publishers.robot_status import RobotState, RobotStatus
 from mkiso.study.identity import one_line
 
@@ -74,7 +74,7 @@ class RimagePublisher(FolderPublisher):
     def files(self, order: Order, image: str) -> Mapping[str, str]:
         merge_file = self.at_robot(self.staging / f"{order.order_id}.TXT")
         return {
-            ".TXT": render_merge(label_values(order, self.settings.label_fields)),
+            ".TXT": render_merge(self.label(order)),
             ".XML": render_order(order, image, self.settings.label_template, merge_file),
         }
 

@@ -52,5 +52,8 @@ def _written(character: str, carries: Carries) -> str:
     plain = "".join(part for part in unicodedata.normalize("NFKD", character) if not unicodedata.combining(part))
     if plain and plain != character and all(map(carries, plain)):
         return plain
-    latin = anyascii(character) if unicodedata.category(character)[0] in "LMNP" else ""
+    category = unicodedata.category(character)[0]
+    latin = anyascii(character) if category in "LMNP" else ""
+    if category in "LM" and not any(map(str.isalnum, latin)):  # the soft sign, ayin: apostrophes in a scholar's hand
+        return ""
     return latin if all(map(carries, latin)) and latin != "?" else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 
@@ -15,6 +15,8 @@ from mkiso import patient_api
 from mkiso.audit import messages as audit
 from mkiso.config.settings import Settings, Storage
 from mkiso.errors import PatientApiUnavailable, PrintUncertain, WrongBirthDate
+from mkiso.publishers import publisher_of
+from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.orderbook import OrderBook, made_before
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import find_studies
@@ -46,7 +48,9 @@ class Previews:
         found = await self.look(request, numbers, asked_birth_date(query, self._settings.identity))
         await self._trail.shown(request, found.studies)
         ordered = await asyncio.to_thread(_ordered, self._settings.storage, numbers)
-        return JSONResponse(preview(found, ordered), headers={"cache-control": "no-store"})
+        return JSONResponse(
+            preview(found, ordered, _labels(self._settings, found)), headers={"cache-control": "no-store"}
+        )
 
     async def confirmed(self, request: Request, question: Question, query: Query) -> Question:
         """The question with who its patient is, where this site asks for the birth date too. Raises what `look`
@@ -100,7 +104,14 @@ def _ordered(storage: Storage, accession_numbers: tuple[str, ...]) -> Ordered | 
     return {"publisher": before.publisher, "minutes": max(0, int((time.time() - before.time) // 60))}
 
 
-def preview(found: Found, ordered: Ordered | None) -> Preview:
+def _labels(settings: Settings, found: Found) -> dict[str, str]:
+    name = (found.patient and found.patient.name) or found.studies[0].patient_name
+    publishers = (publisher_of(each, settings) for each in settings.publishers)
+    robots = [robot for robot in publishers if isinstance(robot, FolderPublisher)]
+    return {robot.name: shown for robot in robots if (shown := robot.other_name(name)) is not None}
+
+
+def preview(found: Found, ordered: Ordered | None, labels: Mapping[str, str]) -> Preview:
     """What a person is shown of it."""
     return {
         "accession_numbers": found.accession_numbers,
@@ -109,6 +120,7 @@ def preview(found: Found, ordered: Ordered | None) -> Preview:
         "degraded": found.degraded,
         "shown": shown_digest(found.studies),
         "ordered": ordered,
+        "labels": dict(labels),
     }
 
 

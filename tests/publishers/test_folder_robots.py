@@ -306,6 +306,40 @@ def test_a_name_that_the_code_page_lacks_is_told(tmp_path: Path) -> None:
     assert "ตัวอย่าง".encode("cp874") in (other.robot.folder / "mkiso" / f"{receipt.order_id}.TXT").read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["epson", "primera", "rimage"])
+def test_no_question_mark_reaches_a_label(kind: str, tmp_path: Path) -> None:
+    room = Room(tmp_path, kind)
+    assert isinstance(room.publisher, FolderPublisher)
+    for name, shown in (
+        ("Иванова^Ольга", "Ivanova Olga"),
+        ("Żółć^Łucja", "Zólc Lucja"),
+        ("Yamada^Tarou=山田^太郎", "Yamada Tarou"),
+    ):
+        order = replace(room.order, patient=Patient("HN-3", name), order_id="a-1", institution="Klinik")
+        texts = "".join(room.publisher.files(order, "x.ISO").values())
+        assert shown in texts and "?" not in texts.replace("<?xml", "").replace("?>", "")
+        texts.encode("cp1252")
+        assert room.publisher.rewrites(order) is ("=" not in name)
+    assert room.publisher.rewrites(room.order) is False
+    shows_institution = {**LABEL, "From": "{institution}"}
+    other = Room(tmp_path / "other", kind, label_fields=shows_institution).publisher
+    assert other.rewrites(replace(room.order, institution="Клиника")) is True
+
+
+def test_a_label_without_a_name_is_not_ordered(tmp_path: Path) -> None:
+    room = Room(tmp_path, "epson")
+    room.order = replace(room.order, patient=Patient("HN-3", "\ufffd\ufffd^\ufffd"))
+    with pytest.raises(PublisherRefused, match="label can't show"):
+        room.give()
+    template = Room(tmp_path / "template", "primera", label_template="D:\\метка.std")
+    with pytest.raises(PublisherRefused, match="nothing was printed"):
+        template.give()
+    for each in (room, template):
+        assert not [
+            file for file in each.robot.folder.rglob("*") if file.suffix in (".JDF", ".JRQ", ".ISO", ".ungiven")
+        ]
+
+
 class _Killed(BaseException):
     """The process ends here."""
 

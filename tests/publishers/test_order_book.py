@@ -478,6 +478,9 @@ class FakePublisher:
     def check(self) -> str:
         return "fine"
 
+    def rewrites(self, order: Order) -> bool:
+        return False
+
     def settles_in_seconds(self, order: Order) -> float:
         return self.settles.pop(0) if self.settles else 0
 

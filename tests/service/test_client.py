@@ -50,6 +50,7 @@ PREVIEW = {
     "degraded": [],
     "shown": "5" * 32,
     "ordered": None,
+    "labels": {},
 }
 
 

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ import tasks.order as order_steps
 from mkiso.archive import delivery
 from mkiso.audit import messages as audit
 from mkiso.config.file import load
+from mkiso.config.publishers import Robot
 from mkiso.config.settings import Settings
 from mkiso.errors import (
     ConfigurationError,
@@ -40,6 +42,7 @@ from mkiso.media import disc_set
 from mkiso.media.disc_set import lay_out_set
 from mkiso.media.layout import lay_out
 from mkiso.publishers import Order, Receipt, publisher_of
+from mkiso.publishers.epson import EpsonPublisher
 from mkiso.publishers.orderbook import OrderBook
 from mkiso.publishers.orders import cancel_orders
 from mkiso.publishers.protocol import Watch
@@ -190,6 +193,27 @@ def test_an_export_is_told_once_and_its_failure_fails_no_print(
         assert run.report.proves == "queued"
     assert len(told) == 1
     assert "audit message" in caplog.text
+
+
+def test_a_label_in_other_letters_is_told_before_the_order(
+    begin: Callable[..., JobRun], settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    western = Robot(kind="epson", directory=tmp_path / "robot", label_template="label.tdd")
+    run, told, proven = begin(), [], proved(tmp_path)
+
+    def given(*_: object) -> Receipt:
+        told.append(run.report.degraded)
+        return Receipt("robot", "1", "queued", 1, "given")
+
+    monkeypatch.setattr(order_steps, "give", given)
+    monkeypatch.setattr(audit, "exported", lambda *_: None)
+    publisher = EpsonPublisher("robot", western)
+    orders = order_steps.orders_of_images.fn(run, publisher, proven)
+    russian = [replace(order, patient=Patient("HN-5", "Иванова^Ольга")) for order in orders]
+    for each in (orders, russian):
+        order_steps.give_orders.fn(run, publisher, proven.studies[0], each)
+    assert told == [(), ("label_letters",)]
+    assert read_report(settings.storage, JOB).degraded == ("label_letters",)
 
 
 def test_what_was_ordered_before_an_upgrade_is_known_when_the_same_is_asked(

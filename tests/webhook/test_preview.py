@@ -9,23 +9,32 @@ from typing import Any
 import httpx
 import pytest
 
+from mkiso.config.publishers import Robot
 from mkiso.config.settings import Audit, Identity, PatientApi
 from mkiso.demo.patient_api import DemoPatientApi, Faults
 from mkiso.errors import OtherPatient, WrongBirthDate
-from peers.corpus import JAPANESE, UMLAUT, Person
+from peers.corpus import CYRILLIC, JAPANESE, UMLAUT, Person
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs
 from tests.webhook.test_trail import events
 
 BEFORE = Person("HN-0001", "Example^Anna", birth_date="1970.01.02", sex="F")
 RENAMED = Person("HN-0001", "Example-Sample^Anna", sex="F")
-PATIENTS = {"J1": JAPANESE, "U1": UMLAUT, "B1": BEFORE, "N1": RENAMED}
+PATIENTS = {"J1": JAPANESE, "U1": UMLAUT, "B1": BEFORE, "N1": RENAMED, "C1": CYRILLIC}
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("preview")
-    settings = settings_in(folder, auth=True).model_copy(update={"audit": Audit(enabled=True)})
+    settings = settings_in(folder, auth=True).model_copy(
+        update={
+            "audit": Audit(enabled=True),
+            "publishers": {
+                "western": Robot(kind="epson", directory=folder, label_template="label.tdd"),
+                "russian": Robot(kind="primera", directory=folder, label_template="label.std", label_encoding="cp1251"),
+            },
+        }
+    )
     desk = Desk(Scripts(settings.storage).done)
     with (
         with_pacs(settings, folder / "pacs", "A1", "A2", patients=PATIENTS) as settings,
@@ -61,6 +70,11 @@ def test_the_patient_and_the_studies_as_the_pacs_has_them(client: httpx.Client) 
         ("A1", ["CT"], 1),
     ]
     assert preview(client, "J1")["patient"]["name"] == "Yamada, Tarou / 山田, 太郎 / やまだ, たろう"
+
+
+def test_a_name_that_a_label_shows_in_other_letters_is_told_before_the_order(client: httpx.Client) -> None:
+    assert preview(client, "C1")["labels"] == {"western": "Lyukcembypg Anna"}
+    assert preview(client, "A1")["labels"] == preview(client, "J1")["labels"] == {}
 
 
 def test_shown_stands_for_this_patient_and_for_what_the_pacs_says_of_them(client: httpx.Client) -> None:

@@ -79,6 +79,10 @@ function offer() {
   const state = offersRobot && robot(publisher);
   $("robot").hidden = !state || state.ok;
   $("robot").textContent = state && !state.ok ? gettext("%(publisher)s can't take an order now: %(detail)s", { publisher, detail: state.detail }) : "";
+  const name = offersRobot ? whose.labels[publisher] : undefined;
+  $("label").hidden = name === undefined;
+  $("label").textContent = name ? gettext("On the label of %(publisher)s: %(name)s", { publisher, name })
+    : gettext("The label of %(publisher)s can't show this name, so it makes no disc.", { publisher });
 }
 
 async function order(...kinds) {

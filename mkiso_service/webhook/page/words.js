@@ -63,6 +63,7 @@ const LOOK_FIRST = new Set(["print_uncertain", "job_stopped", "job_cancelled", "
 const WITHOUT = {
   patient_api: gettext("The hospital's patient data wasn't available; the disc has the name from the PACS."),
   counts_unknown: gettext("The PACS doesn't say how many images there are: check that none is missing."),
+  label_letters: gettext("The disc's label shows something in other letters, since the robot doesn't have those."),
 };
 
 // What a job does. The service's pages without a script have the same words.
