@@ -19,7 +19,7 @@ import click
 from mkiso.errors import ConfigurationError, MkisoError
 from mkiso_service.archive_cli import archive
 from mkiso_service.disc_cli import FAILED, burn, cancel, find, jobs, letter, print_
-from mkiso_service.install_cli import service
+from mkiso_service.install_cli import init, service
 
 if TYPE_CHECKING:
     from mkiso.config.settings import Settings
@@ -288,7 +288,7 @@ def demo(keep: bool, folder: Path) -> int:
     return demonstrate(Console(soft_wrap=True), folder.resolve(), keep=keep)
 
 
-for each in (burn, print_, find, jobs, cancel, letter, archive, service):
+for each in (burn, print_, find, jobs, cancel, letter, archive, init, service):
     cli.add_command(each)
 
 
