@@ -6,6 +6,7 @@
     │   │   ├── InvalidAccessionNumber
     │   │   └── TooManyAccessionNumbers
     │   ├── Unauthorized          401
+    │   ├── NotAllowed            403  who asks is known and may not
     │   ├── ForeignRequest        403  another site's page asks, not a person
     │   ├── UnknownHost           403  the address has a name that isn't known to be ours
     │   ├── SearchClosed          403  no key is needed here, so nobody may leaf through the PACS
@@ -127,6 +128,15 @@ class Unauthorized(PermanentError):
     http_status = 401
     meaning = "the API key is absent or wrong"
     remedy = "send `X-API-Key`; see `auth`"
+
+
+class NotAllowed(PermanentError):
+    """Who asks is known, and their role or their key's rights don't reach so far."""
+
+    code = "not_allowed"
+    http_status = 403
+    meaning = "who asks is known and may not do this"
+    remedy = "ask somebody who may, or change the key's `rights` (`auth.keys`)"
 
 
 class ForeignRequest(PermanentError):

@@ -74,11 +74,15 @@ class Job(JobFacts):
 
 
 class Asker(TypedDict):
-    """Somebody who asked for a job: a client's address, and whether by the counter page, a link or a program."""
+    """Somebody who asked for a job: a client's address, and whether by the counter page, a link or a program. `name` is
+    the person's or the key's, empty where nobody has to say; `you`: it is who sees this.
+    """
 
     time: str
     who: str
     by: Literal["page", "link", "program"]
+    name: str
+    you: bool
 
 
 class Listed(TypedDict):
@@ -95,6 +99,45 @@ class Listing(TypedDict):
     """The newest first; `more`: there are more than are listed."""
 
     jobs: list[Listed]
+    more: bool
+
+
+class NamedKey(TypedDict):
+    """A key of auth.keys; `last_used` is within a minute, empty where it never was."""
+
+    name: str
+    rights: list[str]
+    last_used: str
+
+
+class NamedKeys(TypedDict):
+    """The keys that have a name."""
+
+    keys: list[NamedKey]
+
+
+class Made(TypedDict):
+    """One who asked for one disc. `state` is what the job's report says: running, done, failed, or waiting where there
+    is none yet.
+    """
+
+    time: str
+    user: str
+    name: str
+    address: str
+    by: Literal["page", "link", "program"]
+    kind: str
+    accession_numbers: tuple[str, ...]
+    patient_id: str
+    publisher: str
+    state: State
+    job_id: Uuid
+
+
+class WhoMade(TypedDict):
+    """Who made what, the newest first; `more`: there is more than is told."""
+
+    made: list[Made]
     more: bool
 
 
@@ -246,4 +289,16 @@ class Health(TypedDict):
     dependencies: dict[str, Dependency]
 
 
-MESSAGES: tuple[Any, ...] = (Job, Error, Accepted, Sent, See, Health, Preview, Listing, FoundStudies)
+MESSAGES: tuple[Any, ...] = (
+    Job,
+    Error,
+    Accepted,
+    Sent,
+    See,
+    Health,
+    Preview,
+    Listing,
+    FoundStudies,
+    NamedKeys,
+    WhoMade,
+)

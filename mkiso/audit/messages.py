@@ -8,6 +8,7 @@ A.5.1).
     Begin Transferring (A.5.3.3)          a job        the PACS is asked to send a study (C-MOVE)
     Export (A.5.3.5)                      webhook      a disc begins to leave: to whom
     Export                                a job        a study is ordered from a publisher
+    Order Record (A.5.3.9), delete        webhook      somebody cancelled a job
     Security Alert (A.5.3.11)             webhook      the API key was absent or wrong; a page of another site asked
 
 A message that can't be delivered never ends a job: it is kept in `audit-undelivered.xml` beside the data, and the log
@@ -36,6 +37,7 @@ Code = tuple[str, str, str]  # csd-code, codeSystemName, originalText
 INSTANCES_ACCESSED: Code = ("110103", "DCM", "DICOM Instances Accessed")
 BEGIN_TRANSFERRING: Code = ("110102", "DCM", "Begin Transferring DICOM Instances")
 EXPORT: Code = ("110106", "DCM", "Export")
+ORDER_RECORD: Code = ("110109", "DCM", "Order Record")
 QUERY: Code = ("110112", "DCM", "Query")
 SECURITY_ALERT: Code = ("110113", "DCM", "Security Alert")
 NODE_AUTHENTICATION: Code = ("110126", "DCM", "Node Authentication")
@@ -46,6 +48,7 @@ SOP_CLASS_UID: Code = ("110181", "DCM", "SOP Class UID")
 NODE_ID: Code = ("110182", "DCM", "Node ID")
 PATIENT_NUMBER: Code = ("2", "RFC-3881", "Patient Number")
 SEARCH_CRITERIA: Code = ("10", "RFC-3881", "Search Criteria")
+ADDRESS: Code = ("12", "RFC-3881", "URI")
 
 SUCCESS, MINOR_FAILURE = "0", "4"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -62,6 +65,20 @@ class Party:
     role: Code | None = None
     address: str = ""
     is_requestor: bool = False
+    user_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks over HTTP: an address, and the person or program where it has to say so."""
+
+    address: str
+    user: str = ""
+    name: str = ""
+
+    def party(self, role: Code | None, *, is_requestor: bool = True) -> Party:
+        """As an active participant."""
+        return Party(self.user or self.address or "unknown", role, self.address, is_requestor, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +91,17 @@ class Left:
     instances: int
 
 
-def asked(settings: Settings, accession_numbers: Sequence[str], client: str, request_id: str) -> None:
+def asked(settings: Settings, accession_numbers: Sequence[str], client: Client | str, request_id: str) -> None:
     """A client's question was accepted."""
     _wanted(settings, f"AccessionNumber={','.join(accession_numbers)}", client, request_id)
 
 
-def listed(settings: Settings, search: str, client: str, request_id: str) -> None:
+def listed(settings: Settings, search: str, client: Client | str, request_id: str) -> None:
     """Somebody sees the list of discs that were made here: those that a search finds, else today's."""
     _wanted(settings, f"discs={search or 'today'}", client, request_id)
 
 
-def searched(settings: Settings, keys: Mapping[str, str], client: str, request_id: str) -> None:
+def searched(settings: Settings, keys: Mapping[str, str], client: Client | str, request_id: str) -> None:
     """Somebody looks for studies in the PACS, which is asked with these keys, by DICOM keyword."""
     hidden = () if settings.audit.patient_names else ("PatientName",)
     criteria = "&".join(keyword if keyword in hidden else f"{keyword}={value}" for keyword, value in keys.items())
@@ -92,20 +109,30 @@ def searched(settings: Settings, keys: Mapping[str, str], client: str, request_i
     _asked_of_pacs(settings, criteria, request_id=request_id)
 
 
-def _wanted(settings: Settings, wanted: str, client: str, request_id: str) -> None:
+def _wanted(settings: Settings, wanted: str, client: Client | str, request_id: str) -> None:
     criteria = _object("2", "24", SEARCH_CRITERIA, request_id, query=wanted, details={"request_id": request_id})
-    parties = [Party(client, SOURCE, client, is_requestor=True), _mkiso(settings, DESTINATION)]
+    parties = [_client(client).party(SOURCE), _mkiso(settings, DESTINATION)]
     _tell(settings, "E", QUERY, parties, [criteria])
 
 
-def shown(settings: Settings, studies: Sequence[Study], client: str, request_id: str) -> None:
+def shown(settings: Settings, studies: Sequence[Study], client: Client | str, request_id: str) -> None:
     """Somebody was shown whose studies these are, and what they are."""
     objects = [
         _study(study.study_instance_uid, study.accession_number, study.expected.count, request_id=request_id)
         for study in studies
     ]
     objects.append(_patient(settings, studies[0].patient_id, studies[0].patient_name))
-    _tell(settings, "R", INSTANCES_ACCESSED, [Party(client, None, client, is_requestor=True)], objects)
+    _tell(settings, "R", INSTANCES_ACCESSED, [_client(client).party(None)], objects)
+
+
+def cancelled(
+    settings: Settings, job_id: str, accession_numbers: Sequence[str], patient: tuple[str, str], client: Client
+) -> None:
+    """Somebody cancelled a job; `patient` is the ID and the name, empty where it hadn't found whose disc it is."""
+    told = {"job_id": job_id, "accession_numbers": ",".join(accession_numbers)}
+    job = _object("2", "20", ADDRESS, f"/api/iso/jobs/{job_id}", name="Job", details=told)
+    objects = [job, _patient(settings, *patient)]
+    _tell(settings, "D", ORDER_RECORD, [client.party(None)], objects)
 
 
 def queried(settings: Settings, accession_number: str, **asker: str) -> None:
@@ -134,12 +161,19 @@ def exported(settings: Settings, left: Left, to: Party, job_id: str) -> None:
     _tell(settings, "R", EXPORT, [_mkiso(settings, SOURCE), to], objects)
 
 
-def alert(settings: Settings, client: str, path: str, request_id: str, why: str = "API key absent or wrong") -> None:
+def alert(
+    settings: Settings, client: Client | str, path: str, request_id: str, why: str = "API key absent or wrong"
+) -> None:
     """Somebody was refused: `why`."""
+    who = _client(client)
     told = {"Alert Description": why, "request_id": request_id}
-    subject = _object("2", "13", NODE_ID, client or "unknown", name=path, details=told)
-    parties = [_mkiso(settings, None, is_requestor=True), Party(client or "unknown", None, client)]
+    subject = _object("2", "13", NODE_ID, who.address or "unknown", name=path, details=told)
+    parties = [_mkiso(settings, None, is_requestor=True), who.party(None, is_requestor=False)]
     _tell(settings, "E", SECURITY_ALERT, parties, [subject], kind=NODE_AUTHENTICATION, outcome=MINOR_FAILURE)
+
+
+def _client(client: Client | str) -> Client:
+    return Client(client) if isinstance(client, str) else client
 
 
 def _tell(
@@ -203,6 +237,8 @@ def message(
 
 def _participant(party: Party) -> Element:
     attributes = {"UserID": party.user_id, "UserIsRequestor": str(party.is_requestor).lower()}
+    if party.user_name:
+        attributes["UserName"] = party.user_name
     if party.address:
         attributes |= {
             "NetworkAccessPointID": party.address,

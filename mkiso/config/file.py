@@ -398,8 +398,8 @@ def _model_at(location: tuple[Any, ...]) -> tuple[type[BaseModel], list[str]]:
     model: type[BaseModel] = Settings
     for part in parts[:-1]:
         field = model.model_fields.get(part)
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
+        inner = (field.annotation, *get_args(field.annotation)) if field else ()
+        model = next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), model)
     return model, parts
 
 

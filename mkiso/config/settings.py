@@ -126,18 +126,64 @@ class Server(Section):
         return frozenset((*self.hosts, urlsplit(self.public_url).hostname or ""))
 
 
+V = TypeVar("V")
+
+
+def _differ_by_more_than_case(named: Mapping[str, V]) -> Mapping[str, V]:
+    """Names that people, headers and variables of the environment would take for one are an error."""
+    for first, second in combinations(named, 2):
+        if first.casefold() == second.casefold():
+            raise ValueError(f"{first} and {second} are the same name: remove one")
+    return named
+
+
+class Key(Section):
+    """The key of one program, and what it may do: make and take discs, print, see the site's list, cancel what it has
+    asked for.
+    """
+
+    key: SecretStr = Field(description="the key itself, or key_file")
+    rights: Annotated[tuple[Literal["disc", "search", "print", "list", "cancel"], ...], Field(min_length=1)] = (
+        "disc",
+        "print",
+        "cancel",
+    )
+
+    @field_validator("key")
+    @classmethod
+    def _is_long_enough(cls, key: SecretStr) -> SecretStr:
+        if len(key.get_secret_value()) < 16:
+            raise ValueError("has fewer than 16 characters: make one with `openssl rand -hex 32`")
+        return key
+
+
+KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+
+
 class Auth(Section):
-    """Who may ask: X-API-Key on /api/iso/* and /api/studies."""
+    """Who may ask: X-API-Key on /api/*. `api_key` may do everything, each of `keys` what its rights say."""
 
     enabled: bool = False
     api_key: SecretStr = SecretStr("")
+    keys: Annotated[Mapping[KeyName, Key], AfterValidator(_differ_by_more_than_case)] = {}
 
     @model_validator(mode="after")
     def _key_where_enabled(self) -> Auth:
-        if self.enabled and not self.api_key.get_secret_value():
+        if self.enabled and not self.api_key.get_secret_value() and not self.keys:
             raise ValueError(
                 "auth.enabled is true and auth.api_key is empty: set MKISO__AUTH__API_KEY or auth.api_key_file"
             )
+        if self.keys and not self.enabled:
+            raise ValueError("auth.keys has keys and auth.enabled is false: set it to true, or anybody may do anything")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_differ(self) -> Auth:
+        texts = {"auth.api_key": self.api_key.get_secret_value()}
+        texts |= {f"auth.keys.{name}": each.key.get_secret_value() for name, each in self.keys.items()}
+        for (name, key), (other, same) in combinations(texts.items(), 2):
+            if key == same:
+                raise ValueError(f"{name} and {other} are the same key: give each its own")
         return self
 
 
@@ -170,17 +216,6 @@ class Receiver(Section):
     idle_timeout_seconds: Seconds = 60
     allowed_peers: tuple[Annotated[str, AfterValidator(_is_peer)], ...] = ()
     tls: Tls = Tls()
-
-
-V = TypeVar("V")
-
-
-def _differ_by_more_than_case(named: Mapping[str, V]) -> Mapping[str, V]:
-    """Names that people, headers and variables of the environment would take for one are an error."""
-    for first, second in combinations(named, 2):
-        if first.casefold() == second.casefold():
-            raise ValueError(f"{first} and {second} are the same name: remove one")
-    return named
 
 
 class PatientApiFields(Section):
@@ -308,6 +343,11 @@ class Storage(Section):
     def orders_dir(self) -> Path:
         """Beside the discs, since a rerun may land on another machine and must know what was ordered."""
         return self.discs_dir / "orders"
+
+    @property
+    def keys_dir(self) -> Path:
+        """When each named key was used last, as the time of a file; beside the discs, for every webhook."""
+        return self.discs_dir / "keys"
 
     @property
     def moves_dir(self) -> Path:

@@ -23,7 +23,8 @@ SUFFIX = ".asked"
 @dataclass(frozen=True, slots=True)
 class Asking:
     """One who asked: `who` (a client's address), by our own page, a link in a browser or a program. What was asked for
-    stands in each, since a job that waits has no report yet.
+    stands in each, since a job that waits has no report yet. `user` and `name` are the person's or the key's, empty
+    where nobody has to say.
     """
 
     time: str
@@ -32,14 +33,27 @@ class Asking:
     kind: str
     accession_numbers: tuple[str, ...]
     publisher: str = ""
+    user: str = ""
+    name: str = ""
 
 
 _ASKING = TypeAdapter(Asking)
 
 
-def asking(who: str, by: By, kind: str, accession_numbers: tuple[str, ...], publisher: str) -> Asking:
+def asking(
+    who: str,
+    by: By,
+    kind: str,
+    accession_numbers: tuple[str, ...],
+    publisher: str,
+    *,
+    user: str = "",
+    name: str = "",
+) -> Asking:
     """One who asks now."""
-    return Asking(datetime.now(UTC).isoformat(timespec="milliseconds"), who, by, kind, accession_numbers, publisher)
+    return Asking(
+        datetime.now(UTC).isoformat(timespec="milliseconds"), who, by, kind, accession_numbers, publisher, user, name
+    )
 
 
 def write_asking(storage: Storage, job_id: str, asked: Asking) -> None:
@@ -51,6 +65,14 @@ def write_asking(storage: Storage, job_id: str, asked: Asking) -> None:
         os.write(descriptor, _ASKING.dump_json(asked) + b"\n")
     finally:
         os.close(descriptor)
+
+
+def askings_of(storage: Storage, job_id: str) -> tuple[Asking, ...]:
+    """Everybody who asked for a job, the first first; empty where `job_id` is no UUID."""
+    try:
+        return read_askings(storage.reports_dir / f"{UUID(job_id)}{SUFFIX}")
+    except ValueError:
+        return ()
 
 
 def read_askings(file: Path) -> tuple[Asking, ...]:

@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from mkiso.config.settings import Auth
+from mkiso_service.webhook.rights import ALL, Caller
 
 SESSION_COOKIE = "mkiso_session"
 SESSION_SECONDS = 12 * 3600  # a shift
@@ -37,19 +38,37 @@ Kind = Literal[
     "unnamed",  # a browser that names no page: typed, a bookmark, a program's link, or a page that hides itself
     "foreign",  # another site's page
 ]
+SHARED = Caller("shared key", "", ALL)
+"""Whoever has auth.api_key, by header or in a session of the counter page."""
 _SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Keys:
-    """Knows the digest of the configured key. Where authentication is off, none is needed."""
+    """Knows the configured keys: the shared one, which may do everything, and those with a name and rights. Where
+    authentication is off, none is needed.
+    """
 
     def __init__(self, auth: Auth) -> None:
         self.needed = auth.enabled
         self._key = auth.api_key.get_secret_value().encode()
+        self.shared = auth.enabled and bool(self._key)
+        self._named = [
+            (
+                hashlib.sha256(each.key.get_secret_value().encode()).digest(),
+                Caller(f"key:{name}", name, frozenset(each.rights)),
+            )
+            for name, each in auth.keys.items()
+        ]
 
     def right(self, sent: bytes) -> bool:
-        """Whether this is the key. Digests are compared, since compare_digest tells lengths apart."""
-        return self.needed and hmac.compare_digest(hashlib.sha256(sent).digest(), hashlib.sha256(self._key).digest())
+        """Whether this is the shared key. Digests are compared, since compare_digest tells lengths apart."""
+        return self.shared and hmac.compare_digest(hashlib.sha256(sent).digest(), hashlib.sha256(self._key).digest())
+
+    def caller(self, sent: bytes) -> Caller | None:
+        """Whose key this is; None where it is nobody's."""
+        digest = hashlib.sha256(sent).digest()
+        named = [caller for key, caller in self._named if hmac.compare_digest(digest, key)]
+        return SHARED if self.right(sent) else next(iter(named), None)
 
     def sign(self, message: bytes) -> str:
         """A signature that only this key can make, in hexadecimal: sessions end when the key is changed."""
@@ -74,7 +93,7 @@ class Sessions:
         told, _, signature = cookie.rpartition(".")
         if not told or not hmac.compare_digest(signature.encode(), self.keys.sign(told.encode()).encode()):
             return False
-        return 0 < int(told.partition(".")[0]) - time.time() <= SESSION_SECONDS
+        return self.keys.shared and 0 < int(told.partition(".")[0]) - time.time() <= SESSION_SECONDS
 
 
 def session_of(request: Request) -> str:

@@ -13,6 +13,8 @@ from starlette.routing import Route
 
 from mkiso.config.settings import Settings
 from mkiso.errors import OrchestratorUnavailable, OtherSet, SeveralDiscs
+from mkiso.storage.key_use import KeyUse
+from mkiso_service.api import NamedKey
 from mkiso_service.webhook.access import Keys, Sessions
 from mkiso_service.webhook.answers import HANDLERS
 from mkiso_service.webhook.audit import Trail
@@ -24,12 +26,14 @@ from mkiso_service.webhook.jobs import ClientGone, Jobs
 from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.letters import Letters
 from mkiso_service.webhook.listing import JobList
+from mkiso_service.webhook.made import MadeReport
 from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
 from mkiso_service.webhook.middleware import AccessLog, Authentication, OneReading, Recovery, RequestId, Senders
 from mkiso_service.webhook.orchestrator import Orchestrator
 from mkiso_service.webhook.pages import CounterPage, job_page
 from mkiso_service.webhook.preview import Previews
 from mkiso_service.webhook.question import Query
+from mkiso_service.webhook.rights import require_rows
 from mkiso_service.webhook.searching import Searches
 
 
@@ -39,12 +43,14 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     """
     keys = Keys(settings.auth)
     sessions = Sessions(keys)
+    key_use = KeyUse(settings.storage)
     kept = KeptReports(settings.storage)
     metrics = Metrics(kept)
     trail = Trail(settings)
     jobs = Jobs(settings.storage, settings.server, orchestrator, trail, closing or asyncio.Event())
     job_list = JobList(kept, orchestrator, jobs, trail)
     letters = Letters(settings, jobs, trail)
+    made = MadeReport(kept, trail)
     previews = Previews(settings, trail)
     searches = Searches(settings, trail)
     questions = Questions(settings, orchestrator, jobs, trail, previews)
@@ -57,6 +63,14 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
 
     async def openapi(request: Request) -> Response:
         return JSONResponse(described)
+
+    async def keys_told(request: Request) -> Response:
+        used = await asyncio.to_thread(key_use.last_used, settings.auth.keys)
+        told: list[NamedKey] = [
+            {"name": name, "rights": list(key.rights), "last_used": used[name]}
+            for name, key in settings.auth.keys.items()
+        ]
+        return JSONResponse({"keys": told}, headers={"cache-control": "no-store"})
 
     async def measured(request: Request) -> Response:
         try:
@@ -90,11 +104,13 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Route("/api/health", health),
             Route("/api/openapi.json", openapi),
             Route("/api/studies", searches.show),
+            Route("/api/keys", keys_told),
             Route("/api/iso/preview", previews.show),
             Route("/api/iso/download", questions.download),
             Route("/api/iso/download-multiple", questions.download_multiple),
             Route("/api/iso/print", questions.print, methods=["GET", "POST"]),
             Route("/api/iso/jobs", job_list.show),
+            Route("/api/iso/made", made.show),
             Route("/api/iso/jobs/{job_id}", job),
             Route("/api/iso/jobs/{job_id}/cancel", cancel, methods=["POST"]),
             Route("/api/iso/jobs/{job_id}/disc", disc),
@@ -106,10 +122,11 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Middleware(AccessLog, metrics=metrics),
             Middleware(OneReading),
             Middleware(Senders, server=settings.server, trail=trail),
-            Middleware(Authentication, keys=keys, sessions=sessions, trail=trail),
+            Middleware(Authentication, keys=keys, sessions=sessions, key_use=key_use, trail=trail),
         ],
         exception_handlers={**HANDLERS, SeveralDiscs: answer_several, OtherSet: answer_several, ClientGone: _nobody},
     )
+    require_rows(app.routes)
     app.state.language = settings.disc.language
     app.router.redirect_slashes = False  # such a Location is made of whatever Host the client has named
     return app

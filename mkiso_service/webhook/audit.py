@@ -9,9 +9,11 @@ from starlette.requests import Request
 
 from mkiso.audit import messages as audit
 from mkiso.config.settings import Settings
+from mkiso.storage.report import JobReport
 from mkiso.storage.shelf import Manifest
 from mkiso.study.models import Study
 from mkiso_service.webhook.access import request_id_of
+from mkiso_service.webhook.rights import caller_of
 
 MAX_CLIENT = 100
 """Of a client's address: a trusted proxy may say what is none."""
@@ -27,43 +29,51 @@ class Trail:
         """A question was accepted."""
         if self._settings.audit.enabled:
             await asyncio.to_thread(
-                audit.asked, self._settings, accession_numbers, client_of(request), request_id_of(request.scope)
+                audit.asked, self._settings, accession_numbers, _who(request), request_id_of(request.scope)
             )
 
     async def listed(self, request: Request, search: str) -> None:
         """Somebody sees whose discs were made here: today's, or those that a search finds."""
         if self._settings.audit.enabled:
-            await asyncio.to_thread(
-                audit.listed, self._settings, search, client_of(request), request_id_of(request.scope)
-            )
+            await asyncio.to_thread(audit.listed, self._settings, search, _who(request), request_id_of(request.scope))
 
     async def searched(self, request: Request, keys: Mapping[str, str]) -> None:
         """Somebody looks for patients; `keys` by DICOM keyword."""
         if self._settings.audit.enabled:
-            await asyncio.to_thread(
-                audit.searched, self._settings, keys, client_of(request), request_id_of(request.scope)
-            )
+            await asyncio.to_thread(audit.searched, self._settings, keys, _who(request), request_id_of(request.scope))
 
     async def shown(self, request: Request, studies: Sequence[Study]) -> None:
         """Somebody is shown whose studies these are."""
         if self._settings.audit.enabled:
-            await asyncio.to_thread(
-                audit.shown, self._settings, studies, client_of(request), request_id_of(request.scope)
-            )
+            await asyncio.to_thread(audit.shown, self._settings, studies, _who(request), request_id_of(request.scope))
 
     async def leaves(self, request: Request, disc: Manifest) -> None:
         """A disc, or a part of it, begins to leave."""
         if self._settings.audit.enabled:
             left = audit.Left(disc.patient_id, disc.patient_name, disc.studies, disc.instances)
-            to = audit.Party(client_of(request), audit.DESTINATION, client_of(request), is_requestor=True)
+            to = _who(request).party(audit.DESTINATION)
             await asyncio.to_thread(audit.exported, self._settings, left, to, disc.job_id)
+
+    async def cancelled(
+        self, request: Request, job_id: str, accession_numbers: Sequence[str], report: JobReport | None
+    ) -> None:
+        """Somebody cancelled a job."""
+        if self._settings.audit.enabled:
+            patient = (report.patient_id, report.patient_name) if report else ("", "")
+            who = _who(request)
+            await asyncio.to_thread(audit.cancelled, self._settings, job_id, accession_numbers, patient, who)
 
     async def refused(self, request: Request, why: str) -> None:
         """Somebody came without the right key, or a page of another site did."""
         if self._settings.audit.enabled:
             path, request_id = request.scope["path"], request_id_of(request.scope)
-            await asyncio.to_thread(audit.alert, self._settings, client_of(request), path, request_id, why)
+            await asyncio.to_thread(audit.alert, self._settings, _who(request), path, request_id, why)
 
 
 def client_of(request: Request) -> str:
     return request.client.host[:MAX_CLIENT] if request.client else "unknown"
+
+
+def _who(request: Request) -> audit.Client:
+    caller = caller_of(request)
+    return audit.Client(client_of(request), caller.user, caller.name)

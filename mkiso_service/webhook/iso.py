@@ -34,6 +34,7 @@ from mkiso_service.webhook.question import (
     print_order,
     several_studies,
 )
+from mkiso_service.webhook.rights import caller_of
 
 PAGE_SECONDS = 3.0
 """How long a browser waits for a disc before it shows how the job stands."""
@@ -147,7 +148,9 @@ class Questions:
 
     def _note_asking(self, request: Request, question: Question, job_id: str) -> None:
         by: By = {"own": "page", "program": "program"}.get(sender_of_request(request).kind, "link")  # type: ignore[assignment]
-        asks = asking(client_of(request), by, question.kind, question.accession_numbers, question.publisher)
+        caller, numbers = caller_of(request), question.accession_numbers
+        client = client_of(request)
+        asks = asking(client, by, question.kind, numbers, question.publisher, user=caller.user, name=caller.name)
         try:
             write_asking(self._settings.storage, job_id, asks)
         except OSError as error:  # a list without a name is no reason for no disc

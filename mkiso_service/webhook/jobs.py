@@ -16,11 +16,13 @@ from mkiso.errors import (
     JobNotFound,
     JobRunning,
     MkisoError,
+    NotAllowed,
     OrchestratorUnavailable,
     ProofFailed,
     ServiceStopping,
 )
 from mkiso.formats.registry import FORMATS
+from mkiso.storage.askings import askings_of
 from mkiso.storage.report import JobReport, read_report
 from mkiso.storage.reread import require_right
 from mkiso.storage.shelf import Manifest, manifest_of, take_off
@@ -31,6 +33,7 @@ from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.disc_bytes import DiscResponse, Span, content_disposition, name_of, prepared, span_of
 from mkiso_service.webhook.disc_sets import chosen
 from mkiso_service.webhook.orchestrator import ENDED, Orchestrator, Standing
+from mkiso_service.webhook.rights import caller_of
 
 REPORT_POLL_SECONDS = 0.05
 ACCEL_OFFERED = "x-mkiso-accel"
@@ -102,14 +105,22 @@ class Jobs:
         return await self.told(report or JobReport(job_id, "", ()), state, error)
 
     async def cancel(self, request: Request) -> Job:
-        """End a job that hasn't ended, as its clerk or an operator wants it; how it stands then. Raises ForeignRequest,
-        JobNotFound, OrchestratorUnavailable.
+        """End a job that hasn't ended, as everybody who has asked for it or an operator wants it; how it stands then.
+        Raises ForeignRequest, NotAllowed, JobNotFound, OrchestratorUnavailable.
         """
         if not sender_of_request(request).may_order("POST"):
             raise ForeignRequest("A page of another site wants this job cancelled, and no person: nothing was done.")
-        job_id = request.path_params["job_id"]
-        if (await self.describe(job_id)).state in ("waiting", "running"):
+        job_id, caller = request.path_params["job_id"], caller_of(request)
+        job = await self.describe(job_id)
+        asked = await asyncio.to_thread(askings_of, self._storage, job_id)
+        own = bool(asked) and all(each.user == caller.user != "" for each in asked)
+        if not own and "cancel_any" not in caller.rights:
+            raise NotAllowed("Others have asked for this disc, too, or you haven't: an operator can cancel it.")
+        if job.state in ("waiting", "running"):
             await self._orchestrator.cancel(job_id)
+            report = await self._report(job_id)
+            numbers = job.accession_numbers or (asked[0].accession_numbers if asked else ())
+            await self._trail.cancelled(request, job_id, numbers, report)
         return await self.describe(job_id)
 
     async def told(self, report: JobReport, state: State, error: JobError | None) -> Job:

@@ -23,6 +23,7 @@ from mkiso_service.webhook.jobs import Jobs, state_of
 from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.orchestrator import Orchestrator, Standing
 from mkiso_service.webhook.question import Query
+from mkiso_service.webhook.rights import caller_of
 
 MOST = 200
 LOOK_SECONDS = 0.5
@@ -56,7 +57,8 @@ class JobList:
         wanted = [each for each in found if _fits(*each, search, since)]
         wanted.sort(key=lambda each: _begun(*each), reverse=True)
         standings = await self._standings([report.job_id for report, _ in wanted[:MOST] if report.status == "running"])
-        shown = [await self._listed(report, told, standings) for report, told in wanted[:MOST]]
+        user = caller_of(request).user
+        shown = [await self._listed(report, told, standings, user) for report, told in wanted[:MOST]]
         body: Listing = {"jobs": shown, "more": len(wanted) > MOST}
         return Response(_LISTING.dump_json(body), headers={"cache-control": "no-store"}, media_type="application/json")
 
@@ -78,7 +80,7 @@ class JobList:
         return {job_id: known.get(job_id, "crashed") for job_id in job_ids}
 
     async def _listed(
-        self, report: JobReport, told: tuple[Asking, ...], standings: Mapping[str, Standing | None]
+        self, report: JobReport, told: tuple[Asking, ...], standings: Mapping[str, Standing | None], user: str
     ) -> Listed:
         standing = standings.get(report.job_id, "completed")
         if standing is None and report.stage == "waiting":
@@ -88,7 +90,10 @@ class JobList:
             job = await self._jobs.told(report, state, error)
         except JobNotFound:  # its discs went before its report did
             job = await self._jobs.told(replace(report, disc_ids=()), state, error)
-        askers: list[Asker] = [{"time": each.time, "who": each.who, "by": each.by} for each in told]
+        askers: list[Asker] = [
+            {"time": each.time, "who": each.who, "by": each.by, "name": each.name, "you": each.user == user != ""}
+            for each in told
+        ]
         return {
             "job": job,
             "begun": _begun(report, told).isoformat(timespec="milliseconds"),
@@ -99,7 +104,8 @@ class JobList:
 
     async def _audit(self, request: Request, search: str) -> None:
         """A search each time; who only has the page open once an hour."""
-        who, now = request.client.host if request.client else "", time.monotonic()
+        address, now = request.client.host if request.client else "", time.monotonic()
+        who = f"{caller_of(request).user} {address}"
         if not search and now - self._told.get(who, float("-inf")) < AUDIT_SECONDS:
             return
         if len(self._told) >= MAX_VIEWERS:

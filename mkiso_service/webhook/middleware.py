@@ -5,6 +5,7 @@ Plain ASGI, so that nothing is buffered.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -13,10 +14,12 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mkiso.config.settings import Server
-from mkiso.errors import ForeignRequest, InvalidRequest, MkisoError, UnknownHost
+from mkiso.errors import ForeignRequest, InvalidRequest, MkisoError, NotAllowed, UnknownHost
+from mkiso.storage.key_use import KeyUse
 from mkiso_service.host_names import host_is_known
 from mkiso_service.log_lines import frames_of
 from mkiso_service.webhook.access import (
+    SHARED,
     Keys,
     Sender,
     Sessions,
@@ -29,8 +32,9 @@ from mkiso_service.webhook.answers import answer_mkiso_error, error_answer
 from mkiso_service.webhook.audit import MAX_CLIENT, Trail
 from mkiso_service.webhook.disc_bytes import STALL_SECONDS, ClientStalled, ImageDamaged
 from mkiso_service.webhook.metrics import Metrics
+from mkiso_service.webhook.rights import ANYBODY, Caller, is_guarded, may
 
-GUARDED = ("/api/iso", "/api/studies")
+HELP = "ask somebody who may, or the administrator for the right to."
 logger = logging.getLogger("mkiso.webhook")
 
 
@@ -207,7 +211,7 @@ class Senders:
             words = "isn't known as a name of this service: an administrator can add it to server.hosts."
             return UnknownHost(f"{host[:100]!r} {words}")
         path = request.scope["path"]
-        if not _is_guarded(path) or path.startswith("/api/iso/jobs/"):  # looking at a job starts nothing
+        if not is_guarded(path) or path.startswith("/api/iso/jobs/"):  # looking at a job starts nothing
             return None
         if sender.guess:
             return InvalidRequest("A browser's guess is no question: nothing was asked of anybody.")
@@ -217,35 +221,53 @@ class Senders:
 
 
 class Authentication:
-    """Asks for the key on what is guarded: in X-API-Key, or the page's session in its cookie, from our own pages
-    only.
+    """Learns who asks, and asks for it on /api: by the key in X-API-Key, or the page's session in its cookie, from our
+    own pages only. Then the table of rights says what they may.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, sessions: Sessions, trail: Trail) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, sessions: Sessions, key_use: KeyUse, trail: Trail) -> None:
         self.app = app
         self.trail = trail
         self.keys = keys
+        self.key_use = key_use
         self.sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        if scope["type"] != "http" or not self.keys.needed or not _is_guarded(path) or self._may(Request(scope)):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        await self.trail.refused(Request(scope), "API key absent or wrong")
-        words = "The API key is missing or wrong: send it in the X-API-Key header."
-        answer = error_answer(
-            Request(scope), 401, "unauthorized", words, {"www-authenticate": 'X-API-Key realm="mkiso"'}
-        )
+        request, path = Request(scope), scope["path"]
+        request.state.caller = caller = await self._caller(request)
+        if not is_guarded(path) or (caller is not None and may(caller.rights, path)):
+            await self.app(scope, receive, send)
+            return
+        if caller is not None:
+            await self.trail.refused(request, "Not allowed to do this")
+            answer = await answer_mkiso_error(request, NotAllowed(f"{caller.name or 'You'} may not do this: {HELP}"))
+        else:
+            await self.trail.refused(request, "API key absent or wrong")
+            words = "The API key is missing or wrong: send it in the X-API-Key header."
+            told = {"www-authenticate": 'X-API-Key realm="mkiso"'}
+            answer = error_answer(request, 401, "unauthorized", words, told)
         await answer(scope, receive, send)
 
-    def _may(self, request: Request) -> bool:
+    async def _caller(self, request: Request) -> Caller | None:
+        if not self.keys.needed:
+            return ANYBODY
         sent = request.headers.getlist("x-api-key")
         if sent:
-            return len(sent) == 1 and self.keys.right(sent[0].encode("latin-1"))
+            caller = self.keys.caller(sent[0].encode("latin-1")) if len(sent) == 1 else None
+            if caller and caller.name and self.key_use.is_due(caller.name):
+                await self._note_use(caller.name)
+            return caller
         # SameSite=Strict keeps the cookie off other sites' requests; this keeps off sister hosts and other ports too.
-        return sender_of_request(request).kind != "foreign" and self.sessions.valid(session_of(request))
+        # A link from there may lead to the page itself.
+        if sender_of_request(request).kind == "foreign" and is_guarded(request.scope["path"]):
+            return None
+        return SHARED if self.sessions.valid(session_of(request)) else None
 
-
-def _is_guarded(path: str) -> bool:
-    return path in GUARDED or path.startswith(tuple(f"{each}/" for each in GUARDED))
+    async def _note_use(self, name: str) -> None:
+        try:
+            await asyncio.to_thread(self.key_use.note, name)
+        except OSError as error:  # no reason to refuse anybody
+            logger.warning("The use of the key %s couldn't be written down: %s", name, error.strerror)

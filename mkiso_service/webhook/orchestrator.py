@@ -29,6 +29,8 @@ Standing = Literal["waiting", "running", "completed", "failed", "crashed", "canc
 ENDED: frozenset[Standing] = frozenset(("completed", "failed", "crashed", "cancelled"))
 
 DEPLOYMENTS = {"download": "make_disc/download", "print": "print_disc/print"}
+FLOWS = frozenset(name.partition("/")[0] for name in DEPLOYMENTS.values())
+"""The flows whose runs are jobs."""
 RUN_NAMES = {"download": "Disc", "print": "Print"}
 """As the flows name their runs once they have begun."""
 
@@ -74,6 +76,7 @@ class Run(BaseModel):
     """A flow run, as far as we look at it."""
 
     id: UUID
+    flow_id: UUID
     state_type: str | None = None
     parameters: dict[str, Any] = {}
     next_scheduled_start_time: datetime | None = None
@@ -121,6 +124,7 @@ class PrefectOrchestrator:
         self._settings = settings
         self._api = api
         self._turn = asyncio.Lock()
+        self._flows: set[UUID] = set()
         self._ends: WeakValueDictionary[str, asyncio.Future[None]] = WeakValueDictionary()
 
     @classmethod
@@ -184,7 +188,7 @@ class PrefectOrchestrator:
         async with self._prefect(
             not_found=lambda: JobNotFound(f"There is no job {job_id}; jobs are forgotten some time after they end.")
         ):
-            run = Run.model_validate(await self._api.get(f"/flow_runs/{_uuid(job_id)}"))
+            run = await self._job(job_id)
         return _standing(run)
 
     async def standings_of(self, job_ids: Collection[str]) -> Mapping[str, Standing]:
@@ -199,6 +203,7 @@ class PrefectOrchestrator:
     async def cancel(self, job_id: str) -> None:
         state = {"type": "CANCELLING", "name": "Cancelling", "message": "Cancelled at the counter."}
         async with self._prefect(not_found=lambda: JobNotFound(f"There is no job {job_id}.")):
+            await self._job(job_id)
             await self._api.post(f"/flow_runs/{_uuid(job_id)}/set_state", {"state": state})
 
     async def wait(self, job_id: str, timeout_seconds: float) -> Standing | None:
@@ -239,6 +244,16 @@ class PrefectOrchestrator:
     async def version(self) -> str:
         async with self._prefect():
             return str(await self._api.get("/admin/version"))
+
+    async def _job(self, job_id: str) -> Run:
+        """The run of a job. Raises JobNotFound where it is another flow's: the archive's, or no flow of mkiso."""
+        run = Run.model_validate(await self._api.get(f"/flow_runs/{_uuid(job_id)}"))
+        if run.flow_id not in self._flows:
+            name = (await self._api.get(f"/flows/{run.flow_id}"))["name"]
+            if name not in FLOWS:
+                raise JobNotFound(f"There is no job {job_id}.")
+            self._flows.add(run.flow_id)
+        return run
 
     async def _newest(self, question: Question, deployment_id: str, states: tuple[str, ...]) -> Run | None:
         """The newest run of a question. A tag alone says nothing: anybody with the password can give one to any run."""

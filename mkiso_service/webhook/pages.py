@@ -21,7 +21,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest
 from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
-from mkiso_service.api import Job
+from mkiso_service.api import Job, WhoMade
 from mkiso_service.counting import counted
 from mkiso_service.display import size_words
 from mkiso_service.webhook.access import (
@@ -31,9 +31,9 @@ from mkiso_service.webhook.access import (
     Sessions,
     request_id_of,
     sender_of_request,
-    session_of,
 )
 from mkiso_service.webhook.question import Question, form_of
+from mkiso_service.webhook.rights import caller_of
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
@@ -91,15 +91,23 @@ class CounterPage:
 
     async def show(self, request: Request) -> Response:
         """GET /"""
-        signed_in = not self._keys.needed or self._sessions.valid(session_of(request))
-        if not signed_in:
+        caller = caller_of(request)
+        if "list" not in caller.rights:
             return _sign_in_page(request)
         spoken = language_of(request)
         told = {
             "words": spoken.words_of(_SCRIPTS),
             "stages": {stage: spoken.gettext(words) for stage, words in STAGES.items()},
         }
-        return _page(request, "counter.html", POLICY, "no-cache", told=told, **self._site)
+        return _page(
+            request,
+            "counter.html",
+            POLICY,
+            "no-cache",
+            told=told,
+            sees_report=self._keys.needed and "report" in caller.rights,
+            **self._site,
+        )
 
     async def asset(self, request: Request) -> Response:
         """GET /page/{name}: a style, a script or a picture."""
@@ -185,6 +193,14 @@ def job_page(request: Request, job: Job, *, take: bool = False) -> HTMLResponse:
         answer.headers["refresh"] = str(REFRESH_SECONDS)
     elif take and len(job.discs) == 1:
         answer.headers["refresh"] = f"0; url={job.job_id}/disc?part={job.discs[0].part}"
+    return answer
+
+
+def made_page(request: Request, told: WhoMade) -> HTMLResponse:
+    """Who made what."""
+    spoken = language_of(request)
+    answer = _page(request, "made.html", states={key: spoken.gettext(words) for key, words in _STATES.items()}, **told)
+    answer.headers["vary"] = "Accept, Accept-Language"
     return answer
 
 

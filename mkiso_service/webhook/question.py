@@ -190,15 +190,22 @@ class Query:
         return text.strip().casefold()
 
     def since(self) -> datetime | None:
-        """A moment (RFC 3339); None where none is given."""
-        text = self.one("since")
+        """A moment (RFC 3339) from which on; None where none is given."""
+        return self._moment("since")
+
+    def until(self) -> datetime | None:
+        """A moment (RFC 3339) before which; None where none is given."""
+        return self._moment("until")
+
+    def _moment(self, name: str) -> datetime | None:
+        text = self.one(name)
         if not text:
             return None
         with suppress(ValueError):
-            since = datetime.fromisoformat(text.upper())
-            if since.tzinfo is not None:
-                return since
-        raise InvalidRequest("since is a moment with its time zone: 2026-03-12T00:00:00Z.")
+            moment = datetime.fromisoformat(text.upper())
+            if moment.tzinfo is not None:
+                return moment
+        raise InvalidRequest(f"{name} is a moment with its time zone: 2026-03-12T00:00:00Z.")
 
     def set(self) -> str | None:
         """The id of the set whose disc is meant, or of which the asker has discs already."""

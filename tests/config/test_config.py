@@ -173,7 +173,13 @@ def test_no_secret_is_guessed(tmp_path: Path, file: str, environment: dict[str, 
     assert [words in problem for problem in raised.value.problems] == [True]
 
 
-SECRETS = ("auth.api_key", "archive.ledger_url", "prefect.api_auth_string", "patient_api.headers.x-token")
+SECRETS = (
+    "auth.api_key",
+    "auth.keys.ris.key",
+    "archive.ledger_url",
+    "prefect.api_auth_string",
+    "patient_api.headers.x-token",
+)
 
 
 @pytest.mark.parametrize("where", SECRETS)
@@ -195,14 +201,16 @@ def test_an_empty_secret_is_never_no_secret(tmp_path: Path, where: str) -> None:
 
 
 def secret_keys(model: type[BaseModel], where: str = "") -> Iterator[str]:
-    """The dotted keys of every secret; x-token stands for the keys of a mapping of secrets."""
+    """The dotted keys of every secret; x-token stands for the keys of a mapping of secrets, ris for those of one of
+    sections.
+    """
     for key, field in model.model_fields.items():
         kinds = (field.annotation, *get_args(field.annotation))
         if SecretStr in kinds:
             yield f"{where}{key}" if field.annotation is SecretStr else f"{where}{key}.x-token"
         for kind in kinds:
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from secret_keys(kind, f"{where}{key}.")
+                yield from secret_keys(kind, f"{where}{key}." if kind is field.annotation else f"{where}{key}.ris.")
 
 
 def test_every_secret_is_tried() -> None:

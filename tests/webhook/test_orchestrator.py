@@ -422,6 +422,23 @@ def test_a_run_tagged_with_a_question_is_joined_only_if_it_asks_the_same(api_url
     asyncio.run(scenario())
 
 
+def test_a_run_of_another_flow_is_no_job(api_url: str) -> None:
+    """The archive's nights are runs of the same server, and anybody may know their ids."""
+
+    async def scenario() -> None:
+        async with desk(api_url) as here:
+            flow_id = await here.client.create_flow_from_name("archive_night")
+            deployment = await here.client.create_deployment(flow_id=flow_id, name="nightly", work_pool_name="mkiso")
+            night = await here.client.create_flow_run_from_deployment(deployment)
+            for ask in (here.standing, here.cancel):
+                with pytest.raises(JobNotFound):
+                    await ask(str(night.id))
+            state = (await here.client.read_flow_run(night.id)).state
+            assert state is not None and state.is_scheduled()
+
+    asyncio.run(scenario())
+
+
 def test_a_job_is_cancelled_and_many_are_asked_for_at_once(api_url: str) -> None:
     async def scenario() -> None:
         async with desk(api_url) as here:

@@ -251,7 +251,7 @@ function moment(begun) {
 
 function askers({ job, asked }) {
   if (!asked.length) return gettext("started in Prefect");
-  const who = [...new Set(asked.map((each) => (each.by === "program" ? gettext("a program at %(address)s", { address: each.who }) : each.who)))].join(", ");
+  const who = [...new Set(asked.map((each) => each.name || (each.by === "program" ? gettext("a program at %(address)s", { address: each.who }) : each.who)))].join(", ");
   return mine.has(job.job_id) ? gettext("asked for by %(who)s (this page)", { who }) : gettext("asked for by %(who)s", { who });
 }
 

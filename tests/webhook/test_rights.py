@@ -1,0 +1,203 @@
+"""Who may what: each role and each named key against each address of openapi.yaml, with ids and keys tampered with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.routing import Route
+
+from mkiso.config.settings import Audit, Auth, Key, Settings
+from mkiso.storage.askings import Asking, write_asking
+from mkiso.storage.key_use import KeyUse
+from mkiso_service.webhook.access import Keys
+from mkiso_service.webhook.made import csv_of
+from mkiso_service.webhook.rights import ALL, ROLES, ROUTES, Right, is_guarded, may, require_rows, right_of
+from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
+from tests.webhook.test_trail import events
+
+DESCRIPTION: dict[str, Any] = yaml.safe_load(
+    files("mkiso_service.webhook").joinpath("openapi.yaml").read_text(encoding="utf-8")
+)
+OPERATIONS = [(path, method.upper()) for path, each in DESCRIPTION["paths"].items() for method in each]
+PUBLIC = {
+    path
+    for path, each in DESCRIPTION["paths"].items()
+    if each["get" if "get" in each else "post"].get("security") == []
+}
+KEYS = {name: f"{name}-0123456789abcdef" for name in ("disc", "search", "print", "list", "cancel")}
+ASYNC = {"Prefer": "respond-async"}
+
+
+def with_keys(folder: Path) -> Settings:
+    named = {name: Key(key=key, rights=(name,)) for name, key in KEYS.items()}
+    return settings_in(folder).model_copy(update={"auth": Auth(enabled=True, api_key=KEY, keys=named)})
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with served(with_keys(tmp_path_factory.mktemp("keyed")), Desk()) as client:
+        yield client
+
+
+def test_every_address_has_a_right_or_is_public() -> None:
+    assert set(ROUTES) == set(DESCRIPTION["paths"])
+    assert {path for path, right in ROUTES.items() if right is None} == PUBLIC
+    with pytest.raises(ValueError, match="/api/new"):
+        require_rows([Route("/api/new", lambda request: None)])
+
+
+def test_what_a_role_may() -> None:
+    rows = {role: {right for right in ALL if right in rights} for role, rights in ROLES.items()}
+    assert rows["clerk"] < rows["operator"] < rows["administrator"] == set(ALL)
+    assert rows["machine"] == set(Key(key="0123456789abcdef").rights)
+    assert not rows["machine"] & {"search", "list", "report", "keys", "cancel_any"}
+    assert not rows["clerk"] & {"report", "keys", "cancel_any"}
+
+
+@given(
+    st.sampled_from(sorted(ROUTES)), st.text(alphabet="/.%a0{}\n", max_size=6), st.sets(st.sampled_from(sorted(ALL)))
+)
+def test_no_spelling_of_an_address_needs_less(path: str, added: str, rights: set[Right]) -> None:
+    """Whatever stands before or behind it: the right is the address's own, or there is nothing."""
+    right = ROUTES[path]
+    for spelled in (path + added, added + path):
+        if is_guarded(spelled) and may(rights, spelled):
+            assert right_of(spelled) in rights or right_of(spelled) == "unknown"
+    assert may(rights, path) == (right is None or right in rights)
+    assert is_guarded(path) == (right is not None)
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+@pytest.mark.parametrize("right", KEYS)
+def test_a_key_opens_what_it_is_for_and_nothing_else(keyed: httpx.Client, right: str, path: str, method: str) -> None:
+    answer = keyed.request(method, path.replace("{job_id}", str(uuid4())), headers={"X-API-Key": KEYS[right]})
+    refused = answer.status_code in (401, 403)
+    assert refused == (path not in PUBLIC and ROUTES[path] != right), answer.text
+    if refused:
+        assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed")
+    wrong = keyed.request(method, path.replace("{job_id}", str(uuid4())), headers={"X-API-Key": KEYS[right][:-1]})
+    assert (wrong.status_code == 401) == (path not in PUBLIC)
+
+
+@pytest.mark.parametrize("path", [path for path in ROUTES if path not in PUBLIC])
+def test_the_shared_key_goes_on(keyed: httpx.Client, path: str) -> None:
+    answer = keyed.head(path.replace("{job_id}", str(uuid4())), headers={"X-API-Key": KEY})
+    assert answer.status_code not in (401, 403)
+
+
+@pytest.mark.parametrize("sent", ["", " ", KEY[:-1], KEY + "x", KEYS["list"] + " ", "key:list", "shared key"])
+def test_no_other_text_is_a_key(sent: str) -> None:
+    keys = Keys(Auth(enabled=True, api_key=KEY, keys={"list": Key(key=KEYS["list"])}))
+    assert keys.caller(sent.encode()) is None
+    assert Keys(Auth(enabled=True, keys={"list": Key(key=KEYS["list"])})).caller(sent.encode()) is None
+
+
+def test_a_named_key_makes_no_session(keyed: httpx.Client) -> None:
+    """A program's key is no person's: the page doesn't take it."""
+    assert keyed.post("/session", data={"key": KEYS["list"]}).status_code == 401
+
+
+def test_when_a_key_was_used_last(tmp_path: Path) -> None:
+    settings = with_keys(tmp_path)
+    with served(settings, Desk()) as client:
+        client.get("/api/iso/jobs", headers={"X-API-Key": KEYS["list"]})
+        client.get("/api/iso/jobs", headers={"X-API-Key": KEYS["print"]})  # refused, and used
+        told = client.get("/api/keys", headers={"X-API-Key": KEY})
+    used = {each["name"]: bool(each["last_used"]) for each in told.json()["keys"]}
+    assert used == {"disc": False, "search": False, "print": True, "list": True, "cancel": False}
+    assert not any(key in told.text for key in (KEY, *KEYS.values()))
+    use = KeyUse(settings.storage)
+    assert use.is_due("disc")
+    use.note("disc")
+    assert not use.is_due("disc")
+    assert use.last_used(["disc"])["disc"]
+
+
+def test_whose_disc_a_key_may_cancel(tmp_path: Path) -> None:
+    rights = ("disc", "cancel")
+    named = {name: Key(key=name * 8, rights=rights) for name in ("one", "two")}
+    settings = settings_in(tmp_path).model_copy(
+        update={"auth": Auth(enabled=True, api_key=KEY, keys=named), "audit": Audit(enabled=True)}
+    )
+    one, two, shared = ({"X-API-Key": key} for key in ("one" * 8, "two" * 8, KEY))
+    address = "/api/iso/download?accession_number=A1"
+    with served(settings, Desk()) as client:
+        job = client.get(address, headers={**ASYNC, **one}).json()["job"]
+        assert client.post(f"{job}/cancel", headers=two).json()["code"] == "not_allowed"
+        assert client.get(address, headers={**ASYNC, **two}).json()["joined"]
+        assert client.post(f"{job}/cancel", headers=one).json()["code"] == "not_allowed"  # it is another's, too
+        assert client.get(job, headers=shared).json()["state"] == "running"
+        asked = client.get("/api/iso/jobs", headers=shared).json()["jobs"][0]["asked"]
+        assert [(each["name"], each["you"]) for each in asked] == [("one", False), ("two", False)]
+        assert client.post(f"{job}/cancel", headers=shared).json()["error"]["code"] == "job_cancelled"
+        own = client.get(address, headers={**ASYNC, **two}).json()["job"]
+        assert client.post(f"{own}/cancel", headers=two).json()["error"]["code"] == "job_cancelled"
+    told = events(tmp_path)
+    assert [event for event, _ in told].count("Order Record") == 2
+    trail = (tmp_path / "audit.xml").read_text(encoding="utf-8")
+    for who in ('UserID="key:one"', 'UserID="key:two"', 'UserID="shared key"', 'UserName="two"'):
+        assert who in trail
+
+
+def test_nobody_named_owns_nothing(tmp_path: Path) -> None:
+    """Jobs that were asked for before anybody had a name aren't everybody's."""
+    named = {"one": Key(key="one" * 8, rights=("disc", "cancel"))}
+    settings = settings_in(tmp_path).model_copy(update={"auth": Auth(enabled=True, keys=named)})
+    desk = Desk()
+    job_id = str(uuid4())
+    desk.standings[job_id] = "running"
+    write_asking(settings.storage, job_id, Asking("2026-01-01T00:00:00+00:00", "10.0.0.7", "page", "download", ("A1",)))
+    with served(settings, desk) as client:
+        answer = client.post(f"/api/iso/jobs/{job_id}/cancel", headers={"X-API-Key": "one" * 8})
+    assert (answer.json()["code"], desk.standings[job_id]) == ("not_allowed", "running")
+
+
+def test_who_made_what(tmp_path: Path) -> None:
+    settings = with_keys(tmp_path)
+    with served(settings, Desk(Scripts(settings.storage).done)) as client:
+        key = {"X-API-Key": KEYS["disc"]}
+        for number in ("A1", "=cmd()"[:6]):
+            client.get("/api/iso/download", params={"accession_number": number}, headers={**ASYNC, **key})
+        shared = {"X-API-Key": KEY}
+        rows = client.get("/api/iso/made", headers=shared).json()
+        assert ([row["name"] for row in rows["made"]], rows["more"]) == (["disc", "disc"], False)
+        assert rows["made"][1]["accession_numbers"] == ["A1"] and rows["made"][1]["state"] == "done"
+        table = client.get("/api/iso/made?format=csv", headers=shared)
+        assert table.headers["content-type"].startswith("text/csv")
+        cells = list(csv.DictReader(io.StringIO(table.text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}"))))
+        assert [cell["accession_numbers"] for cell in cells] == ["'=cmd()", "A1"]
+        later = client.get("/api/iso/made?since=2999-01-01T00:00:00Z", headers=shared).json()
+        assert later == {"made": [], "more": False}
+        assert len(client.get("/api/iso/made?until=2999-01-01T00:00:00Z", headers=shared).json()["made"]) == 2
+        assert client.get("/api/iso/made?format=page", headers=shared).status_code == 400
+        browser = {**shared, "Accept": "text/html", "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
+        page = client.get("/api/iso/made", headers=browser)
+        assert "<table" in page.text and "=cmd()" in page.text
+
+
+@given(st.lists(st.text(max_size=8), min_size=11, max_size=11))
+def test_no_cell_is_a_formula(texts: list[str]) -> None:
+    row: Any = dict(enumerate(texts))
+    [_, cells] = list(csv.reader(io.StringIO(csv_of([row]), newline="")))
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
+    assert [cell.removeprefix("'") for cell in cells] == [text.removeprefix("'") for text in texts]
+
+
+def test_a_job_says_who_asked(tmp_path: Path) -> None:
+    settings = with_keys(tmp_path)
+    with served(settings, Desk()) as client:
+        client.get("/api/iso/download?accession_number=A1", headers={**ASYNC, "X-API-Key": KEYS["disc"]})
+        [told] = json.loads(client.get("/api/iso/jobs", headers={"X-API-Key": KEY}).text)["jobs"]
+    assert told["asked"][0]["name"] == "disc"
