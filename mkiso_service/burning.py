@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mkiso_service.api import Disc
+from mkiso_service.api import Disc, Job
 from mkiso_service.client import Client
 from mkiso_service.display import bar_of_bytes, show_job, size_words
 
@@ -22,8 +22,10 @@ def burn(
     shown: str = "",
     birth_date: str = "",
     language: str = "",
-) -> list[Path]:
-    """Make the disc, or the discs of a set, of these studies and download them; their files. Raises ServiceError."""
+) -> tuple[Job, list[Path]]:
+    """Make the disc, or the discs of a set, of these studies and download them; the job and the files. Raises
+    ServiceError.
+    """
     started = time.monotonic()
     job_id = client.ask_for_disc(accession_numbers, shown=shown, birth_date=birth_date, language=language)
     state = show_job(console, client.follow(job_id))
@@ -39,7 +41,7 @@ def burn(
             "proved by the service"
         )
     console.print(f"made in {made - started:.1f} s, downloaded in {time.monotonic() - made:.1f} s", style="dim")
-    return files
+    return state, files
 
 
 def _beside(target: Path, disc: Disc) -> Path:

@@ -72,9 +72,10 @@ class Client:
         """
         whose = {"shown": shown, "birth_date": birth_date, "language": language}
         if len(accession_numbers) == 1:
-            return self._start("GET", "/api/iso/download", {"accession_number": accession_numbers[0], **whose})
-        numbers = ",".join(accession_numbers)
-        return self._start("GET", "/api/iso/download-multiple", {"accession_numbers": numbers, **whose})
+            query = {"accession_number": accession_numbers[0], **whose}
+            return str(self._start("GET", "/api/iso/download", query)["job_id"])
+        query = {"accession_numbers": ",".join(accession_numbers), **whose}
+        return str(self._start("GET", "/api/iso/download-multiple", query)["job_id"])
 
     def ask_for_print(
         self,
@@ -85,8 +86,8 @@ class Client:
         shown: str = "",
         birth_date: str = "",
         language: str = "",
-    ) -> str:
-        """Start the job that has a publisher make a disc, the configured one where none is named; its id.
+    ) -> dict[str, Any]:
+        """Start the job that has a publisher make a disc, the configured one where none is named: what 202 tells of it.
 
         `confirm_reprint`: an earlier print ended unclear, and somebody has looked at the publisher.
         """
@@ -211,9 +212,12 @@ class Client:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _start(self, method: str, path: str, query: Mapping[str, str]) -> str:
-        answer = self._json(self._send(method, path, params=_given(query), headers={"Prefer": "respond-async"}))
-        return str(answer["job_id"])
+    def _start(self, method: str, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+        sent = self._send(method, path, params=_given(query), headers={"Prefer": "respond-async"})
+        answer = self._json(sent)
+        if not isinstance(answer.get("job_id"), str):
+            raise self._no_mkiso(sent)
+        return answer
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:

@@ -169,7 +169,7 @@ def print_disc(console: Console, client: Client, place: Place) -> None:
     """The same study to the demo's publisher, and what that holds afterwards."""
     console.print(f"\nSending {ACCESSION_NUMBER} to the disc publisher:")
     held = _stored(place.printed)
-    state = show_job(console, client.follow(client.ask_for_print([ACCESSION_NUMBER])))
+    state = show_job(console, client.follow(client.ask_for_print([ACCESSION_NUMBER])["job_id"]))
     got = _stored(place.printed) - held
     for file, _ in sorted(got):
         console.print(f"  {size_words(file.stat().st_size):>12}  {file.name}", highlight=False)

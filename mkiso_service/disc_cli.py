@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mkiso.errors import InvalidAccessionNumber
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mkiso_service.api import Job
     from mkiso_service.client import Client
 
 FAILED = 1
@@ -44,12 +48,44 @@ def _of_a_patient(command: Callable[..., Any]) -> Callable[..., Any]:
         "--birth-date",
         default="",
         metavar="YYYY-MM-DD",
+        callback=_born,
         help="The patient's birth date: with another one in the PACS no disc is made.",
     )
     spoken = click.option(
         "--language", default="", metavar="CODE", help="Of the pages on the disc, such as de. Default: disc.language."
     )
-    return spoken(born(yes(command)))
+    as_json = click.option(
+        "--json", "as_json", is_flag=True, help="Tell the job on standard output, and its progress on standard error."
+    )
+    return as_json(spoken(born(yes(command))))
+
+
+def _born(_context: click.Context, _option: click.Parameter, given: str) -> str:
+    if given and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", given, re.ASCII):
+        raise click.BadParameter(f"{given!r} is no date: write it as 1970-01-31.")
+    return given
+
+
+def _numbers(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """What the service would refuse, said before it is asked, and as one says it at a terminal."""
+    from mkiso.study.accession import parse_accession_number
+
+    try:
+        return tuple(map(parse_accession_number, given))
+    except InvalidAccessionNumber as error:
+        raise click.BadParameter(error.words) from None
+
+
+_accession_numbers = click.argument(
+    "accession_numbers", metavar="ACCESSION...", nargs=-1, required=True, callback=_numbers
+)
+
+
+def _tell(job: Job, **more: object) -> None:
+    """A job that has ended, as JSON."""
+    from pydantic_core import to_json
+
+    click.echo(to_json({"job": job, **more}, indent=2).decode())
 
 
 def _confirmed(
@@ -62,7 +98,7 @@ def _confirmed(
 
     preview = client.preview(accession_numbers, birth_date)
     show_preview(console, preview)
-    click.confirm("Make a disc of this patient?", abort=True)
+    click.confirm("Make a disc of this patient?", abort=True, err=console.stderr)
     return {"shown": preview["shown"], "birth_date": birth_date}
 
 
@@ -88,7 +124,7 @@ def _say(error: Exception) -> int:
 
 
 @click.command()
-@click.argument("accession_numbers", metavar="ACCESSION...", nargs=-1, required=True)
+@_accession_numbers
 @click.option(
     "-o",
     "--output",
@@ -106,6 +142,7 @@ def burn(
     language: str,
     *,
     yes: bool,
+    as_json: bool,
 ) -> int:
     """Have a disc of one patient's studies made, and download its image. On a terminal it shows the patient and asks
     first. Run the same command again to resume a broken download.
@@ -115,18 +152,20 @@ def burn(
     from mkiso_service.burning import burn as burn_disc
     from mkiso_service.client import ServiceError
 
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, stderr=as_json)
     target = output or Path(f"{accession_numbers[0]}.iso")
     _require_folder(target.parent)
     try:
         with _connect(url, api_key_file) as client:
             whose = _confirmed(console, client, accession_numbers, birth_date, yes=yes)
-            burn_disc(console, client, accession_numbers, target, language=language, **whose)
+            job, files = burn_disc(console, client, accession_numbers, target, language=language, **whose)
     except ServiceError as error:
         return _say(error)
     except KeyboardInterrupt:
         console.print("Stopped. The job continues, and the downloaded part is kept. Run the same command to resume.")
         return FAILED
+    if as_json:
+        _tell(job, files=files)
     return 0
 
 
@@ -139,7 +178,7 @@ def _require_folder(folder: Path) -> None:
 
 
 @click.command(name="print")
-@click.argument("accession_numbers", metavar="ACCESSION...", nargs=-1, required=True)
+@_accession_numbers
 @click.option("--publisher", default="", help="A configured publisher. Default: print.publisher.")
 @click.option(
     "--confirm-reprint",
@@ -158,6 +197,7 @@ def print_(
     language: str,
     *,
     yes: bool,
+    as_json: bool,
 ) -> int:
     """Have a disc of one patient's studies made by a disc publisher. On a terminal it shows the patient and asks
     first.
@@ -167,20 +207,24 @@ def print_(
     from mkiso_service.client import ServiceError
     from mkiso_service.display import show_job
 
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, stderr=as_json)
     try:
         with _connect(url, api_key_file) as client:
             whose = _confirmed(console, client, accession_numbers, birth_date, yes=yes)
-            job_id = client.ask_for_print(
+            order = client.ask_for_print(
                 accession_numbers, publisher, confirm_reprint=confirm_reprint, language=language, **whose
             )
-            state = show_job(console, client.follow(job_id))
+            if "made_before_minutes" in order:
+                console.print(f"This disc was made {order['made_before_minutes']} minutes ago, too.", style="yellow")
+            state = show_job(console, client.follow(job_id := order["job_id"]))
     except ServiceError as error:
         return _say(error)
     meaning = {"queued": "has taken it and will make the disc", "done": "has made the disc"}.get(
         state.proves, "has taken it"
     )
     console.print(f"{state.publisher} {meaning}: {state.written or state.received} instances. Job {job_id}")
+    if as_json:
+        _tell(state, made_before_minutes=order.get("made_before_minutes"))
     return 0
 
 

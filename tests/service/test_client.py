@@ -66,6 +66,7 @@ class Script:
     break_after: list[int] = field(default_factory=list)
     error: dict[str, Any] | None = None
     listing: dict[str, Any] = field(default_factory=dict)
+    accepted: dict[str, Any] = field(default_factory=lambda: {"job_id": "J", "job": "/api/iso/jobs/J"})
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
 
@@ -99,7 +100,7 @@ def url(script: Script) -> Iterator[str]:
             elif "/jobs/" in self.path:
                 self.tell(200, script.states.pop(0) if len(script.states) > 1 else script.states[0])
             else:
-                self.tell(202, {"job_id": "J", "job": "/api/iso/jobs/J"})
+                self.tell(202, script.accepted)
 
         do_POST = do_GET
 
@@ -338,6 +339,60 @@ def test_print_names_the_publisher(script: Script, url: str, capsys: pytest.Capt
     assert run(["print", "A1", "A2", "--publisher", "robot", "--url", url]) == 0
     assert script.asked[0][0] == "/api/iso/print?accession_number=A1%2CA2&publisher=robot"
     assert "robot has taken it" in capsys.readouterr().out
+
+
+def test_print_says_that_the_disc_was_made_before(script: Script, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    script.accepted["made_before_minutes"] = 12
+    script.states = [job("done", "sent", publisher="robot", proves="queued")]
+    assert run(["print", "A1", "--url", url]) == 0
+    assert "made 12 minutes ago" in capsys.readouterr().out
+
+
+def test_a_script_is_told_the_job_and_nothing_else(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["burn", "A1", "--json", "-o", str(tmp_path / "x.iso"), "--url", url]) == 0
+    told = json.loads((streams := capsys.readouterr()).out)
+    assert told["files"] == [str(tmp_path / "x.iso")]
+    assert (told["job"]["state"], told["job"]["discs"][0]["sha256"]) == ("done", SHA256)
+    assert "retrieving" in streams.err
+    script.accepted["made_before_minutes"] = 12
+    script.states = [job("done", "sent", publisher="robot", proves="queued")]
+    assert run(["print", "A1", "--json", "--url", url]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["job"]["publisher"], told["made_before_minutes"]) == ("robot", 12)
+
+
+@pytest.mark.parametrize("command", ["burn", "print"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([""], "The accession number is empty"),
+        (["A*"], "a PACS takes * for a wildcard"),
+        (["A1", "--birth-date", "31.01.1970"], "write it as 1970-01-31"),
+    ],
+)
+def test_what_is_mistyped_is_said_before_anybody_is_asked(
+    script: Script, url: str, capsys: pytest.CaptureFixture[str], command: str, arguments: list[str], words: str
+) -> None:
+    assert run([command, *arguments, "--url", url]) == 2
+    assert words in capsys.readouterr().err and not script.asked
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_as_it_is_written(shell: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    assert f"{shell}_source" in page
+    if shell == "bash":  # click asks the shell for its version
+        words = "mkiso pr"
+        told = subprocess.run(
+            [sys.executable, "-c", "from mkiso_service.cli import main; main()"],
+            env={**os.environ, "_MKISO_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert {"plain,print", "plain,prefect"} <= set(told.stdout.split())
 
 
 @pytest.mark.parametrize("way", ["option", "environment", "environment's file"])
