@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.collect import find, retrieve
-from flows.parameters import AccessionNumbers, DiscLanguage, ShownPatient, run_name
+from flows.parameters import AccessionNumbers, DiscFormat, DiscLanguage, ShownPatient, run_name
 from tasks.cleaning import forget_cancelled_job
 from tasks.disc import (
     finish_pictures,
@@ -27,15 +27,21 @@ from tasks.job_run import JobRun
     description="Retrieves the studies from the PACS, proves that nothing is missing, and makes a disc image of them.",
     on_cancellation=[forget_cancelled_job],
 )
-def make_disc(accession_numbers: AccessionNumbers, shown: ShownPatient = "", language: DiscLanguage = "") -> State:
+def make_disc(
+    accession_numbers: AccessionNumbers,
+    shown: ShownPatient = "",
+    language: DiscLanguage = "",
+    format: DiscFormat = "iso",
+) -> State:
     """Make a disc image of one patient's studies.
 
     Args:
         accession_numbers: The accession numbers as they stand on the examinations; all of one patient.
         shown: Who was shown and confirmed (mkiso.study.identity.shown_digest); empty: nobody was.
         language: Of the pages on the disc, such as de; empty: disc.language of the configuration.
+        format: What the disc becomes: iso for a drive, zip for any computer.
     """
-    with JobRun("download", accession_numbers, language=language) as run:
+    with JobRun("download", accession_numbers, language=language, form=format) as run:
         question = run.start()
         discs = resume_discs(run) if run.report.disc_ids else ()
         if not discs:

@@ -10,6 +10,7 @@ from typing import Annotated
 from prefect.runtime import flow_run
 from pydantic import Field, StringConstraints
 
+from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
 
 AccessionNumber = Annotated[
@@ -41,6 +42,10 @@ DiscLanguage = Annotated[
         description="Of the pages on the disc, such as de; empty: disc.language of the configuration.",
         pattern=rf"^({'|'.join(languages())})?$",
     ),
+]
+
+DiscFormat = Annotated[
+    str, Field(title="Format", description=f"One of {', '.join(FORMATS)}.", pattern=rf"^({'|'.join(FORMATS)})$")
 ]
 
 SHOWN = 5

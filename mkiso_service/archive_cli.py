@@ -74,12 +74,12 @@ def verify(disc: Path) -> int:
     """Read every file of a disc, or of its image, and compare it with the ledger."""
     from mkiso.archive.ledger import Ledger
     from mkiso.archive.readback import verify_against_ledger
+    from mkiso.archive.volumes import VOLUMES
     from mkiso.config.file import load
-    from mkiso.formats.iso_reader import read_image
 
     descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        contents = read_image(descriptor)
+        contents = VOLUMES.read(descriptor)
         with Ledger.open(load()) as ledger:
             outcome = verify_against_ledger(ledger, contents.label, _files_of(descriptor, contents))
     finally:

@@ -19,17 +19,16 @@ def found_volume(disc: Path, progress: Callable[[int, int], None] | None = None)
     `findings`, where it isn't sound.
     """
     from mkiso.archive.importing import FoundVolume
-    from mkiso.archive.volumes import StudyOnVolume
+    from mkiso.archive.volumes import VOLUMES, StudyOnVolume
     from mkiso.formats.disc_check import verify_disc
     from mkiso.formats.disc_contents import listed_instances
     from mkiso.formats.image_hash import hash_extents
-    from mkiso.formats.iso_reader import read_image
     from mkiso.study.models import DiscFile
 
     report = verify_disc(disc, one_patient=False, progress=progress)
     descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        contents = read_image(descriptor)
+        contents = VOLUMES.read(descriptor)
         hashes = hash_extents(descriptor, contents, progress).files
         listed = {each.path: each for each in listed_instances(descriptor, contents)}
     finally:

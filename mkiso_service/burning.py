@@ -22,12 +22,13 @@ def burn(
     shown: str = "",
     birth_date: str = "",
     language: str = "",
+    form: str = "",
 ) -> tuple[Job, list[Path]]:
     """Make the disc, or the discs of a set, of these studies and download them; the job and the files. Raises
     ServiceError.
     """
     started = time.monotonic()
-    job_id = client.ask_for_disc(accession_numbers, shown=shown, birth_date=birth_date, language=language)
+    job_id = client.ask_for_disc(accession_numbers, shown=shown, birth_date=birth_date, language=language, form=form)
     state = show_job(console, client.follow(job_id))
     made = time.monotonic()
     files = []

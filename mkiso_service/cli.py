@@ -215,10 +215,10 @@ def deploy() -> None:
 
 
 @cli.command()
-@click.argument("image", metavar="ISO", type=click.Path(path_type=Path, exists=True))
+@click.argument("image", metavar="FILE|DEVICE", type=click.Path(path_type=Path, exists=True))
 @click.option("--many-patients", is_flag=True, help="For an archive volume, which holds more than one patient.")
 def verify(image: Path, many_patients: bool) -> int:
-    """Check every file of an image, or of a disc in a drive, against its own checksums and DICOMDIR."""
+    """Check every file of an image or a ZIP file, or of a disc in a drive, against its own checksums and DICOMDIR."""
     from rich.console import Console
 
     from mkiso.errors import ProofFailed

@@ -65,12 +65,18 @@ class Client:
         return self._read(_PREVIEW, answer)
 
     def ask_for_disc(
-        self, accession_numbers: Sequence[str], *, shown: str = "", birth_date: str = "", language: str = ""
+        self,
+        accession_numbers: Sequence[str],
+        *,
+        shown: str = "",
+        birth_date: str = "",
+        language: str = "",
+        form: str = "",
     ) -> str:
         """Start, or join, the job that makes a disc of one patient's studies; its id. `shown`: the preview's, of the
-        patient whom somebody confirmed; `language`: of the disc.
+        patient whom somebody confirmed; `language`: of the disc, `form`: the name of its format.
         """
-        whose = {"shown": shown, "birth_date": birth_date, "language": language}
+        whose = {"shown": shown, "birth_date": birth_date, "language": language, "format": form}
         if len(accession_numbers) == 1:
             query = {"accession_number": accession_numbers[0], **whose}
             return str(self._start("GET", "/api/iso/download", query)["job_id"])

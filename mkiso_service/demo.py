@@ -185,11 +185,11 @@ def _stored(folder: Path) -> set[tuple[Path, int]]:
 
 def list_files(console: Console, iso: Path) -> None:
     """The paths and sizes of a disc's files."""
-    from mkiso.formats.iso_reader import read_image
+    from mkiso.formats.registry import format_of
 
     descriptor = os.open(iso, os.O_RDONLY)
     try:
-        contents = read_image(descriptor)
+        contents = format_of(descriptor).read(descriptor)
     finally:
         os.close(descriptor)
     console.print(f"On the disc {contents.label}:")
@@ -199,13 +199,13 @@ def list_files(console: Console, iso: Path) -> None:
 
 def unpack(iso: Path, folder: Path) -> None:
     """A disc's files as a system shows them, in place of what the folder held."""
-    from mkiso.formats.iso_reader import JOLIET, read_image
     from mkiso.formats.protocol import read_extent
+    from mkiso.formats.registry import format_of
 
     shutil.rmtree(folder, ignore_errors=True)
     descriptor = os.open(iso, os.O_RDONLY)
     try:
-        for path, extent in read_image(descriptor).trees[JOLIET].items():
+        for path, extent in format_of(descriptor).read(descriptor).shown.items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(read_extent(descriptor, extent))

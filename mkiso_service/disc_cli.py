@@ -129,13 +129,21 @@ def _say(error: Exception) -> int:
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The image file. Default: ACCESSION.iso; a disc set gets FILE-1of2-SET.iso and so on.",
+    help="The file. Default: ACCESSION.iso, or as its format is called; a set gets FILE-1of2-SET.iso and so on.",
+)
+@click.option(
+    "--format",
+    "form",
+    default="",
+    metavar="FORMAT",
+    help="iso (the default), for a drive, or zip, for any computer.",
 )
 @_of_a_patient
 @_of_a_service
 def burn(
     accession_numbers: tuple[str, ...],
     output: Path | None,
+    form: str,
     url: str,
     api_key_file: Path | None,
     birth_date: str,
@@ -149,16 +157,19 @@ def burn(
     """
     from rich.console import Console
 
+    from mkiso.formats.registry import FORMATS, ISO
     from mkiso_service.burning import burn as burn_disc
     from mkiso_service.client import ServiceError
 
     console = Console(soft_wrap=True, stderr=as_json)
-    target = output or Path(f"{accession_numbers[0]}.iso")
+    if form and form not in FORMATS:
+        raise click.BadParameter(f"there are: {', '.join(FORMATS)}", param_hint="--format")
+    target = output or Path(f"{accession_numbers[0]}{FORMATS[form or ISO.name].suffix}")
     _require_folder(target.parent)
     try:
         with _connect(url, api_key_file) as client:
             whose = _confirmed(console, client, accession_numbers, birth_date, yes=yes)
-            job, files = burn_disc(console, client, accession_numbers, target, language=language, **whose)
+            job, files = burn_disc(console, client, accession_numbers, target, language=language, form=form, **whose)
     except ServiceError as error:
         return _say(error)
     except KeyboardInterrupt:

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 from mkiso.errors import JobNotFound
 from mkiso.formats.proven_set import ProvenSet, WrittenSet, disc_fingerprint, manifests_of, prove, write_set
-from mkiso.formats.registry import ISO
 from mkiso.media.disc_set import DiscSet, lay_out_set
 from mkiso.media.file_set import arrange
 from mkiso.media.rendering import NO_PICTURES, Pictures
@@ -38,7 +37,8 @@ def look_for_finished_disc(run: JobRun, found: Found) -> tuple[Manifest, ...]:
     there is none.
     """
     settings = run.settings
-    return tuple(reusable(settings.storage, disc_fingerprint(found.fingerprint, settings), settings.disc.reuse_minutes))
+    fingerprint = disc_fingerprint(found.fingerprint, settings, run.form)
+    return tuple(reusable(settings.storage, fingerprint, settings.disc.reuse_minutes))
 
 
 @step("Finish pictures")
@@ -72,7 +72,7 @@ def lay_out_discs(run: JobRun, studies: CompleteStudies, pictures: Pictures, rep
         run.settings,
         run.job.disc_dir,
         created=datetime.now(UTC),
-        medium=run.medium,
+        medium=run.carrier,
         pictures=pictures,
         reports=reports,
     )
@@ -83,10 +83,10 @@ def lay_out_discs(run: JobRun, studies: CompleteStudies, pictures: Pictures, rep
 
 @step("Master image")
 def master_images(run: JobRun, disc_set: DiscSet) -> WrittenSet:
-    """ISO 9660 level 1 with Joliet."""
+    """In the format that was asked for."""
     run.tell("mastering")
-    images = [run.job.image(layout.volume.number) for layout in disc_set.layouts]
-    return write_set(disc_set, ISO, images, lambda layout: run.tell_written(layout.instances))
+    images = [run.job.image(layout.volume.number, run.form.suffix) for layout in disc_set.layouts]
+    return write_set(disc_set, run.form, images, lambda layout: run.tell_written(layout.instances))
 
 
 @step("Read image back")

@@ -17,9 +17,10 @@ from prefect.context import FlowRunContext, get_run_context
 from prefect.states import Completed, Failed
 
 from mkiso.config.in_force import in_force
-from mkiso.config.section import Medium
+from mkiso.config.section import Carrier
 from mkiso.config.settings import Settings
 from mkiso.errors import PatientMismatch
+from mkiso.formats.registry import FORMATS, ISO
 from mkiso.media.rendering import Renderer
 from mkiso.publishers import Publisher, publisher_of
 from mkiso.storage.files import hold
@@ -42,15 +43,18 @@ class JobRun(JobProgress):
     would write the text of an unforeseen one into its database. What stops the process is raised on.
     """
 
-    def __init__(self, kind: JobKind, accession_numbers: list[str], publisher: str = "", language: str = "") -> None:
-        """`language`: of the discs, where it isn't the site's."""
+    def __init__(
+        self, kind: JobKind, accession_numbers: list[str], publisher: str = "", language: str = "", form: str = ISO.name
+    ) -> None:
+        """`language`: of the discs, where it isn't the site's; `form`: the name of their format."""
         context = get_run_context()
         assert isinstance(context, FlowRunContext) and context.flow_run is not None
         self.log = get_run_logger()
         self.job = Job(str(context.flow_run.id), kind, _in_language(in_force(), language))
         name = publisher or (self.settings.print.publisher if kind == "print" else "")
         self._artifacts = Artifacts(self.log, "retrieval", PROGRESS_SECONDS)
-        report = JobReport(self.job.id, kind, tuple(accession_numbers), publisher=name)
+        report = JobReport(self.job.id, kind, tuple(accession_numbers), publisher=name, format=form)
+        self.form = FORMATS[form]
         super().__init__(self.settings.storage, report, self._artifacts)
         self.words = ""
         self.state: State = Failed(message=stopped(kind).words)
@@ -121,9 +125,9 @@ class JobRun(JobProgress):
         return self.job.settings
 
     @property
-    def medium(self) -> Medium:
-        """What the disc is for: the publisher's medium, else the configured one."""
-        return (
+    def carrier(self) -> Carrier:
+        """What the disc is for: the format's, the publisher's medium, else the configured one."""
+        return self.form.carrier or (
             self.settings.publishers[self.report.publisher].medium
             if self.report.publisher
             else self.settings.disc.medium

@@ -23,6 +23,7 @@ from mkiso.archive.volumes import (
     LABEL,
     MasteredVolume,
     StudyOnVolume,
+    image_name,
     in_portions,
     planned_row,
     volume_of,
@@ -123,12 +124,12 @@ def _place_of(ledger: Ledger, found: FoundVolume, store: Store | None, output: s
         return {"state": "done", "output": DISC, "location": "a disc that was imported", "store": None}
     if store is not None and found.where == store.image(found.label):
         return {"state": "done", "output": "store", "location": str(found.where.parent), "store": store.id}
-    if found.where == ledger.storage.volumes_dir / found.label / "disc.iso":
+    if found.where == ledger.storage.volumes_dir / found.label / image_name("disc"):
         return {"state": "mastered", "output": output, "location": "", "store": None, "place": ledger.place}
     where = f" or {store.image(found.label)}" if store is not None else ""
     raise InvalidRequest(
         f"{found.label} lies in a file where nobody looks for it: burn it, or move it to "
-        f"{ledger.storage.volumes_dir / found.label / 'disc.iso'}{where}, and take it up there."
+        f"{ledger.storage.volumes_dir / found.label / image_name('disc')}{where}, and take it up there."
     )
 
 

@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from mkiso.archive.delivery import deliver
 from mkiso.archive.job import ArchiveJob
 from mkiso.archive.manifest import MANIFEST, new_manifest
-from mkiso.archive.volumes import ArchiveVolume, MasteredVolume, StudyOnVolume
+from mkiso.archive.volumes import VOLUMES, ArchiveVolume, MasteredVolume, StudyOnVolume
 from mkiso.errors import ProofFailed
 from mkiso.formats.proven_set import Proven, prove, write_set
-from mkiso.formats.registry import ISO
 from mkiso.media.disc_set import DiscSet, divide, lay_out_volumes
 from mkiso.media.filling import volume_sectors
 from mkiso.media.layout import Layout
@@ -31,7 +30,7 @@ def make_volumes(run: ArchiveJob, uids: tuple[str, ...]) -> None:
     places = [(volume.label, volume.folder / "disc") for volume in planned]
     disc_set = lay_out_volumes(parts, places, settings, created=datetime.now(UTC), medium=archive.medium)
     require_size(disc_set, archive.volume_mib)
-    proven = prove(write_set(disc_set, ISO, [volume.image for volume in planned]))
+    proven = prove(write_set(disc_set, VOLUMES, [volume.image for volume in planned]))
     finished = [_finish(volume, disc, part) for volume, disc, part in zip(planned, proven.discs, parts, strict=True)]
     run.night.mastered(finished)
     run.outcome = replace(run.outcome, archived=run.outcome.archived + len(uids))

@@ -13,7 +13,7 @@ from mkiso.archive.lifecycle import Remedy, Stored, remedy
 from mkiso.archive.nights import is_alive
 from mkiso.archive.store import Store
 from mkiso.archive.tables import instances, nights, places, volumes
-from mkiso.archive.volumes import ArchiveVolume, labels_in, volume_of
+from mkiso.archive.volumes import ArchiveVolume, image_name, labels_in, volume_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def _strangers(ledger: Ledger, store: Store | None, known: frozenset[str]) -> It
     folders = {folder.name for folder in ledger.storage.volumes_dir.iterdir() if folder.is_dir()}
     for label in sorted(folders - known):
         folder = ledger.storage.volumes_dir / label
-        way = f"`mkiso archive import {folder / 'disc.iso'}`, or remove the folder."
+        way = f"`mkiso archive import {folder / image_name('disc')}`, or remove the folder."
         yield Owed(label, f"lies in {folder}, and the ledger doesn't know it: {way}")
     for label in sorted((labels_in(store.directory) if store is not None else frozenset()) - known):
         image = store.image(label) if store is not None else ""

@@ -25,7 +25,7 @@ from mkiso.archive.belonging import ADOPT, Shelf, StoreMark, meet_store
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night
 from mkiso.archive.tables import stores, volumes
-from mkiso.archive.volumes import ArchiveVolume, in_portions, labels_in
+from mkiso.archive.volumes import ArchiveVolume, image_name, in_portions, labels_in
 from mkiso.errors import ArchiveUnusable, ProofFailed, StorageFull
 from mkiso.storage.files import Unreadable, read_json, sha256_of, sync_folder, write_whole
 from mkiso.storage.room import NO_ROOM
@@ -75,7 +75,7 @@ class Store:
 
     def image(self, label: str) -> Path:
         """Where the image of a volume lies, or would."""
-        return self.directory / label / f"{label}.iso"
+        return self.directory / label / image_name(label)
 
     def require(self) -> None:
         """Raise ArchiveUnusable where the store isn't there any more: what was mounted may be gone since the
@@ -129,7 +129,7 @@ def put(directory: Path, volume: ArchiveVolume, manifest: str) -> Path:
 
 def _fill(folder: Path, volume: ArchiveVolume, manifest: str) -> None:
     folder.mkdir(mode=0o700)
-    _link_or_copy(volume.image, folder / f"{volume.label}.iso")
+    _link_or_copy(volume.image, folder / image_name(volume.label))
     write_whole(folder / f"{volume.label}.json", manifest, durable=True)
     _prove(folder, volume)
 
@@ -144,7 +144,7 @@ def _appear(unfinished: Path, target: Path) -> None:
 
 def _prove(folder: Path, volume: ArchiveVolume) -> None:
     """Read the image from the disk and not from memory, as far as the kernel lets go of it."""
-    image = folder / f"{volume.label}.iso"
+    image = folder / image_name(volume.label)
     try:
         with image.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -14,13 +14,21 @@ from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 from mkiso.archive.lifecycle import State
 from mkiso.archive.tables import instances, other_files, studies, volumes
 from mkiso.config.section import Medium
+from mkiso.formats.registry import ISO
 from mkiso.study.models import DiscFile
 
 UIDS_A_STATEMENT = 500
 """Bound values of one statement: SQLite takes 32,766, PostgreSQL 65,535, and neither plans a longer list any faster."""
 
 Key = TypeVar("Key", str, int)
+VOLUMES = ISO
+"""The format of every volume."""
 LABEL = re.compile(r"A\d{8}_\d{4,6}")
+
+
+def image_name(stem: str) -> str:
+    """What the file of a volume's image is called."""
+    return f"{stem}{VOLUMES.suffix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,7 @@ class ArchiveVolume:
 
     @property
     def image(self) -> Path:
-        return self.folder / "disc.iso"
+        return self.folder / image_name("disc")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ AeTitle = Annotated[  # VR AE (PS3.5 6.2): no backslash, no control character
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Medium = Literal["cd", "dvd", "dvd-dl", "bd", "bd-dl"]
+Carrier = Medium | Literal["zip", "usb"]
+"""What a disc is laid out for: a medium, or a file that needs none."""
 
 
 def _named(path: object) -> object:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,17 +16,15 @@ from pydicom import Dataset, dcmread
 
 from mkiso.errors import ProofFailed
 from mkiso.formats.image_hash import hash_extents
-from mkiso.formats.iso_reader import JOLIET, read_image
 from mkiso.formats.protocol import Contents, Extent, read_extent
+from mkiso.formats.registry import format_of
+from mkiso.media.names import is_file_id
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 DICOMDIR, CHECKSUMS = PurePosixPath("DICOMDIR"), PurePosixPath("SHA256.TXT")
 _MAX_MADE_BYTES = 512 * 1024 * 1024  # of DICOMDIR or SHA256.TXT: more than a million records
-_SHORT = re.compile(r"[A-Z0-9_]{1,8}(\.[A-Z0-9_]{1,3})?")
-_FILE_SET_ID = re.compile(r"[A-Z0-9_]{1,16}")
-_MAX_DEPTH = 8  # Ecma-119 6.8.2.1
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _SOP_CLASS_UID, _SOP_INSTANCE_UID, _TRANSFER_SYNTAX_UID = 0x00020002, 0x00020003, 0x00020010
 _REFERENCED = {  # by the element of group 0002 that each repeats
@@ -130,12 +127,24 @@ class _Check:
     findings: list[str] = field(default_factory=list)
 
     def run(self, progress: Callable[[int, int], None] | None) -> DiscReport:
-        self.image = image = read_image(self.descriptor)
-        self.checked.append(f"both directory trees and their path tables: {len(image.files)} files")
-        self._same_trees(image)
-        self._names(image)
+        form = format_of(self.descriptor)
+        self.image = image = form.read(self.descriptor)
+        read, sought = form.checks
+        self.checked.append(f"{read}: {len(image.files)} files")
+        self.findings += form.faults(image)
+        self.findings += [
+            f"{path} stands where IHE PDI allows IHE_PDI alone."
+            for path in image.files
+            if path.parts[0].startswith("IHE") and path.parts[0] != "IHE_PDI"
+        ]
+        self.checked.append(sought)
         hashes = hash_extents(self.descriptor, image, progress)
         self.sha256 = hashes.sha256
+        self.findings += [
+            f"{path} has another CRC-32 than the image says."
+            for path, extent in image.files.items()
+            if extent in hashes.wrong
+        ]
         self._checksums(image, hashes.files)
         self._dicomdir(image)
         return self.report()
@@ -156,28 +165,13 @@ class _Check:
     def _find(self, words: str) -> None:
         self.findings.append(words)
 
-    def _same_trees(self, image: Contents) -> None:
-        if sorted(image.files.values()) != sorted(image.trees[JOLIET].values()):
-            self._find("The ISO 9660 tree and the Joliet tree hold different files.")
-
-    def _names(self, image: Contents) -> None:
-        """PS3.10 8.5, PS3.12 F, Ecma-119 6.8.2.1 and 10.1, IHE PDI."""
-        for path in image.files:
-            if not all(map(_SHORT.fullmatch, path.parts)) or len(path.parts) > _MAX_DEPTH:
-                self._find(f"{path} is no name of ISO 9660 level 1.")
-            if path.parts[0].startswith("IHE") and path.parts[0] != "IHE_PDI":
-                self._find(f"{path} stands where IHE PDI allows IHE_PDI alone.")
-        if not _FILE_SET_ID.fullmatch(image.label):
-            self._find("The volume identifier is no file-set ID: at most 16 of A-Z, 0-9 and _.")
-        self.checked.append("names: ISO 9660 level 1, file-set ID")
-
     def _checksums(self, image: Contents, hashes: Mapping[Extent, str]) -> None:
-        extent = image.trees[JOLIET].get(CHECKSUMS)
+        extent = image.shown.get(CHECKSUMS)
         if extent is None:
             self._find("There is no SHA256.TXT: whether the files are what they were can't be told.")
             return
         listed = dict(_checksum_lines(self._made(extent)))
-        found = {path: hashes.get(extent, "") for path, extent in image.trees[JOLIET].items() if path != CHECKSUMS}
+        found = {path: hashes.get(extent, "") for path, extent in image.shown.items() if path != CHECKSUMS}
         for path in sorted(listed.keys() - found.keys()):
             self._find(f"{path} is missing.")
         for path in sorted(found.keys() - listed.keys()):
@@ -208,7 +202,7 @@ class _Check:
 
     def _records(self, image: Contents, directory: Dataset) -> None:
         records = list(directory.DirectoryRecordSequence)
-        if directory.get("FileSetID") != image.label:
+        if image.label and directory.get("FileSetID") != image.label:
             self._find("The file-set ID of DICOMDIR is not the volume identifier.")
         self.findings += _broken_offsets(directory, records)
         self._references(image, records)
@@ -227,6 +221,8 @@ class _Check:
             if path in referenced:
                 self._find(f"DICOMDIR names {path} twice.")
             referenced.add(path)
+            if not is_file_id(path):
+                self._find(f"{path} is no File ID: at most 8 names of at most 8 of A-Z, 0-9 and _ (PS3.10 8.5).")
             if extent is None:
                 self._find(f"DICOMDIR names {path}, which is missing.")
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ImageHashes:
-    """The SHA-256 of the image and of each of its files, and the image's marks (mkiso.storage.marks)."""
+    """The SHA-256 of the image and of each of its files, and the image's marks (mkiso.storage.marks). `wrong` are the
+    files whose CRC-32 isn't what the image says.
+    """
 
     sha256: str
     files: dict[Extent, str]
     marks: bytes
+    wrong: frozenset[Extent]
 
 
 def hash_extents(
@@ -33,7 +37,7 @@ def hash_extents(
     """
     whole = hashlib.sha256()
     end = contents.size
-    files = _ExtentHashes(contents.files.values(), end)
+    files = _ExtentHashes(contents.files.values(), end, counts=bool(contents.crc32))
     buffers = [memoryview(bytearray(_CHUNK_BYTES)) for _ in range(2)]
     with ThreadPoolExecutor(2, thread_name_prefix="proof") as hashing:
         running: list[Future[None]] = []
@@ -48,7 +52,8 @@ def hash_extents(
             running = [hashing.submit(whole.update, chunk), hashing.submit(files.update, chunk)]
         for task in running:
             task.result()
-    return ImageHashes(whole.hexdigest(), files.hexdigests(), files.marks())
+    wrong = frozenset(extent for extent, crc32 in contents.crc32.items() if files.crc32.get(extent, 0) != crc32)
+    return ImageHashes(whole.hexdigest(), files.hexdigests(), files.marks(), wrong)
 
 
 class _ExtentHashes:
@@ -58,13 +63,15 @@ class _ExtentHashes:
     another chain begins is hashed on its own as well.
     """
 
-    def __init__(self, extents: Collection[Extent], end: int) -> None:
+    def __init__(self, extents: Collection[Extent], end: int, *, counts: bool) -> None:
         self._ahead = sorted({extent for extent in extents if extent.size}, reverse=True)
         self._done = dict.fromkeys((extent for extent in extents if not extent.size), hashlib.sha256().hexdigest())
         self._marker = Marker()
         self._passing: Extent | None = None
         self._own: Marker | hashlib._Hash = self._marker
         self._at, self._end = 0, end
+        self._counts = counts
+        self.crc32: dict[Extent, int] = {}
         position = 0
         for extent in reversed(self._ahead):
             if extent.start < position:
@@ -79,6 +86,8 @@ class _ExtentHashes:
                 self._own = hashlib.sha256() if self._passing.size >= CHAIN_BYTES else self._marker
             part = chunk[: self._cut() - self._at]
             self._marker.update(part)
+            if self._passing and self._counts:
+                self.crc32[self._passing] = zlib.crc32(part, self.crc32.get(self._passing, 0))
             if self._passing and self._own is not self._marker:
                 self._own.update(part)
             self._at += len(part)

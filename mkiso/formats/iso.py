@@ -5,7 +5,8 @@ refused by older readers).
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -16,10 +17,13 @@ from mkiso.formats.iso_reader import JOLIET, PRIMARY, read_image
 from mkiso.formats.protocol import Contents
 from mkiso.media.capacity import SECTOR_BYTES, image_sectors, iso_identifier
 from mkiso.media.layout import Layout
-from mkiso.media.names import d_characters
+from mkiso.media.names import d_characters, is_file_set_id
 from mkiso.study.models import DiscFile
 
 APPLICATION = "MKISO"
+_SHORT = re.compile(r"[A-Z0-9_]{1,8}(\.[A-Z0-9_]{1,3})?")
+_MAX_DEPTH = 8  # Ecma-119 6.8.2.1
+_IDENTIFIER = SECTOR_BYTES * 16 + 1  # of the first volume descriptor (Ecma-119 8.1.2)
 _COPY_BYTES = 1024 * 1024
 _PRIMARY_DESCRIPTOR, _JOLIET_DESCRIPTOR = 16, 17  # sectors (Ecma-119 6.7.1)
 _MODIFICATION_DATE = 830  # byte position in both (Ecma-119 8.4.27)
@@ -31,6 +35,9 @@ class Iso:
     name = "iso"
     suffix = ".iso"
     media_type = "application/vnd.efi.iso"
+    title = "ISO"
+    carrier = None
+    checks = ("both directory trees and their path tables", "names: ISO 9660 level 1, file-set ID")
 
     def size(self, disc: Layout) -> int:
         return image_sectors(disc.files) * SECTOR_BYTES
@@ -38,8 +45,21 @@ class Iso:
     def write(self, disc: Layout, target: Path) -> None:
         master(disc.files, disc.volume_id, target, created=disc.created, publisher=disc.institution)
 
+    def recognises(self, head: bytes) -> bool:
+        return head[_IDENTIFIER:].startswith(b"CD001")
+
     def read(self, descriptor: int) -> Contents:
         return read_image(descriptor)
+
+    def faults(self, contents: Contents) -> Iterator[str]:
+        """PS3.12 F, Ecma-119 6.8.2.1 and 10.1."""
+        if sorted(contents.files.values()) != sorted(contents.shown.values()):
+            yield "The ISO 9660 tree and the Joliet tree hold different files."
+        for path in contents.files:
+            if not all(map(_SHORT.fullmatch, path.parts)) or len(path.parts) > _MAX_DEPTH:
+                yield f"{path} is no name of ISO 9660 level 1."
+        if not is_file_set_id(contents.label):
+            yield "The volume identifier is no file-set ID: at most 16 of A-Z, 0-9 and _."
 
     def paths(self, file: DiscFile) -> dict[str, PurePosixPath]:
         return {PRIMARY: file.path, JOLIET: file.joliet_path or file.path}

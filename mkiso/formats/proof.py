@@ -48,7 +48,9 @@ def verify_image(image: Path, files: Collection[DiscFile], form: Format) -> Imag
         differing += [file.path for file, extents in found if len(extents) > 1]
         if not differing:
             hashes = hash_extents(descriptor, contents)
-            differing = [file.path for file, [extent] in found if hashes.files[extent] != file.sha256]
+            differing = [
+                file.path for file, [extent] in found if hashes.files[extent] != file.sha256 or extent in hashes.wrong
+            ]
     finally:
         os.close(descriptor)
     if differing:

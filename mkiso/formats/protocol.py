@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
+from mkiso.config.section import Carrier
 from mkiso.errors import ProofFailed
 from mkiso.media.layout import Layout
 from mkiso.study.models import DiscFile
+
+HEAD_BYTES = 40 * 1024
+"""Of an image, by which its format is recognised."""
 
 
 class Extent(NamedTuple):
@@ -35,17 +39,24 @@ Tree = Mapping[PurePosixPath, Extent]
 class Contents:
     """What an image was found to hold: its label, its size in bytes by its own words, and each of its trees by name.
 
-    An image has several trees where systems may show its files in several ways, as ISO 9660 and Joliet do.
+    An image has several trees where systems may show its files in several ways, as ISO 9660 and Joliet do. `crc32` is
+    what it says of its files' bytes, where its format does.
     """
 
     label: str
     size: int
     trees: Mapping[str, Tree]
+    crc32: Mapping[Extent, int] = field(default_factory=dict)
 
     @property
     def files(self) -> Tree:
         """The first tree, which the standard's own names stand in."""
         return next(iter(self.trees.values()))
+
+    @property
+    def shown(self) -> Tree:
+        """The last tree, under whose names today's systems show the files."""
+        return list(self.trees.values())[-1]
 
 
 class Format(Protocol):
@@ -60,6 +71,15 @@ class Format(Protocol):
 
     @property
     def media_type(self) -> str: ...
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def carrier(self) -> Carrier | None:
+        """What it is laid out for; None: the disc that it is written to."""
+        ...
 
     def size(self, disc: Layout) -> int:
         """The exact size in bytes of what `write` makes, before anything is written."""
@@ -69,8 +89,21 @@ class Format(Protocol):
         """Write the image; it appears at `target` whole or not at all, mode 0600."""
         ...
 
+    def recognises(self, head: bytes) -> bool:
+        """Whether something that begins with these HEAD_BYTES bytes, or all that it has, claims to be one of these."""
+        ...
+
     def read(self, descriptor: int) -> Contents:
         """What an open image holds, bounded against whatever it may say of itself. Raises ProofFailed."""
+        ...
+
+    @property
+    def checks(self) -> tuple[str, str]:
+        """What `read` has checked, and what `faults` looks for, in words."""
+        ...
+
+    def faults(self, contents: Contents) -> Iterator[str]:
+        """What a sound patient disc of this format hasn't, in sentences."""
         ...
 
     def paths(self, file: DiscFile) -> Mapping[str, PurePosixPath]:

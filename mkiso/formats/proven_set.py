@@ -11,6 +11,7 @@ from pathlib import Path
 from mkiso.config.settings import Settings
 from mkiso.formats.proof import ImageProof, verify_image
 from mkiso.formats.protocol import Format
+from mkiso.formats.registry import ISO
 from mkiso.implementation import program_version
 from mkiso.media.disc_set import DiscSet
 from mkiso.media.layout import Layout
@@ -82,7 +83,7 @@ def manifests_of(proven: ProvenSet, job_id: str, settings: Settings) -> tuple[Ma
     found before.
     """
     [studies] = proven.studies
-    fingerprint = disc_fingerprint(studies.fingerprint, settings)
+    fingerprint = disc_fingerprint(studies.fingerprint, settings, proven.form)
     ids = [new_disc_id() for _ in proven.discs]
     return tuple(
         _manifest(disc, proven.form, studies, fingerprint, job_id, disc_id, first_disc=ids[0])
@@ -90,12 +91,12 @@ def manifests_of(proven: ProvenSet, job_id: str, settings: Settings) -> tuple[Ma
     )
 
 
-def disc_fingerprint(studies_fingerprint: str, settings: Settings) -> str:
+def disc_fingerprint(studies_fingerprint: str, settings: Settings, form: Format = ISO) -> str:
     """Of all that a disc is made from: its studies (mkiso.study.identity.fingerprint), the settings that show on it or
-    by which it was let through, and the program, whose next version may know better.
+    by which it was let through, its format, and the program, whose next version may know better.
     """
     sections = (settings.disc, settings.viewer, settings.identity)
-    parts = (studies_fingerprint, program_version(), *(section.model_dump_json() for section in sections))
+    parts = (studies_fingerprint, program_version(), form.name, *(section.model_dump_json() for section in sections))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

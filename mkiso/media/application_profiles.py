@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import UID
 
-from mkiso.config.section import Medium
+from mkiso.config.section import Carrier
 from mkiso.study.models import Arrival
 
 _BASE = frozenset({"1.2.840.10008.1.2.1"})
@@ -34,26 +34,33 @@ class Profile:
     transfer_syntaxes: frozenset[str]
 
 
-PROFILES: Mapping[Medium, tuple[Profile, ...]] = {
+PROFILES: Mapping[Carrier, tuple[Profile, ...]] = {
     "cd": (Profile("STD-GEN-CD", "D", "F", _BASE),),
     "dvd": (Profile("STD-GEN-DVD-JPEG", "H", "P", _JPEG), Profile("STD-GEN-DVD-J2K", "H", "P", _JPEG_2000)),
     "dvd-dl": (Profile("STD-GEN-DVD-JPEG", "H", "P", _JPEG), Profile("STD-GEN-DVD-J2K", "H", "P", _JPEG_2000)),
     "bd": (Profile("STD-GEN-BD-JPEG", "M", "X", _JPEG), Profile("STD-GEN-BD-J2K", "M", "X", _JPEG_2000)),
     "bd-dl": (Profile("STD-GEN-BD-JPEG", "M", "X", _JPEG), Profile("STD-GEN-BD-J2K", "M", "X", _JPEG_2000)),
+    "zip": (Profile("STD-GEN-ZIP-MAIL", "L", "V", _BASE),),
+    "usb": (Profile("STD-GEN-USB-JPEG", "J", "R", _JPEG), Profile("STD-GEN-USB-J2K", "J", "R", _JPEG_2000)),
 }
-WRITTEN_TO: Mapping[Medium, str] = {"cd": "a CD-R", "dvd": "a DVD-R or DVD+R"}
+WRITTEN_TO: Mapping[Carrier, str] = {
+    "cd": "a CD-R",
+    "dvd": "a DVD-R or DVD+R",
+    "usb": "a USB stick",
+}
 """What an image of ours has to be written to for a profile to be met, where one can be."""
-NOT_MET: Mapping[Medium, str] = {
+NOT_MET: Mapping[Carrier, str] = {
     "dvd-dl": "PS3.12 annex P doesn't name discs with two layers",
     "bd": "PS3.12 annex X asks for UDF on Blu-ray, and this disc has ISO 9660",
     "bd-dl": "PS3.12 annex X asks for UDF on Blu-ray, and this disc has ISO 9660",
+    "zip": "PS3.11 annex L has profiles for ZIP files as attachments of an e-mail alone",
 }
 """Why our images for a medium meet no profile, whatever is on them."""
 PDI_PROFILE = "STD-GEN-CD"
 """The one profile under which IHE PDI is claimed: its base. Its options are not."""
 
 
-def profile_for(medium: Medium, instances: Collection[Arrival]) -> Profile | None:
+def profile_for(medium: Carrier, instances: Collection[Arrival]) -> Profile | None:
     """The profile of a medium that allows all these instances, None where none does."""
     if any(_obstacles(instances)):
         return None
@@ -61,7 +68,7 @@ def profile_for(medium: Medium, instances: Collection[Arrival]) -> Profile | Non
     return next((profile for profile in PROFILES[medium] if used <= profile.transfer_syntaxes), None)
 
 
-def statement(medium: Medium, instances: Collection[Arrival]) -> str:
+def statement(medium: Carrier, instances: Collection[Arrival]) -> str:
     """What README.TXT says: the profile that the disc meets, or that it meets none and why."""
     profile = profile_for(medium, instances)
     if profile and medium in WRITTEN_TO:
@@ -82,7 +89,7 @@ def _obstacles(instances: Iterable[Arrival]) -> Iterable[str]:
         yield "some objects have UIDs that are not valid (PS3.5 9.1)"
 
 
-def _syntaxes(medium: Medium, instances: Iterable[Arrival]) -> str:
+def _syntaxes(medium: Carrier, instances: Iterable[Arrival]) -> str:
     beyond = {instance.transfer_syntax_uid for instance in instances} - PROFILES[medium][0].transfer_syntaxes
     return f"some images are stored as {', '.join(f'{UID(uid).name} ({uid})' for uid in sorted(beyond))}"
 

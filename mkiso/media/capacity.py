@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import PurePosixPath
+from typing import get_args
 
-from mkiso.config.section import Medium
+from mkiso.config.section import Carrier, Medium
 from mkiso.errors import TooLargeForMedium
 from mkiso.study.models import Arrival, DiscFile
 
 SECTOR_BYTES = 2048
 LARGEST_FILE_BYTES = 2**32 - 1  # Ecma-119 9.1.4 and 10.1: one extent with a 32-bit length at interchange level 1
-MEDIUM_SECTORS: Mapping[Medium, int] = {
+MEDIUM_SECTORS: Mapping[Carrier, int] = {
     "cd": 359_844,  # 80 minutes less lead-in and run-out blocks
     "dvd": 2_295_104,  # DVD+R, the smaller of the two
     "dvd-dl": 4_173_824,
     "bd": 12_219_392,
     "bd-dl": 24_438_784,
+    "zip": 24_438_784,
+    "usb": 24_438_784,
 }
-MEDIUM_NAMES: Mapping[Medium, str] = {
+"""A file may hold what the largest disc does."""
+MEDIUM_NAMES: Mapping[Carrier, str] = {
     "cd": "CD",
     "dvd": "DVD",
     "dvd-dl": "dual-layer DVD",
     "bd": "Blu-ray",
     "bd-dl": "dual-layer Blu-ray",
+    "zip": "ZIP file",
+    "usb": "USB image",
 }
 _DESCRIPTOR_SECTORS = (
     20  # system area, primary and Joliet descriptors, terminator, and the empty sector that pycdlib adds (Ecma-119 6.2)
@@ -44,7 +50,7 @@ def image_sectors(files: Collection[DiscFile]) -> int:
     return _DESCRIPTOR_SECTORS + primary + joliet + sum(sectors_of(file.size) for file in files)
 
 
-def fit(files: Collection[DiscFile], medium: Medium) -> int:
+def fit(files: Collection[DiscFile], medium: Carrier) -> int:
     """The image's sectors. Raises TooLargeForMedium, which names both sizes and the medium that would do, where they
     are too many.
     """
@@ -52,7 +58,7 @@ def fit(files: Collection[DiscFile], medium: Medium) -> int:
     sectors = image_sectors(files)
     capacity = MEDIUM_SECTORS[medium]
     if sectors > capacity:
-        larger = next((name for name, room in MEDIUM_SECTORS.items() if room >= sectors), None)
+        larger = next((name for name in get_args(Medium) if MEDIUM_SECTORS[name] >= sectors), None)
         remedy = (
             f"it would fit on a {MEDIUM_NAMES[larger]} (disc.medium: {larger})"
             if larger

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from mkiso.config.section import Medium
+from mkiso.config.section import Carrier
 from mkiso.config.settings import Settings
 from mkiso.errors import ProofFailed, TooLargeForMedium
 from mkiso.media.layout import Layout, lay_out
@@ -65,7 +65,7 @@ def lay_out_set(
     folder: Path,
     *,
     created: datetime,
-    medium: Medium,
+    medium: Carrier,
     pictures: Pictures = NO_PICTURES,
     reports: Reports = NO_REPORTS,
 ) -> DiscSet:
@@ -101,7 +101,7 @@ def lay_out_set(
     return _laid_out(parts, places, settings, created, medium, chosen)
 
 
-def divide(studies: Sequence[CompleteStudies], room: int, medium: Medium) -> tuple[Part, ...]:
+def divide(studies: Sequence[CompleteStudies], room: int, medium: Carrier) -> tuple[Part, ...]:
     """The parts of archive volumes of at most `room` sectors: one, or for a study that none holds as many as it
     needs.
     """
@@ -112,7 +112,7 @@ def divide(studies: Sequence[CompleteStudies], room: int, medium: Medium) -> tup
 
 
 def lay_out_volumes(
-    parts: Sequence[Part], places: Sequence[tuple[str, Path]], settings: Settings, *, created: datetime, medium: Medium
+    parts: Sequence[Part], places: Sequence[tuple[str, Path]], settings: Settings, *, created: datetime, medium: Carrier
 ) -> DiscSet:
     """Volumes of the archive, which may hold studies of many patients and have no pictures. `places` are each one's
     label and the folder of its made files.
@@ -125,7 +125,7 @@ def _laid_out(
     places: Sequence[tuple[str, Path]],
     settings: Settings,
     created: datetime,
-    medium: Medium,
+    medium: Carrier,
     showing: Showing = NOTHING_SHOWN,
 ) -> DiscSet:
     layouts = [

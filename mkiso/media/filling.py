@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from mkiso.config.section import Medium
+from mkiso.config.section import Carrier, Medium
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.volumes import Parcel, pack, room_sectors
 from mkiso.study.models import DiscFile
@@ -20,7 +20,7 @@ TOO_MANY = 3.0
 """Volumes' worth that are kept at most: by then the fullest volume is closed even if it isn't full."""
 
 
-def volume_sectors(medium: Medium, limit_mib: int) -> int:
+def volume_sectors(medium: Carrier, limit_mib: int) -> int:
     """How large a volume may become: as the medium holds, or less where a limit is set (0: none)."""
     return min(MEDIUM_SECTORS[medium], limit_mib * _SECTORS_A_MIB) if limit_mib else MEDIUM_SECTORS[medium]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-from mkiso.config.section import Medium
+from mkiso.config.section import Carrier
 from mkiso.config.settings import Settings
 from mkiso.errors import PatientMismatch
 from mkiso.implementation import program_version
@@ -37,7 +37,7 @@ class Layout:
     files: tuple[DiscFile, ...]
     volume_id: str
     volume: Volume
-    medium: Medium
+    medium: Carrier
     institution: str
     created: datetime
     sectors: int
@@ -59,7 +59,7 @@ def lay_out(
     *,
     created: datetime,
     volume: Volume = Volume(),  # noqa: B008  frozen
-    medium: Medium | None = None,
+    medium: Carrier | None = None,
     volume_id: str = "",
     elsewhere: Mapping[int, Part] | None = None,
     showing: Showing = NOTHING_SHOWN,

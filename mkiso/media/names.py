@@ -15,6 +15,9 @@ from mkiso.study.models import Volume
 MAX_PARTS = 7  # of a path: Ecma-119 6.8.2.1 has eight levels, the root being one; pycdlib counts a file as one, too
 MAX_JOLIET_BYTES = 64  # of a name in UTF-8: Joliet has 64 characters, and pycdlib counts these
 _FILE_SET_ID_CHARACTERS = 16  # PS3.10 8.5
+_FILE_SET_ID = re.compile(r"[A-Z0-9_]{1,16}")
+_FILE_ID_COMPONENTS = 8  # PS3.10 8.5
+_COMPONENT = re.compile(r"[A-Z0-9_]{1,8}")
 _OUTSIDE_D_CHARACTERS = re.compile(r"[^A-Z0-9_]+")
 _FORBIDDEN_IN_JOLIET = re.compile(r"[\x00-\x1f*/:;?\\\x7f]")
 _BEYOND_UCS_2 = re.compile(r"[\U00010000-\U0010ffff\ud800-\udfff]")
@@ -35,6 +38,16 @@ def file_set_id(base: str, volume: Volume = Volume()) -> str:  # noqa: B008  fro
     suffix = f"_{volume.number:0{len(str(volume.total))}d}OF{volume.total}" if volume.total > 1 else ""
     kept = d_characters(base)[: _FILE_SET_ID_CHARACTERS - len(suffix)].rstrip("_") or "MKISO"
     return kept + suffix
+
+
+def is_file_set_id(text: str) -> bool:
+    """PS3.10 8.5."""
+    return _FILE_SET_ID.fullmatch(text) is not None
+
+
+def is_file_id(path: PurePosixPath) -> bool:
+    """Whether a file may be referenced by this path (PS3.10 8.5): at most eight components of eight characters."""
+    return len(path.parts) <= _FILE_ID_COMPONENTS and all(map(_COMPONENT.fullmatch, path.parts))
 
 
 def d_characters(text: str) -> str:

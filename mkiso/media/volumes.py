@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from mkiso.config.section import Medium
+from mkiso.config.section import Carrier
 from mkiso.config.settings import Disc
 from mkiso.errors import TooLargeForMedium
 from mkiso.media.capacity import MEDIUM_NAMES, MEDIUM_SECTORS, SECTOR_BYTES, image_sectors, sectors_of
@@ -41,7 +41,7 @@ class Parcel:
     sectors: int
 
 
-def room_sectors(medium: Medium, fixed: Collection[DiscFile]) -> int:
+def room_sectors(medium: Carrier, fixed: Collection[DiscFile]) -> int:
     """What studies may take of a medium beside the files that every disc has, such as the viewer's."""
     return MEDIUM_SECTORS[medium] - image_sectors(fixed) - _SLACK_SECTORS
 
@@ -68,7 +68,7 @@ def study_sectors(instances: Collection[Instance], showing: Showing = NOTHING_SH
 
 
 def span(
-    instances: Collection[Instance], room: int, medium: Medium, showing: Showing = NOTHING_SHOWN
+    instances: Collection[Instance], room: int, medium: Carrier, showing: Showing = NOTHING_SHOWN
 ) -> tuple[tuple[Instance, ...], ...]:
     """Divide instances into volumes of at most `room` sectors, in their order, each series whole where a volume can
     hold it.
@@ -92,7 +92,7 @@ def span(
     return tuple(tuple(instance for number in volume for instance in series[number]) for volume in sorted(packed))
 
 
-def pack(parcels: Collection[Parcel], room: int, medium: Medium) -> tuple[tuple[Parcel, ...], ...]:
+def pack(parcels: Collection[Parcel], room: int, medium: Carrier) -> tuple[tuple[Parcel, ...], ...]:
     """Divide studies among volumes of at most `room` sectors: a patient's together where they fit, volumes as full as
     can be.
 
@@ -113,7 +113,7 @@ def pack(parcels: Collection[Parcel], room: int, medium: Medium) -> tuple[tuple[
 
 
 def _in_order(
-    series: Sequence[tuple[Instance, ...]], room: int, medium: Medium, showing: Showing
+    series: Sequence[tuple[Instance, ...]], room: int, medium: Carrier, showing: Showing
 ) -> tuple[tuple[Instance, ...], ...]:
     volumes: list[list[Instance]] = [[]]
     left = room
@@ -197,7 +197,7 @@ def _spread(count: int) -> list[int]:
     return list(others) if count <= 2 * _CANDIDATES else [*others[:_CANDIDATES], *others[-_CANDIDATES:]]
 
 
-def _too_large(needed: int, room: int, medium: Medium, what: str, **details: str) -> TooLargeForMedium:
+def _too_large(needed: int, room: int, medium: Carrier, what: str, **details: str) -> TooLargeForMedium:
     return TooLargeForMedium(
         f"{what} needs {needed * SECTOR_BYTES / 1e6:.1f} MB and a {MEDIUM_NAMES[medium]} has "
         f"{room * SECTOR_BYTES / 1e6:.1f} MB for it.",

@@ -240,7 +240,7 @@ class FolderPublisher(ABC):
                 f"{self.name}'s folder has no room for an image of {size:,} bytes; nothing was printed."
             )
         watch.progress(f"copying the image to {self.name}", 0, order.copies)
-        target = self.staging / f"{order.order_id}.ISO"
+        target = self.staging / f"{order.order_id}{order.image.suffix.upper()}"
         with order.image.open("rb") as source, _opened(target, "wb") as copy:
             shutil.copyfileobj(source, copy, COPY_BYTES)
         _share(target)

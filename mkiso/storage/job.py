@@ -7,7 +7,7 @@ jobs/<job id>/job.json         what was asked and found
               pictures/        of each instance, by its SHA-256 (mkiso.media.rendering)
               documents/       the files of its reports, by the same (mkiso.media.reporting)
               disc/            the files that mkiso makes for each volume
-              disc1.iso        the image of each volume, until it is shelved
+              disc1.…          the image of each volume, until it is shelved
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class Job:
     def documents_dir(self) -> Path:
         return self.folder / "documents"
 
-    def image(self, number: int) -> Path:
-        """Where the image of the n-th volume is mastered."""
-        return self.folder / f"disc{number}.iso"
+    def image(self, number: int, suffix: str) -> Path:
+        """Where the image of the n-th volume is mastered; `suffix` is its format's."""
+        return self.folder / f"disc{number}{suffix}"
 
     def open(self) -> None:
         """Make the folder where it isn't there yet; mode 0700."""

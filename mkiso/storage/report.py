@@ -98,7 +98,8 @@ class FoundStudy:
 @dataclass(frozen=True, slots=True)
 class JobFacts:
     """What is told of a job to everybody. `stage` is in words an operator reads; `studies` is empty until the PACS has
-    answered and all of it is of one patient; `proves` is of a print: queued or done.
+    answered and all of it is of one patient; `proves` is of a print: queued or done. `format` is of a
+    download's discs.
     """
 
     job_id: Uuid
@@ -112,6 +113,7 @@ class JobFacts:
     degraded: tuple[str, ...] = ()
     publisher: str = ""
     proves: str = ""
+    format: str = "iso"
     updated: str = ""
 
 
@@ -180,8 +182,8 @@ def read_report(storage: Storage, job_id: str) -> JobReport:
         raise JobNotFound(f"There is no job {job_id} here; jobs are forgotten some time after they end.") from None
 
 
-def sets_told(storage: Storage, accession_numbers: Collection[str]) -> dict[str, str]:
-    """The sets of discs that jobs have told of for this question, as long as their reports are kept.
+def sets_told(storage: Storage, accession_numbers: Collection[str], form: str = "iso") -> dict[str, str]:
+    """The sets of discs of this format that jobs have told of for this question, as long as their reports are kept.
 
     Maps each set's id, which is that of its first disc (mkiso.storage.shelf.Manifest.set_id), to a job that serves it.
     Nobody can have a disc of a set that no job has told of.
@@ -192,7 +194,7 @@ def sets_told(storage: Storage, accession_numbers: Collection[str]) -> dict[str,
             report = read_report(storage, file.stem)
         except JobNotFound:  # removed meanwhile, or none of ours
             continue
-        if report.disc_ids and set(report.accession_numbers) == asked:
+        if report.disc_ids and report.format == form and set(report.accession_numbers) == asked:
             told[report.disc_ids[0]] = report.job_id
     return told
 

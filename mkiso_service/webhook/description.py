@@ -9,6 +9,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from mkiso.config.settings import Settings
+from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
 from mkiso.study.accession import PATTERN, SH_MAX_CHARACTERS
 from mkiso_service.api import MESSAGES
@@ -34,6 +35,13 @@ def description_of(settings: Settings) -> dict[str, Any]:
     components["parameters"]["shown"]["schema"]["pattern"] = SHOWN_PATTERN
     components["parameters"]["search"]["schema"] |= {"maxLength": MAX_SEARCH, "pattern": SEARCH_PATTERN}
     components["parameters"]["language"]["schema"]["enum"] = list(languages())
+    components["parameters"]["format"]["schema"]["enum"] = list(FORMATS)
+    bytes_of = {
+        form.media_type: {"schema": {"type": "string", "contentMediaType": form.media_type}}
+        for form in FORMATS.values()
+    }
+    for answer in ("Disc", "Part"):
+        components["responses"][answer]["content"] = bytes_of
     components["parameters"]["birth_date"] |= {
         "required": settings.identity.confirm_birth_date,
         "schema": {"type": "string", "pattern": BIRTH_DATE_PATTERN},

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from mkiso.config.settings import Settings
 from mkiso.errors import DeadlinePassed, OtherSet
-from mkiso.formats.registry import ISO
+from mkiso.formats.registry import FORMATS
 from mkiso.storage.askings import By, asking, write_asking
 from mkiso.storage.report import JobReport, sets_told
 from mkiso.storage.room import require_room
@@ -56,12 +56,13 @@ class Questions:
     async def download(self, request: Request) -> Response:
         """GET /api/iso/download"""
         query = Query(request.scope["query_string"])
-        return await self._disc(request, one_study(query), query)
+        return await self._disc(request, one_study(query, _accept(request)), query)
 
     async def download_multiple(self, request: Request) -> Response:
         """GET /api/iso/download-multiple"""
         query = Query(request.scope["query_string"])
-        return await self._disc(request, several_studies(query, self._settings.server), query)
+        question = several_studies(query, self._settings.server, _accept(request))
+        return await self._disc(request, question, query)
 
     async def print(self, request: Request) -> Response:
         """GET or POST /api/iso/print.
@@ -90,12 +91,13 @@ class Questions:
         part, named = query.part(), query.set()
         if named is not None:
             return await self._of_named_set(question, named, part)
-        known = await asyncio.to_thread(sets_told, self._settings.storage, question.accession_numbers) if part else {}
+        told = (self._settings.storage, question.accession_numbers, question.format)
+        known = await asyncio.to_thread(sets_told, *told) if part else {}
         if request.method == "HEAD":
             report = await asyncio.to_thread(self._young, question)
             if report is None:
                 headers = {"accept-ranges": "bytes", "cache-control": "private, no-store"}
-                return Response(headers=headers, media_type=ISO.media_type)
+                return Response(headers=headers, media_type=FORMATS[question.format].media_type)
         else:
             asked = await self._ask(request, question, query)
             waits = is_shown(request) and part is None and "range" not in request.headers
@@ -129,7 +131,7 @@ class Questions:
     def _sets(self, question: Question) -> list[ToldSet]:
         """The sets of a question that can be had, the newest first, each with a job that serves it."""
         storage = self._settings.storage
-        told = sets_told(storage, question.accession_numbers)
+        told = sets_told(storage, question.accession_numbers, question.format)
         return [(discs, told[discs[0].set_id]) for discs in whole_sets(manifests(storage)) if discs[0].set_id in told]
 
     async def _ask(self, request: Request, question: Question, query: Query) -> Asked:
@@ -190,10 +192,14 @@ class Questions:
         storage, minutes = self._settings.storage, self._settings.disc.reuse_minutes
         for discs in whole_sets(manifests(storage)):
             fits = set(discs[0].accession_numbers) == set(question.accession_numbers)
-            if fits and all(is_young(storage, disc, minutes) for disc in discs):
+            if fits and discs[0].format == question.format and all(is_young(storage, disc, minutes) for disc in discs):
                 ids = tuple(disc.disc_id for disc in discs)
                 return JobReport(discs[0].job_id, "download", question.accession_numbers, disc_ids=ids)
         return None
+
+
+def _accept(request: Request) -> str:
+    return ",".join(request.headers.getlist("accept"))
 
 
 def _see(address: str) -> Response:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from mkiso.config.settings import Identity, Server, Settings
 from mkiso.errors import InvalidRequest
+from mkiso.formats.registry import FORMATS, ISO
 from mkiso.languages import languages
 from mkiso.study.accession import parse_accession_number, parse_accession_numbers, question
 
@@ -31,6 +32,8 @@ MAX_QUERY_BYTES = 32_768
 MAX_PARAMETERS = 32
 MAX_PART = 9999
 MAX_PREFER = 1000
+MAX_ACCEPT = 1000
+_WEIGHT = re.compile(r"(?:^|;)[ \t]*[qQ]=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)[ \t]*(?:;|$)", re.ASCII)  # RFC 9110 12.4.2
 SHOWN_PATTERN = "^[0-9a-f]{32}$"
 _SHOWN = re.compile("[0-9a-f]{32}")
 MAX_SEARCH = 64
@@ -53,7 +56,7 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 class Question:
     """One question: its kind, its accession numbers and, for print, the publisher's name and whether somebody has
     looked at an unclear print. `shown`: who was shown and confirmed (mkiso.study.identity.shown_digest), empty where
-    nobody was. `language`: of the disc, empty where it is the site's.
+    nobody was. `language`: of the disc, empty where it is the site's. `format`: the name of the disc's.
     """
 
     kind: Kind
@@ -62,19 +65,23 @@ class Question:
     confirm_reprint: bool = False
     shown: str = ""
     language: str = ""
+    format: str = ISO.name
 
     @property
     def key(self) -> str:
         """Equal for identical questions; the order of the accession numbers doesn't matter. 32 hexadecimal digits.
 
         A confirmed print is another question: it must not join the one that it is to replace. So is one of a confirmed
-        patient: it must not join a job that makes a disc of whoever it is. And so is one of a language.
+        patient: it must not join a job that makes a disc of whoever it is. And so is one of a language or
+        of another format.
         """
         kind = f"{self.kind} anew" if self.confirm_reprint else self.kind
         if self.shown:
             kind = f"{kind} of {self.shown}"
         if self.language:
             kind = f"{kind} in {self.language}"
+        if self.format != ISO.name:
+            kind = f"{kind} as {self.format}"
         return question(kind, self.accession_numbers, self.publisher)
 
     @property
@@ -90,6 +97,8 @@ class Question:
             parameters["shown"] = self.shown
         if self.language:
             parameters["language"] = self.language
+        if self.format != ISO.name:
+            parameters["format"] = self.format
         if self.kind == "print":
             return {**parameters, "publisher": self.publisher, "confirm_reprint": self.confirm_reprint}
         return parameters
@@ -99,7 +108,8 @@ class Question:
         """The question that a run with these parameters answers. They are such as its flow takes."""
         publisher, confirmed = parameters.get("publisher", ""), parameters.get("confirm_reprint", False)
         shown, spoken = parameters.get("shown", ""), parameters.get("language", "")
-        return cls(kind, tuple(parameters["accession_numbers"]), publisher, confirmed, shown, spoken)
+        form = parameters.get("format", ISO.name)
+        return cls(kind, tuple(parameters["accession_numbers"]), publisher, confirmed, shown, spoken, form)
 
 
 class QueryTooLong(InvalidRequest):
@@ -175,6 +185,17 @@ class Query:
                 return paper
         raise InvalidRequest("paper is a4 or insert.")
 
+    def format(self, accept: str) -> str:
+        """The name of the disc's format: the one that is named, else the one whose media type is preferred in `accept`,
+        an Accept field (RFC 9110 12.5.1).
+        """
+        name = self.one("format")
+        if name is None:
+            return _accepted_format(accept)
+        if name not in FORMATS:
+            raise InvalidRequest(f"There is no such format; there are: {', '.join(FORMATS)}.")
+        return name
+
     def birth_date(self) -> str:
         """The birth date (DA) that was typed; empty where none was."""
         text = self.one("birth_date") or ""
@@ -237,16 +258,29 @@ def asked_birth_date(query: Query, rules: Identity) -> str:
     return birth_date
 
 
-def one_study(query: Query) -> Question:
+def one_study(query: Query, accept: str = "") -> Question:
     """The question of /download: exactly one accession number."""
-    number = parse_accession_number(query.needed("accession_number"))
-    return Question("download", (number,), shown=query.shown(), language=query.language())
+    return _disc_of((parse_accession_number(query.needed("accession_number")),), query, accept)
 
 
-def several_studies(query: Query, server: Server) -> Question:
+def several_studies(query: Query, server: Server, accept: str = "") -> Question:
     """The question of /download-multiple: a list of accession numbers."""
-    numbers = parse_accession_numbers(query.needed("accession_numbers"), server.max_accessions)
-    return Question("download", numbers, shown=query.shown(), language=query.language())
+    return _disc_of(parse_accession_numbers(query.needed("accession_numbers"), server.max_accessions), query, accept)
+
+
+def _disc_of(numbers: tuple[str, ...], query: Query, accept: str) -> Question:
+    return Question("download", numbers, shown=query.shown(), language=query.language(), format=query.format(accept))
+
+
+def _accepted_format(accept: str) -> str:
+    """What names no format of ours, such as */*, has no say: it is what every old client sends."""
+    weights: dict[str, float] = {}
+    for item in accept[:MAX_ACCEPT].split(","):
+        media_type, _, parameters = item.partition(";")
+        weight = _WEIGHT.search(parameters)
+        weights.setdefault(media_type.strip().lower(), float(weight[1]) if weight else 1.0)
+    named = [form for form in FORMATS.values() if weights.get(form.media_type, 0) > 0]
+    return max(named, key=lambda form: weights[form.media_type], default=ISO).name
 
 
 def preview_of(query: Query, server: Server) -> tuple[str, ...]:

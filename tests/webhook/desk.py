@@ -154,6 +154,7 @@ class Scripts:
             total,
             degraded,
             first_disc=first_disc,
+            format=question.format,
         )
         shelve(self.storage, image, manifest, marks_of(content))
         return manifest.disc_id
@@ -162,7 +163,12 @@ class Scripts:
         publisher = question.publisher
         write_report(
             self.storage,
-            replace(JobReport(job_id, question.kind, question.accession_numbers, publisher=publisher), **facts),
+            replace(
+                JobReport(
+                    job_id, question.kind, question.accession_numbers, publisher=publisher, format=question.format
+                ),
+                **facts,
+            ),
         )
         return "running"
 
