@@ -131,11 +131,11 @@ def settings_in(folder: Path) -> Settings:
     )
 
 
-def test_a_service_that_has_never_run_is_one_line_and_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_service_that_has_never_run_is_explained_once_and_leaves_no_folder(tmp_path: Path) -> None:
     """A data folder that an administrator's doctor made would belong to root, and mkiso couldn't start."""
     told = told_by_doctor(settings_in(tmp_path))
     assert told.count("mkiso serve") == 1 and "password" not in told
-    assert "2 of these need somebody" in told, told  # that, and the PACS that isn't there
+    assert told.count("isn't running.") == 3, told  # receiver, Prefect, worker
     assert not any(tmp_path.iterdir())
 
 
