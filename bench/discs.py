@@ -5,9 +5,11 @@ here.
 from __future__ import annotations
 
 import http.client
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from statistics import median
 from uuid import uuid4
 
 from bench.laboratory import Laboratory
@@ -59,23 +61,28 @@ def small_rows(laboratory: Laboratory) -> Iterator[Row]:
 
 
 def pictures_rows(laboratory: Laboratory) -> Iterator[Row]:
-    """Discs with pictures against discs without: the time to the last byte, and what the pictures add to the disc."""
-    for name, words, most in [("CT1000", "1,000 CT", 1.25), ("DX4", "4 DX", 1.5)]:
-        study, ours, plain = laboratory.stored(name), Sample(), Sample()
-        for _ in range(laboratory.runs):
-            download(laboratory, study, ours)
-        with laboratory.without_pictures() as service:
+    """Discs with pictures against discs without, in turns: the time to the last byte, and what the pictures add to the
+    disc. The ratio is the median of those of neighbours, so that a busy machine slows both.
+    """
+    with laboratory.without_pictures() as without:
+        for name, words, most in [("CT1000", "1,000 CT", 1.25), ("DX4", "4 DX", 1.5)]:
+            study, ours, plain = laboratory.stored(name), Sample(), Sample()
+            added = 0
             for _ in range(laboratory.runs):
-                download(laboratory, study, plain, service)
-        yield within(
-            f"pictures-{name.lower()}",
-            f"HTTP request → last byte, {words} with pictures, against without",
-            ours,
-            ours.median / plain.median,
-            most,
-            f"within {most:g}×",
-            remark=f"without: {plain.median:.2f} s",
-        )
+                for service, sample, sign in ((laboratory.service, ours, 1), (without, plain, -1)):
+                    laboratory.sends_to(service)
+                    added += sign * download(laboratory, study, sample, service)
+            ratio = median(one / other for one, other in zip(ours.values, plain.values, strict=True))
+            added_mb = added / laboratory.runs / 1e6
+            yield within(
+                f"pictures-{name.lower()}",
+                f"HTTP request → last byte, {words} with pictures, against without",
+                ours,
+                ratio,
+                most,
+                f"within {most:g}×",
+                remark=f"without: {plain.median:.2f} s; {added_mb:.1f} MB more; load {os.getloadavg()[0]:.0f}",
+            )
 
 
 def start_rows(laboratory: Laboratory) -> Iterator[Row]:
@@ -132,10 +139,10 @@ def scaling_rows(laboratory: Laboratory) -> Iterator[Row]:
 def memory_rows(laboratory: Laboratory) -> Iterator[Row]:
     """The most memory that any process of the service has during a disc of 4 GB."""
     study, sample = laboratory.stored("BIG4GB"), Sample()
-    seconds = download(laboratory, study, sample)
+    download(laboratory, study, sample)
     laboratory.dismiss("BIG4GB")
     peaks = Sample([sample.peak_mb], sample.peak_mb)
-    remark = f"{study_size(study)} in {seconds:.1f} s, one run"
+    remark = f"{study_size(study)} in {sample.median:.1f} s, one run"
     yield within(
         "memory",
         "peak memory of any one process, 4 GB disc",
@@ -180,8 +187,8 @@ def study_size(study: StudyFiles) -> str:
     return f"{len(study.files):,} CT"
 
 
-def download(laboratory: Laboratory, study: StudyFiles, sample: Sample, service: Service | None = None) -> float:
-    """One disc; the disc is forgotten afterwards, for its room. The seconds that it took."""
+def download(laboratory: Laboratory, study: StudyFiles, sample: Sample, service: Service | None = None) -> int:
+    """One disc; the disc is forgotten afterwards, for its room. Its bytes; `sample` gets the seconds that it took."""
     service = service or laboratory.service
     with Watch(service.pid) as watch:
         size, job_id = fetch(service, study)
@@ -191,7 +198,7 @@ def download(laboratory: Laboratory, study: StudyFiles, sample: Sample, service:
     sample.add(watch.seconds, watch.peak_mb)
     for image in (service.data_dir / "discs").glob("*/disc.iso"):
         image.unlink()
-    return watch.seconds
+    return size
 
 
 def fetch(service: Service, study: StudyFiles) -> tuple[int, str]:

@@ -110,14 +110,18 @@ class Laboratory:
 
     @contextmanager
     def without_pictures(self) -> Iterator[Service]:
-        """A service as `service`, whose discs have no pictures; until the `with` ends Orthanc sends to it alone."""
-        sends_to = self.service.receiver_port
+        """A service as `service`, whose discs have no pictures; Orthanc sends to the one that `sends_to` names last,
+        and to `service` after the `with`.
+        """
         with self._service(pictures="none") as service:
-            self.orthanc.know(AE_TITLE, "127.0.0.1", service.receiver_port)
             try:
                 yield service
             finally:
-                self.orthanc.know(AE_TITLE, "127.0.0.1", sends_to)
+                self.sends_to(self.service)
+
+    def sends_to(self, service: Service) -> None:
+        """From now on Orthanc sends what is asked of it to this one."""
+        self.orthanc.know(AE_TITLE, "127.0.0.1", service.receiver_port)
 
     def _service(self, **disc: str) -> Service:
         sections: dict[str, dict[str, Any]] = {

@@ -8,6 +8,7 @@ from mkiso.errors import JobNotFound
 from mkiso.formats.proven_set import ProvenSet, WrittenSet, disc_fingerprint, manifests_of, prove, write_set
 from mkiso.media.disc_set import DiscSet, lay_out_set
 from mkiso.media.file_set import arrange
+from mkiso.media.presented import states_of
 from mkiso.media.rendering import NO_PICTURES, Pictures
 from mkiso.media.reporting import Reports, prepare_reports
 from mkiso.media.shown import key_instances
@@ -50,7 +51,9 @@ def finish_pictures(run: JobRun, studies: CompleteStudies) -> Pictures:
     wanted = studies.instances if run.settings.disc.pictures == "all" else key_instances(arrange(studies.instances))
     arrivals = [instance.arrival for instance in wanted]
     pictures = run.renderer.finish(
-        arrivals, lambda done: run.tell_seldom(f"making pictures ({done} of {len(arrivals)})")
+        arrivals,
+        lambda done: run.tell_seldom(f"making pictures ({done} of {len(arrivals)})"),
+        states=states_of(studies.instances),
     )
     for reason, count in pictures.not_shown.items():
         run.log.info("%d without a picture: %s", count, reason.words)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import TypeAdapter
 from pydicom.uid import CTImageStorage, MRImageStorage
@@ -69,6 +70,7 @@ class Pictures:
 
 
 NO_PICTURES = Pictures()
+NO_STATES: Mapping[str, Path] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,34 +99,39 @@ class Renderer:
         """Render an instance when a process is free; what an earlier attempt made of these bytes is kept."""
         if arrival.sha256 in self._begun:
             return
-        self._begun[arrival.sha256] = made = Future[Rendered]()
         request = replace(self._request(arrival), script=self._has_values(arrival))
         if kept := self._kept(request):
+            self._begun[arrival.sha256] = made = Future[Rendered]()
             made.set_result(kept)
             return
-
-        def done(future: Future[PictureResult]) -> None:
-            try:
-                made.set_result(self._keep(arrival, future.result()))
-            except BaseException as error:  # whatever it is, `finish` says it
-                made.set_exception(error)
-
-        self._pool.submit(request).add_done_callback(done)
+        self._begun[arrival.sha256] = self._submit(arrival, request)
 
     def finish(
         self,
         arrivals: Collection[Arrival],
         tell: Callable[[int], None] = lambda _: None,
         seconds: float = FINISH_SECONDS,
+        states: Mapping[str, Path] = NO_STATES,
     ) -> Pictures:
-        """The pictures of these instances and of no others; `tell` hears how many are done. Raises StorageFull."""
+        """The pictures of these instances and of no others; `tell` hears how many are done. `states`: the presentation
+        state to show an image by (mkiso.media.presented). Raises StorageFull.
+        """
         for arrival in arrivals:
             self.begin(arrival)
+        presented = {
+            arrival.sha256: self._presented(arrival, states[arrival.sha256])
+            for arrival in arrivals
+            if arrival.sha256 in states
+        }
         deadline = time.monotonic() + seconds
         rendered: dict[str, Rendered] = {}
         for arrival in arrivals:
             tell(len(rendered))
-            rendered[arrival.sha256] = self._result(arrival, max(0.0, deadline - time.monotonic()))
+            made = self._result(arrival, self._begun[arrival.sha256], max(0.0, deadline - time.monotonic()))
+            if arrival.sha256 in presented:
+                shown = self._result(arrival, presented[arrival.sha256], max(0.0, deadline - time.monotonic()))
+                made = shown if len(shown.result.pictures) >= len(made.result.pictures) else made
+            rendered[arrival.sha256] = made
         self.close()
         self._drop_others(rendered)
         return Pictures(rendered)
@@ -132,9 +139,27 @@ class Renderer:
     def close(self) -> None:
         self._pool.close(at_once=True)
 
-    def _result(self, arrival: Arrival, seconds: float) -> Rendered:
+    def _presented(self, arrival: Arrival, state: Path) -> Future[Rendered]:
+        """An image once more, as a presentation state has it; its values, which nobody turned, aren't carried then."""
+        folder = self._folder / arrival.sha256 / "presented"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._submit(arrival, PictureRequest(arrival.path, folder, presentation=state))
+
+    def _submit(self, arrival: Arrival, request: PictureRequest) -> Future[Rendered]:
+        made = Future[Rendered]()
+
+        def done(future: Future[PictureResult]) -> None:
+            try:
+                made.set_result(self._keep(arrival, request.folder, future.result()))
+            except BaseException as error:  # whatever it is, `finish` says it
+                made.set_exception(error)
+
+        self._pool.submit(request).add_done_callback(done)
+        return made
+
+    def _result(self, arrival: Arrival, made: Future[Rendered], seconds: float) -> Rendered:
         try:
-            return self._begun[arrival.sha256].result(seconds)
+            return made.result(seconds)
         except StorageFull:
             raise
         except (TimeoutError, CancelledError):
@@ -171,8 +196,7 @@ class Renderer:
         request.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return None
 
-    def _keep(self, arrival: Arrival, result: PictureResult) -> Rendered:
-        folder = self._folder / arrival.sha256
+    def _keep(self, arrival: Arrival, folder: Path, result: PictureResult) -> Rendered:
         files = {file.name: MadeFile.of(folder / file.name) for file in files_of(result)}
         facts = replace(result.facts, sop_instance_uid=arrival.sop_instance_uid)  # whatever a decoder says
         rendered = Rendered(replace(result, facts=facts), files)

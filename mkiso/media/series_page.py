@@ -21,6 +21,15 @@ DISTANCES = {
     SpacingOf.MAGNIFICATION: N_("estimated"),
 }
 
+_NOT_DRAWN = {
+    "annotations": N_("annotations"),
+    "shutter": N_("a shutter"),
+    "mask": N_("a mask"),
+    "blending": N_("blending"),
+    "displayed area": N_("a part alone"),
+}
+"""Of a presentation state, by the word of mkiso.pictures.presentation."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScaleBar:
@@ -68,13 +77,16 @@ class NotShownOnPage:
 
 @dataclass(frozen=True, slots=True)
 class SeriesPage:
-    """The page of a series. `of` is how many pictures there would be; `middle` stands for the series elsewhere."""
+    """The page of a series. `of` is how many pictures there would be; `middle` stands for the series elsewhere.
+    `not_drawn`: what a presentation state asks for beyond what its pictures show, in words.
+    """
 
     page: PurePosixPath
     stacks: tuple[StackOnPage, ...]
     not_shown: tuple[NotShownOnPage, ...]
     of: int
     shown: ShownSeries
+    not_drawn: str
 
     @property
     def count(self) -> int:
@@ -94,7 +106,8 @@ class SeriesPage:
 def series_page(shown: ShownSeries, spoken: Language) -> SeriesPage:
     """What the page of a series shows."""
     stacks = tuple(StackOnPage(tuple(map(_picture, stack.pictures))) for stack in shown.stacks)
-    return SeriesPage(shown.page, stacks, tuple(_not_shown(shown.left_out, spoken)), shown.of, shown)
+    not_drawn = spoken.listed([spoken.gettext(_NOT_DRAWN[each]) for each in shown.not_drawn if each in _NOT_DRAWN])
+    return SeriesPage(shown.page, stacks, tuple(_not_shown(shown.left_out, spoken)), shown.of, shown, not_drawn)
 
 
 def _picture(shown: ShownPicture) -> PictureOnPage:

@@ -80,13 +80,17 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class ShownSeries:
-    """A series as it is shown. `of` is how many pictures there would be of it."""
+    """A series as it is shown. `of` is how many pictures there would be of it; `presented`: some are shown as a
+    presentation state has them, without what `not_drawn` names.
+    """
 
     page: PurePosixPath
     leaves: tuple[Leaf, ...] = ()
     stacks: tuple[ShownStack, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     of: int = 0
+    presented: bool = False
+    not_drawn: tuple[str, ...] = ()
 
     @property
     def pictures(self) -> tuple[ShownPicture, ...]:
@@ -213,7 +217,10 @@ def _shown(series: Series, folder: PurePosixPath, showing: Showing) -> ShownSeri
     )
     unrendered = [leaf for leaf in series.leaves if leaf.arrival.sha256 not in pictures.of]
     of = number - 1 + sum(map(_frames_said, unrendered))
-    return ShownSeries(folder.with_suffix(".HTM"), series.leaves, tuple(stacks), left_out, of)
+    by_state = [made.result for _, made in rendered.values() if made.result.request.presentation]
+    not_drawn = tuple(sorted({thing for result in by_state for thing in result.facts.left_out}))
+    page = folder.with_suffix(".HTM")
+    return ShownSeries(page, series.leaves, tuple(stacks), left_out, of, bool(by_state), not_drawn)
 
 
 def _frames_said(leaf: Leaf) -> int:

@@ -1,0 +1,111 @@
+"""Images that a presentation state is about are shown by it, the newest where there are several, and what isn't drawn
+is said.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.sequence import Sequence
+
+from mkiso.media.presented import states_of
+from mkiso.media.rendering import Pictures, Renderer
+from mkiso.pictures.values import Shown
+from mkiso.study.gate import CompleteStudies
+from peers.corpus import make_study
+from tests.media.discs import instances, passed
+from tests.media.test_seen import arrivals, seen, series_page
+
+
+def study(folder: Path, *states: dict[str, Any]) -> CompleteStudies:
+    """Two CT images, and a state of the first one for each of these."""
+    files = make_study(folder, "ACC1", kinds={"ct": 2, "pr": len(states)})
+    headers = [dcmread(file) for file in files]
+    [first, _] = [header.SOPInstanceUID for header in headers if header.Modality == "CT"]
+    found = [(file, header) for file, header in zip(files, headers, strict=True) if header.Modality == "PR"]
+    for (file, header), state in zip(found, states, strict=True):
+        reference = Dataset()
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", first
+        header.ReferencedSeriesSequence[0].ReferencedImageSequence = Sequence([reference])
+        for keyword, value in state.items():
+            setattr(header, keyword, value)
+        header.save_as(file)
+    return passed(instances(files))
+
+
+def presented(studies: CompleteStudies, folder: Path) -> Pictures:
+    renderer = Renderer(folder, 2)
+    try:
+        return renderer.finish(arrivals(studies.instances), states=states_of(studies.instances))
+    finally:
+        renderer.close()
+
+
+def voi(centre: int, width: int) -> Sequence:
+    item = Dataset()
+    item.WindowCenter, item.WindowWidth = centre, width
+    return Sequence([item])
+
+
+def test_a_state_turns_its_image_and_no_other(tmp_path: Path) -> None:
+    studies = study(tmp_path / "in", {"ImageRotation": 90, "ImageHorizontalFlip": "N"})
+    first, second = studies.instances[:2]
+    with_state = presented(studies, tmp_path / "with")
+    without = presented(study(tmp_path / "again"), tmp_path / "without")
+
+    def pixels(pictures: Pictures, sha256: str) -> Any:
+        made = pictures.of[sha256]
+        [picture] = made.result.pictures
+        return imagecodecs.jpeg8_decode(made.files[picture.file.name].path.read_bytes()).astype(int)
+
+    plain, shown = pixels(without, first.arrival.sha256), pixels(with_state, first.arrival.sha256)
+    assert np.abs(shown - np.rot90(plain, -1)).mean() < 10 < 40 < np.abs(shown - plain).mean()  # JPEG of noise
+    assert (pixels(with_state, second.arrival.sha256) == pixels(without, second.arrival.sha256)).all()
+    page = series_page(seen(studies, tmp_path, with_state).layouts[0])
+    assert "is shown as the newest of them has it" in page and "Not drawn" not in page
+    plain = series_page(seen(studies, tmp_path / "plain", without).layouts[0])
+    assert "newest" not in plain
+
+
+def test_the_newest_state_counts(tmp_path: Path) -> None:
+    older = {"PresentationCreationTime": "090000", "SoftcopyVOILUTSequence": voi(40, 400)}
+    newer = {"PresentationCreationTime": "120000", "SoftcopyVOILUTSequence": voi(300, 1500)}
+    for number, states in enumerate([(older, newer), (newer, older)]):
+        studies = study(tmp_path / f"in{number}", *states)
+        made = presented(studies, tmp_path / f"pictures{number}").of[studies.instances[0].arrival.sha256]
+        [picture] = made.result.pictures
+        assert picture.look.shown is Shown.PRESENTATION
+        assert picture.look.window and picture.look.window.centre == 300
+        assert picture.script is None
+
+
+def test_what_is_not_drawn_is_said(tmp_path: Path) -> None:
+    area = Dataset()
+    area.DisplayedAreaTopLeftHandCorner, area.DisplayedAreaBottomRightHandCorner = [5, 5], [20, 20]
+    studies = study(
+        tmp_path / "in",
+        {"DisplayedAreaSelectionSequence": Sequence([area]), "GraphicAnnotationSequence": Sequence([Dataset()])},
+    )
+    pictures = presented(studies, tmp_path / "pictures")
+    page = series_page(seen(studies, tmp_path, pictures).layouts[0])
+    assert "Not drawn of them: annotations and a part alone." in page
+
+
+@pytest.mark.parametrize("sequence", [None, Sequence([])])
+def test_a_state_about_nothing_or_one_that_cannot_be_read_changes_nothing(
+    sequence: Sequence | None, tmp_path: Path
+) -> None:
+    studies = study(tmp_path / "in", {"ReferencedSeriesSequence": sequence} if sequence is not None else {})
+    state = tmp_path / "broken"
+    state.write_bytes(b"not DICOM")
+    first = studies.instances[0].arrival
+    renderer = Renderer(tmp_path / "pictures", 2)
+    states = {first.sha256: state} if sequence is None else states_of(studies.instances)
+    made = renderer.finish(arrivals(studies.instances), states=states)
+    assert len(made.of[first.sha256].result.pictures) == 1
+    assert made.of[first.sha256].result.request.presentation is None
