@@ -37,6 +37,7 @@ STUDY_KEYS = ("AccessionNumber", "PatientID", "PatientName", "StudyDate", "Study
 
 def sections(settings: Settings) -> tuple[Pacs, Receiver]:
     """The PACS and the receiver of a configuration."""
+    assert isinstance(settings.pacs, Pacs)
     return settings.pacs, settings.receiver
 
 

@@ -393,6 +393,8 @@ def _model_at(location: tuple[Any, ...]) -> tuple[type[BaseModel], list[str]]:
     parts = [str(part) for part in location]
     if parts and parts[0] in _KINDS:
         depth, kinds = _KINDS[parts[0]]
+        if len(parts) == depth + 1 and parts[depth] in kinds:
+            return Settings, parts[:depth]
         if len(parts) > depth + 1:
             return kinds.get(parts[depth], publishers.Robot), [*parts[:depth], *parts[depth + 1 :]]
     model: type[BaseModel] = Settings

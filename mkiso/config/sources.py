@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, SecretStr, Tag, model_validator
 
-from mkiso.config.section import AeTitle, Host, Port, Seconds, Section
+from mkiso.config.section import AeTitle, Host, Place, Port, Seconds, Section
 
 
 class AnySource(Section):
@@ -49,7 +50,66 @@ class CGet(Pacs):
     kind: Literal["cget"] = "cget"
 
 
-KINDS: Mapping[str, type[CMove | CGet]] = {"cmove": CMove, "cget": CGet}
+class DicomWeb(AnySource):
+    """A server that is asked by QIDO-RS and sends by WADO-RS (PS3.18).
+
+    With `token_url` a token is had there by OAuth 2.0 client credentials, with `user` alone it is Basic, with a secret
+    alone a bearer token. `secret_file` is read anew each time, since tokens are renewed.
+    """
+
+    kind: Literal["dicomweb"]
+    base_url: str = Field(description="the address of its services, as https://pacs.example.org/dicom-web")
+    user: str = ""
+    secret: SecretStr = SecretStr("")
+    secret_file: Place | None = None
+    token_url: str = ""
+    scope: str = ""
+    authority: Place | None = None
+    certificate: Place | None = None
+    key: Place | None = None
+    parallel: int = Field(4, ge=1, le=16)
+    connect_timeout_seconds: Seconds = 10
+    response_timeout_seconds: Seconds = 60
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> DicomWeb:
+        for name, url in (("base_url", self.base_url), ("token_url", self.token_url)):
+            parts = urlsplit(url)  # raises ValueError itself for half an IPv6 address
+            if not url and name == "token_url":
+                continue
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+                raise ValueError(f"{name} is a whole address without a query: https://pacs.example.org/dicom-web")
+            if parts.username or parts.password:
+                raise ValueError(f"{name} holds a user or password: name them as user and secret_file")
+            if self.has_secret and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+                raise ValueError(f"{name} is http, and a secret would be sent to be read by anybody: use https")
+        if self.secret.get_secret_value() and self.secret_file:
+            raise ValueError("secret and secret_file are both set: remove one")
+        if (self.user or self.token_url) and not self.has_secret:
+            raise ValueError("a user or a token_url needs secret_file, or MKISO__PACS__SECRET")
+        if self.token_url and not self.user:
+            raise ValueError("token_url needs user, which is the client ID")
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key are needed together")
+        return self
+
+    @property
+    def has_secret(self) -> bool:
+        return bool(self.secret.get_secret_value() or self.secret_file)
+
+    @property
+    def host(self) -> str:
+        """Where it is, for the audit and for people."""
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def user_id(self) -> str:
+        """What the audit trail calls it (DICOM PS3.15 A.5.2.1, UserID)."""
+        return self.base_url
+
+
+KINDS: Mapping[str, type[CMove | CGet | DicomWeb]] = {"cmove": CMove, "cget": CGet, "dicomweb": DicomWeb}
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def _kind_of(values: Any) -> str:
@@ -57,6 +117,6 @@ def _kind_of(values: Any) -> str:
 
 
 Source = Annotated[
-    Annotated[CMove, Tag("cmove")] | Annotated[CGet, Tag("cget")],
+    Annotated[CMove, Tag("cmove")] | Annotated[CGet, Tag("cget")] | Annotated[DicomWeb, Tag("dicomweb")],
     Discriminator(_kind_of, custom_error_type="source_kind", custom_error_message=f"kind is one of {', '.join(KINDS)}"),
 ]

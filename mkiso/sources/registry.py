@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from mkiso.config.settings import Settings
-from mkiso.config.sources import CGet, CMove
+from mkiso.config.sources import CGet, CMove, DicomWeb
 from mkiso.sources.cget import CGetSource
 from mkiso.sources.cmove import CMoveSource
+from mkiso.sources.dicomweb import DicomWebSource
 from mkiso.sources.protocol import Source
 
 
@@ -17,3 +18,5 @@ def source_of(settings: Settings, *, until: float | None = None) -> Source:
             return CMoveSource(pacs, receiver, receiver_socket, until)
         case CGet() as pacs:
             return CGetSource(pacs, receiver, settings.storage, until)
+        case DicomWeb() as server:
+            return DicomWebSource(server, receiver, settings.storage, until)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, SecretStr
 from mkiso.config.file import load
 from mkiso.config.publishers import KINDS, CStore, MediaCreation, Robot
 from mkiso.config.settings import Settings
+from mkiso.config.sources import Pacs
 from mkiso.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +86,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         file,
         {"MKISO__PACS__HOST": "b", "MKISO__ARCHIVE__MODALITIES": "[CT, MR]", "MKISO__RECEIVER__TLS__ENABLED": "false"},
     )
+    assert isinstance(settings.pacs, Pacs)
     assert (settings.pacs.host, settings.pacs.port, settings.archive.modalities) == ("b", 1, ("CT", "MR"))
 
 
@@ -337,6 +339,9 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
         ("receiver: {tls: {enable: true}}", "did you mean receiver.tls.enabled?"),
         ("publishers: {rimage: {aetitle: X}}", "did you mean publishers.rimage.ae_title?"),
         ("pacs: {port: 70000}", "pacs.port"),
+        ("pacs: {kind: dicomweb}", "pacs needs base_url: the address"),
+        ("pacs: {kind: dicomweb, base_url: 'http://a.org/', secret: x}", "pacs: base_url is http, and a secret"),
+        ("pacs: {kind: dicomweb, base_url: 'https://a.org/', port: 1}", "pacs.port is a key of pacs of kind cmove"),
         ("pacs: {kind: pigeon}", "pacs: kind is one of cmove"),
         ("pacs: {ae_title: ABCDEFGHIJKLMNOPQ}", "pacs.ae_title"),
         ("pacs: {ae_title: 'A\\B'}", "pacs.ae_title"),

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from mkiso.config.file import load
 from mkiso.config.publishers import CStore, Robot
+from mkiso.config.sources import Pacs
 from mkiso.demo.pacs import DemoPacs
 from mkiso_service.cli import cli
 from peers.corpus import make_study
@@ -103,7 +104,8 @@ def test_a_terminal_is_asked(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, told
     assert "AE title of the PACS [ABPACS]" in told and "Port of the PACS" not in told  # that was given
     assert questions == 11, told
-    assert load(tmp_path / "config.yaml", {}).pacs.port == 4
+    pacs = load(tmp_path / "config.yaml", {}).pacs
+    assert isinstance(pacs, Pacs) and pacs.port == 4
 
 
 def _read(terminal: int) -> str:

@@ -1,0 +1,196 @@
+"""Requests to a DICOMweb server: who we are there, what its refusals mean in words, and the bounds of what it sends.
+
+No error's words hold an address's query: a patient's name may stand there.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from mkiso.config.sources import DicomWeb
+from mkiso.errors import ConfigurationError, PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_TOKEN_BYTES = 64 * 1024
+RENEW_SECONDS = 30.0  # before a token ends
+
+
+class Access(httpx.Auth):
+    """Says who we are: Basic, a bearer token, or one that an authorization server gives (RFC 6749 4.4)."""
+
+    def __init__(self, settings: DicomWeb) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._token = ""
+        self._ends = 0.0
+
+    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        settings = self._settings
+        if settings.token_url:
+            request.headers["Authorization"] = f"Bearer {self._granted()}"
+        elif settings.user:
+            name = httpx.BasicAuth(settings.user, secret_of(settings))
+            request = next(name.auth_flow(request))
+        elif settings.has_secret:
+            request.headers["Authorization"] = f"Bearer {secret_of(settings)}"
+        answer = yield request
+        if answer.status_code == 401 and settings.token_url:  # it was withdrawn before its end
+            self._ends = 0.0
+            request.headers["Authorization"] = f"Bearer {self._granted()}"
+            yield request
+
+    def _granted(self) -> str:
+        with self._lock:
+            if time.monotonic() < self._ends:
+                return self._token
+            settings = self._settings
+            form = {"grant_type": "client_credentials", **({"scope": settings.scope} if settings.scope else {})}
+            with open_client(settings, auth=httpx.BasicAuth(settings.user, secret_of(settings))) as client:
+                try:
+                    with client.stream("POST", settings.token_url, data=form) as answer:
+                        told = httpx.Response(answer.status_code, content=_body(answer, MAX_TOKEN_BYTES)).json()
+                        token, seconds = told["access_token"], float(told.get("expires_in", 60))
+                except httpx.HTTPError as error:
+                    raise PacsUnreachable(f"The token server of {named(settings)} {_reason(error)}.") from None
+                except (ValueError, KeyError, TypeError):
+                    raise PacsRefused(
+                        f"The token server of {named(settings)} gives no token. Check pacs.user, pacs.secret_file, "
+                        "pacs.scope and pacs.token_url."
+                    ) from None
+            if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+                raise PacsRefused(f"The token server of {named(settings)} gives a token that can't be sent.")
+            self._token, self._ends = token, time.monotonic() + max(0.0, seconds - RENEW_SECONDS)
+            return token
+
+
+def secret_of(settings: DicomWeb) -> str:
+    """The password, token or client secret as it is now. Raises ConfigurationError."""
+    if settings.secret_file is None:
+        return settings.secret.get_secret_value()
+    try:
+        text = settings.secret_file.read_text(encoding="utf-8")[:MAX_TOKEN_BYTES].strip()
+    except (OSError, UnicodeError):
+        text = ""
+    if not text or not text.isprintable() or not text.isascii():
+        raise ConfigurationError("pacs.secret_file can't be read, is empty, or holds what can't be sent.")
+    return text
+
+
+def named(settings: DicomWeb) -> str:
+    """The server, for people."""
+    return f"the DICOMweb server at {settings.host}"
+
+
+def open_client(
+    settings: DicomWeb, until: float | None = None, limit_seconds: float | None = None, auth: httpx.Auth | None = None
+) -> httpx.Client:
+    """A client that follows no redirect and takes no proxy from the environment. Raises ConfigurationError."""
+    rest = limit_seconds if until is None else max(until - time.monotonic(), 0.1)
+    connect, response = settings.connect_timeout_seconds, settings.response_timeout_seconds
+    if rest is not None:
+        connect, response = min(connect, rest / 2), min(response, rest)
+    return httpx.Client(
+        auth=auth or Access(settings),
+        verify=_trust(settings),
+        headers={"Accept-Encoding": "identity"},
+        timeout=httpx.Timeout(response, connect=connect),
+        follow_redirects=False,
+        trust_env=False,
+        limits=httpx.Limits(max_connections=settings.parallel + 1),
+    )
+
+
+def _trust(settings: DicomWeb) -> ssl.SSLContext | bool:
+    if not any(url.startswith("https") for url in (settings.base_url, settings.token_url)):
+        return False  # reading the system's authorities takes longer than a question
+    try:
+        trust = ssl.create_default_context(cafile=None if settings.authority is None else str(settings.authority))
+        if settings.certificate and settings.key:
+            trust.load_cert_chain(settings.certificate, settings.key)
+    except (OSError, ssl.SSLError):
+        raise ConfigurationError("pacs.authority, pacs.certificate or pacs.key can't be read.") from None
+    return trust
+
+
+@contextmanager
+def asking(
+    client: httpx.Client, settings: DicomWeb, path: str, accept: str, query: object = None
+) -> Iterator[httpx.Response]:
+    """A GET below the base address; what goes wrong in the `with` is told in words. Raises PacsUnreachable (also where
+    the connection is lost), PacsRefused, PacsBusy, PacsSilent.
+    """
+    who = named(settings)
+    try:
+        with client.stream(
+            "GET",
+            settings.base_url.rstrip("/") + path,
+            headers={"Accept": accept},
+            params=query,  # type: ignore[arg-type]
+        ) as answer:
+            _refuse(settings, answer)
+            yield answer
+    except httpx.ConnectTimeout:
+        raise PacsUnreachable(f"{_first(who)} takes no connection. Check pacs.base_url, and that it runs.") from None
+    except httpx.TimeoutException:
+        raise PacsSilent(f"{_first(who)} took the request and didn't answer in time. Try again.") from None
+    except httpx.ConnectError as error:
+        raise PacsUnreachable(
+            f"{_first(who)} {_reason(error)}. Check pacs.base_url, that it runs, and its certificate."
+        ) from None
+    except httpx.HTTPError as error:
+        raise Lost(f"{_first(who)} {_reason(error)}. Try again; if it stays, look at its log.") from None
+
+
+class Lost(PacsUnreachable):
+    """The connection ended before the answer did, or sent what is no HTTP."""
+
+
+def body_of(answer: httpx.Response) -> bytes:
+    """The whole body, within a bound. Raises PacsRefused."""
+    return _body(answer, MAX_BODY_BYTES)
+
+
+def _body(answer: httpx.Response, most: int) -> bytes:
+    body = bytearray()
+    for piece in answer.iter_raw():
+        body += piece
+        if len(body) > most:
+            raise PacsRefused(f"A DICOMweb server sends an answer of more than {most} bytes. Look at its log.")
+    return bytes(body)
+
+
+def _refuse(settings: DicomWeb, answer: httpx.Response) -> None:
+    """Raise for what says that nobody may ask, or ask now, or that it isn't the place to ask."""
+    status, who = answer.status_code, _first(named(settings))
+    if status in (401, 403, 407):
+        raise PacsRefused(
+            f"{who} refuses us (HTTP {status}). Check pacs.user and pacs.secret_file, and our rights there."
+        )
+    if 300 <= status < 400:
+        raise PacsRefused(
+            f"{who} leads to another place (HTTP {status}), and mkiso follows nobody there. Correct pacs.base_url."
+        )
+    if status == 406:
+        raise PacsRefused(f"{who} can't send images as they lie there (HTTP 406). Have transfer-syntax=* allowed.")
+    if status in (429, 503):
+        raise PacsBusy(f"{who} has no time now (HTTP {status}). Try again in a moment.")
+    if answer.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+        raise PacsRefused(f"{who} packs its answers although nobody asked for that. Correct its configuration.")
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.ConnectError):
+        return "can't be reached, or its certificate isn't trusted"
+    if isinstance(error, httpx.TimeoutException):
+        return "didn't answer in time"
+    return "ended the connection, or sent what is no HTTP"
+
+
+def _first(words: str) -> str:
+    return words[0].upper() + words[1:]

@@ -1,0 +1,275 @@
+"""DICOMweb: Orthanc's plugin, and a server that does everything wrong that one can."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from pydicom import dcmread
+
+from mkiso.config.settings import Receiver, Settings
+from mkiso.errors import (
+    AnswerCut,
+    InstanceConflict,
+    JobStopped,
+    PacsRefused,
+    StudyIncomplete,
+    StudyNotFound,
+)
+from mkiso.sources.multipart import Broken, Malformed, Multipart
+from mkiso.sources.query import find_studies
+from mkiso.sources.registry import source_of
+from mkiso.sources.retrieve import retrieve
+from mkiso.sources.search import Criteria, search
+from mkiso.study.models import Arrival
+from peers.corpus import EVERY_KIND, JAPANESE, PLAIN, THAI, dataset_bytes, make_study
+from peers.dicomweb_server import DicomWebServer
+from peers.orthanc import Orthanc
+from peers.patience import LONG
+from tests.sources.test_source import complete_studies
+
+PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return make_study(tmp_path_factory.mktemp("files"), "A1", patient=JAPANESE, kinds={"ct": 12, "mr": 5, "sr": 1})
+
+
+@pytest.fixture
+def server(files: list[Path]) -> Iterator[DicomWebServer]:
+    with DicomWebServer(files) as server:
+        yield server
+
+
+def by_web(tmp_path: Path, base_url: str, **pacs: Any) -> Settings:
+    source = {"kind": "dicomweb", "base_url": base_url, "back_off_seconds": 0.05, "response_timeout_seconds": 10}
+    storage = {"data_dir": str(tmp_path / "data"), "min_free_gib": 0}
+    return Settings.model_validate({"pacs": {**source, **pacs}, "storage": storage})
+
+
+def fetched(settings: Settings, stop: threading.Event | None = None) -> list[Arrival]:
+    folder = settings.storage.data_dir / "jobs" / "job" / "instances"
+    folder.mkdir(parents=True, exist_ok=True)
+    arrivals: list[Arrival] = []
+    (study,) = find_studies(source_of(settings), "A1")
+    retrieve(source_of(settings), settings.identity, study, folder, [], arrivals.append, stop)
+    return arrivals
+
+
+def are_whole(arrivals: list[Arrival], files: list[Path]) -> bool:
+    held = {str(dcmread(file, stop_before_pixels=True).SOPInstanceUID): dataset_bytes(file) for file in files}
+    return {arrival.sop_instance_uid: dataset_bytes(arrival.path) for arrival in arrivals} == held
+
+
+@pytest.mark.peer
+def test_orthanc_s_studies_come_byte_for_byte(tmp_path: Path) -> None:
+    files = make_study(tmp_path / "files", "A1", patient=THAI, kinds=EVERY_KIND)
+    options = {"Plugins": [PLUGIN], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}}
+    with Orthanc(tmp_path / "pacs", options=options) as peer:
+        peer.store(files)
+        settings = by_web(tmp_path, f"http://127.0.0.1:{peer.http_port}/dicom-web/")
+        source = source_of(settings)
+        told = source.check(5, inside=True)
+        (study,) = search(source, Criteria(patient_id=THAI.patient_id)).studies
+        assert (study.patient_name, study.patient_birth_date) == (THAI.name, THAI.birth_date)
+        assert search(source, Criteria(accession_number="A2")).studies == ()
+        studies = complete_studies(source, tmp_path)
+        with pytest.raises(StudyNotFound):
+            find_studies(source, "A2")
+    assert "answers QIDO-RS" in told
+    assert are_whole([each.arrival for each in studies.instances], files)
+    assert len({each.arrival.transfer_syntax_uid for each in studies.instances}) > 3
+
+
+def test_a_study_comes_whole(tmp_path: Path, server: DicomWebServer, files: list[Path]) -> None:
+    assert are_whole(fetched(by_web(tmp_path, server.base_url)), files)
+    assert set(server.sent.values()) == {1}
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_stream_that_is_cut_anywhere_goes_on_at_the_instance(
+    tmp_path: Path, server: DicomWebServer, files: list[Path], seed: int
+) -> None:
+    """No byte comes twice but those of the instance that was cut."""
+    size = sum(file.stat().st_size for file in files)
+    server.cuts = [random.Random(seed).randrange(size)]
+    server.with_length = seed % 2 == 0
+    assert are_whole(fetched(by_web(tmp_path, server.base_url)), files)
+    assert set(server.sent.values()) == {1}
+
+
+def test_what_never_comes_whole_is_named(tmp_path: Path, server: DicomWebServer) -> None:
+    server.cuts = [0] * 1000
+    with pytest.raises(StudyIncomplete, match="18 of the 18"):
+        fetched(by_web(tmp_path, server.base_url))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("boundary", "another boundary"),
+        ("endless", "without end"),
+        ("redirect", "leads to another place"),
+        ("large", "larger than receiver.max_instance_gib"),
+    ],
+)
+def test_a_hostile_server_is_refused_in_words(tmp_path: Path, server: DicomWebServer, wrong: str, words: str) -> None:
+    settings = by_web(tmp_path, server.base_url)
+    settings = settings.model_copy(update={"receiver": Receiver(max_instance_gib=0.01)})
+    with pytest.raises(PacsRefused, match=words):
+        retrieved_wrongly(settings, server, wrong)
+
+
+def test_headers_without_end_are_no_answer(tmp_path: Path, server: DicomWebServer) -> None:
+    with pytest.raises(StudyIncomplete, match="18 of the 18"):
+        retrieved_wrongly(by_web(tmp_path, server.base_url), server, "headers")
+
+
+def retrieved_wrongly(settings: Settings, server: DicomWebServer, wrong: str) -> None:
+    """The server does wrong from the moment at which the study is found."""
+    source = source_of(settings)
+    (study,) = find_studies(source, "A1")
+    server.wrong = wrong
+    folder = settings.storage.data_dir / "jobs" / "job" / "instances"
+    folder.mkdir(parents=True)
+    retrieve(source, settings.identity, study, folder, [], lambda arrival: None)
+
+
+def test_an_instance_that_nobody_asked_for_isnt_kept(tmp_path: Path, server: DicomWebServer, files: list[Path]) -> None:
+    """The server sends, in the place of one instance, one of another study and patient under its own UID."""
+    (other,) = make_study(tmp_path / "other", "B1", patient=PLAIN, kinds={"ct": 1})
+    server.held[3] = (other.read_bytes(), server.held[3][1])
+    settings = by_web(tmp_path, server.base_url)
+    with pytest.raises(StudyIncomplete, match="1 of the 18"):
+        fetched(settings)
+    assert len(list((settings.storage.data_dir / "jobs" / "job" / "instances").iterdir())) == 17
+
+
+def test_other_bytes_under_a_uid_are_a_conflict(tmp_path: Path, server: DicomWebServer) -> None:
+    content, head = server.held[3]
+    server.held.append((content[:-2] + b"\x7f\x7f", head))
+    with pytest.raises(InstanceConflict):
+        fetched(by_web(tmp_path, server.base_url))
+
+
+@pytest.mark.parametrize("page", [1, 4, 5])
+def test_answers_come_page_by_page_however_short_they_are(
+    tmp_path: Path, server: DicomWebServer, files: list[Path], page: int
+) -> None:
+    server.page = page
+    (study,) = find_studies(source_of(by_web(tmp_path, server.base_url)), "A1")
+    assert study.expected.source == "image" and study.expected.count == len(files)
+
+
+def test_a_server_that_gives_one_page_alone_isnt_believed(tmp_path: Path, server: DicomWebServer) -> None:
+    server.page, server.same_page = 1, True
+    with pytest.raises(AnswerCut):
+        find_studies(source_of(by_web(tmp_path, server.base_url)), "A1")
+
+
+def test_the_token_is_read_anew_from_its_file(tmp_path: Path, server: DicomWebServer) -> None:
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    server.token = "first"
+    source = source_of(by_web(tmp_path, server.base_url, secret_file=str(file)))
+    assert find_studies(source, "A1")
+    server.token = "second"
+    with pytest.raises(PacsRefused, match="refuses us"):
+        find_studies(source, "A1")
+    file.write_text("second\n")
+    assert find_studies(source, "A1")
+
+
+def test_a_token_is_had_by_client_credentials_and_kept(tmp_path: Path, server: DicomWebServer) -> None:
+    server.token = "granted"
+    url = f"http://127.0.0.1:{server.port}/token"
+    settings = by_web(tmp_path, server.base_url, token_url=url, user="mkiso", secret="x", scope="read")
+    assert find_studies(source_of(settings), "A1")
+    assert server.told == ["Basic bWtpc286eA== grant_type=client_credentials&scope=read"]
+
+
+def test_basic_names_user_and_password(tmp_path: Path, server: DicomWebServer) -> None:
+    server.token = "something else"
+    with pytest.raises(PacsRefused, match="refuses us"):
+        find_studies(source_of(by_web(tmp_path, server.base_url, user="mkiso", secret="x")), "A1")
+    assert server.told == ["Basic bWtpc286eA=="]
+
+
+def test_a_stop_ends_it_at_once(tmp_path: Path, server: DicomWebServer) -> None:
+    stop = threading.Event()
+    server.wrong = "slow"
+    timer = threading.Timer(0.5, stop.set)
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(JobStopped):
+        fetched(by_web(tmp_path, server.base_url, response_timeout_seconds=3600), stop)
+    assert time.monotonic() - begun < LONG
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"base_url": "pacs.example.org"},
+        {"base_url": "https://user:x@pacs.example.org/"},
+        {"base_url": "http://pacs.example.org/", "secret": "x"},
+        {"base_url": "https://pacs.example.org/", "user": "x"},
+        {"base_url": "https://pacs.example.org/", "token_url": "https://pacs.example.org/", "secret": "x"},
+        {"base_url": "https://pacs.example.org/", "token_url": "http://idp.example.org/", "user": "x", "secret": "x"},
+        {"base_url": "https://pacs.example.org/", "key": "key.pem"},
+    ],
+)
+def test_what_cant_be_asked_isnt_configured(tmp_path: Path, wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        by_web(tmp_path, **wrong)
+
+
+def parts_of(stream: bytes, size: int) -> list[bytes]:
+    chunks = (stream[start : start + size] for start in range(0, len(stream), size))
+    parts = Multipart(chunks, b"x")
+    found = []
+    while parts.next_part() is not None:
+        found.append(b"".join(parts.pieces()))
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_parts_are_found_however_the_stream_is_cut_up(size: int) -> None:
+    contents = [b"one", b"\r\n--", b"\r\n-\r\n--\r\r\n", b"two\r\n"]
+    stream = b"preamble" + b"".join(b"\r\n--x\r\nA: b\r\n\r\n" + content for content in contents) + b"\r\n--x--"
+    assert parts_of(stream, size) == contents
+    assert parts_of(stream.removeprefix(b"preamble\r\n"), size) == contents
+    for end in range(len(stream) - 2):
+        with pytest.raises(Broken):
+            parts_of(stream[:end], size)
+
+
+@pytest.mark.parametrize(
+    "stream", [b"--x\r\nno field\r\n\r\n", b"--xy\r\n\r\n", b"--x\r\n" + b"A: b\r\n" * 10_000, b"." * 100_000]
+)
+def test_what_is_no_multipart_stream_is_refused(stream: bytes) -> None:
+    with pytest.raises((Malformed, Broken)):
+        parts_of(stream + b"." * 200_000, 1000)
+
+
+def test_a_large_part_takes_no_memory() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"--x\r\n\r\n"
+        for _ in range(10_000):
+            yield bytes(65_536)
+        yield b"\r\n--x--"
+
+    parts = Multipart(chunks(), b"x")
+    tracemalloc.start()
+    parts.next_part()
+    assert sum(map(len, parts.pieces())) == 10_000 * 65_536
+    assert parts.next_part() is None
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
