@@ -5,12 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
+from mkiso.errors import ProofFailed
+from mkiso.formats.folder import require_place, unpack
 from mkiso_service.api import Disc, Job
 from mkiso_service.client import Client
 from mkiso_service.display import bar_of_bytes, show_job, size_words
+
+ON_A_STICK = "zip"
+"""The format that files for a stick are brought in."""
 
 
 def burn(
@@ -43,6 +49,32 @@ def burn(
         )
     console.print(f"made in {made - started:.1f} s, downloaded in {time.monotonic() - made:.1f} s", style="dim")
     return state, files
+
+
+def burn_into(
+    console: Console,
+    client: Client,
+    accession_numbers: Sequence[str],
+    folder: Path,
+    *,
+    beside: bool = False,
+    **options: str,
+) -> tuple[Job, list[Path]]:
+    """Make the disc of these studies, and write its files into a folder, proved there; the job and the folder. Raises
+    ServiceError, ProofFailed, StorageFull, OSError.
+    """
+    require_place(folder, beside=beside)
+    with TemporaryDirectory(prefix="mkiso-") as temporary:
+        job, files = burn(console, client, accession_numbers, Path(temporary) / "disc", form=ON_A_STICK, **options)
+        if len(files) != 1:
+            raise ProofFailed(
+                f"The images fill {len(files)} files, and a stick has one file-set: nothing was written. Ask for fewer "
+                "studies at a time."
+            )
+        with bar_of_bytes(console, "writing and reading back") as moved:
+            count = unpack(files[0], folder, moved)
+    console.print(f"[bold]{folder}[/]  {count} files, proved: each was read back and is what the service proved.")
+    return job, [folder]
 
 
 def _beside(target: Path, disc: Disc) -> Path:

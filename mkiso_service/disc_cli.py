@@ -138,17 +138,26 @@ def _say(error: Exception) -> int:
     metavar="FORMAT",
     help="iso (the default), for a drive, or zip, for any computer.",
 )
+@click.option(
+    "--to",
+    "place",
+    type=click.Path(path_type=Path, exists=True, file_okay=False, writable=True),
+    help="Write the files into this empty folder, such as a mounted USB stick, and read them back from there.",
+)
+@click.option("--beside-others", is_flag=True, help="With --to: the folder may have other files in it.")
 @_of_a_patient
 @_of_a_service
 def burn(
     accession_numbers: tuple[str, ...],
     output: Path | None,
     form: str,
+    place: Path | None,
     url: str,
     api_key_file: Path | None,
     birth_date: str,
     language: str,
     *,
+    beside_others: bool,
     yes: bool,
     as_json: bool,
 ) -> int:
@@ -157,21 +166,33 @@ def burn(
     """
     from rich.console import Console
 
+    from mkiso.errors import ProofFailed, StorageFull
     from mkiso.formats.registry import FORMATS, ISO
     from mkiso_service.burning import burn as burn_disc
+    from mkiso_service.burning import burn_into
     from mkiso_service.client import ServiceError
 
     console = Console(soft_wrap=True, stderr=as_json)
     if form and form not in FORMATS:
         raise click.BadParameter(f"there are: {', '.join(FORMATS)}", param_hint="--format")
+    if place and (output or form):
+        raise click.UsageError("--to writes files into a folder: leave -o and --format out.")
     target = output or Path(f"{accession_numbers[0]}{FORMATS[form or ISO.name].suffix}")
-    _require_folder(target.parent)
+    if not place:
+        _require_folder(target.parent)
     try:
         with _connect(url, api_key_file) as client:
             whose = _confirmed(console, client, accession_numbers, birth_date, yes=yes)
-            job, files = burn_disc(console, client, accession_numbers, target, language=language, form=form, **whose)
-    except ServiceError as error:
+            if place:
+                options = {"language": language, **whose}
+                job, files = burn_into(console, client, accession_numbers, place, beside=beside_others, **options)
+            else:
+                options = {"language": language, "form": form, **whose}
+                job, files = burn_disc(console, client, accession_numbers, target, **options)
+    except (ServiceError, ProofFailed, StorageFull) as error:
         return _say(error)
+    except OSError as error:
+        raise click.FileError(str(error.filename or place or target), error.strerror) from None
     except KeyboardInterrupt:
         console.print("Stopped. The job continues, and the downloaded part is kept. Run the same command to resume.")
         return FAILED

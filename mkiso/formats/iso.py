@@ -15,6 +15,7 @@ from pycdlib.dates import DirectoryRecordDate, VolumeDescriptorDate
 
 from mkiso.formats.iso_reader import JOLIET, PRIMARY, read_image
 from mkiso.formats.protocol import Contents
+from mkiso.languages import N_
 from mkiso.media.capacity import SECTOR_BYTES, image_sectors, iso_identifier
 from mkiso.media.layout import Layout
 from mkiso.media.names import d_characters, is_file_set_id
@@ -35,7 +36,7 @@ class Iso:
     name = "iso"
     suffix = ".iso"
     media_type = "application/vnd.efi.iso"
-    title = "ISO"
+    title = N_("A disc image, to burn")
     carrier = None
     checks = ("both directory trees and their path tables", "names: ISO 9660 level 1, file-set ID")
 

@@ -73,7 +73,7 @@ class Format(Protocol):
     def media_type(self) -> str: ...
     @property
     def title(self) -> str:
-        """What people call it."""
+        """What it is for a person, a message of mkiso.languages."""
         ...
 
     @property

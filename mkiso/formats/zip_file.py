@@ -15,6 +15,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 from mkiso.config.section import Carrier
 from mkiso.formats.protocol import Contents
 from mkiso.formats.zip_reader import TREE, read_zip
+from mkiso.languages import N_
 from mkiso.media.layout import Layout
 from mkiso.study.models import DiscFile
 
@@ -31,7 +32,7 @@ class Zip:
     name = "zip"
     suffix = ".zip"
     media_type = "application/zip"
-    title = "ZIP"
+    title = N_("A ZIP file, for any computer")
     carrier: Carrier = "zip"
     checks = ("the directory of the ZIP file against each file's own header", "names: relative, each once")
 

@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest
+from mkiso.formats.registry import FORMATS
 from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
 from mkiso_service.api import Job, WhoMade
@@ -106,6 +107,7 @@ class CounterPage:
             "no-cache",
             told=told,
             sees_report=self._keys.needed and "report" in caller.rights,
+            formats=FORMATS.values(),
             **self._site,
         )
 

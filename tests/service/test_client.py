@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pty
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -440,3 +442,25 @@ def test_an_answer_of_somebody_else_is_said(script: Script, url: str) -> None:
             with pytest.raises(ServiceError) as raised:
                 client.state("J")
             assert raised.value.code == "no_mkiso"
+
+
+def test_burn_writes_the_files_into_a_folder(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("DICOMDIR", b"directory")
+        archive.writestr("DICOM/PT000001/IM000001", b"image" * 1000)
+    script.image, script.etag = content.getvalue(), hashlib.sha256(content.getvalue()).hexdigest()
+    for disc in script.states[-1]["discs"]:
+        disc |= {"size": len(script.image), "sha256": script.etag}
+    (folder := tmp_path / "stick").mkdir()
+    assert run(["burn", "A1", "--to", str(folder), "--url", url]) == 0
+    assert "format=" in script.asked[0][0]
+    assert "2 files, proved" in " ".join(capsys.readouterr().out.split())
+    assert (folder / "DICOM/PT000001/IM000001").read_bytes() == b"image" * 1000
+    asked = len(script.asked)
+    assert run(["burn", "A1", "--to", str(folder), "--url", url]) == 1
+    assert "holds another disc" in " ".join(capsys.readouterr().err.split())
+    assert len(script.asked) == asked
+    assert run(["burn", "A1", "--to", str(folder), "-o", "x", "--url", url]) == 2

@@ -353,6 +353,25 @@ def test_prints_say_which_publisher_has_what(browser: Chromium, tmp_path: Path) 
         assert browser.run("document.activeElement.id") == "numbers"
 
 
+def test_a_clerk_chooses_what_the_file_is(browser: Chromium, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    desk = Desk(Scripts(settings.storage).done)
+    with with_pacs(settings, tmp_path / "pacs", "Z1", "Z2") as settings, served(settings, desk) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.ask("Z1")
+        browser.run("document.querySelector('#formats input').focus()")
+        browser.press("ArrowRight")
+        clerk.finds_nothing_wrong()
+        for key in ("Tab", " "):
+            browser.press(key)
+        clerk.until_reads("#jobs .job .state", "Ready")
+        clerk.ask("Z2")
+        clerk.says_yes()
+        browser.until("document.querySelectorAll('#jobs .job').length === 2")
+        assert [question.format for question in desk.asked] == ["zip", "iso"]
+
+
 def test_a_site_without_a_publisher_offers_no_print(browser: Chromium, tmp_path: Path) -> None:
     settings = settings_in(tmp_path).model_copy(update={"publishers": {}})
     desk = Desk(Scripts(settings.storage).done)

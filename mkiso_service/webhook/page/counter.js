@@ -31,6 +31,7 @@ async function look(numbers, birthDate, again = null) {
 
 function leave() {
   whose = null;
+  document.querySelector("#formats input").checked = true; // the next patient's is what it is unless somebody chooses
   $("whose").hidden = true;
 }
 
@@ -59,6 +60,12 @@ function show() {
 
 function chosen() { return document.querySelector("#publishers input:checked")?.value || publishers[0]; }
 
+// What the file is to be; empty where nobody has chosen.
+function chosenFormat() {
+  const [, ...others] = document.querySelectorAll("#formats input");
+  return others.find((other) => other.checked)?.value || "";
+}
+
 // The buttons for who is on the screen, and how the disc robot is.
 function offer() {
   if (!whose) return;
@@ -68,7 +75,7 @@ function offer() {
   const offersRobot = publishers.length > 0 && !isFile;
   const publisher = chosen();
   $("publishers").hidden = publishers.length < 2 || isFile;
-  $("make").hidden = isPrint;
+  $("make").hidden = $("formats").hidden = isPrint;
   $("print").hidden = !offersRobot;
   $("print").textContent = ordered ? gettext("Yes, have %(publisher)s make another disc", { publisher }) : gettext("Yes, have %(publisher)s make a disc", { publisher });
   $("both").hidden = !offersRobot || isPrint || site.action !== "both";
@@ -88,22 +95,24 @@ function offer() {
 async function order(...kinds) {
   const { numbers, birthDate, shown, again } = whose;
   const publisher = chosen();
+  const format = chosenFormat();
   leave();
   field.focus(); // the next number may be scanned at once. Asking twice is harmless, the second joins the first.
   for (const kind of kinds) {
     const looked = Boolean(again?.looked && again.kind === kind && again.publisher === publisher);
-    const problem = await ask(kind, { numbers, publisher: kind === "print" ? publisher : "", shown, birthDate, looked });
+    const problem = await ask(kind, { numbers, ...(kind === "print" ? { publisher } : { format }), shown, birthDate, looked });
     $("problem").textContent = problem;
     if (problem) return;
   }
 }
 
-async function ask(kind, { numbers, publisher, shown, birthDate, looked }) { // `looked`: at the robot, where an earlier order ended unclear
+async function ask(kind, { numbers, format, publisher, shown, birthDate, looked }) { // `looked`: at the robot, where an earlier order ended unclear
   const several = kind === "download" && numbers.length > 1;
   const query = new URLSearchParams({
     [several ? "accession_numbers" : "accession_number"]: numbers.join(","),
     shown,
     ...(birthDate && { birth_date: birthDate }),
+    ...(format && { format }),
     ...(publisher && { publisher }),
     ...(looked && { confirm_reprint: "true" }),
   });

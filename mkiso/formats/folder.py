@@ -1,0 +1,119 @@
+"""A proved file of any format unpacked into a folder, such as a mounted USB stick, and read back through its device."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+from mkiso.errors import ProofFailed, StorageFull
+from mkiso.formats.disc_check import DICOMDIR
+from mkiso.formats.image_hash import hash_extents
+from mkiso.formats.protocol import Extent
+from mkiso.formats.registry import format_of
+
+_CHUNK_BYTES = 4 * 1024 * 1024
+_NAMED = 5
+_SYSTEMS_OWN = frozenset(
+    (
+        "system volume information",
+        "$recycle.bin",
+        "lost+found",
+        ".trashes",
+        ".fseventsd",
+        ".spotlight-v100",
+        ".ds_store",
+    )
+)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def require_place(folder: Path, *, beside: bool = False) -> None:
+    """Raise ProofFailed where a file-set can't go into a folder: it has one, or without `beside` it isn't empty."""
+    held = sorted(entry.name for entry in folder.iterdir() if entry.name.lower() not in _SYSTEMS_OWN)
+    if str(DICOMDIR) in map(str.upper, held):
+        raise ProofFailed(f"{folder} holds another disc: empty it, or choose another folder. Nothing was written.")
+    if held and not beside:
+        named = ", ".join(held[:_NAMED]) + (" …" if len(held) > _NAMED else "")
+        raise ProofFailed(
+            f"{folder} isn't empty: it has {named}. Empty it, or say that the disc may lie beside that. Nothing was "
+            "written."
+        )
+
+
+def unpack(image: Path, folder: Path, progress: Callable[[int, int], None] | None = None) -> int:
+    """Write the files of an image into a folder, none over another; they have reached the device, and each was read
+    from there and is byte for byte what the image holds. How many there are.
+
+    `progress` hears of bytes written and read back, of all. Raises ProofFailed, which names what is wrong, StorageFull,
+    and OSError where the folder can't be used.
+    """
+    descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        contents = format_of(descriptor).read(descriptor)
+        hashes = hash_extents(descriptor, contents)
+        files = contents.shown
+        if hashes.wrong:
+            raise ProofFailed("The file that was downloaded isn't whole: download it again.")
+        total, done = 2 * sum(extent.size for extent in files.values()), 0
+        for path, extent in files.items():
+            _write(descriptor, extent, folder / path)
+            done += extent.size
+            if progress:
+                progress(done, total)
+        _sync_folders(folder, files)
+        differing = []
+        for path, extent in files.items():
+            if _sha256_from_device(folder / path) != hashes.files[extent]:
+                differing.append(path)
+            done += extent.size
+            if progress:
+                progress(done, total)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise StorageFull(f"{folder} has no room for the disc: what lies there isn't whole. Remove it.") from None
+        raise
+    finally:
+        os.close(descriptor)
+    if differing:
+        named = ", ".join(map(str, differing[:_NAMED])) + (" …" if len(differing) > _NAMED else "")
+        raise ProofFailed(
+            f"{len(differing)} file(s) in {folder} are not what was written: {named}. Don't hand it out: the stick may "
+            "be broken, or not as large as it says."
+        )
+    return len(files)
+
+
+def _write(descriptor: int, extent: Extent, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(target, flags, 0o644), "wb") as file:
+        for start in range(0, extent.size, _CHUNK_BYTES):
+            file.write(os.pread(descriptor, min(_CHUNK_BYTES, extent.size - start), extent.start + start))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folders(folder: Path, files: Iterable[PurePosixPath]) -> None:
+    for each in {folder / parent for path in files for parent in path.parents}:
+        opened = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def _sha256_from_device(file: Path) -> str:
+    """Of a file as far as possible from its device and not from memory: what was synced is let go of first."""
+    try:
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        if error.errno == errno.EIO:  # the device can't give it back
+            return ""
+        raise
