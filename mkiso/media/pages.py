@@ -243,7 +243,7 @@ def _reports(
     context: Mapping[str, Any],
     showing: Showing,
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """The pages of reports; each is read when its page is made, so that no more than one is in memory."""
+    """The pages of reports; what is long is read when its page is made, so that no more than one is in memory."""
     shown = list(shown_reports(tree, showing).values())
     if not any(shown):
         return
@@ -252,7 +252,8 @@ def _reports(
     targets = Targets(leaves(tree), series, (report for those in shown for report in those), spoken)
     for (patient, study), those in zip(studies, shown, strict=True):
         for each in those:
-            found = read_report(each.leaf.arrival.path, each.leaf.record_type)
+            arrival = each.leaf.arrival
+            found = showing.reports.read.get(arrival.sha256) or read_report(arrival.path, each.leaf.record_type)
             made = report_page(each, found, targets, spoken)
             yield each.page, _page("report.html.j2", each.page, context, patient=patient, study=study, report=made)
 

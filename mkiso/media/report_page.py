@@ -426,11 +426,11 @@ def _charts(body: Recording, files: Sequence[DiscFile], spoken: Language) -> Ite
             f"{chart.seconds:g} s",
             f"{chart.hertz:g} Hz",
         ]
-        if chart.svg:
+        if chart.is_drawn:
             facts += ["25 mm/s", *dict.fromkeys(_scale(each.unit, each.per_mm) for each in chart.channels)]
         yield ChartOnPage(
             chart.label or spoken.gettext("Part %(number)s", number=number),
-            next(drawings, None) if chart.svg else None,
+            next(drawings, None) if chart.is_drawn else None,
             " · ".join(facts),
             tuple(_remarks(chart, spoken)),
         )
@@ -445,7 +445,7 @@ def _remarks(chart: Chart, spoken: Language) -> Iterator[str]:
             shown=spoken.number(round(chart.shown_seconds)),
             all=spoken.number(round(chart.seconds)),
         )
-    if chart.svg and len(chart.channels) < chart.channel_count:
+    if chart.is_drawn and len(chart.channels) < chart.channel_count:
         yield spoken.gettext(
             "%(shown)s of %(all)s channels are shown.", shown=len(chart.channels), all=chart.channel_count
         )

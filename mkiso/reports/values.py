@@ -157,6 +157,10 @@ class Chart:
     svg: bytes = b""
     lack: Lack | None = None
 
+    @property
+    def is_drawn(self) -> bool:
+        return self.lack is None
+
 
 @dataclass(frozen=True, slots=True)
 class Annotation:

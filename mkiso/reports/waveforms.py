@@ -23,6 +23,9 @@ MAX_POINTS = 120_000
 """Of a chart: with 12 channels of 500 samples a second that is 20 s, and 600 KB."""
 MAX_HERTZ = 1_000  # that paper shows: of faster ones the lowest and highest of each step
 MAX_ANNOTATIONS = 500
+BLOCK_BYTES = 4 * 1024 * 1024
+MAX_STEP_BYTES = 4 * BLOCK_BYTES
+"""Of all channels: 12 of 16 bits may have 300 million samples a second, which is no recording of a body any more."""
 
 KEYWORDS = QUANTITIES | keywords("""
     WaveformSequence NumberOfWaveformChannels NumberOfWaveformSamples SamplingFrequency MultiplexGroupLabel
@@ -92,15 +95,18 @@ def _chart(group: Item, sop_class: str) -> Chart:
     shown = min(MAX_SECONDS, seconds, MAX_POINTS / (min(hertz, MAX_HERTZ) * len(definitions)))
     # Less than two samples a minute are no curve, and would be drawn on paper without end.
     wanted = int(shown * hertz)
-    values = _values(group, np.dtype(_SAMPLES[interpretation]), count, wanted) if wanted > 1 else None
+    step = min(2 * int(np.ceil(hertz / MAX_HERTZ)), wanted) if hertz > MAX_HERTZ else 1
+    kind = np.dtype(_SAMPLES[interpretation])
+    values = _values(group, kind, count, wanted, step) if wanted > 1 else None
     if values is None:
         return Chart(label, seconds, hertz, (), count, 0.0, lack=Lack.FORMAT)
+    drawn_hertz = hertz if step == 1 else 2 * hertz / step
     traces, channels = [], []
     for column, definition in enumerate(definitions):
-        trace, channel = _trace(values[:, column], definition, hertz, is_small=sop_class in _SMALL_VOLTAGES)
+        trace, channel = _trace(values[:, column], definition, drawn_hertz, is_small=sop_class in _SMALL_VOLTAGES)
         traces.append(trace)
         channels.append(channel)
-    shown = len(values) / hertz
+    shown = len(values) / drawn_hertz
     return Chart(label, seconds, hertz, tuple(channels), count, shown, draw(traces, shown))
 
 
@@ -116,23 +122,39 @@ def _definition(item: Item) -> _Definition:
     )
 
 
-def _values(group: Item, kind: np.dtype[np.generic], channels: int, samples: int) -> NDArray[np.float64] | None:
-    """The first samples, a row each, NaN where there is padding; None where they aren't what the object says."""
+def _values(
+    group: Item, kind: np.dtype[np.generic], channels: int, samples: int, step: int
+) -> NDArray[np.float64] | None:
+    """The first samples, a row each, NaN where there is padding; None where they aren't what the object says.
+
+    Of each `step` of more than one sample the lowest and the highest, so that no peak is lost; no more than BLOCK_BYTES
+    are in memory at a time.
+    """
     place = group.place("WaveformData")
     if place is None:
         return None
     offset, length = place
-    samples = min(samples, length // (channels * kind.itemsize))
-    if not samples:
+    row = channels * kind.itemsize
+    steps = min(samples, length // row) // step
+    if not steps or row * step > MAX_STEP_BYTES:
         return None
     ordered = kind.newbyteorder("<" if group.little_endian else ">")
-    stored = np.frombuffer(group.value(offset, samples * channels * kind.itemsize), ordered).reshape(samples, channels)
-    values = stored.astype(np.float64)
     padding = group.place("WaveformPaddingValue")
+    absent = None
     if padding and padding[1] >= kind.itemsize:
         [absent] = np.frombuffer(group.value(padding[0], kind.itemsize), ordered)
-        values[stored == absent] = np.nan
-    return values
+    at_once, read = max(1, BLOCK_BYTES // (row * step)), []
+    for first in range(0, steps, at_once):
+        count = min(at_once, steps - first)
+        content = group.value(offset + first * step * row, count * step * row)
+        stored = np.frombuffer(content, ordered).reshape(count, step, channels)
+        values = stored.astype(np.float64)
+        if absent is not None:
+            values[stored == absent] = np.nan
+        if step > 1:
+            values = np.stack((np.fmin.reduce(values, axis=1), np.fmax.reduce(values, axis=1)), axis=1)
+        read.append(values.reshape(-1, channels))
+    return np.concatenate(read)
 
 
 def _trace(
@@ -154,8 +176,6 @@ def _trace(
     if not per_mm or extent / per_mm > _TALL_MM:
         per_mm = _round_scale(extent / _FIT_MM)
     columns = physical / per_mm
-    if hertz > MAX_HERTZ:
-        columns, hertz = _extremes(columns, hertz)
     is_calibrated = unit == "mV" and per_mm == _MV_PER_MM
     return Trace(definition.label, columns, hertz, is_calibrated), Channel(definition.label, unit, per_mm)
 
@@ -166,13 +186,6 @@ def _round_scale(least: float) -> float:
         return 1.0
     power = 10.0 ** np.floor(np.log10(least))
     return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * 0.999))
-
-
-def _extremes(values: NDArray[np.float64], hertz: float) -> tuple[NDArray[np.float64], float]:
-    """The lowest and the highest of each step, so that no peak is lost."""
-    step = 2 * int(np.ceil(hertz / MAX_HERTZ))
-    rows = np.resize(values, (len(values) // step or 1, step)) if len(values) >= step else values[np.newaxis, :]
-    return np.column_stack((np.fmin.reduce(rows, axis=1), np.fmax.reduce(rows, axis=1))).ravel(), 2 * hertz / step
 
 
 def _annotations(document: Item) -> Iterator[Annotation]:

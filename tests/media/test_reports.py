@@ -17,11 +17,14 @@ from mkiso.formats.disc_check import verify_disc
 from mkiso.formats.iso import Iso, master
 from mkiso.formats.proof import verify_image
 from mkiso.languages import language
+from mkiso.media import pages, reporting
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.disc_set import DiscSet, lay_out_set
 from mkiso.media.layout import Layout
 from mkiso.media.rendering import NO_PICTURES, Pictures
 from mkiso.media.reporting import prepare_reports
+from mkiso.reports.reading import read_report
+from mkiso.reports.values import Report
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.text import Text
 from peers.corpus import EVERY_KIND, make_study
@@ -220,6 +223,24 @@ def test_a_document_is_on_the_disc_as_the_file_that_it_is(tmp_path: Path) -> Non
     assert file.source and file.source.read_bytes() == PDF
     assert 'href="../../REPORTS/ST000001/RP000001.PDF"' in page(layout, "IHE_PDI/ST000001/RP000001.HTM")
     assert "REPORTS" in words(layout, "README.TXT")
+
+
+def test_a_document_and_a_recording_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [
+        written(recording(np.zeros((500, 1), np.int16), 500), tmp_path / "ecg"),
+        written(encapsulated(PDF, "application/pdf", uid.EncapsulatedPDFStorage, len(PDF)), tmp_path / "pdf"),
+    ]
+    read: list[Path] = []
+
+    def reading(path: Path, kind: str) -> Report:
+        read.append(path)
+        return read_report(path, kind)
+
+    monkeypatch.setattr(reporting, "read_report", reading)
+    monkeypatch.setattr(pages, "read_report", reading)
+    layout = told(passed(instances(made)), tmp_path).layouts[0]
+    assert sorted(read) == sorted(made)
+    assert any(".SVG" in page(layout, f"IHE_PDI/ST000001/RP00000{n}.HTM") for n in (1, 2))
 
 
 def test_a_report_that_cannot_be_read_costs_its_content_and_not_the_disc(

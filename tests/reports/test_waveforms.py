@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,6 +13,7 @@ import pytest
 from pydicom import Dataset, uid
 from pydicom.sequence import Sequence as Items
 
+from mkiso.reports import waveforms
 from mkiso.reports.paper import Trace, draw
 from mkiso.reports.reading import WAVEFORM, read_report
 from mkiso.reports.values import Chart, Lack, Recording
@@ -185,3 +187,28 @@ def test_the_12_leads_that_pydicom_ships_are_drawn() -> None:
 def test_samples_too_rare_for_a_curve_take_no_endless_paper(tmp_path: Path, hertz: float) -> None:
     found = chart(recording(np.zeros((100, 1), np.int16), hertz), tmp_path)
     assert (found.svg, found.lack) == (b"", Lack.FORMAT)
+
+
+def test_a_fast_recording_is_read_in_pieces_and_keeps_its_peaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.zeros((2_000_000, 2), np.int16)
+    values[1_234_567, 1] = 1000  # of 200,000 a second: 6.17 s
+    whole = chart(recording(values, 200_000, "uV"), tmp_path)
+    monkeypatch.setattr(waveforms, "BLOCK_BYTES", 100_000)
+    tracemalloc.start()
+    try:
+        pieces = chart(recording(values, 200_000, "uV"), tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert pieces.svg == whole.svg
+    assert peak < 6 * values.nbytes  # the file's own making; as numbers of 64 bits all of it would be more by itself
+    [_, curve] = curves(pieces.svg)
+    assert curve[curve[:, 1].argmax(), 0] - curve[0, 0] == pytest.approx(6.17 * 25, abs=0.5)
+
+
+def test_what_is_faster_than_any_body_is_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waveforms, "MAX_STEP_BYTES", 1000)
+    found = chart(recording(np.zeros((4000, 1), np.int16), 1e6), tmp_path)
+    assert found.lack is Lack.FORMAT
