@@ -116,7 +116,7 @@ def configuration(place: Place) -> dict[str, dict[str, object]]:
     """What differs from the defaults."""
     ports = place.ports
     return {
-        "server": {"port": ports["webhook"]},
+        "server": {"port": ports["webhook"], "public_url": place.url},
         "pacs": {"ae_title": "ABPACS", "host": "127.0.0.1", "port": ports["pacs"]},
         "receiver": {"ae_title": "CDRECORD", "host": "127.0.0.1", "port": ports["receiver"]},
         "patient_api": {"base_url": f"http://127.0.0.1:{ports['patient_api']}"},
@@ -144,7 +144,9 @@ def show(console: Console, place: Place) -> None:
         list_files(console, iso)
         print_disc(console, client, place)
         console.print(f"\nAsking for the disc of {PHANTOM}, computed images of nobody:")
-        burn(console, client, [PHANTOM], place.folder / f"{PHANTOM}.iso")
+        job, _ = burn(console, client, [PHANTOM], place.folder / f"{PHANTOM}.iso")
+        letter = place.folder / f"{PHANTOM}.pdf"
+        letter.write_bytes(client.letter(job.job_id))
         unpack(place.folder / f"{PHANTOM}.iso", place.folder / PHANTOM)
         console.print(
             f"\nAsking for {SHARED_ACCESSION_NUMBER}, an accession number that two patients share; no disc may come "
@@ -159,6 +161,7 @@ def show(console: Console, place: Place) -> None:
     console.print(f"\nThe image:       [bold]{iso}[/]")
     page = (place.folder / PHANTOM / "INDEX.HTM").resolve().as_uri()
     console.print(f"To look at:      [bold]{page}[/]", soft_wrap=True)
+    console.print(f"Its letter:      [bold]{letter}[/]")
     console.print(
         f"The Prefect UI:  {place.prefect_url}  (while it runs: make demo KEEP=1; its password: "
         f"{PROGRAM} -c {place.config} prefect password)"

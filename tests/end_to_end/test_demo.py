@@ -27,6 +27,7 @@ def test_the_demo_makes_a_disc_and_ends_what_it_started(tmp_path: Path) -> None:
     assert "rimage has them all" in done.stdout
     assert sorted(file.name for file in folder.glob("*.iso")) == ["134.iso", "PHANTOM.iso"]
     assert (folder / "PHANTOM" / "INDEX.HTM").as_uri() in done.stdout
+    assert (folder / "PHANTOM.pdf").read_bytes().startswith(b"%PDF-")
     assert not list(dead_links(folder / "PHANTOM"))
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     ports = [settings[section]["port"] for section in ("server", "pacs", "receiver")] + [
