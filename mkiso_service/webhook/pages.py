@@ -108,6 +108,7 @@ class CounterPage:
             told=told,
             sees_report=self._keys.needed and "report" in caller.rights,
             formats=FORMATS.values(),
+            searches=self._keys.needed and {"search", "disc"} <= caller.rights,
             **self._site,
         )
 

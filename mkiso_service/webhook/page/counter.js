@@ -1,6 +1,7 @@
 // The counter page: a number, whose disc it is, and yes. A disc is asked for only with the patient on the screen, and with `shown`: the service makes one
 // of this patient and of nobody else.
 import { begin, call, follow, paintRows, put, robot, say, watchRobots } from "/page/discs.js";
+import { begin as beginSearch, clear as clearSearch } from "/page/search.js";
 import { SEXES, advice, ago, counted, day, gettext, without } from "/page/words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -97,6 +98,7 @@ async function order(...kinds) {
   const publisher = chosen();
   const format = chosenFormat();
   leave();
+  clearSearch(); // nobody sees the patient before
   field.focus(); // the next number may be scanned at once. Asking twice is harmless, the second joins the first.
   for (const kind of kinds) {
     const looked = Boolean(again?.looked && again.kind === kind && again.publisher === publisher);
@@ -216,4 +218,5 @@ $("born").hidden = !wantsBirthDate;
 explain();
 offerPublishers();
 begin(askAgain);
+if (site.search) beginSearch((numbers, birthDate) => look(numbers, wantsBirthDate ? birthDate : ""));
 if (publishers.length) watchRobots(publishers, offer);

@@ -52,6 +52,8 @@ const ADVICE = {
   print_uncertain: gettext("The disc robot may already have made this disc. Look there first; have it made again only if it isn't there."),
   foreign_request: join(gettext("The browser doesn't say that the request comes from this page."), TELL),
   unknown_host: join(gettext("The service doesn't know the host name in the address bar."), TELL),
+  search_closed: gettext("Nobody is searched for here without a key. Ask the administrator for one."),
+  not_allowed: gettext("Your sign-in doesn't allow this. Ask the administrator."),
   configuration: join(gettext("The service isn't set up for this."), TELL),
   unforeseen: gettext("An unexpected error happened. Ask again; if it happens twice, tell the administrator."),
   unreachable: gettext("The service can't be reached. Check the network and ask again."),

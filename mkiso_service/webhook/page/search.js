@@ -1,0 +1,94 @@
+// The search by what a clerk knows of the patient. Studies are ticked, of one patient at a time, and looked up like typed numbers: nothing is made of what
+// this list shows.
+import { call, say } from "/page/discs.js";
+import { SEXES, advice, counted, day, gettext, ngettext } from "/page/words.js";
+
+const $ = (id) => document.getElementById(id);
+const KEYS = { "known-id": "patient_id", "known-name": "patient_name", "known-born": "birth_date", "known-kind": "modality" };
+let turn = 0;
+
+// `look(numbers, birthDate)` shows whose they are.
+export function begin(look) {
+  $("seek").hidden = false;
+  $("seek").addEventListener("toggle", () => { if ($("seek").open) $("known-id").focus(); });
+  $("known").addEventListener("submit", (event) => { event.preventDefault(); search(look); });
+  $("hits").addEventListener("change", () => { $("unticked").textContent = ""; only(); });
+  $("hits").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const numbers = [...new Set(ticked().map((box) => box.value))];
+    $("unticked").textContent = numbers.length ? "" : gettext("Tick at least one study.");
+    if (numbers.length) look(numbers, $("known-born").value);
+  });
+}
+
+export function clear() {
+  turn += 1;
+  $("known").reset();
+  $("hits").hidden = true;
+  $("patients").replaceChildren();
+  $("missed").textContent = "";
+  $("seek").open = false;
+}
+
+async function search(look) {
+  const asked = ++turn;
+  const query = new URLSearchParams();
+  for (const [id, key] of Object.entries(KEYS)) if ($(id).value.trim()) query.set(key, $(id).value.trim());
+  const [from, to] = [$("known-from").value, $("known-to").value];
+  if (from || to) query.set("study_date", from === to ? from : `${from}/${to}`);
+  $("hits").hidden = true;
+  const enough = ["patient_id", "patient_name", "study_date"].some((key) => query.has(key));
+  $("missed").textContent = enough ? "" : gettext("Give a patient ID, a name or a day.");
+  if (!enough) return;
+  say(gettext("Searching."));
+  const { body, error } = await call(`/api/studies?${query}`);
+  if (asked !== turn) return;
+  if (error) $("missed").textContent = advice("search", error);
+  else if (!body.studies.length) $("missed").textContent = gettext("The PACS knows no such study. Give less of the name, or check the dates.");
+  else {
+    show(body);
+    const [study] = body.studies;
+    if (body.studies.length === 1 && study.accession_number) look([study.accession_number], $("known-born").value);
+    else $("hits").querySelector("input:enabled")?.focus();
+  }
+}
+
+function show({ studies, more }) {
+  const found = ngettext("%(number)s study found.", "%(number)s studies found.", studies.length);
+  const patients = Map.groupBy ? Map.groupBy(studies, whose) : studies.reduce((all, study) => all.set(whose(study), [...(all.get(whose(study)) || []), study]), new Map());
+  $("patients").replaceChildren(...[...patients.values()].map(group));
+  $("found").textContent = [found, gettext("Tick those for the disc, of one patient."), more && gettext("There may be more: give more of what you know.")].filter(Boolean).join(" ");
+  $("unticked").textContent = "";
+  $("hits").hidden = false;
+  say(found);
+}
+
+function whose(study) { return JSON.stringify([study.source, study.patient_id]); }
+
+function group(studies) {
+  const [first] = studies;
+  const patient = document.createElement("fieldset");
+  const born = first.birth_date && gettext("born %(date)s", { date: day(first.birth_date) });
+  const facts = [first.patient_name || gettext("(no name in the PACS)"), born, SEXES[first.sex] || first.sex, first.patient_id];
+  patient.append(Object.assign(document.createElement("legend"), { textContent: facts.filter(Boolean).join(", ") }), ...studies.map(line));
+  return patient;
+}
+
+function line(study) {
+  const box = Object.assign(document.createElement("input"), { type: "checkbox", value: study.accession_number, disabled: !study.accession_number });
+  box.dataset.whose = whose(study);
+  const words = [day(study.study_date), study.modalities.join(", "), study.study_description, study.images === null ? "" : counted(study.images, [study]),
+    study.accession_number || gettext("no accession number")];
+  const label = Object.assign(document.createElement("label"), { className: "choice" });
+  const text = Object.assign(document.createElement("span"), { textContent: words.filter(Boolean).join(" · ") });
+  label.append(box, text);
+  return label;
+}
+
+function ticked() { return [...$("patients").querySelectorAll("input:checked")]; }
+
+// A disc is of one patient: as long as a study is ticked, those of other patients can't be.
+function only() {
+  const [one] = ticked();
+  for (const box of $("patients").querySelectorAll("input")) box.disabled = !box.value || Boolean(one && box.dataset.whose !== one.dataset.whose);
+}
