@@ -123,6 +123,14 @@ def value_so_far(data: bytes, encoding: Encoding, wanted: int) -> bytes | None:
     return None
 
 
+def element_end(data: Encoded, offset: int, end: int) -> int:
+    """Where a value of undefined length and VR UN ends, its delimiter included. Raises DamagedInstance."""
+    try:
+        return _end_of_undefined(data, offset, end, IMPLICIT_LITTLE, b"UN", MAX_ELEMENTS)[0]
+    except struct.error:
+        raise DamagedInstance("A sequence is cut short inside an element.") from None
+
+
 def unpadded(value: bytes) -> str:
     """A value without its padding (PS3.5 6.2). Bytes above 127, which only a Patient ID may hold, keep their
     difference.

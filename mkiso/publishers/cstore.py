@@ -40,6 +40,7 @@ from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.protocol import Order, Receipt, Watch
 from mkiso.publishers.relay import (
     by_association,
+    in_place_of,
     pair_of,
     sent_as,
     status_words,
@@ -111,6 +112,7 @@ class Relay:
         self._accepted = 0
         self._warnings: list[str] = []
         self._transcoded: dict[str, str] = {}
+        self._unaccepted: set[Pair] = set()
 
     def send(self, before_giving: Callable[[], None], settling: Settling) -> Receipt:
         """Send the order; raises as CStorePublisher.place does."""
@@ -124,8 +126,8 @@ class Relay:
                     association.release()
                     self._parcels(group, association, Path(folder))
             for number, group in enumerate(groups):
-                with self._open(group) as association:
-                    parcels = self._parcels(group, association, Path(folder))
+                association, parcels = self._prepared(group, Path(folder))
+                with association:
                     if number == 0:
                         settling.touch()
                         before_giving()
@@ -141,11 +143,35 @@ class Relay:
             tuple(sorted(self._warnings)),
         )
 
+    def _prepared(self, group: list[Arrival], folder: Path) -> tuple[Requestor, list[Parcel]]:
+        """An association, and what is sent over it: made before it was opened."""
+        while True:
+            association, made = self._open(group), len(self._transcoded)
+            try:
+                parcels = self._parcels(group, association, folder)
+            except BaseException:
+                association.abort()
+                raise
+            if len(self._transcoded) == made:
+                return association, parcels
+            association.release()
+
     def _open(self, group: list[Arrival]) -> Requestor:
-        """An association for these instances, after as many attempts as are configured: nothing was sent, so each is
+        """An association for these instances; what the publisher doesn't take is proposed as the plainest instead."""
+        transcode = self._settings.transcode
+        pairs = wanted_pairs(group, transcode)
+        association = self._associate(in_place_of(self._unaccepted, pairs, transcode))
+        unaccepted = {pair for pair in map(pair_of, group) if sent_as(pair, association.ids, transcode) is None}
+        if unaccepted <= self._unaccepted or in_place_of(unaccepted, pairs, transcode) == pairs:
+            return association
+        self._unaccepted |= unaccepted
+        association.release()
+        return self._associate(in_place_of(self._unaccepted, pairs, transcode))
+
+    def _associate(self, pairs: list[Pair]) -> Requestor:
+        """An association for these pairs, after as many attempts as are configured: nothing was sent, so each is
         free.
         """
-        pairs = wanted_pairs(group, self._settings.transcode)
         for attempt in range(self._settings.attempts):
             try:
                 return Requestor.open(self._address, pairs)
@@ -185,7 +211,7 @@ class Relay:
         target = folder / f"{arrival.sop_instance_uid}.dcm"
         if not target.exists():
             try:
-                transcode_to(arrival.path, target, pair[1])
+                transcode_to(arrival, target, pair[1])
             except NotTranscodable as error:
                 names = (
                     f"{UID(arrival.transfer_syntax_uid).name}, and it can't be made {UID(pair[1]).name} here: {error}"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.sop_class import uid_to_sop_class
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
@@ -42,6 +42,25 @@ def transcoded(pair: Pair) -> Pair:
     return pair[0], str(ExplicitVRLittleEndian)
 
 
+def plainest(pair: Pair) -> Pair:
+    """The pair that every peer of its SOP class takes (PS3.5 10.1)."""
+    return pair[0], str(ImplicitVRLittleEndian)
+
+
+def can_be_plainest(pair: Pair, transcode: bool) -> bool:
+    """Whether an instance can be sent as the plainest: the uncompressed ones without a change of any value."""
+    return transcode or pair[1] in (ExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian)
+
+
+def in_place_of(unaccepted: Collection[Pair], pairs: Iterable[Pair], transcode: bool) -> list[Pair]:
+    """What is proposed to a publisher that doesn't take some of these pairs: the plainest in their place."""
+    return list(
+        dict.fromkeys(
+            plainest(pair) if pair in unaccepted and can_be_plainest(pair, transcode) else pair for pair in pairs
+        )
+    )
+
+
 def wanted_pairs(instances: Iterable[Arrival], transcode: bool) -> list[Pair]:
     """Every pair that is really there, in the order of first appearance, and with `transcode` what it can be turned
     into.
@@ -73,7 +92,9 @@ def sent_as(pair: Pair, accepted: Collection[Pair], transcode: bool) -> Pair | N
     """The accepted pair that an instance is sent as; None where there is none."""
     if pair in accepted:
         return pair
-    return transcoded(pair) if transcode and transcoded(pair) in accepted else None
+    if transcode and transcoded(pair) in accepted:
+        return transcoded(pair)
+    return plainest(pair) if can_be_plainest(pair, transcode) and plainest(pair) in accepted else None
 
 
 def unaccepted_words(publisher: str, instances: Iterable[Arrival]) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import resource
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.uid import ImplicitVRLittleEndian
 
+from mkiso.errors import PublisherRefused
 from mkiso.publishers import Watch, publisher_of
-from peers.corpus import dataset_bytes, make_ct_series, make_study
+from mkiso.publishers.transcode import transcode_to
+from peers.corpus import EVERY_KIND, dataset_bytes, make_ct_series, make_study
 from peers.dcmqrscp import Dcmqrscp
 from peers.dcmtk import OWN, QUERIES, VERIFICATION, write_profiles
 from peers.orthanc import Orthanc
@@ -66,6 +71,73 @@ def test_orthanc_holds_exactly_the_study(tmp_path: Path) -> None:
     with Orthanc(tmp_path / "scp") as peer:
         expected = print_at(tmp_path, peer)
         assert {uid: dataset_bytes(content) for uid, content in peer.files("A1001").items()} == expected
+
+
+UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+
+
+def values_of(dataset: Dataset) -> list[object]:
+    """The bytes of each value in order, of nested ones too."""
+    told: list[object] = []
+    for tag in sorted(dataset.keys()):
+        if tag.element == 0:  # group lengths
+            continue
+        element = dataset.get_item(tag)
+        if isinstance(element, RawDataElement) and element.VR not in ("SQ", None) and dataset[tag].VR != "SQ":
+            told.append((int(tag), element.value))
+        elif dataset[tag].VR == "SQ":
+            told.append((int(tag), [values_of(item) for item in dataset[tag].value]))
+        else:
+            told.append((int(tag), element.value))
+    return told
+
+
+def test_a_publisher_that_takes_implicit_vr_alone_gets_every_value(tmp_path: Path) -> None:
+    """dcmtk's own conversion says what each data set is in Implicit VR."""
+    made = make_study(tmp_path / "job" / "instances", "A1001", kinds=EVERY_KIND)
+    files = [file for file in made if str(dcmread(file).file_meta.TransferSyntaxUID) in UNCOMPRESSED]
+    assert {str(dcmread(file).file_meta.TransferSyntaxUID) for file in files} >= set(UNCOMPRESSED[1:])
+    instances = tuple(map(arrival_of, files))
+    with Storescp(tmp_path / "scp", options=("+xi", "+B", "-pm")) as peer:
+        settings = settings_of(tmp_path, port=peer.port)
+        receipt = give(publisher_of("robot", settings), order_of(instances), settings.storage.orders_dir, Watch())
+        assert receipt.instances == len(files)
+        held = {str((dataset := dcmread(file)).SOPInstanceUID): dataset for file in peer.files()}
+    assert len(held) == len(files)
+    for file in files:
+        judged = tmp_path / "judged.dcm"
+        subprocess.run(["dcmconv", "+ti", "-e", file, judged], check=True, capture_output=True)
+        expected = dcmread(judged)
+        got = held[str(expected.SOPInstanceUID)]
+        assert got.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
+        assert values_of(got) == values_of(expected)
+        assert got == expected
+
+
+def test_big_endian_becomes_explicit_little_endian_word_by_word(tmp_path: Path) -> None:
+    """Where `transcode` finds a publisher that takes it: dcmtk's own conversion is the judge."""
+    (file,) = make_study(tmp_path / "files", "A1001", kinds={"big_endian": 1})
+    made, judged = tmp_path / "made.dcm", tmp_path / "judged.dcm"
+    transcode_to(arrival_of(file), made, UNCOMPRESSED[1])
+    subprocess.run(["dcmconv", "+te", "-e", file, judged], check=True, capture_output=True)
+    assert dcmread(made) == dcmread(judged) and values_of(dcmread(made)) == values_of(dcmread(judged))
+
+
+@pytest.mark.parametrize("transcode", [False, True])
+def test_what_is_compressed_becomes_implicit_vr_only_where_it_is_asked_for(tmp_path: Path, transcode: bool) -> None:
+    instances = study(tmp_path, {"ct": 1, "rle": 1})
+    with Storescp(tmp_path / "scp", options=("+xi", "+B", "-pm")) as peer:
+        settings = settings_of(tmp_path, port=peer.port, transcode=transcode)
+        publisher, orders_dir = publisher_of("robot", settings), settings.storage.orders_dir
+        if not transcode:
+            with pytest.raises(PublisherRefused, match="RLE"):
+                give(publisher, order_of(instances), orders_dir, Watch())
+            assert not peer.files()
+            return
+        assert give(publisher, order_of(instances), orders_dir, Watch()).instances == 2
+        held = {str((dataset := dcmread(file)).SOPInstanceUID): dataset for file in peer.files()}
+    original = dcmread(instances[1].path)
+    assert (held[original.SOPInstanceUID].pixel_array == original.pixel_array).all()
 
 
 def test_a_big_series_is_streamed(tmp_path: Path) -> None:
