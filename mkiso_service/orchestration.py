@@ -44,6 +44,9 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(prefect.server_port),
+        # Of its two UIs the one that asks nobody outside; and no advertisements in it.
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_UI_API_URL": "/api",  # where the UI came from, by whichever name
         # Prefect unpacks its UI beside its own program, where a service may not write (systemd's ProtectSystem).
         "PREFECT_UI_STATIC_DIRECTORY": str(settings.storage.prefect_dir / "ui"),

@@ -7,18 +7,18 @@ discs of two sets ever given to somebody who may take them for one: a study that
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from html import escape
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from mkiso.errors import JobNotFound, MkisoError, OtherSet, SeveralDiscs
 from mkiso.storage.shelf import Manifest
 from mkiso_service.api import SetEntry, SetPart
 from mkiso_service.webhook.answers import answer_mkiso_error, disc_address, job_address
 from mkiso_service.webhook.disc_bytes import is_rest
+from mkiso_service.webhook.pages import choice_page
 
 ToldSet = tuple[Sequence[Manifest], str]
 """The discs of a set, in order, and the id of a job that serves them."""
@@ -103,34 +103,23 @@ async def answer_several(request: Request, error: Exception) -> Response:
     asked = parse_qsl(request.url.query, keep_blank_values=True)
     query = [(name, value) for name, value in asked if name not in ("part", "set")]
     if isinstance(error, SeveralDiscs):
-        title, words = "Several discs", f"The images fill {error.details['total']} discs. Download and burn every one:"
-        links = _discs(query, error.details, of_question="job_id" not in request.path_params)
-    else:
-        title, words, links = "Another set of discs", error.words, _sets(query, error.details)
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<h1>{title}</h1><p>{escape(words)}</p><ol>{''.join(links)}</ol></html>"
-    )
-    headers = {"cache-control": "no-store", "vary": "Accept", "content-security-policy": "default-src 'none'"}
-    return HTMLResponse(page, error.http_status, headers)
+        discs = _discs(query, error.details, of_question="job_id" not in request.path_params)
+        return choice_page(request, error.http_status, "", discs=discs)
+    sets = [
+        (_link([*query, ("set", each["set"])]), each["total"], _minute(each["created"]))
+        for each in error.details["sets"]  # type: ignore[attr-defined]
+    ]
+    return choice_page(request, error.http_status, error.words, sets=sets)
 
 
 def _discs(query: Sequence[tuple[str, str]], told: Mapping[str, Any], *, of_question: bool) -> list[str]:
-    """A link for each disc of a set, which names the set where the address is a question's."""
+    """The address of each disc of a set, which names the set where the address is a question's."""
     named, total = [*query, ("set", told["set"])] if of_question else [*query], int(told["total"])
-    return [_link([*named, ("part", str(number))], f"Disc {number} of {total}") for number in range(1, total + 1)]
+    return [_link([*named, ("part", str(number))]) for number in range(1, total + 1)]
 
 
-def _sets(query: Sequence[tuple[str, str]], told: Mapping[str, Any]) -> list[str]:
-    """A link for each set, which leads to all of its discs."""
-    return [
-        _link([*query, ("set", each["set"])], f"All {each['total']} discs of the set of {_minute(each['created'])}")
-        for each in told["sets"]
-    ]
-
-
-def _link(query: Sequence[tuple[str, str]], words: str) -> str:
-    return f'<li><a href="?{escape(urlencode(query))}">{escape(words)}</a></li>'
+def _link(query: Sequence[tuple[str, str]]) -> str:
+    return f"?{urlencode(query)}"
 
 
 def _minute(created: str) -> str:

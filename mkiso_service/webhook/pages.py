@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
@@ -171,6 +172,21 @@ def print_page(request: Request, question: Question) -> HTMLResponse:
 def error_page(request: Request, status: int, words: str, code: str) -> HTMLResponse:
     """What went wrong, for a person whom a link or an address has led here."""
     answer = _page(request, "error.html", words=words, code=code, request_id=request_id_of(request.scope))
+    answer.status_code = status
+    answer.headers["vary"] = "Accept, Accept-Language"
+    return answer
+
+
+def choice_page(
+    request: Request,
+    status: int,
+    words: str,
+    *,
+    discs: Sequence[str] = (),
+    sets: Sequence[tuple[str, int, str]] = (),
+) -> HTMLResponse:
+    """The discs of a set, by their addresses; or sets: the address of each, its discs, and when it was made."""
+    answer = _page(request, "choice.html", words=words, discs=discs, sets=sets)
     answer.status_code = status
     answer.headers["vary"] = "Accept, Accept-Language"
     return answer

@@ -1,0 +1,50 @@
+"""The Prefect UI that an operator sees, in Chromium: nothing comes from outside, and nothing in it is for sale."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from peers.chromium import Chromium
+from peers.ports import free_port
+from peers.process import Process
+from tests.config.test_config import write
+
+pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")]
+
+
+class Server(Process):
+    """`mkiso prefect` on a free port."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        text = f"prefect: {{server_port: {port}, api_auth_string: 'mkiso:secret'}}\nstorage: {{min_free_gib: 0}}\n"
+        environment = {"MKISO_CONFIG": str(write(folder, text))}
+        command = [sys.executable, "-m", "mkiso_service", "prefect"]
+        super().__init__(command, folder / "server.log", port=port, environment=environment)
+        self.url = f"http://127.0.0.1:{port}"
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/api/health", timeout=10, trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+
+def test_the_ui_asks_nobody_outside_and_sells_nothing(tmp_path: Path) -> None:
+    with Server(tmp_path) as server, Chromium(tmp_path / "chromium") as browser:
+        browser.open(server.url)
+        browser.run("localStorage.setItem('prefect-password', btoa('mkiso:secret'))")
+        for page in ("/", "/runs", "/deployments"):
+            browser.open(f"{server.url}{page}")
+            browser.until("document.body.innerText.trim().length > 20")
+            words = browser.run("document.body.innerText")
+            assert "Upgrade" not in words and "Prefect Cloud" not in words, words
+        browser.picture(tmp_path / "ui.png")
+        hosts = {urlsplit(address).netloc for address in browser.asked() if address.startswith("http")}
+    assert hosts == {urlsplit(server.url).netloc}
