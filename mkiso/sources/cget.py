@@ -136,7 +136,9 @@ class CGetRetrieval:
         self._sink.wait_anew()
         if self._classes is None:
             self._classes = self._sop_classes()
-        classes = sorted(set(self._classes.values())) or list(COMMON_CLASSES)
+        classes = sorted(set(self._classes.values()))
+        if not classes or self._untold:
+            classes += [each for each in COMMON_CLASSES if each not in classes]
         groups = [classes[start : start + CLASSES_AT_ONCE] for start in range(0, len(classes), CLASSES_AT_ONCE)]
         ends: list[list[MoveResult]] = [[] for _ in wanted]
         for group in groups:
@@ -160,20 +162,21 @@ class CGetRetrieval:
         self._drain()
 
     def _within(self, target: Target, classes: Collection[str]) -> list[Target]:
-        """Of a target the instances of these classes, by series."""
+        """Of a target the instances of these classes, by series; last those whose class isn't told, which may be of
+        any."""
         told, series = self._classes or {}, self._sink.study.expected.series
-        pieces = []
+        known, unknown = [], []
         for uid in target.series or series:
-            lacking = [
-                instance
-                for instance in sorted(target.instances or series[uid])
-                if told.get(instance) in classes and instance not in self._sink.arrived
-            ]
-            pieces += [
-                Target(target.study_instance_uid, (uid,), tuple(lacking[start : start + UIDS_IN_A_LIST]))
-                for start in range(0, len(lacking), UIDS_IN_A_LIST)
-            ]
-        return pieces
+            lacking = sorted(set(target.instances or series[uid]) - self._sink.arrived)
+            known += _pieces(target, uid, [instance for instance in lacking if told.get(instance) in classes])
+            unknown += _pieces(target, uid, [instance for instance in lacking if instance not in told])
+        return known + unknown
+
+    @property
+    def _untold(self) -> bool:
+        """Whether the PACS lists instances and not what they are."""
+        listed = self._sink.study.expected.instances or frozenset()
+        return not listed <= (self._classes or {}).keys()
 
     def _group(self, wanted: Sequence[Target], classes: Sequence[str]) -> list[MoveResult]:
         """Everything that is wanted in one association with contexts for these classes."""
@@ -275,3 +278,10 @@ class CGetRetrieval:
             "again; if it stays, the PACS hangs.",
             accession_number=number,
         )
+
+
+def _pieces(target: Target, series: str, instances: Sequence[str]) -> list[Target]:
+    return [
+        Target(target.study_instance_uid, (series,), tuple(instances[start : start + UIDS_IN_A_LIST]))
+        for start in range(0, len(instances), UIDS_IN_A_LIST)
+    ]

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.dsutils import encode
 
 from mkiso.config.settings import Settings
 from mkiso.errors import PacsSilent, StudyIncomplete
+from mkiso.sources.cget import CGetRetrieval
 from mkiso.sources.query import find_studies
 from mkiso.sources.registry import source_of
 from mkiso.sources.retrieve import retrieve
@@ -111,6 +112,23 @@ def test_what_comes_by_get_passes_the_gate(tmp_path: Path) -> None:
         peer.store(files)
         studies = complete_studies(source_of(by_get(tmp_path, peer)), tmp_path)
         assert peer.log().count("Association Received") >= 4  # two to find, and one for each part of the contexts
+    assert len(studies.instances) == len(files)
+
+
+def test_what_the_pacs_doesnt_tell_the_class_of_comes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SOP Class UID is an optional key at IMAGE level (PS3.4 C.6.2.1.4)."""
+    files = make_study(tmp_path / "files", "A1", kinds=EVERY_KIND)
+    told_of = CGetRetrieval._sop_classes
+
+    def told_but_of_ct(retrieval: CGetRetrieval) -> dict[str, str]:
+        told = told_of(retrieval)
+        assert CTImageStorage in told.values()
+        return {uid: sop_class for uid, sop_class in told.items() if sop_class != CTImageStorage}
+
+    monkeypatch.setattr(CGetRetrieval, "_sop_classes", told_but_of_ct)
+    with Orthanc(tmp_path / "pacs", options={"DicomAlwaysAllowGet": True}) as peer:
+        peer.store(files)
+        studies = complete_studies(source_of(by_get(tmp_path, peer)), tmp_path)
     assert len(studies.instances) == len(files)
 
 
