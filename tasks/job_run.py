@@ -50,7 +50,7 @@ class JobRun(JobProgress):
         context = get_run_context()
         assert isinstance(context, FlowRunContext) and context.flow_run is not None
         self.log = get_run_logger()
-        self.job = Job(str(context.flow_run.id), kind, _in_language(in_force(), language))
+        self.job = Job(str(context.flow_run.id), kind, in_force().in_language(language))
         name = publisher or (self.settings.print.publisher if kind == "print" else "")
         self._artifacts = Artifacts(self.log, "retrieval", PROGRESS_SECONDS)
         report = JobReport(self.job.id, kind, tuple(accession_numbers), publisher=name, format=form)
@@ -152,9 +152,3 @@ class JobRun(JobProgress):
         """The job's discs are on the shelf; nothing is left to do."""
         self.words = words_of_discs(discs, self.job.id)
         self.tell_discs(discs, self.settings.server)
-
-
-def _in_language(settings: Settings, language: str) -> Settings:
-    if not language:
-        return settings
-    return settings.model_copy(update={"disc": settings.disc.model_copy(update={"language": language})})

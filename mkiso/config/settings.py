@@ -474,6 +474,12 @@ class Settings(Section):
     logging: Logging = Logging()
     audit: Audit = Audit()
 
+    def in_language(self, language: str) -> Settings:
+        """These settings for a disc in a language of its own; empty: the site's."""
+        if not language:
+            return self
+        return self.model_copy(update={"disc": self.disc.model_copy(update={"language": language})})
+
     @model_validator(mode="after")
     def _agrees_with_itself(self, info: ValidationInfo) -> Settings:
         if info.context is None and (found := "; ".join(self.contradictions())):

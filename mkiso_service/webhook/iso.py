@@ -9,12 +9,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from mkiso.config.settings import Settings
-from mkiso.errors import DeadlinePassed, OtherSet
+from mkiso.errors import DeadlinePassed, JobNotFound, MkisoError, OtherSet
+from mkiso.formats.proven_set import disc_fingerprint
 from mkiso.formats.registry import FORMATS
 from mkiso.storage.askings import By, asking, write_asking
-from mkiso.storage.report import JobReport, sets_told
+from mkiso.storage.report import JobReport, read_report, sets_told
 from mkiso.storage.room import require_room
-from mkiso.storage.shelf import is_young, manifests, whole_sets
+from mkiso.storage.shelf import Manifest, is_young, manifests, reusable, whole_sets
+from mkiso.study.identity import same_as_shown
+from mkiso.study.values import Found
 from mkiso_service.api import Accepted, See, Sent
 from mkiso_service.webhook.access import request_id_of, sender_of_request
 from mkiso_service.webhook.answers import disc_address, is_shown, job_address
@@ -38,6 +41,8 @@ from mkiso_service.webhook.rights import caller_of
 
 PAGE_SECONDS = 3.0
 """How long a browser waits for a disc before it shows how the job stands."""
+LOOK_SECONDS = 5.0
+"""How long the PACS has to say that a disc on the shelf is still right, before a job asks it."""
 log = logging.getLogger("mkiso.webhook")
 
 
@@ -78,7 +83,9 @@ class Questions:
         sender = sender_of_request(request)
         if not sender.may_order(request.method):
             return print_page(request, question)
-        asked = await self._ask(request, question, query)
+        question, _ = await self._previews.confirmed(request, question, query)
+        asked = await self._ask(request, question)
+        await self._note(request, question, asked)
         if sender.navigation:
             return RedirectResponse(job_address(asked.job_id), 303, {"cache-control": "no-store"})
         report = await self._answer(request, question, asked)
@@ -99,9 +106,13 @@ class Questions:
                 headers = {"accept-ranges": "bytes", "cache-control": "private, no-store"}
                 return Response(headers=headers, media_type=FORMATS[question.format].media_type)
         else:
-            asked = await self._ask(request, question, query)
+            question, found = await self._previews.confirmed(request, question, query)
+            report = await self._still_right(request, question, found)
+            asked = Asked(report.job_id) if report else await self._ask(request, question)
+            await self._note(request, question, asked)
             waits = is_shown(request) and part is None and "range" not in request.headers
-            report = await self._answer(request, question, asked, PAGE_SECONDS if waits else None)
+            if report is None or preference_of(request.headers.getlist("prefer")).respond_async:
+                report = await self._answer(request, question, asked, PAGE_SECONDS if waits else None)
             if report is None and waits:  # a person sees how far it is, and gets the disc from there
                 address = f"{job_address(asked.job_id)}?take=true"
                 return RedirectResponse(address, 303, {"cache-control": "no-store", "vary": "Accept"})
@@ -134,11 +145,36 @@ class Questions:
         told = sets_told(storage, question.accession_numbers, question.format)
         return [(discs, told[discs[0].set_id]) for discs in whole_sets(manifests(storage)) if discs[0].set_id in told]
 
-    async def _ask(self, request: Request, question: Question, query: Query) -> Asked:
-        """The question's job."""
-        question = await self._previews.confirmed(request, question, query)
+    async def _ask(self, request: Request, question: Question) -> Asked:
+        """The question's job, begun where none is under way."""
         await asyncio.to_thread(require_room, self._settings.storage)
-        asked = await self._orchestrator.ask(question, request_id_of(request.scope))
+        return await self._orchestrator.ask(question, request_id_of(request.scope))
+
+    async def _still_right(self, request: Request, question: Question, found: Found | None) -> JobReport | None:
+        """The job whose discs are on the shelf and hold just what the PACS has now, so that no other one has to find
+        that out. None where anything speaks against it: a job then says what.
+        """
+        storage, minutes = self._settings.storage, self._settings.disc.reuse_minutes
+        if not await asyncio.to_thread(self._young_sets, question):
+            return None
+        try:
+            found = found or await self._previews.look(request, question.accession_numbers, "", LOOK_SECONDS)
+            if question.shown:
+                same_as_shown(found.studies, question.shown)
+        except MkisoError:
+            return None
+        settings = self._settings.in_language(question.language)
+        fingerprint = disc_fingerprint(found.fingerprint, settings, FORMATS[question.format])
+        discs = await asyncio.to_thread(reusable, storage, fingerprint, minutes)
+        try:
+            report = await asyncio.to_thread(read_report, storage, discs[0].job_id) if discs else None
+        except JobNotFound:
+            return None
+        is_whole = report and report.is_on_the_shelf and report.disc_ids == tuple(disc.disc_id for disc in discs)
+        return report if is_whole else None
+
+    async def _note(self, request: Request, question: Question, asked: Asked) -> None:
+        """Write down who asked."""
         await self._trail.asked(request, question.accession_numbers)
         await asyncio.to_thread(self._note_asking, request, question, asked.job_id)
         request.state.note = {
@@ -146,7 +182,6 @@ class Questions:
             "accession_numbers": question.accession_numbers,
             "joined": asked.joined,
         }
-        return asked
 
     def _note_asking(self, request: Request, question: Question, job_id: str) -> None:
         by: By = {"own": "page", "program": "program"}.get(sender_of_request(request).kind, "link")  # type: ignore[assignment]
@@ -189,13 +224,21 @@ class Questions:
         """
         if question.language:  # nothing tells which language a disc on the shelf is in
             return None
-        storage, minutes = self._settings.storage, self._settings.disc.reuse_minutes
-        for discs in whole_sets(manifests(storage)):
-            fits = set(discs[0].accession_numbers) == set(question.accession_numbers)
-            if fits and discs[0].format == question.format and all(is_young(storage, disc, minutes) for disc in discs):
-                ids = tuple(disc.disc_id for disc in discs)
-                return JobReport(discs[0].job_id, "download", question.accession_numbers, disc_ids=ids)
+        for discs in self._young_sets(question):
+            ids = tuple(disc.disc_id for disc in discs)
+            return JobReport(discs[0].job_id, "download", question.accession_numbers, disc_ids=ids)
         return None
+
+    def _young_sets(self, question: Question) -> list[tuple[Manifest, ...]]:
+        """The sets that were made for these accession numbers a short while ago, the youngest first."""
+        storage, minutes = self._settings.storage, self._settings.disc.reuse_minutes
+        return [
+            discs
+            for discs in whole_sets(manifests(storage))
+            if set(discs[0].accession_numbers) == set(question.accession_numbers)
+            and discs[0].format == question.format
+            and all(is_young(storage, disc, minutes) for disc in discs)
+        ]
 
 
 def _accept(request: Request) -> str:

@@ -29,7 +29,7 @@ from mkiso_service.api import Ordered, Preview, ShownPatient, ShownStudy
 from mkiso_service.webhook.access import request_id_of
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.question import Query, Question, asked_birth_date, preview_of
-from mkiso_service.webhook.turns import Turns
+from mkiso_service.webhook.turns import LIMIT_SECONDS, Turns
 
 
 class Previews:
@@ -52,22 +52,26 @@ class Previews:
             preview(found, ordered, _labels(self._settings, found)), headers={"cache-control": "no-store"}
         )
 
-    async def confirmed(self, request: Request, question: Question, query: Query) -> Question:
-        """The question with who its patient is, where this site asks for the birth date too. Raises what `look`
-        raises.
+    async def confirmed(self, request: Request, question: Question, query: Query) -> tuple[Question, Found | None]:
+        """The question with who its patient is, where this site asks for the birth date too, and what was found then.
+        Raises what `look` raises.
         """
         if not self._settings.identity.confirm_birth_date:
-            return question
+            return question, None
         born = asked_birth_date(query, self._settings.identity)
         found = await self.look(request, question.accession_numbers, born)
-        return replace(question, shown=question.shown or shown_digest(found.studies))
+        return replace(question, shown=question.shown or shown_digest(found.studies)), found
 
-    async def look(self, request: Request, accession_numbers: tuple[str, ...], birth_date: str) -> Found:
+    async def look(
+        self, request: Request, accession_numbers: tuple[str, ...], birth_date: str, seconds: float = LIMIT_SECONDS
+    ) -> Found:
         """What a job would find. Raises what finding raises, PatientMismatch, NoDicomData, CountsUnknown, and
         WrongBirthDate; PacsSilent where it takes longer than anybody waits.
         """
         request_id = request_id_of(request.scope)
-        found = await self._turns.take(lambda source: _found(source, self._settings, accession_numbers, request_id))
+        found = await self._turns.take(
+            lambda source: _found(source, self._settings, accession_numbers, request_id), seconds
+        )
         if birth_date:
             try:
                 born_on(found.studies, birth_date)

@@ -27,15 +27,15 @@ class Turns:
         self._settings = settings
         self._threads = ThreadPoolExecutor(AT_ONCE, name)
 
-    async def take(self, ask: Callable[[Source], T]) -> T:
+    async def take(self, ask: Callable[[Source], T], seconds: float = LIMIT_SECONDS) -> T:
         """What `ask` returns of the configured source. Raises what it raises, and PacsSilent where the turn and the
         answer take longer than anybody waits; the thread is free again by then.
         """
-        until = time.monotonic() + LIMIT_SECONDS
+        until = time.monotonic() + seconds
         asking = asyncio.get_running_loop().run_in_executor(
             self._threads, lambda: ask(source_of(self._settings, until=until))
         )
         try:
-            return await asyncio.wait_for(asking, LIMIT_SECONDS)
+            return await asyncio.wait_for(asking, seconds)
         except TimeoutError:
-            raise PacsSilent(f"The PACS hasn't answered within {LIMIT_SECONDS:g} s. Try again in a minute.") from None
+            raise PacsSilent(f"The PACS hasn't answered within {seconds:g} s. Try again in a minute.") from None

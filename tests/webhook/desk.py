@@ -133,6 +133,7 @@ class Scripts:
         degraded: tuple[str, ...] = (),
         minutes: float = 0,
         first_disc: str = "",
+        fingerprint: str = "print",
     ) -> str:
         image = self.storage.data_dir / f"{uuid4()}.iso"
         image.write_bytes(content)
@@ -145,7 +146,7 @@ class Scripts:
             "VOL",
             filename,
             question.accession_numbers,
-            "print",
+            fingerprint,
             len(content),
             sha256,
             3,
