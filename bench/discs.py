@@ -17,7 +17,7 @@ from bench.media import tool_disc
 from bench.processes import Watch
 from bench.receiving import by_orthanc, fraction, to_storescp
 from bench.samples import Row, Sample, faster, within
-from bench.studies import StudyFiles
+from bench.studies import SEEN, StudyFiles
 from peers.service import Service, job_at
 
 STARTS = 20
@@ -65,7 +65,7 @@ def pictures_rows(laboratory: Laboratory) -> Iterator[Row]:
     disc. The ratio is the median of those of neighbours, so that a busy machine slows both.
     """
     with laboratory.without_pictures() as without:
-        for name, words, most in [("CT1000", "1,000 CT", 1.25), ("DX4", "4 DX", 1.5)]:
+        for name, words, most in [("SEEN_CT1000", "1,000 CT", 1.25), ("SEEN_DX4", "4 DX", 1.5)]:
             study, ours, plain = laboratory.stored(name), Sample(), Sample()
             added = 0
             for _ in range(laboratory.runs):
@@ -75,7 +75,7 @@ def pictures_rows(laboratory: Laboratory) -> Iterator[Row]:
             ratio = median(one / other for one, other in zip(ours.values, plain.values, strict=True))
             added_mb = added / laboratory.runs / 1e6
             yield within(
-                f"pictures-{name.lower()}",
+                f"pictures-{name.removeprefix(SEEN).lower()}",
                 f"HTTP request → last byte, {words} with pictures, against without",
                 ours,
                 ratio,

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 from pydicom import DataElement, Dataset, dcmread, uid
 from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
@@ -103,25 +105,30 @@ def make_ct_series(
     kind: str = "ct",
     first: int = 1,
     study_date: str = "20240229",
+    pixels: NDArray[np.uint16] | None = None,
+    **attributes: Any,
 ) -> list[Path]:
     """Write one big series quickly: a single encoded file whose UID, instance number and position are replaced for each
     instance.
 
     The pixels are noise, so that nothing on the way gains from compressing; each file is 2 x size² bytes and a little
-    more. `kind` is ct or mr.
+    more; `pixels` are in place of the noise. `kind` is ct or mr.
     """
     folder.mkdir(parents=True, exist_ok=True)
     [template] = make_study(folder, accession_number, patient=patient, kinds={kind: 1}, study_date=study_date)
     dataset = dcmread(template)
     dataset.Rows = dataset.Columns = size
-    dataset.PixelData = np.random.default_rng(1).integers(0, 4096, size * size, dtype=np.uint16).tobytes()
+    noise = np.random.default_rng(1).integers(0, 4096, size * size, dtype=np.uint16)
+    dataset.PixelData = (noise if pixels is None else pixels).tobytes()
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
     root = str(dataset.SOPInstanceUID)[:50]
     holes: dict[str, str] = {"uid": f"{root}.8888888", "number": "9999999", "position": "-7777777"}
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(holes["uid"])
     dataset.InstanceNumber, dataset.ImagePositionPatient = holes["number"], [0, 0, holes["position"]]
     encoded = BytesIO()
     dataset.save_as(encoded, enforce_file_format=True)
-    head, pixels = _split_before_pixels(encoded.getvalue())
+    head, rest = _split_before_pixels(encoded.getvalue())
     template.unlink()
     files = []
     for number in range(first, first + count):
@@ -131,7 +138,7 @@ def make_ct_series(
             filled = filled.replace(hole.encode(), values[name].encode())
         file = folder / f"{accession_number}-{number:06}.dcm"
         with file.open("wb") as target:
-            target.writelines((filled, pixels))
+            target.writelines((filled, rest))
         files.append(file)
     return files
 

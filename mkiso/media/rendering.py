@@ -93,6 +93,7 @@ class Renderer:
         self._expected = expected
         self._windowed = 0
         self._pool = PicturePool(workers)
+        self._pool.warm(workers if expected is None else min(workers, expected))
         self._begun: dict[str, Future[Rendered]] = {}
 
     def begin(self, arrival: Arrival) -> None:

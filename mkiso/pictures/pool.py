@@ -57,6 +57,11 @@ class PicturePool:
         """
         return self._threads.submit(self._render, request)
 
+    def warm(self, processes: int) -> None:
+        """Start so many processes before they are asked anything: a start takes longer than a picture."""
+        for _ in range(processes):
+            self._threads.submit(self._warm)
+
     def close(self, *, at_once: bool = False) -> None:
         """Finish what was submitted, or end it `at_once`; afterwards no process of the pool is left."""
         if at_once:
@@ -88,6 +93,13 @@ class PicturePool:
         finally:
             self._idle.put(worker)
         return rendering.result
+
+    def _warm(self) -> None:
+        worker = self._idle.get()
+        try:
+            worker = worker or self._start()
+        finally:
+            self._idle.put(worker)
 
     def _start(self) -> WorkerProcess:
         worker = WorkerProcess(self._limits)

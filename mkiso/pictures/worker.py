@@ -12,6 +12,9 @@ import signal
 import sys
 from collections.abc import Iterator
 
+if __name__ == "__main__":
+    sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom takes it along: a quarter of the start
+
 from pydicom import config
 
 from mkiso.pictures.messages import ANSWER, LIMITS, QUESTION, Answer, Limits, Question
