@@ -39,7 +39,7 @@ def make_disc(
         accession_numbers: The accession numbers as they stand on the examinations; all of one patient.
         shown: Who was shown and confirmed (mkiso.study.identity.shown_digest); empty: nobody was.
         language: Of the pages on the disc, such as de; empty: disc.language of the configuration.
-        format: What the disc becomes: iso for a drive, zip for any computer.
+        format: What the disc becomes: iso for a drive, zip for any computer, usb for sticks.
     """
     with JobRun("download", accession_numbers, language=language, form=format) as run:
         question = run.start()

@@ -15,7 +15,7 @@ from mkiso_service.api import Disc, Job
 from mkiso_service.client import Client
 from mkiso_service.display import bar_of_bytes, show_job, size_words
 
-ON_A_STICK = "zip"
+ON_A_STICK = "usb"
 """The format that files for a stick are brought in."""
 
 

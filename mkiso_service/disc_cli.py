@@ -136,7 +136,7 @@ def _say(error: Exception) -> int:
     "form",
     default="",
     metavar="FORMAT",
-    help="iso (the default), for a drive, or zip, for any computer.",
+    help="iso (the default), for a drive; zip, for any computer; usb, for a duplicator of sticks.",
 )
 @click.option(
     "--to",

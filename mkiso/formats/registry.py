@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 from mkiso.formats.iso import Iso
 from mkiso.formats.protocol import HEAD_BYTES, Format
+from mkiso.formats.usb import Usb
 from mkiso.formats.zip_file import Zip
 
 ISO: Format = Iso()
 """What robots and the archive take, and who asks for no format."""
-_ALL: tuple[Format, ...] = (ISO, Zip())
+_ALL: tuple[Format, ...] = (ISO, Zip(), Usb())
 FORMATS: Mapping[str, Format] = {each.name: each for each in _ALL}
 
 

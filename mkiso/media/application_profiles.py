@@ -46,7 +46,7 @@ PROFILES: Mapping[Carrier, tuple[Profile, ...]] = {
 WRITTEN_TO: Mapping[Carrier, str] = {
     "cd": "a CD-R",
     "dvd": "a DVD-R or DVD+R",
-    "usb": "a USB stick",
+    "usb": "a USB stick with FAT32",
 }
 """What an image of ours has to be written to for a profile to be met, where one can be."""
 NOT_MET: Mapping[Carrier, str] = {

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 from pydicom import uid
 
-from mkiso.config.section import Medium
+from mkiso.config.section import Carrier, Medium
 from mkiso.media.application_profiles import NOT_MET, PROFILES, WRITTEN_TO, profile_for, statement
 from mkiso.study.models import Arrival
 
@@ -32,6 +32,9 @@ def held(*syntaxes: str, sop_class: str = uid.CTImageStorage, sop_instance: str 
         ("dvd-dl", held(EXPLICIT), "", False, "two layers"),
         ("bd", held(EXPLICIT), "", False, "UDF"),
         ("bd-dl", held(EXPLICIT), "", False, "UDF"),
+        ("usb", held(EXPLICIT, JPEG), "STD-GEN-USB-JPEG", False, "Written to a USB stick with FAT32"),
+        ("usb", held(JPEG_2000), "STD-GEN-USB-J2K", False, ""),
+        ("zip", held(EXPLICIT), "", False, "annex L"),
         ("cd", held(EXPLICIT, sop_class="1.2.840.99999.1"), "", False, "SOP classes that PS3.4 hasn't or has no more "
             "(1.2.840.99999.1)"),
         # ultrasound of before 1995
@@ -41,7 +44,7 @@ def held(*syntaxes: str, sop_class: str = uid.CTImageStorage, sop_instance: str 
     ],
 )  # fmt: skip
 def test_a_profile_is_claimed_where_each_clause_is_met(
-    medium: Medium, instances: list[Arrival], met: str, pdi: bool, words: str
+    medium: Carrier, instances: list[Arrival], met: str, pdi: bool, words: str
 ) -> None:
     said = statement(medium, instances)
     assert ("it meets the DICOM application profile" in said) == bool(met)
