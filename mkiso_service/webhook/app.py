@@ -30,7 +30,7 @@ from mkiso_service.webhook.made import MadeReport
 from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
 from mkiso_service.webhook.middleware import AccessLog, Authentication, OneReading, Recovery, RequestId, Senders
 from mkiso_service.webhook.orchestrator import Orchestrator
-from mkiso_service.webhook.pages import CounterPage, job_page
+from mkiso_service.webhook.pages import CounterPage, docs_page, job_page
 from mkiso_service.webhook.preview import Previews
 from mkiso_service.webhook.question import Query
 from mkiso_service.webhook.rights import require_rows
@@ -72,6 +72,9 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
         ]
         return JSONResponse({"keys": told}, headers={"cache-control": "no-store"})
 
+    async def docs(request: Request) -> Response:
+        return docs_page(request, described)
+
     async def measured(request: Request) -> Response:
         try:
             queued: int | None = await orchestrator.queued()
@@ -100,6 +103,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Route("/page/{name}", page.asset),
             Route("/session", page.sign_in, methods=["POST"]),
             Route("/session/end", page.sign_out, methods=["POST"]),
+            Route("/docs", docs),
             Route("/metrics", measured),
             Route("/api/health", health),
             Route("/api/openapi.json", openapi),

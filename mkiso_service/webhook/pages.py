@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from mkiso.config.settings import Settings
-from mkiso.errors import InvalidRequest
+from mkiso.errors import InvalidRequest, kinds
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
@@ -175,6 +175,54 @@ def error_page(request: Request, status: int, words: str, code: str) -> HTMLResp
     answer.status_code = status
     answer.headers["vary"] = "Accept, Accept-Language"
     return answer
+
+
+def docs_page(request: Request, description: Mapping[str, Any]) -> HTMLResponse:
+    """The OpenAPI description for people: each address, what it takes, and what it answers."""
+    return _page(request, "docs.html", cache_control="no-cache", **_operations(description))
+
+
+def _operations(description: Mapping[str, Any]) -> dict[str, Any]:
+    def resolved(part: Any) -> Any:
+        while isinstance(part, Mapping) and "$ref" in part:
+            at: Any = description
+            for step in part["$ref"].removeprefix("#/").split("/"):
+                at = at[step]
+            part = at
+        return part
+
+    operations = [
+        {
+            "method": method.upper(),
+            "path": path,
+            "summary": told.get("summary", ""),
+            "description": told.get("description", ""),
+            "parameters": [
+                _parameter(each, resolved(each.get("schema", {})))
+                for each in map(resolved, [*methods.get("parameters", ()), *told.get("parameters", ())])
+            ],
+            "answers": {status: resolved(answer)["description"] for status, answer in told["responses"].items()},
+        }
+        for path, methods in description["paths"].items()
+        for method, told in methods.items()
+        if method in ("get", "post")
+    ]
+    return {"info": description["info"], "operations": operations, "codes": kinds()}
+
+
+def _parameter(told: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    marks = ["needed"] * bool(told.get("required")) + ["header"] * (told["in"] == "header")
+    words = [told.get("description", "").rstrip(".")]
+    if "enum" in schema:
+        words.append(f"One of {', '.join(map(str, schema['enum']))}")
+    if "maxLength" in schema:
+        words.append(f"At most {schema['maxLength']} characters")
+    return {
+        "name": told["name"],
+        "marks": marks,
+        "words": ". ".join(filter(None, words)),
+        "pattern": schema.get("pattern", ""),
+    }
 
 
 def choice_page(
