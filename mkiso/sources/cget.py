@@ -90,7 +90,10 @@ class CGetSource:
 
     @property
     def hint(self) -> str:
-        return "Check that the PACS allows C-GET, and may send these images in the association that asks for them."
+        return (
+            "Check that the PACS allows C-GET (Orthanc: DicomAlwaysAllowGet), and may send these images in the "
+            "association that asks for them."
+        )
 
     @contextmanager
     def searching(self) -> Iterator[Search]:
