@@ -280,6 +280,7 @@ def audit_events() -> str:
         messages.BEGIN_TRANSFERRING: "A.5.3.3",
         messages.EXPORT: "A.5.3.5",
         messages.ORDER_RECORD: "A.5.3.9",
+        messages.USER_AUTHENTICATION: "A.5.3.12",
         messages.SECURITY_ALERT: "A.5.3.11",
     }
     return table(["event", "EventID", "PS3.15"], [[event[2], event[0], clause] for event, clause in clauses.items()])

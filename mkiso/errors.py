@@ -6,6 +6,7 @@
     │   │   ├── InvalidAccessionNumber
     │   │   └── TooManyAccessionNumbers
     │   ├── Unauthorized          401
+    │   ├── SignInFailed          403  the sign-in at the provider came to nothing
     │   ├── NotAllowed            403  who asks is known and may not
     │   ├── ForeignRequest        403  another site's page asks, not a person
     │   ├── UnknownHost           403  the address has a name that isn't known to be ours
@@ -42,6 +43,7 @@
         ├── ReceiverUnavailable   503
         ├── ClaimLost             503  another archive run has taken over what this one works on
         ├── PublisherUnavailable  502
+        ├── ProviderUnavailable   503
         ├── OrchestratorUnavailable 503
         ├── QueueFull             503
         ├── StorageFull           503
@@ -128,6 +130,15 @@ class Unauthorized(PermanentError):
     http_status = 401
     meaning = "the API key is absent or wrong"
     remedy = "send `X-API-Key`; see `auth`"
+
+
+class SignInFailed(PermanentError):
+    """The provider's answer signs nobody in."""
+
+    code = "sign_in_failed"
+    http_status = 403
+    meaning = "the sign-in at the provider came to nothing"
+    remedy = "sign in again; if it happens again, check the clocks and `sign_in`, and run `mkiso doctor`"
 
 
 class NotAllowed(PermanentError):
@@ -454,6 +465,15 @@ class PublisherUnavailable(RetriableError):
     http_status = 502
     meaning = "the publisher can't be reached or is busy"
     remedy = "is it switched on? Check `publishers`; run `mkiso doctor`"
+
+
+class ProviderUnavailable(RetriableError):
+    """The OpenID Connect provider can't be reached, or its answers can't be used."""
+
+    code = "provider_unavailable"
+    http_status = 503
+    meaning = "the sign-in provider can't be reached; who is signed in stays signed in"
+    remedy = "is it running? Check `sign_in.issuer`; run `mkiso doctor`"
 
 
 class OrchestratorUnavailable(RetriableError):

@@ -28,6 +28,7 @@ from mkiso.sources.registry import source_of
 from mkiso.storage.room import lacking_storage, require_room
 from mkiso_service.api import Health
 from mkiso_service.config_check import lacking, lacking_viewer
+from mkiso_service.openid import Provider
 from mkiso_service.orchestration import api_url
 from mkiso_service.supervisor import RECENT_SECONDS, process_states
 
@@ -126,6 +127,10 @@ def _disk(site: Site) -> str:
         raise Unwell(f"{place} can't be written: {error.strerror}. Give it to the user that mkiso runs as.") from None
     require_room(site.settings.storage)
     return f"{free_gib:.1f} GiB are free"
+
+
+def _sign_in(site: Site) -> str:
+    return Provider(site.settings.sign_in, site.settings.server.public_url).check()
 
 
 def _viewer(site: Site) -> str:
@@ -242,6 +247,7 @@ CHECKS = (
     Check("pacs", "PACS", _pacs),
     Check("receiver", "receiver", _receiver, of_service=True),
     Check("patient_api", "patient API", _patient_api, configured=lambda settings: bool(settings.patient_api.base_url)),
+    Check("sign_in", "sign-in provider", _sign_in, configured=lambda settings: bool(settings.sign_in.issuer)),
     Check("prefect", "Prefect", _prefect, of_service=True),
     Check("worker", "worker", _worker, of_service=True),
     Check("processes", "processes", _processes, of_service=True),

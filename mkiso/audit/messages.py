@@ -9,6 +9,7 @@ A.5.1).
     Export (A.5.3.5)                      webhook      a disc begins to leave: to whom
     Export                                a job        a study is ordered from a publisher
     Order Record (A.5.3.9), delete        webhook      somebody cancelled a job
+    User Authentication (A.5.3.12)        webhook      somebody signed in or out at the provider, or couldn't
     Security Alert (A.5.3.11)             webhook      the API key was absent or wrong; a page of another site asked
 
 A message that can't be delivered never ends a job: it is kept in `audit-undelivered.xml` beside the data, and the log
@@ -40,6 +41,9 @@ EXPORT: Code = ("110106", "DCM", "Export")
 ORDER_RECORD: Code = ("110109", "DCM", "Order Record")
 QUERY: Code = ("110112", "DCM", "Query")
 SECURITY_ALERT: Code = ("110113", "DCM", "Security Alert")
+USER_AUTHENTICATION: Code = ("110114", "DCM", "User Authentication")
+LOGIN: Code = ("110122", "DCM", "Login")
+LOGOUT: Code = ("110123", "DCM", "Logout")
 NODE_AUTHENTICATION: Code = ("110126", "DCM", "Node Authentication")
 SOURCE: Code = ("110153", "DCM", "Source Role ID")
 DESTINATION: Code = ("110152", "DCM", "Destination Role ID")
@@ -159,6 +163,12 @@ def exported(settings: Settings, left: Left, to: Party, job_id: str) -> None:
     objects = [_study(uid, accession_number, None, job_id=job_id) for uid, accession_number in left.studies.items()]
     objects.append(_patient(settings, left.patient_id, left.patient_name, {"instances": str(left.instances)}))
     _tell(settings, "R", EXPORT, [_mkiso(settings, SOURCE), to], objects)
+
+
+def signed(settings: Settings, client: Client, kind: Code, *, well: bool = True) -> None:
+    """Somebody signed in (LOGIN) or out (LOGOUT), or couldn't."""
+    parties = [client.party(None), _mkiso(settings, None)]
+    _tell(settings, "E", USER_AUTHENTICATION, parties, [], kind=kind, outcome=SUCCESS if well else MINOR_FAILURE)
 
 
 def alert(

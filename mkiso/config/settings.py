@@ -187,6 +187,44 @@ class Auth(Section):
         return self
 
 
+class SignIn(Section):
+    """People sign in at an OpenID Connect provider; an empty issuer means that there is none."""
+
+    issuer: str = ""
+    client_id: str = ""
+    client_secret: SecretStr = SecretStr("")
+    scopes: tuple[str, ...] = ("openid", "profile")
+    user_claim: str = "sub"
+    name_claim: str = "name"
+    role_claim: str = "roles"
+    roles: Mapping[Literal["clerk", "operator", "administrator"], tuple[str, ...]] = {}
+    idle_minutes: float = Field(60, gt=0, le=1440)
+    hours: float = Field(12, gt=0, le=168)
+    clock_skew_seconds: int = Field(60, ge=0, le=600)
+    authority: Place | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> SignIn:
+        if not self.issuer:
+            return self
+        if not _is_private(self.issuer) or "?" in self.issuer or "#" in self.issuer:
+            raise ValueError("sign_in.issuer is the provider's whole https address, as it names itself")
+        missing = [name for name in ("client_id", "roles") if not getattr(self, name)]
+        if missing:
+            raise ValueError(f"sign_in.issuer is set: {' and '.join(f'sign_in.{name}' for name in missing)} are needed")
+        if "openid" not in self.scopes:
+            raise ValueError("sign_in.scopes needs openid")
+        return self
+
+
+def _is_private(url: str) -> bool:
+    """Whether nobody between reads what goes to this address: https, or this machine."""
+    parts = urlsplit(url)
+    return (parts.scheme == "https" and bool(parts.hostname)) or (
+        parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    )
+
+
 class Tls(Section):
     """TLS of a DICOM port (PS3.15 B.9): certificate, key, and the authority that peers' certificates must come from."""
 
@@ -345,6 +383,11 @@ class Storage(Section):
         return self.discs_dir / "orders"
 
     @property
+    def sessions_dir(self) -> Path:
+        """Who is signed in; beside the discs, for every webhook."""
+        return self.discs_dir / "sessions"
+
+    @property
     def keys_dir(self) -> Path:
         """When each named key was used last, as the time of a file; beside the discs, for every webhook."""
         return self.discs_dir / "keys"
@@ -460,6 +503,7 @@ class Settings(Section):
 
     server: Server = Server()
     auth: Auth = Auth()
+    sign_in: SignIn = SignIn()
     pacs: Source = CMove()
     receiver: Receiver = Receiver()
     patient_api: PatientApi = PatientApi()
@@ -490,6 +534,13 @@ class Settings(Section):
         """What one section says against another. Whoever validates a file asks for them; else they are an error."""
         yield from self._equal_ports()
         yield from self._unknown_publishers()
+        if self.sign_in.issuer and not _is_private(self.server.public_url):
+            yield "sign_in needs server.public_url, the https address to which the provider sends people back"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has to say who they are."""
+        return not (self.auth.enabled or self.sign_in.issuer)
 
     def _equal_ports(self) -> Iterator[str]:
         ports = {"server.port": self.server.port, "receiver.port": self.receiver.port}

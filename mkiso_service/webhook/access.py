@@ -27,6 +27,8 @@ from mkiso.config.settings import Auth
 from mkiso_service.webhook.rights import ALL, Caller
 
 SESSION_COOKIE = "mkiso_session"
+PERSON_COOKIE = "__Host-mkiso"
+PENDING_COOKIE = "__Host-mkiso_sign_in"
 SESSION_SECONDS = 12 * 3600  # a shift
 MAX_ORIGIN = 2048
 UNNAMED = "none"
@@ -48,8 +50,9 @@ class Keys:
     authentication is off, none is needed.
     """
 
-    def __init__(self, auth: Auth) -> None:
-        self.needed = auth.enabled
+    def __init__(self, auth: Auth, *, people_sign_in: bool = False) -> None:
+        self.needed = auth.enabled or people_sign_in
+        self.on_page = not people_sign_in
         self._key = auth.api_key.get_secret_value().encode()
         self.shared = auth.enabled and bool(self._key)
         self._named = [
@@ -96,12 +99,12 @@ class Sessions:
         return self.keys.shared and 0 < int(told.partition(".")[0]) - time.time() <= SESSION_SECONDS
 
 
-def session_of(request: Request) -> str:
+def session_of(request: Request, cookie: str = SESSION_COOKIE) -> str:
     """The session cookie's value, empty where there is none. http.cookies may take quadratic time (CVE-2024-7592)."""
     for field in request.headers.getlist("cookie"):
         for pair in field.split(";"):
             name, _, value = pair.partition("=")
-            if name.strip() == SESSION_COOKIE:
+            if name.strip() == cookie:
                 return value.strip()
     return ""
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from mkiso.config.settings import Settings
 from mkiso.errors import OrchestratorUnavailable, OtherSet, SeveralDiscs
 from mkiso.storage.key_use import KeyUse
+from mkiso.storage.sessions import PersonSessions
 from mkiso_service.api import NamedKey
 from mkiso_service.webhook.access import Keys, Sessions
 from mkiso_service.webhook.answers import HANDLERS
@@ -35,13 +36,15 @@ from mkiso_service.webhook.preview import Previews
 from mkiso_service.webhook.question import Query
 from mkiso_service.webhook.rights import require_rows
 from mkiso_service.webhook.searching import Searches
+from mkiso_service.webhook.signing_in import SigningIn
 
 
 def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.Event | None = None) -> Starlette:
     """The application. `closing` is set when it is about to stop: whoever waits for a job is then told where to ask
     again.
     """
-    keys = Keys(settings.auth)
+    people = PersonSessions(settings.storage, settings.sign_in)
+    keys = Keys(settings.auth, people_sign_in=bool(settings.sign_in.issuer))
     sessions = Sessions(keys)
     key_use = KeyUse(settings.storage)
     kept = KeptReports(settings.storage)
@@ -56,6 +59,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     questions = Questions(settings, orchestrator, jobs, trail, previews)
     health_of = Health(settings, orchestrator)
     page = CounterPage(settings, keys, sessions)
+    signing_in = SigningIn(settings, people, page, trail)
     described = description_of(settings)
 
     async def health(request: Request) -> Response:
@@ -102,8 +106,10 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Route("/", page.show),
             Route("/page/{name}", page.asset),
             Route("/session", page.sign_in, methods=["POST"]),
-            Route("/session/end", page.sign_out, methods=["POST"]),
             Route("/docs", docs),
+            Route("/session/begin", signing_in.begin),
+            Route("/session/callback", signing_in.finish),
+            Route("/session/end", signing_in.end, methods=["POST"]),
             Route("/metrics", measured),
             Route("/api/health", health),
             Route("/api/openapi.json", openapi),
@@ -126,7 +132,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Middleware(AccessLog, metrics=metrics),
             Middleware(OneReading),
             Middleware(Senders, server=settings.server, trail=trail),
-            Middleware(Authentication, keys=keys, sessions=sessions, key_use=key_use, trail=trail),
+            Middleware(Authentication, keys=keys, sessions=sessions, people=people, key_use=key_use, trail=trail),
         ],
         exception_handlers={**HANDLERS, SeveralDiscs: answer_several, OtherSet: answer_several, ClientGone: _nobody},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from starlette.requests import Request
 
@@ -62,6 +63,12 @@ class Trail:
             patient = (report.patient_id, report.patient_name) if report else ("", "")
             who = _who(request)
             await asyncio.to_thread(audit.cancelled, self._settings, job_id, accession_numbers, patient, who)
+
+    async def signed(self, request: Request, user: str, name: str, kind: audit.Code, *, well: bool = True) -> None:
+        """Somebody signed in or out, or couldn't."""
+        if self._settings.audit.enabled:
+            client = audit.Client(client_of(request), user, name)
+            await asyncio.to_thread(partial(audit.signed, self._settings, client, kind, well=well))
 
     async def refused(self, request: Request, why: str) -> None:
         """Somebody came without the right key, or a page of another site did."""

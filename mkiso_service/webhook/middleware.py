@@ -16,9 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mkiso.config.settings import Server
 from mkiso.errors import ForeignRequest, InvalidRequest, MkisoError, NotAllowed, UnknownHost
 from mkiso.storage.key_use import KeyUse
+from mkiso.storage.sessions import PersonSessions
 from mkiso_service.host_names import host_is_known
 from mkiso_service.log_lines import frames_of
 from mkiso_service.webhook.access import (
+    PERSON_COOKIE,
     SHARED,
     Keys,
     Sender,
@@ -32,7 +34,7 @@ from mkiso_service.webhook.answers import answer_mkiso_error, error_answer
 from mkiso_service.webhook.audit import MAX_CLIENT, Trail
 from mkiso_service.webhook.disc_bytes import STALL_SECONDS, ClientStalled, ImageDamaged
 from mkiso_service.webhook.metrics import Metrics
-from mkiso_service.webhook.rights import ANYBODY, Caller, is_guarded, may
+from mkiso_service.webhook.rights import ANYBODY, Caller, is_guarded, may, rights_of
 
 HELP = "ask somebody who may, or the administrator for the right to."
 logger = logging.getLogger("mkiso.webhook")
@@ -225,8 +227,11 @@ class Authentication:
     own pages only. Then the table of rights says what they may.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, sessions: Sessions, key_use: KeyUse, trail: Trail) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Keys, sessions: Sessions, people: PersonSessions, key_use: KeyUse, trail: Trail
+    ) -> None:
         self.app = app
+        self.people = people
         self.trail = trail
         self.keys = keys
         self.key_use = key_use
@@ -247,6 +252,8 @@ class Authentication:
         else:
             await self.trail.refused(request, "API key absent or wrong")
             words = "The API key is missing or wrong: send it in the X-API-Key header."
+            if not self.keys.on_page and "x-api-key" not in request.headers:
+                words = "Nobody is signed in: sign in on the first page of this service. A program sends X-API-Key."
             told = {"www-authenticate": 'X-API-Key realm="mkiso"'}
             answer = error_answer(request, 401, "unauthorized", words, told)
         await answer(scope, receive, send)
@@ -264,7 +271,17 @@ class Authentication:
         # A link from there may lead to the page itself.
         if sender_of_request(request).kind == "foreign" and is_guarded(request.scope["path"]):
             return None
-        return SHARED if self.sessions.valid(session_of(request)) else None
+        if self.keys.on_page:
+            return SHARED if self.sessions.valid(session_of(request)) else None
+        return await self._person(request)
+
+    async def _person(self, request: Request) -> Caller | None:
+        """Who is signed in. What the page asks for by itself keeps nobody signed in."""
+        session_id = session_of(request, PERSON_COOKIE)
+        path, by_itself = request.scope["path"], b"search=" not in request.scope["query_string"]
+        used = path == "/" or (is_guarded(path) and not (path == "/api/iso/jobs" and by_itself))
+        found = await asyncio.to_thread(self.people.find, session_id, used=used) if session_id else None
+        return Caller(found.user, found.name, rights_of(found.roles), session_id) if found else None
 
     async def _note_use(self, name: str) -> None:
         try:

@@ -95,7 +95,7 @@ class CounterPage:
         """GET /"""
         caller = caller_of(request)
         if "list" not in caller.rights:
-            return _sign_in_page(request)
+            return _sign_in_page(request, people=not self._keys.on_page)
         spoken = language_of(request)
         told = {
             "words": spoken.words_of(_SCRIPTS),
@@ -107,6 +107,7 @@ class CounterPage:
             POLICY,
             "no-cache",
             told=told,
+            name=caller.name,
             sees_report=self._keys.needed and "report" in caller.rights,
             formats=FORMATS.values(),
             searches=self._keys.needed and {"search", "disc"} <= caller.rights,
@@ -127,6 +128,8 @@ class CounterPage:
         """
         if not _own(request):
             raise InvalidRequest("Signing in works from this service's own page only.")
+        if not self._keys.on_page:
+            raise InvalidRequest("This page takes no key: people sign in at the site's provider.")
         key = parse_qs((await form_of(request, MAX_FORM_BYTES)).decode("utf-8", "replace")).get("key", [""])[0].strip()
         if not self._keys.right(key.encode()):
             await asyncio.sleep(WRONG_KEY_SECONDS)
@@ -154,9 +157,18 @@ def _own(request: Request) -> bool:
     return sender_of_request(request).kind != "foreign"
 
 
-def _sign_in_page(request: Request, *, wrong: bool = False) -> HTMLResponse:
-    answer = _page(request, "sign-in.html", POLICY, "no-cache", wrong=wrong)
+def _sign_in_page(request: Request, *, wrong: bool = False, people: bool = False) -> HTMLResponse:
+    answer = _page(request, "sign-in.html", POLICY, "no-cache", wrong=wrong, people=people)
     answer.status_code = 401 if wrong else 200
+    return answer
+
+
+def onward_page(request: Request, address: str) -> HTMLResponse:
+    """Leads on at once. A redirect would be the other site's doing, and the browser would keep our cookie to itself
+    (SameSite=Strict); and from a form it would be held back (form-action).
+    """
+    answer = _page(request, "onward.html", address=address)
+    answer.headers["refresh"] = f"0; url={address}"
     return answer
 
 

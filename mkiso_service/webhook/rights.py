@@ -69,6 +69,12 @@ ANYBODY = Caller(rights=ALL)
 """Where nobody has to say who they are."""
 
 
+def rights_of(roles: Iterable[str]) -> frozenset[Right]:
+    """The rights of whoever has all of these roles; a name that is no person's role has none."""
+    held = frozenset(roles) - {"machine"}
+    return frozenset(right for role, rights in ROLES.items() if role in held for right in rights)
+
+
 def is_guarded(path: str) -> bool:
     """Whether nobody gets an answer at this path without saying who they are. What isn't in the table is guarded."""
     return (path == "/api" or path.startswith("/api/")) and right_of(path) is not None

@@ -33,7 +33,7 @@ class Searches:
 
     async def show(self, request: Request) -> Response:
         """GET /api/studies"""
-        if not self._settings.auth.enabled:
+        if self._settings.is_open:
             raise SearchClosed("This site looks nobody up without a key, and has none: set auth.enabled and a key.")
         query = Query(request.scope["query_string"])
         born = asked_birth_date(query, self._settings.identity)

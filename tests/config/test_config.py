@@ -178,6 +178,7 @@ def test_no_secret_is_guessed(tmp_path: Path, file: str, environment: dict[str, 
 SECRETS = (
     "auth.api_key",
     "auth.keys.ris.key",
+    "sign_in.client_secret",
     "archive.ledger_url",
     "prefect.api_auth_string",
     "patient_api.headers.x-token",

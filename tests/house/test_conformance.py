@@ -29,7 +29,7 @@ def test_the_statuses_of_the_receiver_are_those_on_the_page() -> None:
 
 def test_the_audit_events_are_those_on_the_page() -> None:
     events = {messages.QUERY, messages.INSTANCES_ACCESSED, messages.BEGIN_TRANSFERRING, messages.EXPORT}
-    events |= {messages.SECURITY_ALERT, messages.ORDER_RECORD}
+    events |= {messages.SECURITY_ALERT, messages.ORDER_RECORD, messages.USER_AUTHENTICATION}
     rows = re.findall(r"^\| ([^|,]+)[^|]*\| (\d{6})", AUDIT, re.MULTILINE)
     assert {(name.strip(), code) for name, code in rows} == {(event[2], event[0]) for event in events}
     assert messages.NODE_AUTHENTICATION[0] in AUDIT

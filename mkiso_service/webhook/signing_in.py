@@ -1,0 +1,109 @@
+"""Signing in at the site's provider and out again: cookies, and pages that lead on (mkiso_service.openid)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from mkiso.audit import messages as audit
+from mkiso.config.settings import Settings
+from mkiso.errors import NotAllowed, SignInFailed
+from mkiso.storage.sessions import PersonSessions, Session
+from mkiso_service.openid import Pending, Provider
+from mkiso_service.webhook.access import PENDING_COOKIE, PERSON_COOKIE, sender_of_request, session_of
+from mkiso_service.webhook.audit import Trail
+from mkiso_service.webhook.pages import CounterPage, onward_page
+from mkiso_service.webhook.question import Query
+from mkiso_service.webhook.rights import caller_of
+
+AT_ONCE = 4
+"""Sign-ins that ask the provider at the same time: a slow one takes no thread from a download."""
+PENDING_SECONDS = 900
+MAX_COOKIE = 512
+T = TypeVar("T")
+
+
+class SigningIn:
+    """The door for people; where the site has no provider there is nothing at its addresses but the end of a session of
+    the key.
+    """
+
+    def __init__(self, settings: Settings, people: PersonSessions, page: CounterPage, trail: Trail) -> None:
+        sign_in = settings.sign_in
+        self._provider = Provider(sign_in, settings.server.public_url) if sign_in.issuer else None
+        self._people = people
+        self._page = page
+        self._trail = trail
+        self._threads = ThreadPoolExecutor(AT_ONCE, "sign-in")
+
+    async def begin(self, request: Request) -> Response:
+        """GET /session/begin: to the provider. The cookie is Lax: the provider leads the browser back."""
+        provider = self._needed()
+        pending = Pending.new()
+        address = await self._ask(lambda: provider.begin(pending))
+        answer = RedirectResponse(address, 303, {"cache-control": "no-store"})
+        told = ".".join((pending.state, pending.nonce, pending.verifier))
+        answer.set_cookie(PENDING_COOKIE, told, PENDING_SECONDS, secure=True, httponly=True, samesite="lax")
+        return answer
+
+    async def finish(self, request: Request) -> Response:
+        """GET /session/callback: a new session, and on to the counter page and nowhere else."""
+        provider = self._needed()
+        query = Query(request.scope["query_string"])
+        state, code, issuer = (query.one(name) or "" for name in ("state", "code", "iss"))
+        try:
+            pending = _pending(session_of(request, PENDING_COOKIE))
+            if query.one("error") is not None:
+                raise SignInFailed("The provider has signed nobody in. Sign in again, or ask its administrator.")
+            person = await self._ask(lambda: provider.finish(pending, state, code, issuer))
+        except (SignInFailed, NotAllowed):
+            await self._trail.signed(request, "", "", audit.LOGIN, well=False)
+            raise
+        before = session_of(request, PERSON_COOKIE)
+        if before:
+            await asyncio.to_thread(self._people.end, before)
+        session = Session(person.user, person.name, person.roles, time.time(), person.id_token)
+        session_id = await asyncio.to_thread(self._people.begin, session)
+        await self._trail.signed(request, person.user, person.name, audit.LOGIN)
+        answer = onward_page(request, "/")
+        answer.set_cookie(PERSON_COOKIE, session_id, secure=True, httponly=True, samesite="strict")
+        answer.delete_cookie(PENDING_COOKIE, secure=True, httponly=True, samesite="lax")
+        return answer
+
+    async def end(self, request: Request) -> Response:
+        """POST /session/end: the session is none any more, here and, where the provider offers it, there."""
+        if self._provider is None:
+            return await self._page.sign_out(request)
+        caller = caller_of(request)
+        if sender_of_request(request).kind == "foreign" or not caller.session:
+            return RedirectResponse("/", 303)
+        found = await asyncio.to_thread(self._people.find, caller.session)
+        await asyncio.to_thread(self._people.end, caller.session)
+        await self._trail.signed(request, caller.user, caller.name, audit.LOGOUT)
+        provider, id_token = self._provider, found.id_token if found else ""
+        address = await self._ask(lambda: provider.end(id_token))
+        answer: Response = onward_page(request, address) if address else RedirectResponse("/", 303)
+        answer.delete_cookie(PERSON_COOKIE, secure=True, httponly=True, samesite="strict")
+        return answer
+
+    def _needed(self) -> Provider:
+        if self._provider is None:
+            raise HTTPException(404)
+        return self._provider
+
+    async def _ask(self, what: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, what)
+
+
+def _pending(cookie: str) -> Pending:
+    parts = cookie.split(".") if len(cookie) <= MAX_COOKIE else []
+    if len(parts) != 3 or not all(parts):
+        raise SignInFailed("This browser has begun no sign-in, or it took too long. Sign in again.")
+    return Pending(*parts)

@@ -1,0 +1,44 @@
+"""oidc-provider from npm on a free port of this machine, installed where it isn't yet (peers/openid)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from joserfc.jwk import RSAKey
+
+from peers.ports import free_port
+from peers.process import Process
+
+FOLDER = Path(__file__).parent / "openid"
+SECRET = "of a test, and long enough: +/%"
+
+
+class OpenIdProvider(Process):
+    """`clara` is a clerk, `otto` an operator, `ada` an administrator; anybody else has no role."""
+
+    def __init__(self, folder: Path, public_url: str, *, port: int = 0) -> None:
+        _install()
+        self.keys = folder / "provider.jwks"
+        self.issuer_port = port or free_port()
+        self.issuer = f"http://127.0.0.1:{self.issuer_port}"
+        self.new_keys("first")
+        arguments = [str(self.issuer_port), f"{public_url}/session/callback", f"{public_url}/", str(self.keys)]
+        command = ["node", str(FOLDER / "provider.mjs"), *arguments]
+        super().__init__(command, folder / "provider.log", port=self.issuer_port)
+
+    def new_keys(self, kid: str) -> None:
+        """What it signs with from its next start on."""
+        key: dict[str, Any] = {**RSAKey.generate_key(2048).as_dict(private=True), "kid": kid, "use": "sig"}
+        self.keys.write_text(json.dumps({"keys": [key]}))
+
+
+def _install() -> None:
+    """What package-lock.json pins, once, whoever comes first."""
+    with (FOLDER / "package-lock.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (FOLDER / "node_modules" / "oidc-provider").is_dir():
+            subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=FOLDER, check=True)
