@@ -1,8 +1,8 @@
 """`python -m bench [--rows KEY …] [--runs N] [--full]`: measures, and writes docs/performance.md when every row was
 measured.
 
-A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `disc`, `disc-dx`, `pictures`, `media`, `start`,
-`scaling`, `jobs`, `memory`).
+A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `disc`, `disc-dx`, `formats`, `pictures`, `media`,
+`start`, `scaling`, `jobs`, `memory`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.discs import disc_rows, jobs_rows, memory_rows, pictures_rows, scaling_rows, small_rows, start_rows
+from bench.discs import (
+    disc_rows,
+    formats_rows,
+    jobs_rows,
+    memory_rows,
+    pictures_rows,
+    scaling_rows,
+    small_rows,
+    start_rows,
+)
 from bench.laboratory import Laboratory
 from bench.media import media_rows
 from bench.page import table, write
@@ -27,6 +36,7 @@ GROUPS: dict[str, Callable[[Laboratory], Iterator[Row]]] = {
     "move": move_rows,
     "disc": disc_rows,
     "disc-dx": small_rows,
+    "formats": formats_rows,
     "pictures": pictures_rows,
     "media": media_rows,
     "start": start_rows,

@@ -18,6 +18,7 @@ from bench.processes import Watch
 from bench.receiving import by_orthanc, fraction, to_storescp
 from bench.samples import Row, Sample, faster, within
 from bench.studies import SEEN, StudyFiles
+from mkiso.formats.registry import FORMATS, ISO
 from peers.service import Service, job_at
 
 STARTS = 20
@@ -187,21 +188,36 @@ def study_size(study: StudyFiles) -> str:
     return f"{len(study.files):,} CT"
 
 
-def download(laboratory: Laboratory, study: StudyFiles, sample: Sample, service: Service | None = None) -> int:
+def formats_rows(laboratory: Laboratory) -> Iterator[Row]:
+    """The same request in each other format, against the ISO image; in turns, so that a busy machine slows all."""
+    study = laboratory.stored("CT1000")
+    samples = {name: Sample() for name in FORMATS}
+    for _ in range(laboratory.runs):
+        for name, sample in samples.items():
+            download(laboratory, study, sample, form=name)
+    iso = samples.pop(ISO.name)
+    for name, sample in samples.items():
+        case = f"HTTP request → last byte as {name}, 1,000 CT; against the ISO image"
+        yield faster(f"format-{name}", case, sample, iso, 1)
+
+
+def download(
+    laboratory: Laboratory, study: StudyFiles, sample: Sample, service: Service | None = None, form: str = ISO.name
+) -> int:
     """One disc; the disc is forgotten afterwards, for its room. Its bytes; `sample` gets the seconds that it took."""
     service = service or laboratory.service
     with Watch(service.pid) as watch:
-        size, job_id = fetch(service, study)
+        size, job_id = fetch(service, study, form)
     service.run_ended(job_id)  # it ends a little after its disc was here, and would be joined until then
     if size < study.size:
         raise RuntimeError(f"a disc of {size} bytes can't hold {study.size} bytes of images")
     sample.add(watch.seconds, watch.peak_mb)
-    for image in (service.data_dir / "discs").glob("*/disc.iso"):
+    for image in (service.data_dir / "discs").glob("*/disc.*"):
         image.unlink()
     return size
 
 
-def fetch(service: Service, study: StudyFiles) -> tuple[int, str]:
+def fetch(service: Service, study: StudyFiles, form: str = ISO.name) -> tuple[int, str]:
     """Ask as a browser does and read to the last byte; how many came, and the job's id. Raises RuntimeError with the
     answer's words.
     """
@@ -210,7 +226,7 @@ def fetch(service: Service, study: StudyFiles) -> tuple[int, str]:
     try:
         connection.request(
             "GET",
-            f"/api/iso/download?accession_number={study.accession_number}",
+            f"/api/iso/download?accession_number={study.accession_number}&format={form}",
             headers={"X-Request-ID": f"bench-{uuid4()}"},
         )
         answer = connection.getresponse()
