@@ -29,6 +29,7 @@ _FONTS = ("fontpkg_noto_sans", "fontpkg_noto_sans_thai", "fontpkg_noto_sans_arab
 """The first that has a character writes it: Latin, Greek and Cyrillic; Thai; Arabic; Hebrew."""
 _BEFORE_A_THAI_SYLLABLE = re.compile("(?<=[ก-๎])(?=[เแโใไ])")
 _MOST_STUDIES = 30
+_MOST_CHARACTERS = 240  # of a value; a person name has 64 in each of its component groups (PS3.5 6.2)
 _INK, _SOFT, _ACCENT = (22, 38, 43), (85, 104, 110), (15, 92, 110)
 
 
@@ -73,8 +74,8 @@ def letter_of(report: JobReport, disc: Disc, address: str, *, has_pages: bool) -
     return Letter(
         institution=one_line(disc.institution),
         contact=one_line(disc.contact),
-        patient_name=readable_name(one_line(report.patient_name)),
-        patient_id=one_line(report.patient_id),
+        patient_name=readable_name(_short(report.patient_name)),
+        patient_id=_short(report.patient_id),
         studies=report.studies,
         discs=len(report.disc_ids),
         address=address,
@@ -163,10 +164,10 @@ class _Page:
 
     def _study(self, study: FoundStudy) -> None:
         spoken = self._spoken
-        title = one_line(study.study_description) or spoken.gettext("Examination")
+        title = _short(study.study_description) or spoken.gettext("Examination")
         facts = [spoken.da(study.study_date), ", ".join(study.modalities)]
         if study.accession_number:
-            facts.append(spoken.gettext("Accession number %(number)s", number=one_line(study.accession_number)))
+            facts.append(spoken.gettext("Accession number %(number)s", number=_short(study.accession_number)))
         self._text(title, self._sizes.text, gap=0.25)
         self._text(" · ".join(filter(None, facts)), self._sizes.small, _SOFT)
 
@@ -197,6 +198,12 @@ class _Page:
             for run in re.finditer(rb"\x01+", row):
                 x, width = left + run.start() * module, len(run[0]) * module
                 self._pdf.rect(x, top + y * module, width, module, style="F")
+
+
+def _short(value: str) -> str:
+    """A value on one line. What is longer than a value can be, fpdf breaks into lines for minutes, or fails at."""
+    line = one_line(value)
+    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]}…"
 
 
 def _steps(letter: Letter, spoken: Language) -> list[str]:

@@ -24,7 +24,8 @@ LEVELS = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instanc
 class DicomWebServer:
     """Listens on a free port. `cuts`: after how many bytes each of the next streams ends; `wrong`: what the streams do
     wrong; `page`: how many answers it gives at once at most; `same_page`: it ignores `offset`; `token`: what it wants
-    to see. `sent` counts how often it sent the whole of each instance, `asked` are the targets of its requests.
+    to see; `body`: what it answers instead of JSON, a byte each 50 ms where `wrong` is "slow". `sent` counts how often
+    it sent the whole of each instance, `asked` are the targets of its requests.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -35,7 +36,8 @@ class DicomWebServer:
         self.page = 0
         self.same_page = False
         self.token = ""
-        self.expires_in = 3600
+        self.expires_in: float = 3600
+        self.body = b""
         self.sent: Counter[str] = Counter()
         self.asked: list[str] = []
         self.told: list[str] = []
@@ -139,7 +141,7 @@ class DicomWebServer:
             for piece in (head, content):
                 handler.wfile.write(piece[:left])
                 left = max(0, left - len(piece))
-            if left < len(BOUNDARY) + 4:  # nobody can tell that it is whole before the next delimiter
+            if left < len(BOUNDARY) + 6:  # nobody can tell that it is whole before the next delimiter
                 handler.wfile.write(self._head(b"")[:left])
                 return
             self.sent[uid] += 1
@@ -163,12 +165,18 @@ class DicomWebServer:
             yield b"."
 
     def _json(self, handler: BaseHTTPRequestHandler, told: object) -> None:
-        body = json.dumps(told).encode()
+        body = self.body or json.dumps(told).encode()
         handler.send_response(200)
         handler.send_header("Content-Type", "application/dicom+json")
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
-        handler.wfile.write(body)
+        slow = self.wrong == "slow" and self.body != b""
+        for piece in [bytes([each]) for each in body] if slow else [body]:
+            time.sleep(0.05 if slow else 0)
+            try:
+                handler.wfile.write(piece)
+            except OSError:
+                return
 
     def _empty(self, handler: BaseHTTPRequestHandler, status: int, fields: dict[str, str] | None = None) -> None:
         handler.send_response(status)

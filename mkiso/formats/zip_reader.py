@@ -12,6 +12,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 
 from mkiso.errors import ProofFailed
@@ -25,8 +26,8 @@ _LOCATOR_64 = struct.Struct("<4sIQI")  # 4.3.15
 _CENTRAL = struct.Struct("<4s6H3I5H2I")  # 4.3.12
 _LOCAL = struct.Struct("<4s5H3I2H")  # 4.3.7
 _MAX_COMMENT_BYTES = 2**16 - 1
-_MAX_DIRECTORY_BYTES = 256 * 1024 * 1024  # more than a million files
-_MAX_HEADER_BYTES = _LOCAL.size + 2 * (2**16 - 1)
+_MAX_DIRECTORY_BYTES = 256 * 1024 * 1024
+_MAX_FILES = 1_000_000  # a long study has 20,000 images; each file takes 1 KB of memory here
 _ENCRYPTED, _STREAMED, _UTF_8 = 0x0001, 0x0008, 0x0800  # 4.4.4
 _NO_EXTRA = {0x7075: "a second name", 0x9901: "encrypted files"}  # 4.6.9, AE-2
 _SIZES_64 = 0x0001  # 4.5.3
@@ -48,7 +49,9 @@ def read_zip(descriptor: int) -> Contents:
     """Read the directory of a ZIP file that is open for reading, and each file's own header. Raises ProofFailed."""
     size = os.fstat(descriptor).st_size
     comment, directory, count = _directory_of(descriptor, size)
-    entries = list(_entries(read_extent(descriptor, directory)))
+    if count > _MAX_FILES:
+        raise ProofFailed("The ZIP file has more files than any disc needs.")
+    entries = list(islice(_entries(read_extent(descriptor, directory)), count + 1))
     if len(entries) != count:
         raise ProofFailed("The ZIP file has another number of files than it says.")
     files: dict[PurePosixPath, Extent] = {}
@@ -130,20 +133,18 @@ def _entries(data: bytes) -> Iterator[_Entry]:
 
 def _extent(descriptor: int, entry: _Entry, end: int) -> Extent:
     """Where a file's bytes lie, once its own header says what the directory says."""
-    head = os.pread(descriptor, _MAX_HEADER_BYTES, entry.position)
+    head = os.pread(descriptor, _LOCAL.size, entry.position)
     if len(head) < _LOCAL.size:
         raise _broken()
-    signature, version, flags, method, time, date, crc32, packed, size, name_bytes, extra_bytes = _LOCAL.unpack_from(
-        head
-    )
-    extra_at = _LOCAL.size + name_bytes
-    if signature != b"PK\x03\x04" or len(head) < extra_at + extra_bytes or version > _MAX_VERSION:
+    signature, version, flags, method, time, date, crc32, packed, size, name_bytes, extra_bytes = _LOCAL.unpack(head)
+    named = os.pread(descriptor, name_bytes + extra_bytes, entry.position + _LOCAL.size)
+    if signature != b"PK\x03\x04" or len(named) < name_bytes + extra_bytes or version > _MAX_VERSION:
         raise _broken()
-    size, packed = _wide(head[extra_at : extra_at + extra_bytes], (size, packed))
-    said = (_decoded(head[_LOCAL.size : extra_at], flags), flags, method, (time, date), crc32, size)
+    size, packed = _wide(named[name_bytes:], (size, packed))
+    said = (_decoded(named[:name_bytes], flags), flags, method, (time, date), crc32, size)
     if said != (entry.name, entry.flags, entry.method, entry.moment, entry.crc32, entry.size) or packed != size:
         raise ProofFailed(f"The ZIP file's directory and the header of {entry.name} differ.")
-    extent = Extent(entry.position + extra_at + extra_bytes, size)
+    extent = Extent(entry.position + _LOCAL.size + len(named), size)
     if extent.start + extent.size > end:
         raise ProofFailed("The ZIP file has a file outside itself.")
     return extent

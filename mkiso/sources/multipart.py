@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_PREAMBLE_BYTES = 64 * 1024
+MAX_LENGTH_DIGITS = 19
 _BOUNDARY = re.compile(r'boundary=(?:"([^"\\\r\n]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)  # RFC 2046 5.1.1
 
 
 class Broken(Exception):
-    """The stream ended before its last delimiter."""
+    """The stream ended before its last delimiter, or a part before its end."""
 
 
 class Malformed(Exception):
@@ -34,6 +35,7 @@ class Multipart:
         self._delimiter = b"\r\n--" + boundary
         self._rest = b"\r\n"  # a delimiter at the very beginning has no line before it
         self._within = True
+        self._left: int | None = None
         self.ended = False
 
     def next_part(self) -> Mapping[str, str] | None:
@@ -45,12 +47,8 @@ class Multipart:
             skipped += len(piece)
             if skipped > MAX_PREAMBLE_BYTES:
                 raise Malformed("sends a multipart stream with another boundary than it names")
-        after = self._line()
-        if after.startswith(b"--"):
-            self.ended = True
+        if self.ended:
             return None
-        if after.strip(b" \t"):
-            raise Malformed("sends a multipart stream with another boundary than it names")
         fields: dict[str, str] = {}
         size = 0
         while line := self._line():
@@ -60,10 +58,13 @@ class Multipart:
                 raise Malformed("sends a part with no header that can be read")
             fields[name.strip().lower()] = value.strip()
         self._within = True
+        self._left = _length_of(fields)
         return fields
 
     def pieces(self) -> Iterator[bytes]:
-        """What is left of this part, as it comes. Raises Broken."""
+        """What is left of this part, as it comes. It is whole when they have ended: a delimiter has followed, and it is
+        as long as it says. Raises Broken, Malformed.
+        """
         keep = len(self._delimiter) - 1
         while self._within:
             at = self._rest.find(self._delimiter)
@@ -76,7 +77,19 @@ class Multipart:
                     self._rest += self._more()
                     continue
             if piece:
+                if self._left is not None:
+                    self._left -= len(piece)
                 yield piece
+            if at >= 0:
+                self._delimited()
+
+    def _delimited(self) -> None:
+        after = self._line()
+        self.ended = after.startswith(b"--")
+        if not self.ended and after.strip(b" \t"):
+            raise Malformed("sends a multipart stream with another boundary than it names")
+        if self._left:
+            raise Broken
 
     def _line(self) -> bytes:
         while b"\r\n" not in self._rest:
@@ -93,3 +106,8 @@ class Multipart:
             if chunk:
                 return chunk
         raise Broken
+
+
+def _length_of(fields: Mapping[str, str]) -> int | None:
+    length = fields.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() and len(length) < MAX_LENGTH_DIGITS else None

@@ -46,7 +46,8 @@ def ask(
         if time.monotonic() > ends:
             raise PacsSilent(f"The answer of {named(settings)} to one question takes too long. Look at its log.")
         limit = min(PAGE, wanted - len(responses))
-        page = _page(client, settings, path, [*parameters, ("limit", str(limit)), ("offset", str(len(responses)))])
+        asked = [*parameters, ("limit", str(limit)), ("offset", str(len(responses)))]
+        page = _page(client, settings, path, asked, ends)
         if page is None:
             return Answers([], UNABLE)
         if not page:
@@ -74,7 +75,7 @@ def _address(query: Query) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _page(
-    client: httpx.Client, settings: DicomWeb, path: str, parameters: Sequence[tuple[str, str]]
+    client: httpx.Client, settings: DicomWeb, path: str, parameters: Sequence[tuple[str, str]], ends: float
 ) -> list[Mapping[str, Any]] | None:
     """The answers of one page; None where there is nothing at this address below the studies."""
     with asking(client, settings, path, "application/dicom+json", parameters) as answer:
@@ -87,7 +88,7 @@ def _page(
                 f"The QIDO-RS service of {named(settings)} answers with HTTP {answer.status_code}. Check "
                 "pacs.base_url, and look at its log."
             )
-        body = body_of(answer)
+        body = body_of(answer, ends)
     try:
         told = json.loads(body or b"[]")
     except (ValueError, RecursionError):
@@ -106,7 +107,8 @@ def _identifier(query: Query, answer: Mapping[str, Any]) -> bytes:
             continue
         text = _text(answer.get(f"{tag:08X}"))
         # A UID that the address names needn't be told.
-        values[tag] = (text or (query.keys[keyword] if keyword.endswith("InstanceUID") else "")).encode()
+        told = text or (query.keys[keyword] if keyword.endswith("InstanceUID") else "")
+        values[tag] = told.encode(errors="replace")  # JSON may hold half a surrogate pair
     return b"".join(
         struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value) + len(value) % 2) + value + b" " * (len(value) % 2)
         for tag, value in sorted(values.items())

@@ -54,11 +54,12 @@ class Access(httpx.Auth):
             with open_client(settings, auth=httpx.BasicAuth(settings.user, secret_of(settings))) as client:
                 try:
                     with client.stream("POST", settings.token_url, data=form) as answer:
-                        told = httpx.Response(answer.status_code, content=_body(answer, MAX_TOKEN_BYTES)).json()
+                        ends = time.monotonic() + settings.response_timeout_seconds
+                        told = httpx.Response(answer.status_code, content=_body(answer, MAX_TOKEN_BYTES, ends)).json()
                         token, seconds = told["access_token"], float(told.get("expires_in", 60))
                 except httpx.HTTPError as error:
                     raise PacsUnreachable(f"The token server of {named(settings)} {_reason(error)}.") from None
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
                     raise PacsRefused(
                         f"The token server of {named(settings)} gives no token. Check pacs.user, pacs.secret_file, "
                         "pacs.scope and pacs.token_url."
@@ -151,17 +152,19 @@ class Lost(PacsUnreachable):
     """The connection ended before the answer did, or sent what is no HTTP."""
 
 
-def body_of(answer: httpx.Response) -> bytes:
-    """The whole body, within a bound. Raises PacsRefused."""
-    return _body(answer, MAX_BODY_BYTES)
+def body_of(answer: httpx.Response, ends: float) -> bytes:
+    """The whole body, within a bound and until a moment of the monotonic clock. Raises PacsRefused, PacsSilent."""
+    return _body(answer, MAX_BODY_BYTES, ends)
 
 
-def _body(answer: httpx.Response, most: int) -> bytes:
+def _body(answer: httpx.Response, most: int, ends: float) -> bytes:
     body = bytearray()
     for piece in answer.iter_raw():
         body += piece
         if len(body) > most:
             raise PacsRefused(f"A DICOMweb server sends an answer of more than {most} bytes. Look at its log.")
+        if time.monotonic() > ends:  # httpx's limit is for each read, and a server may send a byte at a time
+            raise PacsSilent("The answer of a DICOMweb server takes too long. Look at its log.")
     return bytes(body)
 
 

@@ -162,6 +162,11 @@ def test_a_missing_and_an_unexpected_file_are_named(made: tuple[Layout, Path]) -
         verify_image(made[1], [*made[0].files, DiscFile(PurePosixPath("EXTRA"), 0, "")], ZIP)
 
 
+def test_more_files_than_any_disc_needs_are_not_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mkiso.formats.zip_reader._MAX_FILES", 10)
+    assert check_disc(copy).findings == ("The ZIP file has more files than any disc needs.",)
+
+
 def _archive(**entry: object) -> bytes:
     """A ZIP file of two entries, of which the second one is given attributes of zipfile's."""
     target = io.BytesIO()

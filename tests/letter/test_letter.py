@@ -109,3 +109,12 @@ def test_without_an_address_there_is_no_code_and_without_pages_no_index(tmp_path
     text = read(pdf(plain, language("en"), "a4"), tmp_path)
     assert "code" not in text and "INDEX.HTM" not in text and "DICOMDIR" in text
     assert "Give the disc back to Example Hospital." in text
+
+
+@pytest.mark.parametrize("paper", ["a4", "insert"])
+@pytest.mark.parametrize("sign", ["\N{COMBINING ACUTE ACCENT}", "\N{HEBREW LETTER ALEF}", "W"])
+def test_values_of_any_length_leave_a_letter(sign: str, paper: Paper, tmp_path: Path) -> None:
+    """A PACS's value may have 16 KB: fpdf fails at some such lines, and takes a minute for others."""
+    content = pdf(letter(sign * 8000, studies=5, description=sign * 8000), language("en"), paper)
+    assert "it leads to this disc" in read(content, tmp_path)
+    assert paper == "a4" or pages(tmp_path) == 1

@@ -20,6 +20,7 @@ from mkiso.errors import (
     InstanceConflict,
     JobStopped,
     PacsRefused,
+    PacsSilent,
     StudyIncomplete,
     StudyNotFound,
 )
@@ -196,6 +197,35 @@ def test_a_token_is_had_by_client_credentials_and_kept(tmp_path: Path, server: D
     assert server.told == ["Basic bWtpc286eA== grant_type=client_credentials&scope=read"]
 
 
+@pytest.mark.parametrize("body", [b"[" * 60_000, b'{"access_token": "x", "expires_in": 1%s}' % (b"0" * 400), b"[]"])
+def test_what_is_no_token_is_refused(tmp_path: Path, server: DicomWebServer, body: bytes) -> None:
+    server.body = body
+    url = f"http://127.0.0.1:{server.port}/token"
+    settings = by_web(tmp_path, server.base_url, token_url=url, user="mkiso", secret="x")
+    with pytest.raises(PacsRefused, match="gives no token"):
+        find_studies(source_of(settings), "A1")
+
+
+@pytest.mark.parametrize("parameter", ["until", "token_url"])
+def test_an_answer_byte_by_byte_ends_in_time(tmp_path: Path, server: DicomWebServer, parameter: str) -> None:
+    """It would take an hour; none of its reads takes long."""
+    server.wrong, server.body = "slow", b"[%s]" % (b" " * 72_000)
+    url = f"http://127.0.0.1:{server.port}/token"
+    named = {"token_url": url, "user": "mkiso", "secret": "x"} if parameter == "token_url" else {}
+    settings = by_web(tmp_path, server.base_url, response_timeout_seconds=1, **named)
+    begun = time.monotonic()
+    with pytest.raises(PacsSilent, match="takes too long"):
+        search(source_of(settings, until=begun + 1), Criteria(accession_number="A1"))
+    assert time.monotonic() - begun < LONG
+
+
+def test_half_a_surrogate_pair_is_no_text(tmp_path: Path, server: DicomWebServer) -> None:
+    for _, head in server.held:
+        head.StudyDescription = "CT \ud800"
+    (study,) = find_studies(source_of(by_web(tmp_path, server.base_url)), "A1")
+    assert study.study_description == "CT ?"
+
+
 def test_basic_names_user_and_password(tmp_path: Path, server: DicomWebServer) -> None:
     server.token = "something else"
     with pytest.raises(PacsRefused, match="refuses us"):
@@ -249,6 +279,19 @@ def test_parts_are_found_however_the_stream_is_cut_up(size: int) -> None:
     for end in range(len(stream) - 2):
         with pytest.raises(Broken):
             parts_of(stream[:end], size)
+
+
+@pytest.mark.parametrize("after", [b"y\r\n", b"--"])
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 4", b"Content-Length: 2"])
+def test_a_part_is_whole_only_where_its_delimiter_and_its_length_say_so(after: bytes, length: bytes) -> None:
+    """What is stored when its pieces have ended can't be taken back."""
+    parts = Multipart(iter([b"--x\r\n" + length + b"\r\n" * bool(length) + b"\r\none\r\n--x" + after]), b"x")
+    parts.next_part()
+    if after == b"--" and not length:
+        assert list(parts.pieces()) == [b"one"]
+        return
+    with pytest.raises((Malformed, Broken)):
+        list(parts.pieces())
 
 
 @pytest.mark.parametrize(
