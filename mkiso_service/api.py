@@ -86,11 +86,14 @@ class Asker(TypedDict):
 
 
 class Listed(TypedDict):
-    """A job as this site's list of discs has it; `begun` is when it was asked for first."""
+    """A job as this site's list of discs has it; `begun` is when it was asked for first. `may_cancel`: who sees this
+    may end it, as long as it hasn't ended.
+    """
 
     job: Job
     begun: str
     asked: list[Asker]
+    may_cancel: bool
     patient_id: str
     patient_name: str
 

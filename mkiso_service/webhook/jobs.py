@@ -33,7 +33,7 @@ from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.disc_bytes import DiscResponse, Span, content_disposition, name_of, prepared, span_of
 from mkiso_service.webhook.disc_sets import chosen
 from mkiso_service.webhook.orchestrator import ENDED, Orchestrator, Standing
-from mkiso_service.webhook.rights import caller_of
+from mkiso_service.webhook.rights import caller_of, may_cancel
 
 REPORT_POLL_SECONDS = 0.05
 ACCEL_OFFERED = "x-mkiso-accel"
@@ -113,8 +113,7 @@ class Jobs:
         job_id, caller = request.path_params["job_id"], caller_of(request)
         job = await self.describe(job_id)
         asked = await asyncio.to_thread(askings_of, self._storage, job_id)
-        own = bool(asked) and all(each.user == caller.user != "" for each in asked)
-        if not own and "cancel_any" not in caller.rights:
+        if not may_cancel(caller, [each.user for each in asked]):
             raise NotAllowed("Others have asked for this disc, too, or you haven't: an operator can cancel it.")
         if job.state in ("waiting", "running"):
             await self._orchestrator.cancel(job_id)

@@ -23,7 +23,7 @@ from mkiso_service.webhook.jobs import Jobs, state_of
 from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.orchestrator import Orchestrator, Standing
 from mkiso_service.webhook.question import Query
-from mkiso_service.webhook.rights import caller_of
+from mkiso_service.webhook.rights import Caller, caller_of, may_cancel
 
 MOST = 200
 LOOK_SECONDS = 0.5
@@ -57,8 +57,8 @@ class JobList:
         wanted = [each for each in found if _fits(*each, search, since)]
         wanted.sort(key=lambda each: _begun(*each), reverse=True)
         standings = await self._standings([report.job_id for report, _ in wanted[:MOST] if report.status == "running"])
-        user = caller_of(request).user
-        shown = [await self._listed(report, told, standings, user) for report, told in wanted[:MOST]]
+        caller = caller_of(request)
+        shown = [await self._listed(report, told, standings, caller) for report, told in wanted[:MOST]]
         body: Listing = {"jobs": shown, "more": len(wanted) > MOST}
         return Response(_LISTING.dump_json(body), headers={"cache-control": "no-store"}, media_type="application/json")
 
@@ -80,9 +80,9 @@ class JobList:
         return {job_id: known.get(job_id, "crashed") for job_id in job_ids}
 
     async def _listed(
-        self, report: JobReport, told: tuple[Asking, ...], standings: Mapping[str, Standing | None], user: str
+        self, report: JobReport, told: tuple[Asking, ...], standings: Mapping[str, Standing | None], caller: Caller
     ) -> Listed:
-        standing = standings.get(report.job_id, "completed")
+        user, standing = caller.user, standings.get(report.job_id, "completed")
         if standing is None and report.stage == "waiting":
             standing = "waiting"
         state, error = state_of(standing, report, report.job_id)
@@ -98,6 +98,7 @@ class JobList:
             "job": job,
             "begun": _begun(report, told).isoformat(timespec="milliseconds"),
             "asked": askers,
+            "may_cancel": may_cancel(caller, [each.user for each in told]),
             "patient_id": report.patient_id,
             "patient_name": readable_name(report.patient_name),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -96,6 +96,12 @@ def may(rights: Iterable[Right], path: str) -> bool:
     """
     right = right_of(path)
     return right in (None, "unknown") or right in frozenset(rights)
+
+
+def may_cancel(caller: Caller, users: Collection[str]) -> bool:
+    """Whether somebody may end a job that these have asked for."""
+    alone = "cancel" in caller.rights and bool(users) and all(user == caller.user != "" for user in users)
+    return alone or "cancel_any" in caller.rights
 
 
 def require_rows(routes: Iterable[BaseRoute]) -> None:

@@ -202,7 +202,8 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_disc_is_made(
 
 def test_jobs_are_listed_and_cancelled(script: Script, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     asked = [{"time": "2026-03-12T09:00:00+00:00", "who": "10.0.0.7", "by": "page", "name": "", "you": False}]
-    entry = {"begun": asked[0]["time"], "asked": asked, "patient_id": "HN-1", "patient_name": "Example, Anna"}
+    who = {"patient_id": "HN-1", "patient_name": "Example, Anna"}
+    entry = {"begun": asked[0]["time"], "asked": asked, "may_cancel": True, **who}
     script.listing = {"jobs": [{**entry, "job": job("running", "mastering", progress=0.82)}], "more": False}
     assert run(["jobs", "HN-1", "--url", url]) == 0
     told = capsys.readouterr().out

@@ -23,7 +23,19 @@ from mkiso.storage.askings import Asking, write_asking
 from mkiso.storage.key_use import KeyUse
 from mkiso_service.webhook.access import Keys
 from mkiso_service.webhook.made import csv_of
-from mkiso_service.webhook.rights import ALL, ROLES, ROUTES, Right, is_guarded, may, require_rows, right_of
+from mkiso_service.webhook.rights import (
+    ALL,
+    ANYBODY,
+    ROLES,
+    ROUTES,
+    Caller,
+    Right,
+    is_guarded,
+    may,
+    may_cancel,
+    require_rows,
+    right_of,
+)
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.test_trail import events
 
@@ -125,6 +137,22 @@ def test_when_a_key_was_used_last(tmp_path: Path) -> None:
     assert use.last_used(["disc"])["disc"]
 
 
+@pytest.mark.parametrize(
+    ("caller", "users", "may"),
+    [
+        (Caller("a", rights=ROLES["clerk"]), ["a", "a"], True),
+        (Caller("a", rights=ROLES["clerk"]), ["a", "b"], False),
+        (Caller("a", rights=ROLES["clerk"]), [], False),
+        (Caller("", rights=ROLES["clerk"]), [""], False),
+        (Caller("a", rights=frozenset({"disc"})), ["a"], False),
+        (Caller("c", rights=ROLES["operator"]), ["a", "b"], True),
+        (ANYBODY, [], True),
+    ],
+)
+def test_who_may_cancel(caller: Caller, users: list[str], may: bool) -> None:
+    assert may_cancel(caller, users) is may
+
+
 def test_whose_disc_a_key_may_cancel(tmp_path: Path) -> None:
     rights = ("disc", "cancel")
     named = {name: Key(key=name * 8, rights=rights) for name in ("one", "two")}
@@ -139,8 +167,9 @@ def test_whose_disc_a_key_may_cancel(tmp_path: Path) -> None:
         assert client.get(address, headers={**ASYNC, **two}).json()["joined"]
         assert client.post(f"{job}/cancel", headers=one).json()["code"] == "not_allowed"  # it is another's, too
         assert client.get(job, headers=shared).json()["state"] == "running"
-        asked = client.get("/api/iso/jobs", headers=shared).json()["jobs"][0]["asked"]
-        assert [(each["name"], each["you"]) for each in asked] == [("one", False), ("two", False)]
+        [listed] = client.get("/api/iso/jobs", headers=shared).json()["jobs"]
+        assert [(each["name"], each["you"]) for each in listed["asked"]] == [("one", False), ("two", False)]
+        assert listed["may_cancel"]
         assert client.post(f"{job}/cancel", headers=shared).json()["error"]["code"] == "job_cancelled"
         own = client.get(address, headers={**ASYNC, **two}).json()["job"]
         assert client.post(f"{own}/cancel", headers=two).json()["error"]["code"] == "job_cancelled"

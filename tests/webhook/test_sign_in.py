@@ -132,7 +132,9 @@ def test_a_person_signs_in_and_out(site: Site) -> None:
     assert "Clara Example" in page and 'id="numbers"' in page and "Who made what" not in page
     job = person.send("GET", "/api/iso/download?accession_number=S1", headers=ASYNC).json()["job"]
     [listed] = [each for each in person.send("GET", "/api/iso/jobs").json()["jobs"] if each["job"]["job_id"] in job]
-    assert [(each["name"], each["you"]) for each in listed["asked"]] == [("Clara Example", True)]
+    assert [(each["name"], each["you"]) for each in listed["asked"]] == [("Clara Example", True)] and listed[
+        "may_cancel"
+    ]
     session = dict(person.own)
     out = person.send("POST", "/session/end")
     leads = re.search("url=(.*)", out.headers["refresh"])

@@ -228,7 +228,7 @@ function paint(item, entry) {
   const what = !mayAgain ? "" : looked ? gettext("I have looked: have it made again") : failed ? gettext("Ask again")
     : job.kind === "print" ? gettext("Have another disc made") : gettext("Make the file again");
   name(put(item, ".again", what), `${what}: ${numbers(job)}`);
-  const mayCancel = !ended(job);
+  const mayCancel = !ended(job) && entry.may_cancel;
   name(put(item, ".cancel", mayCancel ? gettext("Cancel") : ""), gettext("Cancel the disc of %(numbers)s", { numbers: numbers(job) }));
   const cause = item.querySelector(".cause");
   cause.hidden = !failed || !job.error;
