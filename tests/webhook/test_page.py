@@ -44,6 +44,7 @@ STUDIES: tuple[dict[str, Any], ...] = (
 NOT_AT_THE_COUNTER = {
     *("error", "unauthorized", "several_discs", "other_set"),  # never an answer to what the page asks
     *("deadline_passed", "job_running", "patient_api_unavailable"),  # nor these
+    *("sign_in_failed", "provider_unavailable"),  # pages of their own, on the way to the counter
     *("volume_not_found", "archive_unusable", "claim_lost"),  # the archive's
     *(
         "invalid_request",
