@@ -57,6 +57,7 @@ def unpack(image: Path, folder: Path, progress: Callable[[int, int], None] | Non
         files = contents.shown
         if hashes.wrong:
             raise ProofFailed("The file that was downloaded isn't whole: download it again.")
+        _require_own_folders(folder, files)
         total, done = 2 * sum(extent.size for extent in files.values()), 0
         for path, extent in files.items():
             _write(descriptor, extent, folder / path)
@@ -84,6 +85,19 @@ def unpack(image: Path, folder: Path, progress: Callable[[int, int], None] | Non
             "be broken, or not as large as it says."
         )
     return len(files)
+
+
+def _require_own_folders(folder: Path, files: Iterable[PurePosixPath]) -> None:
+    """Raise ProofFailed where a folder of the disc is there already: what lies in it, perhaps another patient's images,
+    would be taken for the disc's; and a link would lead elsewhere.
+    """
+    own = {path.parts[0].casefold() for path in files if len(path.parts) > 1}
+    held = sorted(entry.name for entry in folder.iterdir() if entry.name.casefold() in own)
+    if held:
+        raise ProofFailed(
+            f"{folder} has {', '.join(held)} already, as the disc has: remove it, or choose another folder. Nothing "
+            "was written."
+        )
 
 
 def _write(descriptor: int, extent: Extent, target: Path) -> None:

@@ -123,6 +123,23 @@ def test_no_file_is_written_over_or_through_a_link(image: Path, folder: Path, tm
     assert elsewhere.read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("name", ["DICOM", "dicom", "IHE_PDI"])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_no_disc_is_mixed_with_what_lies_in_its_folders(
+    image: Path, folder: Path, tmp_path: Path, name: str, is_link: bool
+) -> None:
+    """A stick that an earlier disc was half written to, with its images and without its DICOMDIR; or a link."""
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    if is_link:
+        (folder / name).symlink_to(elsewhere)
+    else:
+        (folder / name / "ANOTHER").mkdir(parents=True)
+    require_place(folder, beside=True)
+    with pytest.raises(ProofFailed, match=f"has {name} already, as the disc has.*Nothing was written"):
+        unpack(image, folder)
+    assert [each.name for each in folder.iterdir()] == [name] and not list(elsewhere.iterdir())
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_what_comes_back_differently_from_the_device_is_named(image: Path, folder: Path, lost: bool) -> None:
     def spoil(done: int, total: int) -> None:
