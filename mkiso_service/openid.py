@@ -24,14 +24,16 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from mkiso.config.settings import SignIn
+from mkiso.config.settings import KEY_USER, SHARED_USER, SignIn
 from mkiso.errors import NotAllowed, ProviderUnavailable, SignInFailed
+from mkiso.study.identity import one_line
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA")
 """Of ID tokens: signatures by a key that only the provider has; never none, never a secret that is shared."""
 CALLBACK = "/session/callback"
 MAX_BYTES = 1_048_576
 TIMEOUT_SECONDS = 10.0
+ANSWER_SECONDS = 20.0
 KEPT_SECONDS = 3600.0
 MAX_TOKEN = 8192
 MAX_NAME = 200
@@ -183,7 +185,7 @@ class Provider:
             known = {"nonce": nonce, "client_id": self._settings.client_id, "access_token": access_token}
             claims = CodeIDToken(token.claims, token.header, wanted, known)
             claims.validate(leeway=self._settings.clock_skew_seconds)
-        except (JoseError, ValueError, TypeError, LookupError) as error:
+        except (JoseError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise SignInFailed(
                 f"The provider's answer isn't right ({type(error).__name__}). Sign in again; if it happens again, the "
                 "administrator compares the clocks of this machine and the provider, and runs `mkiso doctor`."
@@ -211,13 +213,17 @@ class Provider:
 
     def _person(self, claims: Mapping[str, Any], id_token: str) -> Person:
         sign_in = self._settings
-        user = str(_at(claims, sign_in.user_claim) or "")[:MAX_NAME]
+        user = one_line(str(_at(claims, sign_in.user_claim) or ""))[:MAX_NAME]
         if not user:
             raise SignInFailed(
                 f"The provider doesn't tell who you are: it has no claim {sign_in.user_claim} (sign_in.user_claim)."
             )
         names = (_at(claims, each) for each in (sign_in.name_claim, "name", "preferred_username", "email"))
-        name = next((each for each in names if isinstance(each, str) and each.strip()), user)
+        if user == SHARED_USER or user.startswith(KEY_USER):
+            raise SignInFailed(
+                "The provider calls you what mkiso calls a key: its administrator gives you another name."
+            )
+        name = next((told for each in names if isinstance(each, str) and (told := one_line(each))), user)
         given = _at(claims, sign_in.role_claim)
         values = given if isinstance(given, list) else [given]
         held = {each for each in values if isinstance(each, str)}
@@ -227,12 +233,13 @@ class Provider:
                 "You are signed in at the provider, and have no role here: ask the administrator for one "
                 "(sign_in.roles)."
             )
-        return Person(user, " ".join(name.split())[:MAX_NAME], roles, id_token if len(id_token) <= MAX_TOKEN else "")
+        return Person(user, name[:MAX_NAME], roles, id_token if len(id_token) <= MAX_TOKEN else "")
 
     def _ask(
         self, method: str, address: str, headers: Mapping[str, str] | None = None, form: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         """The provider's answer, a JSON object of bounded length. Raises ProviderUnavailable, SignInFailed."""
+        ends = time.monotonic() + ANSWER_SECONDS
         try:
             with (
                 httpx.Client(timeout=TIMEOUT_SECONDS, verify=self._trust()) as client,
@@ -245,6 +252,8 @@ class Provider:
                     body += piece
                     if len(body) > MAX_BYTES:
                         raise ProviderUnavailable("The sign-in provider's answer is too long.")
+                    if time.monotonic() > ends:  # httpx's limit is for each read
+                        raise ProviderUnavailable("The sign-in provider's answer takes too long.")
             status = answer.status_code
             if status in (400, 401) and form:
                 raise SignInFailed(_refusal(bytes(body)))
@@ -258,7 +267,7 @@ class Provider:
                 f"The sign-in provider can't be reached ({type(error).__name__}). Try again in a minute; discs that "
                 "are being made go on."
             ) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ProviderUnavailable("The sign-in provider's answer is no JSON.") from None
         if not isinstance(told, dict):
             raise ProviderUnavailable("The sign-in provider's answer is no JSON object.")
@@ -287,7 +296,7 @@ def _refusal(body: bytes) -> str:
     """What a token endpoint says (RFC 6749 5.2), of which only the code is told."""
     try:
         code = str(json.loads(body).get("error", ""))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         code = ""
     if code == "invalid_client":
         return "The provider doesn't know mkiso: the administrator checks sign_in.client_id and sign_in.client_secret."

@@ -160,6 +160,10 @@ class Key(Section):
 KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
 
 
+SHARED_USER, KEY_USER = "shared key", "key:"
+"""What the audit calls whoever has the shared key, and before its name whoever has a named one."""
+
+
 class Auth(Section):
     """Who may ask: X-API-Key on /api/*. `api_key` may do everything, each of `keys` what its rights say."""
 

@@ -23,7 +23,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Scope
 
-from mkiso.config.settings import Auth
+from mkiso.config.settings import KEY_USER, SHARED_USER, Auth
 from mkiso_service.webhook.rights import ALL, Caller
 
 SESSION_COOKIE = "mkiso_session"
@@ -40,7 +40,7 @@ Kind = Literal[
     "unnamed",  # a browser that names no page: typed, a bookmark, a program's link, or a page that hides itself
     "foreign",  # another site's page
 ]
-SHARED = Caller("shared key", "", ALL)
+SHARED = Caller(SHARED_USER, "", ALL)
 """Whoever has auth.api_key, by header or in a session of the counter page."""
 _SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -58,7 +58,7 @@ class Keys:
         self._named = [
             (
                 hashlib.sha256(each.key.get_secret_value().encode()).digest(),
-                Caller(f"key:{name}", name, frozenset(each.rights)),
+                Caller(f"{KEY_USER}{name}", name, frozenset(each.rights)),
             )
             for name, each in auth.keys.items()
         ]

@@ -28,6 +28,7 @@ class Liar:
 
     def __init__(self) -> None:
         self.answers: dict[str, object] = {}
+        self.slow = False
         liar = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,9 +36,14 @@ class Liar:
                 told = liar.answers.get(self.path.partition("?")[0])
                 body = told if isinstance(told, bytes) else json.dumps(told).encode()
                 self.send_response(200 if told is not None else 500)
-                self.send_header("content-length", str(len(body)))
+                self.send_header("content-length", str(72_000 if liar.slow else len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                for piece in (b" " for _ in range(72_000)) if liar.slow else (body,):
+                    time.sleep(0.05 if liar.slow else 0)
+                    try:
+                        self.wfile.write(piece)
+                    except OSError:
+                        return
 
             do_POST = do_GET
 
@@ -56,6 +62,7 @@ class Liar:
             "end_session_endpoint",
         )
         described = {name: f"{self.issuer}/{name}" for name in addresses}
+        self.slow = False
         self.answers = {
             "/.well-known/openid-configuration": {"issuer": self.issuer, **described},
             "/jwks_uri": {"keys": [KEY.as_dict(private=False)]},
@@ -189,7 +196,29 @@ def test_nothing_else_is_a_role(liar: Liar, roles: object) -> None:
         liar.finish()
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"no json", b"null", b" " * (MAX_BYTES + 1), b"\xff"])
+@pytest.mark.parametrize("user", ["key:robot", "shared key", " key:\nrobot", "\0"])
+def test_nobody_is_called_what_a_key_is_or_nothing(liar: Liar, user: str) -> None:
+    """Who has a key's name could cancel its jobs, and the audit would name the key."""
+    liar.tokens(lambda claims: claims.update(sub=user))
+    with pytest.raises(SignInFailed):
+        liar.finish()
+
+
+def test_a_name_is_one_line_of_what_can_be_seen(liar: Liar) -> None:
+    liar.tokens(lambda claims: claims.update(sub="ada\x1b[2J", name="Ada\0\u202e Example"))
+    person: Any = liar.finish()
+    assert (person.user, person.name) == ("ada [2J", "Ada Example")
+
+
+def test_an_answer_byte_by_byte_ends_in_time(liar: Liar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take an hour; none of its reads takes long."""
+    monkeypatch.setattr("mkiso_service.openid.ANSWER_SECONDS", 0.5)
+    liar.slow = True
+    with pytest.raises(ProviderUnavailable, match="takes too long"):
+        liar.finish()
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"", b"[]", b"no json", b"null", b" " * (MAX_BYTES + 1), b"\xff"])
 @pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/jwks_uri", "/token_endpoint"])
 def test_what_is_no_answer(liar: Liar, path: str, body: bytes) -> None:
     liar.answers[path] = body
