@@ -37,6 +37,7 @@ ANSWER_SECONDS = 20.0
 KEPT_SECONDS = 3600.0
 MAX_TOKEN = 8192
 MAX_NAME = 200
+MAX_USER = 255  # OpenID Connect Core 1.0, 2 (sub)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,9 @@ class Provider:
 
     def _person(self, claims: Mapping[str, Any], id_token: str) -> Person:
         sign_in = self._settings
-        user = one_line(str(_at(claims, sign_in.user_claim) or ""))[:MAX_NAME]
+        user = one_line(str(_at(claims, sign_in.user_claim) or ""))
+        if len(user) > MAX_USER:  # cut off, two people could be one
+            raise SignInFailed(f"The provider's name for you has more than {MAX_USER} characters (sign_in.user_claim).")
         if not user:
             raise SignInFailed(
                 f"The provider doesn't tell who you are: it has no claim {sign_in.user_claim} (sign_in.user_claim)."

@@ -196,8 +196,8 @@ def test_nothing_else_is_a_role(liar: Liar, roles: object) -> None:
         liar.finish()
 
 
-@pytest.mark.parametrize("user", ["key:robot", "shared key", " key:\nrobot", "\0"])
-def test_nobody_is_called_what_a_key_is_or_nothing(liar: Liar, user: str) -> None:
+@pytest.mark.parametrize("user", ["key:robot", "shared key", " key:\nrobot", "\0", "x" * 256])
+def test_nobody_is_called_what_a_key_is_or_nothing_or_too_much(liar: Liar, user: str) -> None:
     """Who has a key's name could cancel its jobs, and the audit would name the key."""
     liar.tokens(lambda claims: claims.update(sub=user))
     with pytest.raises(SignInFailed):
