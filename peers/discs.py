@@ -17,6 +17,15 @@ def extract(image: Path, folder: Path) -> Path:
     return folder
 
 
+def flip(file: Path, position: int) -> None:
+    """Flip one bit in place."""
+    with file.open("r+b", buffering=0) as opened:
+        opened.seek(position)
+        [byte] = opened.read(1)
+        opened.seek(position)
+        opened.write(bytes([byte ^ 0x10]))
+
+
 def instances_on(folder: Path) -> dict[str, Path]:
     """Maps the SOP Instance UID of each DICOM file below DICOM/ to the file."""
     found: dict[str, Path] = {}

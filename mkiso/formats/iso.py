@@ -19,6 +19,7 @@ from mkiso.languages import N_
 from mkiso.media.capacity import SECTOR_BYTES, image_sectors, iso_identifier
 from mkiso.media.layout import Layout
 from mkiso.media.names import d_characters, is_file_set_id
+from mkiso.storage.files import replacing
 from mkiso.study.models import DiscFile
 
 APPLICATION = "MKISO"
@@ -79,7 +80,6 @@ def master(
     The same files, volume identifier, `created` and `publisher` give the same bytes. A source that changes meanwhile
     isn't noticed here but by the proof (mkiso.formats.proof).
     """
-    beside = target.with_name(f"{target.name}.{os.getpid()}.new")
     image = PyCdlib()
     image.new(
         interchange_level=1,
@@ -93,13 +93,11 @@ def master(
         _add(image, files)
         moment = created or datetime.now(UTC)
         _date(image, moment)
-        with os.fdopen(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as file:
+        with replacing(target) as file:
             image.write_fp(file, _COPY_BYTES)
             _date_modification(file.fileno(), moment)
-        beside.replace(target)
     finally:
         image.close()
-        beside.unlink(missing_ok=True)
 
 
 def _add(image: PyCdlib, files: Collection[DiscFile]) -> None:

@@ -7,7 +7,6 @@ Every file lies in one piece. The sources: Microsoft's FAT32 File System Specifi
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import struct
 from array import array
@@ -22,6 +21,7 @@ from mkiso.formats.fat_reader import LONG, SHORT, read_fat
 from mkiso.formats.protocol import Contents
 from mkiso.languages import N_
 from mkiso.media.layout import Layout
+from mkiso.storage.files import replacing
 from mkiso.study.models import DiscFile
 
 SECTOR = 512
@@ -85,22 +85,17 @@ class Usb:
 
     def write(self, disc: Layout, target: Path) -> None:
         plan = _planned(disc.files)
-        beside = target.with_name(f"{target.name}.{os.getpid()}.new")
-        try:
-            with os.fdopen(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as image:
-                image.truncate((_PARTITION + plan.sectors) * SECTOR)
-                for position, content in _system_areas(plan, disc):
-                    image.seek(position)
-                    image.write(content)
-                for file in disc.files:
-                    assert file.source
-                    image.seek(plan.place(plan.runs[file.path]))
-                    with file.source.open("rb") as source:
-                        shutil.copyfileobj(source, image, _COPY_BYTES)
-                image.truncate((_PARTITION + plan.sectors) * SECTOR)
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replacing(target) as image:
+            image.truncate((_PARTITION + plan.sectors) * SECTOR)
+            for position, content in _system_areas(plan, disc):
+                image.seek(position)
+                image.write(content)
+            for file in disc.files:
+                assert file.source
+                image.seek(plan.place(plan.runs[file.path]))
+                with file.source.open("rb") as source:
+                    shutil.copyfileobj(source, image, _COPY_BYTES)
+            image.truncate((_PARTITION + plan.sectors) * SECTOR)
 
     def recognises(self, head: bytes) -> bool:
         return head[510:512] == b"\x55\xaa" and head[450:451] == bytes([_FAT32_LBA])

@@ -5,7 +5,6 @@ Stored, not deflated: docs/decisions/formats.md has what deflating would gain an
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,6 +16,7 @@ from mkiso.formats.protocol import Contents
 from mkiso.formats.zip_reader import TREE, read_zip
 from mkiso.languages import N_
 from mkiso.media.layout import Layout
+from mkiso.storage.files import replacing
 from mkiso.study.models import DiscFile
 
 _COPY_BYTES = 1024 * 1024
@@ -48,18 +48,10 @@ class Zip:
         return position + central + _END_64_BYTES * many + _END_BYTES + len(disc.volume_id)
 
     def write(self, disc: Layout, target: Path) -> None:
-        beside = target.with_name(f"{target.name}.{os.getpid()}.new")
-        try:
-            with (
-                os.fdopen(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as file,
-                ZipFile(file, "w", ZIP_STORED) as archive,
-            ):
-                archive.comment = disc.volume_id.encode("ascii")
-                for each in disc.files:
-                    _add(archive, each, disc.created)
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replacing(target) as file, ZipFile(file, "w", ZIP_STORED) as archive:
+            archive.comment = disc.volume_id.encode("ascii")
+            for each in disc.files:
+                _add(archive, each, disc.created)
 
     def recognises(self, head: bytes) -> bool:
         return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))

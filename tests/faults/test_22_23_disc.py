@@ -19,21 +19,12 @@ from pathlib import Path
 import pytest
 from pydicom.fileset import FileSet
 
-from peers.discs import extract
+from peers.discs import extract, flip
 from peers.house import THAI_CANARY, House
 from peers.inotify import closed_after_writing
 from peers.scripted_pacs import MoveRequest
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
-
-
-def flip(file: Path, position: int) -> None:
-    """Flip one bit in place."""
-    with file.open("r+b", buffering=0) as opened:
-        opened.seek(position)
-        [byte] = opened.read(1)
-        opened.seek(position)
-        opened.write(bytes([byte ^ 0x10]))
 
 
 def find_in(file: Path, wanted: bytes) -> int:

@@ -18,13 +18,13 @@ from mkiso.formats import usb
 from mkiso.formats.disc_check import check_disc, verify_disc
 from mkiso.formats.fat_reader import LONG, SHORT
 from mkiso.formats.proof import verify_image
-from mkiso.formats.protocol import Contents
 from mkiso.formats.registry import FORMATS
 from mkiso.media.layout import Layout, lay_out
 from mkiso.study.gate import Part
 from mkiso.study.models import DiscFile
 from peers.corpus import EVERY_KIND, THAI, make_study
-from tests.media.discs import CREATED, instances, passed, settings
+from peers.discs import flip
+from tests.media.discs import CREATED, contents_of, instances, passed, settings
 
 USB = FORMATS["usb"]
 PARTITION = 2048 * 512
@@ -96,7 +96,7 @@ def test_flipped_bytes_are_found(made: tuple[Layout, Path], copy: Path) -> None:
     clusters.
     """
     layout, _ = made
-    contents = _contents(copy)
+    contents = contents_of(USB, copy)
     content = bytearray(copy.read_bytes())
     chance = random.Random(4)
     spots = [450, 454, 458, 510, PARTITION + 11, PARTITION + 13, PARTITION + 14, PARTITION + 16, PARTITION + 32]
@@ -109,10 +109,10 @@ def test_flipped_bytes_are_found(made: tuple[Layout, Path], copy: Path) -> None:
     extents = sorted(extent for extent in contents.files.values() if extent.size)
     spots += [extent.start + extent.size // 2 for extent in extents[::12]]
     for position in spots:
-        _flip(copy, position)
+        flip(copy, position)
         with pytest.raises(ProofFailed):
             verify_image(copy, layout.files, USB)
-        _flip(copy, position)
+        flip(copy, position)
     assert verify_image(copy, layout.files, USB)
 
 
@@ -151,7 +151,7 @@ def test_what_two_drivers_could_read_differently_is_refused(
     change(content)
     copy.write_bytes(content)
     with pytest.raises(ProofFailed, match=said):
-        _contents(copy)
+        contents_of(USB, copy)
 
 
 @pytest.mark.peer
@@ -175,7 +175,7 @@ def test_other_programs_read_the_same_files(made: tuple[Layout, Path], tmp_path:
         subprocess.run(["sha256sum", "--quiet", "-c", "SHA256.TXT"], cwd=folder, check=True)
     judged = subprocess.run(["dciodvfy", "DICOMDIR"], cwd=mtools, capture_output=True, text=True, check=False)
     assert not [line for line in judged.stderr.splitlines() if line.startswith("Error")]
-    assert len(_contents(file).trees[SHORT]) == len(_contents(file).trees[LONG]) == len(layout.files)
+    assert len(contents_of(USB, file).trees[SHORT]) == len(contents_of(USB, file).trees[LONG]) == len(layout.files)
 
 
 @pytest.mark.peer
@@ -196,19 +196,3 @@ def test_a_loop_mount_shows_the_same(made: tuple[Layout, Path], tmp_path: Path) 
 
 def _folders(layout: Layout) -> int:
     return len({parent for file in layout.files for parent in file.path.parents} - {PurePosixPath()})
-
-
-def _contents(file: Path) -> Contents:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        return USB.read(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _flip(file: Path, position: int) -> None:
-    with file.open("r+b") as opened:
-        opened.seek(position)
-        byte = opened.read(1)
-        opened.seek(position)
-        opened.write(bytes([byte[0] ^ 0x10]))

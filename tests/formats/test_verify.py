@@ -10,15 +10,16 @@ import pytest
 from mkiso.errors import PatientMismatch, ProofFailed
 from mkiso.formats.disc_check import check_disc, verify_disc
 from mkiso.formats.iso import master
-from mkiso.formats.iso_reader import SECTOR_BYTES, read_image
+from mkiso.formats.iso_reader import SECTOR_BYTES
 from mkiso.formats.proof import verify_image
-from mkiso.formats.protocol import Contents, Extent
+from mkiso.formats.protocol import Extent
 from mkiso.formats.registry import ISO
 from mkiso.media.layout import Layout, checksums, lay_out
 from mkiso.study.models import DiscFile
 from mkiso.study.text import Text
 from peers.corpus import make_study
-from tests.media.discs import CREATED, archived, disc, instances, settings
+from peers.discs import flip
+from tests.media.discs import CREATED, archived, contents_of, disc, instances, settings
 
 INSTANCE = PurePosixPath("DICOM/PT000001/ST000001/SE000001/IM000002")
 
@@ -53,7 +54,7 @@ def test_a_good_image_is_proved(made: tuple[Layout, Path]) -> None:
 )
 def test_a_flipped_bit_is_caught(made: tuple[Layout, Path], copy: Path, path: PurePosixPath) -> None:
     extent = _extent(copy, path)
-    _flip(copy, extent.start + extent.size // 2)
+    flip(copy, extent.start + extent.size // 2)
     with pytest.raises(ProofFailed, match=str(path)):
         verify_image(copy, made[0].files, ISO)
     with pytest.raises(ProofFailed, match="not what it was"):
@@ -65,18 +66,18 @@ def test_a_flipped_bit_anywhere_in_the_directories_is_caught(made: tuple[Layout,
     the last record.
     """
     whole = made[1].read_bytes()
-    first_file = min(extent.start // SECTOR_BYTES for extent in _image(copy).files.values() if extent.size)
+    first_file = min(extent.start // SECTOR_BYTES for extent in contents_of(ISO, copy).files.values() if extent.size)
     missed = 0
     for position in range(20 * SECTOR_BYTES, first_file * SECTOR_BYTES, 37):
         if not whole[position]:
             continue
-        _flip(copy, position)
+        flip(copy, position)
         try:
             verify_image(copy, made[0].files, ISO)
             missed += 1
         except ProofFailed:
             pass
-        _flip(copy, position)
+        flip(copy, position)
     assert missed < 120
     assert verify_image(copy, made[0].files, ISO)
 
@@ -115,7 +116,7 @@ def test_a_few_of_many_findings_are_told(tmp_path: Path, broken: int, said: str)
     layout, iso = disc(make_study(tmp_path / "instances", "ACC1", kinds={"ct": 8}), tmp_path)
     for file in [file for file in layout.files if file.sop_instance_uid][:broken]:
         extent = _extent(iso, file.path)
-        _flip(iso, extent.start + extent.size - 1)
+        flip(iso, extent.start + extent.size - 1)
     with pytest.raises(ProofFailed) as failed:
         verify_disc(iso)
     assert len(failed.value.details["findings"]) == broken  # type: ignore[arg-type]
@@ -304,30 +305,14 @@ def test_a_joliet_tree_that_points_elsewhere_is_caught(made: tuple[Layout, Path]
 
 
 def test_no_patients_name_in_the_words(made: tuple[Layout, Path], copy: Path) -> None:
-    _flip(copy, _extent(copy, INSTANCE).start + 200)
+    flip(copy, _extent(copy, INSTANCE).start + 200)
     report = check_disc(copy)
     assert not report.sound
     assert "Anna" not in str(report) and "HN-0001" not in str(report)
 
 
-def _image(path: Path) -> Contents:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return read_image(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _extent(path: Path, name: PurePosixPath) -> Extent:
-    return _image(path).files[name]
-
-
-def _flip(path: Path, position: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(position)
-        byte = file.read(1)
-        file.seek(position)
-        file.write(bytes([byte[0] ^ 0x10]))
+    return contents_of(ISO, path).files[name]
 
 
 def _with_offset(content: bytes, element: int, value: int) -> bytes:

@@ -20,13 +20,13 @@ from mkiso.errors import ProofFailed
 from mkiso.formats import zip_file
 from mkiso.formats.disc_check import check_disc, verify_disc
 from mkiso.formats.proof import verify_image
-from mkiso.formats.protocol import Contents
 from mkiso.formats.registry import FORMATS
 from mkiso.media.layout import Layout, lay_out
 from mkiso.study.gate import Part
 from mkiso.study.models import DiscFile
 from peers.corpus import EVERY_KIND, THAI, make_study
-from tests.media.discs import CREATED, instances, passed, settings
+from peers.discs import flip
+from tests.media.discs import CREATED, contents_of, instances, passed, settings
 
 ZIP = FORMATS["zip"]
 
@@ -106,20 +106,20 @@ def test_every_flipped_byte_is_found_but_for_what_no_file_depends_on(made: tuple
     with zipfile.ZipFile(copy) as archive:
         starts = [entry.header_offset for entry in archive.infolist()]
         directory = archive.start_dir
-    contents = _contents(copy)
+    contents = contents_of(ZIP, copy)
     spots = [position for start in starts[:2] for position in range(start, start + 40, 2)]
     spots += range(directory, directory + 200, 3)
     spots += range(len(whole) - 60, len(whole))
     spots += [extent.start + extent.size // 2 for extent in contents.files.values() if extent.size]
     missed = []
     for position in spots:
-        _flip(copy, position)
+        flip(copy, position)
         try:
             verify_image(copy, layout.files, ZIP)
             missed.append(position)
         except ProofFailed:
             pass
-        _flip(copy, position)
+        flip(copy, position)
     loose = {start + at for start in starts for at in (4, 5)}
     at = directory
     for _ in starts:
@@ -133,8 +133,8 @@ def test_every_flipped_byte_is_found_but_for_what_no_file_depends_on(made: tuple
 
 @pytest.mark.parametrize("path", ["DICOMDIR", "DICOM/PT000001/ST000001/SE000001/IM000001", "README.TXT"])
 def test_a_file_that_changed_is_named_years_later(copy: Path, path: str) -> None:
-    extent = _contents(copy).files[PurePosixPath(path)]
-    _flip(copy, extent.start + extent.size // 2)
+    extent = contents_of(ZIP, copy).files[PurePosixPath(path)]
+    flip(copy, extent.start + extent.size // 2)
     findings = check_disc(copy).findings
     assert f"{path} has another CRC-32 than the image says." in findings
     assert any(path in finding and "SHA256.TXT" in finding for finding in findings)
@@ -210,7 +210,7 @@ def _edited(change: Callable[[bytearray], object]) -> bytes:
 def test_what_two_programs_could_read_differently_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (file := tmp_path / "x.zip").write_bytes(content)
     with pytest.raises(ProofFailed, match=said):
-        _contents(file)
+        contents_of(ZIP, file)
     assert not check_disc(file).sound
 
 
@@ -245,19 +245,3 @@ def test_every_program_reads_the_same_files(made: tuple[Layout, Path], tmp_path:
         assert len(FileSet(folder / "DICOMDIR")) == layout.instances
         judged = subprocess.run(["dciodvfy", "DICOMDIR"], cwd=folder, capture_output=True, text=True, check=False)
         assert not [line for line in judged.stderr.splitlines() if line.startswith("Error")]
-
-
-def _contents(file: Path) -> Contents:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        return ZIP.read(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _flip(file: Path, position: int) -> None:
-    with file.open("r+b") as opened:
-        opened.seek(position)
-        byte = opened.read(1)
-        opened.seek(position)
-        opened.write(bytes([byte[0] ^ 0x10]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from mkiso.config.settings import Settings
 from mkiso.dataset.header import read_header
 from mkiso.formats.iso import master
+from mkiso.formats.protocol import Contents, Format
 from mkiso.media.layout import Layout, lay_out
 from mkiso.storage.files import sha256_of
 from mkiso.study.gate import CompleteStudies, Part
@@ -100,3 +102,12 @@ def _meta(path: Path) -> dict[int, str]:
         values[element] = content[start : start + length].decode("latin-1").rstrip("\0 ")
         position = start + length
     return values
+
+
+def contents_of(form: Format, image: Path) -> Contents:
+    """What the reader of a format finds in an image. Raises ProofFailed."""
+    descriptor = os.open(image, os.O_RDONLY)
+    try:
+        return form.read(descriptor)
+    finally:
+        os.close(descriptor)
