@@ -15,7 +15,7 @@ from mkiso.formats.registry import FORMATS
 from mkiso.storage.askings import By, asking, write_asking
 from mkiso.storage.report import JobReport, read_report, sets_told
 from mkiso.storage.room import require_room
-from mkiso.storage.shelf import Manifest, is_young, manifests, reusable, whole_sets
+from mkiso.storage.shelf import Manifest, is_young, manifests, whole_sets
 from mkiso.study.identity import same_as_shown
 from mkiso.study.values import Found
 from mkiso_service.api import Accepted, See, Sent
@@ -154,8 +154,8 @@ class Questions:
         """The job whose discs are on the shelf and hold just what the PACS has now, so that no other one has to find
         that out. None where anything speaks against it: a job then says what.
         """
-        storage, minutes = self._settings.storage, self._settings.disc.reuse_minutes
-        if not await asyncio.to_thread(self._young_sets, question):
+        young = await asyncio.to_thread(self._young_sets, question)
+        if not young:
             return None
         try:
             found = found or await self._previews.look(request, question.accession_numbers, "", LOOK_SECONDS)
@@ -165,12 +165,14 @@ class Questions:
             return None
         settings = self._settings.in_language(question.language)
         fingerprint = disc_fingerprint(found.fingerprint, settings, FORMATS[question.format])
-        discs = await asyncio.to_thread(reusable, storage, fingerprint, minutes)
+        discs = next((each for each in young if all(disc.fingerprint == fingerprint for disc in each)), None)
+        if discs is None:
+            return None
         try:
-            report = await asyncio.to_thread(read_report, storage, discs[0].job_id) if discs else None
+            report = await asyncio.to_thread(read_report, self._settings.storage, discs[0].job_id)
         except JobNotFound:
             return None
-        is_whole = report and report.is_on_the_shelf and report.disc_ids == tuple(disc.disc_id for disc in discs)
+        is_whole = report.is_on_the_shelf and report.disc_ids == tuple(disc.disc_id for disc in discs)
         return report if is_whole else None
 
     async def _note(self, request: Request, question: Question, asked: Asked) -> None:
