@@ -55,6 +55,14 @@ class Spool:
         self.max_instance_bytes = int(max_instance_gib * GIB)
         self._reserve_bytes = int(storage.min_free_gib * RESERVE * GIB)
 
+    @classmethod
+    def of_one(cls, storage: Storage, max_instance_gib: float, expected: Expected) -> Spool:
+        """A spool that takes what one job expects, and nothing else."""
+        expectations = Expectations()
+        expectations.add(expected)
+        storage.incoming_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return cls(storage, max_instance_gib, expectations)
+
     def open(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, hashing: Hashing) -> Incoming:
         """Begin an instance. Raises Refused before a byte of it is read where it can't be stored."""
         if not (is_uid(sop_instance_uid) and is_uid(sop_class_uid)):

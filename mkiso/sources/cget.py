@@ -26,7 +26,7 @@ from mkiso.network.association import Gathered
 from mkiso.network.association import Sink as DataSink
 from mkiso.network.negotiation import MAX_CONTEXTS, Context
 from mkiso.receiver.client import Refusal, arrival_of
-from mkiso.receiver.expectations import Expectations, Expected
+from mkiso.receiver.expectations import Expected
 from mkiso.receiver.hashing import Hashing
 from mkiso.receiver.spool import Spool
 from mkiso.receiver.storage_scp import LEAST_BYTES_PER_SECOND, Reception, Tally
@@ -129,11 +129,8 @@ class CGetRetrieval:
         self._classes: Mapping[str, str] | None = None
         study = sink.study
         calling = calling_ae_title(source.settings, source.receiver)
-        expectations = Expectations()
         self._expected = Expected(study.study_instance_uid, sink.folder, study.expected.instances, calling)
-        expectations.add(self._expected)
-        source.storage.incoming_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._spool = Spool(source.storage, source.receiver.max_instance_gib, expectations)
+        self._spool = Spool.of_one(source.storage, source.receiver.max_instance_gib, self._expected)
 
     def retrieve(self, wanted: Sequence[Target]) -> Sequence[MoveResult]:
         self._sink.wait_anew()

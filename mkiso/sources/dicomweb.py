@@ -28,7 +28,7 @@ from mkiso.errors import DamagedInstance, PacsBusy, PacsRefused, PacsSilent
 from mkiso.network import dimse
 from mkiso.network.negotiation import Context
 from mkiso.receiver.client import Refusal, arrival_of
-from mkiso.receiver.expectations import Expectations, Expected
+from mkiso.receiver.expectations import Expected
 from mkiso.receiver.hashing import Hashing
 from mkiso.receiver.spool import Spool
 from mkiso.receiver.storage_scp import LEAST_BYTES_PER_SECOND, Reception, Tally
@@ -107,11 +107,8 @@ class WadoRetrieval:
         self._sink = sink
         self._client = client
         study = sink.study
-        expectations = Expectations()
         self._expected = Expected(study.study_instance_uid, sink.folder, study.expected.instances, "")
-        expectations.add(self._expected)
-        source.storage.incoming_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._spool = Spool(source.storage, source.receiver.max_instance_gib, expectations)
+        self._spool = Spool.of_one(source.storage, source.receiver.max_instance_gib, self._expected)
         self._stop = threading.Event()
         self._open: set[httpx.Response] = set()
 
