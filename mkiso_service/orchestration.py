@@ -59,6 +59,9 @@ def environment(settings: Settings) -> dict[str, str]:
         # Leases that live in the server's memory are stranded by its restart.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
+        # A step's states are written together with what came in the same second, not each in a transaction of its own.
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         # They wake whoever waits, and then are only history.
         "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{int(min(prefect.keep_runs_days, 1) * DAY_SECONDS)}S",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",

@@ -16,6 +16,7 @@ import pytest
 from mkiso_service.orchestration import QUEUES, environment
 from mkiso_service.prefect_password import with_password
 from peers.corpus import make_study
+from peers.patience import until
 from peers.ports import free_port
 from tests.end_to_end.conftest import Hospital, Open
 
@@ -67,6 +68,18 @@ def test_log_lines_of_every_process_are_json_and_a_job_s_name_its_request(hospit
     }
     assert "Retrieve OPS0: done" in {line["message"] for line in of_job}
     assert not [line for line in lines if line["logger"].startswith(("httpx", "pynetdicom"))]
+
+
+def test_each_step_of_a_job_is_shown_with_its_end(hospital: Hospital) -> None:
+    job_id = hospital.service.ask("/api/iso/download", accession_number="OPS2")
+    assert hospital.service.run_ended(job_id)["state_type"] == "COMPLETED"
+
+    def steps() -> dict[str, str]:
+        found = hospital.service.prefect.post("/task_runs/filter", json={"flow_runs": {"id": {"any_": [job_id]}}})
+        return {step["name"]: step["state_type"] for step in found.raise_for_status().json()}
+
+    until(lambda: set(steps().values()) == {"COMPLETED"}, told=lambda: str(steps()))
+    assert "Retrieve OPS2" in steps()
 
 
 def test_artifacts_say_what_was_asked_and_link_to_the_disc_as_browsers_reach_it(hospital: Hospital) -> None:
