@@ -1,5 +1,4 @@
-"""`mkiso service`: systemd units, folders and a user of its own for mkiso, made from the configuration;
-deployments/systemd holds the defaults'.
+"""`mkiso service`: systemd units, folders and a user of its own for mkiso, made from the configuration.
 
 one machine     mkiso.service
 several         mkiso-prefect, mkiso-webhook on the front; mkiso-receiver, mkiso-worker on each working machine
@@ -151,5 +150,5 @@ def _folders(publisher: Publisher) -> Iterator[Path | None]:
 
 
 def defaults() -> Settings:
-    """What the files in deployments/systemd are made from."""
+    """What a service is installed from where there is no configuration yet."""
     return Settings(storage=Storage(data_dir=DATA))

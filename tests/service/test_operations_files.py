@@ -21,7 +21,7 @@ from mkiso.config.settings import Receiver, Settings, Storage
 from mkiso.errors import StudyNotFound
 from mkiso.storage.report import JobReport, write_report
 from mkiso_service.cli import cli
-from mkiso_service.install import FOLDERS, SHAPES, USERS, defaults, unit, unit_name
+from mkiso_service.install import SHAPES, Part, defaults, unit, unit_name
 from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.metrics import Metrics
 
@@ -29,35 +29,25 @@ DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 
 
 @pytest.mark.parametrize("part", SHAPES["all"])
-def test_a_unit_is_what_install_writes_and_runs_a_command_that_exists(part: str) -> None:
-    text = (DEPLOYMENTS / "systemd" / unit_name(part)).read_text(encoding="utf-8")  # type: ignore[arg-type]
-    assert text == unit(part, defaults())  # type: ignore[arg-type]
+def test_a_unit_runs_a_command_that_exists_and_leaves_jobs_their_time_to_end(part: Part) -> None:
+    text = unit(part, defaults())
     assert re.search(r"^ExecStart=\S+ (\w+)$", text, re.MULTILINE)[1] in cli.commands  # type: ignore[index]
     stop = int(re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)[1])  # type: ignore[index]
     assert stop > defaults().server.shutdown_grace_seconds + 30
 
 
-def test_user_and_folders_are_what_install_writes() -> None:
-    assert (DEPLOYMENTS / "systemd" / "mkiso.sysusers.conf").read_text() == USERS
-    assert (DEPLOYMENTS / "systemd" / "mkiso.tmpfiles.conf").read_text() == FOLDERS
-
-
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze isn't installed")
-def test_systemd_finds_the_units_hardened() -> None:
-    for part in SHAPES["all"]:
-        told = subprocess.run(
-            [
-                "systemd-analyze",
-                "security",
-                "--offline=true",
-                "--threshold=20",
-                DEPLOYMENTS / "systemd" / unit_name(part),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert told.returncode == 0, told.stdout + told.stderr
+@pytest.mark.parametrize("part", SHAPES["all"])
+def test_systemd_finds_the_units_hardened(part: Part, tmp_path: Path) -> None:
+    file = tmp_path / unit_name(part)
+    file.write_text(unit(part, defaults()), encoding="utf-8")
+    told = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=20", file],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 def test_a_unit_may_write_to_configured_folders_and_bind_configured_ports() -> None:
