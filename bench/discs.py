@@ -226,7 +226,7 @@ def fetch(service: Service, study: StudyFiles, form: str = ISO.name) -> tuple[in
     try:
         connection.request(
             "GET",
-            f"/api/iso/download?accession_number={study.accession_number}&format={form}",
+            f"/api/iso/download?accession_number={study.accession_number}&format={form}&password=header",
             headers={"X-Request-ID": f"bench-{uuid4()}"},
         )
         answer = connection.getresponse()

@@ -6,11 +6,12 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.collect import find, retrieve
-from flows.parameters import AccessionNumbers, DiscFormat, DiscLanguage, ShownPatient, run_name
+from flows.parameters import AccessionNumbers, DiscFormat, DiscLanguage, PasswordSeal, ShownPatient, run_name
 from tasks.cleaning import forget_cancelled_job
 from tasks.disc import (
     finish_pictures,
     lay_out_discs,
+    leave_password,
     look_for_finished_disc,
     master_images,
     read_back,
@@ -32,6 +33,7 @@ def make_disc(
     shown: ShownPatient = "",
     language: DiscLanguage = "",
     format: DiscFormat = "iso",
+    seal: PasswordSeal = "",
 ) -> State:
     """Make a disc image of one patient's studies.
 
@@ -39,9 +41,10 @@ def make_disc(
         accession_numbers: The accession numbers as they stand on the examinations; all of one patient.
         shown: Who was shown and confirmed (mkiso.study.identity.shown_digest); empty: nobody was.
         language: Of the pages on the disc, such as de; empty: disc.language of the configuration.
-        format: What the disc becomes: iso for a drive, zip for any computer, usb for sticks.
+        format: What the disc becomes: iso for a drive, zip for any computer, zip-encrypted, usb for sticks.
+        seal: Of who is told the password of an encrypted disc (mkiso.storage.handover).
     """
-    with JobRun("download", accession_numbers, language=language, form=format) as run:
+    with JobRun("download", accession_numbers, language=language, form=format, seal=seal) as run:
         question = run.start()
         discs = resume_discs(run) if run.report.disc_ids else ()
         if not discs:
@@ -54,5 +57,6 @@ def make_disc(
             written = master_images(run, disc_set)
             proven = read_back(run, written)
             discs = shelve_discs(run, proven)
+            leave_password(run)
         run.finish(discs)
     return run.state

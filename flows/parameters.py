@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints
 
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
+from mkiso.storage.handover import CLAIM_PATTERN
 
 AccessionNumber = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\*?%,\x00-\x1f\x7f]+$")
@@ -46,6 +47,15 @@ DiscLanguage = Annotated[
 
 DiscFormat = Annotated[
     str, Field(title="Format", description=f"One of {', '.join(FORMATS)}.", pattern=rf"^({'|'.join(FORMATS)})$")
+]
+
+PasswordSeal = Annotated[
+    str,
+    Field(
+        title="Seal of the password",
+        description="From the webhook: it seals the password of an encrypted disc for who asked. Leave it empty.",
+        pattern=rf"{CLAIM_PATTERN}|^$",
+    ),
 ]
 
 SHOWN = 5

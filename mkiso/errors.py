@@ -150,6 +150,33 @@ class NotAllowed(PermanentError):
     remedy = "ask somebody who may, or change the key's `rights` (`auth.keys`)"
 
 
+class EncryptionRequired(PermanentError):
+    """This site hands out nothing that anybody can read who finds it."""
+
+    code = "encryption_required"
+    http_status = 403
+    meaning = "the site hands out encrypted files only (`disc.encryption`)"
+    remedy = "ask for `format=zip-encrypted`"
+
+
+class WrongClaim(PermanentError):
+    """Whoever asks for a disc's password isn't who asked for the disc."""
+
+    code = "wrong_claim"
+    http_status = 403
+    meaning = "the password is told only with the claim that came with the job"
+    remedy = "ask on the page, or with the program, that asked for the disc; else ask for another disc"
+
+
+class PasswordGone(PermanentError):
+    """A disc's password was told already, or is no longer kept."""
+
+    code = "password_gone"
+    http_status = 410
+    meaning = "the disc's password was told already, or its time is over"
+    remedy = "ask for another disc: it gets another password"
+
+
 class ForeignRequest(PermanentError):
     """A browser sends this on behalf of another site's page, or doesn't say on whose."""
 

@@ -18,6 +18,7 @@ import segno
 from fpdf import FPDF
 
 from mkiso.config.settings import Disc
+from mkiso.formats.registry import FORMATS
 from mkiso.languages import Language
 from mkiso.storage.report import FoundStudy, JobReport
 from mkiso.study.identity import one_line
@@ -36,7 +37,7 @@ _INK, _SOFT, _ACCENT = (22, 38, 43), (85, 104, 110), (15, 92, 110)
 @dataclass(frozen=True, slots=True)
 class Letter:
     """What stands in a letter. `address` is where the code leads, empty: there is none; `has_pages`: the disc has
-    pages of ours.
+    pages of ours. `is_encrypted`: it is a file that a password opens; `password`, where the letter is to carry it.
     """
 
     institution: str
@@ -47,6 +48,8 @@ class Letter:
     discs: int
     address: str
     has_pages: bool
+    is_encrypted: bool = False
+    password: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,8 @@ _PAPERS = {
 }
 
 
-def letter_of(report: JobReport, disc: Disc, address: str, *, has_pages: bool) -> Letter:
-    """The letter of a job whose discs are made."""
+def letter_of(report: JobReport, disc: Disc, address: str, *, has_pages: bool, password: str = "") -> Letter:
+    """The letter of a job whose discs are made. With `password` it is kept apart from them."""
     return Letter(
         institution=one_line(disc.institution),
         contact=one_line(disc.contact),
@@ -80,6 +83,8 @@ def letter_of(report: JobReport, disc: Disc, address: str, *, has_pages: bool) -
         discs=len(report.disc_ids),
         address=address,
         has_pages=has_pages,
+        is_encrypted=FORMATS[report.format].is_encrypted,
+        password=password,
     )
 
 
@@ -155,6 +160,11 @@ class _Page:
         self._heading(spoken.gettext("Questions, or not your disc?"))
         for words in _whom_to_ask(letter, spoken):
             self._text(words, sizes.text)
+        if letter.password:
+            self._heading(spoken.gettext("Password of the file"))
+            self._text(letter.password, sizes.name)
+            words = spoken.gettext("Keep this letter apart from the file: whoever has both can open it.")
+            self._text(words, sizes.text)
         if letter.address:
             words = spoken.gettext("The code is for the staff: it leads to this disc in their own system.")
             self._text(words, sizes.small, _SOFT, gap=0.8)
@@ -207,6 +217,18 @@ def _short(value: str) -> str:
 
 
 def _steps(letter: Letter, spoken: Language) -> list[str]:
+    if letter.is_encrypted:
+        return [
+            spoken.gettext(
+                "Open it with a program for encrypted ZIP files. Windows: 7-Zip. macOS: Keka or The Unarchiver. "
+                "Linux: 7-Zip. They are free. What comes with Windows can't open it."
+            ),
+            spoken.gettext(
+                "Extract all files into a new folder. The program asks for the password: type it with its hyphens, as "
+                "it is written."
+            ),
+            spoken.gettext("Open the file INDEX.HTM in that folder. For your doctor: open DICOMDIR there."),
+        ]
     if not letter.has_pages:
         return [
             spoken.gettext("It is in DICOM format: open DICOMDIR on this disc with a DICOM viewer."),

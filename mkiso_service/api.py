@@ -240,6 +240,7 @@ class Error(TypedDict):
     job_id: NotRequired[str]
     job: NotRequired[str]
     parts: NotRequired[Annotated[list[SetPart], Field(description="Of `several_discs`")]]
+    claim: NotRequired[Annotated[str, Field(description="Of an encrypted disc: with it the password is told, once")]]
     sets: NotRequired[Annotated[list[SetEntry], Field(description="Of `other_set`, the newest first")]]
 
 
@@ -251,6 +252,13 @@ class Accepted(TypedDict):
     state: State
     joined: bool
     made_before_minutes: NotRequired[MadeBefore]
+    claim: NotRequired[Annotated[str, Field(description="Of an encrypted disc: with it the password is told, once")]]
+
+
+class ToldPassword(TypedDict):
+    """The password of an encrypted disc; it is kept nowhere and told this once."""
+
+    password: str
 
 
 class Sent(TypedDict):
@@ -304,4 +312,5 @@ MESSAGES: tuple[Any, ...] = (
     FoundStudies,
     NamedKeys,
     WhoMade,
+    ToldPassword,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from mkiso.errors import ProofFailed
 from mkiso.formats.folder import require_place, unpack
 from mkiso_service.api import Disc, Job
-from mkiso_service.client import Client
+from mkiso_service.client import AskedDisc, Client
 from mkiso_service.display import bar_of_bytes, show_job, size_words
 
 ON_A_STICK = "usb"
@@ -29,13 +30,16 @@ def burn(
     birth_date: str = "",
     language: str = "",
     form: str = "",
+    letter: Path | None = None,
 ) -> tuple[Job, list[Path]]:
-    """Make the disc, or the discs of a set, of these studies and download them; the job and the files. Raises
-    ServiceError.
+    """Make the disc, or the discs of a set, of these studies and download them; the job and the files. The password of
+    an encrypted one is shown, or written into the `letter`. Raises ServiceError.
     """
     started = time.monotonic()
-    job_id = client.ask_for_disc(accession_numbers, shown=shown, birth_date=birth_date, language=language, form=form)
-    state = show_job(console, client.follow(job_id))
+    asked = client.ask_for_disc(accession_numbers, shown=shown, birth_date=birth_date, language=language, form=form)
+    state = show_job(console, client.follow(asked.job_id))
+    if asked.claim:
+        _tell_password(client, asked, letter, language)
     made = time.monotonic()
     files = []
     for disc in state.discs:
@@ -58,14 +62,19 @@ def burn_into(
     folder: Path,
     *,
     beside: bool = False,
-    **options: str,
+    shown: str = "",
+    birth_date: str = "",
+    language: str = "",
 ) -> tuple[Job, list[Path]]:
     """Make the disc of these studies, and write its files into a folder, proved there; the job and the folder. Raises
     ServiceError, ProofFailed, StorageFull, OSError.
     """
     require_place(folder, beside=beside)
     with TemporaryDirectory(prefix="mkiso-") as temporary:
-        job, files = burn(console, client, accession_numbers, Path(temporary) / "disc", form=ON_A_STICK, **options)
+        whose = {"shown": shown, "birth_date": birth_date, "language": language}
+        job, files = burn(
+            console, client, accession_numbers, Path(temporary) / "disc", form=ON_A_STICK, letter=None, **whose
+        )
         if len(files) != 1:
             raise ProofFailed(
                 f"The images fill {len(files)} files, and a stick has one file-set: nothing was written. Ask for fewer "
@@ -75,6 +84,18 @@ def burn_into(
             count = unpack(files[0], folder, moved)
     console.print(f"[bold]{folder}[/]  {count} files, proved: each was read back and is what the service proved.")
     return job, [folder]
+
+
+def _tell_password(client: Client, asked: AskedDisc, letter: Path | None, language: str) -> None:
+    """On standard error, which goes to no file with what a program reads."""
+    console = Console(soft_wrap=True, stderr=True)
+    if letter:
+        with os.fdopen(os.open(letter, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(client.letter(asked.job_id, language=language, claim=asked.claim))
+        console.print(f"The password is in {letter} and nowhere else: give it to the patient apart from the disc.")
+        return
+    console.print(f"Password: [bold]{client.password(asked.job_id, asked.claim)}[/]", highlight=False)
+    console.print("It is shown this once and kept nowhere. Write it down, apart from the disc.")
 
 
 def _beside(target: Path, disc: Disc) -> Path:

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from mkiso_service.api import Disc, FoundStudies, Job, Listing, Preview
+from mkiso_service.api import Disc, FoundStudies, Job, Listing, Preview, ToldPassword
 
 T = TypeVar("T")
 
@@ -28,6 +28,14 @@ _JOB = TypeAdapter(Job)
 _PREVIEW = TypeAdapter(Preview)
 _LISTING = TypeAdapter(Listing)
 _FOUND = TypeAdapter(FoundStudies)
+_PASSWORD = TypeAdapter(ToldPassword)
+
+
+class AskedDisc(NamedTuple):
+    """A job, and of an encrypted disc the claim by which its password is told."""
+
+    job_id: str
+    claim: str
 
 
 class ServiceError(Exception):
@@ -72,16 +80,18 @@ class Client:
         birth_date: str = "",
         language: str = "",
         form: str = "",
-    ) -> str:
-        """Start, or join, the job that makes a disc of one patient's studies; its id. `shown`: the preview's, of the
-        patient whom somebody confirmed; `language`: of the disc, `form`: the name of its format.
+    ) -> AskedDisc:
+        """Start, or join, the job that makes a disc of one patient's studies. `shown`: the preview's, of the patient
+        whom somebody confirmed; `language`: of the disc, `form`: the name of its format.
         """
         whose = {"shown": shown, "birth_date": birth_date, "language": language, "format": form}
         if len(accession_numbers) == 1:
             query = {"accession_number": accession_numbers[0], **whose}
-            return str(self._start("GET", "/api/iso/download", query)["job_id"])
-        query = {"accession_numbers": ",".join(accession_numbers), **whose}
-        return str(self._start("GET", "/api/iso/download-multiple", query)["job_id"])
+            answer = self._start("GET", "/api/iso/download", query)
+        else:
+            query = {"accession_numbers": ",".join(accession_numbers), **whose}
+            answer = self._start("GET", "/api/iso/download-multiple", query)
+        return AskedDisc(str(answer["job_id"]), str(answer.get("claim", "")))
 
     def ask_for_print(
         self,
@@ -127,10 +137,21 @@ class Client:
         answer = self._send("POST", f"/api/iso/jobs/{quote(job_id, safe='')}/cancel")
         return self._read(_JOB, answer)
 
-    def letter(self, job_id: str, *, paper: str = "a4", language: str = "") -> bytes:
-        """The letter that goes with a job's discs, as PDF."""
+    def password(self, job_id: str, claim: str) -> str:
+        """The password of an encrypted disc, which is told once."""
+        answer = self._send("POST", f"/api/iso/jobs/{quote(job_id, safe='')}/password", data={"claim": claim})
+        return self._read(_PASSWORD, answer)["password"]
+
+    def letter(self, job_id: str, *, paper: str = "a4", language: str = "", claim: str = "") -> bytes:
+        """The letter that goes with a job's discs, as PDF. With `claim` it has the password, which is told to nobody
+        else then.
+        """
         address = f"/api/iso/jobs/{quote(job_id, safe='')}/letter.pdf"
-        answer = self._send("GET", address, params=_given({"paper": paper, "language": language}))
+        asked = _given({"paper": paper, "language": language})
+        if claim:
+            answer = self._send("POST", address, params=asked, data={"claim": claim})
+        else:
+            answer = self._send("GET", address, params=asked)
         if answer.is_error:
             self._json(answer)
         if answer.headers.get("content-type") != "application/pdf":

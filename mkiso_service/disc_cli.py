@@ -136,7 +136,14 @@ def _say(error: Exception) -> int:
     "form",
     default="",
     metavar="FORMAT",
-    help="iso (the default), for a drive; zip, for any computer; usb, for a duplicator of sticks.",
+    help="iso (the default), for a drive; zip, for any computer; zip-encrypted, with a password that is shown once; "
+    "usb, for a duplicator of sticks.",
+)
+@click.option(
+    "--letter",
+    "letter_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With zip-encrypted: write the password into this letter for the patient (PDF), and don't show it.",
 )
 @click.option(
     "--to",
@@ -152,6 +159,7 @@ def burn(
     output: Path | None,
     form: str,
     place: Path | None,
+    letter_file: Path | None,
     url: str,
     api_key_file: Path | None,
     birth_date: str,
@@ -177,9 +185,13 @@ def burn(
         raise click.BadParameter(f"there are: {', '.join(FORMATS)}", param_hint="--format")
     if place and (output or form):
         raise click.UsageError("--to writes files into a folder: leave -o and --format out.")
+    if letter_file and not (form and FORMATS[form].is_encrypted):
+        raise click.UsageError("--letter takes the password of an encrypted disc: say --format zip-encrypted.")
     target = output or Path(f"{accession_numbers[0]}{FORMATS[form or ISO.name].suffix}")
     if not place:
         _require_folder(target.parent)
+    if letter_file:
+        _require_folder(letter_file.parent)
     try:
         with _connect(url, api_key_file) as client:
             whose = _confirmed(console, client, accession_numbers, birth_date, yes=yes)
@@ -188,13 +200,18 @@ def burn(
                 job, files = burn_into(console, client, accession_numbers, place, beside=beside_others, **options)
             else:
                 options = {"language": language, "form": form, **whose}
-                job, files = burn_disc(console, client, accession_numbers, target, **options)
+                job, files = burn_disc(console, client, accession_numbers, target, letter=letter_file, **options)
     except (ServiceError, ProofFailed, StorageFull) as error:
         return _say(error)
     except OSError as error:
         raise click.FileError(str(error.filename or place or target), error.strerror) from None
     except KeyboardInterrupt:
-        console.print("Stopped. The job continues, and the downloaded part is kept. Run the same command to resume.")
+        again = "Run the same command to resume."
+        if form and FORMATS[form].is_encrypted:
+            again = (
+                "Run the same command for another disc with another password: an encrypted one is made for one asker."
+            )
+        console.print(f"Stopped. The job continues, and the downloaded part is kept. {again}")
         return FAILED
     if as_json:
         _tell(job, files=files)

@@ -11,9 +11,9 @@ from pydicom import dcmread
 from peers.corpus import dataset_bytes
 
 
-def extract(image: Path, folder: Path) -> Path:
+def extract(image: Path, folder: Path, password: str = "") -> Path:
     """Everything on the disc as 7z extracts it."""
-    subprocess.run(["7z", "x", "-y", f"-o{folder}", image], check=True, capture_output=True)
+    subprocess.run(["7z", "x", "-y", f"-p{password}", f"-o{folder}", image], check=True, capture_output=True)
     return folder
 
 

@@ -37,6 +37,8 @@ def look_for_finished_disc(run: JobRun, found: Found) -> tuple[Manifest, ...]:
     """A set of discs made a short while ago is served again where it holds just what the PACS still says; empty where
     there is none.
     """
+    if run.form.is_encrypted:  # its password was for somebody else
+        return ()
     settings = run.settings
     fingerprint = disc_fingerprint(found.fingerprint, settings, run.form)
     return tuple(reusable(settings.storage, fingerprint, settings.disc.reuse_minutes))
@@ -103,3 +105,9 @@ def shelve_discs(run: JobRun, proven: ProvenSet) -> tuple[Manifest, ...]:
     """Image and manifest into the disc store, whole or not at all."""
     manifests = zip(proven.discs, manifests_of(proven, run.job.id, run.settings), strict=True)
     return tuple(shelve(run.settings.storage, disc.image, manifest, disc.proof.marks) for disc, manifest in manifests)
+
+
+@step("Leave the password for who asked")
+def leave_password(run: JobRun) -> None:
+    """Sealed, so that nobody else can open it; nothing where the disc isn't encrypted."""
+    run.hand_over_password()

@@ -19,11 +19,13 @@ from prefect.states import Completed, Failed
 from mkiso.config.in_force import in_force
 from mkiso.config.section import Carrier
 from mkiso.config.settings import Settings
-from mkiso.errors import PatientMismatch
-from mkiso.formats.registry import FORMATS, ISO
+from mkiso.errors import InvalidRequest, PatientMismatch
+from mkiso.formats.registry import FORMATS, ISO, require_allowed
+from mkiso.formats.zip_encrypted import new_password
 from mkiso.media.rendering import Renderer
 from mkiso.publishers import Publisher, publisher_of
 from mkiso.storage.files import hold
+from mkiso.storage.handover import hand_over
 from mkiso.storage.job import Job, JobKind
 from mkiso.storage.progress import JobProgress, words_of_discs
 from mkiso.storage.report import JobReport, failure_of, stopped
@@ -44,9 +46,17 @@ class JobRun(JobProgress):
     """
 
     def __init__(
-        self, kind: JobKind, accession_numbers: list[str], publisher: str = "", language: str = "", form: str = ISO.name
+        self,
+        kind: JobKind,
+        accession_numbers: list[str],
+        publisher: str = "",
+        language: str = "",
+        form: str = ISO.name,
+        seal: str = "",
     ) -> None:
-        """`language`: of the discs, where it isn't the site's; `form`: the name of their format."""
+        """`language`: of the discs, where it isn't the site's; `form`: the name of their format; `seal`: of who is told
+        the password where it is an encrypted one (mkiso.storage.handover).
+        """
         context = get_run_context()
         assert isinstance(context, FlowRunContext) and context.flow_run is not None
         self.log = get_run_logger()
@@ -54,7 +64,8 @@ class JobRun(JobProgress):
         name = publisher or (self.settings.print.publisher if kind == "print" else "")
         self._artifacts = Artifacts(self.log, "retrieval", PROGRESS_SECONDS)
         report = JobReport(self.job.id, kind, tuple(accession_numbers), publisher=name, format=form)
-        self.form = FORMATS[form]
+        self._seal, self._password = seal, new_password()
+        self.form = FORMATS[form].opened(self._password)
         super().__init__(self.settings.storage, report, self._artifacts)
         self.words = ""
         self.state: State = Failed(message=stopped(kind).words)
@@ -110,9 +121,15 @@ class JobRun(JobProgress):
     def start(self) -> tuple[str, ...]:
         """Check the question and the room on the disk, and open the job's folder; the accession numbers, each once.
 
-        Raises InvalidRequest, StorageFull.
+        Raises InvalidRequest, EncryptionRequired, StorageFull.
         """
         accession_numbers = self.question()
+        require_allowed(self.form, self.settings.disc.encryption, is_printed=self.job.kind == "print")
+        if self.form.is_encrypted and not self._seal:
+            raise InvalidRequest(
+                "Nobody would learn the password of this disc: ask for it on the counter page, over HTTP or by mkiso "
+                "burn."
+            )
         require_room(self.settings.storage)
         self._held.callback(os.close, hold(self.job.folder))
         self.job.open()
@@ -147,6 +164,11 @@ class JobRun(JobProgress):
         super().count_kept(arrival)
         if self.renderer and self.settings.disc.pictures == "all":
             self.renderer.begin(arrival)
+
+    def hand_over_password(self) -> None:
+        """Leave the password of encrypted discs for who asked, sealed."""
+        if self.form.is_encrypted:
+            hand_over(self.settings.storage, self.job.id, self._seal, self._password)
 
     def finish(self, discs: Sequence[Manifest]) -> None:
         """The job's discs are on the shelf; nothing is left to do."""

@@ -24,8 +24,11 @@ AeTitle = Annotated[  # VR AE (PS3.5 6.2): no backslash, no control character
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Medium = Literal["cd", "dvd", "dvd-dl", "bd", "bd-dl"]
-Carrier = Medium | Literal["zip", "usb"]
+Carrier = Medium | Literal["zip", "zip-encrypted", "usb"]
 """What a disc is laid out for: a medium, or a file that needs none."""
+
+Encryption = Literal["allowed", "required_for_files", "required"]
+"""What a site asks of what it hands out: nothing; that files are encrypted, but not what robots make; that all is."""
 
 
 def _named(path: object) -> object:

@@ -27,6 +27,7 @@ from pydantic import (
 from mkiso.config.publishers import CStore, Publisher, Robot
 from mkiso.config.section import (
     AeTitle,
+    Encryption,
     Host,
     Medium,
     NamedPath,
@@ -311,6 +312,7 @@ class Disc(Section):
     keep_hours: float = Field(24, gt=0, le=87_600)
     span: bool = True
     pictures: Literal["all", "key", "none"] = "all"
+    encryption: Encryption = "allowed"
 
 
 class Print(Section):

@@ -16,7 +16,7 @@ from pydicom import Dataset, dcmread
 
 from mkiso.errors import ProofFailed
 from mkiso.formats.image_hash import hash_extents
-from mkiso.formats.protocol import Contents, Extent, read_extent
+from mkiso.formats.protocol import Contents, Extent, PasswordNeeded
 from mkiso.formats.registry import format_of
 from mkiso.media.names import is_file_id
 
@@ -76,19 +76,25 @@ class DiscReport:
 
 
 def check_disc(
-    disc: Path, *, one_patient: bool = True, progress: Callable[[int, int], None] | None = None
+    disc: Path,
+    *,
+    one_patient: bool = True,
+    password: str = "",
+    progress: Callable[[int, int], None] | None = None,
 ) -> DiscReport:
     """Check an image or a device by what is on it. `one_patient`: more than one is a finding, as on any disc but an
-    archive's.
+    archive's. `password` is of an encrypted file.
 
     Nothing is raised for a bad disc: the report says what is wrong with it. Raises OSError where `disc` can't be
-    opened.
+    opened, and PasswordNeeded where `password` doesn't open it.
     """
     descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        check = _Check(descriptor, one_patient)
+        check = _Check(descriptor, one_patient, password)
         try:
             return check.run(progress)
+        except PasswordNeeded:
+            raise
         except ProofFailed as error:
             return check.report(error.words)
         except OSError as error:
@@ -98,13 +104,18 @@ def check_disc(
 
 
 def verify_disc(
-    disc: Path, *, one_patient: bool = True, progress: Callable[[int, int], None] | None = None
+    disc: Path,
+    *,
+    one_patient: bool = True,
+    password: str = "",
+    progress: Callable[[int, int], None] | None = None,
 ) -> DiscReport:
     """Prove a disc by what is on it without a manifest: an image, or a device.
 
-    Raises ProofFailed, whose `findings` are all that is wrong, and OSError where `disc` can't be opened.
+    Raises ProofFailed, whose `findings` are all that is wrong, PasswordNeeded, and OSError where `disc` can't be
+    opened.
     """
-    report = check_disc(disc, one_patient=one_patient, progress=progress)
+    report = check_disc(disc, one_patient=one_patient, password=password, progress=progress)
     if not report.sound:
         more = f" And {len(report.findings) - _NAMED} more." if len(report.findings) > _NAMED else ""
         raise ProofFailed(
@@ -119,6 +130,7 @@ class _Check:
 
     descriptor: int
     one_patient: bool
+    password: str = ""
     image: Contents | None = None
     sha256: str = ""
     instances: int = 0
@@ -128,6 +140,7 @@ class _Check:
 
     def run(self, progress: Callable[[int, int], None] | None) -> DiscReport:
         form = format_of(self.descriptor)
+        form = form.opened(self.password) if self.password else form
         self.image = image = form.read(self.descriptor)
         read, sought = form.checks
         self.checked.append(f"{read}: {len(image.files)} files")
@@ -141,7 +154,7 @@ class _Check:
         hashes = hash_extents(self.descriptor, image, progress)
         self.sha256 = hashes.sha256
         self.findings += [
-            f"{path} has another CRC-32 than the image says."
+            f"{path} has another {'authentication code' if extent in image.locks else 'CRC-32'} than the image says."
             for path, extent in image.files.items()
             if extent in hashes.wrong
         ]
@@ -183,7 +196,8 @@ class _Check:
     def _made(self, extent: Extent) -> bytes:
         if extent.size > _MAX_MADE_BYTES:
             raise ProofFailed("DICOMDIR or SHA256.TXT is larger than any disc needs.")
-        return read_extent(self.descriptor, extent)
+        assert self.image
+        return self.image.read(self.descriptor, extent)
 
     def _dicomdir(self, image: Contents) -> None:
         extent = image.files.get(DICOMDIR)
@@ -240,11 +254,13 @@ class _Check:
         )
 
     def _is_dicom(self, extent: Extent) -> bool:
-        return extent.size >= _PREFIX_BYTES and os.pread(self.descriptor, 4, extent.start + 128) == b"DICM"
+        assert self.image
+        return self.image.read(self.descriptor, extent, 128, 4) == b"DICM"
 
     def _instance(self, path: PurePosixPath, extent: Extent, record: Dataset) -> None:
         """The record against the file: its preamble, its meta information and its data set (PS3.10 7.1 and 8.6)."""
-        head = read_extent(self.descriptor, Extent(extent.start, min(extent.size, _HEAD_BYTES)))
+        assert self.image
+        head = self.image.read(self.descriptor, extent, 0, _HEAD_BYTES)
         if any(head[:128]):
             self._find(f"{path} has a preamble that isn't zero.")
         meta = _file_meta(head)
@@ -255,7 +271,7 @@ class _Check:
         if meta.get(_TRANSFER_SYNTAX_UID) == _DEFLATED:  # inflating a stranger's file has no bound
             return
         try:
-            file = io.BufferedReader(_Slice(self.descriptor, extent))
+            file = io.BufferedReader(_Slice(self.descriptor, self.image, extent))
             dataset = dcmread(file, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
             identity = [str(dataset.get("SOPClassUID", "")), str(dataset.get("SOPInstanceUID", ""))]
         except Exception:
@@ -270,8 +286,8 @@ class _Slice(io.RawIOBase):
 
     name = "instance"  # which pydicom asks for
 
-    def __init__(self, descriptor: int, extent: Extent) -> None:
-        self._descriptor, self._extent, self._position = descriptor, extent, 0
+    def __init__(self, descriptor: int, image: Contents, extent: Extent) -> None:
+        self._descriptor, self._image, self._extent, self._position = descriptor, image, extent, 0
 
     def readable(self) -> bool:
         return True
@@ -288,10 +304,11 @@ class _Slice(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer)[: max(self._extent.size - self._position, 0)]
-        count = os.preadv(self._descriptor, [view], self._extent.start + self._position) if len(view) else 0
-        self._position += count
-        return count
+        view = memoryview(buffer)
+        data = self._image.read(self._descriptor, self._extent, self._position, len(view))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 def _checksum_lines(content: bytes) -> Iterator[tuple[PurePosixPath, str]]:

@@ -13,7 +13,7 @@ from pydicom import Dataset, dcmread
 
 from mkiso.errors import ProofFailed
 from mkiso.formats.disc_check import DICOMDIR
-from mkiso.formats.protocol import Contents, read_extent
+from mkiso.formats.protocol import Contents
 
 _FIRST = "OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity"
 _LOWER, _NEXT = "OffsetOfReferencedLowerLevelDirectoryEntity", "OffsetOfTheNextDirectoryRecord"
@@ -36,7 +36,7 @@ def listed_instances(descriptor: int, image: Contents) -> tuple[ListedInstance, 
     if extent is None:
         raise ProofFailed("The disc has no DICOMDIR.")
     try:
-        directory = dcmread(io.BytesIO(read_extent(descriptor, extent)))
+        directory = dcmread(io.BytesIO(image.read(descriptor, extent)))
         records = {record.seq_item_tell: record for record in directory.DirectoryRecordSequence}
         return tuple(_below(records, int(directory[_FIRST].value), Dataset()))
     except ProofFailed:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mkiso.errors import ProofFailed
+from mkiso.formats.ae2 import Opened
 from mkiso.formats.protocol import Contents, Extent
 from mkiso.storage.marks import CHAIN_BYTES, Marker
 
@@ -19,7 +20,7 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class ImageHashes:
     """The SHA-256 of the image and of each of its files, and the image's marks (mkiso.storage.marks). `wrong` are the
-    files whose CRC-32 isn't what the image says.
+    files whose CRC-32 or authentication code isn't what the image says. Encrypted files are hashed as they were before.
     """
 
     sha256: str
@@ -37,7 +38,7 @@ def hash_extents(
     """
     whole = hashlib.sha256()
     end = contents.size
-    files = _ExtentHashes(contents.files.values(), end, counts=bool(contents.crc32))
+    files = _ExtentHashes(contents)
     buffers = [memoryview(bytearray(_CHUNK_BYTES)) for _ in range(2)]
     with ThreadPoolExecutor(2, thread_name_prefix="proof") as hashing:
         running: list[Future[None]] = []
@@ -53,24 +54,30 @@ def hash_extents(
         for task in running:
             task.result()
     wrong = frozenset(extent for extent, crc32 in contents.crc32.items() if files.crc32.get(extent, 0) != crc32)
-    return ImageHashes(whole.hexdigest(), files.hexdigests(), files.marks(), wrong)
+    return ImageHashes(whole.hexdigest(), files.hexdigests(), files.marks(), wrong | files.forged)
 
 
 class _ExtentHashes:
     """The hashes of extents, and the marks, while the image passes by from its beginning.
 
     With each file a chain of marks begins, so that its hash at the file's end is the file's; a file within which
-    another chain begins is hashed on its own as well.
+    another chain begins is hashed on its own as well, and so is an encrypted one.
     """
 
-    def __init__(self, extents: Collection[Extent], end: int, *, counts: bool) -> None:
+    def __init__(self, contents: Contents) -> None:
+        extents = contents.files.values()
+        self._locks = contents.locks
         self._ahead = sorted({extent for extent in extents if extent.size}, reverse=True)
-        self._done = dict.fromkeys((extent for extent in extents if not extent.size), hashlib.sha256().hexdigest())
+        empty = [extent for extent in extents if not extent.size]
+        self._done = dict.fromkeys(empty, hashlib.sha256().hexdigest())
+        locked = [extent for extent in empty if extent in self._locks]
+        self.forged = {extent for extent in locked if not self._locks[extent].opened().is_genuine}
         self._marker = Marker()
         self._passing: Extent | None = None
         self._own: Marker | hashlib._Hash = self._marker
-        self._at, self._end = 0, end
-        self._counts = counts
+        self._opened: Opened | None = None
+        self._at, self._end = 0, contents.size
+        self._counts = bool(contents.crc32)
         self.crc32: dict[Extent, int] = {}
         position = 0
         for extent in reversed(self._ahead):
@@ -83,17 +90,21 @@ class _ExtentHashes:
             if self._ahead and self._ahead[-1].start == self._at:
                 self._passing = self._ahead.pop()
                 self._marker.begin_chain()
-                self._own = hashlib.sha256() if self._passing.size >= CHAIN_BYTES else self._marker
+                self._opened = self._locks[self._passing].opened() if self._passing in self._locks else None
+                is_long = self._passing.size >= CHAIN_BYTES
+                self._own = hashlib.sha256() if is_long or self._opened else self._marker
             part = chunk[: self._cut() - self._at]
             self._marker.update(part)
             if self._passing and self._counts:
                 self.crc32[self._passing] = zlib.crc32(part, self.crc32.get(self._passing, 0))
             if self._passing and self._own is not self._marker:
-                self._own.update(part)
+                self._own.update(self._opened.decrypted(part) if self._opened else part)
             self._at += len(part)
             chunk = chunk[len(part) :]
             if self._passing and self._at == self._cut():
                 self._done[self._passing] = self._own.hexdigest()
+                if self._opened and not self._opened.is_genuine:
+                    self.forged.add(self._passing)
                 self._passing = None
 
     def _cut(self) -> int:

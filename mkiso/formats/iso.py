@@ -14,7 +14,7 @@ from pycdlib import PyCdlib
 from pycdlib.dates import DirectoryRecordDate, VolumeDescriptorDate
 
 from mkiso.formats.iso_reader import JOLIET, PRIMARY, read_image
-from mkiso.formats.protocol import Contents
+from mkiso.formats.protocol import Contents, Format
 from mkiso.languages import N_
 from mkiso.media.capacity import SECTOR_BYTES, image_sectors, iso_identifier
 from mkiso.media.layout import Layout
@@ -39,7 +39,11 @@ class Iso:
     media_type = "application/vnd.efi.iso"
     title = N_("A disc image, to burn")
     carrier = None
+    is_encrypted = False
     checks = ("both directory trees and their path tables", "names: ISO 9660 level 1, file-set ID")
+
+    def opened(self, password: str) -> Format:
+        return self
 
     def size(self, disc: Layout) -> int:
         return image_sectors(disc.files) * SECTOR_BYTES

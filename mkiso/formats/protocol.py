@@ -10,11 +10,16 @@ from typing import NamedTuple, Protocol
 
 from mkiso.config.section import Carrier
 from mkiso.errors import ProofFailed
+from mkiso.formats.ae2 import Lock
 from mkiso.media.layout import Layout
 from mkiso.study.models import DiscFile
 
 HEAD_BYTES = 40 * 1024
 """Of an image, by which its format is recognised."""
+
+
+class PasswordNeeded(ProofFailed):
+    """What is read is encrypted, and its password isn't given or isn't the right one."""
 
 
 class Extent(NamedTuple):
@@ -40,13 +45,15 @@ class Contents:
     """What an image was found to hold: its label, its size in bytes by its own words, and each of its trees by name.
 
     An image has several trees where systems may show its files in several ways, as ISO 9660 and Joliet do. `crc32` is
-    what it says of its files' bytes, where its format does.
+    what it says of its files' bytes, where its format does. `locks` open the files that are encrypted: their places are
+    those of as many encrypted bytes.
     """
 
     label: str
     size: int
     trees: Mapping[str, Tree]
     crc32: Mapping[Extent, int] = field(default_factory=dict)
+    locks: Mapping[Extent, Lock] = field(default_factory=dict)
 
     @property
     def files(self) -> Tree:
@@ -57,6 +64,15 @@ class Contents:
     def shown(self) -> Tree:
         """The last tree, under whose names today's systems show the files."""
         return list(self.trees.values())[-1]
+
+    def read(self, descriptor: int, extent: Extent, at: int = 0, size: int | None = None) -> bytes:
+        """A file's bytes, decrypted where it is encrypted: all, or `size` of them from `at`, as far as they go. Raises
+        ProofFailed where the image ends before they do.
+        """
+        left = max(extent.size - at, 0)
+        data = read_extent(descriptor, Extent(extent.start + at, left if size is None else min(size, left)))
+        lock = self.locks.get(extent)
+        return lock.decrypted(data, at) if lock else data
 
 
 class Format(Protocol):
@@ -74,6 +90,17 @@ class Format(Protocol):
     @property
     def title(self) -> str:
         """What it is for a person, a message of mkiso.languages."""
+        ...
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether only a password opens it. Such a format has to be given one before it writes or reads, by `opened`,
+        and gives other bytes each time.
+        """
+        ...
+
+    def opened(self, password: str) -> Format:
+        """This format with a password; itself where it takes none."""
         ...
 
     @property

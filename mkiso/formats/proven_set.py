@@ -104,7 +104,8 @@ def _manifest(
     disc: Proven, form: Format, studies: CompleteStudies, fingerprint: str, job_id: str, disc_id: str, first_disc: str
 ) -> Manifest:
     layout, volume = disc.layout, disc.layout.volume
-    base = studies.accession_numbers[0] if len(studies.accession_numbers) == 1 else studies.patient_name
+    several = layout.volume_id if form.is_encrypted else studies.patient_name
+    base = studies.accession_numbers[0] if len(studies.accession_numbers) == 1 else several
     return Manifest(
         disc_id=disc_id,
         first_disc=first_disc,

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from mkiso.config.section import Carrier
 from mkiso.errors import TooLargeForMedium
 from mkiso.formats.fat_reader import LONG, SHORT, read_fat
-from mkiso.formats.protocol import Contents
+from mkiso.formats.protocol import Contents, Format
 from mkiso.languages import N_
 from mkiso.media.layout import Layout
 from mkiso.storage.files import replacing
@@ -78,7 +78,11 @@ class Usb:
     media_type = "application/x-raw-disk-image"
     title = N_("A USB stick image, for a duplicator")
     carrier: Carrier = "usb"
+    is_encrypted = False
     checks = ("partition table, boot sectors, both allocation tables and all directories", "names: each once")
+
+    def opened(self, password: str) -> Format:
+        return self
 
     def size(self, disc: Layout) -> int:
         return (_PARTITION + _planned(disc.files).sectors) * SECTOR

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from mkiso.config.section import Carrier
-from mkiso.formats.protocol import Contents
-from mkiso.formats.zip_reader import TREE, read_zip
+from mkiso.formats.protocol import Contents, Format
+from mkiso.formats.zip_reader import TREE, begins_encrypted, read_zip
 from mkiso.languages import N_
 from mkiso.media.layout import Layout
 from mkiso.storage.files import replacing
@@ -34,7 +34,11 @@ class Zip:
     media_type = "application/zip"
     title = N_("A ZIP file, for any computer")
     carrier: Carrier = "zip"
+    is_encrypted = False
     checks = ("the directory of the ZIP file against each file's own header", "names: relative, each once")
+
+    def opened(self, password: str) -> Format:
+        return self
 
     def size(self, disc: Layout) -> int:
         position = central = 0
@@ -54,7 +58,7 @@ class Zip:
                 _add(archive, each, disc.created)
 
     def recognises(self, head: bytes) -> bool:
-        return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
+        return head.startswith((b"PK\x03\x04", b"PK\x05\x06")) and not begins_encrypted(head)
 
     def read(self, descriptor: int) -> Contents:
         return read_zip(descriptor)

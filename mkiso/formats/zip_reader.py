@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
 
 from mkiso.errors import ProofFailed
-from mkiso.formats.protocol import Contents, Extent, read_extent
-from mkiso.media.names import is_file_set_id
+from mkiso.formats.ae2 import AROUND_BYTES, CHECK_BYTES, MAC_BYTES, SALT_BYTES, Lock, Password
+from mkiso.formats.protocol import Contents, Extent, PasswordNeeded, read_extent
+from mkiso.media.names import HOWTO, is_file_set_id
 
 TREE = "ZIP"
 _END = struct.Struct("<4s4H2IH")  # APPNOTE 4.3.16
@@ -29,9 +30,10 @@ _MAX_COMMENT_BYTES = 2**16 - 1
 _MAX_DIRECTORY_BYTES = 256 * 1024 * 1024
 _MAX_FILES = 1_000_000  # a long study has 20,000 images; each file takes 1 KB of memory here
 _ENCRYPTED, _STREAMED, _UTF_8 = 0x0001, 0x0008, 0x0800  # 4.4.4
-_NO_EXTRA = {0x7075: "a second name", 0x9901: "encrypted files"}  # 4.6.9, AE-2
-_SIZES_64 = 0x0001  # 4.5.3
-_MAX_VERSION = 45  # 4.4.3.2: ZIP64
+_SIZES_64, _SECOND_NAME, _AES = 0x0001, 0x7075, 0x9901  # 4.5.3, 4.6.9, AE-2
+_METHODS = _STORED, _LOCKED = 0, 99  # 4.4.5
+_AE_2 = struct.pack("<H2sBH", 2, b"AE", 3, _STORED)  # version 2, AES-256, and the method within
+_MAX_VERSION, _MAX_LOCKED_VERSION = 45, 51  # 4.4.3.2: ZIP64, AES
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,17 @@ class _Entry:
     size: int
     position: int
 
+    @property
+    def is_locked(self) -> bool:
+        return self.method == _LOCKED
 
-def read_zip(descriptor: int) -> Contents:
-    """Read the directory of a ZIP file that is open for reading, and each file's own header. Raises ProofFailed."""
+
+def read_zip(descriptor: int, password: Password | None = None) -> Contents:
+    """Read the directory of a ZIP file that is open for reading, and each file's own header. Where files are encrypted
+    (AE-2), the password opens them, and the places are those of their encrypted bytes.
+
+    Raises ProofFailed, and PasswordNeeded where the password isn't given or isn't the right one.
+    """
     size = os.fstat(descriptor).st_size
     comment, directory, count = _directory_of(descriptor, size)
     if count > _MAX_FILES:
@@ -56,25 +66,63 @@ def read_zip(descriptor: int) -> Contents:
         raise ProofFailed("The ZIP file has another number of files than it says.")
     files: dict[PurePosixPath, Extent] = {}
     crc32: dict[Extent, int] = {}
+    locked: list[Extent] = []
     position = 0
     for entry in sorted(entries, key=lambda entry: entry.position):
         if entry.position != position:
             raise ProofFailed("The ZIP file has bytes that belong to no file, or files that overlap.")
         extent = _extent(descriptor, entry, directory.start)
-        position = extent.start + extent.size
+        position = extent.start + extent.size + MAC_BYTES * entry.is_locked
         if not entry.name.endswith("/"):
             path = PurePosixPath(entry.name)
             if path in files:
                 raise ProofFailed(f"The ZIP file has {path} twice.")
             files[path] = extent
-            crc32[extent] = entry.crc32
-        elif extent.size:
+            if entry.is_locked:
+                locked.append(extent)
+            else:
+                crc32[extent] = entry.crc32
+        elif extent.size or entry.is_locked:
             raise ProofFailed("The ZIP file has a directory with bytes.")
     if position != directory.start:
         raise ProofFailed("The ZIP file has bytes that belong to no file.")
     if folders := {parent for path in files for parent in path.parents} & files.keys():
         raise ProofFailed(f"The ZIP file has {min(folders)} as a file and as a folder.")
-    return Contents(comment if is_file_set_id(comment) else "", size, {TREE: files}, crc32)
+    locks = _locks(descriptor, locked, password)
+    return Contents(comment if is_file_set_id(comment) else "", size, {TREE: files}, crc32, locks)
+
+
+def begins_encrypted(head: bytes) -> bool:
+    """Whether a ZIP file that begins with these bytes is an encrypted one: its first file is, or says how to open the
+    others.
+    """
+    if not head.startswith(b"PK\x03\x04") or len(head) < _LOCAL.size:
+        return False
+    _, _, flags, *_, name_bytes, _ = _LOCAL.unpack_from(head)
+    name = head[_LOCAL.size : _LOCAL.size + name_bytes].decode("utf-8", "replace")
+    return bool(flags & _ENCRYPTED) or PurePosixPath(name) in HOWTO
+
+
+def _locks(descriptor: int, extents: Sequence[Extent], password: Password | None) -> dict[Extent, Lock]:
+    """What opens each encrypted file: its salt and the check of the password stand before its bytes, its authentication
+    code behind them.
+    """
+    if not extents:
+        return {}
+    if password is None:
+        raise PasswordNeeded("The ZIP file is encrypted: it takes its password to check it.")
+    before = SALT_BYTES + CHECK_BYTES
+    heads = [read_extent(descriptor, Extent(extent.start - before, before)) for extent in extents]
+    if password.keys_of(heads[0][:SALT_BYTES]).check != heads[0][SALT_BYTES:]:
+        raise PasswordNeeded("This isn't the password of the ZIP file.")
+    password.derive(head[:SALT_BYTES] for head in heads)
+    locks = {}
+    for extent, head in zip(extents, heads, strict=True):
+        keys = password.keys_of(head[:SALT_BYTES])
+        if keys.check != head[SALT_BYTES:]:
+            raise ProofFailed("The ZIP file has files of several passwords, or is damaged.")
+        locks[extent] = Lock(keys, read_extent(descriptor, Extent(extent.start + extent.size, MAC_BYTES)))
+    return locks
 
 
 def _directory_of(descriptor: int, size: int) -> tuple[str, Extent, int]:
@@ -118,14 +166,14 @@ def _entries(data: bytes) -> Iterator[_Entry]:
         name_at = position + _CENTRAL.size
         extra_at = name_at + name_bytes
         position = extra_at + extra_bytes + comment_bytes
-        if signature != b"PK\x01\x02" or position > len(data) or disk or version > _MAX_VERSION:
+        if signature != b"PK\x01\x02" or position > len(data) or disk or version > _version(method):
             raise _broken()
-        if flags & (_ENCRYPTED | _STREAMED) or flags & ~_UTF_8 or method or packed != size:
+        if flags & ~(_UTF_8 | _ENCRYPTED) or bool(flags & _ENCRYPTED) != (method == _LOCKED) or method not in _METHODS:
             raise ProofFailed("Files in this ZIP file are compressed, encrypted or streamed: unpack it and check that.")
         if made_by >> 8 == 3 and stat.S_IFMT(attributes >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise ProofFailed("The ZIP file has a link or something else that is no file.")
-        size, packed, start = _wide(data[extra_at : extra_at + extra_bytes], (size, packed, start))
-        if packed != size:
+        size, packed, start = _wide(data[extra_at : extra_at + extra_bytes], method, (size, packed, start))
+        if packed != _packed(size, method) or (method == _LOCKED and crc32):
             raise _broken()
         name = _decoded(data[name_at:extra_at], flags)
         yield _Entry(name, flags, method, (time, date), crc32, size, start)
@@ -138,30 +186,46 @@ def _extent(descriptor: int, entry: _Entry, end: int) -> Extent:
         raise _broken()
     signature, version, flags, method, time, date, crc32, packed, size, name_bytes, extra_bytes = _LOCAL.unpack(head)
     named = os.pread(descriptor, name_bytes + extra_bytes, entry.position + _LOCAL.size)
-    if signature != b"PK\x03\x04" or len(named) < name_bytes + extra_bytes or version > _MAX_VERSION:
+    if signature != b"PK\x03\x04" or len(named) < name_bytes + extra_bytes or version > _version(method):
         raise _broken()
-    size, packed = _wide(named[name_bytes:], (size, packed))
+    size, packed = _wide(named[name_bytes:], method, (size, packed))
     said = (_decoded(named[:name_bytes], flags), flags, method, (time, date), crc32, size)
-    if said != (entry.name, entry.flags, entry.method, entry.moment, entry.crc32, entry.size) or packed != size:
+    agreed = (entry.name, entry.flags, entry.method, entry.moment, entry.crc32, entry.size)
+    if said != agreed or packed != _packed(size, method):
         raise ProofFailed(f"The ZIP file's directory and the header of {entry.name} differ.")
-    extent = Extent(entry.position + _LOCAL.size + len(named), size)
-    if extent.start + extent.size > end:
+    if entry.position + _LOCAL.size + len(named) + packed > end:
         raise ProofFailed("The ZIP file has a file outside itself.")
-    return extent
+    before = (SALT_BYTES + CHECK_BYTES) * entry.is_locked
+    return Extent(entry.position + _LOCAL.size + len(named) + before, size)
 
 
-def _wide(extra: bytes, narrow: tuple[int, ...]) -> tuple[int, ...]:
-    """Numbers of 32 bits, or where they are all ones of 64 bits from the extra field, in their order (4.5.3)."""
-    wide, position = b"", 0
+def _version(method: int) -> int:
+    return _MAX_LOCKED_VERSION if method == _LOCKED else _MAX_VERSION
+
+
+def _packed(size: int, method: int) -> int:
+    return size + AROUND_BYTES * (method == _LOCKED)
+
+
+def _wide(extra: bytes, method: int, narrow: tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers of 32 bits, or where they are all ones of 64 bits from the extra field, in their order (4.5.3); what it
+    says of encryption has to be AE-2 with AES-256, of encrypted files alone.
+    """
+    fields: dict[int, bytes] = {}
+    position = 0
     while position < len(extra):
         if len(extra) < position + 4:
             raise _broken()
         kind, length = struct.unpack_from("<HH", extra, position)
-        if kind in _NO_EXTRA:
-            raise ProofFailed(f"The ZIP file has {_NO_EXTRA[kind]}.")
-        if kind == _SIZES_64:
-            wide = extra[position + 4 : position + 4 + length]
+        if kind in fields:
+            raise _broken()
+        fields[kind] = extra[position + 4 : position + 4 + length]
         position += 4 + length
+    if _SECOND_NAME in fields:
+        raise ProofFailed("The ZIP file has a second name.")
+    if fields.get(_AES) != (_AE_2 if method == _LOCKED else None):
+        raise ProofFailed("The ZIP file is encrypted in another way than mkiso reads: unpack it and check that.")
+    wide = fields.get(_SIZES_64, b"")
     numbers = []
     for number in narrow:
         if number == 2**32 - 1 and len(wide) >= 8:

@@ -41,6 +41,7 @@ PROFILES: Mapping[Carrier, tuple[Profile, ...]] = {
     "bd": (Profile("STD-GEN-BD-JPEG", "M", "X", _JPEG), Profile("STD-GEN-BD-J2K", "M", "X", _JPEG_2000)),
     "bd-dl": (Profile("STD-GEN-BD-JPEG", "M", "X", _JPEG), Profile("STD-GEN-BD-J2K", "M", "X", _JPEG_2000)),
     "zip": (Profile("STD-GEN-ZIP-MAIL", "L", "V", _BASE),),
+    "zip-encrypted": (Profile("STD-GEN-ZIP-MAIL", "L", "V", _BASE),),
     "usb": (Profile("STD-GEN-USB-JPEG", "J", "R", _JPEG), Profile("STD-GEN-USB-J2K", "J", "R", _JPEG_2000)),
 }
 WRITTEN_TO: Mapping[Carrier, str] = {
@@ -54,6 +55,7 @@ NOT_MET: Mapping[Carrier, str] = {
     "bd": "PS3.12 annex X asks for UDF on Blu-ray, and this disc has ISO 9660",
     "bd-dl": "PS3.12 annex X asks for UDF on Blu-ray, and this disc has ISO 9660",
     "zip": "PS3.11 annex L has profiles for ZIP files as attachments of an e-mail alone",
+    "zip-encrypted": "PS3.11 has no profile for encrypted ZIP files",
 }
 """Why our images for a medium meet no profile, whatever is on them."""
 PDI_PROFILE = "STD-GEN-CD"

@@ -19,6 +19,7 @@ MEDIUM_SECTORS: Mapping[Carrier, int] = {
     "bd": 12_219_392,
     "bd-dl": 24_438_784,
     "zip": 24_438_784,
+    "zip-encrypted": 24_438_784,
     "usb": 24_438_784,
 }
 """A file may hold what the largest disc does."""
@@ -29,6 +30,7 @@ MEDIUM_NAMES: Mapping[Carrier, str] = {
     "bd": "Blu-ray",
     "bd-dl": "dual-layer Blu-ray",
     "zip": "ZIP file",
+    "zip-encrypted": "encrypted ZIP file",
     "usb": "USB image",
 }
 _DESCRIPTOR_SECTORS = (

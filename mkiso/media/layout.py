@@ -98,6 +98,7 @@ def lay_out(
         viewer=viewer.executable,
         viewer_names=_root_names(viewer),
         autorun=settings.viewer.autorun,
+        is_encrypted=medium == "zip-encrypted",
     )
     made = [
         _made(disc_dir, path, content)

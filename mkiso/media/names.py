@@ -14,6 +14,8 @@ from mkiso.study.models import Volume
 
 MAX_PARTS = 7  # of a path: Ecma-119 6.8.2.1 has eight levels, the root being one; pycdlib counts a file as one, too
 MAX_JOLIET_BYTES = 64  # of a name in UTF-8: Joliet has 64 characters, and pycdlib counts these
+HOWTO = (PurePosixPath("OPEN_ZIP.TXT"), PurePosixPath("OPEN_ZIP.HTM"))
+"""What says in an encrypted file how to open it; nothing else in it isn't encrypted."""
 _FILE_SET_ID_CHARACTERS = 16  # PS3.10 8.5
 _FILE_SET_ID = re.compile(r"[A-Z0-9_]{1,16}")
 _FILE_ID_COMPONENTS = 8  # PS3.10 8.5

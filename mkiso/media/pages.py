@@ -25,6 +25,7 @@ from mkiso.languages import N_, SOURCE, Language, language
 from mkiso.languages.templates import environment
 from mkiso.media.contents import contents_of, in_words
 from mkiso.media.file_set import Leaf, PatientBranch, Series, StudyBranch, arrange, leaves
+from mkiso.media.names import HOWTO
 from mkiso.media.report_page import Targets, kind_title, report_page, title_of
 from mkiso.media.series_page import SeriesPage, series_page
 from mkiso.media.shown import (
@@ -135,6 +136,7 @@ class Facts:
     viewer: PurePosixPath | None = None
     viewer_names: tuple[str, ...] = ()
     autorun: bool = False
+    is_encrypted: bool = False
 
 
 def pages(
@@ -147,6 +149,8 @@ def pages(
     """
     yield PurePosixPath("README.TXT"), _for_notepad(_readme(tree, facts, showing))
     context = _context(tree, facts, showing)
+    if facts.is_encrypted:
+        yield from _howto(context)
     patients = context["patients"]
     studies = [(patient, study) for patient in patients for study in patient.studies]
     yield INDEX, _page("index.html.j2", INDEX, context, viewer_link=quote(str(facts.viewer)) if facts.viewer else "")
@@ -198,6 +202,7 @@ def _context(tree: Collection[PatientBranch], facts: Facts, showing: Showing) ->
         "info": INFO,
         "viewer": facts.viewer,
         "autorun": bool(facts.viewer and facts.autorun),
+        "is_encrypted": facts.is_encrypted,
         "viewer_names": facts.viewer_names,
         "elsewhere": [
             {"number": number, "lines": _elsewhere(instances, spoken)}
@@ -211,6 +216,15 @@ def _readme(tree: Collection[PatientBranch], facts: Facts, showing: Showing) -> 
         _rendered("readme.txt.j2", _context(tree, facts, replace(showing, language=code)))
         for code in dict.fromkeys((showing.language, SOURCE))
     )
+
+
+def _howto(context: Mapping[str, Any]) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """How an encrypted file is opened: what anybody reads who has it, so nothing of the patient is in it."""
+    codes = dict.fromkeys((context["language"].code, SOURCE))
+    texts = [_rendered("howto.txt.j2", {**context, "language": language(code)}) for code in codes]
+    text, page = HOWTO
+    yield text, _for_notepad("\n\n".join(texts))
+    yield page, _rendered("howto.html.j2", context).encode()
 
 
 def _series_title(number: str, description: str, spoken: Language) -> str:

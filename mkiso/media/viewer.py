@@ -15,13 +15,13 @@ from pydantic import TypeAdapter
 
 from mkiso.config.settings import Viewer
 from mkiso.errors import ConfigurationError
-from mkiso.media.names import short_names
+from mkiso.media.names import HOWTO, short_names
 from mkiso.storage.files import Unreadable, read_json, sha256_of, write_whole
 from mkiso.study.models import DiscFile
 
 OWN_ROOT_NAMES = frozenset(
     {"DICOMDIR", "DICOM", "IHE_PDI", "REPORTS", "VIEW", "README.TXT", "INDEX.HTM", "AUTORUN.INF", "SHA256.TXT"}
-)
+) | frozenset(map(str, HOWTO))
 _LEFT_OUT = frozenset({"AUTORUN.INF", "DICOMDIR"})  # a viewer's own would contradict the disc's
 
 

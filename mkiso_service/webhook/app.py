@@ -32,6 +32,7 @@ from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
 from mkiso_service.webhook.middleware import AccessLog, Authentication, OneReading, Recovery, RequestId, Senders
 from mkiso_service.webhook.orchestrator import Orchestrator
 from mkiso_service.webhook.pages import CounterPage, docs_page, job_page
+from mkiso_service.webhook.passwords import CLAIM_COOKIE, Passwords
 from mkiso_service.webhook.preview import Previews
 from mkiso_service.webhook.question import Query
 from mkiso_service.webhook.rights import require_rows
@@ -50,13 +51,14 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     kept = KeptReports(settings.storage)
     metrics = Metrics(kept)
     trail = Trail(settings)
-    jobs = Jobs(settings.storage, settings.server, orchestrator, trail, closing or asyncio.Event())
+    jobs = Jobs(settings, orchestrator, trail, closing or asyncio.Event())
     job_list = JobList(kept, orchestrator, jobs, trail)
-    letters = Letters(settings, jobs, trail)
+    passwords = Passwords(settings.storage, jobs, trail)
+    letters = Letters(settings, jobs, trail, passwords)
     made = MadeReport(kept, trail)
     previews = Previews(settings, trail)
     searches = Searches(settings, trail)
-    questions = Questions(settings, orchestrator, jobs, trail, previews)
+    questions = Questions(settings, orchestrator, jobs, trail, previews, passwords)
     health_of = Health(settings, orchestrator)
     page = CounterPage(settings, keys, sessions)
     signing_in = SigningIn(settings, people, page, trail)
@@ -91,7 +93,8 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     async def job(request: Request) -> Response:
         told = await jobs.describe(request.path_params["job_id"])
         if "text/html" in request.headers.get("accept", ""):
-            return job_page(request, told, take=Query(request.scope["query_string"]).yes("take"))
+            take = Query(request.scope["query_string"]).yes("take")
+            return job_page(request, told, take=take, has_claim=CLAIM_COOKIE in request.cookies)
         return JSONResponse(asdict(told), headers={"cache-control": "no-store", "vary": "Accept"})
 
     async def cancel(request: Request) -> Response:
@@ -124,7 +127,8 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Route("/api/iso/jobs/{job_id}", job),
             Route("/api/iso/jobs/{job_id}/cancel", cancel, methods=["POST"]),
             Route("/api/iso/jobs/{job_id}/disc", disc),
-            Route("/api/iso/jobs/{job_id}/letter.pdf", letters.show),
+            Route("/api/iso/jobs/{job_id}/letter.pdf", letters.show, methods=["GET", "POST"]),
+            Route("/api/iso/jobs/{job_id}/password", passwords.show, methods=["POST"]),
         ],
         middleware=[
             Middleware(Recovery),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from mkiso.config.settings import Settings
-from mkiso.errors import DeadlinePassed, JobNotFound, MkisoError, OtherSet
+from mkiso.errors import DeadlinePassed, InvalidRequest, JobNotFound, MkisoError, OtherSet
 from mkiso.formats.proven_set import disc_fingerprint
-from mkiso.formats.registry import FORMATS
+from mkiso.formats.registry import FORMATS, ISO, require_allowed
 from mkiso.storage.askings import By, asking, write_asking
+from mkiso.storage.handover import new_claim, seal_of
 from mkiso.storage.report import JobReport, read_report, sets_told
 from mkiso.storage.room import require_room
 from mkiso.storage.shelf import Manifest, is_young, manifests, whole_sets
@@ -26,6 +28,7 @@ from mkiso_service.webhook.disc_sets import ToldSet, chosen, led_to, of_named_se
 from mkiso_service.webhook.jobs import Jobs
 from mkiso_service.webhook.orchestrator import Asked, Orchestrator, minutes_since
 from mkiso_service.webhook.pages import print_page
+from mkiso_service.webhook.passwords import CLAIM_COOKIE, Passwords
 from mkiso_service.webhook.preview import Previews
 from mkiso_service.webhook.question import (
     MAX_QUERY_BYTES,
@@ -50,13 +53,20 @@ class Questions:
     """The endpoints that start jobs or join them."""
 
     def __init__(
-        self, settings: Settings, orchestrator: Orchestrator, jobs: Jobs, trail: Trail, previews: Previews
+        self,
+        settings: Settings,
+        orchestrator: Orchestrator,
+        jobs: Jobs,
+        trail: Trail,
+        previews: Previews,
+        passwords: Passwords,
     ) -> None:
         self._settings = settings
         self._orchestrator = orchestrator
         self._jobs = jobs
         self._trail = trail
         self._previews = previews
+        self._passwords = passwords
 
     async def download(self, request: Request) -> Response:
         """GET /api/iso/download"""
@@ -77,6 +87,7 @@ class Questions:
         """
         form = await form_of(request, MAX_QUERY_BYTES) if request.method == "POST" else b""
         query = Query(request.scope["query_string"], form)
+        require_allowed(ISO, self._settings.disc.encryption, is_printed=True)
         question = print_order(query, self._settings)
         if request.method == "HEAD":  # looking is no order
             return Response(media_type="application/json")
@@ -96,8 +107,36 @@ class Questions:
     async def _disc(self, request: Request, question: Question, query: Query) -> Response:
         """The disc; of a set the way to it, since the discs of a set have their set's address and no other."""
         part, named = query.part(), query.set()
+        form = FORMATS[question.format]
+        require_allowed(form, self._settings.disc.encryption)
         if named is not None:
             return await self._of_named_set(question, named, part)
+        if not form.is_encrypted:
+            return await self._answered(request, question, query)
+        return await self._with_password(request, question, query)
+
+    async def _with_password(self, request: Request, question: Question, query: Query) -> Response:
+        """The answer of a question for an encrypted disc, and the claim by which its password is told, or the password
+        itself where the asker says that it will be read there.
+        """
+        in_header = query.password_in_header()
+        is_async = preference_of(request.headers.getlist("prefer")).respond_async
+        if request.method != "HEAD" and not (in_header or is_async or is_shown(request)):
+            raise InvalidRequest(
+                "Nobody would read the password: ask with password=header and read X-Mkiso-Password, or with Prefer: "
+                "respond-async and ask for it at the job's address."
+            )
+        claim = new_claim()
+        try:
+            return await self._answered(request, replace(question, seal=seal_of(claim)), query, claim)
+        except MkisoError as error:
+            if "job_id" in error.details:
+                error.details["claim"] = claim
+            raise
+
+    async def _answered(self, request: Request, question: Question, query: Query, claim: str = "") -> Response:
+        """The disc; of a set the way to it. `claim`: of an encrypted one's password."""
+        part = query.part()
         told = (self._settings.storage, question.accession_numbers, question.format)
         known = await asyncio.to_thread(sets_told, *told) if part else {}
         if request.method == "HEAD":
@@ -110,17 +149,19 @@ class Questions:
             report = await self._still_right(request, question, found)
             asked = Asked(report.job_id) if report else await self._ask(request, question)
             await self._note(request, question, asked)
-            waits = is_shown(request) and part is None and "range" not in request.headers
+            waits = is_shown(request) and (part is None or bool(claim)) and "range" not in request.headers
             if report is None or preference_of(request.headers.getlist("prefer")).respond_async:
                 report = await self._answer(request, question, asked, PAGE_SECONDS if waits else None)
-            if report is None and waits:  # a person sees how far it is, and gets the disc from there
-                address = f"{job_address(asked.job_id)}?take=true"
-                return RedirectResponse(address, 303, {"cache-control": "no-store", "vary": "Accept"})
-            if report is None:
-                return accepted(request, asked)
+            if waits and (report is None or claim):  # a person sees how far it is, and gets the disc from there
+                return _to_the_job(request, asked, claim)
+            if report is None or (claim and not query.password_in_header()):
+                return accepted(request, asked, claim)
         discs = await self._jobs.discs(report)
         if part is None or len(discs) == part == 1:
-            return await self._jobs.disc(request, report, part, just_made=True)
+            answer = await self._jobs.disc(request, report, part, just_made=True)
+            if claim and request.method != "HEAD":
+                answer.headers["x-mkiso-password"] = await self._passwords.tell(report, claim)
+            return answer
         try:
             disc = led_to(discs, part, known, request.headers)
         except OtherSet as error:
@@ -232,7 +273,11 @@ class Questions:
         return None
 
     def _young_sets(self, question: Question) -> list[tuple[Manifest, ...]]:
-        """The sets that were made for these accession numbers a short while ago, the youngest first."""
+        """The sets that were made for these accession numbers a short while ago, the youngest first; none that is
+        encrypted, since its password was somebody else's.
+        """
+        if FORMATS[question.format].is_encrypted:
+            return []
         storage, minutes = self._settings.storage, self._settings.disc.reuse_minutes
         return [
             discs
@@ -255,7 +300,19 @@ def _see(address: str) -> Response:
     return JSONResponse(body, 303, {"location": address, "cache-control": "private, no-store"})
 
 
-def accepted(request: Request, asked: Asked) -> Response:
+def _to_the_job(request: Request, asked: Asked, claim: str) -> Response:
+    """A browser is led to the job's page, where the disc is taken as soon as it is there; with its claim in a cookie of
+    that address alone.
+    """
+    address = job_address(asked.job_id)
+    answer = RedirectResponse(f"{address}?take=true", 303, {"cache-control": "no-store", "vary": "Accept"})
+    if claim:
+        secure = request.scope["scheme"] == "https"
+        answer.set_cookie(CLAIM_COOKIE, claim, path=address, httponly=True, samesite="strict", secure=secure)
+    return answer
+
+
+def accepted(request: Request, asked: Asked, claim: str = "") -> Response:
     """202: the job goes on by itself (RFC 7240 4.1, RFC 9110 15.3.3)."""
     address = job_address(asked.job_id)
     applied = preference_of(request.headers.getlist("prefer")).applied
@@ -263,6 +320,8 @@ def accepted(request: Request, asked: Asked) -> Response:
     body: Accepted = {"job_id": asked.job_id, "job": address, "state": "waiting", "joined": asked.joined}
     if asked.ended_before:
         body["made_before_minutes"] = minutes_since(asked.ended_before)
+    if claim:
+        body["claim"] = claim
     return JSONResponse(body, 202, headers)
 
 

@@ -10,7 +10,7 @@ from typing import cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mkiso.config.settings import Server, Storage
+from mkiso.config.settings import Settings
 from mkiso.errors import (
     ForeignRequest,
     JobNotFound,
@@ -21,7 +21,7 @@ from mkiso.errors import (
     ProofFailed,
     ServiceStopping,
 )
-from mkiso.formats.registry import FORMATS
+from mkiso.formats.registry import FORMATS, require_allowed
 from mkiso.storage.askings import askings_of
 from mkiso.storage.report import JobReport, read_report
 from mkiso.storage.reread import require_right
@@ -47,11 +47,10 @@ class ClientGone(Exception):
 class Jobs:
     """Jobs by id. `closing` is set when the webhook stops: whoever waits then is told where to ask again."""
 
-    def __init__(
-        self, storage: Storage, server: Server, orchestrator: Orchestrator, trail: Trail, closing: asyncio.Event
-    ) -> None:
-        self._storage = storage
-        self._server = server
+    def __init__(self, settings: Settings, orchestrator: Orchestrator, trail: Trail, closing: asyncio.Event) -> None:
+        self._storage = settings.storage
+        self._server = settings.server
+        self._encryption = settings.disc.encryption
         self._trail = trail
         self._orchestrator = orchestrator
         self._closing = closing
@@ -150,9 +149,10 @@ class Jobs:
 
     async def disc(self, request: Request, report: JobReport, part: int | None, *, just_made: bool = False) -> Response:
         """The image of a finished job, or of the `part` of its set. Raises SeveralDiscs where a part has to be
-        named.
+        named, EncryptionRequired where the site hands it out no more.
         """
         manifest = chosen(await self.discs(report), part, report.job_id)
+        require_allowed(FORMATS[manifest.format], self._encryption)
         headers = disc_headers(report, manifest)
         span = span_of(request.headers, headers["etag"], manifest.size, just_made=just_made)
         if span.status in (200, 206):

@@ -15,6 +15,7 @@ from mkiso.storage.report import JobReport
 from mkiso_service.webhook.answers import job_address
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.jobs import Jobs
+from mkiso_service.webhook.passwords import Passwords
 from mkiso_service.webhook.question import Query
 
 if TYPE_CHECKING:
@@ -24,27 +25,35 @@ if TYPE_CHECKING:
 class Letters:
     """Letters of the jobs whose discs are made, or ordered."""
 
-    def __init__(self, settings: Settings, jobs: Jobs, trail: Trail) -> None:
+    def __init__(self, settings: Settings, jobs: Jobs, trail: Trail, passwords: Passwords) -> None:
         self._settings = settings
         self._jobs = jobs
         self._trail = trail
+        self._passwords = passwords
         self._writing = asyncio.Lock()
 
     async def show(self, request: Request) -> Response:
-        """GET /api/iso/jobs/{job_id}/letter.pdf"""
+        """GET /api/iso/jobs/{job_id}/letter.pdf; by POST with the job's claim it has the password in it, which is then
+        told to nobody else.
+        """
         query = Query(request.scope["query_string"])
         spoken, paper = language(query.language() or self._settings.disc.language), query.paper()
         report = await self._jobs.made(request.path_params["job_id"])
         await self._trail.listed(request, ", ".join(report.accession_numbers))
+        claim = await self._passwords.claim_of(request) if request.method == "POST" else ""
+        password = await self._passwords.look(report, claim) if claim else ""
         async with self._writing:
-            content = await asyncio.to_thread(self._written, report, spoken, paper)
+            content = await asyncio.to_thread(self._written, report, spoken, paper, password)
+        if claim:
+            await self._passwords.take(report)
         headers = {"cache-control": "private, no-store", "content-disposition": 'inline; filename="letter.pdf"'}
         return Response(content, headers=headers, media_type="application/pdf")
 
-    def _written(self, report: JobReport, spoken: Language, paper: Paper) -> bytes:
+    def _written(self, report: JobReport, spoken: Language, paper: Paper, password: str) -> bytes:
         from mkiso.letter import letter_of, pdf  # a second, and 30 MB, that a webhook without letters needn't have
 
-        letter = letter_of(report, self._settings.disc, self._address(report), has_pages=self._has_pages(report))
+        address, has_pages = self._address(report), self._has_pages(report)
+        letter = letter_of(report, self._settings.disc, address, has_pages=has_pages, password=password)
         return pdf(letter, spoken, paper)
 
     def _address(self, report: JobReport) -> str:

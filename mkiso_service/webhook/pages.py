@@ -76,9 +76,14 @@ class CounterPage:
     """The page for the clerk, shown to whoever may use it, and the door before it."""
 
     def __init__(self, settings: Settings, keys: Keys, sessions: Sessions) -> None:
-        names = sorted(settings.publishers, key=lambda name: name != settings.print.publisher)
+        prints = settings.disc.encryption != "required"
+        publishers = settings.publishers if prints else ()
+        names = sorted(publishers, key=lambda name: name != settings.print.publisher)
         self._site = {
             "publishers": names,
+            "formats": [
+                form for form in FORMATS.values() if form.is_encrypted or settings.disc.encryption == "allowed"
+            ],
             "signs_out": keys.needed,
             "action": settings.print.default_action if names else "file",
             "asks_birth_date": settings.identity.confirm_birth_date,
@@ -109,7 +114,6 @@ class CounterPage:
             told=told,
             name=caller.name,
             sees_report=self._keys.needed and "report" in caller.rights,
-            formats=FORMATS.values(),
             searches=self._keys.needed and {"search", "disc"} <= caller.rights,
             **self._site,
         )
@@ -252,9 +256,14 @@ def choice_page(
     return answer
 
 
-def job_page(request: Request, job: Job, *, take: bool = False) -> HTMLResponse:
+def password_page(request: Request, password: str) -> HTMLResponse:
+    """The password of an encrypted disc, this once."""
+    return _page(request, "password.html", password=password)
+
+
+def job_page(request: Request, job: Job, *, take: bool = False, has_claim: bool = False) -> HTMLResponse:
     """How a job stands; it asks again by itself until the job has ended. `take`: the disc is wanted, so its download
-    begins as soon as it is there.
+    begins as soon as it is there. `has_claim`: the browser may ask for the disc's password.
     """
     spoken = language_of(request)
     moving = job.state in ("waiting", "running")
@@ -265,6 +274,7 @@ def job_page(request: Request, job: Job, *, take: bool = False) -> HTMLResponse:
         state=spoken.gettext(_STATES[job.state]),
         words=_words(job, spoken),
         moving=moving,
+        has_password=has_claim and job.state == "done",
         size_words=size_words,
     )
     answer.headers["vary"] = "Accept, Accept-Language"

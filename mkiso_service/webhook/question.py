@@ -56,7 +56,8 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 class Question:
     """One question: its kind, its accession numbers and, for print, the publisher's name and whether somebody has
     looked at an unclear print. `shown`: who was shown and confirmed (mkiso.study.identity.shown_digest), empty where
-    nobody was. `language`: of the disc, empty where it is the site's. `format`: the name of the disc's.
+    nobody was. `language`: of the disc, empty where it is the site's. `format`: the name of the disc's. `seal`: of who
+    is told the password of an encrypted disc (mkiso.storage.handover); no two askers have the same.
     """
 
     kind: Kind
@@ -66,6 +67,7 @@ class Question:
     shown: str = ""
     language: str = ""
     format: str = ISO.name
+    seal: str = ""
 
     @property
     def key(self) -> str:
@@ -73,7 +75,7 @@ class Question:
 
         A confirmed print is another question: it must not join the one that it is to replace. So is one of a confirmed
         patient: it must not join a job that makes a disc of whoever it is. And so is one of a language or
-        of another format.
+        of another format. One of an encrypted disc is nobody else's.
         """
         kind = f"{self.kind} anew" if self.confirm_reprint else self.kind
         if self.shown:
@@ -82,6 +84,8 @@ class Question:
             kind = f"{kind} in {self.language}"
         if self.format != ISO.name:
             kind = f"{kind} as {self.format}"
+        if self.seal:
+            kind = f"{kind} for {self.seal}"
         return question(kind, self.accession_numbers, self.publisher)
 
     @property
@@ -99,6 +103,8 @@ class Question:
             parameters["language"] = self.language
         if self.format != ISO.name:
             parameters["format"] = self.format
+        if self.seal:
+            parameters["seal"] = self.seal
         if self.kind == "print":
             return {**parameters, "publisher": self.publisher, "confirm_reprint": self.confirm_reprint}
         return parameters
@@ -108,8 +114,8 @@ class Question:
         """The question that a run with these parameters answers. They are such as its flow takes."""
         publisher, confirmed = parameters.get("publisher", ""), parameters.get("confirm_reprint", False)
         shown, spoken = parameters.get("shown", ""), parameters.get("language", "")
-        form = parameters.get("format", ISO.name)
-        return cls(kind, tuple(parameters["accession_numbers"]), publisher, confirmed, shown, spoken, form)
+        form, seal = parameters.get("format", ISO.name), parameters.get("seal", "")
+        return cls(kind, tuple(parameters["accession_numbers"]), publisher, confirmed, shown, spoken, form, seal)
 
 
 class QueryTooLong(InvalidRequest):
@@ -195,6 +201,15 @@ class Query:
         if name not in FORMATS:
             raise InvalidRequest(f"There is no such format; there are: {', '.join(FORMATS)}.")
         return name
+
+    def password_in_header(self) -> bool:
+        """Whether the asker says that they read the answer's X-Mkiso-Password."""
+        match self.one("password"):
+            case None:
+                return False
+            case "header":
+                return True
+        raise InvalidRequest("password is header: the answer then has X-Mkiso-Password.")
 
     def birth_date(self) -> str:
         """The birth date (DA) that was typed; empty where none was."""

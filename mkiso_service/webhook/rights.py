@@ -48,6 +48,7 @@ ROUTES: Mapping[str, Right | None] = MappingProxyType(
         "/api/iso/jobs/{job_id}/cancel": "cancel",
         "/api/iso/jobs/{job_id}/disc": "disc",
         "/api/iso/jobs/{job_id}/letter.pdf": "disc",
+        "/api/iso/jobs/{job_id}/password": "disc",
     }
 )
 """The right that each address below /api asks for; None: it is public."""

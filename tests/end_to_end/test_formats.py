@@ -18,6 +18,13 @@ from tests.end_to_end.conftest import Hospital, Open
 pytestmark = [pytest.mark.end_to_end]
 
 
+def assert_nowhere_below(folder: Path, secret: str) -> None:
+    """No file has it: no report, no log, and neither Prefect's database nor its journal."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert any(file.suffix == ".db" for file in files)
+    assert not [file for file in files if secret.encode() in file.read_bytes()]
+
+
 def test_each_format_holds_the_same_and_is_served_again_only_as_itself(
     open_hospital: Open, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -27,19 +34,26 @@ def test_each_format_holds_the_same_and_is_served_again_only_as_itself(
     pixels: dict[str, list[str]] = {}
     for form in FORMATS.values():
         query = {"accession_number": "F1", **({} if form is ISO else {"format": form.name})}
+        query |= {"password": "header"} if form.is_encrypted else {}
         answer = http.get("/api/iso/download", params=query)
+        password = answer.headers.get("x-mkiso-password", "")
+        assert bool(password) == form.is_encrypted
         assert (answer.status_code, answer.headers["content-type"]) == (200, form.media_type), answer.text
         assert answer.headers["etag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"'
         image = tmp_path / f"F1{form.suffix}"
         image.write_bytes(answer.content)
-        assert verify_disc(image).instances == 21
-        folder = extract(image, tmp_path / form.name)
+        assert verify_disc(image, password=password).instances == 21
+        folder = extract(image, tmp_path / form.name, password)
         assert_holds_exactly(folder, files)
         subprocess.run(["sha256sum", "--quiet", "-c", "SHA256.TXT"], cwd=folder, check=True)
         pixels[form.name] = sorted(
             hashlib.sha256(file.read_bytes()).hexdigest() for file in (folder / "DICOM").rglob("IM*")
         )
-        assert http.get("/api/iso/download", params=query).headers["etag"] == answer.headers["etag"]
+        if form.is_encrypted:
+            assert_nowhere_below(hospital.service.data_dir, password)
+            assert password not in hospital.service.log()
+        else:
+            assert http.get("/api/iso/download", params=query).headers["etag"] == answer.headers["etag"]
     assert len(set(map(tuple, pixels.values()))) == 1
     shelved = [json.loads(file.read_text()) for file in hospital.service.data_dir.glob("discs/*/manifest.json")]
     assert sorted(disc["format"] for disc in shelved) == sorted(FORMATS)

@@ -19,6 +19,7 @@ from mkiso.config.publishers import CStore
 from mkiso.config.settings import Identity
 from mkiso.errors import MkisoError, OtherPatient, PacsBusy, PrintUncertain
 from mkiso.languages import language
+from mkiso.storage.handover import hand_over
 from mkiso_service.webhook.orchestrator import Standing
 from mkiso_service.webhook.question import Question
 from peers.chromium import Chromium
@@ -503,3 +504,40 @@ def test_every_error_has_words_for_the_clerk() -> None:
     }
     codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MkisoError)}
     assert known == codes - NOT_AT_THE_COUNTER
+
+
+def test_a_clerk_reads_the_password_of_an_encrypted_disc_once(browser: Chromium, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    scripts = Scripts(settings.storage)
+    password = "11111-22222-33333-44444-55555"
+
+    def script(job_id: str, question: Question) -> Standing:
+        hand_over(settings.storage, job_id, question.seal, password)
+        return scripts.done(job_id, question)
+
+    with with_pacs(settings, tmp_path / "pacs", "A1", "B2") as settings, served(settings, Desk(script)) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        for number in ("A1", "B2"):
+            clerk.ask(number)
+            browser.run("document.querySelector('#formats input[value=zip-encrypted]').click()")
+            browser.run("document.getElementById('make').focus()")
+            clerk.says_yes()
+            browser.until(f"{clerk.text('#jobs .done .numbers')} === {number!r}")
+        browser.until("document.querySelectorAll('#jobs .locked:not([hidden])').length === 2")
+        clerk.finds_nothing_wrong()
+        browser.run("document.querySelector('#jobs .tell').click()")
+        clerk.until_reads("#password[open] strong", password)
+        clerk.finds_nothing_wrong()
+        clerk.scans("C3")  # the next number, before the password was written down
+        browser.press("Escape")
+        clerk.until_reads("#password[open] strong", password)
+        browser.press("Tab")
+        browser.press("Enter")
+        browser.until("!document.getElementById('password').open")
+        assert password not in str(browser.run("document.documentElement.outerHTML + JSON.stringify(sessionStorage)"))
+        assert browser.run("document.querySelectorAll('#jobs .locked:not([hidden])').length") == 1
+        browser.run("document.querySelector('#jobs .locked:not([hidden]) button:not(.tell)').click()")
+        browser.until("document.querySelectorAll('#jobs .locked:not([hidden])').length === 0")
+        left = settings.storage.reports_dir
+        browser._until(lambda: not [*left.glob("*.sealed")], 20)

@@ -15,6 +15,7 @@ from documentation.messages import CATALOGUES, catalogue_of
 from mkiso.config.settings import Disc
 from mkiso.errors import PacsBusy
 from mkiso.languages import Language, language
+from mkiso.storage.handover import hand_over
 from mkiso_service.webhook.orchestrator import Standing
 from mkiso_service.webhook.pages import STAGES
 from mkiso_service.webhook.question import Question
@@ -126,6 +127,24 @@ def test_a_jobs_page_is_spoken_in_each_of_its_states(tmp_path: Path, spoken: Lan
         desk.standings[job_id] = "failed"
         text = shown()
         assert spoken.gettext("Failed") in text and 'lang="en" dir="ltr">Busy. (pacs_busy)' in text
+
+
+def test_the_password_of_an_encrypted_disc_is_spoken(tmp_path: Path, spoken: Language) -> None:
+    settings = settings_in(tmp_path)
+    scripts = Scripts(settings.storage)
+
+    def script(job_id: str, question: Question) -> Standing:
+        hand_over(settings.storage, job_id, question.seal, "11111-22222")
+        return scripts.done(job_id, question)
+
+    with served(settings, Desk(script)) as client:
+        asked = client.get(
+            "/api/iso/download?accession_number=A1&format=zip-encrypted", headers={"Prefer": "respond-async"}
+        ).json()
+        headers = {**asked_in(spoken), "Cookie": f"mkiso-claim={asked['claim']}"}
+        assert asked["claim"] not in read(client.get(asked["job"], headers=headers), spoken, "claim.html")
+        own = {**headers, "Sec-Fetch-Site": "same-origin"}
+        assert "11111-22222" in read(client.post(f"{asked['job']}/password", headers=own), spoken, "password.html")
 
 
 @pytest.mark.parametrize(("accepted", "code"), [("", "fr"), ("ja, *;q=0.1", "fr"), ("en-GB, fr;q=0.3", "en")])

@@ -61,10 +61,10 @@ function show() {
 
 function chosen() { return document.querySelector("#publishers input:checked")?.value || publishers[0]; }
 
-// What the file is to be; empty where nobody has chosen.
+// What the file is to be; empty where it is what it always was.
 function chosenFormat() {
-  const [, ...others] = document.querySelectorAll("#formats input");
-  return others.find((other) => other.checked)?.value || "";
+  const { value } = document.querySelector("#formats input:checked");
+  return value === "iso" ? "" : value;
 }
 
 // The buttons for who is on the screen, and how the disc robot is.

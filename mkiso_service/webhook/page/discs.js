@@ -1,5 +1,5 @@
 // The discs of everybody at this site: how each stands, what came of it, again and cancel. Nothing of them is kept in the browser but the ids of those
-// that this session has asked for: a disc's file name and its patient are asked for again each time.
+// that this session has asked for, and the claims by which their passwords are told: a disc's file name and its patient are asked for again each time.
 import { advice, ago, counted, day, gettext, mustLook, ngettext, part, size, stage, without } from "/page/words.js";
 
 const BUSY_MS = 1000;
@@ -36,7 +36,7 @@ export function robot(name) { return robots[name]; }
 // A job that this session has asked for: its disc is downloaded as soon as it is there.
 export function follow(accepted) {
   mine.delete(accepted.job_id);
-  mine.set(accepted.job_id, { fresh: true, joined: accepted.joined, before: accepted.made_before_minutes });
+  mine.set(accepted.job_id, { fresh: true, joined: accepted.joined, before: accepted.made_before_minutes, claim: accepted.claim });
   keep();
   search = $("search").value = "";
   refresh();
@@ -46,6 +46,8 @@ function keep() { sessionStorage.setItem("mine", JSON.stringify([...mine].slice(
 
 export async function begin(askAgain) {
   again = askAgain;
+  $("password").addEventListener("cancel", (event) => event.preventDefault()); // Escape would lose it
+  $("password").addEventListener("close", () => { $("password").querySelector("strong").textContent = ""; });
   $("find").addEventListener("submit", (event) => {
     event.preventDefault();
     search = $("search").value.trim();
@@ -189,8 +191,30 @@ function add(id) {
     say(error ? advice("cancel", error) : gettext("%(numbers)s: cancelled.", { numbers: numbers(job) }));
     refresh();
   });
+  const locked = item.querySelector(".locked form");
+  locked.action = `/api/iso/jobs/${id}/letter.pdf`;
+  locked.addEventListener("submit", () => setTimeout(() => forget(id))); // when the form has been sent
+  item.querySelector(".tell").addEventListener("click", () => tellPassword(id));
   shown.set(id, item);
   return item;
+}
+
+// A password is told once, to whoever has the claim that came with the job.
+async function tellPassword(id) {
+  const { body, error } = await call(`/api/iso/jobs/${id}/password`, { method: "POST", body: new URLSearchParams({ claim: mine.get(id).claim }) });
+  if (error && error.code !== "password_gone") {
+    say(advice("password", error));
+    return;
+  }
+  forget(id);
+  $("password").querySelector("strong").textContent = error ? advice("password", error) : body.password;
+  $("password").showModal();
+}
+
+function forget(id) {
+  delete mine.get(id).claim;
+  keep();
+  draw();
 }
 
 // A question that is answered by Yes or No; No has the focus.
@@ -236,6 +260,9 @@ function paint(item, entry) {
   const discs = job.state === "done" ? job.discs : [];
   const list = item.querySelector(".discs");
   if (list.children.length !== discs.length) list.replaceChildren(...discs.map(discLink));
+  const claim = job.state === "done" && mine.get(job.job_id)?.claim;
+  item.querySelector(".locked").hidden = !claim;
+  item.querySelector(".locked input").value = claim || "";
   const letter = item.querySelector(".letter");
   const papers = job.state === "done" || (job.proves && !failed) ? [["a4", gettext("Letter for the patient")], ["insert", gettext("Insert for the case")]] : [];
   if (letter.children.length !== papers.length) letter.replaceChildren(...papers.map(([paper, words]) => letterLink(job, paper, words)));

@@ -56,6 +56,9 @@ const ADVICE = {
   not_allowed: gettext("Your sign-in doesn't allow this. Ask the administrator."),
   configuration: join(gettext("The service isn't set up for this."), TELL),
   unforeseen: gettext("An unexpected error happened. Ask again; if it happens twice, tell the administrator."),
+  encryption_required: gettext("This site hands out encrypted files only."),
+  password_gone: gettext("The password was told already, and is kept nowhere. Make the file again if it is lost."),
+  wrong_claim: gettext("The password is told only on the page that asked for the disc. Make the file again if it is lost."),
   unreachable: gettext("The service can't be reached. Check the network and ask again."),
 };
 
