@@ -19,6 +19,8 @@
     │   ├── TooLargeForMedium     422
     │   ├── PacsRefused           502  our configuration and the PACS's disagree
     │   ├── StudyIncomplete       502  instances stayed missing after every attempt
+    │   ├── NotArchived           502  the PACS doesn't list what was sent to an inbox
+    │   ├── StudyGrown            409  more came to an inbox after the disc was made
     │   ├── InstanceConflict      502  one SOP Instance UID, two contents
     │   ├── DamagedInstance       502  a file that isn't a whole DICOM instance
     │   ├── CountsUnknown         502  the PACS tells no counts and pacs.require_counts is true
@@ -340,6 +342,24 @@ class StudyIncomplete(PermanentError):
     http_status = 502
     meaning = "images are still missing after every attempt, or nothing proves that all came"
     remedy = "the message says how many and why; check them in the PACS"
+
+
+class NotArchived(PermanentError):
+    """The PACS doesn't list what was sent to an inbox."""
+
+    code = "not_archived"
+    http_status = 502
+    meaning = "the PACS doesn't list images that were sent to an inbox, however long mkiso waited"
+    remedy = "send the study to the PACS, then to the inbox again"
+
+
+class StudyGrown(PermanentError):
+    """More of a study came to an inbox after its disc was made, and its rules want no second one."""
+
+    code = "study_grown"
+    http_status = 409
+    meaning = "more images came to an inbox after the disc of their study was made (`again: no`)"
+    remedy = "the disc that was made lacks them: ask for a new one at the counter"
 
 
 class InstanceConflict(PermanentError):

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Literal
 from mkiso.config.settings import Settings, Storage
 from mkiso.errors import JobCancelled, JobNotFound
 from mkiso.publishers.orderbook import forget_old
+from mkiso.receiver.pushed import Ask, inboxes_on_disk, studies_in
 from mkiso.storage.files import alone_in, seconds_old
 from mkiso.storage.job import Job
 from mkiso.storage.report import read_report, write_report
@@ -36,6 +38,7 @@ class Swept:
     reports: int
     order_pages: int
     incoming: int
+    sent_studies: int = 0
 
     def __str__(self) -> str:
         return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(self).items())
@@ -60,6 +63,7 @@ def sweep(settings: Settings, standings: Callable[[Collection[str]], Mapping[str
         if standings is not None
         else 0,
         incoming=_remove_older(storage.incoming_dir.glob("*"), INCOMING_HOURS),
+        sent_studies=_sweep_inboxes(settings),
     )
     log.info("Swept: %s.", swept)
     return swept
@@ -116,6 +120,40 @@ def _take_away(folder: Path) -> bool:
     if alone:
         shutil.rmtree(gone, ignore_errors=True)
     return alone
+
+
+def _sweep_inboxes(settings: Settings) -> int:
+    """Take away what was sent and is done with; how many studies went or were emptied."""
+    removed, kept_days = 0, settings.prefect.keep_runs_days
+    for name in inboxes_on_disk(settings.storage):
+        rules = settings.inboxes.get(name)
+        for study in studies_in(settings.storage, name):
+            with _going_on(study.folder):
+                gone = sent_may_go(
+                    study.asked, study.seconds_quiet, rules.keep_hours if rules else 0, kept_days, time.time()
+                )
+                if gone and (gone == "wholly" or study.seconds_quiet is not None):
+                    removed += study.clear(wholly=gone == "wholly")
+    return removed
+
+
+def sent_may_go(
+    asked: Sequence[Ask], quiet_seconds: float | None, keep_hours: float, remember_days: float, now: float
+) -> Literal["", "instances", "wholly"]:
+    """What of a study that was sent to an inbox is of no use any more. What never became a job stays, and so does what
+    one works on; which jobs there were is remembered, so that no second disc is made. Pure.
+    """
+    if not asked:
+        return "" if quiet_seconds is not None else "wholly"
+    if not asked[-1].ended:
+        return ""
+    age_hours = (now - asked[-1].time) / 3600
+    came_since = quiet_seconds is not None and now - quiet_seconds > asked[-1].time
+    if age_hours >= max(remember_days * 24, keep_hours) and (
+        quiet_seconds is None or quiet_seconds >= keep_hours * 3600
+    ):
+        return "wholly"
+    return "instances" if age_hours >= keep_hours and not came_since else ""
 
 
 def _remove_older(paths: Iterable[Path], hours: float) -> int:

@@ -74,13 +74,14 @@ class Job(JobFacts):
 
 
 class Asker(TypedDict):
-    """Somebody who asked for a job: a client's address, and whether by the counter page, a link or a program. `name` is
-    the person's or the key's, empty where nobody has to say; `you`: it is who sees this.
+    """Somebody who asked for a job: a client's address, and whether by the counter page, a link or a program; or who
+    sent it to an inbox, by AE title and address. `name` is the person's, the key's or the inbox's, empty where nobody
+    has to say; `you`: it is who sees this.
     """
 
     time: str
     who: str
-    by: Literal["page", "link", "program"]
+    by: Literal["page", "link", "program", "inbox"]
     name: str
     you: bool
 
@@ -128,7 +129,7 @@ class Made(TypedDict):
     user: str
     name: str
     address: str
-    by: Literal["page", "link", "program"]
+    by: Literal["page", "link", "program", "inbox"]
     kind: str
     accession_numbers: tuple[str, ...]
     patient_id: str

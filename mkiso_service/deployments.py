@@ -72,6 +72,13 @@ def deployments(archive: Archive) -> tuple[Deployment, ...]:
             ("mkiso", "print"),
         ),
         Deployment(
+            "flows.inbox.burn_sent",
+            "inbox",
+            "inboxes",
+            "Makes a disc of a study that was sent to an inbox; a worker starts it by itself.",
+            ("mkiso", "inbox"),
+        ),
+        Deployment(
             "flows.archive.nightly_archive",
             "nightly",
             "archives",

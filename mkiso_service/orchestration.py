@@ -7,9 +7,9 @@ from importlib.resources import files
 
 from mkiso.config.settings import Prefect, Settings
 
-QUEUES = {"downloads": 1, "prints": 2, "archives": 3, "housekeeping": 4}
-"""Work queues and their priority: a clerk waits for a download, somebody collects a print, nobody waits for an
-archive.
+QUEUES = {"downloads": 1, "prints": 2, "inboxes": 3, "archives": 4, "housekeeping": 5}
+"""Work queues and their priority: a clerk waits for a download, somebody collects a print, later what was sent to an
+inbox, nobody waits for an archive.
 """
 REQUEST_ID_LABEL = "mkiso.request_id"
 """The label of a run that holds the id of the request which asked for it; not a tag, which would stand in every list of
@@ -17,6 +17,8 @@ the UI.
 """
 NOT_TAKEN = "Prefect's API refuses our password: prefect.api_auth_string has to be the one of its server."
 DAY_SECONDS = 86_400
+INBOX = "burn_sent/inbox"
+"""The deployment of what was sent to inboxes."""
 NIGHTLY_ARCHIVE = "nightly_archive/nightly"
 """The archive's deployment."""
 ONE_AT_A_TIME = frozenset({"archives"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -21,11 +22,12 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 
 from mkiso.config.in_force import in_force
-from mkiso.errors import MkisoError
+from mkiso.errors import JobNotFound, MkisoError
 from mkiso.housekeeping import Standing, forget_cancelled, sweep
 from mkiso.publishers.orders import cancel_orders
 from mkiso.storage.files import is_uuid
 from mkiso.storage.job import Job
+from mkiso.storage.report import read_report
 from mkiso.storage.reread import reread_shelf
 from mkiso.study.accession import parse_accession_numbers
 
@@ -48,6 +50,23 @@ def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:
         asked = parse_accession_numbers(list(flow_run.parameters["accession_numbers"]), settings.server.max_accessions)
         job = Job(str(flow_run.id), "print", settings)
         for words in cancel_orders(job, asked):
+            log.info("Job %s was cancelled: %s", job.id, words)
+    except MkisoError as error:
+        log.error("Job %s was cancelled; its order couldn't be taken back: %s", flow_run.id, error.words)
+    finally:
+        forget_cancelled_job(flow, flow_run, state)
+
+
+def drop_cancelled_burn(flow: Any, flow_run: FlowRun, state: State) -> None:
+    """As drop_cancelled_print, for a study that was sent to an inbox; what was sent stays there as long as it is
+    kept.
+    """
+    job = Job(str(flow_run.id), "print", in_force())
+    try:
+        asked = tuple(flow_run.parameters.get("accession_numbers") or ())
+        with suppress(JobNotFound):
+            asked = read_report(job.settings.storage, job.id).accession_numbers
+        for words in cancel_orders(job, asked or (str(flow_run.parameters["study_instance_uid"]),)):
             log.info("Job %s was cancelled: %s", job.id, words)
     except MkisoError as error:
         log.error("Job %s was cancelled; its order couldn't be taken back: %s", flow_run.id, error.words)

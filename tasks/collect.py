@@ -45,6 +45,7 @@ def check_one_patient(
     studies: Sequence[Sequence[Study]],
     looked_up: Sequence[Patient | PatientApiUnavailable | None],
     shown: str,
+    without: tuple[str, ...] = (),
 ) -> Found:
     """Every study found, and the patient API's answers, must be of one patient: of the one whom somebody confirmed,
     where somebody did (`shown`: mkiso.study.identity.shown_digest).
@@ -57,6 +58,7 @@ def check_one_patient(
         run.settings.identity,
         require_counts=run.settings.pacs.require_counts,
         degraded=len(patients) < len(looked_up),
+        without=without,
     )
     if shown:
         same_as_shown(found.studies, shown)

@@ -103,7 +103,7 @@ def read_back(run: JobRun, written: WrittenSet) -> ProvenSet:
 @step("Put disc on the shelf")
 def shelve_discs(run: JobRun, proven: ProvenSet) -> tuple[Manifest, ...]:
     """Image and manifest into the disc store, whole or not at all."""
-    manifests = zip(proven.discs, manifests_of(proven, run.job.id, run.settings), strict=True)
+    manifests = zip(proven.discs, manifests_of(proven, run.job.id, run.settings, run.report.inbox), strict=True)
     return tuple(shelve(run.settings.storage, disc.image, manifest, disc.proof.marks) for disc, manifest in manifests)
 
 

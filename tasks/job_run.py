@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from traceback import format_exception
 from types import TracebackType
+from typing import Self
 from uuid import UUID
 
 from prefect import get_run_logger
@@ -53,17 +54,19 @@ class JobRun(JobProgress):
         language: str = "",
         form: str = ISO.name,
         seal: str = "",
+        inbox: str = "",
     ) -> None:
         """`language`: of the discs, where it isn't the site's; `form`: the name of their format; `seal`: of who is told
-        the password where it is an encrypted one (mkiso.storage.handover).
+        the password where it is an encrypted one (mkiso.storage.handover); `inbox`: where they were sent to.
         """
         context = get_run_context()
         assert isinstance(context, FlowRunContext) and context.flow_run is not None
         self.log = get_run_logger()
-        self.job = Job(str(context.flow_run.id), kind, in_force().in_language(language))
+        settings = in_force().in_language(language)
+        self.job = Job(str(context.flow_run.id), kind, settings.for_inbox(inbox) if inbox else settings)
         name = publisher or (self.settings.print.publisher if kind == "print" else "")
         self._artifacts = Artifacts(self.log, "retrieval", PROGRESS_SECONDS)
-        report = JobReport(self.job.id, kind, tuple(accession_numbers), publisher=name, format=form)
+        report = JobReport(self.job.id, kind, tuple(accession_numbers), publisher=name, format=form, inbox=inbox)
         self._seal, self._password = seal, new_password()
         self.form = FORMATS[form].opened(self._password)
         super().__init__(self.settings.storage, report, self._artifacts)
@@ -72,7 +75,7 @@ class JobRun(JobProgress):
         self.renderer: Renderer | None = None
         self._held = ExitStack()
 
-    def __enter__(self) -> JobRun:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -124,6 +127,13 @@ class JobRun(JobProgress):
         Raises InvalidRequest, EncryptionRequired, StorageFull.
         """
         accession_numbers = self.question()
+        self.open()
+        return accession_numbers
+
+    def open(self) -> None:
+        """Check the format and the room on the disk, and open the job's folder. Raises InvalidRequest,
+        EncryptionRequired, StorageFull.
+        """
         require_allowed(self.form, self.settings.disc.encryption, is_printed=self.job.kind == "print")
         if self.form.is_encrypted and not self._seal:
             raise InvalidRequest(
@@ -133,9 +143,8 @@ class JobRun(JobProgress):
         require_room(self.settings.storage)
         self._held.callback(os.close, hold(self.job.folder))
         self.job.open()
-        self.job.note(kind=self.job.kind, accession_numbers=accession_numbers)
+        self.job.note(kind=self.job.kind, accession_numbers=self.report.accession_numbers)
         self.tell("starting")
-        return accession_numbers
 
     @property
     def settings(self) -> Settings:

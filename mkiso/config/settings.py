@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from mkiso.config.inboxes import Inbox, Peer
 from mkiso.config.publishers import CStore, Publisher, Robot
 from mkiso.config.section import (
     AeTitle,
@@ -37,7 +38,6 @@ from mkiso.config.section import (
     Seconds,
     Section,
     Url,
-    is_network,
 )
 from mkiso.config.sources import CMove, Source
 from mkiso.languages import SOURCE, languages
@@ -66,16 +66,6 @@ def _is_time_zone(name: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError(f"{name!r} is no time zone: a name of the IANA database, as Europe/Berlin") from None
     return name
-
-
-def _is_peer(peer: str) -> str:
-    """An AE title, a network, or both: `AE@10.1.0.0/16`."""
-    _, at, network = peer.rpartition("@")
-    if at or "/" in peer or re.fullmatch(r"[\d.]*\.[\d.]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:]*", peer):
-        is_network(network, strict=False)
-    elif not re.fullmatch(r"[\x20-\x5B\x5D-\x7E]{1,16}", peer):
-        raise ValueError(f"{peer!r} is no AE title, address or network")
-    return peer
 
 
 def _is_modality(code: str) -> str:
@@ -257,7 +247,7 @@ class Receiver(Section):
     max_instance_gib: float = Field(8, gt=0)
     pdu_timeout_seconds: Seconds = 30
     idle_timeout_seconds: Seconds = 60
-    allowed_peers: tuple[Annotated[str, AfterValidator(_is_peer)], ...] = ()
+    allowed_peers: tuple[Peer, ...] = ()
     tls: Tls = Tls()
 
 
@@ -366,6 +356,11 @@ class Storage(Section):
         return self.data_dir / "incoming"
 
     @property
+    def inboxes_dir(self) -> Path:
+        """What was sent to inboxes (mkiso.storage.pushed)."""
+        return self.data_dir / "inboxes"
+
+    @property
     def spares_dir(self) -> Path:
         """Files for instances to come (mkiso.storage.spare_files)."""
         return self.data_dir / "spares"
@@ -418,6 +413,7 @@ class Storage(Section):
         return (
             self.incoming_dir,
             self.spares_dir,
+            self.inboxes_dir,
             self.jobs_dir,
             self.discs_dir,
             self.moves_dir,
@@ -518,6 +514,7 @@ class Settings(Section):
     disc: Disc = Disc()
     print: Print = Print()
     publishers: Annotated[Mapping[str, Publisher], AfterValidator(_differ_by_more_than_case)] = {"rimage": CStore()}
+    inboxes: Annotated[Mapping[AeTitle, Inbox], AfterValidator(_differ_by_more_than_case)] = {}
     archive: Archive = Archive()
     storage: Storage = Storage()
     prefect: Prefect = Prefect()
@@ -530,6 +527,16 @@ class Settings(Section):
             return self
         return self.model_copy(update={"disc": self.disc.model_copy(update={"language": language})})
 
+    def for_inbox(self, name: str) -> Settings:
+        """These settings for a disc of what was sent to an inbox: its medium and copies. Raises KeyError."""
+        inbox = self.inboxes[name]
+        if not inbox.publisher:
+            medium = inbox.medium or self.disc.medium
+            return self.model_copy(update={"disc": self.disc.model_copy(update={"medium": medium})})
+        given = {"medium": inbox.medium, "copies": inbox.copies}
+        publisher = self.publishers[inbox.publisher].model_copy(update={k: v for k, v in given.items() if v})
+        return self.model_copy(update={"publishers": {**self.publishers, inbox.publisher: publisher}})
+
     @model_validator(mode="after")
     def _agrees_with_itself(self, info: ValidationInfo) -> Settings:
         if info.context is None and (found := "; ".join(self.contradictions())):
@@ -540,6 +547,7 @@ class Settings(Section):
         """What one section says against another. Whoever validates a file asks for them; else they are an error."""
         yield from self._equal_ports()
         yield from self._unknown_publishers()
+        yield from self._wrong_inboxes()
         if self.sign_in.issuer and not _is_private(self.server.public_url):
             yield "sign_in needs server.public_url, the https address to which the provider sends people back"
 
@@ -570,4 +578,23 @@ class Settings(Section):
             yield (
                 f"archive.output is {output!r}, a DICOM publisher: it makes a disc of a patient, and a volume has "
                 "many. Name 'store' or one of the publishers that take images: epson, primera, rimage or folder."
+            )
+
+    def _wrong_inboxes(self) -> Iterator[str]:
+        for name, inbox in self.inboxes.items():
+            if name == self.receiver.ae_title:
+                yield f"inboxes.{name} is receiver.ae_title too, which takes what jobs ask for: name another"
+            if inbox.publisher and inbox.publisher not in self.publishers:
+                there = ", ".join(self.publishers) or "none"
+                yield f"inboxes.{name}.publisher is {inbox.publisher!r}, and publishers has {there}"
+            open_files = not inbox.publisher or inbox.again == "shelf"
+            if self.disc.encryption == "required" or (self.disc.encryption != "allowed" and open_files):
+                yield (
+                    f"inboxes.{name} makes discs that anybody can read, and disc.encryption is "
+                    f"{self.disc.encryption}: remove one"
+                )
+        if self.inboxes and self.storage.shared_dir:
+            yield (
+                "inboxes and storage.shared_dir are both set: what is sent lies on one machine, and another one may "
+                "get the job"
             )

@@ -78,12 +78,12 @@ def prove(written: WrittenSet, begun: Callable[[Layout], None] = lambda _: None)
     return ProvenSet(written.disc_set, written.form, tuple(discs))
 
 
-def manifests_of(proven: ProvenSet, job_id: str, settings: Settings) -> tuple[Manifest, ...]:
+def manifests_of(proven: ProvenSet, job_id: str, settings: Settings, inbox: str = "") -> tuple[Manifest, ...]:
     """What each disc of a patient's set is, for the shelf. The fingerprint is of what the set holds, not of what was
-    found before.
+    found before; where that was sent to an `inbox` it is like no other, since the PACS may have sent other bytes.
     """
     [studies] = proven.studies
-    fingerprint = disc_fingerprint(studies.fingerprint, settings, proven.form)
+    fingerprint = disc_fingerprint(studies.fingerprint, settings, proven.form, inbox)
     ids = [new_disc_id() for _ in proven.discs]
     return tuple(
         _manifest(disc, proven.form, studies, fingerprint, job_id, disc_id, first_disc=ids[0])
@@ -91,12 +91,13 @@ def manifests_of(proven: ProvenSet, job_id: str, settings: Settings) -> tuple[Ma
     )
 
 
-def disc_fingerprint(studies_fingerprint: str, settings: Settings, form: Format = ISO) -> str:
+def disc_fingerprint(studies_fingerprint: str, settings: Settings, form: Format = ISO, inbox: str = "") -> str:
     """Of all that a disc is made from: its studies (mkiso.study.identity.fingerprint), the settings that show on it or
     by which it was let through, its format, and the program, whose next version may know better.
     """
     sections = (settings.disc, settings.viewer, settings.identity)
     parts = (studies_fingerprint, program_version(), form.name, *(section.model_dump_json() for section in sections))
+    parts += (f"sent to {inbox}",) if inbox else ()
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

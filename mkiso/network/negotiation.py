@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -60,7 +60,8 @@ class Context(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What we accept of those who call us, by `ae_title` or, where it is None, by any name.
+    """What we accept of those who call us, by `ae_title` or, where it is None, by any name; who calls one of `others`
+    has that offer.
 
     `may_call` is asked with a calling AE title and an address. `choose` gives an abstract syntax's transfer syntax out
     of the proposed ones, or the result to refuse it with; `roles`: whether a peer that asks may be SCU, and SCP
@@ -73,6 +74,7 @@ class Offer:
     may_call: Callable[[str, str], bool] = lambda ae_title, address: True
     roles: tuple[bool, bool] = (True, False)
     extended: Callable[[str], bytes | None] = lambda abstract_syntax: None
+    others: Mapping[str, Offer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Acceptance:
     pdu: bytes
     peer_pdu_bytes: int
     oddities: tuple[str, ...] = ()
+    called_ae_title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,7 @@ def negotiate(request: Associate, offer: Offer, address: str) -> Acceptance | Re
     if request.application_context_name != APPLICATION_CONTEXT_NAME:
         return rejection(calling, "its application context isn't DICOM's", 1, 1, 2)
     called = request.called_ae_title
+    offer = offer.others.get(called, offer)
     if offer.ae_title not in (None, called):
         return rejection(calling, f"it calls {called!r}, and our AE title is {offer.ae_title!r}", 1, 1, 7)
     if not offer.may_call(calling, address):
@@ -199,7 +203,8 @@ def negotiate(request: Associate, offer: Offer, address: str) -> Acceptance | Re
     # PS3.8 9.3.3: the AE titles are sent back, tested by nobody
     answer = Associate(1, request.called, request.calling, APPLICATION_CONTEXT_NAME, results=results)
     answer.user = _answered(request.user, contexts, offer)
-    return Acceptance(calling, contexts, encode(answer, A_ASSOCIATE_AC), peer_pdu_bytes, tuple(request.oddities))
+    encoded = encode(answer, A_ASSOCIATE_AC)
+    return Acceptance(calling, contexts, encoded, peer_pdu_bytes, tuple(request.oddities), called)
 
 
 def rejection(calling_ae_title: str, words: str, result: int, source: int, reason: int) -> Rejection:

@@ -36,7 +36,7 @@ def give(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> 
     The lock is free while the publisher settles for this order's patient. Raises PublisherUnavailable (nothing
     was given), PublisherRefused, PrintUncertain (somebody has to look).
     """
-    book = OrderBook.of(orders_dir, order.accession_numbers)
+    book = OrderBook.of(orders_dir, order.questions)
     while True:
         with _locked(publisher, orders_dir, watch):
             if receipt := _taken(publisher, order, book):
@@ -59,7 +59,7 @@ def require_same_discs(orders: Sequence[Order], orders_dir: Path) -> None:
     publisher as one. `orders` are all of the job. Raises PrintUncertain.
     """
     contents = {order.volume.number: order.contents for order in orders}
-    book = OrderBook.of(orders_dir, orders[0].accession_numbers)
+    book = OrderBook.of(orders_dir, orders[0].questions)
     for entry in orders_of(book.pages(), orders[0].job_id):
         if entry.state not in NOTHING_MADE and entry.contents != contents.get(entry.volume):
             raise PrintUncertain(OTHER_IMAGES + THROW_AWAY)
@@ -70,7 +70,7 @@ def follow(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -
 
     The lock is free while this order is waited for.
     """
-    book = OrderBook.of(orders_dir, order.accession_numbers)
+    book = OrderBook.of(orders_dir, order.questions)
     entry = _given(book, order)
     if entry.state == "done":
         return _receipt(publisher, entry)
@@ -90,7 +90,7 @@ def cancel(publisher: Publisher, order: Order, orders_dir: Path) -> bool | None:
 
     Called when the job's own process has ended.
     """
-    book = OrderBook.of(orders_dir, order.accession_numbers)
+    book = OrderBook.of(orders_dir, order.questions)
     entry = latest(book.pages(), order.job_id, order.volume.number)
     if entry is not None and entry.state in OPEN:
         with _locked(publisher, orders_dir, Watch()):

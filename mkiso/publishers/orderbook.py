@@ -250,6 +250,17 @@ def orders_of(pages: Sequence[Page], job_id: str) -> list[Entry]:
     return list({entry.volume: entry for entry in orders}.values())
 
 
+def require_not_ordered(pages: Sequence[Page], job_ids: Collection[str]) -> None:
+    """None of these jobs has ordered a disc that may be there. Raises PrintUncertain."""
+    for job_id in job_ids:
+        if made := [order for order in orders_of(pages, job_id) if order.state not in NOTHING_MADE]:
+            raise PrintUncertain(
+                f"An earlier job has ordered a disc of the same at {made[-1].publisher}: no second one is ordered. "
+                "Look at the robot, and retry that job's run, or print at the counter.",
+                earlier_job_id=job_id,
+            )
+
+
 def _read(path: Path) -> list[Entry]:
     try:
         return read_json(path, _PAGE)

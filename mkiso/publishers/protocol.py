@@ -45,6 +45,11 @@ class Order:
     of_set: tuple[Arrival, ...] = ()
 
     @property
+    def questions(self) -> tuple[str, ...]:
+        """What it stands under in the order book: its accession numbers, without any its Study Instance UIDs."""
+        return self.accession_numbers or tuple(sorted({arrival.study_instance_uid for arrival in self.instances}))
+
+    @property
     def contents(self) -> str:
         """What the disc and its set hold, as a hash: a retry must not take a disc of other images, or of a set with
         other images, for its own.

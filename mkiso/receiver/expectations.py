@@ -207,7 +207,7 @@ class ExpectationServer:
     """
 
     def __init__(
-        self, listener: socket.socket, expectations: Expectations, jobs_dir: Path, status: Callable[[], dict[str, int]]
+        self, listener: socket.socket, expectations: Expectations, jobs_dir: Path, status: Callable[[], dict[str, Any]]
     ) -> None:
         self._listener = listener
         self._expectations = expectations

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from pydicom._uid_dict import UID_dictionary
 
+from mkiso.config.inboxes import Inbox
 from mkiso.config.settings import Receiver
 from mkiso.dataset.header import is_uid
 from mkiso.network.negotiation import (
@@ -26,6 +28,21 @@ _NOT_STORED = frozenset({"1.2.840.10008.1.3.10", "1.2.840.10008.1.20.1", "1.2.84
 
 # PS3.4 B.3.1: Level 2 (every attribute kept), digital signatures survive bit by bit (level 3), no coercion of elements.
 _STORAGE_INFORMATION = bytes((2, 0, 3, 0, 0, 0))
+
+
+def receiver_offer(settings: Receiver, inboxes: Mapping[str, Inbox]) -> Offer:
+    """What is accepted of those who call the receiver, and of those who call an inbox."""
+    jobs = storage_offer(settings)
+    return replace(jobs, others={name: _inbox_offer(jobs, name, inbox) for name, inbox in inboxes.items()})
+
+
+def _inbox_offer(jobs: Offer, name: str, inbox: Inbox) -> Offer:
+    """As that of jobs, of the inbox's own senders."""
+
+    def may_call(ae_title: str, address: str) -> bool:
+        return is_allowed(ae_title, address, inbox.senders)
+
+    return replace(jobs, ae_title=name, may_call=may_call)
 
 
 def storage_offer(settings: Receiver) -> Offer:

@@ -9,8 +9,10 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 from mkiso.config.settings import Receiver, Settings
 from mkiso.errors import ConfigurationError
@@ -18,6 +20,9 @@ from mkiso.network.pdu import Connection
 from mkiso.network.tls import acceptor_context
 from mkiso.receiver.admission import Admission, Place
 from mkiso.receiver.expectations import Expectations, ExpectationServer
+from mkiso.receiver.inbox import InboxSpool
+from mkiso.receiver.negotiation import receiver_offer
+from mkiso.receiver.pushed import folder_of
 from mkiso.receiver.spool import Spool
 from mkiso.receiver.storage_scp import StorageScp, Tally
 from mkiso.receiver.unix_address import unix_address
@@ -42,6 +47,22 @@ def run(settings: Settings, stop: threading.Event) -> None:
         _Server(settings, stop, context).serve(listener, jobs)
 
 
+@dataclass(slots=True)
+class InboxCount:
+    """What came to an inbox since the receiver started; the last refusal in words, and of whom."""
+
+    stored: int = 0
+    refused: int = 0
+    last_refusal: str = ""
+
+    def add(self, tally: Tally) -> None:
+        """Count what one association did."""
+        self.stored += tally.stored
+        self.refused += tally.refused
+        if tally.last_refusal:
+            self.last_refusal = f"{tally.sender}: {tally.last_refusal}"
+
+
 class _Server:
     """What the connections of one receiver share."""
 
@@ -51,6 +72,9 @@ class _Server:
         self._context = context
         self._expectations = Expectations()
         self._spool = Spool(settings.storage, settings.receiver.max_instance_gib, self._expectations)
+        self._inboxes = {name: InboxSpool(settings, name) for name in settings.inboxes}
+        self._offer = receiver_offer(settings.receiver, settings.inboxes)
+        self._counts = {name: InboxCount() for name in settings.inboxes}
         self._admission = Admission(settings.receiver.max_associations, settings.receiver.max_associations_per_peer)
         self._threads: set[threading.Thread] = set()
         self._stored = self._refused = 0
@@ -71,14 +95,16 @@ class _Server:
             expectation_server.close()
             _log.info("The receiver has ended.")
 
-    def status(self) -> dict[str, int]:
+    def status(self) -> dict[str, Any]:
         with self._counting:
             stored, refused = self._stored, self._refused
+            inboxes = {name: asdict(count) for name, count in self._counts.items()}
         return {
             "associations": self._admission.associations,
             "expectations": len(self._expectations),
             "stored": stored,
             "refused": refused,
+            "inboxes": inboxes,
         }
 
     def _accept(self, listener: socket.socket) -> None:
@@ -118,7 +144,7 @@ class _Server:
                 connection.settimeout(receiver.pdu_timeout_seconds)
                 connection.do_handshake()
             peer = Connection(connection, receiver.max_pdu_bytes, receiver.pdu_timeout_seconds, self._stop)
-            StorageScp(peer, receiver, self._spool, tally, place).serve()
+            StorageScp(peer, receiver, self._offer, self._spool, self._inboxes, tally, place).serve()
         except OSError as error:
             _log.info("A connection of %s ended before it became an association: %s", place.peer, error)
         except Exception:
@@ -129,6 +155,8 @@ class _Server:
             with self._counting:
                 self._stored += tally.stored
                 self._refused += tally.refused
+                if (count := self._counts.get(tally.called_ae_title)) is not None:
+                    count.add(tally)
             self._threads.discard(threading.current_thread())
 
     def _join(self, deadline: float) -> None:
@@ -139,7 +167,13 @@ class _Server:
 def _prepare_folders(settings: Settings) -> None:
     storage = settings.storage
     try:
-        for folder in (storage.data_dir, storage.incoming_dir, storage.jobs_dir):
+        inboxes = [storage.inboxes_dir, *(folder_of(storage, name) for name in settings.inboxes)]
+        for folder in (
+            storage.data_dir,
+            storage.incoming_dir,
+            storage.jobs_dir,
+            *(inboxes if settings.inboxes else ()),
+        ):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
         for left_over in (

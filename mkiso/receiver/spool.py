@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkstemp
 from typing import NoReturn
@@ -19,7 +20,7 @@ from mkiso.dataset.part10 import file_head
 from mkiso.errors import DamagedInstance
 from mkiso.network import dimse
 from mkiso.receiver.expectations import NOT_EXPECTED, Expectations, Expected
-from mkiso.receiver.hashing import Hashing
+from mkiso.receiver.hashing import Digest, Hashing
 from mkiso.storage.files import sha256_of
 from mkiso.storage.room import GIB
 from mkiso.storage.spare_files import SpareFiles
@@ -45,8 +46,21 @@ class NoRoom(Refused):
     """The disk is full: the jobs that wait for the instance are told, since the PACS's own words won't say so."""
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An instance that has come in and is what its C-STORE said: a Part 10 file that has no place yet."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    study_instance_uid: str
+    size: int
+    digest: Digest
+    descriptor: int
+
+
 class Spool:
-    """Where instances land before they are linked, and the bounds that hold there."""
+    """Where instances land before they are linked into the folders of jobs, and the bounds that hold there."""
 
     def __init__(self, storage: Storage, max_instance_gib: float, expectations: Expectations) -> None:
         self.folder = storage.incoming_dir
@@ -67,12 +81,38 @@ class Spool:
         """Begin an instance. Raises Refused before a byte of it is read where it can't be stored."""
         if not (is_uid(sop_instance_uid) and is_uid(sop_class_uid)):
             raise Refused(dimse.INVALID_SOP_INSTANCE, "its SOP Class or Instance UID is no UID")
-        if not self.expectations.may_want(sop_instance_uid):
-            raise Refused(dimse.NOT_AUTHORIZED, NOT_EXPECTED)
+        self.admit(sop_instance_uid)
         free = os.statvfs(self.folder)
         if free.f_bavail * free.f_frsize < self._reserve_bytes:
             raise NoRoom(dimse.OUT_OF_RESOURCES, "the disk is nearly full")
         return Incoming(self, sop_class_uid, sop_instance_uid, transfer_syntax_uid, hashing)
+
+    def admit(self, sop_instance_uid: str) -> None:
+        """Raises Refused where nobody expects it, whatever its study is."""
+        if not self.expectations.may_want(sop_instance_uid):
+            raise Refused(dimse.NOT_AUTHORIZED, NOT_EXPECTED)
+
+    def coming(self, study_instance_uid: str) -> None:
+        """More of an instance of this study has come."""
+
+    def give(self, whole: Whole, by: str) -> None:
+        """Link an instance into the folder of every job that expects it, and tell them. Raises Refused where nobody
+        expects it, or a job has other bytes under its UID already.
+        """
+        uid = whole.sop_instance_uid
+        with self.expectations.giving(whole.study_instance_uid, uid) as jobs:
+            if not jobs:
+                raise Refused(dimse.NOT_AUTHORIZED, NOT_EXPECTED)
+            _link(jobs, whole)
+            told = [job for job in jobs if uid not in job.arrived]
+            for job in told:
+                job.arrived[uid] = whole.digest
+
+        def tell(sha256: str) -> None:
+            for job in told:
+                job.tell_arrival(uid, whole.sop_class_uid, whole.transfer_syntax_uid, whole.size, sha256)
+
+        whole.digest.then(tell)
 
 
 class Incoming:
@@ -91,13 +131,15 @@ class Incoming:
         try:
             self._descriptor, self._name = spool.spares.take(spool.folder) or _open(spool.folder)
         except OSError as error:
-            _refuse(error)
+            refuse(error)
 
     def write(self, piece: bytes) -> None:
         """Take a piece of the data set as it came. Raises Refused where the disk is full or the instance too large."""
         if self.size == self._data_set_offset:
             self._begun = begin_identity(piece, self._uids[2])
         self.size += len(piece)
+        if self._begun is not None:
+            self._spool.coming(self._begun[0].study_instance_uid)
         if self.size > self._spool.max_instance_bytes:
             raise Refused(dimse.OUT_OF_RESOURCES, "it is larger than receiver.max_instance_gib")
         self._held.append(piece)
@@ -105,12 +147,10 @@ class Incoming:
         if self._held_bytes >= HELD_BYTES:
             self._pass_on()
 
-    def deliver(self) -> str:
-        """Check the whole instance, link it into the folder of every job that expects it, and tell them; its Study
-        Instance UID.
+    def deliver(self, by: str) -> str:
+        """Check the whole instance and give it to whom it is for; its Study Instance UID. `by`: who sent it.
 
-        Raises Refused where it is damaged, isn't what its C-STORE said, nobody expects it, or a job has other bytes
-        under its UID already.
+        Raises Refused where it is damaged, isn't what its C-STORE said, or isn't taken.
         """
         sop_class_uid, sop_instance_uid, transfer_syntax_uid = self._uids
         self._pass_on()
@@ -118,20 +158,8 @@ class Incoming:
         identity = self._identity(transfer_syntax_uid)
         if (identity.sop_class_uid, identity.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
             raise Refused(dimse.DOES_NOT_MATCH_SOP_CLASS, "its data set isn't the instance that its C-STORE names")
-        size = self.size
-        with self._spool.expectations.giving(identity.study_instance_uid, sop_instance_uid) as jobs:
-            if not jobs:
-                raise Refused(dimse.NOT_AUTHORIZED, NOT_EXPECTED)
-            self._link(jobs, sop_instance_uid)
-            told = [job for job in jobs if sop_instance_uid not in job.arrived]
-            for job in told:
-                job.arrived[sop_instance_uid] = self._digest
-
-        def tell(sha256: str) -> None:
-            for job in told:
-                job.tell_arrival(sop_instance_uid, sop_class_uid, transfer_syntax_uid, size, sha256)
-
-        self._digest.then(tell)
+        whole = Whole(*self._uids, identity.study_instance_uid, self.size, self._digest, self._descriptor)
+        self._spool.give(whole, by)
         return identity.study_instance_uid
 
     def close(self) -> None:
@@ -148,41 +176,7 @@ class Incoming:
         except DamagedInstance as error:
             raise Refused(dimse.CANNOT_UNDERSTAND, error.words) from None
         except OSError as error:  # no room to inflate it
-            _refuse(error)
-
-    def _link(self, jobs: list[Expected], sop_instance_uid: str) -> None:
-        """Link the file into the folder of every job that hasn't got it, or into none. A job that has other bytes under
-        its UID is told so.
-        """
-        linked: list[str] = []
-        conflicting = [
-            job
-            for job in jobs
-            if sop_instance_uid in job.arrived and job.arrived[sop_instance_uid].value() != self._digest.value()
-        ]
-        waiting = [] if conflicting else [job for job in jobs if sop_instance_uid not in job.arrived]
-        try:
-            for job in waiting:
-                path = f"{job.folder}/{sop_instance_uid}"
-                try:
-                    # linkat(2) follows the link in /proc only where it is called with a folder; the source is absolute,
-                    # so any descriptor serves.
-                    os.link(
-                        f"/proc/self/fd/{self._descriptor}", path, src_dir_fd=self._descriptor, follow_symlinks=True
-                    )
-                    linked.append(path)
-                except FileExistsError:  # from an earlier run of the job
-                    if sha256_of(Path(path)) != self._digest.value():
-                        conflicting.append(job)
-            if not conflicting:
-                return
-        except OSError as error:
-            _unlink(linked)
-            _refuse(error)
-        _unlink(linked)
-        for job in conflicting:
-            job.tell_conflict(sop_instance_uid)
-        raise Refused(dimse.DUPLICATE_SOP_INSTANCE, "other bytes came under its SOP Instance UID before")
+            refuse(error)
 
     def _pass_on(self) -> None:
         """Write what is held, and have it hashed: many small PDUs in one call of each."""
@@ -195,7 +189,41 @@ class Incoming:
                 if written < sum(map(len, batch)):  # a nearly full disk
                     _write_all(self._descriptor, memoryview(b"".join(batch))[written:])
         except OSError as error:
-            _refuse(error)
+            refuse(error)
+
+
+def _link(jobs: list[Expected], whole: Whole) -> None:
+    """Link the file into the folder of every job that hasn't got it, or into none. A job that has other bytes under
+    its UID is told so.
+    """
+    linked: list[str] = []
+    sop_instance_uid = whole.sop_instance_uid
+    conflicting = [
+        job
+        for job in jobs
+        if sop_instance_uid in job.arrived and job.arrived[sop_instance_uid].value() != whole.digest.value()
+    ]
+    waiting = [] if conflicting else [job for job in jobs if sop_instance_uid not in job.arrived]
+    try:
+        for job in waiting:
+            path = f"{job.folder}/{sop_instance_uid}"
+            try:
+                # linkat(2) follows the link in /proc only where it is called with a folder; the source is absolute,
+                # so any descriptor serves.
+                os.link(f"/proc/self/fd/{whole.descriptor}", path, src_dir_fd=whole.descriptor, follow_symlinks=True)
+                linked.append(path)
+            except FileExistsError:  # from an earlier run of the job
+                if sha256_of(Path(path)) != whole.digest.value():
+                    conflicting.append(job)
+        if not conflicting:
+            return
+    except OSError as error:
+        _unlink(linked)
+        refuse(error)
+    _unlink(linked)
+    for job in conflicting:
+        job.tell_conflict(sop_instance_uid)
+    raise Refused(dimse.DUPLICATE_SOP_INSTANCE, "other bytes came under its SOP Instance UID before")
 
 
 def _open(folder: Path) -> tuple[int, Path | None]:
@@ -219,6 +247,7 @@ def _unlink(paths: list[str]) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def _refuse(error: OSError) -> NoReturn:
+def refuse(error: OSError) -> NoReturn:
+    """Raise Refused for what the system says."""
     kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else Refused
     raise kind(dimse.OUT_OF_RESOURCES, f"it can't be written: {error.strerror}") from None

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from time import monotonic
@@ -14,11 +15,11 @@ from mkiso.dataset.header import MAX_BEGINNING_BYTES, begin_study
 from mkiso.network import dimse, pdu
 from mkiso.network.association import Association, Message, accept
 from mkiso.network.dimse import Command
-from mkiso.network.negotiation import Acceptance, Context, Rejection
+from mkiso.network.negotiation import Acceptance, Context, Offer, Rejection
 from mkiso.network.pdu import Connection, PeerGone, ProtocolError, Stalled, Stopping
 from mkiso.receiver.admission import Place
 from mkiso.receiver.hashing import Hashing
-from mkiso.receiver.negotiation import storage_offer
+from mkiso.receiver.inbox import InboxSpool
 from mkiso.receiver.spool import Incoming, NoRoom, Refused, Spool
 
 LEAST_BYTES_PER_SECOND = 1024  # of a message, once it has taken the idle limit; slower is a peer that wants to hold us
@@ -33,20 +34,39 @@ class Tally:
 
     peer: str
     calling_ae_title: str = ""
+    called_ae_title: str = ""
     stored: int = 0
     refused: int = 0
     size: int = 0
     ended: str = ""
     last_refusal: str = ""
 
+    @property
+    def sender(self) -> str:
+        """Who sends, for people."""
+        return f"{self.calling_ae_title}@{self.peer}"
+
 
 class StorageScp:
-    """Serves one peer in the calling thread."""
+    """Serves one peer in the calling thread. `spool` takes what jobs expect; who calls an inbox gives to that inbox's
+    spool.
+    """
 
-    def __init__(self, connection: Connection, settings: Receiver, spool: Spool, tally: Tally, place: Place) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        settings: Receiver,
+        offer: Offer,
+        spool: Spool,
+        inboxes: Mapping[str, InboxSpool],
+        tally: Tally,
+        place: Place,
+    ) -> None:
         self._connection = connection
         self._settings = settings
-        self._spool = spool
+        self._offer = offer
+        self._spool: Spool = spool
+        self._inboxes = inboxes
         self._tally = tally
         self._place = place
         self._hashing = Hashing()
@@ -78,9 +98,10 @@ class StorageScp:
             self._connection.close()
             self._hashing.close()
             _log.info(
-                "Association with %s (%s): %d stored, %d refused%s, %.1f MB in %.2f s, %s.",
+                "Association with %s (%s)%s: %d stored, %d refused%s, %.1f MB in %.2f s, %s.",
                 tally.peer,
                 tally.calling_ae_title or "no AE title",
+                f" at the inbox {tally.called_ae_title}" if tally.called_ae_title in self._inboxes else "",
                 tally.stored,
                 tally.refused,
                 f" (last: {tally.last_refusal})" if tally.last_refusal else "",
@@ -92,12 +113,14 @@ class StorageScp:
     def _negotiate(self) -> Acceptance | None:
         congested = self._place.congested
         limit = self._settings.pdu_timeout_seconds if congested is None else REJECTING_SECONDS
-        answer = accept(self._connection, storage_offer(self._settings), self._tally.peer, limit, congested)
+        answer = accept(self._connection, self._offer, self._tally.peer, limit, congested)
         self._tally.calling_ae_title = answer.calling_ae_title
         if isinstance(answer, Rejection):
             self._tally.ended = f"rejected: {answer.words}"
             self._tell(f"was refused: {answer.words}")
             return None
+        self._tally.called_ae_title = answer.called_ae_title
+        self._spool = self._inboxes.get(answer.called_ae_title, self._spool)
         for oddity in answer.oddities:
             _log_once(answer.calling_ae_title, oddity)
         return answer
@@ -182,7 +205,7 @@ class Reception:
         """
         if self._incoming is not None:
             try:
-                study_instance_uid = self._incoming.deliver()
+                study_instance_uid = self._incoming.deliver(self._tally.sender)
                 self._tally.stored += 1
                 self._expectations.tell_others(
                     study_instance_uid, self.command.affected_sop_instance_uid, self.command.text(dimse.MOVE_ORIGINATOR)

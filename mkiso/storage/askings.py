@@ -16,13 +16,14 @@ from pydantic import TypeAdapter, ValidationError
 from mkiso.config.settings import Storage
 from mkiso.storage.files import Unreadable, read_whole
 
-By = Literal["page", "link", "program"]
+By = Literal["page", "link", "program", "inbox"]
 SUFFIX = ".asked"
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """One who asked: `who` (a client's address), by our own page, a link in a browser or a program. What was asked for
+    """One who asked: `who` (a client's address), by our own page, a link in a browser or a program, or who sent to an
+    inbox (`who`: AE title and address). What was asked for
     stands in each, since a job that waits has no report yet. `user` and `name` are the person's or the key's, empty
     where nobody has to say.
     """

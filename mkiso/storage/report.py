@@ -122,7 +122,7 @@ class JobReport(JobFacts):
     """The state of one job. `disc_ids` has one id a volume; `error` is set where `status` is failed.
 
     `error` holds `error` (words), `code`, `http_status` and the details of the MkisoError. `seconds` is how long each
-    stage took in this attempt.
+    stage took in this attempt. `inbox` is the AE title that the study was sent to, empty where it wasn't.
     """
 
     status: Status = "running"
@@ -132,6 +132,7 @@ class JobReport(JobFacts):
     seconds: dict[str, float] = field(default_factory=dict)
     patient_id: str = ""
     patient_name: str = ""
+    inbox: str = ""
 
     @property
     def progress(self) -> float:

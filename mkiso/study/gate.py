@@ -28,10 +28,12 @@ def found(
     *,
     require_counts: bool,
     degraded: bool,
+    without: tuple[str, ...] = (),
 ) -> Found:
     """What may be retrieved of the answers: of one patient, and such that completeness can be proved.
 
-    `patients` are the patient API's answers, None where it knows nobody; `degraded` says that it couldn't be asked.
+    `patients` are the patient API's answers, None where it knows nobody; `degraded` says that it couldn't be asked,
+    `without` what else the job does without.
     Raises PatientMismatch, NoDicomData, CountsUnknown.
     """
     known = [patient for patient in patients if patient is not None]
@@ -40,8 +42,8 @@ def found(
     for study in distinct:
         completeness.provable(study, require_counts=require_counts)
     counts_unknown = any(study.expected.count is None for study in distinct)
-    without = (PATIENT_API,) * degraded + (COUNTS_UNKNOWN,) * counts_unknown
-    return Found(accession_numbers, distinct, next(iter(known), None), without)
+    lacks = (PATIENT_API,) * degraded + (COUNTS_UNKNOWN,) * counts_unknown + without
+    return Found(accession_numbers, distinct, next(iter(known), None), lacks)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

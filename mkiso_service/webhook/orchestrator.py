@@ -21,7 +21,7 @@ from pydantic import BaseModel, TypeAdapter
 from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
 from mkiso.storage.report import read_report
-from mkiso_service.orchestration import NOT_TAKEN, REQUEST_ID_LABEL, api_url
+from mkiso_service.orchestration import INBOX, NOT_TAKEN, REQUEST_ID_LABEL, api_url
 from mkiso_service.prefect_api import PrefectApi
 from mkiso_service.webhook.question import Question
 
@@ -29,7 +29,7 @@ Standing = Literal["waiting", "running", "completed", "failed", "crashed", "canc
 ENDED: frozenset[Standing] = frozenset(("completed", "failed", "crashed", "cancelled"))
 
 DEPLOYMENTS = {"download": "make_disc/download", "print": "print_disc/print"}
-FLOWS = frozenset(name.partition("/")[0] for name in DEPLOYMENTS.values())
+FLOWS = frozenset(name.partition("/")[0] for name in (*DEPLOYMENTS.values(), INBOX))
 """The flows whose runs are jobs."""
 RUN_NAMES = {"download": "Disc", "print": "Print"}
 """As the flows name their runs once they have begun."""

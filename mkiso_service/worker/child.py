@@ -28,6 +28,7 @@ from prefect.flow_engine import run_flow
 import flows.archive
 import flows.download
 import flows.housekeeping
+import flows.inbox
 import flows.print  # noqa: F401
 from mkiso.config.in_force import use
 from mkiso.config.settings import Settings

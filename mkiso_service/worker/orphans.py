@@ -152,10 +152,11 @@ def state_of(verdict: Verdict) -> State:
 
 def has_ordered(run: FlowRun, settings: Settings) -> bool:
     """Whether an order of this run stands in the book; a book that can't be read may hold one."""
-    if run.work_queue_name != "prints":
+    if run.work_queue_name not in ("prints", "inboxes"):
         return False
     try:
         numbers = [number.strip() for number in run.parameters["accession_numbers"]]
+        numbers = numbers or [run.parameters["study_instance_uid"]]
     except (KeyError, TypeError, AttributeError):  # no worker has taken such a run
         return False
     try:

@@ -15,6 +15,7 @@ from mkiso_service.deploy import ensure_deployments, is_missing
 from mkiso_service.deployments import deployments
 from mkiso_service.ending import jobs_grace_seconds, on_signals
 from mkiso_service.worker.executor import FlowRunExecution, warm_context
+from mkiso_service.worker.inboxes import LOOK_SECONDS, InboxWatch
 from mkiso_service.worker.missed_night import catch_up
 from mkiso_service.worker.orphans import Orphans, worker_name
 from mkiso_service.worker.worker import WarmWorker
@@ -62,6 +63,8 @@ async def _run(settings: Settings, execution: FlowRunExecution) -> None:
         services.start_soon(worker.watch_orphans, Orphans(settings))
         services.start_soon(_sweep_regularly, settings, worker)
         services.start_soon(_look_after_deployments, settings)
+        if settings.inboxes:
+            services.start_soon(_watch_inboxes, settings)
         await stop.wait()
         await worker.finish_or_end_runs(settings.server.shutdown_grace_seconds)
         services.cancel_scope.cancel()
@@ -90,6 +93,17 @@ async def _look_after_deployments(settings: Settings) -> None:
                 await ensure_deployments(settings)
         except Exception as error:
             log.warning("Looking after the deployments failed (%s); it is tried again.", type(error).__name__)
+
+
+async def _watch_inboxes(settings: Settings) -> None:
+    """Start a job for each study that was sent to an inbox, once it is settled."""
+    watch = InboxWatch(settings)
+    while True:
+        try:
+            await asyncio.to_thread(watch.look)
+        except Exception as error:
+            log.warning("Looking at the inboxes failed (%s); it is tried again.", type(error).__name__)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _await_api(stop: asyncio.Event) -> None:

@@ -56,7 +56,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     threads, descriptors = set(threading.enumerate()), _descriptors()
     started: list[Running] = []
 
-    def begin(storage: dict[str, Any] | None = None, **keys: Any) -> Running:
+    def begin(storage: dict[str, Any] | None = None, inboxes: dict[str, Any] | None = None, **keys: Any) -> Running:
         values = {
             "host": "127.0.0.1",
             "port": free_port(),
@@ -66,7 +66,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         }
         kept = {"data_dir": tmp_path / "data", "min_free_gib": 0, **(storage or {})}
         settings = Settings.model_validate(
-            {"receiver": values, "storage": kept, "server": {"shutdown_grace_seconds": 3}}
+            {"receiver": values, "storage": kept, "server": {"shutdown_grace_seconds": 3}, "inboxes": inboxes or {}}
         )
         stop = threading.Event()
         running = Running(settings, threading.Thread(target=run, args=(settings, stop)), stop)

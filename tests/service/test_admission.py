@@ -19,6 +19,7 @@ DEPLOYMENT, QUEUE, OTHER = UUID(int=1), UUID(int=2), UUID(int=3)
 PARAMETERS: dict[str, dict[str, Any]] = {
     "download": {"accession_numbers": ["A1", "A2"]},
     "print": {"accession_numbers": ["A1"], "publisher": "rimage", "confirm_reprint": True},
+    "inbox": {"inbox": "BURN_CT", "study_instance_uid": "1.2.3", "accession_numbers": ["A1"], "after": ""},
     "nightly": {"date_from": "2030-01-01", "date_to": None, "dry_run": True},
     "housekeeping": {},
 }
@@ -135,6 +136,9 @@ def test_a_run_that_brings_more_than_parameters_is_refused(edited: dict[str, Any
         ("download", {"accession_numbers": [{"$ref": {"block_document_id": str(OTHER)}}]}),
         ("download", {"accession_numbers": {"__prefect_kind": "jinja", "template": "{{ x }}"}}),
         ("download", {"accession_numbers": ["A1"], "publisher": "rimage"}),
+        ("inbox", {"inbox": "BURN_CT", "study_instance_uid": "../1", "accession_numbers": []}),
+        ("inbox", {"inbox": "BURN_CT", "study_instance_uid": "1.2", "accession_numbers": ["A1", "A2"]}),
+        ("inbox", {"inbox": "BURN_CT", "study_instance_uid": "1.2", "accession_numbers": [], "publisher": "rimage"}),
         ("print", {"accession_numbers": ["A1"], "publisher": ["rimage"]}),
         ("print", {"accession_numbers": ["A1"], "confirm_reprint": "yes"}),
         ("nightly", {"date_from": 1}),

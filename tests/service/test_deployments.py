@@ -72,7 +72,7 @@ def test_every_deployment_has_a_queue_of_its_own_and_clerks_come_first() -> None
     assert (
         [each.queue for each in WANTED]
         == sorted(QUEUES, key=QUEUES.__getitem__)
-        == ["downloads", "prints", "archives", "housekeeping"]
+        == ["downloads", "prints", "inboxes", "archives", "housekeeping"]
     )
 
 

@@ -8,14 +8,16 @@ import shutil
 import threading
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mkiso.config.settings import Prefect, Settings, Storage
 from mkiso.errors import StorageFull
-from mkiso.housekeeping import SWEPT, Standing, may_go, sweep
+from mkiso.housekeeping import SWEPT, Standing, may_go, sent_may_go, sweep
 from mkiso.publishers.orderbook import OrderBook
+from mkiso.receiver.pushed import Ask
 from mkiso.storage.files import alone_in, hold
 from mkiso.storage.report import JobReport, write_report
 from mkiso.storage.room import is_short_of, require_room
@@ -180,7 +182,7 @@ def test_reports_settled_order_books_and_unfinished_instances_go(settings: Setti
     swept = sweep(settings, lambda _: {})
     assert (swept.reports, swept.order_pages, swept.incoming) == (1, 1, 1)
     assert tuple(storage.orders_dir.glob("*.json")) == OrderBook.of(storage.orders_dir, ["open"]).paths
-    assert str(swept) == "0 discs, 0 job folders, 1 reports, 1 order pages, 1 incoming"
+    assert str(swept) == "0 discs, 0 job folders, 1 reports, 1 order pages, 1 incoming, 0 sent studies"
 
 
 @pytest.mark.parametrize("kind", ["job folder", "report", "incoming"])
@@ -254,3 +256,29 @@ def test_a_volume_needs_room_beside_what_must_stay_free(settings: Settings) -> N
     assert not is_short_of(nothing_kept, free // 2)
     assert is_short_of(nothing_kept, 2 * free)
     assert is_short_of(settings.storage.model_copy(update={"min_free_gib": 1e9}), 0)
+
+
+DONE = Ask("j1", "f1", 3, 0.0, "done")
+
+
+@pytest.mark.parametrize(
+    ("asked", "quiet_hours", "now_hours", "gone"),
+    [
+        ((), 100, 100, ""),  # no worker was there: nothing was made of it yet
+        ((), None, 100, "wholly"),
+        ((DONE,), 23, 22, ""),
+        ((DONE,), 26, 25, "instances"),
+        ((replace(DONE, ended=""),), 1000, 999, ""),
+        ((replace(DONE, ended="failed"),), 26, 25, "instances"),
+        ((DONE,), 2, 25, ""),  # more came after the job began
+        ((DONE,), 25, 30 * 24 + 30, "wholly"),
+        ((DONE,), None, 30 * 24 - 1, "instances"),
+        ((DONE,), None, 30 * 24 + 1, "wholly"),
+    ],
+    ids=str,
+)
+def test_what_was_sent_is_kept_until_it_is_of_no_use(
+    asked: tuple[Ask, ...], quiet_hours: float | None, now_hours: float, gone: str
+) -> None:
+    quiet = None if quiet_hours is None else quiet_hours * HOUR
+    assert sent_may_go(asked, quiet, 24, 30, now_hours * HOUR) == gone

@@ -7,6 +7,7 @@ const IDLE_MS = 10000;
 const HEALTH_MS = 15000;
 const KEPT = 50;
 const $ = (id) => document.getElementById(id);
+const UNPROVEN = ["counts_unknown", "completeness_not_proven"];
 const shown = new Map(); // the entry on the page of each job, by its id
 const seen = new Set(); // those that this page has seen at work
 const mine = new Map(JSON.parse(sessionStorage.getItem("mine") || "[]"));
@@ -144,7 +145,7 @@ function sentence(job) {
   if (job.state === "done") {
     if (!job.discs.length) return gettext("The disc file was made, and isn't kept any more.");
     if (job.discs.length > 1) return ngettext("The images fill %(number)s disc.", "The images fill %(number)s discs. Download and burn every one.", job.discs.length);
-    return job.degraded.includes("counts_unknown") ? gettext("The disc file is ready.") : gettext("The disc file is ready, and no image is missing.");
+    return job.degraded.some((lack) => UNPROVEN.includes(lack)) ? gettext("The disc file is ready.") : gettext("The disc file is ready, and no image is missing.");
   }
   return stage(job);
 }
@@ -278,6 +279,8 @@ function moment(begun) {
 
 function askers({ job, asked }) {
   if (!asked.length) return gettext("started in Prefect");
+  const sent = asked.filter((each) => each.by === "inbox");
+  if (sent.length) return gettext("sent by %(who)s to %(inbox)s", { who: sent.map((each) => each.who).join(", "), inbox: sent[0].name });
   const who = [...new Set(asked.map((each) => each.name || (each.by === "program" ? gettext("a program at %(address)s", { address: each.who }) : each.who)))].join(", ");
   return mine.has(job.job_id) ? gettext("asked for by %(who)s (this page)", { who }) : gettext("asked for by %(who)s", { who });
 }

@@ -28,6 +28,8 @@ const ADVICE = {
   other_patient: gettext("The PACS names another patient by now than the one who was shown, so no disc is made. Look the number up again."),
   wrong_birth_date: gettext("The PACS has another birth date for this number. Check the number and the birth date."),
   study_incomplete: join(gettext("Some images could not be fetched, so no disc is made."), LATER, gettext("If it happens again, tell the PACS administrator.")),
+  not_archived: gettext("The PACS doesn't have all images that were sent, so no disc is made. Send the study to the PACS, then here again."),
+  study_grown: gettext("More images came after the disc was made, and that disc lacks them. Ask for a new disc here."),
   instance_conflict: join(gettext("One image exists in two versions, so no disc is made."), TELL_PACS),
   damaged_instance: join(gettext("An image in the PACS is damaged, so no disc is made."), TELL_PACS),
   counts_unknown: join(gettext("The PACS doesn't say how many images there are, so nobody can say that the disc is complete."), TELL),
@@ -68,6 +70,7 @@ const LOOK_FIRST = new Set(["print_uncertain", "job_stopped", "job_cancelled", "
 const WITHOUT = {
   patient_api: gettext("The hospital's patient data wasn't available; the disc has the name from the PACS."),
   counts_unknown: gettext("The PACS doesn't say how many images there are: check that none is missing."),
+  completeness_not_proven: gettext("No PACS was asked how many images there are: check that none is missing."),
   label_letters: gettext("The disc's label shows something in other letters, since the robot doesn't have those."),
 };
 

@@ -1,0 +1,105 @@
+"""A disc of a study that was sent to an inbox."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from flows.parameters import AccessionNumber
+from tasks.cleaning import drop_cancelled_burn
+from tasks.collect import check_complete, check_one_patient, look_up_patient, resume
+from tasks.disc import (
+    finish_pictures,
+    lay_out_discs,
+    master_images,
+    read_back,
+    read_reports,
+    resume_discs,
+    shelve_discs,
+)
+from tasks.inbox import InboxRun, find_sent_study, look_into_inbox, take_sent_study, write_down_sent
+from tasks.order import follow_orders, give_orders, orders_of_images, orders_of_studies
+
+InboxName = Annotated[
+    str, Field(title="Inbox", description="The AE title that the study was sent to.", min_length=1, max_length=16)
+]
+StudyInstanceUid = Annotated[
+    str,
+    Field(
+        title="Study Instance UID",
+        description="Which study of the inbox is meant.",
+        pattern=r"^[0-9]+(\.[0-9]+)*$",
+        max_length=64,
+    ),
+]
+SentNumbers = Annotated[
+    list[AccessionNumber],
+    Field(title="Accession numbers", description="As the images say; for the run's name.", max_length=1),
+]
+MadeBefore = Annotated[
+    str,
+    Field(
+        title="Made before",
+        description="The job that has made a disc of this study before more of it came; empty: none has.",
+        pattern=r"^([0-9a-f-]{36})?$",
+    ),
+]
+
+
+def _name() -> str:
+    asked = flow_run.parameters
+    numbers = ", ".join(map(str, asked.get("accession_numbers") or ())) or f"study {asked['study_instance_uid']}"
+    return f"{asked['inbox']} {numbers}"
+
+
+@flow(
+    name="burn_sent",
+    flow_run_name=_name,
+    description="Makes a disc of a study that was sent to an inbox, once the PACS says that it is whole.",
+    on_cancellation=[drop_cancelled_burn],
+)
+def burn_sent(
+    inbox: InboxName, study_instance_uid: StudyInstanceUid, accession_numbers: SentNumbers, after: MadeBefore = ""
+) -> State:
+    """Make a disc of a study that was sent to an inbox, or have a publisher make it.
+
+    Args:
+        inbox: The AE title that the study was sent to.
+        study_instance_uid: Which study of the inbox is meant.
+        accession_numbers: As the images say; for the run's name.
+        after: The job that has made a disc of this study before more of it came; empty: none has.
+    """
+    with InboxRun(inbox, study_instance_uid, accession_numbers, after) as run:
+        run.open()
+        discs = resume_discs(run) if run.report.disc_ids else ()
+        if discs:
+            run.finish(discs)
+            return run.state
+        maker = run.publisher if run.report.publisher else None
+        sent = look_into_inbox(run)
+        studies = find_sent_study(run, sent)
+        numbers = tuple(study.accession_number for study in studies if study.accession_number)
+        looked_up = [look_up_patient(run, number) for number in numbers]
+        found = check_one_patient(run, numbers, [studies], looked_up, "", run.without)
+        if maker:
+            write_down_sent(run, found)
+        if maker is None or maker.needs_image:
+            run.begin_pictures()
+        resume(run, found)
+        complete = check_complete(run, found, [take_sent_study(run, found, sent)])
+        if maker and not maker.needs_image:
+            orders = orders_of_studies(run, maker, complete)
+        else:
+            disc_set = lay_out_discs(run, complete, finish_pictures(run, complete), read_reports(run, complete))
+            proven = read_back(run, master_images(run, disc_set))
+            if maker is None:
+                run.finish(shelve_discs(run, proven))
+                return run.state
+            orders = orders_of_images(run, maker, proven)
+        give_orders(run, maker, complete, orders)
+        follow_orders(run, maker, orders)
+    return run.state

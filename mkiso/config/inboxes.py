@@ -1,0 +1,56 @@
+"""The settings of an inbox: an AE title of ours to which studies are sent, and what becomes of them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from mkiso.config.section import Medium, Seconds, Section, is_network
+
+
+def _is_peer(peer: str) -> str:
+    """An AE title, a network, or both: `AE@10.1.0.0/16`."""
+    _, at, network = peer.rpartition("@")
+    if at or "/" in peer or re.fullmatch(r"[\d.]*\.[\d.]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:]*", peer):
+        is_network(network, strict=False)
+    elif not re.fullmatch(r"[\x20-\x5B\x5D-\x7E]{1,16}", peer):
+        raise ValueError(f"{peer!r} is no AE title, address or network")
+    return peer
+
+
+Peer = Annotated[str, AfterValidator(_is_peer)]
+
+FormatName = Literal["iso", "zip", "usb"]
+
+
+class Inbox(Section):
+    """What is sent to this AE title becomes a disc, study by study. An empty publisher: on the shelf, in this format.
+
+    `ask`: who says that a study is whole. `fetch`: what the PACS has and nobody sent is moved from there. `again`: what
+    becomes of a study that grows after its disc was made.
+    """
+
+    senders: Annotated[tuple[Peer, ...], Field(min_length=1, description="who may send: AE titles, addresses")]
+    publisher: str = ""
+    medium: Medium | None = None
+    copies: int | None = Field(None, ge=1, le=50)
+    format: FormatName = "iso"
+    ask: Literal["pacs", "none"] = "pacs"
+    fetch: bool = True
+    again: Literal["no", "shelf"] = "shelf"
+    quiet_seconds: Seconds = 60
+    wait_minutes: float = Field(30, ge=0, le=1440)
+    max_gib: float = Field(50, gt=0)
+    max_studies: int = Field(2000, ge=1, le=100_000)
+    max_instances: int = Field(20_000, ge=1, le=1_000_000)
+    keep_hours: float = Field(24, gt=0, le=87_600)
+
+    @model_validator(mode="after")
+    def _goes_one_way(self) -> Inbox:
+        if self.publisher and self.format != "iso":
+            raise ValueError("has a publisher and a format: a publisher makes discs, so leave the format out")
+        if not self.publisher and self.copies:
+            raise ValueError("has copies and no publisher, which would make them")
+        return self

@@ -1,0 +1,147 @@
+"""When a disc is asked for of what was sent, and what an archive's answer means for it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mkiso.config.inboxes import Inbox
+from mkiso.errors import InstanceConflict, NotArchived, StudyGrown, StudyIncomplete
+from mkiso.receiver.pushed import Ask, Pushed
+from mkiso.study.models import Study
+
+Step = Literal["rest", "wait", "ask", "start"]
+NAMED_UIDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known of a study in an inbox. `quiet_seconds` is how long nothing came, `pushed` when something came
+    last, in seconds since the epoch. `agrees`: the archive lists what was sent, as far as the inbox needs it to.
+    """
+
+    pushed_fingerprint: str
+    quiet_seconds: float
+    pushed: float
+    asked: tuple[Ask, ...] = ()
+    agrees: bool = False
+
+
+def next_step(view: View, rules: Inbox) -> Step:
+    """`rest`: nothing is to be done until more comes. `wait`: look again. `ask` the archive. `start` a job.
+
+    What came to nothing is tried again where it is sent again; what was made isn't made again.
+    """
+    last = view.asked[-1] if view.asked else None
+    if not view.pushed_fingerprint:
+        return "rest"
+    if last is not None and not last.ended:
+        return "wait"
+    is_asked = last is not None and last.fingerprint == view.pushed_fingerprint
+    if last is not None and is_asked and (last.ended == "done" or view.pushed <= last.time):
+        return "rest"
+    if view.quiet_seconds < rules.quiet_seconds:
+        return "wait"
+    if rules.ask == "none" or view.agrees or view.quiet_seconds >= rules.wait_minutes * 60:
+        return "start"
+    return "ask"
+
+
+def made_before(asked: Sequence[Ask]) -> str:
+    """The job that has made a disc of the study, empty where none has."""
+    return next((ask.job_id for ask in reversed(asked) if ask.ended == "done"), "")
+
+
+def key_of(inbox: str, study_instance_uid: str, fingerprint: str, asked: Sequence[Ask]) -> str:
+    """Of one job: what was sent, and how often a job of just that came to nothing."""
+    attempts = sum(ask.fingerprint == fingerprint for ask in asked)
+    return f"{inbox}:{study_instance_uid}:{fingerprint}:{attempts}"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The SOP Instance UIDs that the archive lists and nobody sent, and those that were sent and that it doesn't
+    list.
+    """
+
+    missing: frozenset[str]
+    unarchived: frozenset[str]
+
+
+def compared(pushed: Pushed, study: Study) -> Compared:
+    """What was sent beside what the archive has; where it tells no list, by number alone nothing can be named."""
+    listed = study.expected.instances
+    if listed is None:
+        return Compared(frozenset(), frozenset())
+    return Compared(listed - pushed.uids, pushed.uids - listed)
+
+
+def agrees(pushed: Pushed, studies: Sequence[Study], rules: Inbox) -> bool:
+    """Whether nothing more is to be waited for: the archive lists what was sent, and what it has beyond that was sent
+    too or may be fetched from it.
+    """
+    if len(studies) != 1:
+        return False
+    difference = compared(pushed, studies[0])
+    count = studies[0].expected.count or 0
+    lacks = bool(difference.missing) or count > len(pushed.instances)
+    return not difference.unarchived and count >= len(pushed.instances) and (rules.fetch or not lacks)
+
+
+def require_archived(pushed: Pushed, studies: Sequence[Study]) -> None:
+    """Raise NotArchived where the archive doesn't list all that was sent."""
+    total = len(pushed.instances)
+    unarchived = [uid for study in studies for uid in sorted(compared(pushed, study).unarchived)]
+    if not studies or unarchived:
+        count = f"{len(unarchived)} of the {total}" if studies else f"any of the {total}"
+        words = "doesn't list" if unarchived else "knows no study, and so doesn't list"
+        raise NotArchived(
+            f"The PACS {words} {count} images that were sent to {pushed.inbox}: no disc was made, since nobody can say "
+            "that they are all. Send the study to the PACS, then to this inbox again.",
+            unarchived=len(unarchived) or total,
+            unarchived_sop_instance_uids=unarchived[:NAMED_UIDS],
+        )
+
+
+def require_sent(pushed: Pushed, study: Study, rules: Inbox, before: int) -> None:
+    """Raise StudyIncomplete where the archive has what nobody sent, and InstanceConflict where two different images
+    came under one UID, unless it may be fetched from there. `before`: of how many images a disc was asked for before;
+    where no archive is asked, fewer are there only because they aren't kept any more.
+    """
+    if rules.ask == "pacs" and rules.fetch:
+        return
+    if pushed.conflicts:
+        raise InstanceConflict(
+            f"Different images came to {pushed.inbox} under one SOP Instance UID, so nobody can say which one belongs "
+            "on the disc. Ask for the disc at the counter, from the PACS.",
+            sop_instance_uid=min(pushed.conflicts),
+        )
+    if rules.ask == "none" and before > len(pushed.instances):
+        raise StudyIncomplete(
+            f"{before} images of this study came to {pushed.inbox} before, and aren't kept any more: no disc was made "
+            f"of the {len(pushed.instances)} that are. Send the whole study again.",
+            expected=before,
+            missing=before - len(pushed.instances),
+        )
+    count = study.expected.count or 0
+    absent = sorted(compared(pushed, study).missing)
+    lacking = len(absent) or count - len(pushed.instances)
+    if rules.ask == "pacs" and lacking > 0:
+        raise StudyIncomplete(
+            f"{lacking} of the {count} images that the PACS has were not sent to {pushed.inbox}: no disc was made. "
+            "Send the whole study again.",
+            expected=count,
+            missing=lacking,
+            missing_sop_instance_uids=absent[:NAMED_UIDS],
+        )
+
+
+def may_make_again(rules: Inbox, after: str, inbox: str) -> None:
+    """Raise StudyGrown where a disc was made before and the rules want no second one."""
+    if after and rules.again == "no":
+        raise StudyGrown(
+            f"More images of this study came to {inbox} after its disc was made: that disc lacks them, and no other "
+            "was made. Ask for a new disc at the counter.",
+            made_by=after,
+        )

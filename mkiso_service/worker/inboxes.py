@@ -1,0 +1,192 @@
+"""The worker's watch over the inboxes: starts a job for what was sent, once it is settled, exactly one for the same.
+
+What it knows stands on the disk and in Prefect, so that it may end at any moment: a run has the key of what was sent
+(Prefect's idempotency key), and is written down beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+
+from mkiso.config.inboxes import Inbox
+from mkiso.config.settings import Settings
+from mkiso.dataset.header import read_header
+from mkiso.errors import JobNotFound, MkisoError
+from mkiso.housekeeping import Standing
+from mkiso.inboxes.collecting import archived
+from mkiso.inboxes.deciding import View, agrees, key_of, made_before, next_step
+from mkiso.receiver.pushed import Ask, Pushed, PushedStudy, studies_in
+from mkiso.sources.registry import source_of
+from mkiso.storage.askings import asking, askings_of, write_asking
+from mkiso.storage.report import read_report
+from mkiso.study.text import text
+from mkiso_service.orchestration import INBOX
+from tasks.cleaning import standings
+
+log = logging.getLogger("mkiso.worker")
+
+LOOK_SECONDS = 1.0
+ASK_SECONDS = 30.0
+"""How long the archive may take to answer about one study."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 60.0
+"""Between two questions about a study that isn't archived yet."""
+_NUMBER = re.compile(r"[^\\*?%,\x00-\x1f\x7f]{1,16}")
+
+
+@dataclass(slots=True)
+class Known:
+    """What was read of a study when its folder was changed last, and what the archive said of that."""
+
+    changed: int
+    sent: Pushed
+    agrees: bool = False
+    pause_seconds: float = FIRST_PAUSE_SECONDS
+    next_question: float = 0.0
+
+
+class InboxWatch:
+    """The looks of one worker. Blocking: for a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._most = max(1, settings.server.max_running_jobs - 1)
+        """Jobs of inboxes at the same time: where there are several places, one is left for clerks."""
+        self._known: dict[PushedStudy, Known] = {}
+        self._at_rest: dict[PushedStudy, int] = {}
+        self._archive_rests_until = 0.0
+
+    def look(self) -> int:
+        """Look at every study once, and start what is settled; how many jobs were started."""
+        started, under_way = 0, 0
+        waiting: list[tuple[PushedStudy, Inbox]] = []
+        studies = [(study, rules) for name, rules in self._settings.inboxes.items() for study in self._of(name)]
+        asked = {study: study.asked for study, _ in studies}
+        running = [each[-1].job_id for each in asked.values() if each and not each[-1].ended]
+        told = standings(running) if running else {}
+        for study, rules in studies:
+            last = asked[study][-1] if asked[study] else None
+            if last is not None and not last.ended:
+                if not (ended := self._ended(last, told)):
+                    under_way += 1
+                    continue
+                study.note_asked((*asked[study][:-1], replace(last, ended=ended)))
+            waiting.append((study, rules))
+        for study, rules in waiting:
+            if under_way + started >= self._most:
+                break
+            started += self._consider(study, rules)
+        return started
+
+    def _of(self, name: str) -> Iterator[PushedStudy]:
+        """The studies of an inbox that aren't at rest as they are."""
+        for study in studies_in(self._settings.storage, name):
+            if self._at_rest.get(study) != _changed(study):
+                yield study
+
+    def _consider(self, study: PushedStudy, rules: Inbox) -> bool:
+        """Take the next step of a study; whether a job was started."""
+        quiet = study.seconds_quiet
+        if quiet is None or quiet < rules.quiet_seconds:
+            return False
+        try:
+            known = self._read(study)
+        except (MkisoError, OSError) as error:
+            log.error("What was sent to %s can't be read (%s).", study.inbox, getattr(error, "words", error))
+            self._at_rest[study] = _changed(study)
+            return False
+        asked = tuple(self._as_it_ended(ask) for ask in study.asked)
+        view = View(known.sent.fingerprint if known.sent.instances else "", quiet, time.time() - quiet, asked)
+        match next_step(replace(view, agrees=known.agrees), rules):
+            case "rest":
+                self._at_rest[study] = known.changed
+                self._known.pop(study, None)
+            case "ask":
+                if self._archive_agrees(study, known, rules):
+                    return self._start(study, known.sent, asked, rules)
+            case "start":
+                return self._start(study, known.sent, asked, rules)
+        return False
+
+    def _read(self, study: PushedStudy) -> Known:
+        changed = _changed(study)
+        known = self._known.get(study)
+        if known is None or known.changed != changed:
+            known = self._known[study] = Known(changed, study.read())
+        return known
+
+    def _archive_agrees(self, study: PushedStudy, known: Known, rules: Inbox) -> bool:
+        now = time.monotonic()
+        if now < max(known.next_question, self._archive_rests_until):
+            return False
+        try:
+            studies = archived(source_of(self._settings, until=now + ASK_SECONDS), study.study_instance_uid)
+        except MkisoError as error:
+            log.warning("The archive can't be asked about what was sent to %s: %s", study.inbox, error.words)
+            self._archive_rests_until = now + FIRST_PAUSE_SECONDS
+            return False
+        known.agrees = agrees(known.sent, studies, rules)
+        known.next_question = now + known.pause_seconds
+        known.pause_seconds = min(2 * known.pause_seconds, LONGEST_PAUSE_SECONDS)
+        return known.agrees
+
+    def _start(self, study: PushedStudy, sent: Pushed, asked: tuple[Ask, ...], rules: Inbox) -> bool:
+        """Create the run, or find it where it was created before, and write it down."""
+        number = text(read_header(sent.instances[0].path), "AccessionNumber")
+        numbers = (number,) if _NUMBER.fullmatch(number) else ()
+        after = made_before(asked)
+        parameters = {
+            "inbox": study.inbox,
+            "study_instance_uid": study.study_instance_uid,
+            "accession_numbers": list(numbers),
+            "after": after,
+        }
+        key = key_of(study.inbox, study.study_instance_uid, sent.fingerprint, asked)
+        with get_client(sync_client=True) as client:
+            assert isinstance(client, SyncPrefectClient)
+            deployment = client.read_deployment_by_name(INBOX)
+            run = client.create_flow_run_from_deployment(
+                deployment.id, parameters=parameters, idempotency_key=key, name=f"{study.inbox} {number or 'study'}"
+            )
+        job_id, publisher = str(run.id), "" if after else rules.publisher
+        storage, kind = self._settings.storage, "print" if publisher else "download"
+        if not askings_of(storage, job_id):
+            for sender in sent.senders or ("",):
+                write_asking(storage, job_id, asking(sender, "inbox", kind, numbers, publisher, name=study.inbox))
+        study.note_asked((*asked, Ask(job_id, sent.fingerprint, len(sent.instances), time.time())))
+        self._known.pop(study, None)
+        log.info("%d images for %s are settled: job %s.", len(sent.instances), study.inbox, job_id)
+        return True
+
+    def _ended(self, ask: Ask, told: Mapping[str, Standing]) -> Literal["", "done", "failed"]:
+        """How a job ended, by its report and by Prefect, which alone knows of one that was cut off."""
+        status = _status(self._settings, ask)
+        if status == "done":
+            return "done"
+        standing = told.get(ask.job_id, "failed")
+        return "" if standing == "active" else "failed"
+
+    def _as_it_ended(self, ask: Ask) -> Ask:
+        """A job that came to nothing may have been retried since."""
+        return replace(ask, ended="done") if ask.ended and _status(self._settings, ask) == "done" else ask
+
+
+def _status(settings: Settings, ask: Ask) -> str:
+    with suppress(JobNotFound):
+        return read_report(settings.storage, ask.job_id).status
+    return ""
+
+
+def _changed(study: PushedStudy) -> int:
+    """When something came last, in nanoseconds; 0 where nothing lies there."""
+    try:
+        return study.instances_dir.stat().st_mtime_ns
+    except OSError:
+        return 0

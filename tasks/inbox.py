@@ -1,0 +1,103 @@
+"""The steps from what was sent to an inbox to complete studies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from mkiso.audit import messages as audit
+from mkiso.config.in_force import in_force
+from mkiso.config.inboxes import Inbox
+from mkiso.errors import ConfigurationError, JobNotFound
+from mkiso.inboxes.collecting import NOT_PROVEN, archived, as_sent, into_job, taken
+from mkiso.inboxes.deciding import compared, may_make_again, require_archived, require_sent
+from mkiso.publishers.orderbook import OrderBook, require_not_ordered
+from mkiso.receiver.pushed import Pushed, PushedStudy
+from mkiso.sources import collection
+from mkiso.sources.registry import source_of
+from mkiso.storage.slots import slot
+from mkiso.study.models import Study
+from mkiso.study.values import Found, StudyRetrieved
+from tasks.job_run import JobRun
+from tasks.step import step
+
+
+class InboxRun(JobRun):
+    """A job of one study that was sent to an inbox: a print where the inbox has a publisher, unless a disc of the study
+    was made before. Raises ConfigurationError where there is no such inbox.
+    """
+
+    def __init__(self, inbox: str, study_instance_uid: str, accession_numbers: list[str], after: str) -> None:
+        """`after`: the job that has made a disc of the study, empty where none has."""
+        rules = in_force().inboxes.get(inbox)
+        if rules is None:
+            raise ConfigurationError(f"There is no inbox {inbox} any more: see inboxes in the configuration.")
+        self.rules: Inbox = rules
+        self.study_instance_uid = study_instance_uid
+        self.after = after
+        publisher = "" if after else rules.publisher
+        kind, form = ("print" if publisher else "download"), rules.format
+        super().__init__(kind, accession_numbers, publisher, form=form, inbox=inbox)  # type: ignore[arg-type]
+
+    @property
+    def place(self) -> PushedStudy:
+        """Where what was sent lies."""
+        return PushedStudy(self.settings.storage, self.report.inbox, self.study_instance_uid)
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """What the job does without from the beginning."""
+        return (NOT_PROVEN,) if self.rules.ask == "none" else ()
+
+
+@step("Look at what was sent")
+def look_into_inbox(run: InboxRun) -> Pushed:
+    """All that lies there of the study now. Raises StudyGrown where its disc was made and the rules want no second."""
+    may_make_again(run.rules, run.after, run.report.inbox)
+    pushed = run.place.read()
+    if not pushed.instances:
+        raise JobNotFound("What was sent isn't kept any more: send the study again.")
+    return pushed
+
+
+@step("Ask the PACS what it has of it", patient=True)
+def find_sent_study(run: InboxRun, pushed: Pushed) -> Sequence[Study]:
+    """C-FIND by Study Instance UID: the PACS must list all that was sent. Where there is no PACS to ask, what was sent
+    is all there is.
+    """
+    if run.rules.ask == "none":
+        return [as_sent(pushed)]
+    audit.queried(run.settings, ", ".join(run.report.accession_numbers), job_id=run.job.id)
+    studies = archived(source_of(run.settings), pushed.study_instance_uid)
+    require_archived(pushed, studies)
+    return studies
+
+
+@step("Write down what is asked")
+def write_down_sent(run: InboxRun, found: Found) -> None:
+    """As write_down does; what an earlier job of this study has ordered isn't ordered again."""
+    book = OrderBook.of(run.settings.storage.orders_dir, found.accession_numbers or (run.study_instance_uid,))
+    earlier = {asked.job_id for asked in run.place.asked} - {run.job.id}
+    require_not_ordered(book.pages(), earlier)
+    book.ask(run.job.id, again=False)
+
+
+@step("Take what was sent", patient=True)
+def take_sent_study(run: InboxRun, found: Found, pushed: Pushed) -> StudyRetrieved:
+    """Into the job's folder; what the PACS has and nobody sent is moved from there where the inbox allows it."""
+    [study] = found.studies
+    before = max((asked.instances for asked in run.place.asked), default=0)
+    require_sent(pushed, study, run.rules, before)
+    into_job(run.job, pushed)
+    run.begin_study(study)
+    if run.rules.ask == "none" or not run.rules.fetch:
+        return taken(run.job, study, pushed, run.count_kept)
+    is_whole = study.expected.instances is not None and not compared(pushed, study).missing and not pushed.conflicts
+    moving = nullcontext() if is_whole else slot(run.settings.storage.moves_dir, run.settings.pacs.max_moves)
+    with moving:
+        run.tell("retrieving")
+        if not is_whole:
+            audit.transfer_begins(run.settings, study, run.job.id)
+        return collection.retrieve_study(
+            source_of(run.settings), run.job, study, run.count_arrival, on_kept=run.count_kept
+        )

@@ -1,0 +1,213 @@
+"""When a disc is asked for of what was sent to an inbox, and what the archive's answer means for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mkiso.config.inboxes import Inbox
+from mkiso.config.settings import Settings
+from mkiso.errors import InstanceConflict, MkisoError, NotArchived, StudyGrown, StudyIncomplete
+from mkiso.inboxes.deciding import (
+    View,
+    agrees,
+    key_of,
+    made_before,
+    may_make_again,
+    next_step,
+    require_archived,
+    require_sent,
+)
+from mkiso.receiver.pushed import Ask, Pushed
+from mkiso.study.models import Arrival, Expected, Study
+
+RULES = Inbox(senders=("CT1",), quiet_seconds=60, wait_minutes=30)
+ALONE = RULES.model_copy(update={"ask": "none"})
+STRICT = RULES.model_copy(update={"fetch": False})
+SENT_AT, QUIET, LONG_QUIET = 1000.0, 61.0, 1801.0
+VIEW = View("f1", QUIET, SENT_AT)
+RUNNING, MADE, FAILED = (
+    Ask("j1", "f1", 3, 1100.0),
+    Ask("j1", "f1", 3, 1100.0, "done"),
+    Ask("j1", "f1", 3, 1100.0, "failed"),
+)
+
+
+@pytest.mark.parametrize(
+    ("view", "rules", "step"),
+    [
+        (replace(VIEW, pushed_fingerprint=""), RULES, "rest"),
+        (replace(VIEW, quiet_seconds=59), RULES, "wait"),
+        (replace(VIEW, quiet_seconds=59), ALONE, "wait"),
+        (VIEW, RULES, "ask"),
+        (replace(VIEW, agrees=True), RULES, "start"),
+        (VIEW, ALONE, "start"),
+        (replace(VIEW, quiet_seconds=LONG_QUIET), RULES, "start"),
+        (replace(VIEW, asked=(RUNNING,), agrees=True), RULES, "wait"),
+        (replace(VIEW, asked=(RUNNING,), pushed_fingerprint="f2", agrees=True), RULES, "wait"),
+        (replace(VIEW, asked=(MADE,), agrees=True), RULES, "rest"),
+        (replace(VIEW, asked=(MADE,), agrees=True, pushed=1200.0), RULES, "rest"),
+        (replace(VIEW, asked=(FAILED,), agrees=True), RULES, "rest"),
+        (replace(VIEW, asked=(FAILED,), agrees=True, pushed=1200.0), RULES, "start"),
+        (replace(VIEW, asked=(FAILED,), quiet_seconds=1, pushed=1200.0), RULES, "wait"),
+        (replace(VIEW, asked=(MADE,), pushed_fingerprint="f2"), RULES, "ask"),
+        (replace(VIEW, asked=(MADE,), pushed_fingerprint="f2", agrees=True), RULES, "start"),
+    ],
+)
+def test_a_job_is_asked_for_once_what_was_sent_is_settled(view: View, rules: Inbox, step: str) -> None:
+    assert next_step(view, rules) == step
+
+
+def test_the_same_has_one_key_until_a_job_of_it_has_failed() -> None:
+    first = key_of("BURN", "1.2", "f1", ())
+    assert key_of("BURN", "1.2", "f1", (Ask("j0", "f0", 1, 0.0, "failed"),)) == first
+    keys = {first, key_of("BURN", "1.2", "f1", (FAILED,)), key_of("BURN", "1.2", "f2", (FAILED,))}
+    keys |= {key_of("OTHER", "1.2", "f1", ()), key_of("BURN", "1.3", "f1", ())}
+    assert len(keys) == 5
+
+
+def test_the_job_that_made_a_disc_is_remembered_behind_later_ones() -> None:
+    assert made_before((MADE, Ask("j2", "f2", 4, 1.0, "failed"))) == "j1"
+    assert made_before((FAILED,)) == ""
+
+
+def pushed(*uids: str, conflicts: frozenset[str] = frozenset()) -> Pushed:
+    arrivals = tuple(Arrival(uid, "1.1", "1.2", "1.9", Path(uid), 10, f"sha-{uid}") for uid in uids)
+    return Pushed("BURN", "1.9", arrivals, conflicts)
+
+
+def study(*uids: str) -> Study:
+    return Study("A1", "1.9", "P1", expected=Expected("image", len(uids), {"1.9.1": frozenset(uids)}))
+
+
+def counted(number: int | None) -> Study:
+    return Study("A1", "1.9", "P1", expected=Expected("study" if number is not None else "none", number))
+
+
+@pytest.mark.parametrize(
+    ("sent", "studies", "rules", "settled"),
+    [
+        (pushed("1", "2"), [study("1", "2")], RULES, True),
+        (pushed("1", "2"), [study("1", "2")], STRICT, True),
+        (pushed("1"), [study("1", "2")], RULES, True),
+        (pushed("1"), [study("1", "2")], STRICT, False),
+        (pushed("1", "2"), [study("1")], RULES, False),
+        (pushed("1", "3"), [study("1", "2")], RULES, False),
+        (pushed("1"), [], RULES, False),
+        (pushed("1"), [study("1"), study("1")], RULES, False),
+        (pushed("1", "2"), [counted(2)], STRICT, True),
+        (pushed("1", "2"), [counted(3)], STRICT, False),
+        (pushed("1", "2"), [counted(1)], RULES, False),
+        (pushed("1", "2"), [counted(None)], RULES, False),
+    ],
+)
+def test_the_archive_has_to_list_what_was_sent(sent: Pushed, studies: list[Study], rules: Inbox, settled: bool) -> None:
+    assert agrees(sent, studies, rules) is settled
+
+
+def test_what_the_archive_does_not_list_makes_no_disc() -> None:
+    require_archived(pushed("1", "2"), [study("1", "2", "3")])
+    with pytest.raises(NotArchived, match=r"doesn't list 1 of the 2 images") as caught:
+        require_archived(pushed("1", "2"), [study("1")])
+    assert caught.value.details == {"unarchived": 1, "unarchived_sop_instance_uids": ["2"]}
+    with pytest.raises(NotArchived, match=r"knows no study, and so doesn't list any of the 2 images"):
+        require_archived(pushed("1", "2"), [])
+
+
+@pytest.mark.parametrize(
+    ("sent", "listed", "rules", "before", "error"),
+    [
+        (pushed("1"), study("1", "2"), RULES, 0, None),
+        (pushed("1"), study("1", "2"), STRICT, 0, StudyIncomplete),
+        (pushed("1", "2"), counted(3), STRICT, 0, StudyIncomplete),
+        (pushed("1", "2"), study("1", "2"), STRICT, 0, None),
+        (pushed("1", conflicts=frozenset("1")), study("1"), RULES, 0, None),
+        (pushed("1", conflicts=frozenset("1")), study("1"), STRICT, 0, InstanceConflict),
+        (pushed("1", conflicts=frozenset("1")), study("1"), ALONE, 0, InstanceConflict),
+        (pushed("1"), study("1"), ALONE, 1, None),
+        (pushed("1"), study("1"), ALONE, 2, StudyIncomplete),
+    ],
+)
+def test_what_lacks_is_fetched_or_named(
+    sent: Pushed, listed: Study, rules: Inbox, before: int, error: type[MkisoError] | None
+) -> None:
+    if error is None:
+        require_sent(sent, listed, rules, before)
+    else:
+        with pytest.raises(error):
+            require_sent(sent, listed, rules, before)
+
+
+def test_a_second_disc_is_made_only_where_the_rules_want_it() -> None:
+    never = RULES.model_copy(update={"again": "no"})
+    may_make_again(RULES, "j1", "BURN")
+    may_make_again(never, "", "BURN")
+    with pytest.raises(StudyGrown, match="after its disc was made") as caught:
+        may_make_again(never, "j1", "BURN")
+    assert caught.value.details == {"made_by": "j1"}
+
+
+def test_the_fingerprint_is_of_the_bytes_and_of_what_contradicts_them() -> None:
+    one = pushed("1", "2")
+    other_bytes = replace(one, instances=(one.instances[0], replace(one.instances[1], sha256="other")))
+    doubted = replace(one, conflicts=frozenset("2"))
+    assert len({one.fingerprint, other_bytes.fingerprint, doubted.fingerprint, pushed("1").fingerprint}) == 4
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"senders": []},
+        {"senders": ["10.1.0.0/33"]},
+        {"senders": ["CT1"], "copies": 2},
+        {"senders": ["CT1"], "publisher": "robot", "format": "zip"},
+        {"senders": ["CT1"], "quiet_seconds": 0},
+        {"senders": ["CT1"], "again": "yes"},
+    ],
+    ids=str,
+)
+def test_an_inbox_that_cannot_be_meant_is_refused(wrong: Mapping[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        Inbox.model_validate(wrong)
+
+
+ROBOT = {"robot": {"kind": "folder", "directory": "/robot"}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"inboxes": {"CDRECORD": {}}}, "is receiver.ae_title too"),
+        ({"inboxes": {"BURN": {"publisher": "epson"}}}, "inboxes.BURN.publisher is 'epson', and publishers has robot"),
+        ({"inboxes": {"BURN": {}, "Burn": {}}}, "BURN and Burn are the same name"),
+        ({"inboxes": {"BURN": {}}, "storage": {"shared_dir": "/shared"}}, "lies on one machine"),
+        ({"inboxes": {"BURN": {}}, "disc": {"encryption": "required_for_files"}}, "that anybody can read"),
+        ({"inboxes": {"BURN": {"publisher": "robot", "again": "no"}}, "disc": {"encryption": "required"}}, "anybody"),
+        (
+            {"inboxes": {"BURN": {"publisher": "robot", "again": "no"}}, "disc": {"encryption": "required_for_files"}},
+            "",
+        ),
+    ],
+    ids=str,
+)
+def test_what_an_inbox_says_against_the_rest_is_told(sections: dict[str, Any], words: str) -> None:
+    named = {name: {"senders": ["CT1"], **each} for name, each in sections["inboxes"].items()}
+    whole = {"publishers": ROBOT, "print": {"publisher": "robot"}, **sections, "inboxes": named}
+    if words:
+        with pytest.raises(ValueError, match=words):
+            Settings.model_validate(whole)
+    else:
+        assert Settings.model_validate(whole).inboxes
+
+
+def test_an_inbox_has_the_medium_and_copies_of_its_own() -> None:
+    inboxes = {"P": {"senders": ["CT1"], "publisher": "robot", "copies": 3, "medium": "dvd"}, "S": {"senders": ["CT1"]}}
+    settings = Settings.model_validate({"publishers": ROBOT, "print": {"publisher": "robot"}, "inboxes": inboxes})
+    printing = settings.for_inbox("P").publishers["robot"]
+    assert (printing.copies, printing.medium) == (3, "dvd")
+    assert (settings.publishers["robot"].copies, settings.for_inbox("S")) == (1, settings)
