@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import axe_core_python
 from websockets.sync.client import ClientConnection, connect
 
+AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
 Point = tuple[float, float]
 
 
@@ -75,6 +77,9 @@ class Browser(ABC):
         """Of the page as it is seen; a narrow one is a phone's."""
 
     @abstractmethod
+    def type(self, text: str) -> None: ...
+
+    @abstractmethod
     def press(self, key: str, *, shift: bool = False) -> None: ...
 
     @abstractmethod
@@ -99,6 +104,11 @@ class Browser(ABC):
     @abstractmethod
     def asked(self) -> list[str]:
         """Every address that the browser asked for."""
+
+    def violations(self) -> list[str]:
+        """What axe has to say of the page as it is, which refreshes itself no more: rule and element of each."""
+        told = "window.stop(); axe.run().then((all) => all.violations.map((each) => each.id + each.nodes[0].html))"
+        return list(self.run(f"{AXE.read_text(encoding='utf-8')}\n{told}"))
 
     def until(self, script: str, seconds: float = 30) -> None:
         self._until(lambda: self.run(script), seconds)

@@ -40,6 +40,10 @@ class Firefox(Browser):
     def size(self, width: int, height: int) -> None:
         self.call("browsingContext.setViewport", context=self._page, viewport={"width": width, "height": height})
 
+    def type(self, text: str) -> None:
+        for character in text:
+            self.press(character)
+
     def press(self, key: str, *, shift: bool = False) -> None:
         one = [(kind, _KEYS.get(key, key)) for kind in ("keyDown", "keyUp")]
         both = [("keyDown", _KEYS["Shift"]), *one, ("keyUp", _KEYS["Shift"])] if shift else one
@@ -102,8 +106,8 @@ class Firefox(Browser):
         return f"ws://{where['ws_host']}:{where['ws_port']}/session"
 
     def _begin(self) -> None:
-        self.call("session.new", capabilities={})
-        self._page = self.call("browsingContext.getTree")["contexts"][0]["context"]
+        self.call("session.new", capabilities={"alwaysMatch": {"acceptInsecureCerts": True}})
+        self._page = self.call("browsingContext.create", type="tab")["context"]  # the first tab never has the focus
         self.call("session.subscribe", events=["log.entryAdded", "network.beforeRequestSent"])
 
 

@@ -18,15 +18,18 @@ SECRET = "of a test, and long enough: +/%"
 
 
 class OpenIdProvider(Process):
-    """`clara` is a clerk, `otto` an operator, `ada` an administrator; anybody else has no role."""
+    """`clara` is a clerk, `otto` an operator, `ada` an administrator; anybody else has no role.
 
-    def __init__(self, folder: Path, public_url: str, *, port: int = 0) -> None:
+    To a browser `localhost` is another site than 127.0.0.1, and two ports of one host are the same site.
+    """
+
+    def __init__(self, folder: Path, public_url: str, *, port: int = 0, host: str = "127.0.0.1") -> None:
         _install()
         self.keys = folder / "provider.jwks"
         self.issuer_port = port or free_port()
-        self.issuer = f"http://127.0.0.1:{self.issuer_port}"
+        self.issuer = f"http://{host}:{self.issuer_port}"
         self.new_keys("first")
-        arguments = [str(self.issuer_port), f"{public_url}/session/callback", f"{public_url}/", str(self.keys)]
+        arguments = [self.issuer, f"{public_url}/session/callback", f"{public_url}/", str(self.keys)]
         command = ["node", str(FOLDER / "provider.mjs"), *arguments]
         super().__init__(command, folder / "provider.log", port=self.issuer_port)
 

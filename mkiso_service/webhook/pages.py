@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from mkiso.config.settings import Settings
-from mkiso.errors import InvalidRequest, kinds
+from mkiso.errors import InvalidRequest, ProviderUnavailable, SignInFailed, kinds
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
@@ -35,7 +35,7 @@ from mkiso_service.webhook.access import (
     sender_of_request,
 )
 from mkiso_service.webhook.question import Question, form_of
-from mkiso_service.webhook.rights import caller_of
+from mkiso_service.webhook.rights import caller_of, right_of
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
@@ -63,6 +63,7 @@ STAGES = MappingProxyType(
     }
 )
 """What a job does, by the name of its stage in the service."""
+_OF_SIGN_IN = ("unauthorized", SignInFailed.code, ProviderUnavailable.code)
 _SCRIPTS = "mkiso_service/webhook/page"
 
 
@@ -187,10 +188,18 @@ def print_page(request: Request, question: Question) -> HTMLResponse:
 
 def error_page(request: Request, status: int, words: str, code: str) -> HTMLResponse:
     """What went wrong, for a person whom a link or an address has led here."""
-    answer = _page(request, "error.html", words=words, code=code, request_id=request_id_of(request.scope))
+    request_id, signs_in = request_id_of(request.scope), code in _OF_SIGN_IN
+    title = language_of(request).gettext(_error_title(request.scope["path"], signs_in=signs_in))
+    answer = _page(request, "error.html", title=title, words=words, code=code, request_id=request_id, signs_in=signs_in)
     answer.status_code = status
     answer.headers["vary"] = "Accept, Accept-Language"
     return answer
+
+
+def _error_title(path: str, *, signs_in: bool) -> str:
+    if signs_in:
+        return N_("Not signed in")
+    return N_("No disc") if right_of(path) in ("disc", "print") else N_("That didn't work")
 
 
 def docs_page(request: Request, description: Mapping[str, Any]) -> HTMLResponse:

@@ -1,10 +1,9 @@
-// provider.mjs PORT CALLBACK HOME KEYS: an OpenID Connect provider on the loopback; whoever types a name is signed in as that person. KEYS is its JWKS.
+// provider.mjs ISSUER CALLBACK HOME KEYS: an OpenID Connect provider on the loopback; whoever types a name is signed in as that person. KEYS is its JWKS.
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import Provider from "oidc-provider";
 
-const [port, callback, home, keys] = process.argv.slice(2);
-const issuer = `http://127.0.0.1:${port}`;
+const [issuer, callback, home, keys] = process.argv.slice(2);
 const roles = { clara: ["mkiso-clerks"], otto: ["mkiso-operators", "others"], ada: ["mkiso-admins"] };
 
 const provider = new Provider(issuer, {
@@ -52,4 +51,4 @@ createServer(async (request, response) => {
     response.statusCode = 400;
     return response.end(error.message);
   }
-}).listen(port, "127.0.0.1");
+}).listen(new URL(issuer).port, "127.0.0.1");

@@ -1,6 +1,6 @@
 // The discs of everybody at this site: how each stands, what came of it, again and cancel. Nothing of them is kept in the browser but the ids of those
 // that this session has asked for, and the claims by which their passwords are told: a disc's file name and its patient are asked for again each time.
-import { advice, ago, counted, day, gettext, mustLook, ngettext, part, size, stage, without } from "/page/words.js";
+import { advice, ago, counted, day, gettext, language, mustLook, ngettext, part, size, stage, without } from "/page/words.js";
 
 const BUSY_MS = 1000;
 const IDLE_MS = 10000;
@@ -27,9 +27,10 @@ export async function call(address, options = {}) {
   } catch {
     return { error: { code: "unreachable" } };
   }
-  const body = await answer.json().catch(() => ({}));
+  const body = await answer.json().catch(() => null);
   if (answer.status === 401) location.reload(); // the session has ended: the sign-in comes
-  return answer.ok ? { body } : { error: body };
+  if (answer.ok && body) return { body };
+  return { error: body || { code: answer.ok ? "unreachable" : "error" } }; // an answer that was cut off is none
 }
 
 export function robot(name) { return robots[name]; }
@@ -273,8 +274,8 @@ function name(button, words) { button.setAttribute("aria-label", words); }
 
 function moment(begun) {
   const when = new Date(begun);
-  const time = when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  return when.toDateString() === new Date().toDateString() ? time : `${when.toLocaleDateString()} ${time}`;
+  const time = when.toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
+  return when.toDateString() === new Date().toDateString() ? time : `${when.toLocaleDateString(language)} ${time}`;
 }
 
 function askers({ job, asked }) {

@@ -1,7 +1,7 @@
 // The words of the page in the browser's language, and what a clerk can do about each error code (docs/errors.md says more). Other codes show the
 // service's own message, such as those of wrong numbers, which name the wrong character.
 const told = JSON.parse(document.documentElement.dataset.told);
-const language = document.documentElement.lang;
+export const language = document.documentElement.lang;
 const plurals = new Intl.PluralRules(language);
 
 function filled(message, values) { return message.replace(/%\((\w+)\)s/g, (_, name) => values[name]); }
