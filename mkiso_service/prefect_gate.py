@@ -10,7 +10,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
@@ -18,12 +18,13 @@ from mkiso.config.settings import Settings
 from mkiso_service.host_names import host_is_known
 
 NO_SUCH_NAME = "This isn't known as a name of Prefect's server: an administrator can add it to server.hosts."
+RUNS = "/runs"
 ANOTHER_SITE = "A page of another site asks nothing here."
 
 
 class Gate:
     """Around an application: refuses with 403 what comes from another origin, or by a name that somebody else can give
-    us (DNS rebinding).
+    us (DNS rebinding). The UI opens on the runs, which is what an operator comes for.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
@@ -32,7 +33,9 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         words = refusal(Headers(scope=scope), self._hosts) if scope["type"] in ("http", "websocket") else ""
-        if not words:
+        if not words and scope["type"] == "http" and scope["path"] == "/":
+            await RedirectResponse(RUNS, headers={"cache-control": "no-store"})(scope, receive, send)
+        elif not words:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await JSONResponse({"exception_message": words}, 403)(scope, receive, send)

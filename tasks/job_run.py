@@ -101,7 +101,7 @@ class JobRun(JobProgress):
         if failure is not error and not is_stopped:
             self.job.keep_fault("".join(format_exception(error)))
         self.log.error("%s [%s]", failure.words, failure.code)
-        self.state = Failed(message=failure.words)
+        self.state = Failed(message=f"{failure.words} [{failure.code}]")
         self.write(self.report.failed(failure))
         if self.settings.storage.keep_failed_hours == 0 or isinstance(failure, PatientMismatch):
             self.job.discard()

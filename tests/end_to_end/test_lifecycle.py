@@ -4,6 +4,7 @@ left behind.
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from peers.chromium import Chromium
 from peers.corpus import make_ct_series, make_study
 from peers.discs import assert_holds_exactly, extract
 from peers.orthanc import Orthanc
@@ -60,14 +62,15 @@ def test_retry_in_the_ui_moves_only_the_gap(hospital: Hospital, files: dict[str,
     hospital.pacs.kill()
     run = hospital.service.run_ended(job_id)
     assert run["state_type"] == "FAILED", run["state"]
-    assert "PACS" in run["state"]["message"]
     job = hospital.service.job(job_id)
+    assert run["state"]["message"].endswith(f" [{job['error']['code']}]") and "PACS" in run["state"]["message"]
     assert job["state"] == "failed" and job["error"]["code"] in ("pacs_unreachable", "study_incomplete", "pacs_silent")
     kept = {file.name for file in (hospital.service.data_dir / "jobs" / job_id / "instances").iterdir()}
     assert 0 < len(kept) < SLICES
 
     hospital.pacs.start()
-    hospital.service.retry(job_id)
+    with Chromium(tmp_path / "chromium") as browser:
+        presses_retry(browser, hospital.service, job_id)
     hospital.service.when(lambda: hospital.service.run(job_id)["run_count"] == 2)
     assert hospital.service.run_ended(job_id)["state_type"] == "COMPLETED"
     answer = hospital.service.http.get(f"/api/iso/jobs/{job_id}/disc")
@@ -78,6 +81,21 @@ def test_retry_in_the_ui_moves_only_the_gap(hospital: Hospital, files: dict[str,
         -1
     ]
     assert f"{SLICES - len(kept)} stored" in moved, moved
+
+
+def presses_retry(browser: Chromium, service: Service, job_id: str) -> None:
+    """As an operator does: the run's page in the Prefect UI, Retry, and Retry once more where it asks."""
+    ui = f"http://127.0.0.1:{service.prefect_port}"
+    browser.size(1200, 800)
+    browser.open(ui)
+    password = base64.b64encode(service.prefect_password.encode()).decode()
+    browser.run(f"localStorage.setItem('prefect-password', '{password}')")
+    browser.open(f"{ui}/runs/flow-run/{job_id}")
+    buttons = "[...document.querySelectorAll('{} button')].filter((one) => one.innerText.trim() === 'Retry')"
+    for place in ("", "[role=dialog]"):
+        found = buttons.format(place)
+        browser.until(f"{found}.length > 0")
+        browser.run(f"{found}[0].click()")
 
 
 def test_cancel_ends_the_move_and_removes_the_folder_within_seconds(hospital: Hospital) -> None:

@@ -142,7 +142,7 @@ def test_a_robot_that_fails_is_told_in_its_own_words(hospital: Hospital) -> None
     assert run["state_type"] == "FAILED"
     job = hospital.service.ended(job_id)
     assert job["error"]["code"] == "publisher_refused"
-    assert job["error"]["error"] == run["state"]["message"]
+    assert f"{job['error']['error']} [publisher_refused]" == run["state"]["message"]
 
 
 def test_a_publisher_that_is_down_is_never_sent_and_a_retry_does_right(

@@ -62,7 +62,8 @@ def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(small_disk: Path
                 assert (refused.status_code, refused.json()["code"]) == (503, "storage_full"), refused.text
                 assert "disk of mkiso is full" in refused.json()["error"] and "retry-after" in refused.headers
                 run = service.run_ended(refused.json()["job_id"])
-                assert (run["state_type"], run["state"]["message"]) == ("FAILED", refused.json()["error"])
+                told = f"{refused.json()['error']} [storage_full]"
+                assert (run["state_type"], run["state"]["message"]) == ("FAILED", told)
                 nothing_left(small_disk)
             assert "a700" in orthanc.log().lower(), "the PACS wasn't told why"
             assert "A700, it can't be written: No space left on device" in service.log()

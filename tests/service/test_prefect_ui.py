@@ -40,6 +40,8 @@ def test_the_ui_asks_nobody_outside_and_sells_nothing(tmp_path: Path) -> None:
     with Server(tmp_path) as server, Chromium(tmp_path / "chromium") as browser:
         browser.open(server.url)
         browser.run("localStorage.setItem('prefect-password', btoa('mkiso:secret'))")
+        browser.open(server.url)
+        browser.until("location.pathname === '/runs'")
         for page in ("/", "/runs", "/deployments"):
             browser.open(f"{server.url}{page}")
             browser.until("document.body.innerText.trim().length > 20")
