@@ -168,10 +168,14 @@ class ShownStudy(TypedDict):
 
 
 class Ordered(TypedDict):
-    """The last order of these numbers that a publisher has taken."""
+    """What publishers have taken of these numbers before: the last order's publisher, its age, who asked for it, and
+    how many orders it were in all.
+    """
 
     publisher: str
     minutes: int
+    who: tuple[str, ...]
+    orders: int
 
 
 class Preview(TypedDict):

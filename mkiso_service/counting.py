@@ -9,6 +9,17 @@ from mkiso.languages import SOURCE, Language, language
 REPORTS = frozenset({"SR", "DOC"})  # PS3.3 C.7.3.1.1.1
 
 
+def ago(minutes: int, spoken: Language) -> str:
+    """How long ago, in words: 25 minutes ago. As the counter page's script has it."""
+    if minutes < 1:
+        return spoken.gettext("less than a minute ago")
+    if minutes < 120:
+        return spoken.ngettext("%(number)s minute ago", "%(number)s minutes ago", minutes)
+    if minutes < 2880:
+        return spoken.ngettext("%(number)s hour ago", "%(number)s hours ago", round(minutes / 60))
+    return spoken.ngettext("%(number)s day ago", "%(number)s days ago", round(minutes / 1440))
+
+
 def counted(number: int, modalities: Collection[str], of: int | None = None, spoken: Language | None = None) -> str:
     """Instances of these modalities: 412 images, 1 report, 3 of 413 images and reports. In English, or as `spoken`."""
     spoken = spoken or language(SOURCE)

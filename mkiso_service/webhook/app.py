@@ -58,8 +58,8 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     made = MadeReport(kept, trail)
     previews = Previews(settings, trail)
     searches = Searches(settings, trail)
-    questions = Questions(settings, orchestrator, jobs, trail, previews, passwords)
     health_of = Health(settings, orchestrator)
+    questions = Questions(settings, orchestrator, jobs, trail, previews, passwords, health_of)
     page = CounterPage(settings, keys, sessions)
     signing_in = SigningIn(settings, people, page, trail)
     described = description_of(settings)
@@ -94,7 +94,9 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
         told = await jobs.describe(request.path_params["job_id"])
         if "text/html" in request.headers.get("accept", ""):
             take = Query(request.scope["query_string"]).yes("take")
-            return job_page(request, told, take=take, has_claim=CLAIM_COOKIE in request.cookies)
+            is_ordered = told.proves == "queued" and told.publisher in settings.publishers
+            robot = await health_of.publisher(told.publisher) if is_ordered else None
+            return job_page(request, told, robot, take=take, has_claim=CLAIM_COOKIE in request.cookies)
         return JSONResponse(asdict(told), headers={"cache-control": "no-store", "vary": "Accept"})
 
     async def cancel(request: Request) -> Response:

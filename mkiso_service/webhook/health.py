@@ -62,6 +62,11 @@ class Health:
 
         self._probes = {check.name: Probe(partial(find, check)) for check in checks}
 
+    async def publisher(self, name: str) -> api.Dependency:
+        """How a configured publisher is."""
+        found = await self._probes[f"publisher:{name}"].finding()
+        return {"ok": found.well, "detail": found.words}
+
     async def answer(self) -> api.Health:
         """The body of /api/health."""
         found = await asyncio.gather(*(probe.finding() for probe in self._probes.values()))

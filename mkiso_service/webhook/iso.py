@@ -10,7 +10,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from mkiso.config.settings import Settings
-from mkiso.errors import DeadlinePassed, InvalidRequest, JobNotFound, MkisoError, OtherSet
+from mkiso.errors import (
+    DeadlinePassed,
+    ForeignRequest,
+    InvalidRequest,
+    JobNotFound,
+    MkisoError,
+    NotAllowed,
+    OtherSet,
+)
 from mkiso.formats.proven_set import disc_fingerprint
 from mkiso.formats.registry import FORMATS, ISO, require_allowed
 from mkiso.storage.askings import By, asking, write_asking
@@ -25,6 +33,7 @@ from mkiso_service.webhook.access import request_id_of, sender_of_request
 from mkiso_service.webhook.answers import disc_address, is_shown, job_address
 from mkiso_service.webhook.audit import Trail, client_of
 from mkiso_service.webhook.disc_sets import ToldSet, chosen, led_to, of_named_set, set_entry
+from mkiso_service.webhook.health import Health
 from mkiso_service.webhook.jobs import Jobs
 from mkiso_service.webhook.orchestrator import Asked, Orchestrator, minutes_since
 from mkiso_service.webhook.pages import print_page
@@ -60,6 +69,7 @@ class Questions:
         trail: Trail,
         previews: Previews,
         passwords: Passwords,
+        health: Health,
     ) -> None:
         self._settings = settings
         self._orchestrator = orchestrator
@@ -67,6 +77,7 @@ class Questions:
         self._trail = trail
         self._previews = previews
         self._passwords = passwords
+        self._health = health
 
     async def download(self, request: Request) -> Response:
         """GET /api/iso/download"""
@@ -82,8 +93,8 @@ class Questions:
     async def print(self, request: Request) -> Response:
         """GET or POST /api/iso/print.
 
-        A person is asked back unless they come from a trusted page, and led on to the job's address, so that going
-        back or loading again orders nothing.
+        A person is shown whose disc it would be and asked, unless they come from a trusted page, and led on to the
+        job's address, so that going back or loading again orders nothing.
         """
         form = await form_of(request, MAX_QUERY_BYTES) if request.method == "POST" else b""
         query = Query(request.scope["query_string"], form)
@@ -93,7 +104,7 @@ class Questions:
             return Response(media_type="application/json")
         sender = sender_of_request(request)
         if not sender.may_order(request.method):
-            return print_page(request, question)
+            return await self._ask_back(request, question, query)
         question, _ = await self._previews.confirmed(request, question, query)
         asked = await self._ask(request, question)
         await self._note(request, question, asked)
@@ -103,6 +114,24 @@ class Questions:
         if report is None:
             return accepted(request, asked)
         return JSONResponse(sent_body(report, asked), headers={"cache-control": "no-store", **_degraded(report)})
+
+    async def _ask_back(self, request: Request, question: Question, query: Query) -> Response:
+        """A page with whose disc it would be, and a button; where this site wants the birth date first, a page that
+        asks for that. Raises what a preview raises, NotAllowed, and ForeignRequest in a frame, where nobody sees it.
+        """
+        if request.headers.get("sec-fetch-dest") in ("iframe", "frame"):
+            raise ForeignRequest("A page of another site has this in a frame, which shows nobody anything.")
+        if "disc" not in caller_of(request).rights:
+            raise NotAllowed("You may order this disc, and may not see whose it is, so no page can ask you.")
+        birth_date = query.birth_date()
+        if self._settings.identity.confirm_birth_date and not birth_date:
+            return print_page(request, question)
+        told = await self._previews.told(request, question.accession_numbers, birth_date)
+        robot = await self._health.publisher(question.publisher)
+        configured = self._settings.publishers[question.publisher]
+        return print_page(
+            request, question, told, robot, birth_date=query.one("birth_date") or "", copies=configured.copies
+        )
 
     async def _disc(self, request: Request, question: Question, query: Query) -> Response:
         """The disc; of a set the way to it, since the discs of a set have their set's address and no other."""

@@ -23,8 +23,9 @@ from mkiso.errors import InvalidRequest, ProviderUnavailable, SignInFailed, kind
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
-from mkiso_service.api import Job, WhoMade
-from mkiso_service.counting import counted
+from mkiso.study.identity import iso_date
+from mkiso_service.api import Dependency, Job, Ordered, Preview, WhoMade
+from mkiso_service.counting import ago, counted
 from mkiso_service.display import size_words
 from mkiso_service.webhook.access import (
     SESSION_COOKIE,
@@ -64,6 +65,13 @@ STAGES = MappingProxyType(
 )
 """What a job does, by the name of its stage in the service."""
 _OF_SIGN_IN = ("unauthorized", SignInFailed.code, ProviderUnavailable.code)
+_SEXES = MappingProxyType({"F": N_("female"), "M": N_("male"), "O": N_("other")})
+_LACKS = MappingProxyType(
+    {
+        "patient_api": N_("The hospital's patient data wasn't available; the disc has the name from the PACS."),
+        "counts_unknown": N_("The PACS doesn't say how many images there are: check that none is missing."),
+    }
+)
 _SCRIPTS = "mkiso_service/webhook/page"
 
 
@@ -177,13 +185,52 @@ def onward_page(request: Request, address: str) -> HTMLResponse:
     return answer
 
 
-def print_page(request: Request, question: Question) -> HTMLResponse:
-    """Asks whether to print. Its button posts to the page's address: nginx may add the key there."""
+def print_page(
+    request: Request,
+    question: Question,
+    told: Preview | None = None,
+    robot: Dependency | None = None,
+    *,
+    birth_date: str = "",
+    copies: int = 1,
+) -> HTMLResponse:
+    """Whose disc it would be, and whether to have it made; without `told` it asks for the birth date first. Its button
+    posts to the page's address, since nginx may add the key there, and orders a disc of who is on it and of nobody
+    else.
+    """
     order = {"accession_number": ",".join(question.accession_numbers), "publisher": question.publisher}
-    order |= {name: text for name, text in (("shown", question.shown), ("language", question.language)) if text}
-    if question.confirm_reprint:
-        order["confirm_reprint"] = "true"
-    return _page(request, "print.html", question=question, order=urlencode(order))
+    order |= {"language": question.language} if question.language else {}
+    order |= {"confirm_reprint": "true"} if question.confirm_reprint else {}
+    if told:
+        order["shown"] = told["shown"]
+    spoken = language_of(request)
+    ordered = told["ordered"] if told else None
+    return _page(
+        request,
+        "print.html",
+        question=question,
+        told=told,
+        before=ordered and _ordered_before(ordered, spoken),
+        robot=robot,
+        label=told["labels"].get(question.publisher) if told else None,
+        order=order,
+        query=urlencode(order),
+        birth_date=birth_date,
+        copies=copies,
+        counted=counted,
+        iso_date=iso_date,
+        sexes=_SEXES,
+        lacks=_LACKS,
+    )
+
+
+def _ordered_before(ordered: Ordered, spoken: Language) -> str:
+    return spoken.ngettext(
+        "This disc was ordered %(number)s time before: %(facts)s.",
+        "This disc was ordered %(number)s times before, last: %(facts)s.",
+        ordered["orders"],
+        facts=", ".join((ago(ordered["minutes"], spoken), ordered["publisher"], *ordered["who"])),
+    )
 
 
 def error_page(request: Request, status: int, words: str, code: str) -> HTMLResponse:
@@ -270,9 +317,12 @@ def password_page(request: Request, password: str) -> HTMLResponse:
     return _page(request, "password.html", password=password)
 
 
-def job_page(request: Request, job: Job, *, take: bool = False, has_claim: bool = False) -> HTMLResponse:
-    """How a job stands; it asks again by itself until the job has ended. `take`: the disc is wanted, so its download
-    begins as soon as it is there. `has_claim`: the browser may ask for the disc's password.
+def job_page(
+    request: Request, job: Job, robot: Dependency | None = None, *, take: bool = False, has_claim: bool = False
+) -> HTMLResponse:
+    """How a job stands; it asks again by itself until the job has ended. `robot`: how the publisher is that has its
+    order. `take`: the disc is wanted, so its download begins as soon as it is there. `has_claim`: the browser may ask
+    for the disc's password.
     """
     spoken = language_of(request)
     moving = job.state in ("waiting", "running")
@@ -281,7 +331,7 @@ def job_page(request: Request, job: Job, *, take: bool = False, has_claim: bool 
         "job.html",
         job=job,
         state=spoken.gettext(_STATES[job.state]),
-        words=_words(job, spoken),
+        words=_words(job, spoken, robot),
         moving=moving,
         has_password=has_claim and job.state == "done",
         size_words=size_words,
@@ -302,7 +352,7 @@ def made_page(request: Request, told: WhoMade) -> HTMLResponse:
     return answer
 
 
-def _words(job: Job, spoken: Language) -> str:
+def _words(job: Job, spoken: Language, robot: Dependency | None) -> str:
     if job.state == "failed":
         error = job.error or {"error": "The job failed.", "code": "error"}
         return f"{error['error']} ({error['code']})"
@@ -311,6 +361,9 @@ def _words(job: Job, spoken: Language) -> str:
     images = counted(moved, modalities, expected if expected and moved != expected else None, spoken)
     if job.proves == "done":
         return spoken.gettext("%(publisher)s has made the disc: %(images)s.", publisher=job.publisher, images=images)
+    if job.proves and robot and not robot["ok"]:
+        words = "%(publisher)s has the order (%(images)s), but something is wrong there: %(detail)s"
+        return spoken.gettext(words, publisher=job.publisher, images=images, detail=robot["detail"])
     if job.proves:
         return spoken.gettext("%(publisher)s has everything: %(images)s.", publisher=job.publisher, images=images)
     if job.state == "running":

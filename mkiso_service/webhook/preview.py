@@ -20,6 +20,7 @@ from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.orderbook import OrderBook, made_before
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import find_studies
+from mkiso.storage.askings import askings_of
 from mkiso.study import gate
 from mkiso.study.identity import born_on, one_line, shown_digest
 from mkiso.study.models import Patient, Study
@@ -44,13 +45,16 @@ class Previews:
         """GET /api/iso/preview"""
         query = Query(request.scope["query_string"])
         numbers = preview_of(query, self._settings.server)
+        told = await self.told(request, numbers, asked_birth_date(query, self._settings.identity))
+        return JSONResponse(told, headers={"cache-control": "no-store"})
+
+    async def told(self, request: Request, numbers: tuple[str, ...], birth_date: str) -> Preview:
+        """Who is shown to a person, which the audit says too. Raises what `look` raises."""
         await self._trail.asked(request, numbers)
-        found = await self.look(request, numbers, asked_birth_date(query, self._settings.identity))
+        found = await self.look(request, numbers, birth_date)
         await self._trail.shown(request, found.studies)
         ordered = await asyncio.to_thread(_ordered, self._settings.storage, numbers)
-        return JSONResponse(
-            preview(found, ordered, _labels(self._settings, found)), headers={"cache-control": "no-store"}
-        )
+        return preview(found, ordered, _labels(self._settings, found))
 
     async def confirmed(self, request: Request, question: Question, query: Query) -> tuple[Question, Found | None]:
         """The question with who its patient is, where this site asks for the birth date too, and what was found then.
@@ -100,12 +104,19 @@ def _found(source: Source, settings: Settings, accession_numbers: tuple[str, ...
 
 def _ordered(storage: Storage, accession_numbers: tuple[str, ...]) -> Ordered | None:
     try:
-        before = made_before(OrderBook.of(storage.orders_dir, accession_numbers).pages(), "")
+        pages = OrderBook.of(storage.orders_dir, accession_numbers).pages()
     except PrintUncertain:  # a damaged page: a print says so itself
         return None
+    before = made_before(pages, "")
     if before is None:
         return None
-    return {"publisher": before.publisher, "minutes": max(0, int((time.time() - before.time) // 60))}
+    asked = askings_of(storage, before.job_id)
+    return {
+        "publisher": before.publisher,
+        "minutes": max(0, int((time.time() - before.time) // 60)),
+        "who": tuple(dict.fromkeys(each.name or each.user or each.who for each in asked)),
+        "orders": len({entry.job_id for page in pages for entry in page if entry.state in ("given", "done")}),
+    }
 
 
 def _labels(settings: Settings, found: Found) -> dict[str, str]:

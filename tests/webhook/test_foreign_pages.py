@@ -35,11 +35,11 @@ def locked_desk() -> Desk:
 
 
 @pytest.fixture(scope="module")
-def locked_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    settings = settings_in(
-        tmp_path_factory.mktemp("locked"), auth=True, trusted_origins=(RIS,), hosts=("discs.example.org",)
-    )
-    return settings.model_copy(update={"audit": Audit(enabled=True)})
+def locked_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    folder = tmp_path_factory.mktemp("locked")
+    settings = settings_in(folder, auth=True, trusted_origins=(RIS,), hosts=("discs.example.org",))
+    with with_pacs(settings, folder / "pacs", "A1", "<b>A") as settings:
+        yield settings.model_copy(update={"audit": Audit(enabled=True)})
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_a_link_gets_a_page_and_its_button_prints_once(locked: httpx.Client, loc
     assert locked_desk.asked == []
 
     action = re.findall(r'<form method="post" action="([^"]+)"', page.text)[0].replace("&amp;", "&")
-    assert action == "?accession_number=A1&publisher=rimage&confirm_reprint=true"
+    assert re.fullmatch(r"\?accession_number=A1&publisher=rimage&confirm_reprint=true&shown=[0-9a-f]{32}", action)
     pressed = locked.post(
         f"/api/iso/print{action}", headers={**BUTTON, "Origin": str(locked.base_url).rstrip("/"), **way_in}
     )
@@ -132,7 +132,7 @@ def test_a_link_gets_a_page_and_its_button_prints_once(locked: httpx.Client, loc
 
 
 def test_a_page_says_no_more_than_it_was_told(locked: httpx.Client, locked_desk: Desk) -> None:
-    answer = locked.get("/api/iso/print?accession_number=<b>A</b>", headers={**LINK, "X-API-Key": KEY})
+    answer = locked.get("/api/iso/print?accession_number=<b>A", headers={**LINK, "X-API-Key": KEY})
     assert answer.status_code == 200 and "<b>" not in answer.text and "&lt;b&gt;" in answer.text
     assert locked.get("/api/iso/print?accession_number=*", headers={**LINK, "X-API-Key": KEY}).status_code == 400
     assert locked.get(PRINT, headers=LINK).status_code == 401
@@ -312,7 +312,7 @@ def test_a_page_of_another_origin_in_chromium(
     settings = settings_in(tmp_path / "data")
     desk = Desk(Scripts(settings.storage).done)
     with (
-        with_pacs(settings, tmp_path / "pacs", "OWN") as settings,
+        with_pacs(settings, tmp_path / "pacs", "OWN", "LINK", "FORM") as settings,
         served(settings, desk),
         Chromium(
             tmp_path / "chromium", "--host-resolver-rules=MAP discs 127.0.0.1, MAP evil.test 127.0.0.1"
@@ -329,19 +329,19 @@ def test_a_page_of_another_origin_in_chromium(
         assert desk.asked == []
 
         browser.run("document.getElementById('form').submit()")
-        browser.until("document.querySelector('form button')?.textContent === 'Print the disc'")
+        browser.until("document.querySelector('form button')?.textContent === 'Yes, have rimage make a disc'")
         browser.open(f"http://{theirs}:{evil.server_port}/")
         browser.until("window.tried === true")
         browser.run("document.getElementById('link').click()")
         browser.until("!!document.querySelector('form button')")
-        browser.call("Page.reload")
-        browser.until("document.readyState === 'complete' && !!document.querySelector('form button')")
+        browser.open(browser.run("location.href"))  # loaded again
+        browser.until("!!document.querySelector('form button')")
         assert desk.asked == []
-        browser.run("document.querySelector('form button').click()")
+        browser.run("setTimeout(() => document.querySelector('form button').click())")
         browser.until("document.readyState === 'complete' && !!document.querySelector('.job.done')")
         assert browser.run("location.pathname").startswith("/api/iso/jobs/")
         browser.call("Page.reload")
-        browser.until("document.querySelector('.job.done .words')?.textContent.includes('rimage has everything')")
+        browser.until("document.querySelector('.job.done .words')?.textContent.includes('rimage has the order')")
         assert [question.accession_numbers for question in desk.asked] == [("LINK",)]
         assert not [
             words for words in browser.complaints() if "style" in words.lower() and target in words and "jobs" in words

@@ -20,6 +20,7 @@ from mkiso_service.webhook.question import Question
 from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.nginx import Nginx, certificate
+from tests.webhook.pacs import with_pacs
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")]
 
@@ -67,6 +68,7 @@ def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     }
     try:
         with (
+            with_pacs(settings, folder / "pacs", "J1", "J2") as settings,
             served(settings, desk),
             Nginx(folder, replacements) as nginx,
             Front(base_url=f"http://127.0.0.1:{nginx.port}", timeout=30, trust_env=False) as client,
@@ -253,7 +255,7 @@ def test_a_link_to_the_old_print_page_prints_by_the_button_alone(front: Front, d
     assert pressed.status_code == 303 and pressed.headers["location"].startswith("/mkiso_job/")
     for _ in range(2):  # loaded again
         told = front.get(pressed.headers["location"], headers={**link, "Sec-Fetch-Site": "same-origin"})
-        assert told.status_code == 200 and "rimage has everything" in told.text
+        assert told.status_code == 200 and "rimage has the order" in told.text
     assert len(desk.asked) == 1
     for tricks in ("x", "../download", "%2e%2e/download", "0-0/../../download", "0-0/disc/x"):
         assert front.get(f"/mkiso_job/{tricks}?accession_number=A1").status_code in (401, 404)

@@ -2,7 +2,7 @@
 // of this patient and of nobody else.
 import { begin, call, follow, paintRows, put, robot, say, watchRobots } from "/page/discs.js";
 import { begin as beginSearch, clear as clearSearch } from "/page/search.js";
-import { SEXES, advice, ago, counted, day, gettext, without } from "/page/words.js";
+import { SEXES, advice, ago, counted, day, gettext, ngettext, without } from "/page/words.js";
 
 const $ = (id) => document.getElementById(id);
 const field = $("numbers");
@@ -50,7 +50,8 @@ function show() {
     return fact;
   }));
   put($("whose"), ".on-disc", [patient.name_on_disc !== patient.name && gettext("On the disc: %(name)s", { name: patient.name_on_disc }), ...without(whose.degraded)].filter(Boolean).join(" "));
-  put($("whose"), ".ordered", ordered && publishers.length ? gettext("%(publisher)s was given an order for this disc %(when)s.", { publisher: ordered.publisher, when: ago(ordered.minutes) }) : "");
+  put($("whose"), ".ordered", ordered && publishers.length ? ngettext("This disc was ordered %(number)s time before: %(facts)s.", "This disc was ordered %(number)s times before, last: %(facts)s.", ordered.orders,
+    { facts: [ago(ordered.minutes), ordered.publisher, ...ordered.who].join(", ") }) : "");
   paintRows($("whose"), studies, (study) => (study.images === null ? gettext("not counted") : counted(study.images, [study])));
   if (again?.publisher) for (const choice of document.querySelectorAll("#publishers input")) choice.checked = choice.value === again.publisher;
   offer();

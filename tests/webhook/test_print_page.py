@@ -1,0 +1,128 @@
+"""The page to which a link to a print leads: whose disc it would be, what was made before, and how the robot is, before
+anything is ordered.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from mkiso.config.settings import Auth, Identity, Key, Settings, Storage
+from mkiso.languages import language
+from mkiso.publishers.orderbook import OrderBook
+from mkiso.storage.askings import asking, write_asking
+from peers.browser import Browser
+from tests.webhook.browsers import BROWSERS, browser_of, goes_to, is_right, refusals, text
+from tests.webhook.desk import Desk, Scripts, served, settings_in
+from tests.webhook.pacs import with_pacs
+from tests.webhook.test_shown_pages import BROWSER
+
+PRINT = "/api/iso/print?accession_number=A1"
+PRESSED = {**BROWSER, "Sec-Fetch-Site": "same-origin"}
+
+
+@pytest.fixture(scope="module", params=BROWSERS)
+def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser, str]]:
+    """A browser, and the language of whoever sits before it."""
+    kind, _, code = request.param.partition("-")
+    with browser_of(kind, code, tmp_path_factory.mktemp(request.param)) as browser:
+        yield browser, code
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Settings]:
+    with with_pacs(settings_in(tmp_path / "data"), tmp_path / "pacs", "A1", "A2") as settings:
+        yield settings
+
+
+def ordered(storage: Storage, *numbers: str, by: str) -> None:
+    """An order that the robot has taken."""
+    book, job_id = OrderBook.of(storage.orders_dir, numbers), str(uuid4())
+    write_asking(storage, job_id, asking("10.0.0.7", "page", "print", numbers, "rimage", user=by, name=by))
+    book.ask(job_id)
+    entry = book.open(job_id, 0, "rimage")
+    book.begin(entry)
+    book.settle(entry, "given")
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("firefox-esr")), reason="a browser is not installed")
+def test_a_person_sees_whose_disc_it_is_and_what_was_made_before(
+    opened: tuple[Browser, str], site: Settings, tmp_path: Path
+) -> None:
+    browser, code = opened
+    browser.events.clear()
+    desk = Desk(Scripts(site.storage).done)
+    spoken = language(code)
+    with served(site, desk) as client:
+        address = f"{client.base_url}{PRINT},A2"
+        browser.open(address)
+        assert browser.run(text(".name")) == "Example, Anna"
+        facts = "[...document.querySelectorAll('.facts dd')].map((fact) => fact.textContent)"
+        assert browser.run(facts) == ["1970-01-02", spoken.gettext("female"), "HN-0001"]
+        rows = "[...document.querySelectorAll('td.number')].map((cell) => cell.textContent)"
+        assert browser.run(rows) == ["A1", "A2"]
+        assert "127.0.0.1" in str(browser.run(text(".remark")))  # nobody listens at the robot's port
+        is_right(browser, code, tmp_path, "first")
+        for name in ("Clara Example", "Otto Example"):
+            ordered(site.storage, "A1", by=name)
+        browser.open(address)
+        when = spoken.gettext("less than a minute ago")
+        before = f"{when}, rimage, Otto Example"
+        assert browser.run(text("#who .remark")) == spoken.ngettext(
+            "This disc was ordered %(number)s time before: %(facts)s.",
+            "This disc was ordered %(number)s times before, last: %(facts)s.",
+            2,
+            facts=before,
+        )
+        is_right(browser, code, tmp_path, "again")
+        assert desk.asked == []
+        goes_to(browser, "form button")
+        assert browser.run(text("form button")) == spoken.gettext(
+            "Yes, have %(publisher)s make another disc", publisher="rimage"
+        )
+        browser.press("Enter")
+        browser.until("location.pathname.startsWith('/api/iso/jobs/') && document.readyState === 'complete'")
+        is_right(browser, code, tmp_path, "ordered")
+        shown = client.get("/api/iso/preview?accession_number=A1,A2").json()["shown"]
+        assert [(each.kind, each.accession_numbers, each.shown) for each in desk.asked] == [
+            ("print", ("A1", "A2"), shown)
+        ]
+        assert refusals(browser) == []
+
+
+def test_who_must_give_a_birth_date_is_shown_nobody_before(site: Settings) -> None:
+    settings = site.model_copy(update={"identity": Identity(confirm_birth_date=True)})
+    desk = Desk(Scripts(site.storage).done)
+    with served(settings, desk) as client:
+        page = client.get(f"{PRINT}&language=fr", headers=BROWSER)
+        assert page.status_code == 200 and "Anna" not in page.text and 'name="birth_date"' in page.text
+        assert 'method="get"' in page.text and 'name="language" value="fr"' in page.text
+        wrong = client.get(f"{PRINT}&birth_date=1970-01-03", headers=BROWSER)
+        assert wrong.status_code == 409 and "Anna" not in wrong.text
+        page = client.get(f"{PRINT}&birth_date=1970-01-02", headers=BROWSER)
+        assert "Example, Anna" in page.text and 'name="birth_date" value="1970-01-02"' in page.text
+        assert client.post(PRINT, headers=PRESSED).status_code == 400
+        assert desk.asked == []
+        assert client.post(PRINT, headers=PRESSED, data={"birth_date": "1970-01-02"}).status_code == 303
+        assert len(desk.asked) == 1
+
+
+def test_a_key_that_may_not_see_whose_a_study_is_sees_it_on_no_page_either(site: Settings) -> None:
+    key = "print-0123456789abcdef"
+    auth = Auth(enabled=True, keys={"print": Key(key=key, rights=("print",))})
+    with served(site.model_copy(update={"auth": auth}), Desk()) as client:
+        page = client.get(PRINT, headers={**BROWSER, "X-API-Key": key})
+    assert page.status_code == 403 and "Anna" not in page.text
+
+
+@pytest.mark.parametrize(("number", "status"), [("X1", 404), ("*", 400)])
+def test_what_no_disc_can_be_made_of_is_said_at_once(site: Settings, number: str, status: int) -> None:
+    with served(site, Desk()) as client:
+        answer: httpx.Response = client.get(f"/api/iso/print?accession_number={number}", headers=BROWSER)
+    assert answer.status_code == status and "<button" not in answer.text
