@@ -80,7 +80,7 @@ def services() -> str:
         (VERIFICATION, "PACS, publishers of kind `cstore` and `mcm`", "yes"),
         (STUDY_ROOT_FIND, "PACS", "no"),
         (STUDY_ROOT_MOVE, "PACS", "no"),
-        (PUSH_MODEL.abstract_syntax, "publishers with `storage_commitment: true`", "no"),
+        (PUSH_MODEL.abstract_syntax, "publishers with `storage_commitment: true`", "inboxes"),
         (mcm.MEDIA_CREATION.abstract_syntax, "publishers of kind `mcm`", "no"),
         (MEDIA_STORAGE_DIRECTORY, "File-set Creator", ""),
     ]

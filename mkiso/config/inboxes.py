@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mkiso.config.section import Medium, Seconds, Section, is_network
+from mkiso.config.section import AeTitle, Host, Medium, Port, Seconds, Section, is_network
 
 
 def _is_peer(peer: str) -> str:
@@ -22,6 +23,14 @@ def _is_peer(peer: str) -> str:
 
 Peer = Annotated[str, AfterValidator(_is_peer)]
 
+
+class HostPort(Section):
+    """Where somebody listens."""
+
+    host: Host
+    port: Port
+
+
 FormatName = Literal["iso", "zip", "usb"]
 
 
@@ -29,7 +38,8 @@ class Inbox(Section):
     """What is sent to this AE title becomes a disc, study by study. An empty publisher: on the shelf, in this format.
 
     `ask`: who says that a study is whole. `fetch`: what the PACS has and nobody sent is moved from there. `again`: what
-    becomes of a study that grows after its disc was made.
+    becomes of a study that grows after its disc was made. `reports`: where senders want to be called with their storage
+    commitment, by AE title; others get it on the association in which they ask.
     """
 
     senders: Annotated[tuple[Peer, ...], Field(min_length=1, description="who may send: AE titles, addresses")]
@@ -45,6 +55,7 @@ class Inbox(Section):
     max_gib: float = Field(50, gt=0)
     max_studies: int = Field(2000, ge=1, le=100_000)
     max_instances: int = Field(20_000, ge=1, le=1_000_000)
+    reports: Mapping[AeTitle, HostPort] = {}
     keep_hours: float = Field(24, gt=0, le=87_600)
 
     @model_validator(mode="after")

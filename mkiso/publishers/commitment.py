@@ -20,6 +20,8 @@ from mkiso.network.association import Association, Message, accept
 from mkiso.network.negotiation import (
     ABSTRACT_SYNTAX_NOT_SUPPORTED,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    STORAGE_COMMITMENT,
+    STORAGE_COMMITMENT_PUSH,
     TRANSFER_SYNTAXES_NOT_SUPPORTED,
     Acceptance,
     Context,
@@ -31,8 +33,8 @@ from mkiso.publishers.dicom import reference_to
 from mkiso.publishers.protocol import Order, Watch
 from mkiso.study.models import Arrival
 
-PUSH_MODEL = Context("1.2.840.10008.1.20.1", IMPLICIT_VR_LITTLE_ENDIAN)
-PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
+PUSH_MODEL = Context(STORAGE_COMMITMENT, IMPLICIT_VR_LITTLE_ENDIAN)
+PUSH_MODEL_INSTANCE = STORAGE_COMMITMENT_PUSH
 REQUEST_COMMITMENT = 1  # PS3.4 J.3.2
 POLL_SECONDS = 0.5
 PDU_TIMEOUT_SECONDS = 10.0  # of a publisher that calls us

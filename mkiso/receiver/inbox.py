@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from time import monotonic
 from mkiso.config.inboxes import Inbox
 from mkiso.config.settings import Settings
 from mkiso.dataset.header import is_uid
+from mkiso.errors import DamagedInstance
 from mkiso.network import dimse
 from mkiso.receiver.expectations import Expectations
-from mkiso.receiver.pushed import Line, PushedStudy, folder_of
+from mkiso.receiver.pushed import Line, PushedStudy, folder_of, studies_in
 from mkiso.receiver.spool import NoRoom, Refused, Spool, Whole, refuse
 from mkiso.storage.files import hold, sha256_of, sync_folder
 from mkiso.storage.room import GIB
@@ -48,9 +50,18 @@ class InboxSpool(Spool):
         self._held: Held | None = None
         self._noted: dict[str, float] = {}
 
-    def has(self, study_instance_uid: str, sop_instance_uid: str) -> bool:
-        """Whether an instance lies here."""
-        return PushedStudy(self._storage, self.name, study_instance_uid).has(sop_instance_uid)
+    @property
+    def rules(self) -> Inbox:
+        return self._rules
+
+    def held(self, sop_instance_uids: Collection[str]) -> dict[str, str]:
+        """Which of these instances lie here, and their SOP Class UIDs."""
+        wanted, found = set(sop_instance_uids), dict[str, str]()
+        for study in studies_in(self._storage, self.name):
+            with suppress(OSError, DamagedInstance):
+                if not wanted.isdisjoint(os.listdir(study.instances_dir)):  # noqa: PTH208
+                    found |= {each.sop_instance_uid: each.sop_class_uid for each in study.read().instances}
+        return {uid: found[uid] for uid in wanted & found.keys()}
 
     def admit(self, sop_instance_uid: str) -> None:
         """Whatever it is, its study says later whether there is room for it."""

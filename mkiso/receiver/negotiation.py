@@ -14,6 +14,7 @@ from mkiso.dataset.header import is_uid
 from mkiso.network.negotiation import (
     ABSTRACT_SYNTAX_NOT_SUPPORTED,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    STORAGE_COMMITMENT,
     TRANSFER_SYNTAXES_NOT_SUPPORTED,
     VERIFICATION,
     Offer,
@@ -42,7 +43,15 @@ def _inbox_offer(jobs: Offer, name: str, inbox: Inbox) -> Offer:
     def may_call(ae_title: str, address: str) -> bool:
         return is_allowed(ae_title, address, inbox.senders)
 
-    return replace(jobs, ae_title=name, may_call=may_call)
+    return replace(jobs, ae_title=name, may_call=may_call, choose=_choose_of_inbox)
+
+
+def _choose_of_inbox(abstract_syntax: str, transfer_syntaxes: list[str]) -> str | int:
+    """As of jobs, and Storage Commitment."""
+    if abstract_syntax == STORAGE_COMMITMENT:
+        implicit = IMPLICIT_VR_LITTLE_ENDIAN in transfer_syntaxes  # which everybody proposes (PS3.5 10.1)
+        return IMPLICIT_VR_LITTLE_ENDIAN if implicit else TRANSFER_SYNTAXES_NOT_SUPPORTED
+    return choose(abstract_syntax, transfer_syntaxes)
 
 
 def storage_offer(settings: Receiver) -> Offer:
@@ -54,7 +63,9 @@ def storage_offer(settings: Receiver) -> Offer:
         settings.max_pdu_bytes,
         choose,
         lambda ae_title, address: is_allowed(ae_title, address, settings.allowed_peers),
-        extended=lambda abstract_syntax: None if abstract_syntax == VERIFICATION else _STORAGE_INFORMATION,
+        extended=lambda abstract_syntax: (
+            None if abstract_syntax in (VERIFICATION, STORAGE_COMMITMENT) else _STORAGE_INFORMATION
+        ),
     )
 
 

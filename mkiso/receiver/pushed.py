@@ -121,9 +121,6 @@ class PushedStudy:
         except FileNotFoundError:
             return None
 
-    def has(self, sop_instance_uid: str) -> bool:
-        return is_uid(sop_instance_uid) and (self.instances_dir / sop_instance_uid).is_file()
-
     def note(self, line: Line) -> None:
         """Write an instance down beside its file."""
         _append(self.folder / "arrivals.jsonl", f"{json.dumps(asdict(line))}\n")

@@ -8,15 +8,17 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from time import monotonic
 
 from mkiso.config.settings import Receiver
 from mkiso.dataset.header import MAX_BEGINNING_BYTES, begin_study
 from mkiso.network import dimse, pdu
-from mkiso.network.association import Association, Message, accept
-from mkiso.network.dimse import Command
-from mkiso.network.negotiation import Acceptance, Context, Offer, Rejection
+from mkiso.network.association import Association, Gathered, Message, Sink, accept, gather
+from mkiso.network.dimse import MESSAGE_ID, Command
+from mkiso.network.negotiation import STORAGE_COMMITMENT, Acceptance, Context, Offer, Rejection
 from mkiso.network.pdu import Connection, PeerGone, ProtocolError, Stalled, Stopping
+from mkiso.receiver import commitment
 from mkiso.receiver.admission import Place
 from mkiso.receiver.hashing import Hashing
 from mkiso.receiver.inbox import InboxSpool
@@ -71,6 +73,7 @@ class StorageScp:
         self._place = place
         self._hashing = Hashing()
         self._instance: Reception | None = None
+        self._reports = 0
         self._message_began = 0.0
         self._received_before = 0
 
@@ -142,20 +145,43 @@ class StorageScp:
             status = self._status_of(message)
             if status is not None:
                 association.answer(message, status)
+            if status == dimse.SUCCESS and message.command.field == dimse.N_ACTION_RQ:
+                self._commit(association, message)
 
     def _status_of(self, message: Message) -> int | None:
         """What a message is answered with; None where it has no answer."""
         field = message.command.field
+        if field == dimse.N_EVENT_REPORT_RQ | dimse.RESPONSE and self._reports:
+            self._reports -= 1
+            return None
         if field & dimse.RESPONSE:
             raise ProtocolError("sent a response where a request was due", pdu.UNEXPECTED_PDU)
         instance, self._instance = self._instance, None
         if instance is not None:
             return instance.finish()
+        if field == dimse.N_ACTION_RQ and isinstance(message.data_set, Gathered):
+            return commitment.status_of(message.command, dimse.decode_data_set(message.kept))
         if field == dimse.C_CANCEL_RQ:  # PS3.7 9.3.2.3: nothing of ours can be cancelled
             return None
         return dimse.SUCCESS if field == dimse.C_ECHO_RQ else dimse.UNRECOGNIZED_OPERATION
 
-    def _begin(self, command: Command, context: Context) -> Reception:
+    def _commit(self, association: Association, message: Message) -> None:
+        """Tell what is held of what was asked about: at once, or where the sender wants to be called."""
+        spool, calling = self._spool, self._tally.calling_ae_title
+        assert isinstance(spool, InboxSpool)
+        request = dimse.decode_data_set(message.kept)
+        asked = [str(item.ReferencedSOPInstanceUID) for item in request.ReferencedSOPSequence]
+        event_type, report = commitment.report_on(request, spool.held(asked))
+        if (place := spool.rules.reports.get(calling)) is not None:
+            commitment.report_later(spool.name, calling, place, event_type, report)
+            return
+        self._reports += 1
+        command = {**commitment.event(event_type), MESSAGE_ID: self._reports}
+        association.send(message.context_id, command, BytesIO(dimse.encode_data_set(report)))
+
+    def _begin(self, command: Command, context: Context) -> Sink:
+        if command.field == dimse.N_ACTION_RQ and context.abstract_syntax == STORAGE_COMMITMENT:
+            return gather(command, context)
         self._instance = Reception(command, context, self._spool, self._hashing, self._tally)
         return self._instance
 

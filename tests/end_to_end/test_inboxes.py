@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 
 from mkiso.demo.robots.folder_robots import JsonRobot
-from peers.corpus import make_study
+from peers.corpus import make_study, write
 from peers.discs import assert_holds_exactly, extract
 from peers.orthanc import Orthanc
 from peers.storescu import store
@@ -88,3 +91,112 @@ def test_a_study_that_is_sent_becomes_a_disc_on_the_shelf(hospital: Hospital, tm
     ]
     assert_holds_exactly(disc_of(hospital, listed["job"], tmp_path / "out"), files)
     assert hospital.pacs.log().count("CMove") == 0, "what was sent isn't moved again"
+
+
+def test_what_the_pacs_has_and_nobody_sent_is_fetched(hospital: Hospital, tmp_path: Path) -> None:
+    files = make_study(tmp_path, "PUSH2", "HN-PUSH2", kinds=MIXED)
+    archive(hospital, files)
+    push(hospital, SHELF, files[:4])
+    listed = job_of(hospital, "PUSH2")
+    assert listed["job"]["state"] == "done", listed
+    assert_holds_exactly(disc_of(hospital, listed["job"], tmp_path / "out"), files)
+
+
+def test_what_lacks_is_named_and_makes_no_disc_until_it_comes(hospital: Hospital, tmp_path: Path) -> None:
+    files = make_study(tmp_path, "PUSH3", "HN-PUSH3", kinds={"ct": 5})
+    archive(hospital, files)
+    push(hospital, STRICT, files[:3])
+    failed = job_of(hospital, "PUSH3")["job"]
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "study_incomplete")
+    assert failed["error"]["error"].startswith("2 of the 5 images that the PACS has were not sent to BURN_STRICT")
+    push(hospital, STRICT, files[3:])
+    made = job_of(hospital, "PUSH3", 2)["job"]
+    assert_holds_exactly(disc_of(hospital, made, tmp_path / "out"), files)
+
+
+def test_what_is_not_archived_is_waited_for_and_then_said(hospital: Hospital, tmp_path: Path) -> None:
+    files = make_study(tmp_path, "PUSH4", "HN-PUSH4", kinds={"ct": 3})
+    archive(hospital, files[:2])
+    push(hospital, STRICT, files)
+    failed = job_of(hospital, "PUSH4")["job"]
+    assert failed["error"]["code"] == "not_archived"
+    assert failed["error"]["error"].startswith("The PACS doesn't list 1 of the 3 images that were sent to BURN_STRICT")
+    archive(hospital, files[2:])
+    push(hospital, STRICT, files[:1])  # once more, after the PACS has it
+    made = job_of(hospital, "PUSH4", 2)["job"]
+    assert_holds_exactly(disc_of(hospital, made, tmp_path / "out"), files)
+
+
+def test_a_late_archive_is_waited_for(hospital: Hospital, tmp_path: Path) -> None:
+    files = make_study(tmp_path, "PUSH5", "HN-PUSH5", kinds={"ct": 3})
+    push(hospital, SHELF, files)
+    place = hospital.service.data_dir / "inboxes" / SHELF
+    hospital.service.when(lambda: any((each / "arrivals.jsonl").exists() for each in place.iterdir()))
+    assert jobs_of(hospital, "PUSH5") == []
+    archive(hospital, files)
+    made = job_of(hospital, "PUSH5")["job"]
+    assert_holds_exactly(disc_of(hospital, made, tmp_path / "out"), files)
+
+
+def test_where_no_pacs_is_asked_the_job_and_the_disc_say_so(hospital: Hospital, tmp_path: Path) -> None:
+    files = make_study(tmp_path, "PUSH6", "HN-PUSH6", kinds=MIXED)
+    push(hospital, UNPROVEN, files)
+    made = job_of(hospital, "PUSH6")["job"]
+    assert (made["state"], made["degraded"]) == ("done", ["completeness_not_proven"])
+    assert_holds_exactly(disc_of(hospital, made, tmp_path / "out"), files)
+
+
+def test_two_patients_in_one_study_make_no_disc(hospital: Hospital, tmp_path: Path) -> None:
+    one, other = make_study(tmp_path, "PUSH7", "HN-PUSH7", kinds={"ct": 2})
+    changed = dcmread(other)
+    changed.PatientID = "HN-ANOTHER"
+    push(hospital, UNPROVEN, [one, write(changed, tmp_path / "other.dcm")])
+    failed = job_of(hospital, "PUSH7")["job"]
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "patient_mismatch")
+
+
+def test_a_robot_makes_one_disc_however_often_and_late_more_is_sent(
+    hospital: Hospital, robot: JsonRobot, tmp_path: Path
+) -> None:
+    files = make_study(tmp_path, "PUSH8", "HN-PUSH8", kinds={"ct": 4})
+    archive(hospital, files[:3])
+    push(hospital, PRINTER, files[:3])
+    printed = job_of(hospital, "PUSH8")["job"]
+    assert (printed["state"], printed["kind"], printed["proves"]) == ("done", "print", "done"), printed
+    assert len(robot.made) == 1
+    assert_holds_exactly(extract(next(robot.discs.glob("*.iso")), tmp_path / "printed"), files[:3])
+    push(hospital, PRINTER, files[:3])
+    archive(hospital, files[3:])
+    push(hospital, PRINTER, files[3:])
+    grown = job_of(hospital, "PUSH8", 2)["job"]
+    assert (grown["state"], grown["kind"]) == ("done", "download"), grown
+    assert_holds_exactly(disc_of(hospital, grown, tmp_path / "out"), files)
+    assert len(robot.made) == 1
+
+
+def test_a_study_that_grows_is_said_where_no_second_disc_is_wanted(hospital: Hospital, tmp_path: Path) -> None:
+    files = make_study(tmp_path, "PUSH9", "HN-PUSH9", kinds={"ct": 3})
+    archive(hospital, files[:2])
+    push(hospital, STRICT, files[:2])
+    assert job_of(hospital, "PUSH9")["job"]["state"] == "done"
+    archive(hospital, files[2:])
+    push(hospital, STRICT, files[2:])
+    assert job_of(hospital, "PUSH9", 2)["job"]["error"]["code"] == "study_grown"
+
+
+def test_nothing_is_lost_or_made_twice_where_receiver_and_worker_are_killed(
+    hospital: Hospital, robot: JsonRobot, tmp_path: Path
+) -> None:
+    files = make_study(tmp_path, "PUSHK", "HN-PUSHK", kinds={"ct": 6})
+    made = len(robot.made)
+    archive(hospital, files)
+    for name, part in (("receiver", files[:3]), ("worker", files[3:])):
+        push(hospital, PRINTER, part)
+        before = hospital.service.processes()[name]
+        os.kill(before, signal.SIGKILL)
+        hospital.service.when(lambda: hospital.service.processes().get(name, before) != before)  # noqa: B023
+        hospital.service.when(hospital.service.is_ready)
+    hospital.service.when(lambda: len(robot.made) > made, 240)
+    printed = job_of(hospital, "PUSHK")["job"]
+    assert printed["state"] == "done", printed
+    assert len(robot.made) == made + 1

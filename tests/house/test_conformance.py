@@ -21,7 +21,7 @@ def test_the_statuses_of_the_receiver_are_those_on_the_page() -> None:
         for name in re.findall(r"\bdimse\.([A-Z_]+)\b", module.read_text(encoding="utf-8"))
         if not REQUESTS.fullmatch(name)
     }
-    page = CONFORMANCE.split("### 2.3")[1].split("### 2.4")[0]
+    page = CONFORMANCE.split("### 2.3")[1].split("### 2.5")[0]
     assert {f"{getattr(dimse, name):04X}" for name in named} == set(
         re.findall(r"^\| ([0-9A-F]{4}) \|", page, re.MULTILINE)
     )
