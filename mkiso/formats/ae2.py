@@ -7,9 +7,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +30,7 @@ behind.
 _KEY_BYTES = 32
 _ROUNDS = 1000
 _BLOCK_BYTES = 16
+PIECE_BYTES = 128 * 1024
 _THREADS = os.cpu_count() or 1
 
 
@@ -70,24 +73,39 @@ class KeyStream:
 
     def __init__(self, keys: Keys) -> None:
         self._cipher: CipherContext = Cipher(AES(keys.encryption), ECB()).encryptor()  # noqa: S305  of counters
-        self._stream = bytearray()
 
-    def applied(self, data: ReadableBuffer, at: int) -> bytes:
-        """Data that lies `at` so many bytes from the file's beginning, encrypted or decrypted."""
+    def applied(self, data: ReadableBuffer, at: int) -> Iterator[memoryview]:
+        """Data that lies `at` so many bytes from the file's beginning, encrypted or decrypted, in pieces of at most
+        PIECE_BYTES; each lasts until the next one.
+        """
         view = memoryview(data)
-        if not len(view):
-            return b""
-        skipped = at % _BLOCK_BYTES
-        blocks = -(-(skipped + len(view)) // _BLOCK_BYTES)
-        counters = np.zeros((blocks, 2), "<u8")
-        first = at // _BLOCK_BYTES + 1
-        counters[:, 0] = np.arange(first, first + blocks, dtype=np.uint64)
-        needed = blocks * _BLOCK_BYTES + _BLOCK_BYTES - 1  # what update_into asks for
-        if len(self._stream) < needed:
-            self._stream = bytearray(needed)
-        self._cipher.update_into(memoryview(counters).cast("B"), self._stream)  # type: ignore[arg-type]
-        stream = np.frombuffer(self._stream, np.uint8, len(view), skipped)
-        return np.bitwise_xor(np.frombuffer(view, np.uint8), stream).tobytes()
+        own, begin = _own(), 0
+        while begin < len(view):
+            skipped = (at + begin) % _BLOCK_BYTES
+            piece = view[begin : begin + PIECE_BYTES - skipped]
+            blocks = -(-(skipped + len(piece)) // _BLOCK_BYTES)
+            np.add(own.numbers[:blocks], (at + begin) // _BLOCK_BYTES + 1, out=own.counters[:blocks, 0])
+            self._cipher.update_into(memoryview(own.counters[:blocks]).cast("B"), own.stream)
+            stream = np.frombuffer(own.stream, np.uint8, len(piece), skipped)
+            np.bitwise_xor(np.frombuffer(piece, np.uint8), stream, out=own.result[: len(piece)])
+            yield memoryview(own.result[: len(piece)])
+            begin += len(piece)
+
+
+class _Own(threading.local):
+    """What a thread needs for a piece of a key stream. To have it made for each piece costs several times the AES."""
+
+    def __init__(self) -> None:
+        blocks = PIECE_BYTES // _BLOCK_BYTES
+        self.numbers = np.arange(blocks, dtype="<u8")
+        self.counters = np.zeros((blocks, 2), "<u8")
+        self.stream = bytearray(PIECE_BYTES + _BLOCK_BYTES - 1)  # what update_into asks for
+        self.result = np.empty(PIECE_BYTES, np.uint8)
+
+
+@cache
+def _own() -> _Own:
+    return _Own()
 
 
 def authentication_of(keys: Keys) -> hmac.HMAC:
@@ -107,7 +125,7 @@ class Lock:
 
     def decrypted(self, data: ReadableBuffer, at: int) -> bytes:
         """A piece of the file that lies `at` so many bytes from its beginning; whether it is genuine isn't known."""
-        return KeyStream(self.keys).applied(data, at)
+        return b"".join(map(bytes, KeyStream(self.keys).applied(data, at)))
 
 
 class Opened:
@@ -117,12 +135,12 @@ class Opened:
         self._mac, self._stream = authentication_of(lock.keys), KeyStream(lock.keys)
         self._lock, self._at = lock, 0
 
-    def decrypted(self, data: ReadableBuffer) -> bytes:
-        """The next bytes."""
-        self._mac.update(data)
-        plain = self._stream.applied(data, self._at)
-        self._at += len(plain)
-        return plain
+    def decrypted(self, data: ReadableBuffer) -> Iterator[memoryview]:
+        """The next bytes, in pieces that last until the next one."""
+        view = memoryview(data)
+        self._mac.update(view)
+        yield from self._stream.applied(view, self._at)
+        self._at += len(view)
 
     @property
     def is_genuine(self) -> bool:

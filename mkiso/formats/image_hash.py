@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -38,7 +38,9 @@ def hash_extents(
     """
     whole = hashlib.sha256()
     end = contents.size
-    files = _ExtentHashes(contents)
+    files = _ExtentHashes(contents.files.values(), end, counts=bool(contents.crc32))
+    unlocking = _UnlockedHashes(contents)
+    tasks = [whole.update, files.update, *([unlocking.update] if contents.locks else [])]
     buffers = [memoryview(bytearray(_CHUNK_BYTES)) for _ in range(2)]
     with ThreadPoolExecutor(2, thread_name_prefix="proof") as hashing:
         running: list[Future[None]] = []
@@ -50,34 +52,29 @@ def hash_extents(
                 task.result()
             if progress:
                 progress(start, end)
-            running = [hashing.submit(whole.update, chunk), hashing.submit(files.update, chunk)]
+            running = [hashing.submit(each, chunk) for each in tasks]
         for task in running:
             task.result()
     wrong = frozenset(extent for extent, crc32 in contents.crc32.items() if files.crc32.get(extent, 0) != crc32)
-    return ImageHashes(whole.hexdigest(), files.hexdigests(), files.marks(), wrong | files.forged)
+    hashes = files.hexdigests() | unlocking.done
+    return ImageHashes(whole.hexdigest(), hashes, files.marks(), wrong | unlocking.forged)
 
 
 class _ExtentHashes:
     """The hashes of extents, and the marks, while the image passes by from its beginning.
 
     With each file a chain of marks begins, so that its hash at the file's end is the file's; a file within which
-    another chain begins is hashed on its own as well, and so is an encrypted one.
+    another chain begins is hashed on its own as well.
     """
 
-    def __init__(self, contents: Contents) -> None:
-        extents = contents.files.values()
-        self._locks = contents.locks
+    def __init__(self, extents: Collection[Extent], end: int, *, counts: bool) -> None:
         self._ahead = sorted({extent for extent in extents if extent.size}, reverse=True)
-        empty = [extent for extent in extents if not extent.size]
-        self._done = dict.fromkeys(empty, hashlib.sha256().hexdigest())
-        locked = [extent for extent in empty if extent in self._locks]
-        self.forged = {extent for extent in locked if not self._locks[extent].opened().is_genuine}
+        self._done = dict.fromkeys((extent for extent in extents if not extent.size), hashlib.sha256().hexdigest())
         self._marker = Marker()
         self._passing: Extent | None = None
         self._own: Marker | hashlib._Hash = self._marker
-        self._opened: Opened | None = None
-        self._at, self._end = 0, contents.size
-        self._counts = bool(contents.crc32)
+        self._at, self._end = 0, end
+        self._counts = counts
         self.crc32: dict[Extent, int] = {}
         position = 0
         for extent in reversed(self._ahead):
@@ -90,21 +87,17 @@ class _ExtentHashes:
             if self._ahead and self._ahead[-1].start == self._at:
                 self._passing = self._ahead.pop()
                 self._marker.begin_chain()
-                self._opened = self._locks[self._passing].opened() if self._passing in self._locks else None
-                is_long = self._passing.size >= CHAIN_BYTES
-                self._own = hashlib.sha256() if is_long or self._opened else self._marker
+                self._own = hashlib.sha256() if self._passing.size >= CHAIN_BYTES else self._marker
             part = chunk[: self._cut() - self._at]
             self._marker.update(part)
             if self._passing and self._counts:
                 self.crc32[self._passing] = zlib.crc32(part, self.crc32.get(self._passing, 0))
             if self._passing and self._own is not self._marker:
-                self._own.update(self._opened.decrypted(part) if self._opened else part)
+                self._own.update(part)
             self._at += len(part)
             chunk = chunk[len(part) :]
             if self._passing and self._at == self._cut():
                 self._done[self._passing] = self._own.hexdigest()
-                if self._opened and not self._opened.is_genuine:
-                    self.forged.add(self._passing)
                 self._passing = None
 
     def _cut(self) -> int:
@@ -119,6 +112,37 @@ class _ExtentHashes:
 
     def marks(self) -> bytes:
         return self._marker.marks()
+
+
+class _UnlockedHashes:
+    """The hashes of encrypted files as they were before, while the image passes by; which of them aren't genuine."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._locks = contents.locks
+        self._ahead = sorted(self._locks, reverse=True)
+        self._at = 0
+        self._passing: tuple[Extent, Opened, hashlib._Hash] | None = None
+        self.done: dict[Extent, str] = {}
+        self.forged: set[Extent] = set()
+
+    def update(self, chunk: memoryview) -> None:
+        end = self._at + len(chunk)
+        while self._passing or (self._ahead and self._ahead[-1].start < end):
+            if self._passing is None:
+                extent = self._ahead.pop()
+                self._passing = (extent, self._locks[extent].opened(), hashlib.sha256())
+            extent, opened, sha256 = self._passing
+            stop = extent.start + extent.size
+            begin = max(extent.start, self._at)
+            for piece in opened.decrypted(chunk[begin - self._at : min(stop, end) - self._at]):
+                sha256.update(piece)
+            if stop > end:
+                break
+            self.done[extent] = sha256.hexdigest()
+            if not opened.is_genuine:
+                self.forged.add(extent)
+            self._passing = None
+        self._at = end
 
 
 def _read(descriptor: int, into: memoryview, position: int) -> int:

@@ -65,6 +65,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         beside.unlink(missing_ok=True)
 
 
+def write_at(descriptor: int, data: bytes | memoryview, place: int) -> None:
+    """Write all of it at a place; several threads may do so."""
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(descriptor, view, place)
+        view, place = view[count:], place + count
+
+
 def read_whole(path: Path) -> bytes:
     """A file that is read in one piece. Raises FileNotFoundError, Unreadable."""
     try:
