@@ -85,10 +85,10 @@ class KeyStream:
             piece = view[begin : begin + PIECE_BYTES - skipped]
             blocks = -(-(skipped + len(piece)) // _BLOCK_BYTES)
             np.add(own.numbers[:blocks], (at + begin) // _BLOCK_BYTES + 1, out=own.counters[:blocks, 0])
-            self._cipher.update_into(memoryview(own.counters[:blocks]).cast("B"), own.stream)
+            self._cipher.update_into(own.counters[:blocks].data.cast("B"), own.stream)
             stream = np.frombuffer(own.stream, np.uint8, len(piece), skipped)
             np.bitwise_xor(np.frombuffer(piece, np.uint8), stream, out=own.result[: len(piece)])
-            yield memoryview(own.result[: len(piece)])
+            yield own.result[: len(piece)].data
             begin += len(piece)
 
 

@@ -4,16 +4,18 @@ takes nothing else; a compressed one uncompressed only where `transcode: true` a
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.uid import UID
 
-from mkiso.dataset.elements import IMPLICIT_LITTLE, Encoding
-from mkiso.dataset.part10 import HEAD_BYTES, data_set_offset, file_head
+from mkiso.dataset.elements import IMPLICIT_LITTLE
+from mkiso.dataset.header import encoded_data_set
+from mkiso.dataset.part10 import file_head
 from mkiso.publishers.reencode import ENCODINGS, reencode
 from mkiso.study.models import Arrival
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"  # Explicit VR Little Endian, once it is inflated (PS3.5 A.5)
 
 
 class NotTranscodable(Exception):
@@ -27,8 +29,8 @@ def transcode_to(arrival: Arrival, target: Path, transfer_syntax_uid: str) -> No
     wanted = ENCODINGS[transfer_syntax_uid]
     try:
         encoding = ENCODINGS.get(arrival.transfer_syntax_uid)
-        if encoding is not None and encoding.explicit:
-            _reencode(arrival, target, encoding, transfer_syntax_uid)
+        if arrival.transfer_syntax_uid == _DEFLATED or (encoding is not None and encoding.explicit):
+            _reencode(arrival, target, transfer_syntax_uid)
             return
         dataset = dcmread(arrival.path)
         if UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated:
@@ -40,10 +42,7 @@ def transcode_to(arrival: Arrival, target: Path, transfer_syntax_uid: str) -> No
         raise NotTranscodable(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
 
 
-def _reencode(arrival: Arrival, target: Path, encoding: Encoding, transfer_syntax_uid: str) -> None:
-    with arrival.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        offset = data_set_offset(data[:HEAD_BYTES], len(data))
-        with target.open("wb") as out:
-            out.write(file_head(arrival.sop_class_uid, arrival.sop_instance_uid, transfer_syntax_uid))
-            explicit = ENCODINGS[transfer_syntax_uid] is not IMPLICIT_LITTLE
-            reencode(data, offset, encoding, out, explicit=explicit)
+def _reencode(arrival: Arrival, target: Path, transfer_syntax_uid: str) -> None:
+    with encoded_data_set(arrival.path) as (data, offset, encoding), target.open("wb") as out:
+        out.write(file_head(arrival.sop_class_uid, arrival.sop_instance_uid, transfer_syntax_uid))
+        reencode(data, offset, encoding, out, explicit=ENCODINGS[transfer_syntax_uid] is not IMPLICIT_LITTLE)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import httpx
@@ -20,6 +21,11 @@ from mkiso.sources.protocol import Query
 from mkiso.sources.web import asking, body_of, named
 
 PAGE = 1000
+MAX_OBJECT_CHARACTERS = 1024 * 1024
+"""Of one answer; a study's has about 3,000, and takes a hundred times as many bytes at most."""
+_USUAL_CHARACTERS = 16 * 1024
+_SPACE = " \t\r\n"
+_DECODER = json.JSONDecoder()
 MAX_SECONDS_TIMEOUTS = 60
 UNABLE = 0xC000
 _PENDING = 0xFF00
@@ -50,15 +56,19 @@ def ask(
         page = _page(client, settings, path, asked, ends)
         if page is None:
             return Answers([], UNABLE)
-        if not page:
+        uids, identifiers = [], []
+        for each in islice(page, wanted - len(responses)):
+            uids.append(_text(each.get(uid)))
+            identifiers.append(_identifier(query, each))
+            size += len(identifiers[-1])
+            if size > MAX_ANSWER_BYTES:
+                break
+        if not uids:
             return Answers(responses, SUCCESS, settings.find_limit)
-        uids = [_text(each.get(uid)) for each in page]
         if responses and seen.issuperset(uids):
             return Answers(responses, SUCCESS, len(responses))
         seen.update(uids)
-        for each in page[: wanted - len(responses)]:
-            responses.append(Response(0, _PENDING, identifier=_identifier(query, each)))
-            size += len(responses[-1].identifier)
+        responses += [Response(0, _PENDING, identifier=identifier) for identifier in identifiers]
         if size > MAX_ANSWER_BYTES:
             break
     return Answers(responses, CANCELLED, settings.find_limit, endless=True)
@@ -76,11 +86,13 @@ def _address(query: Query) -> tuple[str, list[tuple[str, str]]]:
 
 def _page(
     client: httpx.Client, settings: DicomWeb, path: str, parameters: Sequence[tuple[str, str]], ends: float
-) -> list[Mapping[str, Any]] | None:
-    """The answers of one page; None where there is nothing at this address below the studies."""
+) -> Iterator[Mapping[str, Any]] | None:
+    """The answers of one page, each read when it is taken; None where there is nothing at this address below the
+    studies.
+    """
     with asking(client, settings, path, "application/dicom+json", parameters) as answer:
         if answer.status_code == 204:
-            return []
+            return iter(())
         if answer.status_code == 404 and path != "/studies":
             return None
         if answer.status_code not in (200, 206):
@@ -89,13 +101,63 @@ def _page(
                 "pacs.base_url, and look at its log."
             )
         body = body_of(answer, ends)
+    return _read(body, settings)
+
+
+def _read(body: bytes, settings: DicomWeb) -> Iterator[Mapping[str, Any]]:
+    """The objects of a JSON array, one after another: all together a small body can take a hundred times its memory.
+    Raises PacsRefused.
+    """
     try:
-        told = json.loads(body or b"[]")
+        yield from objects_of(body.decode())
     except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, list) or not all(isinstance(each, dict) for each in told):
-        raise PacsRefused(f"The QIDO-RS service of {named(settings)} answers with no DICOM JSON. Check pacs.base_url.")
-    return told
+        raise PacsRefused(
+            f"The QIDO-RS service of {named(settings)} answers with no DICOM JSON. Check pacs.base_url."
+        ) from None
+
+
+def objects_of(text: str) -> Iterator[Mapping[str, Any]]:
+    """The objects of a JSON array (RFC 8259), each of at most MAX_OBJECT_CHARACTERS. Raises ValueError."""
+    if not text.strip(_SPACE):
+        return
+    at = _behind(text, 0, "[")
+    if text[at : at + 1] == "]":
+        _end(text, at + 1)
+        return
+    while True:
+        for most in (_USUAL_CHARACTERS, MAX_OBJECT_CHARACTERS):
+            try:
+                found, length = _DECODER.raw_decode(text[at : at + most])
+                break
+            except ValueError:
+                if at + most >= len(text) or most == MAX_OBJECT_CHARACTERS:
+                    raise
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        yield found
+        at = _skipped(text, at + length)
+        if text[at : at + 1] == "]":
+            _end(text, at + 1)
+            return
+        at = _behind(text, at, ",")
+
+
+def _behind(text: str, at: int, mark: str) -> int:
+    at = _skipped(text, at)
+    if text[at : at + 1] != mark:
+        raise ValueError(f"no {mark}")
+    return _skipped(text, at + 1)
+
+
+def _end(text: str, at: int) -> None:
+    if _skipped(text, at) != len(text):
+        raise ValueError("more than an array")
+
+
+def _skipped(text: str, at: int) -> int:
+    while text[at : at + 1] and text[at] in _SPACE:
+        at += 1
+    return at
 
 
 def _identifier(query: Query, answer: Mapping[str, Any]) -> bytes:

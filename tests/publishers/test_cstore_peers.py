@@ -12,9 +12,10 @@ from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import ImplicitVRLittleEndian
 
+from mkiso.dataset import header
 from mkiso.errors import PublisherRefused
 from mkiso.publishers import Watch, publisher_of
-from mkiso.publishers.transcode import transcode_to
+from mkiso.publishers.transcode import NotTranscodable, transcode_to
 from peers.corpus import EVERY_KIND, dataset_bytes, make_ct_series, make_study
 from peers.dcmqrscp import Dcmqrscp
 from peers.dcmtk import OWN, QUERIES, VERIFICATION, write_profiles
@@ -114,13 +115,25 @@ def test_a_publisher_that_takes_implicit_vr_alone_gets_every_value(tmp_path: Pat
         assert got == expected
 
 
-def test_big_endian_becomes_explicit_little_endian_word_by_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["big_endian", "deflated"])
+@pytest.mark.parametrize("wanted", UNCOMPRESSED[:2])
+def test_what_isnt_compressed_becomes_little_endian_word_by_word(tmp_path: Path, kind: str, wanted: str) -> None:
     """Where `transcode` finds a publisher that takes it: dcmtk's own conversion is the judge."""
-    (file,) = make_study(tmp_path / "files", "A1001", kinds={"big_endian": 1})
+    (file,) = make_study(tmp_path / "files", "A1001", kinds={kind: 1})
     made, judged = tmp_path / "made.dcm", tmp_path / "judged.dcm"
-    transcode_to(arrival_of(file), made, UNCOMPRESSED[1])
-    subprocess.run(["dcmconv", "+te", "-e", file, judged], check=True, capture_output=True)
+    transcode_to(arrival_of(file), made, wanted)
+    option = "+ti" if wanted == ImplicitVRLittleEndian else "+te"
+    subprocess.run(["dcmconv", option, "-e", file, judged], check=True, capture_output=True)
+    assert dcmread(made).file_meta.TransferSyntaxUID == wanted
     assert dcmread(made) == dcmread(judged) and values_of(dcmread(made)) == values_of(dcmread(judged))
+
+
+def test_a_deflated_instance_is_inflated_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file,) = make_study(tmp_path / "files", "A1001", kinds={"deflated": 1})
+    monkeypatch.setattr(header, "MAX_INFLATED_BYTES", 1000)
+    with pytest.raises(NotTranscodable, match="inflates to more than"):
+        transcode_to(arrival_of(file), tmp_path / "made.dcm", UNCOMPRESSED[1])
+    assert not (tmp_path / "made.dcm").exists()
 
 
 @pytest.mark.parametrize("transcode", [False, True])

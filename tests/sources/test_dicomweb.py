@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydicom import dcmread
 
@@ -25,6 +28,7 @@ from mkiso.errors import (
     StudyNotFound,
 )
 from mkiso.sources.multipart import Broken, Malformed, Multipart
+from mkiso.sources.qido import objects_of
 from mkiso.sources.query import find_studies
 from mkiso.sources.registry import source_of
 from mkiso.sources.retrieve import retrieve
@@ -315,4 +319,55 @@ def test_a_large_part_takes_no_memory() -> None:
     assert sum(map(len, parts.pieces())) == 10_000 * 65_536
     assert parts.next_part() is None
     assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+
+
+@given(
+    found=st.lists(
+        st.dictionaries(st.text(max_size=9), st.recursive(st.text() | st.integers(), st.lists, max_leaves=9))
+    ),
+    indent=st.sampled_from([None, 0, 3]),
+)
+def test_objects_of_an_array_are_those_that_json_has(found: list[dict[str, Any]], indent: int | None) -> None:
+    text = f" {json.dumps(found, indent=indent)}\n"
+    assert list(objects_of(text)) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[",
+        "[{}",
+        "[{},",
+        "[{},]",
+        "[{}}",
+        "[{}] x",
+        "[1]",
+        "[{}, 1]",
+        "[[]]",
+        "null",
+        '[{"a": 1} {}]',
+        "[{},,{}]",
+    ],
+)
+def test_what_is_no_array_of_objects_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        list(objects_of(text))
+
+
+def test_many_small_objects_take_no_memory_together() -> None:
+    text = f"[{'{},' * 300_000}{{}}]"
+    tracemalloc.start()
+    assert sum(1 for _ in objects_of(text)) == 300_001
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_one_large_object_is_refused_before_it_takes_memory() -> None:
+    text = f'[{{"00100010": [{"{}," * 20_000_000}{{}}]}}]'
+    tracemalloc.start()
+    with pytest.raises(ValueError):
+        list(objects_of(text))
+    assert tracemalloc.get_traced_memory()[1] < 100_000_000
     tracemalloc.stop()
