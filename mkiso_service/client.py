@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -257,7 +258,7 @@ class Client:
         try:
             return kind.validate_python(self._json(answer))
         except ValidationError:
-            raise self._no_mkiso(answer) from None
+            raise self._other_version() from None
 
     def _json(self, answer: httpx.Response) -> dict[str, Any]:
         try:
@@ -266,11 +267,21 @@ class Client:
             told = None
         if not isinstance(told, dict):
             raise self._no_mkiso(answer)
+        if told.get("code") == "not_found":  # this command asks for what is there alone
+            raise self._other_version()
         if answer.is_error:
             raise ServiceError(
                 told.get("error", answer.reason_phrase), told.get("code", "error"), told.get("request_id", "")
             )
         return told
+
+    def _other_version(self) -> ServiceError:
+        words = (
+            f"{self._url} answered in a way that this command (mkiso {version('mkiso')}) doesn't know. Either the "
+            "service is another version of mkiso: upgrade the older one, or use the command beside the service. Or "
+            "the address is wrong."
+        )
+        return ServiceError(words, "other_version")
 
     def _no_mkiso(self, answer: httpx.Response) -> ServiceError:
         words = f"{self._url} answered {answer.status_code} in words that mkiso doesn't use. Is this the right address?"

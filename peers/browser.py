@@ -39,7 +39,7 @@ class Browser(ABC):
             self._command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            self._socket: ClientConnection = connect(self._address(), max_size=None, proxy=None)
+            self._socket: ClientConnection = connect(self._address(), max_size=None, proxy=None, ping_interval=None)
             self._begin()
         except BaseException:
             self._end()

@@ -442,7 +442,14 @@ def test_an_answer_of_somebody_else_is_said(script: Script, url: str) -> None:
             script.states = [foreign]  # type: ignore[list-item]
             with pytest.raises(ServiceError) as raised:
                 client.state("J")
-            assert raised.value.code == "no_mkiso"
+            assert raised.value.code == ("no_mkiso" if isinstance(foreign, list) else "other_version")
+
+
+def test_an_older_service_that_doesnt_know_the_address_is_said(script: Script, url: str) -> None:
+    script.error = {"error": "There is nothing at this address.", "code": "not_found", "http_status": 404}
+    with Client(url) as client, pytest.raises(ServiceError, match="another version") as raised:
+        client.jobs()
+    assert raised.value.code == "other_version"
 
 
 def test_burn_writes_the_files_into_a_folder(
