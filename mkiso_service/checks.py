@@ -24,6 +24,7 @@ from mkiso.errors import MkisoError, OrchestratorUnavailable, PatientApiUnavaila
 from mkiso.patient_api import look_up
 from mkiso.publishers import publisher_of
 from mkiso.receiver.client import receiver_status
+from mkiso.receiver.pushed import studies_in
 from mkiso.sources.registry import source_of
 from mkiso.storage.room import lacking_storage, require_room
 from mkiso_service.api import Health
@@ -166,6 +167,22 @@ def _receiver(site: Site) -> str:
     raise Unwell(f"{where} isn't running; its port is free. Start `mkiso serve`.")
 
 
+def _inboxes(site: Site) -> str:
+    """What came to each since the receiver started."""
+    told = receiver_status(site.settings.storage.receiver_socket, site.limit_seconds)["inboxes"]
+    if unknown := [name for name in site.settings.inboxes if name not in told]:
+        raise Unwell(f"The receiver doesn't know {', '.join(unknown)}: it started before. Restart `mkiso serve`.")
+    if not site.inside:
+        came, refused = (sum(count[key] for count in told.values()) for key in ("stored", "refused"))
+        return f"{came} images came, {refused} refused"
+    words = []
+    for name, count in told.items():
+        waiting = sum(not study.asked for study in studies_in(site.settings.storage, name))
+        last = f" (the last of {count['last_refusal']})" if count["last_refusal"] else ""
+        words.append(f"{name}: {count['stored']} images came, {count['refused']} refused{last}, {waiting} studies wait")
+    return "; ".join(words)
+
+
 def _patient_api(site: Site) -> str:
     api = site.settings.patient_api
     if site.inside:
@@ -246,6 +263,7 @@ CHECKS = (
     Check("viewer", "viewer", _viewer, inside=True, configured=lambda settings: bool(settings.viewer.directory)),
     Check("pacs", "PACS", _pacs),
     Check("receiver", "receiver", _receiver, of_service=True),
+    Check("inboxes", "inboxes", _inboxes, of_service=True, configured=lambda settings: bool(settings.inboxes)),
     Check("patient_api", "patient API", _patient_api, configured=lambda settings: bool(settings.patient_api.base_url)),
     Check("sign_in", "sign-in provider", _sign_in, configured=lambda settings: bool(settings.sign_in.issuer)),
     Check("prefect", "Prefect", _prefect, of_service=True),

@@ -9,13 +9,14 @@ from mkiso.audit import messages as audit
 from mkiso.config.in_force import in_force
 from mkiso.config.inboxes import Inbox
 from mkiso.errors import ConfigurationError, JobNotFound
-from mkiso.inboxes.collecting import NOT_PROVEN, archived, as_sent, into_job, taken
+from mkiso.inboxes.collecting import archived, as_sent, into_job, taken
 from mkiso.inboxes.deciding import compared, may_make_again, require_archived, require_sent
 from mkiso.publishers.orderbook import OrderBook, require_not_ordered
 from mkiso.receiver.pushed import Pushed, PushedStudy
 from mkiso.sources import collection
 from mkiso.sources.registry import source_of
 from mkiso.storage.slots import slot
+from mkiso.study.gate import NOT_PROVEN
 from mkiso.study.models import Study
 from mkiso.study.values import Found, StudyRetrieved
 from tasks.job_run import JobRun

@@ -17,9 +17,6 @@ from mkiso.study.models import Arrival, Expected, Instance, Study
 from mkiso.study.text import text
 from mkiso.study.values import StudyRetrieved
 
-NOT_PROVEN = "completeness_not_proven"
-"""What a job tells as degraded whose completeness no archive was asked about."""
-
 
 def archived(source: Source, study_instance_uid: str) -> list[Study]:
     """What the archive has under a Study Instance UID, each with what is expected of it; more than one where patients

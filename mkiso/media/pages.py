@@ -121,7 +121,7 @@ class PatientOnPage:
 class Facts:
     """What the pages tell beside the tree. `archive`: it is a volume of the archive, of whichever patients; any other
     disc is one patient's. `elsewhere` maps the other volumes' numbers to their instances; `viewer` is the executable on
-    the disc.
+    the disc. `is_unproven`: nobody could say whether these are all images.
     """
 
     disc: Disc
@@ -137,6 +137,7 @@ class Facts:
     viewer_names: tuple[str, ...] = ()
     autorun: bool = False
     is_encrypted: bool = False
+    is_unproven: bool = False
 
 
 def pages(
@@ -203,6 +204,7 @@ def _context(tree: Collection[PatientBranch], facts: Facts, showing: Showing) ->
         "viewer": facts.viewer,
         "autorun": bool(facts.viewer and facts.autorun),
         "is_encrypted": facts.is_encrypted,
+        "is_unproven": facts.is_unproven,
         "viewer_names": facts.viewer_names,
         "elsewhere": [
             {"number": number, "lines": _elsewhere(instances, spoken)}

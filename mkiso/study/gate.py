@@ -17,7 +17,9 @@ from mkiso.study.models import Instance, Patient, Study
 from mkiso.study.text import name_in
 from mkiso.study.values import Found, Retrieved
 
-PATIENT_API, COUNTS_UNKNOWN = "patient_api", "counts_unknown"
+PATIENT_API, COUNTS_UNKNOWN, NOT_PROVEN = "patient_api", "counts_unknown", "completeness_not_proven"
+"""What a job may do without. NOT_PROVEN: no archive was asked what a study holds that was sent to an inbox."""
+UNPROVEN = frozenset({COUNTS_UNKNOWN, NOT_PROVEN})
 
 
 def found(

@@ -143,7 +143,10 @@ def test_where_no_pacs_is_asked_the_job_and_the_disc_say_so(hospital: Hospital, 
     push(hospital, UNPROVEN, files)
     made = job_of(hospital, "PUSH6")["job"]
     assert (made["state"], made["degraded"]) == ("done", ["completeness_not_proven"])
-    assert_holds_exactly(disc_of(hospital, made, tmp_path / "out"), files)
+    disc = disc_of(hospital, made, tmp_path / "out")
+    assert_holds_exactly(disc, files)
+    words = "not proved: no archive said how many"
+    assert all(words in " ".join((disc / page).read_text().split()) for page in ("README.TXT", "INDEX.HTM"))
 
 
 def test_two_patients_in_one_study_make_no_disc(hospital: Hospital, tmp_path: Path) -> None:

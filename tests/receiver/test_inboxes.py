@@ -11,6 +11,7 @@ from pydicom import dcmread
 
 from mkiso.receiver.client import receiver_status
 from mkiso.receiver.pushed import PushedStudy, studies_in
+from mkiso_service.checks import Finding, Site, checks_of, examine
 from peers.corpus import dataset_bytes, make_study, write
 from peers.storescu import store
 from tests.receiver.conftest import Running, Start, eventually
@@ -164,3 +165,17 @@ def test_what_is_cleared_away_goes_and_what_was_asked_stays(start: Start, tmp_pa
     assert len(study.read().instances) == 2
     assert study.clear(wholly=True)
     assert studies_in(running.settings.storage, "BURN") == []
+
+
+def test_the_doctor_says_what_came_and_what_was_refused_last(start: Start, tmp_path: Path) -> None:
+    running = begun(start, max_instances=2)
+    store(running.port, make_study(tmp_path, "A1", kinds={"ct": 3}), called="BURN", options=["--no-halt"])
+    [check] = [each for each in checks_of(running.settings) if each.name == "inboxes"]
+
+    def told(*, inside: bool) -> Finding:
+        return examine(check, Site(running.settings, lambda what: None, 5.0, inside=inside))  # type: ignore[arg-type]
+
+    eventually(lambda: "BURN: 2 images came, 1 refused" in told(inside=True).words)
+    assert "(the last of STORESCU@127.0.0.1: A700, its study is too large" in told(inside=True).words
+    assert "1 studies wait" in told(inside=True).words and told(inside=True).well
+    assert told(inside=False).words == "2 images came, 1 refused"
