@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -215,20 +215,36 @@ def deploy() -> None:
 
 
 @cli.command()
-@click.argument("image", metavar="FILE|DEVICE", type=click.Path(path_type=Path, exists=True))
+@click.argument("image", metavar="FILE|DEVICE|FOLDER", type=click.Path(path_type=Path, exists=True))
 @click.option("--many-patients", is_flag=True, help="For an archive volume, which holds more than one patient.")
-def verify(image: Path, many_patients: bool) -> int:
-    """Check every file of an image or a ZIP file, or of a disc in a drive, against its own checksums and DICOMDIR."""
+@click.option(
+    "--password-file",
+    type=click.File(),
+    help="A file with the password of an encrypted one, - for standard input. A terminal is asked without it.",
+)
+def verify(image: Path, many_patients: bool, password_file: TextIO | None) -> int:
+    """Check every file of an image, a ZIP file or a folder, or of a disc in a drive, against its own checksums and
+    DICOMDIR.
+    """
     from rich.console import Console
 
     from mkiso.errors import ProofFailed
     from mkiso.formats.disc_check import verify_disc
+    from mkiso.formats.protocol import PasswordNeeded
     from mkiso_service.display import bar_of_bytes
 
     console = Console(soft_wrap=True)
     try:
-        with bar_of_bytes(console, "reading") as moved:
-            report = verify_disc(image, one_patient=not many_patients, progress=moved)
+        password = password_file.readline().strip() if password_file else ""
+        try:
+            with bar_of_bytes(console, "reading") as moved:
+                report = verify_disc(image, one_patient=not many_patients, password=password, progress=moved)
+        except PasswordNeeded:
+            if password or not sys.stdin.isatty():
+                raise
+            password = click.prompt("Password", hide_input=True, err=True).strip()
+            with bar_of_bytes(console, "reading") as moved:
+                report = verify_disc(image, one_patient=not many_patients, password=password, progress=moved)
     except ProofFailed as failed:
         for finding in failed.details.get("findings", [failed.words]):  # type: ignore[attr-defined]
             console.print(finding, style="bold red", markup=False, highlight=False)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from pydicom import Dataset, dcmread
 
 from mkiso.errors import ProofFailed
-from mkiso.formats.image_hash import hash_extents
+from mkiso.formats.folder_check import CHECKS, hash_folder, read_folder
+from mkiso.formats.image_hash import ImageHashes, hash_extents
 from mkiso.formats.protocol import Contents, Extent, PasswordNeeded
 from mkiso.formats.registry import format_of
 from mkiso.media.names import is_file_id
@@ -82,15 +83,15 @@ def check_disc(
     password: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> DiscReport:
-    """Check an image or a device by what is on it. `one_patient`: more than one is a finding, as on any disc but an
-    archive's. `password` is of an encrypted file.
+    """Check an image, a device, or a folder such as a mounted disc, by what is on it. `one_patient`: more than one is
+    a finding, as on any disc but an archive's. `password` is of an encrypted file.
 
     Nothing is raised for a bad disc: the report says what is wrong with it. Raises OSError where `disc` can't be
     opened, and PasswordNeeded where `password` doesn't open it.
     """
     descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        check = _Check(descriptor, one_patient, password)
+        check = _Check(descriptor, one_patient, password, disc if disc.is_dir() else None)
         try:
             return check.run(progress)
         except PasswordNeeded:
@@ -131,6 +132,7 @@ class _Check:
     descriptor: int
     one_patient: bool
     password: str = ""
+    folder: Path | None = None
     image: Contents | None = None
     sha256: str = ""
     instances: int = 0
@@ -139,28 +141,40 @@ class _Check:
     findings: list[str] = field(default_factory=list)
 
     def run(self, progress: Callable[[int, int], None] | None) -> DiscReport:
+        hashes = self._hash_folder(self.folder, progress) if self.folder else self._hash_image(progress)
+        assert self.image
+        self.findings += [
+            f"{path} stands where IHE PDI allows IHE_PDI alone."
+            for path in self.image.files
+            if path.parts[0].startswith("IHE") and path.parts[0] != "IHE_PDI"
+        ]
+        self.sha256 = hashes.sha256
+        self._checksums(self.image, hashes.files)
+        self._dicomdir(self.image)
+        return self.report()
+
+    def _hash_image(self, progress: Callable[[int, int], None] | None) -> ImageHashes:
         form = format_of(self.descriptor)
         form = form.opened(self.password) if self.password else form
         self.image = image = form.read(self.descriptor)
         read, sought = form.checks
-        self.checked.append(f"{read}: {len(image.files)} files")
+        self.checked += [f"{read}: {len(image.files)} files", sought]
         self.findings += form.faults(image)
-        self.findings += [
-            f"{path} stands where IHE PDI allows IHE_PDI alone."
-            for path in image.files
-            if path.parts[0].startswith("IHE") and path.parts[0] != "IHE_PDI"
-        ]
-        self.checked.append(sought)
         hashes = hash_extents(self.descriptor, image, progress)
-        self.sha256 = hashes.sha256
         self.findings += [
             f"{path} has another {'authentication code' if extent in image.locks else 'CRC-32'} than the image says."
             for path, extent in image.files.items()
             if extent in hashes.wrong
         ]
-        self._checksums(image, hashes.files)
-        self._dicomdir(image)
-        return self.report()
+        return hashes
+
+    def _hash_folder(self, folder: Path, progress: Callable[[int, int], None] | None) -> ImageHashes:
+        self.image = image = read_folder(folder)
+        read, sought = CHECKS
+        self.checked += [f"{read}: {len(image.files)} files", sought]
+        hashes, unreadable = hash_folder(image, progress)
+        self.findings += [*image.faults, *unreadable]
+        return hashes
 
     def report(self, *fatal: str) -> DiscReport:
         image = self.image
@@ -189,7 +203,7 @@ class _Check:
             self._find(f"{path} is missing.")
         for path in sorted(found.keys() - listed.keys()):
             self._find(f"{path} is not in SHA256.TXT.")
-        for path in sorted(path for path in listed.keys() & found.keys() if listed[path] != found[path]):
+        for path in sorted(path for path in listed.keys() & found.keys() if found[path] not in ("", listed[path])):
             self._find(f"{path} is not what it was: its SHA-256 differs from SHA256.TXT.")
         self.checked.append(f"SHA-256 of {len(found)} files against SHA256.TXT, both ways")
 
@@ -219,9 +233,9 @@ class _Check:
         if image.label and directory.get("FileSetID") != image.label:
             self._find("The file-set ID of DICOMDIR is not the volume identifier.")
         self.findings += _broken_offsets(directory, records)
-        self._references(image, records)
+        self._references(image, records, _owners(directory, records))
 
-    def _references(self, image: Contents, records: list[Dataset]) -> None:
+    def _references(self, image: Contents, records: list[Dataset], owners: Mapping[int, str]) -> None:
         referenced: set[PurePosixPath] = set()
         patient_ids: list[str] = []
         for record in records:
@@ -240,7 +254,7 @@ class _Check:
             if extent is None:
                 self._find(f"DICOMDIR names {path}, which is missing.")
             else:
-                self._instance(path, extent, record)
+                self._instance(path, extent, record, owners.get(record.seq_item_tell, ""))
         for path, extent in image.files.items():
             if path not in referenced and path != DICOMDIR and (path.parts[0] == "DICOM" or self._is_dicom(extent)):
                 self._find(f"{path} is a DICOM file that DICOMDIR doesn't name.")
@@ -257,10 +271,15 @@ class _Check:
         assert self.image
         return self.image.read(self.descriptor, extent, 128, 4) == b"DICM"
 
-    def _instance(self, path: PurePosixPath, extent: Extent, record: Dataset) -> None:
-        """The record against the file: its preamble, its meta information and its data set (PS3.10 7.1 and 8.6)."""
+    def _instance(self, path: PurePosixPath, extent: Extent, record: Dataset, owner: str) -> None:
+        """The record against the file: its preamble, its meta information and its data set (PS3.10 7.1 and 8.6);
+        `owner` is the Patient ID that it stands below.
+        """
         assert self.image
-        head = self.image.read(self.descriptor, extent, 0, _HEAD_BYTES)
+        try:
+            head = self.image.read(self.descriptor, extent, 0, _HEAD_BYTES)
+        except OSError:  # of a folder's file, which was told
+            return
         if any(head[:128]):
             self._find(f"{path} has a preamble that isn't zero.")
         meta = _file_meta(head)
@@ -272,13 +291,18 @@ class _Check:
             return
         try:
             file = io.BufferedReader(_Slice(self.descriptor, self.image, extent))
-            dataset = dcmread(file, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+            dataset = dcmread(
+                file, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID", "PatientID"]
+            )
+            patient_id = str(dataset.get("PatientID", "")).strip()
             identity = [str(dataset.get("SOPClassUID", "")), str(dataset.get("SOPInstanceUID", ""))]
         except Exception:
             self._find(f"{path} is no DICOM file that can be read.")
             return
         if identity != [meta.get(_SOP_CLASS_UID, ""), meta.get(_SOP_INSTANCE_UID, "")]:
             self._find(f"The meta information of {path} names another instance than its data set.")
+        if owner and patient_id and patient_id != owner and not owner.startswith(f"{patient_id} ("):
+            self._find(f"{path} is of another patient than DICOMDIR says.")
 
 
 class _Slice(io.RawIOBase):
@@ -334,6 +358,23 @@ def _file_meta(head: bytes) -> dict[int, str]:
         values[group << 16 | element] = head[position : position + length].decode("latin-1").rstrip("\0 ")
         position += length
     return values
+
+
+def _owners(directory: Dataset, records: list[Dataset]) -> dict[int, str]:
+    """Below which Patient ID each record stands, by where it lies; of an archive's volume it may have the issuer behind
+    it (mkiso.media.patient_ids).
+    """
+    by_offset = {record.seq_item_tell: record for record in records}
+    owners: dict[int, str] = {}
+    waiting = [(int(directory.get("OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity", 0)), "")]
+    while waiting:
+        offset, owner = waiting.pop()
+        while (record := by_offset.get(offset)) is not None and offset not in owners:
+            is_patient = record.get("DirectoryRecordType") == "PATIENT"
+            owners[offset] = str(record.get("PatientID", "")).strip() if is_patient else owner
+            waiting.append((int(record.get("OffsetOfReferencedLowerLevelDirectoryEntity", 0)), owners[offset]))
+            offset = int(record.get("OffsetOfTheNextDirectoryRecord", 0))
+    return owners
 
 
 def _broken_offsets(directory: Dataset, records: list[Dataset]) -> Iterator[str]:
