@@ -26,6 +26,7 @@ log = logging.getLogger("mkiso.worker")
 API_POLL_SECONDS = 0.3
 SWEEP_SECONDS = 3600
 DEPLOYMENT_CHECK_SECONDS = 15
+TROUBLED_SECONDS = 10
 
 
 def run(settings: Settings) -> None:
@@ -103,6 +104,7 @@ async def _watch_inboxes(settings: Settings) -> None:
             await asyncio.to_thread(watch.look)
         except Exception as error:
             log.warning("Looking at the inboxes failed (%s); it is tried again.", type(error).__name__)
+            await asyncio.sleep(TROUBLED_SECONDS)
         await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -149,6 +149,25 @@ def test_where_no_pacs_is_asked_the_job_and_the_disc_say_so(hospital: Hospital, 
     assert all(words in " ".join((disc / page).read_text().split()) for page in ("README.TXT", "INDEX.HTM"))
 
 
+def test_a_study_without_an_accession_number_is_burnt_and_printed_too(
+    hospital: Hospital, robot: JsonRobot, tmp_path: Path
+) -> None:
+    files = make_study(tmp_path, "PUSH10", "HN-NUMBERLESS", kinds={"ct": 2})
+    for file in files:
+        dataset = dcmread(file)
+        dataset.AccessionNumber = ""
+        write(dataset, file)
+    archive(hospital, files)
+    made = len(robot.made)
+    push(hospital, SHELF, files)
+    shelved = job_of(hospital, "HN-NUMBERLESS")["job"]
+    assert_holds_exactly(disc_of(hospital, shelved, tmp_path / "out"), files)
+    push(hospital, PRINTER, files)
+    printed = job_of(hospital, "HN-NUMBERLESS", 2)["job"]
+    assert (printed["state"], printed["proves"]) == ("done", "done"), printed
+    assert len(robot.made) == made + 1
+
+
 def test_two_patients_in_one_study_make_no_disc(hospital: Hospital, tmp_path: Path) -> None:
     one, other = make_study(tmp_path, "PUSH7", "HN-PUSH7", kinds={"ct": 2})
     changed = dcmread(other)
