@@ -92,7 +92,7 @@ def _complete(instances: list[Instance], settings: Settings) -> CompleteStudies:
     )
     retrieved = (StudyRetrieved(study, tuple(instances)),)
     whole = Retrieved(Found((study.accession_number,), (study,)), retrieved)
-    return CompleteStudies(whole, settings.identity, settings.pacs.require_counts)
+    return CompleteStudies(whole, settings.identity)
 
 
 def _make(instances: list[Instance], folder: Path, answer: Connection) -> None:

@@ -41,6 +41,7 @@
         ├── PacsUnreachable       502
         ├── PacsBusy              502
         ├── PacsSilent            504
+    ├── NotAskedEverywhere    502  no source has it, and one that may have it can't be asked
         ├── PatientApiUnavailable 502  (a job degrades instead of failing)
         ├── ReceiverUnavailable   503
         ├── ClaimLost             503  another archive run has taken over what this one works on
@@ -476,6 +477,15 @@ class PacsSilent(RetriableError):
     http_status = 504
     meaning = "the PACS sent no answer and no image within the time limits in `pacs`"
     remedy = "check the PACS"
+
+
+class NotAskedEverywhere(RetriableError):
+    """None of several sources that answered has the study, and one that may have it can't be asked."""
+
+    code = "not_asked_everywhere"
+    http_status = 502
+    meaning = "no source that answers has the study, and another source, which may have it, can't be asked"
+    remedy = "ask again when that source answers; `mkiso doctor`"
 
 
 class PatientApiUnavailable(RetriableError):

@@ -158,13 +158,16 @@ class ShownPatient(TypedDict):
 
 
 class ShownStudy(TypedDict):
-    """A study as the PACS has it; `study_date` is YYYYMMDD, `images` null where it tells no count."""
+    """A study as the PACS has it; `study_date` is YYYYMMDD, `images` null where it tells no count. `source`: which of
+    several it is taken from.
+    """
 
     accession_number: str
     study_date: str
     modalities: tuple[str, ...]
     study_description: str
     images: int | None
+    source: str
 
 
 class Ordered(TypedDict):
@@ -209,11 +212,22 @@ class SearchedStudy(TypedDict):
     images: int | None
 
 
+class NotAsked(TypedDict):
+    """A source that couldn't be asked, and why."""
+
+    source: str
+    code: Code
+    error: str
+
+
 class FoundStudies(TypedDict):
-    """The newest first; `more`: there may be more than these, so ask for less."""
+    """The newest first; `more`: there may be more than these, so ask for less. `not_asked`: these sources may have
+    more.
+    """
 
     studies: list[SearchedStudy]
     more: bool
+    not_asked: list[NotAsked]
 
 
 class SetPart(TypedDict):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mkiso.archive.readback import ReadBack
     from mkiso.config.settings import Settings
     from mkiso.formats.protocol import Contents
+    from mkiso.sources.protocol import Source
 
 PIECE_BYTES = 1 << 22
 DATE = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
@@ -108,7 +109,7 @@ def report(nights: int, no_pacs: bool) -> None:
     with Ledger.open(settings) as ledger:
         told, failed = report_nights(ledger, nights), failed_studies(ledger)
         waiting = (*undelivered(ledger), *owed(ledger, Store.visible(ledger)))
-        days, beyond = _owed_days(ledger, settings), () if no_pacs else tuple(_outside(ledger, settings))
+        days, beyond = _owed_days(ledger, settings), () if no_pacs else tuple(_outside_of_nights(ledger, settings))
     failures = (_failed_line(study, settings.archive.max_attempts) for study in failed)
     click.echo("\n".join([*map(_night_line, told), *days, *failures, *map(str, waiting)]) or "No night yet.")
     for line in beyond:
@@ -245,7 +246,16 @@ def _owed_days(ledger: Ledger, settings: Settings) -> list[str]:
     return list(filter(None, [owed_line(owed_days(searched(ledger), date_to, today))]))
 
 
-def _outside(ledger: Ledger, settings: Settings) -> Iterator[str]:
+def _outside_of_nights(ledger: Ledger, settings: Settings) -> Iterator[str]:
+    from mkiso.sources.registry import sources_of
+
+    for source in sources_of(settings):
+        named = f"{source.settings.name}: " if source.settings.name else ""
+        for line in _outside(ledger, settings, source):
+            yield f"{named}{line}"
+
+
+def _outside(ledger: Ledger, settings: Settings, source: Source) -> Iterator[str]:
     """One question without a date (universal matching, PS3.4 C.2.2.2.3): what it may cost is bounded by the query's
     own limits."""
     from mkiso.archive.catalogue import archived_counts, failed_studies, lost_studies
@@ -254,11 +264,10 @@ def _outside(ledger: Ledger, settings: Settings) -> Iterator[str]:
     from mkiso.archive.paging import Answer
     from mkiso.errors import MkisoError
     from mkiso.sources.query import find_studies_by_date, of_modalities
-    from mkiso.sources.registry import source_of
 
     archive = settings.archive
     try:
-        found = find_studies_by_date(source_of(settings), "")
+        found = find_studies_by_date(source, "")
     except MkisoError as error:
         yield f"What lies in the PACS outside of every night can't be told: {error.words}"
         return
@@ -269,7 +278,7 @@ def _outside(ledger: Ledger, settings: Settings) -> Iterator[str]:
     known = sought.union(archived_counts(ledger, [study.study_instance_uid for study in usable]))
     today = datetime.now(ZoneInfo(archive.timezone)).date()
     yield from lines(
-        outside(answer, known, searched(ledger), archive.recheck_days, today), answer, settings.pacs.find_limit
+        outside(answer, known, searched(ledger), archive.recheck_days, today), answer, source.settings.find_limit
     )
 
 

@@ -102,8 +102,9 @@ def examine(check: Check, site: Site) -> Finding:
 def checks_of(settings: Settings, *, inside: bool = False) -> list[Check]:
     """The checks of this configuration; `inside`: all of them."""
     names = settings.publishers
+    sources = (Check(f"source:{name}", f"source {name}", partial(_source, name)) for name in settings.sources)
     publishers = (Check(f"publisher:{name}", f"publisher {name}", partial(_publisher, name)) for name in names)
-    checks = (*CHECKS, *publishers)
+    checks = (*CHECKS, *sources, *publishers)
     return [check for check in checks if (inside or not check.inside) and check.configured(settings)]
 
 
@@ -141,8 +142,8 @@ def _viewer(site: Site) -> str:
     return f"{sum(1 for file in folder.rglob('*') if file.is_file())} files in {folder}"
 
 
-def _pacs(site: Site) -> str:
-    return source_of(site.settings).check(site.limit_seconds, inside=site.inside)
+def _source(name: str, site: Site) -> str:
+    return source_of(site.settings, name).check(site.limit_seconds, inside=site.inside)
 
 
 def _receiver(site: Site) -> str:
@@ -261,7 +262,7 @@ CHECKS = (
     Check("configuration", "configuration", _configuration, inside=True),
     Check("disk", "disk", _disk),
     Check("viewer", "viewer", _viewer, inside=True, configured=lambda settings: bool(settings.viewer.directory)),
-    Check("pacs", "PACS", _pacs),
+    Check("pacs", "PACS", partial(_source, ""), configured=lambda settings: not settings.sources),
     Check("receiver", "receiver", _receiver, of_service=True),
     Check("inboxes", "inboxes", _inboxes, of_service=True, configured=lambda settings: bool(settings.inboxes)),
     Check("patient_api", "patient API", _patient_api, configured=lambda settings: bool(settings.patient_api.base_url)),

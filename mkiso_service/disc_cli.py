@@ -336,6 +336,8 @@ def find(url: str, api_key_file: Path | None, *, as_json: bool, **known: str) ->
     show_found(Console(soft_wrap=True), found["studies"])
     if not found["studies"]:
         click.echo("No study was found.", err=True)
+    for each in found["not_asked"]:
+        click.echo(f"{each['source']} couldn't be asked, and may have more: {each['error']}", err=True)
     if found["more"]:
         click.echo("There may be more: ask for less, such as fewer days.", err=True)
     return 0

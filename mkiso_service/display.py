@@ -98,6 +98,9 @@ def show_found(console: Console, studies: Sequence[SearchedStudy]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("accession", "date", "patient", "born", "patient ID", "modalities", "description", "images"):
         table.add_column(title, justify="right" if title == "images" else "left", overflow="fold")
+    sources = {study["source"] for study in studies}
+    if len(sources) > 1:
+        table.add_column("source", overflow="fold")
     for study in studies:
         texts = (
             study["accession_number"],
@@ -109,7 +112,7 @@ def show_found(console: Console, studies: Sequence[SearchedStudy]) -> None:
             study["study_description"],
             "" if study["images"] is None else str(study["images"]),
         )
-        table.add_row(*map(Text, texts))
+        table.add_row(*map(Text, (*texts, study["source"]) if len(sources) > 1 else texts))
     if studies:
         console.print(table)
 

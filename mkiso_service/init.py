@@ -21,7 +21,7 @@ TEMPLATE = """\
 # mkiso's configuration; config.example.yaml has every other key with its default. After each change: mkiso config
 # check, and restart mkiso.
 
-pacs:
+pacs:                            # one source of studies; several: sources in config.example.yaml
   kind: {pacs_kind}  # cmove: the PACS sends to the receiver below; cget: nothing connects to mkiso
   ae_title: {pacs_ae_title}
   host: {pacs_host}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ AE_TITLE = "CDRECORD"
 
 
 class Service(Process):
-    """`mkiso serve`. `pacs` is the (AE title, port) it asks; `sections` are merged into its configuration and win."""
+    """`mkiso serve`. `pacs` is the (AE title, port) it asks; `sections` are merged into its configuration and win.
+    `sources` are what it asks instead of a PACS, each with the same short limits.
+    """
 
     ready_seconds = 3 * LONG
     poll_seconds = 0.1
@@ -34,22 +36,17 @@ class Service(Process):
         sections: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         receiver_port: int = 0,
+        sources: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.data_dir = folder / "data"
         self.receiver_port = receiver_port or free_port()
         self.prefect_port = free_port()
         http_port = free_port()
-        configuration: dict[str, dict[str, Any]] = {
+        limits = {"connect_timeout_seconds": 3, "response_timeout_seconds": 8, "back_off_seconds": 0.2}
+        configuration: dict[str, Any] = {
             "server": {"port": http_port, "shutdown_grace_seconds": 10, "request_timeout_seconds": 3 * LONG},
-            "pacs": {
-                "ae_title": pacs[0],
-                "port": pacs[1],
-                "connect_timeout_seconds": 3,
-                "response_timeout_seconds": 8,
-                "quiet_timeout_seconds": 3,
-                "back_off_seconds": 0.2,
-            },
+            "pacs": {"ae_title": pacs[0], "port": pacs[1], "quiet_timeout_seconds": 3, **limits},
             "receiver": {"ae_title": AE_TITLE, "host": "127.0.0.1", "port": self.receiver_port},
             "storage": {"data_dir": str(self.data_dir), "min_free_gib": 0},
             "prefect": {"server_port": self.prefect_port},
@@ -57,6 +54,9 @@ class Service(Process):
         }
         for section, values in (sections or {}).items():
             configuration[section] = {**configuration.get(section, {}), **values}
+        if sources:
+            del configuration["pacs"]
+            configuration["sources"] = [{**limits, **source} for source in sources]
         self.settings = configuration
         self.configuration = folder / "config.yaml"
         self.configuration.write_text(yaml.safe_dump(configuration), encoding="utf-8")

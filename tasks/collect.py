@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 
 from mkiso import patient_api
 from mkiso.audit import messages as audit
 from mkiso.errors import PatientApiUnavailable
 from mkiso.sources import collection
-from mkiso.sources.query import find_studies
-from mkiso.sources.registry import source_of
+from mkiso.sources.registry import source_of, sources_of
+from mkiso.sources.several import FoundStudies, find_everywhere
 from mkiso.storage.slots import slot
 from mkiso.study import gate
 from mkiso.study.gate import CompleteStudies
@@ -32,17 +31,20 @@ def look_up_patient(run: JobRun, accession_number: str) -> Patient | PatientApiU
 
 
 @step("Find study in the PACS", "Find {accession_number} in the PACS")
-def find_study(run: JobRun, accession_number: str) -> Sequence[Study]:
-    """C-FIND: the studies of the accession number and the instances that they hold."""
+def find_study(run: JobRun, accession_number: str) -> FoundStudies:
+    """Ask all sources for the studies of the accession number and the instances that they hold."""
     audit.queried(run.settings, accession_number, job_id=run.job.id)
-    return find_studies(source_of(run.settings), accession_number)
+    found = find_everywhere(sources_of(run.settings), accession_number)
+    for lack in found.degraded:
+        run.log.warning("%s, asked for %s: %s", accession_number, *lack.split(":")[::-1])
+    return found
 
 
 @step("Check that it is one patient")
 def check_one_patient(
     run: JobRun,
     accession_numbers: tuple[str, ...],
-    studies: Sequence[Sequence[Study]],
+    found_studies: Sequence[FoundStudies],
     looked_up: Sequence[Patient | PatientApiUnavailable | None],
     shown: str,
     without: tuple[str, ...] = (),
@@ -53,12 +55,11 @@ def check_one_patient(
     patients = [answer for answer in looked_up if not isinstance(answer, PatientApiUnavailable)]
     found = gate.found(
         accession_numbers,
-        list(chain(*studies)),
+        [study for each in found_studies for study in each.studies],
         patients,
         run.settings.identity,
-        require_counts=run.settings.pacs.require_counts,
         degraded=len(patients) < len(looked_up),
-        without=without,
+        without=(*without, *(lack for each in found_studies for lack in each.degraded)),
     )
     if shown:
         same_as_shown(found.studies, shown)
@@ -70,19 +71,18 @@ def check_one_patient(
 @step("Keep what an earlier attempt stored")
 def resume(run: JobRun, found: Found) -> None:
     """What the folder holds of another answer of the PACS goes; the rest is checked and not moved again."""
-    run.job.begin(found.fingerprint)
+    run.job.begin(found.content)
 
 
 @step("Retrieve study", "Retrieve {study.accession_number}", patient=True)
 def retrieve_study(run: JobRun, study: Study) -> StudyRetrieved:
     """Into the job's folder; what an earlier attempt has stored there is checked and not moved again."""
-    with slot(run.settings.storage.moves_dir, run.settings.pacs.max_moves):
+    source = source_of(run.settings, study.origin.source)
+    with slot(run.settings.storage.moves_of(study.origin.source), source.settings.max_moves):
         run.tell("retrieving")
         run.begin_study(study)
         audit.transfer_begins(run.settings, study, run.job.id)
-        return collection.retrieve_study(
-            source_of(run.settings), run.job, study, run.count_arrival, on_kept=run.count_kept
-        )
+        return collection.retrieve_study(source, run.job, study, run.count_arrival, on_kept=run.count_kept)
 
 
 @step("Check that it is complete")
@@ -90,8 +90,6 @@ def check_complete(run: JobRun, found: Found, retrieved: Sequence[StudyRetrieved
     """The gate: every instance that the PACS lists has arrived, and nothing else; all headers together are of one
     patient.
     """
-    studies = CompleteStudies(
-        Retrieved(found, tuple(retrieved)), run.settings.identity, run.settings.pacs.require_counts
-    )
+    studies = CompleteStudies(Retrieved(found, tuple(retrieved)), run.settings.identity)
     run.tell_complete(studies)
     return studies

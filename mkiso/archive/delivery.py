@@ -164,5 +164,5 @@ def close_night(run: ArchiveJob) -> None:
         return
     if run.scheduled:
         run.night.searched(run.dates.compared - run.not_done, run.began_on)
-    if not run.outcome.doubtful:
+    if not run.outcome.doubtful and not run.outcome.not_asked:
         run.night.finish(run.outcome.found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date, datetime
@@ -52,7 +52,9 @@ class ArchiveJob:
         self.scheduled = asked == (None, None)
         self.outcome = Outcome()
         self.words = ""
-        self.found: dict[str, Study] = {}
+        self.copies: dict[str, list[Study]] = {}
+        """What was found, by Study Instance UID: a study of each source that has it."""
+        self.not_asked: set[str] = set()
         self.waiting: deque[Study] = deque()
         self.ordered: list[ArchiveVolume] = []
         self.without_patient_api = False
@@ -103,6 +105,25 @@ class ArchiveJob:
         self.pool = Pool(self.room, archive.medium)
         self.store = (
             Store.open(self.ledger) if archive.output == "store" and not self.dry_run else Store.visible(self.ledger)
+        )
+
+    def begin_to_ask(self) -> None:
+        """Forget what an attempt before has found."""
+        self.copies.clear()
+        self.not_asked.clear()
+        self.outcome = replace(self.outcome, not_asked=())
+
+    def add_found(self, studies: Iterable[Study]) -> None:
+        """Studies that a source told of, each once."""
+        for study in studies:
+            self.copies.setdefault(study.study_instance_uid, []).append(study)
+
+    def goes_on_without(self, source: str, error: MkisoError) -> None:
+        """A source can't be asked: what it may have is left to the next nights."""
+        self.log.error("The night goes on without the source %s: %s", source, error.words)
+        self.not_asked.add(source)
+        self.outcome = replace(
+            self.outcome, not_asked=(*self.outcome.not_asked, f"{source} ({error.words.rstrip('.')})")
         )
 
     @property

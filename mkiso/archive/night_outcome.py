@@ -22,7 +22,8 @@ class Outcome:
 
     `elsewhere`: another run works on so many. `undelivered` says in words what the publisher or the store didn't take,
     `owed` what no run can mend, `stopped` why the night ended before its end, `doubtful` are the days of which the PACS
-    may hold more than it told, `unusable` the studies that it describes so that they can't be archived,
+    may hold more than it told, `not_asked` the sources that couldn't be asked and
+    why, `unusable` the studies that it describes so that they can't be archived,
     `searched_ahead` a day that hasn't come yet and at which the ledger was searched, `days_left` how many owed days are
     left to the next nights, `given_up` the studies that are tried no more and that nobody has settled.
     """
@@ -37,6 +38,7 @@ class Outcome:
     undelivered: Sequence[str] = ()
     owed: Sequence[str] = ()
     doubtful: Sequence[date] = ()
+    not_asked: Sequence[str] = ()
     unusable: Sequence[str] = ()
     searched_ahead: date | None = None
     days_left: int = 0
@@ -51,6 +53,7 @@ class Outcome:
             self.undelivered,
             self.owed,
             self.doubtful,
+            self.not_asked,
             self.unusable,
             self.searched_ahead,
             self.stopped,
@@ -87,6 +90,11 @@ def words(outcome: Outcome) -> str:
         said.append(
             f"The PACS cuts its answers for {days} and has studies without a time: there may be more than were found. "
             "Raise its limit."
+        )
+    if outcome.not_asked:
+        said.append(
+            f"NOT ASKED: {'; '.join(outcome.not_asked)}. The night went on with the other sources; what this one may "
+            "have of these days is still owed."
         )
     if outcome.searched_ahead:
         said.append(

@@ -9,6 +9,7 @@ from datetime import date
 from mkiso.archive.catalogue import FailedStudy
 from mkiso.errors import (
     MkisoError,
+    NotAskedEverywhere,
     OrchestratorUnavailable,
     PacsBusy,
     PacsRefused,
@@ -141,6 +142,7 @@ def says_something_of_the_study(error: MkisoError) -> bool:
     """
     elsewhere = (
         PacsUnreachable
+        | NotAskedEverywhere
         | PacsBusy
         | PacsRefused
         | ReceiverUnavailable

@@ -38,8 +38,7 @@ class Pooled:
         """
         instances = tuple(Instance(arrival, read_header(arrival.path)) for arrival in self.arrivals)
         retrieved = Retrieved(self.found, (StudyRetrieved(self.study, instances),), self.elsewhere)
-        settings = self.job.settings
-        return CompleteStudies(retrieved, settings.identity, settings.pacs.require_counts)
+        return CompleteStudies(retrieved, self.job.settings.identity)
 
 
 class Pool(dict[str, Pooled]):

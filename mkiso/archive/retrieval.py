@@ -26,16 +26,14 @@ def retrieve(run: ArchiveJob, study: Study) -> None:
     require_room(settings.storage)
     on_volumes = archived(run.ledger, [study.study_instance_uid]).get(study.study_instance_uid, frozenset())
     elsewhere = on_volumes & (study.expected.instances or frozenset())
-    rules, require_counts = settings.identity, settings.pacs.require_counts
-    patients = [_patient_of(run, study)]
-    found = gate.found(
-        (study.accession_number,), [study], patients, rules, require_counts=require_counts, degraded=False
-    )
+    rules, patients = settings.identity, [_patient_of(run, study)]
+    found = gate.found((study.accession_number,), [study], patients, rules, degraded=False)
     job = _folder_of(run, study)
     job.begin(identity.fingerprint([study], None))
-    source, moves_dir = source_of(settings), settings.storage.moves_dir
+    name = study.origin.source
+    source, moves_dir = source_of(settings, name), settings.storage.moves_of(name)
     while True:
-        with slot_behind_clerks(moves_dir, settings.pacs.max_moves) as clerk_waits:
+        with slot_behind_clerks(moves_dir, source.settings.max_moves) as clerk_waits:
             try:
                 retrieved = collection.retrieve_study(
                     source, job, study, lambda _: run.show_progress(), elsewhere=elsewhere, stop=clerk_waits
@@ -43,7 +41,7 @@ def retrieve(run: ArchiveJob, study: Study) -> None:
                 break
             except JobStopped:
                 run.log.info("%s waits for a clerk's job.", name_of(study))
-    run.pool.add(job, CompleteStudies(Retrieved(found, (retrieved,), on_volumes), rules, require_counts))
+    run.pool.add(job, CompleteStudies(Retrieved(found, (retrieved,), on_volumes), rules))
 
 
 def _patient_of(run: ArchiveJob, study: Study) -> Patient | None:

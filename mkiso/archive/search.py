@@ -4,9 +4,11 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
+from typing import TypeVar
 
 from mkiso.archive.catalogue import archived, archived_counts, failed_studies, lost_studies
 from mkiso.archive.job import ArchiveJob
@@ -14,10 +16,15 @@ from mkiso.archive.night_outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
 from mkiso.archive.planning import day_of, name_of, needs_a_look, patient_by_patient, plan, to_try_again
 from mkiso.archive.schedule import LOST_A_NIGHT, share_of_a_night
-from mkiso.errors import AnswerCut, MkisoError, PacsRefused, StudyNotFound
+from mkiso.errors import AnswerCut, MkisoError, NotAskedEverywhere, PacsRefused, StudyNotFound
+from mkiso.sources.protocol import Source
 from mkiso.sources.query import expected_instances, find_studies_by_date, find_studies_by_uid, of_modalities
-from mkiso.sources.registry import source_of
+from mkiso.sources.registry import source_of, sources_of
+from mkiso.sources.several import ask_all, chosen
 from mkiso.storage.job import Job
+from mkiso.study.models import Study
+
+T = TypeVar("T")
 
 
 def find(run: ArchiveJob) -> None:
@@ -25,8 +32,9 @@ def find(run: ArchiveJob) -> None:
     that is lost, is found by its UID: its date may be long ago, or another by now.
     """
     archive = run.job.settings.archive
+    run.begin_to_ask()
     found = _by_date(run, [Page(first, last) for first, last in run.dates.spans()])
-    run.found = {study.study_instance_uid: study for study in of_modalities(found.studies, archive.modalities)}
+    run.add_found(of_modalities(found.studies, archive.modalities))
     unusable = of_modalities(found.unusable, archive.modalities)
     failed = to_try_again(
         failed_studies(run.ledger), archive.max_attempts, by_hand=None if run.scheduled else run.dates.days
@@ -36,18 +44,18 @@ def find(run: ArchiveJob) -> None:
     absent: dict[str, MkisoError] = {}
     for uid in sought - {study.study_instance_uid for study in (*found.studies, *found.unusable)}:
         try:
-            studies, shared = once_each(find_studies_by_uid(source_of(run.job.settings), uid))
-        except (StudyNotFound, PacsRefused, AnswerCut) as error:
+            studies, shared = _by_uid(run, uid)
+        except (StudyNotFound, PacsRefused, AnswerCut, NotAskedEverywhere) as error:
             absent[uid] = error
         else:
-            run.found |= {study.study_instance_uid: study for study in studies}
+            run.add_found(studies)
             unusable += shared
         run.show_progress()
     run.outcome = replace(
-        run.outcome, found=len(run.found), doubtful=found.doubtful, unusable=tuple(map(described, unusable))
+        run.outcome, found=len(run.copies), doubtful=found.doubtful, unusable=tuple(map(described, unusable))
     )
     run.not_done.update(found.doubtful, filter(None, map(day_of, unusable)))
-    run.log.info("%s studies found.", len(run.found))
+    run.log.info("%s studies found.", len(run.copies))
     # At the end, since a step that is tried again begins anew. What is lost and not found is said at the end of the
     # night.
     for uid in failed.keys() & absent.keys() if not run.dry_run else ():
@@ -55,12 +63,50 @@ def find(run: ArchiveJob) -> None:
             raise absent[uid]
 
 
-def _by_date(run: ArchiveJob, spans: Iterable[Page]) -> Found:
-    def ask(page: Page) -> Answer:
-        found = find_studies_by_date(source_of(run.job.settings), page.study_date, page.study_time)
-        return Answer(found.studies, found.sent, found.status, found.unusable)
+def _by_date(run: ArchiveJob, spans: Sequence[Page]) -> Found:
+    def search(source: Source) -> Found:
+        def ask(page: Page) -> Answer:
+            found = find_studies_by_date(source, page.study_date, page.study_time)
+            return Answer(found.studies, found.sent, found.status, found.unusable)
 
-    return find_all(spans, ask, run.job.settings.pacs.find_limit)
+        return find_all(spans, ask, source.settings.find_limit)
+
+    answers = _ask(run, search)
+    if run.not_asked:
+        run.not_done.update(chain.from_iterable(page.days() for page in spans))
+    doubtful = sorted({day for found in answers for day in found.doubtful})
+    studies = tuple(chain.from_iterable(found.studies for found in answers))
+    return Found(studies, tuple(doubtful), tuple(chain.from_iterable(found.unusable for found in answers)))
+
+
+def _by_uid(run: ArchiveJob, uid: str) -> tuple[Sequence[Study], Sequence[Study]]:
+    """What the sources have under a UID, and what of it several patients have. Raises what find_studies_by_uid raises,
+    and NotAskedEverywhere where it is nowhere and a source can't be asked.
+    """
+
+    def search(source: Source) -> tuple[Sequence[Study], Sequence[Study]] | StudyNotFound:
+        try:
+            return once_each(find_studies_by_uid(source, uid))
+        except StudyNotFound as error:
+            return error
+
+    answers = _ask(run, search)
+    found = [answer for answer in answers if not isinstance(answer, StudyNotFound)]
+    if not found and run.not_asked:
+        raise NotAskedEverywhere("A source that may have this study can't be asked: the next night tries it again.")
+    if not found:
+        raise next(answer for answer in answers if isinstance(answer, StudyNotFound))
+    usable, shared = (list(chain.from_iterable(some)) for some in zip(*found, strict=True))
+    return usable, shared
+
+
+def _ask(run: ArchiveJob, ask: Callable[[Source], T]) -> list[T]:
+    """The answers of all sources that haven't been found away in this night."""
+    asked = [source for source in sources_of(run.job.settings) if source.settings.name not in run.not_asked]
+    told = ask_all(asked, ask)
+    for name, error in told.down.items():
+        run.goes_on_without(name, error)
+    return list(told.answers.values())
 
 
 def plan_night(run: ArchiveJob) -> None:
@@ -68,16 +114,26 @@ def plan_night(run: ArchiveJob) -> None:
     settings = run.job.settings
     attempts = {study.study_instance_uid: study.attempts for study in failed_studies(run.ledger)}
     lost = {study.study_instance_uid for study in lost_studies(run.ledger)}
-    counts = archived_counts(run.ledger, run.found)
+    counts = archived_counts(run.ledger, run.copies)
     owed = [
         uid
-        for uid, study in run.found.items()
-        if uid in attempts or uid in lost or needs_a_look(study, counts.get(uid, 0), run.dates.compared)
+        for uid, copies in run.copies.items()
+        if uid in attempts
+        or uid in lost
+        or any(needs_a_look(study, counts.get(uid, 0), run.dates.compared) for study in copies)
     ]
-    mine = frozenset(owed) if run.dry_run else run.night.claim(run.found)
-    asked = []
+    mine = frozenset(owed) if run.dry_run else run.night.claim(list(run.copies))
+    asked: list[Study] = []
+    torn: dict[str, MkisoError] = {}
     for uid in filter(mine.__contains__, owed):
-        asked.append(replace(run.found[uid], expected=expected_instances(source_of(settings), run.found[uid])))
+        copies = [
+            replace(copy, expected=expected_instances(source_of(settings, copy.origin.source), copy))
+            for copy in run.copies[uid]
+        ]
+        try:
+            asked += chosen(copies).studies
+        except MkisoError as error:  # no source has it wholly, or two have it of two patients
+            torn[uid] = error
         run.show_progress()
     planned = plan(
         asked,
@@ -88,7 +144,7 @@ def plan_night(run: ArchiveJob) -> None:
     to_archive = [work.study for work in planned.to_archive]
     if run.dry_run:
         given_up = tuple(map(name_of, planned.given_up))
-        run.words = dry_run_words(len(run.found), len(to_archive), planned.images, given_up)
+        run.words = dry_run_words(len(run.copies), len(to_archive), planned.images, given_up)
         return
     run.night.complete([study.study_instance_uid for study in planned.complete])
     on_volumes = mine - {study.study_instance_uid for study in to_archive}
@@ -97,13 +153,16 @@ def plan_night(run: ArchiveJob) -> None:
     run.waiting.extend(patient_by_patient(to_archive))
     elsewhere = [uid for uid in owed if uid not in mine]
     run.outcome = replace(run.outcome, elsewhere=len(elsewhere))
-    run.not_done.update(filter(None, (day_of(run.found[uid]) for uid in elsewhere)))
+    run.not_done.update(filter(None, (day_of(run.copies[uid][0]) for uid in elsewhere)))
     run.log.info(
         "%s studies to archive, %s are complete, %s are empty.",
         len(to_archive),
         len(planned.complete),
         len(planned.empty),
     )
+    for uid, why in torn.items():
+        with run.attempt(run.copies[uid][0]):
+            raise why
 
 
 def _clear_left_overs(run: ArchiveJob, on_volumes: Collection[str]) -> None:

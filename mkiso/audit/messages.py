@@ -3,7 +3,7 @@ A.5.1).
 
     event                                 written by   when
     Query (A.5.3.10)                      webhook      a question was accepted, or patients or discs listed: who asked
-    Query                                 both         the PACS was asked (C-FIND)
+    Query                                 both         a source was asked (C-FIND, QIDO-RS)
     DICOM Instances Accessed (A.5.3.6)    webhook      somebody was shown whose studies these are
     Begin Transferring (A.5.3.3)          a job        the PACS is asked to send a study (C-MOVE)
     Export (A.5.3.5)                      webhook      a disc begins to leave: to whom
@@ -29,6 +29,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from mkiso.audit.delivery import deliver
 from mkiso.config.settings import Settings
+from mkiso.config.sources import Source
 from mkiso.study.models import Study
 
 log = logging.getLogger("mkiso.audit.messages")
@@ -110,7 +111,7 @@ def searched(settings: Settings, keys: Mapping[str, str], client: Client | str, 
     hidden = () if settings.audit.patient_names else ("PatientName",)
     criteria = "&".join(keyword if keyword in hidden else f"{keyword}={value}" for keyword, value in keys.items())
     _wanted(settings, criteria, client, request_id)
-    _asked_of_pacs(settings, criteria, request_id=request_id)
+    _ask_sources(settings, keys.get("AccessionNumber", ""), criteria, request_id=request_id)
 
 
 def _wanted(settings: Settings, wanted: str, client: Client | str, request_id: str) -> None:
@@ -140,21 +141,25 @@ def cancelled(
 
 
 def queried(settings: Settings, accession_number: str, **asker: str) -> None:
-    """The PACS is asked for an accession number; `asker` is the id of the job or request that wants to know."""
-    _asked_of_pacs(settings, f"AccessionNumber={accession_number}", **asker)
+    """Each source that may have it is asked for an accession number; `asker` is the id of the job or request that
+    wants to know.
+    """
+    _ask_sources(settings, accession_number, f"AccessionNumber={accession_number}", **asker)
 
 
-def _asked_of_pacs(settings: Settings, criteria: str, **asker: str) -> None:
-    query = _object("2", "3", SOP_CLASS_UID, STUDY_ROOT_FIND, query=criteria, details=asker)
-    parties = [_mkiso(settings, SOURCE, is_requestor=True), _pacs(settings, DESTINATION)]
-    _tell(settings, "E", QUERY, parties, [query])
+def _ask_sources(settings: Settings, accession_number: str, criteria: str, **asker: str) -> None:
+    for source in settings.all_sources:
+        if not accession_number or source.is_asked_for(accession_number):
+            query = _object("2", "3", SOP_CLASS_UID, STUDY_ROOT_FIND, query=criteria, details=asker)
+            parties = [_mkiso(settings, SOURCE, is_requestor=True), _source(source, DESTINATION)]
+            _tell(settings, "E", QUERY, parties, [query])
 
 
 def transfer_begins(settings: Settings, study: Study, job_id: str) -> None:
     """The PACS is asked to send a study."""
     objects = [_study(study.study_instance_uid, study.accession_number, study.expected.count, job_id=job_id)]
     objects.append(_patient(settings, study.patient_id, study.patient_name))
-    parties = [_pacs(settings, SOURCE), _mkiso(settings, DESTINATION, is_requestor=True)]
+    parties = [_source(settings.source(study.origin.source), SOURCE), _mkiso(settings, DESTINATION, is_requestor=True)]
     _tell(settings, "E", BEGIN_TRANSFERRING, parties, objects)
 
 
@@ -315,8 +320,8 @@ def _mkiso(settings: Settings, role: Code | None, *, is_requestor: bool = False)
     return Party(settings.receiver.ae_title, role, is_requestor=is_requestor)
 
 
-def _pacs(settings: Settings, role: Code) -> Party:
-    return Party(settings.pacs.user_id, role, settings.pacs.host)
+def _source(source: Source, role: Code) -> Party:
+    return Party(source.user_id, role, source.host)
 
 
 def _is_address(text: str) -> bool:

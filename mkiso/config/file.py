@@ -29,6 +29,7 @@ ROUNDS = 50
 """More than a configuration has layers of mistakes behind each other."""
 _KINDS: Mapping[str, tuple[int, Mapping[str, type[BaseModel]]]] = {
     "pacs": (1, sources.KINDS),
+    "sources": (2, sources.KINDS),
     "publishers": (2, publishers.KINDS),
 }
 """The sections whose keys depend on a kind, and at which depth the kind's keys stand."""
@@ -54,8 +55,10 @@ def read(path: Path | None = None, environment: Mapping[str, str] | None = None)
     environment = os.environ if environment is None else environment
     file, is_named = (path, True) if path else file_of(environment)
     values, problems = _read_yaml(file, must_exist=is_named)
+    _by_name(values, problems)
     _one_form_each(values, problems)
     overlay, names = _read_environment(environment, problems)
+    _by_name(overlay, problems)
     _one_form_each(overlay, problems, names)
     _lay_over(values, overlay, problems)
     _read_secret_files(values, file.parent, problems)
@@ -291,6 +294,23 @@ def _lay_over(values: dict[str, Any], overlay: Mapping[str, Any], problems: list
             problems.append(f"The environment names keys below {key}, which is no section in the file.")
         else:
             values[key] = value
+
+
+def _by_name(values: dict[str, Any], problems: list[str]) -> None:
+    """Let the names in the list of sources be keys, by which the environment and the words find them."""
+    listed = values.get("sources")
+    if not isinstance(listed, list):
+        return
+    named: dict[str, Any] = {}
+    for number, source in enumerate(listed, 1):
+        name = source.get("name") if isinstance(source, dict) else None
+        if not isinstance(name, str) or not name:
+            problems.append(f"sources: the {number}. has no name; each begins with - name: …")
+        elif name in named:
+            problems.append(f"sources.{name} stands there twice: give each a name of its own")
+        else:
+            named[name] = {key: value for key, value in source.items() if key != "name"}
+    values["sources"] = named
 
 
 @dataclass(frozen=True, slots=True)

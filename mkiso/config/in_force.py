@@ -35,7 +35,8 @@ def handed_on(settings: Settings) -> IO[bytes]:
     line nor environment.
     """
     file = os.fdopen(os.memfd_create("settings", os.MFD_CLOEXEC), "w+b")
-    file.write(json.dumps(settings.model_dump(), default=_plain).encode())
+    values = settings.model_dump(exclude={"pacs"} if settings.sources else None)  # never both
+    file.write(json.dumps(values, default=_plain).encode())
     file.seek(0)
     return file
 

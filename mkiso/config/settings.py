@@ -39,7 +39,7 @@ from mkiso.config.section import (
     Section,
     Url,
 )
-from mkiso.config.sources import CMove, Source
+from mkiso.config.sources import CMove, Source, Sources, alike
 from mkiso.languages import SOURCE, languages
 
 
@@ -398,6 +398,10 @@ class Storage(Section):
         """The lock files of C-MOVEs (mkiso.storage.slots)."""
         return self.data_dir / "moves"
 
+    def moves_of(self, source: str) -> Path:
+        """Those of one of several sources."""
+        return self.moves_dir / source
+
     @property
     def volumes_dir(self) -> Path:
         """Archive volumes while they are made, each in a folder named by its label."""
@@ -507,6 +511,7 @@ class Settings(Section):
     auth: Auth = Auth()
     sign_in: SignIn = SignIn()
     pacs: Source = CMove()
+    sources: Annotated[Sources, AfterValidator(_differ_by_more_than_case)] = {}  # noqa: RUF012  frozen
     receiver: Receiver = Receiver()
     patient_api: PatientApi = PatientApi()
     viewer: Viewer = Viewer()
@@ -548,8 +553,22 @@ class Settings(Section):
         yield from self._equal_ports()
         yield from self._unknown_publishers()
         yield from self._wrong_inboxes()
+        yield from alike(self.sources)
+        if self.sources and "pacs" in self.model_fields_set:
+            yield "pacs and sources are both set: name the PACS as one of sources, and remove pacs"
+        if self.pacs.name:
+            yield "pacs.name is set, and pacs is the only source: names are for sources"
         if self.sign_in.issuer and not _is_private(self.server.public_url):
             yield "sign_in needs server.public_url, the https address to which the provider sends people back"
+
+    @property
+    def all_sources(self) -> tuple[Source, ...]:
+        """Where studies come from, in the order in which a study is taken from them: `sources`, else `pacs` alone."""
+        return tuple(self.sources.values()) or (self.pacs,)
+
+    def source(self, name: str) -> Source:
+        """The source of this name; the only one has none."""
+        return self.sources[name] if self.sources else self.pacs
 
     @property
     def is_open(self) -> bool:

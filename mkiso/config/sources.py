@@ -2,23 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import combinations
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, SecretStr, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, SecretStr, StringConstraints, Tag, model_validator
 
 from mkiso.config.section import AeTitle, Host, Place, Port, Seconds, Section
 
 
-class AnySource(Section):
-    """What each source has."""
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which of several sources something is from (empty: the only one), and what holds there: whose Patient IDs it has,
+    and whether it has to tell how many instances there are.
+    """
 
+    source: str = ""
+    patient_domain: str = ""
+    require_counts: bool = True
+
+    @property
+    def section(self) -> str:
+        """The source's dotted name in the configuration."""
+        return f"sources.{self.source}" if self.source else "pacs"
+
+
+class AnySource(Section):
+    """What each source has. `name` is empty where it is the only one (`pacs`). `patient_domain`: sources that share one
+    mean the same patient by the same Patient ID. `accession_numbers` are patterns, as N*: other numbers aren't asked
+    for here. `must_answer`: while it doesn't, no disc is made.
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,31})?$")] = ""
+    patient_domain: str = ""
+    accession_numbers: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = ()
+    must_answer: bool = False
     require_counts: bool = True
     find_limit: int = Field(0, ge=0)
     max_moves: int = Field(2, ge=1, le=16)
     move_attempts: int = Field(3, ge=1, le=10)
     back_off_seconds: Seconds = 2
+
+    @property
+    def origin(self) -> Origin:
+        """What each study carries that is found here."""
+        return Origin(self.name, self.patient_domain, self.require_counts)
+
+    @property
+    def section(self) -> str:
+        """Its dotted name in the configuration."""
+        return self.origin.section
+
+    def is_asked_for(self, accession_number: str) -> bool:
+        """Whether it may hold a study of this number."""
+        patterns = self.accession_numbers
+        return not patterns or any(fnmatchcase(accession_number, pattern) for pattern in patterns)
 
 
 class Pacs(AnySource):
@@ -86,7 +127,7 @@ class DicomWeb(AnySource):
         if self.secret.get_secret_value() and self.secret_file:
             raise ValueError("secret and secret_file are both set: remove one")
         if (self.user or self.token_url) and not self.has_secret:
-            raise ValueError("a user or a token_url needs secret_file, or MKISO__PACS__SECRET")
+            raise ValueError("a user or a token_url needs secret_file, or the secret in the environment")
         if self.token_url and not self.user:
             raise ValueError("token_url needs user, which is the client ID")
         if bool(self.certificate) != bool(self.key):
@@ -120,3 +161,29 @@ Source = Annotated[
     Annotated[CMove, Tag("cmove")] | Annotated[CGet, Tag("cget")] | Annotated[DicomWeb, Tag("dicomweb")],
     Discriminator(_kind_of, custom_error_type="source_kind", custom_error_message=f"kind is one of {', '.join(KINDS)}"),
 ]
+
+
+def _with_their_names(sources: Any) -> Any:
+    """Each source knows its name."""
+    if not isinstance(sources, Mapping):
+        return sources
+    return {
+        name: {**values, "name": name} if isinstance(values, Mapping) else values for name, values in sources.items()
+    }
+
+
+Sources = Annotated[Mapping[str, Source], BeforeValidator(_with_their_names)]
+"""By name, in the order in which a study is taken from them."""
+
+
+def alike(sources: Mapping[str, CMove | CGet | DicomWeb]) -> Iterator[str]:
+    """Which sources are one and the same, or send so that nobody can tell from which of them it came, in words."""
+    for (name, one), (other, another) in combinations(sources.items(), 2):
+        if isinstance(one, Pacs) and isinstance(another, Pacs):
+            same = (one.ae_title, one.host) == (another.ae_title, another.host)
+            what = "AE title and host"
+        else:
+            same = isinstance(one, DicomWeb) and isinstance(another, DicomWeb) and one.base_url == another.base_url
+            what = "base_url"
+        if same:
+            yield f"sources.{name} and sources.{other} have the same {what}: nothing tells them apart, so remove one"

@@ -127,6 +127,7 @@ def _manifest(
         patient_id=studies.studies[0].patient_id,
         patient_name=studies.patient_name,
         studies={study.study_instance_uid: study.accession_number for study in studies.studies},
+        sources={each.study_instance_uid: each.origin.source for each in studies.studies if each.origin.source},
         files=tuple(
             {
                 "path": str(file.path),

@@ -37,9 +37,10 @@ class Expectation:
     """What one job expects of one study, as long as the `with` lasts. `instances` None: any of the study.
 
     `calling_ae_title` is what the job calls itself when it asks the PACS, `senders` are the AE titles and addresses
-    that the instances come from. As messages are read, `refusals` grows, each instance once, and so does
-    `lost_associations` with why a sender's association was refused or aborted. Raises ReceiverUnavailable where the
-    receiver can't be reached or declines; whatever came while nobody expected it, it refused.
+    that the instances come from, `strangers` those whose instances aren't for this job. As messages are read,
+    `refusals` grows, each instance once, and so does `lost_associations` with why a sender's association was refused or
+    aborted. Raises ReceiverUnavailable where the receiver can't be reached or declines; whatever came while nobody
+    expected it, it refused.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Expectation:
         instances: frozenset[str] | None = None,
         calling_ae_title: str = "",
         senders: Collection[str] = (),
+        strangers: Collection[str] = (),
     ) -> None:
         self._socket_path = socket_path
         self.refusals: list[Refusal] = []
@@ -58,7 +60,7 @@ class Expectation:
         self._request = {"expect": {
             "study_instance_uid": study_instance_uid, "folder": str(folder),
             "instances": None if instances is None else sorted(instances), "calling_ae_title": calling_ae_title,
-            "senders": sorted(senders),
+            "senders": sorted(senders), "strangers": sorted(strangers),
         }}  # fmt: skip
 
     def __enter__(self) -> Self:

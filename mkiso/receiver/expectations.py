@@ -44,6 +44,7 @@ BATCH_SECONDS = (
     0.005  # between two messages to a job: waking its thread and ours for each instance takes time from receiving
 )
 NOT_EXPECTED = "no job expects it"
+NOBODY: frozenset[str] = frozenset()
 MAX_REASONS = 8  # why associations were refused, told to one job
 MAX_REFUSALS = 10_000  # told to one job by their UIDs; further ones are told as one without
 
@@ -53,7 +54,8 @@ _log = logging.getLogger(__name__)
 @dataclass(eq=False, slots=True)
 class Expected:
     """What one job expects of one study; `instances` None: any of the study. `calling_ae_title`: what the job calls
-    itself when it asks for a C-MOVE; `senders`: the AE titles and addresses that the instances come from.
+    itself when it asks for a C-MOVE; `senders`: the AE titles and addresses that the instances come from; `strangers`:
+    those of other sources, whose instances aren't for this job even where they are of the study.
 
     `arrived` maps the SOP Instance UIDs of the files in `folder` to their hashes; the job is told of each as soon as
     its hash is known.
@@ -64,6 +66,7 @@ class Expected:
     instances: frozenset[str] | None
     calling_ae_title: str = ""
     senders: frozenset[str] = frozenset()
+    strangers: frozenset[str] = frozenset()
     arrived: dict[str, Digest] = field(default_factory=dict)
     told: SimpleQueue[dict[str, Any] | None] = field(default_factory=SimpleQueue)
     in_haste: threading.Event = field(default_factory=threading.Event)
@@ -73,6 +76,10 @@ class Expected:
 
     def wants(self, sop_instance_uid: str) -> bool:
         return self.instances is None or sop_instance_uid in self.instances
+
+    def takes_from(self, sender: frozenset[str]) -> bool:
+        """Whether what comes from this sender (AE title and address) may be for this job."""
+        return not self.strangers & sender
 
     def lists(self, sop_instance_uid: str) -> bool:
         return self.instances is not None and sop_instance_uid in self.instances
@@ -147,14 +154,20 @@ class Expectations:
             return any(expected.wants(sop_instance_uid) for expected in self._all)
 
     @contextmanager
-    def giving(self, study_instance_uid: str, sop_instance_uid: str) -> Iterator[list[Expected]]:
-        """Who expects this instance. Until the `with` ends none of them is gone, and nobody else gives an instance of
-        this UID."""
+    def giving(
+        self, study_instance_uid: str, sop_instance_uid: str, sender: frozenset[str] = NOBODY
+    ) -> Iterator[list[Expected]]:
+        """Who expects this instance from this sender. Until the `with` ends none of them is gone, and nobody else gives
+        an instance of this UID."""
         with self._changed:
             self._changed.wait_for(lambda: sop_instance_uid not in self._under_way)
             self._under_way.add(sop_instance_uid)
             jobs = [
-                one for one in self._all if one.study_instance_uid == study_instance_uid and one.wants(sop_instance_uid)
+                one
+                for one in self._all
+                if one.study_instance_uid == study_instance_uid
+                and one.wants(sop_instance_uid)
+                and one.takes_from(sender)
             ]
             for job in jobs:
                 job.being_given += 1
@@ -179,21 +192,32 @@ class Expectations:
             if expected.senders & {calling_ae_title, address}:
                 expected.tell_association(words)
 
-    def tell_refusal(self, study_instance_uid: str, sop_instance_uid: str, words: str, move_originator: str) -> None:
-        """Tell the jobs that expect something of its study or list it. Where neither is known, because it can't be
-        read, it may be anybody's."""
-        everybody = self._now()
+    def tell_refusal(
+        self,
+        study_instance_uid: str,
+        sop_instance_uid: str,
+        words: str,
+        move_originator: str,
+        sender: frozenset[str] = NOBODY,
+    ) -> None:
+        """Tell the jobs that expect something of its study or list it, from this sender. Where neither is known,
+        because it can't be read, it may be anybody's."""
+        everybody = [one for one in self._now() if one.takes_from(sender)]
         concerned = [
             one for one in everybody if one.study_instance_uid == study_instance_uid or one.lists(sop_instance_uid)
         ]
         for expected in concerned if concerned or study_instance_uid else everybody:
             expected.tell_refusal(sop_instance_uid, words, move_originator)
 
-    def tell_others(self, study_instance_uid: str, sop_instance_uid: str, move_originator: str) -> None:
-        """Tell the jobs that expect something of the study and not this instance, which was given to others."""
+    def tell_others(
+        self, study_instance_uid: str, sop_instance_uid: str, move_originator: str, sender: frozenset[str] = NOBODY
+    ) -> None:
+        """Tell the jobs that expect something of the study from this sender and not this instance, which was given to
+        others."""
         if len(self._all) > 1:
             for expected in self._now():
-                if expected.study_instance_uid == study_instance_uid and not expected.wants(sop_instance_uid):
+                is_of_study = expected.study_instance_uid == study_instance_uid and expected.takes_from(sender)
+                if is_of_study and not expected.wants(sop_instance_uid):
                     expected.tell_refusal(sop_instance_uid, NOT_EXPECTED, move_originator)
 
     def _now(self) -> list[Expected]:
@@ -320,17 +344,20 @@ def expected_of(request: Any, jobs_dir: Path) -> Expected:
     folder = Path(request["folder"]).resolve()
     if folder == jobs_dir or not folder.is_relative_to(jobs_dir) or not folder.is_dir():
         raise ValueError(f"An expectation's folder is an existing one below {jobs_dir}.")
-    calling, senders = request.get("calling_ae_title", ""), request.get("senders", [])
+    calling = request.get("calling_ae_title", "")
     if not isinstance(calling, str):
         raise ValueError("An expectation's calling_ae_title is a text.")
-    if not (isinstance(senders, list) and all(isinstance(sender, str) for sender in senders)):
-        raise ValueError("An expectation's senders are a list of AE titles and addresses.")
+    senders, strangers = request.get("senders", []), request.get("strangers", [])
+    for named in (senders, strangers):
+        if not (isinstance(named, list) and all(isinstance(sender, str) for sender in named)):
+            raise ValueError("An expectation's senders and strangers are lists of AE titles and addresses.")
     return Expected(
         request["study_instance_uid"],
         folder,
         None if instances is None else frozenset(instances),
         calling,
         frozenset(senders),
+        frozenset(strangers),
     )
 
 

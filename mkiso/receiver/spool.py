@@ -19,7 +19,7 @@ from mkiso.dataset.header import Identity, begin_identity, is_uid, read_identity
 from mkiso.dataset.part10 import file_head
 from mkiso.errors import DamagedInstance
 from mkiso.network import dimse
-from mkiso.receiver.expectations import NOT_EXPECTED, Expectations, Expected
+from mkiso.receiver.expectations import NOBODY, NOT_EXPECTED, Expectations, Expected
 from mkiso.receiver.hashing import Digest, Hashing
 from mkiso.storage.files import sha256_of
 from mkiso.storage.room import GIB
@@ -57,6 +57,7 @@ class Whole:
     size: int
     digest: Digest
     descriptor: int
+    sender: frozenset[str] = NOBODY
 
 
 class Spool:
@@ -77,15 +78,23 @@ class Spool:
         storage.incoming_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         return cls(storage, max_instance_gib, expectations)
 
-    def open(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, hashing: Hashing) -> Incoming:
-        """Begin an instance. Raises Refused before a byte of it is read where it can't be stored."""
+    def open(
+        self,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        hashing: Hashing,
+        sender: frozenset[str] = NOBODY,
+    ) -> Incoming:
+        """Begin an instance from `sender` (AE title and address). Raises Refused before a byte of it is read where it
+        can't be stored."""
         if not (is_uid(sop_instance_uid) and is_uid(sop_class_uid)):
             raise Refused(dimse.INVALID_SOP_INSTANCE, "its SOP Class or Instance UID is no UID")
         self.admit(sop_instance_uid)
         free = os.statvfs(self.folder)
         if free.f_bavail * free.f_frsize < self._reserve_bytes:
             raise NoRoom(dimse.OUT_OF_RESOURCES, "the disk is nearly full")
-        return Incoming(self, sop_class_uid, sop_instance_uid, transfer_syntax_uid, hashing)
+        return Incoming(self, sop_class_uid, sop_instance_uid, transfer_syntax_uid, hashing, sender)
 
     def admit(self, sop_instance_uid: str) -> None:
         """Raises Refused where nobody expects it, whatever its study is."""
@@ -100,7 +109,7 @@ class Spool:
         expects it, or a job has other bytes under its UID already.
         """
         uid = whole.sop_instance_uid
-        with self.expectations.giving(whole.study_instance_uid, uid) as jobs:
+        with self.expectations.giving(whole.study_instance_uid, uid, whole.sender) as jobs:
             if not jobs:
                 raise Refused(dimse.NOT_AUTHORIZED, NOT_EXPECTED)
             _link(jobs, whole)
@@ -119,9 +128,16 @@ class Incoming:
     """One instance while it comes in: a Part 10 file in the making. Close it whatever happens."""
 
     def __init__(
-        self, spool: Spool, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, hashing: Hashing
+        self,
+        spool: Spool,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        hashing: Hashing,
+        sender: frozenset[str],
     ) -> None:
         self._spool = spool
+        self._sender = sender
         self._uids = sop_class_uid, sop_instance_uid, transfer_syntax_uid
         head = file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
         self._data_set_offset = self.size = self._held_bytes = len(head)
@@ -158,7 +174,7 @@ class Incoming:
         identity = self._identity(transfer_syntax_uid)
         if (identity.sop_class_uid, identity.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
             raise Refused(dimse.DOES_NOT_MATCH_SOP_CLASS, "its data set isn't the instance that its C-STORE names")
-        whole = Whole(*self._uids, identity.study_instance_uid, self.size, self._digest, self._descriptor)
+        whole = Whole(*self._uids, identity.study_instance_uid, self.size, self._digest, self._descriptor, self._sender)
         self._spool.give(whole, by)
         return identity.study_instance_uid
 

@@ -48,6 +48,11 @@ class Tally:
         """Who sends, for people."""
         return f"{self.calling_ae_title}@{self.peer}"
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The sender's AE title and address, by which jobs know their source."""
+        return frozenset({self.calling_ae_title, self.peer})
+
 
 class StorageScp:
     """Serves one peer in the calling thread. `spool` takes what jobs expect; who calls an inbox gives to that inbox's
@@ -233,9 +238,8 @@ class Reception:
             try:
                 study_instance_uid = self._incoming.deliver(self._tally.sender)
                 self._tally.stored += 1
-                self._expectations.tell_others(
-                    study_instance_uid, self.command.affected_sop_instance_uid, self.command.text(dimse.MOVE_ORIGINATOR)
-                )
+                uid, originator = self.command.affected_sop_instance_uid, self.command.text(dimse.MOVE_ORIGINATOR)
+                self._expectations.tell_others(study_instance_uid, uid, originator, self._tally.names)
             except Refused as refusal:
                 self._refuse(refusal)
         status = dimse.SUCCESS if self._refusal is None else self._refusal.status
@@ -248,7 +252,7 @@ class Reception:
         if refusal is not None and self.command.field == dimse.C_STORE_RQ:
             study_instance_uid = begin_study(b"".join(self._beginning)[:MAX_BEGINNING_BYTES], self._transfer_syntax)
             uid, originator = self.command.affected_sop_instance_uid, self.command.text(dimse.MOVE_ORIGINATOR)
-            self._expectations.tell_refusal(study_instance_uid, uid, str(refusal), originator)
+            self._expectations.tell_refusal(study_instance_uid, uid, str(refusal), originator, self._tally.names)
 
     def _let_go(self) -> None:
         if self._incoming is not None:
@@ -265,6 +269,7 @@ class Reception:
             self.command.affected_sop_instance_uid,
             context.transfer_syntax,
             hashing,
+            self._tally.names,
         )
 
     def _refuse(self, refusal: Refused) -> None:

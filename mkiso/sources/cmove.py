@@ -36,6 +36,8 @@ class CMoveSource:
     receiver: Receiver
     receiver_socket: Path
     until: float | None = None
+    others: tuple[CMove, ...] = ()
+    """The other sources whose images come to the receiver too: none of them is for a study of this one."""
 
     @property
     def name(self) -> str:
@@ -56,13 +58,16 @@ class CMoveSource:
     @contextmanager
     def retrieving(self, sink: Sink) -> Iterator[CMoveRetrieval]:
         """Entering raises ReceiverUnavailable."""
+        senders = _senders(self.settings)
+        strangers = frozenset[str]().union(*map(_senders, self.others)) - senders
         with Expectation(
             self.receiver_socket,
             sink.study.study_instance_uid,
             sink.folder,
             sink.study.expected.instances,
             calling_ae_title(self.settings, self.receiver),
-            {self.settings.ae_title, *_addresses(self.settings.host)},
+            senders,
+            strangers,
         ) as expectation:
             sink.refusals, sink.lost_associations = expectation.refusals, expectation.lost_associations
             yield CMoveRetrieval(self, sink, expectation)
@@ -144,6 +149,10 @@ class CMoveRetrieval:
             "again; if it stays, the PACS hangs.",
             accession_number=number,
         )
+
+
+def _senders(pacs: CMove) -> frozenset[str]:
+    return frozenset({pacs.ae_title, *_addresses(pacs.host)})
 
 
 def _addresses(host: str) -> set[str]:

@@ -91,7 +91,9 @@ class DicomWebSource:
         ):
             status = answer.status_code
         if status not in (200, 204, 206):
-            raise PacsRefused(f"{self.name} answers QIDO-RS with HTTP {status}. Check pacs.base_url.")
+            raise PacsRefused(
+                f"{self.name} answers QIDO-RS with HTTP {status}. Check {self.settings.section}.base_url."
+            )
         told = f"answers QIDO-RS in {time.monotonic() - begun:.2f} s"
         return f"{self.name} {told}" if inside else told
 

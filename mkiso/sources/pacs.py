@@ -79,7 +79,11 @@ class PacsAssociation:
             hint = f"often because it doesn't know the calling AE title {address.calling_ae_title}"
             raise self._lost(f"{error} instead of an answer; {hint}") from None
         except Unreachable as error:
-            hint = "Check pacs.host and pacs.port, that it runs, and that no firewall drops what comes from here."
+            section = self._pacs.section
+            hint = (
+                f"Check {section}.host and {section}.port, that it runs, and that no firewall drops what comes from "
+                "here."
+            )
             raise PacsUnreachable(f"{self.peer} {error}. {hint}") from None
         except AssociationLost as error:
             raise self._lost(error) from None
@@ -188,7 +192,8 @@ class PacsAssociation:
             )
         if (source, reason) == _CALLED_AE_UNKNOWN:
             return PacsRefused(
-                f"{self.peer} says that its AE title is another one than {self._pacs.ae_title}. Correct pacs.ae_title."
+                f"{self.peer} says that its AE title is another one than {self._pacs.ae_title}. Correct "
+                f"{self._pacs.section}.ae_title."
             )
         if error.result == _TRANSIENT or source == 3:
             return PacsBusy(

@@ -98,7 +98,7 @@ def _page(
         if answer.status_code not in (200, 206):
             raise PacsRefused(
                 f"The QIDO-RS service of {named(settings)} answers with HTTP {answer.status_code}. Check "
-                "pacs.base_url, and look at its log."
+                f"{settings.section}.base_url, and look at its log."
             )
         body = body_of(answer, ends)
     return _read(body, settings)
@@ -112,7 +112,7 @@ def _read(body: bytes, settings: DicomWeb) -> Iterator[Mapping[str, Any]]:
         yield from objects_of(body.decode())
     except (ValueError, RecursionError):
         raise PacsRefused(
-            f"The QIDO-RS service of {named(settings)} answers with no DICOM JSON. Check pacs.base_url."
+            f"The QIDO-RS service of {named(settings)} answers with no DICOM JSON. Check {settings.section}.base_url."
         ) from None
 
 

@@ -118,7 +118,16 @@ def find_studies_by_date(source: Source, study_date: str, study_time: str = "") 
         answers = search(study_query(StudyDate=study_date, StudyTime=study_time))
         if answers.status != SUCCESS and not answers.sent:
             raise failure(source.name, answers.status)
-    return found_by_date(answers)
+    return from_source(source, found_by_date(answers))
+
+
+def from_source(source: Source, found: Found) -> Found:
+    """What was found, with where it is from."""
+    studies, unusable = (
+        tuple(replace(study, origin=source.settings.origin) for study in some)
+        for some in (found.studies, found.unusable)
+    )
+    return replace(found, studies=studies, unusable=unusable)
 
 
 def of_modalities(studies: Iterable[Study], modalities: Collection[str]) -> list[Study]:
@@ -174,12 +183,12 @@ def _studies(source: Source, search: Search, **keys: str) -> list[Study]:
     if answers.at_limit:
         raise AnswerCut(
             f"{source.name} gave {answers.sent} answers to one question, as many as it gives at most "
-            "(pacs.find_limit), "
-            "so there may be more studies than it told. Raise its limit, and pacs.find_limit with it.",
+            f"({source.settings.section}.find_limit), so there may be more studies than it told. Raise its limit, and "
+            "find_limit with it.",
             sent=answers.sent,
         )
     try:
-        return [study_of(read(answer)) for answer in answers.responses]
+        return [replace(study_of(read(answer)), origin=source.settings.origin) for answer in answers.responses]
     except DamagedInstance as error:
         raise PacsRefused(
             f"{source.name} gave an answer that can't be read ({error.words.rstrip('.')}). Have the PACS corrected."

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import date
 
 from mkiso.errors import InvalidRequest
 from mkiso.sources.answers import SUCCESS, found_by_date
 from mkiso.sources.protocol import Source
-from mkiso.sources.query import failure, of_modalities, study_query
+from mkiso.sources.query import failure, from_source, of_modalities, study_query
 from mkiso.study.accession import parse_accession_number
 from mkiso.study.models import Study
 
@@ -86,8 +87,8 @@ class Criteria:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """Studies as one source told them, the newest first; `expected.count` of each is its number of images where that is
-    told. `cut`: there may be more than these."""
+    """Studies as a source told them (`source` is empty where they are of several), the newest first; `expected.count`
+    of each is its number of images where that is told. `cut`: there may be more than these."""
 
     source: str
     studies: tuple[Study, ...]
@@ -102,12 +103,18 @@ def search(source: Source, criteria: Criteria, most: int = MAX_STUDIES) -> Hits:
         answers = ask(query, most + 1)
     if answers.status != SUCCESS and not answers.sent:
         raise failure(source.name, answers.status)
-    found = found_by_date(answers)
+    found = from_source(source, found_by_date(answers))
     modalities = (query.keys["ModalitiesInStudy"],) if criteria.modality else ()
-    meant = [study for study in of_modalities(found.studies, modalities) if criteria.may_mean(study)]
-    meant.sort(key=lambda study: (study.study_date, study.study_time, study.study_instance_uid), reverse=True)
+    meant = newest_first(filter(criteria.may_mean, of_modalities(found.studies, modalities)))
     cut = answers.endless or answers.at_limit or found.cut or len(meant) > most
-    return Hits(source.name, tuple(meant[:most]), cut)
+    return Hits(source.name, meant[:most], cut)
+
+
+def newest_first(studies: Iterable[Study]) -> tuple[Study, ...]:
+    """In the order in which people see them."""
+    return tuple(
+        sorted(studies, key=lambda each: (each.study_date, each.study_time, each.study_instance_uid), reverse=True)
+    )
 
 
 def _plain(name: str, value: str) -> None:

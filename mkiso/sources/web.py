@@ -61,8 +61,8 @@ class Access(httpx.Auth):
                     raise PacsUnreachable(f"The token server of {named(settings)} {_reason(error)}.") from None
                 except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
                     raise PacsRefused(
-                        f"The token server of {named(settings)} gives no token. Check pacs.user, pacs.secret_file, "
-                        "pacs.scope and pacs.token_url."
+                        f"The token server of {named(settings)} gives no token. Check user, secret_file, scope and "
+                        f"token_url in {settings.section}."
                     ) from None
             if not isinstance(token, str) or not token.isascii() or not token.isprintable():
                 raise PacsRefused(f"The token server of {named(settings)} gives a token that can't be sent.")
@@ -79,7 +79,9 @@ def secret_of(settings: DicomWeb) -> str:
     except (OSError, UnicodeError):
         text = ""
     if not text or not text.isprintable() or not text.isascii():
-        raise ConfigurationError("pacs.secret_file can't be read, is empty, or holds what can't be sent.")
+        raise ConfigurationError(
+            f"{settings.section}.secret_file can't be read, is empty, or holds what can't be sent."
+        )
     return text
 
 
@@ -115,7 +117,7 @@ def _trust(settings: DicomWeb) -> ssl.SSLContext | bool:
         if settings.certificate and settings.key:
             trust.load_cert_chain(settings.certificate, settings.key)
     except (OSError, ssl.SSLError):
-        raise ConfigurationError("pacs.authority, pacs.certificate or pacs.key can't be read.") from None
+        raise ConfigurationError(f"The authority, certificate or key of {settings.section} can't be read.") from None
     return trust
 
 
@@ -137,12 +139,14 @@ def asking(
             _refuse(settings, answer)
             yield answer
     except httpx.ConnectTimeout:
-        raise PacsUnreachable(f"{_first(who)} takes no connection. Check pacs.base_url, and that it runs.") from None
+        raise PacsUnreachable(
+            f"{_first(who)} takes no connection. Check {settings.section}.base_url, and that it runs."
+        ) from None
     except httpx.TimeoutException:
         raise PacsSilent(f"{_first(who)} took the request and didn't answer in time. Try again.") from None
     except httpx.ConnectError as error:
         raise PacsUnreachable(
-            f"{_first(who)} {_reason(error)}. Check pacs.base_url, that it runs, and its certificate."
+            f"{_first(who)} {_reason(error)}. Check {settings.section}.base_url, that it runs, and its certificate."
         ) from None
     except httpx.HTTPError as error:
         raise Lost(f"{_first(who)} {_reason(error)}. Try again; if it stays, look at its log.") from None
@@ -173,11 +177,12 @@ def _refuse(settings: DicomWeb, answer: httpx.Response) -> None:
     status, who = answer.status_code, _first(named(settings))
     if status in (401, 403, 407):
         raise PacsRefused(
-            f"{who} refuses us (HTTP {status}). Check pacs.user and pacs.secret_file, and our rights there."
+            f"{who} refuses us (HTTP {status}). Check user and secret_file in {settings.section}, and our rights there."
         )
     if 300 <= status < 400:
         raise PacsRefused(
-            f"{who} leads to another place (HTTP {status}), and mkiso follows nobody there. Correct pacs.base_url."
+            f"{who} leads to another place (HTTP {status}), and mkiso follows nobody there. Correct "
+            f"{settings.section}.base_url."
         )
     if status == 406:
         raise PacsRefused(f"{who} can't send images as they lie there (HTTP 406). Have transfer-syntax=* allowed.")

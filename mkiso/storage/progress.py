@@ -146,6 +146,7 @@ class JobProgress:
                 "received": received,
                 "written": (received or expected) if is_good else "unfinished",  # without any: on an earlier disc
                 "counted at level": study.expected.source,
+                **({"source": study.origin.source} if study.origin.source else {}),
                 "study": study.study_instance_uid,
             }
 
@@ -158,6 +159,7 @@ class JobProgress:
                 study_description=study.study_description,
                 expected=study.expected.count,
                 received=self._received[study.study_instance_uid],
+                source=study.origin.source,
             )
             for study in self._studies
         )

@@ -84,7 +84,7 @@ def stopped(kind: str) -> JobStopped:
 @dataclass(frozen=True, slots=True)
 class FoundStudy:
     """A study as C-FIND described it, and how far it has come. `study_date` is YYYYMMDD (VR DA); `expected` is None
-    where the PACS tells no count.
+    where the PACS tells no count. `source`: which of several it is taken from.
     """
 
     accession_number: str
@@ -93,6 +93,7 @@ class FoundStudy:
     study_description: str
     expected: int | None
     received: int
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ class Manifest:
 
     `fingerprint` is of the question's answer by the PACS when the disc was made (mkiso.study.identity.fingerprint);
     `filename` is what a browser saves it as and may hold the patient's name. `studies` maps each Study Instance UID to
-    its accession number. `first_disc` is the id of its set's first disc; `marks_sha256` is of the image's marks.
+    its accession number, `sources` to its source where there are several. `first_disc` is the id of its set's first
+    disc; `marks_sha256` is of the image's marks.
     """
 
     disc_id: str
@@ -65,6 +66,7 @@ class Manifest:
     patient_id: str = ""
     patient_name: str = ""
     studies: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
     first_disc: str = ""
     marks_sha256: str = ""
     format: str = "iso"

@@ -42,9 +42,8 @@ def provable(study: Study, *, require_counts: bool) -> None:
     if study.expected.count is None and require_counts:
         raise CountsUnknown(
             f"The PACS tells neither the images of accession number {study.accession_number} nor their number, so a "
-            "disc can't be proved complete. "
-            "Have IMAGE level queries enabled in the PACS, or set pacs.require_counts to false to make discs without "
-            "that proof.",
+            "disc can't be proved complete. Have IMAGE level queries enabled in the PACS, or set "
+            f"{study.origin.section}.require_counts to false to make discs without that proof.",
             accession_number=study.accession_number,
         )
 

@@ -28,9 +28,8 @@ def found(
     patients: Collection[Patient | None],
     rules: Identity,
     *,
-    require_counts: bool,
     degraded: bool,
-    without: tuple[str, ...] = (),
+    without: Collection[str] = (),
 ) -> Found:
     """What may be retrieved of the answers: of one patient, and such that completeness can be proved.
 
@@ -42,9 +41,9 @@ def found(
     identity.one_patient(studies, known, rules)
     distinct = tuple({study.study_instance_uid: study for study in studies}.values())
     for study in distinct:
-        completeness.provable(study, require_counts=require_counts)
+        completeness.provable(study, require_counts=study.origin.require_counts)
     counts_unknown = any(study.expected.count is None for study in distinct)
-    lacks = (PATIENT_API,) * degraded + (COUNTS_UNKNOWN,) * counts_unknown + without
+    lacks = (PATIENT_API,) * degraded + (COUNTS_UNKNOWN,) * counts_unknown + tuple(dict.fromkeys(without))
     return Found(accession_numbers, distinct, next(iter(known), None), lacks)
 
 
@@ -57,14 +56,14 @@ class CompleteStudies:
 
     retrieved: Retrieved
     rules: Identity
-    require_counts: bool
     identity: PatientIdentity = field(init=False)
 
     def __post_init__(self) -> None:
         _same_studies(self.retrieved)
         for each in self.retrieved.studies:
             uids = _distinct_uids(each.study, each.instances)
-            completeness.complete(each.study, uids | self._on_volumes(each.study), require_counts=self.require_counts)
+            required = each.study.origin.require_counts
+            completeness.complete(each.study, uids | self._on_volumes(each.study), require_counts=required)
         require_distinct(self.retrieved.instances)
         object.__setattr__(self, "identity", self._one_patient())
 
@@ -113,7 +112,7 @@ class CompleteStudies:
         """mkiso.study.identity's, of what a disc of these studies holds: not of what was found before they were
         retrieved.
         """
-        return identity.fingerprint(self.studies, self.known)
+        return identity.fingerprint(self.studies, self.known, self.degraded)
 
     def _on_volumes(self, study: Study) -> frozenset[str]:
         return self.retrieved.elsewhere & (study.expected.instances or frozenset())

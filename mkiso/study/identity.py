@@ -14,7 +14,7 @@ import json
 import re
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 
@@ -72,6 +72,7 @@ def one_patient(studies: Sequence[Study], known: Sequence[Patient], rules: Ident
     ID that is somebody's.
 
     The issuer counts where two studies both name one: the same ID given by two issuers is two patients (PS3.3 C.2.2).
+    Studies of several sources share one only where all name the same issuer, or the sources one patient_domain.
     """
     accession_numbers = sorted({study.accession_number for study in studies})
     nameless = sorted({study.accession_number for study in studies if not significant(study.patient_id)})
@@ -100,12 +101,44 @@ def one_patient(studies: Sequence[Study], known: Sequence[Patient], rules: Ident
             "each patient.",
             accession_numbers=accession_numbers,
         )
+    if not _share_their_ids(studies):
+        raise PatientMismatch(
+            f"The studies of accession number {_listed(accession_numbers)} are from several sources, and nothing says "
+            "that one patient ID is one patient there. Have each source name the issuer of its patient IDs, or give "
+            "the sources one patient_domain.",
+            accession_numbers=accession_numbers,
+        )
     if any(significant(patient.patient_id) not in patient_ids for patient in known):
         raise PatientMismatch(
             "The PACS and the hospital's patient data name different patients for the accession number "
             f"{_listed(accession_numbers)}. "
             "Have it clarified which is right before a disc is made.",
             accession_numbers=accession_numbers,
+        )
+
+
+def _share_their_ids(studies: Sequence[Study]) -> bool:
+    """Whether an equal Patient ID is an equal patient in all of these studies."""
+    if len({study.origin.source for study in studies}) < 2:
+        return True
+    named = [{significant(study.issuer_of_patient_id) for study in studies}]
+    named += [{study.origin.patient_domain for study in studies}]
+    return any(len(each) == 1 and each != {""} for each in named)
+
+
+def one_study(copies: Sequence[Study]) -> None:
+    """Raise PatientMismatch unless several sources have one study under one Patient ID, of one issuer where two name
+    one.
+    """
+    patient_ids = {significant(copy.patient_id) for copy in copies}
+    issuers = {significant(copy.issuer_of_patient_id) for copy in copies} - {""}
+    if len(patient_ids) > 1 or len(issuers) > 1:
+        number = copies[0].accession_number
+        named = " and ".join(dict.fromkeys(copy.origin.source for copy in copies))
+        raise PatientMismatch(
+            f"The study of accession number {number} is one patient's in one source and another's in another ({named})."
+            " Have it corrected there.",
+            accession_numbers=[number],
         )
 
 
@@ -277,9 +310,9 @@ def _told_apart(
     return {key: ", ".join(filter(None, (value, words))) for value, group in further for key, words in group.items()}
 
 
-def fingerprint(studies: Sequence[Study], patient: Patient | None) -> str:
-    """The SHA-256 of all that a disc is made from: what the patient API says, study attributes, the set of SOP Instance
-    UIDs.
+def fingerprint(studies: Sequence[Study], patient: Patient | None, degraded: Collection[str] = ()) -> str:
+    """The SHA-256 of all that a disc is made from: what the patient API says, study attributes with their source, the
+    set of SOP Instance UIDs, and what it was made without.
 
     A finished disc may be served again only while this stays the same. Where a PACS gives no UIDs, an exchange of one
     instance for another would go unseen, so the value then matches nothing, not even itself the next time.
@@ -290,7 +323,7 @@ def fingerprint(studies: Sequence[Study], patient: Patient | None) -> str:
         if uids is None:
             return hashlib.sha256(uuid.uuid4().bytes).hexdigest()
         described.append({**asdict(study), "expected": sorted(uids)})
-    whole = {"patient": patient and asdict(patient), "studies": described}
+    whole = {"patient": patient and asdict(patient), "studies": described, "degraded": sorted(degraded)}
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 

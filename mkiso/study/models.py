@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydicom import Dataset
 
+from mkiso.config.sources import Origin
+
 CountSource = Literal["image", "series", "study", "none"]
 
 
@@ -60,6 +62,7 @@ class Study:
     study_description: str = ""
     modalities_in_study: tuple[str, ...] = ()
     issuer_of_patient_id: str = ""
+    origin: Origin = Origin()  # noqa: RUF009  immutable
     expected: Expected = Expected("none", None)
 
 

@@ -24,6 +24,11 @@ class Found:
     @property
     def fingerprint(self) -> str:
         """mkiso.study.identity's, of the answer: a disc that holds just this may be served again."""
+        return identity.fingerprint(self.studies, self.patient, self.degraded)
+
+    @property
+    def content(self) -> str:
+        """The fingerprint of the studies alone: what was stored of just these may be kept, whoever else was asked."""
         return identity.fingerprint(self.studies, self.patient)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,7 +18,7 @@ from mkiso.publishers import publisher_of
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.orderbook import OrderBook, made_before
 from mkiso.sources.protocol import Source
-from mkiso.sources.query import find_studies
+from mkiso.sources.several import find_everywhere
 from mkiso.storage.askings import askings_of
 from mkiso.study import gate
 from mkiso.study.identity import born_on, one_line, shown_digest
@@ -74,7 +73,7 @@ class Previews:
         """
         request_id = request_id_of(request.scope)
         found = await self._turns.take(
-            lambda source: _found(source, self._settings, accession_numbers, request_id), seconds
+            lambda sources: _found(sources, self._settings, accession_numbers, request_id), seconds
         )
         if birth_date:
             try:
@@ -85,12 +84,12 @@ class Previews:
         return found
 
 
-def _found(source: Source, settings: Settings, accession_numbers: tuple[str, ...], request_id: str) -> Found:
+def _found(sources: Sequence[Source], settings: Settings, accession_numbers: tuple[str, ...], request_id: str) -> Found:
     """As flows.collect.find has it."""
-    studies, known = [], []
+    answers, known = [], []
     for number in accession_numbers:
         audit.queried(settings, number, request_id=request_id)
-        studies.append(find_studies(source, number))
+        answers.append(find_everywhere(sources, number))
     without = False
     for number in accession_numbers:
         try:
@@ -98,8 +97,9 @@ def _found(source: Source, settings: Settings, accession_numbers: tuple[str, ...
         except PatientApiUnavailable:
             without = True
             break
-    rules, counts = settings.identity, settings.pacs.require_counts
-    return gate.found(accession_numbers, list(chain(*studies)), known, rules, require_counts=counts, degraded=without)
+    studies = [study for answer in answers for study in answer.studies]
+    told = [lack for answer in answers for lack in answer.degraded]
+    return gate.found(accession_numbers, studies, known, settings.identity, degraded=without, without=told)
 
 
 def _ordered(storage: Storage, accession_numbers: tuple[str, ...]) -> Ordered | None:
@@ -162,4 +162,5 @@ def _study(study: Study) -> ShownStudy:
         "modalities": study.modalities_in_study,
         "study_description": one_line(study.study_description),
         "images": study.expected.count,
+        "source": study.origin.source,
     }

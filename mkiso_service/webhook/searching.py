@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -10,12 +11,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mkiso.config.settings import Settings
-from mkiso.errors import SearchClosed, WrongBirthDate
-from mkiso.sources.search import Criteria, Hits, search
+from mkiso.errors import MkisoError, SearchClosed, WrongBirthDate
+from mkiso.sources.search import Criteria, Hits
+from mkiso.sources.several import search_everywhere
 from mkiso.study.identity import born_on, one_line
 from mkiso.study.models import Study
 from mkiso.study.text import readable_name
-from mkiso_service.api import FoundStudies, SearchedStudy
+from mkiso_service.api import FoundStudies, NotAsked, SearchedStudy
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.question import Query, asked_birth_date
 from mkiso_service.webhook.turns import Turns
@@ -39,8 +41,8 @@ class Searches:
         born = asked_birth_date(query, self._settings.identity)
         criteria = criteria_of(query, born)
         await self._trail.searched(request, criteria.keys)
-        hits = await self._turns.take(lambda source: search(source, criteria))
-        told = found_studies(hits, born if self._settings.identity.confirm_birth_date else "")
+        hits, down = await self._turns.take(lambda sources: search_everywhere(sources, criteria))
+        told = found_studies(hits, born if self._settings.identity.confirm_birth_date else "", down)
         return JSONResponse(told, headers={"cache-control": "no-store"})
 
 
@@ -51,10 +53,13 @@ def criteria_of(query: Query, birth_date: str) -> Criteria:
     return Criteria(**{**given, "birth_date": birth_date, "study_date": days})
 
 
-def found_studies(hits: Hits, birth_date: str) -> FoundStudies:
-    """What a person is shown of them; with `birth_date` those alone whose patient certainly has it."""
+def found_studies(hits: Hits, birth_date: str, down: Mapping[str, MkisoError]) -> FoundStudies:
+    """What a person is shown of them; with `birth_date` those alone whose patient certainly has it. `down`: the sources
+    that couldn't be asked.
+    """
     studies = [study for study in hits.studies if not birth_date or _born_on(study, birth_date)]
-    return {"studies": [_searched(hits.source, study) for study in studies], "more": hits.cut}
+    not_asked: list[NotAsked] = [{"source": name, "code": why.code, "error": why.words} for name, why in down.items()]
+    return {"studies": [_searched(hits.source, study) for study in studies], "more": hits.cut, "not_asked": not_asked}
 
 
 def _born_on(study: Study, birth_date: str) -> bool:
@@ -67,7 +72,7 @@ def _born_on(study: Study, birth_date: str) -> bool:
 
 def _searched(source: str, study: Study) -> SearchedStudy:
     return {
-        "source": source,
+        "source": study.origin.source or source,
         "study_instance_uid": study.study_instance_uid,
         "patient_id": one_line(study.patient_id),
         "patient_name": readable_name(one_line(study.patient_name)),

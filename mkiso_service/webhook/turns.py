@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from mkiso.config.settings import Settings
 from mkiso.errors import PacsSilent
 from mkiso.sources.protocol import Source
-from mkiso.sources.registry import source_of
+from mkiso.sources.registry import sources_of
 
 T = TypeVar("T")
 
 AT_ONCE = 4
 """A page waits for its turn; jobs have turns of their own."""
 LIMIT_SECONDS = 30.0
+SHARE = 0.8
+"""Of this time: what one of several sources may take, so that the answers of the others can be told."""
 
 
 class Turns:
@@ -27,13 +29,13 @@ class Turns:
         self._settings = settings
         self._threads = ThreadPoolExecutor(AT_ONCE, name)
 
-    async def take(self, ask: Callable[[Source], T], seconds: float = LIMIT_SECONDS) -> T:
-        """What `ask` returns of the configured source. Raises what it raises, and PacsSilent where the turn and the
+    async def take(self, ask: Callable[[Sequence[Source]], T], seconds: float = LIMIT_SECONDS) -> T:
+        """What `ask` returns of the configured sources. Raises what it raises, and PacsSilent where the turn and the
         answer take longer than anybody waits; the thread is free again by then.
         """
-        until = time.monotonic() + seconds
+        until = time.monotonic() + seconds * (SHARE if self._settings.sources else 1)
         asking = asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: ask(source_of(self._settings, until=until))
+            self._threads, lambda: ask(sources_of(self._settings, until=until))
         )
         try:
             return await asyncio.wait_for(asking, seconds)

@@ -55,10 +55,11 @@ def begin(ledger: Ledger, settings: Settings) -> Iterator[Begin]:
     """A run of the archive that has begun its night, beside whatever else the test has begun."""
     begun: list[ArchiveJob] = []
 
-    def make(pacs: ScriptedPacs, *, dates: Due | None = None) -> ArchiveJob:
-        asked = settings.model_validate(
-            settings.model_dump() | {"pacs": {"ae_title": pacs.ae_title, "port": pacs.port, "find_limit": 500}}
-        )
+    def make(*pacs: ScriptedPacs, dates: Due | None = None) -> ArchiveJob:
+        one, *more = [{"ae_title": each.ae_title, "port": each.port, "find_limit": 500} for each in pacs]
+        several = {name: {**keys, "ae_title": name} for name, keys in zip("ABC", (one, *more), strict=False)}
+        asked_of = {"sources": several} if more else {"pacs": one}
+        asked = settings.model_validate(settings.model_dump(exclude={"pacs"}) | asked_of)
         job, log = Job(str(uuid4()), "archive", asked), logging.getLogger("test")
         run = ArchiveJob(
             job, (dates.date_from if dates else None, None), datetime.now(UTC), log, Nobody(), dry_run=False
@@ -169,8 +170,8 @@ def test_of_a_store_that_is_lost_each_night_looks_for_some_studies(
             run = begin(pacs)
             run.began_on = NEXT + timedelta(days=number)
             find(run)
-            assert len(run.found) <= 2
-            found |= run.found.keys()
+            assert len(run.copies) <= 2
+            found |= run.copies.keys()
     assert found == uids
 
 
@@ -225,7 +226,7 @@ def test_a_study_that_another_run_retrieves_keeps_its_folder(
             run = begin(pacs)
             run.dates = Due(frozenset({NEXT}), DAY)
             find(run)
-            assert list(run.found) == [uid]
+            assert list(run.copies) == [uid]
             plan_night(run)
             assert theirs.folder.exists()
         run.opened.close()
@@ -243,6 +244,46 @@ def test_a_night_names_what_it_cant_ask_for_and_owes_its_day(ledger: Ledger, beg
         pacs.find_more = {"STUDY": "no uid"}
         run = begin(pacs)
         find(run)
-    assert len(run.found) == run.outcome.found == 1
+    assert len(run.copies) == run.outcome.found == 1
     assert run.not_done == {DAY}
     assert not run.outcome.is_good and "NOT ARCHIVED" in words(run.outcome) and ": A1. " in words(run.outcome)
+
+
+def test_a_night_takes_each_study_from_the_source_that_has_it_wholly(
+    begin: Begin, files: list[Path], tmp_path: Path
+) -> None:
+    alone = make_study(tmp_path / "alone", "A2", study_date="20260212")
+    with ScriptedPacs(files[1:]) as first, ScriptedPacs([*files, *alone]) as second:
+        run = begin(first, second)
+        find(run)
+        plan_night(run)
+    assert run.outcome.found == 2 and run.outcome.is_good and not run.not_done
+    taken = {study.accession_number: (study.origin.source, study.expected.count) for study in run.waiting}
+    assert taken == {"A1": ("B", len(files)), "A2": ("B", len(alone))}
+
+
+def test_a_study_that_no_source_has_wholly_is_written_down_and_the_night_goes_on(
+    ledger: Ledger, begin: Begin, files: list[Path], tmp_path: Path
+) -> None:
+    alone = make_study(tmp_path / "alone", "A2", study_date="20260212")
+    with ScriptedPacs([*files[1:], *alone]) as first, ScriptedPacs(files[:-1]) as second:
+        run = begin(first, second)
+        find(run)
+        plan_night(run)
+    assert [study.accession_number for study in run.waiting] == ["A2"]
+    [torn] = failed_studies(ledger)
+    assert torn.name == "A1" and "No source holds all images" in torn.words
+
+
+def test_without_a_source_the_night_goes_on_and_owes_its_days(ledger: Ledger, begin: Begin, files: list[Path]) -> None:
+    owe(ledger, DAY - timedelta(days=1), NEXT)
+    with ScriptedPacs(files) as first:
+        with ScriptedPacs([]) as second:
+            pass
+        run = begin(first, second)
+        find(run)
+        plan_night(run)
+        close_night(run)
+    assert [study.accession_number for study in run.waiting] == ["A1"]
+    assert DAY in run.not_done and DAY not in {day for day, when in searched(ledger).items() if when}
+    assert not run.outcome.is_good and "NOT ASKED: B (The PACS B at" in words(run.outcome)

@@ -57,7 +57,7 @@ def test_a_study_of_which_all_is_on_volumes_already_waits_for_none(job: Job, tmp
     uids = frozenset(each.arrival.sop_instance_uid for each in whole.instances)
     on_volumes = Retrieved(whole.retrieved.found, whole.retrieved.studies, uids)
     pool = Pool(ROOM, "dvd")
-    pool.add(job, CompleteStudies(on_volumes, whole.rules, require_counts=True))
+    pool.add(job, CompleteStudies(on_volumes, whole.rules))
     assert not pool and pool.last_volumes() == ()
 
 

@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from cryptography.x509.oid import NameOID
 
 from mkiso.audit import messages as audit
 from mkiso.config.settings import Settings
+from mkiso.config.sources import Origin
 from mkiso.study.models import Expected, Study
 from peers.patience import LONG
 
@@ -274,3 +276,20 @@ def test_a_server_that_is_down_costs_no_message_and_no_job(tmp_path: Path) -> No
     EVERY["asked"][0](settings_in(tmp_path, target="tls://127.0.0.1:1"))
     assert_schema(fromstring((tmp_path / "audit-undelivered.xml").read_text()))
     assert (tmp_path / "audit-undelivered.xml").stat().st_mode & 0o777 == 0o600
+
+
+def test_each_source_that_is_asked_is_a_party_and_so_is_the_one_that_sends(tmp_path: Path) -> None:
+    sources = {
+        "main": {"ae_title": "MAIN"},
+        "cloud": {"kind": "dicomweb", "base_url": "https://a.org/web"},
+        "other": {"ae_title": "OTHER", "accession_numbers": ["N*"]},
+    }
+    settings = Settings.model_validate(
+        {"storage": {"data_dir": tmp_path}, "audit": {"enabled": True}, "sources": sources}
+    )
+    audit.queried(settings, "A1", job_id="job-1")
+    audit.transfer_begins(settings, replace(STUDY, origin=Origin("cloud")), "job-1")
+    lines = map(fromstring, (tmp_path / "audit.xml").read_text(encoding="utf-8").splitlines())
+    parties = [[each.get("UserID") for each in line.iter("ActiveParticipant")] for line in lines]
+    web = "https://a.org/web"
+    assert parties == [["CDRECORD", "MAIN"], ["CDRECORD", web], [web, "CDRECORD"]]

@@ -398,3 +398,50 @@ def test_what_a_variable_names_has_to_be_a_section(tmp_path: Path) -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().pacs.host = "elsewhere"  # type: ignore[misc]
+
+
+TWO = """
+sources:
+  - {name: main, ae_title: A, port: 1}
+  - {name: Cloud, kind: dicomweb, base_url: https://a.org/web, user: u, patient_domain: x, accession_numbers: ["N*"]}
+"""
+
+
+def test_several_sources_are_in_their_order_and_found_by_name(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, TWO), {"MKISO__SOURCES__CLOUD__SECRET": "s", "MKISO__SOURCES__MAIN__PORT": "104"})
+    assert [source.name for source in settings.all_sources] == ["main", "Cloud"]
+    main, cloud = settings.all_sources
+    assert (main.kind, main.port, cloud.kind, cloud.has_secret) == ("cmove", 104, "dicomweb", True)  # type: ignore[union-attr]
+    assert (settings.source("Cloud"), cloud.section) == (cloud, "sources.Cloud")
+    assert [cloud.is_asked_for(number) for number in ("N1", "1N", "n1")] == [True, False, False]
+    assert Settings().all_sources == (Settings().pacs,) and Settings().pacs.section == "pacs"
+    with pytest.raises(KeyError):
+        settings.source("")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("pacs: {port: 1}" + TWO.replace("user: u, ", ""), "pacs and sources are both set"),
+        ("pacs: {name: x}", "pacs.name is set"),
+        ("sources: [{name: a, port: 1}, {name: a, port: 2}]", "sources.a stands there twice"),
+        ("sources: [{name: a, port: 1}, {name: A, ae_title: X}]", "a and A are the same name"),
+        ("sources: [{port: 1}]", "the 1. has no name"),
+        ("sources: [{name: a b}]", "sources.a b.name: String should match"),
+        ("sources: [{name: a, aetitle: 1}]", "did you mean sources.a.ae_title?"),
+        ("sources: [{name: a, base_url: 'https://a.org'}]", "a key of sources of kind dicomweb"),
+        ("sources: [{name: a, kind: pigeon}]", "sources.a: kind is one of cmove"),
+        (
+            "sources: [{name: a, port: 1}, {name: b, port: 2}]",
+            "sources.a and sources.b have the same AE title and host",
+        ),
+        (
+            "sources: [{name: a, kind: dicomweb, base_url: 'https://a.org'}, "
+            "{name: b, kind: dicomweb, base_url: 'https://a.org'}]",
+            "the same base_url",
+        ),
+    ],
+)
+def test_what_sources_cant_be_is_told(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        load(write(tmp_path, text), {})

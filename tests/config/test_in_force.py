@@ -52,3 +52,11 @@ def test_settings_are_handed_on_whole_with_their_secrets(file: Path) -> None:
     assert in_force() == settings
     assert in_force().auth.api_key.get_secret_value() == "s3cret ü"
     assert in_force().patient_api.headers["X-Token"].get_secret_value() == "t0ken"
+
+
+def test_several_sources_are_handed_on_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "sources.yaml").write_text("sources: [{name: b, port: 1}, {name: a, ae_title: X}]")
+    settings = load(tmp_path / "sources.yaml", {})
+    with handed_on(settings) as stream:
+        take_over(stream)
+    assert [source.name for source in in_force().all_sources] == ["b", "a"]

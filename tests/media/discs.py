@@ -49,8 +49,7 @@ def passed(found: Iterable[Instance], patient: Patient | None = None, **sections
     retrieved = tuple(StudyRetrieved(_listed(uid, of_study), tuple(of_study)) for uid, of_study in studies.items())
     accession_numbers = tuple(dict.fromkeys(each.study.accession_number for each in retrieved))
     answer = Found(accession_numbers, tuple(each.study for each in retrieved), patient)
-    settings = Settings.model_validate(sections)
-    return CompleteStudies(Retrieved(answer, retrieved), settings.identity, settings.pacs.require_counts)
+    return CompleteStudies(Retrieved(answer, retrieved), Settings.model_validate(sections).identity)
 
 
 def archived(found: Iterable[Instance]) -> Part:

@@ -13,7 +13,7 @@ from mkiso.dataset.header import MAX_BEGINNING_BYTES
 from mkiso.receiver.client import Expectation, Refusal
 from mkiso.storage.files import sha256_of
 from peers.patience import LONG
-from peers.raw_peer import CT, DEFLATED, RawPeer, command, data_set, element, p_data
+from peers.raw_peer import CT, DEFLATED, RawPeer, associate_rq, command, data_set, element, p_data
 from tests.receiver.conftest import Running, Start, eventually
 
 STUDY, OTHER, MR = "1.2.3", "1.2.9", "1.2.840.10008.5.1.4.1.1.4"
@@ -198,3 +198,29 @@ def test_the_same_instance_at_once_is_given_once(receiver: Running, monkeypatch:
         assert expectation.next_arrival(5) is not None and expectation.next_arrival(0.2) is None
         first.release()
         second.release()
+
+
+def test_what_another_source_sends_of_the_study_is_none_of_this_job_s(start: Start) -> None:
+    """Two jobs retrieve one study, each from a source of its own; both sources send at once."""
+    receiver = start()
+
+    def expect(job: str, own: str, other: str) -> Expectation:
+        path, folder, listed = receiver.settings.storage.receiver_socket, receiver.folder(job), frozenset({LISTED})
+        return Expectation(path, STUDY, folder, listed, "CDRECORD", {own, "127.0.0.1"}, {other})
+
+    def send(calling: str, uid: str = LISTED, pixels: bytes = b"") -> int:
+        with RawPeer(receiver.port) as peer:
+            peer.send(associate_rq({CT: ["1.2.840.10008.1.2.1"]}, calling=calling))
+            peer.receive()
+            return peer.store(uid, data_set(uid, STUDY, pixels=pixels), originator="CDRECORD")
+
+    with expect("north", "NORTH", "SOUTH") as north, expect("south", "SOUTH", "NORTH") as south:
+        assert send("SOUTH", pixels=b"12") == 0
+        assert (arrival := south.next_arrival(LONG)) and arrival.path.parent == receiver.folder("south")
+        assert send("SOUTH", UNLISTED) != 0
+        assert north.next_arrival(0) is None and told(north) == []
+        assert [refusal.sop_instance_uid for refusal in told(south)] == [UNLISTED]
+        assert send("NORTH") == 0  # other bytes: no conflict, since they are another job's
+        assert (arrival := north.next_arrival(LONG)) and arrival.path.parent == receiver.folder("north")
+        assert send("STRANGER", UNLISTED) != 0
+        assert len(told(north)) == 1

@@ -50,6 +50,18 @@ def test_what_a_site_has_not_configured_is_no_finding() -> None:
     assert {"publisher:rimage"} == {check.name for check in checks_of(Settings())} - names
 
 
+def test_each_source_has_a_check_of_its_own() -> None:
+    sources = {"main": {"port": free_port()}, "old": {"ae_title": "OLD", "kind": "cget", "port": free_port()}}
+    checks = checks_of(Settings.model_validate({"sources": sources}))
+    assert [check.name for check in checks if check.name.startswith(("source", "pacs"))] == [
+        "source:main",
+        "source:old",
+    ]
+    site = Site(Settings.model_validate({"sources": sources}), lambda _: None, 1.0)  # type: ignore[arg-type,return-value]
+    found = examine(next(check for check in checks if check.name == "source:old"), site)
+    assert not found.well and "The PACS OLD at" in found.words and "sources.old.host" in found.words
+
+
 def test_a_publisher_that_is_named_has_to_exist_where_there_are_any() -> None:
     with pytest.raises(ValueError, match=r"print\.publisher is 'epson', and publishers has only rimage"):
         Settings(print=Print(publisher="epson"))

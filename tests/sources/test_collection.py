@@ -187,12 +187,11 @@ def test_a_file_of_which_nothing_is_written_down_goes(
 def disc_of(settings: Settings) -> CompleteStudies:
     """A run of the job as far as the gate."""
     attempt = Attempt(settings)
-    rules, require_counts = settings.identity, settings.pacs.require_counts
-    answer = found(("A1",), attempt.studies, [], rules, require_counts=require_counts, degraded=False)
+    answer = found(("A1",), attempt.studies, [], settings.identity, degraded=False)
     retrieved = tuple(
         retrieve_study(source_of(settings), attempt.job, study, lambda _: None) for study in answer.studies
     )
-    return CompleteStudies(Retrieved(answer, retrieved), rules, require_counts)
+    return CompleteStudies(Retrieved(answer, retrieved), settings.identity)
 
 
 def with_issuers(files: list[Path], folder: Path, *issuers: str) -> list[Path]:

@@ -111,12 +111,12 @@ def complete_studies(source: Source, tmp_path: Path) -> CompleteStudies:
     """From the question through the gate."""
     settings = Settings.model_validate({"storage": {"data_dir": str(tmp_path / "data")}})
     studies = find_studies(source, "A1")
-    found = gate.found(("A1",), studies, [], settings.identity, require_counts=True, degraded=False)
+    found = gate.found(("A1",), studies, [], settings.identity, degraded=False)
     job = Job("job", "download", settings)
     job.open()
     job.begin(fingerprint(studies, None))
     retrieved = tuple(retrieve_study(source, job, study, lambda _: None) for study in found.studies)
-    return CompleteStudies(Retrieved(found, retrieved), settings.identity, require_counts=True)
+    return CompleteStudies(Retrieved(found, retrieved), settings.identity)
 
 
 def test_a_source_of_another_kind_is_found_retrieved_and_proved(tmp_path: Path, files: list[Path]) -> None:

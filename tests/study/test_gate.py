@@ -12,6 +12,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from mkiso.config.settings import Settings
+from mkiso.config.sources import Origin
 from mkiso.errors import (
     CountsUnknown,
     InstanceConflict,
@@ -68,7 +69,7 @@ def retrieved(
 
 
 def complete(retrieved: Retrieved, settings: Settings) -> CompleteStudies:
-    return CompleteStudies(retrieved, settings.identity, settings.pacs.require_counts)
+    return CompleteStudies(retrieved, settings.identity)
 
 
 def test_whole_studies_of_one_patient_pass() -> None:
@@ -212,8 +213,8 @@ def test_counts_alone_prove_only_where_they_may() -> None:
     counted = replace(of(1), study=replace(study(1), expected=Expected("none", None)))
     with pytest.raises(CountsUnknown):
         complete(retrieved(counted), RULES)
-    lenient = Settings.model_validate({"pacs": {"require_counts": False}})
-    assert len(complete(retrieved(counted), lenient).instances) == 2
+    lenient = replace(counted, study=replace(counted.study, origin=Origin(require_counts=False)))
+    assert len(complete(retrieved(lenient), RULES).instances) == 2
 
 
 def test_the_fingerprint_is_of_what_the_disc_holds() -> None:
@@ -228,19 +229,12 @@ def test_the_fingerprint_is_of_what_the_disc_holds() -> None:
 
 def test_what_was_found_is_of_one_patient_and_can_be_proved() -> None:
     unknown = replace(study(2), expected=Expected("none", None))
-    lenient = Settings.model_validate({"pacs": {"require_counts": False}})
-    told = found(
-        ("A1", "A2"),
-        [study(1), unknown, study(1)],
-        [None, Patient("HN-1", "N")],
-        lenient.identity,
-        require_counts=False,
-        degraded=True,
-    )
-    assert told == Found(("A1", "A2"), (study(1), unknown), Patient("HN-1", "N"), ("patient_api", "counts_unknown"))
-    assert found(("A1",), [study(1)], [None], RULES.identity, require_counts=True, degraded=False) == Found(
-        ("A1",), (study(1),)
-    )
+    lenient = replace(unknown, origin=Origin(require_counts=False))
+    answers, lacks = [study(1), lenient, study(1)], ("source_down:b", "source_down:b")
+    told = found(("A1", "A2"), answers, [None, Patient("HN-1", "N")], RULES.identity, degraded=True, without=lacks)
+    without = ("patient_api", "counts_unknown", "source_down:b")
+    assert told == Found(("A1", "A2"), (study(1), lenient), Patient("HN-1", "N"), without)
+    assert found(("A1",), [study(1)], [None], RULES.identity, degraded=False) == Found(("A1",), (study(1),))
     for studies, patients, error in [
         ([study(1), study(2, patient_id="HN-2")], [], PatientMismatch),
         ([study(1)], [Patient("HN-1"), Patient("HN-2")], PatientMismatch),
@@ -249,7 +243,7 @@ def test_what_was_found_is_of_one_patient_and_can_be_proved() -> None:
         ([study(1, 0)], [], NoDicomData),
     ]:
         with pytest.raises(error):
-            found(("A1",), studies, patients, RULES.identity, require_counts=True, degraded=False)
+            found(("A1",), studies, patients, RULES.identity, degraded=False)
 
 
 def test_a_part_holds_nothing_that_didnt_pass() -> None:

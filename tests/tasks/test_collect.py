@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import cast
 
 from mkiso.config.settings import Settings
+from mkiso.config.sources import Origin
+from mkiso.sources.several import FoundStudies
 from mkiso.storage.job import Job
 from mkiso.study.models import Study
 from mkiso.study.values import Found
@@ -21,12 +23,11 @@ def test_what_a_job_does_without_is_told_once(tmp_path: Path) -> None:
     """However many accession numbers and studies it is that lack it."""
     settings = Settings.model_validate(
         {
-            "pacs": {"require_counts": False},
             "patient_api": {"base_url": f"http://127.0.0.1:{free_port()}"},
             "storage": {"data_dir": str(tmp_path)},
         }
     )
-    study = Study("A1", "1.2.3", "HN-1")
+    study = Study("A1", "1.2.3", "HN-1", origin=Origin(require_counts=False))
     told: list[Found] = []
     job = Job("job", "download", settings)
     job.open()
@@ -34,7 +35,10 @@ def test_what_a_job_does_without_is_told_once(tmp_path: Path) -> None:
         JobRun, SimpleNamespace(job=job, settings=settings, log=logging.getLogger("test"), tell_found=told.append)
     )
     numbers = ("A1", "A2")
-    studies = [[study], [replace(study, accession_number="A2", study_instance_uid="1.2.4"), study]]
+    studies = [
+        FoundStudies((study,)),
+        FoundStudies((replace(study, accession_number="A2", study_instance_uid="1.2.4"), study)),
+    ]
     found = check_one_patient.fn(run, numbers, studies, [look_up_patient.fn(run, number) for number in numbers], "")
     assert found.degraded == ("patient_api", "counts_unknown")
     assert [each.study_instance_uid for each in found.studies] == ["1.2.3", "1.2.4"]

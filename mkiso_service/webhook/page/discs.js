@@ -1,13 +1,12 @@
 // The discs of everybody at this site: how each stands, what came of it, again and cancel. Nothing of them is kept in the browser but the ids of those
 // that this session has asked for, and the claims by which their passwords are told: a disc's file name and its patient are asked for again each time.
-import { advice, ago, counted, day, gettext, language, mustLook, ngettext, part, size, stage, without } from "/page/words.js";
+import { advice, ago, counted, day, gettext, isProved, language, mustLook, ngettext, part, size, stage, without } from "/page/words.js";
 
 const BUSY_MS = 1000;
 const IDLE_MS = 10000;
 const HEALTH_MS = 15000;
 const KEPT = 50;
 const $ = (id) => document.getElementById(id);
-const UNPROVEN = ["counts_unknown", "completeness_not_proven"];
 const shown = new Map(); // the entry on the page of each job, by its id
 const seen = new Set(); // those that this page has seen at work
 const mine = new Map(JSON.parse(sessionStorage.getItem("mine") || "[]"));
@@ -146,7 +145,7 @@ function sentence(job) {
   if (job.state === "done") {
     if (!job.discs.length) return gettext("The disc file was made, and isn't kept any more.");
     if (job.discs.length > 1) return ngettext("The images fill %(number)s disc.", "The images fill %(number)s discs. Download and burn every one.", job.discs.length);
-    return job.degraded.some((lack) => UNPROVEN.includes(lack)) ? gettext("The disc file is ready.") : gettext("The disc file is ready, and no image is missing.");
+    return isProved(job.degraded) ? gettext("The disc file is ready, and no image is missing.") : gettext("The disc file is ready.");
   }
   return stage(job);
 }

@@ -44,20 +44,23 @@ async function search(look) {
   const { body, error } = await call(`/api/studies?${query}`);
   if (asked !== turn) return;
   if (error) $("missed").textContent = advice("search", error);
-  else if (!body.studies.length) $("missed").textContent = gettext("The PACS knows no such study. Give less of the name, or check the dates.");
+  else if (!body.studies.length) $("missed").textContent = [gettext("The PACS knows no such study. Give less of the name, or check the dates."), ...unasked(body)].join(" ");
   else {
     show(body);
     const [study] = body.studies;
-    if (body.studies.length === 1 && study.accession_number) look([study.accession_number], $("known-born").value);
+    if (body.studies.length === 1 && study.accession_number && !unasked(body).length) look([study.accession_number], $("known-born").value);
     else $("hits").querySelector("input:enabled")?.focus();
   }
 }
 
-function show({ studies, more }) {
+function unasked(body) { return (body.not_asked || []).map(({ source }) => gettext("The PACS %(source)s couldn't be asked: it may have more studies.", { source })); }
+
+function show(body) {
+  const { studies, more } = body;
   const found = ngettext("%(number)s study found.", "%(number)s studies found.", studies.length);
   const patients = Map.groupBy ? Map.groupBy(studies, whose) : studies.reduce((all, study) => all.set(whose(study), [...(all.get(whose(study)) || []), study]), new Map());
   $("patients").replaceChildren(...[...patients.values()].map(group));
-  $("found").textContent = [found, gettext("Tick those for the disc, of one patient."), more && gettext("There may be more: give more of what you know.")].filter(Boolean).join(" ");
+  $("found").textContent = [found, gettext("Tick those for the disc, of one patient."), more && gettext("There may be more: give more of what you know."), ...unasked(body)].filter(Boolean).join(" ");
   $("unticked").textContent = "";
   $("hits").hidden = false;
   say(found);

@@ -39,6 +39,7 @@ const ADVICE = {
   pacs_unreachable: join(gettext("The PACS can't be reached."), LATER),
   pacs_busy: join(gettext("The PACS is busy."), LATER),
   pacs_silent: join(gettext("The PACS stopped answering."), LATER),
+  not_asked_everywhere: join(gettext("No PACS that answers has this number, and another one, which may have it, can't be asked."), LATER),
   receiver_unavailable: join(gettext("The service can't receive images at the moment."), LATER),
   proof_failed: gettext("The finished disc file differed from what came from the PACS and was deleted. Ask again; if it happens twice, tell the administrator."),
   queue_full: gettext("Many discs are being made already. Ask again in a minute."),
@@ -74,6 +75,11 @@ const WITHOUT = {
   label_letters: gettext("The disc's label shows something in other letters, since the robot doesn't have those."),
 };
 
+const OF_SOURCE = { // followed by a colon and the source's name
+  source_down: (source) => gettext("The PACS %(source)s couldn't be asked: it may have more images.", { source }),
+  sources_differ: (source) => gettext("The PACS %(source)s has other images or other data of a study; the disc has what the most complete PACS has.", { source }),
+};
+
 // What a job does. The service's pages without a script have the same words.
 export function stage(job) {
   const [name] = job.stage.split(/ from | [(]/);
@@ -93,7 +99,14 @@ export function advice(kind, error, proves) {
   return mustLook(kind, error, proves) && error.code !== "print_uncertain" ? join(words, gettext("But look at the disc robot first: the disc may be there already.")) : words;
 }
 
-export function without(degraded) { return degraded.map((lack) => WITHOUT[lack] || gettext("Made without %(lack)s.", { lack: lack.replaceAll("_", " ") })); }
+export function without(degraded) {
+  return degraded.map((lack) => WITHOUT[lack] || OF_SOURCE[lack.split(":")[0]]?.(lack.split(":")[1]) || gettext("Made without %(lack)s.", { lack: lack.replaceAll("_", " ") }));
+}
+
+const UNPROVEN = ["counts_unknown", "completeness_not_proven", "source_down"];
+
+// Whether every PACS has said of everything that it is there.
+export function isProved(degraded) { return !degraded.some((lack) => UNPROVEN.includes(lack.split(":")[0])); }
 
 const REPORTS = ["SR", "DOC"]; // modalities (PS3.3 C.7.3.1.1.1); as mkiso_service/counting.py has it
 

@@ -1,0 +1,206 @@
+"""Several sources: a question is asked of all at once, and a study is taken from the first in order that holds it
+wholly (docs/decisions/several-sources.md).
+
+Nothing is mixed: a study is one source's, and what the others tell of it only decides whether that may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Generic, TypeVar
+
+from mkiso.errors import MkisoError, NotAskedEverywhere, RetriableError, StudyIncomplete, StudyNotFound
+from mkiso.sources.protocol import Source
+from mkiso.sources.query import expected_instances, find_studies
+from mkiso.sources.search import MAX_STUDIES, Criteria, Hits, newest_first, search
+from mkiso.study.completeness import provable
+from mkiso.study.identity import one_study, significant
+from mkiso.study.models import Study
+
+T = TypeVar("T")
+
+SOURCE_DOWN, SOURCES_DIFFER = "source_down", "sources_differ"
+"""What a disc may be made without, followed by a colon and the source's name."""
+_COMPARED = ("patient_name", "patient_birth_date", "patient_sex", "accession_number", "study_date", "study_description")
+
+
+@dataclass(frozen=True, slots=True)
+class Told(Generic[T]):
+    """What each source answered, by its name, and which can't be asked now, and why."""
+
+    answers: Mapping[str, T]
+    down: Mapping[str, RetriableError] = field(default_factory=dict)
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        return tuple(f"{SOURCE_DOWN}:{name}" for name in self.down)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStudies:
+    """The studies of one question, each from one source; `degraded` names which sources weren't heard or tell
+    otherwise.
+    """
+
+    studies: tuple[Study, ...]
+    degraded: tuple[str, ...] = ()
+
+
+def ask_all(sources: Sequence[Source], ask: Callable[[Source], T]) -> Told[T]:
+    """Ask all sources at once. One that can't be asked now is told, unless it is the only one, must answer, or none
+    answers; what else goes wrong is raised: a source that answers and can't be understood may hold what is asked for.
+    """
+    if len(sources) == 1:
+        return Told({sources[0].settings.name: ask(sources[0])})
+    answers: dict[str, T] = {}
+    down: dict[str, RetriableError] = {}
+    failed: list[MkisoError] = []
+    with ThreadPoolExecutor(len(sources), "source") as threads:
+        for source, asked in [(source, threads.submit(ask, source)) for source in sources]:
+            try:
+                answers[source.settings.name] = asked.result()
+            except RetriableError as error:
+                down[source.settings.name] = error
+                failed += [error] if source.settings.must_answer else []
+            except MkisoError as error:
+                failed.append(error)
+    if failed:
+        raise failed[0]
+    if not answers:
+        raise NotAskedEverywhere(f"No source can be asked now. {_reasons(down)}", not_asked=list(down))
+    return Told(answers, down)
+
+
+def find_everywhere(sources: Sequence[Source], accession_number: str) -> FoundStudies:
+    """Every study of an accession number, from the first source that holds it wholly.
+
+    Raises StudyNotFound, NotAskedEverywhere, PatientMismatch, StudyIncomplete (no source holds a study wholly),
+    CountsUnknown, and what a source raises that mustn't be left out.
+    """
+    asked = [source for source in sources if source.settings.is_asked_for(accession_number)]
+    if not asked:
+        raise StudyNotFound(
+            f"No source is asked for the accession number {accession_number}. Check the number, and "
+            "accession_numbers of the sources.",
+            accession_number=accession_number,
+        )
+    if len(sources) == 1:
+        return FoundStudies(tuple(find_studies(sources[0], accession_number)))
+    told = ask_all(asked, lambda source: _found(source, accession_number))
+    studies = list(chain.from_iterable(told.answers.values()))
+    if not studies:
+        raise _nowhere(accession_number, told)
+    return chosen(studies, told.degraded)
+
+
+def chosen(studies: Iterable[Study], degraded: Sequence[str] = ()) -> FoundStudies:
+    """Each study once, from the source that it is taken from; `studies` are in the order of the sources, each with what
+    is expected of it. Raises PatientMismatch, StudyIncomplete, CountsUnknown. Pure.
+    """
+    by_uid: dict[str, dict[str, list[Study]]] = {}
+    for study in studies:
+        by_uid.setdefault(study.study_instance_uid, {}).setdefault(study.origin.source, []).append(study)
+    taken: list[Study] = []
+    lacks = list(degraded)
+    for copies in by_uid.values():
+        one_study(list(chain.from_iterable(copies.values())))
+        first = _whole([each[0] for each in copies.values()])
+        taken += copies[first.origin.source]  # what one source says twice is for the gate to judge
+        lacks += [
+            f"{SOURCES_DIFFER}:{name}"
+            for name, each in copies.items()
+            if name != first.origin.source and any(differs(copy, first) for copy in each)
+        ]
+    return FoundStudies(tuple(taken), tuple(dict.fromkeys(lacks)))
+
+
+def differs(copy: Study, other: Study) -> bool:
+    """Whether two sources contradict each other in what they tell of one study; what one keeps to itself is no
+    contradiction. Pure.
+    """
+    pairs: list[tuple[object, object]] = [
+        (significant(getattr(copy, name)).rstrip("^"), significant(getattr(other, name)).rstrip("^"))
+        for name in _COMPARED
+    ]
+    pairs.append((set(copy.modalities_in_study), set(other.modalities_in_study)))
+    told = any(one and another and one != another for one, another in pairs)
+    lists = copy.expected.instances, other.expected.instances
+    listed = None not in lists and lists[0] != lists[1]
+    return told or listed or None in (counts := (copy.expected.count, other.expected.count)) or counts[0] != counts[1]
+
+
+def copies_of(source: Source, studies: Iterable[Study]) -> list[Study]:
+    """These studies of one source with what it holds of each. Raises what a question raises."""
+    return [replace(study, expected=expected_instances(source, study)) for study in studies]
+
+
+def search_everywhere(
+    sources: Sequence[Source], criteria: Criteria, most: int = MAX_STUDIES
+) -> tuple[Hits, Mapping[str, RetriableError]]:
+    """At most `most` studies of all sources, the newest first, a study of two sources twice; and which sources can't be
+    asked. Raises what `ask_all` raises.
+    """
+    number = criteria.accession_number.strip()
+    asked = [source for source in sources if not number or source.settings.is_asked_for(number)]
+    if not asked:
+        return Hits("", (), cut=False), {}
+    told = ask_all(asked, lambda source: search(source, criteria, most))
+    answers = list(told.answers.values())
+    studies = newest_first(chain.from_iterable(hits.studies for hits in answers))
+    name = answers[0].source if len(sources) == 1 else ""
+    return Hits(name, studies[:most], any(hits.cut for hits in answers) or len(studies) > most), told.down
+
+
+def _found(source: Source, accession_number: str) -> list[Study]:
+    try:
+        return find_studies(source, accession_number)
+    except StudyNotFound:
+        return []
+
+
+def _nowhere(accession_number: str, told: Told[list[Study]]) -> StudyNotFound | NotAskedEverywhere:
+    answered = ", ".join(told.answers)
+    if not told.down:
+        return StudyNotFound(
+            f"No source knows a study of accession number {accession_number} (asked: {answered}). Check the number, "
+            "and whether the examination was sent.",
+            accession_number=accession_number,
+        )
+    return NotAskedEverywhere(
+        f"No study of accession number {accession_number} is in {answered}, and not every source could be asked, so it "
+        f"may be there. Ask again when it answers. {_reasons(told.down)}",
+        accession_number=accession_number,
+        not_asked=list(told.down),
+    )
+
+
+def _reasons(down: Mapping[str, MkisoError]) -> str:
+    return " ".join(f"{name}: {error.words}" for name, error in down.items())
+
+
+def _whole(copies: Sequence[Study]) -> Study:
+    """The first that holds all that any of them holds. Raises StudyIncomplete, CountsUnknown."""
+    for copy in copies if len(copies) > 1 else ():
+        if copy.expected.count is None:  # it may hold more than another, and nobody can say
+            provable(copy, require_counts=copy.origin.require_counts)
+    listed = frozenset[str]().union(*(copy.expected.instances or () for copy in copies))
+    most = max(len(listed), *(copy.expected.count or 0 for copy in copies))
+    counted = [copy for copy in copies if copy.expected.count is not None]
+    for copy in counted:
+        instances = copy.expected.instances
+        if (copy.expected.count or 0) >= most and (instances is None or instances >= listed):
+            return copy
+    if not counted:
+        return copies[0]
+    number = copies[0].accession_number
+    had = ", ".join(f"{copy.origin.source} {copy.expected.count}" for copy in copies)
+    together = f", together {len(listed)}" if listed else ""
+    raise StudyIncomplete(
+        f"No source holds all images of accession number {number} ({had}{together}), and images of two sources aren't "
+        "mixed, so no disc was made. Have the missing ones sent to one of them.",
+        accession_number=number,
+        expected=len(listed) or None,
+    )

@@ -1,0 +1,310 @@
+"""Several sources: which one a study is taken from, what is told of the others, and when there is no disc."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import generate_uid
+
+from mkiso.config.settings import Settings
+from mkiso.config.sources import AnySource, Origin
+from mkiso.errors import (
+    CountsUnknown,
+    MkisoError,
+    NotAskedEverywhere,
+    PacsRefused,
+    PacsSilent,
+    PacsUnreachable,
+    PatientMismatch,
+    StudyIncomplete,
+    StudyNotFound,
+)
+from mkiso.sources.protocol import Search
+from mkiso.sources.registry import source_of, sources_of
+from mkiso.sources.retrieve import retrieve
+from mkiso.sources.search import Criteria
+from mkiso.sources.several import chosen, find_everywhere, search_everywhere
+from mkiso.study import gate
+from mkiso.study.models import Arrival, Expected, Study
+from mkiso.study.values import Found
+from peers.corpus import PLAIN, dataset_bytes, make_study
+from peers.dicomweb_server import DicomWebServer
+from peers.orthanc import Orthanc
+from peers.ports import free_port
+from tests.sources.test_source import FolderSource
+
+UID = "1.2.3"
+
+
+def copy(source: str, *instances: str, **told: Any) -> Study:
+    """What a source tells of one study; its instances are listed."""
+    listed = Expected("image", len(instances), {"1.2": frozenset(instances)})
+    return replace(Study("A1", UID, "P1", "Doe^John", origin=Origin(source), expected=listed), **told)
+
+
+def counted(source: str, count: int | None, *, require_counts: bool = True) -> Study:
+    expected = Expected("none", None) if count is None else Expected("study", count)
+    return copy(source, origin=Origin(source, require_counts=require_counts), expected=expected)
+
+
+@pytest.mark.parametrize(
+    ("copies", "taken", "degraded"),
+    [
+        ([copy("a", "1", "2")], "a", ()),
+        ([copy("a", "1", "2"), copy("b", "2", "1")], "a", ()),
+        ([copy("a", "1"), copy("b", "1", "2")], "b", ("sources_differ:a",)),
+        ([copy("a", "1", "2"), copy("b", "1")], "a", ("sources_differ:b",)),
+        ([copy("a"), copy("b", "1"), copy("c", "1")], "b", ("sources_differ:a",)),
+        ([counted("a", 1), copy("b", "1", "2"), counted("c", 2)], "b", ("sources_differ:a",)),
+        ([counted("a", 3), counted("b", 3)], "a", ()),
+        ([counted("a", None, require_counts=False), copy("b", "1")], "b", ("sources_differ:a",)),
+        ([counted("a", None, require_counts=False)], "a", ()),
+        ([copy("a", "1"), copy("b", "1", patient_name="Doe^Jane")], "a", ("sources_differ:b",)),
+        ([copy("a", "1"), copy("b", "1", study_description="Head")], "a", ()),
+        ([copy("a", "1"), copy("b", "1", modalities_in_study=("CT",))], "a", ()),
+        ([copy("a", "1", study_date="20240101"), copy("b", "1", study_date="20240102")], "a", ("sources_differ:b",)),
+    ],
+)
+def test_a_study_is_taken_from_the_first_that_has_it_wholly(
+    copies: list[Study], taken: str, degraded: tuple[str, ...]
+) -> None:
+    found = chosen(copies)
+    assert ([study.origin.source for study in found.studies], found.degraded) == ([taken], degraded)
+
+
+@pytest.mark.parametrize(
+    ("copies", "error", "words"),
+    [
+        ([copy("a", "1", "2"), copy("b", "2", "3")], StudyIncomplete, r"\(a 2, b 2, together 3\)"),
+        ([copy("a", "1", "2"), counted("b", 3)], None, ""),
+        ([copy("a", "1", "2"), copy("b", "3"), counted("c", 2)], StudyIncomplete, "a 2, b 1, c 2"),
+        ([copy("a", "1"), counted("b", None)], CountsUnknown, r"sources\.b\.require_counts"),
+        ([copy("a", "1"), copy("b", "1", patient_id="P2")], PatientMismatch, r"one source and another's in another"),
+        (
+            [copy("a", "1", issuer_of_patient_id="N"), copy("b", "1", issuer_of_patient_id="S")],
+            PatientMismatch,
+            r"\(a and b\)",
+        ),
+        ([copy("a", "1", issuer_of_patient_id="N"), copy("b", "1")], None, ""),
+    ],
+)
+def test_what_nobody_has_wholly_or_two_have_of_two_patients_is_nobodys_disc(
+    copies: list[Study], error: type[MkisoError] | None, words: str
+) -> None:
+    if error is None:
+        assert len(chosen(copies).studies) == 1
+    else:
+        with pytest.raises(error, match=words):
+            chosen(copies)
+
+
+NORTH, SOUTH = {"issuer_of_patient_id": "NORTH"}, {"issuer_of_patient_id": "SOUTH"}
+SHARED, OTHER = "region", "abroad"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "domains", "is_one"),
+    [
+        ({}, {}, ("", ""), False),
+        (NORTH, NORTH, ("", ""), True),
+        (NORTH, SOUTH, ("", ""), False),
+        (NORTH, SOUTH, (SHARED, SHARED), False),
+        (NORTH, {}, ("", ""), False),
+        (NORTH, {}, (SHARED, SHARED), True),
+        ({}, {}, (SHARED, SHARED), True),
+        ({}, {}, (SHARED, OTHER), False),
+        ({}, {}, (SHARED, ""), False),
+    ],
+)
+def test_a_patient_id_of_two_sources_is_one_patient_by_issuer_or_domain_alone(
+    first: dict[str, str], second: dict[str, str], domains: tuple[str, str], is_one: bool
+) -> None:
+    studies = [
+        copy("a", "1", **first, origin=Origin("a", domains[0])),
+        copy("b", "2", **second, origin=Origin("b", domains[1]), study_instance_uid="1.2.4"),
+    ]
+    if is_one:
+        assert gate.found(("A1",), studies, [], Settings().identity, degraded=False).studies == tuple(studies)
+    else:
+        with pytest.raises(PatientMismatch):
+            gate.found(("A1",), studies, [], Settings().identity, degraded=False)
+
+
+class Named(FolderSource):
+    """A folder that is one of several sources; with `error` it can't be asked."""
+
+    def __init__(self, name: str, files: Sequence[Path] = (), error: MkisoError | None = None, **keys: Any) -> None:
+        super().__init__(files)
+        self.settings = AnySource(name=name, **keys)
+        self.error = error
+
+    @contextmanager
+    def searching(self) -> Iterator[Search]:
+        if self.error:
+            raise self.error
+        yield self._search
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return make_study(tmp_path_factory.mktemp("files"), "A1", kinds={"ct": 3, "sr": 1})
+
+
+GONE = PacsUnreachable("It can't be reached.")
+
+
+def test_a_source_that_is_down_is_told_and_the_disc_is_made(files: list[Path]) -> None:
+    found = find_everywhere([Named("a", error=GONE), Named("b", files), Named("c", error=PacsSilent("x"))], "A1")
+    assert [study.origin.source for study in found.studies] == ["b"]
+    assert found.degraded == ("source_down:a", "source_down:c")
+
+
+def test_what_is_nowhere_while_a_source_is_down_isnt_not_found(files: list[Path]) -> None:
+    with pytest.raises(NotAskedEverywhere, match=r"A2 is in b, and .*a: It can't be reached") as told:
+        find_everywhere([Named("a", error=GONE), Named("b", files)], "A2")
+    assert told.value.retriable and told.value.details["not_asked"] == ["a"]
+    with pytest.raises(StudyNotFound, match="asked: a, b"):
+        find_everywhere([Named("a"), Named("b", files)], "A2")
+    with pytest.raises(NotAskedEverywhere, match=r"a: It can't be reached. b: It can't"):
+        find_everywhere([Named("a", error=GONE), Named("b", error=GONE)], "A1")
+
+
+def test_a_source_that_must_answer_or_answers_wrongly_ends_the_question(files: list[Path]) -> None:
+    with pytest.raises(PacsUnreachable):
+        find_everywhere([Named("a", error=GONE, must_answer=True), Named("b", files)], "A1")
+    with pytest.raises(PacsRefused):
+        find_everywhere([Named("a", files), Named("b", error=PacsRefused("It refuses."))], "A1")
+
+
+def test_only_those_are_asked_whose_numbers_it_may_be(files: list[Path]) -> None:
+    others = Named("a", error=GONE, accession_numbers=("N*",))
+    assert find_everywhere([others, Named("b", files)], "A1").degraded == ()
+    assert find_everywhere([Named("a", files, accession_numbers=("N*", "A?"))], "A1").studies
+    with pytest.raises(StudyNotFound, match="No source is asked"):
+        find_everywhere([others], "A1")
+
+
+def test_a_search_names_the_source_of_each_study_and_who_wasnt_asked(files: list[Path]) -> None:
+    sources = [Named("a", files), Named("b", error=GONE), Named("c", files, accession_numbers=("N*",))]
+    hits, down = search_everywhere(sources, Criteria(patient_id=PLAIN.patient_id))
+    assert [study.origin.source for study in hits.studies] == ["a", "c"]
+    assert not hits.cut and down == {"b": GONE}
+    assert search_everywhere(sources, Criteria(patient_id=PLAIN.patient_id), most=1)[0].cut
+    hits, _ = search_everywhere(sources, Criteria(accession_number="A1"))
+    assert [study.origin.source for study in hits.studies] == ["a"]
+    assert search_everywhere(sources[2:], Criteria(accession_number="A1"))[0].studies == ()
+    with pytest.raises(NotAskedEverywhere):
+        search_everywhere([Named("a", error=GONE), Named("b", error=GONE)], Criteria(accession_number="A1"))
+
+
+class Pair:
+    """Two Orthancs, north and south, and the settings that ask both, one by C-MOVE and one by C-GET."""
+
+    def __init__(self, north: Orthanc, south: Orthanc, tmp_path: Path, receiver_port: int) -> None:
+        self.north, self.south = north, south
+        self.folder = tmp_path / "data" / "jobs" / "job" / "instances"
+        self.folder.mkdir(parents=True)
+        limits = {"connect_timeout_seconds": 2, "quiet_timeout_seconds": 2, "back_off_seconds": 0.1}
+        self.settings = Settings.model_validate(
+            {
+                "sources": {
+                    "north": {"ae_title": north.ae_title, "port": north.port, **limits},
+                    "south": {"kind": "cget", "ae_title": south.ae_title, "port": south.port, **limits},
+                },
+                "receiver": {"host": "127.0.0.1", "port": receiver_port},
+                "storage": {"data_dir": str(tmp_path / "data"), "min_free_gib": 0},
+            }
+        )
+
+    def find(self, accession_number: str = "A1") -> Found:
+        told = find_everywhere(sources_of(self.settings), accession_number)
+        rules, lacks = self.settings.identity, told.degraded
+        return gate.found((accession_number,), told.studies, [], rules, degraded=False, without=lacks)
+
+    def fetch(self, study: Study) -> dict[str, bytes]:
+        arrivals: list[Arrival] = []
+        source = source_of(self.settings, study.origin.source)
+        retrieve(source, self.settings.identity, study, self.folder, [], arrivals.append)
+        return {arrival.sop_instance_uid: dataset_bytes(arrival.path) for arrival in arrivals}
+
+
+@pytest.fixture
+def pair(tmp_path: Path, receiver_port: int) -> Iterator[Pair]:
+    known = {"CDRECORD": ("127.0.0.1", receiver_port)}
+    allowed = {"DicomAlwaysAllowGet": True}
+    with (
+        Orthanc(tmp_path / "north", ae_title="NORTH", destinations=known) as north,
+        Orthanc(tmp_path / "south", ae_title="SOUTH", options=allowed) as south,
+    ):
+        yield Pair(north, south, tmp_path, receiver_port)
+
+
+def held(files: Sequence[Path]) -> dict[str, bytes]:
+    return {str(dcmread(file, stop_before_pixels=True).SOPInstanceUID): dataset_bytes(file) for file in files}
+
+
+@pytest.mark.peer
+def test_a_study_on_the_second_is_had_from_the_second(pair: Pair, files: list[Path]) -> None:
+    pair.south.store(files)
+    found = pair.find()
+    assert (found.degraded, [study.origin.source for study in found.studies]) == ((), ["south"])
+    assert pair.fetch(found.studies[0]) == held(files)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("whole", ["north", "south"])
+def test_of_two_that_hold_it_the_whole_one_is_taken(pair: Pair, files: list[Path], whole: str) -> None:
+    pair.north.store(files[whole == "south" :])
+    pair.south.store(files[whole == "north" :])
+    found = pair.find()
+    other = {"north": "south", "south": "north"}[whole]
+    assert (found.degraded, found.studies[0].origin.source) == ((f"sources_differ:{other}",), whole)
+    assert pair.fetch(found.studies[0]) == held(files)
+
+
+@pytest.mark.peer
+def test_with_the_first_down_there_is_a_disc_and_a_word(pair: Pair, files: list[Path]) -> None:
+    pair.south.store(files)
+    pair.north.kill()
+    found = pair.find()
+    assert (found.degraded, found.studies[0].origin.source) == (("source_down:north",), "south")
+    assert pair.fetch(found.studies[0]) == held(files)
+    with pytest.raises(NotAskedEverywhere):
+        pair.find("A2")
+
+
+@pytest.mark.peer
+def test_one_patient_id_of_two_issuers_is_two_patients(pair: Pair, tmp_path: Path) -> None:
+    for place, issuer in (("north", "CITY"), ("south", "COUNTY")):
+        [file] = make_study(tmp_path / place, "A1", kinds={"ct": 1})
+        dataset = dcmread(file)
+        dataset.IssuerOfPatientID = issuer
+        dataset.StudyInstanceUID, dataset.SOPInstanceUID = generate_uid(), generate_uid()
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.save_as(file)
+        getattr(pair, place).store([file])
+    with pytest.raises(PatientMismatch, match="more than one patient"):
+        pair.find()
+
+
+@pytest.mark.peer
+def test_two_sources_of_two_kinds_are_asked_at_once(tmp_path: Path, files: list[Path]) -> None:
+    """A DICOMweb server that has the study, beside a PACS that isn't there."""
+    with DicomWebServer(files) as server:
+        settings = Settings.model_validate(
+            {
+                "sources": {
+                    "pacs": {"ae_title": "GONE", "port": free_port(), "connect_timeout_seconds": 1},
+                    "cloud": {"kind": "dicomweb", "base_url": server.base_url},
+                },
+                "storage": {"data_dir": str(tmp_path), "min_free_gib": 0},
+            }
+        )
+        found = find_everywhere(sources_of(settings), "A1")
+    assert (found.studies[0].origin.source, found.degraded) == ("cloud", ("source_down:pacs",))
