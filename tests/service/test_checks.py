@@ -57,7 +57,7 @@ def test_each_source_has_a_check_of_its_own() -> None:
         "source:main",
         "source:old",
     ]
-    site = Site(Settings.model_validate({"sources": sources}), lambda _: None, 1.0)  # type: ignore[arg-type,return-value]
+    site = Site(Settings.model_validate({"sources": sources}), lambda _: None, 1.0)  # type: ignore[arg-type]
     found = examine(next(check for check in checks if check.name == "source:old"), site)
     assert not found.well and "The PACS OLD at" in found.words and "sources.old.host" in found.words
 
