@@ -35,8 +35,8 @@ def find_study(run: JobRun, accession_number: str) -> FoundStudies:
     """Ask all sources for the studies of the accession number and the instances that they hold."""
     audit.queried(run.settings, accession_number, job_id=run.job.id)
     found = find_everywhere(sources_of(run.settings), accession_number)
-    for lack in found.degraded:
-        run.log.warning("%s, asked for %s: %s", accession_number, *lack.split(":")[::-1])
+    for words in (*found.degraded, *found.reasons):
+        run.log.warning("%s: %s", accession_number, words)
     return found
 
 

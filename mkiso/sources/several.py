@@ -6,7 +6,7 @@ Nothing is mixed: a study is one source's, and what the others tell of it only d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from mkiso.errors import MkisoError, NotAskedEverywhere, RetriableError, StudyIncomplete, StudyNotFound
 from mkiso.sources.protocol import Source
-from mkiso.sources.query import expected_instances, find_studies
+from mkiso.sources.query import find_studies
 from mkiso.sources.search import MAX_STUDIES, Criteria, Hits, newest_first, search
 from mkiso.study.completeness import provable
 from mkiso.study.identity import one_study, significant
@@ -42,11 +42,12 @@ class Told(Generic[T]):
 @dataclass(frozen=True, slots=True)
 class FoundStudies:
     """The studies of one question, each from one source; `degraded` names which sources weren't heard or tell
-    otherwise.
+    otherwise, `reasons` says why they weren't heard.
     """
 
     studies: tuple[Study, ...]
     degraded: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 def ask_all(sources: Sequence[Source], ask: Callable[[Source], T]) -> Told[T]:
@@ -70,7 +71,7 @@ def ask_all(sources: Sequence[Source], ask: Callable[[Source], T]) -> Told[T]:
     if failed:
         raise failed[0]
     if not answers:
-        raise NotAskedEverywhere(f"No source can be asked now. {_reasons(down)}", not_asked=list(down))
+        raise NotAskedEverywhere(f"No source can be asked now. {' '.join(_reasons(down))}", not_asked=list(down))
     return Told(answers, down)
 
 
@@ -93,7 +94,7 @@ def find_everywhere(sources: Sequence[Source], accession_number: str) -> FoundSt
     studies = list(chain.from_iterable(told.answers.values()))
     if not studies:
         raise _nowhere(accession_number, told)
-    return chosen(studies, told.degraded)
+    return replace(chosen(studies, told.degraded), reasons=tuple(_reasons(told.down)))
 
 
 def chosen(studies: Iterable[Study], degraded: Sequence[str] = ()) -> FoundStudies:
@@ -132,11 +133,6 @@ def differs(copy: Study, other: Study) -> bool:
     return told or listed or None in (counts := (copy.expected.count, other.expected.count)) or counts[0] != counts[1]
 
 
-def copies_of(source: Source, studies: Iterable[Study]) -> list[Study]:
-    """These studies of one source with what it holds of each. Raises what a question raises."""
-    return [replace(study, expected=expected_instances(source, study)) for study in studies]
-
-
 def search_everywhere(
     sources: Sequence[Source], criteria: Criteria, most: int = MAX_STUDIES
 ) -> tuple[Hits, Mapping[str, RetriableError]]:
@@ -171,14 +167,14 @@ def _nowhere(accession_number: str, told: Told[list[Study]]) -> StudyNotFound | 
         )
     return NotAskedEverywhere(
         f"No study of accession number {accession_number} is in {answered}, and not every source could be asked, so it "
-        f"may be there. Ask again when it answers. {_reasons(told.down)}",
+        f"may be there. Ask again when it answers. {' '.join(_reasons(told.down))}",
         accession_number=accession_number,
         not_asked=list(told.down),
     )
 
 
-def _reasons(down: Mapping[str, MkisoError]) -> str:
-    return " ".join(f"{name}: {error.words}" for name, error in down.items())
+def _reasons(down: Mapping[str, MkisoError]) -> Iterator[str]:
+    return (f"{name}: {error.words}" for name, error in down.items())
 
 
 def _whole(copies: Sequence[Study]) -> Study:
