@@ -81,10 +81,10 @@ def burn_sent(
             return run.state
         maker = run.publisher if run.report.publisher else None
         sent = look_into_inbox(run)
-        studies = find_sent_study(run, sent)
-        numbers = tuple(study.accession_number for study in studies if study.accession_number)
+        told = find_sent_study(run, sent)
+        numbers = tuple(study.accession_number for study in told.studies if study.accession_number)
         looked_up = [look_up_patient(run, number) for number in numbers]
-        found = check_one_patient(run, numbers, [studies], looked_up, "", run.without)
+        found = check_one_patient(run, numbers, [told], looked_up, "", run.without)
         if maker:
             write_down_sent(run, found)
         if maker is None or maker.needs_image:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 
 from mkiso.audit import messages as audit
 from mkiso.config.in_force import in_force
 from mkiso.config.inboxes import Inbox
 from mkiso.errors import ConfigurationError, JobNotFound
-from mkiso.inboxes.collecting import archived, as_sent, into_job, taken
+from mkiso.inboxes.collecting import as_sent, into_job, taken
 from mkiso.inboxes.deciding import compared, may_make_again, require_archived, require_sent
 from mkiso.publishers.orderbook import OrderBook, require_not_ordered
 from mkiso.receiver.pushed import Pushed, PushedStudy
 from mkiso.sources import collection
-from mkiso.sources.registry import source_of
+from mkiso.sources.registry import source_of, sources_of
+from mkiso.sources.several import FoundStudies, find_everywhere_by_uid
 from mkiso.storage.slots import slot
 from mkiso.study.gate import NOT_PROVEN
-from mkiso.study.models import Study
 from mkiso.study.values import Found, StudyRetrieved
 from tasks.job_run import JobRun
 from tasks.step import step
@@ -62,16 +61,16 @@ def look_into_inbox(run: InboxRun) -> Pushed:
 
 
 @step("Ask the PACS what it has of it", patient=True)
-def find_sent_study(run: InboxRun, pushed: Pushed) -> Sequence[Study]:
-    """C-FIND by Study Instance UID: the PACS must list all that was sent. Where there is no PACS to ask, what was sent
+def find_sent_study(run: InboxRun, pushed: Pushed) -> FoundStudies:
+    """By Study Instance UID: the PACS must list all that was sent. Where there is no PACS to ask, what was sent
     is all there is.
     """
     if run.rules.ask == "none":
-        return [as_sent(pushed)]
+        return FoundStudies((as_sent(pushed),))
     audit.queried(run.settings, ", ".join(run.report.accession_numbers), job_id=run.job.id)
-    studies = archived(source_of(run.settings), pushed.study_instance_uid)
-    require_archived(pushed, studies)
-    return studies
+    found = find_everywhere_by_uid(sources_of(run.settings), pushed.study_instance_uid)
+    require_archived(pushed, found.studies)
+    return found
 
 
 @step("Write down what is asked")
@@ -94,11 +93,10 @@ def take_sent_study(run: InboxRun, found: Found, pushed: Pushed) -> StudyRetriev
     if run.rules.ask == "none" or not run.rules.fetch:
         return taken(run.job, study, pushed, run.count_kept)
     is_whole = study.expected.instances is not None and not compared(pushed, study).missing and not pushed.conflicts
-    moving = nullcontext() if is_whole else slot(run.settings.storage.moves_dir, run.settings.pacs.max_moves)
+    source, moves_dir = source_of(run.settings, study.origin.source), run.settings.storage.moves_of(study.origin.source)
+    moving = nullcontext() if is_whole else slot(moves_dir, source.settings.max_moves)
     with moving:
         run.tell("retrieving")
         if not is_whole:
             audit.transfer_begins(run.settings, study, run.job.id)
-        return collection.retrieve_study(
-            source_of(run.settings), run.job, study, run.count_arrival, on_kept=run.count_kept
-        )
+        return collection.retrieve_study(source, run.job, study, run.count_arrival, on_kept=run.count_kept)

@@ -7,26 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mkiso.dataset.header import read_header
-from mkiso.errors import JobNotFound, StudyNotFound
+from mkiso.errors import JobNotFound
 from mkiso.receiver.pushed import Pushed
-from mkiso.sources.protocol import Source
-from mkiso.sources.query import expected_instances, find_studies_by_uid
 from mkiso.storage.job import Job
 from mkiso.study import identity
 from mkiso.study.models import Arrival, Expected, Instance, Study
 from mkiso.study.text import text
 from mkiso.study.values import StudyRetrieved
-
-
-def archived(source: Source, study_instance_uid: str) -> list[Study]:
-    """What the archive has under a Study Instance UID, each with what is expected of it; more than one where patients
-    share it, none where it knows none. Raises PacsUnreachable, PacsRefused, PacsBusy, PacsSilent, AnswerCut.
-    """
-    try:
-        studies = find_studies_by_uid(source, study_instance_uid)
-    except StudyNotFound:
-        return []
-    return [replace(study, expected=expected_instances(source, study)) for study in studies]
 
 
 def as_sent(pushed: Pushed) -> Study:

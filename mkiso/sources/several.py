@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from mkiso.errors import MkisoError, NotAskedEverywhere, RetriableError, StudyIncomplete, StudyNotFound
 from mkiso.sources.protocol import Source
-from mkiso.sources.query import find_studies
+from mkiso.sources.query import expected_instances, find_studies, find_studies_by_uid
 from mkiso.sources.search import MAX_STUDIES, Criteria, Hits, newest_first, search
 from mkiso.study.completeness import provable
 from mkiso.study.identity import one_study, significant
@@ -97,6 +97,17 @@ def find_everywhere(sources: Sequence[Source], accession_number: str) -> FoundSt
     return replace(chosen(studies, told.degraded), reasons=tuple(_reasons(told.down)))
 
 
+def find_everywhere_by_uid(sources: Sequence[Source], study_instance_uid: str) -> FoundStudies:
+    """What there is under a Study Instance UID, from the first source that holds it wholly; more than one where
+    patients share it, none where no source knows it. Raises what find_everywhere raises but StudyNotFound.
+    """
+    told = ask_all(sources, lambda source: _found_by_uid(source, study_instance_uid))
+    studies = list(chain.from_iterable(told.answers.values()))
+    if not studies and told.down:
+        raise NotAskedEverywhere(f"No source that answers has the study. {' '.join(_reasons(told.down))}")
+    return replace(chosen(studies, told.degraded), reasons=tuple(_reasons(told.down)))
+
+
 def chosen(studies: Iterable[Study], degraded: Sequence[str] = ()) -> FoundStudies:
     """Each study once, from the source that it is taken from; `studies` are in the order of the sources, each with what
     is expected of it. Raises PatientMismatch, StudyIncomplete, CountsUnknown. Pure.
@@ -155,6 +166,14 @@ def _found(source: Source, accession_number: str) -> list[Study]:
         return find_studies(source, accession_number)
     except StudyNotFound:
         return []
+
+
+def _found_by_uid(source: Source, study_instance_uid: str) -> list[Study]:
+    try:
+        studies = find_studies_by_uid(source, study_instance_uid)
+    except StudyNotFound:
+        return []
+    return [replace(study, expected=expected_instances(source, study)) for study in studies]
 
 
 def _nowhere(accession_number: str, told: Told[list[Study]]) -> StudyNotFound | NotAskedEverywhere:

@@ -21,10 +21,10 @@ from mkiso.config.settings import Settings
 from mkiso.dataset.header import read_header
 from mkiso.errors import JobNotFound, MkisoError
 from mkiso.housekeeping import Standing
-from mkiso.inboxes.collecting import archived
 from mkiso.inboxes.deciding import View, agrees, key_of, made_before, next_step
 from mkiso.receiver.pushed import Ask, Pushed, PushedStudy, studies_in
-from mkiso.sources.registry import source_of
+from mkiso.sources.registry import sources_of
+from mkiso.sources.several import find_everywhere_by_uid
 from mkiso.storage.askings import asking, askings_of, write_asking
 from mkiso.storage.report import read_report
 from mkiso.study.text import text
@@ -127,7 +127,8 @@ class InboxWatch:
         if now < max(known.next_question, self._archive_rests_until):
             return False
         try:
-            studies = archived(source_of(self._settings, until=now + ASK_SECONDS), study.study_instance_uid)
+            sources = sources_of(self._settings, until=now + ASK_SECONDS)
+            studies = find_everywhere_by_uid(sources, study.study_instance_uid).studies
         except MkisoError as error:
             log.warning("The archive can't be asked about what was sent to %s: %s", study.inbox, error.words)
             self._archive_rests_until = now + FIRST_PAUSE_SECONDS

@@ -29,7 +29,7 @@ from mkiso.sources.protocol import Search
 from mkiso.sources.registry import source_of, sources_of
 from mkiso.sources.retrieve import retrieve
 from mkiso.sources.search import Criteria
-from mkiso.sources.several import chosen, find_everywhere, search_everywhere
+from mkiso.sources.several import chosen, find_everywhere, find_everywhere_by_uid, search_everywhere
 from mkiso.study import gate
 from mkiso.study.models import Arrival, Expected, Study
 from mkiso.study.values import Found
@@ -173,6 +173,15 @@ def test_what_is_nowhere_while_a_source_is_down_isnt_not_found(files: list[Path]
         find_everywhere([Named("a"), Named("b", files)], "A2")
     with pytest.raises(NotAskedEverywhere, match=r"a: It can't be reached. b: It can't"):
         find_everywhere([Named("a", error=GONE), Named("b", error=GONE)], "A1")
+
+
+def test_what_is_known_by_its_uid_is_had_from_the_one_that_has_it_wholly(files: list[Path]) -> None:
+    uid = str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
+    found = find_everywhere_by_uid([Named("a", files[1:]), Named("b", files)], uid)
+    assert ([study.origin.source for study in found.studies], found.degraded) == (["b"], ("sources_differ:a",))
+    assert find_everywhere_by_uid([Named("a"), Named("b")], uid).studies == ()
+    with pytest.raises(NotAskedEverywhere, match="a: It can't"):
+        find_everywhere_by_uid([Named("a", error=GONE), Named("b")], uid)
 
 
 def test_a_source_that_must_answer_or_answers_wrongly_ends_the_question(files: list[Path]) -> None:
