@@ -1,4 +1,5 @@
-"""The pictures of README.md: the counter page, and a disc opened in a browser.
+"""The pictures of README.md: the counter page, and a disc opened in a browser. And those of docs/operating.md: the
+Prefect UI.
 
     make screenshots    # writes docs/pictures/*.png; runs the demo and Chromium, a minute
 
@@ -7,14 +8,16 @@ The discs are the demo's: computed images of nobody.
 
 from __future__ import annotations
 
+import base64
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
 from mkiso_service.burning import burn
-from mkiso_service.client import Client
-from mkiso_service.demo import PHANTOM, Place, prepare, running, unpack
+from mkiso_service.client import Client, ServiceError
+from mkiso_service.demo import PHANTOM, SHARED_ACCESSION_NUMBER, Place, prepare, running, unpack
 from peers.chromium import Chromium
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
@@ -29,11 +32,14 @@ def main() -> None:
         with running(console, place):
             with Client(place.url) as client:
                 burn(console, client, [PHANTOM], place.folder / f"{PHANTOM}.iso")
+                with suppress(ServiceError):  # of two patients
+                    burn(console, client, [SHARED_ACCESSION_NUMBER], place.folder / "none.iso")
             unpack(place.folder / f"{PHANTOM}.iso", place.folder / PHANTOM)
             with Chromium(Path(folder) / "browser") as browser:
                 browser.size(WIDTH, HEIGHT)
                 _counter(browser, place)
                 _viewer(browser, place.folder / PHANTOM)
+                _prefect(browser, place)
 
 
 def _counter(browser: Chromium, place: Place) -> None:
@@ -50,6 +56,23 @@ def _viewer(browser: Chromium, disc: Path) -> None:
     browser.open((disc / "VIEW" / "ST000001.HTM").as_uri())
     browser.until("document.readyState === 'complete' && document.querySelector('canvas, img') !== null")
     browser.picture(PICTURES / "viewer.png")
+
+
+def _prefect(browser: Chromium, place: Place) -> None:
+    """The list of runs, and a run that was refused."""
+    password = (place.folder / "data" / "prefect" / "password").read_text().strip()
+    run = f"Disc {SHARED_ACCESSION_NUMBER}"
+    link = f"[...document.querySelectorAll('a')].find((link) => link.innerText.trim() === {run!r})"
+    browser.size(1200, 760)
+    browser.open(place.prefect_url)
+    browser.run(f"localStorage.setItem('prefect-password', '{base64.b64encode(password.encode()).decode()}')")
+    browser.open(f"{place.prefect_url}/runs")
+    browser.until(f"Boolean({link}) && document.getAnimations().length === 0")
+    browser.picture(PICTURES / "prefect-runs.png")
+    browser.open(str(browser.run(f"{link}.href")))
+    browser.until("[...document.querySelectorAll('button')].some((one) => one.innerText.trim() === 'Retry')")
+    browser.until("document.getAnimations().length === 0")
+    browser.picture(PICTURES / "prefect-run.png")
 
 
 if __name__ == "__main__":

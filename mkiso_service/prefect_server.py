@@ -1,6 +1,7 @@
-"""The Prefect server of mkiso: Prefect's own, but for four things.
+"""The Prefect server of mkiso: Prefect's own, but for five things.
 
-It answers nobody without the password, and no page of another site (mkiso_service/prefect_gate.py).
+It answers nobody without the password, and no page of another site (mkiso_service/prefect_gate.py). Of Prefect's two
+UIs it serves the one that asks nobody outside.
 
 On SQLite, Prefect begins its writing transactions DEFERRED. Where two overlap, SQLite refuses the second at once
 ("database is locked", no waiting for busy_timeout), the API answers 503 and its client comes back two seconds later: a
@@ -21,6 +22,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
 
+import prefect
 import uvicorn
 from prefect.server.api.server import create_app
 from prefect.server.database import dependencies
@@ -48,6 +50,9 @@ PASSING_EVENTS = ("prefect.task-run.", "prefect.artifact", "prefect.flow-run.hea
 """How the names of events begin that come many times a job and tell nothing that its states, artifacts and logs don't
 keep.
 """
+
+NO_FOLDER = Path("/nonexistent")
+"""Of Prefect's second UI, which asks an analytics host on the internet."""
 
 log = logging.getLogger("mkiso.prefect")
 
@@ -114,6 +119,7 @@ def _serve(settings: Settings) -> None:
     listener = _bound()
     dependencies.AioSqliteConfiguration = ImmediateSqlite  # type: ignore[attr-defined]
     event_persister.write_events = write_lasting_events  # type: ignore[attr-defined]
+    prefect.__ui_v2_static_path__ = NO_FOLDER  # what isn't there isn't served, and no button leads to it
     app = create_app(final=True)  # begins the logging, too
     if ui := get_current_settings().server.ui.static_directory:
         for folder in Path(ui).rglob("*/"):
