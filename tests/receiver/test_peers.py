@@ -176,14 +176,23 @@ def test_pynetdicom_echoes_and_stores(receiver: Running, tmp_path: Path) -> None
 
 def test_status_counts(receiver: Running) -> None:
     socket_path = receiver.settings.storage.receiver_socket
-    assert receiver_status(socket_path) == {"associations": 0, "expectations": 0, "stored": 0, "refused": 0}
+    assert receiver_status(socket_path) == {
+        "associations": 0,
+        "expectations": 0,
+        "stored": 0,
+        "refused": 0,
+        "inboxes": {},
+    }
     with receiver.expect("1.2.3"), RawPeer(receiver.port) as peer:
         peer.associate().store("1.2.3.1", data_set("1.2.3.1", "1.2.3"))
         status = receiver_status(socket_path)
         assert (status["associations"], status["expectations"]) == (1, 1)
         peer.release()
     eventually(
-        lambda: receiver_status(socket_path) == {"associations": 0, "expectations": 0, "stored": 1, "refused": 0}
+        lambda: (
+            receiver_status(socket_path)
+            == {"associations": 0, "expectations": 0, "stored": 1, "refused": 0, "inboxes": {}}
+        )
     )
 
 
