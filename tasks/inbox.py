@@ -77,7 +77,7 @@ def find_sent_study(run: InboxRun, pushed: Pushed) -> FoundStudies:
 def write_down_sent(run: InboxRun, found: Found) -> None:
     """As write_down does; what an earlier job of this study has ordered isn't ordered again."""
     book = OrderBook.of(run.settings.storage.orders_dir, found.accession_numbers or (run.study_instance_uid,))
-    earlier = {asked.job_id for asked in run.place.asked} - {run.job.id}
+    earlier = {asked.job_id for asked in run.place.asked} - {run.job.id, ""}
     require_not_ordered(book.pages(), earlier)
     book.ask(run.job.id, again=False)
 

@@ -60,7 +60,7 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A job that was asked for. `fingerprint` and `instances` are of what lay there, `time` in seconds since the epoch;
-    `ended` is empty until it has.
+    `job_id` is empty until it is known that the job was created, `ended` until it has.
     """
 
     job_id: str

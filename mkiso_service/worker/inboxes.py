@@ -19,7 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from mkiso.config.inboxes import Inbox
 from mkiso.config.settings import Settings
 from mkiso.dataset.header import read_header
-from mkiso.errors import JobNotFound, MkisoError
+from mkiso.errors import DamagedInstance, JobNotFound, MkisoError
 from mkiso.housekeeping import Standing
 from mkiso.inboxes.deciding import View, agrees, key_of, made_before, next_step
 from mkiso.receiver.pushed import Ask, Pushed, PushedStudy, studies_in
@@ -69,11 +69,11 @@ class InboxWatch:
         waiting: list[tuple[PushedStudy, Inbox]] = []
         studies = [(study, rules) for name, rules in self._settings.inboxes.items() for study in self._of(name)]
         asked = {study: study.asked for study, _ in studies}
-        running = [each[-1].job_id for each in asked.values() if each and not each[-1].ended]
+        running = [each[-1].job_id for each in asked.values() if each and each[-1].job_id and not each[-1].ended]
         told = standings(running) if running else {}
         for study, rules in studies:
             last = asked[study][-1] if asked[study] else None
-            if last is not None and not last.ended:
+            if last is not None and last.job_id and not last.ended:
                 if not (ended := self._ended(last, told)):
                     under_way += 1
                     continue
@@ -93,6 +93,8 @@ class InboxWatch:
 
     def _consider(self, study: PushedStudy, rules: Inbox) -> bool:
         """Take the next step of a study; whether a job was started."""
+        if (asked := study.asked) and not asked[-1].job_id:  # a job whose creation was cut off
+            return self._create(study, asked[:-1], asked[-1], rules)
         quiet = study.seconds_quiet
         if quiet is None or quiet < rules.quiet_seconds:
             return False
@@ -102,7 +104,7 @@ class InboxWatch:
             log.error("What was sent to %s can't be read (%s).", study.inbox, getattr(error, "words", error))
             self._at_rest[study] = _changed(study)
             return False
-        asked = tuple(self._as_it_ended(ask) for ask in study.asked)
+        asked = tuple(map(self._as_it_ended, asked))
         view = View(known.sent.fingerprint if known.sent.instances else "", quiet, time.time() - quiet, asked)
         match next_step(replace(view, agrees=known.agrees), rules):
             case "rest":
@@ -139,9 +141,19 @@ class InboxWatch:
         return known.agrees
 
     def _start(self, study: PushedStudy, sent: Pushed, asked: tuple[Ask, ...], rules: Inbox) -> bool:
+        """Write down that a job is asked for, before it can be: whatever comes meanwhile, no other one is."""
+        wanted = Ask("", sent.fingerprint, len(sent.instances), time.time())
+        study.note_asked((*asked, wanted))
+        return self._create(study, asked, wanted, rules)
+
+    def _create(self, study: PushedStudy, asked: tuple[Ask, ...], wanted: Ask, rules: Inbox) -> bool:
         """Create the run, or find it where it was created before, and write it down."""
-        number = text(read_header(sent.instances[0].path), "AccessionNumber")
-        numbers = (number,) if _NUMBER.fullmatch(number) else ()
+        try:
+            sent = self._read(study).sent
+        except (MkisoError, OSError):  # the job says what is wrong
+            sent = Pushed(study.inbox, study.study_instance_uid, ())
+        number = _number_of(sent)
+        numbers = (number,) if number else ()
         after = made_before(asked)
         parameters = {
             "inbox": study.inbox,
@@ -149,7 +161,7 @@ class InboxWatch:
             "accession_numbers": list(numbers),
             "after": after,
         }
-        key = key_of(study.inbox, study.study_instance_uid, sent.fingerprint, asked)
+        key = key_of(study.inbox, study.study_instance_uid, wanted.fingerprint, asked)
         with get_client(sync_client=True) as client:
             assert isinstance(client, SyncPrefectClient)
             deployment = client.read_deployment_by_name(INBOX)
@@ -161,9 +173,9 @@ class InboxWatch:
         if not askings_of(storage, job_id):
             for sender in sent.senders or ("",):
                 write_asking(storage, job_id, asking(sender, "inbox", kind, numbers, publisher, name=study.inbox))
-        study.note_asked((*asked, Ask(job_id, sent.fingerprint, len(sent.instances), time.time())))
+        study.note_asked((*asked, replace(wanted, job_id=job_id)))
         self._known.pop(study, None)
-        log.info("%d images for %s are settled: job %s.", len(sent.instances), study.inbox, job_id)
+        log.info("%d images for %s are settled: job %s.", wanted.instances, study.inbox, job_id)
         return True
 
     def _ended(self, ask: Ask, told: Mapping[str, Standing]) -> Literal["", "done", "failed"]:
@@ -177,6 +189,15 @@ class InboxWatch:
     def _as_it_ended(self, ask: Ask) -> Ask:
         """A job that came to nothing may have been retried since."""
         return replace(ask, ended="done") if ask.ended and _status(self._settings, ask) == "done" else ask
+
+
+def _number_of(sent: Pushed) -> str:
+    """The accession number by the first image; empty where it has none that a run can have."""
+    with suppress(DamagedInstance, OSError):
+        for each in sent.instances[:1]:
+            number = text(read_header(each.path), "AccessionNumber").strip()
+            return number if _NUMBER.fullmatch(number) else ""
+    return ""
 
 
 def _status(settings: Settings, ask: Ask) -> str:

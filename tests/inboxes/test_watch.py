@@ -1,0 +1,122 @@
+"""The worker's watch over what was sent: nothing that was sent keeps another study from its job, and each has one job,
+wherever the watch is cut off.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from pydicom import dcmread
+
+from mkiso.config.settings import Settings
+from mkiso.receiver.pushed import Line, PushedStudy
+from mkiso.storage.files import sha256_of
+from mkiso_service.worker import inboxes
+from mkiso_service.worker.inboxes import InboxWatch
+from peers.corpus import make_study
+
+Changed = Callable[[Path], None]
+
+
+class Runs(SyncPrefectClient):
+    """Prefect's runs by their idempotency key. `breaks`: the answer to the next creation gets lost."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, tuple[UUID, dict[str, Any]]] = {}
+        self.breaks = False
+
+    def __enter__(self) -> Runs:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def read_deployment_by_name(self, name: str) -> Any:
+        return SimpleNamespace(id=name)
+
+    def create_flow_run_from_deployment(self, deployment_id: Any, **given: Any) -> Any:
+        run_id, _ = self.made.setdefault(given["idempotency_key"], (uuid4(), given))
+        if self.breaks:
+            self.breaks = False
+            raise TimeoutError
+        return SimpleNamespace(id=run_id)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
+    """No run of these ends."""
+    kept = Runs()
+    monkeypatch.setattr(inboxes, "get_client", lambda **_: kept)
+    monkeypatch.setattr(inboxes, "standings", lambda job_ids: dict.fromkeys(job_ids, "active"))
+    return kept
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    rules = {"senders": ["CT1"], "ask": "none", "quiet_seconds": 1}
+    kept = {"data_dir": tmp_path / "data", "min_free_gib": 0}
+    return Settings.model_validate({"storage": kept, "inboxes": {"BURN": rules}, "server": {"max_running_jobs": 4}})
+
+
+def sent(settings: Settings, folder: Path, number: str, changed: Changed | None = None, images: int = 1) -> PushedStudy:
+    """A study that lies in the inbox, quiet since a minute."""
+    files = make_study(folder, number, kinds={"ct": images})
+    study = PushedStudy(settings.storage, "BURN", str(dcmread(files[0]).StudyInstanceUID))
+    study.instances_dir.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        image = dcmread(file)
+        path = study.instances_dir / str(image.SOPInstanceUID)
+        shutil.copy(file, path)
+        if changed:
+            changed(path)
+        syntax, size = image.file_meta.TransferSyntaxUID, path.stat().st_size
+        study.note(Line(path.name, image.SOPClassUID, syntax, size, sha256_of(path), "CT1@10.0.0.1"))
+    os.utime(study.instances_dir, (time.time() - 60,) * 2)
+    return study
+
+
+def of_no_alphabet(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"ISO_IR 192", b"hex       ").replace(b"ISO_IR 100", b"hex       "))
+
+
+def of_an_endless_number(path: Path) -> None:
+    image = dcmread(path)
+    image.SpecificCharacterSet = "ISO_IR 192"
+    image.add_new(0x00080050, "UT", "A" * 70_000)
+    image.save_as(path)
+
+
+@pytest.mark.parametrize("odd", [of_no_alphabet, of_an_endless_number])
+def test_what_cannot_be_read_of_one_study_keeps_no_other_from_its_job(
+    settings: Settings, runs: Runs, tmp_path: Path, odd: Changed
+) -> None:
+    studies = [sent(settings, tmp_path, "A1", odd), sent(settings, tmp_path, "A2"), sent(settings, tmp_path, "A3", odd)]
+    InboxWatch(settings).look()
+    assert [len(study.asked) for study in studies] == [1, 1, 1], "and its own job says what is wrong with it"
+    assert len(runs.made) == 3
+
+
+def test_a_job_whose_creation_was_cut_off_is_not_made_twice(settings: Settings, runs: Runs, tmp_path: Path) -> None:
+    """The answer was lost, more images came, the worker was started anew: it is still one job."""
+    study = sent(settings, tmp_path, "A1")
+    runs.breaks = True
+    with pytest.raises(TimeoutError):
+        InboxWatch(settings).look()
+    more = sent(settings, tmp_path / "more", "A2", images=2)
+    for each in more.instances_dir.iterdir():
+        shutil.move(each, study.instances_dir)
+    shutil.rmtree(more.folder)
+    os.utime(study.instances_dir, (time.time() - 60,) * 2)
+    InboxWatch(settings).look()
+    [(run_id, _)] = runs.made.values()
+    [asked] = study.asked
+    assert (asked.job_id, asked.ended) == (str(run_id), "")
