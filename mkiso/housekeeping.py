@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from mkiso.config.settings import Settings, Storage
 from mkiso.errors import JobCancelled, JobNotFound
 from mkiso.publishers.orderbook import forget_old
-from mkiso.receiver.pushed import Ask, inboxes_on_disk, studies_in
+from mkiso.receiver.pushed import Ask, Clearing, PushedStudy, inboxes_on_disk, studies_in
 from mkiso.storage.files import alone_in, seconds_old
 from mkiso.storage.job import Job
 from mkiso.storage.report import read_report, write_report
@@ -129,17 +130,19 @@ def _sweep_inboxes(settings: Settings) -> int:
         rules = settings.inboxes.get(name)
         for study in studies_in(settings.storage, name):
             with _going_on(study.folder):
-                gone = sent_may_go(
-                    study.asked, study.seconds_quiet, rules.keep_hours if rules else 0, kept_days, time.time()
-                )
-                if gone and (gone == "wholly" or study.seconds_quiet is not None):
-                    removed += study.clear(wholly=gone == "wholly")
+                removed += study.clear(partial(_may_go_of, study, rules.keep_hours if rules else 0, kept_days))
     return removed
+
+
+def _may_go_of(study: PushedStudy, keep_hours: float, remember_days: float) -> Clearing:
+    quiet = study.seconds_quiet
+    gone = sent_may_go(study.asked, quiet, keep_hours, remember_days, time.time())
+    return gone if gone == "wholly" or quiet is not None else ""
 
 
 def sent_may_go(
     asked: Sequence[Ask], quiet_seconds: float | None, keep_hours: float, remember_days: float, now: float
-) -> Literal["", "instances", "wholly"]:
+) -> Clearing:
     """What of a study that was sent to an inbox is of no use any more. What never became a job stays, and so does what
     one works on; which jobs there were is remembered, so that no second disc is made. Pure.
     """

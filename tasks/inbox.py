@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 
 from mkiso.audit import messages as audit
@@ -15,6 +16,7 @@ from mkiso.receiver.pushed import Pushed, PushedStudy
 from mkiso.sources import collection
 from mkiso.sources.registry import source_of, sources_of
 from mkiso.sources.several import FoundStudies, find_everywhere_by_uid
+from mkiso.storage.files import hold
 from mkiso.storage.slots import slot
 from mkiso.study.gate import NOT_PROVEN
 from mkiso.study.values import Found, StudyRetrieved
@@ -38,6 +40,11 @@ class InboxRun(JobRun):
         publisher = "" if after else rules.publisher
         kind, form = ("print" if publisher else "download"), rules.format
         super().__init__(kind, accession_numbers, publisher, form=form, inbox=inbox)  # type: ignore[arg-type]
+
+    def open(self) -> None:
+        """As of every job; nothing of what was sent is cleared away while the job works on it."""
+        super().open()
+        self._held.callback(os.close, hold(self.place.folder))
 
     @property
     def place(self) -> PushedStudy:

@@ -117,12 +117,13 @@ def require_sent(pushed: Pushed, study: Study, rules: Inbox, before: int) -> Non
             "on the disc. Ask for the disc at the counter, from the PACS.",
             sop_instance_uid=min(pushed.conflicts),
         )
-    if rules.ask == "none" and before > len(pushed.instances):
+    gone = max(len(pushed.gone), before - len(pushed.instances))
+    if rules.ask == "none" and gone > 0:
         raise StudyIncomplete(
-            f"{before} images of this study came to {pushed.inbox} before, and aren't kept any more: no disc was made "
+            f"{gone} images of this study came to {pushed.inbox} before, and aren't kept any more: no disc was made "
             f"of the {len(pushed.instances)} that are. Send the whole study again.",
-            expected=before,
-            missing=before - len(pushed.instances),
+            expected=len(pushed.instances) + gone,
+            missing=gone,
         )
     count = study.expected.count or 0
     absent = sorted(compared(pushed, study).missing)

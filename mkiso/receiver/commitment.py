@@ -37,10 +37,12 @@ ALL_HELD, SOME_NOT_HELD = 1, 2  # Event Type ID, PS3.4 J.3.3
 NO_SUCH_INSTANCE, CLASS_CONFLICT = 0x0112, 0x0119  # Failure Reason, PS3.3 C.14
 REPORT_PAUSES_SECONDS = (0.0, 5.0, 30.0, 300.0)
 LIMIT_SECONDS = 10.0
+MAX_CALLS = 16  # at the same time: each has a thread, and its report in memory, for minutes
 
 COMMITTING = Context(STORAGE_COMMITMENT, IMPLICIT_VR_LITTLE_ENDIAN)
 
 log = logging.getLogger(__name__)
+_calls = threading.BoundedSemaphore(MAX_CALLS)
 
 
 def status_of(command: dimse.Command, request: Dataset) -> int:
@@ -90,15 +92,23 @@ def event(event_type: int) -> dict[int, dimse.Value]:
     }
 
 
-def report_later(inbox: str, calling_ae_title: str, place: HostPort, event_type: int, report: Dataset) -> None:
+def report_later(inbox: str, calling_ae_title: str, place: HostPort, event_type: int, report: Dataset) -> bool:
     """Call the sender with the report, in a thread of its own, until it has taken it or was called often enough: a
-    sender that has heard nothing asks again.
+    sender that has heard nothing asks again. False where too many are being called already.
     """
+    if not _calls.acquire(blocking=False):
+        return False
     limits = (LIMIT_SECONDS, LIMIT_SECONDS, LIMIT_SECONDS)
     address = Address(place.host, place.port, calling_ae_title, inbox, *limits)
     encoded = dimse.encode_data_set(report)
 
     def call() -> None:
+        try:
+            call_until_taken()
+        finally:
+            _calls.release()
+
+    def call_until_taken() -> None:
         for pause in REPORT_PAUSES_SECONDS:
             time.sleep(pause)
             try:
@@ -111,6 +121,7 @@ def report_later(inbox: str, calling_ae_title: str, place: HostPort, event_type:
                 log.warning("%s %s: it hasn't got its storage commitment of %s.", address, error, inbox)
 
     threading.Thread(target=call, name="storage commitment", daemon=True).start()
+    return True
 
 
 def _references(request: Dataset) -> list[Dataset]:

@@ -55,13 +55,17 @@ class InboxSpool(Spool):
         return self._rules
 
     def held(self, sop_instance_uids: Collection[str]) -> dict[str, str]:
-        """Which of these instances lie here, and their SOP Class UIDs."""
-        wanted, found = set(sop_instance_uids), dict[str, str]()
+        """Which of these instances lie here, and their SOP Class UIDs; none of which other bytes were refused, since
+        nobody knows which ones are asked about.
+        """
+        wanted, found, doubted = set(sop_instance_uids), dict[str, str](), set[str]()
         for study in studies_in(self._storage, self.name):
             with suppress(OSError, DamagedInstance):
                 if not wanted.isdisjoint(os.listdir(study.instances_dir)):  # noqa: PTH208
-                    found |= {each.sop_instance_uid: each.sop_class_uid for each in study.read().instances}
-        return {uid: found[uid] for uid in wanted & found.keys()}
+                    sent = study.read()
+                    found |= {each.sop_instance_uid: each.sop_class_uid for each in sent.instances}
+                    doubted |= sent.conflicts
+        return {uid: found[uid] for uid in (wanted & found.keys()) - doubted}
 
     def admit(self, sop_instance_uid: str) -> None:
         """Whatever it is, its study says later whether there is room for it."""
@@ -94,13 +98,14 @@ class InboxSpool(Spool):
 
     def _give(self, study: PushedStudy, whole: Whole, sha256: str, by: str) -> None:
         path = study.instances_dir / whole.sop_instance_uid
-        if path.exists():
-            self._again(study, path, whole, sha256)
-            return
-        self._require_room(study.study_instance_uid, whole.size)
-        is_new = not study.instances_dir.is_dir()
-        holding = hold(study.folder)
+        if not path.exists():
+            self._require_room(study.study_instance_uid, whole.size)
+        holding = hold(study.folder)  # so that nothing of it is cleared away before it is answered
         try:
+            if path.exists():
+                self._again(study, path, whole, sha256)
+                return
+            is_new = not study.instances_dir.is_dir()
             study.instances_dir.mkdir(mode=0o700, exist_ok=True)
             if is_new:
                 for folder in (study.folder, study.folder.parent, study.folder.parent.parent):

@@ -4,6 +4,7 @@ worker and by jobs.
 inboxes/<AE title>/<Study Instance UID>/instances/      Part 10 files, named by SOP Instance UID; never replaced
                                         arrivals.jsonl  a line for each of them: what it is and who sent it
                                         conflicts       the SOP Instance UIDs of which other bytes came and were refused
+                                        cleared         the SOP Instance UIDs of what lay there and was cleared away
                                         asked.json      the jobs that were asked for (mkiso.inboxes)
 
 A file in `instances` is whole and has reached the disk. A line may be missing after a power cut: then the file itself
@@ -16,7 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ from pydantic import TypeAdapter, ValidationError
 from mkiso.config.settings import Storage
 from mkiso.dataset.header import is_uid, read_header
 from mkiso.dataset.part10 import HEAD_BYTES, data_set_offset, transfer_syntax_uid_in
+from mkiso.errors import DamagedInstance
 from mkiso.storage.files import (
     Unreadable,
     alone_in,
@@ -43,6 +45,8 @@ from mkiso.storage.spare_files import clear_away
 from mkiso.study.models import Arrival
 
 GOING = ".going-"
+Clearing = Literal["", "instances", "wholly"]
+"""What of a study is taken away: nothing, what was sent, or also what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,8 @@ _ASKED = TypeAdapter(tuple[Ask, ...])
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What lies there of one study: its instances in the order of their UIDs, those of which other bytes came too, and
-    who sent any of it.
+    """What lies there of one study: its instances in the order of their UIDs, those of which other bytes came too, who
+    sent any of it, and the SOP Instance UIDs of what lay there and doesn't any more.
     """
 
     inbox: str
@@ -85,6 +89,7 @@ class Pushed:
     instances: tuple[Arrival, ...]
     conflicts: frozenset[str] = frozenset()
     senders: tuple[str, ...] = ()
+    gone: frozenset[str] = frozenset()
 
     @property
     def uids(self) -> frozenset[str]:
@@ -127,6 +132,9 @@ class PushedStudy:
 
     def note_conflict(self, sop_instance_uid: str) -> None:
         """Write down that other bytes came under a UID; it has reached the disk afterwards."""
+        with suppress(DamagedInstance):
+            if sop_instance_uid in self._uids("conflicts"):
+                return
         _append(self.folder / "conflicts", f"{sop_instance_uid}\n", durable=True)
 
     def read(self) -> Pushed:
@@ -138,10 +146,8 @@ class PushedStudy:
             names = []
         arrivals = [self._arrival(name, lines.get(name)) for name in names]
         senders = dict.fromkeys(lines[name].by for name in names if name in lines)
-        with suppress(FileNotFoundError, Unreadable):
-            conflicts = frozenset(read_whole(self.folder / "conflicts").decode("ascii", "replace").split())
-            return Pushed(self.inbox, self.study_instance_uid, tuple(arrivals), conflicts, tuple(senders))
-        return Pushed(self.inbox, self.study_instance_uid, tuple(arrivals), senders=tuple(senders))
+        conflicts, gone = self._uids("conflicts"), self._uids("cleared") - set(names)
+        return Pushed(self.inbox, self.study_instance_uid, tuple(arrivals), conflicts, tuple(senders), gone)
 
     @property
     def asked(self) -> tuple[Ask, ...]:
@@ -154,18 +160,32 @@ class PushedStudy:
     def note_asked(self, asked: Iterable[Ask]) -> None:
         write_whole(self.folder / "asked.json", _ASKED.dump_json(tuple(asked)), durable=True)
 
-    def clear(self, *, wholly: bool) -> bool:
-        """Take the instances away, `wholly` also what was asked for; False where somebody adds to the study."""
+    def clear(self, what: Callable[[], Clearing]) -> bool:
+        """Take away what may go, as it is decided while nobody can add to the study; False where nothing went."""
         with alone_in(self.folder) as alone:
-            if not alone:
+            if not alone or not (going := what()):
                 return False
+            with suppress(FileNotFoundError, DamagedInstance):
+                left = self._uids("cleared").union(filter(is_uid, os.listdir(self.instances_dir)))  # noqa: PTH208
+                write_whole(self.folder / "cleared", "\n".join(sorted(left)), durable=True)
             clear_away(self.instances_dir, self.storage.spares_dir)
             for name in ("arrivals.jsonl", "conflicts"):
                 (self.folder / name).unlink(missing_ok=True)
-            if wholly:
+            if going == "wholly":
                 gone = self.folder.rename(self.folder.with_name(f"{GOING}{self.folder.name}"))
                 shutil.rmtree(gone, ignore_errors=True)
         return True
+
+    def _uids(self, name: str) -> frozenset[str]:
+        """SOP Instance UIDs, one a line. Raises DamagedInstance where they can't be read."""
+        try:
+            return frozenset(read_whole(self.folder / name).decode("ascii", "replace").split())
+        except FileNotFoundError:
+            return frozenset()
+        except Unreadable as error:
+            raise DamagedInstance(
+                f"What mkiso has written down of a study that was sent to {self.inbox} can't be read ({error})."
+            ) from None
 
     def _lines(self) -> Iterator[Line]:
         try:

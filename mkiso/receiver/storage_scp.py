@@ -177,8 +177,8 @@ class StorageScp:
         request = dimse.decode_data_set(message.kept)
         asked = [str(item.ReferencedSOPInstanceUID) for item in request.ReferencedSOPSequence]
         event_type, report = commitment.report_on(request, spool.held(asked))
-        if (place := spool.rules.reports.get(calling)) is not None:
-            commitment.report_later(spool.name, calling, place, event_type, report)
+        place = spool.rules.reports.get(calling)
+        if place is not None and commitment.report_later(spool.name, calling, place, event_type, report):
             return
         self._reports += 1
         command = {**commitment.event(event_type), MESSAGE_ID: self._reports}

@@ -19,7 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from mkiso.config.inboxes import Inbox
 from mkiso.config.settings import Settings
 from mkiso.dataset.header import read_header
-from mkiso.errors import DamagedInstance, JobNotFound, MkisoError
+from mkiso.errors import DamagedInstance, JobNotFound, MkisoError, RetriableError
 from mkiso.housekeeping import Standing
 from mkiso.inboxes.deciding import View, agrees, key_of, made_before, next_step
 from mkiso.receiver.pushed import Ask, Pushed, PushedStudy, studies_in
@@ -79,7 +79,7 @@ class InboxWatch:
                     continue
                 study.note_asked((*asked[study][:-1], replace(last, ended=ended)))
             waiting.append((study, rules))
-        for study, rules in waiting:
+        for study, rules in sorted(waiting, key=self._due):
             if under_way + started >= self._most:
                 break
             started += self._consider(study, rules)
@@ -90,6 +90,13 @@ class InboxWatch:
         for study in studies_in(self._settings.storage, name):
             if self._at_rest.get(study) != _changed(study):
                 yield study
+
+    def _due(self, waiting: tuple[PushedStudy, Inbox]) -> float:
+        """Who has waited longest for the archive's word comes first: one that has no answer keeps nobody else from
+        theirs.
+        """
+        known = self._known.get(waiting[0])
+        return known.next_question if known else 0.0
 
     def _consider(self, study: PushedStudy, rules: Inbox) -> bool:
         """Take the next step of a study; whether a job was started."""
@@ -128,16 +135,17 @@ class InboxWatch:
         now = time.monotonic()
         if now < max(known.next_question, self._archive_rests_until):
             return False
-        try:
-            sources = sources_of(self._settings, until=now + ASK_SECONDS)
-            studies = find_everywhere_by_uid(sources, study.study_instance_uid).studies
-        except MkisoError as error:
-            log.warning("The archive can't be asked about what was sent to %s: %s", study.inbox, error.words)
-            self._archive_rests_until = now + FIRST_PAUSE_SECONDS
-            return False
-        known.agrees = agrees(known.sent, studies, rules)
         known.next_question = now + known.pause_seconds
         known.pause_seconds = min(2 * known.pause_seconds, LONGEST_PAUSE_SECONDS)
+        try:
+            sources = sources_of(self._settings, until=now + ASK_SECONDS)
+            found = find_everywhere_by_uid(sources, study.study_instance_uid)
+        except MkisoError as error:
+            log.warning("The archive can't be asked about what was sent to %s: %s", study.inbox, error.words)
+            if isinstance(error, RetriableError):
+                self._archive_rests_until = now + FIRST_PAUSE_SECONDS
+            return False
+        known.agrees = not found.reasons and agrees(known.sent, found.studies, rules)
         return known.agrees
 
     def _start(self, study: PushedStudy, sent: Pushed, asked: tuple[Ask, ...], rules: Inbox) -> bool:

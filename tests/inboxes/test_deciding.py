@@ -130,6 +130,8 @@ def test_what_the_archive_does_not_list_makes_no_disc() -> None:
         (pushed("1", conflicts=frozenset("1")), study("1"), ALONE, 0, InstanceConflict),
         (pushed("1"), study("1"), ALONE, 1, None),
         (pushed("1"), study("1"), ALONE, 2, StudyIncomplete),
+        (replace(pushed("2"), gone=frozenset("1")), study("2"), ALONE, 1, StudyIncomplete),
+        (replace(pushed("2"), gone=frozenset("1")), study("1", "2"), RULES, 1, None),
     ],
 )
 def test_what_lacks_is_fetched_or_named(

@@ -18,8 +18,11 @@ from prefect.client.orchestration import SyncPrefectClient
 from pydicom import dcmread
 
 from mkiso.config.settings import Settings
+from mkiso.errors import MkisoError, NotAskedEverywhere, StudyIncomplete
 from mkiso.receiver.pushed import Line, PushedStudy
+from mkiso.sources.several import FoundStudies
 from mkiso.storage.files import sha256_of
+from mkiso.study.models import Expected, Study
 from mkiso_service.worker import inboxes
 from mkiso_service.worker.inboxes import InboxWatch
 from peers.corpus import make_study
@@ -120,3 +123,51 @@ def test_a_job_whose_creation_was_cut_off_is_not_made_twice(settings: Settings, 
     [(run_id, _)] = runs.made.values()
     [asked] = study.asked
     assert (asked.job_id, asked.ended) == (str(run_id), "")
+
+
+def asked_archive(settings: Settings) -> Settings:
+    """The inbox asks the archive."""
+    inbox = settings.inboxes["BURN"].model_copy(update={"ask": "pacs"})
+    return settings.model_copy(update={"inboxes": {"BURN": inbox}})
+
+
+def listed(study: PushedStudy, **said: Any) -> FoundStudies:
+    uids = study.read().uids
+    expected = Expected("image", len(uids), {"1.9": uids})
+    return FoundStudies((Study("A1", study.study_instance_uid, "P1", expected=expected),), **said)
+
+
+@pytest.mark.parametrize("error", [StudyIncomplete("No source holds all."), NotAskedEverywhere("One can't be asked.")])
+def test_a_study_without_an_answer_keeps_no_other_from_theirs(
+    settings: Settings, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: MkisoError
+) -> None:
+    studies = [sent(settings, tmp_path, f"A{number}") for number in range(4)]
+    whole = studies[-1]
+
+    def found(_: Any, study_instance_uid: str) -> FoundStudies:
+        if study_instance_uid == whole.study_instance_uid:
+            return listed(whole)
+        raise error
+
+    monkeypatch.setattr(inboxes, "find_everywhere_by_uid", found)
+    monkeypatch.setattr(inboxes, "studies_in", lambda *_: studies)
+    watch = InboxWatch(asked_archive(settings))
+    for number, _ in enumerate(studies, 1):
+        clock = SimpleNamespace(time=time.time, monotonic=lambda at=number * 6.0: at)
+        monkeypatch.setattr(inboxes, "time", clock)
+        watch.look()
+    assert [bool(study.asked) for study in studies] == [False, False, False, True]
+
+
+def test_while_a_source_cannot_be_asked_nothing_is_settled(
+    settings: Settings, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have images that nobody sent, and nobody is there to read that it wasn't asked."""
+    study = sent(settings, tmp_path, "A1")
+    down = {"degraded": ("source_down:old",), "reasons": ("old: it is silent.",)}
+    monkeypatch.setattr(inboxes, "find_everywhere_by_uid", lambda *_: listed(study, **down))
+    InboxWatch(asked_archive(settings)).look()
+    assert not study.asked
+    monkeypatch.setattr(inboxes, "find_everywhere_by_uid", lambda *_: listed(study))
+    InboxWatch(asked_archive(settings)).look()
+    assert len(study.asked) == 1

@@ -21,7 +21,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from mkiso.network.dimse import ACTION_TYPE_ID, Command
+from mkiso.receiver import commitment
 from mkiso.receiver.commitment import report_on, status_of
+from mkiso.receiver.pushed import PushedStudy
 from peers.corpus import make_study
 from peers.patience import LONG
 from peers.ports import free_port
@@ -117,6 +119,36 @@ def test_a_sender_that_wants_to_be_called_is_called(start: Start, tmp_path: Path
         server.shutdown()
     assert event_type == 1
     assert uids(report, "ReferencedSOPSequence") == {uid for _, uid in references(files)}
+
+
+@pytest.mark.peer
+def test_a_sender_that_never_answers_ties_up_no_more_than_a_few_calls(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitment, "REPORT_PAUSES_SECONDS", (3.0,))
+    place = {"host": "127.0.0.1", "port": free_port()}
+    running = start(inboxes={"BURN": {**SENDERS, "reports": {"CT1": place}}})
+    reports: Reports = Queue()
+    with calling(running, reports) as association:
+        for _ in range(commitment.MAX_CALLS + 1):
+            assert ask(association, asked((CTImageStorage, "1.2.3"))) == 0x0000
+        assert reports.get(timeout=LONG)[0] == 2, "the last one is told where it asks"
+        assert reports.empty()
+
+
+@pytest.mark.peer
+def test_what_came_with_different_bytes_is_not_committed(start: Start, tmp_path: Path) -> None:
+    """The sender would delete what was refused."""
+    running = start(inboxes={"BURN": SENDERS})
+    files = make_study(tmp_path, "A1", kinds={"ct": 2})
+    store(running.port, files, called="BURN")
+    study = PushedStudy(running.settings.storage, "BURN", dcmread(files[0]).StudyInstanceUID)
+    study.note_conflict(references(files)[0][1])
+    reports: Reports = Queue()
+    with calling(running, reports) as association:
+        ask(association, asked(*references(files)))
+        event_type, report = reports.get(timeout=LONG)
+    assert (event_type, uids(report, "FailedSOPSequence")) == (2, {references(files)[0][1]})
 
 
 @pytest.mark.peer

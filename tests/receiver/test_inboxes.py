@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydicom import dcmread
 
+from mkiso.errors import DamagedInstance
+from mkiso.receiver import inbox
 from mkiso.receiver.client import receiver_status
 from mkiso.receiver.pushed import PushedStudy, studies_in
+from mkiso.storage.files import sha256_of
 from mkiso_service.checks import Finding, Site, checks_of, examine
 from peers.corpus import dataset_bytes, make_study, write
 from peers.storescu import store
@@ -158,12 +161,13 @@ def test_what_is_cleared_away_goes_and_what_was_asked_stays(start: Start, tmp_pa
     study = study_of(running, files)
     assert study.seconds_quiet is not None
     study.note_asked([])
-    assert study.clear(wholly=False)
+    assert study.clear(lambda: "instances")
     assert study.seconds_quiet is None and study.read().instances == ()
+    assert study.read().gone == {uid_of(file) for file in files}
     assert (study.folder / "asked.json").exists()
     assert store(running.port, files, called="BURN").returncode == 0
-    assert len(study.read().instances) == 2
-    assert study.clear(wholly=True)
+    assert (len(study.read().instances), study.read().gone) == (2, frozenset())
+    assert study.clear(lambda: "wholly")
     assert studies_in(running.settings.storage, "BURN") == []
 
 
@@ -179,3 +183,56 @@ def test_the_doctor_says_what_came_and_what_was_refused_last(start: Start, tmp_p
     assert "(the last of STORESCU@127.0.0.1: A700, its study is too large" in told(inside=True).words
     assert "1 studies wait" in told(inside=True).words and told(inside=True).well
     assert told(inside=False).words == "2 images came, 1 refused"
+
+
+def test_what_comes_while_a_study_is_cleared_away_waits_and_stays(start: Start, tmp_path: Path) -> None:
+    running = begun(start)
+    [first, second] = make_study(tmp_path, "A1", kinds={"ct": 2})
+    store(running.port, [first], called="BURN")
+    study, answered = study_of(running, [first]), threading.Event()
+
+    def send() -> None:
+        store(running.port, [second], called="BURN")
+        answered.set()
+
+    sending = threading.Thread(target=send)
+
+    def deciding() -> Literal["instances"]:
+        sending.start()
+        assert not answered.wait(1)
+        return "instances"
+
+    assert study.clear(deciding)
+    sending.join()
+    assert study.read().uids == {uid_of(second)}
+
+
+def test_what_is_sent_again_is_not_cleared_away_before_the_answer(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = begun(start)
+    files = make_study(tmp_path, "A1", kinds={"ct": 1})
+    store(running.port, files, called="BURN")
+    study, cleared = study_of(running, files), []
+
+    def meanwhile(path: Path) -> str:
+        cleared.append(study.clear(lambda: "instances"))
+        return sha256_of(path)
+
+    monkeypatch.setattr(inbox, "sha256_of", meanwhile)
+    assert store(running.port, files, called="BURN").returncode == 0
+    assert cleared == [False] and len(study.read().instances) == 1
+
+
+def test_a_list_of_conflicts_that_cannot_be_read_is_not_taken_for_none(start: Start, tmp_path: Path) -> None:
+    running = begun(start)
+    files = make_study(tmp_path, "A1", kinds={"ct": 1})
+    store(running.port, files, called="BURN")
+    study = study_of(running, files)
+    for _ in range(3):
+        study.note_conflict(uid_of(files[0]))
+    assert (study.folder / "conflicts").read_text() == f"{uid_of(files[0])}\n"
+    (study.folder / "conflicts").unlink()
+    (study.folder / "conflicts").mkdir()
+    with pytest.raises(DamagedInstance):
+        study.read()
