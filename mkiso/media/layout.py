@@ -21,7 +21,7 @@ from mkiso.media.names import file_set_id
 from mkiso.media.pages import Facts, pages
 from mkiso.media.shown import NOTHING_SHOWN, Amount, Showing, shown_reports, shown_series
 from mkiso.media.viewer import BundledViewer, bundle_viewer
-from mkiso.study.gate import UNPROVEN, Part
+from mkiso.study.gate import Part, is_unproven
 from mkiso.study.models import DiscFile, Volume
 from mkiso.study.text import text
 
@@ -99,7 +99,7 @@ def lay_out(
         viewer_names=_root_names(viewer),
         autorun=settings.viewer.autorun,
         is_encrypted=medium == "zip-encrypted",
-        is_unproven=any(UNPROVEN & set(studies.degraded) for studies in part.studies),
+        is_unproven=any(is_unproven(studies.degraded) for studies in part.studies),
     )
     made = [
         _made(disc_dir, path, content)

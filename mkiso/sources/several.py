@@ -17,13 +17,14 @@ from mkiso.sources.protocol import Source
 from mkiso.sources.query import expected_instances, find_studies, find_studies_by_uid
 from mkiso.sources.search import MAX_STUDIES, Criteria, Hits, newest_first, search
 from mkiso.study.completeness import provable
+from mkiso.study.gate import SOURCE_DOWN
 from mkiso.study.identity import one_study, significant
 from mkiso.study.models import Study
 
 T = TypeVar("T")
 
-SOURCE_DOWN, SOURCES_DIFFER = "source_down", "sources_differ"
-"""What a disc may be made without, followed by a colon and the source's name."""
+SOURCES_DIFFER = "sources_differ"
+"""What a disc may be made without beside SOURCE_DOWN, followed by a colon and the source's name."""
 _COMPARED = ("patient_name", "patient_birth_date", "patient_sex", "accession_number", "study_date", "study_description")
 
 

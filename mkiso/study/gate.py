@@ -19,7 +19,14 @@ from mkiso.study.values import Found, Retrieved
 
 PATIENT_API, COUNTS_UNKNOWN, NOT_PROVEN = "patient_api", "counts_unknown", "completeness_not_proven"
 """What a job may do without. NOT_PROVEN: no archive was asked what a study holds that was sent to an inbox."""
-UNPROVEN = frozenset({COUNTS_UNKNOWN, NOT_PROVEN})
+SOURCE_DOWN = "source_down"
+"""Followed by a colon and the name of the source that couldn't be asked."""
+UNPROVEN = frozenset({COUNTS_UNKNOWN, NOT_PROVEN, SOURCE_DOWN})
+
+
+def is_unproven(degraded: Collection[str]) -> bool:
+    """Whether nobody could say that these are all images. Pure."""
+    return any(lack.partition(":")[0] in UNPROVEN for lack in degraded)
 
 
 def found(

@@ -16,7 +16,7 @@ from mkiso.errors import OrchestratorUnavailable, OtherSet, SeveralDiscs
 from mkiso.storage.key_use import KeyUse
 from mkiso.storage.sessions import PersonSessions
 from mkiso_service.api import NamedKey
-from mkiso_service.webhook.access import Keys, Sessions
+from mkiso_service.webhook.access import Keys, Sessions, session_of
 from mkiso_service.webhook.answers import HANDLERS
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.description import description_of
@@ -96,7 +96,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             take = Query(request.scope["query_string"]).yes("take")
             is_ordered = told.proves == "queued" and told.publisher in settings.publishers
             robot = await health_of.publisher(told.publisher) if is_ordered else None
-            return job_page(request, told, robot, take=take, has_claim=CLAIM_COOKIE in request.cookies)
+            return job_page(request, told, robot, take=take, has_claim=bool(session_of(request, CLAIM_COOKIE)))
         return JSONResponse(asdict(told), headers={"cache-control": "no-store", "vary": "Accept"})
 
     async def cancel(request: Request) -> Response:

@@ -155,6 +155,11 @@ class Questions:
                 "Nobody would read the password: ask with password=header and read X-Mkiso-Password, or with Prefer: "
                 "respond-async and ask for it at the job's address."
             )
+        if in_header and query.part() is not None:  # which would lead on to where no password is told
+            raise InvalidRequest(
+                "Each question for an encrypted disc makes discs of its own: ask without 'part', and take every disc at "
+                "the job's address."
+            )
         claim = new_claim()
         try:
             return await self._answered(request, replace(question, seal=seal_of(claim)), query, claim)

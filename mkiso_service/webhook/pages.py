@@ -70,8 +70,15 @@ _LACKS = MappingProxyType(
     {
         "patient_api": N_("The hospital's patient data wasn't available; the disc has the name from the PACS."),
         "counts_unknown": N_("The PACS doesn't say how many images there are: check that none is missing."),
+        "completeness_not_proven": N_("No PACS was asked how many images there are: check that none is missing."),
+        "source_down": N_("The PACS %(source)s couldn't be asked: it may have more images."),
+        "sources_differ": N_(
+            "The PACS %(source)s has other images or other data of a study; the disc has what the most complete PACS "
+            "has."
+        ),
     }
 )
+"""What a disc is made without; some are followed by a colon and the source's name."""
 _SCRIPTS = "mkiso_service/webhook/page"
 
 
@@ -220,8 +227,19 @@ def print_page(
         counted=counted,
         iso_date=iso_date,
         sexes=_SEXES,
-        lacks=_LACKS,
+        without=_without(told["degraded"] if told else (), spoken),
     )
+
+
+def _without(degraded: Sequence[str], spoken: Language) -> list[str]:
+    """What a disc is made without, in words."""
+    lacks = [lack.partition(":") for lack in degraded]
+    return [
+        spoken.gettext(_LACKS[kind], source=source)
+        if kind in _LACKS
+        else spoken.gettext("Made without %(lack)s.", lack=kind.replace("_", " "))
+        for kind, _, source in lacks
+    ]
 
 
 def _ordered_before(ordered: Ordered, spoken: Language) -> str:
@@ -333,6 +351,7 @@ def job_page(
         state=spoken.gettext(_STATES[job.state]),
         words=_words(job, spoken, robot),
         moving=moving,
+        without=_without(job.degraded, spoken),
         has_password=has_claim and job.state == "done",
         size_words=size_words,
     )

@@ -14,7 +14,7 @@ from mkiso.formats.registry import FORMATS
 from mkiso.storage.handover import claimed, taken
 from mkiso.storage.report import JobReport
 from mkiso_service.api import ToldPassword
-from mkiso_service.webhook.access import sender_of_request
+from mkiso_service.webhook.access import sender_of_request, session_of
 from mkiso_service.webhook.answers import is_shown
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.jobs import Jobs
@@ -65,7 +65,7 @@ class Passwords:
         if not sender_of_request(request).may_order("POST"):
             raise ForeignRequest("A page of another site asks for the password, and no person: nothing was told.")
         form = parse_qs((await form_of(request, MAX_FORM_BYTES)).decode("utf-8", "replace"))
-        claim = form.get("claim", [""])[0] or request.cookies.get(CLAIM_COOKIE, "")
+        claim = form.get("claim", [""])[0] or session_of(request, CLAIM_COOKIE)
         if not claim:
             raise InvalidRequest("The claim is missing: it was told with the job.")
         return claim

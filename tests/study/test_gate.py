@@ -25,7 +25,7 @@ from mkiso.errors import (
 from mkiso.media.disc_set import DiscSet
 from mkiso.media.file_set import arrange
 from mkiso.media.layout import Layout, lay_out
-from mkiso.study.gate import CompleteStudies, Part, found
+from mkiso.study.gate import CompleteStudies, Part, found, is_unproven
 from mkiso.study.models import Arrival, Expected, Instance, Patient, Study, Volume
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tests.media.discs import CREATED, settings
@@ -384,3 +384,18 @@ def test_a_set_holds_each_image_once_on_discs_numbered_in_order(tmp_path: Path) 
     ]:
         with pytest.raises(ProofFailed):
             DiscSet((passed,), discs)
+
+
+@pytest.mark.parametrize(
+    ("degraded", "unproven"),
+    [
+        ((), False),
+        (("patient_api", "sources_differ:old"), False),
+        (("counts_unknown",), True),
+        (("completeness_not_proven",), True),
+        (("patient_api", "source_down:old"), True),
+    ],
+    ids=str,
+)
+def test_a_disc_says_that_it_may_not_hold_all_images(degraded: tuple[str, ...], unproven: bool) -> None:
+    assert is_unproven(degraded) is unproven

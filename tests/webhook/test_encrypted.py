@@ -107,6 +107,16 @@ def test_a_job_that_goes_on_keeps_the_claim(client: httpx.Client, desk: Desk, sc
     assert "x-mkiso-password" not in client.get(f"{ASK}&password=header").headers
 
 
+def test_no_part_is_led_to_where_nobody_learns_its_password(
+    client: httpx.Client, encrypting: Desk, scripts: Scripts
+) -> None:
+    for part in (1, 2):
+        refused = client.get(f"{ASK}&password=header&part={part}")
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+        assert "without 'part'" in refused.json()["error"]
+    assert encrypting.asked == []
+
+
 def test_a_person_is_shown_the_password_on_a_page(client: httpx.Client, encrypting: Desk) -> None:
     led = client.get(ASK, headers=BROWSER)
     assert led.status_code == 303

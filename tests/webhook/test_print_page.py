@@ -16,7 +16,9 @@ from mkiso.config.settings import Auth, Identity, Key, Settings, Storage
 from mkiso.languages import language
 from mkiso.publishers.orderbook import OrderBook
 from mkiso.storage.askings import asking, write_asking
+from mkiso.storage.report import JobReport, write_report
 from peers.browser import Browser
+from peers.ports import free_port
 from tests.webhook.browsers import BROWSERS, browser_of, goes_to, is_right, refusals, text
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs
@@ -119,6 +121,18 @@ def test_a_key_that_may_not_see_whose_a_study_is_sees_it_on_no_page_either(site:
     with served(site.model_copy(update={"auth": auth}), Desk()) as client:
         page = client.get(PRINT, headers={**BROWSER, "X-API-Key": key})
     assert page.status_code == 403 and "Anna" not in page.text
+
+
+def test_who_orders_is_told_that_a_source_could_not_be_asked(site: Settings) -> None:
+    here = site.pacs.model_copy(update={"name": "here"})
+    old = here.model_copy(update={"name": "old", "port": free_port()})
+    settings = site.model_copy(update={"sources": {"here": here, "old": old}})
+    words = "The PACS old couldn&#39;t be asked: it may have more images."
+    job_id = str(uuid4())
+    write_report(site.storage, JobReport(job_id, "print", ("A1",), degraded=("source_down:old",), status="done"))
+    with served(settings, Desk()) as client:
+        assert words in client.get(PRINT, headers=BROWSER).text
+        assert words in client.get(f"/api/iso/jobs/{job_id}", headers=BROWSER).text
 
 
 @pytest.mark.parametrize(("number", "status"), [("X1", 404), ("*", 400)])
