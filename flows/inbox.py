@@ -80,13 +80,15 @@ def burn_sent(
             run.finish(discs)
             return run.state
         maker = run.publisher if run.report.publisher else None
+        if maker:
+            write_down_sent(run, run.report.accession_numbers)
         sent = look_into_inbox(run)
         told = find_sent_study(run, sent)
         numbers = tuple(study.accession_number for study in told.studies if study.accession_number)
         looked_up = [look_up_patient(run, number) for number in numbers]
         found = check_one_patient(run, numbers, [told], looked_up, "", run.without)
         if maker:
-            write_down_sent(run, found)
+            write_down_sent(run, found.accession_numbers)
         if maker is None or maker.needs_image:
             run.begin_pictures()
         resume(run, found)

@@ -81,12 +81,15 @@ def find_sent_study(run: InboxRun, pushed: Pushed) -> FoundStudies:
 
 
 @step("Write down what is asked")
-def write_down_sent(run: InboxRun, found: Found) -> None:
-    """As write_down does; what an earlier job of this study has ordered isn't ordered again."""
-    book = OrderBook.of(run.settings.storage.orders_dir, found.accession_numbers or (run.study_instance_uid,))
+def write_down_sent(run: InboxRun, accession_numbers: tuple[str, ...]) -> None:
+    """As write_down does, before the PACS is asked: whoever prints the study at the counter meanwhile, or after this
+    attempt, has its disc, and no retry makes another. What an earlier job of this study has ordered isn't ordered
+    again.
+    """
+    book = OrderBook.of(run.settings.storage.orders_dir, accession_numbers or (run.study_instance_uid,))
     earlier = {asked.job_id for asked in run.place.asked} - {run.job.id, ""}
     require_not_ordered(book.pages(), earlier)
-    book.ask(run.job.id, again=False)
+    book.ask(run.job.id)
 
 
 @step("Take what was sent", patient=True)

@@ -157,8 +157,8 @@ class Questions:
             )
         if in_header and query.part() is not None:  # which would lead on to where no password is told
             raise InvalidRequest(
-                "Each question for an encrypted disc makes discs of its own: ask without 'part', and take every disc at "
-                "the job's address."
+                "Each question for an encrypted disc makes discs of its own: ask without 'part', and take every disc "
+                "at the job's address."
             )
         claim = new_claim()
         try:
