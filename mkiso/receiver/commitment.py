@@ -29,7 +29,7 @@ from mkiso.network.negotiation import (
     STORAGE_COMMITMENT_PUSH,
     Context,
 )
-from mkiso.network.pdu import AssociationLost
+from mkiso.network.pdu import AssociationLost, ProtocolError
 from mkiso.network.requestor import Address, Requestor
 
 REQUEST_COMMITMENT = 1  # Action Type ID, PS3.4 J.3.2
@@ -43,6 +43,17 @@ COMMITTING = Context(STORAGE_COMMITMENT, IMPLICIT_VR_LITTLE_ENDIAN)
 
 log = logging.getLogger(__name__)
 _calls = threading.BoundedSemaphore(MAX_CALLS)
+
+
+def request_of(encoded: bytes) -> Dataset:
+    """What an N-ACTION asks about, every value read. Raises ProtocolError where it can't be."""
+    request = dimse.decode_data_set(encoded)
+    try:
+        for _ in request.iterall():
+            pass
+    except Exception:  # pydicom reads items and values on first use, and raises many types
+        raise ProtocolError("sent a malformed data set") from None
+    return request
 
 
 def status_of(command: dimse.Command, request: Dataset) -> int:

@@ -165,7 +165,7 @@ class StorageScp:
         if instance is not None:
             return instance.finish()
         if field == dimse.N_ACTION_RQ and isinstance(message.data_set, Gathered):
-            return commitment.status_of(message.command, dimse.decode_data_set(message.kept))
+            return commitment.status_of(message.command, commitment.request_of(message.kept))
         if field == dimse.C_CANCEL_RQ:  # PS3.7 9.3.2.3: nothing of ours can be cancelled
             return None
         return dimse.SUCCESS if field == dimse.C_ECHO_RQ else dimse.UNRECOGNIZED_OPERATION
@@ -174,7 +174,7 @@ class StorageScp:
         """Tell what is held of what was asked about: at once, or where the sender wants to be called."""
         spool, calling = self._spool, self._tally.calling_ae_title
         assert isinstance(spool, InboxSpool)
-        request = dimse.decode_data_set(message.kept)
+        request = commitment.request_of(message.kept)
         asked = [str(item.ReferencedSOPInstanceUID) for item in request.ReferencedSOPSequence]
         event_type, report = commitment.report_on(request, spool.held(asked))
         place = spool.rules.reports.get(calling)

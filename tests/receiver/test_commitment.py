@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -20,9 +20,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModelInstance,
 )
 
-from mkiso.network.dimse import ACTION_TYPE_ID, Command
+from mkiso.network.dimse import ACTION_TYPE_ID, Command, encode_data_set
+from mkiso.network.pdu import ProtocolError
 from mkiso.receiver import commitment
-from mkiso.receiver.commitment import report_on, status_of
+from mkiso.receiver.commitment import report_on, request_of, status_of
 from mkiso.receiver.pushed import PushedStudy
 from peers.corpus import make_study
 from peers.patience import LONG
@@ -170,6 +171,21 @@ def test_jobs_commit_themselves_to_nothing(start: Start) -> None:
 def test_a_request_that_means_nothing_is_refused(action: int, request_set: Dataset, status: int) -> None:
     command = Command(0x0130, 1, True, {ACTION_TYPE_ID: action.to_bytes(2, "little")})
     assert status_of(command, request_set) == status
+
+
+def test_whatever_bytes_come_as_a_request_no_other_error_does() -> None:
+    whole = encode_data_set(asked((CTImageStorage, "1.2.3"), (CTImageStorage, "1.2.4")))
+    command = Command(0x0130, 1, True, {ACTION_TYPE_ID: b"\1\0"})
+    odd = [whole[:end] for end in range(len(whole))]
+    odd += [whole[:at] + bytes((byte,)) + whole[at + 1 :] for at in range(len(whole)) for byte in (0, 1, 0x41, 0xFF)]
+    read = 0
+    for encoded in odd:
+        with suppress(ProtocolError):
+            request = request_of(encoded)
+            if status_of(command, request) == 0:
+                encode_data_set(report_on(request, {})[1])
+            read += 1
+    assert 0 < read < len(odd)
 
 
 def test_an_instance_of_another_class_is_not_held() -> None:
