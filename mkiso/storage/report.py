@@ -188,7 +188,7 @@ def sets_told(storage: Storage, accession_numbers: Collection[str], form: str = 
     """The sets of discs of this format that jobs have told of for this question, as long as their reports are kept.
 
     Maps each set's id, which is that of its first disc (mkiso.storage.shelf.Manifest.set_id), to a job that serves it.
-    Nobody can have a disc of a set that no job has told of.
+    Nobody can have a disc of a set that no job has told of. What was sent to an inbox answers nobody's question.
     """
     asked, told = set(accession_numbers), {}
     for file in storage.reports_dir.glob("*.json"):
@@ -196,7 +196,7 @@ def sets_told(storage: Storage, accession_numbers: Collection[str], form: str = 
             report = read_report(storage, file.stem)
         except JobNotFound:  # removed meanwhile, or none of ours
             continue
-        if report.disc_ids and report.format == form and set(report.accession_numbers) == asked:
+        if report.disc_ids and not report.inbox and report.format == form and set(report.accession_numbers) == asked:
             told[report.disc_ids[0]] = report.job_id
     return told
 

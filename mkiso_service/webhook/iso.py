@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import replace
 
 from starlette.requests import Request
@@ -302,9 +303,16 @@ class Questions:
         if question.language:  # nothing tells which language a disc on the shelf is in
             return None
         for discs in self._young_sets(question):
+            if self._is_of_inbox(discs[0].job_id):  # no GET gives it
+                continue
             ids = tuple(disc.disc_id for disc in discs)
             return JobReport(discs[0].job_id, "download", question.accession_numbers, disc_ids=ids)
         return None
+
+    def _is_of_inbox(self, job_id: str) -> bool:
+        with suppress(JobNotFound):
+            return bool(read_report(self._settings.storage, job_id).inbox)
+        return False
 
     def _young_sets(self, question: Question) -> list[tuple[Manifest, ...]]:
         """The sets that were made for these accession numbers a short while ago, the youngest first; none that is

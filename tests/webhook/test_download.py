@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote
@@ -22,6 +23,7 @@ from mkiso.errors import (
     PublisherRefused,
     StudyNotFound,
 )
+from mkiso.storage.report import read_report, write_report
 from mkiso.storage.shelf import manifests
 from mkiso_service.webhook.orchestrator import Standing
 from mkiso_service.webhook.question import Question
@@ -99,6 +101,13 @@ def test_head_starts_no_job_and_tells_of_a_young_disc(client: httpx.Client, desk
     assert client.head(got.headers["content-location"]).headers["content-length"] == "37773"
     assert len(desk.asked) == 1
     assert client.head("/api/iso/download?accession_number=*").status_code == 400
+
+
+def test_head_tells_nothing_of_a_disc_of_what_was_sent_to_an_inbox(client: httpx.Client, scripts: Scripts) -> None:
+    told = client.get(ONE).headers["content-location"]
+    report = read_report(scripts.storage, told.split("/")[4])
+    write_report(scripts.storage, replace(report, inbox="BURN"))
+    assert "etag" not in client.head(ONE).headers
 
 
 def test_head_of_a_disc_that_is_too_old_for_reuse(client: httpx.Client, desk: Desk, scripts: Scripts) -> None:

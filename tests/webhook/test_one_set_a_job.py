@@ -116,3 +116,5 @@ def test_the_sets_that_a_question_was_told_of(settings: Settings, discs: tuple[M
     assert sets_told(storage, ["A1"]) == {first: JOB}
     assert sets_told(storage, ["A1", "B2"]) == sets_told(storage, ["B2", "A1", "B2"]) == {"x": OTHER}
     assert sets_told(storage, ["C3"]) == {}
+    write_report(storage, JobReport(OTHER, "download", ("A1",), status="done", disc_ids=("z",), inbox="BURN"))
+    assert sets_told(storage, ["A1"]) == {first: JOB}
