@@ -10,11 +10,20 @@ level above counts was cut by the PACS, which may say Success all the same, and 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from mkiso.config.settings import Identity
-from mkiso.errors import AnswerCut, DamagedInstance, PacsBusy, PacsRefused, PatientMismatch, StudyNotFound
+from mkiso.errors import (
+    AnswerCut,
+    DamagedInstance,
+    PacsBusy,
+    PacsRefused,
+    PatientMismatch,
+    RetriableError,
+    StudyNotFound,
+)
 from mkiso.network.dimse import OUT_OF_RESOURCES
 from mkiso.sources.answers import (
     STUDY_KEYS,
@@ -35,6 +44,8 @@ from mkiso.study.identity import one_patient
 from mkiso.study.models import Expected, Study
 
 SERIES_INSTANCE_UID, SOP_INSTANCE_UID = 0x0020000E, 0x00080018
+HAS_IT = "has_the_study"
+"""In the details of an error."""
 
 
 def find_studies(source: Source, accession_number: str) -> list[Study]:
@@ -51,13 +62,24 @@ def find_studies(source: Source, accession_number: str) -> list[Study]:
                 "examination was sent.",
                 accession_number=accession_number,
             )
-        return [replace(study, expected=_expected(source, search, study)) for study in studies]
+        with having_it():
+            return [replace(study, expected=_expected(source, search, study)) for study in studies]
+
+
+@contextmanager
+def having_it() -> Iterator[None]:
+    """What goes wrong within carries HAS_IT: the source has named the study, and only its list isn't had."""
+    try:
+        yield
+    except RetriableError as error:
+        error.details[HAS_IT] = True
+        raise
 
 
 def expected_instances(source: Source, study: Study) -> Expected:
     """What the PACS holds of a study that it has just named; find_studies has put the same into `study.expected`
     already."""
-    with source.searching() as search:
+    with having_it(), source.searching() as search:
         return _expected(source, search, study)
 
 

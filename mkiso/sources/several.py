@@ -6,15 +6,16 @@ Nothing is mixed: a study is one source's, and what the others tell of it only d
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Generic, TypeVar
 
-from mkiso.errors import MkisoError, NotAskedEverywhere, RetriableError, StudyIncomplete, StudyNotFound
+from mkiso.errors import MkisoError, NotAskedEverywhere, PacsBusy, RetriableError, StudyIncomplete, StudyNotFound
 from mkiso.sources.protocol import Source
-from mkiso.sources.query import expected_instances, find_studies, find_studies_by_uid
+from mkiso.sources.query import HAS_IT, expected_instances, find_studies, find_studies_by_uid
 from mkiso.sources.search import MAX_STUDIES, Criteria, Hits, newest_first, search
 from mkiso.study.completeness import provable
 from mkiso.study.gate import SOURCE_DOWN
@@ -25,6 +26,7 @@ T = TypeVar("T")
 
 SOURCES_DIFFER = "sources_differ"
 """What a disc may be made without beside SOURCE_DOWN, followed by a colon and the source's name."""
+BUSY_PAUSES_SECONDS = (1.0, 3.0)
 _COMPARED = ("patient_name", "patient_birth_date", "patient_sex", "accession_number", "study_date", "study_description")
 
 
@@ -52,8 +54,9 @@ class FoundStudies:
 
 
 def ask_all(sources: Sequence[Source], ask: Callable[[Source], T]) -> Told[T]:
-    """Ask all sources at once. One that can't be asked now is told, unless it is the only one, must answer, or none
-    answers; what else goes wrong is raised: a source that answers and can't be understood may hold what is asked for.
+    """Ask all sources at once. One that can't be asked now is told, unless it is the only one, must answer, has named a
+    study and doesn't list it, or none answers; what else goes wrong is raised: a source that answers and can't be
+    understood may hold what is asked for. One that has no time is asked again, since it will soon have some.
     """
     if len(sources) == 1:
         return Told({sources[0].settings.name: ask(sources[0])})
@@ -61,12 +64,12 @@ def ask_all(sources: Sequence[Source], ask: Callable[[Source], T]) -> Told[T]:
     down: dict[str, RetriableError] = {}
     failed: list[MkisoError] = []
     with ThreadPoolExecutor(len(sources), "source") as threads:
-        for source, asked in [(source, threads.submit(ask, source)) for source in sources]:
+        for source, asked in [(source, threads.submit(_patiently, ask, source)) for source in sources]:
             try:
                 answers[source.settings.name] = asked.result()
             except RetriableError as error:
                 down[source.settings.name] = error
-                failed += [error] if source.settings.must_answer else []
+                failed += [error] if source.settings.must_answer or HAS_IT in error.details else []
             except MkisoError as error:
                 failed.append(error)
     if failed:
@@ -74,6 +77,15 @@ def ask_all(sources: Sequence[Source], ask: Callable[[Source], T]) -> Told[T]:
     if not answers:
         raise NotAskedEverywhere(f"No source can be asked now. {' '.join(_reasons(down))}", not_asked=list(down))
     return Told(answers, down)
+
+
+def _patiently(ask: Callable[[Source], T], source: Source) -> T:
+    for pause in BUSY_PAUSES_SECONDS:
+        try:
+            return ask(source)
+        except PacsBusy:
+            time.sleep(pause)
+    return ask(source)
 
 
 def find_everywhere(sources: Sequence[Source], accession_number: str) -> FoundStudies:

@@ -18,6 +18,7 @@ from mkiso.errors import (
     CountsUnknown,
     MkisoError,
     NotAskedEverywhere,
+    PacsBusy,
     PacsRefused,
     PacsSilent,
     PacsUnreachable,
@@ -25,7 +26,9 @@ from mkiso.errors import (
     StudyIncomplete,
     StudyNotFound,
 )
-from mkiso.sources.protocol import Search
+from mkiso.sources import several
+from mkiso.sources.answers import Answers
+from mkiso.sources.protocol import Query, Search
 from mkiso.sources.registry import source_of, sources_of
 from mkiso.sources.retrieve import retrieve
 from mkiso.sources.search import Criteria
@@ -189,6 +192,35 @@ def test_a_source_that_must_answer_or_answers_wrongly_ends_the_question(files: l
         find_everywhere([Named("a", error=GONE, must_answer=True), Named("b", files)], "A1")
     with pytest.raises(PacsRefused):
         find_everywhere([Named("a", files), Named("b", error=PacsRefused("It refuses."))], "A1")
+
+
+class Listless(Named):
+    """It names its studies, and then `error` keeps it from listing them, so many times."""
+
+    def __init__(self, name: str, files: Sequence[Path], error: MkisoError, times: int = 100) -> None:
+        super().__init__(name, files)
+        self.left, self.why = times, error
+
+    def _search(self, query: Query, most: int | None = None, /) -> Answers:
+        if query.level != "STUDY" and self.left:
+            self.left -= 1
+            raise self.why
+        return super()._search(query, most)
+
+
+def test_a_source_that_has_the_study_and_does_not_list_it_is_not_passed_over(files: list[Path]) -> None:
+    """It may have images that the other one lacks, and is known to have the study."""
+    silent = [Listless("a", files, PacsSilent("It is silent.")), Named("b", files[1:])]
+    with pytest.raises(PacsSilent):
+        find_everywhere(silent, "A1")
+    with pytest.raises(PacsSilent):
+        find_everywhere_by_uid(silent, str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID))
+
+
+def test_a_source_that_has_no_time_is_asked_again(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(several, "BUSY_PAUSES_SECONDS", (0.0, 0.0))
+    found = find_everywhere([Listless("a", files, PacsBusy("No time."), 2), Named("b", files[1:])], "A1")
+    assert ([study.origin.source for study in found.studies], found.degraded) == (["a"], ("sources_differ:b",))
 
 
 def test_only_those_are_asked_whose_numbers_it_may_be(files: list[Path]) -> None:
