@@ -193,7 +193,7 @@ class Questions:
                 return accepted(request, asked, claim)
         discs = await self._jobs.discs(report)
         if part is None or len(discs) == part == 1:
-            answer = await self._jobs.disc(request, report, part, just_made=True)
+            answer = await self._jobs.disc(request, report, part, just_made=True, by_us=bool(claim))
             if claim and request.method != "HEAD":
                 answer.headers["x-mkiso-password"] = await self._passwords.tell(report, claim)
             return answer

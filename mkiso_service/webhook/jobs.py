@@ -147,16 +147,19 @@ class Jobs:
         is_ordered = report is not None and report.status == "running" and report.proves
         return report if report is not None and is_ordered else await self.finished(job_id)
 
-    async def disc(self, request: Request, report: JobReport, part: int | None, *, just_made: bool = False) -> Response:
-        """The image of a finished job, or of the `part` of its set. Raises SeveralDiscs where a part has to be
-        named, EncryptionRequired where the site hands it out no more.
+    async def disc(
+        self, request: Request, report: JobReport, part: int | None, *, just_made: bool = False, by_us: bool = False
+    ) -> Response:
+        """The image of a finished job, or of the `part` of its set. `by_us`: nginx doesn't send it, which passes on
+        no header but those that it knows. Raises SeveralDiscs where a part has to be named, EncryptionRequired where
+        the site hands it out no more.
         """
         manifest = chosen(await self.discs(report), part, report.job_id)
         require_allowed(FORMATS[manifest.format], self._encryption)
         headers = disc_headers(report, manifest)
         span = span_of(request.headers, headers["etag"], manifest.size, just_made=just_made)
         if span.status in (200, 206):
-            return await self._bytes(request, manifest, span, headers)
+            return await self._bytes(request, manifest, span, headers, by_us=by_us)
         if span.status == 304:
             return Response(status_code=304, headers=headers)
         if span.status == 412:
@@ -170,11 +173,13 @@ class Jobs:
         """The discs of a finished job, which are one whole set. Raises JobNotFound where they aren't kept any more."""
         return await asyncio.to_thread(self._manifests, report)
 
-    async def _bytes(self, request: Request, disc: Manifest, span: Span, headers: dict[str, str]) -> Response:
+    async def _bytes(
+        self, request: Request, disc: Manifest, span: Span, headers: dict[str, str], *, by_us: bool
+    ) -> Response:
         """A disc's bytes, sent by nginx or by us. Raises ProofFailed, JobNotFound; its set has then left the shelf."""
         storage, form = self._storage, FORMATS[disc.format]
         try:
-            if prefix := self._accel(request, span.status):
+            if prefix := "" if by_us else self._accel(request, span.status):
                 await asyncio.to_thread(require_right, storage, disc)
             else:
                 proved = await asyncio.to_thread(prepared, storage, disc, span, begin=request.method != "HEAD")

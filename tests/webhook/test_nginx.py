@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mkiso.storage.handover import hand_over
 from mkiso.storage.shelf import manifests
 from mkiso_service.webhook.orchestrator import Standing
 from mkiso_service.webhook.question import Question
@@ -99,6 +100,24 @@ def test_the_old_addresses_need_no_key(front: Front, desk: Desk, old: str, numbe
         if kind == "download":
             assert len(answer.content) == int(answer.headers["content-length"]) == 37773
             assert answer.headers["content-type"] == "application/vnd.efi.iso"
+
+
+def test_the_password_of_an_encrypted_disc_comes_through(front: Front, desk: Desk) -> None:
+    """nginx passes on no header of ours where it sends the bytes itself, and the password is told once."""
+
+    def encrypted(job_id: str, question: Question) -> Standing:
+        hand_over(front.scripts.storage, job_id, question.seal, "11111-22222")
+        return front.scripts.done(job_id, question)
+
+    desk.script = encrypted
+    try:
+        answer = front.get(
+            "/api/iso/download?accession_number=E1&format=zip-encrypted&password=header", headers={"X-API-Key": KEY}
+        )
+    finally:
+        desk.script = front.scripts.done
+    assert (answer.status_code, answer.headers.get("x-mkiso-password")) == (200, "11111-22222")
+    assert len(answer.content) == 37773
 
 
 def test_curl_takes_a_disc_and_goes_on_with_a_broken_one(front: Front, desk: Desk, tmp_path: Path) -> None:
