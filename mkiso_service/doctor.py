@@ -68,5 +68,5 @@ def diagnose(console: Console, settings: Settings) -> int:
         console.print(f"{mark}  [bold]{check.title:<18}[/] [dim]{finding.seconds:5.2f} s[/]  ", end="")
         console.print(finding.words, markup=False, highlight=False)
         wrong += not finding.well
-    console.print("Everything is well." if not wrong else f"{wrong} of these need somebody.")
+    console.print("Everything is well." if not wrong else f"{wrong} of these need attention.")
     return 1 if wrong else 0

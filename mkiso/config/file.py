@@ -384,6 +384,13 @@ def _read_secret_files(values: dict[str, Any], folder: Path, problems: list[str]
                 values[key] = UNKNOWN_SECRET
 
 
+_WORDS = dict.fromkeys(("tuple_type", "list_type"), "write a list, with brackets: [one, another]")
+_WORDS |= dict.fromkeys(("dict_type", "model_type"), "write its entries below it, indented")
+_WORDS |= dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "write a whole number")
+_WORDS |= dict.fromkeys(("float_parsing", "float_type"), "write a number")
+_WORDS |= dict.fromkeys(("bool_parsing", "bool_type"), "write true or false")
+
+
 def _problem(entry: Any) -> str:
     """What is wrong, in words, with the dotted key; of an unknown one the nearest that there is."""
     model, place = _model_at(entry["loc"])
@@ -391,7 +398,9 @@ def _problem(entry: Any) -> str:
     if entry["type"] == "missing":
         return f"{'.'.join(section)} needs {key}: {model.model_fields[key].description}"
     if entry["type"] != "extra_forbidden":
-        message = str(entry["msg"]).removeprefix("Value error, ")
+        message = _WORDS.get(entry["type"]) or str(entry["msg"]).removeprefix("Value error, ")
+        if key == "[key]":
+            return f"{'.'.join(section)}, as a name: {message}"
         return f"{where}: {message}" if where else message
     kinds = _KINDS[section[0]][1] if section and section[0] in _KINDS else {}
     if others := [kind for kind, each in kinds.items() if key in each.model_fields]:

@@ -63,10 +63,9 @@ class DiscReport:
         return not self.findings
 
     def __str__(self) -> str:
-        what = (
-            f"{self.volume_id}: {self.files} files, {self.instances} instances, {self.size} bytes, SHA-256 "
-            f"{self.sha256 or 'unknown'}"
-        )
+        name = f"{self.volume_id}: " if self.volume_id else ""
+        whole = f", SHA-256 {self.sha256}" if self.sha256 else ""
+        what = f"{name}{self.files} files, {self.instances} instances, {self.size} bytes{whole}"
         return "\n".join(
             [
                 what,

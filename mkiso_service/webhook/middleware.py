@@ -251,7 +251,7 @@ class Authentication:
             answer = await answer_mkiso_error(request, NotAllowed(f"{caller.name or 'You'} may not do this: {HELP}"))
         else:
             await self.trail.refused(request, "API key absent or wrong")
-            words = "The API key is missing or wrong: send it in the X-API-Key header."
+            words = "The API key is missing or wrong. Programs send X-API-Key, mkiso burn takes --api-key-file."
             if not self.keys.on_page and "x-api-key" not in request.headers:
                 words = "Nobody is signed in: sign in on the first page of this service. A program sends X-API-Key."
             told = {"www-authenticate": 'X-API-Key realm="mkiso"'}

@@ -36,7 +36,7 @@ class Searches:
     async def show(self, request: Request) -> Response:
         """GET /api/studies"""
         if self._settings.is_open:
-            raise SearchClosed("This site looks nobody up without a key, and has none: set auth.enabled and a key.")
+            raise SearchClosed("A search needs a key, and this service has none: set auth.enabled and a key.")
         query = Query(request.scope["query_string"])
         born = asked_birth_date(query, self._settings.identity)
         criteria = criteria_of(query, born)

@@ -92,4 +92,4 @@ storage: {{min_free_gib: 0}}
     for name in ("viewer", "PACS", "receiver", "patient API", "Prefect", "worker", "webhook", "publisher rimage"):
         assert any(line.startswith("wrong") and name in line for line in told.splitlines()), name
     assert "Start `mkiso serve`" in told
-    assert "8 of these need somebody." in told
+    assert "8 of these need attention." in told
