@@ -74,34 +74,38 @@ def burn_sent(
         after: The job that has made a disc of this study before more of it came; empty: none has.
     """
     with InboxRun(inbox, study_instance_uid, accession_numbers, after) as run:
-        run.open()
-        discs = resume_discs(run) if run.report.disc_ids else ()
-        if discs:
-            run.finish(discs)
-            return run.state
-        maker = run.publisher if run.report.publisher else None
-        if maker:
-            write_down_sent(run, run.report.accession_numbers)
-        sent = look_into_inbox(run)
-        told = find_sent_study(run, sent)
-        numbers = tuple(study.accession_number for study in told.studies if study.accession_number)
-        looked_up = [look_up_patient(run, number) for number in numbers]
-        found = check_one_patient(run, numbers, [told], looked_up, "", run.without)
-        if maker:
-            write_down_sent(run, found.accession_numbers)
-        if maker is None or maker.needs_image:
-            run.begin_pictures()
-        resume(run, found)
-        complete = check_complete(run, found, [take_sent_study(run, found, sent)])
-        if maker and not maker.needs_image:
-            orders = orders_of_studies(run, maker, complete)
-        else:
-            disc_set = lay_out_discs(run, complete, finish_pictures(run, complete), read_reports(run, complete))
-            proven = read_back(run, master_images(run, disc_set))
-            if maker is None:
-                run.finish(shelve_discs(run, proven))
-                return run.state
-            orders = orders_of_images(run, maker, proven)
-        give_orders(run, maker, complete, orders)
-        follow_orders(run, maker, orders)
+        _burn(run)
     return run.state
+
+
+def _burn(run: InboxRun) -> None:
+    run.open()
+    discs = resume_discs(run) if run.report.disc_ids else ()
+    if discs:
+        run.finish(discs)
+        return
+    maker = run.publisher if run.report.publisher else None
+    if maker:
+        write_down_sent(run, run.report.accession_numbers)
+    sent = look_into_inbox(run)
+    told = find_sent_study(run, sent)
+    numbers = tuple(study.accession_number for study in told.studies if study.accession_number)
+    looked_up = [look_up_patient(run, number) for number in numbers]
+    found = check_one_patient(run, numbers, [told], looked_up, "", run.without)
+    if maker:
+        write_down_sent(run, found.accession_numbers)
+    if maker is None or maker.needs_image:
+        run.begin_pictures()
+    resume(run, found)
+    complete = check_complete(run, found, [take_sent_study(run, found, sent)])
+    if maker and not maker.needs_image:
+        orders = orders_of_studies(run, maker, complete)
+    else:
+        disc_set = lay_out_discs(run, complete, finish_pictures(run, complete), read_reports(run, complete))
+        proven = read_back(run, master_images(run, disc_set))
+        if maker is None:
+            run.finish(shelve_discs(run, proven))
+            return
+        orders = orders_of_images(run, maker, proven)
+    give_orders(run, maker, complete, orders)
+    follow_orders(run, maker, orders)

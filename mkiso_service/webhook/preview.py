@@ -56,12 +56,12 @@ class Previews:
         return preview(found, ordered, _labels(self._settings, found))
 
     async def confirmed(self, request: Request, question: Question, query: Query) -> tuple[Question, Found | None]:
-        """The question with who its patient is, where this site asks for the birth date too, and what was found then.
-        Raises what `look` raises.
+        """The question with who its patient is, where it gives the birth date (which a site may ask for), and what was
+        found then. Raises what `look` raises.
         """
-        if not self._settings.identity.confirm_birth_date:
-            return question, None
         born = asked_birth_date(query, self._settings.identity)
+        if not born:
+            return question, None
         found = await self.look(request, question.accession_numbers, born)
         return replace(question, shown=question.shown or shown_digest(found.studies)), found
 

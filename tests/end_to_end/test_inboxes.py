@@ -66,7 +66,8 @@ def job_of(hospital: Hospital, number: str, count: int = 1) -> dict[str, Any]:
     """The newest job of this number once it has ended, when there are so many of them."""
     [newest, *_] = hospital.service.when(lambda: jobs if len(jobs := jobs_of(hospital, number)) == count else None, 240)
     ended = hospital.service.ended(newest["job"]["job_id"])
-    hospital.service.run_ended(ended["job_id"])
+    run = hospital.service.run_ended(ended["job_id"])
+    assert (run["state_type"] == "COMPLETED") == (ended["state"] == "done"), (run["state"], ended)
     return {**newest, "job": ended}
 
 

@@ -155,6 +155,24 @@ def test_where_a_site_asks_for_the_birth_date_nobody_gets_a_disc_without_it(tmp_
         assert client.get("/api/openapi.json").json()["components"]["parameters"]["birth_date"]["required"]
 
 
+def test_a_birth_date_that_is_given_must_be_the_patient_s_wherever_it_is_given(tmp_path: Path) -> None:
+    desk = Desk(Scripts(settings_in(tmp_path).storage).done)
+    with with_pacs(settings_in(tmp_path), tmp_path / "pacs", "A1", "A2") as settings, served(settings, desk) as client:
+        questions = (
+            ("/api/iso/download", {"accession_number": "A1"}),
+            ("/api/iso/download-multiple", {"accession_numbers": "A1,A2"}),
+            ("/api/iso/print", {"accession_number": "A1"}),
+        )
+        for path, query in questions:
+            answer = client.get(path, params={**query, "birth_date": "1970-01-03"})
+            assert refusal(answer) == (409, "wrong_birth_date")
+        assert desk.asked == []
+        shown = preview(client, "A1")["shown"]
+        for path, query in questions:
+            assert client.get(path, params={**query, "birth_date": "1970-01-02"}).status_code == 200
+        assert {question.shown for question in desk.asked} == {shown}
+
+
 def test_the_hospital_s_own_data_stand_beside_the_pacs_s(tmp_path: Path) -> None:
     known = {"A1": {"hn": "HN-0001", "name": "Sample^Anna"}, "U1": {"hn": "HN-0001", "name": "x"}}
     with DemoPatientApi(known) as api:
