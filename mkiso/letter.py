@@ -37,7 +37,7 @@ _INK, _SOFT, _ACCENT = (22, 38, 43), (85, 104, 110), (15, 92, 110)
 @dataclass(frozen=True, slots=True)
 class Letter:
     """What stands in a letter. `address` is where the code leads, empty: there is none; `has_pages`: the disc has
-    pages of ours. `is_encrypted`: it is a file that a password opens; `password`, where the letter is to carry it.
+    pages of ours. `format`: mkiso.formats.registry.FORMATS' name of it; `password`, where the letter is to carry it.
     """
 
     institution: str
@@ -48,7 +48,7 @@ class Letter:
     discs: int
     address: str
     has_pages: bool
-    is_encrypted: bool = False
+    format: str = "iso"
     password: str = ""
 
 
@@ -83,7 +83,7 @@ def letter_of(report: JobReport, disc: Disc, address: str, *, has_pages: bool, p
         discs=len(report.disc_ids),
         address=address,
         has_pages=has_pages,
-        is_encrypted=FORMATS[report.format].is_encrypted,
+        format=report.format,
         password=password,
     )
 
@@ -217,7 +217,7 @@ def _short(value: str) -> str:
 
 
 def _steps(letter: Letter, spoken: Language) -> list[str]:
-    if letter.is_encrypted:
+    if FORMATS[letter.format].is_encrypted:
         return [
             spoken.gettext(
                 "Open it with a program for encrypted ZIP files. Windows: 7-Zip. macOS: Keka or The Unarchiver. "
@@ -234,8 +234,13 @@ def _steps(letter: Letter, spoken: Language) -> list[str]:
             spoken.gettext("It is in DICOM format: open DICOMDIR on this disc with a DICOM viewer."),
             spoken.gettext("Your doctor has programs of their own for it: take the disc along."),
         ]
+    first = {
+        "zip": spoken.gettext("Extract all files of the ZIP file into a new folder, and open that folder."),
+        "usb": spoken.gettext("Plug the stick into a computer, and open it there."),
+    }
     return [
-        spoken.gettext("Put the disc into a computer with a disc drive, and show what is on it."),
+        first.get(letter.format)
+        or spoken.gettext("Put the disc into a computer with a disc drive, and show what is on it."),
         spoken.gettext(
             "Open the file INDEX.HTM. It opens in the browser; nothing is installed and nothing is sent anywhere."
         ),

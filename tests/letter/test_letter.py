@@ -118,3 +118,12 @@ def test_values_of_any_length_leave_a_letter(sign: str, paper: Paper, tmp_path: 
     content = pdf(letter(sign * 8000, studies=5, description=sign * 8000), language("en"), paper)
     assert "it leads to this disc" in read(content, tmp_path)
     assert paper == "a4" or pages(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [("iso", "disc drive"), ("zip", "ZIP file"), ("usb", "Plug the stick"), ("zip-encrypted", "7-Zip")],
+)
+def test_each_format_is_opened_in_its_own_way(form: str, words: str, tmp_path: Path) -> None:
+    of_format = replace(letter(), format=form)
+    assert words in " ".join(read(pdf(of_format, language("en"), "a4"), tmp_path).split())
