@@ -6,7 +6,17 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.collect import find, retrieve
-from flows.parameters import AccessionNumbers, DiscFormat, DiscLanguage, PasswordSeal, ShownPatient, run_name
+from flows.parameters import (
+    AccessionNumbers,
+    DiscFormat,
+    DiscLanguage,
+    PasswordSeal,
+    SeriesUids,
+    ShownPatient,
+    StudyUids,
+    run_name,
+)
+from mkiso.study.selection import Selection
 from tasks.cleaning import forget_cancelled_job
 from tasks.disc import (
     finish_pictures,
@@ -34,6 +44,8 @@ def make_disc(
     language: DiscLanguage = "",
     format: DiscFormat = "iso",
     seal: PasswordSeal = "",
+    study_uids: StudyUids = (),
+    series_uids: SeriesUids = (),
 ) -> State:
     """Make a disc image of one patient's studies.
 
@@ -43,8 +55,11 @@ def make_disc(
         language: Of the pages on the disc, such as de; empty: disc.language of the configuration.
         format: What the disc becomes: iso for a drive, zip for any computer, zip-encrypted, usb for sticks.
         seal: Of who is told the password of an encrypted disc (mkiso.storage.handover).
+        study_uids: Of the accession numbers' studies these alone, or these where there are no numbers; empty: all.
+        series_uids: Of a study that has some of these, these alone; empty: whole studies.
     """
-    with JobRun("download", accession_numbers, language=language, form=format, seal=seal) as run:
+    asked = {"language": language, "form": format, "seal": seal}
+    with JobRun("download", accession_numbers, **asked, selection=Selection(study_uids, series_uids)) as run:
         question = run.start()
         discs = resume_discs(run) if run.report.disc_ids else ()
         if not discs:

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
 from mkiso.storage.handover import CLAIM_PATTERN
+from mkiso.study.selection import MAX_SERIES, UID_CHARACTERS, UID_PATTERN
 
 AccessionNumber = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\*?%,\x00-\x1f\x7f]+$")
@@ -21,9 +22,27 @@ AccessionNumbers = Annotated[
     list[AccessionNumber],
     Field(
         title="Accession numbers",
-        description="As they stand on the examinations; all of one patient.",
-        min_length=1,
+        description="As they stand on the examinations; all of one patient. May be empty where studies are chosen.",
         max_length=1000,
+    ),
+]
+
+Uid = Annotated[str, StringConstraints(min_length=1, max_length=UID_CHARACTERS, pattern=UID_PATTERN)]
+StudyUids = Annotated[
+    tuple[Uid, ...],
+    Field(
+        title="Chosen studies",
+        description="Study Instance UIDs: of the accession numbers' studies these alone, or these where there are no "
+        "numbers. Empty: all.",
+        max_length=1000,
+    ),
+]
+SeriesUids = Annotated[
+    tuple[Uid, ...],
+    Field(
+        title="Chosen series",
+        description="Series Instance UIDs: of a study that has some of these, these alone. Empty: whole studies.",
+        max_length=MAX_SERIES,
     ),
 ]
 
@@ -62,11 +81,13 @@ SHOWN = 5
 
 
 def run_name(kind: str) -> Callable[[], str]:
-    """Names a run by its kind and accession numbers: `Disc A123, A124`."""
+    """Names a run by its kind and accession numbers: `Disc A123, A124`, `Disc A123 (selection)`."""
 
     def name() -> str:
         numbers = flow_run.parameters.get("accession_numbers") or []
         more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
-        return f"{kind} {', '.join(map(str, numbers[:SHOWN]))}{more}"
+        chosen = any(flow_run.parameters.get(name) for name in ("study_uids", "series_uids"))
+        named = ", ".join(map(str, numbers[:SHOWN])) or "by Study Instance UID"
+        return f"{kind} {named}{more}{' (selection)' * bool(chosen and numbers)}"
 
     return name

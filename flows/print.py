@@ -9,11 +9,12 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from flows.collect import find, retrieve
-from flows.parameters import AccessionNumbers, DiscLanguage, ShownPatient, run_name
+from flows.parameters import AccessionNumbers, DiscLanguage, SeriesUids, ShownPatient, StudyUids, run_name
+from mkiso.study.selection import Selection
 from tasks.cleaning import drop_cancelled_print
 from tasks.disc import finish_pictures, lay_out_discs, master_images, read_back, read_reports
 from tasks.job_run import JobRun
-from tasks.order import follow_orders, give_orders, orders_of_images, orders_of_studies, write_down
+from tasks.order import check_label, follow_orders, give_orders, orders_of_images, orders_of_studies, write_down
 
 PublisherName = Annotated[
     str,
@@ -46,6 +47,8 @@ def print_disc(
     confirm_reprint: ConfirmReprint = False,
     shown: ShownPatient = "",
     language: DiscLanguage = "",
+    study_uids: StudyUids = (),
+    series_uids: SeriesUids = (),
 ) -> State:
     """Have a disc of one patient's studies made by a disc publisher.
 
@@ -56,13 +59,17 @@ def print_disc(
           robot.
         shown: Who was shown and confirmed (mkiso.study.identity.shown_digest); empty: nobody was.
         language: Of the pages on the disc, such as de; empty: disc.language of the configuration.
+        study_uids: Of the accession numbers' studies these alone, or these where there are no numbers; empty: all.
+        series_uids: Of a study that has some of these, these alone; empty: whole studies.
     """
-    with JobRun("print", accession_numbers, publisher, language) as run:
+    selection = Selection(study_uids, series_uids)
+    with JobRun("print", accession_numbers, publisher, language, selection=selection) as run:
         question = run.question()
         write_down(run, question, confirm_reprint)
         run.start()
         maker = run.publisher  # an unknown one ends the job before the PACS is asked
         found = find(run, question, shown)
+        check_label(run, maker, found)
         if maker.needs_image:
             run.begin_pictures()
         studies = retrieve(run, found)

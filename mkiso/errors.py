@@ -219,6 +219,24 @@ class StudyNotFound(PermanentError):
     remedy = "check the number, and whether the study has reached this PACS"
 
 
+class SelectionNotFound(PermanentError):
+    """A chosen study or series isn't among what was found."""
+
+    code = "selection_not_found"
+    http_status = 404
+    meaning = "a chosen study or series isn't in the studies that are asked for"
+    remedy = "look at the studies once more, and choose again"
+
+
+class SelectionNotTold(PermanentError):
+    """The publisher's disc couldn't say that it isn't the whole study."""
+
+    code = "selection_not_told"
+    http_status = 409
+    meaning = "this publisher's disc couldn't say that it doesn't hold the whole study"
+    remedy = "have the disc file made, print the whole study, or give the label a field with `{selection}`"
+
+
 class NoDicomData(PermanentError):
     """The study is known and holds no instance."""
 

@@ -37,7 +37,8 @@ _INK, _SOFT, _ACCENT = (22, 38, 43), (85, 104, 110), (15, 92, 110)
 @dataclass(frozen=True, slots=True)
 class Letter:
     """What stands in a letter. `address` is where the code leads, empty: there is none; `has_pages`: the disc has
-    pages of ours. `format`: mkiso.formats.registry.FORMATS' name of it; `password`, where the letter is to carry it.
+    pages of ours. `format`: mkiso.formats.registry.FORMATS' name of it; `password`, where the letter is to carry it;
+    `is_part`: it isn't everything of its studies.
     """
 
     institution: str
@@ -50,6 +51,7 @@ class Letter:
     has_pages: bool
     format: str = "iso"
     password: str = ""
+    is_part: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def letter_of(report: JobReport, disc: Disc, address: str, *, has_pages: bool, p
         has_pages=has_pages,
         format=report.format,
         password=password,
+        is_part=report.is_part,
     )
 
 
@@ -146,6 +149,10 @@ class _Page:
             self._text(
                 spoken.ngettext("and %(number)s more examination", "and %(number)s more examinations", left), sizes.text
             )
+        if letter.is_part:
+            not_all = spoken.gettext("Not everything is on this disc.")
+            chosen = spoken.gettext("It holds only what was chosen of these examinations.")
+            self._text(f"{not_all} {chosen}", sizes.text, gap=0.25)
         if (discs := letter.discs) > 1:
             words = spoken.ngettext(
                 "This is %(number)s disc.", "These are %(number)s discs; keep them together.", discs

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from mkiso.errors import MkisoError, kinds
 from mkiso.storage.report import JobFacts, JobReport, Uuid
+from mkiso.study.selection import Selection
 
 State = Literal["waiting", "running", "done", "failed"]
 HttpCode = Literal[
@@ -122,7 +123,7 @@ class NamedKeys(TypedDict):
 
 class Made(TypedDict):
     """One who asked for one disc. `state` is what the job's report says: running, done, failed, or waiting where there
-    is none yet.
+    is none yet. `chosen` names the studies and series that alone were asked for; empty: everything.
     """
 
     time: str
@@ -132,6 +133,7 @@ class Made(TypedDict):
     by: Literal["page", "link", "program", "inbox"]
     kind: str
     accession_numbers: tuple[str, ...]
+    chosen: str
     patient_id: str
     publisher: str
     state: State
@@ -157,17 +159,32 @@ class ShownPatient(TypedDict):
     sex: str
 
 
+class ShownSeries(TypedDict):
+    """A series as the PACS has it; `images` null where it tells no count. `chosen`: it would be on the disc."""
+
+    series_instance_uid: str
+    number: str
+    modality: str
+    description: str
+    images: int | None
+    chosen: bool
+
+
 class ShownStudy(TypedDict):
-    """A study as the PACS has it; `study_date` is YYYYMMDD, `images` null where it tells no count. `source`: which of
-    several it is taken from.
+    """A study as the PACS has it; `study_date` is YYYYMMDD, `images` null where it tells no count: those that would be
+    on the disc. `source`: which of several it is taken from. `series`: all of it, to choose from, in the order of their
+    numbers; empty where the PACS tells none.
     """
 
+    study_instance_uid: str
     accession_number: str
     study_date: str
     modalities: tuple[str, ...]
     study_description: str
     images: int | None
     source: str
+    series: list[ShownSeries]
+    more_series: bool
 
 
 class Ordered(TypedDict):
@@ -184,12 +201,15 @@ class Ordered(TypedDict):
 class Preview(TypedDict):
     """Whose disc it would be, and what is on it. `shown` stands for this patient: a question that has it gets a disc of
     nobody else. `ordered`: a disc of this was printed before; another print makes another one. `labels`: the name as a
-    publisher's label shows it, by publisher, where its letters are others; empty: it can't show the name.
+    publisher's label shows it, by publisher, where its letters are others; empty: it can't show the name. `is_part`:
+    the disc would lack something of the accession numbers or studies, and say so.
     """
 
     accession_numbers: tuple[str, ...]
     patient: ShownPatient
     studies: list[ShownStudy]
+    selection: Selection
+    is_part: bool
     degraded: tuple[str, ...]
     shown: str
     ordered: Ordered | None

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mkiso.errors import ProofFailed
 from mkiso.formats.folder import require_place, unpack
+from mkiso.study.selection import EVERYTHING, Selection
 from mkiso_service.api import Disc, Job
 from mkiso_service.client import AskedDisc, Client
 from mkiso_service.display import bar_of_bytes, show_job, size_words
@@ -31,12 +32,14 @@ def burn(
     language: str = "",
     form: str = "",
     letter: Path | None = None,
+    selection: Selection = EVERYTHING,
 ) -> tuple[Job, list[Path]]:
     """Make the disc, or the discs of a set, of these studies and download them; the job and the files. The password of
     an encrypted one is shown, or written into the `letter`. Raises ServiceError.
     """
     started = time.monotonic()
-    asked = client.ask_for_disc(accession_numbers, shown=shown, birth_date=birth_date, language=language, form=form)
+    whose = {"shown": shown, "birth_date": birth_date, "language": language, "form": form}
+    asked = client.ask_for_disc(accession_numbers, **whose, selection=selection)
     state = show_job(console, client.follow(asked.job_id))
     if asked.claim:
         _tell_password(client, asked, letter, language)
@@ -51,6 +54,8 @@ def burn(
             f"[bold]{file}[/]  {disc.instances} instances, {size_words(disc.size)}, SHA-256 {disc.sha256[:16]}… as "
             "proved by the service"
         )
+    if state.is_part:
+        console.print("Not everything of the examination is on it: only what was chosen.", style="yellow")
     console.print(f"made in {made - started:.1f} s, downloaded in {time.monotonic() - made:.1f} s", style="dim")
     return state, files
 
@@ -65,15 +70,16 @@ def burn_into(
     shown: str = "",
     birth_date: str = "",
     language: str = "",
+    selection: Selection = EVERYTHING,
 ) -> tuple[Job, list[Path]]:
     """Make the disc of these studies, and write its files into a folder, proved there; the job and the folder. Raises
     ServiceError, ProofFailed, StorageFull, OSError.
     """
     require_place(folder, beside=beside)
     with TemporaryDirectory(prefix="mkiso-") as temporary:
-        whose = {"shown": shown, "birth_date": birth_date, "language": language}
+        target, whose = Path(temporary) / "disc", {"shown": shown, "birth_date": birth_date, "language": language}
         job, files = burn(
-            console, client, accession_numbers, Path(temporary) / "disc", form=ON_A_STICK, letter=None, **whose
+            console, client, accession_numbers, target, form=ON_A_STICK, letter=None, selection=selection, **whose
         )
         if len(files) != 1:
             raise ProofFailed(

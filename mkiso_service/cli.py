@@ -18,7 +18,7 @@ import click
 
 from mkiso.errors import ConfigurationError, MkisoError
 from mkiso_service.archive_cli import archive
-from mkiso_service.disc_cli import FAILED, burn, cancel, find, jobs, letter, print_
+from mkiso_service.disc_cli import FAILED, burn, cancel, find, jobs, letter, print_, series
 from mkiso_service.install_cli import init, service
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ def demo(keep: bool, folder: Path) -> int:
     return demonstrate(Console(soft_wrap=True), folder.resolve(), keep=keep)
 
 
-for each in (burn, print_, find, jobs, cancel, letter, archive, init, service):
+for each in (burn, print_, find, series, jobs, cancel, letter, archive, init, service):
     cli.add_command(each)
 
 

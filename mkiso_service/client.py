@@ -18,6 +18,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from mkiso.study.selection import EVERYTHING, Selection
 from mkiso_service.api import Disc, FoundStudies, Job, Listing, Preview, ToldPassword
 
 T = TypeVar("T")
@@ -67,10 +68,12 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def preview(self, accession_numbers: Sequence[str], birth_date: str = "") -> Preview:
+    def preview(
+        self, accession_numbers: Sequence[str], birth_date: str = "", selection: Selection = EVERYTHING
+    ) -> Preview:
         """Whose disc it would be; nothing is made. `birth_date` is ISO 8601, as everywhere here."""
         query = {"accession_number": ",".join(accession_numbers), "birth_date": birth_date}
-        answer = self._send("GET", "/api/iso/preview", params=_given(query))
+        answer = self._send("GET", "/api/iso/preview", params=_given(query) | _chosen(selection))
         return self._read(_PREVIEW, answer)
 
     def ask_for_disc(
@@ -81,17 +84,19 @@ class Client:
         birth_date: str = "",
         language: str = "",
         form: str = "",
+        selection: Selection = EVERYTHING,
     ) -> AskedDisc:
         """Start, or join, the job that makes a disc of one patient's studies. `shown`: the preview's, of the patient
-        whom somebody confirmed; `language`: of the disc, `form`: the name of its format.
+        whom somebody confirmed; `language`: of the disc, `form`: the name of its format; `selection`: what is chosen of
+        the studies, or, without accession numbers, which these are.
         """
         whose = {"shown": shown, "birth_date": birth_date, "language": language, "format": form}
         if len(accession_numbers) == 1:
             query = {"accession_number": accession_numbers[0], **whose}
-            answer = self._start("GET", "/api/iso/download", query)
+            answer = self._start("GET", "/api/iso/download", query, selection)
         else:
             query = {"accession_numbers": ",".join(accession_numbers), **whose}
-            answer = self._start("GET", "/api/iso/download-multiple", query)
+            answer = self._start("GET", "/api/iso/download-multiple", query, selection)
         return AskedDisc(str(answer["job_id"]), str(answer.get("claim", "")))
 
     def ask_for_print(
@@ -103,6 +108,7 @@ class Client:
         shown: str = "",
         birth_date: str = "",
         language: str = "",
+        selection: Selection = EVERYTHING,
     ) -> dict[str, Any]:
         """Start the job that has a publisher make a disc, the configured one where none is named: what 202 tells of it.
 
@@ -116,7 +122,7 @@ class Client:
             "birth_date": birth_date,
             "language": language,
         }
-        return self._start("POST", "/api/iso/print", query)
+        return self._start("POST", "/api/iso/print", query, selection)
 
     def state(self, job_id: str) -> Job:
         """What is known of a job now."""
@@ -240,8 +246,9 @@ class Client:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _start(self, method: str, path: str, query: Mapping[str, str]) -> dict[str, Any]:
-        sent = self._send(method, path, params=_given(query), headers={"Prefer": "respond-async"})
+    def _start(self, method: str, path: str, query: Mapping[str, str], selection: Selection) -> dict[str, Any]:
+        parameters = _given(query) | _chosen(selection)
+        sent = self._send(method, path, params=parameters, headers={"Prefer": "respond-async"})
         answer = self._json(sent)
         if not isinstance(answer.get("job_id"), str):
             raise self._no_mkiso(sent)
@@ -288,8 +295,13 @@ class Client:
         return ServiceError(words, "no_mkiso")
 
 
-def _given(query: Mapping[str, str]) -> dict[str, str]:
+def _given(query: Mapping[str, str]) -> dict[str, str | list[str]]:
     return {name: value for name, value in query.items() if value}
+
+
+def _chosen(selection: Selection) -> dict[str, str | list[str]]:
+    uids = {"study_uid": list(selection.studies), "series_uid": list(selection.series)}
+    return {name: each for name, each in uids.items() if each}
 
 
 def _sha256(file: Path) -> str:

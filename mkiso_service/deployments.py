@@ -51,6 +51,9 @@ def parameter_form(flow: Flow[Any, Any]) -> dict[str, Any]:
         for note in getattr(annotation, "__metadata__", ()):
             if isinstance(note, FieldInfo) and note.title:
                 schema["properties"][name]["title"] = note.title
+    if "study_uids" in schema["properties"]:  # no accession number is needed where studies are named, and only there
+        schema["if"] = {"required": ["accession_numbers"], "properties": {"accession_numbers": {"maxItems": 0}}}
+        schema["then"] = {"required": ["study_uids"], "properties": {"study_uids": {"minItems": 1}}}
     return {**schema, "additionalProperties": False}
 
 

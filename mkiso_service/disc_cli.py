@@ -16,6 +16,7 @@ from mkiso.errors import InvalidAccessionNumber
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mkiso.study.selection import Selection
     from mkiso_service.api import Job
     from mkiso_service.client import Client
 
@@ -76,9 +77,47 @@ def _numbers(_context: click.Context, _option: click.Parameter, given: tuple[str
         raise click.BadParameter(error.words) from None
 
 
-_accession_numbers = click.argument(
-    "accession_numbers", metavar="ACCESSION...", nargs=-1, required=True, callback=_numbers
-)
+_accession_numbers = click.argument("accession_numbers", metavar="[ACCESSION]...", nargs=-1, callback=_numbers)
+
+
+def _uids(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    from mkiso.study.selection import is_uid
+
+    for text in given:
+        if not is_uid(text):
+            raise click.BadParameter(f"{text[:80]!r} is no UID: numbers with dots between them.")
+    return given
+
+
+def _of_a_selection(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The numbers, and what is chosen of their studies."""
+    study = click.option(
+        "--study-uid",
+        "study_uids",
+        multiple=True,
+        metavar="UID",
+        callback=_uids,
+        help="Only this study of the accession numbers, or this study where no number is given. May be repeated.",
+    )
+    series = click.option(
+        "--series-uid",
+        "series_uids",
+        multiple=True,
+        metavar="UID",
+        callback=_uids,
+        help="Only this series of its study; `mkiso series` lists them. May be repeated.",
+    )
+    return _accession_numbers(study(series(command)))
+
+
+def _selection(
+    accession_numbers: tuple[str, ...], study_uids: tuple[str, ...], series_uids: tuple[str, ...]
+) -> Selection:
+    from mkiso.study.selection import Selection
+
+    if not accession_numbers and not study_uids:
+        raise click.UsageError("Missing argument 'ACCESSION...': give an accession number, or --study-uid.")
+    return Selection(tuple(sorted(set(study_uids))), tuple(sorted(set(series_uids))))
 
 
 def _tell(job: Job, **more: object) -> None:
@@ -89,14 +128,20 @@ def _tell(job: Job, **more: object) -> None:
 
 
 def _confirmed(
-    console: Console, client: Client, accession_numbers: tuple[str, ...], birth_date: str, *, yes: bool
+    console: Console,
+    client: Client,
+    accession_numbers: tuple[str, ...],
+    birth_date: str,
+    selection: Selection,
+    *,
+    yes: bool,
 ) -> dict[str, str]:
     """Whose disc is to be made: on a terminal somebody has seen and confirmed the patient. Raises click.Abort."""
     if yes or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return {"birth_date": birth_date}
     from mkiso_service.display import show_preview
 
-    preview = client.preview(accession_numbers, birth_date)
+    preview = client.preview(accession_numbers, birth_date, selection)
     show_preview(console, preview)
     click.confirm("Make a disc of this patient?", abort=True, err=console.stderr)
     return {"shown": preview["shown"], "birth_date": birth_date}
@@ -124,7 +169,7 @@ def _say(error: Exception) -> int:
 
 
 @click.command()
-@_accession_numbers
+@_of_a_selection
 @click.option(
     "-o",
     "--output",
@@ -156,6 +201,8 @@ def _say(error: Exception) -> int:
 @_of_a_service
 def burn(
     accession_numbers: tuple[str, ...],
+    study_uids: tuple[str, ...],
+    series_uids: tuple[str, ...],
     output: Path | None,
     form: str,
     place: Path | None,
@@ -176,6 +223,7 @@ def burn(
 
     from mkiso.errors import ProofFailed, StorageFull
     from mkiso.formats.registry import FORMATS, ISO
+    from mkiso.media.names import PART
     from mkiso_service.burning import burn as burn_disc
     from mkiso_service.burning import burn_into
     from mkiso_service.client import ServiceError
@@ -187,20 +235,27 @@ def burn(
         raise click.UsageError("--to writes files into a folder: leave -o and --format out.")
     if letter_file and not (form and FORMATS[form].is_encrypted):
         raise click.UsageError("--letter takes the password of an encrypted disc: say --format zip-encrypted.")
-    target = output or Path(f"{accession_numbers[0]}{FORMATS[form or ISO.name].suffix}")
+    selection = _selection(accession_numbers, study_uids, series_uids)
+    name = f"{next(iter(accession_numbers), 'disc')}{PART * bool(selection)}"
+    target = output or Path(f"{name}{FORMATS[form or ISO.name].suffix}")
     if not place:
         _require_folder(target.parent)
     if letter_file:
         _require_folder(letter_file.parent)
     try:
         with _connect(url, api_key_file) as client:
-            whose = _confirmed(console, client, accession_numbers, birth_date, yes=yes)
+            numbers, chosen = accession_numbers, selection
+            whose = _confirmed(console, client, numbers, birth_date, chosen, yes=yes)
             if place:
                 options = {"language": language, **whose}
-                job, files = burn_into(console, client, accession_numbers, place, beside=beside_others, **options)
+                job, files = burn_into(
+                    console, client, numbers, place, beside=beside_others, selection=chosen, **options
+                )
             else:
                 options = {"language": language, "form": form, **whose}
-                job, files = burn_disc(console, client, accession_numbers, target, letter=letter_file, **options)
+                job, files = burn_disc(
+                    console, client, numbers, target, selection=chosen, letter=letter_file, **options
+                )
     except (ServiceError, ProofFailed, StorageFull) as error:
         return _say(error)
     except OSError as error:
@@ -227,7 +282,7 @@ def _require_folder(folder: Path) -> None:
 
 
 @click.command(name="print")
-@_accession_numbers
+@_of_a_selection
 @click.option("--publisher", default="", help="A configured publisher. Default: print.publisher.")
 @click.option(
     "--confirm-reprint",
@@ -238,6 +293,8 @@ def _require_folder(folder: Path) -> None:
 @_of_a_service
 def print_(
     accession_numbers: tuple[str, ...],
+    study_uids: tuple[str, ...],
+    series_uids: tuple[str, ...],
     publisher: str,
     confirm_reprint: bool,
     url: str,
@@ -259,9 +316,15 @@ def print_(
     console = Console(soft_wrap=True, stderr=as_json)
     try:
         with _connect(url, api_key_file) as client:
-            whose = _confirmed(console, client, accession_numbers, birth_date, yes=yes)
+            selection = _selection(accession_numbers, study_uids, series_uids)
+            whose = _confirmed(console, client, accession_numbers, birth_date, selection, yes=yes)
             order = client.ask_for_print(
-                accession_numbers, publisher, confirm_reprint=confirm_reprint, language=language, **whose
+                accession_numbers,
+                publisher,
+                confirm_reprint=confirm_reprint,
+                language=language,
+                selection=selection,
+                **whose,
             )
             if "made_before_minutes" in order:
                 console.print(f"This disc was made {order['made_before_minutes']} minutes ago, too.", style="yellow")
@@ -340,6 +403,41 @@ def find(url: str, api_key_file: Path | None, *, as_json: bool, **known: str) ->
         click.echo(f"{each['source']} couldn't be asked, and may have more: {each['error']}", err=True)
     if found["more"]:
         click.echo("There may be more: ask for less, such as fewer days.", err=True)
+    return 0
+
+
+@click.command()
+@_of_a_selection
+@click.option("--json", "as_json", is_flag=True, help="As /api/iso/preview answers it.")
+@_of_a_service
+def series(
+    accession_numbers: tuple[str, ...],
+    study_uids: tuple[str, ...],
+    series_uids: tuple[str, ...],
+    url: str,
+    api_key_file: Path | None,
+    *,
+    as_json: bool,
+) -> int:
+    """List the series of studies, to choose from; nothing is made."""
+    from mkiso_service.client import ServiceError
+    from mkiso_service.display import series_words
+
+    selection = _selection(accession_numbers, study_uids, series_uids)
+    try:
+        with _connect(url, api_key_file) as client:
+            preview = client.preview(accession_numbers, selection=selection)
+    except ServiceError as error:
+        return _say(error)
+    if as_json:
+        from pydantic_core import to_json
+
+        click.echo(to_json(preview, indent=2).decode())
+        return 0
+    for study in preview["studies"]:
+        click.echo(f"{study['accession_number'] or '(no accession number)'}  {study['study_instance_uid']}")
+        for each in study["series"]:
+            click.echo(f"  {series_words(each)}")
     return 0
 
 

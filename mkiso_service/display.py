@@ -22,9 +22,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from mkiso.storage.report import FoundStudy
+from mkiso.storage.report import FoundStudy, numbers_on
 from mkiso.study.identity import iso_date
-from mkiso_service.api import Job, Listed, Preview, SearchedStudy
+from mkiso_service.api import Job, Listed, Preview, SearchedStudy, ShownSeries
 from mkiso_service.counting import counted
 
 
@@ -76,8 +76,20 @@ def show_preview(console: Console, preview: Preview) -> None:
         facts_of = (study["accession_number"], study["study_date"], study["modalities"], study["study_description"])
         words = study_words(FoundStudy(*facts_of, expected=study["images"], received=0))
         console.print(f"  {words}", markup=False, highlight=False)
+        chosen = [each for each in study["series"] if each["chosen"]]
+        for each in chosen if len(chosen) < len(study["series"]) else ():
+            console.print(f"    {series_words(each)}", markup=False, highlight=False)
+    if preview["is_part"]:
+        console.print("Not everything of the examination would be on the disc: only what is chosen.", style="yellow")
     for lack in preview["degraded"]:
         console.print(f"[yellow]Without {lack}:[/] see X-Mkiso-Degraded in docs/http.md.")
+
+
+def series_words(series: ShownSeries) -> str:
+    """A series on one line: its UID, number, modality, description, images."""
+    images = "" if series["images"] is None else counted(series["images"], (series["modality"],))
+    facts = (series["series_instance_uid"], series["number"], series["modality"], series["description"], images)
+    return "  ".join(filter(None, facts))
 
 
 def job_words(listed: Listed) -> str:
@@ -87,7 +99,9 @@ def job_words(listed: Listed) -> str:
     state = f"running {job.progress:.0%}" if job.state == "running" else job.state
     what = f"by {job.publisher}" if job.kind == "print" else "file"
     who = ", ".join(dict.fromkeys(asker["who"] for asker in listed["asked"])) or "Prefect"
-    facts = [job.job_id, when, f"{state:<12}", what, ", ".join(job.accession_numbers), listed["patient_name"], who]
+    facts = [job.job_id, when, f"{state:<12}", what, ", ".join(numbers_on(job)), listed["patient_name"], who]
+    if job.is_part:
+        facts.insert(5, "selection")
     if job.error:
         facts.append(job.error["error"])
     return "  ".join(filter(None, facts))

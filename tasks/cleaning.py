@@ -30,6 +30,7 @@ from mkiso.storage.job import Job
 from mkiso.storage.report import read_report
 from mkiso.storage.reread import reread_shelf
 from mkiso.study.accession import parse_accession_numbers
+from mkiso.study.selection import selection_of
 
 log = logging.getLogger("mkiso.cleaning")
 
@@ -47,9 +48,10 @@ def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:
     """As forget_cancelled_job; an order that was given already is taken back where the publisher has a way."""
     settings = in_force()
     try:
-        asked = parse_accession_numbers(list(flow_run.parameters["accession_numbers"]), settings.server.max_accessions)
+        selection, asked = selection_of(flow_run.parameters), list(flow_run.parameters["accession_numbers"])
+        numbers = parse_accession_numbers(asked, settings.server.max_accessions) if asked else ()
         job = Job(str(flow_run.id), "print", settings)
-        for words in cancel_orders(job, asked):
+        for words in cancel_orders(job, numbers, selection):
             log.info("Job %s was cancelled: %s", job.id, words)
     except MkisoError as error:
         log.error("Job %s was cancelled; its order couldn't be taken back: %s", flow_run.id, error.words)

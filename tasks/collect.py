@@ -9,7 +9,7 @@ from mkiso.audit import messages as audit
 from mkiso.errors import PatientApiUnavailable
 from mkiso.sources import collection
 from mkiso.sources.registry import source_of, sources_of
-from mkiso.sources.several import FoundStudies, find_everywhere
+from mkiso.sources.several import FoundStudies, find_everywhere, find_everywhere_by_uid
 from mkiso.storage.slots import slot
 from mkiso.study import gate
 from mkiso.study.gate import CompleteStudies
@@ -34,9 +34,21 @@ def look_up_patient(run: JobRun, accession_number: str) -> Patient | PatientApiU
 def find_study(run: JobRun, accession_number: str) -> FoundStudies:
     """Ask all sources for the studies of the accession number and the instances that they hold."""
     audit.queried(run.settings, accession_number, job_id=run.job.id)
-    found = find_everywhere(sources_of(run.settings), accession_number)
+    found = find_everywhere(sources_of(run.settings), accession_number, run.selection)
+    return _told(run, accession_number, found)
+
+
+@step("Find chosen study in the PACS", "Find study {study_instance_uid} in the PACS")
+def find_chosen_study(run: JobRun, study_instance_uid: str) -> FoundStudies:
+    """As find_study, by Study Instance UID."""
+    audit.queried_by_uid(run.settings, study_instance_uid, job_id=run.job.id)
+    found = find_everywhere_by_uid(sources_of(run.settings), study_instance_uid, run.selection)
+    return _told(run, study_instance_uid, found)
+
+
+def _told(run: JobRun, asked: str, found: FoundStudies) -> FoundStudies:
     for words in (*found.degraded, *found.reasons):
-        run.log.warning("%s: %s", accession_number, words)
+        run.log.warning("%s: %s", asked, words)
     return found
 
 
@@ -60,9 +72,10 @@ def check_one_patient(
         run.settings.identity,
         degraded=len(patients) < len(looked_up),
         without=(*without, *(lack for each in found_studies for lack in each.degraded)),
+        selection=run.selection,
     )
     if shown:
-        same_as_shown(found.studies, shown)
+        same_as_shown((*found.studies, *found.left_out), shown)
     run.job.note(studies=[study.study_instance_uid for study in found.studies], patient_id=found.studies[0].patient_id)
     run.tell_found(found)
     return found
@@ -74,7 +87,7 @@ def resume(run: JobRun, found: Found) -> None:
     run.job.begin(found.content)
 
 
-@step("Retrieve study", "Retrieve {study.accession_number}", patient=True)
+@step("Retrieve study", "Retrieve {study.called}", patient=True)
 def retrieve_study(run: JobRun, study: Study) -> StudyRetrieved:
     """Into the job's folder; what an earlier attempt has stored there is checked and not moved again."""
     source = source_of(run.settings, study.origin.source)

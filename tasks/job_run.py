@@ -34,6 +34,7 @@ from mkiso.storage.room import require_room
 from mkiso.storage.shelf import Manifest
 from mkiso.study.accession import parse_accession_numbers
 from mkiso.study.models import Arrival
+from mkiso.study.selection import EVERYTHING, Selection, parse_selection
 from tasks.artifacts import Artifacts
 
 PROGRESS_SECONDS = 1.0
@@ -55,6 +56,7 @@ class JobRun(JobProgress):
         form: str = ISO.name,
         seal: str = "",
         inbox: str = "",
+        selection: Selection = EVERYTHING,
     ) -> None:
         """`language`: of the discs, where it isn't the site's; `form`: the name of their format; `seal`: of who is told
         the password where it is an encrypted one (mkiso.storage.handover); `inbox`: where they were sent to.
@@ -66,7 +68,9 @@ class JobRun(JobProgress):
         self.job = Job(str(context.flow_run.id), kind, settings.for_inbox(inbox) if inbox else settings)
         name = publisher or (self.settings.print.publisher if kind == "print" else "")
         self._artifacts = Artifacts(self.log, "retrieval", PROGRESS_SECONDS)
-        report = JobReport(self.job.id, kind, tuple(accession_numbers), publisher=name, format=form, inbox=inbox)
+        numbers = tuple(accession_numbers)
+        facts = {"publisher": name, "format": form, "inbox": inbox}
+        report = JobReport(self.job.id, kind, numbers, **facts, selection=selection)  # type: ignore[arg-type]
         self._seal, self._password = seal, new_password()
         self.form = FORMATS[form].opened(self._password)
         super().__init__(self.settings.storage, report, self._artifacts)
@@ -108,12 +112,17 @@ class JobRun(JobProgress):
         return not is_stopped
 
     def question(self) -> tuple[str, ...]:
-        """The accession numbers, each once. Raises InvalidRequest."""
-        accession_numbers = parse_accession_numbers(
-            list(self.report.accession_numbers), self.settings.server.max_accessions
-        )
-        self.report = replace(self.report, accession_numbers=accession_numbers)
+        """The accession numbers, each once; none where studies are chosen by UID. Raises InvalidRequest."""
+        most, asked, chosen = self.settings.server.max_accessions, self.report.accession_numbers, self.selection
+        selection = parse_selection(chosen.studies, chosen.series, most)
+        accession_numbers = () if selection.studies and not asked else parse_accession_numbers(list(asked), most)
+        self.report = replace(self.report, accession_numbers=accession_numbers, selection=selection)
         return accession_numbers
+
+    @property
+    def selection(self) -> Selection:
+        """What is chosen of the studies."""
+        return self.report.selection
 
     def is_retry(self) -> bool:
         """Whether this run has begun or ended before, by all of its states that Prefect has."""
@@ -143,7 +152,8 @@ class JobRun(JobProgress):
         require_room(self.settings.storage)
         self._held.callback(os.close, hold(self.job.folder))
         self.job.open()
-        self.job.note(kind=self.job.kind, accession_numbers=self.report.accession_numbers)
+        numbers, chosen = self.report.accession_numbers, self.selection.written
+        self.job.note(kind=self.job.kind, accession_numbers=numbers, selection=chosen)
         self.tell("starting")
 
     @property

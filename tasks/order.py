@@ -9,9 +9,10 @@ from mkiso.config.publishers import DicomPublisher
 from mkiso.formats.proven_set import ProvenSet
 from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch, follow, give, require_same_discs
 from mkiso.publishers.orderbook import take_over
-from mkiso.publishers.orders import image_orders, images_of, proved_by, study_order, words_of
-from mkiso.publishers.protocol import LABEL_LETTERS
+from mkiso.publishers.orders import image_orders, images_of, proved_by, require_told, study_order, words_of
+from mkiso.publishers.protocol import LABEL_LETTERS, pages_of
 from mkiso.study.gate import CompleteStudies
+from mkiso.study.values import Found
 from tasks.job_run import JobRun
 from tasks.step import step
 
@@ -22,8 +23,16 @@ def write_down(run: JobRun, accession_numbers: tuple[str, ...], confirm_reprint:
     where a newer one did.
     """
     orders_dir = run.settings.storage.orders_dir
-    take_over(orders_dir, accession_numbers, run.settings.publishers)
-    OrderBook.of(orders_dir, accession_numbers).ask(run.job.id, confirmed=confirm_reprint, again=run.is_retry())
+    if not run.selection:
+        take_over(orders_dir, accession_numbers, run.settings.publishers)
+    book = OrderBook.of(orders_dir, pages_of(accession_numbers, run.selection))
+    book.ask(run.job.id, confirmed=confirm_reprint, again=run.is_retry())
+
+
+@step("Check that the label can say what is on the disc")
+def check_label(run: JobRun, publisher: Publisher, found: Found) -> None:
+    """A disc of chosen series is never taken for the whole study: it says so, or isn't made."""
+    require_told(publisher, found)
 
 
 @step("Prepare orders")

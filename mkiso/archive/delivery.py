@@ -78,7 +78,7 @@ def _order(run: ArchiveJob, volume: ArchiveVolume) -> None:
     if volume.state == "mastered":
         volume = replace(volume, location=f"{volume.label}-{uuid4().hex[:8]}")
         order = order_of(volume, settings)
-        OrderBook.of(orders_dir, order.accession_numbers).ask(order.job_id, confirmed=True)
+        OrderBook.of(orders_dir, order.questions).ask(order.job_id, confirmed=True)
         run.night.advance(volume.label, "ordering", volume.location)
     elif not volume.image.is_file() or sha256_of(volume.image) != volume.sha256:
         raise PrintUncertain(

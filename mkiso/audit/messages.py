@@ -31,6 +31,7 @@ from mkiso.audit.delivery import deliver
 from mkiso.config.settings import Settings
 from mkiso.config.sources import Source
 from mkiso.study.models import Study
+from mkiso.study.selection import EVERYTHING, Selection
 
 log = logging.getLogger("mkiso.audit.messages")
 
@@ -96,9 +97,21 @@ class Left:
     instances: int
 
 
-def asked(settings: Settings, accession_numbers: Sequence[str], client: Client | str, request_id: str) -> None:
+def asked(
+    settings: Settings,
+    accession_numbers: Sequence[str],
+    client: Client | str,
+    request_id: str,
+    selection: Selection = EVERYTHING,
+) -> None:
     """A client's question was accepted."""
-    _wanted(settings, f"AccessionNumber={','.join(accession_numbers)}", client, request_id)
+    keys = {
+        "AccessionNumber": accession_numbers,
+        "StudyInstanceUID": selection.studies,
+        "SeriesInstanceUID": selection.series,
+    }
+    wanted = "&".join(f"{keyword}={','.join(values)}" for keyword, values in keys.items() if values)
+    _wanted(settings, wanted, client, request_id)
 
 
 def listed(settings: Settings, search: str, client: Client | str, request_id: str) -> None:
@@ -145,6 +158,11 @@ def queried(settings: Settings, accession_number: str, **asker: str) -> None:
     wants to know.
     """
     _ask_sources(settings, accession_number, f"AccessionNumber={accession_number}", **asker)
+
+
+def queried_by_uid(settings: Settings, study_instance_uid: str, **asker: str) -> None:
+    """As `queried`, for a Study Instance UID: every source is asked."""
+    _ask_sources(settings, "", f"StudyInstanceUID={study_instance_uid}", **asker)
 
 
 def _ask_sources(settings: Settings, accession_number: str, criteria: str, **asker: str) -> None:

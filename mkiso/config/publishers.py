@@ -23,6 +23,7 @@ LABEL_VALUES = (
     "institution",
     "number",
     "total",
+    "selection",
 )
 """What a template of a label may name."""
 

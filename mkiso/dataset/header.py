@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -54,11 +53,10 @@ _DEFLATED = frozenset(
 )  # PS3.5 A.5, A.7 and A.11
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
-_UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
 
 MAX_BEGINNING_BYTES = 256 * 1024  # of a data set, deflated or inflated, that is looked at for its study
 
-_STUDY_INSTANCE_UID = 0x0020000D
+_STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID = 0x0020000D, 0x0020000E
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _CONTENT_SEQUENCE, _RELATIONSHIP_TYPE = 0x0040A730, 0x0040A010
 
@@ -132,15 +130,6 @@ class Identity:
     patient_id: str
 
 
-def is_uid(text: str) -> bool:
-    """Whether a text is a UID and so safe as a file's name (PS3.5 9.1).
-
-    Components with leading zeros, which PS3.5 9.1 forbids and some modalities send, pass: they are as safe, and their
-    patients need discs too.
-    """
-    return len(text) <= 64 and _UID.fullmatch(text) is not None
-
-
 def read_header(path: Path) -> Dataset:
     """What identity, layout and DICOMDIR need of a Part 10 file: raw elements that pydicom decodes on first use, and
     short sequences.
@@ -196,12 +185,21 @@ def begin_identity(beginning: bytes, transfer_syntax_uid: str) -> tuple[Identity
 def begin_study(beginning: bytes, transfer_syntax_uid: str) -> str:
     """The Study Instance UID of a data set by its beginning, empty where that doesn't tell; for what isn't stored and
     needs no more than a name."""
+    return _begun(beginning, transfer_syntax_uid, _STUDY_INSTANCE_UID)
+
+
+def begin_series(beginning: bytes, transfer_syntax_uid: str) -> str:
+    """As begin_study, the Series Instance UID."""
+    return _begun(beginning, transfer_syntax_uid, _SERIES_INSTANCE_UID)
+
+
+def _begun(beginning: bytes, transfer_syntax_uid: str, tag: int) -> str:
     if transfer_syntax_uid in _DEFLATED:
         try:
             beginning = zlib.decompressobj(-zlib.MAX_WBITS).decompress(beginning, MAX_BEGINNING_BYTES)
         except zlib.error:
             return ""
-    return unpadded(value_so_far(beginning, encoding_of(transfer_syntax_uid), _STUDY_INSTANCE_UID) or b"")
+    return unpadded(value_so_far(beginning, encoding_of(transfer_syntax_uid), tag) or b"")
 
 
 def _identity(data: Encoded, found: dict[int, Element]) -> Identity:

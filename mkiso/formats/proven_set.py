@@ -15,10 +15,11 @@ from mkiso.formats.registry import ISO
 from mkiso.implementation import program_version
 from mkiso.media.disc_set import DiscSet
 from mkiso.media.layout import Layout
-from mkiso.media.names import filename
+from mkiso.media.names import PART, filename
 from mkiso.storage.files import sync_file
 from mkiso.storage.shelf import Manifest, new_disc_id
 from mkiso.study.gate import CompleteStudies
+from mkiso.study.selection import numbers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +102,22 @@ def disc_fingerprint(studies_fingerprint: str, settings: Settings, form: Format 
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def _base(studies: CompleteStudies, otherwise: str) -> str:
+    """The accession number where one was asked for, or stands on all studies that were asked for by UID."""
+    numbers = studies.accession_numbers or numbers_of(studies.studies)
+    return numbers[0] if len(numbers) == 1 else otherwise
+
+
 def _manifest(
     disc: Proven, form: Format, studies: CompleteStudies, fingerprint: str, job_id: str, disc_id: str, first_disc: str
 ) -> Manifest:
     layout, volume = disc.layout, disc.layout.volume
     several = layout.volume_id if form.is_encrypted else studies.patient_name
-    base = studies.accession_numbers[0] if len(studies.accession_numbers) == 1 else several
     return Manifest(
         disc_id=disc_id,
         first_disc=first_disc,
         job_id=job_id,
-        filename=f"{filename(base)}{form.suffix}",
+        filename=f"{filename(_base(studies, several))}{PART * studies.is_part}{form.suffix}",
         format=form.name,
         fingerprint=fingerprint,
         created=layout.created.isoformat(timespec="seconds"),
@@ -124,6 +130,8 @@ def _manifest(
         number=volume.number,
         total=volume.total,
         degraded=studies.degraded,
+        selection=studies.selection,
+        is_part=studies.is_part,
         patient_id=studies.studies[0].patient_id,
         patient_name=studies.patient_name,
         studies={study.study_instance_uid: study.accession_number for study in studies.studies},

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from mkiso.config.section import Carrier
 from mkiso.config.settings import Settings
-from mkiso.errors import PatientMismatch
+from mkiso.errors import PatientMismatch, ProofFailed
 from mkiso.implementation import program_version
 from mkiso.media import application_profiles
 from mkiso.media.capacity import SECTOR_BYTES, fit
@@ -81,7 +81,13 @@ def lay_out(
     medium = medium or settings.disc.medium
     known = None if volume_id else part.studies[0].known
     archive = bool(volume_id)
-    volume_id = volume_id or file_set_id(_label(tree, created), volume)
+    is_part = any(each.is_part for each in part.studies)
+    if archive and is_part:
+        raise ProofFailed(
+            "A volume of the archive would have less than whole studies: nothing was made. Tell the administrator of "
+            "mkiso."
+        )
+    volume_id = volume_id or file_set_id(_label(tree, created), volume, is_part=is_part)
     viewer = bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
     conformance = application_profiles.statement(medium, [instance.arrival for instance in instances])
     directory, notes = dicomdir(tree, volume_id)
@@ -93,6 +99,13 @@ def lay_out(
         volume=volume,
         conformance=conformance,
         archive=archive,
+        is_part=is_part,
+        chosen={
+            study.study_instance_uid: (len(study.chosen), study.expected.of_series)
+            for each in part.studies
+            for study in each.studies
+            if study.chosen
+        },
         patient=known,
         elsewhere={number: other.instances for number, other in (elsewhere or {}).items()},
         viewer=viewer.executable,

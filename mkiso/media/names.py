@@ -16,6 +16,9 @@ MAX_PARTS = 7  # of a path: Ecma-119 6.8.2.1 has eight levels, the root being on
 MAX_JOLIET_BYTES = 64  # of a name in UTF-8: Joliet has 64 characters, and pycdlib counts these
 HOWTO = (PurePosixPath("OPEN_ZIP.TXT"), PurePosixPath("OPEN_ZIP.HTM"))
 """What says in an encrypted file how to open it; nothing else in it isn't encrypted."""
+PART = "-selected"
+"""At the end of a file's name where the disc doesn't hold whole studies."""
+_PART = "_SEL"
 _FILE_SET_ID_CHARACTERS = 16  # PS3.10 8.5
 _FILE_SET_ID = re.compile(r"[A-Z0-9_]{1,16}")
 _FILE_ID_COMPONENTS = 8  # PS3.10 8.5
@@ -32,12 +35,14 @@ def component(prefix: str, number: int) -> str:
     return f"{prefix}{number:06d}"
 
 
-def file_set_id(base: str, volume: Volume = Volume()) -> str:  # noqa: B008  frozen
+def file_set_id(base: str, volume: Volume = Volume(), *, is_part: bool = False) -> str:  # noqa: B008  frozen
     """A file-set ID, which is also the volume identifier: at most 16 of `A-Z 0-9 _` (PS3.10 8.5, Ecma-119 8.4.6).
 
-    Of several volumes each has its number at the end, of one width, so that labels sort.
+    Of several volumes each has its number at the end, of one width, so that labels sort. `is_part`: of selected series
+    or studies, which it says before that.
     """
-    suffix = f"_{volume.number:0{len(str(volume.total))}d}OF{volume.total}" if volume.total > 1 else ""
+    suffix = _PART * is_part
+    suffix += f"_{volume.number:0{len(str(volume.total))}d}OF{volume.total}" if volume.total > 1 else ""
     kept = d_characters(base)[: _FILE_SET_ID_CHARACTERS - len(suffix)].rstrip("_") or "MKISO"
     return kept + suffix
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import PurePosixPath
 from textwrap import fill
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -82,7 +83,7 @@ class SeriesOnPage:
 @dataclass(frozen=True, slots=True)
 class StudyOnPage:
     """A study as the pages show it; `page` is its file in IHE_PDI. `series` has all but those of reports alone;
-    `unread` reports have no page.
+    `unread` reports have no page. `chosen`: of how many series (0: not known) how many are on the disc, None: of all.
     """
 
     page: PurePosixPath
@@ -94,6 +95,7 @@ class StudyOnPage:
     series: tuple[SeriesOnPage, ...]
     reports: tuple[ReportOnPage, ...]
     unread: int
+    chosen: tuple[int, int] | None = None
 
     @property
     def viewer(self) -> PurePosixPath | None:
@@ -121,7 +123,8 @@ class PatientOnPage:
 class Facts:
     """What the pages tell beside the tree. `archive`: it is a volume of the archive, of whichever patients; any other
     disc is one patient's. `elsewhere` maps the other volumes' numbers to their instances; `viewer` is the executable on
-    the disc. `is_unproven`: nobody could say whether these are all images.
+    the disc. `is_unproven`: nobody could say whether these are all images. `is_part`: it lacks something of its studies
+    or accession numbers; `chosen` maps Study Instance UIDs to how many series are chosen of how many (0: not known).
     """
 
     disc: Disc
@@ -131,6 +134,8 @@ class Facts:
     volume: Volume
     conformance: str
     archive: bool = False
+    is_part: bool = False
+    chosen: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     patient: Patient | None = None
     elsewhere: Mapping[int, Collection[Instance]] | None = None
     viewer: PurePosixPath | None = None
@@ -180,12 +185,13 @@ def pages(
 def _context(tree: Collection[PatientBranch], facts: Facts, showing: Showing) -> dict[str, Any]:
     """What every page is made from."""
     spoken = language(showing.language)
-    patients = _patients(tree, facts.patient, showing)
+    patients = _patients(tree, facts.patient, showing, facts.chosen)
     studies = [study for patient in patients for study in patient.studies]
     return {
         "language": spoken,
         "title": spoken.gettext(ARCHIVE_TITLE if facts.archive else TITLE),
         "archive": facts.archive,
+        "is_part": facts.is_part,
         "institution": facts.disc.institution,
         "contact": facts.disc.contact,
         "created": spoken.moment(facts.created),
@@ -195,6 +201,7 @@ def _context(tree: Collection[PatientBranch], facts: Facts, showing: Showing) ->
         "volume": facts.volume,
         "conformance": facts.conformance,
         "patients": patients,
+        "chosen_words": partial(_chosen_words, spoken),
         "contents": _contents(leaves(tree), spoken),
         "pictures": sum(study.pictures for study in studies),
         "reports": sum(len(study.reports) for study in studies),
@@ -237,6 +244,21 @@ def _series_title(number: str, description: str, spoken: Language) -> str:
 
 def _contents(held: Iterable[Leaf], spoken: Language) -> str:
     return in_words(contents_of(leaf.record_type for leaf in held), spoken)
+
+
+def _chosen_words(spoken: Language, chosen: tuple[int, int]) -> str:
+    """How many series of a study are on the disc, of how many."""
+    number, of_series = chosen
+    if of_series < number:  # nobody knows
+        return spoken.ngettext(
+            "%(number)s chosen series is on this disc.", "%(number)s chosen series are on this disc.", number
+        )
+    return spoken.ngettext(
+        "%(number)s of %(all)s series is on this disc.",
+        "%(number)s of %(all)s series are on this disc.",
+        number,
+        all=spoken.number(of_series),
+    )
 
 
 def _viewer(
@@ -283,13 +305,16 @@ def _static(name: str) -> bytes:
 
 
 def _patients(
-    tree: Collection[PatientBranch], known: Patient | None, showing: Showing = NOTHING_SHOWN
+    tree: Collection[PatientBranch],
+    known: Patient | None,
+    showing: Showing = NOTHING_SHOWN,
+    chosen: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> list[PatientOnPage]:
     folders, shown, reports = study_folders(tree), shown_series(tree, showing), shown_reports(tree, showing)
 
     def study(branch: StudyBranch) -> StudyOnPage:
         uid = branch.study_instance_uid
-        return _study(branch, folders[uid], shown, reports[uid], showing)
+        return _study(branch, folders[uid], shown, reports[uid], showing, chosen.get(uid))
 
     return [
         _patient(branch, known if len(tree) == 1 else None, map(study, branch.studies), language(showing.language))
@@ -311,7 +336,12 @@ def _patient(
 
 
 def _study(
-    branch: StudyBranch, folder: PurePosixPath, shown: Shown, reports: Sequence[ShownReport], showing: Showing
+    branch: StudyBranch,
+    folder: PurePosixPath,
+    shown: Shown,
+    reports: Sequence[ShownReport],
+    showing: Showing,
+    chosen: tuple[int, int] | None,
 ) -> StudyOnPage:
     header, spoken = branch.header, language(showing.language)
     held = [leaf for entry in branch.series for leaf in entry.leaves]
@@ -330,6 +360,7 @@ def _study(
         ),
         reports=tuple(_report(report, spoken) for report in reports),
         unread=sum(leaf.record_type in KINDS for leaf in held) - len(reports),
+        chosen=chosen,
     )
 
 

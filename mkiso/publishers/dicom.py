@@ -46,6 +46,10 @@ class DicomPublisher(Generic[S]):
         """It has text as Unicode, or makes its label from the images."""
         return False
 
+    def tells_part(self) -> bool:
+        """What makes disc and label by itself knows nothing of what was chosen."""
+        return False
+
     def check(self) -> str:
         """Whether it answers C-ECHO, in words."""
         where = f"{self.name} ({self._address})"

@@ -25,7 +25,7 @@ from typing import BinaryIO, ClassVar, Literal
 from mkiso.config.publishers import Robot
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.publishers.orderbook import MAY_BE_MADE
-from mkiso.publishers.protocol import Order, Receipt, Watch, label_values, name_on_label
+from mkiso.publishers.protocol import Order, Receipt, Watch, label_values, name_on_label, tells_part
 from mkiso.publishers.robot_status import ENDS, RobotState, RobotStatus, seen_in_names, strongest
 from mkiso.storage.files import clock_of, sha256_of, sync_folder
 from mkiso.study.identity import without_patient
@@ -103,6 +103,9 @@ class FolderPublisher(ABC):
     def label(self, order: Order) -> dict[str, str]:
         """The label's fields as they are printed."""
         return label_values(order, self.settings.label_fields, self.carries)
+
+    def tells_part(self) -> bool:
+        return tells_part(self.settings.label_fields)
 
     def rewrites(self, order: Order) -> bool:
         nameless = replace(order, patient=replace(order.patient, name=""))

@@ -28,7 +28,7 @@ from mkiso.publishers.cstore import Relay, prove
 from mkiso.publishers.dicom import DicomPublisher, reference_to
 from mkiso.publishers.lock import Settling
 from mkiso.publishers.orderbook import MAY_BE_MADE
-from mkiso.publishers.protocol import Order, Receipt, Watch, label_values
+from mkiso.publishers.protocol import Order, Receipt, Watch, label_values, tells_part
 from mkiso.publishers.robot_status import RobotState, RobotStatus
 from mkiso.study.identity import without_patient
 from mkiso.study.models import Arrival
@@ -78,6 +78,9 @@ class McmPublisher(DicomPublisher[MediaCreation]):
                 raise PrintUncertain(f"{self.name} {error} when it was told to start. {MAY_BE_MADE}") from None
             self._demand(answer, order, "to start the disc")
         return replace(receipt, words=f"{self.name} has started a disc of {receipt.instances} instances.")
+
+    def tells_part(self) -> bool:
+        return tells_part(self._settings.label_fields)
 
     def settles_in_seconds(self, order: Order) -> float:
         """It is told which instances make a disc."""

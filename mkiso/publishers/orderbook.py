@@ -167,13 +167,15 @@ def made_before(pages: Sequence[Page], job_id: str) -> Entry | None:
 
 @dataclass(frozen=True, slots=True)
 class OrderBook:
-    """The pages of an order's accession numbers. Every change has reached the disk when the method returns."""
+    """The pages of a question (mkiso.publishers.protocol.pages_of). Every change has reached the disk when the method
+    returns.
+    """
 
     paths: tuple[Path, ...]
 
     @classmethod
-    def of(cls, orders_dir: Path, accession_numbers: Collection[str]) -> OrderBook:
-        names = {hashlib.sha256(number.encode()).hexdigest()[:32] for number in accession_numbers}
+    def of(cls, orders_dir: Path, of_question: Collection[str]) -> OrderBook:
+        names = {hashlib.sha256(page.encode()).hexdigest()[:32] for page in of_question}
         return cls(tuple(orders_dir / f"{name}.json" for name in sorted(names)))
 
     def pages(self) -> list[list[Entry]]:

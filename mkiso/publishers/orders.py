@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mkiso.errors import SelectionNotTold
 from mkiso.formats.proven_set import ProvenSet
+from mkiso.languages import language
 from mkiso.publishers import publisher_of
 from mkiso.publishers.desk import cancel
 from mkiso.publishers.orderbook import OrderBook, orders_of
-from mkiso.publishers.protocol import Order, Proves, Receipt
+from mkiso.publishers.protocol import PART_WORDS, Order, Proves, Publisher, Receipt, pages_of
 from mkiso.storage.job import Job
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.models import Patient, Volume
+from mkiso.study.selection import EVERYTHING, Selection, numbers_of
+from mkiso.study.values import Found
 
 
 def study_order(job: Job, publisher_name: str, studies: CompleteStudies) -> Order:
     """One order for the whole, of which the publisher makes the disc itself."""
     return replace(
-        _order_of(job, studies.accession_numbers, publisher_name),
+        _order_of(job, studies.accession_numbers, studies.selection, publisher_name),
+        accession_numbers=studies.accession_numbers or numbers_of(studies.studies),
+        is_part=studies.is_part,
+        part_words=language(job.settings.disc.language).gettext(PART_WORDS),
         patient=studies.patient,
         instances=tuple(instance.arrival for instance in studies.instances),
         study_date=studies.studies[0].study_date,
@@ -60,15 +67,26 @@ def words_of(publisher_name: str, orders: Sequence[Order], proves: Proves) -> st
     return f"{images_of(orders)} images sent: {publisher_name} {made}."
 
 
-def cancel_orders(job: Job, accession_numbers: tuple[str, ...]) -> list[str]:
+def require_told(publisher: Publisher, found: Found) -> None:
+    """Raise SelectionNotTold where the disc would be taken for one of whole studies."""
+    if found.is_part and not publisher.tells_part():
+        raise SelectionNotTold(
+            f"A disc of {publisher.name} couldn't say that it doesn't hold the whole examination, so none is made. "
+            "Have the disc file made, or print the whole examination."
+        )
+
+
+def cancel_orders(job: Job, accession_numbers: tuple[str, ...], selection: Selection = EVERYTHING) -> list[str]:
     """Ask the publishers to drop what this job has ordered, where they have a way; what came of each order in words.
 
     Raises PublisherUnavailable, PrintUncertain, ConfigurationError.
     """
     orders_dir, words = job.settings.storage.orders_dir, []
-    for entry in orders_of(OrderBook.of(orders_dir, accession_numbers).pages(), job.id):
+    for entry in orders_of(OrderBook.of(orders_dir, pages_of(accession_numbers, selection)).pages(), job.id):
         publisher = publisher_of(entry.publisher, job.settings)
-        order = replace(_order_of(job, accession_numbers, publisher.name), volume=Volume(entry.volume, entry.volume))
+        order = replace(
+            _order_of(job, accession_numbers, selection, publisher.name), volume=Volume(entry.volume, entry.volume)
+        )
         asked = cancel(publisher, order, orders_dir)
         if asked is not None:
             dropped = f"the order at {publisher.name} was withdrawn, or asked to be dropped."
@@ -76,7 +94,7 @@ def cancel_orders(job: Job, accession_numbers: tuple[str, ...]) -> list[str]:
     return words
 
 
-def _order_of(job: Job, accession_numbers: tuple[str, ...], publisher_name: str) -> Order:
+def _order_of(job: Job, accession_numbers: tuple[str, ...], selection: Selection, publisher_name: str) -> Order:
     configured = job.settings.publishers[publisher_name]
     return Order(
         job.id,
@@ -85,4 +103,5 @@ def _order_of(job: Job, accession_numbers: tuple[str, ...], publisher_name: str)
         institution=job.settings.disc.institution,
         copies=configured.copies,
         medium=configured.medium,
+        question=pages_of(accession_numbers, selection),
     )

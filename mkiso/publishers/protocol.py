@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 from mkiso.config.section import Medium
+from mkiso.languages import N_
 from mkiso.study.identity import iso_date, one_line
 from mkiso.study.models import Arrival, Patient, Volume
+from mkiso.study.selection import Selection
 from mkiso.study.writing import Carries, name_written, written
 
 Proves = Literal["queued", "done"]
+PART_WORDS = N_("not the whole examination")
+_PLACES = ("{accession_number}", "{selection}")
 LABEL_LETTERS = "label_letters"
 """What a job tells as degraded whose label shows something in other letters than it has."""
 
@@ -26,7 +30,8 @@ class Order:
     `instances` are what the disc holds; a publisher with `needs_image` takes `image` instead and makes that one
     `volume` of a set. `order_id` is unique at the publisher and given by the order book; 1 to 32 characters of A-Z,
     a-z, 0-9 and `-`. `image_sha256` is what was proved of the image. `of_set` are the instances of all discs of a set,
-    where there are several.
+    where there are several. `is_part`: the disc isn't all of its accession numbers or studies; its label says so by
+    `part_words`, which are in the language of the disc. `question`: pages_of, where `accession_numbers` aren't it.
     """
 
     job_id: str
@@ -43,11 +48,17 @@ class Order:
     order_id: str = ""
     image_sha256: str = ""
     of_set: tuple[Arrival, ...] = ()
+    question: tuple[str, ...] = ()
+    is_part: bool = False
+    part_words: str = ""
 
     @property
     def questions(self) -> tuple[str, ...]:
-        """What it stands under in the order book: its accession numbers, without any its Study Instance UIDs."""
-        return self.accession_numbers or tuple(sorted({arrival.study_instance_uid for arrival in self.instances}))
+        """What it stands under in the order book: its accession numbers, without any its Study Instance UIDs; of a
+        selection what pages_of says.
+        """
+        studies = sorted({arrival.study_instance_uid for arrival in self.instances})
+        return self.question or self.accession_numbers or tuple(studies)
 
     @property
     def contents(self) -> str:
@@ -100,6 +111,9 @@ class Publisher(Protocol):
     def check(self) -> str:
         """Whether an order could be given now, in words."""
 
+    def tells_part(self) -> bool:
+        """Whether a disc's label says where it isn't a whole study."""
+
     def rewrites(self, order: Order) -> bool:
         """Whether its label shows something of the order in other letters than it has."""
 
@@ -127,24 +141,45 @@ class Publisher(Protocol):
         """Ask the publisher to drop a given order; False where it has no way."""
 
 
+def pages_of(accession_numbers: Collection[str], selection: Selection) -> tuple[str, ...]:
+    """What a question has pages of in the order book: its accession numbers. A disc of a selection is another disc than
+    that of the whole, so that it has a page of its own.
+    """
+    if not selection:
+        return tuple(accession_numbers)
+    return ("\n".join((*sorted(accession_numbers), selection.written)),)
+
+
+def tells_part(fields: Mapping[str, str]) -> bool:
+    """Whether a label of these fields (none: all) has a place for the words that it isn't a whole study."""
+    return not fields or any(place in template for template in fields.values() for place in _PLACES)
+
+
 def label_values(order: Order, fields: Mapping[str, str], carries: Carries = lambda _: True) -> dict[str, str]:
     """The label's fields, filled in: each value is a template such as `{patient_name}`, `{number} of {total}`; control
     characters become spaces, and what the label doesn't carry is in other letters (mkiso.study.writing).
 
-    Without configured fields, all known ones under their own names.
+    Without configured fields, all known ones under their own names. Of a part the accession number says that it is one,
+    unless a template names `{selection}`; where the label can't carry these words, in English.
     """
+    words = order.part_words if all(map(carries, order.part_words)) else PART_WORDS
+    selection = words * order.is_part
+    apart = any("{selection}" in template for template in fields.values())
+    numbers = ", ".join(order.accession_numbers)
+    beside = "" if apart or not selection else f" ({selection})"
     known = {
         "patient_name": name_on_label(order.patient.name, carries),
         "patient_id": order.patient.patient_id,
         "birth_date": iso_date(order.patient.birth_date),
         "sex": order.patient.sex,
-        "accession_number": ", ".join(order.accession_numbers),
+        "accession_number": f"{numbers}{beside}".strip(),
         "study_date": iso_date(order.study_date),
         "institution": order.institution,
         "number": str(order.volume.number),
         "total": str(order.volume.total),
+        "selection": selection,
     }
-    templates = fields or {name: f"{{{name}}}" for name in known}
+    templates = fields or {name: f"{{{name}}}" for name in known if name != "selection"}
     return {name: written(one_line(_fill(template, known)), carries) for name, template in templates.items()}
 
 

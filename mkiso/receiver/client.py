@@ -37,7 +37,8 @@ class Expectation:
     """What one job expects of one study, as long as the `with` lasts. `instances` None: any of the study.
 
     `calling_ae_title` is what the job calls itself when it asks the PACS, `senders` are the AE titles and addresses
-    that the instances come from, `strangers` those whose instances aren't for this job. As messages are read,
+    that the instances come from, `strangers` those whose instances aren't for this job, `series` those of the study
+    that alone are meant (empty: all). As messages are read,
     `refusals` grows, each instance once, and so does `lost_associations` with why a sender's association was refused or
     aborted. Raises ReceiverUnavailable where the receiver can't be reached or declines; whatever came while nobody
     expected it, it refused.
@@ -52,6 +53,7 @@ class Expectation:
         calling_ae_title: str = "",
         senders: Collection[str] = (),
         strangers: Collection[str] = (),
+        series: Collection[str] = (),
     ) -> None:
         self._socket_path = socket_path
         self.refusals: list[Refusal] = []
@@ -60,7 +62,7 @@ class Expectation:
         self._request = {"expect": {
             "study_instance_uid": study_instance_uid, "folder": str(folder),
             "instances": None if instances is None else sorted(instances), "calling_ae_title": calling_ae_title,
-            "senders": sorted(senders), "strangers": sorted(strangers),
+            "senders": sorted(senders), "strangers": sorted(strangers), "series": sorted(series),
         }}  # fmt: skip
 
     def __enter__(self) -> Self:

@@ -34,8 +34,8 @@ from queue import SimpleQueue
 from time import sleep
 from typing import Any
 
-from mkiso.dataset.header import is_uid
 from mkiso.receiver.hashing import Digest
+from mkiso.study.selection import is_uid
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # 400,000 SOP Instance UIDs
 REQUEST_TIMEOUT_SECONDS = 10
@@ -55,7 +55,8 @@ _log = logging.getLogger(__name__)
 class Expected:
     """What one job expects of one study; `instances` None: any of the study. `calling_ae_title`: what the job calls
     itself when it asks for a C-MOVE; `senders`: the AE titles and addresses that the instances come from; `strangers`:
-    those of other sources, whose instances aren't for this job even where they are of the study.
+    those of other sources, whose instances aren't for this job even where they are of the study; `series`: of the study
+    these alone, empty: any. What another job has asked of the same study is then none of this one's.
 
     `arrived` maps the SOP Instance UIDs of the files in `folder` to their hashes; the job is told of each as soon as
     its hash is known.
@@ -67,6 +68,7 @@ class Expected:
     calling_ae_title: str = ""
     senders: frozenset[str] = frozenset()
     strangers: frozenset[str] = frozenset()
+    series: frozenset[str] = frozenset()
     arrived: dict[str, Digest] = field(default_factory=dict)
     told: SimpleQueue[dict[str, Any] | None] = field(default_factory=SimpleQueue)
     in_haste: threading.Event = field(default_factory=threading.Event)
@@ -83,6 +85,10 @@ class Expected:
 
     def lists(self, sop_instance_uid: str) -> bool:
         return self.instances is not None and sop_instance_uid in self.instances
+
+    def may_take(self, series_instance_uid: str) -> bool:
+        """Whether an instance of this series may be meant; empty: its series isn't known."""
+        return not self.series or not series_instance_uid or series_instance_uid in self.series
 
     def tell_arrival(
         self, sop_instance_uid: str, sop_class_uid: str, transfer_syntax_uid: str, size: int, sha256: str
@@ -155,7 +161,11 @@ class Expectations:
 
     @contextmanager
     def giving(
-        self, study_instance_uid: str, sop_instance_uid: str, sender: frozenset[str] = NOBODY
+        self,
+        study_instance_uid: str,
+        sop_instance_uid: str,
+        sender: frozenset[str] = NOBODY,
+        series_instance_uid: str = "",
     ) -> Iterator[list[Expected]]:
         """Who expects this instance from this sender. Until the `with` ends none of them is gone, and nobody else gives
         an instance of this UID."""
@@ -168,6 +178,7 @@ class Expectations:
                 if one.study_instance_uid == study_instance_uid
                 and one.wants(sop_instance_uid)
                 and one.takes_from(sender)
+                and (not one.series or series_instance_uid in one.series)
             ]
             for job in jobs:
                 job.being_given += 1
@@ -199,25 +210,34 @@ class Expectations:
         words: str,
         move_originator: str,
         sender: frozenset[str] = NOBODY,
+        series_instance_uid: str = "",
     ) -> None:
         """Tell the jobs that expect something of its study or list it, from this sender. Where neither is known,
-        because it can't be read, it may be anybody's."""
+        because it can't be read, it may be anybody's; of a series that isn't known it may be of each."""
         everybody = [one for one in self._now() if one.takes_from(sender)]
         concerned = [
-            one for one in everybody if one.study_instance_uid == study_instance_uid or one.lists(sop_instance_uid)
+            one
+            for one in everybody
+            if one.lists(sop_instance_uid)
+            or (one.study_instance_uid == study_instance_uid and one.may_take(series_instance_uid))
         ]
         for expected in concerned if concerned or study_instance_uid else everybody:
             expected.tell_refusal(sop_instance_uid, words, move_originator)
 
     def tell_others(
-        self, study_instance_uid: str, sop_instance_uid: str, move_originator: str, sender: frozenset[str] = NOBODY
+        self,
+        study_instance_uid: str,
+        sop_instance_uid: str,
+        move_originator: str,
+        sender: frozenset[str] = NOBODY,
+        series_instance_uid: str = "",
     ) -> None:
         """Tell the jobs that expect something of the study from this sender and not this instance, which was given to
         others."""
         if len(self._all) > 1:
             for expected in self._now():
                 is_of_study = expected.study_instance_uid == study_instance_uid and expected.takes_from(sender)
-                if is_of_study and not expected.wants(sop_instance_uid):
+                if is_of_study and expected.may_take(series_instance_uid) and not expected.wants(sop_instance_uid):
                     expected.tell_refusal(sop_instance_uid, NOT_EXPECTED, move_originator)
 
     def _now(self) -> list[Expected]:
@@ -351,6 +371,9 @@ def expected_of(request: Any, jobs_dir: Path) -> Expected:
     for named in (senders, strangers):
         if not (isinstance(named, list) and all(isinstance(sender, str) for sender in named)):
             raise ValueError("An expectation's senders and strangers are lists of AE titles and addresses.")
+    series = request.get("series", [])
+    if not (isinstance(series, list) and all(isinstance(uid, str) for uid in series)):
+        raise ValueError("An expectation's series are a list of Series Instance UIDs.")
     return Expected(
         request["study_instance_uid"],
         folder,
@@ -358,6 +381,7 @@ def expected_of(request: Any, jobs_dir: Path) -> Expected:
         calling,
         frozenset(senders),
         frozenset(strangers),
+        frozenset(series),
     )
 
 

@@ -14,7 +14,6 @@ from time import monotonic
 
 from mkiso.config.inboxes import Inbox
 from mkiso.config.settings import Settings
-from mkiso.dataset.header import is_uid
 from mkiso.errors import DamagedInstance
 from mkiso.network import dimse
 from mkiso.receiver.expectations import Expectations
@@ -22,6 +21,7 @@ from mkiso.receiver.pushed import Line, PushedStudy, folder_of, studies_in
 from mkiso.receiver.spool import NoRoom, Refused, Spool, Whole, refuse
 from mkiso.storage.files import hold, sha256_of, sync_folder
 from mkiso.storage.room import GIB
+from mkiso.study.selection import is_uid
 
 COUNT_SECONDS = 5.0
 """How old what is known of an inbox's size may be where it refuses: jobs take away what they are done with."""

@@ -10,7 +10,6 @@ from pydicom._uid_dict import UID_dictionary
 
 from mkiso.config.inboxes import Inbox
 from mkiso.config.settings import Receiver
-from mkiso.dataset.header import is_uid
 from mkiso.network.negotiation import (
     ABSTRACT_SYNTAX_NOT_SUPPORTED,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -19,6 +18,7 @@ from mkiso.network.negotiation import (
     VERIFICATION,
     Offer,
 )
+from mkiso.study.selection import is_uid
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"

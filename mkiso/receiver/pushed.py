@@ -28,7 +28,7 @@ from urllib.parse import unquote
 from pydantic import TypeAdapter, ValidationError
 
 from mkiso.config.settings import Storage
-from mkiso.dataset.header import is_uid, read_header
+from mkiso.dataset.header import read_header
 from mkiso.dataset.part10 import HEAD_BYTES, data_set_offset, transfer_syntax_uid_in
 from mkiso.errors import DamagedInstance
 from mkiso.storage.files import (
@@ -43,6 +43,7 @@ from mkiso.storage.files import (
 )
 from mkiso.storage.spare_files import clear_away
 from mkiso.study.models import Arrival
+from mkiso.study.selection import is_uid
 
 GOING = ".going-"
 Clearing = Literal["", "instances", "wholly"]

@@ -15,7 +15,7 @@ from tempfile import mkstemp
 from typing import NoReturn
 
 from mkiso.config.settings import Storage
-from mkiso.dataset.header import Identity, begin_identity, is_uid, read_identity
+from mkiso.dataset.header import Identity, begin_identity, read_identity
 from mkiso.dataset.part10 import file_head
 from mkiso.errors import DamagedInstance
 from mkiso.network import dimse
@@ -24,6 +24,7 @@ from mkiso.receiver.hashing import Digest, Hashing
 from mkiso.storage.files import sha256_of
 from mkiso.storage.room import GIB
 from mkiso.storage.spare_files import SpareFiles
+from mkiso.study.selection import is_uid
 
 # Jobs start only with storage.min_free_gib free; those that run may use of it all but this part, which leaves room for
 # the disc and the logs.
@@ -58,6 +59,7 @@ class Whole:
     digest: Digest
     descriptor: int
     sender: frozenset[str] = NOBODY
+    series_instance_uid: str = ""
 
 
 class Spool:
@@ -109,7 +111,7 @@ class Spool:
         expects it, or a job has other bytes under its UID already.
         """
         uid = whole.sop_instance_uid
-        with self.expectations.giving(whole.study_instance_uid, uid, whole.sender) as jobs:
+        with self.expectations.giving(whole.study_instance_uid, uid, whole.sender, whole.series_instance_uid) as jobs:
             if not jobs:
                 raise Refused(dimse.NOT_AUTHORIZED, NOT_EXPECTED)
             _link(jobs, whole)
@@ -163,8 +165,8 @@ class Incoming:
         if self._held_bytes >= HELD_BYTES:
             self._pass_on()
 
-    def deliver(self, by: str) -> str:
-        """Check the whole instance and give it to whom it is for; its Study Instance UID. `by`: who sent it.
+    def deliver(self, by: str) -> Identity:
+        """Check the whole instance and give it to whom it is for; which it is. `by`: who sent it.
 
         Raises Refused where it is damaged, isn't what its C-STORE said, or isn't taken.
         """
@@ -174,9 +176,10 @@ class Incoming:
         identity = self._identity(transfer_syntax_uid)
         if (identity.sop_class_uid, identity.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
             raise Refused(dimse.DOES_NOT_MATCH_SOP_CLASS, "its data set isn't the instance that its C-STORE names")
-        whole = Whole(*self._uids, identity.study_instance_uid, self.size, self._digest, self._descriptor, self._sender)
+        study, series = identity.study_instance_uid, identity.series_instance_uid
+        whole = Whole(*self._uids, study, self.size, self._digest, self._descriptor, self._sender, series)
         self._spool.give(whole, by)
-        return identity.study_instance_uid
+        return identity
 
     def close(self) -> None:
         os.close(self._descriptor)

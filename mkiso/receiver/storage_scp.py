@@ -12,7 +12,7 @@ from io import BytesIO
 from time import monotonic
 
 from mkiso.config.settings import Receiver
-from mkiso.dataset.header import MAX_BEGINNING_BYTES, begin_study
+from mkiso.dataset.header import MAX_BEGINNING_BYTES, begin_series, begin_study
 from mkiso.network import dimse, pdu
 from mkiso.network.association import Association, Gathered, Message, Sink, accept, gather
 from mkiso.network.dimse import MESSAGE_ID, Command
@@ -236,10 +236,12 @@ class Reception:
         """
         if self._incoming is not None:
             try:
-                study_instance_uid = self._incoming.deliver(self._tally.sender)
+                told = self._incoming.deliver(self._tally.sender)
                 self._tally.stored += 1
-                uid, originator = self.command.affected_sop_instance_uid, self.command.text(dimse.MOVE_ORIGINATOR)
-                self._expectations.tell_others(study_instance_uid, uid, originator, self._tally.names)
+                originator, names = self.command.text(dimse.MOVE_ORIGINATOR), self._tally.names
+                self._expectations.tell_others(
+                    told.study_instance_uid, told.sop_instance_uid, originator, names, told.series_instance_uid
+                )
             except Refused as refusal:
                 self._refuse(refusal)
         status = dimse.SUCCESS if self._refusal is None else self._refusal.status
@@ -250,9 +252,11 @@ class Reception:
         self._let_go()
         refusal, self._refusal = self._refusal, None
         if refusal is not None and self.command.field == dimse.C_STORE_RQ:
-            study_instance_uid = begin_study(b"".join(self._beginning)[:MAX_BEGINNING_BYTES], self._transfer_syntax)
+            beginning = b"".join(self._beginning)[:MAX_BEGINNING_BYTES]
+            study = begin_study(beginning, self._transfer_syntax)
+            series = begin_series(beginning, self._transfer_syntax)
             uid, originator = self.command.affected_sop_instance_uid, self.command.text(dimse.MOVE_ORIGINATOR)
-            self._expectations.tell_refusal(study_instance_uid, uid, str(refusal), originator, self._tally.names)
+            self._expectations.tell_refusal(study, uid, str(refusal), originator, self._tally.names, series)
 
     def _let_go(self) -> None:
         if self._incoming is not None:

@@ -7,6 +7,7 @@ something that the PACS holds.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 
 from pydicom import Dataset
@@ -15,11 +16,12 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import BaseTag
 
 from mkiso.dataset.elements import IMPLICIT_LITTLE, elements
-from mkiso.dataset.header import encodings_of, is_uid
+from mkiso.dataset.header import encodings_of
 from mkiso.errors import DamagedInstance, PacsRefused
 from mkiso.network.dimse import Response
 from mkiso.study.identity import significant
-from mkiso.study.models import Expected, Study
+from mkiso.study.models import Expected, Series, Study
+from mkiso.study.selection import is_uid
 
 SUCCESS, CANCELLED = 0x0000, 0xFE00
 MAX_VALUE_BYTES = 16 * 1024  # of one attribute; names have some hundred, and each byte of one costs pydicom 1 µs
@@ -40,11 +42,12 @@ STUDY_KEYS = (
     "ModalitiesInStudy",
     "NumberOfStudyRelatedInstances",
 )
+SERIES_KEYS = ("SeriesNumber", "Modality", "SeriesDescription")
 _COUNTS = ("NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances")
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _READ = {
     tag: dictionary_VR(tag)
-    for keyword in (*STUDY_KEYS, *_COUNTS, "SpecificCharacterSet")
+    for keyword in (*STUDY_KEYS, *SERIES_KEYS, *_COUNTS, "SpecificCharacterSet")
     if (tag := tag_for_keyword(keyword)) is not None
 }
 _TAGS = frozenset(_READ)
@@ -119,6 +122,25 @@ def series_counts_of(answers: Answers, uid_tag: int) -> dict[str, int | None]:
         uid, count = answer.uid(uid_tag), _count(answer)
         counts[uid] = count if counts.get(uid) is None else max(counts[uid] or 0, count or 0)
     return counts
+
+
+def series_of(answers: Answers, uid_tag: int) -> tuple[Series, ...]:
+    """The answers at SERIES level for people, each series once, in the order of their numbers; what can't be read of
+    one is left out, and no series.
+    """
+    counts = series_counts_of(answers, uid_tag)
+    told = {uid: Series(uid, images=count) for uid, count in counts.items()}
+    for answer in answers.responses:
+        with suppress(DamagedInstance):
+            described = read(answer)
+            number, modality, description = (significant(described.get(keyword)) for keyword in SERIES_KEYS)
+            uid = answer.uid(uid_tag)
+            told[uid] = Series(uid, number, modality, description, counts[uid])
+    return tuple(
+        sorted(
+            told.values(), key=lambda series: (count_of(series.number) or 0, series.number, series.series_instance_uid)
+        )
+    )
 
 
 def read(response: Response) -> Dataset:

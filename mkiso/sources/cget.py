@@ -19,7 +19,6 @@ from pydicom.uid import UID
 
 from mkiso.config.settings import Receiver, Storage
 from mkiso.config.sources import CGet
-from mkiso.dataset.header import is_uid
 from mkiso.errors import PacsBusy, PacsRefused, PacsSilent
 from mkiso.network import dimse
 from mkiso.network.association import Gathered
@@ -37,6 +36,7 @@ from mkiso.sources.pacs import MAX_TIMEOUTS, ConnectionLost, PacsAssociation, ca
 from mkiso.sources.protocol import UIDS_IN_A_LIST, Query, Search, Target
 from mkiso.sources.sink import Sink
 from mkiso.study.models import Study
+from mkiso.study.selection import is_uid
 
 STUDY_ROOT_GET = UID("1.2.840.10008.5.1.4.1.2.2.3")  # PS3.4 C.6.2.3
 POLL_SECONDS = 0.05
@@ -129,7 +129,9 @@ class CGetRetrieval:
         self._classes: Mapping[str, str] | None = None
         study = sink.study
         calling = calling_ae_title(source.settings, source.receiver)
-        self._expected = Expected(study.study_instance_uid, sink.folder, study.expected.instances, calling)
+        self._expected = Expected(
+            study.study_instance_uid, sink.folder, study.expected.instances, calling, series=frozenset(study.chosen)
+        )
         self._spool = Spool.of_one(source.storage, source.receiver.max_instance_gib, self._expected)
 
     def retrieve(self, wanted: Sequence[Target]) -> Sequence[MoveResult]:
@@ -272,11 +274,11 @@ class CGetRetrieval:
         return told
 
     def _silent(self, what: str, seconds: float) -> PacsSilent:
-        number = self._sink.study.accession_number
+        study = self._sink.study
         return PacsSilent(
-            f"The PACS {self._source.settings.ae_title} {what} of accession number {number} for {seconds:g} s. Try "
+            f"The PACS {self._source.settings.ae_title} {what} of {study.called} for {seconds:g} s. Try "
             "again; if it stays, the PACS hangs.",
-            accession_number=number,
+            accession_number=study.accession_number,
         )
 
 

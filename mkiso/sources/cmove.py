@@ -68,6 +68,7 @@ class CMoveSource:
             calling_ae_title(self.settings, self.receiver),
             senders,
             strangers,
+            sink.study.chosen,
         ) as expectation:
             sink.refusals, sink.lost_associations = expectation.refusals, expectation.lost_associations
             yield CMoveRetrieval(self, sink, expectation)
@@ -143,11 +144,11 @@ class CMoveRetrieval:
         return time.monotonic() - max(self.sink.last_arrival, move.last_response)
 
     def _silent(self, what: str, seconds: float) -> PacsSilent:
-        number = self.sink.study.accession_number
+        study = self.sink.study
         return PacsSilent(
-            f"The PACS {self.source.settings.ae_title} {what} of accession number {number} for {seconds:g} s. Try "
+            f"The PACS {self.source.settings.ae_title} {what} of {study.called} for {seconds:g} s. Try "
             "again; if it stays, the PACS hangs.",
-            accession_number=number,
+            accession_number=study.accession_number,
         )
 
 

@@ -109,7 +109,9 @@ class WadoRetrieval:
         self._sink = sink
         self._client = client
         study = sink.study
-        self._expected = Expected(study.study_instance_uid, sink.folder, study.expected.instances, "")
+        self._expected = Expected(
+            study.study_instance_uid, sink.folder, study.expected.instances, series=frozenset(study.chosen)
+        )
         self._spool = Spool.of_one(source.storage, source.receiver.max_instance_gib, self._expected)
         self._stop = threading.Event()
         self._open: set[httpx.Response] = set()

@@ -26,30 +26,35 @@ from mkiso.errors import (
 )
 from mkiso.network.dimse import OUT_OF_RESOURCES
 from mkiso.sources.answers import (
+    SERIES_KEYS,
     STUDY_KEYS,
     SUCCESS,
     Answers,
     Found,
     Level,
+    distinct,
     equal_accession,
     expected_from,
     found_by_date,
     level_of,
     read,
     series_counts_of,
+    series_of,
     study_of,
 )
 from mkiso.sources.protocol import Query, Search, Source
 from mkiso.study.identity import one_patient
-from mkiso.study.models import Expected, Study
+from mkiso.study.models import Expected, Series, Study
+from mkiso.study.selection import EVERYTHING, Selection
 
 SERIES_INSTANCE_UID, SOP_INSTANCE_UID = 0x0020000E, 0x00080018
 HAS_IT = "has_the_study"
 """In the details of an error."""
 
 
-def find_studies(source: Source, accession_number: str) -> list[Study]:
-    """Every study whose accession number equals this one, each with what is expected of it.
+def find_studies(source: Source, accession_number: str, selection: Selection = EVERYTHING) -> list[Study]:
+    """Every study whose accession number equals this one, each with what is expected of it: of its chosen series where
+    some of it are chosen. Nothing is expected of a study that isn't chosen.
 
     Raises StudyNotFound, PacsUnreachable, PacsRefused, PacsBusy, PacsSilent, and AnswerCut where the PACS may know more
     than it told.
@@ -63,7 +68,7 @@ def find_studies(source: Source, accession_number: str) -> list[Study]:
                 accession_number=accession_number,
             )
         with having_it():
-            return [replace(study, expected=_expected(source, search, study)) for study in studies]
+            return [_described(source, search, study, selection) for study in studies]
 
 
 @contextmanager
@@ -74,6 +79,32 @@ def having_it() -> Iterator[None]:
     except RetriableError as error:
         error.details[HAS_IT] = True
         raise
+
+
+def find_by_uid(source: Source, study_instance_uid: str, selection: Selection) -> list[Study]:
+    """As find_studies, by Study Instance UID; more than one where patients share it."""
+    with source.searching() as search:
+        studies = distinct(_under_uid(source, search, study_instance_uid))
+        if not studies:
+            raise StudyNotFound(
+                f"The PACS knows no study of Study Instance UID {study_instance_uid}. Check it, and whether the "
+                "examination was sent.",
+                study_instance_uid=study_instance_uid,
+            )
+        with having_it():
+            return [_described(source, search, study, selection) for study in studies]
+
+
+def find_series(source: Source, study: Study) -> tuple[Series, ...]:
+    """The series of a study for people to choose from, in the order of their numbers; empty where the PACS tells none.
+
+    Raises PacsUnreachable, PacsRefused, PacsBusy, PacsSilent, AnswerCut.
+    """
+    with source.searching() as search:
+        answers = search(series_query(study.study_instance_uid, *SERIES_KEYS))
+        if _level(source, answers, SERIES_INSTANCE_UID) is None:
+            return ()
+    return series_of(answers, SERIES_INSTANCE_UID)
 
 
 def expected_instances(source: Source, study: Study) -> Expected:
@@ -92,15 +123,14 @@ def asked_again(source: Source, identity: Identity, study: Study) -> Expected:
         now = _under_uid(source, search, study.study_instance_uid)
         if not now:
             raise StudyNotFound(
-                f"The study of accession number {study.accession_number} isn't in the PACS any more. "
-                "Ask for the disc again.",
+                f"The study of {study.called} isn't in the PACS any more. Ask for the disc again.",
                 accession_number=study.accession_number,
             )
         try:
             one_patient([study, *now], (), identity)
         except PatientMismatch:
             raise PatientMismatch(
-                f"The study of accession number {study.accession_number} became another patient's in the PACS while "
+                f"The study of {study.called} became another patient's in the PACS while "
                 "it was "
                 "retrieved. Ask for the disc again.",
                 accession_numbers=[study.accession_number],
@@ -170,10 +200,10 @@ def study_query(**keys: str) -> Query:
     return Query("STUDY", {**dict.fromkeys(STUDY_KEYS, ""), **keys})
 
 
-def series_query(study_instance_uid: str) -> Query:
-    """Each series of a study and the number of its instances (PS3.4 C.6.2.1.3)."""
+def series_query(study_instance_uid: str, *more: str) -> Query:
+    """Each series of a study and the number of its instances, and `more` of it (PS3.4 C.6.2.1.3)."""
     keys = {"StudyInstanceUID": study_instance_uid, "SeriesInstanceUID": "", "NumberOfSeriesRelatedInstances": ""}
-    return Query("SERIES", keys)
+    return Query("SERIES", keys | dict.fromkeys(more, ""))
 
 
 def image_query(study_instance_uid: str, series_instance_uid: str) -> Query:
@@ -222,24 +252,41 @@ def _under_uid(source: Source, search: Search, uid: str) -> list[Study]:
     return [study for study in studies if study.study_instance_uid == uid]
 
 
-def _expected(source: Source, search: Search, study: Study) -> Expected:
-    """Ask SERIES level, then IMAGE level for each series, as the hierarchical search wants it (PS3.4 C.4.1.2.1)."""
-    study_count = study.expected.count if study.expected.source == "study" else None
+def _described(source: Source, search: Search, study: Study, selection: Selection) -> Study:
+    """A study with which of its series are chosen, and what is expected of it."""
+    if selection.studies and study.study_instance_uid not in selection.studies:
+        return replace(study, expected=Expected("none", None))
     answers = search(series_query(study.study_instance_uid))
+    told = {answer.uid(SERIES_INSTANCE_UID) for answer in answers.responses}
+    study = replace(study, chosen=tuple(uid for uid in selection.series if uid in told))
+    return replace(study, expected=_expected(source, search, study, answers))
+
+
+def _expected(source: Source, search: Search, study: Study, answers: Answers | None = None) -> Expected:
+    """Ask SERIES level (or take its `answers`), then IMAGE level for each series, as the hierarchical search wants it
+    (PS3.4 C.4.1.2.1). Of a study of which series are chosen nothing else is asked or expected.
+    """
+    study_count = study.expected.count if study.expected.source == "study" and not study.chosen else None
+    answers = search(series_query(study.study_instance_uid)) if answers is None else answers
     series = _level(source, answers, SERIES_INSTANCE_UID)
     if series is None:
         return expected_from(study_count, {}, None)
-    counts = series_counts_of(answers, SERIES_INSTANCE_UID)
+    counts, sure = series_counts_of(answers, SERIES_INSTANCE_UID), series.sure
+    of_series = len(counts) if study.chosen and sure else 0
+    if study.chosen:
+        if not counts.keys() >= set(study.chosen):
+            return Expected("none", None)
+        counts, sure = {uid: counts[uid] for uid in study.chosen}, True
     images: dict[str, frozenset[str]] = {}
     unsure = set()
     for uid in counts:
         level = _level(source, search(image_query(study.study_instance_uid, uid)), SOP_INSTANCE_UID)
         if level is None:
-            return expected_from(study_count, counts, None, sure=series.sure)
+            return replace(expected_from(study_count, counts, None, sure=sure), of_series=of_series)
         images[uid] = frozenset(level.by_uid)
         if not level.sure:
             unsure.add(uid)
-    return expected_from(study_count, counts, images, sure=series.sure, unsure=unsure)
+    return replace(expected_from(study_count, counts, images, sure=sure, unsure=unsure), of_series=of_series)
 
 
 def _level(source: Source, answers: Answers, uid_tag: int) -> Level | None:

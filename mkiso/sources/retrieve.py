@@ -100,6 +100,7 @@ class _Attempts:
         self._sink = sink
         self._study = sink.study
         self._before = len(sink.arrived)
+        self._coarsest: Level = "SERIES" if sink.study.chosen else "STUDY"
         self._finest: Level = "IMAGE"
         self._most: int | None = None
         """How many instances are asked for at once; None: as many as lie together."""
@@ -121,6 +122,8 @@ class _Attempts:
                 result, step = self._attempt(retrieval, wanted)
                 if step in (Step.DONE, Step.PROVE):
                     return step is Step.DONE
+                if step is Step.COARSER and wanted[-1].level == self._coarsest:
+                    step = Step.FAIL
                 if step is Step.COARSER:
                     self._finest, self._most = _COARSER[wanted[-1].level], None
                     continue
@@ -149,9 +152,15 @@ class _Attempts:
     def _wanted(self) -> list[Target]:
         study, missing = self._study, completeness.missing(self._study.expected, self._sink.arrived)
         most = self._most and max(self._most, -(-len(missing) // MAX_PIECES))
-        wanted = targets(study.study_instance_uid, study.expected, missing, self._finest, most)
+        wanted = targets(study.study_instance_uid, study.expected, missing, self._finest, most, study.chosen)
         # Before any came that way, a few show whether they can.
         return wanted[:: -(-len(wanted) // FIRST_PIECES)] if most and not self._pieces_came else wanted
+
+    @property
+    def _whole(self) -> list[Target]:
+        """What is asked for where nothing has come."""
+        study = self._study
+        return targets(study.study_instance_uid, study.expected, frozenset(), self._finest, chosen=study.chosen)
 
     def _attempt(self, retrieval: Retrieval, wanted: list[Target]) -> tuple[MoveResult, Step]:
         """One attempt, settled; what fails as a whole is asked for in smaller pieces the next time."""
@@ -163,7 +172,7 @@ class _Attempts:
             if len(target.instances) == 1:
                 self._unsent[target.instances[0]] = each
         came = len(self._sink.arrived) > before
-        if level == "STUDY":
+        if level == "STUDY" or wanted == self._whole:
             return result, Step.BACK_OFF if step is Step.SPLIT and not came else step
         if step in (Step.DONE, Step.PROVE, Step.COARSER, Step.FAIL):
             return result, step
@@ -269,13 +278,19 @@ class _Attempts:
 
 
 def targets(
-    study_instance_uid: str, expected: Expected, missing: frozenset[str], finest: Level, most: int | None = None
+    study_instance_uid: str,
+    expected: Expected,
+    missing: frozenset[str],
+    finest: Level,
+    most: int | None = None,
+    chosen: Sequence[str] = (),
 ) -> list[Target]:
     """What brings what is missing and nothing else, at no finer level than `finest`; the one of the finest level is
-    last. With `most` each series is asked for by itself, and no more instances than so many at once.
+    last. With `most` each series is asked for by itself, and no more instances than so many at once. Of a study of
+    which series are chosen each is asked for by itself: not every PACS takes a list of them.
     """
     if finest == "STUDY" or not missing or (missing == expected.instances and most is None):
-        return [Target(study_instance_uid)]
+        return [Target(study_instance_uid, (series,)) for series in chosen] or [Target(study_instance_uid)]
     lacking = {series: missing & instances for series, instances in expected.series.items() if missing & instances}
     whole = tuple(
         series

@@ -15,12 +15,13 @@ from typing import Generic, TypeVar
 
 from mkiso.errors import MkisoError, NotAskedEverywhere, PacsBusy, RetriableError, StudyIncomplete, StudyNotFound
 from mkiso.sources.protocol import Source
-from mkiso.sources.query import HAS_IT, expected_instances, find_studies, find_studies_by_uid
+from mkiso.sources.query import HAS_IT, find_by_uid, find_studies
 from mkiso.sources.search import MAX_STUDIES, Criteria, Hits, newest_first, search
 from mkiso.study.completeness import provable
 from mkiso.study.gate import SOURCE_DOWN
 from mkiso.study.identity import one_study, significant
 from mkiso.study.models import Study
+from mkiso.study.selection import EVERYTHING, Selection
 
 T = TypeVar("T")
 
@@ -88,8 +89,10 @@ def _patiently(ask: Callable[[Source], T], source: Source) -> T:
     return ask(source)
 
 
-def find_everywhere(sources: Sequence[Source], accession_number: str) -> FoundStudies:
-    """Every study of an accession number, from the first source that holds it wholly.
+def find_everywhere(
+    sources: Sequence[Source], accession_number: str, selection: Selection = EVERYTHING
+) -> FoundStudies:
+    """Every study of an accession number, from the first source that holds wholly what is chosen of it.
 
     Raises StudyNotFound, NotAskedEverywhere, PatientMismatch, StudyIncomplete (no source holds a study wholly),
     CountsUnknown, and what a source raises that mustn't be left out.
@@ -102,37 +105,51 @@ def find_everywhere(sources: Sequence[Source], accession_number: str) -> FoundSt
             accession_number=accession_number,
         )
     if len(sources) == 1:
-        return FoundStudies(tuple(find_studies(sources[0], accession_number)))
-    told = ask_all(asked, lambda source: _found(source, accession_number))
+        return FoundStudies(tuple(find_studies(sources[0], accession_number, selection)))
+    told = ask_all(asked, lambda source: _found(source, accession_number, selection))
     studies = list(chain.from_iterable(told.answers.values()))
     if not studies:
         raise _nowhere(accession_number, told)
-    return replace(chosen(studies, told.degraded), reasons=tuple(_reasons(told.down)))
+    return replace(chosen(studies, told.degraded, selection), reasons=tuple(_reasons(told.down)))
 
 
-def find_everywhere_by_uid(sources: Sequence[Source], study_instance_uid: str) -> FoundStudies:
-    """What there is under a Study Instance UID, from the first source that holds it wholly; more than one where
-    patients share it, none where no source knows it. Raises what find_everywhere raises but StudyNotFound.
+def find_everywhere_by_uid(
+    sources: Sequence[Source], study_instance_uid: str, selection: Selection = EVERYTHING
+) -> FoundStudies:
+    """What there is under a Study Instance UID, from the first source that holds wholly what is chosen of it; more than
+    one where patients share it. Where no source knows it: none, or StudyNotFound where it is chosen. Raises what
+    find_everywhere raises besides.
     """
-    told = ask_all(sources, lambda source: _found_by_uid(source, study_instance_uid))
+    told = ask_all(sources, lambda source: _found_by_uid(source, study_instance_uid, selection))
     studies = list(chain.from_iterable(told.answers.values()))
     if not studies and told.down:
         raise NotAskedEverywhere(f"No source that answers has the study. {' '.join(_reasons(told.down))}")
-    return replace(chosen(studies, told.degraded), reasons=tuple(_reasons(told.down)))
+    if not studies and selection:
+        raise StudyNotFound(
+            f"The PACS knows no study of Study Instance UID {study_instance_uid}. Check it, and whether the "
+            "examination was sent.",
+            study_instance_uid=study_instance_uid,
+        )
+    return replace(chosen(studies, told.degraded, selection), reasons=tuple(_reasons(told.down)))
 
 
-def chosen(studies: Iterable[Study], degraded: Sequence[str] = ()) -> FoundStudies:
+def chosen(studies: Iterable[Study], degraded: Sequence[str] = (), selection: Selection = EVERYTHING) -> FoundStudies:
     """Each study once, from the source that it is taken from; `studies` are in the order of the sources, each with what
-    is expected of it. Raises PatientMismatch, StudyIncomplete, CountsUnknown. Pure.
+    is expected of it. Of a study that isn't chosen nothing is expected. Raises PatientMismatch, StudyIncomplete,
+    CountsUnknown. Pure.
     """
     by_uid: dict[str, dict[str, list[Study]]] = {}
     for study in studies:
         by_uid.setdefault(study.study_instance_uid, {}).setdefault(study.origin.source, []).append(study)
     taken: list[Study] = []
     lacks = list(degraded)
-    for copies in by_uid.values():
+    for uid, copies in by_uid.items():
         one_study(list(chain.from_iterable(copies.values())))
-        first = _whole([each[0] for each in copies.values()])
+        each_first = [each[0] for each in copies.values()]
+        if selection.studies and uid not in selection.studies:
+            taken += copies[each_first[0].origin.source]
+            continue
+        first = _whole(_with_most_chosen(each_first))
         taken += copies[first.origin.source]  # what one source says twice is for the gate to judge
         lacks += [
             f"{SOURCES_DIFFER}:{name}"
@@ -174,19 +191,18 @@ def search_everywhere(
     return Hits(name, studies[:most], any(hits.cut for hits in answers) or len(studies) > most), told.down
 
 
-def _found(source: Source, accession_number: str) -> list[Study]:
+def _found(source: Source, accession_number: str, selection: Selection) -> list[Study]:
     try:
-        return find_studies(source, accession_number)
+        return find_studies(source, accession_number, selection)
     except StudyNotFound:
         return []
 
 
-def _found_by_uid(source: Source, study_instance_uid: str) -> list[Study]:
+def _found_by_uid(source: Source, study_instance_uid: str, selection: Selection) -> list[Study]:
     try:
-        studies = find_studies_by_uid(source, study_instance_uid)
+        return find_by_uid(source, study_instance_uid, selection)
     except StudyNotFound:
         return []
-    return [replace(study, expected=expected_instances(source, study)) for study in studies]
 
 
 def _nowhere(accession_number: str, told: Told[list[Study]]) -> StudyNotFound | NotAskedEverywhere:
@@ -209,6 +225,12 @@ def _reasons(down: Mapping[str, MkisoError]) -> Iterator[str]:
     return (f"{name}: {error.words}" for name, error in down.items())
 
 
+def _with_most_chosen(copies: Sequence[Study]) -> list[Study]:
+    """Those that have the most of the chosen series; a source that has none of them would mean its whole study."""
+    most = max(len(copy.chosen) for copy in copies)
+    return [copy for copy in copies if len(copy.chosen) == most]
+
+
 def _whole(copies: Sequence[Study]) -> Study:
     """The first that holds all that any of them holds. Raises StudyIncomplete, CountsUnknown."""
     for copy in copies if len(copies) > 1 else ():
@@ -227,7 +249,7 @@ def _whole(copies: Sequence[Study]) -> Study:
     had = ", ".join(f"{copy.origin.source} {copy.expected.count}" for copy in copies)
     together = f", together {len(listed)}" if listed else ""
     raise StudyIncomplete(
-        f"No source holds all images of accession number {number} ({had}{together}), and images of two sources aren't "
+        f"No source holds all images of {copies[0].called} ({had}{together}), and images of two sources aren't "
         "mixed, so no disc was made. Have the missing ones sent to one of them.",
         accession_number=number,
         expected=len(listed) or None,

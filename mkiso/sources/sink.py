@@ -83,7 +83,4 @@ class Sink:
     def raise_if_stopped(self) -> None:
         """Raises JobStopped where somebody wants the end of it."""
         if self._stop.is_set():
-            raise JobStopped(
-                f"The retrieval of accession number {self.study.accession_number} was stopped before its end. It can "
-                "be run again."
-            )
+            raise JobStopped(f"The retrieval of {self.study.called} was stopped before its end. It can be run again.")

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mkiso.config.settings import Storage
 from mkiso.storage.files import Unreadable, read_whole
+from mkiso.study.selection import EVERYTHING, Selection
 
 By = Literal["page", "link", "program", "inbox"]
 SUFFIX = ".asked"
@@ -36,6 +37,7 @@ class Asking:
     publisher: str = ""
     user: str = ""
     name: str = ""
+    selection: Selection = EVERYTHING
 
 
 _ASKING = TypeAdapter(Asking)
@@ -50,10 +52,19 @@ def asking(
     *,
     user: str = "",
     name: str = "",
+    selection: Selection = EVERYTHING,
 ) -> Asking:
     """One who asks now."""
     return Asking(
-        datetime.now(UTC).isoformat(timespec="milliseconds"), who, by, kind, accession_numbers, publisher, user, name
+        datetime.now(UTC).isoformat(timespec="milliseconds"),
+        who,
+        by,
+        kind,
+        accession_numbers,
+        publisher,
+        user,
+        name,
+        selection,
     )
 
 

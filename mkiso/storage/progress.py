@@ -74,7 +74,14 @@ class JobProgress:
         first = found.studies[0]
         name = (found.patient and found.patient.name) or first.patient_name
         self.report = replace(self.report, patient_id=first.patient_id, patient_name=name)
-        self.tell("found", studies=self._found_studies(), degraded=found.degraded, expected=expected)
+        self.tell(
+            "found",
+            studies=self._found_studies(),
+            degraded=found.degraded,
+            expected=expected,
+            selection=found.selection,
+            is_part=found.is_part,
+        )
 
     def begin_study(self, study: Study) -> None:
         """A study is retrieved, perhaps once more: what is stored of it is counted from the beginning."""
@@ -148,6 +155,7 @@ class JobProgress:
                 "counted at level": study.expected.source,
                 **({"source": study.origin.source} if study.origin.source else {}),
                 "study": study.study_instance_uid,
+                **({"chosen series": " ".join(study.chosen)} if study.chosen else {}),
             }
 
     def _found_studies(self) -> tuple[FoundStudy, ...]:
@@ -160,6 +168,9 @@ class JobProgress:
                 expected=study.expected.count,
                 received=self._received[study.study_instance_uid],
                 source=study.origin.source,
+                study_instance_uid=study.study_instance_uid,
+                series=len(study.chosen),
+                of_series=study.expected.of_series,
             )
             for study in self._studies
         )

@@ -23,6 +23,7 @@ from mkiso.config.settings import Storage
 from mkiso.errors import JobNotFound, JobStopped, MkisoError, StorageFull, Unforeseen
 from mkiso.storage.files import Unreadable, read_json, write_whole
 from mkiso.storage.room import NO_ROOM
+from mkiso.study.selection import EVERYTHING, Selection
 
 Status = Literal["running", "done", "failed"]
 Uuid = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
@@ -84,7 +85,8 @@ def stopped(kind: str) -> JobStopped:
 @dataclass(frozen=True, slots=True)
 class FoundStudy:
     """A study as C-FIND described it, and how far it has come. `study_date` is YYYYMMDD (VR DA); `expected` is None
-    where the PACS tells no count. `source`: which of several it is taken from.
+    where the PACS tells no count. `source`: which of several it is taken from. `series`: how many of its `of_series`
+    series are chosen, of which alone the images are counted; 0: all are meant, or nobody knows of how many.
     """
 
     accession_number: str
@@ -94,13 +96,17 @@ class FoundStudy:
     expected: int | None
     received: int
     source: str = ""
+    study_instance_uid: str = ""
+    series: int = 0
+    of_series: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
     """What is told of a job to everybody. `stage` is in words an operator reads; `studies` is empty until the PACS has
     answered and all of it is of one patient; `proves` is of a print: queued or done. `format` is of a
-    download's discs.
+    download's discs. `selection`: what was chosen; `is_part`: the disc lacks something of the studies or accession
+    numbers that stand on it, and says so.
     """
 
     job_id: Uuid
@@ -115,6 +121,8 @@ class JobFacts:
     publisher: str = ""
     proves: str = ""
     format: str = "iso"
+    selection: Selection = EVERYTHING
+    is_part: bool = False
     updated: str = ""
 
 
@@ -165,6 +173,12 @@ class JobReport(JobFacts):
 _REPORT = TypeAdapter(JobReport)
 
 
+def numbers_on(report: JobFacts) -> tuple[str, ...]:
+    """The accession numbers that were asked for, else those of the studies that were found by UID."""
+    found = dict.fromkeys(study.accession_number for study in report.studies if study.accession_number)
+    return report.accession_numbers or tuple(found)
+
+
 def write_report(storage: Storage, report: JobReport) -> None:
     """Replace the job's report in one step; what it says of the job's end has reached the disk before anybody hears of
     it.
@@ -184,7 +198,9 @@ def read_report(storage: Storage, job_id: str) -> JobReport:
         raise JobNotFound(f"There is no job {job_id} here; jobs are forgotten some time after they end.") from None
 
 
-def sets_told(storage: Storage, accession_numbers: Collection[str], form: str = "iso") -> dict[str, str]:
+def sets_told(
+    storage: Storage, accession_numbers: Collection[str], form: str = "iso", selection: Selection = EVERYTHING
+) -> dict[str, str]:
     """The sets of discs of this format that jobs have told of for this question, as long as their reports are kept.
 
     Maps each set's id, which is that of its first disc (mkiso.storage.shelf.Manifest.set_id), to a job that serves it.
@@ -196,7 +212,8 @@ def sets_told(storage: Storage, accession_numbers: Collection[str], form: str = 
             report = read_report(storage, file.stem)
         except JobNotFound:  # removed meanwhile, or none of ours
             continue
-        if report.disc_ids and not report.inbox and report.format == form and set(report.accession_numbers) == asked:
+        same = (set(report.accession_numbers), report.selection, report.format) == (asked, selection, form)
+        if report.disc_ids and not report.inbox and same:
             told[report.disc_ids[0]] = report.job_id
     return told
 

@@ -30,6 +30,7 @@ from mkiso.config.settings import Storage
 from mkiso.errors import JobNotFound, ProofFailed
 from mkiso.storage.files import Unreadable, is_uuid, read_json, seconds_old, sha256_of, sync_folder, write_whole
 from mkiso.storage.marks import ProvedImage
+from mkiso.study.selection import EVERYTHING, Selection
 
 log = logging.getLogger("mkiso.storage.shelf")
 
@@ -45,7 +46,7 @@ class Manifest:
     `fingerprint` is of the question's answer by the PACS when the disc was made (mkiso.study.identity.fingerprint);
     `filename` is what a browser saves it as and may hold the patient's name. `studies` maps each Study Instance UID to
     its accession number, `sources` to its source where there are several. `first_disc` is the id of its set's first
-    disc; `marks_sha256` is of the image's marks.
+    disc; `marks_sha256` is of the image's marks. `selection` and `is_part`: mkiso.storage.report.JobFacts.
     """
 
     disc_id: str
@@ -70,6 +71,8 @@ class Manifest:
     first_disc: str = ""
     marks_sha256: str = ""
     format: str = "iso"
+    selection: Selection = EVERYTHING
+    is_part: bool = False
 
     @property
     def image_name(self) -> str:

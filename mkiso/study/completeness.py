@@ -41,8 +41,8 @@ def provable(study: Study, *, require_counts: bool) -> None:
         raise _no_data(study)
     if study.expected.count is None and require_counts:
         raise CountsUnknown(
-            f"The PACS tells neither the images of accession number {study.accession_number} nor their number, so a "
-            "disc can't be proved complete. Have IMAGE level queries enabled in the PACS, or set "
+            f"The PACS tells neither the images of {study.called} nor their number, so a disc can't be proved "
+            "complete. Have IMAGE level queries enabled in the PACS, or set "
             f"{study.origin.section}.require_counts to false to make discs without that proof.",
             accession_number=study.accession_number,
         )
@@ -69,7 +69,7 @@ def complete(study: Study, arrived: Collection[str], *, require_counts: bool, co
 
 def _no_data(study: Study) -> NoDicomData:
     return NoDicomData(
-        f"no DICOM data: the study of accession number {study.accession_number} holds no images. Ask the department "
+        f"no DICOM data: the study of {study.called} holds no images. Ask the department "
         "whether it was sent to the PACS.",
         accession_number=study.accession_number,
     )
@@ -82,8 +82,7 @@ def incomplete(study: Study, arrived: Collection[str], hint: str = RETRY_HINT) -
     lacking = None if count is None else len(absent) or count - len(arrived)
     images = "Images" if count is None else f"{lacking} of the {count} images"
     return StudyIncomplete(
-        f"{images} of accession number {study.accession_number} didn't arrive from the PACS, so no disc was made. "
-        f"{hint}",
+        f"{images} of {study.called} didn't arrive from the PACS, so no disc was made. {hint}",
         accession_number=study.accession_number,
         expected=count,
         missing=lacking,
@@ -94,7 +93,7 @@ def incomplete(study: Study, arrived: Collection[str], hint: str = RETRY_HINT) -
 def changed(study: Study, arrived: int, strangers: frozenset[str] = frozenset()) -> StudyIncomplete:
     """The study is no longer what the PACS listed."""
     return StudyIncomplete(
-        f"The study of accession number {study.accession_number} changed in the PACS while it was retrieved: "
+        f"The study of {study.called} changed in the PACS while it was retrieved: "
         f"{study.expected.count} images were "
         f"listed and {arrived} arrived. Ask for the disc again.",
         accession_number=study.accession_number,
@@ -107,9 +106,7 @@ def changed(study: Study, arrived: int, strangers: frozenset[str] = frozenset())
 def untold(study: Study) -> StudyIncomplete:
     """Asked again, the PACS tells less of the study than it did."""
     return StudyIncomplete(
-        f"The PACS no longer tells what it told of the images of accession number {study.accession_number}, so no "
-        "disc was "
-        f"made. {RETRY_HINT}",
+        f"The PACS no longer tells what it told of the images of {study.called}, so no disc was made. {RETRY_HINT}",
         accession_number=study.accession_number,
         expected=study.expected.count,
     )
@@ -118,7 +115,7 @@ def untold(study: Study) -> StudyIncomplete:
 def unproved(study: Study, hint: str = "") -> StudyIncomplete:
     """As many arrived as the PACS counts, after a failure and without a list."""
     return StudyIncomplete(
-        f"{study.expected.count} images of accession number {study.accession_number} arrived, as many as the PACS "
+        f"{study.expected.count} images of {study.called} arrived, as many as the PACS "
         "counts, "
         f"but their retrieval failed and it lists none, so they may be others. No disc was made. {hint or RETRY_HINT}",
         accession_number=study.accession_number,
@@ -130,7 +127,7 @@ def unlisted(study: Study, count: int, words: str) -> StudyIncomplete:
     """Images came that may be of the study and aren't on the disc, and no list says that they aren't; `words`: why the
     first was refused."""
     return StudyIncomplete(
-        f"{count} {'image' if count == 1 else 'images'} more of accession number {study.accession_number} came than "
+        f"{count} {'image' if count == 1 else 'images'} more of {study.called} came than "
         "the PACS "
         f"tells, and couldn't be stored ({words.rstrip('.')}), so no disc was made. Ask again in a few minutes; if it "
         "stays, "
@@ -145,7 +142,7 @@ def contradicted(study: Study, arrived: int, counted: int) -> StudyIncomplete:
     """The PACS was asked again and still lists fewer than it says that it sends."""
     listed = f"lists {study.expected.count}" if study.expected.count is not None else f"sent {arrived}"
     return StudyIncomplete(
-        f"The PACS {listed} images of accession number {study.accession_number} and counts {counted} to send, so no "
+        f"The PACS {listed} images of {study.called} and counts {counted} to send, so no "
         "disc was made. "
         "Ask again in a few minutes; if it stays, have the study checked in the PACS.",
         accession_number=study.accession_number,

@@ -14,8 +14,9 @@ from mkiso.errors import InstanceConflict, PatientMismatch
 from mkiso.study import completeness, identity
 from mkiso.study.identity import Claim, PatientIdentity
 from mkiso.study.models import Instance, Patient, Study
+from mkiso.study.selection import EVERYTHING, Selection, chosen_of
 from mkiso.study.text import name_in
-from mkiso.study.values import Found, Retrieved
+from mkiso.study.values import Found, Retrieved, StudyRetrieved
 
 PATIENT_API, COUNTS_UNKNOWN, NOT_PROVEN = "patient_api", "counts_unknown", "completeness_not_proven"
 """What a job may do without. NOT_PROVEN: no archive was asked what a study holds that was sent to an inbox."""
@@ -37,26 +38,31 @@ def found(
     *,
     degraded: bool,
     without: Collection[str] = (),
+    selection: Selection = EVERYTHING,
 ) -> Found:
-    """What may be retrieved of the answers: of one patient, and such that completeness can be proved.
+    """What may be retrieved of the answers: all of them of one patient, and what is chosen such that completeness can
+    be proved.
 
     `patients` are the patient API's answers, None where it knows nobody; `degraded` says that it couldn't be asked,
     `without` what else the job does without.
-    Raises PatientMismatch, NoDicomData, CountsUnknown.
+    Raises PatientMismatch, SelectionNotFound, NoDicomData, CountsUnknown.
     """
     known = [patient for patient in patients if patient is not None]
     identity.one_patient(studies, known, rules)
     distinct = tuple({study.study_instance_uid: study for study in studies}.values())
-    for study in distinct:
+    chosen = chosen_of(distinct, accession_numbers, selection)
+    for study in chosen:
         completeness.provable(study, require_counts=study.origin.require_counts)
-    counts_unknown = any(study.expected.count is None for study in distinct)
+    counts_unknown = any(study.expected.count is None for study in chosen)
     lacks = (PATIENT_API,) * degraded + (COUNTS_UNKNOWN,) * counts_unknown + tuple(dict.fromkeys(without))
-    return Found(accession_numbers, distinct, next(iter(known), None), lacks)
+    left_out = tuple(study for study in distinct if study not in chosen)
+    return Found(accession_numbers, chosen, next(iter(known), None), lacks, selection, left_out)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CompleteStudies:
-    """Studies of one patient of which everything has arrived that the PACS holds, and nothing else.
+    """Studies of one patient of which everything has arrived that the PACS holds, and nothing else; where series of a
+    study are chosen, everything of these.
 
     Making one is the check. Raises StudyIncomplete, NoDicomData, CountsUnknown, PatientMismatch, InstanceConflict.
     """
@@ -71,6 +77,7 @@ class CompleteStudies:
             uids = _distinct_uids(each.study, each.instances)
             required = each.study.origin.require_counts
             completeness.complete(each.study, uids | self._on_volumes(each.study), require_counts=required)
+            _chosen_alone(each)
         require_distinct(self.retrieved.instances)
         object.__setattr__(self, "identity", self._one_patient())
 
@@ -111,6 +118,16 @@ class CompleteStudies:
         return self.retrieved.found.accession_numbers
 
     @property
+    def is_part(self) -> bool:
+        """Found.is_part."""
+        return self.retrieved.found.is_part
+
+    @property
+    def selection(self) -> Selection:
+        """As it was asked for."""
+        return self.retrieved.found.selection
+
+    @property
     def degraded(self) -> tuple[str, ...]:
         return self.retrieved.found.degraded
 
@@ -119,7 +136,7 @@ class CompleteStudies:
         """mkiso.study.identity's, of what a disc of these studies holds: not of what was found before they were
         retrieved.
         """
-        return identity.fingerprint(self.studies, self.known, self.degraded)
+        return identity.fingerprint(self.studies, self.known, self.degraded, self.selection)
 
     def _on_volumes(self, study: Study) -> frozenset[str]:
         return self.retrieved.elsewhere & (study.expected.instances or frozenset())
@@ -168,8 +185,8 @@ class Part:
 
 def _same_studies(retrieved: Retrieved) -> None:
     """What was retrieved is what was found: no study less, none twice, none that nobody asked for."""
-    wanted = sorted(study.study_instance_uid for study in retrieved.found.studies)
-    if not wanted or sorted(each.study.study_instance_uid for each in retrieved.studies) != wanted:
+    wanted = sorted((study.study_instance_uid, study.chosen) for study in retrieved.found.studies)
+    if not wanted or sorted((each.study.study_instance_uid, each.study.chosen) for each in retrieved.studies) != wanted:
         raise PatientMismatch("What was retrieved isn't what was found: nothing is made of it. Ask for the disc again.")
     for each in retrieved.studies:
         if any(instance.arrival.study_instance_uid != each.study.study_instance_uid for instance in each.instances):
@@ -179,12 +196,23 @@ def _same_studies(retrieved: Retrieved) -> None:
             )
 
 
+def _chosen_alone(retrieved: StudyRetrieved) -> None:
+    """Raise InstanceConflict where an instance is of a series that nobody chose."""
+    study, chosen = retrieved.study, set(retrieved.study.chosen)
+    for instance in retrieved.instances if chosen else ():
+        if identity.significant(instance.header.get("SeriesInstanceUID")) not in chosen:
+            raise InstanceConflict(
+                f"The PACS sent an image of {study.called} that is of another series than those chosen. Have the PACS "
+                "checked, or ask for the whole study.",
+                sop_instance_uid=instance.arrival.sop_instance_uid,
+            )
+
+
 def _distinct_uids(study: Study, instances: Sequence[Instance]) -> frozenset[str]:
     for instance in instances:
         if identity.significant(instance.header.get("SOPInstanceUID")) != instance.arrival.sop_instance_uid:
             raise InstanceConflict(
-                f"A file stored for accession number {study.accession_number} holds another instance than its name "
-                "says. Ask for the disc again.",
+                f"A file stored for {study.called} holds another instance than its name says. Ask for the disc again.",
                 sop_instance_uid=instance.arrival.sop_instance_uid,
             )
     return frozenset(instance.arrival.sop_instance_uid for instance in instances)

@@ -25,6 +25,7 @@ from pydicom.tag import BaseTag
 from mkiso.config.settings import Identity
 from mkiso.errors import OtherPatient, PatientMismatch, WrongBirthDate
 from mkiso.study.models import Patient, Study
+from mkiso.study.selection import EVERYTHING, Selection
 from mkiso.study.text import stated, terms_of, text_of
 
 WORDS_LIMIT = 240
@@ -74,8 +75,8 @@ def one_patient(studies: Sequence[Study], known: Sequence[Patient], rules: Ident
     The issuer counts where two studies both name one: the same ID given by two issuers is two patients (PS3.3 C.2.2).
     Studies of several sources share one only where all name the same issuer, or the sources one patient_domain.
     """
-    accession_numbers = sorted({study.accession_number for study in studies})
-    nameless = sorted({study.accession_number for study in studies if not significant(study.patient_id)})
+    accession_numbers = _numbers(studies)
+    nameless = _numbers([study for study in studies if not significant(study.patient_id)])
     if nameless:
         raise PatientMismatch(
             f"The study of accession number {_listed(nameless)} has no patient ID in the PACS: whose it is can't be "
@@ -149,15 +150,14 @@ def same_patient(header: Dataset, study: Study) -> None:
     issuers = {stated(header, _ISSUER), significant(study.issuer_of_patient_id)} - {""}
     if stated(header, _PATIENT_ID) != significant(study.patient_id) or len(issuers) > 1:
         raise PatientMismatch(
-            f"An instance of accession number {study.accession_number} carries another patient's ID than the PACS's "
+            f"An instance of {study.called} carries another patient's ID than the PACS's "
             "study. Have the PACS corrected.",
             accession_numbers=[study.accession_number],
             sop_instance_uid=significant(header.get("SOPInstanceUID")),
         )
     if significant(header.get("StudyInstanceUID")) != study.study_instance_uid:
         raise PatientMismatch(
-            f"An instance sent for accession number {study.accession_number} belongs to another study. Have the PACS "
-            "corrected.",
+            f"An instance sent for {study.called} belongs to another study. Have the PACS corrected.",
             accession_numbers=[study.accession_number],
             sop_instance_uid=significant(header.get("SOPInstanceUID")),
         )
@@ -197,7 +197,7 @@ def agreed(studies: Sequence[Study], made: Sequence[Claim], rules: Identity) -> 
     in Other Patient IDs Sequence. One that is named by its text here and by its universal ID there counts as one where
     some header names it by both.
     """
-    accession_numbers = sorted({study.accession_number for study in studies})
+    accession_numbers = _numbers(studies)
     patient_ids = {claim.patient_id for claim in made} | {significant(study.patient_id) for study in studies}
     if len(patient_ids) != 1:
         raise _mismatch("carry more than one patient ID", accession_numbers)
@@ -245,7 +245,7 @@ def shown_digest(studies: Iterable[Study]) -> str:
 def same_as_shown(studies: Sequence[Study], shown: str) -> None:
     """Raise OtherPatient unless these studies are of the patient whom somebody saw (`shown`: shown_digest)."""
     if shown_digest(studies) != shown:
-        numbers = sorted({study.accession_number for study in studies})
+        numbers = _numbers(studies)
         raise OtherPatient(
             f"The PACS no longer says of accession number {_listed(numbers)} what was shown when the disc was "
             "confirmed: another patient, or other patient data. Look at the patient once more, then ask again.",
@@ -256,7 +256,7 @@ def same_as_shown(studies: Sequence[Study], shown: str) -> None:
 def born_on(studies: Sequence[Study], birth_date: str) -> None:
     """Raise WrongBirthDate unless the PACS has this birth date (DA) of each study's patient."""
     if {significant(study.patient_birth_date).replace(".", "") for study in studies} != {birth_date}:
-        numbers = sorted({study.accession_number for study in studies})
+        numbers = _numbers(studies)
         raise WrongBirthDate(
             f"The patient of accession number {_listed(numbers)} has another birth date in the PACS, or none. Check "
             "the number and the birth date.",
@@ -310,9 +310,15 @@ def _told_apart(
     return {key: ", ".join(filter(None, (value, words))) for value, group in further for key, words in group.items()}
 
 
-def fingerprint(studies: Sequence[Study], patient: Patient | None, degraded: Collection[str] = ()) -> str:
+def fingerprint(
+    studies: Sequence[Study],
+    patient: Patient | None,
+    degraded: Collection[str] = (),
+    selection: Selection = EVERYTHING,
+) -> str:
     """The SHA-256 of all that a disc is made from: what the patient API says, study attributes with their source, the
-    set of SOP Instance UIDs, and what it was made without.
+    set of SOP Instance UIDs, what it was made without, and what was chosen: a disc of a selection is never one of the
+    whole question, even where it holds the same.
 
     A finished disc may be served again only while this stays the same. Where a PACS gives no UIDs, an exchange of one
     instance for another would go unseen, so the value then matches nothing, not even itself the next time.
@@ -322,8 +328,13 @@ def fingerprint(studies: Sequence[Study], patient: Patient | None, degraded: Col
         uids = study.expected.instances
         if uids is None:
             return hashlib.sha256(uuid.uuid4().bytes).hexdigest()
-        described.append({**asdict(study), "expected": sorted(uids)})
-    whole = {"patient": patient and asdict(patient), "studies": described, "degraded": sorted(degraded)}
+        described.append({**asdict(study), "expected": sorted(uids), "of_series": study.expected.of_series})
+    whole = {
+        "patient": patient and asdict(patient),
+        "studies": described,
+        "degraded": sorted(degraded),
+        "selection": selection.written,
+    }
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 
@@ -392,6 +403,11 @@ def _universal(header: Dataset) -> str:
 def _mismatch(what: str, accession_numbers: list[str]) -> PatientMismatch:
     words = f"The images of accession number {_listed(accession_numbers)} {what}. Have the PACS corrected."
     return PatientMismatch(words, accession_numbers=accession_numbers)
+
+
+def _numbers(studies: Iterable[Study]) -> list[str]:
+    """The accession numbers; of a study that has none its UID."""
+    return sorted({study.accession_number or f"none (study {study.study_instance_uid})" for study in studies})
 
 
 def _listed(accession_numbers: Sequence[str]) -> str:

@@ -31,12 +31,14 @@ class Expected:
     """What the PACS says that a study holds, by the finest level it answers.
 
     `series` maps Series Instance UID to its SOP Instance UIDs (`source == "image"`); `count` is the number of instances
-    (`image`, `series`, `study`), None where nothing is known (`none`).
+    (`image`, `series`, `study`), None where nothing is known (`none`). `of_series`: how many series the study has in
+    all, where some of them are chosen and only these are expected; else 0.
     """
 
     source: CountSource
     count: int | None
     series: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    of_series: int = 0
 
     @property
     def instances(self) -> frozenset[str] | None:
@@ -48,7 +50,10 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """One study as C-FIND at STUDY level described it (PS3.4 C.6.2.1); text is decoded, dates are DA strings."""
+    """One study as C-FIND at STUDY level described it (PS3.4 C.6.2.1); text is decoded, dates are DA strings.
+
+    `chosen`: the Series Instance UIDs of which a disc is wanted, and `expected` tells; empty: of all.
+    """
 
     accession_number: str
     study_instance_uid: str
@@ -64,6 +69,24 @@ class Study:
     issuer_of_patient_id: str = ""
     origin: Origin = Origin()  # noqa: RUF009  immutable
     expected: Expected = Expected("none", None)
+    chosen: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """What people know it by, within a sentence; a study needs no accession number."""
+        number = self.accession_number
+        return f"accession number {number}" if number else f"Study Instance UID {self.study_instance_uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A series as C-FIND at SERIES level described it, for people to choose; `images` None where no count is told."""
+
+    series_instance_uid: str
+    number: str = ""
+    modality: str = ""
+    description: str = ""
+    images: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

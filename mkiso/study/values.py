@@ -7,29 +7,43 @@ from dataclasses import dataclass
 
 from mkiso.study import identity
 from mkiso.study.models import Instance, Patient, Study
+from mkiso.study.selection import EVERYTHING, Selection
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Found:
     """What the PACS and the patient API answered, of one patient as far as they tell. Made by mkiso.study.gate.found.
 
-    `patient` is the patient API's; `degraded` names what the job does without.
+    `patient` is the patient API's; `degraded` names what the job does without. `studies` are those that a disc is made
+    of; `left_out` were found and aren't chosen.
     """
 
     accession_numbers: tuple[str, ...]
     studies: tuple[Study, ...]
     patient: Patient | None = None
     degraded: tuple[str, ...] = ()
+    selection: Selection = EVERYTHING
+    left_out: tuple[Study, ...] = ()
+
+    @property
+    def is_part(self) -> bool:
+        """Whether a disc lacks something of the studies, or of the accession numbers, that stand on it."""
+        return bool(self.left_out) or any(study.chosen for study in self.studies)
+
+    @property
+    def shown(self) -> str:
+        """Who would be shown (mkiso.study.identity.shown_digest), whatever is chosen of their studies."""
+        return identity.shown_digest((*self.studies, *self.left_out))
 
     @property
     def fingerprint(self) -> str:
         """mkiso.study.identity's, of the answer: a disc that holds just this may be served again."""
-        return identity.fingerprint(self.studies, self.patient, self.degraded)
+        return identity.fingerprint(self.studies, self.patient, self.degraded, self.selection)
 
     @property
     def content(self) -> str:
         """The fingerprint of the studies alone: what was stored of just these may be kept, whoever else was asked."""
-        return identity.fingerprint(self.studies, self.patient)
+        return identity.fingerprint(self.studies, self.patient, selection=self.selection)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -13,6 +13,7 @@ from mkiso.config.settings import Settings
 from mkiso.storage.report import JobReport
 from mkiso.storage.shelf import Manifest
 from mkiso.study.models import Study
+from mkiso.study.selection import EVERYTHING, Selection
 from mkiso_service.webhook.access import request_id_of
 from mkiso_service.webhook.rights import caller_of
 
@@ -26,12 +27,13 @@ class Trail:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    async def asked(self, request: Request, accession_numbers: tuple[str, ...]) -> None:
+    async def asked(
+        self, request: Request, accession_numbers: tuple[str, ...], selection: Selection = EVERYTHING
+    ) -> None:
         """A question was accepted."""
         if self._settings.audit.enabled:
-            await asyncio.to_thread(
-                audit.asked, self._settings, accession_numbers, _who(request), request_id_of(request.scope)
-            )
+            who, request_id = _who(request), request_id_of(request.scope)
+            await asyncio.to_thread(audit.asked, self._settings, accession_numbers, who, request_id, selection)
 
     async def listed(self, request: Request, search: str) -> None:
         """Somebody sees whose discs were made here: today's, or those that a search finds."""

@@ -12,6 +12,7 @@ from mkiso.config.settings import Settings
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
 from mkiso.study.accession import PATTERN, SH_MAX_CHARACTERS
+from mkiso.study.selection import MAX_SERIES, UID_CHARACTERS, UID_PATTERN
 from mkiso_service.api import MESSAGES
 from mkiso_service.webhook.question import BIRTH_DATE_PATTERN, MAX_PART, MAX_SEARCH, SEARCH_PATTERN, SHOWN_PATTERN
 
@@ -29,8 +30,17 @@ def description_of(settings: Settings) -> dict[str, Any]:
         "minItems": 1,
         "maxItems": settings.server.max_accessions,
     }
+    uid = {"type": "string", "minLength": 1, "maxLength": UID_CHARACTERS, "pattern": UID_PATTERN}
     components = description["components"]
-    components["schemas"] = {"AccessionNumber": number, "AccessionNumbers": numbers, **schemas["$defs"]}
+    asked = {"AccessionNumber": number, "AccessionNumbers": numbers, "Uid": uid}
+    components["schemas"] = {**asked, **schemas["$defs"]}
+    for name, most in (("study_uid", settings.server.max_accessions), ("series_uid", MAX_SERIES)):
+        parameter = components["parameters"][name]
+        parameter["schema"] = {
+            "type": "array",
+            "items": {"$ref": "#/components/schemas/Uid"},
+            "maxItems": most,
+        }
     components["parameters"]["part"]["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_PART}
     components["parameters"]["shown"]["schema"]["pattern"] = SHOWN_PATTERN
     components["parameters"]["search"]["schema"] |= {"maxLength": MAX_SEARCH, "pattern": SEARCH_PATTERN}

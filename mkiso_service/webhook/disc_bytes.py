@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from mkiso.config.settings import Storage
 from mkiso.errors import ProofFailed
 from mkiso.formats.registry import FORMATS, ISO
+from mkiso.media.names import PART
 from mkiso.storage.marks import ProvedSpan
 from mkiso.storage.report import JobReport
 from mkiso.storage.shelf import Manifest, open_image
@@ -112,11 +113,14 @@ def content_disposition(name: str, suffix: str = ISO.suffix) -> str:
 
 def name_of(report: JobReport, manifest: Manifest) -> str:
     """What a disc is saved as: its accession number, or, for several, what the manifest says (the patient's name).
+    Where it doesn't hold whole studies, it says so.
 
     In a set n of N and the beginning of the set's id, so that anybody sees which discs belong together.
     """
     suffix = FORMATS[manifest.format].suffix
-    stem = report.accession_numbers[0] if len(report.accession_numbers) == 1 else manifest.filename.removesuffix(suffix)
+    stem = manifest.filename.removesuffix(suffix)
+    if len(report.accession_numbers) == 1:
+        stem = report.accession_numbers[0] + PART * manifest.is_part
     part = f"-{manifest.number}of{manifest.total}-{short(manifest.set_id)}" if manifest.total > 1 else ""
     return f"{stem}{part}{suffix}"
 

@@ -83,7 +83,9 @@ class Questions:
     async def download(self, request: Request) -> Response:
         """GET /api/iso/download"""
         query = Query(request.scope["query_string"])
-        return await self._disc(request, one_study(query, _accept(request)), query)
+        return await self._disc(
+            request, one_study(query, _accept(request), self._settings.server.max_accessions), query
+        )
 
     async def download_multiple(self, request: Request) -> Response:
         """GET /api/iso/download-multiple"""
@@ -127,7 +129,7 @@ class Questions:
         birth_date = query.birth_date()
         if self._settings.identity.confirm_birth_date and not birth_date:
             return print_page(request, question)
-        told = await self._previews.told(request, question.accession_numbers, birth_date)
+        told = await self._previews.told(request, question, birth_date)
         robot = await self._health.publisher(question.publisher)
         configured = self._settings.publishers[question.publisher]
         return print_page(
@@ -172,7 +174,7 @@ class Questions:
     async def _answered(self, request: Request, question: Question, query: Query, claim: str = "") -> Response:
         """The disc; of a set the way to it. `claim`: of an encrypted one's password."""
         part = query.part()
-        told = (self._settings.storage, question.accession_numbers, question.format)
+        told = (self._settings.storage, question.accession_numbers, question.format, question.selection)
         known = await asyncio.to_thread(sets_told, *told) if part else {}
         if request.method == "HEAD":
             report = await asyncio.to_thread(self._young, question)
@@ -218,7 +220,7 @@ class Questions:
     def _sets(self, question: Question) -> list[ToldSet]:
         """The sets of a question that can be had, the newest first, each with a job that serves it."""
         storage = self._settings.storage
-        told = sets_told(storage, question.accession_numbers, question.format)
+        told = sets_told(storage, question.accession_numbers, question.format, question.selection)
         return [(discs, told[discs[0].set_id]) for discs in whole_sets(manifests(storage)) if discs[0].set_id in told]
 
     async def _ask(self, request: Request, question: Question) -> Asked:
@@ -234,9 +236,9 @@ class Questions:
         if not young:
             return None
         try:
-            found = found or await self._previews.look(request, question.accession_numbers, "", LOOK_SECONDS)
+            found = found or await self._previews.look(request, question, "", LOOK_SECONDS)
             if question.shown:
-                same_as_shown(found.studies, question.shown)
+                same_as_shown((*found.studies, *found.left_out), question.shown)
         except MkisoError:
             return None
         settings = self._settings.in_language(question.language)
@@ -253,19 +255,21 @@ class Questions:
 
     async def _note(self, request: Request, question: Question, asked: Asked) -> None:
         """Write down who asked."""
-        await self._trail.asked(request, question.accession_numbers)
+        await self._trail.asked(request, question.accession_numbers, question.selection)
         await asyncio.to_thread(self._note_asking, request, question, asked.job_id)
         request.state.note = {
             "job_id": asked.job_id,
             "accession_numbers": question.accession_numbers,
             "joined": asked.joined,
+            **({"selection": question.selection.written} if question.selection else {}),
         }
 
     def _note_asking(self, request: Request, question: Question, job_id: str) -> None:
         by: By = {"own": "page", "program": "program"}.get(sender_of_request(request).kind, "link")  # type: ignore[assignment]
         caller, numbers = caller_of(request), question.accession_numbers
         client = client_of(request)
-        asks = asking(client, by, question.kind, numbers, question.publisher, user=caller.user, name=caller.name)
+        who = {"user": caller.user, "name": caller.name}
+        asks = asking(client, by, question.kind, numbers, question.publisher, **who, selection=question.selection)
         try:
             write_asking(self._settings.storage, job_id, asks)
         except OSError as error:  # a list without a name is no reason for no disc
@@ -306,7 +310,8 @@ class Questions:
             if self._is_of_inbox(discs[0].job_id):  # no GET gives it
                 continue
             ids = tuple(disc.disc_id for disc in discs)
-            return JobReport(discs[0].job_id, "download", question.accession_numbers, disc_ids=ids)
+            numbers, chosen = question.accession_numbers, question.selection
+            return JobReport(discs[0].job_id, "download", numbers, disc_ids=ids, selection=chosen)
         return None
 
     def _is_of_inbox(self, job_id: str) -> bool:
@@ -325,6 +330,7 @@ class Questions:
             discs
             for discs in whole_sets(manifests(storage))
             if set(discs[0].accession_numbers) == set(question.accession_numbers)
+            and discs[0].selection == question.selection
             and discs[0].format == question.format
             and all(is_young(storage, disc, minutes) for disc in discs)
         ]

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from mkiso.config.publishers import Robot
 from mkiso.config.settings import Settings
 from mkiso.languages import Language, language
-from mkiso.storage.report import JobReport
+from mkiso.storage.report import JobReport, numbers_on
 from mkiso_service.webhook.answers import job_address
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.jobs import Jobs
@@ -39,7 +39,7 @@ class Letters:
         query = Query(request.scope["query_string"])
         spoken, paper = language(query.language() or self._settings.disc.language), query.paper()
         report = await self._jobs.made(request.path_params["job_id"])
-        await self._trail.listed(request, ", ".join(report.accession_numbers))
+        await self._trail.listed(request, ", ".join(numbers_on(report)))
         claim = await self._passwords.claim_of(request) if request.method == "POST" else ""
         password = await self._passwords.look(report, claim) if claim else ""
         async with self._writing:

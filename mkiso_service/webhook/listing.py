@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from mkiso.errors import JobNotFound, OrchestratorUnavailable
 from mkiso.storage.askings import Asking
-from mkiso.storage.report import JobReport
+from mkiso.storage.report import JobReport, numbers_on
 from mkiso.study.text import readable_name
 from mkiso_service.api import Asker, Listed, Listing
 from mkiso_service.webhook.audit import Trail
@@ -121,7 +121,7 @@ def _fits(report: JobReport, told: tuple[Asking, ...], search: str, since: datet
     if not search:
         return _begun(report, told) >= since
     name = readable_name(report.patient_name).casefold()
-    numbers = [number.casefold() for number in report.accession_numbers]
+    numbers = [number.casefold() for number in numbers_on(report)]
     of_the_name = name != "" and all(word in name for word in search.split())
     return search in numbers or search == report.patient_id.casefold() or of_the_name
 
@@ -135,4 +135,5 @@ def _begun(report: JobReport, told: tuple[Asking, ...]) -> datetime:
 
 
 def _waiting(job_id: str, told: Asking) -> JobReport:
-    return JobReport(job_id, told.kind, told.accession_numbers, publisher=told.publisher, updated=told.time)
+    kind, numbers, chosen = told.kind, told.accession_numbers, told.selection
+    return JobReport(job_id, kind, numbers, publisher=told.publisher, updated=told.time, selection=chosen)

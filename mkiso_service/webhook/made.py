@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from mkiso.errors import InvalidRequest
 from mkiso.storage.askings import Asking
-from mkiso.storage.report import JobReport
+from mkiso.storage.report import JobReport, numbers_on
 from mkiso_service.api import Made, WhoMade
 from mkiso_service.webhook.answers import is_shown
 from mkiso_service.webhook.audit import Trail
@@ -95,7 +95,8 @@ def _row(job_id: str, asked: Asking, report: JobReport | None) -> Made:
         "address": asked.who,
         "by": asked.by,
         "kind": asked.kind,
-        "accession_numbers": asked.accession_numbers,
+        "accession_numbers": asked.accession_numbers or (numbers_on(report) if report else ()),
+        "chosen": asked.selection.written,
         "patient_id": report.patient_id if report else "",
         "publisher": asked.publisher,
         "state": report.status if report else "waiting",

@@ -163,7 +163,7 @@ class PrefectOrchestrator:
             while True:
                 asked = {
                     "parameters": question.parameters,
-                    "name": f"{RUN_NAMES[question.kind]} {', '.join(question.accession_numbers)}"[:200],
+                    "name": f"{RUN_NAMES[question.kind]} {question.called}"[:200],
                     "state": {"type": "SCHEDULED"},
                     "tags": [question.tag],
                     "labels": {REQUEST_ID_LABEL: request_id},

@@ -23,6 +23,7 @@ from mkiso.errors import InvalidRequest, ProviderUnavailable, SignInFailed, kind
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
+from mkiso.storage.report import numbers_on
 from mkiso.study.identity import iso_date
 from mkiso_service.api import Dependency, Job, Ordered, Preview, WhoMade
 from mkiso_service.counting import ago, counted
@@ -210,6 +211,11 @@ def print_page(
     order |= {"confirm_reprint": "true"} if question.confirm_reprint else {}
     if told:
         order["shown"] = told["shown"]
+    pairs = [
+        *order.items(),
+        *(("study_uid", uid) for uid in question.selection.studies),
+        *(("series_uid", uid) for uid in question.selection.series),
+    ]
     spoken = language_of(request)
     ordered = told["ordered"] if told else None
     return _page(
@@ -220,8 +226,8 @@ def print_page(
         before=ordered and _ordered_before(ordered, spoken),
         robot=robot,
         label=told["labels"].get(question.publisher) if told else None,
-        order=order,
-        query=urlencode(order),
+        pairs=pairs,
+        query=urlencode(pairs),
         birth_date=birth_date,
         copies=copies,
         counted=counted,
@@ -348,6 +354,7 @@ def job_page(
         request,
         "job.html",
         job=job,
+        numbers=numbers_on(job),
         state=spoken.gettext(_STATES[job.state]),
         words=_words(job, spoken, robot),
         moving=moving,

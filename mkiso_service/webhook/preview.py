@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from pydantic import TypeAdapter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mkiso import patient_api
 from mkiso.audit import messages as audit
 from mkiso.config.settings import Settings, Storage
-from mkiso.errors import PatientApiUnavailable, PrintUncertain, WrongBirthDate
+from mkiso.errors import MkisoError, PatientApiUnavailable, PrintUncertain, WrongBirthDate
 from mkiso.publishers import publisher_of
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.orderbook import OrderBook, made_before
+from mkiso.publishers.protocol import pages_of
 from mkiso.sources.protocol import Source
-from mkiso.sources.several import find_everywhere
+from mkiso.sources.query import find_series
+from mkiso.sources.several import find_everywhere, find_everywhere_by_uid
 from mkiso.storage.askings import askings_of
 from mkiso.study import gate
-from mkiso.study.identity import born_on, one_line, shown_digest
-from mkiso.study.models import Patient, Study
+from mkiso.study.identity import born_on, one_line
+from mkiso.study.models import Patient, Series, Study
+from mkiso.study.selection import MAX_SERIES, numbers_of
 from mkiso.study.text import readable_name
 from mkiso.study.values import Found
-from mkiso_service.api import Ordered, Preview, ShownPatient, ShownStudy
+from mkiso_service.api import Ordered, Preview, ShownPatient, ShownSeries, ShownStudy
 from mkiso_service.webhook.access import request_id_of
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.question import Query, Question, asked_birth_date, preview_of
 from mkiso_service.webhook.turns import LIMIT_SECONDS, Turns
+
+_TOLD = TypeAdapter(Preview)
+MOST_SERIES = MAX_SERIES
+"""Of a study: as many as can be chosen."""
+log = logging.getLogger("mkiso.webhook.preview")
 
 
 class Previews:
@@ -43,17 +53,20 @@ class Previews:
     async def show(self, request: Request) -> Response:
         """GET /api/iso/preview"""
         query = Query(request.scope["query_string"])
-        numbers = preview_of(query, self._settings.server)
-        told = await self.told(request, numbers, asked_birth_date(query, self._settings.identity))
-        return JSONResponse(told, headers={"cache-control": "no-store"})
+        numbers, selection = preview_of(query, self._settings.server)
+        asked = Question("download", numbers, selection=selection)
+        told = await self.told(request, asked, asked_birth_date(query, self._settings.identity))
+        return Response(_TOLD.dump_json(told), headers={"cache-control": "no-store"}, media_type="application/json")
 
-    async def told(self, request: Request, numbers: tuple[str, ...], birth_date: str) -> Preview:
+    async def told(self, request: Request, question: Question, birth_date: str) -> Preview:
         """Who is shown to a person, which the audit says too. Raises what `look` raises."""
-        await self._trail.asked(request, numbers)
-        found = await self.look(request, numbers, birth_date)
-        await self._trail.shown(request, found.studies)
-        ordered = await asyncio.to_thread(_ordered, self._settings.storage, numbers)
-        return preview(found, ordered, _labels(self._settings, found))
+        numbers, selection = question.accession_numbers, question.selection
+        await self._trail.asked(request, numbers, selection)
+        found = await self.look(request, question, birth_date)
+        series = await self._series(found)
+        await self._trail.shown(request, (*found.studies, *found.left_out))
+        ordered = await asyncio.to_thread(_ordered, self._settings.storage, pages_of(numbers, selection))
+        return preview(found, series, ordered, _labels(self._settings, found))
 
     async def confirmed(self, request: Request, question: Question, query: Query) -> tuple[Question, Found | None]:
         """The question with who its patient is, where it gives the birth date (which a site may ask for), and what was
@@ -62,49 +75,69 @@ class Previews:
         born = asked_birth_date(query, self._settings.identity)
         if not born:
             return question, None
-        found = await self.look(request, question.accession_numbers, born)
-        return replace(question, shown=question.shown or shown_digest(found.studies)), found
+        found = await self.look(request, question, born)
+        return replace(question, shown=question.shown or found.shown), found
 
     async def look(
-        self, request: Request, accession_numbers: tuple[str, ...], birth_date: str, seconds: float = LIMIT_SECONDS
+        self, request: Request, question: Question, birth_date: str, seconds: float = LIMIT_SECONDS
     ) -> Found:
-        """What a job would find. Raises what finding raises, PatientMismatch, NoDicomData, CountsUnknown, and
-        WrongBirthDate; PacsSilent where it takes longer than anybody waits.
+        """What a job of this question would find. Raises what finding raises, PatientMismatch, SelectionNotFound,
+        NoDicomData, CountsUnknown, and WrongBirthDate; PacsSilent where it takes longer than anybody waits.
         """
         request_id = request_id_of(request.scope)
-        found = await self._turns.take(
-            lambda sources: _found(sources, self._settings, accession_numbers, request_id), seconds
-        )
+        found = await self._turns.take(lambda sources: _found(sources, self._settings, question, request_id), seconds)
         if birth_date:
             try:
-                born_on(found.studies, birth_date)
+                born_on((*found.studies, *found.left_out), birth_date)
             except WrongBirthDate:
                 await self._trail.refused(request, "The birth date isn't the patient's")
                 raise
         return found
 
+    async def _series(self, found: Found) -> Mapping[str, Sequence[Series]]:
+        """The series of each study, to choose from; where the PACS doesn't tell them, nobody can choose."""
+        try:
+            return await self._turns.take(lambda sources: _series_of(sources, found))
+        except MkisoError as error:
+            log.info("The series can't be told: %s", error.words)
+            return {}
 
-def _found(sources: Sequence[Source], settings: Settings, accession_numbers: tuple[str, ...], request_id: str) -> Found:
+
+def _series_of(sources: Sequence[Source], found: Found) -> dict[str, Sequence[Series]]:
+    """Of each study, as the source that it is taken from tells them."""
+    by_name = {source.settings.name: source for source in sources}
+    return {
+        study.study_instance_uid: find_series(by_name.get(study.origin.source, sources[0]), study)
+        for study in found.studies
+    }
+
+
+def _found(sources: Sequence[Source], settings: Settings, question: Question, request_id: str) -> Found:
     """As flows.collect.find has it."""
-    answers, known = [], []
+    answers, known, accession_numbers, selection = [], [], question.accession_numbers, question.selection
     for number in accession_numbers:
         audit.queried(settings, number, request_id=request_id)
-        answers.append(find_everywhere(sources, number))
+        answers.append(find_everywhere(sources, number, selection))
+    for uid in () if accession_numbers else selection.studies:
+        audit.queried_by_uid(settings, uid, request_id=request_id)
+        answers.append(find_everywhere_by_uid(sources, uid, selection))
+    studies = [study for answer in answers for study in answer.studies]
     without = False
-    for number in accession_numbers:
+    for number in accession_numbers or numbers_of(studies):
         try:
             known.append(patient_api.look_up(settings.patient_api, number))
         except PatientApiUnavailable:
             without = True
             break
-    studies = [study for answer in answers for study in answer.studies]
     told = [lack for answer in answers for lack in answer.degraded]
-    return gate.found(accession_numbers, studies, known, settings.identity, degraded=without, without=told)
+    return gate.found(
+        accession_numbers, studies, known, settings.identity, degraded=without, without=told, selection=selection
+    )
 
 
-def _ordered(storage: Storage, accession_numbers: tuple[str, ...]) -> Ordered | None:
+def _ordered(storage: Storage, of_question: tuple[str, ...]) -> Ordered | None:
     try:
-        pages = OrderBook.of(storage.orders_dir, accession_numbers).pages()
+        pages = OrderBook.of(storage.orders_dir, of_question).pages()
     except PrintUncertain:  # a damaged page: a print says so itself
         return None
     before = made_before(pages, "")
@@ -126,14 +159,18 @@ def _labels(settings: Settings, found: Found) -> dict[str, str]:
     return {robot.name: shown for robot in robots if (shown := robot.other_name(name)) is not None}
 
 
-def preview(found: Found, ordered: Ordered | None, labels: Mapping[str, str]) -> Preview:
+def preview(
+    found: Found, series: Mapping[str, Sequence[Series]], ordered: Ordered | None, labels: Mapping[str, str]
+) -> Preview:
     """What a person is shown of it."""
     return {
         "accession_numbers": found.accession_numbers,
         "patient": _patient(found.studies, found.patient),
-        "studies": [_study(study) for study in found.studies],
+        "studies": [_study(study, series.get(study.study_instance_uid, ())) for study in found.studies],
+        "selection": found.selection,
+        "is_part": found.is_part,
         "degraded": found.degraded,
-        "shown": shown_digest(found.studies),
+        "shown": found.shown,
         "ordered": ordered,
         "labels": dict(labels),
     }
@@ -155,12 +192,26 @@ def _each(values: Iterable[str]) -> str:
     return " / ".join(dict.fromkeys(text for value in values if (text := one_line(value))))
 
 
-def _study(study: Study) -> ShownStudy:
+def _study(study: Study, series: Sequence[Series]) -> ShownStudy:
     return {
+        "study_instance_uid": study.study_instance_uid,
         "accession_number": study.accession_number,
         "study_date": study.study_date,
         "modalities": study.modalities_in_study,
         "study_description": one_line(study.study_description),
         "images": study.expected.count,
         "source": study.origin.source,
+        "series": [_one_series(each, study) for each in series[:MOST_SERIES]],
+        "more_series": len(series) > MOST_SERIES,
+    }
+
+
+def _one_series(series: Series, study: Study) -> ShownSeries:
+    return {
+        "series_instance_uid": series.series_instance_uid,
+        "number": one_line(series.number),
+        "modality": one_line(series.modality),
+        "description": one_line(series.description),
+        "images": series.images,
+        "chosen": not study.chosen or series.series_instance_uid in study.chosen,
     }

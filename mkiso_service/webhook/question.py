@@ -20,6 +20,7 @@ from mkiso.errors import InvalidRequest
 from mkiso.formats.registry import FORMATS, ISO
 from mkiso.languages import languages
 from mkiso.study.accession import parse_accession_number, parse_accession_numbers, question
+from mkiso.study.selection import EVERYTHING, MAX_SERIES, Selection, parse_selection, selection_of
 
 if TYPE_CHECKING:  # the worker reads questions too and needs nothing of HTTP
     from starlette.requests import Request
@@ -29,7 +30,7 @@ if TYPE_CHECKING:  # the worker reads questions too and needs nothing of HTTP
 Kind = Literal["download", "print"]
 TAG = "question:"
 MAX_QUERY_BYTES = 32_768
-MAX_PARAMETERS = 32
+MAX_PARAMETERS = 32 + MAX_SERIES
 MAX_PART = 9999
 MAX_PREFER = 1000
 MAX_ACCEPT = 1000
@@ -57,7 +58,8 @@ class Question:
     """One question: its kind, its accession numbers and, for print, the publisher's name and whether somebody has
     looked at an unclear print. `shown`: who was shown and confirmed (mkiso.study.identity.shown_digest), empty where
     nobody was. `language`: of the disc, empty where it is the site's. `format`: the name of the disc's. `seal`: of who
-    is told the password of an encrypted disc (mkiso.storage.handover); no two askers have the same.
+    is told the password of an encrypted disc (mkiso.storage.handover); no two askers have the same. `selection`: what
+    is chosen; a study may be asked for by its UID there alone, without any accession number.
     """
 
     kind: Kind
@@ -68,14 +70,16 @@ class Question:
     language: str = ""
     format: str = ISO.name
     seal: str = ""
+    selection: Selection = EVERYTHING
 
     @property
     def key(self) -> str:
         """Equal for identical questions; the order of the accession numbers doesn't matter. 32 hexadecimal digits.
 
         A confirmed print is another question: it must not join the one that it is to replace. So is one of a confirmed
-        patient: it must not join a job that makes a disc of whoever it is. And so is one of a language or
-        of another format. One of an encrypted disc is nobody else's.
+        patient: it must not join a job that makes a disc of whoever it is. And so is one of a language, of
+        another format, or of a selection: a disc of some series must never be given to who wants the whole. One of an
+        encrypted disc is nobody else's.
         """
         kind = f"{self.kind} anew" if self.confirm_reprint else self.kind
         if self.shown:
@@ -86,6 +90,8 @@ class Question:
             kind = f"{kind} as {self.format}"
         if self.seal:
             kind = f"{kind} for {self.seal}"
+        if self.selection:
+            kind = f"{kind} only {self.selection.written}"
         return question(kind, self.accession_numbers, self.publisher)
 
     @property
@@ -105,6 +111,10 @@ class Question:
             parameters["format"] = self.format
         if self.seal:
             parameters["seal"] = self.seal
+        if self.selection.studies:
+            parameters["study_uids"] = list(self.selection.studies)
+        if self.selection.series:
+            parameters["series_uids"] = list(self.selection.series)
         if self.kind == "print":
             return {**parameters, "publisher": self.publisher, "confirm_reprint": self.confirm_reprint}
         return parameters
@@ -115,7 +125,14 @@ class Question:
         publisher, confirmed = parameters.get("publisher", ""), parameters.get("confirm_reprint", False)
         shown, spoken = parameters.get("shown", ""), parameters.get("language", "")
         form, seal = parameters.get("format", ISO.name), parameters.get("seal", "")
-        return cls(kind, tuple(parameters["accession_numbers"]), publisher, confirmed, shown, spoken, form, seal)
+        numbers, chosen = tuple(parameters["accession_numbers"]), selection_of(parameters)
+        return cls(kind, numbers, publisher, confirmed, shown, spoken, form, seal, chosen)
+
+    @property
+    def called(self) -> str:
+        """What people know it by."""
+        numbers = ", ".join(self.accession_numbers) or "by Study Instance UID"
+        return f"{numbers} (selection)" if self.selection and self.accession_numbers else numbers
 
 
 class QueryTooLong(InvalidRequest):
@@ -156,6 +173,22 @@ class Query:
         if len(values) > 1:
             raise InvalidRequest(f"{' or '.join(names)} may be given once only.")
         return values[0] if values else None
+
+    def all(self, name: str) -> list[str]:
+        """The values of a parameter that may come more than once."""
+        return [value for each, value in self._pairs if each == name]
+
+    def selection(self, most_studies: int) -> Selection:
+        """What is chosen. Raises InvalidRequest."""
+        return parse_selection(self.all("study_uid"), self.all("series_uid"), most_studies)
+
+    def numbers(self, server: Server, selection: Selection, *names: str) -> tuple[str, ...]:
+        """The accession numbers, with commas between them; none need be given where studies are chosen by UID.
+        Raises InvalidRequest.
+        """
+        if selection.studies and not (self.one(*names) or "").strip():
+            return ()
+        return parse_accession_numbers(self.needed(*names), server.max_accessions)
 
     def needed(self, *names: str) -> str:
         value = self.one(*names)
@@ -273,18 +306,25 @@ def asked_birth_date(query: Query, rules: Identity) -> str:
     return birth_date
 
 
-def one_study(query: Query, accept: str = "") -> Question:
-    """The question of /download: exactly one accession number."""
-    return _disc_of((parse_accession_number(query.needed("accession_number")),), query, accept)
+def one_study(query: Query, accept: str = "", most_studies: int = 1) -> Question:
+    """The question of /download: exactly one accession number, or at most `most_studies` by UID."""
+    selection = query.selection(most_studies)
+    number = query.one("accession_number") or ""
+    if selection.studies and not number.strip():
+        return _disc_of((), selection, query, accept)
+    return _disc_of((parse_accession_number(query.needed("accession_number")),), selection, query, accept)
 
 
 def several_studies(query: Query, server: Server, accept: str = "") -> Question:
-    """The question of /download-multiple: a list of accession numbers."""
-    return _disc_of(parse_accession_numbers(query.needed("accession_numbers"), server.max_accessions), query, accept)
+    """The question of /download-multiple: a list of accession numbers, or studies by UID."""
+    selection = query.selection(server.max_accessions)
+    return _disc_of(query.numbers(server, selection, "accession_numbers"), selection, query, accept)
 
 
-def _disc_of(numbers: tuple[str, ...], query: Query, accept: str) -> Question:
-    return Question("download", numbers, shown=query.shown(), language=query.language(), format=query.format(accept))
+def _disc_of(numbers: tuple[str, ...], selection: Selection, query: Query, accept: str) -> Question:
+    shown, language = query.shown(), query.language()
+    form = query.format(accept)
+    return Question("download", numbers, shown=shown, language=language, format=form, selection=selection)
 
 
 def _accepted_format(accept: str) -> str:
@@ -298,9 +338,10 @@ def _accepted_format(accept: str) -> str:
     return max(named, key=lambda form: weights[form.media_type], default=ISO).name
 
 
-def preview_of(query: Query, server: Server) -> tuple[str, ...]:
-    """The accession numbers of /preview, under either name."""
-    return parse_accession_numbers(query.needed("accession_number", "accession_numbers"), server.max_accessions)
+def preview_of(query: Query, server: Server) -> tuple[tuple[str, ...], Selection]:
+    """The accession numbers of /preview, under either name, and what is chosen."""
+    selection = query.selection(server.max_accessions)
+    return query.numbers(server, selection, "accession_number", "accession_numbers"), selection
 
 
 def print_order(query: Query, settings: Settings) -> Question:
@@ -309,16 +350,15 @@ def print_order(query: Query, settings: Settings) -> Question:
 
     `confirm_reprint=true` says that somebody has looked at the publisher after an unclear print.
     """
-    numbers = parse_accession_numbers(
-        query.needed("accession_number", "accession_numbers"), settings.server.max_accessions
-    )
+    numbers, selection = preview_of(query, settings.server)
     publisher = query.one("publisher") or settings.print.publisher
     if publisher not in settings.publishers:
         names = ", ".join(settings.publishers)
         raise InvalidRequest(
             f"There is no publisher of that name; there are: {names}." if names else "This site has no disc publisher."
         )
-    return Question("print", numbers, publisher, query.yes("confirm_reprint"), query.shown(), query.language())
+    confirmed, shown, language = query.yes("confirm_reprint"), query.shown(), query.language()
+    return Question("print", numbers, publisher, confirmed, shown, language, selection=selection)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from prefect.states import AwaitingRetry, Cancelled, Crashed, Scheduled
 from mkiso.config.settings import Settings
 from mkiso.errors import PrintUncertain
 from mkiso.publishers.orderbook import OrderBook, orders_of
+from mkiso.publishers.protocol import pages_of
+from mkiso.study.selection import selection_of
 from mkiso_service.worker.infrastructure import Infrastructure
 
 Verdict = Literal["alive", "cancelled", "cancelled, ordered", "crashed", "ordered", "fetch again", "move"]
@@ -156,11 +158,12 @@ def has_ordered(run: FlowRun, settings: Settings) -> bool:
         return False
     try:
         numbers = [number.strip() for number in run.parameters["accession_numbers"]]
-        numbers = numbers or [run.parameters["study_instance_uid"]]
+        pages = pages_of(numbers, selection_of(run.parameters))
+        pages = pages or (run.parameters["study_instance_uid"],)
     except (KeyError, TypeError, AttributeError):  # no worker has taken such a run
         return False
     try:
-        return bool(orders_of(OrderBook.of(settings.storage.orders_dir, numbers).pages(), str(run.id)))
+        return bool(orders_of(OrderBook.of(settings.storage.orders_dir, pages).pages(), str(run.id)))
     except PrintUncertain:
         return True
 

@@ -23,12 +23,12 @@ from mkiso.dataset.header import (
     begin_identity,
     begin_study,
     encoding_of,
-    is_uid,
     read_header,
     read_identity,
 )
 from mkiso.dataset.part10 import file_head
 from mkiso.errors import DamagedInstance
+from mkiso.study.selection import is_uid
 from peers.corpus import EVERY_KIND, JAPANESE, KOREAN, THAI, Person, make_ct_series, make_study
 from peers.raw_peer import CT, DEFLATED, UNDEFINED, data_set, element, nested
 

@@ -27,7 +27,6 @@ from uvicorn.middleware.proxy_headers import _TrustedHosts
 from mkiso.audit import messages as audit
 from mkiso.config.settings import PatientApi, Settings
 from mkiso.dataset.elements import EXPLICIT_LITTLE, IMPLICIT_LITTLE, elements, elements_so_far
-from mkiso.dataset.header import is_uid
 from mkiso.media import names
 from mkiso.media.conforming import conforming
 from mkiso.media.record_keys import Key
@@ -41,6 +40,7 @@ from mkiso.publishers.robot_status import seen_in_names
 from mkiso.study import accession, identity
 from mkiso.study.character_sets import character_set
 from mkiso.study.models import Patient
+from mkiso.study.selection import is_uid
 from mkiso.study.text import Text
 from mkiso_service.host_names import host_is_known
 from mkiso_service.webhook.access import Keys, Sessions, sender_of, session_of, take_request_id

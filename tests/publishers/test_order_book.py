@@ -478,6 +478,9 @@ class FakePublisher:
     def check(self) -> str:
         return "fine"
 
+    def tells_part(self) -> bool:
+        return True
+
     def rewrites(self, order: Order) -> bool:
         return False
 

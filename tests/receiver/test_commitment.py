@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -126,7 +127,14 @@ def test_a_sender_that_wants_to_be_called_is_called(start: Start, tmp_path: Path
 def test_a_sender_that_never_answers_ties_up_no_more_than_a_few_calls(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commitment, "REPORT_PAUSES_SECONDS", (3.0,))
+    enough = threading.Event()
+
+    class UntilEnough:
+        def __iter__(self) -> Iterator[float]:
+            enough.wait(LONG)
+            return iter(())
+
+    monkeypatch.setattr(commitment, "REPORT_PAUSES_SECONDS", UntilEnough())
     place = {"host": "127.0.0.1", "port": free_port()}
     running = start(inboxes={"BURN": {**SENDERS, "reports": {"CT1": place}}})
     reports: Reports = Queue()
@@ -135,6 +143,7 @@ def test_a_sender_that_never_answers_ties_up_no_more_than_a_few_calls(
             assert ask(association, asked((CTImageStorage, "1.2.3"))) == 0x0000
         assert reports.get(timeout=LONG)[0] == 2, "the last one is told where it asks"
         assert reports.empty()
+    enough.set()
 
 
 @pytest.mark.peer

@@ -131,6 +131,10 @@ def test_a_run_that_brings_more_than_parameters_is_refused(edited: dict[str, Any
     [
         ("download", {}),
         ("download", {"accession_numbers": []}),
+        ("download", {"accession_numbers": [], "study_uids": []}),
+        ("download", {"accession_numbers": [], "series_uids": ["1.2"]}),
+        ("download", {"accession_numbers": ["A1"], "series_uids": ["1.2*"]}),
+        ("print", {"accession_numbers": ["A1"], "study_uids": ["../1"]}),
         ("download", {"accession_numbers": "A1"}),
         ("download", {"accession_numbers": ["A*"]}),
         ("download", {"accession_numbers": [{"$ref": {"block_document_id": str(OTHER)}}]}),

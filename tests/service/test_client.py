@@ -33,6 +33,8 @@ DISC = Disc("/api/iso/jobs/J/disc?part=1", SET, "x.iso", len(IMAGE), SHA256, 3, 
 
 PREVIEW = {
     "accession_numbers": ["A1"],
+    "selection": {"studies": [], "series": []},
+    "is_part": False,
     "patient": {
         "patient_id": "HN-1",
         "name": "Example, [b]Anna",
@@ -42,6 +44,9 @@ PREVIEW = {
     },
     "studies": [
         {
+            "study_instance_uid": "1.2.3",
+            "series": [],
+            "more_series": False,
             "accession_number": "A1",
             "study_date": "20260312",
             "modalities": ["CT"],

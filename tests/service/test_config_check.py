@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import yaml
 
 from mkiso.config.publishers import LABEL_VALUES
 from mkiso.errors import ConfigurationError
-from mkiso.publishers.protocol import Order, label_values
+from mkiso.publishers.protocol import Order, label_values, tells_part
 from mkiso.study.models import Patient
 from mkiso_service.config_check import problems
 from peers.ports import free_port
@@ -128,7 +129,19 @@ archive: {output: robott, modalities: [ct]}
 
 def test_a_label_may_name_what_it_is_given() -> None:
     order = Order("job", Patient("1", "A"), ("A1",))
-    assert tuple(label_values(order, {})) == LABEL_VALUES
+    assert (*label_values(order, {}), "selection") == LABEL_VALUES
+    part = replace(order, is_part=True, part_words="nur ein Teil")
+    assert label_values(part, {})["accession_number"] == "A1 (nur ein Teil)"
+    assert label_values(part, {"N": "{accession_number}", "S": "{selection}"}) == {"N": "A1", "S": "nur ein Teil"}
+    assert label_values(part, {"N": "{accession_number}"}, lambda sign: sign != "u") == {
+        "N": "A1 (not the whole examination)"
+    }
+    assert label_values(order, {"N": "{accession_number}", "S": "{selection}"}) == {"N": "A1", "S": ""}
+    assert (tells_part({}), tells_part({"N": "{selection}"}), tells_part({"N": "{patient_name}"})) == (
+        True,
+        True,
+        False,
+    )
 
 
 @contextmanager

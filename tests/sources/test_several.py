@@ -35,6 +35,7 @@ from mkiso.sources.search import Criteria
 from mkiso.sources.several import chosen, find_everywhere, find_everywhere_by_uid, search_everywhere
 from mkiso.study import gate
 from mkiso.study.models import Arrival, Expected, Study
+from mkiso.study.selection import Selection
 from mkiso.study.values import Found
 from peers.corpus import PLAIN, dataset_bytes, make_study
 from peers.dicomweb_server import DicomWebServer
@@ -105,6 +106,26 @@ def test_what_nobody_has_wholly_or_two_have_of_two_patients_is_nobodys_disc(
     else:
         with pytest.raises(error, match=words):
             chosen(copies)
+
+
+def test_a_source_without_the_chosen_series_isnt_taken_for_its_whole_study() -> None:
+    some, whole = copy("a", "1", chosen=("1.2.3.1",)), copy("b", "2", "3", "4")
+    found = chosen([whole, some], selection=Selection((), ("1.2.3.1",)))
+    assert [study.origin.source for study in found.studies] == ["a"]
+
+
+def test_each_of_two_sources_with_one_of_two_chosen_series_is_none() -> None:
+    copies = [copy("a", "1", chosen=("1.2.3.1",)), copy("b", "2", chosen=("1.2.3.2",))]
+    with pytest.raises(StudyIncomplete):
+        chosen(copies, selection=Selection((), ("1.2.3.1", "1.2.3.2")))
+
+
+def test_a_study_that_isnt_chosen_needs_to_be_whole_nowhere_and_is_of_one_patient() -> None:
+    copies = [counted("a", None), counted("b", None)]
+    other = Selection(("9.9",))
+    assert [study.origin.source for study in chosen(copies, selection=other).studies] == ["a"]
+    with pytest.raises(PatientMismatch):
+        chosen([copies[0], replace(copies[1], patient_id="P2")], selection=other)
 
 
 NORTH, SOUTH = {"issuer_of_patient_id": "NORTH"}, {"issuer_of_patient_id": "SOUTH"}

@@ -13,6 +13,7 @@ from mkiso.config.sources import Origin
 from mkiso.sources.several import FoundStudies
 from mkiso.storage.job import Job
 from mkiso.study.models import Study
+from mkiso.study.selection import EVERYTHING
 from mkiso.study.values import Found
 from peers.ports import free_port
 from tasks.collect import check_one_patient, look_up_patient
@@ -32,7 +33,14 @@ def test_what_a_job_does_without_is_told_once(tmp_path: Path) -> None:
     job = Job("job", "download", settings)
     job.open()
     run = cast(
-        JobRun, SimpleNamespace(job=job, settings=settings, log=logging.getLogger("test"), tell_found=told.append)
+        JobRun,
+        SimpleNamespace(
+            job=job,
+            settings=settings,
+            log=logging.getLogger("test"),
+            tell_found=told.append,
+            selection=EVERYTHING,
+        ),
     )
     numbers = ("A1", "A2")
     studies = [

@@ -156,6 +156,7 @@ class Scripts:
             degraded,
             first_disc=first_disc,
             format=question.format,
+            selection=question.selection,
         )
         shelve(self.storage, image, manifest, marks_of(content))
         return manifest.disc_id
@@ -166,7 +167,12 @@ class Scripts:
             self.storage,
             replace(
                 JobReport(
-                    job_id, question.kind, question.accession_numbers, publisher=publisher, format=question.format
+                    job_id,
+                    question.kind,
+                    question.accession_numbers,
+                    publisher=publisher,
+                    format=question.format,
+                    selection=question.selection,
                 ),
                 **facts,
             ),

@@ -1,6 +1,7 @@
 // The counter page: a number, whose disc it is, and yes. A disc is asked for only with the patient on the screen, and with `shown`: the service makes one
 // of this patient and of nobody else.
 import { begin, call, follow, paintRows, put, robot, say, watchRobots } from "/page/discs.js";
+import { begin as beginChoice, chosen as chosenParts } from "/page/choose.js";
 import { begin as beginSearch, clear as clearSearch } from "/page/search.js";
 import { SEXES, advice, ago, counted, day, gettext, ngettext, without } from "/page/words.js";
 
@@ -10,24 +11,31 @@ const several = $("several");
 const site = document.documentElement.dataset;
 const publishers = JSON.parse(site.publishers || "[]");
 const wantsBirthDate = site.birthDate === "yes";
-let whose = null; // who is on the screen: the preview, the birth date that was typed, and what is asked again
+let whose = null; // who is on the screen: the preview, the question, the birth date that was typed, and what is asked again
 let looks = 0;
 let pending = null; // what is asked again as soon as the birth date is typed
 
-async function look(numbers, birthDate, again = null) {
+// A question has the accession numbers, and the UIDs of the studies and series that alone are meant; empty: all of them.
+async function look(question, birthDate, again = null) {
   const turn = ++looks;
   leave();
   say(gettext("Looking up the patient."));
-  const query = new URLSearchParams({ accession_number: numbers.join(","), ...(birthDate && { birth_date: birthDate }) });
+  const query = withSelection(new URLSearchParams({ accession_number: question.numbers.join(","), ...(birthDate && { birth_date: birthDate }) }), question);
   const { body, error } = await call(`/api/iso/preview?${query}`);
   if (turn !== looks) return; // the next number has been asked for meanwhile
   $("problem").textContent = error ? advice("preview", error) : "";
   if (error) {
-    if (!field.value) field.value = numbers.join("\n");
+    if (!field.value) field.value = question.numbers.join("\n");
     return;
   }
-  whose = { ...body, numbers, birthDate, again };
+  whose = { ...body, question, birthDate, again };
   show();
+}
+
+function withSelection(query, { studies, series }) {
+  for (const uid of studies) query.append("study_uid", uid);
+  for (const uid of series) query.append("series_uid", uid);
+  return query;
 }
 
 function leave() {
@@ -53,6 +61,7 @@ function show() {
   put($("whose"), ".ordered", ordered && publishers.length ? ngettext("This disc was ordered %(number)s time before: %(facts)s.", "This disc was ordered %(number)s times before, last: %(facts)s.", ordered.orders,
     { facts: [ago(ordered.minutes), ordered.publisher, ...ordered.who].join(", ") }) : "");
   paintRows($("whose"), studies, (study) => (study.images === null ? gettext("not counted") : counted(study.images, [study])));
+  beginChoice(whose, offer);
   if (again?.publisher) for (const choice of document.querySelectorAll("#publishers input")) choice.checked = choice.value === again.publisher;
   offer();
   $("whose").hidden = false;
@@ -84,7 +93,13 @@ function offer() {
   $("both").textContent = ordered ? gettext("Yes, make the file and have %(publisher)s make another disc", { publisher })
     : gettext("Yes, make the file and have %(publisher)s make a disc", { publisher });
   const first = again ? (isPrint ? "print" : "make") : { file: "make", robot: "print", both: "both" }[site.action];
-  for (const id of ["both", "make", "print"]) $(id).classList.toggle("second", id !== first);
+  const parts = chosenParts();
+  for (const id of ["both", "make", "print"]) {
+    $(id).classList.toggle("second", id !== first);
+    $(id).disabled = parts.empty;
+  }
+  $("part").textContent = parts.words;
+  $("part").hidden = !parts.words;
   const state = offersRobot && robot(publisher);
   $("robot").hidden = !state || state.ok;
   $("robot").textContent = state && !state.ok ? gettext("%(publisher)s can't take an order now: %(detail)s", { publisher, detail: state.detail }) : "";
@@ -95,7 +110,8 @@ function offer() {
 }
 
 async function order(...kinds) {
-  const { numbers, birthDate, shown, again } = whose;
+  const { birthDate, shown, again } = whose;
+  const { question } = chosenParts();
   const publisher = chosen();
   const format = chosenFormat();
   leave();
@@ -103,13 +119,14 @@ async function order(...kinds) {
   field.focus(); // the next number may be scanned at once. Asking twice is harmless, the second joins the first.
   for (const kind of kinds) {
     const looked = Boolean(again?.looked && again.kind === kind && again.publisher === publisher);
-    const problem = await ask(kind, { numbers, ...(kind === "print" ? { publisher } : { format }), shown, birthDate, looked });
+    const problem = await ask(kind, { question, ...(kind === "print" ? { publisher } : { format }), shown, birthDate, looked });
     $("problem").textContent = problem;
     if (problem) return;
   }
 }
 
-async function ask(kind, { numbers, format, publisher, shown, birthDate, looked }) { // `looked`: at the robot, where an earlier order ended unclear
+async function ask(kind, { question, format, publisher, shown, birthDate, looked }) { // `looked`: at the robot, where an earlier order ended unclear
+  const { numbers } = question;
   const several = kind === "download" && numbers.length > 1;
   const query = new URLSearchParams({
     [several ? "accession_numbers" : "accession_number"]: numbers.join(","),
@@ -119,6 +136,7 @@ async function ask(kind, { numbers, format, publisher, shown, birthDate, looked 
     ...(publisher && { publisher }),
     ...(looked && { confirm_reprint: "true" }),
   });
+  withSelection(query, question);
   const address = `/api/iso/${kind === "print" ? "print" : several ? "download-multiple" : "download"}?${query}`;
   const { body, error } = await call(address, { method: kind === "print" ? "POST" : "GET", headers: { Prefer: "respond-async" } });
   if (error) return advice(kind, error);
@@ -126,14 +144,14 @@ async function ask(kind, { numbers, format, publisher, shown, birthDate, looked 
   return "";
 }
 
-function askAgain(numbers, again) {
+function askAgain(question, again) {
   field.focus();
   if (!wantsBirthDate) {
-    look(numbers, "", again);
+    look(question, "", again);
     return;
   }
-  field.value = numbers.join("\n");
-  pending = { numbers: numbers.join(), again };
+  field.value = question.numbers.join("\n");
+  pending = { question, again };
   $("birth-date").focus();
 }
 
@@ -147,18 +165,19 @@ $("ask").addEventListener("submit", (event) => {
   const numbers = asked(field.value);
   const birthDate = wantsBirthDate ? $("birth-date").value : "";
   field.focus();
-  if (!numbers.length) $("problem").textContent = gettext("Type or scan an accession number first.");
+  const isPending = pending?.question.numbers.join() === numbers.join();
+  if (!numbers.length && !isPending) $("problem").textContent = gettext("Type or scan an accession number first.");
   else if (wantsBirthDate && !birthDate) {
     $("problem").textContent = gettext("Type the patient's birth date too: ask for it, don't read it from a list.");
     $("birth-date").focus();
   } else {
-    const again = pending?.numbers === numbers.join() ? pending.again : null;
+    const { question, again } = isPending ? pending : { question: { numbers, studies: [], series: [] }, again: null };
     pending = null;
     field.value = ""; // at once: the next number may be scanned already
     $("birth-date").value = "";
     several.checked = false;
     explain();
-    look(numbers, birthDate, again);
+    look(question, birthDate, again);
   }
 });
 $("both").addEventListener("click", () => order("download", "print"));
@@ -219,5 +238,5 @@ $("born").hidden = !wantsBirthDate;
 explain();
 offerPublishers();
 begin(askAgain);
-if (site.search) beginSearch((numbers, birthDate) => look(numbers, wantsBirthDate ? birthDate : ""));
+if (site.search) beginSearch((question, birthDate) => look(question, wantsBirthDate ? birthDate : ""));
 if (publishers.length) watchRobots(publishers, offer);

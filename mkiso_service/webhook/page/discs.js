@@ -112,10 +112,14 @@ function download(disc) {
 
 function ended(job) { return job.state === "done" || job.state === "failed"; }
 
-function numbers(job) { return job.accession_numbers.join(", "); }
+function numbers(job) {
+  const found = [...new Set(job.studies.map((study) => study.accession_number).filter(Boolean))];
+  return (job.accession_numbers.length ? job.accession_numbers : found).join(", ") || gettext("chosen studies");
+}
 
 function same(one, other) {
-  return one.kind === other.kind && one.publisher === other.publisher && [...one.accession_numbers].sort().join() === [...other.accession_numbers].sort().join();
+  const chosen = ({ selection }) => [selection.studies, selection.series].join(";");
+  return one.kind === other.kind && chosen(one) === chosen(other) && one.publisher === other.publisher && [...one.accession_numbers].sort().join() === [...other.accession_numbers].sort().join();
 }
 
 // Waiting, Working, Ready, Ordered (the robot has everything), Made (it says that the disc is there, or the file isn't kept any more), Cancelled, Failed.
@@ -152,6 +156,7 @@ function sentence(job) {
 
 function remarks(job) {
   const all = without(job.degraded);
+  if (job.is_part) all.unshift(gettext("Not everything is on this disc: only what was chosen."));
   const own = mine.get(job.job_id);
   if (job.kind === "print" && own?.before !== undefined) all.unshift(gettext("The same was ordered %(when)s: this makes another disc.", { when: ago(own.before) }));
   if (job.kind === "print" && own?.joined) all.unshift(gettext("The same disc is being made already: there will be one disc."));
@@ -183,7 +188,7 @@ function add(id) {
   const current = () => listed.find(({ job }) => job.job_id === id).job;
   item.querySelector(".again").addEventListener("click", () => {
     const job = current();
-    again(job.accession_numbers, { kind: job.kind, publisher: job.publisher, looked: job.state === "failed" && mustLook(job.kind, job.error, job.proves) });
+    again({ numbers: job.accession_numbers, ...job.selection }, { kind: job.kind, publisher: job.publisher, looked: job.state === "failed" && mustLook(job.kind, job.error, job.proves) });
   });
   item.querySelector(".cancel").addEventListener("click", async () => {
     const job = current();

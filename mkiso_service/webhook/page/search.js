@@ -7,7 +7,7 @@ const $ = (id) => document.getElementById(id);
 const KEYS = { "known-id": "patient_id", "known-name": "patient_name", "known-born": "birth_date", "known-kind": "modality" };
 let turn = 0;
 
-// `look(numbers, birthDate)` shows whose they are.
+// `look(question, birthDate)` shows whose they are.
 export function begin(look) {
   $("seek").hidden = false;
   $("seek").addEventListener("toggle", () => { if ($("seek").open) $("known-id").focus(); });
@@ -15,9 +15,9 @@ export function begin(look) {
   $("hits").addEventListener("change", () => { $("unticked").textContent = ""; only(); });
   $("hits").addEventListener("submit", (event) => {
     event.preventDefault();
-    const numbers = [...new Set(ticked().map((box) => box.value))];
-    $("unticked").textContent = numbers.length ? "" : gettext("Tick at least one study.");
-    if (numbers.length) look(numbers, $("known-born").value);
+    const question = chosen();
+    $("unticked").textContent = question ? "" : gettext("Tick at least one study.");
+    if (question) look(question, $("known-born").value);
   });
 }
 
@@ -48,7 +48,10 @@ async function search(look) {
   else {
     show(body);
     const [study] = body.studies;
-    if (body.studies.length === 1 && study.accession_number && !unasked(body).length) look([study.accession_number], $("known-born").value);
+    if (body.studies.length === 1 && !unasked(body).length) {
+      $("hits").querySelector("input").checked = true;
+      look(chosen(), $("known-born").value);
+    }
     else $("hits").querySelector("input:enabled")?.focus();
   }
 }
@@ -78,8 +81,9 @@ function group(studies) {
 }
 
 function line(study) {
-  const box = Object.assign(document.createElement("input"), { type: "checkbox", value: study.accession_number, disabled: !study.accession_number });
+  const box = Object.assign(document.createElement("input"), { type: "checkbox", value: study.study_instance_uid });
   box.dataset.whose = whose(study);
+  box.dataset.number = study.accession_number;
   const words = [day(study.study_date), study.modalities.join(", "), study.study_description, study.images === null ? "" : counted(study.images, [study]),
     study.accession_number || gettext("no accession number")];
   const label = Object.assign(document.createElement("label"), { className: "choice" });
@@ -90,8 +94,20 @@ function line(study) {
 
 function ticked() { return [...$("patients").querySelectorAll("input:checked")]; }
 
+// The question that the ticks ask: by accession numbers where every study has one, and by UIDs where one hasn't, or shares its number with one that isn't
+// ticked. Null where nothing is ticked.
+function chosen() {
+  const on = ticked();
+  const numbers = [...new Set(on.map((box) => box.dataset.number))];
+  const others = [...$("patients").querySelectorAll("input:not(:checked)")].filter((box) => box.dataset.whose === on[0]?.dataset.whose);
+  const named = !numbers.includes("");
+  const divided = others.some((box) => numbers.includes(box.dataset.number));
+  const studies = named && !divided ? [] : on.map((box) => box.value);
+  return on.length ? { numbers: named ? numbers : [], studies, series: [] } : null;
+}
+
 // A disc is of one patient: as long as a study is ticked, those of other patients can't be.
 function only() {
   const [one] = ticked();
-  for (const box of $("patients").querySelectorAll("input")) box.disabled = !box.value || Boolean(one && box.dataset.whose !== one.dataset.whose);
+  for (const box of $("patients").querySelectorAll("input")) box.disabled = Boolean(one && box.dataset.whose !== one.dataset.whose);
 }

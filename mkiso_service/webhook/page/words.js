@@ -23,6 +23,8 @@ const TELL = gettext("Tell the administrator.");
 
 const ADVICE = {
   study_not_found: gettext("The PACS knows no study with this number. Check the number; if it is right, the images may not have arrived yet."),
+  selection_not_found: gettext("A chosen series or examination isn't in the PACS any more. Look the number up again, and choose again."),
+  selection_not_told: gettext("This disc robot can't write on a disc that it isn't the whole examination. Make the disc file, or have the whole examination made."),
   no_dicom_data: gettext("The study exists but has no images yet. Ask again when the examination has been sent."),
   patient_mismatch: gettext("These numbers don't belong to one patient, so no disc is made. Ask for each patient separately. If it is one patient, tell the PACS administrator."),
   other_patient: gettext("The PACS names another patient by now than the one who was shown, so no disc is made. Look the number up again."),

@@ -1,0 +1,119 @@
+"""Discs of chosen series and studies, from a real PACS, over HTTP: each holds just that, and says so everywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from mkiso.demo.robots.folder_robots import JsonRobot
+from mkiso.formats.disc_check import verify_disc
+from peers.corpus import make_study
+from peers.discs import assert_holds_exactly, extract
+from peers.storescp import Storescp
+from tests.end_to_end.conftest import Hospital, Open
+
+pytestmark = [pytest.mark.end_to_end]
+WORDS = "Not everything is on this disc."
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    folder = tmp_path_factory.mktemp("studies")
+    kinds = {"ct": 4, "mr": 3, "sr": 1}
+    return {"A1": make_study(folder / "1", "A1", kinds=kinds), "": make_study(folder / "2", "", kinds={"ct": 2})}
+
+
+@pytest.fixture(scope="module")
+def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JsonRobot]:
+    with JsonRobot(tmp_path_factory.mktemp("robot"), step_seconds=0.1) as robot:
+        yield robot
+
+
+@pytest.fixture(scope="module")
+def hospital(
+    open_hospital: Open,
+    studies: dict[str, list[Path]],
+    robot: JsonRobot,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Hospital]:
+    with Storescp(tmp_path_factory.mktemp("storescp")) as storescp:
+        publishers = {
+            "robot": {"kind": "folder", "directory": str(robot.folder)},
+            "device": {"kind": "cstore", "ae_title": "RIMAGE", "port": storescp.port, "settle_seconds": 0},
+        }
+        files = [file for each in studies.values() for file in each]
+        yield open_hospital("orthanc", files, {"publishers": publishers, "print": {"publisher": "robot"}})
+        assert not storescp.files()
+
+
+def series_of(files: list[Path], modality: str) -> tuple[str, list[Path]]:
+    headers = {file: dcmread(file, stop_before_pixels=True) for file in files}
+    own = [file for file in files if headers[file].Modality == modality]
+    return str(headers[own[0]].SeriesInstanceUID), own
+
+
+@pytest.mark.parametrize("form", ["iso", "zip"])
+def test_a_disc_of_a_series_holds_it_alone_and_says_so(
+    hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path, form: str
+) -> None:
+    http, (uid, files) = hospital.service.http, series_of(studies["A1"], "MR")
+    query = {"accession_number": "A1", "format": form}
+    whole = http.get("/api/iso/download", params=query)
+    answer = http.get("/api/iso/download", params={**query, "series_uid": uid})
+    assert (whole.status_code, answer.status_code) == (200, 200), answer.text
+    assert f'filename="A1-selected.{form}"' in answer.headers["content-disposition"]
+    assert f'filename="A1.{form}"' in whole.headers["content-disposition"]
+    for name, told, held in (("whole", whole, studies["A1"]), ("part", answer, files)):
+        image = tmp_path / f"{name}.{form}"
+        image.write_bytes(told.content)
+        assert verify_disc(image).instances == len(held)
+        folder = extract(image, tmp_path / name)
+        assert_holds_exactly(folder, held)
+        texts = [(folder / page).read_text("utf-8-sig") for page in ("INDEX.HTM", "README.TXT")]
+        assert all((WORDS in text) == (name == "part") for text in texts)
+        assert all(("3 series" in text) == (name == "part") for text in texts)
+    job = http.get(f"/api/iso/jobs/{answer.headers['content-location'].split('/')[4]}").json()
+    assert (job["is_part"], job["selection"]["series"]) == (True, [uid])
+    assert [(study["series"], study["of_series"]) for study in job["studies"]] == [(1, 3)]
+    assert http.get("/api/iso/download", params=query).headers["etag"] == whole.headers["etag"]
+    assert http.get("/api/iso/download", params={**query, "series_uid": uid}).headers["etag"] == answer.headers["etag"]
+    letter = http.get(f"/api/iso/jobs/{job['job_id']}/letter.pdf")
+    assert letter.status_code == 200
+
+
+def test_a_study_without_a_number_has_a_disc(
+    hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    uid = str(dcmread(studies[""][0], stop_before_pixels=True).StudyInstanceUID)
+    answer = hospital.service.http.get("/api/iso/download", params={"study_uid": uid})
+    assert answer.status_code == 200, answer.text
+    image = tmp_path / "disc.iso"
+    image.write_bytes(answer.content)
+    folder = extract(image, tmp_path / "disc")
+    assert_holds_exactly(folder, studies[""])
+    assert WORDS not in (folder / "INDEX.HTM").read_text("utf-8")
+
+
+def test_a_robot_s_label_says_that_it_is_a_part_and_a_device_that_cannot_gets_none(
+    hospital: Hospital, studies: dict[str, list[Path]], robot: JsonRobot, tmp_path: Path
+) -> None:
+    http, (uid, files) = hospital.service.http, series_of(studies["A1"], "CT")
+    query = {"accession_number": "A1", "series_uid": uid}
+    refused = http.get("/api/iso/print", params={**query, "publisher": "device"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "selection_not_told"), refused.text
+    answer = http.get("/api/iso/print", params={**query, "publisher": "robot"})
+    assert answer.status_code == 200, answer.text
+    assert hospital.service.ended(answer.json()["job_id"])["proves"] == "done"
+    [image] = robot.discs.glob("*.iso")
+    assert_holds_exactly(extract(image, tmp_path / "disc"), files)
+    [ticket] = robot.folder.glob("*.DONE")
+    assert json.loads(ticket.read_text())["label"]["accession_number"] == "A1 (not the whole examination)"
+
+
+def test_a_series_that_is_not_there_makes_no_disc(hospital: Hospital) -> None:
+    answer = hospital.service.http.get("/api/iso/download", params={"accession_number": "A1", "series_uid": "1.2.3.4"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "selection_not_found"), answer.text
