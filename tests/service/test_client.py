@@ -52,6 +52,7 @@ PREVIEW = {
             "modalities": ["CT"],
             "study_description": "Thorax",
             "images": 1,
+            "source": "",
         }
     ],
     "degraded": [],
