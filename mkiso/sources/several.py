@@ -149,7 +149,7 @@ def chosen(studies: Iterable[Study], degraded: Sequence[str] = (), selection: Se
         if selection.studies and uid not in selection.studies:
             taken += copies[each_first[0].origin.source]
             continue
-        first = _whole(_with_most_chosen(each_first))
+        first = _whole(_with_chosen(each_first))
         taken += copies[first.origin.source]  # what one source says twice is for the gate to judge
         lacks += [
             f"{SOURCES_DIFFER}:{name}"
@@ -225,10 +225,12 @@ def _reasons(down: Mapping[str, MkisoError]) -> Iterator[str]:
     return (f"{name}: {error.words}" for name, error in down.items())
 
 
-def _with_most_chosen(copies: Sequence[Study]) -> list[Study]:
-    """Those that have the most of the chosen series; a source that has none of them would mean its whole study."""
-    most = max(len(copy.chosen) for copy in copies)
-    return [copy for copy in copies if len(copy.chosen) == most]
+def _with_chosen(copies: Sequence[Study]) -> list[Study]:
+    """Those that have any of the chosen series, the most first; a source that has none would mean its whole study. One
+    that has fewer of them counts too: it may have more images of these.
+    """
+    most_first = sorted(copies, key=lambda copy: len(copy.chosen), reverse=True)
+    return [copy for copy in most_first if copy.chosen or not most_first[0].chosen]
 
 
 def _whole(copies: Sequence[Study]) -> Study:

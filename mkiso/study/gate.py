@@ -136,7 +136,7 @@ class CompleteStudies:
         """mkiso.study.identity's, of what a disc of these studies holds: not of what was found before they were
         retrieved.
         """
-        return identity.fingerprint(self.studies, self.known, self.degraded, self.selection)
+        return identity.fingerprint(self.studies, self.known, self.degraded, self.selection, is_part=self.is_part)
 
     def _on_volumes(self, study: Study) -> frozenset[str]:
         return self.retrieved.elsewhere & (study.expected.instances or frozenset())

@@ -315,10 +315,12 @@ def fingerprint(
     patient: Patient | None,
     degraded: Collection[str] = (),
     selection: Selection = EVERYTHING,
+    *,
+    is_part: bool = False,
 ) -> str:
     """The SHA-256 of all that a disc is made from: what the patient API says, study attributes with their source, the
     set of SOP Instance UIDs, what it was made without, and what was chosen: a disc of a selection is never one of the
-    whole question, even where it holds the same.
+    whole question, even where it holds the same. `is_part`: whether the disc says that it isn't everything.
 
     A finished disc may be served again only while this stays the same. Where a PACS gives no UIDs, an exchange of one
     instance for another would go unseen, so the value then matches nothing, not even itself the next time.
@@ -334,6 +336,7 @@ def fingerprint(
         "studies": described,
         "degraded": sorted(degraded),
         "selection": selection.written,
+        "is_part": is_part,
     }
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 

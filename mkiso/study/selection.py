@@ -74,6 +74,8 @@ def chosen_of(studies: Sequence[Study], accession_numbers: Sequence[str], select
     Raises SelectionNotFound where a chosen study or series isn't among them, or nothing of an accession number is
     chosen.
     """
+    if not selection:
+        return tuple(studies)
     chosen = tuple(study for study in studies if not selection.studies or study.study_instance_uid in selection.studies)
     _all_found("study", selection.studies, {study.study_instance_uid for study in chosen})
     _all_found("series", selection.series, {uid for study in chosen for uid in study.chosen})

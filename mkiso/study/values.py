@@ -38,7 +38,7 @@ class Found:
     @property
     def fingerprint(self) -> str:
         """mkiso.study.identity's, of the answer: a disc that holds just this may be served again."""
-        return identity.fingerprint(self.studies, self.patient, self.degraded, self.selection)
+        return identity.fingerprint(self.studies, self.patient, self.degraded, self.selection, is_part=self.is_part)
 
     @property
     def content(self) -> str:

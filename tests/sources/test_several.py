@@ -120,6 +120,15 @@ def test_each_of_two_sources_with_one_of_two_chosen_series_is_none() -> None:
         chosen(copies, selection=Selection((), ("1.2.3.1", "1.2.3.2")))
 
 
+def test_images_of_a_chosen_series_count_in_a_source_with_fewer_series() -> None:
+    both, one = copy("a", "1", "9", chosen=("1.2.3.1", "1.2.3.2")), copy("b", "1", "2", chosen=("1.2.3.1",))
+    with pytest.raises(StudyIncomplete):
+        chosen([both, one], selection=Selection((), ("1.2.3.1", "1.2.3.2")))
+    less = copy("b", "1", chosen=("1.2.3.1",))
+    found = chosen([less, both], selection=Selection((), ("1.2.3.1", "1.2.3.2")))
+    assert [study.origin.source for study in found.studies] == ["a"]
+
+
 def test_a_study_that_isnt_chosen_needs_to_be_whole_nowhere_and_is_of_one_patient() -> None:
     copies = [counted("a", None), counted("b", None)]
     other = Selection(("9.9",))

@@ -117,6 +117,17 @@ def test_a_disc_of_a_selection_is_never_one_of_the_whole() -> None:
     assert len({each.fingerprint for each in (whole, by_uid, some, one_more)}) == 4
 
 
+def test_a_disc_that_was_everything_is_not_given_where_it_is_a_part_by_now() -> None:
+    chosen = Selection(("1.2.1",))
+    before, now = found_of(("A1",), chosen, study(1)), found_of(("A1",), chosen, study(1), study(2))
+    assert (before.is_part, now.is_part) == (False, True)
+    assert before.fingerprint != now.fingerprint
+
+
+def test_a_study_under_two_numbers_is_everything_of_both() -> None:
+    assert len(found_of(("A1", "A2"), EVERYTHING, study(1), study(1, "A2")).studies) == 1
+
+
 def complete(numbers: tuple[str, ...], selection: Selection, of: Study, *series: str) -> CompleteStudies:
     uid = of.study_instance_uid
     instances = tuple(

@@ -92,6 +92,20 @@ def test_what_is_left_alone_is_the_whole_question(browser: Chromium, settings: S
     assert not desk.asked[0].selection
 
 
+def test_a_chosen_series_that_the_page_cannot_offer_stays_chosen(browser: Chromium, settings: Settings) -> None:
+    untold = "accession_number: 'A1', study_date: '', modalities: [], study_description: '', series: []"
+    with served(settings, Desk()) as client:
+        signs_in(browser, str(client.base_url)).ask("A1")
+        asked = browser.run(f"""(async () => {{
+            const {{ begin, chosen }} = await import("/page/choose.js");
+            const question = {{ numbers: ["A1"], studies: [], series: ["1.2.1.1"] }};
+            const studies = ["1.2.1", "1.2.2"].map((uid) => ({{ study_instance_uid: uid, {untold} }}));
+            begin({{ question, studies, is_part: true }}, () => {{}});
+            return chosen().question;
+        }})()""")
+    assert asked == {"numbers": ["A1"], "studies": [], "series": ["1.2.1.1"]}
+
+
 def test_a_study_without_a_number_is_found_and_ticked(browser: Chromium, settings: Settings) -> None:
     desk = Desk(Scripts(settings.storage).done)
     with served(settings, desk) as client:

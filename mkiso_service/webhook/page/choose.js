@@ -69,7 +69,9 @@ export function chosen() {
   const numbers = question.numbers.filter((number) => on.some((study) => study.accession_number === number));
   const divided = off.some((study) => numbers.includes(study.accession_number));
   const byUid = !question.numbers.length || question.studies.length || divided;
-  const series = on.flatMap((study) => state.get(study.study_instance_uid).series);
+  const boxed = new Set(ticks.flatMap(([, all]) => all.map((box) => box.value)));
+  const unseen = question.series.filter((uid) => !boxed.has(uid)); // asked for and not offered here: without them their study would be meant whole
+  const series = [...on.flatMap((study) => state.get(study.study_instance_uid).series), ...unseen];
   paint(off);
   const leaves = ticks.flatMap(([box, all]) => (all.length ? all : [box]));
   const left = leaves.filter((box) => !box.checked).length;
