@@ -123,7 +123,8 @@ class JobProgress:
     def tell_discs(self, discs: Sequence[Manifest], server: Server) -> None:
         """Tell that the job's discs are on the shelf, and where they are had."""
         images = sum(disc.instances for disc in discs)
-        self.report = replace(self.report, disc_ids=tuple(disc.disc_id for disc in discs), expected=images)
+        ids, is_part = tuple(disc.disc_id for disc in discs), any(disc.is_part for disc in discs)
+        self.report = replace(self.report, disc_ids=ids, expected=images, is_part=is_part)
         self.tell("done", written=images)
         address = server.public_url.rstrip("/") or f"http://{server.host}:{server.port}"
         for disc in discs:

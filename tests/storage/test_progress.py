@@ -115,6 +115,11 @@ def test_the_discs_of_an_earlier_attempt_stay_in_the_report(storage: Storage, se
     assert JobProgress(storage, JobReport(JOB, "download", ("A1",)), seen).report.disc_ids == ("d1",)
 
 
+def test_a_retry_that_finds_its_discs_says_that_they_are_a_part(progress: JobProgress, storage: Storage) -> None:
+    progress.tell_discs([replace(DISC, is_part=True)], Server())  # without having found any study itself
+    assert read_report(storage, progress.report.job_id).is_part
+
+
 def test_words_tell_a_disc_that_is_served_again_from_a_new_one() -> None:
     assert words_of_discs([DISC], JOB).startswith("3 images of ") and words_of_discs([DISC], JOB).endswith("complete.")
     assert "Served again: the disc of " in words_of_discs([DISC], "another")
