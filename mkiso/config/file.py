@@ -71,7 +71,7 @@ def _validated(values: dict[str, Any], folder: Path, problems: list[str]) -> Set
     """The settings. What is wrong is left out and the rest looked at again, until nothing more is found; of sections
     that contradict each other, only where neither had a problem.
     """
-    rest, wrong = deepcopy(values), set[str]()
+    rest, wrong, gone = deepcopy(values), set[str](), set[tuple[int | str, ...]]()
     for _ in range(ROUNDS):
         try:
             settings = Settings.model_validate(rest, context=folder)
@@ -80,8 +80,9 @@ def _validated(values: dict[str, Any], folder: Path, problems: list[str]) -> Set
             for entry in error.errors():
                 words, place = _problem(entry), entry["loc"]
                 is_told = words in problems or (len(place) == 1 and str(place[0]) in before)
-                problems += [] if is_told else [words]
-                _leave_out(rest, place[:1] if is_told else place)
+                is_of_ours = entry["type"] == "missing" and place in gone
+                problems += [] if is_told or is_of_ours else [words]
+                gone.add(_leave_out(rest, place[:1] if is_told else place))
                 wrong.add(str(place[0]))
             continue
         problems += [words for words in settings.contradictions() if not _sections_in(words) & wrong]
@@ -93,15 +94,19 @@ def _sections_in(words: str) -> set[str]:
     return {name for name in Settings.model_fields if re.search(rf"\b{name}(\.|\b has|, which)", words)}
 
 
-def _leave_out(values: dict[str, Any], place: tuple[int | str, ...]) -> None:
-    """Remove what is at a place, in which there are tags of kinds, too, that no values have."""
+def _leave_out(values: dict[str, Any], place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Remove what is at a place, in which there are tags of kinds, too, that no values have: of a list all of it. The
+    place of what was removed.
+    """
     target: Any = values
     holder: dict[Any, Any] = {}
-    key: Any = None
-    for part in place:
+    end = 0
+    for depth, part in enumerate(place, 1):
         if isinstance(target, dict) and part in target:
-            holder, key, target = target, part, target[part]
-    holder.pop(key, None)
+            holder, end, target = target, depth, target[part]
+    if end:
+        holder.pop(place[end - 1])
+    return place[:end]
 
 
 def folders_in_each_other(settings: Settings) -> list[str]:

@@ -393,6 +393,15 @@ def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
     assert len(raised.value.problems) == 4
 
 
+def test_what_was_left_out_for_its_mistake_isnt_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load(write(tmp_path, "inboxes: {BURN: {senders: [CT1, 10.1.2.0/240]}, MISC: {copies: 1}}"), {})
+    assert [problem.split(":")[0] for problem in raised.value.problems] == [
+        "inboxes.BURN.senders.1",
+        "inboxes.MISC needs senders",
+    ]
+
+
 def test_what_a_variable_names_has_to_be_a_section(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="which is no section"):
         load(write(tmp_path, "pacs: {host: a}"), {"MKISO__PACS__HOST__NAME": "b"})
