@@ -81,7 +81,7 @@ class House:
         assert answer.headers["content-type"] == "application/json"
         assert re.search(words, body["error"]), body["error"]
         run = self.service.run_ended(body["job_id"])
-        assert (run["state_type"], run["state"]["message"]) == ("FAILED", body["error"])
+        assert (run["state_type"], run["state"]["message"]) == ("FAILED", f"{body['error']} [{body['code']}]")
         assert self.service.job(body["job_id"])["error"]["code"] == code
         assert self.shelf() == shelf, "something of a failed job was kept"
         return body

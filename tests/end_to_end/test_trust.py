@@ -153,9 +153,9 @@ def test_doctor_and_the_command_that_shows_it_know_the_password(hospital: Hospit
 def test_the_ui_is_reached_by_any_name_of_the_machine_and_asks_for_the_password(hospital: Hospital) -> None:
     for name in ("127.0.0.1", "localhost"):
         told = httpx.get(f"http://{name}:{hospital.service.prefect_port}/ui-settings").json()
-        assert (told["api_url"], told["auth"], told["available_uis"]) == ("/api", "BASIC", ["v1", "v2"])
+        assert (told["api_url"], told["auth"], told["available_uis"]) == ("/api", "BASIC", ["v1"])
     unpacked = hospital.service.data_dir / "prefect" / "ui"
-    assert {file.parent.name for file in unpacked.glob("*/index.html")} == {"v1", "v2"}, "mkiso's own folder"
+    assert {file.parent.name for file in unpacked.glob("*/index.html")} == {"v1"}, "mkiso's own folder"
 
 
 class Stranger:
