@@ -13,7 +13,15 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Generic, TypeVar
 
-from mkiso.errors import MkisoError, NotAskedEverywhere, PacsBusy, RetriableError, StudyIncomplete, StudyNotFound
+from mkiso.errors import (
+    CountsUnknown,
+    MkisoError,
+    NotAskedEverywhere,
+    PacsBusy,
+    RetriableError,
+    StudyIncomplete,
+    StudyNotFound,
+)
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import HAS_IT, find_by_uid, find_studies
 from mkiso.sources.search import MAX_STUDIES, Criteria, Hits, newest_first, search
@@ -227,10 +235,20 @@ def _reasons(down: Mapping[str, MkisoError]) -> Iterator[str]:
 
 def _with_chosen(copies: Sequence[Study]) -> list[Study]:
     """Those that have any of the chosen series, the most first; a source that has none would mean its whole study. One
-    that has fewer of them counts too: it may have more images of these.
+    that has fewer of them counts too: it may have more images of these. Raises CountsUnknown for one that tells no
+    series: it may, too.
     """
     most_first = sorted(copies, key=lambda copy: len(copy.chosen), reverse=True)
-    return [copy for copy in most_first if copy.chosen or not most_first[0].chosen]
+    if not most_first[0].chosen:
+        return most_first
+    for copy in most_first:
+        if not copy.chosen and copy.expected.source in ("study", "none"):
+            raise CountsUnknown(
+                f"{copy.origin.source} has {copy.called} too and tells none of its series, so it may have more images "
+                "of the chosen ones. Have SERIES level queries enabled there, or ask for the whole study.",
+                accession_number=copy.accession_number,
+            )
+    return [copy for copy in most_first if copy.chosen]
 
 
 def _whole(copies: Sequence[Study]) -> Study:

@@ -114,6 +114,13 @@ def test_a_source_without_the_chosen_series_isnt_taken_for_its_whole_study() -> 
     assert [study.origin.source for study in found.studies] == ["a"]
 
 
+@pytest.mark.parametrize("count", [None, 9])
+def test_a_source_that_tells_no_series_may_have_more_of_the_chosen_ones(count: int | None) -> None:
+    copies = [copy("a", "1", chosen=("1.2.3.1",)), counted("b", count, require_counts=False)]
+    with pytest.raises(CountsUnknown, match="b has"):
+        chosen(copies, selection=Selection((), ("1.2.3.1",)))
+
+
 def test_each_of_two_sources_with_one_of_two_chosen_series_is_none() -> None:
     copies = [copy("a", "1", chosen=("1.2.3.1",)), copy("b", "2", chosen=("1.2.3.2",))]
     with pytest.raises(StudyIncomplete):
