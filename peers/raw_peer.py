@@ -21,6 +21,8 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import build_context
 
+from peers.patience import LONG
+
 CT = "1.2.840.10008.5.1.4.1.1.2"
 VERIFICATION = "1.2.840.10008.1.1"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -153,7 +155,7 @@ def _uid(number: int, uid: str) -> bytes:
 class RawPeer:
     """A TCP connection to the receiver, closed after the `with`."""
 
-    def __init__(self, port: int, source: str = "127.0.0.1", timeout_seconds: float = 10) -> None:
+    def __init__(self, port: int, source: str = "127.0.0.1", timeout_seconds: float = LONG) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout_seconds, (source, 0))
 
     def __enter__(self) -> Self:

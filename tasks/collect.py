@@ -87,7 +87,7 @@ def resume(run: JobRun, found: Found) -> None:
     run.job.begin(found.content)
 
 
-@step("Retrieve study", "Retrieve {study.called}", patient=True)
+@step("Retrieve study", "Retrieve {study.label}", patient=True)
 def retrieve_study(run: JobRun, study: Study) -> StudyRetrieved:
     """Into the job's folder; what an earlier attempt has stored there is checked and not moved again."""
     source = source_of(run.settings, study.origin.source)

@@ -72,6 +72,11 @@ class Study:
     chosen: tuple[str, ...] = ()
 
     @property
+    def label(self) -> str:
+        """Its accession number, else its Study Instance UID."""
+        return self.accession_number or self.study_instance_uid
+
+    @property
     def called(self) -> str:
         """What people know it by, within a sentence; a study needs no accession number."""
         number = self.accession_number

@@ -213,7 +213,7 @@ def test_redirects_in_a_circle_end(api: Api) -> None:
 def test_an_answer_without_sense_is_an_outage_in_words_without_patient_data(api: Api, body: Any, said: str) -> None:
     api.answers = [says(body)]
     with pytest.raises(PatientApiUnavailable) as refused:
-        look_up(api.settings(headers={"Authorization": "Bearer s3cret"}), "A1")
+        look_up(api.settings(timeout_seconds=30, headers={"Authorization": "Bearer s3cret"}), "A1")
     assert said in refused.value.words
     assert not any(
         secret in refused.value.words + str(refused.value.details) for secret in ("Canary", "HN-1", "s3cret", "1970")

@@ -81,7 +81,7 @@ def test_the_print_question_is_spoken(tmp_path: Path, spoken: Language) -> None:
     settings = settings_in(tmp_path)
     with with_pacs(settings, tmp_path / "pacs", "A1", "A2") as settings, served(settings, Desk()) as client:
         order = urlencode({"accession_number": "A1,A2", "confirm_reprint": "true", "language": "fr"})
-        text = read(client.get(f"/api/iso/print?{order}", headers=asked_in(spoken)), spoken, "print.html", apart=6)
+        text = read(client.get(f"/api/iso/print?{order}", headers=asked_in(spoken)), spoken, "print.html", apart=8)
         assert "language=fr" in text
         asks = spoken.gettext(
             "A link asks for a disc of %(numbers)s from the disc robot %(publisher)s.",
@@ -115,7 +115,8 @@ def test_a_jobs_page_is_spoken_in_each_of_its_states(tmp_path: Path, spoken: Lan
         [job_id] = desk.standings
 
         def shown() -> str:
-            return read(client.get(f"/api/iso/jobs/{job_id}", headers=asked_in(spoken)), spoken, "job.html")
+            page = client.get(f"/api/iso/jobs/{job_id}", headers=asked_in(spoken))
+            return read(page, spoken, "job.html", apart=4)
 
         things = spoken.ngettext("%(number)s image", "%(number)s images", 1204)
         images = spoken.gettext("%(number)s of %(things)s", number="1", things=things)
