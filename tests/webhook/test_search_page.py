@@ -81,10 +81,11 @@ def test_studies_are_ticked_of_one_patient_at_a_time(browser: Chromium, tmp_path
         assert browser.run("document.querySelectorAll('#patients fieldset').length") == 2
         browser.press("Enter")
         clerk.until_reads("#unticked", "Tick at least one study.")
-        anna = f"{BOXES}.filter((box) => box.value.startsWith('A'))"
+        anna = f"{BOXES}.filter((box) => box.dataset.number.startsWith('A'))"
         browser.run(f"{anna}[0].focus()")
         browser.press(" ")
-        browser.until(f"{anna}.every((box) => !box.disabled) && {BOXES}.find((box) => box.value === 'M4').disabled")
+        other = f"{BOXES}.find((box) => box.dataset.number === 'M4')"
+        browser.until(f"{anna}.every((box) => !box.disabled) && {other}.disabled")
         browser.run(f"{anna}[1].focus()")
         browser.press(" ")
         clerk.finds_nothing_wrong()
