@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.parameters import AccessionNumber
+from flows.parameters import AccessionNumber, Uid
 from tasks.cleaning import drop_cancelled_burn
 from tasks.collect import check_complete, check_one_patient, look_up_patient, resume
 from tasks.disc import (
@@ -27,15 +27,7 @@ from tasks.order import follow_orders, give_orders, orders_of_images, orders_of_
 InboxName = Annotated[
     str, Field(title="Inbox", description="The AE title that the study was sent to.", min_length=1, max_length=16)
 ]
-StudyInstanceUid = Annotated[
-    str,
-    Field(
-        title="Study Instance UID",
-        description="Which study of the inbox is meant.",
-        pattern=r"^[0-9]+(\.[0-9]+)*$",
-        max_length=64,
-    ),
-]
+StudyInstanceUid = Annotated[Uid, Field(title="Study Instance UID", description="Which study of the inbox is meant.")]
 SentNumbers = Annotated[
     list[AccessionNumber],
     Field(title="Accession numbers", description="As the images say; for the run's name.", max_length=1),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -30,7 +30,7 @@ from mkiso.storage.job import Job
 from mkiso.storage.report import read_report
 from mkiso.storage.reread import reread_shelf
 from mkiso.study.accession import parse_accession_numbers
-from mkiso.study.selection import selection_of
+from mkiso.study.selection import EVERYTHING, Selection, selection_of
 
 log = logging.getLogger("mkiso.cleaning")
 
@@ -46,34 +46,36 @@ def forget_cancelled_job(flow: Any, flow_run: FlowRun, state: State) -> None:
 
 def drop_cancelled_print(flow: Any, flow_run: FlowRun, state: State) -> None:
     """As forget_cancelled_job; an order that was given already is taken back where the publisher has a way."""
-    settings = in_force()
-    try:
+    with _taking_back(flow, flow_run, state) as job:
         selection, asked = selection_of(flow_run.parameters), list(flow_run.parameters["accession_numbers"])
-        numbers = parse_accession_numbers(asked, settings.server.max_accessions) if asked else ()
-        job = Job(str(flow_run.id), "print", settings)
-        for words in cancel_orders(job, numbers, selection):
-            log.info("Job %s was cancelled: %s", job.id, words)
-    except MkisoError as error:
-        log.error("Job %s was cancelled; its order couldn't be taken back: %s", flow_run.id, error.words)
-    finally:
-        forget_cancelled_job(flow, flow_run, state)
+        numbers = parse_accession_numbers(asked, job.settings.server.max_accessions) if asked else ()
+        _take_back(job, numbers, selection)
 
 
 def drop_cancelled_burn(flow: Any, flow_run: FlowRun, state: State) -> None:
     """As drop_cancelled_print, for a study that was sent to an inbox; what was sent stays there as long as it is
     kept.
     """
-    job = Job(str(flow_run.id), "print", in_force())
-    try:
+    with _taking_back(flow, flow_run, state) as job:
         asked = tuple(flow_run.parameters.get("accession_numbers") or ())
         with suppress(JobNotFound):
             asked = read_report(job.settings.storage, job.id).accession_numbers
-        for words in cancel_orders(job, asked or (str(flow_run.parameters["study_instance_uid"]),)):
-            log.info("Job %s was cancelled: %s", job.id, words)
+        _take_back(job, asked or (str(flow_run.parameters["study_instance_uid"]),), EVERYTHING)
+
+
+@contextmanager
+def _taking_back(flow: Any, flow_run: FlowRun, state: State) -> Iterator[Job]:
+    try:
+        yield Job(str(flow_run.id), "print", in_force())
     except MkisoError as error:
         log.error("Job %s was cancelled; its order couldn't be taken back: %s", flow_run.id, error.words)
     finally:
         forget_cancelled_job(flow, flow_run, state)
+
+
+def _take_back(job: Job, asked: tuple[str, ...], selection: Selection) -> None:
+    for words in cancel_orders(job, asked, selection):
+        log.info("Job %s was cancelled: %s", job.id, words)
 
 
 def drop_cancelled_archive(flow: Any, flow_run: FlowRun, state: State) -> None:

@@ -152,7 +152,7 @@ KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0
 
 
 SHARED_USER, KEY_USER = "shared key", "key:"
-"""What the audit calls whoever has the shared key, and before its name whoever has a named one."""
+"""In the audit: the user of the shared key, and what stands before the name of a named key."""
 
 
 class Auth(Section):

@@ -177,7 +177,7 @@ Sources = Annotated[Mapping[str, Source], BeforeValidator(_with_their_names)]
 
 
 def alike(sources: Mapping[str, CMove | CGet | DicomWeb]) -> Iterator[str]:
-    """Which sources are one and the same, or send so that nobody can tell from which of them it came, in words."""
+    """In words: sources that are the same one, or whose images can't be told apart by their sender."""
     for (name, one), (other, another) in combinations(sources.items(), 2):
         if isinstance(one, Pacs) and isinstance(another, Pacs):
             same = (one.ae_title, one.host) == (another.ae_title, another.host)

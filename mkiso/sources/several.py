@@ -114,7 +114,7 @@ def find_everywhere(
         )
     if len(sources) == 1:
         return FoundStudies(tuple(find_studies(sources[0], accession_number, selection)))
-    told = ask_all(asked, lambda source: _found(source, accession_number, selection))
+    told = ask_all(asked, lambda source: _known(find_studies, source, accession_number, selection))
     studies = list(chain.from_iterable(told.answers.values()))
     if not studies:
         raise _nowhere(accession_number, told)
@@ -128,7 +128,7 @@ def find_everywhere_by_uid(
     one where patients share it. Where no source knows it: none, or StudyNotFound where it is chosen. Raises what
     find_everywhere raises besides.
     """
-    told = ask_all(sources, lambda source: _found_by_uid(source, study_instance_uid, selection))
+    told = ask_all(sources, lambda source: _known(find_by_uid, source, study_instance_uid, selection))
     studies = list(chain.from_iterable(told.answers.values()))
     if not studies and told.down:
         raise NotAskedEverywhere(f"No source that answers has the study. {' '.join(_reasons(told.down))}")
@@ -199,16 +199,11 @@ def search_everywhere(
     return Hits(name, studies[:most], any(hits.cut for hits in answers) or len(studies) > most), told.down
 
 
-def _found(source: Source, accession_number: str, selection: Selection) -> list[Study]:
+def _known(
+    find: Callable[[Source, str, Selection], list[Study]], source: Source, asked: str, selection: Selection
+) -> list[Study]:
     try:
-        return find_studies(source, accession_number, selection)
-    except StudyNotFound:
-        return []
-
-
-def _found_by_uid(source: Source, study_instance_uid: str, selection: Selection) -> list[Study]:
-    try:
-        return find_by_uid(source, study_instance_uid, selection)
+        return find(source, asked, selection)
     except StudyNotFound:
         return []
 
