@@ -45,12 +45,13 @@ def test_a_second_time_changes_nothing(settings: Settings) -> None:
     async def scenario() -> None:
         await ensure_deployments(settings)
         made = await there()
-        assert made["deployments"].keys() == {"download", "print", "nightly", "housekeeping"}
+        assert made["deployments"].keys() == {"download", "print", "inbox", "nightly", "housekeeping"}
         assert {name: facts[:2] for name, facts in made["queues"].items()} == {
             "downloads": (1, None),
             "prints": (2, None),
-            "archives": (3, 1),
-            "housekeeping": (4, None),
+            "inboxes": (3, None),
+            "archives": (4, 1),
+            "housekeeping": (5, None),
         }
         await ensure_deployments(settings)
         assert await there() == made
@@ -86,7 +87,7 @@ def test_what_somebody_has_changed_is_made_right_and_nothing_else(settings: Sett
             await ensure_deployments(settings)
             assert getattr(await client.read_deployment(own.id), field) == getattr(own, field)
         after = await there()
-        for name in ("print", "nightly", "housekeeping"):
+        for name in ("print", "inbox", "nightly", "housekeeping"):
             assert after["deployments"][name] == before["deployments"][name]
 
     asyncio.run(scenario())
@@ -107,7 +108,7 @@ def test_schedule_pool_and_queues_are_made_right(settings: Settings) -> None:
         await ensure_deployments(settings)
         after = await there()
         assert after["pool"] == before["pool"]
-        assert after["queues"]["archives"][:2] == (3, 1)
+        assert after["queues"]["archives"][:2] == (4, 1)
         ((_, _, (schedule,)),) = [after["deployments"]["nightly"]]
         assert schedule.active and schedule.schedule == before["deployments"]["nightly"][2][0].schedule
         await _remove("print_disc/print")
