@@ -48,8 +48,10 @@ class Outcome:
     findings: list[tuple[str, bytes, str]] = field(default_factory=list)
 
 
-def fuzz(name: str, seconds: int, targets: str = TARGETS) -> Outcome:
-    """Run one target of a module for so long in a process of its own."""
+def fuzz(name: str, seconds: int, targets: str = TARGETS, *, executions: int = -1) -> Outcome:
+    """Run one target of a module for so long in a process of its own, or for so many executions where that is sooner;
+    -1: only the time counts.
+    """
     target = import_module(targets).TARGETS[name]
     with tempfile.TemporaryDirectory(dir=MEMORY_DISK if MEMORY_DISK.is_dir() else None) as place:
         corpus, found = Path(place, "corpus"), Path(place, "found")
@@ -62,8 +64,8 @@ def fuzz(name: str, seconds: int, targets: str = TARGETS) -> Outcome:
             "".join('"' + "".join(f"\\x{byte:02x}" for byte in word) + '"\n' for word in target.words), encoding="ascii"
         )
         arguments = [
-            f"-max_total_time={seconds}", f"-max_len={target.max_bytes}", f"-timeout={RUN_SECONDS}",
-            f"-rss_limit_mb={MEMORY_MB}",
+            f"-max_total_time={seconds}", f"-runs={executions}", f"-max_len={target.max_bytes}",
+            f"-timeout={RUN_SECONDS}", f"-rss_limit_mb={MEMORY_MB}",
             f"-artifact_prefix={found}/", f"-dict={words}", "-use_value_profile=1", "-print_final_stats=1", str(corpus),
         ]  # fmt: skip
         began = time.monotonic()

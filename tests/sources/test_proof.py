@@ -188,7 +188,7 @@ def test_a_number_proves_nothing_after_a_failure(
     """Four arrived and four are counted, but one may be a stranger's: the PACS lists none and says that it failed."""
     with ScriptedPacs(files, [script], receiver_port) as pacs:
         pacs.find_status = {"IMAGE": 0xA900}
-        settings = settings_for(pacs, quiet_timeout_seconds=0.3, response_timeout_seconds=3)
+        settings = settings_for(pacs, quiet_timeout_seconds=0.3, response_timeout_seconds=10)
         with pytest.raises(MkisoError) as failed:
             fetch(settings, folder)
     assert type(failed.value) in (StudyIncomplete, PacsBusy) or "A900" in failed.value.words
