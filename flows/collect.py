@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
+from mkiso.sources.several import studies_of
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.selection import numbers_of
 from mkiso.study.values import Found
 from tasks.collect import (
     check_complete,
     check_one_patient,
+    find_beside,
     find_chosen_study,
     find_study,
     look_up_patient,
@@ -21,12 +21,17 @@ from tasks.job_run import JobRun
 
 def find(run: JobRun, accession_numbers: tuple[str, ...], shown: str) -> Found:
     """Look up the patient and find the studies, side by side; they must be of one patient, and of the one who was
-    shown. Studies that are asked for by UID are found first: their accession numbers lead to the patient.
+    shown. Studies that are asked for by UID are found first: their accession numbers lead to the patient, and to what
+    else they have.
     """
     if not accession_numbers:
         studies = [find_chosen_study(run, uid) for uid in run.selection.studies]
-        numbers = numbers_of(chain.from_iterable(found.studies for found in studies))
-        looked_up = [answer.result() for answer in [look_up_patient.submit(run, number) for number in numbers]]
+        numbers = numbers_of(studies_of(studies))
+        asked = [look_up_patient.submit(run, number) for number in numbers]
+        try:
+            studies += [find_beside(run, number) for number in numbers]
+        finally:
+            looked_up = [answer.result() for answer in asked]
         return check_one_patient(run, accession_numbers, studies, looked_up, shown)
     asked = [look_up_patient.submit(run, accession_number) for accession_number in accession_numbers]
     try:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from mkiso import patient_api
 from mkiso.audit import messages as audit
 from mkiso.errors import PatientApiUnavailable
-from mkiso.sources import collection
+from mkiso.sources import collection, several
 from mkiso.sources.registry import source_of, sources_of
-from mkiso.sources.several import FoundStudies, find_everywhere, find_everywhere_by_uid
+from mkiso.sources.several import FoundStudies, find_everywhere, find_everywhere_by_uid, found_together
 from mkiso.storage.slots import slot
-from mkiso.study import gate
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.identity import same_as_shown
 from mkiso.study.models import Patient, Study
@@ -46,6 +45,14 @@ def find_chosen_study(run: JobRun, study_instance_uid: str) -> FoundStudies:
     return _told(run, study_instance_uid, found)
 
 
+@step("Find what else an accession number has", "Find what else {accession_number} has")
+def find_beside(run: JobRun, accession_number: str) -> FoundStudies:
+    """Of a study that is asked for by UID: the disc carries its number, and says what of it isn't there."""
+    audit.queried(run.settings, accession_number, job_id=run.job.id)
+    found = several.find_beside(sources_of(run.settings), accession_number, run.selection)
+    return _told(run, accession_number, found)
+
+
 def _told(run: JobRun, asked: str, found: FoundStudies) -> FoundStudies:
     for words in (*found.degraded, *found.reasons):
         run.log.warning("%s: %s", asked, words)
@@ -64,16 +71,8 @@ def check_one_patient(
     """Every study found, and the patient API's answers, must be of one patient: of the one whom somebody confirmed,
     where somebody did (`shown`: mkiso.study.identity.shown_digest).
     """
-    patients = [answer for answer in looked_up if not isinstance(answer, PatientApiUnavailable)]
-    found = gate.found(
-        accession_numbers,
-        [study for each in found_studies for study in each.studies],
-        patients,
-        run.settings.identity,
-        degraded=len(patients) < len(looked_up),
-        without=(*without, *(lack for each in found_studies for lack in each.degraded)),
-        selection=run.selection,
-    )
+    rules = run.settings.identity
+    found = found_together(accession_numbers, found_studies, looked_up, rules, run.selection, without)
     if shown:
         same_as_shown((*found.studies, *found.left_out), shown)
     run.job.note(studies=[study.study_instance_uid for study in found.studies], patient_id=found.studies[0].patient_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from mkiso.errors import JobNotFound
+from mkiso.errors import InvalidRequest, JobNotFound
 from mkiso.formats.proven_set import ProvenSet, WrittenSet, disc_fingerprint, manifests_of, prove, write_set
 from mkiso.media.disc_set import DiscSet, lay_out_set
 from mkiso.media.file_set import arrange
@@ -23,13 +23,20 @@ from tasks.step import step
 def resume_discs(run: JobRun) -> tuple[Manifest, ...]:
     """What this job has made already, where an earlier attempt was cut off after it had told of its discs.
 
-    A job makes one set: somebody may have the first of its discs and come to its address for the second.
-    Raises JobNotFound.
+    A job makes one set: somebody may have the first of its discs and come to its address for the second. That holds
+    too where somebody has changed what the run asks for since. Raises JobNotFound, InvalidRequest.
     """
     try:
-        return tuple(manifest_of(run.settings.storage, disc_id) for disc_id in run.report.disc_ids)
+        discs = tuple(manifest_of(run.settings.storage, disc_id) for disc_id in run.report.disc_ids)
     except JobNotFound:
         raise JobNotFound("The discs of this job were made and aren't kept any more: ask for them again.") from None
+    if not all(map(run.is_answered_by, discs)):
+        run.keep_question_of(discs[0])
+        raise InvalidRequest(
+            "This job has made its discs, and its run asks for something else by now. A job makes one set of discs: "
+            "ask for the other one as a job of its own."
+        )
+    return discs
 
 
 @step("Look for a disc of the same content")

@@ -17,6 +17,7 @@ from mkiso.sources import collection
 from mkiso.sources.registry import source_of, sources_of
 from mkiso.sources.several import FoundStudies, find_everywhere_by_uid
 from mkiso.storage.files import hold
+from mkiso.storage.shelf import Manifest
 from mkiso.storage.slots import slot
 from mkiso.study.gate import NOT_PROVEN
 from mkiso.study.values import Found, StudyRetrieved
@@ -45,6 +46,10 @@ class InboxRun(JobRun):
         """As of every job; nothing of what was sent is cleared away while the job works on it."""
         super().open()
         self._held.callback(os.close, hold(self.place.folder))
+
+    def is_answered_by(self, disc: Manifest) -> bool:
+        """Whether it is of the study that was sent: its numbers are the PACS's, and the run's are the images'."""
+        return self.study_instance_uid in disc.studies and disc.format == self.report.format
 
     @property
     def place(self) -> PushedStudy:

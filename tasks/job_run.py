@@ -124,6 +124,21 @@ class JobRun(JobProgress):
         """What is chosen of the studies."""
         return self.report.selection
 
+    def is_answered_by(self, disc: Manifest) -> bool:
+        """Whether a disc was made for what this run asks."""
+        report = self.report
+        asked = set(report.accession_numbers), report.selection, report.format
+        return (set(disc.accession_numbers), disc.selection, disc.format) == asked
+
+    def keep_question_of(self, disc: Manifest) -> None:
+        """Tell of the question that this disc of the job answers, whatever its run asks by now."""
+        self.report = replace(
+            self.report,
+            accession_numbers=disc.accession_numbers,
+            selection=disc.selection,
+            format=disc.format,
+        )
+
     def is_retry(self) -> bool:
         """Whether this run has begun or ended before, by all of its states that Prefect has."""
         with get_client(sync_client=True) as client:

@@ -71,6 +71,15 @@ def find_studies(source: Source, accession_number: str, selection: Selection = E
             return [_described(source, search, study, selection) for study in studies]
 
 
+def named_studies(source: Source, accession_number: str) -> list[Study]:
+    """Every study whose accession number equals this one, by STUDY level alone: nothing is expected of them. Raises
+    what find_studies raises, but for StudyNotFound.
+    """
+    with source.searching() as search:
+        studies = equal_accession(_studies(source, search, AccessionNumber=accession_number), accession_number)
+    return [replace(study, expected=Expected("none", None)) for study in studies]
+
+
 @contextmanager
 def having_it() -> Iterator[None]:
     """What goes wrong within carries HAS_IT: the source has named the study, and only its list isn't had."""

@@ -13,23 +13,27 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Generic, TypeVar
 
+from mkiso.config.settings import Identity
 from mkiso.errors import (
     CountsUnknown,
     MkisoError,
     NotAskedEverywhere,
     PacsBusy,
+    PatientApiUnavailable,
     RetriableError,
     StudyIncomplete,
     StudyNotFound,
 )
 from mkiso.sources.protocol import Source
-from mkiso.sources.query import HAS_IT, find_by_uid, find_studies
+from mkiso.sources.query import HAS_IT, find_by_uid, find_studies, named_studies
 from mkiso.sources.search import MAX_STUDIES, Criteria, Hits, newest_first, search
+from mkiso.study import gate
 from mkiso.study.completeness import provable
 from mkiso.study.gate import SOURCE_DOWN
 from mkiso.study.identity import one_study, significant
-from mkiso.study.models import Study
+from mkiso.study.models import Patient, Study
 from mkiso.study.selection import EVERYTHING, Selection
+from mkiso.study.values import Found
 
 T = TypeVar("T")
 
@@ -139,6 +143,50 @@ def find_everywhere_by_uid(
             study_instance_uid=study_instance_uid,
         )
     return replace(chosen(studies, told.degraded, selection), reasons=tuple(_reasons(told.down)))
+
+
+def find_beside(sources: Sequence[Source], accession_number: str, selection: Selection) -> FoundStudies:
+    """What an accession number has beside the studies that are chosen, so that a disc that carries the number can say
+    that it isn't all of it; nothing is expected of these. Raises what find_everywhere raises, but for StudyNotFound.
+    """
+    asked = [source for source in sources if source.settings.is_asked_for(accession_number)]
+    if not asked:
+        return FoundStudies(())
+    told = ask_all(asked, lambda source: named_studies(source, accession_number))
+    others = [
+        study
+        for study in chain.from_iterable(told.answers.values())
+        if study.study_instance_uid not in selection.studies
+    ]
+    return replace(chosen(others, told.degraded, selection), reasons=tuple(_reasons(told.down)))
+
+
+def found_together(
+    accession_numbers: tuple[str, ...],
+    answers: Sequence[FoundStudies],
+    looked_up: Sequence[Patient | PatientApiUnavailable | None],
+    rules: Identity,
+    selection: Selection = EVERYTHING,
+    without: Sequence[str] = (),
+) -> Found:
+    """What all questions of a job were answered, and what the patient API said to each number, as one: `without` is
+    what the job does without from the beginning. Raises what mkiso.study.gate.found raises. Pure.
+    """
+    patients = [answer for answer in looked_up if not isinstance(answer, PatientApiUnavailable)]
+    return gate.found(
+        accession_numbers,
+        studies_of(answers),
+        patients,
+        rules,
+        degraded=len(patients) < len(looked_up),
+        without=(*without, *(lack for each in answers for lack in each.degraded)),
+        selection=selection,
+    )
+
+
+def studies_of(answers: Iterable[FoundStudies]) -> list[Study]:
+    """All of them, in order."""
+    return [study for each in answers for study in each.studies]
 
 
 def chosen(studies: Iterable[Study], degraded: Sequence[str] = (), selection: Selection = EVERYTHING) -> FoundStudies:

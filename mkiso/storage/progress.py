@@ -37,12 +37,12 @@ class Listener(Protocol):
 
 
 class JobProgress:
-    """`report` is what was told last. Discs that an earlier attempt of the job has told of stay in it: they are what
-    its address has promised.
+    """`report` is what was told last. Discs that an earlier attempt of the job has told of stay in it, and what is on
+    them: they are what its address has promised.
     """
 
     def __init__(self, storage: Storage, report: JobReport, listener: Listener) -> None:
-        self.report = replace(report, disc_ids=_made_before(storage, report.job_id))
+        self.report = _as_told_before(storage, report)
         self._storage = storage
         self._listener = listener
         self._reported = 0.0
@@ -51,6 +51,7 @@ class JobProgress:
         self._seconds: dict[str, float] = {}
         self._stage, self._stage_since = "starting", time.monotonic()
         self._studies: tuple[Study, ...] = ()
+        """Of this attempt; empty until they are found, and where the discs of an earlier one are given."""
         self._received: Counter[str] = Counter()
 
     def tell(self, stage: str, **facts: object) -> None:
@@ -178,7 +179,7 @@ class JobProgress:
 
     def write(self, report: JobReport) -> None:
         """Tell this, with how far each study has come and how long each stage took."""
-        self.report = replace(report, studies=self._found_studies()) if report.studies else report
+        self.report = replace(report, studies=self._found_studies()) if self._studies else report
         took = {stage: round(seconds, 3) for stage, seconds in self._seconds.items()}
         self.report = replace(self.report, received_bytes=self._bytes, seconds=took)
         self._reported = time.monotonic()
@@ -194,8 +195,21 @@ def words_of_discs(discs: Sequence[Manifest], job_id: str) -> str:
     return f"Served again: the disc of {made} UTC; the PACS has nothing else since."
 
 
-def _made_before(storage: Storage, job_id: str) -> tuple[str, ...]:
+def _as_told_before(storage: Storage, report: JobReport) -> JobReport:
+    """With the discs that an earlier attempt has told of, and what it told of them."""
     try:
-        return read_report(storage, job_id).disc_ids
+        earlier = read_report(storage, report.job_id)
     except JobNotFound:
-        return ()
+        return report
+    if not earlier.disc_ids:
+        return report
+    return replace(
+        report,
+        disc_ids=earlier.disc_ids,
+        studies=earlier.studies,
+        degraded=earlier.degraded,
+        is_part=earlier.is_part,
+        received=earlier.received,
+        patient_id=earlier.patient_id,
+        patient_name=earlier.patient_name,
+    )

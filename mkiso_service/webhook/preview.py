@@ -22,9 +22,15 @@ from mkiso.publishers.orderbook import OrderBook, made_before
 from mkiso.publishers.protocol import pages_of
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import find_series
-from mkiso.sources.several import find_everywhere, find_everywhere_by_uid
+from mkiso.sources.several import (
+    FoundStudies,
+    find_beside,
+    find_everywhere,
+    find_everywhere_by_uid,
+    found_together,
+    studies_of,
+)
 from mkiso.storage.askings import askings_of
-from mkiso.study import gate
 from mkiso.study.identity import born_on, one_line
 from mkiso.study.models import Patient, Series, Study
 from mkiso.study.selection import MAX_SERIES, numbers_of
@@ -114,25 +120,26 @@ def _series_of(sources: Sequence[Source], found: Found) -> dict[str, Sequence[Se
 
 def _found(sources: Sequence[Source], settings: Settings, question: Question, request_id: str) -> Found:
     """As flows.collect.find has it."""
-    answers, known, accession_numbers, selection = [], [], question.accession_numbers, question.selection
+    answers: list[FoundStudies] = []
+    known: list[Patient | PatientApiUnavailable | None] = []
+    accession_numbers, selection = question.accession_numbers, question.selection
     for number in accession_numbers:
         audit.queried(settings, number, request_id=request_id)
         answers.append(find_everywhere(sources, number, selection))
     for uid in () if accession_numbers else selection.studies:
         audit.queried_by_uid(settings, uid, request_id=request_id)
         answers.append(find_everywhere_by_uid(sources, uid, selection))
-    studies = [study for answer in answers for study in answer.studies]
-    without = False
-    for number in accession_numbers or numbers_of(studies):
+    numbers = accession_numbers or numbers_of(studies_of(answers))
+    for number in () if accession_numbers else numbers:
+        audit.queried(settings, number, request_id=request_id)
+        answers.append(find_beside(sources, number, selection))
+    for number in numbers:
         try:
             known.append(patient_api.look_up(settings.patient_api, number))
-        except PatientApiUnavailable:
-            without = True
+        except PatientApiUnavailable as error:
+            known.append(error)
             break
-    told = [lack for answer in answers for lack in answer.degraded]
-    return gate.found(
-        accession_numbers, studies, known, settings.identity, degraded=without, without=told, selection=selection
-    )
+    return found_together(accession_numbers, answers, known, settings.identity, selection)
 
 
 def _ordered(storage: Storage, of_question: tuple[str, ...]) -> Ordered | None:

@@ -24,7 +24,12 @@ WORDS = "Not everything is on this disc."
 def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     folder = tmp_path_factory.mktemp("studies")
     kinds = {"ct": 4, "mr": 3, "sr": 1}
-    return {"A1": make_study(folder / "1", "A1", kinds=kinds), "": make_study(folder / "2", "", kinds={"ct": 2})}
+    return {
+        "A1": make_study(folder / "1", "A1", kinds=kinds),
+        "": make_study(folder / "2", "", kinds={"ct": 2}),
+        "B1": make_study(folder / "3", "B1", kinds={"ct": 2}),
+        "B1, the other": make_study(folder / "4", "B1", kinds={"mr": 2}, number=2),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +101,31 @@ def test_a_study_without_a_number_has_a_disc(
     folder = extract(image, tmp_path / "disc")
     assert_holds_exactly(folder, studies[""])
     assert WORDS not in (folder / "INDEX.HTM").read_text("utf-8")
+
+
+def test_a_disc_of_one_of_a_number_s_studies_says_so_however_it_was_asked_for(
+    hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    http = hospital.service.http
+    first, second = (
+        str(dcmread(studies[name][0], stop_before_pixels=True).StudyInstanceUID) for name in ("B1", "B1, the other")
+    )
+    for uids, held, is_part in (
+        ((first,), studies["B1"], True),
+        ((first, second), studies["B1"] + studies["B1, the other"], False),
+    ):
+        query = {"study_uid": list(uids)}
+        preview = http.get("/api/iso/preview", params=query).json()
+        answer = http.get("/api/iso/download-multiple", params={**query, "shown": preview["shown"]})
+        assert answer.status_code == 200, answer.text
+        assert (preview["is_part"], "B1-selected" in answer.headers["content-disposition"]) == (is_part, is_part)
+        image = tmp_path / f"{len(uids)}.iso"
+        image.write_bytes(answer.content)
+        folder = extract(image, tmp_path / str(len(uids)))
+        assert_holds_exactly(folder, held)
+        assert (WORDS in (folder / "INDEX.HTM").read_text("utf-8")) == is_part
+        job = http.get(f"/api/iso/jobs/{answer.headers['content-location'].split('/')[4]}").json()
+        assert job["is_part"] == is_part
 
 
 def test_a_robot_s_label_says_that_it_is_a_part_and_a_device_that_cannot_gets_none(

@@ -16,7 +16,8 @@ from mkiso.config.settings import Settings
 from mkiso.errors import CountsUnknown, PacsRefused, SelectionNotFound, StudyIncomplete, StudyNotFound
 from mkiso.sources.collection import retrieve_study
 from mkiso.sources.query import find_by_uid, find_series, find_studies
-from mkiso.sources.registry import source_of
+from mkiso.sources.registry import source_of, sources_of
+from mkiso.sources.several import find_beside
 from mkiso.storage.job import Job
 from mkiso.study import gate
 from mkiso.study.gate import CompleteStudies
@@ -143,6 +144,21 @@ def test_a_study_is_found_by_its_uid_and_its_series_are_told(
         find_by_uid(source, f"{uid}.9", Selection((f"{uid}.9",)))
 
 
+@pytest.mark.peer
+def test_what_else_an_accession_number_has_is_found_and_not_expected(
+    settings_for: MakeSettings, peer: Any, tmp_path: Path
+) -> None:
+    other = make_study(tmp_path / "other", "A1", kinds={"ct": 1}, number=2)
+    peer.store(other) if isinstance(peer, Orthanc) else pytest.skip("dcmqrscp has its files from the beginning")
+    sources = sources_of(settings_for(peer))
+    first, second = find_studies(sources[0], "A1")
+    beside = find_beside(sources, "A1", Selection((first.study_instance_uid,)))
+    assert [study.study_instance_uid for study in beside.studies] == [second.study_instance_uid]
+    assert beside.studies[0].expected.count is None
+    both = Selection((first.study_instance_uid, second.study_instance_uid))
+    assert find_beside(sources, "A1", both).studies == find_beside(sources, "A2", both).studies == ()
+
+
 def test_chosen_series_come_by_dicomweb(tmp_path: Path, files: list[Path]) -> None:
     with DicomWebServer(files) as server:
         pacs = {"kind": "dicomweb", "base_url": server.base_url, "back_off_seconds": 0.05}
@@ -171,6 +187,25 @@ def test_a_series_that_grows_is_taken_whole_and_the_rest_of_the_study_stays_away
     [study] = studies.studies
     assert study.expected.of_series == len(series_uids([*files, *later], "CT", "MR", "SR", "DX"))
     assert {move.QueryRetrieveLevel for move in pacs.moves} <= {"SERIES", "IMAGE"}
+
+
+def test_series_that_nobody_chose_may_come_for_ever(
+    settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path
+) -> None:
+    """The disc says of how many series it is, as the PACS has them at the end."""
+    later = make_study(tmp_path / "more", "A1", kinds={**KINDS, "dx": 1, "implicit": 1, "rle": 1})[len(files) :]
+
+    def grown(move: MoveRequest) -> None:
+        pacs.files += later[:1]
+        del later[:1]
+        # It says nothing of the number that it sends, so the PACS is asked again each time.
+        move.end(0x0000 if move.store(move.asked()) else 0xB000)
+
+    with ScriptedPacs(files, [grown], receiver_port) as pacs:
+        studies = complete(settings_for(pacs), Selection((), series_uids(files, "MR")))
+        came = series_uids(pacs.files, "CT", "MR", "SR", "DX", "CR", "PT")
+    assert held(studies) == of_series(files, "MR")
+    assert studies.studies[0].expected.of_series == len(came) > 3
 
 
 def test_a_chosen_series_that_vanishes_makes_no_disc(

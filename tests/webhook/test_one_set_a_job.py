@@ -20,9 +20,11 @@ import tasks.job_run as job_run
 from mkiso.config.file import load
 from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, StorageFull
+from mkiso.letter import letter_of
 from mkiso.storage.marks import marks_of
-from mkiso.storage.report import JobReport, read_report, sets_told, write_report
+from mkiso.storage.report import FoundStudy, JobReport, read_report, sets_told, write_report
 from mkiso.storage.shelf import Manifest, new_disc_id, remove_old, shelve
+from mkiso.study.selection import EVERYTHING, Selection
 from tasks.disc import resume_discs
 from tasks.job_run import JobRun
 
@@ -105,6 +107,47 @@ def test_an_attempt_that_fails_before_it_begins_forgets_nothing(
     remove_old(settings.storage, 0)
     with pytest.raises(JobNotFound):
         resume_discs.fn(run)
+
+
+def test_a_run_that_asks_for_something_else_by_now_is_not_given_them(
+    begin: Callable[[], JobRun], settings: Settings, discs: tuple[Manifest, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is told of the job stays what its discs are."""
+    for change in ({"form": "zip"}, {"selection": Selection((), ("1.2.3",))}, {"accession_numbers": ["A1", "B2"]}):
+        asked: dict[str, Any] = {"accession_numbers": ["A1"], **change}
+        with JobRun("download", **asked) as run:
+            resume_discs.fn(run)
+        assert run.state.is_failed() and "asks for something else" in str(run.state.message)
+        report = read_report(settings.storage, JOB)
+        assert (report.accession_numbers, report.selection, report.format) == (("A1",), EVERYTHING, "iso")
+        assert (report.status, sets_told(settings.storage, ["A1", "B2"])) == ("failed", {})
+    assert resume_discs.fn(begin()) == discs
+
+
+def test_a_rerun_tells_of_the_studies_as_the_attempt_did_that_made_the_discs(
+    begin: Callable[[], JobRun], settings: Settings, discs: tuple[Manifest, ...]
+) -> None:
+    studies = (FoundStudy("A1", "20240229", ("CT",), "Head", 3, 3, study_instance_uid="1.2.3"),)
+    told = JobReport(
+        JOB,
+        "download",
+        ("A1",),
+        status="done",
+        disc_ids=tuple(disc.disc_id for disc in discs),
+        studies=studies,
+        degraded=("patient_api",),
+        is_part=True,
+        patient_id="HN-1",
+        patient_name="Example^Anna",
+    )
+    write_report(settings.storage, told)
+    for _ in range(2):
+        with begin() as run:
+            run.start()
+        report = read_report(settings.storage, JOB)
+        assert (report.studies, report.degraded, report.is_part) == (studies, ("patient_api",), True)
+        letter = letter_of(report, settings.disc, "", has_pages=True)
+        assert (letter.studies, letter.patient_name, letter.is_part) == (studies, "Example, Anna", True)
 
 
 def test_the_sets_that_a_question_was_told_of(settings: Settings, discs: tuple[Manifest, ...]) -> None:

@@ -26,11 +26,17 @@ from tests.webhook.desk import Desk, Scripts, served, settings_in
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[Settings]:
-    """A PACS with a study of three series, one without an accession number, and one of somebody else."""
+    """A PACS with a study of three series, one without an accession number, one of somebody else, two of one number,
+    and a number of two patients.
+    """
     files = [
         *make_study(tmp_path / "1", "A1", kinds={"ct": 3, "mr": 2, "sr": 1}),
         *make_study(tmp_path / "2", "", kinds={"ct": 1}),
         *make_study(tmp_path / "3", "B1", patient=UMLAUT, kinds={"ct": 1}),
+        *make_study(tmp_path / "4", "C1", kinds={"ct": 1}),
+        *make_study(tmp_path / "5", "C1", kinds={"ct": 1}, number=2),
+        *make_study(tmp_path / "6", "D1", "P1", kinds={"ct": 1}),
+        *make_study(tmp_path / "7", "D1", "P2", kinds={"ct": 1}),
     ]
     with DemoPacs(files) as pacs:
         source = CMove(ae_title=pacs.ae_title, host=pacs.host, port=pacs.port)
@@ -136,6 +142,27 @@ def test_a_study_without_an_accession_number_is_had_by_its_uid(
     answer = client.get(f"/api/iso/download?study_uid={uid}&shown={told['shown']}")
     assert answer.status_code == 200
     assert desk.asked[-1].selection == Selection((uid,))
+
+
+def uids_of(client: httpx.Client, number: str) -> list[str]:
+    studies = client.get(f"/api/iso/preview?accession_number={number}").json()["studies"]
+    return [str(study["study_instance_uid"]) for study in studies]
+
+
+def test_one_of_two_studies_of_a_number_is_a_part_of_it_by_uid_alone_too(client: httpx.Client) -> None:
+    first, second = uids_of(client, "C1")
+    of_both = client.get(f"/api/iso/preview?study_uid={first}&study_uid={second}").json()
+    of_one = client.get(f"/api/iso/preview?study_uid={first}").json()
+    assert (of_both["is_part"], of_one["is_part"]) == (False, True)
+    assert [study["study_instance_uid"] for study in of_one["studies"]] == [first]
+    assert client.get(f"/api/iso/preview?study_uid={uids_of(client, 'A1')[0]}").json()["is_part"] is False
+
+
+def test_a_number_of_two_patients_makes_no_disc_by_uid_either(client: httpx.Client, settings: Settings) -> None:
+    """Its number would stand on the disc."""
+    [uid] = [study.study_instance_uid for study in search(source_of(settings), Criteria(patient_id="P1")).studies]
+    answer = client.get(f"/api/iso/preview?study_uid={uid}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "patient_mismatch")
 
 
 def test_what_is_not_of_the_studies_asked_for_makes_no_disc(
