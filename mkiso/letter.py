@@ -239,7 +239,7 @@ def _steps(letter: Letter, spoken: Language) -> list[str]:
     if not letter.has_pages:
         return [
             spoken.gettext("It is in DICOM format: open DICOMDIR on this disc with a DICOM viewer."),
-            spoken.gettext("Your doctor has programs of their own for it: take the disc along."),
+            spoken.gettext("Doctors have their own programs for it: take the disc along."),
         ]
     first = {
         "zip": spoken.gettext("Extract all files of the ZIP file into a new folder, and open that folder."),
@@ -251,7 +251,7 @@ def _steps(letter: Letter, spoken: Language) -> list[str]:
         spoken.gettext(
             "Open the file INDEX.HTM. It opens in the browser; nothing is installed and nothing is sent anywhere."
         ),
-        spoken.gettext("Your doctor has programs of their own for it: take the disc along."),
+        spoken.gettext("Doctors have their own programs for it: take the disc along."),
     ]
 
 

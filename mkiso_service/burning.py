@@ -32,10 +32,12 @@ def burn(
     language: str = "",
     form: str = "",
     letter: Path | None = None,
+    called: str = "",
     selection: Selection = EVERYTHING,
 ) -> tuple[Job, list[Path]]:
     """Make the disc, or the discs of a set, of these studies and download them; the job and the files. The password of
-    an encrypted one is shown, or written into the `letter`. Raises ServiceError.
+    an encrypted one is shown, or written into the `letter`. `called`: the file, for people; empty: its path. Raises
+    ServiceError.
     """
     started = time.monotonic()
     whose = {"shown": shown, "birth_date": birth_date, "language": language, "form": form}
@@ -51,8 +53,8 @@ def burn(
             client.download(disc, file, moved)
         files.append(file)
         console.print(
-            f"[bold]{file}[/]  {disc.instances} instances, {size_words(disc.size)}, SHA-256 {disc.sha256[:16]}… as "
-            "proved by the service"
+            f"[bold]{called or file}[/]  {disc.instances} instances, {size_words(disc.size)}, SHA-256 "
+            f"{disc.sha256[:16]}… as proved by the service"
         )
     if state.is_part:
         console.print("Not everything of the examination is on it: only what was chosen.", style="yellow")
@@ -78,9 +80,8 @@ def burn_into(
     require_place(folder, beside=beside)
     with TemporaryDirectory(prefix="mkiso-") as temporary:
         target, whose = Path(temporary) / "disc", {"shown": shown, "birth_date": birth_date, "language": language}
-        job, files = burn(
-            console, client, accession_numbers, target, form=ON_A_STICK, letter=None, selection=selection, **whose
-        )
+        form = {"form": ON_A_STICK, "called": "its files"}
+        job, files = burn(console, client, accession_numbers, target, letter=None, selection=selection, **form, **whose)
         if len(files) != 1:
             raise ProofFailed(
                 f"The images fill {len(files)} files, and a stick has one file-set: nothing was written. Ask for fewer "

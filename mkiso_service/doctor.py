@@ -64,9 +64,9 @@ def diagnose(console: Console, settings: Settings) -> int:
         ]
     for check in checks:
         finding = examine(check, site)
-        mark = "[green]well [/]" if finding.well else "[bold red]wrong[/]"
+        mark = "[green]ok   [/]" if finding.well else "[bold red]wrong[/]"
         console.print(f"{mark}  [bold]{check.title:<18}[/] [dim]{finding.seconds:5.2f} s[/]  ", end="")
         console.print(finding.words, markup=False, highlight=False)
         wrong += not finding.well
-    console.print("Everything is well." if not wrong else f"{wrong} of these need attention.")
+    console.print("Everything is in order." if not wrong else f"{wrong} of these need attention.")
     return 1 if wrong else 0

@@ -22,6 +22,13 @@ BUSY = frozenset((408, 429, 502, 503))
 """What Prefect's server answers where it may be asked again: on SQLite, "database is locked" is 503."""
 PAUSE_SECONDS = 1.0
 READ_SECONDS = 30.0
+KEEP_SECONDS = 2.5
+"""How long a connection waits for the next question: less than Prefect's server keeps it (5 s), which would close it
+while a question is on its way.
+"""
+LOST = (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
+"""A connection that the server closed instead of answering."""
+TRIES = 3
 BACKFILL = timedelta(minutes=1)
 """How far back events are told again where a subscription begins, so that none is lost between two."""
 DAY = timedelta(days=1)
@@ -47,6 +54,7 @@ class PrefectApi:
             auth=httpx.BasicAuth(user, secret) if password else None,
             timeout=READ_SECONDS,
             verify=verify,
+            limits=httpx.Limits(keepalive_expiry=KEEP_SECONDS),
         ) as http:
             yield cls(
                 http, f"ws{url.removeprefix('http')}/events/out", password, verify if url.startswith("https:") else None
@@ -61,9 +69,17 @@ class PrefectApi:
         return await self._send("POST", path, body)
 
     async def _send(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        """Ask until the server isn't busy: who calls gives it a time."""
+        """Ask until the server isn't busy: who calls gives it a time. Where a connection was lost ask anew: what we
+        post does the same twice as once (a run has its key).
+        """
+        losses = 0
         while True:
-            answer = await self._http.request(method, path, json=body)
+            try:
+                answer = await self._http.request(method, path, json=body)
+            except LOST:
+                if (losses := losses + 1) == TRIES:
+                    raise
+                continue
             if answer.status_code not in BUSY:
                 return answer.raise_for_status().json()
             await asyncio.sleep(PAUSE_SECONDS)

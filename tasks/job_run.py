@@ -112,7 +112,10 @@ class JobRun(JobProgress):
         return not is_stopped
 
     def question(self) -> tuple[str, ...]:
-        """The accession numbers, each once; none where studies are chosen by UID. Raises InvalidRequest."""
+        """The accession numbers, each once; none where studies are chosen by UID. Raises InvalidRequest,
+        EncryptionRequired: what isn't allowed leaves nothing behind.
+        """
+        self._require_allowed()
         most, asked, chosen = self.settings.server.max_accessions, self.report.accession_numbers, self.selection
         selection = parse_selection(chosen.studies, chosen.series, most)
         accession_numbers = () if selection.studies and not asked else parse_accession_numbers(list(asked), most)
@@ -158,7 +161,7 @@ class JobRun(JobProgress):
         """Check the format and the room on the disk, and open the job's folder. Raises InvalidRequest,
         EncryptionRequired, StorageFull.
         """
-        require_allowed(self.form, self.settings.disc.encryption, is_printed=self.job.kind == "print")
+        self._require_allowed()
         if self.form.is_encrypted and not self._seal:
             raise InvalidRequest(
                 "Nobody would learn the password of this disc: ask for it on the counter page, over HTTP or by mkiso "
@@ -170,6 +173,9 @@ class JobRun(JobProgress):
         numbers, chosen = self.report.accession_numbers, self.selection.written
         self.job.note(kind=self.job.kind, accession_numbers=numbers, selection=chosen)
         self.tell("starting")
+
+    def _require_allowed(self) -> None:
+        require_allowed(self.form, self.settings.disc.encryption, is_printed=self.job.kind == "print")
 
     @property
     def settings(self) -> Settings:

@@ -33,6 +33,8 @@ _KINDS: Mapping[str, tuple[int, Mapping[str, type[BaseModel]]]] = {
     "publishers": (2, publishers.KINDS),
 }
 """The sections whose keys depend on a kind, and at which depth the kind's keys stand."""
+_NAMED = ("sources", "publishers", "inboxes")
+"""The sections whose entries have names."""
 UNKNOWN_SECRET = "unknown"  # noqa: S105  stands where a secret can't be read, so that nothing else is said of its absence
 
 
@@ -69,29 +71,32 @@ def read(path: Path | None = None, environment: Mapping[str, str] | None = None)
 
 def _validated(values: dict[str, Any], folder: Path, problems: list[str]) -> Settings:
     """The settings. What is wrong is left out and the rest looked at again, until nothing more is found; of sections
-    that contradict each other, only where neither had a problem.
+    that contradict each other, only where neither had a problem; of those with named entries the entry counts.
     """
-    rest, wrong, gone = deepcopy(values), set[str](), set[tuple[int | str, ...]]()
+    rest, wrong, gone = deepcopy(values), set[tuple[str, ...]](), set[tuple[int | str, ...]]()
     for _ in range(ROUNDS):
         try:
             settings = Settings.model_validate(rest, context=folder)
         except ValidationError as error:
-            before = frozenset(wrong)
+            before = {section for section, *_ in wrong}
             for entry in error.errors():
                 words, place = _problem(entry), entry["loc"]
                 is_told = words in problems or (len(place) == 1 and str(place[0]) in before)
-                is_of_ours = entry["type"] == "missing" and place in gone
+                is_of_ours = entry["type"] in ("missing", "too_short") and place in gone
                 problems += [] if is_told or is_of_ours else [words]
                 gone.add(_leave_out(rest, place[:1] if is_told else place))
-                wrong.add(str(place[0]))
+                wrong.add(tuple(map(str, place[: 2 if place[0] in _NAMED else 1])))
             continue
-        problems += [words for words in settings.contradictions() if not _sections_in(words) & wrong]
+        problems += [words for words in settings.contradictions() if not any(_is_about(words, each) for each in wrong)]
         return settings
     return Settings()
 
 
-def _sections_in(words: str) -> set[str]:
-    return {name for name in Settings.model_fields if re.search(rf"\b{name}(\.|\b has|, which)", words)}
+def _is_about(words: str, place: tuple[str, ...]) -> bool:
+    """Whether words tell of a section, or of one entry of it; what tells of all entries tells of each."""
+    section, *name = place
+    entry = rf"\.{re.escape(name[0])}(?![\w-])" if name else r"\."
+    return bool(re.search(rf"\b{section}({entry}|\b has|, which)", words))
 
 
 def _leave_out(values: dict[str, Any], place: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -390,6 +395,7 @@ def _read_secret_files(values: dict[str, Any], folder: Path, problems: list[str]
 
 
 _WORDS = dict.fromkeys(("tuple_type", "list_type"), "write a list, with brackets: [one, another]")
+_WORDS["too_short"] = "write at least one, in brackets: [one]"
 _WORDS |= dict.fromkeys(("dict_type", "model_type"), "write its entries below it, indented")
 _WORDS |= dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "write a whole number")
 _WORDS |= dict.fromkeys(("float_parsing", "float_type"), "write a number")

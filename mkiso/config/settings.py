@@ -586,13 +586,24 @@ class Settings(Section):
             if port == same:
                 yield f"{name} and {other} are both {port}: one process can listen on a port"
 
+    @property
+    def _publishers_there(self) -> str:
+        """The names of the publishers, for people."""
+        by_default = "" if "publishers" in self.model_fields_set else " alone, the default, since it isn't set"
+        return f"{', '.join(self.publishers) or 'none'}{by_default}"
+
     def _unknown_publishers(self) -> Iterator[str]:
         if self.publishers and self.print.publisher not in self.publishers:
-            yield f"print.publisher is {self.print.publisher!r}, and publishers has only {', '.join(self.publishers)}"
+            default = "" if "publisher" in self.print.model_fields_set else " by default"
+            yield (
+                f"print.publisher is {self.print.publisher!r}{default}, and there is no such publisher: publishers has "
+                f"{self._publishers_there}"
+            )
         output = self.archive.output
         if output != "store" and output not in self.publishers:
-            there = ", ".join(self.publishers) or "none"
-            yield f"archive.output is {output!r}: it is 'store' or one of publishers, which are {there}"
+            yield (
+                f"archive.output is {output!r}: it is 'store' or one of publishers, which has {self._publishers_there}"
+            )
         elif output != "store" and not isinstance(self.publishers[output], Robot):
             yield (
                 f"archive.output is {output!r}, a DICOM publisher: it makes a disc of a patient, and a volume has "
@@ -604,8 +615,10 @@ class Settings(Section):
             if name == self.receiver.ae_title:
                 yield f"inboxes.{name} is receiver.ae_title too, which takes what jobs ask for: name another"
             if inbox.publisher and inbox.publisher not in self.publishers:
-                there = ", ".join(self.publishers) or "none"
-                yield f"inboxes.{name}.publisher is {inbox.publisher!r}, and publishers has {there}"
+                yield (
+                    f"inboxes.{name}.publisher is {inbox.publisher!r}, and there is no such publisher: publishers has "
+                    f"{self._publishers_there}"
+                )
             open_files = not inbox.publisher or inbox.again == "shelf"
             if self.disc.encryption == "required" or (self.disc.encryption != "allowed" and open_files):
                 yield (

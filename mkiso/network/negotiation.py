@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from mkiso.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -67,15 +67,17 @@ class Offer:
     """What we accept of those who call us, by `ae_title` or, where it is None, by any name; who calls one of `others`
     has that offer.
 
-    `may_call` is asked with a calling AE title and an address. `choose` gives an abstract syntax's transfer syntax out
-    of the proposed ones, or the result to refuse it with; `roles`: whether a peer that asks may be SCU, and SCP
-    (PS3.7 D.3.3.4); `extended`: what a SOP class that is negotiated further is answered, where it is (D.3.3.5).
+    `may_call` is asked with a calling AE title and an address, `callers` names in words who may. `choose` gives an
+    abstract syntax's transfer syntax out of the proposed ones, or the result to refuse it with; `roles`: whether a peer
+    that asks may be SCU, and SCP (PS3.7 D.3.3.4); `extended`: what a SOP class that is negotiated further is answered,
+    where it is (D.3.3.5).
     """
 
     ae_title: str | None
     max_pdu_bytes: int
     choose: Callable[[str, list[str]], str | int]
     may_call: Callable[[str, str], bool] = lambda ae_title, address: True
+    callers: str = "the allowed peers"
     roles: tuple[bool, bool] = (True, False)
     extended: Callable[[str], bytes | None] = lambda abstract_syntax: None
     others: Mapping[str, Offer] = field(default_factory=dict)
@@ -96,11 +98,12 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """The A-ASSOCIATE-RJ, encoded, and why in words."""
+    """The A-ASSOCIATE-RJ, encoded, and why in words; `called_ae_title` where that is one of ours."""
 
     calling_ae_title: str
     words: str
     pdu: bytes
+    called_ae_title: str = ""
 
 
 class AssociationRejected(AssociationLost):
@@ -190,7 +193,8 @@ def negotiate(request: Associate, offer: Offer, address: str) -> Acceptance | Re
     if offer.ae_title not in (None, called):
         return rejection(calling, f"it calls {called!r}, and our AE title is {offer.ae_title!r}", 1, 1, 7)
     if not offer.may_call(calling, address):
-        return rejection(calling, "it isn't one of the allowed peers", 1, 1, 3)
+        refused = rejection(calling, f"it isn't one of {offer.callers}", 1, 1, 3)
+        return replace(refused, called_ae_title=called)
     peer_pdu_bytes = request.user.max_pdu_bytes
     if 0 < peer_pdu_bytes < _LEAST_PDU_BYTES:
         return rejection(calling, f"it takes PDUs of at most {peer_pdu_bytes} bytes", 1, 1, 1)

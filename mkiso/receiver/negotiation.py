@@ -43,7 +43,8 @@ def _inbox_offer(jobs: Offer, name: str, inbox: Inbox) -> Offer:
     def may_call(ae_title: str, address: str) -> bool:
         return is_allowed(ae_title, address, inbox.senders)
 
-    return replace(jobs, ae_title=name, may_call=may_call, choose=_choose_of_inbox)
+    callers = f"inboxes.{name}.senders"
+    return replace(jobs, ae_title=name, may_call=may_call, callers=callers, choose=_choose_of_inbox)
 
 
 def _choose_of_inbox(abstract_syntax: str, transfer_syntaxes: list[str]) -> str | int:

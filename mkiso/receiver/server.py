@@ -59,8 +59,8 @@ class InboxCount:
         """Count what one association did."""
         self.stored += tally.stored
         self.refused += tally.refused
-        if tally.last_refusal:
-            self.last_refusal = f"{tally.sender}: {tally.last_refusal}"
+        if words := tally.last_refusal or tally.rejected:
+            self.last_refusal = f"{tally.sender}: {words}"
 
 
 class _Server:

@@ -42,6 +42,7 @@ class Tally:
     size: int = 0
     ended: str = ""
     last_refusal: str = ""
+    rejected: str = ""
 
     @property
     def sender(self) -> str:
@@ -123,12 +124,13 @@ class StorageScp:
         limit = self._settings.pdu_timeout_seconds if congested is None else REJECTING_SECONDS
         answer = accept(self._connection, self._offer, self._tally.peer, limit, congested)
         self._tally.calling_ae_title = answer.calling_ae_title
-        if isinstance(answer, Rejection):
-            self._tally.ended = f"rejected: {answer.words}"
-            self._tell(f"was refused: {answer.words}")
-            return None
         self._tally.called_ae_title = answer.called_ae_title
         self._spool = self._inboxes.get(answer.called_ae_title, self._spool)
+        if isinstance(answer, Rejection):
+            self._tally.ended = f"rejected: {answer.words}"
+            self._tally.rejected = answer.words
+            self._tell(f"was refused: {answer.words}")
+            return None
         for oddity in answer.oddities:
             _log_once(answer.calling_ae_title, oddity)
         return answer

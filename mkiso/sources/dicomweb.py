@@ -37,7 +37,7 @@ from mkiso.sources.multipart import Broken, Malformed, Multipart, boundary_of
 from mkiso.sources.protocol import Search, Target
 from mkiso.sources.qido import UNABLE, ask
 from mkiso.sources.sink import Sink
-from mkiso.sources.web import Lost, asking, open_client
+from mkiso.sources.web import Lost, asking, named, open_client
 from mkiso.study.models import Study
 
 POLL_SECONDS = 0.05
@@ -62,7 +62,7 @@ class DicomWebSource:
 
     @property
     def name(self) -> str:
-        return f"The DICOMweb server at {self.settings.host}"
+        return f"The {named(self.settings).removeprefix('the ')}"
 
     @property
     def hint(self) -> str:

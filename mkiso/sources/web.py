@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -86,8 +87,8 @@ def secret_of(settings: DicomWeb) -> str:
 
 
 def named(settings: DicomWeb) -> str:
-    """The server, for people."""
-    return f"the DICOMweb server at {settings.host}"
+    """The server, within a sentence."""
+    return f"the DICOMweb server at {urlsplit(settings.base_url).netloc}"
 
 
 def open_client(

@@ -350,13 +350,13 @@ def _see(address: str) -> Response:
 
 def _to_the_job(request: Request, asked: Asked, claim: str) -> Response:
     """A browser is led to the job's page, where the disc is taken as soon as it is there; with its claim in a cookie of
-    that address alone.
+    that address alone; Lax, since a link on another site's page may lead here, and its password is told to ours alone.
     """
     address = job_address(asked.job_id)
     answer = RedirectResponse(f"{address}?take=true", 303, {"cache-control": "no-store", "vary": "Accept"})
     if claim:
         secure = request.scope["scheme"] == "https"
-        answer.set_cookie(CLAIM_COOKIE, claim, path=address, httponly=True, samesite="strict", secure=secure)
+        answer.set_cookie(CLAIM_COOKIE, claim, path=address, httponly=True, samesite="lax", secure=secure)
     return answer
 
 

@@ -60,7 +60,9 @@ def test_the_example_has_every_key_and_no_other() -> None:
 
 
 def test_the_example_says_the_defaults() -> None:
-    assert Settings.model_validate(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))) == Settings()
+    example = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    assert example.pop("sources") == []  # a list, which the settings have by name
+    assert Settings.model_validate(example) == Settings()
 
 
 def test_the_example_has_words_for_every_key() -> None:
@@ -379,6 +381,13 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
         ("archive: {timezone: Europe}", "is no time zone"),
         ("receiver: {port: 8080}", "server.port and receiver.port are both 8080"),
         ("prefect: {server_port: 10104}", "receiver.port and prefect.server_port are both 10104"),
+        ("inboxes: {BURN: {senders: []}}", "inboxes.BURN.senders: write at least one, in brackets: [one]"),
+        ("publishers: {rimge: {}}", "print.publisher is 'rimage' by default, and there is no such publisher"),
+        (
+            "print: {publisher: rimge}",
+            "print.publisher is 'rimge', and there is no such publisher: publishers has rimage",
+        ),
+        ("print: {publisher: rimge}", "publishers has rimage alone, the default, since it isn't set"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(tmp_path: Path, text: str, words: str) -> None:
@@ -391,6 +400,16 @@ def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as raised:
         load(write(tmp_path, "pacs: {hots: x, port: 0}\nserver: {port: a}\ndisc: {medium: floppy}"), {})
     assert len(raised.value.problems) == 4
+
+
+def test_one_wrong_inbox_hides_nothing_that_another_says_against_the_rest(tmp_path: Path) -> None:
+    text = "inboxes: {BURN: {senders: [10.1.2.0/240]}, BURN2: {senders: [CT1], publisher: epson}}"
+    with pytest.raises(ConfigurationError) as raised:
+        load(write(tmp_path, text), {})
+    assert [problem.split(":")[0] for problem in raised.value.problems] == [
+        "inboxes.BURN.senders.0",
+        "inboxes.BURN2.publisher is 'epson', and there is no such publisher",
+    ]
 
 
 def test_what_was_left_out_for_its_mistake_isnt_said_to_be_missing(tmp_path: Path) -> None:

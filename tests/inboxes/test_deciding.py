@@ -185,7 +185,10 @@ ROBOT = {"robot": {"kind": "folder", "directory": "/robot"}}
     ("sections", "words"),
     [
         ({"inboxes": {"CDRECORD": {}}}, "is receiver.ae_title too"),
-        ({"inboxes": {"BURN": {"publisher": "epson"}}}, "inboxes.BURN.publisher is 'epson', and publishers has robot"),
+        (
+            {"inboxes": {"BURN": {"publisher": "epson"}}},
+            "inboxes.BURN.publisher is 'epson', and there is no such publisher: publishers has robot",
+        ),
         ({"inboxes": {"BURN": {}, "Burn": {}}}, "BURN and Burn are the same name"),
         ({"inboxes": {"BURN": {}}, "storage": {"shared_dir": "/shared"}}, "lies on one machine"),
         ({"inboxes": {"BURN": {}}, "disc": {"encryption": "required_for_files"}}, "that anybody can read"),

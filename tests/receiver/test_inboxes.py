@@ -185,6 +185,20 @@ def test_the_doctor_says_what_came_and_what_was_refused_last(start: Start, tmp_p
     assert told(inside=False).words == "2 images came, 1 refused"
 
 
+def test_who_may_not_send_is_named_with_the_inbox(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = begun(start)
+    with caplog.at_level("INFO"):
+        assert store(running.port, make_study(tmp_path, "A1", kinds={"ct": 1}), called="OTHER").returncode != 0
+        status = running.settings.storage.receiver_socket
+        eventually(lambda: receiver_status(status)["inboxes"]["OTHER"]["last_refusal"] != "")
+    words = "it isn't one of inboxes.OTHER.senders"
+    assert receiver_status(status)["inboxes"]["OTHER"]["last_refusal"] == f"STORESCU@127.0.0.1: {words}"
+    [line] = [each for each in caplog.messages if words in each]
+    assert line.startswith("Association with 127.0.0.1 (STORESCU) at the inbox OTHER: 0 stored, 0 refused")
+
+
 def test_what_comes_while_a_study_is_cleared_away_waits_and_stays(start: Start, tmp_path: Path) -> None:
     running = begun(start)
     [first, second] = make_study(tmp_path, "A1", kinds={"ct": 2})

@@ -63,7 +63,10 @@ def test_each_source_has_a_check_of_its_own() -> None:
 
 
 def test_a_publisher_that_is_named_has_to_exist_where_there_are_any() -> None:
-    with pytest.raises(ValueError, match=r"print\.publisher is 'epson', and publishers has only rimage"):
+    with pytest.raises(
+        ValueError,
+        match=r"print\.publisher is 'epson', and there is no such publisher: publishers has rimage alone, the default",
+    ):
         Settings(print=Print(publisher="epson"))
 
 

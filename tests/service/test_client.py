@@ -471,7 +471,8 @@ def test_burn_writes_the_files_into_a_folder(
     (folder := tmp_path / "stick").mkdir()
     assert run(["burn", "A1", "--to", str(folder), "--url", url]) == 0
     assert "format=" in script.asked[0][0]
-    assert "2 files, proved" in " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().out.split())
+    assert "2 files, proved" in told and "mkiso-" not in told  # nothing of the folder that has gone since
     assert (folder / "DICOM/PT000001/IM000001").read_bytes() == b"image" * 1000
     asked = len(script.asked)
     assert run(["burn", "A1", "--to", str(folder), "--url", url]) == 1

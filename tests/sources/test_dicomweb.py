@@ -89,7 +89,7 @@ def test_orthanc_s_studies_come_byte_for_byte(tmp_path: Path) -> None:
         studies = complete_studies(source, tmp_path)
         with pytest.raises(StudyNotFound):
             find_studies(source, "A2")
-    assert "answers QIDO-RS" in told
+    assert f"at 127.0.0.1:{peer.http_port} answers QIDO-RS" in told
     assert are_whole([each.arrival for each in studies.instances], files)
     assert len({each.arrival.transfer_syntax_uid for each in studies.instances}) > 3
 

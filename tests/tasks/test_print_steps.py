@@ -126,6 +126,17 @@ def test_an_unknown_publisher_ends_a_print_before_the_pacs_is_asked(
     assert asked == []
 
 
+def test_a_print_that_the_site_does_not_allow_leaves_no_page_in_the_order_book(
+    begin: Callable[..., JobRun], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = settings.model_copy(update={"disc": settings.disc.model_copy(update={"encryption": "required"})})
+    monkeypatch.setattr(job_run, "in_force", lambda: locked)
+    monkeypatch.setattr(flows.print, "write_down", order_steps.write_down.fn)
+    state = flows.print.print_disc.fn(["A1"], "robot")
+    assert state.is_failed() and "encryption_required" in str(state.message)
+    assert not settings.storage.orders_dir.exists()
+
+
 def proved(folder: Path) -> ProvenSet:
     """A set of one disc whose image was read back."""
     studies = passed(instances(make_study(folder / "in", "A1")))

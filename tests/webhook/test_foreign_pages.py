@@ -14,10 +14,13 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mkiso.config.settings import Audit, Settings
+from mkiso.storage.handover import hand_over
 from mkiso_service.webhook import server
 from mkiso_service.webhook.app import build_app
-from mkiso_service.webhook.orchestrator import Orchestrator
+from mkiso_service.webhook.orchestrator import Orchestrator, Standing
+from mkiso_service.webhook.question import Question
 from peers.chromium import Chromium
+from tests.webhook.browsers import browser_of
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs
 
@@ -292,6 +295,33 @@ def evil() -> Iterator[Site]:
     yield site
     site.shutdown()
     site.server_close()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("kind", ["chromium", "firefox"])
+def test_a_link_on_another_site_to_an_encrypted_disc_leads_to_its_password(
+    tmp_path: Path, evil: Site, kind: str
+) -> None:
+    settings = settings_in(tmp_path / "data")
+    scripts, password = Scripts(settings.storage), "11111-22222-33333-44444-55555"
+
+    def script(job_id: str, question: Question) -> Standing:
+        hand_over(settings.storage, job_id, question.seal, password)
+        return scripts.done(job_id, question)
+
+    with (
+        with_pacs(settings, tmp_path / "pacs", "A1") as settings,
+        served(settings, Desk(script)),
+        browser_of(kind, "en", tmp_path / kind) as browser,
+    ):
+        link = f"http://localhost:{settings.server.port}/api/iso/download?accession_number=A1&amp;format=zip-encrypted"
+        evil.page = f'<!doctype html><title>RIS</title><a id="link" href="{link}">disc</a>'
+        browser.open(f"http://127.0.0.1:{evil.server_port}/")
+        browser.until("!!document.getElementById('link')")
+        browser.run("setTimeout(() => document.getElementById('link').click())")
+        browser.until("document.readyState === 'complete' && !!document.querySelector('form[action$=password] button')")
+        browser.run("setTimeout(() => document.querySelector('form[action$=password] button').click())")
+        browser.until(f"document.readyState === 'complete' && document.body.textContent.includes({password!r})")
 
 
 @pytest.mark.peer

@@ -522,6 +522,7 @@ def test_a_clerk_reads_the_password_of_an_encrypted_disc_once(browser: Chromium,
             browser.until(f"{clerk.text('#jobs .done .numbers')} === {number!r}")
         browser.until("document.querySelectorAll('#jobs .locked:not([hidden])').length === 2")
         clerk.finds_nothing_wrong()
+        assert browser.run("document.querySelectorAll('#jobs .letter a').length") == 2  # no insert for a disc's case
         browser.run("document.querySelector('#jobs .tell').click()")
         clerk.until_reads("#password[open] strong", password)
         clerk.finds_nothing_wrong()

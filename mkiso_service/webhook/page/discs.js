@@ -270,7 +270,8 @@ function paint(item, entry) {
   item.querySelector(".locked").hidden = !claim;
   item.querySelector(".locked input").value = claim || "";
   const letter = item.querySelector(".letter");
-  const papers = job.state === "done" || (job.proves && !failed) ? [["a4", gettext("Letter for the patient")], ["insert", gettext("Insert for the case")]] : [];
+  const isDisc = job.kind === "print" || job.format === "iso";
+  const papers = job.state === "done" || (job.proves && !failed) ? [["a4", gettext("Letter for the patient")], ...(isDisc ? [["insert", gettext("Insert for the case")]] : [])] : [];
   if (letter.children.length !== papers.length) letter.replaceChildren(...papers.map(([paper, words]) => letterLink(job, paper, words)));
 }
 
