@@ -22,7 +22,7 @@ from tests.end_to_end.test_inboxes import jobs_of
 
 pytestmark = [pytest.mark.end_to_end]
 
-STUDIES = int(os.environ.get("MKISO_SENT_STUDIES", "100"))
+STUDIES = int(os.environ.get("MKISO_SENT_STUDIES", "30"))
 SENDERS, INBOX = 4, "BURN_MANY"
 SECONDS = 600 + 15 * STUDIES
 
@@ -74,6 +74,6 @@ def test_each_disc_is_whole_whatever_comes_when(open_hospital: Open, tmp_path: P
             disc = extract(folder / "disc.iso", folder / "disc")
             if place == 0:
                 assert_holds_exactly(disc, files)
-            else:
-                assert instances_on(disc).keys() == uids(first[number])
+            else:  # as the PACS had it then, which may have had the late image already
+                assert instances_on(disc).keys() in (uids(first[number]), uids(files))
             (folder / "disc.iso").unlink()
