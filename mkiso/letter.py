@@ -224,6 +224,15 @@ def _short(value: str) -> str:
 
 
 def _steps(letter: Letter, spoken: Language) -> list[str]:
+    if FORMATS[letter.format].has_envelopes:
+        return [
+            spoken.gettext("Take the disc and the password to your doctor. A web browser can't show what is on it."),
+            spoken.gettext(
+                "For a physician: open DICOMDIR with a DICOM program that opens encrypted media. It asks for the "
+                "password: type it with its hyphens, as it is written."
+            ),
+            spoken.gettext("Without such a program: README.TXT says how OpenSSL opens it."),
+        ]
     if FORMATS[letter.format].is_encrypted:
         return [
             spoken.gettext(

@@ -222,29 +222,39 @@ def deploy() -> None:
     type=click.File(),
     help="A file with the password of an encrypted one, - for standard input. A terminal is asked without it.",
 )
-def verify(image: Path, many_patients: bool, password_file: TextIO | None) -> int:
+@click.option(
+    "--key",
+    "key_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="For encrypted DICOM files: the private key (PEM) of somebody whom the disc was made for.",
+)
+def verify(image: Path, many_patients: bool, password_file: TextIO | None, key_file: Path | None) -> int:
     """Check every file of an image, a ZIP file or a folder, or of a disc in a drive, against its own checksums and
     DICOMDIR.
     """
     from rich.console import Console
 
     from mkiso.errors import ProofFailed
-    from mkiso.formats.disc_check import verify_disc
+    from mkiso.formats.disc_check import DiscReport, verify_disc
+    from mkiso.formats.envelope_reader import private_key_of
     from mkiso.formats.protocol import PasswordNeeded
     from mkiso_service.display import bar_of_bytes
 
     console = Console(soft_wrap=True)
+
+    def verified(password: str) -> DiscReport:
+        with bar_of_bytes(console, "reading") as moved:
+            return verify_disc(image, one_patient=not many_patients, password=password, key=key, progress=moved)
+
     try:
+        key = private_key_of(key_file) if key_file else None
         password = password_file.readline().strip() if password_file else ""
         try:
-            with bar_of_bytes(console, "reading") as moved:
-                report = verify_disc(image, one_patient=not many_patients, password=password, progress=moved)
+            report = verified(password)
         except PasswordNeeded:
-            if password or not sys.stdin.isatty():
+            if password or key or not sys.stdin.isatty():
                 raise
-            password = click.prompt("Password", hide_input=True, err=True).strip()
-            with bar_of_bytes(console, "reading") as moved:
-                report = verify_disc(image, one_patient=not many_patients, password=password, progress=moved)
+            report = verified(click.prompt("Password", hide_input=True, err=True).strip())
     except ProofFailed as failed:
         for finding in failed.details.get("findings", [failed.words]):  # type: ignore[attr-defined]
             console.print(finding, style="bold red", markup=False, highlight=False)

@@ -15,6 +15,7 @@ from mkiso.config.file import read
 from mkiso.config.publishers import Robot
 from mkiso.config.settings import Audit, Settings, Storage, Viewer
 from mkiso.errors import ConfigurationError
+from mkiso.media.envelopes import recipients_of
 from mkiso.network.tls import acceptor_context
 from mkiso.storage.room import GIB, lacking_storage, makeable, nearest
 
@@ -34,6 +35,7 @@ def lacking(settings: Settings) -> Iterator[str]:
     if storage.min_free_gib > (whole_gib := shutil.disk_usage(nearest(storage.data_dir)).total / GIB):
         yield f"storage.min_free_gib is {storage.min_free_gib:g}, and the disk of storage.data_dir has {whole_gib:.1f}"
     yield from lacking_viewer(settings.viewer)
+    yield from _told(lambda: recipients_of(settings.disc.recipients))
     for name, publisher in settings.publishers.items():
         if isinstance(publisher, Robot):
             yield from _folder(f"publishers.{name}.directory", publisher.directory, os.W_OK)

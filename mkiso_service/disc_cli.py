@@ -182,13 +182,13 @@ def _say(error: Exception) -> int:
     default="",
     metavar="FORMAT",
     help="iso (the default), for a drive; zip, for any computer; zip-encrypted, with a password that is shown once; "
-    "usb, for a duplicator of sticks.",
+    "usb, for a duplicator of sticks; iso-cms, zip-cms, usb-cms, encrypted for DICOM programs alone.",
 )
 @click.option(
     "--letter",
     "letter_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="With zip-encrypted: write the password into this letter for the patient (PDF), and don't show it.",
+    help="With an encrypted format: write the password into this letter for the patient (PDF), and don't show it.",
 )
 @click.option(
     "--to",

@@ -87,6 +87,7 @@ def lay_out_discs(run: JobRun, studies: CompleteStudies, pictures: Pictures, rep
         medium=run.carrier,
         pictures=pictures,
         reports=reports,
+        envelopes=run.envelopes,
     )
     for note in disc_set.notes:
         run.log.info("%s", note)

@@ -23,6 +23,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest, PatientMismatch
 from mkiso.formats.registry import FORMATS, ISO, require_allowed
 from mkiso.formats.zip_encrypted import new_password
+from mkiso.media.envelopes import Envelopes, recipients_of
 from mkiso.media.rendering import Renderer
 from mkiso.publishers import Publisher, publisher_of
 from mkiso.storage.files import hold
@@ -77,6 +78,7 @@ class JobRun(JobProgress):
         self.words = ""
         self.state: State = Failed(message=stopped(kind).words)
         self.renderer: Renderer | None = None
+        self.envelopes: Envelopes | None = None
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
@@ -159,7 +161,7 @@ class JobRun(JobProgress):
 
     def open(self) -> None:
         """Check the format and the room on the disk, and open the job's folder. Raises InvalidRequest,
-        EncryptionRequired, StorageFull.
+        EncryptionRequired, StorageFull, and ConfigurationError for recipients who can't be encrypted for.
         """
         self._require_allowed()
         if self.form.is_encrypted and not self._seal:
@@ -167,6 +169,8 @@ class JobRun(JobProgress):
                 "Nobody would learn the password of this disc: ask for it on the counter page, over HTTP or by mkiso "
                 "burn."
             )
+        if self.form.has_envelopes:
+            self.envelopes = Envelopes(self._password, recipients_of(self.settings.disc.recipients))
         require_room(self.settings.storage)
         self._held.callback(os.close, hold(self.job.folder))
         self.job.open()
@@ -197,7 +201,7 @@ class JobRun(JobProgress):
 
     def begin_pictures(self) -> None:
         """From now on what arrives is turned into pictures beside everything else, where a disc is to show all."""
-        if self.settings.disc.pictures != "none":
+        if self.settings.disc.pictures != "none" and not self.form.has_envelopes:
             self.renderer = Renderer(self.job.pictures_dir, self.report.expected)
 
     def count_kept(self, arrival: Arrival) -> None:

@@ -303,6 +303,7 @@ class Disc(Section):
     span: bool = True
     pictures: Literal["all", "key", "none"] = "all"
     encryption: Encryption = "allowed"
+    recipients: tuple[Place, ...] = ()
 
 
 class Print(Section):

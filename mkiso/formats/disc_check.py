@@ -10,11 +10,13 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from pydicom import Dataset, dcmread
 
 from mkiso.errors import ProofFailed
+from mkiso.formats.envelope_reader import DICOMDIR, Opener, with_envelopes
 from mkiso.formats.folder_check import CHECKS, hash_folder, read_folder
 from mkiso.formats.image_hash import ImageHashes, hash_extents
 from mkiso.formats.protocol import Contents, Extent, PasswordNeeded
@@ -24,7 +26,7 @@ from mkiso.media.names import is_file_id
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-DICOMDIR, CHECKSUMS = PurePosixPath("DICOMDIR"), PurePosixPath("SHA256.TXT")
+CHECKSUMS = PurePosixPath("SHA256.TXT")
 _MAX_MADE_BYTES = 512 * 1024 * 1024  # of DICOMDIR or SHA256.TXT: more than a million records
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _SOP_CLASS_UID, _SOP_INSTANCE_UID, _TRANSFER_SYNTAX_UID = 0x00020002, 0x00020003, 0x00020010
@@ -41,6 +43,12 @@ _LEVELS = {
 }  # PS3.3 F.4: what stands above; every other type stands below SERIES
 _PREFIX_BYTES = 132
 _NAMED = 5  # how many findings the words of an error name
+_FORGED = {  # by whether it is in an encrypted ZIP file, and whether it is an encrypted DICOM file
+    (False, False): "{} has another CRC-32 than the image says.",
+    (True, False): "{} has another authentication code than the image says.",
+    (False, True): "{} isn't what was encrypted: it has another digest than its envelope says.",
+}
+_Contents = TypeVar("_Contents", bound=Contents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +88,19 @@ def check_disc(
     *,
     one_patient: bool = True,
     password: str = "",
+    key: RSAPrivateKey | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DiscReport:
     """Check an image, a device, or a folder such as a mounted disc, by what is on it. `one_patient`: more than one is
-    a finding, as on any disc but an archive's. `password` is of an encrypted file.
+    a finding, as on any disc but an archive's. `password` is of an encrypted one, `key` of somebody whom it was made
+    for.
 
     Nothing is raised for a bad disc: the report says what is wrong with it. Raises OSError where `disc` can't be
-    opened, and PasswordNeeded where `password` doesn't open it.
+    opened, and PasswordNeeded where neither opens it.
     """
     descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        check = _Check(descriptor, one_patient, password, disc if disc.is_dir() else None)
+        check = _Check(descriptor, one_patient, password, Opener(password, key), disc if disc.is_dir() else None)
         try:
             return check.run(progress)
         except PasswordNeeded:
@@ -108,6 +118,7 @@ def verify_disc(
     *,
     one_patient: bool = True,
     password: str = "",
+    key: RSAPrivateKey | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DiscReport:
     """Prove a disc by what is on it without a manifest: an image, or a device.
@@ -115,7 +126,7 @@ def verify_disc(
     Raises ProofFailed, whose `findings` are all that is wrong, PasswordNeeded, and OSError where `disc` can't be
     opened.
     """
-    report = check_disc(disc, one_patient=one_patient, password=password, progress=progress)
+    report = check_disc(disc, one_patient=one_patient, password=password, key=key, progress=progress)
     if not report.sound:
         more = f" And {len(report.findings) - _NAMED} more." if len(report.findings) > _NAMED else ""
         raise ProofFailed(
@@ -130,7 +141,8 @@ class _Check:
 
     descriptor: int
     one_patient: bool
-    password: str = ""
+    password: str
+    opener: Opener
     folder: Path | None = None
     image: Contents | None = None
     sha256: str = ""
@@ -155,25 +167,40 @@ class _Check:
     def _hash_image(self, progress: Callable[[int, int], None] | None) -> ImageHashes:
         form = format_of(self.descriptor)
         form = form.opened(self.password) if self.password else form
-        self.image = image = form.read(self.descriptor)
+        image = self._opened(form.read(self.descriptor))
         read, sought = form.checks
         self.checked += [f"{read}: {len(image.files)} files", sought]
         self.findings += form.faults(image)
         hashes = hash_extents(self.descriptor, image, progress)
         self.findings += [
-            f"{path} has another {'authentication code' if extent in image.locks else 'CRC-32'} than the image says."
+            _FORGED[extent in image.locks, extent in image.envelopes].format(path)
             for path, extent in image.files.items()
             if extent in hashes.wrong
         ]
         return hashes
 
     def _hash_folder(self, folder: Path, progress: Callable[[int, int], None] | None) -> ImageHashes:
-        self.image = image = read_folder(folder)
+        image = self._opened(read_folder(folder))
         read, sought = CHECKS
         self.checked += [f"{read}: {len(image.files)} files", sought]
         hashes, unreadable = hash_folder(image, progress)
         self.findings += [*image.faults, *unreadable]
+        self.findings += [
+            _FORGED[False, True].format(path) for path, extent in image.files.items() if extent in hashes.wrong
+        ]
         return hashes
+
+    def _opened(self, image: _Contents) -> _Contents:
+        """With the files out of their envelopes, where they are in some."""
+        self.image = image
+        image, findings = with_envelopes(image, self.descriptor, self.opener)
+        self.image = image
+        self.findings += findings
+        if image.envelopes:
+            self.checked.append(
+                f"{len(image.envelopes)} encrypted DICOM files, each against the digest in its envelope"
+            )
+        return image
 
     def report(self, *fatal: str) -> DiscReport:
         image = self.image
@@ -207,9 +234,9 @@ class _Check:
         self.checked.append(f"SHA-256 of {len(found)} files against SHA256.TXT, both ways")
 
     def _made(self, extent: Extent) -> bytes:
-        if extent.size > _MAX_MADE_BYTES:
-            raise ProofFailed("DICOMDIR or SHA256.TXT is larger than any disc needs.")
         assert self.image
+        if self.image.size_of(extent) > _MAX_MADE_BYTES:
+            raise ProofFailed("DICOMDIR or SHA256.TXT is larger than any disc needs.")
         return self.image.read(self.descriptor, extent)
 
     def _dicomdir(self, image: Contents) -> None:
@@ -275,6 +302,8 @@ class _Check:
         `owner` is the Patient ID that it stands below.
         """
         assert self.image
+        if self.image.envelopes and extent not in self.image.envelopes:
+            return  # it isn't encrypted as others are, or can't be opened, which was told
         try:
             head = self.image.read(self.descriptor, extent, 0, _HEAD_BYTES)
         except OSError:  # of a folder's file, which was told
@@ -311,6 +340,7 @@ class _Slice(io.RawIOBase):
 
     def __init__(self, descriptor: int, image: Contents, extent: Extent) -> None:
         self._descriptor, self._image, self._extent, self._position = descriptor, image, extent, 0
+        self._size = image.size_of(extent)
 
     def readable(self) -> bool:
         return True
@@ -322,7 +352,7 @@ class _Slice(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._extent.size}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = max(base + offset, 0)
         return self._position
 

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from pydicom import Dataset, dcmread
 
 from mkiso.errors import ProofFailed
-from mkiso.formats.disc_check import DICOMDIR
+from mkiso.formats.envelope_reader import DICOMDIR
 from mkiso.formats.protocol import Contents
 
 _FIRST = "OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from mkiso.errors import ProofFailed, StorageFull
-from mkiso.formats.disc_check import DICOMDIR
+from mkiso.formats.envelope_reader import DICOMDIR
 from mkiso.formats.image_hash import hash_extents
 from mkiso.formats.protocol import Extent
 from mkiso.formats.registry import format_of

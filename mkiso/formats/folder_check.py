@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from mkiso.errors import ProofFailed
-from mkiso.formats.image_hash import ImageHashes
+from mkiso.formats.image_hash import ImageHashes, Unlocking
 from mkiso.formats.protocol import Contents, Extent
 
 CHECKS = ("every file of the folder", "that nothing in it is a link")
@@ -26,7 +26,7 @@ class FolderContents(Contents):
     places: Mapping[Extent, Path] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
 
-    def read(self, descriptor: int, extent: Extent, at: int = 0, size: int | None = None) -> bytes:
+    def stored(self, descriptor: int, extent: Extent, at: int = 0, size: int | None = None) -> bytes:
         """As of an image; OSError where a file can't be read."""
         left = max(extent.size - at, 0)
         wanted = left if size is None else min(size, left)
@@ -63,24 +63,31 @@ def read_folder(folder: Path) -> FolderContents:
 def hash_folder(
     contents: FolderContents, progress: Callable[[int, int], None] | None
 ) -> tuple[ImageHashes, tuple[str, ...]]:
-    """The SHA-256 of each file; and what can't be read, in sentences."""
+    """The SHA-256 of each file, and in its envelope; and what can't be read, in sentences."""
     hashes: dict[Extent, str] = {}
+    inside: dict[Extent, str] = {}
+    forged: set[Extent] = set()
     unreadable = []
     done = 0
     names = {extent: name for name, extent in contents.shown.items()}
     for extent, path in contents.places.items():
         sha256 = hashlib.sha256()
+        unlocking = Unlocking({each: contents.envelopes[each] for each in (extent,) if each in contents.envelopes})
+        unlocking.begin_at(extent.start)
         try:
             with path.open("rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
                     sha256.update(chunk)
+                    unlocking.update(memoryview(chunk))
                     done += len(chunk)
                     if progress:
                         progress(min(done, contents.size), contents.size)
             hashes[extent] = sha256.hexdigest()
+            inside |= unlocking.done
+            forged |= unlocking.forged
         except OSError as error:
             unreadable.append(f"{names[extent]} can't be read: {error.strerror}.")
-    return ImageHashes("", hashes, b"", frozenset()), tuple(unreadable)
+    return ImageHashes("", hashes, b"", frozenset(forged), inside), tuple(unreadable)
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from mkiso.errors import ProofFailed
-from mkiso.formats.ae2 import Opened
 from mkiso.formats.protocol import Contents, Extent
 from mkiso.storage.marks import CHAIN_BYTES, Marker
 
@@ -20,13 +20,15 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class ImageHashes:
     """The SHA-256 of the image and of each of its files, and the image's marks (mkiso.storage.marks). `wrong` are the
-    files whose CRC-32 or authentication code isn't what the image says. Encrypted files are hashed as they were before.
+    files whose CRC-32, authentication code or digest isn't what the image says. Files of an encrypted ZIP file are
+    hashed as they were before; of encrypted DICOM files `files` has the envelopes, and `inside` what is in them.
     """
 
     sha256: str
     files: dict[Extent, str]
     marks: bytes
     wrong: frozenset[Extent]
+    inside: dict[Extent, str] = field(default_factory=dict)
 
 
 def hash_extents(
@@ -39,8 +41,8 @@ def hash_extents(
     whole = hashlib.sha256()
     end = contents.size
     files = _ExtentHashes(contents.files.values(), end, counts=bool(contents.crc32))
-    unlocking = _UnlockedHashes(contents)
-    tasks = [whole.update, files.update, *([unlocking.update] if contents.locks else [])]
+    unlocking, opening = Unlocking(contents.locks), Unlocking(contents.envelopes)
+    tasks = [whole.update, files.update, *(each.update for each in (unlocking, opening) if each.has_any)]
     buffers = [memoryview(bytearray(_CHUNK_BYTES)) for _ in range(2)]
     with ThreadPoolExecutor(2, thread_name_prefix="proof") as hashing:
         running: list[Future[None]] = []
@@ -57,7 +59,8 @@ def hash_extents(
             task.result()
     wrong = frozenset(extent for extent, crc32 in contents.crc32.items() if files.crc32.get(extent, 0) != crc32)
     hashes = files.hexdigests() | unlocking.done
-    return ImageHashes(whole.hexdigest(), hashes, files.marks(), wrong | unlocking.forged)
+    wrong |= unlocking.forged | opening.forged
+    return ImageHashes(whole.hexdigest(), hashes, files.marks(), wrong, opening.done)
 
 
 class _ExtentHashes:
@@ -114,16 +117,32 @@ class _ExtentHashes:
         return self._marker.marks()
 
 
-class _UnlockedHashes:
-    """The hashes of encrypted files as they were before, while the image passes by; which of them aren't genuine."""
+class _Opened(Protocol):
+    def decrypted(self, data: memoryview) -> Iterator[memoryview]: ...
+    def is_genuine(self, sha256: bytes) -> bool: ...
 
-    def __init__(self, contents: Contents) -> None:
-        self._locks = contents.locks
-        self._ahead = sorted(self._locks, reverse=True)
+
+class _Lock(Protocol):
+    def opened(self) -> _Opened: ...
+
+
+class Unlocking:
+    """The hashes of what is encrypted as it was before, while the image passes by; which of it isn't genuine."""
+
+    def __init__(self, locks: Mapping[Extent, _Lock]) -> None:
+        self._locks = locks
+        self._ahead = sorted(locks, reverse=True)
         self._at = 0
-        self._passing: tuple[Extent, Opened, hashlib._Hash] | None = None
+        self._passing: tuple[Extent, _Opened, hashlib._Hash] | None = None
         self.done: dict[Extent, str] = {}
         self.forged: set[Extent] = set()
+
+    @property
+    def has_any(self) -> bool:
+        return bool(self._locks)
+
+    def begin_at(self, position: int) -> None:
+        self._at = position
 
     def update(self, chunk: memoryview) -> None:
         end = self._at + len(chunk)
@@ -139,7 +158,7 @@ class _UnlockedHashes:
             if stop > end:
                 break
             self.done[extent] = sha256.hexdigest()
-            if not opened.is_genuine:
+            if not opened.is_genuine(sha256.digest()):
                 self.forged.add(extent)
             self._passing = None
         self._at = end

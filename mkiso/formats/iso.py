@@ -40,6 +40,7 @@ class Iso:
     title = N_("A disc image, to burn")
     carrier = None
     is_encrypted = False
+    has_envelopes = False
     checks = ("both directory trees and their path tables", "names: ISO 9660 level 1, file-set ID")
 
     def opened(self, password: str) -> Format:

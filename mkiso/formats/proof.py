@@ -49,7 +49,11 @@ def verify_image(image: Path, files: Collection[DiscFile], form: Format) -> Imag
         if not differing:
             hashes = hash_extents(descriptor, contents)
             differing = [
-                file.path for file, [extent] in found if hashes.files[extent] != file.sha256 or extent in hashes.wrong
+                file.path
+                for file, [extent] in found
+                if hashes.files[extent] != file.sha256
+                or extent in hashes.wrong
+                or (file.inside.sha256 if file.inside else None) != hashes.inside.get(extent)
             ]
     finally:
         os.close(descriptor)

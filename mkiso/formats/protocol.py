@@ -6,13 +6,16 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mkiso.config.section import Carrier
 from mkiso.errors import ProofFailed
 from mkiso.formats.ae2 import Lock
 from mkiso.media.layout import Layout
 from mkiso.study.models import DiscFile
+
+if TYPE_CHECKING:
+    from mkiso.formats.envelope_reader import Envelope
 
 HEAD_BYTES = 40 * 1024
 """Of an image, by which its format is recognised."""
@@ -46,7 +49,8 @@ class Contents:
 
     An image has several trees where systems may show its files in several ways, as ISO 9660 and Joliet do. `crc32` is
     what it says of its files' bytes, where its format does. `locks` open the files that are encrypted: their places are
-    those of as many encrypted bytes.
+    those of as many encrypted bytes. `envelopes` are the encrypted DICOM files that were opened
+    (mkiso.formats.envelope_reader): a place is that of the whole envelope.
     """
 
     label: str
@@ -54,6 +58,7 @@ class Contents:
     trees: Mapping[str, Tree]
     crc32: Mapping[Extent, int] = field(default_factory=dict)
     locks: Mapping[Extent, Lock] = field(default_factory=dict)
+    envelopes: Mapping[Extent, Envelope] = field(default_factory=dict)
 
     @property
     def files(self) -> Tree:
@@ -65,10 +70,22 @@ class Contents:
         """The last tree, under whose names today's systems show the files."""
         return list(self.trees.values())[-1]
 
+    def size_of(self, extent: Extent) -> int:
+        """The bytes of a file, without its envelope."""
+        envelope = self.envelopes.get(extent)
+        return envelope.size if envelope else extent.size
+
     def read(self, descriptor: int, extent: Extent, at: int = 0, size: int | None = None) -> bytes:
-        """A file's bytes, decrypted where it is encrypted: all, or `size` of them from `at`, as far as they go. Raises
-        ProofFailed where the image ends before they do.
+        """A file's bytes, out of its envelope: all, or `size` of them from `at`, as far as they go. Raises ProofFailed
+        where the image ends before they do.
         """
+        if (envelope := self.envelopes.get(extent)) is None:
+            return self.stored(descriptor, extent, at, size)
+        wanted = envelope.size if size is None else size
+        return envelope.read(lambda begin, count: self.stored(descriptor, extent, begin, count), at, wanted)
+
+    def stored(self, descriptor: int, extent: Extent, at: int = 0, size: int | None = None) -> bytes:
+        """As `read`, with the envelope."""
         left = max(extent.size - at, 0)
         data = read_extent(descriptor, Extent(extent.start + at, left if size is None else min(size, left)))
         lock = self.locks.get(extent)
@@ -97,6 +114,11 @@ class Format(Protocol):
         """Whether only a password opens it. Such a format has to be given one before it writes or reads, by `opened`,
         and gives other bytes each time.
         """
+        ...
+
+    @property
+    def has_envelopes(self) -> bool:
+        """Whether the DICOM files have to be laid out in envelopes (mkiso.media.envelopes)."""
         ...
 
     def opened(self, password: str) -> Format:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from mkiso.config.section import Encryption
 from mkiso.errors import EncryptionRequired
+from mkiso.formats.cms import Cms
 from mkiso.formats.iso import Iso
 from mkiso.formats.protocol import HEAD_BYTES, Format
 from mkiso.formats.usb import Usb
@@ -16,7 +17,7 @@ from mkiso.formats.zip_file import Zip
 ISO: Format = Iso()
 """What robots and the archive take, and who asks for no format."""
 _LOCKED = ZipEncrypted()
-_ALL: tuple[Format, ...] = (ISO, Zip(), _LOCKED, Usb())
+_ALL: tuple[Format, ...] = (ISO, Zip(), _LOCKED, Usb(), Cms(ISO), Cms(Zip()), Cms(Usb()))
 FORMATS: Mapping[str, Format] = {each.name: each for each in _ALL}
 
 

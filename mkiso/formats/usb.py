@@ -79,6 +79,7 @@ class Usb:
     title = N_("A USB stick image, for a duplicator")
     carrier: Carrier = "usb"
     is_encrypted = False
+    has_envelopes = False
     checks = ("partition table, boot sectors, both allocation tables and all directories", "names: each once")
 
     def opened(self, password: str) -> Format:

@@ -55,6 +55,7 @@ class ZipEncrypted:
     title = N_("An encrypted ZIP file, which opens with a password")
     carrier: Carrier = "zip-encrypted"
     is_encrypted = True
+    has_envelopes = False
     checks = (
         "the directory of the ZIP file against each file's own header",
         "names: relative, each once; that all but what says how to open it is encrypted",

@@ -35,6 +35,7 @@ class Zip:
     title = N_("A ZIP file, for any computer")
     carrier: Carrier = "zip"
     is_encrypted = False
+    has_envelopes = False
     checks = ("the directory of the ZIP file against each file's own header", "names: relative, each once")
 
     def opened(self, password: str) -> Format:

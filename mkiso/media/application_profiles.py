@@ -33,6 +33,11 @@ class Profile:
     media_annex: str
     transfer_syntaxes: frozenset[str]
 
+    @property
+    def secure_name(self) -> str:
+        """Of its form for encrypted DICOM files."""
+        return self.name.replace("STD-GEN-", "STD-GEN-SEC-")
+
 
 PROFILES: Mapping[Carrier, tuple[Profile, ...]] = {
     "cd": (Profile("STD-GEN-CD", "D", "F", _BASE),),
@@ -70,12 +75,15 @@ def profile_for(medium: Carrier, instances: Collection[Arrival]) -> Profile | No
     return next((profile for profile in PROFILES[medium] if used <= profile.transfer_syntaxes), None)
 
 
-def statement(medium: Carrier, instances: Collection[Arrival]) -> str:
-    """What README.TXT says: the profile that the disc meets, or that it meets none and why."""
+def statement(medium: Carrier, instances: Collection[Arrival], *, is_secure: bool = False) -> str:
+    """What README.TXT says: the profile that the disc meets, or that it meets none and why. `is_secure`: all its DICOM
+    files are encrypted, as the profiles' secure forms want it (PS3.11 D.3.5, H.3.5, J.3.5); IHE PDI has none.
+    """
     profile = profile_for(medium, instances)
     if profile and medium in WRITTEN_TO:
-        pdi = ", and IHE Portable Data for Imaging (PDI)" if profile.name == PDI_PROFILE else ""
-        return f"Written to {WRITTEN_TO[medium]}, it meets the DICOM application profile {profile.name} (PS3.11){pdi}."
+        pdi = ", and IHE Portable Data for Imaging (PDI)" if profile.name == PDI_PROFILE and not is_secure else ""
+        name = profile.secure_name if is_secure else profile.name
+        return f"Written to {WRITTEN_TO[medium]}, it meets the DICOM application profile {name} (PS3.11){pdi}."
     reasons = [NOT_MET[medium]] if medium in NOT_MET else list(_obstacles(instances)) or [_syntaxes(medium, instances)]
     return (
         f"It meets no DICOM application profile (PS3.11): {'; '.join(reasons)}. All images are as they were archived."

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from mkiso.config.section import Carrier
 from mkiso.config.settings import Settings
 from mkiso.errors import ProofFailed, TooLargeForMedium
+from mkiso.media.envelopes import Envelopes
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.rendering import NO_PICTURES, Pictures
 from mkiso.media.reporting import NO_REPORTS, Reports
@@ -68,14 +69,18 @@ def lay_out_set(
     medium: Carrier,
     pictures: Pictures = NO_PICTURES,
     reports: Reports = NO_REPORTS,
+    envelopes: Envelopes | None = None,
 ) -> DiscSet:
     """A patient's disc; what doesn't fit one becomes a set where `disc.span` allows it. The made files of disc n go
     into `folder`/n.
 
     Pictures are thinned, from `disc.pictures` on, and reports left without pages at last, until they make no set where
-    there need be none, and no set of more discs. Raises what lay_out raises.
+    there need be none, and no set of more discs. Where all is encrypted (`envelopes`) there are none. Raises what
+    lay_out raises.
     """
     whole = Part.whole(studies)
+    if envelopes:
+        return _lay_out_encrypted(whole, settings, folder, created, medium, envelopes)
     amounts = AMOUNTS[_MOST[settings.disc.pictures] :] if pictures.of else AMOUNTS[-1:]
     spoken = settings.disc.language
     showings = [Showing(pictures, amount, reports, spoken) for amount in amounts]
@@ -99,6 +104,30 @@ def lay_out_set(
     parts = [Part((studies,), instances) for instances in divided]
     places = [("", folder / str(number)) for number in range(1, len(parts) + 1)]
     return _laid_out(parts, places, settings, created, medium, chosen)
+
+
+def _lay_out_encrypted(
+    whole: Part, settings: Settings, folder: Path, created: datetime, medium: Carrier, envelopes: Envelopes
+) -> DiscSet:
+    """Instances are divided by what their envelopes take."""
+    showing = Showing(language=settings.disc.language)
+    try:
+        disc = lay_out(
+            whole, settings, folder / "1", created=created, medium=medium, showing=showing, envelopes=envelopes
+        )
+        return DiscSet(whole.studies, (disc,))
+    except TooLargeForMedium:
+        if not settings.disc.span:
+            raise
+    by_uid = {instance.arrival.sop_instance_uid: instance for instance in whole.instances}
+    grown = [
+        replace(each, arrival=replace(each.arrival, size=envelopes.size_of(each.arrival.size)))
+        for each in whole.instances
+    ]
+    divided = span(grown, room_sectors(medium, ()), medium, showing)
+    parts = [Part(whole.studies, tuple(by_uid[each.arrival.sop_instance_uid] for each in those)) for those in divided]
+    places = [("", folder / str(number)) for number in range(1, len(parts) + 1)]
+    return _laid_out(parts, places, settings, created, medium, showing, envelopes)
 
 
 def divide(studies: Sequence[CompleteStudies], room: int, medium: Carrier) -> tuple[Part, ...]:
@@ -127,6 +156,7 @@ def _laid_out(
     created: datetime,
     medium: Carrier,
     showing: Showing = NOTHING_SHOWN,
+    envelopes: Envelopes | None = None,
 ) -> DiscSet:
     layouts = [
         lay_out(
@@ -139,6 +169,7 @@ def _laid_out(
             volume_id=label,
             elsewhere={other: each for other, each in enumerate(parts, start=1) if other != number},
             showing=showing,
+            envelopes=envelopes,
         )
         for number, (part, (label, folder)) in enumerate(zip(parts, places, strict=True), start=1)
     ]

@@ -16,9 +16,10 @@ from mkiso.implementation import program_version
 from mkiso.media import application_profiles
 from mkiso.media.capacity import SECTOR_BYTES, fit
 from mkiso.media.dicomdir import dicomdir
+from mkiso.media.envelopes import Envelopes
 from mkiso.media.file_set import Leaf, PatientBranch, arrange, leaves
 from mkiso.media.names import file_set_id
-from mkiso.media.pages import Facts, pages
+from mkiso.media.pages import Facts, outer_pages, pages
 from mkiso.media.shown import NOTHING_SHOWN, Amount, Showing, shown_reports, shown_series
 from mkiso.media.viewer import BundledViewer, bundle_viewer
 from mkiso.study.gate import Part, is_unproven
@@ -63,14 +64,16 @@ def lay_out(
     volume_id: str = "",
     elsewhere: Mapping[int, Part] | None = None,
     showing: Showing = NOTHING_SHOWN,
+    envelopes: Envelopes | None = None,
 ) -> Layout:
     """Lay out one disc; the files that mkiso makes are written into `disc_dir`, the instances stay where they are.
 
     What the patient API knows of the patient is shown on the pages, never written over the images' own data. `medium`
     is `disc.medium` unless it is given; `elsewhere` maps the numbers of a set's other volumes to their parts. A
     `volume_id` makes it a volume of the archive: there alone may be more than one patient. Of `showing` the pictures of
-    these instances are taken. The same arguments give the same disc. Raises TooLargeForMedium, InstanceConflict,
-    PatientMismatch, and ConfigurationError for a viewer that can't be put on a disc.
+    these instances are taken. With `envelopes` all DICOM files are encrypted, and the disc has only them and what says
+    how to open them. The same arguments give the same disc, but for what is encrypted. Raises TooLargeForMedium,
+    InstanceConflict, PatientMismatch, and ConfigurationError for a viewer that can't be put on a disc.
     """
     instances = part.instances
     tree = arrange(instances, part.told_apart)
@@ -87,9 +90,11 @@ def lay_out(
             "A volume of the archive would have less than whole studies: nothing was made. Tell the administrator of "
             "mkiso."
         )
-    volume_id = volume_id or file_set_id(_label(tree, created), volume, is_part=is_part)
-    viewer = bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
-    conformance = application_profiles.statement(medium, [instance.arrival for instance in instances])
+    label = _neutral_label(tree, created) if envelopes else _label(tree, created)
+    volume_id = volume_id or file_set_id(label, volume, is_part=is_part)
+    viewer = BundledViewer() if envelopes else bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
+    arrivals = [instance.arrival for instance in instances]
+    conformance = application_profiles.statement(medium, arrivals, is_secure=envelopes is not None)
     directory, notes = dicomdir(tree, volume_id)
     facts = Facts(
         disc=settings.disc,
@@ -114,13 +119,16 @@ def lay_out(
         is_encrypted=medium == "zip-encrypted",
         is_unproven=any(is_unproven(studies.degraded) for studies in part.studies),
     )
-    made = [
-        _made(disc_dir, path, content)
-        for path, content in [(PurePosixPath("DICOMDIR"), directory), *pages(tree, facts, showing)]
-    ]
-    pictures = [file for series in shown_series(tree, showing).values() for file in series.files]
-    documents = [file for those in shown_reports(tree, showing).values() for report in those for file in report.files]
-    files = [*made, *map(_instance_file, leaves(tree)), *pictures, *documents, *viewer.files]
+    dicom = [_made(disc_dir, PurePosixPath("DICOMDIR"), directory), *map(_instance_file, leaves(tree))]
+    if envelopes:
+        files = [*envelopes.sealed(dicom, disc_dir / "sealed")]
+        files += [_made(disc_dir, path, content) for path, content in outer_pages(facts, showing)]
+    else:
+        files = [dicom[0], *(_made(disc_dir, path, content) for path, content in pages(tree, facts, showing))]
+        files += dicom[1:]
+        files += [file for series in shown_series(tree, showing).values() for file in series.files]
+        files += [file for those in shown_reports(tree, showing).values() for report in those for file in report.files]
+        files += viewer.files
     files.append(_made(disc_dir, CHECKSUMS, checksums(files)))
     sectors = fit(files, medium)
     institution = settings.disc.institution
@@ -159,13 +167,17 @@ def _instance_file(leaf: Leaf) -> DiscFile:
 
 
 def _label(tree: Collection[PatientBranch], created: datetime) -> str:
-    """What a drive shows: the accession number where there is one only, else the date and what tells this disc from
-    others of the day.
-    """
+    """What a drive shows: the accession number where there is one only, else the neutral label."""
     studies = [study for patient in tree for study in patient.studies]
     accession_numbers = {text(study.header, "AccessionNumber") for study in studies}
     if len(accession_numbers) == 1 and (only := accession_numbers.pop()):
         return only
+    return _neutral_label(tree, created)
+
+
+def _neutral_label(tree: Collection[PatientBranch], created: datetime) -> str:
+    """The date and what tells this disc from others of the day."""
+    studies = [study for patient in tree for study in patient.studies]
     digest = hashlib.sha256("".join(study.study_instance_uid for study in studies).encode()).hexdigest()
     return f"{created:%Y%m%d}_{digest[:6]}"
 

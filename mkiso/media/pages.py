@@ -182,6 +182,26 @@ def pages(
         yield PurePosixPath("AUTORUN.INF"), _for_notepad(_rendered("autorun.inf.j2", {"executable": executable}))
 
 
+def outer_pages(facts: Facts, showing: Showing = NOTHING_SHOWN) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """README.TXT and INDEX.HTM of a disc of which all DICOM files are encrypted: how they are opened, and nothing of
+    the patient.
+    """
+    context = {
+        "language": language(showing.language),
+        "institution": facts.disc.institution,
+        "contact": facts.disc.contact,
+        "created": facts.created,
+        "version": facts.version,
+        "volume_id": facts.volume_id,
+        "volume": facts.volume,
+        "conformance": facts.conformance,
+        "is_part": facts.is_part,
+        "is_unproven": facts.is_unproven,
+    }
+    text, page = PurePosixPath("README.TXT"), INDEX
+    yield from _in_two_languages(context, "secure", text, page)
+
+
 def _context(tree: Collection[PatientBranch], facts: Facts, showing: Showing) -> dict[str, Any]:
     """What every page is made from."""
     spoken = language(showing.language)
@@ -229,11 +249,17 @@ def _readme(tree: Collection[PatientBranch], facts: Facts, showing: Showing) -> 
 
 def _howto(context: Mapping[str, Any]) -> Iterator[tuple[PurePosixPath, bytes]]:
     """How an encrypted file is opened: what anybody reads who has it, so nothing of the patient is in it."""
+    yield from _in_two_languages(context, "howto", *HOWTO)
+
+
+def _in_two_languages(
+    context: Mapping[str, Any], template: str, text: PurePosixPath, page: PurePosixPath
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """A text in the disc's language and in English, and a page in the disc's."""
     codes = dict.fromkeys((context["language"].code, SOURCE))
-    texts = [_rendered("howto.txt.j2", {**context, "language": language(code)}) for code in codes]
-    text, page = HOWTO
+    texts = [_rendered(f"{template}.txt.j2", {**context, "language": language(code)}) for code in codes]
     yield text, _for_notepad("\n\n".join(texts))
-    yield page, _rendered("howto.html.j2", context).encode()
+    yield page, _rendered(f"{template}.html.j2", context).encode()
 
 
 def _series_title(number: str, description: str, spoken: Language) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydicom import Dataset
 
@@ -119,13 +119,20 @@ class Instance:
     header: Dataset
 
 
+class Inside(NamedTuple):
+    """What is in an encrypted DICOM file: the size in bytes and the SHA-256 of the file as it was."""
+
+    size: int
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True)
 class DiscFile:
     """One file of a disc: where it lies there (upper-case ISO 9660 path without version), where its bytes come from,
     and what they are.
 
     `joliet_path` is the long name (equal to `path` for all but viewer files). `source` is None for a file of a disc
-    that was read back.
+    that was read back. `inside`: it is encrypted (mkiso.media.envelopes), and that is in it.
     """
 
     path: PurePosixPath
@@ -134,6 +141,7 @@ class DiscFile:
     source: Path | None = None
     joliet_path: PurePosixPath | None = None
     sop_instance_uid: str = ""
+    inside: Inside | None = None
 
 
 @dataclass(frozen=True, slots=True)

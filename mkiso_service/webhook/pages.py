@@ -99,7 +99,10 @@ class CounterPage:
         self._site = {
             "publishers": names,
             "formats": [
-                form for form in FORMATS.values() if form.is_encrypted or settings.disc.encryption == "allowed"
+                form
+                for form in FORMATS.values()
+                if (form.is_encrypted or settings.disc.encryption == "allowed")
+                and (settings.disc.recipients or not form.has_envelopes)  # which a patient can't open
             ],
             "signs_out": keys.needed,
             "action": settings.print.default_action if names else "file",

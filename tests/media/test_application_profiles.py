@@ -55,6 +55,24 @@ def test_a_profile_is_claimed_where_each_clause_is_met(
     assert named == ({met} if met else set())
 
 
+@pytest.mark.parametrize(
+    ("medium", "instances", "name"),
+    [
+        ("cd", held(EXPLICIT), "STD-GEN-SEC-CD"),
+        ("dvd", held(JPEG), "STD-GEN-SEC-DVD-JPEG"),
+        ("usb", held(JPEG_2000), "STD-GEN-SEC-USB-J2K"),
+        ("cd", held(JPEG), ""),
+        ("zip", held(EXPLICIT), ""),
+    ],
+)
+def test_what_is_encrypted_meets_the_secure_form_and_no_pdi(
+    medium: Carrier, instances: list[Arrival], name: str
+) -> None:
+    said = statement(medium, instances, is_secure=True)
+    assert (f"profile {name} (PS3.11)." in said) == bool(name)
+    assert "IHE" not in said
+
+
 @pytest.mark.parametrize("medium", get_args(Medium))
 def test_each_medium_meets_a_profile_or_says_why_not(medium: Medium) -> None:
     assert (medium in WRITTEN_TO) != (medium in NOT_MET)

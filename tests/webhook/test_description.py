@@ -15,6 +15,7 @@ from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from starlette.routing import Route
 
+from mkiso.formats.registry import FORMATS
 from mkiso.storage.handover import hand_over
 from mkiso_service.webhook.app import build_app
 from mkiso_service.webhook.orchestrator import Standing
@@ -56,7 +57,8 @@ def test_the_webhook_is_as_described(described: BaseSchema, path: str, method: s
         # The key is given to what schemathesis leaves it out of, and unknown parameters are ignored on purpose: neither
         # is "accepted wrongly".
         # OpenAPI can't say that one of several parameters is needed, nor that one needs another.
-        is_alone = case.query.get("format") == "zip-encrypted" and "password" not in case.query
+        form = FORMATS.get(str(case.query.get("format")))
+        is_alone = form is not None and form.is_encrypted and "password" not in case.query
         named = any(case.query.get(name) for name in ("accession_number", "accession_numbers", "study_uid"))
         names_none = "/api/iso/" in path and "study_uid" in str(DESCRIPTION["paths"][path]) and not named
         apart = [positive_data_acceptance] if path == "/api/studies" or is_alone or names_none else []

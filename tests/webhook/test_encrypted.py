@@ -191,6 +191,16 @@ def test_a_site_may_hand_out_nothing_that_is_open(strict: tuple[httpx.Client, De
     assert re.findall(r'name="format" value="([^"]+)"', page) == ["zip-encrypted"]
 
 
+def test_encrypted_dicom_files_are_offered_where_there_are_programs_for_them(tmp_path: Path) -> None:
+    for recipients, count in (((), 1), ((tmp_path / "practice.pem",), 4)):
+        disc = Disc(encryption="required_for_files", recipients=recipients)
+        with served(settings_in(tmp_path).model_copy(update={"disc": disc}), Desk()) as client:
+            assert len(re.findall(r'name="format" value="([^"]+)"', client.get("/").text)) == count
+            for name in ("iso-cms", "zip-cms", "usb-cms"):
+                asked = client.get(f"/api/iso/download?accession_number=A1&format={name}", headers=ASYNC)
+                assert (asked.status_code, "claim" in asked.json()) == (202, True)
+
+
 def test_what_was_made_before_the_site_asked_for_encryption_leaves_no_more(
     strict: tuple[httpx.Client, Desk, str], tmp_path: Path
 ) -> None:
