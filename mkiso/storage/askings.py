@@ -19,6 +19,8 @@ from mkiso.study.selection import EVERYTHING, Selection
 
 By = Literal["page", "link", "program", "inbox"]
 SUFFIX = ".asked"
+MAX_BYTES = 256 * 1024
+"""Of one job's file: a program that asks for the same disc all day; the audit goes on naming who asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,15 @@ def asking(
 
 
 def write_asking(storage: Storage, job_id: str, asked: Asking) -> None:
-    """Add one who asked. One write, so that lines of several webhooks don't mix (O_APPEND)."""
+    """Add one who asked, unless MAX_BYTES are full. One write, so that lines of several webhooks don't mix
+    (O_APPEND).
+    """
     storage.reports_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = storage.reports_dir / f"{UUID(job_id)}{SUFFIX}"
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        os.write(descriptor, _ASKING.dump_json(asked) + b"\n")
+        if os.fstat(descriptor).st_size < MAX_BYTES:
+            os.write(descriptor, _ASKING.dump_json(asked) + b"\n")
     finally:
         os.close(descriptor)
 

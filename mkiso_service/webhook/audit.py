@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -19,6 +20,30 @@ from mkiso_service.webhook.rights import caller_of
 
 MAX_CLIENT = 100
 """Of a client's address: a trusted proxy may say what is none."""
+MAX_PATH = 200
+ALERTS_A_MINUTE = 120
+"""Whoever has no key can't fill the disk with alerts; the next one that is written says how many weren't."""
+
+
+class Alerts:
+    """Which alerts are written down: so many a minute, and of the others their number."""
+
+    def __init__(self) -> None:
+        self._began = float("-inf")
+        self._written = self._left_out = 0
+
+    def admit(self, now: float) -> int | None:
+        """How many alerts before this one weren't written down; None where this one isn't either. `now` in seconds of
+        a clock that never goes back.
+        """
+        if now - self._began >= 60:
+            self._began, self._written = now, 0
+        if self._written >= ALERTS_A_MINUTE:
+            self._left_out += 1
+            return None
+        self._written += 1
+        left_out, self._left_out = self._left_out, 0
+        return left_out
 
 
 class Trail:
@@ -26,6 +51,7 @@ class Trail:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._alerts = Alerts()
 
     async def asked(
         self, request: Request, accession_numbers: tuple[str, ...], selection: Selection = EVERYTHING
@@ -74,8 +100,9 @@ class Trail:
 
     async def refused(self, request: Request, why: str) -> None:
         """Somebody came without the right key, or a page of another site did."""
-        if self._settings.audit.enabled:
-            path, request_id = request.scope["path"], request_id_of(request.scope)
+        if self._settings.audit.enabled and (left_out := self._alerts.admit(time.monotonic())) is not None:
+            path, request_id = request.scope["path"][:MAX_PATH], request_id_of(request.scope)
+            why += f"; before it {left_out} alerts too many for one minute weren't written down" if left_out else ""
             await asyncio.to_thread(audit.alert, self._settings, _who(request), path, request_id, why)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mkiso.config.settings import Audit, Settings
 from mkiso.errors import PacsBusy
-from mkiso.storage.askings import Asking, write_asking
+from mkiso.storage.askings import MAX_BYTES, Asking, askings_of, write_asking
 from mkiso.storage.report import JobReport, write_report
 from mkiso.storage.shelf import manifests, take_off
 from mkiso_service.webhook import listing
@@ -210,3 +210,12 @@ def test_who_looks_at_the_list_stands_in_the_audit(tmp_path: Path) -> None:
         for query in ({}, {}, {"search": "HN-1"}, {"search": "HN-1"}):
             listed(client, **query)
     assert [event for event, _ in events(tmp_path)] == ["Query"] * 3
+
+
+def test_a_program_that_asks_all_day_fills_no_disk(tmp_path: Path) -> None:
+    storage, job_id = settings_in(tmp_path).storage, str(uuid4())
+    asked = Asking("2026-01-01T00:00:00+00:00", "10.0.0.7", "program", "download", ("A" * 16,) * 50)
+    for _ in range(2 * MAX_BYTES // 1000):
+        write_asking(storage, job_id, asked)
+    kept = askings_of(storage, job_id)
+    assert kept[0] == asked and MAX_BYTES <= (storage.reports_dir / f"{job_id}.asked").stat().st_size < MAX_BYTES + 2000
