@@ -1,8 +1,8 @@
 """`python -m bench [--rows KEY …] [--runs N] [--full]`: measures, and writes docs/performance.md when every row was
 measured.
 
-A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `disc`, `disc-dx`, `formats`, `pictures`, `media`,
-`start`, `scaling`, `jobs`, `memory`).
+A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `disc`, `disc-dx`, `formats`, `formats-large`,
+`pictures`, `media`, `start`, `scaling`, `jobs`, `memory`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.discs import (
     start_rows,
 )
 from bench.laboratory import Laboratory
-from bench.media import media_rows
+from bench.media import large_rows, media_rows
 from bench.page import table, write
 from bench.receiving import move_rows, storescu_rows
 from bench.samples import Row
@@ -37,6 +37,7 @@ GROUPS: dict[str, Callable[[Laboratory], Iterator[Row]]] = {
     "disc": disc_rows,
     "disc-dx": small_rows,
     "formats": formats_rows,
+    "formats-large": large_rows,
     "pictures": pictures_rows,
     "media": media_rows,
     "start": start_rows,

@@ -38,7 +38,7 @@ _MOST_HEAD_BYTES = 64 * 1024  # some hundred recipients
 _FEW_HEAD_BYTES = 2048
 _MOST_INNER_BYTES = 96  # of what stands before the file in its envelope, rounded up
 _MOST_ROUNDS = 10_000_000
-_PIECE_BYTES = 1024 * 1024
+_PIECE_BYTES = 128 * 1024  # larger ones would be new memory for each file
 _Contents = TypeVar("_Contents", bound=Contents)
 
 

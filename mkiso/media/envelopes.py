@@ -30,7 +30,7 @@ LARGEST_BYTES = 2**31 - 1
 """Of an envelope: OpenSSL and others read one whole, and no more than this."""
 _ROUNDS = 100_000  # once for a disc; who opens it file by file waits for them at each
 _SALT_BYTES, _KEY_BYTES, _BLOCK_BYTES = 16, 32, 16
-_PIECE_BYTES = 1024 * 1024
+_PIECE_BYTES = 128 * 1024  # larger ones would be new memory for each file
 _LEAST_RSA_BITS = 2048
 _THREADS = os.cpu_count() or 1
 _SEQUENCE, _SET, _INTEGER, _OCTETS, _OID = 0x30, 0x31, 0x02, 0x04, 0x06
