@@ -77,9 +77,7 @@ def retrieve(
         fresh = study.expected if proved and not grew and not lacking else asked_again(source, identity, study)
         if is_coarser(fresh, study.expected):
             raise completeness.untold(study)
-        # A series that nobody chose is none of the disc; how many the study has is told as it is now.
-        if replace(fresh, of_series=0) == replace(study.expected, of_series=0):
-            study = replace(study, expected=fresh)
+        if fresh == study.expected:
             completeness.complete(study, arrived, require_counts=require_counts, counted=counted)
             # A list says that what it doesn't name is a stranger's, unless the PACS said otherwise when it sent it.
             # A number can't.

@@ -20,6 +20,9 @@ from mkiso.errors import ConfigurationError, PacsBusy, PacsRefused, PacsSilent, 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_TOKEN_BYTES = 64 * 1024
 RENEW_SECONDS = 30.0  # before a token ends
+MAX_PAGE_BYTES = 4096  # of a refusal
+_ALERTS = ("ALERT_HANDSHAKE_FAILURE", "CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
+"""Of RFC 8446 6.2, as OpenSSL names them: what a server says that wants a certificate of ours, or another one."""
 
 
 class Access(httpx.Auth):
@@ -59,7 +62,8 @@ class Access(httpx.Auth):
                         told = httpx.Response(answer.status_code, content=_body(answer, MAX_TOKEN_BYTES, ends)).json()
                         token, seconds = told["access_token"], float(told.get("expires_in", 60))
                 except httpx.HTTPError as error:
-                    raise PacsUnreachable(f"The token server of {named(settings)} {_reason(error)}.") from None
+                    who = f"The token server of {named(settings)}"
+                    raise _by_certificate(settings, who, error) or PacsUnreachable(f"{who} {_reason(error)}.") from None
                 except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
                     raise PacsRefused(
                         f"The token server of {named(settings)} gives no token. Check user, secret_file, scope and "
@@ -146,11 +150,13 @@ def asking(
     except httpx.TimeoutException:
         raise PacsSilent(f"{_first(who)} took the request and didn't answer in time. Try again.") from None
     except httpx.ConnectError as error:
-        raise PacsUnreachable(
-            f"{_first(who)} {_reason(error)}. Check {settings.section}.base_url, that it runs, and its certificate."
+        raise _by_certificate(settings, _first(who), error) or PacsUnreachable(
+            f"{_first(who)} {_reason(error)}. Check {settings.section}.base_url, and that it runs."
         ) from None
     except httpx.HTTPError as error:
-        raise Lost(f"{_first(who)} {_reason(error)}. Try again; if it stays, look at its log.") from None
+        raise _by_certificate(settings, _first(who), error) or Lost(
+            f"{_first(who)} {_reason(error)}. Try again; if it stays, look at its log."
+        ) from None
 
 
 class Lost(PacsUnreachable):
@@ -180,6 +186,8 @@ def _refuse(settings: DicomWeb, answer: httpx.Response) -> None:
         raise PacsRefused(
             f"{who} refuses us (HTTP {status}). Check user and secret_file in {settings.section}, and our rights there."
         )
+    if status == 400 and _wants_certificate(answer):
+        raise _refuses_certificate(settings, who)
     if 300 <= status < 400:
         raise PacsRefused(
             f"{who} leads to another place (HTTP {status}), and mkiso follows nobody there. Correct "
@@ -193,9 +201,44 @@ def _refuse(settings: DicomWeb, answer: httpx.Response) -> None:
         raise PacsRefused(f"{who} packs its answers although nobody asked for that. Correct its configuration.")
 
 
+def _wants_certificate(answer: httpx.Response) -> bool:
+    """Whether it refuses our certificate, or that we have none, after the handshake: so nginx does, and its page says
+    it.
+    """
+    if answer.url.scheme != "https" or not answer.headers.get("content-type", "").startswith("text/html"):
+        return False
+    page = next(answer.iter_raw(MAX_PAGE_BYTES), b"")
+    return b"SSL certificate" in page
+
+
+def _by_certificate(settings: DicomWeb, who: str, error: httpx.HTTPError) -> PacsRefused | None:
+    """What TLS says of a certificate, theirs or ours: it stays until somebody changes it. None for all else."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return PacsRefused(
+            f"{who} has a certificate that isn't trusted ({cause.verify_message}). Check authority in "
+            f"{settings.section}, the name in its address, and that certificate."
+        )
+    if cause is not None and any(alert in (cause.reason or "") for alert in _ALERTS):
+        return _refuses_certificate(settings, who)
+    return None
+
+
+def _refuses_certificate(settings: DicomWeb, who: str) -> PacsRefused:
+    section = settings.section
+    if settings.certificate is None:
+        return PacsRefused(f"{who} asks for a certificate of mkiso's. Set certificate and key in {section}.")
+    return PacsRefused(
+        f"{who} doesn't take mkiso's certificate. Check certificate and key in {section}, that it hasn't expired, and "
+        "that the server trusts who signed it."
+    )
+
+
 def _reason(error: httpx.HTTPError) -> str:
     if isinstance(error, httpx.ConnectError):
-        return "can't be reached, or its certificate isn't trusted"
+        return "can't be reached"
     if isinstance(error, httpx.TimeoutException):
         return "didn't answer in time"
     return "ended the connection, or sent what is no HTTP"

@@ -10,14 +10,9 @@ import ssl
 import subprocess
 import threading
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context
@@ -29,6 +24,7 @@ from mkiso.receiver.client import receiver_status
 from mkiso.receiver.server import run
 from mkiso.storage.spare_files import LOOK_SECONDS, clear_away
 from mkiso.study.models import Arrival
+from peers.certificates import write_certificates
 from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_ct_series, make_study
 from peers.orthanc import Orthanc
 from peers.raw_peer import CT, RawPeer, command, data_set, p_data
@@ -244,31 +240,7 @@ def test_a_stale_socket_file_is_replaced(start: Start, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an authority, and a certificate of ours and of a peer that it signed: ca.pem, own.pem, own.key,
-    peer.pem, peer.key.
-    """
-    folder = tmp_path_factory.mktemp("certificates")
-    authority_key = ec.generate_private_key(ec.SECP256R1())
-    for name in ("ca", "own", "peer"):
-        key = authority_key if name == "ca" else ec.generate_private_key(ec.SECP256R1())
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=name == "ca", path_length=None), critical=True)
-            .sign(authority_key, hashes.SHA256())
-        )
-        (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        plain = serialization.NoEncryption()
-        (folder / f"{name}.key").write_bytes(
-            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-        )
-    return folder
+    return write_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def test_tls_with_certificates_on_both_sides(start: Start, tmp_path: Path, certificates: Path) -> None:
@@ -280,11 +252,17 @@ def test_tls_with_certificates_on_both_sides(start: Start, tmp_path: Path, certi
     }
     receiver = start(tls=tls)
     files = make_ct_series(tmp_path / "files", "A1", 5)
-    line = ["storescu", "-aec", "CDRECORD", "+tls", str(certificates / "peer.key"), str(certificates / "peer.pem")]
-    line += ["+cf", str(certificates / "ca.pem"), "127.0.0.1", str(receiver.port), *map(str, files)]
+
+    def line(name: str) -> list[str]:
+        own = [str(certificates / f"{name}.key"), str(certificates / f"{name}.pem")]
+        told = ["storescu", "-aec", "CDRECORD", "+tls", *own, "+cf", str(certificates / "ca.pem")]
+        return [*told, "127.0.0.1", str(receiver.port), *map(str, files)]
+
+    refused = subprocess.run(line("stranger"), capture_output=True, text=True, timeout=30)
+    assert refused.returncode != 0
 
     def send() -> None:
-        done = subprocess.run(line, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(line("peer"), capture_output=True, text=True, timeout=30)
         assert done.returncode == 0, done.stderr
 
     with RawPeer(receiver.port), RawPeer(receiver.port):  # silent TLS clients hold nobody up

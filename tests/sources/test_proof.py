@@ -220,7 +220,10 @@ def test_a_study_that_grows_for_ever_is_given_up(
             move.end(0xB000)
 
         pacs.scripts = [growing]
-        with pytest.raises(StudyIncomplete, match="changed in the PACS"):
+        words = (
+            f"changed in the PACS while it was retrieved: {GROWTH_ROUNDS + 1} images were listed and {GROWTH_ROUNDS}"
+        )
+        with pytest.raises(StudyIncomplete, match=words):
             fetch(settings_for(pacs), folder)
     assert len(pacs.moves) == GROWTH_ROUNDS
 

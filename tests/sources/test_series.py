@@ -189,25 +189,6 @@ def test_a_series_that_grows_is_taken_whole_and_the_rest_of_the_study_stays_away
     assert {move.QueryRetrieveLevel for move in pacs.moves} <= {"SERIES", "IMAGE"}
 
 
-def test_series_that_nobody_chose_may_come_for_ever(
-    settings_for: MakeSettings, receiver_port: int, files: list[Path], tmp_path: Path
-) -> None:
-    """The disc says of how many series it is, as the PACS has them at the end."""
-    later = make_study(tmp_path / "more", "A1", kinds={**KINDS, "dx": 1, "implicit": 1, "rle": 1})[len(files) :]
-
-    def grown(move: MoveRequest) -> None:
-        pacs.files += later[:1]
-        del later[:1]
-        # It says nothing of the number that it sends, so the PACS is asked again each time.
-        move.end(0x0000 if move.store(move.asked()) else 0xB000)
-
-    with ScriptedPacs(files, [grown], receiver_port) as pacs:
-        studies = complete(settings_for(pacs), Selection((), series_uids(files, "MR")))
-        came = series_uids(pacs.files, "CT", "MR", "SR", "DX", "CR", "PT")
-    assert held(studies) == of_series(files, "MR")
-    assert studies.studies[0].expected.of_series == len(came) > 3
-
-
 def test_a_chosen_series_that_vanishes_makes_no_disc(
     settings_for: MakeSettings, receiver_port: int, files: list[Path]
 ) -> None:
