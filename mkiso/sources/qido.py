@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from codecs import getincrementaldecoder
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -18,12 +20,14 @@ from mkiso.network.dimse import Response
 from mkiso.sources.answers import CANCELLED, SUCCESS, Answers
 from mkiso.sources.find import MAX_ANSWER_BYTES, MAX_ANSWERS
 from mkiso.sources.protocol import Query
-from mkiso.sources.web import asking, body_of, named
+from mkiso.sources.web import asking, named, pieces_of
 
 PAGE = 1000
 MAX_OBJECT_CHARACTERS = 1024 * 1024
 """Of one answer; a study's has about 3,000, and takes a hundred times as many bytes at most."""
 _USUAL_CHARACTERS = 16 * 1024
+_READ_BYTES = 64 * 1024
+_SPACES = 64
 _SPACE = " \t\r\n"
 _DECODER = json.JSONDecoder()
 MAX_SECONDS_TIMEOUTS = 60
@@ -53,16 +57,16 @@ def ask(
             raise PacsSilent(f"The answer of {named(settings)} to one question takes too long. Look at its log.")
         limit = min(PAGE, wanted - len(responses))
         asked = [*parameters, ("limit", str(limit)), ("offset", str(len(responses)))]
-        page = _page(client, settings, path, asked, ends)
-        if page is None:
-            return Answers([], UNABLE)
         uids, identifiers = [], []
-        for each in islice(page, wanted - len(responses)):
-            uids.append(_text(each.get(uid)))
-            identifiers.append(_identifier(query, each))
-            size += len(identifiers[-1])
-            if size > MAX_ANSWER_BYTES:
-                break
+        with _page(client, settings, path, asked, ends) as page:
+            if page is None:
+                return Answers([], UNABLE)
+            for each in islice(page, wanted - len(responses)):
+                uids.append(_text(each.get(uid)))
+                identifiers.append(_identifier(query, each))
+                size += len(identifiers[-1])
+                if size > MAX_ANSWER_BYTES:
+                    break
         if not uids:
             return Answers(responses, SUCCESS, settings.find_limit)
         if responses and seen.issuperset(uids):
@@ -84,80 +88,109 @@ def _address(query: Query) -> tuple[str, list[tuple[str, str]]]:
     return path, [("includefield", keyword) if not value else (keyword, value) for keyword, value in keys.items()]
 
 
+@contextmanager
 def _page(
     client: httpx.Client, settings: DicomWeb, path: str, parameters: Sequence[tuple[str, str]], ends: float
-) -> Iterator[Mapping[str, Any]] | None:
-    """The answers of one page, each read when it is taken; None where there is nothing at this address below the
-    studies.
+) -> Iterator[Iterator[Mapping[str, Any]] | None]:
+    """The answers of one page, each received when it is taken: a server may send all that it has, whatever `limit`
+    says. None where there is nothing at this address below the studies.
     """
     with asking(client, settings, path, "application/dicom+json", parameters) as answer:
         if answer.status_code == 204:
-            return iter(())
-        if answer.status_code == 404 and path != "/studies":
-            return None
-        if answer.status_code not in (200, 206):
+            yield iter(())
+        elif answer.status_code == 404 and path != "/studies":
+            yield None
+        elif answer.status_code in (200, 206):
+            yield _read(pieces_of(answer, ends), settings)
+        else:
             raise PacsRefused(
                 f"The QIDO-RS service of {named(settings)} answers with HTTP {answer.status_code}. Check "
                 f"{settings.section}.base_url, and look at its log."
             )
-        body = body_of(answer, ends)
-    return _read(body, settings)
 
 
-def _read(body: bytes, settings: DicomWeb) -> Iterator[Mapping[str, Any]]:
+def _read(pieces: Iterator[bytes], settings: DicomWeb) -> Iterator[Mapping[str, Any]]:
     """The objects of a JSON array, one after another: all together a small body can take a hundred times its memory.
     Raises PacsRefused.
     """
     try:
-        yield from objects_of(body.decode())
+        yield from objects_of(_decoded(pieces))
     except (ValueError, RecursionError):
         raise PacsRefused(
             f"The QIDO-RS service of {named(settings)} answers with no DICOM JSON. Check {settings.section}.base_url."
         ) from None
 
 
-def objects_of(text: str) -> Iterator[Mapping[str, Any]]:
-    """The objects of a JSON array (RFC 8259), each of at most MAX_OBJECT_CHARACTERS. Raises ValueError."""
-    if not text.strip(_SPACE):
+def _decoded(pieces: Iterator[bytes]) -> Iterator[str]:
+    """In pieces that are worth looking at. Raises ValueError."""
+    decoder, held = getincrementaldecoder("utf-8")(), bytearray()
+    for piece in pieces:
+        held += piece
+        if len(held) >= _READ_BYTES:
+            yield decoder.decode(held)
+            held.clear()
+    yield decoder.decode(held, final=True)
+
+
+def objects_of(pieces: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    """The objects of a JSON array (RFC 8259), each of at most MAX_OBJECT_CHARACTERS; of its text no more is taken than
+    they need. Raises ValueError.
+    """
+    text = _Text(pieces)
+    if not text.next_mark():
         return
-    at = _behind(text, 0, "[")
-    if text[at : at + 1] == "]":
-        _end(text, at + 1)
-        return
-    while True:
+    text.take("[")
+    more = text.next_mark() != "]"
+    while more:
+        text.next_mark()
         for most in (_USUAL_CHARACTERS, MAX_OBJECT_CHARACTERS):
+            ahead = text.ahead(most)
             try:
-                found, length = _DECODER.raw_decode(text[at : at + most])
+                found, length = _DECODER.raw_decode(ahead)
                 break
             except ValueError:
-                if at + most >= len(text) or most == MAX_OBJECT_CHARACTERS:
+                if len(ahead) < most or most == MAX_OBJECT_CHARACTERS:
                     raise
         if not isinstance(found, dict):
             raise ValueError("no object")
+        text.skip(length)
         yield found
-        at = _skipped(text, at + length)
-        if text[at : at + 1] == "]":
-            _end(text, at + 1)
-            return
-        at = _behind(text, at, ",")
-
-
-def _behind(text: str, at: int, mark: str) -> int:
-    at = _skipped(text, at)
-    if text[at : at + 1] != mark:
-        raise ValueError(f"no {mark}")
-    return _skipped(text, at + 1)
-
-
-def _end(text: str, at: int) -> None:
-    if _skipped(text, at) != len(text):
+        more = text.next_mark() != "]"
+        if more:
+            text.take(",")
+    text.take("]")
+    if text.next_mark():
         raise ValueError("more than an array")
 
 
-def _skipped(text: str, at: int) -> int:
-    while text[at : at + 1] and text[at] in _SPACE:
-        at += 1
-    return at
+class _Text:
+    """Text that comes in pieces, and of which only what is ahead is kept."""
+
+    def __init__(self, pieces: Iterable[str]) -> None:
+        self._pieces, self._held, self._at = iter(pieces), "", 0
+
+    def ahead(self, most: int) -> str:
+        """The next characters; fewer than `most` at the end alone."""
+        while len(self._held) - self._at < most and (piece := next(self._pieces, None)) is not None:
+            self._held, self._at = self._held[self._at :] + piece, 0
+        return self._held[self._at : self._at + most]
+
+    def skip(self, count: int) -> None:
+        self._at += count
+
+    def next_mark(self) -> str:
+        """The next character that is no space; empty at the end."""
+        while ahead := self.ahead(_SPACES):
+            behind = ahead.lstrip(_SPACE)
+            self.skip(len(ahead) - len(behind))
+            if behind:
+                return behind[0]
+        return ""
+
+    def take(self, mark: str) -> None:
+        if self.next_mark() != mark:
+            raise ValueError(f"no {mark}")
+        self.skip(1)
 
 
 def _identifier(query: Query, answer: Mapping[str, Any]) -> bytes:

@@ -59,7 +59,9 @@ class Access(httpx.Auth):
                 try:
                     with client.stream("POST", settings.token_url, data=form) as answer:
                         ends = time.monotonic() + settings.response_timeout_seconds
-                        told = httpx.Response(answer.status_code, content=_body(answer, MAX_TOKEN_BYTES, ends)).json()
+                        told = httpx.Response(
+                            answer.status_code, content=b"".join(pieces_of(answer, ends, MAX_TOKEN_BYTES))
+                        ).json()
                         token, seconds = told["access_token"], float(told.get("expires_in", 60))
                 except httpx.HTTPError as error:
                     who = f"The token server of {named(settings)}"
@@ -163,20 +165,18 @@ class Lost(PacsUnreachable):
     """The connection ended before the answer did, or sent what is no HTTP."""
 
 
-def body_of(answer: httpx.Response, ends: float) -> bytes:
-    """The whole body, within a bound and until a moment of the monotonic clock. Raises PacsRefused, PacsSilent."""
-    return _body(answer, MAX_BODY_BYTES, ends)
-
-
-def _body(answer: httpx.Response, most: int, ends: float) -> bytes:
-    body = bytearray()
+def pieces_of(answer: httpx.Response, ends: float, most: int = MAX_BODY_BYTES) -> Iterator[bytes]:
+    """The body as it comes, within a bound and until a moment of the monotonic clock. Raises PacsRefused,
+    PacsSilent.
+    """
+    size = 0
     for piece in answer.iter_raw():
-        body += piece
-        if len(body) > most:
+        size += len(piece)
+        if size > most:
             raise PacsRefused(f"A DICOMweb server sends an answer of more than {most} bytes. Look at its log.")
         if time.monotonic() > ends:  # httpx's limit is for each read, and a server may send a byte at a time
             raise PacsSilent("The answer of a DICOMweb server takes too long. Look at its log.")
-    return bytes(body)
+        yield piece
 
 
 def _refuse(settings: DicomWeb, answer: httpx.Response) -> None:

@@ -327,10 +327,14 @@ def test_a_large_part_takes_no_memory() -> None:
         st.dictionaries(st.text(max_size=9), st.recursive(st.text() | st.integers(), st.lists, max_leaves=9))
     ),
     indent=st.sampled_from([None, 0, 3]),
+    size=st.sampled_from([1, 2, 7, 100_000]),
 )
-def test_objects_of_an_array_are_those_that_json_has(found: list[dict[str, Any]], indent: int | None) -> None:
+def test_objects_of_an_array_are_those_that_json_has(
+    found: list[dict[str, Any]], indent: int | None, size: int
+) -> None:
+    """However it is cut into pieces."""
     text = f" {json.dumps(found, indent=indent)}\n"
-    assert list(objects_of(text)) == found
+    assert list(objects_of(text[at : at + size] for at in range(0, len(text), size))) == found
 
 
 @pytest.mark.parametrize(
@@ -359,7 +363,7 @@ def test_what_is_no_array_of_objects_is_refused(text: str) -> None:
 def test_many_small_objects_take_no_memory_together() -> None:
     text = f"[{'{},' * 300_000}{{}}]"
     tracemalloc.start()
-    assert sum(1 for _ in objects_of(text)) == 300_001
+    assert sum(1 for _ in objects_of([text])) == 300_001
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
 
@@ -368,6 +372,6 @@ def test_one_large_object_is_refused_before_it_takes_memory() -> None:
     text = f'[{{"00100010": [{"{}," * 20_000_000}{{}}]}}]'
     tracemalloc.start()
     with pytest.raises(ValueError):
-        list(objects_of(text))
+        list(objects_of([text]))
     assert tracemalloc.get_traced_memory()[1] < 100_000_000
     tracemalloc.stop()
