@@ -30,7 +30,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = prepare(Path(folder) / "demo")
         with running(console, place):
-            with Client(place.url) as client:
+            with Client(place.url, place.key) as client:
                 burn(console, client, [PHANTOM], place.folder / f"{PHANTOM}.iso")
                 with suppress(ServiceError):  # of two patients
                     burn(console, client, [SHARED_ACCESSION_NUMBER], place.folder / "none.iso")
@@ -44,6 +44,9 @@ def main() -> None:
 
 def _counter(browser: Chromium, place: Place) -> None:
     browser.open(place.url)
+    browser.until_ready("key")
+    browser.type(place.key)
+    browser.press("Enter")
     browser.until_ready("numbers")
     browser.type(PHANTOM)
     browser.press("Enter")

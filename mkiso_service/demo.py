@@ -1,7 +1,8 @@
 """`mkiso demo`: a PACS with real studies, a patient API, a publisher and mkiso itself; one disc made, proved and
-listed, one printed, and one to look at.
+listed, one printed, one sent for by a console, one to look at, and a patient searched for.
 
 demo-data/config.yaml   the configuration, free ports in it
+          api.key       the key that the service asks for
           peers/        the studies of the demo PACS, and what its publisher was given
           data/         mkiso's own
           PHANTOM/      a disc to look at, as a browser sees it: open INDEX.HTM
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -30,7 +33,7 @@ from rich.console import Console
 from mkiso.errors import MkisoError
 from mkiso_service.burning import burn
 from mkiso_service.client import Client, ServiceError
-from mkiso_service.display import show_job, size_words
+from mkiso_service.display import show_found, show_job, size_words
 
 ACCESSION_NUMBER = "134"
 """An MR study of four images in pydicom's test data."""
@@ -38,9 +41,13 @@ PHANTOM = "PHANTOM"
 """A study with pictures worth looking at, computed (mkiso.demo.phantoms)."""
 SHARED_ACCESSION_NUMBER = "2"
 """Two patients of pydicom's test data share it."""
+INBOX, CONSOLE = "BURN", "CONSOLE"
+"""The AE titles of the demo's inbox, and of who sends to it."""
 PROGRAM = Path(sys.executable).with_name("mkiso")
 """What the hints name: `make demo` puts no mkiso on the PATH."""
 START_SECONDS = 90
+SENT_SECONDS = 120
+"""How long the disc of what was sent may take."""
 NEEDED = ("pacs", "receiver", "prefect", "worker", "patient_api")
 DEFAULT_PORTS = {
     "webhook": 8080,
@@ -68,9 +75,26 @@ class Place:
         return self.folder / "config.yaml"
 
     @property
+    def key_file(self) -> Path:
+        return self.folder / "api.key"
+
+    @property
+    def key(self) -> str:
+        return self.key_file.read_text().strip()
+
+    @property
     def printed(self) -> Path:
         """What the demo's publisher was given."""
         return self.folder / "peers" / "printed"
+
+    def study(self, accession_number: str) -> Path:
+        """The files of a study, as a console would have them."""
+        return self.folder / "peers" / "studies" / accession_number
+
+    def sending(self, accession_number: str) -> list[str]:
+        """The command by which a console sends a study to the inbox: pynetdicom's."""
+        command = [sys.executable, "-m", "pynetdicom", "storescu", "127.0.0.1", str(self.ports["receiver"])]
+        return [*command, str(self.study(accession_number)), "-r", "-cx", "-aet", CONSOLE, "-aec", INBOX]
 
     @property
     def url(self) -> str:
@@ -109,6 +133,8 @@ def prepare(folder: Path) -> Place:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     place = Place(folder, {name: free_port(port) for name, port in DEFAULT_PORTS.items()})
     place.config.write_text(yaml.safe_dump(configuration(place), sort_keys=False))
+    with os.fdopen(os.open(place.key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(secrets.token_hex(16))
     return place
 
 
@@ -117,6 +143,7 @@ def configuration(place: Place) -> dict[str, dict[str, object]]:
     ports = place.ports
     return {
         "server": {"port": ports["webhook"], "public_url": place.url},
+        "auth": {"enabled": True, "api_key_file": place.key_file.name},
         "pacs": {"ae_title": "ABPACS", "host": "127.0.0.1", "port": ports["pacs"]},
         "receiver": {"ae_title": "CDRECORD", "host": "127.0.0.1", "port": ports["receiver"]},
         "patient_api": {"base_url": f"http://127.0.0.1:{ports['patient_api']}"},
@@ -124,6 +151,7 @@ def configuration(place: Place) -> dict[str, dict[str, object]]:
         "publishers": {
             "rimage": {"kind": "cstore", "ae_title": "RIMAGE", "port": ports["publisher"], "settle_seconds": 1}
         },
+        "inboxes": {INBOX: {"senders": [CONSOLE], "quiet_seconds": 2}},
         "storage": {"data_dir": "data", "min_free_gib": 0.5},
         "prefect": {"server_port": ports["prefect"]},
         "logging": {"format": "text"},
@@ -136,13 +164,16 @@ def show(console: Console, place: Place) -> None:
 
     console.print(f"\nAsking for the disc of accession number {ACCESSION_NUMBER}:")
     iso = place.folder / f"{ACCESSION_NUMBER}.iso"
-    with Client(place.url) as client:
+    with Client(place.url, place.key) as client:
         burn(console, client, [ACCESSION_NUMBER], iso)
         started = time.monotonic()
         proof = verify_disc(iso)
         console.print(f"Verified in {time.monotonic() - started:.1f} s: {proof}\n", markup=False, highlight=False)
         list_files(console, iso)
         print_disc(console, client, place)
+        send(console, client, place)
+        console.print("\nSearching for patients whose name begins with doe:")
+        show_found(console, client.find(patient_name="doe")["studies"])
         console.print(f"\nAsking for the disc of {PHANTOM}, computed images of nobody:")
         job, _ = burn(console, client, [PHANTOM], place.folder / f"{PHANTOM}.iso")
         letter = place.folder / f"{PHANTOM}.pdf"
@@ -162,10 +193,7 @@ def show(console: Console, place: Place) -> None:
     page = (place.folder / PHANTOM / "INDEX.HTM").resolve().as_uri()
     console.print(f"To look at:      [bold]{page}[/]", soft_wrap=True)
     console.print(f"Its letter:      [bold]{letter}[/]")
-    console.print(
-        f"The Prefect UI:  {place.prefect_url}  (while it runs: make demo KEEP=1; its password: "
-        f"{PROGRAM} -c {place.config} prefect password)"
-    )
+    console.print("To click through: [bold]make demo KEEP=1[/] leaves everything running, and says what to type.")
 
 
 def print_disc(console: Console, client: Client, place: Place) -> None:
@@ -179,6 +207,21 @@ def print_disc(console: Console, client: Client, place: Place) -> None:
     if len(got) != state.written:
         raise DemoFailed(f"{state.publisher} confirmed {state.written} instances and holds {len(got)}.")
     console.print(f"{state.publisher} has them all and will make the disc.")
+
+
+def send(console: Console, client: Client, place: Place) -> None:
+    """The same study from a console to the inbox, and the disc that comes of it."""
+    console.print(f"\nSending {ACCESSION_NUMBER} from a console to {INBOX}, an AE title of mkiso's own:")
+    known = {listed["job"].job_id for listed in client.jobs()["jobs"]}
+    if subprocess.run(place.sending(ACCESSION_NUMBER), stdout=subprocess.DEVNULL, check=False).returncode:
+        raise DemoFailed(f"{INBOX} didn't take what was sent.")
+    until = time.monotonic() + SENT_SECONDS
+    while not (made := [each["job"] for each in client.jobs()["jobs"] if each["job"].job_id not in known]):
+        if time.monotonic() > until:
+            raise DemoFailed(f"No disc came of what was sent to {INBOX}.")
+        time.sleep(0.5)
+    state = show_job(console, client.follow(made[0].job_id))
+    console.print(f"A disc of it lies on the shelf: {state.written} instances, whole by what the PACS says.")
 
 
 def _stored(folder: Path) -> set[tuple[Path, int]]:
@@ -217,19 +260,32 @@ def unpack(iso: Path, folder: Path) -> None:
 
 
 def _keep(console: Console, place: Place) -> None:
-    console.print("\nIt stays up until Ctrl-C. To try:", style="bold")
-    for line in (
-        f"curl -OJ '{place.url}/api/iso/download?accession_number=428'",
-        f"curl -OJ '{place.url}/api/iso/download-multiple?accession_numbers=134,428'",
-        f"curl '{place.url}/api/iso/print?accession_number=134'",
-        f"curl {place.url}/api/health",
-        f"{PROGRAM} burn 1 -o 1.iso --url {place.url}",
-        f"{PROGRAM} -c {place.config} doctor",
-        f"a browser at {place.url}/ and at {place.prefect_url}/",
-    ):
+    console.print("\nIt stays up until Ctrl-C. To try, in another terminal:", style="bold")
+    for line in hints(place):
         console.print(f"  {line}", markup=False, highlight=False)
+    console.print(f"In a browser: {place.url}/  with the key {place.key}", markup=False, highlight=False)
+    console.print(f"and {place.prefect_url}/  with what `prefect password` above says", markup=False, highlight=False)
     while True:
         time.sleep(3600)
+
+
+def hints(place: Place) -> list[str]:
+    """Commands for a shell, in this order; each works from any folder."""
+    key, config = (shlex.quote(str(each)) for each in (place.key_file, place.config))
+    curl, program = f"""curl -H "X-API-Key: $(cat {key})\"""", shlex.quote(str(PROGRAM))
+    asking = f"--url {place.url} --api-key-file {key}"
+    return [
+        f"{curl} -OJ '{place.url}/api/iso/download?accession_number=428'",
+        f"{curl} -OJ '{place.url}/api/iso/download-multiple?accession_numbers=134,428'",
+        f"{curl} '{place.url}/api/iso/print?accession_number=428'",
+        f"curl {place.url}/api/health",
+        f"{program} burn 1 -o 1.iso {asking}",
+        f"{program} find --name phantom {asking}",
+        shlex.join(place.sending(PHANTOM)),
+        f"{program} jobs {asking}",
+        f"{program} -c {config} doctor",
+        f"{program} -c {config} prefect password",
+    ]
 
 
 @contextmanager

@@ -19,8 +19,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
-from rich.text import Text
 
 from mkiso.storage.report import FoundStudy, numbers_on
 from mkiso.study.identity import iso_date
@@ -108,27 +106,20 @@ def job_words(listed: Listed) -> str:
 
 
 def show_found(console: Console, studies: Sequence[SearchedStudy]) -> None:
-    """A table of studies: what is asked for next stands in the first column."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("accession", "date", "patient", "born", "patient ID", "modalities", "description", "images"):
-        table.add_column(title, justify="right" if title == "images" else "left", overflow="fold")
+    """Two lines a study, which any terminal has room for: the study, what is asked for next first; and whose it is."""
     sources = {study["source"] for study in studies}
-    if len(sources) > 1:
-        table.add_column("source", overflow="fold")
     for study in studies:
-        texts = (
-            study["accession_number"],
-            iso_date(study["study_date"]),
-            study["patient_name"],
-            iso_date(study["birth_date"]),
-            study["patient_id"],
-            ", ".join(study["modalities"]),
-            study["study_description"],
-            "" if study["images"] is None else str(study["images"]),
+        number = study["accession_number"] or f"(no accession number)  {study['study_instance_uid']}"
+        facts = (number, study["study_date"], study["modalities"], study["study_description"])
+        whose = (
+            study["patient_name"] or "(no name in the PACS)",
+            f"born {iso_date(study['birth_date']) or 'not known'}",
+            f"ID {study['patient_id']}",
+            study["source"] if len(sources) > 1 else "",
         )
-        table.add_row(*map(Text, (*texts, study["source"]) if len(sources) > 1 else texts))
-    if studies:
-        console.print(table)
+        words = study_words(FoundStudy(*facts, expected=study["images"], received=0))
+        for line in (words, f"    {'  '.join(filter(None, whose))}"):
+            console.print(line, markup=False, highlight=False)
 
 
 def study_words(study: FoundStudy) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from mkiso.demo.library import write_bundled_studies
 from mkiso.demo.pacs import DemoPacs
 from mkiso.demo.patient_api import DemoPatientApi, patients_of
-from mkiso.demo.phantoms import write_phantoms
+from mkiso.demo.phantoms import ACCESSION_NUMBER, write_phantoms
 from mkiso.demo.robots.storage_scp import StoragePublisher
 
 
@@ -30,7 +30,8 @@ def main() -> None:
     given = arguments.parse_args()
     name, host, port = given.destination.split(":")
     files = write_bundled_studies(given.folder / "studies")
-    files += write_phantoms(given.folder / "studies")
+    (phantoms := given.folder / "studies" / ACCESSION_NUMBER).mkdir(exist_ok=True)
+    files += write_phantoms(phantoms)
     end = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end.set())

@@ -51,8 +51,7 @@ def holding(path: Path) -> Holding:
 
 
 def write_bundled_studies(folder: Path) -> list[Path]:
-    """Write pydicom's studies into `folder` and return their files, each SOP instance once."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write pydicom's studies into `folder`, by accession number, and return their files, each SOP instance once."""
     accession_numbers: dict[str, str] = {}
     written: dict[str, Path] = {}
     for source in sorted(path for name in FOLDERS for path in (BUNDLED / name).rglob("*") if path.is_file()):
@@ -65,7 +64,8 @@ def write_bundled_studies(folder: Path) -> list[Path]:
         if not dataset.get("AccessionNumber"):
             study = dataset.StudyInstanceUID
             dataset.AccessionNumber = accession_numbers.setdefault(study, f"DEMO{len(accession_numbers) + 1:02}")
-        target = folder / f"{len(written) + 1:04}.dcm"
+        target = folder / dataset.AccessionNumber / f"{len(written) + 1:04}.dcm"
+        target.parent.mkdir(parents=True, exist_ok=True)
         dataset.save_as(target)
         written[dataset.SOPInstanceUID] = target
     return list(written.values())

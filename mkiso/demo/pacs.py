@@ -1,5 +1,5 @@
-"""A small PACS to try mkiso with: C-ECHO, C-FIND at STUDY, SERIES and IMAGE, C-MOVE over one storage association (PS3.4
-C.6.2, C.4.2).
+"""A small PACS to try mkiso with: C-ECHO, C-FIND at STUDY, SERIES and IMAGE, C-MOVE over one storage association, C-GET
+(PS3.4 C.6.2, C.4.2, C.4.3).
 
 Each instance goes out in its own transfer syntax with the dataset as it lies in its file. It can be told to misbehave:
 see Faults.
@@ -22,8 +22,10 @@ from pynetdicom import AE, build_context, evt
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     PatientRootQueryRetrieveInformationModelFind,
+    PatientRootQueryRetrieveInformationModelGet,
     PatientRootQueryRetrieveInformationModelMove,
     StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
     Verification,
 )
@@ -93,12 +95,24 @@ class DemoPacs:
             for model in (
                 Verification,
                 PatientRootQueryRetrieveInformationModelFind,
+                PatientRootQueryRetrieveInformationModelGet,
                 PatientRootQueryRetrieveInformationModelMove,
                 StudyRootQueryRetrieveInformationModelFind,
+                StudyRootQueryRetrieveInformationModelGet,
                 StudyRootQueryRetrieveInformationModelMove,
             )
         ]
-        handlers: Any = [(evt.EVT_CONN_OPEN, _send_at_once), (evt.EVT_C_FIND, self._find), (evt.EVT_C_MOVE, self._move)]
+        syntaxes: dict[str, set[str]] = {}
+        for held in self._holdings:
+            syntaxes.setdefault(str(held.header.SOPClassUID), set()).add(held.transfer_syntax_uid)
+        for sop_class, of_class in syntaxes.items():  # what C-GET sends goes to who asked (PS3.7 D.3.3.4)
+            ae.add_supported_context(sop_class, sorted(of_class), scu_role=False, scp_role=True)
+        handlers: Any = [
+            (evt.EVT_CONN_OPEN, _send_at_once),
+            (evt.EVT_C_FIND, self._find),
+            (evt.EVT_C_MOVE, self._move),
+            (evt.EVT_C_GET, self._get),
+        ]
         server: Any = ae.start_server((self.host, self.port), block=False, evt_handlers=handlers)
         self._server, self.port = server, server.socket.getsockname()[1]
         return self
@@ -185,6 +199,16 @@ class DemoPacs:
                 event.assoc.abort()
                 return
             time.sleep(self.faults.pause_seconds)
+            yield PENDING, dcmread(one.path)
+
+    def _get(self, event: Any) -> Iterator[Any]:
+        self.asked.append(("C-GET", event.identifier))
+        found = list(matching(self._holdings, event.identifier))
+        yield len(found)
+        for one in found:
+            if event.is_cancelled:
+                yield CANCEL, None
+                return
             yield PENDING, dcmread(one.path)
 
 

@@ -73,6 +73,16 @@ class Criteria:
         }
         return {keyword: value for keyword, value in asked.items() if value}
 
+    @property
+    def spellings(self) -> tuple[dict[str, str], ...]:
+        """The keys for each way in which the name may be written there: many a PACS tells capitals from small letters
+        (PS3.4 C.2.2.2.1 leaves it to the SCP). As it is typed, in capitals, and with a capital where a word begins.
+        """
+        keys = self.keys
+        if not (name := keys.get("PatientName")):
+            return (keys,)
+        return tuple({**keys, "PatientName": each} for each in dict.fromkeys((name, name.upper(), name.title())))
+
     def may_mean(self, study: Study) -> bool:
         """Whether a study is what was asked for, as far as it is told."""
         asked = self.keys
@@ -97,16 +107,17 @@ class Hits:
 
 def search(source: Source, criteria: Criteria, most: int = MAX_STUDIES) -> Hits:
     """At most `most` studies. Raises PacsUnreachable, PacsRefused (nothing was answered), PacsBusy, PacsSilent."""
-    query = study_query(**criteria.keys)
     with source.searching() as ask:
         # One more than is told shows that there are more; a source that tells loosely may spend it on others.
-        answers = ask(query, most + 1)
-    if answers.status != SUCCESS and not answers.sent:
-        raise failure(source.name, answers.status)
-    found = from_source(source, found_by_date(answers))
-    modalities = (query.keys["ModalitiesInStudy"],) if criteria.modality else ()
-    meant = newest_first(filter(criteria.may_mean, of_modalities(found.studies, modalities)))
-    cut = answers.endless or answers.at_limit or found.cut or len(meant) > most
+        told = [ask(study_query(**keys), most + 1) for keys in criteria.spellings]
+    for answers in told:
+        if answers.status != SUCCESS and not answers.sent:
+            raise failure(source.name, answers.status)
+    found = [from_source(source, found_by_date(answers)) for answers in told]
+    studies = {study.study_instance_uid: study for each in found for study in each.studies}.values()
+    modalities = (criteria.keys["ModalitiesInStudy"],) if criteria.modality else ()
+    meant = newest_first(filter(criteria.may_mean, of_modalities(studies, modalities)))
+    cut = any(each.endless or each.at_limit for each in told) or any(each.cut for each in found) or len(meant) > most
     return Hits(source.name, meant[:most], cut)
 
 

@@ -109,6 +109,17 @@ def test_it_moves_every_kind_as_it_lies_in_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.peer
+def test_it_sends_by_cget_to_who_asks(tmp_path: Path) -> None:
+    files = make_study(tmp_path / "corpus", "A1", kinds={"ct": 3, "sr": 1})
+    (got := tmp_path / "got").mkdir()
+    key = f"StudyInstanceUID={dcmread(files[0]).StudyInstanceUID}"
+    with DemoPacs(files) as pacs:
+        moved = ask("getscu", pacs, "+B", "-od", str(got), "-k", "QueryRetrieveLevel=STUDY", "-k", key)
+    assert moved.returncode == 0, moved.stderr
+    assert by_uid(list(got.iterdir())) == by_uid(files)
+
+
+@pytest.mark.peer
 def test_it_refuses_a_destination_that_it_does_not_know(library: list[Path]) -> None:
     with DemoPacs(library) as pacs:
         assert "MoveDestinationUnknown" in move(pacs, "NOBODY", dcmread(library[0]).StudyInstanceUID).stderr

@@ -50,6 +50,16 @@ def test_what_selects_nothing_or_too_much_isnt_asked(asked: dict[str, str]) -> N
         Criteria(**asked)
 
 
+def test_a_name_is_asked_for_in_each_way_that_it_may_be_written() -> None:
+    def asked(name: str) -> list[str]:
+        return [keys["PatientName"] for keys in Criteria(patient_name=name).spellings]
+
+    assert asked("doe^peter") == ["doe^peter*", "DOE^PETER*", "Doe^Peter*"]
+    assert asked("McDonald") == ["McDonald*", "MCDONALD*", "Mcdonald*"]
+    assert asked("สมชาย") == ["สมชาย*"]
+    assert Criteria(patient_id="a1").spellings == ({"PatientID": "a1"},)
+
+
 @pytest.mark.parametrize(
     ("asked", "keys"),
     [
@@ -100,6 +110,8 @@ def test_studies_are_found_by_what_a_person_knows(settings_for: MakeSettings, pe
     assert numbers(patient_id=PLAIN.patient_id, modality="MR") == with_mr
     assert numbers(patient_id=PLAIN.patient_id[:-1]) == []
     assert numbers(patient_name=PLAIN.name[:4], birth_date=PLAIN.birth_date) == ["A1002", "A1003"]
+    for name in (PLAIN.name.lower(), PLAIN.name.upper(), PLAIN.name[:4].lower()):
+        assert numbers(patient_name=name) == ["A1002", "A1003"]
     assert numbers(patient_id=PLAIN.patient_id, birth_date="19000101") == []
     assert numbers(study_date="20240229") == numbers(study_date="20240201-") == ["A1001", "A1002", "A1003"]
     assert numbers(study_date="-20240228") == []
