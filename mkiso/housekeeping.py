@@ -150,7 +150,7 @@ def sent_may_go(
         return "" if quiet_seconds is not None else "wholly"
     if not asked[-1].ended:
         return ""
-    age_hours = (now - asked[-1].time) / 3600
+    age_hours = (now - (asked[-1].ended_time or asked[-1].time)) / 3600
     came_since = quiet_seconds is not None and now - quiet_seconds > asked[-1].time
     if age_hours >= max(remember_days * 24, keep_hours) and (
         quiet_seconds is None or quiet_seconds >= keep_hours * 3600

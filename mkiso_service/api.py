@@ -107,6 +107,31 @@ class Listing(TypedDict):
     more: bool
 
 
+class InboxState(TypedDict):
+    """How an inbox stands. `images` and `refused` count what came since the receiver started, `last_refusal` says why
+    and of whom; null where the receiver can't be asked here. Of the studies that lie there or are remembered: those
+    that `wait` to be settled, whose jobs are `running`, and whose last job `failed`. `last_disc` is the newest job that
+    made a disc, `last_disc_time` when it ended; empty where there is none.
+    """
+
+    name: str
+    publisher: str
+    images: int | None
+    refused: int | None
+    last_refusal: str | None
+    waiting: int
+    running: int
+    failed: int
+    last_disc: str
+    last_disc_time: str
+
+
+class InboxStates(TypedDict):
+    """The inboxes, in the order of the configuration."""
+
+    inboxes: list[InboxState]
+
+
 class NamedKey(TypedDict):
     """A key of auth.keys; `last_used` is within a minute, empty where it never was."""
 
@@ -350,6 +375,7 @@ MESSAGES: tuple[Any, ...] = (
     Listing,
     FoundStudies,
     NamedKeys,
+    InboxStates,
     WhoMade,
     ToldPassword,
 )

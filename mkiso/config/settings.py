@@ -215,9 +215,12 @@ class SignIn(Section):
 def _is_private(url: str) -> bool:
     """Whether nobody between reads what goes to this address: https, or this machine."""
     parts = urlsplit(url)
-    return (parts.scheme == "https" and bool(parts.hostname)) or (
-        parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
-    )
+    return (parts.scheme == "https" and bool(parts.hostname)) or (parts.scheme == "http" and is_loopback(url))
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is this machine's own, which no other one reaches."""
+    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
 
 
 class Tls(Section):
@@ -626,6 +629,11 @@ class Settings(Section):
                     f"inboxes.{name} makes discs that anybody can read, and disc.encryption is "
                     f"{self.disc.encryption}: remove one"
                 )
+        if self.inboxes and self.prefect.api_url and not is_loopback(self.prefect.api_url):
+            yield (
+                "inboxes and prefect.api_url are both set: what is sent lies on one machine, and a worker of another "
+                "one may get the job. Remove prefect.api_url: mkiso serve starts a server of its own"
+            )
         if self.inboxes and self.storage.shared_dir:
             yield (
                 "inboxes and storage.shared_dir are both set: what is sent lies on one machine, and another one may "

@@ -11,9 +11,9 @@ from mkiso.languages import language
 from mkiso.publishers import publisher_of
 from mkiso.publishers.desk import cancel
 from mkiso.publishers.orderbook import OrderBook, orders_of
-from mkiso.publishers.protocol import PART_WORDS, Order, Proves, Publisher, Receipt, pages_of
+from mkiso.publishers.protocol import PART_WORDS, UNPROVEN_WORDS, Order, Proves, Publisher, Receipt, pages_of
 from mkiso.storage.job import Job
-from mkiso.study.gate import CompleteStudies
+from mkiso.study.gate import CompleteStudies, is_unproven
 from mkiso.study.models import Patient, Volume
 from mkiso.study.selection import EVERYTHING, Selection, numbers_of
 from mkiso.study.values import Found
@@ -21,11 +21,14 @@ from mkiso.study.values import Found
 
 def study_order(job: Job, publisher_name: str, studies: CompleteStudies) -> Order:
     """One order for the whole, of which the publisher makes the disc itself."""
+    spoken = language(job.settings.disc.language)
     return replace(
         _order_of(job, studies.accession_numbers, studies.selection, publisher_name),
         accession_numbers=studies.accession_numbers or numbers_of(studies.studies),
         is_part=studies.is_part,
-        part_words=language(job.settings.disc.language).gettext(PART_WORDS),
+        part_words=spoken.gettext(PART_WORDS),
+        is_unproven=is_unproven(studies.degraded),
+        unproven_words=spoken.gettext(UNPROVEN_WORDS),
         patient=studies.patient,
         instances=tuple(instance.arrival for instance in studies.instances),
         study_date=studies.studies[0].study_date,

@@ -18,6 +18,7 @@ from mkiso.study.writing import Carries, name_written, written
 
 Proves = Literal["queued", "done"]
 PART_WORDS = N_("not the whole examination")
+UNPROVEN_WORDS = N_("not proven to be complete")
 _PLACES = ("{accession_number}", "{selection}")
 LABEL_LETTERS = "label_letters"
 """What a job tells as degraded whose label shows something in other letters than it has."""
@@ -31,7 +32,8 @@ class Order:
     `volume` of a set. `order_id` is unique at the publisher and given by the order book; 1 to 32 characters of A-Z,
     a-z, 0-9 and `-`. `image_sha256` is what was proved of the image. `of_set` are the instances of all discs of a set,
     where there are several. `is_part`: the disc isn't all of its accession numbers or studies; its label says so by
-    `part_words`, which are in the language of the disc. `question`: pages_of, where `accession_numbers` aren't it.
+    `part_words`, which are in the language of the disc. `is_unproven`: nobody could say whether it is all; its label
+    says so by `unproven_words`, where it has a place. `question`: pages_of, where `accession_numbers` aren't it.
     """
 
     job_id: str
@@ -51,6 +53,8 @@ class Order:
     question: tuple[str, ...] = ()
     is_part: bool = False
     part_words: str = ""
+    is_unproven: bool = False
+    unproven_words: str = ""
 
     @property
     def questions(self) -> tuple[str, ...]:
@@ -159,11 +163,15 @@ def label_values(order: Order, fields: Mapping[str, str], carries: Carries = lam
     """The label's fields, filled in: each value is a template such as `{patient_name}`, `{number} of {total}`; control
     characters become spaces, and what the label doesn't carry is in other letters (mkiso.study.writing).
 
-    Without configured fields, all known ones under their own names. Of a part the accession number says that it is one,
-    unless a template names `{selection}`; where the label can't carry these words, in English.
+    Without configured fields, all known ones under their own names. Of a part, and of what isn't proven to be all, the
+    accession number says so, unless a template names `{selection}`; where the label can't carry these words, in
+    English.
     """
-    words = order.part_words if all(map(carries, order.part_words)) else PART_WORDS
-    selection = words * order.is_part
+    remarks = (
+        (order.is_part, order.part_words, PART_WORDS),
+        (order.is_unproven, order.unproven_words, UNPROVEN_WORDS),
+    )
+    selection = ", ".join(words if all(map(carries, words)) else plain for is_so, words, plain in remarks if is_so)
     apart = any("{selection}" in template for template in fields.values())
     numbers = ", ".join(order.accession_numbers)
     beside = "" if apart or not selection else f" ({selection})"

@@ -65,7 +65,7 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A job that was asked for. `fingerprint` and `instances` are of what lay there, `time` in seconds since the epoch;
-    `job_id` is empty until it is known that the job was created, `ended` until it has.
+    `job_id` is empty until it is known that the job was created, `ended` until it has, `ended_time` 0.
     """
 
     job_id: str
@@ -73,6 +73,7 @@ class Ask:
     instances: int
     time: float
     ended: Literal["", "done", "failed"] = ""
+    ended_time: float = 0
 
 
 _LINE = TypeAdapter(Line)

@@ -22,6 +22,7 @@ from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.description import description_of
 from mkiso_service.webhook.disc_sets import answer_several
 from mkiso_service.webhook.health import Health
+from mkiso_service.webhook.inboxes import Inboxes
 from mkiso_service.webhook.iso import Questions
 from mkiso_service.webhook.jobs import ClientGone, Jobs
 from mkiso_service.webhook.kept_reports import KeptReports
@@ -120,6 +121,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Route("/api/openapi.json", openapi),
             Route("/api/studies", searches.show),
             Route("/api/keys", keys_told),
+            Route("/api/inboxes", Inboxes(settings).show),
             Route("/api/iso/preview", previews.show),
             Route("/api/iso/download", questions.download),
             Route("/api/iso/download-multiple", questions.download_multiple),

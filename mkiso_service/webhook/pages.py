@@ -25,7 +25,7 @@ from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
 from mkiso.storage.report import numbers_on
 from mkiso.study.identity import iso_date
-from mkiso_service.api import Dependency, Job, Ordered, Preview, WhoMade
+from mkiso_service.api import Dependency, InboxStates, Job, Ordered, Preview, WhoMade
 from mkiso_service.counting import ago, counted
 from mkiso_service.display import size_words
 from mkiso_service.webhook.access import (
@@ -105,6 +105,7 @@ class CounterPage:
                 and (settings.disc.recipients or not form.has_envelopes)  # which a patient can't open
             ],
             "signs_out": keys.needed,
+            "inboxes": bool(settings.inboxes),
             "action": settings.print.default_action if names else "file",
             "asks_birth_date": settings.identity.confirm_birth_date,
         }
@@ -377,6 +378,13 @@ def made_page(request: Request, told: WhoMade) -> HTMLResponse:
     """Who made what."""
     spoken = language_of(request)
     answer = _page(request, "made.html", states={key: spoken.gettext(words) for key, words in _STATES.items()}, **told)
+    answer.headers["vary"] = "Accept, Accept-Language"
+    return answer
+
+
+def inboxes_page(request: Request, told: InboxStates) -> HTMLResponse:
+    """How each inbox stands."""
+    answer = _page(request, "inboxes.html", **told)
     answer.headers["vary"] = "Accept, Accept-Language"
     return answer
 

@@ -38,6 +38,7 @@ ROUTES: Mapping[str, Right | None] = MappingProxyType(
         "/api/openapi.json": None,
         "/api/keys": "keys",
         "/api/studies": "search",
+        "/api/inboxes": "list",
         "/api/iso/preview": "disc",
         "/api/iso/download": "disc",
         "/api/iso/download-multiple": "disc",

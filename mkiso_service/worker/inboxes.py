@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -67,7 +67,10 @@ class InboxWatch:
         """Look at every study once, and start what is settled; how many jobs were started."""
         started, under_way = 0, 0
         waiting: list[tuple[PushedStudy, Inbox]] = []
-        studies = [(study, rules) for name, rules in self._settings.inboxes.items() for study in self._of(name)]
+        storage, inboxes = self._settings.storage, self._settings.inboxes
+        there = [(study, rules) for name, rules in inboxes.items() for study in studies_in(storage, name)]
+        self._forget_gone({study for study, _ in there})
+        studies = [(study, rules) for study, rules in there if self._at_rest.get(study) != _changed(study)]
         asked = {study: study.asked for study, _ in studies}
         running = [each[-1].job_id for each in asked.values() if each and each[-1].job_id and not each[-1].ended]
         told = standings(running) if running else {}
@@ -77,7 +80,7 @@ class InboxWatch:
                 if not (ended := self._ended(last, told)):
                     under_way += 1
                     continue
-                study.note_asked((*asked[study][:-1], replace(last, ended=ended)))
+                study.note_asked((*asked[study][:-1], replace(last, ended=ended, ended_time=time.time())))
             waiting.append((study, rules))
         for study, rules in sorted(waiting, key=self._due):
             if under_way + started >= self._most:
@@ -85,11 +88,11 @@ class InboxWatch:
             started += self._consider(study, rules)
         return started
 
-    def _of(self, name: str) -> Iterator[PushedStudy]:
-        """The studies of an inbox that aren't at rest as they are."""
-        for study in studies_in(self._settings.storage, name):
-            if self._at_rest.get(study) != _changed(study):
-                yield study
+    def _forget_gone(self, there: Collection[PushedStudy]) -> None:
+        """What was cleared away is known no more."""
+        for known in (self._known, self._at_rest):
+            for study in known.keys() - there:
+                del known[study]
 
     def _due(self, waiting: tuple[PushedStudy, Inbox]) -> float:
         """Who has waited longest for the archive's word comes first: one that has no answer keeps nobody else from

@@ -178,6 +178,7 @@ def test_an_inbox_that_cannot_be_meant_is_refused(wrong: Mapping[str, Any]) -> N
         Inbox.model_validate(wrong)
 
 
+PREFECT = {"api_auth_string": "mkiso:secret"}
 ROBOT = {"robot": {"kind": "folder", "directory": "/robot"}}
 
 
@@ -191,6 +192,8 @@ ROBOT = {"robot": {"kind": "folder", "directory": "/robot"}}
         ),
         ({"inboxes": {"BURN": {}, "Burn": {}}}, "BURN and Burn are the same name"),
         ({"inboxes": {"BURN": {}}, "storage": {"shared_dir": "/shared"}}, "lies on one machine"),
+        ({"inboxes": {"BURN": {}}, "prefect": {**PREFECT, "api_url": "http://prefect:4200/api"}}, "Remove prefect.api"),
+        ({"inboxes": {"BURN": {}}, "prefect": {**PREFECT, "api_url": "http://127.0.0.1:4200/api"}}, ""),
         ({"inboxes": {"BURN": {}}, "disc": {"encryption": "required_for_files"}}, "that anybody can read"),
         ({"inboxes": {"BURN": {"publisher": "robot", "again": "no"}}, "disc": {"encryption": "required"}}, "anybody"),
         (

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,3 +172,16 @@ def test_while_a_source_cannot_be_asked_nothing_is_settled(
     monkeypatch.setattr(inboxes, "find_everywhere_by_uid", lambda *_: listed(study))
     InboxWatch(asked_archive(settings)).look()
     assert len(study.asked) == 1
+
+
+def test_what_was_cleared_away_is_known_no_more(settings: Settings, runs: Runs, tmp_path: Path) -> None:
+    study = sent(settings, tmp_path, "A1")
+    watch = InboxWatch(settings)
+    watch.look()
+    [asked] = study.asked
+    study.note_asked([replace(asked, ended="done", ended_time=time.time())])
+    watch.look()
+    assert list(watch._at_rest) == [study]
+    shutil.rmtree(study.folder)
+    watch.look()
+    assert not watch._at_rest and not watch._known

@@ -185,6 +185,16 @@ def test_the_doctor_says_what_came_and_what_was_refused_last(start: Start, tmp_p
     assert told(inside=False).words == "2 images came, 1 refused"
 
 
+def test_nothing_is_taken_that_the_disk_has_no_room_for(start: Start, tmp_path: Path) -> None:
+    running = start({"min_free_gib": 1e6}, {"BURN": OPEN})
+    files = make_study(tmp_path, "A1", kinds={"ct": 1})
+    sent = store(running.port, files, called="BURN")
+    assert sent.returncode != 0 and "0xa700" in sent.stdout.lower() + sent.stderr.lower(), sent.stdout + sent.stderr
+    assert study_of(running, files).read().instances == ()
+    status = running.settings.storage.receiver_socket
+    eventually(lambda: "A700, less would be free" in receiver_status(status)["inboxes"]["BURN"]["last_refusal"])
+
+
 def test_who_may_not_send_is_named_with_the_inbox(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -137,6 +137,13 @@ def test_a_label_may_name_what_it_is_given() -> None:
         "N": "A1 (not the whole examination)"
     }
     assert label_values(order, {"N": "{accession_number}", "S": "{selection}"}) == {"N": "A1", "S": ""}
+    unproven = replace(order, is_unproven=True, unproven_words="nicht geprüft")
+    assert label_values(unproven, {})["accession_number"] == "A1 (nicht geprüft)"
+    both = replace(part, is_unproven=True, unproven_words="nicht geprüft")
+    assert label_values(both, {"S": "{selection}"}) == {"S": "nur ein Teil, nicht geprüft"}
+    assert label_values(both, {"S": "{selection}"}, lambda sign: sign != "ü") == {
+        "S": "nur ein Teil, not proven to be complete"
+    }
     assert (tells_part({}), tells_part({"N": "{selection}"}), tells_part({"N": "{patient_name}"})) == (
         True,
         True,

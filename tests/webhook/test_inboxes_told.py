@@ -1,0 +1,66 @@
+"""How inboxes stand, over HTTP and on a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mkiso.config.settings import Settings
+from mkiso.receiver.pushed import Ask, PushedStudy
+from mkiso_service.webhook import inboxes
+from tests.webhook.browsers import browser_of, is_right
+from tests.webhook.desk import Desk, served, settings_in
+
+JOB = "0b0a1b2c-0000-4000-8000-000000000001"
+STUDIES: tuple[tuple[Ask, ...], ...] = (
+    (),  # waits
+    (Ask("j1", "f", 1, 10.0, "failed", 11.0),),
+    (Ask("j2", "f", 1, 10.0, "done", 12.0), Ask("j3", "g", 2, 20.0)),  # runs again
+    (Ask(JOB, "f", 1, 30.0, "done", 40.0),),
+)
+COUNTS = {"BURN": {"stored": 7, "refused": 1, "last_refusal": "CT1@10.0.0.1: A700, the inbox is full"}}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Settings:
+    rules = {"BURN": {"senders": ["CT1"]}, "PRINT": {"senders": ["CT1"], "publisher": "rimage"}}
+    given = settings_in(tmp_path).model_dump() | {"inboxes": rules}
+    settings = Settings.model_validate(given)
+    for number, asked in enumerate(STUDIES, 1):
+        study = PushedStudy(settings.storage, "BURN", f"1.2.{number}")
+        study.instances_dir.mkdir(parents=True)
+        if asked:
+            study.note_asked(asked)
+    return settings
+
+
+def test_each_inbox_is_told_with_what_waits_and_its_last_disc(site: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(site, Desk()) as client:
+        told = client.get("/api/inboxes").json()["inboxes"]
+        assert [(each["name"], each["images"], each["last_refusal"]) for each in told] == [
+            ("BURN", None, None),
+            ("PRINT", None, None),
+        ]
+        burn = told[0]
+        assert (burn["waiting"], burn["running"], burn["failed"]) == (1, 1, 1)
+        assert (burn["last_disc"], burn["last_disc_time"]) == (JOB, "1970-01-01T00:00:40+00:00")
+        assert (told[1]["publisher"], told[1]["last_disc"], told[1]["waiting"]) == ("rimage", "", 0)
+        monkeypatch.setattr(inboxes, "receiver_status", lambda *_: {"inboxes": COUNTS})
+        burn = client.get("/api/inboxes").json()["inboxes"][0]
+        assert (burn["images"], burn["refused"], burn["last_refusal"]) == (7, 1, COUNTS["BURN"]["last_refusal"])
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("kind", ["chromium-de", "firefox-es"])
+def test_the_page_of_inboxes_is_right_on_a_phone_and_on_a_desk(
+    site: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(inboxes, "receiver_status", lambda *_: {"inboxes": COUNTS})
+    browser_kind, _, code = kind.partition("-")
+    with served(site, Desk()) as client, browser_of(browser_kind, code, tmp_path / kind) as browser:
+        browser.open(f"{client.base_url}/")
+        browser.until("!!document.querySelector('a[href=\"/api/inboxes\"]')")
+        browser.open(f"{client.base_url}/api/inboxes")
+        is_right(browser, code, tmp_path, "inboxes")
+        assert "BURN" in str(browser.run("document.body.innerText"))
