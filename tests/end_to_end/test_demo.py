@@ -47,7 +47,7 @@ def test_the_demo_makes_a_disc_and_ends_what_it_started(tmp_path: Path) -> None:
 @pytest.fixture
 def kept(tmp_path: Path) -> Iterator[list[str]]:
     """What a demo prints that stays up, line by line until it does."""
-    command = [sys.executable, "-m", "mkiso_service", "demo", "--keep", "--folder", tmp_path / "demo"]
+    command = [sys.executable, "-m", "mkiso_service", "demo", "--keep", "--folder", str(tmp_path / "demo")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         assert demo.stdout is not None
         told: list[str] = []
