@@ -32,7 +32,7 @@ from mkiso_service.webhook.answers import JobFailed, disc_address, error_answer,
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.disc_bytes import DiscResponse, Span, content_disposition, name_of, prepared, span_of
 from mkiso_service.webhook.disc_sets import chosen
-from mkiso_service.webhook.orchestrator import ENDED, Orchestrator, Standing
+from mkiso_service.webhook.orchestrator import ENDED, SUSPENDED, Orchestrator, Standing
 from mkiso_service.webhook.rights import caller_of, may_cancel
 
 REPORT_POLL_SECONDS = 0.05
@@ -101,7 +101,7 @@ class Jobs:
                 raise
             standing = None
         state, error = state_of(standing, report, job_id)
-        return await self.told(report or JobReport(job_id, "", ()), state, error)
+        return await self.told(as_it_stands(report or JobReport(job_id, "", ()), standing), state, error)
 
     async def cancel(self, request: Request) -> Job:
         """End a job that hasn't ended, as everybody who has asked for it or an operator wants it; how it stands then.
@@ -264,10 +264,17 @@ def _disc_entry(report: JobReport, manifest: Manifest) -> Disc:
     )
 
 
+def as_it_stands(report: JobReport, standing: Standing | None) -> JobReport:
+    """A job's report, which says nothing itself of an operator who has halted its run."""
+    return replace(report, stage=SUSPENDED) if standing == SUSPENDED else report
+
+
 def state_of(standing: Standing | None, report: JobReport | None, job_id: str) -> tuple[State, JobError | None]:
     """waiting, running, done or failed, and the error of a failed job; without Prefect, by the report alone."""
-    if standing == "running" and report is not None and report.is_on_the_shelf:
+    if standing in ("running", SUSPENDED) and report is not None and report.is_on_the_shelf:
         return "done", None
+    if standing == SUSPENDED:
+        return "running", None
     if standing in ("waiting", "running"):
         return standing, None
     if standing is None and report is not None and report.status == "running":

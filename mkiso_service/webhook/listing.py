@@ -19,7 +19,7 @@ from mkiso.storage.report import JobReport, numbers_on
 from mkiso.study.text import readable_name
 from mkiso_service.api import Asker, Listed, Listing
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.jobs import Jobs, state_of
+from mkiso_service.webhook.jobs import Jobs, as_it_stands, state_of
 from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.orchestrator import Orchestrator, Standing
 from mkiso_service.webhook.question import Query
@@ -86,6 +86,7 @@ class JobList:
         if standing is None and report.stage == "waiting":
             standing = "waiting"
         state, error = state_of(standing, report, report.job_id)
+        report = as_it_stands(report, standing)
         try:
             job = await self._jobs.told(report, state, error)
         except JobNotFound:  # its discs went before its report did

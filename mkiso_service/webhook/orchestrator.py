@@ -25,7 +25,9 @@ from mkiso_service.orchestration import INBOX, NOT_TAKEN, REQUEST_ID_LABEL, api_
 from mkiso_service.prefect_api import PrefectApi
 from mkiso_service.webhook.question import Question
 
-Standing = Literal["waiting", "running", "completed", "failed", "crashed", "cancelled"]
+Standing = Literal["waiting", "running", "suspended", "completed", "failed", "crashed", "cancelled"]
+SUSPENDED: Standing = "suspended"
+"""Halted in Prefect by an operator, until they resume or cancel it; the stage of such a job."""
 ENDED: frozenset[Standing] = frozenset(("completed", "failed", "crashed", "cancelled"))
 
 DEPLOYMENTS = {"download": "make_disc/download", "print": "print_disc/print"}
@@ -40,6 +42,7 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 _STANDINGS: dict[str, Standing] = {
     "SCHEDULED": "waiting",
     "PENDING": "waiting",
+    "PAUSED": "suspended",
     "COMPLETED": "completed",
     "FAILED": "failed",
     "CRASHED": "crashed",

@@ -36,6 +36,8 @@ from mkiso_service.webhook.access import (
     request_id_of,
     sender_of_request,
 )
+from mkiso_service.webhook.advice import LOOK_FIRST, advice, advices, must_look
+from mkiso_service.webhook.orchestrator import SUSPENDED
 from mkiso_service.webhook.question import Question, form_of
 from mkiso_service.webhook.rights import caller_of, right_of
 
@@ -54,6 +56,7 @@ _STATES = {"waiting": N_("Waiting"), "running": N_("Working"), "done": N_("Ready
 STAGES = MappingProxyType(
     {
         "waiting": N_("Waiting for its turn"),
+        SUSPENDED: N_("Halted by an operator; it goes on when they resume it"),
         "starting": N_("Starting"),
         "found": N_("Studies found"),
         "retrieving": N_("Fetching images"),
@@ -125,6 +128,8 @@ class CounterPage:
         spoken = language_of(request)
         told = {
             "words": spoken.words_of(_SCRIPTS),
+            "advice": advices(spoken),
+            "lookFirst": sorted(LOOK_FIRST),
             "stages": {stage: spoken.gettext(words) for stage, words in STAGES.items()},
         }
         return _page(
@@ -264,8 +269,14 @@ def _ordered_before(ordered: Ordered, spoken: Language) -> str:
 def error_page(request: Request, status: int, words: str, code: str) -> HTMLResponse:
     """What went wrong, for a person whom a link or an address has led here."""
     request_id, signs_in = request_id_of(request.scope), code in _OF_SIGN_IN
-    title = language_of(request).gettext(_error_title(request.scope["path"], signs_in=signs_in))
-    answer = _page(request, "error.html", title=title, words=words, code=code, request_id=request_id, signs_in=signs_in)
+    spoken = language_of(request)
+    path = request.scope["path"]
+    told = {
+        "title": spoken.gettext(_error_title(path, signs_in=signs_in)),
+        "advice": advice(code, spoken, look=right_of(path) == "print" and must_look("print", code)),
+        "words": words,
+    }
+    answer = _page(request, "error.html", **told, code=code, request_id=request_id, signs_in=signs_in)
     answer.status_code = status
     answer.headers["vary"] = "Accept, Accept-Language"
     return answer
@@ -361,6 +372,7 @@ def job_page(
         numbers=numbers_on(job),
         state=spoken.gettext(_STATES[job.state]),
         words=_words(job, spoken, robot),
+        advice=_advice(job, spoken),
         moving=moving,
         without=_without(job.degraded, spoken),
         has_password=has_claim and job.state == "done",
@@ -406,6 +418,14 @@ def _words(job: Job, spoken: Language, robot: Dependency | None) -> str:
     if job.state == "running":
         return spoken.gettext("%(stage)s: %(images)s.", stage=_stage(job, spoken), images=images)
     return spoken.gettext("The disc is ready.") if job.state == "done" else spoken.gettext("Waiting for its turn.")
+
+
+def _advice(job: Job, spoken: Language) -> str:
+    """What to do about a failed job."""
+    if job.state != "failed" or not job.error:
+        return ""
+    code = job.error["code"]
+    return advice(code, spoken, look=must_look(job.kind, code, job.proves))
 
 
 def _stage(job: Job, spoken: Language) -> str:

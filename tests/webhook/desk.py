@@ -85,7 +85,7 @@ class Desk:
         self.waiting += 1
         try:
             until = time.monotonic() + timeout_seconds
-            while self.standings[job_id] in ("waiting", "running"):
+            while self.standings[job_id] in ("waiting", "running", "suspended"):
                 if time.monotonic() > until:
                     return None
                 await asyncio.sleep(0.01)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from mkiso.errors import PacsBusy
+from mkiso.languages import language
 from mkiso_service.webhook import iso
+from mkiso_service.webhook.advice import advice
 from mkiso_service.webhook.orchestrator import Standing
 from mkiso_service.webhook.question import Question
 from tests.webhook.desk import Desk, Scripts, served, settings_in
@@ -37,6 +39,40 @@ def test_errors_are_pages_for_people_and_json_for_programs(tmp_path: Path) -> No
             assert "default-src 'none'" in page.headers["content-security-policy"]
             told = client.get(path)
             assert told.status_code == status and "error" in told.json()
+
+
+def test_what_to_do_about_an_error_is_told_in_the_browsers_language(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    busy = PacsBusy("It is busy.")
+    with served(settings, Desk(Scripts(settings.storage).failed(busy))) as client:
+        for code in ("de", "en"):
+            headers = {**BROWSER, "Accept-Language": code}
+            page = client.get("/api/iso/download?accession_number=A1", headers=headers)
+            failed = client.get("/api/iso/download?accession_number=A1").json()["job_id"]
+            job = client.get(f"/api/iso/jobs/{failed}", headers=headers)
+            for text in (page.text, job.text):
+                words = text.partition('<p class="words">')[2].partition("</p>")[0]
+                assert words.startswith(advice("pacs_busy", language(code))), text
+                assert "It is busy." in text, "the service's own words are there for the administrator"
+    assert advice("pacs_busy", language("de")) != advice("pacs_busy", language("en"))
+
+
+def test_who_waits_is_told_that_an_operator_has_halted_the_job(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    scripts = Scripts(settings.storage)
+
+    def script(job_id: str, question: Question) -> Standing:
+        scripts.report(job_id, question, stage="retrieving", expected=4, received=1)
+        return "suspended"
+
+    with served(settings, Desk(script)) as client:
+        job = client.get("/api/iso/download?accession_number=A1", headers={"Prefer": "respond-async"}).json()["job"]
+        told = client.get(job).json()
+        assert (told["state"], told["stage"]) == ("running", "suspended")
+        page = client.get(job, headers=BROWSER)
+        assert "Halted by an operator; it goes on when they resume it" in page.text and page.headers["refresh"]
+        [listed] = client.get("/api/iso/jobs").json()["jobs"]
+        assert listed["job"]["stage"] == "suspended"
 
 
 def test_a_browser_sees_how_far_a_disc_is_and_then_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

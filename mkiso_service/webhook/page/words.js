@@ -1,5 +1,4 @@
-// The words of the page in the browser's language, and what a clerk can do about each error code (docs/errors.md says more). Other codes show the
-// service's own message, such as those of wrong numbers, which name the wrong character.
+// The words of the page in the browser's language, and what a clerk can do about an error.
 const told = JSON.parse(document.documentElement.dataset.told);
 export const language = document.documentElement.lang;
 const plurals = new Intl.PluralRules(language);
@@ -16,59 +15,6 @@ export function ngettext(singular, plural, number, values = {}) {
 }
 
 function join(...sentences) { return sentences.join(" "); }
-
-const LATER = gettext("Ask again in a few minutes.");
-const TELL_PACS = gettext("Tell the PACS administrator.");
-const TELL = gettext("Tell the administrator.");
-
-const ADVICE = {
-  study_not_found: gettext("The PACS knows no study with this number. Check the number; if it is right, the images may not have arrived yet."),
-  selection_not_found: gettext("A chosen series or examination isn't in the PACS any more. Look the number up again, and choose again."),
-  selection_not_told: gettext("This disc robot can't write on a disc that it isn't the whole examination. Make the disc file, or have the whole examination made."),
-  no_dicom_data: gettext("The study exists but has no images yet. Ask again when the examination has been sent."),
-  patient_mismatch: gettext("These numbers don't belong to one patient, so no disc is made. Ask for each patient separately. If it is one patient, tell the PACS administrator."),
-  other_patient: gettext("The PACS names another patient by now than the one who was shown, so no disc is made. Look the number up again."),
-  wrong_birth_date: gettext("The PACS has another birth date for this number. Check the number and the birth date."),
-  study_incomplete: join(gettext("Some images could not be fetched, so no disc is made."), LATER, gettext("If it happens again, tell the PACS administrator.")),
-  not_archived: gettext("The PACS doesn't have all images that were sent, so no disc is made. Send the study to the PACS, then here again."),
-  study_grown: gettext("More images came after the disc was made, and that disc lacks them. Ask for a new disc here."),
-  instance_conflict: join(gettext("One image exists in two versions, so no disc is made."), TELL_PACS),
-  damaged_instance: join(gettext("An image in the PACS is damaged, so no disc is made."), TELL_PACS),
-  counts_unknown: join(gettext("The PACS doesn't say how many images there are, so nobody can say that the disc is complete."), TELL),
-  answer_cut: join(gettext("The PACS may not have told of all studies with this number, so no disc is made."), TELL_PACS),
-  too_large_for_medium: gettext("The studies don't fit on one disc. Ask for fewer at a time, or tell the administrator."),
-  pacs_refused: join(gettext("The PACS refuses this service."), TELL_PACS),
-  pacs_unreachable: join(gettext("The PACS can't be reached."), LATER),
-  pacs_busy: join(gettext("The PACS is busy."), LATER),
-  pacs_silent: join(gettext("The PACS stopped answering."), LATER),
-  not_asked_everywhere: join(gettext("No PACS that answers has this number, and another one, which may have it, can't be asked."), LATER),
-  receiver_unavailable: join(gettext("The service can't receive images at the moment."), LATER),
-  proof_failed: gettext("The finished disc file differed from what came from the PACS and was deleted. Ask again; if it happens twice, tell the administrator."),
-  queue_full: gettext("Many discs are being made already. Ask again in a minute."),
-  storage_full: join(gettext("The service has no room for another disc."), TELL),
-  orchestrator_unavailable: gettext("The service is starting, or a part of it isn't available. Ask again in a minute."),
-  service_stopping: gettext("The service is being restarted. Ask again in a minute."),
-  job_stopped: gettext("The job was stopped before its end. Ask again."),
-  job_cancelled: gettext("This was cancelled. Ask again if the disc is still wanted."),
-  job_crashed: gettext("The job was interrupted. Ask again."),
-  job_not_found: gettext("This disc is no longer kept. Ask again to have it made again."),
-  publisher_unavailable: gettext("The disc robot can't be reached. Check that it is on, then ask again."),
-  publisher_refused: gettext("The disc robot refused the disc. Look at its display for the cause, then ask again."),
-  print_uncertain: gettext("The disc robot may already have made this disc. Look there first; have it made again only if it isn't there."),
-  foreign_request: join(gettext("The browser doesn't say that the request comes from this page."), TELL),
-  unknown_host: join(gettext("The service doesn't know the host name in the address bar."), TELL),
-  search_closed: gettext("Nobody is searched for here without a key. Ask the administrator for one."),
-  not_allowed: gettext("Your sign-in doesn't allow this. Ask the administrator."),
-  configuration: join(gettext("The service isn't set up for this."), TELL),
-  unforeseen: gettext("An unexpected error happened. Ask again; if it happens twice, tell the administrator."),
-  encryption_required: gettext("This site hands out encrypted files only."),
-  password_gone: gettext("The password was told already, and is kept nowhere. Make the file again if it is lost."),
-  wrong_claim: gettext("The password is told only on the page that asked for the disc. Make the file again if it is lost."),
-  unreachable: gettext("The service can't be reached. Check the network and ask again."),
-};
-
-// A print that broke off may have reached the publisher: asking again without looking there could make two discs.
-const LOOK_FIRST = new Set(["print_uncertain", "job_stopped", "job_cancelled", "job_crashed", "unforeseen", "publisher_refused"]);
 
 const WITHOUT = {
   patient_api: gettext("The hospital's patient data wasn't available; the disc has the name from the PACS."),
@@ -94,10 +40,10 @@ export function stage(job) {
 
 export const SEXES = { F: gettext("female"), M: gettext("male"), O: gettext("other") };
 
-export function mustLook(kind, error, proves) { return kind === "print" && (Boolean(proves) || LOOK_FIRST.has(error.code)); }
+export function mustLook(kind, error, proves) { return kind === "print" && (Boolean(proves) || told.lookFirst.includes(error.code)); }
 
 export function advice(kind, error, proves) {
-  const words = ADVICE[error.code] || error.error || gettext("Something went wrong. Ask again, or tell the administrator.");
+  const words = told.advice[error.code] || error.error || gettext("Something went wrong. Ask again, or tell the administrator.");
   return mustLook(kind, error, proves) && error.code !== "print_uncertain" ? join(words, gettext("But look at the disc robot first: the disc may be there already.")) : words;
 }
 
