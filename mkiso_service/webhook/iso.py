@@ -128,12 +128,18 @@ class Questions:
             raise NotAllowed("You may order this disc, and may not see whose it is, so no page can ask you.")
         birth_date = query.birth_date()
         if self._settings.identity.confirm_birth_date and not birth_date:
-            return print_page(request, question)
+            return print_page(request, question, publishers=self._settings.publishers)
         told = await self._previews.told(request, question, birth_date)
         robot = await self._health.publisher(question.publisher)
         configured = self._settings.publishers[question.publisher]
         return print_page(
-            request, question, told, robot, birth_date=query.one("birth_date") or "", copies=configured.copies
+            request,
+            question,
+            told,
+            robot,
+            birth_date=query.one("birth_date") or "",
+            copies=configured.copies,
+            publishers=self._settings.publishers,
         )
 
     async def _disc(self, request: Request, question: Question, query: Query) -> Response:

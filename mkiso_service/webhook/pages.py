@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from jinja2 import Environment
+from markupsafe import Markup, escape
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -210,10 +211,11 @@ def print_page(
     *,
     birth_date: str = "",
     copies: int = 1,
+    publishers: Collection[str] = (),
 ) -> HTMLResponse:
     """Whose disc it would be, and whether to have it made; without `told` it asks for the birth date first. Its button
     posts to the page's address, since nginx may add the key there, and orders a disc of who is on it and of nobody
-    else.
+    else. Of `publishers` the others have links to a page like this.
     """
     order = {"accession_number": ",".join(question.accession_numbers), "publisher": question.publisher}
     order |= {"language": question.language} if question.language else {}
@@ -225,6 +227,8 @@ def print_page(
         *(("study_uid", uid) for uid in question.selection.studies),
         *(("series_uid", uid) for uid in question.selection.series),
     ]
+    kept = [(name, value) for name, value in pairs if name not in ("publisher", "confirm_reprint", "shown")]
+    others = {name: urlencode([*kept, ("publisher", name)]) for name in publishers if name != question.publisher}
     spoken = language_of(request)
     ordered = told["ordered"] if told else None
     return _page(
@@ -239,6 +243,7 @@ def print_page(
         query=urlencode(pairs),
         birth_date=birth_date,
         copies=copies,
+        others=others,
         counted=counted,
         iso_date=iso_date,
         sexes=_SEXES,
@@ -306,19 +311,27 @@ def _operations(description: Mapping[str, Any]) -> dict[str, Any]:
         {
             "method": method.upper(),
             "path": path,
-            "summary": told.get("summary", ""),
-            "description": told.get("description", ""),
+            "summary": _marked(told.get("summary", "")),
+            "description": _marked(told.get("description", "")),
             "parameters": [
                 _parameter(each, resolved(each.get("schema", {})))
                 for each in map(resolved, [*methods.get("parameters", ()), *told.get("parameters", ())])
             ],
-            "answers": {status: resolved(answer)["description"] for status, answer in told["responses"].items()},
+            "answers": {
+                status: _marked(resolved(answer)["description"]) for status, answer in told["responses"].items()
+            },
         }
         for path, methods in description["paths"].items()
         for method, told in methods.items()
         if method in ("get", "post")
     ]
-    return {"info": description["info"], "operations": operations, "codes": kinds()}
+    about = _marked(description["info"]["description"])
+    return {"about": about, "operations": operations, "codes": kinds()}
+
+
+def _marked(words: str) -> Markup:
+    """Text in which what stands between back quotes is code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(words))))  # noqa: S704  escaped before
 
 
 def _parameter(told: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -331,7 +344,7 @@ def _parameter(told: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, 
     return {
         "name": told["name"],
         "marks": marks,
-        "words": ". ".join(filter(None, words)),
+        "words": _marked(". ".join(filter(None, words))),
         "pattern": schema.get("pattern", ""),
     }
 

@@ -4,6 +4,7 @@ anything is ordered.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from mkiso.config.publishers import CStore
 from mkiso.config.settings import Auth, Identity, Key, Settings, Storage
 from mkiso.languages import language
 from mkiso.publishers.orderbook import OrderBook
@@ -140,3 +142,20 @@ def test_what_no_disc_can_be_made_of_is_said_at_once(site: Settings, number: str
     with served(site, Desk()) as client:
         answer: httpx.Response = client.get(f"/api/iso/print?accession_number={number}", headers=BROWSER)
     assert answer.status_code == status and "<button" not in answer.text
+
+
+def test_who_has_several_robots_may_choose_another_and_nothing_is_ordered(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path / "data")
+    robots = {"rimage": CStore(), "epson": CStore()}
+    desk = Desk(Scripts(settings.storage).done)
+    with (
+        with_pacs(settings.model_copy(update={"publishers": robots}), tmp_path / "pacs", "A1") as site,
+        served(site, desk) as client,
+    ):
+        page = client.get(f"{PRINT}&confirm_reprint=true&language=de", headers=BROWSER).text
+        [link] = re.findall(r'<a href="([?][^"]+)">epson</a>', page)
+        assert re.search(r'<a class="button quiet" href="/">No, go back</a>', page)
+        other = client.get(f"/api/iso/print{link.replace('&amp;', '&')}", headers=BROWSER).text
+        assert "have epson make a disc" in other and ">rimage</a>" in other
+        assert "language=de" in link and "confirm_reprint" not in link, "nobody has looked at that robot"
+    assert desk.asked == []
