@@ -16,6 +16,7 @@ from mkiso.config.settings import Disc
 from mkiso.errors import PacsBusy
 from mkiso.languages import Language, language
 from mkiso.storage.handover import hand_over
+from mkiso_service.webhook.advice import advices
 from mkiso_service.webhook.orchestrator import Standing
 from mkiso_service.webhook.pages import STAGES
 from mkiso_service.webhook.question import Question
@@ -64,7 +65,9 @@ def test_the_counter_page_and_its_script_are_spoken(tmp_path: Path, spoken: Lang
         found = re.search("data-told='([^']*)'", page.text)
         assert found
         told = json.loads(html.unescape(found[1]))
-        assert told["words"] == spoken.words_of(FOLDER) and "The PACS is busy." in told["words"]
+        assert told["words"] == spoken.words_of(FOLDER) and "Ready" in told["words"]
+        assert told["advice"] == advices(spoken)
+        assert told["advice"]["pacs_busy"].startswith(spoken.gettext("The PACS is busy."))
         assert told["stages"] == {stage: spoken.gettext(words) for stage, words in STAGES.items()}
         assert told["stages"]["retrieving"] != STAGES["retrieving"]
 
@@ -81,7 +84,7 @@ def test_the_print_question_is_spoken(tmp_path: Path, spoken: Language) -> None:
     settings = settings_in(tmp_path)
     with with_pacs(settings, tmp_path / "pacs", "A1", "A2") as settings, served(settings, Desk()) as client:
         order = urlencode({"accession_number": "A1,A2", "confirm_reprint": "true", "language": "fr"})
-        text = read(client.get(f"/api/iso/print?{order}", headers=asked_in(spoken)), spoken, "print.html", apart=8)
+        text = read(client.get(f"/api/iso/print?{order}", headers=asked_in(spoken)), spoken, "print.html", apart=9)
         assert "language=fr" in text
         asks = spoken.gettext(
             "A link asks for a disc of %(numbers)s from the disc robot %(publisher)s.",
