@@ -25,12 +25,24 @@ from tasks.inbox import InboxRun, find_sent_study, look_into_inbox, take_sent_st
 from tasks.order import follow_orders, give_orders, orders_of_images, orders_of_studies
 
 InboxName = Annotated[
-    str, Field(title="Inbox", description="The AE title that the study was sent to.", min_length=1, max_length=16)
+    str,
+    Field(
+        title="Inbox",
+        description="The AE title that the study was sent to.",
+        min_length=1,
+        max_length=16,
+        examples=["BURN_CT"],
+    ),
 ]
 StudyInstanceUid = Annotated[Uid, Field(title="Study Instance UID", description="Which study of the inbox is meant.")]
 SentNumbers = Annotated[
     list[AccessionNumber],
-    Field(title="Accession numbers", description="As the images say; for the run's name.", max_length=1),
+    Field(
+        title="Accession numbers",
+        description="As the images say; for the run's name.",
+        max_length=1,
+        examples=[["A100234"]],
+    ),
 ]
 MadeBefore = Annotated[
     str,

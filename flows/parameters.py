@@ -16,7 +16,9 @@ from mkiso.storage.handover import CLAIM_PATTERN
 from mkiso.study.selection import MAX_SERIES, UID_CHARACTERS, UID_PATTERN
 
 AccessionNumber = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\*?%,\x00-\x1f\x7f]+$")
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\*?%,\x00-\x1f\x7f]+$"),
+    Field(examples=["A100234"]),
 ]
 AccessionNumbers = Annotated[
     list[AccessionNumber],
@@ -24,10 +26,15 @@ AccessionNumbers = Annotated[
         title="Accession numbers",
         description="As they stand on the examinations; all of one patient. May be empty where studies are chosen.",
         max_length=1000,
+        examples=[["A100234", "A100235"]],
     ),
 ]
 
-Uid = Annotated[str, StringConstraints(min_length=1, max_length=UID_CHARACTERS, pattern=UID_PATTERN)]
+Uid = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=UID_CHARACTERS, pattern=UID_PATTERN),
+    Field(examples=["1.2.840.113619.2.55.3.604688119.971"]),
+]
 StudyUids = Annotated[
     tuple[Uid, ...],
     Field(

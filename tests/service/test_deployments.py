@@ -61,6 +61,7 @@ def test_every_parameter_says_what_it_is(deployment: Deployment) -> None:
     """The operator sees this in the form of Custom run."""
     for name, entry in parameter_form(deployment.flow)["properties"].items():
         assert len(entry.get("description", "")) > 15, name
+        assert entry.get("examples") or "default" in entry, f"the form shows no example of {name}"
         assert entry["title"] != name and entry["title"][0].isupper()
 
 
