@@ -1,8 +1,8 @@
 """`python -m bench [--rows KEY …] [--runs N] [--full]`: measures, and writes docs/performance.md when every row was
 measured.
 
-A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `disc`, `disc-dx`, `formats`, `formats-large`,
-`pictures`, `media`, `start`, `scaling`, `jobs`, `memory`).
+A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `sources`, `disc`, `disc-dx`, `formats`,
+`formats-large`, `pictures`, `media`, `start`, `scaling`, `jobs`, `memory`).
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from bench.media import large_rows, media_rows
 from bench.page import table, write
 from bench.receiving import move_rows, storescu_rows
 from bench.samples import Row
+from bench.sources import sources_rows
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 GROUPS: dict[str, Callable[[Laboratory], Iterator[Row]]] = {
     "storescu": storescu_rows,
     "move": move_rows,
+    "sources": sources_rows,
     "disc": disc_rows,
     "disc-dx": small_rows,
     "formats": formats_rows,
@@ -49,7 +51,7 @@ GROUPS: dict[str, Callable[[Laboratory], Iterator[Row]]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description="Measure mkiso beside dcmtk, genisoimage and Orthanc."
+        prog="python -m bench", description="Measure mkiso beside dcmtk, genisoimage and dicomweb-client."
     )
     parser.add_argument("--rows", nargs="+", choices=GROUPS, metavar="GROUP", help=f"only these: {', '.join(GROUPS)}")
     parser.add_argument("--runs", type=int, default=5, help="how often each thing is measured (5)")

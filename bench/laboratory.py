@@ -23,6 +23,16 @@ from peers.service import AE_TITLE, Service
 UPLOAD_FILES = 200  # in one archive to Orthanc, which takes it 3 times faster than file by file
 
 
+def upload(orthanc: Orthanc, study: StudyFiles) -> None:
+    """Have Orthanc store a study."""
+    for start in range(0, len(study.files), UPLOAD_FILES):
+        archive = BytesIO()
+        with ZipFile(archive, "w", ZIP_STORED) as file:
+            for path in study.files[start : start + UPLOAD_FILES]:
+                file.write(path, path.name)
+        orthanc.http.post("/instances", content=archive.getvalue(), timeout=300).raise_for_status()
+
+
 class Laboratory:
     """`runs` is how often each thing is measured. `full`: storescp as it comes gets whole studies, not parts."""
 
@@ -80,12 +90,7 @@ class Laboratory:
         study = self.studies.get(name)
         if name not in self._stored:
             self.say(f"storing {name} in Orthanc")
-            for start in range(0, len(study.files), UPLOAD_FILES):
-                archive = BytesIO()
-                with ZipFile(archive, "w", ZIP_STORED) as file:
-                    for path in study.files[start : start + UPLOAD_FILES]:
-                        file.write(path, path.name)
-                self.orthanc.http.post("/instances", content=archive.getvalue(), timeout=300).raise_for_status()
+            upload(self.orthanc, study)
             self._stored.add(name)
         return study
 
