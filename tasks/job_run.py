@@ -202,7 +202,8 @@ class JobRun(JobProgress):
     def begin_pictures(self) -> None:
         """From now on what arrives is turned into pictures beside everything else, where a disc is to show all."""
         if self.settings.disc.pictures != "none" and not self.form.has_envelopes:
-            self.renderer = Renderer(self.job.pictures_dir, self.report.expected)
+            forks = self.settings.storage.pictures_socket
+            self.renderer = Renderer(self.job.pictures_dir, self.report.expected, fork_server=forks)
 
     def count_kept(self, arrival: Arrival) -> None:
         super().count_kept(arrival)

@@ -444,6 +444,11 @@ class Storage(Section):
         """The Unix socket over which jobs tell the receiver what they expect."""
         return self.data_dir / "receiver.sock"
 
+    @property
+    def pictures_socket(self) -> Path:
+        """The Unix socket at which jobs get the processes that make pictures."""
+        return self.data_dir / "pictures.sock"
+
 
 class Prefect(Section):
     """The orchestrator; an empty api_url means that `mkiso serve` starts one."""

@@ -87,12 +87,16 @@ _MADE_JSON = TypeAdapter(_Made)
 class Renderer:
     """Turns a job's arrivals into pictures beside everything else; `close` ends what it is at, and its processes."""
 
-    def __init__(self, folder: Path, expected: int | None = None, workers: int = WORKERS) -> None:
-        """`expected`: how many instances are to come; where that isn't known, none gets its values."""
+    def __init__(
+        self, folder: Path, expected: int | None = None, workers: int = WORKERS, fork_server: Path | None = None
+    ) -> None:
+        """`expected`: how many instances are to come; where that isn't known, none gets its values. `fork_server`: see
+        PicturePool.
+        """
         self._folder = folder
         self._expected = expected
         self._windowed = 0
-        self._pool = PicturePool(workers)
+        self._pool = PicturePool(workers, fork_server=fork_server)
         self._pool.warm(workers if expected is None else min(workers, expected))
         self._begun: dict[str, Future[Rendered]] = {}
 

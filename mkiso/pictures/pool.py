@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
@@ -31,8 +32,10 @@ class PicturePool:
     are at.
     """
 
-    def __init__(self, workers: int = 2, limits: Limits = Limits()) -> None:  # noqa: B008  frozen
+    def __init__(self, workers: int = 2, limits: Limits = Limits(), fork_server: Path | None = None) -> None:  # noqa: B008  frozen
+        """`fork_server`: the socket of mkiso.pictures.fork_server, whose forks start at once."""
         self._limits = limits
+        self._fork_server = fork_server
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
         self._idle: SimpleQueue[WorkerProcess | None] = SimpleQueue()
         for _ in range(workers):
@@ -102,7 +105,7 @@ class PicturePool:
             self._idle.put(worker)
 
     def _start(self) -> WorkerProcess:
-        worker = WorkerProcess(self._limits)
+        worker = WorkerProcess(self._limits, self._fork_server)
         with self._lock:
             self._running.add(worker)
             if self._stopped:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from pydantic import ValidationError
 
 from mkiso.errors import Unforeseen
 from mkiso.pictures.messages import ANSWER, LIMITS, QUESTION, Answer, Limits, Question
 from mkiso.pictures.values import Reason
+from mkiso.unix_address import unix_address
 
 _START_SECONDS = 120
+_END_SECONDS = 60
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 # Of the environment: no secrets.
@@ -33,22 +38,95 @@ class WorkerDied(Exception):
         self.reason = reason
 
 
-class WorkerProcess:
-    """`python -m mkiso.pictures.worker`. Raises Unforeseen where it doesn't start."""
+def bare_environment() -> dict[str, str]:
+    """What a process that decodes may know of ours."""
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("COVERAGE")}
+    return kept | _ONE_THREAD
 
-    def __init__(self, limits: Limits) -> None:
+
+class _Process(Protocol):
+    pid: int
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> int:
+        """Its exit code; the number of the signal that ended it, negative."""
+
+
+class _Forked:
+    """A worker that the fork server (mkiso.pictures.fork_server) makes. Raises OSError where there is no such server,
+    ValueError where it makes none.
+    """
+
+    def __init__(self, limits: Limits, server: Path, descriptors: tuple[int, int]) -> None:
+        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._connection.settimeout(_END_SECONDS)
+        try:
+            with unix_address(server) as address:
+                self._connection.connect(address)
+            socket.send_fds(self._connection, [LIMITS.dump_json(limits)], descriptors)
+            self._told = self._connection.makefile("rb")
+            self.pid = int(self._told.readline())
+        except BaseException:
+            self._connection.close()
+            raise
+        self._code: int | None = None
+
+    def kill(self) -> None:
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+
+    def wait(self) -> int:
+        """As for a killed one where the server is gone: so are its workers."""
+        if self._code is None:
+            try:
+                self._code = int(self._told.readline())
+            except (OSError, ValueError):
+                self._code = -signal.SIGKILL
+            self._told.close()
+            self._connection.close()
+        return self._code
+
+
+def _forked(limits: Limits, server: Path | None) -> tuple[_Process, BinaryIO, BinaryIO] | None:
+    """A fork of the server's process, its input and output; None where no server answers."""
+    if server is None:
+        return None
+    (theirs_in, ours_in), (ours_out, theirs_out) = os.pipe(), os.pipe()
+    try:
+        process = _Forked(limits, server, (theirs_in, theirs_out))
+    except (OSError, ValueError):
+        os.close(ours_in)
+        os.close(ours_out)
+        return None
+    finally:
+        os.close(theirs_in)
+        os.close(theirs_out)
+    return process, os.fdopen(ours_in, "wb"), os.fdopen(ours_out, "rb")
+
+
+def _begun(limits: Limits) -> tuple[_Process, BinaryIO, BinaryIO]:
+    """A new interpreter, its input and output."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mkiso.pictures.worker", LIMITS.dump_json(limits).decode()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=bare_environment(),
+    )
+    assert process.stdin and process.stdout
+    return process, process.stdin, process.stdout  # type: ignore[return-value]
+
+
+class WorkerProcess:
+    """A process that decodes: a fork of the fork server's, or where there is none a new interpreter. Raises Unforeseen
+    where it doesn't start.
+    """
+
+    def __init__(self, limits: Limits, fork_server: Path | None = None) -> None:
         self._limits = limits
         self._buffer = b""
-        kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("COVERAGE")}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mkiso.pictures.worker", LIMITS.dump_json(limits).decode()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=kept | _ONE_THREAD,
-        )
-        assert process.stdin and process.stdout
-        self._process, self._input, self._output = process, process.stdin, process.stdout
+        self._process, self._input, self._output = _forked(limits, fork_server) or _begun(limits)
         try:
             self._answer(_START_SECONDS)
         except WorkerDied as death:

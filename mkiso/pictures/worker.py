@@ -1,5 +1,5 @@
-"""The process that decodes: `python -m mkiso.pictures.worker LIMITS` reads questions and writes answers, one JSON value
-a line, until its input ends.
+"""The process that decodes: `python -m mkiso.pictures.worker LIMITS`, or a fork of mkiso.pictures.fork_server, reads
+questions and writes answers, one JSON value a line, until its input ends.
 
 Whatever a hostile file does to a decoder stays in here: memory, file sizes and time are bounded by the kernel.
 """
@@ -25,9 +25,8 @@ _NICE = 10  # what arrives and what is written go first
 _MIB = 1024 * 1024
 
 
-def main() -> None:
+def work(limits: Limits) -> None:
     """Answer questions until there are no more."""
-    limits = LIMITS.validate_json(sys.argv[1])
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever a library prints is no answer
     _bound(limits)
@@ -81,4 +80,4 @@ def _answer(value: ObjectFacts | Picture | NotShown) -> Answer:
 
 
 if __name__ == "__main__":
-    main()
+    work(LIMITS.validate_json(sys.argv[1]))

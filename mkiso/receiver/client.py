@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from mkiso.errors import InstanceConflict, ReceiverUnavailable, StorageFull
-from mkiso.receiver.unix_address import unix_address
 from mkiso.study.models import Arrival
+from mkiso.unix_address import unix_address
 
 CONNECT_TIMEOUT_SECONDS = ANSWER_TIMEOUT_SECONDS = 10
 

@@ -25,7 +25,7 @@ from mkiso.receiver.negotiation import receiver_offer
 from mkiso.receiver.pushed import folder_of
 from mkiso.receiver.spool import Spool
 from mkiso.receiver.storage_scp import StorageScp, Tally
-from mkiso.receiver.unix_address import unix_address
+from mkiso.unix_address import unix_address
 
 ACCEPT_TICK_SECONDS = 0.25
 BACKLOG = 128

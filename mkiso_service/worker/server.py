@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from asyncio.subprocess import PIPE
 from functools import partial
+from pathlib import Path
 
 import anyio
 from prefect.client.orchestration import get_client
 
 from mkiso.config.settings import Settings
 from mkiso.housekeeping import sweep
+from mkiso.pictures.process import bare_environment
 from mkiso_service.deploy import ensure_deployments, is_missing
 from mkiso_service.deployments import deployments
 from mkiso_service.ending import jobs_grace_seconds, on_signals
@@ -64,6 +68,8 @@ async def _run(settings: Settings, execution: FlowRunExecution) -> None:
         services.start_soon(worker.watch_orphans, Orphans(settings))
         services.start_soon(_sweep_regularly, settings, worker)
         services.start_soon(_look_after_deployments, settings)
+        if settings.disc.pictures != "none":
+            services.start_soon(_keep_fork_server, settings.storage.pictures_socket)
         if settings.inboxes:
             services.start_soon(_watch_inboxes, settings)
         await stop.wait()
@@ -94,6 +100,22 @@ async def _look_after_deployments(settings: Settings) -> None:
                 await ensure_deployments(settings)
         except Exception as error:
             log.warning("Looking after the deployments failed (%s); it is tried again.", type(error).__name__)
+
+
+async def _keep_fork_server(path: Path) -> None:
+    """Keep the process whose forks make pictures. It ends with this one, by its input; where it is gone, jobs make
+    theirs themselves, which takes longer.
+    """
+    command = (sys.executable, "-m", "mkiso.pictures.fork_server", str(path))
+    while True:
+        server = await asyncio.create_subprocess_exec(*command, stdin=PIPE, env=bare_environment())
+        try:
+            await server.wait()
+        except asyncio.CancelledError:
+            server.kill()
+            raise
+        log.warning("The process that forks makers of pictures ended with %s; it is started again.", server.returncode)
+        await asyncio.sleep(TROUBLED_SECONDS)
 
 
 async def _watch_inboxes(settings: Settings) -> None:

@@ -149,6 +149,19 @@ def test_flow_process_and_worker_killed_together_leave_no_run_running(hospital: 
     assert_next_job_passes(hospital)
 
 
+def test_pictures_are_made_by_forks_and_without_them(hospital: Hospital) -> None:
+    """The process that forks is killed: the next job's pictures are made, and it comes back."""
+    service = hospital.service
+    path = service.data_dir / "pictures.sock"
+    service.when(path.is_socket)
+    first = path.stat().st_ino
+    [server] = [pid for pid in _processes_of(service) if b"fork_server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(server, signal.SIGKILL)
+    assert service.download("SMALL1").status_code == 200
+    service.when(lambda: path.stat().st_ino != first)
+    assert "doesn't start" not in service.log()
+
+
 def test_what_is_saved_to_the_configuration_while_it_runs_decides_nothing(hospital: Hospital) -> None:
     """A file saved by half: jobs, housekeeping, the hook of a cancelled job and a worker that is started again go by
     what the service began with.
@@ -228,12 +241,13 @@ def process_of(hospital: Hospital, job_id: str) -> int:
 
 
 def _processes_of(service: Service) -> list[int]:
-    """Those that were started with its configuration, but for this one."""
+    """Those that were started with its configuration or in its folder, but for this one."""
     text = str(service.configuration.parent)
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if int(folder.name) != os.getpid() and text.encode() in (folder / "environ").read_bytes():
+            told = (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes()
+            if int(folder.name) != os.getpid() and text.encode() in told:
                 found.append(int(folder.name))
         except OSError:
             continue

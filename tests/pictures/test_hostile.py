@@ -21,11 +21,13 @@ import pytest
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from mkiso.errors import StorageFull, Unforeseen
+from mkiso.pictures import process
 from mkiso.pictures.messages import Limits
 from mkiso.pictures.pool import PicturePool
 from mkiso.pictures.values import PictureRequest, PictureResult, Reason
 from peers.corpus import BUNDLED
 from tests.conftest import children_of
+from tests.pictures.fork_server import ForkServer
 from tests.pictures.objects import noise, ramp, write
 
 FRAMES: dict[str, Any] = {
@@ -39,7 +41,29 @@ FRAMES: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[PicturePool]:
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    with ForkServer(tmp_path_factory.mktemp("forks") / "pictures.sock") as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["interpreter", "fork"], autouse=True)
+def begun_as(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every worker of this module, and that it is what it should be."""
+    real, made = process._forked, []
+
+    def forked(limits: Limits, _: Path | None) -> Any:
+        server = request.getfixturevalue("fork_server") if request.param == "fork" else None
+        made.append(real(limits, server.socket if server else None))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_forked", forked)
+        yield request.param
+    assert made and all((each is not None) == (request.param == "fork") for each in made)
+
+
+@pytest.fixture(scope="module")
+def pool(begun_as: str) -> Iterator[PicturePool]:
     with PicturePool(1) as pool:
         yield pool
 
@@ -150,7 +174,7 @@ def test_closing_at_once_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
     with pytest.raises(CancelledError):
         running.result()
     assert waiting.cancelled()
-    assert children_of(os.getpid()) == []
+    assert [child for child in children_of(os.getpid()) if "fork_server" not in child] == []
 
 
 def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
@@ -159,7 +183,7 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
         pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
         (worker,) = pool._running
         worker._input.close()
-        assert worker._process.wait(60) == 0
+        assert worker._process.wait() == 0
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
@@ -190,6 +214,7 @@ def test_a_folder_that_is_not_there_is_no_fault_of_the_picture(tmp_path: Path, p
 
 
 def test_a_worker_that_cannot_start_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_forked", lambda *_: None)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with PicturePool(1) as pool, pytest.raises(Unforeseen, match="doesn't start"):
         pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()

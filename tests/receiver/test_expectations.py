@@ -15,7 +15,7 @@ from mkiso.dataset.part10 import file_head
 from mkiso.receiver import admission
 from mkiso.receiver.admission import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, Admission
 from mkiso.receiver.expectations import Expectations, Expected, expected_of
-from mkiso.receiver.unix_address import unix_address
+from mkiso.unix_address import unix_address
 from peers.patience import LONG
 
 
