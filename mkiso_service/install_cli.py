@@ -75,6 +75,8 @@ def init(output: Path, *, no_questions: bool, untested: bool, robot: str, **answ
     from mkiso.config.publishers import RobotKind
     from mkiso_service.init import Answers, key_file, save, troubles, written
 
+    if not no_questions and not sys.stdin.isatty():
+        click.echo("Nobody can be asked without a terminal: what no option says has its default.", err=True)
     file = output.absolute()
     if file.exists():
         raise click.FileError(str(output), "it exists already; name another one with -o, or edit that one")

@@ -56,6 +56,12 @@ def test_a_pacs_that_does_not_answer_leaves_nothing_written(tmp_path: Path) -> N
     assert load(tmp_path / "etc" / "config.yaml", {}).publishers == {}
 
 
+def test_answers_that_nobody_reads_are_said_to_be_none(tmp_path: Path) -> None:
+    asked = ["init", "-o", str(tmp_path / "config.yaml"), "--pacs-port", str(free_port())]
+    told = CliRunner().invoke(cli, asked, input="MYPACS\n", standalone_mode=False)
+    assert told.return_value == 1 and "Nobody can be asked without a terminal" in told.stderr
+
+
 def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
     init(tmp_path, "--untested")
     told = init(tmp_path, "--untested")
