@@ -364,11 +364,11 @@ class StudyIncomplete(PermanentError):
 
 
 class NotArchived(PermanentError):
-    """The PACS doesn't list what was sent to an inbox."""
+    """The PACS doesn't list, or doesn't give, what was sent to an inbox."""
 
     code = "not_archived"
     http_status = 502
-    meaning = "the PACS doesn't list images that were sent to an inbox, however long mkiso waited"
+    meaning = "the PACS doesn't list or give images that were sent to an inbox, however long mkiso waited"
     remedy = "send the study to the PACS, then to the inbox again"
 
 

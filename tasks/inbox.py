@@ -10,7 +10,7 @@ from mkiso.config.in_force import in_force
 from mkiso.config.inboxes import Inbox
 from mkiso.errors import ConfigurationError, JobNotFound
 from mkiso.inboxes.collecting import as_sent, into_job, taken
-from mkiso.inboxes.deciding import compared, may_make_again, require_archived, require_sent
+from mkiso.inboxes.deciding import compared, may_make_again, require_archived, require_retrieved, require_sent
 from mkiso.publishers.orderbook import OrderBook, require_not_ordered
 from mkiso.receiver.pushed import Pushed, PushedStudy
 from mkiso.sources import collection
@@ -20,6 +20,7 @@ from mkiso.storage.files import hold
 from mkiso.storage.shelf import Manifest
 from mkiso.storage.slots import slot
 from mkiso.study.gate import NOT_PROVEN
+from mkiso.study.models import Study
 from mkiso.study.values import Found, StudyRetrieved
 from tasks.job_run import JobRun
 from tasks.step import step
@@ -99,14 +100,23 @@ def write_down_sent(run: InboxRun, accession_numbers: tuple[str, ...]) -> None:
 
 @step("Take what was sent", patient=True)
 def take_sent_study(run: InboxRun, found: Found, pushed: Pushed) -> StudyRetrieved:
-    """Into the job's folder; what the PACS has and nobody sent is moved from there where the inbox allows it."""
+    """Into the job's folder; what the PACS has and nobody sent is moved from there where the inbox allows it. Raises
+    NotArchived where something that was sent isn't among it.
+    """
     [study] = found.studies
     before = max((asked.instances for asked in run.place.asked), default=0)
     require_sent(pushed, study, run.rules, before)
     into_job(run.job, pushed)
     run.begin_study(study)
     if run.rules.ask == "none" or not run.rules.fetch:
-        return taken(run.job, study, pushed, run.count_kept)
+        retrieved = taken(run.job, study, pushed, run.count_kept)
+    else:
+        retrieved = _with_fetched(run, study, pushed)
+    require_retrieved(pushed, [each.arrival.sop_instance_uid for each in retrieved.instances])
+    return retrieved
+
+
+def _with_fetched(run: InboxRun, study: Study, pushed: Pushed) -> StudyRetrieved:
     is_whole = study.expected.instances is not None and not compared(pushed, study).missing and not pushed.conflicts
     source, moves_dir = source_of(run.settings, study.origin.source), run.settings.storage.moves_of(study.origin.source)
     moving = nullcontext() if is_whole else slot(moves_dir, source.settings.max_moves)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,7 +61,7 @@ def key_of(inbox: str, study_instance_uid: str, fingerprint: str, asked: Sequenc
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The SOP Instance UIDs that the archive lists and nobody sent, and those that were sent and that it doesn't
+    """The SOP Instance UIDs that the archive lists and that don't lie here, and those that came and that it doesn't
     list.
     """
 
@@ -74,7 +74,7 @@ def compared(pushed: Pushed, study: Study) -> Compared:
     listed = study.expected.instances
     if listed is None:
         return Compared(frozenset(), frozenset())
-    return Compared(listed - pushed.uids, pushed.uids - listed)
+    return Compared(listed - pushed.uids, pushed.came - listed)
 
 
 def agrees(pushed: Pushed, studies: Sequence[Study], rules: Inbox) -> bool:
@@ -86,22 +86,39 @@ def agrees(pushed: Pushed, studies: Sequence[Study], rules: Inbox) -> bool:
     difference = compared(pushed, studies[0])
     count = studies[0].expected.count or 0
     lacks = bool(difference.missing) or count > len(pushed.instances)
-    return not difference.unarchived and count >= len(pushed.instances) and (rules.fetch or not lacks)
+    return not difference.unarchived and count >= len(pushed.came) and (rules.fetch or not lacks)
 
 
 def require_archived(pushed: Pushed, studies: Sequence[Study]) -> None:
-    """Raise NotArchived where the archive doesn't list all that was sent."""
-    total = len(pushed.instances)
+    """Raise NotArchived where the archive doesn't list all that came, or counts fewer. One that tells neither says
+    nothing: require_retrieved does.
+    """
     unarchived = [uid for study in studies for uid in sorted(compared(pushed, study).unarchived)]
-    if not studies or unarchived:
-        count = f"{len(unarchived)} of the {total}" if studies else f"any of the {total}"
-        words = "doesn't list" if unarchived else "knows no study, and so doesn't list"
-        raise NotArchived(
-            f"The PACS {words} {count} images that were sent to {pushed.inbox}: no disc was made, since nobody can say "
-            "that they are all. Send the study to the PACS, then to this inbox again.",
-            unarchived=len(unarchived) or total,
-            unarchived_sop_instance_uids=unarchived[:NAMED_UIDS],
-        )
+    if not studies:
+        raise _not_archived(pushed, "knows no study, and so doesn't list any of", len(pushed.came))
+    if unarchived:
+        raise _not_archived(pushed, f"doesn't list {len(unarchived)} of", len(unarchived), unarchived)
+    for study in studies:
+        if study.expected.count is not None and study.expected.count < len(pushed.came):
+            lacking = len(pushed.came) - study.expected.count
+            raise _not_archived(pushed, f"has {study.expected.count} images of the study, and not", lacking)
+
+
+def require_retrieved(pushed: Pushed, uids: Collection[str]) -> None:
+    """Raise NotArchived where something that came isn't among what the disc would hold (`uids`): what an archive
+    counts without listing it may be others.
+    """
+    if absent := sorted(pushed.came.difference(uids)):
+        raise _not_archived(pushed, f"didn't give {len(absent)} of", len(absent), absent)
+
+
+def _not_archived(pushed: Pushed, words: str, count: int, uids: Sequence[str] = ()) -> NotArchived:
+    return NotArchived(
+        f"The PACS {words} the {len(pushed.came)} images that were sent to {pushed.inbox}: no disc was made, since "
+        "nobody can say that they are all. Send the study to the PACS, then to this inbox again.",
+        unarchived=count,
+        unarchived_sop_instance_uids=list(uids[:NAMED_UIDS]),
+    )
 
 
 def require_sent(pushed: Pushed, study: Study, rules: Inbox, before: int) -> None:

@@ -98,6 +98,11 @@ class Pushed:
         return frozenset(instance.sop_instance_uid for instance in self.instances)
 
     @property
+    def came(self) -> frozenset[str]:
+        """The SOP Instance UIDs of all that came, whether it still lies there or not."""
+        return self.uids | self.gone
+
+    @property
     def fingerprint(self) -> str:
         """Of the instances, byte for byte: 32 hexadecimal digits."""
         parts = (f"{each.sop_instance_uid} {each.sha256}" for each in self.instances)

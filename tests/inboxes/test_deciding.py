@@ -20,6 +20,7 @@ from mkiso.inboxes.deciding import (
     may_make_again,
     next_step,
     require_archived,
+    require_retrieved,
     require_sent,
 )
 from mkiso.receiver.pushed import Ask, Pushed
@@ -103,6 +104,9 @@ def counted(number: int | None) -> Study:
         (pushed("1", "2"), [counted(3)], STRICT, False),
         (pushed("1", "2"), [counted(1)], RULES, False),
         (pushed("1", "2"), [counted(None)], RULES, False),
+        (replace(pushed("2"), gone=frozenset("1")), [study("2")], RULES, False),
+        (replace(pushed("2"), gone=frozenset("1")), [counted(1)], RULES, False),
+        (replace(pushed("2"), gone=frozenset("1")), [study("1", "2")], RULES, True),
     ],
 )
 def test_the_archive_has_to_list_what_was_sent(sent: Pushed, studies: list[Study], rules: Inbox, settled: bool) -> None:
@@ -116,6 +120,20 @@ def test_what_the_archive_does_not_list_makes_no_disc() -> None:
     assert caught.value.details == {"unarchived": 1, "unarchived_sop_instance_uids": ["2"]}
     with pytest.raises(NotArchived, match=r"knows no study, and so doesn't list any of the 2 images"):
         require_archived(pushed("1", "2"), [])
+    with pytest.raises(NotArchived, match=r"has 1 images of the study, and not the 2"):
+        require_archived(pushed("1", "2"), [counted(1)])
+    require_archived(pushed("1", "2"), [counted(None)])
+
+
+def test_what_came_before_and_is_not_kept_any_more_counts_as_sent() -> None:
+    rest = replace(pushed("2"), gone=frozenset("1"))
+    require_archived(rest, [study("1", "2")])
+    for told in (study("2"), study("2", "3"), counted(1)):
+        with pytest.raises(NotArchived):
+            require_archived(rest, [told])
+    require_retrieved(rest, {"1", "2", "3"})
+    with pytest.raises(NotArchived, match=r"didn't give 1 of the 2 images"):
+        require_retrieved(rest, {"2", "3"})
 
 
 @pytest.mark.parametrize(
