@@ -14,7 +14,15 @@ from mkiso.study.selection import Selection
 from tasks.cleaning import drop_cancelled_print
 from tasks.disc import finish_pictures, lay_out_discs, master_images, read_back, read_reports
 from tasks.job_run import JobRun
-from tasks.order import check_label, follow_orders, give_orders, orders_of_images, orders_of_studies, write_down
+from tasks.order import (
+    check_label,
+    follow_orders,
+    give_orders,
+    orders_of_images,
+    orders_of_studies,
+    write_down,
+    write_down_found,
+)
 
 PublisherName = Annotated[
     str,
@@ -70,6 +78,7 @@ def print_disc(
         maker = run.publisher  # an unknown one ends the job before the PACS is asked
         found = find(run, question, shown)
         check_label(run, maker, found)
+        write_down_found(run, found, confirm_reprint)
         if maker.needs_image:
             run.begin_pictures()
         studies = retrieve(run, found)

@@ -30,7 +30,7 @@ from mkiso.storage.job import Job
 from mkiso.storage.report import read_report
 from mkiso.storage.reread import reread_shelf
 from mkiso.study.accession import parse_accession_numbers
-from mkiso.study.selection import EVERYTHING, Selection, selection_of
+from mkiso.study.selection import Selection, selection_of
 
 log = logging.getLogger("mkiso.cleaning")
 
@@ -60,7 +60,7 @@ def drop_cancelled_burn(flow: Any, flow_run: FlowRun, state: State) -> None:
         asked = tuple(flow_run.parameters.get("accession_numbers") or ())
         with suppress(JobNotFound):
             asked = read_report(job.settings.storage, job.id).accession_numbers
-        _take_back(job, asked or (str(flow_run.parameters["study_instance_uid"]),), EVERYTHING)
+        _take_back(job, asked, Selection((str(flow_run.parameters["study_instance_uid"]),)))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from mkiso.errors import ConfigurationError, JobNotFound
 from mkiso.inboxes.collecting import as_sent, into_job, taken
 from mkiso.inboxes.deciding import compared, may_make_again, require_archived, require_retrieved, require_sent
 from mkiso.publishers.orderbook import OrderBook, require_not_ordered
+from mkiso.publishers.protocol import pages_of
 from mkiso.receiver.pushed import Pushed, PushedStudy
 from mkiso.sources import collection
 from mkiso.sources.registry import source_of, sources_of
@@ -21,6 +22,7 @@ from mkiso.storage.shelf import Manifest
 from mkiso.storage.slots import slot
 from mkiso.study.gate import NOT_PROVEN
 from mkiso.study.models import Study
+from mkiso.study.selection import Selection
 from mkiso.study.values import Found, StudyRetrieved
 from tasks.job_run import JobRun
 from tasks.step import step
@@ -90,12 +92,13 @@ def find_sent_study(run: InboxRun, pushed: Pushed) -> FoundStudies:
 def write_down_sent(run: InboxRun, accession_numbers: tuple[str, ...]) -> None:
     """As write_down does, before the PACS is asked: whoever prints the study at the counter meanwhile, or after this
     attempt, has its disc, and no retry makes another. What an earlier job of this study has ordered isn't ordered
-    again.
+    again. The study's own page is always among those: its accession number may change from one attempt to the next.
     """
-    book = OrderBook.of(run.settings.storage.orders_dir, accession_numbers or (run.study_instance_uid,))
+    study = Selection((run.study_instance_uid,))
+    book = OrderBook.of(run.settings.storage.orders_dir, pages_of(accession_numbers, study))
     earlier = {asked.job_id for asked in run.place.asked} - {run.job.id, ""}
     require_not_ordered(book.pages(), earlier)
-    book.ask(run.job.id)
+    book.ask_also(run.job.id, retried=run.is_retry(), selection=study)
 
 
 @step("Take what was sent", patient=True)

@@ -23,10 +23,21 @@ def write_down(run: JobRun, accession_numbers: tuple[str, ...], confirm_reprint:
     where a newer one did.
     """
     orders_dir = run.settings.storage.orders_dir
-    if not run.selection:
+    if accession_numbers:
         take_over(orders_dir, accession_numbers, run.settings.publishers)
     book = OrderBook.of(orders_dir, pages_of(accession_numbers, run.selection))
-    book.ask(run.job.id, confirmed=confirm_reprint, again=run.is_retry())
+    book.ask(run.job.id, confirmed=confirm_reprint, again=run.is_retry(), selection=run.selection)
+
+
+@step("Write down what was found")
+def write_down_found(run: JobRun, found: Found, confirm_reprint: bool) -> None:
+    """As write_down, for the studies that the PACS has named: an order by accession number counts for whoever asks by
+    UID, and the other way round.
+    """
+    pages = pages_of(found.accession_numbers, found.selection, found.studies)
+    OrderBook.of(run.settings.storage.orders_dir, pages).ask_also(
+        run.job.id, confirmed=confirm_reprint, retried=run.is_retry(), selection=run.selection
+    )
 
 
 @step("Check that the label can say what is on the disc")

@@ -17,6 +17,7 @@ from mkiso.publishers.orderbook import (
     Entry,
     OrderBook,
     State,
+    asked_by,
     decide,
     latest,
     made_before,
@@ -42,11 +43,11 @@ def give(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> 
             if receipt := _taken(publisher, order, book):
                 return receipt
             if (left := publisher.settles_in_seconds(order)) <= 0:
-                before = made_before(book.pages(), order.job_id)
+                pages = book.pages()
+                before = made_before(pages, asked_by(pages, order.job_id))
                 receipt = _place(publisher, order, book, watch)
-                return replace(
-                    receipt, minutes_since_last=max(0.0, round((time.time() - before.time) / 60, 1)) if before else None
-                )
+                minutes = max(0.0, round((time.time() - before[-1].time) / 60, 1)) if before else None
+                return replace(receipt, minutes_since_last=minutes)
         watch.progress(
             f"waiting {left:.0f} s: {publisher.name} may still be gathering an earlier study of this patient", 0, 0
         )

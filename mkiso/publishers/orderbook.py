@@ -1,13 +1,13 @@
 """The order book: a question is written down when it is first asked, an order before it is given and its outcome after,
 so that no crash, retry or second robot makes two discs or hides a half one.
 
-    orders/<accession number, hashed>.json      a page: what was asked and ordered of this number at every publisher,
-                                                oldest first
-    orders/book.lock                            held while pages are changed
+    orders/<accession number or UID, hashed>.json   a page: what was asked and ordered of this accession number, or of
+                                                    this study, at every publisher, oldest first
+    orders/book.lock                                held while pages are changed
 
-An order uses up every question about one of its accession numbers that was asked before it: what is asked later may be
-given, what was asked earlier may not (docs/decisions/orders.md). The place on the page tells which is which, and no
-clock.
+An order uses up every question about one of its accession numbers or studies that was asked before it: what is asked
+later may be given, what was asked earlier may not (docs/decisions/orders.md). The place on the page tells which is
+which, and no clock.
 
 The book outlives the job's folder and lies beside the discs: a rerun may come after the folder is gone, or on another
 machine.
@@ -29,6 +29,7 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 
 from mkiso.errors import PrintUncertain
 from mkiso.storage.files import Unreadable, read_json, seconds_old, write_whole
+from mkiso.study.selection import EVERYTHING, Selection
 
 State = Literal[
     "asked",  # a question, not an order
@@ -61,7 +62,8 @@ class Entry:
 
     `time` is in seconds since the epoch, for words only; `confirmed`: asked under confirm_reprint; `words`: the
     outcome. `contents` says what the disc was to hold (mkiso.publishers.protocol.Order.contents). A question has no
-    publisher, and the volume and the attempt 0.
+    publisher, and the volume and the attempt 0. `selection`: what was chosen; `pages`: the names of all pages that an
+    order is on, so that its outcome gets onto each.
     """
 
     job_id: str
@@ -74,6 +76,8 @@ class Entry:
     words: str = ""
     confirmed: bool = False
     contents: str = ""
+    selection: Selection = EVERYTHING
+    pages: tuple[str, ...] = ()
 
     @property
     def order_id(self) -> str:
@@ -92,8 +96,11 @@ Page = Sequence[Entry]
 
 
 def latest(pages: Sequence[Page], job_id: str, volume: int) -> Entry | None:
-    """The newest order of this job and volume. The first page is written first, so it knows."""
-    return next((entry for entry in reversed(pages[0]) if (entry.job_id, entry.volume) == (job_id, volume)), None)
+    """The newest order of this job and volume, whichever page has it: the PACS may have named others when it was given.
+    Of one order the first page knows best, since it is written first.
+    """
+    orders = (entry for page in pages for entry in page if entry.job_id == job_id and entry.state != "asked")
+    return max((order for order in orders if order.volume == volume), key=lambda order: order.attempt, default=None)
 
 
 def decide(pages: Sequence[Page], job_id: str, volume: int, publisher: str) -> Step:
@@ -120,19 +127,49 @@ def _asked(page: Page, job_id: str) -> int | None:
     return next((number for number, entry in enumerate(page) if (entry.job_id, entry.state) == (job_id, "asked")), None)
 
 
+def _with_question(page: Page, question: Entry, known: Collection[tuple[str, int, int]], retried: bool) -> list[Entry]:
+    """The page with a question at its end; of a retry before the first order of which it isn't known when it came."""
+    unknown = (place for place, entry in enumerate(page) if entry.state not in NOTHING_MADE and entry.key not in known)
+    place = next(unknown, len(page)) if retried else len(page)
+    return [*page[:place], question, *page[place:]]
+
+
+def asked_by(pages: Sequence[Page], job_id: str) -> Entry:
+    """The job's question, confirmed where it is on any page."""
+    asked = [entry for page in pages for entry in page if (entry.job_id, entry.state) == (job_id, "asked")]
+    return max(asked, key=lambda entry: entry.confirmed, default=Entry(job_id, "asked", 0))
+
+
 def require_unanswered(page: Page, job_id: str) -> None:
     """No order has used the job's question up, and none before it is unclear. Raises PrintUncertain."""
     asked = _asked(page, job_id)
     if asked is None:
         raise PrintUncertain(UNKNOWN)
-    if newer := [entry for entry in page[asked:] if entry.job_id != job_id and entry.state not in NOTHING_MADE]:
+    mine = page[asked]
+    others = [(place, entry) for place, entry in enumerate(page) if entry.job_id != job_id and concerns(entry, mine)]
+    if newer := [entry for place, entry in others if place > asked and entry.state not in NOTHING_MADE]:
         words = (
-            f"A newer request has ordered this study at {newer[-1].publisher} since this one was asked for. {ASK_AGAIN}"
+            f"A newer request has ordered {_called(newer[-1], mine)} at {newer[-1].publisher} since this one was asked "
+            f"for. {ASK_AGAIN}"
         )
         raise PrintUncertain(words, newer_job_id=newer[-1].job_id)
-    if unclear := [entry for entry in page[:asked] if entry.state in OPEN and not page[asked].confirmed]:
-        words = f"An earlier print of this study at {unclear[-1].publisher} ended unclear. {MAY_BE_MADE}"
+    if unclear := [entry for place, entry in others if place < asked and entry.state in OPEN and not mine.confirmed]:
+        words = (
+            f"An earlier print of {_called(unclear[-1], mine)} at {unclear[-1].publisher} ended unclear. {MAY_BE_MADE}"
+        )
         raise PrintUncertain(words, earlier_job_id=unclear[-1].job_id)
+
+
+def concerns(one: Entry, other: Entry) -> bool:
+    """Whether two entries of a page may be of the same images: they are not where each names other studies. Which
+    series are of which study only the PACS knows, so that other series don't tell.
+    """
+    studies, others = one.selection.studies, other.selection.studies
+    return not studies or not others or bool(set(studies) & set(others))
+
+
+def _called(one: Entry, other: Entry) -> str:
+    return "this study" if one.selection.series == other.selection.series else "this study or a part of it"
 
 
 def begin(page: Page, entry: Entry) -> list[Entry]:
@@ -140,7 +177,9 @@ def begin(page: Page, entry: Entry) -> list[Entry]:
     settled.
     """
     settled = [
-        replace(old, state="settled") if entry.confirmed and old.state in OPEN and old.job_id != entry.job_id else old
+        replace(old, state="settled")
+        if entry.confirmed and old.state in OPEN and old.job_id != entry.job_id and concerns(old, entry)
+        else old
         for old in page
     ]
     return [*settled, entry]
@@ -159,10 +198,18 @@ def precede(page: Page, entries: Sequence[Entry]) -> list[Entry]:
     return [*(entry for entry in entries if entry.key not in known), *page]
 
 
-def made_before(pages: Sequence[Page], job_id: str) -> Entry | None:
-    """The newest order of another job that a publisher has taken whole: the answer says how long ago that was."""
-    made = [entry for page in pages for entry in page if entry.job_id != job_id and entry.state in ("given", "done")]
-    return max(made, key=lambda entry: entry.time, default=None)
+def made_before(pages: Sequence[Page], mine: Entry) -> list[Entry]:
+    """The orders of other jobs for the same that a publisher has taken whole, each once, the newest last: the answer
+    says how long ago that was.
+    """
+    made = {
+        entry.key: entry
+        for page in pages
+        for entry in page
+        if entry.job_id != mine.job_id and entry.state in ("given", "done")
+        if concerns(entry, mine) and entry.selection.series == mine.selection.series
+    }
+    return sorted(made.values(), key=lambda entry: entry.time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,26 +231,53 @@ class OrderBook:
         """
         return [_read(path) for path in self.paths]
 
-    def ask(self, job_id: str, *, confirmed: bool = False, again: bool = False) -> None:
+    def ask(
+        self, job_id: str, *, confirmed: bool = False, again: bool = False, selection: Selection = EVERYTHING
+    ) -> None:
         """Write down that a job asks, once: the first attempt counts. `again`: this is not its first attempt, so it
         must be there.
 
         Raises PrintUncertain.
         """
-        question = Entry(job_id, "asked", time.time(), confirmed=confirmed)
+        question = Entry(job_id, "asked", time.time(), confirmed=confirmed, selection=selection)
         with _held(self.paths[0].parent):
             pages = self.pages()
             if again and any(_asked(page, job_id) is None for page in pages):
                 raise PrintUncertain(UNKNOWN)
             self._write([[*page, question] if _asked(page, job_id) is None else page for page in pages])
 
+    def ask_also(
+        self, job_id: str, *, confirmed: bool = False, retried: bool = False, selection: Selection = EVERYTHING
+    ) -> None:
+        """Write the question on those of the pages that it isn't on, once the PACS has named them. `retried`: this is a
+        later attempt of the job, so what was ordered there counts as newer, unless a page that has the question says
+        when. Raises PrintUncertain.
+        """
+        question = Entry(job_id, "asked", time.time(), confirmed=confirmed, selection=selection)
+        with _held(self.paths[0].parent):
+            pages = self.pages()
+            known = {entry.key for page in pages if _asked(page, job_id) is not None for entry in page}
+            self._write(
+                [
+                    _with_question(page, question, known, retried) if _asked(page, job_id) is None else page
+                    for page in pages
+                ]
+            )
+
     def open(self, job_id: str, volume: int, publisher: str, *, contents: str = "") -> Entry:
         """A new order's entry, not yet written down."""
-        [first, *_] = self.pages()
-        earlier = [entry for entry in first if entry.job_id == job_id]
-        attempt = 1 + max((entry.attempt for entry in earlier if entry.volume == volume), default=0)
-        confirmed = any(entry.confirmed for entry in earlier)
-        return Entry(job_id, "giving", time.time(), publisher, volume, attempt, confirmed=confirmed, contents=contents)
+        pages = self.pages()
+        earlier = latest(pages, job_id, volume)
+        return replace(
+            asked_by(pages, job_id),
+            state="giving",
+            time=time.time(),
+            publisher=publisher,
+            volume=volume,
+            attempt=1 + (earlier.attempt if earlier else 0),
+            contents=contents,
+            pages=tuple(path.stem for path in self.paths),
+        )
 
     def begin(self, entry: Entry) -> None:
         """Write an order down before it is given; of two that are given at once at two publishers one comes too late.
@@ -216,12 +290,14 @@ class OrderBook:
             self._write([begin(page, entry) for page in pages])
 
     def settle(self, entry: Entry, state: State, *, instances: int = 0, words: str = "") -> Entry:
-        """Write the order's outcome down."""
+        """Write the order's outcome down, on each page that it is on."""
         outcome = replace(
             entry, state=state, time=time.time(), instances=instances or entry.instances, words=words or entry.words
         )
-        with _held(self.paths[0].parent):
-            self._write([settle(page, outcome) for page in self.pages()])
+        orders_dir = self.paths[0].parent
+        book = OrderBook(tuple(sorted({*self.paths, *(orders_dir / f"{name}.json" for name in entry.pages)})))
+        with _held(orders_dir):
+            book._write([settle(page, outcome) for page in book.pages()])
         return outcome
 
     def precede(self, entries: Sequence[Entry]) -> None:
@@ -248,8 +324,8 @@ def take_over(orders_dir: Path, accession_numbers: Collection[str], publishers: 
 
 def orders_of(pages: Sequence[Page], job_id: str) -> list[Entry]:
     """The newest order of each volume of a job."""
-    orders = (entry for page in pages[:1] for entry in page if entry.job_id == job_id and entry.state != "asked")
-    return list({entry.volume: entry for entry in orders}.values())
+    volumes = {entry.volume for page in pages for entry in page if entry.job_id == job_id and entry.state != "asked"}
+    return [order for volume in sorted(volumes) if (order := latest(pages, job_id, volume))]
 
 
 def require_not_ordered(pages: Sequence[Page], job_ids: Collection[str]) -> None:

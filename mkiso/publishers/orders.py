@@ -21,7 +21,7 @@ from mkiso.study.values import Found
 
 def study_order(job: Job, publisher_name: str, studies: CompleteStudies) -> Order:
     """One order for the whole, of which the publisher makes the disc itself."""
-    spoken = language(job.settings.disc.language)
+    spoken, found = language(job.settings.disc.language), studies.retrieved.found
     return replace(
         _order_of(job, studies.accession_numbers, studies.selection, publisher_name),
         accession_numbers=studies.accession_numbers or numbers_of(studies.studies),
@@ -32,6 +32,7 @@ def study_order(job: Job, publisher_name: str, studies: CompleteStudies) -> Orde
         patient=studies.patient,
         instances=tuple(instance.arrival for instance in studies.instances),
         study_date=studies.studies[0].study_date,
+        question=pages_of(found.accession_numbers, found.selection, found.studies),
     )
 
 

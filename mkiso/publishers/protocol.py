@@ -12,8 +12,8 @@ from typing import Literal, Protocol
 from mkiso.config.section import Medium
 from mkiso.languages import N_
 from mkiso.study.identity import iso_date, one_line
-from mkiso.study.models import Arrival, Patient, Volume
-from mkiso.study.selection import Selection
+from mkiso.study.models import Arrival, Patient, Study, Volume
+from mkiso.study.selection import Selection, numbers_of
 from mkiso.study.writing import Carries, name_written, written
 
 Proves = Literal["queued", "done"]
@@ -58,8 +58,8 @@ class Order:
 
     @property
     def questions(self) -> tuple[str, ...]:
-        """What it stands under in the order book: its accession numbers, without any its Study Instance UIDs; of a
-        selection what pages_of says.
+        """What it stands under in the order book: what pages_of says, else its accession numbers, without any its Study
+        Instance UIDs.
         """
         studies = sorted({arrival.study_instance_uid for arrival in self.instances})
         return self.question or self.accession_numbers or tuple(studies)
@@ -145,13 +145,15 @@ class Publisher(Protocol):
         """Ask the publisher to drop a given order; False where it has no way."""
 
 
-def pages_of(accession_numbers: Collection[str], selection: Selection) -> tuple[str, ...]:
-    """What a question has pages of in the order book: its accession numbers. A disc of a selection is another disc than
-    that of the whole, so that it has a page of its own.
+def pages_of(
+    accession_numbers: Collection[str], selection: Selection, studies: Collection[Study] = ()
+) -> tuple[str, ...]:
+    """What a question has pages of in the order book: its accession numbers and the UIDs of the studies that are
+    chosen; once the PACS has named its `studies`, their accession numbers and UIDs too. So whoever asks for the same in
+    another way finds it.
     """
-    if not selection:
-        return tuple(accession_numbers)
-    return ("\n".join((*sorted(accession_numbers), selection.written)),)
+    uids = [study.study_instance_uid for study in studies]
+    return tuple(dict.fromkeys((*accession_numbers, *numbers_of(studies), *selection.studies, *uids)))
 
 
 def tells_part(fields: Mapping[str, str]) -> bool:

@@ -18,7 +18,7 @@ from mkiso.config.settings import Settings, Storage
 from mkiso.errors import MkisoError, PatientApiUnavailable, PrintUncertain, WrongBirthDate
 from mkiso.publishers import publisher_of
 from mkiso.publishers.hotfolder import FolderPublisher
-from mkiso.publishers.orderbook import OrderBook, made_before
+from mkiso.publishers.orderbook import Entry, OrderBook, made_before
 from mkiso.publishers.protocol import pages_of
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import find_series
@@ -71,7 +71,7 @@ class Previews:
         found = await self.look(request, question, birth_date)
         series = await self._series(found)
         await self._trail.shown(request, (*found.studies, *found.left_out))
-        ordered = await asyncio.to_thread(_ordered, self._settings.storage, pages_of(numbers, selection))
+        ordered = await asyncio.to_thread(_ordered, self._settings.storage, found)
         return preview(found, series, ordered, _labels(self._settings, found))
 
     async def confirmed(self, request: Request, question: Question, query: Query) -> tuple[Question, Found | None]:
@@ -142,20 +142,21 @@ def _found(sources: Sequence[Source], settings: Settings, question: Question, re
     return found_together(accession_numbers, answers, known, settings.identity, selection)
 
 
-def _ordered(storage: Storage, of_question: tuple[str, ...]) -> Ordered | None:
+def _ordered(storage: Storage, found: Found) -> Ordered | None:
+    of_question = pages_of(found.accession_numbers, found.selection, found.studies)
     try:
         pages = OrderBook.of(storage.orders_dir, of_question).pages()
     except PrintUncertain:  # a damaged page: a print says so itself
         return None
-    before = made_before(pages, "")
-    if before is None:
+    before = made_before(pages, Entry("", "asked", 0, selection=found.selection))
+    if not before:
         return None
-    asked = askings_of(storage, before.job_id)
+    asked = askings_of(storage, before[-1].job_id)
     return {
-        "publisher": before.publisher,
-        "minutes": max(0, int((time.time() - before.time) // 60)),
+        "publisher": before[-1].publisher,
+        "minutes": max(0, int((time.time() - before[-1].time) // 60)),
         "who": tuple(dict.fromkeys(each.name or each.user or each.who for each in asked)),
-        "orders": len({entry.job_id for page in pages for entry in page if entry.state in ("given", "done")}),
+        "orders": len({order.job_id for order in before}),
     }
 
 

@@ -28,7 +28,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import PrintUncertain
 from mkiso.publishers.orderbook import OrderBook, orders_of
 from mkiso.publishers.protocol import pages_of
-from mkiso.study.selection import selection_of
+from mkiso.study.selection import Selection, selection_of
 from mkiso_service.worker.infrastructure import Infrastructure
 
 Verdict = Literal["alive", "cancelled", "cancelled, ordered", "crashed", "ordered", "fetch again", "move"]
@@ -158,8 +158,8 @@ def has_ordered(run: FlowRun, settings: Settings) -> bool:
         return False
     try:
         numbers = [number.strip() for number in run.parameters["accession_numbers"]]
-        pages = pages_of(numbers, selection_of(run.parameters))
-        pages = pages or (run.parameters["study_instance_uid"],)
+        sent = run.parameters.get("study_instance_uid")
+        pages = pages_of(numbers, Selection((sent,)) if sent else selection_of(run.parameters))
     except (KeyError, TypeError, AttributeError):  # no worker has taken such a run
         return False
     try:

@@ -32,10 +32,12 @@ from mkiso.publishers.orderbook import (
     forget_old,
     made_before,
     orders_of,
+    require_not_ordered,
     take_over,
 )
 from mkiso.publishers.protocol import Order, Receipt, Watch
 from mkiso.study.models import Arrival, Patient, Volume
+from mkiso.study.selection import EVERYTHING, Selection
 from peers.patience import LONG
 from tests.publishers.orders import give
 
@@ -186,9 +188,9 @@ def test_the_newest_disc_of_another_job_is_remembered() -> None:
         replace(entry("failed", "fourth"), time=4),
     ]
     mine = replace(entry("done"), time=5)
-    assert made_before([[entries[0]], [*entries[1:], mine]], MINE) == entries[1]
-    assert made_before([[entries[1], entries[0]]], MINE) == entries[1]
-    assert made_before([[mine]], MINE) is None
+    assert made_before([[entries[0]], [*entries[1:], mine]], asked()) == entries[:2]
+    assert made_before([[entries[1], entries[0]], [entries[0]]], asked()) == entries[:2]
+    assert made_before([[mine]], asked()) == []
 
 
 def test_the_newest_order_of_each_volume_is_asked_to_be_dropped() -> None:
@@ -209,6 +211,100 @@ def test_a_question_is_written_down_once_and_its_first_attempt_counts(tmp_path: 
         for page in book.pages()
     )
     assert book.open(MINE, 1, "robot").confirmed and not book.open(OTHER, 1, "robot").confirmed
+
+
+def test_an_order_is_found_on_whichever_page_it_is_and_settled_on_all(tmp_path: Path) -> None:
+    """The PACS told another accession number, or none, when it was given."""
+    then, now = OrderBook.of(tmp_path, ["1.2.3", "B"]), OrderBook.of(tmp_path, ["1.2.3", "A"])
+    then.ask(MINE)
+    then.begin(then.open(MINE, 1, "robot"))
+    for book in (now, OrderBook.of(tmp_path, ["A", "B"])):
+        book.ask_also(MINE, retried=True)
+        [order] = orders_of(book.pages(), MINE)
+        assert decide(book.pages(), MINE, 1, "robot") == "find out"
+        with pytest.raises(PrintUncertain, match="at robot"):
+            require_not_ordered(book.pages(), [MINE])
+    now.settle(order, "not given")
+    assert [page[-1].state for book in (then, now) for page in book.pages()] == ["not given"] * 4
+    assert now.open(MINE, 1, "robot").attempt == 2
+
+
+def test_what_a_retry_finds_on_a_new_page_is_newer_unless_a_page_says_when(tmp_path: Path) -> None:
+    """The first attempt ended before the PACS had named the study."""
+    number, both = OrderBook.of(tmp_path, ["A"]), OrderBook.of(tmp_path, ["A", "1.2.3"])
+
+    def ordered(book: OrderBook, job_id: str) -> None:
+        book.ask(job_id)
+        order = book.open(job_id, 1, "robot")
+        book.begin(order)
+        book.settle(order, "done")
+
+    ordered(both, "before")
+    number.ask(MINE)
+    both.ask_also(MINE, retried=True)
+    assert decide(both.pages(), MINE, 1, "robot") == "give"
+    number.ask("third")
+    OrderBook.of(tmp_path, ["1.2.3"]).ask("failed before")
+    ordered(OrderBook.of(tmp_path, ["1.2.3"]), OTHER)
+    both.ask_also("third", retried=True)
+    with pytest.raises(PrintUncertain, match="newer request"):
+        decide(both.pages(), "third", 1, "robot")
+    both.ask_also("new")
+    assert decide(both.pages(), "new", 1, "robot") == "give"
+
+
+STUDY, PART = Selection(("1.2.3",)), Selection(("1.2.3",), ("1.2.3.4",))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "called"),
+    [
+        (EVERYTHING, STUDY, "this study"),
+        (STUDY, EVERYTHING, "this study"),
+        (STUDY, Selection(("1.2.3", "1.2.4")), "this study"),
+        (EVERYTHING, Selection(series=("1.2.3.4",)), "this study or a part of it"),
+        (PART, STUDY, "this study or a part of it"),
+        (PART, Selection(("1.2.3",), ("1.2.3.5",)), "this study or a part of it"),
+    ],
+)
+def test_a_study_is_one_however_it_is_asked_for(tmp_path: Path, one: Selection, other: Selection, called: str) -> None:
+    """By accession number, by UID, or by its series: what is unclear or newer counts, and a confirmation settles it."""
+    book = OrderBook.of(tmp_path, ["A", "1.2.3"])
+    book.ask("failed", selection=other)
+    book.ask(MINE, selection=one)
+    mine = book.open(MINE, 1, "robot")
+    book.begin(mine)
+    with pytest.raises(PrintUncertain, match=f"ordered {called} at robot"):
+        decide(book.pages(), "failed", 1, "robot")
+    book.ask("clerk", selection=other)
+    with pytest.raises(PrintUncertain, match=f"print of {called} at robot"):
+        decide(book.pages(), "clerk", 1, "robot")
+    book.ask("looked", confirmed=True, selection=other)
+    book.begin(book.open("looked", 1, "robot"))
+    assert [order.state for page in book.pages() for order in orders_of([page], MINE)] == ["settled", "settled"]
+
+
+def test_other_studies_of_one_accession_number_are_no_hindrance(tmp_path: Path) -> None:
+    book = OrderBook.of(tmp_path, ["A"])
+    book.ask("failed", selection=Selection(("1.2.4",)))
+    book.ask(MINE, selection=PART)
+    order = book.open(MINE, 1, "robot")
+    assert order.selection == PART
+    book.begin(order)
+    assert decide(book.pages(), "failed", 1, "robot") == "give"
+    book.ask("clerk", confirmed=True, selection=Selection(("1.2.4",)))
+    book.begin(book.open("clerk", 1, "robot"))
+    assert [each.state for each in orders_of(book.pages(), MINE)] == ["giving"]
+
+
+def test_a_disc_of_a_part_is_not_remembered_as_the_whole() -> None:
+    def done(job_id: str, selection: Selection) -> Entry:
+        return replace(entry("done", job_id), selection=selection)
+
+    page = [done("whole", EVERYTHING), done("study", STUDY), done("part", PART), done("other", Selection(("1.2.4",)))]
+    for selection, before in ((STUDY, ["whole", "study"]), (PART, ["part"])):
+        question = replace(asked(), selection=selection)
+        assert [order.job_id for order in made_before([page], question)] == before
 
 
 def test_a_page_holds_what_was_asked_and_nothing_more(tmp_path: Path) -> None:

@@ -160,6 +160,17 @@ def test_the_order_book_tells_whether_a_print_was_ordered(tmp_path: Path) -> Non
     assert has_ordered(printed, settings)
 
 
+def test_an_order_of_what_was_sent_is_known_whatever_number_the_images_have(tmp_path: Path) -> None:
+    settings = Settings(storage=Storage(data_dir=tmp_path))
+    parameters = {"accession_numbers": ["A1"], "study_instance_uid": "1.2.3", "inbox": "BURN"}
+    sent = run(StateType.RUNNING, queue="inboxes", parameters=parameters)
+    book = OrderBook.of(settings.storage.orders_dir, ["1.2.3"])
+    book.ask(str(sent.id))
+    assert not has_ordered(sent, settings)
+    book.begin(book.open(str(sent.id), 1, "rimage"))
+    assert has_ordered(sent, settings)
+
+
 def test_a_process_is_known_by_its_start_and_a_worker_by_its_machine() -> None:
     mine = Infrastructure.parse(worker_label(os.getpid()))
     assert mine is not None and mine.lives()

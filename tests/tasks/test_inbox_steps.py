@@ -13,10 +13,9 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from mkiso.config.inboxes import Inbox
-from mkiso.config.settings import Settings, Storage
-from mkiso.errors import NotArchived, PrintUncertain
+from mkiso.config.settings import Settings
+from mkiso.errors import NotArchived
 from mkiso.network.dimse import decode_data_set, encode_data_set
-from mkiso.publishers.orderbook import OrderBook, decide
 from mkiso.receiver.pushed import PushedStudy
 from mkiso.sources.answers import Answers
 from mkiso.sources.protocol import Query
@@ -24,30 +23,8 @@ from mkiso.sources.several import find_everywhere_by_uid, found_together
 from mkiso.storage.job import Job
 from peers.corpus import make_study
 from tasks import inbox
-from tasks.inbox import InboxRun, find_sent_study, take_sent_study, write_down_sent
+from tasks.inbox import InboxRun, find_sent_study, take_sent_study
 from tests.sources.test_source import FolderSource
-
-
-def test_what_is_printed_at_the_counter_meanwhile_is_not_printed_by_a_retry(tmp_path: Path) -> None:
-    storage = Storage(data_dir=tmp_path)
-    run = cast(
-        InboxRun,
-        SimpleNamespace(
-            job=SimpleNamespace(id="sent"),
-            settings=SimpleNamespace(storage=storage),
-            place=PushedStudy(storage, "BURN", "1.2.3"),
-            study_instance_uid="1.2.3",
-        ),
-    )
-    write_down_sent.fn(run, ("A1",))  # and then the PACS doesn't have it yet
-    book = OrderBook.of(storage.orders_dir, ("A1",))
-    book.ask("clerk")
-    order = book.open("clerk", 0, "robot")
-    book.begin(order)
-    book.settle(order, "done")
-    write_down_sent.fn(run, ("A1",))  # the retry, once the PACS has it
-    with pytest.raises(PrintUncertain, match="since this one was asked for"):
-        decide(book.pages(), "sent", 0, "robot")
 
 
 class Counting(FolderSource):

@@ -41,15 +41,16 @@ from mkiso.formats.registry import ISO
 from mkiso.media import disc_set
 from mkiso.media.disc_set import lay_out_set
 from mkiso.media.layout import lay_out
-from mkiso.publishers import Order, Receipt, publisher_of
+from mkiso.publishers import Order, Receipt, desk, publisher_of
 from mkiso.publishers.epson import EpsonPublisher
-from mkiso.publishers.orderbook import OrderBook
+from mkiso.publishers.orderbook import OrderBook, decide
 from mkiso.publishers.orders import cancel_orders
 from mkiso.publishers.protocol import Watch
 from mkiso.storage.files import sha256_of
 from mkiso.storage.job import Job
 from mkiso.storage.report import LOOK_FIRST, JobReport, read_report, write_report
 from mkiso.study.models import Arrival, Patient, Volume
+from mkiso.study.selection import Selection
 from peers.corpus import make_study
 from tasks.job_run import JobRun
 from tasks.step import step
@@ -327,6 +328,46 @@ def test_a_cancelled_print_that_could_never_be_is_cleared_away_too(
 ) -> None:
     cleaning.drop_cancelled_print(None, cancelled(numbers, publisher), None)  # type: ignore[arg-type]
     assert not job_folder.exists()
+
+
+@pytest.mark.parametrize("told", [(), ("A2",)])
+def test_an_order_of_what_was_sent_is_taken_back_whatever_number_it_has(
+    settings: Settings, job_folder: Path, tmp_path: Path, told: tuple[str, ...]
+) -> None:
+    """The PACS has another accession number of it than the images, or none."""
+    image = tmp_path / "disc.iso"
+    image.write_bytes(b"an image")
+    order = Order(JOB, Patient("HN-1"), told, image=image, image_sha256=sha256_of(image), question=(*told, "1.2.3"))
+    OrderBook.of(settings.storage.orders_dir, order.questions).ask(JOB)
+    desk.give(publisher_of("robot", settings), order, settings.storage.orders_dir, Watch())
+    parameters = {"accession_numbers": ["A1"], "study_instance_uid": "1.2.3", "inbox": "BURN"}
+    cleaning.drop_cancelled_burn(None, SimpleNamespace(id=JOB, parameters=parameters), None)  # type: ignore[arg-type]
+    assert [file.suffix for file in (tmp_path / "robot").glob("*.CANCEL")] == [".CANCEL"]
+
+
+def test_a_print_by_number_and_one_by_uid_know_of_each_other(
+    begin: Callable[..., JobRun], settings: Settings, tmp_path: Path
+) -> None:
+    """Each is written on the pages of what it was asked by, and of what the PACS has told."""
+    complete = proved(tmp_path).studies[0]
+    found = complete.retrieved.found
+    [study] = found.studies
+    uid, publisher = study.study_instance_uid, publisher_of("robot", settings)
+    by_number = begin()
+    order_steps.write_down.fn(by_number, ("A1",), False)
+    by_uid = begin()
+    chosen = Selection((uid,))
+    by_uid.job, by_uid.report = Job("by uid", "print", settings), replace(by_uid.report, selection=chosen)
+    order_steps.write_down.fn(by_uid, (), False)
+    order_steps.write_down_found.fn(by_uid, replace(found, accession_numbers=(), selection=chosen), False)
+    order_steps.write_down_found.fn(by_number, found, False)
+    [order] = order_steps.orders_of_studies.fn(by_number, publisher, complete)
+    assert order.questions == ("A1", uid)
+    book = OrderBook.of(settings.storage.orders_dir, order.questions)
+    assert decide(book.pages(), "by uid", 1, "robot") == "give"
+    book.begin(book.open(JOB, 1, "robot"))
+    with pytest.raises(PrintUncertain, match="newer request"):
+        decide(book.pages(), "by uid", 1, "robot")
 
 
 def test_what_is_said_of_cancelled_orders(settings: Settings, job_folder: Path, tmp_path: Path) -> None:
