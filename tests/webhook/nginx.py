@@ -18,7 +18,8 @@ class Nginx(Process):
         mine.mkdir()
         for file in FILES.glob("*.conf"):
             text = file.read_text()
-            for old, new in {"listen 80;": f"listen 127.0.0.1:{port};", **replacements}.items():
+            places = {"listen 80;": f"listen 127.0.0.1:{port};", "/var/log/nginx/": f"{folder}/"}
+            for old, new in {**places, **replacements}.items():
                 text = text.replace(old, new)
             (mine / file.name).write_text(text)
         main = folder / "nginx.conf"

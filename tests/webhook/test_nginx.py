@@ -341,3 +341,20 @@ def _bytes_streamed(front: Front) -> float:
     """What the webhook itself has sent of discs, by its own count."""
     line = re.search(r'mkiso_http_response_bytes_total\{route="/api/iso/download"\} (\S+)', front.get("/metrics").text)
     return float(line[1]) if line else 0.0
+
+
+def test_no_log_has_a_query_or_a_referrer_in_it(tmp_path: Path) -> None:
+    """Whether the webhook answers, is away or is asked too often: the search has a patient in its query."""
+    away = f"127.0.0.1:{free_port()}"
+    replacements = {"burst=60": "burst=1", "127.0.0.1:8080": away, "include /etc/mkiso/nginx-key.conf;": ""}
+    path, patient = "/api/studies", "?patient_name=DOE%5EJOHN&birth_date=1970-01-02"
+    with Nginx(tmp_path, replacements) as nginx, httpx.Client(base_url=f"http://127.0.0.1:{nginx.port}") as client:
+        headers = {"Referer": f"{client.base_url}{path}{patient}"}
+        told = {client.get(f"{path}{patient}", headers=headers).status_code for _ in range(20)}
+    assert told == {502, 429}
+    logs = {file.name: file.read_text() for file in tmp_path.glob("*.log")}
+    assert {"mkiso.log", "mkiso.error.log"} <= logs.keys()
+    lines = logs["mkiso.log"].splitlines()
+    assert len(lines) == 20 and all(f'"GET {path} HTTP/1.1" ' in line for line in lines)
+    assert any(" 502 " in line for line in lines) and any(" 429 " in line for line in lines)
+    assert not [name for name, text in logs.items() if "DOE" in text or "1970" in text]
