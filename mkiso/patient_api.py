@@ -8,6 +8,7 @@ elsewhere, an answer that makes no sense) is an outage too, only not worth a sec
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import time
@@ -61,8 +62,9 @@ class _Answer(BaseModel):
     sex: LongString = ""
 
 
-def look_up(settings: PatientApi, accession_number: str) -> Patient | None:
-    """The patient of an accession number; None where base_url is empty or the API answers 404.
+def look_up(settings: PatientApi, accession_number: str, until: float = math.inf) -> Patient | None:
+    """The patient of an accession number; None where base_url is empty or the API answers 404. It ends at `until`, of
+    the monotonic clock, answered or not.
 
     Connection errors, time-outs, 429 and 5xx are tried again up to `retries` times, with back-off, jitter and the
     server's Retry-After where it is short. Raises PatientApiUnavailable, whose words hold neither patient data nor the
@@ -79,10 +81,12 @@ def look_up(settings: PatientApi, accession_number: str) -> Patient | None:
         headers=headers, timeout=settings.timeout_seconds, follow_redirects=False, trust_env=False
     ) as client:
         for attempt in range(settings.retries + 1):
-            answer = _ask(client, url, settings.timeout_seconds)
+            answer = _ask(client, url, max(0.0, min(settings.timeout_seconds, until - time.monotonic())))
             if isinstance(answer, _Failed) and answer.transient and attempt < settings.retries:
-                time.sleep(_pause(attempt, answer.retry_after))
-                continue
+                pause = _pause(attempt, answer.retry_after)
+                if time.monotonic() + pause < until:
+                    time.sleep(pause)
+                    continue
             if isinstance(answer, _Failed):
                 raise PatientApiUnavailable(
                     f"The patient API at {url.host} {answer.words}. The disc can be made with the PACS's own data."
@@ -137,13 +141,16 @@ def _ask(client: httpx.Client, url: httpx.URL, limit_seconds: float) -> Any:
     """
     deadline = time.monotonic() + limit_seconds
     for _ in range(MAX_REDIRECTS + 1):
+        left = deadline - time.monotonic()
         try:
-            with client.stream("GET", url) as response:
+            if left <= 0:
+                raise httpx.ReadTimeout("no time is left")
+            with client.stream("GET", url, timeout=left) as response:
                 if not response.has_redirect_location:
                     return _read(response, deadline)
                 target = url.join(response.headers["Location"])
         except httpx.TimeoutException:
-            return _Failed(f"didn't answer within {limit_seconds:g} s", transient=True)
+            return _Failed(f"didn't answer within {limit_seconds:.3g} s", transient=True)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             return _Failed(
                 f"can't be reached ({type(error).__name__})", transient=isinstance(error, httpx.TransportError)

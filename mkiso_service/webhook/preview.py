@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from pydantic import TypeAdapter
 from starlette.requests import Request
@@ -91,7 +92,7 @@ class Previews:
         NoDicomData, CountsUnknown, and WrongBirthDate; PacsSilent where it takes longer than anybody waits.
         """
         request_id = request_id_of(request.scope)
-        found = await self._turns.take(lambda sources: _found(sources, self._settings, question, request_id), seconds)
+        found = await self._turns.take(partial(_found, self._settings, question, request_id), seconds)
         if birth_date:
             try:
                 born_on((*found.studies, *found.left_out), birth_date)
@@ -103,7 +104,7 @@ class Previews:
     async def _series(self, found: Found) -> Mapping[str, Sequence[Series]]:
         """The series of each study, to choose from; where the PACS doesn't tell them, nobody can choose."""
         try:
-            return await self._turns.take(lambda sources: _series_of(sources, found))
+            return await self._turns.take(lambda sources, _: _series_of(sources, found))
         except MkisoError as error:
             log.info("The series can't be told: %s", error.words)
             return {}
@@ -118,8 +119,10 @@ def _series_of(sources: Sequence[Source], found: Found) -> dict[str, Sequence[Se
     }
 
 
-def _found(sources: Sequence[Source], settings: Settings, question: Question, request_id: str) -> Found:
-    """As flows.collect.find has it."""
+def _found(
+    settings: Settings, question: Question, request_id: str, sources: Sequence[Source], others_until: float
+) -> Found:
+    """As flows.collect.find has it; the patient API is asked until then (of the monotonic clock)."""
     answers: list[FoundStudies] = []
     known: list[Patient | PatientApiUnavailable | None] = []
     accession_numbers, selection = question.accession_numbers, question.selection
@@ -135,7 +138,7 @@ def _found(sources: Sequence[Source], settings: Settings, question: Question, re
         answers.append(find_beside(sources, number, selection))
     for number in numbers:
         try:
-            known.append(patient_api.look_up(settings.patient_api, number))
+            known.append(patient_api.look_up(settings.patient_api, number, others_until))
         except PatientApiUnavailable as error:
             known.append(error)
             break

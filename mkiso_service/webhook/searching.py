@@ -41,7 +41,7 @@ class Searches:
         born = asked_birth_date(query, self._settings.identity)
         criteria = criteria_of(query, born)
         await self._trail.searched(request, criteria.keys)
-        hits, down = await self._turns.take(lambda sources: search_everywhere(sources, criteria))
+        hits, down = await self._turns.take(lambda sources, _: search_everywhere(sources, criteria))
         told = found_studies(hits, born if self._settings.identity.confirm_birth_date else "", down)
         return JSONResponse(told, headers={"cache-control": "no-store"})
 

@@ -19,7 +19,9 @@ AT_ONCE = 4
 """A page waits for its turn; jobs have turns of their own."""
 LIMIT_SECONDS = 30.0
 SHARE = 0.8
-"""Of this time: what one of several sources may take, so that the answers of the others can be told."""
+"""Of this time: what one of several sources, or the patient API, may take, so that the answers of the others can be
+told.
+"""
 
 
 class Turns:
@@ -29,13 +31,15 @@ class Turns:
         self._settings = settings
         self._threads = ThreadPoolExecutor(AT_ONCE, name)
 
-    async def take(self, ask: Callable[[Sequence[Source]], T], seconds: float = LIMIT_SECONDS) -> T:
-        """What `ask` returns of the configured sources. Raises what it raises, and PacsSilent where the turn and the
-        answer take longer than anybody waits; the thread is free again by then.
+    async def take(self, ask: Callable[[Sequence[Source], float], T], seconds: float = LIMIT_SECONDS) -> T:
+        """What `ask` returns of the configured sources; it is told until when (monotonic) it may ask others. Raises
+        what it raises, and PacsSilent where the turn and the answer take longer than anybody waits; the thread is free
+        again by then.
         """
-        until = time.monotonic() + seconds * (SHARE if self._settings.sources else 1)
+        now = time.monotonic()
+        until, others_until = now + seconds * (SHARE if self._settings.sources else 1), now + seconds * SHARE
         asking = asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: ask(sources_of(self._settings, until=until))
+            self._threads, lambda: ask(sources_of(self._settings, until=until), others_until)
         )
         try:
             return await asyncio.wait_for(asking, seconds)

@@ -229,6 +229,18 @@ def test_a_compressed_answer_isnt_read(api: Api) -> None:
     assert api.headers[0]["Accept-Encoding"] == "identity"
 
 
+@pytest.mark.parametrize("answer", [lambda _: time.sleep(2), says({}, 503, Retry_After="4")])
+def test_it_ends_when_nobody_waits_any_more(api: Api, answer: Answer) -> None:
+    api.answers = [answer]
+    began = time.monotonic()
+    with pytest.raises(PatientApiUnavailable):
+        look_up(api.settings(timeout_seconds=LONG, retries=5), "A1", until=began + 0.3)
+    assert time.monotonic() - began < 2 and len(api.paths) == 1
+    with pytest.raises(PatientApiUnavailable):
+        look_up(api.settings(), "A1", until=began)
+    assert len(api.paths) == 1
+
+
 def test_secrets_are_sent_and_told_to_nobody(api: Api) -> None:
     api.answers = [says({}, 500)]
     with pytest.raises(PatientApiUnavailable) as refused:

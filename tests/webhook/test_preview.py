@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mkiso.config.publishers import Robot
 from mkiso.config.settings import Audit, Identity, PatientApi
 from mkiso.demo.patient_api import DemoPatientApi, Faults
 from mkiso.errors import OtherPatient, WrongBirthDate
+from mkiso_service.webhook import turns
 from peers.corpus import CYRILLIC, JAPANESE, UMLAUT, Person
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs
@@ -187,6 +189,18 @@ def test_the_hospital_s_own_data_stand_beside_the_pacs_s(tmp_path: Path) -> None
             assert refusal(answer) == (409, "patient_mismatch")
             api.faults = Faults(status=500)
             assert preview(client, "A1")["degraded"] == ["patient_api"]
+
+
+def test_a_patient_api_that_is_slow_holds_no_look_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "SHARE", 0.02)  # 0.6 s
+    with DemoPatientApi({}, faults=Faults(pause_seconds=10)) as api:
+        slow = PatientApi(base_url=api.base_url, timeout_seconds=25)
+        settings = settings_in(tmp_path).model_copy(update={"patient_api": slow})
+        pacs = with_pacs(settings, tmp_path / "pacs", "A1", "A2")
+        with pacs as settings, served(settings, Desk()) as client:
+            began = time.monotonic()
+            assert preview(client, "A1,A2")["degraded"] == ["patient_api"]
+            assert time.monotonic() - began < 9
 
 
 def test_people_who_differ_in_anything_that_is_shown_are_told_apart(client: httpx.Client) -> None:
