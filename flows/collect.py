@@ -29,7 +29,7 @@ def find(run: JobRun, accession_numbers: tuple[str, ...], shown: str) -> Found:
         numbers = numbers_of(studies_of(studies))
         asked = [look_up_patient.submit(run, number) for number in numbers]
         try:
-            studies += [find_beside(run, number) for number in numbers]
+            studies.append(find_beside(run, studies))
         finally:
             looked_up = [answer.result() for answer in asked]
         return check_one_patient(run, accession_numbers, studies, looked_up, shown)

@@ -10,8 +10,9 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.parameters import AccessionNumber, Uid
+from mkiso.study.selection import numbers_of
 from tasks.cleaning import drop_cancelled_burn
-from tasks.collect import check_complete, check_one_patient, look_up_patient, resume
+from tasks.collect import check_complete, check_one_patient, find_beside, look_up_patient, resume
 from tasks.disc import (
     finish_pictures,
     lay_out_discs,
@@ -22,7 +23,7 @@ from tasks.disc import (
     shelve_discs,
 )
 from tasks.inbox import InboxRun, find_sent_study, look_into_inbox, take_sent_study, write_down_sent
-from tasks.order import follow_orders, give_orders, orders_of_images, orders_of_studies
+from tasks.order import check_label, follow_orders, give_orders, orders_of_images, orders_of_studies
 
 InboxName = Annotated[
     str,
@@ -93,10 +94,12 @@ def _burn(run: InboxRun) -> None:
         write_down_sent(run, run.report.accession_numbers)
     sent = look_into_inbox(run)
     told = find_sent_study(run, sent)
-    numbers = tuple(study.accession_number for study in told.studies if study.accession_number)
+    numbers = numbers_of(told.studies)
     looked_up = [look_up_patient(run, number) for number in numbers]
-    found = check_one_patient(run, numbers, [told], looked_up, "", run.without)
+    beside = [find_beside(run, [told])] if run.rules.ask == "pacs" else []
+    found = check_one_patient(run, numbers, [told, *beside], looked_up, "", run.without)
     if maker:
+        check_label(run, maker, found)
         write_down_sent(run, found.accession_numbers)
     if maker is None or maker.needs_image:
         run.begin_pictures()

@@ -14,6 +14,7 @@ from mkiso.storage.slots import slot
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.identity import same_as_shown
 from mkiso.study.models import Patient, Study
+from mkiso.study.selection import numbers_of
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tasks.job_run import JobRun
 from tasks.step import step
@@ -45,12 +46,13 @@ def find_chosen_study(run: JobRun, study_instance_uid: str) -> FoundStudies:
     return _told(run, study_instance_uid, found)
 
 
-@step("Find what else an accession number has", "Find what else {accession_number} has")
-def find_beside(run: JobRun, accession_number: str) -> FoundStudies:
-    """Of a study that is asked for by UID: the disc carries its number, and says what of it isn't there."""
-    audit.queried(run.settings, accession_number, job_id=run.job.id)
-    found = several.find_beside(sources_of(run.settings), accession_number, run.selection)
-    return _told(run, accession_number, found)
+@step("Find what else their accession numbers have")
+def find_beside(run: JobRun, studies: Sequence[FoundStudies]) -> FoundStudies:
+    """Of studies that were asked for by UID: the disc carries their numbers, and says that it isn't all of them."""
+    found = several.find_beside(
+        sources_of(run.settings), studies, lambda number: audit.queried(run.settings, number, job_id=run.job.id)
+    )
+    return _told(run, ", ".join(numbers_of(several.studies_of(studies))), found)
 
 
 def _told(run: JobRun, asked: str, found: FoundStudies) -> FoundStudies:

@@ -7,7 +7,7 @@ Nothing is mixed: a study is one source's, and what the others tell of it only d
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -32,7 +32,7 @@ from mkiso.study.completeness import provable
 from mkiso.study.gate import SOURCE_DOWN
 from mkiso.study.identity import one_study, significant
 from mkiso.study.models import Patient, Study
-from mkiso.study.selection import EVERYTHING, Selection
+from mkiso.study.selection import EVERYTHING, Selection, numbers_of
 from mkiso.study.values import Found
 
 T = TypeVar("T")
@@ -58,12 +58,14 @@ class Told(Generic[T]):
 @dataclass(frozen=True, slots=True)
 class FoundStudies:
     """The studies of one question, each from one source; `degraded` names which sources weren't heard or tell
-    otherwise, `reasons` says why they weren't heard.
+    otherwise, `reasons` says why they weren't heard. `beside`: what else has the accession numbers of studies that
+    were asked for by UID; nothing is expected of these.
     """
 
     studies: tuple[Study, ...]
     degraded: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    beside: tuple[Study, ...] = ()
 
 
 def ask_all(sources: Sequence[Source], ask: Callable[[Source], T]) -> Told[T]:
@@ -145,20 +147,34 @@ def find_everywhere_by_uid(
     return replace(chosen(studies, told.degraded, selection), reasons=tuple(_reasons(told.down)))
 
 
-def find_beside(sources: Sequence[Source], accession_number: str, selection: Selection) -> FoundStudies:
-    """What an accession number has beside the studies that are chosen, so that a disc that carries the number can say
-    that it isn't all of it; nothing is expected of these. Raises what find_everywhere raises, but for StudyNotFound.
+def find_beside(
+    sources: Sequence[Source], found: Iterable[FoundStudies], on_asking: Callable[[str], None]
+) -> FoundStudies:
+    """What the accession numbers of studies that were found by UID have beside them, so that a disc that carries a
+    number can say that it isn't all of it. A number is asked for where its study is from, and wherever it may be.
+    `on_asking` hears each number. Raises what find_everywhere raises, but for StudyNotFound.
     """
-    asked = [source for source in sources if source.settings.is_asked_for(accession_number)]
-    if not asked:
-        return FoundStudies(())
-    told = ask_all(asked, lambda source: named_studies(source, accession_number))
+    studies = studies_of(found)
+    answers = []
+    for number in numbers_of(studies):
+        on_asking(number)
+        origins = {study.origin.source for study in studies if study.accession_number == number}
+        answers.append(_beside(sources, number, origins, Selection(tuple(each.study_instance_uid for each in studies))))
+    return FoundStudies(
+        (),
+        tuple(dict.fromkeys(lack for each in answers for lack in each.degraded)),
+        tuple(dict.fromkeys(words for each in answers for words in each.reasons)),
+        tuple(studies_of(answers)),
+    )
+
+
+def _beside(sources: Sequence[Source], number: str, origins: Collection[str], known: Selection) -> FoundStudies:
+    asked = [source for source in sources if source.settings.name in origins or source.settings.is_asked_for(number)]
+    told = ask_all(asked, lambda source: named_studies(source, number))
     others = [
-        study
-        for study in chain.from_iterable(told.answers.values())
-        if study.study_instance_uid not in selection.studies
+        study for study in chain.from_iterable(told.answers.values()) if study.study_instance_uid not in known.studies
     ]
-    return replace(chosen(others, told.degraded, selection), reasons=tuple(_reasons(told.down)))
+    return replace(chosen(others, told.degraded, known), reasons=tuple(_reasons(told.down)))
 
 
 def found_together(
@@ -181,6 +197,7 @@ def found_together(
         degraded=len(patients) < len(looked_up),
         without=(*without, *(lack for each in answers for lack in each.degraded)),
         selection=selection,
+        beside=[study for each in answers for study in each.beside],
     )
 
 

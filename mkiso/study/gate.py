@@ -39,23 +39,27 @@ def found(
     degraded: bool,
     without: Collection[str] = (),
     selection: Selection = EVERYTHING,
+    beside: Collection[Study] = (),
 ) -> Found:
     """What may be retrieved of the answers: all of them of one patient, and what is chosen such that completeness can
     be proved.
 
     `patients` are the patient API's answers, None where it knows nobody; `degraded` says that it couldn't be asked,
-    `without` what else the job does without.
+    `without` what else the job does without. `beside` are never chosen: what else has the accession numbers that
+    stand on the disc.
     Raises PatientMismatch, SelectionNotFound, NoDicomData, CountsUnknown.
     """
     known = [patient for patient in patients if patient is not None]
-    identity.one_patient(studies, known, rules)
+    identity.one_patient([*studies, *beside], known, rules)
     distinct = tuple({study.study_instance_uid: study for study in studies}.values())
     chosen = chosen_of(distinct, accession_numbers, selection)
     for study in chosen:
         completeness.provable(study, require_counts=study.origin.require_counts)
     counts_unknown = any(study.expected.count is None for study in chosen)
     lacks = (PATIENT_API,) * degraded + (COUNTS_UNKNOWN,) * counts_unknown + tuple(dict.fromkeys(without))
-    left_out = tuple(study for study in distinct if study not in chosen)
+    others = {study.study_instance_uid: study for study in (*distinct, *beside)}
+    kept = {study.study_instance_uid for study in chosen}
+    left_out = tuple(study for uid, study in others.items() if uid not in kept)
     return Found(accession_numbers, chosen, next(iter(known), None), lacks, selection, left_out)
 
 

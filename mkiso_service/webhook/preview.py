@@ -133,9 +133,8 @@ def _found(
         audit.queried_by_uid(settings, uid, request_id=request_id)
         answers.append(find_everywhere_by_uid(sources, uid, selection))
     numbers = accession_numbers or numbers_of(studies_of(answers))
-    for number in () if accession_numbers else numbers:
-        audit.queried(settings, number, request_id=request_id)
-        answers.append(find_beside(sources, number, selection))
+    if not accession_numbers:
+        answers.append(find_beside(sources, answers, lambda one: audit.queried(settings, one, request_id=request_id)))
     for number in numbers:
         try:
             known.append(patient_api.look_up(settings.patient_api, number, others_until))

@@ -21,7 +21,7 @@ from tests.end_to_end.conftest import Hospital, Open
 pytestmark = [pytest.mark.end_to_end]
 
 MIXED = {"ct": 3, "sr": 1, "pr": 1, "pdf": 1, "jpeg_2000": 1}
-SHELF, UNPROVEN, PRINTER, STRICT = "BURN_SHELF", "BURN_ALONE", "BURN_PRINT", "BURN_STRICT"
+SHELF, UNPROVEN, PRINTER, STRICT, MUTE = "BURN_SHELF", "BURN_ALONE", "BURN_PRINT", "BURN_STRICT", "BURN_MUTE"
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +31,18 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JsonRobot]:
 
 
 @pytest.fixture(scope="module")
-def hospital(open_hospital: Open, robot: JsonRobot) -> Hospital:
+def hospital(open_hospital: Open, robot: JsonRobot, tmp_path_factory: pytest.TempPathFactory) -> Hospital:
+    mute = {"kind": "folder", "directory": str(tmp_path_factory.mktemp("mute")), "label_fields": {"a": "{patient_id}"}}
     quick = {"senders": ["STORESCU"], "quiet_seconds": 1}
     sections: dict[str, dict[str, Any]] = {
         "inboxes": {
             SHELF: quick,
             UNPROVEN: {**quick, "ask": "none"},
             PRINTER: {**quick, "publisher": "robot"},
+            MUTE: {**quick, "publisher": "mute"},
             STRICT: {**quick, "fetch": "false", "again": "no", "wait_minutes": 0.05},
         },
-        "publishers": {"robot": {"kind": "folder", "directory": str(robot.folder)}},
+        "publishers": {"robot": {"kind": "folder", "directory": str(robot.folder)}, "mute": mute},
         "print": {"publisher": "robot"},
     }
     return open_hospital("orthanc", [], sections)
@@ -167,6 +169,28 @@ def test_a_study_without_an_accession_number_is_burnt_and_printed_too(
     printed = job_of(hospital, "HN-NUMBERLESS", 2)["job"]
     assert (printed["state"], printed["proves"]) == ("done", "done"), printed
     assert len(robot.made) == made + 1
+
+
+def test_one_of_two_studies_of_a_number_says_that_it_is_not_all_of_it(hospital: Hospital, tmp_path: Path) -> None:
+    files = make_study(tmp_path / "1", "PUSH11", "HN-PUSH11", kinds={"ct": 2})
+    archive(hospital, files + make_study(tmp_path / "2", "PUSH11", "HN-PUSH11", kinds={"ct": 1}, number=2))
+    push(hospital, SHELF, files)
+    made = job_of(hospital, "PUSH11")["job"]
+    assert (made["state"], made["is_part"]) == ("done", True), made
+    disc = disc_of(hospital, made, tmp_path / "out")
+    assert_holds_exactly(disc, files)
+    assert "Not everything is on this disc" in (disc / "INDEX.HTM").read_text("utf-8")
+    push(hospital, MUTE, files)
+    refused = job_of(hospital, "PUSH11", 2)["job"]
+    assert (refused["state"], refused["error"]["code"]) == ("failed", "selection_not_told")
+
+
+def test_a_number_of_two_patients_makes_no_disc_of_either(hospital: Hospital, tmp_path: Path) -> None:
+    files = make_study(tmp_path / "1", "PUSH12", "HN-PUSH12", kinds={"ct": 1})
+    archive(hospital, files + make_study(tmp_path / "2", "PUSH12", "HN-OTHER12", kinds={"ct": 1}))
+    push(hospital, SHELF, files)
+    failed = job_of(hospital, "PUSH12")["job"]
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "patient_mismatch")
 
 
 def test_two_patients_in_one_study_make_no_disc(hospital: Hospital, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mkiso.errors import CountsUnknown, PacsRefused, SelectionNotFound, StudyInc
 from mkiso.sources.collection import retrieve_study
 from mkiso.sources.query import find_by_uid, find_series, find_studies
 from mkiso.sources.registry import source_of, sources_of
-from mkiso.sources.several import find_beside
+from mkiso.sources.several import FoundStudies, find_beside
 from mkiso.storage.job import Job
 from mkiso.study import gate
 from mkiso.study.gate import CompleteStudies
@@ -152,11 +153,14 @@ def test_what_else_an_accession_number_has_is_found_and_not_expected(
     peer.store(other) if isinstance(peer, Orthanc) else pytest.skip("dcmqrscp has its files from the beginning")
     sources = sources_of(settings_for(peer))
     first, second = find_studies(sources[0], "A1")
-    beside = find_beside(sources, "A1", Selection((first.study_instance_uid,)))
-    assert [study.study_instance_uid for study in beside.studies] == [second.study_instance_uid]
-    assert beside.studies[0].expected.count is None
-    both = Selection((first.study_instance_uid, second.study_instance_uid))
-    assert find_beside(sources, "A1", both).studies == find_beside(sources, "A2", both).studies == ()
+    asked: list[str] = []
+    told = find_beside(sources, [FoundStudies((first,))], asked.append)
+    assert ([study.study_instance_uid for study in told.beside], told.studies) == ([second.study_instance_uid], ())
+    assert (told.beside[0].expected.count, asked) == (None, ["A1"])
+    assert find_beside(sources, [FoundStudies((first,)), FoundStudies((second,))], asked.append).beside == ()
+    assert find_beside(sources, [FoundStudies((replace(first, accession_number="A2"),))], asked.append).beside == ()
+    assert find_beside(sources, [FoundStudies((replace(first, accession_number=""),))], asked.append).beside == ()
+    assert asked == ["A1", "A1", "A2"]
 
 
 def test_chosen_series_come_by_dicomweb(tmp_path: Path, files: list[Path]) -> None:

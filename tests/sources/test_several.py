@@ -32,7 +32,14 @@ from mkiso.sources.protocol import Query, Search
 from mkiso.sources.registry import source_of, sources_of
 from mkiso.sources.retrieve import retrieve
 from mkiso.sources.search import Criteria
-from mkiso.sources.several import chosen, find_everywhere, find_everywhere_by_uid, search_everywhere
+from mkiso.sources.several import (
+    chosen,
+    find_beside,
+    find_everywhere,
+    find_everywhere_by_uid,
+    found_together,
+    search_everywhere,
+)
 from mkiso.study import gate
 from mkiso.study.models import Arrival, Expected, Study
 from mkiso.study.selection import Selection
@@ -229,6 +236,28 @@ def test_a_source_that_must_answer_or_answers_wrongly_ends_the_question(files: l
         find_everywhere([Named("a", error=GONE, must_answer=True), Named("b", files)], "A1")
     with pytest.raises(PacsRefused):
         find_everywhere([Named("a", files), Named("b", error=PacsRefused("It refuses."))], "A1")
+
+
+def test_what_else_a_number_has_is_asked_where_its_study_is_whatever_the_pattern(tmp_path: Path) -> None:
+    """Found by UID, the study is of a source that isn't asked for its number; the disc carries it all the same."""
+    files = [file for number in (1, 2) for file in make_study(tmp_path, "X1", kinds={"ct": 1}, number=number)]
+    of_others: dict[str, Any] = {"accession_numbers": ("N*",)}
+    new, old = Named("new", **of_others), Named("old", files, **of_others)
+    uids = [str(dcmread(file, stop_before_pixels=True).StudyInstanceUID) for file in files]
+    sources = [new, old, Named("down", error=GONE, **of_others)]
+    answers = [replace(find_everywhere_by_uid([new, old], uids[0]), degraded=())]
+    told = find_beside(sources, answers, lambda _: None)
+    assert ([study.study_instance_uid for study in told.beside], told.degraded) == ([uids[1]], ())
+    found = found_together((), [*answers, told], [], Settings().identity, Selection((uids[0],)))
+    assert ([study.study_instance_uid for study in found.studies], found.is_part) == ([uids[0]], True)
+    whole = found_together(("X1",), [*answers, told], [], Settings().identity)
+    assert ([study.study_instance_uid for study in whole.studies], whole.is_part) == ([uids[0]], True)
+    others = replace(told, beside=tuple(replace(study, patient_id="P2") for study in told.beside))
+    with pytest.raises(PatientMismatch):
+        found_together(("X1",), [*answers, others], [], Settings().identity)
+    old.error = GONE
+    with pytest.raises(PacsUnreachable):
+        find_beside(sources, answers, lambda _: None)
 
 
 class Listless(Named):
