@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
 from mkiso.storage.handover import CLAIM_PATTERN
+from mkiso.study.identity import MOST_SHOWN, SHOWN_DIGITS
 from mkiso.study.selection import MAX_SERIES, UID_CHARACTERS, UID_PATTERN
 
 AccessionNumber = Annotated[
@@ -58,7 +59,7 @@ ShownPatient = Annotated[
     Field(
         title="Patient shown",
         description="From the counter page: stands for the patient whom the clerk saw and confirmed. Leave it empty.",
-        pattern=r"^([0-9a-f]{32})?$",
+        pattern=rf"^(([0-9a-f]{{{SHOWN_DIGITS}}}){{1,{MOST_SHOWN}}})?$",
     ),
 ]
 

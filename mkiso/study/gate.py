@@ -140,7 +140,14 @@ class CompleteStudies:
         """mkiso.study.identity's, of what a disc of these studies holds: not of what was found before they were
         retrieved.
         """
-        return identity.fingerprint(self.studies, self.known, self.degraded, self.selection, is_part=self.is_part)
+        return identity.fingerprint(
+            self.studies,
+            self.known,
+            self.degraded,
+            self.selection,
+            is_part=self.is_part,
+            accession_numbers=self.accession_numbers,
+        )
 
     def _on_volumes(self, study: Study) -> frozenset[str]:
         return self.retrieved.elsewhere & (study.expected.instances or frozenset())

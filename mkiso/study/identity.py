@@ -35,6 +35,7 @@ PLACEHOLDERS = frozenset({"UNKNOWN", "NONE", "NULL", "N/A", "NA", "NIL"})
 """What systems write where they know no Patient ID, beside IDs without any letter or digit but 0;
 identity.placeholder_ids has a site's own.
 """
+SHOWN_DIGITS, MOST_SHOWN = 32, 16
 
 _PATIENT_ID, _ISSUER = 0x00100020, 0x00100021
 _IN_A_CLAIM = tuple(map(BaseTag, (0x00080005, 0x00100020, 0x00100021, 0x00100030, 0x00100040)))
@@ -235,16 +236,24 @@ def agreed(studies: Sequence[Study], made: Sequence[Claim], rules: Identity) -> 
 
 
 def shown_digest(studies: Iterable[Study]) -> str:
-    """Who a person saw before confirming, as 32 hexadecimal digits: what the PACS says of the patient of these studies,
-    in whatever order.
+    """Who a person saw before confirming: what the PACS says of the patient of these studies, in whatever order.
+    SHOWN_DIGITS hexadecimal digits for each of the ways in which it says it, where they are MOST_SHOWN at most.
     """
     persons = sorted({_person(study) for study in studies})
-    return hashlib.sha256(json.dumps(["shown", *persons]).encode()).hexdigest()[:32]
+    each = [_digest_of(person) for person in persons]
+    return "".join(each) if len(each) <= MOST_SHOWN else _digest_of(*persons)
+
+
+def _digest_of(*persons: tuple[str, ...]) -> str:
+    return hashlib.sha256(json.dumps(["shown", *persons]).encode()).hexdigest()[:SHOWN_DIGITS]
 
 
 def same_as_shown(studies: Sequence[Study], shown: str) -> None:
-    """Raise OtherPatient unless these studies are of the patient whom somebody saw (`shown`: shown_digest)."""
-    if shown_digest(studies) != shown:
+    """Raise OtherPatient unless these studies are of the patient whom somebody saw (`shown`: shown_digest), perhaps
+    with more studies than these.
+    """
+    seen = {shown[start : start + SHOWN_DIGITS] for start in range(0, len(shown), SHOWN_DIGITS)}
+    if shown_digest(studies) != shown and not all(shown_digest([study]) in seen for study in studies):
         numbers = _numbers(studies)
         raise OtherPatient(
             f"The PACS no longer says of accession number {_listed(numbers)} what was shown when the disc was "
@@ -317,10 +326,12 @@ def fingerprint(
     selection: Selection = EVERYTHING,
     *,
     is_part: bool = False,
+    accession_numbers: Collection[str] = (),
 ) -> str:
     """The SHA-256 of all that a disc is made from: what the patient API says, study attributes with their source, the
-    set of SOP Instance UIDs, what it was made without, and what was chosen: a disc of a selection is never one of the
-    whole question, even where it holds the same. `is_part`: whether the disc says that it isn't everything.
+    set of SOP Instance UIDs, what it was made without, what was asked for and what of that was chosen: a disc of a
+    selection, or by UID, is never one of the whole question, even where it holds the same. `is_part`: whether the disc
+    says that it isn't everything.
 
     A finished disc may be served again only while this stays the same. Where a PACS gives no UIDs, an exchange of one
     instance for another would go unseen, so the value then matches nothing, not even itself the next time.
@@ -337,6 +348,7 @@ def fingerprint(
         "degraded": sorted(degraded),
         "selection": selection.written,
         "is_part": is_part,
+        "accession_numbers": sorted(accession_numbers),
     }
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 

@@ -38,7 +38,14 @@ class Found:
     @property
     def fingerprint(self) -> str:
         """mkiso.study.identity's, of the answer: a disc that holds just this may be served again."""
-        return identity.fingerprint(self.studies, self.patient, self.degraded, self.selection, is_part=self.is_part)
+        return identity.fingerprint(
+            self.studies,
+            self.patient,
+            self.degraded,
+            self.selection,
+            is_part=self.is_part,
+            accession_numbers=self.accession_numbers,
+        )
 
     @property
     def content(self) -> str:

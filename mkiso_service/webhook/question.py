@@ -20,6 +20,7 @@ from mkiso.errors import InvalidRequest
 from mkiso.formats.registry import FORMATS, ISO
 from mkiso.languages import languages
 from mkiso.study.accession import parse_accession_number, parse_accession_numbers, question
+from mkiso.study.identity import MOST_SHOWN, SHOWN_DIGITS
 from mkiso.study.selection import EVERYTHING, MAX_SERIES, Selection, parse_selection, selection_of
 
 if TYPE_CHECKING:  # the worker reads questions too and needs nothing of HTTP
@@ -35,8 +36,8 @@ MAX_PART = 9999
 MAX_PREFER = 1000
 MAX_ACCEPT = 1000
 _WEIGHT = re.compile(r"(?:^|;)[ \t]*[qQ]=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)[ \t]*(?:;|$)", re.ASCII)  # RFC 9110 12.4.2
-SHOWN_PATTERN = "^[0-9a-f]{32}$"
-_SHOWN = re.compile("[0-9a-f]{32}")
+SHOWN_PATTERN = f"^([0-9a-f]{{{SHOWN_DIGITS}}}){{1,{MOST_SHOWN}}}$"
+_SHOWN = re.compile(SHOWN_PATTERN.strip("^$"))
 MAX_SEARCH = 64
 SEARCH_PATTERN = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"
 _SEARCH = re.compile(SEARCH_PATTERN)

@@ -15,6 +15,8 @@ from pydicom.tag import BaseTag
 from mkiso.config.settings import Identity
 from mkiso.errors import OtherPatient, PatientMismatch, WrongBirthDate
 from mkiso.study.identity import (
+    MOST_SHOWN,
+    SHOWN_DIGITS,
     Claim,
     PatientIdentity,
     agreed,
@@ -432,9 +434,28 @@ BORN = replace(STUDY, patient_birth_date="19700131", patient_sex="F", issuer_of_
 def test_who_was_shown_is_the_same_in_whatever_order_and_padding() -> None:
     padded = replace(BORN, accession_number="A9", patient_id=" HN-1 ", patient_birth_date="19700131 ")
     shown = shown_digest([BORN, SAME])
-    assert len(shown) == 32 and set(shown) <= set("0123456789abcdef")
+    assert len(shown) == 64 and set(shown) <= set("0123456789abcdef")
     assert shown == shown_digest([SAME, BORN]) == shown_digest([SAME, padded, BORN])
     same_as_shown([SAME, BORN], shown)
+
+
+def test_who_was_shown_with_more_studies_was_shown() -> None:
+    """A clerk takes one of two studies away in which the name is written differently."""
+    other, third = replace(BORN, patient_name="Canary^Name^W"), replace(BORN, patient_name="Canary^N")
+    for studies in ([BORN], [other], [other, BORN]):
+        same_as_shown(studies, shown_digest([BORN, other]))
+    with pytest.raises(OtherPatient):
+        same_as_shown([BORN, third], shown_digest([BORN, other]))
+
+
+def test_who_was_shown_is_short_however_many_ways_of_writing_there_are() -> None:
+    many = [replace(BORN, patient_name=f"Canary^{number}") for number in range(MOST_SHOWN + 1)]
+    assert len(shown_digest(many[1:])) == MOST_SHOWN * SHOWN_DIGITS
+    shown = shown_digest(many)
+    assert len(shown) == SHOWN_DIGITS
+    same_as_shown(many[::-1], shown)
+    with pytest.raises(OtherPatient):
+        same_as_shown(many[1:], shown)
 
 
 @pytest.mark.parametrize(

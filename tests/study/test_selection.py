@@ -109,12 +109,12 @@ def test_a_number_of_which_nothing_is_chosen_is_no_name_for_a_disc() -> None:
 
 def test_a_disc_of_a_selection_is_never_one_of_the_whole() -> None:
     whole = found_of(("A1",), EVERYTHING, study(1))
-    by_uid = found_of((), Selection(("1.2.1",)), study(1))
+    by_uid, of_number = (found_of(numbers, Selection(("1.2.1",)), study(1)) for numbers in ((), ("A1",)))
     some = found_of(("A1",), Selection((), ("1.2.1.1",)), study(1, chosen=(1,)))
     one_more = replace(
         some, studies=(replace(some.studies[0], expected=replace(some.studies[0].expected, of_series=3)),)
     )
-    assert len({each.fingerprint for each in (whole, by_uid, some, one_more)}) == 4
+    assert len({each.fingerprint for each in (whole, by_uid, of_number, some, one_more)}) == 5
 
 
 def test_a_disc_that_was_everything_is_not_given_where_it_is_a_part_by_now() -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import TypeAdapter
 
+from flows.parameters import ShownPatient
 from mkiso.config.publishers import Robot
 from mkiso.config.settings import Audit, Identity, PatientApi
 from mkiso.demo.patient_api import DemoPatientApi, Faults
@@ -201,6 +203,16 @@ def test_a_patient_api_that_is_slow_holds_no_look_up(tmp_path: Path, monkeypatch
             began = time.monotonic()
             assert preview(client, "A1,A2")["degraded"] == ["patient_api"]
             assert time.monotonic() - began < 9
+
+
+def test_who_is_written_in_two_ways_is_shown_for_each_of_the_studies(client: httpx.Client) -> None:
+    """A clerk takes a study away: who is on the screen still counts, over HTTP and as a parameter of the run."""
+    one, both = (preview(client, numbers)["shown"] for numbers in ("A1", "A1,N1"))
+    assert len(both) == 2 * len(one) and one in both
+    assert client.get("/api/iso/download", params={"accession_number": "A1", "shown": both}).status_code == 200
+    assert all(TypeAdapter(ShownPatient).validate_python(shown) == shown for shown in ("", one, both))
+    for wrong in (both[1:], both * 10):
+        assert client.get("/api/iso/download", params={"accession_number": "A1", "shown": wrong}).status_code == 400
 
 
 def test_people_who_differ_in_anything_that_is_shown_are_told_apart(client: httpx.Client) -> None:
