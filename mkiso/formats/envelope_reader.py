@@ -37,7 +37,7 @@ _DIGEST_BYTES = 34  # an OCTET STRING of a SHA-256
 _MOST_HEAD_BYTES = 64 * 1024  # some hundred recipients
 _FEW_HEAD_BYTES = 2048
 _MOST_INNER_BYTES = 96  # of what stands before the file in its envelope, rounded up
-_MOST_ROUNDS = 10_000_000
+_MOST_ROUNDS, _MOST_ROUNDS_IN_ALL = 10_000_000, 1_000_000_000  # of one key, and of all of a disc: some minutes
 _PIECE_BYTES = 128 * 1024  # larger ones would be new memory for each file
 _Contents = TypeVar("_Contents", bound=Contents)
 
@@ -50,14 +50,19 @@ class _NotOurs(Exception):
     """What was given doesn't open it."""
 
 
+class _TooSlow(Exception):
+    """The passwords of a disc's files take more time than a disc can be worth."""
+
+
 class Opener:
-    """What opens envelopes: a password, a recipient's private key, or both. A key that was derived is kept: all files
-    of a disc of ours have one.
+    """What opens a disc's envelopes: a password, a recipient's private key, or both. A key that was derived is kept:
+    all files of a disc of ours have one.
     """
 
     def __init__(self, password: str = "", key: RSAPrivateKey | None = None) -> None:
         self._password, self._key = password.encode(), key
         self._derived: dict[tuple[bytes, int], bytes] = {}
+        self._rounds = 0
 
     @property
     def has_something(self) -> bool:
@@ -97,6 +102,9 @@ class Opener:
         if not 1 <= rounds <= _MOST_ROUNDS or len(wrapped) % _BLOCK_BYTES or len(wrapped) < 2 * _BLOCK_BYTES:
             raise _Broken
         if (known := self._derived.get((salt, rounds))) is None:
+            self._rounds += rounds
+            if self._rounds > _MOST_ROUNDS_IN_ALL:
+                raise _TooSlow
             known = self._derived[salt, rounds] = hashlib.pbkdf2_hmac("sha1", self._password, salt, rounds, 32)
         block = _unwrapped(known[:size], vector, wrapped)
         key = block[4 : 4 + block[0]]
@@ -211,6 +219,10 @@ def with_envelopes(contents: _Contents, descriptor: int, opener: Opener) -> tupl
             findings.append(f"{path} doesn't open as others do: it was changed, or isn't of this disc.")
         except _Broken:
             findings.append(f"{path} is no encrypted DICOM file that can be read.")
+        except _TooSlow:
+            findings.append(f"{path} and what follows wasn't opened: the keys of this disc take too long to make.")
+            refused = 0  # it may be the password
+            break
         except OSError:  # of a folder's file, which is told
             continue
     if refused and not envelopes:

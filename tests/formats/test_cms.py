@@ -14,6 +14,7 @@ import pytest
 from pydicom import dcmread
 
 from mkiso.errors import ConfigurationError, ProofFailed, TooLargeForMedium
+from mkiso.formats import envelope_reader
 from mkiso.formats.disc_check import check_disc, verify_disc
 from mkiso.formats.envelope_reader import Opener, private_key_of, with_envelopes
 from mkiso.formats.proof import verify_image
@@ -349,6 +350,21 @@ def test_broken_envelopes_are_findings_and_nothing_worse(made: Made, tmp_path: P
         for value in (0x00, 0x80, 0xFF):
             _read_changed(folder, whole[:at] + bytes([value]) + whole[at + 1 :], opener)
         _read_changed(folder, whole[:at], opener)
+
+
+def test_the_keys_of_one_disc_take_no_longer_than_it_is_worth(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A foreign disc may have a key of its own for each file, or hundreds, of millions of rounds each."""
+    from mkiso.formats.folder_check import read_folder
+
+    contents = read_folder(extract(made.images["zip-cms"], tmp_path / "unpacked"))
+    for most in (1000, 999):  # of our own, all files have one key of 1000 rounds here
+        monkeypatch.setattr(envelope_reader, "_MOST_ROUNDS_IN_ALL", most)
+        opened, findings = with_envelopes(contents, -1, Opener(PASSWORD))
+        if most == 1000:
+            assert len(opened.envelopes) > 1 and not findings
+    assert not opened.envelopes and len(findings) == 1 and "take too long" in findings[0]
 
 
 def _read_changed(folder: Path, content: bytes, opener: Opener) -> None:
