@@ -53,10 +53,9 @@ def made_before(asked: Sequence[Ask]) -> str:
     return next((ask.job_id for ask in reversed(asked) if ask.ended == "done"), "")
 
 
-def key_of(inbox: str, study_instance_uid: str, fingerprint: str, asked: Sequence[Ask]) -> str:
-    """Of one job: what was sent, and how often a job of just that came to nothing."""
-    attempts = sum(ask.fingerprint == fingerprint for ask in asked)
-    return f"{inbox}:{study_instance_uid}:{fingerprint}:{attempts}"
+def key_of(inbox: str, study_instance_uid: str, wanted: Ask) -> str:
+    """Of one job: what was sent, and which ask it is."""
+    return f"{inbox}:{study_instance_uid}:{wanted.fingerprint}:{wanted.nonce}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,8 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A job that was asked for. `fingerprint` and `instances` are of what lay there, `time` in seconds since the epoch;
-    `job_id` is empty until it is known that the job was created, `ended` until it has, `ended_time` 0.
+    `job_id` is empty until it is known that the job was created, `ended` until it has, `ended_time` 0. `nonce` is this
+    ask's alone, so that no run of an earlier one, which nobody remembers any more, is taken for its job.
     """
 
     job_id: str
@@ -74,6 +75,7 @@ class Ask:
     time: float
     ended: Literal["", "done", "failed"] = ""
     ended_time: float = 0
+    nonce: str = ""
 
 
 _LINE = TypeAdapter(Line)
@@ -117,6 +119,10 @@ class PushedStudy:
     inbox: str
     study_instance_uid: str
 
+    def __hash__(self) -> int:
+        """Without the storage, which is long: the watch asks it of each study each second."""
+        return hash((self.inbox, self.study_instance_uid))
+
     @cached_property
     def folder(self) -> Path:
         return folder_of(self.storage, self.inbox) / self.study_instance_uid
@@ -145,7 +151,10 @@ class PushedStudy:
         _append(self.folder / "conflicts", f"{sop_instance_uid}\n", durable=True)
 
     def read(self) -> Pushed:
-        """What lies there now. Raises DamagedInstance where a file isn't what it was."""
+        """What lies there now. Raises DamagedInstance where a file isn't what it was, or nobody can say what was asked
+        for.
+        """
+        self._asked()
         lines = {line.sop_instance_uid: line for line in self._lines()}
         try:
             names = sorted(name for name in os.listdir(self.instances_dir) if is_uid(name))  # noqa: PTH208
@@ -158,11 +167,10 @@ class PushedStudy:
 
     @property
     def asked(self) -> tuple[Ask, ...]:
-        """The jobs that were asked for, the oldest first."""
-        try:
-            return read_json(self.folder / "asked.json", _ASKED)
-        except (FileNotFoundError, Unreadable):
-            return ()
+        """The jobs that were asked for, the oldest first; none where that can't be read, and then `read` says so."""
+        with suppress(DamagedInstance):
+            return self._asked()
+        return ()
 
     def note_asked(self, asked: Iterable[Ask]) -> None:
         write_whole(self.folder / "asked.json", _ASKED.dump_json(tuple(asked)), durable=True)
@@ -183,6 +191,19 @@ class PushedStudy:
                 shutil.rmtree(gone, ignore_errors=True)
         return True
 
+    def _asked(self) -> tuple[Ask, ...]:
+        try:
+            return read_json(self.folder / "asked.json", _ASKED)
+        except FileNotFoundError:
+            return ()
+        except Unreadable as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Unreadable) -> DamagedInstance:
+        return DamagedInstance(
+            f"What mkiso has written down of a study that was sent to {self.inbox} can't be read ({error})."
+        )
+
     def _uids(self, name: str) -> frozenset[str]:
         """SOP Instance UIDs, one a line. Raises DamagedInstance where they can't be read."""
         try:
@@ -190,9 +211,7 @@ class PushedStudy:
         except FileNotFoundError:
             return frozenset()
         except Unreadable as error:
-            raise DamagedInstance(
-                f"What mkiso has written down of a study that was sent to {self.inbox} can't be read ({error})."
-            ) from None
+            raise self._damaged(error) from None
 
     def _lines(self) -> Iterator[Line]:
         try:

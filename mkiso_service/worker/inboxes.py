@@ -7,12 +7,14 @@ What it knows stands on the disk and in Prefect, so that it may end at any momen
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
+from uuid import uuid4
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
@@ -59,6 +61,8 @@ class InboxWatch:
         self._settings = settings
         self._most = max(1, settings.server.max_running_jobs - 1)
         """Jobs of inboxes at the same time: where there are several places, one is left for clerks."""
+        self._there: dict[PushedStudy, PushedStudy] = {}
+        """Every study as it was seen first: its paths are made once, and not at each look."""
         self._known: dict[PushedStudy, Known] = {}
         self._at_rest: dict[PushedStudy, int] = {}
         self._archive_rests_until = 0.0
@@ -68,9 +72,13 @@ class InboxWatch:
         started, under_way = 0, 0
         waiting: list[tuple[PushedStudy, Inbox]] = []
         storage, inboxes = self._settings.storage, self._settings.inboxes
-        there = [(study, rules) for name, rules in inboxes.items() for study in studies_in(storage, name)]
-        self._forget_gone({study for study, _ in there})
-        studies = [(study, rules) for study, rules in there if self._at_rest.get(study) != _changed(study)]
+        there = {
+            self._there.setdefault(study, study): rules
+            for name, rules in inboxes.items()
+            for study in studies_in(storage, name)
+        }
+        self._forget_gone(there.keys())
+        studies = [(study, rules) for study, rules in there.items() if self._at_rest.get(study) != _changed(study)]
         asked = {study: study.asked for study, _ in studies}
         running = [each[-1].job_id for each in asked.values() if each and each[-1].job_id and not each[-1].ended]
         told = standings(running) if running else {}
@@ -90,7 +98,7 @@ class InboxWatch:
 
     def _forget_gone(self, there: Collection[PushedStudy]) -> None:
         """What was cleared away is known no more."""
-        for known in (self._known, self._at_rest):
+        for known in (self._there, self._known, self._at_rest):
             for study in known.keys() - there:
                 del known[study]
 
@@ -106,7 +114,10 @@ class InboxWatch:
         if (asked := study.asked) and not asked[-1].job_id:  # a job whose creation was cut off
             return self._create(study, asked[:-1], asked[-1], rules)
         quiet = study.seconds_quiet
-        if quiet is None or quiet < rules.quiet_seconds:
+        if quiet is None:  # only what was asked for is remembered
+            self._at_rest[study] = 0
+            return False
+        if quiet < rules.quiet_seconds:
             return False
         try:
             known = self._read(study)
@@ -121,7 +132,8 @@ class InboxWatch:
                 self._at_rest[study] = known.changed
                 self._known.pop(study, None)
             case "ask":
-                if self._archive_agrees(study, known, rules):
+                # what came while the archive was asked isn't in this answer, nor in what would be asked for
+                if self._archive_agrees(study, known, rules) and _changed(study) == known.changed:
                     return self._start(study, known.sent, asked, rules)
             case "start":
                 return self._start(study, known.sent, asked, rules)
@@ -153,7 +165,7 @@ class InboxWatch:
 
     def _start(self, study: PushedStudy, sent: Pushed, asked: tuple[Ask, ...], rules: Inbox) -> bool:
         """Write down that a job is asked for, before it can be: whatever comes meanwhile, no other one is."""
-        wanted = Ask("", sent.fingerprint, len(sent.instances), time.time())
+        wanted = Ask("", sent.fingerprint, len(sent.instances), time.time(), nonce=uuid4().hex)
         study.note_asked((*asked, wanted))
         return self._create(study, asked, wanted, rules)
 
@@ -172,7 +184,7 @@ class InboxWatch:
             "accession_numbers": list(numbers),
             "after": after,
         }
-        key = key_of(study.inbox, study.study_instance_uid, wanted.fingerprint, asked)
+        key = key_of(study.inbox, study.study_instance_uid, wanted)
         with get_client(sync_client=True) as client:
             assert isinstance(client, SyncPrefectClient)
             deployment = client.read_deployment_by_name(INBOX)
@@ -220,6 +232,6 @@ def _status(settings: Settings, ask: Ask) -> str:
 def _changed(study: PushedStudy) -> int:
     """When something came last, in nanoseconds; 0 where nothing lies there."""
     try:
-        return study.instances_dir.stat().st_mtime_ns
+        return os.stat(study.instances_dir).st_mtime_ns  # noqa: PTH116  of each study, each second
     except OSError:
         return 0

@@ -63,12 +63,13 @@ def test_a_job_is_asked_for_once_what_was_sent_is_settled(view: View, rules: Inb
     assert next_step(view, rules) == step
 
 
-def test_the_same_has_one_key_until_a_job_of_it_has_failed() -> None:
-    first = key_of("BURN", "1.2", "f1", ())
-    assert key_of("BURN", "1.2", "f1", (Ask("j0", "f0", 1, 0.0, "failed"),)) == first
-    keys = {first, key_of("BURN", "1.2", "f1", (FAILED,)), key_of("BURN", "1.2", "f2", (FAILED,))}
-    keys |= {key_of("OTHER", "1.2", "f1", ()), key_of("BURN", "1.3", "f1", ())}
-    assert len(keys) == 5
+def test_each_ask_has_a_key_of_its_own_whether_it_has_a_job_yet_or_not() -> None:
+    wanted = Ask("", "f1", 3, 1.0, nonce="n1")
+    first = key_of("BURN", "1.2", wanted)
+    assert key_of("BURN", "1.2", replace(wanted, job_id="j1", ended="done", time=2.0)) == first
+    others = (replace(wanted, nonce="n2"), replace(wanted, fingerprint="f2"))
+    keys = {first, *(key_of("BURN", "1.2", other) for other in others)}
+    assert len(keys | {key_of("OTHER", "1.2", wanted), key_of("BURN", "1.3", wanted)}) == 5
 
 
 def test_the_job_that_made_a_disc_is_remembered_behind_later_ones() -> None:

@@ -19,7 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from pydicom import dcmread
 
 from mkiso.config.settings import Settings
-from mkiso.errors import MkisoError, NotAskedEverywhere, StudyIncomplete
+from mkiso.errors import DamagedInstance, MkisoError, NotAskedEverywhere, StudyIncomplete
 from mkiso.receiver.pushed import Line, PushedStudy
 from mkiso.sources.several import FoundStudies
 from mkiso.storage.files import sha256_of
@@ -184,4 +184,68 @@ def test_what_was_cleared_away_is_known_no_more(settings: Settings, runs: Runs, 
     assert list(watch._at_rest) == [study]
     shutil.rmtree(study.folder)
     watch.look()
-    assert not watch._at_rest and not watch._known
+    assert not watch._at_rest and not watch._known and not watch._there
+
+
+def test_a_study_that_nobody_remembers_has_a_job_however_long_its_run_is_kept(
+    settings: Settings, runs: Runs, tmp_path: Path
+) -> None:
+    """Prefect keeps a run that was retried longer than mkiso remembers that it was asked for."""
+    study = sent(settings, tmp_path / "first", "A1")
+    InboxWatch(settings).look()
+    shutil.rmtree(study.folder)
+    again = sent(settings, tmp_path / "again", "A1")
+    assert again == study
+    assert InboxWatch(settings).look() == 1
+    assert len(runs.made) == 2
+
+
+def test_what_was_asked_for_and_cannot_be_read_is_asked_for_by_nobody(
+    settings: Settings, runs: Runs, tmp_path: Path
+) -> None:
+    study = sent(settings, tmp_path, "A1")
+    (study.folder / "asked.json").write_bytes(b"[{")
+    watch = InboxWatch(settings)
+    assert (watch.look(), watch.look(), list(watch._at_rest)) == (0, 0, [study])
+    with pytest.raises(DamagedInstance):
+        study.read()
+    assert study.asked == ()
+
+
+def test_what_is_only_remembered_costs_nothing_at_each_look(
+    settings: Settings, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = sent(settings, tmp_path / "first", "A1")
+    watch = InboxWatch(settings)
+    watch.look()
+    [asked] = study.asked
+    study.note_asked([replace(asked, time=asked.time - 3600, ended="failed", ended_time=time.time())])
+    shutil.rmtree(study.instances_dir)
+    watch.look()
+    with monkeypatch.context() as patch:
+        patch.delattr(PushedStudy, "asked")
+        watch.look()
+    sent(settings, tmp_path / "again", "A1")
+    assert watch.look() == 1
+
+
+def test_what_comes_while_the_archive_answers_is_settled_first(
+    settings: Settings, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be on the disc and not in what was asked for: a second job would have nothing new."""
+    study = sent(settings, tmp_path / "first", "A1")
+    more = sent(settings, tmp_path / "more", "A2")
+
+    def answer(*_: Any) -> FoundStudies:
+        said = listed(study)
+        for image in more.instances_dir.iterdir():
+            shutil.move(image, study.instances_dir)
+        return said
+
+    monkeypatch.setattr(inboxes, "find_everywhere_by_uid", answer)
+    monkeypatch.setattr(inboxes, "studies_in", lambda *_: [study])
+    watch = InboxWatch(asked_archive(settings))
+    assert (watch.look(), study.asked) == (0, ())
+    os.utime(study.instances_dir, (time.time() - 60,) * 2)
+    assert watch.look() == 1
+    assert study.asked[0].instances == len(study.read().instances) == 2
