@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -64,7 +64,7 @@ def sweep(settings: Settings, standings: Callable[[Collection[str]], Mapping[str
         if standings is not None
         else 0,
         incoming=_remove_older(storage.incoming_dir.glob("*"), INCOMING_HOURS),
-        sent_studies=_sweep_inboxes(settings),
+        sent_studies=_sweep_inboxes(settings, standings),
     )
     log.info("Swept: %s.", swept)
     return swept
@@ -123,40 +123,65 @@ def _take_away(folder: Path) -> bool:
     return alone
 
 
-def _sweep_inboxes(settings: Settings) -> int:
-    """Take away what was sent and is done with; how many studies went or were emptied."""
-    removed, kept_days = 0, settings.prefect.keep_runs_days
-    for name in inboxes_on_disk(settings.storage):
-        rules = settings.inboxes.get(name)
-        for study in studies_in(settings.storage, name):
+def _sweep_inboxes(settings: Settings, standings: Callable[[Collection[str]], Mapping[str, Standing]] | None) -> int:
+    """Take away what was sent and is done with; how many studies went or were emptied. An inbox that isn't configured
+    any more has no watch that would write down how its jobs ended.
+    """
+    removed, storage = 0, settings.storage
+    for name in inboxes_on_disk(storage):
+        rules, studies = settings.inboxes.get(name), studies_in(storage, name)
+        if rules is None and standings is not None:
+            _note_ended(storage, studies, standings)
+        keep_hours = storage.keep_failed_hours if rules is None else rules.keep_hours
+        for study in studies:
             with _going_on(study.folder):
-                removed += study.clear(partial(_may_go_of, study, rules.keep_hours if rules else 0, kept_days))
+                may_go = partial(_may_go_of, study, keep_hours, settings.prefect.keep_runs_days, is_left=rules is None)
+                removed += study.clear(may_go)
     return removed
 
 
-def _may_go_of(study: PushedStudy, keep_hours: float, remember_days: float) -> Clearing:
+def _note_ended(
+    storage: Storage, studies: Sequence[PushedStudy], standings: Callable[[Collection[str]], Mapping[str, Standing]]
+) -> None:
+    unended = [(study, asked) for study in studies if (asked := study.asked) and not asked[-1].ended]
+    told = standings([asked[-1].job_id for _, asked in unended]) if unended else {}
+    for study, asked in unended:
+        last = asked[-1]
+        if told.get(last.job_id, "failed") != "active":
+            ended: Literal["done", "failed"] = "done" if _has_ended_well(storage, last.job_id) else "failed"
+            with _going_on(study.folder):
+                study.note_asked((*asked[:-1], replace(last, ended=ended, ended_time=time.time())))
+
+
+def _may_go_of(study: PushedStudy, keep_hours: float, remember_days: float, *, is_left: bool) -> Clearing:
     quiet = study.seconds_quiet
-    gone = sent_may_go(study.asked, quiet, keep_hours, remember_days, time.time())
+    gone = sent_may_go(study.asked, quiet, keep_hours, remember_days, time.time(), is_left=is_left)
     return gone if gone == "wholly" or quiet is not None else ""
 
 
 def sent_may_go(
-    asked: Sequence[Ask], quiet_seconds: float | None, keep_hours: float, remember_days: float, now: float
+    asked: Sequence[Ask],
+    quiet_seconds: float | None,
+    keep_hours: float,
+    remember_days: float,
+    now: float,
+    *,
+    is_left: bool = False,
 ) -> Clearing:
-    """What of a study that was sent to an inbox is of no use any more. What never became a job stays, and so does what
-    one works on; which jobs there were is remembered, so that no second disc is made. Pure.
+    """What of a study that was sent to an inbox is of no use any more. What never became a job stays while the inbox is
+    configured (`is_left`: it isn't, so that no job will come), and so does what one works on; which jobs there were is
+    remembered, so that no second disc is made. Pure.
     """
+    is_old = quiet_seconds is None or quiet_seconds >= keep_hours * 3600
     if not asked:
-        return "" if quiet_seconds is not None else "wholly"
+        return "wholly" if quiet_seconds is None or (is_left and is_old) else ""
     if not asked[-1].ended:
         return ""
     age_hours = (now - (asked[-1].ended_time or asked[-1].time)) / 3600
     came_since = quiet_seconds is not None and now - quiet_seconds > asked[-1].time
-    if age_hours >= max(remember_days * 24, keep_hours) and (
-        quiet_seconds is None or quiet_seconds >= keep_hours * 3600
-    ):
+    if age_hours >= max(remember_days * 24, keep_hours) and is_old:
         return "wholly"
-    return "instances" if age_hours >= keep_hours and not came_since else ""
+    return "instances" if age_hours >= keep_hours and (not came_since or (is_left and is_old)) else ""
 
 
 def _remove_older(paths: Iterable[Path], hours: float) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -17,7 +18,7 @@ from mkiso.config.settings import Prefect, Settings, Storage
 from mkiso.errors import StorageFull
 from mkiso.housekeeping import SWEPT, Standing, may_go, sent_may_go, sweep
 from mkiso.publishers.orderbook import OrderBook
-from mkiso.receiver.pushed import Ask
+from mkiso.receiver.pushed import Ask, PushedStudy
 from mkiso.storage.files import alone_in, hold
 from mkiso.storage.report import JobReport, write_report
 from mkiso.storage.room import is_short_of, require_room
@@ -288,3 +289,42 @@ def test_what_was_sent_is_kept_from_the_end_of_its_job_and_not_from_its_beginnin
     asked = Ask("job", "f", 1, 0.0, "done", ended_time=20 * HOUR)
     kept = [sent_may_go([asked], 50 * HOUR, 24, 30, hours * HOUR) for hours in (25, 43, 45)]
     assert kept == ["", "", "instances"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "quiet_hours", "now_hours", "gone"),
+    [
+        ((), 23, 100, ""),
+        ((), 25, 100, "wholly"),
+        ((DONE,), 23, 25, ""),  # more came after the job began
+        ((DONE,), 25, 26, "instances"),
+        ((DONE,), 25, 60, "instances"),
+        ((replace(DONE, ended=""),), 1000, 999, ""),
+    ],
+    ids=str,
+)
+def test_what_no_job_will_take_is_kept_as_long_as_a_failed_jobs_images(
+    asked: tuple[Ask, ...], quiet_hours: float, now_hours: float, gone: str
+) -> None:
+    assert sent_may_go(asked, quiet_hours * HOUR, 24, 30, now_hours * HOUR, is_left=True) == gone
+
+
+@pytest.mark.parametrize(
+    ("standing", "goes"), [("active", False), ("over", True), ("failed", True), (None, True), ("unheard", False)]
+)
+def test_an_inbox_that_is_taken_out_keeps_nothing_for_ever(
+    settings: Settings, standing: Standing | Literal["unheard"] | None, goes: bool
+) -> None:
+    """Its job ran, or had begun to be created, when nobody watched any more."""
+    study = PushedStudy(settings.storage, "GONE", "1.2.3")
+    study.instances_dir.mkdir(parents=True)
+    (study.instances_dir / "1.2.3.4").touch()
+    study.note_asked([Ask("job", "f", 1, time.time() - 50 * HOUR)])
+    aged(study.instances_dir, 60)
+    told = None if standing == "unheard" else lambda ids: {one: standing for one in ids if standing}
+    kept = settings.model_copy(update={"storage": settings.storage.model_copy(update={"keep_failed_hours": 0})})
+    sweep(kept, told)
+    assert (study.instances_dir.exists(), [each.ended for each in study.asked]) == (
+        not goes,
+        ["failed" if goes else ""],
+    )
