@@ -8,11 +8,15 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 
 from pydicom import Dataset
 
 from mkiso.config.inboxes import HostPort
+from mkiso.dataset.elements import IMPLICIT_LITTLE, Element, each_item, elements, unpadded
+from mkiso.errors import DamagedInstance
 from mkiso.network import dimse
 from mkiso.network.dimse import (
     ACTION_TYPE_ID,
@@ -31,6 +35,7 @@ from mkiso.network.negotiation import (
 )
 from mkiso.network.pdu import AssociationLost, ProtocolError
 from mkiso.network.requestor import Address, Requestor
+from mkiso.study.selection import is_uid
 
 REQUEST_COMMITMENT = 1  # Action Type ID, PS3.4 J.3.2
 ALL_HELD, SOME_NOT_HELD = 1, 2  # Event Type ID, PS3.4 J.3.3
@@ -39,48 +44,72 @@ REPORT_PAUSES_SECONDS = (0.0, 5.0, 30.0, 300.0)
 LIMIT_SECONDS = 10.0
 MAX_CALLS = 16  # at the same time: each has a thread, and its report in memory, for minutes
 
+_TRANSACTION_UID, _REFERENCES = 0x00081195, 0x00081199
+_SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00081150, 0x00081155
+
 COMMITTING = Context(STORAGE_COMMITMENT, IMPLICIT_VR_LITTLE_ENDIAN)
 
 log = logging.getLogger(__name__)
 _calls = threading.BoundedSemaphore(MAX_CALLS)
 
 
-def request_of(encoded: bytes) -> Dataset:
-    """What an N-ACTION asks about, every value read. Raises ProtocolError where it can't be."""
-    request = dimse.decode_data_set(encoded)
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an N-ACTION asks about: its Transaction UID, and of each instance SOP Class and SOP Instance UID. Whatever
+    is no UID is empty.
+    """
+
+    transaction_uid: str
+    references: tuple[tuple[str, str], ...]
+
+
+def request_of(encoded: bytes, most: int) -> Request:
+    """Read an N-ACTION's data set (Implicit VR Little Endian), of its items one more than `most` at the most: a sender
+    costs us no more than what is read. Raises ProtocolError where it can't be.
+    """
     try:
-        for _ in request.iterall():
-            pass
-    except Exception:  # pydicom reads items and values on first use, and raises many types
+        top = elements(encoded, 0, len(encoded), IMPLICIT_LITTLE, frozenset((_TRANSACTION_UID, _REFERENCES)))
+        sequence = top.get(_REFERENCES)
+        items = each_item(encoded, sequence, frozenset((_SOP_CLASS_UID, _SOP_INSTANCE_UID))) if sequence else ()
+        references = tuple(
+            (_uid(encoded, item, _SOP_CLASS_UID), _uid(encoded, item, _SOP_INSTANCE_UID))
+            for item, _ in islice(items, most + 1)
+        )
+    except DamagedInstance:
         raise ProtocolError("sent a malformed data set") from None
-    return request
+    return Request(_uid(encoded, top, _TRANSACTION_UID), references)
 
 
-def status_of(command: dimse.Command, request: Dataset) -> int:
-    """What an N-ACTION is answered. Pure."""
+def _uid(encoded: bytes, found: Mapping[int, Element], tag: int) -> str:
+    if (element := found.get(tag)) is None:
+        return ""
+    value = unpadded(encoded[element.offset : element.offset + element.length])
+    return value if is_uid(value) else ""
+
+
+def status_of(command: dimse.Command, request: Request, most: int) -> int:
+    """What an N-ACTION is answered that may ask about so many instances (PS3.7 C). Pure."""
     if command.number(ACTION_TYPE_ID) != REQUEST_COMMITMENT:
         return dimse.NO_SUCH_ACTION
-    named = [(item.get("ReferencedSOPClassUID"), item.get("ReferencedSOPInstanceUID")) for item in _references(request)]
-    return (
-        dimse.SUCCESS
-        if request.get("TransactionUID") and named and all(map(all, named))
-        else dimse.INVALID_ARGUMENT_VALUE
-    )
+    if len(request.references) > most:
+        return dimse.RESOURCE_LIMITATION
+    named = request.references
+    return dimse.SUCCESS if request.transaction_uid and named and all(map(all, named)) else dimse.INVALID_ARGUMENT_VALUE
 
 
-def report_on(request: Dataset, held: Mapping[str, str]) -> tuple[int, Dataset]:
+def report_on(request: Request, held: Mapping[str, str]) -> tuple[int, Dataset]:
     """The event's type and the report: of each instance whether it is held. `held` maps SOP Instance UIDs to their SOP
     Class UIDs. Pure.
     """
     report = Dataset()
-    report.TransactionUID = request.TransactionUID
+    report.TransactionUID = request.transaction_uid
     well, failed = [], []
-    for item in _references(request):
+    for class_uid, instance_uid in request.references:
         told = Dataset()
-        told.ReferencedSOPClassUID = item.ReferencedSOPClassUID
-        told.ReferencedSOPInstanceUID = item.ReferencedSOPInstanceUID
-        sop_class = held.get(str(item.ReferencedSOPInstanceUID))
-        if sop_class == item.ReferencedSOPClassUID:
+        told.ReferencedSOPClassUID = class_uid
+        told.ReferencedSOPInstanceUID = instance_uid
+        sop_class = held.get(instance_uid)
+        if sop_class == class_uid:
             well.append(told)
             continue
         told.FailureReason = NO_SUCH_INSTANCE if sop_class is None else CLASS_CONFLICT
@@ -133,7 +162,3 @@ def report_later(inbox: str, calling_ae_title: str, place: HostPort, event_type:
 
     threading.Thread(target=call, name="storage commitment", daemon=True).start()
     return True
-
-
-def _references(request: Dataset) -> list[Dataset]:
-    return list(request.get("ReferencedSOPSequence") or [])

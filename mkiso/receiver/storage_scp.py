@@ -79,6 +79,7 @@ class StorageScp:
         self._place = place
         self._hashing = Hashing()
         self._instance: Reception | None = None
+        self._asked: commitment.Request | None = None
         self._reports = 0
         self._message_began = 0.0
         self._received_before = 0
@@ -163,22 +164,22 @@ class StorageScp:
             return None
         if field & dimse.RESPONSE:
             raise ProtocolError("sent a response where a request was due", pdu.UNEXPECTED_PDU)
-        instance, self._instance = self._instance, None
+        instance, self._instance, spool = self._instance, None, self._spool
         if instance is not None:
             return instance.finish()
-        if field == dimse.N_ACTION_RQ and isinstance(message.data_set, Gathered):
-            return commitment.status_of(message.command, commitment.request_of(message.kept))
+        if field == dimse.N_ACTION_RQ and isinstance(message.data_set, Gathered) and isinstance(spool, InboxSpool):
+            most = spool.rules.max_instances
+            self._asked = commitment.request_of(message.kept, most)
+            return commitment.status_of(message.command, self._asked, most)
         if field == dimse.C_CANCEL_RQ:  # PS3.7 9.3.2.3: nothing of ours can be cancelled
             return None
         return dimse.SUCCESS if field == dimse.C_ECHO_RQ else dimse.UNRECOGNIZED_OPERATION
 
     def _commit(self, association: Association, message: Message) -> None:
         """Tell what is held of what was asked about: at once, or where the sender wants to be called."""
-        spool, calling = self._spool, self._tally.calling_ae_title
-        assert isinstance(spool, InboxSpool)
-        request = commitment.request_of(message.kept)
-        asked = [str(item.ReferencedSOPInstanceUID) for item in request.ReferencedSOPSequence]
-        event_type, report = commitment.report_on(request, spool.held(asked))
+        spool, calling, request = self._spool, self._tally.calling_ae_title, self._asked
+        assert isinstance(spool, InboxSpool) and request is not None
+        event_type, report = commitment.report_on(request, spool.held([uid for _, uid in request.references]))
         place = spool.rules.reports.get(calling)
         if place is not None and commitment.report_later(spool.name, calling, place, event_type, report):
             return

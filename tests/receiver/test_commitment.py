@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +23,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModelInstance,
 )
 
+from mkiso.network.association import MAX_DATA_SET_BYTES
 from mkiso.network.dimse import ACTION_TYPE_ID, Command, encode_data_set
 from mkiso.network.pdu import ProtocolError
 from mkiso.receiver import commitment
@@ -33,6 +36,7 @@ from peers.storescu import store
 from tests.receiver.conftest import Running, Start
 
 SENDERS = {"senders": ["CT1", "STORESCU"]}
+MOST = 3
 Reports = Queue[tuple[int, Dataset]]
 
 
@@ -171,6 +175,8 @@ def test_jobs_commit_themselves_to_nothing(start: Start) -> None:
     ("action", "request_set", "status"),
     [
         (1, asked((CTImageStorage, "1.2.3")), 0x0000),
+        (1, asked(*[(CTImageStorage, "1.2.3")] * MOST), 0x0000),
+        (1, asked(*[(CTImageStorage, "1.2.3")] * (MOST + 1)), 0x0213),
         (2, asked((CTImageStorage, "1.2.3")), 0x0123),
         (1, asked(), 0x0115),
         (1, asked((CTImageStorage, "")), 0x0115),
@@ -179,7 +185,20 @@ def test_jobs_commit_themselves_to_nothing(start: Start) -> None:
 )
 def test_a_request_that_means_nothing_is_refused(action: int, request_set: Dataset, status: int) -> None:
     command = Command(0x0130, 1, True, {ACTION_TYPE_ID: action.to_bytes(2, "little")})
-    assert status_of(command, request_set) == status
+    assert status_of(command, request_of(encode_data_set(request_set), MOST), MOST) == status
+
+
+def test_a_request_costs_no_more_than_what_may_be_asked_about() -> None:
+    """Half a million empty items, or elements that nobody asked for, fit into what is taken."""
+    size = MAX_DATA_SET_BYTES // 8 - 100
+    empty, other = struct.pack("<HHI", 0xFFFE, 0xE000, 0), struct.pack("<HHI", 0x0009, 0x1000, 0)
+    items = struct.pack("<HHI", 0x0008, 0x1199, 8 * size) + empty * size
+    item = struct.pack("<HHIHHI", 0x0008, 0x1199, 8 * size, 0xFFFE, 0xE000, 8 * size - 8) + other * (size - 1)
+    for encoded, most in ((items, MOST), (other * size, MOST), (item, MOST)):
+        began = time.process_time()
+        request = request_of(encoded, most)
+        assert len(request.references) <= most + 1
+        assert time.process_time() - began < 5
 
 
 def test_whatever_bytes_come_as_a_request_no_other_error_does() -> None:
@@ -190,15 +209,15 @@ def test_whatever_bytes_come_as_a_request_no_other_error_does() -> None:
     read = 0
     for encoded in odd:
         with suppress(ProtocolError):
-            request = request_of(encoded)
-            if status_of(command, request) == 0:
+            request = request_of(encoded, MOST)
+            if status_of(command, request, MOST) == 0:
                 encode_data_set(report_on(request, {})[1])
             read += 1
     assert 0 < read < len(odd)
 
 
 def test_an_instance_of_another_class_is_not_held() -> None:
-    request = asked((CTImageStorage, "1.2.3"), (CTImageStorage, "1.2.4"))
+    request = request_of(encode_data_set(asked((CTImageStorage, "1.2.3"), (CTImageStorage, "1.2.4"))), MOST)
     event_type, report = report_on(request, {"1.2.3": CTImageStorage, "1.2.4": "1.2.840.10008.5.1.4.1.1.4"})
     assert event_type == 2
     assert uids(report, "ReferencedSOPSequence") == {"1.2.3"}
