@@ -16,6 +16,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
 from pynetdicom.events import Event
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     CTImageStorage,
@@ -57,11 +58,20 @@ def references(files: list[Path]) -> list[tuple[str, str]]:
 
 
 def taking(reports: Reports) -> Any:
+    """Handlers that hand a report on once it is answered: pynetdicom answers after its handler, and an association that
+    is released before that doesn't end.
+    """
+    come: Reports = Queue()
+
     def take(event: Event) -> tuple[int, None]:
-        reports.put((event.event_type or 0, event.event_information))
+        come.put((event.event_type or 0, event.event_information))
         return 0x0000, None
 
-    return [(evt.EVT_N_EVENT_REPORT, take)]
+    def answered(event: Event) -> None:
+        if isinstance(event.message, N_EVENT_REPORT_RSP):
+            reports.put(come.get())
+
+    return [(evt.EVT_N_EVENT_REPORT, take), (evt.EVT_DIMSE_SENT, answered)]
 
 
 @contextmanager
