@@ -211,7 +211,10 @@ class _Supervisor:
             each.name: {"up": each.up, "pid": each.process.pid if each.process else None, "ended": each.ended}
             for each in self._children
         }
-        write_whole(_states_file(self._settings.storage), json.dumps(states))
+        try:
+            write_whole(_states_file(self._settings.storage), json.dumps(states))
+        except OSError as error:  # a full disk; no reason to keep nobody alive
+            log.warning("The state of the processes can't be written down: %s.", error.strerror)
 
 
 def _sweep(settings: Settings) -> None:

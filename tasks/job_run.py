@@ -20,7 +20,7 @@ from prefect.states import Completed, Failed
 from mkiso.config.in_force import in_force
 from mkiso.config.section import Carrier
 from mkiso.config.settings import Settings
-from mkiso.errors import InvalidRequest, PatientMismatch
+from mkiso.errors import InvalidRequest, PatientMismatch, StorageFull
 from mkiso.formats.registry import FORMATS, ISO, require_allowed
 from mkiso.formats.zip_encrypted import new_password
 from mkiso.media.envelopes import Envelopes, recipients_of
@@ -108,9 +108,12 @@ class JobRun(JobProgress):
             self.job.keep_fault("".join(format_exception(error)))
         self.log.error("%s [%s]", failure.words, failure.code)
         self.state = Failed(message=f"{failure.words} [{failure.code}]")
-        self.write(self.report.failed(failure))
+        # Room is made first: on a disk that is full nothing else could say how the job ended.
         if self.settings.storage.keep_failed_hours == 0 or isinstance(failure, PatientMismatch):
             self.job.discard()
+        elif isinstance(failure, StorageFull):
+            self.job.drop_pictures()
+        self.write(self.report.failed(failure))
         return not is_stopped
 
     def question(self) -> tuple[str, ...]:

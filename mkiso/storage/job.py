@@ -77,6 +77,10 @@ class Job:
         clear_away(self.instances_dir, self.settings.storage.spares_dir)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def drop_pictures(self) -> None:
+        """Remove what a later attempt makes again from the images."""
+        shutil.rmtree(self.pictures_dir, ignore_errors=True)
+
     def keep_fault(self, text: str) -> None:
         """Keep an unexpected fault's traceback, which may quote patient data, where only who maintains mkiso reads it;
         as far as the disk takes it.

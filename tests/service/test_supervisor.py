@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from prefect.settings.models.server.root import ServerSettings
 from pydantic import SecretStr
 
-from mkiso.config.settings import Prefect, Server, Settings
+from mkiso.config.settings import Prefect, Server, Settings, Storage
 from mkiso_service.ending import SERVER_GRACE_SECONDS
 from mkiso_service.orchestration import environment
-from mkiso_service.supervisor import back_off_seconds, children
+from mkiso_service.supervisor import _Supervisor, back_off_seconds, children
 
 
 def test_the_processes_of_one_machine_and_their_order() -> None:
@@ -30,6 +31,13 @@ def test_what_runs_jobs_gets_the_grace_time_and_some_more() -> None:
 
 def test_a_process_that_dies_again_and_again_is_started_ever_less_often() -> None:
     assert [back_off_seconds(restarts) for restarts in range(8)] == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_a_disk_that_takes_nothing_ends_no_supervision(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It was the end of the process that was to be started again."""
+    settings = Settings(storage=Storage(data_dir=tmp_path / "gone"))
+    _Supervisor(settings)._tell(children(settings)[0], up=False)
+    assert "can't be written down" in caplog.text
 
 
 @pytest.mark.parametrize(
