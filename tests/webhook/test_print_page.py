@@ -40,7 +40,11 @@ def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Settings]:
-    with with_pacs(settings_in(tmp_path / "data"), tmp_path / "pacs", "A1", "A2") as settings:
+    """Its robot isn't there: nobody listens at its port, whatever else runs on this machine."""
+    settings = settings_in(tmp_path / "data")
+    away = settings.publishers["rimage"].model_copy(update={"port": free_port()})
+    settings = settings.model_copy(update={"publishers": {"rimage": away}})
+    with with_pacs(settings, tmp_path / "pacs", "A1", "A2") as settings:
         yield settings
 
 
