@@ -117,7 +117,7 @@ def _selection(
 
     if not accession_numbers and not study_uids:
         raise click.UsageError("Missing argument 'ACCESSION...': give an accession number, or --study-uid.")
-    return Selection(tuple(sorted(set(study_uids))), tuple(sorted(set(series_uids))))
+    return Selection(study_uids, series_uids)
 
 
 def _tell(job: Job, **more: object) -> None:

@@ -36,6 +36,10 @@ class Selection:
     studies: tuple[str, ...] = ()
     series: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("studies", "series"):
+            object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
+
     def __bool__(self) -> bool:
         return bool(self.studies or self.series)
 
@@ -60,12 +64,12 @@ def parse_selection(studies: Sequence[str], series: Sequence[str], most_studies:
                 f"{what} is a UID: numbers with dots between them, of at most {UID_CHARACTERS} characters, such as "
                 "1.2.840.113619.2.5."
             )
-    return Selection(tuple(sorted(set(studies))), tuple(sorted(set(series))))
+    return Selection(tuple(studies), tuple(series))
 
 
 def selection_of(parameters: Mapping[str, Any]) -> Selection:
     """What a run with these parameters, such as its flow takes, is to choose."""
-    return Selection(*(tuple(sorted(set(parameters.get(name) or ()))) for name in ("study_uids", "series_uids")))
+    return Selection(*(tuple(parameters.get(name) or ()) for name in ("study_uids", "series_uids")))
 
 
 def chosen_of(studies: Sequence[Study], accession_numbers: Sequence[str], selection: Selection) -> tuple[Study, ...]:
