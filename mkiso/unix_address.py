@@ -1,8 +1,9 @@
-"""The address of a Unix socket, however long its path is."""
+"""A Unix socket and its address, however long its path is."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,3 +24,22 @@ def unix_address(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{path.name}"
     finally:
         os.close(folder)
+
+
+def listening(path: Path, backlog: int) -> socket.socket:
+    """A Unix socket, mode 0600, in the place of what an earlier process has left: whoever sees it can connect to it.
+    Raises OSError.
+    """
+    beside = path.with_name(f"{path.name}.new")
+    beside.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with unix_address(beside) as address:
+            listener.bind(address)
+        beside.chmod(0o600)
+        listener.listen(backlog)
+        beside.replace(path)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

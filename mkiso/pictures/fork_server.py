@@ -26,7 +26,7 @@ if __name__ == "__main__":
 
 from mkiso.pictures.messages import LIMITS, Limits
 from mkiso.pictures.worker import work
-from mkiso.unix_address import unix_address
+from mkiso.unix_address import listening
 
 _BACKLOG = 64
 _ASK_SECONDS = 5.0  # for the one message of who has connected
@@ -49,7 +49,7 @@ def main() -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM):  # jobs may go on for a while when a service is told to end
         signal.signal(ignored, signal.SIG_IGN)
     gc.freeze()  # what is imported stays, and is shared
-    with _listening(Path(sys.argv[1])) as listener, selectors.DefaultSelector() as ready:
+    with listening(Path(sys.argv[1]), _BACKLOG) as listener, selectors.DefaultSelector() as ready:
         ready.register(listener, selectors.EVENT_READ)
         ready.register(_INPUT, selectors.EVENT_READ)
         while True:
@@ -63,19 +63,6 @@ def main() -> None:
                 else:  # whoever asked has gone, or wants it ended
                     ready.unregister(key.data.asker)
                     signal.pidfd_send_signal(key.data.ended, signal.SIGKILL)
-
-
-def _listening(path: Path) -> socket.socket:
-    """The socket, mode 0600, in the place of what an earlier process has left."""
-    beside = path.with_name(f"{path.name}.new")
-    beside.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with unix_address(beside) as address:
-        listener.bind(address)
-    beside.chmod(0o600)
-    listener.listen(_BACKLOG)
-    beside.replace(path)
-    return listener
 
 
 def _fork(listener: socket.socket, ready: selectors.BaseSelector) -> None:

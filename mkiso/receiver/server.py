@@ -25,7 +25,7 @@ from mkiso.receiver.negotiation import receiver_offer
 from mkiso.receiver.pushed import folder_of
 from mkiso.receiver.spool import Spool
 from mkiso.receiver.storage_scp import StorageScp, Tally
-from mkiso.unix_address import unix_address
+from mkiso.unix_address import listening, unix_address
 
 ACCEPT_TICK_SECONDS = 0.25
 BACKLOG = 128
@@ -224,17 +224,11 @@ def _listen_for_jobs(path: Path) -> Iterator[socket.socket]:
     """The Unix socket, mode 0600; a stale file of a receiver that is gone is replaced, a living receiver's isn't."""
     if _is_answered(path):
         raise ConfigurationError(f"Another receiver is running on this storage.data_dir: it answers at {path}.")
-    beside = path.with_name(f"{path.name}.new")
-    beside.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        try:
-            with unix_address(beside) as address:
-                listener.bind(address)
-            beside.chmod(0o600)
-            listener.listen(BACKLOG)
-            beside.replace(path)  # whoever sees the socket can connect to it
-        except OSError as error:
-            raise ConfigurationError(f"The receiver can't make its socket {path}: {error.strerror}.") from None
+    try:
+        listener = listening(path, BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(f"The receiver can't make its socket {path}: {error.strerror}.") from None
+    with listener:
         try:
             yield listener
         finally:
