@@ -7,7 +7,7 @@ way round it: one patient, every expected instance once, nothing else.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mkiso.config.settings import Identity
 from mkiso.errors import InstanceConflict, PatientMismatch
@@ -140,14 +140,7 @@ class CompleteStudies:
         """mkiso.study.identity's, of what a disc of these studies holds: not of what was found before they were
         retrieved.
         """
-        return identity.fingerprint(
-            self.studies,
-            self.known,
-            self.degraded,
-            self.selection,
-            is_part=self.is_part,
-            accession_numbers=self.accession_numbers,
-        )
+        return replace(self.retrieved.found, studies=self.studies).fingerprint
 
     def _on_volumes(self, study: Study) -> frozenset[str]:
         return self.retrieved.elsewhere & (study.expected.instances or frozenset())
