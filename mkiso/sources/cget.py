@@ -19,7 +19,7 @@ from pydicom.uid import UID
 
 from mkiso.config.settings import Receiver, Storage
 from mkiso.config.sources import CGet
-from mkiso.errors import PacsBusy, PacsRefused, PacsSilent
+from mkiso.errors import PacsBusy, PacsRefused
 from mkiso.network import dimse
 from mkiso.network.association import Gathered
 from mkiso.network.association import Sink as DataSink
@@ -32,7 +32,7 @@ from mkiso.receiver.storage_scp import LEAST_BYTES_PER_SECOND, Reception, Tally
 from mkiso.sources.find import STUDY_ROOT_FIND, find
 from mkiso.sources.move import identifier, result_of
 from mkiso.sources.move_outcome import SUCCESS, MoveResult, failure, merged
-from mkiso.sources.pacs import MAX_TIMEOUTS, ConnectionLost, PacsAssociation, calling_ae_title, echo, peer_of
+from mkiso.sources.pacs import MAX_TIMEOUTS, ConnectionLost, PacsAssociation, calling_ae_title, echo, peer_of, silent
 from mkiso.sources.protocol import UIDS_IN_A_LIST, Query, Search, Target
 from mkiso.sources.sink import Sink
 from mkiso.study.models import Study
@@ -224,10 +224,13 @@ class CGetRetrieval:
                 if association.received_bytes > received:  # an image that is under way
                     received, heard = association.received_bytes, now
                 if now - heard > limit:
-                    raise self._silent("neither answered nor sent an image", limit)
+                    raise silent(self._source.settings, self._sink.study, "neither answered nor sent an image", limit)
                 if now - last > limit + (received - before) / LEAST_BYTES_PER_SECOND:
-                    raise self._silent(
-                        f"sent less than {LEAST_BYTES_PER_SECOND} bytes a second of an image", now - last
+                    raise silent(
+                        self._source.settings,
+                        self._sink.study,
+                        f"sent less than {LEAST_BYTES_PER_SECOND} bytes a second of an image",
+                        now - last,
                     )
                 continue
             heard = last = now
@@ -243,7 +246,9 @@ class CGetRetrieval:
             if not response.is_pending:
                 return result_of(response)
             if now - began > limit * MAX_TIMEOUTS:
-                raise self._silent("answered and sent no image", limit * MAX_TIMEOUTS)
+                raise silent(
+                    self._source.settings, self._sink.study, "answered and sent no image", limit * MAX_TIMEOUTS
+                )
 
     def _drain(self) -> None:
         """Take in what has been stored by now, and why something wasn't."""
@@ -272,14 +277,6 @@ class CGetRetrieval:
                     if is_uid(sop_class := answer.uid(SOP_CLASS_UID)):
                         told[answer.uid(SOP_INSTANCE_UID)] = sop_class
         return told
-
-    def _silent(self, what: str, seconds: float) -> PacsSilent:
-        study = self._sink.study
-        return PacsSilent(
-            f"The PACS {self._source.settings.ae_title} {what} of {study.called} for {seconds:g} s. Try "
-            "again; if it stays, the PACS hangs.",
-            accession_number=study.accession_number,
-        )
 
 
 def _pieces(target: Target, series: str, instances: Sequence[str]) -> list[Target]:

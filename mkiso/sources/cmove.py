@@ -14,12 +14,12 @@ from pathlib import Path
 
 from mkiso.config.settings import Receiver
 from mkiso.config.sources import CMove
-from mkiso.errors import PacsBusy, PacsRefused, PacsSilent
+from mkiso.errors import PacsBusy, PacsRefused
 from mkiso.receiver.client import Expectation
 from mkiso.sources.find import STUDY_ROOT_FIND, find
 from mkiso.sources.move import Move
 from mkiso.sources.move_outcome import MoveResult, failure
-from mkiso.sources.pacs import MAX_TIMEOUTS, PacsAssociation, calling_ae_title, echo, peer_of
+from mkiso.sources.pacs import MAX_TIMEOUTS, PacsAssociation, calling_ae_title, echo, peer_of, silent
 from mkiso.sources.protocol import Search, Target
 from mkiso.sources.sink import Sink
 from mkiso.study.models import Study
@@ -129,9 +129,11 @@ class CMoveRetrieval:
             else:
                 self.take(POLL_SECONDS)
             if self._silent_since(move) > pacs.response_timeout_seconds:
-                raise self._silent("neither answered nor sent an image", pacs.response_timeout_seconds)
+                raise silent(pacs, sink.study, "neither answered nor sent an image", pacs.response_timeout_seconds)
             if sink.silent_seconds > pacs.response_timeout_seconds * MAX_TIMEOUTS:
-                raise self._silent("answered and sent no image", pacs.response_timeout_seconds * MAX_TIMEOUTS)
+                raise silent(
+                    pacs, sink.study, "answered and sent no image", pacs.response_timeout_seconds * MAX_TIMEOUTS
+                )
             sink.raise_if_stopped()
         return move.results
 
@@ -142,14 +144,6 @@ class CMoveRetrieval:
 
     def _silent_since(self, move: Move) -> float:
         return time.monotonic() - max(self.sink.last_arrival, move.last_response)
-
-    def _silent(self, what: str, seconds: float) -> PacsSilent:
-        study = self.sink.study
-        return PacsSilent(
-            f"The PACS {self.source.settings.ae_title} {what} of {study.called} for {seconds:g} s. Try "
-            "again; if it stays, the PACS hangs.",
-            accession_number=study.accession_number,
-        )
 
 
 def _senders(pacs: CMove) -> frozenset[str]:

@@ -21,6 +21,7 @@ from mkiso.network.association import Message, Sink, gather
 from mkiso.network.negotiation import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION, AssociationRejected, Context
 from mkiso.network.pdu import AssociationLost, PeerGone, Stalled, Unreachable
 from mkiso.network.requestor import Address, Requestor
+from mkiso.study.models import Study
 
 ECHO_LIMIT_SECONDS = 2.0
 MAX_TIMEOUTS = 60  # how many times pacs.response_timeout_seconds an answer or a study may take in all
@@ -250,3 +251,11 @@ def peer_of(pacs: Pacs) -> str:
 
 def _context(sop_class: UID) -> Context:
     return Context(str(sop_class), IMPLICIT_VR_LITTLE_ENDIAN)
+
+
+def silent(pacs: Pacs, study: Study, what: str, seconds: float) -> PacsSilent:
+    """The PACS hasn't gone on with a retrieval: `what` it didn't do, for so long."""
+    return PacsSilent(
+        f"The PACS {pacs.ae_title} {what} of {study.called} for {seconds:g} s. Try again; if it stays, the PACS hangs.",
+        accession_number=study.accession_number,
+    )

@@ -95,13 +95,18 @@ def find_by_uid(source: Source, study_instance_uid: str, selection: Selection) -
     with source.searching() as search:
         studies = distinct(_under_uid(source, search, study_instance_uid))
         if not studies:
-            raise StudyNotFound(
-                f"The PACS knows no study of Study Instance UID {study_instance_uid}. Check it, and whether the "
-                "examination was sent.",
-                study_instance_uid=study_instance_uid,
-            )
+            raise unknown_uid(study_instance_uid)
         with having_it():
             return [_described(source, search, study, selection) for study in studies]
+
+
+def unknown_uid(study_instance_uid: str) -> StudyNotFound:
+    """No source knows the study."""
+    return StudyNotFound(
+        f"The PACS knows no study of Study Instance UID {study_instance_uid}. Check it, and whether the "
+        "examination was sent.",
+        study_instance_uid=study_instance_uid,
+    )
 
 
 def find_series(source: Source, study: Study) -> tuple[Series, ...]:

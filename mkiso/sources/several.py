@@ -25,7 +25,7 @@ from mkiso.errors import (
     StudyNotFound,
 )
 from mkiso.sources.protocol import Source
-from mkiso.sources.query import HAS_IT, find_by_uid, find_studies, named_studies
+from mkiso.sources.query import HAS_IT, find_by_uid, find_studies, named_studies, unknown_uid
 from mkiso.sources.search import MAX_STUDIES, Criteria, Hits, newest_first, search
 from mkiso.study import gate
 from mkiso.study.completeness import provable
@@ -139,11 +139,7 @@ def find_everywhere_by_uid(
     if not studies and told.down:
         raise NotAskedEverywhere(f"No source that answers has the study. {' '.join(_reasons(told.down))}")
     if not studies and selection:
-        raise StudyNotFound(
-            f"The PACS knows no study of Study Instance UID {study_instance_uid}. Check it, and whether the "
-            "examination was sent.",
-            study_instance_uid=study_instance_uid,
-        )
+        raise unknown_uid(study_instance_uid)
     return replace(chosen(studies, told.degraded, selection), reasons=tuple(_reasons(told.down)))
 
 
