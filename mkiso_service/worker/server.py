@@ -108,13 +108,17 @@ async def _keep_fork_server(path: Path) -> None:
     """
     command = (sys.executable, "-m", "mkiso.pictures.fork_server", str(path))
     while True:
-        server = await asyncio.create_subprocess_exec(*command, stdin=PIPE, env=bare_environment())
         try:
-            await server.wait()
-        except asyncio.CancelledError:
-            server.kill()
-            raise
-        log.warning("The process that forks makers of pictures ended with %s; it is started again.", server.returncode)
+            server = await asyncio.create_subprocess_exec(*command, stdin=PIPE, env=bare_environment())
+            try:
+                await server.wait()
+            except asyncio.CancelledError:
+                server.kill()
+                raise
+            ended = f"ended with {server.returncode}"
+        except OSError as error:  # no reason to end the worker
+            ended = f"doesn't start ({error.strerror})"
+        log.warning("The process that forks makers of pictures %s; it is started again.", ended)
         await asyncio.sleep(TROUBLED_SECONDS)
 
 
