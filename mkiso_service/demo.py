@@ -93,7 +93,7 @@ class Place:
 
     def sending(self, accession_number: str) -> list[str]:
         """The command by which a console sends a study to the inbox: pynetdicom's."""
-        command = [sys.executable, "-m", "pynetdicom", "storescu", "127.0.0.1", str(self.ports["receiver"])]
+        command = [sys.executable, "-P", "-m", "pynetdicom", "storescu", "127.0.0.1", str(self.ports["receiver"])]
         return [*command, str(self.study(accession_number)), "-r", "-cx", "-aet", CONSOLE, "-aec", INBOX]
 
     @property
@@ -346,7 +346,7 @@ def _process(
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MKISO_", "PREFECT_"))}
     environment["MKISO_CONFIG"] = str(place.config)
     with log.open("wb") as output:
-        command = [sys.executable, "-m", module, *arguments]
+        command = [sys.executable, "-P", "-m", module, *arguments]
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
         )

@@ -61,7 +61,7 @@ def children(settings: Settings) -> list[Child]:
     """The processes of this machine, in the order in which they start; each has the settings of this one, however the
     file has changed since.
     """
-    mkiso = (sys.executable, "-m", "mkiso_service", "--handed-on")
+    mkiso = (sys.executable, "-P", "-m", "mkiso_service", "--handed-on")
     grace = jobs_grace_seconds(settings.server)
     server = [] if settings.prefect.api_url else [Child("prefect", (*mkiso, "prefect"), SERVER_GRACE_SECONDS)]
     return [

@@ -35,7 +35,7 @@ def archive(service: Service, seconds: float = 240, **parameters: Any) -> dict[s
 def mkiso_archive(service: Service, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """`mkiso archive …` under the service's configuration."""
     environment = {**os.environ, "MKISO_CONFIG": str(service.configuration)}
-    command = [sys.executable, "-m", "mkiso_service", "archive", *map(str, arguments)]
+    command = [sys.executable, "-P", "-m", "mkiso_service", "archive", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 

@@ -61,7 +61,7 @@ class Service(Process):
         self.configuration = folder / "config.yaml"
         self.configuration.write_text(yaml.safe_dump(configuration), encoding="utf-8")
         super().__init__(
-            [sys.executable, "-m", "mkiso_service", "serve"],
+            [sys.executable, "-P", "-m", "mkiso_service", "serve"],
             folder / "serve.log",
             port=http_port,
             environment={"MKISO_CONFIG": str(self.configuration)},

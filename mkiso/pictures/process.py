@@ -108,7 +108,7 @@ def _forked(limits: Limits, server: Path | None) -> tuple[_Process, BinaryIO, Bi
 def _begun(limits: Limits) -> tuple[_Process, BinaryIO, BinaryIO]:
     """A new interpreter, its input and output."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "mkiso.pictures.worker", LIMITS.dump_json(limits).decode()],
+        [sys.executable, "-P", "-m", "mkiso.pictures.worker", LIMITS.dump_json(limits).decode()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

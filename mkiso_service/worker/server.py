@@ -106,7 +106,7 @@ async def _keep_fork_server(path: Path) -> None:
     """Keep the process whose forks make pictures. It ends with this one, by its input; where it is gone, jobs make
     theirs themselves, which takes longer.
     """
-    command = (sys.executable, "-m", "mkiso.pictures.fork_server", str(path))
+    command = (sys.executable, "-P", "-m", "mkiso.pictures.fork_server", str(path))
     while True:
         try:
             server = await asyncio.create_subprocess_exec(*command, stdin=PIPE, env=bare_environment())

@@ -25,7 +25,10 @@ pytestmark = [pytest.mark.end_to_end]
 def test_the_demo_makes_a_disc_and_ends_what_it_started(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     done = subprocess.run(
-        [sys.executable, "-m", "mkiso_service", "demo", "--folder", folder], capture_output=True, text=True, timeout=220
+        [sys.executable, "-P", "-m", "mkiso_service", "demo", "--folder", folder],
+        capture_output=True,
+        text=True,
+        timeout=220,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"DICOM/PT000001/ST000001/SE000001/IM000001", done.stdout)
@@ -47,7 +50,7 @@ def test_the_demo_makes_a_disc_and_ends_what_it_started(tmp_path: Path) -> None:
 @pytest.fixture
 def kept(tmp_path: Path) -> Iterator[list[str]]:
     """What a demo prints that stays up, line by line until it does."""
-    command = [sys.executable, "-m", "mkiso_service", "demo", "--keep", "--folder", str(tmp_path / "demo")]
+    command = [sys.executable, "-P", "-m", "mkiso_service", "demo", "--keep", "--folder", str(tmp_path / "demo")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         assert demo.stdout is not None
         told: list[str] = []

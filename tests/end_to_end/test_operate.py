@@ -180,7 +180,17 @@ def test_prefect_deploy_makes_the_same_deployments(hospital: Hospital, tmp_path:
         **environment(with_password(load(hospital.service.configuration, {}))),
         "PREFECT_HOME": str(tmp_path),
     }
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_YAML)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "prefect",
+        "--no-prompt",
+        "deploy",
+        "--all",
+        "--prefect-file",
+        str(PREFECT_YAML),
+    ]
     done = subprocess.run(
         command, env=variables, cwd=PREFECT_YAML.parents[1], capture_output=True, text=True, check=False, timeout=120
     )

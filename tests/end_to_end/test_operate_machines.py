@@ -77,7 +77,7 @@ class Machine(Process):
 
     def __init__(self, namespace: str, name: str, configuration: Path):
         inside = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        run = ["sh", "-c", f"hostname {name} && exec {sys.executable} -m mkiso_service serve"]
+        run = ["sh", "-c", f"hostname {name} && exec {sys.executable} -P -m mkiso_service serve"]
         log = configuration.with_suffix(".log")
         super().__init__(
             ["ip", "netns", "exec", namespace, *inside, *run], log, environment={"MKISO_CONFIG": str(configuration)}
@@ -133,7 +133,7 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
             "PREFECT_SERVER_API_PORT": str(api_port),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
         }
-        command = [sys.executable, "-m", "mkiso_service"]
+        command = [sys.executable, "-P", "-m", "mkiso_service"]
         server = stack.enter_context(Process([*command, "prefect"], tmp_path / "prefect.log", environment=environment))
         prefect = stack.enter_context(
             httpx.Client(base_url=f"http://{front}:{api_port}/api", timeout=20, auth=PASSWORD)

@@ -72,7 +72,7 @@ def test_a_disc_is_made_by_prefects_own_server_and_process_worker(tmp_path: Path
         for part, port in (("receiver", receiver_port), ("webhook", web_port)):
             stack.enter_context(
                 Process(
-                    [sys.executable, "-m", "mkiso_service", part],
+                    [sys.executable, "-P", "-m", "mkiso_service", part],
                     tmp_path / f"{part}.log",
                     port=port,
                     environment=mkiso,

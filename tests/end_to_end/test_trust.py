@@ -143,7 +143,7 @@ def test_the_password_is_in_no_command_line_no_log_and_no_other_file(hospital: H
 
 
 def test_doctor_and_the_command_that_shows_it_know_the_password(hospital: Hospital) -> None:
-    mkiso = [sys.executable, "-m", "mkiso_service", "-c", str(hospital.service.configuration)]
+    mkiso = [sys.executable, "-P", "-m", "mkiso_service", "-c", str(hospital.service.configuration)]
     told = subprocess.run([*mkiso, "doctor"], capture_output=True, text=True, check=False, timeout=240).stdout
     assert [line for line in told.splitlines() if line.startswith("ok") and "Prefect 3." in line], told
     shown = subprocess.run([*mkiso, "prefect", "password"], capture_output=True, text=True, check=True, timeout=240)

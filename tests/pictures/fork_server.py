@@ -19,7 +19,7 @@ class ForkServer:
         self.socket = socket
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "mkiso.pictures.fork_server", str(self.socket)]
+        command = [sys.executable, "-P", "-m", "mkiso.pictures.fork_server", str(self.socket)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env=bare_environment())
         until(self.socket.exists)
         return self

@@ -27,7 +27,11 @@ def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
 
 def test_the_module_is_the_command() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mkiso_service", "no-such-command"], capture_output=True, text=True, cwd=ROOT, timeout=30
+        [sys.executable, "-P", "-m", "mkiso_service", "no-such-command"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=30,
     )
     assert done.returncode == 2
     assert "No such command" in done.stderr

@@ -165,7 +165,7 @@ def test_burn_follows_the_job_and_brings_the_image(
 def at_a_terminal(answer: str, *arguments: str) -> tuple[int, str]:
     """The exit code and the words of a command whose terminal says `answer` to its question."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "mkiso_service", *arguments]
+    command = [sys.executable, "-P", "-m", "mkiso_service", *arguments]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as process:
         os.close(theirs)
         told = b""

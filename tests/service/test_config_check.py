@@ -167,7 +167,7 @@ def run(folder: Path, command: str, **sections: Any) -> subprocess.CompletedProc
     values = {**sections, **{name: {**ports[name], **sections.get(name, {})} for name in ports}}
     environment = {**os.environ, "MKISO_CONFIG": str(write(folder, yaml.safe_dump(values)))}
     return subprocess.run(
-        [sys.executable, "-m", "mkiso_service", command],
+        [sys.executable, "-P", "-m", "mkiso_service", command],
         env=environment,
         capture_output=True,
         text=True,

@@ -100,7 +100,7 @@ def test_a_terminal_is_asked(tmp_path: Path) -> None:
     child, terminal = pty.fork()
     if child == 0:
         given = ["-o", str(tmp_path / "config.yaml"), "--untested", "--pacs-port", "4"]
-        os.execv(sys.executable, [sys.executable, "-m", "mkiso_service", "init", *given])
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "mkiso_service", "init", *given])
     told = ""
     while chunk := _read(terminal):
         told += chunk

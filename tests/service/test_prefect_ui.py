@@ -25,7 +25,7 @@ class Server(Process):
         port = free_port()
         text = f"prefect: {{server_port: {port}, api_auth_string: 'mkiso:secret'}}\nstorage: {{min_free_gib: 0}}\n"
         environment = {"MKISO_CONFIG": str(write(folder, text))}
-        command = [sys.executable, "-m", "mkiso_service", "prefect"]
+        command = [sys.executable, "-P", "-m", "mkiso_service", "prefect"]
         super().__init__(command, folder / "server.log", port=port, environment=environment)
         self.url = f"http://127.0.0.1:{port}"
 

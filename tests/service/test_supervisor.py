@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -75,3 +76,13 @@ def test_no_command_line_holds_a_secret() -> None:
     started = children(Settings(prefect=Prefect(api_auth_string=SecretStr("user:password"))))
     assert all("password" not in word for child in started for word in child.command)
     assert all("--handed-on" in child.command for child in started)
+
+
+def test_nothing_in_the_working_folder_is_imported(tmp_path: Path) -> None:
+    """Whoever may write where mkiso is started would else say what its processes run (python -P)."""
+    for name in ("mkiso", "mkiso_service", "flows", "prefect", "click", "json"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'a').write('{name} ')")
+    for command in {child.command[:-2] for child in children(Settings())}:
+        done = subprocess.run([*command, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert "serve" in done.stdout, done.stderr
+    assert not (tmp_path / "was-run").exists()
