@@ -49,6 +49,8 @@ def environment(settings: Settings) -> dict[str, str]:
         # Of its two UIs the one that asks nobody outside; and no advertisements in it.
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # No part of mkiso uses blocks, and to write down 54 kinds of them takes half of a first start.
+        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
         "PREFECT_UI_API_URL": "/api",  # where the UI came from, by whichever name
         # Prefect unpacks its UI beside its own program, where a service may not write (systemd's ProtectSystem).
         "PREFECT_UI_STATIC_DIRECTORY": str(settings.storage.prefect_dir / "ui"),
