@@ -55,6 +55,7 @@ def test_prefect_forgets_when_it_is_told_to(
     assert server.services.db_vacuum.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
     assert server.events.retention_period == events
     assert server.analytics_enabled is False
+    assert server.register_blocks_on_start is False
 
 
 def test_what_the_administrator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
