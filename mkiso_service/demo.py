@@ -310,7 +310,7 @@ def _peers(place: Place) -> Iterator[None]:
 @contextmanager
 def _service(console: Console, place: Place) -> Iterator[None]:
     started = time.monotonic()
-    console.print(f"Starting mkiso at {place.url} (the first time Prefect makes its database: 10 seconds more) …")
+    console.print(f"Starting mkiso at {place.url} …")
     with _process("mkiso_service", ["serve"], place, grace_seconds=60) as process:
         while lacking := _lacking(place.url):
             if process.poll() is not None:
