@@ -10,7 +10,7 @@
 - values: what goes in and comes out. A frame is either a Picture or a NotShown with its Reason, never neither.
 - names: P…JPG the picture, T…JPG its thumbnail, S, L, B…JPG the presets of CT, D…JS the values as a script; numbered as
   the request says.
-- stacks: the pictures in order, with the geometry for scrolling two series together; `shared_window`, `scale_bar`.
+- stacks: the pictures in order, with the geometry for scrolling two series together; `scale_bar`.
 - script: the format of the values of 8 to 16 bits for a viewer that windows them itself.
 
 Within the processes: image and frames (where pixels lie), decoders, grey, luts, colour, overlays, presentation,

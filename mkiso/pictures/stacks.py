@@ -8,10 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median
 
 from mkiso.pictures.geometry import normal_of
-from mkiso.pictures.values import Function, Picture, PictureResult, Plane, Shown, Spacing, Vector, Window
+from mkiso.pictures.values import Picture, PictureResult, Plane, Spacing, Vector
 
 _PARALLEL = 0.99  # cosine of 8°
 _SAME_DIRECTION = 0.999  # cosine of 2.5°
@@ -80,19 +79,6 @@ def stacks_of(results: Iterable[PictureResult]) -> tuple[Stack, ...]:
             group.append((result, picture))
     stacks = [(min(map(_by_number, group)), _stack(group)) for groups in series.values() for group in groups]
     return tuple(stack for _, stack in sorted(stacks, key=lambda pair: (pair[1].series_instance_uid, pair[0])))
-
-
-def shared_window(stack: Stack) -> Window | None:
-    """One window for a stack whose objects have none of their own, to ask for its pictures again: with the percentiles
-    of each alone it would flicker. None where nothing has to be done again.
-    """
-    looks = [each.picture.look for each in stack.slices]
-    windows = {look.window for look in looks if look.window}
-    if len(windows) < 2 or any(look.shown is not Shown.PERCENTILES for look in looks):
-        return None
-    low = median(window.centre - window.width / 2 for window in windows)
-    high = median(window.centre + window.width / 2 for window in windows)
-    return Window((low + high) / 2, high - low, Function.LINEAR_EXACT)
 
 
 def scale_bar(spacing: Spacing, columns: int) -> tuple[int, float]:

@@ -227,10 +227,6 @@ def remove_old(storage: Storage, keep_hours: float) -> int:
     return removed
 
 
-def _is_disc(path: Path) -> bool:
-    return is_uuid(path.name) and path.is_dir()
-
-
 def _is_older(folder: Path, hours: float) -> bool:
     try:
         return _disc_seconds_old(folder) > hours * 3600

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mkiso.config.settings import Server
-from mkiso.errors import ForeignRequest, InvalidRequest, MkisoError, NotAllowed, UnknownHost
+from mkiso.errors import ForeignRequest, InvalidRequest, MkisoError, NotAllowed, Unauthorized, UnknownHost
 from mkiso.storage.key_use import KeyUse
 from mkiso.storage.sessions import PersonSessions
 from mkiso_service.host_names import host_is_known
@@ -255,7 +255,7 @@ class Authentication:
             if not self.keys.on_page and "x-api-key" not in request.headers:
                 words = "Nobody is signed in: sign in on the first page of this service. A program sends X-API-Key."
             told = {"www-authenticate": 'X-API-Key realm="mkiso"'}
-            answer = error_answer(request, 401, "unauthorized", words, told)
+            answer = error_answer(request, Unauthorized.http_status, Unauthorized.code, words, told)
         await answer(scope, receive, send)
 
     async def _caller(self, request: Request) -> Caller | None:

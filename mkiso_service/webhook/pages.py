@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from mkiso.config.settings import Settings
-from mkiso.errors import InvalidRequest, ProviderUnavailable, SignInFailed, kinds
+from mkiso.errors import InvalidRequest, ProviderUnavailable, SignInFailed, Unauthorized, kinds
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
@@ -69,7 +69,7 @@ STAGES = MappingProxyType(
     }
 )
 """What a job does, by the name of its stage in the service."""
-_OF_SIGN_IN = ("unauthorized", SignInFailed.code, ProviderUnavailable.code)
+_OF_SIGN_IN = (Unauthorized.code, SignInFailed.code, ProviderUnavailable.code)
 _SEXES = MappingProxyType({"F": N_("female"), "M": N_("male"), "O": N_("other")})
 _LACKS = MappingProxyType(
     {

@@ -10,9 +10,8 @@ import pytest
 from pydicom import Dataset
 
 from mkiso.pictures.geometry import plane_of
-from mkiso.pictures.pool import PicturePool
 from mkiso.pictures.render import render
-from mkiso.pictures.stacks import Stack, scale_bar, shared_window, stacks_of
+from mkiso.pictures.stacks import Stack, scale_bar, stacks_of
 from mkiso.pictures.values import (
     Look,
     Marks,
@@ -235,26 +234,6 @@ def test_parallel_stacks_of_one_frame_of_reference_scroll_together() -> None:
     assert not one.is_parallel_to(stack("1.4", frame_of_reference="1.8"))
     assert not one.is_parallel_to(stack("1.5", column=(0, 0.8, 0.6)))
     assert not stack("1.6", frame_of_reference="").is_parallel_to(stack("1.7", frame_of_reference=""))
-
-
-def test_a_stack_without_windows_gets_one(tmp_path: Path) -> None:
-    """Slices that differ have different percentiles; asked for again with one window they don't flicker."""
-
-    def stack(**attributes: Any) -> Stack:
-        tops = (1000, 2000, 3000)
-        paths = [write(tmp_path / str(top), ramp(high=top), SeriesInstanceUID="1.2", **attributes) for top in tops]
-        with PicturePool(1) as pool:
-            results = [
-                pool.submit(PictureRequest(path, tmp_path, number=number)).result()
-                for number, path in enumerate(paths, 1)
-            ]
-        (made,) = stacks_of(results)
-        return made
-
-    window = shared_window(stack())
-    assert window
-    assert window.centre + window.width / 2 == pytest.approx(1980, abs=5)
-    assert shared_window(stack(WindowCenter=40, WindowWidth=400)) is None
 
 
 @pytest.mark.parametrize(
