@@ -288,10 +288,10 @@ def _start(first: date, last: date, *, dry_run: bool, wait: bool) -> int:
 
     from mkiso.config.file import load
     from mkiso.errors import OrchestratorUnavailable
-    from mkiso_service.orchestration import NIGHTLY_ARCHIVE, environment
+    from mkiso_service.orchestration import NIGHTLY_ARCHIVE, begin_with
     from mkiso_service.prefect_password import with_password
 
-    os.environ.update(environment(with_password(load())))  # Prefect reads it when it is imported
+    begin_with(with_password(load()))
     from prefect.deployments import run_deployment
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 

@@ -106,11 +106,11 @@ def _begin_with_prefect(*, make: bool = True) -> Settings:
     """
     settings = _begin()
     from mkiso.config.in_force import use
-    from mkiso_service.orchestration import environment
+    from mkiso_service.orchestration import begin_with
     from mkiso_service.prefect_password import with_password
 
     use(settings := with_password(settings, make=make))
-    os.environ.update(environment(settings))
+    begin_with(settings)
     return settings
 
 

@@ -30,6 +30,14 @@ def api_url(prefect: Prefect) -> str:
     return prefect.api_url or f"http://127.0.0.1:{prefect.server_port}/api"
 
 
+def begin_with(settings: Settings) -> None:
+    """Before Prefect is imported: its environment, and a working directory in which nobody leaves anything. Prefect
+    takes settings, such as another database, from .env, prefect.toml and pyproject.toml there.
+    """
+    os.chdir("/")
+    os.environ.update(environment(settings))
+
+
 def environment(settings: Settings) -> dict[str, str]:
     """The variables of Prefect for every process of mkiso; what the administrator has set in the environment already
     stays as it is, but for what the trust in Prefect rests on (docs/decisions/trust-in-prefect.md).

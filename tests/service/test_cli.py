@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -35,6 +36,29 @@ def test_the_module_is_the_command() -> None:
     )
     assert done.returncode == 2
     assert "No such command" in done.stderr
+
+
+def test_prefect_takes_nothing_from_where_a_process_is_started(tmp_path: Path) -> None:
+    begun_in = tmp_path / "begun in"
+    begun_in.mkdir()
+    database = f"sqlite+aiosqlite:///{begun_in}/strangers.db"
+    (begun_in / ".env").write_text(f"PREFECT_SERVER_DATABASE_CONNECTION_URL={database}\n")
+    (begun_in / "prefect.toml").write_text("[tasks]\ndefault_retries = 3\n")
+    (begun_in / "pyproject.toml").write_text("[tool.prefect.flows]\ndefault_retries = 3\n")
+    (tmp_path / "config.yaml").write_text("storage: {data_dir: data}\n")
+    code = (
+        "from mkiso_service.cli import _begin_with_prefect; _begin_with_prefect(); "
+        "from prefect.settings import get_current_settings; told = get_current_settings(); "
+        "print(told.server.database.connection_url.get_secret_value(), told.tasks.default_retries, "
+        "told.flows.default_retries)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MKISO_CONFIG": "../config.yaml"}
+    environment.pop("PREFECT_SERVER_DATABASE_CONNECTION_URL", None)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=begun_in, env=environment, timeout=60
+    )
+    ours = tmp_path / "data" / "prefect" / "prefect.db"
+    assert done.stdout.split() == [f"sqlite+aiosqlite:///{ours}", "0", "0"], done.stderr
 
 
 @pytest.mark.parametrize(
