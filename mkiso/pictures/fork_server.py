@@ -60,7 +60,7 @@ def main() -> None:
                     _fork(listener, ready)
                 elif key.fileobj == key.data.ended:
                     _reap(key.data, ready)
-                else:  # whoever asked has gone, or wants it ended
+                elif key.data.asker.fileno() >= 0:  # whoever asked has gone, or wants it ended that hasn't been reaped
                     ready.unregister(key.data.asker)
                     signal.pidfd_send_signal(key.data.ended, signal.SIGKILL)
 

@@ -31,6 +31,10 @@ def pids_of(server: ForkServer) -> list[int]:
     return [int(pid) for pid in children.split()]
 
 
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def connected(server: ForkServer) -> socket.socket:
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(LONG)
@@ -84,6 +88,25 @@ def test_who_asks_for_nothing_gets_nothing_and_others_are_served(server: ForkSer
     worker = WorkerProcess(Limits(), server.socket)
     worker.end()
     until(lambda: not pids_of(server))
+
+
+@pytest.mark.parametrize("first", ["worker", "asker"])
+def test_a_worker_and_who_asked_for_it_may_end_at_once(server: ForkServer, first: str) -> None:
+    worker, other = WorkerProcess(Limits(), server.socket), WorkerProcess(Limits(), server.socket)
+    os.kill(server.process.pid, signal.SIGSTOP)  # it hears of both together, in this order
+    until(lambda: "T" in state_of(server.process.pid))
+    for name in sorted(("asker", "worker"), key=lambda name: name != first):
+        if name == "asker":
+            worker.kill()
+        else:
+            os.kill(worker._process.pid, signal.SIGSEGV)
+            until(lambda: "Z" in state_of(worker._process.pid))
+    os.kill(server.process.pid, signal.SIGCONT)
+    until(lambda: pids_of(server) == [other._process.pid])
+    WorkerProcess(Limits(), server.socket).end()
+    assert server.process.poll() is None
+    other.end()
+    worker.end()
 
 
 def test_a_new_one_takes_the_place_of_one_that_is_gone(tmp_path: Path) -> None:
