@@ -30,6 +30,7 @@ from mkiso.publishers.orderbook import (
     begin,
     decide,
     forget_old,
+    latest,
     made_before,
     orders_of,
     require_not_ordered,
@@ -251,6 +252,31 @@ def test_what_a_retry_finds_on_a_new_page_is_newer_unless_a_page_says_when(tmp_p
         decide(both.pages(), "third", 1, "robot")
     both.ask_also("new")
     assert decide(both.pages(), "new", 1, "robot") == "give"
+
+
+def test_an_order_known_to_be_older_stays_older_behind_a_question(tmp_path: Path) -> None:
+    number, study, both = (OrderBook.of(tmp_path, pages) for pages in (["A"], ["1.2.3"], ["A", "1.2.3"]))
+    study.ask("stranger")
+    both.ask(OTHER)
+    order = both.open(OTHER, 1, "robot")
+    both.begin(order)
+    both.settle(order, "done")
+    number.ask(MINE)
+    both.ask_also(MINE, retried=True)
+    assert decide(both.pages(), MINE, 1, "robot") == "give"
+
+
+def test_what_is_asked_on_further_pages_is_no_confirmation(tmp_path: Path) -> None:
+    book = OrderBook.of(tmp_path, ["1.2.3"])
+    book.ask(OTHER)
+    book.begin(book.open(OTHER, 1, "robot"))
+    book.ask_also(MINE)
+    with pytest.raises(PrintUncertain, match="ended unclear"):
+        decide(book.pages(), MINE, 1, "robot")
+
+
+def test_a_question_is_no_order() -> None:
+    assert latest([[asked()]], MINE, 0) is None
 
 
 STUDY, PART = Selection(("1.2.3",)), Selection(("1.2.3",), ("1.2.3.4",))
