@@ -97,7 +97,7 @@ def impatient(start: Start) -> Running:
     return start(pdu_timeout_seconds=1, idle_timeout_seconds=600)
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = LONG) -> None:
     """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from mkiso.errors import InstanceConflict, StorageFull
+from peers.patience import LONG
 from peers.raw_peer import (
     ABORT,
     ABORT_PDU,
@@ -34,6 +35,7 @@ from peers.raw_peer import (
 from tests.receiver.conftest import Running, Start, eventually
 
 STUDY = "1.2.3"
+HONEST_STUDY = "1.2.9"  # nothing of it can lie with what the others sent
 GARBAGE = {
     "random": bytes(range(200, 256)) * 4,
     "http": b"GET / HTTP/1.1\r\nHost: example\r\n\r\n",
@@ -64,14 +66,14 @@ ASSOCIATED_GARBAGE = {
 
 def an_honest_peer_is_served(receiver: Running, number: int = 1) -> None:
     """A whole association from another address: stored, told, there."""
-    uid = f"{STUDY}.77.{number}"
+    uid = f"{HONEST_STUDY}.{number}"
     with (
-        receiver.expect(STUDY, frozenset({uid}), job=f"honest-{number}") as expectation,
+        receiver.expect(HONEST_STUDY, frozenset({uid}), job=f"honest-{number}") as expectation,
         RawPeer(receiver.port, "127.0.0.9") as peer,
     ):
         peer.associate()
-        assert peer.store(uid, data_set(uid, STUDY)) == 0
-        arrival = expectation.next_arrival(5)
+        assert peer.store(uid, data_set(uid, HONEST_STUDY)) == 0
+        arrival = expectation.next_arrival(LONG)
         assert arrival is not None and arrival.path.is_file()
         peer.release()
 
@@ -234,7 +236,7 @@ def test_strangers_are_refused_and_the_expected_pass(receiver: Running) -> None:
             peer.store("1.2.3.1", data_set("1.2.3.1", STUDY), sop_class="1.2.840.10008.5.1.4.1.1.4") == 0xA900
         )  # not its context's
         assert peer.store("1.2.3.1", data_set("1.2.3.1", STUDY)) == 0
-        arrival = expectation.next_arrival(5)
+        arrival = expectation.next_arrival(LONG)
         assert arrival is not None and arrival.sop_instance_uid == "1.2.3.1"
         peer.release()
     with RawPeer(receiver.port) as peer:  # the expectation is gone with its connection
@@ -249,11 +251,11 @@ def test_the_same_instance_twice_is_ignored_and_another_under_its_uid_is_a_confl
         peer.associate()
         encoded = data_set("1.2.3.1", STUDY)
         assert peer.store("1.2.3.1", encoded) == peer.store("1.2.3.1", encoded) == 0
-        first = expectation.next_arrival(5)
+        first = expectation.next_arrival(LONG)
         assert first is not None and expectation.next_arrival(0.2) is None
         assert peer.store("1.2.3.1", data_set("1.2.3.1", STUDY, pixels=b"\1" * 64)) == 0x0111
         with pytest.raises(InstanceConflict):
-            expectation.next_arrival(5)
+            expectation.next_arrival(LONG)
         peer.release()
     assert first.path.read_bytes().endswith(encoded)
 
@@ -262,12 +264,12 @@ def test_what_an_earlier_run_left_counts_as_arrived_or_as_a_conflict(receiver: R
     for expected_status in (0, 0):
         with receiver.expect(STUDY) as expectation, RawPeer(receiver.port) as peer:
             assert peer.associate().store("1.2.3.1", data_set("1.2.3.1", STUDY)) == expected_status
-            assert expectation.next_arrival(5) is not None
+            assert expectation.next_arrival(LONG) is not None
             peer.release()
     with receiver.expect(STUDY) as expectation, RawPeer(receiver.port) as peer:
         assert peer.associate().store("1.2.3.1", data_set("1.2.3.1", STUDY, patient_id="P2")) == 0x0111
         with pytest.raises(InstanceConflict):
-            expectation.next_arrival(5)
+            expectation.next_arrival(LONG)
         peer.release()
 
 
@@ -275,7 +277,7 @@ def test_an_instance_reaches_every_job_that_expects_it_or_none(receiver: Running
     with receiver.expect(STUDY, job="a") as a, receiver.expect(STUDY, job="b") as b, RawPeer(receiver.port) as peer:
         peer.associate()
         assert peer.store("1.2.3.1", data_set("1.2.3.1", STUDY)) == 0
-        arrivals = [a.next_arrival(5), b.next_arrival(5)]
+        arrivals = [a.next_arrival(LONG), b.next_arrival(LONG)]
         assert {arrival.path.stat().st_ino for arrival in arrivals if arrival} == {
             (receiver.folder("a") / "1.2.3.1").stat().st_ino
         }
@@ -284,7 +286,7 @@ def test_an_instance_reaches_every_job_that_expects_it_or_none(receiver: Running
         assert not (receiver.folder("a") / "1.2.3.2").exists()
         assert a.next_arrival(0.2) is None
         with pytest.raises(InstanceConflict):
-            b.next_arrival(5)
+            b.next_arrival(LONG)
         peer.release()
 
 
@@ -346,7 +348,7 @@ def test_a_full_disk_is_answered_with_out_of_resources(start: Start) -> None:
     with receiver.expect(STUDY) as expectation, RawPeer(receiver.port) as peer:
         assert peer.associate().store("1.2.3.1", data_set("1.2.3.1", STUDY)) == 0xA700
         with pytest.raises(StorageFull, match="disk of mkiso is full"):
-            expectation.next_arrival(5)
+            expectation.next_arrival(LONG)
         peer.release()
 
 
@@ -363,9 +365,9 @@ def test_a_disk_that_fills_up_fails_the_store_and_nothing_else(start: Start, tmp
             peer.send(p_data(bytes(100_000), control=0) * 15 + p_data(b"", control=2))
             assert peer.status() == 0xA700
             with pytest.raises(StorageFull):
-                expectation.next_arrival(5)
+                expectation.next_arrival(LONG)
             assert peer.store("1.2.3.2", data_set("1.2.3.2", STUDY)) == 0
-            arrival = expectation.next_arrival(5)
+            arrival = expectation.next_arrival(LONG)
             assert arrival is not None and arrival.sop_instance_uid == "1.2.3.2"
             peer.release()
         assert [file.name for file in receiver.folder().iterdir()] == ["1.2.3.2"]
@@ -380,7 +382,7 @@ def test_a_file_system_without_unnamed_files_serves_too(receiver: Running, monke
     with receiver.expect(STUDY) as expectation, RawPeer(receiver.port) as peer:
         assert peer.associate().store("1.2.3.1", data_set("1.2.3.1", STUDY)) == 0
         assert peer.store("1.2.3.2", data_set("1.2.3.2", STUDY)[:-1]) == 0xC000
-        arrival = expectation.next_arrival(5)
+        arrival = expectation.next_arrival(LONG)
         assert arrival is not None and arrival.path.stat().st_nlink == 1
         peer.release()
     assert not list(receiver.settings.storage.incoming_dir.iterdir())
@@ -430,7 +432,7 @@ def test_every_pdu_may_come_in_pieces_and_together(receiver: Running) -> None:
         assert peer.receive()[0] == AC
         for start in range(0, len(conversation), 7):
             peer.send(conversation[start : start + 7])
-        assert peer.status() == 0 and expectation.next_arrival(5) is not None
+        assert peer.status() == 0 and expectation.next_arrival(LONG) is not None
         peer.send(conversation * 2 + RELEASE_RQ_PDU)  # one after the other without waiting
         assert (peer.status(), peer.status(), peer.receive()[0]) == (0, 0, 6)
 
@@ -439,7 +441,7 @@ def test_folders_and_files_are_for_the_service_alone(receiver: Running) -> None:
     storage = receiver.settings.storage
     with receiver.expect(STUDY) as expectation, RawPeer(receiver.port) as peer:
         peer.associate().store("1.2.3.1", data_set("1.2.3.1", STUDY))
-        arrival = expectation.next_arrival(5)
+        arrival = expectation.next_arrival(LONG)
         assert arrival is not None
         peer.release()
     modes = {

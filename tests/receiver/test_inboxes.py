@@ -18,6 +18,7 @@ from mkiso.storage.files import sha256_of
 from mkiso.storage.room import GIB
 from mkiso_service.checks import Finding, Site, checks_of, examine
 from peers.corpus import dataset_bytes, make_study, write
+from peers.patience import LONG
 from peers.storescu import store
 from tests.receiver.conftest import Running, Start, eventually
 
@@ -77,7 +78,7 @@ def test_an_inbox_takes_nothing_for_a_job_and_a_job_nothing_for_an_inbox(start: 
         assert expectation.next_arrival(0) is None and expectation.refusals == []
         assert not list(running.folder().iterdir())
         assert store(running.port, files[:1]).returncode == 0
-        assert expectation.next_arrival(5) is not None
+        assert expectation.next_arrival(LONG) is not None
     assert len(study_of(running, files).read().instances) == 2
     assert store(running.port, files).returncode != 0, "nobody expects it, and the inbox isn't called"
 

@@ -27,6 +27,7 @@ from mkiso.study.models import Arrival
 from peers.certificates import write_certificates
 from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_ct_series, make_study
 from peers.orthanc import Orthanc
+from peers.patience import LONG
 from peers.raw_peer import CT, RawPeer, command, data_set, p_data
 from peers.storescu import store
 from tests.receiver.conftest import Running, Start, eventually
@@ -45,7 +46,7 @@ def arrivals(receiver: Running, files: list[Path], send: object) -> dict[str, Ar
     ) as expectation:
         assert callable(send)
         send()
-        told = [expectation.next_arrival(5) for _ in files]
+        told = [expectation.next_arrival(LONG) for _ in files]
         assert expectation.next_arrival(0.1) is None
     found = {arrival.sop_instance_uid: arrival for arrival in told if arrival}
     for arrival in found.values():
@@ -197,7 +198,7 @@ def test_a_receiver_that_goes_away_is_told(start: Start) -> None:
     with receiver.expect("1.2.3") as expectation:
         receiver.end()
         with pytest.raises(ReceiverUnavailable):
-            expectation.next_arrival(5)
+            expectation.next_arrival(LONG)
     with pytest.raises(ReceiverUnavailable):
         receiver_status(receiver.settings.storage.receiver_socket)
 
@@ -213,7 +214,7 @@ def test_an_instance_on_its_way_is_let_in_when_the_receiver_ends(start: Start) -
         time.sleep(0.7)
         peer.send(p_data(conversation, control=2)[50_000:])
         assert peer.status() == 0
-        assert expectation.next_arrival(5) is not None
+        assert expectation.next_arrival(LONG) is not None
         assert peer.receive()[0] == 7  # then the association is aborted
 
 

@@ -71,7 +71,7 @@ def test_what_is_stored_or_of_another_study_is_no_refusal(receiver: Running) -> 
         assert peer.associate().store(LISTED, data_set(LISTED, STUDY)) == 0
         assert peer.store(UNLISTED, data_set(UNLISTED, OTHER)) == 0x0124
         assert told(expectation) == []
-        assert expectation.next_arrival(5) is not None
+        assert expectation.next_arrival(LONG) is not None
         peer.release()
 
 
@@ -130,7 +130,7 @@ def test_what_another_job_gets_is_told_to_the_one_that_doesnt_list_it(receiver: 
     ):
         assert peer.associate().store(UNLISTED, data_set(UNLISTED, STUDY)) == 0
         assert [refusal.sop_instance_uid for refusal in told(old)] == [UNLISTED]
-        assert told(new) == [] and new.next_arrival(5) is not None
+        assert told(new) == [] and new.next_arrival(LONG) is not None
         peer.release()
 
 
@@ -182,7 +182,7 @@ def test_the_same_instance_at_once_is_given_once(receiver: Running, monkeypatch:
     monkeypatch.setattr("mkiso.receiver.spool.sha256_of", slowly)
     encoded = data_set(LISTED, STUDY)
     with receiver.expect(STUDY) as expectation, RawPeer(receiver.port) as peer:
-        assert peer.associate().store(LISTED, encoded) == 0 and expectation.next_arrival(5) is not None
+        assert peer.associate().store(LISTED, encoded) == 0 and expectation.next_arrival(LONG) is not None
         peer.release()
     with (
         receiver.expect(STUDY) as expectation,
@@ -195,7 +195,7 @@ def test_the_same_instance_at_once_is_given_once(receiver: Running, monkeypatch:
         second.associate().send(whole)
         go_on.set()
         assert first.status() == second.status() == 0
-        assert expectation.next_arrival(5) is not None and expectation.next_arrival(0.2) is None
+        assert expectation.next_arrival(LONG) is not None and expectation.next_arrival(0.2) is None
         first.release()
         second.release()
 
