@@ -4,9 +4,12 @@ started.
 
 from __future__ import annotations
 
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+
+_WRITTEN = re.compile(r"([^/]*)/([0-9]{1,10})/([^/]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,9 @@ class Infrastructure:
 
     @classmethod
     def parse(cls, text: str | None) -> Infrastructure | None:
-        parts = (text or "").split("/")
-        return cls(parts[0], int(parts[1]), parts[2]) if len(parts) == 3 and parts[1].isdigit() else None
+        """None where it is none of ours: whoever has Prefect's password can write anything."""
+        found = _WRITTEN.fullmatch(text or "")
+        return cls(found[1], int(found[2]), found[3]) if found else None
 
     def lives(self) -> bool:
         """Whether the process still runs; asked on its own machine."""

@@ -160,10 +160,11 @@ def has_ordered(run: FlowRun, settings: Settings) -> bool:
         numbers = [number.strip() for number in run.parameters["accession_numbers"]]
         sent = run.parameters.get("study_instance_uid")
         pages = pages_of(numbers, Selection((sent,)) if sent else selection_of(run.parameters))
-    except (KeyError, TypeError, AttributeError):  # no worker has taken such a run
+        book = OrderBook.of(settings.storage.orders_dir, pages)
+    except (KeyError, TypeError, AttributeError, ValueError):  # no worker has taken such a run
         return False
     try:
-        return bool(orders_of(OrderBook.of(settings.storage.orders_dir, pages).pages(), str(run.id)))
+        return bool(orders_of(book.pages(), str(run.id)))
     except PrintUncertain:
         return True
 

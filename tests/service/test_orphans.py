@@ -171,6 +171,27 @@ def test_an_order_of_what_was_sent_is_known_whatever_number_the_images_have(tmp_
     assert has_ordered(sent, settings)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"accession_numbers": [], "study_uids": [1]},
+        {"accession_numbers": ["\ud800"]},
+        {"accession_numbers": [], "study_instance_uid": 1},
+        {"accession_numbers": {}, "study_uids": [{}]},
+    ],
+)
+def test_a_run_that_no_worker_takes_keeps_nobody_from_looking_for_others(
+    tmp_path: Path, parameters: dict[str, object]
+) -> None:
+    settings = Settings(storage=Storage(data_dir=tmp_path))
+    assert not has_ordered(run(StateType.PENDING, queue="prints", parameters=parameters), settings)
+
+
+@pytest.mark.parametrize("text", ["h/²/1", f"h/{'9' * 5000}/1", "h/-1/1", "h/1", "h/1/2/3", ""])
+def test_what_somebody_else_has_written_is_no_process(text: str) -> None:
+    assert Infrastructure.parse(text) is None
+
+
 def test_a_process_is_known_by_its_start_and_a_worker_by_its_machine() -> None:
     mine = Infrastructure.parse(worker_label(os.getpid()))
     assert mine is not None and mine.lives()
