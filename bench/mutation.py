@@ -36,6 +36,8 @@ TARGETS = {
     ],
     "mkiso/formats/proven_set.py": ["tests/media/test_disc_set.py", "tests/tasks/test_print_steps.py"],
     "mkiso/study/completeness.py": ["tests/study/test_completeness.py"],
+    "mkiso/study/selection.py": ["tests/study/test_selection.py"],
+    "mkiso/inboxes/deciding.py": ["tests/inboxes/test_deciding.py"],
     "mkiso/formats/proof.py": ["tests/formats/test_verify.py"],
     "mkiso/publishers/orderbook.py": ["tests/publishers/test_order_book.py"],
     "mkiso_service/worker/admission.py": ["tests/service/test_admission.py"],

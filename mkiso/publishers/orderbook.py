@@ -153,7 +153,7 @@ def require_unanswered(page: Page, job_id: str) -> None:
             f"for. {ASK_AGAIN}"
         )
         raise PrintUncertain(words, newer_job_id=newer[-1].job_id)
-    if unclear := [entry for place, entry in others if place < asked and entry.state in OPEN and not mine.confirmed]:
+    if unclear := [entry for _, entry in others if entry.state in OPEN and not mine.confirmed]:
         words = (
             f"An earlier print of {_called(unclear[-1], mine)} at {unclear[-1].publisher} ended unclear. {MAY_BE_MADE}"
         )
@@ -324,7 +324,7 @@ def take_over(orders_dir: Path, accession_numbers: Collection[str], publishers: 
 
 def orders_of(pages: Sequence[Page], job_id: str) -> list[Entry]:
     """The newest order of each volume of a job."""
-    volumes = {entry.volume for page in pages for entry in page if entry.job_id == job_id and entry.state != "asked"}
+    volumes = {entry.volume for page in pages for entry in page}
     return [order for volume in sorted(volumes) if (order := latest(pages, job_id, volume))]
 
 

@@ -277,6 +277,12 @@ def test_what_is_asked_on_further_pages_is_no_confirmation(tmp_path: Path) -> No
 
 def test_a_question_is_no_order() -> None:
     assert latest([[asked()]], MINE, 0) is None
+    assert orders_of([[asked(), asked(OTHER), entry("given", OTHER)]], MINE) == []
+
+
+@pytest.mark.parametrize("state", ["not given", "failed"])
+def test_an_order_that_made_no_disc_keeps_no_later_job_of_an_inbox_from_ordering(state: State) -> None:
+    require_not_ordered([[asked(), entry(state)]], [MINE])
 
 
 STUDY, PART = Selection(("1.2.3",)), Selection(("1.2.3",), ("1.2.3.4",))
