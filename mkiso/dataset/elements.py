@@ -198,8 +198,7 @@ def _elements(
             if key == delimiter and delimited:
                 return found, start
             if vr is not None:
-                if not vr.isalpha():
-                    raise DamagedInstance(f"The data set has no value representation at byte {offset + 4}.")
+                _require_vr(vr, offset)
                 (length,) = encoding.length.unpack_from(data, start)
                 start += 4
             if length == UNDEFINED_LENGTH:
@@ -225,6 +224,14 @@ def _elements(
 @cache
 def _keys(encoding: Encoding, wanted: frozenset[int]) -> dict[int, int]:
     return {encoding.key(tag): tag for tag in wanted}
+
+
+def _require_vr(vr: bytes, offset: int) -> None:
+    """Of two capital letters (PS3.5 6.2), known or not. Whatever else stands there is 16-bit length to some readers,
+    which then see other elements, such as another patient's.
+    """
+    if not (vr.isalpha() and vr.isupper()):
+        raise DamagedInstance(f"The data set has no value representation at byte {offset + 4}.")
 
 
 def _check_first(data: Encoded, offset: int, end: int, encoding: Encoding) -> None:
@@ -294,6 +301,7 @@ def _end_of_sequence(data: Encoded, offset: int, end: int, encoding: Encoding, l
         if encoding.explicit:
             _, vr, length = encoding.explicit_head.unpack_from(data, offset)
             if vr not in SHORT_VRS:
+                _require_vr(vr, offset)
                 (length,) = encoding.length.unpack_from(data, offset + 8)
                 offset += 4
         offset += 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 import zlib
 from pathlib import Path
 from time import perf_counter
@@ -277,6 +278,23 @@ def test_a_text_is_the_same_text_whichever_vr_it_was_sent_with(tmp_path: Path, v
     offset = len(file_head(CT, "1.2.3.1", ExplicitVRLittleEndian))
     with file.open("rb") as opened:
         assert read_identity(opened.fileno(), offset, ExplicitVRLittleEndian, tmp_path).patient_id == "P1"
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("vr", [b"zz", b"Zz", b"zZ"])
+def test_a_vr_whose_length_readers_take_in_two_ways_hides_no_other_patient(tmp_path: Path, vr: bytes) -> None:
+    """To dcmtk and pydicom its length has 16 bits: then P2 lies behind it, and what follows comes too late."""
+    hidden = element(0x00100020, b"LO", b"P2")
+    hiding = struct.pack("<HH2sHI", 0x0009, 0x1010, vr, 4, len(hidden)) + hidden
+    file = part_10(tmp_path, hiding + data_set("1.2.3.1", "1.2.3"))
+    read = subprocess.run(["dcmdump", "+P", "0010,0020", str(file)], capture_output=True, text=True, check=True)
+    assert "[P2]" in read.stdout
+    with pytest.raises(DamagedInstance, match="no value representation"):
+        read_header(file)
+    opened, closed = nested(1)[:-16], nested(1)[-16:]
+    hiding = struct.pack("<HH2sHI", 0x0009, 0x1010, vr, 4, len(closed + hidden)) + closed + hidden
+    with pytest.raises(DamagedInstance, match="no value representation"):
+        read_header(part_10(tmp_path, opened + hiding + closed + data_set("1.2.3.1", "1.2.3")))
 
 
 def test_a_number_of_an_unknown_vr_is_read_as_the_dictionary_says(tmp_path: Path) -> None:
