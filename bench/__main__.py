@@ -1,7 +1,7 @@
 """`python -m bench [--rows KEY …] [--runs N] [--full]`: measures, and writes docs/performance.md when every row was
 measured.
 
-A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `sources`, `disc`, `disc-dx`, `formats`,
+A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `window`, `sources`, `disc`, `disc-dx`, `formats`,
 `formats-large`, `pictures`, `media`, `start`, `scaling`, `jobs`, `memory`).
 """
 
@@ -26,7 +26,7 @@ from bench.discs import (
 from bench.laboratory import Laboratory
 from bench.media import large_rows, media_rows
 from bench.page import table, write
-from bench.receiving import move_rows, storescu_rows
+from bench.receiving import move_rows, storescu_rows, window_rows
 from bench.samples import Row
 from bench.sources import sources_rows
 
@@ -35,6 +35,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 GROUPS: dict[str, Callable[[Laboratory], Iterator[Row]]] = {
     "storescu": storescu_rows,
     "move": move_rows,
+    "window": window_rows,
     "sources": sources_rows,
     "disc": disc_rows,
     "disc-dx": small_rows,

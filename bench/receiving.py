@@ -7,18 +7,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+
+from pydicom import dcmread
 
 from bench.laboratory import Laboratory, Receiver
 from bench.processes import Watch
 from bench.samples import Row, Sample, beside, faster
 from bench.studies import StudyFiles
+from mkiso.network.pdu import p_data_pdus
 from mkiso.receiver.client import Expectation
+from mkiso.receiver.negotiation import OPERATIONS
+from peers.corpus import dataset_bytes
 from peers.dcmtk import OWN, write_profiles
+from peers.link import far_away
+from peers.raw_peer import RawPeer, command, p_data, window
 from peers.storescp import EVERYTHING, Storescp
 
 Send = Callable[[Watch, StudyFiles, int, str], None]
 STORESCP = "STORESCP"
+AWAY_SECONDS = 0.01  # another site's PACS, one way
+PDU_BYTES = 131_066
 PARTS = {"CT1000": "CTPART", "MR2000": "MRPART"}
 
 
@@ -169,6 +179,39 @@ def move_rows(laboratory: Laboratory) -> Iterator[Row]:
         yield beside(
             f"move-tuned-{modality}", f"{case} with TCP_NODELAY=1, its largest PDU and bit by bit", ours, tuned
         )
+
+
+def window_rows(laboratory: Laboratory) -> Iterator[Row]:
+    """One sender, far away: with the window that it is given, and waiting for each answer."""
+    study = laboratory.studies.get("MRPART")
+    ahead, waiting = Sample(), Sample()
+    for _ in range(laboratory.runs):
+        to_mkiso(laboratory, from_far_away(OPERATIONS), study, ahead)
+        to_mkiso(laboratory, from_far_away(1), study, waiting)
+    case = f"{len(study.files)} MR → receiver, {2000 * AWAY_SECONDS:g} ms there and back"
+    yield beside("window", f"{case}; {OPERATIONS} operations at once, and one", ahead, waiting)
+
+
+def from_far_away(operations: int) -> Send:
+    """A sender with a window of so many operations."""
+
+    def send(watch: Watch, study: StudyFiles, port: int, called: str) -> None:
+        first = dcmread(study.files[0], stop_before_pixels=True)
+        contexts = {str(first.SOPClassUID): [str(first.file_meta.TransferSyntaxUID)]}
+        with far_away(port, AWAY_SECONDS) as near, RawPeer(near) as peer:
+            peer.associate(contexts, [window(operations, 1)])
+            for number, file in enumerate(study.files):
+                if number >= operations:
+                    peer.answer()
+                uid = str(dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+                head = command(1, sop_class=first.SOPClassUID, sop_instance=uid, message_id=number + 1)
+                parts = p_data_pdus(1, False, BytesIO(dataset_bytes(file)), PDU_BYTES)
+                peer.send(b"".join((p_data(head, control=3), *parts)))
+            for _ in study.files[-operations:]:
+                peer.answer()
+            peer.release()
+
+    return send
 
 
 def fraction(laboratory: Laboratory, name: str) -> tuple[StudyFiles, float, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -97,3 +99,52 @@ class Link:
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
         source.close()
+
+
+@contextmanager
+def far_away(target: int, seconds: float) -> Iterator[int]:
+    """The port of a way to `target` for one connection, on which each byte takes that long, however many are on it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(("127.0.0.1", target)) as far:
+        ends: list[socket.socket] = [far]
+        threads: list[threading.Thread] = []
+
+        def lead() -> None:
+            near, _ = listener.accept()
+            ends.append(near)
+            for end in ends:
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for source, sink in ((near, far), (far, near)):
+                on_it: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
+                threads.append(threading.Thread(target=_depart, args=(source, on_it)))
+                threads.append(threading.Thread(target=_arrive, args=(on_it, sink, seconds)))
+            for thread in threads:
+                thread.start()
+
+        leading = threading.Thread(target=lead)
+        leading.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            leading.join()
+            for end in ends:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join()
+            for end in ends:
+                end.close()
+
+
+def _depart(source: socket.socket, on_it: SimpleQueue[tuple[float, bytes]]) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            on_it.put((time.monotonic(), data))
+    on_it.put((0, b""))
+
+
+def _arrive(on_it: SimpleQueue[tuple[float, bytes]], sink: socket.socket, seconds: float) -> None:
+    with suppress(OSError):
+        while (piece := on_it.get())[1]:
+            time.sleep(max(0.0, piece[0] + seconds - time.monotonic()))
+            sink.sendall(piece[1])
+        sink.shutdown(socket.SHUT_WR)

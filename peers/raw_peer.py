@@ -71,8 +71,6 @@ def associate_rq(
 
 def every_user_item() -> list[UserItem]:
     """User information of every kind that a peer may send beside the two that it must (PS3.7 D.3.3)."""
-    window = AsynchronousOperationsWindowNegotiation()
-    window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 8
     role = SCP_SCU_RoleSelectionNegotiation()
     role.sop_class_uid, role.scu_role, role.scp_role = CT, True, True
     extended = SOPClassExtendedNegotiation()
@@ -81,7 +79,14 @@ def every_user_item() -> list[UserItem]:
     common.sop_class_uid, common.service_class_uid = CT, "1.2.840.10008.4.2"
     identity = UserIdentityNegotiation()
     identity.user_identity_type, identity.primary_field, identity.positive_response_requested = 1, b"somebody", True
-    return [window, role, extended, common, identity]
+    return [window(8, 8), role, extended, common, identity]
+
+
+def window(invoked: int, performed: int) -> AsynchronousOperationsWindowNegotiation:
+    """How many operations a peer wants to have without an answer; 0: any number (PS3.7 D.3.3.3)."""
+    item = AsynchronousOperationsWindowNegotiation()
+    item.maximum_number_operations_invoked, item.maximum_number_operations_performed = invoked, performed
+    return item
 
 
 def p_data(*fragments: bytes, context_id: int = 1, control: int) -> bytes:
@@ -147,6 +152,11 @@ def nested(depth: int) -> bytes:
     return opened * depth + closed * depth
 
 
+def _number(command_set: bytes, number: int) -> int:
+    offset = command_set.index(struct.pack("<HHI", 0, number, 2))
+    return int.from_bytes(command_set[offset + 8 : offset + 10], "little")
+
+
 def _uid(number: int, uid: str) -> bytes:
     value = uid.encode() + b"\0" * (len(uid) % 2)
     return struct.pack("<HHI", 0, number, len(value)) + value
@@ -166,8 +176,10 @@ class RawPeer:
     ) -> None:
         self.socket.close()
 
-    def associate(self, contexts: Mapping[str, Iterable[str]] | None = None) -> Self:
-        self.send(associate_rq(contexts))
+    def associate(
+        self, contexts: Mapping[str, Iterable[str]] | None = None, user_items: Iterable[UserItem] = ()
+    ) -> Self:
+        self.send(associate_rq(contexts, user_items=user_items))
         kind, _ = self.receive()
         assert kind == AC
         return self
@@ -197,10 +209,13 @@ class RawPeer:
         return self.status()
 
     def status(self) -> int:
+        return self.answer()[1]
+
+    def answer(self) -> tuple[int, int]:
+        """The next answer: to which Message ID, and the status."""
         kind, body = self.receive()
         assert kind == P_DATA, f"a PDU of type {kind}"
-        offset = body.index(b"\x00\x00\x00\x09\x02\x00\x00\x00")
-        return int.from_bytes(body[offset + 8 : offset + 10], "little")
+        return _number(body, 0x0120), _number(body, 0x0900)
 
     def release(self) -> None:
         self.send(RELEASE_RQ_PDU)

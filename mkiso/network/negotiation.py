@@ -70,7 +70,8 @@ class Offer:
     `may_call` is asked with a calling AE title and an address, `callers` names in words who may. `choose` gives an
     abstract syntax's transfer syntax out of the proposed ones, or the result to refuse it with; `roles`: whether a peer
     that asks may be SCU, and SCP (PS3.7 D.3.3.4); `extended`: what a SOP class that is negotiated further is answered,
-    where it is (D.3.3.5).
+    where it is (D.3.3.5); `operations`: how many of either side may be without an answer, where a peer asks for more
+    than one (D.3.3.3).
     """
 
     ae_title: str | None
@@ -80,6 +81,7 @@ class Offer:
     callers: str = "the allowed peers"
     roles: tuple[bool, bool] = (True, False)
     extended: Callable[[str], bytes | None] = lambda abstract_syntax: None
+    operations: int = 1
     others: Mapping[str, Offer] = field(default_factory=dict)
 
 
@@ -230,8 +232,9 @@ def _answered(proposed: UserInformation, contexts: Mapping[int, Context], offer:
     common extended negotiation has no answer (D.3.3.6).
     """
     answer = _ourselves(offer.max_pdu_bytes)
-    if proposed.window is not None:  # D.3.3.3: one operation at a time
-        answer.window = 1, 1
+    if proposed.window is not None:  # D.3.3.3, where 0 means without limit
+        invoked, performed = (min(most or offer.operations, offer.operations) for most in proposed.window)
+        answer.window = invoked, performed
     accepted = {context.abstract_syntax for context in contexts.values()}
     for uid, (as_scu, as_scp) in proposed.roles.items():  # D.3.3.4
         role = as_scu and offer.roles[0], as_scp and offer.roles[1]

@@ -27,6 +27,10 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 # Pull.
 _NOT_STORED = frozenset({"1.2.840.10008.1.3.10", "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.2"})
 
+OPERATIONS = 64
+"""What a sender may send ahead of the answers, if it asks for that. It lies in the connection's buffers until its turn
+comes, so its bytes are bounded by these, and what is decided of an instance is what is decided of it alone."""
+
 # PS3.4 B.3.1: Level 2 (every attribute kept), digital signatures survive bit by bit (level 3), no coercion of elements.
 _STORAGE_INFORMATION = bytes((2, 0, 3, 0, 0, 0))
 
@@ -67,6 +71,7 @@ def storage_offer(settings: Receiver) -> Offer:
         extended=lambda abstract_syntax: (
             None if abstract_syntax in (VERIFICATION, STORAGE_COMMITMENT) else _STORAGE_INFORMATION
         ),
+        operations=OPERATIONS,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,14 +14,24 @@ from mkiso.implementation import IMPLEMENTATION_CLASS_UID
 from mkiso.network.negotiation import Acceptance, Rejection, decode_request, negotiate
 from mkiso.network.pdu import ProtocolError
 from mkiso.receiver.negotiation import is_allowed, is_storage, preferred, storage_offer
-from peers.raw_peer import CT, EXPLICIT, IMPLICIT, VERIFICATION, associate_rq, every_user_item
+from peers.raw_peer import CT, EXPLICIT, IMPLICIT, VERIFICATION, associate_rq, every_user_item, window
 
 BIG_ENDIAN, JPEG_2000, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.1.99"
 
 
+SETTINGS = Receiver(ae_title="CDRECORD", max_pdu_bytes=131_072)
+
+
 def answer(encoded: bytes, **changed: object) -> Acceptance | Rejection:
-    settings = Receiver(**{"ae_title": "CDRECORD", "max_pdu_bytes": 131_072, **changed})
+    settings = SETTINGS.model_copy(update=changed)
     return negotiate(decode_request(encoded[6:]), storage_offer(settings), "10.0.0.1")
+
+
+def window_in(answered: A_ASSOCIATE_AC) -> tuple[int | None, int | None] | None:
+    """Operations invoked and performed."""
+    assert answered.user_information is not None
+    told = answered.user_information.async_ops_window
+    return None if told is None else (told.maximum_number_operations_invoked, told.maximum_number_operations_performed)
 
 
 def accepted(encoded: bytes) -> tuple[Acceptance, A_ASSOCIATE_AC]:
@@ -66,14 +78,26 @@ def test_user_information_is_answered_as_the_standard_says() -> None:
     _, pdu = accepted(associate_rq({CT: [EXPLICIT]}, user_items=every_user_item()))
     information = pdu.user_information
     assert information is not None
-    window = information.async_ops_window
-    assert window is not None
-    assert (window.maximum_number_operations_invoked, window.maximum_number_operations_performed) == (1, 1)
+    assert window_in(pdu) == (8, 8)
     assert [(str(uid), item.scu_role, item.scp_role) for uid, item in information.role_selection.items()] == [
         (CT, 1, 0)
     ]
     assert [(str(item.uid), item.app_info) for item in information.ext_neg] == [(CT, bytes((2, 0, 3, 0, 0, 0)))]
     assert information.common_ext_neg == [] and information.user_identity is None
+
+
+@pytest.mark.parametrize(
+    ("proposed", "answered"), [((8, 1), (8, 1)), ((0, 0), (64, 64)), ((1000, 2), (64, 2)), ((1, 1), (1, 1))]
+)
+def test_a_window_is_answered_with_what_is_performed(proposed: tuple[int, int], answered: tuple[int, int]) -> None:
+    assert window_in(accepted(associate_rq(user_items=[window(*proposed)]))[1]) == answered
+
+
+def test_who_proposes_no_window_gets_the_answer_as_if_there_were_none() -> None:
+    without = answer(associate_rq())
+    request = decode_request(associate_rq()[6:])
+    assert negotiate(request, replace(storage_offer(SETTINGS), operations=1), "10.0.0.1") == without
+    assert window_in(accepted(associate_rq())[1]) is None
 
 
 @pytest.mark.parametrize(
