@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import date
 from itertools import chain
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from mkiso.errors import AnswerCut, MkisoError, NotAskedEverywhere, PacsRefused,
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import expected_instances, find_studies_by_date, find_studies_by_uid, of_modalities
 from mkiso.sources.registry import source_of, sources_of
-from mkiso.sources.several import ask_all, chosen
+from mkiso.sources.several import ask_all, chosen, rules_of
 from mkiso.storage.job import Job
 from mkiso.study.models import Study
 
@@ -125,13 +126,14 @@ def plan_night(run: ArchiveJob) -> None:
     mine = frozenset(owed) if run.dry_run else run.night.claim(list(run.copies))
     asked: list[Study] = []
     torn: dict[str, MkisoError] = {}
+    is_for = rules_of(sources_of(settings), date.today())
     for uid in filter(mine.__contains__, owed):
         copies = [
             replace(copy, expected=expected_instances(source_of(settings, copy.origin.source), copy))
             for copy in run.copies[uid]
         ]
         try:
-            asked += chosen(copies).studies
+            asked += chosen(copies, is_for=is_for).studies
         except MkisoError as error:  # no source has it wholly, or two have it of two patients
             torn[uid] = error
         run.show_progress()

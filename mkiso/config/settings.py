@@ -567,6 +567,9 @@ class Settings(Section):
             yield "pacs and sources are both set: name the PACS as one of sources, and remove pacs"
         if self.pacs.name:
             yield "pacs.name is set, and pacs is the only source: names are for sources"
+        for rule in ("modalities", "newer_than_days", "older_than_days"):
+            if getattr(self.pacs, rule) not in ((), None):
+                yield f"pacs.{rule} is set, and pacs is the only source: rules are for sources"
         if self.sign_in.issuer and not _is_private(self.server.public_url):
             yield "sign_in needs server.public_url, the https address to which the provider sends people back"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from fnmatch import fnmatchcase
 from itertools import combinations
 from typing import Annotated, Any, Literal
@@ -33,18 +34,29 @@ class Origin:
 class AnySource(Section):
     """What each source has. `name` is empty where it is the only one (`pacs`). `patient_domain`: sources that share one
     mean the same patient by the same Patient ID. `accession_numbers` are patterns, as N*: other numbers aren't asked
-    for here. `must_answer`: while it doesn't, no disc is made.
+    for here. `modalities`, `newer_than_days` and `older_than_days` say which studies it is for: of such it is taken
+    before the others. `must_answer`: while it doesn't, no disc is made.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,31})?$")] = ""
     patient_domain: str = ""
     accession_numbers: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = ()
+    modalities: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]{1,16}$")], ...] = ()
+    newer_than_days: int | None = Field(None, ge=0)
+    older_than_days: int | None = Field(None, ge=0)
     must_answer: bool = False
     require_counts: bool = True
     find_limit: int = Field(0, ge=0)
     max_moves: int = Field(2, ge=1, le=16)
     move_attempts: int = Field(3, ge=1, le=10)
     back_off_seconds: Seconds = 2
+
+    @model_validator(mode="after")
+    def _is_for_something(self) -> AnySource:
+        older, newer = self.older_than_days, self.newer_than_days
+        if older is not None and newer is not None and older >= newer:
+            raise ValueError("no study is both older_than_days and newer_than_days: the first has to be smaller")
+        return self
 
     @property
     def origin(self) -> Origin:
@@ -60,6 +72,28 @@ class AnySource(Section):
         """Whether it may hold a study of this number."""
         patterns = self.accession_numbers
         return not patterns or any(fnmatchcase(accession_number, pattern) for pattern in patterns)
+
+    def is_for(self, modalities: Collection[str], study_date: str, today: date) -> bool:
+        """Whether its rules are for a study of these modalities and this date (VR DA); what isn't told is no reason
+        against it.
+        """
+        if self.modalities and modalities and not set(self.modalities) & set(modalities):
+            return False
+        days = _age_in_days(study_date, today)
+        if days is None:
+            return True
+        return (self.newer_than_days is None or days <= self.newer_than_days) and (
+            self.older_than_days is None or days > self.older_than_days
+        )
+
+
+def _age_in_days(study_date: str, today: date) -> int | None:
+    if len(study_date) != 8 or not study_date.isdecimal():
+        return None
+    try:
+        return (today - date.fromisoformat(study_date)).days
+    except ValueError:
+        return None
 
 
 class Pacs(AnySource):

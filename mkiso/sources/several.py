@@ -1,5 +1,5 @@
 """Several sources: a question is asked of all at once, and a study is taken from the first in order that holds it
-wholly (docs/decisions/several-sources.md).
+wholly; those come first whose rules are for it (docs/decisions/several-sources.md).
 
 Nothing is mixed: a study is one source's, and what the others tell of it only decides whether that may be.
 """
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import date
 from itertools import chain
 from typing import Generic, TypeVar
 
@@ -39,6 +40,8 @@ T = TypeVar("T")
 
 SOURCES_DIFFER = "sources_differ"
 """What a disc may be made without beside SOURCE_DOWN, followed by a colon and the source's name."""
+MAX_NAMED = 3
+"""So many instances that a source lacks are named."""
 BUSY_PAUSES_SECONDS = (1.0, 3.0)
 _COMPARED = ("patient_name", "patient_birth_date", "patient_sex", "accession_number", "study_date", "study_description")
 
@@ -66,6 +69,12 @@ class FoundStudies:
     degraded: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     beside: tuple[Study, ...] = ()
+
+
+def rules_of(sources: Iterable[Source], today: date) -> Callable[[Study], bool]:
+    """Whether the rules of the source that a study is from are for this study."""
+    rules = {source.settings.name: source.settings for source in sources}
+    return lambda study: rules[study.origin.source].is_for(study.modalities_in_study, study.study_date, today)
 
 
 def ask_all(sources: Sequence[Source], ask: Callable[[Source], T]) -> Told[T]:
@@ -123,8 +132,8 @@ def find_everywhere(
     told = ask_all(asked, lambda source: _known(find_studies, source, accession_number, selection))
     studies = list(chain.from_iterable(told.answers.values()))
     if not studies:
-        raise _nowhere(accession_number, told)
-    return replace(chosen(studies, told.degraded, selection), reasons=tuple(_reasons(told.down)))
+        raise _nowhere(accession_number, told, [source.settings.name for source in sources if source not in asked])
+    return _first_of(sources, studies, told, selection)
 
 
 def find_everywhere_by_uid(
@@ -140,7 +149,14 @@ def find_everywhere_by_uid(
         raise NotAskedEverywhere(f"No source that answers has the study. {' '.join(_reasons(told.down))}")
     if not studies and selection:
         raise unknown_uid(study_instance_uid)
-    return replace(chosen(studies, told.degraded, selection), reasons=tuple(_reasons(told.down)))
+    return _first_of(sources, studies, told, selection)
+
+
+def _first_of(
+    sources: Sequence[Source], studies: Iterable[Study], told: Told[list[Study]], selection: Selection
+) -> FoundStudies:
+    found = chosen(studies, told.degraded, selection, rules_of(sources, date.today()))
+    return replace(found, reasons=tuple(_reasons(told.down)))
 
 
 def find_beside(
@@ -170,7 +186,7 @@ def _beside(sources: Sequence[Source], number: str, origins: Collection[str], kn
     others = [
         study for study in chain.from_iterable(told.answers.values()) if study.study_instance_uid not in known.studies
     ]
-    return replace(chosen(others, told.degraded, known), reasons=tuple(_reasons(told.down)))
+    return _first_of(sources, others, told, known)
 
 
 def found_together(
@@ -202,9 +218,15 @@ def studies_of(answers: Iterable[FoundStudies]) -> list[Study]:
     return [study for each in answers for study in each.studies]
 
 
-def chosen(studies: Iterable[Study], degraded: Sequence[str] = (), selection: Selection = EVERYTHING) -> FoundStudies:
+def chosen(
+    studies: Iterable[Study],
+    degraded: Sequence[str] = (),
+    selection: Selection = EVERYTHING,
+    is_for: Callable[[Study], bool] = lambda study: True,
+) -> FoundStudies:
     """Each study once, from the source that it is taken from; `studies` are in the order of the sources, each with what
-    is expected of it. Of a study that isn't chosen nothing is expected. Raises PatientMismatch, StudyIncomplete,
+    is expected of it. Before the others come those that `is_for` is true of: it decides between copies that are whole,
+    and leaves none out. Of a study that isn't chosen nothing is expected. Raises PatientMismatch, StudyIncomplete,
     CountsUnknown. Pure.
     """
     by_uid: dict[str, dict[str, list[Study]]] = {}
@@ -214,7 +236,7 @@ def chosen(studies: Iterable[Study], degraded: Sequence[str] = (), selection: Se
     lacks = list(degraded)
     for uid, copies in by_uid.items():
         one_study(list(chain.from_iterable(copies.values())))
-        each_first = [each[0] for each in copies.values()]
+        each_first = sorted((each[0] for each in copies.values()), key=is_for, reverse=True)
         if selection.studies and uid not in selection.studies:
             taken += copies[each_first[0].origin.source]
             continue
@@ -269,17 +291,20 @@ def _known(
         return []
 
 
-def _nowhere(accession_number: str, told: Told[list[Study]]) -> StudyNotFound | NotAskedEverywhere:
+def _nowhere(
+    accession_number: str, told: Told[list[Study]], left_out: Sequence[str]
+) -> StudyNotFound | NotAskedEverywhere:
     answered = ", ".join(told.answers)
+    by_rule = f"; not asked, because of its accession_numbers: {', '.join(left_out)}" if left_out else ""
     if not told.down:
         return StudyNotFound(
-            f"No source knows a study of accession number {accession_number} (asked: {answered}). Check the number, "
-            "and whether the examination was sent.",
+            f"No source knows a study of accession number {accession_number} (asked: {answered}{by_rule}). Check the "
+            "number, and whether the examination was sent.",
             accession_number=accession_number,
         )
     return NotAskedEverywhere(
-        f"No study of accession number {accession_number} is in {answered}, and not every source could be asked, so it "
-        f"may be there. Ask again when it answers. {' '.join(_reasons(told.down))}",
+        f"No study of accession number {accession_number} is in {answered}{by_rule}, and not every source could be "
+        f"asked, so it may be there. Ask again when it answers. {' '.join(_reasons(told.down))}",
         accession_number=accession_number,
         not_asked=list(told.down),
     )
@@ -326,7 +351,15 @@ def _whole(copies: Sequence[Study]) -> Study:
     together = f", together {len(listed)}" if listed else ""
     raise StudyIncomplete(
         f"No source holds all images of {copies[0].called} ({had}{together}), and images of two sources aren't "
-        "mixed, so no disc was made. Have the missing ones sent to one of them.",
+        f"mixed, so no disc was made. {''.join(_lacking(copies, listed))}Have the missing ones sent to one of them.",
         accession_number=number,
         expected=len(listed) or None,
     )
+
+
+def _lacking(copies: Iterable[Study], listed: frozenset[str]) -> Iterator[str]:
+    """What each source that lists its instances lacks of those that any of them lists, in words."""
+    for copy in copies:
+        if copy.expected.instances is not None and (lacks := sorted(listed - copy.expected.instances)):
+            more = f" and {len(lacks) - MAX_NAMED} more" if len(lacks) > MAX_NAMED else ""
+            yield f"{copy.origin.source} lacks {', '.join(lacks[:MAX_NAMED])}{more}. "

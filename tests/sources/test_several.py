@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from mkiso.sources.several import (
     find_everywhere,
     find_everywhere_by_uid,
     found_together,
+    rules_of,
     search_everywhere,
 )
 from mkiso.study import gate
@@ -89,10 +91,75 @@ def test_a_study_is_taken_from_the_first_that_has_it_wholly(
     assert ([study.origin.source for study in found.studies], found.degraded) == ([taken], degraded)
 
 
+TODAY = date(2026, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("rules", "told", "is_for"),
+    [
+        ({}, {"modalities": ["CT"], "study_date": "19990101"}, True),
+        ({"modalities": ("SM", "XC")}, {"modalities": ["CT", "XC"]}, True),
+        ({"modalities": ("SM",)}, {"modalities": ["CT"]}, False),
+        ({"modalities": ("SM",)}, {"modalities": []}, True),
+        ({"newer_than_days": 1}, {"study_date": "20260228"}, True),
+        ({"newer_than_days": 1}, {"study_date": "20260227"}, False),
+        ({"newer_than_days": 0}, {"study_date": "20260302"}, True),
+        ({"older_than_days": 1}, {"study_date": "20260228"}, False),
+        ({"older_than_days": 1}, {"study_date": "20260227"}, True),
+        ({"older_than_days": 1}, {"study_date": ""}, True),
+        ({"older_than_days": 1}, {"study_date": "2026.2.2"}, True),
+        ({"older_than_days": 1}, {"study_date": "20269999"}, True),
+        ({"older_than_days": 1, "newer_than_days": 3}, {"study_date": "20260226"}, True),
+        ({"older_than_days": 1, "newer_than_days": 3}, {"study_date": "20260225"}, False),
+        ({"older_than_days": 1, "modalities": ("SM",)}, {"modalities": ["CT"], "study_date": "20260227"}, False),
+    ],
+)
+def test_a_rule_is_for_what_it_says_and_for_what_isnt_told(
+    rules: dict[str, Any], told: dict[str, Any], is_for: bool
+) -> None:
+    assert AnySource(**rules).is_for(told.get("modalities", ()), told.get("study_date", ""), TODAY) is is_for
+
+
+@pytest.mark.parametrize(
+    ("rules", "copies", "taken"),
+    [
+        ({"a": {"modalities": ("SM",)}}, [copy("a", "1"), copy("b", "1")], "b"),
+        ({"a": {"modalities": ("SM",)}}, [copy("a", "1", "2"), copy("b", "1")], "a"),
+        ({"a": {"modalities": ("SM",)}}, [copy("a", "1")], "a"),
+        ({"a": {"modalities": ("SM",)}, "b": {"modalities": ("US",)}}, [copy("a", "1"), copy("b", "1")], "a"),
+        ({"a": {"older_than_days": 30}, "b": {"newer_than_days": 30}}, [copy("a", "1"), copy("b", "1")], "b"),
+        ({"b": {"modalities": ("CT",)}}, [copy("a", "1"), copy("b", "1")], "a"),
+    ],
+)
+def test_a_rule_decides_between_whole_copies_and_leaves_none_out(
+    rules: dict[str, Any], copies: list[Study], taken: str
+) -> None:
+    copies = [replace(each, modalities_in_study=("CT",), study_date="20260228") for each in copies]
+    sources = [Named(name, **rules.get(name, {})) for name in ("a", "b")]
+    [study] = chosen(copies, is_for=rules_of(sources, TODAY)).studies
+    assert study.origin.source == taken
+
+
+def test_sources_with_rules_are_all_asked_and_the_one_for_it_is_taken(files: list[Path]) -> None:
+    sources = [Named("a", files, newer_than_days=1), Named("b", files), Named("c", error=GONE, newer_than_days=1)]
+    found = find_everywhere(sources, "A1")
+    assert ([study.origin.source for study in found.studies], found.degraded) == (["b"], ("source_down:c",))
+    assert find_everywhere([sources[0], Named("b")], "A1").studies[0].origin.source == "a"
+
+
+def test_rules_that_no_study_meets_or_of_the_only_source_are_refused() -> None:
+    with pytest.raises(ValueError, match="no study is both"):
+        AnySource(older_than_days=3, newer_than_days=3)
+    with pytest.raises(ValueError, match=r"pacs\.modalities"):
+        Settings.model_validate({"pacs": {"modalities": ["CT"]}})
+
+
 @pytest.mark.parametrize(
     ("copies", "error", "words"),
     [
         ([copy("a", "1", "2"), copy("b", "2", "3")], StudyIncomplete, r"\(a 2, b 2, together 3\)"),
+        ([copy("a", "1", "2"), copy("b", "2", "3")], StudyIncomplete, r"a lacks 3\. b lacks 1\. Have"),
+        ([copy("a", *"123456"), copy("b", "7")], StudyIncomplete, r"a lacks 7\. b lacks 1, 2, 3 and 3 more\. Have"),
         ([copy("a", "1", "2"), counted("b", 3)], None, ""),
         ([copy("a", "1", "2"), copy("b", "3"), counted("c", 2)], StudyIncomplete, "a 2, b 1, c 2"),
         ([copy("a", "1"), counted("b", None)], CountsUnknown, r"sources\.b\.require_counts"),
@@ -295,6 +362,8 @@ def test_only_those_are_asked_whose_numbers_it_may_be(files: list[Path]) -> None
     assert find_everywhere([Named("a", files, accession_numbers=("N*", "A?"))], "A1").studies
     with pytest.raises(StudyNotFound, match="No source is asked"):
         find_everywhere([others], "A1")
+    with pytest.raises(StudyNotFound, match=r"asked: b; not asked, because of its accession_numbers: a\)"):
+        find_everywhere([others, Named("b", files)], "A2")
 
 
 def test_a_search_names_the_source_of_each_study_and_who_wasnt_asked(files: list[Path]) -> None:
