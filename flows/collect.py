@@ -11,9 +11,11 @@ from tasks.collect import (
     check_one_patient,
     find_beside,
     find_chosen_study,
+    find_priors,
     find_study,
     look_up_patient,
     resume,
+    retrieve_prior,
     retrieve_study,
 )
 from tasks.job_run import JobRun
@@ -21,8 +23,15 @@ from tasks.job_run import JobRun
 
 def find(run: JobRun, accession_numbers: tuple[str, ...], shown: str) -> Found:
     """Look up the patient and find the studies, side by side; they must be of one patient, and of the one who was
-    shown. Studies that are asked for by UID are found first: their accession numbers lead to the patient, and to what
-    else they have.
+    shown. What goes beside them is looked for then.
+    """
+    found = find_asked(run, accession_numbers, shown)
+    return find_priors(run, found) if run.selection.priors else found
+
+
+def find_asked(run: JobRun, accession_numbers: tuple[str, ...], shown: str) -> Found:
+    """What the question names. Studies that are asked for by UID are found first: their accession numbers lead to the
+    patient, and to what else they have.
     """
     if not accession_numbers:
         studies = [find_chosen_study(run, uid) for uid in run.selection.studies]
@@ -42,6 +51,12 @@ def find(run: JobRun, accession_numbers: tuple[str, ...], shown: str) -> Found:
 
 
 def retrieve(run: JobRun, found: Found) -> CompleteStudies:
-    """Retrieve each study, and check that nothing is missing and all is of one patient."""
+    """Retrieve each study, and check that nothing is missing and all is of one patient; of earlier ones that nobody
+    named what can't be had whole is left out.
+    """
     resume(run, found)
-    return check_complete(run, found, [retrieve_study(run, study) for study in found.studies])
+    retrieved = [retrieve_study(run, study) for study in found.asked]
+    for study in found.priors:
+        found, prior = retrieve_prior(run, found, study)
+        retrieved += prior
+    return check_complete(run, found, retrieved)

@@ -11,6 +11,7 @@ from flows.parameters import (
     DiscFormat,
     DiscLanguage,
     PasswordSeal,
+    Priors,
     SeriesUids,
     ShownPatient,
     StudyUids,
@@ -46,6 +47,7 @@ def make_disc(
     seal: PasswordSeal = "",
     study_uids: StudyUids = (),
     series_uids: SeriesUids = (),
+    priors: Priors = False,
 ) -> State:
     """Make a disc image of one patient's studies.
 
@@ -57,9 +59,10 @@ def make_disc(
         seal: Of who is told the password of an encrypted disc (mkiso.storage.handover).
         study_uids: Of the accession numbers' studies these alone, or these where there are no numbers; empty: all.
         series_uids: Of a study that has some of these, these alone; empty: whole studies.
+        priors: Whether earlier studies of the patient go beside them, by the rule of the configuration.
     """
     asked = {"language": language, "form": format, "seal": seal}
-    with JobRun("download", accession_numbers, **asked, selection=Selection(study_uids, series_uids)) as run:
+    with JobRun("download", accession_numbers, **asked, selection=Selection(study_uids, series_uids, priors)) as run:
         question = run.start()
         discs = resume_discs(run) if run.report.disc_ids else ()
         if not discs:

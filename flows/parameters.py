@@ -53,6 +53,13 @@ SeriesUids = Annotated[
         max_length=MAX_SERIES,
     ),
 ]
+Priors = Annotated[
+    bool,
+    Field(
+        title="With earlier studies",
+        description="Earlier studies of the patient go beside them, by the rule of the configuration (priors).",
+    ),
+]
 
 ShownPatient = Annotated[
     str,

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from flows.collect import find, retrieve
-from flows.parameters import AccessionNumbers, DiscLanguage, SeriesUids, ShownPatient, StudyUids, run_name
+from flows.parameters import AccessionNumbers, DiscLanguage, Priors, SeriesUids, ShownPatient, StudyUids, run_name
 from mkiso.study.selection import Selection
 from tasks.cleaning import drop_cancelled_print
 from tasks.disc import finish_pictures, lay_out_discs, master_images, read_back, read_reports
@@ -57,6 +57,7 @@ def print_disc(
     language: DiscLanguage = "",
     study_uids: StudyUids = (),
     series_uids: SeriesUids = (),
+    priors: Priors = False,
 ) -> State:
     """Have a disc of one patient's studies made by a disc publisher.
 
@@ -69,8 +70,9 @@ def print_disc(
         language: Of the pages on the disc, such as de; empty: disc.language of the configuration.
         study_uids: Of the accession numbers' studies these alone, or these where there are no numbers; empty: all.
         series_uids: Of a study that has some of these, these alone; empty: whole studies.
+        priors: Whether earlier studies of the patient go beside them, by the rule of the configuration.
     """
-    selection = Selection(study_uids, series_uids)
+    selection = Selection(study_uids, series_uids, priors)
     with JobRun("print", accession_numbers, publisher, language, selection=selection) as run:
         question = run.question()
         write_down(run, question, confirm_reprint)

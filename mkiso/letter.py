@@ -22,6 +22,7 @@ from mkiso.formats.registry import FORMATS
 from mkiso.languages import Language
 from mkiso.storage.report import FoundStudy, JobReport
 from mkiso.study.identity import one_line
+from mkiso.study.priors import words_of
 from mkiso.study.text import readable_name
 from mkiso.study.writing import written
 
@@ -38,7 +39,7 @@ _INK, _SOFT, _ACCENT = (22, 38, 43), (85, 104, 110), (15, 92, 110)
 class Letter:
     """What stands in a letter. `address` is where the code leads, empty: there is none; `has_pages`: the disc has
     pages of ours. `format`: mkiso.formats.registry.FORMATS' name of it; `password`, where the letter is to carry it;
-    `is_part`: it isn't everything of its studies.
+    `is_part`: it isn't everything of its studies; `lacks` says in English which earlier ones aren't there.
     """
 
     institution: str
@@ -52,6 +53,7 @@ class Letter:
     format: str = "iso"
     password: str = ""
     is_part: bool = False
+    lacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ def letter_of(report: JobReport, disc: Disc, address: str, *, has_pages: bool, p
         format=report.format,
         password=password,
         is_part=report.is_part,
+        lacks=tuple(words_of(report.degraded)),
     )
 
 
@@ -153,6 +156,8 @@ class _Page:
             not_all = spoken.gettext("Not everything is on this disc.")
             chosen = spoken.gettext("It holds only what was chosen of these examinations.")
             self._text(f"{not_all} {chosen}", sizes.text, gap=0.25)
+        for words in letter.lacks:
+            self._text(spoken.gettext(words), sizes.text, gap=0.25)
         if (discs := letter.discs) > 1:
             words = spoken.ngettext(
                 "This is %(number)s disc.", "These are %(number)s discs; keep them together.", discs
@@ -183,6 +188,8 @@ class _Page:
         spoken = self._spoken
         title = _short(study.study_description) or spoken.gettext("Examination")
         facts = [spoken.da(study.study_date), ", ".join(study.modalities)]
+        if study.is_prior:
+            facts.insert(0, spoken.gettext("Earlier examination"))
         if study.accession_number:
             facts.append(spoken.gettext("Accession number %(number)s", number=_short(study.accession_number)))
         self._text(title, self._sizes.text, gap=0.25)

@@ -227,12 +227,14 @@ class Preview(TypedDict):
     """Whose disc it would be, and what is on it. `shown` stands for this patient: a question that has it gets a disc of
     nobody else. `ordered`: a disc of this was printed before; another print makes another one. `labels`: the name as a
     publisher's label shows it, by publisher, where its letters are others; empty: it can't show the name. `is_part`:
-    the disc would lack something of the accession numbers or studies, and say so.
+    the disc would lack something of the accession numbers or studies, and say so. `priors`: earlier studies that would
+    go beside them, the newest first; they have no series to choose from.
     """
 
     accession_numbers: tuple[str, ...]
     patient: ShownPatient
     studies: list[ShownStudy]
+    priors: list[ShownStudy]
     selection: Selection
     is_part: bool
     degraded: tuple[str, ...]

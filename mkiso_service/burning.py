@@ -34,13 +34,14 @@ def burn(
     letter: Path | None = None,
     called: str = "",
     selection: Selection = EVERYTHING,
+    priors: str = "",
 ) -> tuple[Job, list[Path]]:
     """Make the disc, or the discs of a set, of these studies and download them; the job and the files. The password of
     an encrypted one is shown, or written into the `letter`. `called`: the file, for people; empty: its path. Raises
     ServiceError.
     """
     started = time.monotonic()
-    whose = {"shown": shown, "birth_date": birth_date, "language": language, "form": form}
+    whose = {"shown": shown, "birth_date": birth_date, "language": language, "form": form, "priors": priors}
     asked = client.ask_for_disc(accession_numbers, **whose, selection=selection)
     state = show_job(console, client.follow(asked.job_id))
     if asked.claim:
@@ -73,13 +74,15 @@ def burn_into(
     birth_date: str = "",
     language: str = "",
     selection: Selection = EVERYTHING,
+    priors: str = "",
 ) -> tuple[Job, list[Path]]:
     """Make the disc of these studies, and write its files into a folder, proved there; the job and the folder. Raises
     ServiceError, ProofFailed, StorageFull, OSError.
     """
     require_place(folder, beside=beside)
     with TemporaryDirectory(prefix="mkiso-") as temporary:
-        target, whose = Path(temporary) / "disc", {"shown": shown, "birth_date": birth_date, "language": language}
+        target = Path(temporary) / "disc"
+        whose = {"shown": shown, "birth_date": birth_date, "language": language, "priors": priors}
         form = {"form": ON_A_STICK, "called": "its files"}
         job, files = burn(console, client, accession_numbers, target, letter=None, selection=selection, **form, **whose)
         if len(files) != 1:

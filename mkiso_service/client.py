@@ -69,10 +69,16 @@ class Client:
         self._http.close()
 
     def preview(
-        self, accession_numbers: Sequence[str], birth_date: str = "", selection: Selection = EVERYTHING
+        self,
+        accession_numbers: Sequence[str],
+        birth_date: str = "",
+        selection: Selection = EVERYTHING,
+        priors: str = "",
     ) -> Preview:
-        """Whose disc it would be; nothing is made. `birth_date` is ISO 8601, as everywhere here."""
-        query = {"accession_number": ",".join(accession_numbers), "birth_date": birth_date}
+        """Whose disc it would be; nothing is made. `birth_date` is ISO 8601, as everywhere here; `priors`: whether
+        earlier studies go beside, true or false, empty: as the site has it.
+        """
+        query = {"accession_number": ",".join(accession_numbers), "birth_date": birth_date, "priors": priors}
         answer = self._send("GET", "/api/iso/preview", params=_given(query) | _chosen(selection))
         return self._read(_PREVIEW, answer)
 
@@ -85,12 +91,13 @@ class Client:
         language: str = "",
         form: str = "",
         selection: Selection = EVERYTHING,
+        priors: str = "",
     ) -> AskedDisc:
         """Start, or join, the job that makes a disc of one patient's studies. `shown`: the preview's, of the patient
         whom somebody confirmed; `language`: of the disc, `form`: the name of its format; `selection`: what is chosen of
         the studies, or, without accession numbers, which these are.
         """
-        whose = {"shown": shown, "birth_date": birth_date, "language": language, "format": form}
+        whose = {"shown": shown, "birth_date": birth_date, "language": language, "format": form, "priors": priors}
         if len(accession_numbers) == 1:
             query = {"accession_number": accession_numbers[0], **whose}
             answer = self._start("GET", "/api/iso/download", query, selection)
@@ -109,6 +116,7 @@ class Client:
         birth_date: str = "",
         language: str = "",
         selection: Selection = EVERYTHING,
+        priors: str = "",
     ) -> dict[str, Any]:
         """Start the job that has a publisher make a disc, the configured one where none is named: what 202 tells of it.
 
@@ -121,6 +129,7 @@ class Client:
             "shown": shown,
             "birth_date": birth_date,
             "language": language,
+            "priors": priors,
         }
         return self._start("POST", "/api/iso/print", query, selection)
 

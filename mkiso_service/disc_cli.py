@@ -58,7 +58,13 @@ def _of_a_patient(command: Callable[..., Any]) -> Callable[..., Any]:
     as_json = click.option(
         "--json", "as_json", is_flag=True, help="Tell the job on standard output, and its progress on standard error."
     )
-    return as_json(spoken(born(yes(command))))
+    priors = click.option(
+        "--priors/--no-priors",
+        default=None,
+        callback=lambda _context, _option, given: "" if given is None else str(given).lower(),
+        help="Whether earlier studies of the patient go beside them, by the site's rule. Default: priors.default.",
+    )
+    return as_json(priors(spoken(born(yes(command)))))
 
 
 def _born(_context: click.Context, _option: click.Parameter, given: str) -> str:
@@ -133,18 +139,19 @@ def _confirmed(
     accession_numbers: tuple[str, ...],
     birth_date: str,
     selection: Selection,
+    priors: str,
     *,
     yes: bool,
 ) -> dict[str, str]:
     """Whose disc is to be made: on a terminal somebody has seen and confirmed the patient. Raises click.Abort."""
     if yes or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return {"birth_date": birth_date}
+        return {"birth_date": birth_date, "priors": priors}
     from mkiso_service.display import show_preview
 
-    preview = client.preview(accession_numbers, birth_date, selection)
+    preview = client.preview(accession_numbers, birth_date, selection, priors)
     show_preview(console, preview)
     click.confirm("Make a disc of this patient?", abort=True, err=console.stderr)
-    return {"shown": preview["shown"], "birth_date": birth_date}
+    return {"shown": preview["shown"], "birth_date": birth_date, "priors": priors}
 
 
 def _connect(url: str, api_key_file: Path | None) -> Client:
@@ -211,6 +218,7 @@ def burn(
     api_key_file: Path | None,
     birth_date: str,
     language: str,
+    priors: str,
     *,
     beside_others: bool,
     yes: bool,
@@ -245,7 +253,7 @@ def burn(
     try:
         with _connect(url, api_key_file) as client:
             numbers, chosen = accession_numbers, selection
-            whose = _confirmed(console, client, numbers, birth_date, chosen, yes=yes)
+            whose = _confirmed(console, client, numbers, birth_date, chosen, priors, yes=yes)
             if place:
                 options = {"language": language, **whose}
                 job, files = burn_into(
@@ -301,6 +309,7 @@ def print_(
     api_key_file: Path | None,
     birth_date: str,
     language: str,
+    priors: str,
     *,
     yes: bool,
     as_json: bool,
@@ -317,7 +326,7 @@ def print_(
     try:
         with _connect(url, api_key_file) as client:
             selection = _selection(accession_numbers, study_uids, series_uids)
-            whose = _confirmed(console, client, accession_numbers, birth_date, selection, yes=yes)
+            whose = _confirmed(console, client, accession_numbers, birth_date, selection, priors, yes=yes)
             order = client.ask_for_print(
                 accession_numbers,
                 publisher,

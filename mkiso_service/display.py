@@ -22,7 +22,7 @@ from rich.progress import (
 
 from mkiso.storage.report import FoundStudy, numbers_on
 from mkiso.study.identity import iso_date
-from mkiso_service.api import Job, Listed, Preview, SearchedStudy, ShownSeries
+from mkiso_service.api import Job, Listed, Preview, SearchedStudy, ShownSeries, ShownStudy
 from mkiso_service.counting import counted
 
 
@@ -71,16 +71,21 @@ def show_preview(console: Console, preview: Preview) -> None:
         facts.append(f"on the disc: {patient['name_on_disc']}")
     console.print(f"  {', '.join(facts)}", markup=False, highlight=False)
     for study in preview["studies"]:
-        facts_of = (study["accession_number"], study["study_date"], study["modalities"], study["study_description"])
-        words = study_words(FoundStudy(*facts_of, expected=study["images"], received=0))
-        console.print(f"  {words}", markup=False, highlight=False)
+        console.print(f"  {study_words(_found_of(study))}", markup=False, highlight=False)
         chosen = [each for each in study["series"] if each["chosen"]]
         for each in chosen if len(chosen) < len(study["series"]) else ():
             console.print(f"    {series_words(each)}", markup=False, highlight=False)
+    for study in preview["priors"]:
+        console.print(f"  {study_words(_found_of(study, is_prior=True))}", markup=False, highlight=False)
     if preview["is_part"]:
         console.print("Not everything of the examination would be on the disc: only what is chosen.", style="yellow")
     for lack in preview["degraded"]:
         console.print(f"[yellow]Without {lack}:[/] see X-Mkiso-Degraded in docs/http.md.")
+
+
+def _found_of(study: ShownStudy, *, is_prior: bool = False) -> FoundStudy:
+    facts = (study["accession_number"], study["study_date"], study["modalities"], study["study_description"])
+    return FoundStudy(*facts, expected=study["images"], received=0, is_prior=is_prior)
 
 
 def series_words(series: ShownSeries) -> str:
@@ -126,7 +131,8 @@ def study_words(study: FoundStudy) -> str:
     """A found study on one line: A100  2026-03-12  CT, SR  Abdomen  412 images."""
     images = "not counted by the PACS" if study.expected is None else counted(study.expected, study.modalities)
     date, modalities = iso_date(study.study_date), ", ".join(study.modalities)
-    return "  ".join(filter(None, (study.accession_number, date, modalities, study.study_description, images)))
+    facts = (study.accession_number, date, modalities, study.study_description, images, "earlier" * study.is_prior)
+    return "  ".join(filter(None, facts))
 
 
 @contextmanager

@@ -42,11 +42,12 @@ class Orthanc(Process):
         folder.mkdir(parents=True, exist_ok=True)
         self.ae_title = ae_title
         self.http_port = free_port()
+        self.storage = folder / "storage"
         port = free_port()
         configuration = {
             "Name": "test",
-            "StorageDirectory": str(folder / "storage"),
-            "IndexDirectory": str(folder / "storage"),
+            "StorageDirectory": str(self.storage),
+            "IndexDirectory": str(self.storage),
             "TemporaryDirectory": str(folder),
             "Plugins": [],
             "HttpPort": self.http_port,
@@ -128,6 +129,12 @@ class Orthanc(Process):
         """Remove one instance."""
         own = self.http.post("/tools/lookup", content=sop_instance_uid).raise_for_status().json()
         self.http.delete(f"/instances/{own[0]['ID']}").raise_for_status()
+
+    def lose(self, sop_instance_uid: str) -> None:
+        """Lose the file of one instance, which is still listed. With MaximumStorageCacheSize 0 it is gone at once."""
+        own = self.http.post("/tools/lookup", content=sop_instance_uid).raise_for_status().json()
+        told = self.http.get(f"/instances/{own[0]['ID']}/attachments/dicom/info").raise_for_status().json()
+        (self.storage / told["Uuid"][:2] / told["Uuid"][2:4] / told["Uuid"]).unlink()
 
 
 def _modality(ae_title: str, host: str, port: int) -> dict[str, Any]:

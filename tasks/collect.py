@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from mkiso import patient_api
 from mkiso.audit import messages as audit
-from mkiso.errors import PatientApiUnavailable
-from mkiso.sources import collection, several
+from mkiso.errors import MkisoError, PatientApiUnavailable
+from mkiso.media.disc_set import within_medium
+from mkiso.sources import collection, priors, several
 from mkiso.sources.registry import source_of, sources_of
 from mkiso.sources.several import FoundStudies, find_everywhere, find_everywhere_by_uid, found_together
 from mkiso.storage.slots import slot
-from mkiso.study.gate import CompleteStudies
+from mkiso.study.gate import CompleteStudies, complete_studies, without_prior
 from mkiso.study.identity import same_as_shown
 from mkiso.study.models import Patient, Study
+from mkiso.study.priors import why_left_out
 from mkiso.study.selection import numbers_of
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tasks.job_run import JobRun
@@ -76,10 +79,32 @@ def check_one_patient(
     rules = run.settings.identity
     found = found_together(accession_numbers, found_studies, looked_up, rules, run.selection, without)
     if shown:
-        same_as_shown((*found.studies, *found.left_out), shown)
+        same_as_shown(found.named, shown)
     run.job.note(studies=[study.study_instance_uid for study in found.studies], patient_id=found.studies[0].patient_id)
     run.tell_found(found)
     return found
+
+
+@step("Find earlier studies of the patient")
+def find_priors(run: JobRun, found: Found) -> Found:
+    """Those that go beside what was asked for, by the site's rule; what can't be had is told and keeps nobody from the
+    disc.
+    """
+    settings = run.settings
+    told = priors.find_priors(
+        sources_of(settings),
+        found,
+        settings.priors,
+        settings.identity,
+        lambda patient_id: audit.queried_by_patient(settings, patient_id, job_id=run.job.id),
+    )
+    for words in told.reasons:
+        run.log.warning("Earlier studies: %s", words)
+    for why, count in Counter(told.choice.not_taken.values()).items():
+        run.log.info("%d not taken as earlier studies: %s", count, why)
+    run.job.note(studies=[study.study_instance_uid for study in told.found.studies])
+    run.tell_found(told.found)
+    return told.found
 
 
 @step("Keep what an earlier attempt stored")
@@ -99,11 +124,24 @@ def retrieve_study(run: JobRun, study: Study) -> StudyRetrieved:
         return collection.retrieve_study(source, run.job, study, run.count_arrival, on_kept=run.count_kept)
 
 
+def retrieve_prior(run: JobRun, found: Found, study: Study) -> tuple[Found, tuple[StudyRetrieved, ...]]:
+    """As retrieve_study; what was found is without a prior that can't be had whole, and the job says so."""
+    try:
+        return found, (retrieve_study(run, study),)
+    except MkisoError as error:
+        if not (why := why_left_out(error)):
+            raise
+        run.log.warning("Going on without the earlier study %s: %s", study.label, error.words)
+        return without_prior(found, study, why), ()
+
+
 @step("Check that it is complete")
 def check_complete(run: JobRun, found: Found, retrieved: Sequence[StudyRetrieved]) -> CompleteStudies:
     """The gate: every instance that the PACS lists has arrived, and nothing else; all headers together are of one
-    patient.
+    patient. Earlier studies that fail it, or have no room on the medium, are left out.
     """
-    studies = CompleteStudies(Retrieved(found, tuple(retrieved)), run.settings.identity)
+    studies = complete_studies(Retrieved(found, tuple(retrieved)), run.settings.identity)
+    if studies.priors:
+        studies = within_medium(studies, run.settings, run.carrier, run.envelopes)
     run.tell_complete(studies)
     return studies

@@ -35,6 +35,7 @@ from mkiso.storage.room import require_room
 from mkiso.storage.shelf import Manifest
 from mkiso.study.accession import parse_accession_numbers
 from mkiso.study.models import Arrival
+from mkiso.study.priors import require_offered
 from mkiso.study.selection import EVERYTHING, Selection, parse_selection
 from tasks.artifacts import Artifacts
 
@@ -122,7 +123,9 @@ class JobRun(JobProgress):
         """
         self._require_allowed()
         most, asked, chosen = self.settings.server.max_accessions, self.report.accession_numbers, self.selection
-        selection = parse_selection(chosen.studies, chosen.series, most)
+        selection = parse_selection(chosen.studies, chosen.series, most, priors=chosen.priors)
+        if selection.priors:
+            require_offered(self.settings.priors)
         accession_numbers = () if selection.studies and not asked else parse_accession_numbers(list(asked), most)
         self.report = replace(self.report, accession_numbers=accession_numbers, selection=selection)
         return accession_numbers

@@ -34,7 +34,7 @@ def write_down_found(run: JobRun, found: Found, confirm_reprint: bool) -> None:
     """As write_down, for the studies that the PACS has named: an order by accession number counts for whoever asks by
     UID, and the other way round.
     """
-    pages = pages_of(found.accession_numbers, found.selection, found.studies)
+    pages = pages_of(found.accession_numbers, found.selection, found.asked)
     OrderBook.of(run.settings.storage.orders_dir, pages).ask_also(
         run.job.id, confirmed=confirm_reprint, retried=run.is_retry(), selection=run.selection
     )

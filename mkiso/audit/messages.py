@@ -165,6 +165,11 @@ def queried_by_uid(settings: Settings, study_instance_uid: str, **asker: str) ->
     _ask_sources(settings, "", f"StudyInstanceUID={study_instance_uid}", **asker)
 
 
+def queried_by_patient(settings: Settings, patient_id: str, **asker: str) -> None:
+    """As `queried`, for all studies of a patient: every source is asked."""
+    _ask_sources(settings, "", f"PatientID={patient_id}", **asker)
+
+
 def _ask_sources(settings: Settings, accession_number: str, criteria: str, **asker: str) -> None:
     for source in settings.all_sources:
         if not accession_number or source.is_asked_for(accession_number):

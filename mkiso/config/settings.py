@@ -309,6 +309,23 @@ class Disc(Section):
     recipients: tuple[Place, ...] = ()
 
 
+class Priors(Section):
+    """Earlier studies of the same patient that go onto a disc beside those asked for: the newest `count`; 0: none."""
+
+    count: int = Field(0, ge=0, le=20)
+    default: bool = False
+    modality: Literal["same", "any"] = "same"
+    body_part: Literal["same", "any"] = "same"
+    years: int = Field(0, ge=0, le=150)
+    span: bool = False
+
+    @model_validator(mode="after")
+    def _count_where_default(self) -> Priors:
+        if self.default and not self.count:
+            raise ValueError("priors.default is true and priors.count is 0: say how many earlier studies at most")
+        return self
+
+
 class Print(Section):
     """Which publisher prints take unless they name one, what is waited for, and what the counter page offers first."""
 
@@ -526,6 +543,7 @@ class Settings(Section):
     viewer: Viewer = Viewer()
     identity: Identity = Identity()
     disc: Disc = Disc()
+    priors: Priors = Priors()
     print: Print = Print()
     publishers: Annotated[Mapping[str, Publisher], AfterValidator(_differ_by_more_than_case)] = {"rimage": CStore()}
     inboxes: Annotated[Mapping[AeTitle, Inbox], AfterValidator(_differ_by_more_than_case)] = {}

@@ -104,7 +104,7 @@ def disc_fingerprint(studies_fingerprint: str, settings: Settings, form: Format 
 
 def _base(studies: CompleteStudies, otherwise: str) -> str:
     """The accession number where one was asked for, or stands on all studies that were asked for by UID."""
-    numbers = studies.accession_numbers or numbers_of(studies.studies)
+    numbers = studies.accession_numbers or numbers_of(studies.asked)
     return numbers[0] if len(numbers) == 1 else otherwise
 
 

@@ -4,24 +4,28 @@ it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import inf
 from pathlib import Path
 
 from mkiso.config.section import Carrier
 from mkiso.config.settings import Settings
 from mkiso.errors import ProofFailed, TooLargeForMedium
+from mkiso.media.capacity import LARGEST_FILE_BYTES
 from mkiso.media.envelopes import Envelopes
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.rendering import NO_PICTURES, Pictures
 from mkiso.media.reporting import NO_REPORTS, Reports
 from mkiso.media.shown import AMOUNTS, NOTHING_SHOWN, Showing
-from mkiso.media.viewer import bundle_viewer
+from mkiso.media.viewer import BundledViewer, bundle_viewer
 from mkiso.media.volumes import room_sectors, span, study_sectors
-from mkiso.study.gate import CompleteStudies, Part
-from mkiso.study.models import Volume
+from mkiso.study.gate import CompleteStudies, Part, without_priors
+from mkiso.study.models import Instance, Volume
+from mkiso.study.priors import NO_ROOM
 
 _MOST = {"all": AMOUNTS.index("values"), "key": AMOUNTS.index("key"), "none": AMOUNTS.index("none")}
 
@@ -106,6 +110,43 @@ def lay_out_set(
     return _laid_out(parts, places, settings, created, medium, chosen)
 
 
+def within_medium(
+    studies: CompleteStudies, settings: Settings, medium: Carrier, envelopes: Envelopes | None = None
+) -> CompleteStudies:
+    """Without the oldest priors, as many as one medium has no room for, unless they may make a set (`priors.span`), or
+    have a file that no medium can hold. Says so in `degraded`.
+
+    By the upper bound of what the studies take with the least pages. Raises what CompleteStudies raises.
+    """
+    may_span = settings.priors.span and settings.disc.span
+    viewer = BundledViewer() if envelopes else bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
+    room = inf if may_span else room_sectors(medium, viewer.files)
+    of_study: dict[str, list[Instance]] = defaultdict(list)
+    for instance in _grown(studies.instances, envelopes):
+        of_study[instance.arrival.study_instance_uid].append(instance)
+    asked = [instance for study in studies.asked for instance in of_study[study.study_instance_uid]]
+    used = 0 if may_span else study_sectors(asked)
+    kept = 0
+    for study in studies.priors:
+        instances = of_study[study.study_instance_uid]
+        used += 0 if may_span else study_sectors(instances)
+        if used > room or any(each.arrival.size > LARGEST_FILE_BYTES for each in instances):
+            break
+        kept += 1
+    if kept == len(studies.priors):
+        return studies
+    return CompleteStudies(without_priors(studies.retrieved, studies.priors[kept:], NO_ROOM), studies.rules)
+
+
+def _grown(instances: Sequence[Instance], envelopes: Envelopes | None) -> list[Instance]:
+    """With the sizes that they have on the disc."""
+    if envelopes is None:
+        return list(instances)
+    return [
+        replace(each, arrival=replace(each.arrival, size=envelopes.size_of(each.arrival.size))) for each in instances
+    ]
+
+
 def _lay_out_encrypted(
     whole: Part, settings: Settings, folder: Path, created: datetime, medium: Carrier, envelopes: Envelopes
 ) -> DiscSet:
@@ -120,11 +161,7 @@ def _lay_out_encrypted(
         if not settings.disc.span:
             raise
     by_uid = {instance.arrival.sop_instance_uid: instance for instance in whole.instances}
-    grown = [
-        replace(each, arrival=replace(each.arrival, size=envelopes.size_of(each.arrival.size)))
-        for each in whole.instances
-    ]
-    divided = span(grown, room_sectors(medium, ()), medium, showing)
+    divided = span(_grown(whole.instances, envelopes), room_sectors(medium, ()), medium, showing)
     parts = [Part(whole.studies, tuple(by_uid[each.arrival.sop_instance_uid] for each in those)) for those in divided]
     places = [("", folder / str(number)) for number in range(1, len(parts) + 1)]
     return _laid_out(parts, places, settings, created, medium, showing, envelopes)

@@ -24,6 +24,7 @@ from mkiso.media.shown import NOTHING_SHOWN, Amount, Showing, shown_reports, sho
 from mkiso.media.viewer import BundledViewer, bundle_viewer
 from mkiso.study.gate import Part, is_unproven
 from mkiso.study.models import DiscFile, Volume
+from mkiso.study.priors import words_of
 from mkiso.study.text import text
 
 CHECKSUMS = PurePosixPath("SHA256.TXT")
@@ -111,6 +112,8 @@ def lay_out(
             for study in each.studies
             if study.chosen
         },
+        priors=frozenset(study.study_instance_uid for each in part.studies for study in each.priors),
+        lacks=tuple(words_of([lack for each in part.studies for lack in each.degraded])),
         patient=known,
         elsewhere={number: other.instances for number, other in (elsewhere or {}).items()},
         viewer=viewer.executable,

@@ -84,6 +84,7 @@ class SeriesOnPage:
 class StudyOnPage:
     """A study as the pages show it; `page` is its file in IHE_PDI. `series` has all but those of reports alone;
     `unread` reports have no page. `chosen`: of how many series (0: not known) how many are on the disc, None: of all.
+    `is_prior`: it is an earlier one beside those that were asked for.
     """
 
     page: PurePosixPath
@@ -96,6 +97,7 @@ class StudyOnPage:
     reports: tuple[ReportOnPage, ...]
     unread: int
     chosen: tuple[int, int] | None = None
+    is_prior: bool = False
 
     @property
     def viewer(self) -> PurePosixPath | None:
@@ -125,6 +127,8 @@ class Facts:
     disc is one patient's. `elsewhere` maps the other volumes' numbers to their instances; `viewer` is the executable on
     the disc. `is_unproven`: nobody could say whether these are all images. `is_part`: it lacks something of its studies
     or accession numbers; `chosen` maps Study Instance UIDs to how many series are chosen of how many (0: not known).
+    `priors` are the Study Instance UIDs of earlier studies beside those that were asked for; `lacks` says in English
+    which of them aren't there.
     """
 
     disc: Disc
@@ -136,6 +140,8 @@ class Facts:
     archive: bool = False
     is_part: bool = False
     chosen: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    priors: Collection[str] = ()
+    lacks: tuple[str, ...] = ()
     patient: Patient | None = None
     elsewhere: Mapping[int, Collection[Instance]] | None = None
     viewer: PurePosixPath | None = None
@@ -196,6 +202,7 @@ def outer_pages(facts: Facts, showing: Showing = NOTHING_SHOWN) -> Iterator[tupl
         "volume": facts.volume,
         "conformance": facts.conformance,
         "is_part": facts.is_part,
+        "lacks": facts.lacks,
         "is_unproven": facts.is_unproven,
     }
     text, page = PurePosixPath("README.TXT"), INDEX
@@ -205,13 +212,14 @@ def outer_pages(facts: Facts, showing: Showing = NOTHING_SHOWN) -> Iterator[tupl
 def _context(tree: Collection[PatientBranch], facts: Facts, showing: Showing) -> dict[str, Any]:
     """What every page is made from."""
     spoken = language(showing.language)
-    patients = _patients(tree, facts.patient, showing, facts.chosen)
+    patients = _patients(tree, facts.patient, showing, facts.chosen, facts.priors)
     studies = [study for patient in patients for study in patient.studies]
     return {
         "language": spoken,
         "title": spoken.gettext(ARCHIVE_TITLE if facts.archive else TITLE),
         "archive": facts.archive,
         "is_part": facts.is_part,
+        "lacks": facts.lacks,
         "institution": facts.disc.institution,
         "contact": facts.disc.contact,
         "created": spoken.moment(facts.created),
@@ -335,12 +343,14 @@ def _patients(
     known: Patient | None,
     showing: Showing = NOTHING_SHOWN,
     chosen: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    priors: Collection[str] = (),
 ) -> list[PatientOnPage]:
     folders, shown, reports = study_folders(tree), shown_series(tree, showing), shown_reports(tree, showing)
 
     def study(branch: StudyBranch) -> StudyOnPage:
         uid = branch.study_instance_uid
-        return _study(branch, folders[uid], shown, reports[uid], showing, chosen.get(uid))
+        on_page = _study(branch, folders[uid], shown, reports[uid], showing)
+        return replace(on_page, chosen=chosen.get(uid), is_prior=uid in priors)
 
     return [
         _patient(branch, known if len(tree) == 1 else None, map(study, branch.studies), language(showing.language))
@@ -367,7 +377,6 @@ def _study(
     shown: Shown,
     reports: Sequence[ShownReport],
     showing: Showing,
-    chosen: tuple[int, int] | None,
 ) -> StudyOnPage:
     header, spoken = branch.header, language(showing.language)
     held = [leaf for entry in branch.series for leaf in entry.leaves]
@@ -386,7 +395,6 @@ def _study(
         ),
         reports=tuple(_report(report, spoken) for report in reports),
         unread=sum(leaf.record_type in KINDS for leaf in held) - len(reports),
-        chosen=chosen,
     )
 
 

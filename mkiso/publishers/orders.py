@@ -24,7 +24,7 @@ def study_order(job: Job, publisher_name: str, studies: CompleteStudies) -> Orde
     spoken, found = language(job.settings.disc.language), studies.retrieved.found
     return replace(
         _order_of(job, studies.accession_numbers, studies.selection, publisher_name),
-        accession_numbers=studies.accession_numbers or numbers_of(studies.studies),
+        accession_numbers=studies.accession_numbers or numbers_of(studies.asked),
         is_part=studies.is_part,
         part_words=spoken.gettext(PART_WORDS),
         is_unproven=is_unproven(studies.degraded),
@@ -32,7 +32,7 @@ def study_order(job: Job, publisher_name: str, studies: CompleteStudies) -> Orde
         patient=studies.patient,
         instances=tuple(instance.arrival for instance in studies.instances),
         study_date=studies.studies[0].study_date,
-        question=pages_of(found.accession_numbers, found.selection, found.studies),
+        question=pages_of(found.accession_numbers, found.selection, found.asked),
     )
 
 

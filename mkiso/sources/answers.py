@@ -42,7 +42,7 @@ STUDY_KEYS = (
     "ModalitiesInStudy",
     "NumberOfStudyRelatedInstances",
 )
-SERIES_KEYS = ("SeriesNumber", "Modality", "SeriesDescription")
+SERIES_KEYS = ("SeriesNumber", "Modality", "SeriesDescription", "BodyPartExamined")
 _COUNTS = ("NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances")
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _READ = {
@@ -125,7 +125,7 @@ def series_counts_of(answers: Answers, uid_tag: int) -> dict[str, int | None]:
 
 
 def series_of(answers: Answers, uid_tag: int) -> tuple[Series, ...]:
-    """The answers at SERIES level for people, each series once, in the order of their numbers; what can't be read of
+    """The answers at SERIES level, each series once, in the order of their numbers; what can't be read of
     one is left out, and no series.
     """
     counts = series_counts_of(answers, uid_tag)
@@ -133,9 +133,9 @@ def series_of(answers: Answers, uid_tag: int) -> tuple[Series, ...]:
     for answer in answers.responses:
         with suppress(DamagedInstance):
             described = read(answer)
-            number, modality, description = (significant(described.get(keyword)) for keyword in SERIES_KEYS)
+            number, modality, description, part = (significant(described.get(keyword)) for keyword in SERIES_KEYS)
             uid = answer.uid(uid_tag)
-            told[uid] = Series(uid, number, modality, description, counts[uid])
+            told[uid] = Series(uid, number, modality, description, counts[uid], part)
     return tuple(
         sorted(
             told.values(), key=lambda series: (count_of(series.number) or 0, series.number, series.series_instance_uid)

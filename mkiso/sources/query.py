@@ -110,7 +110,7 @@ def unknown_uid(study_instance_uid: str) -> StudyNotFound:
 
 
 def find_series(source: Source, study: Study) -> tuple[Series, ...]:
-    """The series of a study for people to choose from, in the order of their numbers; empty where the PACS tells none.
+    """The series of a study in the order of their numbers; empty where the PACS tells none.
 
     Raises PacsUnreachable, PacsRefused, PacsBusy, PacsSilent, AnswerCut.
     """

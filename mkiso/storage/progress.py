@@ -93,7 +93,8 @@ class JobProgress:
         self._studies = complete.studies
         self._received = Counter(instance.arrival.study_instance_uid for instance in complete.instances)
         self.report = replace(self.report, patient_name=complete.patient_name)
-        self.tell("complete", expected=self._received.total(), received=self._received.total())
+        count = self._received.total()
+        self.tell("complete", expected=count, received=count, degraded=complete.degraded)
         self.show_progress()
 
     def tell_written(self, instances: int) -> None:
@@ -158,6 +159,7 @@ class JobProgress:
                 **({"source": study.origin.source} if study.origin.source else {}),
                 "study": study.study_instance_uid,
                 **({"chosen series": " ".join(study.chosen)} if study.chosen else {}),
+                **({"prior": "yes"} if study.is_prior else {}),
             }
 
     def _found_studies(self) -> tuple[FoundStudy, ...]:
@@ -173,6 +175,7 @@ class JobProgress:
                 study_instance_uid=study.study_instance_uid,
                 series=len(study.chosen),
                 of_series=study.expected.of_series,
+                is_prior=study.is_prior,
             )
             for study in self._studies
         )

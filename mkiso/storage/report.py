@@ -86,7 +86,8 @@ def stopped(kind: str) -> JobStopped:
 class FoundStudy:
     """A study as C-FIND described it, and how far it has come. `study_date` is YYYYMMDD (VR DA); `expected` is None
     where the PACS tells no count. `source`: which of several it is taken from. `series`: how many of its `of_series`
-    series are chosen, of which alone the images are counted; 0: all are meant, or nobody knows of how many.
+    series are chosen, of which alone the images are counted; 0: all are meant, or nobody knows of how many. `is_prior`:
+    an earlier study that goes beside those that were asked for.
     """
 
     accession_number: str
@@ -99,6 +100,7 @@ class FoundStudy:
     study_instance_uid: str = ""
     series: int = 0
     of_series: int = 0
+    is_prior: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,8 @@ _REPORT = TypeAdapter(JobReport)
 
 def numbers_on(report: JobFacts) -> tuple[str, ...]:
     """The accession numbers that were asked for, else those of the studies that were found by UID."""
-    found = dict.fromkeys(study.accession_number for study in report.studies if study.accession_number)
+    asked = (study.accession_number for study in report.studies if not study.is_prior)
+    found = dict.fromkeys(filter(None, asked))
     return report.accession_numbers or tuple(found)
 
 

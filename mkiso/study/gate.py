@@ -10,10 +10,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from mkiso.config.settings import Identity
-from mkiso.errors import InstanceConflict, PatientMismatch
+from mkiso.errors import InstanceConflict, MkisoError, PatientMismatch
 from mkiso.study import completeness, identity
 from mkiso.study.identity import Claim, PatientIdentity
 from mkiso.study.models import Instance, Patient, Study
+from mkiso.study.priors import why_left_out
 from mkiso.study.selection import EVERYTHING, Selection, chosen_of
 from mkiso.study.text import name_in
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
@@ -63,6 +64,44 @@ def found(
     return Found(accession_numbers, chosen, next(iter(known), None), lacks, selection, left_out)
 
 
+def beside(found: Found, priors: Sequence[Study], without: Collection[str], rules: Identity) -> Found:
+    """What was found, with these priors beside it; `without`: which others a disc would have. Raises PatientMismatch,
+    NoDicomData, CountsUnknown.
+    """
+    identity.one_patient([*found.named, *priors], [found.patient] if found.patient else [], rules)
+    for study in priors:
+        completeness.provable(study, require_counts=study.origin.require_counts)
+    studies = (*found.studies, *(replace(study, is_prior=True) for study in priors))
+    return replace(found, studies=studies, degraded=tuple(dict.fromkeys((*found.degraded, *without))))
+
+
+def without_prior(found: Found, study: Study, why: str) -> Found:
+    """What was found, but for a prior that a disc is made without."""
+    kept = tuple(each for each in found.studies if each.study_instance_uid != study.study_instance_uid)
+    return replace(found, studies=kept, degraded=tuple(dict.fromkeys((*found.degraded, why))))
+
+
+def complete_studies(retrieved: Retrieved, rules: Identity) -> CompleteStudies:
+    """What was retrieved, through the gate; without any prior where it passes with none of them only. Raises what
+    CompleteStudies raises.
+    """
+    try:
+        return CompleteStudies(retrieved, rules)
+    except MkisoError as error:
+        if not retrieved.found.priors or not (why := why_left_out(error)):
+            raise
+        return CompleteStudies(without_priors(retrieved, retrieved.found.priors, why), rules)
+
+
+def without_priors(retrieved: Retrieved, priors: Collection[Study], why: str) -> Retrieved:
+    """What was retrieved, but for these."""
+    found, uids = retrieved.found, {study.study_instance_uid for study in priors}
+    for study in priors:
+        found = without_prior(found, study, why)
+    kept = tuple(each for each in retrieved.studies if each.study.study_instance_uid not in uids)
+    return replace(retrieved, found=found, studies=kept)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class CompleteStudies:
     """Studies of one patient of which everything has arrived that the PACS holds, and nothing else; where series of a
@@ -89,6 +128,16 @@ class CompleteStudies:
     def studies(self) -> tuple[Study, ...]:
         """As the PACS listed them at the end."""
         return tuple(each.study for each in self.retrieved.studies)
+
+    @property
+    def asked(self) -> tuple[Study, ...]:
+        """Those that the question names."""
+        return tuple(study for study in self.studies if not study.is_prior)
+
+    @property
+    def priors(self) -> tuple[Study, ...]:
+        """Those beside them, the newest first."""
+        return tuple(study for study in self.studies if study.is_prior)
 
     @property
     def instances(self) -> tuple[Instance, ...]:

@@ -52,7 +52,8 @@ class Expected:
 class Study:
     """One study as C-FIND at STUDY level described it (PS3.4 C.6.2.1); text is decoded, dates are DA strings.
 
-    `chosen`: the Series Instance UIDs of which a disc is wanted, and `expected` tells; empty: of all.
+    `chosen`: the Series Instance UIDs of which a disc is wanted, and `expected` tells; empty: of all. `is_prior`: it
+    isn't asked for by name (mkiso.study.priors).
     """
 
     accession_number: str
@@ -70,6 +71,7 @@ class Study:
     origin: Origin = Origin()  # noqa: RUF009  immutable
     expected: Expected = Expected("none", None)
     chosen: tuple[str, ...] = ()
+    is_prior: bool = False
 
     @property
     def label(self) -> str:
@@ -85,13 +87,14 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A series as C-FIND at SERIES level described it, for people to choose; `images` None where no count is told."""
+    """A series as C-FIND at SERIES level described it; `images` None where no count is told."""
 
     series_instance_uid: str
     number: str = ""
     modality: str = ""
     description: str = ""
     images: int | None = None
+    body_part: str = ""
 
 
 @dataclass(frozen=True, slots=True)

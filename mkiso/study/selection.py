@@ -1,4 +1,5 @@
-"""What is chosen: studies by Study Instance UID, alone or out of those of some accession numbers, and series of them.
+"""What is chosen: studies by Study Instance UID, alone or out of those of some accession numbers, series of them, and
+whether earlier studies of the patient go beside them (mkiso.study.priors).
 
 A study of which no series is named is meant whole. A disc of chosen series is never a disc of the study: the selection
 is part of every key that a question or a disc is found by.
@@ -31,10 +32,13 @@ def is_uid(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Study and Series Instance UIDs, each in order and once. False where nothing is chosen: everything is meant."""
+    """Study and Series Instance UIDs, each in order and once. False where nothing is chosen: everything is meant.
+    `priors`: earlier studies go beside it.
+    """
 
     studies: tuple[str, ...] = ()
     series: tuple[str, ...] = ()
+    priors: bool = False
 
     def __post_init__(self) -> None:
         for name in ("studies", "series"):
@@ -45,14 +49,19 @@ class Selection:
 
     @property
     def written(self) -> str:
-        """The same for the same selection and for no other, on one line; empty where nothing is chosen."""
-        return f"studies {' '.join(self.studies)} series {' '.join(self.series)}" if self else ""
+        """The same for the same selection and for no other, on one line; empty where nothing is chosen and nothing goes
+        beside it.
+        """
+        chosen = f"studies {' '.join(self.studies)} series {' '.join(self.series)}" if self else ""
+        return f"{chosen} with priors".strip() if self.priors else chosen
 
 
 EVERYTHING = Selection()
 
 
-def parse_selection(studies: Sequence[str], series: Sequence[str], most_studies: int) -> Selection:
+def parse_selection(
+    studies: Sequence[str], series: Sequence[str], most_studies: int, *, priors: bool = False
+) -> Selection:
     """The UIDs in any order, each once. Raises InvalidRequest: what is no UID, or more than `most_studies` or
     MAX_SERIES.
     """
@@ -64,12 +73,13 @@ def parse_selection(studies: Sequence[str], series: Sequence[str], most_studies:
                 f"{what} is a UID: numbers with dots between them, of at most {UID_CHARACTERS} characters, such as "
                 "1.2.840.113619.2.5."
             )
-    return Selection(tuple(studies), tuple(series))
+    return Selection(tuple(studies), tuple(series), priors)
 
 
 def selection_of(parameters: Mapping[str, Any]) -> Selection:
     """What a run with these parameters, such as its flow takes, is to choose."""
-    return Selection(*(tuple(parameters.get(name) or ()) for name in ("study_uids", "series_uids")))
+    studies, series = (tuple(parameters.get(name) or ()) for name in ("study_uids", "series_uids"))
+    return Selection(studies, series, parameters.get("priors", False))
 
 
 def chosen_of(studies: Sequence[Study], accession_numbers: Sequence[str], selection: Selection) -> tuple[Study, ...]:

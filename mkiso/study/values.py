@@ -15,7 +15,7 @@ class Found:
     """What the PACS and the patient API answered, of one patient as far as they tell. Made by mkiso.study.gate.found.
 
     `patient` is the patient API's; `degraded` names what the job does without. `studies` are those that a disc is made
-    of; `left_out` were found and aren't chosen.
+    of, `priors` among them; `left_out` were found and aren't chosen.
     """
 
     accession_numbers: tuple[str, ...]
@@ -26,6 +26,21 @@ class Found:
     left_out: tuple[Study, ...] = ()
 
     @property
+    def asked(self) -> tuple[Study, ...]:
+        """The studies that the question names, and that are chosen."""
+        return tuple(study for study in self.studies if not study.is_prior)
+
+    @property
+    def priors(self) -> tuple[Study, ...]:
+        """The earlier studies that go beside them, the newest first."""
+        return tuple(study for study in self.studies if study.is_prior)
+
+    @property
+    def named(self) -> tuple[Study, ...]:
+        """Every study that the question names, chosen or not: whose patient a person is shown."""
+        return (*self.asked, *self.left_out)
+
+    @property
     def is_part(self) -> bool:
         """Whether a disc lacks something of the studies, or of the accession numbers, that stand on it."""
         return bool(self.left_out) or any(study.chosen for study in self.studies)
@@ -33,7 +48,7 @@ class Found:
     @property
     def shown(self) -> str:
         """Who would be shown (mkiso.study.identity.shown_digest), whatever is chosen of their studies."""
-        return identity.shown_digest((*self.studies, *self.left_out))
+        return identity.shown_digest(self.named)
 
     @property
     def fingerprint(self) -> str:

@@ -56,6 +56,8 @@ def description_of(settings: Settings) -> dict[str, Any]:
         "required": settings.identity.confirm_birth_date,
         "schema": {"type": "string", "pattern": BIRTH_DATE_PATTERN},
     }
+    if not settings.priors.count:
+        components["parameters"]["priors"]["schema"]["enum"] = [False]
     if settings.publishers:
         components["parameters"]["publisher"]["schema"]["enum"] = list(settings.publishers)
     return description

@@ -83,14 +83,12 @@ class Questions:
     async def download(self, request: Request) -> Response:
         """GET /api/iso/download"""
         query = Query(request.scope["query_string"])
-        return await self._disc(
-            request, one_study(query, _accept(request), self._settings.server.max_accessions), query
-        )
+        return await self._disc(request, one_study(query, self._settings, _accept(request)), query)
 
     async def download_multiple(self, request: Request) -> Response:
         """GET /api/iso/download-multiple"""
         query = Query(request.scope["query_string"])
-        question = several_studies(query, self._settings.server, _accept(request))
+        question = several_studies(query, self._settings, _accept(request))
         return await self._disc(request, question, query)
 
     async def print(self, request: Request) -> Response:
@@ -244,7 +242,7 @@ class Questions:
         try:
             found = found or await self._previews.look(request, question, "", LOOK_SECONDS)
             if question.shown:
-                same_as_shown((*found.studies, *found.left_out), question.shown)
+                same_as_shown(found.named, question.shown)
         except MkisoError:
             return None
         settings = self._settings.in_language(question.language)
@@ -267,7 +265,7 @@ class Questions:
             "job_id": asked.job_id,
             "accession_numbers": question.accession_numbers,
             "joined": asked.joined,
-            **({"selection": question.selection.written} if question.selection else {}),
+            **({"selection": question.selection.written} if question.selection.written else {}),
         }
 
     def _note_asking(self, request: Request, question: Question, job_id: str) -> None:

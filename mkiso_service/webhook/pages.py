@@ -26,6 +26,7 @@ from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
 from mkiso.storage.report import numbers_on
 from mkiso.study.identity import iso_date
+from mkiso.study.priors import WORDS, words_of
 from mkiso_service.api import Dependency, InboxStates, Job, Ordered, Preview, WhoMade
 from mkiso_service.counting import ago, counted
 from mkiso_service.display import size_words
@@ -102,6 +103,7 @@ class CounterPage:
         names = sorted(publishers, key=lambda name: name != settings.print.publisher)
         self._site = {
             "publishers": names,
+            "priors": "ticked" if settings.priors.default else "offered" if settings.priors.count else "",
             "formats": [
                 form
                 for form in FORMATS.values()
@@ -226,6 +228,7 @@ def print_page(
         *order.items(),
         *(("study_uid", uid) for uid in question.selection.studies),
         *(("series_uid", uid) for uid in question.selection.series),
+        ("priors", str(question.selection.priors).lower()),
     ]
     kept = [(name, value) for name, value in pairs if name not in ("publisher", "confirm_reprint", "shown")]
     others = {name: urlencode([*kept, ("publisher", name)]) for name in publishers if name != question.publisher}
@@ -253,12 +256,15 @@ def print_page(
 
 def _without(degraded: Sequence[str], spoken: Language) -> list[str]:
     """What a disc is made without, in words."""
-    lacks = [lack.partition(":") for lack in degraded]
+    others = [lack.partition(":") for lack in degraded if lack not in WORDS]
     return [
-        spoken.gettext(_LACKS[kind], source=source)
-        if kind in _LACKS
-        else spoken.gettext("Made without %(lack)s.", lack=kind.replace("_", " "))
-        for kind, _, source in lacks
+        *map(spoken.gettext, words_of(degraded)),
+        *(
+            spoken.gettext(_LACKS[kind], source=source)
+            if kind in _LACKS
+            else spoken.gettext("Made without %(lack)s.", lack=kind.replace("_", " "))
+            for kind, _, source in others
+        ),
     ]
 
 

@@ -21,6 +21,7 @@ from mkiso.publishers import publisher_of
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.orderbook import Entry, OrderBook, made_before
 from mkiso.publishers.protocol import pages_of
+from mkiso.sources.priors import find_priors
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import find_series
 from mkiso.sources.several import (
@@ -60,7 +61,7 @@ class Previews:
     async def show(self, request: Request) -> Response:
         """GET /api/iso/preview"""
         query = Query(request.scope["query_string"])
-        numbers, selection = preview_of(query, self._settings.server)
+        numbers, selection = preview_of(query, self._settings)
         asked = Question("download", numbers, selection=selection)
         told = await self.told(request, asked, asked_birth_date(query, self._settings.identity))
         return Response(_TOLD.dump_json(told), headers={"cache-control": "no-store"}, media_type="application/json")
@@ -71,7 +72,7 @@ class Previews:
         await self._trail.asked(request, numbers, selection)
         found = await self.look(request, question, birth_date)
         series = await self._series(found)
-        await self._trail.shown(request, (*found.studies, *found.left_out))
+        await self._trail.shown(request, (*found.named, *found.priors))
         ordered = await asyncio.to_thread(_ordered, self._settings.storage, found)
         return preview(found, series, ordered, _labels(self._settings, found))
 
@@ -95,7 +96,7 @@ class Previews:
         found = await self._turns.take(partial(_found, self._settings, question, request_id), seconds)
         if birth_date:
             try:
-                born_on((*found.studies, *found.left_out), birth_date)
+                born_on(found.named, birth_date)
             except WrongBirthDate:
                 await self._trail.refused(request, "The birth date isn't the patient's")
                 raise
@@ -115,7 +116,7 @@ def _series_of(sources: Sequence[Source], found: Found) -> dict[str, Sequence[Se
     by_name = {source.settings.name: source for source in sources}
     return {
         study.study_instance_uid: find_series(by_name.get(study.origin.source, sources[0]), study)
-        for study in found.studies
+        for study in found.asked
     }
 
 
@@ -141,11 +142,15 @@ def _found(
         except PatientApiUnavailable as error:
             known.append(error)
             break
-    return found_together(accession_numbers, answers, known, settings.identity, selection)
+    found = found_together(accession_numbers, answers, known, settings.identity, selection)
+    if not selection.priors:
+        return found
+    asks = partial(audit.queried_by_patient, settings, request_id=request_id)
+    return find_priors(sources, found, settings.priors, settings.identity, asks).found
 
 
 def _ordered(storage: Storage, found: Found) -> Ordered | None:
-    of_question = pages_of(found.accession_numbers, found.selection, found.studies)
+    of_question = pages_of(found.accession_numbers, found.selection, found.asked)
     try:
         pages = OrderBook.of(storage.orders_dir, of_question).pages()
     except PrintUncertain:  # a damaged page: a print says so itself
@@ -175,8 +180,9 @@ def preview(
     """What a person is shown of it."""
     return {
         "accession_numbers": found.accession_numbers,
-        "patient": _patient(found.studies, found.patient),
-        "studies": [_study(study, series.get(study.study_instance_uid, ())) for study in found.studies],
+        "patient": _patient(found.asked, found.patient),
+        "studies": [_study(study, series.get(study.study_instance_uid, ())) for study in found.asked],
+        "priors": [_study(study, ()) for study in found.priors],
         "selection": found.selection,
         "is_part": found.is_part,
         "degraded": found.degraded,

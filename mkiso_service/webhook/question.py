@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl
 from uuid import UUID
 
-from mkiso.config.settings import Identity, Server, Settings
+from mkiso.config.settings import Identity, Priors, Server, Settings
 from mkiso.errors import InvalidRequest
 from mkiso.formats.registry import FORMATS, ISO
 from mkiso.languages import languages
 from mkiso.study.accession import parse_accession_number, parse_accession_numbers, question
 from mkiso.study.identity import MOST_SHOWN, SHOWN_DIGITS
+from mkiso.study.priors import require_offered
 from mkiso.study.selection import EVERYTHING, MAX_SERIES, Selection, parse_selection, selection_of
 
 if TYPE_CHECKING:  # the worker reads questions too and needs nothing of HTTP
@@ -79,8 +80,8 @@ class Question:
 
         A confirmed print is another question: it must not join the one that it is to replace. So is one of a confirmed
         patient: it must not join a job that makes a disc of whoever it is. And so is one of a language, of
-        another format, or of a selection: a disc of some series must never be given to who wants the whole. One of an
-        encrypted disc is nobody else's.
+        another format, or of a selection: a disc of some series must never be given to who wants the whole, nor one
+        with earlier studies to who wants none. One of an encrypted disc is nobody else's.
         """
         kind = f"{self.kind} anew" if self.confirm_reprint else self.kind
         if self.shown:
@@ -91,7 +92,7 @@ class Question:
             kind = f"{kind} as {self.format}"
         if self.seal:
             kind = f"{kind} for {self.seal}"
-        if self.selection:
+        if self.selection.written:
             kind = f"{kind} only {self.selection.written}"
         return question(kind, self.accession_numbers, self.publisher)
 
@@ -116,6 +117,8 @@ class Question:
             parameters["study_uids"] = list(self.selection.studies)
         if self.selection.series:
             parameters["series_uids"] = list(self.selection.series)
+        if self.selection.priors:
+            parameters["priors"] = True
         if self.kind == "print":
             return {**parameters, "publisher": self.publisher, "confirm_reprint": self.confirm_reprint}
         return parameters
@@ -179,9 +182,14 @@ class Query:
         """The values of a parameter that may come more than once."""
         return [value for each, value in self._pairs if each == name]
 
-    def selection(self, most_studies: int) -> Selection:
-        """What is chosen. Raises InvalidRequest."""
-        return parse_selection(self.all("study_uid"), self.all("series_uid"), most_studies)
+    def selection(self, most_studies: int, priors: Priors) -> Selection:
+        """What is chosen, and whether earlier studies go beside it, which is the site's rule where nothing is said.
+        Raises InvalidRequest.
+        """
+        with_priors = priors.default if self.one("priors") is None else self.yes("priors")
+        if with_priors:
+            require_offered(priors)
+        return parse_selection(self.all("study_uid"), self.all("series_uid"), most_studies, priors=with_priors)
 
     def numbers(self, server: Server, selection: Selection, *names: str) -> tuple[str, ...]:
         """The accession numbers, with commas between them; none need be given where studies are chosen by UID.
@@ -307,19 +315,19 @@ def asked_birth_date(query: Query, rules: Identity) -> str:
     return birth_date
 
 
-def one_study(query: Query, accept: str = "", most_studies: int = 1) -> Question:
-    """The question of /download: exactly one accession number, or at most `most_studies` by UID."""
-    selection = query.selection(most_studies)
+def one_study(query: Query, settings: Settings, accept: str = "") -> Question:
+    """The question of /download: exactly one accession number, or studies by UID."""
+    selection = query.selection(settings.server.max_accessions, settings.priors)
     number = query.one("accession_number") or ""
     if selection.studies and not number.strip():
         return _disc_of((), selection, query, accept)
     return _disc_of((parse_accession_number(query.needed("accession_number")),), selection, query, accept)
 
 
-def several_studies(query: Query, server: Server, accept: str = "") -> Question:
+def several_studies(query: Query, settings: Settings, accept: str = "") -> Question:
     """The question of /download-multiple: a list of accession numbers, or studies by UID."""
-    selection = query.selection(server.max_accessions)
-    return _disc_of(query.numbers(server, selection, "accession_numbers"), selection, query, accept)
+    selection = query.selection(settings.server.max_accessions, settings.priors)
+    return _disc_of(query.numbers(settings.server, selection, "accession_numbers"), selection, query, accept)
 
 
 def _disc_of(numbers: tuple[str, ...], selection: Selection, query: Query, accept: str) -> Question:
@@ -339,10 +347,10 @@ def _accepted_format(accept: str) -> str:
     return max(named, key=lambda form: weights[form.media_type], default=ISO).name
 
 
-def preview_of(query: Query, server: Server) -> tuple[tuple[str, ...], Selection]:
+def preview_of(query: Query, settings: Settings) -> tuple[tuple[str, ...], Selection]:
     """The accession numbers of /preview, under either name, and what is chosen."""
-    selection = query.selection(server.max_accessions)
-    return query.numbers(server, selection, "accession_number", "accession_numbers"), selection
+    selection = query.selection(settings.server.max_accessions, settings.priors)
+    return query.numbers(settings.server, selection, "accession_number", "accession_numbers"), selection
 
 
 def print_order(query: Query, settings: Settings) -> Question:
@@ -351,7 +359,7 @@ def print_order(query: Query, settings: Settings) -> Question:
 
     `confirm_reprint=true` says that somebody has looked at the publisher after an unclear print.
     """
-    numbers, selection = preview_of(query, settings.server)
+    numbers, selection = preview_of(query, settings)
     publisher = query.one("publisher") or settings.print.publisher
     if publisher not in settings.publishers:
         names = ", ".join(settings.publishers)

@@ -6,13 +6,17 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from pydicom import dcmread
 
 from mkiso.demo.robots.folder_robots import JsonRobot
 from mkiso.formats.disc_check import verify_disc
+from mkiso.study.priors import INCOMPLETE
+from mkiso.study.priors import WORDS as WORDS_OF_PRIORS
 from peers.corpus import make_study
 from peers.discs import assert_holds_exactly, extract
+from peers.orthanc import Orthanc
 from peers.storescp import Storescp
 from tests.end_to_end.conftest import Hospital, Open
 
@@ -29,7 +33,25 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
         "": make_study(folder / "2", "", kinds={"ct": 2}),
         "B1": make_study(folder / "3", "B1", kinds={"ct": 2}),
         "B1, the other": make_study(folder / "4", "B1", kinds={"mr": 2}, number=2),
+        **{
+            number: of_the_chest(make_study(folder / number, number, "HN-0100", study_date=day, kinds={kind: 3}))
+            for number, day, kind in (
+                ("R1", "20240229", "ct"),
+                ("R2", "20230101", "ct"),
+                ("R3", "20220101", "ct"),
+                ("R4", "20210101", "mr"),
+                ("R5", "20250101", "ct"),
+            )
+        },
     }
+
+
+def of_the_chest(files: list[Path]) -> list[Path]:
+    for file in files:
+        dataset = dcmread(file)
+        dataset.BodyPartExamined = "CHEST"
+        dataset.save_as(file)
+    return files
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +73,8 @@ def hospital(
             "device": {"kind": "cstore", "ae_title": "RIMAGE", "port": storescp.port, "settle_seconds": 0},
         }
         files = [file for each in studies.values() for file in each]
-        yield open_hospital("orthanc", files, {"publishers": publishers, "print": {"publisher": "robot"}})
+        sections = {"publishers": publishers, "print": {"publisher": "robot"}, "priors": {"count": 2}}
+        yield open_hospital("orthanc", files, sections, options={"MaximumStorageCacheSize": 0})
         assert not storescp.files()
 
 
@@ -147,3 +170,66 @@ def test_a_robot_s_label_says_that_it_is_a_part_and_a_device_that_cannot_gets_no
 def test_a_series_that_is_not_there_makes_no_disc(hospital: Hospital) -> None:
     answer = hospital.service.http.get("/api/iso/download", params={"accession_number": "A1", "series_uid": "1.2.3.4"})
     assert (answer.status_code, answer.json()["code"]) == (404, "selection_not_found"), answer.text
+
+
+def test_earlier_studies_go_beside_where_they_are_asked_for(
+    hospital: Hospital, studies: dict[str, list[Path]], robot: JsonRobot, tmp_path: Path
+) -> None:
+    http, query = hospital.service.http, {"accession_number": "R1"}
+    preview = http.get("/api/iso/preview", params={**query, "priors": "true"}).json()
+    assert [study["accession_number"] for study in preview["studies"]] == ["R1"]
+    assert [(study["accession_number"], study["images"]) for study in preview["priors"]] == [("R2", 3), ("R3", 3)]
+    alone = http.get("/api/iso/download", params=query)
+    beside = http.get("/api/iso/download", params={**query, "priors": "true", "shown": preview["shown"]})
+    assert (alone.status_code, beside.status_code) == (200, 200), beside.text
+    every = studies["R1"] + studies["R2"] + studies["R3"]
+    for name, told, held in (("alone", alone, studies["R1"]), ("beside", beside, every)):
+        assert 'filename="R1.iso"' in told.headers["content-disposition"]
+        folder = kept(told, tmp_path / name)
+        assert_holds_exactly(folder, held)
+        assert (folder / "INDEX.HTM").read_text("utf-8").count("Earlier examination") == (name == "beside") * 2
+    job = http.get(f"/api/iso/jobs/{beside.headers['content-location'].split('/')[4]}").json()
+    assert (job["selection"]["priors"], job["is_part"]) == (True, False)
+    assert {study["accession_number"]: study["is_prior"] for study in job["studies"]} == {
+        "R1": False,
+        "R2": True,
+        "R3": True,
+    }
+    for asked, told in ((query, alone), ({**query, "priors": "false"}, alone), ({**query, "priors": "true"}, beside)):
+        assert http.get("/api/iso/download", params=asked).headers["etag"] == told.headers["etag"]
+
+    before = set(robot.discs.glob("*.iso"))
+    printed = http.get("/api/iso/print", params={**query, "priors": "true", "publisher": "robot"})
+    assert printed.status_code == 200, printed.text
+    assert hospital.service.ended(printed.json()["job_id"])["proves"] == "done"
+    [image] = set(robot.discs.glob("*.iso")) - before
+    assert_holds_exactly(extract(image, tmp_path / "printed"), every)
+    ordered = [http.get("/api/iso/preview", params={"accession_number": number}).json() for number in ("R1", "R2")]
+    assert [each["ordered"] and each["ordered"]["publisher"] for each in ordered] == ["robot", None]
+
+
+def test_a_disc_is_made_without_an_earlier_study_that_lacks_an_image_and_says_so(
+    hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    """Last, since the archive has lost the image then: it lists it, and can't send it."""
+    http, pacs = hospital.service.http, hospital.pacs
+    assert isinstance(pacs, Orthanc)
+    pacs.lose(str(dcmread(studies["R2"][-1], stop_before_pixels=True).SOPInstanceUID))
+    answer = http.get("/api/iso/download", params={"accession_number": "R1", "format": "zip", "priors": "true"})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-mkiso-degraded"] == "prior_left_out:incomplete"
+    folder = kept(answer, tmp_path / "disc", "zip")
+    assert_holds_exactly(folder, studies["R1"] + studies["R3"])
+    assert WORDS_OF_PRIORS[INCOMPLETE] in (folder / "INDEX.HTM").read_text("utf-8")
+    job = http.get(f"/api/iso/jobs/{answer.headers['content-location'].split('/')[4]}").json()
+    assert [study["accession_number"] for study in job["studies"]] == ["R1", "R3"]
+    refused = http.get("/api/iso/download", params={"accession_number": "R2", "priors": "true"})
+    assert (refused.status_code, refused.json()["code"]) == (502, "study_incomplete"), refused.text
+
+
+def kept(answer: httpx.Response, folder: Path, form: str = "iso") -> Path:
+    """The files of a disc, checked by itself."""
+    image = folder.with_suffix(f".{form}")
+    image.write_bytes(answer.content)
+    verify_disc(image)
+    return extract(image, folder)

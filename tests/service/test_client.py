@@ -31,7 +31,7 @@ SET = "3fa4c2d1-0000-4000-8000-000000000000"
 DISC = Disc("/api/iso/jobs/J/disc?part=1", SET, "x.iso", len(IMAGE), SHA256, 3, 1, 1)
 
 
-PREVIEW = {
+PREVIEW: dict[str, Any] = {
     "accession_numbers": ["A1"],
     "selection": {"studies": [], "series": []},
     "is_part": False,
@@ -55,6 +55,7 @@ PREVIEW = {
             "source": "",
         }
     ],
+    "priors": [],
     "degraded": [],
     "shown": "5" * 32,
     "ordered": None,
@@ -196,6 +197,19 @@ def test_on_a_terminal_the_patient_is_shown_and_asked_for(script: Script, url: s
     code, told = at_a_terminal("", "burn", "A1", "--yes", "-o", target, "--url", url)
     assert code == 0, told
     assert not [path for path, _ in script.asked[3:] if "preview" in path]
+
+
+@pytest.mark.parametrize(("option", "query"), [("--priors", "true"), ("--no-priors", "false")])
+def test_earlier_studies_are_shown_and_asked_for(
+    script: Script, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, query: str
+) -> None:
+    [study] = PREVIEW["studies"]
+    monkeypatch.setitem(PREVIEW, "priors", [{**study, "accession_number": "A0", "study_date": "20200101"}])
+    code, told = at_a_terminal("y", "burn", "A1", option, "-o", str(tmp_path / "x.iso"), "--url", url)
+    assert code == 0, told
+    [earlier] = [line for line in told.splitlines() if "A0" in line]
+    assert earlier.split()[-1] == "earlier"
+    assert all(f"priors={query}" in path for path, _ in script.asked[:2])
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_disc_is_made(

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.config.settings import Settings
+from mkiso.config.settings import Priors, Settings
 from mkiso.config.sources import CMove
 from mkiso.demo.pacs import DemoPacs
 from mkiso.languages import language
+from mkiso.study.selection import Selection
 from peers.chromium import Chromium
 from peers.corpus import make_study
 from tests.webhook.desk import Desk, Scripts, served, settings_in
@@ -148,3 +149,34 @@ def test_nothing_sticks_out_while_a_clerk_chooses(
         finally:
             browser.call("Emulation.clearDeviceMetricsOverride")
             browser.call("Network.setExtraHTTPHeaders", headers={})
+
+
+def test_earlier_examinations_are_offered_and_ticked(browser: Chromium, tmp_path: Path) -> None:
+    """The tick says how many they are; they are asked for as the clerk leaves it."""
+    files = make_study(tmp_path / "1", "A1") + make_study(tmp_path / "2", "A0", study_date="20200101")
+    with DemoPacs(files) as pacs:
+        site = {
+            "pacs": CMove(ae_title=pacs.ae_title, host=pacs.host, port=pacs.port),
+            "priors": Priors(count=2, body_part="any", default=True),
+        }
+        settings = settings_in(tmp_path / "data", auth=True).model_copy(update=site)
+        desk = Desk(Scripts(settings.storage).done)
+        with served(settings, desk) as client:
+            clerk = signs_in(browser, str(client.base_url))
+            clerk.ask("A1")
+            clerk.until_reads("#with-priors span", "With 1 earlier examination for comparison.")
+            assert browser.run("document.querySelector('#priors').checked")
+            rows = "[...document.querySelectorAll('#whose tbody tr')]"
+            assert (
+                browser.run(f"{rows}.map((row) => row.cells[3].textContent.split(':')[0])")[1] == "Earlier examination"
+            )
+            clerk.finds_nothing_wrong()
+            browser.run("document.querySelector('#priors').focus()")
+            browser.press(" ")
+            browser.until(f"{rows}[1].classList.contains('out')")
+            browser.press(" ")
+            browser.until(f"!{rows}[1].classList.contains('out')")
+            browser.run("document.querySelector('#make').focus()")
+            clerk.says_yes()
+            browser.until("document.querySelectorAll('#jobs > li').length === 1")
+        assert [asked.selection for asked in desk.asked] == [Selection(priors=True)]

@@ -3,6 +3,7 @@
 import httpx
 import pytest
 
+from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest
 from mkiso_service.webhook.question import Query, Question, one_study
 from tests.webhook.desk import Desk, Scripts
@@ -28,13 +29,13 @@ ONE = "/api/iso/download?accession_number=A1"
     ],
 )
 def test_which_format_is_meant(query: str, accept: str, form: str) -> None:
-    assert one_study(Query(f"accession_number=A1{query}".encode()), accept).format == form
+    assert one_study(Query(f"accession_number=A1{query}".encode()), Settings(), accept).format == form
 
 
 @pytest.mark.parametrize("name", ["", "rar", "ZIP", "zip,iso"])
 def test_a_format_that_there_is_not_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match="there are: iso, zip"):
-        one_study(Query(f"accession_number=A1&format={name}".encode()))
+        one_study(Query(f"accession_number=A1&format={name}".encode()), Settings())
 
 
 def test_a_question_of_another_format_is_another_question() -> None:

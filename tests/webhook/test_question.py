@@ -18,7 +18,7 @@ SETTINGS = Settings()
 
 
 def test_one_study() -> None:
-    assert one_study(Query(b"accession_number=A1&_=123&other=x")).accession_numbers == ("A1",)
+    assert one_study(Query(b"accession_number=A1&_=123&other=x"), SETTINGS).accession_numbers == ("A1",)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_one_study() -> None:
 )
 def test_what_is_refused(query: bytes) -> None:
     with pytest.raises(InvalidRequest):
-        one_study(Query(query))
+        one_study(Query(query), SETTINGS)
 
 
 def test_a_query_longer_than_any_question_is_refused_unread() -> None:
@@ -54,10 +54,10 @@ def test_a_query_longer_than_any_question_is_refused_unread() -> None:
 
 
 def test_several_studies_once_each() -> None:
-    assert several_studies(Query(b"accession_numbers=B,A,B"), SETTINGS.server).accession_numbers == ("B", "A")
+    assert several_studies(Query(b"accession_numbers=B,A,B"), SETTINGS).accession_numbers == ("B", "A")
     with pytest.raises(TooManyAccessionNumbers):
         several_studies(
-            Query(b"accession_numbers=" + b",".join(str(number).encode() for number in range(51))), SETTINGS.server
+            Query(b"accession_numbers=" + b",".join(str(number).encode() for number in range(51))), SETTINGS
         )
 
 
@@ -72,18 +72,18 @@ def test_print_takes_either_name_and_a_configured_publisher() -> None:
 
 def test_a_disc_in_another_language_is_another_question() -> None:
     plain, german, thai = (
-        one_study(Query(b"accession_number=A" + query)) for query in (b"", b"&language=de", b"&language=th")
+        one_study(Query(b"accession_number=A" + query), SETTINGS) for query in (b"", b"&language=de", b"&language=th")
     )
     assert len({plain.key, german.key, thai.key}) == 3
     assert plain.parameters == {"accession_numbers": ["A"]}
     assert german.parameters == {"accession_numbers": ["A"], "language": "de"}
     assert Question.of_run("download", german.parameters) == german
-    assert several_studies(Query(b"accession_numbers=A&language=de"), SETTINGS.server).key == german.key
+    assert several_studies(Query(b"accession_numbers=A&language=de"), SETTINGS).key == german.key
     assert print_order(Query(b"accession_number=A&language=fr"), SETTINGS).language == "fr"
-    assert one_study(Query(b"accession_number=A&language=")) == plain
+    assert one_study(Query(b"accession_number=A&language="), SETTINGS) == plain
     for query in (b"language=xx", b"language=DE", b"language=de&language=de", b"language=../de"):
         with pytest.raises(InvalidRequest, match="language"):
-            one_study(Query(b"accession_number=A&" + query))
+            one_study(Query(b"accession_number=A&" + query), SETTINGS)
 
 
 def test_a_print_is_confirmed_in_so_many_words_and_is_another_question_then() -> None:
@@ -105,9 +105,9 @@ def test_a_print_is_confirmed_in_so_many_words_and_is_another_question_then() ->
 
 def test_the_same_question_has_the_same_key_and_no_other() -> None:
     keys = {
-        several_studies(Query(b"accession_numbers=A,B"), SETTINGS.server).key,
-        several_studies(Query(b"accession_numbers=B,A"), SETTINGS.server).key,
-        one_study(Query(b"accession_number=A")).key,
+        several_studies(Query(b"accession_numbers=A,B"), SETTINGS).key,
+        several_studies(Query(b"accession_numbers=B,A"), SETTINGS).key,
+        one_study(Query(b"accession_number=A"), SETTINGS).key,
         print_order(Query(b"accession_number=A"), SETTINGS).key,
     }
     assert len(keys) == 3
@@ -137,4 +137,4 @@ def test_a_set_is_named_by_its_id() -> None:
 
 def test_errors_of_accession_numbers_keep_their_type() -> None:
     with pytest.raises(InvalidAccessionNumber):
-        one_study(Query(b"accession_number=*"))
+        one_study(Query(b"accession_number=*"), SETTINGS)

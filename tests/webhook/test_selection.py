@@ -215,7 +215,7 @@ def test_ten_thousand_uids_are_too_long_a_question(client: httpx.Client) -> None
 
 
 def test_a_link_to_print_a_part_says_so_and_keeps_what_was_chosen(client: httpx.Client) -> None:
-    parameters = one_study(Query(b"accession_number=A1&series_uid=1.2.3&study_uid=1.2")).parameters
+    parameters = one_study(Query(b"accession_number=A1&series_uid=1.2.3&study_uid=1.2"), Settings()).parameters
     assert parameters == {"accession_numbers": ["A1"], "study_uids": ["1.2"], "series_uids": ["1.2.3"]}
     question = Question.of_run("download", parameters)
     assert (question.selection, question.called) == (Selection(("1.2",), ("1.2.3",)), "A1 (selection)")
@@ -223,7 +223,7 @@ def test_a_link_to_print_a_part_says_so_and_keeps_what_was_chosen(client: httpx.
 
 def test_a_question_needs_numbers_or_studies(settings: Settings) -> None:
     query = Query(b"study_uid=1.3&study_uid=1.2&accession_numbers=")
-    assert several_studies(query, settings.server).selection.studies == ("1.2", "1.3")
+    assert several_studies(query, settings).selection.studies == ("1.2", "1.3")
     keys = {
         Question("download", ("A1",), selection=chosen).key
         for chosen in (Selection(), Selection(("1.2",)), Selection((), ("1.2",)), Selection(("1.2",), ("1.2",)))

@@ -3,7 +3,7 @@
 import { begin, call, follow, paintRows, put, robot, say, watchRobots } from "/page/discs.js";
 import { begin as beginChoice, chosen as chosenParts } from "/page/choose.js";
 import { begin as beginSearch, clear as clearSearch } from "/page/search.js";
-import { SEXES, advice, ago, counted, day, gettext, ngettext, without } from "/page/words.js";
+import { SEXES, advice, ago, counted, day, gettext, isOfPriors, ngettext, without } from "/page/words.js";
 
 const $ = (id) => document.getElementById(id);
 const field = $("numbers");
@@ -20,7 +20,7 @@ async function look(question, birthDate, again = null) {
   const turn = ++looks;
   leave();
   say(gettext("Looking up the patient."));
-  const query = withSelection(new URLSearchParams({ accession_number: question.numbers.join(","), ...(birthDate && { birth_date: birthDate }) }), question);
+  const query = withSelection(new URLSearchParams({ accession_number: question.numbers.join(","), ...(birthDate && { birth_date: birthDate }), ...(site.priors && { priors: "true" }) }), question);
   const { body, error } = await call(`/api/iso/preview?${query}`);
   if (turn !== looks) return; // the next number has been asked for meanwhile
   $("problem").textContent = error ? advice("preview", error) : "";
@@ -57,16 +57,28 @@ function show() {
     for (const [tag, text] of [["dt", what], ["dd", value]]) fact.append(Object.assign(document.createElement(tag), { textContent: text }));
     return fact;
   }));
-  put($("whose"), ".on-disc", [patient.name_on_disc !== patient.name && gettext("On the disc: %(name)s", { name: patient.name_on_disc }), ...without(whose.degraded)].filter(Boolean).join(" "));
+  const lacks = without(whose.degraded.filter((lack) => !isOfPriors(lack)));
+  put($("whose"), ".on-disc", [patient.name_on_disc !== patient.name && gettext("On the disc: %(name)s", { name: patient.name_on_disc }), ...lacks].filter(Boolean).join(" "));
   put($("whose"), ".ordered", ordered && publishers.length ? ngettext("This disc was ordered %(number)s time before: %(facts)s.", "This disc was ordered %(number)s times before, last: %(facts)s.", ordered.orders,
     { facts: [ago(ordered.minutes), ordered.publisher, ...ordered.who].join(", ") }) : "");
-  paintRows($("whose"), studies, (study) => (study.images === null ? gettext("not counted") : counted(study.images, [study])));
+  paintRows($("whose"), [...studies, ...whose.priors.map((study) => ({ ...study, is_prior: true }))], (study) => (study.images === null ? gettext("not counted") : counted(study.images, [study])));
   beginChoice(whose, offer);
+  beginPriors();
   if (again?.publisher) for (const choice of document.querySelectorAll("#publishers input")) choice.checked = choice.value === again.publisher;
   offer();
   $("whose").hidden = false;
   const first = again ? (again.kind === "print" ? "print" : "make") : { file: "make", robot: "print", both: "both" }[site.action];
   (ordered && first !== "make" && !again?.looked ? $("back") : $(first)).focus(); // nobody has a second disc made by an Enter too many
+}
+
+// Earlier examinations are ticked where the site says so, or where they were asked for before.
+function beginPriors() {
+  const { priors, degraded, question } = whose;
+  const words = ngettext("With %(number)s earlier examination for comparison.", "With %(number)s earlier examinations for comparison.", priors.length);
+  const lacks = without(degraded.filter(isOfPriors));
+  $("with-priors").hidden = !priors.length && !lacks.length;
+  $("with-priors").querySelector("span").textContent = [priors.length ? words : gettext("With earlier examinations: none was found."), ...lacks].join(" ");
+  $("priors").checked = !$("with-priors").hidden && (question.priors ?? site.priors === "ticked");
 }
 
 function chosen() { return document.querySelector("#publishers input:checked")?.value || publishers[0]; }
@@ -94,6 +106,8 @@ function offer() {
     : gettext("Yes, make the file and have %(publisher)s make a disc", { publisher });
   const first = again ? (isPrint ? "print" : "make") : { file: "make", robot: "print", both: "both" }[site.action];
   const parts = chosenParts();
+  const rows = [...$("whose").querySelectorAll("tbody tr")];
+  for (const row of rows.slice(whose.studies.length)) row.classList.toggle("out", !$("priors").checked);
   for (const id of ["both", "make", "print"]) {
     $(id).classList.toggle("second", id !== first);
     $(id).disabled = parts.empty;
@@ -111,7 +125,7 @@ function offer() {
 
 async function order(...kinds) {
   const { birthDate, shown, again } = whose;
-  const { question } = chosenParts();
+  const question = { ...chosenParts().question, priors: $("priors").checked };
   const publisher = chosen();
   const format = chosenFormat();
   leave();
@@ -135,6 +149,7 @@ async function ask(kind, { question, format, publisher, shown, birthDate, looked
     ...(format && { format }),
     ...(publisher && { publisher }),
     ...(looked && { confirm_reprint: "true" }),
+    ...(site.priors && { priors: String(question.priors) }),
   });
   withSelection(query, question);
   const address = `/api/iso/${kind === "print" ? "print" : several ? "download-multiple" : "download"}?${query}`;
@@ -180,6 +195,7 @@ $("ask").addEventListener("submit", (event) => {
     look(question, birthDate, again);
   }
 });
+$("priors").addEventListener("change", offer);
 $("both").addEventListener("click", () => order("download", "print"));
 $("make").addEventListener("click", () => order("download"));
 $("print").addEventListener("click", () => order("print"));

@@ -113,12 +113,12 @@ function download(disc) {
 function ended(job) { return job.state === "done" || job.state === "failed"; }
 
 function numbers(job) {
-  const found = [...new Set(job.studies.map((study) => study.accession_number).filter(Boolean))];
+  const found = [...new Set(job.studies.filter((study) => !study.is_prior).map((study) => study.accession_number).filter(Boolean))];
   return (job.accession_numbers.length ? job.accession_numbers : found).join(", ") || gettext("chosen studies");
 }
 
 function same(one, other) {
-  const chosen = ({ selection }) => [selection.studies, selection.series].join(";");
+  const chosen = ({ selection }) => [selection.studies, selection.series, selection.priors].join(";");
   return one.kind === other.kind && chosen(one) === chosen(other) && one.publisher === other.publisher && [...one.accession_numbers].sort().join() === [...other.accession_numbers].sort().join();
 }
 
@@ -324,7 +324,8 @@ export function paintRows(entry, studies, images) { // a row for each study; onl
   while (body.rows.length > studies.length) body.deleteRow(-1);
   return studies.map((study, index) => {
     const row = body.rows[index] || addRow(body);
-    const texts = [study.accession_number, day(study.study_date), study.modalities.join(", "), study.study_description, images(study)];
+    const description = [study.is_prior && gettext("Earlier examination"), study.study_description].filter(Boolean).join(": ");
+    const texts = [study.accession_number, day(study.study_date), study.modalities.join(", "), description, images(study)];
     for (const [cell, text] of texts.entries()) if (row.cells[cell].textContent !== text) row.cells[cell].textContent = text;
     return [row, study];
   });

@@ -20,6 +20,11 @@ const WITHOUT = {
   patient_api: gettext("The hospital's patient data wasn't available; the disc has the name from the PACS."),
   counts_unknown: gettext("The PACS doesn't say how many images there are: check that none is missing."),
   completeness_not_proven: gettext("No PACS was asked how many images there are: check that none is missing."),
+  priors_unknown: gettext("Not all earlier examinations could be looked for: there may be some that belong here."),
+  "prior_left_out:contradicts": gettext("An earlier examination isn't on the disc: its data contradict each other in whose it is."),
+  "prior_left_out:incomplete": gettext("An earlier examination isn't on the disc: not all of its images could be had."),
+  "prior_left_out:unavailable": gettext("An earlier examination isn't on the disc: it couldn't be fetched at that time."),
+  "prior_left_out:no_room": gettext("An earlier examination isn't on the disc: there was no room for it."),
   label_letters: gettext("The disc's label shows something in other letters, since the robot doesn't have those."),
 };
 
@@ -50,6 +55,9 @@ export function advice(kind, error, proves) {
 export function without(degraded) {
   return degraded.map((lack) => WITHOUT[lack] || OF_SOURCE[lack.split(":")[0]]?.(lack.split(":")[1]) || gettext("Made without %(lack)s.", { lack: lack.replaceAll("_", " ") }));
 }
+
+// Whether it is about earlier examinations beside those that were asked for.
+export function isOfPriors(lack) { return lack.startsWith("prior"); }
 
 const UNPROVEN = ["counts_unknown", "completeness_not_proven", "source_down"];
 

@@ -1,0 +1,172 @@
+"""Earlier studies on a disc: through the gate like the others, within the medium, and told of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from mkiso.config.settings import Settings
+from mkiso.errors import PatientMismatch, StudyIncomplete
+from mkiso.languages import language, languages
+from mkiso.media.capacity import MEDIUM_SECTORS
+from mkiso.media.disc_set import lay_out_set, within_medium
+from mkiso.media.layout import Layout
+from mkiso.media.volumes import room_sectors, study_sectors
+from mkiso.study.gate import CompleteStudies, complete_studies
+from mkiso.study.models import Instance
+from mkiso.study.priors import CONTRADICTS, INCOMPLETE, NO_ROOM, WORDS
+from mkiso.study.selection import Selection
+from mkiso.study.values import Retrieved, StudyRetrieved
+from peers.corpus import make_ct_series
+from tests.media.discs import CREATED, instances, passed, settings
+
+NUMBERS = ("A1", "P2", "P3")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    folder = tmp_path_factory.mktemp("files")
+    days = ("20240229", "20230101", "20220101")
+    return {
+        number: make_ct_series(folder, number, 3, size=256, study_date=day)
+        for number, day in zip(NUMBERS, days, strict=True)
+    }
+
+
+def retrieved(files: dict[str, list[Path]]) -> Retrieved:
+    """A1, and P2 and P3 beside it."""
+    found = passed(instances(file for each in files.values() for file in each)).retrieved
+    studies = tuple(
+        StudyRetrieved(replace(each.study, is_prior=each.study.accession_number != "A1"), each.instances)
+        for each in found.studies
+    )
+    told = replace(found.found, accession_numbers=("A1",), studies=tuple(each.study for each in studies))
+    return replace(found, found=replace(told, selection=Selection(priors=True)), studies=studies)
+
+
+def complete(files: dict[str, list[Path]], **sections: object) -> CompleteStudies:
+    return complete_studies(retrieved(files), Settings.model_validate(sections).identity)
+
+
+def numbers_of(studies: CompleteStudies) -> list[str]:
+    return [study.accession_number for study in studies.studies]
+
+
+def text_of(layout: Layout, name: str) -> str:
+    [file] = [file for file in layout.files if str(file.path) == name]
+    assert file.source is not None
+    return file.source.read_text("utf-8-sig")
+
+
+def test_what_is_asked_for_is_told_apart_from_what_is_beside_it(files: dict[str, list[Path]]) -> None:
+    studies = complete(files)
+    assert [study.accession_number for study in studies.asked] == ["A1"]
+    assert [study.accession_number for study in studies.priors] == ["P2", "P3"]
+    found = studies.retrieved.found
+    alone = replace(found, studies=found.asked)
+    assert found.shown == alone.shown
+    assert found.fingerprint != alone.fingerprint
+    assert alone.fingerprint != replace(alone, selection=Selection()).fingerprint
+
+
+def test_the_disc_says_which_are_earlier_in_every_language(files: dict[str, list[Path]], tmp_path: Path) -> None:
+    studies = complete(files)
+    words = {code: pages(studies, tmp_path / code, code, "Earlier examination") for code in languages()}
+    assert len(set(words.values())) == len(languages())
+
+
+def pages(studies: CompleteStudies, folder: Path, code: str, message: str) -> str:
+    words = language(code).gettext(message)
+    site = settings(folder, disc={"language": code})
+    [layout] = lay_out_set(studies, site, folder / "disc", created=CREATED, medium="cd").layouts
+    assert text_of(layout, "INDEX.HTM").count(words) == 2
+    assert text_of(layout, "README.TXT").count(words) >= 2
+    return words
+
+
+@pytest.mark.parametrize(("room_for", "kept"), [(3, ["A1", "P2", "P3"]), (2, ["A1", "P2"]), (1, ["A1"]), (0, ["A1"])])
+def test_the_oldest_are_left_out_where_there_is_no_room(
+    files: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room_for: int, kept: list[str]
+) -> None:
+    of_each = [study_sectors(instances(files[number])) for number in NUMBERS]
+    fixed = MEDIUM_SECTORS["cd"] - room_sectors("cd", [])
+    monkeypatch.setitem(MEDIUM_SECTORS, "cd", fixed + sum(of_each[:room_for]) if room_for else fixed + of_each[0] // 2)
+    site = settings(tmp_path, priors={"count": 2})
+    studies = within_medium(complete(files), site, "cd")
+    assert numbers_of(studies) == kept
+    assert studies.degraded == ((NO_ROOM,) if len(kept) < 3 else ())
+    layouts = lay_out_set(studies, site, tmp_path / "disc", created=CREATED, medium="cd").layouts
+    assert (len(layouts) == 1) == bool(room_for)
+    assert all((WORDS[NO_ROOM] in text_of(each, "INDEX.HTM")) == (len(kept) < 3) for each in layouts)
+
+
+def test_they_may_make_a_set_where_the_site_wants_sets(
+    files: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = MEDIUM_SECTORS["cd"] - room_sectors("cd", []) + study_sectors(instances(files["A1"])) + 20
+    monkeypatch.setitem(MEDIUM_SECTORS, "cd", room)
+    site = settings(tmp_path, priors={"count": 2, "span": True})
+    studies = within_medium(complete(files), site, "cd")
+    assert (numbers_of(studies), studies.degraded) == (["A1", "P2", "P3"], ())
+    assert len(lay_out_set(studies, site, tmp_path / "disc", created=CREATED, medium="cd").layouts) > 1
+    alone = settings(tmp_path, priors={"count": 2, "span": True}, disc={"span": False})
+    assert numbers_of(within_medium(complete(files), alone, "cd")) == ["A1"]
+
+
+def test_a_file_that_no_medium_holds_keeps_only_its_study_off(
+    files: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def larger(one: Instance) -> Instance:
+        return replace(one, arrival=replace(one.arrival, size=largest + 1)) if one.arrival.path == huge else one
+
+    largest = max(file.stat().st_size for number in ("A1", "P2") for file in files[number])
+    [huge, *_] = files["P3"]
+    monkeypatch.setattr("mkiso.media.disc_set.LARGEST_FILE_BYTES", largest)
+    old = retrieved(files)
+    grown = [replace(each, instances=tuple(map(larger, each.instances))) for each in old.studies]
+    studies = complete_studies(replace(old, studies=tuple(grown)), Settings().identity)
+    site = settings(tmp_path, priors={"count": 2, "span": True})
+    assert numbers_of(within_medium(studies, site, "bd")) == ["A1", "P2"]
+
+
+def test_headers_that_contradict_the_one_asked_for_keep_all_earlier_ones_off(
+    files: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    """The archive's answer says nothing of it: only the images do."""
+    wrong = []
+    for number, file in enumerate(files["P3"]):
+        dataset = dcmread(file)
+        dataset.PatientBirthDate = "19650101"
+        dataset.save_as(tmp_path / f"{number}.dcm")
+        wrong.append(tmp_path / f"{number}.dcm")
+    site = {"compare": ["PatientSex"]}
+    some = retrieved(files)
+    bad = [
+        replace(each, instances=tuple(instances(wrong))) if each.study.accession_number == "P3" else each
+        for each in some.studies
+    ]
+    mixed = replace(some, studies=tuple(bad))
+    studies = complete_studies(mixed, Settings().identity)
+    assert (numbers_of(studies), studies.degraded) == (["A1"], (CONTRADICTS,))
+    assert numbers_of(complete_studies(mixed, Settings.model_validate({"identity": site}).identity)) == list(NUMBERS)
+    bad[0], bad[2] = bad[2], bad[0]
+    asked = [replace(each, study=replace(each.study, is_prior=False)) for each in bad]
+    told = replace(some.found, studies=tuple(each.study for each in asked))
+    with pytest.raises(PatientMismatch):
+        complete_studies(replace(some, found=told, studies=tuple(asked)), Settings().identity)
+
+
+def test_an_earlier_one_that_lacks_an_image_is_never_on_the_disc(files: dict[str, list[Path]]) -> None:
+    some = retrieved(files)
+    lacking = [
+        replace(each, instances=each.instances[1:]) if each.study.accession_number == "P2" else each
+        for each in some.studies
+    ]
+    studies = complete_studies(replace(some, studies=tuple(lacking)), Settings().identity)
+    assert (numbers_of(studies), studies.degraded) == (["A1"], (INCOMPLETE,))
+    lacking[0] = replace(lacking[0], instances=lacking[0].instances[1:])
+    with pytest.raises(StudyIncomplete):
+        complete_studies(replace(some, studies=tuple(lacking)), Settings().identity)
