@@ -129,7 +129,8 @@ class DicomWeb(AnySource):
     """A server that is asked by QIDO-RS and sends by WADO-RS (PS3.18).
 
     With `token_url` a token is had there by OAuth 2.0 client credentials, with `user` alone it is Basic, with a secret
-    alone a bearer token. `secret_file` is read anew each time, since tokens are renewed.
+    alone a bearer token. `secret_file` is read anew each time, since tokens are renewed. `http2`: speak HTTP/2 where
+    the server offers it in TLS.
     """
 
     kind: Literal["dicomweb"]
@@ -143,6 +144,7 @@ class DicomWeb(AnySource):
     certificate: Place | None = None
     key: Place | None = None
     parallel: int = Field(4, ge=1, le=16)
+    http2: bool = False
     connect_timeout_seconds: Seconds = 10
     response_timeout_seconds: Seconds = 60
 

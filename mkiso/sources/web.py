@@ -105,15 +105,40 @@ def open_client(
     connect, response = settings.connect_timeout_seconds, settings.response_timeout_seconds
     if rest is not None:
         connect, response = min(connect, rest / 2), min(response, rest)
+    trust, limits = _trust(settings), httpx.Limits(max_connections=settings.parallel + 1)
+    plain = None if settings.http2 else httpx.HTTPTransport(trust, trust_env=False, limits=limits)
     return httpx.Client(
         auth=auth or Access(settings),
-        verify=_trust(settings),
+        transport=plain or _Http2(trust, limits),
         headers={"Accept-Encoding": "identity"},
         timeout=httpx.Timeout(response, connect=connect),
         follow_redirects=False,
         trust_env=False,
-        limits=httpx.Limits(max_connections=settings.parallel + 1),
     )
+
+
+class _Http2(httpx.BaseTransport):
+    """HTTP/2 where TLS agrees on it (ALPN), else HTTP/1.1. Each thread has connections of its own: httpcore changes the
+    state of one outside its locks, so streams of two threads could stall each other.
+    """
+
+    def __init__(self, trust: ssl.SSLContext | bool, limits: httpx.Limits) -> None:
+        self._made_with = trust, limits
+        self._of_thread = threading.local()
+        self._all: list[httpx.HTTPTransport] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        transport: httpx.HTTPTransport | None = getattr(self._of_thread, "transport", None)
+        if transport is None:
+            trust, limits = self._made_with
+            transport = httpx.HTTPTransport(trust, http2=True, trust_env=False, limits=limits)
+            self._of_thread.transport = transport
+            self._all.append(transport)
+        return transport.handle_request(request)
+
+    def close(self) -> None:
+        for transport in self._all:
+            transport.close()
 
 
 def _trust(settings: DicomWeb) -> ssl.SSLContext | bool:

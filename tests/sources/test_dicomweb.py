@@ -7,7 +7,7 @@ import random
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,14 @@ def by_web(tmp_path: Path, base_url: str, **pacs: Any) -> Settings:
     return Settings.model_validate({"pacs": {**source, **pacs}, "storage": storage})
 
 
-def fetched(settings: Settings, stop: threading.Event | None = None) -> list[Arrival]:
+def fetched(
+    settings: Settings, stop: threading.Event | None = None, on_found: Callable[[], None] = lambda: None
+) -> list[Arrival]:
     folder = settings.storage.data_dir / "jobs" / "job" / "instances"
     folder.mkdir(parents=True, exist_ok=True)
     arrivals: list[Arrival] = []
     (study,) = find_studies(source_of(settings), "A1")
+    on_found()
     retrieve(source_of(settings), settings.identity, study, folder, [], arrivals.append, stop)
     return arrivals
 
