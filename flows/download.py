@@ -10,6 +10,7 @@ from flows.parameters import (
     AccessionNumbers,
     DiscFormat,
     DiscLanguage,
+    DiscTransferSyntax,
     PasswordSeal,
     Priors,
     SeriesUids,
@@ -20,6 +21,7 @@ from flows.parameters import (
 from mkiso.study.selection import Selection
 from tasks.cleaning import forget_cancelled_job
 from tasks.disc import (
+    convert_images,
     finish_pictures,
     lay_out_discs,
     leave_password,
@@ -48,6 +50,7 @@ def make_disc(
     study_uids: StudyUids = (),
     series_uids: SeriesUids = (),
     priors: Priors = False,
+    transfer_syntax: DiscTransferSyntax = "",
 ) -> State:
     """Make a disc image of one patient's studies.
 
@@ -60,8 +63,9 @@ def make_disc(
         study_uids: Of the accession numbers' studies these alone, or these where there are no numbers; empty: all.
         series_uids: Of a study that has some of these, these alone; empty: whole studies.
         priors: Whether earlier studies of the patient go beside them, by the rule of the configuration.
+        transfer_syntax: as-archived, or explicit-le for old programs; empty: disc.transfer_syntax of the configuration.
     """
-    asked = {"language": language, "form": format, "seal": seal}
+    asked = {"language": language, "form": format, "seal": seal, "transfer_syntax": transfer_syntax}
     with JobRun("download", accession_numbers, **asked, selection=Selection(study_uids, series_uids, priors)) as run:
         question = run.start()
         discs = resume_discs(run) if run.report.disc_ids else ()
@@ -71,7 +75,10 @@ def make_disc(
         if not discs:
             run.begin_pictures()
             studies = retrieve(run, found)
-            disc_set = lay_out_discs(run, studies, finish_pictures(run, studies), read_reports(run, studies))
+            conversion = convert_images(run, studies)
+            disc_set = lay_out_discs(
+                run, studies, conversion, finish_pictures(run, studies), read_reports(run, studies)
+            )
             written = master_images(run, disc_set)
             proven = read_back(run, written)
             discs = shelve_discs(run, proven)

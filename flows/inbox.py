@@ -14,6 +14,7 @@ from mkiso.study.selection import numbers_of
 from tasks.cleaning import drop_cancelled_burn
 from tasks.collect import check_complete, check_one_patient, find_beside, look_up_patient, resume
 from tasks.disc import (
+    convert_images,
     finish_pictures,
     lay_out_discs,
     master_images,
@@ -108,7 +109,8 @@ def _burn(run: InboxRun) -> None:
     if maker and not maker.needs_image:
         orders = orders_of_studies(run, maker, complete)
     else:
-        disc_set = lay_out_discs(run, complete, finish_pictures(run, complete), read_reports(run, complete))
+        conversion = convert_images(run, complete)
+        disc_set = lay_out_discs(run, complete, conversion, finish_pictures(run, complete), read_reports(run, complete))
         proven = read_back(run, master_images(run, disc_set))
         if maker is None:
             run.finish(shelve_discs(run, proven))

@@ -5,11 +5,12 @@ they can't be right.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, get_args
 
 from prefect.runtime import flow_run
 from pydantic import Field, StringConstraints
 
+from mkiso.config.section import TransferSyntax
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
 from mkiso.storage.handover import CLAIM_PATTERN
@@ -76,6 +77,15 @@ DiscLanguage = Annotated[
         title="Language",
         description="Of the pages on the disc, such as de; empty: disc.language of the configuration.",
         pattern=rf"^({'|'.join(languages())})?$",
+    ),
+]
+
+DiscTransferSyntax = Annotated[
+    str,
+    Field(
+        title="Transfer syntax",
+        description="What the images of the disc are stored as; empty: disc.transfer_syntax of the configuration.",
+        pattern=rf"^({'|'.join(get_args(TransferSyntax))})?$",
     ),
 ]
 

@@ -9,10 +9,19 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from flows.collect import find, retrieve
-from flows.parameters import AccessionNumbers, DiscLanguage, Priors, SeriesUids, ShownPatient, StudyUids, run_name
+from flows.parameters import (
+    AccessionNumbers,
+    DiscLanguage,
+    DiscTransferSyntax,
+    Priors,
+    SeriesUids,
+    ShownPatient,
+    StudyUids,
+    run_name,
+)
 from mkiso.study.selection import Selection
 from tasks.cleaning import drop_cancelled_print
-from tasks.disc import finish_pictures, lay_out_discs, master_images, read_back, read_reports
+from tasks.disc import convert_images, finish_pictures, lay_out_discs, master_images, read_back, read_reports
 from tasks.job_run import JobRun
 from tasks.order import (
     check_label,
@@ -58,6 +67,7 @@ def print_disc(
     study_uids: StudyUids = (),
     series_uids: SeriesUids = (),
     priors: Priors = False,
+    transfer_syntax: DiscTransferSyntax = "",
 ) -> State:
     """Have a disc of one patient's studies made by a disc publisher.
 
@@ -71,9 +81,11 @@ def print_disc(
         study_uids: Of the accession numbers' studies these alone, or these where there are no numbers; empty: all.
         series_uids: Of a study that has some of these, these alone; empty: whole studies.
         priors: Whether earlier studies of the patient go beside them, by the rule of the configuration.
+        transfer_syntax: as-archived, or explicit-le for old programs; empty: disc.transfer_syntax of the configuration.
     """
+    asked = {"language": language, "transfer_syntax": transfer_syntax}
     selection = Selection(study_uids, series_uids, priors)
-    with JobRun("print", accession_numbers, publisher, language, selection=selection) as run:
+    with JobRun("print", accession_numbers, publisher, **asked, selection=selection) as run:
         question = run.question()
         write_down(run, question, confirm_reprint)
         run.start()
@@ -85,7 +97,10 @@ def print_disc(
             run.begin_pictures()
         studies = retrieve(run, found)
         if maker.needs_image:
-            disc_set = lay_out_discs(run, studies, finish_pictures(run, studies), read_reports(run, studies))
+            conversion = convert_images(run, studies)
+            disc_set = lay_out_discs(
+                run, studies, conversion, finish_pictures(run, studies), read_reports(run, studies)
+            )
             proven = read_back(run, master_images(run, disc_set))
             orders = orders_of_images(run, maker, proven)
         else:

@@ -17,6 +17,7 @@
     │   ├── VolumeNotFound        404  the ledger has no archive volume of this label
     │   ├── PatientMismatch       409  more than one patient in one question
     │   ├── TooLargeForMedium     422
+    │   ├── NotConvertible        422  an image can't be made Explicit VR Little Endian
     │   ├── PacsRefused           502  our configuration and the PACS's disagree
     │   ├── StudyIncomplete       502  instances stayed missing after every attempt
     │   ├── NotArchived           502  the PACS doesn't list what was sent to an inbox
@@ -343,6 +344,15 @@ class TooLargeForMedium(PermanentError):
     http_status = 422
     meaning = "the studies don't fit one `disc.medium`, and `disc.span` is off"
     remedy = "set `disc.span`, or a larger `disc.medium`"
+
+
+class NotConvertible(PermanentError):
+    """An image can't be made Explicit VR Little Endian without loss or doubt."""
+
+    code = "not_convertible"
+    http_status = 422
+    meaning = "`disc.transfer_syntax` is `explicit-le`, and an image can't be made that: a video, or damaged pixels"
+    remedy = "ask for the disc as it is archived: `transfer_syntax=as-archived`"
 
 
 class PacsRefused(PermanentError):

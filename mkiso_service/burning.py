@@ -30,6 +30,7 @@ def burn(
     shown: str = "",
     birth_date: str = "",
     language: str = "",
+    transfer_syntax: str = "",
     form: str = "",
     letter: Path | None = None,
     called: str = "",
@@ -42,6 +43,7 @@ def burn(
     """
     started = time.monotonic()
     whose = {"shown": shown, "birth_date": birth_date, "language": language, "form": form, "priors": priors}
+    whose |= {"transfer_syntax": transfer_syntax}
     asked = client.ask_for_disc(accession_numbers, **whose, selection=selection)
     state = show_job(console, client.follow(asked.job_id))
     if asked.claim:
@@ -73,6 +75,7 @@ def burn_into(
     shown: str = "",
     birth_date: str = "",
     language: str = "",
+    transfer_syntax: str = "",
     selection: Selection = EVERYTHING,
     priors: str = "",
 ) -> tuple[Job, list[Path]]:
@@ -83,6 +86,7 @@ def burn_into(
     with TemporaryDirectory(prefix="mkiso-") as temporary:
         target = Path(temporary) / "disc"
         whose = {"shown": shown, "birth_date": birth_date, "language": language, "priors": priors}
+        whose |= {"transfer_syntax": transfer_syntax}
         form = {"form": ON_A_STICK, "called": "its files"}
         job, files = burn(console, client, accession_numbers, target, letter=None, selection=selection, **form, **whose)
         if len(files) != 1:

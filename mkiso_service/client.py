@@ -90,14 +90,16 @@ class Client:
         birth_date: str = "",
         language: str = "",
         form: str = "",
+        transfer_syntax: str = "",
         selection: Selection = EVERYTHING,
         priors: str = "",
     ) -> AskedDisc:
         """Start, or join, the job that makes a disc of one patient's studies. `shown`: the preview's, of the patient
-        whom somebody confirmed; `language`: of the disc, `form`: the name of its format; `selection`: what is chosen of
-        the studies, or, without accession numbers, which these are.
+        whom somebody confirmed; `language`: of the disc, `form`: the name of its format, `transfer_syntax`: of its
+        images; `selection`: what is chosen of the studies, or, without accession numbers, which these are.
         """
         whose = {"shown": shown, "birth_date": birth_date, "language": language, "format": form, "priors": priors}
+        whose |= {"transfer_syntax": transfer_syntax}
         if len(accession_numbers) == 1:
             query = {"accession_number": accession_numbers[0], **whose}
             answer = self._start("GET", "/api/iso/download", query, selection)
@@ -115,6 +117,7 @@ class Client:
         shown: str = "",
         birth_date: str = "",
         language: str = "",
+        transfer_syntax: str = "",
         selection: Selection = EVERYTHING,
         priors: str = "",
     ) -> dict[str, Any]:
@@ -130,6 +133,7 @@ class Client:
             "birth_date": birth_date,
             "language": language,
             "priors": priors,
+            "transfer_syntax": transfer_syntax,
         }
         return self._start("POST", "/api/iso/print", query, selection)
 

@@ -55,6 +55,12 @@ def _of_a_patient(command: Callable[..., Any]) -> Callable[..., Any]:
     spoken = click.option(
         "--language", default="", metavar="CODE", help="Of the pages on the disc, such as de. Default: disc.language."
     )
+    stored = click.option(
+        "--transfer-syntax",
+        default="",
+        metavar="as-archived|explicit-le",
+        help="Images as they are archived, or all Explicit VR Little Endian. Default: disc.transfer_syntax.",
+    )
     as_json = click.option(
         "--json", "as_json", is_flag=True, help="Tell the job on standard output, and its progress on standard error."
     )
@@ -64,7 +70,7 @@ def _of_a_patient(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=lambda _context, _option, given: "" if given is None else str(given).lower(),
         help="Whether earlier studies of the patient go beside them, by the site's rule. Default: priors.default.",
     )
-    return as_json(priors(spoken(born(yes(command)))))
+    return as_json(priors(stored(spoken(born(yes(command))))))
 
 
 def _born(_context: click.Context, _option: click.Parameter, given: str) -> str:
@@ -219,6 +225,7 @@ def burn(
     birth_date: str,
     language: str,
     priors: str,
+    transfer_syntax: str,
     *,
     beside_others: bool,
     yes: bool,
@@ -255,12 +262,12 @@ def burn(
             numbers, chosen = accession_numbers, selection
             whose = _confirmed(console, client, numbers, birth_date, chosen, priors, yes=yes)
             if place:
-                options = {"language": language, **whose}
+                options = {"language": language, "transfer_syntax": transfer_syntax, **whose}
                 job, files = burn_into(
                     console, client, numbers, place, beside=beside_others, selection=chosen, **options
                 )
             else:
-                options = {"language": language, "form": form, **whose}
+                options = {"language": language, "transfer_syntax": transfer_syntax, "form": form, **whose}
                 job, files = burn_disc(
                     console, client, numbers, target, selection=chosen, letter=letter_file, **options
                 )
@@ -310,6 +317,7 @@ def print_(
     birth_date: str,
     language: str,
     priors: str,
+    transfer_syntax: str,
     *,
     yes: bool,
     as_json: bool,
@@ -332,6 +340,7 @@ def print_(
                 publisher,
                 confirm_reprint=confirm_reprint,
                 language=language,
+                transfer_syntax=transfer_syntax,
                 selection=selection,
                 **whose,
             )

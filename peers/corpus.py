@@ -18,6 +18,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import DataElement, Dataset, dcmread, uid
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, generate_uid
@@ -157,6 +158,22 @@ def dataset_bytes(file: Path | bytes) -> bytes:
     if content[128:132] != b"DICM" or content[132:138] != b"\x02\x00\x00\x00UL":
         raise ValueError("no Part 10 file with a group length")
     return content[144 + int.from_bytes(content[140:144], "little") :]
+
+
+def values_of(dataset: Dataset) -> list[tuple[int, object]]:
+    """The bytes of each value in order, of nested ones too, group lengths apart."""
+    told: list[tuple[int, object]] = []
+    raw = {tag: dataset.get_item(tag) for tag in sorted(dataset.keys())}  # first: looking at one value decodes others
+    for tag, element in raw.items():
+        if tag.element == 0:
+            continue
+        if isinstance(element, RawDataElement) and element.VR not in ("SQ", None) and dataset[tag].VR != "SQ":
+            told.append((int(tag), element.value))
+        elif dataset[tag].VR == "SQ":
+            told.append((int(tag), [values_of(item) for item in dataset[tag].value]))
+        else:
+            told.append((int(tag), element.value))
+    return told
 
 
 def _split_before_pixels(content: bytes) -> tuple[bytes, bytes]:

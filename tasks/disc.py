@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from mkiso.errors import InvalidRequest, JobNotFound
 from mkiso.formats.proven_set import ProvenSet, WrittenSet, disc_fingerprint, manifests_of, prove, write_set
 from mkiso.media.disc_set import DiscSet, lay_out_set
+from mkiso.media.explicit import AS_ARCHIVED, Conversion, convert
 from mkiso.media.file_set import arrange
 from mkiso.media.presented import states_of
 from mkiso.media.rendering import NO_PICTURES, Pictures
@@ -51,6 +52,22 @@ def look_for_finished_disc(run: JobRun, found: Found) -> tuple[Manifest, ...]:
     return tuple(reusable(settings.storage, fingerprint, settings.disc.reuse_minutes))
 
 
+@step("Convert images")
+def convert_images(run: JobRun, studies: CompleteStudies) -> Conversion:
+    """What the disc holds in place of what was archived, where it is to be Explicit VR Little Endian
+    (disc.transfer_syntax).
+    """
+    if run.settings.disc.transfer_syntax == "as-archived":
+        return AS_ARCHIVED
+    run.tell("converting images")
+    return convert(
+        [instance.arrival for instance in studies.instances],
+        run.job.converted_dir,
+        lambda done, of: run.tell_seldom(f"converting images ({done} of {of})"),
+        fork_server=run.settings.storage.pictures_socket,
+    )
+
+
 @step("Finish pictures")
 def finish_pictures(run: JobRun, studies: CompleteStudies) -> Pictures:
     """The pictures of the instances that passed the gate; most were made while others still arrived."""
@@ -76,7 +93,9 @@ def read_reports(run: JobRun, studies: CompleteStudies) -> Reports:
 
 
 @step("Lay out disc")
-def lay_out_discs(run: JobRun, studies: CompleteStudies, pictures: Pictures, reports: Reports) -> DiscSet:
+def lay_out_discs(
+    run: JobRun, studies: CompleteStudies, conversion: Conversion, pictures: Pictures, reports: Reports
+) -> DiscSet:
     """Names, DICOMDIR, pages, pictures, viewer; what doesn't fit one disc becomes a set where `disc.span` allows it."""
     run.tell("laying out")
     disc_set = lay_out_set(
@@ -88,6 +107,7 @@ def lay_out_discs(run: JobRun, studies: CompleteStudies, pictures: Pictures, rep
         pictures=pictures,
         reports=reports,
         envelopes=run.envelopes,
+        conversion=conversion,
     )
     for note in disc_set.notes:
         run.log.info("%s", note)

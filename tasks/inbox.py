@@ -52,7 +52,8 @@ class InboxRun(JobRun):
 
     def is_answered_by(self, disc: Manifest) -> bool:
         """Whether it is of the study that was sent: its numbers are the PACS's, and the run's are the images'."""
-        return self.study_instance_uid in disc.studies and disc.format == self.report.format
+        asked = self.report.format, self.report.transfer_syntax
+        return self.study_instance_uid in disc.studies and (disc.format, disc.transfer_syntax) == asked
 
     @property
     def place(self) -> PushedStudy:

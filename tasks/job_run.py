@@ -59,19 +59,23 @@ class JobRun(JobProgress):
         seal: str = "",
         inbox: str = "",
         selection: Selection = EVERYTHING,
+        transfer_syntax: str = "",
     ) -> None:
-        """`language`: of the discs, where it isn't the site's; `form`: the name of their format; `seal`: of who is told
-        the password where it is an encrypted one (mkiso.storage.handover); `inbox`: where they were sent to.
+        """`language`, `transfer_syntax`: of the discs, where they aren't the site's; `form`: the name of their format;
+        `seal`: of who is told the password where it is an encrypted one (mkiso.storage.handover); `inbox`: where they
+        were sent to.
         """
         context = get_run_context()
         assert isinstance(context, FlowRunContext) and context.flow_run is not None
         self.log = get_run_logger()
-        settings = in_force().in_language(language)
+        settings = in_force().as_asked(language, transfer_syntax)
         self.job = Job(str(context.flow_run.id), kind, settings.for_inbox(inbox) if inbox else settings)
         name = publisher or (self.settings.print.publisher if kind == "print" else "")
         self._artifacts = Artifacts(self.log, "retrieval", PROGRESS_SECONDS)
         numbers = tuple(accession_numbers)
         facts = {"publisher": name, "format": form, "inbox": inbox}
+        facts |= {"transfer_syntax": self.settings.disc.transfer_syntax}
+        self._is_asked_for = bool(transfer_syntax)
         report = JobReport(self.job.id, kind, numbers, **facts, selection=selection)  # type: ignore[arg-type]
         self._seal, self._password = seal, new_password()
         self.form = FORMATS[form].opened(self._password)
@@ -138,8 +142,8 @@ class JobRun(JobProgress):
     def is_answered_by(self, disc: Manifest) -> bool:
         """Whether a disc was made for what this run asks."""
         report = self.report
-        asked = set(report.accession_numbers), report.selection, report.format
-        return (set(disc.accession_numbers), disc.selection, disc.format) == asked
+        asked = set(report.accession_numbers), report.selection, report.format, report.transfer_syntax
+        return (set(disc.accession_numbers), disc.selection, disc.format, disc.transfer_syntax) == asked
 
     def keep_question_of(self, disc: Manifest) -> None:
         """Tell of the question that this disc of the job answers, whatever its run asks by now."""
@@ -148,6 +152,7 @@ class JobRun(JobProgress):
             accession_numbers=disc.accession_numbers,
             selection=disc.selection,
             format=disc.format,
+            transfer_syntax=disc.transfer_syntax,
         )
 
     def is_retry(self) -> bool:
@@ -186,6 +191,11 @@ class JobRun(JobProgress):
 
     def _require_allowed(self) -> None:
         require_allowed(self.form, self.settings.disc.encryption, is_printed=self.job.kind == "print")
+        if self._is_asked_for and self.job.kind == "print" and not self.publisher.needs_image:
+            raise InvalidRequest(
+                f"{self.report.publisher} makes its discs itself, of the images as they are archived: ask it without "
+                "transfer_syntax, or ask for a file."
+            )
 
     @property
     def settings(self) -> Settings:

@@ -29,6 +29,8 @@ Carrier = Medium | Literal["zip", "zip-encrypted", "usb"]
 
 Encryption = Literal["allowed", "required_for_files", "required"]
 """What a site asks of what it hands out: nothing; that files are encrypted, but not what robots make; that all is."""
+TransferSyntax = Literal["as-archived", "explicit-le"]
+"""What the images of a disc are stored as."""
 
 
 def _named(path: object) -> object:

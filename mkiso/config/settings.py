@@ -37,6 +37,7 @@ from mkiso.config.section import (
     Port,
     Seconds,
     Section,
+    TransferSyntax,
     Url,
 )
 from mkiso.config.sources import CMove, Source, Sources, alike
@@ -306,6 +307,7 @@ class Disc(Section):
     span: bool = True
     pictures: Literal["all", "key", "none"] = "all"
     encryption: Encryption = "allowed"
+    transfer_syntax: TransferSyntax = "as-archived"
     recipients: tuple[Place, ...] = ()
 
 
@@ -553,11 +555,12 @@ class Settings(Section):
     logging: Logging = Logging()
     audit: Audit = Audit()
 
-    def in_language(self, language: str) -> Settings:
-        """These settings for a disc in a language of its own; empty: the site's."""
-        if not language:
+    def as_asked(self, language: str = "", transfer_syntax: str = "") -> Settings:
+        """These settings for a disc in a language and a transfer syntax of its own; empty: the site's."""
+        asked = {"language": language, "transfer_syntax": transfer_syntax}
+        if not (given := {name: value for name, value in asked.items() if value}):
             return self
-        return self.model_copy(update={"disc": self.disc.model_copy(update={"language": language})})
+        return self.model_copy(update={"disc": self.disc.model_copy(update=given)})
 
     def for_inbox(self, name: str) -> Settings:
         """These settings for a disc of what was sent to an inbox: its medium and copies. Raises KeyError."""

@@ -123,10 +123,12 @@ def value_so_far(data: bytes, encoding: Encoding, wanted: int) -> bytes | None:
     return None
 
 
-def element_end(data: Encoded, offset: int, end: int) -> int:
-    """Where a value of undefined length and VR UN ends, its delimiter included. Raises DamagedInstance."""
+def element_end(data: Encoded, offset: int, end: int, vr: bytes = b"UN") -> int:
+    """Where a value of undefined length in little endian ends, its delimiter included: a sequence of VR UN, or
+    fragments. Raises DamagedInstance.
+    """
     try:
-        return _end_of_undefined(data, offset, end, IMPLICIT_LITTLE, b"UN", MAX_ELEMENTS)[0]
+        return _end_of_undefined(data, offset, end, EXPLICIT_LITTLE, vr, MAX_ELEMENTS)[0]
     except struct.error:
         raise DamagedInstance("A sequence is cut short inside an element.") from None
 
@@ -198,7 +200,7 @@ def _elements(
             if key == delimiter and delimited:
                 return found, start
             if vr is not None:
-                _require_vr(vr, offset)
+                require_vr(vr, offset)
                 (length,) = encoding.length.unpack_from(data, start)
                 start += 4
             if length == UNDEFINED_LENGTH:
@@ -226,7 +228,7 @@ def _keys(encoding: Encoding, wanted: frozenset[int]) -> dict[int, int]:
     return {encoding.key(tag): tag for tag in wanted}
 
 
-def _require_vr(vr: bytes, offset: int) -> None:
+def require_vr(vr: bytes, offset: int) -> None:
     """Of two capital letters (PS3.5 6.2), known or not. Whatever else stands there is 16-bit length to some readers,
     which then see other elements, such as another patient's.
     """
@@ -301,7 +303,7 @@ def _end_of_sequence(data: Encoded, offset: int, end: int, encoding: Encoding, l
         if encoding.explicit:
             _, vr, length = encoding.explicit_head.unpack_from(data, offset)
             if vr not in SHORT_VRS:
-                _require_vr(vr, offset)
+                require_vr(vr, offset)
                 (length,) = encoding.length.unpack_from(data, offset + 8)
                 offset += 4
         offset += 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mkiso.config.settings import Settings
@@ -87,7 +87,10 @@ def manifests_of(proven: ProvenSet, job_id: str, settings: Settings, inbox: str 
     fingerprint = disc_fingerprint(studies.fingerprint, settings, proven.form, inbox)
     ids = [new_disc_id() for _ in proven.discs]
     return tuple(
-        _manifest(disc, proven.form, studies, fingerprint, job_id, disc_id, first_disc=ids[0])
+        replace(
+            _manifest(disc, proven.form, studies, fingerprint, job_id, disc_id, first_disc=ids[0]),
+            transfer_syntax=settings.disc.transfer_syntax,
+        )
         for disc, disc_id in zip(proven.discs, ids, strict=True)
     )
 

@@ -75,19 +75,25 @@ def profile_for(medium: Carrier, instances: Collection[Arrival]) -> Profile | No
     return next((profile for profile in PROFILES[medium] if used <= profile.transfer_syntaxes), None)
 
 
-def statement(medium: Carrier, instances: Collection[Arrival], *, is_secure: bool = False) -> str:
+def statement(medium: Carrier, instances: Collection[Arrival], *, is_secure: bool = False, converted: int = 0) -> str:
     """What README.TXT says: the profile that the disc meets, or that it meets none and why. `is_secure`: all its DICOM
     files are encrypted, as the profiles' secure forms want it (PS3.11 D.3.5, H.3.5, J.3.5); IHE PDI has none.
+    `converted`: how many of the instances were made Explicit VR Little Endian for it.
     """
+    archived = (
+        f"{converted} of {len(instances)} images were stored otherwise and are Explicit VR Little Endian here; their "
+        "values are the same."
+        if converted
+        else "All images are as they were archived."
+    )
     profile = profile_for(medium, instances)
     if profile and medium in WRITTEN_TO:
         pdi = ", and IHE Portable Data for Imaging (PDI)" if profile.name == PDI_PROFILE and not is_secure else ""
         name = profile.secure_name if is_secure else profile.name
-        return f"Written to {WRITTEN_TO[medium]}, it meets the DICOM application profile {name} (PS3.11){pdi}."
+        met = f"Written to {WRITTEN_TO[medium]}, it meets the DICOM application profile {name} (PS3.11){pdi}."
+        return f"{met} {archived}" if converted else met
     reasons = [NOT_MET[medium]] if medium in NOT_MET else list(_obstacles(instances)) or [_syntaxes(medium, instances)]
-    return (
-        f"It meets no DICOM application profile (PS3.11): {'; '.join(reasons)}. All images are as they were archived."
-    )
+    return f"It meets no DICOM application profile (PS3.11): {'; '.join(reasons)}. {archived}"
 
 
 def _obstacles(instances: Iterable[Arrival]) -> Iterable[str]:

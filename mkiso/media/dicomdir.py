@@ -103,7 +103,7 @@ def _series(branch: SeriesBranch, number: int, study_uid: Text, notes: Notes) ->
 def _leaf(leaf: Leaf, number: int, given: dict[int, Text], notes: Notes) -> _Record:
     """An instance's record. The UIDs of its reference are those of the file's meta information whatever they are
     (PS3.10 8.6)."""
-    arrival, kind = leaf.arrival, leaf.record_type.encode()
+    arrival, kind = leaf.instance.on_disc, leaf.record_type.encode()
     reference = (
         element(0x00041500, "CS", "\\".join(leaf.path.parts).encode())
         + element(0x00041510, "UI", arrival.sop_class_uid.encode())

@@ -17,6 +17,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import ProofFailed, TooLargeForMedium
 from mkiso.media.capacity import LARGEST_FILE_BYTES
 from mkiso.media.envelopes import Envelopes
+from mkiso.media.explicit import AS_ARCHIVED, Conversion, reckoned
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.rendering import NO_PICTURES, Pictures
 from mkiso.media.reporting import NO_REPORTS, Reports
@@ -74,17 +75,19 @@ def lay_out_set(
     pictures: Pictures = NO_PICTURES,
     reports: Reports = NO_REPORTS,
     envelopes: Envelopes | None = None,
+    conversion: Conversion = AS_ARCHIVED,
 ) -> DiscSet:
     """A patient's disc; what doesn't fit one becomes a set where `disc.span` allows it. The made files of disc n go
     into `folder`/n.
 
     Pictures are thinned, from `disc.pictures` on, and reports left without pages at last, until they make no set where
-    there need be none, and no set of more discs. Where all is encrypted (`envelopes`) there are none. Raises what
-    lay_out raises.
+    there need be none, and no set of more discs. Where all is encrypted (`envelopes`) there are none. What is in
+    `conversion` lies on the discs in place of what arrived, and takes the room that it needs. Raises what lay_out
+    raises.
     """
     whole = Part.whole(studies)
     if envelopes:
-        return _lay_out_encrypted(whole, settings, folder, created, medium, envelopes)
+        return _lay_out_encrypted(whole, settings, folder, created, medium, envelopes, conversion)
     amounts = AMOUNTS[_MOST[settings.disc.pictures] :] if pictures.of else AMOUNTS[-1:]
     spoken = settings.disc.language
     showings = [Showing(pictures, amount, reports, spoken) for amount in amounts]
@@ -92,22 +95,31 @@ def lay_out_set(
         showings.append(Showing(language=spoken))
     for showing in showings:
         try:
-            disc = lay_out(whole, settings, folder / "1", created=created, medium=medium, showing=showing)
+            disc = lay_out(
+                whole, settings, folder / "1", created=created, medium=medium, showing=showing, conversion=conversion
+            )
             return DiscSet((studies,), (disc,))
         except TooLargeForMedium:
             if showing is showings[-1] and not settings.disc.span:
                 raise
     room = room_sectors(medium, bundle_viewer(settings.viewer, settings.storage.viewer_hashes).files)
-    divided, chosen = span(whole.instances, room, medium, showings[-1]), showings[-1]
+    instances = conversion.applied(whole.instances)
+    divided, chosen = span(instances, room, medium, showings[-1]), showings[-1]
     for showing in showings[:-1]:
         with suppress(TooLargeForMedium):  # one instance with pictures of all its frames
-            with_pictures = span(whole.instances, room, medium, showing)
+            with_pictures = span(instances, room, medium, showing)
             if len(with_pictures) == len(divided):
                 divided, chosen = with_pictures, showing
                 break
-    parts = [Part((studies,), instances) for instances in divided]
+    parts = _parts(whole, divided)
     places = [("", folder / str(number)) for number in range(1, len(parts) + 1)]
-    return _laid_out(parts, places, settings, created, medium, chosen)
+    return _laid_out(parts, places, settings, created, medium, chosen, conversion=conversion)
+
+
+def _parts(whole: Part, divided: Sequence[Sequence[Instance]]) -> list[Part]:
+    """The same instances, as they passed the gate."""
+    passed = {instance.arrival.sop_instance_uid: instance for instance in whole.instances}
+    return [Part(whole.studies, tuple(passed[each.arrival.sop_instance_uid] for each in those)) for those in divided]
 
 
 def within_medium(
@@ -122,15 +134,18 @@ def within_medium(
     viewer = BundledViewer() if envelopes else bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
     room = inf if may_span else room_sectors(medium, viewer.files)
     of_study: dict[str, list[Instance]] = defaultdict(list)
-    for instance in _grown(studies.instances, envelopes):
+    instances = studies.instances
+    if settings.disc.transfer_syntax == "explicit-le":
+        instances = reckoned(instances)
+    for instance in _grown(instances, envelopes):
         of_study[instance.arrival.study_instance_uid].append(instance)
     asked = [instance for study in studies.asked for instance in of_study[study.study_instance_uid]]
     used = 0 if may_span else study_sectors(asked)
     kept = 0
     for study in studies.priors:
-        instances = of_study[study.study_instance_uid]
-        used += 0 if may_span else study_sectors(instances)
-        if used > room or any(each.arrival.size > LARGEST_FILE_BYTES for each in instances):
+        of_prior = of_study[study.study_instance_uid]
+        used += 0 if may_span else study_sectors(of_prior)
+        if used > room or any(each.on_disc.size > LARGEST_FILE_BYTES for each in of_prior):
             break
         kept += 1
     if kept == len(studies.priors):
@@ -143,28 +158,40 @@ def _grown(instances: Sequence[Instance], envelopes: Envelopes | None) -> list[I
     if envelopes is None:
         return list(instances)
     return [
-        replace(each, arrival=replace(each.arrival, size=envelopes.size_of(each.arrival.size))) for each in instances
+        replace(each, converted=replace(each.on_disc, size=envelopes.size_of(each.on_disc.size))) for each in instances
     ]
 
 
 def _lay_out_encrypted(
-    whole: Part, settings: Settings, folder: Path, created: datetime, medium: Carrier, envelopes: Envelopes
+    whole: Part,
+    settings: Settings,
+    folder: Path,
+    created: datetime,
+    medium: Carrier,
+    envelopes: Envelopes,
+    conversion: Conversion,
 ) -> DiscSet:
     """Instances are divided by what their envelopes take."""
     showing = Showing(language=settings.disc.language)
     try:
         disc = lay_out(
-            whole, settings, folder / "1", created=created, medium=medium, showing=showing, envelopes=envelopes
+            whole,
+            settings,
+            folder / "1",
+            created=created,
+            medium=medium,
+            showing=showing,
+            envelopes=envelopes,
+            conversion=conversion,
         )
         return DiscSet(whole.studies, (disc,))
     except TooLargeForMedium:
         if not settings.disc.span:
             raise
-    by_uid = {instance.arrival.sop_instance_uid: instance for instance in whole.instances}
-    divided = span(_grown(whole.instances, envelopes), room_sectors(medium, ()), medium, showing)
-    parts = [Part(whole.studies, tuple(by_uid[each.arrival.sop_instance_uid] for each in those)) for those in divided]
+    grown = _grown(conversion.applied(whole.instances), envelopes)
+    parts = _parts(whole, span(grown, room_sectors(medium, ()), medium, showing))
     places = [("", folder / str(number)) for number in range(1, len(parts) + 1)]
-    return _laid_out(parts, places, settings, created, medium, showing, envelopes)
+    return _laid_out(parts, places, settings, created, medium, showing, envelopes, conversion)
 
 
 def divide(studies: Sequence[CompleteStudies], room: int, medium: Carrier) -> tuple[Part, ...]:
@@ -194,6 +221,7 @@ def _laid_out(
     medium: Carrier,
     showing: Showing = NOTHING_SHOWN,
     envelopes: Envelopes | None = None,
+    conversion: Conversion = AS_ARCHIVED,
 ) -> DiscSet:
     layouts = [
         lay_out(
@@ -207,6 +235,7 @@ def _laid_out(
             elsewhere={other: each for other, each in enumerate(parts, start=1) if other != number},
             showing=showing,
             envelopes=envelopes,
+            conversion=conversion,
         )
         for number, (part, (label, folder)) in enumerate(zip(parts, places, strict=True), start=1)
     ]

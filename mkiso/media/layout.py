@@ -17,13 +17,14 @@ from mkiso.media import application_profiles
 from mkiso.media.capacity import SECTOR_BYTES, fit
 from mkiso.media.dicomdir import dicomdir
 from mkiso.media.envelopes import Envelopes
+from mkiso.media.explicit import AS_ARCHIVED, EXPLICIT_LITTLE_ENDIAN, Conversion
 from mkiso.media.file_set import Leaf, PatientBranch, arrange, leaves
 from mkiso.media.names import file_set_id
 from mkiso.media.pages import Facts, outer_pages, pages
 from mkiso.media.shown import NOTHING_SHOWN, Amount, Showing, shown_reports, shown_series
 from mkiso.media.viewer import BundledViewer, bundle_viewer
 from mkiso.study.gate import Part, is_unproven
-from mkiso.study.models import DiscFile, Volume
+from mkiso.study.models import Arrival, DiscFile, Volume
 from mkiso.study.priors import words_of
 from mkiso.study.text import text
 
@@ -66,6 +67,7 @@ def lay_out(
     elsewhere: Mapping[int, Part] | None = None,
     showing: Showing = NOTHING_SHOWN,
     envelopes: Envelopes | None = None,
+    conversion: Conversion = AS_ARCHIVED,
 ) -> Layout:
     """Lay out one disc; the files that mkiso makes are written into `disc_dir`, the instances stay where they are.
 
@@ -73,10 +75,11 @@ def lay_out(
     is `disc.medium` unless it is given; `elsewhere` maps the numbers of a set's other volumes to their parts. A
     `volume_id` makes it a volume of the archive: there alone may be more than one patient. Of `showing` the pictures of
     these instances are taken. With `envelopes` all DICOM files are encrypted, and the disc has only them and what says
-    how to open them. The same arguments give the same disc, but for what is encrypted. Raises TooLargeForMedium,
-    InstanceConflict, PatientMismatch, and ConfigurationError for a viewer that can't be put on a disc.
+    how to open them. What is in `conversion` lies on the disc in place of what arrived. The same arguments give the
+    same disc, but for what is encrypted. Raises TooLargeForMedium, InstanceConflict, PatientMismatch, ProofFailed, and
+    ConfigurationError for a viewer that can't be put on a disc.
     """
-    instances = part.instances
+    instances = conversion.applied(part.instances)
     tree = arrange(instances, part.told_apart)
     if not volume_id and (len(part.studies) != 1 or len(tree) != 1):
         raise PatientMismatch(
@@ -94,8 +97,11 @@ def lay_out(
     label = _neutral_label(tree, created) if envelopes else _label(tree, created)
     volume_id = volume_id or file_set_id(label, volume, is_part=is_part)
     viewer = BundledViewer() if envelopes else bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
-    arrivals = [instance.arrival for instance in instances]
-    conformance = application_profiles.statement(medium, arrivals, is_secure=envelopes is not None)
+    arrivals = [instance.on_disc for instance in instances]
+    if settings.disc.transfer_syntax == "explicit-le" and not archive:
+        _require_explicit(arrivals)
+    converted = sum(instance.converted is not None for instance in instances)
+    conformance = application_profiles.statement(medium, arrivals, is_secure=envelopes is not None, converted=converted)
     directory, notes = dicomdir(tree, volume_id)
     facts = Facts(
         disc=settings.disc,
@@ -150,6 +156,14 @@ def lay_out(
     )
 
 
+def _require_explicit(arrivals: Collection[Arrival]) -> None:
+    if any(arrival.transfer_syntax_uid != EXPLICIT_LITTLE_ENDIAN for arrival in arrivals):
+        raise ProofFailed(
+            "A disc of Explicit VR Little Endian would have an image that isn't: nothing was made. Tell the "
+            "administrator of mkiso."
+        )
+
+
 def checksums(files: Iterable[DiscFile]) -> bytes:
     """SHA256.TXT: each file under the name that systems show, as `sha256sum -c` reads it."""
     lines = sorted((str(file.joliet_path or file.path), file.sha256) for file in files)
@@ -165,7 +179,7 @@ def _made(disc_dir: Path, path: PurePosixPath, content: bytes) -> DiscFile:
 
 
 def _instance_file(leaf: Leaf) -> DiscFile:
-    arrival = leaf.arrival
+    arrival = leaf.instance.on_disc
     return DiscFile(leaf.path, arrival.size, arrival.sha256, arrival.path, sop_instance_uid=arrival.sop_instance_uid)
 
 

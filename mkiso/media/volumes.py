@@ -59,7 +59,7 @@ def study_sectors(instances: Collection[Instance], showing: Showing = NOTHING_SH
         if path.name != "README.TXT"
     ]
     files = [DiscFile(path, size, "") for path, size in made]
-    files += [DiscFile(leaf.path, leaf.arrival.size, "") for leaf in leaves(tree)]
+    files += [DiscFile(leaf.path, leaf.instance.on_disc.size, "") for leaf in leaves(tree)]
     files += [file for series in shown_series(tree, showing).values() for file in series.files]
     files += [file for those in shown_reports(tree, showing).values() for report in those for file in report.files]
     files.append(DiscFile(PurePosixPath("SHA256.TXT"), _CHECKSUM_BYTES * len(files), ""))
@@ -145,10 +145,10 @@ def _beginning(series: tuple[Instance, ...], left: int, needed: int, showing: Sh
     """The longest beginning of a series that fits, to within a hundredth."""
     if needed <= left:
         return series
-    overhead = (needed - sum(sectors_of(instance.arrival.size) for instance in series)) / len(series)
+    overhead = (needed - sum(sectors_of(instance.on_disc.size) for instance in series)) / len(series)
     used, count = 0.0, 0
     while count < len(series) and used <= left:
-        used += sectors_of(series[count].arrival.size) + overhead
+        used += sectors_of(series[count].on_disc.size) + overhead
         count += 1
     while count and study_sectors(series[:count], showing) > left:
         count -= max(1, count // 100)

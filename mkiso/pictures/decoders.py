@@ -156,3 +156,5 @@ _DECODERS: Mapping[str, Decoder] = {
     **{_JPEG + number: _jpeg_xl for number in ("110", "111", "112")},
 }
 DECODED = frozenset(_DECODERS)
+HAS_WORDS = frozenset({"1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.8.1"})
+"""Those whose frames are words of Bits Allocated, every bit of them."""

@@ -12,13 +12,14 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mkiso.pictures.decoders import decode
+from mkiso.pictures.decoders import HAS_WORDS, decode
 from mkiso.pictures.form import PixelForm
 from mkiso.pictures.native import is_subsampled, native_samples
 from mkiso.pictures.values import NotDisplayable, Reason
 
 _ITEM = 0xFFFEE000
 _END_OF_IMAGE = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000 alike
+_BEGINNINGS = (b"\xff\xd8", b"\xff\x4f", b"\xff\x0a")  # of images of JPEG and JPEG-LS, JPEG 2000, JPEG XL
 
 Fragment = tuple[int, int]  # where its value begins in the file, and its length
 
@@ -63,6 +64,17 @@ class EncapsulatedFrames:
         self._file, self._form = file, form
         table, fragments = _fragments(file, start)
         self._frames = _grouped(file, fragments, offsets or table, form.frames)
+
+    def are_just(self, count: int) -> bool:
+        """Whether there are so many frames, and no image behind one that a decoder would pass over."""
+        more = [each for frame in self._frames for each in frame[1:]]
+        if more and self._form.transfer_syntax in HAS_WORDS:  # a frame is one fragment (PS3.5 A.4.2, A.4.11, A.4.13)
+            return False
+        return len(self._frames) == count and not any(map(self._begins_image, more))
+
+    def _begins_image(self, fragment: Fragment) -> bool:
+        self._file.seek(fragment[0])
+        return self._file.read(2) in _BEGINNINGS
 
     def samples(self, index: int) -> tuple[NDArray[Any], str]:
         if index >= len(self._frames):

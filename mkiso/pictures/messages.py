@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from mkiso.pictures.values import NotShown, ObjectFacts, Picture, PictureRequest
+from mkiso.pictures.values import Decompressed, DecompressRequest, NotShown, ObjectFacts, Picture, PictureRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +28,22 @@ class Limits:
     spare_mib: int = 4
 
 
+DECOMPRESSING = Limits(file_mib=4096)
+"""A file holds all the frames of an object."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """`spread`: see mkiso.pictures.render.render."""
 
-    request: PictureRequest
+    request: PictureRequest | DecompressRequest
     spread: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One thing that a worker says: an object's facts, a frame, that a question is done, or with nothing set that it is
-    there.
+    """One thing that a worker says: an object's facts, a frame, how many frames are decompressed and what they are,
+    that a question is done, or with nothing set that it is there.
 
     `failed` is the errno of a fault that isn't the object's, such as a full disk.
     """
@@ -47,6 +51,8 @@ class Answer:
     facts: ObjectFacts | None = None
     picture: Picture | None = None
     not_shown: NotShown | None = None
+    frames: int = 0
+    decompressed: Decompressed | None = None
     done: bool = False
     failed: int | None = None
 

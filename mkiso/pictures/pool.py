@@ -1,5 +1,5 @@
-"""Rendering in processes of their own: a decoder that crashes, hangs or takes too much memory costs one picture and not
-the job.
+"""Rendering and decompressing in processes of their own: a decoder that crashes, hangs or takes too much memory costs
+one picture and not the job's process.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +19,27 @@ from typing import Self
 
 from mkiso.errors import StorageFull
 from mkiso.pictures.form import MAX_FRAMES
-from mkiso.pictures.messages import Answer, Limits, Question
+from mkiso.pictures.messages import DECOMPRESSING, Answer, Limits, Question
 from mkiso.pictures.names import names_of
 from mkiso.pictures.process import WorkerDied, WorkerProcess
-from mkiso.pictures.values import NotShown, ObjectFacts, Picture, PictureRequest, PictureResult, Reason
+from mkiso.pictures.values import (
+    Decompressed,
+    DecompressRequest,
+    NotDisplayable,
+    NotShown,
+    ObjectFacts,
+    Picture,
+    PictureRequest,
+    PictureResult,
+    Reason,
+)
 
 _MIB = 1024 * 1024
 _MAX_DEATHS = 3  # of workers over one object, after which the rest of it is given up
 
 
-class PicturePool:
-    """`workers` processes that turn objects into pictures. A context manager: leaving it by an exception ends what they
-    are at.
-    """
+class _Pool:
+    """`workers` processes. A context manager: leaving it by an exception ends what they are at."""
 
     def __init__(self, workers: int = 2, limits: Limits = Limits(), fork_server: Path | None = None) -> None:  # noqa: B008  frozen
         """`fork_server`: the socket of mkiso.pictures.fork_server, whose forks start at once."""
@@ -52,6 +61,38 @@ class PicturePool:
     ) -> None:
         self.close(at_once=kind is not None)
 
+    def close(self, *, at_once: bool = False) -> None:
+        """Finish what was submitted, or end it `at_once`; afterwards no process of the pool is left."""
+        if at_once:
+            with self._lock:
+                self._stopped = True
+                for worker in self._running:
+                    worker.kill()
+        self._threads.shutdown(cancel_futures=at_once)
+        while self._running:
+            self._end(next(iter(self._running)))
+
+    def _require_room(self, folder: Path) -> None:
+        if shutil.disk_usage(folder).free < self._limits.spare_mib * _MIB:
+            raise _fault(errno.ENOSPC)
+
+    def _start(self) -> WorkerProcess:
+        worker = WorkerProcess(self._limits, self._fork_server)
+        with self._lock:
+            self._running.add(worker)
+            if self._stopped:
+                worker.kill()
+        return worker
+
+    def _end(self, worker: WorkerProcess) -> None:
+        with self._lock:
+            self._running.discard(worker)
+        worker.end()
+
+
+class PicturePool(_Pool):
+    """Processes that turn objects into pictures."""
+
     def submit(self, request: PictureRequest) -> Future[PictureResult]:
         """Render one object when a worker is free.
 
@@ -65,23 +106,11 @@ class PicturePool:
         for _ in range(processes):
             self._threads.submit(self._warm)
 
-    def close(self, *, at_once: bool = False) -> None:
-        """Finish what was submitted, or end it `at_once`; afterwards no process of the pool is left."""
-        if at_once:
-            with self._lock:
-                self._stopped = True
-                for worker in self._running:
-                    worker.kill()
-        self._threads.shutdown(cancel_futures=at_once)
-        while self._running:
-            self._end(next(iter(self._running)))
-
     def _render(self, request: PictureRequest) -> PictureResult:
         worker = self._idle.get()
         rendering = _Rendering(request)
         try:
-            if shutil.disk_usage(request.folder).free < self._limits.spare_mib * _MIB:
-                raise _fault(errno.ENOSPC)
+            self._require_room(request.folder)
             while not rendering.done:
                 worker = worker or self._start()
                 try:
@@ -104,18 +133,56 @@ class PicturePool:
         finally:
             self._idle.put(worker)
 
-    def _start(self) -> WorkerProcess:
-        worker = WorkerProcess(self._limits, self._fork_server)
-        with self._lock:
-            self._running.add(worker)
-            if self._stopped:
-                worker.kill()
-        return worker
 
-    def _end(self, worker: WorkerProcess) -> None:
-        with self._lock:
-            self._running.discard(worker)
-        worker.end()
+class DecompressPool(_Pool):
+    """Processes that write the frames of compressed objects uncompressed."""
+
+    def __init__(self, workers: int = 2, limits: Limits = DECOMPRESSING, fork_server: Path | None = None) -> None:
+        super().__init__(workers, limits, fork_server)
+
+    def submit(self, request: DecompressRequest) -> Future[Decompressed]:
+        """Decompress one object when a worker is free.
+
+        The future raises NotDisplayable where it can't be had whole, and what PicturePool.submit's raises.
+        """
+        return self._threads.submit(self._decompress, request)
+
+    def _decompress(self, request: DecompressRequest) -> Decompressed:
+        worker = self._idle.get()
+        try:
+            self._require_room(request.target.parent)
+            worker = worker or self._start()
+            try:
+                return _decompressed(worker.ask(Question(request)))
+            except WorkerDied as death:
+                self._end(worker)
+                worker = None
+                if self._stopped:
+                    raise CancelledError from None
+                raise NotDisplayable(death.reason) from None
+        finally:
+            self._idle.put(worker)
+
+
+def _decompressed(answers: Iterator[Answer]) -> Decompressed:
+    """What the answers say at last. Raises NotDisplayable, StorageFull, OSError, and WorkerDied for what doesn't belong
+    there: its sender can't be trusted any more.
+    """
+    frames, told = 0, Answer()
+    for answer in answers:
+        if answer.failed is not None:
+            raise _fault(answer.failed)
+        if answer.frames == frames + 1 <= MAX_FRAMES:
+            frames += 1
+        elif answer.done and told.not_shown:
+            raise NotDisplayable(told.not_shown.reason)
+        elif answer.done and told.decompressed:
+            return told.decompressed
+        elif (answer.not_shown or answer.decompressed) and told == Answer():
+            told = answer
+        else:
+            break
+    raise WorkerDied(Reason.DECODER_CRASHED)
 
 
 class _Rendering:

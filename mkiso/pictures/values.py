@@ -252,6 +252,24 @@ class PictureRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class DecompressRequest:
+    """The Part 10 file whose frames are wanted uncompressed, and the file that they go into."""
+
+    path: Path
+    target: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Decompressed:
+    """What lies in the target: `size` bytes, samples of each pixel together."""
+
+    photometric: str
+    samples: int
+    bits_allocated: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class PictureResult:
     """All that was asked of one file: each frame is in `pictures` or in `not_shown`, in order, unless the whole object
     isn't shown.

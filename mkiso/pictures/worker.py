@@ -17,12 +17,15 @@ if __name__ == "__main__":
 
 from pydicom import config
 
+from mkiso.pictures.decompress import decompress
 from mkiso.pictures.messages import ANSWER, LIMITS, QUESTION, Answer, Limits, Question
 from mkiso.pictures.render import render
-from mkiso.pictures.values import NotShown, ObjectFacts, Picture
+from mkiso.pictures.values import Decompressed, DecompressRequest, NotShown, ObjectFacts, Picture
 
 _NICE = 10  # what arrives and what is written go first
 _MIB = 1024 * 1024
+
+_Found = ObjectFacts | Picture | NotShown | Decompressed | int
 
 
 def work(limits: Limits) -> None:
@@ -53,7 +56,10 @@ def _bound(limits: Limits) -> None:
 
 
 def _answers(question: Question, limits: Limits) -> Iterator[Answer]:
-    found = render(question.request, spread=question.spread)
+    request = question.request
+    found: Iterator[_Found] = (
+        decompress(request) if isinstance(request, DecompressRequest) else render(request, spread=question.spread)
+    )
     try:
         while True:
             _time(limits.seconds, limits.cpu_seconds)
@@ -73,9 +79,13 @@ def _time(seconds: float, cpu_seconds: float) -> None:
     signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
 
 
-def _answer(value: ObjectFacts | Picture | NotShown) -> Answer:
+def _answer(value: _Found) -> Answer:
     if isinstance(value, ObjectFacts):
         return Answer(facts=value)
+    if isinstance(value, int):
+        return Answer(frames=value)
+    if isinstance(value, Decompressed):
+        return Answer(decompressed=value)
     return Answer(picture=value) if isinstance(value, Picture) else Answer(not_shown=value)
 
 

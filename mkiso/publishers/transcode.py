@@ -12,7 +12,7 @@ from pydicom.uid import UID
 from mkiso.dataset.elements import IMPLICIT_LITTLE
 from mkiso.dataset.header import encoded_data_set
 from mkiso.dataset.part10 import file_head
-from mkiso.publishers.reencode import ENCODINGS, reencode
+from mkiso.dataset.reencode import ENCODINGS, reencode
 from mkiso.study.models import Arrival
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"  # Explicit VR Little Endian, once it is inflated (PS3.5 A.5)

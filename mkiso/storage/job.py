@@ -6,6 +6,7 @@ jobs/<job id>/job.json         what was asked and found
               instances/       Part 10 files, named by SOP Instance UID, hard links made by the receiver
               pictures/        of each instance, by its SHA-256 (mkiso.media.rendering)
               documents/       the files of its reports, by the same (mkiso.media.reporting)
+              converted/       instances in another transfer syntax, by the same (mkiso.media.explicit)
               disc/            the files that mkiso makes for each volume
               disc1.…          the image of each volume, until it is shelved
 """
@@ -63,6 +64,10 @@ class Job:
     def documents_dir(self) -> Path:
         return self.folder / "documents"
 
+    @property
+    def converted_dir(self) -> Path:
+        return self.folder / "converted"
+
     def image(self, number: int, suffix: str) -> Path:
         """Where the image of the n-th volume is mastered; `suffix` is its format's."""
         return self.folder / f"disc{number}{suffix}"
@@ -79,7 +84,8 @@ class Job:
 
     def drop_pictures(self) -> None:
         """Remove what a later attempt makes again from the images."""
-        shutil.rmtree(self.pictures_dir, ignore_errors=True)
+        for folder in (self.pictures_dir, self.converted_dir):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def keep_fault(self, text: str) -> None:
         """Keep an unexpected fault's traceback, which may quote patient data, where only who maintains mkiso reads it;

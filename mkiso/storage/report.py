@@ -19,6 +19,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, WithJsonSchema
 
+from mkiso.config.section import TransferSyntax
 from mkiso.config.settings import Storage
 from mkiso.errors import JobNotFound, JobStopped, MkisoError, StorageFull, Unforeseen
 from mkiso.storage.files import Unreadable, read_json, write_whole
@@ -39,6 +40,7 @@ _PROGRESS: Mapping[str, tuple[float, float]] = {
     "found": (0.03, 0.03),
     "retrieving": (0.03, 0.65),
     "complete": (0.65, 0.65),
+    "converting images": (0.65, 0.66),
     "making pictures": (0.66, 0.8),
     "laying out": (0.8, 0.8),
     "mastering": (0.82, 0.9),
@@ -106,9 +108,9 @@ class FoundStudy:
 @dataclass(frozen=True, slots=True)
 class JobFacts:
     """What is told of a job to everybody. `stage` is in words an operator reads; `studies` is empty until the PACS has
-    answered and all of it is of one patient; `proves` is of a print: queued or done. `format` is of a
-    download's discs. `selection`: what was chosen; `is_part`: the disc lacks something of the studies or accession
-    numbers that stand on it, and says so.
+    answered and all of it is of one patient; `proves` is of a print: queued or done. `format` is of a download's discs,
+    `transfer_syntax` what their images are stored as. `selection`: what was chosen; `is_part`: the disc lacks something
+    of the studies or accession numbers that stand on it, and says so.
     """
 
     job_id: Uuid
@@ -123,6 +125,7 @@ class JobFacts:
     publisher: str = ""
     proves: str = ""
     format: str = "iso"
+    transfer_syntax: TransferSyntax = "as-archived"
     selection: Selection = EVERYTHING
     is_part: bool = False
     updated: str = ""
@@ -202,21 +205,26 @@ def read_report(storage: Storage, job_id: str) -> JobReport:
 
 
 def sets_told(
-    storage: Storage, accession_numbers: Collection[str], form: str = "iso", selection: Selection = EVERYTHING
+    storage: Storage,
+    accession_numbers: Collection[str],
+    form: str = "iso",
+    transfer_syntax: TransferSyntax = "as-archived",
+    selection: Selection = EVERYTHING,
 ) -> dict[str, str]:
-    """The sets of discs of this format that jobs have told of for this question, as long as their reports are kept.
+    """The sets of discs of this format and transfer syntax that jobs have told of for this question, as long as their
+    reports are kept.
 
     Maps each set's id, which is that of its first disc (mkiso.storage.shelf.Manifest.set_id), to a job that serves it.
     Nobody can have a disc of a set that no job has told of. What was sent to an inbox answers nobody's question.
     """
-    asked, told = set(accession_numbers), {}
+    asked, told = (set(accession_numbers), selection, form, transfer_syntax), {}
     for file in storage.reports_dir.glob("*.json"):
         try:
             report = read_report(storage, file.stem)
         except JobNotFound:  # removed meanwhile, or none of ours
             continue
-        same = (set(report.accession_numbers), report.selection, report.format) == (asked, selection, form)
-        if report.disc_ids and not report.inbox and same:
+        answered = set(report.accession_numbers), report.selection, report.format, report.transfer_syntax
+        if report.disc_ids and not report.inbox and answered == asked:
             told[report.disc_ids[0]] = report.job_id
     return told
 

@@ -26,6 +26,7 @@ from uuid import UUID, uuid4
 
 from pydantic import AwareDatetime, TypeAdapter
 
+from mkiso.config.section import TransferSyntax
 from mkiso.config.settings import Storage
 from mkiso.errors import JobNotFound, ProofFailed
 from mkiso.storage.files import Unreadable, is_uuid, read_json, seconds_old, sha256_of, sync_folder, write_whole
@@ -71,6 +72,7 @@ class Manifest:
     first_disc: str = ""
     marks_sha256: str = ""
     format: str = "iso"
+    transfer_syntax: TransferSyntax = "as-archived"
     selection: Selection = EVERYTHING
     is_part: bool = False
 

@@ -115,11 +115,17 @@ class Arrival:
 @dataclass(frozen=True, slots=True)
 class Instance:
     """An arrival and its header: the attributes that identity, layout and DICOMDIR are made from, without pixel
-    data.
+    data. `converted`: the file that lies on a disc in place of the one that arrived (mkiso.media.explicit).
     """
 
     arrival: Arrival
     header: Dataset
+    converted: Arrival | None = None
+
+    @property
+    def on_disc(self) -> Arrival:
+        """The file that lies on a disc."""
+        return self.converted or self.arrival
 
 
 class Inside(NamedTuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import TypeAdapter
 
+from mkiso.config.section import TransferSyntax
 from mkiso.config.settings import Settings
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
@@ -46,6 +47,7 @@ def description_of(settings: Settings) -> dict[str, Any]:
     components["parameters"]["search"]["schema"] |= {"maxLength": MAX_SEARCH, "pattern": SEARCH_PATTERN}
     components["parameters"]["language"]["schema"]["enum"] = list(languages())
     components["parameters"]["format"]["schema"]["enum"] = list(FORMATS)
+    components["parameters"]["transfer_syntax"]["schema"]["enum"] = list(get_args(TransferSyntax))
     bytes_of = {
         form.media_type: {"schema": {"type": "string", "contentMediaType": form.media_type}}
         for form in FORMATS.values()

@@ -178,8 +178,7 @@ class Questions:
     async def _answered(self, request: Request, question: Question, query: Query, claim: str = "") -> Response:
         """The disc; of a set the way to it. `claim`: of an encrypted one's password."""
         part = query.part()
-        told = (self._settings.storage, question.accession_numbers, question.format, question.selection)
-        known = await asyncio.to_thread(sets_told, *told) if part else {}
+        known = await asyncio.to_thread(self._sets_told, question) if part else {}
         if request.method == "HEAD":
             report = await asyncio.to_thread(self._young, question)
             if report is None:
@@ -223,9 +222,18 @@ class Questions:
 
     def _sets(self, question: Question) -> list[ToldSet]:
         """The sets of a question that can be had, the newest first, each with a job that serves it."""
-        storage = self._settings.storage
-        told = sets_told(storage, question.accession_numbers, question.format, question.selection)
-        return [(discs, told[discs[0].set_id]) for discs in whole_sets(manifests(storage)) if discs[0].set_id in told]
+        told = self._sets_told(question)
+        shelf = whole_sets(manifests(self._settings.storage))
+        return [(discs, told[discs[0].set_id]) for discs in shelf if discs[0].set_id in told]
+
+    def _sets_told(self, question: Question) -> dict[str, str]:
+        settings = self._asked(question)
+        numbers, form = question.accession_numbers, question.format
+        return sets_told(settings.storage, numbers, form, settings.disc.transfer_syntax, question.selection)
+
+    def _asked(self, question: Question) -> Settings:
+        """The settings of a question's disc."""
+        return self._settings.as_asked(question.language, question.transfer_syntax)
 
     async def _ask(self, request: Request, question: Question) -> Asked:
         """The question's job, begun where none is under way."""
@@ -245,8 +253,7 @@ class Questions:
                 same_as_shown(found.named, question.shown)
         except MkisoError:
             return None
-        settings = self._settings.in_language(question.language)
-        fingerprint = disc_fingerprint(found.fingerprint, settings, FORMATS[question.format])
+        fingerprint = disc_fingerprint(found.fingerprint, self._asked(question), FORMATS[question.format])
         discs = next((each for each in young if all(disc.fingerprint == fingerprint for disc in each)), None)
         if discs is None:
             return None
@@ -336,6 +343,7 @@ class Questions:
             if set(discs[0].accession_numbers) == set(question.accession_numbers)
             and discs[0].selection == question.selection
             and discs[0].format == question.format
+            and discs[0].transfer_syntax == self._asked(question).disc.transfer_syntax
             and all(is_young(storage, disc, minutes) for disc in discs)
         ]
 

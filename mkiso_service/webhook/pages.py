@@ -63,6 +63,7 @@ STAGES = MappingProxyType(
         "found": N_("Studies found"),
         "retrieving": N_("Fetching images"),
         "complete": N_("All images are here"),
+        "converting images": N_("Converting images"),
         "making pictures": N_("Making pictures for viewing"),
         "laying out": N_("Putting the disc together"),
         "mastering": N_("Writing the disc file"),
@@ -221,6 +222,7 @@ def print_page(
     """
     order = {"accession_number": ",".join(question.accession_numbers), "publisher": question.publisher}
     order |= {"language": question.language} if question.language else {}
+    order |= {"transfer_syntax": question.transfer_syntax} if question.transfer_syntax else {}
     order |= {"confirm_reprint": "true"} if question.confirm_reprint else {}
     if told:
         order["shown"] = told["shown"]

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import parse_qsl
 from uuid import UUID
 
+from mkiso.config.section import TransferSyntax
 from mkiso.config.settings import Identity, Priors, Server, Settings
 from mkiso.errors import InvalidRequest
 from mkiso.formats.registry import FORMATS, ISO
@@ -59,9 +60,9 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 class Question:
     """One question: its kind, its accession numbers and, for print, the publisher's name and whether somebody has
     looked at an unclear print. `shown`: who was shown and confirmed (mkiso.study.identity.shown_digest), empty where
-    nobody was. `language`: of the disc, empty where it is the site's. `format`: the name of the disc's. `seal`: of who
-    is told the password of an encrypted disc (mkiso.storage.handover); no two askers have the same. `selection`: what
-    is chosen; a study may be asked for by its UID there alone, without any accession number.
+    nobody was. `language`, `transfer_syntax`: of the disc, empty where it is the site's. `format`: the name of the
+    disc's. `seal`: of who is told the password of an encrypted disc (mkiso.storage.handover); no two askers have the
+    same. `selection`: what is chosen; a study may be asked for by its UID there alone, without any accession number.
     """
 
     kind: Kind
@@ -73,6 +74,7 @@ class Question:
     format: str = ISO.name
     seal: str = ""
     selection: Selection = EVERYTHING
+    transfer_syntax: str = ""
 
     @property
     def key(self) -> str:
@@ -90,6 +92,8 @@ class Question:
             kind = f"{kind} in {self.language}"
         if self.format != ISO.name:
             kind = f"{kind} as {self.format}"
+        if self.transfer_syntax:
+            kind = f"{kind} stored {self.transfer_syntax}"
         if self.seal:
             kind = f"{kind} for {self.seal}"
         if self.selection.written:
@@ -111,6 +115,8 @@ class Question:
             parameters["language"] = self.language
         if self.format != ISO.name:
             parameters["format"] = self.format
+        if self.transfer_syntax:
+            parameters["transfer_syntax"] = self.transfer_syntax
         if self.seal:
             parameters["seal"] = self.seal
         if self.selection.studies:
@@ -130,7 +136,8 @@ class Question:
         shown, spoken = parameters.get("shown", ""), parameters.get("language", "")
         form, seal = parameters.get("format", ISO.name), parameters.get("seal", "")
         numbers, chosen = tuple(parameters["accession_numbers"]), selection_of(parameters)
-        return cls(kind, numbers, publisher, confirmed, shown, spoken, form, seal, chosen)
+        stored = parameters.get("transfer_syntax", "")
+        return cls(kind, numbers, publisher, confirmed, shown, spoken, form, seal, chosen, stored)
 
     @property
     def called(self) -> str:
@@ -225,6 +232,13 @@ class Query:
         if code and code not in languages():
             raise InvalidRequest(f"There is no such language; there are: {', '.join(languages())}.")
         return code
+
+    def transfer_syntax(self) -> str:
+        """What the images of the disc are stored as; empty where it is the site's."""
+        name = self.one("transfer_syntax") or ""
+        if name and name not in (names := get_args(TransferSyntax)):
+            raise InvalidRequest(f"transfer_syntax is {' or '.join(names)}.")
+        return name
 
     def paper(self) -> Paper:
         """What a letter is printed on; a4 where nothing is said."""
@@ -331,9 +345,15 @@ def several_studies(query: Query, settings: Settings, accept: str = "") -> Quest
 
 
 def _disc_of(numbers: tuple[str, ...], selection: Selection, query: Query, accept: str) -> Question:
-    shown, language = query.shown(), query.language()
-    form = query.format(accept)
-    return Question("download", numbers, shown=shown, language=language, format=form, selection=selection)
+    return Question(
+        "download",
+        numbers,
+        shown=query.shown(),
+        language=query.language(),
+        format=query.format(accept),
+        selection=selection,
+        transfer_syntax=query.transfer_syntax(),
+    )
 
 
 def _accepted_format(accept: str) -> str:
@@ -367,7 +387,10 @@ def print_order(query: Query, settings: Settings) -> Question:
             f"There is no publisher of that name; there are: {names}." if names else "This site has no disc publisher."
         )
     confirmed, shown, language = query.yes("confirm_reprint"), query.shown(), query.language()
-    return Question("print", numbers, publisher, confirmed, shown, language, selection=selection)
+    stored = query.transfer_syntax()
+    return Question(
+        "print", numbers, publisher, confirmed, shown, language, selection=selection, transfer_syntax=stored
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydicom import dcmread
 from pydicom.fileset import FileSet
+from pydicom.uid import ExplicitVRLittleEndian
 
 from peers.corpus import EVERY_KIND, PLAIN, THAI, make_study
-from peers.discs import assert_holds_exactly, extract, judge
+from peers.discs import assert_holds_exactly, extract, instances_on, judge
 from peers.patience import LONG
 from tests.end_to_end.conftest import Hospital, Open
 
@@ -84,6 +86,26 @@ def test_a_request_chooses_the_language_of_its_disc(hospital: Hospital, tmp_path
         assert words in index and f'<html lang="{code or "en"}"' in index
     answer = hospital.service.http.get("/api/iso/download", params={"accession_number": "THAI1", "language": "xx"})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+def test_a_request_chooses_images_that_old_programs_read(
+    hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    """Of each kind, compressed or not; the disc as archived stays another one."""
+    archived = hospital.service.download("ALL1")
+    query = {"accession_number": "ALL1", "transfer_syntax": "explicit-le"}
+    answer = hospital.service.http.get("/api/iso/download", params=query)
+    image, folder = downloaded(answer, tmp_path)
+    judge(image, folder)
+    on_disc = {uid: dcmread(file) for uid, file in instances_on(folder).items()}
+    assert len(FileSet(folder / "DICOMDIR")) == len(on_disc) == len(studies["ALL1"])
+    assert {str(dataset.file_meta.TransferSyntaxUID) for dataset in on_disc.values()} == {ExplicitVRLittleEndian}
+    for file in studies["ALL1"]:
+        original = dcmread(file)
+        if "PixelData" in original and not original.file_meta.TransferSyntaxUID.is_encapsulated:
+            assert (on_disc[original.SOPInstanceUID].pixel_array == original.pixel_array).all()
+    assert hospital.service.http.get("/api/iso/download", params=query).headers["etag"] == answer.headers["etag"]
+    assert hospital.service.download("ALL1").headers["etag"] == archived.headers["etag"] != answer.headers["etag"]
 
 
 def test_a_thai_name_is_itself_in_header_and_dicomdir(

@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset, dcmread
-from pydicom.dataelem import RawDataElement
+from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
 from mkiso.dataset import header
 from mkiso.errors import PublisherRefused
 from mkiso.publishers import Watch, publisher_of
 from mkiso.publishers.transcode import NotTranscodable, transcode_to
-from peers.corpus import EVERY_KIND, dataset_bytes, make_ct_series, make_study
+from peers.corpus import EVERY_KIND, dataset_bytes, make_ct_series, make_study, values_of
 from peers.dcmqrscp import Dcmqrscp
 from peers.dcmtk import OWN, QUERIES, VERIFICATION, write_profiles
 from peers.orthanc import Orthanc
@@ -75,22 +74,6 @@ def test_orthanc_holds_exactly_the_study(tmp_path: Path) -> None:
 
 
 UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
-
-
-def values_of(dataset: Dataset) -> list[object]:
-    """The bytes of each value in order, of nested ones too."""
-    told: list[object] = []
-    for tag in sorted(dataset.keys()):
-        if tag.element == 0:  # group lengths
-            continue
-        element = dataset.get_item(tag)
-        if isinstance(element, RawDataElement) and element.VR not in ("SQ", None) and dataset[tag].VR != "SQ":
-            told.append((int(tag), element.value))
-        elif dataset[tag].VR == "SQ":
-            told.append((int(tag), [values_of(item) for item in dataset[tag].value]))
-        else:
-            told.append((int(tag), element.value))
-    return told
 
 
 def test_a_publisher_that_takes_implicit_vr_alone_gets_every_value(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import httpx
 
+from mkiso.config.section import TransferSyntax
 from mkiso.config.settings import Auth, Disc, Server, Settings, Storage
 from mkiso.errors import JobNotFound, MkisoError, OrchestratorUnavailable, QueueFull
 from mkiso.storage.marks import marks_of
@@ -116,6 +117,11 @@ class Client(httpx.Client):
     stop: threading.Event
 
 
+def stored_as(question: Question) -> TransferSyntax:
+    """What its disc's images are stored as, at a site that converts none unless it is asked to."""
+    return "explicit-le" if question.transfer_syntax == "explicit-le" else "as-archived"
+
+
 class Scripts:
     """Jobs that end in every way, with reports and discs in a real store."""
 
@@ -156,6 +162,7 @@ class Scripts:
             degraded,
             first_disc=first_disc,
             format=question.format,
+            transfer_syntax=stored_as(question),
             selection=question.selection,
         )
         shelve(self.storage, image, manifest, marks_of(content))
@@ -172,6 +179,7 @@ class Scripts:
                     question.accession_numbers,
                     publisher=publisher,
                     format=question.format,
+                    transfer_syntax=stored_as(question),
                     selection=question.selection,
                 ),
                 **facts,

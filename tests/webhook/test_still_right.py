@@ -37,7 +37,7 @@ class Counter:
 
 def made_of(settings: Settings, number: str, language: str = "") -> str:
     found = find_studies(source_of(settings), number)
-    return disc_fingerprint(fingerprint(found, None, accession_numbers=[number]), settings.in_language(language))
+    return disc_fingerprint(fingerprint(found, None, accession_numbers=[number]), settings.as_asked(language))
 
 
 @pytest.fixture
