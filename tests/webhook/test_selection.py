@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from mkiso.config.settings import Audit, Settings
+from mkiso.config.settings import Audit, Priors, Settings
 from mkiso.config.sources import CMove
 from mkiso.demo.pacs import DemoPacs
 from mkiso.formats.proven_set import disc_fingerprint
@@ -22,6 +22,7 @@ from mkiso.study.selection import MAX_SERIES, Selection
 from mkiso_service.webhook.question import Query, Question, one_study, several_studies
 from peers.corpus import UMLAUT, make_study
 from tests.webhook.desk import Desk, Scripts, served, settings_in
+from tests.webhook.test_shown_pages import BROWSER
 
 
 @pytest.fixture
@@ -229,3 +230,23 @@ def test_a_question_needs_numbers_or_studies(settings: Settings) -> None:
         for chosen in (Selection(), Selection(("1.2",)), Selection((), ("1.2",)), Selection(("1.2",), ("1.2",)))
     }
     assert len(keys) == 4
+
+
+def test_a_link_to_print_with_earlier_studies_shows_them_and_keeps_them(tmp_path: Path) -> None:
+    files = make_study(tmp_path / "1", "A1") + make_study(tmp_path / "2", "A0", study_date="20200101")
+    with DemoPacs(files) as pacs:
+        plain = settings_in(tmp_path / "data").model_copy(
+            update={"pacs": CMove(ae_title=pacs.ae_title, host=pacs.host, port=pacs.port)}
+        )
+        with served(plain.model_copy(update={"priors": Priors(count=1, body_part="any")}), Desk()) as client:
+            for query, is_so in (("", False), ("&priors=false", False), ("&priors=true", True)):
+                page = client.get(f"/api/iso/print?accession_number=A1{query}", headers=BROWSER).text
+                assert (f"priors={str(is_so).lower()}" in page, "Earlier examination" in page) == (True, is_so)
+                told = client.get(f"/api/iso/preview?accession_number=A1{query}").json()
+                assert [study["accession_number"] for study in told["priors"]] == ["A0"] * is_so
+                assert told["selection"]["priors"] == is_so
+            assert client.get("/api/iso/preview?accession_number=A1&priors=yes").status_code == 400
+        with served(plain, Desk()) as client:
+            refused = client.get("/api/iso/download?accession_number=A1&priors=true")
+            assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+            assert "priors.count" in refused.json()["error"]

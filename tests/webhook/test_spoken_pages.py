@@ -84,7 +84,7 @@ def test_the_print_question_is_spoken(tmp_path: Path, spoken: Language) -> None:
     settings = settings_in(tmp_path)
     with with_pacs(settings, tmp_path / "pacs", "A1", "A2") as settings, served(settings, Desk()) as client:
         order = urlencode({"accession_number": "A1,A2", "confirm_reprint": "true", "language": "fr"})
-        text = read(client.get(f"/api/iso/print?{order}", headers=asked_in(spoken)), spoken, "print.html", apart=9)
+        text = read(client.get(f"/api/iso/print?{order}", headers=asked_in(spoken)), spoken, "print.html", apart=10)
         assert "language=fr" in text
         asks = spoken.gettext(
             "A link asks for a disc of %(numbers)s from the disc robot %(publisher)s.",
