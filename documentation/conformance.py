@@ -28,6 +28,7 @@ from mkiso.publishers.protocol import Order
 from mkiso.receiver.admission import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION
 from mkiso.receiver.negotiation import choose, storage_offer
 from mkiso.sources import query
+from mkiso.sources.answers import SERIES_KEYS
 from mkiso.sources.cget import TRANSFER_SYNTAXES
 from mkiso.sources.find import STUDY_ROOT_FIND, identifier
 from mkiso.sources.move import STUDY_ROOT_MOVE
@@ -95,7 +96,7 @@ def find_keys() -> str:
     matched |= {**dict.fromkeys(searched, "single value"), "PatientName": "wild card at its end"}
     levels = {
         "STUDY": identifier(query.study_query()),
-        "SERIES": identifier(query.series_query("1.2")),
+        "SERIES": identifier(query.series_query("1.2", *SERIES_KEYS)),
         "IMAGE": identifier(query.image_query("1.2", "1.3")),
     }
     rows = []
