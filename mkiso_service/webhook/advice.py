@@ -85,6 +85,9 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "too_large_for_medium": (
             N_("The studies don't fit on one disc. Ask for fewer at a time, or tell the administrator."),
         ),
+        "not_convertible": (
+            N_("An image can't be converted for older programs. Ask for a disc with the images as they are archived."),
+        ),
         "pacs_refused": (
             N_("The PACS refuses this service."),
             TELL_PACS,

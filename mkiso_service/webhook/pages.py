@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlencode
 
 from jinja2 import Environment
@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from mkiso.config.section import TransferSyntax
 from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest, ProviderUnavailable, SignInFailed, Unauthorized, kinds
 from mkiso.formats.registry import FORMATS
@@ -95,6 +96,19 @@ def language_of(request: Request) -> Language:
     return language(wanted(accepted, languages(), request.app.state.language))
 
 
+class Stored(NamedTuple):
+    """What the images of a disc are stored as, and how a clerk is offered it."""
+
+    value: TransferSyntax
+    title: str
+
+
+STORED = (
+    Stored("as-archived", N_("With the images as they are archived")),
+    Stored("explicit-le", N_("With uncompressed images, for older programs")),
+)
+
+
 class CounterPage:
     """The page for the clerk, shown to whoever may use it, and the door before it."""
 
@@ -111,6 +125,7 @@ class CounterPage:
                 if (form.is_encrypted or settings.disc.encryption == "allowed")
                 and (settings.disc.recipients or not form.has_envelopes)  # which a patient can't open
             ],
+            "otherwise": next(each for each in STORED if each.value != settings.disc.transfer_syntax),
             "signs_out": keys.needed,
             "inboxes": bool(settings.inboxes),
             "action": settings.print.default_action if names else "file",

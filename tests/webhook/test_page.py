@@ -361,13 +361,14 @@ def test_a_clerk_chooses_what_the_file_is(browser: Chromium, tmp_path: Path) -> 
         browser.run("document.querySelector('#formats input').focus()")
         browser.press("ArrowRight")
         clerk.finds_nothing_wrong()
-        for key in ("Tab", " "):
+        for key in ("Tab", " ", "Tab", " "):  # uncompressed images, then the button
             browser.press(key)
         clerk.until_reads("#jobs .job .state", "Ready")
         clerk.ask("Z2")
         clerk.says_yes()
         browser.until("document.querySelectorAll('#jobs .job').length === 2")
         assert [question.format for question in desk.asked] == ["zip", "iso"]
+        assert [question.transfer_syntax for question in desk.asked] == ["explicit-le", ""]
 
 
 def test_a_site_without_a_publisher_offers_no_print(browser: Chromium, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ function withSelection(query, { studies, series }) {
 
 function leave() {
   whose = null;
+  $("stored").checked = false;
   document.querySelector("#formats input").checked = true; // the next patient's is what it is unless somebody chooses
   $("whose").hidden = true;
 }
@@ -128,18 +129,19 @@ async function order(...kinds) {
   const question = { ...chosenParts().question, priors: $("priors").checked };
   const publisher = chosen();
   const format = chosenFormat();
+  const stored = $("stored").checked && $("stored").value;
   leave();
   clearSearch(); // nobody sees the patient before
   field.focus(); // the next number may be scanned at once. Asking twice is harmless, the second joins the first.
   for (const kind of kinds) {
     const looked = Boolean(again?.looked && again.kind === kind && again.publisher === publisher);
-    const problem = await ask(kind, { question, ...(kind === "print" ? { publisher } : { format }), shown, birthDate, looked });
+    const problem = await ask(kind, { question, ...(kind === "print" ? { publisher } : { format, stored }), shown, birthDate, looked });
     $("problem").textContent = problem;
     if (problem) return;
   }
 }
 
-async function ask(kind, { question, format, publisher, shown, birthDate, looked }) { // `looked`: at the robot, where an earlier order ended unclear
+async function ask(kind, { question, format, stored, publisher, shown, birthDate, looked }) { // `looked`: at the robot, where an earlier order ended unclear
   const { numbers } = question;
   const several = kind === "download" && numbers.length > 1;
   const query = new URLSearchParams({
@@ -147,6 +149,7 @@ async function ask(kind, { question, format, publisher, shown, birthDate, looked
     shown,
     ...(birthDate && { birth_date: birthDate }),
     ...(format && { format }),
+    ...(stored && { transfer_syntax: stored }),
     ...(publisher && { publisher }),
     ...(looked && { confirm_reprint: "true" }),
     ...(site.priors && { priors: String(question.priors) }),
