@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -25,6 +26,7 @@ from mkiso.patient_api import look_up
 from mkiso.publishers import publisher_of
 from mkiso.receiver.client import receiver_status
 from mkiso.receiver.pushed import studies_in
+from mkiso.sources.levels import answered_levels
 from mkiso.sources.registry import source_of
 from mkiso.storage.room import lacking_storage, require_room
 from mkiso_service.api import Health
@@ -143,7 +145,9 @@ def _viewer(site: Site) -> str:
 
 
 def _source(name: str, site: Site) -> str:
-    return source_of(site.settings, name).check(site.limit_seconds, inside=site.inside)
+    source = source_of(site.settings, name, until=time.monotonic() + 2 * site.limit_seconds)
+    told = source.check(site.limit_seconds, inside=site.inside)
+    return f"{told.removesuffix('.')}. {answered_levels(source, date.today())}" if site.inside else told
 
 
 def _receiver(site: Site) -> str:

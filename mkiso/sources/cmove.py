@@ -17,7 +17,7 @@ from mkiso.config.sources import CMove
 from mkiso.errors import PacsBusy, PacsRefused
 from mkiso.receiver.client import Expectation
 from mkiso.sources.find import STUDY_ROOT_FIND, find
-from mkiso.sources.move import Move
+from mkiso.sources.move import STUDY_ROOT_MOVE, Move
 from mkiso.sources.move_outcome import MoveResult, failure
 from mkiso.sources.pacs import MAX_TIMEOUTS, PacsAssociation, calling_ae_title, echo, peer_of, silent
 from mkiso.sources.protocol import Search, Target
@@ -80,8 +80,10 @@ class CMoveSource:
         told = f"answers C-ECHO in {echo(self.settings, self.receiver, limit_seconds):.2f} s"
         if not inside:
             return told
+        with PacsAssociation(self.settings, self.receiver, [STUDY_ROOT_MOVE], limit_seconds):
+            pass  # it offers C-MOVE, or entering says that it doesn't
         knows = f"It has to know {self.receiver.ae_title} as this machine's port {self.receiver.port}"
-        return f"{self.name} {told} to {calling_ae_title(self.settings, self.receiver)}. {knows}"
+        return f"{self.name} {told} to {calling_ae_title(self.settings, self.receiver)}, and offers C-MOVE. {knows}"
 
 
 @dataclass(frozen=True, slots=True)

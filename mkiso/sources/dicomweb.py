@@ -89,13 +89,13 @@ class DicomWebSource:
             open_client(self.settings, limit_seconds=limit_seconds) as client,
             asking(client, self.settings, "/studies", accept, {"limit": "1"}) as answer,
         ):
-            status = answer.status_code
+            status, version = answer.status_code, answer.http_version
         if status not in (200, 204, 206):
             raise PacsRefused(
                 f"{self.name} answers QIDO-RS with HTTP {status}. Check {self.settings.section}.base_url."
             )
         told = f"answers QIDO-RS in {time.monotonic() - begun:.2f} s"
-        return f"{self.name} {told}" if inside else told
+        return f"{self.name} {told} by {version}" if inside else told
 
 
 class WadoRetrieval:
