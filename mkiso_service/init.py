@@ -21,12 +21,7 @@ TEMPLATE = """\
 # mkiso's configuration; config.example.yaml has every other key with its default. After each change: mkiso config
 # check, and restart mkiso.
 
-pacs:                            # one source of studies; several: sources in config.example.yaml
-  kind: {pacs_kind}  # cmove: the PACS sends to the receiver below; cget: nothing connects to mkiso
-  ae_title: {pacs_ae_title}
-  host: {pacs_host}
-  port: {pacs_port}
-
+{sources}
 receiver:                        # what the PACS must know: this AE title, this machine's address, this port
   ae_title: {ae_title}
   port: {port}
@@ -51,7 +46,9 @@ storage:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What is asked. `robot`: a kind of publisher, or empty; `robot_place`: its folder, or AE@host:port."""
+    """What is asked. `robot`: a kind of publisher, or empty; `robot_place`: its folder, or AE@host:port.
+    `second_kind`: of a second source, or empty; `second_place`: AE@host:port, or the address of a DICOMweb server.
+    """
 
     pacs_kind: str
     pacs_ae_title: str
@@ -66,10 +63,12 @@ class Answers:
     contact: str
     robot: str
     robot_place: str
+    second_kind: str = ""
+    second_place: str = ""
 
 
 def written(answers: Answers, file: Path) -> str:
-    """The configuration as text. Raises ConfigurationError where the robot's place can't be read."""
+    """The configuration as text. Raises ConfigurationError where a place can't be read."""
     data_dir = SERVICE_DATA if file.is_relative_to("/etc") else Path("data")
     words = {name: _scalar(getattr(answers, name)) for name in answers.__slots__}
     return TEMPLATE.format_map(
@@ -78,10 +77,48 @@ def written(answers: Answers, file: Path) -> str:
             "listen": "0.0.0.0" if answers.everybody else "127.0.0.1",  # noqa: S104
             "auth": str(answers.everybody).lower(),
             "key_file": f"  api_key_file: {_scalar(key_file(file).name)}\n" if answers.everybody else "",
+            "sources": _sources(answers),
             "publishers": _publishers(answers),
             "data_dir": _scalar(str(data_dir)),
         }
     )
+
+
+def _sources(answers: Answers) -> str:
+    """`pacs`, or `sources` where there is a second one."""
+    ways = "cmove: the PACS sends to the receiver below; cget: nothing connects to mkiso"
+    first = [
+        f"kind: {_scalar(answers.pacs_kind)}  # {ways}",
+        f"ae_title: {_scalar(answers.pacs_ae_title)}",
+        f"host: {_scalar(answers.pacs_host)}",
+        f"port: {answers.pacs_port}",
+    ]
+    if not answers.second_kind:
+        head = "pacs:                            # one source of studies; several: sources in config.example.yaml\n"
+        return head + "".join(f"  {line}\n" for line in first)
+    if answers.second_kind == "dicomweb":
+        place = [
+            f"base_url: {_scalar(answers.second_place)}",
+            "# user, secret_file, token_url, certificate …: config.example.yaml",
+        ]
+    else:
+        place = list(_dicom_place(answers.second_place))
+    domain = 'patient_domain: ""  # the same word in both, if they mean the same patient by the same Patient ID'
+    text = "sources:                         # a study is taken from the first that has all of it\n"
+    for name, lines in (("main", first), ("second", [f"kind: {answers.second_kind}", *place])):
+        text += f"  - name: {name}\n" + "".join(f"    {line}\n" for line in (*lines, domain))
+    return text
+
+
+def _dicom_place(place: str) -> Iterator[str]:
+    """Raises ConfigurationError."""
+    ae_title, _, address = place.partition("@")
+    host, _, port = address.rpartition(":")
+    if not (ae_title and host and port.isdecimal()):
+        raise ConfigurationError(f"{place!r} is no AE@host:port, as RIMAGE@10.1.2.3:104.")
+    yield f"ae_title: {_scalar(ae_title)}"
+    yield f"host: {_scalar(host)}"
+    yield f"port: {port}"
 
 
 def _publishers(answers: Answers) -> str:
@@ -89,11 +126,7 @@ def _publishers(answers: Answers) -> str:
         return "publishers: {}                  # no robot: discs are files to download\n"
     lines = [f"kind: {answers.robot}"]
     if answers.robot in ("cstore", "mcm"):
-        ae_title, _, address = answers.robot_place.partition("@")
-        host, _, port = address.rpartition(":")
-        if not (ae_title and host and port.isdecimal()):
-            raise ConfigurationError(f"{answers.robot_place!r} is no AE@host:port, as RIMAGE@10.1.2.3:104.")
-        lines += [f"ae_title: {_scalar(ae_title)}", f"host: {_scalar(host)}", f"port: {port}"]
+        lines += _dicom_place(answers.robot_place)
     else:
         lines += [f"directory: {_scalar(answers.robot_place)}"]
     indented = "".join(f"    {line}\n" for line in lines)
@@ -128,15 +161,15 @@ def save(file: Path, text: str, *, with_key: bool) -> None:
         raise ConfigurationError(f"{error.filename or file} can't be written: {error.strerror}.") from None
 
 
-def pacs_answers(settings: Settings) -> Iterator[str]:
-    """What the PACS answers to C-ECHO, then to C-FIND for the studies of today. Raises MkisoError."""
+def source_answers(settings: Settings, name: str) -> Iterator[str]:
+    """What a source answers when it is checked, then when it is asked for the studies of today. Raises MkisoError."""
     from mkiso.sources.registry import source_of
     from mkiso.sources.search import Criteria, search
 
-    source = source_of(settings)
+    source = source_of(settings, name)
     yield source.check(TEST_SECONDS, inside=True)
     found = search(source, Criteria(study_date=f"{date.today():%Y%m%d}"))
-    yield f"It answers C-FIND: {len(found.studies)}{' or more' if found.cut else ''} studies of today."
+    yield f"It answers questions: {len(found.studies)}{' or more' if found.cut else ''} studies of today."
 
 
 def publisher_answer(settings: Settings) -> str:
@@ -148,11 +181,12 @@ def publisher_answer(settings: Settings) -> str:
 
 def troubles(settings: Settings) -> Iterator[tuple[bool, str]]:
     """Each test of the answers as it comes: whether it is well, and its words."""
-    try:
-        for words in pacs_answers(settings):
-            yield True, words
-    except MkisoError as error:
-        yield False, error.words
+    for each in settings.all_sources:
+        try:
+            for words in source_answers(settings, each.name):
+                yield True, words
+        except MkisoError as error:
+            yield False, error.words
     if settings.publishers:
         try:
             yield True, publisher_answer(settings)

@@ -28,7 +28,8 @@ def _ask(context: click.Context, option: click.Parameter, value: Any) -> Any:
     given = context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT
     if given or context.params.get("no_questions") or not sys.stdin.isatty():
         return value
-    if option.name == "robot_place" and context.params.get("robot") == "none":
+    needless = {"robot_place": "robot", "second_place": "second_kind"}.get(option.name or "")
+    if needless and context.params.get(needless) == "none":
         return value
     words = str(getattr(option, "help", ""))
     if isinstance(value, bool):
@@ -51,6 +52,13 @@ def _ask(context: click.Context, option: click.Parameter, value: Any) -> Any:
     name="pacs-kind",
     type=click.Choice(["cmove", "cget"]),
 )
+@_asked(
+    "A second source of studies: a PACS by cmove or cget, or a DICOMweb server",
+    "none",
+    name="second-kind",
+    type=click.Choice(["none", "cmove", "cget", "dicomweb"]),
+)
+@_asked("Where it is: AE@host:port, or https://pacs.example.org/dicom-web", "", name="second-place")
 @_asked("AE title of mkiso, which the PACS must know", "CDRECORD", name="ae-title")
 @_asked("Port to which the PACS sends", 10104, name="port", type=click.IntRange(1, 65535))
 @_asked("Name of the institution, on each disc", "", name="institution")
@@ -69,7 +77,7 @@ def _ask(context: click.Context, option: click.Parameter, value: Any) -> Any:
     type=click.Choice(ROBOTS),
 )
 @_asked("The folder that the robot watches; for cstore and mcm AE@host:port", "", name="robot-place")
-def init(output: Path, *, no_questions: bool, untested: bool, robot: str, **answers: Any) -> int:
+def init(output: Path, *, no_questions: bool, untested: bool, robot: str, second_kind: str, **answers: Any) -> int:
     """Write a commented configuration from a few answers, each tested against the real PACS and robot."""
     from mkiso.config.file import load
     from mkiso.config.publishers import RobotKind
@@ -82,7 +90,7 @@ def init(output: Path, *, no_questions: bool, untested: bool, robot: str, **answ
         raise click.FileError(str(output), "it exists already; name another one with -o, or edit that one")
     if robot in get_args(RobotKind):
         answers["robot_place"] = str(Path(answers["robot_place"]).absolute())
-    given = Answers(robot="" if robot == "none" else robot, **answers)
+    given = Answers(robot=robot.removeprefix("none"), second_kind=second_kind.removeprefix("none"), **answers)
     text = written(given, file)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / file.name

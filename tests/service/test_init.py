@@ -14,8 +14,11 @@ from mkiso.config.file import load
 from mkiso.config.publishers import CStore, Robot
 from mkiso.config.sources import Pacs
 from mkiso.demo.pacs import DemoPacs
+from mkiso.sources.query import find_studies
+from mkiso.sources.registry import sources_of
 from mkiso_service.cli import cli
 from peers.corpus import make_study
+from peers.dicomweb_server import DicomWebServer
 from peers.ports import free_port
 from peers.storescp import Storescp
 
@@ -36,7 +39,7 @@ def test_the_answers_are_tested_and_written(tmp_path: Path) -> None:
             *("--robot", "folder", "--robot-place", str(tmp_path / "robot")),
         )
     assert told.return_value == 0, told.output
-    assert "answers C-ECHO" in told.output and "answers C-FIND" in told.output
+    assert "answers C-ECHO" in told.output and "answers questions: 0" in told.output
     settings = load(tmp_path / "etc" / "config.yaml", {})
     assert settings.disc.institution == 'St. "Anna": 1 # of all'
     assert settings.receiver.ae_title == "DISCS"
@@ -45,6 +48,21 @@ def test_the_answers_are_tested_and_written(tmp_path: Path) -> None:
     assert settings.auth.enabled and len(settings.auth.api_key.get_secret_value()) > 20
     assert settings.server.host == "0.0.0.0"
     assert (tmp_path / "etc" / "api.key").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_second_source_of_any_kind_is_tested_and_written(tmp_path: Path) -> None:
+    files = make_study(tmp_path / "study", "A1", kinds={"ct": 1})
+    with DemoPacs(files) as pacs, DicomWebServer(files) as server:
+        first = ("--pacs-ae-title", pacs.ae_title, "--pacs-host", pacs.host, "--pacs-port", str(pacs.port))
+        told = init(tmp_path, *first, "--second-kind", "dicomweb", "--second-place", server.base_url)
+        assert told.return_value == 0, told.output
+        settings = load(tmp_path / "etc" / "config.yaml", {})
+        both = [find_studies(source, "A1") for source in sources_of(settings)]
+    assert "answers C-ECHO" in told.output and "answers QIDO-RS" in told.output
+    assert [(each.name, each.kind) for each in settings.all_sources] == [("main", "cmove"), ("second", "dicomweb")]
+    assert [len(found) for found in both] == [1, 1]
+    told = init(tmp_path / "other", *first[:-1], "4", "--second-kind", "cget", "--second-place", "OLD@127.0.0.1:5")
+    assert told.return_value == 1 and told.output.count("can't be reached") == 2
 
 
 def test_a_pacs_that_does_not_answer_leaves_nothing_written(tmp_path: Path) -> None:
@@ -73,6 +91,9 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
     [
         (("--robot", "mcm", "--robot-place", "RIMAGE"), "is no AE@host:port"),
         (("--pacs-host", "10.0.0.5:104"), "write host: 10.0.0.5 and port: 104"),
+        (("--second-kind", "cget", "--second-place", "OLD:104"), "is no AE@host:port"),
+        (("--second-kind", "dicomweb", "--second-place", "cloud"), "base_url"),
+        (("--second-kind", "cmove", "--second-place", "ABPACS@127.0.0.1:4"), "the same AE title and host"),
         (("--public-url", "discs"), "server.public_url"),
         (("--port", "8080"), "server.port and receiver.port are both 8080"),
     ],
@@ -109,7 +130,7 @@ def test_a_terminal_is_asked(tmp_path: Path) -> None:
             questions += 1
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, told
     assert "AE title of the PACS [ABPACS]" in told and "Port of the PACS" not in told  # that was given
-    assert questions == 11, told
+    assert questions == 12, told
     pacs = load(tmp_path / "config.yaml", {}).pacs
     assert isinstance(pacs, Pacs) and pacs.port == 4
 

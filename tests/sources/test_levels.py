@@ -23,7 +23,7 @@ TODAY = date.today()
 class Silent(FolderSource):
     """It answers `levels`, and nothing to questions below."""
 
-    levels = ("STUDY",)
+    levels: tuple[str, ...] = ("STUDY",)
 
     def _search(self, query: Query, most: int | None = None, /) -> Answers:
         if "StudyDate" in query.keys:  # a range, which the folder doesn't match
