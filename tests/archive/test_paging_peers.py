@@ -16,6 +16,7 @@ from mkiso.study.models import Study
 from peers.corpus import make_study
 from peers.dcmqrscp import Dcmqrscp
 from peers.orthanc import Orthanc
+from peers.pynetdicom_scu import steady
 
 DAY = date(2024, 2, 29)
 TIMES = [
@@ -59,7 +60,7 @@ class Asker:
         self.asked.append(page)
         entity = AE("TEST")
         entity.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
-        association = entity.associate(*self.address, ae_title=self.ae_title)
+        association = steady(entity.associate(*self.address, ae_title=self.ae_title))
         assert association.is_established
         identifier = Dataset()
         identifier.QueryRetrieveLevel, identifier.StudyInstanceUID, identifier.AccessionNumber = "STUDY", "", ""

@@ -60,8 +60,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         values = {
             "host": "127.0.0.1",
             "port": free_port(),
-            "pdu_timeout_seconds": 20,
-            "idle_timeout_seconds": 20,
+            "pdu_timeout_seconds": LONG,
+            "idle_timeout_seconds": LONG,
             **keys,
         }
         kept = {"data_dir": tmp_path / "data", "min_free_gib": 0, **(storage or {})}

@@ -33,6 +33,7 @@ from mkiso.receiver.pushed import PushedStudy
 from peers.corpus import make_study
 from peers.patience import LONG
 from peers.ports import free_port
+from peers.pynetdicom_scu import steady
 from peers.storescu import store
 from tests.receiver.conftest import Running, Start
 
@@ -77,8 +78,9 @@ def taking(reports: Reports) -> Any:
 @contextmanager
 def calling(running: Running, reports: Reports, called: str = "BURN") -> Iterator[Association]:
     ae = AE("CT1")
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = LONG
     ae.add_requested_context(StorageCommitmentPushModel)
-    association = ae.associate("127.0.0.1", running.port, ae_title=called, evt_handlers=taking(reports))
+    association = steady(ae.associate("127.0.0.1", running.port, ae_title=called, evt_handlers=taking(reports)))
     try:
         yield association
     finally:

@@ -28,6 +28,7 @@ from peers.certificates import write_certificates
 from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_ct_series, make_study
 from peers.orthanc import Orthanc
 from peers.patience import LONG
+from peers.pynetdicom_scu import steady
 from peers.raw_peer import CT, RawPeer, command, data_set, p_data
 from peers.storescu import store
 from tests.receiver.conftest import Running, Start, eventually
@@ -160,7 +161,7 @@ def test_pynetdicom_echoes_and_stores(receiver: Running, tmp_path: Path) -> None
             build_context(CT, [ImplicitVRLittleEndian, ExplicitVRLittleEndian]),
             build_context("1.2.840.10008.1.1"),
         ]
-        association = entity.associate("127.0.0.1", receiver.port, contexts, "CDRECORD", max_pdu=0)
+        association = steady(entity.associate("127.0.0.1", receiver.port, contexts, "CDRECORD", max_pdu=0))
         assert association.is_established
         assert association.send_c_echo().Status == 0
         for file in files:

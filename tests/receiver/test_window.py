@@ -14,6 +14,7 @@ from pynetdicom import AE, build_context
 from mkiso.receiver.negotiation import OPERATIONS
 from peers.corpus import make_ct_series
 from peers.patience import LONG
+from peers.pynetdicom_scu import steady
 from peers.raw_peer import CT, EXPLICIT, VERIFICATION, RawPeer, command, data_set, p_data, window
 from tests.receiver.conftest import Running, Start, eventually
 
@@ -76,7 +77,7 @@ def test_pynetdicom_may_have_a_window(receiver: Running, tmp_path: Path) -> None
     with receiver.expect(str(dcmread(files[0]).StudyInstanceUID)) as expectation:
         ae = AE("WINDOWED")
         ae.requested_contexts = [build_context(CT, EXPLICIT)]
-        association = ae.associate("127.0.0.1", receiver.port, ae_title="CDRECORD", ext_neg=[window(5, 1)])
+        association = steady(ae.associate("127.0.0.1", receiver.port, ae_title="CDRECORD", ext_neg=[window(5, 1)]))
         assert association.is_established and association.acceptor.asynchronous_operations == (5, 1)
         assert [association.send_c_store(file).Status for file in files] == [0, 0, 0]
         association.release()
