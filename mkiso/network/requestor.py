@@ -75,7 +75,8 @@ class Address:
 
 class Requestor(Association):
     """A context manager: leaving it releases, or aborts where an exception passes. `ids` maps each accepted context to
-    its ID; `scp_of` are the SOP classes that the peer may send us.
+    its ID; `scp_of` are the SOP classes that the peer may send us; `peer_pdu_bytes` is the longest PDU that it takes, 0
+    for any length.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Requestor(Association):
         super().__init__(connection, answer.contexts, answer.peer_pdu_bytes, sink_for)
         self.ids: dict[Pair, int] = {context: number for number, context in answer.contexts.items()}
         self.scp_of = answer.scp_of
+        self.peer_pdu_bytes = answer.peer_pdu_bytes
         self._address = address
         self._message_id = 0
 

@@ -111,11 +111,11 @@ class CGetSource:
     def check(self, limit_seconds: float, *, inside: bool = False) -> str:
         receiver = self.receiver
         told = f"answers C-ECHO in {echo(self.settings, receiver, limit_seconds / 2):.2f} s"
-        with PacsAssociation(self.settings, receiver, [STUDY_ROOT_GET], limit_seconds / 2):
-            pass  # it offers C-GET, or entering says that it doesn't
+        with PacsAssociation(self.settings, receiver, [STUDY_ROOT_GET], limit_seconds / 2) as association:
+            taken = association.pdu_words()  # it offers C-GET, or entering says that it doesn't
         if not inside:
             return told
-        return f"{self.name} {told} to {calling_ae_title(self.settings, receiver)}, and offers C-GET."
+        return f"{self.name} {told} to {calling_ae_title(self.settings, receiver)}, offers C-GET, and takes {taken}."
 
 
 class CGetRetrieval:

@@ -80,10 +80,11 @@ class CMoveSource:
         told = f"answers C-ECHO in {echo(self.settings, self.receiver, limit_seconds):.2f} s"
         if not inside:
             return told
-        with PacsAssociation(self.settings, self.receiver, [STUDY_ROOT_MOVE], limit_seconds):
-            pass  # it offers C-MOVE, or entering says that it doesn't
+        with PacsAssociation(self.settings, self.receiver, [STUDY_ROOT_MOVE], limit_seconds) as association:
+            taken = association.pdu_words()  # it offers C-MOVE, or entering says that it doesn't
         knows = f"It has to know {self.receiver.ae_title} as this machine's port {self.receiver.port}"
-        return f"{self.name} {told} to {calling_ae_title(self.settings, self.receiver)}, and offers C-MOVE. {knows}"
+        asked_as = calling_ae_title(self.settings, self.receiver)
+        return f"{self.name} {told} to {asked_as}, offers C-MOVE, and takes {taken}. {knows}"
 
 
 @dataclass(frozen=True, slots=True)

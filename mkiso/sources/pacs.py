@@ -94,6 +94,11 @@ class PacsAssociation:
             raise PacsRefused(f"{self.peer} doesn't offer {name} to {address.calling_ae_title}. Have it enabled there.")
         return self
 
+    def pdu_words(self) -> str:
+        """The longest PDU that the PACS takes, in words."""
+        length = self._association.peer_pdu_bytes
+        return f"PDUs of up to {length} bytes" if length else "PDUs of any length"
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -58,5 +58,6 @@ def test_the_doctor_tells_what_a_pacs_offers_and_lists(files: list[Path], kind: 
             for each in (True, False)
         )
     assert inside.well and offers in inside.words and "It lists the images" in inside.words
+    assert "takes PDUs of " in inside.words
     assert "at most 200 studies to a question" in inside.words
     assert outside.well and "lists" not in outside.words and pacs.ae_title not in outside.words
