@@ -8,6 +8,7 @@ from prefect.client.schemas.objects import State
 from flows.collect import find, retrieve
 from flows.parameters import (
     AccessionNumbers,
+    Deidentified,
     DiscFormat,
     DiscLanguage,
     DiscTransferSyntax,
@@ -22,6 +23,7 @@ from mkiso.study.selection import Selection
 from tasks.cleaning import forget_cancelled_job
 from tasks.disc import (
     convert_images,
+    deidentify,
     finish_pictures,
     lay_out_discs,
     leave_password,
@@ -51,6 +53,7 @@ def make_disc(
     series_uids: SeriesUids = (),
     priors: Priors = False,
     transfer_syntax: DiscTransferSyntax = "",
+    deidentified: Deidentified = False,
 ) -> State:
     """Make a disc image of one patient's studies.
 
@@ -64,17 +67,23 @@ def make_disc(
         series_uids: Of a study that has some of these, these alone; empty: whole studies.
         priors: Whether earlier studies of the patient go beside them, by the rule of the configuration.
         transfer_syntax: as-archived, or explicit-le for old programs; empty: disc.transfer_syntax of the configuration.
+        deidentified: A copy for teaching and research that doesn't say whose it is; no patient's disc.
     """
     asked = {"language": language, "form": format, "seal": seal, "transfer_syntax": transfer_syntax}
-    with JobRun("download", accession_numbers, **asked, selection=Selection(study_uids, series_uids, priors)) as run:
+    chosen = Selection(study_uids, series_uids, priors)
+    with JobRun("download", accession_numbers, **asked, selection=chosen, deidentified=deidentified) as run:
         question = run.start()
         discs = resume_discs(run) if run.report.disc_ids else ()
         if not discs:
             found = find(run, question, shown)
             discs = look_for_finished_disc(run, found)
         if not discs:
-            run.begin_pictures()
+            if not deidentified:
+                run.begin_pictures()
             studies = retrieve(run, found)
+            if deidentified:
+                studies = deidentify(run, studies)
+                run.begin_pictures()
             conversion = convert_images(run, studies)
             disc_set = lay_out_discs(
                 run, studies, conversion, finish_pictures(run, studies), read_reports(run, studies)

@@ -93,6 +93,15 @@ DiscFormat = Annotated[
     str, Field(title="Format", description=f"One of {', '.join(FORMATS)}.", pattern=rf"^({'|'.join(FORMATS)})$")
 ]
 
+Deidentified = Annotated[
+    bool,
+    Field(
+        title="De-identified copy",
+        description="For teaching and research: it doesn't say whose it is, and is no patient's disc. Offered where "
+        "deidentified.secret is set.",
+    ),
+]
+
 PasswordSeal = Annotated[
     str,
     Field(

@@ -85,7 +85,7 @@ def print_disc(
     """
     asked = {"language": language, "transfer_syntax": transfer_syntax}
     selection = Selection(study_uids, series_uids, priors)
-    with JobRun("print", accession_numbers, publisher, **asked, selection=selection) as run:
+    with JobRun("print", accession_numbers, publisher, **asked, selection=selection, deidentified=False) as run:
         question = run.question()
         write_down(run, question, confirm_reprint)
         run.start()

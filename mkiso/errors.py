@@ -18,6 +18,7 @@
     │   ├── PatientMismatch       409  more than one patient in one question
     │   ├── TooLargeForMedium     422
     │   ├── NotConvertible        422  an image can't be made Explicit VR Little Endian
+    │   ├── NotDeidentifiable     422  an image may show whose it is, so no copy is made for others
     │   ├── PacsRefused           502  our configuration and the PACS's disagree
     │   ├── StudyIncomplete       502  instances stayed missing after every attempt
     │   ├── NotArchived           502  the PACS doesn't list what was sent to an inbox
@@ -353,6 +354,15 @@ class NotConvertible(PermanentError):
     http_status = 422
     meaning = "`disc.transfer_syntax` is `explicit-le`, and an image can't be made that: a video, or damaged pixels"
     remedy = "ask for the disc as it is archived: `transfer_syntax=as-archived`"
+
+
+class NotDeidentifiable(PermanentError):
+    """An image may show whose it is, so that no copy of it is made for others."""
+
+    code = "not_deidentifiable"
+    http_status = 422
+    meaning = "an image may show whose it is, or can't be looked at: no de-identified copy is made of it"
+    remedy = "choose the series of CT, MR and PET images that may be copied; see docs/deidentified.md"
 
 
 class PacsRefused(PermanentError):

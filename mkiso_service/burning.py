@@ -36,6 +36,7 @@ def burn(
     called: str = "",
     selection: Selection = EVERYTHING,
     priors: str = "",
+    deidentified: bool = False,
 ) -> tuple[Job, list[Path]]:
     """Make the disc, or the discs of a set, of these studies and download them; the job and the files. The password of
     an encrypted one is shown, or written into the `letter`. `called`: the file, for people; empty: its path. Raises
@@ -44,7 +45,7 @@ def burn(
     started = time.monotonic()
     whose = {"shown": shown, "birth_date": birth_date, "language": language, "form": form, "priors": priors}
     whose |= {"transfer_syntax": transfer_syntax}
-    asked = client.ask_for_disc(accession_numbers, **whose, selection=selection)
+    asked = client.ask_for_disc(accession_numbers, **whose, selection=selection, deidentified=deidentified)
     state = show_job(console, client.follow(asked.job_id))
     if asked.claim:
         _tell_password(client, asked, letter, language)
@@ -59,6 +60,8 @@ def burn(
             f"[bold]{called or file}[/]  {disc.instances} instances, {size_words(disc.size)}, SHA-256 "
             f"{disc.sha256[:16]}… as proved by the service"
         )
+    if state.deidentified:
+        console.print("De-identified copy. Not a patient's disc.", style="yellow")
     if state.is_part:
         console.print("Not everything of the examination is on it: only what was chosen.", style="yellow")
     console.print(f"made in {made - started:.1f} s, downloaded in {time.monotonic() - made:.1f} s", style="dim")
@@ -78,6 +81,7 @@ def burn_into(
     transfer_syntax: str = "",
     selection: Selection = EVERYTHING,
     priors: str = "",
+    deidentified: bool = False,
 ) -> tuple[Job, list[Path]]:
     """Make the disc of these studies, and write its files into a folder, proved there; the job and the folder. Raises
     ServiceError, ProofFailed, StorageFull, OSError.
@@ -88,7 +92,8 @@ def burn_into(
         whose = {"shown": shown, "birth_date": birth_date, "language": language, "priors": priors}
         whose |= {"transfer_syntax": transfer_syntax}
         form = {"form": ON_A_STICK, "called": "its files"}
-        job, files = burn(console, client, accession_numbers, target, letter=None, selection=selection, **form, **whose)
+        what = {"selection": selection, "deidentified": deidentified}
+        job, files = burn(console, client, accession_numbers, target, letter=None, **what, **form, **whose)  # type: ignore[arg-type]
         if len(files) != 1:
             raise ProofFailed(
                 f"The images fill {len(files)} files, and a stick has one file-set: nothing was written. Ask for fewer "

@@ -93,13 +93,15 @@ class Client:
         transfer_syntax: str = "",
         selection: Selection = EVERYTHING,
         priors: str = "",
+        deidentified: bool = False,
     ) -> AskedDisc:
         """Start, or join, the job that makes a disc of one patient's studies. `shown`: the preview's, of the patient
         whom somebody confirmed; `language`: of the disc, `form`: the name of its format, `transfer_syntax`: of its
-        images; `selection`: what is chosen of the studies, or, without accession numbers, which these are.
+        images; `selection`: what is chosen of the studies, or, without accession numbers, which these are;
+        `deidentified`: a copy that doesn't say whose it is.
         """
         whose = {"shown": shown, "birth_date": birth_date, "language": language, "format": form, "priors": priors}
-        whose |= {"transfer_syntax": transfer_syntax}
+        whose |= {"transfer_syntax": transfer_syntax, "deidentified": "true" if deidentified else ""}
         if len(accession_numbers) == 1:
             query = {"accession_number": accession_numbers[0], **whose}
             answer = self._start("GET", "/api/iso/download", query, selection)

@@ -210,6 +210,11 @@ def _say(error: Exception) -> int:
     help="Write the files into this empty folder, such as a mounted USB stick, and read them back from there.",
 )
 @click.option("--beside-others", is_flag=True, help="With --to: the folder may have other files in it.")
+@click.option(
+    "--deidentified",
+    is_flag=True,
+    help="A copy for teaching and research that doesn't say whose it is; no patient's disc.",
+)
 @_of_a_patient
 @_of_a_service
 def burn(
@@ -228,6 +233,7 @@ def burn(
     transfer_syntax: str,
     *,
     beside_others: bool,
+    deidentified: bool,
     yes: bool,
     as_json: bool,
 ) -> int:
@@ -251,7 +257,10 @@ def burn(
     if letter_file and not (form and FORMATS[form].is_encrypted):
         raise click.UsageError("--letter takes the password of an encrypted disc: say --format zip-encrypted.")
     selection = _selection(accession_numbers, study_uids, series_uids)
-    name = f"{next(iter(accession_numbers), 'disc')}{PART * bool(selection)}"
+    if letter_file and deidentified:
+        raise click.UsageError("--letter is for a patient, and a de-identified copy is nobody's.")
+    base = "deidentified" if deidentified else next(iter(accession_numbers), "disc")
+    name = f"{base}{PART * bool(selection)}"
     target = output or Path(f"{name}{FORMATS[form or ISO.name].suffix}")
     if not place:
         _require_folder(target.parent)
@@ -264,12 +273,26 @@ def burn(
             if place:
                 options = {"language": language, "transfer_syntax": transfer_syntax, **whose}
                 job, files = burn_into(
-                    console, client, numbers, place, beside=beside_others, selection=chosen, **options
+                    console,
+                    client,
+                    numbers,
+                    place,
+                    beside=beside_others,
+                    selection=chosen,
+                    deidentified=deidentified,
+                    **options,
                 )
             else:
                 options = {"language": language, "transfer_syntax": transfer_syntax, "form": form, **whose}
                 job, files = burn_disc(
-                    console, client, numbers, target, selection=chosen, letter=letter_file, **options
+                    console,
+                    client,
+                    numbers,
+                    target,
+                    selection=chosen,
+                    deidentified=deidentified,
+                    letter=letter_file,
+                    **options,
                 )
     except (ServiceError, ProofFailed, StorageFull) as error:
         return _say(error)

@@ -105,6 +105,8 @@ def job_words(listed: Listed) -> str:
     facts = [job.job_id, when, f"{state:<12}", what, ", ".join(numbers_on(job)), listed["patient_name"], who]
     if job.is_part:
         facts.insert(5, "selection")
+    if job.deidentified:
+        facts.insert(5, "de-identified")
     if job.error:
         facts.append(job.error["error"])
     return "  ".join(filter(None, facts))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from mkiso.deidentify.copies import deidentified
 from mkiso.errors import InvalidRequest, JobNotFound
 from mkiso.formats.proven_set import ProvenSet, WrittenSet, disc_fingerprint, manifests_of, prove, write_set
 from mkiso.media.disc_set import DiscSet, lay_out_set
@@ -45,11 +47,24 @@ def look_for_finished_disc(run: JobRun, found: Found) -> tuple[Manifest, ...]:
     """A set of discs made a short while ago is served again where it holds just what the PACS still says; empty where
     there is none.
     """
-    if run.form.is_encrypted:  # its password was for somebody else
+    if run.form.is_encrypted or run.report.deidentified:  # its password was for somebody else; it is like no other
         return ()
     settings = run.settings
     fingerprint = disc_fingerprint(found.fingerprint, settings, run.form)
     return tuple(reusable(settings.storage, fingerprint, settings.disc.reuse_minutes))
+
+
+@step("De-identify")
+def deidentify(run: JobRun, studies: CompleteStudies) -> CompleteStudies:
+    """Copies that don't say whose they are, which pass the gate under their pseudonyms."""
+    run.tell("de-identifying")
+    count = len(studies.instances)
+    return deidentified(
+        studies,
+        run.job.copies_dir,
+        run.settings.deidentified,
+        lambda done: run.tell_seldom(f"de-identifying ({done} of {count})"),
+    )
 
 
 @step("Convert images")
@@ -131,8 +146,14 @@ def read_back(run: JobRun, written: WrittenSet) -> ProvenSet:
 @step("Put disc on the shelf")
 def shelve_discs(run: JobRun, proven: ProvenSet) -> tuple[Manifest, ...]:
     """Image and manifest into the disc store, whole or not at all."""
-    manifests = zip(proven.discs, manifests_of(proven, run.job.id, run.settings, run.report.inbox), strict=True)
-    return tuple(shelve(run.settings.storage, disc.image, manifest, disc.proof.marks) for disc, manifest in manifests)
+    manifests = manifests_of(proven, run.job.id, run.settings, run.report.inbox)
+    if run.report.deidentified:  # which question they answer is kept here, and isn't on them
+        numbers, chosen = run.report.accession_numbers, run.report.selection
+        manifests = tuple(replace(each, accession_numbers=numbers, selection=chosen) for each in manifests)
+    return tuple(
+        shelve(run.settings.storage, disc.image, manifest, disc.proof.marks)
+        for disc, manifest in zip(proven.discs, manifests, strict=True)
+    )
 
 
 @step("Leave the password for who asked")

@@ -20,6 +20,7 @@ from prefect.states import Completed, Failed
 from mkiso.config.in_force import in_force
 from mkiso.config.section import Carrier
 from mkiso.config.settings import Settings
+from mkiso.deidentify.profile import require_copies
 from mkiso.errors import InvalidRequest, PatientMismatch, StorageFull
 from mkiso.formats.registry import FORMATS, ISO, require_allowed
 from mkiso.formats.zip_encrypted import new_password
@@ -60,6 +61,8 @@ class JobRun(JobProgress):
         inbox: str = "",
         selection: Selection = EVERYTHING,
         transfer_syntax: str = "",
+        *,
+        deidentified: bool = False,
     ) -> None:
         """`language`, `transfer_syntax`: of the discs, where they aren't the site's; `form`: the name of their format;
         `seal`: of who is told the password where it is an encrypted one (mkiso.storage.handover); `inbox`: where they
@@ -76,7 +79,7 @@ class JobRun(JobProgress):
         facts = {"publisher": name, "format": form, "inbox": inbox}
         facts |= {"transfer_syntax": self.settings.disc.transfer_syntax}
         self._is_asked_for = bool(transfer_syntax)
-        report = JobReport(self.job.id, kind, numbers, **facts, selection=selection)  # type: ignore[arg-type]
+        report = JobReport(self.job.id, kind, numbers, **facts, selection=selection, deidentified=deidentified)  # type: ignore[arg-type]
         self._seal, self._password = seal, new_password()
         self.form = FORMATS[form].opened(self._password)
         super().__init__(self.settings.storage, report, self._artifacts)
@@ -143,7 +146,8 @@ class JobRun(JobProgress):
         """Whether a disc was made for what this run asks."""
         report = self.report
         asked = set(report.accession_numbers), report.selection, report.format, report.transfer_syntax
-        return (set(disc.accession_numbers), disc.selection, disc.format, disc.transfer_syntax) == asked
+        answered = set(disc.accession_numbers), disc.selection, disc.format, disc.transfer_syntax
+        return (*answered, disc.deidentified) == (*asked, report.deidentified)
 
     def keep_question_of(self, disc: Manifest) -> None:
         """Tell of the question that this disc of the job answers, whatever its run asks by now."""
@@ -153,6 +157,7 @@ class JobRun(JobProgress):
             selection=disc.selection,
             format=disc.format,
             transfer_syntax=disc.transfer_syntax,
+            deidentified=disc.deidentified,
         )
 
     def is_retry(self) -> bool:
@@ -190,6 +195,8 @@ class JobRun(JobProgress):
         self.tell("starting")
 
     def _require_allowed(self) -> None:
+        if self.report.deidentified:
+            require_copies(self.settings.deidentified, self.selection)
         require_allowed(self.form, self.settings.disc.encryption, is_printed=self.job.kind == "print")
         if self._is_asked_for and self.job.kind == "print" and not self.publisher.needs_image:
             raise InvalidRequest(

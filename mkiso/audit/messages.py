@@ -103,15 +103,17 @@ def asked(
     client: Client | str,
     request_id: str,
     selection: Selection = EVERYTHING,
+    *,
+    deidentified: bool = False,
 ) -> None:
-    """A client's question was accepted."""
+    """A client's question was accepted, or one for a de-identified copy."""
     keys = {
         "AccessionNumber": accession_numbers,
         "StudyInstanceUID": selection.studies,
         "SeriesInstanceUID": selection.series,
     }
     wanted = "&".join(f"{keyword}={','.join(values)}" for keyword, values in keys.items() if values)
-    _wanted(settings, wanted, client, request_id)
+    _wanted(settings, f"{wanted}{'&deidentified=true' * deidentified}", client, request_id)
 
 
 def listed(settings: Settings, search: str, client: Client | str, request_id: str) -> None:

@@ -135,7 +135,9 @@ class Key(Section):
     """
 
     key: SecretStr = Field(description="the key itself, or key_file")
-    rights: Annotated[tuple[Literal["disc", "search", "print", "list", "cancel"], ...], Field(min_length=1)] = (
+    rights: Annotated[
+        tuple[Literal["disc", "search", "deidentify", "print", "list", "cancel"], ...], Field(min_length=1)
+    ] = (
         "disc",
         "print",
         "cancel",
@@ -326,6 +328,32 @@ class Priors(Section):
         if self.default and not self.count:
             raise ValueError("priors.default is true and priors.count is 0: say how many earlier studies at most")
         return self
+
+
+DeidentifiedOption = Literal["modified-dates", "patient-characteristics"]
+
+
+class Deidentified(Section):
+    """Copies for teaching and research that don't say whose they are; offered where there is a secret."""
+
+    secret: SecretStr = SecretStr("")
+    options: tuple[DeidentifiedOption, ...] = ()
+
+    @field_validator("secret")
+    @classmethod
+    def _is_long(cls, secret: SecretStr) -> SecretStr:
+        if 0 < len(secret.get_secret_value()) < 32:
+            raise ValueError("is shorter than 32 characters: whoever guesses it finds out whose copies are")
+        return secret
+
+    @field_validator("options")
+    @classmethod
+    def _once_in_order(cls, options: tuple[DeidentifiedOption, ...]) -> tuple[DeidentifiedOption, ...]:
+        return tuple(sorted(set(options)))
+
+    @property
+    def is_offered(self) -> bool:
+        return bool(self.secret.get_secret_value())
 
 
 class Print(Section):
@@ -546,6 +574,7 @@ class Settings(Section):
     identity: Identity = Identity()
     disc: Disc = Disc()
     priors: Priors = Priors()
+    deidentified: Deidentified = Deidentified()
     print: Print = Print()
     publishers: Annotated[Mapping[str, Publisher], AfterValidator(_differ_by_more_than_case)] = {"rimage": CStore()}
     inboxes: Annotated[Mapping[AeTitle, Inbox], AfterValidator(_differ_by_more_than_case)] = {}

@@ -85,6 +85,8 @@ def manifests_of(proven: ProvenSet, job_id: str, settings: Settings, inbox: str 
     """
     [studies] = proven.studies
     fingerprint = disc_fingerprint(studies.fingerprint, settings, proven.form, inbox)
+    if studies.is_deidentified:  # like no other: nothing that is asked for gives it
+        fingerprint = f"de-identified {fingerprint}"
     ids = [new_disc_id() for _ in proven.discs]
     return tuple(
         replace(
@@ -135,6 +137,7 @@ def _manifest(
         degraded=studies.degraded,
         selection=studies.selection,
         is_part=studies.is_part,
+        deidentified=studies.is_deidentified,
         patient_id=studies.studies[0].patient_id,
         patient_name=studies.patient_name,
         studies={study.study_instance_uid: study.accession_number for study in studies.studies},

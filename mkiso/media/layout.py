@@ -94,7 +94,15 @@ def lay_out(
             "A volume of the archive would have less than whole studies: nothing was made. Tell the administrator of "
             "mkiso."
         )
-    label = _neutral_label(tree, created) if envelopes else _label(tree, created)
+    deidentified = any(each.is_deidentified for each in part.studies)
+    label = (
+        _neutral_label(tree, created, "DEID")
+        if deidentified
+        else _neutral_label(tree, created)
+        if envelopes
+        else _label(tree, created)
+    )
+    disc = settings.disc.model_copy(update={"institution": "", "contact": ""}) if deidentified else settings.disc
     volume_id = volume_id or file_set_id(label, volume, is_part=is_part)
     viewer = BundledViewer() if envelopes else bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
     arrivals = [instance.on_disc for instance in instances]
@@ -104,7 +112,7 @@ def lay_out(
     conformance = application_profiles.statement(medium, arrivals, is_secure=envelopes is not None, converted=converted)
     directory, notes = dicomdir(tree, volume_id)
     facts = Facts(
-        disc=settings.disc,
+        disc=disc,
         created=created,
         version=program_version(),
         volume_id=volume_id,
@@ -126,6 +134,7 @@ def lay_out(
         viewer_names=_root_names(viewer),
         autorun=settings.viewer.autorun,
         is_encrypted=medium == "zip-encrypted",
+        is_deidentified=deidentified,
         is_unproven=any(is_unproven(studies.degraded) for studies in part.studies),
     )
     dicom = [_made(disc_dir, PurePosixPath("DICOMDIR"), directory), *map(_instance_file, leaves(tree))]
@@ -140,7 +149,7 @@ def lay_out(
         files += viewer.files
     files.append(_made(disc_dir, CHECKSUMS, checksums(files)))
     sectors = fit(files, medium)
-    institution = settings.disc.institution
+    institution = disc.institution
     return Layout(
         tuple(files),
         volume_id,
@@ -192,11 +201,11 @@ def _label(tree: Collection[PatientBranch], created: datetime) -> str:
     return _neutral_label(tree, created)
 
 
-def _neutral_label(tree: Collection[PatientBranch], created: datetime) -> str:
-    """The date and what tells this disc from others of the day."""
+def _neutral_label(tree: Collection[PatientBranch], created: datetime, word: str = "") -> str:
+    """The date, or a word, and what tells this disc from others of it."""
     studies = [study for patient in tree for study in patient.studies]
     digest = hashlib.sha256("".join(study.study_instance_uid for study in studies).encode()).hexdigest()
-    return f"{created:%Y%m%d}_{digest[:6]}"
+    return f"{word or f'{created:%Y%m%d}'}_{digest[:6]}"
 
 
 def _root_names(viewer: BundledViewer) -> tuple[str, ...]:

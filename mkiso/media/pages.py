@@ -128,7 +128,7 @@ class Facts:
     the disc. `is_unproven`: nobody could say whether these are all images. `is_part`: it lacks something of its studies
     or accession numbers; `chosen` maps Study Instance UIDs to how many series are chosen of how many (0: not known).
     `priors` are the Study Instance UIDs of earlier studies beside those that were asked for; `lacks` says in English
-    which of them aren't there.
+    which of them aren't there. `is_deidentified`: it is a copy that doesn't say whose it is.
     """
 
     disc: Disc
@@ -149,6 +149,7 @@ class Facts:
     autorun: bool = False
     is_encrypted: bool = False
     is_unproven: bool = False
+    is_deidentified: bool = False
 
 
 def pages(
@@ -204,6 +205,7 @@ def outer_pages(facts: Facts, showing: Showing = NOTHING_SHOWN) -> Iterator[tupl
         "is_part": facts.is_part,
         "lacks": facts.lacks,
         "is_unproven": facts.is_unproven,
+        "is_deidentified": facts.is_deidentified,
     }
     text, page = PurePosixPath("README.TXT"), INDEX
     yield from _in_two_languages(context, "secure", text, page)
@@ -240,6 +242,7 @@ def _context(tree: Collection[PatientBranch], facts: Facts, showing: Showing) ->
         "autorun": bool(facts.viewer and facts.autorun),
         "is_encrypted": facts.is_encrypted,
         "is_unproven": facts.is_unproven,
+        "is_deidentified": facts.is_deidentified,
         "viewer_names": facts.viewer_names,
         "elsewhere": [
             {"number": number, "lines": _elsewhere(instances, spoken)}

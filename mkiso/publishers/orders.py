@@ -72,7 +72,9 @@ def words_of(publisher_name: str, orders: Sequence[Order], proves: Proves) -> st
 
 
 def require_told(publisher: Publisher, found: Found) -> None:
-    """Raise SelectionNotTold where the disc would be taken for one of whole studies."""
+    """Raise SelectionNotTold where the disc would be taken for one of whole studies, or for a patient's."""
+    if found.deidentified:
+        raise SelectionNotTold("De-identified copies aren't printed, since a label wouldn't say what they are.")
     if found.is_part and not publisher.tells_part():
         raise SelectionNotTold(
             f"A disc of {publisher.name} couldn't say that it doesn't hold the whole examination, so none is made. "

@@ -61,6 +61,11 @@ class Job:
         return self.folder / "pictures"
 
     @property
+    def copies_dir(self) -> Path:
+        """Of de-identified instances."""
+        return self.folder / "copies"
+
+    @property
     def documents_dir(self) -> Path:
         return self.folder / "documents"
 

@@ -74,7 +74,8 @@ class JobProgress:
         expected = None if None in counts else sum(count or 0 for count in counts)
         first = found.studies[0]
         name = (found.patient and found.patient.name) or first.patient_name
-        self.report = replace(self.report, patient_id=first.patient_id, patient_name=name)
+        if not self.report.deidentified:
+            self.report = replace(self.report, patient_id=first.patient_id, patient_name=name)
         self.tell(
             "found",
             studies=self._found_studies(),
@@ -92,7 +93,8 @@ class JobProgress:
         """Tell that everything is here, as the PACS has it at the end."""
         self._studies = complete.studies
         self._received = Counter(instance.arrival.study_instance_uid for instance in complete.instances)
-        self.report = replace(self.report, patient_name=complete.patient_name)
+        if not self.report.deidentified:
+            self.report = replace(self.report, patient_name=complete.patient_name)
         count = self._received.total()
         self.tell("complete", expected=count, received=count, degraded=complete.degraded)
         self.show_progress()
@@ -163,16 +165,18 @@ class JobProgress:
             }
 
     def _found_studies(self) -> tuple[FoundStudy, ...]:
+        """As they were found; of a de-identified copy without what says which they are."""
+        is_told = not self.report.deidentified
         return tuple(
             FoundStudy(
-                accession_number=study.accession_number,
-                study_date=study.study_date,
+                accession_number=study.accession_number * is_told,
+                study_date=study.study_date * is_told,
                 modalities=study.modalities_in_study,
-                study_description=study.study_description,
+                study_description=study.study_description * is_told,
                 expected=study.expected.count,
                 received=self._received[study.study_instance_uid],
                 source=study.origin.source,
-                study_instance_uid=study.study_instance_uid,
+                study_instance_uid=study.study_instance_uid * is_told,
                 series=len(study.chosen),
                 of_series=study.expected.of_series,
                 is_prior=study.is_prior,

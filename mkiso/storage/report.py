@@ -41,6 +41,7 @@ _PROGRESS: Mapping[str, tuple[float, float]] = {
     "retrieving": (0.03, 0.65),
     "complete": (0.65, 0.65),
     "converting images": (0.65, 0.66),
+    "de-identifying": (0.65, 0.66),
     "making pictures": (0.66, 0.8),
     "laying out": (0.8, 0.8),
     "mastering": (0.82, 0.9),
@@ -110,7 +111,8 @@ class JobFacts:
     """What is told of a job to everybody. `stage` is in words an operator reads; `studies` is empty until the PACS has
     answered and all of it is of one patient; `proves` is of a print: queued or done. `format` is of a download's discs,
     `transfer_syntax` what their images are stored as. `selection`: what was chosen; `is_part`: the disc lacks something
-    of the studies or accession numbers that stand on it, and says so.
+    of the studies or accession numbers that stand on it, and says so. `deidentified`: the disc is a copy that doesn't
+    say whose it is, nor do the facts but for the numbers that were asked for.
     """
 
     job_id: Uuid
@@ -129,6 +131,7 @@ class JobFacts:
     selection: Selection = EVERYTHING
     is_part: bool = False
     updated: str = ""
+    deidentified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +213,8 @@ def sets_told(
     form: str = "iso",
     transfer_syntax: TransferSyntax = "as-archived",
     selection: Selection = EVERYTHING,
+    *,
+    deidentified: bool = False,
 ) -> dict[str, str]:
     """The sets of discs of this format and transfer syntax that jobs have told of for this question, as long as their
     reports are kept.
@@ -217,14 +222,14 @@ def sets_told(
     Maps each set's id, which is that of its first disc (mkiso.storage.shelf.Manifest.set_id), to a job that serves it.
     Nobody can have a disc of a set that no job has told of. What was sent to an inbox answers nobody's question.
     """
-    asked, told = (set(accession_numbers), selection, form, transfer_syntax), {}
+    asked, told = (set(accession_numbers), selection, form, transfer_syntax, deidentified), {}
     for file in storage.reports_dir.glob("*.json"):
         try:
             report = read_report(storage, file.stem)
         except JobNotFound:  # removed meanwhile, or none of ours
             continue
         answered = set(report.accession_numbers), report.selection, report.format, report.transfer_syntax
-        if report.disc_ids and not report.inbox and answered == asked:
+        if report.disc_ids and not report.inbox and (*answered, report.deidentified) == asked:
             told[report.disc_ids[0]] = report.job_id
     return told
 

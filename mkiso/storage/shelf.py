@@ -47,7 +47,8 @@ class Manifest:
     `fingerprint` is of the question's answer by the PACS when the disc was made (mkiso.study.identity.fingerprint);
     `filename` is what a browser saves it as and may hold the patient's name. `studies` maps each Study Instance UID to
     its accession number, `sources` to its source where there are several. `first_disc` is the id of its set's first
-    disc; `marks_sha256` is of the image's marks. `selection` and `is_part`: mkiso.storage.report.JobFacts.
+    disc; `marks_sha256` is of the image's marks. `selection` and `is_part`: mkiso.storage.report.JobFacts. Of a
+    `deidentified` one patient and studies are pseudonyms; only the question, which is on no disc, is as it was asked.
     """
 
     disc_id: str
@@ -75,6 +76,7 @@ class Manifest:
     transfer_syntax: TransferSyntax = "as-archived"
     selection: Selection = EVERYTHING
     is_part: bool = False
+    deidentified: bool = False
 
     @property
     def image_name(self) -> str:

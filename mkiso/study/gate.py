@@ -176,6 +176,11 @@ class CompleteStudies:
         return self.retrieved.found.is_part
 
     @property
+    def is_deidentified(self) -> bool:
+        """Whether these are copies that don't say whose they are."""
+        return self.retrieved.found.deidentified
+
+    @property
     def selection(self) -> Selection:
         """As it was asked for."""
         return self.retrieved.found.selection

@@ -15,7 +15,8 @@ class Found:
     """What the PACS and the patient API answered, of one patient as far as they tell. Made by mkiso.study.gate.found.
 
     `patient` is the patient API's; `degraded` names what the job does without. `studies` are those that a disc is made
-    of, `priors` among them; `left_out` were found and aren't chosen.
+    of, `priors` among them; `left_out` were found and aren't chosen. `deidentified`: all of it is pseudonyms
+    (mkiso.deidentify).
     """
 
     accession_numbers: tuple[str, ...]
@@ -24,6 +25,7 @@ class Found:
     degraded: tuple[str, ...] = ()
     selection: Selection = EVERYTHING
     left_out: tuple[Study, ...] = ()
+    deidentified: bool = False
 
     @property
     def asked(self) -> tuple[Study, ...]:

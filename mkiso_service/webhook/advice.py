@@ -88,6 +88,9 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "not_convertible": (
             N_("An image can't be converted for older programs. Ask for a disc with the images as they are archived."),
         ),
+        "not_deidentifiable": (
+            N_("An image may show whose it is, so no copy of it is made. Choose the series that may be copied."),
+        ),
         "pacs_refused": (
             N_("The PACS refuses this service."),
             TELL_PACS,

@@ -54,12 +54,18 @@ class Trail:
         self._alerts = Alerts()
 
     async def asked(
-        self, request: Request, accession_numbers: tuple[str, ...], selection: Selection = EVERYTHING
+        self,
+        request: Request,
+        accession_numbers: tuple[str, ...],
+        selection: Selection = EVERYTHING,
+        *,
+        deidentified: bool = False,
     ) -> None:
         """A question was accepted."""
         if self._settings.audit.enabled:
             who, request_id = _who(request), request_id_of(request.scope)
-            await asyncio.to_thread(audit.asked, self._settings, accession_numbers, who, request_id, selection)
+            asked = partial(audit.asked, deidentified=deidentified)
+            await asyncio.to_thread(asked, self._settings, accession_numbers, who, request_id, selection)
 
     async def listed(self, request: Request, search: str) -> None:
         """Somebody sees whose discs were made here: today's, or those that a search finds."""

@@ -113,13 +113,13 @@ def content_disposition(name: str, suffix: str = ISO.suffix) -> str:
 
 def name_of(report: JobReport, manifest: Manifest) -> str:
     """What a disc is saved as: its accession number, or, for several, what the manifest says (the patient's name).
-    Where it doesn't hold whole studies, it says so.
+    Where it doesn't hold whole studies, it says so; a de-identified one has its pseudonym.
 
     In a set n of N and the beginning of the set's id, so that anybody sees which discs belong together.
     """
     suffix = FORMATS[manifest.format].suffix
     stem = manifest.filename.removesuffix(suffix)
-    if len(report.accession_numbers) == 1:
+    if len(report.accession_numbers) == 1 and not manifest.deidentified:
         stem = report.accession_numbers[0] + PART * manifest.is_part
     part = f"-{manifest.number}of{manifest.total}-{short(manifest.set_id)}" if manifest.total > 1 else ""
     return f"{stem}{part}{suffix}"

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from mkiso.config.settings import Settings
+from mkiso.deidentify.profile import require_copies
 from mkiso.errors import (
     DeadlinePassed,
     ForeignRequest,
@@ -145,6 +146,10 @@ class Questions:
         part, named = query.part(), query.set()
         form = FORMATS[question.format]
         require_allowed(form, self._settings.disc.encryption)
+        if question.deidentified:
+            require_copies(self._settings.deidentified, question.selection)
+            if "deidentify" not in caller_of(request).rights:
+                raise NotAllowed("You may have discs made, and no de-identified copies: an operator may.")
         if named is not None:
             return await self._of_named_set(question, named, part)
         if not form.is_encrypted:
@@ -227,9 +232,9 @@ class Questions:
         return [(discs, told[discs[0].set_id]) for discs in shelf if discs[0].set_id in told]
 
     def _sets_told(self, question: Question) -> dict[str, str]:
-        settings = self._asked(question)
-        numbers, form = question.accession_numbers, question.format
-        return sets_told(settings.storage, numbers, form, settings.disc.transfer_syntax, question.selection)
+        settings, copied = self._asked(question), question.deidentified
+        numbers, form, stored = question.accession_numbers, question.format, settings.disc.transfer_syntax
+        return sets_told(settings.storage, numbers, form, stored, question.selection, deidentified=copied)
 
     def _asked(self, question: Question) -> Settings:
         """The settings of a question's disc."""
@@ -266,13 +271,16 @@ class Questions:
 
     async def _note(self, request: Request, question: Question, asked: Asked) -> None:
         """Write down who asked."""
-        await self._trail.asked(request, question.accession_numbers, question.selection)
+        await self._trail.asked(
+            request, question.accession_numbers, question.selection, deidentified=question.deidentified
+        )
         await asyncio.to_thread(self._note_asking, request, question, asked.job_id)
         request.state.note = {
             "job_id": asked.job_id,
             "accession_numbers": question.accession_numbers,
             "joined": asked.joined,
             **({"selection": question.selection.written} if question.selection.written else {}),
+            **({"deidentified": True} if question.deidentified else {}),
         }
 
     def _note_asking(self, request: Request, question: Question, job_id: str) -> None:
@@ -332,15 +340,16 @@ class Questions:
 
     def _young_sets(self, question: Question) -> list[tuple[Manifest, ...]]:
         """The sets that were made for these accession numbers a short while ago, the youngest first; none that is
-        encrypted, since its password was somebody else's.
+        encrypted, since its password was somebody else's, and none that is de-identified.
         """
-        if FORMATS[question.format].is_encrypted:
+        if FORMATS[question.format].is_encrypted or question.deidentified:
             return []
         storage, minutes = self._settings.storage, self._settings.disc.reuse_minutes
         return [
             discs
             for discs in whole_sets(manifests(storage))
-            if set(discs[0].accession_numbers) == set(question.accession_numbers)
+            if not discs[0].deidentified
+            and set(discs[0].accession_numbers) == set(question.accession_numbers)
             and discs[0].selection == question.selection
             and discs[0].format == question.format
             and discs[0].transfer_syntax == self._asked(question).disc.transfer_syntax

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from mkiso.config.publishers import Robot
 from mkiso.config.settings import Settings
+from mkiso.errors import InvalidRequest
 from mkiso.languages import Language, language
 from mkiso.storage.report import JobReport, numbers_on
 from mkiso_service.webhook.answers import job_address
@@ -39,6 +40,8 @@ class Letters:
         query = Query(request.scope["query_string"])
         spoken, paper = language(query.language() or self._settings.disc.language), query.paper()
         report = await self._jobs.made(request.path_params["job_id"])
+        if report.deidentified:
+            raise InvalidRequest("A de-identified copy is no patient's disc: no letter goes with it.")
         await self._trail.listed(request, ", ".join(numbers_on(report)))
         claim = await self._passwords.claim_of(request) if request.method == "POST" else ""
         password = await self._passwords.look(report, claim) if claim else ""

@@ -65,6 +65,7 @@ STAGES = MappingProxyType(
         "retrieving": N_("Fetching images"),
         "complete": N_("All images are here"),
         "converting images": N_("Converting images"),
+        "de-identifying": N_("De-identifying"),
         "making pictures": N_("Making pictures for viewing"),
         "laying out": N_("Putting the disc together"),
         "mastering": N_("Writing the disc file"),

@@ -63,6 +63,7 @@ class Question:
     nobody was. `language`, `transfer_syntax`: of the disc, empty where it is the site's. `format`: the name of the
     disc's. `seal`: of who is told the password of an encrypted disc (mkiso.storage.handover); no two askers have the
     same. `selection`: what is chosen; a study may be asked for by its UID there alone, without any accession number.
+    `deidentified`: a copy is wanted that doesn't say whose it is.
     """
 
     kind: Kind
@@ -75,6 +76,7 @@ class Question:
     seal: str = ""
     selection: Selection = EVERYTHING
     transfer_syntax: str = ""
+    deidentified: bool = False
 
     @property
     def key(self) -> str:
@@ -83,7 +85,8 @@ class Question:
         A confirmed print is another question: it must not join the one that it is to replace. So is one of a confirmed
         patient: it must not join a job that makes a disc of whoever it is. And so is one of a language, of
         another format, or of a selection: a disc of some series must never be given to who wants the whole, nor one
-        with earlier studies to who wants none. One of an encrypted disc is nobody else's.
+        with earlier studies to who wants none. One of an encrypted disc is nobody else's, and a de-identified copy is
+        no patient's disc.
         """
         kind = f"{self.kind} anew" if self.confirm_reprint else self.kind
         if self.shown:
@@ -98,6 +101,8 @@ class Question:
             kind = f"{kind} for {self.seal}"
         if self.selection.written:
             kind = f"{kind} only {self.selection.written}"
+        if self.deidentified:
+            kind = f"{kind} de-identified"
         return question(kind, self.accession_numbers, self.publisher)
 
     @property
@@ -125,6 +130,8 @@ class Question:
             parameters["series_uids"] = list(self.selection.series)
         if self.selection.priors:
             parameters["priors"] = True
+        if self.deidentified:
+            parameters["deidentified"] = True
         if self.kind == "print":
             return {**parameters, "publisher": self.publisher, "confirm_reprint": self.confirm_reprint}
         return parameters
@@ -136,8 +143,8 @@ class Question:
         shown, spoken = parameters.get("shown", ""), parameters.get("language", "")
         form, seal = parameters.get("format", ISO.name), parameters.get("seal", "")
         numbers, chosen = tuple(parameters["accession_numbers"]), selection_of(parameters)
-        stored = parameters.get("transfer_syntax", "")
-        return cls(kind, numbers, publisher, confirmed, shown, spoken, form, seal, chosen, stored)
+        stored, copied = parameters.get("transfer_syntax", ""), parameters.get("deidentified", False)
+        return cls(kind, numbers, publisher, confirmed, shown, spoken, form, seal, chosen, stored, copied)
 
     @property
     def called(self) -> str:
@@ -193,7 +200,8 @@ class Query:
         """What is chosen, and whether earlier studies go beside it, which is the site's rule where nothing is said.
         Raises InvalidRequest.
         """
-        with_priors = priors.default if self.one("priors") is None else self.yes("priors")
+        by_rule = priors.default and not self.yes("deidentified")
+        with_priors = by_rule if self.one("priors") is None else self.yes("priors")
         if with_priors:
             require_offered(priors)
         return parse_selection(self.all("study_uid"), self.all("series_uid"), most_studies, priors=with_priors)
@@ -353,6 +361,7 @@ def _disc_of(numbers: tuple[str, ...], selection: Selection, query: Query, accep
         format=query.format(accept),
         selection=selection,
         transfer_syntax=query.transfer_syntax(),
+        deidentified=query.yes("deidentified"),
     )
 
 
@@ -379,6 +388,10 @@ def print_order(query: Query, settings: Settings) -> Question:
 
     `confirm_reprint=true` says that somebody has looked at the publisher after an unclear print.
     """
+    if query.yes("deidentified"):
+        raise InvalidRequest(
+            "De-identified copies aren't printed, since a label wouldn't say what they are: ask for a file."
+        )
     numbers, selection = preview_of(query, settings)
     publisher = query.one("publisher") or settings.print.publisher
     if publisher not in settings.publishers:

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 Right = Literal[
     "disc",  # see whose studies these are, have a disc made, take it
     "search",  # look for studies of any patient in the PACS
+    "deidentify",  # have a de-identified copy made
     "print",  # have a publisher make a disc
     "list",  # see the discs of everybody at this site
     "cancel",  # end what one has asked for oneself
@@ -26,7 +27,7 @@ _CLERK: frozenset[Right] = frozenset(("disc", "search", "print", "list", "cancel
 ROLES: Mapping[Role, frozenset[Right]] = MappingProxyType(
     {
         "clerk": _CLERK,
-        "operator": _CLERK | {"cancel_any", "report"},
+        "operator": _CLERK | {"deidentify", "cancel_any", "report"},
         "administrator": ALL,
         "machine": frozenset(("disc", "print", "cancel")),
     }

@@ -181,6 +181,7 @@ SECRETS = (
     "auth.api_key",
     "auth.keys.ris.key",
     "sign_in.client_secret",
+    "deidentified.secret",
     "archive.ledger_url",
     "prefect.api_auth_string",
     "patient_api.headers.x-token",

@@ -73,7 +73,12 @@ def hospital(
             "device": {"kind": "cstore", "ae_title": "RIMAGE", "port": storescp.port, "settle_seconds": 0},
         }
         files = [file for each in studies.values() for file in each]
-        sections = {"publishers": publishers, "print": {"publisher": "robot"}, "priors": {"count": 2}}
+        sections = {
+            "publishers": publishers,
+            "print": {"publisher": "robot"},
+            "priors": {"count": 2},
+            "deidentified": {"secret": "a secret of this site that nobody guesses"},
+        }
         yield open_hospital("orthanc", files, sections, options={"MaximumStorageCacheSize": 0})
         assert not storescp.files()
 
@@ -170,6 +175,46 @@ def test_a_robot_s_label_says_that_it_is_a_part_and_a_device_that_cannot_gets_no
 def test_a_series_that_is_not_there_makes_no_disc(hospital: Hospital) -> None:
     answer = hospital.service.http.get("/api/iso/download", params={"accession_number": "A1", "series_uid": "1.2.3.4"})
     assert (answer.status_code, answer.json()["code"]) == (404, "selection_not_found"), answer.text
+
+
+def test_a_de_identified_copy_is_never_a_patients_disc(
+    hospital: Hospital, studies: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    http = hospital.service.http
+    (ct, slices), (mr, sections) = (series_of(studies["A1"], modality) for modality in ("CT", "MR"))
+    chosen = {"accession_number": "A1", "series_uid": [ct, mr]}
+    copied = {**chosen, "deidentified": "true"}
+    whole = http.get("/api/iso/download", params={"accession_number": "A1", "deidentified": "true"})
+    assert (whole.status_code, whole.json()["code"]) == (422, "not_deidentifiable")
+    answers = [http.get("/api/iso/download", params=query) for query in (copied, chosen, copied)]
+    assert [answer.status_code for answer in answers] == [200] * 3, answers[0].text
+    assert len({answer.headers["etag"] for answer in answers}) == 3
+    assert "DEIDENTIFIED_" in answers[0].headers["content-disposition"]
+    assert 'filename="A1-selected.iso"' in answers[1].headers["content-disposition"]
+    image = tmp_path / "disc.iso"
+    image.write_bytes(answers[0].content)
+    assert verify_disc(image).instances == len(slices) + len(sections)
+    header = dcmread(slices[0], stop_before_pixels=True)
+    told = [
+        header.PatientID,
+        *str(header.PatientName).split("^"),
+        "Referrer",
+        "20240229",
+        "19700102",
+        "Made for a test",
+    ]
+    told += [header.StudyInstanceUID, ct, mr, header.SOPInstanceUID, "A1-"]
+    assert not [text for text in told if str(text).encode() in answers[0].content]
+    assert b"De-identified copy." in answers[0].content
+    address = f"/api/iso/jobs/{answers[0].headers['content-location'].split('/')[4]}"
+    job = http.get(address).json()
+    assert job["deidentified"] and not http.get("/api/iso/jobs").json()["jobs"][0]["patient_name"]
+    assert [(study["study_date"], study["study_instance_uid"]) for study in job["studies"]] == [("", "")]
+    assert http.get(f"{address}/letter.pdf").status_code == 400
+    printed = http.post("/api/iso/print", params=copied)
+    assert (printed.status_code, printed.json()["code"]) == (400, "invalid_request")
+    assert http.get("/api/iso/download", params={**copied, "priors": "true"}).status_code == 400
+    assert "a secret of this site" not in hospital.service.log()
 
 
 def test_earlier_studies_go_beside_where_they_are_asked_for(

@@ -17,6 +17,19 @@ from mkiso_service.webhook.question import (
 SETTINGS = Settings()
 
 
+def test_a_de_identified_copy_is_a_question_of_its_own_without_priors() -> None:
+    ruled = Settings.model_validate({"priors": {"count": 2, "default": True}})
+    plain, copied = (
+        one_study(Query(f"accession_number=A1{more}".encode()), ruled) for more in ("", "&deidentified=true")
+    )
+    assert (plain.deidentified, plain.selection.priors) == (False, True)
+    assert (copied.deidentified, copied.selection.priors) == (True, False)
+    assert copied.key != one_study(Query(b"accession_number=A1&priors=false"), ruled).key
+    assert Question.of_run("download", copied.parameters) == copied
+    with pytest.raises(InvalidRequest, match="aren't printed"):
+        print_order(Query(b"accession_number=A1&deidentified=true"), ruled)
+
+
 def test_one_study() -> None:
     assert one_study(Query(b"accession_number=A1&_=123&other=x"), SETTINGS).accession_numbers == ("A1",)
 

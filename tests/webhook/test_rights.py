@@ -16,9 +16,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from starlette.routing import Route
 
-from mkiso.config.settings import Audit, Auth, Key, Settings
+from mkiso.config.settings import Audit, Auth, Deidentified, Key, Settings
 from mkiso.storage.askings import Asking, write_asking
 from mkiso.storage.key_use import KeyUse
 from mkiso_service.webhook.access import Keys
@@ -74,8 +75,22 @@ def test_what_a_role_may() -> None:
     rows = {role: {right for right in ALL if right in rights} for role, rights in ROLES.items()}
     assert rows["clerk"] < rows["operator"] < rows["administrator"] == set(ALL)
     assert rows["machine"] == set(Key(key="0123456789abcdef").rights)
-    assert not rows["machine"] & {"search", "list", "report", "keys", "cancel_any"}
-    assert not rows["clerk"] & {"report", "keys", "cancel_any"}
+    assert not rows["machine"] & {"search", "deidentify", "list", "report", "keys", "cancel_any"}
+    assert not rows["clerk"] & {"deidentify", "report", "keys", "cancel_any"}
+
+
+def test_a_de_identified_copy_takes_a_right_and_a_secret_of_the_site(tmp_path: Path) -> None:
+    query = {"accession_number": "A1", "deidentified": "true"}
+    both = Key(key="both-0123456789abcdef", rights=("disc", "deidentify"))
+    named = {"one": Key(key=KEYS["disc"], rights=("disc",)), "both": both}
+    settings = settings_in(tmp_path).model_copy(update={"auth": Auth(enabled=True, api_key=KEY, keys=named)})
+    offered = settings.model_copy(update={"deidentified": Deidentified(secret=SecretStr("s" * 32))})
+    told = []
+    for site, key in ((settings, KEY), (offered, KEYS["disc"]), (offered, "both-0123456789abcdef"), (offered, KEY)):
+        with served(site, Desk()) as client:
+            answer = client.get("/api/iso/download", params=query, headers={"X-API-Key": key, **ASYNC})
+            told.append((answer.status_code, answer.json().get("code", "")))
+    assert told == [(403, "not_allowed"), (403, "not_allowed"), (202, ""), (202, "")]
 
 
 @given(

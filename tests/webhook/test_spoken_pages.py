@@ -109,7 +109,8 @@ def test_a_jobs_page_is_spoken_in_each_of_its_states(tmp_path: Path, spoken: Lan
     scripts = Scripts(settings.storage)
 
     def script(job_id: str, question: Question) -> Standing:
-        scripts.report(job_id, question, stage="retrieving from MRI", expected=1204, received=1)
+        facts = {"stage": "retrieving from MRI", "expected": 1204, "received": 1}
+        scripts.report(job_id, question, **facts, deidentified=True)
         return "running"
 
     desk = Desk(script)
@@ -119,12 +120,13 @@ def test_a_jobs_page_is_spoken_in_each_of_its_states(tmp_path: Path, spoken: Lan
 
         def shown() -> str:
             page = client.get(f"/api/iso/jobs/{job_id}", headers=asked_in(spoken))
-            return read(page, spoken, "job.html", apart=4)
+            return read(page, spoken, "job.html", apart=5)
 
         things = spoken.ngettext("%(number)s image", "%(number)s images", 1204)
         images = spoken.gettext("%(number)s of %(things)s", number="1", things=things)
         stage = spoken.gettext("Fetching images")
         text = shown()
+        assert spoken.gettext("De-identified copy. Not a patient's disc.") in text.replace("&#39;", "'")
         assert spoken.gettext("%(stage)s: %(images)s.", stage=stage, images=images) in text
         assert spoken.gettext("Working") in text and f'aria-label="{spoken.gettext("Progress")}"' in text
         desk.standings[job_id] = scripts.set_of(1)(job_id, desk.asked[0])

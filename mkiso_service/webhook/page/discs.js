@@ -156,6 +156,7 @@ function sentence(job) {
 
 function remarks(job) {
   const all = without(job.degraded);
+  if (job.deidentified) all.unshift(gettext("De-identified copy. Not a patient's disc."));
   if (job.is_part) all.unshift(gettext("Not everything is on this disc: only what was chosen."));
   const own = mine.get(job.job_id);
   if (job.kind === "print" && own?.before !== undefined) all.unshift(gettext("The same was ordered %(when)s: this makes another disc.", { when: ago(own.before) }));
@@ -271,7 +272,7 @@ function paint(item, entry) {
   item.querySelector(".locked input").value = claim || "";
   const letter = item.querySelector(".letter");
   const isDisc = job.kind === "print" || job.format === "iso";
-  const papers = job.state === "done" || (job.proves && !failed) ? [["a4", gettext("Letter for the patient")], ...(isDisc ? [["insert", gettext("Insert for the case")]] : [])] : [];
+  const papers = job.deidentified ? [] : job.state === "done" || (job.proves && !failed) ? [["a4", gettext("Letter for the patient")], ...(isDisc ? [["insert", gettext("Insert for the case")]] : [])] : [];
   if (letter.children.length !== papers.length) letter.replaceChildren(...papers.map(([paper, words]) => letterLink(job, paper, words)));
 }
 

@@ -1,0 +1,110 @@
+"""What would give a patient away wherever it stood: names, numbers, UIDs and days of the images as they came."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pydicom import Dataset
+from pydicom._uid_dict import UID_dictionary
+
+from mkiso.study.models import Patient, Study
+
+_IDENTIFIERS = frozenset(
+    {0x00100020, 0x00101000, 0x00101001, 0x00080050, 0x00380010, 0x00101090, 0x00402016, 0x00402017}
+)
+"""Patient ID, Other Patient IDs and Names, Accession Number, Admission ID, Medical Record Locator, order numbers."""
+_BIRTH_DATE = 0x00100030
+_WORD = re.compile(rb"[0-9A-Za-z\x80-\xff]+")
+_LETTERS = re.compile(r"\w+")
+_UID = re.compile(rb"[0-9]+(?:\.[0-9]+){3,}")
+_LEAST_BYTES, _LEAST_DIGITS = 3, 6
+_TITLES = 3  # of a name's components: prefix and suffix, such as MR, are everybody's
+
+
+@dataclass(slots=True)
+class Strings:
+    """Gathered from whole data sets before they are cleaned. Words are compared whole and without regard to case.
+    `numbers` are too short to be looked for anywhere but alone in an attribute; `letters` are names that aren't ASCII,
+    which differ from set to set as bytes, and have no spaces around them in some languages.
+    """
+
+    words: set[bytes] = field(default_factory=set)
+    phrases: set[bytes] = field(default_factory=set)
+    numbers: set[str] = field(default_factory=set)
+    letters: set[str] = field(default_factory=set)
+    uids: set[bytes] = field(default_factory=set)
+
+    def gather(self, item: Dataset) -> None:
+        """Take what stands in an item and in all below it."""
+        for element in item:
+            if element.VR == "SQ":
+                for each in element.value:
+                    self.gather(each)
+            elif element.VR == "PN":
+                for value in _values(element.value):
+                    self.name(str(value))
+            elif element.VR == "UI":
+                self.uids |= {str(uid).encode() for uid in _values(element.value) if uid not in UID_dictionary}
+            elif element.tag in _IDENTIFIERS or element.tag == _BIRTH_DATE:
+                for value in _values(element.value):
+                    self.identifier(str(value))
+
+    def of_study(self, study: Study, known: Patient | None) -> None:
+        """Take what the PACS and the patient API say."""
+        for name, *identifiers in (
+            (study.patient_name, study.patient_id, study.accession_number, study.patient_birth_date),
+            (known.name, known.patient_id, known.birth_date) if known else ("",),
+        ):
+            self.name(name)
+            for identifier in identifiers:
+                self.identifier(identifier)
+        self.uids.add(study.study_instance_uid.encode())
+
+    def name(self, name: str) -> None:
+        """A person's."""
+        for group in name.casefold().split("="):
+            for part in group.split("^")[:_TITLES]:
+                self.words |= {word for word in _WORD.findall(part.encode()) if len(word) >= _LEAST_BYTES}
+                self.letters |= {word for word in _LETTERS.findall(part) if not word.isascii()}
+
+    def identifier(self, text: str) -> None:
+        """A number or the like."""
+        if text.isascii() and text.isdigit() and len(text) < _LEAST_DIGITS:
+            self.numbers.add(text)
+        elif len(text) >= _LEAST_BYTES:
+            self.phrases.add(text.strip().lower().encode())
+
+    def found_in(self, head: bytes) -> bool:
+        """Whether any of it stands in these bytes. Linear in their length."""
+        lower = head.lower()
+        words = set(_WORD.findall(lower))
+        return bool(words & self.words) or any(uid in self.uids for uid in _UID.findall(head)) or self._phrase_in(lower)
+
+    def is_in_text(self, value: str) -> bool:
+        """Whether any of it stands in the decoded value of an attribute."""
+        text = value.casefold()
+        return value in self.numbers or any(name in text for name in self.letters)
+
+    def _phrase_in(self, lower: bytes) -> bool:
+        return any(_whole(lower, phrase) for phrase in self.phrases)
+
+
+def _whole(text: bytes, phrase: bytes) -> bool:
+    """Whether a phrase stands in a text and isn't a piece of a longer word."""
+    at = text.find(phrase)
+    while at >= 0:
+        before, behind = text[at - 1 : at], text[at + len(phrase) : at + len(phrase) + 1]
+        if not before.isalnum() and not behind.isalnum():
+            return True
+        at = text.find(phrase, at + 1)
+    return False
+
+
+def _values(value: object) -> Iterable[object]:
+    return () if value is None or value == "" else value if isinstance(value, list) or _is_several(value) else (value,)  # type: ignore[return-value]
+
+
+def _is_several(value: object) -> bool:
+    return hasattr(value, "append")
