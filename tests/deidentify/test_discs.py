@@ -16,6 +16,7 @@ from mkiso.formats.proven_set import manifests_of, prove, write_set
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
 from mkiso.media.disc_set import lay_out_set
+from mkiso.media.envelopes import Envelopes
 from mkiso.media.rendering import Renderer
 from mkiso.publishers import publisher_of
 from mkiso.publishers.orders import require_told
@@ -23,6 +24,7 @@ from mkiso.study.models import Patient
 from peers.discs import extract
 from tests.media.discs import CREATED, instances, passed, settings
 
+OUTSIDE = ("README", "INDEX", "OPEN_ZIP")
 WORDS = {
     "en": "De-identified copy. Not a patient's disc.",
     "de": "De-identifizierte Kopie. Keine Disc eines Patienten.",
@@ -71,6 +73,14 @@ def test_no_file_of_a_disc_says_whose_it_is_and_each_page_what_it_is(tmp_path: P
             text = page.source.read_text("utf-8-sig").replace("&#39;", "'") if page.source else ""
             assert page.path.name == "SHA256.TXT" or WORDS[language] in " ".join(text.split()), page
             assert not [word for word in ("Ada", "Otto", "1964") if word in text], page
+    sealed = lay_out_set(copied, site, tmp_path / "s", created=CREATED, medium="cd", envelopes=Envelopes("12345-67890"))
+    locked = lay_out_set(copied, site, tmp_path / "l", created=CREATED, medium="zip-encrypted")
+    outside = [file for made in (sealed, locked) for file in made.layouts[0].files if file.path.stem in OUTSIDE]
+    assert len(outside) == 6
+    for page in outside:
+        text = page.source.read_text("utf-8-sig").replace("&#39;", "'") if page.source else ""
+        assert WORDS["en"] in " ".join(text.split()), page
+        assert "Example Hospital" not in text, page
     assert manifest.deidentified and manifest.volume_id.startswith("DEID_")
     assert manifest.filename == f"DEIDENTIFIED {manifest.patient_id}.iso"
     assert manifest.patient_name == f"DEIDENTIFIED^{manifest.patient_id}"
