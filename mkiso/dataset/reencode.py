@@ -208,9 +208,12 @@ def _is_signed(data: Encoded, offset: int, length: int) -> bool:
 
 
 def _write_changes(changes: dict[int, Value | None], before: int, target: _Target) -> None:
-    """Those that stand before a tag; one of that tag itself is left to be written in its place by the next call."""
-    for tag in [tag for tag in changes if tag < before]:
-        if change := changes.pop(tag):
+    """Those that stand before a tag; one of that tag itself is left to be written in its place by the next call. What
+    is written stays among them as None: in a data set that isn't in order the old value may still come.
+    """
+    for tag in [tag for tag, change in changes.items() if tag < before and change]:
+        if change := changes[tag]:
+            changes[tag] = None
             size = change.content.stat().st_size if isinstance(change.content, Path) else len(change.content)
             _head(target, tag, change.vr, size + size % 2)
             if isinstance(change.content, Path):

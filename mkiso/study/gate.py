@@ -56,8 +56,7 @@ def found(
     chosen = chosen_of(distinct, accession_numbers, selection)
     for study in chosen:
         completeness.provable(study, require_counts=study.origin.require_counts)
-    counts_unknown = any(study.expected.count is None for study in chosen)
-    lacks = (PATIENT_API,) * degraded + (COUNTS_UNKNOWN,) * counts_unknown + tuple(dict.fromkeys(without))
+    lacks = (PATIENT_API,) * degraded + _unknown_counts(chosen) + tuple(dict.fromkeys(without))
     others = {study.study_instance_uid: study for study in (*distinct, *beside)}
     kept = {study.study_instance_uid for study in chosen}
     left_out = tuple(study for uid, study in others.items() if uid not in kept)
@@ -72,7 +71,8 @@ def beside(found: Found, priors: Sequence[Study], without: Collection[str], rule
     for study in priors:
         completeness.provable(study, require_counts=study.origin.require_counts)
     studies = (*found.studies, *(replace(study, is_prior=True) for study in priors))
-    return replace(found, studies=studies, degraded=tuple(dict.fromkeys((*found.degraded, *without))))
+    lacks = (*found.degraded, *_unknown_counts(priors), *without)
+    return replace(found, studies=studies, degraded=tuple(dict.fromkeys(lacks)))
 
 
 def without_prior(found: Found, study: Study, why: str) -> Found:
@@ -239,6 +239,10 @@ class Part:
     def whole(cls, *studies: CompleteStudies) -> Part:
         """All instances of these studies, for one disc."""
         return cls(studies, tuple(instance for each in studies for instance in each.instances))
+
+
+def _unknown_counts(studies: Collection[Study]) -> tuple[str, ...]:
+    return (COUNTS_UNKNOWN,) * any(study.expected.count is None for study in studies)
 
 
 def _same_studies(retrieved: Retrieved) -> None:

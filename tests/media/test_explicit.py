@@ -186,6 +186,20 @@ def same_as_dcmtk(file: Path, folder: Path, pool: DecompressPool) -> None:
             assert {made[element.tag].VR, element.VR} in ({element.VR}, {"OB", "OW"}), element.tag
 
 
+def test_what_stands_out_of_order_is_changed_and_not_told_twice(tmp_path: Path, pool: DecompressPool) -> None:
+    """Readers take the last: YBR_FULL_422 behind RGB would show other colours."""
+    data = (BUNDLED / "SC_rgb_jpeg_dcmtk.dcm").read_bytes()
+    start = data.index(b"\x28\x00\x04\x00CS")
+    end = start + 8 + data[start + 6]
+    pixels = data.index(b"\xe0\x7f\x10\x00OB")
+    file = tmp_path / "disordered.dcm"
+    file.write_bytes(data[:start] + data[end:pixels] + data[start:end] + data[pixels:])
+    (folder := tmp_path / "ordered").mkdir()
+    made, expected = made_of(file, tmp_path, pool), made_of(BUNDLED / "SC_rgb_jpeg_dcmtk.dcm", folder, pool)
+    assert made.PhotometricInterpretation == expected.PhotometricInterpretation == "RGB"
+    assert (tmp_path / "made.dcm").read_bytes().count(b"\x28\x00\x04\x00CS") == 1
+
+
 def test_private_values_stay_what_they_are(tmp_path: Path, pool: DecompressPool) -> None:
     """Implicit VR doesn't say of what VR they are, so that they become UN (PS3.5 6.2.2)."""
     for name in ("nested_priv_SQ.dcm", "priv_SQ.dcm"):

@@ -25,7 +25,7 @@ from mkiso.errors import (
 from mkiso.media.disc_set import DiscSet
 from mkiso.media.file_set import arrange
 from mkiso.media.layout import Layout, lay_out
-from mkiso.study.gate import CompleteStudies, Part, found, is_unproven
+from mkiso.study.gate import CompleteStudies, Part, beside, found, is_unproven
 from mkiso.study.models import Arrival, Expected, Instance, Patient, Study, Volume
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tests.media.discs import CREATED, settings
@@ -384,6 +384,13 @@ def test_a_set_holds_each_image_once_on_discs_numbered_in_order(tmp_path: Path) 
     ]:
         with pytest.raises(ProofFailed):
             DiscSet((passed,), discs)
+
+
+def test_an_earlier_study_of_unknown_count_makes_the_disc_unproven() -> None:
+    lenient = replace(study(2), expected=Expected("none", None), origin=Origin(require_counts=False))
+    asked = Found(("A1",), (study(1),))
+    assert beside(asked, [lenient], (), RULES.identity).degraded == ("counts_unknown",)
+    assert beside(asked, [study(2)], (), RULES.identity).degraded == ()
 
 
 @pytest.mark.parametrize(
