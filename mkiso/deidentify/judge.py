@@ -20,6 +20,7 @@ from mkiso.errors import ProofFailed
 
 _META = frozenset({0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013})
 _HARMLESS = frozenset({"AT", "CS", "DS", "FD", "FL", "IS", "LO", "SH", "SL", "SS", "SV", "UL", "US", "UV"})
+_TEXTS_KEPT = frozenset({"CS", "LO", "SH"})
 _PALETTES = frozenset({0x00281101, 0x00281102, 0x00281103, 0x00281201, 0x00281202, 0x00281203, 0x00283002, 0x00283006})
 _PATIENT_NAME, _PATIENT_ID = 0x00100010, 0x00100020
 _NUMERALS = frozenset("0123456789+-.eE")
@@ -98,7 +99,7 @@ def _is_harmless(
         return set(values) <= {pseudonyms.patient_name, pseudonyms.patient_id, *_DUMMIES}
     row = row_of(tag)
     if row and row.characteristics == "K" and "patient-characteristics" in options:
-        return True
+        return vr not in _TEXTS_KEPT or not any(map(strings.is_in_text, values))
     if row and row.dates == "C" and "modified-dates" in options:
         return all(vr == "TM" or value[:8] not in days for value in values)
     if row and row.action == "X":
@@ -109,6 +110,8 @@ def _is_harmless(
         return row is None or "U" in row.action or not element.value
     if row or vr in ("DA", "DT", "TM", "PN"):
         return set(values) <= _DUMMIES
+    if vr in _TEXTS_KEPT and any(day in value for day in days for value in values if len(day) == 8):
+        return False
     return (vr in _HARMLESS or tag in _PALETTES) and not any(map(strings.is_in_text, values))
 
 

@@ -18,6 +18,7 @@ _IDENTIFIERS = frozenset(
 _BIRTH_DATE = 0x00100030
 _WORD = re.compile(rb"[0-9A-Za-z\x80-\xff]+")
 _LETTERS = re.compile(r"\w+")
+_HAS_LETTER = re.compile(r"[^\W\d_]")
 _UID = re.compile(rb"[0-9]+(?:\.[0-9]+){3,}")
 _LEAST_BYTES, _LEAST_DIGITS = 3, 6
 _TITLES = 3  # of a name's components: prefix and suffix, such as MR, are everybody's
@@ -26,13 +27,15 @@ _TITLES = 3  # of a name's components: prefix and suffix, such as MR, are everyb
 @dataclass(slots=True)
 class Strings:
     """Gathered from whole data sets before they are cleaned. Words are compared whole and without regard to case.
-    `numbers` are too short to be looked for anywhere but alone in an attribute; `letters` are names that aren't ASCII,
-    which differ from set to set as bytes, and have no spaces around them in some languages.
+    `numbers` and `short` names would be found by chance among bytes, so they are looked for in the values of attributes
+    alone; `letters` are names that aren't ASCII, which differ from set to set as bytes, and have no spaces around them
+    in some languages.
     """
 
     words: set[bytes] = field(default_factory=set)
     phrases: set[bytes] = field(default_factory=set)
     numbers: set[str] = field(default_factory=set)
+    short: set[bytes] = field(default_factory=set)
     letters: set[str] = field(default_factory=set)
     uids: set[bytes] = field(default_factory=set)
 
@@ -66,7 +69,9 @@ class Strings:
         """A person's."""
         for group in name.casefold().split("="):
             for part in group.split("^")[:_TITLES]:
-                self.words |= {word for word in _WORD.findall(part.encode()) if len(word) >= _LEAST_BYTES}
+                words = set(_WORD.findall(part.encode()))
+                self.words |= {word for word in words if len(word) >= _LEAST_BYTES}
+                self.short |= {word for word in words if len(word) == _LEAST_BYTES - 1}
                 self.letters |= {word for word in _LETTERS.findall(part) if not word.isascii()}
 
     def identifier(self, text: str) -> None:
@@ -83,9 +88,20 @@ class Strings:
         return bool(words & self.words) or any(uid in self.uids for uid in _UID.findall(head)) or self._phrase_in(lower)
 
     def is_in_text(self, value: str) -> bool:
-        """Whether any of it stands in the decoded value of an attribute."""
+        """Whether any of it stands in the decoded value of an attribute. Among the bytes of a file a word may be
+        missed: what follows a value without padding looks like more of it, such as the tag of the next item.
+        """
         text = value.casefold()
-        return value in self.numbers or any(name in text for name in self.letters)
+        encoded = text.encode("utf-8", "surrogatepass")
+        words = set(_WORD.findall(encoded))
+        return (
+            value in self.numbers
+            or any(name in text for name in self.letters)
+            or self.found_in(encoded)
+            or self._phrase_in(value.lower().encode("utf-8", "surrogatepass"))
+            or bool(words & self.short)
+            or (_HAS_LETTER.search(text) is not None and any(number.encode() in words for number in self.numbers))
+        )
 
     def _phrase_in(self, lower: bytes) -> bool:
         return any(_whole(lower, phrase) for phrase in self.phrases)
