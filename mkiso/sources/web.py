@@ -5,13 +5,16 @@ No error's words hold an address's query: a patient's name may stand there.
 
 from __future__ import annotations
 
+import math
 import ssl
 import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 
 from mkiso.config.sources import DicomWeb
@@ -132,13 +135,86 @@ class _Http2(httpx.BaseTransport):
         if transport is None:
             trust, limits = self._made_with
             transport = httpx.HTTPTransport(trust, http2=True, trust_env=False, limits=limits)
+            self._of_thread.patience = _Patience()
+            transport._pool._network_backend = _Watched(self._of_thread.patience)
             self._of_thread.transport = transport
             self._all.append(transport)
-        return transport.handle_request(request)
+        patience: _Patience = self._of_thread.patience
+        limits_of = request.extensions["timeout"]
+        patience.begin(limits_of["read"], limits_of["connect"])
+        answer = transport.handle_request(request)
+        assert isinstance(answer.stream, httpx.SyncByteStream)
+        answer.stream = _Pieces(answer.stream, patience, limits_of["read"])
+        return answer
 
     def close(self) -> None:
         for transport in self._all:
             transport.close()
+
+
+class _Patience:
+    """Until when the answer's beginning, or its next piece, has to come: httpx's limit is for each read, and a server
+    that sends PING frames alone ends every one of them.
+    """
+
+    def __init__(self) -> None:
+        self._ends = math.inf
+
+    def begin(self, *seconds: float | None) -> None:
+        self._ends = time.monotonic() + sum(math.inf if each is None else each for each in seconds)
+
+    def rest(self, timeout: float | None) -> float | None:
+        """Of a read that may take `timeout`. Raises httpcore.ReadTimeout."""
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the answer is no longer waited for")
+        return timeout if left == math.inf else left if timeout is None else min(timeout, left)
+
+
+class _Pieces(httpx.SyncByteStream):
+    """A body, each piece of which has to come within a time."""
+
+    def __init__(self, stream: httpx.SyncByteStream, patience: _Patience, seconds: float | None) -> None:
+        self._stream, self._patience, self._seconds = stream, patience, seconds
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._patience.begin(self._seconds)
+        for piece in self._stream:
+            yield piece
+            self._patience.begin(self._seconds)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _Watched(httpcore.SyncBackend):
+    """Connections whose reads end with somebody's patience."""
+
+    def __init__(self, patience: _Patience) -> None:
+        self._patience = patience
+
+    def connect_tcp(self, *arguments: Any, **named: Any) -> httpcore.NetworkStream:
+        return _WatchedStream(super().connect_tcp(*arguments, **named), self._patience)
+
+
+class _WatchedStream(httpcore.NetworkStream):
+    def __init__(self, stream: httpcore.NetworkStream, patience: _Patience) -> None:
+        self._stream, self._patience = stream, patience
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._patience.rest(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, timeout)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(self, *arguments: Any, **named: Any) -> httpcore.NetworkStream:
+        return _WatchedStream(self._stream.start_tls(*arguments, **named), self._patience)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 def _trust(settings: DicomWeb) -> ssl.SSLContext | bool:

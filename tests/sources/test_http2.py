@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import socket
+import ssl
 import threading
 import time
 import tracemalloc
@@ -14,7 +17,7 @@ import pytest
 
 from mkiso.config.settings import Settings
 from mkiso.config.sources import DicomWeb
-from mkiso.errors import JobStopped
+from mkiso.errors import JobStopped, PacsSilent
 from mkiso.sources.multipart import Multipart
 from mkiso.sources.registry import source_of
 from mkiso.sources.web import asking, open_client
@@ -151,3 +154,37 @@ def test_a_large_instance_by_http_2_takes_no_memory(tmp_path: Path, front: Front
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert size == LARGE - len(b"--b\r\n\r\n") and most < 4_000_000
+
+
+def test_pings_alone_are_no_answer(tmp_path: Path) -> None:
+    """A proxy keeps its connections alive with them while what is behind it hangs."""
+    certificates = write_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "own.pem", certificates / "own.key")
+    context.set_alpn_protocols(["h2"])
+
+    def ping(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError), context.wrap_socket(listening.accept()[0], server_side=True) as connection:
+            connection.sendall(bytes.fromhex("000000040000000000"))  # SETTINGS
+            while True:
+                connection.sendall(bytes.fromhex("000008060000000000") + b"mkiso 64")
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=ping, args=(listening,), daemon=True).start()
+        settings = DicomWeb.model_validate(
+            {
+                "kind": "dicomweb",
+                "base_url": f"https://127.0.0.1:{listening.getsockname()[1]}/dicom-web",
+                "authority": certificates / "ca.pem",
+                "http2": True,
+                "connect_timeout_seconds": 1,
+                "response_timeout_seconds": 0.5,
+            }
+        )
+        with (
+            open_client(settings) as client,
+            pytest.raises(PacsSilent),
+            asking(client, settings, "/studies", "application/dicom+json"),
+        ):
+            pass
