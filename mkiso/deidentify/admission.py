@@ -36,6 +36,8 @@ CLASSES = frozenset(
 )
 """Sections that a scanner computes. A screen may be stored under one of them: that is what the rest looks at."""
 _UNCOMPRESSED = frozenset({ExplicitVRLittleEndian, ImplicitVRLittleEndian})
+_SCREENS = ("SCREEN", "SAVE", "CAPTURE", "DOSE", "REPORT", "PROTOCOL", "TEXT")
+"""Within the further values of Image Type, where makers say what they have put into a section's place."""
 _OVERLAYS = range(0x6000, 0x6020, 2)
 _OVERLAY_DATA = 0x3000
 _CHOOSE = "Choose the series that may be copied, and ask for these alone."
@@ -67,6 +69,8 @@ def _doubt(image: Dataset) -> str:
         return "that says of itself that it shows whose it is"
     if kind[:1] not in (["ORIGINAL"], ["DERIVED"], ["MIXED"]) or kind[1:2] != ["PRIMARY"]:
         return "that isn't one of the examination's own (Image Type), such as a photograph of a screen"
+    if any(word in value for value in kind[2:] for word in _SCREENS):
+        return "that may be a screen or a page with words (Image Type)"
     if "ConversionType" in image or _word(image, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
         return "in colour or of another device's screen, which may show whose it is"
     if any(_in_pixels(image, group) for group in _OVERLAYS):

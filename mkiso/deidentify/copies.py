@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from pydicom import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.filebase import DicomFileLike
 from pydicom.filereader import read_partial
 from pydicom.filewriter import write_dataset
@@ -61,11 +62,11 @@ def deidentified(
         strings.of_study(study, studies.known)
     for instance in studies.instances:
         arrival = instance.arrival
-        read = _read(arrival)
-        require_admitted(read.data_set, arrival.sop_class_uid, arrival.transfer_syntax_uid)
         try:
+            read = _read(arrival)
+            require_admitted(read.data_set, arrival.sop_class_uid, arrival.transfer_syntax_uid)
             strings.gather(read.data_set)
-        except (ValueError, TypeError, LookupError, OverflowError):
+        except (BytesLengthException, ValueError, TypeError, LookupError, OverflowError):
             raise NotDeidentifiable(
                 "An image has an attribute that can't be read, so nobody knows what it says. Choose other series, or "
                 "have the PACS's image checked."

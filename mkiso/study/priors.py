@@ -1,11 +1,13 @@
 """Priors: earlier studies of the same patient, of the same kind, that go onto a disc beside those asked for.
 
 Nobody names them, so what holds for who is asked for isn't enough: where the archive knows two issuers, birth dates or
-sexes under one Patient ID, only a study that says the same as the one asked for is taken.
+sexes under one Patient ID, only a study that says the same as the one asked for is taken; and a Patient ID alone makes
+none: a birth date or a part of the name has to be the same, too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -173,8 +175,23 @@ def _of_the_patient(
     for each in copies.values():
         with suppress(PatientMismatch):
             one_patient([*asked, *each], [known] if known else [], rules)
-            if all({_person(study, rules)[place]} == own[place] for study in each for place in doubtful):
+            if all({_person(study, rules)[place]} == own[place] for study in each for place in doubtful) and all(
+                any(_may_be_told_together(study, one) for one in asked) for study in each
+            ):
                 yield each[0]
+
+
+def _may_be_told_together(one: Study, other: Study) -> bool:
+    """Whether more than the Patient ID says that they are of one person: a birth date, or a part of the name, which is
+    spelled and ordered in many ways, and changes when people marry.
+    """
+    births = [significant(study.patient_birth_date).replace(".", "") for study in (one, other)]
+    return ("" != births[0] == births[1]) or bool(_name_parts(one) & _name_parts(other))
+
+
+def _name_parts(study: Study) -> set[str]:
+    parts = re.split(r"[\s^=,.;-]+", study.patient_name.casefold())
+    return {part for part in parts if len(part) > 1 or not part.isascii()}
 
 
 def _person(study: Study, rules: Identity) -> tuple[str, ...]:

@@ -208,6 +208,8 @@ def test_what_may_show_whose_it_is_by_its_kind_is_refused(tmp_path: Path, kind: 
         ("RecognizableVisualFeatures", "YES"),
         ("ImageType", ["DERIVED", "SECONDARY"]),
         ("ImageType", None),
+        ("ImageType", ["ORIGINAL", "PRIMARY", "AXIAL", "SCREEN SAVE"]),
+        ("ImageType", ["DERIVED", "PRIMARY", "DOSE_INFO"]),
         ("ConversionType", "WSD"),
         ("PhotometricInterpretation", "RGB"),
         ("OverlayRows", 5),
@@ -229,6 +231,15 @@ def test_an_image_that_may_show_whose_it_is_is_refused(tmp_path: Path, keyword: 
         image.StationName, image.ConvolutionKernel = "", image.PatientID
     image.save_as(files[1])
     with pytest.raises((NotDeidentifiable, ProofFailed), match="Choose"):
+        deidentified(passed(instances(files)), tmp_path / "copies", wanted())
+
+
+def test_what_cant_be_read_is_refused_in_words(tmp_path: Path) -> None:
+    files = make_study(tmp_path, "A1", kinds={"ct": 1})
+    content = files[0].read_bytes()
+    at = content.index(b"\x28\x00\x02\x00US")  # Samples per Pixel, of three bytes and so none that can be read
+    files[0].write_bytes(content[: at + 6] + b"\x03\x00\x01\x00\x00" + content[at + 10 :])
+    with pytest.raises(NotDeidentifiable, match="can't be read"):
         deidentified(passed(instances(files)), tmp_path / "copies", wanted())
 
 

@@ -27,7 +27,8 @@ CHEST = frozenset({("CT", "CHEST")})
 
 
 def study(uid: str, date: str = "20260310", time: str = "", **facts: object) -> Study:
-    told = {"modalities_in_study": ("CT",), "patient_birth_date": "19700101", "patient_sex": "F", **facts}
+    person = {"patient_name": "DOE^JANE", "patient_birth_date": "19700101", "patient_sex": "F"}
+    told = {"modalities_in_study": ("CT",), **person, **facts}
     return Study("", f"1.2.{uid}", "4711", study_date=date, study_time=time, **told)  # type: ignore[arg-type]
 
 
@@ -164,6 +165,26 @@ def test_where_two_share_an_id_only_who_says_the_same_is_taken(keyword: str, val
     assert taken(untold, one, asked=silent) == ["3", "2"]
     assert taken(untold, one, two, asked=silent) == []
     assert taken(untold, one, two, asked=named) == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("births", "names", "is_taken"),
+    [
+        (("", ""), ("DOE^JOHN", "SMITH^ANNA"), False),
+        (("19700101", ""), ("DOE^JOHN", "SMITH^ANNA"), False),
+        (("", ""), ("", ""), False),
+        (("", ""), ("DOE^J", "ROE^J"), False),
+        (("", ""), ("DOE^ANNA", "Smith-Doe, Anna"), True),
+        (("19700101", "1970.01.01"), ("DOE^ANNA", "SMITH^ANNIE"), True),
+        (("", ""), ("Yamada^Tarou=\u5c71\u7530^\u592a\u90ce", "\u5c71\u7530^\u592a\u90ce"), True),
+    ],
+)
+def test_a_patient_id_alone_makes_no_prior(births: tuple[str, str], names: tuple[str, str], is_taken: bool) -> None:
+    asked, other = (
+        replace(each, patient_birth_date=birth, patient_name=name, patient_sex="")
+        for each, birth, name in zip((ASKED, study("2", "20200101")), births, names, strict=True)
+    )
+    assert taken(other, asked=asked) == (["2"] if is_taken else [])
 
 
 def test_what_a_site_does_not_compare_is_not_compared() -> None:
