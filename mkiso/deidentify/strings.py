@@ -21,6 +21,9 @@ _LETTERS = re.compile(r"\w+")
 _HAS_LETTER = re.compile(r"[^\W\d_]")
 _UID = re.compile(rb"[0-9]+(?:\.[0-9]+){3,}")
 _LEAST_BYTES, _LEAST_DIGITS = 3, 6
+_LONG_BYTES = 5
+"""A name of so many isn't in a longer word by chance, such as JSmithe1970."""
+_SPELLED_DAY = re.compile(r"(?<!\d)(\d{1,4})[./\- ](\d{1,2})[./\- ](\d{1,4})(?!\d)")
 _TITLES = 3  # of a name's components: prefix and suffix, such as MR, are everybody's
 
 
@@ -96,6 +99,8 @@ class Strings:
         words = set(_WORD.findall(encoded))
         return (
             value in self.numbers
+            or any(name in encoded for name in self.words if len(name) >= _LONG_BYTES)
+            or any(day.encode() in self.phrases for day in _days_in(text))
             or any(name in text for name in self.letters)
             or self.found_in(encoded)
             or self._phrase_in(value.lower().encode("utf-8", "surrogatepass"))
@@ -105,6 +110,13 @@ class Strings:
 
     def _phrase_in(self, lower: bytes) -> bool:
         return any(_whole(lower, phrase) for phrase in self.phrases)
+
+
+def _days_in(text: str) -> set[str]:
+    """The days that a text spells in whatever order, as DICOM writes them."""
+    told = [tuple(map(int, spelled)) for spelled in _SPELLED_DAY.findall(text)]
+    orders = [order for one, two, three in told for order in ((one, two, three), (three, two, one), (three, one, two))]
+    return {f"{year:04}{month:02}{day:02}" for year, month, day in orders}
 
 
 def _whole(text: bytes, phrase: bytes) -> bool:

@@ -216,6 +216,9 @@ def test_what_may_show_whose_it_is_by_its_kind_is_refused(tmp_path: Path, kind: 
         ("NumberOfFrames", 2),
         ("Manufacturer", "Made for Example"),
         ("SoftwareVersions", "of Anna"),
+        ("Manufacturer", "MadeForExample2"),
+        ("ManufacturerModelName", "for 2.1.1970"),
+        ("ManufacturerModelName", "1970/01/02"),
         ("SequenceName", "1.2.3.4.5"),
     ],
 )
