@@ -8,7 +8,6 @@ from datetime import date
 
 from mkiso.archive.night_outcome import NAMED
 from mkiso.archive.paging import Answer, is_suspicious, was_cut
-from mkiso.archive.planning import day_of
 from mkiso.archive.schedule import Searched
 from mkiso.study.models import Study
 
@@ -31,11 +30,11 @@ def outside(answer: Answer, known: Collection[str], searched: Searched, recheck_
     by themselves, or of which something is archived.
     """
     studies = [study for study in answer.studies if study.study_instance_uid not in known]
-    dated = [(study, day) for study in studies if (day := day_of(study)) is not None]
+    dated = [(study, day) for study in studies if (day := study.day) is not None]
     first = min(searched, default=None)
     passed = {day for day, when in searched.items() if when is not None and (when - day).days > recheck_days}
     return Outside(
-        tuple(study for study in studies if day_of(study) is None),
+        tuple(study for study in studies if study.day is None),
         tuple(study for study, day in dated if day > today),
         tuple(study for study, day in dated if day in passed),
         tuple(answer.unusable),

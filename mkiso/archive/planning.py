@@ -19,7 +19,7 @@ from mkiso.errors import (
     ReceiverUnavailable,
     StorageFull,
 )
-from mkiso.study.models import Study
+from mkiso.study.models import Study, as_day
 
 HOPELESS = 3
 """So many studies in a row that fail for a reason which isn't theirs, and the others would only wait for the same."""
@@ -119,21 +119,8 @@ def needs_a_look(study: Study, on_volumes: int, compared: Collection[date]) -> b
     through again, NumberOfStudyRelatedInstances (PS3.4 C.6.2.1.2) decides: a few questions for each of a month's
     studies, every night, would take longer than the archive.
     """
-    day = day_of(study)
+    day = study.day
     return day is None or day in compared or study.expected.count is None or study.expected.count != on_volumes
-
-
-def day_of(study: Study) -> date | None:
-    """StudyDate; None where it is no date."""
-    return as_day(study.study_date)
-
-
-def as_day(text: str) -> date | None:
-    """A date (DA, PS3.5 6.2); None where it is none."""
-    try:
-        return date.fromisoformat(text) if len(text) == 8 and text.isdigit() else None
-    except ValueError:
-        return None
 
 
 def says_something_of_the_study(error: MkisoError) -> bool:

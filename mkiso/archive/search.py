@@ -15,7 +15,7 @@ from mkiso.archive.catalogue import archived, archived_counts, failed_studies, l
 from mkiso.archive.job import ArchiveJob
 from mkiso.archive.night_outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
-from mkiso.archive.planning import day_of, name_of, needs_a_look, patient_by_patient, plan, to_try_again
+from mkiso.archive.planning import name_of, needs_a_look, patient_by_patient, plan, to_try_again
 from mkiso.archive.schedule import LOST_A_NIGHT, share_of_a_night
 from mkiso.errors import AnswerCut, MkisoError, NotAskedEverywhere, PacsRefused, StudyNotFound
 from mkiso.sources.protocol import Source
@@ -55,7 +55,7 @@ def find(run: ArchiveJob) -> None:
     run.outcome = replace(
         run.outcome, found=len(run.copies), doubtful=found.doubtful, unusable=tuple(map(described, unusable))
     )
-    run.not_done.update(found.doubtful, filter(None, map(day_of, unusable)))
+    run.not_done.update(found.doubtful, filter(None, (study.day for study in unusable)))
     run.log.info("%s studies found.", len(run.copies))
     # At the end, since a step that is tried again begins anew. What is lost and not found is said at the end of the
     # night.
@@ -155,7 +155,7 @@ def plan_night(run: ArchiveJob) -> None:
     run.waiting.extend(patient_by_patient(to_archive))
     elsewhere = [uid for uid in owed if uid not in mine]
     run.outcome = replace(run.outcome, elsewhere=len(elsewhere))
-    run.not_done.update(filter(None, (day_of(run.copies[uid][0]) for uid in elsewhere)))
+    run.not_done.update(filter(None, (run.copies[uid][0].day for uid in elsewhere)))
     run.log.info(
         "%s studies to archive, %s are complete, %s are empty.",
         len(to_archive),

@@ -73,27 +73,18 @@ class AnySource(Section):
         patterns = self.accession_numbers
         return not patterns or any(fnmatchcase(accession_number, pattern) for pattern in patterns)
 
-    def is_for(self, modalities: Collection[str], study_date: str, today: date) -> bool:
-        """Whether its rules are for a study of these modalities and this date (VR DA); what isn't told is no reason
-        against it.
+    def is_for(self, modalities: Collection[str], day: date | None, today: date) -> bool:
+        """Whether its rules are for a study of these modalities and this day; what isn't told is no reason against
+        it.
         """
         if self.modalities and modalities and not set(self.modalities) & set(modalities):
             return False
-        days = _age_in_days(study_date, today)
-        if days is None:
+        if day is None:
             return True
+        days = (today - day).days
         return (self.newer_than_days is None or days <= self.newer_than_days) and (
             self.older_than_days is None or days > self.older_than_days
         )
-
-
-def _age_in_days(study_date: str, today: date) -> int | None:
-    if len(study_date) != 8 or not study_date.isdecimal():
-        return None
-    try:
-        return (today - date.fromisoformat(study_date)).days
-    except ValueError:
-        return None
 
 
 class Pacs(AnySource):

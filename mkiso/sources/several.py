@@ -74,7 +74,7 @@ class FoundStudies:
 def rules_of(sources: Iterable[Source], today: date) -> Callable[[Study], bool]:
     """Whether the rules of the source that a study is from are for this study."""
     rules = {source.settings.name: source.settings for source in sources}
-    return lambda study: rules[study.origin.source].is_for(study.modalities_in_study, study.study_date, today)
+    return lambda study: rules[study.origin.source].is_for(study.modalities_in_study, study.day, today)
 
 
 def ask_all(sources: Sequence[Source], ask: Callable[[Source], T]) -> Told[T]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -74,6 +75,11 @@ class Study:
     is_prior: bool = False
 
     @property
+    def day(self) -> date | None:
+        """StudyDate; None where it is no date."""
+        return as_day(self.study_date)
+
+    @property
     def label(self) -> str:
         """Its accession number, else its Study Instance UID."""
         return self.accession_number or self.study_instance_uid
@@ -83,6 +89,14 @@ class Study:
         """What people know it by, within a sentence; a study needs no accession number."""
         number = self.accession_number
         return f"accession number {number}" if number else f"Study Instance UID {self.study_instance_uid}"
+
+
+def as_day(text: str) -> date | None:
+    """A date (DA, PS3.5 6.2); None where it is none."""
+    try:
+        return date.fromisoformat(text) if len(text) == 8 and text.isdigit() else None
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

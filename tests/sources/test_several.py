@@ -43,7 +43,7 @@ from mkiso.sources.several import (
     search_everywhere,
 )
 from mkiso.study import gate
-from mkiso.study.models import Arrival, Expected, Study
+from mkiso.study.models import Arrival, Expected, Study, as_day
 from mkiso.study.selection import Selection
 from mkiso.study.values import Found
 from peers.corpus import PLAIN, dataset_bytes, make_study
@@ -117,7 +117,7 @@ TODAY = date(2026, 3, 1)
 def test_a_rule_is_for_what_it_says_and_for_what_isnt_told(
     rules: dict[str, Any], told: dict[str, Any], is_for: bool
 ) -> None:
-    assert AnySource(**rules).is_for(told.get("modalities", ()), told.get("study_date", ""), TODAY) is is_for
+    assert AnySource(**rules).is_for(told.get("modalities", ()), as_day(told.get("study_date", "")), TODAY) is is_for
 
 
 @pytest.mark.parametrize(
