@@ -1,7 +1,8 @@
-"""From accession numbers to complete studies of one patient: the part that every job shares."""
+"""From accession numbers to complete studies of one patient, and from these to discs laid out: what jobs share."""
 
 from __future__ import annotations
 
+from mkiso.media.disc_set import DiscSet
 from mkiso.sources.several import studies_of
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.selection import numbers_of
@@ -18,6 +19,7 @@ from tasks.collect import (
     retrieve_prior,
     retrieve_study,
 )
+from tasks.disc import convert_images, finish_pictures, lay_out_discs, read_reports
 from tasks.job_run import JobRun
 
 
@@ -51,8 +53,8 @@ def find_asked(run: JobRun, accession_numbers: tuple[str, ...], shown: str) -> F
 
 
 def retrieve(run: JobRun, found: Found) -> CompleteStudies:
-    """Retrieve each study, and check that nothing is missing and all is of one patient; of earlier ones that nobody
-    named what can't be had whole is left out.
+    """Retrieve each study, and check that nothing is missing and all is of one patient. An earlier study that can't be
+    had whole is left out.
     """
     resume(run, found)
     retrieved = [retrieve_study(run, study) for study in found.asked]
@@ -60,3 +62,9 @@ def retrieve(run: JobRun, found: Found) -> CompleteStudies:
         found, prior = retrieve_prior(run, found, study)
         retrieved += prior
     return check_complete(run, found, retrieved)
+
+
+def lay_out(run: JobRun, studies: CompleteStudies) -> DiscSet:
+    """Convert images where they are to be, finish pictures and reports, and lay the discs out."""
+    conversion = convert_images(run, studies)
+    return lay_out_discs(run, studies, conversion, finish_pictures(run, studies), read_reports(run, studies))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.collect import find, retrieve
+from flows.collect import find, lay_out, retrieve
 from flows.parameters import (
     AccessionNumbers,
     Deidentified,
@@ -22,15 +22,11 @@ from flows.parameters import (
 from mkiso.study.selection import Selection
 from tasks.cleaning import forget_cancelled_job
 from tasks.disc import (
-    convert_images,
     deidentify,
-    finish_pictures,
-    lay_out_discs,
     leave_password,
     look_for_finished_disc,
     master_images,
     read_back,
-    read_reports,
     resume_discs,
     shelve_discs,
 )
@@ -84,12 +80,7 @@ def make_disc(
             if deidentified:
                 studies = deidentify(run, studies)
                 run.begin_pictures()
-            conversion = convert_images(run, studies)
-            disc_set = lay_out_discs(
-                run, studies, conversion, finish_pictures(run, studies), read_reports(run, studies)
-            )
-            written = master_images(run, disc_set)
-            proven = read_back(run, written)
+            proven = read_back(run, master_images(run, lay_out(run, studies)))
             discs = shelve_discs(run, proven)
             leave_password(run)
         run.finish(discs)

@@ -9,20 +9,12 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
+from flows.collect import lay_out
 from flows.parameters import AccessionNumber, Uid
 from mkiso.study.selection import numbers_of
 from tasks.cleaning import drop_cancelled_burn
 from tasks.collect import check_complete, check_one_patient, find_beside, look_up_patient, resume
-from tasks.disc import (
-    convert_images,
-    finish_pictures,
-    lay_out_discs,
-    master_images,
-    read_back,
-    read_reports,
-    resume_discs,
-    shelve_discs,
-)
+from tasks.disc import master_images, read_back, resume_discs, shelve_discs
 from tasks.inbox import InboxRun, find_sent_study, look_into_inbox, take_sent_study, write_down_sent
 from tasks.order import check_label, follow_orders, give_orders, orders_of_images, orders_of_studies
 
@@ -109,9 +101,7 @@ def _burn(run: InboxRun) -> None:
     if maker and not maker.needs_image:
         orders = orders_of_studies(run, maker, complete)
     else:
-        conversion = convert_images(run, complete)
-        disc_set = lay_out_discs(run, complete, conversion, finish_pictures(run, complete), read_reports(run, complete))
-        proven = read_back(run, master_images(run, disc_set))
+        proven = read_back(run, master_images(run, lay_out(run, complete)))
         if maker is None:
             run.finish(shelve_discs(run, proven))
             return

@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from flows.collect import find, retrieve
+from flows.collect import find, lay_out, retrieve
 from flows.parameters import (
     AccessionNumbers,
     DiscLanguage,
@@ -21,7 +21,7 @@ from flows.parameters import (
 )
 from mkiso.study.selection import Selection
 from tasks.cleaning import drop_cancelled_print
-from tasks.disc import convert_images, finish_pictures, lay_out_discs, master_images, read_back, read_reports
+from tasks.disc import master_images, read_back
 from tasks.job_run import JobRun
 from tasks.order import (
     check_label,
@@ -97,11 +97,7 @@ def print_disc(
             run.begin_pictures()
         studies = retrieve(run, found)
         if maker.needs_image:
-            conversion = convert_images(run, studies)
-            disc_set = lay_out_discs(
-                run, studies, conversion, finish_pictures(run, studies), read_reports(run, studies)
-            )
-            proven = read_back(run, master_images(run, disc_set))
+            proven = read_back(run, master_images(run, lay_out(run, studies)))
             orders = orders_of_images(run, maker, proven)
         else:
             orders = orders_of_studies(run, maker, studies)
