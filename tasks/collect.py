@@ -13,7 +13,7 @@ from mkiso.sources import collection, priors, several
 from mkiso.sources.registry import source_of, sources_of
 from mkiso.sources.several import FoundStudies, find_everywhere, find_everywhere_by_uid, found_together
 from mkiso.storage.slots import slot
-from mkiso.study.gate import CompleteStudies, complete_studies, without_prior
+from mkiso.study.gate import CompleteStudies, complete_studies, leave_out
 from mkiso.study.identity import same_as_shown
 from mkiso.study.models import Patient, Study
 from mkiso.study.priors import why_left_out
@@ -132,7 +132,7 @@ def retrieve_prior(run: JobRun, found: Found, study: Study) -> tuple[Found, tupl
         if not (why := why_left_out(error)):
             raise
         run.log.warning("Going on without the earlier study %s: %s", study.label, error.words)
-        return without_prior(found, study, why), ()
+        return leave_out(found, [study], why), ()
 
 
 @step("Check that it is complete")

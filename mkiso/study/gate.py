@@ -75,9 +75,10 @@ def beside(found: Found, priors: Sequence[Study], without: Collection[str], rule
     return replace(found, studies=studies, degraded=tuple(dict.fromkeys(lacks)))
 
 
-def without_prior(found: Found, study: Study, why: str) -> Found:
-    """What was found, but for a prior that a disc is made without."""
-    kept = tuple(each for each in found.studies if each.study_instance_uid != study.study_instance_uid)
+def leave_out(found: Found, priors: Collection[Study], why: str) -> Found:
+    """What was found, but for priors that a disc is made without."""
+    uids = {study.study_instance_uid for study in priors}
+    kept = tuple(each for each in found.studies if each.study_instance_uid not in uids)
     return replace(found, studies=kept, degraded=tuple(dict.fromkeys((*found.degraded, why))))
 
 
@@ -95,11 +96,9 @@ def complete_studies(retrieved: Retrieved, rules: Identity) -> CompleteStudies:
 
 def without_priors(retrieved: Retrieved, priors: Collection[Study], why: str) -> Retrieved:
     """What was retrieved, but for these."""
-    found, uids = retrieved.found, {study.study_instance_uid for study in priors}
-    for study in priors:
-        found = without_prior(found, study, why)
+    uids = {study.study_instance_uid for study in priors}
     kept = tuple(each for each in retrieved.studies if each.study.study_instance_uid not in uids)
-    return replace(retrieved, found=found, studies=kept)
+    return replace(retrieved, found=leave_out(retrieved.found, priors, why), studies=kept)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
