@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -187,7 +187,7 @@ def _sequence(
     return offset
 
 
-@cache
+@lru_cache(maxsize=4096)  # a peer chooses the tags
 def _implied_vr(tag: int, signed: bool) -> bytes:
     """What an element of Implicit VR is (PS3.5 A.1, PS3.6), UN where nobody knows it."""
     if tag >> 16 & 1:

@@ -95,13 +95,8 @@ def lay_out(
             "mkiso."
         )
     deidentified = any(each.is_deidentified for each in part.studies)
-    label = (
-        _neutral_label(tree, created, "DEID")
-        if deidentified
-        else _neutral_label(tree, created)
-        if envelopes
-        else _label(tree, created)
-    )
+    word = "DEID" if deidentified else f"{created:%Y%m%d}"
+    label = _neutral_label(tree, word) if deidentified or envelopes else _label(tree, word)
     disc = settings.disc.model_copy(update={"institution": "", "contact": ""}) if deidentified else settings.disc
     volume_id = volume_id or file_set_id(label, volume, is_part=is_part)
     viewer = BundledViewer() if envelopes else bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
@@ -192,20 +187,20 @@ def _instance_file(leaf: Leaf) -> DiscFile:
     return DiscFile(leaf.path, arrival.size, arrival.sha256, arrival.path, sop_instance_uid=arrival.sop_instance_uid)
 
 
-def _label(tree: Collection[PatientBranch], created: datetime) -> str:
+def _label(tree: Collection[PatientBranch], word: str) -> str:
     """What a drive shows: the accession number where there is one only, else the neutral label."""
     studies = [study for patient in tree for study in patient.studies]
     accession_numbers = {text(study.header, "AccessionNumber") for study in studies}
     if len(accession_numbers) == 1 and (only := accession_numbers.pop()):
         return only
-    return _neutral_label(tree, created)
+    return _neutral_label(tree, word)
 
 
-def _neutral_label(tree: Collection[PatientBranch], created: datetime, word: str = "") -> str:
-    """The date, or a word, and what tells this disc from others of it."""
+def _neutral_label(tree: Collection[PatientBranch], word: str) -> str:
+    """A word, such as the date, and what tells this disc from others of it."""
     studies = [study for patient in tree for study in patient.studies]
     digest = hashlib.sha256("".join(study.study_instance_uid for study in studies).encode()).hexdigest()
-    return f"{word or f'{created:%Y%m%d}'}_{digest[:6]}"
+    return f"{word}_{digest[:6]}"
 
 
 def _root_names(viewer: BundledViewer) -> tuple[str, ...]:
