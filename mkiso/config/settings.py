@@ -343,7 +343,7 @@ class Deidentified(Section):
     @classmethod
     def _is_long(cls, secret: SecretStr) -> SecretStr:
         if 0 < len(secret.get_secret_value()) < 32:
-            raise ValueError("is shorter than 32 characters: whoever guesses it finds out whose copies are")
+            raise ValueError("is shorter than 32 characters: who guesses it can find the patients of all copies")
         return secret
 
     @field_validator("options")

@@ -60,7 +60,7 @@ def main() -> None:
                     _fork(listener, ready)
                 elif key.fileobj == key.data.ended:
                     _reap(key.data, ready)
-                elif key.data.asker.fileno() >= 0:  # whoever asked has gone, or wants it ended that hasn't been reaped
+                elif key.data.asker.fileno() >= 0:  # who asked has gone or wants the worker ended, and it still runs
                     ready.unregister(key.data.asker)
                     signal.pidfd_send_signal(key.data.ended, signal.SIGKILL)
 
