@@ -151,6 +151,7 @@ def test_a_publisher_that_is_down_is_never_sent_and_a_retry_does_right(
     answer = hospital.service.http.get("/api/iso/print", params={"accession_number": "MIXED5", "publisher": "down"})
     assert (answer.status_code, answer.json()["code"]) == (502, "publisher_unavailable"), answer.text
     job_id = answer.json()["job_id"]
+    hospital.service.run_ended(job_id)  # a moment after its answer; the UI offers no retry before
     moves = hospital.pacs.log().count("CMove")
     port = hospital.service.settings["publishers"]["down"]["port"]
     with Storescp(tmp_path / "late", ae_title="DOWN", port=port) as late:
