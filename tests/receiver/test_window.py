@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import socket
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
