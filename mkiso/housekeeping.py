@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from mkiso.config.settings import Settings, Storage
+from mkiso.config.settings import Settings
+from mkiso.config.storage import Storage
 from mkiso.errors import JobCancelled, JobNotFound
 from mkiso.publishers.orderbook import forget_old
 from mkiso.receiver.pushed import Ask, Clearing, PushedStudy, inboxes_on_disk, studies_in

@@ -17,7 +17,7 @@ from typing import Literal
 import segno
 from fpdf import FPDF
 
-from mkiso.config.settings import Disc
+from mkiso.config.disc import Disc
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import Language
 from mkiso.storage.report import FoundStudy, JobReport

@@ -13,7 +13,8 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mkiso.config.settings import Archive, Storage
+from mkiso.config.archive import Archive
+from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
 from mkiso.storage.files import seconds_old, sync_file, sync_folder
 

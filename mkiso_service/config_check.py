@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mkiso.audit.delivery import tls_context
+from mkiso.config.disc import Viewer
 from mkiso.config.file import read
 from mkiso.config.publishers import Robot
-from mkiso.config.settings import Audit, Settings, Storage, Viewer
+from mkiso.config.settings import Audit, Settings
+from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
 from mkiso.media.envelopes import recipients_of
 from mkiso.network.tls import acceptor_context

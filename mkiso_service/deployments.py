@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from prefect import Flow
 from pydantic.fields import FieldInfo
 
-from mkiso.config.settings import Archive
+from mkiso.config.archive import Archive
 from mkiso_service.webhook.question import Kind
 
 

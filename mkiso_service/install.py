@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from mkiso.config.publishers import Publisher, Robot
-from mkiso.config.settings import Settings, Storage
+from mkiso.config.settings import Settings
+from mkiso.config.storage import Storage
 
 Part = Literal["serve", "prefect", "webhook", "receiver", "worker"]
 

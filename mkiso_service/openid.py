@@ -24,7 +24,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from mkiso.config.settings import KEY_USER, SHARED_USER, SignIn
+from mkiso.config.access import KEY_USER, SHARED_USER, SignIn
 from mkiso.errors import NotAllowed, ProviderUnavailable, SignInFailed
 from mkiso.study.identity import one_line
 

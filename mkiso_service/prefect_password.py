@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from mkiso.config.settings import Settings, Storage
+from mkiso.config.settings import Settings
+from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
 from mkiso.storage.files import write_whole
 

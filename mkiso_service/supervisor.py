@@ -24,7 +24,8 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from mkiso.config.in_force import handed_on
-from mkiso.config.settings import Settings, Storage
+from mkiso.config.settings import Settings
+from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
 from mkiso.storage.files import Unreadable, read_json, write_whole
 from mkiso_service.ending import SERVER_GRACE_SECONDS, end_within, jobs_grace_seconds

@@ -40,7 +40,8 @@ from sqlalchemy.exc import ArgumentError
 
 from mkiso.archive.belonging import Known, Mark, Meeting, meet, read_mark, write_mark
 from mkiso.archive.tables import archive, places, volumes
-from mkiso.config.settings import Settings, Storage
+from mkiso.config.settings import Settings
+from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
 
 SQLITE_BUSY_SECONDS = 60

@@ -13,7 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mkiso.config.settings import Audit, Storage
+from mkiso.config.settings import Audit
+from mkiso.config.storage import Storage
 
 PRIORITY = 10 * 8 + 5  # security messages, notice (PS3.15 A.6.1)
 MESSAGE_ID = "DICOM+RFC3881"

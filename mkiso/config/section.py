@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
+from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -18,6 +20,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+V = TypeVar("V")
 AeTitle = Annotated[  # VR AE (PS3.5 6.2): no backslash, no control character
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[\x20-\x5B\x5D-\x7E]+$")
 ]
@@ -96,3 +99,11 @@ class Section(BaseModel):
     """Base of every section: frozen, unknown keys refused, and no number that is none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+
+
+def differ_by_more_than_case(named: Mapping[str, V]) -> Mapping[str, V]:
+    """Names that people, headers and variables of the environment would take for one are an error."""
+    for first, second in combinations(named, 2):
+        if first.casefold() == second.casefold():
+            raise ValueError(f"{first} and {second} are the same name: remove one")
+    return named

@@ -15,7 +15,7 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.multival import MultiValue
 
-from mkiso.config.settings import DeidentifiedOption
+from mkiso.config.disc import DeidentifiedOption
 from mkiso.deidentify.profile import BASIC, OPTIONS, row_of
 from mkiso.deidentify.pseudonyms import Pseudonyms
 

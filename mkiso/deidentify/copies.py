@@ -18,7 +18,7 @@ from pydicom.filereader import read_partial
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from mkiso.config.settings import Deidentified, DeidentifiedOption, Identity
+from mkiso.config.disc import Deidentified, DeidentifiedOption, Identity
 from mkiso.dataset.header import read_header
 from mkiso.dataset.part10 import file_head
 from mkiso.deidentify.admission import require_admitted

@@ -11,7 +11,7 @@ from pydicom import DataElement, Dataset, dcmread
 from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
-from mkiso.config.settings import DeidentifiedOption
+from mkiso.config.disc import DeidentifiedOption
 from mkiso.deidentify.cleaning import DUMMIES
 from mkiso.deidentify.profile import BASIC, OPTIONS, row_of
 from mkiso.deidentify.pseudonyms import Pseudonyms

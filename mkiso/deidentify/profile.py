@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
-from mkiso.config.settings import Deidentified, DeidentifiedOption
+from mkiso.config.disc import Deidentified, DeidentifiedOption
 from mkiso.errors import InvalidRequest, NotAllowed
 from mkiso.study.selection import Selection
 

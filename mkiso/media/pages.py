@@ -21,7 +21,7 @@ from urllib.parse import quote
 from jinja2 import Environment
 from pydicom import Dataset
 
-from mkiso.config.settings import Disc
+from mkiso.config.disc import Disc
 from mkiso.languages import N_, SOURCE, Language, language
 from mkiso.languages.templates import environment
 from mkiso.media.contents import contents_of, in_words

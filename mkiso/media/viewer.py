@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import TypeAdapter
 
-from mkiso.config.settings import Viewer
+from mkiso.config.disc import Viewer
 from mkiso.errors import ConfigurationError
 from mkiso.media.names import HOWTO, short_names
 from mkiso.storage.files import Unreadable, read_json, sha256_of, write_whole

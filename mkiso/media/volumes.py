@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
+from mkiso.config.disc import Disc
 from mkiso.config.section import Carrier
-from mkiso.config.settings import Disc
 from mkiso.errors import TooLargeForMedium
 from mkiso.media.capacity import MEDIUM_NAMES, MEDIUM_SECTORS, SECTOR_BYTES, image_sectors, sectors_of
 from mkiso.media.dicomdir import dicomdir

@@ -27,7 +27,7 @@ from urllib.parse import unquote
 
 from pydantic import TypeAdapter, ValidationError
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.dataset.header import read_header
 from mkiso.dataset.part10 import HEAD_BYTES, data_set_offset, transfer_syntax_uid_in
 from mkiso.errors import DamagedInstance

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import mkstemp
 from typing import NoReturn
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.dataset.header import Identity, begin_identity, read_identity
 from mkiso.dataset.part10 import file_head
 from mkiso.errors import DamagedInstance

@@ -17,8 +17,9 @@ from typing import Any
 
 from pydicom.uid import UID
 
-from mkiso.config.settings import Receiver, Storage
+from mkiso.config.settings import Receiver
 from mkiso.config.sources import CGet
+from mkiso.config.storage import Storage
 from mkiso.errors import PacsBusy, PacsRefused
 from mkiso.network import dimse
 from mkiso.network.association import Gathered

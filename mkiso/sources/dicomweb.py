@@ -20,8 +20,9 @@ from typing import Any
 
 import httpx
 
-from mkiso.config.settings import Receiver, Storage
+from mkiso.config.settings import Receiver
 from mkiso.config.sources import DicomWeb
+from mkiso.config.storage import Storage
 from mkiso.dataset.elements import EXPLICIT_LITTLE, unpadded, value_so_far
 from mkiso.dataset.part10 import HEAD_BYTES, MAX_META_BYTES, data_set_offset, transfer_syntax_uid_in
 from mkiso.errors import DamagedInstance, PacsBusy, PacsRefused, PacsSilent

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mkiso.config.settings import Identity, Priors
+from mkiso.config.disc import Identity, Priors
 from mkiso.errors import InvalidRequest, MkisoError
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import find_series

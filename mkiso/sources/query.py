@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from mkiso.config.settings import Identity
+from mkiso.config.disc import Identity
 from mkiso.errors import (
     AnswerCut,
     DamagedInstance,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mkiso.config.settings import Identity
+from mkiso.config.disc import Identity
 from mkiso.receiver.client import Refusal
 from mkiso.sources.move_outcome import (
     SUCCESS,

@@ -14,7 +14,7 @@ from datetime import date
 from itertools import chain
 from typing import Generic, TypeVar
 
-from mkiso.config.settings import Identity
+from mkiso.config.disc import Identity
 from mkiso.errors import (
     CountsUnknown,
     MkisoError,

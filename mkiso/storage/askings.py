@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.storage.files import Unreadable, read_whole
 from mkiso.study.selection import EVERYTHING, Selection
 

@@ -16,7 +16,7 @@ from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, PasswordGone, WrongClaim
 from mkiso.storage.files import Unreadable, read_whole, write_whole
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 
 EVERY_SECONDS = 60.0
 """How exactly a use is noted: a program may ask a hundred times a second."""

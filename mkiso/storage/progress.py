@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from mkiso.config.settings import Server, Storage
+from mkiso.config.settings import Server
+from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound
 from mkiso.storage.report import FoundStudy, JobReport, read_report, write_report
 from mkiso.storage.shelf import Manifest

@@ -20,7 +20,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, WithJsonSchema
 
 from mkiso.config.section import TransferSyntax
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, JobStopped, MkisoError, StorageFull, Unforeseen
 from mkiso.storage.files import Unreadable, read_json, write_whole
 from mkiso.storage.room import NO_ROOM

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, ProofFailed
 from mkiso.storage.marks import NOT_PROVED, ProvedSpan
 from mkiso.storage.shelf import Appearance, Manifest, last_seen, manifests, note_seen, open_image, take_off

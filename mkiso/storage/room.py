@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.errors import StorageFull
 
 GIB = 1 << 30

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from mkiso.config.settings import SignIn, Storage
+from mkiso.config.access import SignIn
+from mkiso.config.storage import Storage
 from mkiso.storage.files import Unreadable, read_json, write_whole
 
 MOST = 10_000

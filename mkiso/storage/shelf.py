@@ -27,7 +27,7 @@ from uuid import UUID, uuid4
 from pydantic import AwareDatetime, TypeAdapter
 
 from mkiso.config.section import TransferSyntax
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, ProofFailed
 from mkiso.storage.files import Unreadable, is_uuid, read_json, seconds_old, sha256_of, sync_folder, write_whole
 from mkiso.storage.marks import ProvedImage

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from mkiso.config.settings import Identity
+from mkiso.config.disc import Identity
 from mkiso.errors import InstanceConflict, MkisoError, PatientMismatch
 from mkiso.study import completeness, identity
 from mkiso.study.identity import Claim, PatientIdentity

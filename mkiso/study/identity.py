@@ -22,7 +22,7 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
-from mkiso.config.settings import Identity
+from mkiso.config.disc import Identity
 from mkiso.errors import OtherPatient, PatientMismatch, WrongBirthDate
 from mkiso.study.models import Patient, Study
 from mkiso.study.selection import EVERYTHING, Selection

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal
 
-from mkiso.config.settings import Identity, Priors
+from mkiso.config.disc import Identity, Priors
 from mkiso.errors import (
     AnswerCut,
     CountsUnknown,

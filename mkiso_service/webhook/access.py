@@ -23,7 +23,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Scope
 
-from mkiso.config.settings import KEY_USER, SHARED_USER, Auth
+from mkiso.config.access import KEY_USER, SHARED_USER, Auth
 from mkiso_service.webhook.rights import ALL, Caller
 
 SESSION_COOKIE = "mkiso_session"

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.errors import ProofFailed
 from mkiso.formats.registry import FORMATS, ISO
 from mkiso.media.names import PART

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound
 from mkiso.storage.askings import SUFFIX, Asking, read_askings
 from mkiso.storage.files import is_uuid

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.storage.report import JobReport
 from mkiso_service.webhook.kept_reports import KeptReports
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.errors import ForeignRequest, InvalidRequest
 from mkiso.formats.registry import FORMATS
 from mkiso.storage.handover import claimed, taken

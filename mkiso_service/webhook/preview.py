@@ -15,7 +15,8 @@ from starlette.responses import Response
 
 from mkiso import patient_api
 from mkiso.audit import messages as audit
-from mkiso.config.settings import Settings, Storage
+from mkiso.config.settings import Settings
+from mkiso.config.storage import Storage
 from mkiso.errors import MkisoError, PatientApiUnavailable, PrintUncertain, WrongBirthDate
 from mkiso.publishers import publisher_of
 from mkiso.publishers.hotfolder import FolderPublisher

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import parse_qsl
 from uuid import UUID
 
+from mkiso.config.disc import Identity, Priors
 from mkiso.config.section import TransferSyntax
-from mkiso.config.settings import Identity, Priors, Server, Settings
+from mkiso.config.settings import Server, Settings
 from mkiso.errors import InvalidRequest
 from mkiso.formats.registry import FORMATS, ISO
 from mkiso.languages import languages

@@ -32,7 +32,7 @@ ROLES: Mapping[Role, frozenset[Right]] = MappingProxyType(
         "machine": frozenset(("disc", "print", "cancel")),
     }
 )
-"""A machine's are those that its key's settings give it; these where they say nothing (mkiso.config.settings.Key)."""
+"""A machine's are those that its key's settings give it; these where they say nothing (mkiso.config.access.Key)."""
 ROUTES: Mapping[str, Right | None] = MappingProxyType(
     {
         "/api/health": None,

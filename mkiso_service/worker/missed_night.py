@@ -21,7 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from mkiso.archive.days import owe, searched
 from mkiso.archive.ledger import Ledger, note_owed_from
 from mkiso.archive.schedule import first_day, last_fire, was_missed
-from mkiso.config.settings import Archive, Settings
+from mkiso.config.archive import Archive
+from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError
 from mkiso_service.orchestration import NIGHTLY_ARCHIVE
 

@@ -11,7 +11,7 @@ import pytest
 from pydicom import DataElement, Dataset, Sequence, dcmread
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
-from mkiso.config.settings import Deidentified
+from mkiso.config.disc import Deidentified
 from mkiso.deidentify import cleaning, copies
 from mkiso.deidentify.copies import deidentified
 from mkiso.deidentify.profile import table

@@ -8,7 +8,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.fileset import FileSet
 
-from mkiso.config.settings import Deidentified
+from mkiso.config.disc import Deidentified
 from mkiso.deidentify.copies import deidentified
 from mkiso.demo.phantoms import write_phantoms
 from mkiso.errors import SelectionNotTold

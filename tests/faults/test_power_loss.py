@@ -26,7 +26,7 @@ import pytest
 import mkiso.storage.files
 import mkiso.storage.report
 import mkiso.storage.shelf
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound
 from mkiso.storage.marks import marks_of
 from mkiso.storage.report import JobReport, read_report, write_report

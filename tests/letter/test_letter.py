@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.config.settings import Disc
+from mkiso.config.disc import Disc
 from mkiso.languages import language, languages
 from mkiso.letter import Letter, Paper, letter_of, pdf
 from mkiso.storage.report import FoundStudy, JobReport

@@ -12,7 +12,8 @@ from typing import Any
 from pydicom import dcmread
 
 from mkiso.config.publishers import KINDS, CStore
-from mkiso.config.settings import Settings, Storage
+from mkiso.config.settings import Settings
+from mkiso.config.storage import Storage
 from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch
 from mkiso.publishers import give as give_order
 from mkiso.storage.files import sha256_of

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mkiso.config.settings import Prefect, Print, Receiver, Server, Settings, Storage, Viewer
+from mkiso.config.disc import Print, Viewer
+from mkiso.config.settings import Prefect, Receiver, Server, Settings
+from mkiso.config.storage import Storage
 from mkiso.errors import PacsSilent
 from mkiso_service import supervisor
 from mkiso_service.checks import CHECKS, Check, Finding, Site, checks_of, examine

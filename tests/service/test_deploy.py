@@ -11,7 +11,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from mkiso.config.settings import Archive, Prefect, Settings
+from mkiso.config.archive import Archive
+from mkiso.config.settings import Prefect, Settings
 from mkiso_service.deploy import ensure_deployments, is_missing
 from mkiso_service.orchestration import QUEUES
 from tests.webhook.prefect_server import AUTH, PrefectServer

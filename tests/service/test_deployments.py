@@ -12,7 +12,8 @@ import yaml
 from cronsim import CronSim
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from mkiso.config.settings import Archive, Server, Settings
+from mkiso.config.archive import Archive
+from mkiso.config.settings import Server, Settings
 from mkiso_service.deployments import Deployment, deployments, parameter_form
 from mkiso_service.orchestration import QUEUES
 from mkiso_service.webhook.orchestrator import DEPLOYMENTS

@@ -17,7 +17,8 @@ from click.testing import CliRunner
 
 from mkiso.config.file import load
 from mkiso.config.publishers import Robot
-from mkiso.config.settings import Receiver, Settings, Storage
+from mkiso.config.settings import Receiver, Settings
+from mkiso.config.storage import Storage
 from mkiso.errors import StudyNotFound
 from mkiso.storage.report import JobReport, write_report
 from mkiso_service.cli import cli

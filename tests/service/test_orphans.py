@@ -12,7 +12,8 @@ from uuid import uuid4
 import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
-from mkiso.config.settings import Settings, Storage
+from mkiso.config.settings import Settings
+from mkiso.config.storage import Storage
 from mkiso.publishers.orderbook import OrderBook
 from mkiso_service.worker.infrastructure import Infrastructure, worker_label
 from mkiso_service.worker.orphans import (

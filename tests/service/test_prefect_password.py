@@ -11,7 +11,8 @@ import yaml
 from pydantic import SecretStr, ValidationError
 
 from mkiso.config import in_force as config_in_force
-from mkiso.config.settings import Prefect, Settings, Storage
+from mkiso.config.settings import Prefect, Settings
+from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
 from mkiso_service.cli import run
 from mkiso_service.prefect_password import password_file, with_password

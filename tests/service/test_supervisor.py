@@ -10,7 +10,8 @@ import pytest
 from prefect.settings.models.server.root import ServerSettings
 from pydantic import SecretStr
 
-from mkiso.config.settings import Prefect, Server, Settings, Storage
+from mkiso.config.settings import Prefect, Server, Settings
+from mkiso.config.storage import Storage
 from mkiso_service.ending import SERVER_GRACE_SECONDS
 from mkiso_service.orchestration import environment
 from mkiso_service.supervisor import _Supervisor, back_off_seconds, children

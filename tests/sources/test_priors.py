@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydicom import dcmread
 
-from mkiso.config.settings import Identity, Priors, Settings
+from mkiso.config.disc import Identity, Priors
+from mkiso.config.settings import Settings
 from mkiso.errors import PacsUnreachable
 from mkiso.sources.priors import FoundPriors, find_priors
 from mkiso.sources.query import find_studies

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 
-from mkiso.config.settings import Identity, Settings
+from mkiso.config.disc import Identity
+from mkiso.config.settings import Settings
 from mkiso.errors import (
     AnswerCut,
     MkisoError,

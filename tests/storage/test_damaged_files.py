@@ -19,7 +19,8 @@ from mkiso.archive.manifest import MANIFEST
 from mkiso.archive.manifest import manifest_of as archive_manifest_of
 from mkiso.archive.store import MARK, _read_mark
 from mkiso.archive.volumes import ArchiveVolume
-from mkiso.config.settings import Settings, Viewer
+from mkiso.config.disc import Viewer
+from mkiso.config.settings import Settings
 from mkiso.errors import ArchiveUnusable, JobNotFound, PrintUncertain, ProofFailed
 from mkiso.housekeeping import sweep
 from mkiso.media.viewer import bundle_viewer

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.config.settings import Server, Storage
+from mkiso.config.settings import Server
+from mkiso.config.storage import Storage
 from mkiso.errors import JobStopped, MkisoError, StorageFull, Unforeseen
 from mkiso.storage.progress import JobProgress, words_of_discs
 from mkiso.storage.report import JobReport, failure_of, read_report, write_report

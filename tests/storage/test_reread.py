@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.errors import ProofFailed
 from mkiso.storage import reread
 from mkiso.storage.marks import marks_of

@@ -14,7 +14,8 @@ from typing import Literal
 
 import pytest
 
-from mkiso.config.settings import Prefect, Settings, Storage
+from mkiso.config.settings import Prefect, Settings
+from mkiso.config.storage import Storage
 from mkiso.errors import StorageFull
 from mkiso.housekeeping import SWEPT, Standing, may_go, sent_may_go, sweep
 from mkiso.publishers.orderbook import OrderBook

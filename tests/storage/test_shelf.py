@@ -14,7 +14,7 @@ from typing import Self
 
 import pytest
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, ProofFailed
 from mkiso.storage.marks import marks_of
 from mkiso.storage.shelf import (

@@ -12,7 +12,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
-from mkiso.config.settings import Identity
+from mkiso.config.disc import Identity
 from mkiso.errors import OtherPatient, PatientMismatch, WrongBirthDate
 from mkiso.study.identity import (
     MOST_SHOWN,

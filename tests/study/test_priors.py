@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from mkiso.config.settings import Identity, Priors, Settings
+from mkiso.config.disc import Identity, Priors
+from mkiso.config.settings import Settings
 from mkiso.config.sources import Origin
 from mkiso.errors import (
     ConfigurationError,

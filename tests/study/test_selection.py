@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from pydicom import Dataset
 
-from mkiso.config.settings import Identity, Settings
+from mkiso.config.disc import Identity
+from mkiso.config.settings import Settings
 from mkiso.errors import InstanceConflict, InvalidRequest, PatientMismatch, ProofFailed, SelectionNotFound
 from mkiso.media.disc_set import lay_out_volumes
 from mkiso.media.names import file_set_id

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from mkiso.config.settings import Storage
+from mkiso.config.storage import Storage
 from mkiso.errors import PrintUncertain
 from mkiso.publishers.orderbook import Entry, OrderBook, State, decide
 from mkiso.publishers.protocol import pages_of

@@ -18,8 +18,11 @@ from uuid import uuid4
 
 import httpx
 
+from mkiso.config.access import Auth
+from mkiso.config.disc import Disc
 from mkiso.config.section import TransferSyntax
-from mkiso.config.settings import Auth, Disc, Server, Settings, Storage
+from mkiso.config.settings import Server, Settings
+from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, MkisoError, OrchestratorUnavailable, QueueFull
 from mkiso.storage.marks import marks_of
 from mkiso.storage.report import JobReport, read_report, write_report

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.config.settings import Priors, Settings
+from mkiso.config.disc import Priors
+from mkiso.config.settings import Settings
 from mkiso.config.sources import CMove
 from mkiso.demo.pacs import DemoPacs
 from mkiso.languages import language

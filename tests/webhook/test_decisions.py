@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from mkiso.config.settings import Auth
+from mkiso.config.access import Auth
 from mkiso.errors import JobCancelled, JobCrashed, StudyNotFound
 from mkiso.storage.report import JobReport
 from mkiso.storage.shelf import Manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mkiso.config.settings import Disc
+from mkiso.config.disc import Disc
 from mkiso.errors import InvalidRequest, StudyNotFound
 from mkiso.storage.handover import claimed, hand_over, new_claim, seal_of
 from mkiso_service.webhook.orchestrator import Standing

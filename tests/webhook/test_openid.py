@@ -13,7 +13,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
-from mkiso.config.settings import SignIn
+from mkiso.config.access import SignIn
 from mkiso.errors import NotAllowed, ProviderUnavailable, SignInFailed
 from mkiso_service.openid import MAX_BYTES, Pending, Provider, is_safe
 

@@ -17,7 +17,8 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
 
-from mkiso.config.settings import Prefect, Server, Settings, Storage
+from mkiso.config.settings import Prefect, Server, Settings
+from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError, JobNotFound, OrchestratorUnavailable, QueueFull
 from mkiso.storage.report import JobReport, write_report
 from mkiso_service.deploy import ensure_deployments

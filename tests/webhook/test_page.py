@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mkiso import errors
+from mkiso.config.disc import Identity
 from mkiso.config.publishers import CStore
-from mkiso.config.settings import Identity
 from mkiso.errors import MkisoError, OtherPatient, PacsBusy, PrintUncertain
 from mkiso.languages import language
 from mkiso.storage.handover import hand_over

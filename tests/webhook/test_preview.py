@@ -12,8 +12,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from flows.parameters import ShownPatient
+from mkiso.config.disc import Identity
 from mkiso.config.publishers import Robot
-from mkiso.config.settings import Audit, Identity, PatientApi
+from mkiso.config.settings import Audit, PatientApi
 from mkiso.demo.patient_api import DemoPatientApi, Faults
 from mkiso.errors import OtherPatient, WrongBirthDate
 from mkiso_service.webhook import turns

@@ -13,8 +13,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from mkiso.config.access import Auth, Key
+from mkiso.config.disc import Identity
 from mkiso.config.publishers import CStore
-from mkiso.config.settings import Auth, Identity, Key, Settings, Storage
+from mkiso.config.settings import Settings
+from mkiso.config.storage import Storage
 from mkiso.languages import language
 from mkiso.publishers.orderbook import OrderBook
 from mkiso.storage.askings import asking, write_asking

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from starlette.routing import Route
 
-from mkiso.config.settings import Audit, Auth, Deidentified, Key, Settings
+from mkiso.config.access import Auth, Key
+from mkiso.config.disc import Deidentified
+from mkiso.config.settings import Audit, Settings
 from mkiso.storage.askings import Asking, write_asking
 from mkiso.storage.key_use import KeyUse
 from mkiso_service.webhook.access import Keys

@@ -12,7 +12,8 @@ from xml.etree.ElementTree import fromstring
 import httpx
 import pytest
 
-from mkiso.config.settings import Audit, Identity
+from mkiso.config.disc import Identity
+from mkiso.config.settings import Audit
 from mkiso_service.cli import run
 from peers.corpus import JAPANESE, UMLAUT
 from tests.webhook.desk import KEY, Desk, served, settings_in

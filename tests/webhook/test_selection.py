@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from mkiso.config.settings import Audit, Priors, Settings
+from mkiso.config.disc import Priors
+from mkiso.config.settings import Audit, Settings
 from mkiso.config.sources import CMove
 from mkiso.demo.pacs import DemoPacs
 from mkiso.formats.proven_set import disc_fingerprint

@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from mkiso.config.settings import Audit, Auth, Settings, SignIn
+from mkiso.config.access import Auth, SignIn
+from mkiso.config.settings import Audit, Settings
 from mkiso.storage.sessions import PersonSessions, Session
 from mkiso_service.checks import checks_of
 from mkiso_service.webhook.rights import ROLES, ROUTES

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from documentation.messages import CATALOGUES, catalogue_of
-from mkiso.config.settings import Disc
+from mkiso.config.disc import Disc
 from mkiso.errors import PacsBusy
 from mkiso.languages import Language, language
 from mkiso.storage.handover import hand_over
