@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mkiso_service.burning import burn
-from mkiso_service.client import Client, ServiceError
+from mkiso_service.client import Client, DiscRequest, ServiceError
 from mkiso_service.demo import PHANTOM, SHARED_ACCESSION_NUMBER, Place, prepare, running, unpack
 from peers.chromium import Chromium
 
@@ -35,12 +35,12 @@ def main() -> None:
             Chromium(Path(folder) / "browser") as browser,
         ):
             browser.size(WIDTH, HEIGHT)
-            burn(console, client, [PHANTOM], place.folder / f"{PHANTOM}.iso")
+            burn(console, client, DiscRequest([PHANTOM]), place.folder / f"{PHANTOM}.iso")
             _counter(browser, place)
             unpack(place.folder / f"{PHANTOM}.iso", place.folder / PHANTOM)
             _viewer(browser, place.folder / PHANTOM)
             with suppress(ServiceError):  # of two patients
-                burn(console, client, [SHARED_ACCESSION_NUMBER], place.folder / "none.iso")
+                burn(console, client, DiscRequest([SHARED_ACCESSION_NUMBER]), place.folder / "none.iso")
             _prefect(browser, place)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,9 +12,8 @@ from rich.console import Console
 
 from mkiso.errors import ProofFailed
 from mkiso.formats.folder import require_place, unpack
-from mkiso.study.selection import EVERYTHING, Selection
 from mkiso_service.api import Disc, Job
-from mkiso_service.client import AskedDisc, Client
+from mkiso_service.client import AskedDisc, Client, DiscRequest
 from mkiso_service.display import bar_of_bytes, show_job, size_words
 
 ON_A_STICK = "usb"
@@ -24,31 +23,21 @@ ON_A_STICK = "usb"
 def burn(
     console: Console,
     client: Client,
-    accession_numbers: Sequence[str],
+    request: DiscRequest,
     target: Path,
     *,
-    shown: str = "",
-    birth_date: str = "",
-    language: str = "",
-    transfer_syntax: str = "",
-    form: str = "",
     letter: Path | None = None,
     called: str = "",
-    selection: Selection = EVERYTHING,
-    priors: str = "",
-    deidentified: bool = False,
 ) -> tuple[Job, list[Path]]:
     """Make the disc, or the discs of a set, of these studies and download them; the job and the files. The password of
     an encrypted one is shown, or written into the `letter`. `called`: the file, for people; empty: its path. Raises
     ServiceError.
     """
     started = time.monotonic()
-    whose = {"shown": shown, "birth_date": birth_date, "language": language, "form": form, "priors": priors}
-    whose |= {"transfer_syntax": transfer_syntax}
-    asked = client.ask_for_disc(accession_numbers, **whose, selection=selection, deidentified=deidentified)
+    asked = client.ask_for_disc(request)
     state = show_job(console, client.follow(asked.job_id))
     if asked.claim:
-        _tell_password(client, asked, letter, language)
+        _tell_password(client, asked, letter, request.language)
     made = time.monotonic()
     files = []
     for disc in state.discs:
@@ -69,19 +58,7 @@ def burn(
 
 
 def burn_into(
-    console: Console,
-    client: Client,
-    accession_numbers: Sequence[str],
-    folder: Path,
-    *,
-    beside: bool = False,
-    shown: str = "",
-    birth_date: str = "",
-    language: str = "",
-    transfer_syntax: str = "",
-    selection: Selection = EVERYTHING,
-    priors: str = "",
-    deidentified: bool = False,
+    console: Console, client: Client, request: DiscRequest, folder: Path, *, beside: bool = False
 ) -> tuple[Job, list[Path]]:
     """Make the disc of these studies, and write its files into a folder, proved there; the job and the folder. Raises
     ServiceError, ProofFailed, StorageFull, OSError.
@@ -89,11 +66,7 @@ def burn_into(
     require_place(folder, beside=beside)
     with TemporaryDirectory(prefix="mkiso-") as temporary:
         target = Path(temporary) / "disc"
-        whose = {"shown": shown, "birth_date": birth_date, "language": language, "priors": priors}
-        whose |= {"transfer_syntax": transfer_syntax}
-        form = {"form": ON_A_STICK, "called": "its files"}
-        what = {"selection": selection, "deidentified": deidentified}
-        job, files = burn(console, client, accession_numbers, target, letter=None, **what, **form, **whose)  # type: ignore[arg-type]
+        job, files = burn(console, client, replace(request, form=ON_A_STICK), target, called="its files")
         if len(files) != 1:
             raise ProofFailed(
                 f"The images fill {len(files)} files, and a stick has one file-set: nothing was written. Ask for fewer "

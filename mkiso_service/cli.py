@@ -18,7 +18,8 @@ import click
 
 from mkiso.errors import ConfigurationError, MkisoError
 from mkiso_service.archive_cli import archive
-from mkiso_service.disc_cli import FAILED, burn, cancel, find, jobs, letter, print_, series
+from mkiso_service.client_options import FAILED
+from mkiso_service.disc_cli import burn, cancel, find, jobs, letter, print_, series
 from mkiso_service.install_cli import init, service
 
 if TYPE_CHECKING:

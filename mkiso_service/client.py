@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from mkiso.study.selection import EVERYTHING, Selection
 from mkiso_service.api import Disc, FoundStudies, Job, Listing, Preview, ToldPassword
 
 T = TypeVar("T")
+Parameter = str | list[str]
 
 POLL_SECONDS = 0.25
 OUTAGE_SECONDS = 60
@@ -38,6 +40,37 @@ class AskedDisc(NamedTuple):
 
     job_id: str
     claim: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiscRequest:
+    """What is asked of the service; what is empty is as the site has it. `selection`: what is chosen of the studies,
+    or, without accession numbers, which these are. `birth_date` is ISO 8601, as everywhere here. `priors`: whether
+    earlier studies go beside, true or false. `shown`: the preview's, of the patient whom somebody confirmed.
+    `language`: of the disc, `transfer_syntax`: of its images, `form`: the name of its format. `deidentified`: a copy
+    that doesn't say whose it is.
+    """
+
+    accession_numbers: Sequence[str]
+    selection: Selection = EVERYTHING
+    birth_date: str = ""
+    priors: str = ""
+    shown: str = ""
+    language: str = ""
+    transfer_syntax: str = ""
+    form: str = ""
+    deidentified: bool = False
+
+    @property
+    def whose(self) -> dict[str, Parameter]:
+        """The parameters that say of whom a disc is, and of what."""
+        chosen = {"study_uid": list(self.selection.studies), "series_uid": list(self.selection.series)}
+        return {"birth_date": self.birth_date, "priors": self.priors, **chosen}
+
+    def parameters(self, numbers: str) -> dict[str, Parameter]:
+        """Those of every disc; `numbers` is what the accession numbers are called."""
+        asked = {numbers: ",".join(self.accession_numbers), "shown": self.shown, **self.whose}
+        return {**asked, "language": self.language, "transfer_syntax": self.transfer_syntax}
 
 
 class ServiceError(Exception):
@@ -68,76 +101,29 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def preview(
-        self,
-        accession_numbers: Sequence[str],
-        birth_date: str = "",
-        selection: Selection = EVERYTHING,
-        priors: str = "",
-    ) -> Preview:
-        """Whose disc it would be; nothing is made. `birth_date` is ISO 8601, as everywhere here; `priors`: whether
-        earlier studies go beside, true or false, empty: as the site has it.
-        """
-        query = {"accession_number": ",".join(accession_numbers), "birth_date": birth_date, "priors": priors}
-        answer = self._send("GET", "/api/iso/preview", params=_given(query) | _chosen(selection))
-        return self._read(_PREVIEW, answer)
+    def preview(self, request: DiscRequest) -> Preview:
+        """Whose disc it would be; nothing is made."""
+        asked = {"accession_number": ",".join(request.accession_numbers), **request.whose}
+        return self._read(_PREVIEW, self._send("GET", "/api/iso/preview", params=_given(asked)))
 
-    def ask_for_disc(
-        self,
-        accession_numbers: Sequence[str],
-        *,
-        shown: str = "",
-        birth_date: str = "",
-        language: str = "",
-        form: str = "",
-        transfer_syntax: str = "",
-        selection: Selection = EVERYTHING,
-        priors: str = "",
-        deidentified: bool = False,
-    ) -> AskedDisc:
-        """Start, or join, the job that makes a disc of one patient's studies. `shown`: the preview's, of the patient
-        whom somebody confirmed; `language`: of the disc, `form`: the name of its format, `transfer_syntax`: of its
-        images; `selection`: what is chosen of the studies, or, without accession numbers, which these are;
-        `deidentified`: a copy that doesn't say whose it is.
-        """
-        whose = {"shown": shown, "birth_date": birth_date, "language": language, "format": form, "priors": priors}
-        whose |= {"transfer_syntax": transfer_syntax, "deidentified": "true" if deidentified else ""}
-        if len(accession_numbers) == 1:
-            query = {"accession_number": accession_numbers[0], **whose}
-            answer = self._start("GET", "/api/iso/download", query, selection)
-        else:
-            query = {"accession_numbers": ",".join(accession_numbers), **whose}
-            answer = self._start("GET", "/api/iso/download-multiple", query, selection)
+    def ask_for_disc(self, request: DiscRequest) -> AskedDisc:
+        """Start, or join, the job that makes a disc of one patient's studies."""
+        is_one = len(request.accession_numbers) == 1
+        address, name = ("download", "accession_number") if is_one else ("download-multiple", "accession_numbers")
+        deidentified = "true" if request.deidentified else ""
+        asked = {**request.parameters(name), "format": request.form, "deidentified": deidentified}
+        answer = self._start("GET", f"/api/iso/{address}", asked)
         return AskedDisc(str(answer["job_id"]), str(answer.get("claim", "")))
 
     def ask_for_print(
-        self,
-        accession_numbers: Sequence[str],
-        publisher: str = "",
-        *,
-        confirm_reprint: bool = False,
-        shown: str = "",
-        birth_date: str = "",
-        language: str = "",
-        transfer_syntax: str = "",
-        selection: Selection = EVERYTHING,
-        priors: str = "",
+        self, request: DiscRequest, publisher: str = "", *, confirm_reprint: bool = False
     ) -> dict[str, Any]:
         """Start the job that has a publisher make a disc, the configured one where none is named: what 202 tells of it.
 
         `confirm_reprint`: an earlier print ended unclear, and somebody has looked at the publisher.
         """
-        query = {
-            "accession_number": ",".join(accession_numbers),
-            "publisher": publisher,
-            "confirm_reprint": "true" if confirm_reprint else "",
-            "shown": shown,
-            "birth_date": birth_date,
-            "language": language,
-            "priors": priors,
-            "transfer_syntax": transfer_syntax,
-        }
-        return self._start("POST", "/api/iso/print", query, selection)
+        asked = {"publisher": publisher, "confirm_reprint": "true" if confirm_reprint else ""}
+        return self._start("POST", "/api/iso/print", {**request.parameters("accession_number"), **asked})
 
     def state(self, job_id: str) -> Job:
         """What is known of a job now."""
@@ -261,9 +247,8 @@ class Client:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _start(self, method: str, path: str, query: Mapping[str, str], selection: Selection) -> dict[str, Any]:
-        parameters = _given(query) | _chosen(selection)
-        sent = self._send(method, path, params=parameters, headers={"Prefer": "respond-async"})
+    def _start(self, method: str, path: str, asked: Mapping[str, Parameter]) -> dict[str, Any]:
+        sent = self._send(method, path, params=_given(asked), headers={"Prefer": "respond-async"})
         answer = self._json(sent)
         if not isinstance(answer.get("job_id"), str):
             raise self._no_mkiso(sent)
@@ -310,13 +295,8 @@ class Client:
         return ServiceError(words, "no_mkiso")
 
 
-def _given(query: Mapping[str, str]) -> dict[str, str | list[str]]:
+def _given(query: Mapping[str, Parameter]) -> dict[str, Parameter]:
     return {name: value for name, value in query.items() if value}
-
-
-def _chosen(selection: Selection) -> dict[str, str | list[str]]:
-    uids = {"study_uid": list(selection.studies), "series_uid": list(selection.series)}
-    return {name: each for name, each in uids.items() if each}
 
 
 def _sha256(file: Path) -> str:

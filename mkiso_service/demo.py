@@ -32,7 +32,7 @@ from rich.console import Console
 
 from mkiso.errors import MkisoError
 from mkiso_service.burning import burn
-from mkiso_service.client import Client, ServiceError
+from mkiso_service.client import Client, DiscRequest, ServiceError
 from mkiso_service.display import show_found, show_job, size_words
 
 ACCESSION_NUMBER = "134"
@@ -165,7 +165,7 @@ def show(console: Console, place: Place) -> None:
     console.print(f"\nAsking for the disc of accession number {ACCESSION_NUMBER}:")
     iso = place.folder / f"{ACCESSION_NUMBER}.iso"
     with Client(place.url, place.key) as client:
-        burn(console, client, [ACCESSION_NUMBER], iso)
+        burn(console, client, DiscRequest([ACCESSION_NUMBER]), iso)
         started = time.monotonic()
         proof = verify_disc(iso)
         console.print(f"Verified in {time.monotonic() - started:.1f} s: {proof}\n", markup=False, highlight=False)
@@ -175,7 +175,7 @@ def show(console: Console, place: Place) -> None:
         console.print("\nSearching for patients whose name begins with doe:")
         show_found(console, client.find(patient_name="doe")["studies"])
         console.print(f"\nAsking for the disc of {PHANTOM}, computed images of nobody:")
-        job, _ = burn(console, client, [PHANTOM], place.folder / f"{PHANTOM}.iso")
+        job, _ = burn(console, client, DiscRequest([PHANTOM]), place.folder / f"{PHANTOM}.iso")
         letter = place.folder / f"{PHANTOM}.pdf"
         letter.write_bytes(client.letter(job.job_id))
         unpack(place.folder / f"{PHANTOM}.iso", place.folder / PHANTOM)
@@ -184,7 +184,7 @@ def show(console: Console, place: Place) -> None:
             "of that:"
         )
         try:
-            burn(console, client, [SHARED_ACCESSION_NUMBER], place.folder / "never.iso")
+            burn(console, client, DiscRequest([SHARED_ACCESSION_NUMBER]), place.folder / "never.iso")
         except ServiceError as refusal:
             console.print(f"  refused: {refusal}  [dim]{refusal.code}[/]")
         else:
@@ -200,7 +200,7 @@ def print_disc(console: Console, client: Client, place: Place) -> None:
     """The same study to the demo's publisher, and what that holds afterwards."""
     console.print(f"\nSending {ACCESSION_NUMBER} to the disc publisher:")
     held = _stored(place.printed)
-    state = show_job(console, client.follow(client.ask_for_print([ACCESSION_NUMBER])["job_id"]))
+    state = show_job(console, client.follow(client.ask_for_print(DiscRequest([ACCESSION_NUMBER]))["job_id"]))
     got = _stored(place.printed) - held
     for file, _ in sorted(got):
         console.print(f"  {size_words(file.stat().st_size):>12}  {file.name}", highlight=False)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from mkiso.config.settings import Audit, Settings
-from mkiso_service.client import Client, ServiceError
+from mkiso_service.client import Client, DiscRequest, ServiceError
 from mkiso_service.webhook.orchestrator import Standing
 from mkiso_service.webhook.question import Question
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
@@ -62,7 +62,7 @@ def test_the_command_writes_it_and_the_trail_has_it(tmp_path: Path) -> None:
     with served(settings, Desk(Scripts(settings.storage).done)) as client:
         assert client.get("/api/iso/jobs/x/letter.pdf").status_code == 401
         with Client(str(client.base_url), KEY) as ours:
-            job_id = ours.ask_for_disc(["A1"]).job_id
+            job_id = ours.ask_for_disc(DiscRequest(["A1"])).job_id
             assert ours.letter(job_id, paper="insert", language="de").startswith(b"%PDF-")
             with pytest.raises(ServiceError, match="paper is a4 or insert"):
                 ours.letter(job_id, paper="a5")

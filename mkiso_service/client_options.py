@@ -1,0 +1,204 @@
+"""What the commands of a clerk share: the options that say what is asked for and of which service, and its errors told
+at a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mkiso.errors import InvalidAccessionNumber
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mkiso_service.client import Client, DiscRequest
+
+FAILED = 1
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+Command = Callable[..., Any]
+
+
+def _born(_context: click.Context, _option: click.Parameter, given: str) -> str:
+    if given and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", given, re.ASCII):
+        raise click.BadParameter(f"{given!r} is no date: write it as 1970-01-31.")
+    return given
+
+
+def _numbers(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """What the service would refuse, said before it is asked, and as one says it at a terminal."""
+    from mkiso.study.accession import parse_accession_number
+
+    try:
+        return tuple(map(parse_accession_number, given))
+    except InvalidAccessionNumber as error:
+        raise click.BadParameter(error.words) from None
+
+
+def _uids(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    from mkiso.study.selection import is_uid
+
+    for text in given:
+        if not is_uid(text):
+            raise click.BadParameter(f"{text[:80]!r} is no UID: numbers with dots between them.")
+    return given
+
+
+def of_studies(command: Command) -> Command:
+    """The numbers, and what is chosen of their studies; the command takes them as a `request`."""
+
+    @click.argument("accession_numbers", metavar="[ACCESSION]...", nargs=-1, callback=_numbers)
+    @click.option(
+        "--study-uid",
+        "study_uids",
+        multiple=True,
+        metavar="UID",
+        callback=_uids,
+        help="Only this study of the accession numbers, or this study where no number is given. May be repeated.",
+    )
+    @click.option(
+        "--series-uid",
+        "series_uids",
+        multiple=True,
+        metavar="UID",
+        callback=_uids,
+        help="Only this series of its study; `mkiso series` lists them. May be repeated.",
+    )
+    @wraps(command)
+    def with_studies(
+        accession_numbers: tuple[str, ...], study_uids: tuple[str, ...], series_uids: tuple[str, ...], **others: Any
+    ) -> Any:
+        from mkiso.study.selection import Selection
+        from mkiso_service.client import DiscRequest
+
+        if not accession_numbers and not study_uids:
+            raise click.UsageError("Missing argument 'ACCESSION...': give an accession number, or --study-uid.")
+        return command(request=DiscRequest(accession_numbers, Selection(study_uids, series_uids)), **others)
+
+    return with_studies
+
+
+def of_a_patient(command: Command) -> Command:
+    """The options of a command that makes a disc of somebody, which stand in its `request` then."""
+
+    @click.option(
+        "--json", "as_json", is_flag=True, help="Tell the job on standard output, and its progress on standard error."
+    )
+    @click.option(
+        "--priors/--no-priors",
+        default=None,
+        callback=lambda _context, _option, given: "" if given is None else str(given).lower(),
+        help="Whether earlier studies of the patient go beside them, by the site's rule. Default: priors.default.",
+    )
+    @click.option(
+        "--transfer-syntax",
+        default="",
+        metavar="as-archived|explicit-le",
+        help="Images as they are archived, or all Explicit VR Little Endian. Default: disc.transfer_syntax.",
+    )
+    @click.option(
+        "--language", default="", metavar="CODE", help="Of the pages on the disc, such as de. Default: disc.language."
+    )
+    @click.option(
+        "--birth-date",
+        default="",
+        metavar="YYYY-MM-DD",
+        callback=_born,
+        help="The patient's birth date: with another one in the PACS no disc is made.",
+    )
+    @click.option("-y", "--yes", is_flag=True, help="Don't show the patient and ask first.")
+    @wraps(command)
+    def with_patient(
+        request: DiscRequest, priors: str, transfer_syntax: str, language: str, birth_date: str, **others: Any
+    ) -> Any:
+        asked = replace(
+            request, priors=priors, transfer_syntax=transfer_syntax, language=language, birth_date=birth_date
+        )
+        return command(request=asked, **others)
+
+    return with_patient
+
+
+def of_a_service(command: Command) -> Command:
+    """The options of a command that asks a running service, and takes it as a `client`. What the service refuses is
+    told on standard error.
+    """
+
+    @click.option(
+        "--url",
+        envvar="MKISO_URL",
+        default=DEFAULT_URL,
+        show_default=True,
+        help="The address of mkiso serve; also MKISO_URL.",
+    )
+    @click.option(
+        "--api-key-file",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="A file with the API key. Default: MKISO__AUTH__API_KEY, or the file in MKISO__AUTH__API_KEY_FILE.",
+    )
+    @wraps(command)
+    def with_client(url: str, api_key_file: Path | None, **others: Any) -> Any:
+        from mkiso.config.file import api_key_of, read_secret
+        from mkiso.errors import ProofFailed, StorageFull
+        from mkiso_service.client import Client, ServiceError
+
+        key = read_secret(api_key_file, "--api-key-file") if api_key_file else api_key_of(os.environ)
+        try:
+            with Client(url, key) as client:
+                return command(client=client, **others)
+        except (ServiceError, ProofFailed, StorageFull) as error:
+            return _say(error)
+
+    return with_client
+
+
+def confirmed(console: Console, client: Client, request: DiscRequest, *, yes: bool) -> DiscRequest:
+    """The request, and whose disc it is to be: on a terminal somebody has seen and confirmed the patient. Raises
+    click.Abort.
+    """
+    if yes or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return request
+    from mkiso_service.display import show_preview
+
+    preview = client.preview(request)
+    show_preview(console, preview)
+    click.confirm("Make a disc of this patient?", abort=True, err=console.stderr)
+    return replace(request, shown=preview["shown"])
+
+
+def tell(answer: object) -> None:
+    """An answer of the service as JSON."""
+    from pydantic_core import to_json
+
+    click.echo(to_json(answer, indent=2).decode())
+
+
+def require_folder(folder: Path) -> None:
+    """Before anything is made: a disc that can't be written is work for nothing."""
+    if not folder.is_dir():
+        raise click.FileError(str(folder), "there is no such folder; make it, or name another one with -o")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise click.FileError(str(folder), "you may not write there; name another folder with -o")
+
+
+def _say(error: Exception) -> int:
+    """Tell an error of the service on standard error; the exit code."""
+    from rich.console import Console
+
+    console = Console(stderr=True, soft_wrap=True)
+    told = [str(getattr(error, name, "")) for name in ("code", "request_id")]
+    console.print(str(error), style="bold red", markup=False, highlight=False)
+    console.print(
+        "  " + "  ".join(f"{name} {value}" for name, value in zip(("code", "request"), told, strict=True) if value),
+        style="dim",
+    )
+    return FAILED
