@@ -13,7 +13,7 @@ from prefect import Flow
 from pydantic.fields import FieldInfo
 
 from mkiso.config.archive import Archive
-from mkiso_service.webhook.question import Kind
+from mkiso.study.question import Kind
 
 
 @dataclass(frozen=True, slots=True)

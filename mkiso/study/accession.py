@@ -7,9 +7,8 @@ refused before the PACS hears of them.
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from mkiso.errors import InvalidAccessionNumber, TooManyAccessionNumbers
 
@@ -89,15 +88,6 @@ def parse_accession_numbers(text: str | Sequence[str], limit: int) -> tuple[str,
             limit=limit,
         )
     return accession_numbers
-
-
-def question(kind: str, accession_numbers: Iterable[str], publisher: str = "") -> str:
-    """What makes two requests the same: 32 hexadecimal digits of the kind, the accession numbers in any order, and for
-    print the publisher.
-    """
-    # A line break can't stand in an accession number, so no two questions are written alike.
-    written = "\n".join((kind, *sorted(accession_numbers), publisher))
-    return hashlib.sha256(written.encode()).hexdigest()[:32]
 
 
 def _invalid(accession_number: str, what: str) -> InvalidAccessionNumber:

@@ -35,7 +35,7 @@ from mkiso_service.webhook.orchestrator import Orchestrator
 from mkiso_service.webhook.pages import CounterPage, docs_page, job_page
 from mkiso_service.webhook.passwords import CLAIM_COOKIE, Passwords
 from mkiso_service.webhook.preview import Previews
-from mkiso_service.webhook.question import Query
+from mkiso_service.webhook.query import Query
 from mkiso_service.webhook.rights import require_rows
 from mkiso_service.webhook.searching import Searches
 from mkiso_service.webhook.signing_in import SigningIn

@@ -29,6 +29,7 @@ from mkiso.storage.report import JobReport, read_report, sets_told
 from mkiso.storage.room import require_room
 from mkiso.storage.shelf import Manifest, is_young, manifests, whole_sets
 from mkiso.study.identity import same_as_shown
+from mkiso.study.question import Question
 from mkiso.study.values import Found
 from mkiso_service.api import Accepted, See, Sent
 from mkiso_service.webhook.access import request_id_of, sender_of_request
@@ -37,20 +38,12 @@ from mkiso_service.webhook.audit import Trail, client_of
 from mkiso_service.webhook.disc_sets import ToldSet, chosen, led_to, of_named_set, set_entry
 from mkiso_service.webhook.health import Health
 from mkiso_service.webhook.jobs import Jobs
+from mkiso_service.webhook.negotiation import preference_of
 from mkiso_service.webhook.orchestrator import Asked, Orchestrator, minutes_since
 from mkiso_service.webhook.pages import print_page
 from mkiso_service.webhook.passwords import CLAIM_COOKIE, Passwords
 from mkiso_service.webhook.preview import Previews
-from mkiso_service.webhook.question import (
-    MAX_QUERY_BYTES,
-    Query,
-    Question,
-    form_of,
-    one_study,
-    preference_of,
-    print_order,
-    several_studies,
-)
+from mkiso_service.webhook.query import MAX_QUERY_BYTES, Query, form_of, one_study, print_order, several_studies
 from mkiso_service.webhook.rights import caller_of
 
 PAGE_SECONDS = 3.0

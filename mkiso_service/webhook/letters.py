@@ -17,7 +17,7 @@ from mkiso_service.webhook.answers import job_address
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.jobs import Jobs
 from mkiso_service.webhook.passwords import Passwords
-from mkiso_service.webhook.question import Query
+from mkiso_service.webhook.query import Query
 
 if TYPE_CHECKING:
     from mkiso.letter import Paper

@@ -22,7 +22,7 @@ from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.jobs import Jobs, as_it_stands, state_of
 from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.orchestrator import Orchestrator, Standing
-from mkiso_service.webhook.question import Query
+from mkiso_service.webhook.query import Query
 from mkiso_service.webhook.rights import Caller, caller_of, may_cancel
 
 MOST = 200

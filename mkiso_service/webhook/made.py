@@ -20,7 +20,7 @@ from mkiso_service.webhook.answers import is_shown
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.pages import made_page
-from mkiso_service.webhook.question import Query
+from mkiso_service.webhook.query import Query
 
 MOST = {"csv": 50_000, "json": 1000, "page": 1000}
 """Rows of each form; `more` says that there are others, and `since` and `until` reach them."""

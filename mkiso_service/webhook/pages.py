@@ -28,6 +28,7 @@ from mkiso.languages.templates import environment
 from mkiso.storage.report import numbers_on
 from mkiso.study.identity import iso_date
 from mkiso.study.priors import WORDS, words_of
+from mkiso.study.question import Question
 from mkiso_service.api import Dependency, InboxStates, Job, Ordered, Preview, WhoMade
 from mkiso_service.counting import ago, counted
 from mkiso_service.display import size_words
@@ -41,7 +42,7 @@ from mkiso_service.webhook.access import (
 )
 from mkiso_service.webhook.advice import LOOK_FIRST, advice, advices, must_look
 from mkiso_service.webhook.orchestrator import SUSPENDED
-from mkiso_service.webhook.question import Question, form_of
+from mkiso_service.webhook.query import form_of
 from mkiso_service.webhook.rights import caller_of, right_of
 
 POLICY = (

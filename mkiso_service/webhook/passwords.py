@@ -19,7 +19,7 @@ from mkiso_service.webhook.answers import is_shown
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.jobs import Jobs
 from mkiso_service.webhook.pages import password_page
-from mkiso_service.webhook.question import form_of
+from mkiso_service.webhook.query import form_of
 
 CLAIM_COOKIE = "mkiso-claim"
 MAX_FORM_BYTES = 4096

@@ -36,13 +36,14 @@ from mkiso.sources.several import (
 from mkiso.storage.askings import askings_of
 from mkiso.study.identity import born_on, one_line
 from mkiso.study.models import Patient, Series, Study
+from mkiso.study.question import Question
 from mkiso.study.selection import MAX_SERIES, numbers_of
 from mkiso.study.text import readable_name
 from mkiso.study.values import Found
 from mkiso_service.api import Ordered, Preview, ShownPatient, ShownSeries, ShownStudy
 from mkiso_service.webhook.access import request_id_of
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.question import Query, Question, asked_birth_date, preview_of
+from mkiso_service.webhook.query import Query, asked_birth_date, preview_of
 from mkiso_service.webhook.turns import LIMIT_SECONDS, Turns
 
 _TOLD = TypeAdapter(Preview)

@@ -20,7 +20,7 @@ from mkiso_service.openid import Pending, Provider
 from mkiso_service.webhook.access import PENDING_COOKIE, PERSON_COOKIE, sender_of_request, session_of
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.pages import CounterPage, onward_page
-from mkiso_service.webhook.question import Query
+from mkiso_service.webhook.query import Query
 from mkiso_service.webhook.rights import caller_of
 
 AT_ONCE = 4

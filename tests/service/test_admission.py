@@ -10,8 +10,8 @@ from prefect.client.schemas.objects import FlowRun, FlowRunPolicy
 from prefect.client.schemas.responses import DeploymentResponse
 
 from mkiso.config.settings import Settings
+from mkiso.study.question import Question
 from mkiso_service.deployments import Deployment, deployments
-from mkiso_service.webhook.question import Question
 from mkiso_service.worker.admission import NotAdmitted, admitted
 
 OWN = {each.name: each for each in deployments(Settings().archive)}

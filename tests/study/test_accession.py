@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mkiso.errors import InvalidAccessionNumber, TooManyAccessionNumbers
-from mkiso.study.accession import parse_accession_number, parse_accession_numbers, question
+from mkiso.study.accession import parse_accession_number, parse_accession_numbers
+from mkiso.study.question import question
 
 PLAIN = st.text(st.sampled_from("ABCXYZabc0123456789-_./+#: "), min_size=1, max_size=16).filter(
     lambda text: any(map(str.isalnum, text))

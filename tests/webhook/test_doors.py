@@ -17,11 +17,11 @@ import httpx
 import pytest
 
 from mkiso.config.publishers import CStore
+from mkiso.study.question import Question
 from mkiso_service.log_lines import JsonLines
 from mkiso_service.webhook import disc_bytes, server
 from mkiso_service.webhook.health import ANSWER_SECONDS, KEPT_SECONDS
 from mkiso_service.webhook.orchestrator import Standing
-from mkiso_service.webhook.question import Question
 from peers.patience import LONG
 from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in

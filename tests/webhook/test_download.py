@@ -25,8 +25,8 @@ from mkiso.errors import (
 )
 from mkiso.storage.report import read_report, write_report
 from mkiso.storage.shelf import manifests
+from mkiso.study.question import Question
 from mkiso_service.webhook.orchestrator import Standing
-from mkiso_service.webhook.question import Question
 from peers.patience import LONG
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 

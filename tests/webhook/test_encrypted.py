@@ -12,8 +12,9 @@ import pytest
 from mkiso.config.disc import Disc
 from mkiso.errors import InvalidRequest, StudyNotFound
 from mkiso.storage.handover import claimed, hand_over, new_claim, seal_of
+from mkiso.study.question import Question
 from mkiso_service.webhook.orchestrator import Standing
-from mkiso_service.webhook.question import Query, Question
+from mkiso_service.webhook.query import Query
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 
 ASK = "/api/iso/download?accession_number=A1&format=zip-encrypted"

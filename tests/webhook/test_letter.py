@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from mkiso.config.settings import Audit, Settings
+from mkiso.study.question import Question
 from mkiso_service.client import Client, DiscRequest, ServiceError
 from mkiso_service.webhook.orchestrator import Standing
-from mkiso_service.webhook.question import Question
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.test_trail import events
 

@@ -18,9 +18,9 @@ from mkiso.config.publishers import CStore
 from mkiso.errors import MkisoError, OtherPatient, PacsBusy, PrintUncertain
 from mkiso.languages import language
 from mkiso.storage.handover import hand_over
+from mkiso.study.question import Question
 from mkiso_service.webhook.advice import ADVICE
 from mkiso_service.webhook.orchestrator import Standing
-from mkiso_service.webhook.question import Question
 from peers.chromium import Chromium
 from peers.corpus import JAPANESE, UMLAUT
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in

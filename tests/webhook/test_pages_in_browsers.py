@@ -10,8 +10,8 @@ import pytest
 
 from mkiso.errors import PacsBusy
 from mkiso.languages import language
+from mkiso.study.question import Question
 from mkiso_service.webhook.orchestrator import Standing
-from mkiso_service.webhook.question import Question
 from peers.browser import Browser
 from tests.webhook.browsers import BROWSERS, browser_of, goes_to, is_right, refusals, text
 from tests.webhook.desk import Desk, Scripts, served, settings_in

@@ -4,15 +4,8 @@ import pytest
 
 from mkiso.config.settings import Settings
 from mkiso.errors import InvalidAccessionNumber, InvalidRequest, TooManyAccessionNumbers
-from mkiso_service.webhook.question import (
-    MAX_QUERY_BYTES,
-    Query,
-    QueryTooLong,
-    Question,
-    one_study,
-    print_order,
-    several_studies,
-)
+from mkiso.study.question import Question
+from mkiso_service.webhook.query import MAX_QUERY_BYTES, Query, QueryTooLong, one_study, print_order, several_studies
 
 SETTINGS = Settings()
 

@@ -19,8 +19,9 @@ from mkiso.sources.query import find_by_uid, find_studies
 from mkiso.sources.registry import source_of
 from mkiso.sources.search import Criteria, search
 from mkiso.study import gate
+from mkiso.study.question import Question
 from mkiso.study.selection import MAX_SERIES, Selection
-from mkiso_service.webhook.question import Query, Question, one_study, several_studies
+from mkiso_service.webhook.query import Query, one_study, several_studies
 from peers.corpus import UMLAUT, make_study
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 from tests.webhook.test_shown_pages import BROWSER

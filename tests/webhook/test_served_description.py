@@ -17,7 +17,7 @@ from mkiso.errors import InvalidRequest, kinds
 from mkiso.study.accession import PATTERN, SH_MAX_CHARACTERS, parse_accession_number
 from mkiso_service.api import CODES
 from mkiso_service.webhook.description import description_of
-from mkiso_service.webhook.question import MAX_PART, Query, QueryTooLong
+from mkiso_service.webhook.query import MAX_PART, Query, QueryTooLong
 
 DESCRIPTION = description_of(Settings())
 

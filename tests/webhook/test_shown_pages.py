@@ -8,10 +8,10 @@ import pytest
 
 from mkiso.errors import PacsBusy
 from mkiso.languages import language
+from mkiso.study.question import Question
 from mkiso_service.webhook import iso
 from mkiso_service.webhook.advice import advice
 from mkiso_service.webhook.orchestrator import Standing
-from mkiso_service.webhook.question import Question
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 
 BROWSER = {

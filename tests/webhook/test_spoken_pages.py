@@ -16,10 +16,10 @@ from mkiso.config.disc import Disc
 from mkiso.errors import PacsBusy
 from mkiso.languages import Language, language
 from mkiso.storage.handover import hand_over
+from mkiso.study.question import Question
 from mkiso_service.webhook.advice import advices
 from mkiso_service.webhook.orchestrator import Standing
 from mkiso_service.webhook.pages import STAGES
-from mkiso_service.webhook.question import Question
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs
 from tests.webhook.test_shown_pages import BROWSER

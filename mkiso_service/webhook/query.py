@@ -1,44 +1,36 @@
-"""What a client asks for: the parameters of a request, read strictly, the key under which identical questions join one
-job, and whether an answer is wanted now (RFC 7240).
-"""
+"""The parameters of a request, read strictly, and the question that each address asks with them."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import string
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import parse_qsl
 from uuid import UUID
+
+from starlette.requests import Request
 
 from mkiso.config.disc import Identity, Priors
 from mkiso.config.section import TransferSyntax
 from mkiso.config.settings import Server, Settings
 from mkiso.errors import InvalidRequest
-from mkiso.formats.registry import FORMATS, ISO
+from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
-from mkiso.study.accession import parse_accession_number, parse_accession_numbers, question
+from mkiso.study.accession import parse_accession_number, parse_accession_numbers
 from mkiso.study.identity import MOST_SHOWN, SHOWN_DIGITS
 from mkiso.study.priors import require_offered
-from mkiso.study.selection import EVERYTHING, MAX_SERIES, Selection, parse_selection, selection_of
+from mkiso.study.question import Question
+from mkiso.study.selection import MAX_SERIES, Selection, parse_selection
+from mkiso_service.webhook.negotiation import accepted_format
 
-if TYPE_CHECKING:  # the worker reads questions too and needs nothing of HTTP
-    from starlette.requests import Request
-
+if TYPE_CHECKING:  # a second, and 30 MB, that a webhook without letters needn't have
     from mkiso.letter import Paper
 
-Kind = Literal["download", "print"]
-TAG = "question:"
 MAX_QUERY_BYTES = 32_768
 MAX_PARAMETERS = 32 + MAX_SERIES
 MAX_PART = 9999
-MAX_PREFER = 1000
-MAX_ACCEPT = 1000
-_WEIGHT = re.compile(r"(?:^|;)[ \t]*[qQ]=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)[ \t]*(?:;|$)", re.ASCII)  # RFC 9110 12.4.2
 SHOWN_PATTERN = f"^([0-9a-f]{{{SHOWN_DIGITS}}}){{1,{MOST_SHOWN}}}$"
 _SHOWN = re.compile(SHOWN_PATTERN.strip("^$"))
 MAX_SEARCH = 64
@@ -51,107 +43,8 @@ BIRTH_DATE_PATTERN = (
 )
 """The days of 1850 to 2099 (ISO 8601), as JSON Schema wants it (ECMA-262)."""
 _BIRTH_DATE = re.compile(BIRTH_DATE_PATTERN)
-"""Of all Prefer fields together; what comes behind is no preference."""
-_TOKEN = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")  # RFC 9110 5.6.2
 FORM_SECONDS = 10.0
 FORM_TYPE = "application/x-www-form-urlencoded"
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question: its kind, its accession numbers and, for print, the publisher's name and whether somebody has
-    looked at an unclear print. `shown`: who was shown and confirmed (mkiso.study.identity.shown_digest), empty where
-    nobody was. `language`, `transfer_syntax`: of the disc, empty where it is the site's. `format`: the name of the
-    disc's. `seal`: of who is told the password of an encrypted disc (mkiso.storage.handover); no two askers have the
-    same. `selection`: what is chosen; a study may be asked for by its UID there alone, without any accession number.
-    `deidentified`: a copy is wanted that doesn't say whose it is.
-    """
-
-    kind: Kind
-    accession_numbers: tuple[str, ...]
-    publisher: str = ""
-    confirm_reprint: bool = False
-    shown: str = ""
-    language: str = ""
-    format: str = ISO.name
-    seal: str = ""
-    selection: Selection = EVERYTHING
-    transfer_syntax: str = ""
-    deidentified: bool = False
-
-    @property
-    def key(self) -> str:
-        """Equal for identical questions; the order of the accession numbers doesn't matter. 32 hexadecimal digits.
-
-        A confirmed print is another question: it must not join the one that it is to replace. So is one of a confirmed
-        patient: it must not join a job that makes a disc of whoever it is. And so is one of a language, of
-        another format, or of a selection: a disc of some series must never be given to who wants the whole, nor one
-        with earlier studies to who wants none. One of an encrypted disc is nobody else's, and a de-identified copy is
-        no patient's disc.
-        """
-        kind = f"{self.kind} anew" if self.confirm_reprint else self.kind
-        if self.shown:
-            kind = f"{kind} of {self.shown}"
-        if self.language:
-            kind = f"{kind} in {self.language}"
-        if self.format != ISO.name:
-            kind = f"{kind} as {self.format}"
-        if self.transfer_syntax:
-            kind = f"{kind} stored {self.transfer_syntax}"
-        if self.seal:
-            kind = f"{kind} for {self.seal}"
-        if self.selection.written:
-            kind = f"{kind} only {self.selection.written}"
-        if self.deidentified:
-            kind = f"{kind} de-identified"
-        return question(kind, self.accession_numbers, self.publisher)
-
-    @property
-    def tag(self) -> str:
-        """The tag of its runs, by which an identical question finds the run to join."""
-        return f"{TAG}{self.key}"
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """What its runs are given."""
-        parameters: dict[str, Any] = {"accession_numbers": list(self.accession_numbers)}
-        if self.shown:
-            parameters["shown"] = self.shown
-        if self.language:
-            parameters["language"] = self.language
-        if self.format != ISO.name:
-            parameters["format"] = self.format
-        if self.transfer_syntax:
-            parameters["transfer_syntax"] = self.transfer_syntax
-        if self.seal:
-            parameters["seal"] = self.seal
-        if self.selection.studies:
-            parameters["study_uids"] = list(self.selection.studies)
-        if self.selection.series:
-            parameters["series_uids"] = list(self.selection.series)
-        if self.selection.priors:
-            parameters["priors"] = True
-        if self.deidentified:
-            parameters["deidentified"] = True
-        if self.kind == "print":
-            return {**parameters, "publisher": self.publisher, "confirm_reprint": self.confirm_reprint}
-        return parameters
-
-    @classmethod
-    def of_run(cls, kind: Kind, parameters: Mapping[str, Any]) -> Question:
-        """The question that a run with these parameters answers. They are such as its flow takes."""
-        publisher, confirmed = parameters.get("publisher", ""), parameters.get("confirm_reprint", False)
-        shown, spoken = parameters.get("shown", ""), parameters.get("language", "")
-        form, seal = parameters.get("format", ISO.name), parameters.get("seal", "")
-        numbers, chosen = tuple(parameters["accession_numbers"]), selection_of(parameters)
-        stored, copied = parameters.get("transfer_syntax", ""), parameters.get("deidentified", False)
-        return cls(kind, numbers, publisher, confirmed, shown, spoken, form, seal, chosen, stored, copied)
-
-    @property
-    def called(self) -> str:
-        """What people know it by."""
-        numbers = ", ".join(self.accession_numbers) or "by Study Instance UID"
-        return f"{numbers} (selection)" if self.selection and self.accession_numbers else numbers
 
 
 class QueryTooLong(InvalidRequest):
@@ -262,7 +155,7 @@ class Query:
         """
         name = self.one("format")
         if name is None:
-            return _accepted_format(accept)
+            return accepted_format(accept)
         if name not in FORMATS:
             raise InvalidRequest(f"There is no such format; there are: {', '.join(FORMATS)}.")
         return name
@@ -366,17 +259,6 @@ def _disc_of(numbers: tuple[str, ...], selection: Selection, query: Query, accep
     )
 
 
-def _accepted_format(accept: str) -> str:
-    """What names no format of ours, such as */*, has no say: it is what every old client sends."""
-    weights: dict[str, float] = {}
-    for item in accept[:MAX_ACCEPT].split(","):
-        media_type, _, parameters = item.partition(";")
-        weight = _WEIGHT.search(parameters)
-        weights.setdefault(media_type.strip().lower(), float(weight[1]) if weight else 1.0)
-    named = [form for form in FORMATS.values() if weights.get(form.media_type, 0) > 0]
-    return max(named, key=lambda form: weights[form.media_type], default=ISO).name
-
-
 def preview_of(query: Query, settings: Settings) -> tuple[tuple[str, ...], Selection]:
     """The accession numbers of /preview, under either name, and what is chosen."""
     selection = query.selection(settings.server.max_accessions, settings.priors)
@@ -405,37 +287,6 @@ def print_order(query: Query, settings: Settings) -> Question:
     return Question(
         "print", numbers, publisher, confirmed, shown, language, selection=selection, transfer_syntax=stored
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """`respond_async`: 202 instead of waiting (RFC 7240 4.1); `wait_seconds`: how long the client would wait before
-    that (4.3).
-    """
-
-    respond_async: bool = False
-    wait_seconds: int = 0
-
-    @property
-    def applied(self) -> str:
-        """The Preference-Applied header's value."""
-        return f"respond-async, wait={self.wait_seconds}" if self.wait_seconds else "respond-async"
-
-
-def preference_of(fields: list[str]) -> Preference:
-    """Read the Prefer fields of a request; the first of a repeated preference counts (RFC 7240 2), what can't be read
-    is no preference.
-    """
-    found: dict[str, str] = {}
-    for item in ",".join(fields)[:MAX_PREFER].split(","):
-        name, _, value = item.partition(";")[0].partition("=")
-        name, value = name.strip().lower(), value.strip()
-        if len(value) > 1 and value[0] == value[-1] == '"':
-            value = value[1:-1].strip()
-        if name and _TOKEN.issuperset(name) and '"' not in value:
-            found.setdefault(name, value)
-    wait = found.get("wait", "")
-    return Preference("respond-async" in found, int(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else 0)
 
 
 async def form_of(request: Request, max_bytes: int) -> bytes:

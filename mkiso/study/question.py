@@ -1,0 +1,123 @@
+"""A question for a disc: what is asked, the key under which identical questions join one job, and what its runs are
+given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mkiso.study.selection import EVERYTHING, Selection, selection_of
+
+Kind = Literal["download", "print"]
+TAG = "question:"
+ISO = "iso"
+"""The name of the format where nothing is said (mkiso.formats.registry)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question: its kind, its accession numbers and, for print, the publisher's name and whether somebody has
+    looked at an unclear print. `shown`: who was shown and confirmed (mkiso.study.identity.shown_digest), empty where
+    nobody was. `language`, `transfer_syntax`: of the disc, empty where it is the site's. `format`: the name of the
+    disc's. `seal`: of who is told the password of an encrypted disc (mkiso.storage.handover); no two askers have the
+    same. `selection`: what is chosen; a study may be asked for by its UID there alone, without any accession number.
+    `deidentified`: a copy is wanted that doesn't say whose it is.
+    """
+
+    kind: Kind
+    accession_numbers: tuple[str, ...]
+    publisher: str = ""
+    confirm_reprint: bool = False
+    shown: str = ""
+    language: str = ""
+    format: str = ISO
+    seal: str = ""
+    selection: Selection = EVERYTHING
+    transfer_syntax: str = ""
+    deidentified: bool = False
+
+    @property
+    def key(self) -> str:
+        """Equal for identical questions; the order of the accession numbers doesn't matter. 32 hexadecimal digits.
+
+        A confirmed print is another question: it must not join the one that it is to replace. So is one of a confirmed
+        patient: it must not join a job that makes a disc of whoever it is. And so is one of a language, of
+        another format, or of a selection: a disc of some series must never be given to who wants the whole, nor one
+        with earlier studies to who wants none. One of an encrypted disc is nobody else's, and a de-identified copy is
+        no patient's disc.
+        """
+        kind = f"{self.kind} anew" if self.confirm_reprint else self.kind
+        if self.shown:
+            kind = f"{kind} of {self.shown}"
+        if self.language:
+            kind = f"{kind} in {self.language}"
+        if self.format != ISO:
+            kind = f"{kind} as {self.format}"
+        if self.transfer_syntax:
+            kind = f"{kind} stored {self.transfer_syntax}"
+        if self.seal:
+            kind = f"{kind} for {self.seal}"
+        if self.selection.written:
+            kind = f"{kind} only {self.selection.written}"
+        if self.deidentified:
+            kind = f"{kind} de-identified"
+        return question(kind, self.accession_numbers, self.publisher)
+
+    @property
+    def tag(self) -> str:
+        """The tag of its runs, by which an identical question finds the run to join."""
+        return f"{TAG}{self.key}"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What its runs are given."""
+        parameters: dict[str, Any] = {"accession_numbers": list(self.accession_numbers)}
+        if self.shown:
+            parameters["shown"] = self.shown
+        if self.language:
+            parameters["language"] = self.language
+        if self.format != ISO:
+            parameters["format"] = self.format
+        if self.transfer_syntax:
+            parameters["transfer_syntax"] = self.transfer_syntax
+        if self.seal:
+            parameters["seal"] = self.seal
+        if self.selection.studies:
+            parameters["study_uids"] = list(self.selection.studies)
+        if self.selection.series:
+            parameters["series_uids"] = list(self.selection.series)
+        if self.selection.priors:
+            parameters["priors"] = True
+        if self.deidentified:
+            parameters["deidentified"] = True
+        if self.kind == "print":
+            return {**parameters, "publisher": self.publisher, "confirm_reprint": self.confirm_reprint}
+        return parameters
+
+    @classmethod
+    def of_run(cls, kind: Kind, parameters: Mapping[str, Any]) -> Question:
+        """The question that a run with these parameters answers. They are such as its flow takes."""
+        publisher, confirmed = parameters.get("publisher", ""), parameters.get("confirm_reprint", False)
+        shown, spoken = parameters.get("shown", ""), parameters.get("language", "")
+        form, seal = parameters.get("format", ISO), parameters.get("seal", "")
+        numbers, chosen = tuple(parameters["accession_numbers"]), selection_of(parameters)
+        stored, copied = parameters.get("transfer_syntax", ""), parameters.get("deidentified", False)
+        return cls(kind, numbers, publisher, confirmed, shown, spoken, form, seal, chosen, stored, copied)
+
+    @property
+    def called(self) -> str:
+        """What people know it by."""
+        numbers = ", ".join(self.accession_numbers) or "by Study Instance UID"
+        return f"{numbers} (selection)" if self.selection and self.accession_numbers else numbers
+
+
+def question(kind: str, accession_numbers: Iterable[str], publisher: str = "") -> str:
+    """What makes two requests the same: 32 hexadecimal digits of the kind, the accession numbers in any order, and for
+    print the publisher.
+    """
+    # A line break can't stand in an accession number, so no two questions are written alike.
+    written = "\n".join((kind, *sorted(accession_numbers), publisher))
+    return hashlib.sha256(written.encode()).hexdigest()[:32]
