@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from mkiso.deidentify.copies import deidentified
 from mkiso.errors import InvalidRequest, JobNotFound
-from mkiso.formats.proven_set import ProvenSet, WrittenSet, disc_fingerprint, manifests_of, prove, write_set
+from mkiso.formats.proven_set import ProvenSet, WrittenSet, manifests_of, prove, write_set
+from mkiso.formats.reuse import finished_discs
 from mkiso.media.disc_set import DiscSet, lay_out_set
 from mkiso.media.explicit import AS_ARCHIVED, Conversion, convert
 from mkiso.media.file_set import arrange
@@ -15,7 +16,7 @@ from mkiso.media.presented import states_of
 from mkiso.media.rendering import NO_PICTURES, Pictures
 from mkiso.media.reporting import Reports, prepare_reports
 from mkiso.media.shown import key_instances
-from mkiso.storage.shelf import Manifest, manifest_of, reusable, shelve
+from mkiso.storage.shelf import Manifest, manifest_of, shelve
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.values import Found
 from tasks.job_run import JobRun
@@ -47,11 +48,7 @@ def look_for_finished_disc(run: JobRun, found: Found) -> tuple[Manifest, ...]:
     """A set of discs made a short while ago is served again where it holds just what the PACS still says; empty where
     there is none.
     """
-    if run.form.is_encrypted or run.report.deidentified:  # its password was for somebody else; it is like no other
-        return ()
-    settings = run.settings
-    fingerprint = disc_fingerprint(found.fingerprint, settings, run.form)
-    return tuple(reusable(settings.storage, fingerprint, settings.disc.reuse_minutes))
+    return tuple(finished_discs(run.settings, found, run.form, deidentified=run.report.deidentified))
 
 
 @step("De-identify")

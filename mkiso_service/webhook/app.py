@@ -18,12 +18,13 @@ from mkiso.storage.sessions import PersonSessions
 from mkiso_service.api import NamedKey
 from mkiso_service.webhook.access import Keys, Sessions, session_of
 from mkiso_service.webhook.answers import HANDLERS
+from mkiso_service.webhook.asked_jobs import AskedJobs
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.description import description_of
 from mkiso_service.webhook.disc_sets import answer_several
+from mkiso_service.webhook.downloads import Downloads
 from mkiso_service.webhook.health import Health
 from mkiso_service.webhook.inboxes import Inboxes
-from mkiso_service.webhook.iso import Questions
 from mkiso_service.webhook.jobs import ClientGone, Jobs
 from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.letters import Letters
@@ -35,6 +36,7 @@ from mkiso_service.webhook.orchestrator import Orchestrator
 from mkiso_service.webhook.pages import CounterPage, docs_page, job_page
 from mkiso_service.webhook.passwords import CLAIM_COOKIE, Passwords
 from mkiso_service.webhook.preview import Previews
+from mkiso_service.webhook.prints import Prints
 from mkiso_service.webhook.query import Query
 from mkiso_service.webhook.rights import require_rows
 from mkiso_service.webhook.searching import Searches
@@ -60,7 +62,9 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     previews = Previews(settings, trail)
     searches = Searches(settings, trail)
     health_of = Health(settings, orchestrator)
-    questions = Questions(settings, orchestrator, jobs, trail, previews, passwords, health_of)
+    asked = AskedJobs(settings, orchestrator, jobs, trail)
+    downloads = Downloads(settings, jobs, asked, previews, passwords)
+    prints = Prints(settings, asked, previews, health_of)
     page = CounterPage(settings, keys, sessions)
     signing_in = SigningIn(settings, people, page, trail)
     described = description_of(settings)
@@ -123,9 +127,9 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Route("/api/keys", keys_told),
             Route("/api/inboxes", Inboxes(settings).show),
             Route("/api/iso/preview", previews.show),
-            Route("/api/iso/download", questions.download),
-            Route("/api/iso/download-multiple", questions.download_multiple),
-            Route("/api/iso/print", questions.print, methods=["GET", "POST"]),
+            Route("/api/iso/download", downloads.one),
+            Route("/api/iso/download-multiple", downloads.several),
+            Route("/api/iso/print", prints.order, methods=["GET", "POST"]),
             Route("/api/iso/jobs", job_list.show),
             Route("/api/iso/made", made.show),
             Route("/api/iso/jobs/{job_id}", job),

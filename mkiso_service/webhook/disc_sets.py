@@ -14,14 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mkiso.errors import JobNotFound, MkisoError, OtherSet, SeveralDiscs
+from mkiso.formats.reuse import ToldSet
 from mkiso.storage.shelf import Manifest
 from mkiso_service.api import SetEntry, SetPart
 from mkiso_service.webhook.answers import answer_mkiso_error, disc_address, job_address
 from mkiso_service.webhook.disc_bytes import is_rest
 from mkiso_service.webhook.pages import choice_page
 
-ToldSet = tuple[Sequence[Manifest], str]
-"""The discs of a set, in order, and the id of a job that serves them."""
 ANEW = "Their discs can't be combined: ask without 'part', and take every disc of one set."
 
 

@@ -9,7 +9,7 @@ import pytest
 from mkiso.errors import PacsBusy
 from mkiso.languages import language
 from mkiso.study.question import Question
-from mkiso_service.webhook import iso
+from mkiso_service.webhook import downloads
 from mkiso_service.webhook.advice import advice
 from mkiso_service.webhook.orchestrator import Standing
 from tests.webhook.desk import Desk, Scripts, served, settings_in
@@ -76,7 +76,7 @@ def test_who_waits_is_told_that_an_operator_has_halted_the_job(tmp_path: Path) -
 
 
 def test_a_browser_sees_how_far_a_disc_is_and_then_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(iso, "PAGE_SECONDS", 0.1)
+    monkeypatch.setattr(downloads, "PAGE_SECONDS", 0.1)
     settings = settings_in(tmp_path)
     scripts = Scripts(settings.storage)
 
