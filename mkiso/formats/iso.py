@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
 
 from pycdlib import PyCdlib
 from pycdlib.dates import DirectoryRecordDate, VolumeDescriptorDate
@@ -20,6 +21,7 @@ from mkiso.media.capacity import SECTOR_BYTES, image_sectors, iso_identifier
 from mkiso.media.layout import Layout
 from mkiso.media.names import d_characters, is_file_set_id
 from mkiso.storage.files import replacing
+from mkiso.storage.pack import opened
 from mkiso.study.models import DiscFile
 
 APPLICATION = "MKISO"
@@ -113,7 +115,11 @@ def _add(image: PyCdlib, files: Collection[DiscFile]) -> None:
         if folder not in made:
             _add_directories(image, folder, joliet_path.parent, made)
         identifier = iso_identifier(file.path.name, False).decode("ascii")
-        image.add_file(str(file.source), f"/{folder}/{identifier}", joliet_path=f"/{joliet_path}")
+        name, joliet = f"/{folder}/{identifier}", f"/{joliet_path}"
+        if file.offset is None:
+            image.add_file(str(file.source), name, joliet_path=joliet)
+        else:
+            image.add_fp(cast(BinaryIO, opened(file)), file.size, name, joliet_path=joliet)
 
 
 def _add_directories(image: PyCdlib, path: PurePosixPath, joliet_path: PurePosixPath, made: set[PurePosixPath]) -> None:

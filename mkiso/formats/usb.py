@@ -22,6 +22,7 @@ from mkiso.formats.protocol import Contents, Format
 from mkiso.languages import N_
 from mkiso.media.layout import Layout
 from mkiso.storage.files import replacing
+from mkiso.storage.pack import opened
 from mkiso.study.models import DiscFile
 
 SECTOR = 512
@@ -96,9 +97,8 @@ class Usb:
                 image.seek(position)
                 image.write(content)
             for file in disc.files:
-                assert file.source
                 image.seek(plan.place(plan.runs[file.path]))
-                with file.source.open("rb") as source:
+                with opened(file) as source:
                     shutil.copyfileobj(source, image, _COPY_BYTES)
             image.truncate((_PARTITION + plan.sectors) * SECTOR)
 

@@ -27,6 +27,7 @@ from mkiso.languages import N_
 from mkiso.media.layout import Layout
 from mkiso.media.names import HOWTO
 from mkiso.storage.files import replacing, write_at
+from mkiso.storage.pack import opened
 from mkiso.study.models import DiscFile
 
 _LIMIT, _ENTRIES = 2**32 - 1, 2**16 - 1  # from which on a number has 64 bits elsewhere (APPNOTE 4.5.3, 4.3.14)
@@ -149,8 +150,8 @@ class _Facts:
         date = (moment.year - 1980) << 9 | moment.month << 5 | moment.day
         time = moment.hour << 11 | moment.minute << 5 | moment.second // 2
         if file.path in HOWTO:
-            assert file.source
-            return cls(name.encode(), flags, _STORED, (time, date), zlib.crc32(file.source.read_bytes()), file.size)
+            with opened(file) as source:
+                return cls(name.encode(), flags, _STORED, (time, date), zlib.crc32(source.readall()), file.size)
         return cls(name.encode(), flags | _ENCRYPTED, _LOCKED, (time, date), 0, file.size)
 
     @property
@@ -209,10 +210,9 @@ def _write(password: Password, target: int, file: DiscFile, header: bytes, place
     """A file at its place: its header, salt, check, encrypted bytes, authentication code; as it is where it says how to
     open the others. Several threads write files, each at its place.
     """
-    assert file.source
-    with file.source.open("rb", buffering=0) as source:
+    with opened(file) as source:
         if file.path in HOWTO:
-            write_at(target, header + source.read(), place)
+            write_at(target, header + source.readall(), place)
             return
         salt = os.urandom(SALT_BYTES)
         keys = password.keys_of(salt)

@@ -17,6 +17,7 @@ from mkiso.formats.zip_reader import TREE, begins_encrypted, read_zip
 from mkiso.languages import N_
 from mkiso.media.layout import Layout
 from mkiso.storage.files import replacing
+from mkiso.storage.pack import opened
 from mkiso.study.models import DiscFile
 
 _COPY_BYTES = 1024 * 1024
@@ -72,10 +73,9 @@ class Zip:
 
 
 def _add(archive: ZipFile, file: DiscFile, moment: datetime) -> None:
-    assert file.source
     entry = ZipInfo(_name(file), moment.timetuple()[:6])
     entry.create_system, entry.external_attr, entry.file_size = _UNIX, _READABLE << 16, file.size
-    with file.source.open("rb") as source, archive.open(entry, "w") as target:
+    with opened(file) as source, archive.open(entry, "w") as target:
         shutil.copyfileobj(source, target, _COPY_BYTES)
 
 

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.x509 import Certificate, ExtensionNotFound, KeyUsage, load_pem_x509_certificate
 
 from mkiso.errors import ConfigurationError, ProofFailed, TooLargeForMedium
+from mkiso.storage.pack import opened
 from mkiso.study.models import DiscFile, Inside
 
 LARGEST_BYTES = 2**31 - 1
@@ -98,7 +99,6 @@ class Envelopes:
             return tuple(pool.map(self._sealed, files, [folder / file.path for file in files]))
 
     def _sealed(self, file: DiscFile, target: Path) -> DiscFile:
-        assert file.source
         key, vector = os.urandom(_KEY_BYTES), os.urandom(_BLOCK_BYTES)
         encryptor = Cipher(AES(key), CBC(vector)).encryptor()
         head, tail = _digested_head(file.size), _digested_tail(bytes.fromhex(file.sha256))
@@ -106,7 +106,7 @@ class Envelopes:
         padded = _padded(length)
         sha256, count = hashlib.sha256(), 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        with os.fdopen(os.open(target, flags, 0o600), "wb") as sealed, file.source.open("rb") as source:
+        with os.fdopen(os.open(target, flags, 0o600), "wb") as sealed, opened(file) as source:
 
             def write(data: bytes | memoryview) -> None:
                 sha256.update(data)
@@ -126,6 +126,7 @@ class Envelopes:
             size=self.size_of(file.size),
             sha256=sha256.hexdigest(),
             source=target,
+            offset=None,
             inside=Inside(file.size, file.sha256),
         )
 

@@ -1,29 +1,36 @@
 """A job's pictures: rendered while instances still arrive, and kept in the job's folder under the SHA-256 of each
 instance's file.
 
-pictures/<SHA-256 of the instance's file>/P0000001.JPG …   what mkiso.pictures made of it
-                                          made.json        that, with the SHA-256 of each file: what a retry keeps
+pictures/pictures.pack   every picture, one behind the other
+         made.jsonl      what was made of which instance, where it lies, and its SHA-256: what a retry keeps
+         1, 2 …          where a process puts what it makes, until it lies in the pack; written over by the next
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import SimpleQueue
 from types import MappingProxyType
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydicom.uid import CTImageStorage, MRImageStorage
 
 from mkiso.errors import StorageFull
 from mkiso.implementation import program_version
-from mkiso.pictures.pool import PicturePool
+from mkiso.pictures.pool import PicturePool, fault_of
 from mkiso.pictures.values import NotShown, ObjectFacts, PictureFile, PictureRequest, PictureResult, Reason
-from mkiso.storage.files import Unreadable, read_json, sha256_of, write_whole
+from mkiso.storage.files import sha256_of
+from mkiso.storage.pack import Pack, Part
 from mkiso.study.models import Arrival
 
 WORKERS = 2  # processes a job; they are nicer than everything else
@@ -32,16 +39,17 @@ FINISH_SECONDS = 300.0
 VALUES = 64
 """Of how many CT and MR images of a disc the values are carried, so that a viewer windows them itself: about 15 MB."""
 _WITH_VALUES = frozenset({CTImageStorage, MRImageStorage})
-_MADE = "made.json"
+_PACK, _MADE = "pictures.pack", "made.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class MadeFile:
-    """A picture's or a report's file in the job's folder."""
+    """A picture or a report in the job's folder: a file of its own, or `size` bytes of one from `offset` on."""
 
     path: Path
     size: int
     sha256: str
+    offset: int | None = None
 
     @classmethod
     def of(cls, path: Path) -> MadeFile:
@@ -75,8 +83,9 @@ NO_STATES: Mapping[str, Path] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """made.json: what was made by which version of mkiso."""
+    """A line of made.jsonl: what was made of an instance's file by which version of mkiso."""
 
+    sha256: str
     version: str
     rendered: Rendered
 
@@ -99,17 +108,23 @@ class Renderer:
         self._pool = PicturePool(workers, fork_server=fork_server)
         self._pool.warm(workers if expected is None else min(workers, expected))
         self._begun: dict[str, Future[Rendered]] = {}
+        self._places = SimpleQueue[Path]()
+        for number in range(1, workers + 1):
+            self._places.put(folder / str(number))
+        self._kept: _Kept | None = None
 
     def begin(self, arrival: Arrival) -> None:
         """Render an instance when a process is free; what an earlier attempt made of these bytes is kept."""
         if arrival.sha256 in self._begun:
             return
         request = replace(self._request(arrival), script=self._has_values(arrival))
-        if kept := self._kept(request):
+        if self._kept is None:
+            self._kept = _Kept(self._folder)
+        if kept := self._kept.of(arrival, request):
             self._begun[arrival.sha256] = made = Future[Rendered]()
             made.set_result(kept)
             return
-        self._begun[arrival.sha256] = self._submit(arrival, request)
+        self._begun[arrival.sha256] = self._pool.begin(self._make, arrival, request)
 
     def finish(
         self,
@@ -138,29 +153,33 @@ class Renderer:
                 made = shown if len(shown.result.pictures) >= len(made.result.pictures) else made
             rendered[arrival.sha256] = made
         self.close()
-        self._drop_others(rendered)
         return Pictures(rendered)
 
     def close(self) -> None:
         self._pool.close(at_once=True)
+        if self._kept:
+            self._kept.close()
+            self._kept = None
+        while not self._places.empty():
+            shutil.rmtree(self._places.get(), ignore_errors=True)
 
     def _presented(self, arrival: Arrival, state: Path) -> Future[Rendered]:
         """An image once more, as a presentation state has it; its values, which nobody turned, aren't carried then."""
-        folder = self._folder / arrival.sha256 / "presented"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return self._submit(arrival, PictureRequest(arrival.path, folder, presentation=state))
+        return self._pool.begin(self._make, arrival, replace(self._request(arrival), presentation=state))
 
-    def _submit(self, arrival: Arrival, request: PictureRequest) -> Future[Rendered]:
-        made = Future[Rendered]()
-
-        def done(future: Future[PictureResult]) -> None:
-            try:
-                made.set_result(self._keep(arrival, request.folder, future.result()))
-            except BaseException as error:  # whatever it is, `finish` says it
-                made.set_exception(error)
-
-        self._pool.submit(request).add_done_callback(done)
-        return made
+    def _make(self, arrival: Arrival, request: PictureRequest) -> Rendered:
+        assert self._kept
+        place = self._places.get()
+        try:
+            place.mkdir(mode=0o700, exist_ok=True)
+            made = self._pool.render(replace(request, folder=place))
+            facts = replace(made.facts, sop_instance_uid=arrival.sop_instance_uid)  # whatever a decoder says
+            return self._kept.keep(arrival, place, replace(made, request=request, facts=facts))
+        except BaseException:  # what was written and not taken isn't there for the next
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        finally:
+            self._places.put(place)
 
     def _result(self, arrival: Arrival, made: Future[Rendered], seconds: float) -> Rendered:
         try:
@@ -181,39 +200,71 @@ class Renderer:
         return each * VALUES // most > (each - 1) * VALUES // most
 
     def _request(self, arrival: Arrival) -> PictureRequest:
-        return PictureRequest(arrival.path, self._folder / arrival.sha256)
+        return PictureRequest(arrival.path, self._folder)
 
-    def _kept(self, request: PictureRequest) -> Rendered | None:
-        """What an earlier attempt made, with values or without, where each file still has the bytes that it had; else
-        none of it stays.
-        """
+
+class _Kept:
+    """The pictures of a job's folder, this attempt's and those before."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._made = dict(_lines(folder / _MADE))
+        self._pack = Pack(folder / _PACK)
+        self._log = Pack(folder / _MADE)
+
+    def of(self, arrival: Arrival, request: PictureRequest) -> Rendered | None:
+        """What an earlier attempt made, with values or without, where each picture has the bytes that it had."""
+        made = self._made.get(arrival.sha256)
+        if made is None or made.version != program_version():
+            return None
+        if replace(made.rendered.result.request, script=request.script) != request:
+            return None
+        whole = all(each.path == self._pack.path and _is_whole(each) for each in made.rendered.files.values())
+        return made.rendered if whole else None
+
+    def keep(self, arrival: Arrival, place: Path, result: PictureResult) -> Rendered:
+        """Put what was made into the pack. Raises StorageFull, OSError."""
         try:
-            made = read_json(request.folder / _MADE, _MADE_JSON)
-            files = made.rendered.files.values()
-            asked = replace(made.rendered.result.request, script=request.script)
-            if (made.version, asked) == (program_version(), request) and all(
-                file.path.parent == request.folder and sha256_of(file.path) == file.sha256 for file in files
-            ):
-                return made.rendered
-        except (OSError, Unreadable):
-            pass
-        shutil.rmtree(request.folder, ignore_errors=True)
-        request.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return None
-
-    def _keep(self, arrival: Arrival, folder: Path, result: PictureResult) -> Rendered:
-        files = {file.name: MadeFile.of(folder / file.name) for file in files_of(result)}
-        facts = replace(result.facts, sop_instance_uid=arrival.sop_instance_uid)  # whatever a decoder says
-        rendered = Rendered(replace(result, facts=facts), files)
-        write_whole(folder / _MADE, _MADE_JSON.dump_json(_Made(program_version(), rendered)))
+            files = {file.name: self._packed(place / file.name, file.size) for file in files_of(result)}
+            rendered = Rendered(result, files)
+            if result.request.presentation is None:
+                line = _MADE_JSON.dump_json(_Made(arrival.sha256, program_version(), rendered))
+                self._log.add(line + b"\n")
+        except OSError as error:
+            raise fault_of(error.errno or -1) from error
         return rendered
 
-    def _drop_others(self, rendered: Mapping[str, Rendered]) -> None:
-        """Pictures of what came and isn't on the disc."""
-        if self._folder.is_dir():
-            for folder in self._folder.iterdir():
-                if folder.name not in rendered:
-                    shutil.rmtree(folder, ignore_errors=True)
+    def close(self) -> None:
+        self._pack.close()
+        self._log.close()
+
+    def _packed(self, path: Path, size: int) -> MadeFile:
+        """What a process has just written there, and says that it did; nothing of it stays, so that none of one image
+        can pass for one of the next. A byte does: docs/decisions/spare-files.md.
+        """
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), "r+b", buffering=0) as file:
+            content = file.read(size) if os.fstat(file.fileno()).st_size == size else b""
+            file.truncate(1)
+        if len(content) != size:
+            raise OSError(errno.EIO, "a picture isn't what was said of it")
+        return MadeFile(self._pack.path, size, hashlib.sha256(content).hexdigest(), self._pack.add(content))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, _Made]]:
+    """What earlier attempts made; a line that was torn says nothing."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        for line in file:
+            with suppress(ValidationError):
+                made = _MADE_JSON.validate_json(line, strict=True)
+                yield made.sha256, made
+
+
+def _is_whole(made: MadeFile) -> bool:
+    try:
+        with Part(made.path, made.offset or 0, made.size) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == made.sha256
+    except OSError:
+        return False
 
 
 def files_of(result: PictureResult) -> Iterable[PictureFile]:

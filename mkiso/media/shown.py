@@ -235,7 +235,7 @@ def _picture(
 ) -> ShownPicture:
     def on_disc(letter: str, file: PictureFile, place: PurePosixPath = folder) -> DiscFile:
         made = files[file.name]
-        return DiscFile(place / picture_name(letter, number), made.size, made.sha256, made.path)
+        return DiscFile(place / picture_name(letter, number), made.size, made.sha256, made.path, offset=made.offset)
 
     picture, script = slice_.picture, slice_.picture.script
     return ShownPicture(

@@ -43,7 +43,9 @@ def write_jpeg(folder: Path, name: str, pixels: NDArray[np.uint8]) -> PictureFil
 
 
 def write(folder: Path, name: str, content: Any, pixels: NDArray[Any]) -> PictureFile:
-    """Write a file, mode 0600, in place of one of that name."""
-    with os.fdopen(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+    """Write a file, mode 0600, in place of one of that name, whose inode is used again: new ones are slow."""
+    with os.fdopen(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "wb") as file:
         file.write(content)
+        if os.fstat(file.fileno()).st_size > len(content):
+            file.truncate()
     return PictureFile(name, len(content), pixels.shape[1], pixels.shape[0])

@@ -9,13 +9,13 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import ParamSpec, Self, TypeVar
 
 from mkiso.errors import StorageFull
 from mkiso.pictures.form import MAX_FRAMES
@@ -34,6 +34,8 @@ from mkiso.pictures.values import (
     Reason,
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _MIB = 1024 * 1024
 _MAX_DEATHS = 3  # of workers over one object, after which the rest of it is given up
 
@@ -74,7 +76,7 @@ class _Pool:
 
     def _require_room(self, folder: Path) -> None:
         if shutil.disk_usage(folder).free < self._limits.spare_mib * _MIB:
-            raise _fault(errno.ENOSPC)
+            raise fault_of(errno.ENOSPC)
 
     def _start(self) -> WorkerProcess:
         worker = WorkerProcess(self._limits, self._fork_server)
@@ -99,14 +101,19 @@ class PicturePool(_Pool):
         The future raises StorageFull where the disk is full, OSError where the file can't be read or the folder can't
         be written, and CancelledError where the pool is closed at once.
         """
-        return self._threads.submit(self._render, request)
+        return self.begin(self.render, request)
+
+    def begin(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:
+        """Call a function that renders in a thread of the pool, which has as many as processes."""
+        return self._threads.submit(function, *arguments, **named)
 
     def warm(self, processes: int) -> None:
         """Start so many processes before they are asked anything: a start takes longer than a picture."""
         for _ in range(processes):
             self._threads.submit(self._warm)
 
-    def _render(self, request: PictureRequest) -> PictureResult:
+    def render(self, request: PictureRequest) -> PictureResult:
+        """Render one object at once. Raises what `submit`'s future raises."""
         worker = self._idle.get()
         rendering = _Rendering(request)
         try:
@@ -171,7 +178,7 @@ def _decompressed(answers: Iterator[Answer]) -> Decompressed:
     frames, told = 0, Answer()
     for answer in answers:
         if answer.failed is not None:
-            raise _fault(answer.failed)
+            raise fault_of(answer.failed)
         if answer.frames == frames + 1 <= MAX_FRAMES:
             frames += 1
         elif answer.done and told.not_shown:
@@ -225,7 +232,7 @@ class _Rendering:
             self._left.clear()
             self._not_shown.append(answer.not_shown)
         elif answer.failed is not None:
-            raise _fault(answer.failed)
+            raise fault_of(answer.failed)
         elif answer.done and not self._left:
             self.done = True
         else:
@@ -259,7 +266,8 @@ class _Rendering:
         return names_of(self._request.number + frame - 1, self._request.presets)
 
 
-def _fault(number: int) -> Exception:
+def fault_of(number: int) -> Exception:
+    """What an errno is to whoever wanted pictures."""
     if number in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(
             "The disk of mkiso is full: pictures can't be written. Make room there, then ask for the disc again."

@@ -155,7 +155,8 @@ class DiscFile:
     and what they are.
 
     `joliet_path` is the long name (equal to `path` for all but viewer files). `source` is None for a file of a disc
-    that was read back. `inside`: it is encrypted (mkiso.media.envelopes), and that is in it.
+    that was read back; `offset`: its bytes begin there in `source`, which holds others too (mkiso.storage.pack).
+    `inside`: it is encrypted (mkiso.media.envelopes), and that is in it.
     """
 
     path: PurePosixPath
@@ -165,6 +166,7 @@ class DiscFile:
     joliet_path: PurePosixPath | None = None
     sop_instance_uid: str = ""
     inside: Inside | None = None
+    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

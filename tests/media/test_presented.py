@@ -16,6 +16,7 @@ from pydicom.sequence import Sequence
 from mkiso.media.presented import states_of
 from mkiso.media.rendering import Pictures, Renderer
 from mkiso.pictures.values import Shown
+from mkiso.storage.pack import Part
 from mkiso.study.gate import CompleteStudies
 from peers.corpus import make_study
 from tests.media.discs import instances, passed
@@ -61,7 +62,9 @@ def test_a_state_turns_its_image_and_no_other(tmp_path: Path) -> None:
     def pixels(pictures: Pictures, sha256: str) -> Any:
         made = pictures.of[sha256]
         [picture] = made.result.pictures
-        return imagecodecs.jpeg8_decode(made.files[picture.file.name].path.read_bytes()).astype(int)
+        file = made.files[picture.file.name]
+        with Part(file.path, file.offset or 0, file.size) as part:
+            return imagecodecs.jpeg8_decode(part.readall()).astype(int)
 
     plain, shown = pixels(without, first.arrival.sha256), pixels(with_state, first.arrival.sha256)
     assert np.abs(shown - np.rot90(plain, -1)).mean() < 10 < 40 < np.abs(shown - plain).mean()  # JPEG of noise

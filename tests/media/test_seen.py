@@ -1,6 +1,5 @@
 import html
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +9,22 @@ from mkiso.errors import TooLargeForMedium
 from mkiso.formats.disc_check import verify_disc
 from mkiso.formats.iso import Iso, master
 from mkiso.formats.proof import verify_image
+from mkiso.formats.registry import FORMATS
+from mkiso.formats.zip_encrypted import new_password
 from mkiso.media import rendering
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.disc_set import DiscSet, lay_out_set
 from mkiso.media.file_set import arrange
 from mkiso.media.layout import Layout
-from mkiso.media.rendering import NO_PICTURES, Pictures, Renderer
+from mkiso.media.rendering import NO_PICTURES, Pictures, Rendered, Renderer
 from mkiso.media.shown import KEY_PICTURES, evenly, key_instances
 from mkiso.media.viewer_data import script_value
+from mkiso.pictures.values import NotShown, PictureRequest, PictureResult, Reason
+from mkiso.storage.pack import opened
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.models import Arrival, Instance
 from peers.corpus import make_ct_series, make_study
+from peers.patience import LONG
 from tests.media.discs import CREATED, instances, passed, settings
 from tests.media.links import dead_links
 
@@ -45,13 +49,20 @@ def seen(
     return lay_out_set(studies, chosen, folder / "made", created=CREATED, medium="cd", pictures=made)
 
 
+def renderer_of(renderer: Renderer, image: Instance) -> list[Rendered]:
+    """What becomes of one image; the renderer goes on."""
+    renderer.begin(image.arrival)
+    begun = renderer._begun[image.arrival.sha256]
+    return [renderer._result(image.arrival, begun, LONG)]
+
+
 def unpacked(layout: Layout, folder: Path) -> Path:
     """The disc's files as a system shows them."""
     for file in layout.files:
         target = folder / (file.joliet_path or file.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        assert file.source
-        shutil.copyfile(file.source, target)
+        with opened(file) as source:
+            target.write_bytes(source.readall())
     return folder
 
 
@@ -86,6 +97,18 @@ def test_a_disc_shows_each_image_and_is_proved_with_its_pictures(tmp_path: Path)
     assert "Sr document</span> 1: It holds no image." in series_page(layout, 3)
 
 
+@pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if not form.has_envelopes])
+def test_pictures_are_whole_in_every_format_that_has_them(name: str, tmp_path: Path) -> None:
+    form = FORMATS[name].opened(new_password())
+    studies = passed(instances(make_study(tmp_path / "in", "ACC1")))
+    made, medium = rendered(studies, tmp_path / "pictures", expected=3), form.carrier or "cd"
+    disc_set = lay_out_set(studies, settings(tmp_path), tmp_path, created=CREATED, medium=medium, pictures=made)
+    [layout] = disc_set.layouts
+    assert (len(pictures_on(layout)), len(scripts_on(layout))) == (6, 3)
+    form.write(layout, tmp_path / "disc")
+    verify_image(tmp_path / "disc", layout.files, form)
+
+
 def test_a_link_in_the_wrong_case_is_found(tmp_path: Path) -> None:
     for name, link in [("INDEX.HTM", "a/B.HTM#here"), ("A/B.HTM", "../INDEX.HTM"), ("A/C.HTM", "B.HTM#here")]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -108,7 +131,6 @@ def test_a_picture_belongs_to_the_bytes_that_it_was_made_of(tmp_path: Path) -> N
     renderer.begin(corrected)
     made = renderer.finish(arrivals(studies.instances))
     assert set(made.of) == {arrival.sha256 for arrival in arrivals(studies.instances)}
-    assert {folder.name for folder in (tmp_path / "pictures").iterdir()} == set(made.of)
     [layout] = seen(studies, tmp_path, Pictures({stranger.sha256: next(iter(made.of.values()))})).layouts
     assert not pictures_on(layout)
 
@@ -116,14 +138,50 @@ def test_a_picture_belongs_to_the_bytes_that_it_was_made_of(tmp_path: Path) -> N
 def test_a_retry_keeps_what_was_made_of_the_same_bytes_and_is_what_it_was(tmp_path: Path) -> None:
     studies = passed(instances(make_study(tmp_path / "in", "ACC1")))
     first = rendered(studies, tmp_path / "pictures")
-    files = [file.path for made in first.of.values() for file in made.files.values()]
-    before = [file.stat().st_mtime_ns for file in files]
     assert rendered(studies, tmp_path / "pictures") == first
-    assert [file.stat().st_mtime_ns for file in files] == before
-    files[0].write_bytes(files[0].read_bytes() + b"\0")
-    (files[-1].parent / "made.json").write_text("{")
-    assert rendered(studies, tmp_path / "pictures") == first
-    assert files[0].stat().st_mtime_ns != before[0] and files[-1].stat().st_mtime_ns != before[-1]
+    pack, log = tmp_path / "pictures" / "pictures.pack", tmp_path / "pictures" / "made.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    damaged, torn, kept = (json.loads(line)["sha256"] for line in lines)
+    [place, *_] = [each.offset for each in first.of[damaged].files.values() if each.offset is not None]
+    with pack.open("r+b") as file:
+        file.seek(place)
+        file.write(b"\0")
+    log.write_bytes(lines[0] + lines[2] + lines[1][:-9])
+    again = rendered(studies, tmp_path / "pictures")
+    assert again.of[kept] == first.of[kept]
+    for sha256 in (damaged, torn):
+        for name, made in again.of[sha256].files.items():
+            before = first.of[sha256].files[name]
+            assert made.sha256 == before.sha256 and made.offset != before.offset
+
+
+def test_what_a_process_did_not_write_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process writes over what it made last: none of it may pass for the next image's."""
+    first, second = instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 2}))
+    renderer = Renderer(tmp_path / "pictures", workers=1)
+    [told] = [each.result for each in renderer_of(renderer, first)]
+    monkeypatch.setattr(renderer._pool, "render", lambda request: replace(told, request=request))
+    assert [each.result.not_shown for each in renderer_of(renderer, second)] == [(NotShown(0, Reason.UNFORESEEN),)]
+    renderer.close()
+
+
+def test_a_process_can_lend_no_file_of_others_to_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [image] = instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 1}))
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"x" * 100)
+    renderer = Renderer(tmp_path / "pictures", workers=1)
+
+    def linked(request: PictureRequest) -> PictureResult:
+        made = render_here(request)
+        (request.folder / made.pictures[0].file.name).unlink()
+        (request.folder / made.pictures[0].file.name).symlink_to(secret)
+        return made
+
+    render_here = renderer._pool.render
+    monkeypatch.setattr(renderer._pool, "render", linked)
+    assert [each.result.not_shown for each in renderer_of(renderer, image)] == [(NotShown(0, Reason.UNFORESEEN),)]
+    assert secret.read_bytes() == b"x" * 100
+    renderer.close()
 
 
 def test_a_damaged_image_costs_its_picture_and_is_named(tmp_path: Path) -> None:
@@ -184,8 +242,8 @@ def test_pictures_make_no_set_of_more_discs(tmp_path: Path, monkeypatch: pytest.
             assert layout.sectors <= room
             own = {file.sop_instance_uid for file in layout.files if file.sop_instance_uid}
             theirs = {each.arrival.sha256 for each in studies.instances if each.arrival.sop_instance_uid in own}
-            sources = {file.source.parent.name for file in layout.files if file.path.suffix == ".JPG" and file.source}
-            assert sources <= theirs
+            shown = {file.sha256 for file in layout.files if file.path.suffix == ".JPG"}
+            assert shown <= {file.sha256 for sha256 in theirs for file in made.of[sha256].files.values()}
             assert not list(dead_links(unpacked(layout, tmp_path / f"{room}" / layout.volume_id)))
 
 
