@@ -20,7 +20,8 @@ from mkiso_service.webhook.access import Keys, Sessions, session_of
 from mkiso_service.webhook.answers import HANDLERS
 from mkiso_service.webhook.asked_jobs import AskedJobs
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.description import description_of
+from mkiso_service.webhook.counter import CounterPage
+from mkiso_service.webhook.description import description_of, docs_page
 from mkiso_service.webhook.disc_sets import answer_several
 from mkiso_service.webhook.downloads import Downloads
 from mkiso_service.webhook.health import Health
@@ -33,7 +34,7 @@ from mkiso_service.webhook.made import MadeReport
 from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
 from mkiso_service.webhook.middleware import AccessLog, Authentication, OneReading, Recovery, RequestId, Senders
 from mkiso_service.webhook.orchestrator import Orchestrator
-from mkiso_service.webhook.pages import CounterPage, docs_page, job_page
+from mkiso_service.webhook.pages import job_page
 from mkiso_service.webhook.passwords import CLAIM_COOKIE, Passwords
 from mkiso_service.webhook.preview import Previews
 from mkiso_service.webhook.prints import Prints
@@ -65,8 +66,8 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     asked = AskedJobs(settings, orchestrator, jobs, trail)
     downloads = Downloads(settings, jobs, asked, previews, passwords)
     prints = Prints(settings, asked, previews, health_of)
-    page = CounterPage(settings, keys, sessions)
-    signing_in = SigningIn(settings, people, page, trail)
+    page = CounterPage(settings, keys)
+    signing_in = SigningIn(settings, people, keys, sessions, trail)
     described = description_of(settings)
 
     async def health(request: Request) -> Response:
@@ -115,7 +116,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
         routes=[
             Route("/", page.show),
             Route("/page/{name}", page.asset),
-            Route("/session", page.sign_in, methods=["POST"]),
+            Route("/session", signing_in.by_key, methods=["POST"]),
             Route("/docs", docs),
             Route("/session/begin", signing_in.begin),
             Route("/session/callback", signing_in.finish),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,10 +18,9 @@ from mkiso_service.webhook.answers import is_shown
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.jobs import Jobs
 from mkiso_service.webhook.pages import password_page
-from mkiso_service.webhook.query import form_of
+from mkiso_service.webhook.query import field_of
 
 CLAIM_COOKIE = "mkiso-claim"
-MAX_FORM_BYTES = 4096
 
 
 class Passwords:
@@ -64,8 +62,7 @@ class Passwords:
         """The claim that a request brings. Raises ForeignRequest, InvalidRequest."""
         if not sender_of_request(request).may_order("POST"):
             raise ForeignRequest("A page of another site asks for the password, and no person: nothing was told.")
-        form = parse_qs((await form_of(request, MAX_FORM_BYTES)).decode("utf-8", "replace"))
-        claim = form.get("claim", [""])[0] or session_of(request, CLAIM_COOKIE)
+        claim = await field_of(request, "claim") or session_of(request, CLAIM_COOKIE)
         if not claim:
             raise InvalidRequest("The claim is missing: it was told with the job.")
         return claim

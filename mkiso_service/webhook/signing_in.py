@@ -1,4 +1,6 @@
-"""Signing in at the site's provider and out again: cookies, and pages that lead on (mkiso_service.openid)."""
+"""Signing in and out again, by the shared key or at the site's provider (mkiso_service.openid): cookies, pages that
+lead on.
+"""
 
 from __future__ import annotations
 
@@ -14,34 +16,70 @@ from starlette.responses import RedirectResponse, Response
 
 from mkiso.audit import messages as audit
 from mkiso.config.settings import Settings
-from mkiso.errors import NotAllowed, SignInFailed
+from mkiso.errors import InvalidRequest, NotAllowed, SignInFailed
 from mkiso.storage.sessions import PersonSessions, Session
 from mkiso_service.openid import Pending, Provider
-from mkiso_service.webhook.access import PENDING_COOKIE, PERSON_COOKIE, sender_of_request, session_of
+from mkiso_service.webhook.access import (
+    PENDING_COOKIE,
+    PERSON_COOKIE,
+    SESSION_COOKIE,
+    SESSION_SECONDS,
+    Keys,
+    Sessions,
+    sender_of_request,
+    session_of,
+)
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.pages import CounterPage, onward_page
-from mkiso_service.webhook.query import Query
+from mkiso_service.webhook.pages import onward_page, sign_in_page
+from mkiso_service.webhook.query import Query, field_of
 from mkiso_service.webhook.rights import caller_of
 
 AT_ONCE = 4
 """Sign-ins that ask the provider at the same time: a slow one takes no thread from a download."""
+WRONG_KEY_SECONDS = 1.0  # slows down guessing
 PENDING_SECONDS = 900
 MAX_COOKIE = 512
 T = TypeVar("T")
 
 
 class SigningIn:
-    """The door for people; where the site has no provider there is nothing at its addresses but the end of a session of
-    the key.
+    """The door for people. Where the site has no provider there is nothing at its addresses, and a session is the
+    key's.
     """
 
-    def __init__(self, settings: Settings, people: PersonSessions, page: CounterPage, trail: Trail) -> None:
+    def __init__(
+        self, settings: Settings, people: PersonSessions, keys: Keys, sessions: Sessions, trail: Trail
+    ) -> None:
         sign_in = settings.sign_in
         self._provider = Provider(sign_in, settings.server.public_url) if sign_in.issuer else None
         self._people = people
-        self._page = page
+        self._keys = keys
+        self._sessions = sessions
         self._trail = trail
         self._threads = ThreadPoolExecutor(AT_ONCE, "sign-in")
+
+    async def by_key(self, request: Request) -> Response:
+        """POST /session with `key`: the cookie and back to the page. No other site's form gets this far
+        (Sec-Fetch-Site, Origin).
+        """
+        if sender_of_request(request).kind == "foreign":
+            raise InvalidRequest("Signing in works from this service's own page only.")
+        if not self._keys.on_page:
+            raise InvalidRequest("This page takes no key: people sign in at the site's provider.")
+        key = (await field_of(request, "key")).strip()
+        if not self._keys.right(key.encode()):
+            await asyncio.sleep(WRONG_KEY_SECONDS)
+            return sign_in_page(request, wrong=True)
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(
+            SESSION_COOKIE,
+            self._sessions.begin(),
+            max_age=SESSION_SECONDS,
+            httponly=True,
+            samesite="strict",
+            secure=request.scope["scheme"] == "https",
+        )
+        return answer
 
     async def begin(self, request: Request) -> Response:
         """GET /session/begin: to the provider. The cookie is Lax: the provider leads the browser back."""
@@ -79,17 +117,21 @@ class SigningIn:
 
     async def end(self, request: Request) -> Response:
         """POST /session/end: the session is none any more, here and, where the provider offers it, there."""
+        answer: Response = RedirectResponse("/", 303)
+        if sender_of_request(request).kind == "foreign":
+            return answer
         if self._provider is None:
-            return await self._page.sign_out(request)
+            answer.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
+            return answer
         caller = caller_of(request)
-        if sender_of_request(request).kind == "foreign" or not caller.session:
-            return RedirectResponse("/", 303)
+        if not caller.session:
+            return answer
         found = await asyncio.to_thread(self._people.find, caller.session)
         await asyncio.to_thread(self._people.end, caller.session)
         await self._trail.signed(request, caller.user, caller.name, audit.LOGOUT)
         provider, id_token = self._provider, found.id_token if found else ""
         address = await self._ask(lambda: provider.end(id_token))
-        answer: Response = onward_page(request, address) if address else RedirectResponse("/", 303)
+        answer = onward_page(request, address) if address else answer
         answer.delete_cookie(PERSON_COOKIE, secure=True, httponly=True, samesite="strict")
         return answer
 

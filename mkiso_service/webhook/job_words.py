@@ -1,0 +1,104 @@
+"""What people read of a job, in their language: how it stands, what its disc lacks, what to do where it failed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from types import MappingProxyType
+
+from mkiso.languages import N_, Language
+from mkiso.study.priors import WORDS, words_of
+from mkiso_service.api import Dependency, Job, Ordered
+from mkiso_service.counting import ago, counted
+from mkiso_service.webhook.advice import advice, must_look
+from mkiso_service.webhook.orchestrator import SUSPENDED
+
+STATES = {"waiting": N_("Waiting"), "running": N_("Working"), "done": N_("Ready"), "failed": N_("Failed")}
+STAGES = MappingProxyType(
+    {
+        "waiting": N_("Waiting for its turn"),
+        SUSPENDED: N_("Halted by an operator; it goes on when they resume it"),
+        "starting": N_("Starting"),
+        "found": N_("Studies found"),
+        "retrieving": N_("Fetching images"),
+        "complete": N_("All images are here"),
+        "converting images": N_("Converting images"),
+        "de-identifying": N_("De-identifying"),
+        "making pictures": N_("Making pictures for viewing"),
+        "laying out": N_("Putting the disc together"),
+        "mastering": N_("Writing the disc file"),
+        "reading back": N_("Checking the disc file"),
+    }
+)
+"""What a job does, by the name of its stage in the service."""
+_LACKS = MappingProxyType(
+    {
+        "patient_api": N_("The hospital's patient data wasn't available; the disc has the name from the PACS."),
+        "counts_unknown": N_("The PACS doesn't say how many images there are: check that none is missing."),
+        "completeness_not_proven": N_("No PACS was asked how many images there are: check that none is missing."),
+        "source_down": N_("The PACS %(source)s couldn't be asked: it may have more images."),
+        "sources_differ": N_(
+            "The PACS %(source)s has other images or other data of a study; the disc has what the most complete PACS "
+            "has."
+        ),
+    }
+)
+"""What a disc is made without; some are followed by a colon and the source's name."""
+
+
+def without(degraded: Sequence[str], spoken: Language) -> list[str]:
+    """What a disc is made without, in words."""
+    others = [lack.partition(":") for lack in degraded if lack not in WORDS]
+    return [
+        *map(spoken.gettext, words_of(degraded)),
+        *(
+            spoken.gettext(_LACKS[kind], source=source)
+            if kind in _LACKS
+            else spoken.gettext("Made without %(lack)s.", lack=kind.replace("_", " "))
+            for kind, _, source in others
+        ),
+    ]
+
+
+def ordered_before(ordered: Ordered, spoken: Language) -> str:
+    """How often, when and by whom a disc was ordered."""
+    return spoken.ngettext(
+        "This disc was ordered %(number)s time before: %(facts)s.",
+        "This disc was ordered %(number)s times before, last: %(facts)s.",
+        ordered["orders"],
+        facts=", ".join((ago(ordered["minutes"], spoken), ordered["publisher"], *ordered["who"])),
+    )
+
+
+def words_of_job(job: Job, spoken: Language, robot: Dependency | None) -> str:
+    """How a job stands. `robot`: how the publisher is that has its order."""
+    if job.state == "failed":
+        error = job.error or {"error": "The job failed.", "code": "error"}
+        return f"{error['error']} ({error['code']})"
+    moved, expected = job.written or job.received, job.expected
+    modalities = {modality for study in job.studies for modality in study.modalities}
+    images = counted(moved, modalities, expected if expected and moved != expected else None, spoken)
+    if job.proves == "done":
+        return spoken.gettext("%(publisher)s has made the disc: %(images)s.", publisher=job.publisher, images=images)
+    if job.proves and robot and not robot["ok"]:
+        words = "%(publisher)s has the order (%(images)s), but something is wrong there: %(detail)s"
+        return spoken.gettext(words, publisher=job.publisher, images=images, detail=robot["detail"])
+    if job.proves:
+        return spoken.gettext("%(publisher)s has everything: %(images)s.", publisher=job.publisher, images=images)
+    if job.state == "running":
+        return spoken.gettext("%(stage)s: %(images)s.", stage=_stage(job, spoken), images=images)
+    return spoken.gettext("The disc is ready.") if job.state == "done" else spoken.gettext("Waiting for its turn.")
+
+
+def advice_of_job(job: Job, spoken: Language) -> str:
+    """What to do about a failed job."""
+    if job.state != "failed" or not job.error:
+        return ""
+    code = job.error["code"]
+    return advice(code, spoken, look=must_look(job.kind, code, job.proves))
+
+
+def _stage(job: Job, spoken: Language) -> str:
+    """A stage names what it is from or how far it is: retrieving from MRI."""
+    name = re.split(r" from | \(", job.stage)[0]
+    return spoken.gettext(STAGES[name]) if name in STAGES else f"{job.stage[:1].upper()}{job.stage[1:]}"
