@@ -7,118 +7,39 @@ Text of an image gets into a page by Jinja's autoescaping alone, which serves te
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import PurePosixPath
 from textwrap import fill
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment
-from pydicom import Dataset
 
 from mkiso.config.disc import Disc
 from mkiso.languages import N_, SOURCE, Language, language
 from mkiso.languages.templates import environment
-from mkiso.media.contents import contents_of, in_words
-from mkiso.media.file_set import Leaf, PatientBranch, Series, StudyBranch, arrange, leaves
+from mkiso.media.file_set import PatientBranch, arrange, leaves
 from mkiso.media.names import HOWTO
-from mkiso.media.report_page import Targets, kind_title, report_page, title_of
-from mkiso.media.series_page import SeriesPage, series_page
+from mkiso.media.report_page import Targets, report_page
 from mkiso.media.shown import (
     NOTHING_SHOWN,
     VIEW,
     WEB,
     Showing,
-    ShownReport,
-    ShownSeries,
-    of_reports,
     shown_reports,
-    shown_series,
-    study_folders,
 )
+from mkiso.media.study_page import PatientOnPage, StudyOnPage, contents_words, patients_on_page
 from mkiso.media.viewer_data import study_script
-from mkiso.reports.reading import KINDS, read_report
-from mkiso.study.identity import one_line
+from mkiso.reports.reading import read_report
 from mkiso.study.models import Instance, Patient, Volume
-from mkiso.study.text import readable_name, text
 
 INDEX, INFO = PurePosixPath("INDEX.HTM"), WEB / "INFO.HTM"
 TITLE, ARCHIVE_TITLE = N_("Medical images"), N_("Archive of medical images")
-_SEXES = {"F": N_("female"), "M": N_("male"), "O": N_("other")}
 _README_WIDTH = 76
-
-Shown = Mapping[tuple[str, bytes], ShownSeries]
-
-
-@dataclass(frozen=True, slots=True)
-class ReportOnPage:
-    """A report as the study's page lists it; `kind` is empty where the title says it."""
-
-    page: PurePosixPath
-    title: str
-    kind: str
-    date: str
-    standing: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesOnPage:
-    """A series as the pages show it; `shown` is None where it has no page of pictures. `contents` says what it holds,
-    in words.
-    """
-
-    title: str
-    modality: str
-    body_part: str
-    instances: int
-    contents: str
-    shown: SeriesPage | None
-
-
-@dataclass(frozen=True, slots=True)
-class StudyOnPage:
-    """A study as the pages show it; `page` is its file in IHE_PDI. `series` has all but those of reports alone;
-    `unread` reports have no page. `chosen`: of how many series (0: not known) how many are on the disc, None: of all.
-    `is_prior`: it is an earlier one beside those that were asked for.
-    """
-
-    page: PurePosixPath
-    title: str
-    date: str
-    accession_number: str
-    modalities: str
-    contents: str
-    series: tuple[SeriesOnPage, ...]
-    reports: tuple[ReportOnPage, ...]
-    unread: int
-    chosen: tuple[int, int] | None = None
-    is_prior: bool = False
-
-    @property
-    def viewer(self) -> PurePosixPath | None:
-        """The page of the viewer; None where there is no picture for it."""
-        found = any(series.shown.has_pictures for series in self.series if series.shown)
-        return VIEW / self.page.name if found else None
-
-    @property
-    def pictures(self) -> int:
-        return sum(series.shown.count for series in self.series if series.shown)
-
-
-@dataclass(frozen=True, slots=True)
-class PatientOnPage:
-    """A patient as the pages show them."""
-
-    patient_id: str
-    name: str
-    birth_date: str
-    sex: str
-    studies: tuple[StudyOnPage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +114,16 @@ def outer_pages(facts: Facts, showing: Showing = NOTHING_SHOWN) -> Iterator[tupl
     """README.TXT and INDEX.HTM of a disc of which all DICOM files are encrypted: how they are opened, and nothing of
     the patient.
     """
-    context = {
-        "language": language(showing.language),
+    context = {**_of_any_disc(facts), "language": language(showing.language), "created": facts.created}
+    text, page = PurePosixPath("README.TXT"), INDEX
+    yield from _in_two_languages(context, "secure", text, page)
+
+
+def _of_any_disc(facts: Facts) -> dict[str, Any]:
+    """What may be told of a disc to whoever has it: nothing of the patient."""
+    return {
         "institution": facts.disc.institution,
         "contact": facts.disc.contact,
-        "created": facts.created,
         "version": facts.version,
         "volume_id": facts.volume_id,
         "volume": facts.volume,
@@ -207,32 +133,23 @@ def outer_pages(facts: Facts, showing: Showing = NOTHING_SHOWN) -> Iterator[tupl
         "is_unproven": facts.is_unproven,
         "is_deidentified": facts.is_deidentified,
     }
-    text, page = PurePosixPath("README.TXT"), INDEX
-    yield from _in_two_languages(context, "secure", text, page)
 
 
 def _context(tree: Collection[PatientBranch], facts: Facts, showing: Showing) -> dict[str, Any]:
     """What every page is made from."""
     spoken = language(showing.language)
-    patients = _patients(tree, facts.patient, showing, facts.chosen, facts.priors)
+    patients = patients_on_page(tree, facts.patient, showing, facts.chosen, facts.priors)
     studies = [study for patient in patients for study in patient.studies]
     return {
+        **_of_any_disc(facts),
         "language": spoken,
         "title": spoken.gettext(ARCHIVE_TITLE if facts.archive else TITLE),
         "archive": facts.archive,
-        "is_part": facts.is_part,
-        "lacks": facts.lacks,
-        "institution": facts.disc.institution,
-        "contact": facts.disc.contact,
         "created": spoken.moment(facts.created),
         "created_day": spoken.date(facts.created),
-        "version": facts.version,
-        "volume_id": facts.volume_id,
-        "volume": facts.volume,
-        "conformance": facts.conformance,
         "patients": patients,
         "chosen_words": partial(_chosen_words, spoken),
-        "contents": _contents(leaves(tree), spoken),
+        "contents": contents_words(leaves(tree), spoken),
         "pictures": sum(study.pictures for study in studies),
         "reports": sum(len(study.reports) for study in studies),
         "documents": any(report.files for those in shown_reports(tree, showing).values() for report in those),
@@ -241,8 +158,6 @@ def _context(tree: Collection[PatientBranch], facts: Facts, showing: Showing) ->
         "viewer": facts.viewer,
         "autorun": bool(facts.viewer and facts.autorun),
         "is_encrypted": facts.is_encrypted,
-        "is_unproven": facts.is_unproven,
-        "is_deidentified": facts.is_deidentified,
         "viewer_names": facts.viewer_names,
         "elsewhere": [
             {"number": number, "lines": _elsewhere(instances, spoken)}
@@ -271,16 +186,6 @@ def _in_two_languages(
     texts = [_rendered(f"{template}.txt.j2", {**context, "language": language(code)}) for code in codes]
     yield text, _for_notepad("\n\n".join(texts))
     yield page, _rendered(f"{template}.html.j2", context).encode()
-
-
-def _series_title(number: str, description: str, spoken: Language) -> str:
-    """What a series is called: its number and description."""
-    title = spoken.gettext("Series %(number)s", number=number) if number else spoken.gettext("Series")
-    return f"{title}: {description}" if description else title
-
-
-def _contents(held: Iterable[Leaf], spoken: Language) -> str:
-    return in_words(contents_of(leaf.record_type for leaf in held), spoken)
 
 
 def _chosen_words(spoken: Language, chosen: tuple[int, int]) -> str:
@@ -341,99 +246,6 @@ def _static(name: str) -> bytes:
     return (files("mkiso.media") / "web" / name).read_bytes()
 
 
-def _patients(
-    tree: Collection[PatientBranch],
-    known: Patient | None,
-    showing: Showing = NOTHING_SHOWN,
-    chosen: Mapping[str, tuple[int, int]] = MappingProxyType({}),
-    priors: Collection[str] = (),
-) -> list[PatientOnPage]:
-    folders, shown, reports = study_folders(tree), shown_series(tree, showing), shown_reports(tree, showing)
-
-    def study(branch: StudyBranch) -> StudyOnPage:
-        uid = branch.study_instance_uid
-        on_page = _study(branch, folders[uid], shown, reports[uid], showing)
-        return replace(on_page, chosen=chosen.get(uid), is_prior=uid in priors)
-
-    return [
-        _patient(branch, known if len(tree) == 1 else None, map(study, branch.studies), language(showing.language))
-        for branch in tree
-    ]
-
-
-def _patient(
-    branch: PatientBranch, known: Patient | None, studies: Iterable[StudyOnPage], spoken: Language
-) -> PatientOnPage:
-    header = branch.header
-    return PatientOnPage(
-        patient_id=one_line((known and known.patient_id) or str(branch.patient_id)),
-        name=readable_name(one_line((known and known.name) or str(branch.name))),
-        birth_date=spoken.da((known and known.birth_date) or _line(header, "PatientBirthDate")),
-        sex=_SEXES.get((known and known.sex) or _line(header, "PatientSex"), ""),
-        studies=tuple(studies),
-    )
-
-
-def _study(
-    branch: StudyBranch,
-    folder: PurePosixPath,
-    shown: Shown,
-    reports: Sequence[ShownReport],
-    showing: Showing,
-) -> StudyOnPage:
-    header, spoken = branch.header, language(showing.language)
-    held = [leaf for entry in branch.series for leaf in entry.leaves]
-    others = [entry for entry in branch.series if not of_reports(entry.leaves, showing)]
-    otherwise = spoken.gettext("Examination") if others else spoken.gettext("Report")
-    return StudyOnPage(
-        page=folder.with_suffix(".HTM"),
-        title=_line(header, "StudyDescription") or otherwise,
-        date=spoken.da(_line(header, "StudyDate")),
-        accession_number=_line(header, "AccessionNumber"),
-        modalities=", ".join(sorted({_line(entry.header, "Modality") for entry in branch.series} - {""})),
-        contents=_contents(held, spoken),
-        series=tuple(
-            _series(entry, shown.get((branch.study_instance_uid, entry.series_instance_uid)), spoken)
-            for entry in others
-        ),
-        reports=tuple(_report(report, spoken) for report in reports),
-        unread=sum(leaf.record_type in KINDS for leaf in held) - len(reports),
-    )
-
-
-def _series(branch: Series, shown: ShownSeries | None, spoken: Language) -> SeriesOnPage:
-    header = branch.header
-    return SeriesOnPage(
-        title=_series_title(_line(header, "SeriesNumber"), _line(header, "SeriesDescription"), spoken),
-        modality=_line(header, "Modality"),
-        body_part=_line(header, "BodyPartExamined").capitalize(),
-        instances=len(branch.leaves),
-        contents=_contents(branch.leaves, spoken),
-        shown=series_page(shown, spoken) if shown else None,
-    )
-
-
-def _report(shown: ShownReport, spoken: Language) -> ReportOnPage:
-    header = shown.leaf.instance.header
-    title, kind = title_of(shown, spoken), kind_title(shown, spoken)
-    standing = {
-        N_("not complete"): _line(header, "CompletionFlag") == "PARTIAL",
-        N_("not verified"): _line(header, "VerificationFlag") == "UNVERIFIED",
-    }
-    return ReportOnPage(
-        page=shown.page,
-        title=title,
-        kind="" if kind in title else kind,
-        date=spoken.da(_line(header, "ContentDate") or _line(header, "AcquisitionDateTime")[:8]),
-        standing=tuple(spoken.gettext(words) for words, holds in standing.items() if holds),
-    )
-
-
-def _line(header: Dataset, keyword: str) -> str:
-    """A header's text as one line: a line end in it could add a line to README.TXT."""
-    return one_line(text(header, keyword))
-
-
 def _elsewhere(instances: Collection[Instance], spoken: Language) -> list[str]:
     """What another disc of the set holds, a line a study, without the patient's name."""
     return [
@@ -444,7 +256,7 @@ def _elsewhere(instances: Collection[Instance], spoken: Language) -> list[str]:
             modalities=study.modalities,
             objects=study.contents,
         )
-        for patient in _patients(arrange(instances), None, Showing(language=spoken.code))
+        for patient in patients_on_page(arrange(instances), None, Showing(language=spoken.code))
         for study in patient.studies
     ]
 

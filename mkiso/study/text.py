@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 
 from pydicom import DataElement, Dataset
 from pydicom.charset import convert_encodings, encode_string
@@ -16,12 +17,15 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.valuerep import PersonName
 
+from mkiso.languages import N_
 from mkiso.study.character_sets import UNICODE, character_set, is_utf8
 
 CHARACTER_SET_VRS = frozenset(
     {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
 )  # PS3.5 6.1.2.2: the VRs that (0008,0005) is for
 SPECIFIC_CHARACTER_SET = 0x00080005
+SEXES = MappingProxyType({"F": N_("female"), "M": N_("male"), "O": N_("other")})
+"""Patient's Sex (0010,0040) as people say it."""
 _SPECIFIC_CHARACTER_SET = BaseTag(SPECIFIC_CHARACTER_SET)
 _PADDING = b" \x00"
 

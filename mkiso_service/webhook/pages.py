@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import cache
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,6 +19,7 @@ from mkiso.languages.templates import environment
 from mkiso.storage.report import numbers_on
 from mkiso.study.identity import iso_date
 from mkiso.study.question import Question
+from mkiso.study.text import SEXES
 from mkiso_service.api import Dependency, InboxStates, Job, Preview, WhoMade
 from mkiso_service.counting import counted
 from mkiso_service.display import size_words
@@ -39,7 +39,6 @@ PLAIN_POLICY = (
 )
 REFRESH_SECONDS = 2
 _OF_SIGN_IN = (Unauthorized.code, SignInFailed.code, ProviderUnavailable.code)
-_SEXES = MappingProxyType({"F": N_("female"), "M": N_("male"), "O": N_("other")})
 
 
 def language_of(request: Request) -> Language:
@@ -109,7 +108,7 @@ def print_page(
         others=others,
         counted=counted,
         iso_date=iso_date,
-        sexes=_SEXES,
+        sexes=SEXES,
         without=without(told["degraded"] if told else (), spoken),
     )
 
