@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from mkiso.config.settings import Settings
 from mkiso.errors import OrchestratorUnavailable, OtherSet, SeveralDiscs
+from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.key_use import KeyUse
 from mkiso.storage.sessions import PersonSessions
 from mkiso_service.api import NamedKey
@@ -27,7 +28,6 @@ from mkiso_service.webhook.downloads import Downloads
 from mkiso_service.webhook.health import Health
 from mkiso_service.webhook.inboxes import Inboxes
 from mkiso_service.webhook.jobs import ClientGone, Jobs
-from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.letters import Letters
 from mkiso_service.webhook.listing import JobList
 from mkiso_service.webhook.made import MadeReport

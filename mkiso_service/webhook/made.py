@@ -14,11 +14,11 @@ from starlette.responses import Response
 
 from mkiso.errors import InvalidRequest
 from mkiso.storage.askings import Asking
+from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, numbers_on
 from mkiso_service.api import Made, WhoMade
 from mkiso_service.webhook.answers import is_shown
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.pages import made_page
 from mkiso_service.webhook.query import Query
 

@@ -15,8 +15,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from mkiso.config.storage import Storage
+from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport
-from mkiso_service.webhook.kept_reports import KeptReports
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _METHODS = frozenset(("GET", "HEAD", "POST"))

@@ -40,18 +40,25 @@ HELP = "ask somebody who may, or the administrator for the right to."
 logger = logging.getLogger("mkiso.webhook")
 
 
-class Recovery:
-    """An unexpected exception becomes a 500 in JSON. Its type and place are logged, its text isn't: it could hold a
-    patient's name.
-    """
+class _Middleware:
+    """What isn't HTTP passes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+        await (self.over_http if scope["type"] == "http" else self.app)(scope, receive, send)
+
+    async def over_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise NotImplementedError
+
+
+class Recovery(_Middleware):
+    """An unexpected exception becomes a 500 in JSON. Its type and place are logged, its text isn't: it could hold a
+    patient's name.
+    """
+
+    async def over_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
 
         async def watched(message: Message) -> None:
@@ -82,18 +89,12 @@ class Recovery:
             await answer(scope, receive, send)
 
 
-class RequestId:
+class RequestId(_Middleware):
     """Gives each request its id and each answer the X-Request-ID header and the headers that keep a browser from
     guessing.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def over_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = take_request_id([value for name, value in scope["headers"] if name == b"x-request-id"])
         scope.setdefault("state", {})["request_id"] = request_id
 
@@ -109,19 +110,16 @@ class RequestId:
         await self.app(scope, receive, stamped)
 
 
-class AccessLog:
+class AccessLog(_Middleware):
     """One line a request: method, path, status, bytes, seconds, job; never the query, a key or a name. Counts it for
     /metrics as well.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app = app
+        super().__init__(app)
         self.metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def over_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         begin = time.perf_counter()
         status, sent = 500, 0
 
@@ -155,7 +153,7 @@ class AccessLog:
             )
 
 
-class OneReading:
+class OneReading(_Middleware):
     """Refuses what a proxy may have read as something else.
 
     That is a request whose end can be understood in two ways (RFC 9112 6.1), with a close: what follows may be
@@ -163,11 +161,8 @@ class OneReading:
     /metrics, and a proxy's rules for /metrics don't.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and any(character < " " or character == "\x7f" for character in scope["path"]):
+    async def over_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if any(character < " " or character == "\x7f" for character in scope["path"]):
             answer = error_answer(Request(scope), 404, "not_found", "There is nothing at this address.")
             await answer(scope, receive, send)
             return
@@ -180,7 +175,7 @@ class OneReading:
         await answer(scope, receive, send)
 
 
-class Senders:
+class Senders(_Middleware):
     """Knows who sends a request, and refuses what neither a person nor a program sends.
 
     That is a question that another site's page asks by itself, with whatever key; a browser's guess; and what a
@@ -188,14 +183,11 @@ class Senders:
     """
 
     def __init__(self, app: ASGIApp, server: Server, trail: Trail) -> None:
-        self.app = app
+        super().__init__(app)
         self.trail = trail
         self.server = server
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def over_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         request.state.sender = sender = sender_of(request.headers, self.server.trusted_origins)
         refused = self._refuses(sender, request)
@@ -222,7 +214,7 @@ class Senders:
         return None
 
 
-class Authentication:
+class Authentication(_Middleware):
     """Learns who asks, and asks for it on /api: by the key in X-API-Key, or the page's session in its cookie, from our
     own pages only. Then the table of rights says what they may.
     """
@@ -230,17 +222,14 @@ class Authentication:
     def __init__(
         self, app: ASGIApp, keys: Keys, sessions: Sessions, people: PersonSessions, key_use: KeyUse, trail: Trail
     ) -> None:
-        self.app = app
+        super().__init__(app)
         self.people = people
         self.trail = trail
         self.keys = keys
         self.key_use = key_use
         self.sessions = sessions
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def over_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, path = Request(scope), scope["path"]
         request.state.caller = caller = await self._caller(request)
         if not is_guarded(path) or (caller is not None and may(caller.rights, path)):

@@ -20,10 +20,10 @@ from mkiso.config.publishers import Robot
 from mkiso.config.settings import Receiver, Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import StudyNotFound
+from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, write_report
 from mkiso_service.cli import cli
 from mkiso_service.install import SHAPES, Part, defaults, unit, unit_name
-from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.metrics import Metrics
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"

@@ -27,6 +27,7 @@ from mkiso.media.viewer import bundle_viewer
 from mkiso.publishers.orderbook import OrderBook, forget_old
 from mkiso.storage.files import MAX_BYTES, sha256_of, write_whole
 from mkiso.storage.job import Job
+from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.marks import marks_of
 from mkiso.storage.report import JobReport, read_report, sets_told, write_report
 from mkiso.storage.reread import reread_shelf
@@ -44,7 +45,6 @@ from mkiso.storage.shelf import (
 )
 from mkiso.study.models import Arrival
 from mkiso_service.supervisor import process_states
-from mkiso_service.webhook.kept_reports import KeptReports
 from mkiso_service.webhook.metrics import Metrics
 from mkiso_service.worker.orphans import has_ordered
 from tasks.cleaning import forget_cancelled_job
