@@ -64,7 +64,7 @@ class Pool(dict[str, Pooled]):
             )
         if not instances:
             return
-        parcel = Parcel(study.study_instance_uid, study.patient_id, study_sectors(instances))
+        parcel = Parcel(study.study_instance_uid, study.patient_id, study_sectors(instances, medium=self._medium))
         holdable([each.arrival for each in instances])
         if parcel.sectors > self._room:
             span(instances, self._room, self._medium)

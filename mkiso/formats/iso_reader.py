@@ -1,4 +1,5 @@
-"""Reading an ISO 9660 image with Joliet, independent of what wrote it, bounded against whatever an image may hold.
+"""Reading an ISO 9660 image with Joliet, independent of what wrote it, bounded against whatever an image may hold. UDF
+beside them is read by mkiso.formats.udf_reader.
 
 Both trees are walked from their descriptors; every extent lies within the volume; every number that the standard has in
 both byte orders is compared.
@@ -13,6 +14,7 @@ from pathlib import PurePosixPath
 
 from mkiso.errors import ProofFailed
 from mkiso.formats.protocol import Contents, Extent, read_extent
+from mkiso.formats.udf_reader import UDF, read_udf
 
 SECTOR_BYTES = 2048
 PRIMARY, JOLIET = "ISO 9660", "Joliet"
@@ -39,6 +41,8 @@ def read_image(descriptor: int) -> Contents:
         PRIMARY: _Tree(descriptor, sectors, "ascii").files(primary),
         JOLIET: _Tree(descriptor, sectors, "utf-16-be").files(joliet),
     }
+    if (udf := read_udf(descriptor, sectors)) is not None:
+        trees[UDF] = udf
     return Contents(primary[40:72].decode("ascii", "replace").rstrip(), sectors * SECTOR_BYTES, trees)
 
 
@@ -91,7 +95,7 @@ class _Tree:
                 elif path in found:
                     raise ProofFailed(f"The image has two files called {path}.")
                 else:
-                    found[path] = entry
+                    found[path] = entry if entry.size else Extent(0, 0)  # nothing lies anywhere
         self._same_path_tables(volume_descriptor, root.start, directories)
         return found
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mkiso.config.settings import Settings
+from mkiso.errors import ProofFailed
 from mkiso.formats.proof import ImageProof, verify_image
 from mkiso.formats.protocol import Format
 from mkiso.formats.registry import ISO
@@ -74,8 +75,11 @@ def prove(written: WrittenSet, begun: Callable[[Layout], None] = lambda _: None)
         begun(layout)
         with ThreadPoolExecutor(1) as beside:
             synced = beside.submit(sync_file, image)
-            discs.append(Proven(layout, image, verify_image(image, layout.files, written.form)))
+            proof = verify_image(image, layout.files, written.form)
+            discs.append(Proven(layout, image, proof))
             synced.result()
+        if proof.size != (size := written.form.size(layout)):
+            raise ProofFailed(f"The image has {proof.size} bytes and not {size}. It is not used.")
     return ProvenSet(written.disc_set, written.form, tuple(discs))
 
 

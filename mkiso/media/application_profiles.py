@@ -52,13 +52,13 @@ PROFILES: Mapping[Carrier, tuple[Profile, ...]] = {
 WRITTEN_TO: Mapping[Carrier, str] = {
     "cd": "a CD-R",
     "dvd": "a DVD-R or DVD+R",
+    "bd": "a BD-R with one layer",
     "usb": "a USB stick with FAT32",
 }
 """What an image of ours has to be written to for a profile to be met, where one can be."""
 NOT_MET: Mapping[Carrier, str] = {
     "dvd-dl": "PS3.12 annex P doesn't name discs with two layers",
-    "bd": "PS3.12 annex X asks for UDF on Blu-ray, and this disc has ISO 9660",
-    "bd-dl": "PS3.12 annex X asks for UDF on Blu-ray, and this disc has ISO 9660",
+    "bd-dl": "mkiso claims the profiles for Blu-ray discs with one layer alone",
     "zip": "PS3.11 annex L has profiles for ZIP files as attachments of an e-mail alone",
     "zip-encrypted": "PS3.11 has no profile for encrypted ZIP files",
 }
@@ -77,7 +77,7 @@ def profile_for(medium: Carrier, instances: Collection[Arrival]) -> Profile | No
 
 def statement(medium: Carrier, instances: Collection[Arrival], *, is_secure: bool = False, converted: int = 0) -> str:
     """What README.TXT says: the profile that the disc meets, or that it meets none and why. `is_secure`: all its DICOM
-    files are encrypted, as the profiles' secure forms want it (PS3.11 D.3.5, H.3.5, J.3.5); IHE PDI has none.
+    files are encrypted, as the profiles' secure forms want it (PS3.11 D.3.5, H.3.5, J.3.5, M.3.5); IHE PDI has none.
     `converted`: how many of the instances were made Explicit VR Little Endian for it.
     """
     archived = (

@@ -36,6 +36,15 @@ MEDIUM_NAMES: Mapping[Carrier, str] = {
 _DESCRIPTOR_SECTORS = (
     20  # system area, primary and Joliet descriptors, terminator, and the empty sector that pycdlib adds (Ecma-119 6.2)
 )
+UDF_MEDIA: frozenset[Carrier] = frozenset({"bd", "bd-dl"})
+"""Whose images have a UDF tree beside those of ISO 9660 and Joliet (PS3.12 X.2)."""
+UDF_UNIT_SECTORS = 32
+"""Of an ECC block of a BD, by which UDF 2.2.10 has metadata begin and end."""
+UDF_PARTITION_SECTOR = 288
+"""Where the UDF partition begins: behind the anchor at 256, at a whole unit. A unit has the metadata file's entry, then
+comes the metadata, then a unit with the entry of the metadata file's mirror."""
+UDF_FIRST_METADATA_SECTORS = 2
+"""The file set descriptor and its terminator."""
 _ROOT_PATH_TABLE_BYTES = 10
 _DOT_AND_DOTDOT_BYTES = 2 * 34
 
@@ -45,11 +54,39 @@ def sectors_of(size: int) -> int:
     return -(-size // SECTOR_BYTES)
 
 
-def image_sectors(files: Collection[DiscFile]) -> int:
-    """The exact size in sectors of the image that mkiso.formats.iso makes of these files."""
+def whole_units(sectors: int) -> int:
+    """As many sectors, up to a whole UDF_UNIT_SECTORS."""
+    return -(-sectors // UDF_UNIT_SECTORS) * UDF_UNIT_SECTORS
+
+
+def image_sectors(files: Collection[DiscFile], medium: Carrier = "cd") -> int:
+    """The exact size in sectors of the image that mkiso.formats.iso makes of these files for this medium."""
     primary = _tree_sectors((file.path for file in files), iso_identifier)
     joliet = _tree_sectors((file.joliet_path or file.path for file in files), joliet_identifier)
-    return _DESCRIPTOR_SECTORS + primary + joliet + sum(sectors_of(file.size) for file in files)
+    content = primary + joliet + sum(sectors_of(file.size) for file in files)
+    if medium not in UDF_MEDIA:
+        return _DESCRIPTOR_SECTORS + content
+    return whole_units(udf_head_sectors(files) + content) + UDF_UNIT_SECTORS
+
+
+def udf_head_sectors(files: Iterable[DiscFile]) -> int:
+    """What an image with UDF has before the trees of ISO 9660."""
+    metadata = whole_units(UDF_FIRST_METADATA_SECTORS + udf_entry_sectors(files))
+    return UDF_PARTITION_SECTOR + metadata + 2 * UDF_UNIT_SECTORS
+
+
+def udf_entry_sectors(files: Iterable[DiscFile]) -> int:
+    """Of the file entries of files and directories in the UDF tree, and of the directories' records."""
+    children: dict[PurePosixPath, set[str]] = {PurePosixPath("."): set()}
+    count = 0
+    for file in files:
+        path = file.joliet_path or file.path
+        count += 1
+        while (folder := path.parent) not in children:
+            children[folder] = {path.name}
+            path = folder
+        children[folder].add(path.name)
+    return count + sum(1 + sectors_of(udf_record_bytes(names)) for names in children.values())
 
 
 def fit(files: Collection[DiscFile], medium: Carrier) -> int:
@@ -57,10 +94,10 @@ def fit(files: Collection[DiscFile], medium: Carrier) -> int:
     are too many.
     """
     holdable(files)
-    sectors = image_sectors(files)
+    sectors = image_sectors(files, medium)
     capacity = MEDIUM_SECTORS[medium]
     if sectors > capacity:
-        larger = next((name for name in get_args(Medium) if MEDIUM_SECTORS[name] >= sectors), None)
+        larger = next((name for name in get_args(Medium) if MEDIUM_SECTORS[name] >= image_sectors(files, name)), None)
         remedy = (
             f"it would fit on a {MEDIUM_NAMES[larger]} (disc.medium: {larger})"
             if larger
@@ -99,6 +136,17 @@ def iso_identifier(name: str, directory: bool) -> bytes:
 def joliet_identifier(name: str, _directory: bool) -> bytes:
     """The identifier of a file or directory in the Joliet tree: UCS-2 big endian, no version."""
     return name.encode("utf-16-be")
+
+
+def udf_identifier(name: str) -> bytes:
+    """A name in UDF: OSTA Compressed Unicode of 8 or 16 bits (UDF 2.1.1)."""
+    narrow = all(ord(each) < 256 for each in name)
+    return b"\x08" + name.encode("latin-1") if narrow else b"\x10" + name.encode("utf-16-be")
+
+
+def udf_record_bytes(names: Iterable[str]) -> int:
+    """Of a directory's file identifier descriptors: its parent's and one for each name, in fours (ECMA-167 4/14.4)."""
+    return 40 + sum(-(-(38 + len(udf_identifier(name))) // 4) * 4 for name in names)
 
 
 def _tree_sectors(paths: Iterable[PurePosixPath], identifier: Callable[[str, bool], bytes]) -> int:

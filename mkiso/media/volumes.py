@@ -14,7 +14,16 @@ from pathlib import PurePosixPath
 from mkiso.config.disc import Disc
 from mkiso.config.section import Carrier
 from mkiso.errors import TooLargeForMedium
-from mkiso.media.capacity import MEDIUM_NAMES, MEDIUM_SECTORS, SECTOR_BYTES, image_sectors, sectors_of
+from mkiso.media.capacity import (
+    MEDIUM_NAMES,
+    MEDIUM_SECTORS,
+    SECTOR_BYTES,
+    UDF_MEDIA,
+    UDF_UNIT_SECTORS,
+    image_sectors,
+    sectors_of,
+    udf_entry_sectors,
+)
 from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import arrange, leaves
 from mkiso.media.pages import Facts, pages
@@ -43,10 +52,11 @@ class Parcel:
 
 def room_sectors(medium: Carrier, fixed: Collection[DiscFile]) -> int:
     """What studies may take of a medium beside the files that every disc has, such as the viewer's."""
-    return MEDIUM_SECTORS[medium] - image_sectors(fixed) - _SLACK_SECTORS
+    rounded = 2 * UDF_UNIT_SECTORS if medium in UDF_MEDIA else 0  # up to whole units, of metadata and of all
+    return MEDIUM_SECTORS[medium] - image_sectors(fixed, medium) - _SLACK_SECTORS - rounded
 
 
-def study_sectors(instances: Collection[Instance], showing: Showing = NOTHING_SHOWN) -> int:
+def study_sectors(instances: Collection[Instance], showing: Showing = NOTHING_SHOWN, *, medium: Carrier = "cd") -> int:
     """At most how many sectors these instances add to a disc: themselves, their directories, records, pages, pictures
     and checksums.
     """
@@ -64,7 +74,8 @@ def study_sectors(instances: Collection[Instance], showing: Showing = NOTHING_SH
     files += [file for those in shown_reports(tree, showing).values() for report in those for file in report.files]
     files.append(DiscFile(PurePosixPath("SHA256.TXT"), _CHECKSUM_BYTES * len(files), ""))
     directories = {folder for file in files for folder in file.path.parents}
-    return image_sectors(files) - _SHARED_SECTORS + sectors_of(_PATH_TABLE_BYTES * len(directories))
+    beside = udf_entry_sectors(files) if medium in UDF_MEDIA else 0
+    return image_sectors(files) - _SHARED_SECTORS + sectors_of(_PATH_TABLE_BYTES * len(directories)) + beside
 
 
 def span(
@@ -82,10 +93,13 @@ def span(
         for study in patient.studies
         for entry in study.series
     ]
-    if any(study_sectors(entry, showing) > room for entry in series):
+    if any(study_sectors(entry, showing, medium=medium) > room for entry in series):
         return _in_order(series, room, medium, showing)
     in_order = _in_order(series, room, medium, showing)
-    weighed = [Parcel(str(number), str(number), study_sectors(entry, showing)) for number, entry in enumerate(series)]
+    weighed = [
+        Parcel(str(number), str(number), study_sectors(entry, showing, medium=medium))
+        for number, entry in enumerate(series)
+    ]
     packed = [sorted(int(parcel.study_instance_uid) for parcel in volume) for volume in pack(weighed, room, medium)]
     if len(packed) >= len(in_order):
         return in_order
@@ -118,30 +132,32 @@ def _in_order(
     volumes: list[list[Instance]] = [[]]
     left = room
     for entry in series:
-        needed = study_sectors(entry, showing)
+        needed = study_sectors(entry, showing, medium=medium)
         if needed > left and needed <= room:
             volumes.append([])
             left = room
         while entry:
-            piece = _beginning(entry, left, needed, showing)
+            piece = _beginning(entry, left, needed, showing, medium)
             if not piece and left == room:
                 raise _too_large(
-                    study_sectors(entry[:1], showing),
+                    study_sectors(entry[:1], showing, medium=medium),
                     room,
                     medium,
                     "One instance",
                     sop_instance_uid=entry[0].arrival.sop_instance_uid,
                 )
             volumes[-1].extend(piece)
-            left -= study_sectors(piece, showing) if piece else 0
+            left -= study_sectors(piece, showing, medium=medium) if piece else 0
             entry = entry[len(piece) :]
             if entry:
                 volumes.append([])
-                left, needed = room, study_sectors(entry, showing)
+                left, needed = room, study_sectors(entry, showing, medium=medium)
     return tuple(tuple(volume) for volume in volumes if volume)
 
 
-def _beginning(series: tuple[Instance, ...], left: int, needed: int, showing: Showing) -> tuple[Instance, ...]:
+def _beginning(
+    series: tuple[Instance, ...], left: int, needed: int, showing: Showing, medium: Carrier
+) -> tuple[Instance, ...]:
     """The longest beginning of a series that fits, to within a hundredth."""
     if needed <= left:
         return series
@@ -150,7 +166,7 @@ def _beginning(series: tuple[Instance, ...], left: int, needed: int, showing: Sh
     while count < len(series) and used <= left:
         used += sectors_of(series[count].on_disc.size) + overhead
         count += 1
-    while count and study_sectors(series[:count], showing) > left:
+    while count and study_sectors(series[:count], showing, medium=medium) > left:
         count -= max(1, count // 100)
     return series[:count]
 

@@ -30,8 +30,9 @@ def held(*syntaxes: str, sop_class: str = uid.CTImageStorage, sop_instance: str 
         ("cd", held(EXPLICIT, JPEG_2000), "", False, "some images are stored as JPEG 2000"),
         ("cd", held("1.2.840.10008.1.2"), "", False, "stored as Implicit VR Little Endian (1.2.840.10008.1.2)"),
         ("dvd-dl", held(EXPLICIT), "", False, "two layers"),
-        ("bd", held(EXPLICIT), "", False, "UDF"),
-        ("bd-dl", held(EXPLICIT), "", False, "UDF"),
+        ("bd", held(EXPLICIT, JPEG), "STD-GEN-BD-JPEG", False, "Written to a BD-R with one layer"),
+        ("bd", held(JPEG_2000), "STD-GEN-BD-J2K", False, ""),
+        ("bd-dl", held(EXPLICIT), "", False, "with one layer alone"),
         ("usb", held(EXPLICIT, JPEG), "STD-GEN-USB-JPEG", False, "Written to a USB stick with FAT32"),
         ("usb", held(JPEG_2000), "STD-GEN-USB-J2K", False, ""),
         ("zip", held(EXPLICIT), "", False, "annex L"),
@@ -61,6 +62,7 @@ def test_a_profile_is_claimed_where_each_clause_is_met(
         ("cd", held(EXPLICIT), "STD-GEN-SEC-CD"),
         ("dvd", held(JPEG), "STD-GEN-SEC-DVD-JPEG"),
         ("usb", held(JPEG_2000), "STD-GEN-SEC-USB-J2K"),
+        ("bd", held(JPEG), "STD-GEN-SEC-BD-JPEG"),
         ("cd", held(JPEG), ""),
         ("zip", held(EXPLICIT), ""),
     ],
@@ -80,5 +82,5 @@ def test_each_medium_meets_a_profile_or_says_why_not(medium: Medium) -> None:
 
 
 def test_a_publisher_that_masters_its_own_discs_may_meet_more() -> None:
-    profile = profile_for("bd", held(JPEG_2000))
+    profile = profile_for("bd-dl", held(JPEG_2000))
     assert profile and profile.name == "STD-GEN-BD-J2K"

@@ -5,10 +5,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from mkiso.config.section import Medium
 from mkiso.errors import TooLargeForMedium
 from mkiso.formats.iso import master
-from mkiso.media.capacity import MEDIUM_SECTORS, SECTOR_BYTES, fit, image_sectors
+from mkiso.formats.registry import ISO
+from mkiso.media.capacity import MEDIUM_SECTORS, SECTOR_BYTES, UDF_MEDIA, fit, image_sectors
 from mkiso.study.models import DiscFile
+from tests.media.discs import contents_of
 
 SHORT = st.from_regex(r"[A-Z0-9_]{1,8}(\.[A-Z0-9_]{1,3})?", fullmatch=True)
 LONG = st.text(
@@ -18,7 +21,10 @@ LONG = st.text(
 
 @given(st.dictionaries(SHORT, st.tuples(LONG, st.integers(0, 9000)), max_size=120), st.integers(0, 5))
 @hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_size_is_known_before_mastering(tmp_path: Path, entries: dict[str, tuple[str, int]], depth: int) -> None:
+@pytest.mark.parametrize("medium", ["cd", "bd"])
+def test_the_size_is_known_before_mastering(
+    tmp_path: Path, medium: Medium, entries: dict[str, tuple[str, int]], depth: int
+) -> None:
     source = tmp_path / "source"
     source.write_bytes(bytes(9000))
     folders = [PurePosixPath(*[f"D{level}" for level in range(number)]) for number in range(depth + 1)]
@@ -31,8 +37,10 @@ def test_the_size_is_known_before_mastering(tmp_path: Path, entries: dict[str, t
         one = tmp_path / f"source{size}"
         one.write_bytes(bytes(size))
         files.append(DiscFile(folder / name, size, "", one, joliet_path=folder / f"x{long}"))
-    master(files, "SIZES", tmp_path / "x.iso")
-    assert (tmp_path / "x.iso").stat().st_size == image_sectors(files) * SECTOR_BYTES
+    master(files, "SIZES", tmp_path / "x.iso", udf=medium in UDF_MEDIA)
+    assert (tmp_path / "x.iso").stat().st_size == image_sectors(files, medium) * SECTOR_BYTES
+    trees = contents_of(ISO, tmp_path / "x.iso").trees
+    assert [len(tree) for tree in trees.values()] == [len(files)] * (3 if medium == "bd" else 2)
 
 
 def test_many_directories_need_larger_path_tables(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 
+from mkiso.config.section import Medium
 from mkiso.errors import TooLargeForMedium
 from mkiso.media.capacity import MEDIUM_SECTORS, sectors_of
 from mkiso.media.layout import lay_out
@@ -38,9 +39,10 @@ def series_of(study: int, series: int, count: int, size: int) -> list[Instance]:
         max_size=8,
     )
 )
+@pytest.mark.parametrize("medium", ["dvd", "bd"])
 @hypothesis_settings(max_examples=30, deadline=None)
 def test_studies_together_never_need_more_than_their_sum(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, ...]]
+    tmp_path_factory: pytest.TempPathFactory, medium: Medium, rows: list[tuple[int, ...]]
 ) -> None:
     studies: dict[int, dict[str, Instance]] = {}
     for patient, study, series, count, size in rows:
@@ -54,12 +56,12 @@ def test_studies_together_never_need_more_than_their_sum(
         settings(folder),
         folder / "disc",
         created=CREATED,
-        medium="dvd",
+        medium=medium,
         volume=Volume(1, 2),
         volume_id="A_1",
     )
-    budget = sum(study_sectors(list(study.values())) for study in studies.values())
-    assert layout.sectors <= budget + MEDIUM_SECTORS["dvd"] - room_sectors("dvd", [])
+    budget = sum(study_sectors(list(study.values()), medium=medium) for study in studies.values())
+    assert layout.sectors <= budget + MEDIUM_SECTORS[medium] - room_sectors(medium, [])
 
 
 def test_the_bound_is_close() -> None:
