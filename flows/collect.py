@@ -65,6 +65,8 @@ def retrieve(run: JobRun, found: Found) -> CompleteStudies:
 
 
 def lay_out(run: JobRun, studies: CompleteStudies) -> DiscSet:
-    """Convert images where they are to be, finish pictures and reports, and lay the discs out."""
-    conversion = convert_images(run, studies)
+    """Convert images where they are to be, finish pictures and reports, and lay the discs out. An earlier study that
+    can't be converted is left out.
+    """
+    studies, conversion = convert_images(run, studies)
     return lay_out_discs(run, studies, conversion, finish_pictures(run, studies), read_reports(run, studies))

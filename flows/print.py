@@ -98,7 +98,7 @@ def print_disc(
         studies = retrieve(run, found)
         if maker.needs_image:
             proven = read_back(run, master_images(run, lay_out(run, studies)))
-            orders = orders_of_images(run, maker, proven)
+            [studies], orders = proven.studies, orders_of_images(run, maker, proven)
         else:
             orders = orders_of_studies(run, maker, studies)
         give_orders(run, maker, studies, orders)

@@ -10,7 +10,7 @@ from mkiso.errors import InvalidRequest, JobNotFound
 from mkiso.formats.proven_set import ProvenSet, WrittenSet, manifests_of, prove, write_set
 from mkiso.formats.reuse import finished_discs
 from mkiso.media.disc_set import DiscSet, lay_out_set
-from mkiso.media.explicit import AS_ARCHIVED, Conversion, convert
+from mkiso.media.explicit import AS_ARCHIVED, Conversion, convert_studies
 from mkiso.media.file_set import arrange
 from mkiso.media.presented import states_of
 from mkiso.media.rendering import NO_PICTURES, Pictures
@@ -65,19 +65,24 @@ def deidentify(run: JobRun, studies: CompleteStudies) -> CompleteStudies:
 
 
 @step("Convert images")
-def convert_images(run: JobRun, studies: CompleteStudies) -> Conversion:
+def convert_images(run: JobRun, studies: CompleteStudies) -> tuple[CompleteStudies, Conversion]:
     """What the disc holds in place of what was archived, where it is to be Explicit VR Little Endian
-    (disc.transfer_syntax).
+    (disc.transfer_syntax); without earlier studies that can't be.
     """
     if run.settings.disc.transfer_syntax == "as-archived":
-        return AS_ARCHIVED
+        return studies, AS_ARCHIVED
     run.tell("converting images")
-    return convert(
-        [instance.arrival for instance in studies.instances],
+    kept, conversion, refused = convert_studies(
+        studies,
         run.job.converted_dir,
         lambda done, of: run.tell_seldom(f"converting images ({done} of {of})"),
         fork_server=run.settings.storage.pictures_socket,
     )
+    for uid, error in refused.items():
+        run.log.warning("Going on without the earlier study %s: %s", uid, error.words)
+    if refused:
+        run.tell_complete(kept)
+    return kept, conversion
 
 
 @step("Finish pictures")

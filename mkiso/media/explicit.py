@@ -34,7 +34,9 @@ from mkiso.pictures.decoders import DECODED
 from mkiso.pictures.pool import DecompressPool
 from mkiso.pictures.values import Decompressed, DecompressRequest, NotDisplayable, Reason
 from mkiso.storage.files import sha256_of
+from mkiso.study.gate import CompleteStudies, without_priors
 from mkiso.study.models import Arrival, Instance
+from mkiso.study.priors import NOT_CONVERTIBLE
 
 EXPLICIT_LITTLE_ENDIAN, EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -133,6 +135,35 @@ def convert(
             pool.close(at_once=True)
             raise
     return Conversion(made)
+
+
+def convert_studies(
+    studies: CompleteStudies,
+    folder: Path,
+    tell: Callable[[int, int], None] = lambda done, of: None,
+    *,
+    fork_server: Path | None = None,
+) -> tuple[CompleteStudies, Conversion, Mapping[str, NotConvertible]]:
+    """As `convert`, of all that these studies have; without the priors of which something can't be converted, which
+    says so in `degraded`. Why is told by the Study Instance UID of each.
+    """
+    of_study: dict[str, list[Arrival]] = {study.study_instance_uid: [] for study in (*studies.asked, *studies.priors)}
+    for instance in studies.instances:
+        of_study[instance.arrival.study_instance_uid].append(instance.arrival)
+    priors = {study.study_instance_uid: of_study.pop(study.study_instance_uid) for study in studies.priors}
+    made = dict(
+        convert([each for those in of_study.values() for each in those], folder, tell, fork_server=fork_server).of
+    )
+    refused: dict[str, NotConvertible] = {}
+    for study in studies.priors:
+        try:
+            made |= convert(priors[study.study_instance_uid], folder, tell, fork_server=fork_server).of
+        except NotConvertible as error:
+            refused[study.study_instance_uid] = error
+    left_out = [study for study in studies.priors if study.study_instance_uid in refused]
+    if left_out:
+        studies = CompleteStudies(without_priors(studies.retrieved, left_out, NOT_CONVERTIBLE), studies.rules)
+    return studies, Conversion(made), refused
 
 
 def converted(arrival: Arrival, target: Path, pool: DecompressPool) -> Arrival:

@@ -24,6 +24,7 @@ from mkiso.errors import (
     MkisoError,
     NoDicomData,
     NotAskedEverywhere,
+    NotConvertible,
     PacsBusy,
     PacsRefused,
     PacsSilent,
@@ -48,8 +49,8 @@ PRIORS_UNKNOWN = "priors_unknown"
 """What a job may do without: what earlier studies there are."""
 PRIOR_LEFT_OUT = "prior_left_out"
 """Followed by a colon and why."""
-CONTRADICTS, INCOMPLETE, UNAVAILABLE, NO_ROOM = (
-    f"{PRIOR_LEFT_OUT}:{why}" for why in ("contradicts", "incomplete", "unavailable", "no_room")
+CONTRADICTS, INCOMPLETE, UNAVAILABLE, NO_ROOM, NOT_CONVERTIBLE = (
+    f"{PRIOR_LEFT_OUT}:{why}" for why in ("contradicts", "incomplete", "unavailable", "no_room", "not_convertible")
 )
 WORDS: Mapping[str, str] = {
     PRIORS_UNKNOWN: N_("Not all earlier examinations could be looked for: there may be some that belong here."),
@@ -57,6 +58,7 @@ WORDS: Mapping[str, str] = {
     INCOMPLETE: N_("An earlier examination isn't on the disc: not all of its images could be had."),
     UNAVAILABLE: N_("An earlier examination isn't on the disc: it couldn't be fetched at that time."),
     NO_ROOM: N_("An earlier examination isn't on the disc: there was no room for it."),
+    NOT_CONVERTIBLE: N_("An earlier examination isn't on the disc: not all of its images can be stored uncompressed."),
 }
 """For people, on the disc and on pages."""
 MOST_LOOKED_AT = 50
@@ -154,6 +156,8 @@ def why_left_out(error: MkisoError) -> str:
         return CONTRADICTS
     if isinstance(error, _INCOMPLETE):
         return INCOMPLETE
+    if isinstance(error, NotConvertible):
+        return NOT_CONVERTIBLE
     return UNAVAILABLE if isinstance(error, _UNAVAILABLE) else ""
 
 

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import ImplicitVRLittleEndian
 
 from mkiso.config.settings import Settings
-from mkiso.errors import PatientMismatch, StudyIncomplete
+from mkiso.errors import NotConvertible, PatientMismatch, StudyIncomplete
 from mkiso.languages import language, languages
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.disc_set import lay_out_set, within_medium
+from mkiso.media.explicit import EXPLICIT_LITTLE_ENDIAN, convert_studies
 from mkiso.media.layout import Layout
 from mkiso.media.volumes import room_sectors, study_sectors
 from mkiso.study.gate import CompleteStudies, complete_studies
 from mkiso.study.models import Instance
-from mkiso.study.priors import CONTRADICTS, INCOMPLETE, NO_ROOM, WORDS
+from mkiso.study.priors import CONTRADICTS, INCOMPLETE, NO_ROOM, NOT_CONVERTIBLE, WORDS
 from mkiso.study.selection import Selection
 from mkiso.study.values import Retrieved, StudyRetrieved
 from peers.corpus import make_ct_series
@@ -170,3 +172,62 @@ def test_an_earlier_one_that_lacks_an_image_is_never_on_the_disc(files: dict[str
     lacking[0] = replace(lacking[0], instances=lacking[0].instances[1:])
     with pytest.raises(StudyIncomplete):
         complete_studies(replace(some, studies=tuple(lacking)), Settings().identity)
+
+
+def stored_as(studies: Retrieved, syntaxes: dict[str, str]) -> CompleteStudies:
+    """As if the instances of these studies were stored in these transfer syntaxes."""
+    changed = [
+        replace(
+            each,
+            instances=tuple(
+                replace(one, arrival=replace(one.arrival, transfer_syntax_uid=syntaxes[each.study.accession_number]))
+                for one in each.instances
+            ),
+        )
+        if each.study.accession_number in syntaxes
+        else each
+        for each in studies.studies
+    ]
+    return complete_studies(replace(studies, studies=tuple(changed)), Settings().identity)
+
+
+VIDEO, RLE = "1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.5"
+
+
+@pytest.mark.parametrize("syntax", [VIDEO, RLE])
+def test_one_that_cant_be_converted_is_left_out_and_told(
+    files: dict[str, list[Path]], tmp_path: Path, syntax: str
+) -> None:
+    """A syntax without an uncompressed form, and pixels that are none of what they say."""
+    studies = stored_as(retrieved(files), {"P2": syntax})
+    kept, conversion, refused = convert_studies(studies, tmp_path / "converted")
+    assert numbers_of(kept) == ["A1", "P3"] and kept.degraded == (NOT_CONVERTIBLE,)
+    [why] = refused.values()
+    assert list(refused) == [studies.priors[0].study_instance_uid] and why.details["transfer_syntax_uid"] == syntax
+    assert not list((tmp_path / "converted").glob("*")) if syntax == RLE else not (tmp_path / "converted").exists()
+    site = settings(tmp_path, disc={"transfer_syntax": "explicit-le"})
+    [layout] = lay_out_set(kept, site, tmp_path / "disc", created=CREATED, medium="cd", conversion=conversion).layouts
+    assert WORDS[NOT_CONVERTIBLE] in text_of(layout, "INDEX.HTM") and layout.instances == 6
+
+
+def test_those_that_can_be_converted_stay(tmp_path: Path, files: dict[str, list[Path]]) -> None:
+    implicit = {
+        number: [_implicit(file, tmp_path / file.name) for file in of_one] if number == "P3" else of_one
+        for number, of_one in files.items()
+    }
+    kept, conversion, refused = convert_studies(complete(implicit), tmp_path / "converted")
+    assert numbers_of(kept) == ["A1", "P2", "P3"] and not kept.degraded and not refused
+    assert len(conversion.of) == 3
+    assert {each.transfer_syntax_uid for each in conversion.of.values()} == {EXPLICIT_LITTLE_ENDIAN}
+
+
+def test_what_is_asked_for_is_never_left_out(files: dict[str, list[Path]], tmp_path: Path) -> None:
+    with pytest.raises(NotConvertible, match="video"):
+        convert_studies(stored_as(retrieved(files), {"A1": VIDEO, "P2": VIDEO}), tmp_path)
+
+
+def _implicit(file: Path, target: Path) -> Path:
+    dataset = dcmread(file)
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    dataset.save_as(target, implicit_vr=True, little_endian=True)
+    return target

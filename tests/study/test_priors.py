@@ -13,6 +13,7 @@ from mkiso.errors import (
     InvalidRequest,
     JobStopped,
     MkisoError,
+    NotConvertible,
     PacsBusy,
     PatientMismatch,
     StorageFull,
@@ -236,6 +237,7 @@ def test_a_patient_of_very_many_studies_costs_bounded_questions() -> None:
         (PatientMismatch("x"), "prior_left_out:contradicts"),
         (StudyIncomplete("x"), "prior_left_out:incomplete"),
         (PacsBusy("x"), "prior_left_out:unavailable"),
+        (NotConvertible("x"), "prior_left_out:not_convertible"),
         *((kind("x"), "") for kind in (StorageFull, JobStopped, ConfigurationError, Unforeseen)),
     ],
 )
