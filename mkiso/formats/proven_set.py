@@ -73,7 +73,7 @@ def prove(written: WrittenSet, begun: Callable[[Layout], None] = lambda _: None)
     discs = []
     for layout, image in zip(written.disc_set.layouts, written.images, strict=True):
         begun(layout)
-        with ThreadPoolExecutor(1) as beside:
+        with ThreadPoolExecutor() as beside:
             synced = beside.submit(sync_file, image)
             proof = verify_image(image, layout.files, written.form)
             discs.append(Proven(layout, image, proof))
@@ -91,13 +91,14 @@ def manifests_of(proven: ProvenSet, job_id: str, settings: Settings, inbox: str 
     fingerprint = disc_fingerprint(studies.fingerprint, settings, proven.form, inbox)
     if studies.is_deidentified:  # like no other: nothing that is asked for gives it
         fingerprint = f"de-identified {fingerprint}"
-    ids = [new_disc_id() for _ in proven.discs]
+    named = [(disc, new_disc_id()) for disc in proven.discs]
+    _, first_disc = named[0]
     return tuple(
         replace(
-            _manifest(disc, proven.form, studies, fingerprint, job_id, disc_id, first_disc=ids[0]),
+            _manifest(disc, proven.form, studies, fingerprint, job_id, disc_id, first_disc),
             transfer_syntax=settings.disc.transfer_syntax,
         )
-        for disc, disc_id in zip(proven.discs, ids, strict=True)
+        for disc, disc_id in named
     )
 
 

@@ -38,8 +38,11 @@ def next_step(view: View, rules: Inbox) -> Step:
         return "rest"
     if last is not None and not last.ended:
         return "wait"
-    is_asked = last is not None and last.fingerprint == view.pushed_fingerprint
-    if last is not None and is_asked and (last.ended == "done" or view.pushed <= last.time):
+    if (
+        last is not None
+        and last.fingerprint == view.pushed_fingerprint
+        and (last.ended == "done" or view.pushed <= last.time)
+    ):
         return "rest"
     if view.quiet_seconds < rules.quiet_seconds:
         return "wait"
@@ -82,10 +85,17 @@ def agrees(pushed: Pushed, studies: Sequence[Study], rules: Inbox) -> bool:
     """
     if len(studies) != 1:
         return False
-    difference = compared(pushed, studies[0])
-    count = studies[0].expected.count or 0
-    lacks = bool(difference.missing) or count > len(pushed.instances)
-    return not difference.unarchived and count >= len(pushed.came) and (rules.fetch or not lacks)
+    [study] = studies
+    count = study.expected.count
+    if count is None or count < len(pushed.came) or compared(pushed, study).unarchived:
+        return False
+    return rules.fetch or _lacking(pushed, study) <= 0
+
+
+def _lacking(pushed: Pushed, study: Study) -> int:
+    """How many images the archive has that don't lie here, as far as it tells: by its list, else by its count."""
+    count = study.expected.count
+    return len(compared(pushed, study).missing) or (0 if count is None else count - len(pushed.instances))
 
 
 def require_archived(pushed: Pushed, studies: Sequence[Study]) -> None:
@@ -141,16 +151,15 @@ def require_sent(pushed: Pushed, study: Study, rules: Inbox, before: int) -> Non
             expected=len(pushed.instances) + gone,
             missing=gone,
         )
-    count = study.expected.count or 0
-    absent = sorted(compared(pushed, study).missing)
-    lacking = len(absent) or count - len(pushed.instances)
+    lacking = _lacking(pushed, study)
     if rules.ask == "pacs" and lacking > 0:
+        count = study.expected.count
         raise StudyIncomplete(
             f"{lacking} of the {count} images that the PACS has were not sent to {pushed.inbox}: no disc was made. "
             "Send the whole study again.",
             expected=count,
             missing=lacking,
-            missing_sop_instance_uids=absent[:NAMED_UIDS],
+            missing_sop_instance_uids=sorted(compared(pushed, study).missing)[:NAMED_UIDS],
         )
 
 

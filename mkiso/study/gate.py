@@ -89,9 +89,9 @@ def complete_studies(retrieved: Retrieved, rules: Identity) -> CompleteStudies:
     try:
         return CompleteStudies(retrieved, rules)
     except MkisoError as error:
-        if not retrieved.found.priors or not (why := why_left_out(error)):
+        if not (why := why_left_out(error)):
             raise
-        return CompleteStudies(without_priors(retrieved, retrieved.found.priors, why), rules)
+    return CompleteStudies(without_priors(retrieved, retrieved.found.priors, why), rules)
 
 
 def without_priors(retrieved: Retrieved, priors: Collection[Study], why: str) -> Retrieved:

@@ -108,6 +108,7 @@ def counted(number: int | None) -> Study:
         (pushed("1", "2"), [counted(3)], STRICT, False),
         (pushed("1", "2"), [counted(1)], RULES, False),
         (pushed("1", "2"), [counted(None)], RULES, False),
+        (pushed("1"), [counted(None)], RULES, False),
         (replace(pushed("2"), gone=frozenset("1")), [study("2")], RULES, False),
         (replace(pushed("2"), gone=frozenset("1")), [counted(1)], RULES, False),
         (replace(pushed("2"), gone=frozenset("1")), [study("1", "2")], RULES, True),
@@ -147,6 +148,10 @@ def test_what_came_before_and_is_not_kept_any_more_counts_as_sent() -> None:
         (pushed("1"), study("1", "2"), STRICT, 0, StudyIncomplete),
         (pushed("1", "2"), counted(3), STRICT, 0, StudyIncomplete),
         (pushed("1", "2"), study("1", "2"), STRICT, 0, None),
+        (pushed("1", "2"), study("1", "2"), STRICT, 3, None),
+        (pushed("1", "3"), study("1", "2"), STRICT, 0, StudyIncomplete),
+        (pushed("1"), counted(None), STRICT, 0, None),
+        (pushed("1"), study("1", "2"), ALONE, 0, None),
         (pushed("1", conflicts=frozenset("1")), study("1"), RULES, 0, None),
         (pushed("1", conflicts=frozenset("1")), study("1"), STRICT, 0, InstanceConflict),
         (pushed("1", conflicts=frozenset("1")), study("1"), ALONE, 0, InstanceConflict),
@@ -164,6 +169,19 @@ def test_what_lacks_is_fetched_or_named(
     else:
         with pytest.raises(error):
             require_sent(sent, listed, rules, before)
+
+
+def test_what_lacks_is_counted_and_a_few_of_it_are_named() -> None:
+    with pytest.raises(StudyIncomplete, match=r"^6 of the 7 images that the PACS has were not sent to BURN") as caught:
+        require_sent(pushed("1"), study(*"1234567"), STRICT, 0)
+    named = {"missing_sop_instance_uids": [*"23456"]}
+    assert caught.value.details == {"expected": 7, "missing": 6, **named}
+    with pytest.raises(StudyIncomplete, match=r"^2 images .* of the 1 that are") as gone:
+        require_sent(pushed("1"), study("1"), ALONE, 3)
+    assert gone.value.details == {"expected": 3, "missing": 2}
+    with pytest.raises(NotArchived) as unlisted:
+        require_archived(pushed(*"1234567"), [study("1")])
+    assert unlisted.value.details == {"unarchived": 6, "unarchived_sop_instance_uids": [*"23456"]}
 
 
 def test_a_second_disc_is_made_only_where_the_rules_want_it() -> None:

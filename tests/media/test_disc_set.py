@@ -14,16 +14,19 @@ from pycdlib import PyCdlib
 from pydicom import dcmread
 
 from mkiso.config.settings import Settings
+from mkiso.config.sources import Origin
 from mkiso.errors import MkisoError, ProofFailed, TooLargeForMedium
 from mkiso.formats.proven_set import ProvenSet, WrittenSet, disc_fingerprint, manifests_of, prove, write_set
-from mkiso.formats.registry import ISO
+from mkiso.formats.registry import FORMATS, ISO
 from mkiso.media.capacity import MEDIUM_SECTORS
 from mkiso.media.disc_set import DiscSet, divide, lay_out_set, lay_out_volumes
 from mkiso.media.layout import Layout
 from mkiso.media.volumes import room_sectors, study_sectors
 from mkiso.storage.shelf import Manifest
 from mkiso.study.gate import CompleteStudies
-from mkiso.study.models import Instance, Patient, Volume
+from mkiso.study.models import Instance, Patient, Study, Volume
+from mkiso.study.selection import Selection
+from mkiso.study.values import Retrieved
 from peers.corpus import make_study
 from tests.media.discs import CREATED, archived, instances, passed, settings
 
@@ -262,6 +265,71 @@ def test_a_disc_of_several_studies_is_saved_under_the_patients_name(tmp_path: Pa
     _, [manifest] = shelved_as(passed(found, known), tmp_path)
     assert (manifest.filename, manifest.patient_name) == ("Known Name.iso", "Known^Name")
     assert sorted(manifest.studies.values()) == ["ACC1", "ACC2"]
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> CompleteStudies:
+    return passed(instances(make_study(tmp_path / "files", "ACC1", kinds={"ct": 1})))
+
+
+def told_of(studies: CompleteStudies, **found: Any) -> CompleteStudies:
+    """The same images of another question."""
+    old = studies.retrieved
+    return replace(studies, retrieved=replace(old, found=replace(old.found, **found)))
+
+
+def test_a_disc_of_what_was_sent_is_given_for_no_other_question(one: CompleteStudies, tmp_path: Path) -> None:
+    proven, [asked] = shelved_as(one, tmp_path)
+    sent = [manifests_of(proven, "the job", settings(tmp_path), inbox)[0] for inbox in ("BURN", "PRINT")]
+    assert len({asked.fingerprint, *(each.fingerprint for each in sent)}) == 3
+
+
+def test_a_de_identified_disc_is_given_for_no_question(one: CompleteStudies, tmp_path: Path) -> None:
+    _, [plain] = shelved_as(one, tmp_path / "plain")
+    copies = told_of(one, deidentified=True)
+    _, [copied] = shelved_as(copies, tmp_path / "copies")
+    assert (plain.deidentified, copied.deidentified) == (False, True)
+    assert copied.fingerprint not in (
+        plain.fingerprint,
+        disc_fingerprint(copies.fingerprint, settings(tmp_path / "copies")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "form", "name"),
+    [
+        ({}, "iso", "ACC1.iso"),
+        ({"accession_numbers": ()}, "iso", "ACC1.iso"),
+        ({"accession_numbers": ("ACC1", "ACC2")}, "iso", "Known Name.iso"),
+        ({"accession_numbers": ("ACC1", "ACC2")}, "zip-encrypted", "ACC1.zip"),
+        ({"left_out": (Study("ACC1", "1.2.9", "HN-1"),)}, "iso", "ACC1-selected.iso"),
+    ],
+)
+def test_only_an_open_file_may_have_the_patients_name(
+    one: CompleteStudies, tmp_path: Path, found: dict[str, Any], form: str, name: str
+) -> None:
+    known = Patient(one.studies[0].patient_id, "Known^Name")
+    proven = prove(written(laid_out(told_of(one, patient=known, **found), tmp_path), tmp_path))
+    [manifest] = manifests_of(replace(proven, form=FORMATS[form]), "the job", settings(tmp_path))
+    assert (manifest.filename, manifest.is_part) == (name, "left_out" in found)
+    assert manifest.patient_name == "Known^Name"
+
+
+def test_a_manifest_names_the_source_of_a_study_where_there_are_several(one: CompleteStudies, tmp_path: Path) -> None:
+    _, [of_one] = shelved_as(one, tmp_path / "one")
+    [part] = one.retrieved.studies
+    study = replace(part.study, origin=Origin("north"))
+    found = replace(one.retrieved.found, studies=(study,))
+    of_several = replace(one, retrieved=Retrieved(found, (replace(part, study=study),)))
+    _, [named] = shelved_as(of_several, tmp_path / "several")
+    assert (of_one.sources, named.sources) == ({}, {study.study_instance_uid: "north"})
+
+
+def test_a_manifest_says_what_was_chosen_and_in_which_syntax(one: CompleteStudies, tmp_path: Path) -> None:
+    chosen = told_of(one, selection=Selection(("1.2",)), degraded=("patient_api",))
+    _, [manifest] = shelved_as(chosen, tmp_path)
+    assert (manifest.selection, manifest.degraded) == (Selection(("1.2",)), ("patient_api",))
+    assert manifest.transfer_syntax == settings(tmp_path).disc.transfer_syntax
 
 
 def test_a_volume_of_the_archive_is_no_patients_disc(tmp_path: Path) -> None:

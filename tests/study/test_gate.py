@@ -84,6 +84,12 @@ def test_whole_studies_of_one_patient_pass() -> None:
     assert complete(replace(degraded, found=replace(degraded.found, degraded=("x",))), RULES).degraded == ("x",)
 
 
+def test_a_de_identified_copy_is_known_as_one_behind_the_gate() -> None:
+    plain = retrieved(of(1))
+    copied = replace(plain, found=replace(plain.found, deidentified=True))
+    assert [complete(each, RULES).is_deidentified for each in (plain, copied)] == [False, True]
+
+
 def test_nothing_is_no_complete_study() -> None:
     with pytest.raises(PatientMismatch, match="isn't what was found"):
         complete(retrieved(), RULES)
@@ -391,6 +397,34 @@ def test_an_earlier_study_of_unknown_count_makes_the_disc_unproven() -> None:
     asked = Found(("A1",), (study(1),))
     assert beside(asked, [lenient], (), RULES.identity).degraded == ("counts_unknown",)
     assert beside(asked, [study(2)], (), RULES.identity).degraded == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "prior", "error"),
+    [
+        (Found(("A1",), (study(1),)), study(2, patient_id="HN-2"), PatientMismatch),
+        (Found(("A1",), (study(1),), Patient("HN-2")), study(2), PatientMismatch),
+        (
+            Found(("A1",), (study(1),), left_out=(study(3, issuer_of_patient_id="NORTH"),)),
+            study(2, issuer_of_patient_id="SOUTH"),
+            PatientMismatch,
+        ),
+        (Found(("A1",), (study(1),)), study(2, 0), NoDicomData),
+        (Found(("A1",), (study(1),)), replace(study(2), expected=Expected("none", None)), CountsUnknown),
+    ],
+)
+def test_an_earlier_study_of_somebody_else_or_without_proof_is_refused(
+    asked: Found, prior: Study, error: type[MkisoError]
+) -> None:
+    with pytest.raises(error):
+        beside(asked, [prior], (), RULES.identity)
+
+
+def test_what_goes_beside_is_told_apart_and_what_lacks_is_told_once() -> None:
+    asked = Found(("A1",), (study(1),), Patient("HN-1"), ("patient_api",))
+    told = beside(asked, [study(2)], ("patient_api", "priors_unknown", "priors_unknown"), RULES.identity)
+    assert (told.asked, told.priors) == ((study(1),), (study(2, is_prior=True),))
+    assert told.degraded == ("patient_api", "priors_unknown")
 
 
 @pytest.mark.parametrize(
