@@ -10,7 +10,7 @@ from mkiso.errors import InvalidRequest, JobNotFound
 from mkiso.formats.proven_set import ProvenSet, WrittenSet, manifests_of, prove, write_set
 from mkiso.formats.reuse import finished_discs
 from mkiso.media.disc_set import DiscSet, lay_out_set
-from mkiso.media.explicit import AS_ARCHIVED, Conversion, convert_studies
+from mkiso.media.explicit import AS_ARCHIVED, Conversion, convert, convert_studies
 from mkiso.media.file_set import arrange
 from mkiso.media.presented import states_of
 from mkiso.media.rendering import NO_PICTURES, Pictures
@@ -60,6 +60,7 @@ def deidentify(run: JobRun, studies: CompleteStudies) -> CompleteStudies:
         studies,
         run.job.copies_dir,
         run.settings.deidentified,
+        lambda arrivals: convert(arrivals, run.job.converted_dir, fork_server=run.settings.storage.pictures_socket).of,
         lambda done: run.tell_seldom(f"de-identifying ({done} of {count})"),
     )
 

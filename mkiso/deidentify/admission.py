@@ -10,8 +10,6 @@ from pydicom.uid import (
     EnhancedCTImageStorage,
     EnhancedMRImageStorage,
     EnhancedPETImageStorage,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
     LegacyConvertedEnhancedCTImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
     LegacyConvertedEnhancedPETImageStorage,
@@ -35,31 +33,28 @@ CLASSES = frozenset(
     }
 )
 """Sections that a scanner computes. A screen may be stored under one of them: that is what the rest looks at."""
-_UNCOMPRESSED = frozenset({ExplicitVRLittleEndian, ImplicitVRLittleEndian})
 _SCREENS = ("SCREEN", "SAVE", "CAPTURE", "DOSE", "REPORT", "PROTOCOL", "TEXT")
 """Within the further values of Image Type, where makers say what they have put into a section's place."""
 _OVERLAYS = range(0x6000, 0x6020, 2)
 _OVERLAY_DATA = 0x3000
-_CHOOSE = "Choose the series that may be copied, and ask for these alone."
+CHOOSE = "Choose the series that may be copied, and ask for these alone."
 
 
-def require_admitted(image: Dataset, sop_class_uid: str, transfer_syntax_uid: str) -> None:
-    """Raise NotDeidentifiable for an image that may show whose it is, or that can't be looked at. `image` is its whole
-    data set.
-    """
-    called = f"Series {_number(image)} ({_modality(image)})"
+def require_admitted(image: Dataset, sop_class_uid: str) -> None:
+    """Raise NotDeidentifiable for an image that may show whose it is. `image` is its whole data set."""
+    called = series_of(image)
     if sop_class_uid not in CLASSES:
         raise NotDeidentifiable(
             f"{called} has objects that are no CT, MR or PET image: what they show or say may name the patient. "
-            f"{_CHOOSE}"
+            f"{CHOOSE}"
         )
     if reason := _doubt(image):
-        raise NotDeidentifiable(f"{called} has an image {reason}. {_CHOOSE}")
-    if transfer_syntax_uid not in _UNCOMPRESSED:
-        raise NotDeidentifiable(
-            f"{called} is compressed, and what a compressed image carries beside its pixels isn't looked at. Have the "
-            "PACS send it uncompressed, or choose other series."
-        )
+        raise NotDeidentifiable(f"{called} has an image {reason}. {CHOOSE}")
+
+
+def series_of(image: Dataset) -> str:
+    """What an image's series is called where it is refused."""
+    return f"Series {_number(image)} ({_modality(image)})"
 
 
 def _doubt(image: Dataset) -> str:

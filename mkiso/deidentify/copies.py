@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -21,21 +21,26 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from mkiso.config.disc import Deidentified, DeidentifiedOption, Identity
 from mkiso.dataset.header import read_header
 from mkiso.dataset.part10 import file_head
-from mkiso.deidentify.admission import require_admitted
+from mkiso.deidentify.admission import CHOOSE, require_admitted, series_of
 from mkiso.deidentify.cleaning import clean
 from mkiso.deidentify.judge import require_clean
 from mkiso.deidentify.pseudonyms import Pseudonyms
 from mkiso.deidentify.strings import Strings
-from mkiso.errors import NotDeidentifiable
+from mkiso.errors import NotConvertible, NotDeidentifiable
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.identity import significant
 from mkiso.study.models import Arrival, Expected, Instance, Study
 from mkiso.study.selection import Selection
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 
+_UNCOMPRESSED = frozenset({ExplicitVRLittleEndian, ImplicitVRLittleEndian})
 _PIXEL_DATA = 0x7FE00010
 _FIRST_PIXELS = 0x7FE00000
 _PIECE_BYTES = 1024 * 1024
+
+Uncompress = Callable[[Collection[Arrival]], Mapping[str, Arrival]]
+"""Writes instances anew in Explicit VR Little Endian, without loss; by the SHA-256 of each that arrived. Raises
+NotConvertible."""
 
 
 class _Read(NamedTuple):
@@ -47,10 +52,15 @@ class _Read(NamedTuple):
 
 
 def deidentified(
-    studies: CompleteStudies, folder: Path, wanted: Deidentified, tell: Callable[[int], None] = lambda _: None
+    studies: CompleteStudies,
+    folder: Path,
+    wanted: Deidentified,
+    uncompress: Uncompress,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> CompleteStudies:
-    """Copies of these studies without their identity, whose files are written into `folder`. `tell` hears how many are
-    done.
+    """Copies of these studies without their identity, whose files are written into `folder`. What is compressed is
+    copied as `uncompress` makes it, so that nothing but its pixels is left of what lay in its stream. `tell` hears how
+    many are done.
 
     Raises NotDeidentifiable where an image may show whose it is, ProofFailed where something would be left that says
     so, and what the gate raises.
@@ -64,20 +74,22 @@ def deidentified(
         arrival = instance.arrival
         try:
             read = _read(arrival)
-            require_admitted(read.data_set, arrival.sop_class_uid, arrival.transfer_syntax_uid)
+            require_admitted(read.data_set, arrival.sop_class_uid)
             strings.gather(read.data_set)
         except (BytesLengthException, ValueError, TypeError, LookupError, OverflowError):
             raise NotDeidentifiable(
                 "An image has an attribute that can't be read, so nobody knows what it says. Choose other series, or "
                 "have the PACS's image checked."
             ) from None
+    plain = _uncompressed(studies.instances, uncompress)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     copied: list[StudyRetrieved] = []
     done = 0
     for each in studies.retrieved.studies:
         instances = []
         for instance in each.instances:
-            instances.append(_copy(instance.arrival, folder, strings, pseudonyms, wanted.options))
+            arrival = plain.get(instance.arrival.sha256, instance.arrival)
+            instances.append(_copy(arrival, folder, strings, pseudonyms, wanted.options))
             tell(done := done + 1)
         copied.append(StudyRetrieved(_study(each.study, pseudonyms, instances), tuple(instances)))
     found = Found(
@@ -92,15 +104,31 @@ def deidentified(
     return CompleteStudies(Retrieved(found, tuple(copied)), Identity())
 
 
+def _uncompressed(instances: Collection[Instance], uncompress: Uncompress) -> Mapping[str, Arrival]:
+    others = {
+        each.arrival.sop_instance_uid: each
+        for each in instances
+        if each.arrival.transfer_syntax_uid not in _UNCOMPRESSED
+    }
+    try:
+        return uncompress([each.arrival for each in others.values()]) if others else {}
+    except NotConvertible as error:
+        series = series_of(others[str(error.details["sop_instance_uid"])].header)
+        raise NotDeidentifiable(
+            f"{series} has an image that can't be uncompressed without a doubt, and what a compressed image carries "
+            f"beside its pixels isn't looked at. {CHOOSE}"
+        ) from error
+
+
 def _read(arrival: Arrival) -> _Read:
-    """Raises NotDeidentifiable for what isn't an image with uncompressed pixels of the size that it says."""
+    """The pixels are none where they are compressed."""
     with arrival.path.open("rb") as file:
         data_set = read_partial(file, stop_when=lambda tag, vr, length: tag >= _FIRST_PIXELS)
         at = file.tell()
         begin = file.read(12)
     is_explicit = arrival.transfer_syntax_uid == ExplicitVRLittleEndian
-    if arrival.transfer_syntax_uid not in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
-        return _Read(data_set, 0, 0)  # which isn't admitted
+    if arrival.transfer_syntax_uid not in _UNCOMPRESSED:
+        return _Read(data_set, 0, 0)
     group, element = struct.unpack("<HH", begin[:4].ljust(4, b"\0"))
     offset, length = (at + 12, begin[8:12]) if is_explicit else (at + 8, begin[4:8])
     return _Read(data_set, offset, int.from_bytes(length, "little") if group << 16 | element == _PIXEL_DATA else 0)

@@ -8,18 +8,20 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from pydicom import DataElement, Dataset, Sequence, dcmread
+from pydicom import DataElement, Dataset, Sequence, dcmread, dcmwrite, uid
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.encaps import encapsulate
 
 from mkiso.config.disc import Deidentified
 from mkiso.deidentify import cleaning, copies
-from mkiso.deidentify.copies import deidentified
 from mkiso.deidentify.profile import table
 from mkiso.errors import NotDeidentifiable, ProofFailed
+from mkiso.media.explicit import convert
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.models import Patient
 from peers.corpus import EVERYBODY, Person, make_study
 from tests.media.discs import instances, passed
+from tests.pictures.test_decoders import LOSSLESS
 
 SECRET = "a secret of this site that nobody guesses"
 MARK = "ZQXMARK"
@@ -50,6 +52,10 @@ NUMBERS: dict[str, float] = {"FD": 77.0707, "FL": 77.0707, "SS": 7707, "US": 770
 
 def wanted(*options: str) -> Deidentified:
     return Deidentified.model_validate({"secret": SECRET, "options": options})
+
+
+def deidentified(studies: CompleteStudies, folder: Path, site: Deidentified) -> CompleteStudies:
+    return copies.deidentified(studies, folder, site, lambda arrivals: convert(arrivals, folder.parent / "plain").of)
 
 
 def every_attribute() -> Dataset:
@@ -235,6 +241,40 @@ def test_an_image_that_may_show_whose_it_is_is_refused(tmp_path: Path, keyword: 
     image.save_as(files[1])
     with pytest.raises((NotDeidentifiable, ProofFailed), match="Choose"):
         deidentified(passed(instances(files)), tmp_path / "copies", wanted())
+
+
+@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.ExplicitVRBigEndian])
+def test_what_is_compressed_is_copied_as_its_pixels_alone(tmp_path: Path, syntax: uid.UID) -> None:
+    """What stands beside the pixels, such as behind the frame's last fragment, is gone."""
+    files = make_study(tmp_path, "A1", kinds={"ct": 3})
+    original = [dcmread(file) for file in files]
+    for file in files:
+        image = dcmread(file)
+        pixels = image.pixel_array
+        if syntax == uid.RLELossless:
+            image.compress(syntax, generate_instance_uid=False)
+        elif syntax.is_encapsulated:
+            image.PixelData = encapsulate([LOSSLESS[syntax](pixels, image.BitsStored) + MARK.encode() + b" "])
+        else:
+            image.PixelData = pixels.byteswap().tobytes()
+        image.file_meta.TransferSyntaxUID = syntax
+        dcmwrite(file, image, implicit_vr=False, little_endian=syntax.is_little_endian, force_encoding=True)
+    copied = read(deidentified(passed(instances(files)), tmp_path / "copies", wanted()))
+    assert sorted(each.PixelData for each in copied) == sorted(each.PixelData for each in original)
+    assert {each.file_meta.TransferSyntaxUID for each in copied} == {uid.ExplicitVRLittleEndian}
+    assert not any(MARK.encode() in file.read_bytes() for file in (tmp_path / "copies").iterdir())
+
+
+def test_what_cant_be_uncompressed_is_refused_with_its_series(tmp_path: Path) -> None:
+    files = make_study(tmp_path, "A1", kinds={"ct": 2})
+    image = dcmread(files[1])
+    image.compress(uid.RLELossless, generate_instance_uid=False)
+    content = image.PixelData
+    image.PixelData = content[:200] + bytes(len(content) - 208) + content[-8:]
+    image.save_as(files[1])
+    with pytest.raises(NotDeidentifiable, match=r"Series \d \(CT\) has an image that can't be uncompressed.*Choose"):
+        deidentified(passed(instances(files)), tmp_path / "copies", wanted())
+    assert not (tmp_path / "copies").exists()
 
 
 def test_what_cant_be_read_is_refused_in_words(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_no_file_of_a_disc_says_whose_it_is_and_each_page_what_it_is(tmp_path: P
         passed(instances(files), known),
         tmp_path / "copies",
         Deidentified.model_validate({"secret": "a secret of this site that nobody guesses"}),
+        lambda arrivals: {},
     )
     renderer = Renderer(tmp_path / "pictures")
     try:

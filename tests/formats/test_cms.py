@@ -8,10 +8,12 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian
 
 from mkiso.errors import ConfigurationError, ProofFailed, TooLargeForMedium
 from mkiso.formats import envelope_reader
@@ -19,12 +21,14 @@ from mkiso.formats.disc_check import check_disc, verify_disc
 from mkiso.formats.envelope_reader import Opener, private_key_of, with_envelopes
 from mkiso.formats.proof import verify_image
 from mkiso.formats.protocol import Extent, Format, PasswordNeeded
+from mkiso.formats.proven_set import prove, write_set
 from mkiso.formats.registry import FORMATS, format_of
 from mkiso.formats.zip_encrypted import new_password
 from mkiso.languages import languages
 from mkiso.media import envelopes
 from mkiso.media.disc_set import lay_out_set
 from mkiso.media.envelopes import Envelopes, recipients_of
+from mkiso.media.explicit import convert
 from mkiso.media.layout import Layout, lay_out
 from mkiso.media.shown import Showing
 from mkiso.study.gate import Part
@@ -381,33 +385,59 @@ def _read_changed(folder: Path, content: bytes, opener: Opener) -> None:
 def test_openssl_opens_each_file_byte_for_byte(made: Made, tmp_path: Path, by: str) -> None:
     folder = extract(made.images["iso-cms"], tmp_path / "unpacked")
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256.TXT"], cwd=folder, check=True)
-    opening = ["-pwri_password", PASSWORD] if by == "password" else ["-inkey", str(made.key)]
-    opening += ["-recip", str(made.certificate)] if by == "key" else []
+    opening = ["-pwri_password", PASSWORD]
+    if by == "key":
+        opening = ["-inkey", str(made.key), "-recip", str(made.certificate)]
     opened = 0
     for file in made.layout.files:
-        if not file.inside:
-            continue
-        inner, whole, out = tmp_path / "inner", tmp_path / "whole", tmp_path / "out"
-        command: list[str | Path] = [
-            "openssl",
-            "cms",
-            "-decrypt",
-            "-binary",
-            "-inform",
-            "DER",
-            "-in",
-            folder / file.path,
-        ]
-        subprocess.run([*command, *opening, "-out", inner], check=True, capture_output=True)
-        whole.write_bytes(_as_content_info(inner.read_bytes()))
-        subprocess.run(
-            ["openssl", "cms", "-digest_verify", "-binary", "-inform", "DER", "-in", whole, "-out", out],
-            check=True,
-            capture_output=True,
-        )
-        assert out.read_bytes() == made.plain[file.path]
-        opened += 1
+        if file.inside:
+            assert _opened_by_openssl(folder / file.path, opening, tmp_path) == made.plain[file.path]
+            opened += 1
     assert opened == made.layout.instances + 1
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", NAMES)
+def test_openssl_opens_what_was_converted_before_it_was_encrypted(name: str, tmp_path: Path) -> None:
+    """With `disc.transfer_syntax: explicit-le`: byte for byte the converted object, which its DICOMDIR tells of."""
+    key, file = certificate(tmp_path / "practice", "practice")
+    paths = make_study(tmp_path / "in", "ACC1", kinds={"ct": 1, "rle": 1, "jpeg_2000": 1})
+    studies = passed(instances(paths))
+    conversion = convert([each.arrival for each in studies.instances], tmp_path / "converted")
+    disc_set = lay_out_set(
+        studies,
+        settings(tmp_path, disc={"transfer_syntax": "explicit-le"}),
+        tmp_path / "disc",
+        created=CREATED,
+        medium=FORMATS[name].carrier or "dvd",
+        envelopes=Envelopes(PASSWORD, recipients_of([file])),
+        conversion=conversion,
+    )
+    image = tmp_path / f"disc{FORMATS[name].suffix}"
+    prove(write_set(disc_set, FORMATS[name].opened(PASSWORD), [image]))
+    folder = extract(image, tmp_path / "unpacked")
+    made = {each.sop_instance_uid: each.path for each in conversion.of.values()}
+    assert len(made) == 2
+    for each in disc_set.layouts[0].files:
+        if not each.inside:
+            continue
+        for opening in (["-pwri_password", PASSWORD], ["-inkey", str(key), "-recip", str(file)]):
+            opened = _opened_by_openssl(folder / each.path, opening, tmp_path)
+            if each.sop_instance_uid in made:
+                assert opened == made[each.sop_instance_uid].read_bytes()
+            if each.sop_instance_uid:
+                assert dcmread(BytesIO(opened)).file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert "2 of 3 images were stored otherwise" in disc_set.layouts[0].conformance
+
+
+def _opened_by_openssl(envelope: Path, opening: list[str], folder: Path) -> bytes:
+    inner, whole, out = folder / "inner", folder / "whole", folder / "out"
+    command: list[str | Path] = ["openssl", "cms", "-decrypt", "-binary", "-inform", "DER", "-in", envelope]
+    subprocess.run([*command, *opening, "-out", inner], check=True, capture_output=True)
+    whole.write_bytes(_as_content_info(inner.read_bytes()))
+    command = ["openssl", "cms", "-digest_verify", "-binary", "-inform", "DER", "-in", whole, "-out", out]
+    subprocess.run(command, check=True, capture_output=True)
+    return out.read_bytes()
 
 
 def _as_content_info(digested: bytes) -> bytes:
