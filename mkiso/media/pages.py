@@ -275,8 +275,12 @@ def compile_templates() -> None:
 def _page(template: str, path: PurePosixPath, context: Mapping[str, Any], **more: Any) -> bytes:
     """A page; `root` leads from it to the disc's root, and `link` to any of its files."""
 
+    @cache
+    def way_to(folder: PurePosixPath) -> PurePosixPath:
+        return _from(path, folder)
+
     def link(target: PurePosixPath) -> str:
-        return quote(str(_from(path, target)))
+        return quote(str(way_to(target.parent) / target.name))
 
     return _rendered(template, {**context, **more, "root": "../" * (len(path.parts) - 1), "link": link}).encode()
 

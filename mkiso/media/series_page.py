@@ -47,6 +47,7 @@ class PictureOnPage:
     """
 
     number: int
+    title: str
     frame: int
     image_number: str
     thumbnail: PurePosixPath
@@ -105,18 +106,19 @@ class SeriesPage:
 
 def series_page(shown: ShownSeries, spoken: Language) -> SeriesPage:
     """What the page of a series shows."""
-    stacks = tuple(StackOnPage(tuple(map(_picture, stack.pictures))) for stack in shown.stacks)
+    stacks = tuple(StackOnPage(tuple(_picture(each, spoken) for each in stack.pictures)) for stack in shown.stacks)
     not_drawn = spoken.listed([spoken.gettext(_NOT_DRAWN[each]) for each in shown.not_drawn if each in _NOT_DRAWN])
     return SeriesPage(shown.page, stacks, tuple(_not_shown(shown.left_out, spoken)), shown.of, shown, not_drawn)
 
 
-def _picture(shown: ShownPicture) -> PictureOnPage:
+def _picture(shown: ShownPicture, spoken: Language) -> PictureOnPage:
     picture = shown.slice.picture
     plane = picture.plane
     number = shown.slice.instance_number
-    aspect = aspect_of(plane)
+    aspect, side = aspect_of(plane), LATERALITY.get(plane.laterality, "")
     return PictureOnPage(
         number=shown.number,
+        title=_title(shown.number, side, spoken),
         frame=picture.frame,
         image_number="" if number is None else str(number),
         thumbnail=shown.thumbnail.path,
@@ -127,9 +129,15 @@ def _picture(shown: ShownPicture) -> PictureOnPage:
         height=round(picture.file.height * aspect) or 1,
         stretched=not 0.99 < aspect < 1.01,
         marks=plane.marks,
-        laterality=LATERALITY.get(plane.laterality, ""),
+        laterality=side,
         bar=_bar(picture),
     )
+
+
+def _title(number: int, side: str, spoken: Language) -> str:
+    if side:
+        return spoken.gettext("Picture %(number)s, %(side)s", number=number, side=spoken.gettext(side))
+    return spoken.gettext("Picture %(number)s", number=number)
 
 
 def aspect_of(plane: Plane) -> float:

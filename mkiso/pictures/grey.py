@@ -103,8 +103,7 @@ class Greys:
     def __call__(self, words: NDArray[Any]) -> NDArray[np.uint8]:
         """Grey values of unsigned words or floats, of the same shape."""
         if words.dtype in (np.uint8, np.uint16):
-            looked_up: NDArray[np.uint8] = self.of_words(words.dtype.itemsize)[words]
-            return looked_up
+            return np.take(self.of_words(words.dtype.itemsize), words)  # twice as fast as an index
         grey = np.empty(words.shape, np.uint8)
         for row in range(0, len(words), _ROWS_AT_ONCE):
             grey[row : row + _ROWS_AT_ONCE] = self.computed(words[row : row + _ROWS_AT_ONCE])
