@@ -130,6 +130,8 @@ def within_medium(
 
     By the upper bound of what the studies take with the least pages. Raises what CompleteStudies raises.
     """
+    if not studies.priors:
+        return studies
     may_span = settings.priors.span and settings.disc.span
     viewer = BundledViewer() if envelopes else bundle_viewer(settings.viewer, settings.storage.viewer_hashes)
     room = inf if may_span else room_sectors(medium, viewer.files)

@@ -81,8 +81,10 @@ def pages(
     README.TXT is in that language and in English, for a colleague elsewhere. It has CRLF and, where it isn't plain
     ASCII, the byte order mark by which old Notepad and macOS know UTF-8.
     """
-    yield PurePosixPath("README.TXT"), _for_notepad(_readme(tree, facts, showing))
-    context = _context(tree, facts, showing)
+    codes = dict.fromkeys((showing.language, SOURCE))
+    context, *others = [_context(tree, facts, replace(showing, language=code)) for code in codes]
+    readme = "\n\n".join(_rendered("readme.txt.j2", each) for each in (context, *others))
+    yield PurePosixPath("README.TXT"), _for_notepad(readme)
     if facts.is_encrypted:
         yield from _howto(context)
     patients = context["patients"]
@@ -164,13 +166,6 @@ def _context(tree: Collection[PatientBranch], facts: Facts, showing: Showing) ->
             for number, instances in sorted((facts.elsewhere or {}).items())
         ],
     }
-
-
-def _readme(tree: Collection[PatientBranch], facts: Facts, showing: Showing) -> str:
-    return "\n\n".join(
-        _rendered("readme.txt.j2", _context(tree, facts, replace(showing, language=code)))
-        for code in dict.fromkeys((showing.language, SOURCE))
-    )
 
 
 def _howto(context: Mapping[str, Any]) -> Iterator[tuple[PurePosixPath, bytes]]:
