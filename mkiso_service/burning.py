@@ -16,8 +16,8 @@ from mkiso_service.api import Disc, Job
 from mkiso_service.client import AskedDisc, Client, DiscRequest
 from mkiso_service.display import bar_of_bytes, show_job, size_words
 
-ON_A_STICK = "usb"
-"""The format that files for a stick are brought in."""
+ON_A_STICK = ("usb", "usb-cms")
+"""The formats that files for a stick are brought in."""
 
 
 def burn(
@@ -58,15 +58,23 @@ def burn(
 
 
 def burn_into(
-    console: Console, client: Client, request: DiscRequest, folder: Path, *, beside: bool = False
+    console: Console,
+    client: Client,
+    request: DiscRequest,
+    folder: Path,
+    *,
+    beside: bool = False,
+    letter: Path | None = None,
 ) -> tuple[Job, list[Path]]:
-    """Make the disc of these studies, and write its files into a folder, proved there; the job and the folder. Raises
-    ServiceError, ProofFailed, StorageFull, OSError.
+    """Make the disc of these studies, and write its files into a folder, proved there; the job and the folder. With
+    `usb-cms` they are encrypted, and the password goes where `burn` lets it go. Raises ServiceError, ProofFailed,
+    StorageFull, OSError.
     """
     require_place(folder, beside=beside)
     with TemporaryDirectory(prefix="mkiso-") as temporary:
         target = Path(temporary) / "disc"
-        job, files = burn(console, client, replace(request, form=ON_A_STICK), target, called="its files")
+        request = replace(request, form=request.form or ON_A_STICK[0])
+        job, files = burn(console, client, request, target, letter=letter, called="its files")
         if len(files) != 1:
             raise ProofFailed(
                 f"The images fill {len(files)} files, and a stick has one file-set: nothing was written. Ask for fewer "

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     "--to",
     "place",
     type=click.Path(path_type=Path, exists=True, file_okay=False, writable=True),
-    help="Write the files into this empty folder, such as a mounted USB stick, and read them back from there.",
+    help="Write the files into this empty folder, such as a mounted USB stick, and read them back from there. With "
+    "--format usb-cms they are encrypted for DICOM programs.",
 )
 @click.option("--beside-others", is_flag=True, help="With --to: the folder may have other files in it.")
 @click.option(
@@ -78,14 +79,19 @@ def burn(
 
     from mkiso.formats.registry import FORMATS, ISO
     from mkiso.media.names import PART
+    from mkiso_service.burning import ON_A_STICK, burn_into
     from mkiso_service.burning import burn as burn_disc
-    from mkiso_service.burning import burn_into
 
     console = Console(soft_wrap=True, stderr=as_json)
     if form and form not in FORMATS:
         raise click.BadParameter(f"there are: {', '.join(FORMATS)}", param_hint="--format")
-    if place and (output or form):
-        raise click.UsageError("--to writes files into a folder: leave -o and --format out.")
+    if place and output:
+        raise click.UsageError("--to writes files into a folder: leave -o out.")
+    if place and form and form not in ON_A_STICK:
+        raise click.UsageError(
+            f"--to writes the files of a stick: --format {' or '.join(ON_A_STICK)}. A file of the format {form} stays "
+            f"one file: write it there with -o {place / f'disc{FORMATS[form].suffix}'}."
+        )
     if letter_file and not (form and FORMATS[form].is_encrypted):
         raise click.UsageError("--letter takes the password of an encrypted disc: say --format zip-encrypted.")
     if letter_file and deidentified:
@@ -100,7 +106,7 @@ def burn(
     try:
         request = confirmed(console, client, replace(request, form=form, deidentified=deidentified), yes=yes)
         if place:
-            job, files = burn_into(console, client, request, place, beside=beside_others)
+            job, files = burn_into(console, client, request, place, beside=beside_others, letter=letter_file)
         else:
             job, files = burn_disc(console, client, request, target, letter=letter_file)
     except OSError as error:

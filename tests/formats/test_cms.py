@@ -19,6 +19,7 @@ from mkiso.errors import ConfigurationError, ProofFailed, TooLargeForMedium
 from mkiso.formats import envelope_reader
 from mkiso.formats.disc_check import check_disc, verify_disc
 from mkiso.formats.envelope_reader import Opener, private_key_of, with_envelopes
+from mkiso.formats.folder import unpack
 from mkiso.formats.proof import verify_image
 from mkiso.formats.protocol import Extent, Format, PasswordNeeded
 from mkiso.formats.proven_set import prove, write_set
@@ -263,6 +264,14 @@ def test_a_file_that_changed_is_named(made: Made, copy: Path, form: Format) -> N
     flip(copy, extent.start + extent.size // 2)
     findings = check_disc(copy, password=PASSWORD).findings
     assert f"{INSTANCE} isn't what was encrypted: it has another digest than its envelope says." in findings
+
+
+def test_the_files_go_onto_a_stick_as_they_are_in_its_image(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "stick").mkdir()
+    assert unpack(made.images["usb-cms"], tmp_path / "stick") == len(made.layout.files)
+    report = check_disc(tmp_path / "stick", password=PASSWORD)
+    assert (report.findings, report.instances) == ((), made.layout.instances)
+    assert not check_disc(tmp_path / "stick", key=private_key_of(made.key)).findings
 
 
 def test_a_folder_is_checked_as_an_image_is(made: Made, tmp_path: Path) -> None:

@@ -106,6 +106,8 @@ def url(script: Script) -> Iterator[str]:
                 self.send_image()
             elif self.path.partition("?")[0] == "/api/iso/jobs":
                 self.tell(200, script.listing)
+            elif self.path.endswith("/password"):
+                self.tell(200, {"password": "00000-11111"})
             elif "/jobs/" in self.path:
                 self.tell(200, script.states.pop(0) if len(script.states) > 1 else script.states[0])
             else:
@@ -472,9 +474,7 @@ def test_an_older_service_that_doesnt_know_the_address_is_said(script: Script, u
     assert raised.value.code == "other_version"
 
 
-def test_burn_writes_the_files_into_a_folder(
-    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def two_files(script: Script) -> None:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("DICOMDIR", b"directory")
@@ -482,6 +482,33 @@ def test_burn_writes_the_files_into_a_folder(
     script.image, script.etag = content.getvalue(), hashlib.sha256(content.getvalue()).hexdigest()
     for disc in script.states[-1]["discs"]:
         disc |= {"size": len(script.image), "sha256": script.etag}
+
+
+def test_burn_writes_encrypted_files_into_a_folder_and_tells_the_password(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_files(script)
+    script.accepted["claim"] = "a claim"
+    (folder := tmp_path / "stick").mkdir()
+    assert run(["burn", "A1", "--to", str(folder), "--format", "usb-cms", "--url", url]) == 0
+    assert "format=usb-cms" in script.asked[0][0]
+    assert "Password: 00000-11111" in capsys.readouterr().err
+    assert (folder / "DICOM/PT000001/IM000001").read_bytes() == b"image" * 1000
+
+
+@pytest.mark.parametrize("form", ["iso", "zip", "zip-encrypted", "iso-cms", "zip-cms"])
+def test_what_stays_one_file_is_not_written_as_many(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    assert run(["burn", "A1", "--to", str(tmp_path), "--format", form, "--url", url]) == 2
+    assert f"A file of the format {form} stays one file: write it there with -o" in capsys.readouterr().err
+    assert not script.asked and not list(tmp_path.iterdir())
+
+
+def test_burn_writes_the_files_into_a_folder(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_files(script)
     (folder := tmp_path / "stick").mkdir()
     assert run(["burn", "A1", "--to", str(folder), "--url", url]) == 0
     assert "format=" in script.asked[0][0]
