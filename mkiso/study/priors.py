@@ -170,16 +170,17 @@ def _of_the_patient(
     asked: Sequence[Study], others: Sequence[Study], rules: Identity, known: Patient | None
 ) -> Iterator[Study]:
     """Those of whom nothing that the archive tells leaves a doubt: not those of which another copy does."""
-    told = list(zip(*(_person(study, rules) for study in (*asked, *others)), strict=True))
-    doubtful = [place for place, values in enumerate(told) if len(set(values) - {""}) > 1]
-    own = [set(values) - {""} for values in zip(*(_person(study, rules) for study in asked), strict=True)]
+    told = [_person(study) for study in (*asked, *others)]
+    keywords = ("IssuerOfPatientID", *rules.compare)
+    doubtful = [keyword for keyword in keywords if len({person[keyword] for person in told} - {""}) > 1]
+    own = {keyword: {_person(study)[keyword] for study in asked} - {""} for keyword in doubtful}
     copies: dict[str, list[Study]] = {}
     for study in others:
         copies.setdefault(study.study_instance_uid, []).append(study)
     for each in copies.values():
         with suppress(PatientMismatch):
             one_patient([*asked, *each], [known] if known else [], rules)
-            if all({_person(study, rules)[place]} == own[place] for study in each for place in doubtful) and all(
+            if all({_person(study)[keyword]} == own[keyword] for study in each for keyword in doubtful) and all(
                 any(_may_be_told_together(study, one) for one in asked) for study in each
             ):
                 yield each[0]
@@ -198,12 +199,12 @@ def _name_parts(study: Study) -> set[str]:
     return {part for part in parts if len(part) > 1 or not part.isascii()}
 
 
-def _person(study: Study, rules: Identity) -> tuple[str, ...]:
-    compared = {"PatientBirthDate": study.patient_birth_date.replace(".", ""), "PatientSex": study.patient_sex.upper()}
-    return (
-        significant(study.issuer_of_patient_id),
-        *(significant(value) for keyword, value in compared.items() if keyword in rules.compare),
-    )
+def _person(study: Study) -> Mapping[str, str]:
+    return {
+        "IssuerOfPatientID": significant(study.issuer_of_patient_id),
+        "PatientBirthDate": significant(study.patient_birth_date.replace(".", "")),
+        "PatientSex": significant(study.patient_sex.upper()),
+    }
 
 
 def _may_be_alike(one: Study, other: Study) -> bool:
@@ -217,9 +218,9 @@ def _unlike(own: Kinds, other: Kinds, priors: Priors) -> Literal["other kind", "
     if priors.modality == priors.body_part == "any":
         return None
     untold = not (own and other)
-    for one, another in product(own, other):
-        counts = (priors.modality == "same", priors.body_part == "same")
-        same = [_same(*pair) for pair, does in zip(zip(one, another, strict=True), counts, strict=True) if does]
+    for (modality, part), (other_modality, other_part) in product(own, other):
+        same = [_same(modality, other_modality)] * (priors.modality == "same")
+        same += [_same(part, other_part)] * (priors.body_part == "same")
         if all(same):
             return None
         untold |= False not in same
@@ -240,9 +241,8 @@ def _is_earlier(study: Study, than: Study) -> bool:
     """Whether it was certainly made before: on another day, or where both tell their time."""
     if not (_is_day(_day(study)) and _is_day(_day(than))):
         return False
-    if _day(study) != _day(than):
-        return _day(study) < _day(than)
-    return "" != _time(study) < _time(than)
+    is_told = _day(study) != _day(than) or _time(study) != ""
+    return is_told and (_day(study), _time(study)) < (_day(than), _time(than))
 
 
 def _day(study: Study) -> str:
@@ -258,4 +258,4 @@ def _is_day(text: str) -> bool:
 
 
 def _years_before(day: str, years: int) -> str:
-    return f"{max(int(day[:4]) - years, 0):04}{day[4:]}"
+    return f"{int(day[:4]) - years:04}{day[4:]}"  # of a year before 0 it sorts before every day

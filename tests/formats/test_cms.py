@@ -321,6 +321,9 @@ def test_what_is_encrypted_is_divided_by_what_it_takes(tmp_path: Path, monkeypat
     [layout] = whole.layouts
     monkeypatch.setitem(capacity.MEDIUM_SECTORS, "cd", layout.sectors - 1)
     monkeypatch.setattr(volumes, "_SLACK_SECTORS", 4)
+    with pytest.raises(TooLargeForMedium):
+        alone = settings(tmp_path, disc={"span": False})
+        lay_out_set(studies, alone, tmp_path / "a", created=CREATED, medium="cd", envelopes=sealed)
     parts = lay_out_set(studies, settings(tmp_path), tmp_path / "p", created=CREATED, medium="cd", envelopes=sealed)
     assert len(parts.layouts) == 2
     for number, part in enumerate(parts.layouts):

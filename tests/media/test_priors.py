@@ -12,8 +12,9 @@ from pydicom.uid import ImplicitVRLittleEndian
 from mkiso.config.settings import Settings
 from mkiso.errors import NotConvertible, PatientMismatch, StudyIncomplete
 from mkiso.languages import language, languages
-from mkiso.media.capacity import MEDIUM_SECTORS
+from mkiso.media.capacity import MEDIUM_SECTORS, SECTOR_BYTES
 from mkiso.media.disc_set import lay_out_set, within_medium
+from mkiso.media.envelopes import Envelopes
 from mkiso.media.explicit import EXPLICIT_LITTLE_ENDIAN, convert_studies
 from mkiso.media.layout import Layout
 from mkiso.media.volumes import room_sectors, study_sectors
@@ -22,7 +23,7 @@ from mkiso.study.models import Instance
 from mkiso.study.priors import CONTRADICTS, INCOMPLETE, NO_ROOM, NOT_CONVERTIBLE, WORDS
 from mkiso.study.selection import Selection
 from mkiso.study.values import Retrieved, StudyRetrieved
-from peers.corpus import make_ct_series
+from peers.corpus import make_ct_series, make_study
 from tests.media.discs import CREATED, instances, passed, settings
 
 NUMBERS = ("A1", "P2", "P3")
@@ -116,6 +117,52 @@ def test_they_may_make_a_set_where_the_site_wants_sets(
     assert len(lay_out_set(studies, site, tmp_path / "disc", created=CREATED, medium="cd").layouts) > 1
     alone = settings(tmp_path, priors={"count": 2, "span": True}, disc={"span": False})
     assert numbers_of(within_medium(complete(files), alone, "cd")) == ["A1"]
+
+
+def beside(folder: Path, kinds: dict[str, int]) -> dict[str, list[Path]]:
+    """A1 and P2, of files that end with their sectors."""
+    size = sum(file.stat().st_size for file in make_study(folder / "first", "A1", kinds={"ct": 1}))
+    comment = "x" * (-size % SECTOR_BYTES + SECTOR_BYTES - 8)
+    [full] = make_study(folder / "A1", "A1", kinds={"ct": 1})
+    dataset = dcmread(full)
+    dataset.ImageComments = comment
+    dataset.save_as(full)
+    assert full.stat().st_size % SECTOR_BYTES == 0
+    return {"A1": [full], "P2": make_study(folder / "P2", "P2", kinds=kinds, number=2)}
+
+
+def room_for(files: dict[str, list[Path]]) -> int:
+    fixed = MEDIUM_SECTORS["cd"] - room_sectors("cd", [])
+    return fixed + sum(study_sectors(instances(each), medium="cd") for each in files.values())
+
+
+def test_encrypted_files_take_more_room_and_have_no_viewer_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = beside(tmp_path, {"ct": 1})
+    room, sealed, viewer = room_for(files), Envelopes("12345-67890"), tmp_path / "viewer"
+    viewer.mkdir()
+    (viewer / "V.EXE").write_bytes(bytes(SECTOR_BYTES * 150))
+    plain = settings(tmp_path, priors={"count": 2})
+    viewed = settings(tmp_path, priors={"count": 2}, viewer={"directory": str(viewer), "executable": "V.EXE"})
+    for more, site, envelopes, kept in [
+        (0, plain, None, ["A1", "P2"]),
+        (0, plain, sealed, ["A1"]),
+        (100, viewed, None, ["A1"]),
+        (100, viewed, sealed, ["A1", "P2"]),
+    ]:
+        monkeypatch.setitem(MEDIUM_SECTORS, "cd", room + more)
+        assert numbers_of(within_medium(complete(files), site, "cd", envelopes)) == kept
+
+
+def test_what_will_be_converted_takes_the_room_that_it_needs_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = beside(tmp_path, {"jpeg_ls": 1})
+    monkeypatch.setitem(MEDIUM_SECTORS, "cd", room_for(files))
+    for syntax, kept in (("as-archived", ["A1", "P2"]), ("explicit-le", ["A1"])):
+        site = settings(tmp_path, priors={"count": 2}, disc={"transfer_syntax": syntax})
+        assert numbers_of(within_medium(complete(files), site, "cd")) == kept
 
 
 def test_a_file_that_no_medium_holds_keeps_only_its_study_off(

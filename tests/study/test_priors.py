@@ -21,7 +21,17 @@ from mkiso.errors import (
     Unforeseen,
 )
 from mkiso.study.models import Patient, Series, Study
-from mkiso.study.priors import MOST_LOOKED_AT, Kinds, choose, kinds_of, require_offered, why_left_out
+from mkiso.study.priors import (
+    MOST_LOOKED_AT,
+    NO_ROOM,
+    WORDS,
+    Kinds,
+    choose,
+    kinds_of,
+    require_offered,
+    why_left_out,
+    words_of,
+)
 from mkiso.study.selection import Selection, selection_of
 
 RULE = Priors(count=2)
@@ -85,6 +95,12 @@ def test_only_what_certainly_was_made_before(date: str, time: str, why: str | No
     assert choose([asked], [other], of(), RULE, Identity()).not_taken.get("1.2.2") == why
 
 
+@pytest.mark.parametrize("date", ["", "2026", "2026031x", "２０２６０３１０"])
+def test_nothing_is_certainly_before_what_tells_no_day(date: str) -> None:
+    asked, other = replace(ASKED, study_date=date), study("2", "20200101")
+    assert choose([asked], [other], of(), RULE, Identity()).not_taken == {"1.2.2": "not earlier"}
+
+
 def test_of_several_that_are_asked_for_one_may_be_after_it() -> None:
     early, other = study("3", "20100101", modalities_in_study=("MR",)), study("2", "20200101")
     kinds = of({"3": frozenset({("MR", "KNEE")})})
@@ -96,6 +112,8 @@ def test_years_bound_how_long_ago() -> None:
     rule = Priors(count=2, years=5)
     assert reason(study("2", "20210310"), rule=rule) is None
     assert reason(study("2", "20210309"), rule=rule) == "too long ago"
+    long_ago = replace(ASKED, study_date="00020101")
+    assert taken(study("2", "00010101"), rule=rule, asked=long_ago) == ["2"]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +149,11 @@ def test_a_report_in_both_makes_no_two_studies_alike() -> None:
     asked = replace(ASKED, modalities_in_study=("CT", "SR"))
     other = study("2", "20200101", modalities_in_study=("US", "SR"))
     assert choose([asked], [other], of(), RULE, Identity()).not_taken["1.2.2"] == "other kind"
+
+
+def test_what_is_asked_for_may_tell_no_kind_either() -> None:
+    other = study("2", "20200101", modalities_in_study=())
+    assert reason(other, kinds={"1": frozenset()}) == "kind not told"
 
 
 def test_another_modality_costs_no_question() -> None:
@@ -176,6 +199,8 @@ def test_where_two_share_an_id_only_who_says_the_same_is_taken(keyword: str, val
         (("19700101", ""), ("DOE^JOHN", "SMITH^ANNA"), False),
         (("", ""), ("", ""), False),
         (("", ""), ("DOE^J", "ROE^J"), False),
+        (("", ""), ("Li^A", "Li^B"), True),
+        (("", ""), ("\u674e^\u4f1f", "\u674e^\u5a1c"), True),
         (("", ""), ("DOE^ANNA", "Smith-Doe, Anna"), True),
         (("19700101", "1970.01.01"), ("DOE^ANNA", "SMITH^ANNIE"), True),
         (("", ""), ("Yamada^Tarou=\u5c71\u7530^\u592a\u90ce", "\u5c71\u7530^\u592a\u90ce"), True),
@@ -227,7 +252,7 @@ def test_a_patient_of_very_many_studies_costs_bounded_questions() -> None:
         return CHEST if each == ASKED else frozenset({("CT", "HEAD")})
 
     choice = choose([ASKED], others, head, RULE, Identity())
-    assert len(asked) == MOST_LOOKED_AT + 1
+    assert len(asked) == MOST_LOOKED_AT + 1 == 51
     assert list(choice.not_taken.values()).count("not looked at") == len(others) - MOST_LOOKED_AT
 
 
@@ -243,6 +268,11 @@ def test_a_patient_of_very_many_studies_costs_bounded_questions() -> None:
 )
 def test_a_job_goes_on_only_without_what_is_the_priors_fault(error: MkisoError, why: str) -> None:
     assert why_left_out(error) == why
+
+
+def test_people_read_why_an_earlier_study_is_not_on_the_disc() -> None:
+    assert words_of(("patient_api", NO_ROOM)) == [WORDS[NO_ROOM]]
+    assert words_of(tuple(WORDS)) == list(WORDS.values())
 
 
 def test_with_priors_is_another_question_than_without() -> None:

@@ -59,6 +59,14 @@ def test_what_is_no_uid_or_too_much_is_refused(studies: list[str], series: list[
         parse_selection(studies, series, 2)
 
 
+def test_as_many_may_be_chosen_as_the_bound_says_and_no_more() -> None:
+    uids = [f"1.2.{number}" for number in range(200)]
+    assert len(parse_selection(["1.2", "1.3"], uids, 2).series) == 200
+    with pytest.raises(InvalidRequest, match="At most 200 times series_uid"):
+        parse_selection([], [*uids, "1.3"], 2)
+    assert len(parse_selection(["1." + "2" * 62], [], 1).studies[0]) == 64
+
+
 def test_the_order_of_uids_and_twice_the_same_mean_nothing() -> None:
     one = parse_selection(["1.3", "1.2", "1.3"], ["1.2.2", "1.2.1"], 5)
     assert (
@@ -101,6 +109,31 @@ def test_what_is_not_in_the_studies_found_makes_no_disc(selection: Selection) ->
         found_of(
             ("A1",), selection, study(1, chosen=chosen), study(2, chosen=(1,) if "1.2.2.1" in selection.series else ())
         )
+
+
+@pytest.mark.parametrize(
+    ("absent", "words"),
+    [
+        ("1", r"study 1\.9\.1 isn't"),
+        ("123", r"1\.9\.1, 1\.9\.2, 1\.9\.3 isn't"),
+        ("12345", r"1\.9\.3 and 2 more isn't"),
+    ],
+)
+def test_a_few_of_what_is_not_found_are_named(absent: str, words: str) -> None:
+    uids = tuple(f"1.9.{each}" for each in absent)
+    with pytest.raises(SelectionNotFound, match=words) as caught:
+        found_of(("A1",), Selection(("1.2.1", *uids)), study(1))
+    assert caught.value.details == {"absent": list(uids[:3])}
+
+
+def test_what_was_stored_is_kept_for_the_same_studies_whoever_asks() -> None:
+    one = found_of(("A1",), EVERYTHING, study(1))
+    assert one.content == replace(one, degraded=("patient_api",), accession_numbers=()).content
+    two, some = (
+        found_of(("A1",), EVERYTHING, study(2)),
+        found_of((), Selection((), ("1.2.1.1",)), study(1, chosen=(1,))),
+    )
+    assert len({one.content, two.content, some.content}) == 3
 
 
 def test_a_number_of_which_nothing_is_chosen_is_no_name_for_a_disc() -> None:
