@@ -338,22 +338,22 @@ def _whole(copies: Sequence[Study]) -> Study:
         if copy.expected.count is None:  # it may hold more than another, and nobody can say
             provable(copy, require_counts=copy.origin.require_counts)
     listed = frozenset[str]().union(*(copy.expected.instances or () for copy in copies))
-    most = max(len(listed), *(copy.expected.count or 0 for copy in copies))
-    counted = [copy for copy in copies if copy.expected.count is not None]
-    for copy in counted:
+    counted = [(copy.expected.count, copy) for copy in copies if copy.expected.count is not None]
+    most = max([len(listed), *(count for count, _ in counted)])
+    for count, copy in counted:
         instances = copy.expected.instances
-        if (copy.expected.count or 0) >= most and (instances is None or instances >= listed):
+        if count >= most and (instances is None or instances >= listed):
             return copy
     if not counted:
         return copies[0]
     number = copies[0].accession_number
     had = ", ".join(f"{copy.origin.source} {copy.expected.count}" for copy in copies)
-    together = f", together {len(listed)}" if listed else ""
     raise StudyIncomplete(
-        f"No source holds all images of {copies[0].called} ({had}{together}), and images of two sources aren't "
-        f"mixed, so no disc was made. {''.join(_lacking(copies, listed))}Have the missing ones sent to one of them.",
+        f"No source holds all images of {copies[0].called} ({had}, together {len(listed)}), and images of two sources "
+        f"aren't mixed, so no disc was made. {''.join(_lacking(copies, listed))}Have the missing ones sent to one of "
+        "them.",
         accession_number=number,
-        expected=len(listed) or None,
+        expected=len(listed),
     )
 
 

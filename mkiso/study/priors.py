@@ -238,11 +238,11 @@ def _newest_first(studies: Sequence[Study]) -> list[Study]:
 
 
 def _is_earlier(study: Study, than: Study) -> bool:
-    """Whether it was certainly made before: on another day, or where both tell their time."""
+    """Whether it was certainly made before: on another day, or at another time as far as both tell it."""
     if not (_is_day(_day(study)) and _is_day(_day(than))):
         return False
-    is_told = _day(study) != _day(than) or _time(study) != ""
-    return is_told and (_day(study), _time(study)) < (_day(than), _time(than))
+    told = min(len(_time(study)), len(_time(than)))
+    return (_day(study), _time(study)[:told]) < (_day(than), _time(than)[:told])
 
 
 def _day(study: Study) -> str:

@@ -23,18 +23,20 @@ from mkiso.errors import (
     PacsRefused,
     PacsSilent,
     PacsUnreachable,
+    PatientApiUnavailable,
     PatientMismatch,
     StudyIncomplete,
     StudyNotFound,
 )
-from mkiso.sources import several
 from mkiso.sources.answers import Answers
 from mkiso.sources.protocol import Query, Search
 from mkiso.sources.registry import source_of, sources_of
 from mkiso.sources.retrieve import retrieve
 from mkiso.sources.search import Criteria
 from mkiso.sources.several import (
+    FoundStudies,
     chosen,
+    differs,
     find_beside,
     find_everywhere,
     find_everywhere_by_uid,
@@ -43,7 +45,7 @@ from mkiso.sources.several import (
     search_everywhere,
 )
 from mkiso.study import gate
-from mkiso.study.models import Arrival, Expected, Study, as_day
+from mkiso.study.models import Arrival, Expected, Patient, Study, as_day
 from mkiso.study.selection import Selection
 from mkiso.study.values import Found
 from peers.corpus import PLAIN, dataset_bytes, make_study
@@ -80,6 +82,7 @@ def counted(source: str, count: int | None, *, require_counts: bool = True) -> S
         ([counted("a", None, require_counts=False)], "a", ()),
         ([copy("a", "1"), copy("b", "1", patient_name="Doe^Jane")], "a", ("sources_differ:b",)),
         ([copy("a", "1"), copy("b", "1", study_description="Head")], "a", ()),
+        ([copy("a", "1", study_description="Head"), copy("b", "1")], "a", ()),
         ([copy("a", "1"), copy("b", "1", modalities_in_study=("CT",))], "a", ()),
         ([copy("a", "1", study_date="20240101"), copy("b", "1", study_date="20240102")], "a", ("sources_differ:b",)),
     ],
@@ -160,7 +163,9 @@ def test_rules_that_no_study_meets_or_of_the_only_source_are_refused() -> None:
         ([copy("a", "1", "2"), copy("b", "2", "3")], StudyIncomplete, r"\(a 2, b 2, together 3\)"),
         ([copy("a", "1", "2"), copy("b", "2", "3")], StudyIncomplete, r"a lacks 3\. b lacks 1\. Have"),
         ([copy("a", *"123456"), copy("b", "7")], StudyIncomplete, r"a lacks 7\. b lacks 1, 2, 3 and 3 more\. Have"),
+        ([copy("a", "1", "2", "3"), copy("b", "4")], StudyIncomplete, r"b lacks 1, 2, 3\. Have"),
         ([copy("a", "1", "2"), counted("b", 3)], None, ""),
+        ([counted("a", None)], None, ""),
         ([copy("a", "1", "2"), copy("b", "3"), counted("c", 2)], StudyIncomplete, "a 2, b 1, c 2"),
         ([copy("a", "1"), counted("b", None)], CountsUnknown, r"sources\.b\.require_counts"),
         ([copy("a", "1"), copy("b", "1", patient_id="P2")], PatientMismatch, r"one source and another's in another"),
@@ -180,6 +185,36 @@ def test_what_nobody_has_wholly_or_two_have_of_two_patients_is_nobodys_disc(
     else:
         with pytest.raises(error, match=words):
             chosen(copies)
+
+
+def test_where_nobody_has_all_it_is_said_how_many_there_are() -> None:
+    with pytest.raises(StudyIncomplete) as caught:
+        chosen([copy("a", "1", "2"), copy("b", "2", "3")])
+    assert caught.value.details["expected"] == 3
+
+
+def test_sources_that_list_other_images_differ_whatever_their_number() -> None:
+    assert differs(copy("a", "1"), copy("b", "2"))
+    assert not differs(copy("a", "1"), copy("b", "1"))
+
+
+def test_of_chosen_series_that_one_cannot_count_the_one_that_lists_them_is_taken() -> None:
+    series = ("1.2.3.1",)
+    untold = replace(counted("a", None, require_counts=False), chosen=series)
+    found = chosen([untold, copy("b", "1", chosen=series)], selection=Selection((), series))
+    assert [study.origin.source for study in found.studies] == ["b"]
+
+
+def test_a_disc_is_made_without_the_patient_api_only_where_that_is_told() -> None:
+    answers, known = [FoundStudies((copy("a", "1"),))], Patient("P1")
+    cases: list[tuple[list[Patient | PatientApiUnavailable | None], tuple[str, ...]]] = [
+        ([PatientApiUnavailable("x"), known], ("patient_api",)),
+        ([None, known], ()),
+        ([], ()),
+    ]
+    for looked_up, degraded in cases:
+        found = found_together(("A1",), answers, looked_up, Settings().identity)
+        assert (found.degraded, found.patient) == (degraded, known if looked_up else None)
 
 
 def test_a_source_without_the_chosen_series_isnt_taken_for_its_whole_study() -> None:
@@ -277,13 +312,24 @@ def test_a_source_that_is_down_is_told_and_the_disc_is_made(files: list[Path]) -
     found = find_everywhere([Named("a", error=GONE), Named("b", files), Named("c", error=PacsSilent("x"))], "A1")
     assert [study.origin.source for study in found.studies] == ["b"]
     assert found.degraded == ("source_down:a", "source_down:c")
+    assert found.reasons == ("a: It can't be reached.", "c: x")
+
+
+def test_why_the_only_source_has_nothing_is_said_in_its_own_words(files: list[Path]) -> None:
+    with pytest.raises(PacsUnreachable, match=r"^It can't be reached"):
+        find_everywhere([Named("a", error=GONE)], "A1")
+    with pytest.raises(PacsUnreachable):
+        search_everywhere([Named("a", error=GONE)], Criteria(accession_number="A1"))
+    with pytest.raises(StudyNotFound, match=r"^(?!No source)"):
+        find_everywhere([Named("a", files)], "A2")
+    assert find_everywhere([Named("a", files)], "A1").degraded == ()
 
 
 def test_what_is_nowhere_while_a_source_is_down_isnt_not_found(files: list[Path]) -> None:
     with pytest.raises(NotAskedEverywhere, match=r"A2 is in b, and .*a: It can't be reached") as told:
         find_everywhere([Named("a", error=GONE), Named("b", files)], "A2")
     assert told.value.retriable and told.value.details["not_asked"] == ["a"]
-    with pytest.raises(StudyNotFound, match="asked: a, b"):
+    with pytest.raises(StudyNotFound, match=r"\(asked: a, b\)"):
         find_everywhere([Named("a"), Named("b", files)], "A2")
     with pytest.raises(NotAskedEverywhere, match=r"a: It can't be reached. b: It can't"):
         find_everywhere([Named("a", error=GONE), Named("b", error=GONE)], "A1")
@@ -296,6 +342,9 @@ def test_what_is_known_by_its_uid_is_had_from_the_one_that_has_it_wholly(files: 
     assert find_everywhere_by_uid([Named("a"), Named("b")], uid).studies == ()
     with pytest.raises(NotAskedEverywhere, match="a: It can't"):
         find_everywhere_by_uid([Named("a", error=GONE), Named("b")], uid)
+    assert find_everywhere_by_uid([Named("a", error=GONE), Named("b", files)], uid).degraded == ("source_down:a",)
+    with pytest.raises(StudyNotFound):
+        find_everywhere_by_uid([Named("a"), Named("b")], uid, Selection((uid,)))
 
 
 def test_a_source_that_must_answer_or_answers_wrongly_ends_the_question(files: list[Path]) -> None:
@@ -351,9 +400,11 @@ def test_a_source_that_has_the_study_and_does_not_list_it_is_not_passed_over(fil
 
 
 def test_a_source_that_has_no_time_is_asked_again(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(several, "BUSY_PAUSES_SECONDS", (0.0, 0.0))
+    paused: list[float] = []
+    monkeypatch.setattr("mkiso.sources.several.time.sleep", paused.append)
     found = find_everywhere([Listless("a", files, PacsBusy("No time."), 2), Named("b", files[1:])], "A1")
     assert ([study.origin.source for study in found.studies], found.degraded) == (["a"], ("sources_differ:b",))
+    assert paused == [1.0, 3.0]
 
 
 def test_only_those_are_asked_whose_numbers_it_may_be(files: list[Path]) -> None:
@@ -372,8 +423,10 @@ def test_a_search_names_the_source_of_each_study_and_who_wasnt_asked(files: list
     assert [study.origin.source for study in hits.studies] == ["a", "c"]
     assert not hits.cut and down == {"b": GONE}
     assert search_everywhere(sources, Criteria(patient_id=PLAIN.patient_id), most=1)[0].cut
+    assert not search_everywhere(sources, Criteria(patient_id=PLAIN.patient_id), most=2)[0].cut
     hits, _ = search_everywhere(sources, Criteria(accession_number="A1"))
-    assert [study.origin.source for study in hits.studies] == ["a"]
+    assert ([study.origin.source for study in hits.studies], hits.source) == (["a"], "")
+    assert search_everywhere(sources[:1], Criteria(accession_number="A1"))[0].source == "The folder"
     assert search_everywhere(sources[2:], Criteria(accession_number="A1"))[0].studies == ()
     with pytest.raises(NotAskedEverywhere):
         search_everywhere([Named("a", error=GONE), Named("b", error=GONE)], Criteria(accession_number="A1"))
