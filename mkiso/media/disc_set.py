@@ -142,11 +142,11 @@ def within_medium(
     for instance in _grown(instances, envelopes):
         of_study[instance.arrival.study_instance_uid].append(instance)
     asked = [instance for study in studies.asked for instance in of_study[study.study_instance_uid]]
-    used = 0 if may_span else study_sectors(asked, medium=medium)
+    used = study_sectors(asked, medium=medium)
     kept = 0
     for study in studies.priors:
         of_prior = of_study[study.study_instance_uid]
-        used += 0 if may_span else study_sectors(of_prior, medium=medium)
+        used += study_sectors(of_prior, medium=medium)
         if used > room or any(each.on_disc.size > LARGEST_FILE_BYTES for each in of_prior):
             break
         kept += 1

@@ -73,6 +73,7 @@ def uids(found: Sequence[Instance]) -> list[str]:
 def test_what_fits_is_one_disc(studies: CompleteStudies, tmp_path: Path) -> None:
     disc_set = lay_out_set(studies, settings(tmp_path), tmp_path / "made", created=CREATED, medium="dvd")
     [layout] = disc_set.layouts
+    assert layout.amount == "none"  # no pictures were made
     assert (layout.volume, layout.medium, layout.created, disc_set.studies) == (
         Volume(1, 1),
         "dvd",

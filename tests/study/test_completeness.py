@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from mkiso.errors import CountsUnknown, NoDicomData, StudyIncomplete
-from mkiso.study.completeness import complete, incomplete, is_complete, missing, provable, unexpected
+from mkiso.study.completeness import (
+    RETRY_HINT,
+    complete,
+    incomplete,
+    is_complete,
+    missing,
+    provable,
+    unexpected,
+    unlisted,
+    unproved,
+    untold,
+)
 from mkiso.study.models import Expected, Study
 
 LISTED = Expected("image", 3, {"1": frozenset({"1.1", "1.2"}), "2": frozenset({"2.1"})})
@@ -119,3 +130,14 @@ def test_a_stranger_doesnt_stand_in_for_a_missing_instance() -> None:
 
 def test_what_nobody_counted_isnt_counted_in_words() -> None:
     assert incomplete(study(UNKNOWN), set()).words.startswith("Images of accession number A1 didn't arrive")
+
+
+def test_why_images_that_came_prove_nothing_is_said_with_what_to_do() -> None:
+    told_less, failed, asked = untold(study(LISTED)), unproved(study(COUNTED)), unproved(study(COUNTED), "Ask X.")
+    assert "no longer tells" in told_less.words and told_less.words.endswith(RETRY_HINT)
+    assert failed.words.startswith("3 images of accession number A1 arrived") and failed.words.endswith(RETRY_HINT)
+    assert asked.words.endswith("No disc was made. Ask X.")
+    for count, named in ((1, "1 image more"), (2, "2 images more")):
+        refused = unlisted(study(LISTED), count, "No room.")
+        assert refused.words.startswith(f"{named} of accession number A1 came") and "(No room)" in refused.words
+        assert (refused.details["expected"], refused.details["unlisted"]) == (3, count)
