@@ -36,8 +36,9 @@ from mkiso.study.models import Arrival
 WORKERS = 2  # processes a job; they are nicer than everything else
 FINISH_SECONDS = 300.0
 """How long a job waits for its pictures once all has arrived; what has none by then is named as too slow."""
-VALUES = 64
-"""Of how many CT and MR images of a disc the values are carried, so that a viewer windows them itself: about 15 MB."""
+VALUES, FEW_VALUES, MANY_IMAGES = 64, 16, 500
+"""Of how many CT and MR images of a disc the values are carried, so that a viewer windows them itself, 0.28 MB for each
+of 512²; and of how many where more images come than MANY_IMAGES: their pictures alone take 25 MB a thousand."""
 _WITH_VALUES = frozenset({CTImageStorage, MRImageStorage})
 _PACK, _MADE = "pictures.pack", "made.jsonl"
 
@@ -192,12 +193,13 @@ class Renderer:
             return _nothing(self._request(arrival), Reason.UNFORESEEN)
 
     def _has_values(self, arrival: Arrival) -> bool:
-        """Whether a CT or MR image is one of the VALUES that carry their values, spread over all that is to come."""
+        """Whether a CT or MR image is one of those that carry their values, spread over all that is to come."""
         if arrival.sop_class_uid not in _WITH_VALUES or self._expected is None:
             return False
         self._windowed += 1
         each, most = self._windowed, max(VALUES, self._expected)
-        return each * VALUES // most > (each - 1) * VALUES // most
+        carried = VALUES if self._expected <= MANY_IMAGES else FEW_VALUES
+        return each * carried // most > (each - 1) * carried // most
 
     def _request(self, arrival: Arrival) -> PictureRequest:
         return PictureRequest(arrival.path, self._folder)

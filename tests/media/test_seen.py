@@ -258,6 +258,10 @@ def test_values_are_carried_of_images_spread_over_all_that_come(
     assert len(scripts_on(layout)) == 9
     [layout] = seen(studies, tmp_path, rendered(studies, tmp_path / "more")).layouts
     assert not scripts_on(layout)
+    monkeypatch.setattr(rendering, "MANY_IMAGES", 8)
+    monkeypatch.setattr(rendering, "FEW_VALUES", 2)
+    [layout] = seen(studies, tmp_path, rendered(studies, tmp_path / "many", expected=9)).layouts
+    assert scripts_on(layout) == ["D0000005.JS", "D0000009.JS"]
 
 
 def test_no_text_ends_a_script_or_begins_markup(tmp_path: Path) -> None:
