@@ -107,8 +107,13 @@ def disc_fingerprint(studies_fingerprint: str, settings: Settings, form: Format 
     by which it was let through, its format, and the program, whose next version may know better.
     """
     sections = (settings.disc, settings.viewer, settings.identity)
-    parts = (studies_fingerprint, program_version(), form.name, *(section.model_dump_json() for section in sections))
-    parts += (f"sent to {inbox}",) if inbox else ()
+    parts = (
+        studies_fingerprint,
+        program_version(),
+        form.name,
+        *(section.model_dump_json() for section in sections),
+        inbox,
+    )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

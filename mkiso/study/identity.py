@@ -135,12 +135,12 @@ def one_study(copies: Sequence[Study]) -> None:
     patient_ids = {significant(copy.patient_id) for copy in copies}
     issuers = {significant(copy.issuer_of_patient_id) for copy in copies} - {""}
     if len(patient_ids) > 1 or len(issuers) > 1:
-        number = copies[0].accession_number
+        numbers = _numbers(copies)
         named = " and ".join(dict.fromkeys(copy.origin.source for copy in copies))
         raise PatientMismatch(
-            f"The study of accession number {number} is one patient's in one source and another's in another ({named})."
-            " Have it corrected there.",
-            accession_numbers=[number],
+            f"The study of accession number {_listed(numbers)} is one patient's in one source and another's in another "
+            f"({named}). Have it corrected there.",
+            accession_numbers=numbers,
         )
 
 

@@ -53,6 +53,11 @@ def small(monkeypatch: pytest.MonkeyPatch, studies: CompleteStudies) -> None:
     monkeypatch.setitem(MEDIUM_SECTORS, "cd", room)
 
 
+@pytest.fixture
+def one(tmp_path: Path) -> CompleteStudies:
+    return passed(instances(make_study(tmp_path / "files", "ACC1", kinds={"ct": 1})))
+
+
 def laid_out(studies: CompleteStudies, folder: Path, **sections: Any) -> DiscSet:
     return lay_out_set(studies, settings(folder, **sections), folder / "made", created=CREATED, medium="cd")
 
@@ -220,6 +225,15 @@ def test_a_damaged_or_an_exchanged_image_proves_nothing(studies: CompleteStudies
         prove(made)
 
 
+def test_an_image_that_is_whole_and_of_another_medium_proves_nothing(one: CompleteStudies, tmp_path: Path) -> None:
+    """A Blu-ray image has a second file system, and so another size."""
+    made = written(laid_out(one, tmp_path), tmp_path)
+    [layout] = made.disc_set.layouts
+    wanted = replace(made, disc_set=replace(made.disc_set, layouts=(replace(layout, medium="bd"),)))
+    with pytest.raises(ProofFailed, match="bytes and not"):
+        prove(wanted)
+
+
 def test_an_image_that_never_reaches_the_disk_proves_nothing(
     studies: CompleteStudies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,11 +280,6 @@ def test_a_disc_of_several_studies_is_saved_under_the_patients_name(tmp_path: Pa
     _, [manifest] = shelved_as(passed(found, known), tmp_path)
     assert (manifest.filename, manifest.patient_name) == ("Known Name.iso", "Known^Name")
     assert sorted(manifest.studies.values()) == ["ACC1", "ACC2"]
-
-
-@pytest.fixture
-def one(tmp_path: Path) -> CompleteStudies:
-    return passed(instances(make_study(tmp_path / "files", "ACC1", kinds={"ct": 1})))
 
 
 def told_of(studies: CompleteStudies, **found: Any) -> CompleteStudies:

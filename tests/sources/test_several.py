@@ -188,9 +188,14 @@ def test_what_nobody_has_wholly_or_two_have_of_two_patients_is_nobodys_disc(
 
 
 def test_where_nobody_has_all_it_is_said_how_many_there_are() -> None:
-    with pytest.raises(StudyIncomplete) as caught:
-        chosen([copy("a", "1", "2"), copy("b", "2", "3")])
-    assert caught.value.details["expected"] == 3
+    with pytest.raises(StudyIncomplete, match="images of accession number A1") as caught:
+        chosen([copy("a", "1", "2"), copy("b", "2", "3", accession_number="B1")])
+    assert caught.value.details == {"accession_number": "A1", "expected": 3}
+
+
+def test_a_study_chosen_by_its_uid_is_taken_from_who_has_it_wholly_too() -> None:
+    found = chosen([copy("a", "1"), copy("b", "1", "2")], selection=Selection((UID,)))
+    assert ([study.origin.source for study in found.studies], found.degraded) == (["b"], ("sources_differ:a",))
 
 
 def test_sources_that_list_other_images_differ_whatever_their_number() -> None:
@@ -342,7 +347,8 @@ def test_what_is_known_by_its_uid_is_had_from_the_one_that_has_it_wholly(files: 
     assert find_everywhere_by_uid([Named("a"), Named("b")], uid).studies == ()
     with pytest.raises(NotAskedEverywhere, match="a: It can't"):
         find_everywhere_by_uid([Named("a", error=GONE), Named("b")], uid)
-    assert find_everywhere_by_uid([Named("a", error=GONE), Named("b", files)], uid).degraded == ("source_down:a",)
+    found = find_everywhere_by_uid([Named("a", error=GONE), Named("b", files)], uid, Selection((uid,)))
+    assert (len(found.studies), found.degraded) == (1, ("source_down:a",))
     with pytest.raises(StudyNotFound):
         find_everywhere_by_uid([Named("a"), Named("b")], uid, Selection((uid,)))
 
@@ -362,7 +368,9 @@ def test_what_else_a_number_has_is_asked_where_its_study_is_whatever_the_pattern
     uids = [str(dcmread(file, stop_before_pixels=True).StudyInstanceUID) for file in files]
     sources = [new, old, Named("down", error=GONE, **of_others)]
     answers = [replace(find_everywhere_by_uid([new, old], uids[0]), degraded=())]
-    told = find_beside(sources, answers, lambda _: None)
+    heard: list[str] = []
+    told = find_beside(sources, answers, heard.append)
+    assert heard == ["X1"]
     assert ([study.study_instance_uid for study in told.beside], told.degraded) == ([uids[1]], ())
     found = found_together((), [*answers, told], [], Settings().identity, Selection((uids[0],)))
     assert ([study.study_instance_uid for study in found.studies], found.is_part) == ([uids[0]], True)
@@ -374,6 +382,37 @@ def test_what_else_a_number_has_is_asked_where_its_study_is_whatever_the_pattern
     old.error = GONE
     with pytest.raises(PacsUnreachable):
         find_beside(sources, answers, lambda _: None)
+
+
+class Hearing(Named):
+    """It remembers which accession numbers it was asked for."""
+
+    def __init__(self, name: str, files: Sequence[Path] = (), **keys: Any) -> None:
+        super().__init__(name, files, **keys)
+        self.heard: list[str] = []
+
+    def _search(self, query: Query, most: int | None = None, /) -> Answers:
+        self.heard.append(str(dict(query.keys).get("AccessionNumber", "")))
+        return super()._search(query, most)
+
+
+def test_a_number_is_asked_for_where_its_study_is_and_wherever_it_may_be(tmp_path: Path) -> None:
+    of_others: dict[str, Any] = {"accession_numbers": ("N*",)}
+    north = Hearing("north", make_study(tmp_path, "X1", kinds={"ct": 1}), **of_others)
+    south = Hearing("south", make_study(tmp_path, "Y1", kinds={"ct": 1}, number=2), **of_others)
+    everywhere = Hearing("everywhere")
+    sources = [north, south, everywhere]
+    uids = [str(dcmread(file, stop_before_pixels=True).StudyInstanceUID) for file in sorted(tmp_path.glob("*.dcm"))]
+    answers = [find_everywhere_by_uid(sources, uid) for uid in uids]
+    for source in sources:
+        source.heard.clear()
+    assert find_beside(sources, answers, lambda _: None).beside == ()
+    assert [set(source.heard) for source in sources] == [{"X1"}, {"Y1"}, {"X1", "Y1"}]
+
+
+def test_a_search_that_one_source_cut_is_cut(tmp_path: Path) -> None:
+    files = [file for number in (1, 2) for file in make_study(tmp_path, "A1", kinds={"ct": 1}, number=number)]
+    assert search_everywhere([Named("a", files)], Criteria(patient_id=PLAIN.patient_id), most=1)[0].cut
 
 
 class Listless(Named):
@@ -427,7 +466,8 @@ def test_a_search_names_the_source_of_each_study_and_who_wasnt_asked(files: list
     hits, _ = search_everywhere(sources, Criteria(accession_number="A1"))
     assert ([study.origin.source for study in hits.studies], hits.source) == (["a"], "")
     assert search_everywhere(sources[:1], Criteria(accession_number="A1"))[0].source == "The folder"
-    assert search_everywhere(sources[2:], Criteria(accession_number="A1"))[0].studies == ()
+    nobody, _ = search_everywhere(sources[2:], Criteria(accession_number="A1"))
+    assert (nobody.studies, nobody.cut) == ((), False)
     with pytest.raises(NotAskedEverywhere):
         search_everywhere([Named("a", error=GONE), Named("b", error=GONE)], Criteria(accession_number="A1"))
 

@@ -27,6 +27,7 @@ from mkiso.study.identity import (
     iso_date,
     one_line,
     one_patient,
+    one_study,
     same_as_shown,
     same_patient,
     shown_digest,
@@ -93,6 +94,14 @@ def test_a_study_without_a_patient_id_is_named() -> None:
     with pytest.raises(PatientMismatch, match="accession number A2 has no patient ID") as refused:
         one_patient([STUDY, replace(SAME, patient_id=" ")], [], RULES)
     assert refused.value.details == {"accession_numbers": ["A2"]}
+
+
+def test_a_study_of_two_patients_is_named_by_all_its_numbers_or_by_its_uid() -> None:
+    copies = [STUDY, replace(STUDY, accession_number="", patient_id="HN-2")]
+    with pytest.raises(PatientMismatch, match=r"number A1, none \(study 1\.2\.3\) is one patient's") as refused:
+        one_study(copies)
+    assert refused.value.details == {"accession_numbers": ["A1", "none (study 1.2.3)"]}
+    assert "HN-" not in refused.value.words
 
 
 def test_an_issuer_counts_only_where_both_name_one() -> None:
