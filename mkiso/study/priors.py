@@ -239,10 +239,9 @@ def _newest_first(studies: Sequence[Study]) -> list[Study]:
 
 def _is_earlier(study: Study, than: Study) -> bool:
     """Whether it was certainly made before: on another day, or at another time as far as both tell it."""
-    if not (_is_day(_day(study)) and _is_day(_day(than))):
-        return False
     told = min(len(_time(study)), len(_time(than)))
-    return (_day(study), _time(study)[:told]) < (_day(than), _time(than)[:told])
+    is_before = (_day(study), _time(study)[:told]) < (_day(than), _time(than)[:told])
+    return is_before and _is_day(_day(study)) and _is_day(_day(than))
 
 
 def _day(study: Study) -> str:

@@ -154,9 +154,10 @@ def test_a_report_in_both_makes_no_two_studies_alike() -> None:
     assert choose([asked], [other], of(), RULE, Identity()).not_taken["1.2.2"] == "other kind"
 
 
-def test_what_is_asked_for_may_tell_no_kind_either() -> None:
+@pytest.mark.parametrize("kinds", [set(), {("CT", "")}])
+def test_what_is_asked_for_may_tell_no_kind_either(kinds: set[tuple[str, str]]) -> None:
     other = study("2", "20200101", modalities_in_study=())
-    assert reason(other, kinds={"1": frozenset()}) == "kind not told"
+    assert reason(other, kinds={"1": frozenset(kinds)}) == "kind not told"
 
 
 def test_another_modality_costs_no_question() -> None:
@@ -164,6 +165,12 @@ def test_another_modality_costs_no_question() -> None:
         raise AssertionError(each)
 
     assert not choose([ASKED], [study("2", "20200101", modalities_in_study=("MR",))], never, RULE, Identity()).taken
+
+
+def test_where_every_modality_will_do_another_one_is_taken() -> None:
+    rule = Priors(count=1, modality="any", body_part="same")
+    other = study("2", "20200101", modalities_in_study=("MR",))
+    assert reason(other, rule=rule, kinds={"2": frozenset({("MR", "CHEST")})}) is None
 
 
 @pytest.mark.parametrize(

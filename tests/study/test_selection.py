@@ -13,6 +13,7 @@ from mkiso.errors import InstanceConflict, InvalidRequest, PatientMismatch, Proo
 from mkiso.media.disc_set import lay_out_volumes
 from mkiso.media.names import file_set_id
 from mkiso.study.gate import CompleteStudies, Part, found
+from mkiso.study.identity import shown_digest
 from mkiso.study.models import Expected, Study, Volume
 from mkiso.study.selection import EVERYTHING, MAX_SERIES, Selection, parse_selection, selection_of
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
@@ -85,7 +86,7 @@ def test_of_several_studies_the_chosen_remain_and_the_disc_is_a_part() -> None:
     one = found_of(("A1",), Selection(("1.2.2",)), study(1), study(2))
     assert [each.study_instance_uid for each in one.studies] == ["1.2.2"]
     assert (whole.is_part, one.is_part, found_of((), Selection(("1.2.2",)), study(2)).is_part) == (False, True, False)
-    assert one.shown == whole.shown
+    assert one.shown == whole.shown == shown_digest([study(1), study(2)])
 
 
 def test_a_patient_of_what_is_left_out_counts_too() -> None:
