@@ -10,10 +10,11 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from pydicom import Dataset, dcmread
+from pydicom.filereader import _read_file_meta_info, read_preamble
 
 from mkiso.errors import ProofFailed
 from mkiso.formats.envelope_reader import DICOMDIR, Opener, with_envelopes
@@ -248,6 +249,9 @@ class _Check:
         if any(content[:128]):
             self._find("DICOMDIR has a preamble that isn't zero.")
         try:
+            if _is_deflated(io.BytesIO(content)):
+                self._find("DICOMDIR isn't in Explicit VR Little Endian (PS3.10 8.6).")
+                return
             self._records(image, dcmread(io.BytesIO(content)))
         except (ProofFailed, OSError):
             raise
@@ -315,10 +319,10 @@ class _Check:
             str(record.get(keyword, "")) for keyword in _REFERENCED.values()
         ]:
             self._find(f"DICOMDIR and {path} differ in SOP class, SOP instance or transfer syntax.")
-        if meta.get(_TRANSFER_SYNTAX_UID) == _DEFLATED:  # inflating a stranger's file has no bound
-            return
         try:
             file = io.BufferedReader(_Slice(self.descriptor, self.image, extent))
+            if _is_deflated(file):
+                return
             dataset = dcmread(
                 file, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID", "PatientID"]
             )
@@ -368,6 +372,16 @@ def _checksum_lines(content: bytes) -> Iterator[tuple[PurePosixPath, str]]:
     for line in content.decode("utf-8", "replace").splitlines():
         sha256, _, path = line.partition("  ")
         yield PurePosixPath(path), sha256
+
+
+def _is_deflated(file: BinaryIO) -> bool:
+    """Whether pydicom would inflate a file, which has no bound for a stranger's: by its own reading of the file's head,
+    since another may differ. Leaves it at its beginning.
+    """
+    read_preamble(file, force=False)
+    meta = _read_file_meta_info(file)
+    file.seek(0)
+    return bool(meta.get("TransferSyntaxUID") == _DEFLATED)
 
 
 def _file_meta(head: bytes) -> dict[int, str]:

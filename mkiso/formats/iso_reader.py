@@ -2,7 +2,8 @@
 beside them is read by mkiso.formats.udf_reader.
 
 Both trees are walked from their descriptors; every extent lies within the volume; every number that the standard has in
-both byte orders is compared.
+both byte orders is compared. What some systems go by and others don't is refused, so that all of them show the same: a
+second descriptor of a kind, extended attributes, Rock Ridge, anything before the descriptors.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _MAX_DEPTH = 16
 _PRIMARY_DESCRIPTOR, _SUPPLEMENTARY_DESCRIPTOR, _TERMINATOR = 1, 2, 255  # Ecma-119 8.1.1
 _JOLIET_ESCAPES = (b"%/@", b"%/C", b"%/E")
 _DIRECTORY, _ASSOCIATED, _MULTI_EXTENT = 0x02, 0x04, 0x80  # Ecma-119 9.1.6
+_XA_BYTES = 14  # of a CD-ROM XA system use field, which says nothing of names or places
 
 
 def read_image(descriptor: int) -> Contents:
@@ -47,19 +49,26 @@ def read_image(descriptor: int) -> Contents:
 
 
 def _descriptors(descriptor: int) -> tuple[bytes, bytes]:
+    """The one primary and the one supplementary descriptor, which is Joliet's: of several each system takes another."""
+    if any(read_extent(descriptor, _extent_at(0, _FIRST_DESCRIPTOR * SECTOR_BYTES))):  # HFS, or a partition table
+        raise ProofFailed("The image has something before its volume descriptors, which some systems would show.")
     primary = joliet = b""
     for sector in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + _MAX_DESCRIPTORS):
         block = read_extent(descriptor, _extent_at(sector, SECTOR_BYTES))
-        if block[1:6] != b"CD001":
+        if block[1:6] != b"CD001" or block[0] == _TERMINATOR:
             break
-        if block[0] == _TERMINATOR:
-            break
-        if block[0] == _PRIMARY_DESCRIPTOR and not primary:
+        if (block[0] == _PRIMARY_DESCRIPTOR and primary) or (block[0] == _SUPPLEMENTARY_DESCRIPTOR and joliet):
+            raise ProofFailed("The image has several volume descriptors of a kind.")
+        if block[0] == _PRIMARY_DESCRIPTOR:
             primary = block
-        elif block[0] == _SUPPLEMENTARY_DESCRIPTOR and block[88:91] in _JOLIET_ESCAPES and not joliet:
+        elif block[0] == _SUPPLEMENTARY_DESCRIPTOR:
             joliet = block
-    if not primary or not joliet:
-        raise ProofFailed("This is no ISO 9660 image with Joliet." if not primary else "The image has no Joliet tree.")
+    if not primary:
+        raise ProofFailed("This is no ISO 9660 image with Joliet.")
+    if joliet[88:91] not in _JOLIET_ESCAPES:
+        raise ProofFailed("The image has no Joliet tree.")
+    if block[:6] != bytes([_TERMINATOR]) + b"CD001":
+        raise ProofFailed("The image's volume descriptors don't end.")
     return primary, joliet
 
 
@@ -75,6 +84,8 @@ class _Tree:
     def files(self, volume_descriptor: bytes) -> dict[PurePosixPath, Extent]:
         found: dict[PurePosixPath, Extent] = {}
         seen: set[int] = set()
+        if not _is_plain(volume_descriptor[156:190]):
+            raise ProofFailed("The image has a directory record that systems understand in different ways.")
         root = self._extent(volume_descriptor[156:190])
         waiting = [(PurePosixPath(), root)]
         directories: dict[int, tuple[bytes, int]] = {}
@@ -83,24 +94,31 @@ class _Tree:
             if extent.start in seen or len(folder.parts) > _MAX_DEPTH:
                 raise ProofFailed("The image's directories lead back to themselves or go too deep.")
             seen.add(extent.start)
+            names: set[str] = set()
             for record in self._records(extent):
                 identifier, flags = record[33 : 33 + record[32]], record[25]
-                path = folder / self._name(identifier, bool(flags & _DIRECTORY))
+                name = self._name(identifier, bool(flags & _DIRECTORY))
+                path = folder / name
+                if name in names:  # also of two directories: a system goes into one of them
+                    raise ProofFailed(f"The image has {path} twice.")
+                names.add(name)
                 entry = self._extent(record)
                 if flags & _DIRECTORY:
                     directories[entry.start] = identifier, extent.start
                     waiting.append((path, entry))
                 elif flags & (_ASSOCIATED | _MULTI_EXTENT):
                     raise ProofFailed(f"The image's file {path} is in pieces.")
-                elif path in found:
-                    raise ProofFailed(f"The image has two files called {path}.")
+                elif flags:
+                    raise ProofFailed(f"The image's file {path} is hidden, or of a kind that isn't known here.")
                 else:
                     found[path] = entry if entry.size else Extent(0, 0)  # nothing lies anywhere
         self._same_path_tables(volume_descriptor, root.start, directories)
         return found
 
     def _records(self, extent: Extent) -> list[bytes]:
-        """The records of a directory but for its own and its parent's (Ecma-119 6.8.1)."""
+        """The records of a directory but for its own, by which some systems read it, and its parent's (Ecma-119
+        6.8.1).
+        """
         self.read_bytes += extent.size
         if self.read_bytes > _MAX_DIRECTORY_BYTES:
             raise ProofFailed("The image's directories are larger than any disc needs.")
@@ -112,10 +130,14 @@ class _Tree:
                 record = block[position : position + block[position]]
                 if len(record) < 34 or len(record) < block[position] or not record[32] or 33 + record[32] > len(record):
                     raise ProofFailed("The image has a broken directory record.")
+                if not _is_plain(record):
+                    raise ProofFailed("The image has a directory record that systems understand in different ways.")
                 records.append(record)
                 position += len(record)
         if [record[33 : 33 + record[32]] for record in records[:2]] != [b"\x00", b"\x01"]:
             raise ProofFailed("The image has a directory without its own record and its parent's.")
+        if self._extent(records[0]) != extent:
+            raise ProofFailed("The image has a directory whose own record is another's.")
         return records[2:]
 
     def _extent(self, record: bytes) -> Extent:
@@ -153,6 +175,15 @@ class _Tree:
                 raise ProofFailed("The image's path tables and directories differ.")
 
 
+def _is_plain(record: bytes) -> bool:
+    """Whether a directory record has neither an extended attribute record before its file, nor an interleaved file, nor
+    anything for one system, such as other names by Rock Ridge (Ecma-119 9.1.2, 9.1.7, 9.1.8, 9.1.13).
+    """
+    system_use = record[33 + record[32] + (record[32] + 1) % 2 :]
+    is_known = not system_use or (len(system_use) == _XA_BYTES and system_use[6:8] == b"XA")
+    return is_known and not (record[1] or record[26] or record[27])
+
+
 def _extent_at(sector: int, size: int) -> Extent:
     return Extent(sector * SECTOR_BYTES, size)
 
@@ -163,10 +194,10 @@ def _path_table(data: bytes, order: str, root_start: int) -> dict[int, tuple[byt
     directories: dict[int, tuple[bytes, int]] = {}
     position = 0
     while position + 8 < len(data):
-        length, _, sector, parent = struct.unpack_from(f"{order}BBIH", data, position)
+        length, attributes, sector, parent = struct.unpack_from(f"{order}BBIH", data, position)
         identifier = data[position + 8 : position + 8 + length]
         position += 8 + length + length % 2
-        start = sector * SECTOR_BYTES
+        start = (sector + attributes) * SECTOR_BYTES
         if starts:
             if not 1 <= parent <= len(starts):
                 raise ProofFailed("The image has a broken path table.")

@@ -20,6 +20,7 @@ from mkiso.formats.protocol import Extent, read_extent
 UDF = "UDF"
 SECTOR_BYTES = 2048
 _FIRST_STRUCTURE, _MAX_STRUCTURES = 16, 64  # 2/8.3
+_STRUCTURES = (b"CD001", b"BEA01", b"NSR02", b"NSR03", b"TEA01", b"BOOT2", b"CDW02")  # that systems pass over, too
 _FIRST_ANCHOR = 256
 _MAX_SEQUENCE_SECTORS = 64
 _MAX_DIRECTORY_BYTES = 256 * 1024 * 1024  # of all directories: more than a million files
@@ -68,7 +69,9 @@ def read_udf(descriptor: int, sectors: int) -> dict[PurePosixPath, Extent] | Non
         return None
     if not recognised:
         raise ProofFailed("The image's UDF tree isn't announced: systems would not find it.")
-    if len(anchors) < 2 or len(set(anchors)) > 1:
+    if (
+        len(anchors) < 2 or len(set(anchors)) > 1 or not _anchor(descriptor, _FIRST_ANCHOR)
+    ):  # which all systems try first
         raise ProofFailed("The image has not two anchors of its UDF tree that are the same.")
     return _Volume(descriptor, sectors, anchors[0]).files()
 
@@ -78,7 +81,7 @@ def _recognised(descriptor: int) -> bool:
     found = []
     for sector in range(_FIRST_STRUCTURE, _FIRST_STRUCTURE + _MAX_STRUCTURES):
         block = read_extent(descriptor, Extent(sector * SECTOR_BYTES, 7))
-        if block[1:6] not in (b"CD001", b"BEA01", b"NSR02", b"NSR03", b"TEA01"):
+        if block[1:6] not in _STRUCTURES:
             break
         if block[1:6] != b"CD001":
             found.append(block)
@@ -182,6 +185,7 @@ class _Volume:
             folder, place, above = waiting.pop()
             if len(folder.parts) > _MAX_DEPTH:
                 raise ProofFailed("The image's UDF directories go too deep.")
+            names: set[str] = set()
             for number, (flags, identifier, icb) in enumerate(self._records(self._entry(place, _DIRECTORY))):
                 if bool(flags & _IS_PARENT) != (number == 0):
                     raise ProofFailed("The image has a UDF directory without its parent's record.")
@@ -191,14 +195,17 @@ class _Volume:
                     continue
                 if flags & _IS_DELETED:
                     continue
-                path = folder / _name(identifier)
+                path = folder / (name := _name(identifier))
+                if flags & ~_IS_DIRECTORY:
+                    raise ProofFailed(f"The image's UDF tree hides {path}.")
+                if name in names:  # also of two directories: a system goes into one of them
+                    raise ProofFailed(f"The image's UDF tree has {path} twice.")
+                names.add(name)
                 if icb in seen or len(seen) > _MAX_ENTRIES:
                     raise ProofFailed("The image's UDF directories name something twice, or too much.")
                 seen.add(icb)
                 if flags & _IS_DIRECTORY:
                     waiting.append((path, icb, place))
-                elif path in found:
-                    raise ProofFailed(f"The image's UDF tree has two files called {path}.")
                 else:
                     found[path] = self._entry(icb, _FILE).extent
         return found

@@ -1,6 +1,7 @@
 import os
 import random
 import struct
+import subprocess
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -104,6 +105,91 @@ def test_names_that_lead_elsewhere(image: Path, name: bytes, words: str) -> None
     at = content.index(b"A.TXT;1")
     with pytest.raises(ProofFailed, match=words):
         read(patched(image, at, name))
+
+
+def records_of(image: Path, name: bytes) -> list[int]:
+    """Where the directory records of a name begin."""
+    content, found, at = image.read_bytes(), [], 0
+    while (at := content.find(name, at + 1)) >= 0:
+        if content[at - 1] == len(name) and content[at - 7 : at - 1] == b"\0\0\1\0\0\1":
+            found.append(at - 33)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("position", "content", "words"),
+    [
+        (1, b"\1", "different ways"),  # Linux then reads the file a block later
+        (26, b"\1\1", "different ways"),
+        (25, b"\1", "hidden"),
+    ],
+)
+def test_a_record_that_systems_read_differently_is_refused(
+    image: Path, position: int, content: bytes, words: str
+) -> None:
+    [record] = records_of(image, b"A.TXT;1")
+    with pytest.raises(ProofFailed, match=words):
+        read(patched(image, record + position, content))
+
+
+def test_a_root_that_systems_read_differently_is_refused(image: Path) -> None:
+    with pytest.raises(ProofFailed, match="different ways"):
+        read(patched(image, 16 * SECTOR_BYTES + 156 + 1, b"\1"))
+
+
+@pytest.mark.parametrize(("position", "number"), [(2, 19), (10, 68)], ids=["elsewhere", "cut short"])
+def test_a_directory_whose_own_record_differs_is_refused(image: Path, position: int, number: int) -> None:
+    """Linux lists a directory by its own record; of one that is cut short it shows no file."""
+    content = image.read_bytes()
+    folder = struct.unpack_from("<I", content, records_of(image, b"PT000001")[0] + 2)[0]
+    with pytest.raises(ProofFailed, match="another's"):
+        read(patched(image, folder * SECTOR_BYTES + position, both(number)))
+
+
+def test_two_directories_of_one_name_are_refused(tmp_path: Path) -> None:
+    """A system goes into one of them, and never finds what is in the other."""
+    (tmp_path / "source").write_bytes(b"content")
+    files = [DiscFile(PurePosixPath(path), 7, "", tmp_path / "source") for path in ("IMAGES1/A", "IMAGES2/B")]
+    master(files, "TWO", tmp_path / "x.iso")
+    content = (tmp_path / "x.iso").read_bytes()
+    for encoding in ("ascii", "utf-16-be"):
+        content = content.replace("IMAGES2".encode(encoding), "IMAGES1".encode(encoding))
+    (tmp_path / "x.iso").write_bytes(content)
+    with pytest.raises(ProofFailed, match="IMAGES1 twice"):
+        read(tmp_path / "x.iso")
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_a_second_descriptor_of_a_kind_is_refused(image: Path, kind: int) -> None:
+    """Linux takes the last Joliet tree, others the first."""
+    content = image.read_bytes()
+    first, end = (content[sector * SECTOR_BYTES : (sector + 1) * SECTOR_BYTES] for sector in (15 + kind, 18))
+    with pytest.raises(ProofFailed, match="several"):
+        read(patched(image, 18 * SECTOR_BYTES, first + end))
+
+
+def test_descriptors_that_dont_end_are_refused(image: Path) -> None:
+    with pytest.raises(ProofFailed, match="don't end"):
+        read(patched(image, 18 * SECTOR_BYTES, bytes(SECTOR_BYTES)))
+
+
+def test_what_stands_before_the_descriptors_is_refused(image: Path) -> None:
+    """HFS, by which a Mac would show other files."""
+    with pytest.raises(ProofFailed, match="before its volume descriptors"):
+        read(patched(image, 1024, b"H+"))
+
+
+def test_names_of_rock_ridge_are_refused(tmp_path: Path) -> None:
+    """Linux shows them instead of Joliet's, and they may be others."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "A.TXT").write_bytes(b"content")
+    for option, words in (("-J", ""), ("-JR", "different ways")):
+        subprocess.run(["genisoimage", "-quiet", option, "-o", tmp_path / "x.iso", tmp_path / "in"], check=True)
+        if not words:
+            assert len(read(tmp_path / "x.iso").files) == 1
+            continue
+        with pytest.raises(ProofFailed, match=words):
+            read(tmp_path / "x.iso")
 
 
 def test_noise_raises_nothing_but_proof_failed(image: Path) -> None:

@@ -191,6 +191,26 @@ def _moved(image: Forged) -> None:
         image.write(sector, 188, struct.pack("<I", 2**31))
 
 
+def _with_another_first_anchor(image: Forged) -> None:
+    """Linux doesn't look at a tag's reserved byte: it would go by this anchor, and not by the two sound ones."""
+    last = len(image.content) // SECTOR_BYTES - 1
+    anchor = image.content[last * SECTOR_BYTES :][:512]
+    begin = (last - 256) * SECTOR_BYTES
+    image.content[begin : begin + 512] = anchor
+    image.write(last - 256, 12, struct.pack("<I", last - 256))
+    image.write(256, 5, b"\1")
+    image.write(256, 20, struct.pack("<I", 100))
+
+
+def _behind_a_boot_descriptor(image: Forged) -> None:
+    """Announced as systems still find it, with its anchors where only some look."""
+    last = len(image.content) // SECTOR_BYTES - 1
+    structures = image.content[19 * SECTOR_BYTES : 22 * SECTOR_BYTES]
+    image.content[19 * SECTOR_BYTES : 23 * SECTOR_BYTES] = b"\0BOOT2\1".ljust(SECTOR_BYTES, b"\0") + structures
+    for sector in (256, last):
+        image.content[sector * SECTOR_BYTES : (sector + 1) * SECTOR_BYTES] = bytes(SECTOR_BYTES)
+
+
 def _written(sector: int, at: int, content: bytes, record: int = 0) -> Callable[[Forged], None]:
     return lambda image: image.write(sector, at, content, record)
 
@@ -221,6 +241,9 @@ def _written(sector: int, at: int, content: bytes, record: int = 0) -> Callable[
         (_moved, "outside the image"),
         (_written(35, 268, struct.pack("<I", 9)), "sequences"),
         (_written(256, 20, struct.pack("<I", 48)), "two anchors"),
+        (_with_another_first_anchor, "two anchors"),
+        (_behind_a_boot_descriptor, "broken way"),
+        (_written(ROOT + 1, 18, b"\x01", 40), "hides"),
     ],
 )
 def test_a_tree_that_isnt_ours_is_found_with_its_crc_right(
@@ -232,6 +255,18 @@ def test_a_tree_that_isnt_ours_is_found_with_its_crc_right(
     (tmp_path / "forged.iso").write_bytes(forged.content)
     with pytest.raises(ProofFailed, match=words):
         verify_image(tmp_path / "forged.iso", files, ISO)
+
+
+def test_two_udf_directories_of_one_name_are_found(tmp_path: Path) -> None:
+    """A system goes into one of them, and never finds what is in the other."""
+    (tmp_path / "source").write_bytes(b"content")
+    files = [DiscFile(PurePosixPath(path), 7, "", tmp_path / "source") for path in ("D/B", "F/C")]
+    master(files, "TWO", tmp_path / "x.iso", created=CREATED, udf=True)
+    forged = Forged((tmp_path / "x.iso").read_bytes())
+    forged.write(ROOT + 1, 39, b"D", 80)
+    (tmp_path / "x.iso").write_bytes(forged.content)
+    with pytest.raises(ProofFailed, match="has D twice"):
+        contents_of(ISO, tmp_path / "x.iso")
 
 
 def test_names_that_differ_from_joliets_are_a_finding(small: tuple[list[DiscFile], Path], tmp_path: Path) -> None:

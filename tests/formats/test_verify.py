@@ -1,12 +1,16 @@
 import hashlib
 import os
 import shutil
+import struct
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
+from mkiso.dataset.part10 import file_head
 from mkiso.errors import PatientMismatch, ProofFailed
 from mkiso.formats.disc_check import check_disc, verify_disc
 from mkiso.formats.iso import master
@@ -279,6 +283,31 @@ def test_a_disc_that_was_made_wrongly_is_caught(
     master(files, made[0].volume_id, tmp_path / "x.iso", created=CREATED)
     findings = " ".join(check_disc(tmp_path / "x.iso").findings)
     assert words in findings
+
+
+def _bomb(sop_class_uid: str, uid: str, mebibytes: int) -> bytes:
+    """A deflated file, whose transfer syntax stands behind more than most readers look at."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    element = struct.pack("<HH2sHI", 0x0009, 0x1010, b"OB", 0, mebibytes << 20)
+    data = [packer.compress(element), *(packer.compress(bytes(1 << 20)) for _ in range(mebibytes)), packer.flush()]
+    head = file_head(sop_class_uid, uid, "1.2.840.10008.1.2.1.99")
+    beginning, meta = head[:132], head[144:]
+    filling = struct.pack("<HH2sHI", 0x0002, 0x0102, b"OB", 0, 20_000) + bytes(20_000)
+    return b"".join([beginning, filling, meta, *data])
+
+
+@pytest.mark.parametrize("path", ["DICOMDIR", str(INSTANCE)])
+def test_a_file_that_inflates_without_end_isnt_inflated(made: tuple[Layout, Path], tmp_path: Path, path: str) -> None:
+    for file in made[0].files:
+        target = tmp_path / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.source.read_bytes() if file.source else b"")
+    (tmp_path / path).write_bytes(_bomb("1.2.840.10008.1.3.10", "1.2.3", 64))
+    tracemalloc.start()
+    report = check_disc(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not report.sound and peak < 32 << 20
 
 
 def test_what_isnt_there_is_missed(made: tuple[Layout, Path], tmp_path: Path) -> None:
