@@ -28,6 +28,7 @@ from pydicom.uid import CTImageStorage, MRImageStorage
 from mkiso.errors import StorageFull
 from mkiso.implementation import program_version
 from mkiso.pictures.pool import PicturePool, fault_of
+from mkiso.pictures.script import is_pixel_script
 from mkiso.pictures.values import NotShown, ObjectFacts, PictureFile, PictureRequest, PictureResult, Reason
 from mkiso.storage.files import sha256_of
 from mkiso.storage.pack import Pack, Part
@@ -227,7 +228,11 @@ class _Kept:
     def keep(self, arrival: Arrival, place: Path, result: PictureResult) -> Rendered:
         """Put what was made into the pack. Raises StorageFull, OSError."""
         try:
-            files = {file.name: self._packed(place / file.name, file.size) for file in files_of(result)}
+            scripts = {picture.script.name for picture in result.pictures if picture.script}
+            files = {
+                file.name: self._packed(place / file.name, file.size, is_script=file.name in scripts)
+                for file in files_of(result)
+            }
             rendered = Rendered(result, files)
             if result.request.presentation is None:
                 line = _MADE_JSON.dump_json(_Made(arrival.sha256, program_version(), rendered))
@@ -240,14 +245,14 @@ class _Kept:
         self._pack.close()
         self._log.close()
 
-    def _packed(self, path: Path, size: int) -> MadeFile:
+    def _packed(self, path: Path, size: int, *, is_script: bool) -> MadeFile:
         """What a process has just written there, and says that it did; nothing of it stays, so that none of one image
         can pass for one of the next. A byte does: docs/decisions/spare-files.md.
         """
         with os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), "r+b", buffering=0) as file:
             content = file.read(size) if os.fstat(file.fileno()).st_size == size else b""
             file.truncate(1)
-        if len(content) != size:
+        if len(content) != size or (is_script and not is_pixel_script(content)):
             raise OSError(errno.EIO, "a picture isn't what was said of it")
         return MadeFile(self._pack.path, size, hashlib.sha256(content).hexdigest(), self._pack.add(content))
 

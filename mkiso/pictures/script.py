@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
 from typing import Any
 
@@ -25,6 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mkiso.pictures.grey import Greys
+
+_NUMBER = rb"(?:-?[0-9.e+-]+|-?Infinity|NaN)"
+_VALUE = rb'(?:true|false|null|"D[0-9]{7}\.JS"|%b|\[%b, %b\])' % ((_NUMBER,) * 3)
+_WRITTEN = re.compile(rb'mkisoPixels\(\{(?:"[a-z]+": %b, )+"data": "[A-Za-z0-9+/=]*"\}\);\n' % _VALUE)
 
 
 def pixel_script(name: str, words: NDArray[Any], greys: Greys) -> bytes | None:
@@ -47,6 +52,11 @@ def pixel_script(name: str, words: NDArray[Any], greys: Greys) -> bytes | None:
     deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
     data = base64.b64encode(deflate.compress(_differences(values)) + deflate.flush()).decode()
     return f'mkisoPixels({json.dumps(head)[:-1]}, "data": "{data}"}});\n'.encode()
+
+
+def is_pixel_script(content: bytes) -> bool:
+    """Whether a script hands over values and does nothing else: a browser runs what the process of a decoder wrote."""
+    return _WRITTEN.fullmatch(content) is not None
 
 
 def _values(words: NDArray[Any], greys: Greys) -> tuple[NDArray[np.uint16], bool, float, float]:

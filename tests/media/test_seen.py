@@ -184,6 +184,36 @@ def test_a_process_can_lend_no_file_of_others_to_a_picture(tmp_path: Path, monke
     renderer.close()
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"alert(1);\n",
+        b'mkisoPixels({"rows": 1, "data": ""});alert(1);\n',
+        b'mkisoPixels({"rows": alert(1), "data": ""});\n',
+        b'mkisoPixels({"name": "D0000001.JS", "data": ""+alert(1)+""});\n',
+    ],
+)
+def test_a_process_that_writes_another_script_puts_it_on_no_disc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forged: bytes
+) -> None:
+    """A browser runs what lies on the disc, and a decoder's process may be taken over by an image."""
+    [image, *_] = passed(instances(make_study(tmp_path / "in", "ACC1"))).instances
+    renderer = Renderer(tmp_path / "pictures", expected=1)
+    render = renderer._pool.render
+
+    def taken_over(request: PictureRequest) -> PictureResult:
+        result = render(request)
+        [picture] = result.pictures
+        assert picture.script
+        (request.folder / picture.script.name).write_bytes(forged)
+        script = replace(picture.script, size=len(forged))
+        return replace(result, pictures=(replace(picture, script=script),))
+
+    monkeypatch.setattr(renderer._pool, "render", taken_over)
+    assert [each.result.not_shown for each in renderer_of(renderer, image)] == [(NotShown(0, Reason.UNFORESEEN),)]
+    renderer.close()
+
+
 def test_a_damaged_image_costs_its_picture_and_is_named(tmp_path: Path) -> None:
     files = make_study(tmp_path / "in", "ACC1", kinds={"jpeg": 2})
     content = bytearray(files[1].read_bytes())
