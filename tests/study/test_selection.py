@@ -15,7 +15,7 @@ from mkiso.media.names import file_set_id
 from mkiso.study.gate import CompleteStudies, Part, found
 from mkiso.study.identity import shown_digest
 from mkiso.study.models import Expected, Study, Volume
-from mkiso.study.selection import EVERYTHING, MAX_SERIES, Selection, parse_selection, selection_of
+from mkiso.study.selection import EVERYTHING, MAX_SERIES, Selection, numbers_of, parse_selection, selection_of
 from mkiso.study.values import Found, Retrieved, StudyRetrieved
 from tests.media.discs import CREATED
 from tests.study.test_gate import instance
@@ -205,6 +205,10 @@ def test_a_study_without_a_number_is_named_by_its_uid() -> None:
     assert study(1, "").called == "Study Instance UID 1.2.1" and study(1).called == "accession number A1"
     with pytest.raises(PatientMismatch, match=r"none \(study 1\.2\.1\)"):
         found_of((), Selection(("1.2.1",)), study(1, "", patient_id=""))
+
+
+def test_the_numbers_of_studies_are_told_once_each() -> None:
+    assert numbers_of([study(1, "B"), study(2, "A"), study(3, ""), study(4, "A")]) == ("A", "B")
 
 
 def test_the_name_of_a_part_says_so_within_sixteen_characters() -> None:
