@@ -31,12 +31,14 @@ _TITLES = 3  # of a name's components: prefix and suffix, such as MR, are everyb
 class Strings:
     """Gathered from whole data sets before they are cleaned. Words are compared whole and without regard to case.
     `numbers` and `short` names would be found by chance among bytes, so they are looked for in the values of attributes
-    alone; `letters` are names that aren't ASCII, which differ from set to set as bytes, and have no spaces around them
-    in some languages.
+    alone. `glued` are long identifiers without leading zeros and what stands between their letters and digits: they
+    aren't in a longer word by chance. `letters` are names that aren't ASCII, which differ from set to set as bytes, and
+    have no spaces around them in some languages.
     """
 
     words: set[bytes] = field(default_factory=set)
     phrases: set[bytes] = field(default_factory=set)
+    glued: set[bytes] = field(default_factory=set)
     numbers: set[str] = field(default_factory=set)
     short: set[bytes] = field(default_factory=set)
     letters: set[str] = field(default_factory=set)
@@ -83,6 +85,8 @@ class Strings:
             self.numbers.add(text)
         elif len(text) >= _LEAST_BYTES:
             self.phrases.add(text.strip().lower().encode())
+            glued = _glued(text)
+            self.glued |= {glued} if len(glued) >= _LEAST_DIGITS else set()
 
     def found_in(self, head: bytes) -> bool:
         """Whether any of it stands in these bytes. Linear in their length."""
@@ -104,6 +108,7 @@ class Strings:
             or any(name in text for name in self.letters)
             or self.found_in(encoded)
             or self._phrase_in(value.lower().encode("utf-8", "surrogatepass"))
+            or any(each in _glued(value) for each in self.glued)
             or bool(words & self.short)
             or (_HAS_LETTER.search(text) is not None and any(number.encode() in words for number in self.numbers))
         )
@@ -117,6 +122,10 @@ def _days_in(text: str) -> set[str]:
     told = [tuple(map(int, spelled)) for spelled in _SPELLED_DAY.findall(text)]
     orders = [order for one, two, three in told for order in ((one, two, three), (three, two, one), (three, one, two))]
     return {f"{year:04}{month:02}{day:02}" for year, month, day in orders}
+
+
+def _glued(text: str) -> bytes:
+    return b"".join(_WORD.findall(text.lower().encode("utf-8", "surrogatepass"))).lstrip(b"0")
 
 
 def _whole(text: bytes, phrase: bytes) -> bool:

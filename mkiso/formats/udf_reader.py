@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from binascii import crc_hqx
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ _STRUCTURES = (b"CD001", b"BEA01", b"NSR02", b"NSR03", b"TEA01", b"BOOT2", b"CDW
 _FIRST_ANCHOR = 256
 _MAX_SEQUENCE_SECTORS = 64
 _MAX_DIRECTORY_BYTES = 256 * 1024 * 1024  # of all directories: more than a million files
-_MAX_ENTRIES = 2_000_000
+_MAX_ENTRIES = 1_000_000  # deleted ones too
 _MAX_DEPTH = 16
 _PRIMARY, _ANCHOR, _PARTITION, _LOGICAL, _TERMINATOR, _INTEGRITY = 1, 2, 5, 6, 8, 9  # 3/7.2.1
 _FILE_SET, _RECORD, _ENTRY, _EXTENDED_ENTRY = 256, 257, 261, 266  # 4/7.2.1
@@ -124,7 +124,7 @@ class _Volume:
     def __init__(self, descriptor: int, sectors: int, anchor: bytes) -> None:
         self._descriptor, self._sectors = descriptor, sectors
         self._maps: list[tuple[_Run, ...]] = []
-        self._read_bytes = 0
+        self._read_bytes = self._records_read = 0
         main, reserve = (self._sequence(*struct.unpack_from("<II", anchor, position)) for position in (0, 8))
         if not {_PRIMARY, _PARTITION, _LOGICAL} <= main.keys() & reserve.keys():
             raise ProofFailed("The image's UDF volume lacks a descriptor.")
@@ -210,13 +210,13 @@ class _Volume:
                     found[path] = self._entry(icb, _FILE).extent
         return found
 
-    def _records(self, entry: _Entry) -> list[tuple[int, bytes, _Place]]:
+    def _records(self, entry: _Entry) -> Iterator[tuple[int, bytes, _Place]]:
         """Characteristics, identifier and file entry of each file identifier descriptor (4/14.4)."""
         self._read_bytes += entry.extent.size
         if self._read_bytes > _MAX_DIRECTORY_BYTES:
             raise ProofFailed("The image's UDF directories are larger than any disc needs.")
         data = read_extent(self._descriptor, entry.extent)
-        records, position = [], 0
+        position = 0
         within = entry.extent.start % SECTOR_BYTES  # of an embedded directory
         while position < len(data):
             if position + 38 > len(data):
@@ -227,9 +227,11 @@ class _Volume:
             if len(record) < size:
                 raise ProofFailed("The image has a broken UDF directory.")
             _checked(record, entry.first.block + (within + position) // SECTOR_BYTES, _RECORD)
-            records.append((record[18], record[38 + used : size], _place(record, 20)))
+            self._records_read += 1
+            if self._records_read > _MAX_ENTRIES:
+                raise ProofFailed("The image's UDF directories name more than any disc needs.")
+            yield record[18], record[38 + used : size], _place(record, 20)
             position += len(record)
-        return records
 
     def _entry(self, place: _Place, kind: int) -> _Entry:
         """A file entry of this kind (4/14.9, 4/14.17), whose bytes lie one behind the other."""

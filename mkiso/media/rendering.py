@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
+from stat import S_ISREG
 from types import MappingProxyType
 
 from pydantic import TypeAdapter, ValidationError
@@ -250,7 +251,10 @@ class _Kept:
         can pass for one of the next. A byte does: docs/decisions/spare-files.md.
         """
         with os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), "r+b", buffering=0) as file:
-            content = file.read(size) if os.fstat(file.fileno()).st_size == size else b""
+            status = os.fstat(file.fileno())
+            if not S_ISREG(status.st_mode) or status.st_nlink != 1:
+                raise OSError(errno.EIO, "a picture isn't a file of its own")
+            content = file.read(size) if status.st_size == size else b""
             file.truncate(1)
         if len(content) != size or (is_script and not is_pixel_script(content)):
             raise OSError(errno.EIO, "a picture isn't what was said of it")

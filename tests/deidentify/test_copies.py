@@ -243,6 +243,19 @@ def test_an_image_that_may_show_whose_it_is_is_refused(tmp_path: Path, keyword: 
         deidentified(passed(instances(files)), tmp_path / "copies", wanted())
 
 
+@pytest.mark.parametrize(
+    ("patient_id", "written"),
+    [("123 456", "123456"), ("00123456", "123456"), ("123456", "A123456B"), ("AB-12.34", "ab1234")],
+)
+def test_a_patient_id_that_is_written_otherwise_is_found(tmp_path: Path, patient_id: str, written: str) -> None:
+    [file] = make_study(tmp_path, "A1", kinds={"ct": 1})
+    image = dcmread(file)
+    image.PatientID, image.SequenceName = patient_id, written
+    image.save_as(file)
+    with pytest.raises(NotDeidentifiable, match="Choose"):
+        deidentified(passed(instances([file])), tmp_path / "copies", wanted())
+
+
 @pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.ExplicitVRBigEndian])
 def test_what_is_compressed_is_copied_as_its_pixels_alone(tmp_path: Path, syntax: uid.UID) -> None:
     """What stands beside the pixels, such as behind the frame's last fragment, is gone."""

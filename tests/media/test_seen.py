@@ -1,5 +1,6 @@
 import html
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,7 +166,10 @@ def test_what_a_process_did_not_write_is_no_picture(tmp_path: Path, monkeypatch:
     renderer.close()
 
 
-def test_a_process_can_lend_no_file_of_others_to_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lend", [Path.symlink_to, Path.hardlink_to])
+def test_a_process_can_lend_no_file_of_others_to_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lend: Callable[[Path, Path], None]
+) -> None:
     [image] = instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 1}))
     secret = tmp_path / "secret"
     secret.write_bytes(b"x" * 100)
@@ -174,7 +178,7 @@ def test_a_process_can_lend_no_file_of_others_to_a_picture(tmp_path: Path, monke
     def linked(request: PictureRequest) -> PictureResult:
         made = render_here(request)
         (request.folder / made.pictures[0].file.name).unlink()
-        (request.folder / made.pictures[0].file.name).symlink_to(secret)
+        lend(request.folder / made.pictures[0].file.name, secret)
         return made
 
     render_here = renderer._pool.render
