@@ -30,6 +30,7 @@ import httpx
 import yaml
 from rich.console import Console
 
+from mkiso.config.storage import Storage
 from mkiso.errors import MkisoError
 from mkiso_service.burning import burn
 from mkiso_service.client import Client, DiscRequest, ServiceError
@@ -45,6 +46,7 @@ INBOX, CONSOLE = "BURN", "CONSOLE"
 """The AE titles of the demo's inbox, and of who sends to it."""
 PROGRAM = Path(sys.executable).with_name("mkiso")
 """What the hints name: `make demo` puts no mkiso on the PATH."""
+_MADE_BY_DEMO = "# Made by mkiso demo, which begins anew each time.\n"
 START_SECONDS = 90
 SENT_SECONDS = 120
 """How long the disc of what was sent may take."""
@@ -129,10 +131,20 @@ def demonstrate(console: Console, folder: Path, *, keep: bool) -> int:
 
 
 def prepare(folder: Path) -> Place:
-    """Make the folder and its configuration, with the usual ports where they are free."""
+    """Make the folder and its configuration, with the usual ports where they are free. What mkiso knew after a demo
+    before is forgotten, so that each begins alike. Raises DemoFailed, and ConfigurationError where one still runs.
+    """
+    from mkiso_service.supervisor import alone
+
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     place = Place(folder, {name: free_port(port) for name, port in DEFAULT_PORTS.items()})
-    place.config.write_text(yaml.safe_dump(configuration(place), sort_keys=False))
+    data, is_own = folder / "data", place.config.exists() and place.config.read_text().startswith(_MADE_BY_DEMO)
+    if not is_own and (place.config.exists() or data.exists()):
+        raise DemoFailed(f"{folder} holds what isn't of a demo. Name another folder, or remove that one.")
+    if data.exists():
+        with alone(Storage(data_dir=data)):
+            shutil.rmtree(data)
+    place.config.write_text(_MADE_BY_DEMO + yaml.safe_dump(configuration(place), sort_keys=False))
     with os.fdopen(os.open(place.key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(secrets.token_hex(16))
     return place

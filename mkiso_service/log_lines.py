@@ -23,7 +23,7 @@ _NAMES = {"flow_run_id": "job_id", "flow_run_name": "run", "task_run_name": "tas
 _NOISE = frozenset(
     ("color_message", "deployment_name", "flow_name", "task_name", "task_run_id", "send_to_api")
 ) | frozenset(("worker_id", "worker_name", "work_pool_id", "work_pool_name"))
-_QUIET = ("alembic", "apscheduler", "docket", "httpcore", "httpx", "uvicorn")
+_QUIET = ("alembic", "apscheduler", "docket", "fontTools", "httpcore", "httpx", "uvicorn")
 """Libraries that tell of every step at INFO."""
 _SILENT = "pynetdicom"
 """Its errors are told in words by whoever meets them, with what to do."""

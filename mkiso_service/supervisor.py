@@ -89,12 +89,12 @@ def run(settings: Settings) -> int:
         except OSError as error:
             raise ConfigurationError(f"The folder {folder} can't be made: {error.strerror}.") from None
     storage.data_dir.chmod(0o700)  # whatever it was made with: patients' names lie in it
-    with _alone(settings.storage):
+    with alone(settings.storage):
         return asyncio.run(_Supervisor(settings).run())
 
 
 @contextmanager
-def _alone(storage: Storage) -> Iterator[None]:
+def alone(storage: Storage) -> Iterator[None]:
     """Only one `mkiso serve` may work in a data folder."""
     with (storage.data_dir / "serve.lock").open("w", encoding="utf-8") as lock:
         try:

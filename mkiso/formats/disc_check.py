@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from pydicom import Dataset, dcmread
 from pydicom.filereader import _read_file_meta_info, read_preamble
 
-from mkiso.errors import ProofFailed
+from mkiso.dataset.elements import elements
+from mkiso.dataset.header import encoding_of
+from mkiso.errors import DamagedInstance, ProofFailed
 from mkiso.formats.envelope_reader import DICOMDIR, Opener, with_envelopes
 from mkiso.formats.folder_check import CHECKS, hash_folder, read_folder
 from mkiso.formats.image_hash import ImageHashes, hash_extents
@@ -36,6 +38,7 @@ _REFERENCED = {  # by the element of group 0002 that each repeats
     _SOP_INSTANCE_UID: "ReferencedSOPInstanceUIDInFile",
     _TRANSFER_SYNTAX_UID: "ReferencedTransferSyntaxUIDInFile",
 }
+_WALKED_BYTES = 256 * 1024 * 1024  # in memory
 _HEAD_BYTES = 16 * 1024  # more than any group 0002
 _LEVELS = {
     "PATIENT": "",
@@ -147,6 +150,7 @@ class _Check:
     folder: Path | None = None
     image: Contents | None = None
     sha256: str = ""
+    is_listed: bool = True
     instances: int = 0
     patients: int = 0
     checked: list[str] = field(default_factory=list)
@@ -223,6 +227,7 @@ class _Check:
         extent = image.shown.get(CHECKSUMS)
         if extent is None:
             self._find("There is no SHA256.TXT: whether the files are what they were can't be told.")
+            self.is_listed = False
             return
         listed = dict(_checksum_lines(self._made(extent)))
         found = {path: hashes.get(extent, "") for path, extent in image.shown.items() if path != CHECKSUMS}
@@ -335,6 +340,22 @@ class _Check:
             self._find(f"The meta information of {path} names another instance than its data set.")
         if owner and patient_id and patient_id != owner and not owner.startswith(f"{patient_id} ("):
             self._find(f"{path} is of another patient than DICOMDIR says.")
+        if not self.is_listed and self.image.size_of(extent) <= _WALKED_BYTES:
+            self._walk(path, extent, meta.get(_TRANSFER_SYNTAX_UID, ""))
+
+    def _walk(self, path: PurePosixPath, extent: Extent, transfer_syntax_uid: str) -> None:
+        """Whether the elements of a data set end where the file does, which is all that tells without a hash."""
+        assert self.image
+        try:
+            data = self.image.read(self.descriptor, extent)
+        except OSError:  # of a folder's file, which was told
+            return
+        begin = 144 + int.from_bytes(data[140:144], "little")  # behind group 0002, by its length (PS3.10 7.1)
+        try:
+            if data[132:140] == b"\2\0\0\0UL\4\0":
+                elements(data, begin, len(data), encoding_of(transfer_syntax_uid), frozenset())
+        except DamagedInstance as error:
+            self._find(f"{path} is damaged or cut short: {error}")
 
 
 class _Slice(io.RawIOBase):

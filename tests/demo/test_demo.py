@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 
+from mkiso.config.storage import Storage
 from mkiso.demo.library import write_bundled_studies
 from mkiso.demo.pacs import DemoPacs, Faults, matches
 from mkiso.demo.patient_api import DemoPatientApi, patients_of
 from mkiso.demo.patient_api import Faults as ApiFaults
 from mkiso.demo.phantoms import ACCESSION_NUMBER, write_phantoms
+from mkiso.errors import ConfigurationError
+from mkiso_service.demo import DemoFailed, prepare
+from mkiso_service.supervisor import alone
 from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_study
 from peers.storescp import Storescp
 
@@ -189,3 +193,27 @@ def test_the_patient_api_fails_as_often_as_told() -> None:
     with DemoPatientApi({"A1": {"hn": "1"}}, faults=ApiFaults(status=503, times=1)) as api:
         assert get(f"{api.base_url}/patients/by-accession/A1")[0] == 503
         assert get(f"{api.base_url}/patients/by-accession/A1") == (200, {"hn": "1"})
+
+
+def test_each_demo_begins_anew(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    (tmp_path / "data" / "jobs").mkdir(parents=True)
+    (tmp_path / "PHANTOM").mkdir()
+    prepare(tmp_path)
+    assert not (tmp_path / "data").exists() and (tmp_path / "PHANTOM").exists()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "data"])
+def test_a_folder_of_others_is_no_demos(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir() if name == "data" else (tmp_path / name).write_text("pacs:\n")
+    with pytest.raises(DemoFailed, match="isn't of a demo"):
+        prepare(tmp_path)
+    assert (tmp_path / name).exists()
+
+
+def test_a_demo_that_runs_keeps_what_it_has(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    (tmp_path / "data").mkdir()
+    with alone(Storage(data_dir=tmp_path / "data")), pytest.raises(ConfigurationError, match="already"):
+        prepare(tmp_path)
+    assert (tmp_path / "data").exists()

@@ -71,6 +71,15 @@ def test_each_fault_is_named(disc: Path) -> None:
     assert "LINK is a link or something else that is no file." in findings
 
 
+@pytest.mark.parametrize("cut", [1, 10, 1000])
+def test_without_checksums_an_instance_that_is_cut_short_is_named(disc: Path, cut: int) -> None:
+    (disc / "SHA256.TXT").unlink()
+    [lacking] = check_disc(disc).findings
+    assert lacking.startswith("There is no SHA256.TXT")
+    (disc / IMAGE).write_bytes((disc / IMAGE).read_bytes()[:-cut])
+    assert any(words.startswith(f"{IMAGE} is damaged or cut short") for words in check_disc(disc).findings)
+
+
 def test_an_instance_of_another_patient_is_named(disc: Path) -> None:
     dataset = dcmread(disc / IMAGE)
     dataset.PatientID = "SOMEBODY ELSE"
