@@ -285,6 +285,8 @@ def check() -> None:
     file, _ = file_of(os.environ)
     read = str(file.resolve()) if file.exists() else f"There is no {file} here, so all is by default: this"
     click.echo(f"{read} is correct. Data is kept in {settings.storage.data_dir}.")
+    if settings.warning:
+        click.echo(f"Warning: {settings.warning}", err=True)
 
 
 @cli.command()

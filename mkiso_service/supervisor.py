@@ -89,6 +89,8 @@ def run(settings: Settings) -> int:
         except OSError as error:
             raise ConfigurationError(f"The folder {folder} can't be made: {error.strerror}.") from None
     storage.data_dir.chmod(0o700)  # whatever it was made with: patients' names lie in it
+    if settings.warning:
+        log.warning(settings.warning)
     with alone(settings.storage):
         return asyncio.run(_Supervisor(settings).run())
 

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints, field_
 
 from mkiso.config.section import Place, Section, differ_by_more_than_case
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 
 class Key(Section):
     """The key of one program, and what it may do: make and take discs, print, see the site's list, cancel what it has
@@ -106,4 +108,4 @@ def is_private(url: str) -> bool:
 
 def is_loopback(url: str) -> bool:
     """Whether an address is this machine's own, which no other one reaches."""
-    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
+    return urlsplit(url).hostname in LOOPBACK

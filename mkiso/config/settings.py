@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from mkiso.config.access import Auth, SignIn, is_loopback, is_private
+from mkiso.config.access import LOOPBACK, Auth, SignIn, is_loopback, is_private
 from mkiso.config.archive import Archive
 from mkiso.config.disc import Deidentified, Disc, Identity, Print, Priors, Viewer
 from mkiso.config.inboxes import Inbox, Peer
@@ -271,6 +271,16 @@ class Settings(Section):
     def is_open(self) -> bool:
         """Whether nobody has to say who they are."""
         return not (self.auth.enabled or self.sign_in.issuer)
+
+    @property
+    def warning(self) -> str:
+        """What is allowed and seldom meant; empty where there is nothing."""
+        if not self.is_open or self.server.host in LOOPBACK:
+            return ""
+        return (
+            f"Whoever reaches {self.server.host} port {self.server.port} may search for patients and have discs made: "
+            "nobody has to say who they are. Set auth.enabled and a key, or sign_in, or let server.host be 127.0.0.1."
+        )
 
     def _equal_ports(self) -> Iterator[str]:
         ports = {"server.port": self.server.port, "receiver.port": self.receiver.port}

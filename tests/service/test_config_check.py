@@ -167,7 +167,7 @@ def run(folder: Path, command: str, **sections: Any) -> subprocess.CompletedProc
     values = {**sections, **{name: {**ports[name], **sections.get(name, {})} for name in ports}}
     environment = {**os.environ, "MKISO_CONFIG": str(write(folder, yaml.safe_dump(values)))}
     return subprocess.run(
-        [sys.executable, "-P", "-m", "mkiso_service", command],
+        [sys.executable, "-P", "-m", "mkiso_service", *command.split()],
         env=environment,
         capture_output=True,
         text=True,
@@ -192,6 +192,20 @@ def test_what_no_start_changes_ends_a_process_with_2_and_a_sentence(
     (tmp_path / "file").write_text("no folder")
     ended = run(tmp_path, command, **sections)
     assert (ended.returncode, words in ended.stderr, "Traceback" in ended.stderr) == (2, True, False), ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("sections", "warns"),
+    [
+        ({"server": {"host": "0.0.0.0"}}, True),
+        ({"server": {"host": "0.0.0.0"}, "auth": {"enabled": True, "api_key": "k" * 32}}, False),
+        ({"server": {"host": "::1"}}, False),
+    ],
+)
+def test_a_page_that_is_open_to_everybody_is_told(tmp_path: Path, sections: dict[str, Any], warns: bool) -> None:
+    checked = run(tmp_path, "config check", storage={"data_dir": "data"}, **sections)
+    assert checked.returncode == 0, checked.stderr
+    assert ("nobody has to say who they are" in checked.stderr) == warns
 
 
 @pytest.mark.parametrize("section", ["receiver", "server", "prefect"])
