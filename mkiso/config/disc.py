@@ -96,8 +96,8 @@ class Print(Section):
 
 
 class Identity(Section):
-    """What is held to be one patient, beside one Patient ID of at most one issuer; whether whoever asks has to know the
-    patient's birth date.
+    """What must agree, beside one Patient ID of at most one issuer, so that images are of one patient; and whether a
+    clerk must type the patient's birth date.
     """
 
     placeholder_ids: tuple[str, ...] = ()

@@ -278,7 +278,7 @@ class Settings(Section):
         if not self.is_open or self.server.host in LOOPBACK:
             return ""
         return (
-            f"Whoever reaches {self.server.host} port {self.server.port} may search for patients and have discs made: "
+            f"Anybody who reaches {self.server.host}, port {self.server.port}, can search for patients and get discs: "
             "nobody has to say who they are. Set auth.enabled and a key, or sign_in, or let server.host be 127.0.0.1."
         )
 

@@ -100,7 +100,7 @@ class Strings:
         """
         text = value.casefold()
         encoded = text.encode("utf-8", "surrogatepass")
-        words = set(_WORD.findall(encoded))
+        words, glued = set(_WORD.findall(encoded)), _glued(value)
         return (
             value in self.numbers
             or any(name in encoded for name in self.words if len(name) >= _LONG_BYTES)
@@ -108,7 +108,7 @@ class Strings:
             or any(name in text for name in self.letters)
             or self.found_in(encoded)
             or self._phrase_in(value.lower().encode("utf-8", "surrogatepass"))
-            or any(each in _glued(value) for each in self.glued)
+            or any(each in glued for each in self.glued)
             or bool(words & self.short)
             or (_HAS_LETTER.search(text) is not None and any(number.encode() in words for number in self.numbers))
         )

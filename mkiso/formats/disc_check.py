@@ -18,6 +18,7 @@ from pydicom.filereader import _read_file_meta_info, read_preamble
 
 from mkiso.dataset.elements import elements
 from mkiso.dataset.header import encoding_of
+from mkiso.dataset.part10 import data_set_offset
 from mkiso.errors import DamagedInstance, ProofFailed
 from mkiso.formats.envelope_reader import DICOMDIR, Opener, with_envelopes
 from mkiso.formats.folder_check import CHECKS, hash_folder, read_folder
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 CHECKSUMS = PurePosixPath("SHA256.TXT")
 _MAX_MADE_BYTES = 512 * 1024 * 1024  # of DICOMDIR or SHA256.TXT: more than a million records
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_GROUP_LENGTH = 0x00020000
 _SOP_CLASS_UID, _SOP_INSTANCE_UID, _TRANSFER_SYNTAX_UID = 0x00020002, 0x00020003, 0x00020010
 _REFERENCED = {  # by the element of group 0002 that each repeats
     _SOP_CLASS_UID: "ReferencedSOPClassUIDInFile",
@@ -340,7 +342,7 @@ class _Check:
             self._find(f"The meta information of {path} names another instance than its data set.")
         if owner and patient_id and patient_id != owner and not owner.startswith(f"{patient_id} ("):
             self._find(f"{path} is of another patient than DICOMDIR says.")
-        if not self.is_listed and self.image.size_of(extent) <= _WALKED_BYTES:
+        if not self.is_listed and _GROUP_LENGTH in meta and self.image.size_of(extent) <= _WALKED_BYTES:
             self._walk(path, extent, meta.get(_TRANSFER_SYNTAX_UID, ""))
 
     def _walk(self, path: PurePosixPath, extent: Extent, transfer_syntax_uid: str) -> None:
@@ -350,10 +352,9 @@ class _Check:
             data = self.image.read(self.descriptor, extent)
         except OSError:  # of a folder's file, which was told
             return
-        begin = 144 + int.from_bytes(data[140:144], "little")  # behind group 0002, by its length (PS3.10 7.1)
         try:
-            if data[132:140] == b"\2\0\0\0UL\4\0":
-                elements(data, begin, len(data), encoding_of(transfer_syntax_uid), frozenset())
+            begin = data_set_offset(data, len(data))
+            elements(data, begin, len(data), encoding_of(transfer_syntax_uid), frozenset())
         except DamagedInstance as error:
             self._find(f"{path} is damaged or cut short: {error}")
 

@@ -122,7 +122,7 @@ def outer_pages(facts: Facts, showing: Showing = NOTHING_SHOWN) -> Iterator[tupl
 
 
 def _of_any_disc(facts: Facts) -> dict[str, Any]:
-    """What may be told of a disc to whoever has it: nothing of the patient."""
+    """What anybody who holds a disc may know: nothing about the patient."""
     return {
         "institution": facts.disc.institution,
         "contact": facts.disc.contact,

@@ -267,7 +267,7 @@ class _Rendering:
 
 
 def fault_of(number: int) -> Exception:
-    """What an errno is to whoever wanted pictures."""
+    """The exception for an errno: StorageFull where the disk is full, else OSError."""
     if number in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(
             "The disk of mkiso is full: pictures can't be written. Make room there, then ask for the disc again."

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -40,7 +41,7 @@ HELP = "ask somebody who may, or the administrator for the right to."
 logger = logging.getLogger("mkiso.webhook")
 
 
-class _Middleware:
+class _Middleware(ABC):
     """What isn't HTTP passes."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -49,8 +50,8 @@ class _Middleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await (self.over_http if scope["type"] == "http" else self.app)(scope, receive, send)
 
-    async def over_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def over_http(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
 class Recovery(_Middleware):
