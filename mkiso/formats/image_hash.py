@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from isal.isal_zlib import crc32
 
 from mkiso.errors import ProofFailed
 from mkiso.formats.protocol import Contents, Extent
@@ -57,7 +58,7 @@ def hash_extents(
             running = [hashing.submit(each, chunk) for each in tasks]
         for task in running:
             task.result()
-    wrong = frozenset(extent for extent, crc32 in contents.crc32.items() if files.crc32.get(extent, 0) != crc32)
+    wrong = frozenset(extent for extent, said in contents.crc32.items() if files.crc32.get(extent, 0) != said)
     hashes = files.hexdigests() | unlocking.done
     wrong |= unlocking.forged | opening.forged
     return ImageHashes(whole.hexdigest(), hashes, files.marks(), wrong, opening.done)
@@ -94,7 +95,7 @@ class _ExtentHashes:
             part = chunk[: self._cut() - self._at]
             self._marker.update(part)
             if self._passing and self._counts:
-                self.crc32[self._passing] = zlib.crc32(part, self.crc32.get(self._passing, 0))
+                self.crc32[self._passing] = crc32(part, self.crc32.get(self._passing, 0))
             if self._passing and self._own is not self._marker:
                 self._own.update(part)
             self._at += len(part)
