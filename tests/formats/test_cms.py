@@ -214,6 +214,17 @@ def test_an_image_that_changed_before_it_was_encrypted_is_not_proved(made: Made,
         verify_image(tmp_path / "x.zip", layout.files, form)
 
 
+def test_an_envelope_that_holds_another_file_than_its_disc_says_is_not_proved(made: Made, tmp_path: Path) -> None:
+    """Each opens and is genuine; nobody but the list of what was received knows which belongs where."""
+    form = FORMATS["zip-cms"].opened(PASSWORD)
+    verify_image(made.images["zip-cms"], made.layout.files, form)
+    told = {file.path: file.inside for file in made.layout.files}
+    others = {INSTANCE: told[DICOMDIR], DICOMDIR: told[INSTANCE]}
+    swapped = [replace(file, inside=others.get(file.path, file.inside)) for file in made.layout.files]
+    with pytest.raises(ProofFailed, match="2 file"):
+        verify_image(made.images["zip-cms"], swapped, form)
+
+
 def test_pieces_are_read_as_the_whole(made: Made) -> None:
     form = FORMATS["zip-cms"].opened(PASSWORD)
     contents = contents_of(form, made.images["zip-cms"])
