@@ -17,31 +17,31 @@ from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.key_use import KeyUse
 from mkiso.storage.sessions import PersonSessions
 from mkiso_service.api import NamedKey
-from mkiso_service.webhook.access import Keys, Sessions, session_of
-from mkiso_service.webhook.answers import HANDLERS
-from mkiso_service.webhook.asked_jobs import AskedJobs
+from mkiso_service.webhook.access.callers import Keys, Sessions, session_of
+from mkiso_service.webhook.access.rights import require_rows
+from mkiso_service.webhook.answers.errors import HANDLERS
+from mkiso_service.webhook.answers.pages import job_page
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.counter import CounterPage
+from mkiso_service.webhook.counter.inboxes import Inboxes
+from mkiso_service.webhook.counter.listing import JobList
+from mkiso_service.webhook.counter.made import MadeReport
+from mkiso_service.webhook.counter.page import CounterPage
+from mkiso_service.webhook.counter.signing_in import SigningIn
 from mkiso_service.webhook.description import description_of, docs_page
-from mkiso_service.webhook.disc_sets import answer_several
-from mkiso_service.webhook.downloads import Downloads
+from mkiso_service.webhook.discs.asked_jobs import AskedJobs
+from mkiso_service.webhook.discs.disc_sets import answer_several
+from mkiso_service.webhook.discs.downloads import Downloads
+from mkiso_service.webhook.discs.jobs import ClientGone, Jobs
+from mkiso_service.webhook.discs.letters import Letters
+from mkiso_service.webhook.discs.passwords import CLAIM_COOKIE, Passwords
+from mkiso_service.webhook.discs.prints import Prints
 from mkiso_service.webhook.health import Health
-from mkiso_service.webhook.inboxes import Inboxes
-from mkiso_service.webhook.jobs import ClientGone, Jobs
-from mkiso_service.webhook.letters import Letters
-from mkiso_service.webhook.listing import JobList
-from mkiso_service.webhook.made import MadeReport
 from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
 from mkiso_service.webhook.middleware import AccessLog, Authentication, OneReading, Recovery, RequestId, Senders
 from mkiso_service.webhook.orchestrator import Orchestrator
-from mkiso_service.webhook.pages import job_page
-from mkiso_service.webhook.passwords import CLAIM_COOKIE, Passwords
-from mkiso_service.webhook.preview import Previews
-from mkiso_service.webhook.prints import Prints
-from mkiso_service.webhook.query import Query
-from mkiso_service.webhook.rights import require_rows
-from mkiso_service.webhook.searching import Searches
-from mkiso_service.webhook.signing_in import SigningIn
+from mkiso_service.webhook.questions.preview import Previews
+from mkiso_service.webhook.questions.query import Query
+from mkiso_service.webhook.questions.searching import Searches
 
 
 def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.Event | None = None) -> Starlette:

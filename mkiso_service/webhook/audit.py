@@ -15,8 +15,8 @@ from mkiso.storage.report import JobReport
 from mkiso.storage.shelf import Manifest
 from mkiso.study.models import Study
 from mkiso.study.selection import EVERYTHING, Selection
-from mkiso_service.webhook.access import request_id_of
-from mkiso_service.webhook.rights import caller_of
+from mkiso_service.webhook.access.callers import request_id_of
+from mkiso_service.webhook.access.rights import caller_of
 
 MAX_CLIENT = 100
 """Of a client's address: a trusted proxy may say what is none."""

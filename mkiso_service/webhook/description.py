@@ -23,8 +23,14 @@ from mkiso.languages import languages
 from mkiso.study.accession import PATTERN, SH_MAX_CHARACTERS
 from mkiso.study.selection import MAX_SERIES, UID_CHARACTERS, UID_PATTERN
 from mkiso_service.api import MESSAGES
-from mkiso_service.webhook.pages import page_of
-from mkiso_service.webhook.query import BIRTH_DATE_PATTERN, MAX_PART, MAX_SEARCH, SEARCH_PATTERN, SHOWN_PATTERN
+from mkiso_service.webhook.answers.pages import page_of
+from mkiso_service.webhook.questions.query import (
+    BIRTH_DATE_PATTERN,
+    MAX_PART,
+    MAX_SEARCH,
+    SEARCH_PATTERN,
+    SHOWN_PATTERN,
+)
 
 
 def description_of(settings: Settings) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from mkiso.storage.key_use import KeyUse
 from mkiso.storage.sessions import PersonSessions
 from mkiso_service.host_names import host_is_known
 from mkiso_service.log_lines import frames_of
-from mkiso_service.webhook.access import (
+from mkiso_service.webhook.access.callers import (
     PERSON_COOKIE,
     SHARED,
     Keys,
@@ -31,11 +31,11 @@ from mkiso_service.webhook.access import (
     session_of,
     take_request_id,
 )
-from mkiso_service.webhook.answers import answer_mkiso_error, error_answer
+from mkiso_service.webhook.access.rights import ANYBODY, Caller, is_guarded, may, rights_of
+from mkiso_service.webhook.answers.errors import answer_mkiso_error, error_answer
 from mkiso_service.webhook.audit import MAX_CLIENT, Trail
-from mkiso_service.webhook.disc_bytes import STALL_SECONDS, ClientStalled, ImageDamaged
+from mkiso_service.webhook.discs.disc_bytes import STALL_SECONDS, ClientStalled, ImageDamaged
 from mkiso_service.webhook.metrics import Metrics
-from mkiso_service.webhook.rights import ANYBODY, Caller, is_guarded, may, rights_of
 
 HELP = "ask somebody who may, or the administrator for the right to."
 logger = logging.getLogger("mkiso.webhook")

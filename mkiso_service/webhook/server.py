@@ -25,7 +25,7 @@ from mkiso.errors import ConfigurationError
 from mkiso_service.log_lines import begin_logging
 from mkiso_service.webhook.app import build_app
 from mkiso_service.webhook.orchestrator import Orchestrator, PrefectOrchestrator
-from mkiso_service.webhook.query import MAX_QUERY_BYTES
+from mkiso_service.webhook.questions.query import MAX_QUERY_BYTES
 
 HEADER_SECONDS = 15.0
 LINGER_SECONDS = 300.0  # for the rest of an answer, on a slow line, once nothing more is to be said

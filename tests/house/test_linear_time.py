@@ -43,10 +43,10 @@ from mkiso.study.models import Patient
 from mkiso.study.selection import is_uid
 from mkiso.study.text import Text
 from mkiso_service.host_names import host_is_known
-from mkiso_service.webhook.access import Keys, Sessions, sender_of, session_of, take_request_id
-from mkiso_service.webhook.disc_bytes import content_disposition, span_of
-from mkiso_service.webhook.negotiation import preference_of
-from mkiso_service.webhook.query import Query, print_order
+from mkiso_service.webhook.access.callers import Keys, Sessions, sender_of, session_of, take_request_id
+from mkiso_service.webhook.discs.disc_bytes import content_disposition, span_of
+from mkiso_service.webhook.questions.negotiation import preference_of
+from mkiso_service.webhook.questions.query import Query, print_order
 
 SIZES = (512, 2048, 8192, 32_768)  # nginx lets 36 KB through
 GROWTH = 10  # four times as much: 4 is linear, 16 is quadratic

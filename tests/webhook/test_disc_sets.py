@@ -9,8 +9,8 @@ import pytest
 from mkiso.errors import JobNotFound, OtherSet, SeveralDiscs
 from mkiso.formats.reuse import ToldSet
 from mkiso.storage.shelf import Manifest
-from mkiso_service.webhook.disc_bytes import is_rest
-from mkiso_service.webhook.disc_sets import chosen, led_to, of_named_set, set_entry
+from mkiso_service.webhook.discs.disc_bytes import is_rest
+from mkiso_service.webhook.discs.disc_sets import chosen, led_to, of_named_set, set_entry
 
 DISC = Manifest("d", "j", "2026-01-01T00:00:00+00:00", "V", "x.iso", ("A",), "f", 1000, "abc", 3, "cd")
 

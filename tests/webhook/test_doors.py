@@ -19,7 +19,8 @@ import pytest
 from mkiso.config.publishers import CStore
 from mkiso.study.question import Question
 from mkiso_service.log_lines import JsonLines
-from mkiso_service.webhook import disc_bytes, server
+from mkiso_service.webhook import server
+from mkiso_service.webhook.discs import disc_bytes
 from mkiso_service.webhook.health import ANSWER_SECONDS, KEPT_SECONDS
 from mkiso_service.webhook.orchestrator import Standing
 from peers.patience import LONG

@@ -14,7 +14,7 @@ from mkiso.errors import InvalidRequest, StudyNotFound
 from mkiso.storage.handover import claimed, hand_over, new_claim, seal_of
 from mkiso.study.question import Question
 from mkiso_service.webhook.orchestrator import Standing
-from mkiso_service.webhook.query import Query
+from mkiso_service.webhook.questions.query import Query
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 
 ASK = "/api/iso/download?accession_number=A1&format=zip-encrypted"

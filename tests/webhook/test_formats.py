@@ -6,7 +6,7 @@ import pytest
 from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest
 from mkiso.study.question import Question
-from mkiso_service.webhook.query import Query, one_study
+from mkiso_service.webhook.questions.query import Query, one_study
 from tests.webhook.desk import Desk, Scripts
 
 ONE = "/api/iso/download?accession_number=A1"

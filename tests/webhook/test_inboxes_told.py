@@ -8,7 +8,7 @@ import pytest
 
 from mkiso.config.settings import Settings
 from mkiso.receiver.pushed import Ask, PushedStudy
-from mkiso_service.webhook import inboxes
+from mkiso_service.webhook.counter import inboxes
 from tests.webhook.browsers import browser_of, is_right
 from tests.webhook.desk import Desk, served, settings_in
 

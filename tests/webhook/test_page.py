@@ -19,7 +19,7 @@ from mkiso.errors import MkisoError, OtherPatient, PacsBusy, PrintUncertain
 from mkiso.languages import language
 from mkiso.storage.handover import hand_over
 from mkiso.study.question import Question
-from mkiso_service.webhook.advice import ADVICE
+from mkiso_service.webhook.answers.advice import ADVICE
 from mkiso_service.webhook.orchestrator import Standing
 from peers.chromium import Chromium
 from peers.corpus import JAPANESE, UMLAUT

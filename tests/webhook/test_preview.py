@@ -17,7 +17,7 @@ from mkiso.config.publishers import Robot
 from mkiso.config.settings import Audit, PatientApi
 from mkiso.demo.patient_api import DemoPatientApi, Faults
 from mkiso.errors import OtherPatient, WrongBirthDate
-from mkiso_service.webhook import turns
+from mkiso_service.webhook.questions import turns
 from peers.corpus import CYRILLIC, JAPANESE, UMLAUT, Person
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs

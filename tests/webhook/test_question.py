@@ -5,7 +5,14 @@ import pytest
 from mkiso.config.settings import Settings
 from mkiso.errors import InvalidAccessionNumber, InvalidRequest, TooManyAccessionNumbers
 from mkiso.study.question import Question
-from mkiso_service.webhook.query import MAX_QUERY_BYTES, Query, QueryTooLong, one_study, print_order, several_studies
+from mkiso_service.webhook.questions.query import (
+    MAX_QUERY_BYTES,
+    Query,
+    QueryTooLong,
+    one_study,
+    print_order,
+    several_studies,
+)
 
 SETTINGS = Settings()
 

@@ -24,9 +24,8 @@ from mkiso.config.disc import Deidentified
 from mkiso.config.settings import Audit, Settings
 from mkiso.storage.askings import Asking, write_asking
 from mkiso.storage.key_use import KeyUse
-from mkiso_service.webhook.access import Keys
-from mkiso_service.webhook.made import csv_of
-from mkiso_service.webhook.rights import (
+from mkiso_service.webhook.access.callers import Keys
+from mkiso_service.webhook.access.rights import (
     ALL,
     ANYBODY,
     ROLES,
@@ -39,6 +38,7 @@ from mkiso_service.webhook.rights import (
     require_rows,
     right_of,
 )
+from mkiso_service.webhook.counter.made import csv_of
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.test_trail import events
 

@@ -21,7 +21,7 @@ from mkiso.sources.search import Criteria, search
 from mkiso.study import gate
 from mkiso.study.question import Question
 from mkiso.study.selection import MAX_SERIES, Selection
-from mkiso_service.webhook.query import Query, one_study, several_studies
+from mkiso_service.webhook.questions.query import Query, one_study, several_studies
 from peers.corpus import UMLAUT, make_study
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 from tests.webhook.test_shown_pages import BROWSER

@@ -8,7 +8,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from mkiso_service.host_names import host_is_known
-from mkiso_service.webhook.access import Sender, sender_of
+from mkiso_service.webhook.access.callers import Sender, sender_of
 
 HOST = "discs:8080"
 RIS = "https://ris.example.org"

@@ -17,7 +17,7 @@ from mkiso.errors import InvalidRequest, kinds
 from mkiso.study.accession import PATTERN, SH_MAX_CHARACTERS, parse_accession_number
 from mkiso_service.api import CODES
 from mkiso_service.webhook.description import description_of
-from mkiso_service.webhook.query import MAX_PART, Query, QueryTooLong
+from mkiso_service.webhook.questions.query import MAX_PART, Query, QueryTooLong
 
 DESCRIPTION = description_of(Settings())
 
@@ -42,7 +42,7 @@ def test_whatever_is_referred_to_is_described_and_nothing_else() -> None:
 def test_every_code_of_an_error_is_described() -> None:
     described = set(DESCRIPTION["components"]["schemas"]["Error"]["properties"]["code"]["enum"])
     answered: set[object] = {kind.code for kind in kinds()} | {QueryTooLong.code}
-    for file in Path(mkiso_service.webhook.__file__).parent.glob("*.py"):
+    for file in Path(mkiso_service.webhook.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "error_answer":
                 answered |= {code.value for code in node.args[2:3] if isinstance(code, ast.Constant)}

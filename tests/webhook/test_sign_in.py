@@ -17,7 +17,7 @@ from mkiso.config.access import Auth, SignIn
 from mkiso.config.settings import Audit, Settings
 from mkiso.storage.sessions import PersonSessions, Session
 from mkiso_service.checks import checks_of
-from mkiso_service.webhook.rights import ROLES, ROUTES
+from mkiso_service.webhook.access.rights import ROLES, ROUTES
 from peers.openid_provider import SECRET, OpenIdProvider
 from peers.ports import free_port
 from tests.webhook.desk import KEY, Client, Desk, Scripts, served, settings_in

@@ -17,8 +17,8 @@ from mkiso.errors import PacsBusy
 from mkiso.languages import Language, language
 from mkiso.storage.handover import hand_over
 from mkiso.study.question import Question
-from mkiso_service.webhook.advice import advices
-from mkiso_service.webhook.job_words import STAGES
+from mkiso_service.webhook.answers.advice import advices
+from mkiso_service.webhook.answers.job_words import STAGES
 from mkiso_service.webhook.orchestrator import Standing
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs

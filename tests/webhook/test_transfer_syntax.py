@@ -12,7 +12,7 @@ from mkiso.errors import InvalidRequest
 from mkiso.formats.proven_set import disc_fingerprint
 from mkiso.storage.report import sets_told
 from mkiso.study.question import Question
-from mkiso_service.webhook.query import Query, one_study, print_order
+from mkiso_service.webhook.questions.query import Query, one_study, print_order
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 
 ONE = "/api/iso/download?accession_number=A1"

@@ -23,7 +23,7 @@ from mkiso.study.identity import MOST_SHOWN, SHOWN_DIGITS
 from mkiso.study.priors import require_offered
 from mkiso.study.question import Question
 from mkiso.study.selection import MAX_SERIES, Selection, parse_selection
-from mkiso_service.webhook.negotiation import accepted_format
+from mkiso_service.webhook.questions.negotiation import accepted_format
 
 if TYPE_CHECKING:  # a second, and 30 MB, that a webhook without letters needn't have
     from mkiso.letter import Paper

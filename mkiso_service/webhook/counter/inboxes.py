@@ -16,8 +16,8 @@ from mkiso.errors import ReceiverUnavailable
 from mkiso.receiver.client import receiver_status
 from mkiso.receiver.pushed import Ask, studies_in
 from mkiso_service.api import InboxState, InboxStates
-from mkiso_service.webhook.answers import is_shown
-from mkiso_service.webhook.pages import inboxes_page
+from mkiso_service.webhook.answers.errors import is_shown
+from mkiso_service.webhook.answers.pages import inboxes_page
 
 ASK_SECONDS = 2.0
 """How long the receiver may take to tell what came."""

@@ -41,10 +41,10 @@ from mkiso.study.selection import MAX_SERIES, numbers_of
 from mkiso.study.text import readable_name
 from mkiso.study.values import Found
 from mkiso_service.api import Ordered, Preview, ShownPatient, ShownSeries, ShownStudy
-from mkiso_service.webhook.access import request_id_of
+from mkiso_service.webhook.access.callers import request_id_of
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.query import Query, asked_birth_date, preview_of
-from mkiso_service.webhook.turns import LIMIT_SECONDS, Turns
+from mkiso_service.webhook.questions.query import Query, asked_birth_date, preview_of
+from mkiso_service.webhook.questions.turns import LIMIT_SECONDS, Turns
 
 _TOLD = TypeAdapter(Preview)
 MOST_SERIES = MAX_SERIES

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from mkiso.config.access import KEY_USER, SHARED_USER, Auth
-from mkiso_service.webhook.rights import ALL, Caller
+from mkiso_service.webhook.access.rights import ALL, Caller
 
 SESSION_COOKIE = "mkiso_session"
 PERSON_COOKIE = "__Host-mkiso"

@@ -17,10 +17,10 @@ from mkiso.storage.askings import Asking
 from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, numbers_on
 from mkiso_service.api import Made, WhoMade
-from mkiso_service.webhook.answers import is_shown
+from mkiso_service.webhook.answers.errors import is_shown
+from mkiso_service.webhook.answers.pages import made_page
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.pages import made_page
-from mkiso_service.webhook.query import Query
+from mkiso_service.webhook.questions.query import Query
 
 MOST = {"csv": 50_000, "json": 1000, "page": 1000}
 """Rows of each form; `more` says that there are others, and `since` and `until` reach them."""

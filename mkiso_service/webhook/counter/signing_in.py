@@ -19,7 +19,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest, NotAllowed, SignInFailed
 from mkiso.storage.sessions import PersonSessions, Session
 from mkiso_service.openid import Pending, Provider
-from mkiso_service.webhook.access import (
+from mkiso_service.webhook.access.callers import (
     PENDING_COOKIE,
     PERSON_COOKIE,
     SESSION_COOKIE,
@@ -29,10 +29,10 @@ from mkiso_service.webhook.access import (
     sender_of_request,
     session_of,
 )
+from mkiso_service.webhook.access.rights import caller_of
+from mkiso_service.webhook.answers.pages import onward_page, sign_in_page
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.pages import onward_page, sign_in_page
-from mkiso_service.webhook.query import Query, field_of
-from mkiso_service.webhook.rights import caller_of
+from mkiso_service.webhook.questions.query import Query, field_of
 
 AT_ONCE = 4
 """Sign-ins that ask the provider at the same time: a slow one takes no thread from a download."""

@@ -23,12 +23,12 @@ from mkiso.study.text import SEXES
 from mkiso_service.api import Dependency, InboxStates, Job, Preview, WhoMade
 from mkiso_service.counting import counted
 from mkiso_service.display import size_words
-from mkiso_service.webhook.access import (
+from mkiso_service.webhook.access.callers import (
     request_id_of,
 )
-from mkiso_service.webhook.advice import advice, must_look
-from mkiso_service.webhook.job_words import STATES, advice_of_job, ordered_before, without, words_of_job
-from mkiso_service.webhook.rights import right_of
+from mkiso_service.webhook.access.rights import right_of
+from mkiso_service.webhook.answers.advice import advice, must_look
+from mkiso_service.webhook.answers.job_words import STATES, advice_of_job, ordered_before, without, words_of_job
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "

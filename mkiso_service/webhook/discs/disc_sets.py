@@ -17,9 +17,9 @@ from mkiso.errors import JobNotFound, MkisoError, OtherSet, SeveralDiscs
 from mkiso.formats.reuse import ToldSet
 from mkiso.storage.shelf import Manifest
 from mkiso_service.api import SetEntry, SetPart
-from mkiso_service.webhook.answers import answer_mkiso_error, disc_address, job_address
-from mkiso_service.webhook.disc_bytes import is_rest
-from mkiso_service.webhook.pages import choice_page
+from mkiso_service.webhook.answers.errors import answer_mkiso_error, disc_address, job_address
+from mkiso_service.webhook.answers.pages import choice_page
+from mkiso_service.webhook.discs.disc_bytes import is_rest
 
 ANEW = "Their discs can't be combined: ask without 'part', and take every disc of one set."
 

@@ -13,11 +13,11 @@ from mkiso.config.settings import Settings
 from mkiso.errors import InvalidRequest
 from mkiso.languages import Language, language
 from mkiso.storage.report import JobReport, numbers_on
-from mkiso_service.webhook.answers import job_address
+from mkiso_service.webhook.answers.errors import job_address
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.jobs import Jobs
-from mkiso_service.webhook.passwords import Passwords
-from mkiso_service.webhook.query import Query
+from mkiso_service.webhook.discs.jobs import Jobs
+from mkiso_service.webhook.discs.passwords import Passwords
+from mkiso_service.webhook.questions.query import Query
 
 if TYPE_CHECKING:
     from mkiso.letter import Paper

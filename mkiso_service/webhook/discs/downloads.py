@@ -18,16 +18,16 @@ from mkiso.storage.report import JobReport
 from mkiso.study.question import Question
 from mkiso.study.values import Found
 from mkiso_service.api import See
-from mkiso_service.webhook.answers import disc_address, is_shown, job_address
-from mkiso_service.webhook.asked_jobs import AskedJobs, accepted
-from mkiso_service.webhook.disc_sets import chosen, led_to, of_named_set, set_entry
-from mkiso_service.webhook.jobs import Jobs
-from mkiso_service.webhook.negotiation import preference_of
+from mkiso_service.webhook.access.rights import caller_of
+from mkiso_service.webhook.answers.errors import disc_address, is_shown, job_address
+from mkiso_service.webhook.discs.asked_jobs import AskedJobs, accepted
+from mkiso_service.webhook.discs.disc_sets import chosen, led_to, of_named_set, set_entry
+from mkiso_service.webhook.discs.jobs import Jobs
+from mkiso_service.webhook.discs.passwords import CLAIM_COOKIE, Passwords
 from mkiso_service.webhook.orchestrator import Asked
-from mkiso_service.webhook.passwords import CLAIM_COOKIE, Passwords
-from mkiso_service.webhook.preview import Previews
-from mkiso_service.webhook.query import Query, one_study, several_studies
-from mkiso_service.webhook.rights import caller_of
+from mkiso_service.webhook.questions.negotiation import preference_of
+from mkiso_service.webhook.questions.preview import Previews
+from mkiso_service.webhook.questions.query import Query, one_study, several_studies
 
 PAGE_SECONDS = 3.0
 """How long a browser waits for a disc before it shows how the job stands."""

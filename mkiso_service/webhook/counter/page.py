@@ -13,11 +13,11 @@ from mkiso.config.section import TransferSyntax
 from mkiso.config.settings import Settings
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import N_
-from mkiso_service.webhook.access import Keys
-from mkiso_service.webhook.advice import LOOK_FIRST, advices
-from mkiso_service.webhook.job_words import STAGES
-from mkiso_service.webhook.pages import POLICY, language_of, page_of, sign_in_page
-from mkiso_service.webhook.rights import caller_of
+from mkiso_service.webhook.access.callers import Keys
+from mkiso_service.webhook.access.rights import caller_of
+from mkiso_service.webhook.answers.advice import LOOK_FIRST, advices
+from mkiso_service.webhook.answers.job_words import STAGES
+from mkiso_service.webhook.answers.pages import POLICY, language_of, page_of, sign_in_page
 
 MEDIA_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _SCRIPTS = "mkiso_service/webhook/page"

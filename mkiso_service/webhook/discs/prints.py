@@ -11,15 +11,15 @@ from mkiso.formats.registry import ISO, require_allowed
 from mkiso.storage.report import JobReport
 from mkiso.study.question import Question
 from mkiso_service.api import Sent
-from mkiso_service.webhook.access import sender_of_request
-from mkiso_service.webhook.answers import job_address
-from mkiso_service.webhook.asked_jobs import AskedJobs, accepted
+from mkiso_service.webhook.access.callers import sender_of_request
+from mkiso_service.webhook.access.rights import caller_of
+from mkiso_service.webhook.answers.errors import job_address
+from mkiso_service.webhook.answers.pages import print_page
+from mkiso_service.webhook.discs.asked_jobs import AskedJobs, accepted
 from mkiso_service.webhook.health import Health
 from mkiso_service.webhook.orchestrator import Asked, minutes_since
-from mkiso_service.webhook.pages import print_page
-from mkiso_service.webhook.preview import Previews
-from mkiso_service.webhook.query import MAX_QUERY_BYTES, Query, form_of, print_order
-from mkiso_service.webhook.rights import caller_of
+from mkiso_service.webhook.questions.preview import Previews
+from mkiso_service.webhook.questions.query import MAX_QUERY_BYTES, Query, form_of, print_order
 
 
 class Prints:

@@ -111,7 +111,7 @@ def require_rows(routes: Iterable[BaseRoute]) -> None:
     """Raise ValueError for a route below /api that the table doesn't have: it would be open to every role."""
     for route in routes:
         if not isinstance(route, Route) or (route.path.startswith("/api") and route.path not in ROUTES):
-            raise ValueError(f"{getattr(route, 'path', route)} isn't in mkiso_service.webhook.rights.ROUTES")
+            raise ValueError(f"{getattr(route, 'path', route)} isn't in mkiso_service.webhook.access.rights.ROUTES")
 
 
 def caller_of(request: Request) -> Caller:

@@ -19,8 +19,8 @@ from mkiso.study.models import Study
 from mkiso.study.text import readable_name
 from mkiso_service.api import FoundStudies, NotAsked, SearchedStudy
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.query import Query, asked_birth_date
-from mkiso_service.webhook.turns import Turns
+from mkiso_service.webhook.questions.query import Query, asked_birth_date
+from mkiso_service.webhook.questions.turns import Turns
 
 _DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})", re.ASCII)
 

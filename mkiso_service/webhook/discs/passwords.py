@@ -13,12 +13,12 @@ from mkiso.formats.registry import FORMATS
 from mkiso.storage.handover import claimed, taken
 from mkiso.storage.report import JobReport
 from mkiso_service.api import ToldPassword
-from mkiso_service.webhook.access import sender_of_request, session_of
-from mkiso_service.webhook.answers import is_shown
+from mkiso_service.webhook.access.callers import sender_of_request, session_of
+from mkiso_service.webhook.answers.errors import is_shown
+from mkiso_service.webhook.answers.pages import password_page
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.jobs import Jobs
-from mkiso_service.webhook.pages import password_page
-from mkiso_service.webhook.query import field_of
+from mkiso_service.webhook.discs.jobs import Jobs
+from mkiso_service.webhook.questions.query import field_of
 
 CLAIM_COOKIE = "mkiso-claim"
 

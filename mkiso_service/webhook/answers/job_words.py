@@ -10,7 +10,7 @@ from mkiso.languages import N_, Language
 from mkiso.study.priors import WORDS, words_of
 from mkiso_service.api import Dependency, Job, Ordered
 from mkiso_service.counting import ago, counted
-from mkiso_service.webhook.advice import advice, must_look
+from mkiso_service.webhook.answers.advice import advice, must_look
 from mkiso_service.webhook.orchestrator import SUSPENDED
 
 STATES = {"waiting": N_("Waiting"), "running": N_("Working"), "done": N_("Ready"), "failed": N_("Failed")}
