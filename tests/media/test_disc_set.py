@@ -19,7 +19,7 @@ from mkiso.errors import MkisoError, ProofFailed, TooLargeForMedium
 from mkiso.formats.proven_set import ProvenSet, WrittenSet, disc_fingerprint, manifests_of, prove, write_set
 from mkiso.formats.registry import FORMATS, ISO
 from mkiso.media.capacity import MEDIUM_SECTORS
-from mkiso.media.disc_set import DiscSet, divide, lay_out_set, lay_out_volumes
+from mkiso.media.disc_set import DiscSet, divide, lay_out_set, lay_out_volumes, within_medium
 from mkiso.media.layout import Layout
 from mkiso.media.volumes import room_sectors, study_sectors
 from mkiso.storage.shelf import Manifest
@@ -89,6 +89,10 @@ def test_what_fits_is_one_disc(studies: CompleteStudies, tmp_path: Path) -> None
     assert {file.source.parents[0] for file in layout.files if file.source and file.path.name == "DICOMDIR"} == {
         tmp_path / "made" / "1"
     }
+
+
+def test_what_has_no_earlier_studies_passes_as_it_is(studies: CompleteStudies, tmp_path: Path, small: None) -> None:
+    assert within_medium(studies, settings(tmp_path), "cd") is studies
 
 
 def test_what_fits_no_disc_becomes_a_set(studies: CompleteStudies, tmp_path: Path, small: None) -> None:
