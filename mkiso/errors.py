@@ -34,6 +34,7 @@
     │   ├── JobCancelled          409
     │   ├── SeveralDiscs          409  the answer is a set of discs: one of them has to be named
     │   ├── OtherSet              409  the disc may be of another set than those that the asker has
+    │   ├── FolderTaken           409  a folder for a disc's files holds a disc, or other files
     │   ├── JobCrashed            502  the run ended without a report
     │   ├── ProofFailed           500  the finished image is not what was received
     │   ├── ArchiveUnusable       500  ledger, data directory and store don't belong together, or one isn't there
@@ -327,6 +328,15 @@ class OtherSet(PermanentError):
     http_status = 409
     meaning = "this disc belongs, or may belong, to another set than the discs that you already have"
     remedy = "download every disc of one set, at the addresses in `sets`, or ask without `part`"
+
+
+class FolderTaken(PermanentError):
+    """The folder that a disc's files are to go into holds a disc, or other files: nothing is made."""
+
+    code = "folder_taken"
+    http_status = 409
+    meaning = "the folder of `mkiso burn --to` holds a disc already, or other files; nothing was written"
+    remedy = "take an empty folder or stick; `--beside-others` allows other files, but never a second disc"
 
 
 class JobCrashed(PermanentError):

@@ -6,15 +6,17 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from shutil import disk_usage
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from mkiso.errors import ProofFailed
-from mkiso.formats.folder import require_place, unpack
+from mkiso.errors import SeveralDiscs, StorageFull
+from mkiso.formats.folder import unpack
+from mkiso.storage.room import size_words
 from mkiso_service.api import Disc, Job
 from mkiso_service.client import AskedDisc, Client, DiscRequest
-from mkiso_service.display import bar_of_bytes, show_job, size_words
+from mkiso_service.display import bar_of_bytes, show_job
 
 ON_A_STICK = ("usb", "usb-cms")
 """The formats that files for a stick are brought in."""
@@ -27,11 +29,11 @@ def burn(
     target: Path,
     *,
     letter: Path | None = None,
-    called: str = "",
+    names_files: bool = True,
 ) -> tuple[Job, list[Path]]:
     """Make the disc, or the discs of a set, of these studies and download them; the job and the files. The password of
-    an encrypted one is shown, or written into the `letter`. `called`: the file, for people; empty: its path. Raises
-    ServiceError.
+    an encrypted one is shown, or written into the `letter`. Without `names_files` nothing is said of them. Raises
+    ServiceError, StorageFull.
     """
     started = time.monotonic()
     asked = client.ask_for_disc(request)
@@ -42,13 +44,20 @@ def burn(
     files = []
     for disc in state.discs:
         file = target if disc.total == 1 else _beside(target, disc)
+        if (free := disk_usage(file.parent).free) < disc.size:
+            elsewhere = "name another folder with -o" if names_files else "name another folder for it by TMPDIR"
+            raise StorageFull(
+                f"{file.parent} has {size_words(free)} free, and the disc is a file of {size_words(disc.size)}. Make "
+                f"room there, or {elsewhere}."
+            )
         with bar_of_bytes(console, "downloading") as moved:
             client.download(disc, file, moved)
         files.append(file)
-        console.print(
-            f"[bold]{called or file}[/]  {disc.instances} instances, {size_words(disc.size)}, SHA-256 "
-            f"{disc.sha256[:16]}… as proved by the service"
-        )
+        if names_files:
+            console.print(
+                f"[bold]{file}[/]  {disc.instances} instances, {size_words(disc.size)}, SHA-256 "
+                f"{disc.sha256[:16]}… as proved by the service"
+            )
     if state.deidentified:
         console.print("De-identified copy. Not a patient's disc.", style="yellow")
     if state.is_part:
@@ -63,26 +72,27 @@ def burn_into(
     request: DiscRequest,
     folder: Path,
     *,
-    beside: bool = False,
     letter: Path | None = None,
 ) -> tuple[Job, list[Path]]:
     """Make the disc of these studies, and write its files into a folder, proved there; the job and the folder. With
-    `usb-cms` they are encrypted, and the password goes where `burn` lets it go. Raises ServiceError, ProofFailed,
-    StorageFull, OSError.
+    `usb-cms` they are encrypted, and the password goes where `burn` lets it go. `require_place` was asked before.
+    Raises ServiceError, SeveralDiscs, FolderTaken, ProofFailed, StorageFull, OSError.
     """
-    require_place(folder, beside=beside)
     with TemporaryDirectory(prefix="mkiso-") as temporary:
         target = Path(temporary) / "disc"
         request = replace(request, form=request.form or ON_A_STICK[0])
-        job, files = burn(console, client, request, target, letter=letter, called="its files")
+        job, files = burn(console, client, request, target, letter=letter, names_files=False)
         if len(files) != 1:
-            raise ProofFailed(
-                f"The images fill {len(files)} files, and a stick has one file-set: nothing was written. Ask for fewer "
-                "studies at a time."
+            raise SeveralDiscs(
+                f"The images fill {len(files)} discs, and a folder can hold one alone: nothing was written there. Ask "
+                "for fewer studies at a time."
             )
         with bar_of_bytes(console, "writing and reading back") as moved:
-            count = unpack(files[0], folder, moved)
-    console.print(f"[bold]{folder}[/]  {count} files, proved: each was read back and is what the service proved.")
+            written = unpack(files[0], folder, moved)
+    console.print(
+        f"[bold]{folder}[/]  {job.discs[0].instances} instances in {written.files} files, {size_words(written.size)}, "
+        "proved: each was read back and is what the service proved."
+    )
     return job, [folder]
 
 

@@ -53,6 +53,11 @@ def _uids(_context: click.Context, _option: click.Parameter, given: tuple[str, .
     return given
 
 
+may_write_over = click.option(
+    "-f", "--force", is_flag=True, help="Write over files of these names. Without it a terminal is asked."
+)
+
+
 def of_studies(command: Command) -> Command:
     """The numbers, and what is chosen of their studies; the command takes them as a `request`."""
 
@@ -148,14 +153,14 @@ def of_a_service(command: Command) -> Command:
     @wraps(command)
     def with_client(url: str, api_key_file: Path | None, **others: Any) -> Any:
         from mkiso.config.file import api_key_of, read_secret
-        from mkiso.errors import ProofFailed, StorageFull
+        from mkiso.errors import FolderTaken, ProofFailed, SeveralDiscs, StorageFull
         from mkiso_service.client import Client, ServiceError
 
         key = read_secret(api_key_file, "--api-key-file") if api_key_file else api_key_of(os.environ)
         try:
             with Client(url, key) as client:
                 return command(client=client, **others)
-        except (ServiceError, ProofFailed, StorageFull) as error:
+        except (ServiceError, FolderTaken, ProofFailed, SeveralDiscs, StorageFull) as error:
             return _say(error)
 
     return with_client
@@ -165,7 +170,7 @@ def confirmed(console: Console, client: Client, request: DiscRequest, *, yes: bo
     """The request, and whose disc it is to be: on a terminal somebody has seen and confirmed the patient. Raises
     click.Abort.
     """
-    if yes or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if yes or not _somebody_is_there():
         return request
     from mkiso_service.display import show_preview
 
@@ -182,12 +187,38 @@ def tell(answer: object) -> None:
     click.echo(to_json(answer, indent=2).decode())
 
 
-def require_folder(folder: Path) -> None:
-    """Before anything is made: a disc that can't be written is work for nothing."""
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def place_of(given: str | None, name: str, *, force: bool) -> Path:
+    """Where a file goes, asked before anything is made, since a disc that can't be written is work for nothing: the
+    file that is given, or `name` in the folder that is given or in this one. What is there is written over where
+    somebody says so. Raises click.ClickException, click.Abort.
+    """
+    file = Path(given or name)
+    if file.is_dir():
+        file /= name
+    elif given and given.endswith("/"):
+        file /= name  # whose folder isn't there
+    _require_folder(file.parent)
+    if not os.path.lexists(file):
+        return file
+    if file.exists() and not file.is_file():
+        raise click.ClickException(f"{file} is no file that could be written over. Name another one.")
+    if force:
+        return file
+    if not _somebody_is_there():
+        raise click.ClickException(f"{file} exists already. Name another file, or add --force to write over it.")
+    click.confirm(f"{file} exists already. Write over it?", abort=True, err=True)
+    return file
+
+
+def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise click.FileError(str(folder), "there is no such folder; make it, or name another one with -o")
+        raise click.FileError(str(folder), "there is no such folder; make it, or name another one")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise click.FileError(str(folder), "you may not write there; name another folder with -o")
+        raise click.FileError(str(folder), "you may not write there; name another folder")
 
 
 def _say(error: Exception) -> int:

@@ -32,9 +32,10 @@ from rich.console import Console
 
 from mkiso.config.storage import Storage
 from mkiso.errors import MkisoError
+from mkiso.storage.room import size_words
 from mkiso_service.burning import burn
 from mkiso_service.client import Client, DiscRequest, ServiceError
-from mkiso_service.display import show_found, show_job, size_words
+from mkiso_service.display import show_found, show_job
 
 ACCESSION_NUMBER = "134"
 """An MR study of four images in pydicom's test data."""

@@ -11,10 +11,11 @@ import click
 from mkiso_service.client_options import (
     FAILED,
     confirmed,
+    may_write_over,
     of_a_patient,
     of_a_service,
     of_studies,
-    require_folder,
+    place_of,
     tell,
 )
 
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The file. Default: ACCESSION.iso, or as its format is called; a set gets FILE-1of2-SET.iso and so on.",
+    metavar="FILE|FOLDER",
+    help="The file, or the folder for it. Default: ACCESSION.iso, or as its format is called; a set gets "
+    "FILE-1of2-SET.iso and so on.",
 )
+@may_write_over
 @click.option(
     "--format",
     "form",
@@ -40,8 +43,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--letter",
-    "letter_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    "letter_name",
+    metavar="FILE|FOLDER",
     help="With an encrypted format: write the password into this letter for the patient (PDF), and don't show it.",
 )
 @click.option(
@@ -62,11 +65,12 @@ if TYPE_CHECKING:
 def burn(
     client: Client,
     request: DiscRequest,
-    output: Path | None,
+    output: str | None,
     form: str,
     place: Path | None,
-    letter_file: Path | None,
+    letter_name: str | None,
     *,
+    force: bool,
     beside_others: bool,
     deidentified: bool,
     yes: bool,
@@ -77,6 +81,7 @@ def burn(
     """
     from rich.console import Console
 
+    from mkiso.formats.folder import require_place
     from mkiso.formats.registry import FORMATS, ISO
     from mkiso.media.names import PART
     from mkiso_service.burning import ON_A_STICK, burn_into
@@ -92,25 +97,26 @@ def burn(
             f"--to writes the files of a stick: --format {' or '.join(ON_A_STICK)}. A file of the format {form} stays "
             f"one file: write it there with -o {place / f'disc{FORMATS[form].suffix}'}."
         )
-    if letter_file and not (form and FORMATS[form].is_encrypted):
+    if letter_name and not (form and FORMATS[form].is_encrypted):
         raise click.UsageError("--letter takes the password of an encrypted disc: say --format zip-encrypted.")
-    if letter_file and deidentified:
+    if letter_name and deidentified:
         raise click.UsageError("--letter is for a patient, and a de-identified copy is nobody's.")
     base = "deidentified" if deidentified else next(iter(request.accession_numbers), "disc")
     name = f"{base}{PART * bool(request.selection)}"
-    target = output or Path(f"{name}{FORMATS[form or ISO.name].suffix}")
-    if not place:
-        require_folder(target.parent)
-    if letter_file:
-        require_folder(letter_file.parent)
+    target = place or place_of(output, f"{name}{FORMATS[form or ISO.name].suffix}", force=force)
+    letter_file = place_of(letter_name, f"{name}.pdf", force=force) if letter_name else None
+    if letter_file and letter_file.absolute() == target.absolute():
+        raise click.UsageError("-o and --letter name one file: the letter would be lost. Name two.")
     try:
+        if place:
+            require_place(place, beside=beside_others)
         request = confirmed(console, client, replace(request, form=form, deidentified=deidentified), yes=yes)
         if place:
-            job, files = burn_into(console, client, request, place, beside=beside_others, letter=letter_file)
+            job, files = burn_into(console, client, request, place, letter=letter_file)
         else:
             job, files = burn_disc(console, client, request, target, letter=letter_file)
     except OSError as error:
-        raise click.FileError(str(error.filename or place or target), error.strerror) from None
+        raise click.FileError(str(error.filename or target), error.strerror) from None
     except KeyboardInterrupt:
         again = "Run the same command to resume."
         if form and FORMATS[form].is_encrypted:
@@ -237,17 +243,16 @@ def cancel(client: Client, job_id: str) -> None:
 
 @click.command()
 @click.argument("job_id", metavar="JOB")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default="letter.pdf", show_default=True
-)
+@click.option("-o", "--output", metavar="FILE|FOLDER", help="Default: letter.pdf.")
+@may_write_over
 @click.option(
     "--paper", type=click.Choice(["a4", "insert"]), default="a4", show_default=True, help="insert: 12 cm, for the case."
 )
 @click.option("--language", default="", metavar="CODE", help="Such as de. Default: disc.language.")
 @of_a_service
-def letter(client: Client, job_id: str, output: Path, paper: str, language: str) -> None:
+def letter(client: Client, job_id: str, output: str | None, paper: str, language: str, *, force: bool) -> None:
     """Write the letter that goes with a job's discs, for the patient; JOB is its id, as `mkiso jobs` shows it."""
-    require_folder(output.parent)
+    target = place_of(output, "letter.pdf", force=force)
     content = client.letter(job_id, paper=paper, language=language)
-    output.write_bytes(content)
-    click.echo(f"{output}  {len(content) / 1000:.0f} kB")
+    target.write_bytes(content)
+    click.echo(f"{target}  {len(content) / 1000:.0f} kB")

@@ -144,15 +144,3 @@ def bar_of_bytes(console: Console, what: str) -> Iterator[Callable[[int, int], N
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def size_words(size: int) -> str:
-    """A size as people say it: 1.2 GB, 35 MB, 812 kB."""
-    for unit, bytes_in_unit in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= bytes_in_unit:
-            return (
-                f"{size / bytes_in_unit:.1f} {unit}"
-                if size < 10 * bytes_in_unit
-                else f"{size / bytes_in_unit:.0f} {unit}"
-            )
-    return f"{size} bytes"

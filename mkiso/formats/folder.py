@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from mkiso.errors import ProofFailed, StorageFull
+from mkiso.errors import FolderTaken, ProofFailed, StorageFull
 from mkiso.formats.envelope_reader import DICOMDIR
 from mkiso.formats.image_hash import hash_extents
 from mkiso.formats.protocol import Extent
 from mkiso.formats.registry import format_of
+from mkiso.storage.room import size_words
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 _NAMED = 5
@@ -31,24 +33,34 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def require_place(folder: Path, *, beside: bool = False) -> None:
-    """Raise ProofFailed where a file-set can't go into a folder: it has one, or without `beside` it isn't empty."""
+    """Raise FolderTaken where a file-set can't go into a folder: it has one, or without `beside` it isn't empty."""
     held = sorted(entry.name for entry in folder.iterdir() if entry.name.lower() not in _SYSTEMS_OWN)
     if str(DICOMDIR) in map(str.upper, held):
-        raise ProofFailed(f"{folder} holds another disc: empty it, or choose another folder. Nothing was written.")
+        raise FolderTaken(
+            f"{folder} holds a disc already (there is a DICOMDIR), and a folder holds one alone. Empty it, or take "
+            "another folder or stick. Nothing was made."
+        )
     if held and not beside:
         named = ", ".join(held[:_NAMED]) + (" …" if len(held) > _NAMED else "")
-        raise ProofFailed(
-            f"{folder} isn't empty: it has {named}. Empty it, or say that the disc may lie beside that. Nothing was "
-            "written."
+        raise FolderTaken(
+            f"{folder} isn't empty: it has {named}. Empty it, or take another folder or stick; or add --beside-others, "
+            "and the disc lies beside that. Nothing was made."
         )
 
 
-def unpack(image: Path, folder: Path, progress: Callable[[int, int], None] | None = None) -> int:
-    """Write the files of an image into a folder, none over another; they have reached the device, and each was read
-    from there and is byte for byte what the image holds. How many there are.
+class Unpacked(NamedTuple):
+    """How many files were written, and how many bytes they have."""
 
-    `progress` hears of bytes written and read back, of all. Raises ProofFailed, which names what is wrong, StorageFull,
-    and OSError where the folder can't be used.
+    files: int
+    size: int
+
+
+def unpack(image: Path, folder: Path, progress: Callable[[int, int], None] | None = None) -> Unpacked:
+    """Write the files of an image into a folder, none over another; they have reached the device, and each was read
+    from there and is byte for byte what the image holds.
+
+    `progress` hears of bytes written and read back, of all. Raises ProofFailed, which names what is wrong, FolderTaken,
+    StorageFull, and OSError where the folder can't be used.
     """
     descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -58,7 +70,9 @@ def unpack(image: Path, folder: Path, progress: Callable[[int, int], None] | Non
         if hashes.wrong:
             raise ProofFailed("The file that was downloaded isn't whole: download it again.")
         _require_own_folders(folder, files)
-        total, done = 2 * sum(extent.size for extent in files.values()), 0
+        size = sum(extent.size for extent in files.values())
+        _require_room(folder, files)
+        total, done = 2 * size, 0
         for path, extent in files.items():
             _write(descriptor, extent, folder / path)
             done += extent.size
@@ -84,17 +98,32 @@ def unpack(image: Path, folder: Path, progress: Callable[[int, int], None] | Non
             f"{len(differing)} file(s) in {folder} are not what was written: {named}. Don't hand it out: the stick may "
             "be broken, or not as large as it says."
         )
-    return len(files)
+    return Unpacked(len(files), size)
+
+
+def _require_room(folder: Path, files: Mapping[PurePosixPath, Extent]) -> None:
+    """Raise StorageFull where the files can't all be written, before any is: each takes whole blocks of the device, and
+    each of the disc's folders one or more.
+    """
+    told = os.statvfs(folder)
+    block = told.f_frsize or 1
+    folders = {parent for path in files for parent in path.parents if parent.parts}
+    blocks = sum(-(-extent.size // block) for extent in files.values()) + len(folders)
+    if blocks > told.f_bavail:
+        raise StorageFull(
+            f"{folder} has {size_words(told.f_bavail * block)} free, and the disc needs {size_words(blocks * block)}. "
+            "Make room, or take a larger stick. Nothing was written there."
+        )
 
 
 def _require_own_folders(folder: Path, files: Iterable[PurePosixPath]) -> None:
-    """Raise ProofFailed where a folder of the disc is there already: what lies in it, perhaps another patient's images,
+    """Raise FolderTaken where a folder of the disc is there already: what lies in it, perhaps another patient's images,
     would be taken for the disc's; and a link would lead elsewhere.
     """
     own = {path.parts[0].casefold() for path in files if len(path.parts) > 1}
     held = sorted(entry.name for entry in folder.iterdir() if entry.name.casefold() in own)
     if held:
-        raise ProofFailed(
+        raise FolderTaken(
             f"{folder} has {', '.join(held)} already, as the disc has: remove it, or choose another folder. Nothing "
             "was written."
         )

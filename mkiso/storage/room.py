@@ -16,6 +16,15 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """How the system says that there is none."""
 
 
+def size_words(size: int) -> str:
+    """A size as people say it: 1.2 GB, 35 MB, 812 kB."""
+    for unit, bytes_in_unit in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if round(size / bytes_in_unit, 3) >= 1:
+            number = size / bytes_in_unit
+            return f"{number:.1f} {unit}" if number < 9.95 else f"{number:.0f} {unit}"
+    return f"{size} bytes"
+
+
 def require_room(storage: Storage) -> None:
     """Refuse new work before a full disk breaks running work. Raises StorageFull below `storage.min_free_gib`."""
     places = [place for place in (storage.data_dir, storage.discs_dir) if place.exists()]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mkiso.errors import ProofFailed, StorageFull
+from mkiso.errors import FolderTaken, ProofFailed, StorageFull
 from mkiso.formats.folder import require_place, unpack
 from mkiso.formats.registry import FORMATS
 from mkiso.media.layout import Layout, lay_out
@@ -68,7 +68,8 @@ def _holds(folder: Path, disc: Layout) -> bool:
 
 def test_each_format_unpacks_to_the_same_files(image: Path, folder: Path, laid_out: Layout) -> None:
     told: list[tuple[int, int]] = []
-    assert unpack(image, folder, lambda *seen: told.append(seen)) == len(laid_out.files)
+    written = unpack(image, folder, lambda *seen: told.append(seen))
+    assert written == (len(laid_out.files), sum(file.size for file in laid_out.files))
     assert _holds(folder, laid_out)
     assert told[-1][0] == told[-1][1] == 2 * sum(file.size for file in laid_out.files)
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256.TXT"], cwd=folder, check=True)
@@ -88,23 +89,47 @@ def test_a_stick_that_is_too_small_is_said_so(image: Path, stick: Path) -> None:
     left = os.statvfs(stick)
     with (stick / "full").open("wb") as file:
         file.write(bytes((left.f_bavail - 3) * left.f_frsize))
-    with pytest.raises(StorageFull, match="no room for the disc: what lies there isn't whole"):
+    with pytest.raises(StorageFull, match=r"has \d.* free, and the disc needs \d.*Nothing was written there"):
         unpack(image, stick)
+    assert [entry.name for entry in stick.iterdir()] == ["full"]
+
+
+def test_a_device_that_has_less_room_than_it_says_is_said_so(
+    image: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = os.fsync
+
+    def full(descriptor: int) -> None:
+        written(descriptor)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageFull, match="no room for the disc: what lies there isn't whole"):
+        unpack(image, folder)
+
+
+def test_a_folder_without_room_gets_nothing_of_the_disc(
+    image: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 4096, 99, 9, 9, 0, 0, 0, 0, 255)))
+    with pytest.raises(StorageFull, match=r"stick has 37 kB free, and the disc needs \d+ (kB|MB)\."):
+        unpack(image, folder)
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("held", "beside", "said"),
     [
-        (["photo.jpg"], False, "isn't empty: it has photo.jpg."),
+        (["photo.jpg"], False, "isn't empty: it has photo.jpg.*add --beside-others"),
         ([str(number) for number in range(9)], False, "0, 1, 2, 3, 4 …"),
-        (["DICOMDIR"], True, "holds another disc"),
-        (["dicomdir"], False, "holds another disc"),
+        (["DICOMDIR"], True, "holds a disc already"),
+        (["dicomdir"], False, "holds a disc already"),
     ],
 )
 def test_nothing_is_written_beside_what_nobody_knows(folder: Path, held: list[str], beside: bool, said: str) -> None:
     for name in held:
         (folder / name).write_bytes(b"")
-    with pytest.raises(ProofFailed, match=said):
+    with pytest.raises(FolderTaken, match=said):
         require_place(folder, beside=beside)
 
 
@@ -135,7 +160,7 @@ def test_no_disc_is_mixed_with_what_lies_in_its_folders(
     else:
         (folder / name / "ANOTHER").mkdir(parents=True)
     require_place(folder, beside=True)
-    with pytest.raises(ProofFailed, match=f"has {name} already, as the disc has.*Nothing was written"):
+    with pytest.raises(FolderTaken, match=f"has {name} already, as the disc has.*Nothing was written"):
         unpack(image, folder)
     assert [each.name for each in folder.iterdir()] == [name] and not list(elsewhere.iterdir())
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -27,6 +28,7 @@ from peers.ports import free_port
 
 IMAGE = os.urandom(300_000)
 SHA256 = hashlib.sha256(IMAGE).hexdigest()
+LETTER = b"%PDF-1.7"
 SET = "3fa4c2d1-0000-4000-8000-000000000000"
 DISC = Disc("/api/iso/jobs/J/disc?part=1", SET, "x.iso", len(IMAGE), SHA256, 3, 1, 1)
 
@@ -108,6 +110,8 @@ def url(script: Script) -> Iterator[str]:
                 self.tell(200, script.listing)
             elif self.path.endswith("/password"):
                 self.tell(200, {"password": "00000-11111"})
+            elif "/letter.pdf" in self.path:
+                self.tell(200, LETTER, "application/pdf")
             elif "/jobs/" in self.path:
                 self.tell(200, script.states.pop(0) if len(script.states) > 1 else script.states[0])
             else:
@@ -115,9 +119,10 @@ def url(script: Script) -> Iterator[str]:
 
         do_POST = do_GET
 
-        def tell(self, status: int, body: dict[str, Any]) -> None:
-            content = json.dumps(body).encode()
+        def tell(self, status: int, body: dict[str, Any] | bytes, kind: str = "application/json") -> None:
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -220,6 +225,67 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_disc_is_made(
     assert run(["burn", "A1", "-o", str(tmp_path / "nowhere" / "x.iso"), "--url", url]) == 1
     assert "there is no such folder" in capsys.readouterr().err
     assert script.asked == []
+
+
+COMMANDS = {"burn": ("burn", "A1"), "letter": ("letter", "J")}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_that_is_there_is_written_over_by_nobody_s_accident(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (target := tmp_path / "x.iso").write_bytes(b"mine")
+    asked = (*COMMANDS[command], "-o", str(target), "--url", url)
+    assert run([*asked]) == 1
+    assert "exists already. Name another file, or add --force" in capsys.readouterr().err
+    assert at_a_terminal("n", *asked)[0] == 1
+    assert target.read_bytes() == b"mine" and script.asked == []
+    assert run([*asked, "--force"]) == 0
+    assert target.read_bytes() != b"mine"
+
+
+def test_a_terminal_may_have_a_file_written_over(script: Script, url: str, tmp_path: Path) -> None:
+    (target := tmp_path / "x.iso").write_bytes(b"mine")
+    code, told = at_a_terminal("y", "burn", "A1", "--yes", "-o", str(target), "--url", url)
+    assert code == 0 and "x.iso exists already. Write over it? [y/N]" in told
+    assert target.read_bytes() == IMAGE
+
+
+def test_the_letter_with_another_disc_s_password_is_not_lost(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (letter := tmp_path / "a.pdf").write_bytes(b"a password that is nowhere else")
+    asked = ["burn", "A1", "--format", "zip-encrypted", "--url", url, "--letter", str(letter), "-o"]
+    assert run([*asked, str(tmp_path / "x.zip")]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert run([*asked, str(letter), "--force"]) == 2
+    assert "the letter would be lost" in capsys.readouterr().err
+    assert letter.read_bytes() == b"a password that is nowhere else" and script.asked == []
+
+
+def test_a_folder_gets_the_file_under_its_own_name(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["burn", "A1", "-o", str(tmp_path), "--url", url]) == 0
+    assert (tmp_path / "A1.iso").read_bytes() == IMAGE
+    assert run(["burn", "A1", "-o", f"{tmp_path}/nowhere/", "--url", url]) == 1
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_a_device_is_no_file_to_write_over(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["burn", "A1", "-o", "/dev/null", "--force", "--url", url]) == 1
+    assert "is no file that could be written over" in capsys.readouterr().err
+    assert Path("/dev/null").is_char_device()
+
+
+def test_room_is_looked_at_before_a_download(
+    script: Script, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mkiso_service.burning.disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 120_000))
+    assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "has 120 kB free, and the disc is a file of 300 kB" in told and "-o" in told
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_jobs_are_listed_and_cancelled(script: Script, url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -513,10 +579,12 @@ def test_burn_writes_the_files_into_a_folder(
     assert run(["burn", "A1", "--to", str(folder), "--url", url]) == 0
     assert "format=" in script.asked[0][0]
     told = " ".join(capsys.readouterr().out.split())
-    assert "2 files, proved" in told and "mkiso-" not in told  # nothing of the folder that has gone since
+    assert "3 instances in 2 files, 5.0 kB, proved" in told
+    assert "mkiso-" not in told  # nothing of the folder that has gone since
     assert (folder / "DICOM/PT000001/IM000001").read_bytes() == b"image" * 1000
     asked = len(script.asked)
     assert run(["burn", "A1", "--to", str(folder), "--url", url]) == 1
-    assert "holds another disc" in " ".join(capsys.readouterr().err.split())
+    refused = " ".join(capsys.readouterr().err.split())
+    assert "holds a disc already" in refused and "code folder_taken" in refused
     assert len(script.asked) == asked
     assert run(["burn", "A1", "--to", str(folder), "-o", "x", "--url", url]) == 2

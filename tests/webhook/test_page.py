@@ -46,6 +46,7 @@ NOT_AT_THE_COUNTER = {
     *("deadline_passed", "job_running", "patient_api_unavailable"),  # nor these
     *("sign_in_failed", "provider_unavailable"),  # pages of their own, on the way to the counter
     *("volume_not_found", "archive_unusable", "claim_lost"),  # the archive's
+    "folder_taken",  # of mkiso burn --to alone
     *(
         "invalid_request",
         "invalid_accession_number",

@@ -17,12 +17,12 @@ from mkiso.errors import ProviderUnavailable, SignInFailed, Unauthorized
 from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
 from mkiso.storage.report import numbers_on
+from mkiso.storage.room import size_words
 from mkiso.study.identity import iso_date
 from mkiso.study.question import Question
 from mkiso.study.text import SEXES
 from mkiso_service.api import Dependency, InboxStates, Job, Preview, WhoMade
 from mkiso_service.counting import counted
-from mkiso_service.display import size_words
 from mkiso_service.webhook.access.callers import (
     request_id_of,
 )
