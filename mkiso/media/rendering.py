@@ -282,7 +282,8 @@ def files_of(result: PictureResult) -> Iterable[PictureFile]:
     """Every file of a result."""
     for picture in result.pictures:
         yield picture.file
-        yield picture.thumbnail
+        if picture.thumbnail != picture.file:
+            yield picture.thumbnail
         yield from (preset.file for preset in picture.presets)
         if picture.script:
             yield picture.script

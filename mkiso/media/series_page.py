@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from mkiso.languages import N_, Language
 from mkiso.media.shown import LeftOut, ShownPicture, ShownSeries
 from mkiso.pictures.stacks import scale_bar
-from mkiso.pictures.values import Marks, Picture, Plane, SpacingOf
+from mkiso.pictures.values import THUMBNAIL_EDGE, Marks, Picture, Plane, SpacingOf
 from mkiso.study.text import text
 
 LATERALITY = {"R": N_("Right"), "L": N_("Left"), "B": N_("Both sides")}
@@ -116,14 +116,15 @@ def _picture(shown: ShownPicture, spoken: Language) -> PictureOnPage:
     plane = picture.plane
     number = shown.slice.instance_number
     aspect, side = aspect_of(plane), LATERALITY.get(plane.laterality, "")
+    smaller = max(1.0, max(picture.thumbnail.width, picture.thumbnail.height) / THUMBNAIL_EDGE)
     return PictureOnPage(
         number=shown.number,
         title=_title(shown.number, side, spoken),
         frame=picture.frame,
         image_number="" if number is None else str(number),
         thumbnail=shown.thumbnail.path,
-        thumbnail_width=picture.thumbnail.width,
-        thumbnail_height=round(picture.thumbnail.height * aspect) or 1,
+        thumbnail_width=round(picture.thumbnail.width / smaller) or 1,
+        thumbnail_height=round(picture.thumbnail.height / smaller * aspect) or 1,
         picture=shown.picture.path if shown.picture else None,
         width=picture.file.width,
         height=round(picture.file.height * aspect) or 1,

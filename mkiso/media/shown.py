@@ -51,7 +51,7 @@ NOTHING_SHOWN = Showing()
 @dataclass(frozen=True, slots=True)
 class ShownPicture:
     """A picture of a series: its number there, and its files by their paths on the disc. `picture` is None where only
-    the thumbnail is on it, `values` where a viewer can't window it anew.
+    the thumbnail is on it, and is that itself where it is small; `values` is None where a viewer can't window it anew.
     """
 
     number: int
@@ -101,7 +101,7 @@ class ShownSeries:
         """In the order of their names: pycdlib's work on a folder grows with its square otherwise."""
         pictures = self.pictures
         yield from (shown.picture for shown in pictures if shown.picture)
-        yield from (shown.thumbnail for shown in pictures)
+        yield from (shown.thumbnail for shown in pictures if shown.thumbnail != shown.picture)
         yield from (shown.values for shown in pictures if shown.values)
 
 
@@ -237,10 +237,11 @@ def _picture(
         return DiscFile(place / picture_name(letter, number), made.size, made.sha256, made.path, offset=made.offset)
 
     picture, script = slice_.picture, slice_.picture.script
+    file = on_disc(PICTURE, picture.file)
     return ShownPicture(
         number,
         slice_,
-        on_disc(THUMBNAIL, picture.thumbnail),
-        None if amount == "thumbnails" else on_disc(PICTURE, picture.file),
+        file if picture.thumbnail == picture.file else on_disc(THUMBNAIL, picture.thumbnail),
+        None if amount == "thumbnails" else file,
         on_disc(SCRIPT, script, VIEW / folder.relative_to(WEB)) if script and amount == "values" else None,
     )

@@ -8,8 +8,8 @@
 
 - pool: processes of their own, bounded in memory and time; what a file does to a decoder costs one picture.
 - values: what goes in and comes out. A frame is either a Picture or a NotShown with its Reason, never neither.
-- names: P…JPG the picture, T…JPG its thumbnail, S, L, B…JPG the presets of CT, D…JS the values as a script; numbered as
-  the request says.
+- names: P…JPG the picture, T…JPG the thumbnail of a large one, S, L, B…JPG the presets of CT, D…JS the values as a
+  script; numbered as the request says.
 - stacks: the pictures in order, with the geometry for scrolling two series together; `scale_bar`.
 - script: the format of the values of 8 to 16 bits for a viewer that windows them itself.
 

@@ -16,7 +16,6 @@ from mkiso.pictures.values import PictureFile
 
 QUALITY = 72  # of a CT of 512² about 23 KB: 1,000 of them with all else of pictures add less than 35 MB
 MAX_EDGE = 3072  # pixels; a radiograph of 3,000² stays as it is, one of 4,300 × 3,500 is halved
-THUMBNAIL_EDGE = 128
 
 
 def shrink_by(pixels: NDArray[np.uint8], longest: int) -> int:

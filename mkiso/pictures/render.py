@@ -17,13 +17,15 @@ from mkiso.pictures.colour import Palette, palette_of, to_rgb
 from mkiso.pictures.geometry import plane_of
 from mkiso.pictures.grey import Greys, Lut, Modality, Stored, full_range, percentile_window, sampled
 from mkiso.pictures.image import Image, facts_of, image_of, opened
-from mkiso.pictures.jpeg import MAX_EDGE, THUMBNAIL_EDGE, shrink_by, shrunk, write, write_jpeg
+from mkiso.pictures.jpeg import MAX_EDGE, shrink_by, shrunk, write, write_jpeg
 from mkiso.pictures.luts import frame_modality, frame_window, modality_of, padding_of, voi_luts_of, windows_of
 from mkiso.pictures.names import PICTURE, SCRIPT, THUMBNAIL, picture_name
 from mkiso.pictures.overlays import overlay_mask
 from mkiso.pictures.presentation import Presentation, left_out_of, presentation_of
 from mkiso.pictures.script import pixel_script
 from mkiso.pictures.values import (
+    SMALL_EDGE,
+    THUMBNAIL_EDGE,
     Look,
     NotDisplayable,
     NotShown,
@@ -105,9 +107,10 @@ class _Pictures:
         overlay = overlay_mask(self._dataset, index, words)
         shrink = shrink_by(pixels, MAX_EDGE)
         whole = self._finished(pixels, overlay, shrink, presentation)
-        file = write_jpeg(self._request.folder, picture_name(PICTURE, number), whole)
-        small = shrunk(whole, shrink_by(whole, THUMBNAIL_EDGE))
-        thumbnail = write_jpeg(self._request.folder, picture_name(THUMBNAIL, number), small)
+        file = thumbnail = write_jpeg(self._request.folder, picture_name(PICTURE, number), whole)
+        if max(whole.shape[:2]) > SMALL_EDGE:
+            small = shrunk(whole, shrink_by(whole, THUMBNAIL_EDGE))
+            thumbnail = write_jpeg(self._request.folder, picture_name(THUMBNAIL, number), small)
         presets = []
         if greys and _in_hounsfield_units(self._dataset, index):
             for preset in self._request.presets:

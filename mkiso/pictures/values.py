@@ -14,6 +14,10 @@ from mkiso.languages import N_
 
 Vector = tuple[float, float, float]  # patient coordinates in mm (PS3.3 C.7.6.2.1.1)
 
+THUMBNAIL_EDGE = 128  # pixels
+SMALL_EDGE = 512
+"""Up to here a picture is its own thumbnail: another file would cost more time and room than it spares."""
+
 
 class Reason(StrEnum):
     """Why a frame or a whole object has no picture. `words` says it to a reader."""
@@ -187,8 +191,8 @@ class PresetFile:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One frame that is shown. `frame` counts from 1. `shrunk` frame pixels lie along each side of one pixel of the
-    picture.
+    """One frame that is shown. `frame` counts from 1. `thumbnail` is `file` itself where that is small. `shrunk` frame
+    pixels lie along each side of one pixel of the picture.
     """
 
     frame: int

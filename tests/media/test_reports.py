@@ -142,9 +142,9 @@ def test_references_lead_to_the_picture_the_report_or_say_that_it_is_elsewhere(t
     found = page(layout, "IHE_PDI/ST000001/RP000002.HTM")
     links = re.findall(r'<span class="to">(?:<a href="([^"]*)">)?(?:<img src="([^"]*)"[^>]*>)?([^<]*)', found)
     assert links == [
-        ("SE000001.HTM#P2", "SE000001/T0000002.JPG", "Picture 2 of Series 1: ct"),
-        ("SE000002.HTM#P2", "SE000002/T0000002.JPG", "Picture 2 of Series 2: multiframe"),
-        ("SE000002.HTM#P12", "SE000002/T0000012.JPG", "Picture 12 of Series 2: multiframe"),
+        ("SE000001.HTM#P2", "SE000001/P0000002.JPG", "Picture 2 of Series 1: ct"),
+        ("SE000002.HTM#P2", "SE000002/P0000002.JPG", "Picture 2 of Series 2: multiframe"),
+        ("SE000002.HTM#P12", "SE000002/P0000012.JPG", "Picture 12 of Series 2: multiframe"),
         ("", "", "CT Image, not on this disc"),
         ("RP000001.HTM", "", "Earlier"),
     ]

@@ -82,11 +82,15 @@ def series_page(layout: Layout, number: int = 1) -> str:
 
 
 def test_a_disc_shows_each_image_and_is_proved_with_its_pictures(tmp_path: Path) -> None:
-    studies = passed(instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 3, "multiframe": 1, "sr": 1})))
+    files = make_study(tmp_path / "in", "ACC1", kinds={"ct": 3, "multiframe": 1, "sr": 1})
+    files += make_ct_series(tmp_path / "large", "ACC1", 2, size=516, SeriesInstanceUID="1.2.3", SeriesNumber="9")
+    studies = passed(instances(files))
     [layout] = seen(studies, tmp_path).layouts
     frames = int(studies.instances[3].header.NumberOfFrames)
     assert pictures_on(layout) == sorted(
-        f"{letter}{number:07}.JPG" for letter in "PT" for count in (3, frames) for number in range(1, count + 1)
+        f"{letter}{number:07}.JPG"
+        for letter, count in (("P", 3), ("P", frames), ("P", 2), ("T", 2))
+        for number in range(1, count + 1)
     )
     assert not list(dead_links(unpacked(layout, tmp_path / "disc")))
     master(layout.files, layout.volume_id, tmp_path / "disc.iso", created=CREATED)
@@ -105,7 +109,7 @@ def test_pictures_are_whole_in_every_format_that_has_them(name: str, tmp_path: P
     made, medium = rendered(studies, tmp_path / "pictures", expected=3), form.carrier or "cd"
     disc_set = lay_out_set(studies, settings(tmp_path), tmp_path, created=CREATED, medium=medium, pictures=made)
     [layout] = disc_set.layouts
-    assert (len(pictures_on(layout)), len(scripts_on(layout))) == (6, 3)
+    assert (len(pictures_on(layout)), len(scripts_on(layout))) == (3, 3)
     form.write(layout, tmp_path / "disc")
     verify_image(tmp_path / "disc", layout.files, form)
 
@@ -225,7 +229,7 @@ def test_a_damaged_image_costs_its_picture_and_is_named(tmp_path: Path) -> None:
     content[start : start + 400] = bytes(400)
     files[1].write_bytes(content)
     [layout] = seen(passed(instances(files)), tmp_path).layouts
-    assert pictures_on(layout) == ["P0000001.JPG", "T0000001.JPG"]
+    assert pictures_on(layout) == ["P0000001.JPG"]
     assert "Image 2: Its pixels are damaged or cut short." in series_page(layout)
     assert not list(dead_links(unpacked(layout, tmp_path / "disc")))
 
@@ -240,7 +244,7 @@ def test_what_takes_too_long_costs_its_picture(tmp_path: Path) -> None:
 
 
 def test_a_disc_without_room_gets_fewer_pictures_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    studies = passed(instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 40})))
+    studies = passed(instances(make_ct_series(tmp_path / "in", "ACC1", count=40, size=516)))
     made = rendered(studies, tmp_path / "pictures", expected=40)
     words = {
         "values": "Picture 40 of 40",
@@ -264,9 +268,9 @@ def test_a_disc_without_room_gets_fewer_pictures_and_says_so(tmp_path: Path, mon
 
 
 def test_pictures_make_no_set_of_more_discs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    studies = passed(instances(make_ct_series(tmp_path / "in", "ACC1", count=40)))
+    studies = passed(instances(make_ct_series(tmp_path / "in", "ACC1", count=40, size=516)))
     made = rendered(studies, tmp_path / "pictures")
-    for room, expected in ((7500, "values"), (6700, "key"), (5500, "thumbnails"), (5300, "none")):
+    for room, expected in ((7500, "values"), (6700, "key"), (5800, "thumbnails"), (5380, "none")):
         monkeypatch.setitem(MEDIUM_SECTORS, "cd", room)
         plain = seen(studies, tmp_path / "plain", NO_PICTURES)
         disc_set = seen(studies, tmp_path, made)

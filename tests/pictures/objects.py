@@ -48,7 +48,7 @@ def rgb(kind: str = "u1") -> NDArray[Any]:
     return np.stack(planes, axis=2)
 
 
-def noise(rows: int = 512, columns: int = 512, frames: int = 1) -> NDArray[Any]:
+def noise(rows: int = 516, columns: int = 512, frames: int = 1) -> NDArray[Any]:
     """Frames of bytes whose JPEG is larger than a pipe holds."""
     return np.random.default_rng(1).integers(0, 256, (frames, rows, columns), np.uint8)
 

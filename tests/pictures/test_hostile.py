@@ -31,7 +31,7 @@ from tests.pictures.fork_server import ForkServer
 from tests.pictures.objects import noise, ramp, write
 
 FRAMES: dict[str, Any] = {
-    "Rows": 512,
+    "Rows": 516,
     "Columns": 512,
     "NumberOfFrames": 4,
     "BitsAllocated": 8,
@@ -343,7 +343,7 @@ def keep(path: Path) -> Path:
 def test_what_is_cut_short_is_damaged_and_nothing_of_it_is_shown(tmp_path: Path, pool: PicturePool) -> None:
     path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) - 512 * 512 - 1])
+    path.write_bytes(whole[: len(whole) - 516 * 512 - 1])
     result = pool.submit(PictureRequest(path, tmp_path)).result()
     assert shown(result) == [1, 2]
     assert reasons(result) == {3: Reason.DAMAGED, 4: Reason.DAMAGED}

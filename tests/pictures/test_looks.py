@@ -11,11 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 
-from mkiso.pictures.jpeg import MAX_EDGE, THUMBNAIL_EDGE, shrunk
+from mkiso.pictures.jpeg import MAX_EDGE, shrunk
 from mkiso.pictures.names import names_of, picture_name
 from mkiso.pictures.render import render
 from mkiso.pictures.values import (
     CT_PRESETS,
+    SMALL_EDGE,
+    THUMBNAIL_EDGE,
     Function,
     NotShown,
     ObjectFacts,
@@ -240,7 +242,7 @@ def test_frames_are_asked_for_by_number(tmp_path: Path) -> None:
     names = [each.file.name for each in found if isinstance(each, Picture)]
     assert names == ["P0000102.JPG", "P0000104.JPG"]
     assert found[-1] == NotShown(9, Reason.DAMAGED)
-    assert sorted(file.name for file in tmp_path.glob("*.JPG")) == [*names, *(f"T{name[1:]}" for name in names)]
+    assert sorted(file.name for file in tmp_path.glob("*.JPG")) == names
 
 
 @pytest.mark.parametrize(
@@ -255,8 +257,17 @@ def test_large_frames_shrink_by_a_whole_factor(
     assert picture.shrunk == shrink
     assert (picture.file.width, picture.file.height) == size
     assert pixels_of(path, picture.file.name).shape == (size[1], size[0])
-    assert max(picture.thumbnail.width, picture.thumbnail.height) <= THUMBNAIL_EDGE
     assert picture.file.size == (tmp_path / picture.file.name).stat().st_size
+
+
+def test_a_small_picture_is_its_own_thumbnail(tmp_path: Path) -> None:
+    small, large = (write(tmp_path / f"{edge}", np.zeros((10, edge), "u1")) for edge in (SMALL_EDGE, SMALL_EDGE + 1))
+    picture = picture_of(small)
+    assert picture.thumbnail == picture.file
+    thumbnail = picture_of(large).thumbnail
+    assert (thumbnail.name, max(thumbnail.width, thumbnail.height)) == ("T0000001.JPG", 103)
+    assert thumbnail.width <= THUMBNAIL_EDGE
+    assert pixels_of(large, thumbnail.name).shape == (thumbnail.height, thumbnail.width)
 
 
 def test_a_shrunk_pixel_is_the_mean_of_its_block() -> None:
