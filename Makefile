@@ -94,6 +94,7 @@ $(VENV)/.dependencies: pyproject.toml .ci/venv
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
+	@echo "Installing mkiso itself (some seconds) …"
 	@rm -rf build
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
 	@rm -rf build

@@ -273,7 +273,7 @@ class PatientMismatch(PermanentError):
     code = "patient_mismatch"
     http_status = 409
     meaning = "the studies belong to more than one patient, or the patient API names another patient than the PACS"
-    remedy = "have the PACS or the patient API corrected; ask for each patient separately"
+    remedy = "several numbers: ask for each patient separately; one: have the PACS or the patient API corrected"
 
 
 class OtherPatient(PermanentError):

@@ -21,7 +21,13 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from mkiso.config.settings import Settings
-from mkiso.errors import MkisoError, OrchestratorUnavailable, PatientApiUnavailable, RetriableError
+from mkiso.errors import (
+    MkisoError,
+    OrchestratorUnavailable,
+    PatientApiUnavailable,
+    PublisherUnavailable,
+    RetriableError,
+)
 from mkiso.patient_api import look_up
 from mkiso.publishers import publisher_of
 from mkiso.receiver.client import receiver_status
@@ -158,7 +164,10 @@ def _receiver(site: Site) -> str:
         return "none on this machine: the machines with a worker have theirs"
     if path.exists():
         status = receiver_status(path, site.limit_seconds)
-        counts = ", ".join(f"{name} {value}" for name, value in status.items() if isinstance(value, int))
+        counts = (
+            f"jobs that wait for images {status['expectations']}, connections {status['associations']}, images since "
+            f"its start {status['stored']}, refused {status['refused']}"
+        )
         return f"{where} listens: {counts}" if site.inside else counts
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -259,7 +268,16 @@ def _webhook(site: Site) -> str:
 
 
 def _publisher(name: str, site: Site) -> str:
-    return publisher_of(name, site.settings).check()
+    try:
+        return publisher_of(name, site.settings).check()
+    except PublisherUnavailable as error:
+        if not site.inside:
+            raise
+        advice = f"Is it switched on, and publishers.{name} right? Where there is no such robot, remove it there."
+        if "publishers" not in site.settings.model_fields_set:
+            advice = f"Nothing is configured, so this is the default: describe your robot in publishers.{name}."
+        alone = " A site without any robot writes `publishers: {}`." if len(site.settings.publishers) == 1 else ""
+        raise Unwell(f"{error.words.removesuffix('.')}. {advice}{alone}") from None
 
 
 CHECKS = (

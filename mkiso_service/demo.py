@@ -62,6 +62,9 @@ DEFAULT_PORTS = {
 }
 
 
+KEEPING = "make demo KEEP=1"
+
+
 class DemoFailed(Exception):
     """The demo can't be shown; the words say why and where to look."""
 
@@ -118,7 +121,9 @@ def demonstrate(console: Console, folder: Path, *, keep: bool) -> int:
         place = prepare(folder)
         with running(console, place):
             show(console, place)
-            if keep:
+            if not keep:
+                console.print(f"To click through: [bold]{KEEPING}[/] leaves everything running, and says what to type.")
+            else:
                 _keep(console, place)
     except (DemoFailed, ServiceError, MkisoError) as error:
         console.print(f"[bold red]The demo failed.[/] {error}")
@@ -206,7 +211,6 @@ def show(console: Console, place: Place) -> None:
     page = (place.folder / PHANTOM / "INDEX.HTM").resolve().as_uri()
     console.print(f"To look at:      [bold]{page}[/]", soft_wrap=True)
     console.print(f"Its letter:      [bold]{letter}[/]")
-    console.print("To click through: [bold]make demo KEEP=1[/] leaves everything running, and says what to type.")
 
 
 def print_disc(console: Console, client: Client, place: Place) -> None:
@@ -323,7 +327,7 @@ def _peers(place: Place) -> Iterator[None]:
 @contextmanager
 def _service(console: Console, place: Place) -> Iterator[None]:
     started = time.monotonic()
-    console.print(f"Starting mkiso at {place.url} …")
+    console.print(f"Starting mkiso at {place.url} (some seconds; on a busy machine a minute) …")
     with _process("mkiso_service", ["serve"], place, grace_seconds=60) as process:
         while lacking := _lacking(place.url):
             if process.poll() is not None:

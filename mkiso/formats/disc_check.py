@@ -24,7 +24,7 @@ from mkiso.formats.envelope_reader import DICOMDIR, Opener, with_envelopes
 from mkiso.formats.folder_check import CHECKS, hash_folder, read_folder
 from mkiso.formats.image_hash import ImageHashes, hash_extents
 from mkiso.formats.protocol import Contents, Extent, PasswordNeeded
-from mkiso.formats.registry import format_of
+from mkiso.formats.registry import claimed_format
 from mkiso.media.names import is_file_id
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ _FORGED = {  # by whether it is in an encrypted ZIP file, and whether it is an e
     (True, False): "{} has another authentication code than the image says.",
     (False, True): "{} isn't what was encrypted: it has another digest than its envelope says.",
 }
+_TAKEN = (
+    "mkiso verify takes an image as it was downloaded, a ZIP file, a drive with a disc, or the folder of a DICOMDIR."
+)
 _Contents = TypeVar("_Contents", bound=Contents)
 
 
@@ -87,6 +90,15 @@ class DiscReport:
                 *(f"WRONG: {finding}" for finding in self.findings),
             ]
         )
+
+
+def _no_disc(head: bytes) -> str:
+    """What something is that claims to be of no format, in words."""
+    if not head:
+        return "This is no disc: it is empty."
+    if head[128:] == b"DICM":
+        return "This is one DICOM file, and no disc."
+    return "This is no disc, or its beginning is damaged: it is neither an ISO image, a ZIP file nor a stick's image."
 
 
 def check_disc(
@@ -172,7 +184,9 @@ class _Check:
         return self.report()
 
     def _hash_image(self, progress: Callable[[int, int], None] | None) -> ImageHashes:
-        form = format_of(self.descriptor)
+        form = claimed_format(self.descriptor)
+        if form is None:
+            raise ProofFailed(f"{_no_disc(os.pread(self.descriptor, _PREFIX_BYTES, 0))} {_TAKEN}")
         form = form.opened(self.password) if self.password else form
         image = self._opened(form.read(self.descriptor))
         read, sought = form.checks
@@ -188,6 +202,8 @@ class _Check:
 
     def _hash_folder(self, folder: Path, progress: Callable[[int, int], None] | None) -> ImageHashes:
         image = self._opened(read_folder(folder))
+        if DICOMDIR not in image.files and CHECKSUMS not in image.shown:
+            raise ProofFailed(f"This folder is no disc: it has no DICOMDIR. {_TAKEN}")
         read, sought = CHECKS
         self.checked += [f"{read}: {len(image.files)} files", sought]
         hashes, unreadable = hash_folder(image, progress)

@@ -38,7 +38,12 @@ def require_allowed(form: Format, encryption: Encryption, *, is_printed: bool = 
         )
 
 
-def format_of(descriptor: int) -> Format:
-    """The format that an open image or device claims to be of; ISO, which says what is wrong, where it claims none."""
+def claimed_format(descriptor: int) -> Format | None:
+    """The format that an open image or device claims to be of."""
     head = os.pread(descriptor, HEAD_BYTES, 0)
-    return next((form for form in FORMATS.values() if form.recognises(head)), ISO)
+    return next((form for form in FORMATS.values() if form.recognises(head)), None)
+
+
+def format_of(descriptor: int) -> Format:
+    """As `claimed_format`; ISO, which says what is wrong, where it claims none."""
+    return claimed_format(descriptor) or ISO

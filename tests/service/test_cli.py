@@ -98,6 +98,36 @@ def test_verify_tells_every_finding(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.strip()
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"# A text\n", "This is no disc, or its beginning is damaged"),
+        (bytes(3_000_000), "This is no disc, or its beginning is damaged"),
+        (b"%PDF-1.7\n" + bytes(100_000), "This is no disc, or its beginning is damaged"),
+        (b"", "This is no disc: it is empty."),
+        (bytes(128) + b"DICM", "This is one DICOM file, and no disc."),
+    ],
+)
+def test_verify_says_what_is_no_disc_and_what_it_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, words: str
+) -> None:
+    (file := tmp_path / "x").write_bytes(content)
+    assert run(["verify", str(file)]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert words in told and "mkiso verify takes an image" in told and "cut short" not in told
+
+
+def test_verify_of_a_folder_that_is_no_disc_reads_none_of_its_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "would hang")
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 10**13)
+    assert run(["verify", str(tmp_path)]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "This folder is no disc: it has no DICOMDIR." in told and "mkiso verify takes" in told
+
+
 def test_doctor_says_what_is_wrong_and_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,4 +150,5 @@ storage: {{min_free_gib: 0}}
     for name in ("viewer", "PACS", "receiver", "patient API", "Prefect", "worker", "webhook", "publisher rimage"):
         assert any(line.startswith("wrong") and name in line for line in told.splitlines()), name
     assert "Start `mkiso serve`" in told
+    assert "Is it switched on, and publishers.rimage right?" in told and "`publishers: {}`" in told
     assert "8 of these need attention." in told
