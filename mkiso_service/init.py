@@ -46,11 +46,13 @@ storage:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What is asked. `robot`: a kind of publisher, or empty; `robot_place`: its folder, or AE@host:port.
-    `second_kind`: of a second source, or empty; `second_place`: AE@host:port, or the address of a DICOMweb server.
+    """What is asked. `pacs_url`: of a DICOMweb server, which has no AE title, host and port. `robot`: a kind of
+    publisher, or empty; `robot_place`: its folder, or AE@host:port. `second_kind`: of a second source, or empty;
+    `second_place`: AE@host:port, or the address of a DICOMweb server.
     """
 
     pacs_kind: str
+    pacs_url: str
     pacs_ae_title: str
     pacs_host: str
     pacs_port: int
@@ -86,21 +88,21 @@ def written(answers: Answers, file: Path) -> str:
 
 def _sources(answers: Answers) -> str:
     """`pacs`, or `sources` where there is a second one."""
-    ways = "cmove: the PACS sends to the receiver below; cget: nothing connects to mkiso"
-    first = [
-        f"kind: {_scalar(answers.pacs_kind)}  # {ways}",
-        f"ae_title: {_scalar(answers.pacs_ae_title)}",
-        f"host: {_scalar(answers.pacs_host)}",
-        f"port: {answers.pacs_port}",
-    ]
+    ways = "cmove: the PACS sends to the receiver below; cget, dicomweb: nothing connects to mkiso"
+    first = [f"kind: {_scalar(answers.pacs_kind)}  # {ways}"]
+    if answers.pacs_kind == "dicomweb":
+        first += _web_place(answers.pacs_url)
+    else:
+        first += [
+            f"ae_title: {_scalar(answers.pacs_ae_title)}",
+            f"host: {_scalar(answers.pacs_host)}",
+            f"port: {answers.pacs_port}",
+        ]
     if not answers.second_kind:
         head = "pacs:                            # one source of studies; several: sources in config.example.yaml\n"
         return head + "".join(f"  {line}\n" for line in first)
     if answers.second_kind == "dicomweb":
-        place = [
-            f"base_url: {_scalar(answers.second_place)}",
-            "# user, secret_file, token_url, certificate …: config.example.yaml",
-        ]
+        place = _web_place(answers.second_place)
     else:
         place = list(_dicom_place(answers.second_place))
     domain = 'patient_domain: ""  # the same word in both, if they mean the same patient by the same Patient ID'
@@ -108,6 +110,10 @@ def _sources(answers: Answers) -> str:
     for name, lines in (("main", first), ("second", [f"kind: {answers.second_kind}", *place])):
         text += f"  - name: {name}\n" + "".join(f"    {line}\n" for line in (*lines, domain))
     return text
+
+
+def _web_place(url: str) -> list[str]:
+    return [f"base_url: {_scalar(url)}", "# user, secret_file, token_url, certificate …: config.example.yaml"]
 
 
 def _dicom_place(place: str) -> Iterator[str]:
@@ -148,7 +154,7 @@ def save(file: Path, text: str, *, with_key: bool) -> None:
     Raises ConfigurationError.
     """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)  # which was asked about
         contents = {file: text}
         if with_key and not key_file(file).exists():
             contents[key_file(file)] = f"{secrets.token_urlsafe(18)}\n"
@@ -179,15 +185,16 @@ def publisher_answer(settings: Settings) -> str:
     return publisher_of(settings.print.publisher, settings).check()
 
 
-def troubles(settings: Settings) -> Iterator[tuple[bool, str]]:
-    """Each test of the answers as it comes: whether it is well, and its words."""
-    for each in settings.all_sources:
+def troubles(settings: Settings, group: str) -> Iterator[tuple[bool, str]]:
+    """Each test of a group of answers as it comes: whether it is well, and its words."""
+    sources = {"pacs": settings.all_sources[:1], "second": settings.all_sources[1:]}.get(group, ())
+    for each in sources:
         try:
             for words in source_answers(settings, each.name):
                 yield True, words
         except MkisoError as error:
             yield False, error.words
-    if settings.publishers:
+    if group == "robot" and settings.publishers:
         try:
             yield True, publisher_answer(settings)
         except MkisoError as error:

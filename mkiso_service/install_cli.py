@@ -6,52 +6,166 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from click.core import ParameterSource
+
+from mkiso.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mkiso.config.settings import Settings
+    from mkiso_service.init import Answers
 
 HIDDEN = ("/home", "/root", "/run/user", "/tmp")  # noqa: S108  ProtectHome and PrivateTmp of the units
 ROBOTS = ("none", "rimage", "epson", "primera", "folder", "cstore", "mcm")
 
 
+GROUPS: dict[str, tuple[str, ...]] = {
+    "mkiso": ("ae_title", "port"),
+    "pacs": ("pacs_kind", "pacs_url", "pacs_ae_title", "pacs_host", "pacs_port"),
+    "second": ("second_kind", "second_place"),
+    "page": ("institution", "contact", "everybody", "page_port", "public_url"),
+    "robot": ("robot", "robot_place"),
+}
+"""The questions, and which belong together: their answers are tried as soon as all of a group are given."""
+
+
 def _asked(words: str, default: Any, **more: Any) -> Callable[..., Any]:
     """An option that is asked for on a terminal where it isn't given; elsewhere its default is taken."""
-    return click.option(
-        f"--{more.pop('name')}", help=words, default=default, show_default=default != "", callback=_ask, **more
-    )
+    return click.option(f"--{more.pop('name')}", help=words, default=default, show_default=default != "", **more)
 
 
-def _ask(context: click.Context, option: click.Parameter, value: Any) -> Any:
-    given = context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT
-    if given or context.params.get("no_questions") or not sys.stdin.isatty():
-        return value
-    needless = {"robot_place": "robot", "second_place": "second_kind"}.get(option.name or "")
-    if needless and context.params.get(needless) == "none":
-        return value
+def _is_needless(name: str, answers: Mapping[str, Any]) -> bool:
+    """Whether another answer leaves nothing to ask here."""
+    by_web = answers["pacs_kind"] == "dicomweb"
+    needless: dict[str, bool] = {
+        "pacs_url": not by_web,
+        **dict.fromkeys(("pacs_ae_title", "pacs_host", "pacs_port"), by_web),
+        "second_place": answers["second_kind"] == "none",
+        "robot_place": answers["robot"] == "none",
+    }
+    return needless.get(name, False)
+
+
+def _ask(option: click.Parameter, answer: Any) -> Any:
     words = str(getattr(option, "help", ""))
-    if isinstance(value, bool):
-        return click.confirm(words, default=value)
-    return click.prompt(words, default=value, type=option.type, show_default=value != "")
+    if isinstance(answer, bool):
+        return click.confirm(words, default=answer)
+    return click.prompt(words, default=answer, type=option.type, show_default=answer != "")
+
+
+def _converse(file: Path, answers: dict[str, Any], *, untested: bool) -> None:
+    """Ask on a terminal what no option says; what is wrong is told when its group is answered, and asked again. At the
+    end each answer can be corrected.
+    """
+    context = click.get_current_context()
+    options = {option.name or "": option for option in context.command.params}
+    given = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+
+    def asked(group: str, names: Iterable[str]) -> None:
+        while True:
+            for name in names:
+                if not _is_needless(name, answers):
+                    answers[name] = _ask(options[name], answers[name])
+            names = GROUPS[group]
+            try:
+                tried = [] if untested else [group]
+                if _told_of(_drafted(file, answers), tried) or click.confirm("Keep these answers all the same?"):
+                    return
+            except ConfigurationError as error:
+                for problem in error.problems:
+                    click.secho(problem, fg="red", err=True)
+
+    for group, names in GROUPS.items():
+        asked(group, [name for name in names if name not in given])
+    while True:
+        shown = [name for names in GROUPS.values() for name in names if not _is_needless(name, answers)]
+        click.echo()
+        for number, name in enumerate(shown, 1):
+            answer = {True: "yes", False: "no"}.get(answers[name], answers[name])
+            click.echo(f"{number:>3}  {getattr(options[name], 'help', '')}: {answer}")
+        words = f"Enter writes {file}, a number corrects that answer"
+        number = click.prompt(words, default=0, show_default=False, type=click.IntRange(0, len(shown)))
+        if not number:
+            return
+        name = shown[number - 1]
+        asked(next(group for group, names in GROUPS.items() if name in names), [name])
+
+
+def _answered(answers: Mapping[str, Any]) -> Answers:
+    from mkiso.config.publishers import RobotKind
+    from mkiso_service.init import Answers
+
+    given = {**answers, **{name: answers[name].removeprefix("none") for name in ("robot", "second_kind")}}
+    if given["robot"] in get_args(RobotKind):
+        given["robot_place"] = str(Path(given["robot_place"]).absolute())
+    return Answers(**given)
+
+
+def _drafted(file: Path, answers: Mapping[str, Any]) -> Settings:
+    """The settings that these answers mean. Raises ConfigurationError."""
+    from mkiso.config.file import load
+    from mkiso_service.init import save, written
+
+    given = _answered(answers)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / file.name
+        save(draft, written(given, file), with_key=given.everybody)
+        return load(draft, {})
+
+
+def _told_of(settings: Settings, groups: Iterable[str]) -> bool:
+    """Try what these groups of answers mean, and tell of each as it comes; whether all is well."""
+    from mkiso_service.init import troubles
+
+    all_well = True
+    for group in groups:
+        for well, words in troubles(settings, group):
+            click.secho(words, fg=None if well else "red", err=not well)
+            all_well &= well
+    return all_well
+
+
+def _require_place(file: Path, *, asks: bool) -> None:
+    """Before any question: what can't be written, or would make folders that nobody asked for. Raises
+    click.ClickException, click.Abort.
+    """
+    from mkiso.storage.room import nearest
+    from mkiso_service.install import CONFIG
+
+    if file.exists():
+        raise click.ClickException(f"{file} exists already. Name another file with -o, or edit that one.")
+    folder, there = file.parent, nearest(file.parent)
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise click.ClickException(f"{file} can't be written: {there} is no folder that this user may write in.")
+    if there in (folder, folder.parent) and (folder.is_dir() or folder == CONFIG.parent):
+        return
+    if not asks:
+        raise click.ClickException(f"There is no folder {folder}. Make it, or name another file with -o.")
+    click.confirm(f"There is no folder {folder}. Make it?", abort=True)
 
 
 @click.command()
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default="config.yaml", show_default=True
 )
-@click.option("--no-questions", is_flag=True, is_eager=True, help="Take the options and defaults; ask nothing.")
+@click.option("--no-questions", is_flag=True, help="Take the options and defaults; ask nothing.")
 @click.option("--untested", is_flag=True, help="Write the file although the PACS or the robot doesn't answer yet.")
+@_asked("AE title of mkiso, which the PACS must know", "CDRECORD", name="ae-title")
+@_asked("Port to which the PACS sends", 10104, name="port", type=click.IntRange(1, 65535))
+@_asked(
+    "Studies come by cmove (the PACS sends them), cget, or from a DICOMweb server",
+    "cmove",
+    name="pacs-kind",
+    type=click.Choice(["cmove", "cget", "dicomweb"]),
+)
+@_asked("Address of the DICOMweb server, as https://pacs.example.org/dicom-web", "", name="pacs-url")
 @_asked("AE title of the PACS", "ABPACS", name="pacs-ae-title")
 @_asked("Address of the PACS", "127.0.0.1", name="pacs-host")
 @_asked("Port of the PACS", 11112, name="pacs-port", type=click.IntRange(1, 65535))
-@_asked(
-    "Studies come by cmove (the PACS sends them) or cget",
-    "cmove",
-    name="pacs-kind",
-    type=click.Choice(["cmove", "cget"]),
-)
 @_asked(
     "A second source of studies: a PACS by cmove or cget, or a DICOMweb server",
     "none",
@@ -59,57 +173,30 @@ def _ask(context: click.Context, option: click.Parameter, value: Any) -> Any:
     type=click.Choice(["none", "cmove", "cget", "dicomweb"]),
 )
 @_asked("Where it is: AE@host:port, or https://pacs.example.org/dicom-web", "", name="second-place")
-@_asked("AE title of mkiso, which the PACS must know", "CDRECORD", name="ae-title")
-@_asked("Port to which the PACS sends", 10104, name="port", type=click.IntRange(1, 65535))
 @_asked("Name of the institution, on each disc", "", name="institution")
 @_asked("Whom patients may ask, on each disc", "", name="contact")
 @_asked("May other PCs open the page (with a key)?", False, name="everybody/--only-here")
 @_asked("Port of the page", 8080, name="page-port", type=click.IntRange(1, 65535))
-@_asked(
-    "Address of the page behind a proxy, as https://discs.example.org",
-    "",
-    name="public-url",
-)
-@_asked(
-    "The disc robot",
-    "none",
-    name="robot",
-    type=click.Choice(ROBOTS),
-)
+@_asked("Address of the page behind a proxy, as https://discs.example.org", "", name="public-url")
+@_asked("The disc robot", "none", name="robot", type=click.Choice(ROBOTS))
 @_asked("The folder that the robot watches; for cstore and mcm AE@host:port", "", name="robot-place")
-def init(output: Path, *, no_questions: bool, untested: bool, robot: str, second_kind: str, **answers: Any) -> int:
-    """Write a commented configuration from a few answers, each tested against the real PACS and robot."""
-    from mkiso.config.file import load
-    from mkiso.config.publishers import RobotKind
-    from mkiso_service.init import Answers, key_file, save, troubles, written
+def init(output: Path, *, no_questions: bool, untested: bool, **answers: Any) -> int:
+    """Write a commented configuration from a few answers, tested against the real PACS and robot as they are given."""
+    from mkiso_service.init import key_file, save, written
 
-    if not no_questions and not sys.stdin.isatty():
-        click.echo("Nobody can be asked without a terminal: what no option says has its default.", err=True)
+    asks = sys.stdin.isatty() and not no_questions
     file = output.absolute()
-    if file.exists():
-        raise click.FileError(str(output), "it exists already; name another one with -o, or edit that one")
-    if robot in get_args(RobotKind):
-        answers["robot_place"] = str(Path(answers["robot_place"]).absolute())
-    given = Answers(robot=robot.removeprefix("none"), second_kind=second_kind.removeprefix("none"), **answers)
-    text = written(given, file)
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / file.name
-        save(draft, text, with_key=given.everybody)
-        settings = load(draft, {})
-    wrong = False
-    for well, words in troubles(settings):
-        click.secho(words, fg=None if well else "red", err=not well)
-        wrong |= not well
-    if (
-        wrong
-        and not untested
-        and not (
-            sys.stdin.isatty() and not no_questions and click.confirm("Write the file all the same?", default=False)
-        )
-    ):
-        click.echo("Nothing is written. Correct the answers, or add --untested.", err=True)
-        return 1
-    save(file, text, with_key=given.everybody)
+    _require_place(file, asks=asks)
+    if asks:
+        _converse(file, answers, untested=untested)
+    else:
+        if not no_questions:
+            click.echo("Nobody can be asked without a terminal: what no option says has its default.", err=True)
+        if not _told_of(_drafted(file, answers), GROUPS) and not untested:
+            click.echo("Nothing is written. Correct the answers, or add --untested.", err=True)
+            return 1
+    given = _answered(answers)
+    save(file, written(given, file), with_key=given.everybody)
     click.echo(
         f"wrote {file}" + (f"\nwrote {key_file(file)}, the key that the page asks for" if given.everybody else "")
     )

@@ -24,6 +24,7 @@ from peers.storescp import Storescp
 
 
 def init(folder: Path, *options: str) -> Result:
+    (folder / "etc").mkdir(parents=True, exist_ok=True)
     return CliRunner().invoke(
         cli, ["init", "-o", str(folder / "etc" / "config.yaml"), "--no-questions", *options], standalone_mode=False
     )
@@ -69,7 +70,7 @@ def test_a_pacs_that_does_not_answer_leaves_nothing_written(tmp_path: Path) -> N
     port = str(free_port())
     told = init(tmp_path, "--pacs-port", port)
     assert told.return_value == 1 and "can't be reached" in told.output
-    assert not any(tmp_path.iterdir())
+    assert not any((tmp_path / "etc").iterdir())
     assert init(tmp_path, "--pacs-port", port, "--untested").return_value == 0
     assert load(tmp_path / "etc" / "config.yaml", {}).publishers == {}
 
@@ -101,7 +102,7 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
 def test_an_answer_that_can_not_be_is_refused(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
     told = init(tmp_path, "--untested", *options)
     assert words in str(told.exception)
-    assert not any(tmp_path.iterdir())
+    assert not any((tmp_path / "etc").iterdir())
 
 
 @pytest.mark.peer
@@ -115,24 +116,93 @@ def test_a_robot_over_dicom_is_asked_too(tmp_path: Path) -> None:
     assert isinstance(made, CStore) and made.port == robot.port
 
 
-def test_a_terminal_is_asked(tmp_path: Path) -> None:
-    """Each question with its default; an Enter takes it."""
-    questions = 0
+def test_the_first_source_may_be_a_dicomweb_server(tmp_path: Path) -> None:
+    with DicomWebServer(make_study(tmp_path / "study", "A1", kinds={"ct": 1})) as server:
+        told = init(tmp_path, "--pacs-kind", "dicomweb", "--pacs-url", server.base_url)
+        assert told.return_value == 0 and "answers QIDO-RS" in told.output, told.output
+        [source] = sources_of(load(tmp_path / "etc" / "config.yaml", {}))
+        assert len(find_studies(source, "A1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("nowhere/config.yaml", "There is no folder"),
+        ("nowhere/below/config.yaml", "There is no folder"),
+        ("file/config.yaml", "is no folder that this user may write in"),
+    ],
+)
+def test_a_place_that_can_not_be_is_refused_before_the_questions(tmp_path: Path, output: str, words: str) -> None:
+    (tmp_path / "file").touch()
+    asked = ["init", "--no-questions", "--untested", "-o", str(tmp_path / output)]
+    told = CliRunner().invoke(cli, asked, standalone_mode=False)
+    assert words in str(told.exception)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_is_made_where_somebody_says_so(tmp_path: Path) -> None:
+    output = str(tmp_path / "nowhere" / "config.yaml")
+    code, told = at_a_terminal({"Make it? [y/N]": "n"}, "-o", output)
+    assert code == 1 and "AE title" not in told and not any(tmp_path.iterdir())
+    code, told = at_a_terminal({"Make it? [y/N]": "y"}, "-o", output, "--untested")
+    assert code == 0 and load(Path(output), {}), told
+
+
+def at_a_terminal(answers: dict[str, str], *given: str) -> tuple[int, str]:
+    """The exit code and the words of `mkiso init` at a terminal. `answers` by the end of the question; what they don't
+    name gets an Enter.
+    """
     child, terminal = pty.fork()
     if child == 0:
-        given = ["-o", str(tmp_path / "config.yaml"), "--untested", "--pacs-port", "4"]
         os.execv(sys.executable, [sys.executable, "-P", "-m", "mkiso_service", "init", *given])
-    told = ""
+    told, left = "", dict(answers)
     while chunk := _read(terminal):
         told += chunk
-        if told.rstrip(" ").endswith(":"):
-            os.write(terminal, b"\n")
-            questions += 1
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, told
-    assert "AE title of the PACS [ABPACS]" in told and "Port of the PACS" not in told  # that was given
-    assert questions == 12, told
+        if told.endswith(": ") or told.endswith("] "):
+            said = next((question for question in left if told.splitlines()[-1].rstrip(": ").endswith(question)), "")
+            os.write(terminal, f"{left.pop(said, '')}\n".encode())
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told
+
+
+def test_a_terminal_is_asked(tmp_path: Path) -> None:
+    """Each question with its default; an Enter takes it."""
+    code, told = at_a_terminal({}, "-o", str(tmp_path / "config.yaml"), "--untested", "--pacs-port", "4")
+    assert code == 0, told
+    asked, _, summary = told.partition("\r\n\r\n")
+    assert "AE title of the PACS [ABPACS]" in asked and "Port of the PACS" not in asked  # that was given
+    assert "DICOMweb server, as" not in summary.partition("A second source")[0]  # which nobody has chosen
+    assert "Port of the PACS: 4" in summary and "Enter writes" in summary
     pacs = load(tmp_path / "config.yaml", {}).pacs
     assert isinstance(pacs, Pacs) and pacs.port == 4
+
+
+def test_an_answer_is_tried_when_it_is_given_and_alone_asked_again(tmp_path: Path) -> None:
+    with DemoPacs(make_study(tmp_path / "study", "A1", kinds={"ct": 1})) as pacs:
+        wrong = {"AE title of mkiso, which the PACS must know [CDRECORD]": "DISCS"}
+        right = {"Port of the PACS [4]": str(pacs.port), "all the same? [y/N]": "n"}
+        given = ("--pacs-ae-title", pacs.ae_title, "--pacs-host", pacs.host, "--pacs-port", "4")
+        code, told = at_a_terminal({**wrong, **right}, "-o", str(tmp_path / "config.yaml"), *given)
+    assert code == 0, told
+    refused, _, after = told.partition("Keep these answers all the same?")
+    assert "can't be reached" in refused and "institution" not in refused
+    assert "answers C-ECHO" in after.partition("institution")[0]
+    settings = load(tmp_path / "config.yaml", {})
+    assert isinstance(settings.pacs, Pacs) and settings.pacs.port == pacs.port
+    assert settings.receiver.ae_title == "DISCS"  # and nothing else was forgotten
+
+
+def test_what_can_not_be_is_asked_again_and_one_answer_corrected_at_the_end(tmp_path: Path) -> None:
+    answers = {
+        "Port of the page [8080]": "10104",
+        "Port of the page [10104]": "8081",
+        "corrects that answer": "1",
+        "AE title of mkiso, which the PACS must know [CDRECORD]": "",
+    }
+    code, told = at_a_terminal(answers, "-o", str(tmp_path / "config.yaml"), "--untested")
+    assert code == 0, told
+    assert "server.port and receiver.port are both 10104" in told
+    assert told.count("AE title of mkiso, which the PACS must know [CDRECORD]") == 2
+    assert load(tmp_path / "config.yaml", {}).server.port == 8081
 
 
 def _read(terminal: int) -> str:
