@@ -142,7 +142,8 @@ class _Page:
         self._text(letter.institution, sizes.small, _SOFT, beside=beside)
         self._text(title, sizes.title, _ACCENT, beside=beside)
         self._text(letter.patient_name or spoken.gettext("Name not stated"), sizes.name, gap=0.6, beside=beside)
-        self._text(f"{spoken.gettext('Patient ID')}: {letter.patient_id}", sizes.text, beside=beside)
+        patient_id = spoken.gettext("Patient ID")
+        self._text(f"{patient_id}: {letter.patient_id}", sizes.text, beside=beside)
         if letter.address:
             self._pdf.set_y(max(self._pdf.get_y(), sizes.margin + sizes.code))
         self._heading(spoken.gettext("What is on it"))

@@ -165,4 +165,7 @@ def _not_shown(left_out: Iterable[LeftOut], spoken: Language) -> Iterable[NotSho
 
 def _which(left_out: LeftOut, spoken: Language) -> str:
     name = text(left_out.leaf.instance.header, "InstanceNumber").strip() or left_out.leaf.path.name
-    return f"{name}, {spoken.gettext('frame %(number)s', number=left_out.frame)}" if left_out.frame else name
+    if not left_out.frame:
+        return name
+    frame = spoken.gettext("frame %(number)s", number=left_out.frame)
+    return f"{name}, {frame}"
