@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, field_validator, model_validator
@@ -64,11 +65,70 @@ class Priors(Section):
 DeidentifiedOption = Literal["modified-dates", "patient-characteristics"]
 
 
+BLACKENED = MappingProxyType(
+    {
+        "1.2.840.10008.5.1.4.1.1.1": "CR",
+        "1.2.840.10008.5.1.4.1.1.1.1": "DX",
+        "1.2.840.10008.5.1.4.1.1.1.1.1": "DX for processing",
+        "1.2.840.10008.5.1.4.1.1.1.2": "mammography",
+        "1.2.840.10008.5.1.4.1.1.1.2.1": "mammography for processing",
+        "1.2.840.10008.5.1.4.1.1.2": "CT",
+        "1.2.840.10008.5.1.4.1.1.3.1": "ultrasound, multi-frame",
+        "1.2.840.10008.5.1.4.1.1.4": "MR",
+        "1.2.840.10008.5.1.4.1.1.6.1": "ultrasound",
+        "1.2.840.10008.5.1.4.1.1.7": "secondary capture",
+        "1.2.840.10008.5.1.4.1.1.7.2": "secondary capture, multi-frame, 8 bit",
+        "1.2.840.10008.5.1.4.1.1.7.3": "secondary capture, multi-frame, 16 bit",
+        "1.2.840.10008.5.1.4.1.1.7.4": "secondary capture, multi-frame, colour",
+        "1.2.840.10008.5.1.4.1.1.12.1": "XA",
+        "1.2.840.10008.5.1.4.1.1.12.2": "XRF",
+        "1.2.840.10008.5.1.4.1.1.20": "nuclear medicine",
+        "1.2.840.10008.5.1.4.1.1.128": "PET",
+    }
+)
+"""The SOP classes of which regions may be blackened (PS3.4 B.5): images in which devices write at fixed places."""
+
+
+class Region(Section):
+    """Where one model of device writes into its images: which images these are, each attribute word for word (of Image
+    Type the values that it begins with), and the rectangles to blacken in every frame, each [x, y, width, height] in
+    pixels from the upper left corner.
+    """
+
+    sop_class_uid: str
+    manufacturer: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    manufacturer_model_name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    software_versions: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
+    image_type: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
+    rows: int = Field(ge=1, le=65_535)
+    columns: int = Field(ge=1, le=65_535)
+    blacken: tuple[tuple[int, int, int, int], ...] = Field(min_length=1)
+
+    @field_validator("sop_class_uid")
+    @classmethod
+    def _has_regions(cls, uid: str) -> str:
+        if uid not in BLACKENED:
+            names = ", ".join(f"{uid} ({name})" for uid, name in BLACKENED.items())
+            raise ValueError(f"{uid!r} is none of the SOP classes of which regions may be blackened: {names}")
+        return uid
+
+    @model_validator(mode="after")
+    def _is_within(self) -> Region:
+        for x, y, width, height in self.blacken:
+            if not (0 <= x < x + width <= self.columns and 0 <= y < y + height <= self.rows):
+                raise ValueError(
+                    f"[{x}, {y}, {width}, {height}] isn't within an image of {self.columns} columns and {self.rows} "
+                    "rows: a rectangle is [x, y, width, height] in pixels from the upper left corner"
+                )
+        return self
+
+
 class Deidentified(Section):
     """Copies for teaching and research that don't say whose they are; offered where there is a secret."""
 
     secret: SecretStr = SecretStr("")
     options: tuple[DeidentifiedOption, ...] = ()
+    regions: tuple[Region, ...] = ()
 
     @field_validator("secret")
     @classmethod

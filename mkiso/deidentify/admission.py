@@ -1,8 +1,10 @@
-"""Which images may be copied without their identity: those whose pixels can't have text burned into them. Whatever
-isn't known to be such is refused.
+"""Which images may be copied without their identity: those whose pixels can't have text burned into them, and those of
+devices of which the site says where they write. Whatever isn't known to be such is refused.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from pydicom import Dataset
 from pydicom.uid import (
@@ -15,8 +17,12 @@ from pydicom.uid import (
     LegacyConvertedEnhancedPETImageStorage,
     MRImageStorage,
     PositronEmissionTomographyImageStorage,
+    UltrasoundImageStorage,
+    UltrasoundMultiFrameImageStorage,
 )
 
+from mkiso.config.disc import Region
+from mkiso.deidentify.regions import Box, boxes_of
 from mkiso.errors import NotDeidentifiable
 
 CLASSES = frozenset(
@@ -35,21 +41,30 @@ CLASSES = frozenset(
 """Sections that a scanner computes. A screen may be stored under one of them: that is what the rest looks at."""
 _SCREENS = ("SCREEN", "SAVE", "CAPTURE", "DOSE", "REPORT", "PROTOCOL", "TEXT")
 """Within the further values of Image Type, where makers say what they have put into a section's place."""
+_SAYS_SO = "that says of itself that it shows whose it is"
+_ULTRASOUND = frozenset({UltrasoundImageStorage, UltrasoundMultiFrameImageStorage})
 _OVERLAYS = range(0x6000, 0x6020, 2)
 _OVERLAY_DATA = 0x3000
 CHOOSE = "Choose the series that may be copied, and ask for these alone."
 
 
-def require_admitted(image: Dataset, sop_class_uid: str) -> None:
-    """Raise NotDeidentifiable for an image that may show whose it is. `image` is its whole data set."""
-    called = series_of(image)
-    if sop_class_uid not in CLASSES:
+def admitted(image: Dataset, sop_class_uid: str, regions: Collection[Region]) -> tuple[Box, ...]:
+    """What has to be blackened in an image before it may be copied. `image` is its whole data set.
+
+    Raises NotDeidentifiable for one that may show whose it is all the same.
+    """
+    called, boxes = series_of(image), boxes_of(image, sop_class_uid, regions)
+    if sop_class_uid not in CLASSES and not boxes:
         raise NotDeidentifiable(
-            f"{called} has objects that are no CT, MR or PET image: what they show or say may name the patient. "
-            f"{CHOOSE}"
+            f"{called} has objects that are no CT, MR or PET image, nor of a device whose regions are blackened here: "
+            f"what they show or say may name the patient. {CHOOSE}"
         )
-    if reason := _doubt(image):
+    reason = _doubt_beyond(image, sop_class_uid) if boxes else _doubt(image)
+    if sop_class_uid in CLASSES:
+        reason = reason or _doubt_of_section(image)
+    if reason:
         raise NotDeidentifiable(f"{called} has an image {reason}. {CHOOSE}")
+    return boxes
 
 
 def series_of(image: Dataset) -> str:
@@ -59,18 +74,43 @@ def series_of(image: Dataset) -> str:
 
 def _doubt(image: Dataset) -> str:
     """Why the pixels may show whose image it is; empty where nothing says so."""
-    kind = [str(value).strip().upper() for value in _values(image, "ImageType")]
-    if "YES" in (_word(image, "BurnedInAnnotation"), _word(image, "RecognizableVisualFeatures")):
-        return "that says of itself that it shows whose it is"
-    if kind[:1] not in (["ORIGINAL"], ["DERIVED"], ["MIXED"]) or kind[1:2] != ["PRIMARY"]:
-        return "that isn't one of the examination's own (Image Type), such as a photograph of a screen"
-    if any(word in value for value in kind[2:] for word in _SCREENS):
+    if _word(image, "BurnedInAnnotation") == "YES":
+        return _SAYS_SO
+    return _doubt_anywhere(image)
+
+
+def _doubt_anywhere(image: Dataset) -> str:
+    """Why more than some regions may show it."""
+    if _word(image, "RecognizableVisualFeatures") == "YES":
+        return _SAYS_SO
+    if any(word in value for value in _kind(image)[2:] for word in _SCREENS):
         return "that may be a screen or a page with words (Image Type)"
-    if "ConversionType" in image or _word(image, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
-        return "in colour or of another device's screen, which may show whose it is"
     if any(_in_pixels(image, group) for group in _OVERLAYS):
         return "with an overlay among its pixels, which may show whose it is"
     return ""
+
+
+def _doubt_beyond(image: Dataset, sop_class_uid: str) -> str:
+    """Why more than its device's regions may show it. Ultrasound devices store pages of words as images as well; these
+    have no region of ultrasound (PS3.3 C.8.5.5).
+    """
+    if sop_class_uid in _ULTRASOUND and not image.get("SequenceOfUltrasoundRegions"):
+        return "without a region of ultrasound, which may be a page with words"
+    return _doubt_anywhere(image)
+
+
+def _doubt_of_section(image: Dataset) -> str:
+    """Why it may be none of the sections that a scanner computes."""
+    kind = _kind(image)
+    if kind[:1] not in (["ORIGINAL"], ["DERIVED"], ["MIXED"]) or kind[1:2] != ["PRIMARY"]:
+        return "that isn't one of the examination's own (Image Type), such as a photograph of a screen"
+    if "ConversionType" in image or _word(image, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        return "in colour or of another device's screen, which may show whose it is"
+    return ""
+
+
+def _kind(image: Dataset) -> list[str]:
+    return [str(value).strip().upper() for value in _values(image, "ImageType")]
 
 
 def _in_pixels(image: Dataset, group: int) -> bool:

@@ -16,7 +16,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.multival import MultiValue
 
 from mkiso.config.disc import DeidentifiedOption
-from mkiso.deidentify.profile import BASIC, OPTIONS, row_of
+from mkiso.deidentify.profile import codes_of, row_of
 from mkiso.deidentify.pseudonyms import Pseudonyms
 
 EDITION = "dicomfields_2026c"
@@ -68,14 +68,16 @@ def _table() -> Mapping[int, str]:
     return {tag[0] << 16 | tag[1]: action for name, action in _ACTIONS.items() for tag in found[name] if len(tag) == 2}
 
 
-def clean(data_set: Dataset, pseudonyms: Pseudonyms, options: Collection[DeidentifiedOption]) -> None:
+def clean(
+    data_set: Dataset, pseudonyms: Pseudonyms, options: Collection[DeidentifiedOption], *, is_blackened: bool = False
+) -> None:
     """Remove from a whole data set, in place, what says whose it is, and write down that it was done (PS3.15 E.1.1)."""
     _clean(data_set, pseudonyms, options)
     data_set.PatientName, data_set.PatientID = pseudonyms.patient_name, pseudonyms.patient_id
     data_set.PatientIdentityRemoved = "YES"
     data_set.DeidentificationMethod = "mkiso: PS3.15 Basic Profile"
     data_set.DeidentificationMethodCodeSequence = Sequence(
-        _code(*code) for code in (BASIC, *(OPTIONS[option] for option in options))
+        _code(*code) for code in codes_of(options, is_blackened=is_blackened)
     )
     data_set.LongitudinalTemporalInformationModified = "MODIFIED" if "modified-dates" in options else "REMOVED"
     data_set.BurnedInAnnotation = "NO"

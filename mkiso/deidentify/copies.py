@@ -18,13 +18,14 @@ from pydicom.filereader import read_partial
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from mkiso.config.disc import Deidentified, DeidentifiedOption, Identity
+from mkiso.config.disc import Deidentified, Identity
 from mkiso.dataset.header import read_header
 from mkiso.dataset.part10 import file_head
-from mkiso.deidentify.admission import CHOOSE, require_admitted, series_of
+from mkiso.deidentify.admission import CHOOSE, admitted, series_of
 from mkiso.deidentify.cleaning import clean
 from mkiso.deidentify.judge import require_clean
 from mkiso.deidentify.pseudonyms import Pseudonyms
+from mkiso.deidentify.regions import blackened, boxes_of, require_black
 from mkiso.deidentify.strings import Strings
 from mkiso.errors import NotConvertible, NotDeidentifiable
 from mkiso.study.gate import CompleteStudies
@@ -74,7 +75,7 @@ def deidentified(
         arrival = instance.arrival
         try:
             read = _read(arrival)
-            require_admitted(read.data_set, arrival.sop_class_uid)
+            admitted(read.data_set, arrival.sop_class_uid, wanted.regions)
             strings.gather(read.data_set)
         except (BytesLengthException, ValueError, TypeError, LookupError, OverflowError):
             raise NotDeidentifiable(
@@ -89,7 +90,7 @@ def deidentified(
         instances = []
         for instance in each.instances:
             arrival = plain.get(instance.arrival.sha256, instance.arrival)
-            instances.append(_copy(arrival, folder, strings, pseudonyms, wanted.options))
+            instances.append(_copy(arrival, folder, strings, pseudonyms, wanted))
             tell(done := done + 1)
         copied.append(StudyRetrieved(_study(each.study, pseudonyms, instances), tuple(instances)))
     found = Found(
@@ -139,7 +140,7 @@ def _copy(
     folder: Path,
     strings: Strings,
     pseudonyms: Pseudonyms,
-    options: Collection[DeidentifiedOption],
+    wanted: Deidentified,
 ) -> Instance:
     data_set, offset, length = _read(arrival)
     if length not in ((size := _pixel_bytes(data_set)), size + size % 2) or not length:
@@ -148,8 +149,9 @@ def _copy(
             "Choose other series."
         )
     days = _days(data_set)
-    data_set = Dataset(data_set)
-    clean(data_set, pseudonyms, options)
+    original, data_set = data_set, Dataset(data_set)
+    boxes = boxes_of(original, arrival.sop_class_uid, wanted.regions)
+    clean(data_set, pseudonyms, wanted.options, is_blackened=bool(boxes))
     uid = str(data_set.SOPInstanceUID)
     head = file_head(arrival.sop_class_uid, uid, ExplicitVRLittleEndian) + _encoded(data_set)
     vr = b"OB" if data_set.BitsAllocated <= 8 else b"OW"
@@ -160,10 +162,12 @@ def _copy(
     with os.fdopen(os.open(target, flags, 0o600), "wb") as copy, arrival.path.open("rb") as source:
         copy.write(head)
         source.seek(offset)
-        for piece in _pieces(source, length):
+        for piece in blackened(source, original, length, boxes) if boxes else _pieces(source, length):
             sha256.update(piece)
             copy.write(piece)
-    require_clean(target, len(head), strings, days, pseudonyms, options)
+    require_clean(target, len(head), strings, days, pseudonyms, wanted.options, is_blackened=bool(boxes))
+    if boxes:
+        require_black(target, arrival.path, boxes)
     made = Arrival(
         uid,
         arrival.sop_class_uid,
@@ -196,7 +200,8 @@ def _pixel_bytes(image: Dataset) -> int:
     """The size of the pixel data that an image's attributes say (PS3.5 8.2)."""
     try:
         frames = int(image.get("NumberOfFrames") or 1)
-        return int(image.Rows) * int(image.Columns) * frames * int(image.BitsAllocated) // 8
+        samples = int(image.get("SamplesPerPixel", 1))
+        return int(image.Rows) * int(image.Columns) * samples * frames * int(image.BitsAllocated) // 8
     except (AttributeError, TypeError, ValueError):
         return 0
 

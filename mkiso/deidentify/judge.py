@@ -13,7 +13,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
 from mkiso.config.disc import DeidentifiedOption
 from mkiso.deidentify.cleaning import DUMMIES
-from mkiso.deidentify.profile import BASIC, OPTIONS, row_of
+from mkiso.deidentify.profile import codes_of, row_of
 from mkiso.deidentify.pseudonyms import Pseudonyms
 from mkiso.deidentify.strings import Strings
 from mkiso.errors import ProofFailed
@@ -34,6 +34,8 @@ def require_clean(
     days: Collection[str],
     pseudonyms: Pseudonyms,
     options: Collection[DeidentifiedOption],
+    *,
+    is_blackened: bool = False,
 ) -> None:
     """Raise ProofFailed unless a file, whose pixels begin after so many bytes, says nothing of whom it is. `days` are
     those that stood in it.
@@ -43,7 +45,7 @@ def require_clean(
     data_set = dcmread(file, stop_before_pixels=True)
     if any(head[:128]) or {int(each.tag) for each in data_set.file_meta} - _META:
         _refuse("its meta information")
-    _require_marks(data_set, pseudonyms, options)
+    _require_marks(data_set, pseudonyms, [code for code, _ in codes_of(options, is_blackened=is_blackened)])
     for element in _elements(data_set):
         if not _is_harmless(element, strings, days, pseudonyms, options):
             _refuse(f"({element.tag.group:04X},{element.tag.element:04X})")
@@ -68,12 +70,12 @@ def _elements(item: Dataset) -> Iterator[DataElement]:
                 yield from _elements(each)
 
 
-def _require_marks(data_set: Dataset, pseudonyms: Pseudonyms, options: Collection[DeidentifiedOption]) -> None:
+def _require_marks(data_set: Dataset, pseudonyms: Pseudonyms, wanted: list[str]) -> None:
     """It says of itself what was done (PS3.15 E.1.1, PS3.3 C.7.1.1)."""
     codes = [code.CodeValue for code in data_set.get("DeidentificationMethodCodeSequence", ())]
     if (
         data_set.get("PatientIdentityRemoved") != "YES"
-        or codes != [BASIC[0], *(OPTIONS[option][0] for option in options)]
+        or codes != wanted
         or data_set.get("PatientID") != pseudonyms.patient_id
         or str(data_set.get("PatientName")) != pseudonyms.patient_name
     ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -13,6 +13,7 @@ from mkiso.errors import InvalidRequest, NotAllowed
 from mkiso.study.selection import Selection
 
 BASIC = ("113100", "Basic Application Confidentiality Profile")
+CLEAN_PIXELS = ("113101", "Clean Pixel Data Option")
 OPTIONS: Mapping[DeidentifiedOption, tuple[str, str]] = MappingProxyType(
     {
         "modified-dates": ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
@@ -20,6 +21,11 @@ OPTIONS: Mapping[DeidentifiedOption, tuple[str, str]] = MappingProxyType(
     }
 )
 """Code Value and Code Meaning, CID 7050 (PS3.16)."""
+
+
+def codes_of(options: Collection[DeidentifiedOption], *, is_blackened: bool) -> list[tuple[str, str]]:
+    """What a copy says was done to it."""
+    return [BASIC, *([CLEAN_PIXELS] if is_blackened else []), *(OPTIONS[option] for option in options)]
 
 
 def require_copies(wanted: Deidentified, selection: Selection) -> None:

@@ -371,8 +371,8 @@ def test_the_judge_finds_what_cleaning_leaves(tmp_path: Path, monkeypatch: pytes
         if element.tag.group >= 0x5000 or element.keyword in ("PatientName", "PatientID"):
             continue
 
-        def leaves(image: Dataset, *rest: object, element: DataElement = element) -> None:
-            cleaned(image, *rest)  # type: ignore[arg-type]
+        def leaves(image: Dataset, *rest: object, element: DataElement = element, **more: object) -> None:
+            cleaned(image, *rest, **more)  # type: ignore[arg-type]
             if element.tag.is_private:
                 image.private_block(0x0099, MARK, create=True)
             image[element.tag] = element
