@@ -95,6 +95,23 @@ def elements_so_far(data: bytes, encoding: Encoding, wanted: frozenset[int]) -> 
     return None if any(element.offset + element.length > len(data) for element in found.values()) else (found, last)
 
 
+def elements_up_to(
+    data: bytes, offset: int, encoding: Encoding, wanted: frozenset[int], last: frozenset[int]
+) -> dict[int, Element]:
+    """The wanted elements of a data set from `offset` on up to the first of `last`, which are wanted too, else to the
+    end of `data`. That one needn't be here whole; of undefined length it has the length 0.
+
+    Raises DamagedInstance where the data set isn't whole up to there.
+    """
+    try:
+        found, end = _elements(data, offset, len(data), encoding, wanted, last=last)
+    except struct.error:
+        end = len(data) + 1
+    if end > len(data):
+        raise DamagedInstance("The data set is cut short inside an element.")
+    return found
+
+
 def value_so_far(data: bytes, encoding: Encoding, wanted: int) -> bytes | None:
     """The value of one element, by the beginning of a data set; None where the beginning doesn't tell, or the data set
     hasn't got it in its place."""
@@ -169,13 +186,19 @@ def each_item(data: Encoded, sequence: Element, wanted: frozenset[int]) -> Itera
 
 
 def _elements(
-    data: Encoded, offset: int, end: int, encoding: Encoding, wanted: frozenset[int], delimited: bool = False
+    data: Encoded,
+    offset: int,
+    end: int,
+    encoding: Encoding,
+    wanted: frozenset[int],
+    delimited: bool = False,
+    last: frozenset[int] = frozenset(),
 ) -> tuple[dict[int, Element], int]:
     """The wanted elements up to `end`, or up to the Item Delimitation Item where `delimited`, and where what follows
-    begins: after `end` where the last element is cut short.
+    begins: after `end` where the last element is cut short. The first of `last` ends it where its value begins.
     """
     found: dict[int, Element] = {}
-    keys = _keys(encoding, wanted)
+    keys, last_keys = _keys(encoding, wanted), _keys(encoding, last)
     explicit_head, implicit_head, explicit = (
         encoding.explicit_head.unpack_from,
         encoding.implicit_head.unpack_from,
@@ -203,7 +226,7 @@ def _elements(
                 require_vr(vr, offset)
                 (length,) = encoding.length.unpack_from(data, start)
                 start += 4
-            if length == UNDEFINED_LENGTH:
+            if length == UNDEFINED_LENGTH and key not in last_keys:
                 offset, left = _end_of_undefined(data, start, end, encoding, vr, left)
             else:
                 offset = start + length
@@ -211,6 +234,10 @@ def _elements(
             offset = start + length
         if key in keys:
             tag = keys[key]
+            if key in last_keys:
+                is_open = length == UNDEFINED_LENGTH
+                found[tag] = Element(vr, start, 0 if is_open else length, is_open, encoding)
+                return found, start
             if tag in found:  # PS3.5 7.1: once each; which of the two a reader takes would be chance
                 raise DamagedInstance(f"The data set has the element {tag >> 16:04X},{tag & 0xFFFF:04X} twice.")
             found[tag] = Element(

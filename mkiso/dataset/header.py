@@ -213,6 +213,11 @@ def encoding_of(transfer_syntax_uid: str) -> Encoding:
     return EXPLICIT_BIG if transfer_syntax_uid == _BIG_ENDIAN else EXPLICIT_LITTLE
 
 
+def is_deflated(transfer_syntax_uid: str) -> bool:
+    """Whether data sets of a transfer syntax are deflated as a whole."""
+    return transfer_syntax_uid in _DEFLATED
+
+
 @contextmanager
 def _mapped_file(path: Path) -> Iterator[mmap.mmap]:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -29,7 +29,6 @@ from mkiso.dataset.header import encoded_data_set
 from mkiso.dataset.part10 import file_head
 from mkiso.dataset.reencode import ENCODINGS, PIECE_BYTES, WORD_BYTES, Changes, Value, reencode
 from mkiso.errors import DamagedInstance, NotConvertible, ProofFailed
-from mkiso.pictures.attributes import integer
 from mkiso.pictures.decoders import DECODED
 from mkiso.pictures.pool import DecompressPool
 from mkiso.pictures.values import Decompressed, DecompressRequest, NotDisplayable, Reason
@@ -97,8 +96,16 @@ def _reckoned_size(instance: Instance) -> int:
     arrival, header = instance.arrival, instance.header
     if arrival.transfer_syntax_uid not in (_DEFLATED, *DECODED):
         return arrival.size + arrival.size // 8
-    pixels = math.prod(integer(header, keyword) or 1 for keyword in _EXTENT) if "Rows" in header else 0
-    return arrival.size + pixels * (integer(header, "BitsAllocated") or 8) // 8
+    pixels = math.prod(_said(header, keyword) or 1 for keyword in _EXTENT) if "Rows" in header else 0
+    return arrival.size + pixels * (_said(header, "BitsAllocated") or 8) // 8
+
+
+def _said(header: Dataset, keyword: str) -> int:
+    """0 where there is none that can be read."""
+    try:
+        return int(header.get(keyword) or 0)
+    except Exception:  # what pydicom raises for a malformed value is any exception at all
+        return 0
 
 
 def convert(

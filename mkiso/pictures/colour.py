@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
 
-from mkiso.pictures.attributes import numbers, words
+from mkiso.pictures.attributes import Attributes, numbers, words
 from mkiso.pictures.grey import Stored
 from mkiso.pictures.values import NotDisplayable, Reason
 
@@ -63,7 +62,7 @@ def _from_ycbcr(samples: NDArray[np.uint8], *, black: int, luma: float, chroma: 
     return rgb
 
 
-def palette_of(dataset: Dataset, *, signed: bool, little_endian: bool) -> Palette | None:
+def palette_of(dataset: Attributes, *, signed: bool, little_endian: bool) -> Palette | None:
     """The palette of PALETTE COLOR, or the supplemental one of colour in grey images (C.7.6.19); None where there is
     none.
 
@@ -85,7 +84,7 @@ def palette_of(dataset: Dataset, *, signed: bool, little_endian: bool) -> Palett
     return Palette(first - 0x10000 if signed and first >= 0x8000 else first, np.minimum(colours, 255).astype(np.uint8))
 
 
-def _channel(dataset: Dataset, colour: str, entries: int, bits: int, little_endian: bool) -> NDArray[np.uint16]:
+def _channel(dataset: Attributes, colour: str, entries: int, bits: int, little_endian: bool) -> NDArray[np.uint16]:
     data = words(dataset, f"{colour}PaletteColorLookupTableData", little_endian)
     if (
         data is None

@@ -43,8 +43,8 @@ def decompress(request: DecompressRequest) -> Iterator[int | Decompressed | NotS
 
 
 def _frames(request: DecompressRequest) -> Iterator[int | Decompressed]:
-    with opened(request.path) as (dataset, file), request.target.open("wb") as out:
-        image = image_of(dataset, file)
+    with opened(request.path) as object_, request.target.open("wb") as out:
+        image = image_of(object_)
         form, frames = image.form, image.frames
         if not isinstance(frames, EncapsulatedFrames) or not frames.are_just(form.frames):
             raise NotDisplayable(Reason.DAMAGED)

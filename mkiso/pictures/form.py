@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydicom import Dataset
-
-from mkiso.pictures.attributes import integer, text
+from mkiso.pictures.attributes import Attributes, integer, text
 from mkiso.pictures.values import NotDisplayable, Reason
 
 MAX_FRAME_BYTES = 128 * 1024 * 1024  # decoded; the largest radiographs and mammograms have about 60 MB
@@ -41,7 +39,7 @@ class PixelForm:
         return self.rows * self.columns
 
 
-def pixel_form(dataset: Dataset, transfer_syntax: str, *, floating: bool) -> PixelForm:
+def pixel_form(dataset: Attributes, transfer_syntax: str, *, floating: bool) -> PixelForm:
     """Raises NotDisplayable where attributes are missing or contradict each other, or a frame is larger than 128 MB."""
     rows, columns = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
     samples = integer(dataset, "SamplesPerPixel") or 1

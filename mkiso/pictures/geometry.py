@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pydicom import Dataset
-
-from mkiso.pictures.attributes import first_item, functional_group, items, number, numbers, text, texts
+from mkiso.pictures.attributes import Attributes, first_item, functional_group, items, number, numbers, text, texts
 from mkiso.pictures.values import Marks, Plane, Spacing, SpacingOf, Vector
 
 _OBLIQUE = 0.1  # a direction counts from 6° on: less is how patients lie
@@ -24,7 +22,7 @@ _CM, _TWO_DIMENSIONAL = 3, 1  # physical units and spatial format of an ultrasou
 _SECTIONS = frozenset({"CT", "MR", "PT", "NM", "US", "IVUS", "OCT"})  # whose Pixel Spacing is true within the patient
 
 
-def plane_of(dataset: Dataset, frame: int) -> Plane:
+def plane_of(dataset: Attributes, frame: int) -> Plane:
     """The plane of a frame, from 0."""
     orientation = numbers(_orientation_holder(dataset, frame), "ImageOrientationPatient", 6)
     row, column = _unit(orientation[:3]), _unit(orientation[3:])
@@ -47,7 +45,7 @@ def plane_of(dataset: Dataset, frame: int) -> Plane:
     )
 
 
-def marks_of(dataset: Dataset, row: Vector | None, column: Vector | None) -> Marks | None:
+def marks_of(dataset: Attributes, row: Vector | None, column: Vector | None) -> Marks | None:
     """The letters at a frame's edges: by its orientation, else by Patient Orientation; None where neither is known."""
     if row and column:
         axes = _QUADRUPED if text(dataset, "AnatomicalOrientationType").upper() == "QUADRUPED" else _BIPED
@@ -64,7 +62,7 @@ def marks_of(dataset: Dataset, row: Vector | None, column: Vector | None) -> Mar
     return Marks(left=_opposite(right), right="".join(right), top=_opposite(bottom), bottom="".join(bottom))
 
 
-def spacing_of(dataset: Dataset, frame: int) -> Spacing | None:
+def spacing_of(dataset: Attributes, frame: int) -> Spacing | None:
     """The spacing of a frame's pixels, and where it is true; None where that isn't known.
 
     Pixel Spacing that differs from Imager Pixel Spacing is calibrated, and so true within the patient; one that repeats
@@ -91,7 +89,7 @@ def spacing_of(dataset: Dataset, frame: int) -> Spacing | None:
     return _ultrasound_spacing(dataset)
 
 
-def laterality_of(dataset: Dataset, frame: int) -> str:
+def laterality_of(dataset: Attributes, frame: int) -> str:
     """R, L, U (unpaired) or B (both), of the frame, else the image, else the series."""
     holders = (
         (functional_group(dataset, frame, "FrameAnatomySequence"), "FrameLaterality"),
@@ -102,13 +100,13 @@ def laterality_of(dataset: Dataset, frame: int) -> str:
     return next((laterality for laterality in found if laterality in ("R", "L", "U", "B")), "")
 
 
-def _orientation_holder(dataset: Dataset, frame: int) -> Dataset:
+def _orientation_holder(dataset: Attributes, frame: int) -> Attributes:
     holder = functional_group(dataset, frame, "PlaneOrientationSequence")
     detector = first_item(dataset, "DetectorInformationSequence")  # of nuclear medicine, C.8.4.11
     return detector if "ImageOrientationPatient" not in holder and detector is not None else holder
 
 
-def _position(dataset: Dataset, frame: int, row: Vector | None, column: Vector | None) -> Vector | None:
+def _position(dataset: Attributes, frame: int, row: Vector | None, column: Vector | None) -> Vector | None:
     """Of a stack in one plain multi-frame object, a dose or a reconstruction, each frame lies further along the normal
     (C.8.8.3.2, C.8.4.15).
     """
@@ -167,7 +165,7 @@ def _opposite(parts: list[str]) -> str:
     return "".join(_OPPOSITE[part] for part in parts)
 
 
-def _ultrasound_spacing(dataset: Dataset) -> Spacing | None:
+def _ultrasound_spacing(dataset: Attributes) -> Spacing | None:
     """Where the image has one two-dimensional region only: elsewhere a distance would depend on where it is taken."""
     regions = items(dataset, "SequenceOfUltrasoundRegions")
     if len(regions) != 1 or number(regions[0], "RegionSpatialFormat") != _TWO_DIMENSIONAL:
@@ -179,7 +177,7 @@ def _ultrasound_spacing(dataset: Dataset) -> Spacing | None:
     return Spacing(abs(down) * 10, abs(across) * 10, SpacingOf.ULTRASOUND) if across and down else None
 
 
-def _aspect(dataset: Dataset, spacing: Spacing | None) -> float:
+def _aspect(dataset: Attributes, spacing: Spacing | None) -> float:
     ratio = numbers(dataset, "PixelAspectRatio", 2)
     if _positive(ratio):
         return ratio[0] / ratio[1]

@@ -1,7 +1,7 @@
 """From stored values to grey values of 0 to 255: Modality LUT, VOI LUT, polarity (PS3.4 N.2).
 
-What has at most 16 bits goes through a table of its words, which is made once for all frames that are alike; everything
-else is computed.
+What has at most 16 bits goes through a table of its words, which is made once for all frames that are alike; where that
+is a straight line from black to white, by one multiplication, in a third of the time. Everything else is computed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from mkiso.pictures.values import Function, Window
 
 Values = NDArray[np.float64]
 
-_ROWS_AT_ONCE = 256  # of what is computed: bounds its memory
+_WORD_BITS = 16
+_ROWS_AT_ONCE, _PIXELS_AT_ONCE = 256, 1 << 20  # of what is computed: bounds its memory
 _SAMPLED = 50_000  # values of a frame that percentiles are taken of
 
 
@@ -102,6 +103,8 @@ class Greys:
 
     def __call__(self, words: NDArray[Any]) -> NDArray[np.uint8]:
         """Grey values of unsigned words or floats, of the same shape."""
+        if words.dtype == np.uint16 and (line := _line(self)):
+            return line(words)
         if words.dtype in (np.uint8, np.uint16):
             return np.take(self.of_words(words.dtype.itemsize), words)  # twice as fast as an index
         grey = np.empty(words.shape, np.uint8)
@@ -132,6 +135,52 @@ class Greys:
 @lru_cache(maxsize=32)
 def _table(greys: Greys, word_bytes: int) -> NDArray[np.uint8]:
     return greys.computed(np.arange(1 << 8 * word_bytes, dtype=np.uint16 if word_bytes == 2 else np.uint8))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Line:
+    """The table of a linear window as a line: `factor` and `offset` of stored values, counted from the lowest."""
+
+    stored: Stored
+    factor: np.float32
+    offset: np.float32
+
+    def __call__(self, words: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        grey = np.empty(words.shape, np.uint8)
+        rows = max(1, _PIXELS_AT_ONCE // words.shape[1])
+        for row in range(0, len(words), rows):
+            grey[row : row + rows] = self._of(words[row : row + rows])
+        return grey
+
+    def _of(self, words: NDArray[np.uint16]) -> NDArray[np.float32]:
+        stored, shift = self.stored, self.stored.high_bit + 1 - self.stored.bits
+        if shift:
+            words = words >> np.uint16(shift)
+        if stored.bits < _WORD_BITS:
+            words = words & np.uint16((1 << stored.bits) - 1)
+        if stored.signed:
+            words = words ^ np.uint16(1 << (stored.bits - 1))
+        line = words.astype(np.float32)
+        line *= self.factor
+        line += self.offset
+        return np.clip(line, 0, 255, out=line)
+
+
+@lru_cache(maxsize=32)
+def _line(greys: Greys) -> _Line | None:
+    """None unless it gives for each word of 16 bits just what the table has."""
+    stored, window = greys.stored, greys.voi
+    if not isinstance(window, Window):
+        return None
+    lowest = -(1 << (stored.bits - 1)) if stored.signed else 0
+    highest = lowest + (1 << stored.bits) - 1
+    first, last = windowed(greys.modality.values(np.array([lowest, highest], np.float64)), window) * 255
+    factor, half = (last - first) / (highest - lowest), 0.5  # cut off after it, not rounded
+    if greys.inverse:
+        factor, first = -factor, 255 - first
+    line = _Line(stored, np.float32(factor), np.float32(first + half))
+    every = np.arange(1 << _WORD_BITS, dtype=np.uint16)
+    return line if np.array_equal(line(every[None])[0], greys.of_words(2)) else None
 
 
 def windowed(values: Values, window: Window) -> Values:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,18 +12,19 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom import Dataset, dcmread
-
-from mkiso.pictures.attributes import integer, number, text, value_of
+from mkiso.dataset.elements import Element, elements_up_to
+from mkiso.dataset.header import encoding_of, is_deflated
+from mkiso.dataset.part10 import HEAD_BYTES, data_set_offset, transfer_syntax_uid_in
+from mkiso.errors import DamagedInstance
+from mkiso.pictures.attributes import INTEGERS, PIXELS, WANTED, Attributes, integer, number, text
 from mkiso.pictures.decoders import DECODED
 from mkiso.pictures.form import EXPLICIT_BIG_ENDIAN, PixelForm, pixel_form
 from mkiso.pictures.frames import EncapsulatedFrames, Frames, NativeFrames
 from mkiso.pictures.luts import frame_window, windows_of
 from mkiso.pictures.values import NotDisplayable, ObjectFacts, Reason
 
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-_INTEGERS, _FLOATS, _DOUBLES = 0x7FE00010, 0x7FE00008, 0x7FE00009  # Pixel Data in its three forms
-_VRS = (b"OB", b"OW", b"OF", b"OD", b"UN")
+_FIRST_BYTES = 16 * 1024  # the attributes of most images
+_MAX_BYTES = 256 * 1024 * 1024  # of attributes, and of a deflated object; an enhanced one of 10,000 frames has 50 MB
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", EXPLICIT_BIG_ENDIAN, _DEFLATED})
 _VIDEO = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in range(100, 109))
@@ -29,59 +32,57 @@ _REFERENCED = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (94, 95, 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Element:
-    """The pixel data: where its value begins in the file, and its length."""
+class Opened:
+    """A Part 10 file's attributes, and where its pixel data lies in `file`; None where there is none."""
 
-    tag: int
-    vr: bytes
-    start: int
-    length: int
+    attributes: Attributes
+    transfer_syntax: str
+    file: BinaryIO
+    pixels: Element | None
+    is_floating: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
     """An object that has frames to show."""
 
-    dataset: Dataset
+    dataset: Attributes
     form: PixelForm
     frames: Frames
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[Dataset, BinaryIO]]:
-    """The attributes of a Part 10 file without its pixels, and the file, which stands at them. Raises NotDisplayable
-    where it isn't DICOM.
-    """
+def opened(path: Path) -> Iterator[Opened]:
+    """A Part 10 file without its pixels. Raises NotDisplayable where it isn't DICOM."""
     with path.open("rb") as file:
-        yield _attributes(file, pixels=False), file
+        yield _opened(file)
 
 
-def image_of(dataset: Dataset, file: BinaryIO) -> Image:
-    """What `opened` gave, as an image. Raises NotDisplayable with the reason why it isn't one that can be shown."""
-    transfer_syntax = text(dataset.file_meta, "TransferSyntaxUID")
+def image_of(opened: Opened) -> Image:
+    """What was opened as an image. Raises NotDisplayable with the reason why it isn't one that can be shown."""
+    dataset, transfer_syntax, element = opened.attributes, opened.transfer_syntax, opened.pixels
     if transfer_syntax in _VIDEO:
         raise NotDisplayable(Reason.VIDEO)
     if transfer_syntax in _REFERENCED or "PixelDataProviderURL" in dataset:
         raise NotDisplayable(Reason.PIXELS_ELSEWHERE)
-    if transfer_syntax == _DEFLATED:  # inflated as a whole: it has no other beginning
-        file.seek(0)
-        file, element = _inflated(_attributes(file, pixels=True))
-    else:
-        element = _element(file, dataset)
-    form = pixel_form(dataset, transfer_syntax, floating=element.tag != _INTEGERS)
-    if transfer_syntax in _NATIVE and element.length != _UNDEFINED_LENGTH:
+    if element is None:
+        raise NotDisplayable(Reason.DAMAGED if "Rows" in dataset else Reason.NO_PIXELS)
+    form = pixel_form(dataset, transfer_syntax, floating=opened.is_floating)
+    if transfer_syntax in _NATIVE and not element.delimited:
         in_words = element.vr == b"OW" and not form.little_endian and form.bits_allocated <= 8
-        return Image(dataset, form, NativeFrames(file, form, element.start, element.length, in_words=in_words))
-    if transfer_syntax not in DECODED or element.length != _UNDEFINED_LENGTH:
+        frames = NativeFrames(opened.file, form, element.offset, element.length, in_words=in_words)
+        return Image(dataset, form, frames)
+    if transfer_syntax not in DECODED or not element.delimited:
         raise NotDisplayable(
             Reason.DAMAGED if transfer_syntax in DECODED or transfer_syntax in _NATIVE else Reason.TRANSFER_SYNTAX
         )
-    table = value_of(dataset, "ExtendedOffsetTable")
-    offsets = struct.unpack(f"<{len(table) // 8}Q", table[: len(table) // 8 * 8]) if isinstance(table, bytes) else ()
-    return Image(dataset, form, EncapsulatedFrames(file, form, element.start, offsets))
+    place = dataset.place("ExtendedOffsetTable")
+    table = dataset.value(*place) if place else b""
+    offsets = struct.unpack(f"<{len(table) // 8}Q", table[: len(table) // 8 * 8])
+    return Image(dataset, form, EncapsulatedFrames(opened.file, form, element.offset, offsets))
 
 
-def facts_of(dataset: Dataset) -> ObjectFacts:
+def facts_of(dataset: Attributes) -> ObjectFacts:
     """What is true of an object whether or not it can be shown."""
     return ObjectFacts(
         sop_instance_uid=text(dataset, "SOPInstanceUID"),
@@ -96,35 +97,53 @@ def facts_of(dataset: Dataset) -> ObjectFacts:
     )
 
 
-def _attributes(file: BinaryIO, *, pixels: bool) -> Dataset:
+def _opened(file: BinaryIO) -> Opened:
+    """As much of the file is read as it takes to reach the pixels."""
+    size = _FIRST_BYTES
+    while True:
+        file.seek(0)
+        data = file.read(size)
+        try:
+            if found := _begun(file, data, is_whole=len(data) < size):
+                return found
+        except DamagedInstance:
+            if len(data) < size:
+                raise NotDisplayable(Reason.UNREADABLE) from None
+        size *= 8
+        if size > _MAX_BYTES:
+            raise NotDisplayable(Reason.TOO_LARGE)
+
+
+def _begun(file: BinaryIO, data: bytes, *, is_whole: bool) -> Opened | None:
+    """What the beginning of a file says; None where that doesn't reach its pixels. Raises DamagedInstance."""
+    start = data_set_offset(data[:HEAD_BYTES], os.fstat(file.fileno()).st_size)
+    transfer_syntax = transfer_syntax_uid_in(data[HEAD_BYTES:start])
+    if is_deflated(transfer_syntax):
+        file.seek(start)
+        data, start, is_whole = _inflated(file.read()), 0, True
+        file = BytesIO(data)
+    found = elements_up_to(data, start, encoding_of(transfer_syntax), WANTED, PIXELS)
+    pixels = next((found[tag] for tag in PIXELS if tag in found), None)
+    if start > len(data) or (pixels is None and not is_whole):
+        return None
+    return Opened(
+        Attributes(data, found, WANTED, b"", len(data) - start), transfer_syntax, file, pixels, INTEGERS not in found
+    )
+
+
+def _inflated(deflated: bytes) -> bytes:
+    """Raises DamagedInstance for more than the largest."""
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        return dcmread(file, stop_before_pixels=not pixels)
-    except Exception:  # what pydicom makes of broken bytes is any exception at all: a broken length is a MemoryError
-        raise NotDisplayable(Reason.UNREADABLE) from None
+        data = inflate.decompress(deflated, _MAX_BYTES)
+    except zlib.error:
+        raise DamagedInstance("The deflated data set can't be inflated.") from None
+    if inflate.unconsumed_tail:
+        raise DamagedInstance("The deflated data set is larger than any is.")
+    return data
 
 
-def _inflated(dataset: Dataset) -> tuple[BinaryIO, _Element]:
-    for tag in (_INTEGERS, _FLOATS, _DOUBLES):
-        if tag in dataset:
-            value = dataset.get_item(tag).value
-            return BytesIO(value), _Element(tag, b"", 0, len(value))
-    raise NotDisplayable(Reason.NO_PIXELS)
-
-
-def _element(file: BinaryIO, dataset: Dataset) -> _Element:
-    """The pixel data at which the file stands."""
-    order = ">" if text(dataset.file_meta, "TransferSyntaxUID") == EXPLICIT_BIG_ENDIAN else "<"
-    head = file.read(12)
-    group, element = struct.unpack_from(f"{order}HH", head) if len(head) == 12 else (0, 0)
-    tag = group << 16 | element
-    if tag not in (_INTEGERS, _FLOATS, _DOUBLES):
-        raise NotDisplayable(Reason.DAMAGED if "Rows" in dataset else Reason.NO_PIXELS)
-    explicit = head[4:6] in _VRS  # an implicit length never looks like one: it is even
-    (length,) = struct.unpack_from(f"{order}I", head, 8 if explicit else 4)
-    return _Element(tag, head[4:6] if explicit else b"", file.tell() - (0 if explicit else 4), length)
-
-
-def _frame_time(dataset: Dataset) -> float | None:
+def _frame_time(dataset: Attributes) -> float | None:
     """The time from frame to frame of a run."""
     found = number(dataset, "FrameTime")
     rate = number(dataset, "RecommendedDisplayFrameRate") or number(dataset, "CineRate")

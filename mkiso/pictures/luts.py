@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from pydicom import Dataset
 
-from mkiso.pictures.attributes import first_item, functional_group, items, number, numbers, text, texts, words
+from mkiso.pictures.attributes import (
+    Attributes,
+    first_item,
+    functional_group,
+    items,
+    number,
+    numbers,
+    text,
+    texts,
+    words,
+)
 from mkiso.pictures.form import PixelForm
 from mkiso.pictures.grey import Lut, Modality, Padding
 from mkiso.pictures.values import Function, Window
@@ -13,7 +22,7 @@ from mkiso.pictures.values import Function, Window
 _MAX_ENTRIES = 65_536
 
 
-def modality_of(holder: Dataset, *, signed: bool, little_endian: bool) -> Modality:
+def modality_of(holder: Attributes, *, signed: bool, little_endian: bool) -> Modality:
     """The Modality LUT that a data set or a Pixel Value Transformation item holds; the identity where it holds none."""
     item = first_item(holder, "ModalityLUTSequence")
     if item is not None and (lut := lut_of(item, signed=signed, little_endian=little_endian)):
@@ -22,7 +31,7 @@ def modality_of(holder: Dataset, *, signed: bool, little_endian: bool) -> Modali
     return Modality(slope or 1.0, intercept or 0.0)
 
 
-def windows_of(holder: Dataset) -> tuple[Window, ...]:
+def windows_of(holder: Attributes) -> tuple[Window, ...]:
     """The windows that a data set or a Frame VOI LUT item holds; those without a width are left out."""
     centres, widths = numbers(holder, "WindowCenter"), numbers(holder, "WindowWidth")
     explanations = texts(holder, "WindowCenterWidthExplanation")
@@ -35,7 +44,7 @@ def windows_of(holder: Dataset) -> tuple[Window, ...]:
     )
 
 
-def voi_luts_of(holder: Dataset, *, signed: bool, little_endian: bool) -> tuple[tuple[Lut, str], ...]:
+def voi_luts_of(holder: Attributes, *, signed: bool, little_endian: bool) -> tuple[tuple[Lut, str], ...]:
     """The VOI LUTs that it holds, each with its explanation. `signed`: values after the Modality LUT may be
     negative.
     """
@@ -46,7 +55,7 @@ def voi_luts_of(holder: Dataset, *, signed: bool, little_endian: bool) -> tuple[
     return tuple((lut, explanation) for lut, explanation in found if lut)
 
 
-def lut_of(item: Dataset, *, signed: bool, little_endian: bool) -> Lut | None:
+def lut_of(item: Attributes, *, signed: bool, little_endian: bool) -> Lut | None:
     """The table of `LUTDescriptor` and `LUTData`; None where it can't be used.
 
     A table whose words have more bits than its descriptor says is taken by its words.
@@ -66,7 +75,7 @@ def lut_of(item: Dataset, *, signed: bool, little_endian: bool) -> Lut | None:
     return Lut(first - 0x10000 if signed and first >= 0x8000 else first, max(1, min(bits, 16), needed), data.tobytes())
 
 
-def padding_of(dataset: Dataset, form: PixelForm) -> Padding | None:
+def padding_of(dataset: Attributes, form: PixelForm) -> Padding | None:
     """Pixel Padding Value, and the range up to its limit; either may be written with the other sign."""
     value, limit = number(dataset, "PixelPaddingValue"), number(dataset, "PixelPaddingRangeLimit")
     if form.floating:
@@ -79,12 +88,12 @@ def padding_of(dataset: Dataset, form: PixelForm) -> Padding | None:
     return Padding(ends[0], ends[1])
 
 
-def frame_window(dataset: Dataset, frame: int) -> Dataset:
+def frame_window(dataset: Attributes, frame: int) -> Attributes:
     """What holds the windows and VOI LUTs of a frame, from 0."""
     return functional_group(dataset, frame, "FrameVOILUTSequence")
 
 
-def frame_modality(dataset: Dataset, frame: int) -> Dataset:
+def frame_modality(dataset: Attributes, frame: int) -> Attributes:
     """What holds the Modality LUT of a frame, from 0."""
     return functional_group(dataset, frame, "PixelValueTransformationSequence")
 

@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
 
-_GROUPS = range(0x6000, 0x6020, 2)
+from mkiso.pictures.attributes import OVERLAY_GROUPS, Attributes
+
 _ROWS, _COLUMNS, _FRAMES, _ORIGIN, _FIRST_FRAME = 0x0010, 0x0011, 0x0015, 0x0050, 0x0051
 _BITS_ALLOCATED, _BIT_POSITION, _DATA = 0x0100, 0x0102, 0x3000
+_ORIGIN_BYTES = 4  # row and column, signed
 
 Mask = NDArray[np.bool_]
 
 
-def overlay_mask(dataset: Dataset, frame: int, words: NDArray[Any]) -> Mask | None:
+def overlay_mask(dataset: Attributes, frame: int, words: NDArray[Any]) -> Mask | None:
     """Where the overlays of a frame, from 0, are drawn: of the shape of its words, rows × columns. None where it has
     none.
     """
-    masks = [mask for group in _GROUPS if (mask := _mask(dataset, group, frame, words)) is not None]
+    masks = [mask for group in OVERLAY_GROUPS if (mask := _mask(dataset, group, frame, words)) is not None]
     return np.any(masks, axis=0) if masks else None
 
 
-def _mask(dataset: Dataset, group: int, frame: int, words: NDArray[Any]) -> Mask | None:
+def _mask(dataset: Attributes, group: int, frame: int, words: NDArray[Any]) -> Mask | None:
     rows, columns = _number(dataset, group, _ROWS), _number(dataset, group, _COLUMNS)
     if rows is None or columns is None:
         return None
-    if (group << 16 | _DATA) not in dataset:
+    if (found := dataset.raw(group << 16 | _DATA)) is None:
         return _embedded(_number(dataset, group, _BITS_ALLOCATED), _number(dataset, group, _BIT_POSITION), words)
     within = frame - ((_number(dataset, group, _FIRST_FRAME) or 1) - 1)
-    data = _value(dataset, group, _DATA)
-    if not 0 <= within < (_number(dataset, group, _FRAMES) or 1) or not isinstance(data, bytes):
+    if not 0 <= within < (_number(dataset, group, _FRAMES) or 1):
         return None
+    data, _ = found
     first = within * rows * columns
     bits = np.unpackbits(
         np.frombuffer(data[first // 8 : -(-(first + rows * columns) // 8)], np.uint8), bitorder="little"
     )[first % 8 :]
     if bits.size < rows * columns:
         return None
-    return _placed(
-        bits[: rows * columns].reshape(rows, columns).astype(bool), _value(dataset, group, _ORIGIN), words.shape
-    )
+    return _placed(bits[: rows * columns].reshape(rows, columns).astype(bool), _origin(dataset, group), words.shape)
 
 
 def _embedded(bits_allocated: int | None, position: int | None, words: NDArray[Any]) -> Mask | None:
@@ -57,12 +57,9 @@ def _embedded(bits_allocated: int | None, position: int | None, words: NDArray[A
     return mask
 
 
-def _placed(bitmap: Mask, origin: Any, shape: tuple[int, ...]) -> Mask:
+def _placed(bitmap: Mask, origin: tuple[int, int], shape: tuple[int, ...]) -> Mask:
     """The bitmap at its origin, which counts from 1 and may lie outside the image."""
-    try:
-        top, left = (int(value) - 1 for value in origin)
-    except (TypeError, ValueError):
-        top, left = 0, 0
+    top, left = (value - 1 for value in origin)
     mask = np.zeros(shape[:2], bool)
     bottom, right = min(shape[0], top + bitmap.shape[0]), min(shape[1], left + bitmap.shape[1])
     if bottom > max(top, 0) and right > max(left, 0):
@@ -72,13 +69,20 @@ def _placed(bitmap: Mask, origin: Any, shape: tuple[int, ...]) -> Mask:
     return mask
 
 
-def _number(dataset: Dataset, group: int, element: int) -> int | None:
-    value = _value(dataset, group, element)
-    return value if isinstance(value, int) and value >= 0 else None
-
-
-def _value(dataset: Dataset, group: int, element: int) -> Any:
-    try:
-        return dataset[group << 16 | element].value
-    except Exception:  # absent, or what pydicom raises for a malformed value
+def _number(dataset: Attributes, group: int, element: int) -> int | None:
+    found = dataset.raw(group << 16 | element)
+    if not found or not found[0]:
         return None
+    value, little_endian = found
+    if element == _FRAMES:
+        digits = value.strip(b" \0")
+        return int(digits) if digits.isdigit() else None
+    return int.from_bytes(value[:2], "little" if little_endian else "big")
+
+
+def _origin(dataset: Attributes, group: int) -> tuple[int, int]:
+    value, little_endian = dataset.raw(group << 16 | _ORIGIN) or (b"", True)
+    if len(value) != _ORIGIN_BYTES:
+        return 1, 1
+    row, column = struct.unpack("<hh" if little_endian else ">hh", value)
+    return row, column

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
 
-from mkiso.pictures.attributes import first_item, integer, items, numbers, text
+from mkiso.pictures.attributes import Attributes, first_item, integer, items, numbers, text
 from mkiso.pictures.grey import Lut, Modality
 from mkiso.pictures.luts import lut_of, modality_of, voi_luts_of, windows_of
 from mkiso.pictures.values import Marks, Window
@@ -53,7 +52,7 @@ class Presentation:
 
 
 def presentation_of(
-    state: Dataset, sop_instance_uid: str, frame: int, *, signed: bool, little_endian: bool
+    state: Attributes, sop_instance_uid: str, frame: int, *, signed: bool, little_endian: bool
 ) -> Presentation | None:
     """What a state says of a frame, from 0; None where it isn't about it. `signed`: the image's stored values may be
     negative.
@@ -80,7 +79,7 @@ def presentation_of(
     )
 
 
-def left_out_of(state: Dataset, rows: int, columns: int) -> tuple[str, ...]:
+def left_out_of(state: Attributes, rows: int, columns: int) -> tuple[str, ...]:
     """What a state asks for beyond what a picture of an image of this size shows."""
     found = {word for keyword, word in _LEFT_OUT.items() if keyword in state}
     for area in items(state, "DisplayedAreaSelectionSequence"):
@@ -91,7 +90,7 @@ def left_out_of(state: Dataset, rows: int, columns: int) -> tuple[str, ...]:
 
 
 def _voi(
-    state: Dataset, sop_instance_uid: str, frame: int, *, signed: bool, little_endian: bool
+    state: Attributes, sop_instance_uid: str, frame: int, *, signed: bool, little_endian: bool
 ) -> tuple[Window | Lut | None, str]:
     """Of the first item that is about the frame: a table before a window."""
     for item in items(state, "SoftcopyVOILUTSequence"):
@@ -105,6 +104,6 @@ def _voi(
     return None, ""
 
 
-def _is_of(reference: Dataset, sop_instance_uid: str, frame: int) -> bool:
+def _is_of(reference: Attributes, sop_instance_uid: str, frame: int) -> bool:
     frames = numbers(reference, "ReferencedFrameNumber")
     return text(reference, "ReferencedSOPInstanceUID") == sop_instance_uid and (not frames or frame + 1 in frames)

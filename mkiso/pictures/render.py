@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
 
-from mkiso.pictures.attributes import text, texts
+from mkiso.pictures.attributes import Attributes, text, texts
 from mkiso.pictures.colour import Palette, palette_of, to_rgb
 from mkiso.pictures.geometry import plane_of
 from mkiso.pictures.grey import Greys, Lut, Modality, Stored, full_range, percentile_window, sampled
@@ -52,11 +51,11 @@ def render(request: PictureRequest, *, spread: bool = True) -> Iterator[ObjectFa
     first. Raises OSError where the disk is full.
     """
     try:
-        with opened(request.path) as (dataset, file):
-            facts = facts_of(dataset)
+        with opened(request.path) as object_:
+            facts = facts_of(object_.attributes)
             state = _state(request)
             yield replace(facts, left_out=left_out_of(state, facts.rows, facts.columns)) if state else facts
-            image = image_of(dataset, file)
+            image = image_of(object_)
             wanted = sorted(set(request.frames) or range(1, image.form.frames + 1))
             pictures = _Pictures(
                 request, image, state, [frame - 1 for frame in wanted if frame <= image.form.frames] if spread else []
@@ -72,7 +71,7 @@ def render(request: PictureRequest, *, spread: bool = True) -> Iterator[ObjectFa
 class _Pictures:
     """The pictures of one object; a window by percentiles is found once."""
 
-    def __init__(self, request: PictureRequest, image: Image, state: Dataset | None, spread: list[int]) -> None:
+    def __init__(self, request: PictureRequest, image: Image, state: Attributes | None, spread: list[int]) -> None:
         self._request, self._image, self._state = request, image, state
         self._dataset, self._form = image.dataset, image.form
         self._stored = Stored(image.form.bits_stored, image.form.high_bit, image.form.signed)
@@ -258,14 +257,14 @@ def _turned(plane: Plane, presentation: Presentation | None) -> Plane:
     )
 
 
-def _state(request: PictureRequest) -> Dataset | None:
+def _state(request: PictureRequest) -> Attributes | None:
     if request.presentation is None:
         return None
-    with opened(request.presentation) as (dataset, _):
-        return dataset
+    with opened(request.presentation) as state:
+        return state.attributes
 
 
-def _in_hounsfield_units(dataset: Dataset, index: int) -> bool:
+def _in_hounsfield_units(dataset: Attributes, index: int) -> bool:
     holder = frame_modality(dataset, index)
     return (
         text(dataset, "Modality") == "CT"

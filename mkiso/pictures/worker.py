@@ -15,8 +15,6 @@ from collections.abc import Iterator
 if __name__ == "__main__":
     sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom takes it along: a quarter of the start
 
-from pydicom import config
-
 from mkiso.pictures.decompress import decompress
 from mkiso.pictures.messages import ANSWER, LIMITS, QUESTION, Answer, Limits, Question
 from mkiso.pictures.render import render
@@ -33,9 +31,6 @@ def work(limits: Limits) -> None:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever a library prints is no answer
     _bound(limits)
-    config.settings.reading_validation_mode = (
-        config.IGNORE
-    )  # an image is shown whatever else is wrong with its attributes
     answers.write(ANSWER.dump_json(Answer()) + b"\n")
     for line in sys.stdin.buffer:
         for answer in _answers(QUESTION.validate_json(line), limits):

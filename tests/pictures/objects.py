@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, Sequence
+from pydicom import Dataset, Sequence, dcmwrite
 from pydicom._uid_dict import UID_dictionary
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -22,6 +23,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from mkiso.dataset.elements import EXPLICIT_LITTLE, elements
+from mkiso.pictures.attributes import WANTED, Attributes
+
 AXIAL = [1, 0, 0, 0, 1, 0]
 
 
@@ -34,6 +38,15 @@ def item(**attributes: Any) -> Dataset:
 
 def sequence(**attributes: Any) -> Sequence:
     return Sequence([item(**attributes)])
+
+
+def attributes_of(dataset: Dataset) -> Attributes:
+    """As they are read of a file."""
+    encoded = BytesIO()
+    dcmwrite(encoded, dataset, implicit_vr=False, little_endian=True)
+    data = encoded.getvalue()
+    found = elements(data, 0, len(data), EXPLICIT_LITTLE, WANTED)
+    return Attributes(data, found, WANTED, b"", len(data))
 
 
 def ramp(rows: int = 64, columns: int = 96, *, low: int = 0, high: int = 4095, kind: str = "<u2") -> NDArray[Any]:

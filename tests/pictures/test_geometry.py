@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from mkiso.pictures.geometry import plane_of
+from mkiso.pictures import geometry
 from mkiso.pictures.render import render
 from mkiso.pictures.stacks import Stack, scale_bar, stacks_of
 from mkiso.pictures.values import (
@@ -26,7 +26,12 @@ from mkiso.pictures.values import (
     SpacingOf,
     Vector,
 )
-from tests.pictures.objects import AXIAL, item, ramp, sequence, write
+from tests.pictures.objects import AXIAL, attributes_of, item, ramp, sequence, write
+
+
+def plane_of(dataset: Dataset, frame: int) -> Plane:
+    return geometry.plane_of(attributes_of(dataset), frame)
+
 
 SAGITTAL, CORONAL = [0, 1, 0, 0, 0, -1], [1, 0, 0, 0, 0, -1]
 

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 
+from mkiso.pictures.grey import Greys, Modality, Padding, Stored, _line
 from mkiso.pictures.jpeg import MAX_EDGE, shrunk
 from mkiso.pictures.names import names_of, picture_name
 from mkiso.pictures.render import render
@@ -130,6 +131,21 @@ def test_padding_is_black(tmp_path: Path, photometric: str) -> None:
         WindowWidth=2000,
     )
     assert pixels_of(path, picture_of(path).file.name)[:24].max() < 12
+
+
+@pytest.mark.parametrize("stored", [Stored(12, 11, False), Stored(12, 14, True), Stored(16, 15, True)], ids=str)
+@pytest.mark.parametrize("inverse", [False, True])
+def test_a_window_is_the_same_by_a_line_as_by_the_standards_words(stored: Stored, inverse: bool) -> None:
+    words = np.arange(1 << 16, dtype=np.uint16).reshape(-1, 64)
+    by_line = 0
+    for modality in (Modality(1, -1024), Modality(2.442, -7), Modality(-0.3, 100)):
+        for centre, width in ((40, 400), (-600, 1500), (300, 1), (40, 401), (127.5, 0.5)):
+            for function in Function:
+                for padding in (None, Padding(100, 200)):
+                    greys = Greys(stored, modality, Window(centre, width, function), inverse, padding)
+                    assert (greys(words) == greys.computed(words)).all()
+                    by_line += _line(greys) is not None
+    assert by_line >= 10
 
 
 def test_padding_may_be_written_with_the_other_sign(tmp_path: Path) -> None:
