@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -224,6 +225,26 @@ def test_failures_say_what_to_do(status: int, error: type[MkisoError], said: str
     failed = failure(MoveResult(status), "The PACS", Receiver(), STUDY)
     assert type(failed) is error
     assert said in failed.words
+
+
+@pytest.mark.parametrize("status", [0xA701, 0xA702, 0xA801])
+@pytest.mark.parametrize(
+    ("arrived", "count", "said"), [(1, None, "sent 1 image and"), (2, 5, "sent 2 images of 5 and")]
+)
+def test_a_pacs_that_gave_up_after_some_is_to_be_asked_again(
+    status: int, arrived: int, count: int | None, said: str
+) -> None:
+    """It knows where to, so nothing is said of the destination."""
+    study = replace(STUDY, expected=Expected("image", count))
+    failed = failure(MoveResult(status, "no disk"), "The PACS", Receiver(), study, arrived)
+    assert type(failed) is PacsBusy
+    assert f"The PACS {said} then ended with status {status:04X} (no disk). Try again" in failed.words
+    assert failed.details == {"accession_number": "A1", "status": f"{status:04X}"}
+
+
+def test_another_failure_says_the_same_however_many_came() -> None:
+    words = [failure(MoveResult(0xA900), "The PACS", Receiver(), STUDY, arrived) for arrived in (0, 3)]
+    assert all(words) and len({error.words for error in words if error}) == 1
 
 
 @pytest.mark.parametrize("status", [0xA701, 0xA702, 0x1234])
