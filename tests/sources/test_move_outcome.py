@@ -52,7 +52,9 @@ STUDY = Study("A1", "1.2.3", "HN-0001", "Canary^Name", "19700102")
         (MoveResult(0xA801), False, 0, "STUDY", Step.FAIL),
         (MoveResult(0xA801), False, 0, "IMAGE", Step.FAIL),
         (MoveResult(0xA801), False, 2, "STUDY", Step.BACK_OFF),  # it knows where to: a transfer failed
+        (MoveResult(0xA801), False, 1, "STUDY", Step.BACK_OFF),
         (MoveResult(0xA801, failed=3), False, 0, "STUDY", Step.BACK_OFF),
+        (MoveResult(0xA801, failed=1), False, 0, "STUDY", Step.BACK_OFF),
         (MoveResult(0xA801), True, 3, "STUDY", Step.PROVE),
         (MoveResult(0xA900), False, 0, "STUDY", Step.FAIL),
         (MoveResult(0xA900), False, 0, "SERIES", Step.COARSER),
@@ -258,7 +260,26 @@ def test_no_failure_where_what_arrived_says_more(result: MoveResult) -> None:
     assert failure(result, "The PACS", Receiver(), STUDY) is None
 
 
+def test_where_nothing_is_listed_all_that_was_counted_must_be_here() -> None:
+    def told(result: MoveResult, arrived: int, refused: int = 0) -> Step:
+        return next_step(result, expected=NOTHING, complete=None, arrived=arrived, level="STUDY", grew=False,
+                         refused=refused)  # fmt: skip
+
+    assert told(ALL, 3) is Step.DONE
+    assert told(ALL, 2) is Step.WAIT
+    assert told(ALL, 2, refused=1) is Step.AGAIN
+    assert told(NONE_SENT, 0) is Step.DONE
+
+
+def test_a_destination_to_which_something_came_before_is_known() -> None:
+    for came, step in ((True, Step.BACK_OFF), (False, Step.FAIL)):
+        unknown = MoveResult(0xA801)
+        told = next_step(unknown, expected=LISTED, complete=False, arrived=0, level="STUDY", grew=False, came=came)
+        assert told is step
+
+
 def test_several_moves_as_one() -> None:
+    assert merged([ONE_FAILED, ALL]).status == 0xB000
     assert merged([ALL, ONE_FAILED]) == MoveResult(0xB000, completed=5, failed=1, warning=0, remaining=0)
     assert merged([ALL, NO_COUNTS]) == MoveResult(0x0000)
     assert merged([ALL, LOST]).status is None
