@@ -181,7 +181,8 @@ class Audit(Section):
     @field_validator("target")
     @classmethod
     def _can_be_reached(cls, target: str) -> str:
-        if "://" in target and not re.fullmatch(r"(udp|tls)://[^/:\s]+(:\d{1,5})?", target):
+        is_address = "://" in target or target.startswith(("udp:", "tls:"))
+        if is_address and not re.fullmatch(r"(udp|tls)://[^/:\s]+(:\d{1,5})?", target):
             raise ValueError("is a file, udp://host:port or tls://host:port")
         if "://" in target and urlsplit(target).port == 0:  # raises ValueError itself above 65535
             raise ValueError("names port 0: it is 1 to 65535")

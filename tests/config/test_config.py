@@ -13,7 +13,8 @@ import pytest
 import yaml
 from pydantic import BaseModel, SecretStr
 
-from mkiso.config.file import load
+from mkiso.config import publishers, sources
+from mkiso.config.file import load, read
 from mkiso.config.publishers import KINDS, CStore, MediaCreation, Robot
 from mkiso.config.settings import Settings
 from mkiso.config.sources import Pacs
@@ -347,7 +348,10 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
         ("audit: [enabled]", "audit: write its entries below it, indented"),
         ("audit: {enabled: maybe}", "audit.enabled: write true or false"),
         ("inboxes: {BURN: {senders: CT1}}", "inboxes.BURN.senders: write a list, with brackets: [one, another]"),
-        ("inboxes: {ABCDEFGHIJKLMNOPQ: {senders: [CT1]}}", "inboxes.ABCDEFGHIJKLMNOPQ, as a name: String should"),
+        (
+            "inboxes: {ABCDEFGHIJKLMNOPQ: {senders: [CT1]}}",
+            "inboxes.ABCDEFGHIJKLMNOPQ, as a name: must have at most 16 characters (line 1)",
+        ),
         ("pacs: {kind: dicomweb}", "pacs needs base_url: the address"),
         ("pacs: {kind: dicomweb, base_url: 'http://a.org/', secret: x}", "pacs: base_url is http, and a secret"),
         ("pacs: {kind: dicomweb, base_url: 'https://a.org/', port: 1}", "pacs.port is a key of pacs of kind cmove"),
@@ -370,8 +374,8 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
         ("disc: {keep_hours: inf}", "disc.keep_hours"),
         ("disc: {reuse_minutes: nan}", "disc.reuse_minutes"),
         ("storage: {min_free_gib: .nan}", "storage.min_free_gib"),
-        ("storage: {shared_dir: ''}", "storage.shared_dir: is empty"),
-        ("publishers: {rimage: {kind: folder, directory: ''}}", "publishers.rimage.directory: is empty"),
+        ("storage: {shared_dir: ''}", "storage.shared_dir is empty"),
+        ("publishers: {rimage: {kind: folder, directory: ''}}", "publishers.rimage.directory is empty"),
         ("- a list", "must hold sections"),
         ("pacs: [", "can't be read"),
         ("[" * 5000, "can't be read"),
@@ -461,7 +465,7 @@ def test_several_sources_are_in_their_order_and_found_by_name(tmp_path: Path) ->
         ("sources: [{name: a, port: 1}, {name: a, port: 2}]", "sources.a stands there twice"),
         ("sources: [{name: a, port: 1}, {name: A, ae_title: X}]", "a and A are the same name"),
         ("sources: [{port: 1}]", "the 1. has no name"),
-        ("sources: [{name: a b}]", "sources.a b.name: String should match"),
+        ("sources: [{name: a b}]", "sources.a b.name has a character that can't stand there"),
         ("sources: [{name: a, aetitle: 1}]", "did you mean sources.a.ae_title?"),
         ("sources: [{name: a, base_url: 'https://a.org'}]", "a key of sources of kind dicomweb"),
         ("sources: [{name: a, kind: pigeon}]", "sources.a: kind is one of cmove"),
@@ -479,3 +483,89 @@ def test_several_sources_are_in_their_order_and_found_by_name(tmp_path: Path) ->
 def test_what_sources_cant_be_is_told(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(words)):
         load(write(tmp_path, text), {})
+
+
+THEIRS = re.compile(r"Input should|String should|Value error|should have|should be|valid |<class|pydantic|\\\\x")
+IMPOSSIBLE = (
+    "",
+    "[]",
+    "{}",
+    "[[1]]",
+    "{a: {b: c}}",
+    "-1",
+    "99999999999999999999",
+    "1.5",
+    "x y",
+    "ä",
+    "nan",
+    '"\\t"',
+    "~",
+)
+SECTIONS: list[tuple[str, Any]] = [
+    *(
+        (f"{name}: ", field.annotation)
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    ),
+    *((f"pacs: {{kind: {name}, ", kind) for name, kind in sources.KINDS.items()),
+    *((f"publishers: {{a: {{kind: {name}, ", kind) for name, kind in publishers.KINDS.items()),
+    ("inboxes: {BURN: {senders: [CT], ", Settings.model_fields["inboxes"].annotation),
+]
+
+
+@pytest.mark.parametrize(("begins", "model"), SECTIONS, ids=[begins for begins, _ in SECTIONS])
+def test_no_message_about_any_key_is_in_another_s_words(tmp_path: Path, begins: str, model: Any) -> None:
+    inner = model if hasattr(model, "model_fields") else get_args(model)[1]
+    inner = inner if hasattr(inner, "model_fields") else get_args(inner)[0]
+    for key in inner.model_fields:
+        for value in IMPOSSIBLE:
+            opened = begins if "{" in begins else f"{begins}{{"
+            text = f"{opened}{key}: {value}{'}' * opened.count('{')}"
+            for words in read(write(tmp_path, text), {})[1]:
+                assert not THEIRS.search(words), f"{text} -> {words}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("pacs:\n\thost: x\n", "line 2: a tab begins it: indent with spaces"),
+        ("server: {}\npacs: {host: x\n", "line 2: a bracket isn't closed"),
+        ("pacs:\n  host: x\n port: 4\n", "line 3: it doesn't begin below the line that it belongs to"),
+        ('a: 1\npacs: "x\n\n', "line 2: a quote isn't closed"),
+        ("pacs: {host: @x}", "line 1: no text can begin with such a character: put it in quotes"),
+        ("disc:\n  contact: a: b", "line 2: a second colon: put the text in quotes"),
+        ("just text", "not a text alone"),
+        ("pacs: {host: *a}", "line 1: a text that begins with * needs quotes"),
+        ("pacs: {host: !a b}", "line 1: a text that begins with ! needs quotes"),
+        ("pacs: {}\n---\ndisc: {}", "line 2: a second document begins"),
+        ('disc: {contact: "a\\q"}', "line 1: a backslash in double quotes"),
+        ("? [a]\n: b", "line 1: a key is one word"),
+        ("- a", "must hold sections such as 'pacs:', not a list"),
+        ("\x00", "it is no YAML"),
+    ],
+)
+def test_where_yaml_breaks_is_said_with_what_to_do(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        read(write(tmp_path, text), {})
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "words"),
+    [
+        ("disc: {}\npacs:\n  host: x\n  port: 0\n", {}, "pacs.port must be at least 1 (line 4)"),
+        ("pacs:\n  port: 5\n", {"MKISO__PACS__PORT": "0"}, "pacs.port must be at least 1 (MKISO__PACS__PORT)"),
+        ("sources:\n  - name: a\n    port: 0\n", {}, "sources.a.port must be at least 1 (line 3)"),
+        ("disc:\n  medium: floppy\n", {}, "disc.medium: write one of cd, dvd, dvd-dl, bd, bd-dl (line 2)"),
+        ("pacs:\n\n  hots: x\n", {}, "did you mean pacs.host? (line 3)"),
+        ("publishers:\n  a:\n    kind: folder\n", {}, "needs directory: the folder that it watches (line 2)"),
+        ("auth:\n  enabled: true\n", {}, "auth.enabled is true and auth.api_key is empty"),
+        ("pacs: abc\n", {}, "pacs: write its entries below it, indented (line 1)"),
+        ("audit: {target: 'udp:siem:514'}", {}, "audit.target is a file, udp://host:port or tls://host:port (line 1)"),
+    ],
+)
+def test_a_problem_is_told_with_its_line_or_variable(
+    tmp_path: Path, text: str, environment: dict[str, str], words: str
+) -> None:
+    problems = read(write(tmp_path, text), environment)[1]
+    assert any(words in problem for problem in problems), problems
