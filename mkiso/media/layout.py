@@ -137,9 +137,10 @@ def lay_out(
         files = [*envelopes.sealed(dicom, disc_dir / "sealed")]
         files += [_made(disc_dir, path, content) for path, content in outer_pages(facts, showing)]
     else:
-        files = [dicom[0], *(_made(disc_dir, path, content) for path, content in pages(tree, facts, showing))]
+        shown = shown_series(tree, showing)
+        files = [dicom[0], *(_made(disc_dir, path, content) for path, content in pages(tree, facts, showing, shown))]
         files += dicom[1:]
-        files += [file for series in shown_series(tree, showing).values() for file in series.files]
+        files += [file for series in shown.values() for file in series.files]
         files += [file for those in shown_reports(tree, showing).values() for report in those for file in report.files]
         files += viewer.files
     files.append(_made(disc_dir, CHECKSUMS, checksums(files)))

@@ -30,7 +30,9 @@ from mkiso.media.shown import (
     VIEW,
     WEB,
     Showing,
+    ShownSeries,
     shown_reports,
+    shown_series,
 )
 from mkiso.media.study_page import PatientOnPage, StudyOnPage, contents_words, patients_on_page
 from mkiso.media.viewer_data import study_script
@@ -74,15 +76,21 @@ class Facts:
 
 
 def pages(
-    tree: Collection[PatientBranch], facts: Facts, showing: Showing = NOTHING_SHOWN
+    tree: Collection[PatientBranch],
+    facts: Facts,
+    showing: Showing = NOTHING_SHOWN,
+    shown: Mapping[tuple[str, bytes], ShownSeries] | None = None,
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Every page by its path on the disc, in the language that `showing` names.
+    """Every page by its path on the disc, in the language that `showing` names; `shown` are its series, where the
+    caller has them.
 
     README.TXT is in that language and in English, for a colleague elsewhere. It has CRLF and, where it isn't plain
     ASCII, the byte order mark by which old Notepad and macOS know UTF-8.
     """
     codes = dict.fromkeys((showing.language, SOURCE))
-    context, *others = [_context(tree, facts, replace(showing, language=code)) for code in codes]
+    if shown is None:
+        shown = shown_series(tree, showing)
+    context, *others = [_context(tree, facts, replace(showing, language=code), shown) for code in codes]
     readme = "\n\n".join(_rendered("readme.txt.j2", each) for each in (context, *others))
     yield PurePosixPath("README.TXT"), _for_notepad(readme)
     if facts.is_encrypted:
@@ -137,10 +145,12 @@ def _of_any_disc(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _context(tree: Collection[PatientBranch], facts: Facts, showing: Showing) -> dict[str, Any]:
+def _context(
+    tree: Collection[PatientBranch], facts: Facts, showing: Showing, shown: Mapping[tuple[str, bytes], ShownSeries]
+) -> dict[str, Any]:
     """What every page is made from."""
     spoken = language(showing.language)
-    patients = patients_on_page(tree, facts.patient, showing, facts.chosen, facts.priors)
+    patients = patients_on_page(tree, facts.patient, showing, shown, facts.chosen, facts.priors)
     studies = [study for patient in patients for study in patient.studies]
     return {
         **_of_any_disc(facts),
@@ -251,7 +261,7 @@ def _elsewhere(instances: Collection[Instance], spoken: Language) -> list[str]:
             modalities=study.modalities,
             objects=study.contents,
         )
-        for patient in patients_on_page(arrange(instances), None, Showing(language=spoken.code))
+        for patient in patients_on_page(arrange(instances), None, Showing(language=spoken.code), {})
         for study in patient.studies
     ]
 
@@ -271,11 +281,14 @@ def _page(template: str, path: PurePosixPath, context: Mapping[str, Any], **more
     """A page; `root` leads from it to the disc's root, and `link` to any of its files."""
 
     @cache
-    def way_to(folder: PurePosixPath) -> PurePosixPath:
-        return _from(path, folder)
-
     def link(target: PurePosixPath) -> str:
-        return quote(str(way_to(target.parent) / target.name))
+        *folders, name = target.parts
+        return f"{way_to(tuple(folders))}{quote(name)}"
+
+    @cache
+    def way_to(folders: tuple[str, ...]) -> str:
+        way = _from(path, PurePosixPath(*folders))
+        return f"{quote(str(way))}/" if way.parts else ""
 
     return _rendered(template, {**context, **more, "root": "../" * (len(path.parts) - 1), "link": link}).encode()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
@@ -42,14 +42,16 @@ class ScaleBar:
 
 @dataclass(frozen=True, slots=True)
 class PictureOnPage:
-    """A picture as a page shows it. `picture` is None where only the thumbnail is on the disc; `height` is the
-    picture's as shown, stretched where its pixels aren't square.
+    """A picture as a page shows it. `title` is its `name` and the patient's side; `edges` are the letters at its edges,
+    by the edge; `caption` says all that is known of it. `picture` is None where only the thumbnail is on the disc;
+    `height` is the picture's as shown, stretched where its pixels aren't square.
     """
 
     number: int
+    name: str
     title: str
-    frame: int
-    image_number: str
+    side: str
+    caption: str
     thumbnail: PurePosixPath
     thumbnail_width: int
     thumbnail_height: int
@@ -57,8 +59,7 @@ class PictureOnPage:
     width: int
     height: int
     stretched: bool
-    marks: Marks | None
-    laterality: str
+    edges: tuple[tuple[str, str], ...]
     bar: ScaleBar | None
 
 
@@ -106,22 +107,27 @@ class SeriesPage:
 
 def series_page(shown: ShownSeries, spoken: Language) -> SeriesPage:
     """What the page of a series shows."""
-    stacks = tuple(StackOnPage(tuple(_picture(each, spoken) for each in stack.pictures)) for stack in shown.stacks)
+    stacks = tuple(
+        StackOnPage(tuple(_picture(each, shown.of, spoken) for each in stack.pictures)) for stack in shown.stacks
+    )
     not_drawn = spoken.listed([spoken.gettext(_NOT_DRAWN[each]) for each in shown.not_drawn if each in _NOT_DRAWN])
     return SeriesPage(shown.page, stacks, tuple(_not_shown(shown.left_out, spoken)), shown.of, shown, not_drawn)
 
 
-def _picture(shown: ShownPicture, spoken: Language) -> PictureOnPage:
+def _picture(shown: ShownPicture, of: int, spoken: Language) -> PictureOnPage:
     picture = shown.slice.picture
     plane = picture.plane
-    number = shown.slice.instance_number
     aspect, side = aspect_of(plane), LATERALITY.get(plane.laterality, "")
+    side = spoken.gettext(side) if side else ""
     smaller = max(1.0, max(picture.thumbnail.width, picture.thumbnail.height) / THUMBNAIL_EDGE)
+    name, bar = spoken.gettext("Picture %(number)s", number=shown.number), _bar(picture)
+    title = spoken.gettext("Picture %(number)s, %(side)s", number=shown.number, side=side) if side else name
     return PictureOnPage(
         number=shown.number,
-        title=_title(shown.number, side, spoken),
-        frame=picture.frame,
-        image_number="" if number is None else str(number),
+        name=name,
+        title=title,
+        side=side,
+        caption=" \u00b7 ".join(_captions(shown, of, bar, spoken)),
         thumbnail=shown.thumbnail.path,
         thumbnail_width=round(picture.thumbnail.width / smaller) or 1,
         thumbnail_height=round(picture.thumbnail.height / smaller * aspect) or 1,
@@ -129,16 +135,30 @@ def _picture(shown: ShownPicture, spoken: Language) -> PictureOnPage:
         width=picture.file.width,
         height=round(picture.file.height * aspect) or 1,
         stretched=not 0.99 < aspect < 1.01,
-        marks=plane.marks,
-        laterality=side,
-        bar=_bar(picture),
+        edges=_edges(plane.marks),
+        bar=bar,
     )
 
 
-def _title(number: int, side: str, spoken: Language) -> str:
-    if side:
-        return spoken.gettext("Picture %(number)s, %(side)s", number=number, side=spoken.gettext(side))
-    return spoken.gettext("Picture %(number)s", number=number)
+def _captions(shown: ShownPicture, of: int, bar: ScaleBar | None, spoken: Language) -> Iterator[str]:
+    picture, number = shown.slice.picture, shown.slice.instance_number
+    yield spoken.gettext("Picture %(number)s of %(total)s", number=shown.number, total=of)
+    if number is not None:
+        frame = spoken.gettext("frame %(number)s", number=picture.frame) if picture.frame > 1 else ""
+        yield ", ".join(filter(None, (spoken.gettext("image number %(number)s", number=number), frame)))
+    if marks := picture.plane.marks:
+        yield spoken.gettext("left edge %(left)s, right edge %(right)s", left=marks.left, right=marks.right)
+    if bar:
+        where = spoken.gettext(bar.remark) if bar.remark else ""
+        yield " ".join(filter(None, (spoken.gettext("the bar is %(length)s mm", length=bar.millimetres), where)))
+    yield spoken.gettext("not for diagnosis")
+
+
+def _edges(marks: Marks | None) -> tuple[tuple[str, str], ...]:
+    if marks is None:
+        return ()
+    edges = (("left", marks.left), ("right", marks.right), ("top", marks.top), ("bottom", marks.bottom))
+    return tuple((edge, letters) for edge, letters in edges if letters)
 
 
 def aspect_of(plane: Plane) -> float:

@@ -15,14 +15,12 @@ from mkiso.media.file_set import Leaf, PatientBranch, Series, StudyBranch
 from mkiso.media.report_page import kind_title, title_of
 from mkiso.media.series_page import SeriesPage, series_page
 from mkiso.media.shown import (
-    NOTHING_SHOWN,
     VIEW,
     Showing,
     ShownReport,
     ShownSeries,
     of_reports,
     shown_reports,
-    shown_series,
     study_folders,
 )
 from mkiso.reports.reading import KINDS
@@ -102,12 +100,15 @@ class PatientOnPage:
 def patients_on_page(
     tree: Collection[PatientBranch],
     known: Patient | None,
-    showing: Showing = NOTHING_SHOWN,
+    showing: Showing,
+    shown: Shown,
     chosen: Mapping[str, tuple[int, int]] = MappingProxyType({}),
     priors: Collection[str] = (),
 ) -> list[PatientOnPage]:
-    """The patients of a disc. `known`: the only one, as the patient API has them; `chosen`, `priors`: as in Facts."""
-    folders, shown, reports = study_folders(tree), shown_series(tree, showing), shown_reports(tree, showing)
+    """The patients of a disc. `known`: the only one, as the patient API has them; `shown`: the series that are shown;
+    `chosen`, `priors`: as in Facts.
+    """
+    folders, reports = study_folders(tree), shown_reports(tree, showing)
 
     def study(branch: StudyBranch) -> StudyOnPage:
         uid = branch.study_instance_uid

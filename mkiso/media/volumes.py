@@ -61,16 +61,17 @@ def study_sectors(instances: Collection[Instance], showing: Showing = NOTHING_SH
     and checksums.
     """
     tree = arrange(instances)
+    shown = shown_series(tree, showing)
     directory, _ = dicomdir(tree, "A" * 16)
     made = [(PurePosixPath("DICOMDIR"), len(directory))]
     made += [
         (path, len(content) + _FACTS_BYTES)
-        for path, content in pages(tree, _ANY_FACTS, showing)
+        for path, content in pages(tree, _ANY_FACTS, showing, shown)
         if path.name != "README.TXT"
     ]
     files = [DiscFile(path, size, "") for path, size in made]
     files += [DiscFile(leaf.path, leaf.instance.on_disc.size, "") for leaf in leaves(tree)]
-    files += [file for series in shown_series(tree, showing).values() for file in series.files]
+    files += [file for series in shown.values() for file in series.files]
     files += [file for those in shown_reports(tree, showing).values() for report in those for file in report.files]
     files.append(DiscFile(PurePosixPath("SHA256.TXT"), _CHECKSUM_BYTES * len(files), ""))
     directories = {folder for file in files for folder in file.path.parents}
