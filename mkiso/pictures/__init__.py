@@ -2,7 +2,7 @@
 
     with PicturePool(workers=2) as pool:
         wanted = [PictureRequest(path, folder, number=number, presets=CT_PRESETS) for number, path in …]
-        renderings = [pool.submit(request) for request in wanted]
+        renderings = [pool.begin(pool.render, request) for request in wanted]
         results = [rendering.result() for rendering in renderings]
     for stack in stacks_of(results): ...
 

@@ -95,14 +95,6 @@ class _Pool:
 class PicturePool(_Pool):
     """Processes that turn objects into pictures."""
 
-    def submit(self, request: PictureRequest) -> Future[PictureResult]:
-        """Render one object when a worker is free.
-
-        The future raises StorageFull where the disk is full, OSError where the file can't be read or the folder can't
-        be written, and CancelledError where the pool is closed at once.
-        """
-        return self.begin(self.render, request)
-
     def begin(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:
         """Call a function that renders in a thread of the pool, which has as many as processes."""
         return self._threads.submit(function, *arguments, **named)
@@ -113,7 +105,11 @@ class PicturePool(_Pool):
             self._threads.submit(self._warm)
 
     def render(self, request: PictureRequest) -> PictureResult:
-        """Render one object at once. Raises what `submit`'s future raises."""
+        """Render one object at once; `begin` calls it when a process is free.
+
+        Raises StorageFull where the disk is full, OSError where the file can't be read or the folder can't be written,
+        and CancelledError where the pool is closed at once.
+        """
         worker = self._idle.get()
         rendering = _Rendering(request)
         try:
@@ -150,7 +146,7 @@ class DecompressPool(_Pool):
     def submit(self, request: DecompressRequest) -> Future[Decompressed]:
         """Decompress one object when a worker is free.
 
-        The future raises NotDisplayable where it can't be had whole, and what PicturePool.submit's raises.
+        The future raises NotDisplayable where it can't be had whole, and what PicturePool.render raises.
         """
         return self._threads.submit(self._decompress, request)
 

@@ -18,7 +18,7 @@ if __name__ == "__main__":
 from mkiso.pictures.decompress import decompress
 from mkiso.pictures.messages import ANSWER, LIMITS, QUESTION, Answer, Limits, Question
 from mkiso.pictures.render import render
-from mkiso.pictures.values import Decompressed, DecompressRequest, NotShown, ObjectFacts, Picture
+from mkiso.pictures.values import Decompressed, DecompressRequest, NotShown, ObjectFacts, Picture, PictureRequest
 
 _NICE = 10  # what arrives and what is written go first
 _MIB = 1024 * 1024
@@ -33,8 +33,26 @@ def work(limits: Limits) -> None:
     _bound(limits)
     answers.write(ANSWER.dump_json(Answer()) + b"\n")
     for line in sys.stdin.buffer:
-        for answer in _answers(QUESTION.validate_json(line), limits):
-            answers.write(ANSWER.dump_json(answer) + b"\n")
+        for message in _messages(QUESTION.validate_json(line), limits):
+            answers.write(message)
+
+
+def _messages(question: Question, limits: Limits) -> Iterator[bytes]:
+    """The answers, each as soon as it is there; but the last frame's together with the end, which follows at once and
+    would wake the job once more.
+    """
+    wanted = len(set(question.request.frames)) if isinstance(question.request, PictureRequest) else 0
+    held, left = b"", 0
+    for answer in _answers(question, limits):
+        held += ANSWER.dump_json(answer) + b"\n"
+        if answer.facts:
+            left = wanted or answer.facts.frames
+        elif answer.picture or answer.not_shown:
+            left -= 1
+            if left == 0:
+                continue
+        yield held
+        held = b""
 
 
 def _bound(limits: Limits) -> None:

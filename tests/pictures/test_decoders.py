@@ -248,5 +248,5 @@ def test_every_decoder_works_within_a_workers_limits(tmp_path: Path) -> None:
     with PicturePool(1) as pool:
         for number, (syntax, encode) in enumerate(LOSSLESS.items()):
             path = write(tmp_path / "image", large, syntax=syntax, fragments=[encode(large, 12)], **GREY)
-            result = pool.submit(PictureRequest(path, tmp_path, number=number + 1)).result()
+            result = pool.begin(pool.render, PictureRequest(path, tmp_path, number=number + 1)).result()
             assert [picture.shrunk for picture in result.pictures] == [2], (syntax, result.not_shown)

@@ -67,13 +67,13 @@ def test_its_forks_end_with_it(tmp_path: Path) -> None:
 def test_pictures_are_made_though_it_is_killed(tmp_path: Path) -> None:
     server = ForkServer(tmp_path / "pictures.sock").__enter__()
     with PicturePool(1, fork_server=server.socket) as pool:
-        first = pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
+        first = pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
         server.process.kill()
         server.process.wait()
         assert server.process.stdin
         server.process.stdin.close()
-        second = pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path, number=5)).result()
-        third = pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path, number=9)).result()
+        second = pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path, number=5)).result()
+        third = pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path, number=9)).result()
     assert [len(each.pictures) for each in (first, third)] == [1, 1]
     assert len(second.pictures) + len(second.not_shown) == 1  # it may have been asked while it died
 

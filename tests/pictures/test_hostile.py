@@ -96,7 +96,7 @@ def test_a_worker_that_dies_costs_the_frame_that_it_was_at(tmp_path: Path, death
     path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
     os.mkfifo(tmp_path / "P0000012.JPG")
     with PicturePool(1) as pool:
-        rendering = pool.submit(PictureRequest(path, tmp_path, number=10))
+        rendering = pool.begin(pool.render, PictureRequest(path, tmp_path, number=10))
         pipe = blocked_at(tmp_path, "P0000012.JPG")
         os.kill(worker_of(pool), death)
         result = rendering.result()
@@ -112,7 +112,7 @@ def test_a_frame_that_takes_too_long_costs_itself(tmp_path: Path) -> None:
     path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
     os.mkfifo(tmp_path / "P0000002.JPG")  # nobody reads it
     with PicturePool(1, Limits(seconds=5)) as pool:
-        result = pool.submit(PictureRequest(path, tmp_path)).result()
+        result = pool.begin(pool.render, PictureRequest(path, tmp_path)).result()
     assert reasons(result) == {2: Reason.TOO_SLOW}
     assert shown(result) == [1, 3, 4]
 
@@ -121,7 +121,7 @@ def test_a_worker_that_is_stopped_is_killed(tmp_path: Path) -> None:
     path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
     os.mkfifo(tmp_path / "P0000002.JPG")
     with PicturePool(1, Limits(seconds=5, grace_seconds=1)) as pool:
-        rendering = pool.submit(PictureRequest(path, tmp_path))
+        rendering = pool.begin(pool.render, PictureRequest(path, tmp_path))
         pipe = blocked_at(tmp_path, "P0000002.JPG")
         os.kill(worker_of(pool), signal.SIGSTOP)
         result = rendering.result()
@@ -138,7 +138,7 @@ def test_an_object_that_kills_worker_after_worker_is_given_up(tmp_path: Path) ->
         os.mkfifo(tmp_path / f"P000000{number}.JPG")
     pipes = []
     with PicturePool(1) as pool:
-        rendering = pool.submit(PictureRequest(path, tmp_path))
+        rendering = pool.begin(pool.render, PictureRequest(path, tmp_path))
         for number in (2, 3, 4):
             pipes.append(blocked_at(tmp_path, f"P000000{number}.JPG"))
             os.kill(worker_of(pool), signal.SIGKILL)
@@ -155,7 +155,7 @@ def test_an_object_that_kills_worker_after_worker_is_given_up(tmp_path: Path) ->
 def test_an_object_that_takes_too_long_is_not_shown(tmp_path: Path, limits: Limits) -> None:
     """Whether it is being read or shown when the kernel notices."""
     with PicturePool(1, limits) as pool:
-        result = pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
+        result = pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
     assert set(reasons(result).values()) == {Reason.TOO_SLOW}
     assert not result.pictures
 
@@ -165,8 +165,8 @@ def test_closing_at_once_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "P0000001.JPG")
     pool = PicturePool(1)
     running, waiting = (
-        pool.submit(PictureRequest(path, tmp_path)),
-        pool.submit(PictureRequest(path, tmp_path, number=10)),
+        pool.begin(pool.render, PictureRequest(path, tmp_path)),
+        pool.begin(pool.render, PictureRequest(path, tmp_path, number=10)),
     )
     pipe = blocked_at(tmp_path, "P0000001.JPG")
     pool.close(at_once=True)
@@ -180,7 +180,7 @@ def test_closing_at_once_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
 def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
     """By the end of its input: nobody has to kill it."""
     with PicturePool(1) as pool:
-        pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
+        pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
         (worker,) = pool._running
         worker._input.close()
         assert worker._process.wait() == 0
@@ -193,23 +193,23 @@ def test_a_full_disk_is_no_fault_of_the_picture(tmp_path: Path, pool: PicturePoo
         "only root makes devices"
     )
     with pytest.raises(StorageFull, match="Make room"):
-        pool.submit(PictureRequest(path, tmp_path)).result()
+        pool.begin(pool.render, PictureRequest(path, tmp_path)).result()
 
 
 def test_pictures_leave_room_for_saying_how_it_ended(tmp_path: Path) -> None:
     path = write(tmp_path / "image", ramp())
     with PicturePool(1, Limits(spare_mib=1 << 40)) as pool, pytest.raises(StorageFull, match="Make room"):
-        pool.submit(PictureRequest(path, tmp_path)).result()
+        pool.begin(pool.render, PictureRequest(path, tmp_path)).result()
     assert [file.name for file in tmp_path.iterdir()] == ["image"]
 
 
 def test_a_folder_that_is_not_there_is_no_fault_of_the_picture(tmp_path: Path, pool: PicturePool) -> None:
     path = write(tmp_path / "image", ramp())
     with pytest.raises(OSError, match="No such file"):
-        pool.submit(PictureRequest(path, tmp_path / "nowhere")).result()
+        pool.begin(pool.render, PictureRequest(path, tmp_path / "nowhere")).result()
     (tmp_path / "P0000001.JPG").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
-        pool.submit(PictureRequest(path, tmp_path)).result()
+        pool.begin(pool.render, PictureRequest(path, tmp_path)).result()
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -217,13 +217,13 @@ def test_a_worker_that_cannot_start_is_said(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(process, "_forked", lambda *_: None)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with PicturePool(1) as pool, pytest.raises(Unforeseen, match="doesn't start"):
-        pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
+        pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
 
 
 def test_secrets_stay_with_the_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MKISO__AUTH__API_KEY", "secret")
     with PicturePool(1) as pool:
-        pool.submit(PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
+        pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
         environment = Path(f"/proc/{worker_of(pool)}/environ").read_bytes()
     assert b"secret" not in environment
     assert b"PATH=" in environment
@@ -306,10 +306,10 @@ def test_bombs_end_in_a_reason(tmp_path: Path, pool: PicturePool) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for what, (path, expected) in hostile(tmp_path).items():
-        result = pool.submit(PictureRequest(path, folder)).result()
+        result = pool.begin(pool.render, PictureRequest(path, folder)).result()
         assert not result.pictures, what
         assert set(reasons(result).values()) <= expected, (what, reasons(result))
-    good = pool.submit(PictureRequest(write(tmp_path / "good", ramp()), folder)).result()
+    good = pool.begin(pool.render, PictureRequest(write(tmp_path / "good", ramp()), folder)).result()
     assert shown(good) == [1]
 
 
@@ -329,7 +329,7 @@ def test_files_cut_short_or_changed_end_in_pictures_or_reasons(tmp_path: Path, p
             for _ in range(trial * 4):
                 changed[chance.randrange(132, len(changed))] = chance.randrange(256)
             path.write_bytes(changed)
-            result = pool.submit(PictureRequest(path, tmp_path, script=True)).result()
+            result = pool.begin(pool.render, PictureRequest(path, tmp_path, script=True)).result()
             assert Reason.UNFORESEEN not in reasons(result).values(), (file.name, trial, keep(path))
             frames = sorted([*shown(result), *reasons(result)])
             assert 0 in frames or frames == list(range(1, result.facts.frames + 1)), (file.name, trial, keep(path))
@@ -344,7 +344,7 @@ def test_what_is_cut_short_is_damaged_and_nothing_of_it_is_shown(tmp_path: Path,
     path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) - 516 * 512 - 1])
-    result = pool.submit(PictureRequest(path, tmp_path)).result()
+    result = pool.begin(pool.render, PictureRequest(path, tmp_path)).result()
     assert shown(result) == [1, 2]
     assert reasons(result) == {3: Reason.DAMAGED, 4: Reason.DAMAGED}
 
@@ -355,7 +355,7 @@ def test_two_workers_work_side_by_side(tmp_path: Path) -> None:
     with PicturePool(2) as pool:
         for number in (1, 2):
             os.mkfifo(tmp_path / f"P000000{number}.JPG")
-        renderings = [pool.submit(PictureRequest(path, tmp_path, number=number)) for number in (1, 2)]
+        renderings = [pool.begin(pool.render, PictureRequest(path, tmp_path, number=number)) for number in (1, 2)]
         pipes = [blocked_at(tmp_path, f"P000000{number}.JPG") for number in (1, 2)]
         readers = [threading.Thread(target=drain, args=(pipe,)) for pipe in pipes]
         for reader in readers:
