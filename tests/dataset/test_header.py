@@ -17,7 +17,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 
-from mkiso.dataset.elements import MAX_DEPTH
+from mkiso.dataset.elements import EXPLICIT_LITTLE, MAX_DEPTH, UNDEFINED_LENGTH, Element, elements_up_to
 from mkiso.dataset.header import (
     MAX_BEGINNING_BYTES,
     MAX_INFLATED_BYTES,
@@ -210,6 +210,23 @@ def test_encapsulated_pixels_end_with_their_delimiter(tmp_path: Path) -> None:
     for broken in (frames, frames[:-4], frames + bytes(8), frames + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0) + b"\0"):
         with pytest.raises(DamagedInstance):
             read_header(part_10(tmp_path, head + broken))
+
+
+@pytest.mark.parametrize("length", [2**20, UNDEFINED_LENGTH])
+def test_a_walk_up_to_the_pixels_needs_none_of_them(length: int) -> None:
+    rows, pixels = 0x00280010, 0x7FE00010
+    beginning = element(rows, b"US", b"\x02\0") + struct.pack("<HH2s2xI", 0x7FE0, 0x0010, b"OW", length)
+
+    def found(data: bytes) -> dict[int, Element]:
+        return elements_up_to(data, 0, EXPLICIT_LITTLE, frozenset({rows, pixels}), frozenset({pixels}))
+
+    is_open = length == UNDEFINED_LENGTH
+    expected = Element(b"OW", len(beginning), 0 if is_open else length, is_open, EXPLICIT_LITTLE)
+    assert found(beginning)[pixels] == found(beginning + b"\xff" * 9)[pixels] == expected
+    assert found(beginning[:10]).keys() == {rows}
+    for end in (*range(1, 10), *range(11, len(beginning))):
+        with pytest.raises(DamagedInstance):
+            found(beginning[:end])
 
 
 def test_an_unknown_sequence_of_undefined_length_is_implicit(tmp_path: Path) -> None:
