@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from mkiso_service.webhook.counter import inboxes
 from tests.webhook.browsers import browser_of, is_right
 from tests.webhook.desk import Desk, served, settings_in
 
+NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Sec-Fetch-Site": "same-origin"}
 JOB = "0b0a1b2c-0000-4000-8000-000000000001"
 STUDIES: tuple[tuple[Ask, ...], ...] = (
     (),  # waits
@@ -49,6 +52,22 @@ def test_each_inbox_is_told_with_what_waits_and_its_last_disc(site: Settings, mo
         monkeypatch.setattr(inboxes, "receiver_status", lambda *_: {"inboxes": COUNTS})
         burn = client.get("/api/inboxes").json()["inboxes"][0]
         assert (burn["images"], burn["refused"], burn["last_refusal"]) == (7, 1, COUNTS["BURN"]["last_refusal"])
+
+
+@pytest.fixture
+def bangkok(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "Asia/Bangkok")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("bangkok")
+def test_the_page_tells_times_as_the_site_s_clocks_do(site: Settings) -> None:
+    with served(site, Desk()) as client:
+        page = client.get("/api/inboxes", headers={"Accept": "text/html", **NAVIGATION}).text
+    assert "The last disc: 1970-01-01 07:00" in page and "UTC" not in page
 
 
 @pytest.mark.peer

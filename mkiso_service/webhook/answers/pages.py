@@ -22,7 +22,7 @@ from mkiso.study.identity import iso_date
 from mkiso.study.question import Question
 from mkiso.study.text import SEXES
 from mkiso_service.api import Dependency, InboxStates, Job, Preview, WhoMade
-from mkiso_service.counting import counted
+from mkiso_service.counting import counted, local_minute
 from mkiso_service.webhook.access.callers import (
     request_id_of,
 )
@@ -210,7 +210,7 @@ def page_of(
         "x-frame-options": "DENY",
         "vary": "Accept-Language",
     }
-    page = _templates().get_template(template).render(language=language_of(request), **facts)
+    page = _templates().get_template(template).render(language=language_of(request), local_minute=local_minute, **facts)
     return HTMLResponse(page, headers=headers)
 
 
