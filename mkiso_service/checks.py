@@ -39,7 +39,7 @@ from mkiso_service.api import Health
 from mkiso_service.config_check import lacking, lacking_viewer
 from mkiso_service.openid import Provider
 from mkiso_service.orchestration import api_url
-from mkiso_service.supervisor import RECENT_SECONDS, process_states
+from mkiso_service.process_states import RECENT_SECONDS, process_states
 
 if TYPE_CHECKING:
     from mkiso_service.webhook.orchestrator import Orchestrator

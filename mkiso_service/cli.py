@@ -5,12 +5,8 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -36,20 +32,8 @@ MISUSED = 2
     type=click.Path(path_type=Path, dir_okay=False),
     help="The configuration file. Default: MKISO_CONFIG, then ./config.yaml.",
 )
-@click.option(
-    "--handed-on",
-    is_flag=True,
-    hidden=True,
-    help="Take the settings from standard input, where mkiso serve hands on its own.",
-)
-def cli(config: Path | None, *, handed_on: bool) -> None:
+def cli(config: Path | None) -> None:
     """From an accession number to a patient disc that is provably complete."""
-    if handed_on:
-        from mkiso.config.in_force import in_force, take_over
-        from mkiso_service.ending import Root, end_with, jobs_grace_seconds
-
-        take_over(sys.stdin.buffer)
-        end_with(Root.of(os.getppid()), jobs_grace_seconds(in_force().server))
     if config is not None:
         os.environ["MKISO_CONFIG"] = str(config.resolve())
 
@@ -88,6 +72,7 @@ def load_settings() -> Settings:
 
 def _begin() -> Settings:
     os.umask(0o077)  # what Prefect writes too is the service's alone
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's library would begin threads that nobody uses
     from mkiso.config.in_force import in_force, use
 
     use(settings := in_force())
@@ -115,30 +100,23 @@ def _begin_with_prefect(*, make: bool = True) -> Settings:
     return settings
 
 
-@contextmanager
-def _importing() -> Iterator[None]:
-    """For a process that stays: what it imports is never garbage, and looking for some among it takes an eighth of the
-    time.
-    """
-    gc.disable()
-    yield
-    gc.freeze()
-    gc.enable()
+def _run(name: str) -> None:
+    """Run one part alone, until a signal."""
+    from mkiso_service.parts import PARTS, importing
 
-
-def _until_signal(part: Callable[[Settings, threading.Event], None], settings: Settings, grace_seconds: float) -> None:
-    """Run one part until SIGINT or SIGTERM; a second signal ends the process at once."""
-    from mkiso_service.ending import on_signals
-
-    stop = threading.Event()
-    on_signals(grace_seconds, stop.set)
-    part(settings, stop)
+    part = PARTS[name]
+    settings = _begin_with_prefect() if part.knows_prefect else _begin()
+    with importing():
+        run_part = part.load()
+    run_part(settings)
 
 
 @cli.command()
 def serve() -> int:
     """Run everything that one machine needs: Prefect, receiver, worker, webhook."""
     settings = _begin()
+    if not sys.flags.safe_path:  # where the program lies or, with -m, the working folder: nothing there is imported
+        sys.path.pop(0)
     from mkiso_service.prefect_password import with_password
     from mkiso_service.supervisor import run as supervise
 
@@ -148,33 +126,19 @@ def serve() -> int:
 @cli.command()
 def webhook() -> None:
     """Run only the webhook, which answers HTTP."""
-    settings = _begin_with_prefect()
-    from mkiso_service.ending import jobs_grace_seconds
-
-    with _importing():
-        from mkiso_service.webhook.server import run as run_webhook
-
-    _until_signal(run_webhook, settings, jobs_grace_seconds(settings.server))
+    _run("webhook")
 
 
 @cli.command()
 def worker() -> None:
     """Run only the worker, which executes the jobs."""
-    settings = _begin_with_prefect()
-    with _importing():
-        from mkiso_service.worker.server import run as run_worker
-
-    run_worker(settings)
+    _run("worker")
 
 
 @cli.command()
 def receiver() -> None:
     """Run only the receiver: the Storage SCP that the PACS sends to."""
-    settings = _begin()
-    from mkiso.receiver.server import run as run_receiver
-    from mkiso_service.ending import SERVER_GRACE_SECONDS
-
-    _until_signal(run_receiver, settings, SERVER_GRACE_SECONDS)
+    _run("receiver")
 
 
 @cli.group(invoke_without_command=True)
@@ -184,11 +148,7 @@ def prefect(context: click.Context) -> None:
     database.
     """
     if context.invoked_subcommand is None:
-        settings = _begin_with_prefect()
-        with _importing():
-            from mkiso_service.prefect_server import run as run_server
-
-        run_server(settings)
+        _run("prefect")
 
 
 @prefect.command()

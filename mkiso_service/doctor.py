@@ -14,7 +14,7 @@ from rich.console import Console
 from mkiso.config.settings import Settings
 from mkiso_service.checks import Check, Site, Unwell, checks_of, examine
 from mkiso_service.prefect_password import with_password
-from mkiso_service.supervisor import process_states
+from mkiso_service.process_states import process_states
 from mkiso_service.webhook.orchestrator import Orchestrator, PrefectOrchestrator
 
 WAIT_SECONDS = 5.0

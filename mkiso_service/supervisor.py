@@ -1,34 +1,35 @@
-"""`mkiso serve`: the processes of one machine, started in order, restarted when they die, ended in order.
+"""`mkiso serve`: the processes of one machine, forked in order, forked again when they die, ended in order.
 
-Prefect server (skipped where prefect.api_url is set) · receiver · worker · webhook
+Receiver · Prefect server (skipped where prefect.api_url is set) · worker · webhook
+
+This process imports what they need, once, and then only waits: it has one thread, no event loop, no connection and no
+other descriptor than that of its lock, so that a fork of it is as good as a new interpreter
+(docs/decisions/forks.md).
 """
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import fcntl
 import json
 import logging
+import math
 import os
 import signal
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 
-from pydantic import TypeAdapter
-from typing_extensions import TypedDict
-
-from mkiso.config.in_force import handed_on
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
-from mkiso.storage.files import Unreadable, read_json, write_whole
-from mkiso_service.ending import SERVER_GRACE_SECONDS, end_within, jobs_grace_seconds
+from mkiso.storage.files import write_whole
+from mkiso_service.ending import SERVER_GRACE_SECONDS, Root, end_with, end_within, jobs_grace_seconds
+from mkiso_service.orchestration import begin_with
+from mkiso_service.parts import PREFECT, RECEIVER, WEBHOOK, WORKER, Part, Run, importing
+from mkiso_service.process_states import RECENT_SECONDS, ProcessState, states_file
+from mkiso_service.process_title import name_process
 
 log = logging.getLogger("mkiso.serve")
 
@@ -36,41 +37,38 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 CONFIGURATION_EXIT = 2
 STEADY_SECONDS = 60
 """A process that ran so long starts its back-off anew when it dies."""
-RECENT_SECONDS = 600
-"""How long it is remembered that a process has ended by itself."""
+AT_ONCE_SECONDS = 1
+"""What each process gets to end after a second signal."""
+ENDING = (("webhook", "worker", "sweep"), ("receiver",), ("prefect",))
+"""What asks and what works ends first; what they need stays until they are done."""
+SIGNALS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGCHLD))
+"""Blocked, and waited for: so none is lost, and none interrupts."""
 
 
 @dataclass
 class Child:
-    """One process: its name, its command, and what became of it."""
+    """A process: what it runs, and what became of it. `due` and `kill_at` are moments of time.monotonic: when it is
+    forked, and when it is killed.
+    """
 
-    name: str
-    command: tuple[str, ...]
+    part: Part
     grace_seconds: float
-    process: asyncio.subprocess.Process | None = None
+    once: bool = False
+    pid: int | None = None
+    due: float = -math.inf
+    kill_at: float = math.inf
+    started: float = 0
     restarts: int = 0
     ended: list[float] = field(default_factory=list)
-    up: bool = False
-    wanted: bool = field(default=True)
 
     def signal(self, number: signal.Signals) -> None:
-        if self.process is not None and self.process.returncode is None:
-            self.process.send_signal(number)
+        if self.pid is not None:  # it isn't waited for yet, so its id is nobody else's
+            os.kill(self.pid, number)
 
 
-def children(settings: Settings) -> list[Child]:
-    """The processes of this machine, in the order in which they start; each has the settings of this one, however the
-    file has changed since.
-    """
-    mkiso = (sys.executable, "-P", "-m", "mkiso_service", "--handed-on")
-    grace = jobs_grace_seconds(settings.server)
-    server = [] if settings.prefect.api_url else [Child("prefect", (*mkiso, "prefect"), SERVER_GRACE_SECONDS)]
-    return [
-        *server,
-        Child("receiver", (*mkiso, "receiver"), SERVER_GRACE_SECONDS),
-        Child("worker", (*mkiso, "worker"), grace),
-        Child("webhook", (*mkiso, "webhook"), grace),
-    ]
+def parts(settings: Settings) -> list[Part]:
+    """The parts of this machine, in the order in which they start: what each imports is there for those behind it."""
+    return [RECEIVER, *([] if settings.prefect.api_url else [PREFECT]), WORKER, WEBHOOK]
 
 
 def back_off_seconds(restarts: int) -> float:
@@ -80,7 +78,7 @@ def back_off_seconds(restarts: int) -> float:
 
 def run(settings: Settings) -> int:
     """Supervise until SIGINT or SIGTERM; the exit code: 0, or 2 where a process says that the configuration can't be
-    used.
+    used. In each process that is forked from this one: run its part, and return with it.
     """
     storage = settings.storage
     for folder in (storage.data_dir, storage.prefect_dir, storage.incoming_dir, storage.jobs_dir, storage.discs_dir):
@@ -91,8 +89,34 @@ def run(settings: Settings) -> int:
     storage.data_dir.chmod(0o700)  # whatever it was made with: patients' names lie in it
     if settings.warning:
         log.warning(settings.warning)
-    with alone(settings.storage):
-        return asyncio.run(_Supervisor(settings).run())
+    supervisor, before = os.getpid(), dict(os.environ)
+    begin_with(settings)
+    blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    with alone(storage):
+        ended = _Supervisor(settings, parts(settings)).run()
+    if isinstance(ended, int):
+        return ended
+    _leave(supervisor, ended)
+    if not ended.knows_prefect:
+        os.environ.clear()
+        os.environ.update(before)
+    end_with(Root.of(supervisor), ended.grace_seconds(settings.server))
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
+    with importing():
+        run_part = ended.load()
+    run_part(settings)
+    return 0
+
+
+def _leave(supervisor: int, part: Part) -> None:
+    """Become a process of one's own, with nothing of the supervisor but what it has imported."""
+    _die_with_parent(supervisor)
+    os.setsid()
+    name_process(f"mkiso {part.name}")
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
 
 
 @contextmanager
@@ -108,125 +132,135 @@ def alone(storage: Storage) -> Iterator[None]:
         yield
 
 
-class ProcessState(TypedDict, total=False):
-    """A process as the supervisor told of it; `ended`: when it ended by itself lately, in seconds since 1970."""
-
-    up: bool
-    pid: int | None
-    ended: list[float]
-
-
-def process_states(storage: Storage) -> dict[str, ProcessState]:
-    """What the supervisor last wrote of each process. Empty where no `mkiso serve` runs in this folder."""
-    try:
-        return read_json(_states_file(storage), TypeAdapter(dict[str, ProcessState]))
-    except (FileNotFoundError, Unreadable):
-        return {}
-
-
-def _states_file(storage: Storage) -> Path:
-    return storage.data_dir / "processes.json"
-
-
 class _Supervisor:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, wanted: Sequence[Part]) -> None:
         self._settings = settings
-        self._children = children(settings)
-        self._stop = asyncio.Event()
+        self._kept = [Child(part, part.grace_seconds(settings.server)) for part in wanted]
+        self._children = [*self._kept, Child(SWEEP, AT_ONCE_SECONDS, once=True)]
+        self._stopping = False
         self._exit_code = 0
 
-    async def run(self) -> int:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._told_to_stop)
-        keeping = [asyncio.create_task(self._keep(child)) for child in self._children]
-        sweeping = asyncio.create_task(asyncio.to_thread(_sweep, self._settings))
-        await self._stop.wait()
-        try:
-            # What asks and what works ends first; what they need stays until they are done.
-            for group in (("webhook", "worker"), ("receiver",), ("prefect",)):
-                await asyncio.gather(*(self._end(child) for child in self._children if child.name in group))
-        finally:
-            await asyncio.gather(*keeping, sweeping)
-            _states_file(self._settings.storage).unlink(missing_ok=True)
+    def run(self) -> int | Part:
+        """Supervise, to the exit code; in a process that was forked, its part."""
+        while not self._stopping:
+            for child in self._children:
+                if not self._stopping and child.pid is None and time.monotonic() >= child.due:
+                    if self._fork(child):
+                        return child.part
+                    self._wait(0)
+            if not self._stopping:
+                self._wait(min(child.due for child in self._children))
+        for group in ENDING:
+            self._end([child for child in self._children if child.part.name in group])
+        states_file(self._settings.storage).unlink(missing_ok=True)
         return self._exit_code
 
+    def _fork(self, child: Child) -> bool:
+        """Whether this is the new process."""
+        with importing():  # which freezes what is there: a collection would touch every page of it, in each fork
+            (child.part.share or child.part.load)()
+        child.due, child.started = math.inf, time.monotonic()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._has_ended(child, error.strerror)
+            return False
+        if not pid:
+            return True
+        child.pid = pid
+        self._tell()
+        return False
+
+    def _wait(self, until: float) -> None:
+        """Wait for this moment, or one at which a process is to be killed, or a signal, and do what it says."""
+        until = min(until, *(child.kill_at for child in self._children))
+        told = signal.sigtimedwait(SIGNALS, min(max(0.0, until - time.monotonic()), 3600))
+        for child in self._children:
+            self._reap(child)
+        if told is not None and told.si_signo != signal.SIGCHLD:
+            self._told_to_stop()
+        for child in self._children:
+            if child.kill_at <= time.monotonic():
+                log.warning("The %s didn't end within %s s: it is killed.", child.part.name, child.grace_seconds)
+                child.signal(signal.SIGKILL)
+                child.kill_at = math.inf
+
+    def _reap(self, child: Child) -> None:
+        if child.pid is None:
+            return
+        pid, status = os.waitpid(child.pid, os.WNOHANG)
+        if pid:
+            child.pid, child.kill_at = None, math.inf
+            if not child.once:
+                self._has_ended(child, os.waitstatus_to_exitcode(status))
+
+    def _has_ended(self, child: Child, how: int | str | None) -> None:
+        """Remember it, and when it is forked again."""
+        now = time.time()
+        child.ended = [moment for moment in (*child.ended, now) if now - moment < RECENT_SECONDS]
+        self._tell()
+        if self._stopping:
+            return
+        if how == CONFIGURATION_EXIT:
+            log.error("The %s can't run with this configuration (its own words are above): stopping.", child.part.name)
+            self._exit_code, self._stopping = CONFIGURATION_EXIT, True
+            return
+        child.restarts = 0 if time.monotonic() - child.started > STEADY_SECONDS else child.restarts + 1
+        pause = back_off_seconds(child.restarts)
+        child.due = time.monotonic() + pause
+        log.error("The %s ended with %s: started again in %s s.", child.part.name, how, pause)
+
     def _told_to_stop(self) -> None:
-        if not self._stop.is_set():
+        if not self._stopping:
             log.info(
                 "Stopping: running jobs get up to %s s. A second signal ends at once.",
                 self._settings.server.shutdown_grace_seconds,
             )
             end_within(jobs_grace_seconds(self._settings.server) + 2 * SERVER_GRACE_SECONDS)
-            self._stop.set()
+            self._stopping = True
             return
         log.warning("Ending at once.")
         for child in self._children:
             # A worker that is told twice ends its jobs' processes with itself.
-            child.grace_seconds = 1
-            child.signal(signal.SIGTERM)
-            asyncio.get_running_loop().call_later(1, child.signal, signal.SIGKILL)
+            child.grace_seconds = AT_ONCE_SECONDS
+            self._end_soon(child)
 
-    async def _keep(self, child: Child) -> None:
-        """Run one child for as long as it is wanted."""
-        while child.wanted:
-            started = time.monotonic()
-            with handed_on(self._settings) as settings:
-                child.process = await asyncio.create_subprocess_exec(
-                    *child.command,
-                    stdin=settings,
-                    start_new_session=True,
-                    preexec_fn=partial(_die_with_parent, os.getpid()),
-                )
-            self._tell(child, up=True)
-            code = await child.process.wait()
-            child.ended = [moment for moment in (*child.ended, time.time()) if time.time() - moment < RECENT_SECONDS]
-            self._tell(child, up=False)
-            if not child.wanted or self._stop.is_set():
-                return
-            if code == CONFIGURATION_EXIT:
-                log.error("The %s can't run with this configuration (its own words are above): stopping.", child.name)
-                self._exit_code = CONFIGURATION_EXIT
-                self._stop.set()
-                return
-            child.restarts = 0 if time.monotonic() - started > STEADY_SECONDS else child.restarts + 1
-            pause = back_off_seconds(child.restarts)
-            log.error("The %s ended with %s: started again in %s s.", child.name, code, pause)
-            try:
-                await asyncio.wait_for(self._stop.wait(), pause)
-            except TimeoutError:
-                continue
-            return
-
-    async def _end(self, child: Child) -> None:
-        child.wanted = False
+    def _end_soon(self, child: Child) -> None:
         child.signal(signal.SIGTERM)
-        told = time.monotonic()
-        while child.process is not None and child.process.returncode is None:
-            if time.monotonic() - told > child.grace_seconds:
-                log.warning("The %s didn't end within %s s: it is killed.", child.name, child.grace_seconds)
-                child.signal(signal.SIGKILL)
-            await asyncio.sleep(0.05)
+        if child.pid is not None:
+            child.kill_at = time.monotonic() + child.grace_seconds
 
-    def _tell(self, child: Child, *, up: bool) -> None:
-        child.up = up
+    def _end(self, group: Sequence[Child]) -> None:
+        for child in group:
+            self._end_soon(child)
+        while any(child.pid is not None for child in group):
+            self._wait(math.inf)
+
+    def _tell(self) -> None:
         states: dict[str, ProcessState] = {
-            each.name: {"up": each.up, "pid": each.process.pid if each.process else None, "ended": each.ended}
-            for each in self._children
+            child.part.name: {"up": child.pid is not None, "pid": child.pid, "ended": child.ended}
+            for child in self._kept
         }
         try:
-            write_whole(_states_file(self._settings.storage), json.dumps(states))
+            write_whole(states_file(self._settings.storage), json.dumps(states))
         except OSError as error:  # a full disk; no reason to keep nobody alive
             log.warning("The state of the processes can't be written down: %s.", error.strerror)
 
 
-def _sweep(settings: Settings) -> None:
-    from mkiso.housekeeping import sweep  # half a second, which no process waits for
+def _load_sweep() -> Run:
+    from mkiso.housekeeping import sweep
 
-    try:
-        sweep(settings, standings=None)
-    except OSError as error:
-        log.warning("Clearing old files failed (%s); housekeeping tries it again.", error)
+    def run(settings: Settings) -> None:
+        try:
+            sweep(settings, standings=None)
+        except OSError as error:
+            log.warning("Clearing old files failed (%s); housekeeping tries it again.", error)
+
+    return run
+
+
+SWEEP = Part("sweep", _load_sweep, knows_prefect=False)
+"""Clears what is too old before anything else does, and ends."""
 
 
 def _die_with_parent(parent: int) -> None:

@@ -38,6 +38,7 @@ from mkiso_service.deployments import Deployment
 from mkiso_service.ending import Root, end_with, jobs_grace_seconds
 from mkiso_service.log_lines import frames_of, name_job
 from mkiso_service.orchestration import REQUEST_ID_LABEL
+from mkiso_service.process_title import name_process
 
 # pydantic completes a model when it is first used, in 5 ms, and Jinja compiles a template then: here it is done once
 # for every run.
@@ -66,6 +67,7 @@ def run_flow_run(
     `settings` are the worker's own, and so is `root`, which it outlives by the grace time of jobs at most.
     """
     use(settings)
+    name_process("mkiso job")
     end_with(root, jobs_grace_seconds(settings.server))
     os.setsid()  # a group of its own, so that the worker's end isn't its end
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from asyncio.subprocess import PIPE
 from functools import partial
 from pathlib import Path
+from subprocess import PIPE
 
 import anyio
 from prefect.client.orchestration import get_client
@@ -27,7 +27,7 @@ from tasks.cleaning import standings
 
 log = logging.getLogger("mkiso.worker")
 
-API_POLL_SECONDS = 0.3
+API_POLL_SECONDS = 0.1
 SWEEP_SECONDS = 3600
 DEPLOYMENT_CHECK_SECONDS = 15
 TROUBLED_SECONDS = 10
@@ -109,13 +109,10 @@ async def _keep_fork_server(path: Path) -> None:
     command = (sys.executable, "-P", "-m", "mkiso.pictures.fork_server", str(path))
     while True:
         try:
-            server = await asyncio.create_subprocess_exec(*command, stdin=PIPE, env=bare_environment())
-            try:
-                await server.wait()
-            except asyncio.CancelledError:
-                server.kill()
-                raise
-            ended = f"ended with {server.returncode}"
+            async with await anyio.open_process(
+                command, stdin=PIPE, stdout=None, stderr=None, env=bare_environment()
+            ) as server:
+                ended = f"ended with {await server.wait()}"
         except OSError as error:  # no reason to end the worker
             ended = f"doesn't start ({error.strerror})"
         log.warning("The process that forks makers of pictures %s; it is started again.", ended)

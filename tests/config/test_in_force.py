@@ -8,7 +8,7 @@ import pytest
 
 from mkiso.config import in_force as config_in_force
 from mkiso.config.file import load
-from mkiso.config.in_force import handed_on, in_force, take_over, use
+from mkiso.config.in_force import in_force, use
 from mkiso.errors import ConfigurationError
 
 TEXT = """
@@ -42,21 +42,3 @@ def test_who_was_started_with_none_reads_the_file(file: Path) -> None:
     file.write_text("auth: {enabled: fal")
     with pytest.raises(ConfigurationError):
         in_force()
-
-
-def test_settings_are_handed_on_whole_with_their_secrets(file: Path) -> None:
-    settings = load()
-    with handed_on(settings) as stream:
-        file.unlink()
-        take_over(stream)
-    assert in_force() == settings
-    assert in_force().auth.api_key.get_secret_value() == "s3cret ü"
-    assert in_force().patient_api.headers["X-Token"].get_secret_value() == "t0ken"
-
-
-def test_several_sources_are_handed_on_in_their_order(tmp_path: Path) -> None:
-    (tmp_path / "sources.yaml").write_text("sources: [{name: b, port: 1}, {name: a, ae_title: X}]")
-    settings = load(tmp_path / "sources.yaml", {})
-    with handed_on(settings) as stream:
-        take_over(stream)
-    assert [source.name for source in in_force().all_sources] == ["b", "a"]

@@ -192,6 +192,18 @@ def test_what_is_saved_to_the_configuration_while_it_runs_decides_nothing(hospit
         service.configuration.write_text(text)
 
 
+def test_what_processes_are_forked_from_has_one_thread_and_no_connection(hospital: Hospital) -> None:
+    """Else a fork would have a lock that nobody gives back, or share what is another's."""
+    folder = Path(f"/proc/{hospital.service.pid}")
+    assert len(list((folder / "task").iterdir())) == 1
+    opened = [each.readlink() for each in (folder / "fd").iterdir() if int(each.name) > 2]
+    assert opened == [hospital.service.data_dir / "serve.lock"]
+    for name, pid in hospital.service.processes().items():
+        assert Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode() == f"mkiso {name}"
+        held = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+        assert not [each for each in held if "serve.lock" in each], name
+
+
 def test_sigterm_lets_the_job_finish_or_fail_in_words_and_leaves_nothing(
     open_hospital: Open, files: dict[str, list[Path]]
 ) -> None:

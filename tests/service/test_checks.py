@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import subprocess
@@ -19,10 +18,9 @@ from mkiso.config.disc import Print, Viewer
 from mkiso.config.settings import Prefect, Receiver, Server, Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import PacsSilent
-from mkiso_service import supervisor
 from mkiso_service.checks import CHECKS, Check, Finding, Site, checks_of, examine
 from mkiso_service.doctor import diagnose
-from mkiso_service.supervisor import Child
+from mkiso_service.process_states import RECENT_SECONDS
 from peers.ports import free_port
 
 
@@ -107,26 +105,8 @@ def test_processes_that_nobody_keeps_any_more_are_not_said_to_run(tmp_path: Path
     assert (found.well, found.words) == (False, "`mkiso serve` was cut off: start it again.")
 
 
-def test_the_supervisor_remembers_how_often_a_process_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "back_off_seconds", lambda restarts: 0.0)
-    monkeypatch.setattr(supervisor, "children", lambda settings: [Child("worker", ("false",), 1)])
-    site = site_in(tmp_path)
-
-    async def until_told() -> None:
-        keeper = supervisor._Supervisor(site.settings)
-        running = asyncio.create_task(keeper.run())
-        while "The worker ended" not in (found := finding(site, "processes")).words:
-            assert not running.done()
-            await asyncio.sleep(0.01)
-        assert not found.well
-        keeper._stop.set()
-        await running
-
-    asyncio.run(asyncio.wait_for(until_told(), 60))
-
-
 def test_what_ended_long_ago_is_forgotten(tmp_path: Path) -> None:
-    long_ago = time.time() - supervisor.RECENT_SECONDS - 1
+    long_ago = time.time() - RECENT_SECONDS - 1
     states = {"worker": {"up": True, "pid": 1, "ended": [long_ago] * 9}}
     (tmp_path / "processes.json").write_text(json.dumps(states))
     assert finding(site_in(tmp_path), "processes").words == "all run"

@@ -167,8 +167,9 @@ def run(folder: Path, command: str, **sections: Any) -> subprocess.CompletedProc
     values = {**sections, **{name: {**ports[name], **sections.get(name, {})} for name in ports}}
     environment = {**os.environ, "MKISO_CONFIG": str(write(folder, yaml.safe_dump(values)))}
     return subprocess.run(
-        [sys.executable, "-P", "-m", "mkiso_service", *command.split()],
+        [sys.executable, "-m", "mkiso_service", *command.split()],
         env=environment,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
@@ -208,13 +209,25 @@ def test_a_page_that_is_open_to_everybody_is_told(tmp_path: Path, sections: dict
     assert ("nobody has to say who they are" in checked.stderr) == warns
 
 
-@pytest.mark.parametrize("section", ["receiver", "server", "prefect"])
+@pytest.mark.parametrize("section", ["receiver", "prefect"])
 def test_serve_ends_with_2_where_one_of_its_processes_can_not_run(tmp_path: Path, section: str) -> None:
     key = "server_port" if section == "prefect" else "port"
     with held_port() as port:
         ended = run(tmp_path, "serve", **{section: {key: port}})
     assert ended.returncode == 2, ended.stderr
     assert str(port) in ended.stderr and "Traceback" not in ended.stderr, ended.stderr
+
+
+def test_serve_and_its_processes_import_nothing_from_the_working_folder(tmp_path: Path) -> None:
+    """Whoever may write where mkiso is started would else say what its processes run. The last of them can't run here,
+    so all has been imported.
+    """
+    for name in ("pynetdicom", "prefect", "docket", "flows", "tasks", "authlib"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'a').write('{name} ')")
+    with held_port() as port:
+        ended = run(tmp_path, "serve", server={"port": port})
+    assert (ended.returncode, str(port) in ended.stderr) == (2, True), ended.stderr
+    assert not (tmp_path / "was-run").exists()
 
 
 def test_the_file_that_a_process_is_told_to_read_has_to_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,21 +13,22 @@ from mkiso.config.settings import Prefect, Server, Settings
 from mkiso.config.storage import Storage
 from mkiso_service.ending import SERVER_GRACE_SECONDS
 from mkiso_service.orchestration import environment
-from mkiso_service.supervisor import _Supervisor, back_off_seconds, children
+from mkiso_service.supervisor import _Supervisor, back_off_seconds, parts
 
 
 def test_the_processes_of_one_machine_and_their_order() -> None:
-    assert [child.name for child in children(Settings())] == ["prefect", "receiver", "worker", "webhook"]
+    assert [part.name for part in parts(Settings())] == ["receiver", "prefect", "worker", "webhook"]
     elsewhere = Settings(
         prefect=Prefect(api_url="http://prefect.example.org/api", api_auth_string=SecretStr("user:password"))
     )
-    assert [child.name for child in children(elsewhere)] == ["receiver", "worker", "webhook"]
+    assert [part.name for part in parts(elsewhere)] == ["receiver", "worker", "webhook"]
 
 
 def test_what_runs_jobs_gets_the_grace_time_and_some_more() -> None:
-    grace = {child.name: child.grace_seconds for child in children(Settings(server=Server(shutdown_grace_seconds=50)))}
+    server = Server(shutdown_grace_seconds=50)
+    grace = {part.name: part.grace_seconds(server) for part in parts(Settings())}
     assert grace["worker"] == grace["webhook"] == 50 + SERVER_GRACE_SECONDS
-    assert grace["receiver"] == SERVER_GRACE_SECONDS
+    assert grace["receiver"] == grace["prefect"] == SERVER_GRACE_SECONDS
 
 
 def test_a_process_that_dies_again_and_again_is_started_ever_less_often() -> None:
@@ -38,7 +38,7 @@ def test_a_process_that_dies_again_and_again_is_started_ever_less_often() -> Non
 def test_a_disk_that_takes_nothing_ends_no_supervision(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It was the end of the process that was to be started again."""
     settings = Settings(storage=Storage(data_dir=tmp_path / "gone"))
-    _Supervisor(settings)._tell(children(settings)[0], up=False)
+    _Supervisor(settings, parts(settings))._tell()
     assert "can't be written down" in caplog.text
 
 
@@ -72,19 +72,3 @@ def test_no_environment_variable_removes_the_password_or_lets_other_origins_in(
         monkeypatch.setenv(name, "*")
     told = environment(Settings(prefect=Prefect(api_auth_string=SecretStr("user:password"))))
     assert [told[name] for name in names] == ["user:password", "user:password", "http://127.0.0.1:4200"]
-
-
-def test_no_command_line_holds_a_secret() -> None:
-    started = children(Settings(prefect=Prefect(api_auth_string=SecretStr("user:password"))))
-    assert all("password" not in word for child in started for word in child.command)
-    assert all("--handed-on" in child.command for child in started)
-
-
-def test_nothing_in_the_working_folder_is_imported(tmp_path: Path) -> None:
-    """Whoever may write where mkiso is started would else say what its processes run (python -P)."""
-    for name in ("mkiso", "mkiso_service", "flows", "prefect", "click", "json"):
-        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'a').write('{name} ')")
-    for command in {child.command[:-2] for child in children(Settings())}:
-        done = subprocess.run([*command, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        assert "serve" in done.stdout, done.stderr
-    assert not (tmp_path / "was-run").exists()

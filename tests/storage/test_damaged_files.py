@@ -44,7 +44,7 @@ from mkiso.storage.shelf import (
     whole_sets,
 )
 from mkiso.study.models import Arrival
-from mkiso_service.supervisor import process_states
+from mkiso_service.process_states import process_states
 from mkiso_service.webhook.metrics import Metrics
 from mkiso_service.worker.orphans import has_ordered
 from tasks.cleaning import forget_cancelled_job
