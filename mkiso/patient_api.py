@@ -23,6 +23,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, 
 from mkiso.config.settings import PatientApi
 from mkiso.errors import PatientApiUnavailable
 from mkiso.study.models import Patient
+from mkiso.trust import trusting
 
 MAX_ANSWER_BYTES = 256 * 1024
 MAX_REDIRECTS = 3
@@ -78,7 +79,11 @@ def look_up(settings: PatientApi, accession_number: str, until: float = math.inf
     headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
     headers["Accept-Encoding"] = "identity"
     with httpx.Client(
-        headers=headers, timeout=settings.timeout_seconds, follow_redirects=False, trust_env=False
+        headers=headers,
+        timeout=settings.timeout_seconds,
+        follow_redirects=False,
+        trust_env=False,
+        verify=trusting() if url.scheme == "https" else False,
     ) as client:
         for attempt in range(settings.retries + 1):
             answer = _ask(client, url, max(0.0, min(settings.timeout_seconds, until - time.monotonic())))

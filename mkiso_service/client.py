@@ -20,6 +20,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from mkiso.study.selection import EVERYTHING, Selection
+from mkiso.trust import trusting
 from mkiso_service.api import Disc, FoundStudies, Job, Listing, Preview, ToldPassword
 
 T = TypeVar("T")
@@ -89,7 +90,11 @@ class Client:
     def __init__(self, url: str, api_key: str = "", transport: httpx.BaseTransport | None = None) -> None:
         headers = {"X-API-Key": api_key} if api_key else {}
         self._http = httpx.Client(
-            base_url=url, headers=headers, timeout=httpx.Timeout(60, connect=10), transport=transport
+            base_url=url,
+            headers=headers,
+            timeout=httpx.Timeout(60, connect=10),
+            transport=transport,
+            verify=trusting() if url.startswith("https:") else False,
         )
         self._url = url
 

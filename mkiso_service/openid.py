@@ -27,6 +27,7 @@ from joserfc.jwk import KeySet
 from mkiso.config.access import KEY_USER, SHARED_USER, SignIn
 from mkiso.errors import NotAllowed, ProviderUnavailable, SignInFailed
 from mkiso.study.identity import one_line
+from mkiso.trust import trusting
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA")
 """Of ID tokens: signatures by a key that only the provider has; never none, never a secret that is shared."""
@@ -277,8 +278,7 @@ class Provider:
         return told
 
     def _trust(self) -> ssl.SSLContext:
-        authority = self._settings.authority
-        return ssl.create_default_context(cafile=str(authority) if authority else None)
+        return trusting(self._settings.authority)
 
 
 def is_safe(address: str) -> bool:

@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 from websockets.asyncio.client import connect
 
+from mkiso.trust import trusting
+
 BUSY = frozenset((408, 429, 502, 503))
 """What Prefect's server answers where it may be asked again: on SQLite, "database is locked" is 503."""
 PAUSE_SECONDS = 1.0
@@ -47,7 +49,7 @@ class PrefectApi:
     @asynccontextmanager
     async def connected(cls, url: str, password: str) -> AsyncIterator[PrefectApi]:
         """`password` is `user:password`, or empty."""
-        verify = ssl.create_default_context(cafile=os.environ.get("PREFECT_API_SSL_CERT_FILE"))
+        verify = trusting(os.environ.get("PREFECT_API_SSL_CERT_FILE"))
         user, _, secret = password.partition(":")
         async with httpx.AsyncClient(
             base_url=url,

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from mkiso.config.settings import Audit
 from mkiso.config.storage import Storage
+from mkiso.trust import trusting
 
 PRIORITY = 10 * 8 + 5  # security messages, notice (PS3.15 A.6.1)
 MESSAGE_ID = "DICOM+RFC3881"
@@ -64,7 +65,7 @@ def _send_over_tls(audit: Audit, line: bytes, host: str, port: int) -> None:
 
 def tls_context(audit: Audit) -> ssl.SSLContext:
     """What a server of syslog over TLS is met with. Raises OSError."""
-    context = ssl.create_default_context(cafile=audit.authority)
+    context = trusting(audit.authority)
     if audit.certificate is not None:
         context.load_cert_chain(audit.certificate, audit.key)
     return context

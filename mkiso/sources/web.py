@@ -19,6 +19,7 @@ import httpx
 
 from mkiso.config.sources import DicomWeb
 from mkiso.errors import ConfigurationError, PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
+from mkiso.trust import trusting
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_TOKEN_BYTES = 64 * 1024
@@ -221,7 +222,7 @@ def _trust(settings: DicomWeb) -> ssl.SSLContext | bool:
     if not any(url.startswith("https") for url in (settings.base_url, settings.token_url)):
         return False  # reading the system's authorities takes longer than a question
     try:
-        trust = ssl.create_default_context(cafile=None if settings.authority is None else str(settings.authority))
+        trust = trusting(settings.authority)
         if settings.certificate and settings.key:
             trust.load_cert_chain(settings.certificate, settings.key)
     except (OSError, ssl.SSLError):

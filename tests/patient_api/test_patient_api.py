@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from mkiso.config.settings import PatientApi
 from mkiso.errors import PatientApiUnavailable
 from mkiso.patient_api import birth_date_of, look_up
 from mkiso.study.models import Patient
+from peers.certificates import write_certificates
 from peers.patience import LONG
 
 PERSON = {"hn": "HN-1", "name": "Canary^Name", "birth_date": "1970-01-02", "sex": "f"}
@@ -65,15 +69,22 @@ class Api:
     paths: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     port: int = 0
+    scheme: str = "http"
 
     def settings(self, **changes: Any) -> PatientApi:
         return PatientApi.model_validate(
-            {"base_url": f"http://127.0.0.1:{self.port}", "timeout_seconds": 0.3, "retries": 2, **changes}
+            {"base_url": f"{self.scheme}://127.0.0.1:{self.port}", "timeout_seconds": 0.3, "retries": 2, **changes}
         )
 
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    with serving(monkeypatch) as served:
+        yield served
+
+
+@contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext | None = None) -> Iterator[Api]:
     monkeypatch.setattr(patient_api, "FIRST_PAUSE_SECONDS", 0.01)
     served = Api()
 
@@ -91,6 +102,8 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         served.port = server.server_port
+        if tls:
+            server.socket, served.scheme = tls.wrap_socket(server.socket, server_side=True), "https"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield served
@@ -102,6 +115,19 @@ def test_a_patient_is_read_by_the_configured_names(api: Api) -> None:
     api.answers = [says({"id": 12345, "full": "N", "born": "02.01.1970", "gender": "MALE", "more": [1]})]
     fields = {"patient_id": "id", "name": "full", "birth_date": "born", "sex": "gender"}
     assert look_up(api.settings(fields=fields), "A1") == Patient("12345", "N", "19700102", "M")
+
+
+def test_an_api_is_trusted_by_the_machines_authorities_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its certificate names no Authority Key Identifier, as a hospital's own authority makes them."""
+    folder = write_certificates(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(folder / "peer.pem", folder / "peer.key")
+    with serving(monkeypatch, tls) as api:
+        api.answers = [says(PERSON)]
+        with pytest.raises(PatientApiUnavailable):
+            look_up(api.settings(timeout_seconds=30), "A1")
+        monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))
+        assert look_up(api.settings(timeout_seconds=30), "A1") == KNOWN
 
 
 def test_no_base_url_means_no_api() -> None:
