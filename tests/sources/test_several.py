@@ -203,6 +203,15 @@ def test_sources_that_list_other_images_differ_whatever_their_number() -> None:
     assert not differs(copy("a", "1"), copy("b", "1"))
 
 
+def test_sources_that_name_other_modalities_differ_and_their_order_means_nothing() -> None:
+    def of(*modalities: str) -> Study:
+        return replace(copy("a", "1"), modalities_in_study=modalities)
+
+    assert differs(of("CT"), of("CT", "SR"))
+    assert not differs(of("CT", "SR"), of("SR", "CT"))
+    assert not differs(of("CT"), of())
+
+
 def test_of_chosen_series_that_one_cannot_count_the_one_that_lists_them_is_taken() -> None:
     series = ("1.2.3.1",)
     untold = replace(counted("a", None, require_counts=False), chosen=series)
