@@ -48,7 +48,7 @@ def study(folder: Path, kinds: Mapping[str, int] = MIXED, accession_number: str 
 
 def settings_of(folder: Path, **publisher: Any) -> Settings:
     """One publisher called `robot`; short limits, no settling unless asked for."""
-    short = {"settle_seconds": 0, "connect_timeout_seconds": 3, "response_timeout_seconds": 3, "attempts": 2}
+    short = {"settle_seconds": 0, "connect_timeout_seconds": 60, "response_timeout_seconds": 60, "attempts": 2}
     kind = KINDS[publisher.get("kind", "cstore")]
     given = {key: value for key, value in short.items() if key in kind.model_fields and key not in publisher}
     return Settings(
