@@ -229,8 +229,10 @@ def test_who_made_what(tmp_path: Path) -> None:
         assert len(client.get("/api/iso/made?until=2999-01-01T00:00:00Z", headers=shared).json()["made"]) == 2
         assert client.get("/api/iso/made?format=page", headers=shared).status_code == 400
         browser = {**shared, "Accept": "text/html", "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
+        client.get("/api/iso/download", params={"accession_number": "A3"}, headers={**ASYNC, **shared})
         page = client.get("/api/iso/made", headers=browser)
         assert "<table" in page.text and "=cmd()" in page.text
+        assert "with this site's key" in page.text and "shared key" not in page.text
 
 
 @given(st.lists(st.text(max_size=8), min_size=11, max_size=11))

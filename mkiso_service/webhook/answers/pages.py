@@ -13,6 +13,7 @@ from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from mkiso.config.access import SHARED_USER
 from mkiso.errors import ProviderUnavailable, SignInFailed, Unauthorized
 from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
@@ -188,7 +189,8 @@ def job_page(
 def made_page(request: Request, told: WhoMade) -> HTMLResponse:
     """Who made what."""
     spoken = language_of(request)
-    answer = page_of(request, "made.html", states={key: spoken.gettext(words) for key, words in STATES.items()}, **told)
+    states = {key: spoken.gettext(words) for key, words in STATES.items()}
+    answer = page_of(request, "made.html", states=states, shared_user=SHARED_USER, **told)
     answer.headers["vary"] = "Accept, Accept-Language"
     return answer
 
