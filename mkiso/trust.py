@@ -16,3 +16,10 @@ def trusting(authority: Path | str | None = None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=None if authority is None else str(authority))
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
+
+
+def is_plain(url: str) -> bool:
+    """Whether an address is of HTTP without TLS, so that there is nobody to trust; schemes have no case (RFC 3986
+    3.1).
+    """
+    return url.lower().startswith("http:")

@@ -20,7 +20,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from mkiso.study.selection import EVERYTHING, Selection
-from mkiso.trust import trusting
+from mkiso.trust import is_plain, trusting
 from mkiso_service.api import Disc, FoundStudies, Job, Listing, Preview, ToldPassword
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ class Client:
             headers=headers,
             timeout=httpx.Timeout(60, connect=10),
             transport=transport,
-            verify=trusting() if url.startswith("https:") else False,
+            verify=not is_plain(url) and trusting(),
         )
         self._url = url
 

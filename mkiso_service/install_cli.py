@@ -65,6 +65,13 @@ def _converse(file: Path, answers: dict[str, Any], *, untested: bool) -> None:
     options = {option.name or "": option for option in context.command.params}
     given = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
 
+    def drafted() -> Settings:
+        """What an option says of a later group may need an answer that nobody could give yet."""
+        try:
+            return _drafted(file, answers)
+        except ConfigurationError:
+            return _drafted(file, {**answers, **not_asked_yet})
+
     def asked(group: str, names: Iterable[str]) -> None:
         while True:
             for name in names:
@@ -73,13 +80,16 @@ def _converse(file: Path, answers: dict[str, Any], *, untested: bool) -> None:
             names = GROUPS[group]
             try:
                 tried = [] if untested else [group]
-                if _told_of(_drafted(file, answers), tried) or click.confirm("Keep these answers all the same?"):
+                if _told_of(drafted(), tried) or click.confirm("Keep these answers all the same?"):
                     return
             except ConfigurationError as error:
                 for problem in error.problems:
                     click.secho(problem, fg="red", err=True)
 
+    not_asked_yet = {name: options[name].default for names in GROUPS.values() for name in names}
     for group, names in GROUPS.items():
+        for name in names:
+            del not_asked_yet[name]
         asked(group, [name for name in names if name not in given])
     while True:
         shown = [name for names in GROUPS.values() for name in names if not _is_needless(name, answers)]

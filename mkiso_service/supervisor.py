@@ -91,7 +91,8 @@ def run(settings: Settings) -> int:
         log.warning(settings.warning)
     supervisor, before = os.getpid(), dict(os.environ)
     begin_with(settings)
-    blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started this may ignore it, and then nobody is waited for
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     with alone(storage):
         ended = _Supervisor(settings, parts(settings)).run()
     if isinstance(ended, int):
@@ -101,7 +102,7 @@ def run(settings: Settings) -> int:
         os.environ.clear()
         os.environ.update(before)
     end_with(Root.of(supervisor), ended.grace_seconds(settings.server))
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     with importing():
         run_part = ended.load()
     run_part(settings)
@@ -115,8 +116,9 @@ def _leave(supervisor: int, part: Part) -> None:
     name_process(f"mkiso {part.name}")
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    if nothing:  # where this was started without an input it is that already
+        os.dup2(nothing, 0)
+        os.close(nothing)
 
 
 @contextmanager

@@ -51,20 +51,26 @@ def blackened(source: BinaryIO, image: Dataset, length: int, boxes: Sequence[Box
 
     Raises NotDeidentifiable where nobody knows how the pixels lie or what is black.
     """
-    samples, bits = int(image.get("SamplesPerPixel", 1)), int(image.BitsAllocated)
-    kind = _TYPES.get((bits, int(image.get("PixelRepresentation", 0))))
-    if kind is None or samples not in (1, 3) or image.get("PhotometricInterpretation") not in _PHOTOMETRIC:
+    rows, columns, bits = int(image.Rows), int(image.Columns), int(image.BitsAllocated)
+    samples, signed, stored = map(image.get, ("SamplesPerPixel", "PixelRepresentation", "BitsStored"))
+    planes = image.get("PlanarConfiguration") if samples == 3 else 0
+    kind = _TYPES.get((bits, signed)) if isinstance(signed, int) else None
+    if (
+        kind is None
+        or samples not in (1, 3)
+        or planes not in (0, 1)
+        or stored not in range(1, bits + 1)
+        or image.get("PhotometricInterpretation") not in _PHOTOMETRIC
+    ):
         raise NotDeidentifiable(
             "An image's pixels are stored in a way in which no regions are blackened. Choose other series."
         )
-    is_planar = samples == 3 and int(image.get("PlanarConfiguration", 0)) == 1
-    rows, columns = int(image.Rows), int(image.Columns)
-    shape = (samples, rows, columns) if is_planar else (rows, columns, samples)
+    shape = (samples, rows, columns) if planes else (rows, columns, samples)
     frame_bytes = rows * columns * samples * bits // 8
     black = np.array(_black(image, samples), kind)
     for _ in range(length // frame_bytes):
         frame = np.frombuffer(bytearray(_whole(source, frame_bytes)), kind).reshape(shape)
-        pixels = np.moveaxis(frame, 0, -1) if is_planar else frame
+        pixels = np.moveaxis(frame, 0, -1) if planes else frame
         for x, y, width, height in boxes:
             pixels[y : y + height, x : x + width] = black
         yield frame.tobytes()

@@ -19,7 +19,7 @@ import httpx
 
 from mkiso.config.sources import DicomWeb
 from mkiso.errors import ConfigurationError, PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
-from mkiso.trust import trusting
+from mkiso.trust import is_plain, trusting
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_TOKEN_BYTES = 64 * 1024
@@ -219,7 +219,7 @@ class _WatchedStream(httpcore.NetworkStream):
 
 
 def _trust(settings: DicomWeb) -> ssl.SSLContext | bool:
-    if not any(url.startswith("https") for url in (settings.base_url, settings.token_url)):
+    if all(is_plain(url) for url in (settings.base_url, settings.token_url) if url):
         return False  # reading the system's authorities takes longer than a question
     try:
         trust = trusting(settings.authority)

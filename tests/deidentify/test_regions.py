@@ -156,6 +156,12 @@ def test_a_ct_that_its_device_writes_into_is_blackened(tmp_path: Path) -> None:
         (lambda image: setattr(image, "RecognizableVisualFeatures", "YES"), "says of itself"),
         (lambda image: image.add_new(0x60000010, "US", 5), "overlay among its pixels"),
         (lambda image: setattr(image, "PhotometricInterpretation", "HSV"), "no regions are blackened"),
+        (lambda image: setattr(image, "BitsStored", None), "no regions are blackened"),
+        (lambda image: setattr(image, "BitsStored", 16), "no regions are blackened"),
+        (lambda image: setattr(image, "PixelRepresentation", None), "no regions are blackened"),
+        (lambda image: setattr(image, "PixelRepresentation", [0, 0]), "no regions are blackened"),
+        (lambda image: image.pop("PlanarConfiguration"), "no regions are blackened"),
+        (lambda image: setattr(image, "PlanarConfiguration", 2), "no regions are blackened"),
         (lambda image: setattr(image, "PixelData", image.PixelData[:-ROWS]), "than its rows, columns and frames say"),
     ],
 )  # fmt: skip

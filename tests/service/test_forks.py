@@ -160,6 +160,17 @@ def test_a_fork_that_is_killed_is_forked_again_and_remembered(begin: Begin, tmp_
     assert "alone 1" in examine(check, site).words
 
 
+def test_who_starts_it_may_ignore_its_children_or_give_no_input(begin: Begin, tmp_path: Path) -> None:
+    """As a shell's `trap '' CHLD` and `<&-` do."""
+    supervisor = begin(f"{FRESH}\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nos.close(0)\n")
+    assert supervisor.told("alone")["input"] == ""
+    before = frozenset(tmp_path.glob("alone.[0-9]*"))
+    os.kill(process_states(supervisor.storage)["alone"]["pid"] or 0, signal.SIGKILL)
+    assert supervisor.told("alone", before)
+    supervisor.process.terminate()
+    assert supervisor.ended()[0] == 0
+
+
 def ask_nobody(what: Any) -> Any:
     raise AssertionError("asks nobody")
 

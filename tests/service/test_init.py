@@ -148,9 +148,9 @@ def test_a_folder_is_made_where_somebody_says_so(tmp_path: Path) -> None:
     assert code == 0 and load(Path(output), {}), told
 
 
-def at_a_terminal(answers: dict[str, str], *given: str) -> tuple[int, str]:
+def at_a_terminal(answers: dict[str, str], *given: str, at_most: int = 100) -> tuple[int, str]:
     """The exit code and the words of `mkiso init` at a terminal. `answers` by the end of the question; what they don't
-    name gets an Enter.
+    name gets an Enter; `at_most` so many questions.
     """
     child, terminal = pty.fork()
     if child == 0:
@@ -160,7 +160,8 @@ def at_a_terminal(answers: dict[str, str], *given: str) -> tuple[int, str]:
         told += chunk
         if told.endswith(": ") or told.endswith("] "):
             said = next((question for question in left if told.splitlines()[-1].rstrip(": ").endswith(question)), "")
-            os.write(terminal, f"{left.pop(said, '')}\n".encode())
+            at_most -= 1
+            os.write(terminal, f"{left.pop(said, '')}\n".encode() if at_most >= 0 else b"\x03")
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told
 
 
@@ -203,6 +204,24 @@ def test_what_can_not_be_is_asked_again_and_one_answer_corrected_at_the_end(tmp_
     assert "server.port and receiver.port are both 10104" in told
     assert told.count("AE title of mkiso, which the PACS must know [CDRECORD]") == 2
     assert load(tmp_path / "config.yaml", {}).server.port == 8081
+
+
+@pytest.mark.parametrize(
+    ("given", "question", "answer"),
+    [
+        (("--pacs-kind", "dicomweb"), "dicom-web", "http://127.0.0.1:9/dicom-web"),
+        (("--second-kind", "cget"), "https://pacs.example.org/dicom-web", "OLD@127.0.0.1:104"),
+        (("--robot", "cstore"), "AE@host:port", "RIMAGE@127.0.0.1:104"),
+    ],
+)
+def test_an_option_that_needs_a_later_answer_is_no_fault_of_an_earlier_one(
+    tmp_path: Path, given: tuple[str, ...], question: str, answer: str
+) -> None:
+    output = str(tmp_path / "config.yaml")
+    code, told = at_a_terminal({question: answer}, "-o", output, "--untested", *given, at_most=30)
+    assert code == 0, told
+    assert told.count("AE title of mkiso, which the PACS must know [CDRECORD]") == 1
+    assert load(Path(output), {})
 
 
 def _read(terminal: int) -> str:
