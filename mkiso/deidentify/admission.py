@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 
 from mkiso.config.disc import Region
-from mkiso.deidentify.regions import Box, boxes_of
+from mkiso.deidentify.regions import Box, boxes_of, is_nearly_listed
 from mkiso.errors import NotDeidentifiable
 
 CLASSES = frozenset(
@@ -42,6 +42,9 @@ CLASSES = frozenset(
 _SCREENS = ("SCREEN", "SAVE", "CAPTURE", "DOSE", "REPORT", "PROTOCOL", "TEXT")
 """Within the further values of Image Type, where makers say what they have put into a section's place."""
 _SAYS_SO = "that says of itself that it shows whose it is"
+_WRITES_SOMEWHERE = (
+    "of a device that writes into such images, but in another size, version or spelling than its regions are listed for"
+)
 _ULTRASOUND = frozenset({UltrasoundImageStorage, UltrasoundMultiFrameImageStorage})
 _OVERLAYS = range(0x6000, 0x6020, 2)
 _OVERLAY_DATA = 0x3000
@@ -62,6 +65,8 @@ def admitted(image: Dataset, sop_class_uid: str, regions: Collection[Region]) ->
     reason = _doubt_beyond(image, sop_class_uid) if boxes else _doubt(image)
     if sop_class_uid in CLASSES:
         reason = reason or _doubt_of_section(image)
+        if not boxes and is_nearly_listed(image, sop_class_uid, regions):
+            reason = reason or _WRITES_SOMEWHERE
     if reason:
         raise NotDeidentifiable(f"{called} has an image {reason}. {CHOOSE}")
     return boxes

@@ -16,6 +16,7 @@ from mkiso.errors import NotDeidentifiable, ProofFailed
 Box = tuple[int, int, int, int]
 """x, y, width and height in pixels, from the upper left corner."""
 _TYPES = {(8, 0): "u1", (8, 1): "i1", (16, 0): "<u2", (16, 1): "<i2"}
+_DEVICE_AND_KIND = ("Manufacturer", "ManufacturerModelName", "ImageType")
 _YBR_BLACK = (0, 128, 128)
 _PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL")
 
@@ -43,6 +44,19 @@ def boxes_of(image: Dataset, sop_class_uid: str, regions: Collection[Region]) ->
         and each.software_versions in ("", versions)
         and f"{kind}\\".startswith(f"{each.image_type}\\" if each.image_type else "")
         for box in each.blacken
+    )
+
+
+def is_nearly_listed(image: Dataset, sop_class_uid: str, regions: Collection[Region]) -> bool:
+    """Whether the list has the device of an image, and this kind of image, perhaps in another size, version or
+    spelling: then it is known to write into such images, and not where.
+    """
+    maker, model, kind = map(_loosely, (_text(image, each) for each in _DEVICE_AND_KIND))
+    return any(
+        (sop_class_uid, maker, model)
+        == (each.sop_class_uid, _loosely(each.manufacturer), _loosely(each.manufacturer_model_name))
+        and kind.startswith(_loosely(each.image_type))
+        for each in regions
     )
 
 
@@ -119,3 +133,7 @@ def _text(image: Dataset, keyword: str) -> str:
     value = image.get(keyword)
     several = value if hasattr(value, "append") else [value]
     return "\\".join("" if each is None else str(each).strip() for each in several)
+
+
+def _loosely(text: str) -> str:
+    return "".join(text.replace("\0", "").split()).casefold()

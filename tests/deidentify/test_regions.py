@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,38 @@ def test_a_ct_that_its_device_writes_into_is_blackened(tmp_path: Path) -> None:
     image.save_as(file)
     with pytest.raises(NotDeidentifiable, match="examination's own"):
         copied(file, tmp_path, site(device))
+
+
+@pytest.mark.parametrize(
+    ("listed", "copies_it"),
+    [
+        ({}, True),
+        ({"rows": 65}, False),
+        ({"columns": 65}, False),
+        ({"software_versions": "9"}, False),
+        ({"manufacturer": "m"}, False),
+        ({"manufacturer_model_name": "N  x"}, False),
+        ({"rows": 65, "image_type": "DERIVED"}, True),
+        ({"rows": 65, "image_type": "original\\PRIMARY"}, False),
+        ({"rows": 65, "sop_class_uid": str(uid.MRImageStorage)}, True),
+        ({"rows": 65, "manufacturer_model_name": "O"}, True),
+    ],
+)
+def test_a_ct_of_a_listed_device_in_a_size_that_isnt_listed_is_refused(
+    tmp_path: Path, listed: dict[str, Any], copies_it: bool
+) -> None:
+    """It is known to write into such images, and nobody has said where."""
+    [file] = make_study(tmp_path, "A1", kinds={"ct": 1})
+    image = dcmread(file)
+    image.Manufacturer, image.ManufacturerModelName = "M", "N x"
+    image.save_as(file)
+    device = {"sop_class_uid": str(uid.CTImageStorage), "manufacturer": "M", "manufacturer_model_name": "N x",
+              "rows": image.Rows, "columns": image.Columns, "blacken": [[0, 0, 8, 8]]}  # fmt: skip
+    refused: Any = (
+        nullcontext() if copies_it else pytest.raises(NotDeidentifiable, match="device that writes into such")
+    )
+    with refused:
+        copied(file, tmp_path, site({**device, **listed}))
 
 
 @pytest.mark.parametrize(
