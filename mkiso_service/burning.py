@@ -100,8 +100,10 @@ def _tell_password(client: Client, asked: AskedDisc, letter: Path | None, langua
     """On standard error, which goes to no file with what a program reads."""
     console = Console(soft_wrap=True, stderr=True)
     if letter:
-        with os.fdopen(os.open(letter, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(client.letter(asked.job_id, language=language, claim=asked.claim))
+        content = client.letter(asked.job_id, language=language, claim=asked.claim)
+        letter.unlink(missing_ok=True)  # others may be let read the one that is written over
+        with os.fdopen(os.open(letter, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
         console.print(f"The password is in {letter} and nowhere else: give it to the patient apart from the disc.")
         return
     console.print(f"Password: [bold]{client.password(asked.job_id, asked.claim)}[/]", highlight=False)

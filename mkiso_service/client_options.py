@@ -196,6 +196,13 @@ def place_of(given: str | None, name: str, *, force: bool) -> Path:
     file that is given, or `name` in the folder that is given or in this one. What is there is written over where
     somebody says so. Raises click.ClickException, click.Abort.
     """
+    try:
+        return _place_of(given, name, force=force)
+    except OSError as error:
+        raise click.FileError(given or name, error.strerror) from None
+
+
+def _place_of(given: str | None, name: str, *, force: bool) -> Path:
     file = Path(given or name)
     if file.is_dir():
         file /= name

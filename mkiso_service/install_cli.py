@@ -196,7 +196,10 @@ def init(output: Path, *, no_questions: bool, untested: bool, **answers: Any) ->
 
     asks = sys.stdin.isatty() and not no_questions
     file = output.absolute()
-    _require_place(file, asks=asks)
+    try:
+        _require_place(file, asks=asks)
+    except OSError as error:
+        raise click.FileError(str(file), error.strerror) from None
     if asks:
         _converse(file, answers, untested=untested)
     else:

@@ -265,6 +265,15 @@ def test_the_letter_with_another_disc_s_password_is_not_lost(
     assert letter.read_bytes() == b"a password that is nowhere else" and script.asked == []
 
 
+def test_a_letter_with_a_password_is_its_owner_s_alone(script: Script, url: str, tmp_path: Path) -> None:
+    (letter := tmp_path / "a.pdf").write_bytes(b"of before")
+    letter.chmod(0o644)
+    script.accepted["claim"] = "c"
+    asked = ["burn", "A1", "--format", "zip-encrypted", "--url", url, "--letter", str(letter), "--force"]
+    assert run([*asked, "-o", str(tmp_path / "x.zip")]) == 0
+    assert (letter.read_bytes(), letter.stat().st_mode & 0o777) == (LETTER, 0o600)
+
+
 def test_a_folder_gets_the_file_under_its_own_name(
     script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,6 +281,13 @@ def test_a_folder_gets_the_file_under_its_own_name(
     assert (tmp_path / "A1.iso").read_bytes() == IMAGE
     assert run(["burn", "A1", "-o", f"{tmp_path}/nowhere/", "--url", url]) == 1
     assert "there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--output", "--letter"])
+def test_a_name_that_can_not_be_is_said(option: str, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["burn", "A1", "--format", "zip-encrypted", option, "x" * 300, "--url", url]
+    assert run(asked) == 1
+    assert "File name too long" in capsys.readouterr().err
 
 
 def test_a_device_is_no_file_to_write_over(url: str, capsys: pytest.CaptureFixture[str]) -> None:

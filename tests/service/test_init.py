@@ -130,6 +130,7 @@ def test_the_first_source_may_be_a_dicomweb_server(tmp_path: Path) -> None:
         ("nowhere/config.yaml", "There is no folder"),
         ("nowhere/below/config.yaml", "There is no folder"),
         ("file/config.yaml", "is no folder that this user may write in"),
+        ("x" * 300, "File name too long"),
     ],
 )
 def test_a_place_that_can_not_be_is_refused_before_the_questions(tmp_path: Path, output: str, words: str) -> None:
