@@ -41,6 +41,7 @@ CLASSES = frozenset(
 """Sections that a scanner computes. A screen may be stored under one of them: that is what the rest looks at."""
 _SCREENS = ("SCREEN", "SAVE", "CAPTURE", "DOSE", "REPORT", "PROTOCOL", "TEXT")
 """Within the further values of Image Type, where makers say what they have put into a section's place."""
+_SAYS_NOTHING = ("", "NO")
 _SAYS_SO = "that says of itself that it shows whose it is"
 _WRITES_SOMEWHERE = (
     "of a device that writes into such images, but in another size, version or spelling than its regions are listed for"
@@ -79,14 +80,14 @@ def series_of(image: Dataset) -> str:
 
 def _doubt(image: Dataset) -> str:
     """Why the pixels may show whose image it is; empty where nothing says so."""
-    if _word(image, "BurnedInAnnotation") == "YES":
+    if _word(image, "BurnedInAnnotation") not in _SAYS_NOTHING:
         return _SAYS_SO
     return _doubt_anywhere(image)
 
 
 def _doubt_anywhere(image: Dataset) -> str:
     """Why more than some regions may show it."""
-    if _word(image, "RecognizableVisualFeatures") == "YES":
+    if _word(image, "RecognizableVisualFeatures") not in _SAYS_NOTHING:
         return _SAYS_SO
     if any(word in value for value in _kind(image)[2:] for word in _SCREENS):
         return "that may be a screen or a page with words (Image Type)"

@@ -13,6 +13,7 @@ from mkiso.pictures.attributes import OVERLAY_GROUPS, Attributes
 _ROWS, _COLUMNS, _FRAMES, _ORIGIN, _FIRST_FRAME = 0x0010, 0x0011, 0x0015, 0x0050, 0x0051
 _BITS_ALLOCATED, _BIT_POSITION, _DATA = 0x0100, 0x0102, 0x3000
 _ORIGIN_BYTES = 4  # row and column, signed
+_MAX_DIGITS = 12  # of an IS (PS3.5 6.2)
 
 Mask = NDArray[np.bool_]
 
@@ -76,7 +77,7 @@ def _number(dataset: Attributes, group: int, element: int) -> int | None:
     value, little_endian = found
     if element == _FRAMES:
         digits = value.strip(b" \0")
-        return int(digits) if digits.isdigit() else None
+        return int(digits) if digits.isdigit() and len(digits) <= _MAX_DIGITS else None
     return int.from_bytes(value[:2], "little" if little_endian else "big")
 
 

@@ -211,6 +211,7 @@ def test_what_may_show_whose_it_is_by_its_kind_is_refused(tmp_path: Path, kind: 
     ("keyword", "value"),
     [
         ("BurnedInAnnotation", "YES"),
+        ("BurnedInAnnotation", "Y"),
         ("RecognizableVisualFeatures", "YES"),
         ("ImageType", ["DERIVED", "SECONDARY"]),
         ("ImageType", None),
