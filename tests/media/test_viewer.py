@@ -294,11 +294,12 @@ def test_dragging_changes_the_window(viewer: Browser) -> None:
 def test_a_finger_leafs_and_two_enlarge(viewer: Browser) -> None:
     viewer.size(320, 640)
     viewer.until("document.querySelector('#pane1 .stage').clientWidth < 320")
-    viewer.touch([(160, 300), *((160, 300 + 12 * step) for step in range(1, 7))])
+    top = int(str(viewer.run("Math.ceil(document.querySelector('#pane1 .stage').getBoundingClientRect().top)")))
+    viewer.touch([(160, top + 20), *((160, top + 20 + 12 * step) for step in range(1, 7))])
     number = int(str(viewer.run("document.querySelector('#picture1').value")))
     assert number > 31
     before = measured(viewer, "width")
-    viewer.touch(*([(160 + 20 * side + 10 * side * step, 400) for step in range(5)] for side in (-1, 1)))
+    viewer.touch(*([(160 + 20 * side + 10 * side * step, top + 100) for step in range(5)] for side in (-1, 1)))
     assert measured(viewer, "width") > 2 * before
     assert int(str(viewer.run("document.querySelector('#picture1').value"))) == number
 
