@@ -23,7 +23,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, 
 from mkiso.config.settings import PatientApi
 from mkiso.errors import PatientApiUnavailable
 from mkiso.study.models import Patient
-from mkiso.trust import trusting
+from mkiso.trust import is_plain, trusting
 
 MAX_ANSWER_BYTES = 256 * 1024
 MAX_REDIRECTS = 3
@@ -83,7 +83,7 @@ def look_up(settings: PatientApi, accession_number: str, until: float = math.inf
         timeout=settings.timeout_seconds,
         follow_redirects=False,
         trust_env=False,
-        verify=trusting() if url.scheme == "https" else False,
+        verify=not is_plain(settings.base_url) and trusting(),
     ) as client:
         for attempt in range(settings.retries + 1):
             answer = _ask(client, url, max(0.0, min(settings.timeout_seconds, until - time.monotonic())))

@@ -72,7 +72,7 @@ def load_settings() -> Settings:
 
 def _begin() -> Settings:
     os.umask(0o077)  # what Prefect writes too is the service's alone
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's library would begin threads that nobody uses
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # else numpy's library starts threads, which mkiso doesn't use
     from mkiso.config.in_force import in_force, use
 
     use(settings := in_force())

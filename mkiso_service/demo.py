@@ -62,9 +62,6 @@ DEFAULT_PORTS = {
 }
 
 
-KEEPING = "make demo KEEP=1"
-
-
 class DemoFailed(Exception):
     """The demo can't be shown; the words say why and where to look."""
 
@@ -122,7 +119,9 @@ def demonstrate(console: Console, folder: Path, *, keep: bool) -> int:
         with running(console, place):
             show(console, place)
             if not keep:
-                console.print(f"To click through: [bold]{KEEPING}[/] leaves everything running, and says what to type.")
+                console.print(
+                    "To click through: [bold]make demo KEEP=1[/] leaves everything running, and says what to type."
+                )
             else:
                 _keep(console, place)
     except (DemoFailed, ServiceError, MkisoError) as error:

@@ -66,7 +66,7 @@ def _converse(file: Path, answers: dict[str, Any], *, untested: bool) -> None:
     given = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
 
     def drafted() -> Settings:
-        """What an option says of a later group may need an answer that nobody could give yet."""
+        """The settings so far. An option may need the answer to a later question: its default stands in until then."""
         try:
             return _drafted(file, answers)
         except ConfigurationError:
@@ -140,8 +140,8 @@ def _told_of(settings: Settings, groups: Iterable[str]) -> bool:
 
 
 def _require_place(file: Path, *, asks: bool) -> None:
-    """Before any question: what can't be written, or would make folders that nobody asked for. Raises
-    click.ClickException, click.Abort.
+    """Check, before any question, that the file can be written. A missing folder is made only where somebody agrees.
+    Raises click.ClickException, click.Abort.
     """
     from mkiso.storage.room import nearest
     from mkiso_service.install import CONFIG

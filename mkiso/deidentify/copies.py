@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -18,14 +18,14 @@ from pydicom.filereader import read_partial
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from mkiso.config.disc import Deidentified, Identity
+from mkiso.config.disc import Deidentified, DeidentifiedOption, Identity
 from mkiso.dataset.header import read_header
 from mkiso.dataset.part10 import file_head
 from mkiso.deidentify.admission import CHOOSE, admitted, series_of
 from mkiso.deidentify.cleaning import clean
 from mkiso.deidentify.judge import require_clean
 from mkiso.deidentify.pseudonyms import Pseudonyms
-from mkiso.deidentify.regions import blackened, boxes_of, require_black
+from mkiso.deidentify.regions import Box, blackened, require_black
 from mkiso.deidentify.strings import Strings
 from mkiso.errors import NotConvertible, NotDeidentifiable
 from mkiso.study.gate import CompleteStudies
@@ -71,11 +71,12 @@ def deidentified(
     strings = Strings()
     for study in (*studies.studies, *studies.retrieved.found.left_out):
         strings.of_study(study, studies.known)
+    boxes: dict[str, tuple[Box, ...]] = {}
     for instance in studies.instances:
         arrival = instance.arrival
         try:
             read = _read(arrival)
-            admitted(read.data_set, arrival.sop_class_uid, wanted.regions)
+            boxes[arrival.sop_instance_uid] = admitted(read.data_set, arrival.sop_class_uid, wanted.regions)
             strings.gather(read.data_set)
         except (BytesLengthException, ValueError, TypeError, LookupError, OverflowError):
             raise NotDeidentifiable(
@@ -90,7 +91,9 @@ def deidentified(
         instances = []
         for instance in each.instances:
             arrival = plain.get(instance.arrival.sha256, instance.arrival)
-            instances.append(_copy(arrival, folder, strings, pseudonyms, wanted))
+            instances.append(
+                _copy(arrival, boxes[arrival.sop_instance_uid], folder, strings, pseudonyms, wanted.options)
+            )
             tell(done := done + 1)
         copied.append(StudyRetrieved(_study(each.study, pseudonyms, instances), tuple(instances)))
     found = Found(
@@ -137,10 +140,11 @@ def _read(arrival: Arrival) -> _Read:
 
 def _copy(
     arrival: Arrival,
+    boxes: Sequence[Box],
     folder: Path,
     strings: Strings,
     pseudonyms: Pseudonyms,
-    wanted: Deidentified,
+    options: Collection[DeidentifiedOption],
 ) -> Instance:
     data_set, offset, length = _read(arrival)
     if length not in ((size := _pixel_bytes(data_set)), size + size % 2) or not length:
@@ -150,8 +154,7 @@ def _copy(
         )
     days = _days(data_set)
     original, data_set = data_set, Dataset(data_set)
-    boxes = boxes_of(original, arrival.sop_class_uid, wanted.regions)
-    clean(data_set, pseudonyms, wanted.options, is_blackened=bool(boxes))
+    clean(data_set, pseudonyms, options, is_blackened=bool(boxes))
     uid = str(data_set.SOPInstanceUID)
     head = file_head(arrival.sop_class_uid, uid, ExplicitVRLittleEndian) + _encoded(data_set)
     vr = b"OB" if data_set.BitsAllocated <= 8 else b"OW"
@@ -165,7 +168,7 @@ def _copy(
         for piece in blackened(source, original, length, boxes) if boxes else _pieces(source, length):
             sha256.update(piece)
             copy.write(piece)
-    require_clean(target, len(head), strings, days, pseudonyms, wanted.options, is_blackened=bool(boxes))
+    require_clean(target, len(head), strings, days, pseudonyms, options, is_blackened=bool(boxes))
     if boxes:
         require_black(target, arrival.path, boxes)
     made = Arrival(
