@@ -1,10 +1,15 @@
-"""Certificates of a day: an authority's, two that it signed, and one that nobody knows."""
+"""Certificates of a day: an authority's, two that it signed, and one that nobody knows; who shows one."""
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
+from threading import Thread
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -39,3 +44,24 @@ def write_certificates(folder: Path) -> Path:
             key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
         )
     return folder
+
+
+def showing(folder: Path, name: str) -> ssl.SSLContext:
+    """What a server shows the certificate of this name with."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+    return tls
+
+
+@contextmanager
+def https_server(folder: Path, name: str) -> Iterator[int]:
+    """A server that shows this certificate and knows nothing else; its port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = showing(folder, name).wrap_socket(server.socket, server_side=True)
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()

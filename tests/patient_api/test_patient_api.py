@@ -21,7 +21,7 @@ from mkiso.config.settings import PatientApi
 from mkiso.errors import PatientApiUnavailable
 from mkiso.patient_api import birth_date_of, look_up
 from mkiso.study.models import Patient
-from peers.certificates import write_certificates
+from peers.certificates import showing, write_certificates
 from peers.patience import LONG
 
 PERSON = {"hn": "HN-1", "name": "Canary^Name", "birth_date": "1970-01-02", "sex": "f"}
@@ -120,9 +120,7 @@ def test_a_patient_is_read_by_the_configured_names(api: Api) -> None:
 def test_an_api_is_trusted_by_the_machines_authorities_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its certificate names no Authority Key Identifier, as a hospital's own authority makes them."""
     folder = write_certificates(tmp_path)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(folder / "peer.pem", folder / "peer.key")
-    with serving(monkeypatch, tls) as api:
+    with serving(monkeypatch, showing(folder, "peer")) as api:
         api.answers = [says(PERSON)]
         with pytest.raises(PatientApiUnavailable):
             look_up(api.settings(timeout_seconds=30), "A1")

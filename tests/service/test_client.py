@@ -8,7 +8,6 @@ import json
 import os
 import pty
 import shutil
-import ssl
 import subprocess
 import sys
 import zipfile
@@ -25,7 +24,7 @@ import pytest
 from mkiso_service.api import Disc
 from mkiso_service.cli import run
 from mkiso_service.client import Client, ServiceError
-from peers.certificates import write_certificates
+from peers.certificates import https_server, write_certificates
 from peers.ports import free_port
 
 IMAGE = os.urandom(300_000)
@@ -553,18 +552,12 @@ def test_an_answer_of_somebody_else_is_said(script: Script, url: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["https", "HTTPS"])
 def test_a_stranger_s_certificate_is_refused_however_the_address_is_written(tmp_path: Path, scheme: str) -> None:
-    folder = write_certificates(tmp_path)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(folder / "peer.pem", folder / "peer.key")
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        try:
-            address = f"{scheme}://127.0.0.1:{server.server_port}"
-            with Client(address, "secret") as client, pytest.raises(ServiceError, match="certificate"):
-                client.jobs("")
-        finally:
-            server.shutdown()
+    with (
+        https_server(write_certificates(tmp_path), "peer") as port,
+        Client(f"{scheme}://127.0.0.1:{port}", "secret") as client,
+        pytest.raises(ServiceError, match="certificate"),
+    ):
+        client.jobs("")
 
 
 def test_an_older_service_that_doesnt_know_the_address_is_said(script: Script, url: str) -> None:

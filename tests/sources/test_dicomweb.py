@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-import ssl
 import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,7 @@ from mkiso.sources.registry import source_of
 from mkiso.sources.retrieve import retrieve
 from mkiso.sources.search import Criteria, search
 from mkiso.study.models import Arrival
-from peers.certificates import write_certificates
+from peers.certificates import https_server, write_certificates
 from peers.corpus import EVERY_KIND, JAPANESE, PLAIN, THAI, dataset_bytes, make_study
 from peers.dicomweb_server import DicomWebServer
 from peers.orthanc import Orthanc
@@ -245,17 +243,11 @@ def test_basic_names_user_and_password(tmp_path: Path, server: DicomWebServer) -
 
 @pytest.mark.parametrize("scheme", ["https", "HTTPS"])
 def test_a_stranger_s_certificate_is_refused_however_the_address_is_written(tmp_path: Path, scheme: str) -> None:
-    folder = write_certificates(tmp_path)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(folder / "peer.pem", folder / "peer.key")
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        try:
-            with pytest.raises(PacsRefused, match="certificate"):
-                fetched(by_web(tmp_path, f"{scheme}://127.0.0.1:{server.server_port}/dicom-web"))
-        finally:
-            server.shutdown()
+    with (
+        https_server(write_certificates(tmp_path), "peer") as port,
+        pytest.raises(PacsRefused, match="certificate"),
+    ):
+        fetched(by_web(tmp_path, f"{scheme}://127.0.0.1:{port}/dicom-web"))
 
 
 def test_a_stop_ends_it_at_once(tmp_path: Path, server: DicomWebServer) -> None:
