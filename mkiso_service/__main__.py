@@ -1,5 +1,10 @@
-"""`python -m mkiso_service`: the command line, as `mkiso serve` starts its processes."""
+"""`python -m mkiso_service`: the command line, with nothing imported from the working folder."""
 
-from mkiso_service.cli import main
+import sys
 
-main()
+if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        sys.path.pop(0)
+    from mkiso_service.cli import run
+
+    sys.exit(run())

@@ -38,9 +38,11 @@ def cli(config: Path | None) -> None:
         os.environ["MKISO_CONFIG"] = str(config.resolve())
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """What the `mkiso` command runs."""
-    sys.exit(run(arguments))
+def main() -> None:
+    """What the `mkiso` program runs. Nothing is imported from the folder in which the program lies."""
+    if not sys.flags.safe_path:
+        sys.path.pop(0)
+    sys.exit(run())
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -115,8 +117,6 @@ def _run(name: str) -> None:
 def serve() -> int:
     """Run everything that one machine needs: Prefect, receiver, worker, webhook."""
     settings = _begin()
-    if not sys.flags.safe_path:  # where the program lies or, with -m, the working folder: nothing there is imported
-        sys.path.pop(0)
     from mkiso_service.prefect_password import with_password
     from mkiso_service.supervisor import run as supervise
 

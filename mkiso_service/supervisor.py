@@ -139,7 +139,7 @@ class _Supervisor:
         self._settings = settings
         self._kept = [Child(part, part.grace_seconds(settings.server)) for part in wanted]
         self._children = [*self._kept, Child(SWEEP, AT_ONCE_SECONDS, once=True)]
-        self._stopping = False
+        self._stopping = self._told = False
         self._exit_code = 0
 
     def run(self) -> int | Part:
@@ -213,13 +213,13 @@ class _Supervisor:
         log.error("The %s ended with %s: started again in %s s.", child.part.name, how, pause)
 
     def _told_to_stop(self) -> None:
-        if not self._stopping:
+        if not self._told:
             log.info(
                 "Stopping: running jobs get up to %s s. A second signal ends at once.",
                 self._settings.server.shutdown_grace_seconds,
             )
             end_within(jobs_grace_seconds(self._settings.server) + 2 * SERVER_GRACE_SECONDS)
-            self._stopping = True
+            self._stopping = self._told = True
             return
         log.warning("Ending at once.")
         for child in self._children:

@@ -38,6 +38,14 @@ def test_the_module_is_the_command() -> None:
     assert "No such command" in done.stderr
 
 
+def test_the_module_imports_nothing_of_the_working_folder(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise SystemExit('a stranger runs')")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkiso_service", "--version"], capture_output=True, text=True, cwd=tmp_path, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_prefect_takes_nothing_from_where_a_process_is_started(tmp_path: Path) -> None:
     begun_in = tmp_path / "begun in"
     begun_in.mkdir()

@@ -284,3 +284,36 @@ def test_nobody_outlives_a_supervisor_that_is_killed(begin: Begin) -> None:
     forks = {state["pid"]: started_of(state["pid"] or 0) for state in process_states(supervisor.storage).values()}
     supervisor.process.kill()
     until(lambda: not [pid for pid, started in forks.items() if started_of(pid or 0) == started], LONG)
+
+
+def test_where_it_ends_already_for_the_configuration_the_first_signal_is_the_first(begin: Begin) -> None:
+    supervisor = begin(
+        """
+        def until_told(settings):
+            stop = threading.Event()
+            ending.on_signals(5, stop.set)
+            tell("ready", True)
+            stop.wait()
+            tell("ending", True)
+            until(lambda: (FOLDER / "go on").exists())
+            tell("ended", True)
+
+        def until(true):
+            while not true():
+                time.sleep(0.01)
+
+        def useless(settings):
+            until(lambda: [*FOLDER.glob("ready.[0-9]*")])
+            sys.exit(2)
+
+        supervisor.parts = lambda settings: [part("worker", until_told), part("receiver", useless)]
+        """
+    )
+    supervisor.told("ending")
+    supervisor.process.terminate()
+    assert (errors := supervisor.process.stderr) is not None
+    assert any("Stopping: " in line for line in errors)
+    (supervisor.folder / "go on").touch()
+    code, rest = supervisor.ended()
+    assert code == 2 and "Ending at once" not in rest
+    assert supervisor.told("ended")
