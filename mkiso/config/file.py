@@ -7,32 +7,27 @@ forms on one level are an error.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from mkiso.config import publishers, sources
+from mkiso.config import publishers
+from mkiso.config.problems import problem_of
 from mkiso.config.settings import Settings
+from mkiso.config.yaml_text import Read, load_text, read_yaml
 from mkiso.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "MKISO__"
 _NOT_GIVEN = object()
 ROUNDS = 50
 """More than a configuration has layers of mistakes behind each other."""
-_KINDS: Mapping[str, tuple[int, Mapping[str, type[BaseModel]]]] = {
-    "pacs": (1, sources.KINDS),
-    "sources": (2, sources.KINDS),
-    "publishers": (2, publishers.KINDS),
-}
-"""The sections whose keys depend on a kind, and at which depth the kind's keys stand."""
 _NAMED = ("sources", "publishers", "inboxes")
 """The sections whose entries have names."""
 UNKNOWN_SECRET = "unknown"  # noqa: S105  stands where a secret can't be read, so that nothing else is said of its absence
@@ -56,7 +51,7 @@ def read(path: Path | None = None, environment: Mapping[str, str] | None = None)
     """
     environment = os.environ if environment is None else environment
     file, is_named = (path, True) if path else file_of(environment)
-    values, problems, places = _read_yaml(file, must_exist=is_named)
+    values, problems, places = read_yaml(file, must_exist=is_named)
     _by_name(values, problems)
     _one_form_each(values, problems)
     overlay, names = _read_environment(environment, problems)
@@ -84,7 +79,7 @@ def _validated(
         except ValidationError as error:
             before = {section for section, *_ in wrong}
             for entry in error.errors():
-                words, place = _problem(entry, places or {}), entry["loc"]
+                words, place = problem_of(entry, places or {}), entry["loc"]
                 is_told = words in problems or (len(place) == 1 and str(place[0]) in before)
                 is_of_ours = entry["type"] in ("missing", "too_short") and place in gone
                 problems += [] if is_told or is_of_ours else [words]
@@ -192,120 +187,6 @@ def read_secret(file: Path, named: str) -> str:
     return secret
 
 
-DEEPEST = 8
-"""More than any key of mkiso lies below others."""
-
-
-class _Read(NamedTuple):
-    """What a text of YAML says, the keys that stand twice, in words, and in which line each dotted key stands."""
-
-    values: Any
-    twice: list[str]
-    places: dict[str, str]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose plain words stay text for pydantic to read: a key such as 0123 stays itself. `twice` has the keys that
-    stand twice, in words; `places` the line of each dotted key.
-    """
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  pyyaml's own way
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.twice: list[str] = []
-        self.places: dict[str, str] = {}
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if not isinstance(key.value, str):
-                continue
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                self.twice.append(f"{key.value} stands there twice, in lines {lines[key.value]} and {line}: remove one")
-            lines[key.value] = line
-        return node
-
-    def get_single_data(self) -> Any:
-        if (node := self.get_single_node()) is None:
-            return None
-        self._note(node, "")
-        return self.construct_document(node)
-
-    def _note(self, node: yaml.Node, above: str, depth: int = 0) -> None:
-        """Of the list of sources each entry goes by its name."""
-        if depth > DEEPEST:
-            return
-        if isinstance(node, yaml.MappingNode):
-            below = [(str(key.value), key, each) for key, each in node.value]
-        elif isinstance(node, yaml.SequenceNode):
-            below = [(self._name_of(each) or str(number), each, each) for number, each in enumerate(node.value)]
-        else:
-            return
-        for name, at, each in below:
-            dotted = f"{above}.{name}" if above else name
-            self.places.setdefault(dotted, f"line {at.start_mark.line + 1}")
-            self._note(each, dotted, depth + 1)
-
-    @staticmethod
-    def _name_of(node: yaml.Node) -> str:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-        return next((str(each.value) for key, each in pairs if key.value == "name"), "")
-
-
-def _load_yaml(text: str) -> _Read:
-    """What the text says. Raises yaml.YAMLError, RecursionError."""
-    loader = _Loader(text)
-    try:
-        return _Read(loader.get_single_data(), loader.twice, loader.places)
-    finally:
-        loader.dispose()
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
-
-
-def _unreadable(error: yaml.MarkedYAMLError) -> str:
-    """Where YAML can't be read, and what to do; never the line itself, which may hold a secret."""
-    problem = str(error.problem)
-    words = next((words for said, words in _BROKEN_YAML.items() if said in problem), "it is no YAML there")
-    begins = error.context_mark if "stream" in problem else None  # the end of the file says nothing
-    mark = begins or error.problem_mark
-    return f"line {mark.line + 1}: {words}" if mark else words
-
-
-def _read_yaml(file: Path, *, must_exist: bool) -> _Read:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        if must_exist or file.is_symlink():
-            raise ConfigurationError(f"The configuration file {file} doesn't exist.") from None
-        return _Read({}, [], {})
-    except OSError as error:
-        raise ConfigurationError(f"The configuration file {file} can't be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"The configuration file {file} can't be read: it isn't UTF-8.") from None
-    if not text.strip():
-        raise ConfigurationError(
-            f"The configuration file {file} is empty: was it saved by half? Where every default is meant, remove it."
-        )
-    try:
-        values, twice, places = _load_yaml(text)
-    except yaml.MarkedYAMLError as error:
-        raise ConfigurationError(f"The configuration file {file} can't be read: {_unreadable(error)}.") from None
-    except (yaml.YAMLError, RecursionError):
-        raise ConfigurationError(f"The configuration file {file} can't be read: it is no YAML.") from None
-    if values is None:
-        return _Read({}, twice, {})
-    if not isinstance(values, dict):
-        held = "a list" if isinstance(values, list) else "a text alone"
-        raise ConfigurationError(f"The configuration file {file} must hold sections such as 'pacs:', not {held}.")
-    return _Read({section: {} if content is None else content for section, content in values.items()}, twice, places)
-
-
 def _read_environment(environment: Mapping[str, str], problems: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """What the environment says, as the file would say it, and the variable of each dotted key."""
     values: dict[str, Any] = {}
@@ -335,9 +216,9 @@ def _read_environment(environment: Mapping[str, str], problems: list[str]) -> tu
     return values, names
 
 
-def _value_of(text: str) -> _Read:
+def _value_of(text: str) -> Read:
     """Lists and mappings are read as YAML; everything else stays text for pydantic to read."""
-    return _load_yaml(text) if text.lstrip()[:1] in ("[", "{") else _Read(text, [], {})
+    return load_text(text) if text.lstrip()[:1] in ("[", "{") else Read(text, [], {})
 
 
 def _lay_over(values: dict[str, Any], overlay: Mapping[str, Any], problems: list[str]) -> None:
@@ -442,114 +323,6 @@ def _read_secret_files(values: dict[str, Any], folder: Path, problems: list[str]
             except ConfigurationError as error:
                 problems.append(error.words)
                 values[key] = UNKNOWN_SECRET
-
-
-_WORDS = dict.fromkeys(("tuple_type", "list_type"), "write a list, with brackets: [one, another]")
-_WORDS["too_short"] = "write at least one, in brackets: [one]"
-_WORDS |= dict.fromkeys(("dict_type", "model_type"), "write its entries below it, indented")
-_WORDS |= dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "write a whole number")
-_WORDS |= dict.fromkeys(("float_parsing", "float_type"), "write a number")
-_WORDS |= dict.fromkeys(("bool_parsing", "bool_type"), "write true or false")
-_WORDS |= dict.fromkeys(("string_type", "path_type"), "write a text, in quotes where it has special characters")
-_WORDS |= {
-    "finite_number": "write a number that has an end",
-    "int_parsing_size": "write a smaller number",
-    "greater_than": "must be more than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "literal_error": "write one of {expected}",
-    "string_too_short": "must have at least one character",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_pattern_mismatch": "has a character that can't stand there, or none where one must",
-    "too_long": "has more than {max_length} entries",
-}
-_BROKEN_YAML = {
-    "found character '\\t'": "a tab begins it: indent with spaces",
-    "that cannot start any token": "no text can begin with such a character: put it in quotes",
-    "expected ',' or": "a bracket isn't closed, or a text within brackets needs quotes",
-    "expected <block end>": "it doesn't begin below the line that it belongs to: check the spaces before it",
-    "expected the node content": "something is missing there, or a text needs quotes",
-    "unexpected end of stream": "a quote isn't closed",
-    "mapping values are not allowed": "a second colon: put the text in quotes, or check the spaces before it",
-    "could not find expected ':'": "a key without its colon",
-    "expected '<document start>'": "something stands there that belongs to no key",
-    "another document": "a second document begins (---): a configuration is one",
-    "undefined alias": "a text that begins with * needs quotes",
-    "constructor for the tag": "a text that begins with ! needs quotes",
-    "unhashable key": "a key is one word",
-    "unknown escape character": "a backslash in double quotes: use single quotes",
-}
-
-
-def _told_at(place: Sequence[str], places: Mapping[str, str]) -> str:
-    """Where a key stands, or what is nearest above it, in words."""
-    for end in range(len(place), 0, -1):
-        if found := places.get(".".join(place[:end])):
-            return f" ({found})"
-    return ""
-
-
-def _message(entry: Any) -> str:
-    """What is wrong with a value, in our words. Those that aren't ours are pydantic's, and no key of ours has one."""
-    if entry["type"] in ("source_kind", "publisher_kind") and not isinstance(entry["input"], Mapping):
-        return _WORDS["model_type"]
-    words = _WORDS.get(entry["type"])
-    if words is None:
-        return str(entry["msg"]).removeprefix("Value error, ")
-    return words.format_map(entry.get("ctx", {})).replace("'", "").replace(" or ", ", ") if "{" in words else words
-
-
-def _problem(entry: Any, places: Mapping[str, str]) -> str:
-    """What is wrong, in words, with the dotted key and where it stands; of an unknown one the nearest that there is."""
-    model, place = _model_at(entry["loc"])
-    return f"{_said_of(entry, model, place)}{_told_at(place, places)}"
-
-
-def _said_of(entry: Any, model: type[BaseModel], place: list[str]) -> str:
-    where, section, key = ".".join(place), place[:-1], place[-1] if place else ""
-    if entry["type"] == "missing":
-        return f"{'.'.join(section)} needs {key}: {model.model_fields[key].description}"
-    if entry["type"] != "extra_forbidden":
-        message = _message(entry)
-        if message.startswith(f"{where}."):
-            return message
-        if message.startswith(f"{key}."):
-            return f"{'.'.join(section)}.{message}"
-        if key == "[key]":
-            return f"{'.'.join(section)}, as a name: {message}"
-        verb = message.startswith(("is ", "must ", "has "))
-        return f"{where}{' ' if verb else ': '}{message}" if where else message
-    kinds = _KINDS[section[0]][1] if section and section[0] in _KINDS else {}
-    if others := [kind for kind, each in kinds.items() if key in each.model_fields]:
-        return f"{where} is a key of {section[0]} of kind {', '.join(others)}, and this one is of another kind"
-    keys = [*model.model_fields, *(each for kind in kinds.values() for each in kind.model_fields)]
-    if near := difflib.get_close_matches(key[:64], keys, n=1):
-        return f"{where} is no key of mkiso; did you mean {'.'.join([*section, *near])}?"
-    if elsewhere := [name for name, field in Settings.model_fields.items() if key in _keys_of(field.annotation)]:
-        return f"{where} is no key of mkiso; there is {' and '.join(f'{name}.{key}' for name in elsewhere)}"
-    return f"{where} is no key of mkiso; the keys there are {', '.join(model.model_fields)}"
-
-
-def _keys_of(annotation: Any) -> Iterable[str]:
-    return annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, BaseModel) else ()
-
-
-def _model_at(location: tuple[Any, ...]) -> tuple[type[BaseModel], list[str]]:
-    """The section that a place is in, and the place without the tag that pydantic puts before the keys of a kind."""
-    parts = [str(part) for part in location]
-    if parts and parts[0] in _KINDS:
-        depth, kinds = _KINDS[parts[0]]
-        if len(parts) == depth + 1 and parts[depth] in kinds:
-            return Settings, parts[:depth]
-        if len(parts) > depth + 1:
-            return kinds.get(parts[depth], publishers.Robot), [*parts[:depth], *parts[depth + 1 :]]
-    model: type[BaseModel] = Settings
-    for part in parts[:-1]:
-        field = model.model_fields.get(part)
-        inner = (field.annotation, *get_args(field.annotation)) if field else ()
-        model = next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), model)
-    return model, parts
 
 
 def _absolute(settings: Settings, folder: Path) -> Settings:
