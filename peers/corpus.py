@@ -113,7 +113,8 @@ def make_ct_series(
     instance.
 
     The pixels are noise, so that nothing on the way gains from compressing; each file is 2 x size² bytes and a little
-    more; `pixels` are in place of the noise. `kind` is ct or mr.
+    more; `pixels` are in place of the noise: `ramp` where pictures are made and nothing is measured. `kind` is ct or
+    mr.
     """
     folder.mkdir(parents=True, exist_ok=True)
     [template] = make_study(folder, accession_number, patient=patient, kinds={kind: 1}, study_date=study_date)
@@ -142,6 +143,13 @@ def make_ct_series(
             target.writelines((filled, rest))
         files.append(file)
     return files
+
+
+def ramp(size: int) -> NDArray[np.uint16]:
+    """Grey from left to right, size x size pixels of 12 bits: its pictures take a third of the time that those of noise
+    take, and a hundredth of the room.
+    """
+    return np.tile(np.arange(size, dtype=np.uint32) * 4096 // size, (size, 1)).astype(np.uint16)
 
 
 def write(dataset: Dataset, file: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from peers.corpus import Person, make_ct_series, make_study
+from peers.corpus import Person, make_ct_series, make_study, ramp
 from peers.dcmqrscp import Dcmqrscp
 from peers.discs import assert_holds_exactly, extract
 from peers.link import Link
@@ -112,7 +112,7 @@ def open_house(folder: Path) -> Iterator[House]:
             patient=CANARY,
             kinds={"jpeg_2000": 1, "jpeg_ls": 1, "jpeg": 1, "rle": 1, "deflated": 1},
         ),
-        "MANY1": make_ct_series(folder / "s", "MANY1", SLICES, size=512, patient=CANARY),
+        "MANY1": make_ct_series(folder / "s", "MANY1", SLICES, patient=CANARY, pixels=ramp(512)),
         "TWO1": make_study(folder / "a", "TWO1", patient=CANARY)
         + make_study(folder / "b", "TWO1", patient=THAI_CANARY),
     }

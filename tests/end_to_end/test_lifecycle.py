@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from peers.chromium import Chromium
-from peers.corpus import make_ct_series, make_study
+from peers.corpus import make_ct_series, make_study, ramp
 from peers.discs import assert_holds_exactly, extract
 from peers.orthanc import Orthanc
 from peers.patience import LONG, until
@@ -29,7 +29,7 @@ SLICES = 400
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     folder = tmp_path_factory.mktemp("studies")
-    return {"SMALL1": make_study(folder, "SMALL1"), "BIG1": make_ct_series(folder, "BIG1", SLICES, size=512)}
+    return {"SMALL1": make_study(folder, "SMALL1"), "BIG1": make_ct_series(folder, "BIG1", SLICES, pixels=ramp(512))}
 
 
 @pytest.fixture(scope="module")

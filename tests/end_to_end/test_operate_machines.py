@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from mkiso.formats.disc_check import verify_disc
-from peers.corpus import make_ct_series
+from peers.corpus import make_ct_series, ramp
 from peers.orthanc import Orthanc
 from peers.patience import LONG, until
 from peers.ports import free_port
@@ -102,7 +102,7 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
     if not _namespaces_work():
         pytest.skip("network namespaces can't be made here (it takes root and CAP_NET_ADMIN)")
     names = [f"TWO{number:02}" for number in range(JOBS)]
-    studies = [make_ct_series(tmp_path / "studies" / name, name, SLICES, size=256) for name in names]
+    studies = [make_ct_series(tmp_path / "studies" / name, name, SLICES, size=256, pixels=ramp(256)) for name in names]
     api_port, web_port, receiver_port = free_port(), free_port(), free_port()
     with ExitStack() as stack:
         front, machines = stack.enter_context(network(2))

@@ -10,7 +10,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.fileset import FileSet
 
-from peers.corpus import dataset_bytes, make_ct_series
+from peers.corpus import dataset_bytes, make_ct_series, ramp
 from peers.dcmqrscp import Dcmqrscp
 from peers.discs import extract, instances_on, judge
 from tests.end_to_end.conftest import Hospital, Open
@@ -18,13 +18,16 @@ from tests.end_to_end.conftest import Hospital, Open
 pytestmark = [pytest.mark.end_to_end]
 
 CD_BYTES = 359_844 * 2048
+SIZE = 2048
 IMAGES = 100  # of 8 MB: a CD and a bit
 LATER = 22  # images that come before these in their series, but later to the PACS
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return make_ct_series(tmp_path_factory.mktemp("study"), "LARGE1", IMAGES, size=2048, first=LATER + 1)
+    return make_ct_series(
+        tmp_path_factory.mktemp("study"), "LARGE1", IMAGES, size=SIZE, first=LATER + 1, pixels=ramp(SIZE)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def test_a_set_that_is_fetched_while_the_study_grows_is_one_set(
     question = "/api/iso/download?accession_number=LARGE1"
     first = hospital.service.http.head(f"{question}&part=1", follow_redirects=True)
     assert first.status_code == 200 and "-1of2-" in first.headers["content-disposition"]
-    come = make_ct_series(tmp_path / "come", "LARGE1", LATER, size=2048)
+    come = make_ct_series(tmp_path / "come", "LARGE1", LATER, size=SIZE, pixels=ramp(SIZE))
     assert isinstance(hospital.pacs, Dcmqrscp)
     hospital.pacs.index([Path(shutil.copy(file, hospital.pacs.storage / file.name)) for file in come])
     second = hospital.service.http.get(f"{question}&part=2", follow_redirects=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from peers.corpus import make_ct_series, make_study
+from peers.corpus import make_ct_series, make_study, ramp
 from peers.discs import assert_holds_exactly, extract
 from peers.orthanc import Orthanc
 from peers.ports import free_port
@@ -41,8 +41,8 @@ def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(small_disk: Path
     job passes.
     """
     studies = {
-        "HUGE1": make_ct_series(tmp_path / "s", "HUGE1", int(DISK_MIB / IMAGE_MIB) + 8),
-        "LARGE1": make_ct_series(tmp_path / "s", "LARGE1", int(DISK_MIB / IMAGE_MIB * 0.7)),
+        "HUGE1": make_ct_series(tmp_path / "s", "HUGE1", int(DISK_MIB / IMAGE_MIB) + 8, pixels=ramp(512)),
+        "LARGE1": make_ct_series(tmp_path / "s", "LARGE1", int(DISK_MIB / IMAGE_MIB * 0.7), pixels=ramp(512)),
         "GOOD1": make_study(tmp_path / "s", "GOOD1"),
     }
     receiver_port = free_port()
