@@ -14,14 +14,14 @@
 # make clean           remove what these commands made
 # make help            these lines
 #
-# PYTHON=python3.12 chooses an interpreter; WORKERS=4 how many tests run at once.
+# PYTHON=python3.12 chooses an interpreter; WORKERS=8 how many tests run at once: twice the processors.
 
 PYTHON  = python3
-WORKERS = 2
+WORKERS = 4
 MINUTES = 60
 VENV    = .venv
 BIN     = $(VENV)/bin
-PYTEST  = $(BIN)/python -m pytest
+PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 SOURCES = $(shell find mkiso mkiso_service flows tasks -type f ! -name '*.pyc')
 
 .PHONY: help demo test test-unit lint coverage bench soak mutants fuzz docs messages screenshots clean packages
@@ -32,24 +32,18 @@ help:
 demo: $(VENV)/.installed
 	@$(BIN)/mkiso demo $(if $(KEEP),--keep)
 
-define TESTS
-	$(PYTEST) -n $(WORKERS) -m 'not peer and not end_to_end'
-	$(PYTEST) -n $(WORKERS) -m 'peer and not end_to_end'
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m end_to_end
-endef
-
 test: $(VENV)/.installed packages lint
-	$(TESTS)
+	$(PYTEST)
 
 # Every process of mkiso is traced, too.
 coverage: PYTEST += --cov --cov-append --cov-report=
 coverage: $(VENV)/.installed packages
 	@rm -f .coverage .coverage.*
-	$(TESTS)
+	$(PYTEST)
 	$(BIN)/coverage report --skip-covered --sort=cover
 
 test-unit: $(VENV)/.installed
-	$(PYTEST) -n $(WORKERS) -m 'not peer and not end_to_end' --ignore tests/webhook --ignore tests/archive --ignore tests/faults
+	$(PYTEST) -m 'not peer and not end_to_end' --ignore tests/webhook --ignore tests/archive --ignore tests/faults
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
