@@ -2,7 +2,7 @@
 measured.
 
 A key is a row's (`storescu-ct`) or a group's (`storescu`, `move`, `window`, `sources`, `disc`, `disc-dx`, `formats`,
-`formats-large`, `pictures`, `media`, `start`, `scaling`, `jobs`, `memory`).
+`formats-large`, `pictures`, `media`, `start`, `scaling`, `jobs`, `limit`, `small-jobs`, `memory`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bench.discs import (
     start_rows,
 )
 from bench.laboratory import Laboratory
+from bench.limit import limit_rows, small_jobs_rows
 from bench.media import large_rows, media_rows
 from bench.page import table, write
 from bench.receiving import move_rows, storescu_rows, window_rows
@@ -46,6 +47,8 @@ GROUPS: dict[str, Callable[[Laboratory], Iterator[Row]]] = {
     "start": start_rows,
     "scaling": scaling_rows,
     "jobs": jobs_rows,
+    "limit": limit_rows,
+    "small-jobs": small_jobs_rows,
     "memory": memory_rows,
 }
 

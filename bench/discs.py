@@ -65,7 +65,7 @@ def pictures_rows(laboratory: Laboratory) -> Iterator[Row]:
     """Discs with pictures against discs without, in turns: the time to the last byte, and what the pictures add to the
     disc. The ratio is the median of those of neighbours, so that a busy machine slows both.
     """
-    with laboratory.without_pictures() as without:
+    with laboratory.serving(pictures="none") as without:
         for name, words, most in [("SEEN_CT1000", "1,000 CT", 1.25), ("SEEN_DX4", "4 DX", 1.5)]:
             study, ours, plain = laboratory.stored(name), Sample(), Sample()
             added = 0
@@ -194,8 +194,7 @@ def formats_rows(laboratory: Laboratory) -> Iterator[Row]:
     """
     study = laboratory.stored("CT1000")
     samples = {name: Sample() for name in FORMATS}
-    with laboratory.without_pictures() as service:
-        laboratory.sends_to(service)
+    with laboratory.serving(pictures="none") as service:
         for _ in range(laboratory.runs):
             for name, sample in samples.items():
                 download(laboratory, study, sample, service, form=name)

@@ -114,11 +114,12 @@ class Laboratory:
         return service
 
     @contextmanager
-    def without_pictures(self) -> Iterator[Service]:
-        """A service as `service`, whose discs have no pictures; Orthanc sends to the one that `sends_to` names last,
-        and to `service` after the `with`.
+    def serving(self, **disc: Any) -> Iterator[Service]:
+        """A service as `service`, with other settings of its discs. Orthanc sends to it, and to `service` after the
+        `with`.
         """
-        with self._service(pictures="none") as service:
+        with self._service(**disc) as service:
+            self.sends_to(service)
             try:
                 yield service
             finally:
@@ -128,7 +129,7 @@ class Laboratory:
         """From now on Orthanc sends what is asked of it to this one."""
         self.orthanc.know(AE_TITLE, "127.0.0.1", service.receiver_port)
 
-    def _service(self, **disc: str) -> Service:
+    def _service(self, **disc: Any) -> Service:
         sections: dict[str, dict[str, Any]] = {
             "server": {"request_timeout_seconds": 900},
             "disc": {"reuse_minutes": 0, "medium": "bd", **disc},

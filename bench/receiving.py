@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 
+from bench.counting_receiver import CountingReceiver
 from bench.laboratory import Laboratory, Receiver
 from bench.processes import Watch
 from bench.samples import Row, Sample, beside, faster
@@ -101,6 +102,16 @@ class Job:
                 self.heard += 1
         self.done = time.perf_counter()
         self.all_there.set()
+
+
+def to_counting(laboratory: Laboratory, send: Send, study: StudyFiles, sample: Sample) -> None:
+    """One run with a receiver that only counts."""
+    with laboratory.scratch("counting") as folder, CountingReceiver(folder) as receiver:
+        with Watch(receiver.pid) as watch:
+            send(watch, study, receiver.port, STORESCP)
+        if receiver.stored != len(study.files):
+            raise RuntimeError(f"{receiver.stored} of {len(study.files)} instances were counted")
+        sample.add(watch.seconds, watch.peak_mb)
 
 
 @contextmanager

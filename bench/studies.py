@@ -45,6 +45,7 @@ SIZES = {
     "LONG2000": ("mr", 2000, 64),
     "BIG4GB": ("ct", 8000, 512),
     "BIG5GB": ("ct", 9000, 512),  # 4.7 GB, beyond what 32 bits count
+    **{f"FEW{number}": ("ct", 10, 256) for number in range(20)},
     **{f"JOB{number}": ("ct", 250, 512) for number in range(8)},
 }
 
