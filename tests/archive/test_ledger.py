@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from mkiso.archive.catalogue import archived, archived_counts, failed_studies, find, lost_studies, report
@@ -27,9 +27,10 @@ from mkiso.archive.owed import owed
 from mkiso.archive.readback import verify_against_ledger
 from mkiso.archive.reconcile import reconcile
 from mkiso.archive.store import Store, deliver_to_store, put
-from mkiso.archive.tables import metadata
+from mkiso.archive.tables import metadata, nights
 from mkiso.config.settings import Settings
 from mkiso.errors import ClaimLost, ConfigurationError, PacsUnreachable, ProofFailed, StudyIncomplete, VolumeNotFound
+from peers.patience import LONG, until
 from tests.archive.discs import DAY, RANGE, archive, file, master, study
 
 
@@ -261,12 +262,15 @@ def test_many_runs_at_once_claim_each_study_once(ledger: Ledger) -> None:
 
 
 def test_a_silent_run_loses_what_it_held_and_can_write_nothing(ledger: Ledger) -> None:
-    silent = Night.begin(ledger, "silent", RANGE, lease_seconds=0.2)  # no heart beats outside of its context
+    silent = Night.begin(ledger, "silent", RANGE)  # no heart beats outside of its context
     silent.claim(["1.2"])
     (volume,) = silent.plan("dvd", "store", DAY)
     with Night.begin(ledger, "other", RANGE) as other:
         assert other.claim(["1.2"]) == frozenset()
-        time.sleep(0.3)
+        with ledger.writing() as connection:
+            connection.execute(
+                update(nights).where(nights.c.id == silent.id).values(lease_until=clock(connection) - 0.001)
+            )
         assert other.claim(["1.2"]) == {"1.2"}
         with pytest.raises(ClaimLost):
             silent.mastered([master(volume, {"1.2": ["1.2.1"]})])
@@ -274,9 +278,15 @@ def test_a_silent_run_loses_what_it_held_and_can_write_nothing(ledger: Ledger) -
 
 
 def test_a_heart_keeps_a_lease(ledger: Ledger) -> None:
-    with Night.begin(ledger, "one", RANGE, lease_seconds=0.5) as one, Night.begin(ledger, "two", RANGE) as two:
+    with Night.begin(ledger, "one", RANGE, lease_seconds=3) as one, Night.begin(ledger, "two", RANGE) as two:
+
+        def leased_until() -> float:
+            with ledger.reading() as connection:
+                return float(connection.execute(select(nights.c.lease_until).where(nights.c.id == one.id)).scalar_one())
+
+        first = leased_until()
         one.claim(["1.2"])
-        time.sleep(1.2)
+        until(lambda: leased_until() > first + 3, LONG)
         assert two.claim(["1.2"]) == frozenset()
 
 

@@ -197,7 +197,7 @@ def test_it_comes_up_while_it_is_tried(tmp_path: Path) -> None:
     instances = study(tmp_path, CT)
     port = free_port()
     result: list[Receipt] = []
-    thread = threading.Thread(target=lambda: result.append(send(tmp_path, port, instances, attempts=3)))
+    thread = threading.Thread(target=lambda: result.append(send(tmp_path, port, instances, attempts=6)))
     thread.start()
     time.sleep(0.3)
     with StoragePublisher(tmp_path / "robot", port=port):

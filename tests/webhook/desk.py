@@ -20,6 +20,7 @@ import httpx
 
 from mkiso.config.access import Auth
 from mkiso.config.disc import Disc
+from mkiso.config.publishers import CStore
 from mkiso.config.section import TransferSyntax
 from mkiso.config.settings import Server, Settings
 from mkiso.config.storage import Storage
@@ -252,6 +253,7 @@ def settings_in(folder: Path, *, auth: bool = False, **server: Any) -> Settings:
         auth=Auth(enabled=auth, api_key=KEY if auth else ""),
         storage=storage,
         disc=Disc(reuse_minutes=60),
+        publishers={"rimage": CStore(port=free_port())},  # nobody, whatever runs on the default port of this machine
     )
 
 
