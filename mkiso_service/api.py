@@ -101,7 +101,7 @@ class Listed(TypedDict):
 
 
 class Listing(TypedDict):
-    """The newest first; `more`: there are more than are listed."""
+    """What was asked for last comes first; `more`: there are more than are listed."""
 
     jobs: list[Listed]
     more: bool

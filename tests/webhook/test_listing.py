@@ -91,6 +91,19 @@ def test_those_who_join_a_job_are_named_with_it(tmp_path: Path) -> None:
         assert [asker["by"] for asker in job["asked"]] == ["program", "page"]
 
 
+def test_a_disc_that_answers_a_question_of_now_is_listed_first(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    old = _kept(settings, "OLD", 1.5)
+    _kept(settings, "NEW", 0.1)
+    with served(settings, Desk()) as client:
+        assert numbers(listed(client)) == ["NEW"]
+        now = datetime.now(UTC).isoformat()
+        write_asking(settings.storage, old, Asking(now, "10.0.0.8", "page", "download", ("OLD",)))
+        jobs = listed(client)
+        assert numbers(jobs) == ["OLD", "NEW"]
+        assert datetime.fromisoformat(jobs[0]["begun"]) < datetime.now(UTC) - timedelta(days=1)
+
+
 def _kept(settings: Settings, number: str, days: float, **facts: Any) -> str:
     job_id = str(uuid4())
     write_report(settings.storage, JobReport(job_id, "download", (number,), status="done", **facts))

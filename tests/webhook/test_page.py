@@ -47,11 +47,6 @@ NOT_AT_THE_COUNTER = {
     *("sign_in_failed", "provider_unavailable"),  # pages of their own, on the way to the counter
     *("volume_not_found", "archive_unusable", "claim_lost"),  # the archive's
     "folder_taken",  # of mkiso burn --to alone
-    *(
-        "invalid_request",
-        "invalid_accession_number",
-        "too_many_accession_numbers",
-    ),  # the service's words name the wrong character
 }
 
 
@@ -498,7 +493,7 @@ def test_the_counter_speaks_the_browsers_language(browser: Chromium, tmp_path: P
 def test_every_error_has_words_for_the_clerk() -> None:
     known = set(ADVICE) - {"unreachable"}
     codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MkisoError)}
-    assert known == codes - NOT_AT_THE_COUNTER
+    assert known == codes - NOT_AT_THE_COUNTER | {"not_found"}
 
 
 def test_a_clerk_reads_the_password_of_an_encrypted_disc_once(browser: Chromium, tmp_path: Path) -> None:
@@ -531,6 +526,10 @@ def test_a_clerk_reads_the_password_of_an_encrypted_disc_once(browser: Chromium,
         browser.press("Tab")
         browser.press("Enter")
         browser.until("!document.getElementById('password').open")
+        browser.until("document.activeElement.matches('#jobs .job:has(.remark:not([hidden])) .discs a')")
+        told = "[...document.querySelectorAll('#jobs .remark:not([hidden])')].map((each) => each.textContent)"
+        [remark] = browser.run(told)
+        assert str(remark).startswith("The disc is encrypted, and its password is told once")
         kept = "document.documentElement.outerHTML + JSON.stringify(sessionStorage)"
         browser.until(f"!({kept}).includes({password!r})")  # the dialog's event comes a moment after its end
         assert browser.run("document.querySelectorAll('#jobs .locked:not([hidden])').length") == 1

@@ -13,7 +13,7 @@ from mkiso.languages import language
 from mkiso.study.question import Question
 from mkiso_service.webhook.orchestrator import Standing
 from peers.browser import Browser
-from tests.webhook.browsers import BROWSERS, browser_of, goes_to, is_right, refusals, text
+from tests.webhook.browsers import BROWSERS, WIDTHS, browser_of, goes_to, is_right, refusals, text
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 
 pytestmark = [
@@ -72,8 +72,13 @@ def test_each_page_that_an_old_link_leads_to(opened: tuple[Browser, str], tmp_pa
         goes_to(browser, "summary")
         browser.press("Enter")
         browser.until("document.querySelector('details').open")
-        assert "not_found" in str(browser.run(text("details p")))
+        assert "not_found" in str(browser.run(text("details")))
         is_right(browser, code, tmp_path, "nowhere")
+        browser.open(f"{url}/api/iso/made")
+        is_right(browser, code, tmp_path, "made")
+        browser.size(WIDTHS[0], 800)
+        left = "[...document.querySelectorAll('.made {}')].map((each) => Math.round(each.getBoundingClientRect().left))"
+        assert browser.run(left.format("th")) == browser.run(left.format("tr:last-child td"))  # each below its heading
         browser.open(f"{url}/docs")
         is_right(browser, code, tmp_path, "docs")
         assert refusals(browser) == []

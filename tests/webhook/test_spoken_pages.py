@@ -17,7 +17,7 @@ from mkiso.errors import PacsBusy
 from mkiso.languages import Language, language
 from mkiso.storage.handover import hand_over
 from mkiso.study.question import Question
-from mkiso_service.webhook.answers.advice import advices
+from mkiso_service.webhook.answers.advice import advice, advices
 from mkiso_service.webhook.answers.job_words import STAGES
 from mkiso_service.webhook.orchestrator import Standing
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
@@ -96,10 +96,14 @@ def test_the_print_question_is_spoken(tmp_path: Path, spoken: Language) -> None:
         assert spoken.gettext(unclear) in text
 
 
-def test_an_error_page_is_spoken_but_for_the_errors_own_words(tmp_path: Path, spoken: Language) -> None:
+def test_an_error_page_is_spoken_and_has_the_errors_own_words_too(tmp_path: Path, spoken: Language) -> None:
     with served(settings_in(tmp_path), Desk()) as client:
         text = read(client.get("/nowhere", headers=asked_in(spoken)), spoken, "error.html")
-        assert '<p class="words" lang="en" dir="ltr">There is nothing at this address.</p>' in text
+        own = '<p{} lang="en" dir="ltr">There is nothing at this address.</p>'
+        if spoken.code != "en":  # in English the error's own words say it best
+            assert f'<p class="words">{advice("not_found", spoken)}</p>' in text
+        assert own.format(' class="words"' if spoken.code == "en" else "") in text
+        assert f'<a href="/">{spoken.gettext("Patient discs")}</a>' in text
         told = re.search("<p>(.*not_found.*)</p>", text)
         assert told and told[1].startswith(spoken.gettext("Code %(code)s.", code="not_found").rstrip("."))
 

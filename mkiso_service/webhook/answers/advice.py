@@ -1,5 +1,5 @@
 """What a person can do about each error, in words of their language; docs/errors.md says more. Other codes show the
-service's own message, such as those of wrong numbers, which name the wrong character.
+service's own message.
 """
 
 from __future__ import annotations
@@ -19,6 +19,18 @@ LOOK_FIRST = frozenset(
 """The ends of a print that may have reached the publisher: asking again without looking there could make two discs."""
 ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        "invalid_accession_number": (
+            N_(
+                "This can't be an accession number: such a number has at most 16 letters, digits and signs, and no "
+                "* or ? in it. Check it, and type or scan it once more."
+            ),
+        ),
+        "too_many_accession_numbers": (N_("These are too many numbers at once. Ask for fewer at a time."),),
+        "invalid_request": (
+            N_("Something is missing in what was asked for, or is wrong in it."),
+            TELL,
+        ),
+        "not_found": (N_("There is nothing at this address. Check it."),),
         "study_not_found": (
             N_(
                 "The PACS knows no study with this number. Check the number; if it is right, the images may not "
@@ -173,6 +185,10 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Sentences by code; `unreachable` is the page's own, where nothing answers."""
 
 
+PRECISE = frozenset(("invalid_accession_number", "too_many_accession_numbers", "invalid_request", "not_found"))
+"""Of these the service's own message says more, such as the wrong character: whoever reads English is shown that."""
+
+
 def must_look(kind: str, code: str, proves: str = "") -> bool:
     """Whether somebody has to look at the robot before they ask for this print again."""
     return kind == "print" and (bool(proves) or code in LOOK_FIRST)
@@ -180,11 +196,11 @@ def must_look(kind: str, code: str, proves: str = "") -> bool:
 
 def advice(code: str, spoken: Language, *, look: bool = False) -> str:
     """What to do, in a language; empty where there is nothing but the service's message. `look`: at the robot first."""
-    sentences = ADVICE.get(code, ())
+    sentences = () if code in PRECISE and spoken.code == "en" else ADVICE.get(code, ())
     more = (LOOK,) if sentences and look and code != "print_uncertain" else ()
     return " ".join(spoken.gettext(each) for each in (*sentences, *more))
 
 
 def advices(spoken: Language) -> dict[str, str]:
     """All of it, for the counter page's script."""
-    return {code: advice(code, spoken) for code in ADVICE}
+    return {code: words for code in ADVICE if (words := advice(code, spoken))}

@@ -55,7 +55,7 @@ class JobList:
         known = {report.job_id for report in reports}
         found += [(_waiting(job_id, told[0]), told) for job_id, told in askings.items() if job_id not in known]
         wanted = [each for each in found if _fits(*each, search, since)]
-        wanted.sort(key=lambda each: _begun(*each), reverse=True)
+        wanted.sort(key=lambda each: _asked_last(*each), reverse=True)
         standings = await self._standings([report.job_id for report, _ in wanted[:MOST] if report.status == "running"])
         caller = caller_of(request)
         shown = [await self._listed(report, told, standings, caller) for report, told in wanted[:MOST]]
@@ -120,7 +120,7 @@ class JobList:
 def _fits(report: JobReport, told: tuple[Asking, ...], search: str, since: datetime) -> bool:
     """A search goes over everything that is kept; without one only what was asked for lately counts."""
     if not search:
-        return _begun(report, told) >= since
+        return _asked_last(report, told) >= since
     name = readable_name(report.patient_name).casefold()
     numbers = [number.casefold() for number in numbers_on(report)]
     of_the_name = name != "" and all(word in name for word in search.split())
@@ -128,11 +128,27 @@ def _fits(report: JobReport, told: tuple[Asking, ...], search: str, since: datet
 
 
 def _begun(report: JobReport, told: tuple[Asking, ...]) -> datetime:
-    """When it was asked for first; a run that was begun in Prefect has only its report."""
-    for moment in (*(each.time for each in told), report.updated):
+    """When it was asked for first."""
+    return _askings(report, told)[0]
+
+
+def _asked_last(report: JobReport, told: tuple[Asking, ...]) -> datetime:
+    """An earlier disc that answers a question of now is as new as the question: it mustn't lie below another
+    patient's.
+    """
+    return max(_askings(report, told))
+
+
+def _askings(report: JobReport, told: tuple[Asking, ...]) -> list[datetime]:
+    """When it was asked for; a run that was begun in Prefect has only its report."""
+    moments = []
+    for each in told:
         with suppress(ValueError):
-            return datetime.fromisoformat(moment).astimezone(UTC)
-    return datetime.now(UTC)
+            moments.append(datetime.fromisoformat(each.time).astimezone(UTC))
+    if not moments:
+        with suppress(ValueError):
+            moments.append(datetime.fromisoformat(report.updated).astimezone(UTC))
+    return moments or [datetime.now(UTC)]
 
 
 def _waiting(job_id: str, told: Asking) -> JobReport:

@@ -154,6 +154,9 @@ function sentence(job) {
   return stage(job);
 }
 
+// Whoever has asked here has the button for its password instead.
+function isLocked(job) { return job.state === "done" && /-(encrypted|cms)$/.test(job.format) && !mine.get(job.job_id)?.claim; }
+
 function remarks(job) {
   const all = without(job.degraded);
   if (job.deidentified) all.unshift(gettext("De-identified copy. Not a patient's disc."));
@@ -161,6 +164,7 @@ function remarks(job) {
   const own = mine.get(job.job_id);
   if (job.kind === "print" && own?.before !== undefined) all.unshift(gettext("The same was ordered %(when)s: this makes another disc.", { when: ago(own.before) }));
   if (job.kind === "print" && own?.joined) all.unshift(gettext("The same disc is being made already: there will be one disc."));
+  if (isLocked(job)) all.push(gettext("The disc is encrypted, and its password is told once, to whoever asked for it. Without the password, make the file again."));
   return all.join(" ");
 }
 
@@ -196,7 +200,8 @@ function add(id) {
     if (!await sure(gettext("Cancel the disc of %(numbers)s?", { numbers: numbers(job) }))) return;
     const { error } = await call(`/api/iso/jobs/${id}/cancel`, { method: "POST" });
     say(error ? advice("cancel", error) : gettext("%(numbers)s: cancelled.", { numbers: numbers(job) }));
-    refresh();
+    await refresh();
+    stay(id);
   });
   const locked = item.querySelector(".locked form");
   locked.action = `/api/iso/jobs/${id}/letter.pdf`;
@@ -222,7 +227,11 @@ function forget(id) {
   delete mine.get(id).claim;
   keep();
   draw();
+  stay(id);
 }
+
+// The button that somebody pressed is gone: the keyboard goes on from the same disc.
+function stay(id) { (shown.get(id)?.querySelector(".discs a, .again:not([hidden])") || $("numbers")).focus(); }
 
 // A question that is answered by Yes or No; No has the focus.
 function sure(words) {
@@ -247,7 +256,7 @@ function paint(item, entry) {
   put(item, ".numbers", numbers(job));
   put(item, ".patient", entry.patient_name);
   put(item, ".state", label(job));
-  put(item, ".kind", [job.kind === "print" ? gettext("by %(publisher)s", { publisher: job.publisher }) : gettext("disc file"), moment(entry.begun), askers(entry)].filter(Boolean).join(" · "));
+  put(item, ".kind", [job.kind === "print" ? gettext("by %(publisher)s", { publisher: job.publisher }) : gettext("disc file"), moments(entry), askers(entry)].filter(Boolean).join(" · "));
   put(item, ".words", sentence(job));
   put(item, ".remark", remarks(job));
   const bar = item.querySelector("progress");
@@ -282,6 +291,12 @@ function moment(begun) {
   const when = new Date(begun);
   const time = when.toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
   return when.toDateString() === new Date().toDateString() ? time : `${when.toLocaleDateString(language)} ${time}`;
+}
+
+function moments({ begun, asked }) { // of a disc that answered later questions too: when it was asked for first and last
+  const first = moment(begun);
+  const last = asked.length ? moment(asked.at(-1).time) : first;
+  return last === first ? first : gettext("%(first)s, again %(last)s", { first, last });
 }
 
 function askers({ job, asked }) {

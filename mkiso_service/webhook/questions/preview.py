@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from mkiso import patient_api
 from mkiso.audit import messages as audit
+from mkiso.config.access import SHARED_USER
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import MkisoError, PatientApiUnavailable, PrintUncertain, WrongBirthDate
@@ -33,7 +34,7 @@ from mkiso.sources.several import (
     found_together,
     studies_of,
 )
-from mkiso.storage.askings import askings_of
+from mkiso.storage.askings import Asking, askings_of
 from mkiso.study.identity import born_on, one_line
 from mkiso.study.models import Patient, Series, Study
 from mkiso.study.question import Question
@@ -164,9 +165,14 @@ def _ordered(storage: Storage, found: Found) -> Ordered | None:
     return {
         "publisher": before[-1].publisher,
         "minutes": max(0, int((time.time() - before[-1].time) // 60)),
-        "who": tuple(dict.fromkeys(each.name or each.user or each.who for each in asked)),
+        "who": tuple(dict.fromkeys(map(_named, asked))),
         "orders": len({order.job_id for order in before}),
     }
+
+
+def _named(asked: Asking) -> str:
+    """The shared key is nobody: its workstation says more to a clerk."""
+    return asked.name or (asked.user if asked.user != SHARED_USER else "") or asked.who
 
 
 def _labels(settings: Settings, found: Found) -> dict[str, str]:
