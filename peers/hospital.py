@@ -33,12 +33,14 @@ Open = Callable[..., Hospital]
 
 @pytest.fixture(scope="module")
 def open_hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
-    """`open_hospital("orthanc" | "dcmqrscp", files, sections, **options of the PACS)`; everything is ended with the
-    module.
+    """`open_hospital("orthanc" | "dcmqrscp", files, sections, warm, **options of the PACS)`; everything is ended with
+    the module.
     """
     with ExitStack() as stack:
 
-        def opened(kind: str, files: Iterable[Path], sections: Sections | None = None, **options: Any) -> Hospital:
+        def opened(
+            kind: str, files: Iterable[Path], sections: Sections | None = None, warm: bool = True, **options: Any
+        ) -> Hospital:
             folder, receiver_port = tmp_path_factory.mktemp(kind), free_port()
             destinations = {AE_TITLE: ("127.0.0.1", receiver_port)}
             if kind == "orthanc":
@@ -50,7 +52,7 @@ def open_hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
             else:
                 pacs = stack.enter_context(Dcmqrscp(folder / "pacs", files, destinations=destinations, **options))
             asked = (pacs.ae_title, pacs.port)
-            service = Service(folder / "mkiso", asked, sections, receiver_port=receiver_port)
+            service = Service(folder / "mkiso", asked, sections, receiver_port=receiver_port, warm=warm)
             return Hospital(stack.enter_context(service), pacs)
 
         yield opened

@@ -100,7 +100,7 @@ class House:
 
 
 @contextmanager
-def open_house(folder: Path) -> Iterator[House]:
+def open_house(folder: Path, *, warm: bool = False) -> Iterator[House]:
     """Everything started, and ended after the `with`."""
     studies = {
         "GOOD1": make_study(folder / "s", "GOOD1", patient=CANARY),
@@ -146,7 +146,7 @@ def open_house(folder: Path) -> Iterator[House]:
             "storage": {"keep_failed_hours": 0},
             "audit": {"enabled": True, "patient_names": False},
         }
-        service = Service(folder / "mkiso", (PACS_AE, link.port), sections, receiver_port=receiver_port)
+        service = Service(folder / "mkiso", (PACS_AE, link.port), sections, receiver_port=receiver_port, warm=warm)
         service.environment["TMPDIR"] = str(_made(folder / "tmp"))
         service.http.headers["X-API-Key"] = KEY
         stack.enter_context(service)

@@ -9,10 +9,22 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from peers.patience import LONG
 from peers.ports import is_open
+
+
+class Child(Protocol):
+    """What is asked of a process that was started; `subprocess.Popen` answers it."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
 
 
 class Process:
@@ -38,14 +50,11 @@ class Process:
         self.port = port
         self.environment = {**os.environ, **(environment or {})}
         self.folder = folder
-        self.child: subprocess.Popen[bytes] | None = None
+        self.child: Child | None = None
 
     def start(self) -> Self:
         """Start it and return when its port is open. Raises RuntimeError with its log where it doesn't come up."""
-        with self.log_file.open("ab") as log:
-            self.child = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd=self.folder
-            )
+        self.child = self.begin()
         deadline = time.monotonic() + self.ready_seconds
         while not self.is_ready():
             if self.child.poll() is not None or time.monotonic() > deadline:
@@ -53,6 +62,13 @@ class Process:
                 raise RuntimeError(f"{self.command[0]} didn't start:\n{self.log()}")
             time.sleep(self.poll_seconds)
         return self
+
+    def begin(self) -> Child:
+        """Start it."""
+        with self.log_file.open("ab") as log:
+            return subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd=self.folder
+            )
 
     def is_ready(self) -> bool:
         return is_open(self.port) if self.port else True

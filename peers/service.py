@@ -14,16 +14,18 @@ from typing import Any
 import httpx
 import yaml
 
+from peers.nursery import nursery
 from peers.patience import LONG, until
 from peers.ports import free_port
-from peers.process import Process
+from peers.process import Child, Process
 
 AE_TITLE = "CDRECORD"
 
 
 class Service(Process):
     """`mkiso serve`. `pacs` is the (AE title, port) it asks; `sections` are merged into its configuration and win.
-    `sources` are what it asks instead of a PACS, each with the same short limits.
+    `sources` are what it asks instead of a PACS, each with the same short limits. `warm`: a fork of what has imported
+    all (peers/nursery.py), not an interpreter of its own.
     """
 
     ready_seconds = 3 * LONG
@@ -37,6 +39,7 @@ class Service(Process):
         *,
         receiver_port: int = 0,
         sources: Sequence[Mapping[str, Any]] = (),
+        warm: bool = False,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.data_dir = folder / "data"
@@ -58,6 +61,7 @@ class Service(Process):
             del configuration["pacs"]
             configuration["sources"] = [{**limits, **source} for source in sources]
         self.settings = configuration
+        self._warm = warm
         self.configuration = folder / "config.yaml"
         self.configuration.write_text(yaml.safe_dump(configuration), encoding="utf-8")
         super().__init__(
@@ -70,6 +74,13 @@ class Service(Process):
         self.prefect = httpx.Client(
             base_url=f"http://127.0.0.1:{self.prefect_port}/api", timeout=LONG, auth=self._with_password
         )
+
+    def begin(self) -> Child:
+        """Start it, in an interpreter that has imported all, where it is `warm`."""
+        if not self._warm:
+            return super().begin()
+        self.log_file.touch()
+        return nursery.serve(self.environment, self.log_file)
 
     @property
     def prefect_password(self) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from peers.nursery import nursery
+
 pytest_plugins = ["peers.hospital"]
 
 settings.register_profile("mkiso", deadline=None)
@@ -38,6 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def nothing_left_behind() -> Iterator[None]:
     """At the end of this process's tests no program that they started still runs."""
     yield
+    nursery.close()
     multiprocessing.active_children()  # reaps those that have ended
     assert children_of(os.getpid()) == []
 

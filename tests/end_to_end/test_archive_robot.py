@@ -84,7 +84,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             Orthanc(folder / "pacs", destinations={AE_TITLE: ("127.0.0.1", receiver_port)}, verbose=False)
         )
         robot = stack.enter_context(JsonRobot(folder / "robot", step_seconds=0.1))
-        service = Service(folder / "mkiso", (pacs.ae_title, pacs.port), sections, receiver_port=receiver_port)
+        service = Service(
+            folder / "mkiso", (pacs.ae_title, pacs.port), sections, receiver_port=receiver_port, warm=True
+        )
         fired = last_fire(SCHEDULE, TIMEZONE, datetime.now(UTC))
         place = Place(service, robot, pacs, folder, fired)
         replaced = place.study("REPLACED1", FIRST - 1)

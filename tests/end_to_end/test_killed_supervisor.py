@@ -71,7 +71,7 @@ def kill_in_mid_job(folder: Path, silent_pacs: int, killed: tuple[str, ...]) -> 
         "server": {"shutdown_grace_seconds": 1},
         "pacs": {"response_timeout_seconds": 3000, "quiet_timeout_seconds": 3000},  # the job alone wouldn't end
     }
-    with Service(folder, ("SILENT", silent_pacs), sections) as service:
+    with Service(folder, ("SILENT", silent_pacs), sections, warm=True) as service:
         job_id = service.ask("/api/iso/download", accession_number="HELD")
         process = service.when(
             lambda: service.run(job_id)["state_type"] == "RUNNING" and service.run(job_id)["infrastructure_pid"]

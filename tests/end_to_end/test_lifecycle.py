@@ -34,9 +34,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
 
 @pytest.fixture(scope="module")
 def hospital(open_hospital: Open, files: dict[str, list[Path]]) -> Hospital:
-    return open_hospital(
-        "orthanc", [file for study in files.values() for file in study], {"disc": {"reuse_minutes": 0}}, verbose=False
-    )
+    every = [file for study in files.values() for file in study]
+    return open_hospital("orthanc", every, {"disc": {"reuse_minutes": 0}}, warm=False, verbose=False)
 
 
 def in_mid_move(hospital: Hospital) -> str:
@@ -207,7 +206,8 @@ def test_what_processes_are_forked_from_has_one_thread_and_no_connection(hospita
 def test_sigterm_lets_the_job_finish_or_fail_in_words_and_leaves_nothing(
     open_hospital: Open, files: dict[str, list[Path]]
 ) -> None:
-    hospital = open_hospital("orthanc", files["BIG1"], {"server": {"shutdown_grace_seconds": 1}}, verbose=False)
+    sections = {"server": {"shutdown_grace_seconds": 1}}
+    hospital = open_hospital("orthanc", files["BIG1"], sections, warm=False, verbose=False)
     service = hospital.service
     in_mid_move(hospital)
     children = set(service.processes().values())

@@ -76,7 +76,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         ]
         sources[1]["patient_domain"] = "x"
         sections: dict[str, dict[str, Any]] = {"auth": {"enabled": True, "api_key": KEY}, "audit": {"enabled": True}}
-        service = Service(folder / "mkiso", ("", 0), sections, receiver_port=receiver_port, sources=sources)
+        service = Service(folder / "mkiso", ("", 0), sections, receiver_port=receiver_port, sources=sources, warm=True)
         service.http.headers["X-API-Key"] = KEY
         with service:
             yield Site(service, main, cloud, studies)

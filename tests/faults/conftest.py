@@ -19,7 +19,7 @@ the scenarios.
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
-    with open_house(folder) as opened:
+    with open_house(folder, warm=True) as opened:
         for number in range(3):  # threads and connections that stay are made by the first jobs
             opened.disc("GOOD1", folder / f"warm {number}")
         opened.warm = opened.standing()

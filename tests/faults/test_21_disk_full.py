@@ -53,7 +53,8 @@ def test_21_a_disk_that_fills_up_fails_the_job_and_nothing_else(small_disk: Path
             "storage": {"data_dir": str(small_disk), "keep_failed_hours": 0},
         }
         # Prefect has a disk of its own here: what is tried is a store that fills up beside a whole orchestrator.
-        service = Service(tmp_path / "mkiso", (orthanc.ae_title, orthanc.port), sections, receiver_port=receiver_port)
+        asked = (orthanc.ae_title, orthanc.port)
+        service = Service(tmp_path / "mkiso", asked, sections, receiver_port=receiver_port, warm=True)
         service.environment["PREFECT_HOME"] = str(service.data_dir / "prefect")
         service.data_dir = small_disk
         with service:

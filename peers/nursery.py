@@ -1,0 +1,159 @@
+"""`mkiso serve` without its imports: forks of a program that has made them once for all services of a test run. They
+are most of the processor time of a start.
+
+A fork is a new start in all else: its environment, its output, the settings that Prefect reads from the environment.
+Tests of a start itself, and of what the kernel tells of a process, begin an interpreter, and so do measurements.
+
+Run as a program, it reads a line for each request and answers with one; it ends with its input.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mkiso.config.settings import Settings
+
+POLL_SECONDS = 0.02
+
+
+class Forked:
+    """A service's process, as `subprocess.Popen` has it: a child of the nursery, which alone can wait for it."""
+
+    def __init__(self, nursery: Nursery, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._nursery = nursery
+
+    def poll(self) -> int | None:
+        """Its exit code, or minus the signal that ended it; None while it runs."""
+        if self.returncode is None:
+            self.returncode = self._nursery.ask(wait=self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, once it has ended. Raises subprocess.TimeoutExpired."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(["mkiso", "serve"], timeout or 0)
+            time.sleep(POLL_SECONDS)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+class Nursery:
+    """The program, started when the first service is asked for; `close` ends it."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[str] | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def serve(self, environment: Mapping[str, str], log: Path) -> Forked:
+        """Fork a `mkiso serve` that writes to the end of this file."""
+        return Forked(self, int(self.ask(environment=dict(environment), log=str(log))))
+
+    def ask(self, **request: Any) -> Any:
+        """What the program answers. Raises RuntimeError where it is gone."""
+        with self._one_at_a_time:
+            if self._child is None:
+                command = [sys.executable, "-P", __file__]
+                self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                atexit.register(self.close)
+            assert self._child.stdin is not None and self._child.stdout is not None
+            self._child.stdin.write(json.dumps(request) + "\n")
+            self._child.stdin.flush()
+            if not (answer := self._child.stdout.readline()):
+                raise RuntimeError("the program that forks services is gone")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """End it."""
+        with self._one_at_a_time:
+            if self._child is not None:
+                self._child.communicate()
+                self._child = None
+
+
+nursery = Nursery()
+
+
+def _answer(request: dict[str, Any]) -> int | None:
+    """The process id of a new service, or how one has ended."""
+    if "wait" in request:
+        pid, status = os.waitpid(request["wait"], os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+    return os.fork() or sys.exit(_serve(request["environment"], request["log"]))
+
+
+def _serve(environment: dict[str, str], log: str) -> int:
+    """What `python -P -m mkiso_service serve` does, in a new fork."""
+    from prefect.context import refresh_global_settings_context
+
+    from mkiso_service import cli, ending, orchestration, supervisor
+
+    for descriptor, opened in ((0, os.open(os.devnull, os.O_RDONLY)), (1, os.open(log, os.O_WRONLY | os.O_APPEND))):
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    os.dup2(1, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(environment)
+    ending.root = ending.Root.of(os.getpid())
+
+    def begin_with(settings: Settings) -> None:
+        orchestration.begin_with(settings)
+        refresh_global_settings_context()
+
+    setattr(supervisor, "begin_with", begin_with)  # noqa: B010
+    return cli.run(["serve"])
+
+
+def _main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which tells all of its group
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.yaml").write_text(
+            json.dumps({"pacs": {"ae_title": "NOBODY"}, "storage": {"data_dir": folder}})
+        )
+        os.environ["MKISO_CONFIG"] = str(Path(folder) / "config.yaml")
+        from mkiso.config.file import load
+        from mkiso_service import supervisor
+        from mkiso_service.orchestration import environment
+        from mkiso_service.parts import importing
+
+        settings = load()
+        os.environ.update(environment(settings))
+        with importing():
+            for part in supervisor.parts(settings):
+                part.load()
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a fork of this would lack the other threads"
+    for line in sys.stdin:
+        print(json.dumps(_answer(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    _main()
