@@ -9,17 +9,23 @@ import socket
 
 LOWEST, HIGHEST = 12_000, 32_000  # net.ipv4.ip_local_port_range begins at 32,768
 
+_given: set[int] = set()
+"""Those of this process's programs, which may not listen on them yet."""
+
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on now."""
+    """A port that nobody listens on now, and another one each time."""
     for _ in range(1000):
         port = random.randint(LOWEST, HIGHEST)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind((host, port))
             except OSError:
                 continue
-            return port
+        _given.add(port)
+        return port
     raise RuntimeError(f"no free port on {host} between {LOWEST} and {HIGHEST}")
 
 
