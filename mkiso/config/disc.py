@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, field_validator, model_validator
 
-from mkiso.config.section import Encryption, Medium, Place, Section, TransferSyntax
+from mkiso.config.section import Encryption, Medium, PathText, Place, Section, TransferSyntax
 from mkiso.languages import SOURCE, languages
 
 
@@ -23,8 +23,8 @@ LanguageCode = Annotated[str, AfterValidator(_is_spoken)]
 class Viewer(Section):
     """The viewer that goes onto each disc: an unpacked folder; empty: none."""
 
-    directory: str = ""
-    executable: str = ""
+    directory: PathText = ""
+    executable: PathText = ""
     place: Annotated[str, StringConstraints(pattern=r"^(root|[A-Z0-9_]{1,8})$")] = "root"
     autorun: bool = False
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from mkiso.config import publishers
 from mkiso.config.problems import problem_of
+from mkiso.config.section import as_path
 from mkiso.config.settings import Settings
 from mkiso.config.yaml_text import Read, load_text, read_yaml
 from mkiso.errors import ConfigurationError
@@ -306,8 +307,11 @@ def _one_form_each(values: dict[str, Any], problems: list[str], names: Mapping[s
         elif file is _NOT_GIVEN:
             continue
         elif isinstance(file, str) and file.strip():
-            section[key] = _SecretFile(file, filed)
-            continue
+            try:
+                section[key] = _SecretFile(as_path(file), filed)
+                continue
+            except ValueError as error:
+                problems.append(f"{filed} {error}")
         else:
             problems.append(f"{filed} names no file")
         section[key] = UNKNOWN_SECRET

@@ -25,6 +25,7 @@ _WORDS |= dict.fromkeys(("float_parsing", "float_type"), "write a number")
 _WORDS |= dict.fromkeys(("bool_parsing", "bool_type"), "write true or false")
 _WORDS |= dict.fromkeys(("string_type", "path_type"), "write a text, in quotes where it has special characters")
 _WORDS |= {
+    "string_unicode": "has a character that is no character by itself: write it anew",
     "finite_number": "write a number that has an end",
     "int_parsing_size": "write a smaller number",
     "greater_than": "must be more than {gt:g}",

@@ -36,16 +36,25 @@ TransferSyntax = Literal["as-archived", "explicit-le"]
 """What the images of a disc are stored as."""
 
 
+def as_path(text: str) -> str:
+    """The text, where the system can have a file of this name. Raises ValueError."""
+    if wrong := next((each for each in text if each == "\0" or "\ud800" <= each <= "\udfff"), None):
+        raise ValueError(f"has a character that no name of a file can have (U+{ord(wrong):04X}): write it anew")
+    return text
+
+
 def _named(path: object) -> object:
     if path == "":
         raise ValueError("is empty and names nothing")
-    return path
+    return as_path(path) if isinstance(path, str) else path
 
 
 def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
     return path if info.context is None else (info.context / path).absolute()
 
 
+PathText = Annotated[str, BeforeValidator(lambda text: as_path(text) if isinstance(text, str) else text)]
+"""A path that may be left out: empty."""
 NamedPath = Annotated[Path, BeforeValidator(_named)]
 Place = Annotated[NamedPath, AfterValidator(_beside_the_file)]
 """A file or folder; a relative one lies beside the configuration file, whose folder is the validation's context:

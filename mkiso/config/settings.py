@@ -25,7 +25,18 @@ from mkiso.config.archive import Archive
 from mkiso.config.disc import Deidentified, Disc, Identity, Print, Priors, Viewer
 from mkiso.config.inboxes import Inbox, Peer
 from mkiso.config.publishers import CStore, Publisher, Robot
-from mkiso.config.section import AeTitle, Host, Network, Place, Port, Seconds, Section, Url, differ_by_more_than_case
+from mkiso.config.section import (
+    AeTitle,
+    Host,
+    Network,
+    PathText,
+    Place,
+    Port,
+    Seconds,
+    Section,
+    Url,
+    differ_by_more_than_case,
+)
 from mkiso.config.sources import CMove, Source, Sources, alike
 from mkiso.config.storage import Storage
 
@@ -171,7 +182,7 @@ class Audit(Section):
     """
 
     enabled: bool = False
-    target: str = ""
+    target: PathText = ""
     source_id: Annotated[str, StringConstraints(min_length=1)] = "mkiso"
     patient_names: bool = True
     authority: Place | None = None

@@ -40,6 +40,8 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key.value, str):
                 continue
+            if re.search("[\ud800-\udfff]", key.value):
+                raise yaml.MarkedYAMLError(problem="lone surrogate", problem_mark=key.start_mark)
             line = key.start_mark.line + 1
             if key.value in lines:
                 self.twice.append(f"{key.value} stands there twice, in lines {lines[key.value]} and {line}: remove one")
@@ -138,6 +140,7 @@ _BROKEN_YAML = {
     "another document": "a second document begins (---): a configuration is one",
     "undefined alias": "a text that begins with * needs quotes",
     "constructor for the tag": "a text that begins with ! needs quotes",
+    "lone surrogate": "a key has half of a character in it: write it anew",
     "unhashable key": "a key is one word",
     "unknown escape character": "a backslash in double quotes: use single quotes",
 }

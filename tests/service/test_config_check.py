@@ -4,6 +4,7 @@ its sentence and exit code 2, instead of starting it for ever.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -31,6 +32,31 @@ NOBODYS_ADDRESS = "203.0.113.9"  # RFC 5737
 def found(folder: Path, monkeypatch: pytest.MonkeyPatch, **sections: Any) -> list[str]:
     monkeypatch.setenv("MKISO_CONFIG", str(write(folder, yaml.safe_dump(sections))))
     return problems()
+
+
+def test_what_can_be_no_name_of_a_file_is_told_of_all_paths_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_name = "a\0b"
+    paths = {
+        "storage": {"data_dir": no_name, "shared_dir": "\udc80"},
+        "archive": {"directory": no_name},
+        "viewer": {"directory": no_name, "executable": "\ud800"},
+        "audit": {"target": no_name, "authority": no_name},
+        "disc": {"recipients": [no_name]},
+        "auth": {"api_key_file": no_name},
+        "sign_in": {"authority": no_name},
+        "receiver": {"tls": {"certificate": no_name, "key": no_name}},
+        "publishers": {"r": {"kind": "folder", "directory": no_name, "status_directory": "\udfff"}},
+        "pacs": {"kind": "dicomweb", "base_url": "https://pacs.example.org", "secret_file": no_name, "key": no_name},
+    }
+    text = json.dumps(paths)  # which YAML reads, with its escapes
+    monkeypatch.setenv("MKISO_CONFIG", str(write(tmp_path, text)))
+    told = problems()
+    assert len(told) == 16 and all("has a character that no name of a file can have (U+" in each for each in told), told
+    with pytest.raises(ConfigurationError, match="line 1: a key has half of a character"):
+        monkeypatch.setenv("MKISO_CONFIG", str(write(tmp_path, '{"\\ud800": 1}')))
+        problems()
 
 
 @pytest.mark.parametrize(
