@@ -216,7 +216,7 @@ class Client:
                 lost_since = time.monotonic() if progressed or lost_since is None else lost_since
                 if time.monotonic() - lost_since > OUTAGE_SECONDS:
                     raise ServiceError(
-                        f"The download broke off ({error}). The same command goes on where it ended.", "unreachable"
+                        f"The download broke off ({error}). Run the same command again.", "unreachable"
                     ) from None
                 time.sleep(1)
         if _sha256(part) != disc.sha256:

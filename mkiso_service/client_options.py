@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -31,6 +32,17 @@ Command = Callable[..., Any]
 def _born(_context: click.Context, _option: click.Parameter, given: str) -> str:
     if given and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", given, re.ASCII):
         raise click.BadParameter(f"{given!r} is no date: write it as 1970-01-31.")
+    return given
+
+
+def _address(_context: click.Context, _option: click.Parameter, given: str) -> str:
+    """Said before anything is asked: a machine without its scheme would look like a service that doesn't run."""
+    try:
+        is_whole = given.lower().startswith(("http://", "https://")) and bool(urlsplit(given).hostname)
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        raise click.BadParameter(f"{given!r} is no whole address: write it as {DEFAULT_URL}.")
     return given
 
 
@@ -143,6 +155,7 @@ def of_a_service(command: Command) -> Command:
         envvar="MKISO_URL",
         default=DEFAULT_URL,
         show_default=True,
+        callback=_address,
         help="The address of mkiso serve; also MKISO_URL.",
     )
     @click.option(

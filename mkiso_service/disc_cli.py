@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,7 +99,8 @@ def burn(
             f"--to writes the files of a stick: --format {' or '.join(ON_A_STICK)}. A file of the format {form} stays "
             f"one file: write it there with -o {place / f'disc{FORMATS[form].suffix}'}."
         )
-    if letter_name and not (form and FORMATS[form].is_encrypted):
+    is_locked = bool(form) and FORMATS[form].is_encrypted
+    if letter_name and not is_locked:
         raise click.UsageError("--letter takes the password of an encrypted disc: say --format zip-encrypted.")
     if letter_name and deidentified:
         raise click.UsageError("--letter is for a patient, and a de-identified copy is nobody's.")
@@ -110,7 +113,11 @@ def burn(
     try:
         if place:
             require_place(place, beside=beside_others)
+        held = set(place.iterdir()) if place else set()
         request = confirmed(console, client, replace(request, form=form, deidentified=deidentified), yes=yes)
+    except OSError as error:
+        raise click.FileError(str(error.filename or target), error.strerror) from None
+    try:
         if place:
             job, files = burn_into(console, client, request, place, letter=letter_file)
         else:
@@ -118,16 +125,27 @@ def burn(
     except OSError as error:
         raise click.FileError(str(error.filename or target), error.strerror) from None
     except KeyboardInterrupt:
-        again = "Run the same command to resume."
-        if form and FORMATS[form].is_encrypted:
-            again = (
-                "Run the same command for another disc with another password: an encrypted one is made for one asker."
-            )
-        console.print(f"Stopped. The job continues, and the downloaded part is kept. {again}")
+        console.print(_stopped(target, held if place else None, is_locked=is_locked))
         return FAILED
     if as_json:
         tell({"job": job, "files": files})
     return 0
+
+
+def _stopped(target: Path, held: set[Path] | None, *, is_locked: bool) -> str:
+    """What Ctrl-C has left, and what to do. `held` is what a folder of `--to` had in it before; `is_locked`: each asker
+    gets a disc and a password of their own.
+    """
+    with suppress(OSError):  # a stick that was pulled out
+        if held is not None and set(target.iterdir()) != held:
+            return f"Stopped. What was written to {target} isn't whole: remove it. Then run the same command again."
+    is_kept = held is None and any(target.parent.glob(f".{glob.escape(target.name)}.*.part"))
+    kept = "The job continues, and the downloaded part is kept." if is_kept else "The job continues."
+    if is_locked:
+        again = "Run the same command for another disc with another password: an encrypted one is made for one asker."
+    else:
+        again = "Run the same command to resume."
+    return f"Stopped. {kept} {again}"
 
 
 @click.command(name="print")

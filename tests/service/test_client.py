@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from mkiso_service import burning
 from mkiso_service.api import Disc
 from mkiso_service.cli import run
 from mkiso_service.client import Client, ServiceError
@@ -587,6 +588,46 @@ def test_burn_writes_encrypted_files_into_a_folder_and_tells_the_password(
     assert "format=usb-cms" in script.asked[0][0]
     assert "Password: 00000-11111" in capsys.readouterr().err
     assert (folder / "DICOM/PT000001/IM000001").read_bytes() == b"image" * 1000
+
+
+@pytest.mark.parametrize(
+    ("at", "options", "left", "says"),
+    [
+        ("show_job", ["-o", "x.iso"], "", "Stopped. The job continues. Run the same command to resume."),
+        ("download", ["-o", "x.iso"], ".x.iso.1234.part", "continues, and the downloaded part is kept. Run the same"),
+        ("download", ["--to", "."], "", "Stopped. The job continues. Run the same command to resume."),
+        ("unpack", ["--to", "."], "DICOM", "isn't whole: remove it. Then run the same command again."),
+    ],
+)
+def test_ctrl_c_says_what_is_left(
+    script: Script,
+    url: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    at: str,
+    options: list[str],
+    left: str,
+    says: str,
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        if left:
+            Path(left).touch()
+        raise KeyboardInterrupt
+
+    two_files(script)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Client if at == "download" else burning, at, stop)
+    assert run(["burn", "A1", *options, "--url", url]) == 1
+    assert says in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:8080", "discs.example.org", "ftp://discs.example.org", "http://", "http://["]
+)
+def test_an_address_without_its_scheme_is_said_to_be_wrong(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["burn", "A1", "--url", address]) == 2
+    assert "is no whole address: write it as http://127.0.0.1:8080." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["iso", "zip", "zip-encrypted", "iso-cms", "zip-cms"])
