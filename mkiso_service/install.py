@@ -37,7 +37,6 @@ STOP_SECONDS = 45
 UNIT = """\
 [Unit]
 Description={description}
-Documentation=file:/usr/share/doc/mkiso/operating.md
 Wants=network-online.target{wants}
 After=network-online.target{after}
 

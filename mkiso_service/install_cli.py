@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -124,7 +125,11 @@ def _drafted(file: Path, answers: Mapping[str, Any]) -> Settings:
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / file.name
         save(draft, written(given, file), with_key=given.everybody)
-        return load(draft, {})
+        try:
+            return load(draft, {})
+        except ConfigurationError as error:  # nobody has the file yet, so its lines say nothing
+            problems = tuple(re.sub(r" \(line \d+\)$", "", each) for each in error.problems)
+            raise ConfigurationError("; ".join(problems), problems) from None
 
 
 def _told_of(settings: Settings, groups: Iterable[str]) -> bool:
@@ -213,8 +218,14 @@ def init(output: Path, *, no_questions: bool, untested: bool, **answers: Any) ->
     click.echo(
         f"wrote {file}" + (f"\nwrote {key_file(file)}, the key that the page asks for" if given.everybody else "")
     )
-    click.echo(f"Next: mkiso -c {output} serve, or as a service: mkiso -c {output} service install")
+    command = f"{'mkiso' if shutil.which('mkiso') else _program()} -c {output}"
+    click.echo(f"Next: {command} serve, or as a service: {command} service install")
     return 0
+
+
+def _program() -> Path:
+    """This very mkiso, whatever another one the shell finds."""
+    return Path(sys.executable).with_name("mkiso")
 
 
 @click.group()
@@ -246,7 +257,7 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
 
     config = Path(os.environ.get("MKISO_CONFIG") or CONFIG).absolute()
     settings = load(config) if config.is_file() else defaults()
-    program = shutil.which("mkiso") or str(Path(sys.executable).with_name("mkiso"))
+    program = str(own) if (own := _program()).exists() else shutil.which("mkiso") or str(own)
     for path, text in files(settings, shape, config, program):
         if dry_run:
             click.echo(f"# {path}\n{text}")
@@ -263,12 +274,13 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
         "systemd-sysusers && systemd-tmpfiles --create",
         *begin,
         f"chown -R root:mkiso {config.parent} && chmod 640 {config.parent}/*",
-        f"sudo -u mkiso {program} -c {config} config check",
+        f"runuser -u mkiso -- {program} -c {config} config check",
         f"systemctl daemon-reload && systemctl enable --now {units}",
-        f"sudo -u mkiso {program} -c {config} doctor",
+        f"runuser -u mkiso -- {program} -c {config} doctor",
     ]
     click.echo("\nNext, as root:\n" + "".join(f"  {step}\n" for step in steps))
-    for name, place in (("The configuration", config), ("The program", Path(program))):
+    python = Path(sys.executable).resolve()  # a virtual environment's is a link
+    for name, place in (("The configuration", config), ("The program", Path(program)), ("Its Python", python)):
         if hidden := next((each for each in HIDDEN if place.is_relative_to(each)), None):
             click.echo(f"{name} {place} lies in {hidden}, where a service can't see it: put it elsewhere.", err=True)
     data_dir = settings.storage.data_dir

@@ -14,6 +14,7 @@ from mkiso.config.file import load
 from mkiso.config.publishers import CStore, Robot
 from mkiso.config.sources import Pacs
 from mkiso.demo.pacs import DemoPacs
+from mkiso.errors import ConfigurationError
 from mkiso.sources.query import find_studies
 from mkiso.sources.registry import sources_of
 from mkiso_service.cli import cli
@@ -73,6 +74,12 @@ def test_a_pacs_that_does_not_answer_leaves_nothing_written(tmp_path: Path) -> N
     assert not any((tmp_path / "etc").iterdir())
     assert init(tmp_path, "--pacs-port", port, "--untested").return_value == 0
     assert load(tmp_path / "etc" / "config.yaml", {}).publishers == {}
+
+
+def test_a_wrong_answer_is_in_no_line_of_a_file_that_nobody_has(tmp_path: Path) -> None:
+    told = init(tmp_path, "--untested", "--ae-title", "MORE_THAN_16_LETTERS")
+    assert isinstance(told.exception, ConfigurationError)
+    assert told.exception.problems == ("receiver.ae_title must have at most 16 characters",)
 
 
 def test_answers_that_nobody_reads_are_said_to_be_none(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mkiso.config.storage import Storage
 from mkiso.errors import StudyNotFound
 from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, write_report
+from mkiso_service import install_cli
 from mkiso_service.cli import cli
 from mkiso_service.install import SHAPES, Part, defaults, unit, unit_name
 from mkiso_service.webhook.metrics import Metrics
@@ -74,6 +76,17 @@ def test_install_prints_or_writes(tmp_path: Path) -> None:
     )
     assert told.exit_code == 0, told.output
     assert (tmp_path / "etc/systemd/system/mkiso.service").is_file()
+    program = str(Path(sys.executable).with_name("mkiso"))
+    assert f"ExecStart={program} serve" in (tmp_path / "etc/systemd/system/mkiso.service").read_text(encoding="utf-8")
+    assert f"runuser -u mkiso -- {program} " in told.output  # a Debian without sudo has it too
+
+
+def test_install_says_what_a_service_could_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install_cli, "HIDDEN", (str(Path(sys.executable).resolve().parent),))
+    told = CliRunner().invoke(
+        cli, ["service", "install", "--root", str(tmp_path)], env={"MKISO_CONFIG": "/etc/none.yaml"}
+    )
+    assert f"Its Python {Path(sys.executable).resolve()} lies in" in told.output
 
 
 def compose() -> dict[str, Any]:
