@@ -3,7 +3,8 @@ instance's file.
 
 pictures/pictures.pack   every picture, one behind the other
          made.jsonl      what was made of which instance, where it lies, and its SHA-256: what a retry keeps
-         1, 2 …          where a process puts what it makes, until it lies in the pack; written over by the next
+         1/1, 1/2 …      where a process puts what it makes of some images, until it lies in the pack; written over by
+                         the next
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import errno
 import hashlib
 import os
 import shutil
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import CancelledError, Future
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import SimpleQueue
 from stat import S_ISREG
 from types import MappingProxyType
 
@@ -36,6 +37,10 @@ from mkiso.storage.pack import Pack, Part
 from mkiso.study.models import Arrival
 
 WORKERS = 2  # processes a job; they are nicer than everything else
+AT_ONCE = 8
+"""How many images a process is asked for at once where so many wait: a question for each would cost as much as what is
+asked."""
+TELL_SECONDS = 1.0
 FINISH_SECONDS = 300.0
 """How long a job waits for its pictures once all has arrived; what has none by then is named as too slow."""
 VALUES, FEW_VALUES, MANY_IMAGES = 64, 16, 500
@@ -96,6 +101,15 @@ class _Made:
 _MADE_JSON = TypeAdapter(_Made)
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """An image that waits for a process."""
+
+    arrival: Arrival
+    request: PictureRequest
+    made: Future[Rendered] = field(default_factory=Future)
+
+
 class Renderer:
     """Turns a job's arrivals into pictures beside everything else; `close` ends what it is at, and its processes."""
 
@@ -111,10 +125,12 @@ class Renderer:
         self._pool = PicturePool(workers, fork_server=fork_server)
         self._pool.warm(workers if expected is None else min(workers, expected))
         self._begun: dict[str, Future[Rendered]] = {}
-        self._places = SimpleQueue[Path]()
-        for number in range(1, workers + 1):
-            self._places.put(folder / str(number))
         self._kept: _Kept | None = None
+        self._lock = threading.Lock()
+        self._waiting: deque[_Task] = deque()
+        self._places = [folder / str(number) for number in range(1, workers + 1)]
+        self._free = list(self._places)
+        self._folders: set[Path] = set()
 
     def begin(self, arrival: Arrival) -> None:
         """Render an instance when a process is free; what an earlier attempt made of these bytes is kept."""
@@ -127,7 +143,7 @@ class Renderer:
             self._begun[arrival.sha256] = made = Future[Rendered]()
             made.set_result(kept)
             return
-        self._begun[arrival.sha256] = self._pool.begin(self._make, arrival, request)
+        self._begun[arrival.sha256] = self._ask(arrival, request)
 
     def finish(
         self,
@@ -146,45 +162,91 @@ class Renderer:
             for arrival in arrivals
             if arrival.sha256 in states
         }
-        deadline = time.monotonic() + seconds
+        begun = [self._begun[arrival.sha256] for arrival in arrivals]
+        deadline, left = time.monotonic() + seconds, {*begun, *presented.values()}
+        while left:
+            tell(sum(made.done() for made in begun))
+            _, left = wait(left, min(TELL_SECONDS, max(0.0, deadline - time.monotonic())))
+            if time.monotonic() >= deadline:
+                break
+        self.close()
         rendered: dict[str, Rendered] = {}
         for arrival in arrivals:
-            tell(len(rendered))
-            made = self._result(arrival, self._begun[arrival.sha256], max(0.0, deadline - time.monotonic()))
+            made = self._result(arrival, self._begun[arrival.sha256])
             if arrival.sha256 in presented:
-                shown = self._result(arrival, presented[arrival.sha256], max(0.0, deadline - time.monotonic()))
+                shown = self._result(arrival, presented[arrival.sha256])
                 made = shown if len(shown.result.pictures) >= len(made.result.pictures) else made
             rendered[arrival.sha256] = made
-        self.close()
         return Pictures(rendered)
 
     def close(self) -> None:
         self._pool.close(at_once=True)
+        while self._waiting:
+            self._waiting.popleft().made.cancel()
         if self._kept:
             self._kept.close()
             self._kept = None
-        while not self._places.empty():
-            shutil.rmtree(self._places.get(), ignore_errors=True)
+        for place in self._places:
+            shutil.rmtree(place, ignore_errors=True)
 
     def _presented(self, arrival: Arrival, state: Path) -> Future[Rendered]:
         """An image once more, as a presentation state has it; its values, which nobody turned, aren't carried then."""
-        return self._pool.begin(self._make, arrival, replace(self._request(arrival), presentation=state))
+        return self._ask(arrival, replace(self._request(arrival), presentation=state))
 
-    def _make(self, arrival: Arrival, request: PictureRequest) -> Rendered:
+    def _ask(self, arrival: Arrival, request: PictureRequest) -> Future[Rendered]:
+        """Put it behind what waits for a process, of which those that have nothing to do begin."""
+        task = _Task(arrival, request)
+        with self._lock:
+            self._waiting.append(task)
+            if not self._free:
+                return task.made
+            place = self._free.pop()
+        self._pool.begin(self._work, place)
+        return task.made
+
+    def _work(self, place: Path) -> None:
+        """Have a process make what waits, some at a time, until nothing does."""
+        while True:
+            with self._lock:
+                tasks = [
+                    self._waiting.popleft() for _ in range(min(AT_ONCE, -(-len(self._waiting) // len(self._places))))
+                ]
+                if not tasks:
+                    self._free.append(place)
+                    return
+            try:
+                self._make(tasks, [self._folder_in(place, number) for number in range(1, len(tasks) + 1)])
+            except Exception as error:
+                for task in tasks:
+                    if not task.made.done():
+                        task.made.set_exception(error)
+                if isinstance(error, CancelledError):
+                    raise
+
+    def _make(self, tasks: Sequence[_Task], folders: Sequence[Path]) -> None:
         assert self._kept
-        place = self._places.get()
-        try:
-            place.mkdir(mode=0o700, exist_ok=True)
-            made = self._pool.render(replace(request, folder=place))
-            facts = replace(made.facts, sop_instance_uid=arrival.sop_instance_uid)  # whatever a decoder says
-            return self._kept.keep(arrival, place, replace(made, request=request, facts=facts))
-        except BaseException:  # what was written and not taken isn't there for the next
-            shutil.rmtree(place, ignore_errors=True)
-            raise
-        finally:
-            self._places.put(place)
+        requests = [replace(task.request, folder=folder) for task, folder in zip(tasks, folders, strict=True)]
+        for task, folder, made in zip(tasks, folders, self._pool.each(requests), strict=True):
+            try:
+                if isinstance(made, Exception):
+                    raise made
+                facts = replace(made.facts, sop_instance_uid=task.arrival.sop_instance_uid)  # whatever a decoder says
+                task.made.set_result(
+                    self._kept.keep(task.arrival, folder, replace(made, request=task.request, facts=facts))
+                )
+            except Exception as error:  # what was written and not taken isn't there for the next
+                shutil.rmtree(folder, ignore_errors=True)
+                self._folders.discard(folder)
+                task.made.set_exception(error)
 
-    def _result(self, arrival: Arrival, made: Future[Rendered], seconds: float) -> Rendered:
+    def _folder_in(self, place: Path, number: int) -> Path:
+        folder = place / str(number)
+        if folder not in self._folders:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folders.add(folder)
+        return folder
+
+    def _result(self, arrival: Arrival, made: Future[Rendered], seconds: float = 0.0) -> Rendered:
         try:
             return made.result(seconds)
         except StorageFull:

@@ -82,8 +82,9 @@ def image_of(opened: Opened) -> Image:
     return Image(dataset, form, EncapsulatedFrames(opened.file, form, element.offset, offsets))
 
 
-def facts_of(dataset: Attributes) -> ObjectFacts:
+def facts_of(opened: Opened) -> ObjectFacts:
     """What is true of an object whether or not it can be shown."""
+    dataset = opened.attributes
     return ObjectFacts(
         sop_instance_uid=text(dataset, "SOPInstanceUID"),
         series_instance_uid=text(dataset, "SeriesInstanceUID"),
@@ -94,6 +95,7 @@ def facts_of(dataset: Attributes) -> ObjectFacts:
         frames=integer(dataset, "NumberOfFrames") or 1,
         windows=windows_of(frame_window(dataset, 0)),
         frame_time_ms=_frame_time(dataset),
+        compressed=opened.transfer_syntax not in _NATIVE,
     )
 
 

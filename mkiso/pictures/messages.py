@@ -1,5 +1,5 @@
-"""What the pool and a worker say to each other: one JSON value a line, checked on arrival. A decoder that was taken
-over can send nothing else.
+"""What the pool and a worker say to each other: questions, several on a line, and one JSON value a line as answers,
+checked on arrival. A decoder that was taken over can send nothing else.
 """
 
 from __future__ import annotations
@@ -56,7 +56,12 @@ class Answer:
     done: bool = False
     failed: int | None = None
 
+    @property
+    def is_last(self) -> bool:
+        """Whether it ends the answers to a question."""
+        return self.done or self.failed is not None
 
-QUESTION: TypeAdapter[Question] = TypeAdapter(Question)
+
+QUESTIONS: TypeAdapter[tuple[Question, ...]] = TypeAdapter(tuple[Question, ...])
 ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer)
 LIMITS: TypeAdapter[Limits] = TypeAdapter(Limits)

@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -110,24 +110,48 @@ class PicturePool(_Pool):
         Raises StorageFull where the disk is full, OSError where the file can't be read or the folder can't be written,
         and CancelledError where the pool is closed at once.
         """
+        [result] = self.each([request])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def each(self, requests: Sequence[PictureRequest]) -> Iterator[PictureResult | Exception]:
+        """Render objects one after the other, all asked of a process at once: what becomes of each, which for a fault
+        of the disk is an exception.
+
+        One that dies while it is at an object costs what it costs alone: where it isn't clear at which it was, they are
+        asked one by one. Raises StorageFull and CancelledError as `render` does.
+        """
         worker = self._idle.get()
-        rendering = _Rendering(request)
+        waiting = deque(map(_Rendering, requests))
+        at_once = len(waiting)
+        is_asked = False
         try:
-            self._require_room(request.folder)
-            while not rendering.done:
+            self._require_room(requests[0].folder)
+            while waiting:
                 worker = worker or self._start()
+                asked = list(waiting)[:at_once]
+                is_asked = True
                 try:
-                    for answer in worker.ask(rendering.question):
-                        rendering.take(answer)
+                    for answer in worker.ask(*(rendering.question for rendering in asked)):
+                        waiting[0].take(answer)
+                        if waiting[0].done:
+                            yield waiting.popleft().result
+                    is_asked = False
                 except WorkerDied as death:
                     self._end(worker)
-                    worker = None
+                    worker, is_asked = None, False
                     if self._stopped:
                         raise CancelledError from None
-                    rendering.died(death.reason)
+                    if at_once > 1 and not waiting[0].is_begun:
+                        at_once = 1
+                    elif waiting[0].died(death.reason):
+                        yield waiting.popleft().result
         finally:
+            if is_asked and worker:  # it goes on with what nobody waits for
+                self._end(worker)
+                worker = None
             self._idle.put(worker)
-        return rendering.result
 
     def _warm(self) -> None:
         worker = self._idle.get()
@@ -198,6 +222,7 @@ class _Rendering:
         self._not_shown: list[NotShown] = []
         self._left: deque[int] = deque()  # frames without an answer
         self._deaths = 0
+        self._fault: Exception | None = None
         self.done = False
 
     @property
@@ -207,8 +232,15 @@ class _Rendering:
         return Question(replace(self._request, frames=tuple(self._left)), spread=not self._deaths)
 
     @property
-    def result(self) -> PictureResult:
-        return PictureResult(self._request, self._facts or ObjectFacts(), tuple(self._pictures), tuple(self._not_shown))
+    def is_begun(self) -> bool:
+        """Whether a process has said what it is."""
+        return self._facts is not None
+
+    @property
+    def result(self) -> PictureResult | Exception:
+        return self._fault or PictureResult(
+            self._request, self._facts or ObjectFacts(), tuple(self._pictures), tuple(self._not_shown)
+        )
 
     def take(self, answer: Answer) -> None:
         """Raises WorkerDied for what doesn't belong to the request: its sender can't be trusted any more."""
@@ -228,14 +260,17 @@ class _Rendering:
             self._left.clear()
             self._not_shown.append(answer.not_shown)
         elif answer.failed is not None:
-            raise fault_of(answer.failed)
+            self._fault = fault_of(answer.failed)
+            self.done = True
         elif answer.done and not self._left:
             self.done = True
         else:
             raise WorkerDied(Reason.DECODER_CRASHED)
 
-    def died(self, reason: Reason) -> None:
-        """The frame that the worker was at gets no picture; after three deaths none of what is left does."""
+    def died(self, reason: Reason) -> bool:
+        """Whether that is all: the frame that the worker was at gets no picture; after three deaths none of what is
+        left does.
+        """
         self._deaths += 1
         if self._facts is None:
             self._not_shown.append(NotShown(0, reason))
@@ -244,6 +279,7 @@ class _Rendering:
             self._discard(frame)
             self._not_shown.append(NotShown(frame, reason))
         self.done = not self._left
+        return self.done
 
     def _is_of(self, frame: int, picture: Picture) -> bool:
         files = [

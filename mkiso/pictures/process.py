@@ -1,4 +1,4 @@
-"""One worker process as its parent sees it: asked one question at a time, and ended when it is silent for too long."""
+"""One worker process as its parent sees it: asked some questions at once, and ended when it is silent for too long."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import BinaryIO, Protocol
 from pydantic import ValidationError
 
 from mkiso.errors import Unforeseen
-from mkiso.pictures.messages import ANSWER, LIMITS, QUESTION, Answer, Limits, Question
+from mkiso.pictures.messages import ANSWER, LIMITS, QUESTIONS, Answer, Limits, Question
 from mkiso.pictures.values import Reason
 from mkiso.unix_address import unix_address
 
@@ -134,19 +134,19 @@ class WorkerProcess:
             words = "The process that makes pictures doesn't start. See why: python -m mkiso.pictures.worker '{}'"
             raise Unforeseen(f"{words} ({death.reason})") from None
 
-    def ask(self, question: Question) -> Iterator[Answer]:
-        """The answers up to the last. Raises WorkerDied where the process is gone, or is killed for being silent or for
-        saying what can't be read.
+    def ask(self, *questions: Question) -> Iterator[Answer]:
+        """The answers to each in turn, up to the last. Raises WorkerDied where the process is gone, or is killed for
+        being silent or for saying what can't be read.
         """
         try:
-            self._input.write(QUESTION.dump_json(question) + b"\n")
+            self._input.write(QUESTIONS.dump_json(questions) + b"\n")
             self._input.flush()
         except OSError:
             raise WorkerDied(self._reason()) from None
-        done = False
-        while not done:
+        left = len(questions)
+        while left:
             answer = self._answer(self._limits.seconds + self._limits.grace_seconds)
-            done = answer.done or answer.failed is not None
+            left -= answer.is_last
             yield answer
 
     def kill(self) -> None:

@@ -52,7 +52,7 @@ def render(request: PictureRequest, *, spread: bool = True) -> Iterator[ObjectFa
     """
     try:
         with opened(request.path) as object_:
-            facts = facts_of(object_.attributes)
+            facts = facts_of(object_)
             state = _state(request)
             yield replace(facts, left_out=left_out_of(state, facts.rows, facts.columns)) if state else facts
             image = image_of(object_)

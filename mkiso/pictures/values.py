@@ -218,6 +218,7 @@ class ObjectFacts:
     """What is true of an object as a whole.
 
     `windows` are its own, of its first frame; `left_out` names what a presentation state asks for beyond what is drawn.
+    `compressed`: its frames have to be decoded.
     """
 
     sop_instance_uid: str = ""
@@ -230,6 +231,7 @@ class ObjectFacts:
     windows: tuple[Window, ...] = ()
     frame_time_ms: float | None = None
     left_out: tuple[str, ...] = ()
+    compressed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 import html
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,7 +165,7 @@ def test_what_a_process_did_not_write_is_no_picture(tmp_path: Path, monkeypatch:
     first, second = instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 2}))
     renderer = Renderer(tmp_path / "pictures", workers=1)
     [told] = [each.result for each in renderer_of(renderer, first)]
-    monkeypatch.setattr(renderer._pool, "render", lambda request: replace(told, request=request))
+    monkeypatch.setattr(renderer._pool, "each", lambda requests: (replace(told, request=each) for each in requests))
     assert [each.result.not_shown for each in renderer_of(renderer, second)] == [(NotShown(0, Reason.UNFORESEEN),)]
     renderer.close()
 
@@ -179,14 +179,15 @@ def test_a_process_can_lend_no_file_of_others_to_a_picture(
     secret.write_bytes(b"x" * 100)
     renderer = Renderer(tmp_path / "pictures", workers=1)
 
-    def linked(request: PictureRequest) -> PictureResult:
-        made = render_here(request)
-        (request.folder / made.pictures[0].file.name).unlink()
-        lend(request.folder / made.pictures[0].file.name, secret)
-        return made
+    def linked(requests: Sequence[PictureRequest]) -> Iterator[PictureResult]:
+        for request, made in zip(requests, each(requests), strict=True):
+            assert isinstance(made, PictureResult)
+            (request.folder / made.pictures[0].file.name).unlink()
+            lend(request.folder / made.pictures[0].file.name, secret)
+            yield made
 
-    render_here = renderer._pool.render
-    monkeypatch.setattr(renderer._pool, "render", linked)
+    each = renderer._pool.each
+    monkeypatch.setattr(renderer._pool, "each", linked)
     assert [each.result.not_shown for each in renderer_of(renderer, image)] == [(NotShown(0, Reason.UNFORESEEN),)]
     assert secret.read_bytes() == b"x" * 100
     renderer.close()
@@ -207,17 +208,18 @@ def test_a_process_that_writes_another_script_puts_it_on_no_disc(
     """A browser runs what lies on the disc, and a decoder's process may be taken over by an image."""
     [image, *_] = passed(instances(make_study(tmp_path / "in", "ACC1"))).instances
     renderer = Renderer(tmp_path / "pictures", expected=1)
-    render = renderer._pool.render
+    each = renderer._pool.each
 
-    def taken_over(request: PictureRequest) -> PictureResult:
-        result = render(request)
-        [picture] = result.pictures
-        assert picture.script
-        (request.folder / picture.script.name).write_bytes(forged)
-        script = replace(picture.script, size=len(forged))
-        return replace(result, pictures=(replace(picture, script=script),))
+    def taken_over(requests: Sequence[PictureRequest]) -> Iterator[PictureResult]:
+        for request, result in zip(requests, each(requests), strict=True):
+            assert isinstance(result, PictureResult)
+            [picture] = result.pictures
+            assert picture.script
+            (request.folder / picture.script.name).write_bytes(forged)
+            script = replace(picture.script, size=len(forged))
+            yield replace(result, pictures=(replace(picture, script=script),))
 
-    monkeypatch.setattr(renderer._pool, "render", taken_over)
+    monkeypatch.setattr(renderer._pool, "each", taken_over)
     assert [each.result.not_shown for each in renderer_of(renderer, image)] == [(NotShown(0, Reason.UNFORESEEN),)]
     renderer.close()
 

@@ -13,6 +13,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from mkiso.pictures.messages import Limits
 from mkiso.pictures.pool import PicturePool
 from mkiso.pictures.values import PictureRequest, PictureResult, Reason
 from peers.corpus import BUNDLED
+from peers.patience import until
 from tests.conftest import children_of
 from tests.pictures.fork_server import ForkServer
 from tests.pictures.objects import noise, ramp, write
@@ -82,6 +84,10 @@ def worker_of(pool: PicturePool) -> int:
     return worker._process.pid
 
 
+def has_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
 def blocked_at(folder: Path, name: str) -> int:
     """A pipe in a picture's place: once this returns the worker is in the midst of writing it, and goes no further. The
     end to close.
@@ -106,6 +112,43 @@ def test_a_worker_that_dies_costs_the_frame_that_it_was_at(tmp_path: Path, death
     assert sorted(file.name for file in tmp_path.glob("*.JPG")) == [
         f"{letter}00000{number}.JPG" for letter in "PT" for number in (10, 11, 13)
     ]
+
+
+@pytest.mark.parametrize(("compressed", "deaths"), [(True, 1), (False, 2)])
+def test_of_several_asked_for_at_once_one_is_lost(tmp_path: Path, compressed: bool, deaths: int) -> None:
+    """Of what isn't compressed the answers are held back: they are asked for once more, one by one, to know which."""
+    form: dict[str, Any] = {**FRAMES, "NumberOfFrames": 1}
+    if compressed:
+        encoded = bytes(imagecodecs.jpeg8_encode(noise()[0]))
+        path = write(tmp_path / "image", b"", syntax=JPEGBaseline8Bit, fragments=[encoded], **form)
+    else:
+        path = write(tmp_path / "image", noise().tobytes(), **form)
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    os.mkfifo(folders[1] / "P0000001.JPG")
+    with PicturePool(1) as pool:
+        each = pool.begin(lambda: list(pool.each([PictureRequest(path, folder) for folder in folders])))
+        for _ in range(deaths):
+            pipe, worker = blocked_at(folders[1], "P0000001.JPG"), worker_of(pool)
+            os.kill(worker, signal.SIGSEGV)
+            until(partial(has_gone, worker))  # what it wrote is gone with it
+            os.close(pipe)
+        first, lost, last = each.result()
+    assert isinstance(first, PictureResult) and isinstance(lost, PictureResult) and isinstance(last, PictureResult)
+    assert (shown(first), shown(last)) == ([1], [1]) and not (reasons(first) or reasons(last) or shown(lost))
+    assert list(reasons(lost).values()) == [Reason.DECODER_CRASHED]
+
+
+def test_who_wants_no_more_ends_the_rest(tmp_path: Path) -> None:
+    """A process that goes on with what nobody waits for would answer the next question with it."""
+    path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
+    with PicturePool(1) as pool:
+        some = pool.each([PictureRequest(path, tmp_path, number=number) for number in (1, 11)])
+        assert isinstance(next(some), PictureResult)
+        some.close()  # type: ignore[attr-defined]
+        again = pool.begin(pool.render, PictureRequest(path, tmp_path, number=21)).result()
+    assert [picture.file.name for picture in again.pictures] == [f"P000002{number}.JPG" for number in (1, 2, 3, 4)]
 
 
 def test_a_frame_that_takes_too_long_costs_itself(tmp_path: Path) -> None:
@@ -211,6 +254,15 @@ def test_a_folder_that_is_not_there_is_no_fault_of_the_picture(tmp_path: Path, p
     with pytest.raises(OSError, match="symbolic links"):
         pool.begin(pool.render, PictureRequest(path, tmp_path)).result()
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_fault_of_one_object_leaves_the_others_alone(tmp_path: Path, pool: PicturePool) -> None:
+    path = write(tmp_path / "image", ramp())
+    (tmp_path / "there").mkdir()
+    requests = [PictureRequest(path, tmp_path / name) for name in ("there", "nowhere", "there")]
+    first, fault, last = pool.begin(lambda: list(pool.each(requests))).result()
+    assert isinstance(first, PictureResult) and isinstance(last, PictureResult)
+    assert isinstance(fault, FileNotFoundError) and (shown(first), shown(last)) == ([1], [1])
 
 
 def test_a_worker_that_cannot_start_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
