@@ -14,10 +14,10 @@
 # make clean           remove what these commands made
 # make help            these lines
 #
-# PYTHON=python3.12 chooses an interpreter; WORKERS=8 how many tests run at once: twice the processors.
+# PYTHON=python3.12 chooses an interpreter; WORKERS=6 how many tests run at once: half as many again as processors.
 
 PYTHON  = python3
-WORKERS = 4
+WORKERS = 3
 MINUTES = 60
 VENV    = .venv
 BIN     = $(VENV)/bin
