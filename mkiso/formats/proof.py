@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mkiso.errors import ProofFailed
 from mkiso.formats.image_hash import hash_extents
@@ -41,15 +41,18 @@ def verify_image(image: Path, files: Collection[DiscFile], form: Format) -> Imag
         if size != contents.size:
             raise ProofFailed(f"The image has {size} bytes and says that it has {contents.size}.")
         places = [(file, form.paths(file)) for file in files]
-        for name, tree in contents.trees.items():
-            _same_names({paths[name] for _, paths in places}, tree, name)
-        found = [(file, {tree[paths[name]] for name, tree in contents.trees.items()}) for file, paths in places]
-        differing = [file.path for file, extents in found if {extent.size for extent in extents} != {file.size}]
-        differing += [file.path for file, extents in found if len(extents) > 1]
+        trees = {name: {str(path): extent for path, extent in tree.items()} for name, tree in contents.trees.items()}
+        names = {tree: [str(paths[tree]) for _, paths in places] for tree in trees}
+        for name, tree in trees.items():
+            _same_names(set(names[name]), tree, name)
+        extents_of = zip(*([tree[path] for path in names[name]] for name, tree in trees.items()), strict=True)
+        found = [(file, set(extents)) for (file, _), extents in zip(places, extents_of, strict=True)]
+        differing = [str(file.path) for file, extents in found if {extent.size for extent in extents} != {file.size}]
+        differing += [str(file.path) for file, extents in found if len(extents) > 1]
         if not differing:
             hashes = hash_extents(descriptor, contents)
             differing = [
-                file.path
+                str(file.path)
                 for file, [extent] in found
                 if hashes.files[extent] != file.sha256
                 or extent in hashes.wrong
@@ -65,7 +68,7 @@ def verify_image(image: Path, files: Collection[DiscFile], form: Format) -> Imag
     return ImageProof(hashes.sha256, size, len(files), hashes.marks)
 
 
-def _same_names(expected: set[PurePosixPath], found: Mapping[PurePosixPath, Extent], tree: str) -> None:
+def _same_names(expected: set[str], found: Mapping[str, Extent], tree: str) -> None:
     missing, unexpected = expected - found.keys(), found.keys() - expected
     if missing or unexpected:
         raise ProofFailed(
@@ -78,6 +81,6 @@ def _same_names(expected: set[PurePosixPath], found: Mapping[PurePosixPath, Exte
         )
 
 
-def _listed(paths: Collection[PurePosixPath]) -> str:
-    named = ", ".join(str(path) for path in sorted(set(paths))[:_NAMED])
+def _listed(paths: Collection[str]) -> str:
+    named = ", ".join(sorted(set(paths))[:_NAMED])
     return f"{named} …" if len(paths) > _NAMED else named

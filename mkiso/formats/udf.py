@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from binascii import crc_hqx
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +23,8 @@ from mkiso.media.capacity import (
     UDF_FIRST_METADATA_SECTORS,
     UDF_PARTITION_SECTOR,
     UDF_UNIT_SECTORS,
+    below,
+    names_by_folder,
     sectors_of,
     udf_identifier,
     udf_record_bytes,
@@ -82,33 +83,31 @@ def add_udf(image: BinaryIO, files: Mapping[PurePosixPath, Extent], label: str, 
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
-    """The directories with what is in each, by name, and where each one's file entry stands in the metadata."""
+    """The directories with what is in each, by name, and where each one's file entry stands in the metadata. Paths are
+    those of names_by_folder.
+    """
 
-    files: Mapping[PurePosixPath, Extent]
-    children: Mapping[PurePosixPath, list[PurePosixPath]]
-    nodes: Mapping[PurePosixPath, _Node]
+    files: Mapping[str, Extent]
+    children: Mapping[str, list[str]]
+    nodes: Mapping[str, _Node]
     blocks: int
 
     @classmethod
     def of(cls, files: Mapping[PurePosixPath, Extent]) -> _Tree:
-        root = PurePosixPath(".")
-        names: dict[PurePosixPath, set[PurePosixPath]] = defaultdict(set, {root: set()})
-        for file in files:
-            path = file
-            while (folder := path.parent) not in names:
-                names[folder].add(path)
-                path = folder
-            names[folder].add(path)
-        children = {folder: sorted(names[folder]) for folder in sorted(names)}
-        nodes: dict[PurePosixPath, _Node] = {}
+        names = names_by_folder(files)
+        placed = {str(path): extent for path, extent in files.items()}
+        children = {
+            folder: [below(folder, name) for name in sorted(names[folder])] for folder in sorted(names, key=_parts)
+        }
+        nodes: dict[str, _Node] = {}
         block, unique_id = UDF_FIRST_METADATA_SECTORS, 0
-        for path in (*children, *(child for those in children.values() for child in those if child in files)):
+        for path in (*children, *(child for those in children.values() for child in those if child in placed)):
             nodes[path] = _Node(block, unique_id)
             block += 1
             if path in children:
-                block += sectors_of(udf_record_bytes(child.name for child in children[path]))
+                block += sectors_of(udf_record_bytes(names[path]))
             unique_id = max(_FIRST_UNIQUE_ID, unique_id + 1)
-        return cls(files, children, nodes, block)
+        return cls(placed, children, nodes, block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ class _Volume:
     def descriptors(self, first: int) -> Iterator[bytes]:
         """A volume descriptor sequence from the sector `first` (3/8.4.2)."""
         label = _text(self.label, 128)
-        unique = hashlib.sha256("\n".join([self.label, *map(str, sorted(self.tree.files))]).encode()).hexdigest()[:8]
+        unique = hashlib.sha256("\n".join([self.label, *sorted(self.tree.files, key=_parts)]).encode()).hexdigest()[:8]
         primary = struct.pack("<II", 0, 0) + _text(self.label, 32) + struct.pack("<HHHHII", 1, 1, 2, 2, 1, 1)
         primary += _text(f"{int(self.moment.timestamp()):08X}{unique.upper()}{self.label}", 128)  # UDF 2.2.2.5
         primary += _CHARACTERS * 2 + bytes(16) + bytes(32) + self.recorded + _DEVELOPER + bytes(64 + 4 + 2 + 22)
@@ -168,7 +167,7 @@ class _Volume:
 
     def metadata(self) -> Iterator[bytes]:
         """What is in the metadata partition, each in blocks of its own."""
-        root = _long(SECTOR_BYTES, self.tree.nodes[PurePosixPath(".")].block, _METADATA)
+        root = _long(SECTOR_BYTES, self.tree.nodes[""].block, _METADATA)
         content = self.recorded + struct.pack("<HHIIII", 3, 3, 1, 1, 0, 0) + _CHARACTERS + _text(self.label, 128)
         content += _CHARACTERS + _text(self.label, 32) + bytes(64) + root + _DOMAIN + _NOWHERE * 2 + bytes(32)
         yield _tagged(256, 0, content)
@@ -180,13 +179,13 @@ class _Volume:
                 if extent := self.tree.files.get(path):
                     yield self._file(self.tree.nodes[path], extent)
 
-    def _directory(self, folder: PurePosixPath, children: list[PurePosixPath]) -> Iterator[bytes]:
+    def _directory(self, folder: str, children: list[str]) -> Iterator[bytes]:
         node = self.tree.nodes[folder]
-        records = self._record(node.block + 1, 0x0A, self.tree.nodes[folder.parent], b"")
+        records = self._record(node.block + 1, 0x0A, self.tree.nodes[folder.rpartition("/")[0]], b"")
         for child in children:
             block = node.block + 1 + len(records) // SECTOR_BYTES
             flags = 0x02 if child in self.tree.children else 0
-            records += self._record(block, flags, self.tree.nodes[child], udf_identifier(child.name))
+            records += self._record(block, flags, self.tree.nodes[child], udf_identifier(child.rpartition("/")[2]))
         links = 1 + sum(child in self.tree.children for child in children)
         place = struct.pack("<II", len(records), node.block + 1)
         yield self._entry(node.block, _DIRECTORY, len(records), place, node, links, _READ_AND_SEARCH_ALL)
@@ -223,6 +222,10 @@ class _Volume:
         content += struct.pack("<QQQ", size, size, sectors_of(size)) + self.recorded * 4 + struct.pack("<II", 1, 0)
         content += _NOWHERE * 2 + _DEVELOPER + struct.pack("<QII", node.unique_id, 0, len(places))
         return _tagged(266, block, content + places)
+
+
+def _parts(path: str) -> list[str]:
+    return path.split("/")
 
 
 def _tagged(identifier: int, location: int, content: bytes) -> bytes:

@@ -77,16 +77,28 @@ def udf_head_sectors(files: Iterable[DiscFile]) -> int:
 
 def udf_entry_sectors(files: Iterable[DiscFile]) -> int:
     """Of the file entries of files and directories in the UDF tree, and of the directories' records."""
-    children: dict[PurePosixPath, set[str]] = {PurePosixPath("."): set()}
-    count = 0
-    for file in files:
-        path = file.joliet_path or file.path
-        count += 1
-        while (folder := path.parent) not in children:
-            children[folder] = {path.name}
-            path = folder
-        children[folder].add(path.name)
-    return count + sum(1 + sectors_of(udf_record_bytes(names)) for names in children.values())
+    paths = [file.joliet_path or file.path for file in files]
+    folders = names_by_folder(paths).values()
+    return len(paths) + sum(1 + sectors_of(udf_record_bytes(names)) for names in folders)
+
+
+def names_by_folder(paths: Iterable[PurePosixPath]) -> dict[str, set[str]]:
+    """The names of files and folders in each folder, by its path; the root's is empty. Text, since paths are far slower
+    to take apart and to look up.
+    """
+    folders: dict[str, set[str]] = {"": set()}
+    for path in paths:
+        folder, _, name = str(path).rpartition("/")
+        while folder not in folders:
+            folders[folder] = {name}
+            folder, _, name = folder.rpartition("/")
+        folders[folder].add(name)
+    return folders
+
+
+def below(folder: str, name: str) -> str:
+    """The path of what has this name in a folder of names_by_folder."""
+    return f"{folder}/{name}" if folder else name
 
 
 def fit(files: Collection[DiscFile], medium: Carrier) -> int:
@@ -140,7 +152,7 @@ def joliet_identifier(name: str, _directory: bool) -> bytes:
 
 def udf_identifier(name: str) -> bytes:
     """A name in UDF: OSTA Compressed Unicode of 8 or 16 bits (UDF 2.1.1)."""
-    narrow = all(ord(each) < 256 for each in name)
+    narrow = name.isascii() or all(ord(each) < 256 for each in name)
     return b"\x08" + name.encode("latin-1") if narrow else b"\x10" + name.encode("utf-16-be")
 
 
@@ -151,23 +163,15 @@ def udf_record_bytes(names: Iterable[str]) -> int:
 
 def _tree_sectors(paths: Iterable[PurePosixPath], identifier: Callable[[str, bool], bytes]) -> int:
     """The sectors of one tree's directories and of its two path tables."""
-    root = PurePosixPath(".")
-    children: dict[PurePosixPath, set[bytes]] = {root: set()}
-    table_bytes = _ROOT_PATH_TABLE_BYTES
-    for path in paths:
-        folder = path.parent
-        if folder not in children:
-            for directory in (folder, *folder.parents):
-                if directory in children:
-                    continue
-                children[directory] = set()
-                name = identifier(directory.name, True)
-                table_bytes += 8 + len(name) + len(name) % 2  # Ecma-119 9.4
-            for directory in (folder, *list(folder.parents)[:-1]):
-                children[directory.parent].add(identifier(directory.name, True))
-        children[folder].add(identifier(path.name, False))
+    folders = names_by_folder(paths)
+    table_bytes, sectors = _ROOT_PATH_TABLE_BYTES, 0
+    for folder, names in folders.items():
+        if folder:
+            size = len(identifier(folder.rpartition("/")[2], True))
+            table_bytes += 8 + size + size % 2  # Ecma-119 9.4
+        sectors += _directory_sectors(identifier(name, below(folder, name) in folders) for name in names)
     table_sectors = 2 * -(-sectors_of(table_bytes) // 2)  # pycdlib gives each table pairs of sectors
-    return 2 * table_sectors + sum(map(_directory_sectors, children.values()))
+    return 2 * table_sectors + sectors
 
 
 def _directory_sectors(identifiers: Iterable[bytes]) -> int:
