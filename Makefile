@@ -1,7 +1,7 @@
 # make demo            try mkiso: one disc made, proved and listed, one printed
 # make demo KEEP=1     the same, and leave everything running to click through
 # make test            everything: lint, types, contracts, unit, peers, end to end
-# make test-unit       the unit tests alone (seconds; no other program needed)
+# make test-unit       the unit tests alone (a few minutes; no other program needed)
 # make lint            lint, types and contracts alone
 # make coverage        all tests once more, and which lines none of them runs; nearly twice the time
 # make bench           measure mkiso beside dcmtk and genisoimage

@@ -55,7 +55,7 @@ def archive(
 @archive.command()
 @click.argument("asked", metavar="ACCESSION|UID")
 def find(asked: str) -> int:
-    """Find the volumes that hold a study, by accession number, StudyInstanceUID or SOP Instance UID."""
+    """Find the volumes that hold a study. It is named by accession number, Study Instance UID or SOP Instance UID."""
     from mkiso.archive.catalogue import find as find_studies
     from mkiso.archive.ledger import Ledger
     from mkiso.config.file import load
@@ -72,7 +72,7 @@ def find(asked: str) -> int:
 @archive.command()
 @click.argument("disc", metavar="ISO|DEVICE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def verify(disc: Path) -> int:
-    """Read every file of a disc, or of its image, and compare it with the ledger."""
+    """Compare every file of a disc, or of its image, with the ledger."""
     from mkiso.archive.ledger import Ledger
     from mkiso.archive.readback import verify_against_ledger
     from mkiso.archive.volumes import VOLUMES
@@ -95,8 +95,8 @@ def verify(disc: Path) -> int:
 )
 @click.option("--no-pacs", is_flag=True, help="Don't query the PACS for studies that no night looks for.")
 def report(nights: int, no_pacs: bool) -> None:
-    """Show the last nights, the days and studies that are owed, the volumes that aren't where they should be, and the
-    studies in the PACS that no night looks for.
+    """Show the last nights, and what is owed. That is days and studies, volumes that aren't where they should be,
+    and the studies in the PACS that no night looks for.
     """
     from mkiso.archive.catalogue import failed_studies
     from mkiso.archive.catalogue import report as report_nights
@@ -142,7 +142,7 @@ def report(nights: int, no_pacs: bool) -> None:
     help="Give up what was on a lost volume and is in no PACS any more, or a study that can't be archived.",
 )
 def settle(labels: tuple[str, ...], claim: str | None) -> int:
-    """Say what became of volumes that no run can settle; `mkiso archive report` names them. mkiso first proves what it
+    """Say what became of volumes that no run can settle. `mkiso archive report` names them. mkiso first proves what it
     can. With --forget also a study that the nights have given up, by its accession number or UID.
     """
     from mkiso.archive.by_hand import forget_study
@@ -176,7 +176,7 @@ def settle(labels: tuple[str, ...], claim: str | None) -> int:
 @click.argument("label")
 @click.confirmation_option(prompt="The ledger will list this volume as lost. Is its disc lost or bad?")
 def withdraw(label: str) -> None:
-    """List the volume of a disc as lost or bad, so that its studies are archived again."""
+    """List a volume as lost or bad. Its studies are archived again."""
     from mkiso.archive.by_hand import withdraw as withdraw_volume
     from mkiso.archive.ledger import Ledger
     from mkiso.config.file import load
@@ -190,7 +190,7 @@ def withdraw(label: str) -> None:
 @archive.command("import")
 @click.argument("disc", metavar="ISO|DEVICE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def import_(disc: Path) -> int:
-    """Record a volume that the ledger doesn't know, or has as lost, after checking it against its own checksums and
+    """Record a volume that the ledger doesn't know, or has as lost. It is checked first against its own checksums and
     DICOMDIR.
     """
     from rich.console import Console
@@ -221,7 +221,7 @@ def import_(disc: Path) -> int:
 @archive.command()
 @click.confirmation_option(prompt="Do ledger, data directory and store belong together, although their ids differ?")
 def adopt() -> None:
-    """Use this ledger with this data directory and this store from now on, even if their ids differ. Nothing is
+    """Use this ledger with this data directory and store from now on. Their ids may differ. Nothing is
     removed.
     """
     from mkiso.archive.ledger import Ledger

@@ -6,6 +6,7 @@ and what to do, and give it a line in CHECKS. What a site hasn't configured isn'
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import tempfile
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from mkiso.config.file import named_in
 from mkiso.config.settings import Settings
 from mkiso.errors import (
     MkisoError,
@@ -120,7 +122,7 @@ def _configuration(site: Site) -> str:
     own = ("storage.", "viewer.", "publishers.")  # which have checks of their own
     if wrong := [words for words in lacking(site.settings) if not words.startswith(own)]:
         raise Unwell(f"{'. '.join(wrong)}.")
-    return f"right; data lies in {site.settings.storage.data_dir}"
+    return f"{named_in(os.environ)} is right; data lies in {site.settings.storage.data_dir}"
 
 
 def _disk(site: Site) -> str:

@@ -115,7 +115,7 @@ def _run(name: str) -> None:
 
 @cli.command()
 def serve() -> int:
-    """Run everything that one machine needs: Prefect, receiver, worker, webhook."""
+    """Run everything that one machine needs. That is Prefect, the receiver, the worker and the webhook."""
     settings = _begin()
     from mkiso_service.prefect_password import with_password
     from mkiso_service.supervisor import run as supervise
@@ -161,7 +161,7 @@ def password() -> None:
 
 @cli.command()
 def deploy() -> None:
-    """Create or update the work pool, its queues and the deployments in Prefect. Each worker does this when it
+    """Create or update the deployments in Prefect, and their queues. Each worker does this when it
     starts.
     """
     settings = _begin_with_prefect(make=False)
@@ -190,9 +190,7 @@ def deploy() -> None:
     help="For encrypted DICOM files: the private key (PEM) of somebody whom the disc was made for.",
 )
 def verify(image: Path, many_patients: bool, password_file: TextIO | None, key_file: Path | None) -> int:
-    """Check every file of an image, a ZIP file or a folder, or of a disc in a drive, against its own checksums and
-    DICOMDIR.
-    """
+    """Check every file of an image, a ZIP file, a folder or a drive. What counts are its own checksums and DICOMDIR."""
     from rich.console import Console
 
     from mkiso.errors import ProofFailed
@@ -233,25 +231,23 @@ def config() -> None:
 
 @config.command()
 def check() -> None:
-    """List everything that is wrong with the configuration, and with the files and folders that it names. Run it as the
-    user that mkiso runs as.
+    """List everything that is wrong with the configuration. The files and folders that it names are looked at too: run
+    it as the user that mkiso runs as.
     """
-    from mkiso.config.file import file_of
+    from mkiso.config.file import named_in
     from mkiso_service.config_check import problems
 
     if found := problems():
         raise ConfigurationError("", tuple(found))
     settings = load_settings()
-    file, _ = file_of(os.environ)
-    read = str(file.resolve()) if file.exists() else f"There is no {file} here, so all is by default: this"
-    click.echo(f"{read} is correct. Data is kept in {settings.storage.data_dir}.")
+    click.echo(f"{named_in(os.environ)} is correct. Data is kept in {settings.storage.data_dir}.")
     if settings.warning:
         click.echo(f"Warning: {settings.warning}", err=True)
 
 
 @cli.command()
 def doctor() -> int:
-    """Check everything that mkiso depends on; say what is wrong and what to do."""
+    """Check whatever mkiso depends on. Each line says what is wrong and what to do."""
     from rich.console import Console
 
     from mkiso_service.doctor import diagnose
@@ -269,7 +265,7 @@ def doctor() -> int:
     help="The folder for its data.",
 )
 def demo(keep: bool, folder: Path) -> int:
-    """Start a PACS, a patient API and mkiso itself; make a disc, verify it, list it, and end."""
+    """See mkiso at work, with a PACS of its own. Discs are made, verified, listed, and all of it ends again."""
     from rich.console import Console
 
     from mkiso_service.demo import demonstrate

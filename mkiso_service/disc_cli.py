@@ -78,7 +78,7 @@ def burn(
     yes: bool,
     as_json: bool,
 ) -> int:
-    """Have a disc of one patient's studies made, and download its image. On a terminal it shows the patient and asks
+    """Have a disc of a patient's studies made, and download it. On a terminal it shows the patient and asks
     first. Run the same command again to resume a broken download.
     """
     from rich.console import Console
@@ -187,7 +187,7 @@ def print_(
 @click.option("--json", "as_json", is_flag=True, help="As /api/iso/jobs answers it.")
 @of_a_service
 def jobs(client: Client, search: str, *, as_json: bool) -> None:
-    """List this site's discs of the last day, or those of SEARCH: an accession number, a patient ID or a name."""
+    """List this site's discs of the last day, or those of SEARCH. It is an accession number, a patient ID or a name."""
     from mkiso_service.display import job_words
 
     listing = client.jobs(search)
@@ -254,7 +254,7 @@ def series(client: Client, request: DiscRequest, *, as_json: bool) -> None:
 @click.argument("job_id", metavar="JOB")
 @of_a_service
 def cancel(client: Client, job_id: str) -> None:
-    """End a job that waits or runs; JOB is its id, as `mkiso jobs` shows it. One that has ended stays as it is."""
+    """End a job that waits or runs. JOB is its id, as `mkiso jobs` shows it. One that has ended stays as it is."""
     job = client.cancel(job_id)
     click.echo(f"{job.job_id}  {', '.join(job.accession_numbers)}  {job.state}")
 
@@ -269,7 +269,9 @@ def cancel(client: Client, job_id: str) -> None:
 @click.option("--language", default="", metavar="CODE", help="Such as de. Default: disc.language.")
 @of_a_service
 def letter(client: Client, job_id: str, output: str | None, paper: str, language: str, *, force: bool) -> None:
-    """Write the letter that goes with a job's discs, for the patient; JOB is its id, as `mkiso jobs` shows it."""
+    """Write the letter that goes with a job's discs. It is for the patient; JOB is the job's id, as `mkiso
+    jobs` shows it.
+    """
     target = place_of(output, "letter.pdf", force=force)
     content = client.letter(job_id, paper=paper, language=language)
     target.write_bytes(content)

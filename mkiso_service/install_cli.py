@@ -196,7 +196,7 @@ def _require_place(file: Path, *, asks: bool) -> None:
 @_asked("The disc robot", "none", name="robot", type=click.Choice(ROBOTS))
 @_asked("The folder that the robot watches; for cstore and mcm AE@host:port", "", name="robot-place")
 def init(output: Path, *, no_questions: bool, untested: bool, **answers: Any) -> int:
-    """Write a commented configuration from a few answers, tested against the real PACS and robot as they are given."""
+    """Write a configuration from a few answers. Each is tested against the real PACS and robot as it is given."""
     from mkiso_service.init import key_file, save, written
 
     asks = sys.stdin.isatty() and not no_questions
@@ -293,8 +293,8 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
 @service.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def backup(folder: Path) -> None:
-    """Copy what can't be made again (configuration, archive ledger, order books) to a new folder below FOLDER, while
-    everything runs.
+    """Copy what can't be made again to a new folder in FOLDER. That is the configuration, the archive's ledger and
+    the order books; everything may run meanwhile.
     """
     from mkiso.config.file import load
     from mkiso_service.backup import back_up

@@ -148,6 +148,12 @@ def file_of(environment: Mapping[str, str]) -> tuple[Path, bool]:
     return Path(named or "config.yaml"), bool(named)
 
 
+def named_in(environment: Mapping[str, str]) -> str:
+    """Which configuration counts, as a sentence begins with it."""
+    file, _ = file_of(environment)
+    return str(file.resolve()) if file.exists() else f"There is no {file} here, so all is by default: this"
+
+
 def api_key_of(environment: Mapping[str, str]) -> str:
     """The key that a client of a running service sends, from the same variables as the service's own; empty where none
     is set.

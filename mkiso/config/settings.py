@@ -76,6 +76,12 @@ class Server(Section):
         return tuple(re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin) for origin in origins)
 
     @property
+    def address(self) -> str:
+        """How browsers reach the webhook, without a slash at the end; what listens everywhere is here, too."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return self.public_url.rstrip("/") or f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
     def known_hosts(self) -> frozenset[str]:
         """The names with a dot under which browsers may reach the webhook."""
         return frozenset((*self.hosts, urlsplit(self.public_url).hostname or ""))

@@ -131,11 +131,10 @@ class JobProgress:
         ids, is_part = tuple(disc.disc_id for disc in discs), any(disc.is_part for disc in discs)
         self.report = replace(self.report, disc_ids=ids, expected=images, is_part=is_part)
         self.tell("done", written=images)
-        address = server.public_url.rstrip("/") or f"http://{server.host}:{server.port}"
         for disc in discs:
             part = f"?part={disc.number}" if disc.total > 1 else ""
             words = f"Disc {disc.number} of {disc.total} ({disc.size / 1e6:.1f} MB)"
-            self._listener.link("disc", f"{address}/api/iso/jobs/{self.report.job_id}/disc{part}", words)
+            self._listener.link("disc", f"{server.address}/api/iso/jobs/{self.report.job_id}/disc{part}", words)
 
     def tell_end(self, *, is_good: bool) -> None:
         """Show the operator's table, and how far a retrieval came that broke off."""

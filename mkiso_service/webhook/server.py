@@ -127,6 +127,7 @@ async def serve(settings: Settings, orchestrator: Orchestrator, stop: threading.
     settings.storage.discs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     closing = asyncio.Event()
     server = _Server(
+        settings.server.address,
         uvicorn.Config(
             build_app(settings, orchestrator, closing),
             host=settings.server.host,
@@ -143,7 +144,7 @@ async def serve(settings: Settings, orchestrator: Orchestrator, stop: threading.
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, int(settings.server.shutdown_grace_seconds)),
             h11_max_incomplete_event_size=2 * MAX_QUERY_BYTES,
-        )
+        ),
     )
     serving = asyncio.create_task(server.serve())
     while not stop.is_set() and not serving.done():
@@ -154,6 +155,10 @@ async def serve(settings: Settings, orchestrator: Orchestrator, stop: threading.
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, address: str, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._address = address
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         where = f"{self.config.host}:{self.config.port}"
         try:
@@ -162,7 +167,8 @@ class _Server(uvicorn.Server):
             raise ConfigurationError(
                 f"The webhook can't listen on {where}: end what holds that port, or check server.host and server.port."
             ) from None
-        log.info("The webhook listens on %s port %s.", self.config.host, self.config.port)
+        words = "The webhook listens on %s port %s; the counter page is %s/."
+        log.info(words, self.config.host, self.config.port, self._address)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -569,3 +569,16 @@ def test_a_problem_is_told_with_its_line_or_variable(
 ) -> None:
     problems = read(write(tmp_path, text), environment)[1]
     assert any(words in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("server", "address"),
+    [
+        ("{}", "http://127.0.0.1:8080"),
+        ("{host: 0.0.0.0, port: 80}", "http://127.0.0.1:80"),
+        ("{host: '::'}", "http://[::1]:8080"),
+        ("{host: 10.1.2.3, public_url: 'https://discs.example.org/'}", "https://discs.example.org"),
+    ],
+)
+def test_the_address_of_the_page_is_one_that_a_browser_takes(tmp_path: Path, server: str, address: str) -> None:
+    assert load(write(tmp_path, f"server: {server}"), {}).server.address == address

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from mkiso_service.cli import run
+from mkiso.config.file import named_in
+from mkiso_service.cli import cli, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +26,13 @@ def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
     assert "burn" in done.stdout
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3  # of the processor; 0.1 as a rule
+
+
+@pytest.mark.parametrize("group", ["", "archive", "config", "service"])
+def test_each_command_is_said_in_one_line_of_80_columns(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    told = CliRunner().invoke(cli, [*group.split(), "--help"]).output.partition("Commands:")[2]
+    assert told and "..." not in told, told
 
 
 def test_the_module_is_the_command() -> None:
@@ -157,6 +166,9 @@ storage: {{min_free_gib: 0}}
     told = capsys.readouterr().out
     for name in ("viewer", "PACS", "receiver", "patient API", "Prefect", "worker", "webhook", "publisher rimage"):
         assert any(line.startswith("wrong") and name in line for line in told.splitlines()), name
+    assert f"{file} is right; data lies in" in told
+    monkeypatch.chdir(tmp_path / "..")
+    assert named_in({}) == "There is no config.yaml here, so all is by default: this"
     assert "Start `mkiso serve`" in told
     assert "Is it switched on, and publishers.rimage right?" in told and "`publishers: {}`" in told
     assert "8 of these need attention." in told
