@@ -34,6 +34,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """The questions, and which belong together: their answers are tried as soon as all of a group are given."""
 
 
+class _Port(click.IntRange):
+    name = "port"
+    """As click says what is none."""
+
+
 def _asked(words: str, default: Any, **more: Any) -> Callable[..., Any]:
     """An option that is asked for on a terminal where it isn't given; elsewhere its default is taken."""
     return click.option(f"--{more.pop('name')}", help=words, default=default, show_default=default != "", **more)
@@ -170,7 +175,7 @@ def _require_place(file: Path, *, asks: bool) -> None:
 @click.option("--no-questions", is_flag=True, help="Take the options and defaults; ask nothing.")
 @click.option("--untested", is_flag=True, help="Write the file although the PACS or the robot doesn't answer yet.")
 @_asked("AE title of mkiso, which the PACS must know", "CDRECORD", name="ae-title")
-@_asked("Port to which the PACS sends", 10104, name="port", type=click.IntRange(1, 65535))
+@_asked("Port to which the PACS sends", 10104, name="port", type=_Port(1, 65535))
 @_asked(
     "Studies come by cmove (the PACS sends them), cget, or from a DICOMweb server",
     "cmove",
@@ -180,7 +185,7 @@ def _require_place(file: Path, *, asks: bool) -> None:
 @_asked("Address of the DICOMweb server, as https://pacs.example.org/dicom-web", "", name="pacs-url")
 @_asked("AE title of the PACS", "ABPACS", name="pacs-ae-title")
 @_asked("Address of the PACS", "127.0.0.1", name="pacs-host")
-@_asked("Port of the PACS", 11112, name="pacs-port", type=click.IntRange(1, 65535))
+@_asked("Port of the PACS", 11112, name="pacs-port", type=_Port(1, 65535))
 @_asked(
     "A second source of studies: a PACS by cmove or cget, or a DICOMweb server",
     "none",
@@ -191,7 +196,7 @@ def _require_place(file: Path, *, asks: bool) -> None:
 @_asked("Name of the institution, on each disc", "", name="institution")
 @_asked("Whom patients may ask, on each disc", "", name="contact")
 @_asked("May other PCs open the page (with a key)?", False, name="everybody/--only-here")
-@_asked("Port of the page", 8080, name="page-port", type=click.IntRange(1, 65535))
+@_asked("Port of the page", 8080, name="page-port", type=_Port(1, 65535))
 @_asked("Address of the page behind a proxy, as https://discs.example.org", "", name="public-url")
 @_asked("The disc robot", "none", name="robot", type=click.Choice(ROBOTS))
 @_asked("The folder that the robot watches; for cstore and mcm AE@host:port", "", name="robot-place")

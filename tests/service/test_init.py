@@ -202,6 +202,7 @@ def test_an_answer_is_tried_when_it_is_given_and_alone_asked_again(tmp_path: Pat
 
 def test_what_can_not_be_is_asked_again_and_one_answer_corrected_at_the_end(tmp_path: Path) -> None:
     answers = {
+        "Port to which the PACS sends [10104]": "many\n10104",
         "Port of the page [8080]": "10104",
         "Port of the page [10104]": "8081",
         "corrects that answer": "1",
@@ -209,6 +210,7 @@ def test_what_can_not_be_is_asked_again_and_one_answer_corrected_at_the_end(tmp_
     }
     code, told = at_a_terminal(answers, "-o", str(tmp_path / "config.yaml"), "--untested")
     assert code == 0, told
+    assert "Error: 'many' is not a valid port." in told
     assert "server.port and receiver.port are both 10104" in told
     assert told.count("AE title of mkiso, which the PACS must know [CDRECORD]") == 2
     assert load(tmp_path / "config.yaml", {}).server.port == 8081
