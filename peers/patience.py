@@ -14,14 +14,20 @@ from typing import Any
 LONG = 120.0
 """Seconds for what takes a few at most on a machine that has nothing else to do."""
 
+SLOW = 5.0
+"""Seconds after which who asks would take time from what is waited for."""
+
 
 def until(
     wanted: Callable[[], Any], seconds: float = LONG, *, pause: float = 0.01, told: Callable[[], str] = lambda: ""
 ) -> Any:
-    """What `wanted` gives, once that is true. Raises TimeoutError with what is `told`."""
-    deadline = time.monotonic() + seconds
+    """What `wanted` gives, once that is true; asked less often where it takes SLOW. Raises TimeoutError with what is
+    `told`.
+    """
+    begun = time.monotonic()
     while not (found := wanted()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begun
+        if waited > seconds:
             raise TimeoutError(f"it didn't come to pass within {seconds:g} s {told()}")
-        time.sleep(pause)
+        time.sleep(pause if waited < SLOW else 5 * pause)
     return found

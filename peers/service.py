@@ -148,7 +148,7 @@ class Service(Process):
                 return None
             return run if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
-        return dict(self.when(final, seconds))
+        return dict(self.when(final, seconds, pause=0.15))  # what is final stays, and each look costs the server 10 ms
 
     def set_state(self, job_id: str, kind: str, name: str) -> None:
         """Set a run's state as the buttons of the Prefect UI do: `SCHEDULED`/`AwaitingRetry` for Retry,
@@ -168,9 +168,9 @@ class Service(Process):
         states = json.loads((self.data_dir / "processes.json").read_text(encoding="utf-8"))
         return {name: int(state["pid"]) for name, state in states.items() if state["up"]}
 
-    def when(self, wanted: Callable[[], Any], seconds: float = LONG) -> Any:
+    def when(self, wanted: Callable[[], Any], seconds: float = LONG, *, pause: float = 0.05) -> Any:
         """What `wanted` gives, once that is true. Raises TimeoutError with the service's log."""
-        return until(wanted, seconds, pause=0.05, told=lambda: f"; the service's log ends:\n{self.log()[-4000:]}")
+        return until(wanted, seconds, pause=pause, told=lambda: f"; the service's log ends:\n{self.log()[-4000:]}")
 
 
 def job_at(address: str) -> str:

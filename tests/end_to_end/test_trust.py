@@ -40,7 +40,9 @@ WEBSOCKETS = (
 @pytest.fixture(scope="module")
 def hospital(open_hospital: Open, tmp_path_factory: pytest.TempPathFactory) -> Hospital:
     patient = {"connect_timeout_seconds": 3000, "response_timeout_seconds": 3000, "quiet_timeout_seconds": 3000}
-    return open_hospital("dcmqrscp", make_study(tmp_path_factory.mktemp("studies"), "OWN1"), {"pacs": patient})
+    with pytest.MonkeyPatch.context() as environment:  # a minute otherwise, for which a test would wait
+        environment.setenv("PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS", "5")
+        return open_hospital("dcmqrscp", make_study(tmp_path_factory.mktemp("studies"), "OWN1"), {"pacs": patient})
 
 
 def address(hospital: Hospital) -> str:
@@ -341,16 +343,19 @@ def test_a_schedule_and_a_tag_that_an_operator_adds_are_legal(stranger: Stranger
     run_id = stranger.start(own, tags=["urgent"])
     assert stranger.service.run_ended(run_id)["state_type"] == "COMPLETED"
     schedule = {
-        "schedule": {"interval": 15, "anchor_date": "2026-01-01T00:00:00Z"},
+        "schedule": {"interval": 5, "anchor_date": "2026-01-01T00:00:00Z"},
         "active": True,
         "parameters": {"accession_numbers": ["OWN1"]},
     }
-    stranger.api.post(f"/deployments/{own}/schedules", json=[schedule]).raise_for_status()
+    [added] = stranger.api.post(f"/deployments/{own}/schedules", json=[schedule]).raise_for_status().json()
     wanted = {
         "flow_runs": {"tags": {"all_": ["auto-scheduled"]}, "state": {"type": {"any_": ["COMPLETED"]}}},
         "deployments": {"id": {"any_": [own]}},
     }
     stranger.service.when(lambda: stranger.api.post("/flow_runs/filter", json=wanted).json())
+    stranger.api.delete(
+        f"/deployments/{own}/schedules/{added['id']}"
+    ).raise_for_status()  # else it goes on beside others
 
 
 def test_a_run_that_still_runs_gets_no_second_process(hospital: Hospital, stranger: Stranger) -> None:
