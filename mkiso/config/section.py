@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationInfo,
+    field_validator,
 )
 
 V = TypeVar("V")
@@ -36,11 +37,18 @@ TransferSyntax = Literal["as-archived", "explicit-le"]
 """What the images of a disc are stored as."""
 
 
+def _of_whole_characters(given: object) -> object:
+    """What nobody could write as UTF-8 is refused before a disc is made with it."""
+    if isinstance(given, str) and (half := re.search("[\ud800-\udfff]", given)):
+        raise ValueError(f"has half of a character in it (U+{ord(half[0]):04X}): write it anew")
+    return given
+
+
 def as_path(text: str) -> str:
     """The text, where the system can have a file of this name. Raises ValueError."""
-    if wrong := next((each for each in text if each == "\0" or "\ud800" <= each <= "\udfff"), None):
-        raise ValueError(f"has a character that no name of a file can have (U+{ord(wrong):04X}): write it anew")
-    return text
+    if "\0" in text:
+        raise ValueError("has a character that no name of a file can have (U+0000): write it anew")
+    return str(_of_whole_characters(text))
 
 
 def _named(path: object) -> object:
@@ -105,9 +113,11 @@ Url = Annotated[str, AfterValidator(_is_url)]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused, and no number that is none."""
+    """Base of every section: frozen, unknown keys refused, no number that is none, no text that can't be written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+
+    _whole = field_validator("*", mode="before")(_of_whole_characters)
 
 
 def differ_by_more_than_case(named: Mapping[str, V]) -> Mapping[str, V]:
