@@ -55,7 +55,7 @@ def _messages(questions: Sequence[Question], limits: Limits) -> Iterator[bytes]:
             held += ANSWER.dump_json(answer) + b"\n"
             if answer.facts:
                 left = wanted or answer.facts.frames
-                at_once = answer.facts.compressed or left > 1
+                at_once = answer.facts.compressed or answer.facts.frames > 1
             elif answer.picture or answer.not_shown:
                 left -= 1
             if at_once and left:  # the end follows the last at once

@@ -140,6 +140,29 @@ def test_of_several_asked_for_at_once_one_is_lost(tmp_path: Path, compressed: bo
     assert list(reasons(lost).values()) == [Reason.DECODER_CRASHED]
 
 
+def test_a_frame_left_over_is_not_lost_for_a_later_object(tmp_path: Path) -> None:
+    """It is asked for once more, together with the objects behind it: each may be the end of the process."""
+    paths = [
+        write(tmp_path / f"image{frames}", noise(frames=frames).tobytes(), **{**FRAMES, "NumberOfFrames": frames})
+        for frames in (2, 1)
+    ]
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+        os.mkfifo(folder / "P0000001.JPG")
+    with PicturePool(1) as pool:
+        requests = [PictureRequest(path, folder) for path, folder in zip(paths, folders, strict=True)]
+        each = pool.begin(lambda: list(pool.each(requests)))
+        for folder in folders:
+            pipe, worker = blocked_at(folder, "P0000001.JPG"), worker_of(pool)
+            (folder / "P0000001.JPG").unlink()
+            os.kill(worker, signal.SIGSEGV)
+            until(partial(has_gone, worker))
+            os.close(pipe)
+        first, _ = each.result()
+    assert isinstance(first, PictureResult) and (shown(first), list(reasons(first))) == ([2], [1])
+
+
 def test_who_wants_no_more_ends_the_rest(tmp_path: Path) -> None:
     """A process that goes on with what nobody waits for would answer the next question with it."""
     path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
