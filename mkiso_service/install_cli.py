@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -223,7 +224,7 @@ def init(output: Path, *, no_questions: bool, untested: bool, **answers: Any) ->
     click.echo(
         f"wrote {file}" + (f"\nwrote {key_file(file)}, the key that the page asks for" if given.everybody else "")
     )
-    command = f"{'mkiso' if shutil.which('mkiso') else _program()} -c {output}"
+    command = shlex.join(("mkiso" if shutil.which("mkiso") else str(_program()), "-c", str(output)))
     click.echo(f"Next: {command} serve, or as a service: {command} service install")
     return 0
 
@@ -258,6 +259,7 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
     they change.
     """
     from mkiso.config.file import load
+    from mkiso_service.init import key_file
     from mkiso_service.install import CONFIG, DATA, SHAPES, defaults, files, unit_name
 
     config = Path(os.environ.get("MKISO_CONFIG") or CONFIG).absolute()
@@ -274,14 +276,19 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
     if dry_run:
         return
     units = " ".join(unit_name(part) for part in SHAPES[shape])
-    begin = [] if config.is_file() else [f"{program} init -o {config}", f"{program} -c {config} service install"]
+    mkiso, file = shlex.quote(program), shlex.quote(str(config))
+    begin = [] if config.is_file() else [f"{mkiso} init -o {file}", f"{mkiso} -c {file} service install"]
+    kept = shlex.join(str(each) for each in (config, key_file(config)) if each == config or each.is_file())
+    owned = f"root:mkiso {kept}"  # beside them lie others' files
+    if config.parent == CONFIG.parent:
+        owned, kept = f"-R root:mkiso {CONFIG.parent}", f"{CONFIG.parent}/*"
     steps = [
         "systemd-sysusers && systemd-tmpfiles --create",
         *begin,
-        f"chown -R root:mkiso {config.parent} && chmod 640 {config.parent}/*",
-        f"runuser -u mkiso -- {program} -c {config} config check",
+        f"chown {owned} && chmod 640 {kept}",
+        f"runuser -u mkiso -- {mkiso} -c {file} config check",
         f"systemctl daemon-reload && systemctl enable --now {units}",
-        f"runuser -u mkiso -- {program} -c {config} doctor",
+        f"runuser -u mkiso -- {mkiso} -c {file} doctor",
     ]
     click.echo("\nNext, as root:\n" + "".join(f"  {step}\n" for step in steps))
     python = Path(sys.executable).resolve()  # a virtual environment's is a link
@@ -290,9 +297,8 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
             click.echo(f"{name} {place} lies in {hidden}, where a service can't see it: put it elsewhere.", err=True)
     data_dir = settings.storage.data_dir
     if config.is_file() and data_dir != DATA:
-        click.echo(
-            f"storage.data_dir is {data_dir}: make it, and give it to mkiso (chown mkiso:mkiso {data_dir}).", err=True
-        )
+        give = f"chown mkiso:mkiso {shlex.quote(str(data_dir))}"
+        click.echo(f"storage.data_dir is {data_dir}: make it, and give it to mkiso ({give}).", err=True)
 
 
 @service.command()

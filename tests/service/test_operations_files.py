@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,18 @@ def test_install_says_what_a_service_could_not_see(tmp_path: Path, monkeypatch: 
         cli, ["service", "install", "--root", str(tmp_path)], env={"MKISO_CONFIG": "/etc/none.yaml"}
     )
     assert f"Its Python {Path(sys.executable).resolve()} lies in" in told.output
+
+
+def test_lines_of_an_installation_touch_no_files_of_others(tmp_path: Path) -> None:
+    def lines(config: str) -> list[list[str]]:
+        told = CliRunner().invoke(cli, ["service", "install", "--root", str(tmp_path)], env={"MKISO_CONFIG": config})
+        return [shlex.split(line) for line in told.output.splitlines() if line.startswith("  ")]
+
+    for config in ("/etc/mkiso.yaml", "/srv/of a site/$(id).yaml"):
+        assert ["chown", "root:mkiso", config, "&&", "chmod", "640", config] in lines(config)
+        assert [config in line for line in lines(config) if "runuser" in line] == [True, True]
+    own = ["chown", "-R", "root:mkiso", "/etc/mkiso", "&&", "chmod", "640", "/etc/mkiso/*"]
+    assert own in lines("/etc/mkiso/config.yaml")
 
 
 def compose() -> dict[str, Any]:
