@@ -304,6 +304,28 @@ def test_a_scanner_asks_wherever_the_focus_is(browser: Chromium, tmp_path: Path)
         assert not browser.run("document.getElementById('several').checked")
 
 
+def test_a_cancelled_disc_takes_no_focus_from_a_number(browser: Chromium, tmp_path: Path) -> None:
+    """Enter would ask for the disc of the other patient again."""
+    settings = settings_in(tmp_path)
+    scripts = Scripts(settings.storage)
+    desk = Desk(lambda job_id, question: scripts.report(job_id, question, stage="retrieving", expected=4, received=1))
+    with with_pacs(settings, tmp_path / "pacs", "C1") as settings, served(settings, desk) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.ask("C1")
+        clerk.says_yes()
+        browser.until("Boolean(document.querySelector('#jobs .cancel:not([hidden])'))")
+        browser.run(
+            "window.real = window.fetch; window.fetch = (...all) => new Promise((go) => setTimeout(go, 500))"
+            ".then(() => window.real(...all)); document.querySelector('#jobs .cancel').click();"
+            "document.querySelector('#sure [value=yes]').click()"
+        )
+        browser.until("!document.getElementById('sure').open")
+        browser.type("C")
+        clerk.until_reads("#jobs .state", "Cancelled")
+        assert browser.run("document.activeElement.id") == "numbers"
+
+
 def test_prints_say_which_publisher_has_what(browser: Chromium, tmp_path: Path) -> None:
     publishers = {"rimage": CStore(), "epson": CStore()}
     settings = settings_in(tmp_path).model_copy(update={"publishers": publishers})

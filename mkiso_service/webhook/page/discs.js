@@ -201,7 +201,8 @@ function add(id) {
     const { error } = await call(`/api/iso/jobs/${id}/cancel`, { method: "POST" });
     say(error ? advice("cancel", error) : gettext("%(numbers)s: cancelled.", { numbers: numbers(job) }));
     await refresh();
-    stay(id);
+    const at = document.activeElement; // somebody may be at the next number by now
+    if (!at || at === document.body || !at.getClientRects().length) stay(id);
   });
   const locked = item.querySelector(".locked form");
   locked.action = `/api/iso/jobs/${id}/letter.pdf`;
