@@ -202,6 +202,9 @@ def _read_environment(environment: Mapping[str, str], problems: list[str]) -> tu
     for name in sorted(
         (name for name in environment if name.startswith(ENVIRONMENT_PREFIX)), key=lambda name: (name.count("__"), name)
     ):
+        if not name.isprintable():
+            problems.append(f"The environment variable {name!a} has a name that no key has: remove it.")
+            continue
         dotted = ".".join(parts := name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
         if dotted in names:
             problems.append(f"The environment variables {names[dotted]} and {name} are the same key: remove one.")

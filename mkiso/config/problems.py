@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -103,8 +103,10 @@ def _model_at(location: tuple[Any, ...]) -> tuple[type[BaseModel], list[str]]:
         if len(parts) > depth + 1:
             return kinds.get(parts[depth], publishers.Robot), [*parts[:depth], *parts[depth + 1 :]]
     model: type[BaseModel] = Settings
+    is_named = False  # a part that is an entry's name is no key, whatever it is called
     for part in parts[:-1]:
-        field = model.model_fields.get(part)
+        field = None if is_named else model.model_fields.get(part)
+        is_named = field is not None and get_origin(field.annotation) is Mapping
         inner = (field.annotation, *get_args(field.annotation)) if field else ()
         model = next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), model)
     return model, parts

@@ -39,8 +39,9 @@ TransferSyntax = Literal["as-archived", "explicit-le"]
 
 def _of_whole_characters(given: object) -> object:
     """What nobody could write as UTF-8 is refused before a disc is made with it."""
-    if isinstance(given, str) and (half := re.search("[\ud800-\udfff]", given)):
-        raise ValueError(f"has half of a character in it (U+{ord(half[0]):04X}): write it anew")
+    for each in given if isinstance(given, list) else (given,):
+        if isinstance(each, str) and (half := re.search("[\ud800-\udfff]", each)):
+            raise ValueError(f"has half of a character in it (U+{ord(half[0]):04X}): write it anew")
     return given
 
 

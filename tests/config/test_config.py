@@ -561,6 +561,8 @@ def test_where_yaml_breaks_is_said_with_what_to_do(tmp_path: Path, text: str, wo
         ("publishers:\n  a:\n    kind: folder\n", {}, "needs directory: the folder that it watches (line 2)"),
         ("auth:\n  enabled: true\n", {}, "auth.enabled is true and auth.api_key is empty"),
         ("pacs: abc\n", {}, "pacs: write its entries below it, indented (line 1)"),
+        ("inboxes:\n  reports: {}\n", {}, "inboxes.reports needs senders: who may send"),
+        ("{}", {"MKISO__\udc80": "x"}, "The environment variable 'MKISO__\\udc80' has a name that no key has"),
         ("audit: {target: 'udp:siem:514'}", {}, "audit.target is a file, udp://host:port or tls://host:port (line 1)"),
     ],
 )

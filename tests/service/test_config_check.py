@@ -57,11 +57,10 @@ def test_what_can_be_no_name_of_a_file_is_told_of_all_paths_at_once(
     assert len(told) == 16 and all(re.search(r" has .*\(U\+(0000|D[8-F]..)\): write it anew", each) for each in told), (
         told
     )
-    text = json.dumps(
-        {"disc": {"institution": "\ud800", "contact": "\udfff"}, "server": {"public_url": "https://\udc80"}}
-    )
+    halves = {"disc": {"institution": "\ud800", "contact": "\udfff"}, "server": {"public_url": "https://\udc80"}}
+    text = json.dumps(halves | {"identity": {"placeholder_ids": ["0", "\ud800"]}})
     monkeypatch.setenv("MKISO_CONFIG", str(write(tmp_path, text)))
-    assert len([each for each in problems() if "has half of a character in it" in each]) == 3
+    assert len([each for each in problems() if "has half of a character in it" in each]) == 4
     with pytest.raises(ConfigurationError, match="line 1: a key has half of a character"):
         monkeypatch.setenv("MKISO_CONFIG", str(write(tmp_path, '{"\\ud800": 1}')))
         problems()
