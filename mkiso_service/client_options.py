@@ -37,9 +37,13 @@ def _born(_context: click.Context, _option: click.Parameter, given: str) -> str:
 
 def _address(_context: click.Context, _option: click.Parameter, given: str) -> str:
     """Said before anything is asked: a machine without its scheme would look like a service that doesn't run."""
+    import httpx
+
     try:
-        is_whole = given.lower().startswith(("http://", "https://")) and bool(urlsplit(given).hostname)
-    except ValueError:
+        url = httpx.URL(given)
+        url.raw_host.decode("ascii").encode("idna")  # as a socket does
+        is_whole = url.scheme in ("http", "https") and bool(urlsplit(given).hostname)
+    except (httpx.InvalidURL, ValueError):
         is_whole = False
     if not is_whole:
         raise click.BadParameter(f"{given!r} is no whole address: write it as {DEFAULT_URL}.")

@@ -623,9 +623,13 @@ def test_ctrl_c_says_what_is_left(
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1:8080", "discs.example.org", "ftp://discs.example.org", "http://", "http://["]
+    "address",
+    [
+        *("127.0.0.1:8080", "discs.example.org", "ftp://discs.example.org", "http://", "http://["),
+        *("http://discs:808O", "http://discs..org", "http://\udc80", "http://discs.org\n"),
+    ],
 )
-def test_an_address_without_its_scheme_is_said_to_be_wrong(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_that_is_not_whole_is_said_to_be_wrong(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["burn", "A1", "--url", address]) == 2
     assert "is no whole address: write it as http://127.0.0.1:8080." in capsys.readouterr().err
 
