@@ -21,7 +21,7 @@ WORKERS = 3
 MINUTES = 60
 VENV    = .venv
 BIN     = $(VENV)/bin
-PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST  = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SOURCES = $(shell find mkiso mkiso_service flows tasks -type f ! -name '*.pyc')
 
 .PHONY: help demo test test-unit lint coverage bench soak mutants fuzz docs messages screenshots clean packages

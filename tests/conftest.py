@@ -19,21 +19,13 @@ settings.register_profile("mkiso", deadline=None)
 settings.load_profile("mkiso")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process run what shares a service: the tests of a file, and those of the one house. What takes longest
-    begins first, so that at the end no process waits long for another.
-    """
-    begins: dict[str, int] = {}
-    groups = dict[pytest.Item, str]()
+    """Begin with the files that take longest, so that at the end no process of tests waits long for another."""
+    turns: dict[Path, int] = {}
     for item in items:
-        assert isinstance(item, pytest.Function)
-        groups[item] = group = "house" if "house" in item.fixturenames else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-        turn = 0 if group == "house" else 1 if item.get_closest_marker("end_to_end") else 2
-        turn += turn == 2 and not item.get_closest_marker("peer")
-        begins[group] = min(turn, begins.get(group, turn))
-    items.sort(key=lambda item: begins[groups[item]])
+        turn = 0 if item.get_closest_marker("end_to_end") else 1 if item.get_closest_marker("peer") else 2
+        turns[item.path] = min(turn, turns.get(item.path, turn))
+    items.sort(key=lambda item: turns[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)
