@@ -37,6 +37,7 @@ from mkiso.pictures.values import (
 P = ParamSpec("P")
 T = TypeVar("T")
 _MIB = 1024 * 1024
+_MAX_ERRNO = 4096  # Linux's own
 _MAX_DEATHS = 3  # of workers over one object, after which the rest of it is given up
 
 
@@ -232,6 +233,11 @@ class _Rendering:
         return Question(replace(self._request, frames=tuple(self._left)), spread=not self._deaths)
 
     @property
+    def _has_said(self) -> bool:
+        """Whether anything became of the object: without a word of it no process is done with it."""
+        return bool(self._pictures or self._not_shown)
+
+    @property
     def is_begun(self) -> bool:
         """Whether a process has said what it is."""
         return self._facts is not None
@@ -244,6 +250,8 @@ class _Rendering:
 
     def take(self, answer: Answer) -> None:
         """Raises WorkerDied for what doesn't belong to the request: its sender can't be trusted any more."""
+        if answer.is_last and (answer.facts or answer.picture or answer.not_shown):
+            raise WorkerDied(Reason.DECODER_CRASHED)
         if answer.facts:
             if self._facts is None:
                 self._facts = answer.facts
@@ -262,7 +270,7 @@ class _Rendering:
         elif answer.failed is not None:
             self._fault = fault_of(answer.failed)
             self.done = True
-        elif answer.done and not self._left:
+        elif answer.done and not self._left and self._has_said:
             self.done = True
         else:
             raise WorkerDied(Reason.DECODER_CRASHED)
@@ -272,7 +280,7 @@ class _Rendering:
         left does.
         """
         self._deaths += 1
-        if self._facts is None:
+        if not (self._left or self._has_said):
             self._not_shown.append(NotShown(0, reason))
         for _ in range(len(self._left) if self._deaths >= _MAX_DEATHS else min(1, len(self._left))):
             frame = self._left.popleft()
@@ -304,4 +312,4 @@ def fault_of(number: int) -> Exception:
         return StorageFull(
             "The disk of mkiso is full: pictures can't be written. Make room there, then ask for the disc again."
         )
-    return OSError(number, os.strerror(number) if number > 0 else "pictures can't be read or written")
+    return OSError(number, os.strerror(number) if 0 < number < _MAX_ERRNO else "pictures can't be read or written")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import stat
 import struct
+import subprocess
 import sys
 import threading
 import zlib
@@ -23,9 +24,9 @@ from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from mkiso.errors import StorageFull, Unforeseen
 from mkiso.pictures import process
-from mkiso.pictures.messages import Limits
+from mkiso.pictures.messages import ANSWER, Answer, Limits
 from mkiso.pictures.pool import PicturePool
-from mkiso.pictures.values import PictureRequest, PictureResult, Reason
+from mkiso.pictures.values import ObjectFacts, PictureRequest, PictureResult, Reason
 from peers.corpus import BUNDLED
 from peers.patience import until
 from tests.conftest import children_of
@@ -286,6 +287,33 @@ def test_a_fault_of_one_object_leaves_the_others_alone(tmp_path: Path, pool: Pic
     first, fault, last = pool.begin(lambda: list(pool.each(requests))).result()
     assert isinstance(first, PictureResult) and isinstance(last, PictureResult)
     assert isinstance(fault, FileNotFoundError) and (shown(first), shown(last)) == ([1], [1])
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (Answer(done=True),),
+        (Answer(facts=ObjectFacts(frames=-1)), Answer(done=True)),
+        (Answer(facts=ObjectFacts(frames=1), done=True),),
+    ],
+)
+def test_no_picture_is_missing_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: tuple[Answer, ...]
+) -> None:
+    """Whatever a process says that an image has taken over."""
+    said = tmp_path / "said"
+    said.write_bytes(b"".join(ANSWER.dump_json(each) + b"\n" for each in (Answer(), *answers, *answers)))
+
+    def begun(_: Limits) -> Any:
+        taken_over = subprocess.Popen(["cat", said], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return taken_over, taken_over.stdin, taken_over.stdout
+
+    monkeypatch.setattr(process, "_forked", lambda *_: None)
+    monkeypatch.setattr(process, "_begun", begun)
+    with PicturePool(1) as pool:
+        each = pool.begin(lambda: list(pool.each([PictureRequest(said, tmp_path), PictureRequest(said, tmp_path)])))
+        for result in each.result(20):
+            assert isinstance(result, PictureResult) and reasons(result) and not shown(result)
 
 
 def test_a_worker_that_cannot_start_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
