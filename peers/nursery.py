@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,12 +91,14 @@ class Nursery:
                 raise RuntimeError("the program that forks services is gone")
         return json.loads(answer)
 
-    def close(self) -> None:
-        """End it."""
+    def close(self) -> int:
+        """End it; 1 where a service of it still runs, which no process of the tests would have as its child."""
         with self._one_at_a_time:
-            if self._child is not None:
-                self._child.communicate()
-                self._child = None
+            if self._child is None:
+                return 0
+            self._child.communicate()
+            code, self._child = self._child.returncode, None
+            return code
 
 
 nursery = Nursery()
@@ -153,6 +156,10 @@ def _main() -> None:
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "a fork of this would lack the other threads"
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        sys.exit("a service was left behind")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def nothing_left_behind() -> Iterator[None]:
     """At the end of this process's tests no program that they started still runs."""
     yield
-    nursery.close()
+    assert nursery.close() == 0
     multiprocessing.active_children()  # reaps those that have ended
     assert children_of(os.getpid()) == []
 
