@@ -10,6 +10,7 @@ from shutil import disk_usage
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
+from rich.markup import escape
 
 from mkiso.errors import SeveralDiscs, StorageFull
 from mkiso.formats.folder import unpack
@@ -55,7 +56,7 @@ def burn(
         files.append(file)
         if names_files:
             console.print(
-                f"[bold]{file}[/]  {disc.instances} instances, {size_words(disc.size)}, SHA-256 "
+                f"[bold]{escape(str(file))}[/]  {disc.instances} instances, {size_words(disc.size)}, SHA-256 "
                 f"{disc.sha256[:16]}… as proved by the service"
             )
     if state.deidentified:
@@ -90,8 +91,8 @@ def burn_into(
         with bar_of_bytes(console, "writing and reading back") as moved:
             written = unpack(files[0], folder, moved)
     console.print(
-        f"[bold]{folder}[/]  {job.discs[0].instances} instances in {written.files} files, {size_words(written.size)}, "
-        "proved: each was read back and is what the service proved."
+        f"[bold]{escape(str(folder))}[/]  {job.discs[0].instances} instances in {written.files} files, "
+        f"{size_words(written.size)}, proved: each was read back and is what the service proved."
     )
     return job, [folder]
 
@@ -104,7 +105,8 @@ def _tell_password(client: Client, asked: AskedDisc, letter: Path | None, langua
         letter.unlink(missing_ok=True)  # others may be let read the one that is written over
         with os.fdopen(os.open(letter, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
-        console.print(f"The password is in {letter} and nowhere else: give it to the patient apart from the disc.")
+        words = f"The password is in {letter} and nowhere else: give it to the patient apart from the disc."
+        console.print(words, markup=False)
         return
     console.print(f"Password: [bold]{client.password(asked.job_id, asked.claim)}[/]", highlight=False)
     console.print("It is shown this once and kept nowhere. Write it down, apart from the disc.")

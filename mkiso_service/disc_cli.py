@@ -125,7 +125,7 @@ def burn(
     except OSError as error:
         raise click.FileError(str(error.filename or target), error.strerror) from None
     except KeyboardInterrupt:
-        console.print(_stopped(target, held if place else None, is_locked=is_locked))
+        console.print(_stopped(target, held if place else None, is_locked=is_locked), markup=False)
         return FAILED
     if as_json:
         tell({"job": job, "files": files})

@@ -41,8 +41,8 @@ def show_job(console: Console, states: Iterable[Job]) -> Job:
         of_studies: list[TaskID] = []
         for state in states:
             if not console.is_terminal and (last is None or state.stage != last.stage):
-                console.print(f"  {state.stage}")
-            bar.update(task, description=state.stage, total=state.expected, completed=state.received)
+                console.print(f"  {state.stage}", markup=False)
+            bar.update(task, description=escape(state.stage), total=state.expected, completed=state.received)
             for study in state.studies[len(of_studies) :]:
                 console.print(f"  {study_words(study)}", markup=False, highlight=False)
                 of_studies.append(

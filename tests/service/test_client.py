@@ -591,6 +591,32 @@ def test_burn_writes_encrypted_files_into_a_folder_and_tells_the_password(
 
 
 @pytest.mark.parametrize(
+    ("options", "is_stopped"),
+    [(["-o", "[/x].iso"], False), (["--to", "[/x]"], False), (["--to", "[/x]"], True)],
+)
+def test_a_path_with_brackets_is_said_as_it_is(
+    script: Script,
+    url: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    is_stopped: bool,
+) -> None:
+    def stop(_: Path, folder: Path, __: object) -> None:
+        (folder / "DICOM").touch()
+        raise KeyboardInterrupt
+
+    two_files(script)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "[/x]").mkdir(parents=True)
+    if is_stopped:
+        monkeypatch.setattr(burning, "unpack", stop)
+    assert run(["burn", "A1", *options, "--url", url]) == is_stopped
+    assert options[1] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     ("at", "options", "left", "says"),
     [
         ("show_job", ["-o", "x.iso"], "", "Stopped. The job continues. Run the same command to resume."),
