@@ -6,6 +6,8 @@ several         mkiso-prefect, mkiso-webhook on the front; mkiso-receiver, mkiso
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -44,9 +46,9 @@ After=network-online.target{after}
 Type=exec
 User=mkiso
 Group=mkiso
-Environment=MKISO_CONFIG={config}
+Environment={config}
 # Secrets as MKISO__SECTION__KEY=…, and PREFECT_… where Prefect is to be told something else; mode 0640, root:mkiso.
-EnvironmentFile=-{config.parent}/environment
+EnvironmentFile=-{environment}
 ExecStart={program} {command}
 Restart=on-failure
 RestartSec=2
@@ -120,13 +122,20 @@ def unit(part: Part, settings: Settings, config: Path = CONFIG, program: str = "
         description=WORDS[part],
         wants=needed,
         after=needed,
-        config=config,
-        program=program,
+        config=_quoted(f"MKISO_CONFIG={config}"),
+        environment=f"{config.parent}/environment".replace("%", "%%"),
+        program=_quoted(program),
         command=part,
         stop_seconds=int(settings.server.shutdown_grace_seconds) + STOP_SECONDS,
-        writable="".join(f"ReadWritePaths={place}\n" for place in writable(settings)),
+        writable="".join(f"ReadWritePaths={_quoted(str(place))}\n" for place in writable(settings)),
         capabilities="CAP_NET_BIND_SERVICE" if min(ports.get(part, (1024,))) < 1024 else "",
     )
+
+
+def _quoted(text: str) -> str:
+    """One word of a unit, as it is: systemd.syntax(7)."""
+    text = text.replace("%", "%%")
+    return text if re.fullmatch(r"[\w/.=@%+:,-]+", text) else json.dumps(text, ensure_ascii=False)
 
 
 def writable(settings: Settings) -> list[Path]:

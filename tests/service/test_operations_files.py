@@ -54,6 +54,18 @@ def test_systemd_finds_the_units_hardened(part: Part, tmp_path: Path) -> None:
     assert told.returncode == 0, told.stdout + told.stderr
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze isn't installed")
+def test_systemd_reads_each_path_as_one(tmp_path: Path) -> None:
+    folder = tmp_path / "of a 100%d site"
+    folder.mkdir()
+    (program := folder / "mkiso").symlink_to("/bin/true")
+    settings = Settings(storage=Storage(data_dir=folder))
+    file = tmp_path / "mkiso.service"
+    file.write_text(unit("serve", settings, folder / "config.yaml", str(program)), encoding="utf-8")
+    told = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True, check=False)
+    assert file.name not in told.stderr
+
+
 def test_a_unit_may_write_to_configured_folders_and_bind_configured_ports() -> None:
     settings = Settings(
         storage=Storage(data_dir=Path("/srv/mkiso"), shared_dir=Path("/mnt/discs")),
