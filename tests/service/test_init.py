@@ -202,7 +202,7 @@ def test_an_answer_is_tried_when_it_is_given_and_alone_asked_again(tmp_path: Pat
 
 def test_what_can_not_be_is_asked_again_and_one_answer_corrected_at_the_end(tmp_path: Path) -> None:
     answers = {
-        "Port to which the PACS sends [10104]": "many\n10104",
+        "Port to which the PACS sends [10104]": "many",  # and then an Enter; nothing is typed ahead
         "Port of the page [8080]": "10104",
         "Port of the page [10104]": "8081",
         "corrects that answer": "1",
