@@ -1,4 +1,5 @@
-"""Certificates of a day: an authority's, two that it signed, and one that nobody knows; who shows one."""
+"""Certificates that are valid for a day: an authority's, two that it signed, and one that nobody trusts. And a server
+that shows one of them."""
 
 from __future__ import annotations
 

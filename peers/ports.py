@@ -14,7 +14,7 @@ _given: set[int] = set()
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on now, and another one each time."""
+    """A port on which no program listens now. Each call gives a different one."""
     for _ in range(1000):
         port = random.randint(LOWEST, HIGHEST)
         if port in _given:

@@ -246,9 +246,10 @@ class Renderer:
             self._folders.add(folder)
         return folder
 
-    def _result(self, arrival: Arrival, made: Future[Rendered], seconds: float = 0.0) -> Rendered:
+    def _result(self, arrival: Arrival, made: Future[Rendered]) -> Rendered:
+        """What has been made by now; nothing, with the reason, where it isn't ready. Raises StorageFull."""
         try:
-            return made.result(seconds)
+            return made.result(0)
         except StorageFull:
             raise
         except (TimeoutError, CancelledError):

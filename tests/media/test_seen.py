@@ -1,6 +1,7 @@
 import html
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def renderer_of(renderer: Renderer, image: Instance) -> list[Rendered]:
     """What becomes of one image; the renderer goes on."""
     renderer.begin(image.arrival)
     begun = renderer._begun[image.arrival.sha256]
-    return [renderer._result(image.arrival, begun, LONG)]
+    wait([begun], LONG)
+    return [renderer._result(image.arrival, begun)]
 
 
 def unpacked(layout: Layout, folder: Path) -> Path:

@@ -186,7 +186,8 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 PRECISE = frozenset(("invalid_accession_number", "too_many_accession_numbers", "invalid_request", "not_found"))
-"""Of these the service's own message says more, such as the wrong character: whoever reads English is shown that."""
+"""The service's own message says more about these, such as which character is wrong. It is in English, so readers of
+English see that message."""
 
 
 def must_look(kind: str, code: str, proves: str = "") -> bool:

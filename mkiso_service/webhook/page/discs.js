@@ -154,7 +154,7 @@ function sentence(job) {
   return stage(job);
 }
 
-// Whoever has asked here has the button for its password instead.
+// An encrypted disc whose password this browser can't show: only the browser that asked has the button for it.
 function isLocked(job) { return job.state === "done" && /-(encrypted|cms)$/.test(job.format) && !mine.get(job.job_id)?.claim; }
 
 function remarks(job) {
