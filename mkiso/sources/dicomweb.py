@@ -7,12 +7,11 @@ kept: the next attempt asks for the rest, instance by instance.
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import SimpleQueue
@@ -38,7 +37,7 @@ from mkiso.sources.multipart import Broken, Malformed, Multipart, boundary_of
 from mkiso.sources.protocol import Search, Target
 from mkiso.sources.qido import UNABLE, ask
 from mkiso.sources.sink import Sink
-from mkiso.sources.web import Lost, asking, named, open_client
+from mkiso.sources.web import Connections, Lost, asking, named, open_client
 from mkiso.study.models import Study
 
 POLL_SECONDS = 0.05
@@ -76,8 +75,9 @@ class DicomWebSource:
 
     @contextmanager
     def retrieving(self, sink: Sink) -> Iterator[WadoRetrieval]:
-        with open_client(self.settings) as client:
-            yield WadoRetrieval(self, sink, client)
+        connections = Connections()
+        with open_client(self.settings, connections=connections) as client:
+            yield WadoRetrieval(self, sink, client, connections)
 
     def failure(self, result: MoveResult, study: Study, arrived: int) -> PacsRefused | PacsBusy | None:
         # What it can't send is told by its instances.
@@ -104,18 +104,18 @@ class WadoRetrieval:
 
     quiet_seconds = 0.0
 
-    def __init__(self, source: DicomWebSource, sink: Sink, client: httpx.Client) -> None:
+    def __init__(self, source: DicomWebSource, sink: Sink, client: httpx.Client, connections: Connections) -> None:
         self._source = source
         self._settings = source.settings
         self._sink = sink
         self._client = client
+        self._connections = connections
         study = sink.study
         self._expected = Expected(
             study.study_instance_uid, sink.folder, study.expected.instances, series=frozenset(study.chosen)
         )
         self._spool = Spool.of_one(source.storage, source.receiver.max_instance_gib, self._expected)
         self._stop = threading.Event()
-        self._open: set[httpx.Response] = set()
 
     def retrieve(self, wanted: Sequence[Target]) -> Sequence[MoveResult]:
         self._sink.wait_anew()
@@ -125,7 +125,8 @@ class WadoRetrieval:
             try:
                 self._wait_for([future for each in futures for future in each])
             except BaseException:
-                self._end()
+                self._stop.set()
+                self._connections.end()
                 raise
             finally:
                 for future in (future for each in futures for future in each):
@@ -151,19 +152,12 @@ class WadoRetrieval:
             self._drain()
             self._sink.raise_if_stopped()
 
-    def _end(self) -> None:
-        """Wake the threads: none of them waits for a server any more."""
-        self._stop.set()
-        for answer in list(self._open):
-            with suppress(Exception):
-                answer.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-
     def _request(self, path: str) -> MoveResult:
         """One request; what was whole before it broke is kept. Raises what mkiso.sources.web.asking does."""
         if self._stop.is_set():
             return MoveResult(None)
         try:
-            with asking(self._client, self._settings, path, ACCEPT) as answer, self._watched(answer):
+            with asking(self._client, self._settings, path, ACCEPT) as answer:
                 if answer.status_code == 204:
                     return MoveResult(SUCCESS, completed=0)
                 if answer.status_code not in (200, 206):
@@ -174,14 +168,6 @@ class WadoRetrieval:
             return MoveResult(None)
         except Malformed as error:
             raise PacsRefused(f"{self._source.name} {error}. Look at its log.") from None
-
-    @contextmanager
-    def _watched(self, answer: httpx.Response) -> Iterator[None]:
-        self._open.add(answer)
-        try:
-            yield
-        finally:
-            self._open.discard(answer)
 
     def _take_parts(self, answer: httpx.Response) -> int:
         """Store each part; how many there were."""

@@ -6,11 +6,12 @@ No error's words hold an address's query: a patient's name may stand there.
 from __future__ import annotations
 
 import math
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,11 +30,40 @@ _ALERTS = ("ALERT_HANDSHAKE_FAILURE", "CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIE
 """Of RFC 8446 6.2, as OpenSSL names them: what a server says that wants a certificate of ours, or another one."""
 
 
+class Connections:
+    """The connections of a client, to be ended while threads wait on them, also for an answer that hasn't begun."""
+
+    def __init__(self) -> None:
+        self._streams: list[httpcore.NetworkStream] = []
+        self._ended = False
+
+    def end(self) -> None:
+        """End all there are and will be: who waits on one is told that it is lost."""
+        self._ended = True
+        for stream in list(self._streams):
+            _shut(stream)
+
+    def follow(self, request: httpx.Request) -> None:
+        request.extensions["trace"] = self._take
+
+    def _take(self, event: str, told: dict[str, Any]) -> None:
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._streams.append(told["return_value"])
+            if self._ended:
+                _shut(told["return_value"])
+
+
+def _shut(stream: httpcore.NetworkStream) -> None:
+    with suppress(OSError):  # SSLSocket.shutdown would go on in plain text, until it is shut
+        socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
+
+
 class Access(httpx.Auth):
     """Says who we are: Basic, a bearer token, or one that an authorization server gives (RFC 6749 4.4)."""
 
-    def __init__(self, settings: DicomWeb) -> None:
+    def __init__(self, settings: DicomWeb, connections: Connections) -> None:
         self._settings = settings
+        self._connections = connections
         self._lock = threading.Lock()
         self._token = ""
         self._ends = 0.0
@@ -59,7 +89,8 @@ class Access(httpx.Auth):
                 return self._token
             settings = self._settings
             form = {"grant_type": "client_credentials", **({"scope": settings.scope} if settings.scope else {})}
-            with open_client(settings, auth=httpx.BasicAuth(settings.user, secret_of(settings))) as client:
+            name = httpx.BasicAuth(settings.user, secret_of(settings))
+            with open_client(settings, auth=name, connections=self._connections) as client:
                 try:
                     with client.stream("POST", settings.token_url, data=form) as answer:
                         ends = time.monotonic() + settings.response_timeout_seconds
@@ -102,9 +133,16 @@ def named(settings: DicomWeb) -> str:
 
 
 def open_client(
-    settings: DicomWeb, until: float | None = None, limit_seconds: float | None = None, auth: httpx.Auth | None = None
+    settings: DicomWeb,
+    until: float | None = None,
+    limit_seconds: float | None = None,
+    auth: httpx.Auth | None = None,
+    connections: Connections | None = None,
 ) -> httpx.Client:
-    """A client that follows no redirect and takes no proxy from the environment. Raises ConfigurationError."""
+    """A client that follows no redirect and takes no proxy from the environment; its connections are kept in
+    `connections`. Raises ConfigurationError.
+    """
+    connections = connections or Connections()
     rest = limit_seconds if until is None else max(until - time.monotonic(), 0.1)
     connect, response = settings.connect_timeout_seconds, settings.response_timeout_seconds
     if rest is not None:
@@ -112,7 +150,8 @@ def open_client(
     trust, limits = _trust(settings), httpx.Limits(max_connections=settings.parallel + 1)
     plain = None if settings.http2 else httpx.HTTPTransport(trust, trust_env=False, limits=limits)
     return httpx.Client(
-        auth=auth or Access(settings),
+        auth=auth or Access(settings, connections),
+        event_hooks={"request": [connections.follow]},
         transport=plain or _Http2(trust, limits),
         headers={"Accept-Encoding": "identity"},
         timeout=httpx.Timeout(response, connect=connect),

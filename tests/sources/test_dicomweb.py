@@ -37,6 +37,7 @@ from mkiso.study.models import Arrival
 from peers.certificates import https_server, write_certificates
 from peers.corpus import EVERY_KIND, JAPANESE, PLAIN, THAI, dataset_bytes, make_study
 from peers.dicomweb_server import DicomWebServer
+from peers.link import Link
 from peers.orthanc import Orthanc
 from peers.patience import LONG
 from tests.sources.test_source import complete_studies
@@ -259,6 +260,27 @@ def test_a_stop_ends_it_at_once(tmp_path: Path, server: DicomWebServer) -> None:
     with pytest.raises(JobStopped):
         fetched(by_web(tmp_path, server.base_url, response_timeout_seconds=3600), stop)
     assert time.monotonic() - begun < LONG
+
+
+@pytest.mark.parametrize("silent", ["server", "token server"])
+def test_a_stop_ends_the_wait_for_an_answer_that_hasn_t_begun(
+    tmp_path: Path, server: DicomWebServer, silent: str
+) -> None:
+    stop = threading.Event()
+    server.token = "granted"
+    with Link(server.port) as link:
+
+        def begin() -> None:
+            link.hush()
+            threading.Timer(0.5, stop.set).start()
+
+        ports = {"server": server.port, "token server": server.port, silent: link.port}
+        base_url = server.base_url.replace(str(server.port), str(ports["server"]))
+        token = {"token_url": f"http://127.0.0.1:{ports['token server']}/token", "user": "mkiso", "secret": "x"}
+        begun = time.monotonic()
+        with pytest.raises(JobStopped):
+            fetched(by_web(tmp_path, base_url, response_timeout_seconds=10 * LONG, **token), stop, begin)
+        assert time.monotonic() - begun < LONG
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ http {{
   log_format spoken "$server_protocol $server_port"; access_log {folder}/spoken spoken;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  send_timeout 1h; keepalive_timeout 1h; client_header_timeout 1h;
   ssl_certificate {certificates}/own.pem; ssl_certificate_key {certificates}/own.key;
   server {{
     listen 127.0.0.1:{port} ssl http2;
