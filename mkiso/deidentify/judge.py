@@ -15,7 +15,7 @@ from mkiso.config.disc import DeidentifiedOption
 from mkiso.deidentify.cleaning import DUMMIES
 from mkiso.deidentify.profile import codes_of, row_of
 from mkiso.deidentify.pseudonyms import Pseudonyms
-from mkiso.deidentify.strings import Strings
+from mkiso.deidentify.strings import Strings, days_in
 from mkiso.errors import ProofFailed
 
 _META = frozenset({0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013})
@@ -101,7 +101,7 @@ def _is_harmless(
         return set(values) <= {pseudonyms.patient_name, pseudonyms.patient_id, *_DUMMIES}
     row = row_of(tag)
     if row and row.characteristics == "K" and "patient-characteristics" in options:
-        return vr not in _TEXTS_KEPT or not any(map(strings.is_in_text, values))
+        return vr not in _TEXTS_KEPT or not (_tell_a_day(values, days) or any(map(strings.is_in_text, values)))
     if row and row.dates == "C" and "modified-dates" in options:
         return all(vr == "TM" or value[:8] not in days for value in values)
     if row and row.action == "X":
@@ -112,9 +112,15 @@ def _is_harmless(
         return row is None or "U" in row.action or not element.value
     if row or vr in ("DA", "DT", "TM", "PN"):
         return set(values) <= _DUMMIES
-    if vr in _TEXTS_KEPT and any(day in value for day in days for value in values if len(day) == 8):
+    if vr in _TEXTS_KEPT and _tell_a_day(values, days):
         return False
     return (vr in _HARMLESS or tag in _PALETTES) and not any(map(strings.is_in_text, values))
+
+
+def _tell_a_day(values: Collection[str], days: Collection[str]) -> bool:
+    """Whether one of these days stands in texts, in whatever way it is written."""
+    whole = {day for day in days if len(day) == 8}
+    return any(day in value for day in whole for value in values) or any(days_in(value) & whole for value in values)
 
 
 def _texts(element: DataElement) -> list[str]:

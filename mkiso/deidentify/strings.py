@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
+from babel.dates import get_month_names
 from pydicom import Dataset
 from pydicom._uid_dict import UID_dictionary
 
+from mkiso.languages import languages
 from mkiso.study.models import Patient, Study
 
 _IDENTIFIERS = frozenset(
@@ -24,6 +28,10 @@ _LEAST_BYTES, _LEAST_DIGITS = 3, 6
 _LONG_BYTES = 5
 """A name of so many isn't in a longer word by chance, such as JSmithe1970."""
 _SPELLED_DAY = re.compile(r"(?<!\d)(\d{1,4})[./\- ](\d{1,2})[./\- ](\d{1,4})(?!\d)")
+_DIGITS = re.compile(r"\d+")
+_NEAR = 24
+"""Characters between a month's name and the numbers of its day and year, with these: de, พุทธศักราช."""
+_BUDDHIST_ERA = 543  # years that Thailand counts more
 _TITLES = 3  # of a name's components: prefix and suffix, such as MR, are everybody's
 
 
@@ -104,7 +112,7 @@ class Strings:
         return (
             value in self.numbers
             or any(name in encoded for name in self.words if len(name) >= _LONG_BYTES)
-            or any(day.encode() in self.phrases for day in _days_in(text))
+            or any(day.encode() in self.phrases for day in days_in(text))
             or any(name in text for name in self.letters)
             or self.found_in(encoded)
             or self._phrase_in(value.lower().encode("utf-8", "surrogatepass"))
@@ -117,11 +125,58 @@ class Strings:
         return any(_whole(lower, phrase) for phrase in self.phrases)
 
 
-def _days_in(text: str) -> set[str]:
-    """The days that a text spells in whatever order, as DICOM writes them."""
+def days_in(text: str) -> set[str]:
+    """The days that a text spells in whatever order, as DICOM writes them: in figures, or with a month's name in any
+    language of mkiso's; the year also in two figures, or as Thailand counts.
+    """
     told = [tuple(map(int, spelled)) for spelled in _SPELLED_DAY.findall(text)]
     orders = [order for one, two, three in told for order in ((one, two, three), (three, two, one), (three, one, two))]
-    return {f"{year:04}{month:02}{day:02}" for year, month, day in orders}
+    return {
+        f"{each:04}{month:02}{day:02}"
+        for year, month, day in (*orders, *_with_names(text))
+        if 1 <= month <= 12 and 1 <= day <= 31
+        for each in _years(year)
+    }
+
+
+def _with_names(text: str) -> Iterator[tuple[int, int, int]]:
+    """Years, months and days of what may be dates: 3 May 1950, May 3 1950, 1950 May 3."""
+    plain, (pattern, months) = _plain(text), _months()
+    for found in pattern.finditer(plain):
+        begin, end = found.span()
+        before = [int(number) for number in _DIGITS.findall(plain[max(0, begin - _NEAR) : begin])[-1:]]
+        behind = [int(number) for number in _DIGITS.findall(plain[end : end + _NEAR])[:2]]
+        pairs = [*zip(before, behind, strict=False), tuple(behind)]
+        for one, two in (pair for pair in pairs if len(pair) == 2):
+            for month in months[found.group()]:
+                yield one, month, two
+                yield two, month, one
+
+
+@cache
+def _months() -> tuple[re.Pattern[str], Mapping[str, frozenset[int]]]:
+    """What finds the names of months, and which months each may be."""
+    named: dict[str, set[int]] = {}
+    for code in languages():
+        for width in ("wide", "abbreviated"):
+            for number, name in get_month_names(width, locale=code).items():
+                for written in (_plain(name).rstrip("."), _plain(name).replace(".", "")):  # Thai's have one within
+                    named.setdefault(written, set()).add(number)
+    longest_first = sorted(named, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))), {name: frozenset(each) for name, each in named.items()}
+
+
+def _plain(text: str) -> str:
+    """Without accents, which are left out often."""
+    apart = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(character for character in apart if not unicodedata.combining(character))
+
+
+def _years(year: int) -> Iterable[int]:
+    """Which years it may be."""
+    if year >= 100:
+        return (year, year - _BUDDHIST_ERA)
+    return tuple(century + year for century in (1900, 2000, 2400 - _BUDDHIST_ERA, 2500 - _BUDDHIST_ERA))
 
 
 def _glued(text: str) -> bytes:

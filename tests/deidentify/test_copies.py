@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
+from babel.dates import format_date
 from pydicom import DataElement, Dataset, Sequence, dcmread, dcmwrite, uid
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.encaps import encapsulate
@@ -15,7 +16,9 @@ from pydicom.encaps import encapsulate
 from mkiso.config.disc import Deidentified
 from mkiso.deidentify import cleaning, copies
 from mkiso.deidentify.profile import table
+from mkiso.deidentify.strings import days_in
 from mkiso.errors import NotDeidentifiable, ProofFailed
+from mkiso.languages import languages
 from mkiso.media.explicit import convert
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.models import Patient
@@ -226,6 +229,10 @@ def test_what_may_show_whose_it_is_by_its_kind_is_refused(tmp_path: Path, kind: 
         ("Manufacturer", "MadeForExample2"),
         ("ManufacturerModelName", "for 2.1.1970"),
         ("ManufacturerModelName", "1970/01/02"),
+        ("ManufacturerModelName", "for 2 January 1970"),
+        ("ManufacturerModelName", "JAN 2nd, 70"),
+        ("ManufacturerModelName", "02JAN1970"),
+        ("ManufacturerModelName", "2/1/2513"),
         ("SequenceName", "1.2.3.4.5"),
     ],
 )
@@ -331,6 +338,8 @@ def test_a_name_in_any_character_set_is_found(tmp_path: Path, patient: Person) -
         ("NG^BO", "", "OF NG BO"),
         ("SMITHE^JOHN", "47115", "NO 47115"),
         ("SMITHE^JOHN", "", "SCAN 20240229"),
+        ("SMITHE^JOHN", "", "SCAN 2024-02-29"),
+        ("SMITHE^JOHN", "", "SCAN 29 FEVR. 24"),
         ("Wei\u00df^Jo", "", "Herr Wei\u00df"),
     ],
 )
@@ -351,6 +360,25 @@ def test_what_gives_the_patient_away_is_found_before_whatever_follows_it(
     code.CodeMeaning = "KNEES"
     image.save_as(file)
     assert deidentified(passed(instances([file])), tmp_path / "copies", wanted()).instances
+
+
+@pytest.mark.parametrize("code", languages())
+def test_a_day_is_found_as_each_language_spells_it(code: str) -> None:
+    for month in range(1, 13):
+        day = date(1950, month, 3)
+        for spelled in ("d MMMM y", "d. MMM y", "MMMM d, y", "MMM d, yy", "y-MMM-dd", "ddMMMyyyy", "dd/MM/yy"):
+            written = format_date(day, spelled, locale=code)
+            assert f"{day:%Y%m%d}" in days_in(f"born {written.upper()}."), written
+        assert f"{day:%Y%m%d}" in days_in(format_date(day, "d MMM", locale=code) + " 2493")
+        assert not days_in(format_date(day, "d MMMM", locale=code))
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["3 de mayo de 1950", "3rd of May 1950", "3. MARZ 1950", "๓ พฤษภาคม พ.ศ. ๒๔๙๓", "3 พค 2493", "1 AOUT 1950"],
+)
+def test_a_day_is_found_with_other_words_without_accents_and_in_other_figures(written: str) -> None:
+    assert {"19500503", "19500303", "19500801"} & days_in(written)
 
 
 def test_a_name_of_the_patient_api_is_found_too(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from uvicorn.middleware.proxy_headers import _TrustedHosts
 from mkiso.audit import messages as audit
 from mkiso.config.settings import PatientApi, Settings
 from mkiso.dataset.elements import EXPLICIT_LITTLE, IMPLICIT_LITTLE, elements, elements_so_far
+from mkiso.deidentify.strings import days_in
 from mkiso.media import names
 from mkiso.media.conforming import conforming
 from mkiso.media.record_keys import Key
@@ -226,6 +227,7 @@ PARSERS: dict[str, tuple[Callable[[str], object], tuple[Shape, ...]]] = {
     "primera": (lambda text: primera.parse_status(text, "o"), TABLES + SPACES),
     "names in a watched folder": (lambda text: seen_in_names(text.split(","), "o", {".DON": "done"}), LISTS),
     "UID": (is_uid, NUMBERS),
+    "a day in words": (days_in, (*NUMBERS, ("", "May ", ""), ("", "1 May 50", ""), ("", "J", "a"))),
     "character set": (
         lambda text: character_set(text.encode()),
         NAMES + SPACES + (("ISO_IR ", "\\", ""), ("", "ISO", "")),
