@@ -279,13 +279,13 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
     mkiso, file = shlex.quote(program), shlex.quote(str(config))
     begin = [] if config.is_file() else [f"{mkiso} init -o {file}", f"{mkiso} -c {file} service install"]
     kept = shlex.join(str(each) for each in (config, key_file(config)) if each == config or each.is_file())
-    owned = f"root:mkiso {kept}"  # beside them lie others' files
+    guard = f"chown root:mkiso {kept} && chmod 640 {kept}"  # beside them lie others' files
     if config.parent == CONFIG.parent:
-        owned, kept = f"-R root:mkiso {CONFIG.parent}", f"{CONFIG.parent}/*"
+        guard = f"chown -R root:mkiso {CONFIG.parent} && chmod -R u=rwX,g=rX,o= {CONFIG.parent}"
     steps = [
         "systemd-sysusers && systemd-tmpfiles --create",
         *begin,
-        f"chown {owned} && chmod 640 {kept}",
+        guard,
         f"runuser -u mkiso -- {mkiso} -c {file} config check",
         f"systemctl daemon-reload && systemctl enable --now {units}",
         f"runuser -u mkiso -- {mkiso} -c {file} doctor",

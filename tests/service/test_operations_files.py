@@ -110,8 +110,23 @@ def test_lines_of_an_installation_touch_no_files_of_others(tmp_path: Path) -> No
     for config in ("/etc/mkiso.yaml", "/srv/of a site/$(id).yaml"):
         assert ["chown", "root:mkiso", config, "&&", "chmod", "640", config] in lines(config)
         assert [config in line for line in lines(config) if "runuser" in line] == [True, True]
-    own = ["chown", "-R", "root:mkiso", "/etc/mkiso", "&&", "chmod", "640", "/etc/mkiso/*"]
+    own = ["chown", "-R", "root:mkiso", "/etc/mkiso", "&&", "chmod", "-R", "u=rwX,g=rX,o=", "/etc/mkiso"]
     assert own in lines("/etc/mkiso/config.yaml")
+
+
+def test_after_the_lines_of_an_installation_its_group_may_read_each_file(tmp_path: Path) -> None:
+    told = CliRunner().invoke(
+        cli, ["service", "install", "--root", str(tmp_path)], env={"MKISO_CONFIG": "/etc/mkiso/config.yaml"}
+    )
+    [line] = [line for line in told.output.splitlines() if "chmod" in line]
+    etc = tmp_path / "etc/mkiso"
+    (etc / "viewer/languages").mkdir(parents=True)
+    for name in ("config.yaml", "viewer/languages/de.lng"):
+        (etc / name).write_text("")
+        (etc / name).chmod(0o646)
+    subprocess.run(["sh", "-c", line.partition("&&")[2].replace("/etc/mkiso", str(etc))], check=True)
+    modes = {each.is_dir(): each.stat().st_mode & 0o777 for each in (etc, *etc.rglob("*"))}
+    assert modes == {True: 0o750, False: 0o640}
 
 
 def compose() -> dict[str, Any]:
