@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 
@@ -42,7 +41,9 @@ def _address(_context: click.Context, _option: click.Parameter, given: str) -> s
     try:
         url = httpx.URL(given)
         url.raw_host.decode("ascii").encode("idna")  # as a socket does
-        is_whole = url.scheme in ("http", "https") and bool(urlsplit(given).hostname)
+        has_port = url.port is None or 0 < url.port < 2**16
+        has_host = url.host != "" and "%" not in url.host  # as it writes what no name has
+        is_whole = url.scheme in ("http", "https") and has_host and has_port
     except (httpx.InvalidURL, ValueError):
         is_whole = False
     if not is_whole:

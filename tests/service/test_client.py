@@ -653,6 +653,7 @@ def test_ctrl_c_says_what_is_left(
     [
         *("127.0.0.1:8080", "discs.example.org", "ftp://discs.example.org", "http://", "http://["),
         *("http://discs:808O", "http://discs..org", "http://\udc80", "http://discs.org\n"),
+        *("http:///discs", "http://:8080", "http://discs:0", "http://discs:73616", "http://a disc"),
     ],
 )
 def test_an_address_that_is_not_whole_is_said_to_be_wrong(address: str, capsys: pytest.CaptureFixture[str]) -> None:
