@@ -26,12 +26,15 @@ from mkiso.formats.image_hash import ImageHashes, hash_extents
 from mkiso.formats.protocol import Contents, Extent, PasswordNeeded
 from mkiso.formats.registry import claimed_format
 from mkiso.media.names import is_file_id
+from mkiso.study.identity import one_line
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 CHECKSUMS = PurePosixPath("SHA256.TXT")
-_MAX_MADE_BYTES = 512 * 1024 * 1024  # of DICOMDIR or SHA256.TXT: more than a million records
+_MAX_MADE_BYTES = 512 * 1024 * 1024  # of DICOMDIR or SHA256.TXT
+_MAX_MADE_ENTRIES = 1_000_000  # items of DICOMDIR, which may be of 8 bytes, and lines of SHA256.TXT
+_ITEM, _LINE = b"\xfe\xff\x00\xe0", b"\n"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _GROUP_LENGTH = 0x00020000
 _SOP_CLASS_UID, _SOP_INSTANCE_UID, _TRANSFER_SYNTAX_UID = 0x00020002, 0x00020003, 0x00020010
@@ -228,14 +231,14 @@ class _Check:
     def report(self, *fatal: str) -> DiscReport:
         image = self.image
         return DiscReport(
-            volume_id=image.label if image else "",
+            volume_id=one_line(image.label) if image else "",
             sha256=self.sha256,
             size=image.size if image else 0,
             files=len(image.files) if image else 0,
             instances=self.instances,
             patients=self.patients,
             checked=tuple(self.checked),
-            findings=(*self.findings, *fatal),
+            findings=tuple(map(one_line, (*self.findings, *fatal))),  # a name may hold what steers a terminal
         )
 
     def _find(self, words: str) -> None:
@@ -247,7 +250,7 @@ class _Check:
             self._find("There is no SHA256.TXT: whether the files are what they were can't be told.")
             self.is_listed = False
             return
-        listed = dict(_checksum_lines(self._made(extent)))
+        listed = dict(_checksum_lines(self._made(extent, _LINE)))
         found = {path: hashes.get(extent, "") for path, extent in image.shown.items() if path != CHECKSUMS}
         for path in sorted(listed.keys() - found.keys()):
             self._find(f"{path} is missing.")
@@ -257,18 +260,20 @@ class _Check:
             self._find(f"{path} is not what it was: its SHA-256 differs from SHA256.TXT.")
         self.checked.append(f"SHA-256 of {len(found)} files against SHA256.TXT, both ways")
 
-    def _made(self, extent: Extent) -> bytes:
+    def _made(self, extent: Extent, of_entry: bytes) -> bytes:
+        """DICOMDIR or SHA256.TXT; `of_entry` stands once in each of its entries at least."""
         assert self.image
-        if self.image.size_of(extent) > _MAX_MADE_BYTES:
+        content = self.image.read(self.descriptor, extent) if self.image.size_of(extent) <= _MAX_MADE_BYTES else None
+        if content is None or content.count(of_entry) > _MAX_MADE_ENTRIES:
             raise ProofFailed("DICOMDIR or SHA256.TXT is larger than any disc needs.")
-        return self.image.read(self.descriptor, extent)
+        return content
 
     def _dicomdir(self, image: Contents) -> None:
         extent = image.files.get(DICOMDIR)
         if extent is None:
             self._find("There is no DICOMDIR.")
             return
-        content = self._made(extent)
+        content = self._made(extent, _ITEM)
         if any(content[:128]):
             self._find("DICOMDIR has a preamble that isn't zero.")
         try:

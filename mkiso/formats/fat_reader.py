@@ -22,7 +22,8 @@ from mkiso.formats.protocol import Contents, Extent, read_extent
 SHORT, LONG = "8.3 names", "long names"
 _BYTES = 512
 _MAX_TABLE_BYTES = 128 * 1024 * 1024
-_MAX_DIRECTORY_BYTES = 256 * 1024 * 1024  # of all together: more than a million files
+_MAX_DIRECTORY_BYTES = 256 * 1024 * 1024  # of all together
+_MAX_FILES = 1_000_000  # each takes 1 KB of memory here
 _MAX_DEPTH = 16
 _MAX_LONG_PIECES = 20
 _END = 0x0FFFFFF8
@@ -108,6 +109,8 @@ class _Volume:
                     waiting.append((short / name, long / long_name, cluster, 0 if not short.parts else first))
                 else:
                     self.short[short / name] = self.long[long / long_name] = self._extent(cluster, size)
+                if len(self.short) + len(waiting) > _MAX_FILES:
+                    raise ProofFailed("The stick has more files than any disc needs.")
 
     def _extent(self, first: int, size: int) -> Extent:
         count = -(-size // self.cluster)
@@ -125,7 +128,8 @@ class _Volume:
 
     def _directory(self, first: int) -> bytes:
         table, count = self.tables[0], 1
-        while first >= 2 and first + count - 1 < len(table) and table[first + count - 1] == first + count:
+        most = _MAX_DIRECTORY_BYTES // self.cluster
+        while 2 <= first <= len(table) - count and count <= most and table[first + count - 1] == first + count:
             count += 1
         self._take(first, count)
         self.read_bytes += count * self.cluster

@@ -15,6 +15,7 @@ from mkiso.formats.protocol import Contents, Extent
 
 CHECKS = ("every file of the folder", "that nothing in it is a link")
 _MAX_FILES = 1_000_000
+_MAX_DEPTH = 16
 _CHUNK_BYTES = 1024 * 1024
 _SYSTEMS_OWN = frozenset(("System Volume Information", "$RECYCLE.BIN", "lost+found", ".Trashes", ".fseventsd"))
 
@@ -90,13 +91,15 @@ def hash_folder(
     return ImageHashes("", hashes, b"", frozenset(forged), inside), tuple(unreadable)
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _below(folder: Path, depth: int = 0) -> Iterator[Path]:
+    if depth > _MAX_DEPTH:
+        raise ProofFailed("The folder's folders go deeper than any disc's.")
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
         if entry.name in _SYSTEMS_OWN:
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _below(Path(entry.path))
+            yield from _below(Path(entry.path), depth + 1)
         else:
             yield Path(entry.path)

@@ -9,8 +9,9 @@ second descriptor of a kind, extended attributes, Rock Ridge, anything before th
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 
 from mkiso.errors import ProofFailed
@@ -21,7 +22,8 @@ SECTOR_BYTES = 2048
 PRIMARY, JOLIET = "ISO 9660", "Joliet"
 _FIRST_DESCRIPTOR = 16  # Ecma-119 6.2.1
 _MAX_DESCRIPTORS = 64
-_MAX_DIRECTORY_BYTES = 256 * 1024 * 1024  # of one tree: more than a million files
+_MAX_DIRECTORY_BYTES = 256 * 1024 * 1024  # of one tree
+_MAX_ENTRIES = 1_000_000  # of one tree; each takes 1 KB of memory here
 _MAX_DEPTH = 16
 _PRIMARY_DESCRIPTOR, _SUPPLEMENTARY_DESCRIPTOR, _TERMINATOR = 1, 2, 255  # Ecma-119 8.1.1
 _JOLIET_ESCAPES = (b"%/@", b"%/C", b"%/E")
@@ -80,6 +82,7 @@ class _Tree:
     sectors: int
     encoding: str
     read_bytes: int = 0
+    read_records: int = 0
 
     def files(self, volume_descriptor: bytes) -> dict[PurePosixPath, Extent]:
         found: dict[PurePosixPath, Extent] = {}
@@ -125,7 +128,7 @@ class _Tree:
         data = read_extent(self.descriptor, extent)
         records: list[bytes] = []
         for start in range(0, len(data), SECTOR_BYTES):
-            block, position = data[start : start + SECTOR_BYTES], 0
+            block, position, before = data[start : start + SECTOR_BYTES], 0, len(records)
             while position < len(block) and block[position]:
                 record = block[position : position + block[position]]
                 if len(record) < 34 or len(record) < block[position] or not record[32] or 33 + record[32] > len(record):
@@ -134,6 +137,9 @@ class _Tree:
                     raise ProofFailed("The image has a directory record that systems understand in different ways.")
                 records.append(record)
                 position += len(record)
+            self.read_records += len(records) - before
+            if self.read_records > _MAX_ENTRIES:
+                raise ProofFailed("The image's directories name more than any disc needs.")
         if [record[33 : 33 + record[32]] for record in records[:2]] != [b"\x00", b"\x01"]:
             raise ProofFailed("The image has a directory without its own record and its parent's.")
         if self._extent(records[0]) != extent:
@@ -171,7 +177,9 @@ class _Tree:
             extent = _extent_at(struct.unpack_from(f"{order}I", volume_descriptor, position)[0], size)
             if not self._holds(extent) or size > _MAX_DIRECTORY_BYTES:
                 raise ProofFailed("The image has a path table outside itself.")
-            if _path_table(read_extent(self.descriptor, extent), order, root_start) != directories:
+            table = _path_table(read_extent(self.descriptor, extent), order, root_start)
+            found = list(islice(table, len(directories) + 1))
+            if len(found) != len(directories) or dict(found) != directories:
                 raise ProofFailed("The image's path tables and directories differ.")
 
 
@@ -188,10 +196,9 @@ def _extent_at(sector: int, size: int) -> Extent:
     return Extent(sector * SECTOR_BYTES, size)
 
 
-def _path_table(data: bytes, order: str, root_start: int) -> dict[int, tuple[bytes, int]]:
+def _path_table(data: bytes, order: str, root_start: int) -> Iterator[tuple[int, tuple[bytes, int]]]:
     """Where each directory but the root begins, with its identifier and where its parent begins (Ecma-119 9.4)."""
     starts: list[int] = []
-    directories: dict[int, tuple[bytes, int]] = {}
     position = 0
     while position + 8 < len(data):
         length, attributes, sector, parent = struct.unpack_from(f"{order}BBIH", data, position)
@@ -201,11 +208,10 @@ def _path_table(data: bytes, order: str, root_start: int) -> dict[int, tuple[byt
         if starts:
             if not 1 <= parent <= len(starts):
                 raise ProofFailed("The image has a broken path table.")
-            directories[start] = identifier, starts[parent - 1]
+            yield start, (identifier, starts[parent - 1])
         elif start != root_start:
             raise ProofFailed("The image's path table begins with another root.")
         starts.append(start)
-    return directories
 
 
 def _both_endian(data: bytes, position: int) -> int:

@@ -28,6 +28,7 @@ _CENTRAL = struct.Struct("<4s6H3I5H2I")  # 4.3.12
 _LOCAL = struct.Struct("<4s5H3I2H")  # 4.3.7
 _MAX_COMMENT_BYTES = 2**16 - 1
 _MAX_DIRECTORY_BYTES = 256 * 1024 * 1024
+_MAX_DEPTH = 16  # else a name of 64 KB has 32,000 parents, which take gigabytes
 _MAX_FILES = 1_000_000  # a long study has 20,000 images; each file takes 1 KB of memory here
 _ENCRYPTED, _STREAMED, _UTF_8 = 0x0001, 0x0008, 0x0800  # 4.4.4
 _SIZES_64, _SECOND_NAME, _AES = 0x0001, 0x7075, 0x9901  # 4.5.3, 4.6.9, AE-2
@@ -242,6 +243,8 @@ def _decoded(name: bytes, flags: int) -> str:
     except UnicodeDecodeError:
         raise ProofFailed("The ZIP file has a name that isn't marked as UTF-8.") from None
     parts = text.removesuffix("/").split("/")
+    if len(parts) > _MAX_DEPTH:
+        raise ProofFailed("The ZIP file's folders go too deep.")
     if not all(parts) or {".", ".."} & set(parts) or any(mark in text for mark in "\\:") or not text.isprintable():
         raise ProofFailed("The ZIP file has a name that leads elsewhere.")
     return text

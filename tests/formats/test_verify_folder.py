@@ -71,6 +71,33 @@ def test_each_fault_is_named(disc: Path) -> None:
     assert "LINK is a link or something else that is no file." in findings
 
 
+def test_no_name_of_a_disc_steers_the_terminal_that_shows_it(disc: Path) -> None:
+    for name in (b"A\x1b]0;B\x07", b"C\nD is right", b"\xff"):
+        (disc / os.fsdecode(name)).write_bytes(b"")
+    with (disc / "SHA256.TXT").open("a") as file:
+        file.write("0000  E\x1b[2J\n")
+    told = str(check_disc(disc))
+    for words in ("A ]0;B is not in SHA256.TXT.", "C D is right is not in", "E [2J is missing."):
+        assert words in told
+    assert all(line.isprintable() for line in told.split("\n"))
+
+
+def test_folders_in_each_other_have_an_end(disc: Path) -> None:
+    subprocess.run(["mkdir", "-p", "F/" * 1500], cwd=disc, check=True)  # Python itself goes no deeper than its stack
+    try:
+        assert check_disc(disc).findings == ("The folder's folders go deeper than any disc's.",)
+    finally:
+        subprocess.run(["rm", "-r", "F"], cwd=disc, check=True)
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "SHA256.TXT"])
+def test_more_entries_than_any_disc_needs_are_not_read(disc: Path, name: str) -> None:
+    entry = {"DICOMDIR": b"\xfe\xff\x00\xe0" + bytes(4), "SHA256.TXT": b"\n"}[name]
+    with (disc / name).open("ab") as file:
+        file.write(entry * 1_000_001)
+    assert check_disc(disc).findings[-1] == "DICOMDIR or SHA256.TXT is larger than any disc needs."
+
+
 @pytest.mark.parametrize("cut", [1, 10, 1000])
 def test_without_checksums_an_instance_that_is_cut_short_is_named(disc: Path, cut: int) -> None:
     (disc / "SHA256.TXT").unlink()

@@ -195,6 +195,7 @@ def _edited(change: Callable[[bytearray], object]) -> bytes:
         (_archive(filename="C:B"), "leads elsewhere"),
         (_archive(filename="A\nB"), "leads elsewhere"),
         (_archive(filename="A/B"), "as a file and as a folder"),
+        (_archive(filename="B/" * 16 + "B"), "too deep"),
         (_archive(filename="B/"), "directory with bytes"),
         (_archive(compress_type=zipfile.ZIP_DEFLATED), "compressed"),
         (_archive(external_attr=0o120777 << 16), "a link"),
