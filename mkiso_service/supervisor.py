@@ -41,8 +41,9 @@ AT_ONCE_SECONDS = 1
 """What each process gets to end after a second signal."""
 ENDING = (("webhook", "worker", "sweep"), ("receiver",), ("prefect",))
 """What asks and what works ends first; what they need stays until they are done."""
-SIGNALS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGCHLD))
-"""Blocked, and waited for: so none is lost, and none interrupts."""
+TOLD = frozenset((signal.SIGINT, signal.SIGTERM))
+SIGNALS = TOLD | {signal.SIGCHLD}
+"""Blocked, and waited for: so none is lost, and none interrupts anything but an import."""
 
 
 @dataclass
@@ -159,8 +160,16 @@ class _Supervisor:
 
     def _fork(self, child: Child) -> bool:
         """Whether this is the new process."""
-        with importing():  # which freezes what is there: a collection would touch every page of it, in each fork
-            (child.part.share or child.part.load)()
+        heard: list[int] = []
+        try:
+            with importing(), _hearing(heard):  # which freezes what is there: a collection would touch each page of it
+                (child.part.share or child.part.load)()
+        except BaseException:  # what an import makes of being interrupted is any exception at all
+            if not heard:
+                raise
+        if heard:
+            self._told_to_stop()
+            return False
         child.due, child.started = math.inf, time.monotonic()
         try:
             pid = os.fork()
@@ -247,6 +256,29 @@ class _Supervisor:
             write_whole(states_file(self._settings.storage), json.dumps(states))
         except OSError as error:  # a full disk; no reason to keep nobody alive
             log.warning("The state of the processes can't be written down: %s.", error.strerror)
+
+
+class _Told(BaseException):
+    """Ends an import: it takes seconds on a busy machine, and whoever wants the end waits for it."""
+
+
+@contextmanager
+def _hearing(heard: list[int]) -> Iterator[None]:
+    """SIGINT and SIGTERM end what is done meanwhile, once, and are put into `heard`."""
+
+    def hear(number: int, _: object) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
+        heard.append(number)
+        raise _Told
+
+    before = {number: signal.signal(number, hear) for number in TOLD}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _load_sweep() -> Run:

@@ -317,3 +317,33 @@ def test_where_it_ends_already_for_the_configuration_the_first_signal_is_the_fir
     code, rest = supervisor.ended()
     assert code == 2 and "Ending at once" not in rest
     assert supervisor.told("ended")
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_while_it_imports_it_ends_before_the_import_does(
+    begin: Begin, number: signal.Signals, swallowed: bool
+) -> None:
+    supervisor = begin(
+        f"""
+        def slow():
+            tell("importing", True)
+            try:
+                time.sleep(3600)
+            except BaseException as interrupted:
+                if {swallowed}:
+                    raise ImportError("not all of it") from None
+                raise
+
+        def idle(settings):
+            tell("idle", True)
+            time.sleep(3600)
+
+        supervisor.parts = lambda settings: [part("receiver", idle), Part("worker", slow)]
+        """
+    )
+    supervisor.told("idle"), supervisor.told("importing")
+    supervisor.process.send_signal(number)
+    code, errors = supervisor.ended()
+    assert (code, "Traceback" in errors, errors.count("Stopping")) == (0, False, 1), errors
+    assert process_states(supervisor.storage) == {}
