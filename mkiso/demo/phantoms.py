@@ -1,5 +1,6 @@
 """A study worth looking at, of nobody: a head as CT and MR in one frame of reference, a chest radiograph, an ultrasound
-clip, an ECG, a report and a letter, computed from ellipsoids in a second. The same on each call.
+clip, an ECG, a report and a letter, and a key image of the CT with what its reader drew on it, computed from ellipsoids
+in a second. The same on each call.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydicom.uid import (
     EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
     GeneralECGWaveformStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
     MRImageStorage,
     UltrasoundMultiFrameImageStorage,
     generate_uid,
@@ -28,6 +30,9 @@ ACCESSION_NUMBER = "PHANTOM"
 
 Ellipsoid = tuple[float, tuple[float, float, float], tuple[float, float, float], float]
 """A value, the half axes in mm (to the left, back, up), the centre in mm, and a turn in the axial plane in degrees."""
+
+_KEY_IMAGE = 35
+"""The number of the section through the bleeding."""
 
 _HEAD: tuple[Ellipsoid, ...] = (  # Hounsfield units, later ones over earlier ones
     (20, (74, 92, 98), (0, 0, 0), 0),  # skin
@@ -67,6 +72,7 @@ def write_phantoms(folder: Path) -> list[Path]:
         _report(folder, 5),
         _letter(folder, 6),
         _ecg(folder, 7),
+        _key_image(folder, 8),
     ]
 
 
@@ -231,7 +237,7 @@ def _report(folder: Path, series: int) -> Path:
     observer.VerificationDateTime, observer.VerifyingObserverIdentificationCodeSequence = "20260112101500", Sequence([])
     made.VerifyingObserverSequence = Sequence([observer])
     seen = Dataset()
-    seen.ReferencedSOPClassUID, seen.ReferencedSOPInstanceUID = CTImageStorage, _uid("1 35")
+    seen.ReferencedSOPClassUID, seen.ReferencedSOPInstanceUID = CTImageStorage, _uid(f"1 {_KEY_IMAGE}")
     image = _item("IMAGE", "INFERRED FROM")
     image.ReferencedSOPSequence = Sequence([seen])
     measured = Dataset()
@@ -255,6 +261,47 @@ def _report(folder: Path, series: int) -> Path:
     made.CurrentRequestedProcedureEvidenceSequence = Sequence([of_study])
     made.ReferencedPerformedProcedureStepSequence = made.PerformedProcedureCodeSequence = Sequence([])
     return _saved(made)
+
+
+def _key_image(folder: Path, series: int) -> Path:
+    """A presentation state: the section through the bleeding, with a circle, an arrow and words."""
+    made = _object(folder, series, 1, GrayscaleSoftcopyPresentationStateStorage, "PR", "Key image")
+    made.ContentLabel, made.ContentDescription, made.ContentCreatorName = "KEY", "Key image", "Reader^Rosa^^Dr."
+    made.PresentationCreationDate, made.PresentationCreationTime = "20260112", "101000"
+    image, of_series, area, layer, drawn = (Dataset() for _ in range(5))
+    image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = CTImageStorage, _uid(f"1 {_KEY_IMAGE}")
+    of_series.SeriesInstanceUID, of_series.ReferencedImageSequence = _uid("series 1"), Sequence([image])
+    made.ReferencedSeriesSequence = Sequence([of_series])
+    area.DisplayedAreaTopLeftHandCorner, area.DisplayedAreaBottomRightHandCorner = [1, 1], [256, 256]
+    area.PresentationSizeMode, area.PresentationPixelSpacing = "SCALE TO FIT", ["0.8", "0.8"]
+    made.DisplayedAreaSelectionSequence = Sequence([area])
+    window = Dataset()
+    window.WindowCenter, window.WindowWidth = 40, 90
+    made.SoftcopyVOILUTSequence, made.PresentationLUTShape = Sequence([window]), "IDENTITY"
+    made.RescaleIntercept, made.RescaleSlope, made.RescaleType = -1024, 1, "HU"
+    layer.GraphicLayer, layer.GraphicLayerOrder = "READER", 1
+    made.GraphicLayerSequence = Sequence([layer])
+    words = Dataset()
+    words.UnformattedTextValue, words.BoundingBoxTextHorizontalJustification = "Bleeding, 18 mm", "LEFT"
+    words.BoundingBoxAnnotationUnits, words.AnchorPointAnnotationUnits = "PIXEL", "PIXEL"
+    words.BoundingBoxTopLeftHandCorner, words.BoundingBoxBottomRightHandCorner = [186, 182], [250, 196]
+    drawn.GraphicLayer, drawn.TextObjectSequence = "READER", Sequence([words])
+    drawn.GraphicObjectSequence = Sequence(
+        [
+            _line("CIRCLE", 165.5, 160.5, 165.5, 176.5),
+            _line("POLYLINE", 214, 180, 181, 167),
+            _line("POLYLINE", 190, 165, 181, 167, 187, 174),
+        ]
+    )
+    made.GraphicAnnotationSequence = Sequence([drawn])
+    return _saved(made)
+
+
+def _line(kind: str, *data: float) -> Dataset:
+    line = Dataset()
+    line.GraphicAnnotationUnits, line.GraphicDimensions, line.GraphicType = "PIXEL", 2, kind
+    line.NumberOfGraphicPoints, line.GraphicData, line.GraphicFilled = len(data) // 2, list(data), "N"
+    return line
 
 
 def _letter(folder: Path, series: int) -> Path:

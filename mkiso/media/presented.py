@@ -7,16 +7,18 @@ from pathlib import Path
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
+from pydicom.uid import ColorSoftcopyPresentationStateStorage, GrayscaleSoftcopyPresentationStateStorage
 
 from mkiso.study.models import Instance
 from mkiso.study.text import text
+
+_STATES = frozenset({GrayscaleSoftcopyPresentationStateStorage, ColorSoftcopyPresentationStateStorage})
 
 
 def states_of(instances: Collection[Instance]) -> dict[str, Path]:
     """The file of a state by the SHA-256 of the image's file, of those that there are among the instances."""
     shas = {instance.arrival.sop_instance_uid: instance.arrival.sha256 for instance in instances}
-    states = [each for each in instances if each.arrival.sop_class_uid == GrayscaleSoftcopyPresentationStateStorage]
+    states = [each for each in instances if each.arrival.sop_class_uid in _STATES]
     return {
         shas[uid]: state.arrival.path
         for state in sorted(states, key=_created)

@@ -31,7 +31,16 @@ from mkiso.errors import StorageFull
 from mkiso.implementation import program_version
 from mkiso.pictures.pool import PicturePool, fault_of
 from mkiso.pictures.script import is_pixel_script
-from mkiso.pictures.values import NotShown, ObjectFacts, PictureFile, PictureRequest, PictureResult, Reason
+from mkiso.pictures.values import (
+    NO_ANNOTATIONS,
+    SOME_ANNOTATIONS,
+    NotShown,
+    ObjectFacts,
+    PictureFile,
+    PictureRequest,
+    PictureResult,
+    Reason,
+)
 from mkiso.storage.files import sha256_of
 from mkiso.storage.pack import Pack, Part
 from mkiso.study.models import Arrival
@@ -46,6 +55,8 @@ FINISH_SECONDS = 300.0
 VALUES, FEW_VALUES, MANY_IMAGES = 64, 16, 500
 """Of how many CT and MR images of a disc the values are carried, so that a viewer windows them itself, 0.28 MB for each
 of 512²; and of how many where more images come than MANY_IMAGES: their pictures alone take 25 MB a thousand."""
+MOST_DRAWN_OF_JOB = 200_000
+"""Points and letters of the annotations of all images of a disc: some megabytes of its pages."""
 _WITH_VALUES = frozenset({CTImageStorage, MRImageStorage})
 _PACK, _MADE = "pictures.pack", "made.jsonl"
 
@@ -122,6 +133,7 @@ class Renderer:
         self._folder = folder
         self._expected = expected
         self._windowed = 0
+        self._drawn = 0
         self._pool = PicturePool(workers, fork_server=fork_server)
         self._pool.warm(workers if expected is None else min(workers, expected))
         self._begun: dict[str, Future[Rendered]] = {}
@@ -231,13 +243,24 @@ class Renderer:
                 if isinstance(made, Exception):
                     raise made
                 facts = replace(made.facts, sop_instance_uid=task.arrival.sop_instance_uid)  # whatever a decoder says
-                task.made.set_result(
-                    self._kept.keep(task.arrival, folder, replace(made, request=task.request, facts=facts))
-                )
+                made = self._within_drawn(replace(made, request=task.request, facts=facts))
+                task.made.set_result(self._kept.keep(task.arrival, folder, made))
             except Exception as error:  # what was written and not taken isn't there for the next
                 shutil.rmtree(folder, ignore_errors=True)
                 self._folders.discard(folder)
                 task.made.set_exception(error)
+
+    def _within_drawn(self, made: PictureResult) -> PictureResult:
+        """Without its annotations, which it says, where the disc's pages have no more room for them."""
+        size = sum(picture.annotations.size for picture in made.pictures)
+        with self._lock:
+            self._drawn += size
+            if self._drawn <= MOST_DRAWN_OF_JOB:
+                return made
+            self._drawn -= size
+        facts = replace(made.facts, left_out=(*made.facts.left_out, SOME_ANNOTATIONS))
+        pictures = tuple(replace(picture, annotations=NO_ANNOTATIONS) for picture in made.pictures)
+        return replace(made, facts=facts, pictures=pictures)
 
     def _folder_in(self, place: Path, number: int) -> Path:
         folder = place / str(number)

@@ -8,9 +8,10 @@ from itertools import groupby
 from pathlib import PurePosixPath
 
 from mkiso.languages import N_, Language
+from mkiso.media.annotated import AnnotationsOnPage, annotations_on_page
 from mkiso.media.shown import LeftOut, ShownPicture, ShownSeries
 from mkiso.pictures.stacks import scale_bar
-from mkiso.pictures.values import THUMBNAIL_EDGE, Marks, Picture, Plane, SpacingOf
+from mkiso.pictures.values import SOME_ANNOTATIONS, THUMBNAIL_EDGE, Marks, Picture, Plane, SpacingOf
 from mkiso.study.text import text
 
 LATERALITY = {"R": N_("Right"), "L": N_("Left"), "B": N_("Both sides")}
@@ -22,7 +23,7 @@ DISTANCES = {
 }
 
 _NOT_DRAWN = {
-    "annotations": N_("annotations"),
+    SOME_ANNOTATIONS: N_("some annotations"),
     "shutter": N_("a shutter"),
     "mask": N_("a mask"),
     "blending": N_("blending"),
@@ -61,6 +62,7 @@ class PictureOnPage:
     stretched: bool
     edges: tuple[tuple[str, str], ...]
     bar: ScaleBar | None
+    annotations: AnnotationsOnPage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,12 @@ class SeriesPage:
         return longest[len(longest) // 2] if longest else None
 
     @property
+    def annotated(self) -> tuple[PictureOnPage, ...]:
+        """Those that something is drawn over."""
+        pictures = (picture for stack in self.stacks for picture in stack.pictures)
+        return tuple(picture for picture in pictures if picture.annotations and picture.picture)
+
+    @property
     def has_pictures(self) -> bool:
         """Whether there are more than thumbnails."""
         return any(picture.picture for stack in self.stacks for picture in stack.pictures)
@@ -137,6 +145,7 @@ def _picture(shown: ShownPicture, of: int, spoken: Language) -> PictureOnPage:
         stretched=not 0.99 < aspect < 1.01,
         edges=_edges(plane.marks),
         bar=bar,
+        annotations=annotations_on_page(picture),
     )
 
 

@@ -3,7 +3,7 @@
     mkisoStudy({"stacks": [{"title": …, "folder": …, "values": …, "modality": …, "width": …, "height": …, "aspect": …,
                             "shrunk": …, "frame_ms": …, "of": …, "linked": [1], "looks": [{"marks": [left, right, top,
                             bottom], "side": …, "spacing": [row, column], "spacing_of": …, "window": [centre, width]}],
-                            "slices": [[number, look, along, has values, image number, frame], …]}, …],
+                            "slices": [[number, look, along, has values, image number, frame, annotations], …]}, …],
                 "words": {message: translation, …}})
 
 `looks` are what slices have in common; `linked` are the stacks that can be leafed together with this one, by `along`.
@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mkiso.languages import Language
+from mkiso.media.annotated import annotations_told
 from mkiso.media.series_page import DISTANCES, LATERALITY, aspect_of
 from mkiso.media.shown import ShownPicture, ShownStack
 from mkiso.pictures.stacks import Stack
@@ -97,6 +98,7 @@ def _slice(shown: ShownPicture, stack: Stack, looks: list[Mapping[str, Any]], sp
         shown.values is not None,
         shown.slice.instance_number,
         shown.slice.picture.frame,
+        annotations_told(shown.slice.picture.annotations),
     ]
 
 

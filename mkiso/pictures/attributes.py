@@ -20,7 +20,7 @@ INTEGERS = 0x7FE00010
 PIXELS = frozenset({INTEGERS, 0x7FE00008, 0x7FE00009})
 """Pixel Data in its three forms: integers, floats, doubles."""
 OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
-_OVERLAY = (0x0010, 0x0011, 0x0015, 0x0050, 0x0051, 0x0100, 0x0102, 0x3000)
+_OVERLAY = (0x0010, 0x0011, 0x0015, 0x0050, 0x0051, 0x0100, 0x0102, 0x1001, 0x3000)
 
 _ASKED = keywords("""
     SOPInstanceUID SeriesInstanceUID Modality InstanceNumber ImageType Rows Columns NumberOfFrames FrameTime
@@ -42,8 +42,15 @@ _ASKED = keywords("""
     PhysicalUnitsXDirection PhysicalUnitsYDirection PhysicalDeltaX PhysicalDeltaY
     ReferencedSeriesSequence ReferencedImageSequence ReferencedSOPInstanceUID ReferencedFrameNumber PresentationLUTShape
     PresentationLUTSequence ImageRotation ImageHorizontalFlip DisplayedAreaSelectionSequence
-    DisplayedAreaTopLeftHandCorner DisplayedAreaBottomRightHandCorner SoftcopyVOILUTSequence GraphicAnnotationSequence
-    ShutterShape ShutterOverlayGroup MaskSubtractionSequence BlendingSequence
+    DisplayedAreaTopLeftHandCorner DisplayedAreaBottomRightHandCorner SoftcopyVOILUTSequence
+    MaskSubtractionSequence BlendingSequence GraphicAnnotationSequence GraphicLayer GraphicLayerSequence
+    GraphicLayerOrder GraphicLayerRecommendedDisplayGrayscaleValue GraphicLayerRecommendedDisplayCIELabValue
+    GraphicLayerRecommendedDisplayRGBValue GraphicObjectSequence GraphicAnnotationUnits GraphicType GraphicData
+    GraphicFilled TextObjectSequence UnformattedTextValue BoundingBoxAnnotationUnits BoundingBoxTopLeftHandCorner
+    BoundingBoxBottomRightHandCorner BoundingBoxTextHorizontalJustification AnchorPointAnnotationUnits AnchorPoint
+    AnchorPointVisibility ShutterShape ShutterOverlayGroup ShutterLeftVerticalEdge ShutterRightVerticalEdge
+    ShutterUpperHorizontalEdge ShutterLowerHorizontalEdge CenterOfCircularShutter RadiusOfCircularShutter
+    VerticesOfThePolygonalShutter ShutterPresentationValue ShutterPresentationColorCIELabValue
 """)
 WANTED = frozenset(
     {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from mkiso.pictures.attributes import Attributes, numbers, words
 from mkiso.pictures.grey import Stored
-from mkiso.pictures.values import NotDisplayable, Reason
+from mkiso.pictures.values import Colour, NotDisplayable, Reason
 
 Rgb = NDArray[np.uint8]  # rows × columns × 3
 
@@ -60,6 +61,22 @@ def _from_ycbcr(samples: NDArray[np.uint8], *, black: int, luma: float, chroma: 
         mixed = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=2)
         rgb[row : row + _ROWS_AT_ONCE] = np.clip(np.rint(mixed), 0, 255)
     return rgb
+
+
+_D50 = np.array([0.9642, 1.0, 0.8249])
+_TO_LINEAR = np.array(
+    [[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540], [0.0719453, -0.2289914, 1.4052427]]
+)
+
+
+def rgb_of_cielab(encoded: Sequence[float]) -> Colour:
+    """sRGB of a CIELab value as it is encoded in three words (PS3.3 C.10.7.1.1)."""
+    lightness, a, b = (np.clip(encoded, 0, 0xFFFF) / 0xFFFF) * (100, 255, 255) - (0, 128, 128)
+    middle = (lightness + 16) / 116
+    root = np.array([middle + a / 500, middle, middle - b / 200])
+    linear = np.clip(_TO_LINEAR @ (np.where(root > 6 / 29, root**3, (root - 4 / 29) * 108 / 841) * _D50), 0, 1)
+    red, green, blue = np.rint(255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))
+    return int(red), int(green), int(blue)
 
 
 def palette_of(dataset: Attributes, *, signed: bool, little_endian: bool) -> Palette | None:

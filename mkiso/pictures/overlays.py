@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from mkiso.pictures.attributes import OVERLAY_GROUPS, Attributes
 
 _ROWS, _COLUMNS, _FRAMES, _ORIGIN, _FIRST_FRAME = 0x0010, 0x0011, 0x0015, 0x0050, 0x0051
-_BITS_ALLOCATED, _BIT_POSITION, _DATA = 0x0100, 0x0102, 0x3000
+_BITS_ALLOCATED, _BIT_POSITION, _LAYER, _DATA = 0x0100, 0x0102, 0x1001, 0x3000
 _ORIGIN_BYTES = 4  # row and column, signed
 _MAX_DIGITS = 12  # of an IS (PS3.5 6.2)
 
@@ -22,11 +23,22 @@ def overlay_mask(dataset: Attributes, frame: int, words: NDArray[Any]) -> Mask |
     """Where the overlays of a frame, from 0, are drawn: of the shape of its words, rows × columns. None where it has
     none.
     """
-    masks = [mask for group in OVERLAY_GROUPS if (mask := _mask(dataset, group, frame, words)) is not None]
+    return _of_groups(dataset, OVERLAY_GROUPS, frame, words)
+
+
+def activated_mask(state: Attributes, frame: int, words: NDArray[Any]) -> Mask | None:
+    """Where overlays are drawn that a presentation state carries and activates (PS3.3 C.11.7), likewise."""
+    active = [group for group in OVERLAY_GROUPS if state.raw(group << 16 | _DATA) and state.raw(group << 16 | _LAYER)]
+    return _of_groups(state, active, frame, words)
+
+
+def _of_groups(dataset: Attributes, groups: Iterable[int], frame: int, words: NDArray[Any]) -> Mask | None:
+    masks = [mask for group in groups if (mask := overlay_of(dataset, group, frame, words)) is not None]
     return np.any(masks, axis=0) if masks else None
 
 
-def _mask(dataset: Attributes, group: int, frame: int, words: NDArray[Any]) -> Mask | None:
+def overlay_of(dataset: Attributes, group: int, frame: int, words: NDArray[Any]) -> Mask | None:
+    """Where one of them is."""
     rows, columns = _number(dataset, group, _ROWS), _number(dataset, group, _COLUMNS)
     if rows is None or columns is None:
         return None

@@ -23,6 +23,7 @@ from mkiso.pictures.messages import DECOMPRESSING, Answer, Limits, Question
 from mkiso.pictures.names import names_of
 from mkiso.pictures.process import WorkerDied, WorkerProcess
 from mkiso.pictures.values import (
+    MOST_DRAWN,
     Decompressed,
     DecompressRequest,
     NotDisplayable,
@@ -222,6 +223,7 @@ class _Rendering:
         self._pictures: list[Picture] = []
         self._not_shown: list[NotShown] = []
         self._left: deque[int] = deque()  # frames without an answer
+        self._drawn = 0  # points and letters over the pictures
         self._deaths = 0
         self._fault: Exception | None = None
         self.done = False
@@ -259,6 +261,9 @@ class _Rendering:
                     sorted(set(self._request.frames)) or range(1, min(answer.facts.frames, MAX_FRAMES) + 1)
                 )
         elif answer.picture and self._left and self._is_of(self._left[0], answer.picture):
+            self._drawn += answer.picture.annotations.size
+            if self._drawn > MOST_DRAWN:
+                raise WorkerDied(Reason.DECODER_CRASHED)
             self._left.popleft()
             self._pictures.append(answer.picture)
         elif answer.not_shown and self._left and answer.not_shown.frame == self._left[0]:

@@ -1,5 +1,5 @@
-"""What a presentation state says of one image: which of it can be applied to a plain picture, and what can't (PS3.3
-C.11, C.10).
+"""What a presentation state says of one image: which of it can be applied to a picture, and what can't (PS3.3 C.11,
+C.10).
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mkiso.pictures.annotations import Box, StateAnnotations
 from mkiso.pictures.attributes import Attributes, first_item, integer, items, numbers, text
 from mkiso.pictures.grey import Lut, Modality
 from mkiso.pictures.luts import lut_of, modality_of, voi_luts_of, windows_of
-from mkiso.pictures.values import Marks, Window
+from mkiso.pictures.shutter import shutter_of
+from mkiso.pictures.values import FARTHEST, SOME_ANNOTATIONS, Marks, Window
 
 # What is not drawn, by the attribute that asks for it.
 _LEFT_OUT = {
-    "GraphicAnnotationSequence": "annotations",
-    "ShutterShape": "shutter",
-    "ShutterOverlayGroup": "shutter",
     "MaskSubtractionSequence": "mask",
     "BlendingSequence": "blending",
 }
@@ -30,6 +29,7 @@ class Presentation:
     """What one presentation state says of one frame. What it doesn't say is None, and the image's own holds.
 
     The frame is turned by `quarter_turns` clockwise, then mirrored left to right where `mirrored` (PS3.3 C.10.6).
+    `area` is what it displays, in pixels of the frame from its top left corner (C.10.4).
     """
 
     modality: Modality | None = None
@@ -39,6 +39,7 @@ class Presentation:
     inverse: bool | None = None
     quarter_turns: int = 0
     mirrored: bool = False
+    area: Box | None = None
 
     def turned(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """The frame as it is to be shown."""
@@ -76,17 +77,35 @@ def presentation_of(
         inverse=shape == "INVERSE" if shape or table is not None else None,
         quarter_turns=(integer(state, "ImageRotation") or 0) // 90 % 4,
         mirrored=text(state, "ImageHorizontalFlip").upper() == "Y",
+        area=_area(state, sop_instance_uid, frame),
     )
 
 
-def left_out_of(state: Attributes, rows: int, columns: int) -> tuple[str, ...]:
+def left_out_of(state: Attributes, rows: int, columns: int, annotations: StateAnnotations) -> tuple[str, ...]:
     """What a state asks for beyond what a picture of an image of this size shows."""
     found = {word for keyword, word in _LEFT_OUT.items() if keyword in state}
+    if annotations.are_cut:
+        found.add(SOME_ANNOTATIONS)
+    if not shutter_of(state)[1]:
+        found.add("shutter")
     for area in items(state, "DisplayedAreaSelectionSequence"):
         corners = [numbers(area, f"DisplayedArea{corner}HandCorner", 2) for corner in ("TopLeft", "BottomRight")]
         if all(corners) and [sorted(along) for along in zip(*corners, strict=True)] != [[1, columns], [1, rows]]:
             found.add("displayed area")
     return tuple(sorted(found))
+
+
+def _area(state: Attributes, sop_instance_uid: str, frame: int) -> Box | None:
+    """Of the first item that is about the frame."""
+    for item in items(state, "DisplayedAreaSelectionSequence"):
+        references = items(item, "ReferencedImageSequence")
+        if references and not any(_is_of(reference, sop_instance_uid, frame) for reference in references):
+            continue
+        first, last = (numbers(item, f"DisplayedArea{corner}HandCorner", 2) for corner in ("TopLeft", "BottomRight"))
+        if first and last and max(map(abs, first + last)) <= FARTHEST:
+            (left, right), (top, bottom) = (sorted(along) for along in zip(first, last, strict=True))
+            return left - 1, top - 1, right, bottom
+    return None
 
 
 def _voi(

@@ -6,11 +6,13 @@ import errno
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mkiso.pictures.annotations import Placing, StateAnnotations, annotations_of
 from mkiso.pictures.attributes import Attributes, text, texts
 from mkiso.pictures.colour import Palette, palette_of, to_rgb
 from mkiso.pictures.geometry import plane_of
@@ -19,12 +21,15 @@ from mkiso.pictures.image import Image, facts_of, image_of, opened
 from mkiso.pictures.jpeg import MAX_EDGE, shrink_by, shrunk, write, write_jpeg
 from mkiso.pictures.luts import frame_modality, frame_window, modality_of, padding_of, voi_luts_of, windows_of
 from mkiso.pictures.names import PICTURE, SCRIPT, THUMBNAIL, picture_name
-from mkiso.pictures.overlays import overlay_mask
+from mkiso.pictures.overlays import activated_mask, overlay_mask
 from mkiso.pictures.presentation import Presentation, left_out_of, presentation_of
 from mkiso.pictures.script import pixel_script
+from mkiso.pictures.shutter import shutter_of
 from mkiso.pictures.values import (
+    NO_ANNOTATIONS,
     SMALL_EDGE,
     THUMBNAIL_EDGE,
+    Annotations,
     Look,
     NotDisplayable,
     NotShown,
@@ -53,12 +58,19 @@ def render(request: PictureRequest, *, spread: bool = True) -> Iterator[ObjectFa
     try:
         with opened(request.path) as object_:
             facts = facts_of(object_)
-            state = _state(request)
-            yield replace(facts, left_out=left_out_of(state, facts.rows, facts.columns)) if state else facts
+            state, annotations = _state(request), StateAnnotations()
+            if state:
+                annotations = annotations_of(state, facts.sop_instance_uid, facts.frames)
+                facts = replace(facts, left_out=left_out_of(state, facts.rows, facts.columns, annotations))
+            yield facts
             image = image_of(object_)
             wanted = sorted(set(request.frames) or range(1, image.form.frames + 1))
             pictures = _Pictures(
-                request, image, state, [frame - 1 for frame in wanted if frame <= image.form.frames] if spread else []
+                request,
+                image,
+                state,
+                annotations,
+                [frame - 1 for frame in wanted if frame <= image.form.frames] if spread else [],
             )
             for frame in wanted:
                 yield pictures.of(frame - 1)
@@ -71,8 +83,16 @@ def render(request: PictureRequest, *, spread: bool = True) -> Iterator[ObjectFa
 class _Pictures:
     """The pictures of one object; a window by percentiles is found once."""
 
-    def __init__(self, request: PictureRequest, image: Image, state: Attributes | None, spread: list[int]) -> None:
-        self._request, self._image, self._state = request, image, state
+    def __init__(
+        self,
+        request: PictureRequest,
+        image: Image,
+        state: Attributes | None,
+        annotations: StateAnnotations,
+        spread: list[int],
+    ) -> None:
+        self._request, self._image, self._state, self._annotations = request, image, state, annotations
+        self._shutter = shutter_of(state)[0] if state else None
         self._dataset, self._form = image.dataset, image.form
         self._stored = Stored(image.form.bits_stored, image.form.high_bit, image.form.signed)
         self._padding = padding_of(image.dataset, image.form)
@@ -103,9 +123,9 @@ class _Pictures:
         else:
             greys, look = self._greys(index, words, photometric, presentation)
             pixels = self._grey(words, greys)
-        overlay = overlay_mask(self._dataset, index, words)
         shrink = shrink_by(pixels, MAX_EDGE)
-        whole = self._finished(pixels, overlay, shrink, presentation)
+        finished = partial(self._finished, index, words, shrink, plane.pixel_aspect, presentation)
+        whole = finished(pixels)
         file = thumbnail = write_jpeg(self._request.folder, picture_name(PICTURE, number), whole)
         if max(whole.shape[:2]) > SMALL_EDGE:
             small = shrunk(whole, shrink_by(whole, THUMBNAIL_EDGE))
@@ -114,7 +134,7 @@ class _Pictures:
         if greys and _in_hounsfield_units(self._dataset, index):
             for preset in self._request.presets:
                 inside = self._grey(words, replace(greys, voi=preset.window))
-                windowed = self._finished(inside, overlay, shrink, presentation)
+                windowed = finished(inside)
                 written = write_jpeg(self._request.folder, picture_name(preset.letter, number), windowed)
                 presets.append(PresetFile(preset.name, preset.window, written))
         return Picture(
@@ -126,6 +146,7 @@ class _Pictures:
             tuple(presets),
             self._script(number, words, greys),
             shrink,
+            self._drawn(index, words, shrink, plane, presentation),
         )
 
     def _script(self, number: int, words: NDArray[Any], greys: Greys | None) -> PictureFile | None:
@@ -135,15 +156,44 @@ class _Pictures:
 
     def _finished(
         self,
-        pixels: NDArray[np.uint8],
-        overlay: NDArray[np.bool_] | None,
+        index: int,
+        words: NDArray[Any],
         shrink: int,
+        aspect: float,
         presentation: Presentation | None,
+        pixels: NDArray[np.uint8],
     ) -> NDArray[np.uint8]:
-        if overlay is not None:
-            pixels[overlay] = 255
+        """With the overlays of the image and of the state, within its shutter, shrunk and turned."""
+        overlays = [overlay_mask(self._dataset, index, words)]
+        if presentation and self._state:
+            overlays.append(activated_mask(self._state, index, words))
+        if not pixels.flags.writeable:  # colour as it lies in the file
+            pixels = pixels.copy() if self._shutter or any(mask is not None for mask in overlays) else pixels
+        if presentation and self._shutter:
+            self._shutter.close(pixels, words, aspect)
+        for overlay in overlays:
+            if overlay is not None:
+                pixels[overlay] = 255
         small = shrunk(pixels, shrink)
         return presentation.turned(small) if presentation else small
+
+    def _drawn(
+        self, index: int, words: NDArray[Any], shrink: int, plane: Plane, presentation: Presentation | None
+    ) -> Annotations:
+        if presentation is None:
+            return NO_ANNOTATIONS
+        rows, columns = words.shape[:2]
+        turns = presentation.quarter_turns
+        placing = Placing(
+            width=-(-columns // shrink),
+            height=-(-rows // shrink),
+            shrunk=shrink,
+            quarter_turns=turns,
+            mirrored=presentation.mirrored,
+            area=presentation.area or (0, 0, columns, rows),
+            aspect=1 / plane.pixel_aspect if turns % 2 else plane.pixel_aspect,
+        )
+        return self._annotations.on(index, placing)
 
     def _coloured(self, words: NDArray[Any], photometric: str) -> NDArray[np.uint8]:
         if photometric != "PALETTE COLOR":

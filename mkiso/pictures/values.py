@@ -9,12 +9,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from mkiso.languages import N_
 
 Vector = tuple[float, float, float]  # patient coordinates in mm (PS3.3 C.7.6.2.1.1)
 
 THUMBNAIL_EDGE = 128  # pixels
+FARTHEST = 1_000_000.0  # pixels off a picture: what is drawn beyond isn't meant
+MOST_DRAWN = 50_000
+"""Points and letters of the annotations of one object, over all its frames."""
+SOME_ANNOTATIONS = "some annotations"
+"""In `left_out`: not all are drawn."""
+LONGEST_TEXT = 1024  # characters (PS3.5 6.2, ST)
+
+Coordinate = Annotated[float, Field(ge=-FARTHEST, le=FARTHEST, allow_inf_nan=False)]
+Point = tuple[Coordinate, Coordinate]
+"""In pixels of a picture as shown, to the right and down from its top left corner."""
+Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Byte, Byte, Byte]  # sRGB
+
 SMALL_EDGE = 512
 """Up to here a picture is its own thumbnail: another file would cost more time and room than it spares."""
 
@@ -190,6 +206,53 @@ class PresetFile:
 
 
 @dataclass(frozen=True, slots=True)
+class GraphicObject:
+    """A line over a picture, of one point a dot. `curved`: of cubic Bézier curves, two control points before each
+    further point. `colour` is None where a page chooses it.
+    """
+
+    points: Annotated[tuple[Point, ...], Field(min_length=1, max_length=MOST_DRAWN)]
+    curved: bool = False
+    filled: bool = False
+    colour: Colour | None = None
+
+
+class Justified(StrEnum):
+    """Which end of a line of text lies at its place."""
+
+    LEFT = "LEFT"
+    CENTER = "CENTER"
+    RIGHT = "RIGHT"
+
+
+@dataclass(frozen=True, slots=True)
+class TextObject:
+    """Text over a picture, whose lines end in line feeds: below its place, or above it where `upwards`."""
+
+    text: Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+    place: Point
+    justified: Justified = Justified.LEFT
+    upwards: bool = False
+    colour: Colour | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """What a presentation state draws over a picture, later ones over earlier ones."""
+
+    graphics: tuple[GraphicObject, ...] = ()
+    texts: tuple[TextObject, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """In points and letters."""
+        return sum(len(graphic.points) for graphic in self.graphics) + sum(len(each.text) for each in self.texts)
+
+
+NO_ANNOTATIONS = Annotations()
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """One frame that is shown. `frame` counts from 1. `thumbnail` is `file` itself where that is small. `shrunk` frame
     pixels lie along each side of one pixel of the picture.
@@ -203,6 +266,7 @@ class Picture:
     presets: tuple[PresetFile, ...] = ()
     script: PictureFile | None = None
     shrunk: int = 1
+    annotations: Annotations = NO_ANNOTATIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,17 @@ from pydicom.fileset import FileSet
 from mkiso.config.disc import Deidentified
 from mkiso.deidentify.copies import deidentified
 from mkiso.demo.phantoms import write_phantoms
-from mkiso.errors import SelectionNotTold
+from mkiso.errors import NotDeidentifiable, SelectionNotTold
 from mkiso.formats.proven_set import manifests_of, prove, write_set
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
 from mkiso.media.disc_set import lay_out_set
 from mkiso.media.envelopes import Envelopes
-from mkiso.media.rendering import Renderer
+from mkiso.media.presented import states_of
+from mkiso.media.rendering import Pictures, Rendered, Renderer
 from mkiso.publishers import publisher_of
 from mkiso.publishers.orders import require_told
-from mkiso.study.models import Patient
+from mkiso.study.models import Instance, Patient
 from peers.discs import extract
 from tests.media.discs import CREATED, instances, passed, settings
 
@@ -34,28 +36,51 @@ WORDS = {
 }
 
 
+def rendered(found: Collection[Instance], folder: Path) -> Mapping[str, Rendered]:
+    renderer = Renderer(folder)
+    try:
+        return renderer.finish([each.arrival for each in found], states=states_of(found)).of
+    finally:
+        renderer.close()
+
+
 def test_no_file_of_a_disc_says_whose_it_is_and_each_page_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "phantom").mkdir()
-    files = [file for file in write_phantoms(tmp_path / "phantom") if file.name[7] in "12"][28:62:3]
+    phantoms = write_phantoms(tmp_path / "phantom")
+    files = [file for file in phantoms if file.name[7] in "12"][28:62:3]
+    [key_image] = [file for file in phantoms if file.name[7] == "8"]
     known = Patient("DEMO-0001", "Phantom^Ada", "19640229", "F")
     found = [dcmread(file, stop_before_pixels=True) for file in files]
     site = settings(tmp_path, disc={"institution": "Example Hospital", "contact": "+49 30 123"})
+    wanted = Deidentified.model_validate({"secret": "a secret of this site that nobody guesses"})
     copied = deidentified(
         passed(instances(files), known),
         tmp_path / "copies",
-        Deidentified.model_validate({"secret": "a secret of this site that nobody guesses"}),
+        wanted,
         lambda arrivals: {},
     )
-    renderer = Renderer(tmp_path / "pictures")
-    try:
-        pictures = renderer.finish([each.arrival for each in copied.instances])
-    finally:
-        renderer.close()
+    originals = instances([*files, key_image])
+    with pytest.raises(NotDeidentifiable):
+        deidentified(passed(originals, known), tmp_path / "none", wanted, lambda arrivals: {})
+    seen = rendered(originals, tmp_path / "seen")
+    assert any(picture.annotations.texts for made in seen.values() for picture in made.result.pictures)
+    made = rendered(copied.instances, tmp_path / "pictures")
+    pictures = Pictures({**seen, **made})
     disc_set = lay_out_set(copied, site, tmp_path / "disc", created=CREATED, medium="cd", pictures=pictures)
     proven = prove(write_set(disc_set, FORMATS["iso"], [tmp_path / "disc.iso"]))
     [manifest] = manifests_of(proven, "0b0a1b2c-0000-4000-8000-000000000001", site)
     folder = extract(tmp_path / "disc.iso", tmp_path / "out")
-    texts = ("Phantom", "DEMO-0001", "19640229", "20260112", "Example", "+49 30", "after a fall", "Head, axial")
+    texts = (
+        "Phantom",
+        "DEMO-0001",
+        "19640229",
+        "20260112",
+        "Example",
+        "+49 30",
+        "after a fall",
+        "Head, axial",
+        "Bleeding",
+    )
     uids = {element.value for image in found for element in image.iterall() if element.VR == "UI"}
     secrets = [text.lower().encode() for text in texts]
     secrets += [str(uid).encode() for uid in uids if not uid.startswith("1.2.840.10008")]
@@ -63,7 +88,7 @@ def test_no_file_of_a_disc_says_whose_it_is_and_each_page_what_it_is(tmp_path: P
     for path in [*on_disc, tmp_path / "disc.iso"]:
         content = path.read_bytes().lower()
         assert not [secret for secret in secrets if secret in content], path
-    assert len(pictures.of) == len(files)
+    assert len(made) == len(files)
     assert any(path.suffix == ".JPG" for path in on_disc)
     for language in languages():
         spoken = site.as_asked(language)

@@ -75,7 +75,7 @@ def test_the_phantoms_are_one_study_of_nobody_and_the_same_each_time(tmp_path: P
     headers = [dcmread(file, stop_before_pixels=True) for file in first]
     assert {header.AccessionNumber for header in headers} == {ACCESSION_NUMBER}
     assert [header.Modality for header in headers].count("CT") == 60
-    assert {header.Modality for header in headers} == {"CT", "MR", "DX", "US", "SR", "DOC", "ECG"}
+    assert {header.Modality for header in headers} == {"CT", "MR", "DX", "US", "SR", "DOC", "ECG", "PR"}
 
 
 @pytest.mark.peer

@@ -1,9 +1,10 @@
-"""Images that a presentation state is about are shown by it, the newest where there are several, and what isn't drawn
-is said.
+"""Images that a presentation state is about are shown by it, the newest where there are several, with what it draws,
+and what isn't drawn is said.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,19 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.sequence import Sequence
+from pydicom.uid import ColorSoftcopyPresentationStateStorage
 
+from mkiso.media import rendering
 from mkiso.media.presented import states_of
 from mkiso.media.rendering import Pictures, Renderer
-from mkiso.pictures.values import Shown
+from mkiso.pictures.values import SOME_ANNOTATIONS, Shown
 from mkiso.storage.pack import Part
 from mkiso.study.gate import CompleteStudies
 from peers.corpus import make_study
 from tests.media.discs import instances, passed
-from tests.media.test_seen import arrivals, seen, series_page
+from tests.media.links import dead_links
+from tests.media.test_seen import arrivals, seen, series_page, unpacked
+from tests.pictures.test_annotations import annotation, graphic, words
 
 
 def study(folder: Path, *states: dict[str, Any]) -> CompleteStudies:
@@ -92,11 +97,63 @@ def test_what_is_not_drawn_is_said(tmp_path: Path) -> None:
     area.DisplayedAreaTopLeftHandCorner, area.DisplayedAreaBottomRightHandCorner = [5, 5], [20, 20]
     studies = study(
         tmp_path / "in",
-        {"DisplayedAreaSelectionSequence": Sequence([area]), "GraphicAnnotationSequence": Sequence([Dataset()])},
+        {
+            "DisplayedAreaSelectionSequence": Sequence([area]),
+            "GraphicAnnotationSequence": Sequence([annotation(graphic("STAR", 1, 1))]),
+        },
     )
     pictures = presented(studies, tmp_path / "pictures")
     page = series_page(seen(studies, tmp_path, pictures).layouts[0])
-    assert "Not drawn of them: annotations and a part alone." in page
+    assert "Not drawn of them: a part alone and some annotations." in page
+
+
+HOSTILE = "</text></svg><script>alert(1)</script>&\u202e\x07"
+
+
+def annotated(folder: Path, *objects: Dataset, **state: Any) -> CompleteStudies:
+    drawn = {"GraphicAnnotationSequence": Sequence([annotation(*objects)])}
+    return study(folder, {"SpecificCharacterSet": "ISO_IR 192", **drawn, **state})
+
+
+def test_what_a_state_draws_lies_over_its_picture_and_its_text_can_be_read(tmp_path: Path) -> None:
+    objects = [graphic("POLYLINE", 2, 3, 20, 30.5), graphic("POINT", 5, 5), words(HOSTILE, (8, 8, 20, 12))]
+    studies = annotated(tmp_path / "in", *objects, ImageRotation=90, ImageHorizontalFlip="N")
+    [layout] = seen(studies, tmp_path, presented(studies, tmp_path / "pictures")).layouts
+    [file] = [file for file in layout.files if str(file.path) == "IHE_PDI/ST000001/SE000001.HTM"]
+    assert file.source
+    page = file.source.read_text()
+    rows = int(studies.instances[0].header.Rows)
+    assert f'<path d="M{rows - 3} 2L{rows - 30.5:g} 20" />' in page
+    assert f'<path d="M{rows - 5} 5L{rows - 5} 5" class="dot" />' in page
+    assert "<script" not in page and "Not drawn" not in page
+    said = "&lt;/text&gt;&lt;/svg&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;"
+    assert f'Written on it: <bdi class="words">{said}</bdi>' in page and f'em">{said}</tspan>' in page
+    assert '<a href="#P1">Picture 1</a>' in page and page.count('class="annotated"') == 1
+    [script] = [file for file in layout.files if str(file.path) == "VIEW/ST000001.JS"]
+    assert script.source
+    told = script.source.read_text()
+    assert "<" not in told and "\\u003cscript\\u003e" in told
+    assert list(dead_links(unpacked(layout, tmp_path / "disc"))) == []
+
+
+def test_a_disc_has_an_end_of_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever many states draw; what isn't drawn any more is said."""
+    monkeypatch.setattr(rendering, "MOST_DRAWN_OF_JOB", 10)
+    studies = annotated(tmp_path / "in", graphic("POLYLINE", *range(22)))
+    made = presented(studies, tmp_path / "pictures").of[studies.instances[0].arrival.sha256].result
+    assert made.pictures[0].annotations.size == 0
+    assert made.facts.left_out == (SOME_ANNOTATIONS,)
+    monkeypatch.setattr(rendering, "MOST_DRAWN_OF_JOB", 11)
+    made = presented(studies, tmp_path / "again").of[studies.instances[0].arrival.sha256].result
+    assert made.pictures[0].annotations.size == 11
+    assert made.facts.left_out == ()
+
+
+def test_a_colour_state_draws_over_its_image_too(tmp_path: Path) -> None:
+    studies = annotated(tmp_path / "in", graphic("POINT", 5, 5))
+    [state] = [each for each in studies.instances if each.header.Modality == "PR"]
+    colour = replace(state, arrival=replace(state.arrival, sop_class_uid=ColorSoftcopyPresentationStateStorage))
+    assert states_of([studies.instances[0], colour]) == {studies.instances[0].arrival.sha256: state.arrival.path}
 
 
 @pytest.mark.parametrize("sequence", [None, Sequence([])])

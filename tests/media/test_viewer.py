@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import axe_core_python
+import imagecodecs
 import numpy as np
 import pytest
 from pydicom import dcmread
@@ -16,6 +17,7 @@ from pydicom import dcmread
 from mkiso.demo.phantoms import write_phantoms
 from mkiso.formats.iso import master
 from mkiso.media.disc_set import lay_out_set
+from mkiso.media.presented import states_of
 from mkiso.media.rendering import Renderer
 from mkiso.media.reporting import prepare_reports
 from peers.browser import Browser
@@ -32,6 +34,7 @@ pytestmark = [
 ]
 AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
 CT_NUMBER = 41  # one of those that carry their values
+KEY_IMAGE = 35  # of the CT, with what a reader drew on it
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,8 @@ def disc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     studies = passed(instances(write_phantoms(folder / "in")))
     renderer = Renderer(folder / "pictures", expected=len(studies.instances))
     try:
-        pictures = renderer.finish([each.arrival for each in studies.instances])
+        states = states_of(studies.instances)
+        pictures = renderer.finish([each.arrival for each in studies.instances], states=states)
     finally:
         renderer.close()
     reports = prepare_reports(studies.instances, folder / "documents")
@@ -145,8 +149,8 @@ def test_axe_finds_nothing_in_any_state(disc: Path, viewer: Browser, width: int)
     viewer.until("document.querySelector('#play').getAttribute('aria-pressed') === 'true'")
     assert violations(viewer) == []
     viewer.press(" ")
-    viewer.open((disc / "IHE_PDI" / "ST000001" / "SE000001.HTM").as_uri() + "#P30")
-    viewer.until("document.querySelector('#P30 img').naturalWidth === 256")
+    viewer.open((disc / "IHE_PDI" / "ST000001" / "SE000001.HTM").as_uri() + f"#P{KEY_IMAGE}")
+    viewer.until(f"document.querySelector('#P{KEY_IMAGE} img').naturalWidth === 256")
     assert violations(viewer) == []
     assert viewer.run("document.documentElement.scrollWidth <= innerWidth")
 
@@ -257,13 +261,102 @@ def test_a_series_page_leads_to_its_series_in_the_viewer(disc: Path, browser: Br
     browser.until("document.querySelector('#pane1 img').naturalWidth === 896")
 
 
+def test_inverting_turns_black_into_white(viewer: Browser, tmp_path: Path) -> None:
+    """As a person sees it: of the buttons alone nobody sees anything."""
+    before, after = (mean_of(viewer, tmp_path / f"{key}.png", key) for key in ("0", "i"))
+    assert before < 80 and after > 160
+
+
+def mean_of(viewer: Browser, file: Path, key: str) -> float:
+    """How light the middle of the picture is, once the key is pressed: within the skull, of whatever the CT shows."""
+    viewer.press(key)
+    viewer.picture(file)
+    seen = imagecodecs.png_decode(file.read_bytes())
+    left, top = int(measured(viewer, "left")), int(measured(viewer, "top"))
+    return float(seen[top + 5 : top + 25, left + 5 : left + 25, :3].mean())
+
+
+def annotated(viewer: Browser) -> list[str]:
+    viewer.press("Home")
+    for key in ("PageDown",) * 3 + ("ArrowDown",) * 4:
+        viewer.press(key)
+    assert facts(viewer).startswith(f"Picture {KEY_IMAGE} of 60")
+    paths = "[...document.querySelectorAll('#pane1 .over .drawn')].map(path => path.getAttribute('d'))"
+    return list(json.loads(str(viewer.run(f"JSON.stringify({paths})"))))
+
+
+def test_a_key_image_is_shown_with_what_its_reader_drew(viewer: Browser) -> None:
+    assert viewer.run("document.querySelector('#annotations').disabled") is False
+    circle, arrow, _ = annotated(viewer)
+    assert circle.startswith("M") and "C" in circle and "L" in arrow
+    box = viewer.run(
+        "JSON.stringify([document.querySelector('#pane1 .over .drawn'), document.querySelector('#pane1 img')].map("
+        "each => { const box = each.getBoundingClientRect(); return [box.left, box.top, box.width] }))"
+    )
+    (left, top, width), (picture_left, picture_top, picture_width) = json.loads(str(box))
+    scale = picture_width / 256
+    assert (left - picture_left) / scale == pytest.approx(149.5, abs=0.8)
+    assert (top - picture_top) / scale == pytest.approx(144.5, abs=0.8)
+    assert width / scale == pytest.approx(32, abs=1.5)
+    assert viewer.run("document.querySelector('#pane1 .over text').textContent") == "Bleeding, 18 mm"
+    assert facts(viewer).endswith("Written on it: Bleeding, 18 mm")
+    viewer.press("+")
+    assert annotated(viewer)[0] != circle
+    viewer.press("ArrowDown")
+    assert viewer.run("document.querySelector('#pane1 .over .drawn')") is None
+    assert "Written" not in facts(viewer)
+
+
+def test_annotations_are_hidden_by_a_key_and_by_a_button(viewer: Browser) -> None:
+    assert len(annotated(viewer)) == 3
+    viewer.press("a")
+    assert viewer.run("document.querySelector('#annotations').getAttribute('aria-pressed')") == "false"
+    assert annotated(viewer) == []
+    viewer.run("document.querySelector('#annotations').click()")
+    assert len(annotated(viewer)) == 3
+    assert violations(viewer) == []
+    viewer.press("]")
+    viewer.until("document.querySelector('#pane1 img').naturalWidth === 224")
+    assert viewer.run("document.querySelector('#annotations').disabled")
+
+
+@pytest.mark.parametrize("width", [1200, 320])
+def test_without_javascript_a_key_image_has_its_marks(disc: Path, scriptless: Browser, width: int) -> None:
+    scriptless.size(width, 800)
+    scriptless.open((disc / "IHE_PDI" / "ST000001" / "SE000001.HTM").as_uri() + f"#P{KEY_IMAGE}")
+    scriptless.until(f"document.querySelector('#P{KEY_IMAGE} img').naturalWidth === 256")
+    marked = f"document.querySelector('#P{KEY_IMAGE} ' + each).getBoundingClientRect()"
+    boxes = scriptless.run(
+        f"JSON.stringify(['img', '.drawn path', '.drawn text'].map(each => {marked})"
+        ".map(box => [box.left, box.top, box.right, box.bottom]))"
+    )
+    image, circle, words = json.loads(str(boxes))
+    scale = (image[2] - image[0]) / 256
+    assert ((circle[0] + circle[2]) / 2 - image[0]) / scale == pytest.approx(165.5, abs=0.8)
+    assert ((circle[1] + circle[3]) / 2 - image[1]) / scale == pytest.approx(160.5, abs=0.8)
+    assert image[0] <= words[0] and words[2] <= image[2] and words[3] <= image[3]
+    assert scriptless.run("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_every_control_is_reached_by_tab(viewer: Browser) -> None:
     reached = set()
     viewer.run("document.body.tabIndex = -1; document.body.focus()")  # as a page begins: behind its end is the browser
-    for _ in range(16):
+    for _ in range(17):
         viewer.press("Tab")
         reached.add(viewer.run("document.activeElement.id || document.activeElement.dataset.tool"))
-    assert {"leaf", "window", "zoom", "move", "measure", "play", "invert", "two", "reset", "presets"} <= reached
+    assert {
+        "leaf",
+        "window",
+        "zoom",
+        "move",
+        "measure",
+        "play",
+        "invert",
+        "annotations",
+        "two",
+        "reset",
+        "presets",
+    } <= reached
     assert {"series1", "picture1"} <= reached
 
 

@@ -149,13 +149,13 @@ def test_what_a_state_asks_beyond_is_named(tmp_path: Path) -> None:
     image = write(tmp_path / "image", ramp(), **FORM)
     state = state_for(
         image,
-        GraphicAnnotationSequence=sequence(GraphicLayer="A"),
-        ShutterShape="CIRCULAR",
+        BlendingSequence=sequence(BlendingPosition="SUPERIMPOSED"),
+        MaskSubtractionSequence=sequence(MaskOperation="AVG_SUB"),
         DisplayedAreaSelectionSequence=area([10, 10], [96, 64]),
     )
     facts, _ = render(PictureRequest(image, tmp_path, presentation=state))
     assert isinstance(facts, ObjectFacts)
-    assert facts.left_out == ("annotations", "displayed area", "shutter")
+    assert facts.left_out == ("blending", "displayed area", "mask")
 
 
 def area(top_left: list[int], bottom_right: list[int]) -> Any:
