@@ -9,7 +9,8 @@ burned.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +36,7 @@ from mkiso.network.pdu import AssociationLost
 from mkiso.network.requestor import Address, Requestor
 from mkiso.publishers.commitment import commit
 from mkiso.publishers.dicom import DicomPublisher
-from mkiso.publishers.lock import Settling
+from mkiso.publishers.lock import Settling, lock_name, publisher_lock
 from mkiso.publishers.orderbook import MAY_BE_MADE
 from mkiso.publishers.protocol import Order, Receipt, Watch
 from mkiso.publishers.relay import (
@@ -79,7 +80,9 @@ class CStorePublisher(DicomPublisher[CStore]):
             before_giving, self._settling(order)
         )
         if self._settings.storage_commitment:
-            commit(self.name, self._settings, self._address, order, watch)
+            watch.sent()
+            with self._turn_at_port(order, watch):
+                commit(self.name, self._settings, self._address, order, watch)
         return receipt
 
     def settles_in_seconds(self, order: Order) -> float:
@@ -95,6 +98,22 @@ class CStorePublisher(DicomPublisher[CStore]):
 
     def cancel(self, order: Order) -> bool:
         return False
+
+    @contextmanager
+    def _turn_at_port(self, order: Order, watch: Watch) -> Iterator[None]:
+        """One job after another, where reports come to a port of ours."""
+        if self._settings.commitment_port is None:
+            yield
+            return
+        try:
+            with publisher_lock(self._orders_dir / lock_name(self.where, "commitment"), self.name, watch):
+                yield
+        except PublisherUnavailable:
+            raise PrintUncertain(
+                f"{self.name} accepted all {len(order.instances)} instances, and the print was stopped before it was "
+                f"asked for its storage commitment. {MAY_BE_MADE}",
+                accepted=len(order.instances),
+            ) from None
 
     def _settling(self, order: Order) -> Settling:
         return Settling(self._orders_dir, self.where, order.patient.patient_id, self._settings.settle_seconds)

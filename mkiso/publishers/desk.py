@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
-from mkiso.publishers.lock import lock_name, publisher_lock
+from mkiso.publishers.lock import lock_name, lock_name_of_patient, publisher_lock
 from mkiso.publishers.orderbook import (
     MAY_BE_MADE,
     NOTHING_MADE,
@@ -34,18 +34,20 @@ def give(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> 
     """Give the order unless it was given already, one job at a publisher after another; the receipt proves `queued` or
     more.
 
-    The lock is free while the publisher settles for this order's patient. Raises PublisherUnavailable (nothing
+    The lock is free while the publisher settles for this order's patient, and for others' orders when it has
+    everything and only its word is waited for. Raises PublisherUnavailable (nothing
     was given), PublisherRefused, PrintUncertain (somebody has to look).
     """
     book = OrderBook.of(orders_dir, order.questions)
+    of_patient = orders_dir / lock_name_of_patient(publisher.where, order.patient.patient_id)
     while True:
-        with _locked(publisher, orders_dir, watch):
+        with publisher_lock(of_patient, publisher.name, watch), _locked(publisher, orders_dir, watch) as free:
             if receipt := _taken(publisher, order, book):
                 return receipt
             if (left := publisher.settles_in_seconds(order)) <= 0:
                 pages = book.pages()
                 before = made_before(pages, asked_by(pages, order.job_id))
-                receipt = _place(publisher, order, book, watch)
+                receipt = _place(publisher, order, book, replace(watch, sent=free))
                 minutes = max(0.0, round((time.time() - before[-1].time) / 60, 1)) if before else None
                 return replace(receipt, minutes_since_last=minutes)
         watch.progress(
@@ -108,7 +110,7 @@ def cancel(publisher: Publisher, order: Order, orders_dir: Path) -> bool | None:
     return publisher.cancel(replace(order, order_id=entry.order_id))
 
 
-def _locked(publisher: Publisher, orders_dir: Path, watch: Watch) -> AbstractContextManager[None]:
+def _locked(publisher: Publisher, orders_dir: Path, watch: Watch) -> AbstractContextManager[Callable[[], None]]:
     return publisher_lock(orders_dir / lock_name(publisher.where), publisher.name, watch)
 
 

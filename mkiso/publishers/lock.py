@@ -10,8 +10,8 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mkiso.errors import PublisherUnavailable
@@ -22,23 +22,23 @@ POLL_SECONDS = 0.2
 
 
 @contextmanager
-def publisher_lock(lock: Path, publisher: str, watch: Watch) -> Iterator[None]:
-    """Hold the publisher lock, a file; the kernel frees it when the process dies, however it dies.
+def publisher_lock(lock: Path, publisher: str, watch: Watch) -> Iterator[Callable[[], None]]:
+    """Hold the publisher lock, a file, until the end or until what is given is called; the kernel frees it when the
+    process dies, however it dies.
 
     Raises PublisherUnavailable where the caller stops waiting.
     """
     lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    with ExitStack() as held:
+        held.callback(os.close, descriptor)
         while not _locked(descriptor):
             watch.progress(f"waiting for another print at {publisher}", 0, 0)
             if watch.stop.wait(POLL_SECONDS):
                 raise PublisherUnavailable(
                     f"The print was stopped while it waited for another print at {publisher}; nothing was sent."
                 )
-        yield
-    finally:
-        os.close(descriptor)
+        yield held.close
 
 
 def _locked(descriptor: int) -> bool:
@@ -75,9 +75,18 @@ class Settling:
         return max(0.0, self._settle_seconds - age)
 
 
-def lock_name(where: str) -> str:
-    """The lock file's name of a publisher, however it is called: what two names lead to takes one job after another."""
-    return f"{_hashed(where)}.lock"
+def lock_name(where: str, use: str = "") -> str:
+    """The lock file's name of a publisher, however it is called: what two names lead to takes one job after another.
+    `use`: what else of it only one job may have.
+    """
+    return f"{_hashed(where, use) if use else _hashed(where)}.lock"
+
+
+def lock_name_of_patient(where: str, patient_id: str) -> str:
+    """The lock file's name of a patient at a publisher. Some patients share one: nobody could clear away a file for
+    each.
+    """
+    return lock_name(where, f"patients {_hashed(patient_id)[:2]}")
 
 
 def _hashed(*words: str) -> str:

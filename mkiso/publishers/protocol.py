@@ -95,11 +95,12 @@ class Receipt:
 @dataclass(frozen=True, slots=True)
 class Watch:
     """How a caller follows an order and ends it: `stop` is looked at wherever something is waited for; `progress(words,
-    done, total)`.
+    done, total)`. `sent` is called where the publisher has everything and only its word is waited for.
     """
 
     stop: threading.Event = field(default_factory=threading.Event)
     progress: Callable[[str, int, int], None] = lambda words, done, total: None
+    sent: Callable[[], None] = lambda: None
 
 
 class Publisher(Protocol):

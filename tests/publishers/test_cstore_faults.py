@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +17,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 import mkiso.publishers.cstore as cstore
 from mkiso.demo.robots.storage_scp import Faults, StoragePublisher
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
-from mkiso.publishers import Receipt, Watch, publisher_of
+from mkiso.publishers import OrderBook, Receipt, Watch, publisher_of
 from mkiso.storage.files import sha256_of
-from mkiso.study.models import Arrival
-from peers.patience import LONG
+from mkiso.study.models import Arrival, Patient
+from peers.patience import LONG, until
 from peers.ports import free_port
 from peers.storescp import Storescp
 from tests.publishers.orders import give, order_of, settings_of, study
@@ -310,3 +312,60 @@ def test_a_commitment_that_does_not_come_is_not_sent(
             send(tmp_path, robot.port, instances, storage_commitment=True, silent_minutes=0.02)
         with pytest.raises(PrintUncertain, match="confirm_reprint"):
             send(tmp_path, robot.port, instances, storage_commitment=True, silent_minutes=0.02)
+
+
+def test_who_waits_for_a_commitment_keeps_only_its_own_patient_waiting(tmp_path: Path) -> None:
+    words: dict[str, list[str]] = {"one": [], "other": [], "same": []}
+    stop = threading.Event()
+    settings = settings_of(tmp_path)
+
+    def ordered(name: str, patient_id: str) -> threading.Thread:
+        watch = Watch(stop, lambda told, *_: words[name].append(told))
+        order = replace(
+            order_of(study(tmp_path / name, CT, name), f"{name} job", accession_numbers=(name,)),
+            patient=Patient(patient_id),
+        )
+        robot_settings = settings_of(tmp_path, port=robot.port, storage_commitment=True)
+
+        def run() -> None:
+            with suppress(PrintUncertain, PublisherUnavailable):
+                give(publisher_of("robot", robot_settings), order, settings.storage.orders_dir, watch)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    with StoragePublisher(tmp_path / "robot", faults=Faults(commitment="silent")) as robot:
+        threads = [ordered("one", "HN-1")]
+        try:
+            until(lambda: robot.whole_discs() == 1, LONG)
+            threads.append(ordered("other", "HN-2"))
+            until(lambda: robot.whole_discs() == 2, LONG)
+            threads.append(ordered("same", "HN-1"))
+            until(lambda: "waiting for another print at robot" in words["same"], LONG)
+            assert threads[0].is_alive() and [len(disc) for disc in robot.discs() if disc] == [3, 3]
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(LONG)
+    [entry] = OrderBook.of(settings.storage.orders_dir, ["one"]).pages()[0][1:]
+    assert entry.state == "uncertain"
+    assert [entry.state for entry in OrderBook.of(settings.storage.orders_dir, ["same"]).pages()[0]] == ["asked"]
+
+
+def test_commitments_at_one_port_come_one_after_another(tmp_path: Path) -> None:
+    faults = Faults(commitment="new", report_to=("127.0.0.1", LISTENING))
+    with StoragePublisher(tmp_path / "robot", faults=faults) as robot, ThreadPoolExecutor() as threads:
+        settings = settings_of(tmp_path, port=robot.port, storage_commitment=True, commitment_port=LISTENING)
+        orders = [
+            replace(
+                order_of(study(tmp_path / name, CT, name), f"{name} job", accession_numbers=(name,)),
+                patient=Patient(f"HN-{name}"),
+            )
+            for name in ("1", "2", "3")
+        ]
+        given = [
+            threads.submit(give, publisher_of("robot", settings), order, settings.storage.orders_dir, Watch())
+            for order in orders
+        ]
+        assert [each.result(LONG).instances for each in given] == [3, 3, 3]
