@@ -21,6 +21,7 @@ import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 
 from mkiso.config.settings import PatientApi
+from mkiso.connections import Connections
 from mkiso.errors import PatientApiUnavailable
 from mkiso.study.models import Patient
 from mkiso.trust import is_plain, trusting
@@ -78,25 +79,32 @@ def look_up(settings: PatientApi, accession_number: str, until: float = math.inf
     )
     headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
     headers["Accept-Encoding"] = "identity"
-    with httpx.Client(
-        headers=headers,
-        timeout=settings.timeout_seconds,
-        follow_redirects=False,
-        trust_env=False,
-        verify=not is_plain(settings.base_url) and trusting(),
-    ) as client:
-        for attempt in range(settings.retries + 1):
-            answer = _ask(client, url, max(0.0, min(settings.timeout_seconds, until - time.monotonic())))
-            if isinstance(answer, _Failed) and answer.transient and attempt < settings.retries:
-                pause = _pause(attempt, answer.retry_after)
-                if time.monotonic() + pause < until:
-                    time.sleep(pause)
-                    continue
-            if isinstance(answer, _Failed):
-                raise PatientApiUnavailable(
-                    f"The patient API at {url.host} {answer.words}. The disc can be made with the PACS's own data."
-                )
-            return None if answer is None else patient_of(answer, settings)
+    verify = not is_plain(settings.base_url) and trusting()
+    for attempt in range(settings.retries + 1):
+        limit_seconds, connections = max(0.0, min(settings.timeout_seconds, until - time.monotonic())), Connections()
+        deadline = time.monotonic() + limit_seconds
+        with (
+            httpx.Client(
+                headers=headers,
+                timeout=settings.timeout_seconds,
+                follow_redirects=False,
+                trust_env=False,
+                verify=verify,
+                event_hooks={"request": [connections.follow]},
+            ) as client,
+            connections.ending_after(limit_seconds),
+        ):
+            answer = _ask(client, url, deadline, limit_seconds)
+        if isinstance(answer, _Failed) and answer.transient and attempt < settings.retries:
+            pause = _pause(attempt, answer.retry_after)
+            if time.monotonic() + pause < until:
+                time.sleep(pause)
+                continue
+        if isinstance(answer, _Failed):
+            raise PatientApiUnavailable(
+                f"The patient API at {url.host} {answer.words}. The disc can be made with the PACS's own data."
+            )
+        return None if answer is None else patient_of(answer, settings)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -140,11 +148,10 @@ class _Failed:
         self.retry_after = retry_after
 
 
-def _ask(client: httpx.Client, url: httpx.URL, limit_seconds: float) -> Any:
+def _ask(client: httpx.Client, url: httpx.URL, deadline: float, limit_seconds: float) -> Any:
     """One attempt: the JSON, None for 404, or _Failed. Redirects are followed on the same host and port only, and never
     from https to http.
     """
-    deadline = time.monotonic() + limit_seconds
     for _ in range(MAX_REDIRECTS + 1):
         left = deadline - time.monotonic()
         try:
@@ -154,9 +161,9 @@ def _ask(client: httpx.Client, url: httpx.URL, limit_seconds: float) -> Any:
                 if not response.has_redirect_location:
                     return _read(response, deadline)
                 target = url.join(response.headers["Location"])
-        except httpx.TimeoutException:
-            return _Failed(f"didn't answer within {limit_seconds:.3g} s", transient=True)
         except (httpx.TransportError, httpx.InvalidURL) as error:
+            if isinstance(error, httpx.TimeoutException) or time.monotonic() >= deadline:
+                return _Failed(f"didn't answer within {limit_seconds:.3g} s", transient=True)
             return _Failed(
                 f"can't be reached ({type(error).__name__})", transient=isinstance(error, httpx.TransportError)
             )
@@ -182,8 +189,8 @@ def _read(response: httpx.Response, deadline: float) -> Any:
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
             return _Failed(f"answers with more than {MAX_ANSWER_BYTES} bytes")
-        if time.monotonic() > deadline:  # httpx's limit is for each read, and a server may send a byte at a time
-            raise httpx.ReadTimeout("the whole answer takes too long")
+    if time.monotonic() >= deadline:  # the connection was ended then, which may be the end of a body
+        raise httpx.ReadTimeout("the whole answer takes too long")
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

@@ -25,6 +25,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from mkiso.config.access import KEY_USER, SHARED_USER, SignIn
+from mkiso.connections import Connections
 from mkiso.errors import NotAllowed, ProviderUnavailable, SignInFailed
 from mkiso.study.identity import one_line
 from mkiso.trust import trusting
@@ -243,10 +244,12 @@ class Provider:
         self, method: str, address: str, headers: Mapping[str, str] | None = None, form: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         """The provider's answer, a JSON object of bounded length. Raises ProviderUnavailable, SignInFailed."""
-        ends = time.monotonic() + ANSWER_SECONDS
+        ends, connections = time.monotonic() + ANSWER_SECONDS, Connections()
+        hooks = {"request": [connections.follow]}
         try:
             with (
-                httpx.Client(timeout=TIMEOUT_SECONDS, verify=self._trust()) as client,
+                httpx.Client(timeout=TIMEOUT_SECONDS, verify=self._trust(), event_hooks=hooks) as client,
+                connections.ending_after(ANSWER_SECONDS),
                 client.stream(
                     method, address, headers={"accept": "application/json", **(headers or {})}, data=form
                 ) as answer,
@@ -256,9 +259,9 @@ class Provider:
                     body += piece
                     if len(body) > MAX_BYTES:
                         raise ProviderUnavailable("The sign-in provider's answer is too long.")
-                    if time.monotonic() > ends:  # httpx's limit is for each read
-                        raise ProviderUnavailable("The sign-in provider's answer takes too long.")
             status = answer.status_code
+            if time.monotonic() >= ends:  # the connection was ended then, which may be the end of a body
+                raise ProviderUnavailable("The sign-in provider's answer takes too long.")
             if status in (400, 401) and form:
                 raise SignInFailed(_refusal(bytes(body)))
             if status != 200:
@@ -267,6 +270,8 @@ class Provider:
                 )
             told = json.loads(body)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            if time.monotonic() >= ends:
+                raise ProviderUnavailable("The sign-in provider's answer takes too long.") from None
             raise ProviderUnavailable(
                 f"The sign-in provider can't be reached ({type(error).__name__}). Try again in a minute; discs that "
                 "are being made go on."

@@ -22,6 +22,7 @@ import httpx
 from mkiso.config.settings import Receiver
 from mkiso.config.sources import DicomWeb
 from mkiso.config.storage import Storage
+from mkiso.connections import Connections
 from mkiso.dataset.elements import EXPLICIT_LITTLE, unpadded, value_so_far
 from mkiso.dataset.part10 import HEAD_BYTES, MAX_META_BYTES, data_set_offset, transfer_syntax_uid_in
 from mkiso.errors import DamagedInstance, PacsBusy, PacsRefused, PacsSilent
@@ -37,7 +38,7 @@ from mkiso.sources.multipart import Broken, Malformed, Multipart, boundary_of
 from mkiso.sources.protocol import Search, Target
 from mkiso.sources.qido import UNABLE, ask
 from mkiso.sources.sink import Sink
-from mkiso.sources.web import Connections, Lost, asking, named, open_client
+from mkiso.sources.web import Lost, asking, named, open_client
 from mkiso.study.models import Study
 
 POLL_SECONDS = 0.05

@@ -6,12 +6,11 @@ No error's words hold an address's query: a patient's name may stand there.
 from __future__ import annotations
 
 import math
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +18,7 @@ import httpcore
 import httpx
 
 from mkiso.config.sources import DicomWeb
+from mkiso.connections import Connections
 from mkiso.errors import ConfigurationError, PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
 from mkiso.trust import is_plain, trusting
 
@@ -28,34 +28,6 @@ RENEW_SECONDS = 30.0  # before a token ends
 MAX_PAGE_BYTES = 4096  # of a refusal
 _ALERTS = ("ALERT_HANDSHAKE_FAILURE", "CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
 """Of RFC 8446 6.2, as OpenSSL names them: what a server says that wants a certificate of ours, or another one."""
-
-
-class Connections:
-    """The connections of a client, to be ended while threads wait on them, also for an answer that hasn't begun."""
-
-    def __init__(self) -> None:
-        self._streams: list[httpcore.NetworkStream] = []
-        self._ended = False
-
-    def end(self) -> None:
-        """End all there are and will be: who waits on one is told that it is lost."""
-        self._ended = True
-        for stream in list(self._streams):
-            _shut(stream)
-
-    def follow(self, request: httpx.Request) -> None:
-        request.extensions["trace"] = self._take
-
-    def _take(self, event: str, told: dict[str, Any]) -> None:
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self._streams.append(told["return_value"])
-            if self._ended:
-                _shut(told["return_value"])
-
-
-def _shut(stream: httpcore.NetworkStream) -> None:
-    with suppress(OSError):  # SSLSocket.shutdown would go on in plain text, until it is shut
-        socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
 
 
 class Access(httpx.Auth):
@@ -147,12 +119,11 @@ def open_client(
     connect, response = settings.connect_timeout_seconds, settings.response_timeout_seconds
     if rest is not None:
         connect, response = min(connect, rest / 2), min(response, rest)
-    trust, limits = _trust(settings), httpx.Limits(max_connections=settings.parallel + 1)
-    plain = None if settings.http2 else httpx.HTTPTransport(trust, trust_env=False, limits=limits)
+    limits = httpx.Limits(max_connections=settings.parallel + 1)
     return httpx.Client(
         auth=auth or Access(settings, connections),
         event_hooks={"request": [connections.follow]},
-        transport=plain or _Http2(trust, limits),
+        transport=_Timely(_trust(settings), limits, http2=settings.http2),
         headers={"Accept-Encoding": "identity"},
         timeout=httpx.Timeout(response, connect=connect),
         follow_redirects=False,
@@ -160,45 +131,47 @@ def open_client(
     )
 
 
-class _Http2(httpx.BaseTransport):
-    """HTTP/2 where TLS agrees on it (ALPN), else HTTP/1.1. Each thread has connections of its own: httpcore changes the
-    state of one outside its locks, so streams of two threads could stall each other.
+class _Timely(httpx.BaseTransport):
+    """HTTP/1.1, or HTTP/2 where TLS agrees on it (ALPN), whose answers begin and go on in time. With HTTP/2 each thread
+    has connections of its own: httpcore changes the state of one outside its locks, so streams of two threads could
+    stall each other.
     """
 
-    def __init__(self, trust: ssl.SSLContext | bool, limits: httpx.Limits) -> None:
-        self._made_with = trust, limits
+    def __init__(self, trust: ssl.SSLContext | bool, limits: httpx.Limits, *, http2: bool) -> None:
+        self._made_with: dict[str, Any] = {"verify": trust, "limits": limits, "http2": http2, "trust_env": False}
+        self._patience = _Patience()
         self._of_thread = threading.local()
         self._all: list[httpx.HTTPTransport] = []
+        self._shared = None if http2 else self._made()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        transport: httpx.HTTPTransport | None = getattr(self._of_thread, "transport", None)
+        transport = self._shared or getattr(self._of_thread, "transport", None)
         if transport is None:
-            trust, limits = self._made_with
-            transport = httpx.HTTPTransport(trust, http2=True, trust_env=False, limits=limits)
-            self._of_thread.patience = _Patience()
-            transport._pool._network_backend = _Watched(self._of_thread.patience)
-            self._of_thread.transport = transport
-            self._all.append(transport)
-        patience: _Patience = self._of_thread.patience
+            transport = self._of_thread.transport = self._made()
         limits_of = request.extensions["timeout"]
-        patience.begin(limits_of["read"], limits_of["connect"])
+        self._patience.begin(limits_of["read"], limits_of["connect"])
         answer = transport.handle_request(request)
         assert isinstance(answer.stream, httpx.SyncByteStream)
-        answer.stream = _Pieces(answer.stream, patience, limits_of["read"])
+        answer.stream = _Pieces(answer.stream, self._patience, limits_of["read"])
         return answer
 
     def close(self) -> None:
         for transport in self._all:
             transport.close()
 
+    def _made(self) -> httpx.HTTPTransport:
+        transport = httpx.HTTPTransport(**self._made_with)
+        transport._pool._network_backend = _Watched(self._patience)
+        self._all.append(transport)
+        return transport
 
-class _Patience:
-    """Until when the answer's beginning, or its next piece, has to come: httpx's limit is for each read, and a server
-    that sends PING frames alone ends every one of them.
+
+class _Patience(threading.local):
+    """Until when the answer's beginning, or its next piece, has to come in a thread: httpx's limit is for each read,
+    and a server that sends PING frames alone, or a byte of its header at a time, ends every one of them.
     """
 
-    def __init__(self) -> None:
-        self._ends = math.inf
+    _ends = math.inf
 
     def begin(self, *seconds: float | None) -> None:
         self._ends = time.monotonic() + sum(math.inf if each is None else each for each in seconds)

@@ -22,6 +22,7 @@ from mkiso.errors import PatientApiUnavailable
 from mkiso.patient_api import birth_date_of, look_up
 from mkiso.study.models import Patient
 from peers.certificates import showing, write_certificates
+from peers.dripping import DRIPS, dripping
 from peers.patience import LONG
 
 PERSON = {"hn": "HN-1", "name": "Canary^Name", "birth_date": "1970-01-02", "sex": "f"}
@@ -263,6 +264,13 @@ def test_it_ends_when_nobody_waits_any_more(api: Api, answer: Answer) -> None:
     with pytest.raises(PatientApiUnavailable):
         look_up(api.settings(), "A1", until=began)
     assert len(api.paths) == 1
+
+
+@pytest.mark.parametrize("what", DRIPS)
+def test_an_answer_that_never_begins_or_goes_on_is_no_longer_waited_for(what: str) -> None:
+    with dripping(what) as port, pytest.raises(PatientApiUnavailable, match="within 0"):
+        address = f"http://127.0.0.1:{port}"
+        look_up(PatientApi.model_validate({"base_url": address, "timeout_seconds": 0.3, "retries": 1}), "A1")
 
 
 def test_secrets_are_sent_and_told_to_nobody(api: Api) -> None:

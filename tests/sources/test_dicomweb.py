@@ -24,6 +24,7 @@ from mkiso.errors import (
     JobStopped,
     PacsRefused,
     PacsSilent,
+    PacsUnreachable,
     StudyIncomplete,
     StudyNotFound,
 )
@@ -37,6 +38,7 @@ from mkiso.study.models import Arrival
 from peers.certificates import https_server, write_certificates
 from peers.corpus import EVERY_KIND, JAPANESE, PLAIN, THAI, dataset_bytes, make_study
 from peers.dicomweb_server import DicomWebServer
+from peers.dripping import DRIPS, dripping
 from peers.link import Link
 from peers.orthanc import Orthanc
 from peers.patience import LONG
@@ -226,6 +228,17 @@ def test_an_answer_byte_by_byte_ends_in_time(tmp_path: Path, server: DicomWebSer
     with pytest.raises(PacsSilent, match="takes too long"):
         search(source_of(settings, until=begun + 5), Criteria(accession_number="A1"))
     assert time.monotonic() - begun < LONG
+
+
+@pytest.mark.parametrize("what", DRIPS)
+def test_an_answer_that_never_begins_or_goes_on_is_no_longer_waited_for(tmp_path: Path, what: str) -> None:
+    with dripping(what) as port, pytest.raises((PacsSilent, PacsUnreachable)):
+        settings = by_web(tmp_path, f"http://127.0.0.1:{port}", response_timeout_seconds=0.5, connect_timeout_seconds=1)
+        search(source_of(settings), Criteria(accession_number="A1"))
+    with dripping(what) as port, pytest.raises((PacsSilent, PacsUnreachable)):
+        granting = {"token_url": f"http://127.0.0.1:{port}/token", "user": "mkiso", "secret": "x"}
+        settings = by_web(tmp_path, "http://127.0.0.1:1", response_timeout_seconds=0.5, **granting)
+        search(source_of(settings), Criteria(accession_number="A1"))
 
 
 def test_half_a_surrogate_pair_is_no_text(tmp_path: Path, server: DicomWebServer) -> None:

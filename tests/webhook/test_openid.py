@@ -16,6 +16,7 @@ from joserfc.jwk import OctKey, RSAKey
 from mkiso.config.access import SignIn
 from mkiso.errors import NotAllowed, ProviderUnavailable, SignInFailed
 from mkiso_service.openid import MAX_BYTES, Pending, Provider, is_safe
+from peers.dripping import DRIPS, dripping
 
 KEY, OTHER = (RSAKey.generate_key(2048, {"kid": kid, "use": "sig"}) for kid in ("a", "b"))
 PENDING = Pending("state", "nonce", "verifier")
@@ -216,6 +217,16 @@ def test_an_answer_byte_by_byte_ends_in_time(liar: Liar, monkeypatch: pytest.Mon
     liar.slow = True
     with pytest.raises(ProviderUnavailable, match="takes too long"):
         liar.finish()
+
+
+@pytest.mark.parametrize("what", DRIPS)
+def test_an_answer_that_never_begins_or_goes_on_ends_in_time(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mkiso_service.openid.ANSWER_SECONDS", 0.5)
+    with dripping(what) as port, pytest.raises(ProviderUnavailable, match="takes too long"):
+        sign_in = SignIn.model_validate(
+            {"issuer": f"http://127.0.0.1:{port}", "client_id": "mkiso", "roles": {"clerk": ["c"]}}
+        )
+        Provider(sign_in, "https://discs.example.org").begin(PENDING)
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"", b"[]", b"no json", b"null", b" " * (MAX_BYTES + 1), b"\xff"])
