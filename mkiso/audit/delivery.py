@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import ssl
+import time
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -20,14 +21,23 @@ from mkiso.trust import trusting
 PRIORITY = 10 * 8 + 5  # security messages, notice (PS3.15 A.6.1)
 MESSAGE_ID = "DICOM+RFC3881"
 TIMEOUT_SECONDS = 5.0
+CLOSING_SECONDS = 1.0
+REST_SECONDS = 30.0
+"""How long a process asks nothing of a server that it has waited for in vain."""
+_LONG_SECONDS = 0.2
+_rests_until: dict[str, float] = {}
+"""By target, of the monotonic clock."""
 
 
 def deliver(audit: Audit, storage: Storage, message: str, moment: datetime) -> None:
     """Deliver one message, of one line. Raises OSError or ValueError where it can't be delivered; then it is kept
-    beside the data, whole.
+    beside the data, whole. What was waited for in vain isn't for a while, so that not each message takes that long.
     """
+    begun = time.monotonic()
     try:
         target = urlsplit(audit.target)
+        if target.scheme and begun < _rests_until.get(audit.target, begun):
+            raise TimeoutError("the server didn't answer a moment ago")
         if target.scheme == "udp":
             _send_datagram(syslog_line(message, moment), str(target.hostname), target.port or 514)
         elif target.scheme == "tls":
@@ -35,6 +45,8 @@ def deliver(audit: Audit, storage: Storage, message: str, moment: datetime) -> N
         else:
             _append(storage.data_dir / (audit.target or "audit.xml"), message)
     except (OSError, ValueError):
+        if time.monotonic() - begun > _LONG_SECONDS:
+            _rests_until[audit.target] = time.monotonic() + REST_SECONDS
         _append(storage.audit_undelivered, message)
         raise
 
@@ -59,6 +71,7 @@ def _send_over_tls(audit: Audit, line: bytes, host: str, port: int) -> None:
         context.wrap_socket(connection, server_hostname=host) as sender,
     ):
         sender.sendall(b"%d %s" % (len(line), line))  # octets counted (RFC 5425 4.3.1)
+        sender.settimeout(CLOSING_SECONDS)
         with suppress(OSError):  # close_notify is ours to send (4.4); not every server answers it
             sender.unwrap()
 

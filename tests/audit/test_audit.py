@@ -11,7 +11,9 @@ import resource
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -276,6 +278,33 @@ def test_a_server_that_is_down_costs_no_message_and_no_job(tmp_path: Path) -> No
     EVERY["asked"][0](settings_in(tmp_path, target="tls://127.0.0.1:1"))
     assert_schema(fromstring((tmp_path / "audit-undelivered.xml").read_text()))
     assert (tmp_path / "audit-undelivered.xml").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_server_that_is_silent_is_waited_for_once_and_asked_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mkiso.audit.delivery.TIMEOUT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.setblocking(False)
+        settings = settings_in(tmp_path, target=f"tls://127.0.0.1:{silent.getsockname()[1]}")
+
+        def asked() -> int:
+            for _ in range(5):
+                EVERY["asked"][0](settings)
+            count = 0
+            with suppress(BlockingIOError):
+                while True:
+                    silent.accept()[0].close()
+                    count += 1
+            return count
+
+        assert asked() == 1 and asked() == 0
+        monkeypatch.setattr("mkiso.audit.delivery._rests_until", {settings.audit.target: time.monotonic()})
+        assert asked() == 1
+    lines = (tmp_path / "audit-undelivered.xml").read_text().splitlines()
+    assert len(lines) == 15
+    for line in lines:
+        assert_schema(fromstring(line))
 
 
 def test_each_source_that_is_asked_is_a_party_and_so_is_the_one_that_sends(tmp_path: Path) -> None:
