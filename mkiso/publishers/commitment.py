@@ -39,7 +39,7 @@ REQUEST_COMMITMENT = 1  # PS3.4 J.3.2
 POLL_SECONDS = 0.5
 PDU_TIMEOUT_SECONDS = 10.0  # of a publisher that calls us
 
-Take = Callable[[Dataset], None]
+Take = Callable[[bytes], None]
 
 
 def commit(publisher: str, settings: CStore, address: Address, order: Order, watch: Watch) -> None:
@@ -52,7 +52,10 @@ def commit(publisher: str, settings: CStore, address: Address, order: Order, wat
     transaction_uid = generate_uid()
     reports: queue.SimpleQueue[Dataset] = queue.SimpleQueue()
 
-    def take(report: Dataset) -> None:
+    def take(encoded: bytes) -> None:
+        if transaction_uid.encode() not in encoded:  # nobody's, and not worth to be decoded: anybody may send some
+            return
+        report = dimse.decode_data_set(encoded)
         if report.get("TransactionUID") == transaction_uid:
             reports.put(report)
 
@@ -146,9 +149,8 @@ def _take_report(association: Association, message: Message, take: Take) -> None
     if message.command.field != dimse.N_EVENT_REPORT_RQ:
         association.answer(message, dimse.UNRECOGNIZED_OPERATION)
         return
-    report = dimse.decode_data_set(message.kept)
+    take(message.kept)
     association.answer(message, dimse.SUCCESS)
-    take(report)
 
 
 @contextmanager

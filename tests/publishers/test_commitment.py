@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -27,8 +27,10 @@ from tests.publishers.orders import order_of, settings_of, study
 
 
 @contextmanager
-def ending(report_to: int | None) -> Iterator[int]:
-    """A publisher that says yes to the request, goes, and calls with its report where it has a port to."""
+def ending(report_to: int | None, before: Callable[[], object] = lambda: None) -> Iterator[int]:
+    """A publisher that says yes to the request, goes, and calls with its report where it has a port to. `before`: what
+    else calls there first.
+    """
 
     def serve() -> None:
         sock, _ = listener.accept()
@@ -41,6 +43,7 @@ def ending(report_to: int | None) -> Iterator[int]:
         assert message is not None
         association.answer(message, dimse.SUCCESS)
         connection.close(0)
+        before()
         if report_to is not None:
             report(dimse.decode_data_set(message.kept), report_to)
 
@@ -82,3 +85,21 @@ def test_a_report_comes_on_an_association_of_its_own_for_one_job_after_another(t
 def test_a_publisher_that_goes_without_a_report_leaves_it_unknown(tmp_path: Path) -> None:
     with ending(None) as publisher, pytest.raises(PrintUncertain, match="closed the connection"):
         committed(tmp_path, publisher, None)
+
+
+def test_reports_of_strangers_are_answered_and_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of empty items took ten seconds of a processor."""
+    decoded: list[int] = []
+
+    def decode(encoded: bytes) -> Dataset:
+        decoded.append(len(encoded))
+        return decode_data_set(encoded)
+
+    decode_data_set = dimse.decode_data_set
+    port, stranger = free_port(), Dataset()
+    stranger.TransactionUID = "1.2.3"
+    stranger.FailedSOPSequence = [Dataset()] * 50_000
+    with ending(port, before=lambda: report(stranger, port)) as publisher:
+        monkeypatch.setattr(dimse, "decode_data_set", decode)
+        committed(tmp_path, publisher, port)
+    assert max(decoded) < 2000 and len(decoded) == 2  # what the publisher was asked, and its report
