@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -271,12 +272,18 @@ def _hearing(heard: list[int]) -> Iterator[None]:
         heard.append(number)
         raise _Told
 
+    def say(lost: sys.UnraisableHookArgs) -> None:
+        if lost.exc_type is not _Told:  # where C calls Python nobody takes it: the import goes on, and it was heard
+            sys.__unraisablehook__(lost)
+
     before = {number: signal.signal(number, hear) for number in TOLD}
+    sys.unraisablehook = say
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
+        sys.unraisablehook = sys.__unraisablehook__
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -319,6 +319,33 @@ def test_where_it_ends_already_for_the_configuration_the_first_signal_is_the_fir
     assert supervisor.told("ended")
 
 
+def test_told_where_an_import_can_not_be_ended_it_ends_without_a_word_behind_it(begin: Begin) -> None:
+    """As in what C calls, whose exceptions Python tells of and drops."""
+    supervisor = begin(
+        """
+        class Gone:
+            def __del__(self):
+                tell("importing", True)
+                time.sleep(3600)
+
+        def slow():
+            Gone()
+            return idle
+
+        def idle(settings):
+            tell("idle", True)
+            time.sleep(3600)
+
+        supervisor.parts = lambda settings: [part("receiver", idle), Part("worker", slow)]
+        """
+    )
+    supervisor.told("idle"), supervisor.told("importing")
+    supervisor.process.terminate()
+    code, errors = supervisor.ended()
+    assert (code, "Traceback" in errors, errors.count("Stopping")) == (0, False, 1), errors
+    assert process_states(supervisor.storage) == {}
+
+
 @pytest.mark.parametrize("swallowed", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_while_it_imports_it_ends_before_the_import_does(
