@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
 
 from mkiso.languages import SOURCE, Language, language
 
@@ -19,11 +18,6 @@ def ago(minutes: int, spoken: Language) -> str:
     if minutes < 2880:
         return spoken.ngettext("%(number)s hour ago", "%(number)s hours ago", round(minutes / 60))
     return spoken.ngettext("%(number)s day ago", "%(number)s days ago", round(minutes / 1440))
-
-
-def local_minute(moment: str) -> str:
-    """A moment (ISO 8601) as the clocks of this machine show it: 2026-03-12 14:05."""
-    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def counted(number: int, modalities: Collection[str], of: int | None = None, spoken: Language | None = None) -> str:

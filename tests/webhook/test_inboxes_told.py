@@ -67,7 +67,7 @@ def bangkok(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_page_tells_times_as_the_site_s_clocks_do(site: Settings) -> None:
     with served(site, Desk()) as client:
         page = client.get("/api/inboxes", headers={"Accept": "text/html", **NAVIGATION}).text
-    assert "The last disc: 1970-01-01 07:00" in page and "UTC" not in page
+    assert "The last disc: January 1, 1970, 07:00" in page and "UTC" not in page
 
 
 @pytest.mark.peer

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from mkiso.config.settings import Audit, Settings
-from mkiso.errors import PacsBusy
+from mkiso.errors import JobStopped, PacsBusy
 from mkiso.storage.askings import MAX_BYTES, Asking, askings_of, write_asking
 from mkiso.storage.report import JobReport, write_report
 from mkiso.storage.shelf import manifests, take_off
@@ -162,6 +162,37 @@ def test_what_lies_there_damaged_hides_nothing_else(tmp_path: Path) -> None:
     asked.write_text(asked.read_text() + '{"time"')
     with served(settings, Desk()) as client:
         assert sorted(numbers(listed(client))) == ["A1", "A2"]
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "yesterday", ""])
+def test_a_wrong_clock_of_long_ago_hides_nothing_else(tmp_path: Path, time: str) -> None:
+    settings = settings_in(tmp_path)
+    first = _kept(settings, "A1", 0)
+    write_asking(settings.storage, first, Asking(time, "10.0.0.8", "page", "download", ("A1",)))
+    alone = str(uuid4())
+    write_asking(settings.storage, alone, Asking(time, "10.0.0.8", "page", "download", ("A2",)))
+    page = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    with served(settings, Desk()) as client:
+        assert sorted(numbers(listed(client))) == ["A1", "A2"]
+        assert client.get("/api/iso/made", headers=page).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("standing", "state", "code"),
+    [("running", "running", ""), ("cancelled", "failed", "job_cancelled"), ("failed", "failed", "job_stopped")],
+)
+def test_a_stopped_job_stands_as_prefect_has_it(tmp_path: Path, standing: Standing, state: str, code: str) -> None:
+    """A cancelled job's own report says that it was stopped, some seconds before Prefect says why."""
+    settings = settings_in(tmp_path)
+    desk = Desk(Scripts(settings.storage).failed(JobStopped("Stopped.")))
+    with served(settings, desk) as client:
+        client.get("/api/iso/download?accession_number=A1", headers=ASYNC)
+        desk.standings = dict.fromkeys(desk.standings, standing)
+        [job] = [each["job"] for each in listed(client)]
+        assert (job["state"], (job["error"] or {}).get("code", "")) == (state, code)
+        desk.standings.clear()  # the run isn't kept any more
+        [job] = [each["job"] for each in listed(client)]
+        assert (job["state"], job["error"]["code"]) == ("failed", "job_stopped")
 
 
 def test_a_disc_that_is_not_kept_any_more_hides_no_other(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from peers.chromium import Chromium
 from peers.corpus import JAPANESE, UMLAUT
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs
+from tests.webhook.test_inboxes_told import NAVIGATION
+from tests.webhook.test_print_page import ordered
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")]
 
@@ -42,9 +44,8 @@ STUDIES: tuple[dict[str, Any], ...] = (
     {**FOUND, "accession_number": "R7", "study_description": "<b>MR</b>"},
 )
 NOT_AT_THE_COUNTER = {
-    *("error", "unauthorized", "several_discs", "other_set"),  # never an answer to what the page asks
-    *("deadline_passed", "job_running", "patient_api_unavailable"),  # nor these
-    *("sign_in_failed", "provider_unavailable"),  # pages of their own, on the way to the counter
+    *("error", "several_discs", "other_set"),  # never an answer to what the page asks
+    *("deadline_passed", "patient_api_unavailable"),  # nor these
     *("volume_not_found", "archive_unusable", "claim_lost"),  # the archive's
     "folder_taken",  # of mkiso burn --to alone
 }
@@ -140,9 +141,9 @@ def test_a_clerk_at_the_counter(browser: Chromium, tmp_path: Path) -> None:
         facts = (
             "[...document.querySelectorAll('#whose .facts div')].map((fact) => fact.innerText.replace(/\\s+/g, ' '))"
         )
-        assert browser.run(facts) == ["Born 1970-01-02", "Sex female", "Patient ID HN-0001"]
+        assert browser.run(facts) == ["Born January 2, 1970", "Sex female", "Patient ID HN-0001"]
         rows = "[...document.querySelectorAll('#whose tbody tr')].map((row) => row.innerText.replace(/\\s+/g, ' '))"
-        assert browser.run(rows) == ["A1 2024-02-29 CT Made for a test 1 image"]
+        assert browser.run(rows) == ["A1 February 29, 2024 CT Made for a test 1 image"]
         clerk.finds_nothing_wrong()
         assert desk.asked == []
         clerk.says_yes()
@@ -179,7 +180,7 @@ def test_a_clerk_at_the_counter(browser: Chromium, tmp_path: Path) -> None:
             "[...document.querySelectorAll('#jobs tbody tr')].slice(0, 2).map((row) => row.innerText.replace(/\\s+/g, "
             "' '))"
         ) == [
-            "R6 2026-03-12 CT, SR CT Thorax 4 of 9 images and reports",
+            "R6 March 12, 2026 CT, SR CT Thorax 4 of 9 images and reports",
             "R7 <b>MR</b> 1 image",
         ]
         clerk.finds_nothing_wrong()
@@ -324,6 +325,91 @@ def test_a_cancelled_disc_takes_no_focus_from_a_number(browser: Chromium, tmp_pa
         browser.type("C")
         clerk.until_reads("#jobs .state", "Cancelled")
         assert browser.run("document.activeElement.id") == "numbers"
+
+
+def test_the_keyboard_goes_on_from_a_disc_whose_button_is_gone(browser: Chromium, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    scripts = Scripts(settings.storage)
+    desk = Desk(lambda job_id, question: scripts.report(job_id, question, stage="retrieving", expected=4, received=1))
+    with with_pacs(settings, tmp_path / "pacs", "C1") as settings, served(settings, desk) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.ask("C1")
+        clerk.says_yes()
+        browser.until("Boolean(document.querySelector('#jobs .cancel:not([hidden])'))")
+        browser.run("document.querySelector('#jobs .cancel').focus()")
+        desk.standings = dict.fromkeys(desk.standings, "cancelled")  # by somebody else, or some time after the press
+        clerk.until_reads("#jobs .state", "Cancelled")
+        browser.until("document.activeElement.matches('#jobs .again')")
+
+
+def test_enter_on_a_choice_goes_on_as_in_any_form(browser: Chromium, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    desk = Desk(Scripts(settings.storage).done)
+    with with_pacs(settings, tmp_path / "pacs", "Z1", "Z2") as settings, served(settings, desk) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        for number, box in (("Z1", "#formats input[value=zip]"), ("Z2", "#stored")):
+            clerk.ask(number)
+            browser.run(f"document.querySelector({box!r}).focus(); document.querySelector({box!r}).checked = true")
+            clerk.says_yes()
+        browser.until("document.querySelectorAll('#jobs .job').length === 2")
+        assert [(question.format, question.transfer_syntax) for question in desk.asked] == [
+            ("zip", ""),
+            ("iso", "explicit-le"),
+        ]
+
+
+def test_enter_on_a_choice_orders_no_second_disc(browser: Chromium, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    settings = settings.model_copy(update={"print": settings.print.model_copy(update={"default_action": "robot"})})
+    ordered(settings.storage, "Z1", by="Otto Example")
+    desk = Desk(Scripts(settings.storage).done)
+    with with_pacs(settings, tmp_path / "pacs", "Z1") as settings, served(settings, desk) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        clerk.ask("Z1")
+        browser.run("document.querySelector('#formats input').focus()")
+        browser.press("Enter")
+        browser.until("document.activeElement.id === 'back'")
+        assert desk.asked == []
+
+
+def test_numbers_that_are_looked_up_as_one_are_told_of(browser: Chromium, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    hint = "If these are several numbers, write a comma between them."
+    with with_pacs(settings, tmp_path / "pacs", "134", "77") as settings, served(settings, Desk()) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        for typed, told in (("134 77", True), ("134 77 134 77 134 77", True), ("999", False)):
+            browser.run("document.getElementById('problem').textContent = ''")
+            browser.run("document.getElementById('numbers').value = ''")
+            browser.until_ready("numbers")
+            browser.type(typed)
+            browser.press("Enter")
+            browser.until(f"{clerk.text('#problem')} !== ''")
+            assert str(clerk.reads("#problem")).endswith(hint) == told
+
+
+def test_a_clerk_whose_session_has_ended_is_told_so(browser: Chromium, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, auth=True)
+    with with_pacs(settings, tmp_path / "pacs", "A1") as settings, served(settings, Desk()) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        browser.call("Network.clearBrowserCookies")
+        browser.open(clerk.url)
+        browser.until_ready("key")
+        assert clerk.reads(".ended") is None
+        browser.type(KEY)
+        browser.press("Enter")
+        browser.until_ready("numbers")
+        browser.call("Network.clearBrowserCookies")
+        browser.type("A1")
+        browser.press("Enter")
+        browser.until_ready("key")
+        assert clerk.reads(".ended") == "Your session has ended. Sign in again."
+        clerk.finds_nothing_wrong()
+        page = client.get("/api/iso/made", headers={"Accept": "text/html", **NAVIGATION}).text
+        assert "Sign in, then open this address once more." in page
 
 
 def test_prints_say_which_publisher_has_what(browser: Chromium, tmp_path: Path) -> None:
@@ -490,6 +576,10 @@ def test_the_counter_speaks_the_browsers_language(browser: Chromium, tmp_path: P
             images = spoken.ngettext("%(number)s image", "%(number)s images", 1)
             clerk.until_reads("#whose td.images", images)
             assert clerk.reads("#whose .facts dt") == spoken.gettext("Born")
+            assert clerk.reads("#whose .facts dd") == spoken.da("19700102")
+            dates = ("20260312", "19620229", "20260431", "1962", "")
+            days = f"import('/page/words.js').then(({{ day }}) => {list(dates)}.map(day))"
+            assert browser.run(days) == [spoken.da(date) for date in dates]
             assert clerk.reads("#print") == spoken.gettext("Yes, have %(publisher)s make a disc", publisher="rimage")
             assert browser.run("document.documentElement.scrollWidth <= innerWidth")
             clerk.finds_nothing_wrong()

@@ -75,7 +75,7 @@ def test_a_person_sees_whose_disc_it_is_and_what_was_made_before(
         browser.open(address)
         assert browser.run(text(".name")) == "Example, Anna"
         facts = "[...document.querySelectorAll('.facts dd')].map((fact) => fact.textContent)"
-        assert browser.run(facts) == ["1970-01-02", spoken.gettext("female"), "HN-0001"]
+        assert browser.run(facts) == [spoken.da("19700102"), spoken.gettext("female"), "HN-0001"]
         rows = "[...document.querySelectorAll('td.number')].map((cell) => cell.textContent)"
         assert browser.run(rows) == ["A1", "A2"]
         assert "127.0.0.1" in str(browser.run(text(".remark")))  # nobody listens at the robot's port

@@ -71,7 +71,7 @@ def test_studies_are_ticked_of_one_patient_at_a_time(browser: Chromium, tmp_path
         clerk = signs_in(browser, str(client.base_url))
         opens_search(browser)
         browser.press("Enter")
-        clerk.until_reads("#missed", "Give a patient ID, a name or a day.")
+        clerk.until_reads("#missed", "Give a patient ID, a name or a day of the examination too.")
         clerk.finds_nothing_wrong()
         browser.run("document.querySelector('#known-from').value = '1980-01-01'")
         browser.press("Enter")

@@ -30,6 +30,15 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             N_("Something is missing in what was asked for, or is wrong in it."),
             TELL,
         ),
+        "unauthorized": (N_("Sign in, then open this address once more."),),
+        "sign_in_failed": (
+            N_("The sign-in came to nothing. Sign in again; if it happens again, tell the administrator."),
+        ),
+        "provider_unavailable": (
+            N_("The sign-in service of this site can't be reached."),
+            N_("Try again in a few minutes."),
+        ),
+        "job_running": (N_("The disc isn't ready yet. Ask again in a moment."),),
         "not_found": (N_("There is nothing at this address. Check it."),),
         "study_not_found": (
             N_(

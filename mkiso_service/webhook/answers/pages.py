@@ -5,7 +5,8 @@ language, and served with a policy that lets nothing else in.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import cache
+from datetime import datetime
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,11 +20,10 @@ from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
 from mkiso.storage.report import numbers_on
 from mkiso.storage.room import size_words
-from mkiso.study.identity import iso_date
 from mkiso.study.question import Question
 from mkiso.study.text import SEXES
 from mkiso_service.api import Dependency, InboxStates, Job, Preview, WhoMade
-from mkiso_service.counting import counted, local_minute
+from mkiso_service.counting import counted
 from mkiso_service.webhook.access.callers import (
     request_id_of,
 )
@@ -49,8 +49,11 @@ def language_of(request: Request) -> Language:
 
 
 def sign_in_page(request: Request, *, wrong: bool = False, people: bool = False) -> HTMLResponse:
-    """The door: for a key, or for `people` the way to the site's provider. `wrong`: that was no key."""
-    answer = page_of(request, "sign-in.html", POLICY, "no-cache", wrong=wrong, people=people)
+    """The door: for a key, or for `people` the way to the site's provider. `wrong`: that was no key. It says so where
+    the counter page has led here (`?ended`), since its session is over.
+    """
+    ended = not wrong and "ended" in request.query_params
+    answer = page_of(request, "sign-in.html", POLICY, "no-cache", wrong=wrong, people=people, ended=ended)
     answer.status_code = 401 if wrong else 200
     return answer
 
@@ -108,7 +111,6 @@ def print_page(
         copies=copies,
         others=others,
         counted=counted,
-        iso_date=iso_date,
         sexes=SEXES,
         without=without(told["degraded"] if told else (), spoken),
     )
@@ -212,8 +214,18 @@ def page_of(
         "x-frame-options": "DENY",
         "vary": "Accept-Language",
     }
-    page = _templates().get_template(template).render(language=language_of(request), local_minute=local_minute, **facts)
+    spoken = language_of(request)
+    page = _templates().get_template(template).render(language=spoken, clock=partial(_clock, spoken), **facts)
     return HTMLResponse(page, headers=headers)
+
+
+def _clock(spoken: Language, moment: str) -> str:
+    """A moment (ISO 8601) as the clocks of this machine show it; what is none is left as it is."""
+    try:
+        local = datetime.fromisoformat(moment).astimezone()
+    except (ValueError, OverflowError):
+        return moment
+    return f"{spoken.date(local)}, {local:%H:%M}"
 
 
 @cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +12,7 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mkiso.errors import JobNotFound, OrchestratorUnavailable
+from mkiso.errors import JobNotFound, JobStopped, OrchestratorUnavailable
 from mkiso.storage.askings import Asking
 from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, numbers_on
@@ -56,7 +55,7 @@ class JobList:
         found += [(_waiting(job_id, told[0]), told) for job_id, told in askings.items() if job_id not in known]
         wanted = [each for each in found if _fits(*each, search, since)]
         wanted.sort(key=lambda each: _asked_last(*each), reverse=True)
-        standings = await self._standings([report.job_id for report, _ in wanted[:MOST] if report.status == "running"])
+        standings = await self._standings([report for report, _ in wanted[:MOST] if _may_change(report)])
         caller = caller_of(request)
         shown = [await self._listed(report, told, standings, caller) for report, told in wanted[:MOST]]
         body: Listing = {"jobs": shown, "more": len(wanted) > MOST}
@@ -69,15 +68,17 @@ class JobList:
                 self._known = (time.monotonic(), reports, askings)
             return self._known[1], self._known[2]
 
-    async def _standings(self, job_ids: list[str]) -> Mapping[str, Standing | None]:
+    async def _standings(self, reports: list[JobReport]) -> Mapping[str, Standing | None]:
         """Of those whose report doesn't say how they ended; None where nobody can be asked. A run that isn't there any
-        more was cut off.
+        more was cut off, unless its report says that it was stopped.
         """
+        job_ids = [report.job_id for report in reports]
         try:
             known = await self._orchestrator.standings_of(job_ids) if job_ids else {}
         except OrchestratorUnavailable:
             return dict.fromkeys(job_ids)
-        return {job_id: known.get(job_id, "crashed") for job_id in job_ids}
+        gone: Mapping[str, Standing] = {report.job_id: "failed" if report.error else "crashed" for report in reports}
+        return {**gone, **known}
 
     async def _listed(
         self, report: JobReport, told: tuple[Asking, ...], standings: Mapping[str, Standing | None], caller: Caller
@@ -117,6 +118,11 @@ class JobList:
         await self._trail.listed(request, search)
 
 
+def _may_change(report: JobReport) -> bool:
+    """Whether Prefect knows more: a job that was stopped may be cancelled, or wait to be taken up again."""
+    return report.status == "running" or report.error.get("code") == JobStopped.code
+
+
 def _fits(report: JobReport, told: tuple[Asking, ...], search: str, since: datetime) -> bool:
     """A search goes over everything that is kept; without one only what was asked for lately counts."""
     if not search:
@@ -141,14 +147,16 @@ def _asked_last(report: JobReport, told: tuple[Asking, ...]) -> datetime:
 
 def _askings(report: JobReport, told: tuple[Asking, ...]) -> list[datetime]:
     """When it was asked for; a run that was begun in Prefect has only its report."""
-    moments = []
-    for each in told:
-        with suppress(ValueError):
-            moments.append(datetime.fromisoformat(each.time).astimezone(UTC))
-    if not moments:
-        with suppress(ValueError):
-            moments.append(datetime.fromisoformat(report.updated).astimezone(UTC))
-    return moments or [datetime.now(UTC)]
+    moments = [moment for each in told if (moment := _moment(each.time))]
+    return moments or [_moment(report.updated) or datetime.now(UTC)]
+
+
+def _moment(written: str) -> datetime | None:
+    """None where what is written down is no time, or lies before the year 1 or after 9999 in UTC."""
+    try:
+        return datetime.fromisoformat(written).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _waiting(job_id: str, told: Asking) -> JobReport:

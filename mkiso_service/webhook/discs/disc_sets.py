@@ -17,7 +17,6 @@ from mkiso.errors import JobNotFound, MkisoError, OtherSet, SeveralDiscs
 from mkiso.formats.reuse import ToldSet
 from mkiso.storage.shelf import Manifest
 from mkiso_service.api import SetEntry, SetPart
-from mkiso_service.counting import local_minute
 from mkiso_service.webhook.answers.errors import answer_mkiso_error, disc_address, job_address
 from mkiso_service.webhook.answers.pages import choice_page
 from mkiso_service.webhook.discs.disc_bytes import is_rest
@@ -106,7 +105,7 @@ async def answer_several(request: Request, error: Exception) -> Response:
         discs = _discs(query, error.details, of_question="job_id" not in request.path_params)
         return choice_page(request, error.http_status, "", discs=discs)
     sets = [
-        (_link([*query, ("set", each["set"])]), each["total"], local_minute(each["created"]))
+        (_link([*query, ("set", each["set"])]), each["total"], each["created"])
         for each in error.details["sets"]  # type: ignore[attr-defined]
     ]
     return choice_page(request, error.http_status, error.words, sets=sets)

@@ -23,13 +23,19 @@ async function look(question, birthDate, again = null) {
   const query = withSelection(new URLSearchParams({ accession_number: question.numbers.join(","), ...(birthDate && { birth_date: birthDate }), ...(site.priors && { priors: "true" }) }), question);
   const { body, error } = await call(`/api/iso/preview?${query}`);
   if (turn !== looks) return; // the next number has been asked for meanwhile
-  $("problem").textContent = error ? advice("preview", error) : "";
+  $("problem").textContent = error ? [advice("preview", error), mayBeSeveral(question, error)].filter(Boolean).join(" ") : "";
   if (error) {
     if (!field.value) field.value = question.numbers.join("\n");
     return;
   }
   whose = { ...body, question, birthDate, again };
   show();
+}
+
+// A number may have a space in it, so two that are divided by one are looked up as one.
+function mayBeSeveral({ numbers }, { code }) {
+  const isNone = ["study_not_found", "invalid_accession_number"].includes(code) && numbers.some((number) => /\s/.test(number));
+  return isNone ? gettext("If these are several numbers, write a comma between them.") : "";
 }
 
 function withSelection(query, { studies, series }) {
@@ -68,8 +74,18 @@ function show() {
   if (again?.publisher) for (const choice of document.querySelectorAll("#publishers input")) choice.checked = choice.value === again.publisher;
   offer();
   $("whose").hidden = false;
-  const first = again ? (again.kind === "print" ? "print" : "make") : { file: "make", robot: "print", both: "both" }[site.action];
-  (ordered && first !== "make" && !again?.looked ? $("back") : $(first)).focus(); // nobody has a second disc made by an Enter too many
+  $(expected()).focus();
+}
+
+// The button that Enter presses: nobody has a second disc made by an Enter too many.
+function expected() {
+  const { again, ordered } = whose;
+  return ordered && first() !== "make" && !again?.looked ? "back" : first();
+}
+
+function first() {
+  const { again } = whose;
+  return again ? (again.kind === "print" ? "print" : "make") : { file: "make", robot: "print", both: "both" }[site.action];
 }
 
 // Earlier examinations are ticked where the site says so, or where they were asked for before.
@@ -105,12 +121,11 @@ function offer() {
   $("both").hidden = !offersRobot || isPrint || site.action !== "both";
   $("both").textContent = ordered ? gettext("Yes, make the file and have %(publisher)s make another disc", { publisher })
     : gettext("Yes, make the file and have %(publisher)s make a disc", { publisher });
-  const first = again ? (isPrint ? "print" : "make") : { file: "make", robot: "print", both: "both" }[site.action];
   const parts = chosenParts();
   const rows = [...$("whose").querySelectorAll("tbody tr")];
   for (const row of rows.slice(whose.studies.length)) row.classList.toggle("out", !$("priors").checked);
   for (const id of ["both", "make", "print"]) {
-    $(id).classList.toggle("second", id !== first);
+    $(id).classList.toggle("second", id !== first());
     $(id).disabled = parts.empty;
   }
   $("part").textContent = parts.words;
@@ -203,6 +218,12 @@ $("both").addEventListener("click", () => order("download", "print"));
 $("make").addEventListener("click", () => order("download"));
 $("print").addEventListener("click", () => order("print"));
 $("back").addEventListener("click", () => { leave(); field.focus(); });
+$("whose").addEventListener("keydown", (event) => { // a choice is made, and Enter goes on, as in any form
+  if (event.key !== "Enter" || event.repeat || !event.target.matches("input")) return;
+  event.preventDefault();
+  if (expected() === "back") $("back").focus();
+  else $(expected()).click();
+});
 
 // A scanner ends a number with Enter: that asks. With several on one disc it begins another line, and an empty line asks.
 field.addEventListener("keydown", (event) => {

@@ -1,6 +1,6 @@
 // The discs of everybody at this site: how each stands, what came of it, again and cancel. Nothing of them is kept in the browser but the ids of those
 // that this session has asked for, and the claims by which their passwords are told: a disc's file name and its patient are asked for again each time.
-import { advice, ago, counted, day, gettext, isProved, language, mustLook, ngettext, part, size, stage, without } from "/page/words.js";
+import { advice, ago, clock, counted, day, gettext, isProved, mustLook, ngettext, part, size, stage, without } from "/page/words.js";
 
 const BUSY_MS = 1000;
 const IDLE_MS = 10000;
@@ -27,7 +27,7 @@ export async function call(address, options = {}) {
     return { error: { code: "unreachable" } };
   }
   const body = await answer.json().catch(() => null);
-  if (answer.status === 401) location.reload(); // the session has ended: the sign-in comes
+  if (answer.status === 401) location.replace("/?ended"); // the sign-in comes, and says why
   if (answer.ok && body) return { body };
   return { error: body || { code: answer.ok ? "unreachable" : "error" } }; // an answer that was cut off is none
 }
@@ -251,6 +251,7 @@ export function put(entry, selector, text) { // only what changed, so that a scr
 
 function paint(item, entry) {
   const { job } = entry;
+  const held = item.contains(document.activeElement);
   const failed = job.state === "failed";
   const isOrdered = label(job) === gettext("Ordered");
   item.className = `job ${job.state}${isOrdered ? " queued" : ""}${seen.has(job.job_id) ? " seen" : ""}`;
@@ -284,19 +285,16 @@ function paint(item, entry) {
   const isDisc = job.kind === "print" || job.format === "iso";
   const papers = job.deidentified ? [] : job.state === "done" || (job.proves && !failed) ? [["a4", gettext("Letter for the patient")], ...(isDisc ? [["insert", gettext("Insert for the case")]] : [])] : [];
   if (letter.children.length !== papers.length) letter.replaceChildren(...papers.map(([paper, words]) => letterLink(job, paper, words)));
+  const at = document.activeElement;
+  if (held && !(item.contains(at) && at.getClientRects().length)) stay(job.job_id); // the button with the focus is gone
 }
 
 function name(button, words) { button.setAttribute("aria-label", words); }
 
-function moment(begun) {
-  const when = new Date(begun);
-  const time = when.toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
-  return when.toDateString() === new Date().toDateString() ? time : `${when.toLocaleDateString(language)} ${time}`;
-}
-
 function moments({ begun, asked }) { // of a disc that answered later questions too: when it was asked for first and last
-  const first = moment(begun);
-  const last = asked.length ? moment(asked.at(-1).time) : first;
+  const first = clock(begun);
+  const newest = Math.max(...[begun, ...asked.map(({ time }) => time)].map((time) => new Date(time).getTime()).filter(Number.isFinite));
+  const last = clock(newest);
   return last === first ? first : gettext("%(first)s, again %(last)s", { first, last });
 }
 

@@ -38,7 +38,7 @@ async function search(look) {
   if (from || to) query.set("study_date", from === to ? from : `${from}/${to}`);
   $("hits").hidden = true;
   const enough = ["patient_id", "patient_name", "study_date"].some((key) => query.has(key));
-  $("missed").textContent = enough ? "" : gettext("Give a patient ID, a name or a day.");
+  $("missed").textContent = enough ? "" : gettext("Give a patient ID, a name or a day of the examination too.");
   if (!enough) return;
   say(gettext("Searching."));
   const { body, error } = await call(`/api/studies?${query}`);

@@ -92,4 +92,21 @@ export function size(bytes) {
   return ngettext("%(number)s byte", "%(number)s bytes", bytes);
 }
 
-export function day(date) { return date.length === 8 ? `${date.slice(0, 4)}-${date.slice(4, 6)}-${date.slice(6)}` : date; }
+const days = new Intl.DateTimeFormat(language, { dateStyle: "long", timeZone: "UTC", calendar: "gregory" });
+
+// A DICOM date (VR DA) with its month in words, as Language.da of the service has it; what is none is left as it is.
+export function day(date) {
+  const [year, month, dayOfMonth] = [date.slice(0, 4), date.slice(4, 6), date.slice(6)];
+  const moment = new Date(`${year}-${month}-${dayOfMonth}T00:00:00Z`);
+  const isDay = /^\d{8}$/.test(date) && moment.getUTCDate() === Number(dayOfMonth); // 31 April would be 1 May
+  return isDay ? days.format(moment) : date;
+}
+
+// A moment (ISO 8601) as this browser's clock has it: of today the time alone. Empty for what is none.
+export function clock(moment) {
+  const when = new Date(moment);
+  if (Number.isNaN(when.getTime())) return "";
+  const time = when.toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
+  if (when.toDateString() === new Date().toDateString()) return time;
+  return `${new Intl.DateTimeFormat(language, { dateStyle: "long", calendar: "gregory" }).format(when)}, ${time}`;
+}
