@@ -52,6 +52,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # saves a round trip a client; the server of mkiso has it off as well
         "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+        # another one, twice a job: all processes are of one installation
+        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(prefect.server_port),
         # Of its two UIs the one that asks nobody outside; and no advertisements in it.

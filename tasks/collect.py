@@ -23,7 +23,11 @@ from tasks.job_run import JobRun
 from tasks.step import step
 
 
-@step("Look up patient", "Look up patient of {accession_number}")
+@step(
+    "Look up patient",
+    "Look up patient of {accession_number}",
+    idle=lambda run, accession_number: not run.settings.patient_api.base_url,
+)
 def look_up_patient(run: JobRun, accession_number: str) -> Patient | PatientApiUnavailable | None:
     """Ask the hospital's patient data; where it can't be had the job goes on without and says so."""
     try:
@@ -107,7 +111,7 @@ def find_priors(run: JobRun, found: Found) -> Found:
     return told.found
 
 
-@step("Keep what an earlier attempt stored")
+@step("Keep what an earlier attempt stored", idle=lambda run, found: not run.job.has_stored)
 def resume(run: JobRun, found: Found) -> None:
     """What the folder holds of another answer of the PACS goes; the rest is checked and not moved again."""
     run.job.begin(found.content)

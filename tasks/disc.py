@@ -14,7 +14,7 @@ from mkiso.media.explicit import AS_ARCHIVED, Conversion, convert, convert_studi
 from mkiso.media.file_set import arrange
 from mkiso.media.presented import states_of
 from mkiso.media.rendering import NO_PICTURES, Pictures
-from mkiso.media.reporting import Reports, prepare_reports
+from mkiso.media.reporting import Reports, has_reports, prepare_reports
 from mkiso.media.shown import key_instances
 from mkiso.storage.shelf import Manifest, manifest_of, shelve
 from mkiso.study.gate import CompleteStudies
@@ -65,7 +65,7 @@ def deidentify(run: JobRun, studies: CompleteStudies) -> CompleteStudies:
     )
 
 
-@step("Convert images")
+@step("Convert images", idle=lambda run, studies: run.settings.disc.transfer_syntax == "as-archived")
 def convert_images(run: JobRun, studies: CompleteStudies) -> tuple[CompleteStudies, Conversion]:
     """What the disc holds in place of what was archived, where it is to be Explicit VR Little Endian
     (disc.transfer_syntax); without earlier studies that can't be.
@@ -86,7 +86,7 @@ def convert_images(run: JobRun, studies: CompleteStudies) -> tuple[CompleteStudi
     return kept, conversion
 
 
-@step("Finish pictures")
+@step("Finish pictures", idle=lambda run, studies: run.renderer is None)
 def finish_pictures(run: JobRun, studies: CompleteStudies) -> Pictures:
     """The pictures of the instances that passed the gate; most were made while others still arrived."""
     if run.renderer is None:
@@ -104,7 +104,7 @@ def finish_pictures(run: JobRun, studies: CompleteStudies) -> Pictures:
     return pictures
 
 
-@step("Read reports")
+@step("Read reports", idle=lambda run, studies: not has_reports(studies.instances))
 def read_reports(run: JobRun, studies: CompleteStudies) -> Reports:
     """What instances without images say: their documents and drawings as files, for the pages to lead to."""
     return prepare_reports(studies.instances, run.job.documents_dir)
@@ -159,7 +159,7 @@ def shelve_discs(run: JobRun, proven: ProvenSet) -> tuple[Manifest, ...]:
     )
 
 
-@step("Leave the password for who asked")
+@step("Leave the password for who asked", idle=lambda run: not run.form.is_encrypted)
 def leave_password(run: JobRun) -> None:
     """Sealed, so that nobody else can open it; nothing where the disc isn't encrypted."""
     run.hand_over_password()

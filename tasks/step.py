@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
@@ -40,24 +41,39 @@ RETRY_DELAY_SECONDS = (2, 5, 15)
 @dataclass(frozen=True, slots=True)
 class Step(Generic[P, V]):
     """A function of a run and of values, and the task around it. Prefect hands its arguments on without looking into
-    them for results of other tasks: a study has 20,000 instances.
+    them for results of other tasks: a study has 20,000 instances. What is `idle` is called without its task.
     """
 
     fn: Callable[P, V]
     task: Task[..., V]
+    idle: Callable[..., bool]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
+        if self.idle(*args, **kwargs):
+            return self.fn(*args, **kwargs)
         return self.task(*map(opaque, args), **{name: opaque(value) for name, value in kwargs.items()})
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[V]:
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[V] | Future[V]:
         """Begin it beside what comes next."""
+        if self.idle(*args, **kwargs):
+            done = Future[V]()
+            done.set_result(self.fn(*args, **kwargs))
+            return done
         return self.task.submit(*map(opaque, args), **{name: opaque(value) for name, value in kwargs.items()})
 
 
-def step(name: str, run_name: str | None = None, *, patient: bool = False) -> Callable[[Callable[P, V]], Step[P, V]]:
+def _never(*args: object, **kwargs: object) -> bool:
+    return False
+
+
+def step(
+    name: str, run_name: str | None = None, *, patient: bool = False, idle: Callable[..., bool] = _never
+) -> Callable[[Callable[P, V]], Step[P, V]]:
     """Make a function whose first argument is a Run a step under a name that operators read.
 
-    `patient`: retriable errors are waited out and tried again.
+    `patient`: retriable errors are waited out and tried again. `idle`: whether the function has nothing to do with
+    these arguments; it is no task then, which would cost Prefect as much as one that works, and tell an operator of
+    what didn't happen.
     """
 
     def decorate(function: Callable[P, V]) -> Step[P, V]:
@@ -72,7 +88,7 @@ def step(name: str, run_name: str | None = None, *, patient: bool = False) -> Ca
             retry_delay_seconds=list(RETRY_DELAY_SECONDS) if patient else 0,
             retry_condition_fn=_may_pass if patient else None,
         )
-        return Step(discreet, task)
+        return Step(discreet, task, idle)
 
     return decorate
 

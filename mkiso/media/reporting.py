@@ -38,6 +38,11 @@ class Reports:
 NO_REPORTS = Reports()
 
 
+def has_reports(instances: Collection[Instance]) -> bool:
+    """Whether there is a report among these instances."""
+    return any(kind_of(instance) in KINDS for instance in instances)
+
+
 def prepare_reports(instances: Collection[Instance], folder: Path) -> Reports:
     """Make the files of every report among these instances. One that can't be read has none, and its page says why."""
     files: dict[str, tuple[MadeFile, ...]] = {}

@@ -113,6 +113,11 @@ class Job:
         except (FileNotFoundError, Unreadable):
             return {}
 
+    @property
+    def has_stored(self) -> bool:
+        """Whether an earlier attempt has left instances here."""
+        return any(self.instances_dir.iterdir())
+
     def begin(self, fingerprint: str) -> None:
         """Keep what an earlier attempt stored only where the PACS and the patient API say the same as then
         (mkiso.study.identity.fingerprint).

@@ -12,18 +12,21 @@ import signal
 
 import anyio._backends._asyncio  # noqa: F401
 import prefect.events.clients
+import prefect.results
 import prefect.runner.storage
 import prefect.task_engine
 import prefect.task_runners
-import prefect.utilities.visualization  # noqa: F401
+import prefect.utilities.visualization
 from prefect._internal.control_listener import configure_from_env
 from prefect.artifacts import LinkArtifact, ProgressArtifact, TableArtifact
 from prefect.client.schemas.actions import ArtifactCreate, FlowRunUpdate, LogCreate
 from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.engine import handle_engine_signals
 from prefect.events.filters import EventFilter
+from prefect.events.related import RESOURCE_CACHE
 from prefect.events.schemas.events import Event
 from prefect.flow_engine import run_flow
+from prefect.types._datetime import now
 
 import flows.archive
 import flows.download
@@ -58,6 +61,14 @@ for model in (
 compile_templates()
 
 
+async def _no_storage_block() -> None:
+    """No result is stored, and the server isn't asked three times a run where it would have it."""
+
+
+prefect.results._aread_server_default_result_storage_block_id = _no_storage_block
+prefect.results._read_server_default_result_storage_block_id = lambda: None
+
+
 def run_flow_run(
     settings: Settings, environment: dict[str, str], deployment: Deployment, flow_run: FlowRun, root: Root
 ) -> None:
@@ -76,9 +87,24 @@ def run_flow_run(
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_in_words)
     configure_from_env()
+    relate_to_nothing(flow_run, settings.prefect.work_pool)
     with handle_engine_signals(flow_run.id):
         name_job(str(flow_run.id), flow_run.name, str(flow_run.labels.get(REQUEST_ID_LABEL, "")))
         run_flow(deployment.flow, flow_run=flow_run, return_type="state")
+
+
+def relate_to_nothing(flow_run: FlowRun, pool: str) -> None:
+    """Have the events of a run's steps name their run alone: for its flow, deployment, queue and pool Prefect would ask
+    its server four questions a run.
+    """
+    whose = {
+        "flow": flow_run.flow_id,
+        "deployment": flow_run.deployment_id,
+        "work-queue": flow_run.work_queue_id,
+        "work-pool": pool,
+    }
+    for kind, own in whose.items():
+        RESOURCE_CACHE[f"{kind}.{own}"] = ({"kind": kind, "object": None}, now("UTC"))  # type: ignore[assignment]
 
 
 def _in_words(record: logging.LogRecord) -> bool:

@@ -4,16 +4,24 @@ it fails here.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
 
+import prefect.results
 import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+from prefect.events.related import related_resources_from_run_context
 from prefect.runner._control_channel import ControlChannel
 from prefect.runner._flow_run_executor import FlowRunExecutor, FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle, ProcessManager
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.workers.base import BaseWorker
 
+from mkiso_service.worker.child import relate_to_nothing
 from peers.corpus import make_ct_series
 from tests.end_to_end.conftest import Open
 
@@ -36,6 +44,49 @@ from tests.end_to_end.conftest import Open
 def test_the_private_names_are_there(function: object, parameters: set[str]) -> None:
     assert callable(function)
     assert parameters <= set(inspect.signature(function).parameters)
+
+
+def test_a_run_asks_nobody_where_results_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(*_: object, **__: object) -> None:
+        raise AssertionError("Prefect's server is asked")
+
+    monkeypatch.setattr("prefect.client.orchestration.get_client", ask)
+    assert prefect.results.get_default_result_storage(_sync=True)  # type: ignore[call-arg]
+    assert asyncio.run(prefect.results.aget_default_result_storage())
+
+
+def test_a_run_asks_nobody_what_its_events_belong_to() -> None:
+    run = FlowRun(flow_id=uuid4(), deployment_id=uuid4(), work_queue_id=uuid4(), work_pool_name="mkiso")
+    relate_to_nothing(run, "mkiso")
+    nobody = SimpleNamespace(read_flow=None, read_deployment=None, read_work_queue=None, read_work_pool=None)
+    with FlowRunContext.model_construct(flow_run=run):  # type: ignore[call-arg]
+        related = asyncio.run(related_resources_from_run_context(client=nobody))  # type: ignore[arg-type]
+    assert [each.id for each in related] == [f"prefect.flow-run.{run.id}"]
+
+
+@pytest.mark.end_to_end
+def test_a_job_has_the_steps_that_have_something_to_do(open_hospital: Open, tmp_path: Path) -> None:
+    service = open_hospital("dcmqrscp", make_ct_series(tmp_path / "A1", "A1", 1, size=64)).service
+    job = service.ask("/api/iso/download", accession_number="A1")
+    service.run_ended(job)
+    wanted = {"flow_runs": {"id": {"any_": [job]}}, "sort": "EXPECTED_START_TIME_ASC"}
+
+    def steps() -> list[str] | None:
+        runs = service.prefect.post("/task_runs/filter", json=wanted).json()
+        return [run["name"] for run in runs] if any(run["name"].startswith("Put disc") for run in runs) else None
+
+    assert set(service.when(steps)) == {
+        "Find A1 in the PACS",
+        "Check that it is one patient",
+        "Look for a disc of the same content",
+        "Retrieve A1",
+        "Check that it is complete",
+        "Finish pictures",
+        "Lay out disc",
+        "Master image",
+        "Read image back",
+        "Put disc on the shelf",
+    }
 
 
 @pytest.mark.end_to_end
