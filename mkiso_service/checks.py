@@ -31,6 +31,7 @@ from mkiso.errors import (
     RetriableError,
 )
 from mkiso.patient_api import look_up
+from mkiso.pictures import pyav
 from mkiso.publishers import publisher_of
 from mkiso.receiver.client import receiver_status
 from mkiso.receiver.pushed import studies_in
@@ -150,6 +151,10 @@ def _viewer(site: Site) -> str:
         raise Unwell(f"{wrong}. Unpack the portable viewer there.")
     folder = Path(site.settings.viewer.directory)
     return f"{sum(1 for file in folder.rglob('*') if file.is_file())} files in {folder}"
+
+
+def _video(_: Site) -> str:
+    return pyav.in_words()
 
 
 def _source(name: str, site: Site) -> str:
@@ -286,6 +291,7 @@ CHECKS = (
     Check("configuration", "configuration", _configuration, inside=True),
     Check("disk", "disk", _disk),
     Check("viewer", "viewer", _viewer, inside=True, configured=lambda settings: bool(settings.viewer.directory)),
+    Check("video", "videos", _video, inside=True, configured=lambda settings: settings.disc.pictures != "none"),
     Check("pacs", "PACS", partial(_source, ""), configured=lambda settings: not settings.sources),
     Check("receiver", "receiver", _receiver, of_service=True),
     Check("inboxes", "inboxes", _inboxes, of_service=True, configured=lambda settings: bool(settings.inboxes)),

@@ -16,6 +16,8 @@ from mkiso.media.presented import states_of
 from mkiso.media.rendering import NO_PICTURES, Pictures
 from mkiso.media.reporting import Reports, has_reports, prepare_reports
 from mkiso.media.shown import key_instances
+from mkiso.pictures.pyav import HOW_TO_GET_IT
+from mkiso.pictures.values import Reason
 from mkiso.storage.shelf import Manifest, manifest_of, shelve
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.values import Found
@@ -100,7 +102,8 @@ def finish_pictures(run: JobRun, studies: CompleteStudies) -> Pictures:
         states=states_of(studies.instances),
     )
     for reason, count in pictures.not_shown.items():
-        run.log.info("%d without a picture: %s", count, reason.words)
+        remedy = f" {HOW_TO_GET_IT}" if reason is Reason.VIDEO else ""
+        run.log.info("%d without a picture: %s%s", count, reason.words, remedy)
     return pictures
 
 

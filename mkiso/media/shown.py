@@ -12,10 +12,10 @@ none        no picture
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal, TypeVar
+from typing import Literal
 
 from mkiso.languages import SOURCE
 from mkiso.media.file_set import Leaf, PatientBranch, Series
@@ -23,12 +23,11 @@ from mkiso.media.names import component
 from mkiso.media.rendering import NO_PICTURES, MadeFile, Pictures
 from mkiso.media.reporting import DRAWING, NO_REPORTS, Reports
 from mkiso.pictures.names import PICTURE, SCRIPT, THUMBNAIL, picture_name
-from mkiso.pictures.stacks import Slice, Stack, stacks_of
+from mkiso.pictures.stacks import Slice, Stack, evenly, stacks_of
 from mkiso.pictures.values import PictureFile, Reason
 from mkiso.study.models import DiscFile, Instance
 from mkiso.study.text import text
 
-T = TypeVar("T")
 Amount = Literal["values", "all", "key", "thumbnails", "none"]
 AMOUNTS: tuple[Amount, ...] = ("values", "all", "key", "thumbnails", "none")
 KEY_PICTURES = 16
@@ -187,13 +186,6 @@ def key_instances(tree: Collection[PatientBranch]) -> list[Instance]:
     ]
 
 
-def evenly(things: Sequence[T], most: int) -> list[T]:
-    """At most so many of them, evenly spaced, the first and the last among them."""
-    if len(things) <= most:
-        return list(things)
-    return [things[round(index * (len(things) - 1) / (most - 1))] for index in range(most)]
-
-
 def _shown(series: Series, folder: PurePosixPath, showing: Showing) -> ShownSeries:
     pictures, amount = showing.pictures, showing.amount
     rendered = {
@@ -215,7 +207,9 @@ def _shown(series: Series, folder: PurePosixPath, showing: Showing) -> ShownSeri
         for each in made.result.not_shown
     )
     unrendered = [leaf for leaf in series.leaves if leaf.arrival.sha256 not in pictures.of]
+    thinned = [made.result.facts for _, made in rendered.values() if made.result.facts.chosen]
     of = number - 1 + sum(map(_frames_said, unrendered))
+    of += sum(facts.frames - len(facts.chosen) for facts in thinned)
     by_state = [made.result for _, made in rendered.values() if made.result.request.presentation]
     not_drawn = tuple(sorted({thing for result in by_state for thing in result.facts.left_out}))
     page = folder.with_suffix(".HTM")

@@ -62,7 +62,7 @@ class EncapsulatedFrames:
 
     def __init__(self, file: BinaryIO, form: PixelForm, start: int, offsets: Sequence[int] = ()) -> None:
         self._file, self._form = file, form
-        table, fragments = _fragments(file, start)
+        table, fragments = _with_table(file, start)
         self._frames = _grouped(file, fragments, offsets or table, form.frames)
 
     def are_just(self, count: int) -> bool:
@@ -86,7 +86,12 @@ class EncapsulatedFrames:
         return decode(b"".join(encoded), self._form)
 
 
-def _fragments(file: BinaryIO, start: int) -> tuple[list[int], list[Fragment]]:
+def fragments_of(file: BinaryIO, start: int) -> list[Fragment]:
+    """The fragments of pixel data, without its Basic Offset Table. Raises NotDisplayable."""
+    return _with_table(file, start)[1]
+
+
+def _with_table(file: BinaryIO, start: int) -> tuple[list[int], list[Fragment]]:
     """The Basic Offset Table and the fragments; of a file that is cut short those that are there."""
     file.seek(0, 2)
     end = file.tell()

@@ -27,7 +27,10 @@ _FIRST_BYTES = 16 * 1024  # the attributes of most images
 _MAX_BYTES = 256 * 1024 * 1024  # of attributes, and of a deflated object; an enhanced one of 10,000 frames has 50 MB
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", EXPLICIT_BIG_ENDIAN, _DEFLATED})
-_VIDEO = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in range(100, 109))
+VIDEO = frozenset(
+    f"1.2.840.10008.1.2.4.{number}{fragmentable}" for number in range(100, 109) for fragmentable in ("", ".1")
+)
+"""MPEG-2, H.264 and HEVC (PS3.5 A.4.5 to A.4.9): mkiso.pictures.video."""
 _REFERENCED = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (94, 95, 204, 205))  # JPIP
 
 
@@ -61,7 +64,7 @@ def opened(path: Path) -> Iterator[Opened]:
 def image_of(opened: Opened) -> Image:
     """What was opened as an image. Raises NotDisplayable with the reason why it isn't one that can be shown."""
     dataset, transfer_syntax, element = opened.attributes, opened.transfer_syntax, opened.pixels
-    if transfer_syntax in _VIDEO:
+    if transfer_syntax in VIDEO:
         raise NotDisplayable(Reason.VIDEO)
     if transfer_syntax in _REFERENCED or "PixelDataProviderURL" in dataset:
         raise NotDisplayable(Reason.PIXELS_ELSEWHERE)

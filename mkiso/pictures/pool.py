@@ -258,7 +258,8 @@ class _Rendering:
             if self._facts is None:
                 self._facts = answer.facts
                 self._left.extend(
-                    sorted(set(self._request.frames)) or range(1, min(answer.facts.frames, MAX_FRAMES) + 1)
+                    sorted(set(self._request.frames) or set(answer.facts.chosen))
+                    or range(1, min(answer.facts.frames, MAX_FRAMES) + 1)
                 )
         elif answer.picture and self._left and self._is_of(self._left[0], answer.picture):
             self._drawn += answer.picture.annotations.size

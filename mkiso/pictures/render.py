@@ -43,6 +43,7 @@ from mkiso.pictures.values import (
     Shown,
     Window,
 )
+from mkiso.pictures.video import is_video, video_of
 
 _IN_TABLES = (np.uint8, np.uint16)  # words that a palette can be looked up by
 _FEW_BITS = 8  # up to here an image without a window is shown as it is: captures, ultrasound, segmentations
@@ -57,14 +58,16 @@ def render(request: PictureRequest, *, spread: bool = True) -> Iterator[ObjectFa
     """
     try:
         with opened(request.path) as object_:
-            facts = facts_of(object_)
+            facts, video = facts_of(object_), None
+            if is_video(object_):
+                video, facts = video_of(object_, facts)
             state, annotations = _state(request), StateAnnotations()
             if state:
                 annotations = annotations_of(state, facts.sop_instance_uid, facts.frames)
                 facts = replace(facts, left_out=left_out_of(state, facts.rows, facts.columns, annotations))
             yield facts
-            image = image_of(object_)
-            wanted = sorted(set(request.frames) or range(1, image.form.frames + 1))
+            image = video or image_of(object_)
+            wanted = sorted(set(request.frames) or facts.chosen or range(1, image.form.frames + 1))
             pictures = _Pictures(
                 request,
                 image,

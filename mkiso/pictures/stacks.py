@@ -5,13 +5,15 @@ together needs.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 from mkiso.pictures.geometry import normal_of
 from mkiso.pictures.values import Picture, PictureResult, Plane, Spacing, Vector
 
+T = TypeVar("T")
 _PARALLEL = 0.99  # cosine of 8°
 _SAME_DIRECTION = 0.999  # cosine of 2.5°
 _SAME_POSITION_MM = 0.01
@@ -89,6 +91,13 @@ def scale_bar(spacing: Spacing, columns: int) -> tuple[int, float]:
         if length / spacing.column_mm <= columns / 4:
             return length, length / spacing.column_mm
     return _BAR_MM[-1], _BAR_MM[-1] / spacing.column_mm
+
+
+def evenly(things: Sequence[T], most: int) -> list[T]:
+    """At most so many of them, evenly spaced, the first and the last among them."""
+    if len(things) <= most:
+        return list(things)
+    return [things[round(index * (len(things) - 1) / (most - 1))] for index in range(most)]
 
 
 def _stack(group: _Group) -> Stack:

@@ -25,6 +25,9 @@ SOME_ANNOTATIONS = "some annotations"
 """In `left_out`: not all are drawn."""
 LONGEST_TEXT = 1024  # characters (PS3.5 6.2, ST)
 
+MOST_CHOSEN = 240
+"""Frames of a video that become pictures: some 50 MB of a large one."""
+
 Coordinate = Annotated[float, Field(ge=-FARTHEST, le=FARTHEST, allow_inf_nan=False)]
 Point = tuple[Coordinate, Coordinate]
 """In pixels of a picture as shown, to the right and down from its top left corner."""
@@ -282,7 +285,7 @@ class ObjectFacts:
     """What is true of an object as a whole.
 
     `windows` are its own, of its first frame; `left_out` names what a presentation state asks for beyond what is drawn.
-    `compressed`: its frames have to be decoded.
+    `compressed`: its frames have to be decoded; `chosen` are those that are shown, where not all of them are.
     """
 
     sop_instance_uid: str = ""
@@ -296,6 +299,7 @@ class ObjectFacts:
     frame_time_ms: float | None = None
     left_out: tuple[str, ...] = ()
     compressed: bool = False
+    chosen: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(max_length=MOST_CHOSEN)] = ()
 
 
 @dataclass(frozen=True, slots=True)

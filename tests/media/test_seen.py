@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydicom.uid import VideoEndoscopicImageStorage
 
 from mkiso.errors import TooLargeForMedium
 from mkiso.formats.disc_check import verify_disc
@@ -19,8 +20,9 @@ from mkiso.media.disc_set import DiscSet, lay_out_set
 from mkiso.media.file_set import arrange
 from mkiso.media.layout import Layout
 from mkiso.media.rendering import NO_PICTURES, Pictures, Rendered, Renderer
-from mkiso.media.shown import KEY_PICTURES, evenly, key_instances
+from mkiso.media.shown import KEY_PICTURES, key_instances
 from mkiso.media.viewer_data import script_value
+from mkiso.pictures.stacks import evenly
 from mkiso.pictures.values import NotShown, PictureRequest, PictureResult, Reason
 from mkiso.storage.pack import opened
 from mkiso.study.gate import CompleteStudies
@@ -29,6 +31,7 @@ from peers.corpus import make_ct_series, make_study
 from peers.patience import LONG
 from tests.media.discs import CREATED, instances, passed, settings
 from tests.media.links import dead_links
+from tests.pictures import test_video as video
 
 
 def rendered(studies: CompleteStudies, folder: Path, expected: int | None = None) -> Pictures:
@@ -114,6 +117,20 @@ def test_pictures_are_whole_in_every_format_that_has_them(name: str, tmp_path: P
     assert (len(pictures_on(layout)), len(scripts_on(layout))) == (3, 3)
     form.write(layout, tmp_path / "disc")
     verify_image(tmp_path / "disc", layout.files, form)
+
+
+def test_a_video_is_shown_and_leafed_through_as_a_run(tmp_path: Path) -> None:
+    """And the page says of how many frames, where not all are shown."""
+    (tmp_path / "in").mkdir()
+    syntax, encoded = "1.2.840.10008.1.2.4.102", video.stream("libx264", "mp4", 300)
+    path = video.object_of(tmp_path / "in" / "video.dcm", encoded, syntax, 300, SOPClassUID=VideoEndoscopicImageStorage)
+    [layout] = seen(passed(instances([path])), tmp_path).layouts
+    assert len(pictures_on(layout)) == 240
+    assert "240 of 300 pictures are shown here." in series_page(layout)
+    assert "image number 1, frame 300" in series_page(layout)
+    [told] = [file for file in layout.files if str(file.path) == "VIEW/ST000001.JS"]
+    assert told.source and '"frame_ms":50.0,' in told.source.read_text()
+    assert not list(dead_links(unpacked(layout, tmp_path / "disc")))
 
 
 def test_a_link_in_the_wrong_case_is_found(tmp_path: Path) -> None:

@@ -380,7 +380,7 @@ def hostile(folder: Path) -> dict[str, tuple[Path, set[Reason]]]:
         ),
         "video": (
             write(folder / "k", b"", syntax="1.2.840.10008.1.2.4.102", fragments=[b"1234"], **form),
-            {Reason.VIDEO},
+            damaged,
         ),
         "no pixels": (write(folder / "l", b"", **form), damaged),
     }

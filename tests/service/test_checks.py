@@ -39,8 +39,18 @@ def test_a_monitor_and_the_doctor_have_the_same_checks() -> None:
     settings = Settings()
     outside, inside = checks_of(settings), checks_of(settings, inside=True)
     assert [check.name for check in inside if not check.inside] == [check.name for check in outside]
-    assert {check.name for check in inside if check.inside} == {"configuration", "webhook"}
+    assert {check.name for check in inside if check.inside} == {"configuration", "video", "webhook"}
     assert len({check.title for check in inside}) == len(inside)
+
+
+@pytest.mark.parametrize(("found", "words"), [(object(), "become pictures, by PyAV"), (None, "Install '.[video]'")])
+def test_the_doctor_says_whether_videos_become_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: object, words: str
+) -> None:
+    monkeypatch.setattr("mkiso.pictures.pyav.find_spec", lambda name: found)
+    made = finding(site_in(tmp_path), "video")
+    assert made.well and words in made.words
+    assert "video" not in {check.name for check in checks_of(Settings(disc={"pictures": "none"}), inside=True)}
 
 
 def test_what_a_site_has_not_configured_is_no_finding() -> None:
