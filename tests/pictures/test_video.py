@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,50 @@ def test_each_frame_is_shown_as_it_was_recorded(
             patch = seen[56:80, 16 + 48 * place : 48 + 48 * place].astype(int)
             assert np.abs(patch.mean(axis=(0, 1)) - colour).max() < 8, (picture.frame, place)
     assert [picture.frame for picture in pictures] == list(range(1, 31))
+
+
+def planes(number: int) -> list[NDArray[np.uint8]]:
+    """A frame as Y, Cb and Cr of BT.601, the last two of half its size (ITU-T H.273)."""
+    red, green, blue = np.moveaxis(frame(number).astype(float), 2, 0)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    chroma = [(blue - luma) / 1.772, (red - luma) / 1.402]
+    halves = [128 + each.reshape(ROWS // 2, 2, COLUMNS // 2, 2).mean(axis=(1, 3)) * 224 / 255 for each in chroma]
+    return [np.rint(plane).astype(np.uint8) for plane in (16 + luma * 219 / 255, *halves)]
+
+
+def kvazaar(folder: Path, frames: int) -> bytes:
+    raw, target = folder / "raw", folder / "hevc"
+    raw.write_bytes(b"".join(plane.tobytes() for number in range(1, frames + 1) for plane in planes(number)))
+    size = ["--input-res", f"{COLUMNS}x{ROWS}", "--input-fps", "25", "-p", "16", "-q", "20"]
+    subprocess.run(["kvazaar", "-i", str(raw), "-o", str(target), *size], check=True, capture_output=True, timeout=120)
+    return target.read_bytes()
+
+
+def mpeg2enc(folder: Path, frames: int) -> bytes:
+    target = folder / "m2v"
+    raw = b"YUV4MPEG2 W%d H%d F25:1 Ip A1:1 C420mpeg2\n" % (COLUMNS, ROWS)
+    for number in range(1, frames + 1):
+        raw += b"FRAME\n" + b"".join(plane.tobytes() for plane in planes(number))
+    command = ["mpeg2enc", "-f", "3", "-b", "6000", "-R", "2", "-v", "0", "-o", str(target)]
+    subprocess.run(command, input=raw, check=True, capture_output=True, timeout=120)
+    return target.read_bytes()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("encoder", "syntax"), [(kvazaar, "107"), (mpeg2enc, "100")])
+def test_what_other_encoders_made_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: Callable[[Path, int], bytes], syntax: str
+) -> None:
+    """They share nothing with the decoder."""
+    monkeypatch.setattr(jpeg, "QUALITY", 95)
+    path = object_of(tmp_path / "video", encoder(tmp_path, 40), f"1.2.840.10008.1.2.4.{syntax}", 40)
+    facts, pictures, lost = shown(path)
+    assert (facts.frames, len(pictures), lost) == (40, 40, [])
+    assert facts.frame_time_ms == pytest.approx(40)
+    for picture in pictures:
+        seen = decoded(tmp_path / picture.file.name)
+        assert number_in(seen) == picture.frame
+        assert np.abs(seen[56:80, 16:48].astype(int).mean(axis=(0, 1)) - (200, 30, 30)).max() < 8
 
 
 def test_of_a_long_video_frames_spread_evenly_are_shown(tmp_path: Path) -> None:
