@@ -199,8 +199,9 @@ def _inboxes(site: Site) -> str:
     words = []
     for name, count in told.items():
         waiting = sum(not study.asked for study in studies_in(site.settings.storage, name))
-        last = f" (the last of {count['last_refusal']})" if count["last_refusal"] else ""
-        words.append(f"{name}: {count['stored']} images came, {count['refused']} refused{last}, {waiting} studies wait")
+        last = f", the last refusal {count['last_refusal']}" if count["last_refusal"] else ""
+        studies = "1 study waits" if waiting == 1 else f"{waiting} studies wait"
+        words.append(f"{name}: {count['stored']} images came, {count['refused']} refused, {studies}{last}")
     return "; ".join(words)
 
 

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -117,8 +118,12 @@ def _run(name: str) -> None:
 def serve() -> int:
     """Run everything that one machine needs. That is Prefect, the receiver, the worker and the webhook."""
     settings = _begin()
+    from mkiso.config.file import named_in
     from mkiso_service.prefect_password import with_password
     from mkiso_service.supervisor import run as supervise
+
+    words = "%s is what mkiso starts with; data lies in %s."
+    logging.getLogger("mkiso.serve").info(words, named_in(os.environ), settings.storage.data_dir)
 
     return supervise(with_password(settings, make=True))
 

@@ -183,8 +183,8 @@ def test_the_doctor_says_what_came_and_what_was_refused_last(start: Start, tmp_p
         return examine(check, Site(running.settings, lambda what: None, 5.0, inside=inside))  # type: ignore[arg-type]
 
     eventually(lambda: "BURN: 2 images came, 1 refused" in told(inside=True).words)
-    assert "(the last of STORESCU@127.0.0.1: A700, its study is too large" in told(inside=True).words
-    assert "1 studies wait" in told(inside=True).words and told(inside=True).well
+    assert ", the last refusal STORESCU@127.0.0.1: A700, its study is too large" in told(inside=True).words
+    assert "1 study waits" in told(inside=True).words and told(inside=True).well
     assert told(inside=False).words == "2 images came, 1 refused"
 
 

@@ -251,6 +251,23 @@ def test_serve_ends_with_2_where_one_of_its_processes_can_not_run(tmp_path: Path
     assert str(port) in ended.stderr and "Traceback" not in ended.stderr, ended.stderr
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_serve_says_which_configuration_it_starts_with(tmp_path: Path, is_there: bool) -> None:
+    if is_there:
+        (tmp_path / "config.yaml").write_text("{}")
+    with held_port() as port:
+        parts = {"SERVER__PORT": free_port(), "RECEIVER__PORT": port, "PREFECT__SERVER_PORT": free_port()}
+        environment = {**os.environ, **{f"MKISO__{name}": str(value) for name, value in parts.items()}}
+        environment.pop("MKISO_CONFIG", None)
+        command = [sys.executable, "-P", "-m", "mkiso_service", "serve"]
+        ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2, ended.stderr
+    said = (
+        f"{tmp_path / 'config.yaml'} is" if is_there else "There is no config.yaml here, so all is by default: this is"
+    )
+    assert f"{said} what mkiso starts with; data lies in {tmp_path / 'data'}." in ended.stderr
+
+
 def test_serve_and_its_processes_import_nothing_from_the_working_folder(tmp_path: Path) -> None:
     """Whoever may write where mkiso is started would else say what its processes run. The last of them can't run here,
     so all has been imported.
