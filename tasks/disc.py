@@ -94,12 +94,13 @@ def finish_pictures(run: JobRun, studies: CompleteStudies) -> Pictures:
     if run.renderer is None:
         return NO_PICTURES
     run.tell("making pictures")
-    wanted = studies.instances if run.settings.disc.pictures == "all" else key_instances(arrange(studies.instances))
+    states, is_all = states_of(studies.instances), run.settings.disc.pictures == "all"
+    wanted = studies.instances if is_all else key_instances(arrange(studies.instances), states)
     arrivals = [instance.arrival for instance in wanted]
     pictures = run.renderer.finish(
         arrivals,
         lambda done: run.tell_seldom(f"making pictures ({done} of {len(arrivals)})"),
-        states=states_of(studies.instances),
+        states=states,
     )
     for reason, count in pictures.not_shown.items():
         remedy = f" {HOW_TO_GET_IT}" if reason is Reason.VIDEO else ""

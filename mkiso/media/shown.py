@@ -5,7 +5,8 @@ Reports are shown with each amount; only a disc that has no room for them beside
 pictures from most to least; a disc that is too small for one gets the next (docs/decisions/pictures-on-disc.md):
 values      every picture and its thumbnail, and of CT and MR the values that were rendered
 all         every picture and its thumbnail
-key         of each stack of pictures at most KEY_PICTURES, evenly spaced, the first and the last among them
+key         of each stack of pictures at most KEY_PICTURES, evenly spaced, the first and the last among them; one that
+            a presentation state is about in place of its neighbour
 thumbnails  of those the thumbnails alone
 none        no picture
 """
@@ -23,7 +24,7 @@ from mkiso.media.names import component
 from mkiso.media.rendering import NO_PICTURES, MadeFile, Pictures
 from mkiso.media.reporting import DRAWING, NO_REPORTS, Reports
 from mkiso.pictures.names import PICTURE, SCRIPT, THUMBNAIL, picture_name
-from mkiso.pictures.stacks import Slice, Stack, evenly, stacks_of
+from mkiso.pictures.stacks import Slice, Stack, evenly_with, stacks_of
 from mkiso.pictures.values import PictureFile, Reason
 from mkiso.study.models import DiscFile, Instance
 from mkiso.study.text import text
@@ -175,14 +176,16 @@ def _report(leaf: Leaf, number: int, folder: PurePosixPath, reports: Reports) ->
     return ShownReport(leaf, folder / f"{name}.HTM", tuple(files))
 
 
-def key_instances(tree: Collection[PatientBranch]) -> list[Instance]:
-    """Those that are rendered where key pictures alone are wanted."""
+def key_instances(tree: Collection[PatientBranch], presented: Collection[str] = ()) -> list[Instance]:
+    """Those that are rendered where key pictures alone are wanted; `presented`: the SHA-256 of those that a
+    presentation state is about.
+    """
     return [
         leaf.instance
         for patient in tree
         for study in patient.studies
         for series in study.series
-        for leaf in evenly(series.leaves, KEY_PICTURES)
+        for leaf in evenly_with(series.leaves, KEY_PICTURES, lambda leaf: leaf.arrival.sha256 in presented)
     ]
 
 
@@ -193,11 +196,15 @@ def _shown(series: Series, folder: PurePosixPath, showing: Showing) -> ShownSeri
         for leaf in series.leaves
         if leaf.arrival.sha256 in pictures.of
     }
+
+    def is_presented(each: tuple[int, Slice]) -> bool:
+        return rendered[each[1].sop_instance_uid][1].result.request.presentation is not None
+
     stacks, number = [], 1
     for stack in stacks_of(made.result for _, made in rendered.values()):
         numbered = list(enumerate(stack.slices, number))
         number += len(numbered)
-        chosen = numbered if amount in ("values", "all") else evenly(numbered, KEY_PICTURES)
+        chosen = numbered if amount in ("values", "all") else evenly_with(numbered, KEY_PICTURES, is_presented)
         shown = [_picture(at, each, folder, rendered[each.sop_instance_uid][1].files, amount) for at, each in chosen]
         stacks.append(ShownStack(stack, tuple(shown)))
     left_out = tuple(

@@ -5,7 +5,7 @@ together needs.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -98,6 +98,20 @@ def evenly(things: Sequence[T], most: int) -> list[T]:
     if len(things) <= most:
         return list(things)
     return [things[round(index * (len(things) - 1) / (most - 1))] for index in range(most)]
+
+
+def evenly_with(things: Sequence[T], most: int, is_wanted: Callable[[T], bool]) -> list[T]:
+    """`evenly`, with each that is wanted in place of its nearest neighbour; of those alone where they are enough."""
+    wanted = [at for at, thing in enumerate(things) if is_wanted(thing)]
+    if len(wanted) >= most:
+        return [things[at] for at in evenly(wanted, most)]
+    chosen: set[int] = set(evenly(range(len(things)), most))
+    for at in wanted:
+        if at not in chosen:
+            _, nearest = min((abs(each - at), each) for each in chosen.difference(wanted))
+            chosen.remove(nearest)
+            chosen.add(at)
+    return [things[at] for at in sorted(chosen)]
 
 
 def _stack(group: _Group) -> Stack:

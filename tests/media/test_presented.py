@@ -16,13 +16,14 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ColorSoftcopyPresentationStateStorage
 
 from mkiso.media import rendering
+from mkiso.media.disc_set import lay_out_set
 from mkiso.media.presented import states_of
 from mkiso.media.rendering import Pictures, Renderer
 from mkiso.pictures.values import SOME_ANNOTATIONS, Shown
 from mkiso.storage.pack import Part
 from mkiso.study.gate import CompleteStudies
 from peers.corpus import make_study
-from tests.media.discs import instances, passed
+from tests.media.discs import CREATED, instances, passed, settings
 from tests.media.links import dead_links
 from tests.media.test_seen import arrivals, seen, series_page, unpacked
 from tests.pictures.test_annotations import annotation, graphic, words
@@ -134,6 +135,25 @@ def test_what_a_state_draws_lies_over_its_picture_and_its_text_can_be_read(tmp_p
     told = script.source.read_text()
     assert "<" not in told and "\\u003cscript\\u003e" in told
     assert list(dead_links(unpacked(layout, tmp_path / "disc"))) == []
+
+
+def test_a_key_image_stays_where_others_are_thinned_out(tmp_path: Path) -> None:
+    files = make_study(tmp_path / "in", "ACC1", kinds={"ct": 40, "pr": 1})
+    [state] = [file for file in files if dcmread(file).Modality == "PR"]
+    header, tenth = dcmread(state), sorted(files)[9]
+    header.ReferencedSeriesSequence[0].ReferencedImageSequence[0].ReferencedSOPInstanceUID = dcmread(
+        tenth
+    ).SOPInstanceUID
+    header.save_as(state)
+    studies = passed(instances(files))
+    made = presented(studies, tmp_path / "pictures")
+    [layout] = lay_out_set(
+        studies, settings(tmp_path, disc={"pictures": "key"}), tmp_path, created=CREATED, medium="cd", pictures=made
+    ).layouts
+    assert layout.amount == "key"
+    on_disc = [file.path.name for file in layout.files if file.path.name.startswith("P00")]
+    number = dcmread(tenth).InstanceNumber
+    assert len(on_disc) == 16 and f"P{number:07}.JPG" in on_disc
 
 
 def test_a_disc_has_an_end_of_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

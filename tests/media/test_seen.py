@@ -22,7 +22,7 @@ from mkiso.media.layout import Layout
 from mkiso.media.rendering import NO_PICTURES, Pictures, Rendered, Renderer
 from mkiso.media.shown import KEY_PICTURES, key_instances
 from mkiso.media.viewer_data import script_value
-from mkiso.pictures.stacks import evenly
+from mkiso.pictures.stacks import evenly, evenly_with
 from mkiso.pictures.values import NotShown, PictureRequest, PictureResult, Reason
 from mkiso.storage.pack import opened
 from mkiso.study.gate import CompleteStudies
@@ -333,6 +333,12 @@ def test_no_text_ends_a_script_or_begins_markup(tmp_path: Path) -> None:
 def test_key_images_are_spread_over_each_series(tmp_path: Path) -> None:
     assert evenly(range(3), 16) == [0, 1, 2]
     assert evenly(range(101), 5) == [0, 25, 50, 75, 100]
+    assert evenly_with(range(101), 5, {40, 50, 55}.__contains__) == [0, 40, 50, 55, 100]
+    assert evenly_with(range(101), 5, lambda each: each % 10 == 0) == [0, 20, 50, 80, 100]
+    assert evenly_with(range(4), 5, {2}.__contains__) == [0, 1, 2, 3]
     studies = passed(instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 40, "mr": 2})))
     chosen = key_instances(arrange(studies.instances))
     assert len(chosen) == KEY_PICTURES + 2 and len(set(map(id, chosen))) == len(chosen)
+    presented = next(each for each in studies.instances if each not in chosen)
+    chosen = key_instances(arrange(studies.instances), {presented.arrival.sha256})
+    assert presented in chosen and len(chosen) == KEY_PICTURES + 2
