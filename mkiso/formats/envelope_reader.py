@@ -38,6 +38,7 @@ _MOST_HEAD_BYTES = 64 * 1024  # some hundred recipients
 _FEW_HEAD_BYTES = 2048
 _MOST_INNER_BYTES = 96  # of what stands before the file in its envelope, rounded up
 _MOST_ROUNDS, _MOST_ROUNDS_IN_ALL = 10_000_000, 1_000_000_000  # of one key, and of all of a disc: some minutes
+_ROUNDS_OF_RSA = 2000  # take as long as one use of a key of 2048 bits
 _PIECE_BYTES = 128 * 1024  # larger ones would be new memory for each file
 _Contents = TypeVar("_Contents", bound=Contents)
 
@@ -51,7 +52,7 @@ class _NotOurs(Exception):
 
 
 class _TooSlow(Exception):
-    """The passwords of a disc's files take more time than a disc can be worth."""
+    """The keys of a disc's files take more time than a disc can be worth."""
 
 
 class Opener:
@@ -78,6 +79,12 @@ class Opener:
             elif tag == 0xA3 and self._password:
                 yield from self._by_password(_Cursor(value))
 
+    def _spend(self, rounds: int) -> None:
+        """Raises _TooSlow where a disc takes more of them than it can be worth."""
+        self._rounds += rounds
+        if self._rounds > _MOST_ROUNDS_IN_ALL:
+            raise _TooSlow
+
     def _by_key(self, info: _Cursor) -> Iterator[bytes]:
         assert self._key
         info.take(0x02)
@@ -85,6 +92,7 @@ class Opener:
         algorithm = info.take(0x30)
         encrypted = info.last(0x04)
         if algorithm.startswith(_RSA) and len(encrypted) == self._key.key_size // 8:
+            self._spend(_ROUNDS_OF_RSA)
             try:
                 yield self._key.decrypt(encrypted, PKCS1v15())
             except ValueError:
@@ -102,9 +110,7 @@ class Opener:
         if not 1 <= rounds <= _MOST_ROUNDS or len(wrapped) % _BLOCK_BYTES or len(wrapped) < 2 * _BLOCK_BYTES:
             raise _Broken
         if (known := self._derived.get((salt, rounds))) is None:
-            self._rounds += rounds
-            if self._rounds > _MOST_ROUNDS_IN_ALL:
-                raise _TooSlow
+            self._spend(rounds)
             known = self._derived[salt, rounds] = hashlib.pbkdf2_hmac("sha1", self._password, salt, rounds, 32)
         block = _unwrapped(known[:size], vector, wrapped)
         key = block[4 : 4 + block[0]]

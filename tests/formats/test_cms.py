@@ -394,6 +394,18 @@ def test_the_keys_of_one_disc_take_no_longer_than_it_is_worth(
     assert not opened.envelopes and len(findings) == 1 and "take too long" in findings[0]
 
 
+def test_the_recipients_of_one_disc_take_no_longer_than_it_is_worth(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A foreign disc may name a recipient many times in each file, each of which is tried."""
+    from mkiso.formats.folder_check import read_folder
+
+    contents = read_folder(extract(made.images["zip-cms"], tmp_path / "unpacked"))
+    monkeypatch.setattr(envelope_reader, "_MOST_ROUNDS_IN_ALL", 3 * envelope_reader._ROUNDS_OF_RSA)
+    _, findings = with_envelopes(contents, -1, Opener("", private_key_of(made.key)))
+    assert "take too long" in findings[-1]
+
+
 def _read_changed(folder: Path, content: bytes, opener: Opener) -> None:
     from mkiso.formats.folder_check import read_folder
 

@@ -353,3 +353,8 @@ def _with_offset(content: bytes, element: int, value: int) -> bytes:
 def _sha256(file: DiscFile) -> str:
     assert file.source
     return hashlib.sha256(file.source.read_bytes()).hexdigest()
+
+
+def test_a_pipe_that_nobody_writes_to_is_no_disc(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert not check_disc(tmp_path / "pipe").sound
