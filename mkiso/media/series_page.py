@@ -29,7 +29,7 @@ _NOT_DRAWN = {
     "blending": N_("blending"),
     "displayed area": N_("a part alone"),
 }
-"""Of a presentation state, by the word of mkiso.pictures.presentation."""
+"""By the word of ObjectFacts.left_out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class NotShownOnPage:
 @dataclass(frozen=True, slots=True)
 class SeriesPage:
     """The page of a series. `of` is how many pictures there would be; `middle` stands for the series elsewhere.
-    `not_drawn`: what a presentation state asks for beyond what its pictures show, in words.
+    `not_drawn`: what presentation states and images ask for beyond what the pictures show, in words.
     """
 
     page: PurePosixPath

@@ -81,7 +81,7 @@ class LeftOut:
 @dataclass(frozen=True, slots=True)
 class ShownSeries:
     """A series as it is shown. `of` is how many pictures there would be of it; `presented`: some are shown as a
-    presentation state has them, without what `not_drawn` names.
+    presentation state has them. `not_drawn`: what states and images ask for beyond what is drawn.
     """
 
     page: PurePosixPath
@@ -217,10 +217,10 @@ def _shown(series: Series, folder: PurePosixPath, showing: Showing) -> ShownSeri
     thinned = [made.result.facts for _, made in rendered.values() if made.result.facts.chosen]
     of = number - 1 + sum(map(_frames_said, unrendered))
     of += sum(facts.frames - len(facts.chosen) for facts in thinned)
-    by_state = [made.result for _, made in rendered.values() if made.result.request.presentation]
-    not_drawn = tuple(sorted({thing for result in by_state for thing in result.facts.left_out}))
+    by_state = any(made.result.request.presentation for _, made in rendered.values())
+    not_drawn = tuple(sorted({thing for _, made in rendered.values() for thing in made.result.facts.left_out}))
     page = folder.with_suffix(".HTM")
-    return ShownSeries(page, series.leaves, tuple(stacks), left_out, of, bool(by_state), not_drawn)
+    return ShownSeries(page, series.leaves, tuple(stacks), left_out, of, by_state, not_drawn)
 
 
 def _frames_said(leaf: Leaf) -> int:

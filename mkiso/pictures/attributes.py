@@ -51,6 +51,7 @@ _ASKED = keywords("""
     AnchorPointVisibility ShutterShape ShutterOverlayGroup ShutterLeftVerticalEdge ShutterRightVerticalEdge
     ShutterUpperHorizontalEdge ShutterLowerHorizontalEdge CenterOfCircularShutter RadiusOfCircularShutter
     VerticesOfThePolygonalShutter ShutterPresentationValue ShutterPresentationColorCIELabValue
+    FrameDisplayShutterSequence
 """)
 WANTED = frozenset(
     {

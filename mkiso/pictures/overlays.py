@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mkiso.pictures.attributes import OVERLAY_GROUPS, Attributes
+from mkiso.pictures.attributes import OVERLAY_GROUPS, Attributes, integer
 
 _ROWS, _COLUMNS, _FRAMES, _ORIGIN, _FIRST_FRAME = 0x0010, 0x0011, 0x0015, 0x0050, 0x0051
 _BITS_ALLOCATED, _BIT_POSITION, _LAYER, _DATA = 0x0100, 0x0102, 0x1001, 0x3000
@@ -23,7 +23,8 @@ def overlay_mask(dataset: Attributes, frame: int, words: NDArray[Any]) -> Mask |
     """Where the overlays of a frame, from 0, are drawn: of the shape of its words, rows × columns. None where it has
     none.
     """
-    return _of_groups(dataset, OVERLAY_GROUPS, frame, words)
+    shutter = integer(dataset, "ShutterOverlayGroup")  # drawn by mkiso.pictures.shutter
+    return _of_groups(dataset, [group for group in OVERLAY_GROUPS if group != shutter], frame, words)
 
 
 def activated_mask(state: Attributes, frame: int, words: NDArray[Any]) -> Mask | None:

@@ -24,7 +24,7 @@ from mkiso.pictures.names import PICTURE, SCRIPT, THUMBNAIL, picture_name
 from mkiso.pictures.overlays import activated_mask, overlay_mask
 from mkiso.pictures.presentation import Presentation, left_out_of, presentation_of
 from mkiso.pictures.script import pixel_script
-from mkiso.pictures.shutter import shutter_of
+from mkiso.pictures.shutter import Shutter, is_own_understood, own_shutter, shutter_of
 from mkiso.pictures.values import (
     NO_ANNOTATIONS,
     SMALL_EDGE,
@@ -65,6 +65,8 @@ def render(request: PictureRequest, *, spread: bool = True) -> Iterator[ObjectFa
             if state:
                 annotations = annotations_of(state, facts.sop_instance_uid, facts.frames)
                 facts = replace(facts, left_out=left_out_of(state, facts.rows, facts.columns, annotations))
+            elif not is_own_understood(object_.attributes):
+                facts = replace(facts, left_out=("shutter",))
             yield facts
             image = video or image_of(object_)
             wanted = sorted(set(request.frames) or facts.chosen or range(1, image.form.frames + 1))
@@ -95,7 +97,7 @@ class _Pictures:
         spread: list[int],
     ) -> None:
         self._request, self._image, self._state, self._annotations = request, image, state, annotations
-        self._shutter = shutter_of(state)[0] if state else None
+        self._state_shutter = shutter_of(state)[0] if state else None
         self._dataset, self._form = image.dataset, image.form
         self._stored = Stored(image.form.bits_stored, image.form.high_bit, image.form.signed)
         self._padding = padding_of(image.dataset, image.form)
@@ -147,7 +149,7 @@ class _Pictures:
             look,
             _turned(plane, presentation),
             tuple(presets),
-            self._script(number, words, greys),
+            None if self._shutter(index, presentation) else self._script(number, words, greys),
             shrink,
             self._drawn(index, words, shrink, plane, presentation),
         )
@@ -166,19 +168,24 @@ class _Pictures:
         presentation: Presentation | None,
         pixels: NDArray[np.uint8],
     ) -> NDArray[np.uint8]:
-        """With the overlays of the image and of the state, within its shutter, shrunk and turned."""
+        """With the overlays of the image and of the state, within the shutter, shrunk and turned."""
+        shutter = self._shutter(index, presentation)
         overlays = [overlay_mask(self._dataset, index, words)]
         if presentation and self._state:
             overlays.append(activated_mask(self._state, index, words))
         if not pixels.flags.writeable:  # colour as it lies in the file
-            pixels = pixels.copy() if self._shutter or any(mask is not None for mask in overlays) else pixels
-        if presentation and self._shutter:
-            self._shutter.close(pixels, words, aspect)
+            pixels = pixels.copy() if shutter or any(mask is not None for mask in overlays) else pixels
+        if shutter:
+            shutter.close(pixels, words, aspect)
         for overlay in overlays:
             if overlay is not None:
                 pixels[overlay] = 255
         small = shrunk(pixels, shrink)
         return presentation.turned(small) if presentation else small
+
+    def _shutter(self, index: int, presentation: Presentation | None) -> Shutter | None:
+        """A state's goes before the image's own, also where it has none (PS3.4 N.2)."""
+        return self._state_shutter if presentation else own_shutter(self._dataset, index)
 
     def _drawn(
         self, index: int, words: NDArray[Any], shrink: int, plane: Plane, presentation: Presentation | None

@@ -1,4 +1,6 @@
-"""The shutter of a presentation state: what lies outside of it is painted over (PS3.3 C.7.6.11, C.7.6.15)."""
+"""The shutter of a presentation state or of an image: what lies outside of it is painted over (PS3.3 C.7.6.11,
+C.7.6.15).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mkiso.pictures.attributes import OVERLAY_GROUPS, Attributes, integer, number, numbers, texts
+from mkiso.pictures.attributes import (
+    OVERLAY_GROUPS,
+    Attributes,
+    functional_group,
+    integer,
+    items,
+    number,
+    numbers,
+    texts,
+)
 from mkiso.pictures.colour import rgb_of_cielab
 from mkiso.pictures.overlays import Mask, overlay_of
 from mkiso.pictures.values import Colour
@@ -38,8 +49,19 @@ class Shutter:
                 pixels[shut] = self.grey if pixels.ndim == 2 else self.colour
 
 
+def own_shutter(image: Attributes, frame: int) -> Shutter | None:
+    """An image's own for a frame, from 0: where its frames have none of theirs, the same for each."""
+    return shutter_of(functional_group(image, frame, "FrameDisplayShutterSequence"))[0]
+
+
+def is_own_understood(image: Attributes) -> bool:
+    """Whether all that an image says of its own shutters can be applied."""
+    frames = range(max(1, len(items(image, "PerFrameFunctionalGroupsSequence"))))
+    return all(shutter_of(functional_group(image, frame, "FrameDisplayShutterSequence"))[1] for frame in frames)
+
+
 def shutter_of(state: Attributes) -> tuple[Shutter | None, bool]:
-    """A state's shutter, which is the same for each of its frames, and whether all that it has is understood."""
+    """The shutter of a state, or of what describes an image's, and whether all that it has is understood."""
     names = [name.upper() for name in texts(state, "ShutterShape") if name]
     shapes = [_SHAPES[name](state) if name in _SHAPES else None for name in names]
     known = tuple(filter(None, shapes))

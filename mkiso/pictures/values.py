@@ -284,8 +284,9 @@ class NotShown:
 class ObjectFacts:
     """What is true of an object as a whole.
 
-    `windows` are its own, of its first frame; `left_out` names what a presentation state asks for beyond what is drawn.
-    `compressed`: its frames have to be decoded; `chosen` are those that are shown, where not all of them are.
+    `windows` are its own, of its first frame; `left_out` names what a presentation state, else the object, asks for
+    beyond what is drawn. `compressed`: its frames have to be decoded; `chosen` are those that are shown, where not all
+    of them are.
     """
 
     sop_instance_uid: str = ""

@@ -105,7 +105,18 @@ def test_what_is_not_drawn_is_said(tmp_path: Path) -> None:
     )
     pictures = presented(studies, tmp_path / "pictures")
     page = series_page(seen(studies, tmp_path, pictures).layouts[0])
-    assert "Not drawn of them: a part alone and some annotations." in page
+    assert "Not drawn: a part alone and some annotations." in page
+
+
+def test_an_images_own_shutter_that_cannot_be_closed_is_said(tmp_path: Path) -> None:
+    files = make_study(tmp_path / "in", "ACC1", kinds={"ct": 2})
+    header = dcmread(files[0])
+    header.ShutterShape = "BITMAP"
+    header.save_as(files[0])
+    studies = passed(instances(files))
+    pictures = presented(studies, tmp_path / "pictures")
+    page = series_page(seen(studies, tmp_path, pictures).layouts[0])
+    assert "Not drawn: a shutter." in page and "newest" not in page
 
 
 HOSTILE = "</text></svg><script>alert(1)</script>&\u202e\x07"

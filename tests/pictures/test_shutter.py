@@ -1,4 +1,4 @@
-"""What lies outside of a presentation state's shutter is painted over, and what is inside stays as it is."""
+"""What lies outside of a state's or an image's shutter is painted over, and what is inside stays as it is."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pydicom import config, dcmread
+from pydicom import Dataset, Sequence, config, dcmread
 
 from mkiso.pictures import jpeg
 from mkiso.pictures.render import render
 from mkiso.pictures.values import ObjectFacts, Picture, PictureRequest
-from tests.pictures.objects import ramp, rgb, write
+from tests.pictures.objects import item, ramp, rgb, sequence, write
 from tests.pictures.test_judged import decoded
 from tests.pictures.test_presentation import state_for
 
@@ -129,3 +129,86 @@ def test_bitmaps_shut_and_activated_overlays_are_drawn(tmp_path: Path) -> None:
     assert isinstance(facts, ObjectFacts) and isinstance(picture, Picture) and facts.left_out == ()
     found = decoded(tmp_path / picture.file.name)
     assert [int(found[row, 50]) for row in (8, 20, 28, 44)] == [127, 100, 255, 100]
+
+
+def looked_at(image: Path, frame: int = 1, presentation: Path | None = None) -> tuple[ObjectFacts, NDArray[np.uint8]]:
+    facts, picture = render(PictureRequest(image, image.parent, frames=(frame,), presentation=presentation))
+    assert isinstance(facts, ObjectFacts) and isinstance(picture, Picture)
+    return facts, decoded(image.parent / picture.file.name)
+
+
+def is_shut(found: NDArray[np.uint8], pixels: NDArray[Any], inside: NDArray[np.bool_], outside: int = 0) -> bool:
+    return bool((np.abs(found.astype(int) - np.where(inside, pixels, outside)) <= 3).mean() > 0.999)
+
+
+@pytest.mark.parametrize("kind", SHUTTERS)
+def test_an_image_is_shown_within_its_own_shutter(tmp_path: Path, kind: str) -> None:
+    shape, attributes, inside = SHUTTERS[kind]
+    pixels = ramp(high=200, kind="u1")
+    image = write(tmp_path / "image", pixels, ShutterShape=shape, ShutterPresentationValue=0x8000, **attributes)
+    facts, found = looked_at(image)
+    assert facts.left_out == ()
+    assert is_shut(found, pixels, inside, 127)
+
+
+@pytest.mark.parametrize("kind", [None, "a circle"])
+def test_a_state_goes_before_the_shutter_of_the_image(tmp_path: Path, kind: str | None) -> None:
+    """Also one without a shutter (PS3.4 N.2)."""
+    pixels = ramp(high=200, kind="u1")
+    image = write(tmp_path / "image", pixels, ShutterShape="RECTANGULAR", **RECTANGLE)
+    state = state_for(image, ShutterShape="CIRCULAR", **CIRCLE) if kind else state_for(image)
+    facts, found = looked_at(image, presentation=state)
+    assert facts.left_out == ()
+    assert is_shut(found, pixels, IN_CIRCLE if kind else np.ones_like(IN_CIRCLE))
+
+
+def frames_of(folder: Path, **attributes: Any) -> Path:
+    return write(folder / "image", bytes(np.full((3, 64, 96), 200, np.uint8)), **FRAMES, **attributes)
+
+
+FRAMES: dict[str, Any] = {
+    "Rows": 64,
+    "Columns": 96,
+    "BitsAllocated": 8,
+    "BitsStored": 8,
+    "PixelRepresentation": 0,
+    "NumberOfFrames": 3,
+}
+
+
+def test_the_shutter_of_an_image_is_that_of_each_of_its_frames(tmp_path: Path) -> None:
+    image = frames_of(tmp_path, ShutterShape="CIRCULAR", **CIRCLE)
+    for frame in (1, 2, 3):
+        assert is_shut(looked_at(image, frame)[1], np.full((64, 96), 200), IN_CIRCLE)
+
+
+def test_a_frame_has_a_shutter_of_its_own_in_its_functional_group(tmp_path: Path) -> None:
+    def group(**shutter: Any) -> Dataset:
+        return item(FrameDisplayShutterSequence=sequence(**shutter))
+
+    image = frames_of(
+        tmp_path,
+        SharedFunctionalGroupsSequence=Sequence([group(ShutterShape="RECTANGULAR", **RECTANGLE)]),
+        PerFrameFunctionalGroupsSequence=Sequence([item(), group(ShutterShape="CIRCULAR", **CIRCLE), item()]),
+    )
+    for frame, inside in ((1, IN_RECTANGLE), (2, IN_CIRCLE), (3, IN_RECTANGLE)):
+        facts, found = looked_at(image, frame)
+        assert facts.left_out == ()
+        assert is_shut(found, np.full((64, 96), 200), inside)
+    odd = frames_of(tmp_path, PerFrameFunctionalGroupsSequence=Sequence([item(), group(ShutterShape="STAR"), item()]))
+    assert looked_at(odd)[0].left_out == ("shutter",)
+
+
+def test_a_state_of_one_frame_leaves_the_shutter_of_the_others(tmp_path: Path) -> None:
+    image = frames_of(tmp_path, ShutterShape="CIRCULAR", **CIRCLE)
+    state = dcmread(state_for(image))
+    state.ReferencedSeriesSequence[0].ReferencedImageSequence[0].ReferencedFrameNumber = 2
+    state.save_as(tmp_path / "of one")
+    for frame, inside in ((1, IN_CIRCLE), (2, np.ones_like(IN_CIRCLE)), (3, IN_CIRCLE)):
+        assert is_shut(looked_at(image, frame, tmp_path / "of one")[1], np.full((64, 96), 200), inside)
+
+
+def test_values_beneath_a_shutter_are_not_carried(tmp_path: Path) -> None:
+    image = write(tmp_path / "image", ramp(), BitsStored=12, ShutterShape="RECTANGULAR", **RECTANGLE)
+    _, picture = render(PictureRequest(image, tmp_path, script=True))
+    assert isinstance(picture, Picture) and picture.script is None
