@@ -198,16 +198,20 @@ def found_together(
     without: Sequence[str] = (),
 ) -> Found:
     """What all questions of a job were answered, and what the patient API said to each number, as one: `without` is
-    what the job does without from the beginning. Raises what mkiso.study.gate.found raises. Pure.
+    what the job does without from the beginning. A study that two questions found in two sources is taken from the one
+    that holds it wholly. Raises what mkiso.study.gate.found and `chosen` raise. Pure.
     """
     patients = [answer for answer in looked_up if not isinstance(answer, PatientApiUnavailable)]
+    together = FoundStudies(tuple(studies_of(answers)))
+    if len({study.origin.source for study in together.studies}) > 1:
+        together = chosen(together.studies, selection=selection)
     return gate.found(
         accession_numbers,
-        studies_of(answers),
+        together.studies,
         patients,
         rules,
         degraded=len(patients) < len(looked_up),
-        without=(*without, *(lack for each in answers for lack in each.degraded)),
+        without=(*without, *(lack for each in (*answers, together) for lack in each.degraded)),
         selection=selection,
         beside=[study for each in answers for study in each.beside],
     )

@@ -455,6 +455,20 @@ def test_a_source_that_has_no_time_is_asked_again(files: list[Path], monkeypatch
     assert paused == [1.0, 3.0]
 
 
+@pytest.mark.parametrize("numbers", [("A1", "B1"), ("B1", "A1")])
+def test_a_study_of_two_numbers_is_taken_whole_whichever_is_asked_last(numbers: tuple[str, str]) -> None:
+    """Each source has a number of its own for it, and is asked for its own numbers alone."""
+    issuer: dict[str, Any] = {"issuer_of_patient_id": "HOSPITAL"}
+    of_number = {"A1": copy("a", "1", "2", **issuer), "B1": copy("b", "1", accession_number="B1", **issuer)}
+    answers = [chosen([of_number[number]]) for number in numbers]
+    found = found_together(numbers, answers, [], Settings().identity)
+    assert [(study.origin.source, study.expected.count) for study in found.studies] == [("a", 2)]
+    assert found.degraded == ("sources_differ:b",)
+    others = [chosen([copy(name, uid, **issuer)]) for name, uid in (("a", "1"), ("b", "2"))]
+    with pytest.raises(StudyIncomplete):
+        found_together(numbers, others, [], Settings().identity)
+
+
 def test_only_those_are_asked_whose_numbers_it_may_be(files: list[Path]) -> None:
     others = Named("a", error=GONE, accession_numbers=("N*",))
     assert find_everywhere([others, Named("b", files)], "A1").degraded == ()
