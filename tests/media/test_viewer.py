@@ -13,6 +13,8 @@ import imagecodecs
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.sequence import Sequence
+from pydicom.uid import generate_uid
 
 from mkiso.demo.phantoms import write_phantoms
 from mkiso.formats.iso import master
@@ -25,6 +27,7 @@ from peers.chromium import Chromium
 from peers.firefox import Firefox
 from tests.media.discs import CREATED, instances, passed, settings
 from tests.media.links import dead_links
+from tests.pictures.test_annotations import annotation, graphic
 
 pytestmark = [
     pytest.mark.peer,
@@ -35,6 +38,7 @@ pytestmark = [
 AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
 CT_NUMBER = 41  # one of those that carry their values
 KEY_IMAGE = 35  # of the CT, with what a reader drew on it
+ANOTHER = 50  # with a point alone
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,8 @@ def disc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a disc of phantoms, as 7z unpacks its image; its DICOM files beside it in `in`."""
     folder = tmp_path_factory.mktemp("disc")
     (folder / "in").mkdir()
-    studies = passed(instances(write_phantoms(folder / "in")))
+    files = write_phantoms(folder / "in")
+    studies = passed(instances([*files, another_key_image(files, folder / "in" / "another")]))
     renderer = Renderer(folder / "pictures", expected=len(studies.instances))
     try:
         states = states_of(studies.instances)
@@ -57,6 +62,18 @@ def disc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     master(layout.files, layout.volume_id, folder / "disc.iso", created=CREATED)
     subprocess.run(["7z", "x", f"-o{folder / 'disc'}", folder / "disc.iso"], check=True, capture_output=True)
     return folder / "disc"
+
+
+def another_key_image(files: list[Path], path: Path) -> Path:
+    """A second presentation state, which has a point on another image of the CT."""
+    headers = [dcmread(file, stop_before_pixels=True) for file in files]
+    [image] = [each for each in headers if each.Modality == "CT" and each.InstanceNumber == ANOTHER]
+    [state] = [each for each in headers if each.Modality == "PR"]
+    state.SOPInstanceUID = state.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    state.ReferencedSeriesSequence[0].ReferencedImageSequence[0].ReferencedSOPInstanceUID = image.SOPInstanceUID
+    state.InstanceNumber, state.GraphicAnnotationSequence = 2, Sequence([annotation(graphic("POINT", 100, 100))])
+    state.save_as(path)
+    return path
 
 
 @pytest.fixture(scope="module", params=[Chromium, Firefox], ids=["chromium", "firefox"])
@@ -156,8 +173,8 @@ def test_axe_finds_nothing_in_any_state(disc: Path, viewer: Browser, width: int)
 
 
 def test_keys_wheel_and_slider_leaf(viewer: Browser) -> None:
-    assert facts(viewer).startswith("Picture 30 of 60 · image number 30 · window 40 / 90")
-    for key, number in [("ArrowDown", 31), ("PageDown", 41), ("End", 60), ("Home", 1), ("ArrowRight", 2)]:
+    assert facts(viewer).startswith("Picture 35 of 60 · image number 35 · window 40 / 90")
+    for key, number in [("ArrowDown", 36), ("PageDown", 46), ("End", 60), ("Home", 1), ("ArrowRight", 2)]:
         viewer.press(key)
         assert facts(viewer).startswith(f"Picture {number} of 60")
     assert viewer.run("document.querySelector('#picture1').getAttribute('aria-valuetext')") == "2 of 60"
@@ -169,7 +186,7 @@ def test_keys_wheel_and_slider_leaf(viewer: Browser) -> None:
 
 
 def test_a_preset_is_drawn_from_the_values_themselves(viewer: Browser, disc: Path) -> None:
-    for _ in range(CT_NUMBER - 30):
+    for _ in range(CT_NUMBER - KEY_IMAGE):
         viewer.press("ArrowDown")
     viewer.press("4")  # bone
     viewer.until("!document.querySelector('#pane1 canvas').hidden")
@@ -201,7 +218,7 @@ def test_shift_and_arrows_change_the_window_and_i_inverts(viewer: Browser) -> No
 
 def test_space_plays_and_stops(viewer: Browser) -> None:
     viewer.press(" ")
-    viewer.until("document.querySelector('#picture1').value >= 33")
+    viewer.until("document.querySelector('#picture1').value >= 38")
     viewer.press(" ")
     assert viewer.run("document.querySelector('#play').getAttribute('aria-pressed')") == "false"
 
@@ -209,8 +226,8 @@ def test_space_plays_and_stops(viewer: Browser) -> None:
 def test_two_series_follow_each_other_by_position(viewer: Browser) -> None:
     viewer.press("t")
     viewer.until("document.querySelector('#pane2 img').naturalWidth === 224")
-    assert facts(viewer).startswith("Picture 30 of 60")
-    assert facts(viewer, 2).startswith("Picture 15 of 30") or facts(viewer, 2).startswith("Picture 16 of 30")
+    assert facts(viewer).startswith("Picture 35 of 60")
+    assert facts(viewer, 2).startswith("Picture 18 of 30")  # at z = 13.5 mm; the MR's 18th lies at 15
     viewer.press("Home")
     assert facts(viewer, 2).startswith("Picture 1 of 30")
     for _ in range(4):
@@ -232,7 +249,7 @@ def test_keys_alone_measure(viewer: Browser) -> None:
     assert viewer.run("document.querySelectorAll('#pane1 .over line').length") == 1
     viewer.press("Escape")
     viewer.press("ArrowDown")
-    assert facts(viewer).startswith("Picture 31 of 60")
+    assert facts(viewer).startswith(f"Picture {KEY_IMAGE + 1} of 60")
 
 
 def test_a_mouse_measures_what_keys_measure(viewer: Browser) -> None:
@@ -307,6 +324,37 @@ def test_a_key_image_is_shown_with_what_its_reader_drew(viewer: Browser) -> None
     assert "Written" not in facts(viewer)
 
 
+def said(browser: Browser) -> str:
+    return str(browser.run("document.querySelector('#said').textContent"))
+
+
+def test_a_series_opens_at_its_first_annotated_picture(viewer: Browser) -> None:
+    assert facts(viewer).startswith(f"Picture {KEY_IMAGE} of 60")
+    assert said(viewer) == "Picture with annotations, 1 of 2 · Written on it: Bleeding, 18 mm"
+    viewer.press("ArrowDown")
+    assert said(viewer) == ""  # no longer true
+    viewer.press("]")
+    viewer.until("document.querySelector('#pane1 img').naturalWidth === 224")
+    assert facts(viewer).startswith("Picture 15 of 30")
+    assert viewer.run("document.querySelector('#next1').hidden")
+    viewer.press("n")
+    assert (facts(viewer)[:16], said(viewer)) == ("Picture 15 of 30", "")
+
+
+def test_a_key_and_a_button_lead_to_the_next_annotated_picture(viewer: Browser) -> None:
+    viewer.press("n")
+    assert facts(viewer).startswith(f"Picture {ANOTHER} of 60")
+    assert said(viewer) == "Picture with annotations, 2 of 2"
+    assert viewer.run("document.querySelector('#said').getAttribute('aria-live')") == "polite"
+    viewer.run("document.querySelector('#next1').click()")
+    assert facts(viewer).startswith(f"Picture {KEY_IMAGE} of 60")
+    assert violations(viewer) == []
+    for width in (320, 390):
+        viewer.size(width, 700)
+        assert viewer.run("document.documentElement.scrollWidth <= innerWidth")
+        assert viewer.run("document.querySelector('#picture1').getBoundingClientRect().width") > 80
+
+
 def test_annotations_are_hidden_by_a_key_and_by_a_button(viewer: Browser) -> None:
     assert len(annotated(viewer)) == 3
     viewer.press("a")
@@ -341,7 +389,7 @@ def test_without_javascript_a_key_image_has_its_marks(disc: Path, scriptless: Br
 def test_every_control_is_reached_by_tab(viewer: Browser) -> None:
     reached = set()
     viewer.run("document.body.tabIndex = -1; document.body.focus()")  # as a page begins: behind its end is the browser
-    for _ in range(17):
+    for _ in range(18):
         viewer.press("Tab")
         reached.add(viewer.run("document.activeElement.id || document.activeElement.dataset.tool"))
     assert {
@@ -357,7 +405,7 @@ def test_every_control_is_reached_by_tab(viewer: Browser) -> None:
         "reset",
         "presets",
     } <= reached
-    assert {"series1", "picture1"} <= reached
+    assert {"series1", "picture1", "next1"} <= reached
 
 
 def test_the_keyboard_and_the_wheel_enlarge_where_the_pointer_is(viewer: Browser) -> None:
@@ -378,6 +426,8 @@ def test_the_keyboard_and_the_wheel_enlarge_where_the_pointer_is(viewer: Browser
 
 
 def test_dragging_changes_the_window(viewer: Browser) -> None:
+    for _ in range(CT_NUMBER - KEY_IMAGE):
+        viewer.press("ArrowDown")
     viewer.run("document.querySelector('[data-tool=window]').click()")
     viewer.drag([(600, 400), (650, 400), (700, 400)])
     assert "window 40 / 120" in facts(viewer)  # 100 pixels of 90 / 300
@@ -390,7 +440,7 @@ def test_a_finger_leafs_and_two_enlarge(viewer: Browser) -> None:
     top = int(str(viewer.run("Math.ceil(document.querySelector('#pane1 .stage').getBoundingClientRect().top)")))
     viewer.touch([(160, top + 20), *((160, top + 20 + 12 * step) for step in range(1, 7))])
     number = int(str(viewer.run("document.querySelector('#picture1').value")))
-    assert number > 31
+    assert number > KEY_IMAGE + 1
     before = measured(viewer, "width")
     viewer.touch(*([(160 + 20 * side + 10 * side * step, top + 100) for step in range(5)] for side in (-1, 1)))
     assert measured(viewer, "width") > 2 * before
