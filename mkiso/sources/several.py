@@ -133,7 +133,39 @@ def find_everywhere(
     studies = list(chain.from_iterable(told.answers.values()))
     if not studies:
         raise _nowhere(accession_number, told, [source.settings.name for source in sources if source not in asked])
-    return _first_of(sources, studies, told, selection)
+    others = _under_other_numbers(asked, told.answers, studies, selection)
+    told = replace(told, down={**told.down, **others.down})
+    copies = [replace(copy, accession_number=accession_number) for copy in chain.from_iterable(others.answers.values())]
+    return _first_of(sources, [*studies, *copies], told, selection)
+
+
+def _under_other_numbers(
+    asked: Sequence[Source], answers: Mapping[str, list[Study]], named: Iterable[Study], selection: Selection
+) -> Told[list[Study]]:
+    """The same studies in sources that answered and have them under another number: one may hold more of them. Raises
+    what ask_all raises but for a source that can't be asked now, which is told.
+    """
+    uids = dict.fromkeys(study.study_instance_uid for study in named)
+    lacking = {
+        name: [uid for uid in uids if uid not in {study.study_instance_uid for study in studies}]
+        for name, studies in answers.items()
+    }
+
+    def ask(source: Source) -> list[Study] | RetriableError:
+        try:
+            found = [_known(find_by_uid, source, uid, selection) for uid in lacking[source.settings.name]]
+        except RetriableError as error:
+            if source.settings.must_answer or HAS_IT in error.details:
+                raise
+            return error
+        return list(chain.from_iterable(found))
+
+    again = [source for source in asked if lacking.get(source.settings.name)]
+    told = ask_all(again, ask).answers if again else {}
+    return Told(
+        {name: answer for name, answer in told.items() if not isinstance(answer, RetriableError)},
+        {name: answer for name, answer in told.items() if isinstance(answer, RetriableError)},
+    )
 
 
 def find_everywhere_by_uid(

@@ -469,6 +469,40 @@ def test_a_study_of_two_numbers_is_taken_whole_whichever_is_asked_last(numbers: 
         found_together(numbers, others, [], Settings().identity)
 
 
+class Renumbered(Named):
+    """It has its studies under numbers of its own; with `why` it can't be asked by UID."""
+
+    def __init__(self, name: str, files: Sequence[Path], why: MkisoError | None = None, **keys: Any) -> None:
+        super().__init__(name, files, **keys)
+        self.why = why
+
+    def _search(self, query: Query, most: int | None = None, /) -> Answers:
+        if query.level == "STUDY" and not dict(query.keys).get("StudyInstanceUID"):
+            return Answers((), 0)
+        if self.why:
+            raise self.why
+        answers = super()._search(query, most)
+        renumbered = [each._replace(identifier=each.identifier.replace(b"A1", b"B1")) for each in answers.responses]
+        return replace(answers, responses=renumbered)
+
+
+def test_a_source_with_more_of_a_study_under_another_number_is_not_passed_over(files: list[Path]) -> None:
+    part = Named("a", files[1:])
+    found = find_everywhere([part, Renumbered("b", files)], "A1")
+    told = [(study.origin.source, study.accession_number, study.expected.count) for study in found.studies]
+    assert (told, found.degraded) == ([("b", "A1", len(files))], ("sources_differ:a",))
+    assert find_everywhere([Named("a", files), Renumbered("b", files)], "A1").degraded == ()
+    with pytest.raises(StudyIncomplete):
+        find_everywhere([part, Renumbered("b", files[:-1])], "A1")
+
+
+def test_a_source_is_told_that_may_have_a_study_under_another_number_and_is_down(files: list[Path]) -> None:
+    found = find_everywhere([Named("a", files), Renumbered("b", files, GONE)], "A1")
+    assert (len(found.studies), found.degraded) == (1, ("source_down:b",))
+    with pytest.raises(PacsUnreachable):
+        find_everywhere([Named("a", files), Renumbered("b", files, GONE, must_answer=True)], "A1")
+
+
 def test_only_those_are_asked_whose_numbers_it_may_be(files: list[Path]) -> None:
     others = Named("a", error=GONE, accession_numbers=("N*",))
     assert find_everywhere([others, Named("b", files)], "A1").degraded == ()
