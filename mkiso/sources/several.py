@@ -151,14 +151,17 @@ def _under_other_numbers(
         for name, studies in answers.items()
     }
 
+    def look(source: Source) -> list[Study]:
+        found = [_known(find_by_uid, source, uid, selection) for uid in lacking[source.settings.name]]
+        return list(chain.from_iterable(found))
+
     def ask(source: Source) -> list[Study] | RetriableError:
         try:
-            found = [_known(find_by_uid, source, uid, selection) for uid in lacking[source.settings.name]]
+            return _patiently(look, source)
         except RetriableError as error:
             if source.settings.must_answer or HAS_IT in error.details:
                 raise
             return error
-        return list(chain.from_iterable(found))
 
     again = [source for source in asked if lacking.get(source.settings.name)]
     told = ask_all(again, ask).answers if again else {}

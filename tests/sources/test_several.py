@@ -453,6 +453,8 @@ def test_a_source_that_has_no_time_is_asked_again(files: list[Path], monkeypatch
     found = find_everywhere([Listless("a", files, PacsBusy("No time."), 2), Named("b", files[1:])], "A1")
     assert ([study.origin.source for study in found.studies], found.degraded) == (["a"], ("sources_differ:b",))
     assert paused == [1.0, 3.0]
+    found = find_everywhere([Named("a", files), Renumbered("b", files, PacsBusy("No time."), 2)], "A1")
+    assert found.degraded == () and paused == 2 * [1.0, 3.0]
 
 
 @pytest.mark.parametrize("numbers", [("A1", "B1"), ("B1", "A1")])
@@ -470,16 +472,19 @@ def test_a_study_of_two_numbers_is_taken_whole_whichever_is_asked_last(numbers: 
 
 
 class Renumbered(Named):
-    """It has its studies under numbers of its own; with `why` it can't be asked by UID."""
+    """It has its studies under numbers of its own; with `why` it can't be asked by UID, so many times."""
 
-    def __init__(self, name: str, files: Sequence[Path], why: MkisoError | None = None, **keys: Any) -> None:
+    def __init__(
+        self, name: str, files: Sequence[Path], why: MkisoError | None = None, times: int = 100, **keys: Any
+    ) -> None:
         super().__init__(name, files, **keys)
-        self.why = why
+        self.why, self.left = why, times
 
     def _search(self, query: Query, most: int | None = None, /) -> Answers:
         if query.level == "STUDY" and not dict(query.keys).get("StudyInstanceUID"):
             return Answers((), 0)
-        if self.why:
+        if self.why and self.left:
+            self.left -= 1
             raise self.why
         answers = super()._search(query, most)
         renumbered = [each._replace(identifier=each.identifier.replace(b"A1", b"B1")) for each in answers.responses]
