@@ -24,9 +24,11 @@ from mkiso.media.rendering import Renderer
 from mkiso.media.reporting import prepare_reports
 from peers.browser import Browser
 from peers.chromium import Chromium
+from peers.corpus import make_study
 from peers.firefox import Firefox
 from tests.media.discs import CREATED, instances, passed, settings
 from tests.media.links import dead_links
+from tests.media.test_seen import unpacked
 from tests.pictures.test_annotations import annotation, graphic
 
 pytestmark = [
@@ -384,6 +386,48 @@ def test_without_javascript_a_key_image_has_its_marks(disc: Path, scriptless: Br
     assert ((circle[1] + circle[3]) / 2 - image[1]) / scale == pytest.approx(160.5, abs=0.8)
     assert image[0] <= words[0] and words[2] <= image[2] and words[3] <= image[3]
     assert scriptless.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.fixture(scope="module")
+def stretched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of a series whose pixels are half as high as wide, 900 × 200 of them."""
+    folder = tmp_path_factory.mktemp("stretched")
+    [file] = make_study(folder / "in", "ACC1", kinds={"ct": 1})
+    header = dcmread(file)
+    header.Rows, header.Columns, header.PixelSpacing = 200, 900, ["0.25", "0.5"]
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelData = 16, 16, 15, bytes(200 * 900 * 2)
+    header.save_as(file)
+    studies = passed(instances([file]))
+    renderer = Renderer(folder / "pictures")
+    try:
+        pictures = renderer.finish([each.arrival for each in studies.instances])
+    finally:
+        renderer.close()
+    [layout] = lay_out_set(
+        studies, settings(folder), folder / "made", created=CREATED, medium="cd", pictures=pictures
+    ).layouts
+    unpacked(layout, folder / "disc")
+    return folder / "disc" / "IHE_PDI" / "ST000001" / "SE000001.HTM"
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_a_picture_takes_the_room_of_its_page_and_its_bar_stays_true(
+    disc: Path, stretched: Path, browser: Browser, width: int
+) -> None:
+    square = disc / "IHE_PDI" / "ST000001" / "SE000001.HTM"
+    browser.size(width, 800)
+    for page, number, ratio, widest, bar in ((square, 35, 1, 576, 50 / 0.8 / 256), (stretched, 1, 9, 900, 100 / 450)):
+        browser.open(f"{page.as_uri()}#P{number}")
+        browser.until(f"document.querySelector('#P{number} img').naturalWidth > 0")
+        found = browser.run(
+            f"JSON.stringify(['#P{number}', '#P{number} img', '#P{number} .bar', '#P{number} .frame']"
+            ".map(each => document.querySelector(each).getBoundingClientRect()).map(box => [box.width, box.height]))"
+        )
+        figure, image, scale, frame = json.loads(str(found))
+        assert image == frame == pytest.approx([min(widest, figure[0] - 32), image[1]], abs=0.1)
+        assert image[0] / image[1] == pytest.approx(ratio, rel=0.01)
+        assert scale[0] / image[0] == pytest.approx(bar, rel=0.01)
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_every_control_is_reached_by_tab(viewer: Browser) -> None:
