@@ -89,7 +89,8 @@ class Asker(TypedDict):
 
 class Listed(TypedDict):
     """A job as this site's list of discs has it; `begun` is when it was asked for first. `may_cancel`: who sees this
-    may end it, as long as it hasn't ended.
+    may end it, as long as it hasn't ended. `patient_birth_date` is YYYYMMDD, empty where whoever asks for a disc has
+    to know it.
     """
 
     job: Job
@@ -98,6 +99,7 @@ class Listed(TypedDict):
     may_cancel: bool
     patient_id: str
     patient_name: str
+    patient_birth_date: str
 
 
 class Listing(TypedDict):

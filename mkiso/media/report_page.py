@@ -372,11 +372,12 @@ def _spatial(graphic: Graphic, spoken: Language) -> str:
     in_image = graphic.unit == "pixel"
     if in_image and graphic.kind == "CIRCLE" and len(numbers) >= 4:
         x, y, at_x, at_y = graphic.first[:4]
+        radius = f"{hypot(at_x - x, at_y - y):.1f}"
         return spoken.gettext(
             "A circle in the image: centre at column %(column)s, row %(row)s, radius %(radius)s pixels",
             column=numbers[0],
             row=numbers[1],
-            radius=f"{hypot(at_x - x, at_y - y):.1f}",
+            radius=radius,
         )
     if in_image and graphic.kind == "POINT" and len(numbers) >= 2:
         return spoken.gettext("A point in the image: column %(column)s, row %(row)s", column=numbers[0], row=numbers[1])

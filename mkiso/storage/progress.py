@@ -75,8 +75,9 @@ class JobProgress:
         expected = None if None in counts else sum(count or 0 for count in counts)
         first = found.studies[0]
         name = (found.patient and found.patient.name) or first.patient_name
+        born = (found.patient and found.patient.birth_date) or first.patient_birth_date
         if not self.report.deidentified:
-            self.report = replace(self.report, patient_id=first.patient_id, patient_name=name)
+            self.report = replace(self.report, patient_id=first.patient_id, patient_name=name, patient_birth_date=born)
         self.tell(
             "found",
             studies=self._found_studies(),
@@ -219,4 +220,5 @@ def _as_told_before(storage: Storage, report: JobReport) -> JobReport:
         received=earlier.received,
         patient_id=earlier.patient_id,
         patient_name=earlier.patient_name,
+        patient_birth_date=earlier.patient_birth_date,
     )

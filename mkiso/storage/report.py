@@ -149,6 +149,7 @@ class JobReport(JobFacts):
     seconds: dict[str, float] = field(default_factory=dict)
     patient_id: str = ""
     patient_name: str = ""
+    patient_birth_date: str = ""
     inbox: str = ""
 
     @property

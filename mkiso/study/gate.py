@@ -152,11 +152,13 @@ class CompleteStudies:
 
     @property
     def patient(self) -> Patient:
-        """The patient API's patient, else the PACS's with the name of the images: C-FIND may answer in a character set
-        that can't hold it.
+        """What the patient API says of the patient, and where it is silent the PACS, with the name of the images:
+        C-FIND may answer in a character set that can't hold it.
         """
         first = self.studies[0]
-        return self.known or Patient(first.patient_id, self.patient_name, first.patient_birth_date, first.patient_sex)
+        known = self.known or Patient(first.patient_id)
+        born, sex = known.birth_date or first.patient_birth_date, known.sex or first.patient_sex
+        return Patient(known.patient_id, self.patient_name, born, sex)
 
     @property
     def patient_name(self) -> str:

@@ -56,7 +56,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     metrics = Metrics(kept)
     trail = Trail(settings)
     jobs = Jobs(settings, orchestrator, trail, closing or asyncio.Event())
-    job_list = JobList(kept, orchestrator, jobs, trail)
+    job_list = JobList(kept, orchestrator, jobs, trail, tells_birth_date=not settings.identity.confirm_birth_date)
     passwords = Passwords(settings.storage, jobs, trail)
     letters = Letters(settings, jobs, trail, passwords)
     made = MadeReport(kept, trail)

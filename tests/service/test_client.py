@@ -308,7 +308,7 @@ def test_room_is_looked_at_before_a_download(
 
 def test_jobs_are_listed_and_cancelled(script: Script, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     asked = [{"time": "2026-03-12T09:00:00+00:00", "who": "10.0.0.7", "by": "page", "name": "", "you": False}]
-    who = {"patient_id": "HN-1", "patient_name": "Example, Anna"}
+    who = {"patient_id": "HN-1", "patient_name": "Example, Anna", "patient_birth_date": ""}
     entry = {"begun": asked[0]["time"], "asked": asked, "may_cancel": True, **who}
     script.listing = {"jobs": [{**entry, "job": job("running", "mastering", progress=0.82)}], "more": False}
     assert run(["jobs", "HN-1", "--url", url]) == 0

@@ -84,6 +84,14 @@ def test_whole_studies_of_one_patient_pass() -> None:
     assert complete(replace(degraded, found=replace(degraded.found, degraded=("x",))), RULES).degraded == ("x",)
 
 
+def test_where_the_patient_api_is_silent_the_pacs_says_who_it_is() -> None:
+    """A robot prints it."""
+    sent = of(1)
+    born = replace(sent, study=replace(sent.study, patient_birth_date="19700102", patient_sex="F"))
+    passed = complete(retrieved(born, patient=Patient("HN-1")), RULES)
+    assert passed.patient == Patient("HN-1", "Canary^Name", "19700102", "F")
+
+
 def test_a_de_identified_copy_is_known_as_one_behind_the_gate() -> None:
     plain = retrieved(of(1))
     copied = replace(plain, found=replace(plain.found, deidentified=True))

@@ -10,6 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from mkiso.config.disc import Identity
 from mkiso.config.settings import Audit, Settings
 from mkiso.errors import JobStopped, PacsBusy
 from mkiso.storage.askings import MAX_BYTES, Asking, askings_of, write_asking
@@ -50,7 +51,7 @@ def test_everybody_sees_how_each_disc_stands(tmp_path: Path) -> None:
             case "WAITS":
                 return "waiting"
             case "RUNS":
-                facts = {"patient_id": "HN-1", "patient_name": "Example^Anna"}
+                facts = {"patient_id": "HN-1", "patient_name": "Example^Anna", "patient_birth_date": "19700102"}
                 scripts.report(job_id, question, stage="retrieving", expected=10, received=5, **facts)
                 return "running"
             case "FAILS":
@@ -77,6 +78,7 @@ def test_everybody_sees_how_each_disc_stands(tmp_path: Path) -> None:
         assert [asker["by"] for asker in jobs[0]["asked"]] == ["page"]
         assert [(asker["who"], asker["by"]) for asker in jobs[1]["asked"]] == [("127.0.0.1", "program")]
         assert (jobs[3]["patient_id"], jobs[3]["patient_name"]) == ("HN-1", "Example, Anna")
+        assert jobs[3]["patient_birth_date"] == "19700102"
         assert jobs[1]["job"]["error"]["code"] == "job_crashed"
         [disc] = jobs[5]["job"]["discs"]
         assert client.get(disc["href"]).status_code == 200
@@ -110,6 +112,13 @@ def _kept(settings: Settings, number: str, days: float, **facts: Any) -> str:
     when = (datetime.now(UTC) - timedelta(days=days)).isoformat()
     write_asking(settings.storage, job_id, Asking(when, "10.0.0.7", "page", "download", (number,)))
     return job_id
+
+
+def test_a_birth_date_that_clerks_have_to_know_is_told_to_none(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path).model_copy(update={"identity": Identity(confirm_birth_date=True)})
+    _kept(settings, "A1", 0.1, patient_name="Example^Anna", patient_birth_date="19700102")
+    with served(settings, Desk()) as client:
+        assert [each["patient_birth_date"] for each in listed(client)] == [""]
 
 
 def test_a_search_finds_what_is_kept_by_number_patient_id_and_name(tmp_path: Path) -> None:

@@ -33,9 +33,14 @@ _LISTING = TypeAdapter(Listing)
 
 
 class JobList:
-    """Jobs as everybody at this site sees them, with the patients' names: for those who may have the discs."""
+    """Jobs as everybody at this site sees them, with the patients' names: for those who may have the discs.
+    `tells_birth_date`: not where that is what proves to a clerk who stands before them.
+    """
 
-    def __init__(self, kept: KeptReports, orchestrator: Orchestrator, jobs: Jobs, trail: Trail) -> None:
+    def __init__(
+        self, kept: KeptReports, orchestrator: Orchestrator, jobs: Jobs, trail: Trail, *, tells_birth_date: bool
+    ) -> None:
+        self._tells_birth_date = tells_birth_date
         self._kept = kept
         self._orchestrator = orchestrator
         self._jobs = jobs
@@ -103,6 +108,7 @@ class JobList:
             "may_cancel": may_cancel(caller, [each.user for each in told]),
             "patient_id": report.patient_id,
             "patient_name": readable_name(report.patient_name),
+            "patient_birth_date": report.patient_birth_date if self._tells_birth_date else "",
         }
 
     async def _audit(self, request: Request, search: str) -> None:

@@ -256,7 +256,8 @@ function paint(item, entry) {
   const isOrdered = label(job) === gettext("Ordered");
   item.className = `job ${job.state}${isOrdered ? " queued" : ""}${seen.has(job.job_id) ? " seen" : ""}`;
   put(item, ".numbers", numbers(job));
-  put(item, ".patient", entry.patient_name);
+  const born = entry.patient_birth_date && gettext("born %(date)s", { date: day(entry.patient_birth_date) });
+  put(item, ".patient", [entry.patient_name, born].filter(Boolean).join(", "));
   put(item, ".state", label(job));
   put(item, ".kind", [job.kind === "print" ? gettext("by %(publisher)s", { publisher: job.publisher }) : gettext("disc file"), moments(entry), askers(entry)].filter(Boolean).join(" · "));
   put(item, ".words", sentence(job));
