@@ -16,6 +16,7 @@ from itertools import pairwise
 from mkiso.pictures.attributes import Attributes, items, number, numbers, text
 from mkiso.pictures.colour import rgb_of_cielab
 from mkiso.pictures.form import MAX_FRAMES
+from mkiso.pictures.references import frames_meant, is_unclear
 from mkiso.pictures.values import (
     FARTHEST,
     LONGEST_TEXT,
@@ -169,7 +170,8 @@ def annotations_of(state: Attributes, sop_instance_uid: str, frames: int) -> Sta
     layers, frames = _layers(state), min(frames, MAX_FRAMES)
     groups, left, cut = [], MOST_DRAWN, False
     for item in sorted(items(state, "GraphicAnnotationSequence"), key=lambda item: _layer(item, layers)[0]):
-        meant = _frames_meant(item, sop_instance_uid, frames)
+        meant = frames_meant(item, sop_instance_uid, frames)
+        cut = cut or is_unclear(item, sop_instance_uid)
         objects = []
         for each in _objects(item, _layer(item, layers)[1]) if meant else ():
             if each is None or each.size * len(meant) > left:
@@ -179,16 +181,6 @@ def annotations_of(state: Attributes, sop_instance_uid: str, frames: int) -> Sta
                 objects.append(each)
         groups.append(_Group(meant, tuple(objects)))
     return StateAnnotations(tuple(group for group in groups if group.objects), cut)
-
-
-def _frames_meant(item: Attributes, sop_instance_uid: str, frames: int) -> Collection[int]:
-    """The frames that an item is about, from 0: without references all that the state is about."""
-    references = items(item, "ReferencedImageSequence")
-    of_image = [each for each in references if text(each, "ReferencedSOPInstanceUID") == sop_instance_uid]
-    said = [numbers(each, "ReferencedFrameNumber") for each in of_image]
-    if not references or not all(said):
-        return range(frames)
-    return frozenset(int(frame) - 1 for each in said for frame in each if 1 <= frame <= frames)
 
 
 def _layers(state: Attributes) -> Mapping[str, tuple[float, Colour | None]]:

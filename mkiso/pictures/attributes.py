@@ -130,6 +130,15 @@ def items(dataset: Attributes, keyword: str) -> Sequence[Attributes]:
     return dataset.sequence(keyword)
 
 
+def are_damaged(dataset: Attributes, keyword: str) -> bool:
+    """Whether there is a sequence whose items can't be read."""
+    try:
+        list(dataset.items(keyword))
+    except DamagedInstance:
+        return True
+    return False
+
+
 def first_item(dataset: Attributes, keyword: str) -> Attributes | None:
     return next(iter(items(dataset, keyword)), None)
 

@@ -14,6 +14,7 @@ from mkiso.pictures.annotations import Box, StateAnnotations
 from mkiso.pictures.attributes import Attributes, first_item, integer, items, numbers, text
 from mkiso.pictures.grey import Lut, Modality
 from mkiso.pictures.luts import lut_of, modality_of, voi_luts_of, windows_of
+from mkiso.pictures.references import is_about
 from mkiso.pictures.shutter import shutter_of
 from mkiso.pictures.values import FARTHEST, SOME_ANNOTATIONS, Marks, Window
 
@@ -58,12 +59,8 @@ def presentation_of(
     """What a state says of a frame, from 0; None where it isn't about it. `signed`: the image's stored values may be
     negative.
     """
-    references = [
-        reference
-        for series in items(state, "ReferencedSeriesSequence")
-        for reference in items(series, "ReferencedImageSequence")
-    ]
-    if not any(_is_of(reference, sop_instance_uid, frame) for reference in references):
+    series = [each for each in items(state, "ReferencedSeriesSequence") if items(each, "ReferencedImageSequence")]
+    if not any(is_about(each, sop_instance_uid, frame) for each in series):
         return None
     voi, explanation = _voi(state, sop_instance_uid, frame, signed=signed, little_endian=little_endian)
     shape = text(state, "PresentationLUTShape").upper()
@@ -98,8 +95,7 @@ def left_out_of(state: Attributes, rows: int, columns: int, annotations: StateAn
 def _area(state: Attributes, sop_instance_uid: str, frame: int) -> Box | None:
     """Of the first item that is about the frame."""
     for item in items(state, "DisplayedAreaSelectionSequence"):
-        references = items(item, "ReferencedImageSequence")
-        if references and not any(_is_of(reference, sop_instance_uid, frame) for reference in references):
+        if not is_about(item, sop_instance_uid, frame):
             continue
         first, last = (numbers(item, f"DisplayedArea{corner}HandCorner", 2) for corner in ("TopLeft", "BottomRight"))
         if first and last and max(map(abs, first + last)) <= FARTHEST:
@@ -113,16 +109,10 @@ def _voi(
 ) -> tuple[Window | Lut | None, str]:
     """Of the first item that is about the frame: a table before a window."""
     for item in items(state, "SoftcopyVOILUTSequence"):
-        references = items(item, "ReferencedImageSequence")
-        if references and not any(_is_of(reference, sop_instance_uid, frame) for reference in references):
+        if not is_about(item, sop_instance_uid, frame):
             continue
         if tables := voi_luts_of(item, signed=signed, little_endian=little_endian):
             return tables[0]
         if windows := windows_of(item):
             return windows[0], windows[0].explanation
     return None, ""
-
-
-def _is_of(reference: Attributes, sop_instance_uid: str, frame: int) -> bool:
-    frames = numbers(reference, "ReferencedFrameNumber")
-    return text(reference, "ReferencedSOPInstanceUID") == sop_instance_uid and (not frames or frame + 1 in frames)

@@ -202,6 +202,27 @@ def test_an_item_is_about_the_frames_that_it_names(tmp_path: Path) -> None:
     assert found == [[1, 3], [1, 2, 3], [1, 2, 3]]
 
 
+FRAME_NUMBER, ITEM = b"\x08\x00\x60\x11IS\x02\x00", b"\xfe\xff\x00\xe0"
+
+
+@pytest.mark.parametrize(("before", "good", "bad"), [(FRAME_NUMBER, b"2 ", b"2x"), (b"", ITEM, b"\xfe\xff\x01\xe0")])
+def test_an_item_that_does_not_say_which_frames_it_means_is_left_out(
+    tmp_path: Path, before: bytes, good: bytes, bad: bytes
+) -> None:
+    """It may be about another one than is shown."""
+    image = write(tmp_path / "image", bytes(3 * 64 * 96), **FRAMES)
+    of_two = sequence(ReferencedSOPInstanceUID=dcmread(image).SOPInstanceUID, ReferencedFrameNumber=2)
+    said = [annotation(words("everywhere")), annotation(words("somewhere"), ReferencedImageSequence=of_two)]
+    state = state_for(image, GraphicAnnotationSequence=Sequence(said))
+    content = state.read_bytes()
+    at = content.rindex(before + good, 0, content.index(FRAME_NUMBER) + 12) + len(before)
+    state.write_bytes(content[:at] + bad + content[at + len(bad) :])
+    facts, *pictures = render(PictureRequest(image, image.parent, presentation=state))
+    assert isinstance(facts, ObjectFacts) and SOME_ANNOTATIONS in facts.left_out
+    found = [picture.annotations.texts for picture in pictures if isinstance(picture, Picture)]
+    assert [[each.text for each in texts] for texts in found] == [["everywhere"]] * 3
+
+
 def test_layers_have_their_order_and_their_colour(tmp_path: Path) -> None:
     image = write(tmp_path / "image", ramp())
     layers = [
