@@ -351,7 +351,13 @@ def test_a_process_that_draws_without_end_is_not_believed(tmp_path: Path, monkey
     (tmp_path / "said").write_bytes(b"".join(ANSWER.dump_json(each) + b"\n" for each in answers))
 
     def begun(_: Any) -> Any:
-        taken_over = subprocess.Popen(["cat", tmp_path / "said"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        says = [
+            "sh",
+            "-c",
+            'cat "$0"; exec cat > /dev/null',
+            str(tmp_path / "said"),
+        ]  # and is still there when it is asked
+        taken_over = subprocess.Popen(says, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         return taken_over, taken_over.stdin, taken_over.stdout
 
     monkeypatch.setattr(process, "_forked", lambda *_: None)
