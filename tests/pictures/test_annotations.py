@@ -5,7 +5,6 @@ dcmp2pgm draws no graphics: positions are held against the pixels that they poin
 from __future__ import annotations
 
 import json
-import subprocess
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from mkiso.pictures.values import (
     Shown,
     TextObject,
 )
-from tests.pictures.objects import item, ramp, sequence, write
+from tests.pictures.objects import item, ramp, saying, sequence, write
 from tests.pictures.test_judged import decoded
 from tests.pictures.test_presentation import area, state_for
 
@@ -350,18 +349,8 @@ def test_a_process_that_draws_without_end_is_not_believed(tmp_path: Path, monkey
     answers = (Answer(), Answer(facts=ObjectFacts(frames=1)), Answer(picture=many), Answer(done=True))
     (tmp_path / "said").write_bytes(b"".join(ANSWER.dump_json(each) + b"\n" for each in answers))
 
-    def begun(_: Any) -> Any:
-        says = [
-            "sh",
-            "-c",
-            'cat "$0"; exec cat > /dev/null',
-            str(tmp_path / "said"),
-        ]  # and is still there when it is asked
-        taken_over = subprocess.Popen(says, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        return taken_over, taken_over.stdin, taken_over.stdout
-
     monkeypatch.setattr(process, "_forked", lambda *_: None)
-    monkeypatch.setattr(process, "_begun", begun)
+    monkeypatch.setattr(process, "_begun", saying(tmp_path / "said"))
     with PicturePool(1) as pool:
         result = pool.begin(pool.render, PictureRequest(tmp_path / "image", tmp_path)).result(20)
     assert not result.pictures and result.not_shown == (NotShown(1, Reason.DECODER_CRASHED),)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import stat
 import struct
-import subprocess
 import sys
 import threading
 import zlib
@@ -31,7 +30,7 @@ from peers.corpus import BUNDLED
 from peers.patience import until
 from tests.conftest import children_of
 from tests.pictures.fork_server import ForkServer
-from tests.pictures.objects import noise, ramp, write
+from tests.pictures.objects import noise, ramp, saying, write
 
 FRAMES: dict[str, Any] = {
     "Rows": 516,
@@ -305,13 +304,8 @@ def test_no_picture_is_missing_without_a_word(
     said = tmp_path / "said"
     said.write_bytes(b"".join(ANSWER.dump_json(each) + b"\n" for each in (Answer(), *answers, *answers)))
 
-    def begun(_: Limits) -> Any:
-        says = ["sh", "-c", 'cat "$0"; exec cat > /dev/null', str(said)]  # and is still there when it is asked
-        taken_over = subprocess.Popen(says, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        return taken_over, taken_over.stdin, taken_over.stdout
-
     monkeypatch.setattr(process, "_forked", lambda *_: None)
-    monkeypatch.setattr(process, "_begun", begun)
+    monkeypatch.setattr(process, "_begun", saying(said))
     with PicturePool(1) as pool:
         each = pool.begin(lambda: list(pool.each([PictureRequest(said, tmp_path), PictureRequest(said, tmp_path)])))
         for result in each.result(20):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -305,8 +306,9 @@ def test_a_scanner_asks_wherever_the_focus_is(browser: Chromium, tmp_path: Path)
         assert not browser.run("document.getElementById('several').checked")
 
 
-def test_a_cancelled_disc_takes_no_focus_from_a_number(browser: Chromium, tmp_path: Path) -> None:
-    """Enter would ask for the disc of the other patient again."""
+@contextmanager
+def with_running_job(browser: Chromium, tmp_path: Path) -> Iterator[tuple[Clerk, Desk]]:
+    """A clerk's page with a disc of C1 that can be cancelled."""
     settings = settings_in(tmp_path)
     scripts = Scripts(settings.storage)
     desk = Desk(lambda job_id, question: scripts.report(job_id, question, stage="retrieving", expected=4, received=1))
@@ -316,6 +318,12 @@ def test_a_cancelled_disc_takes_no_focus_from_a_number(browser: Chromium, tmp_pa
         clerk.ask("C1")
         clerk.says_yes()
         browser.until("Boolean(document.querySelector('#jobs .cancel:not([hidden])'))")
+        yield clerk, desk
+
+
+def test_a_cancelled_disc_takes_no_focus_from_a_number(browser: Chromium, tmp_path: Path) -> None:
+    """Enter would ask for the disc of the other patient again."""
+    with with_running_job(browser, tmp_path) as (clerk, _):
         browser.run(
             "window.real = window.fetch; window.fetch = (...all) => new Promise((go) => setTimeout(go, 500))"
             ".then(() => window.real(...all)); document.querySelector('#jobs .cancel').click();"
@@ -328,15 +336,7 @@ def test_a_cancelled_disc_takes_no_focus_from_a_number(browser: Chromium, tmp_pa
 
 
 def test_the_keyboard_goes_on_from_a_disc_whose_button_is_gone(browser: Chromium, tmp_path: Path) -> None:
-    settings = settings_in(tmp_path)
-    scripts = Scripts(settings.storage)
-    desk = Desk(lambda job_id, question: scripts.report(job_id, question, stage="retrieving", expected=4, received=1))
-    with with_pacs(settings, tmp_path / "pacs", "C1") as settings, served(settings, desk) as client:
-        clerk = Clerk(browser, str(client.base_url))
-        clerk.come()
-        clerk.ask("C1")
-        clerk.says_yes()
-        browser.until("Boolean(document.querySelector('#jobs .cancel:not([hidden])'))")
+    with with_running_job(browser, tmp_path) as (clerk, desk):
         browser.run("document.querySelector('#jobs .cancel').focus()")
         desk.standings = dict.fromkeys(desk.standings, "cancelled")  # by somebody else, or some time after the press
         clerk.until_reads("#jobs .state", "Cancelled")
