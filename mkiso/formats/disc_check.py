@@ -119,7 +119,7 @@ def check_disc(
     Nothing is raised for a bad disc: the report says what is wrong with it. Raises OSError where `disc` can't be
     opened, and PasswordNeeded where neither opens it.
     """
-    descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe that nobody writes to
+    descriptor = os.open(disc, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a pipe would wait for a writer
     try:
         check = _Check(descriptor, one_patient, password, Opener(password, key), disc if disc.is_dir() else None)
         try:

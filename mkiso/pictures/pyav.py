@@ -16,5 +16,5 @@ def is_installed() -> bool:
 
 
 def in_words() -> str:
-    """For whoever runs mkiso: whether they can, or how they could."""
+    """For an administrator: whether videos become pictures, and where not, what to install."""
     return f"become pictures, by PyAV {version('av')}" if is_installed() else f"get no pictures. {HOW_TO_GET_IT}"

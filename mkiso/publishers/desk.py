@@ -34,9 +34,9 @@ def give(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> 
     """Give the order unless it was given already, one job at a publisher after another; the receipt proves `queued` or
     more.
 
-    The lock is free while the publisher settles for this order's patient, and for others' orders when it has
-    everything and only its word is waited for. Raises PublisherUnavailable (nothing
-    was given), PublisherRefused, PrintUncertain (somebody has to look).
+    The lock is free while the publisher settles for this order's patient, and for other patients' orders once it has
+    everything and only its answer is waited for. Raises PublisherUnavailable (nothing was given), PublisherRefused,
+    PrintUncertain (somebody has to look).
     """
     book = OrderBook.of(orders_dir, order.questions)
     of_patient = orders_dir / lock_name_of_patient(publisher.where, order.patient.patient_id)

@@ -34,7 +34,7 @@ _LISTING = TypeAdapter(Listing)
 
 class JobList:
     """Jobs as everybody at this site sees them, with the patients' names: for those who may have the discs.
-    `tells_birth_date`: not where that is what proves to a clerk who stands before them.
+    `tells_birth_date`: false where a clerk has to type it to ask for a disc.
     """
 
     def __init__(
