@@ -32,7 +32,7 @@ def hospital(open_hospital: Open, tmp_path_factory: pytest.TempPathFactory) -> H
     folder = tmp_path_factory.mktemp("studies")
     sections = {
         "server": {"max_running_jobs": 2, "max_queued_jobs": MOST_WAITING, "public_url": "https://discs.example.org/"},
-        "pacs": {"response_timeout_seconds": 60},
+        "pacs": {"connect_timeout_seconds": 60, "response_timeout_seconds": 60},  # while it is paused, jobs wait
         "publishers": {"rimage": {"kind": "cstore", "port": free_port(), "attempts": 1, "connect_timeout_seconds": 1}},
     }
     return open_hospital(
