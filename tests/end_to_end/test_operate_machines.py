@@ -115,8 +115,13 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
         )
 
         def configure(name: str, ae_title: str) -> Path:
-            pacs_section = {"ae_title": pacs.ae_title, "host": front, "port": pacs.port, "quiet_timeout_seconds": 30}
-            pacs_section |= {"connect_timeout_seconds": 60, "response_timeout_seconds": 60}  # while it is paused, jobs wait
+            pacs_section = {
+                "ae_title": pacs.ae_title,
+                "host": front,
+                "port": pacs.port,
+                "connect_timeout_seconds": 60,  # while it is paused, jobs wait
+                "quiet_timeout_seconds": 30,
+            }
             configuration = {
                 "server": {"port": web_port, "max_running_jobs": 2, "shutdown_grace_seconds": 2},
                 "pacs": pacs_section,
