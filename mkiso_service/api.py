@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal, NotRequired, get_args
 from pydantic import ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
-from mkiso.errors import MkisoError, kinds
+from mkiso.errors import JobCancelled, MkisoError, kinds
 from mkiso.storage.report import JobFacts, JobReport, Uuid
 from mkiso.study.selection import Selection
 
 State = Literal["waiting", "running", "done", "failed"]
+ShownState = State | Literal["cancelled"]
 HttpCode = Literal[
     "http_error",
     "internal_error",
@@ -39,6 +40,11 @@ class JobError(TypedDict):
     code: str
     http_status: NotRequired[int]
     job_id: NotRequired[str]
+
+
+def shown_state(state: State, error: JobError | None) -> ShownState:
+    """What people read: a job that somebody cancelled didn't fail."""
+    return "cancelled" if error and error["code"] == JobCancelled.code else state
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +155,7 @@ class NamedKeys(TypedDict):
 
 
 class Made(TypedDict):
-    """One who asked for one disc. `state` is what the job's report says: running, done, failed, or waiting where there
-    is none yet. `chosen` names the studies and series that alone were asked for; empty: everything.
-    """
+    """One who asked for one disc. `chosen` names the studies and series that alone were asked for; empty: all."""
 
     time: str
     user: str
@@ -163,7 +167,7 @@ class Made(TypedDict):
     chosen: str
     patient_id: str
     publisher: str
-    state: State
+    state: ShownState
     job_id: Uuid
 
 

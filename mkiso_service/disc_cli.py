@@ -255,8 +255,10 @@ def series(client: Client, request: DiscRequest, *, as_json: bool) -> None:
 @of_a_service
 def cancel(client: Client, job_id: str) -> None:
     """End a job that waits or runs. JOB is its id, as `mkiso jobs` shows it. One that has ended stays as it is."""
+    from mkiso_service.api import shown_state
+
     job = client.cancel(job_id)
-    click.echo(f"{job.job_id}  {', '.join(job.accession_numbers)}  {job.state}")
+    click.echo(f"{job.job_id}  {', '.join(job.accession_numbers)}  {shown_state(job.state, job.error)}")
 
 
 @click.command()

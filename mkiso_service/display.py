@@ -22,7 +22,7 @@ from rich.progress import (
 
 from mkiso.storage.report import FoundStudy, numbers_on
 from mkiso.study.identity import iso_date
-from mkiso_service.api import Job, Listed, Preview, SearchedStudy, ShownSeries, ShownStudy
+from mkiso_service.api import Job, Listed, Preview, SearchedStudy, ShownSeries, ShownStudy, shown_state
 from mkiso_service.counting import counted
 
 
@@ -99,7 +99,7 @@ def job_words(listed: Listed) -> str:
     """A job on one line: its id, when, how it stands, numbers, patient, who asked."""
     job = listed["job"]
     when = datetime.fromisoformat(listed["begun"]).astimezone().strftime("%Y-%m-%d %H:%M")
-    state = f"running {job.progress:.0%}" if job.state == "running" else job.state
+    state = f"running {job.progress:.0%}" if job.state == "running" else shown_state(job.state, job.error)
     what = f"by {job.publisher}" if job.kind == "print" else "file"
     who = ", ".join(dict.fromkeys(asker["who"] for asker in listed["asked"])) or "Prefect"
     facts = [job.job_id, when, f"{state:<12}", what, ", ".join(numbers_on(job)), listed["patient_name"], who]

@@ -59,7 +59,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     job_list = JobList(kept, orchestrator, jobs, trail, tells_birth_date=not settings.identity.confirm_birth_date)
     passwords = Passwords(settings.storage, jobs, trail)
     letters = Letters(settings, jobs, trail, passwords)
-    made = MadeReport(kept, trail)
+    made = MadeReport(kept, orchestrator, trail)
     previews = Previews(settings, trail)
     searches = Searches(settings, trail)
     health_of = Health(settings, orchestrator)

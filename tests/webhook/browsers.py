@@ -34,6 +34,8 @@ def is_right(browser: Browser, code: str, pictures: Path, name: str) -> None:
         browser.size(width, 800)
         browser.picture(pictures / f"{name}-{width}.png")
         assert browser.run("document.documentElement.scrollWidth <= innerWidth"), name
+        sideways = "(each) => each.scrollWidth > each.clientWidth && getComputedStyle(each).overflowX === 'auto'"
+        assert not browser.run(f"[...document.querySelectorAll('*')].some({sideways})"), name
         assert browser.violations() == [], name
 
 

@@ -332,6 +332,7 @@ def test_a_cancelled_disc_takes_no_focus_from_a_number(browser: Chromium, tmp_pa
         browser.until("!document.getElementById('sure').open")
         browser.type("C")
         clerk.until_reads("#jobs .state", "Cancelled")
+        assert browser.run("document.querySelector('#jobs .job').className") == "job cancelled seen"  # not red
         assert browser.run("document.activeElement.id") == "numbers"
 
 

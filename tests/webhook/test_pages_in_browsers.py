@@ -13,7 +13,7 @@ from mkiso.languages import language
 from mkiso.study.question import Question
 from mkiso_service.webhook.orchestrator import Standing
 from peers.browser import Browser
-from tests.webhook.browsers import BROWSERS, WIDTHS, browser_of, goes_to, is_right, refusals, text
+from tests.webhook.browsers import BROWSERS, browser_of, goes_to, is_right, refusals, text
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 
 pytestmark = [
@@ -76,9 +76,9 @@ def test_each_page_that_an_old_link_leads_to(opened: tuple[Browser, str], tmp_pa
         is_right(browser, code, tmp_path, "nowhere")
         browser.open(f"{url}/api/iso/made")
         is_right(browser, code, tmp_path, "made")
-        browser.size(WIDTHS[0], 800)
-        left = "[...document.querySelectorAll('.made {}')].map((each) => Math.round(each.getBoundingClientRect().left))"
-        assert browser.run(left.format("th")) == browser.run(left.format("tr:last-child td"))  # each below its heading
+        heads = "[...document.querySelectorAll('.made th')].map((each) => each.textContent).join()"
+        beside = "[...document.querySelectorAll('.made tr:last-child td')].map((each) => each.dataset.what).join()"
+        assert browser.run(heads) == browser.run(beside)
         browser.open(f"{url}/docs")
         is_right(browser, code, tmp_path, "docs")
         assert refusals(browser) == []

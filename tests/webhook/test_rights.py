@@ -22,8 +22,10 @@ from starlette.routing import Route
 from mkiso.config.access import Auth, Key
 from mkiso.config.disc import Deidentified
 from mkiso.config.settings import Audit, Settings
+from mkiso.errors import JobStopped
 from mkiso.storage.askings import Asking, write_asking
 from mkiso.storage.key_use import KeyUse
+from mkiso.study.question import Question
 from mkiso_service.webhook.access.callers import Keys
 from mkiso_service.webhook.access.rights import (
     ALL,
@@ -39,6 +41,7 @@ from mkiso_service.webhook.access.rights import (
     right_of,
 )
 from mkiso_service.webhook.counter.made import csv_of
+from mkiso_service.webhook.orchestrator import Standing
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.test_trail import events
 
@@ -53,6 +56,7 @@ PUBLIC = {
 }
 KEYS = {name: f"{name}-0123456789abcdef" for name in ("disc", "search", "print", "list", "cancel")}
 ASYNC = {"Prefer": "respond-async"}
+BROWSER = {"Accept": "text/html", "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
 
 
 def with_keys(folder: Path) -> Settings:
@@ -228,11 +232,35 @@ def test_who_made_what(tmp_path: Path) -> None:
         assert later == {"made": [], "more": False}
         assert len(client.get("/api/iso/made?until=2999-01-01T00:00:00Z", headers=shared).json()["made"]) == 2
         assert client.get("/api/iso/made?format=page", headers=shared).status_code == 400
-        browser = {**shared, "Accept": "text/html", "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
         client.get("/api/iso/download", params={"accession_number": "A3"}, headers={**ASYNC, **shared})
-        page = client.get("/api/iso/made", headers=browser)
+        page = client.get("/api/iso/made", headers={**shared, **BROWSER})
         assert "<table" in page.text and "=cmd()" in page.text
         assert "with this site's key" in page.text and "shared key" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("standing", "state"),
+    [("cancelled", "cancelled"), ("crashed", "failed"), ("running", "running"), ("waiting", "waiting")],
+)
+@pytest.mark.parametrize("told", [True, False], ids=["begun", "not begun"])
+def test_who_made_what_tells_how_a_disc_stands(tmp_path: Path, standing: Standing, state: str, told: bool) -> None:
+    """As the counter page does, also of a job that never began."""
+    settings = with_keys(tmp_path)
+    scripts = Scripts(settings.storage)
+
+    def script(job_id: str, question: Question) -> Standing:
+        if told:
+            scripts.failed(JobStopped("Stopped."))(job_id, question)
+        return standing
+
+    shared = {"X-API-Key": KEY}
+    with served(settings, Desk(script)) as client:
+        client.get("/api/iso/download?accession_number=A1", headers={**ASYNC, **shared})
+        [row] = client.get("/api/iso/made", headers=shared).json()["made"]
+        assert row["state"] == state
+        words = {"cancelled": "Cancelled", "failed": "Failed", "running": "Working", "waiting": "Waiting"}[state]
+        page = client.get("/api/iso/made", headers={**shared, **BROWSER}).text
+        assert f">{words}</td>" in page
 
 
 @given(st.lists(st.text(max_size=8), min_size=11, max_size=11))

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from mkiso.languages import N_, Language
 from mkiso.study.priors import WORDS, words_of
-from mkiso_service.api import Dependency, Job, Ordered
+from mkiso_service.api import Dependency, Job, Ordered, ShownState
 from mkiso_service.counting import ago, counted
 from mkiso_service.webhook.answers.advice import advice, must_look
 from mkiso_service.webhook.orchestrator import SUSPENDED
 
-STATES = {"waiting": N_("Waiting"), "running": N_("Working"), "done": N_("Ready"), "failed": N_("Failed")}
+STATES: Mapping[ShownState, str] = MappingProxyType(
+    {
+        "waiting": N_("Waiting"),
+        "running": N_("Working"),
+        "done": N_("Ready"),
+        "failed": N_("Failed"),
+        "cancelled": N_("Cancelled"),
+    }
+)
 STAGES = MappingProxyType(
     {
         "waiting": N_("Waiting for its turn"),

@@ -22,7 +22,7 @@ from mkiso.storage.report import numbers_on
 from mkiso.storage.room import size_words
 from mkiso.study.question import Question
 from mkiso.study.text import SEXES
-from mkiso_service.api import Dependency, InboxStates, Job, Preview, WhoMade
+from mkiso_service.api import Dependency, InboxStates, Job, Preview, WhoMade, shown_state
 from mkiso_service.counting import counted
 from mkiso_service.webhook.access.callers import (
     request_id_of,
@@ -166,13 +166,14 @@ def job_page(
     for the disc's password.
     """
     spoken = language_of(request)
-    moving = job.state in ("waiting", "running")
+    moving, shown = job.state in ("waiting", "running"), shown_state(job.state, job.error)
     answer = page_of(
         request,
         "job.html",
         job=job,
         numbers=numbers_on(job),
-        state=spoken.gettext(STATES[job.state]),
+        shown=shown,
+        state=spoken.gettext(STATES[shown]),
         words=words_of_job(job, spoken, robot),
         advice=advice_of_job(job, spoken),
         moving=moving,

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mkiso.errors import JobNotFound, JobStopped, OrchestratorUnavailable
+from mkiso.errors import JobNotFound
 from mkiso.storage.askings import Asking
 from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, numbers_on
@@ -20,6 +20,7 @@ from mkiso.study.text import readable_name
 from mkiso_service.api import Asker, Listed, Listing
 from mkiso_service.webhook.access.rights import Caller, caller_of, may_cancel
 from mkiso_service.webhook.audit import Trail
+from mkiso_service.webhook.counter.standings import standings_of, waiting
 from mkiso_service.webhook.discs.jobs import Jobs, as_it_stands, state_of
 from mkiso_service.webhook.orchestrator import Orchestrator, Standing
 from mkiso_service.webhook.questions.query import Query
@@ -57,10 +58,10 @@ class JobList:
         reports, askings = await self._read()
         found = [(report, askings.get(report.job_id, ())) for report in reports if report.kind in ("download", "print")]
         known = {report.job_id for report in reports}
-        found += [(_waiting(job_id, told[0]), told) for job_id, told in askings.items() if job_id not in known]
+        found += [(waiting(job_id, told[0]), told) for job_id, told in askings.items() if job_id not in known]
         wanted = [each for each in found if _fits(*each, search, since)]
         wanted.sort(key=lambda each: _asked_last(*each), reverse=True)
-        standings = await self._standings([report for report, _ in wanted[:MOST] if _may_change(report)])
+        standings = await standings_of([report for report, _ in wanted[:MOST]], self._orchestrator)
         caller = caller_of(request)
         shown = [await self._listed(report, told, standings, caller) for report, told in wanted[:MOST]]
         body: Listing = {"jobs": shown, "more": len(wanted) > MOST}
@@ -73,24 +74,10 @@ class JobList:
                 self._known = (time.monotonic(), reports, askings)
             return self._known[1], self._known[2]
 
-    async def _standings(self, reports: list[JobReport]) -> Mapping[str, Standing | None]:
-        """Of those whose report doesn't say how they ended; None where nobody can be asked. A run that isn't there any
-        more was cut off, unless its report says that it was stopped.
-        """
-        job_ids = [report.job_id for report in reports]
-        try:
-            known = await self._orchestrator.standings_of(job_ids) if job_ids else {}
-        except OrchestratorUnavailable:
-            return dict.fromkeys(job_ids)
-        gone: Mapping[str, Standing] = {report.job_id: "failed" if report.error else "crashed" for report in reports}
-        return {**gone, **known}
-
     async def _listed(
         self, report: JobReport, told: tuple[Asking, ...], standings: Mapping[str, Standing | None], caller: Caller
     ) -> Listed:
         user, standing = caller.user, standings.get(report.job_id, "completed")
-        if standing is None and report.stage == "waiting":
-            standing = "waiting"
         state, error = state_of(standing, report, report.job_id)
         report = as_it_stands(report, standing)
         try:
@@ -122,11 +109,6 @@ class JobList:
         if not search:
             self._told[who] = now
         await self._trail.listed(request, search)
-
-
-def _may_change(report: JobReport) -> bool:
-    """Whether Prefect knows more: a job that was stopped may be cancelled, or wait to be taken up again."""
-    return report.status == "running" or report.error.get("code") == JobStopped.code
 
 
 def _fits(report: JobReport, told: tuple[Asking, ...], search: str, since: datetime) -> bool:
@@ -163,8 +145,3 @@ def _moment(written: str) -> datetime | None:
         return datetime.fromisoformat(written).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-def _waiting(job_id: str, told: Asking) -> JobReport:
-    kind, numbers, chosen = told.kind, told.accession_numbers, told.selection
-    return JobReport(job_id, kind, numbers, publisher=told.publisher, updated=told.time, selection=chosen)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
 from starlette.requests import Request
@@ -16,10 +17,13 @@ from mkiso.errors import InvalidRequest
 from mkiso.storage.askings import Asking
 from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, numbers_on
-from mkiso_service.api import Made, WhoMade
+from mkiso_service.api import Made, WhoMade, shown_state
 from mkiso_service.webhook.answers.errors import is_shown
 from mkiso_service.webhook.answers.pages import made_page
 from mkiso_service.webhook.audit import Trail
+from mkiso_service.webhook.counter.standings import standings_of, waiting
+from mkiso_service.webhook.discs.jobs import state_of
+from mkiso_service.webhook.orchestrator import Orchestrator, Standing
 from mkiso_service.webhook.questions.query import Query
 
 MOST = {"csv": 50_000, "json": 1000, "page": 1000}
@@ -32,8 +36,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 class MadeReport:
     """For those who answer for what leaves this site."""
 
-    def __init__(self, kept: KeptReports, trail: Trail) -> None:
+    def __init__(self, kept: KeptReports, orchestrator: Orchestrator, trail: Trail) -> None:
         self._kept = kept
+        self._orchestrator = orchestrator
         self._trail = trail
 
     async def show(self, request: Request) -> Response:
@@ -46,12 +51,18 @@ class MadeReport:
         await self._trail.listed(request, "who made what")
         reports, askings = await asyncio.to_thread(lambda: (self._kept.reports(), self._kept.askings()))
         begin, end = (moment.timestamp() if moment else None for moment in (since, until))
-        rows = [
-            row
-            for row in made(reports, askings.items())
-            if (begin is None or seconds_of(row) >= begin) and (end is None or seconds_of(row) < end)
+        asked = [
+            each
+            for each in everybody(askings.items())
+            if (begin is None or each.seconds >= begin) and (end is None or each.seconds < end)
         ]
-        told: WhoMade = {"made": rows[: MOST[form]], "more": len(rows) > MOST[form]}
+        known = {report.job_id: report for report in reports}
+        shown = [(each, known.get(each.job_id) or waiting(*each[:2])) for each in asked[: MOST[form]]]
+        standings = await standings_of([report for _, report in shown], self._orchestrator)
+        told: WhoMade = {
+            "made": [_row(each, report, standings) for each, report in shown],
+            "more": len(asked) > MOST[form],
+        }
         headers = {"cache-control": "no-store", "vary": "Accept"}
         if form == "csv":
             headers["content-disposition"] = 'attachment; filename="discs.csv"'
@@ -61,17 +72,24 @@ class MadeReport:
         return Response(_ANSWER.dump_json(told), headers=headers, media_type="application/json")
 
 
-def made(reports: Iterable[JobReport], askings: Iterable[tuple[str, tuple[Asking, ...]]]) -> list[Made]:
-    """A row for everybody who asked, the newest first."""
-    known = {report.job_id: report for report in reports}
-    rows = [_row(job_id, asked, known.get(job_id)) for job_id, told in askings for asked in told]
-    return sorted(rows, key=seconds_of, reverse=True)
+class Asked(NamedTuple):
+    """One who asked for a job."""
+
+    job_id: str
+    asking: Asking
+    seconds: float
 
 
-def seconds_of(row: Made) -> float:
-    """When it was asked for, in seconds since 1970; 0 where what is written down is no time."""
+def everybody(askings: Iterable[tuple[str, tuple[Asking, ...]]]) -> list[Asked]:
+    """Everybody who asked, the newest first."""
+    told = [Asked(job_id, asking, seconds_of(asking.time)) for job_id, asked in askings for asking in asked]
+    return sorted(told, key=lambda each: each.seconds, reverse=True)
+
+
+def seconds_of(moment: str) -> float:
+    """A moment (ISO 8601) in seconds since 1970; 0 where what is written down is no time."""
     try:
-        return datetime.fromisoformat(row["time"]).timestamp()
+        return datetime.fromisoformat(moment).timestamp()
     except (ValueError, OverflowError):
         return 0.0
 
@@ -87,18 +105,19 @@ def csv_of(rows: Iterable[Made]) -> str:
     return "\N{ZERO WIDTH NO-BREAK SPACE}" + text.getvalue()
 
 
-def _row(job_id: str, asked: Asking, report: JobReport | None) -> Made:
+def _row(asked: Asked, report: JobReport, standings: Mapping[str, Standing | None]) -> Made:
+    job_id, told, _ = asked
     return {
-        "time": asked.time,
-        "user": asked.user,
-        "name": asked.name,
-        "address": asked.who,
-        "by": asked.by,
-        "kind": asked.kind,
-        "accession_numbers": asked.accession_numbers or (numbers_on(report) if report else ()),
-        "chosen": asked.selection.written,
-        "patient_id": report.patient_id if report else "",
-        "publisher": asked.publisher,
-        "state": report.status if report else "waiting",
+        "time": told.time,
+        "user": told.user,
+        "name": told.name,
+        "address": told.who,
+        "by": told.by,
+        "kind": told.kind,
+        "accession_numbers": told.accession_numbers or numbers_on(report),
+        "chosen": told.selection.written,
+        "patient_id": report.patient_id,
+        "publisher": told.publisher,
+        "state": shown_state(*state_of(standings.get(job_id, "completed"), report, job_id)),
         "job_id": job_id,
     }

@@ -110,6 +110,8 @@ function download(disc) {
   link.remove();
 }
 
+function isCancelled(job) { return job.state === "failed" && job.error?.code === "job_cancelled"; }
+
 function ended(job) { return job.state === "done" || job.state === "failed"; }
 
 function numbers(job) {
@@ -126,7 +128,7 @@ function same(one, other) {
 function label(job) {
   if (job.kind === "print" && job.proves && job.state !== "failed") return job.proves === "done" ? gettext("Made") : gettext("Ordered");
   if (job.state === "running") return gettext("Working %(part)s", { part: `${Math.round(100 * job.progress)} %` });
-  if (job.state === "failed") return job.error?.code === "job_cancelled" ? gettext("Cancelled") : gettext("Failed");
+  if (job.state === "failed") return isCancelled(job) ? gettext("Cancelled") : gettext("Failed");
   if (job.state === "waiting") return gettext("Waiting");
   return job.discs.length ? gettext("Ready") : gettext("Made");
 }
@@ -254,7 +256,7 @@ function paint(item, entry) {
   const held = item.contains(document.activeElement);
   const failed = job.state === "failed";
   const isOrdered = label(job) === gettext("Ordered");
-  item.className = `job ${job.state}${isOrdered ? " queued" : ""}${seen.has(job.job_id) ? " seen" : ""}`;
+  item.className = `job ${isCancelled(job) ? "cancelled" : job.state}${isOrdered ? " queued" : ""}${seen.has(job.job_id) ? " seen" : ""}`;
   put(item, ".numbers", numbers(job));
   const born = entry.patient_birth_date && gettext("born %(date)s", { date: day(entry.patient_birth_date) });
   put(item, ".patient", [entry.patient_name, born].filter(Boolean).join(", "));

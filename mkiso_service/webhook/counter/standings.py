@@ -1,0 +1,36 @@
+"""How the jobs stand whose reports are listed: as Prefect has it, where a report doesn't say how its job ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from mkiso.errors import JobStopped, OrchestratorUnavailable
+from mkiso.storage.askings import Asking
+from mkiso.storage.report import JobReport
+from mkiso_service.webhook.orchestrator import Orchestrator, Standing
+
+
+async def standings_of(reports: Iterable[JobReport], orchestrator: Orchestrator) -> Mapping[str, Standing | None]:
+    """Of those whose report doesn't say how they ended; None where nobody can be asked. A run that isn't there any
+    more was cut off, unless its report says that it was stopped.
+    """
+    open_ones = {report.job_id: report for report in reports if _may_change(report)}
+    try:
+        known = await orchestrator.standings_of(list(open_ones)) if open_ones else {}
+    except OrchestratorUnavailable:
+        return {job_id: "waiting" if report.stage == "waiting" else None for job_id, report in open_ones.items()}
+    gone: Mapping[str, Standing] = {
+        job_id: "failed" if report.error else "crashed" for job_id, report in open_ones.items()
+    }
+    return {**gone, **known}
+
+
+def waiting(job_id: str, told: Asking) -> JobReport:
+    """Of a job that has been asked for and that no report tells of yet."""
+    kind, numbers, chosen = told.kind, told.accession_numbers, told.selection
+    return JobReport(job_id, kind, numbers, publisher=told.publisher, updated=told.time, selection=chosen)
+
+
+def _may_change(report: JobReport) -> bool:
+    """Whether Prefect knows more: a job that was stopped may be cancelled, or wait to be taken up again."""
+    return report.status == "running" or report.error.get("code") == JobStopped.code
