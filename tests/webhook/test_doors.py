@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -20,6 +21,8 @@ from mkiso.config.publishers import CStore
 from mkiso.study.question import Question
 from mkiso_service.log_lines import JsonLines
 from mkiso_service.webhook import server
+from mkiso_service.webhook.access.onward import MAX_ADDRESS, folded, own_address, unfolded
+from mkiso_service.webhook.counter import signing_in
 from mkiso_service.webhook.discs import disc_bytes
 from mkiso_service.webhook.health import ANSWER_SECONDS, KEPT_SECONDS
 from mkiso_service.webhook.orchestrator import Standing
@@ -80,6 +83,70 @@ def test_no_key_no_answer(
     if method != "HEAD":
         assert answer.json()["code"] == "unauthorized"
     assert locked_desk.asked == []
+
+
+@pytest.mark.parametrize(
+    ("address", "leads"),
+    [
+        ("/api/iso/made?since=2026-01-01T00:00:00%2B01:00", True),
+        ("/api/iso/download?accession_number=A%201&birth_date=1970-01-31", True),
+        ("/api/../session", True),  # a browser makes /session of it, at this host
+        ("/", False),
+        ("", False),
+        ("//evil.example", False),
+        ("//evil.example/api/iso", False),
+        ("\\\\evil.example", False),
+        ("/\\evil.example", False),
+        ("/api\\evil.example", False),
+        ("/api/\\evil.example", False),
+        ("%2f%2fevil.example", False),
+        ("/%2fevil.example", False),
+        ("/%5cevil.example", False),
+        ("https://evil.example/api/", False),
+        ("https:/api/", False),
+        ("javascript:alert(1)//api/", False),
+        (" //evil.example", False),
+        ("\t/api/", False),
+        ("/api/\r\nSet-Cookie: a=b", False),
+        ("/api/\0", False),
+        ("/api/ä", False),
+        ("/api/a b", False),
+        ("@evil.example/api/", False),
+        (".evil.example/api/", False),
+        ("/api/" + "x" * MAX_ADDRESS, False),
+    ],
+)
+def test_a_sign_in_leads_back_to_an_address_of_our_own_alone(
+    locked: httpx.Client, monkeypatch: pytest.MonkeyPatch, address: str, leads: bool
+) -> None:
+    monkeypatch.setattr(signing_in, "WRONG_KEY_SECONDS", 0.0)
+    led = address if leads else "/"
+    assert own_address(address) == unfolded(folded(address)) == led
+    told = {"to": address}
+    signed = locked.post("/session", params=told, data={"key": KEY})
+    assert (signed.status_code, signed.headers["location"]) == (303, led)
+    session = {"Cookie": signed.headers["set-cookie"].partition(";")[0]}
+    locked.cookies.clear()
+    answer = locked.get("/", params=told, headers=session)
+    assert (answer.status_code, answer.headers.get("location")) == ((303, led) if leads else (200, None))
+    for page in (locked.get("/", params=told), locked.post("/session", params=told, data={"key": "wrong"})):
+        assert (f'action="/session?{urlencode(told)}"' in page.text) == leads
+        assert leads or "evil" not in page.text
+
+
+@pytest.mark.parametrize("query", ["to=/api/a&to=/api/b", "to=%ff", "to", "&" * 100 + "to=/api/a", "to=%E0%80%AF"])
+def test_an_address_that_cant_be_read_leads_nowhere(locked: httpx.Client, query: str) -> None:
+    signed = locked.post(f"/session?{query}", data={"key": KEY})
+    locked.cookies.clear()
+    assert signed.headers["location"] == "/"
+
+
+def test_a_link_without_a_session_says_where_the_sign_in_leads(locked: httpx.Client) -> None:
+    shown = {"Accept": "text/html", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    page = locked.get("/api/iso/print?accession_number=A%201&publisher=x", headers=shown)
+    assert page.status_code == 401
+    assert 'href="/?to=%2Fapi%2Fiso%2Fprint%3Faccession_number%3DA%25201%26publisher%3Dx"' in page.text
+    assert 'href="/"' in locked.get(f"/api/iso/made?{'x' * MAX_ADDRESS}", headers=shown).text
 
 
 @pytest.mark.parametrize("path", OPEN)

@@ -26,7 +26,6 @@ from peers.chromium import Chromium
 from peers.corpus import JAPANESE, UMLAUT
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs
-from tests.webhook.test_inboxes_told import NAVIGATION
 from tests.webhook.test_print_page import ordered
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")]
@@ -409,8 +408,27 @@ def test_a_clerk_whose_session_has_ended_is_told_so(browser: Chromium, tmp_path:
         browser.until_ready("key")
         assert clerk.reads(".ended") == "Your session has ended. Sign in again."
         clerk.finds_nothing_wrong()
-        page = client.get("/api/iso/made", headers={"Accept": "text/html", **NAVIGATION}).text
-        assert "Sign in, then open this address once more." in page
+        browser.type(KEY)
+        browser.press("Enter")
+        browser.until("document.querySelector('#numbers')?.value === 'A1'")  # nobody types it again
+        browser.until_ready("numbers")
+        browser.press("Enter")
+        clerk.until_reads("#whose:not([hidden]) .name", "Example, Anna")
+        browser.run("document.getElementById('back').click()")
+        browser.call("Network.clearBrowserCookies")
+        browser.open(f"{clerk.url}/api/iso/made?since=2026-01-01T00:00:00Z")
+        assert clerk.reads(".words") == "Sign in, and you come back to this page."
+        browser.run("document.querySelector('a.button').click()")
+        browser.until_ready("key")
+        for key in ("wrong", KEY):
+            browser.type(key)
+            browser.press("Enter")
+            browser.until("document.readyState === 'complete' && document.querySelector('#key')?.value !== 'wrong'")
+        browser.until("document.title === 'Who made what'")
+        assert str(browser.run("location.href")).endswith("/api/iso/made?since=2026-01-01T00:00:00Z")
+        browser.open(clerk.url)
+        browser.until_ready("numbers")
+        assert browser.run("document.getElementById('numbers').value") == ""
 
 
 def test_prints_say_which_publisher_has_what(browser: Chromium, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from mkiso.config.access import Auth, SignIn
 from mkiso.config.settings import Audit, Settings
 from mkiso.storage.sessions import PersonSessions, Session
 from mkiso_service.checks import checks_of
+from mkiso_service.webhook.access.onward import folded
 from mkiso_service.webhook.access.rights import ROLES, ROUTES
 from peers.openid_provider import SECRET, OpenIdProvider
 from peers.ports import free_port
@@ -52,9 +53,9 @@ class Person:
                 del jar[name]
         return answer
 
-    def at_provider(self, login: str) -> str:
+    def at_provider(self, login: str, begin: str = "/session/begin") -> str:
         """The address to which the provider leads back."""
-        answer = self.send("GET", "/session/begin")
+        answer = self.send("GET", begin)
         while True:
             address = answer.headers["location"]
             if "/session/callback" in address:
@@ -207,14 +208,33 @@ def test_an_answer_is_good_once(site: Site) -> None:
     assert person.send("GET", f"{address}&code=x", headers=FROM_PROVIDER).status_code == 400
 
 
-@pytest.mark.parametrize("place", ["https://evil.example", "//evil.example", "/api/iso/jobs"])
-@pytest.mark.parametrize("name", ["next", "return_to", "redirect_uri", "url"])
-def test_a_sign_in_leads_to_the_counter_page_and_nowhere_else(site: Site, name: str, place: str) -> None:
+@pytest.mark.parametrize("place", ["https://evil.example", "//evil.example", "/%5cevil.example", "/api/iso/jobs"])
+@pytest.mark.parametrize("name", ["to", "next", "return_to", "redirect_uri", "url"])
+def test_a_sign_in_leads_back_to_what_was_asked_for_and_nowhere_else(site: Site, name: str, place: str) -> None:
     person = site.person()
     begun = person.send("GET", f"/session/begin?{name}={place}").headers["location"]
     assert begun.startswith(site.provider.issuer) and "evil" not in begun
-    answer = person.send("GET", f"{person.at_provider('clara')}&{name}={place}", headers=FROM_PROVIDER)
-    assert answer.headers["refresh"] == "0; url=/" and "evil" not in answer.text
+    led = place if (name, place) == ("to", "/api/iso/jobs") else "/"
+    back = person.at_provider("clara", f"/session/begin?{name}={place}")
+    answer = person.send("GET", f"{back}&{name}={place}", headers=FROM_PROVIDER)
+    assert answer.headers["refresh"] == f"0; url={led}" and "evil" not in answer.text
+
+
+def test_a_sign_in_that_fails_doesnt_forget_what_was_asked_for(site: Site) -> None:
+    person = site.person()
+    back = person.at_provider("clara", "/session/begin?to=/api/iso/jobs%3Fsearch%3Dx")
+    page = person.send("GET", str(httpx.URL(back).copy_set_param("state", "x")), headers=FROM_PROVIDER)
+    assert page.status_code == 403 and 'href="/?to=%2Fapi%2Fiso%2Fjobs%3Fsearch%3Dx"' in page.text
+
+
+@pytest.mark.parametrize("address", ["//evil.example", "/api/\\evil.example", "/" + "x" * 5000])
+def test_a_cookie_that_was_tampered_with_leads_nowhere_else(site: Site, address: str) -> None:
+    person = site.person()
+    back = person.at_provider("clara", "/session/begin?to=/api/iso/jobs")
+    told = person.own["__Host-mkiso_sign_in"].rpartition(".")[0]
+    person.own["__Host-mkiso_sign_in"] = f"{told}.{folded(address)}"
+    answer = person.send("GET", back, headers=FROM_PROVIDER)
+    assert answer.status_code == 403 or answer.headers["refresh"] == "0; url=/"
 
 
 def test_a_session_is_of_one_sign_in(site: Site) -> None:

@@ -74,6 +74,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_a_person_signs_in_and_out(opened: tuple[Browser, str], site: str, tmp_path: Path) -> None:
     browser, code = opened
+    who_made_what = language(code).gettext("Who made what")
     browser.events.clear()
     browser.open(site)
     browser.until("document.activeElement?.matches('a.button')")
@@ -95,22 +96,17 @@ def test_a_person_signs_in_and_out(opened: tuple[Browser, str], site: str, tmp_p
     browser.until(f"{text('table.made tbody td:nth-child(3)')} === 'R1'")
     is_right(browser, code, tmp_path, "report")
 
-    browser.open(site)
-    browser.until_ready("numbers")
-    goes_to(browser, "#sign-out button", back=True)
-    browser.press("Enter")
-    browser.until("document.title === 'Out' && document.readyState === 'complete'")
-    goes_to(browser, "button")
-    browser.press("Enter")
-    browser.until("document.activeElement?.matches('a.button')")
-    assert browser.run("location.href") == f"{site}/"
+    signs_out(browser, site)
     browser.open(f"{site}/api/iso/made")
     assert browser.run("document.title") == language(code).gettext("Not signed in")
     is_right(browser, code, tmp_path, "nobody")
     goes_to(browser, "a.button")
     browser.press("Enter")
-    browser.until(f"location.href === '{site}/' && document.activeElement?.matches('a.button')")
+    browser.until("location.search && document.activeElement?.matches('a.button')")
+    signs_in(browser, "ada")
+    browser.until(f"location.href === '{site}/api/iso/made' && document.title === {who_made_what!r}")
     assert refusals(browser) == []
+    signs_out(browser, site)
 
 
 @pytest.mark.parametrize("login", ["", "mallory"])
@@ -145,6 +141,18 @@ def test_a_sign_in_while_the_provider_is_away(opened: tuple[Browser, str], tmp_p
         browser.until(f"location.href === '{site}/'")
         signs_in(browser, "clara")
         browser.until(f"{text('.signed-in')} === 'Clara Example'")
+
+
+def signs_out(browser: Browser, site: str) -> None:
+    browser.open(site)
+    browser.until_ready("numbers")
+    goes_to(browser, "#sign-out button", back=True)
+    browser.press("Enter")
+    browser.until("document.title === 'Out' && document.readyState === 'complete'")
+    goes_to(browser, "button")
+    browser.press("Enter")
+    browser.until("document.activeElement?.matches('a.button')")
+    assert browser.run("location.href") == f"{site}/"
 
 
 def signs_in(browser: Browser, login: str) -> None:

@@ -30,7 +30,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             N_("Something is missing in what was asked for, or is wrong in it."),
             TELL,
         ),
-        "unauthorized": (N_("Sign in, then open this address once more."),),
+        "unauthorized": (N_("Sign in, and you come back to this page."),),
         "sign_in_failed": (
             N_("The sign-in came to nothing. Sign in again; if it happens again, tell the administrator."),
         ),

@@ -27,6 +27,7 @@ from mkiso_service.counting import counted
 from mkiso_service.webhook.access.callers import (
     request_id_of,
 )
+from mkiso_service.webhook.access.onward import HOME, asked_for, leads_to, with_address
 from mkiso_service.webhook.access.rights import right_of
 from mkiso_service.webhook.answers.advice import advice, must_look
 from mkiso_service.webhook.answers.job_words import STATES, advice_of_job, ordered_before, without, words_of_job
@@ -53,7 +54,8 @@ def sign_in_page(request: Request, *, wrong: bool = False, people: bool = False)
     the counter page has led here (`?ended`), since its session is over.
     """
     ended = not wrong and "ended" in request.query_params
-    answer = page_of(request, "sign-in.html", POLICY, "no-cache", wrong=wrong, people=people, ended=ended)
+    door = with_address("/session/begin" if people else "/session", leads_to(request))
+    answer = page_of(request, "sign-in.html", POLICY, "no-cache", wrong=wrong, people=people, ended=ended, door=door)
     answer.status_code = 401 if wrong else 200
     return answer
 
@@ -126,7 +128,8 @@ def error_page(request: Request, status: int, words: str, code: str) -> HTMLResp
         "advice": advice(code, spoken, look=right_of(path) == "print" and must_look("print", code)),
         "words": words,
     }
-    answer = page_of(request, "error.html", **told, code=code, request_id=request_id, signs_in=signs_in)
+    door = with_address(HOME, asked_for(request)) if signs_in else ""
+    answer = page_of(request, "error.html", **told, code=code, request_id=request_id, door=door)
     answer.status_code = status
     answer.headers["vary"] = "Accept, Accept-Language"
     return answer

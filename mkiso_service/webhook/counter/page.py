@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from mkiso.config.section import TransferSyntax
 from mkiso.config.settings import Settings
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import N_
 from mkiso_service.webhook.access.callers import Keys
+from mkiso_service.webhook.access.onward import HOME, leads_to
 from mkiso_service.webhook.access.rights import caller_of
 from mkiso_service.webhook.answers.advice import LOOK_FIRST, advices
 from mkiso_service.webhook.answers.job_words import STAGES
@@ -70,6 +71,8 @@ class CounterPage:
         caller = caller_of(request)
         if "list" not in caller.rights:
             return sign_in_page(request, people=not self._keys.on_page)
+        if self._keys.needed and (address := leads_to(request)) != HOME:  # whom another site led here, signed in
+            return RedirectResponse(address, 303, {"cache-control": "no-store"})
         spoken = language_of(request)
         told = {
             "words": spoken.words_of(_SCRIPTS),

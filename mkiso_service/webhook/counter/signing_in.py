@@ -29,6 +29,7 @@ from mkiso_service.webhook.access.callers import (
     sender_of_request,
     session_of,
 )
+from mkiso_service.webhook.access.onward import MAX_ADDRESS, folded, leads_to, unfolded
 from mkiso_service.webhook.access.rights import caller_of
 from mkiso_service.webhook.answers.pages import onward_page, sign_in_page
 from mkiso_service.webhook.audit import Trail
@@ -38,7 +39,7 @@ AT_ONCE = 4
 """Sign-ins that ask the provider at the same time: a slow one takes no thread from a download."""
 WRONG_KEY_SECONDS = 1.0  # slows down guessing
 PENDING_SECONDS = 900
-MAX_COOKIE = 512
+MAX_COOKIE = 512 + 4 * MAX_ADDRESS // 3
 T = TypeVar("T")
 
 
@@ -59,7 +60,7 @@ class SigningIn:
         self._threads = ThreadPoolExecutor(AT_ONCE, "sign-in")
 
     async def by_key(self, request: Request) -> Response:
-        """POST /session with `key`: the cookie and back to the page. No other site's form gets this far
+        """POST /session with `key`: the cookie and on to what was asked for. No other site's form gets this far
         (Sec-Fetch-Site, Origin).
         """
         if sender_of_request(request).kind == "foreign":
@@ -70,7 +71,7 @@ class SigningIn:
         if not self._keys.right(key.encode()):
             await asyncio.sleep(WRONG_KEY_SECONDS)
             return sign_in_page(request, wrong=True)
-        answer = RedirectResponse("/", 303)
+        answer = RedirectResponse(leads_to(request), 303)
         answer.set_cookie(
             SESSION_COOKIE,
             self._sessions.begin(),
@@ -87,17 +88,17 @@ class SigningIn:
         pending = Pending.new()
         address = await self._ask(lambda: provider.begin(pending))
         answer = RedirectResponse(address, 303, {"cache-control": "no-store"})
-        told = ".".join((pending.state, pending.nonce, pending.verifier))
+        told = ".".join((pending.state, pending.nonce, pending.verifier, folded(leads_to(request))))
         answer.set_cookie(PENDING_COOKIE, told, PENDING_SECONDS, secure=True, httponly=True, samesite="lax")
         return answer
 
     async def finish(self, request: Request) -> Response:
-        """GET /session/callback: a new session, and on to the counter page and nowhere else."""
+        """GET /session/callback: a new session, and on to what was asked for."""
         provider = self._needed()
         query = Query(request.scope["query_string"])
         state, code, issuer = (query.one(name) or "" for name in ("state", "code", "iss"))
         try:
-            pending = _pending(session_of(request, PENDING_COOKIE))
+            pending, address = _pending(session_of(request, PENDING_COOKIE))
             if query.one("error") is not None:
                 raise SignInFailed("The provider has signed nobody in. Sign in again, or ask its administrator.")
             person = await self._ask(lambda: provider.finish(pending, state, code, issuer))
@@ -110,7 +111,7 @@ class SigningIn:
         session = Session(person.user, person.name, person.roles, time.time(), person.id_token)
         session_id = await asyncio.to_thread(self._people.begin, session)
         await self._trail.signed(request, person.user, person.name, audit.LOGIN)
-        answer = onward_page(request, "/")
+        answer = onward_page(request, address)
         answer.set_cookie(PERSON_COOKIE, session_id, secure=True, httponly=True, samesite="strict")
         answer.delete_cookie(PENDING_COOKIE, secure=True, httponly=True, samesite="lax")
         return answer
@@ -144,8 +145,9 @@ class SigningIn:
         return await asyncio.get_running_loop().run_in_executor(self._threads, what)
 
 
-def _pending(cookie: str) -> Pending:
+def _pending(cookie: str) -> tuple[Pending, str]:
+    """A sign-in that has begun, and where it leads on."""
     parts = cookie.split(".") if len(cookie) <= MAX_COOKIE else []
-    if len(parts) != 3 or not all(parts):
+    if len(parts) != 4 or not all(parts):
         raise SignInFailed("This browser has begun no sign-in, or it took too long. Sign in again.")
-    return Pending(*parts)
+    return Pending(*parts[:3]), unfolded(parts[3])

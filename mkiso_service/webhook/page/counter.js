@@ -13,12 +13,14 @@ const publishers = JSON.parse(site.publishers || "[]");
 const wantsBirthDate = site.birthDate === "yes";
 let whose = null; // who is on the screen: the preview, the question, the birth date that was typed, and what is asked again
 let looks = 0;
+let asking = []; // the numbers of whom it is about, until the disc is asked for
 let pending = null; // what is asked again as soon as the birth date is typed
 
 // A question has the accession numbers, and the UIDs of the studies and series that alone are meant; empty: all of them.
 async function look(question, birthDate, again = null) {
   const turn = ++looks;
   leave();
+  asking = question.numbers;
   say(gettext("Looking up the patient."));
   const query = withSelection(new URLSearchParams({ accession_number: question.numbers.join(","), ...(birthDate && { birth_date: birthDate }), ...(site.priors && { priors: "true" }) }), question);
   const { body, error } = await call(`/api/iso/preview?${query}`);
@@ -154,6 +156,7 @@ async function order(...kinds) {
     $("problem").textContent = problem;
     if (problem) return;
   }
+  if (asking === question.numbers) asking = [];
 }
 
 async function ask(kind, { question, format, stored, publisher, shown, birthDate, looked }) { // `looked`: at the robot, where an earlier order ended unclear
@@ -217,7 +220,7 @@ $("priors").addEventListener("change", offer);
 $("both").addEventListener("click", () => order("download", "print"));
 $("make").addEventListener("click", () => order("download"));
 $("print").addEventListener("click", () => order("print"));
-$("back").addEventListener("click", () => { leave(); field.focus(); });
+$("back").addEventListener("click", () => { leave(); asking = []; field.focus(); });
 $("whose").addEventListener("keydown", (event) => { // a choice is made, and Enter goes on, as in any form
   if (event.key !== "Enter" || event.repeat || !event.target.matches("input")) return;
   event.preventDefault();
@@ -277,6 +280,8 @@ $("sign-out").addEventListener("submit", () => sessionStorage.clear()); // the n
 $("born").hidden = !wantsBirthDate;
 explain();
 offerPublishers();
-begin(askAgain);
+field.value = sessionStorage.getItem("unsent") || "";
+sessionStorage.removeItem("unsent");
+begin(askAgain, () => field.value || asking.join("\n"));
 if (site.search) beginSearch((question, birthDate) => look(question, wantsBirthDate ? birthDate : ""));
 if (publishers.length) watchRobots(publishers, offer);

@@ -15,6 +15,7 @@ let listed = [];
 let search = "";
 let lost = false;
 let again = () => {};
+let unsent = () => ""; // the numbers that somebody would have to type again
 let timer = 0;
 
 export function say(words) { $("announce").textContent = words; }
@@ -27,7 +28,10 @@ export async function call(address, options = {}) {
     return { error: { code: "unreachable" } };
   }
   const body = await answer.json().catch(() => null);
-  if (answer.status === 401) location.replace("/?ended"); // the sign-in comes, and says why
+  if (answer.status === 401) {
+    sessionStorage.setItem("unsent", unsent());
+    location.replace("/?ended"); // the sign-in comes, and says why
+  }
   if (answer.ok && body) return { body };
   return { error: body || { code: answer.ok ? "unreachable" : "error" } }; // an answer that was cut off is none
 }
@@ -45,8 +49,8 @@ export function follow(accepted) {
 
 function keep() { sessionStorage.setItem("mine", JSON.stringify([...mine].slice(-KEPT))); }
 
-export async function begin(askAgain) {
-  again = askAgain;
+export async function begin(askAgain, numbersNow) {
+  [again, unsent] = [askAgain, numbersNow];
   $("password").addEventListener("cancel", (event) => event.preventDefault()); // Escape would lose it
   $("password").addEventListener("close", () => { $("password").querySelector("strong").textContent = ""; });
   $("find").addEventListener("submit", (event) => {
