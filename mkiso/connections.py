@@ -45,7 +45,7 @@ class Connections:
         request.extensions["trace"] = self._take
 
     def _take(self, event: str, told: dict[str, Any]) -> None:
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):  # within a proxy's tunnel, too
             self._streams.append(told["return_value"])
             if self._ended:
                 _shut(told["return_value"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,14 +18,20 @@ EACH_SECONDS = 0.05
 
 
 @contextmanager
-def dripping(what: str) -> Iterator[int]:
-    """One of DRIPS at the port that is given, to everybody."""
+def dripping(what: str, tunnel: ssl.SSLContext | None = None) -> Iterator[int]:
+    """One of DRIPS at the port that is given, to everybody. `tunnel`: it is a proxy, whose tunnels (RFC 9110 9.3.6)
+    lead to it over TLS.
+    """
     begin, each = DRIPS[what]
     stop = threading.Event()
 
     def drip(taken: socket.socket) -> None:
         with taken, suppress(OSError):
             taken.recv(65_536)
+            if tunnel:
+                taken.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                taken = tunnel.wrap_socket(taken, server_side=True)
+                taken.recv(65_536)
             taken.sendall(begin)
             while not stop.wait(EACH_SECONDS):
                 taken.sendall(each)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from joserfc.jwk import OctKey, RSAKey
 from mkiso.config.access import SignIn
 from mkiso.errors import NotAllowed, ProviderUnavailable, SignInFailed
 from mkiso_service.openid import MAX_BYTES, Pending, Provider, is_safe
+from peers.certificates import showing, write_certificates
 from peers.dripping import DRIPS, dripping
 
 KEY, OTHER = (RSAKey.generate_key(2048, {"kid": kid, "use": "sig"}) for kid in ("a", "b"))
@@ -227,6 +229,21 @@ def test_an_answer_that_never_begins_or_goes_on_ends_in_time(what: str, monkeypa
             {"issuer": f"http://127.0.0.1:{port}", "client_id": "mkiso", "roles": {"clerk": ["c"]}}
         )
         Provider(sign_in, "https://discs.example.org").begin(PENDING)
+
+
+def test_an_answer_through_a_proxy_that_never_begins_ends_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mkiso_service.openid.ANSWER_SECONDS", 0.5)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    tunnel = showing(write_certificates(tmp_path), "own")
+    told = {"issuer": "https://127.0.0.1", "client_id": "mkiso", "roles": {"clerk": ["c"]}}
+    sign_in = SignIn.model_validate(told | {"authority": tmp_path / "ca.pem"})
+    with dripping("a header a byte at a time", tunnel) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        with pytest.raises(ProviderUnavailable, match="takes too long"):
+            Provider(sign_in, "https://discs.example.org").begin(PENDING)
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"", b"[]", b"no json", b"null", b" " * (MAX_BYTES + 1), b"\xff"])
