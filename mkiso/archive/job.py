@@ -64,7 +64,8 @@ class ArchiveJob:
         self._asked = asked
         self._began = began
         self._listener = listener
-        self._failed_in_a_row: list[MkisoError] = []
+        self._failed_in_a_row: dict[str, list[MkisoError]] = {}
+        """By source."""
         self._failures: list[dict[str, str]] = []
         self._volumes: list[dict[str, object]] = []
         self._studies = 0
@@ -137,9 +138,9 @@ class ArchiveJob:
         return is_short_of(self.job.settings.storage, self.room * SECTOR_BYTES)
 
     def studies(self) -> Iterator[Study]:
-        """The studies to archive, one after another; none after the night was stopped."""
+        """The studies to archive, one after another; none of a source that was left."""
         self._studies = len(self.waiting)
-        while self.waiting and not self.outcome.stopped:
+        while self.waiting:
             self.show_progress()
             yield self.waiting.popleft()
 
@@ -153,9 +154,13 @@ class ArchiveJob:
         except (ClaimLost, StorageFull):
             raise
         except MkisoError as error:
-            self._fail(study, error)
+            self.fail(study, error)
+            in_a_row = self._failed_in_a_row.setdefault(study.origin.source, [])
+            in_a_row.append(error)
+            if is_hopeless(in_a_row):
+                self._leave(study.origin.source, error)
         else:
-            self._failed_in_a_row.clear()
+            self._failed_in_a_row.pop(study.origin.source, None)
 
     def full_volumes(self) -> Volumes:
         """The volumes to make now."""
@@ -198,7 +203,8 @@ class ArchiveJob:
         words = f"{done} of {self._studies} studies retrieved, {made} volumes made, {failed} studies failed"
         self._listener.progress(done, self._studies, words)
 
-    def _fail(self, study: Study, error: MkisoError) -> None:
+    def fail(self, study: Study, error: MkisoError) -> None:
+        """Write down why a study isn't archived tonight."""
         self.night.failed(study, error, counted=says_something_of_the_study(error))
         name = name_of(study)
         self.log.error("%s isn't archived: %s: %s", name, error.code, error.words)
@@ -208,11 +214,16 @@ class ArchiveJob:
         )
         if isinstance(error, PatientMismatch) or self.job.settings.storage.keep_failed_hours == 0:
             shutil.rmtree(self.job.folder / study.study_instance_uid, ignore_errors=True)
-        self._failed_in_a_row.append(error)
-        if is_hopeless(self._failed_in_a_row):
-            self.outcome = replace(
-                self.outcome, stopped=f"The night ended with {len(self.waiting)} studies to go: {error.words}"
-            )
+
+    def _leave(self, source: str, error: MkisoError) -> None:
+        """Nothing more is retrieved from a source tonight; what waits of others goes on."""
+        others = [study for study in self.waiting if study.origin.source != source]
+        left = len(self.waiting) - len(others)
+        self.waiting = deque(others)
+        self._studies -= left
+        way = f"went on without {source}, with" if source else "ended with"
+        stopped = f"{self.outcome.stopped} The night {way} {left} studies to go: {error.words}".strip()
+        self.outcome = replace(self.outcome, stopped=stopped)
 
     def show_end(self) -> None:
         """What was made and what wasn't, as tables."""

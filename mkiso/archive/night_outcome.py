@@ -115,13 +115,18 @@ def words(outcome: Outcome) -> str:
     return " ".join(said)
 
 
-def dry_run_words(found: int, owed: int, images: int | None, given_up: Sequence[str]) -> str:
-    """What a dry run says; `images` None where the PACS doesn't count them."""
+def dry_run_words(
+    found: int, owed: int, images: int | None, given_up: Sequence[str], untold: Sequence[str] = ()
+) -> str:
+    """What a dry run says; `images` None where the PACS doesn't count them. `untold`: the studies of which no source
+    tells what it holds, or none has it wholly.
+    """
     counted = "an unknown number of" if images is None else images
+    untold_words = f" What the PACS holds of these couldn't be found out: {_listed(untold)}." if untold else ""
     given_up_words = f" Given up after archive.max_attempts: {_listed(given_up)}." if given_up else ""
     return (
         f"Dry run: {_studies(found)} found, of which {owed} would be archived, with {counted} images. Nothing was "
-        f"archived.{given_up_words}"
+        f"archived.{given_up_words}{untold_words}"
     )
 
 

@@ -15,9 +15,9 @@ from mkiso.archive.catalogue import archived, archived_counts, failed_studies, l
 from mkiso.archive.job import ArchiveJob
 from mkiso.archive.night_outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
-from mkiso.archive.planning import name_of, needs_a_look, patient_by_patient, plan, to_try_again
+from mkiso.archive.planning import HOPELESS, name_of, needs_a_look, patient_by_patient, plan, to_try_again
 from mkiso.archive.schedule import LOST_A_NIGHT, share_of_a_night
-from mkiso.errors import AnswerCut, MkisoError, NotAskedEverywhere, PacsRefused, StudyNotFound
+from mkiso.errors import AnswerCut, MkisoError, NotAskedEverywhere, PacsRefused, RetriableError, StudyNotFound
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import expected_instances, find_studies_by_date, find_studies_by_uid, of_modalities
 from mkiso.sources.registry import source_of, sources_of
@@ -60,8 +60,7 @@ def find(run: ArchiveJob) -> None:
     # At the end, since a step that is tried again begins anew. What is lost and not found is said at the end of the
     # night.
     for uid in failed.keys() & absent.keys() if not run.dry_run else ():
-        with run.attempt(failed[uid]):
-            raise absent[uid]
+        run.fail(failed[uid], absent[uid])
 
 
 def _by_date(run: ArchiveJob, spans: Sequence[Page]) -> Found:
@@ -125,18 +124,13 @@ def plan_night(run: ArchiveJob) -> None:
     ]
     mine = frozenset(owed) if run.dry_run else run.night.claim(list(run.copies))
     asked: list[Study] = []
-    torn: dict[str, MkisoError] = {}
+    listed, torn = _listed(run, list(filter(mine.__contains__, owed)))
     is_for = rules_of(sources_of(settings), date.today())
-    for uid in filter(mine.__contains__, owed):
-        copies = [
-            replace(copy, expected=expected_instances(source_of(settings, copy.origin.source), copy))
-            for copy in run.copies[uid]
-        ]
+    for uid, copies in listed.items():
         try:
             asked += chosen(copies, is_for=is_for).studies
         except MkisoError as error:  # no source has it wholly, or two have it of two patients
             torn[uid] = error
-        run.show_progress()
     planned = plan(
         asked,
         archived(run.ledger, [study.study_instance_uid for study in asked]),
@@ -146,7 +140,8 @@ def plan_night(run: ArchiveJob) -> None:
     to_archive = [work.study for work in planned.to_archive]
     if run.dry_run:
         given_up = tuple(map(name_of, planned.given_up))
-        run.words = dry_run_words(len(run.copies), len(to_archive), planned.images, given_up)
+        untold = [name_of(run.copies[uid][0]) for uid in torn]
+        run.words = dry_run_words(len(run.copies), len(to_archive), planned.images, given_up, untold)
         return
     run.night.complete([study.study_instance_uid for study in planned.complete])
     on_volumes = mine - {study.study_instance_uid for study in to_archive}
@@ -163,8 +158,40 @@ def plan_night(run: ArchiveJob) -> None:
         len(planned.empty),
     )
     for uid, why in torn.items():
-        with run.attempt(run.copies[uid][0]):
-            raise why
+        run.fail(run.copies[uid][0], why)
+
+
+def _listed(run: ArchiveJob, uids: Sequence[str]) -> tuple[dict[str, list[Study]], dict[str, MkisoError]]:
+    """The copies of each study with what its source holds of it, and why others' can't be told: one study that a PACS
+    fails at keeps none of the others. Asked for is once more what may have passed. Raises what meets HOPELESS studies
+    in a row.
+    """
+    listed: dict[str, list[Study]] = {}
+    untold: dict[str, MkisoError] = {}
+    in_a_row = 0
+    for uid in uids:
+        try:
+            listed[uid] = _copies(run, uid)
+            in_a_row = 0
+        except MkisoError as error:
+            in_a_row += 1
+            if in_a_row == HOPELESS:
+                raise
+            untold[uid] = error
+        run.show_progress()
+    for uid in [uid for uid, error in untold.items() if isinstance(error, RetriableError)]:
+        with suppress(MkisoError):
+            listed[uid] = _copies(run, uid)
+            del untold[uid]
+    return listed, untold
+
+
+def _copies(run: ArchiveJob, uid: str) -> list[Study]:
+    settings = run.job.settings
+    return [
+        replace(copy, expected=expected_instances(source_of(settings, copy.origin.source), copy))
+        for copy in run.copies[uid]
+    ]
 
 
 def _clear_left_overs(run: ArchiveJob, on_volumes: Collection[str]) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 from pathlib import Path
+from socket import SHUT_RDWR
 from uuid import uuid4
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
 from mkiso.archive.by_hand import forget_study, withdraw
 from mkiso.archive.catalogue import failed_studies
@@ -20,13 +22,15 @@ from mkiso.archive.job import ArchiveJob
 from mkiso.archive.ledger import Ledger
 from mkiso.archive.night_outcome import words
 from mkiso.archive.nights import Night, NightRange
+from mkiso.archive.planning import HOPELESS
 from mkiso.archive.schedule import Due, by_hand
 from mkiso.archive.search import find, plan_night
 from mkiso.config.settings import Settings
-from mkiso.errors import StudyIncomplete, VolumeNotFound
+from mkiso.config.sources import Origin
+from mkiso.errors import PacsRefused, PacsUnreachable, StudyIncomplete, VolumeNotFound
 from mkiso.storage.job import Job
 from peers.corpus import make_study
-from peers.scripted_pacs import ScriptedPacs
+from peers.scripted_pacs import Gone, Peer, ScriptedPacs
 from tests.archive.discs import RANGE, archive, study
 
 DAY = date(2026, 2, 12)
@@ -287,3 +291,105 @@ def test_without_a_source_the_night_goes_on_and_owes_its_days(ledger: Ledger, be
     assert [study.accession_number for study in run.waiting] == ["A1"]
     assert DAY in run.not_done and DAY not in {day for day, when in searched(ledger).items() if when}
     assert not run.outcome.is_good and "NOT ASKED: B (The PACS B at" in words(run.outcome)
+
+
+def test_earlier_failures_of_a_source_that_is_away_keep_nothing_of_another_waiting(
+    ledger: Ledger, begin: Begin, files: list[Path]
+) -> None:
+    for number in range(HOPELESS):
+        failed(ledger, 1, uid=f"1.2.840.{number}")
+    with ScriptedPacs(files) as first:
+        with ScriptedPacs([]) as second:
+            pass
+        run = begin(first, second)
+        find(run)
+        plan_night(run)
+    assert not run.outcome.stopped and len(run.outcome.failed) == HOPELESS
+    assert [study.accession_number for study in run.studies()] == ["A1"]
+
+
+class FailsAt(ScriptedPacs):
+    """Breaks the connection at questions about the series of some studies, the first of them `times` times."""
+
+    ae_title = "FAILS"
+
+    def __init__(self, files: Sequence[Path], studies: Collection[str], times: int = 1000) -> None:
+        super().__init__(files)
+        self._left = dict.fromkeys(studies, times)
+
+    def _find(self, peer: Peer, command: Dataset, identifier: Dataset) -> None:
+        uid = str(identifier.get("StudyInstanceUID"))
+        if identifier.QueryRetrieveLevel == "SERIES" and self._left.get(uid, 0):
+            self._left[uid] -= 1
+            peer.socket.shutdown(SHUT_RDWR)
+            raise Gone
+        super()._find(peer, command, identifier)
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> dict[str, list[Path]]:
+    """By Study Instance UID, in the order of these."""
+    numbers = [f"A{number}" for number in range(6)]
+    made = [make_study(tmp_path / number, number, study_date="20260212") for number in numbers]
+    return dict(sorted((str(dcmread(study[0]).StudyInstanceUID), study) for study in made))
+
+
+def test_studies_that_the_pacs_fails_at_keep_none_of_the_others(
+    ledger: Ledger, begin: Begin, several: dict[str, list[Path]]
+) -> None:
+    bad = list(several)[::2]
+    with FailsAt(list(chain.from_iterable(several.values())), bad) as pacs:
+        run = begin(pacs)
+        find(run)
+        run.copies = {uid: run.copies[uid] for uid in several}
+        plan_night(run)
+    assert {study.study_instance_uid for study in run.studies()} == set(several) - set(bad)
+    assert {each.study_instance_uid: each.attempts for each in failed_studies(ledger)} == dict.fromkeys(bad, 0)
+    assert not run.outcome.is_good and "NOT ARCHIVED: 3 of 6 studies" in words(run.outcome)
+
+
+def test_a_dry_run_says_of_which_studies_it_knows_nothing(begin: Begin, several: dict[str, list[Path]]) -> None:
+    with FailsAt(list(chain.from_iterable(several.values())), list(several)[:1]) as pacs:
+        run = begin(pacs)
+        run.dry_run = True
+        find(run)
+        plan_night(run)
+    number = str(dcmread(several[next(iter(several))][0]).AccessionNumber)
+    assert "of which 5 would be archived" in run.words
+    assert f"What the PACS holds of these couldn't be found out: {number}." in run.words
+
+
+def test_a_study_whose_list_comes_when_it_is_asked_for_again_is_archived(
+    begin: Begin, several: dict[str, list[Path]]
+) -> None:
+    with FailsAt(list(chain.from_iterable(several.values())), list(several)[:1], times=1) as pacs:
+        run = begin(pacs)
+        find(run)
+        plan_night(run)
+    assert run.outcome.is_good and len(list(run.studies())) == len(several)
+
+
+def test_a_pacs_that_fails_at_each_study_ends_the_step(begin: Begin, several: dict[str, list[Path]]) -> None:
+    with FailsAt(list(chain.from_iterable(several.values())), several) as pacs:
+        run = begin(pacs)
+        find(run)
+        with pytest.raises(PacsUnreachable):
+            plan_night(run)
+
+
+def test_a_source_that_sends_nothing_keeps_nothing_of_another_waiting(ledger: Ledger, begin: Begin) -> None:
+    with ScriptedPacs([]) as pacs:
+        run = begin(pacs)
+    of = {number: "B" if number < 5 else "A" for number in range(8)}
+    run.waiting.extend(replace(study(f"1.2.{number}"), origin=Origin(source)) for number, source in of.items())
+    tried = []
+    for each in run.studies():
+        tried.append(each.origin.source)
+        with run.attempt(each):
+            if each.origin.source == "B":
+                raise PacsRefused("It doesn't know CDRECORD.")
+    assert tried == [*"BBB", *"AAA"]
+    assert words(run.outcome).startswith("The night went on without B, with 2 studies to go: It doesn't know")
+    owe(ledger, DAY, NEXT)
+    close_night(run)
+    assert DAY not in {day for day, when in searched(ledger).items() if when}
