@@ -31,7 +31,7 @@ from mkiso.errors import (
     RetriableError,
 )
 from mkiso.patient_api import look_up
-from mkiso.pictures import pyav
+from mkiso.pictures import confinement, pyav
 from mkiso.publishers import publisher_of
 from mkiso.receiver.client import receiver_status
 from mkiso.receiver.pushed import studies_in
@@ -155,6 +155,10 @@ def _viewer(site: Site) -> str:
 
 def _video(_: Site) -> str:
     return pyav.in_words()
+
+
+def _decoders(_: Site) -> str:
+    return confinement.in_words()
 
 
 def _source(name: str, site: Site) -> str:
@@ -293,6 +297,7 @@ CHECKS = (
     Check("disk", "disk", _disk),
     Check("viewer", "viewer", _viewer, inside=True, configured=lambda settings: bool(settings.viewer.directory)),
     Check("video", "videos", _video, inside=True, configured=lambda settings: settings.disc.pictures != "none"),
+    Check("decoders", "decoders", _decoders, inside=True, configured=lambda settings: settings.disc.pictures != "none"),
     Check("pacs", "PACS", partial(_source, ""), configured=lambda settings: not settings.sources),
     Check("receiver", "receiver", _receiver, of_service=True),
     Check("inboxes", "inboxes", _inboxes, of_service=True, configured=lambda settings: bool(settings.inboxes)),

@@ -115,8 +115,8 @@ def convert(
     *,
     fork_server: Path | None = None,
 ) -> Conversion:
-    """Make of these instances what isn't Explicit VR Little Endian, into `folder`, several at a time; `tell` hears how
-    many are done, and of how many.
+    """Make of these instances, which lie in the job's folder, what isn't Explicit VR Little Endian, into `folder`, one
+    of its own, several at a time; `tell` hears how many are done, and of how many.
 
     Raises NotConvertible where one of them can't be, before any other is made if its transfer syntax tells;
     StorageFull; and ProofFailed where one isn't what arrived, or what was made of it isn't what it was.
@@ -131,7 +131,10 @@ def convert(
         return AS_ARCHIVED
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made: dict[str, Arrival] = {}
-    with DecompressPool(_THREADS, fork_server=fork_server) as pool, ThreadPoolExecutor(_THREADS) as threads:
+    with (
+        DecompressPool(folder.parent, folder, _THREADS, fork_server=fork_server) as pool,
+        ThreadPoolExecutor(_THREADS) as threads,
+    ):
         begun = {threads.submit(converted, each, folder / f"{each.sha256}.dcm", pool): each for each in others}
         try:
             for done in as_completed(begun):

@@ -3,8 +3,8 @@ instance's file.
 
 pictures/pictures.pack   every picture, one behind the other
          made.jsonl      what was made of which instance, where it lies, and its SHA-256: what a retry keeps
-         1/1, 1/2 …      where a process puts what it makes of some images, until it lies in the pack; written over by
-                         the next
+         making          all of it that its processes may write: 1/1, 1/2 … hold what one makes of some images, until
+                         it lies in the pack, and are written over by the next
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ of 512²; and of how many where more images come than MANY_IMAGES: their picture
 MOST_DRAWN_OF_JOB = 200_000
 """Points and letters of the annotations of all images of a disc: some megabytes of its pages."""
 _WITH_VALUES = frozenset({CTImageStorage, MRImageStorage})
-_PACK, _MADE = "pictures.pack", "made.jsonl"
+_PACK, _MADE, _MAKING = "pictures.pack", "made.jsonl", "making"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +127,22 @@ class Renderer:
     def __init__(
         self, folder: Path, expected: int | None = None, workers: int = WORKERS, fork_server: Path | None = None
     ) -> None:
-        """`expected`: how many instances are to come; where that isn't known, none gets its values. `fork_server`: see
-        PicturePool.
+        """`folder` lies in the job's, as all that arrives does. `expected`: how many instances are to come; where that
+        isn't known, none gets its values. `fork_server`: see PicturePool.
         """
         self._folder = folder
         self._expected = expected
         self._windowed = 0
         self._drawn = 0
-        self._pool = PicturePool(workers, fork_server=fork_server)
+        self._making = folder / _MAKING
+        self._making.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._pool = PicturePool(folder.parent, self._making, workers, fork_server=fork_server)
         self._pool.warm(workers if expected is None else min(workers, expected))
         self._begun: dict[str, Future[Rendered]] = {}
         self._kept: _Kept | None = None
         self._lock = threading.Lock()
         self._waiting: deque[_Task] = deque()
-        self._places = [folder / str(number) for number in range(1, workers + 1)]
+        self._places = [self._making / str(number) for number in range(1, workers + 1)]
         self._free = list(self._places)
         self._folders: set[Path] = set()
 
@@ -198,8 +200,7 @@ class Renderer:
         if self._kept:
             self._kept.close()
             self._kept = None
-        for place in self._places:
-            shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(self._making, ignore_errors=True)
 
     def _presented(self, arrival: Arrival, state: Path) -> Future[Rendered]:
         """An image once more, as a presentation state has it; its values, which nobody turned, aren't carried then."""
@@ -290,14 +291,13 @@ class Renderer:
         return each * carried // most > (each - 1) * carried // most
 
     def _request(self, arrival: Arrival) -> PictureRequest:
-        return PictureRequest(arrival.path, self._folder)
+        return PictureRequest(arrival.path, self._making)
 
 
 class _Kept:
     """The pictures of a job's folder, this attempt's and those before."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._made = dict(_lines(folder / _MADE))
         self._pack = Pack(folder / _PACK)
         self._log = Pack(folder / _MADE)

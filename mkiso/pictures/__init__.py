@@ -1,12 +1,13 @@
 """Pictures of DICOM objects: each frame that can be shown as JPEG files, and what pages and a viewer need to know.
 
-    with PicturePool(workers=2) as pool:
+    with PicturePool(images, folder) as pool:
         wanted = [PictureRequest(path, folder, number=number, presets=CT_PRESETS) for number, path in …]
         renderings = [pool.begin(pool.render, request) for request in wanted]
         results = [rendering.result() for rendering in renderings]
     for stack in stacks_of(results): ...
 
-- pool: processes of their own, bounded in memory and time; what a file does to a decoder costs one picture.
+- pool: processes of their own, bounded in memory and time, that reach no other file (confinement); what a file does to
+  a decoder costs one picture.
 - values: what goes in and comes out. A frame is either a Picture or a NotShown with its Reason, never neither.
 - names: P…JPG the picture, T…JPG the thumbnail of a large one, S, L, B…JPG the presets of CT, D…JS the values as a
   script; numbered as the request says.

@@ -30,7 +30,7 @@ from mkiso.unix_address import listening
 
 _BACKLOG = 64
 _ASK_SECONDS = 5.0  # for the one message of who has connected
-_MESSAGE_BYTES = 4096
+_MESSAGE_BYTES = 64 * 1024
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _INPUT = 0
 

@@ -5,6 +5,7 @@ checked on arrival. A decoder that was taken over can send nothing else.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import TypeAdapter
 
@@ -16,6 +17,9 @@ class Limits:
     """What one worker may take: seconds for each frame, of the processor and in all, memory (address space) in MiB, and
     MiB for each file that it writes. `spare_mib` stay free on the disk, for whoever asked to say how it ended.
 
+    It reads files beneath `reads` and writes beneath `writes`, both of which are there when it starts, as
+    mkiso.pictures.confinement has it.
+
     It dies of its own alarm; one that can't even do that is killed `grace_seconds` later. The largest frames take about
     five seconds of a processor, which on a busy machine may be minutes.
     """
@@ -26,6 +30,8 @@ class Limits:
     memory_mib: int = 768
     file_mib: int = 128
     spare_mib: int = 4
+    reads: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
 
 
 DECOMPRESSING = Limits(file_mib=4096)

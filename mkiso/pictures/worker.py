@@ -1,7 +1,8 @@
 """The process that decodes: `python -m mkiso.pictures.worker LIMITS`, or a fork of mkiso.pictures.fork_server, reads
 questions and writes answers, one JSON value a line, until its input ends.
 
-Whatever a hostile file does to a decoder stays in here: memory, file sizes and time are bounded by the kernel.
+Whatever a hostile file does to a decoder stays in here: memory, file sizes, time, and what it can reach are bounded by
+the kernel.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from contextlib import suppress
 if __name__ == "__main__":
     sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom takes it along: a quarter of the start
 
+from mkiso.pictures.confinement import confine
 from mkiso.pictures.decompress import decompress
 from mkiso.pictures.messages import ANSWER, LIMITS, QUESTIONS, Answer, Limits, Question
 from mkiso.pictures.render import render
@@ -37,6 +39,7 @@ def work(limits: Limits) -> None:
     os.dup2(2, 1)  # whatever a library prints is no answer
     _bound(limits)
     _keep_freed_memory()
+    confine(limits.reads, limits.writes)
     answers.write(ANSWER.dump_json(Answer()) + b"\n")
     for line in sys.stdin.buffer:
         for message in _messages(QUESTIONS.validate_json(line), limits):

@@ -64,8 +64,8 @@ OTHER_ENCODINGS = (
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[DecompressPool]:
-    with DecompressPool(2) as processes:
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DecompressPool]:
+    with DecompressPool(tmp_path_factory.getbasetemp(), tmp_path_factory.getbasetemp(), 2) as processes:
         yield processes
 
 

@@ -351,6 +351,6 @@ def test_a_process_that_draws_without_end_is_not_believed(tmp_path: Path, monkey
 
     monkeypatch.setattr(process, "_forked", lambda *_: None)
     monkeypatch.setattr(process, "_begun", saying(tmp_path / "said"))
-    with PicturePool(1) as pool:
+    with PicturePool(tmp_path, tmp_path, 1) as pool:
         result = pool.begin(pool.render, PictureRequest(tmp_path / "image", tmp_path)).result(20)
     assert not result.pictures and result.not_shown == (NotShown(1, Reason.DECODER_CRASHED),)

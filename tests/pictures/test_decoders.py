@@ -245,7 +245,7 @@ def test_bundled_twins_look_alike(tmp_path: Path, name: str, twin: str, toleranc
 def test_every_decoder_works_within_a_workers_limits(tmp_path: Path) -> None:
     """768 MiB of address space are enough for a radiograph of 16 million pixels."""
     large = np.tile(ramp(512, 512), (8, 8))
-    with PicturePool(1) as pool:
+    with PicturePool(tmp_path, tmp_path, 1) as pool:
         for number, (syntax, encode) in enumerate(LOSSLESS.items()):
             path = write(tmp_path / "image", large, syntax=syntax, fragments=[encode(large, 12)], **GREY)
             result = pool.begin(pool.render, PictureRequest(path, tmp_path, number=number + 1)).result()

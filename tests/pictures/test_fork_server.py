@@ -66,7 +66,7 @@ def test_its_forks_end_with_it(tmp_path: Path) -> None:
 
 def test_pictures_are_made_though_it_is_killed(tmp_path: Path) -> None:
     server = ForkServer(tmp_path / "pictures.sock").__enter__()
-    with PicturePool(1, fork_server=server.socket) as pool:
+    with PicturePool(tmp_path, tmp_path, 1, fork_server=server.socket) as pool:
         first = pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
         server.process.kill()
         server.process.wait()

@@ -65,8 +65,8 @@ def begun_as(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def pool(begun_as: str) -> Iterator[PicturePool]:
-    with PicturePool(1) as pool:
+def pool(begun_as: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PicturePool]:
+    with PicturePool(tmp_path_factory.getbasetemp(), tmp_path_factory.getbasetemp(), 1) as pool:
         yield pool
 
 
@@ -101,7 +101,7 @@ def blocked_at(folder: Path, name: str) -> int:
 def test_a_worker_that_dies_costs_the_frame_that_it_was_at(tmp_path: Path, death: signal.Signals) -> None:
     path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
     os.mkfifo(tmp_path / "P0000012.JPG")
-    with PicturePool(1) as pool:
+    with PicturePool(tmp_path, tmp_path, 1) as pool:
         rendering = pool.begin(pool.render, PictureRequest(path, tmp_path, number=10))
         pipe = blocked_at(tmp_path, "P0000012.JPG")
         os.kill(worker_of(pool), death)
@@ -127,7 +127,7 @@ def test_of_several_asked_for_at_once_one_is_lost(tmp_path: Path, compressed: bo
     for folder in folders:
         folder.mkdir()
     os.mkfifo(folders[1] / "P0000001.JPG")
-    with PicturePool(1) as pool:
+    with PicturePool(tmp_path, tmp_path, 1) as pool:
         each = pool.begin(lambda: list(pool.each([PictureRequest(path, folder) for folder in folders])))
         for _ in range(deaths):
             pipe, worker = blocked_at(folders[1], "P0000001.JPG"), worker_of(pool)
@@ -150,7 +150,7 @@ def test_a_frame_left_over_is_not_lost_for_a_later_object(tmp_path: Path) -> Non
     for folder in folders:
         folder.mkdir()
         os.mkfifo(folder / "P0000001.JPG")
-    with PicturePool(1) as pool:
+    with PicturePool(tmp_path, tmp_path, 1) as pool:
         requests = [PictureRequest(path, folder) for path, folder in zip(paths, folders, strict=True)]
         each = pool.begin(lambda: list(pool.each(requests)))
         for folder in folders:
@@ -166,7 +166,7 @@ def test_a_frame_left_over_is_not_lost_for_a_later_object(tmp_path: Path) -> Non
 def test_who_wants_no_more_ends_the_rest(tmp_path: Path) -> None:
     """A process that goes on with what nobody waits for would answer the next question with it."""
     path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
-    with PicturePool(1) as pool:
+    with PicturePool(tmp_path, tmp_path, 1) as pool:
         some = pool.each([PictureRequest(path, tmp_path, number=number) for number in (1, 11)])
         assert isinstance(next(some), PictureResult)
         some.close()  # type: ignore[attr-defined]
@@ -177,7 +177,7 @@ def test_who_wants_no_more_ends_the_rest(tmp_path: Path) -> None:
 def test_a_frame_that_takes_too_long_costs_itself(tmp_path: Path) -> None:
     path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
     os.mkfifo(tmp_path / "P0000002.JPG")  # nobody reads it
-    with PicturePool(1, Limits(seconds=5)) as pool:
+    with PicturePool(tmp_path, tmp_path, 1, Limits(seconds=5)) as pool:
         result = pool.begin(pool.render, PictureRequest(path, tmp_path)).result()
     assert reasons(result) == {2: Reason.TOO_SLOW}
     assert shown(result) == [1, 3, 4]
@@ -186,7 +186,7 @@ def test_a_frame_that_takes_too_long_costs_itself(tmp_path: Path) -> None:
 def test_a_worker_that_is_stopped_is_killed(tmp_path: Path) -> None:
     path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
     os.mkfifo(tmp_path / "P0000002.JPG")
-    with PicturePool(1, Limits(seconds=5, grace_seconds=1)) as pool:
+    with PicturePool(tmp_path, tmp_path, 1, Limits(seconds=5, grace_seconds=1)) as pool:
         rendering = pool.begin(pool.render, PictureRequest(path, tmp_path))
         pipe = blocked_at(tmp_path, "P0000002.JPG")
         os.kill(worker_of(pool), signal.SIGSTOP)
@@ -203,7 +203,7 @@ def test_an_object_that_kills_worker_after_worker_is_given_up(tmp_path: Path) ->
     for number in (2, 3, 4, 5, 6):
         os.mkfifo(tmp_path / f"P000000{number}.JPG")
     pipes = []
-    with PicturePool(1) as pool:
+    with PicturePool(tmp_path, tmp_path, 1) as pool:
         rendering = pool.begin(pool.render, PictureRequest(path, tmp_path))
         for number in (2, 3, 4):
             pipes.append(blocked_at(tmp_path, f"P000000{number}.JPG"))
@@ -220,7 +220,7 @@ def test_an_object_that_kills_worker_after_worker_is_given_up(tmp_path: Path) ->
 )
 def test_an_object_that_takes_too_long_is_not_shown(tmp_path: Path, limits: Limits) -> None:
     """Whether it is being read or shown when the kernel notices."""
-    with PicturePool(1, limits) as pool:
+    with PicturePool(tmp_path, tmp_path, 1, limits) as pool:
         result = pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
     assert set(reasons(result).values()) == {Reason.TOO_SLOW}
     assert not result.pictures
@@ -230,7 +230,7 @@ def test_closing_at_once_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
     path = write(tmp_path / "image", noise(frames=4).tobytes(), **FRAMES)
     os.mkfifo(tmp_path / "P0000001.JPG")
     before = set(children_of(os.getpid()))
-    pool = PicturePool(1)
+    pool = PicturePool(tmp_path, tmp_path, 1)
     running, waiting = (
         pool.begin(pool.render, PictureRequest(path, tmp_path)),
         pool.begin(pool.render, PictureRequest(path, tmp_path, number=10)),
@@ -246,7 +246,7 @@ def test_closing_at_once_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
 
 def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
     """By the end of its input: nobody has to kill it."""
-    with PicturePool(1) as pool:
+    with PicturePool(tmp_path, tmp_path, 1) as pool:
         pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
         (worker,) = pool._running
         worker._input.close()
@@ -265,7 +265,10 @@ def test_a_full_disk_is_no_fault_of_the_picture(tmp_path: Path, pool: PicturePoo
 
 def test_pictures_leave_room_for_saying_how_it_ended(tmp_path: Path) -> None:
     path = write(tmp_path / "image", ramp())
-    with PicturePool(1, Limits(spare_mib=1 << 40)) as pool, pytest.raises(StorageFull, match="Make room"):
+    with (
+        PicturePool(tmp_path, tmp_path, 1, Limits(spare_mib=1 << 40)) as pool,
+        pytest.raises(StorageFull, match="Make room"),
+    ):
         pool.begin(pool.render, PictureRequest(path, tmp_path)).result()
     assert [file.name for file in tmp_path.iterdir()] == ["image"]
 
@@ -306,7 +309,7 @@ def test_no_picture_is_missing_without_a_word(
 
     monkeypatch.setattr(process, "_forked", lambda *_: None)
     monkeypatch.setattr(process, "_begun", saying(said))
-    with PicturePool(1) as pool:
+    with PicturePool(tmp_path, tmp_path, 1) as pool:
         each = pool.begin(lambda: list(pool.each([PictureRequest(said, tmp_path), PictureRequest(said, tmp_path)])))
         for result in each.result(20):
             assert isinstance(result, PictureResult) and reasons(result) and not shown(result)
@@ -315,13 +318,13 @@ def test_no_picture_is_missing_without_a_word(
 def test_a_worker_that_cannot_start_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_forked", lambda *_: None)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with PicturePool(1) as pool, pytest.raises(Unforeseen, match="doesn't start"):
+    with PicturePool(tmp_path, tmp_path, 1) as pool, pytest.raises(Unforeseen, match="doesn't start"):
         pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
 
 
 def test_secrets_stay_with_the_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MKISO__AUTH__API_KEY", "secret")
-    with PicturePool(1) as pool:
+    with PicturePool(tmp_path, tmp_path, 1) as pool:
         pool.begin(pool.render, PictureRequest(write(tmp_path / "image", ramp()), tmp_path)).result()
         environment = Path(f"/proc/{worker_of(pool)}/environ").read_bytes()
     assert b"secret" not in environment
@@ -451,7 +454,7 @@ def test_what_is_cut_short_is_damaged_and_nothing_of_it_is_shown(tmp_path: Path,
 def test_two_workers_work_side_by_side(tmp_path: Path) -> None:
     """Each is held within a picture of its own until both are there."""
     path = write(tmp_path / "image", noise().tobytes(), **{**FRAMES, "NumberOfFrames": 1})
-    with PicturePool(2) as pool:
+    with PicturePool(tmp_path, tmp_path, 2) as pool:
         for number in (1, 2):
             os.mkfifo(tmp_path / f"P000000{number}.JPG")
         renderings = [pool.begin(pool.render, PictureRequest(path, tmp_path, number=number)) for number in (1, 2)]

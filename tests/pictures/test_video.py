@@ -180,7 +180,7 @@ def test_of_a_very_long_video_frames_that_need_no_other_are_shown(
 def test_a_process_shows_a_video_within_its_limits(tmp_path: Path) -> None:
     """Also what is left after a frame that cost it its life."""
     path = object_of(tmp_path / "video", stream("libx264", "mp4", 300), STREAMS["H.264 in MP4"][2], 300)
-    with PicturePool(1) as pool:
+    with PicturePool(tmp_path, tmp_path, 1) as pool:
         whole = pool.begin(pool.render, PictureRequest(path, tmp_path)).result()
         some = pool.begin(pool.render, PictureRequest(path, tmp_path, number=1001, frames=(7, 250))).result()
     assert len(whole.pictures) == MOST_CHOSEN and not whole.not_shown

@@ -39,7 +39,7 @@ def test_a_monitor_and_the_doctor_have_the_same_checks() -> None:
     settings = Settings()
     outside, inside = checks_of(settings), checks_of(settings, inside=True)
     assert [check.name for check in inside if not check.inside] == [check.name for check in outside]
-    assert {check.name for check in inside if check.inside} == {"configuration", "video", "webhook"}
+    assert {check.name for check in inside if check.inside} == {"configuration", "video", "decoders", "webhook"}
     assert len({check.title for check in inside}) == len(inside)
 
 
@@ -51,6 +51,15 @@ def test_the_doctor_says_whether_videos_become_pictures(
     made = finding(site_in(tmp_path), "video")
     assert made.well and words in made.words
     assert "video" not in {check.name for check in checks_of(Settings(disc={"pictures": "none"}), inside=True)}
+
+
+@pytest.mark.parametrize(("version", "words"), [(7, "its own job's files alone"), (0, "has no Landlock")])
+def test_the_doctor_says_how_far_a_decoder_is_kept_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, words: str
+) -> None:
+    monkeypatch.setattr("mkiso.pictures.confinement.landlock_version", lambda: version)
+    made = finding(site_in(tmp_path), "decoders")
+    assert made.well and words in made.words
 
 
 def test_what_a_site_has_not_configured_is_no_finding() -> None:
