@@ -20,7 +20,7 @@ def error_table() -> str:
         f"| `{kind.code}` | {kind.http_status} | {'yes' if kind.retriable else ''} | {kind.meaning} | {kind.remedy} |\n"
         for kind in kinds()
     )
-    return "| code | HTTP | tried again | what it means | what to do |\n|---|---|---|---|---|\n" + "".join(rows)
+    return "| code | HTTP | may pass | what it means | what to do |\n|---|---|---|---|---|\n" + "".join(rows)
 
 
 Tables = Mapping[str, Callable[[], str]]

@@ -155,7 +155,9 @@ class NamedKeys(TypedDict):
 
 
 class Made(TypedDict):
-    """One who asked for one disc. `chosen` names the studies and series that alone were asked for; empty: all."""
+    """One who asked for one disc. `chosen` names the studies and series that alone were asked for; empty: all.
+    `proves` is of a print: queued (the robot has everything) or done (it says that the disc is made).
+    """
 
     time: str
     user: str
@@ -168,6 +170,7 @@ class Made(TypedDict):
     patient_id: str
     publisher: str
     state: ShownState
+    proves: str
     job_id: Uuid
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -42,6 +42,10 @@ disc:
 storage:
   data_dir: {data_dir}  # needs room for the discs of a day; belongs to the user that mkiso runs as
 """
+
+
+_ROBOTS: Mapping[str, str] = {"epson": "Epson", "primera": "Primera", "rimage": "Rimage", "folder": "Disc-Robot"}
+"""What people call a robot that watches a folder; another one is called by its AE title."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,8 @@ def _publishers(answers: Answers) -> str:
     else:
         lines += [f"directory: {_scalar(answers.robot_place)}"]
     indented = "".join(f"    {line}\n" for line in lines)
-    return f"publishers:\n  robot:\n{indented}\nprint:\n  publisher: robot\n"
+    name = _scalar(_ROBOTS.get(answers.robot) or answers.robot_place.partition("@")[0])
+    return f"publishers:\n  {name}:  # this name is on the counter page\n{indented}\nprint:\n  publisher: {name}\n"
 
 
 def _scalar(value: object) -> str:

@@ -48,7 +48,8 @@ class Criteria:
             _plain(each.name, getattr(self, each.name))
         if not any(getattr(self, name).strip() for name in SELECTING):
             raise InvalidRequest(
-                "Nothing selects a study. Give a patient ID, a name, an accession number or a date of the study."
+                "Nothing selects a study: a birth date or a modality alone fits too many. Give a patient ID, a name, "
+                "an accession number or a date of the study."
             )
         if self.patient_name and len(self.patient_name.strip(" ^")) < LEAST_NAME_CHARACTERS:
             raise InvalidRequest(f"Give at least {LEAST_NAME_CHARACTERS} letters of the patient's name.")

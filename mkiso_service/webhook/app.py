@@ -8,7 +8,7 @@ from dataclasses import asdict
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from mkiso.config.settings import Settings
@@ -20,6 +20,7 @@ from mkiso_service.api import NamedKey
 from mkiso_service.webhook.access.callers import Keys, Sessions, session_of
 from mkiso_service.webhook.access.rights import require_rows
 from mkiso_service.webhook.answers.errors import HANDLERS
+from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import job_page
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.counter.inboxes import Inboxes
@@ -71,10 +72,10 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     described = description_of(settings)
 
     async def health(request: Request) -> Response:
-        return JSONResponse(await health_of.answer(), headers={"cache-control": "no-store"})
+        return Json(await health_of.answer(), headers={"cache-control": "no-store"})
 
     async def openapi(request: Request) -> Response:
-        return JSONResponse(described)
+        return Json(described)
 
     async def keys_told(request: Request) -> Response:
         used = await asyncio.to_thread(key_use.last_used, settings.auth.keys)
@@ -82,7 +83,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             {"name": name, "rights": list(key.rights), "last_used": used[name]}
             for name, key in settings.auth.keys.items()
         ]
-        return JSONResponse({"keys": told}, headers={"cache-control": "no-store"})
+        return Json({"keys": told}, headers={"cache-control": "no-store"})
 
     async def docs(request: Request) -> Response:
         return docs_page(request, described)
@@ -103,10 +104,10 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             is_ordered = told.proves == "queued" and told.publisher in settings.publishers
             robot = await health_of.publisher(told.publisher) if is_ordered else None
             return job_page(request, told, robot, take=take, has_claim=bool(session_of(request, CLAIM_COOKIE)))
-        return JSONResponse(asdict(told), headers={"cache-control": "no-store", "vary": "Accept"})
+        return Json(asdict(told), headers={"cache-control": "no-store", "vary": "Accept"})
 
     async def cancel(request: Request) -> Response:
-        return JSONResponse(asdict(await jobs.cancel(request)), headers={"cache-control": "no-store"})
+        return Json(asdict(await jobs.cancel(request)), headers={"cache-control": "no-store"})
 
     async def disc(request: Request) -> Response:
         part = Query(request.scope["query_string"]).part()

@@ -89,7 +89,7 @@ class GuardedConnection(H11Protocol):
         ]
         for event in (
             h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-            h11.Data(json.dumps(body).encode()),
+            h11.Data(f"{json.dumps(body)}\n".encode()),
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")

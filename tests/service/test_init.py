@@ -46,6 +46,7 @@ def test_the_answers_are_tested_and_written(tmp_path: Path) -> None:
     assert settings.disc.institution == 'St. "Anna": 1 # of all'
     assert settings.receiver.ae_title == "DISCS"
     robot = settings.publishers[settings.print.publisher]
+    assert settings.print.publisher == "Disc-Robot"  # as a clerk reads it: have Disc-Robot make a disc
     assert isinstance(robot, Robot) and robot.directory == tmp_path / "robot"
     assert settings.auth.enabled and len(settings.auth.api_key.get_secret_value()) > 20
     assert settings.server.host == "0.0.0.0"
@@ -119,7 +120,7 @@ def test_a_robot_over_dicom_is_asked_too(tmp_path: Path) -> None:
             tmp_path, "--untested", "--robot", "cstore", "--robot-place", f"{robot.ae_title}@127.0.0.1:{robot.port}"
         )
     assert told.return_value == 0, told.output
-    made = load(tmp_path / "etc" / "config.yaml", {}).publishers["robot"]
+    made = load(tmp_path / "etc" / "config.yaml", {}).publishers[robot.ae_title]
     assert isinstance(made, CStore) and made.port == robot.port
 
 

@@ -149,6 +149,13 @@ def test_a_link_without_a_session_says_where_the_sign_in_leads(locked: httpx.Cli
     assert 'href="/"' in locked.get(f"/api/iso/made?{'x' * MAX_ADDRESS}", headers=shown).text
 
 
+@pytest.mark.parametrize("path", [*GUARDED, "/api/iso/jobs", "/api/iso/made", "/api/keys", "/api/health", "/nowhere"])
+def test_a_prompt_stands_on_a_line_of_its_own(locked: httpx.Client, path: str) -> None:
+    for headers in ({}, {"X-API-Key": KEY, "Prefer": "respond-async"}):
+        answer = locked.get(path, headers=headers)
+        assert answer.headers["content-type"] == "application/json" and answer.content.endswith(b"}\n")
+
+
 @pytest.mark.parametrize("path", OPEN)
 def test_what_is_public(locked: httpx.Client, path: str) -> None:
     assert locked.get(path).status_code == 200

@@ -23,9 +23,11 @@ from mkiso.config.access import Auth, Key
 from mkiso.config.disc import Deidentified
 from mkiso.config.settings import Audit, Settings
 from mkiso.errors import JobStopped
+from mkiso.languages import language
 from mkiso.storage.askings import Asking, write_asking
 from mkiso.storage.key_use import KeyUse
 from mkiso.study.question import Question
+from mkiso_service.api import ShownState
 from mkiso_service.webhook.access.callers import Keys
 from mkiso_service.webhook.access.rights import (
     ALL,
@@ -40,6 +42,7 @@ from mkiso_service.webhook.access.rights import (
     require_rows,
     right_of,
 )
+from mkiso_service.webhook.answers.job_words import state_words
 from mkiso_service.webhook.counter.made import csv_of
 from mkiso_service.webhook.orchestrator import Standing
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
@@ -261,6 +264,21 @@ def test_who_made_what_tells_how_a_disc_stands(tmp_path: Path, standing: Standin
         words = {"cancelled": "Cancelled", "failed": "Failed", "running": "Working", "waiting": "Waiting"}[state]
         page = client.get("/api/iso/made", headers={**shared, **BROWSER}).text
         assert f">{words}</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "proves", "words"),
+    [
+        ("running", "print", "queued", "Ordered"),
+        ("done", "print", "queued", "Ordered"),
+        ("done", "print", "done", "Made"),
+        ("failed", "print", "queued", "Failed"),
+        ("running", "print", "", "Working"),
+        ("done", "download", "", "Ready"),
+    ],
+)
+def test_a_disc_is_ready_when_somebody_has_it(state: ShownState, kind: str, proves: str, words: str) -> None:
+    assert state_words(state, kind, proves, language("en")) == words
 
 
 @given(st.lists(st.text(max_size=8), min_size=11, max_size=11))

@@ -22,6 +22,12 @@ pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("chromium"),
 BOXES = "[...document.querySelectorAll('#patients input')]"
 
 
+NOT_ENOUGH = (
+    "Give a patient ID, the beginning of a name, or a day of the examination: a birth date or a kind alone fits too "
+    "many."
+)
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     with Chromium(tmp_path_factory.mktemp("chromium")) as chromium:
@@ -70,8 +76,11 @@ def test_studies_are_ticked_of_one_patient_at_a_time(browser: Chromium, tmp_path
     with with_pacs(settings, tmp_path / "pacs", "A1", "A2", patients=patients) as site, served(site, desk) as client:
         clerk = signs_in(browser, str(client.base_url))
         opens_search(browser)
+        browser.run("document.querySelector('#known-born').value = '1970-01-02'")  # not every PACS looks for it
         browser.press("Enter")
-        clerk.until_reads("#missed", "Give a patient ID, a name or a day of the examination too.")
+        clerk.until_reads("#missed", NOT_ENOUGH)
+        assert browser.run("document.activeElement.id") == "known-name"
+        browser.run("document.querySelector('#known-born').value = ''")
         clerk.finds_nothing_wrong()
         browser.run("document.querySelector('#known-from').value = '1980-01-01'")
         browser.press("Enter")
@@ -110,6 +119,11 @@ def test_nobody_found_is_said_and_a_site_without_a_key_searches_nothing(browser:
         browser.type("NOBODY")
         browser.press("Enter")
         clerk.until_reads("#missed", "The PACS knows no such study. Give less of the name, or check the dates.")
+        body = "{studies: [], more: true, not_asked: []}"  # of those that the PACS told first none was meant
+        browser.run(f"window.fetch = async () => new Response(JSON.stringify({body}))")
+        browser.press("Enter")
+        words = "Too many studies fit to find this one among them: give more of what you know."
+        clerk.until_reads("#missed", words)
     open_to_all = settings_in(tmp_path / "open")
     with with_pacs(open_to_all, tmp_path / "pacs2", "A1") as site, served(site, Desk()) as client:
         Clerk(browser, str(client.base_url)).come()

@@ -10,11 +10,12 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mkiso.errors import JobCancelled, JobCrashed, MkisoError
 from mkiso.storage.report import JobReport, after_a_break
 from mkiso_service.webhook.access.callers import request_id_of
+from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import error_page
 from mkiso_service.webhook.orchestrator import Standing
 
@@ -79,9 +80,7 @@ def error_answer(
         page = error_page(request, status, words, code)
         page.headers.update(told)
         return page
-    return JSONResponse(
-        {**details, "error": words, "code": code, "request_id": request_id_of(request.scope)}, status, told
-    )
+    return Json({**details, "error": words, "code": code, "request_id": request_id_of(request.scope)}, status, told)
 
 
 def is_shown(request: Request) -> bool:

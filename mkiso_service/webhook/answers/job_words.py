@@ -98,6 +98,16 @@ def words_of_job(job: Job, spoken: Language, robot: Dependency | None) -> str:
     return spoken.gettext("The disc is ready.") if job.state == "done" else spoken.gettext("Waiting for its turn.")
 
 
+def state_words(state: ShownState, kind: str, proves: str, spoken: Language) -> str:
+    """How a job stands, in a word. Of a print, whose robot has everything, what the robot says of it."""
+    of_robot = (
+        {"queued": N_("Ordered"), "done": N_("Made")}.get(proves)
+        if kind == "print" and state in ("running", "done")
+        else None
+    )
+    return spoken.gettext(of_robot or STATES[state])
+
+
 def advice_of_job(job: Job, spoken: Language) -> str:
     """What to do about a failed job."""
     if job.state != "failed" or not job.error:

@@ -30,7 +30,7 @@ from mkiso_service.webhook.access.callers import (
 from mkiso_service.webhook.access.onward import HOME, asked_for, leads_to, with_address
 from mkiso_service.webhook.access.rights import right_of
 from mkiso_service.webhook.answers.advice import advice, must_look
-from mkiso_service.webhook.answers.job_words import STATES, advice_of_job, ordered_before, without, words_of_job
+from mkiso_service.webhook.answers.job_words import advice_of_job, ordered_before, state_words, without, words_of_job
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
@@ -176,7 +176,7 @@ def job_page(
         job=job,
         numbers=numbers_on(job),
         shown=shown,
-        state=spoken.gettext(STATES[shown]),
+        state=state_words(shown, job.kind, job.proves, spoken),
         words=words_of_job(job, spoken, robot),
         advice=advice_of_job(job, spoken),
         moving=moving,
@@ -195,8 +195,9 @@ def job_page(
 def made_page(request: Request, told: WhoMade) -> HTMLResponse:
     """Who made what."""
     spoken = language_of(request)
-    states = {key: spoken.gettext(words) for key, words in STATES.items()}
-    answer = page_of(request, "made.html", states=states, shared_user=SHARED_USER, **told)
+    answer = page_of(
+        request, "made.html", state_words=partial(state_words, spoken=spoken), shared_user=SHARED_USER, **told
+    )
     answer.headers["vary"] = "Accept, Accept-Language"
     return answer
 

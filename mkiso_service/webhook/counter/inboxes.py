@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mkiso.config.settings import Settings
 from mkiso.errors import ReceiverUnavailable
@@ -17,6 +17,7 @@ from mkiso.receiver.client import receiver_status
 from mkiso.receiver.pushed import Ask, studies_in
 from mkiso_service.api import InboxState, InboxStates
 from mkiso_service.webhook.answers.errors import is_shown
+from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import inboxes_page
 
 ASK_SECONDS = 2.0
@@ -34,7 +35,7 @@ class Inboxes:
         told = await asyncio.to_thread(inbox_states, self._settings)
         if is_shown(request):
             return inboxes_page(request, told)
-        return JSONResponse(told, headers={"cache-control": "no-store", "vary": "Accept"})
+        return Json(told, headers={"cache-control": "no-store", "vary": "Accept"})
 
 
 def inbox_states(settings: Settings) -> InboxStates:

@@ -19,6 +19,7 @@ from mkiso.storage.report import JobReport, numbers_on
 from mkiso.study.text import readable_name
 from mkiso_service.api import Asker, Listed, Listing
 from mkiso_service.webhook.access.rights import Caller, caller_of, may_cancel
+from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.counter.standings import standings_of, waiting
 from mkiso_service.webhook.discs.jobs import Jobs, as_it_stands, state_of
@@ -65,7 +66,7 @@ class JobList:
         caller = caller_of(request)
         shown = [await self._listed(report, told, standings, caller) for report, told in wanted[:MOST]]
         body: Listing = {"jobs": shown, "more": len(wanted) > MOST}
-        return Response(_LISTING.dump_json(body), headers={"cache-control": "no-store"}, media_type="application/json")
+        return Json(_LISTING.dump_json(body), headers={"cache-control": "no-store"})
 
     async def _read(self) -> tuple[list[JobReport], Mapping[str, tuple[Asking, ...]]]:
         async with self._reading:

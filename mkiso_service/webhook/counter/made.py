@@ -19,6 +19,7 @@ from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, numbers_on
 from mkiso_service.api import Made, WhoMade, shown_state
 from mkiso_service.webhook.answers.errors import is_shown
+from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import made_page
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.counter.standings import standings_of, waiting
@@ -69,7 +70,7 @@ class MadeReport:
             return Response(csv_of(told["made"]), headers=headers, media_type="text/csv; charset=utf-8")
         if form == "page":
             return made_page(request, told)
-        return Response(_ANSWER.dump_json(told), headers=headers, media_type="application/json")
+        return Json(_ANSWER.dump_json(told), headers=headers)
 
 
 class Asked(NamedTuple):
@@ -119,5 +120,6 @@ def _row(asked: Asked, report: JobReport, standings: Mapping[str, Standing | Non
         "patient_id": report.patient_id,
         "publisher": told.publisher,
         "state": shown_state(*state_of(standings.get(job_id, "completed"), report, job_id)),
+        "proves": report.proves,
         "job_id": job_id,
     }

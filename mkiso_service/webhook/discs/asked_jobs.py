@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mkiso.config.settings import Settings
 from mkiso.errors import DeadlinePassed
@@ -18,6 +18,7 @@ from mkiso_service.api import Accepted
 from mkiso_service.webhook.access.callers import request_id_of, sender_of_request
 from mkiso_service.webhook.access.rights import caller_of
 from mkiso_service.webhook.answers.errors import job_address
+from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.audit import Trail, client_of
 from mkiso_service.webhook.discs.jobs import Jobs
 from mkiso_service.webhook.orchestrator import Asked, Orchestrator, minutes_since
@@ -99,4 +100,4 @@ def accepted(request: Request, asked: Asked, claim: str = "") -> Response:
         body["made_before_minutes"] = minutes_since(asked.ended_before)
     if claim:
         body["claim"] = claim
-    return JSONResponse(body, 202, headers)
+    return Json(body, 202, headers)

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from mkiso.config.settings import Settings
 from mkiso.deidentify.profile import require_copies
@@ -20,6 +20,7 @@ from mkiso.study.values import Found
 from mkiso_service.api import See
 from mkiso_service.webhook.access.rights import caller_of
 from mkiso_service.webhook.answers.errors import disc_address, is_shown, job_address
+from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.discs.asked_jobs import AskedJobs, accepted
 from mkiso_service.webhook.discs.disc_sets import chosen, led_to, of_named_set, set_entry
 from mkiso_service.webhook.discs.jobs import Jobs
@@ -165,7 +166,7 @@ def _see(address: str) -> Response:
     says so.
     """
     body: See = {"see": address}
-    return JSONResponse(body, 303, {"location": address, "cache-control": "private, no-store"})
+    return Json(body, 303, {"location": address, "cache-control": "private, no-store"})
 
 
 def _to_the_job(request: Request, asked: Asked, claim: str) -> Response:

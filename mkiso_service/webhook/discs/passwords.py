@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mkiso.config.storage import Storage
 from mkiso.errors import ForeignRequest, InvalidRequest
@@ -15,6 +15,7 @@ from mkiso.storage.report import JobReport
 from mkiso_service.api import ToldPassword
 from mkiso_service.webhook.access.callers import sender_of_request, session_of
 from mkiso_service.webhook.answers.errors import is_shown
+from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import password_page
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.discs.jobs import Jobs
@@ -40,7 +41,7 @@ class Passwords:
         if is_shown(request):
             return password_page(request, password)
         told: ToldPassword = {"password": password}
-        return JSONResponse(told, headers={"cache-control": "no-store"})
+        return Json(told, headers={"cache-control": "no-store"})
 
     async def tell(self, report: JobReport, claim: str) -> str:
         """The password of a finished job's disc, for the last time. Raises WrongClaim, PasswordGone."""

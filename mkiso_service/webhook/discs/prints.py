@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from mkiso.config.settings import Settings
 from mkiso.errors import ForeignRequest, NotAllowed
@@ -14,6 +14,7 @@ from mkiso_service.api import Sent
 from mkiso_service.webhook.access.callers import sender_of_request
 from mkiso_service.webhook.access.rights import caller_of
 from mkiso_service.webhook.answers.errors import job_address
+from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import print_page
 from mkiso_service.webhook.discs.asked_jobs import AskedJobs, accepted
 from mkiso_service.webhook.health import Health
@@ -54,7 +55,7 @@ class Prints:
         report = await self._asked.end(request, question, asked)
         if report is None:
             return accepted(request, asked)
-        return JSONResponse(sent_body(report, asked), headers={"cache-control": "no-store", **_degraded(report)})
+        return Json(sent_body(report, asked), headers={"cache-control": "no-store", **_degraded(report)})
 
     async def _ask_back(self, request: Request, question: Question, query: Query) -> Response:
         """A page with whose disc it would be, and a button; where this site wants the birth date first, a page that

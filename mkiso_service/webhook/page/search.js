@@ -38,13 +38,21 @@ async function search(look) {
   if (from || to) query.set("study_date", from === to ? from : `${from}/${to}`);
   $("hits").hidden = true;
   const enough = ["patient_id", "patient_name", "study_date"].some((key) => query.has(key));
-  $("missed").textContent = enough ? "" : gettext("Give a patient ID, a name or a day of the examination too.");
-  if (!enough) return;
+  $("missed").textContent = enough ? ""
+    : gettext("Give a patient ID, the beginning of a name, or a day of the examination: a birth date or a kind alone fits too many.");
+  if (!enough) {
+    $("known-name").focus();
+    return;
+  }
   say(gettext("Searching."));
   const { body, error } = await call(`/api/studies?${query}`);
   if (asked !== turn) return;
   if (error) $("missed").textContent = advice("search", error);
-  else if (!body.studies.length) $("missed").textContent = [gettext("The PACS knows no such study. Give less of the name, or check the dates."), ...unasked(body)].join(" ");
+  else if (!body.studies.length) {
+    const none = body.more ? gettext("Too many studies fit to find this one among them: give more of what you know.")
+      : gettext("The PACS knows no such study. Give less of the name, or check the dates.");
+    $("missed").textContent = [none, ...unasked(body)].join(" ");
+  }
   else {
     show(body);
     const [study] = body.studies;

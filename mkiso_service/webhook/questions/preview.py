@@ -43,6 +43,7 @@ from mkiso.study.text import readable_name
 from mkiso.study.values import Found
 from mkiso_service.api import Ordered, Preview, ShownPatient, ShownSeries, ShownStudy
 from mkiso_service.webhook.access.callers import request_id_of
+from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.questions.query import Query, asked_birth_date, preview_of
 from mkiso_service.webhook.questions.turns import LIMIT_SECONDS, Turns
@@ -67,7 +68,7 @@ class Previews:
         numbers, selection = preview_of(query, self._settings)
         asked = Question("download", numbers, selection=selection)
         told = await self.told(request, asked, asked_birth_date(query, self._settings.identity))
-        return Response(_TOLD.dump_json(told), headers={"cache-control": "no-store"}, media_type="application/json")
+        return Json(_TOLD.dump_json(told), headers={"cache-control": "no-store"})
 
     async def told(self, request: Request, question: Question, birth_date: str) -> Preview:
         """Who is shown to a person, which the audit says too. Raises what `look` raises."""

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError, SearchClosed, WrongBirthDate
@@ -18,6 +18,7 @@ from mkiso.study.identity import born_on, one_line
 from mkiso.study.models import Study
 from mkiso.study.text import readable_name
 from mkiso_service.api import FoundStudies, NotAsked, SearchedStudy
+from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.questions.query import Query, asked_birth_date
 from mkiso_service.webhook.questions.turns import Turns
@@ -43,7 +44,7 @@ class Searches:
         await self._trail.searched(request, criteria.keys)
         hits, down = await self._turns.take(lambda sources, _: search_everywhere(sources, criteria))
         told = found_studies(hits, born if self._settings.identity.confirm_birth_date else "", down)
-        return JSONResponse(told, headers={"cache-control": "no-store"})
+        return Json(told, headers={"cache-control": "no-store"})
 
 
 def criteria_of(query: Query, birth_date: str) -> Criteria:
