@@ -24,7 +24,7 @@ from mkiso.pictures.attributes import (
 )
 from mkiso.pictures.colour import rgb_of_cielab
 from mkiso.pictures.overlays import Mask, overlay_of
-from mkiso.pictures.values import Colour
+from mkiso.pictures.values import FARTHEST, Colour
 
 _MOST_VERTICES = 4096
 _SIDES = ("LeftVertical", "RightVertical", "UpperHorizontal", "LowerHorizontal")
@@ -83,12 +83,12 @@ def _rectangle(state: Attributes) -> Shut | None:
         mask[max(top - 1, 0) : bottom, max(left - 1, 0) : right] = False
         return mask
 
-    return shut if left <= right and top <= bottom else None
+    return shut if left <= right and top <= bottom and right and bottom else None  # zeros stand for none
 
 
 def _circle(state: Attributes) -> Shut | None:
     centre, radius = numbers(state, "CenterOfCircularShutter", 2), number(state, "RadiusOfCircularShutter")
-    if not centre or not radius or radius < 0:
+    if not centre or not radius or radius < 0 or max(radius, *map(abs, centre)) > FARTHEST:
         return None
     row, column = centre
 
@@ -105,7 +105,7 @@ def _circle(state: Attributes) -> Shut | None:
 
 def _polygon(state: Attributes) -> Shut | None:
     vertices = np.array(numbers(state, "VerticesOfThePolygonalShutter"))
-    if vertices.size % 2 or not 6 <= vertices.size <= 2 * _MOST_VERTICES:
+    if vertices.size % 2 or not 6 <= vertices.size <= 2 * _MOST_VERTICES or np.abs(vertices).max() > FARTHEST:
         return None
     corners = vertices.reshape(-1, 2) - 1  # row and column, from 0
 

@@ -12,7 +12,7 @@ from pydicom import Dataset, Sequence, config, dcmread
 
 from mkiso.pictures import jpeg
 from mkiso.pictures.render import render
-from mkiso.pictures.values import ObjectFacts, Picture, PictureRequest
+from mkiso.pictures.values import FARTHEST, ObjectFacts, Picture, PictureRequest
 from tests.pictures.objects import item, ramp, rgb, sequence, write
 from tests.pictures.test_judged import decoded
 from tests.pictures.test_presentation import state_for
@@ -25,6 +25,7 @@ RECTANGLE: dict[str, Any] = {
     "ShutterLowerHorizontalEdge": 40,
 }
 CIRCLE: dict[str, Any] = {"CenterOfCircularShutter": [30, 50], "RadiusOfCircularShutter": 20}
+HUGE = 2 * int(FARTHEST)
 TRIANGLE: dict[str, Any] = {"VerticesOfThePolygonalShutter": [5, 10, 60, 10, 60, 90]}
 IN_RECTANGLE = (COLUMNS >= 20) & (COLUMNS <= 60) & (ROWS >= 10) & (ROWS <= 40)
 IN_CIRCLE = (ROWS - 30) ** 2 + (COLUMNS - 50) ** 2 <= 400
@@ -94,8 +95,11 @@ def test_a_circle_is_round_where_pixels_are_not_square(tmp_path: Path) -> None:
     [
         {"ShutterShape": "RECTANGULAR"},
         {"ShutterShape": "RECTANGULAR", **RECTANGLE, "ShutterLeftVerticalEdge": 70},
+        {"ShutterShape": "RECTANGULAR", **dict.fromkeys(RECTANGLE, 0)},
         {"ShutterShape": "CIRCULAR", "CenterOfCircularShutter": [3, 3], "RadiusOfCircularShutter": -3},
+        {"ShutterShape": "CIRCULAR", "CenterOfCircularShutter": [3, 3], "RadiusOfCircularShutter": HUGE},
         {"ShutterShape": "POLYGONAL", "VerticesOfThePolygonalShutter": [1, 2, 3, 4]},
+        {"ShutterShape": "POLYGONAL", "VerticesOfThePolygonalShutter": [1, 2, 60, HUGE, -HUGE, 90]},
         {"ShutterShape": "POLYGONAL", "VerticesOfThePolygonalShutter": [1, 2] * 5000},
         {"ShutterShape": "BITMAP", "ShutterOverlayGroup": 0x6000},
         {"ShutterOverlayGroup": 0x6000},
