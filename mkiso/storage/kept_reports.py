@@ -40,7 +40,7 @@ class _Files(Generic[T]):
         self._folder = folder
         self._suffix = suffix
         self._read = read
-        self._known: dict[Path, tuple[int, T]] = {}
+        self._known: dict[Path, tuple[tuple[int, int, int], T]] = {}
         self._lock = threading.Lock()
 
     def read(self) -> dict[Path, T]:
@@ -48,9 +48,11 @@ class _Files(Generic[T]):
             before, self._known = self._known, {}
             for file in self._folder.glob(f"*{self._suffix}"):
                 try:
-                    changed = file.stat().st_mtime_ns
+                    status = file.stat()
                 except OSError:  # removed meanwhile
                     continue
+                # Of two writings within one tick of the kernel's clock the second is another file, or longer.
+                changed = status.st_mtime_ns, status.st_ino, status.st_size
                 known = before.get(file)
                 self._known[file] = known if known and known[0] == changed else (changed, self._read(file))
             return {file: read for file, (_, read) in self._known.items()}
