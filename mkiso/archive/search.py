@@ -4,7 +4,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
@@ -17,7 +17,7 @@ from mkiso.archive.night_outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
 from mkiso.archive.planning import HOPELESS, name_of, needs_a_look, patient_by_patient, plan, to_try_again
 from mkiso.archive.schedule import LOST_A_NIGHT, share_of_a_night
-from mkiso.errors import AnswerCut, MkisoError, NotAskedEverywhere, PacsRefused, RetriableError, StudyNotFound
+from mkiso.errors import MkisoError, NotAskedEverywhere, PacsBusy, PacsSilent, PacsUnreachable, StudyNotFound
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import expected_instances, find_studies_by_date, find_studies_by_uid, of_modalities
 from mkiso.sources.registry import source_of, sources_of
@@ -26,6 +26,7 @@ from mkiso.storage.job import Job
 from mkiso.study.models import Study
 
 T = TypeVar("T")
+_AWAY = (PacsUnreachable, PacsBusy, PacsSilent)
 
 
 def find(run: ArchiveJob) -> None:
@@ -42,16 +43,11 @@ def find(run: ArchiveJob) -> None:
     )
     lost = [study.study_instance_uid for study in lost_studies(run.ledger)]
     sought = failed.keys() | share_of_a_night(lost, LOST_A_NIGHT, run.began_on)
-    absent: dict[str, MkisoError] = {}
-    for uid in sought - {study.study_instance_uid for study in (*found.studies, *found.unusable)}:
-        try:
-            studies, shared = _by_uid(run, uid)
-        except (StudyNotFound, PacsRefused, AnswerCut, NotAskedEverywhere) as error:
-            absent[uid] = error
-        else:
-            run.add_found(studies)
-            unusable += shared
-        run.show_progress()
+    sought -= {study.study_instance_uid for study in (*found.studies, *found.unusable)}
+    told, absent = _each(run, sorted(sought), _by_uid)
+    for studies, shared in told.values():
+        run.add_found(studies)
+        unusable += shared
     run.outcome = replace(
         run.outcome, found=len(run.copies), doubtful=found.doubtful, unusable=tuple(map(described, unusable))
     )
@@ -124,7 +120,7 @@ def plan_night(run: ArchiveJob) -> None:
     ]
     mine = frozenset(owed) if run.dry_run else run.night.claim(list(run.copies))
     asked: list[Study] = []
-    listed, torn = _listed(run, list(filter(mine.__contains__, owed)))
+    listed, torn = _each(run, filter(mine.__contains__, owed), _copies)
     is_for = rules_of(sources_of(settings), date.today())
     for uid, copies in listed.items():
         try:
@@ -161,29 +157,30 @@ def plan_night(run: ArchiveJob) -> None:
         run.fail(run.copies[uid][0], why)
 
 
-def _listed(run: ArchiveJob, uids: Sequence[str]) -> tuple[dict[str, list[Study]], dict[str, MkisoError]]:
-    """The copies of each study with what its source holds of it, and why others' can't be told: one study that a PACS
-    fails at keeps none of the others. Asked for is once more what may have passed. Raises what meets HOPELESS studies
-    in a row.
+def _each(
+    run: ArchiveJob, uids: Iterable[str], ask: Callable[[ArchiveJob, str], T]
+) -> tuple[dict[str, T], dict[str, MkisoError]]:
+    """What is told of each study, and why of others nothing is: one that a PACS fails at keeps none of the others.
+    Asked for is once more what may have passed. Raises what is wrong where HOPELESS in a row find the PACS away.
     """
-    listed: dict[str, list[Study]] = {}
+    told: dict[str, T] = {}
     untold: dict[str, MkisoError] = {}
     in_a_row = 0
     for uid in uids:
         try:
-            listed[uid] = _copies(run, uid)
+            told[uid] = ask(run, uid)
             in_a_row = 0
         except MkisoError as error:
-            in_a_row += 1
+            in_a_row = in_a_row + 1 if isinstance(error, _AWAY) else 0
             if in_a_row == HOPELESS:
                 raise
             untold[uid] = error
         run.show_progress()
-    for uid in [uid for uid, error in untold.items() if isinstance(error, RetriableError)]:
+    for uid in [uid for uid, error in untold.items() if isinstance(error, _AWAY)]:
         with suppress(MkisoError):
-            listed[uid] = _copies(run, uid)
+            told[uid] = ask(run, uid)
             del untold[uid]
-    return listed, untold
+    return told, untold
 
 
 def _copies(run: ArchiveJob, uid: str) -> list[Study]:

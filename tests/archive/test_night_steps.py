@@ -309,17 +309,20 @@ def test_earlier_failures_of_a_source_that_is_away_keep_nothing_of_another_waiti
 
 
 class FailsAt(ScriptedPacs):
-    """Breaks the connection at questions about the series of some studies, the first of them `times` times."""
+    """Breaks the connection at questions of a level about some studies, for each of them so many times."""
 
     ae_title = "FAILS"
 
-    def __init__(self, files: Sequence[Path], studies: Collection[str], times: int = 1000) -> None:
+    def __init__(
+        self, files: Sequence[Path], studies: Collection[str], times: int = 1000, level: str = "SERIES"
+    ) -> None:
         super().__init__(files)
+        self._level = level
         self._left = dict.fromkeys(studies, times)
 
     def _find(self, peer: Peer, command: Dataset, identifier: Dataset) -> None:
         uid = str(identifier.get("StudyInstanceUID"))
-        if identifier.QueryRetrieveLevel == "SERIES" and self._left.get(uid, 0):
+        if identifier.QueryRetrieveLevel == self._level and self._left.get(uid, 0):
             self._left[uid] -= 1
             peer.socket.shutdown(SHUT_RDWR)
             raise Gone
@@ -346,6 +349,20 @@ def test_studies_that_the_pacs_fails_at_keep_none_of_the_others(
     assert {study.study_instance_uid for study in run.studies()} == set(several) - set(bad)
     assert {each.study_instance_uid: each.attempts for each in failed_studies(ledger)} == dict.fromkeys(bad, 0)
     assert not run.outcome.is_good and "NOT ARCHIVED: 3 of 6 studies" in words(run.outcome)
+
+
+def test_a_failed_study_that_the_pacs_fails_at_keeps_none_of_the_others(
+    ledger: Ledger, begin: Begin, files: list[Path]
+) -> None:
+    uids = [f"1.2.840.{number}" for number in range(HOPELESS - 1)]
+    for uid in uids:
+        failed(ledger, 1, uid=uid)
+    with FailsAt(files, uids, level="STUDY") as pacs:
+        run = begin(pacs)
+        find(run)
+        plan_night(run)
+    assert len(list(run.studies())) == 1 and len(run.outcome.failed) == len(uids)
+    assert {each.attempts for each in failed_studies(ledger)} == {1}
 
 
 def test_a_dry_run_says_of_which_studies_it_knows_nothing(begin: Begin, several: dict[str, list[Path]]) -> None:
