@@ -8,6 +8,7 @@ from typing import Any
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, WorkPoolFilter, WorkPoolFilterName
+from prefect.client.schemas.objects import WorkQueue
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
@@ -64,10 +65,18 @@ async def _ensure_pool(client: PrefectClient, pool: str) -> None:
             await client.create_work_pool(wanted)
     there = {queue.name: queue for queue in await client.read_work_queues(work_pool_name=pool)}
     for name, priority in QUEUES.items():
-        queue = there.get(name) or await client.create_work_queue(name, work_pool_name=pool)
+        queue = there.get(name) or await _queue(client, name, pool)
         limit = 1 if name in ONE_AT_A_TIME else queue.concurrency_limit
         if (queue.priority, queue.concurrency_limit) != (priority, limit):
             await client.update_work_queue(queue.id, priority=priority, concurrency_limit=limit)
+
+
+async def _queue(client: PrefectClient, name: str, pool: str) -> WorkQueue:
+    """A new one, or the one that another machine's worker has made just now."""
+    try:
+        return await client.create_work_queue(name, work_pool_name=pool)
+    except ObjectAlreadyExists:
+        return await client.read_work_queue_by_name(name, work_pool_name=pool)
 
 
 def _facts(deployment: DeploymentResponse) -> tuple[Any, ...]:

@@ -70,6 +70,7 @@ def retrieve(
     for _ in range(GROWTH_ROUNDS):
         sink = Sink(study, folder, arrived, on_arrival, stop or threading.Event())
         proved = _Attempts(source, sink).run()
+        sink.raise_if_stopped()
         counted = max(counted, sink.counted)
         refusals += sink.refusals
         grew = study.expected.count is not None and counted > study.expected.count

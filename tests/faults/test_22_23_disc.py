@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from pydicom.fileset import FileSet
 from peers.discs import extract, flip
 from peers.house import THAI_CANARY, House
 from peers.inotify import closed_after_writing
+from peers.patience import until
 from peers.scripted_pacs import MoveRequest
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_passes_and_nothing_is_left")]
@@ -29,6 +31,12 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("the_next_job_pass
 
 def find_in(file: Path, wanted: bytes) -> int:
     return file.read_bytes().rindex(wanted)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether every thread of a process is."""
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return {thread.read_text().rpartition(")")[2].split()[0] for thread in threads} == {"T"}
 
 
 @contextmanager
@@ -44,10 +52,13 @@ def damaged(house: House, damage: Callable[[Path], None]) -> Iterator[list[Path]
             ):  # it gets its own name once it is whole
                 flow = int(writer[2])
                 os.kill(flow, signal.SIGSTOP)
-                image = file if file.exists() else file.with_name(writer[1])
-                damage(image)
-                images.append(image)
-                os.kill(flow, signal.SIGCONT)
+                try:
+                    until(partial(is_stopped, flow))  # until then it may rename the image
+                    image = file if file.exists() else file.with_name(writer[1])
+                    damage(image)
+                    images.append(image)
+                finally:
+                    os.kill(flow, signal.SIGCONT)
                 return
 
     watcher = threading.Thread(target=watch)

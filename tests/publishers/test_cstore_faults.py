@@ -232,7 +232,7 @@ def test_a_silent_publisher_is_an_unknown_outcome_within_the_limit(tmp_path: Pat
         start = time.monotonic()
         with pytest.raises(PrintUncertain, match="didn't answer in time"):
             send(tmp_path, robot.port, instances, response_timeout_seconds=5)
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < LONG
 
 
 def test_a_file_that_changed_is_not_sent(tmp_path: Path) -> None:

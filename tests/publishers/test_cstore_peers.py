@@ -19,6 +19,7 @@ from peers.corpus import EVERY_KIND, dataset_bytes, make_ct_series, make_study, 
 from peers.dcmqrscp import Dcmqrscp
 from peers.dcmtk import OWN, QUERIES, VERIFICATION, write_profiles
 from peers.orthanc import Orthanc
+from peers.patience import LONG
 from peers.storescp import Storescp
 from tests.publishers.orders import MIXED, arrival_of, give, order_of, settings_of, study
 
@@ -34,7 +35,9 @@ def print_at(folder: Path, peer: Storescp | Orthanc | Dcmqrscp) -> dict[str, byt
     instances = study(folder)
     settings = settings_of(folder, port=peer.port, ae_title=peer.ae_title)
     publisher = publisher_of("robot", settings)
-    assert "answers C-ECHO" in publisher.check()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mkiso.publishers.dicom.ECHO_LIMIT_SECONDS", LONG)
+        assert "answers C-ECHO" in publisher.check()
     receipt = give(publisher, order_of(instances), settings.storage.orders_dir, Watch())
     assert (receipt.proves, receipt.instances) == ("queued", len(instances))
     return {arrival.sop_instance_uid: dataset_bytes(arrival.path) for arrival in instances}

@@ -18,6 +18,7 @@ from mkiso.demo.robots.media_creation import MediaCreationPublisher
 from mkiso.demo.robots.storage_scp import Faults
 from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
 from mkiso.publishers import Order, Publisher, Watch, cancel, follow, publisher_of
+from peers.patience import LONG
 from tests.publishers.orders import give, order_of, settings_of, study
 
 pytestmark = pytest.mark.peer
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.peer
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcm, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr("mkiso.publishers.dicom.ECHO_LIMIT_SECONDS", LONG)
 
 
 def room(folder: Path, robot: MediaCreationPublisher, **settings: Any) -> tuple[Publisher, Order, Path]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
@@ -57,6 +57,21 @@ def test_a_second_time_changes_nothing(settings: Settings) -> None:
         await ensure_deployments(settings)
         assert await there() == made
         assert not await is_missing(settings)
+
+    asyncio.run(scenario())
+
+
+def test_a_queue_that_somebody_makes_meanwhile_is_taken(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none_yet(self: PrefectClient, **_: Any) -> list[Any]:
+        return []
+
+    async def scenario() -> None:
+        await ensure_deployments(settings)
+        made = await there()
+        with monkeypatch.context() as patch:
+            patch.setattr(PrefectClient, "read_work_queues", none_yet)
+            await ensure_deployments(settings)
+        assert await there() == made
 
     asyncio.run(scenario())
 

@@ -133,7 +133,7 @@ def test_what_the_pacs_doesnt_tell_the_class_of_comes_too(tmp_path: Path, monkey
 
 
 def test_the_check_says_whether_the_pacs_sends_by_get(tmp_path: Path, peer: Dcmqrscp | Orthanc) -> None:
-    told = source_of(by_get(tmp_path, peer)).check(5, inside=True)
+    told = source_of(by_get(tmp_path, peer)).check(LONG, inside=True)
     assert "answers C-ECHO" in told and "C-GET" in told
 
 

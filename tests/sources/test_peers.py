@@ -78,7 +78,7 @@ def test_a_whole_study_arrives_byte_for_byte(
 
 def test_what_is_not_there(settings_for: MakeSettings, peer: Peer) -> None:
     settings = settings_for(peer)
-    assert 0 < echo(*sections(settings)) < 1
+    assert 0 < echo(*sections(settings), LONG) < LONG
     for accession_number in ("NOPE", "a1001", "A100"):
         with pytest.raises(StudyNotFound):
             find_studies(source_of(settings), accession_number)
@@ -166,4 +166,4 @@ def test_a_port_that_the_pacs_cant_reach(
         begun = time.monotonic()
         with pytest.raises((PacsBusy, StudyIncomplete), match="reach this machine"):
             retrieve(source_of(settings), settings.identity, study, folder, [], lambda arrival: None)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < LONG
