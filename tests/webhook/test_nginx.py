@@ -288,6 +288,33 @@ def test_a_disc_can_be_had_where_an_old_address_leads_to(front: Front, desk: Des
     assert len(front.get(str(page.url.join(link))).content) == 37773
 
 
+def test_what_a_jobs_page_offers_can_be_had_where_an_old_address_leads_to(front: Front, desk: Desk) -> None:
+    """The letter, and the password of an encrypted disc, told to whoever has the claim that came with the job."""
+    waiting = front.get("/mkiso.php?accession_number=L1", headers={"Prefer": "respond-async"})
+    page = front.get(waiting.headers["location"], headers={"Accept": "text/html"})
+    [link] = re.findall(r'href="([^"]+/letter.pdf)"', page.text)
+    assert front.get(str(page.url.join(link))).content.startswith(b"%PDF")
+
+    def encrypted(job_id: str, question: Question) -> Standing:
+        hand_over(front.scripts.storage, job_id, question.seal, "11111-22222")
+        return front.scripts.done(job_id, question)
+
+    desk.script = encrypted
+    browser = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "navigate"}
+    try:
+        led = front.get("/mkiso.php?accession_number=L2&format=zip-encrypted", headers=browser)
+    finally:
+        desk.script = front.scripts.done
+    assert (
+        led.status_code == 303
+        and f"path={led.headers['location'].partition('?')[0]}" in led.headers["set-cookie"].lower()
+    )
+    page = front.get(led.headers["location"], headers=browser)
+    [action] = re.findall(r'action="([^"]+/password)"', page.text)
+    assert "11111-22222" in front.post(str(page.url.join(action)), headers=browser).text
+    front.cookies.clear()
+
+
 def test_the_longest_header_that_nginx_lets_through_is_read_at_once(front: Front, desk: Desk) -> None:
     for prefer in ("a=" + " " * 35_000 + '"', "," * 35_000, 'a="' + "b" * 35_000):
         assert front.get("/mkiso.php?accession_number=A1", headers={"Prefer": prefer}, timeout=20).status_code == 200

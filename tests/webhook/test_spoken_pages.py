@@ -133,6 +133,10 @@ def test_a_jobs_page_is_spoken_in_each_of_its_states(tmp_path: Path, spoken: Lan
         assert spoken.gettext("De-identified copy. Not a patient's disc.") in text.replace("&#39;", "'")
         assert spoken.gettext("%(stage)s: %(images)s.", stage=stage, images=images) in text
         assert spoken.gettext("Working") in text and f'aria-label="{spoken.gettext("Progress")}"' in text
+        scripts.report(job_id, desk.asked[0], stage="starting")
+        assert (
+            f">{spoken.gettext('%(stage)s.', stage=spoken.gettext('Starting'))}<" in shown()
+        )  # and nothing of 0 images
         desk.standings[job_id] = scripts.set_of(1)(job_id, desk.asked[0])
         text = shown()
         assert spoken.gettext("The disc is ready.") in text and spoken.gettext("Ready") in text

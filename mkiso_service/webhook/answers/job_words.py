@@ -87,14 +87,19 @@ def words_of_job(job: Job, spoken: Language, robot: Dependency | None) -> str:
     modalities = {modality for study in job.studies for modality in study.modalities}
     images = counted(moved, modalities, expected if expected and moved != expected else None, spoken)
     if job.proves == "done":
-        return spoken.gettext("%(publisher)s has made the disc: %(images)s.", publisher=job.publisher, images=images)
+        words = "%(publisher)s has made the disc with %(images)s. Collect it there."
+        return spoken.gettext(words, publisher=job.publisher, images=images)
     if job.proves and robot and not robot["ok"]:
         words = "%(publisher)s has the order (%(images)s), but something is wrong there: %(detail)s"
         return spoken.gettext(words, publisher=job.publisher, images=images, detail=robot["detail"])
     if job.proves:
-        return spoken.gettext("%(publisher)s has everything: %(images)s.", publisher=job.publisher, images=images)
+        words = "%(publisher)s has the order (%(images)s) and makes the disc when its turn comes. Collect it there."
+        return spoken.gettext(words, publisher=job.publisher, images=images)
     if job.state == "running":
-        return spoken.gettext("%(stage)s: %(images)s.", stage=_stage(job, spoken), images=images)
+        stage = _stage(job, spoken)
+        if job.stage.startswith("retrieving") and (moved or expected):
+            return spoken.gettext("%(stage)s: %(images)s.", stage=stage, images=images)
+        return spoken.gettext("%(stage)s.", stage=stage)
     return spoken.gettext("The disc is ready.") if job.state == "done" else spoken.gettext("Waiting for its turn.")
 
 
