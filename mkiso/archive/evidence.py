@@ -4,6 +4,7 @@ label.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from mkiso.archive.lifecycle import Evidence, Stored
@@ -12,12 +13,14 @@ from mkiso.archive.volumes import ArchiveVolume
 from mkiso.errors import ArchiveUnusable
 from mkiso.storage.files import sha256_of
 
+_BAD_SECTORS = frozenset({errno.EIO, errno.ENODATA, errno.EUCLEAN, errno.EBADMSG})
+
 
 def seen(volume: ArchiveVolume, place: str, store: Store | None, *, thorough: bool = False) -> Evidence:
     """Look at a volume from `place`. Images are hashed only where the answer matters to a run; `thorough`, for a
     person's claim, always.
 
-    Raises ArchiveUnusable where the store can't be read.
+    Raises ArchiveUnusable where the store, or an image here, can't be read.
     """
     here = volume.place == place
     image = (thorough or (here and volume.state == "mastered")) and _lies_whole(volume)
@@ -48,10 +51,14 @@ def _should_hold(store: Store, volume: ArchiveVolume) -> bool:
 
 
 def _lies_whole(volume: ArchiveVolume) -> bool:
+    """Raises ArchiveUnusable where that passes, or can be mended: nothing is lost that can't be looked at now."""
     try:
         return _is_whole(volume.image, volume)
-    except OSError:  # sectors that can't be read
-        return False
+    except OSError as error:
+        if error.errno in _BAD_SECTORS:
+            return False
+        reason = error.strerror or type(error).__name__
+        raise ArchiveUnusable(f"The archive's volume {volume.image} can't be read: {reason}.") from None
 
 
 def _is_whole(image: Path, volume: ArchiveVolume, *, by_hash: bool = True) -> bool:

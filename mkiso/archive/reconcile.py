@@ -31,7 +31,7 @@ class LeftOver:
 def reconcile(night: Night, ledger: Ledger, store: Store | None = None) -> tuple[LeftOver, ...]:
     """Take back what is not whole, close what is proved to be stored, and say what is left, in the order of the labels.
 
-    Raises ArchiveUnusable where the store isn't there any more or can't be read.
+    Raises ArchiveUnusable where the store isn't there any more, or a volume can't be read.
     """
     if store is not None:
         store.require()

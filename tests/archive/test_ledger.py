@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
@@ -19,6 +21,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import IntegrityError
 
+from mkiso.archive import evidence
 from mkiso.archive.catalogue import archived, archived_counts, failed_studies, find, lost_studies, report
 from mkiso.archive.ledger import Ledger, clock
 from mkiso.archive.lifecycle import Remedy
@@ -29,7 +32,15 @@ from mkiso.archive.reconcile import reconcile
 from mkiso.archive.store import Store, deliver_to_store, put
 from mkiso.archive.tables import metadata, nights
 from mkiso.config.settings import Settings
-from mkiso.errors import ClaimLost, ConfigurationError, PacsUnreachable, ProofFailed, StudyIncomplete, VolumeNotFound
+from mkiso.errors import (
+    ArchiveUnusable,
+    ClaimLost,
+    ConfigurationError,
+    PacsUnreachable,
+    ProofFailed,
+    StudyIncomplete,
+    VolumeNotFound,
+)
 from peers.patience import LONG, until
 from tests.archive.discs import DAY, RANGE, archive, file, master, study
 
@@ -175,6 +186,23 @@ def test_transitions_are_those_of_the_table(ledger: Ledger) -> None:
         assert reconcile(night, ledger) == ()
         with pytest.raises(ClaimLost):
             night.advance(volume.label, "mastered")
+
+
+@pytest.mark.parametrize(("number", "is_lost"), [(errno.ESTALE, False), (errno.EACCES, False), (errno.EIO, True)])
+def test_an_image_that_cannot_be_looked_at_now_is_not_lost(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, number: int, is_lost: bool
+) -> None:
+    with Night.begin(ledger, "one", RANGE) as night:
+        archive(night, {"1.2": ["1.2.1"]})
+
+    def fails(_: Path) -> str:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(evidence, "sha256_of", fails)
+    with Night.begin(ledger, "two", RANGE) as night:
+        with nullcontext() if is_lost else pytest.raises(ArchiveUnusable, match="can't be read"):
+            reconcile(night, ledger, Store.open(ledger))
+        assert bool(lost_studies(ledger)) is is_lost
 
 
 def test_what_a_run_left_half_made_is_discarded_by_the_next(ledger: Ledger) -> None:
