@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 1 << 22
 DATE = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
+DAY = "YYYY-MM-DD"
 SETTLED = {
     "planned": "is planned.",
     "mastered": "will be delivered by the next archive run.",
@@ -33,8 +34,14 @@ SETTLED = {
 
 
 @click.group(invoke_without_command=True)
-@click.option("--from", "date_from", type=DATE, help="The first StudyDate to archive; without --to, the only one.")
-@click.option("--to", "date_to", type=DATE, help="The last StudyDate to archive.")
+@click.option(
+    "--from",
+    "date_from",
+    type=DATE,
+    metavar="YYYY-MM-DD",
+    help="The first StudyDate to archive; without --to, the only one.",
+)
+@click.option("--to", "date_to", type=DATE, metavar=DAY, help="The last StudyDate to archive.")
 @click.option("--dry-run", is_flag=True, help="Report what would be archived, and archive nothing.")
 @click.option("--no-wait", is_flag=True, help="Start the run and don't wait for its end.")
 @click.pass_context

@@ -203,14 +203,14 @@ def jobs(client: Client, search: str, *, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--patient-id", default="", help="In every character.")
+@click.option("--patient-id", default="", help="The whole ID, as the PACS has it.")
 @click.option("--name", "patient_name", default="", help="From its beginning, the family name first.")
-@click.option("--birth-date", default="", metavar="YYYY-MM-DD")
+@click.option("--birth-date", default="", metavar="YYYY-MM-DD", help="Beside something else: alone it fits too many.")
 @click.option(
     "--study-date", default="", metavar="DAY[/DAY]", help="A day, or two: 2026-03-01/2026-03-31, 2026-03-01/."
 )
-@click.option("--modality", default="", help="A code such as CT.")
-@click.option("--accession-number", default="")
+@click.option("--modality", default="", help="A code such as CT, beside something else.")
+@click.option("--accession-number", default="", help="The whole number, as the PACS has it.")
 @click.option("--json", "as_json", is_flag=True, help="As /api/studies answers it.")
 @of_a_service
 def find(client: Client, *, as_json: bool, **known: str) -> None:

@@ -171,7 +171,12 @@ def _require_place(file: Path, *, asks: bool) -> None:
 
 @click.command()
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default="config.yaml", show_default=True
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="config.yaml",
+    show_default=True,
+    help="The file to write; one that is there already is left alone.",
 )
 @click.option("--no-questions", is_flag=True, help="Take the options and defaults; ask nothing.")
 @click.option("--untested", is_flag=True, help="Write the file although the PACS or the robot doesn't answer yet.")

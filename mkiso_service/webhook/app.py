@@ -16,7 +16,6 @@ from mkiso.errors import OrchestratorUnavailable, OtherSet, SeveralDiscs
 from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.key_use import KeyUse
 from mkiso.storage.sessions import PersonSessions
-from mkiso_service.api import NamedKey
 from mkiso_service.webhook.access.callers import Keys, Sessions, session_of
 from mkiso_service.webhook.access.rights import require_rows
 from mkiso_service.webhook.answers.errors import HANDLERS
@@ -24,6 +23,7 @@ from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import job_page
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.counter.inboxes import Inboxes
+from mkiso_service.webhook.counter.keys import KeyReport
 from mkiso_service.webhook.counter.listing import JobList
 from mkiso_service.webhook.counter.made import MadeReport
 from mkiso_service.webhook.counter.page import CounterPage
@@ -77,14 +77,6 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
     async def openapi(request: Request) -> Response:
         return Json(described)
 
-    async def keys_told(request: Request) -> Response:
-        used = await asyncio.to_thread(key_use.last_used, settings.auth.keys)
-        told: list[NamedKey] = [
-            {"name": name, "rights": list(key.rights), "last_used": used[name]}
-            for name, key in settings.auth.keys.items()
-        ]
-        return Json({"keys": told}, headers={"cache-control": "no-store"})
-
     async def docs(request: Request) -> Response:
         return docs_page(request, described)
 
@@ -126,7 +118,7 @@ def build_app(settings: Settings, orchestrator: Orchestrator, closing: asyncio.E
             Route("/api/health", health),
             Route("/api/openapi.json", openapi),
             Route("/api/studies", searches.show),
-            Route("/api/keys", keys_told),
+            Route("/api/keys", KeyReport(settings.auth, key_use).show),
             Route("/api/inboxes", Inboxes(settings).show),
             Route("/api/iso/preview", previews.show),
             Route("/api/iso/download", downloads.one),

@@ -95,6 +95,9 @@ def test_a_person_signs_in_and_out(opened: tuple[Browser, str], site: str, tmp_p
     browser.press("Enter")
     browser.until(f"{text('table.made tbody td:nth-child(3)')} === 'R1'")
     is_right(browser, code, tmp_path, "report")
+    browser.open(f"{site}/api/keys")
+    assert browser.run("document.title") == language(code).gettext("Keys of programs")
+    is_right(browser, code, tmp_path, "keys")
 
     signs_out(browser, site)
     browser.open(f"{site}/api/iso/made")

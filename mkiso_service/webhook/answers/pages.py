@@ -22,7 +22,7 @@ from mkiso.storage.report import numbers_on
 from mkiso.storage.room import size_words
 from mkiso.study.question import Question
 from mkiso.study.text import SEXES
-from mkiso_service.api import Dependency, InboxStates, Job, Preview, WhoMade, shown_state
+from mkiso_service.api import Dependency, InboxStates, Job, NamedKeys, Preview, WhoMade, shown_state
 from mkiso_service.counting import counted
 from mkiso_service.webhook.access.callers import (
     request_id_of,
@@ -205,6 +205,13 @@ def made_page(request: Request, told: WhoMade) -> HTMLResponse:
 def inboxes_page(request: Request, told: InboxStates) -> HTMLResponse:
     """How each inbox stands."""
     answer = page_of(request, "inboxes.html", **told)
+    answer.headers["vary"] = "Accept, Accept-Language"
+    return answer
+
+
+def keys_page(request: Request, told: NamedKeys) -> HTMLResponse:
+    """The named keys."""
+    answer = page_of(request, "keys.html", **told)
     answer.headers["vary"] = "Accept, Accept-Language"
     return answer
 

@@ -60,6 +60,7 @@ class CounterPage:
             "asks_birth_date": settings.identity.confirm_birth_date,
         }
         self._keys = keys
+        self._has_keys = bool(settings.auth.keys)
         self._files = {
             file.name: file.read_bytes()
             for file in files("mkiso_service.webhook").joinpath("page").iterdir()
@@ -88,6 +89,7 @@ class CounterPage:
             told=told,
             name=caller.name,
             sees_report=self._keys.needed and "report" in caller.rights,
+            sees_keys=self._has_keys and "keys" in caller.rights,
             searches=self._keys.needed and {"search", "disc"} <= caller.rights,
             **self._site,
         )
