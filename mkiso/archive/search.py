@@ -4,7 +4,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
@@ -17,7 +17,15 @@ from mkiso.archive.night_outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
 from mkiso.archive.planning import HOPELESS, name_of, needs_a_look, patient_by_patient, plan, to_try_again
 from mkiso.archive.schedule import LOST_A_NIGHT, share_of_a_night
-from mkiso.errors import MkisoError, NotAskedEverywhere, PacsBusy, PacsSilent, PacsUnreachable, StudyNotFound
+from mkiso.errors import (
+    MkisoError,
+    NotAskedEverywhere,
+    PacsBusy,
+    PacsSilent,
+    PacsUnreachable,
+    RetriableError,
+    StudyNotFound,
+)
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import expected_instances, find_studies_by_date, find_studies_by_uid, of_modalities
 from mkiso.sources.registry import source_of, sources_of
@@ -184,11 +192,29 @@ def _each(
 
 
 def _copies(run: ArchiveJob, uid: str) -> list[Study]:
+    """A study in each source that has it, with what it holds of it."""
     settings = run.job.settings
     return [
         replace(copy, expected=expected_instances(source_of(settings, copy.origin.source), copy))
-        for copy in run.copies[uid]
+        for copy in (*run.copies[uid], *_of_other_dates(run, uid))
     ]
+
+
+def _of_other_dates(run: ArchiveJob, uid: str) -> Iterator[Study]:
+    """A study in the sources that weren't found to have it: they may tell another date of it, and hold more."""
+    known = run.not_asked.union(copy.origin.source for copy in run.copies[uid])
+    for source in sources_of(run.job.settings):
+        if source.settings.name in known:
+            continue
+        try:
+            yield from find_studies_by_uid(source, uid)
+        except StudyNotFound:
+            continue
+        except RetriableError as error:
+            if source.settings.must_answer:
+                raise
+            run.goes_on_without(source.settings.name, error)
+            run.not_done.update(run.dates.compared)
 
 
 def _clear_left_overs(run: ArchiveJob, on_volumes: Collection[str]) -> None:

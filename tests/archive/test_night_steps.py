@@ -266,6 +266,40 @@ def test_a_night_takes_each_study_from_the_source_that_has_it_wholly(
     assert taken == {"A1": ("B", len(files)), "A2": ("B", len(alone))}
 
 
+def dated(files: Sequence[Path], folder: Path, study_date: str) -> list[Path]:
+    """The same images, of another date."""
+    folder.mkdir()
+    for file in files:
+        image = dcmread(file)
+        image.StudyDate = study_date
+        image.save_as(folder / file.name)
+    return list(folder.iterdir())
+
+
+def test_a_source_that_dates_a_study_otherwise_is_asked_what_it_has_of_it(
+    begin: Begin, files: list[Path], tmp_path: Path
+) -> None:
+    with ScriptedPacs(files[1:]) as first, ScriptedPacs(dated(files, tmp_path / "dated", "20200101")) as second:
+        run = begin(first, second)
+        find(run)
+        plan_night(run)
+    assert run.outcome.is_good and not run.not_done
+    assert [(study.origin.source, study.expected.count) for study in run.waiting] == [("B", len(files))]
+
+
+def test_a_source_that_goes_before_it_could_be_asked_of_each_study_is_named(
+    ledger: Ledger, begin: Begin, files: list[Path], tmp_path: Path
+) -> None:
+    alone = make_study(tmp_path / "alone", "A2", study_date="20260212")
+    with ScriptedPacs([*files, *alone]) as first:
+        with ScriptedPacs([]) as second:
+            run = begin(first, second)
+            find(run)
+        plan_night(run)
+    assert {study.accession_number for study in run.waiting} == {"A1", "A2"}
+    assert len(run.outcome.not_asked) == 1 and DAY in run.not_done
+
+
 def test_a_study_that_no_source_has_wholly_is_written_down_and_the_night_goes_on(
     ledger: Ledger, begin: Begin, files: list[Path], tmp_path: Path
 ) -> None:
