@@ -249,6 +249,7 @@ def found_together(
         without=(*without, *(lack for each in (*answers, together) for lack in each.degraded)),
         selection=selection,
         beside=[study for each in answers for study in each.beside],
+        named=studies_of(answers),
     )
 
 

@@ -41,19 +41,20 @@ def found(
     without: Collection[str] = (),
     selection: Selection = EVERYTHING,
     beside: Collection[Study] = (),
+    named: Collection[Study] = (),
 ) -> Found:
     """What may be retrieved of the answers: all of them of one patient, and what is chosen such that completeness can
     be proved.
 
     `patients` are the patient API's answers, None where it knows nobody; `degraded` says that it couldn't be asked,
     `without` what else the job does without. `beside` are never chosen: what else has the accession numbers that
-    stand on the disc.
+    stand on the disc. `named`: the studies under each number that they were found by, where `studies` have one alone.
     Raises PatientMismatch, SelectionNotFound, NoDicomData, CountsUnknown.
     """
     known = [patient for patient in patients if patient is not None]
     identity.one_patient([*studies, *beside], known, rules)
     distinct = tuple({study.study_instance_uid: study for study in studies}.values())
-    chosen = chosen_of(distinct, accession_numbers, selection)
+    chosen = chosen_of(distinct, accession_numbers, selection, [*studies, *named])
     for study in chosen:
         completeness.provable(study, require_counts=study.origin.require_counts)
     lacks = (PATIENT_API,) * degraded + _unknown_counts(chosen) + tuple(dict.fromkeys(without))

@@ -8,7 +8,7 @@ is part of every key that a question or a disc is found by.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +82,11 @@ def selection_of(parameters: Mapping[str, Any]) -> Selection:
     return Selection(studies, series, parameters.get("priors", False))
 
 
-def chosen_of(studies: Sequence[Study], accession_numbers: Sequence[str], selection: Selection) -> tuple[Study, ...]:
-    """Those of the studies found that are chosen; each says of itself which of its series are (Study.chosen).
+def chosen_of(
+    studies: Sequence[Study], accession_numbers: Sequence[str], selection: Selection, named: Collection[Study]
+) -> tuple[Study, ...]:
+    """Those of the studies found that are chosen; each says of itself which of its series are (Study.chosen). `named`:
+    the same as often as they were found, since one may have a number of its own in each source.
 
     Raises SelectionNotFound where a chosen study or series isn't among them, or nothing of an accession number is
     chosen.
@@ -93,8 +96,10 @@ def chosen_of(studies: Sequence[Study], accession_numbers: Sequence[str], select
     chosen = tuple(study for study in studies if not selection.studies or study.study_instance_uid in selection.studies)
     _all_found("study", selection.studies, {study.study_instance_uid for study in chosen})
     _all_found("series", selection.series, {uid for study in chosen for uid in study.chosen})
+    uids = {study.study_instance_uid for study in chosen}
+    numbers = {study.accession_number for study in named if study.study_instance_uid in uids}
     for number in accession_numbers:
-        if all(study.accession_number != number for study in chosen):
+        if number not in numbers:
             raise SelectionNotFound(
                 f"Nothing of accession number {number} is chosen. Leave the number out, or choose a study of it.",
                 accession_number=number,

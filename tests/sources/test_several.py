@@ -25,6 +25,7 @@ from mkiso.errors import (
     PacsUnreachable,
     PatientApiUnavailable,
     PatientMismatch,
+    SelectionNotFound,
     StudyIncomplete,
     StudyNotFound,
 )
@@ -466,6 +467,10 @@ def test_a_study_of_two_numbers_is_taken_whole_whichever_is_asked_last(numbers: 
     found = found_together(numbers, answers, [], Settings().identity)
     assert [(study.origin.source, study.expected.count) for study in found.studies] == [("a", 2)]
     assert found.degraded == ("sources_differ:b",)
+    told = found_together(numbers, answers, [], Settings().identity, Selection((UID,)))
+    assert [study.origin.source for study in told.studies] == ["a"]
+    with pytest.raises(SelectionNotFound, match="C1"):
+        found_together((*numbers, "C1"), answers, [], Settings().identity, Selection((UID,)))
     others = [chosen([copy(name, uid, **issuer)]) for name, uid in (("a", "1"), ("b", "2"))]
     with pytest.raises(StudyIncomplete):
         found_together(numbers, others, [], Settings().identity)
