@@ -4,7 +4,8 @@
     ├── PermanentError            trying again changes nothing until somebody acts
     │   ├── InvalidRequest        400  the question itself is wrong
     │   │   ├── InvalidAccessionNumber
-    │   │   └── TooManyAccessionNumbers
+    │   │   ├── TooManyAccessionNumbers
+    │   │   └── PublisherUnknown
     │   ├── Unauthorized          401
     │   ├── SignInFailed          403  the sign-in at the provider came to nothing
     │   ├── NotAllowed            403  who asks is known and may not
@@ -127,6 +128,14 @@ class TooManyAccessionNumbers(InvalidRequest):
     code = "too_many_accession_numbers"
     meaning = "more accession numbers than `server.max_accessions`"
     remedy = "ask in several requests"
+
+
+class PublisherUnknown(InvalidRequest):
+    """No publisher of this name is configured."""
+
+    code = "publisher_unknown"
+    meaning = "the site has no publisher of that name, or none at all"
+    remedy = "name one of `publishers`; where there is none, have the disc file made"
 
 
 class Unauthorized(PermanentError):

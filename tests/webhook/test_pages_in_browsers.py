@@ -79,6 +79,8 @@ def test_each_page_that_an_old_link_leads_to(opened: tuple[Browser, str], tmp_pa
         heads = "[...document.querySelectorAll('.made th')].map((each) => each.textContent).join()"
         beside = "[...document.querySelectorAll('.made tr:last-child td')].map((each) => each.dataset.what).join()"
         assert browser.run(heads) == browser.run(beside)
+        browser.open(f"{url}/api/iso/print?accession_number=GOOD&publisher=none")
+        is_right(browser, code, tmp_path, "no-robot")
         browser.open(f"{url}/docs")
         is_right(browser, code, tmp_path, "docs")
         assert refusals(browser) == []

@@ -124,6 +124,30 @@ def test_who_must_give_a_birth_date_is_shown_nobody_before(site: Settings) -> No
         assert len(desk.asked) == 1
 
 
+@pytest.mark.parametrize(
+    "asked", ["download?accession_number=A1&_=17", "download-multiple?accession_numbers=A1,A2&format=zip&birth_date="]
+)
+def test_a_link_to_a_disc_asks_for_the_birth_date_too(site: Settings, asked: str) -> None:
+    settings = site.model_copy(update={"identity": Identity(confirm_birth_date=True)})
+    desk = Desk(Scripts(site.storage).done)
+    with served(settings, desk) as client:
+        page = client.get(f"/api/iso/{asked}", headers=BROWSER)
+        assert page.status_code == 200 and desk.asked == [] and "Anna" not in page.text
+        told = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page.text))
+        assert told == dict(pair.split("=") for pair in asked.partition("?")[2].removesuffix("&birth_date=").split("&"))
+        address = page.url.copy_with(query=None).copy_merge_params({**told, "birth_date": "1970-01-02"})
+        disc = client.get(address, headers={**BROWSER, "Sec-Fetch-Site": "same-origin"}, follow_redirects=True)
+        assert disc.status_code == 200 and len(desk.asked) == 1
+        assert client.get(f"/api/iso/{asked}").status_code == 400  # a program is told what is missing
+
+
+def test_a_person_is_told_what_to_do_where_there_is_no_such_robot(site: Settings) -> None:
+    with served(site.model_copy(update={"publishers": {}}), Desk()) as client:
+        page = client.get(PRINT, headers=BROWSER)
+        assert page.status_code == 400 and "Have the disc file made instead." in page.text
+        assert client.get(PRINT).json()["code"] == "publisher_unknown"
+
+
 def test_a_key_that_may_not_see_whose_a_study_is_sees_it_on_no_page_either(site: Settings) -> None:
     key = "print-0123456789abcdef"
     auth = Auth(enabled=True, keys={"print": Key(key=key, rights=("print",))})

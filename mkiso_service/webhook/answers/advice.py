@@ -30,6 +30,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             N_("Something is missing in what was asked for, or is wrong in it."),
             TELL,
         ),
+        "publisher_unknown": (N_("There is no such disc robot here. Have the disc file made instead."),),
         "unauthorized": (N_("Sign in, and you come back to this page."),),
         "sign_in_failed": (
             N_("The sign-in came to nothing. Sign in again; if it happens again, tell the administrator."),

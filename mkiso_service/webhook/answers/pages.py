@@ -118,6 +118,15 @@ def print_page(
     )
 
 
+def birth_date_page(request: Request, question: Question, pairs: Sequence[tuple[str, str]]) -> HTMLResponse:
+    """Asks for the birth date that a link to a disc hasn't said; with it the same question, of these parameters, is
+    asked again.
+    """
+    answer = page_of(request, "birth-date.html", numbers=question.accession_numbers, pairs=pairs)
+    answer.headers["vary"] = "Accept, Accept-Language"
+    return answer
+
+
 def error_page(request: Request, status: int, words: str, code: str) -> HTMLResponse:
     """What went wrong, for a person whom a link or an address has led here."""
     request_id, signs_in = request_id_of(request.scope), code in _OF_SIGN_IN

@@ -21,6 +21,7 @@ from mkiso_service.api import See
 from mkiso_service.webhook.access.rights import caller_of
 from mkiso_service.webhook.answers.errors import disc_address, is_shown, job_address
 from mkiso_service.webhook.answers.json_answers import Json
+from mkiso_service.webhook.answers.pages import birth_date_page
 from mkiso_service.webhook.discs.asked_jobs import AskedJobs, accepted
 from mkiso_service.webhook.discs.disc_sets import chosen, led_to, of_named_set, set_entry
 from mkiso_service.webhook.discs.jobs import Jobs
@@ -70,6 +71,8 @@ class Downloads:
                 raise NotAllowed("You may have discs made, and no de-identified copies: an operator may.")
         if named is not None:
             return await self._of_named_set(question, named, part)
+        if is_shown(request) and self._settings.identity.confirm_birth_date and not query.birth_date():
+            return birth_date_page(request, question, [pair for pair in query.pairs if pair[0] != "birth_date"])
         if not form.is_encrypted:
             return await self._answered(request, question, query)
         return await self._with_password(request, question, query)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from mkiso.config.disc import Identity, Priors
 from mkiso.config.section import TransferSyntax
 from mkiso.config.settings import Server, Settings
-from mkiso.errors import InvalidRequest
+from mkiso.errors import InvalidRequest, PublisherUnknown
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
 from mkiso.study.accession import parse_accession_number, parse_accession_numbers
@@ -77,6 +77,11 @@ class Query:
             raise InvalidRequest(
                 f"The query can't be read: it must be percent-encoded UTF-8 with at most {MAX_PARAMETERS} parameters."
             ) from None
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """All of them, as they were given."""
+        return list(self._pairs)
 
     def one(self, *names: str) -> str | None:
         """The value of the parameter of any of these names, None where it isn't there. Raises InvalidRequest where it
@@ -280,7 +285,7 @@ def print_order(query: Query, settings: Settings) -> Question:
     publisher = query.one("publisher") or settings.print.publisher
     if publisher not in settings.publishers:
         names = ", ".join(settings.publishers)
-        raise InvalidRequest(
+        raise PublisherUnknown(
             f"There is no publisher of that name; there are: {names}." if names else "This site has no disc publisher."
         )
     confirmed, shown, language = query.yes("confirm_reprint"), query.shown(), query.language()
