@@ -321,7 +321,7 @@ def test_jobs_are_listed_and_cancelled(script: Script, url: str, capsys: pytest.
     script.states = [job("failed", "mastering", error={"error": "Cancelled.", "code": "job_cancelled"})]
     assert run(["cancel", "J", "--url", url]) == 0
     assert (script.methods[-1], script.asked[-1][0]) == ("POST", "/api/iso/jobs/J/cancel")
-    assert "J  A1  failed" in capsys.readouterr().out
+    assert "J  A1  cancelled" in capsys.readouterr().out
 
 
 def test_burn_tells_of_each_study_once(
