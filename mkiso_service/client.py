@@ -95,6 +95,7 @@ class Client:
             timeout=httpx.Timeout(60, connect=10),
             transport=transport,
             verify=not is_plain(url) and trusting(),
+            trust_env=not is_plain(url),  # a proxy would be told the key
         )
         self._url = url
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.resources import files
+from urllib.parse import urlsplit
 
 from mkiso.config.settings import Prefect, Settings
 
@@ -89,5 +90,13 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_API_AUTH_STRING": auth,
         "PREFECT_SERVER_API_AUTH_STRING": auth,
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{prefect.server_port}",
+        **dict.fromkeys(("NO_PROXY", "no_proxy"), _without_proxy(prefect)),
     }
     return {name: os.environ.get(name, value) for name, value in wanted.items()} | fixed
+
+
+def _without_proxy(prefect: Prefect) -> str:
+    """The hosts that no proxy is asked for: Prefect's API among them, since its password would go there."""
+    kept = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")).split(",")
+    own = ("127.0.0.1", "localhost", "::1", urlsplit(api_url(prefect)).hostname or "")
+    return ",".join(dict.fromkeys(filter(None, (host.strip() for host in (*kept, *own)))))

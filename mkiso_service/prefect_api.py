@@ -57,6 +57,7 @@ class PrefectApi:
             timeout=READ_SECONDS,
             verify=verify,
             limits=httpx.Limits(keepalive_expiry=KEEP_SECONDS),
+            trust_env=False,  # a proxy would be told the password
         ) as http:
             yield cls(
                 http, f"ws{url.removeprefix('http')}/events/out", password, verify if url.startswith("https:") else None
@@ -90,7 +91,7 @@ class PrefectApi:
         """The resource of each event of these names, as `prefect.flow-run.<id>`, some of them twice. Ends with the
         connection. Raises OSError, websockets' WebSocketException, ValueError.
         """
-        async with connect(self._events, subprotocols=["prefect"], ssl=self._verify) as socket:  # type: ignore[list-item]
+        async with connect(self._events, subprotocols=["prefect"], ssl=self._verify, proxy=None) as socket:  # type: ignore[list-item]
             await socket.send(json.dumps({"type": "auth", "token": self._password or None}))
             if json.loads(await socket.recv()).get("type") != "auth_success":
                 raise ValueError("Prefect's events refuse our password")

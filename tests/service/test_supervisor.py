@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 import pytest
 from prefect.settings.models.server.root import ServerSettings
@@ -62,6 +63,20 @@ def test_prefect_forgets_when_it_is_told_to(
 def test_what_the_administrator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_SERVER_API_HOST", "10.0.0.1")
     assert environment(Settings())["PREFECT_SERVER_API_HOST"] == "10.0.0.1"
+
+
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+def test_no_proxy_is_asked_for_prefects_server(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for each in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "example.org, 127.0.0.1")
+    monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:3128")
+    told = environment(Settings(prefect=Prefect(api_url="http://front:4200/api", api_auth_string=SecretStr("a:b"))))
+    assert told["no_proxy"] == told["NO_PROXY"] == "example.org,127.0.0.1,localhost,::1,front"
+    for each in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(each, told[each])
+    assert all(map(proxy_bypass_environment, ("front", "127.0.0.1", "localhost")))
+    assert environment(Settings())["NO_PROXY"] == told["NO_PROXY"]
 
 
 def test_no_environment_variable_removes_the_password_or_lets_other_origins_in(

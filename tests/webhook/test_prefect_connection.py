@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import httpx
 import pytest
 
 from mkiso_service import prefect_api
+from mkiso_service.client import Client, ServiceError
 from mkiso_service.prefect_api import PrefectApi
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n7"
@@ -43,3 +45,25 @@ def test_a_connection_that_is_closed_on_a_question_costs_no_answer(closes: int) 
 def test_a_server_that_always_closes_is_not_asked_for_ever() -> None:
     with pytest.raises(httpx.TransportError):
         asyncio.run(asked(prefect_api.TRIES))
+
+
+def test_no_proxy_is_told_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "ws_proxy", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        assert asyncio.run(asked(0)) == ([7, 7], 2)
+        with pytest.raises(OSError):
+            asyncio.run(listened())
+        with pytest.raises(ServiceError, match="There is no mkiso"), Client("http://127.0.0.1:1", "key") as client:
+            client.jobs()
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
+async def listened() -> None:
+    async with PrefectApi.connected("http://127.0.0.1:1", "user:password") as api:
+        async for _ in api.events(["prefect.flow-run.Completed"]):
+            pass
