@@ -33,6 +33,17 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "robot": ("robot", "robot_place"),
 }
 """The questions, and which belong together: their answers are tried as soon as all of a group are given."""
+_OF_KEYS = {
+    "receiver.ae_title": "ae_title",
+    "receiver.port": "port",
+    "pacs.base_url": "pacs_url",
+    "pacs.ae_title": "pacs_ae_title",
+    "pacs.host": "pacs_host",
+    "pacs.port": "pacs_port",
+    "server.port": "page_port",
+    "server.public_url": "public_url",
+}
+"""The question whose answer is a key of the configuration, where there is one alone."""
 
 
 class _Port(click.IntRange):
@@ -92,6 +103,8 @@ def _converse(file: Path, answers: dict[str, Any], *, untested: bool) -> None:
             except ConfigurationError as error:
                 for problem in error.problems:
                     click.secho(problem, fg="red", err=True)
+                wrong = {_OF_KEYS.get(problem.partition(" ")[0]) for problem in error.problems}
+                names = [name for name in names if name in wrong] or names
 
     not_asked_yet = {name: options[name].default for names in GROUPS.values() for name in names}
     for group, names in GROUPS.items():

@@ -214,6 +214,8 @@ def test_what_can_not_be_is_asked_again_and_one_answer_corrected_at_the_end(tmp_
     assert "Error: 'many' is not a valid port." in told
     assert "server.port and receiver.port are both 10104" in told
     assert told.count("AE title of mkiso, which the PACS must know [CDRECORD]") == 2
+    asked = told.partition("corrects that answer")[0]
+    assert asked.count("Whom patients may ask, on each disc") == 2  # once of them in the summary
     assert load(tmp_path / "config.yaml", {}).server.port == 8081
 
 

@@ -21,6 +21,7 @@ from mkiso.languages import language
 from mkiso.storage.handover import hand_over
 from mkiso.study.question import Question
 from mkiso_service.webhook.answers.advice import ADVICE
+from mkiso_service.webhook.counter import listing
 from mkiso_service.webhook.orchestrator import Standing
 from peers.chromium import Chromium
 from peers.corpus import JAPANESE, UMLAUT
@@ -341,6 +342,23 @@ def test_the_keyboard_goes_on_from_a_disc_whose_button_is_gone(browser: Chromium
         desk.standings = dict.fromkeys(desk.standings, "cancelled")  # by somebody else, or some time after the press
         clerk.until_reads("#jobs .state", "Cancelled")
         browser.until("document.activeElement.matches('#jobs .again')")
+
+
+def test_a_list_that_is_cut_says_so(browser: Chromium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MOST", 1)
+    settings = settings_in(tmp_path)
+    with served(settings, Desk(Scripts(settings.storage).done)) as client:
+        client.get("/api/iso/download?accession_number=A1")
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        browser.until("document.querySelectorAll('#jobs > li').length === 1")
+        assert browser.run("document.querySelector('#rest').hidden")
+        client.get("/api/iso/download?accession_number=A2")
+        clerk.come()
+        browser.until("!document.querySelector('#rest').hidden")
+        shown = "[...document.querySelectorAll('#jobs .numbers')].map((each) => each.textContent).join()"
+        assert browser.run(shown) == "A2"
+        clerk.finds_nothing_wrong()
 
 
 def test_enter_on_a_choice_goes_on_as_in_any_form(browser: Chromium, tmp_path: Path) -> None:

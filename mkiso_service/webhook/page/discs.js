@@ -12,6 +12,7 @@ const seen = new Set(); // those that this page has seen at work
 const mine = new Map(JSON.parse(sessionStorage.getItem("mine") || "[]"));
 const robots = {}; // how each disc robot is: {ok, detail}
 let listed = [];
+let more = false; // whether there are discs that the service hasn't listed
 let search = "";
 let lost = false;
 let again = () => {};
@@ -81,8 +82,8 @@ async function refresh() {
     lost = Boolean(error);
     if (body) {
       for (const entry of body.jobs) await tellOf(entry);
-      listed = body.jobs;
-    } else if (error.code === "invalid_request") listed = [];
+      [listed, more] = [body.jobs, body.more];
+    } else if (error.code === "invalid_request") [listed, more] = [[], false];
     draw();
   }
   clearTimeout(timer);
@@ -181,6 +182,7 @@ function draw() {
   $("none").textContent = lost ? gettext("The service can't be reached at the moment; this page keeps trying.") : drawn.length ? ""
     : search ? gettext("Nothing that is still kept was made for this number, patient ID or name.") : gettext("Nothing has been asked for yet.");
   $("none").hidden = !$("none").textContent;
+  $("rest").hidden = !more;
   const wanted = new Set(drawn.map(({ job }) => job.job_id));
   for (const [id, entry] of shown) {
     if (wanted.has(id)) continue;
