@@ -75,6 +75,13 @@ def test_who_waits_is_told_that_an_operator_has_halted_the_job(tmp_path: Path) -
         assert listed["job"]["stage"] == "suspended"
 
 
+def test_a_job_that_waits_says_what_was_asked_for(tmp_path: Path) -> None:
+    with served(settings_in(tmp_path), Desk(lambda job_id, question: "waiting")) as client:
+        job = client.get("/api/iso/download?accession_number=A1", headers={"Prefer": "respond-async"}).json()["job"]
+        assert (client.get(job).json()["accession_numbers"], client.get(job).json()["kind"]) == (["A1"], "download")
+        assert '<strong class="numbers">A1</strong>' in client.get(job, headers=BROWSER).text
+
+
 def test_a_browser_sees_how_far_a_disc_is_and_then_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloads, "PAGE_SECONDS", 0.1)
     settings = settings_in(tmp_path)

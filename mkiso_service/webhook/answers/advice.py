@@ -182,7 +182,9 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             TELL,
         ),
         "unforeseen": (N_("An unexpected error happened. Ask again; if it happens twice, tell the administrator."),),
-        "encryption_required": (N_("This site hands out encrypted files only."),),
+        "encryption_required": (
+            N_("This site hands out encrypted files only: ask for one on the page Patient discs."),
+        ),
         "password_gone": (
             N_("The password was told already, and is kept nowhere. Make the file again if it is lost."),
         ),

@@ -21,8 +21,8 @@ from mkiso_service.api import Asker, Listed, Listing
 from mkiso_service.webhook.access.rights import Caller, caller_of, may_cancel
 from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.counter.standings import standings_of, waiting
-from mkiso_service.webhook.discs.jobs import Jobs, as_it_stands, state_of
+from mkiso_service.webhook.counter.standings import standings_of
+from mkiso_service.webhook.discs.jobs import Jobs, as_it_stands, state_of, waiting
 from mkiso_service.webhook.orchestrator import Orchestrator, Standing
 from mkiso_service.webhook.questions.query import Query
 

@@ -22,8 +22,8 @@ from mkiso_service.webhook.answers.errors import is_shown
 from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import made_page
 from mkiso_service.webhook.audit import Trail
-from mkiso_service.webhook.counter.standings import standings_of, waiting
-from mkiso_service.webhook.discs.jobs import state_of
+from mkiso_service.webhook.counter.standings import standings_of
+from mkiso_service.webhook.discs.jobs import state_of, waiting
 from mkiso_service.webhook.orchestrator import Orchestrator, Standing
 from mkiso_service.webhook.questions.query import Query
 

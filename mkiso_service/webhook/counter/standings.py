@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mkiso.errors import JobStopped, OrchestratorUnavailable
-from mkiso.storage.askings import Asking
 from mkiso.storage.report import JobReport
 from mkiso_service.webhook.orchestrator import Orchestrator, Standing
 
@@ -23,12 +22,6 @@ async def standings_of(reports: Iterable[JobReport], orchestrator: Orchestrator)
         job_id: "failed" if report.error else "crashed" for job_id, report in open_ones.items()
     }
     return {**gone, **known}
-
-
-def waiting(job_id: str, told: Asking) -> JobReport:
-    """Of a job that has been asked for and that no report tells of yet."""
-    kind, numbers, chosen = told.kind, told.accession_numbers, told.selection
-    return JobReport(job_id, kind, numbers, publisher=told.publisher, updated=told.time, selection=chosen)
 
 
 def _may_change(report: JobReport) -> bool:

@@ -22,7 +22,7 @@ from mkiso.errors import (
     ServiceStopping,
 )
 from mkiso.formats.registry import FORMATS, require_allowed
-from mkiso.storage.askings import askings_of
+from mkiso.storage.askings import Asking, askings_of
 from mkiso.storage.report import JobReport, read_report
 from mkiso.storage.reread import require_right
 from mkiso.storage.shelf import Manifest, manifest_of, take_off
@@ -101,7 +101,10 @@ class Jobs:
                 raise
             standing = None
         state, error = state_of(standing, report, job_id)
-        return await self.told(as_it_stands(report or JobReport(job_id, "", ()), standing), state, error)
+        if report is None:
+            asked = await asyncio.to_thread(askings_of, self._storage, job_id)
+            report = waiting(job_id, asked[0]) if asked else JobReport(job_id, "", ())
+        return await self.told(as_it_stands(report, standing), state, error)
 
     async def cancel(self, request: Request) -> Job:
         """End a job that hasn't ended, as everybody who has asked for it or an operator wants it; how it stands then.
@@ -262,6 +265,12 @@ def _disc_entry(report: JobReport, manifest: Manifest) -> Disc:
         total=manifest.total,
         medium=manifest.medium,
     )
+
+
+def waiting(job_id: str, told: Asking) -> JobReport:
+    """Of a job that has been asked for and that no report tells of yet."""
+    kind, numbers, chosen = told.kind, told.accession_numbers, told.selection
+    return JobReport(job_id, kind, numbers, publisher=told.publisher, updated=told.time, selection=chosen)
 
 
 def as_it_stands(report: JobReport, standing: Standing | None) -> JobReport:
