@@ -15,9 +15,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mkiso_service.burning import burn
-from mkiso_service.client import Client, DiscRequest, ServiceError
-from mkiso_service.demo import PHANTOM, SHARED_ACCESSION_NUMBER, Place, prepare, running, unpack
+from mkiso_service.cli.burning import burn
+from mkiso_service.cli.client import Client, DiscRequest, ServiceError
+from mkiso_service.cli.demo import PHANTOM, SHARED_ACCESSION_NUMBER, Place, prepare, running, unpack
 from peers.chromium import Chromium
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"

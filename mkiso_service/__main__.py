@@ -5,6 +5,6 @@ import sys
 if __name__ == "__main__":
     if not sys.flags.safe_path:
         sys.path.pop(0)
-    from mkiso_service.cli import run
+    from mkiso_service.cli.main import run
 
     sys.exit(run())

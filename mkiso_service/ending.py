@@ -13,9 +13,9 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from mkiso.config.settings import Server
-from mkiso_service.worker.infrastructure import started_of
 
 SERVER_GRACE_SECONDS = 10
 """What a process without jobs gets to end, and one with jobs beyond `server.shutdown_grace_seconds`."""
@@ -23,6 +23,14 @@ BOUND_SECONDS = 5
 """How much later than a supervisor would have killed it a process ends by itself."""
 
 _is_ending = threading.Event()
+
+
+def started_of(pid: int) -> str:
+    """The start time of a process, empty where there is none (proc_pid_stat(5), field 22)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

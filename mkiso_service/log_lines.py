@@ -47,7 +47,7 @@ class TextLines(logging.Formatter):
 
 
 def line_handler(format: Literal["json", "text"]) -> logging.Handler:
-    """A handler that writes lines to standard error; service/prefect_logging.yaml names it for Prefect's processes."""
+    """A handler that writes lines to standard error; mkiso_service/prefect/logging.yaml names it for Prefect."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if format == "json" else TextLines())
     handler.addFilter(_is_wanted)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydicom import dcmread
 
-from mkiso_service.orchestration import NIGHTLY_ARCHIVE
+from mkiso_service.prefect.environment import NIGHTLY_ARCHIVE
 from peers.corpus import dataset_bytes
 from peers.discs import extract, instances_on
 from peers.service import Service

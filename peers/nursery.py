@@ -116,7 +116,10 @@ def _serve(environment: dict[str, str], log: str) -> int:
     """What `python -P -m mkiso_service serve` does, in a new fork."""
     from prefect.context import refresh_global_settings_context
 
-    from mkiso_service import cli, ending, orchestration, supervisor
+    from mkiso_service import ending
+    from mkiso_service.cli import main as cli
+    from mkiso_service.prefect import environment as orchestration
+    from mkiso_service.processes import supervisor
 
     for descriptor, opened in ((0, os.open(os.devnull, os.O_RDONLY)), (1, os.open(log, os.O_WRONLY | os.O_APPEND))):
         os.dup2(opened, descriptor)
@@ -144,9 +147,9 @@ def _main() -> None:
         )
         os.environ["MKISO_CONFIG"] = str(Path(folder) / "config.yaml")
         from mkiso.config.file import load
-        from mkiso_service import supervisor
-        from mkiso_service.orchestration import environment
-        from mkiso_service.parts import importing
+        from mkiso_service.prefect.environment import environment
+        from mkiso_service.processes import supervisor
+        from mkiso_service.processes.parts import importing
 
         settings = load()
         os.environ.update(environment(settings))

@@ -16,6 +16,7 @@ from mkiso.errors import OrchestratorUnavailable, OtherSet, SeveralDiscs
 from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.key_use import KeyUse
 from mkiso.storage.sessions import PersonSessions
+from mkiso_service.prefect.orchestrator import Orchestrator
 from mkiso_service.webhook.access.callers import Keys, Sessions, session_of
 from mkiso_service.webhook.access.rights import require_rows
 from mkiso_service.webhook.answers.errors import HANDLERS
@@ -39,7 +40,6 @@ from mkiso_service.webhook.discs.prints import Prints
 from mkiso_service.webhook.health import Health
 from mkiso_service.webhook.metrics import CONTENT_TYPE, Metrics
 from mkiso_service.webhook.middleware import AccessLog, Authentication, OneReading, Recovery, RequestId, Senders
-from mkiso_service.webhook.orchestrator import Orchestrator
 from mkiso_service.webhook.questions.preview import Previews
 from mkiso_service.webhook.questions.query import Query
 from mkiso_service.webhook.questions.searching import Searches

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from mkiso.config.settings import Settings
 from mkiso_service import api
-from mkiso_service.checks import Check, Finding, Site, checks_of, examine
-from mkiso_service.webhook.orchestrator import Orchestrator
+from mkiso_service.checks.registry import Check, Finding, Site, checks_of, examine
+from mkiso_service.prefect.orchestrator import Orchestrator
 
 KEPT_SECONDS = {True: 10.0, False: 1.0}
 """How long it is believed of a dependency that it is well, or isn't."""

@@ -23,8 +23,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
 from mkiso_service.log_lines import begin_logging
+from mkiso_service.prefect.orchestrator import Orchestrator, PrefectOrchestrator
 from mkiso_service.webhook.app import build_app
-from mkiso_service.webhook.orchestrator import Orchestrator, PrefectOrchestrator
 from mkiso_service.webhook.questions.query import MAX_QUERY_BYTES
 
 HEADER_SECONDS = 15.0

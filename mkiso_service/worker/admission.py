@@ -15,7 +15,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from mkiso.study.question import TAG, Question
-from mkiso_service.deployments import Deployment, parameter_form
+from mkiso_service.worker.deployments import Deployment, parameter_form
 
 REMEDY = "Ask for a disc on mkiso's page, or by Custom run of mkiso's own deployments. `mkiso deploy` restores these."
 

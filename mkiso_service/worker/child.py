@@ -37,11 +37,11 @@ from mkiso.config.in_force import use
 from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError
 from mkiso.media.pages import compile_templates
-from mkiso_service.deployments import Deployment
 from mkiso_service.ending import Root, end_with, jobs_grace_seconds
 from mkiso_service.log_lines import frames_of, name_job
-from mkiso_service.orchestration import REQUEST_ID_LABEL
+from mkiso_service.prefect.environment import REQUEST_ID_LABEL
 from mkiso_service.process_title import name_process
+from mkiso_service.worker.deployments import Deployment
 
 # pydantic completes a model when it is first used, in 5 ms, and Jinja compiles a template then: here it is done once
 # for every run.

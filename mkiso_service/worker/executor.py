@@ -31,8 +31,8 @@ from prefect.settings import get_current_settings
 
 from mkiso.config.in_force import in_force
 from mkiso_service import ending
-from mkiso_service.deployments import Deployment
 from mkiso_service.worker.child import run_flow_run
+from mkiso_service.worker.deployments import Deployment
 from mkiso_service.worker.infrastructure import worker_label
 
 log = logging.getLogger("mkiso.worker")

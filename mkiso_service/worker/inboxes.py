@@ -30,7 +30,7 @@ from mkiso.sources.several import find_everywhere_by_uid
 from mkiso.storage.askings import asking, askings_of, write_asking
 from mkiso.storage.report import read_report
 from mkiso.study.text import text
-from mkiso_service.orchestration import INBOX
+from mkiso_service.prefect.environment import INBOX
 from tasks.cleaning import standings
 
 log = logging.getLogger("mkiso.worker")

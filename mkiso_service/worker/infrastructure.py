@@ -7,7 +7,8 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass
-from pathlib import Path
+
+from mkiso_service.ending import started_of
 
 _WRITTEN = re.compile(r"([^/]*)/([0-9]{1,10})/([^/]*)")
 
@@ -37,11 +38,3 @@ class Infrastructure:
 def worker_label(pid: int | None) -> str:
     """The infrastructure id of a process of this machine."""
     return str(Infrastructure(socket.gethostname(), pid or 0, started_of(pid or 0)))
-
-
-def started_of(pid: int) -> str:
-    """The start time of a process, empty where there is none (proc_pid_stat(5), field 22)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""

@@ -24,7 +24,7 @@ from mkiso.archive.schedule import first_day, last_fire, was_missed
 from mkiso.config.archive import Archive
 from mkiso.config.settings import Settings
 from mkiso.errors import MkisoError
-from mkiso_service.orchestration import NIGHTLY_ARCHIVE
+from mkiso_service.prefect.environment import NIGHTLY_ARCHIVE
 
 log = logging.getLogger("mkiso.worker")
 

@@ -15,9 +15,9 @@ from prefect.client.orchestration import get_client
 from mkiso.config.settings import Settings
 from mkiso.housekeeping import sweep
 from mkiso.pictures.process import bare_environment
-from mkiso_service.deploy import ensure_deployments, is_missing
-from mkiso_service.deployments import deployments
 from mkiso_service.ending import jobs_grace_seconds, on_signals
+from mkiso_service.worker.deploy import ensure_deployments, is_missing
+from mkiso_service.worker.deployments import deployments
 from mkiso_service.worker.executor import FlowRunExecution, warm_context
 from mkiso_service.worker.inboxes import LOOK_SECONDS, InboxWatch
 from mkiso_service.worker.missed_night import catch_up

@@ -18,8 +18,8 @@ from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.states import Failed
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
-from mkiso_service.deployments import Deployment
 from mkiso_service.worker.admission import NotAdmitted, admitted
+from mkiso_service.worker.deployments import Deployment
 from mkiso_service.worker.executor import FlowRunExecution
 from mkiso_service.worker.infrastructure import Infrastructure, worker_label
 from mkiso_service.worker.orphans import Orphans

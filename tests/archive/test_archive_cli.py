@@ -19,7 +19,7 @@ from mkiso.errors import StudyIncomplete
 from mkiso.formats.iso import master
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import DiscFile
-from mkiso_service.cli import run
+from mkiso_service.cli.main import run
 from peers.corpus import make_study
 from peers.scripted_pacs import ScriptedPacs
 from tests.archive.discs import DAY, RANGE, study

@@ -24,7 +24,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import ClaimLost, InvalidRequest, ProofFailed, VolumeNotFound
 from mkiso.formats.iso import master
 from mkiso.media.layout import lay_out
-from mkiso_service.archive_discs import found_volume
+from mkiso_service.cli.archive_discs import found_volume
 from peers.corpus import PLAIN, THAI, make_study
 from tests.archive.conftest import Copies
 from tests.archive.discs import RANGE, archive

@@ -20,8 +20,8 @@ from mkiso.demo.patient_api import DemoPatientApi, patients_of
 from mkiso.demo.patient_api import Faults as ApiFaults
 from mkiso.demo.phantoms import ACCESSION_NUMBER, write_phantoms
 from mkiso.errors import ConfigurationError
-from mkiso_service.demo import DemoFailed, prepare
-from mkiso_service.supervisor import alone
+from mkiso_service.cli.demo import DemoFailed, prepare
+from mkiso_service.processes.supervisor import alone
 from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_study
 from peers.storescp import Storescp
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mkiso_service.worker.infrastructure import started_of
+from mkiso_service.ending import started_of
 from peers.patience import LONG, until
 from peers.service import Service
 

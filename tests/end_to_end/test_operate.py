@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from mkiso_service.orchestration import QUEUES, environment
-from mkiso_service.prefect_password import with_password
+from mkiso_service.prefect.environment import QUEUES, environment
+from mkiso_service.prefect.password import with_password
 from peers.corpus import make_study
 from peers.patience import until
 from peers.ports import free_port

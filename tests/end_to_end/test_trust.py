@@ -22,7 +22,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
 from mkiso.config.file import load
-from mkiso_service.deploy import ensure_deployments
+from mkiso_service.worker.deploy import ensure_deployments
 from peers.corpus import make_study
 from tests.end_to_end.conftest import Hospital, Open
 

@@ -18,7 +18,7 @@ from mkiso.formats.registry import FORMATS
 from mkiso.formats.zip_encrypted import new_password
 from mkiso.media.layout import lay_out
 from mkiso.study.gate import Part
-from mkiso_service.cli import cli
+from mkiso_service.cli.main import cli
 from peers.corpus import THAI, make_study
 from tests.media.discs import CREATED, instances, passed, settings
 

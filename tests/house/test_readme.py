@@ -11,7 +11,7 @@ import pytest
 
 from documentation import reference
 from mkiso.errors import MkisoError, kinds
-from mkiso_service.cli import cli
+from mkiso_service.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("deployments/**/*.md")])

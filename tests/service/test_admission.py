@@ -11,8 +11,8 @@ from prefect.client.schemas.responses import DeploymentResponse
 
 from mkiso.config.settings import Settings
 from mkiso.study.question import Question
-from mkiso_service.deployments import Deployment, deployments
 from mkiso_service.worker.admission import NotAdmitted, admitted
+from mkiso_service.worker.deployments import Deployment, deployments
 
 OWN = {each.name: each for each in deployments(Settings().archive)}
 DEPLOYMENT, QUEUE, OTHER = UUID(int=1), UUID(int=2), UUID(int=3)

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
-from mkiso_service.backup import back_up
-from mkiso_service.cli import cli
+from mkiso_service.cli.main import cli
+from mkiso_service.installation.backup import back_up
 
 
 def test_a_backup_taken_while_the_ledger_is_written_can_be_restored(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_remains_of_a_killed_backup_go_and_a_book_that_vanishes_does_no_harm(
             file.unlink()
         copy(file, target)
 
-    monkeypatch.setattr("mkiso_service.backup.shutil.copy2", late)
+    monkeypatch.setattr("mkiso_service.installation.backup.shutil.copy2", late)
     folder = back_up(settings.storage, settings.archive, None, tmp_path / "backups")
     assert [file.name for file in folder.rglob("*.json")] == ["kept.json"]
     assert {path.name for path in (tmp_path / "backups").iterdir()} == {

@@ -18,8 +18,8 @@ from mkiso.config.disc import Print, Viewer
 from mkiso.config.settings import Prefect, Receiver, Server, Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import PacsSilent
-from mkiso_service.checks import CHECKS, Check, Finding, Site, checks_of, examine
-from mkiso_service.doctor import diagnose
+from mkiso_service.checks.registry import CHECKS, Check, Finding, Site, checks_of, examine
+from mkiso_service.cli.doctor import diagnose
 from mkiso_service.process_states import RECENT_SECONDS
 from peers.ports import free_port
 
@@ -102,7 +102,7 @@ def test_whatever_a_check_raises_is_a_finding(tmp_path: Path, error: Exception, 
 
 def test_a_new_check_is_a_function_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = Check("tea", "tea", lambda site: "is hot")
-    monkeypatch.setattr("mkiso_service.checks.CHECKS", (*CHECKS, line))
+    monkeypatch.setattr("mkiso_service.checks.registry.CHECKS", (*CHECKS, line))
     for inside in (False, True):
         assert line in checks_of(Settings(), inside=inside)
     assert examine(line, site_in(tmp_path)).words == "is hot"

@@ -12,14 +12,15 @@ import pytest
 from click.testing import CliRunner
 
 from mkiso.config.file import named_in
-from mkiso_service.cli import cli, run
+from mkiso_service.cli.main import cli, run
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
     heavy = "{'prefect', 'pydicom', 'pydantic', 'httpx', 'rich'}"
-    code = f"import sys; from mkiso_service.cli import run; run(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    code = "import sys; from mkiso_service.cli.main import run; run(['--help']); "
+    code += f"print(sorted({heavy} & set(sys.modules)))"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=30)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
@@ -64,7 +65,7 @@ def test_prefect_takes_nothing_from_where_a_process_is_started(tmp_path: Path) -
     (begun_in / "pyproject.toml").write_text("[tool.prefect.flows]\ndefault_retries = 3\n")
     (tmp_path / "config.yaml").write_text("storage: {data_dir: data}\n")
     code = (
-        "from mkiso_service.cli import _begin_with_prefect; _begin_with_prefect(); "
+        "from mkiso_service.cli.main import _begin_with_prefect; _begin_with_prefect(); "
         "from prefect.settings import get_current_settings; told = get_current_settings(); "
         "print(told.server.database.connection_url.get_secret_value(), told.tasks.default_retries, "
         "told.flows.default_retries)"

@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
-from mkiso_service import burning
 from mkiso_service.api import Disc
-from mkiso_service.cli import run
-from mkiso_service.client import Client, ServiceError
+from mkiso_service.cli import burning
+from mkiso_service.cli.client import Client, ServiceError
+from mkiso_service.cli.main import run
 from peers.certificates import https_server, write_certificates
 from peers.ports import free_port
 
@@ -154,7 +154,7 @@ def url(script: Script) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mkiso_service.client.time.sleep", lambda _: None)
+    monkeypatch.setattr("mkiso_service.cli.client.time.sleep", lambda _: None)
     for name in ("MKISO_CONFIG", "MKISO_URL", "MKISO__AUTH__API_KEY", "MKISO__AUTH__API_KEY_FILE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -299,7 +299,7 @@ def test_a_device_is_no_file_to_write_over(url: str, capsys: pytest.CaptureFixtu
 def test_room_is_looked_at_before_a_download(
     script: Script, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mkiso_service.burning.disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 120_000))
+    monkeypatch.setattr("mkiso_service.cli.burning.disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 120_000))
     assert run(["burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]) == 1
     told = " ".join(capsys.readouterr().err.split())
     assert "has 120 kB free, and the disc is a file of 300 kB" in told and "-o" in told
@@ -495,7 +495,7 @@ def test_a_shell_completes_as_it_is_written(shell: str) -> None:
     if shell == "bash":  # click asks the shell for its version
         words = "mkiso pr"
         told = subprocess.run(
-            [sys.executable, "-c", "from mkiso_service.cli import main; main()"],
+            [sys.executable, "-c", "from mkiso_service.cli.main import main; main()"],
             env={**os.environ, "_MKISO_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "1"},
             capture_output=True,
             text=True,

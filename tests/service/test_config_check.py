@@ -23,7 +23,7 @@ from mkiso.config.publishers import LABEL_VALUES
 from mkiso.errors import ConfigurationError
 from mkiso.publishers.protocol import Order, label_values, tells_part
 from mkiso.study.models import Patient
-from mkiso_service.config_check import problems
+from mkiso_service.checks.configuration import problems
 from peers.ports import free_port
 from tests.config.test_config import write
 

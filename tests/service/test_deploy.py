@@ -13,8 +13,8 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 
 from mkiso.config.archive import Archive
 from mkiso.config.settings import Prefect, Settings
-from mkiso_service.deploy import ensure_deployments, is_missing
-from mkiso_service.orchestration import QUEUES
+from mkiso_service.prefect.environment import QUEUES
+from mkiso_service.worker.deploy import ensure_deployments, is_missing
 from tests.webhook.prefect_server import AUTH, PrefectServer
 
 pytestmark = pytest.mark.peer

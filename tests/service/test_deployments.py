@@ -14,9 +14,9 @@ from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from mkiso.config.archive import Archive
 from mkiso.config.settings import Server, Settings
-from mkiso_service.deployments import Deployment, deployments, parameter_form
-from mkiso_service.orchestration import QUEUES
-from mkiso_service.webhook.orchestrator import DEPLOYMENTS
+from mkiso_service.prefect.environment import QUEUES
+from mkiso_service.prefect.orchestrator import DEPLOYMENTS
+from mkiso_service.worker.deployments import Deployment, deployments, parameter_form
 
 FILE = Path(__file__).parents[2] / "deployments" / "prefect.yaml"
 WANTED = deployments(Archive())

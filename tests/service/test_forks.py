@@ -17,9 +17,9 @@ import pytest
 
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
-from mkiso_service.checks import Site, checks_of, examine
+from mkiso_service.checks.registry import Site, checks_of, examine
+from mkiso_service.ending import started_of
 from mkiso_service.process_states import process_states
-from mkiso_service.worker.infrastructure import started_of
 from peers.patience import LONG, until
 
 ROOT = "anon_inode:[pidfd]"
@@ -30,8 +30,9 @@ from functools import partial
 from pathlib import Path
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
-from mkiso_service import ending, supervisor
-from mkiso_service.parts import Part
+from mkiso_service import ending
+from mkiso_service.processes import supervisor
+from mkiso_service.processes.parts import Part
 
 FOLDER = Path(sys.argv[1])
 SETTINGS = Settings.model_validate(

@@ -17,7 +17,7 @@ from mkiso.demo.pacs import DemoPacs
 from mkiso.errors import ConfigurationError
 from mkiso.sources.query import find_studies
 from mkiso.sources.registry import sources_of
-from mkiso_service.cli import cli
+from mkiso_service.cli.main import cli
 from peers.corpus import make_study
 from peers.dicomweb_server import DicomWebServer
 from peers.ports import free_port

@@ -17,7 +17,7 @@ import pytest
 from mkiso.config.settings import Logging, Settings
 from mkiso.errors import PacsSilent
 from mkiso_service.log_lines import frames_of, line_handler, name_job
-from mkiso_service.orchestration import environment
+from mkiso_service.prefect.environment import environment
 from mkiso_service.worker.child import _in_words
 
 CANARY = "Canary^Carla"

@@ -24,9 +24,9 @@ from mkiso.config.storage import Storage
 from mkiso.errors import StudyNotFound
 from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, write_report
-from mkiso_service import install_cli
-from mkiso_service.cli import cli
-from mkiso_service.install import SHAPES, Part, defaults, unit, unit_name
+from mkiso_service.cli import installation as install_cli
+from mkiso_service.cli.main import cli
+from mkiso_service.installation.units import SHAPES, Part, defaults, unit, unit_name
 from mkiso_service.webhook.metrics import Metrics
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from mkiso.errors import ConfigurationError
-from mkiso_service import prefect_database
-from mkiso_service.prefect_database import SCHEMA, check_whole, is_migrated, make_database, schema_of
+from mkiso_service.prefect import database as prefect_database
+from mkiso_service.prefect.database import SCHEMA, check_whole, is_migrated, make_database, schema_of
 
 MIGRATE = (
     "import asyncio; from prefect.server.database import provide_database_interface as i; asyncio.run(i().create_db())"
@@ -51,7 +51,7 @@ def described(database: Path) -> tuple[dict[str, list[tuple[object, ...]]], list
 @pytest.mark.peer
 def test_the_schema_is_what_the_migrations_of_this_prefect_make(tmp_path: Path) -> None:
     """After Prefect's version was raised:
-    `python -m mkiso_service.prefect_database > mkiso_service/prefect_schema.sql`.
+    `python -m mkiso_service.prefect.database > mkiso_service/prefect/schema.sql`.
     """
     migrated = migrate(tmp_path / "migrated")
     made = tmp_path / "made" / "prefect.db"

@@ -6,7 +6,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from mkiso.config.settings import Prefect, Server, Settings
-from mkiso_service.prefect_gate import ANOTHER_SITE, NO_SUCH_NAME, known_hosts, refusal
+from mkiso_service.prefect.gate import ANOTHER_SITE, NO_SUCH_NAME, known_hosts, refusal
 
 HOSTS = frozenset({"prefect.example.org"})
 

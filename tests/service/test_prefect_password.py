@@ -14,8 +14,8 @@ from mkiso.config import in_force as config_in_force
 from mkiso.config.settings import Prefect, Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
-from mkiso_service.cli import run
-from mkiso_service.prefect_password import password_file, with_password
+from mkiso_service.cli.main import run
+from mkiso_service.prefect.password import password_file, with_password
 
 
 def settings_in(folder: Path, api_auth_string: str = "") -> Settings:

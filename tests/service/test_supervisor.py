@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from mkiso.config.settings import Prefect, Server, Settings
 from mkiso.config.storage import Storage
 from mkiso_service.ending import SERVER_GRACE_SECONDS
-from mkiso_service.orchestration import environment
-from mkiso_service.supervisor import _Supervisor, back_off_seconds, parts
+from mkiso_service.prefect.environment import environment
+from mkiso_service.processes.supervisor import _Supervisor, back_off_seconds, parts
 
 
 def test_the_processes_of_one_machine_and_their_order() -> None:

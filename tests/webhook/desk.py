@@ -29,7 +29,7 @@ from mkiso.storage.marks import marks_of
 from mkiso.storage.report import JobReport, read_report, write_report
 from mkiso.storage.shelf import Manifest, manifests, new_disc_id, shelve, whole_sets
 from mkiso.study.question import Question
-from mkiso_service.webhook.orchestrator import Asked, Standing
+from mkiso_service.prefect.orchestrator import Asked, Standing
 from mkiso_service.webhook.server import serve
 from peers.ports import free_port
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from mkiso_service.prefect_database import make_database
+from mkiso_service.prefect.database import make_database
 from peers.ports import free_port
 from peers.process import Process
 

@@ -19,10 +19,10 @@ from mkiso.errors import JobCancelled, JobCrashed, StudyNotFound
 from mkiso.storage.report import JobReport
 from mkiso.storage.shelf import Manifest
 from mkiso_service.log_lines import JsonLines, TextLines
+from mkiso_service.prefect.orchestrator import Standing, minutes_since
 from mkiso_service.webhook.access.callers import SESSION_SECONDS, Keys, Sessions, take_request_id
 from mkiso_service.webhook.answers.errors import JobFailed, outcome_of
 from mkiso_service.webhook.discs.disc_bytes import Span, content_disposition, name_of, span_of
-from mkiso_service.webhook.orchestrator import Standing, minutes_since
 from mkiso_service.webhook.questions.negotiation import preference_of
 
 ETAG = '"abc"'

@@ -18,8 +18,8 @@ from starlette.routing import Route
 from mkiso.formats.registry import FORMATS
 from mkiso.storage.handover import hand_over
 from mkiso.study.question import Question
+from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.app import build_app
-from mkiso_service.webhook.orchestrator import Standing
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs
 

@@ -20,12 +20,12 @@ import pytest
 from mkiso.config.publishers import CStore
 from mkiso.study.question import Question
 from mkiso_service.log_lines import JsonLines
+from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook import server
 from mkiso_service.webhook.access.onward import MAX_ADDRESS, folded, own_address, unfolded
 from mkiso_service.webhook.counter import signing_in
 from mkiso_service.webhook.discs import disc_bytes
 from mkiso_service.webhook.health import ANSWER_SECONDS, KEPT_SECONDS
-from mkiso_service.webhook.orchestrator import Standing
 from peers.patience import LONG
 from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in

@@ -26,7 +26,7 @@ from mkiso.errors import (
 from mkiso.storage.report import read_report, write_report
 from mkiso.storage.shelf import manifests
 from mkiso.study.question import Question
-from mkiso_service.webhook.orchestrator import Standing
+from mkiso_service.prefect.orchestrator import Standing
 from peers.patience import LONG
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 

@@ -13,7 +13,7 @@ from mkiso.config.disc import Disc
 from mkiso.errors import InvalidRequest, StudyNotFound
 from mkiso.storage.handover import claimed, hand_over, new_claim, seal_of
 from mkiso.study.question import Question
-from mkiso_service.webhook.orchestrator import Standing
+from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.questions.query import Query
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 

@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mkiso.config.settings import Audit, Settings
 from mkiso.storage.handover import hand_over
 from mkiso.study.question import Question
+from mkiso_service.prefect.orchestrator import Orchestrator, Standing
 from mkiso_service.webhook import server
 from mkiso_service.webhook.app import build_app
-from mkiso_service.webhook.orchestrator import Orchestrator, Standing
 from peers.chromium import Chromium
 from tests.webhook.browsers import browser_of
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in

@@ -10,8 +10,8 @@ import pytest
 
 from mkiso.config.settings import Audit, Settings
 from mkiso.study.question import Question
-from mkiso_service.client import Client, DiscRequest, ServiceError
-from mkiso_service.webhook.orchestrator import Standing
+from mkiso_service.cli.client import Client, DiscRequest, ServiceError
+from mkiso_service.prefect.orchestrator import Standing
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.test_trail import events
 

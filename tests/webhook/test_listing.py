@@ -17,8 +17,8 @@ from mkiso.storage.askings import MAX_BYTES, Asking, askings_of, write_asking
 from mkiso.storage.report import JobReport, write_report
 from mkiso.storage.shelf import manifests, take_off
 from mkiso.study.question import Question
+from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.counter import listing
-from mkiso_service.webhook.orchestrator import Standing
 from tests.webhook.desk import KEY, Desk, Script, Scripts, served, settings_in
 from tests.webhook.test_trail import events
 

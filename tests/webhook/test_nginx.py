@@ -17,7 +17,7 @@ import pytest
 from mkiso.storage.handover import hand_over
 from mkiso.storage.shelf import manifests
 from mkiso.study.question import Question
-from mkiso_service.webhook.orchestrator import Standing
+from mkiso_service.prefect.orchestrator import Standing
 from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.nginx import Nginx, certificate

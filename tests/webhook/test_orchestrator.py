@@ -22,9 +22,9 @@ from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError, JobNotFound, OrchestratorUnavailable, QueueFull
 from mkiso.storage.report import JobReport, write_report
 from mkiso.study.question import Kind, Question
-from mkiso_service.deploy import ensure_deployments
-from mkiso_service.webhook import orchestrator as module
-from mkiso_service.webhook.orchestrator import PrefectOrchestrator, Standing
+from mkiso_service.prefect import orchestrator as module
+from mkiso_service.prefect.orchestrator import PrefectOrchestrator, Standing
+from mkiso_service.worker.deploy import ensure_deployments
 from peers.patience import LONG
 from peers.ports import free_port
 from tests.webhook.prefect_server import AUTH, PrefectServer, deploy

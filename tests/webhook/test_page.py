@@ -20,9 +20,9 @@ from mkiso.errors import MkisoError, OtherPatient, PacsBusy, PrintUncertain
 from mkiso.languages import language
 from mkiso.storage.handover import hand_over
 from mkiso.study.question import Question
+from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.answers.advice import ADVICE
 from mkiso_service.webhook.counter import listing
-from mkiso_service.webhook.orchestrator import Standing
 from peers.chromium import Chromium
 from peers.corpus import JAPANESE, UMLAUT
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in

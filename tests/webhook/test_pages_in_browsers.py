@@ -11,7 +11,7 @@ import pytest
 from mkiso.errors import PacsBusy
 from mkiso.languages import language
 from mkiso.study.question import Question
-from mkiso_service.webhook.orchestrator import Standing
+from mkiso_service.prefect.orchestrator import Standing
 from peers.browser import Browser
 from tests.webhook.browsers import BROWSERS, browser_of, goes_to, is_right, refusals, text
 from tests.webhook.desk import Desk, Scripts, served, settings_in

@@ -8,9 +8,9 @@ import socket
 import httpx
 import pytest
 
-from mkiso_service import prefect_api
-from mkiso_service.client import Client, ServiceError
-from mkiso_service.prefect_api import PrefectApi
+from mkiso_service.cli.client import Client, ServiceError
+from mkiso_service.prefect import api as prefect_api
+from mkiso_service.prefect.api import PrefectApi
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n7"
 

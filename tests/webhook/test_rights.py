@@ -28,6 +28,7 @@ from mkiso.storage.askings import Asking, write_asking
 from mkiso.storage.key_use import KeyUse
 from mkiso.study.question import Question
 from mkiso_service.api import ShownState
+from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.access.callers import Keys
 from mkiso_service.webhook.access.rights import (
     ALL,
@@ -44,7 +45,6 @@ from mkiso_service.webhook.access.rights import (
 )
 from mkiso_service.webhook.answers.job_words import state_words
 from mkiso_service.webhook.counter.made import csv_of
-from mkiso_service.webhook.orchestrator import Standing
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.test_trail import events
 

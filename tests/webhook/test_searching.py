@@ -14,7 +14,7 @@ import pytest
 
 from mkiso.config.disc import Identity
 from mkiso.config.settings import Audit
-from mkiso_service.cli import run
+from mkiso_service.cli.main import run
 from peers.corpus import JAPANESE, UMLAUT
 from tests.webhook.desk import KEY, Desk, served, settings_in
 from tests.webhook.pacs import EVERYBODY, with_pacs

@@ -9,9 +9,9 @@ import pytest
 from mkiso.errors import PacsBusy
 from mkiso.languages import language
 from mkiso.study.question import Question
+from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.answers.advice import advice
 from mkiso_service.webhook.discs import downloads
-from mkiso_service.webhook.orchestrator import Standing
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 
 BROWSER = {

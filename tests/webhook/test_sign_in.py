@@ -16,7 +16,7 @@ import pytest
 from mkiso.config.access import Auth, SignIn
 from mkiso.config.settings import Audit, Settings
 from mkiso.storage.sessions import PersonSessions, Session
-from mkiso_service.checks import checks_of
+from mkiso_service.checks.registry import checks_of
 from mkiso_service.webhook.access.onward import folded
 from mkiso_service.webhook.access.rights import ROLES, ROUTES
 from peers.openid_provider import SECRET, OpenIdProvider

@@ -11,7 +11,7 @@ import pytest
 
 from mkiso.languages import language
 from mkiso.study.question import Question
-from mkiso_service.webhook.orchestrator import Standing
+from mkiso_service.prefect.orchestrator import Standing
 from peers.browser import Browser
 from peers.openid_provider import OpenIdProvider
 from peers.ports import free_port

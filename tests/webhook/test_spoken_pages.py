@@ -17,9 +17,9 @@ from mkiso.errors import PacsBusy
 from mkiso.languages import Language, language
 from mkiso.storage.handover import hand_over
 from mkiso.study.question import Question
+from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.answers.advice import advice, advices
 from mkiso_service.webhook.answers.job_words import STAGES
-from mkiso_service.webhook.orchestrator import Standing
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs
 from tests.webhook.test_shown_pages import BROWSER

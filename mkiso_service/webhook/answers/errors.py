@@ -14,10 +14,10 @@ from starlette.responses import Response
 
 from mkiso.errors import JobCancelled, JobCrashed, MkisoError
 from mkiso.storage.report import JobReport, after_a_break
+from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.access.callers import request_id_of
 from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import error_page
-from mkiso_service.webhook.orchestrator import Standing
 
 RETRY_AFTER_SECONDS = 30
 _HTTP_ERRORS = {

@@ -10,8 +10,8 @@ from mkiso.languages import N_, Language
 from mkiso.study.priors import WORDS, words_of
 from mkiso_service.api import Dependency, Job, Ordered, ShownState
 from mkiso_service.counting import ago, counted
+from mkiso_service.prefect.orchestrator import SUSPENDED
 from mkiso_service.webhook.answers.advice import advice, must_look
-from mkiso_service.webhook.orchestrator import SUSPENDED
 
 STATES: Mapping[ShownState, str] = MappingProxyType(
     {

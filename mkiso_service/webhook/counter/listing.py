@@ -18,12 +18,12 @@ from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, numbers_on
 from mkiso.study.text import readable_name
 from mkiso_service.api import Asker, Listed, Listing
+from mkiso_service.prefect.orchestrator import Orchestrator, Standing
 from mkiso_service.webhook.access.rights import Caller, caller_of, may_cancel
 from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.counter.standings import standings_of
 from mkiso_service.webhook.discs.jobs import Jobs, as_it_stands, state_of, waiting
-from mkiso_service.webhook.orchestrator import Orchestrator, Standing
 from mkiso_service.webhook.questions.query import Query
 
 MOST = 200

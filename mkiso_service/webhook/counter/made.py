@@ -18,13 +18,13 @@ from mkiso.storage.askings import Asking
 from mkiso.storage.kept_reports import KeptReports
 from mkiso.storage.report import JobReport, numbers_on
 from mkiso_service.api import Made, WhoMade, shown_state
+from mkiso_service.prefect.orchestrator import Orchestrator, Standing
 from mkiso_service.webhook.answers.errors import is_shown
 from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import made_page
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.counter.standings import standings_of
 from mkiso_service.webhook.discs.jobs import state_of, waiting
-from mkiso_service.webhook.orchestrator import Orchestrator, Standing
 from mkiso_service.webhook.questions.query import Query
 
 MOST = {"csv": 50_000, "json": 1000, "page": 1000}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from mkiso.errors import JobStopped, OrchestratorUnavailable
 from mkiso.storage.report import JobReport
-from mkiso_service.webhook.orchestrator import Orchestrator, Standing
+from mkiso_service.prefect.orchestrator import Orchestrator, Standing
 
 
 async def standings_of(reports: Iterable[JobReport], orchestrator: Orchestrator) -> Mapping[str, Standing | None]:

@@ -15,13 +15,13 @@ from mkiso.storage.report import JobReport
 from mkiso.storage.room import require_room
 from mkiso.study.question import Question
 from mkiso_service.api import Accepted
+from mkiso_service.prefect.orchestrator import Asked, Orchestrator, minutes_since
 from mkiso_service.webhook.access.callers import request_id_of, sender_of_request
 from mkiso_service.webhook.access.rights import caller_of
 from mkiso_service.webhook.answers.errors import job_address
 from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.audit import Trail, client_of
 from mkiso_service.webhook.discs.jobs import Jobs
-from mkiso_service.webhook.orchestrator import Asked, Orchestrator, minutes_since
 from mkiso_service.webhook.questions.negotiation import preference_of
 
 log = logging.getLogger("mkiso.webhook")

@@ -18,6 +18,7 @@ from mkiso.storage.report import JobReport
 from mkiso.study.question import Question
 from mkiso.study.values import Found
 from mkiso_service.api import See
+from mkiso_service.prefect.orchestrator import Asked
 from mkiso_service.webhook.access.rights import caller_of
 from mkiso_service.webhook.answers.errors import disc_address, is_shown, job_address
 from mkiso_service.webhook.answers.json_answers import Json
@@ -26,7 +27,6 @@ from mkiso_service.webhook.discs.asked_jobs import AskedJobs, accepted
 from mkiso_service.webhook.discs.disc_sets import chosen, led_to, of_named_set, set_entry
 from mkiso_service.webhook.discs.jobs import Jobs
 from mkiso_service.webhook.discs.passwords import CLAIM_COOKIE, Passwords
-from mkiso_service.webhook.orchestrator import Asked
 from mkiso_service.webhook.questions.negotiation import preference_of
 from mkiso_service.webhook.questions.preview import Previews
 from mkiso_service.webhook.questions.query import Query, one_study, several_studies

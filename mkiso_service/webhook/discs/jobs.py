@@ -27,13 +27,13 @@ from mkiso.storage.report import JobReport, read_report
 from mkiso.storage.reread import require_right
 from mkiso.storage.shelf import Manifest, manifest_of, take_off
 from mkiso_service.api import Disc, Job, JobError, State
+from mkiso_service.prefect.orchestrator import ENDED, SUSPENDED, Orchestrator, Standing
 from mkiso_service.webhook.access.callers import sender_of_request
 from mkiso_service.webhook.access.rights import caller_of, may_cancel
 from mkiso_service.webhook.answers.errors import JobFailed, disc_address, error_answer, job_address, outcome_of
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.discs.disc_bytes import DiscResponse, Span, content_disposition, name_of, prepared, span_of
 from mkiso_service.webhook.discs.disc_sets import chosen
-from mkiso_service.webhook.orchestrator import ENDED, SUSPENDED, Orchestrator, Standing
 
 REPORT_POLL_SECONDS = 0.05
 ACCEL_OFFERED = "x-mkiso-accel"

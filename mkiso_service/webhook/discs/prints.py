@@ -11,6 +11,7 @@ from mkiso.formats.registry import ISO, require_allowed
 from mkiso.storage.report import JobReport
 from mkiso.study.question import Question
 from mkiso_service.api import Sent
+from mkiso_service.prefect.orchestrator import Asked, minutes_since
 from mkiso_service.webhook.access.callers import sender_of_request
 from mkiso_service.webhook.access.rights import caller_of
 from mkiso_service.webhook.answers.errors import job_address
@@ -18,7 +19,6 @@ from mkiso_service.webhook.answers.json_answers import Json
 from mkiso_service.webhook.answers.pages import print_page
 from mkiso_service.webhook.discs.asked_jobs import AskedJobs, accepted
 from mkiso_service.webhook.health import Health
-from mkiso_service.webhook.orchestrator import Asked, minutes_since
 from mkiso_service.webhook.questions.preview import Previews
 from mkiso_service.webhook.questions.query import MAX_QUERY_BYTES, Query, form_of, print_order
 

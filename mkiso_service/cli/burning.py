@@ -16,8 +16,8 @@ from mkiso.errors import SeveralDiscs, StorageFull
 from mkiso.formats.folder import unpack
 from mkiso.storage.room import size_words
 from mkiso_service.api import Disc, Job
-from mkiso_service.client import AskedDisc, Client, DiscRequest
-from mkiso_service.display import bar_of_bytes, show_job
+from mkiso_service.cli.client import AskedDisc, Client, DiscRequest
+from mkiso_service.cli.display import bar_of_bytes, show_job
 
 ON_A_STICK = ("usb", "usb-cms")
 """The formats that files for a stick are brought in."""

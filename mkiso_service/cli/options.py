@@ -20,7 +20,7 @@ from mkiso.errors import InvalidAccessionNumber
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mkiso_service.client import Client, DiscRequest
+    from mkiso_service.cli.client import Client, DiscRequest
 
 FAILED = 1
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -100,7 +100,7 @@ def of_studies(command: Command) -> Command:
         accession_numbers: tuple[str, ...], study_uids: tuple[str, ...], series_uids: tuple[str, ...], **others: Any
     ) -> Any:
         from mkiso.study.selection import Selection
-        from mkiso_service.client import DiscRequest
+        from mkiso_service.cli.client import DiscRequest
 
         if not accession_numbers and not study_uids:
             raise click.UsageError("Missing argument 'ACCESSION...': give an accession number, or --study-uid.")
@@ -172,7 +172,7 @@ def of_a_service(command: Command) -> Command:
     def with_client(url: str, api_key_file: Path | None, **others: Any) -> Any:
         from mkiso.config.file import api_key_of, read_secret
         from mkiso.errors import FolderTaken, ProofFailed, SeveralDiscs, StorageFull
-        from mkiso_service.client import Client, ServiceError
+        from mkiso_service.cli.client import Client, ServiceError
 
         key = read_secret(api_key_file, "--api-key-file") if api_key_file else api_key_of(os.environ)
         try:
@@ -190,7 +190,7 @@ def confirmed(console: Console, client: Client, request: DiscRequest, *, yes: bo
     """
     if yes or not _somebody_is_there():
         return request
-    from mkiso_service.display import show_preview
+    from mkiso_service.cli.display import show_preview
 
     preview = client.preview(request)
     show_preview(console, preview)

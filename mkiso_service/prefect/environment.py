@@ -67,7 +67,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_UI_STATIC_DIRECTORY": str(settings.storage.prefect_dir / "ui"),
         "PREFECT_LOGGING_LEVEL": settings.logging.level,
         "PREFECT_LOGGING_COLORS": "false",
-        "PREFECT_LOGGING_SETTINGS_PATH": str(files("mkiso_service") / "prefect_logging.yaml"),
+        "PREFECT_LOGGING_SETTINGS_PATH": str(files("mkiso_service.prefect") / "logging.yaml"),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_FORMAT": settings.logging.format,
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",

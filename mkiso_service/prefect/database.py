@@ -1,7 +1,7 @@
 """Prefect's SQLite database as its migrations leave it, made in one step: they take six seconds of a first start, and
 this a hundredth of one.
 
-`prefect_schema.sql` is what the migrations of one version of Prefect make of an empty file. Any other version migrates
+`schema.sql` is what the migrations of one version of Prefect make of an empty file. Any other version migrates
 by itself.
 """
 
@@ -22,7 +22,7 @@ from mkiso.errors import ConfigurationError
 
 log = logging.getLogger("mkiso.prefect")
 
-SCHEMA = files("mkiso_service") / "prefect_schema.sql"
+SCHEMA = files("mkiso_service.prefect") / "schema.sql"
 _FIRST_LINE = "-- Prefect {version}, SQLite, revision {revision}\n"
 
 
@@ -82,7 +82,7 @@ def check_whole(database: Path) -> None:
 
 
 def schema_of(database: Path) -> str:
-    """A migrated database without rows as the text of `prefect_schema.sql`."""
+    """A migrated database without rows as the text of `schema.sql`."""
     with closing(sqlite3.connect(database)) as connection:
         [(revision,)] = connection.execute("SELECT version_num FROM alembic_version").fetchall()
         dump = "\n".join(connection.iterdump())

@@ -59,7 +59,7 @@ def _until_signal(part: Part, run: Callable[[Settings, threading.Event], None], 
 
 
 def _load_prefect() -> Run:
-    from mkiso_service.prefect_server import run
+    from mkiso_service.prefect.server import run
 
     return run
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from mkiso.errors import ConfigurationError, MkisoError
-from mkiso_service.archive_cli import archive
-from mkiso_service.client_options import FAILED
-from mkiso_service.disc_cli import burn, cancel, find, jobs, letter, print_, series
-from mkiso_service.install_cli import init, service
+from mkiso_service.cli.archive import archive
+from mkiso_service.cli.discs import burn, cancel, find, jobs, letter, print_, series
+from mkiso_service.cli.installation import init, service
+from mkiso_service.cli.options import FAILED
 
 if TYPE_CHECKING:
     from mkiso.config.settings import Settings
@@ -95,8 +95,8 @@ def _begin_with_prefect(*, make: bool = True) -> Settings:
     """
     settings = _begin()
     from mkiso.config.in_force import use
-    from mkiso_service.orchestration import begin_with
-    from mkiso_service.prefect_password import with_password
+    from mkiso_service.prefect.environment import begin_with
+    from mkiso_service.prefect.password import with_password
 
     use(settings := with_password(settings, make=make))
     begin_with(settings)
@@ -105,7 +105,7 @@ def _begin_with_prefect(*, make: bool = True) -> Settings:
 
 def _run(name: str) -> None:
     """Run one part alone, until a signal."""
-    from mkiso_service.parts import PARTS, importing
+    from mkiso_service.processes.parts import PARTS, importing
 
     part = PARTS[name]
     settings = _begin_with_prefect() if part.knows_prefect else _begin()
@@ -119,8 +119,8 @@ def serve() -> int:
     """Run everything that one machine needs. That is Prefect, the receiver, the worker and the webhook."""
     settings = _begin()
     from mkiso.config.file import named_in
-    from mkiso_service.prefect_password import with_password
-    from mkiso_service.supervisor import run as supervise
+    from mkiso_service.prefect.password import with_password
+    from mkiso_service.processes.supervisor import run as supervise
 
     words = "%s is what mkiso starts with; data lies in %s."
     logging.getLogger("mkiso.serve").info(words, named_in(os.environ), settings.storage.data_dir)
@@ -159,7 +159,7 @@ def prefect(context: click.Context) -> None:
 @prefect.command()
 def password() -> None:
     """Show the password that the Prefect UI asks for."""
-    from mkiso_service.prefect_password import with_password
+    from mkiso_service.prefect.password import with_password
 
     click.echo(with_password(load_settings()).prefect.api_auth_string.get_secret_value())
 
@@ -172,8 +172,8 @@ def deploy() -> None:
     settings = _begin_with_prefect(make=False)
     import asyncio
 
-    from mkiso_service.deploy import ensure_deployments
-    from mkiso_service.deployments import deployments
+    from mkiso_service.worker.deploy import ensure_deployments
+    from mkiso_service.worker.deployments import deployments
 
     asyncio.run(ensure_deployments(settings))
     names = ", ".join(each.name for each in deployments(settings.archive))
@@ -202,7 +202,7 @@ def verify(image: Path, many_patients: bool, password_file: TextIO | None, key_f
     from mkiso.formats.disc_check import DiscReport, verify_disc
     from mkiso.formats.envelope_reader import private_key_of
     from mkiso.formats.protocol import PasswordNeeded
-    from mkiso_service.display import bar_of_bytes
+    from mkiso_service.cli.display import bar_of_bytes
 
     console = Console(soft_wrap=True)
 
@@ -240,7 +240,7 @@ def check() -> None:
     it as the user that mkiso runs as.
     """
     from mkiso.config.file import named_in
-    from mkiso_service.config_check import problems
+    from mkiso_service.checks.configuration import problems
 
     if found := problems():
         raise ConfigurationError("", tuple(found))
@@ -255,7 +255,7 @@ def doctor() -> int:
     """Check whatever mkiso depends on. Each line says what is wrong and what to do."""
     from rich.console import Console
 
-    from mkiso_service.doctor import diagnose
+    from mkiso_service.cli.doctor import diagnose
 
     return diagnose(Console(soft_wrap=True), load_settings())
 
@@ -273,7 +273,7 @@ def demo(keep: bool, folder: Path) -> int:
     """See mkiso at work, with a PACS of its own. Discs are made, verified, listed, and all of it ends again."""
     from rich.console import Console
 
-    from mkiso_service.demo import demonstrate
+    from mkiso_service.cli.demo import demonstrate
 
     return demonstrate(Console(soft_wrap=True), folder.resolve(), keep=keep)
 

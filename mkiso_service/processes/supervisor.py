@@ -27,10 +27,10 @@ from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
 from mkiso.storage.files import write_whole
 from mkiso_service.ending import SERVER_GRACE_SECONDS, Root, end_with, end_within, jobs_grace_seconds
-from mkiso_service.orchestration import begin_with
-from mkiso_service.parts import PREFECT, RECEIVER, WEBHOOK, WORKER, Part, Run, importing
+from mkiso_service.prefect.environment import begin_with
 from mkiso_service.process_states import RECENT_SECONDS, ProcessState, states_file
 from mkiso_service.process_title import name_process
+from mkiso_service.processes.parts import PREFECT, RECEIVER, WEBHOOK, WORKER, Part, Run, importing
 
 log = logging.getLogger("mkiso.serve")
 

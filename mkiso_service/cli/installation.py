@@ -19,7 +19,7 @@ from mkiso.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mkiso.config.settings import Settings
-    from mkiso_service.init import Answers
+    from mkiso_service.cli.init import Answers
 
 HIDDEN = ("/home", "/root", "/run/user", "/tmp")  # noqa: S108  ProtectHome and PrivateTmp of the units
 ROBOTS = ("none", "rimage", "epson", "primera", "folder", "cstore", "mcm")
@@ -127,7 +127,7 @@ def _converse(file: Path, answers: dict[str, Any], *, untested: bool) -> None:
 
 def _answered(answers: Mapping[str, Any]) -> Answers:
     from mkiso.config.publishers import RobotKind
-    from mkiso_service.init import Answers
+    from mkiso_service.cli.init import Answers
 
     given = {**answers, **{name: answers[name].removeprefix("none") for name in ("robot", "second_kind")}}
     if given["robot"] in get_args(RobotKind):
@@ -138,7 +138,7 @@ def _answered(answers: Mapping[str, Any]) -> Answers:
 def _drafted(file: Path, answers: Mapping[str, Any]) -> Settings:
     """The settings that these answers mean. Raises ConfigurationError."""
     from mkiso.config.file import load
-    from mkiso_service.init import save, written
+    from mkiso_service.cli.init import save, written
 
     given = _answered(answers)
     with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +153,7 @@ def _drafted(file: Path, answers: Mapping[str, Any]) -> Settings:
 
 def _told_of(settings: Settings, groups: Iterable[str]) -> bool:
     """Try what these groups of answers mean, and tell of each as it comes; whether all is well."""
-    from mkiso_service.init import troubles
+    from mkiso_service.cli.init import troubles
 
     all_well = True
     for group in groups:
@@ -168,7 +168,7 @@ def _require_place(file: Path, *, asks: bool) -> None:
     Raises click.ClickException, click.Abort.
     """
     from mkiso.storage.room import nearest
-    from mkiso_service.install import CONFIG
+    from mkiso_service.installation.units import CONFIG
 
     if file.exists():
         raise click.ClickException(f"{file} exists already. Name another file with -o, or edit that one.")
@@ -221,7 +221,7 @@ def _require_place(file: Path, *, asks: bool) -> None:
 @_asked("The folder that the robot watches; for cstore and mcm AE@host:port", "", name="robot-place")
 def init(output: Path, *, no_questions: bool, untested: bool, **answers: Any) -> int:
     """Write a configuration from a few answers. Each is tested against the real PACS and robot as it is given."""
-    from mkiso_service.init import key_file, save, written
+    from mkiso_service.cli.init import key_file, save, written
 
     asks = sys.stdin.isatty() and not no_questions
     file = output.absolute()
@@ -277,8 +277,8 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
     they change.
     """
     from mkiso.config.file import load
-    from mkiso_service.init import key_file
-    from mkiso_service.install import CONFIG, DATA, SHAPES, defaults, files, unit_name
+    from mkiso_service.cli.init import key_file
+    from mkiso_service.installation.units import CONFIG, DATA, SHAPES, defaults, files, unit_name
 
     config = Path(os.environ.get("MKISO_CONFIG") or CONFIG).absolute()
     settings = load(config) if config.is_file() else defaults()
@@ -326,7 +326,7 @@ def backup(folder: Path) -> None:
     the order books; everything may run meanwhile.
     """
     from mkiso.config.file import load
-    from mkiso_service.backup import back_up
+    from mkiso_service.installation.backup import back_up
 
     named = os.environ.get("MKISO_CONFIG")
     settings = load()

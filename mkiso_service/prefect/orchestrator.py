@@ -22,8 +22,8 @@ from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
 from mkiso.storage.report import read_report
 from mkiso.study.question import Question
-from mkiso_service.orchestration import INBOX, NOT_TAKEN, REQUEST_ID_LABEL, api_url
-from mkiso_service.prefect_api import PrefectApi
+from mkiso_service.prefect.api import PrefectApi
+from mkiso_service.prefect.environment import INBOX, NOT_TAKEN, REQUEST_ID_LABEL, api_url
 
 Standing = Literal["waiting", "running", "suspended", "completed", "failed", "crashed", "cancelled"]
 SUSPENDED: Standing = "suspended"

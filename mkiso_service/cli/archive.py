@@ -207,8 +207,8 @@ def import_(disc: Path) -> int:
     from mkiso.archive.store import Store
     from mkiso.config.file import load
     from mkiso.errors import ProofFailed
-    from mkiso_service.archive_discs import found_volume
-    from mkiso_service.display import bar_of_bytes
+    from mkiso_service.cli.archive_discs import found_volume
+    from mkiso_service.cli.display import bar_of_bytes
 
     settings = load()
     with Ledger.open(settings) as ledger:
@@ -295,8 +295,8 @@ def _start(first: date, last: date, *, dry_run: bool, wait: bool) -> int:
 
     from mkiso.config.file import load
     from mkiso.errors import OrchestratorUnavailable
-    from mkiso_service.orchestration import NIGHTLY_ARCHIVE, begin_with
-    from mkiso_service.prefect_password import with_password
+    from mkiso_service.prefect.environment import NIGHTLY_ARCHIVE, begin_with
+    from mkiso_service.prefect.password import with_password
 
     begin_with(with_password(load()))
     from prefect.deployments import run_deployment

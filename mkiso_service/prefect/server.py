@@ -1,6 +1,6 @@
 """The Prefect server of mkiso: Prefect's own, but for five things.
 
-It answers nobody without the password, and no page of another site (mkiso_service/prefect_gate.py). Of Prefect's two
+It answers nobody without the password, and no page of another site (mkiso_service/prefect/gate.py). Of Prefect's two
 UIs it serves the one that asks nobody outside.
 
 On SQLite, Prefect begins its writing transactions DEFERRED. Where two overlap, SQLite refuses the second at once
@@ -8,9 +8,9 @@ On SQLite, Prefect begins its writing transactions DEFERRED. Where two overlap, 
 clerk in ten waits for that. Begun IMMEDIATE, the second waits its few milliseconds (docs/decisions/prefect.md has the
 measurement). Events of every step's states, of artifacts and heartbeats are passed on to who listens and not written
 down: they were three quarters of what a job left in the database. And its log looks like all others of mkiso
-(service/prefect_logging.yaml).
+(mkiso_service/prefect/logging.yaml).
 
-Run as `mkiso prefect`, with the environment of mkiso_service/orchestration.py.
+Run as `mkiso prefect`, with the environment of mkiso_service/prefect/environment.py.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
 from mkiso_service.ending import SERVER_GRACE_SECONDS, end_within
-from mkiso_service.prefect_database import check_whole, is_migrated, make_database
-from mkiso_service.prefect_gate import Gate, known_hosts
+from mkiso_service.prefect.database import check_whole, is_migrated, make_database
+from mkiso_service.prefect.gate import Gate, known_hosts
 
 PASSING_EVENTS = ("prefect.task-run.", "prefect.artifact", "prefect.flow-run.heartbeat")
 """How the names of events begin that come many times a job and tell nothing that its states, artifacts and logs don't

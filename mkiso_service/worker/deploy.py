@@ -1,4 +1,4 @@
-"""Ensures that Prefect has the work pool, its queues and the deployments of mkiso_service/deployments.py."""
+"""Ensures that Prefect has the work pool, its queues and the deployments of mkiso_service/worker/deployments.py."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from prefect.schedules import Schedule
 
 from mkiso.config.settings import Settings
 from mkiso.errors import ConfigurationError
-from mkiso_service.deployments import Deployment, deployments, parameter_form
-from mkiso_service.orchestration import NOT_TAKEN, ONE_AT_A_TIME, QUEUES, api_url
+from mkiso_service.prefect.environment import NOT_TAKEN, ONE_AT_A_TIME, QUEUES, api_url
+from mkiso_service.worker.deployments import Deployment, deployments, parameter_form
 from mkiso_service.worker.worker import WarmWorker
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mkiso_service.client_options import (
+from mkiso_service.cli.options import (
     FAILED,
     confirmed,
     may_write_over,
@@ -22,7 +22,7 @@ from mkiso_service.client_options import (
 )
 
 if TYPE_CHECKING:
-    from mkiso_service.client import Client, DiscRequest
+    from mkiso_service.cli.client import Client, DiscRequest
 
 
 @click.command()
@@ -86,8 +86,8 @@ def burn(
     from mkiso.formats.folder import require_place
     from mkiso.formats.registry import FORMATS, ISO
     from mkiso.media.names import PART
-    from mkiso_service.burning import ON_A_STICK, burn_into
-    from mkiso_service.burning import burn as burn_disc
+    from mkiso_service.cli.burning import ON_A_STICK, burn_into
+    from mkiso_service.cli.burning import burn as burn_disc
 
     console = Console(soft_wrap=True, stderr=as_json)
     if form and form not in FORMATS:
@@ -166,7 +166,7 @@ def print_(
     """
     from rich.console import Console
 
-    from mkiso_service.display import show_job
+    from mkiso_service.cli.display import show_job
 
     console = Console(soft_wrap=True, stderr=as_json)
     request = confirmed(console, client, request, yes=yes)
@@ -188,7 +188,7 @@ def print_(
 @of_a_service
 def jobs(client: Client, search: str, *, as_json: bool) -> None:
     """List this site's discs of the last day, or those of SEARCH. It is an accession number, a patient ID or a name."""
-    from mkiso_service.display import job_words
+    from mkiso_service.cli.display import job_words
 
     listing = client.jobs(search)
     if as_json:
@@ -217,7 +217,7 @@ def find(client: Client, *, as_json: bool, **known: str) -> None:
     """Find studies by patient ID, name, dates or accession number."""
     from rich.console import Console
 
-    from mkiso_service.display import show_found
+    from mkiso_service.cli.display import show_found
 
     found = client.find(**known)
     if as_json:
@@ -238,7 +238,7 @@ def find(client: Client, *, as_json: bool, **known: str) -> None:
 @of_a_service
 def series(client: Client, request: DiscRequest, *, as_json: bool) -> None:
     """List the series of studies, to choose from; nothing is made."""
-    from mkiso_service.display import series_words
+    from mkiso_service.cli.display import series_words
 
     preview = client.preview(request)
     if as_json:

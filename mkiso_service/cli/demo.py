@@ -33,9 +33,9 @@ from rich.console import Console
 from mkiso.config.storage import Storage
 from mkiso.errors import MkisoError
 from mkiso.storage.room import size_words
-from mkiso_service.burning import burn
-from mkiso_service.client import Client, DiscRequest, ServiceError
-from mkiso_service.display import show_found, show_job
+from mkiso_service.cli.burning import burn
+from mkiso_service.cli.client import Client, DiscRequest, ServiceError
+from mkiso_service.cli.display import show_found, show_job
 
 ACCESSION_NUMBER = "134"
 """An MR study of four images in pydicom's test data."""
@@ -139,7 +139,7 @@ def prepare(folder: Path) -> Place:
     """Make the folder and its configuration, with the usual ports where they are free. What mkiso knew after a demo
     before is forgotten, so that each begins alike. Raises DemoFailed, and ConfigurationError where one still runs.
     """
-    from mkiso_service.supervisor import alone
+    from mkiso_service.processes.supervisor import alone
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     place = Place(folder, {name: free_port(port) for name, port in DEFAULT_PORTS.items()})

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from mkiso.config.settings import Settings
-from mkiso_service.checks import Check, Site, Unwell, checks_of, examine
-from mkiso_service.prefect_password import with_password
+from mkiso_service.checks.registry import Check, Site, Unwell, checks_of, examine
+from mkiso_service.prefect.orchestrator import Orchestrator, PrefectOrchestrator
+from mkiso_service.prefect.password import with_password
 from mkiso_service.process_states import process_states
-from mkiso_service.webhook.orchestrator import Orchestrator, PrefectOrchestrator
 
 WAIT_SECONDS = 5.0
 T = TypeVar("T")

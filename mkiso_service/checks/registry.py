@@ -39,13 +39,13 @@ from mkiso.sources.levels import answered_levels
 from mkiso.sources.registry import source_of
 from mkiso.storage.room import lacking_storage, require_room
 from mkiso_service.api import Health
-from mkiso_service.config_check import lacking, lacking_viewer
+from mkiso_service.checks.configuration import lacking, lacking_viewer
 from mkiso_service.openid import Provider
-from mkiso_service.orchestration import api_url
+from mkiso_service.prefect.environment import api_url
 from mkiso_service.process_states import RECENT_SECONDS, process_states
 
 if TYPE_CHECKING:
-    from mkiso_service.webhook.orchestrator import Orchestrator
+    from mkiso_service.prefect.orchestrator import Orchestrator
 
 OFTEN = 3
 """So many ends of one process within RECENT_SECONDS are no accident."""
