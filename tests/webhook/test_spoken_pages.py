@@ -72,6 +72,15 @@ def test_the_counter_page_and_its_script_are_spoken(tmp_path: Path, spoken: Lang
         assert told["stages"]["retrieving"] != STAGES["retrieving"]
 
 
+def test_no_page_is_a_dead_end() -> None:
+    """Each leads on, or to the counter page."""
+    pages = {file.name: file.read_text(encoding="utf-8") for file in (CATALOGUES.parents[2] / FOLDER).glob("*.html")}
+    plain = {name: text for name, text in pages.items() if '{% extends "plain.html" %}' in text}
+    assert len(plain) > 8
+    for name, text in plain.items():
+        assert re.search(r'href="(/|\{\{ address \}\})"|include "born.html"', text), name
+
+
 def test_the_sign_in_is_spoken(tmp_path: Path, spoken: Language) -> None:
     with served(settings_in(tmp_path, auth=True), Desk()) as client:
         assert "data-wrong" not in read(client.get("/", headers=asked_in(spoken)), spoken, "sign-in.html")
