@@ -247,11 +247,12 @@ def test_one_that_cant_be_converted_is_left_out_and_told(
 ) -> None:
     """A syntax without an uncompressed form, and pixels that are none of what they say."""
     studies = stored_as(retrieved(files), {"P2": syntax})
-    kept, conversion, refused = convert_studies(studies, tmp_path / "converted")
+    converted = files["P2"][0].parent / f"converted {syntax}"  # in the folder of the job, whose images are read
+    kept, conversion, refused = convert_studies(studies, converted)
     assert numbers_of(kept) == ["A1", "P3"] and kept.degraded == (NOT_CONVERTIBLE,)
     [why] = refused.values()
     assert list(refused) == [studies.priors[0].study_instance_uid] and why.details["transfer_syntax_uid"] == syntax
-    assert not list((tmp_path / "converted").glob("*")) if syntax == RLE else not (tmp_path / "converted").exists()
+    assert not list(converted.glob("*")) if syntax == RLE else not converted.exists()
     site = settings(tmp_path, disc={"transfer_syntax": "explicit-le"})
     [layout] = lay_out_set(kept, site, tmp_path / "disc", created=CREATED, medium="cd", conversion=conversion).layouts
     assert WORDS[NOT_CONVERTIBLE] in text_of(layout, "INDEX.HTM") and layout.instances == 6
