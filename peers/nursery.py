@@ -117,8 +117,8 @@ def _serve(environment: dict[str, str], log: str) -> int:
     from prefect.context import refresh_global_settings_context
 
     from mkiso_service import ending
-    from mkiso_service.cli import main as cli
-    from mkiso_service.prefect import environment as orchestration
+    from mkiso_service.cli import main
+    from mkiso_service.prefect import environment as prefect_environment
     from mkiso_service.processes import supervisor
 
     for descriptor, opened in ((0, os.open(os.devnull, os.O_RDONLY)), (1, os.open(log, os.O_WRONLY | os.O_APPEND))):
@@ -131,11 +131,11 @@ def _serve(environment: dict[str, str], log: str) -> int:
     ending.root = ending.Root.of(os.getpid())
 
     def begin_with(settings: Settings) -> None:
-        orchestration.begin_with(settings)
+        prefect_environment.begin_with(settings)
         refresh_global_settings_context()
 
     setattr(supervisor, "begin_with", begin_with)  # noqa: B010
-    return cli.run(["serve"])
+    return main.run(["serve"])
 
 
 def _main() -> None:

@@ -45,18 +45,20 @@ _MAX_DEATHS = 3  # of workers over one object, after which the rest of it is giv
 class _Pool:
     """`workers` processes. A context manager: leaving it by an exception ends what they are at."""
 
+    usual_limits = Limits()
+
     def __init__(
         self,
         reads: Path,
         writes: Path,
         workers: int = 2,
-        limits: Limits = Limits(),  # noqa: B008  frozen
+        limits: Limits | None = None,
         fork_server: Path | None = None,
     ) -> None:
         """What is asked for lies beneath `reads`, and what is made of it beneath `writes`, two folders: the processes
         reach nothing else. `fork_server`: the socket of mkiso.pictures.fork_server, whose forks start at once.
         """
-        self._limits = replace(limits, reads=(reads,), writes=(writes,))
+        self._limits = replace(limits or self.usual_limits, reads=(reads,), writes=(writes,))
         self._fork_server = fork_server
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
         self._idle: SimpleQueue[WorkerProcess | None] = SimpleQueue()
@@ -175,15 +177,7 @@ class PicturePool(_Pool):
 class DecompressPool(_Pool):
     """Processes that write the frames of compressed objects uncompressed."""
 
-    def __init__(
-        self,
-        reads: Path,
-        writes: Path,
-        workers: int = 2,
-        limits: Limits = DECOMPRESSING,
-        fork_server: Path | None = None,
-    ) -> None:
-        super().__init__(reads, writes, workers, limits, fork_server)
+    usual_limits = DECOMPRESSING
 
     def submit(self, request: DecompressRequest) -> Future[Decompressed]:
         """Decompress one object when a worker is free.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 1 << 22
 DATE = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
-DAY = "YYYY-MM-DD"
+AS_TYPED = "YYYY-MM-DD"
 SETTLED = {
     "planned": "is planned.",
     "mastered": "will be delivered by the next archive run.",
@@ -38,10 +38,10 @@ SETTLED = {
     "--from",
     "date_from",
     type=DATE,
-    metavar="YYYY-MM-DD",
+    metavar=AS_TYPED,
     help="The first StudyDate to archive; without --to, the only one.",
 )
-@click.option("--to", "date_to", type=DATE, metavar=DAY, help="The last StudyDate to archive.")
+@click.option("--to", "date_to", type=DATE, metavar=AS_TYPED, help="The last StudyDate to archive.")
 @click.option("--dry-run", is_flag=True, help="Report what would be archived, and archive nothing.")
 @click.option("--no-wait", is_flag=True, help="Start the run and don't wait for its end.")
 @click.pass_context

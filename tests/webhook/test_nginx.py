@@ -289,7 +289,7 @@ def test_a_disc_can_be_had_where_an_old_address_leads_to(front: Front, desk: Des
 
 
 def test_what_a_jobs_page_offers_can_be_had_where_an_old_address_leads_to(front: Front, desk: Desk) -> None:
-    """The letter, and the password of an encrypted disc, told to whoever has the claim that came with the job."""
+    """A browser that asked by an old link gets the letter, and the password of an encrypted disc."""
     waiting = front.get("/mkiso.php?accession_number=L1", headers={"Prefer": "respond-async"})
     page = front.get(waiting.headers["location"], headers={"Accept": "text/html"})
     [link] = re.findall(r'href="([^"]+/letter.pdf)"', page.text)
