@@ -1,10 +1,16 @@
-"""`python -m mkiso_service`: the command line, with nothing imported from the working folder."""
+"""The command line, as `mkiso` and as `python -m mkiso_service`."""
 
 import sys
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Run it with nothing imported from the folder in which the program, or who starts it, stands."""
     if not sys.flags.safe_path:
         sys.path.pop(0)
     from mkiso_service.cli.main import run
 
     sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -39,13 +39,6 @@ def cli(config: Path | None) -> None:
         os.environ["MKISO_CONFIG"] = str(config.resolve())
 
 
-def main() -> None:
-    """What the `mkiso` program runs. Nothing is imported from the folder in which the program lies."""
-    if not sys.flags.safe_path:
-        sys.path.pop(0)
-    sys.exit(run())
-
-
 def run(arguments: list[str] | None = None) -> int:
     """Run a command; its exit code. Errors are told in words on standard error."""
     try:

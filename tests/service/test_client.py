@@ -495,7 +495,7 @@ def test_a_shell_completes_as_it_is_written(shell: str) -> None:
     if shell == "bash":  # click asks the shell for its version
         words = "mkiso pr"
         told = subprocess.run(
-            [sys.executable, "-c", "from mkiso_service.cli.main import main; main()"],
+            [sys.executable, "-c", "from mkiso_service.__main__ import main; main()"],
             env={**os.environ, "_MKISO_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "1"},
             capture_output=True,
             text=True,
