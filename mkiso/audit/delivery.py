@@ -35,15 +35,15 @@ def deliver(audit: Audit, storage: Storage, message: str, moment: datetime) -> N
     """
     begun = time.monotonic()
     try:
-        target = urlsplit(audit.target)
-        if target.scheme and begun < _rests_until.get(audit.target, begun):
+        target, file = urlsplit(audit.target), audit.file_below(storage.data_dir)
+        if file:
+            _append(file, message)
+        elif begun < _rests_until.get(audit.target, begun):
             raise TimeoutError("the server didn't answer a moment ago")
-        if target.scheme == "udp":
+        elif target.scheme == "udp":
             _send_datagram(syslog_line(message, moment), str(target.hostname), target.port or 514)
-        elif target.scheme == "tls":
-            _send_over_tls(audit, syslog_line(message, moment), str(target.hostname), target.port or 6514)
         else:
-            _append(storage.data_dir / (audit.target or "audit.xml"), message)
+            _send_over_tls(audit, syslog_line(message, moment), str(target.hostname), target.port or 6514)
     except (OSError, ValueError):
         if time.monotonic() - begun > _LONG_SECONDS:
             _rests_until[audit.target] = time.monotonic() + REST_SECONDS

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -204,6 +205,10 @@ class Audit(Section):
         if "://" in target and urlsplit(target).port == 0:  # raises ValueError itself above 65535
             raise ValueError("names port 0: it is 1 to 65535")
         return target
+
+    def file_below(self, data_dir: Path) -> Path | None:
+        """The file that it is written to; None where a server gets it."""
+        return None if "://" in self.target else data_dir / (self.target or "audit.xml")
 
 
 class Logging(Section):

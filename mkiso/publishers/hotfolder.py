@@ -343,6 +343,8 @@ class FolderPublisher(ABC):
             yield
         except OSError as error:
             reason = error.strerror or error
+            if error.errno == errno.EROFS:
+                reason = f"{reason}; if it came after mkiso's start, restart mkiso"
             raise PublisherUnavailable(f"{self.name}'s folder {self.directory} can't be used ({reason}){so}.") from None
 
 

@@ -76,8 +76,7 @@ def _lacking_audit(audit: Audit, storage: Storage) -> Iterator[str]:
             tls_context(audit)
         except OSError as error:
             yield f"audit can't use its authority, certificate and key: {error.strerror or error}"
-    elif audit.enabled and audit.target and "://" not in audit.target:
-        file = storage.data_dir / audit.target
+    elif audit.enabled and (file := audit.file_below(storage.data_dir)):
         if file.is_dir():
             yield f"audit.target {file} is a folder: name a file"
         elif file.parent != storage.data_dir:

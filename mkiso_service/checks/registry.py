@@ -275,8 +275,10 @@ def _webhook(site: Site) -> str:
         raise Unwell(f"{url} can't be reached ({error}). Start `mkiso serve`.") from None
     except ValidationError:
         raise Unwell(f"What answers at {url} isn't mkiso. End that program, or set another server.port.") from None
-    degraded = health["degraded"]
-    return f"{url} says {health['status']}" + (f": without {', '.join(degraded)}" if degraded else "")
+    found = health["dependencies"].items()
+    if lacks := [f"{name} ({each['detail'].removesuffix('.')})" for name, each in found if not each["ok"]]:
+        raise Unwell(f"{url} says that the running service lacks {', '.join(lacks)}.")
+    return f"{url} says ok"
 
 
 def _publisher(name: str, site: Site) -> str:

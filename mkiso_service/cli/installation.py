@@ -300,9 +300,12 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
     guard = f"chown root:mkiso {kept} && chmod 640 {kept}"  # beside them lie others' files
     if config.parent == CONFIG.parent:
         guard = f"chown -R root:mkiso {CONFIG.parent} && chmod -R u=rwX,g=rX,o= {CONFIG.parent}"
+    data_dir = settings.storage.data_dir
+    make = f"install -d -o mkiso -g mkiso -m 700 {shlex.quote(str(data_dir))}"
     steps = [
         "systemd-sysusers && systemd-tmpfiles --create",
         *begin,
+        *([] if data_dir.exists() or data_dir == DATA else [make]),
         guard,
         f"runuser -u mkiso -- {mkiso} -c {file} config check",
         f"systemctl daemon-reload && systemctl enable --now {units}",
@@ -313,10 +316,9 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
     for name, place in (("The configuration", config), ("The program", Path(program)), ("Its Python", python)):
         if hidden := next((each for each in HIDDEN if place.is_relative_to(each)), None):
             click.echo(f"{name} {place} lies in {hidden}, where a service can't see it: put it elsewhere.", err=True)
-    data_dir = settings.storage.data_dir
-    if config.is_file() and data_dir != DATA:
+    if data_dir.exists() and data_dir != DATA:
         give = f"chown mkiso:mkiso {shlex.quote(str(data_dir))}"
-        click.echo(f"storage.data_dir is {data_dir}: make it, and give it to mkiso ({give}).", err=True)
+        click.echo(f"storage.data_dir is {data_dir}, and has to belong to mkiso: {give}", err=True)
 
 
 @service.command()

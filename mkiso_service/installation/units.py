@@ -40,7 +40,7 @@ UNIT = """\
 [Unit]
 Description={description}
 Wants=network-online.target{wants}
-After=network-online.target{after}
+After=network-online.target remote-fs.target{after}
 
 [Service]
 Type=exec
@@ -87,7 +87,7 @@ RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 SystemCallArchitectures=native
-SystemCallFilter=@system-service
+SystemCallFilter=@system-service @sandbox
 SystemCallFilter=~@privileged
 SystemCallErrorNumber=EPERM
 
@@ -127,7 +127,7 @@ def unit(part: Part, settings: Settings, config: Path = CONFIG, program: str = "
         program=_quoted(program),
         command=part,
         stop_seconds=int(settings.server.shutdown_grace_seconds) + STOP_SECONDS,
-        writable="".join(f"ReadWritePaths={_quoted(str(place))}\n" for place in writable(settings)),
+        writable="".join(f"ReadWritePaths={_quoted(f'-{place}')}\n" for place in writable(settings)),
         capabilities="CAP_NET_BIND_SERVICE" if min(ports.get(part, (1024,))) < 1024 else "",
     )
 
@@ -145,6 +145,7 @@ def writable(settings: Settings) -> list[Path]:
         storage.data_dir,
         storage.shared_dir,
         settings.archive.directory,
+        (file := settings.audit.file_below(storage.data_dir)) and file.parent,
         *(place for each in publishers for place in _folders(each)),
     ]
     return sorted(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -230,6 +231,18 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
         room.give()
     room.robot.folder.mkdir()
     assert room.give().proves == "queued"
+
+
+def test_a_folder_that_a_service_may_not_write_to_since_it_came_late(tmp_path: Path) -> None:
+    room = Room(tmp_path, "folder")
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(room.robot.folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this machine mounts nothing")
+    try:
+        with pytest.raises(PublisherUnavailable, match="restart mkiso"):
+            room.publisher.check()
+    finally:
+        subprocess.run(["umount", room.robot.folder], check=True)
 
 
 def test_of_an_order_that_may_be_given_nobody_says_that_nothing_was_printed(

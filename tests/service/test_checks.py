@@ -7,6 +7,8 @@ import json
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -155,9 +157,11 @@ def test_a_service_that_has_never_run_is_explained_once_and_leaves_no_folder(tmp
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"status": "ok"}', b"{" * 100_000])
-def test_another_program_on_the_port_of_the_webhook_is_not_taken_for_it(tmp_path: Path, body: bytes) -> None:
-    class Other(BaseHTTPRequestHandler):
+@contextmanager
+def health_answered(body: bytes) -> Iterator[int]:
+    """A port at which every question gets this answer."""
+
+    class Answering(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
@@ -165,11 +169,26 @@ def test_another_program_on_the_port_of_the_webhook_is_not_taken_for_it(tmp_path
 
         def log_message(self, *_: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
         threading.Thread(target=server.serve_forever).start()
-        found = finding(site_in(tmp_path, server=Server(port=server.server_port)), "webhook")
+        yield server.server_port
         server.shutdown()
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"status": "ok"}', b"{" * 100_000])
+def test_another_program_on_the_port_of_the_webhook_is_not_taken_for_it(tmp_path: Path, body: bytes) -> None:
+    with health_answered(body) as port:
+        found = finding(site_in(tmp_path, server=Server(port=port)), "webhook")
     assert not found.well and "isn't mkiso" in found.words, found.words
+
+
+def test_what_the_running_service_lacks_is_wrong_though_the_doctor_has_it(tmp_path: Path) -> None:
+    """A unit of systemd may keep a service from what a person at the same machine can reach."""
+    robot = {"ok": False, "detail": "R's folder /srv/robot can't be used (Read-only file system)."}
+    told = {"status": "degraded", "degraded": ["publisher:R"], "dependencies": {"publisher:R": robot}}
+    with health_answered(json.dumps(told).encode()) as port:
+        found = finding(site_in(tmp_path, server=Server(port=port)), "webhook")
+    assert not found.well and "lacks publisher:R (R's folder /srv/robot can't be used" in found.words, found.words
 
 
 def test_what_the_configuration_names_and_nobody_has_is_told(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from mkiso.config.file import load
 from mkiso.config.publishers import Robot
-from mkiso.config.settings import Receiver, Settings
+from mkiso.config.settings import Audit, Receiver, Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import StudyNotFound
 from mkiso.storage.kept_reports import KeptReports
@@ -70,11 +70,13 @@ def test_a_unit_may_write_to_configured_folders_and_bind_configured_ports() -> N
     settings = Settings(
         storage=Storage(data_dir=Path("/srv/mkiso"), shared_dir=Path("/mnt/discs")),
         publishers={"rimage": Robot(kind="rimage", directory=Path("/mnt/robot"))},
+        audit=Audit(target="/var/log/of mkiso/audit.xml"),
         receiver=Receiver(port=104),
     )
     text = unit("receiver", settings)
     for place in ("/srv/mkiso", "/mnt/discs", "/mnt/robot"):
-        assert f"ReadWritePaths={place}\n" in text
+        assert f"ReadWritePaths=-{place}\n" in text  # without one of them mkiso starts, and says so
+    assert 'ReadWritePaths="-/var/log/of mkiso"\n' in text
     assert "CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n" in text
     assert "CapabilityBoundingSet=\n" in unit("worker", settings)
 
