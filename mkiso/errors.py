@@ -308,8 +308,9 @@ class TooLargeForMedium(PermanentError):
 
 
 class NotConvertible(PermanentError):
-    """An image can't be made Explicit VR Little Endian without loss or doubt."""
+    """An image can't be made Explicit VR Little Endian without loss or doubt; `why` is a sentence."""
 
+    why = ""
     code = "not_convertible"
     http_status = 422
     meaning = "`disc.transfer_syntax` is `explicit-le`, and an image can't be made that: a video, or damaged pixels"

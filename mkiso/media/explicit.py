@@ -39,8 +39,9 @@ from mkiso.study.priors import NOT_CONVERTIBLE
 
 EXPLICIT_LITTLE_ENDIAN, EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-CONVERTIBLE = frozenset({*ENCODINGS, _DEFLATED, *DECODED})
-"""The transfer syntaxes that are made Explicit VR Little Endian: the uncompressed ones, deflated ones, and those that
+UNCOMPRESSED = frozenset({*ENCODINGS, _DEFLATED})
+CONVERTIBLE = UNCOMPRESSED | DECODED
+"""The transfer syntaxes that are made Explicit VR Little Endian: those whose pixels aren't compressed, and those that
 mkiso.pictures.decoders decodes."""
 _VIDEO = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in range(100, 109))
 _THREADS = os.cpu_count() or 1
@@ -123,10 +124,7 @@ def convert(
     """
     others = [each for each in arrivals if each.transfer_syntax_uid != EXPLICIT_LITTLE_ENDIAN]
     for arrival in others:
-        if arrival.transfer_syntax_uid in _VIDEO:
-            raise _refused(arrival, "It is a video, which has no uncompressed form.")
-        if arrival.transfer_syntax_uid not in CONVERTIBLE:
-            raise _refused(arrival, "There is no decoder for it here.")
+        _require_decoder(arrival)
     if not others:
         return AS_ARCHIVED
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -178,6 +176,7 @@ def convert_studies(
 
 def converted(arrival: Arrival, target: Path, pool: DecompressPool) -> Arrival:
     """One instance in Explicit VR Little Endian, written to `target` and proved. Raises what `convert` raises."""
+    _require_decoder(arrival)
     pixels = target.with_suffix(".pixels")
     try:
         try:
@@ -194,9 +193,9 @@ def converted(arrival: Arrival, target: Path, pool: DecompressPool) -> Arrival:
                     out.write(file_head(arrival.sop_class_uid, arrival.sop_instance_uid, EXPLICIT_LITTLE_ENDIAN))
                     reencode(data, offset, encoding, out, explicit=True, changes=changes)
         except NotDisplayable as error:
-            raise _refused(arrival, error.reason.words) from None
+            raise not_convertible(arrival, error.reason.words) from None
         except DamagedInstance as error:
-            raise _refused(arrival, error.words) from None
+            raise not_convertible(arrival, error.words) from None
         if sha256_of(arrival.path) != arrival.sha256:
             raise ProofFailed(
                 "An image isn't what it was when it arrived. Nothing was made of it. Ask for the disc again, and check "
@@ -230,15 +229,25 @@ class _Hashed:
         self._file.close()
 
 
-def _refused(arrival: Arrival, why: str) -> NotConvertible:
+def not_convertible(arrival: Arrival, why: str) -> NotConvertible:
+    """The error for an instance that can't be had uncompressed; `why` is a sentence."""
     syntax = UID(arrival.transfer_syntax_uid)
     stored = f"{syntax.name} ({syntax})" if syntax.name != syntax else syntax
-    return NotConvertible(
+    error = NotConvertible(
         f"The image {arrival.sop_instance_uid}, which is stored as {stored}, can't be made Explicit VR Little Endian. "
         f"{why} No disc was made. Ask for the disc as it is archived (transfer_syntax=as-archived).",
         sop_instance_uid=arrival.sop_instance_uid,
         transfer_syntax_uid=arrival.transfer_syntax_uid,
     )
+    error.why = why
+    return error
+
+
+def _require_decoder(arrival: Arrival) -> None:
+    if arrival.transfer_syntax_uid in _VIDEO:
+        raise not_convertible(arrival, "It is a video, which has no uncompressed form.")
+    if arrival.transfer_syntax_uid not in CONVERTIBLE:
+        raise not_convertible(arrival, "There is no decoder for it here.")
 
 
 def _refuse_doubtful(arrival: Arrival, data: Encoded, found: Elements, *, is_big: bool) -> None:
@@ -246,9 +255,11 @@ def _refuse_doubtful(arrival: Arrival, data: Encoded, found: Elements, *, is_big
     if _PIXELS not in found:
         return
     if is_big and _number(data, found, _BITS_ALLOCATED, "big") > 16:
-        raise _refused(arrival, "Programs differ in how big endian pixels of more than 16 bits are turned round.")
+        raise not_convertible(
+            arrival, "Programs differ in how big endian pixels of more than 16 bits are turned round."
+        )
     if arrival.transfer_syntax_uid in DECODED and _SIGNATURES in found:
-        raise _refused(arrival, "It has a digital signature, which would be wrong afterwards.")
+        raise not_convertible(arrival, "It has a digital signature, which would be wrong afterwards.")
 
 
 def _changes(arrival: Arrival, data: Encoded, found: Elements, told: Decompressed, pixels: Path) -> Changes:
@@ -305,7 +316,7 @@ def _prove(arrival: Arrival, made: Path, changed: frozenset[int]) -> None:
     except (OSError, MemoryError):
         raise
     except Exception:  # what pydicom makes of broken bytes is any exception at all
-        raise _refused(arrival, "Its data set can't be read without doubt.") from None
+        raise not_convertible(arrival, "Its data set can't be read without doubt.") from None
     if not is_same:
         raise ProofFailed(
             "What was made of an image isn't what it was. It is not used, and no disc was made. Ask for the disc as it "

@@ -11,9 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from pydicom.uid import UID
@@ -24,6 +22,7 @@ from mkiso.dataset import part10
 from mkiso.errors import (
     DamagedInstance,
     NoDicomData,
+    NotConvertible,
     PrintUncertain,
     ProofFailed,
     PublisherRefused,
@@ -49,20 +48,10 @@ from mkiso.publishers.relay import (
     verdict,
     wanted_pairs,
 )
-from mkiso.publishers.transcode import NotTranscodable, transcode_to
+from mkiso.publishers.transcode import Transcoder, transcoding
 from mkiso.storage.files import sha256_of
 from mkiso.study.identity import without_patient
 from mkiso.study.models import Arrival
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """What is sent for one instance: as which pair, and the file whose dataset it is, with what was proved of it."""
-
-    arrival: Arrival
-    pair: Pair
-    path: Path
-    sha256: str
 
 
 class CStorePublisher(DicomPublisher[CStore]):
@@ -130,28 +119,27 @@ class Relay:
         self._watch = watch
         self._accepted = 0
         self._warnings: list[str] = []
-        self._transcoded: dict[str, str] = {}
         self._unaccepted: set[Pair] = set()
 
     def send(self, before_giving: Callable[[], None], settling: Settling) -> Receipt:
         """Send the order; raises as CStorePublisher.place does."""
         groups = by_association(self._order.instances, self._settings.transcode)
-        with TemporaryDirectory(dir=self._order.instances[0].path.parent.parent, prefix="transcoded-") as folder:
+        with transcoding(self._order.instances[0].path.parent.parent) as transcoder:
             if len(groups) > 1 or self._settings.transcode:
                 # What is refused or can't be decoded must be known before the first byte, and nobody may wait for it
                 # inside an association.
                 for group in groups:
                     association = self._open(group)
                     association.release()
-                    self._parcels(group, association, Path(folder))
+                    self._sent_for(group, association, transcoder)
             for number, group in enumerate(groups):
-                association, parcels = self._prepared(group, Path(folder))
+                association, sent = self._prepared(group, transcoder)
                 with association:
                     if number == 0:
                         settling.touch()
                         before_giving()
-                    for parcel in parcels:
-                        self._store(association, parcel)
+                    for instance in sent:
+                        self._store(association, instance)
                         settling.touch()
         return Receipt(
             self._name,
@@ -162,17 +150,17 @@ class Relay:
             tuple(sorted(self._warnings)),
         )
 
-    def _prepared(self, group: list[Arrival], folder: Path) -> tuple[Requestor, list[Parcel]]:
+    def _prepared(self, group: list[Arrival], transcoder: Transcoder) -> tuple[Requestor, list[Arrival]]:
         """An association, and what is sent over it: made before it was opened."""
         while True:
-            association, made = self._open(group), len(self._transcoded)
+            association, made = self._open(group), len(transcoder.made)
             try:
-                parcels = self._parcels(group, association, folder)
+                sent = self._sent_for(group, association, transcoder)
             except BaseException:
                 association.abort()
                 raise
-            if len(self._transcoded) == made:
-                return association, parcels
+            if len(transcoder.made) == made:
+                return association, sent
             association.release()
 
     def _open(self, group: list[Arrival]) -> Requestor:
@@ -211,38 +199,31 @@ class Relay:
             )
         raise PublisherUnavailable(f"{reason}; nothing was sent.")
 
-    def _parcels(self, group: list[Arrival], association: Requestor, folder: Path) -> list[Parcel]:
+    def _sent_for(self, group: list[Arrival], association: Requestor, transcoder: Transcoder) -> list[Arrival]:
         """What is sent for each instance. Raises PublisherRefused, naming every SOP class and syntax that the publisher
         doesn't take.
         """
-        sent = {
-            arrival.sop_instance_uid: sent_as(pair_of(arrival), association.ids, self._settings.transcode)
-            for arrival in group
-        }
-        if unaccepted := [arrival for arrival in group if sent[arrival.sop_instance_uid] is None]:
+        pairs = [sent_as(pair_of(arrival), association.ids, self._settings.transcode) for arrival in group]
+        if unaccepted := [arrival for arrival, pair in zip(group, pairs, strict=True) if pair is None]:
             association.abort()
             raise PublisherRefused(unaccepted_words(self._name, unaccepted), accepted=self._accepted)
-        return [self._parcel(arrival, pair, folder) for arrival in group if (pair := sent[arrival.sop_instance_uid])]
+        return [self._as(arrival, pair, transcoder) for arrival, pair in zip(group, pairs, strict=True) if pair]
 
-    def _parcel(self, arrival: Arrival, pair: Pair, folder: Path) -> Parcel:
+    def _as(self, arrival: Arrival, pair: Pair, transcoder: Transcoder) -> Arrival:
         if pair == pair_of(arrival):
-            return Parcel(arrival, pair, arrival.path, arrival.sha256)
-        target = folder / f"{arrival.sop_instance_uid}.dcm"
-        if not target.exists():
-            try:
-                transcode_to(arrival, target, pair[1])
-            except NotTranscodable as error:
-                names = (
-                    f"{UID(arrival.transfer_syntax_uid).name}, and it can't be made {UID(pair[1]).name} here: {error}"
-                )
-                raise PublisherRefused(
-                    f"{self._name} doesn't take {names}; nothing was sent.", accepted=self._accepted
-                ) from None
-            prove((arrival,))  # what was transcoded
-            self._transcoded[arrival.sop_instance_uid] = sha256_of(target)
-        return Parcel(arrival, pair, target, self._transcoded[arrival.sop_instance_uid])
+            return arrival
+        try:
+            made = transcoder.transcoded(arrival, pair[1])
+        except NotConvertible as error:
+            raise PublisherRefused(
+                f"{self._name} doesn't take {UID(arrival.transfer_syntax_uid).name}, and it can't be made "
+                f"{UID(pair[1]).name} here: {error.why.removesuffix('.')}; nothing was sent.",
+                accepted=self._accepted,
+            ) from None
+        prove((arrival,))  # what was transcoded
+        return made
 
-    def _store(self, association: Requestor, parcel: Parcel) -> None:
+    def _store(self, association: Requestor, instance: Arrival) -> None:
         """One C-STORE; a publisher out of resources is asked again, on the same association, for it said that it stored
         nothing.
         """
@@ -250,8 +231,8 @@ class Relay:
         so_far = f"after it had accepted {self._accepted} of {total}"
         for attempt in range(self._settings.attempts):
             try:
-                uid, path = parcel.arrival.sop_instance_uid, parcel.path
-                answer = store(association, parcel.pair, uid, path, data_set_offset(path), parcel.sha256)
+                uid, path = instance.sop_instance_uid, instance.path
+                answer = store(association, pair_of(instance), uid, path, data_set_offset(path), instance.sha256)
             except ProofFailed as error:
                 may = f"{self._name} may make a disc of the {self._accepted} before it: throw that disc away."
                 words = may if self._accepted else "Nothing was printed."
@@ -264,7 +245,7 @@ class Relay:
                 case "accepted" | "warning" as outcome:
                     self._accepted += 1
                     if outcome == "warning":
-                        self._warnings.append(f"{parcel.arrival.sop_instance_uid}: {reason}")
+                        self._warnings.append(f"{instance.sop_instance_uid}: {reason}")
                     self._watch.progress(f"sent to {self._name}", self._accepted, total)
                     return
                 case "refused":

@@ -12,9 +12,10 @@ from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
 from mkiso.dataset import header
-from mkiso.errors import PublisherRefused
+from mkiso.errors import NotConvertible, PublisherRefused
 from mkiso.publishers import Watch, publisher_of
-from mkiso.publishers.transcode import NotTranscodable, transcode_to
+from mkiso.publishers.transcode import transcoding
+from mkiso.storage.files import sha256_of
 from peers.corpus import EVERY_KIND, dataset_bytes, make_ct_series, make_study, values_of
 from peers.dcmqrscp import Dcmqrscp
 from peers.dcmtk import OWN, QUERIES, VERIFICATION, write_profiles
@@ -106,20 +107,41 @@ def test_a_publisher_that_takes_implicit_vr_alone_gets_every_value(tmp_path: Pat
 def test_what_isnt_compressed_becomes_little_endian_word_by_word(tmp_path: Path, kind: str, wanted: str) -> None:
     """Where `transcode` finds a publisher that takes it: dcmtk's own conversion is the judge."""
     (file,) = make_study(tmp_path / "files", "A1001", kinds={kind: 1})
-    made, judged = tmp_path / "made.dcm", tmp_path / "judged.dcm"
-    transcode_to(arrival_of(file), made, wanted)
+    judged = tmp_path / "judged.dcm"
     option = "+ti" if wanted == ImplicitVRLittleEndian else "+te"
     subprocess.run(["dcmconv", option, "-e", file, judged], check=True, capture_output=True)
-    assert dcmread(made).file_meta.TransferSyntaxUID == wanted
-    assert dcmread(made) == dcmread(judged) and values_of(dcmread(made)) == values_of(dcmread(judged))
+    with transcoding(tmp_path) as transcoder:
+        made = transcoder.transcoded(arrival_of(file), wanted).path
+        assert dcmread(made).file_meta.TransferSyntaxUID == wanted
+        assert dcmread(made) == dcmread(judged) and values_of(dcmread(made)) == values_of(dcmread(judged))
 
 
 def test_a_deflated_instance_is_inflated_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (file,) = make_study(tmp_path / "files", "A1001", kinds={"deflated": 1})
     monkeypatch.setattr(header, "MAX_INFLATED_BYTES", 1000)
-    with pytest.raises(NotTranscodable, match="inflates to more than"):
-        transcode_to(arrival_of(file), tmp_path / "made.dcm", UNCOMPRESSED[1])
-    assert not (tmp_path / "made.dcm").exists()
+    with transcoding(tmp_path) as transcoder:
+        for wanted in UNCOMPRESSED[:2]:
+            with pytest.raises(NotConvertible, match="inflates to more than"):
+                transcoder.transcoded(arrival_of(file), wanted)
+        assert not transcoder.made
+    assert not list(tmp_path.glob("transcoded-*"))
+
+
+@pytest.mark.parametrize("kind", ["rle", "jpeg_ls", "jpeg_2000"])
+def test_a_compressed_instance_is_made_once_for_each_syntax(tmp_path: Path, kind: str) -> None:
+    """GDCM's own conversion is the judge."""
+    (file,) = make_study(tmp_path / "files", "A1001", kinds={kind: 1})
+    judged = tmp_path / "judged.dcm"
+    subprocess.run(["gdcmconv", "--raw", file, judged], check=True, capture_output=True)
+    with transcoding(tmp_path) as transcoder:
+        made = [transcoder.transcoded(arrival_of(file), wanted) for wanted in UNCOMPRESSED[:2] * 2]
+        assert made[:2] == made[2:] and [each.transfer_syntax_uid for each in made[:2]] == list(UNCOMPRESSED[:2])
+        assert [sha256_of(each.path) for each in made] == [each.sha256 for each in made]
+        for each in made[:2]:
+            dataset = dcmread(each.path)
+            assert dataset.file_meta.TransferSyntaxUID == each.transfer_syntax_uid
+            assert dataset.SOPInstanceUID == each.sop_instance_uid == dcmread(file).SOPInstanceUID
+            assert dataset.PixelData == dcmread(judged).PixelData
 
 
 @pytest.mark.parametrize("transcode", [False, True])
