@@ -32,8 +32,8 @@ TARGETS = {
     "mkiso/study/gate.py": ["tests/study/test_gate.py", "tests/study/test_selection.py", "tests/media/test_priors.py"],
     "mkiso/study/identity.py": [
         "tests/study/test_identity.py",
-        "tests/sources/test_several.py::test_a_patient_id_of_two_sources_is_one_patient_by_issuer_or_domain_alone "
-        "tests/sources/test_several.py::test_what_nobody_has_wholly_or_two_have_of_two_patients_is_nobodys_disc",
+        "tests/sources/test_choosing.py::test_a_patient_id_of_two_sources_is_one_patient_by_issuer_or_domain_alone "
+        "tests/sources/test_choosing.py::test_what_nobody_has_wholly_or_two_have_of_two_patients_is_nobodys_disc",
     ],
     "mkiso/study/values.py": ["tests/study/test_selection.py", "tests/study/test_gate.py"],
     "mkiso/study/selection.py": ["tests/study/test_selection.py", "tests/study/test_priors.py"],
@@ -59,6 +59,7 @@ TARGETS = {
     ],
     "mkiso/sources/move_outcome.py": ["tests/sources/test_move_outcome.py"],
     "mkiso/sources/several.py": ["-m 'not peer' tests/sources/test_several.py"],
+    "mkiso/sources/choosing.py": ["tests/sources/test_choosing.py", "-m 'not peer' tests/sources/test_several.py"],
     "mkiso/inboxes/deciding.py": ["tests/inboxes/test_deciding.py"],
     "mkiso/publishers/orderbook.py": ["tests/publishers/test_order_book.py"],
     "mkiso_service/worker/admission.py": ["tests/service/test_admission.py"],

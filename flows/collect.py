@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mkiso.media.disc_set import DiscSet
-from mkiso.sources.several import studies_of
+from mkiso.sources.choosing import studies_of
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.selection import numbers_of
 from mkiso.study.values import Found

@@ -10,8 +10,9 @@ from mkiso.audit import messages as audit
 from mkiso.errors import MkisoError, PatientApiUnavailable
 from mkiso.media.disc_set import within_medium
 from mkiso.sources import collection, priors, several
+from mkiso.sources.choosing import FoundStudies, found_together, studies_of
 from mkiso.sources.registry import source_of, sources_of
-from mkiso.sources.several import FoundStudies, find_everywhere, find_everywhere_by_uid, found_together
+from mkiso.sources.several import find_everywhere, find_everywhere_by_uid
 from mkiso.storage.slots import slot
 from mkiso.study.gate import CompleteStudies, complete_studies, leave_out
 from mkiso.study.identity import same_as_shown
@@ -59,7 +60,7 @@ def find_beside(run: JobRun, studies: Sequence[FoundStudies]) -> FoundStudies:
     found = several.find_beside(
         sources_of(run.settings), studies, lambda number: audit.queried(run.settings, number, job_id=run.job.id)
     )
-    return _told(run, ", ".join(numbers_of(several.studies_of(studies))), found)
+    return _told(run, ", ".join(numbers_of(studies_of(studies))), found)
 
 
 def _told(run: JobRun, asked: str, found: FoundStudies) -> FoundStudies:

@@ -15,8 +15,9 @@ from mkiso.publishers.orderbook import OrderBook, require_not_ordered
 from mkiso.publishers.protocol import pages_of
 from mkiso.receiver.pushed import Pushed, PushedStudy
 from mkiso.sources import collection
+from mkiso.sources.choosing import FoundStudies
 from mkiso.sources.registry import source_of, sources_of
-from mkiso.sources.several import FoundStudies, find_everywhere_by_uid
+from mkiso.sources.several import find_everywhere_by_uid
 from mkiso.storage.files import hold
 from mkiso.storage.shelf import Manifest
 from mkiso.storage.slots import slot

@@ -26,10 +26,11 @@ from mkiso.errors import (
     RetriableError,
     StudyNotFound,
 )
+from mkiso.sources.choosing import chosen
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import expected_instances, find_studies_by_date, find_studies_by_uid, of_modalities
 from mkiso.sources.registry import source_of, sources_of
-from mkiso.sources.several import ask_all, chosen, rules_of
+from mkiso.sources.several import ask_all, rules_of
 from mkiso.storage.job import Job
 from mkiso.study.models import Study
 

@@ -21,7 +21,7 @@ from pydicom import dcmread
 from mkiso.config.settings import Settings
 from mkiso.errors import DamagedInstance, MkisoError, NotAskedEverywhere, StudyIncomplete
 from mkiso.receiver.pushed import Line, PushedStudy
-from mkiso.sources.several import FoundStudies
+from mkiso.sources.choosing import FoundStudies
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import Expected, Study
 from mkiso_service.worker import inboxes

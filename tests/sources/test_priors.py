@@ -10,10 +10,11 @@ from pydicom import dcmread
 from mkiso.config.disc import Identity, Priors
 from mkiso.config.settings import Settings
 from mkiso.errors import PacsUnreachable
+from mkiso.sources.choosing import found_together
 from mkiso.sources.priors import FoundPriors, find_priors
 from mkiso.sources.query import find_studies
 from mkiso.sources.registry import sources_of
-from mkiso.sources.several import find_everywhere, found_together
+from mkiso.sources.several import find_everywhere
 from mkiso.study import gate
 from mkiso.study.selection import Selection
 from mkiso.study.values import Found

@@ -15,10 +15,11 @@ from pydicom import dcmread
 
 from mkiso.config.settings import Settings
 from mkiso.errors import CountsUnknown, PacsRefused, SelectionNotFound, StudyIncomplete, StudyNotFound
+from mkiso.sources.choosing import FoundStudies
 from mkiso.sources.collection import retrieve_study
 from mkiso.sources.query import find_by_uid, find_series, find_studies
 from mkiso.sources.registry import source_of, sources_of
-from mkiso.sources.several import FoundStudies, find_beside
+from mkiso.sources.several import find_beside
 from mkiso.storage.job import Job
 from mkiso.study import gate
 from mkiso.study.gate import CompleteStudies

@@ -10,7 +10,7 @@ from typing import cast
 
 from mkiso.config.settings import Settings
 from mkiso.config.sources import Origin
-from mkiso.sources.several import FoundStudies
+from mkiso.sources.choosing import FoundStudies
 from mkiso.storage.job import Job
 from mkiso.study.models import Study
 from mkiso.study.selection import EVERYTHING

@@ -18,8 +18,9 @@ from mkiso.errors import NotArchived
 from mkiso.network.dimse import decode_data_set, encode_data_set
 from mkiso.receiver.pushed import PushedStudy
 from mkiso.sources.answers import Answers
+from mkiso.sources.choosing import found_together
 from mkiso.sources.protocol import Query
-from mkiso.sources.several import find_everywhere_by_uid, found_together
+from mkiso.sources.several import find_everywhere_by_uid
 from mkiso.storage.job import Job
 from peers.corpus import make_study
 from tasks import inbox

@@ -23,17 +23,11 @@ from mkiso.publishers import publisher_of
 from mkiso.publishers.hotfolder import FolderPublisher
 from mkiso.publishers.orderbook import Entry, OrderBook, made_before
 from mkiso.publishers.protocol import pages_of
+from mkiso.sources.choosing import FoundStudies, found_together, studies_of
 from mkiso.sources.priors import find_priors
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import find_series
-from mkiso.sources.several import (
-    FoundStudies,
-    find_beside,
-    find_everywhere,
-    find_everywhere_by_uid,
-    found_together,
-    studies_of,
-)
+from mkiso.sources.several import find_beside, find_everywhere, find_everywhere_by_uid
 from mkiso.storage.askings import Asking, askings_of
 from mkiso.study.identity import born_on, one_line
 from mkiso.study.models import Patient, Series, Study
