@@ -54,6 +54,13 @@ def test_systemd_finds_the_units_hardened(part: Part, tmp_path: Path) -> None:
     assert told.returncode == 0, told.stdout + told.stderr
 
 
+def test_a_unit_lets_a_decoder_be_confined() -> None:
+    """Before systemd 257 no group of its filters has Landlock's calls, and what asks for them is told EPERM."""
+    allowed = re.search(r"^SystemCallFilter=(@system-service .*)$", unit("worker", defaults()), re.MULTILINE)
+    for call in ("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"):
+        assert allowed and call in allowed[1].split()
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze isn't installed")
 def test_systemd_reads_each_path_as_one(tmp_path: Path) -> None:
     folder = tmp_path / "of a 100%d site"
