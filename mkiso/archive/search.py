@@ -4,10 +4,12 @@ it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from itertools import chain
 from typing import TypeVar
 
@@ -129,7 +131,7 @@ def plan_night(run: ArchiveJob) -> None:
     ]
     mine = frozenset(owed) if run.dry_run else run.night.claim(list(run.copies))
     asked: list[Study] = []
-    listed, torn = _each(run, filter(mine.__contains__, owed), _copies)
+    listed, torn = _each(run, filter(mine.__contains__, owed), partial(_copies, failed_in_a_row=Counter()))
     is_for = rules_of(sources_of(settings), date.today())
     for uid, copies in listed.items():
         try:
@@ -170,17 +172,21 @@ def _each(
     run: ArchiveJob, uids: Iterable[str], ask: Callable[[ArchiveJob, str], T]
 ) -> tuple[dict[str, T], dict[str, MkisoError]]:
     """What is told of each study, and why of others nothing is: one that a PACS fails at keeps none of the others.
-    Asked for is once more what may have passed. Raises what is wrong where HOPELESS in a row find the PACS away.
+    Asked for is once more what may have passed. Raises what is wrong where HOPELESS in a row find the PACS away, and
+    none of them had the night go on without that one.
     """
     told: dict[str, T] = {}
     untold: dict[str, MkisoError] = {}
-    in_a_row = 0
+    in_a_row, left = 0, len(run.not_asked)
     for uid in uids:
         try:
             told[uid] = ask(run, uid)
             in_a_row = 0
         except MkisoError as error:
-            in_a_row = in_a_row + 1 if isinstance(error, _AWAY) else 0
+            if isinstance(error, _AWAY):
+                in_a_row += 1
+            elif not isinstance(error, NotAskedEverywhere) or len(run.not_asked) > left:
+                in_a_row, left = 0, len(run.not_asked)
             if in_a_row == HOPELESS:
                 raise
             untold[uid] = error
@@ -192,13 +198,33 @@ def _each(
     return told, untold
 
 
-def _copies(run: ArchiveJob, uid: str) -> list[Study]:
-    """A study in each source that has it, with what it holds of it."""
-    settings = run.job.settings
-    return [
-        replace(copy, expected=expected_instances(source_of(settings, copy.origin.source), copy))
-        for copy in (*run.copies[uid], *_of_other_dates(run, uid))
-    ]
+def _copies(run: ArchiveJob, uid: str, failed_in_a_row: Counter[str]) -> list[Study]:
+    """A study in each source that has it, with what it holds of it. The night goes on without a source that was away
+    HOPELESS times in a row, as long as it has another. Raises NotAskedEverywhere for what such a one has.
+    """
+    copies = []
+    for copy in (*run.copies[uid], *_of_other_dates(run, uid)):
+        source, name = source_of(run.job.settings, copy.origin.source), copy.origin.source
+        try:
+            if failed_in_a_row[name] < HOPELESS:
+                copies.append(replace(copy, expected=expected_instances(source, copy)))
+                failed_in_a_row[name] = 0
+                continue
+        except _AWAY as error:
+            failed_in_a_row[name] += 1
+            others = {each.settings.name for each in sources_of(run.job.settings)} - run.not_asked - {name}
+            if failed_in_a_row[name] < HOPELESS or source.settings.must_answer or not others:
+                raise
+            _leave(run, name, error)
+        raise NotAskedEverywhere("A source that has this study can't be asked any more: the next night tries it again.")
+    return copies
+
+
+def _leave(run: ArchiveJob, source: str, error: MkisoError) -> None:
+    """Go on without a source; what of the night's days can't be compared with it is still owed."""
+    if source not in run.not_asked:
+        run.goes_on_without(source, error)
+    run.not_done.update(run.dates.compared)
 
 
 def _of_other_dates(run: ArchiveJob, uid: str) -> Iterator[Study]:
@@ -214,8 +240,7 @@ def _of_other_dates(run: ArchiveJob, uid: str) -> Iterator[Study]:
         except RetriableError as error:
             if source.settings.must_answer:
                 raise
-            run.goes_on_without(source.settings.name, error)
-            run.not_done.update(run.dates.compared)
+            _leave(run, source.settings.name, error)
 
 
 def _clear_left_overs(run: ArchiveJob, on_volumes: Collection[str]) -> None:

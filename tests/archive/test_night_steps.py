@@ -300,6 +300,21 @@ def test_a_source_that_goes_before_it_could_be_asked_of_each_study_is_named(
     assert len(run.outcome.not_asked) == 1 and DAY in run.not_done
 
 
+def test_a_source_that_goes_before_it_lists_its_studies_keeps_nothing_of_another_waiting(
+    ledger: Ledger, begin: Begin, several: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    own = [make_study(tmp_path / name, name, study_date="20260212") for name in ("B1", "B2", "B3", "B4")]
+    with ScriptedPacs(list(chain.from_iterable(several.values()))) as first:
+        with ScriptedPacs(list(chain.from_iterable(own))) as second:
+            run = begin(second, first)
+            find(run)
+        plan_night(run)
+    assert {study.study_instance_uid for study in run.waiting} == set(several)
+    assert {each.name for each in failed_studies(ledger)} == {"B1", "B2", "B3", "B4"}
+    assert {each.attempts for each in failed_studies(ledger)} == {0}
+    assert len(run.outcome.not_asked) == 1 and DAY in run.not_done
+
+
 def test_a_study_that_no_source_has_wholly_is_written_down_and_the_night_goes_on(
     ledger: Ledger, begin: Begin, files: list[Path], tmp_path: Path
 ) -> None:
