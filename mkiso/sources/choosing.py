@@ -8,7 +8,7 @@ pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from mkiso.config.disc import Identity
@@ -96,8 +96,11 @@ def chosen(
         if selection.studies and uid not in selection.studies:
             taken += copies[each_first[0].origin.source]
             continue
-        first = _whole(_with_chosen(each_first))
-        taken += copies[first.origin.source]  # what one source says twice is for the gate to judge
+        candidates = _with_chosen(each_first)
+        first = _whole(candidates)
+        known = _listed(candidates).union(first.listed_elsewhere) if first.expected.instances is None else ()
+        # What one source says twice is for the gate to judge.
+        taken += [replace(copy, listed_elsewhere=tuple(sorted(known))) for copy in copies[first.origin.source]]
         lacks += [
             f"{SOURCES_DIFFER}:{name}"
             for name, each in copies.items()
@@ -144,7 +147,7 @@ def _whole(copies: Sequence[Study]) -> Study:
     for copy in copies if len(copies) > 1 else ():
         if copy.expected.count is None:  # it may hold more than another, and nobody can say
             provable(copy, require_counts=copy.origin.require_counts)
-    listed = frozenset[str]().union(*(copy.expected.instances or () for copy in copies))
+    listed = _listed(copies)
     counted = [(copy.expected.count, copy) for copy in copies if copy.expected.count is not None]
     most = max([len(listed), *(count for count, _ in counted)])
     for count, copy in counted:
@@ -162,6 +165,10 @@ def _whole(copies: Sequence[Study]) -> Study:
         accession_number=number,
         expected=len(listed),
     )
+
+
+def _listed(copies: Iterable[Study]) -> frozenset[str]:
+    return frozenset[str]().union(*(copy.expected.instances or () for copy in copies))
 
 
 def _lacking(copies: Iterable[Study], listed: frozenset[str]) -> Iterator[str]:

@@ -3,12 +3,12 @@
 What the PACS listed by SOP Instance UID is compared UID by UID, both ways. An instance that arrived and isn't on the
 list means that the study changed while it was retrieved, and so does one more than was counted: the disc must be what
 the PACS holds, so nothing is made until the PACS was asked again (mkiso.sources.retrieve does that by itself). Counts
-at SERIES or STUDY level are the fallback and prove less.
+at SERIES or STUDY level are the fallback and prove less; what another source lists has to be among what is counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from mkiso.errors import CountsUnknown, NoDicomData, StudyIncomplete
 from mkiso.study.models import Expected, Study
@@ -65,6 +65,21 @@ def complete(study: Study, arrived: Collection[str], *, require_counts: bool, co
         raise changed(study, len(arrived))
     if counted > len(arrived):
         raise contradicted(study, len(arrived), counted)
+    if lacking := sorted(set(study.listed_elsewhere).difference(arrived)):
+        raise _others(study, lacking)
+
+
+def _others(study: Study, lacking: Sequence[str]) -> StudyIncomplete:
+    """As many as the source counts, and not those that another one lists."""
+    return StudyIncomplete(
+        f"{study.origin.source} sent as many images of {study.called} as it counts, and not {len(lacking)} that "
+        "another source lists. Images of two sources aren't mixed, so no disc was made. Have the missing ones sent to "
+        "one of them.",
+        accession_number=study.accession_number,
+        expected=study.expected.count,
+        missing=len(lacking),
+        missing_sop_instance_uids=lacking[:NAMED_UIDS],
+    )
 
 
 def _no_data(study: Study) -> NoDicomData:

@@ -54,7 +54,8 @@ class Study:
     """One study as C-FIND at STUDY level described it (PS3.4 C.6.2.1); text is decoded, dates are DA strings.
 
     `chosen`: the Series Instance UIDs of which a disc is wanted, and `expected` tells; empty: of all. `is_prior`: it
-    isn't asked for by name (mkiso.study.priors).
+    isn't asked for by name (mkiso.study.priors). `listed_elsewhere`: the SOP Instance UIDs that another source lists,
+    where this one only counts.
     """
 
     accession_number: str
@@ -73,6 +74,7 @@ class Study:
     expected: Expected = Expected("none", None)
     chosen: tuple[str, ...] = ()
     is_prior: bool = False
+    listed_elsewhere: tuple[str, ...] = ()
 
     @property
     def day(self) -> date | None:

@@ -33,9 +33,9 @@ def copy(source: str, *instances: str, **told: Any) -> Study:
     return replace(Study("A1", UID, "P1", "Doe^John", origin=Origin(source), expected=listed), **told)
 
 
-def counted(source: str, count: int | None, *, require_counts: bool = True) -> Study:
+def counted(source: str, count: int | None, *, require_counts: bool = True, **told: Any) -> Study:
     expected = Expected("none", None) if count is None else Expected("study", count)
-    return copy(source, origin=Origin(source, require_counts=require_counts), expected=expected)
+    return copy(source, origin=Origin(source, require_counts=require_counts), expected=expected, **told)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,23 @@ def test_a_study_is_taken_from_the_first_that_has_it_wholly(
 ) -> None:
     found = chosen(copies)
     assert ([study.origin.source for study in found.studies], found.degraded) == ([taken], degraded)
+
+
+@pytest.mark.parametrize(
+    ("copies", "listed_elsewhere"),
+    [
+        ([counted("a", 2), copy("b", "2", "1")], ("1", "2")),
+        ([counted("a", 3), copy("b", "1"), copy("c", "2")], ("1", "2")),
+        ([copy("b", "1"), counted("a", 3, listed_elsewhere=("2",))], ("1", "2")),
+        ([copy("b", "1", "2"), counted("a", 2)], ()),
+        ([counted("a", 2), counted("b", 2)], ()),
+    ],
+)
+def test_what_one_source_lists_has_to_be_among_what_another_only_counts(
+    copies: list[Study], listed_elsewhere: tuple[str, ...]
+) -> None:
+    [taken] = chosen(copies).studies
+    assert taken.listed_elsewhere == listed_elsewhere
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from mkiso.config.sources import Origin
 from mkiso.errors import CountsUnknown, NoDicomData, StudyIncomplete
 from mkiso.study.completeness import (
     RETRY_HINT,
@@ -53,6 +56,16 @@ def test_nothing_more_is_to_come(expected: Expected, arrived: set[str], whole: b
 @pytest.mark.parametrize(("expected", "arrived"), [(LISTED, {"1.1", "1.2", "2.1"}), (COUNTED, {"a", "b", "c"})])
 def test_a_whole_study_passes(expected: Expected, arrived: set[str]) -> None:
     complete(study(expected), arrived, require_counts=True)
+
+
+def test_what_another_source_lists_is_among_what_came() -> None:
+    counted = replace(study(COUNTED), origin=Origin("old"), listed_elsewhere=("a", "d", "e"))
+    with pytest.raises(
+        StudyIncomplete, match=r"^old sent as many images of accession number A1 .* not 2 that"
+    ) as error:
+        complete(counted, {"a", "b", "c"}, require_counts=True)
+    assert error.value.details["missing_sop_instance_uids"] == ["d", "e"]
+    complete(replace(counted, listed_elsewhere=("a", "b")), {"a", "b", "c"}, require_counts=True)
 
 
 def test_a_missing_instance_is_counted_and_named() -> None:
