@@ -20,6 +20,7 @@ from peers.dcmqrscp import Dcmqrscp
 from peers.discs import assert_holds_exactly, extract
 from peers.link import Link
 from peers.orthanc import Orthanc
+from peers.patience import LONG
 from peers.patient_api import ScriptedPatientApi
 from peers.ports import free_port
 from peers.scripted_pacs import Script, ScriptedPacs
@@ -141,7 +142,7 @@ def open_house(folder: Path, *, warm: bool = False) -> Iterator[House]:
             "auth": {"enabled": True, "api_key": KEY},
             "disc": {"reuse_minutes": 0, "institution": "Test Hospital"},
             "pacs": {"quiet_timeout_seconds": 1, "response_timeout_seconds": 3},
-            "receiver": {"pdu_timeout_seconds": 2, "idle_timeout_seconds": 4},
+            "receiver": {"pdu_timeout_seconds": 5, "idle_timeout_seconds": 10 * LONG},
             "patient_api": {"base_url": patient_api.url, "timeout_seconds": 1, "retries": 1},
             "storage": {"keep_failed_hours": 0},
             "audit": {"enabled": True, "patient_names": False},

@@ -6,8 +6,9 @@ import os
 import struct
 import subprocess
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import thread_time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -394,11 +395,15 @@ def test_unknown_transfer_syntaxes_are_explicit_little_endian() -> None:
 
 
 def test_a_header_is_cheap(tmp_path: Path) -> None:
-    """Measured 0.15 ms for a CT slice on a busy machine; pydicom's dcmread takes ten times that."""
+    """Measured 0.15 ms for a CT slice; pydicom's dcmread takes three times that, and decodes no value yet."""
     [file] = make_ct_series(tmp_path, "A1", 1)
-    times = []
-    for _ in range(50):
-        began = perf_counter()
-        read_header(file)
-        times.append(perf_counter() - began)
-    assert min(times) < 0.001
+
+    def least(read: Callable[[Path], object]) -> float:
+        times = []
+        for _ in range(50):
+            began = thread_time()
+            read(file)
+            times.append(thread_time() - began)
+        return min(times)
+
+    assert least(read_header) < least(dcmread)

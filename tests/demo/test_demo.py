@@ -23,6 +23,7 @@ from mkiso.errors import ConfigurationError
 from mkiso_service.cli.demo import DemoFailed, prepare
 from mkiso_service.processes.supervisor import alone
 from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_study
+from peers.patience import LONG
 from peers.storescp import Storescp
 
 
@@ -176,7 +177,7 @@ def test_an_attribute_matches(keyword: str, key: str | None, value: str, expecte
 
 def get(url: str) -> tuple[int, dict[str, Any]]:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=LONG) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from mkiso.demo.robots.folder_robots import JsonRobot
 from peers.archives import archive, assert_holds, contents, mkiso_archive, start
 from peers.corpus import make_study
 from peers.orthanc import Orthanc
+from peers.patience import until
 from peers.ports import free_port
 from peers.service import AE_TITLE, Service
 from tests.archive.discs import archive as archive_volume
@@ -124,7 +124,7 @@ def test_what_was_missed_is_caught_up_when_the_service_starts(place: Place, tmp_
         ended = service.prefect.post("/flow_runs/filter", json=wanted).raise_for_status().json()
         return ended[0]["state"]["message"] if ended else None
 
-    message = service.when(caught_up, 90)
+    message = service.when(caught_up)
     assert message.startswith(f"5 studies with {len(owed)} images archived on A")
     assert_holds(place.made(tmp_path), owed)
     night = mkiso_archive(service, "report").stdout.splitlines()[0]
@@ -132,7 +132,7 @@ def test_what_was_missed_is_caught_up_when_the_service_starts(place: Place, tmp_
 
     worker = service.processes()["worker"]
     os.kill(worker, signal.SIGKILL)  # another starts, and finds that nothing is owed any more
-    service.when(lambda: service.processes().get("worker", worker) != worker and service.is_ready(), 90)
+    service.when(lambda: service.processes().get("worker", worker) != worker and service.is_ready())
     runs = service.prefect.post(
         "/flow_runs/filter", json={"deployments": {"name": {"any_": ["nightly"]}}, "limit": 50}
     ).json()
@@ -176,13 +176,14 @@ def test_killed_around_an_order_the_archive_orders_once(place: Place, tmp_path: 
     files, tickets = place.study(f"KILL{moment.upper()}", 2), len(place.robot.tickets)
     run = start(service)
     process = int(service.when(lambda: service.run(run)["infrastructure_pid"]).split("/")[1])
-    deadline = time.monotonic() + 60
-    while not (
-        list((service.data_dir / "volumes").glob("*/disc.iso"))
-        if moment == "mastered"
-        else len(place.robot.tickets) > tickets
-    ):
-        assert time.monotonic() < deadline
+    until(
+        lambda: (
+            list((service.data_dir / "volumes").glob("*/disc.iso"))
+            if moment == "mastered"
+            else len(place.robot.tickets) > tickets
+        ),
+        pause=0,
+    )
     os.kill(process, signal.SIGKILL)
     assert service.run_ended(run)["state_type"] == "CRASHED"
     assert archive(service)["state_type"] == "COMPLETED"

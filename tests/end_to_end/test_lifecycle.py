@@ -105,8 +105,8 @@ def presses_retry(browser: Chromium, service: Service, job_id: str) -> None:
 def test_cancel_ends_the_move_and_removes_the_folder_within_seconds(hospital: Hospital) -> None:
     job_id = in_mid_move(hospital)
     hospital.service.cancel(job_id)
-    assert hospital.service.run_ended(job_id, 20)["state_type"] == "CANCELLED"
-    hospital.service.when(lambda: not (hospital.service.data_dir / "jobs" / job_id).exists(), 10)
+    assert hospital.service.run_ended(job_id)["state_type"] == "CANCELLED"
+    hospital.service.when(lambda: not (hospital.service.data_dir / "jobs" / job_id).exists())
     health = hospital.service.http.get("/api/health").json()
     assert "jobs that wait for images 0," in health["dependencies"]["receiver"]["detail"]
     assert hospital.service.job(job_id)["error"]["code"] == "job_cancelled"

@@ -211,7 +211,7 @@ def test_a_download_goes_first_and_a_full_queue_says_so(hospital: Hospital) -> N
     hospital.pacs.pause()
     try:
         holding = [service.ask("/api/iso/print", accession_number=name) for name in NAMES[2:4]]
-        service.when(lambda: all(service.run(job)["state_type"] == "RUNNING" for job in holding), 40)
+        service.when(lambda: all(service.run(job)["state_type"] == "RUNNING" for job in holding))
         later = service.ask("/api/iso/print", accession_number=NAMES[4])
         archive = (
             run_of(hospital, "nightly", {"date_from": "2001-01-01", "dry_run": True}).raise_for_status().json()["id"]
@@ -237,8 +237,7 @@ def test_housekeeping_runs_and_says_what_it_removed(hospital: Hospital) -> None:
         lambda: any(
             "job folders" in line["message"]
             for line in hospital.service.prefect.post("/logs/filter", json=wanted).json()
-        ),
-        15,
+        )
     )
 
 

@@ -132,7 +132,7 @@ def test_cancelling_the_run_cancels_the_order(hospital: Hospital, robots: dict[s
     assert answer.status_code == 200, answer.text
     hospital.service.cancel(answer.json()["job_id"])
     assert hospital.service.run_ended(answer.json()["job_id"])["state_type"] == "CANCELLED"
-    hospital.service.when(lambda: len(robots["slow"].stopped) == 1, 15)
+    hospital.service.when(lambda: len(robots["slow"].stopped) == 1)
     assert len(robots["slow"].made) == made
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from peers.house import House, open_house
+from peers.patience import until
+from peers.standing import Standing
 
 POOLS = {"receiver": 0, "worker": 6, "webhook": 6}
 """Threads and connections that the event loops' pools may still make after the first jobs; a leak grows past them with
@@ -38,11 +39,12 @@ def the_next_job_passes_and_nothing_is_left(house: House, tmp_path: Path) -> Ite
     house.patient_api.script = house.patient_api.knows_nobody
     house.ask_of("orthanc")
     house.disc("GOOD1", tmp_path / "next job")
-    deadline = time.monotonic() + 20
-    while more := {
-        name: (house.warm[name], now)
-        for name, now in house.standing().items()
-        if not now.is_within(house.warm[name], POOLS[name])
-    }:
-        assert time.monotonic() < deadline, f"something of it was left (at first, now): {more}"
-        time.sleep(0.1)
+
+    def left() -> dict[str, tuple[Standing, Standing]]:
+        return {
+            name: (house.warm[name], now)
+            for name, now in house.standing().items()
+            if not now.is_within(house.warm[name], POOLS[name])
+        }
+
+    until(lambda: not left(), pause=0.1, told=lambda: f"; something of it was left (at first, now): {left()}")

@@ -7,7 +7,6 @@ tests/end_to_end/test_lifecycle.py.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -145,7 +144,7 @@ def test_13_a_connection_that_breaks_in_mid_move_costs_nothing(
 
 
 def test_14_a_pacs_that_falls_silent_for_ever(house: House) -> None:
-    limit = house.service.settings["pacs"]["response_timeout_seconds"]
+    """The job's own deadline would have ended it as deadline_passed."""
 
     def hush(back: Link) -> None:
         if images_so_far(house) >= SOME:
@@ -153,9 +152,7 @@ def test_14_a_pacs_that_falls_silent_for_ever(house: House) -> None:
             back.hush()
 
     house.back.on_carried = hush
-    began = time.monotonic()
     house.refused("MANY1", 504, "pacs_silent", "the PACS hangs")
-    assert time.monotonic() - began < TRIES * (limit + 5) + 25
 
 
 def test_14_a_pacs_that_is_not_there(house: House) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import ReceiverUnavailable
 from mkiso.receiver.client import Expectation, receiver_status
 from mkiso.receiver.server import run
-from peers.patience import LONG
+from peers.patience import LONG, until
 from peers.ports import free_port, is_open
 
 Start = Callable[..., "Running"]
@@ -56,17 +55,28 @@ def start(tmp_path: Path) -> Iterator[Start]:
     threads, descriptors = set(threading.enumerate()), _descriptors()
     started: list[Running] = []
 
-    def begin(storage: dict[str, Any] | None = None, inboxes: dict[str, Any] | None = None, **keys: Any) -> Running:
+    def begin(
+        storage: dict[str, Any] | None = None,
+        inboxes: dict[str, Any] | None = None,
+        *,
+        grace_seconds: float = 3,
+        **keys: Any,
+    ) -> Running:
         values = {
             "host": "127.0.0.1",
             "port": free_port(),
-            "pdu_timeout_seconds": LONG,
-            "idle_timeout_seconds": LONG,
+            "pdu_timeout_seconds": 10 * LONG,
+            "idle_timeout_seconds": 10 * LONG,
             **keys,
         }
         kept = {"data_dir": tmp_path / "data", "min_free_gib": 0, **(storage or {})}
         settings = Settings.model_validate(
-            {"receiver": values, "storage": kept, "server": {"shutdown_grace_seconds": 3}, "inboxes": inboxes or {}}
+            {
+                "receiver": values,
+                "storage": kept,
+                "server": {"shutdown_grace_seconds": grace_seconds},
+                "inboxes": inboxes or {},
+            }
         )
         stop = threading.Event()
         running = Running(settings, threading.Thread(target=run, args=(settings, stop)), stop)
@@ -87,22 +97,19 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def receiver(start: Start) -> Running:
-    """One receiver with limits that an honest peer on a busy machine keeps."""
+    """One receiver with limits that no test waits for."""
     return start()
 
 
 @pytest.fixture
 def impatient(start: Start) -> Running:
     """One receiver with a short limit inside a PDU, and a long one between them."""
-    return start(pdu_timeout_seconds=1, idle_timeout_seconds=600)
+    return start(pdu_timeout_seconds=1)
 
 
 def eventually(condition: Callable[[], bool], seconds: float = LONG) -> None:
     """Wait until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it didn't come to pass"
-        time.sleep(0.01)
+    until(condition, seconds)
 
 
 def _answers(socket_path: Path) -> bool:

@@ -26,7 +26,6 @@ from mkiso.errors import (
     StudyIncomplete,
 )
 from mkiso.network import dimse
-from mkiso.sources.cmove import SETTLED_SECONDS
 from mkiso.sources.move import Move
 from mkiso.sources.move_outcome import MoveResult
 from mkiso.sources.protocol import Target
@@ -444,7 +443,7 @@ def test_two_contents_under_one_uid(
     def conflicting(move: MoveRequest) -> None:
         move.store(files[:1])
         move.store([tmp_path / "other"])
-        move.wait_for_cancel(5)
+        move.wait_for_cancel(10 * LONG)
 
     with ScriptedPacs(files, [conflicting], receiver_port) as pacs, pytest.raises(InstanceConflict):
         fetch(settings_for(pacs), folder)
@@ -587,7 +586,12 @@ def test_growth_is_seen_in_what_a_c_move_announces(
 
 
 def test_other_bytes_after_the_last_image_are_noticed(
-    settings_for: MakeSettings, receiver_port: int, folder: Path, files: list[Path], tmp_path: Path
+    settings_for: MakeSettings,
+    receiver_port: int,
+    folder: Path,
+    files: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = dcmread(files[0])
     other.InstanceNumber = 99
@@ -597,11 +601,12 @@ def test_other_bytes_after_the_last_image_are_noticed(
         move.store([*files, tmp_path / "other"])
         move.wait_for_cancel(10 * LONG)
 
+    monkeypatch.setattr("mkiso.sources.cmove.SETTLED_SECONDS", 10 * LONG)
     with ScriptedPacs(files, [conflicting], receiver_port) as pacs:
         begun = time.monotonic()
         with pytest.raises(InstanceConflict):
             fetch(settings_for(pacs), folder)
-        assert time.monotonic() - begun < SETTLED_SECONDS
+        assert time.monotonic() - begun < LONG
 
 
 @pytest.mark.parametrize("status", [0xC001, 0xA702, 0xA900])

@@ -31,6 +31,7 @@ from mkiso.storage.shelf import Manifest, manifests, new_disc_id, shelve, whole_
 from mkiso.study.question import Question
 from mkiso_service.prefect.orchestrator import Asked, Standing
 from mkiso_service.webhook.server import serve
+from peers.patience import LONG, until
 from peers.ports import free_port
 
 KEY = "correct-horse"
@@ -89,9 +90,9 @@ class Desk:
     async def wait(self, job_id: str, timeout_seconds: float) -> Standing | None:
         self.waiting += 1
         try:
-            until = time.monotonic() + timeout_seconds
+            deadline = time.monotonic() + timeout_seconds
             while self.standings[job_id] in ("waiting", "running", "suspended"):
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     return None
                 await asyncio.sleep(0.01)
             return self.standings[job_id]
@@ -249,7 +250,7 @@ def settings_in(folder: Path, *, auth: bool = False, **server: Any) -> Settings:
     storage = Storage(data_dir=folder, min_free_gib=0)
     storage.discs_dir.mkdir(parents=True, exist_ok=True)
     return Settings(
-        server=Server(**{"port": free_port(), "request_timeout_seconds": 20, "shutdown_grace_seconds": 5, **server}),
+        server=Server(**{"port": free_port(), "request_timeout_seconds": LONG, "shutdown_grace_seconds": 5, **server}),
         auth=Auth(enabled=auth, api_key=KEY if auth else ""),
         storage=storage,
         disc=Disc(reuse_minutes=60),
@@ -264,22 +265,23 @@ def served(settings: Settings, desk: Desk) -> Iterator[Client]:
     thread = threading.Thread(target=lambda: asyncio.run(serve(settings, desk, stop)))
     thread.start()
     try:
-        with Client(base_url=f"http://127.0.0.1:{settings.server.port}", timeout=30, trust_env=False) as client:
+        with Client(base_url=f"http://127.0.0.1:{settings.server.port}", timeout=LONG, trust_env=False) as client:
             client.stop = stop
             _until_up(client, thread)
             yield client
     finally:
         stop.set()
-        thread.join(settings.server.shutdown_grace_seconds + 10)
+        thread.join(settings.server.shutdown_grace_seconds + LONG)
         assert not thread.is_alive()
 
 
 def _until_up(client: httpx.Client, thread: threading.Thread) -> None:
-    until = time.monotonic() + 15
-    while thread.is_alive() and time.monotonic() < until:
+    def is_up() -> bool:
+        if not thread.is_alive():
+            raise RuntimeError("the webhook didn't start")
         try:
-            client.get("/page/disc.svg")
-            return
+            return client.get("/page/disc.svg").is_success
         except httpx.TransportError:
-            time.sleep(0.03)
-    raise RuntimeError("the webhook didn't start")
+            return False
+
+    until(is_up, pause=0.03)

@@ -238,13 +238,14 @@ def test_a_run_that_is_being_cancelled_is_not_joined(api_url: str) -> None:
 
 async def until_subscribed(desk: Here) -> None:
     """Until the subscription stands: ends are told by it, one after the other, from then on."""
-    while True:
+    probes: dict[str, asyncio.Future[None]] = {}
+    while not any(told.done() for told in probes.values()):
         probe = (await desk.ask(question())).job_id
-        told = asyncio.get_running_loop().create_future()
-        desk._ends[probe] = told
+        probes[probe] = desk._ends[probe] = asyncio.get_running_loop().create_future()
         await move(desk, probe, Running(), Completed())
-        if (await asyncio.wait([told], timeout=1))[0]:
-            return
+        await asyncio.wait(probes.values(), timeout=1, return_when=asyncio.FIRST_COMPLETED)
+    for probe in probes:
+        desk._ends.pop(probe, None)
 
 
 def test_many_wait_for_one_run_and_know_at_once(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +265,7 @@ def test_many_wait_for_one_run_and_know_at_once(api_url: str, monkeypatch: pytes
             await move(here, job_id, Completed())
             assert set(await asyncio.wait_for(asyncio.gather(*waiters), LONG)) == {"completed"}
             assert len(here._ends) == 0
-            assert await here.wait(job_id, 5) == "completed"
+            assert await here.wait(job_id, LONG) == "completed"
 
     asyncio.run(scenario())
 
@@ -276,7 +277,7 @@ def test_every_end_is_told(api_url: str, state: State, standing: Standing) -> No
     async def scenario() -> None:
         async with desk(api_url) as here:
             job_id = (await here.ask(question())).job_id
-            waiting = asyncio.create_task(here.wait(job_id, 20))
+            waiting = asyncio.create_task(here.wait(job_id, LONG))
             await move(here, job_id, Running(), state)
             assert await waiting == standing == await here.standing(job_id)
 
@@ -297,7 +298,7 @@ def test_waiting_has_an_end_and_polls_where_events_are_missing(api_url: str, mon
             monkeypatch.setattr(here, "_listen", deaf)
             monkeypatch.setattr(module, "POLL_SECONDS", 0.2)
             here._ends.clear()
-            waiting = asyncio.create_task(here.wait(job_id, 10))
+            waiting = asyncio.create_task(here.wait(job_id, LONG))
             await asyncio.sleep(0.1)
             await move(here, job_id, Running(), Completed())
             assert await waiting == "completed"
@@ -330,7 +331,7 @@ def test_what_prefect_does_not_know(api_url: str) -> None:
                 with pytest.raises(JobNotFound):
                     await here.standing(job_id)
             with pytest.raises(JobNotFound):
-                await here.wait(str(uuid4()), 5)
+                await here.wait(str(uuid4()), LONG)
             assert "start" in await here.why_jobs_wait()
 
     asyncio.run(scenario())
