@@ -30,12 +30,11 @@ class StudyToArchive:
     """A study whose instances aren't all archived.
 
     `wanted` are the SOP Instance UIDs to archive, None where the PACS doesn't name them: then the whole study is
-    retrieved, and what the ledger has is left out. `supplement`: a part of the study lies on an earlier volume already.
+    retrieved, and what the ledger has is left out.
     """
 
     study: Study
     wanted: frozenset[str] | None
-    supplement: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +95,7 @@ def plan(
             given_up.append(study)
         else:
             named = study.expected.instances
-            to_archive.append(
-                StudyToArchive(study, None if named is None else named - on_volumes, supplement=bool(on_volumes))
-            )
+            to_archive.append(StudyToArchive(study, None if named is None else named - on_volumes))
     return Plan(tuple(to_archive), tuple(complete), tuple(empty), tuple(given_up))
 
 

@@ -370,7 +370,6 @@ def files_of(result: PictureResult) -> Iterable[PictureFile]:
         yield picture.file
         if picture.thumbnail != picture.file:
             yield picture.thumbnail
-        yield from (preset.file for preset in picture.presets)
         if picture.script:
             yield picture.script
 

@@ -28,14 +28,14 @@ _ASKED = keywords("""
     PhotometricInterpretation PlanarConfiguration PixelPresentation PixelDataProviderURL ExtendedOffsetTable
     PerFrameFunctionalGroupsSequence SharedFunctionalGroupsSequence FrameVOILUTSequence PixelMeasuresSequence
     PixelValueTransformationSequence PlaneOrientationSequence PlanePositionSequence FrameAnatomySequence
-    ModalityLUTSequence RescaleSlope RescaleIntercept RescaleType WindowCenter WindowWidth VOILUTFunction
+    ModalityLUTSequence RescaleSlope RescaleIntercept WindowCenter WindowWidth VOILUTFunction
     WindowCenterWidthExplanation VOILUTSequence LUTExplanation LUTDescriptor LUTData PixelPaddingValue
     PixelPaddingRangeLimit FloatPixelPaddingValue FloatPixelPaddingRangeLimit
     RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor
     RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData
     SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData
     SegmentedBluePaletteColorLookupTableData
-    ImageOrientationPatient ImagePositionPatient FrameOfReferenceUID SliceThickness SpacingBetweenSlices PixelSpacing
+    ImageOrientationPatient ImagePositionPatient FrameOfReferenceUID SpacingBetweenSlices PixelSpacing
     ImagerPixelSpacing PixelSpacingCalibrationType EstimatedRadiographicMagnificationFactor NominalScannedPixelSpacing
     PixelAspectRatio PatientOrientation AnatomicalOrientationType FrameLaterality ImageLaterality Laterality
     DetectorInformationSequence GridFrameOffsetVector SequenceOfUltrasoundRegions RegionSpatialFormat

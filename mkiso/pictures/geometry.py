@@ -28,16 +28,12 @@ def plane_of(dataset: Attributes, frame: int) -> Plane:
     row, column = _unit(orientation[:3]), _unit(orientation[3:])
     if row is None or column is None or abs(_dot(row, column)) > 0.01:
         row = column = None
-    spacing, thickness = (
-        spacing_of(dataset, frame),
-        number(functional_group(dataset, frame, "PixelMeasuresSequence"), "SliceThickness"),
-    )
+    spacing = spacing_of(dataset, frame)
     return Plane(
         row=row,
         column=column,
         position=_position(dataset, frame, row, column),
         frame_of_reference=text(dataset, "FrameOfReferenceUID"),
-        thickness_mm=thickness if thickness and thickness > 0 else None,
         spacing=spacing,
         pixel_aspect=_aspect(dataset, spacing),
         marks=marks_of(dataset, row, column),

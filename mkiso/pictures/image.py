@@ -20,7 +20,6 @@ from mkiso.pictures.attributes import INTEGERS, PIXELS, WANTED, Attributes, inte
 from mkiso.pictures.decoders import DECODED
 from mkiso.pictures.form import EXPLICIT_BIG_ENDIAN, PixelForm, pixel_form
 from mkiso.pictures.frames import EncapsulatedFrames, Frames, NativeFrames
-from mkiso.pictures.luts import frame_window, windows_of
 from mkiso.pictures.values import NotDisplayable, ObjectFacts, Reason
 
 _FIRST_BYTES = 16 * 1024  # the attributes of most images
@@ -96,7 +95,6 @@ def facts_of(opened: Opened) -> ObjectFacts:
         rows=integer(dataset, "Rows") or 0,
         columns=integer(dataset, "Columns") or 0,
         frames=integer(dataset, "NumberOfFrames") or 1,
-        windows=windows_of(frame_window(dataset, 0)),
         frame_time_ms=_frame_time(dataset),
         compressed=opened.transfer_syntax not in _NATIVE,
     )

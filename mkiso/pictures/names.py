@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from mkiso.pictures.values import Preset
-
 PICTURE, THUMBNAIL, SCRIPT = "P", "T", "D"
 LAST_NUMBER = 9_999_999
 
@@ -20,8 +16,6 @@ def picture_name(letter: str, number: int) -> str:
     return f"{letter}{number:07d}.{'JS' if letter == SCRIPT else 'JPG'}"
 
 
-def names_of(number: int, presets: Iterable[Preset] = ()) -> tuple[str, ...]:
+def names_of(number: int) -> tuple[str, ...]:
     """Every name that a frame may have been written under."""
-    return tuple(
-        picture_name(letter, number) for letter in (PICTURE, THUMBNAIL, SCRIPT, *(preset.letter for preset in presets))
-    )
+    return tuple(picture_name(letter, number) for letter in (PICTURE, THUMBNAIL, SCRIPT))

@@ -309,7 +309,6 @@ class _Rendering:
         files = [
             picture.file,
             picture.thumbnail,
-            *(preset.file for preset in picture.presets),
             *([picture.script] if picture.script else []),
         ]
         return picture.frame == frame and {file.name for file in files} <= set(self._names(frame))
@@ -319,7 +318,7 @@ class _Rendering:
             (self._request.folder / name).unlink(missing_ok=True)
 
     def _names(self, frame: int) -> tuple[str, ...]:
-        return names_of(self._request.number + frame - 1, self._request.presets)
+        return names_of(self._request.number + frame - 1)
 
 
 def fault_of(number: int) -> Exception:

@@ -6,14 +6,13 @@ import errno
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mkiso.pictures.annotations import Placing, StateAnnotations, annotations_of
-from mkiso.pictures.attributes import Attributes, text, texts
+from mkiso.pictures.attributes import Attributes, text
 from mkiso.pictures.colour import Palette, palette_of, to_rgb
 from mkiso.pictures.geometry import plane_of
 from mkiso.pictures.grey import Greys, Lut, Modality, Stored, full_range, percentile_window, sampled
@@ -38,7 +37,6 @@ from mkiso.pictures.values import (
     PictureFile,
     PictureRequest,
     Plane,
-    PresetFile,
     Reason,
     Shown,
     Window,
@@ -129,26 +127,17 @@ class _Pictures:
             greys, look = self._greys(index, words, photometric, presentation)
             pixels = self._grey(words, greys)
         shrink = shrink_by(pixels, MAX_EDGE)
-        finished = partial(self._finished, index, words, shrink, plane.pixel_aspect, presentation)
-        whole = finished(pixels)
+        whole = self._finished(index, words, shrink, plane.pixel_aspect, presentation, pixels)
         file = thumbnail = write_jpeg(self._request.folder, picture_name(PICTURE, number), whole)
         if max(whole.shape[:2]) > SMALL_EDGE:
             small = shrunk(whole, shrink_by(whole, THUMBNAIL_EDGE))
             thumbnail = write_jpeg(self._request.folder, picture_name(THUMBNAIL, number), small)
-        presets = []
-        if greys and _in_hounsfield_units(self._dataset, index):
-            for preset in self._request.presets:
-                inside = self._grey(words, replace(greys, voi=preset.window))
-                windowed = finished(inside)
-                written = write_jpeg(self._request.folder, picture_name(preset.letter, number), windowed)
-                presets.append(PresetFile(preset.name, preset.window, written))
         return Picture(
             index + 1,
             file,
             thumbnail,
             look,
             _turned(plane, presentation),
-            tuple(presets),
             None if self._shutter(index, presentation) else self._script(number, words, greys),
             shrink,
             self._drawn(index, words, shrink, plane, presentation),
@@ -240,11 +229,9 @@ class _Pictures:
     def _voi(
         self, index: int, words: NDArray[Any], modality: Modality, presentation: Presentation | None
     ) -> tuple[Window | Lut, Look]:
-        """The request's window, else the presentation state's, else the object's table, else its first window, else one
-        that fits its values.
+        """The presentation state's window or table, else the object's table, else its first window, else one that fits
+        its values.
         """
-        if self._request.window:
-            return self._request.window, Look(Shown.REQUEST, self._request.window)
         if presentation and presentation.voi:
             window = presentation.voi if isinstance(presentation.voi, Window) else None
             return presentation.voi, Look(Shown.PRESENTATION, window, presentation.explanation)
@@ -322,16 +309,6 @@ def _state(request: PictureRequest) -> Attributes | None:
         return None
     with opened(request.presentation) as state:
         return state.attributes
-
-
-def _in_hounsfield_units(dataset: Attributes, index: int) -> bool:
-    holder = frame_modality(dataset, index)
-    return (
-        text(dataset, "Modality") == "CT"
-        and "RescaleIntercept" in holder
-        and text(holder, "RescaleType").upper() in ("", "HU")
-        and "LOCALIZER" not in texts(dataset, "ImageType")
-    )
 
 
 def _reason(error: Exception) -> Reason:

@@ -58,14 +58,6 @@ class Stack:
             return False
         return self.frame_of_reference == other.frame_of_reference and _dot(self.normal, other.normal) >= _PARALLEL
 
-    def nearest(self, along_mm: float) -> int:
-        """The index of the slice nearest to a distance along the normal. Raises ValueError for a stack without
-        positions.
-        """
-        if not self.by_position:
-            raise ValueError("a stack without positions has no nearest slice")
-        return min(range(len(self.slices)), key=lambda index: abs((self.slices[index].along_mm or 0.0) - along_mm))
-
 
 def stacks_of(results: Iterable[PictureResult]) -> tuple[Stack, ...]:
     """Every picture in exactly one stack; those of a series follow each other by their first instance number. What

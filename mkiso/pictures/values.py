@@ -99,26 +99,9 @@ class Window:
     explanation: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """A further window in which pictures are made; `letter` begins their names."""
-
-    name: str
-    letter: str
-    window: Window
-
-
-CT_PRESETS = (  # of values in Hounsfield units
-    Preset("soft_tissue", "S", Window(40, 400)),
-    Preset("lung", "L", Window(-600, 1500)),
-    Preset("bone", "B", Window(400, 2000)),
-)
-
-
 class Shown(StrEnum):
     """Where the grey values of a picture come from."""
 
-    REQUEST = "request"  # the window that the request names
     PRESENTATION = "presentation"  # a presentation state's
     VOI_LUT = "voi_lut"  # the object's own table
     WINDOW = "window"  # the object's own window
@@ -182,7 +165,6 @@ class Plane:
     column: Vector | None = None
     position: Vector | None = None
     frame_of_reference: str = ""
-    thickness_mm: float | None = None
     spacing: Spacing | None = None
     pixel_aspect: float = 1.0
     marks: Marks | None = None
@@ -197,15 +179,6 @@ class PictureFile:
     size: int
     width: int
     height: int
-
-
-@dataclass(frozen=True, slots=True)
-class PresetFile:
-    """A frame in one of the request's presets."""
-
-    preset: str
-    window: Window
-    file: PictureFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +239,6 @@ class Picture:
     thumbnail: PictureFile
     look: Look
     plane: Plane
-    presets: tuple[PresetFile, ...] = ()
     script: PictureFile | None = None
     shrunk: int = 1
     annotations: Annotations = NO_ANNOTATIONS
@@ -284,9 +256,8 @@ class NotShown:
 class ObjectFacts:
     """What is true of an object as a whole.
 
-    `windows` are its own, of its first frame; `left_out` names what a presentation state, else the object, asks for
-    beyond what is drawn. `compressed`: its frames have to be decoded; `chosen` are those that are shown, where not all
-    of them are.
+    `left_out` names what a presentation state, else the object, asks for beyond what is drawn. `compressed`: its frames
+    have to be decoded; `chosen` are those that are shown, where not all of them are.
     """
 
     sop_instance_uid: str = ""
@@ -296,7 +267,6 @@ class ObjectFacts:
     rows: int = 0
     columns: int = 0
     frames: int = 0
-    windows: tuple[Window, ...] = ()
     frame_time_ms: float | None = None
     left_out: tuple[str, ...] = ()
     compressed: bool = False
@@ -308,16 +278,13 @@ class PictureRequest:
     """What is wanted of one Part 10 file.
 
     Files go into `folder`, which exists. Frame n of the object is named by `number` + n - 1: see mkiso.pictures.names.
-    `frames` count from 1; empty means all. `window` goes before the object's own; `presets` are made of CT alone;
-    `presentation` is the file of a presentation state to apply.
+    `frames` count from 1; empty means all. `presentation` is the file of a presentation state to apply.
     """
 
     path: Path
     folder: Path
     number: int = 1
     frames: tuple[int, ...] = ()
-    window: Window | None = None
-    presets: tuple[Preset, ...] = ()
     script: bool = False
     presentation: Path | None = None
 

@@ -42,12 +42,12 @@ def named(*uids: str) -> Expected:
 
 def test_a_study_that_the_ledger_does_not_know_is_archived_whole() -> None:
     (work,) = plan([study("1", named("1.1", "1.2"))], {}, {}, 5).to_archive
-    assert (work.wanted, work.supplement) == (frozenset({"1.1", "1.2"}), False)
+    assert work.wanted == frozenset({"1.1", "1.2"})
 
 
-def test_of_a_study_that_has_grown_the_new_instances_are_a_supplement() -> None:
+def test_of_a_study_that_has_grown_the_new_instances_alone_are_archived() -> None:
     (work,) = plan([study("1", named("1.1", "1.2"))], {"1": frozenset({"1.1"})}, {}, 5).to_archive
-    assert (work.wanted, work.supplement) == (frozenset({"1.2"}), True)
+    assert work.wanted == frozenset({"1.2"})
 
 
 def test_a_study_that_lost_instances_in_the_pacs_is_complete() -> None:
@@ -58,9 +58,7 @@ def test_counts_decide_where_the_pacs_names_nothing() -> None:
     grown, same = Expected("series", 3), Expected("study", 2)
     archived = {"1": frozenset({"1.1", "1.2"}), "2": frozenset({"2.1", "2.2"})}
     night = plan([study("1", grown), study("2", same)], archived, {}, 5)
-    assert [(work.study.study_instance_uid, work.wanted, work.supplement) for work in night.to_archive] == [
-        ("1", None, True)
-    ]
+    assert [(work.study.study_instance_uid, work.wanted) for work in night.to_archive] == [("1", None)]
     assert [found.study_instance_uid for found in night.complete] == ["2"]
 
 

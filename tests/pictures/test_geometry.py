@@ -142,12 +142,11 @@ def test_frames_of_an_enhanced_object_have_their_own_planes() -> None:
     groups = [item(PlanePositionSequence=sequence(ImagePositionPatient=[0, 0, z])) for z in (5, 2)]
     shared = item(
         PlaneOrientationSequence=sequence(ImageOrientationPatient=CORONAL),
-        PixelMeasuresSequence=sequence(PixelSpacing=[0.8, 0.8], SliceThickness=3),
+        PixelMeasuresSequence=sequence(PixelSpacing=[0.8, 0.8]),
     )
     dataset = item(Modality="MR", PerFrameFunctionalGroupsSequence=groups, SharedFunctionalGroupsSequence=[shared])
     assert [plane_of(dataset, frame).position for frame in (0, 1)] == [(0, 0, 5), (0, 0, 2)]
     assert plane_of(dataset, 1).spacing == Spacing(0.8, 0.8, SpacingOf.PATIENT)
-    assert plane_of(dataset, 1).thickness_mm == 3
     assert plane_of(dataset, 1).marks == Marks(left="R", right="L", top="H", bottom="F")
 
 
@@ -189,7 +188,6 @@ def test_a_stack_is_sorted_by_position() -> None:
     assert numbers(stack) == [2, 3, 1]
     assert stack.by_position
     assert [each.along_mm for each in stack.slices] == [-4, 2.5, 9]
-    assert [stack.nearest(along) for along in (-100, 2, 6, 100)] == [0, 1, 2, 2]
 
 
 def test_a_tilted_stack_is_sorted_along_its_own_normal() -> None:
@@ -212,8 +210,6 @@ def test_without_positions_of_their_own_slices_keep_their_numbers(results: list[
     (stack,) = stacks_of(results)
     assert not stack.by_position
     assert numbers(stack) == [1, 2, 3]
-    with pytest.raises(ValueError, match="no nearest"):
-        stack.nearest(0)
 
 
 def test_a_series_falls_into_stacks_by_direction_size_and_run() -> None:

@@ -16,7 +16,6 @@ from mkiso.pictures.jpeg import MAX_EDGE, shrunk
 from mkiso.pictures.names import names_of, picture_name
 from mkiso.pictures.render import render
 from mkiso.pictures.values import (
-    CT_PRESETS,
     SMALL_EDGE,
     THUMBNAIL_EDGE,
     Function,
@@ -29,8 +28,6 @@ from mkiso.pictures.values import (
     Window,
 )
 from tests.pictures.objects import ramp, rgb, sequence, write
-
-HU: dict[str, Any] = {"Modality": "CT", "BitsStored": 12, "RescaleSlope": 1, "RescaleIntercept": -1024}
 
 
 def picture_of(path: Path, **wanted: Any) -> Picture:
@@ -81,12 +78,6 @@ def test_a_look_says_where_its_greys_come_from(
     if window:
         assert look.window == window
     assert look.explanation == ("STEP" if shown is Shown.VOI_LUT else window.explanation if window else "")
-
-
-def test_a_requests_window_goes_first(tmp_path: Path) -> None:
-    path = write(tmp_path / "image", ramp(), WindowCenter=40, WindowWidth=400)
-    look = picture_of(path, window=Window(1000, 10)).look
-    assert (look.shown, look.window) == (Shown.REQUEST, Window(1000, 10))
 
 
 def test_percentiles_leave_out_padding_and_air(tmp_path: Path) -> None:
@@ -158,29 +149,9 @@ def test_padding_may_be_written_with_the_other_sign(tmp_path: Path) -> None:
     assert pixels_of(path, picture_of(path).file.name)[:24].max() < 12
 
 
-def test_presets_of_ct(tmp_path: Path) -> None:
-    path = write(tmp_path / "image", ramp(), WindowCenter=40, WindowWidth=80, **HU)
-    picture = picture_of(path, number=12, presets=CT_PRESETS)
-    assert [preset.file.name for preset in picture.presets] == ["S0000012.JPG", "L0000012.JPG", "B0000012.JPG"]
-    for preset in picture.presets:
-        other = write(
-            tmp_path / "other", ramp(), WindowCenter=preset.window.centre, WindowWidth=preset.window.width, **HU
-        )
-        expected = pixels_of(other, picture_of(other).file.name)
-        assert (pixels_of(path, preset.file.name) == expected).all()
-
-
-@pytest.mark.parametrize(
-    "change", [{"Modality": "MR"}, {"RescaleType": "US"}, {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}], ids=str
-)
-def test_no_presets_where_values_are_not_hounsfields(tmp_path: Path, change: dict[str, Any]) -> None:
-    path = write(tmp_path / "image", ramp(), **{**HU, **change})
-    assert picture_of(path, presets=CT_PRESETS).presets == ()
-
-
-def test_colour_has_no_window_and_no_presets(tmp_path: Path) -> None:
-    picture = picture_of(write(tmp_path / "image", rgb(), Modality="CT", RescaleIntercept=0), presets=CT_PRESETS)
-    assert (picture.look.shown, picture.look.window, picture.presets) == (Shown.COLOUR, None, ())
+def test_colour_has_no_window(tmp_path: Path) -> None:
+    picture = picture_of(write(tmp_path / "image", rgb(), Modality="CT", RescaleIntercept=0))
+    assert (picture.look.shown, picture.look.window) == (Shown.COLOUR, None)
 
 
 def palette(first: int, data: bytes, *, segmented: bool = False, bits: int = 16) -> dict[str, Any]:
@@ -300,10 +271,7 @@ def test_a_request_counts_from_1(tmp_path: Path, wrong: dict[str, Any]) -> None:
 
 
 def test_names_are_8_3() -> None:
-    assert names_of(7, CT_PRESETS) == (
-        *("P0000007.JPG", "T0000007.JPG", "D0000007.JS"),
-        *("S0000007.JPG", "L0000007.JPG", "B0000007.JPG"),
-    )
+    assert names_of(7) == ("P0000007.JPG", "T0000007.JPG", "D0000007.JS")
     for number in (0, 10_000_000):
         with pytest.raises(ValueError, match="more than"):
             picture_name("P", number)
