@@ -37,6 +37,7 @@ from mkiso.storage.shelf import Manifest
 from mkiso.study.accession import parse_accession_numbers
 from mkiso.study.models import Arrival
 from mkiso.study.priors import require_offered
+from mkiso.study.question import what_is_asked
 from mkiso.study.selection import EVERYTHING, Selection, parse_selection
 from tasks.artifacts import Artifacts
 
@@ -144,10 +145,7 @@ class JobRun(JobProgress):
 
     def is_answered_by(self, disc: Manifest) -> bool:
         """Whether a disc was made for what this run asks."""
-        report = self.report
-        asked = set(report.accession_numbers), report.selection, report.format, report.transfer_syntax
-        answered = set(disc.accession_numbers), disc.selection, disc.format, disc.transfer_syntax
-        return (*answered, disc.deidentified) == (*asked, report.deidentified)
+        return what_is_asked(disc) == what_is_asked(self.report)
 
     def keep_question_of(self, disc: Manifest) -> None:
         """Tell of the question that this disc of the job answers, whatever its run asks by now."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, MkisoError
@@ -15,7 +16,7 @@ from mkiso.formats.registry import FORMATS
 from mkiso.storage.report import JobReport, read_report, sets_told
 from mkiso.storage.shelf import Manifest, is_young, manifests, reusable, whole_sets
 from mkiso.study.identity import same_as_shown
-from mkiso.study.question import Question
+from mkiso.study.question import Question, what_is_asked
 from mkiso.study.values import Found
 
 ToldSet = tuple[Sequence[Manifest], str]
@@ -35,16 +36,12 @@ def young_sets(settings: Settings, question: Question) -> list[tuple[Manifest, .
     """
     if FORMATS[question.format].is_encrypted or question.deidentified:
         return []
-    storage, minutes = settings.storage, settings.disc.reuse_minutes
+    storage, asked = settings.storage, what_is_asked(_of_this_site(settings, question))
     return [
         discs
         for discs in whole_sets(manifests(storage))
-        if not discs[0].deidentified
-        and set(discs[0].accession_numbers) == set(question.accession_numbers)
-        and discs[0].selection == question.selection
-        and discs[0].format == question.format
-        and discs[0].transfer_syntax == _as_asked(settings, question).disc.transfer_syntax
-        and all(is_young(storage, disc, minutes) for disc in discs)
+        if what_is_asked(discs[0]) == asked
+        and all(is_young(storage, disc, settings.disc.reuse_minutes) for disc in discs)
     ]
 
 
@@ -87,9 +84,7 @@ def right_report(
 
 def sets_told_of(settings: Settings, question: Question) -> dict[str, str]:
     """The sets that jobs have told of for a question: by the id of each, a job that serves it."""
-    asked, copied = _as_asked(settings, question), question.deidentified
-    numbers, form, stored = question.accession_numbers, question.format, asked.disc.transfer_syntax
-    return sets_told(settings.storage, numbers, form, stored, question.selection, deidentified=copied)
+    return sets_told(settings.storage, _of_this_site(settings, question))
 
 
 def kept_sets(settings: Settings, question: Question) -> list[ToldSet]:
@@ -101,6 +96,11 @@ def kept_sets(settings: Settings, question: Question) -> list[ToldSet]:
 
 def _as_asked(settings: Settings, question: Question) -> Settings:
     return settings.as_asked(question.language, question.transfer_syntax)
+
+
+def _of_this_site(settings: Settings, question: Question) -> Question:
+    """With the transfer syntax that is meant where none is said."""
+    return replace(question, transfer_syntax=_as_asked(settings, question).disc.transfer_syntax)
 
 
 def _is_of_inbox(settings: Settings, job_id: str) -> bool:

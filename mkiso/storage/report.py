@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, JobStopped, MkisoError, StorageFull, Unforeseen
 from mkiso.storage.files import Unreadable, read_json, write_whole
 from mkiso.storage.room import NO_ROOM
+from mkiso.study.question import OfQuestion, what_is_asked
 from mkiso.study.selection import EVERYTHING, Selection
 
 Status = Literal["running", "done", "failed"]
@@ -208,29 +209,19 @@ def read_report(storage: Storage, job_id: str) -> JobReport:
         raise JobNotFound(f"There is no job {job_id} here; jobs are forgotten some time after they end.") from None
 
 
-def sets_told(
-    storage: Storage,
-    accession_numbers: Collection[str],
-    form: str = "iso",
-    transfer_syntax: TransferSyntax = "as-archived",
-    selection: Selection = EVERYTHING,
-    *,
-    deidentified: bool = False,
-) -> dict[str, str]:
-    """The sets of discs of this format and transfer syntax that jobs have told of for this question, as long as their
-    reports are kept.
+def sets_told(storage: Storage, question: OfQuestion) -> dict[str, str]:
+    """The sets of discs that jobs have told of for this question, as long as their reports are kept.
 
     Maps each set's id, which is that of its first disc (mkiso.storage.shelf.Manifest.set_id), to a job that serves it.
     Nobody can have a disc of a set that no job has told of. What was sent to an inbox answers nobody's question.
     """
-    asked, told = (set(accession_numbers), selection, form, transfer_syntax, deidentified), {}
+    asked, told = what_is_asked(question), {}
     for file in storage.reports_dir.glob("*.json"):
         try:
             report = read_report(storage, file.stem)
         except JobNotFound:  # removed meanwhile, or none of ours
             continue
-        answered = set(report.accession_numbers), report.selection, report.format, report.transfer_syntax
-        if report.disc_ids and not report.inbox and (*answered, report.deidentified) == asked:
+        if report.disc_ids and not report.inbox and what_is_asked(report) == asked:
             told[report.disc_ids[0]] = report.job_id
     return told
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from mkiso.study.selection import EVERYTHING, Selection, selection_of
 
@@ -50,20 +50,17 @@ class Question:
         no patient's disc.
         """
         kind = f"{self.kind} anew" if self.confirm_reprint else self.kind
-        if self.shown:
-            kind = f"{kind} of {self.shown}"
-        if self.language:
-            kind = f"{kind} in {self.language}"
-        if self.format != ISO:
-            kind = f"{kind} as {self.format}"
-        if self.transfer_syntax:
-            kind = f"{kind} stored {self.transfer_syntax}"
-        if self.seal:
-            kind = f"{kind} for {self.seal}"
-        if self.selection.written:
-            kind = f"{kind} only {self.selection.written}"
+        told = {
+            "of": self.shown,
+            "in": self.language,
+            "as": self._other_format,
+            "stored": self.transfer_syntax,
+            "for": self.seal,
+            "only": self.selection.written,
+        }
+        kind += "".join(f" {word} {value}" for word, value in told.items() if value)
         if self.deidentified:
-            kind = f"{kind} de-identified"
+            kind += " de-identified"
         return question(kind, self.accession_numbers, self.publisher)
 
     @property
@@ -74,28 +71,26 @@ class Question:
     @property
     def parameters(self) -> dict[str, Any]:
         """What its runs are given."""
-        parameters: dict[str, Any] = {"accession_numbers": list(self.accession_numbers)}
-        if self.shown:
-            parameters["shown"] = self.shown
-        if self.language:
-            parameters["language"] = self.language
-        if self.format != ISO:
-            parameters["format"] = self.format
-        if self.transfer_syntax:
-            parameters["transfer_syntax"] = self.transfer_syntax
-        if self.seal:
-            parameters["seal"] = self.seal
-        if self.selection.studies:
-            parameters["study_uids"] = list(self.selection.studies)
-        if self.selection.series:
-            parameters["series_uids"] = list(self.selection.series)
-        if self.selection.priors:
-            parameters["priors"] = True
-        if self.deidentified:
-            parameters["deidentified"] = True
+        given = {
+            "shown": self.shown,
+            "language": self.language,
+            "format": self._other_format,
+            "transfer_syntax": self.transfer_syntax,
+            "seal": self.seal,
+            "study_uids": list(self.selection.studies),
+            "series_uids": list(self.selection.series),
+            "priors": self.selection.priors,
+            "deidentified": self.deidentified,
+        }
+        numbers = {"accession_numbers": list(self.accession_numbers)}
+        parameters: dict[str, Any] = numbers | {name: value for name, value in given.items() if value}
         if self.kind == "print":
             return {**parameters, "publisher": self.publisher, "confirm_reprint": self.confirm_reprint}
         return parameters
+
+    @property
+    def _other_format(self) -> str:
+        return "" if self.format == ISO else self.format
 
     @classmethod
     def of_run(cls, kind: Kind, parameters: Mapping[str, Any]) -> Question:
@@ -121,3 +116,25 @@ def question(kind: str, accession_numbers: Iterable[str], publisher: str = "") -
     # A line break can't stand in an accession number, so no two questions are written alike.
     written = "\n".join((kind, *sorted(accession_numbers), publisher))
     return hashlib.sha256(written.encode()).hexdigest()[:32]
+
+
+class OfQuestion(Protocol):
+    """What says of which question it is: a job's report, a disc's manifest, a question with its transfer syntax."""
+
+    @property
+    def accession_numbers(self) -> tuple[str, ...]: ...
+    @property
+    def selection(self) -> Selection: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def transfer_syntax(self) -> str: ...
+    @property
+    def deidentified(self) -> bool: ...
+
+
+def what_is_asked(one: OfQuestion) -> tuple[object, ...]:
+    """What a disc is asked for as: equal where the discs of one answer the other. The patient, the language and who
+    asks are no part of it.
+    """
+    return frozenset(one.accession_numbers), one.selection, one.format, one.transfer_syntax, one.deidentified

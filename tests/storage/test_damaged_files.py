@@ -44,6 +44,7 @@ from mkiso.storage.shelf import (
     whole_sets,
 )
 from mkiso.study.models import Arrival
+from mkiso.study.question import Question
 from mkiso_service.process_states import process_states
 from mkiso_service.webhook.metrics import Metrics
 from mkiso_service.worker.orphans import has_ordered
@@ -126,7 +127,7 @@ def test_a_jobs_report(damage: Damage, settings: Settings, monkeypatch: pytest.M
     damage(storage.reports_dir / f"{JOB}.json")
     with pytest.raises(JobNotFound):
         read_report(storage, JOB)
-    assert sets_told(storage, ["A1"]) == {OTHER: OTHER}
+    assert sets_told(storage, Question("download", ("A1",), transfer_syntax="as-archived")) == {OTHER: OTHER}
     metrics = Metrics(KeptReports(storage))
     for _ in range(2):
         assert b'mkiso_jobs{code="x",kind="download",status="done"} 1.0' in metrics.text(storage, 0)

@@ -24,6 +24,7 @@ from mkiso.letter import letter_of
 from mkiso.storage.marks import marks_of
 from mkiso.storage.report import FoundStudy, JobReport, read_report, sets_told, write_report
 from mkiso.storage.shelf import Manifest, new_disc_id, remove_old, shelve
+from mkiso.study.question import Question
 from mkiso.study.selection import EVERYTHING, Selection
 from tasks.disc import resume_discs
 from tasks.job_run import JobRun
@@ -31,6 +32,10 @@ from tasks.job_run import JobRun
 JOB = "0b0a1b2c-0000-4000-8000-000000000001"
 OTHER = "0b0a1b2c-0000-4000-8000-000000000002"
 IMAGE = b"an image" * 100
+
+
+def asked(*accession_numbers: str) -> Question:
+    return Question("download", accession_numbers, transfer_syntax="as-archived")
 
 
 @pytest.fixture
@@ -114,13 +119,13 @@ def test_a_run_that_asks_for_something_else_by_now_is_not_given_them(
 ) -> None:
     """And what is told of the job stays what its discs are."""
     for change in ({"form": "zip"}, {"selection": Selection((), ("1.2.3",))}, {"accession_numbers": ["A1", "B2"]}):
-        asked: dict[str, Any] = {"accession_numbers": ["A1"], **change}
-        with JobRun("download", **asked) as run:
+        given: dict[str, Any] = {"accession_numbers": ["A1"], **change}
+        with JobRun("download", **given) as run:
             resume_discs.fn(run)
         assert run.state.is_failed() and "asks for something else" in str(run.state.message)
         report = read_report(settings.storage, JOB)
         assert (report.accession_numbers, report.selection, report.format) == (("A1",), EVERYTHING, "iso")
-        assert (report.status, sets_told(settings.storage, ["A1", "B2"])) == ("failed", {})
+        assert (report.status, sets_told(settings.storage, asked("A1", "B2"))) == ("failed", {})
     assert resume_discs.fn(begin()) == discs
 
 
@@ -152,12 +157,12 @@ def test_a_rerun_tells_of_the_studies_as_the_attempt_did_that_made_the_discs(
 
 def test_the_sets_that_a_question_was_told_of(settings: Settings, discs: tuple[Manifest, ...]) -> None:
     storage, first = settings.storage, discs[0].disc_id
-    assert sets_told(storage, ["A1"]) == {first: JOB}
+    assert sets_told(storage, asked("A1")) == {first: JOB}
     write_report(storage, JobReport(OTHER, "download", ("B2", "A1"), status="done", disc_ids=("x", "y")))
     (storage.reports_dir / "123e4567-e89b-12d3-a456-426614174000.json").write_text("{")
     (storage.reports_dir / "no report.json").write_text("{}")
-    assert sets_told(storage, ["A1"]) == {first: JOB}
-    assert sets_told(storage, ["A1", "B2"]) == sets_told(storage, ["B2", "A1", "B2"]) == {"x": OTHER}
-    assert sets_told(storage, ["C3"]) == {}
+    assert sets_told(storage, asked("A1")) == {first: JOB}
+    assert sets_told(storage, asked("A1", "B2")) == sets_told(storage, asked("B2", "A1", "B2")) == {"x": OTHER}
+    assert sets_told(storage, asked("C3")) == {}
     write_report(storage, JobReport(OTHER, "download", ("A1",), status="done", disc_ids=("z",), inbox="BURN"))
-    assert sets_told(storage, ["A1"]) == {first: JOB}
+    assert sets_told(storage, asked("A1")) == {first: JOB}
