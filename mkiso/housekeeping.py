@@ -167,7 +167,7 @@ def sent_may_go(
     remember_days: float,
     now: float,
     *,
-    is_left: bool = False,
+    is_left: bool,
 ) -> Clearing:
     """What of a study that was sent to an inbox is of no use any more. What never became a job stays while the inbox is
     configured (`is_left`: it isn't, so that no job will come), and so does what one works on; which jobs there were is

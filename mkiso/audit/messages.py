@@ -201,9 +201,7 @@ def signed(settings: Settings, client: Client, kind: Code, *, well: bool = True)
     _tell(settings, "E", USER_AUTHENTICATION, parties, [], kind=kind, outcome=SUCCESS if well else MINOR_FAILURE)
 
 
-def alert(
-    settings: Settings, client: Client | str, path: str, request_id: str, why: str = "API key absent or wrong"
-) -> None:
+def alert(settings: Settings, client: Client | str, path: str, request_id: str, why: str) -> None:
     """Somebody was refused: `why`."""
     who = _client(client)
     told = {"Alert Description": why, "request_id": request_id}
@@ -249,8 +247,8 @@ def message(
     parties: Iterable[Party],
     objects: Iterable[Element],
     *,
-    kind: Code | None = None,
-    outcome: str = SUCCESS,
+    kind: Code | None,
+    outcome: str,
 ) -> str:
     """One AuditMessage on one line (PS3.15 A.5.1)."""
     root = Element("AuditMessage")

@@ -66,9 +66,7 @@ def read(path: Path | None = None, environment: Mapping[str, str] | None = None)
     return settings, problems
 
 
-def _validated(
-    values: dict[str, Any], folder: Path, problems: list[str], places: Mapping[str, str] | None = None
-) -> Settings:
+def _validated(values: dict[str, Any], folder: Path, problems: list[str], places: Mapping[str, str]) -> Settings:
     """The settings. What is wrong is left out and the rest looked at again, until nothing more is found; of sections
     that contradict each other, only where neither had a problem; of those with named entries the entry counts.
     `places`: where each dotted key stands, in words.
@@ -80,7 +78,7 @@ def _validated(
         except ValidationError as error:
             before = {section for section, *_ in wrong}
             for entry in error.errors():
-                words, place = problem_of(entry, places or {}), entry["loc"]
+                words, place = problem_of(entry, places), entry["loc"]
                 is_told = words in problems or (len(place) == 1 and str(place[0]) in before)
                 is_of_ours = entry["type"] in ("missing", "too_short") and place in gone
                 problems += [] if is_told or is_of_ours else [words]

@@ -69,7 +69,7 @@ def _table() -> Mapping[int, str]:
 
 
 def clean(
-    data_set: Dataset, pseudonyms: Pseudonyms, options: Collection[DeidentifiedOption], *, is_blackened: bool = False
+    data_set: Dataset, pseudonyms: Pseudonyms, options: Collection[DeidentifiedOption], *, is_blackened: bool
 ) -> None:
     """Remove from a whole data set, in place, what says whose it is, and write down that it was done (PS3.15 E.1.1)."""
     _clean(data_set, pseudonyms, options)

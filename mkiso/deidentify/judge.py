@@ -35,7 +35,7 @@ def require_clean(
     pseudonyms: Pseudonyms,
     options: Collection[DeidentifiedOption],
     *,
-    is_blackened: bool = False,
+    is_blackened: bool,
 ) -> None:
     """Raise ProofFailed unless a file, whose pixels begin after so many bytes, says nothing of whom it is. `days` are
     those that stood in it.

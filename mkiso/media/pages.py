@@ -120,7 +120,7 @@ def pages(
         yield PurePosixPath("AUTORUN.INF"), _for_notepad(_rendered("autorun.inf.j2", {"executable": executable}))
 
 
-def outer_pages(facts: Facts, showing: Showing = NOTHING_SHOWN) -> Iterator[tuple[PurePosixPath, bytes]]:
+def outer_pages(facts: Facts, showing: Showing) -> Iterator[tuple[PurePosixPath, bytes]]:
     """README.TXT and INDEX.HTM of a disc of which all DICOM files are encrypted: how they are opened, and nothing of
     the patient.
     """

@@ -36,7 +36,7 @@ class NativeFrames:
     `in_words`: bytes lie in big endian words of 16 bits, the first in the lower half (PS3.5 A.3).
     """
 
-    def __init__(self, file: BinaryIO, form: PixelForm, start: int, length: int, *, in_words: bool = False) -> None:
+    def __init__(self, file: BinaryIO, form: PixelForm, start: int, length: int, *, in_words: bool) -> None:
         self._file, self._form, self._start, self._length, self._in_words = file, form, start, length, in_words
         self._bits = form.pixels * form.samples * form.bits_allocated
         if is_subsampled(form) and length < form.frames * self._bits // 8:
@@ -60,7 +60,7 @@ class NativeFrames:
 class EncapsulatedFrames:
     """Frames in fragments from `start` on (PS3.5 A.4); `offsets` is an Extended Offset Table, where there is one."""
 
-    def __init__(self, file: BinaryIO, form: PixelForm, start: int, offsets: Sequence[int] = ()) -> None:
+    def __init__(self, file: BinaryIO, form: PixelForm, start: int, offsets: Sequence[int]) -> None:
         self._file, self._form = file, form
         table, fragments = _with_table(file, start)
         self._frames = _grouped(file, fragments, offsets or table, form.frames)

@@ -246,9 +246,7 @@ class OrderBook:
                 raise PrintUncertain(UNKNOWN)
             self._write([[*page, question] if _asked(page, job_id) is None else page for page in pages])
 
-    def ask_also(
-        self, job_id: str, *, confirmed: bool = False, retried: bool = False, selection: Selection = EVERYTHING
-    ) -> None:
+    def ask_also(self, job_id: str, *, retried: bool, selection: Selection, confirmed: bool = False) -> None:
         """Write the question on those of the pages that it isn't on, once the PACS has named them. `retried`: this is a
         later attempt of the job, so what was ordered there counts as newer, unless a page that has the question says
         when. Raises PrintUncertain.

@@ -15,7 +15,7 @@ from mkiso.publishers.protocol import PART_WORDS, UNPROVEN_WORDS, Order, Proves,
 from mkiso.storage.job import Job
 from mkiso.study.gate import CompleteStudies, is_unproven
 from mkiso.study.models import Patient, Volume
-from mkiso.study.selection import EVERYTHING, Selection, numbers_of
+from mkiso.study.selection import Selection, numbers_of
 from mkiso.study.values import Found
 
 
@@ -82,7 +82,7 @@ def require_told(publisher: Publisher, found: Found) -> None:
         )
 
 
-def cancel_orders(job: Job, accession_numbers: tuple[str, ...], selection: Selection = EVERYTHING) -> list[str]:
+def cancel_orders(job: Job, accession_numbers: tuple[str, ...], selection: Selection) -> list[str]:
     """Ask the publishers to drop what this job has ordered, where they have a way; what came of each order in words.
 
     Raises PublisherUnavailable, PrintUncertain, ConfigurationError.

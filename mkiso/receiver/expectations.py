@@ -164,8 +164,8 @@ class Expectations:
         self,
         study_instance_uid: str,
         sop_instance_uid: str,
-        sender: frozenset[str] = NOBODY,
-        series_instance_uid: str = "",
+        sender: frozenset[str],
+        series_instance_uid: str,
     ) -> Iterator[list[Expected]]:
         """Who expects this instance from this sender. Until the `with` ends none of them is gone, and nobody else gives
         an instance of this UID."""
@@ -229,8 +229,8 @@ class Expectations:
         study_instance_uid: str,
         sop_instance_uid: str,
         move_originator: str,
-        sender: frozenset[str] = NOBODY,
-        series_instance_uid: str = "",
+        sender: frozenset[str],
+        series_instance_uid: str,
     ) -> None:
         """Tell the jobs that expect something of the study from this sender and not this instance, which was given to
         others."""

@@ -73,7 +73,7 @@ def burn_into(
     request: DiscRequest,
     folder: Path,
     *,
-    letter: Path | None = None,
+    letter: Path | None,
 ) -> tuple[Job, list[Path]]:
     """Make the disc of these studies, and write its files into a folder, proved there; the job and the folder. With
     `usb-cms` they are encrypted, and the password goes where `burn` lets it go. `require_place` was asked before.

@@ -44,7 +44,12 @@ EVERY: dict[str, tuple[Tell, str, str, str]] = {
     "shown": (lambda settings: audit.shown(settings, [STUDY], "10.1.2.3", "request-1"), "110103", "R", "0"),
     "transfer": (lambda settings: audit.transfer_begins(settings, STUDY, "job-1"), "110102", "E", "0"),
     "export": (lambda settings: audit.exported(settings, LEFT, CLIENT, "job-1"), "110106", "R", "0"),
-    "alert": (lambda settings: audit.alert(settings, "10.1.2.3", "/api/iso/download", "request-1"), "110113", "E", "4"),
+    "alert": (
+        lambda settings: audit.alert(settings, "10.1.2.3", "/api/iso/download", "request-1", "no key"),
+        "110113",
+        "E",
+        "4",
+    ),
 }
 
 
@@ -150,7 +155,7 @@ def test_nothing_is_written_unless_enabled(tmp_path: Path) -> None:
 
 def test_no_value_makes_a_line_or_an_element_of_its_own(tmp_path: Path) -> None:
     evil = 'A"/>\n<AuditMessage>\r\x00\x1b\u2028'
-    audit.alert(settings_in(tmp_path), evil, evil, evil)
+    audit.alert(settings_in(tmp_path), evil, evil, evil, evil)
     audit.exported(settings_in(tmp_path), audit.Left(evil, evil, {evil: evil}, 1), audit.Party(evil, None, evil), evil)
     lines = (tmp_path / "audit.xml").read_bytes().decode().split("\n")
     assert len(lines) == 3

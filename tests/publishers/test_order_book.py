@@ -220,7 +220,7 @@ def test_an_order_is_found_on_whichever_page_it_is_and_settled_on_all(tmp_path: 
     then.ask(MINE)
     then.begin(then.open(MINE, 1, "robot"))
     for book in (now, OrderBook.of(tmp_path, ["A", "B"])):
-        book.ask_also(MINE, retried=True)
+        book.ask_also(MINE, retried=True, selection=EVERYTHING)
         [order] = orders_of(book.pages(), MINE)
         assert decide(book.pages(), MINE, 1, "robot") == "find out"
         with pytest.raises(PrintUncertain, match="at robot"):
@@ -242,15 +242,15 @@ def test_what_a_retry_finds_on_a_new_page_is_newer_unless_a_page_says_when(tmp_p
 
     ordered(both, "before")
     number.ask(MINE)
-    both.ask_also(MINE, retried=True)
+    both.ask_also(MINE, retried=True, selection=EVERYTHING)
     assert decide(both.pages(), MINE, 1, "robot") == "give"
     number.ask("third")
     OrderBook.of(tmp_path, ["1.2.3"]).ask("failed before")
     ordered(OrderBook.of(tmp_path, ["1.2.3"]), OTHER)
-    both.ask_also("third", retried=True)
+    both.ask_also("third", retried=True, selection=EVERYTHING)
     with pytest.raises(PrintUncertain, match="newer request"):
         decide(both.pages(), "third", 1, "robot")
-    both.ask_also("new")
+    both.ask_also("new", retried=False, selection=EVERYTHING)
     assert decide(both.pages(), "new", 1, "robot") == "give"
 
 
@@ -262,7 +262,7 @@ def test_an_order_known_to_be_older_stays_older_behind_a_question(tmp_path: Path
     both.begin(order)
     both.settle(order, "done")
     number.ask(MINE)
-    both.ask_also(MINE, retried=True)
+    both.ask_also(MINE, retried=True, selection=EVERYTHING)
     assert decide(both.pages(), MINE, 1, "robot") == "give"
 
 
@@ -270,7 +270,7 @@ def test_what_is_asked_on_further_pages_is_no_confirmation(tmp_path: Path) -> No
     book = OrderBook.of(tmp_path, ["1.2.3"])
     book.ask(OTHER)
     book.begin(book.open(OTHER, 1, "robot"))
-    book.ask_also(MINE)
+    book.ask_also(MINE, retried=False, selection=EVERYTHING)
     with pytest.raises(PrintUncertain, match="ended unclear"):
         decide(book.pages(), MINE, 1, "robot")
 

@@ -14,7 +14,7 @@ from pydicom import dcmread
 from mkiso.dataset.part10 import file_head
 from mkiso.receiver import admission
 from mkiso.receiver.admission import LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, Admission
-from mkiso.receiver.expectations import Expectations, Expected, expected_of
+from mkiso.receiver.expectations import NOBODY, Expectations, Expected, expected_of
 from mkiso.unix_address import unix_address
 from peers.patience import LONG
 
@@ -57,7 +57,7 @@ def test_an_expectation_wants_its_instances_of_its_study(tmp_path: Path) -> None
 
 
 def given(expectations: Expectations, study_instance_uid: str, sop_instance_uid: str) -> list[Expected]:
-    with expectations.giving(study_instance_uid, sop_instance_uid) as jobs:
+    with expectations.giving(study_instance_uid, sop_instance_uid, NOBODY, "") as jobs:
         return jobs
 
 
@@ -75,7 +75,7 @@ def test_what_is_being_given_stays_and_is_given_by_nobody_else(tmp_path: Path) -
         done.append("removed")
 
     others = [threading.Thread(target=give), threading.Thread(target=remove)]
-    with expectations.giving("1.2", "1.2.1") as jobs:
+    with expectations.giving("1.2", "1.2.1", NOBODY, "") as jobs:
         assert jobs == [expected]
         for other in others:
             other.start()
@@ -124,11 +124,11 @@ def test_a_job_is_told_of_an_unlisted_instance_that_another_job_of_its_study_got
     old, new = (Expected("1.2", tmp_path, frozenset(uids)) for uids in (["1.2.1"], ["1.2.1", "1.2.2"]))
     expectations = Expectations()
     expectations.add(new)
-    expectations.tell_others("1.2", "1.2.2", "")
+    expectations.tell_others("1.2", "1.2.2", "", NOBODY, "")
     expectations.add(old)
     expectations.add(Expected("1.3", tmp_path, None))
     for uid in ("1.2.1", "1.2.2"):
-        expectations.tell_others("1.2", uid, "")
+        expectations.tell_others("1.2", uid, "", NOBODY, "")
     assert messages(new) == [] and [message["sop_instance_uid"] for message in messages(old)] == ["1.2.2"]
 
 

@@ -283,12 +283,12 @@ def test_what_was_sent_is_kept_until_it_is_of_no_use(
     asked: tuple[Ask, ...], quiet_hours: float | None, now_hours: float, gone: str
 ) -> None:
     quiet = None if quiet_hours is None else quiet_hours * HOUR
-    assert sent_may_go(asked, quiet, 24, 30, now_hours * HOUR) == gone
+    assert sent_may_go(asked, quiet, 24, 30, now_hours * HOUR, is_left=False) == gone
 
 
 def test_what_was_sent_is_kept_from_the_end_of_its_job_and_not_from_its_beginning() -> None:
     asked = Ask("job", "f", 1, 0.0, "done", ended_time=20 * HOUR)
-    kept = [sent_may_go([asked], 50 * HOUR, 24, 30, hours * HOUR) for hours in (25, 43, 45)]
+    kept = [sent_may_go([asked], 50 * HOUR, 24, 30, hours * HOUR, is_left=False) for hours in (25, 43, 45)]
     assert kept == ["", "", "instances"]
 
 

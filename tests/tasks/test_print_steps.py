@@ -50,7 +50,7 @@ from mkiso.storage.files import sha256_of
 from mkiso.storage.job import Job
 from mkiso.storage.report import LOOK_FIRST, JobReport, read_report, write_report
 from mkiso.study.models import Arrival, Patient, Volume
-from mkiso.study.selection import Selection
+from mkiso.study.selection import EVERYTHING, Selection
 from peers.corpus import make_study
 from tasks.job_run import JobRun
 from tasks.step import step
@@ -372,19 +372,19 @@ def test_a_print_by_number_and_one_by_uid_know_of_each_other(
 
 def test_what_is_said_of_cancelled_orders(settings: Settings, job_folder: Path, tmp_path: Path) -> None:
     job = Job(JOB, "print", settings)
-    assert cancel_orders(job, ("A1",)) == []  # nothing was ordered
+    assert cancel_orders(job, ("A1",), EVERYTHING) == []  # nothing was ordered
     given_order(settings, tmp_path)
-    assert cancel_orders(job, ("A1",)) == ["the order at robot was withdrawn, or asked to be dropped."]
+    assert cancel_orders(job, ("A1",), EVERYTHING) == ["the order at robot was withdrawn, or asked to be dropped."]
     book = OrderBook.of(settings.storage.orders_dir, ["A1"])
     book.begin(book.open(JOB, 2, "rimage"))
-    told = cancel_orders(job, ("A1",))
+    told = cancel_orders(job, ("A1",), EVERYTHING)
     assert [words.split(" was ")[0] for words in told] == [
         "the order at robot",
         "rimage can't be asked to drop its order.",
     ]
     book.begin(book.open(JOB, 3, "nobody"))
     with pytest.raises(ConfigurationError):
-        cancel_orders(job, ("A1",))
+        cancel_orders(job, ("A1",), EVERYTHING)
 
 
 def test_an_archive_volume_whose_copy_was_not_the_image_waits_for_the_next_night(

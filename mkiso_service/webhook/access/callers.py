@@ -135,7 +135,7 @@ class Sender:
         return own or self.trusted or self.kind == "program"
 
 
-def sender_of(headers: Headers, trusted: Collection[str] = ()) -> Sender:
+def sender_of(headers: Headers, trusted: Collection[str]) -> Sender:
     """Who sent a request with these headers. A sister host or another port of this one (same-site) is another site."""
     site, mode, page = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode"), _page_of(headers)
     guess = any("prefetch" in headers.get(name, "")[:MAX_ORIGIN].lower() for name in _GUESSES)

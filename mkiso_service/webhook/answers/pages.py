@@ -77,7 +77,7 @@ def print_page(
     *,
     birth_date: str = "",
     copies: int = 1,
-    publishers: Collection[str] = (),
+    publishers: Collection[str],
 ) -> HTMLResponse:
     """Whose disc it would be, and whether to have it made; without `told` it asks for the birth date first. Its button
     posts to the page's address, since nginx may add the key there, and orders a disc of who is on it and of nobody
@@ -170,9 +170,7 @@ def password_page(request: Request, password: str) -> HTMLResponse:
     return page_of(request, "password.html", password=password)
 
 
-def job_page(
-    request: Request, job: Job, robot: Dependency | None = None, *, take: bool = False, has_claim: bool = False
-) -> HTMLResponse:
+def job_page(request: Request, job: Job, robot: Dependency | None, *, take: bool, has_claim: bool) -> HTMLResponse:
     """How a job stands; it asks again by itself until the job has ended. `robot`: how the publisher is that has its
     order. `take`: the disc is wanted, so its download begins as soon as it is there. `has_claim`: the browser may ask
     for the disc's password.

@@ -56,7 +56,7 @@ class Jobs:
         self._closing = closing
 
     async def end_of(
-        self, request: Request, job_id: str, timeout_seconds: float, *, queued_is_enough: bool = False
+        self, request: Request, job_id: str, timeout_seconds: float, *, queued_is_enough: bool
     ) -> JobReport | None:
         """The report of a job that ended well, None where it hasn't ended in time. Raises JobFailed, JobCrashed,
         JobCancelled, ClientGone.
