@@ -95,10 +95,19 @@ def series_words(series: ShownSeries) -> str:
     return "  ".join(filter(None, facts))
 
 
+def _clock(moment: str) -> str:
+    """A moment (ISO 8601) as the clocks of this machine show it; what is none, or lies beyond the year 9999 here, is
+    left as it is."""
+    try:
+        return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError):
+        return moment
+
+
 def job_words(listed: Listed) -> str:
     """A job on one line: its id, when, how it stands, numbers, patient, who asked."""
     job = listed["job"]
-    when = datetime.fromisoformat(listed["begun"]).astimezone().strftime("%Y-%m-%d %H:%M")
+    when = _clock(listed["begun"])
     state = f"running {job.progress:.0%}" if job.state == "running" else shown_state(job.state, job.error)
     what = f"by {job.publisher}" if job.kind == "print" else "file"
     who = ", ".join(dict.fromkeys(asker["who"] for asker in listed["asked"])) or "Prefect"

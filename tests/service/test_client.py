@@ -316,6 +316,10 @@ def test_jobs_are_listed_and_cancelled(script: Script, url: str, capsys: pytest.
     for words in ("J  2026-03-12", "running 82%", "A1  Example, Anna  10.0.0.7"):
         assert words in told
     assert script.asked[0][0] == "/api/iso/jobs?search=HN-1"
+    beyond = {**entry, "begun": "9999-12-31T23:59:59-05:00", "job": job("running", "mastering")}
+    script.listing["jobs"].append(beyond)
+    assert run(["jobs", "HN-1", "--url", url]) == 0
+    assert "J  9999-12-31T23:59:59-05:00  running" in capsys.readouterr().out
     assert run(["jobs", "--json", "--url", url]) == 0
     assert json.loads(capsys.readouterr().out)["jobs"][0]["job"]["progress"] == 0.82
     script.states = [job("failed", "mastering", error={"error": "Cancelled.", "code": "job_cancelled"})]

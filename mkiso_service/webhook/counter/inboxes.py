@@ -72,4 +72,8 @@ def last_disc(studies: Iterable[tuple[Ask, ...]]) -> Ask | None:
 
 
 def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    """Empty where what is written down is no time, or lies beyond the year 9999."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError):
+        return ""
