@@ -1,5 +1,5 @@
 """What the process that decodes can reach when a file has taken it over: the folders that it was given, and no program,
-no network and no other process.
+no network and no other process. Run as a program, it says what it reaches all the same.
 
 By Landlock (Linux 5.13; from 6.12 on signals too) and a seccomp filter, both for good. Numbers and layouts: Linux's
 uapi/linux/landlock.h, seccomp.h, filter.h, audit.h and unistd.h.
@@ -10,9 +10,11 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import socket
 import struct
+import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,14 +52,30 @@ def landlock_version() -> int:
     return max(0, _system_call(_CREATE_RULESET, None, 0, _VERSION))
 
 
-def in_words() -> str:
-    """How far a decoder is kept in here."""
-    if version := landlock_version():
-        return f"each reaches its own job's files alone (Landlock {version})"
-    return (
-        "this kernel has no Landlock (Linux 5.13 and later have it), or it is switched off: a file that takes one "
-        "over reaches what mkiso reaches"
-    )
+_TRIAL = ("-m", "mkiso.pictures.confinement")
+_TRIAL_SECONDS = 120
+
+
+def reached() -> frozenset[str]:
+    """What a process reaches though it is confined as a decoder is, by trying: `files`, `sockets`. Raises OSError and
+    subprocess.SubprocessError where none can be begun.
+    """
+    command = [sys.executable, "-P", *_TRIAL]
+    tried = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, timeout=_TRIAL_SECONDS)
+    return frozenset(tried.stdout.split())
+
+
+def _try() -> None:
+    attempts: dict[str, Callable[[], object]] = {"files": Path("/etc/passwd").read_bytes}
+    if platform.machine() in _MACHINES:
+        attempts["sockets"] = socket.socket
+    for attempt in attempts.values():
+        attempt()  # as it is, it can
+    confine((), ())
+    for name, attempt in attempts.items():
+        with suppress(PermissionError):
+            attempt()
+            print(name)
 
 
 def confine(reads: Iterable[Path], writes: Iterable[Path]) -> None:
@@ -132,3 +150,7 @@ def _system_call(number: int, *arguments: bytes | int | None) -> int:
     """Its result, negative where it fails."""
     as_long = (ctypes.c_long(each) if isinstance(each, int) else each for each in arguments)
     return int(ctypes.CDLL(None).syscall(ctypes.c_long(number), *as_long))
+
+
+if __name__ == "__main__":
+    _try()

@@ -20,6 +20,7 @@ from mkiso.config.disc import Print, Viewer
 from mkiso.config.settings import Prefect, Receiver, Server, Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import PacsSilent
+from mkiso.pictures.confinement import landlock_version
 from mkiso_service.checks.registry import CHECKS, Check, Finding, Site, checks_of, examine
 from mkiso_service.cli.doctor import diagnose
 from mkiso_service.process_states import RECENT_SECONDS
@@ -55,13 +56,31 @@ def test_the_doctor_says_whether_videos_become_pictures(
     assert "video" not in {check.name for check in checks_of(Settings(disc={"pictures": "none"}), inside=True)}
 
 
-@pytest.mark.parametrize(("version", "words"), [(7, "its own job's files alone"), (0, "has no Landlock")])
+@pytest.mark.parametrize(
+    ("version", "reached", "well", "words"),
+    [
+        (7, set(), True, "its own job's files alone"),
+        (0, {"files", "sockets"}, True, "has no Landlock"),
+        (7, {"files"}, False, "reaches files of others"),
+        (7, {"sockets", "files"}, False, "reaches files and sockets of others"),
+    ],
+)
 def test_the_doctor_says_how_far_a_decoder_is_kept_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, reached: set[str], *, well: bool, words: str
 ) -> None:
     monkeypatch.setattr("mkiso.pictures.confinement.landlock_version", lambda: version)
+    monkeypatch.setattr("mkiso.pictures.confinement.reached", lambda: reached)
     made = finding(site_in(tmp_path), "decoders")
-    assert made.well and words in made.words
+    assert made.well is well and words in made.words
+
+
+def test_the_doctor_tries_whether_a_decoder_is_kept_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = finding(site_in(tmp_path), "decoders")
+    assert made.well
+    nothing = "import mkiso.pictures.confinement as module\nmodule._system_call = lambda *_: -1\nmodule._try()"
+    monkeypatch.setattr("mkiso.pictures.confinement._TRIAL", ("-c", nothing))
+    made = finding(site_in(tmp_path), "decoders")
+    assert (made.well, "reaches files of others" in made.words) == (not landlock_version(), bool(landlock_version()))
 
 
 def test_what_a_site_has_not_configured_is_no_finding() -> None:
