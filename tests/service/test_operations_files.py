@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,17 @@ def test_a_unit_may_write_to_configured_folders_and_bind_configured_ports() -> N
     assert 'ReadWritePaths="-/var/log/of mkiso"\n' in text
     assert "CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n" in text
     assert "CapabilityBoundingSet=\n" in unit("worker", settings)
+
+
+def test_an_image_holds_the_program_and_no_configuration() -> None:
+    """A layer keeps what a later one removes."""
+    root = DEPLOYMENTS.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    rules = [line for line in (root / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[0] != "#"]
+    assert rules[0] == "*"
+    seen = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert seen == {"pyproject.toml", project["project"]["readme"], *packages}
 
 
 def test_install_prints_or_writes(tmp_path: Path) -> None:
