@@ -8,6 +8,7 @@ uapi/linux/landlock.h, seccomp.h, filter.h, audit.h and unistd.h.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import socket
@@ -50,6 +51,11 @@ class _Filter(ctypes.Structure):
 def landlock_version() -> int:
     """Of the kernel's Landlock; 0 where it has none, or none that is switched on."""
     return max(0, _system_call(_CREATE_RULESET, None, 0, _VERSION))
+
+
+def is_refused() -> bool:
+    """Whether what this process runs in keeps it from Landlock: a unit's or a container's filter of system calls."""
+    return _system_call(_CREATE_RULESET, None, 0, _VERSION) < 0 and ctypes.get_errno() == errno.EPERM
 
 
 _TRIAL = ("-m", "mkiso.pictures.confinement")
@@ -149,7 +155,7 @@ def _refusing(architecture: int, calls: tuple[int, ...]) -> bytes:
 def _system_call(number: int, *arguments: bytes | int | None) -> int:
     """Its result, negative where it fails."""
     as_long = (ctypes.c_long(each) if isinstance(each, int) else each for each in arguments)
-    return int(ctypes.CDLL(None).syscall(ctypes.c_long(number), *as_long))
+    return int(ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *as_long))
 
 
 if __name__ == "__main__":

@@ -157,17 +157,24 @@ def _video(_: Site) -> str:
     return pyav.in_words()
 
 
-def _decoders(_: Site) -> str:
-    version, reached = confinement.landlock_version(), confinement.reached()
-    if not version:
+def _decoders(site: Site) -> str:
+    if confinement.is_refused():
+        raise Unwell(
+            "A file that takes a decoder over reaches what mkiso reaches: what mkiso runs in refuses Landlock to it. "
+            "As a service: `mkiso service install`, systemctl daemon-reload, and restart it. In a container: let its "
+            "seccomp profile allow landlock_create_ruleset, landlock_add_rule and landlock_restrict_self."
+        )
+    if not (version := confinement.landlock_version()):
         return (
             "this kernel has no Landlock (Linux 5.13 and later have it), or it is switched off: a file that takes one "
             "over reaches what mkiso reaches"
         )
-    if reached:
+    if not site.inside:
+        return "each reaches its own job's files alone"
+    if reached := confinement.reached():
         raise Unwell(
             f"A decoder isn't kept in: it reaches {' and '.join(sorted(reached))} of others, though this kernel has "
-            f"Landlock {version}. See whether the container's or the service's own system call filter refuses it."
+            f"Landlock {version}. See whether the container's own system call filter refuses something."
         )
     return f"each reaches its own job's files alone (tried just now, by Landlock {version})"
 
@@ -310,7 +317,7 @@ CHECKS = (
     Check("disk", "disk", _disk),
     Check("viewer", "viewer", _viewer, inside=True, configured=lambda settings: bool(settings.viewer.directory)),
     Check("video", "videos", _video, inside=True, configured=lambda settings: settings.disc.pictures != "none"),
-    Check("decoders", "decoders", _decoders, inside=True, configured=lambda settings: settings.disc.pictures != "none"),
+    Check("decoders", "decoders", _decoders, configured=lambda settings: settings.disc.pictures != "none"),
     Check("pacs", "PACS", partial(_source, ""), configured=lambda settings: not settings.sources),
     Check("receiver", "receiver", _receiver, of_service=True),
     Check("inboxes", "inboxes", _inboxes, of_service=True, configured=lambda settings: bool(settings.inboxes)),
