@@ -7,14 +7,15 @@ import json
 import os
 import signal
 import subprocess
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import axe_core_python
 from websockets.sync.client import ClientConnection, connect
+
+from peers.patience import LONG, until
 
 AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
 Point = tuple[float, float]
@@ -39,7 +40,9 @@ class Browser(ABC):
             self._command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            self._socket: ClientConnection = connect(self._address(), max_size=None, proxy=None, ping_interval=None)
+            self._socket: ClientConnection = connect(
+                self._address(), max_size=None, proxy=None, ping_interval=None, open_timeout=LONG
+            )
             self._begin()
         except BaseException:
             self._end()
@@ -55,7 +58,7 @@ class Browser(ABC):
         number = next(self._ids)
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
-            message = json.loads(self._socket.recv(timeout=60))
+            message = json.loads(self._socket.recv(timeout=LONG))
             if message.get("id") == number:
                 assert "error" not in message, message
                 return dict(message["result"])
@@ -110,8 +113,8 @@ class Browser(ABC):
         told = "window.stop(); axe.run().then((all) => all.violations.map((each) => each.id + each.nodes[0].html))"
         return list(self.run(f"{AXE.read_text(encoding='utf-8')}\n{told}"))
 
-    def until(self, script: str, seconds: float = 30) -> None:
-        self._until(lambda: self.run(script), seconds)
+    def until(self, script: str) -> None:
+        until(lambda: self.run(script), pause=0.05)
 
     def until_ready(self, focused: str) -> None:
         """Until the page's scripts run and the element of this id has the focus, as a person would wait before
@@ -130,13 +133,6 @@ class Browser(ABC):
     def _begin(self) -> None:
         """Right after connecting."""
 
-    @staticmethod
-    def _until(true: Callable[[], object], seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < end, "it didn't come to pass"
-            time.sleep(0.05)
-
     def _end(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)  # its own session: the browser and its children, nobody else
-        self._process.wait(10)
+        self._process.wait(LONG)

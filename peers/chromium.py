@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from peers.browser import Browser, Point
+from peers.patience import until
 
 _CODES = {
     **{"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36},
@@ -88,7 +89,7 @@ class Chromium(Browser):
 
     def _address(self) -> str:
         port_file = self._profile / "DevToolsActivePort"
-        self._until(lambda: port_file.exists() and len(port_file.read_text().splitlines()) == 2, 30)
+        until(lambda: port_file.exists() and len(port_file.read_text().splitlines()) == 2)
         port = port_file.read_text().splitlines()[0]
         pages = httpx.get(f"http://127.0.0.1:{port}/json", trust_env=False).json()
         return next(str(page["webSocketDebuggerUrl"]) for page in pages if page["type"] == "page")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from peers.browser import Browser, Point
+from peers.patience import until
 
 _KEYS = {  # WebDriver's names for keys that have no character
     **{"Tab": "\ue004", "Enter": "\ue007", "Escape": "\ue00c", "PageUp": "\ue00e", "PageDown": "\ue00f"},
@@ -101,7 +102,7 @@ class Firefox(Browser):
 
     def _address(self) -> str:
         told = self._profile / "WebDriverBiDiServer.json"
-        self._until(lambda: told.exists() and told.read_text().rstrip().endswith("}"), 60)
+        until(lambda: told.exists() and told.read_text().rstrip().endswith("}"))
         where = json.loads(told.read_text())
         return f"ws://{where['ws_host']}:{where['ws_port']}/session"
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from peers.patience import LONG
 from peers.ports import free_port
 from peers.process import Process
 
@@ -76,7 +77,7 @@ class Orthanc(Process):
         # its own.
         once = httpx.Limits(max_keepalive_connections=0)
         self.http = httpx.Client(
-            base_url=f"http://127.0.0.1:{self.http_port}", timeout=30, trust_env=False, limits=once
+            base_url=f"http://127.0.0.1:{self.http_port}", timeout=LONG, trust_env=False, limits=once
         )
 
     def is_ready(self) -> bool:

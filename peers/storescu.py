@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peers.dcmtk import OWN, write_profiles
+from peers.patience import LONG
 
 
 def store(
@@ -20,7 +21,7 @@ def store(
     called: str = "CDRECORD",
     nodelay: bool = True,
     options: Sequence[str] = (),
-    timeout_seconds: float = 60,
+    timeout_seconds: float = LONG,
 ) -> subprocess.CompletedProcess[str]:
     """Send files in one association, each in its own transfer syntax; returncode 0 where all were stored; its words are
     in stdout and stderr.

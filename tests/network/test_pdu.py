@@ -54,7 +54,7 @@ def connected(
 def test_pdus_come_whole_whatever_the_pieces(sizes: list[int], piece: int) -> None:
     bodies = [bytes((number,)) * size for number, size in enumerate(sizes)]
     stream = b"".join(p_data(body, control=0) for body in bodies)
-    with connected(pdu_timeout_seconds=5) as (peer, connection):
+    with connected(pdu_timeout_seconds=LONG) as (peer, connection):
 
         def send() -> None:
             for start in range(0, len(stream), piece):
@@ -63,7 +63,7 @@ def test_pdus_come_whole_whatever_the_pieces(sizes: list[int], piece: int) -> No
         sender = Thread(target=send)
         sender.start()
         for body in bodies:
-            kind, received = connection.next_pdu(5)
+            kind, received = connection.next_pdu(LONG)
             assert kind == P_DATA_TF
             assert [bytes(pdv.data) for pdv in pdvs(received)] == [body]
         sender.join()
@@ -121,7 +121,7 @@ def test_a_stall_ends_at_its_deadline(sent: bytes, words: str) -> None:
 def test_the_receivers_end_interrupts_between_pdus_and_not_inside() -> None:
     stop = Event()
     stop.set()
-    with connected(stop, pdu_timeout_seconds=2) as (peer, connection):
+    with connected(stop, pdu_timeout_seconds=LONG) as (peer, connection):
         with pytest.raises(Stopping):
             connection.next_pdu(60)
         peer.sendall(RELEASE_RP[:3].replace(b"\x06", b"\x05"))

@@ -23,18 +23,18 @@ CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 PLAIN, J2K = str(ExplicitVRLittleEndian), str(JPEG2000Lossless)
 
 
-def serve(answer: Callable[[socket.socket], None]) -> tuple[Address, threading.Thread]:
+def serve(answer: Callable[[socket.socket], None], seconds: float = LONG) -> tuple[Address, threading.Thread]:
     """One connection, answered as told, then closed."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def run() -> None:
         with listener, listener.accept()[0] as connection:
-            connection.settimeout(5)
+            connection.settimeout(LONG)
             answer(connection)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    return Address("127.0.0.1", listener.getsockname()[1], "ROBOT", "MKISO", 2, 1, 1), thread
+    return Address("127.0.0.1", listener.getsockname()[1], "ROBOT", "MKISO", *[seconds] * 3), thread
 
 
 def test_nagle_is_off_and_each_pair_is_asked_for_alone() -> None:
@@ -46,7 +46,7 @@ def test_nagle_is_off_and_each_pair_is_asked_for_alone() -> None:
         seen.append(len(event.assoc.requestor.requested_contexts))
 
     server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_REQUESTED, requested)])
-    address = Address("127.0.0.1", server.socket.getsockname()[1], "ROBOT", "MKISO", 2, 2, 2)
+    address = Address("127.0.0.1", server.socket.getsockname()[1], "ROBOT", "MKISO", *[LONG] * 3)
     try:
         with Requestor.open(address, [(CT, PLAIN), (CT, J2K), (MR, PLAIN)]) as association:
             assert set(association.ids) == {(CT, PLAIN), (CT, J2K)}
@@ -84,7 +84,7 @@ def test_a_silent_peer_is_given_up_within_the_limit() -> None:
         while connection.recv(65_536):
             pass
 
-    address, thread = serve(silent)
+    address, thread = serve(silent, 1)
     with pytest.raises(AssociationLost, match="in time"):
         Requestor.open(address, [(CT, PLAIN)])
     thread.join(LONG)
@@ -115,7 +115,7 @@ def test_a_publisher_whose_pdus_hold_no_data_gets_none() -> None:
     try:
         with pytest.raises(AssociationLost, match="6 bytes"):
             Requestor.open(
-                Address("127.0.0.1", server.socket.getsockname()[1], "ROBOT", "MKISO", 2, 2, 2), [(CT, PLAIN)]
+                Address("127.0.0.1", server.socket.getsockname()[1], "ROBOT", "MKISO", *[LONG] * 3), [(CT, PLAIN)]
             )
     finally:
         ae.shutdown()

@@ -20,6 +20,7 @@ from mkiso.demo.robots.media_creation import MediaCreationPublisher
 from mkiso.demo.robots.storage_scp import StoragePublisher
 from mkiso.errors import PrintUncertain
 from mkiso.publishers import Order, Watch, follow, publisher_of
+from peers.patience import LONG, until
 from tests.publishers.dying import print_and_die
 from tests.publishers.orders import give, order_of, settings_of, study
 
@@ -49,7 +50,7 @@ def _no_forkserver_left() -> Iterator[None]:
 def run(settings: Settings, order: Order, at_line: int, lines: Path) -> int:
     process = FORKSERVER.Process(target=print_and_die, args=(settings, order, at_line, lines))
     process.start()
-    process.join(30)
+    process.join(LONG)
     assert process.exitcode is not None
     return process.exitcode
 
@@ -82,7 +83,7 @@ def test_a_relay(tmp_path: Path) -> None:
             robot.clear()
             order = order_of(instances, JOB.format(number), accession_numbers=(f"A{number:02}",))
             assert run(settings, order, line, tmp_path / "lines") == -signal.SIGKILL
-            time.sleep(0.1)
+            until(lambda: not robot._ae.active_associations)  # it has noticed
             before = robot.discs()
             try:
                 give(publisher_of("robot", settings), order, settings.storage.orders_dir, Watch())

@@ -146,7 +146,7 @@ def _response(message_id: int, status: int) -> bytes:
 )
 def test_nonsense_instead_of_a_response_is_a_lost_association(tmp_path: Path, answer: bytes, words: str) -> None:
     (tmp_path / "dataset").write_bytes(b"dataset")
-    with requestor_to({1: CT_PLAIN}, 16_384, 1) as (association, theirs):
+    with requestor_to({1: CT_PLAIN}, 16_384) as (association, theirs):
         theirs.sendall(answer)
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(AssociationLost, match=words):
@@ -155,7 +155,7 @@ def test_nonsense_instead_of_a_response_is_a_lost_association(tmp_path: Path, an
 
 @given(size=st.integers(0, 5000), offset=st.integers(0, 50), peer_pdu_bytes=st.sampled_from([0, 128, 1000, 16_384]))
 def test_the_last_fragment_of_what_was_not_proved_never_leaves(size: int, offset: int, peer_pdu_bytes: int) -> None:
-    with requestor_to({1: CT_PLAIN}, peer_pdu_bytes, 5) as (association, theirs), tempfile.NamedTemporaryFile() as file:
+    with requestor_to({1: CT_PLAIN}, peer_pdu_bytes) as (association, theirs), tempfile.NamedTemporaryFile() as file:
         file.write(bytes(offset + size))
         file.flush()
         with pytest.raises(ProofFailed):
@@ -177,7 +177,7 @@ def test_the_bytes_that_leave_are_those_of_the_file_in_pdus_that_the_peer_takes(
     size: int, offset: int, peer_pdu_bytes: int
 ) -> None:
     content = bytes(index % 251 for index in range(offset + size))
-    with requestor_to({1: CT_PLAIN}, peer_pdu_bytes, 5) as (association, theirs), tempfile.NamedTemporaryFile() as file:
+    with requestor_to({1: CT_PLAIN}, peer_pdu_bytes) as (association, theirs), tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
         theirs.sendall(_pdv(1, 1, _response(1, 0xB000)[:20]) + _pdv(1, 3, _response(1, 0xB000)[20:]))

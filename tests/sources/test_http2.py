@@ -179,7 +179,7 @@ def test_pings_alone_are_no_answer(tmp_path: Path) -> None:
                 "base_url": f"https://127.0.0.1:{listening.getsockname()[1]}/dicom-web",
                 "authority": certificates / "ca.pem",
                 "http2": True,
-                "connect_timeout_seconds": 1,
+                "connect_timeout_seconds": 5,
                 "response_timeout_seconds": 0.5,
             }
         )

@@ -20,6 +20,7 @@ from mkiso_service.prefect.orchestrator import Orchestrator, Standing
 from mkiso_service.webhook import server
 from mkiso_service.webhook.app import build_app
 from peers.chromium import Chromium
+from peers.patience import until
 from tests.webhook.browsers import browser_of
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs
@@ -354,7 +355,7 @@ def test_a_page_of_another_origin_in_chromium(
         evil.page = TRICKS.replace("TARGET", target).replace("REFERRER", referrer)
         browser.open(f"http://{theirs}:{evil.server_port}/")
         browser.until("window.tried === true")
-        browser._until(lambda: answered.keys() >= {*EMBEDDED, *FRAMED}, 20)
+        until(lambda: answered.keys() >= {*EMBEDDED, *FRAMED})
         assert {status for name in EMBEDDED for status in answered[name]} == {403}
         assert browser.run("window.read") == 0
         assert browser.run("document.querySelector('iframe').contentDocument") is None

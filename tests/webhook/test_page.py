@@ -25,6 +25,7 @@ from mkiso_service.webhook.answers.advice import ADVICE
 from mkiso_service.webhook.counter import listing
 from peers.chromium import Chromium
 from peers.corpus import JAPANESE, UMLAUT
+from peers.patience import until
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.pacs import with_pacs
 from tests.webhook.test_print_page import ordered
@@ -149,7 +150,7 @@ def test_a_clerk_at_the_counter(browser: Chromium, tmp_path: Path) -> None:
         assert desk.asked == []
         clerk.says_yes()
         clerk.until_reads("#jobs .done .words", "The disc file is ready, and no image is missing.")
-        browser._until(lambda: [file.name for file in browser.downloads.iterdir()] == ["A1.iso"], 10)
+        until(lambda: [file.name for file in browser.downloads.iterdir()] == ["A1.iso"])
 
         browser.type("B2")
         browser.press("Enter", shift=True)
@@ -685,4 +686,4 @@ def test_a_clerk_reads_the_password_of_an_encrypted_disc_once(browser: Chromium,
         browser.run("document.querySelector('#jobs .locked:not([hidden]) button:not(.tell)').click()")
         browser.until("document.querySelectorAll('#jobs .locked:not([hidden])').length === 0")
         left = settings.storage.reports_dir
-        browser._until(lambda: not [*left.glob("*.sealed")], 20)
+        until(lambda: not [*left.glob("*.sealed")])

@@ -183,7 +183,7 @@ def test_the_hospital_s_own_data_stand_beside_the_pacs_s(tmp_path: Path) -> None
     known = {"A1": {"hn": "HN-0001", "name": "Sample^Anna"}, "U1": {"hn": "HN-0001", "name": "x"}}
     with DemoPatientApi(known) as api:
         settings = settings_in(tmp_path).model_copy(
-            update={"patient_api": PatientApi(base_url=api.base_url, retries=0, timeout_seconds=2)}
+            update={"patient_api": PatientApi(base_url=api.base_url, retries=0, timeout_seconds=LONG)}
         )
         pacs = with_pacs(settings, tmp_path / "pacs", "A1", patients=PATIENTS)
         with pacs as settings, served(settings, Desk()) as client:
