@@ -100,7 +100,7 @@ class Left:
 def asked(
     settings: Settings,
     accession_numbers: Sequence[str],
-    client: Client | str,
+    client: Client,
     request_id: str,
     selection: Selection = EVERYTHING,
     *,
@@ -116,12 +116,12 @@ def asked(
     _wanted(settings, f"{wanted}{'&deidentified=true' * deidentified}", client, request_id)
 
 
-def listed(settings: Settings, search: str, client: Client | str, request_id: str) -> None:
+def listed(settings: Settings, search: str, client: Client, request_id: str) -> None:
     """Somebody sees the list of discs that were made here: those that a search finds, else today's."""
     _wanted(settings, f"discs={search or 'today'}", client, request_id)
 
 
-def searched(settings: Settings, keys: Mapping[str, str], client: Client | str, request_id: str) -> None:
+def searched(settings: Settings, keys: Mapping[str, str], client: Client, request_id: str) -> None:
     """Somebody looks for studies in the PACS, which is asked with these keys, by DICOM keyword."""
     hidden = () if settings.audit.patient_names else ("PatientName",)
     criteria = "&".join(keyword if keyword in hidden else f"{keyword}={value}" for keyword, value in keys.items())
@@ -129,20 +129,20 @@ def searched(settings: Settings, keys: Mapping[str, str], client: Client | str, 
     _ask_sources(settings, keys.get("AccessionNumber", ""), criteria, request_id=request_id)
 
 
-def _wanted(settings: Settings, wanted: str, client: Client | str, request_id: str) -> None:
+def _wanted(settings: Settings, wanted: str, client: Client, request_id: str) -> None:
     criteria = _object("2", "24", SEARCH_CRITERIA, request_id, query=wanted, details={"request_id": request_id})
-    parties = [_client(client).party(SOURCE), _mkiso(settings, DESTINATION)]
+    parties = [client.party(SOURCE), _mkiso(settings, DESTINATION)]
     _tell(settings, "E", QUERY, parties, [criteria])
 
 
-def shown(settings: Settings, studies: Sequence[Study], client: Client | str, request_id: str) -> None:
+def shown(settings: Settings, studies: Sequence[Study], client: Client, request_id: str) -> None:
     """Somebody was shown whose studies these are, and what they are."""
     objects = [
         _study(study.study_instance_uid, study.accession_number, study.expected.count, request_id=request_id)
         for study in studies
     ]
     objects.append(_patient(settings, studies[0].patient_id, studies[0].patient_name))
-    _tell(settings, "R", INSTANCES_ACCESSED, [_client(client).party(None)], objects)
+    _tell(settings, "R", INSTANCES_ACCESSED, [client.party(None)], objects)
 
 
 def cancelled(
@@ -201,17 +201,12 @@ def signed(settings: Settings, client: Client, kind: Code, *, well: bool = True)
     _tell(settings, "E", USER_AUTHENTICATION, parties, [], kind=kind, outcome=SUCCESS if well else MINOR_FAILURE)
 
 
-def alert(settings: Settings, client: Client | str, path: str, request_id: str, why: str) -> None:
+def alert(settings: Settings, client: Client, path: str, request_id: str, why: str) -> None:
     """Somebody was refused: `why`."""
-    who = _client(client)
     told = {"Alert Description": why, "request_id": request_id}
-    subject = _object("2", "13", NODE_ID, who.address or "unknown", name=path, details=told)
-    parties = [_mkiso(settings, None, is_requestor=True), who.party(None, is_requestor=False)]
+    subject = _object("2", "13", NODE_ID, client.address or "unknown", name=path, details=told)
+    parties = [_mkiso(settings, None, is_requestor=True), client.party(None, is_requestor=False)]
     _tell(settings, "E", SECURITY_ALERT, parties, [subject], kind=NODE_AUTHENTICATION, outcome=MINOR_FAILURE)
-
-
-def _client(client: Client | str) -> Client:
-    return Client(client) if isinstance(client, str) else client
 
 
 def _tell(

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from queue import SimpleQueue
-from typing import Any
 
 from pydicom.uid import UID
 
@@ -25,7 +23,6 @@ from mkiso.network import dimse
 from mkiso.network.association import Gathered
 from mkiso.network.association import Sink as DataSink
 from mkiso.network.negotiation import MAX_CONTEXTS, Context
-from mkiso.receiver.client import Refusal, arrival_of
 from mkiso.receiver.expectations import Expected
 from mkiso.receiver.hashing import Hashing
 from mkiso.receiver.spool import Spool
@@ -162,7 +159,7 @@ class CGetRetrieval:
         return False
 
     def catch_up(self) -> None:
-        self._drain()
+        self._sink.drain(self._expected)
 
     def _within(self, target: Target, classes: Collection[str]) -> list[Target]:
         """Of a target the instances of these classes, by series; last those whose class isn't told, which may be of
@@ -207,7 +204,7 @@ class CGetRetrieval:
             for reception in receiving:
                 reception.close()
             hashing.close()
-            self._drain()
+            self.catch_up()
         return results
 
     def _get(self, association: PacsAssociation, target: Target, receiving: list[Reception]) -> MoveResult:
@@ -218,7 +215,7 @@ class CGetRetrieval:
         received = before = association.received_bytes
         while True:
             message = association.receive_message(POLL_SECONDS)
-            self._drain()
+            self.catch_up()
             self._sink.raise_if_stopped()
             now = time.monotonic()
             if message is None:
@@ -250,17 +247,6 @@ class CGetRetrieval:
                 raise silent(
                     self._source.settings, self._sink.study, "answered and sent no image", limit * MAX_TIMEOUTS
                 )
-
-    def _drain(self) -> None:
-        """Take in what has been stored by now, and why something wasn't."""
-        told: SimpleQueue[dict[str, Any] | None] = self._expected.told
-        while not told.empty():
-            message = told.get() or {}
-            if "refusal" in message:
-                # It came in our own association: the PACS itself says that it is part of what was asked for.
-                self._sink.refusals.append(replace(Refusal(**message["refusal"]), moved=True))
-            else:
-                self._sink.take(arrival_of(message))
 
     def _sop_classes(self) -> Mapping[str, str]:
         """The SOP class of each instance that is listed, where the PACS tells it (PS3.4 C.6.2.1.4: optional)."""

@@ -12,10 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
-from typing import Any
 
 import httpx
 
@@ -28,7 +26,6 @@ from mkiso.dataset.part10 import HEAD_BYTES, MAX_META_BYTES, data_set_offset, tr
 from mkiso.errors import DamagedInstance, PacsBusy, PacsRefused, PacsSilent
 from mkiso.network import dimse
 from mkiso.network.negotiation import Context
-from mkiso.receiver.client import Refusal, arrival_of
 from mkiso.receiver.expectations import Expected
 from mkiso.receiver.hashing import Hashing
 from mkiso.receiver.spool import Spool
@@ -132,7 +129,7 @@ class WadoRetrieval:
             finally:
                 for future in (future for each in futures for future in each):
                     future.cancel()
-        self._drain()
+        self.catch_up()
         results = [merged([future.result() for future in each]) for each in futures]
         if wanted[0].level == "STUDY" and results[0].status == SUCCESS:
             self._sink.counted = max(self._sink.counted, results[0].completed or 0)
@@ -142,7 +139,7 @@ class WadoRetrieval:
         return False
 
     def catch_up(self) -> None:
-        self._drain()
+        self._sink.drain(self._expected)
 
     def _wait_for(self, futures: Sequence[Future[MoveResult]]) -> None:
         left = set(futures)
@@ -150,7 +147,7 @@ class WadoRetrieval:
             done, left = wait(left, POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
                 future.result()
-            self._drain()
+            self.catch_up()
             self._sink.raise_if_stopped()
 
     def _request(self, path: str) -> MoveResult:
@@ -222,17 +219,6 @@ class WadoRetrieval:
                     raise Malformed("sends an instance that is larger than receiver.max_instance_gib")
                 reception.write(memoryview(piece))
             reception.finish()
-
-    def _drain(self) -> None:
-        """Take in what has been stored by now, and why something wasn't."""
-        told: SimpleQueue[dict[str, Any] | None] = self._expected.told
-        while not told.empty():
-            message = told.get() or {}
-            if "refusal" in message:
-                # It came as the answer to our own question: the server says that it is part of what was asked for.
-                self._sink.refusals.append(replace(Refusal(**message["refusal"]), moved=True))
-            elif "arrival" in message or "conflict" in message or "no_room" in message:
-                self._sink.take(arrival_of(message))
 
 
 def _paths(target: Target) -> list[str]:

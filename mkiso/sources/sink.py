@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from mkiso.errors import JobStopped
-from mkiso.receiver.client import Refusal
+from mkiso.receiver.client import Refusal, arrival_of
+from mkiso.receiver.expectations import Expected
 from mkiso.study import completeness
 from mkiso.study.models import Arrival, Study
 
@@ -45,6 +47,17 @@ class Sink:
         if arrival.sop_instance_uid not in self.arrived:
             self.arrived.add(arrival.sop_instance_uid)
             self._on_arrival(arrival)
+
+    def drain(self, expected: Expected) -> None:
+        """Take in what was stored by now of what came as the answer to our own question, and why something wasn't.
+        Raises InstanceConflict, StorageFull.
+        """
+        while not expected.told.empty():
+            message = expected.told.get() or {}
+            if "refusal" in message:  # the source itself says that it is part of what was asked for
+                self.refusals.append(replace(Refusal(**message["refusal"]), moved=True))
+            else:
+                self.take(arrival_of(message))
 
     def wait_anew(self) -> None:
         """From now on it is counted how long nothing came."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from typing import Concatenate, ParamSpec
 
 from starlette.requests import Request
 
@@ -18,6 +18,7 @@ from mkiso.study.selection import EVERYTHING, Selection
 from mkiso_service.webhook.access.callers import request_id_of
 from mkiso_service.webhook.access.rights import caller_of
 
+P = ParamSpec("P")
 MAX_CLIENT = 100
 """Of a client's address: a trusted proxy may say what is none."""
 MAX_PATH = 200
@@ -62,54 +63,49 @@ class Trail:
         deidentified: bool = False,
     ) -> None:
         """A question was accepted."""
-        if self._settings.audit.enabled:
-            who, request_id = _who(request), request_id_of(request.scope)
-            asked = partial(audit.asked, deidentified=deidentified)
-            await asyncio.to_thread(asked, self._settings, accession_numbers, who, request_id, selection)
+        asker = _who(request), request_id_of(request.scope)
+        await self._tell(audit.asked, accession_numbers, *asker, selection, deidentified=deidentified)
 
     async def listed(self, request: Request, search: str) -> None:
         """Somebody sees whose discs were made here: today's, or those that a search finds."""
-        if self._settings.audit.enabled:
-            await asyncio.to_thread(audit.listed, self._settings, search, _who(request), request_id_of(request.scope))
+        await self._tell(audit.listed, search, _who(request), request_id_of(request.scope))
 
     async def searched(self, request: Request, keys: Mapping[str, str]) -> None:
         """Somebody looks for patients; `keys` by DICOM keyword."""
-        if self._settings.audit.enabled:
-            await asyncio.to_thread(audit.searched, self._settings, keys, _who(request), request_id_of(request.scope))
+        await self._tell(audit.searched, keys, _who(request), request_id_of(request.scope))
 
     async def shown(self, request: Request, studies: Sequence[Study]) -> None:
         """Somebody is shown whose studies these are."""
-        if self._settings.audit.enabled:
-            await asyncio.to_thread(audit.shown, self._settings, studies, _who(request), request_id_of(request.scope))
+        await self._tell(audit.shown, studies, _who(request), request_id_of(request.scope))
 
     async def leaves(self, request: Request, disc: Manifest) -> None:
         """A disc, or a part of it, begins to leave."""
-        if self._settings.audit.enabled:
-            left = audit.Left(disc.patient_id, disc.patient_name, disc.studies, disc.instances)
-            to = _who(request).party(audit.DESTINATION)
-            await asyncio.to_thread(audit.exported, self._settings, left, to, disc.job_id)
+        left = audit.Left(disc.patient_id, disc.patient_name, disc.studies, disc.instances)
+        await self._tell(audit.exported, left, _who(request).party(audit.DESTINATION), disc.job_id)
 
     async def cancelled(
         self, request: Request, job_id: str, accession_numbers: Sequence[str], report: JobReport | None
     ) -> None:
         """Somebody cancelled a job."""
-        if self._settings.audit.enabled:
-            patient = (report.patient_id, report.patient_name) if report else ("", "")
-            who = _who(request)
-            await asyncio.to_thread(audit.cancelled, self._settings, job_id, accession_numbers, patient, who)
+        patient = (report.patient_id, report.patient_name) if report else ("", "")
+        await self._tell(audit.cancelled, job_id, accession_numbers, patient, _who(request))
 
     async def signed(self, request: Request, user: str, name: str, kind: audit.Code, *, well: bool = True) -> None:
         """Somebody signed in or out, or couldn't."""
-        if self._settings.audit.enabled:
-            client = audit.Client(client_of(request), user, name)
-            await asyncio.to_thread(partial(audit.signed, self._settings, client, kind, well=well))
+        await self._tell(audit.signed, audit.Client(client_of(request), user, name), kind, well=well)
 
     async def refused(self, request: Request, why: str) -> None:
         """Somebody came without the right key, or a page of another site did."""
         if self._settings.audit.enabled and (left_out := self._alerts.admit(time.monotonic())) is not None:
             path, request_id = request.scope["path"][:MAX_PATH], request_id_of(request.scope)
             why += f"; before it {left_out} alerts too many for one minute weren't written down" if left_out else ""
-            await asyncio.to_thread(audit.alert, self._settings, _who(request), path, request_id, why)
+            await self._tell(audit.alert, _who(request), path, request_id, why)
+
+    async def _tell(
+        self, write: Callable[Concatenate[Settings, P], None], *arguments: P.args, **named: P.kwargs
+    ) -> None:
+        if self._settings.audit.enabled:
+            await asyncio.to_thread(write, self._settings, *arguments, **named)
 
 
 def client_of(request: Request) -> str:

@@ -34,22 +34,18 @@ from peers.patience import LONG
 
 STUDY = Study("A1", "1.2.3", "HN-1", "Canary^Name", expected=Expected("image", 2, {"1.2.3.1": frozenset({"1", "2"})}))
 LEFT = audit.Left("HN-1", "Canary^Näme", {"1.2.3": "A1", "1.2.4": "A2"}, 7)
+ASKER = audit.Client("10.1.2.3")
 CLIENT = audit.Party("10.1.2.3", audit.DESTINATION, "10.1.2.3", is_requestor=True)
 CODED = {"csd-code", "codeSystemName", "originalText"}
 
 Tell = Callable[[Settings], None]
 EVERY: dict[str, tuple[Tell, str, str, str]] = {
-    "asked": (lambda settings: audit.asked(settings, ["A1", "A2"], "10.1.2.3", "request-1"), "110112", "E", "0"),
+    "asked": (lambda settings: audit.asked(settings, ["A1", "A2"], ASKER, "request-1"), "110112", "E", "0"),
     "queried": (lambda settings: audit.queried(settings, "A1", job_id="job-1"), "110112", "E", "0"),
-    "shown": (lambda settings: audit.shown(settings, [STUDY], "10.1.2.3", "request-1"), "110103", "R", "0"),
+    "shown": (lambda settings: audit.shown(settings, [STUDY], ASKER, "request-1"), "110103", "R", "0"),
     "transfer": (lambda settings: audit.transfer_begins(settings, STUDY, "job-1"), "110102", "E", "0"),
     "export": (lambda settings: audit.exported(settings, LEFT, CLIENT, "job-1"), "110106", "R", "0"),
-    "alert": (
-        lambda settings: audit.alert(settings, "10.1.2.3", "/api/iso/download", "request-1", "no key"),
-        "110113",
-        "E",
-        "4",
-    ),
+    "alert": (lambda settings: audit.alert(settings, ASKER, "/api/iso", "request-1", "no key"), "110113", "E", "4"),
 }
 
 
@@ -155,7 +151,7 @@ def test_nothing_is_written_unless_enabled(tmp_path: Path) -> None:
 
 def test_no_value_makes_a_line_or_an_element_of_its_own(tmp_path: Path) -> None:
     evil = 'A"/>\n<AuditMessage>\r\x00\x1b\u2028'
-    audit.alert(settings_in(tmp_path), evil, evil, evil, evil)
+    audit.alert(settings_in(tmp_path), audit.Client(evil), evil, evil, evil)
     audit.exported(settings_in(tmp_path), audit.Left(evil, evil, {evil: evil}, 1), audit.Party(evil, None, evil), evil)
     lines = (tmp_path / "audit.xml").read_bytes().decode().split("\n")
     assert len(lines) == 3
