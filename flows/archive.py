@@ -10,7 +10,6 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from mkiso.archive.planning import name_of
 from tasks.archive import (
     close_night,
     find,
@@ -62,7 +61,7 @@ def nightly_archive(date_from: FirstDate = None, date_to: LastDate = None, dry_r
         plan_night(run)
         for study in run.studies():
             with run.attempt(study):
-                retrieve_study(run, study, name_of(study))
+                retrieve_study(run, study, study.label)
             for volume in run.full_volumes():
                 make_volume(run, volume, len(volume))
         for volume in run.last_volumes():

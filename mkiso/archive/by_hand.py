@@ -28,9 +28,8 @@ def settle(ledger: Ledger, label: str, claim: Claim, store: Store | None = None)
     """
     with ledger.reading() as connection:
         row = _free(connection, label)
-    evidence = seen(
-        volume_of(row, ledger.storage.volumes_dir), ledger.place, store, thorough=True
-    )  # which may take minutes
+    # It may take minutes.
+    evidence = seen(volume_of(row, ledger.storage.volumes_dir), ledger.place, store, thorough=True)
     outcome = settled(claim, row.state, evidence)
     if isinstance(outcome, Refused):
         raise VolumeNotFound(f"{label} {outcome.words}")

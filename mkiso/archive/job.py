@@ -17,7 +17,7 @@ from mkiso.archive.ledger import Ledger, note_owed_from
 from mkiso.archive.night_outcome import Outcome
 from mkiso.archive.nights import Night, NightRange
 from mkiso.archive.owed import Owed
-from mkiso.archive.planning import is_hopeless, name_of, says_something_of_the_study
+from mkiso.archive.planning import is_hopeless, says_something_of_the_study
 from mkiso.archive.pool import Pool, Volumes
 from mkiso.archive.schedule import by_hand, due
 from mkiso.archive.store import Store
@@ -206,7 +206,7 @@ class ArchiveJob:
     def fail(self, study: Study, error: MkisoError) -> None:
         """Write down why a study isn't archived tonight."""
         self.night.failed(study, error, counted=says_something_of_the_study(error))
-        name = name_of(study)
+        name = study.label
         self.log.error("%s isn't archived: %s: %s", name, error.code, error.words)
         self.outcome = replace(self.outcome, failed=(*self.outcome.failed, name))
         self._failures.append(

@@ -74,9 +74,8 @@ def remedy(state: State, seen: Evidence) -> Remedy | None:
             Remedy.LOOK if state == "done" and seen.stored in (Stored.OTHER, Stored.ABSENT) and seen.for_store else None
         )
     if state == "planned":
-        return (
-            Remedy.DISCARD if seen.here else None
-        )  # of another place: nothing lies on it yet, and its own place clears it away
+        # Of another place: nothing lies on it yet, and its own place clears it away.
+        return Remedy.DISCARD if seen.here else None
     if state in ("ordering", "ordered"):
         return Remedy.LOOK if not seen.here else Remedy.ASK if state == "ordering" else Remedy.AWAIT
     if seen.for_store and seen.stored is Stored.WHOLE:

@@ -140,8 +140,3 @@ def says_something_of_the_study(error: MkisoError) -> bool:
 def is_hopeless(failed_in_a_row: Sequence[MkisoError]) -> bool:
     """Whether a night had better end: the last studies all failed, and none for a reason of its own (no PACS)."""
     return len(failed_in_a_row) >= HOPELESS and not any(map(says_something_of_the_study, failed_in_a_row[-HOPELESS:]))
-
-
-def name_of(study: Study) -> str:
-    """What an operator knows a study by."""
-    return study.accession_number or study.study_instance_uid

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mkiso.archive.planning import name_of
 from mkiso.config.section import Medium
 from mkiso.dataset.header import read_header
 from mkiso.errors import InstanceConflict
@@ -58,7 +57,7 @@ class Pool(dict[str, Pooled]):
         waiting = {arrival.sop_instance_uid for each in self.values() for arrival in each.arrivals}
         if shared := {each.arrival.sop_instance_uid for each in instances} & waiting:
             raise InstanceConflict(
-                f"{len(shared)} instances of {name_of(study)} are also part of another study. Have the PACS's studies "
+                f"{len(shared)} instances of {study.label} are also part of another study. Have the PACS's studies "
                 "checked.",
                 sop_instance_uid=min(shared),
             )

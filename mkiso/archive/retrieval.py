@@ -7,7 +7,6 @@ from contextlib import suppress
 from mkiso import patient_api
 from mkiso.archive.catalogue import archived
 from mkiso.archive.job import ArchiveJob
-from mkiso.archive.planning import name_of
 from mkiso.errors import JobStopped, PatientApiUnavailable
 from mkiso.sources import collection
 from mkiso.sources.registry import source_of
@@ -40,7 +39,7 @@ def retrieve(run: ArchiveJob, study: Study) -> None:
                 )
                 break
             except JobStopped:
-                run.log.info("%s waits for a clerk's job.", name_of(study))
+                run.log.info("%s waits for a clerk's job.", study.label)
     run.pool.add(job, CompleteStudies(Retrieved(found, (retrieved,), on_volumes), rules))
 
 

@@ -17,7 +17,7 @@ from mkiso.archive.catalogue import archived, archived_counts, failed_studies, l
 from mkiso.archive.job import ArchiveJob
 from mkiso.archive.night_outcome import described, dry_run_words
 from mkiso.archive.paging import Answer, Found, Page, find_all, once_each
-from mkiso.archive.planning import HOPELESS, name_of, needs_a_look, patient_by_patient, plan, to_try_again
+from mkiso.archive.planning import HOPELESS, needs_a_look, patient_by_patient, plan, to_try_again
 from mkiso.archive.schedule import LOST_A_NIGHT, share_of_a_night
 from mkiso.errors import (
     MkisoError,
@@ -146,8 +146,8 @@ def plan_night(run: ArchiveJob) -> None:
     )
     to_archive = [work.study for work in planned.to_archive]
     if run.dry_run:
-        given_up = tuple(map(name_of, planned.given_up))
-        untold = [name_of(run.copies[uid][0]) for uid in torn]
+        given_up = tuple(study.label for study in planned.given_up)
+        untold = [run.copies[uid][0].label for uid in torn]
         run.words = dry_run_words(len(run.copies), len(to_archive), planned.images, given_up, untold)
         return
     run.night.complete([study.study_instance_uid for study in planned.complete])

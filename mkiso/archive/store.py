@@ -114,9 +114,8 @@ def put(directory: Path, volume: ArchiveVolume, manifest: str) -> Path:
         for left in directory.glob(f".{volume.label}*"):
             shutil.rmtree(left, ignore_errors=True)
         if not target.exists():
-            unfinished = (
-                directory / f".{volume.label}.{uuid4().hex[:8]}"
-            )  # a run that is thought dead may still be at the same volume
+            # A run that is thought dead may still be at the same volume.
+            unfinished = directory / f".{volume.label}.{uuid4().hex[:8]}"
             try:
                 _fill(unfinished, volume, manifest)
                 _appear(unfinished, target)

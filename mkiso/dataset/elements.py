@@ -19,9 +19,8 @@ Encoded = bytes | mmap
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-SHORT_VRS = frozenset(
-    b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
-)  # PS3.5 7.1.2: 16-bit length, all others 32-bit
+SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+"""Whose length has 16 bits; that of all others has 32 (PS3.5 7.1.2)."""
 
 MAX_DEPTH = 64  # nested sequences of undefined length; structured reports in practice stay below 20
 MAX_ELEMENTS = 2_000_000  # walked one by one: about 2 s; an enhanced object of 10,000 frames has some 500,000
@@ -209,9 +208,8 @@ def _elements(
     if not delimited:
         _check_first(data, offset, end, encoding)
     left = MAX_ELEMENTS  # inside values of undefined length
-    for _ in range(
-        MAX_ELEMENTS
-    ):  # this loop is what a header costs: nothing in it that can be done once, after it or seldom
+    # This loop is what a header costs: nothing in it that can be done once, after it or seldom.
+    for _ in range(MAX_ELEMENTS):
         if offset >= end:
             break
         if explicit:

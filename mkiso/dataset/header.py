@@ -38,19 +38,16 @@ from mkiso.dataset.elements import (
 from mkiso.dataset.part10 import HEAD_BYTES, data_set_offset, transfer_syntax_uid_in
 from mkiso.errors import DamagedInstance
 
-MAX_VALUE_BYTES = (
-    64 * 1024
-)  # of one attribute of a header; the longest that we read, LO of ReferencedSOPSequences, stay far below
+MAX_VALUE_BYTES = 64 * 1024
+"""Of one attribute of a header; the longest that we read, LO of ReferencedSOPSequences, stay far below."""
 MAX_SEQUENCE_BYTES = 1024 * 1024  # a longer sequence is left out of the header, unless it says whose the image is
 MAX_SEQUENCE_DEPTH = 3  # Blending Sequence > Referenced Series Sequence > Referenced Image Sequence
 MAX_INFLATED_BYTES = 256 * 1024 * 1024  # a deflated data set; deflate reaches 1:1000, so a bound is needed
 
-_IMPLICIT = frozenset(
-    {"1.2.840.10008.1.2", "1.2.840.113619.5.2"}
-)  # the second is GE's, whose pixels alone are big endian
-_DEFLATED = frozenset(
-    {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
-)  # PS3.5 A.5, A.7 and A.11
+_IMPLICIT = frozenset({"1.2.840.10008.1.2", "1.2.840.113619.5.2"})
+"""The second is GE's, whose pixels alone are big endian."""
+_DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+"""PS3.5 A.5, A.7 and A.11."""
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 
@@ -260,9 +257,8 @@ def _inflated(data: mmap.mmap, offset: int, transfer_syntax_uid: str, folder: Pa
                     chunk = inflate.unconsumed_tail
         except zlib.error:
             raise DamagedInstance("The deflated data set can't be inflated.") from None
-        if (
-            not inflate.eof or len(inflate.unused_data) > 8
-        ):  # a byte of padding (PS3.5 A.5), or the CRC and length of gzip that some writers leave
+        # A byte of padding (PS3.5 A.5), or the CRC and length of gzip that some writers leave, may follow.
+        if not inflate.eof or len(inflate.unused_data) > 8:
             raise DamagedInstance("The deflated data set is cut short or has something after it.")
         file.flush()
         with _mapped(file.fileno()) as inflated:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from pydicom import Dataset, dcmread
 from pydicom.filereader import _read_file_meta_info, read_preamble
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from mkiso.dataset.elements import elements
 from mkiso.dataset.header import encoding_of
@@ -35,7 +36,6 @@ CHECKSUMS = PurePosixPath("SHA256.TXT")
 _MAX_MADE_BYTES = 512 * 1024 * 1024  # of DICOMDIR or SHA256.TXT
 _MAX_MADE_ENTRIES = 1_000_000  # items of DICOMDIR, which may be of 8 bytes, and lines of SHA256.TXT
 _ITEM, _LINE = b"\xfe\xff\x00\xe0", b"\n"
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 _GROUP_LENGTH = 0x00020000
 _SOP_CLASS_UID, _SOP_INSTANCE_UID, _TRANSFER_SYNTAX_UID = 0x00020002, 0x00020003, 0x00020010
 _REFERENCED = {  # by the element of group 0002 that each repeats
@@ -424,7 +424,7 @@ def _is_deflated(file: BinaryIO) -> bool:
     read_preamble(file, force=False)
     meta = _read_file_meta_info(file)
     file.seek(0)
-    return bool(meta.get("TransferSyntaxUID") == _DEFLATED)
+    return bool(meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
 
 
 def _file_meta(head: bytes) -> dict[int, str]:

@@ -69,9 +69,8 @@ def read_udf(descriptor: int, sectors: int) -> dict[PurePosixPath, Extent] | Non
         return None
     if not recognised:
         raise ProofFailed("The image's UDF tree isn't announced: systems would not find it.")
-    if (
-        len(anchors) < 2 or len(set(anchors)) > 1 or not _anchor(descriptor, _FIRST_ANCHOR)
-    ):  # which all systems try first
+    # That at _FIRST_ANCHOR is what all systems try first.
+    if len(anchors) < 2 or len(set(anchors)) > 1 or not _anchor(descriptor, _FIRST_ANCHOR):
         raise ProofFailed("The image has not two anchors of its UDF tree that are the same.")
     return _Volume(descriptor, sectors, anchors[0]).files()
 

@@ -22,6 +22,7 @@ from mkiso.config.section import Carrier
 from mkiso.errors import ProofFailed
 from mkiso.formats.ae2 import AROUND_BYTES, MAC_BYTES, PIECE_BYTES, SALT_BYTES, KeyStream, Password, authentication_of
 from mkiso.formats.protocol import Contents, PasswordNeeded
+from mkiso.formats.zip_file import name_in_zip
 from mkiso.formats.zip_reader import TREE, begins_encrypted, read_zip
 from mkiso.languages import N_
 from mkiso.media.layout import Layout
@@ -99,7 +100,7 @@ class ZipEncrypted:
         yield from ()
 
     def paths(self, file: DiscFile) -> dict[str, PurePosixPath]:
-        return {TREE: PurePosixPath(_name(file))}
+        return {TREE: PurePosixPath(name_in_zip(file))}
 
 
 _LOCAL = struct.Struct("<4s5H3I2H")  # APPNOTE 4.3.7
@@ -145,7 +146,7 @@ class _Facts:
 
     @classmethod
     def of(cls, file: DiscFile, moment: datetime) -> _Facts:
-        name = _name(file)
+        name = name_in_zip(file)
         flags = 0 if name.isascii() else _UTF_8
         date = (moment.year - 1980) << 9 | moment.month << 5 | moment.day
         time = moment.hour << 11 | moment.minute << 5 | moment.second // 2
@@ -228,7 +229,3 @@ def _write(password: Password, target: int, file: DiscFile, header: bytes, place
         if at != file.size:
             raise ProofFailed(f"{file.path} has another size than when it was laid out.")
         write_at(target, authentication.digest()[:MAC_BYTES], begin + at)
-
-
-def _name(file: DiscFile) -> str:
-    return str(file.joliet_path or file.path)

@@ -45,7 +45,7 @@ class Zip:
     def size(self, disc: Layout) -> int:
         position = central = 0
         for file in disc.files:
-            name = len(_name(file).encode())
+            name = len(name_in_zip(file).encode())
             wide = 1.05 * file.size > _LIMIT
             central_values = 2 * (file.size > _LIMIT) + (position > _LIMIT)
             central += _CENTRAL_BYTES + name + (4 + 8 * central_values if central_values else 0)
@@ -69,15 +69,16 @@ class Zip:
         yield from ()
 
     def paths(self, file: DiscFile) -> dict[str, PurePosixPath]:
-        return {TREE: PurePosixPath(_name(file))}
+        return {TREE: PurePosixPath(name_in_zip(file))}
 
 
 def _add(archive: ZipFile, file: DiscFile, moment: datetime) -> None:
-    entry = ZipInfo(_name(file), moment.timetuple()[:6])
+    entry = ZipInfo(name_in_zip(file), moment.timetuple()[:6])
     entry.create_system, entry.external_attr, entry.file_size = _UNIX, _READABLE << 16, file.size
     with opened(file) as source, archive.open(entry, "w") as target:
         shutil.copyfileobj(source, target, _COPY_BYTES)
 
 
-def _name(file: DiscFile) -> str:
+def name_in_zip(file: DiscFile) -> str:
+    """Where it stands in any ZIP file of ours."""
     return str(file.joliet_path or file.path)

@@ -59,10 +59,8 @@ def dicomdir(tree: Collection[PatientBranch], file_set_id: str) -> tuple[bytes, 
     roots = [_patient(patient, patient_id, number, notes) for number, (patient, patient_id) in enumerate(known, 1)]
     identifier = element(0x00041130, "CS", file_set_id.encode())
     meta = file_head(MEDIA_STORAGE_DIRECTORY, _instance_uid(identifier, roots), EXPLICIT_VR_LITTLE_ENDIAN)
-    records_start = (
-        len(meta) + len(identifier) + 2 * 12 + 10 + 12
-    )  # two offsets, the consistency flag, the sequence's own header
-    end = records_start
+    # Two offsets, the consistency flag, the sequence's own header.
+    end = len(meta) + len(identifier) + 2 * 12 + 10 + 12
     for record in _walk(roots):
         record.offset, end = end, end + record.length
     dataset = (

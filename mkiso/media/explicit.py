@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from mkiso.dataset.elements import EXPLICIT_BIG, Element, Encoded, elements, unpadded
 from mkiso.dataset.header import encoded_data_set
@@ -38,8 +38,7 @@ from mkiso.study.models import Arrival, Instance
 from mkiso.study.priors import NOT_CONVERTIBLE
 
 EXPLICIT_LITTLE_ENDIAN, EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
-_DEFLATED = "1.2.840.10008.1.2.1.99"
-UNCOMPRESSED = frozenset({*ENCODINGS, _DEFLATED})
+UNCOMPRESSED = frozenset({*ENCODINGS, DeflatedExplicitVRLittleEndian})
 CONVERTIBLE = UNCOMPRESSED | DECODED
 """The transfer syntaxes that are made Explicit VR Little Endian: those whose pixels aren't compressed, and those that
 mkiso.pictures.decoders decodes."""
@@ -95,7 +94,7 @@ def reckoned(instances: Iterable[Instance]) -> tuple[Instance, ...]:
 def _reckoned_size(instance: Instance) -> int:
     """Of what isn't compressed lengths and representations grow a little."""
     arrival, header = instance.arrival, instance.header
-    if arrival.transfer_syntax_uid not in (_DEFLATED, *DECODED):
+    if arrival.transfer_syntax_uid not in (DeflatedExplicitVRLittleEndian, *DECODED):
         return arrival.size + arrival.size // 8
     pixels = math.prod(_said(header, keyword) or 1 for keyword in _EXTENT) if "Rows" in header else 0
     return arrival.size + pixels * (_said(header, "BitsAllocated") or 8) // 8
@@ -327,7 +326,7 @@ def _prove(arrival: Arrival, made: Path, changed: frozenset[int]) -> None:
 
 def _read(path: Path, transfer_syntax_uid: str) -> Dataset:
     """Of what is long only its place, so that an object of any size costs little memory; a deflated one is bounded."""
-    return dcmread(path, defer_size=None if transfer_syntax_uid == _DEFLATED else PIECE_BYTES)
+    return dcmread(path, defer_size=None if transfer_syntax_uid == DeflatedExplicitVRLittleEndian else PIECE_BYTES)
 
 
 def _same(

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import pydicom.uid
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VR
+
+from mkiso.dataset.items import tag_of
 
 Meaning = Literal["", "identifier", "label", "uid"]
 
@@ -57,22 +59,16 @@ def _key(
     several: bool = False,
 ) -> Key:
     allowed = tuple(frozenset(value.encode().split(b"|")) for value in values)
-    vr = dictionary_VR(_tag(keyword))
-    others = tuple(map(_tag, instead_of))
-    return Key(keyword, _tag(keyword), vr, type_, others, fill.encode(), meaning, allowed, several)
+    vr = dictionary_VR(tag_of(keyword))
+    others = tuple(map(tag_of, instead_of))
+    return Key(keyword, tag_of(keyword), vr, type_, others, fill.encode(), meaning, allowed, several)
 
 
 def _sequence(
     keyword: str, type_: int, *items: Key, fewest: int = 1, most: int = 100_000, classes: tuple[str, ...] = ()
 ) -> Key:
     uids = frozenset(str(getattr(pydicom.uid, name)) for name in classes)
-    return Key(keyword, _tag(keyword), "SQ", type_, items=items, fewest=fewest, most=most, classes=uids)
-
-
-def _tag(keyword: str) -> int:
-    tag = tag_for_keyword(keyword)
-    assert tag is not None, keyword
-    return tag
+    return Key(keyword, tag_of(keyword), "SQ", type_, items=items, fewest=fewest, most=most, classes=uids)
 
 
 def _date(keyword: str) -> Key:
@@ -88,7 +84,7 @@ def _time(keyword: str) -> Key:
 
 
 BY_ORDER = "1"  # the last resort of the attributes in ORDERED: replaced by the record's place among its siblings
-ORDERED = frozenset({_tag("InstanceNumber"), _tag("SeriesNumber"), _tag("StudyID")})
+ORDERED = frozenset({tag_of("InstanceNumber"), tag_of("SeriesNumber"), tag_of("StudyID")})
 
 _NUMBER = _key("InstanceNumber", 1, BY_ORDER)
 _CONTENT = (_NUMBER, _date("ContentDate"), _time("ContentTime"))

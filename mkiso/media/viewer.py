@@ -87,9 +87,8 @@ def _unreadable(error: OSError) -> None:
 
 
 def _refuse_clashes(root_names: set[str]) -> None:
-    clashes = sorted(
-        name for name in root_names if name.upper() in OWN_ROOT_NAMES or name.upper().startswith("IHE")
-    )  # IHE PDI: IHE* is reserved
+    # IHE PDI: IHE* is reserved.
+    clashes = sorted(name for name in root_names if name.upper() in OWN_ROOT_NAMES or name.upper().startswith("IHE"))
     if clashes:
         raise ConfigurationError(
             f"The viewer would put {', '.join(clashes)} into the root, where a disc has its own: set viewer.place to "

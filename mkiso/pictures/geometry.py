@@ -26,7 +26,7 @@ def plane_of(dataset: Attributes, frame: int) -> Plane:
     """The plane of a frame, from 0."""
     orientation = numbers(_orientation_holder(dataset, frame), "ImageOrientationPatient", 6)
     row, column = _unit(orientation[:3]), _unit(orientation[3:])
-    if row is None or column is None or abs(_dot(row, column)) > 0.01:
+    if row is None or column is None or abs(dot(row, column)) > 0.01:
         row = column = None
     spacing = spacing_of(dataset, frame)
     return Plane(
@@ -187,7 +187,7 @@ def _unit(vector: tuple[float, ...]) -> Vector | None:
     return (vector[0] / length, vector[1] / length, vector[2] / length)
 
 
-def _dot(first: Vector, second: Vector) -> float:
+def dot(first: Vector, second: Vector) -> float:
     return sum(one * other for one, other in zip(first, second, strict=True))
 
 

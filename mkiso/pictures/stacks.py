@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
-from mkiso.pictures.geometry import normal_of
+from mkiso.pictures.geometry import dot, normal_of
 from mkiso.pictures.values import Picture, PictureResult, Plane, Spacing, Vector
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Stack:
         """
         if not (self.by_position and other.by_position and self.normal and other.normal and self.frame_of_reference):
             return False
-        return self.frame_of_reference == other.frame_of_reference and _dot(self.normal, other.normal) >= _PARALLEL
+        return self.frame_of_reference == other.frame_of_reference and dot(self.normal, other.normal) >= _PARALLEL
 
 
 def stacks_of(results: Iterable[PictureResult]) -> tuple[Stack, ...]:
@@ -146,7 +146,7 @@ def _alike(first: Plane, second: Plane) -> bool:
     """Whether rows and columns point the same way, within 2.5°; or neither says where."""
     if not (first.row and first.column and second.row and second.column):
         return first.row == second.row
-    return _dot(first.row, second.row) > _SAME_DIRECTION and _dot(first.column, second.column) > _SAME_DIRECTION
+    return dot(first.row, second.row) > _SAME_DIRECTION and dot(first.column, second.column) > _SAME_DIRECTION
 
 
 def _by_number(pair: tuple[PictureResult, Picture]) -> tuple[float, str, int]:
@@ -160,8 +160,4 @@ def _normal(plane: Plane) -> Vector | None:
 
 
 def _along(plane: Plane, normal: Vector | None) -> float | None:
-    return _dot(plane.position, normal) if plane.position and normal else None
-
-
-def _dot(first: Vector, second: Vector) -> float:
-    return sum(one * other for one, other in zip(first, second, strict=True))
+    return dot(plane.position, normal) if plane.position and normal else None

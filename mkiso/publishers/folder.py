@@ -57,13 +57,9 @@ class JsonFolderPublisher(FolderPublisher):
 
     def status_files(self, order_id: str) -> list[Path]:
         """The words that stand in the file which says that it failed."""
-        return (
-            [file for file in self.directory.glob(f"{order_id}.*") if file.suffix.upper() == ".FAILED"]
-            if order_id
-            else []
-        )
+        found = self.directory.glob(f"{order_id}.*") if order_id else ()
+        return [file for file in found if file.suffix.upper() == ".FAILED"]
 
     def read_status(self, text: str, order_id: str) -> RobotStatus | None:
-        return RobotStatus(
-            "failed", "" if text.lstrip().startswith("{") else text
-        )  # a ticket that was renamed holds no words
+        is_ticket = text.lstrip().startswith("{")  # renamed, so it holds no words
+        return RobotStatus("failed", "" if is_ticket else text)

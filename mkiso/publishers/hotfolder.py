@@ -187,10 +187,8 @@ class FolderPublisher(ABC):
                 if not seen.words:  # a status file may be in the middle of being written
                     watch.stop.wait(POLL_SECONDS)
                 return self._end(order, receipt, seen if seen.words else self._look(order)[0])
-            sign = (
-                seen,
-                pulse if seen.state == "waiting" else 0.0,
-            )  # a service that lives doesn't feed a robot whose stacker is empty
+            # A service that lives doesn't feed a robot whose stacker is empty.
+            sign = seen, pulse if seen.state == "waiting" else 0.0
             if sign != last:
                 last, changed = sign, time.monotonic()
                 watch.progress(f"{self.name}: {seen.state}{f', {seen.words}' if seen.words else ''}", 0, order.copies)
@@ -249,9 +247,8 @@ class FolderPublisher(ABC):
         _share(target)
         with target.open("rb") as file:
             os.fsync(file.fileno())
-            os.posix_fadvise(
-                file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED
-            )  # what is read back comes from the share and not from our memory
+            # What is read back comes from the share and not from our memory.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         if sha256_of(target) != order.image_sha256:
             raise ProofFailed(
                 f"The image's copy in {self.name}'s folder is not what was proved: it was removed, nothing was printed."

@@ -67,9 +67,8 @@ class Settling:
         if not self._file.exists():
             return 0
         try:
-            age = seconds_old(
-                self._file, clock_of(self._file.with_suffix(f".{secrets.token_hex(4)}.new"))
-            )  # of a time to come: waits once, from now
+            # Of a time to come: waits once, from now.
+            age = seconds_old(self._file, clock_of(self._file.with_suffix(f".{secrets.token_hex(4)}.new")))
         except FileNotFoundError:
             return 0
         return max(0.0, self._settle_seconds - age)

@@ -43,12 +43,8 @@ STATES: Mapping[str, RobotState] = {
     "FAILURE": "failed",
 }
 EXECUTION_STATUS_AND_INFO = struct.pack("<4H", 0x2100, 0x0020, 0x2100, 0x0030)
-GOOD = (
-    0x0000,
-    0x0001,
-    0x0107,
-    0x0116,
-)  # success, and warnings that optional attributes were not taken (PS3.4 S.3.2.1.4)
+GOOD = (0x0000, 0x0001, 0x0107, 0x0116)
+"""Success, and warnings that optional attributes were not taken (PS3.4 S.3.2.1.4)."""
 POLL_SECONDS = 2.0
 STANDSTILL: Mapping[RobotState, int] = {"absent": 1, "waiting": 8, "running": 8}
 """How many times `silent_minutes` a publisher may answer the same: IDLE is no state of a disc that was started, a queue

@@ -374,9 +374,7 @@ def forget_old(orders_dir: Path, keep_days: float, known: Callable[[Collection[s
 
     jobs: dict[Path, set[str]] = {}
     for path in list(orders_dir.iterdir()) if orders_dir.is_dir() else []:
-        with suppress(
-            OSError, PrintUncertain
-        ):  # replaced by another machine meanwhile; a page that can't be read stays
+        with suppress(OSError, PrintUncertain):  # replaced meanwhile; a page that can't be read stays
             if path.suffix == ".json" and is_old(path):
                 page = _read(path)
                 if all(entry.state not in OPEN for entry in page):

@@ -200,9 +200,7 @@ def name_on_label(person_name: str, carries: Carries) -> str:
 
 
 def _fill(template: str, known: Mapping[str, str]) -> str:
-    for (
-        name,
-        value,
-    ) in known.items():  # no str.format: a template comes from a file, and `{x.__class__}` has no business there
+    # No str.format: a template comes from a file, and `{x.__class__}` has no business there.
+    for name, value in known.items():
         template = template.replace(f"{{{name}}}", value.replace("{", "(").replace("}", ")"))
     return template

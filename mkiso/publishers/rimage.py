@@ -40,9 +40,8 @@ def render_order(order: Order, image: str, label: str, merge_file: str) -> str:
     SubElement(record, "Fixate", Type="SAO")
     if label:
         SubElement(SubElement(root, "Action"), "Label", Filename=one_line(label), Merge_Filename=one_line(merge_file))
-    document = tostring(root, encoding="us-ascii", xml_declaration=False).decode(
-        "ascii"
-    )  # ASCII and references, whatever the code page
+    # ASCII and references, whatever the code page.
+    document = tostring(root, encoding="us-ascii", xml_declaration=False).decode("ascii")
     return f'<?xml version="1.0"?>\r\n{DOCTYPE}\r\n{document}\r\n'
 
 

@@ -176,9 +176,8 @@ def _prepare_folders(settings: Settings) -> None:
         ):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
-        for left_over in (
-            storage.incoming_dir.iterdir()
-        ):  # of a receiver that was killed, where the file system has no unnamed files
+        # Of a receiver that was killed, where the file system has no unnamed files.
+        for left_over in storage.incoming_dir.iterdir():
             left_over.unlink()
     except OSError as error:
         raise ConfigurationError(

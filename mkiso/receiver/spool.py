@@ -29,9 +29,8 @@ from mkiso.study.selection import is_uid
 # Jobs start only with storage.min_free_gib free; those that run may use of it all but this part, which leaves room for
 # the disc and the logs.
 RESERVE = 0.1
-HELD_BYTES = (
-    512 * 1024
-)  # written and handed to the hashing thread at once: a call and a waking for each PDU cost more than the work
+HELD_BYTES = 512 * 1024
+"""Written and handed to the hashing thread at once: a call and a waking for each PDU cost more than the work."""
 PIECES_AT_ONCE = 1024  # of one writev (IOV_MAX)
 
 

@@ -20,9 +20,8 @@ from pydicom.valuerep import PersonName
 from mkiso.languages import N_
 from mkiso.study.character_sets import UNICODE, character_set, is_utf8
 
-CHARACTER_SET_VRS = frozenset(
-    {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
-)  # PS3.5 6.1.2.2: the VRs that (0008,0005) is for
+CHARACTER_SET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+"""The VRs that (0008,0005) is for (PS3.5 6.1.2.2)."""
 SPECIFIC_CHARACTER_SET = 0x00080005
 SEXES = MappingProxyType({"F": N_("female"), "M": N_("male"), "O": N_("other")})
 """Patient's Sex (0010,0040) as people say it."""

@@ -5,7 +5,6 @@ A download that breaks off goes on where it ended (Range and If-Range, RFC 9110 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from mkiso.storage.files import sha256_of
 from mkiso.study.selection import EVERYTHING, Selection
 from mkiso.trust import is_plain, trusting
 from mkiso_service.api import Disc, FoundStudies, Job, Listing, Preview, ToldPassword
@@ -220,7 +220,7 @@ class Client:
                         f"The download broke off ({error}). Run the same command again.", "unreachable"
                     ) from None
                 time.sleep(1)
-        if _sha256(part) != disc.sha256:
+        if sha256_of(part) != disc.sha256:
             part.unlink()
             raise ServiceError(
                 "What arrived is not the disc that the service proved. It was thrown away: download it again.",
@@ -245,9 +245,8 @@ class Client:
             flags = os.O_WRONLY | os.O_CREAT | (0 if resumed else os.O_TRUNC)
             with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
                 done = file.seek(done) if resumed else 0
-                for (
-                    piece
-                ) in answer.iter_raw():  # pieces as they come: larger ones would be lost where the connection breaks
+                # Pieces as they come: larger ones would be lost where the connection breaks.
+                for piece in answer.iter_raw():
                     done += file.write(piece)
                     progress(done, disc.size)
                 file.flush()
@@ -303,8 +302,3 @@ class Client:
 
 def _given(query: Mapping[str, Parameter]) -> dict[str, Parameter]:
     return {name: value for name, value in query.items() if value}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -79,9 +79,8 @@ class Recovery(_Middleware):
                 logger.error(
                     "unexpected %s", type(error).__name__, extra={"request_id": request_id, "frames": frames_of(error)}
                 )
-            if (
-                begun
-            ):  # nothing can be said any more: the connection breaks off, so no client takes a part for the whole
+            if begun:
+                # Nothing can be said any more: the connection breaks off, so no client takes a part for the whole.
                 raise ConnectionAbortedError("the answer could not be finished") from None
             words = (
                 "Something went wrong in mkiso, and this request has no answer. Tell the administrator this request id."

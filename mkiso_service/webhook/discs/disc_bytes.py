@@ -64,9 +64,8 @@ def span_of(headers: Mapping[str, str], etag: str, size: int, *, just_made: bool
         return Span(304, 0, 0)
     asked = headers.get("range")
     condition = headers.get("if-range")
-    if asked is None or (
-        condition is not None and condition.strip() != etag
-    ):  # a date can't match: there is no Last-Modified (13.1.5)
+    # A date can't match: there is no Last-Modified (13.1.5).
+    if asked is None or (condition is not None and condition.strip() != etag):
         return whole
     parsed = _RANGE.fullmatch(asked)
     if parsed is None or parsed.groups() == ("", ""):
