@@ -116,10 +116,6 @@ def _rle(encoded: bytes, form: PixelForm) -> tuple[Samples, str]:
     return (samples[0] if form.samples == 1 else np.moveaxis(samples, 0, 2)), form.photometric
 
 
-def _uncompressed(encoded: bytes, form: PixelForm) -> tuple[Samples, str]:
-    return native_samples(encoded, form)
-
-
 def _deflated(encoded: bytes, form: PixelForm) -> tuple[Samples, str]:
     """Deflated Image Frame Compression (PS3.5 A.4.13)."""
     size = form.pixels * form.samples * max(form.bits_allocated, 8) // 8
@@ -145,7 +141,7 @@ def _says_ycbcr(encoded: bytes) -> bool:
 
 _JPEG = "1.2.840.10008.1.2.4."
 _DECODERS: Mapping[str, Decoder] = {
-    "1.2.840.10008.1.2.1.98": _uncompressed,  # Encapsulated Uncompressed Explicit VR Little Endian
+    "1.2.840.10008.1.2.1.98": native_samples,  # Encapsulated Uncompressed Explicit VR Little Endian
     "1.2.840.10008.1.2.5": _rle,
     "1.2.840.10008.1.2.8.1": _deflated,
     **{_JPEG + number: _jpeg for number in ("50", "51", "53", "55")},

@@ -300,7 +300,7 @@ def test_a_source_that_goes_before_it_could_be_asked_of_each_study_is_named(
     assert len(run.outcome.not_asked) == 1 and DAY in run.not_done
 
 
-def test_a_source_that_goes_before_it_lists_its_studies_keeps_nothing_of_another_waiting(
+def test_a_source_that_goes_before_it_lists_its_studies_holds_up_no_other(
     ledger: Ledger, begin: Begin, several: dict[str, list[Path]], tmp_path: Path
 ) -> None:
     own = [make_study(tmp_path / name, name, study_date="20260212") for name in ("B1", "B2", "B3", "B4")]
