@@ -100,13 +100,15 @@ def plan(
 
 
 def is_complete(study: Study, on_volumes: frozenset[str]) -> bool:
-    """Whether every instance that the PACS has of a study lies on a volume; by number where it names none.
+    """Whether every instance that the PACS has of a study lies on a volume; by number where it names none, and then
+    what another source names, too.
 
     Where it tells not even a number, growth can't be seen: what was archived once counts as complete.
     """
     if study.expected.instances is not None:
         return study.expected.instances <= on_volumes
-    return bool(on_volumes) and (study.expected.count or 0) <= len(on_volumes)
+    enough = max(1, study.expected.count or 0)
+    return len(on_volumes) >= enough and on_volumes.issuperset(study.listed_elsewhere)
 
 
 def needs_a_look(study: Study, on_volumes: int, compared: Collection[date]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
@@ -60,6 +61,8 @@ def test_counts_decide_where_the_pacs_names_nothing() -> None:
     night = plan([study("1", grown), study("2", same)], archived, {}, 5)
     assert [(work.study.study_instance_uid, work.wanted) for work in night.to_archive] == [("1", None)]
     assert [found.study_instance_uid for found in night.complete] == ["2"]
+    listed_elsewhere = [replace(study("2", same), listed_elsewhere=uids) for uids in (("2.1",), ("2.1", "2.3"))]
+    assert [is_complete(each, archived["2"]) for each in listed_elsewhere] == [True, False]
 
 
 def test_where_the_pacs_tells_no_count_a_study_is_archived_once() -> None:
