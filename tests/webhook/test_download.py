@@ -5,7 +5,6 @@ import json
 import re
 import socket
 import threading
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -264,23 +263,24 @@ def test_a_client_that_goes_away_ends_its_waiting_and_not_the_job(tmp_path: Path
     assert list(desk.standings.values()) == ["running"]
 
 
-def test_identical_questions_are_one_job(client: httpx.Client, desk: Desk, scripts: Scripts) -> None:
-    begun = threading.Event()
+def test_identical_questions_are_one_job(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    scripts, begun = Scripts(settings.storage), threading.Event()
 
     def slow(job_id: str, question: Question) -> Standing:
         begun.set()
-        time.sleep(0.3)
+        until(lambda: desk.waiting == 4)
         return scripts.done(job_id, question)
 
-    desk.script = slow
-    answers = []
-    threads = [threading.Thread(target=lambda: answers.append(client.get(ONE))) for _ in range(5)]
-    threads[0].start()
-    begun.wait(LONG)
-    for thread in threads[1:]:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    answers: list[httpx.Response] = []
+    with served(settings, desk := Desk(slow)) as client:
+        threads = [threading.Thread(target=lambda: answers.append(client.get(ONE))) for _ in range(5)]
+        threads[0].start()
+        begun.wait(LONG)
+        for thread in threads[1:]:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert [answer.status_code for answer in answers] == [200] * 5
     assert len(desk.asked) == 1 and len({answer.headers["etag"] for answer in answers}) == 1
 
