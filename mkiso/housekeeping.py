@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,12 @@ from typing import Literal
 
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
-from mkiso.errors import JobCancelled, JobNotFound
+from mkiso.errors import JobCancelled
 from mkiso.publishers.orderbook import forget_old
 from mkiso.receiver.pushed import Ask, Clearing, PushedStudy, inboxes_on_disk, studies_in
 from mkiso.storage.files import alone_in, seconds_old
 from mkiso.storage.job import Job
-from mkiso.storage.report import read_report, write_report
+from mkiso.storage.report import find_report, write_report
 from mkiso.storage.shelf import remove_old
 
 log = logging.getLogger("mkiso.housekeeping")
@@ -75,9 +75,8 @@ def forget_cancelled(job: Job) -> None:
     """Remove what a cancelled job had retrieved, once its process has ended, and say so in its report."""
     job.discard()
     storage = job.settings.storage
-    with suppress(JobNotFound):  # it hadn't begun, or its report is damaged
-        cancelled = JobCancelled("The job was cancelled by an operator.")
-        write_report(storage, read_report(storage, job.id).failed(cancelled))
+    if report := find_report(storage, job.id):  # else it hadn't begun, or its report is damaged
+        write_report(storage, report.failed(JobCancelled("The job was cancelled by an operator.")))
 
 
 def _remove_jobs(storage: Storage, standings: Callable[[Collection[str]], Mapping[str, Standing]]) -> int:
@@ -104,9 +103,8 @@ def may_go(standing: Standing, age_hours: float, keep_failed_hours: float) -> bo
 
 def _has_ended_well(storage: Storage, job_id: str) -> bool:
     """A run that was killed between its report and its end is Crashed, and there is nothing to retry."""
-    with suppress(JobNotFound):
-        return read_report(storage, job_id).status == "done"
-    return False
+    report = find_report(storage, job_id)
+    return report is not None and report.status == "done"
 
 
 def _take_away(folder: Path) -> bool:

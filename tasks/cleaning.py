@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,12 +22,12 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 
 from mkiso.config.in_force import in_force
-from mkiso.errors import JobNotFound, MkisoError
+from mkiso.errors import MkisoError
 from mkiso.housekeeping import Standing, forget_cancelled, sweep
 from mkiso.publishers.orders import cancel_orders
 from mkiso.storage.files import is_uuid
 from mkiso.storage.job import Job
-from mkiso.storage.report import read_report
+from mkiso.storage.report import find_report
 from mkiso.storage.reread import reread_shelf
 from mkiso.study.accession import parse_accession_numbers
 from mkiso.study.selection import Selection, selection_of
@@ -58,8 +58,8 @@ def drop_cancelled_burn(flow: Any, flow_run: FlowRun, state: State) -> None:
     """
     with _taking_back(flow, flow_run, state) as job:
         asked = tuple(flow_run.parameters.get("accession_numbers") or ())
-        with suppress(JobNotFound):
-            asked = read_report(job.settings.storage, job.id).accession_numbers
+        if report := find_report(job.settings.storage, job.id):
+            asked = report.accession_numbers
         _take_back(job, asked, Selection((str(flow_run.parameters["study_instance_uid"]),)))
 
 

@@ -5,15 +5,14 @@ discs of a set that was told of, as long as it is kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 from mkiso.config.settings import Settings
-from mkiso.errors import JobNotFound, MkisoError
+from mkiso.errors import MkisoError
 from mkiso.formats.protocol import Format
 from mkiso.formats.proven_set import disc_fingerprint
 from mkiso.formats.registry import FORMATS
-from mkiso.storage.report import JobReport, read_report, sets_told
+from mkiso.storage.report import JobReport, find_report, sets_told
 from mkiso.storage.shelf import Manifest, is_young, manifests, reusable, whole_sets
 from mkiso.study.identity import same_as_shown
 from mkiso.study.question import Question, what_is_asked
@@ -50,7 +49,8 @@ def young_report(settings: Settings, question: Question) -> JobReport | None:
     if question.language:  # nothing tells which language a disc on the shelf is in
         return None
     for discs in young_sets(settings, question):
-        if _is_of_inbox(settings, discs[0].job_id):  # no GET gives it
+        made = find_report(settings.storage, discs[0].job_id)
+        if made and made.inbox:  # no GET gives it
             continue
         ids = tuple(disc.disc_id for disc in discs)
         numbers, chosen = question.accession_numbers, question.selection
@@ -74,12 +74,8 @@ def right_report(
     discs = next((each for each in young if all(disc.fingerprint == fingerprint for disc in each)), None)
     if discs is None:
         return None
-    try:
-        report = read_report(settings.storage, discs[0].job_id)
-    except JobNotFound:
-        return None
-    is_whole = report.is_on_the_shelf and report.disc_ids == tuple(disc.disc_id for disc in discs)
-    return report if is_whole else None
+    report, ids = find_report(settings.storage, discs[0].job_id), tuple(disc.disc_id for disc in discs)
+    return report if report and report.is_on_the_shelf and report.disc_ids == ids else None
 
 
 def sets_told_of(settings: Settings, question: Question) -> dict[str, str]:
@@ -101,9 +97,3 @@ def _as_asked(settings: Settings, question: Question) -> Settings:
 def _of_this_site(settings: Settings, question: Question) -> Question:
     """With the transfer syntax that is meant where none is said."""
     return replace(question, transfer_syntax=_as_asked(settings, question).disc.transfer_syntax)
-
-
-def _is_of_inbox(settings: Settings, job_id: str) -> bool:
-    with suppress(JobNotFound):
-        return bool(read_report(settings.storage, job_id).inbox)
-    return False

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from mkiso.config.storage import Storage
-from mkiso.errors import JobNotFound
 from mkiso.storage.askings import SUFFIX, Asking, read_askings
 from mkiso.storage.files import is_uuid
-from mkiso.storage.report import JobReport, read_report
+from mkiso.storage.report import JobReport, find_report
 
 T = TypeVar("T")
 
@@ -22,7 +21,7 @@ class KeptReports:
     """
 
     def __init__(self, storage: Storage) -> None:
-        self._reports = _Files(storage.reports_dir, ".json", lambda file: _report(storage, file.stem))
+        self._reports = _Files(storage.reports_dir, ".json", lambda file: find_report(storage, file.stem))
         self._askings = _Files(storage.reports_dir, SUFFIX, read_askings)
 
     def reports(self) -> list[JobReport]:
@@ -56,10 +55,3 @@ class _Files(Generic[T]):
                 known = before.get(file)
                 self._known[file] = known if known and known[0] == changed else (changed, self._read(file))
             return {file: read for file, (_, read) in self._known.items()}
-
-
-def _report(storage: Storage, job_id: str) -> JobReport | None:
-    try:
-        return read_report(storage, job_id)
-    except JobNotFound:  # a damaged one
-        return None

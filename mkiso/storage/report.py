@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -209,6 +210,13 @@ def read_report(storage: Storage, job_id: str) -> JobReport:
         raise JobNotFound(f"There is no job {job_id} here; jobs are forgotten some time after they end.") from None
 
 
+def find_report(storage: Storage, job_id: str) -> JobReport | None:
+    """As read_report; None where that finds none."""
+    with suppress(JobNotFound):
+        return read_report(storage, job_id)
+    return None
+
+
 def sets_told(storage: Storage, question: OfQuestion) -> dict[str, str]:
     """The sets of discs that jobs have told of for this question, as long as their reports are kept.
 
@@ -217,11 +225,8 @@ def sets_told(storage: Storage, question: OfQuestion) -> dict[str, str]:
     """
     asked, told = what_is_asked(question), {}
     for file in storage.reports_dir.glob("*.json"):
-        try:
-            report = read_report(storage, file.stem)
-        except JobNotFound:  # removed meanwhile, or none of ours
-            continue
-        if report.disc_ids and not report.inbox and what_is_asked(report) == asked:
+        report = find_report(storage, file.stem)  # none where it was removed meanwhile, or is none of ours
+        if report and report.disc_ids and not report.inbox and what_is_asked(report) == asked:
             told[report.disc_ids[0]] = report.job_id
     return told
 

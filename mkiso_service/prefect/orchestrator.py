@@ -20,7 +20,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from mkiso.config.settings import Settings
 from mkiso.errors import JobNotFound, OrchestratorUnavailable, QueueFull
-from mkiso.storage.report import read_report
+from mkiso.storage.report import find_report
 from mkiso.study.question import Question
 from mkiso_service.prefect.api import PrefectApi
 from mkiso_service.prefect.environment import INBOX, NOT_TAKEN, REQUEST_ID_LABEL, api_url
@@ -273,11 +273,8 @@ class PrefectOrchestrator:
         """Whether a job has told of its discs, and is run again or hasn't been written down as ended. It gives the same
         ones without asking the PACS, so it is no answer to a question that comes now.
         """
-        try:
-            report = await asyncio.to_thread(read_report, self._settings.storage, str(run.id))
-        except JobNotFound:
-            return False
-        return bool(report.disc_ids)
+        report = await asyncio.to_thread(find_report, self._settings.storage, str(run.id))
+        return bool(report and report.disc_ids)
 
     async def _refuse_if_full(self) -> None:
         limit = self._settings.server.max_queued_jobs

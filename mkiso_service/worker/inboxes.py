@@ -21,14 +21,14 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from mkiso.config.inboxes import Inbox
 from mkiso.config.settings import Settings
 from mkiso.dataset.header import read_header
-from mkiso.errors import DamagedInstance, JobNotFound, MkisoError, RetriableError
+from mkiso.errors import DamagedInstance, MkisoError, RetriableError
 from mkiso.housekeeping import Standing
 from mkiso.inboxes.deciding import View, agrees, key_of, made_before, next_step
 from mkiso.receiver.pushed import Ask, Pushed, PushedStudy, studies_in
 from mkiso.sources.registry import sources_of
 from mkiso.sources.several import find_everywhere_by_uid
 from mkiso.storage.askings import asking, askings_of, write_asking
-from mkiso.storage.report import read_report
+from mkiso.storage.report import find_report
 from mkiso.study.text import text
 from mkiso_service.prefect.environment import INBOX
 from tasks.cleaning import standings
@@ -224,9 +224,8 @@ def _number_of(sent: Pushed) -> str:
 
 
 def _status(settings: Settings, ask: Ask) -> str:
-    with suppress(JobNotFound):
-        return read_report(settings.storage, ask.job_id).status
-    return ""
+    report = find_report(settings.storage, ask.job_id)
+    return report.status if report else ""
 
 
 def _changed(study: PushedStudy) -> int:
