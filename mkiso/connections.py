@@ -29,8 +29,9 @@ class Connections:
 
     @contextmanager
     def ending_after(self, seconds: float) -> Iterator[None]:
-        """End them so much later, unless all is done by then: httpx's limit is for each read, and a server may send a
-        byte of its header at a time.
+        """End them so much later, unless all is done by then, whatever is waited for, a handshake within a proxy's
+        TLS too: httpx's limit is for each read, and a server may send a byte of its header at a time. For a client of
+        one answer.
         """
         timer = threading.Timer(seconds, self.end)
         timer.daemon = True

@@ -169,6 +169,9 @@ class _Timely(httpx.BaseTransport):
 class _Patience(threading.local):
     """Until when the answer's beginning, or its next piece, has to come in a thread: httpx's limit is for each read,
     and a server that sends PING frames alone, or a byte of its header at a time, ends every one of them.
+
+    It ends a read, and not the connections (mkiso.connections.Connections.ending_after): other requests go on over
+    these, and an answer may take as long as its pieces come.
     """
 
     _ends = math.inf

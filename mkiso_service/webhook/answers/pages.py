@@ -24,9 +24,7 @@ from mkiso.study.question import Question
 from mkiso.study.text import SEXES
 from mkiso_service.api import Dependency, InboxStates, Job, NamedKeys, Preview, WhoMade, shown_state
 from mkiso_service.counting import counted
-from mkiso_service.webhook.access.callers import (
-    request_id_of,
-)
+from mkiso_service.webhook.access.callers import request_id_of
 from mkiso_service.webhook.access.onward import HOME, asked_for, leads_to, with_address
 from mkiso_service.webhook.access.rights import right_of
 from mkiso_service.webhook.answers.advice import advice, must_look
@@ -122,9 +120,7 @@ def birth_date_page(request: Request, question: Question, pairs: Sequence[tuple[
     """Asks for the birth date that a link to a disc hasn't said; with it the same question, of these parameters, is
     asked again.
     """
-    answer = page_of(request, "birth-date.html", numbers=question.accession_numbers, pairs=pairs)
-    answer.headers["vary"] = "Accept, Accept-Language"
-    return answer
+    return _in_place_of_json(request, "birth-date.html", numbers=question.accession_numbers, pairs=pairs)
 
 
 def error_page(request: Request, status: int, words: str, code: str) -> HTMLResponse:
@@ -138,10 +134,7 @@ def error_page(request: Request, status: int, words: str, code: str) -> HTMLResp
         "words": words,
     }
     door = with_address(HOME, asked_for(request)) if signs_in else ""
-    answer = page_of(request, "error.html", **told, code=code, request_id=request_id, door=door)
-    answer.status_code = status
-    answer.headers["vary"] = "Accept, Accept-Language"
-    return answer
+    return _in_place_of_json(request, "error.html", status, **told, code=code, request_id=request_id, door=door)
 
 
 def _error_title(path: str, *, signs_in: bool) -> str:
@@ -159,10 +152,7 @@ def choice_page(
     sets: Sequence[tuple[str, int, str]] = (),
 ) -> HTMLResponse:
     """The discs of a set, by their addresses; or sets: the address of each, its discs, and when it was made."""
-    answer = page_of(request, "choice.html", words=words, discs=discs, sets=sets)
-    answer.status_code = status
-    answer.headers["vary"] = "Accept, Accept-Language"
-    return answer
+    return _in_place_of_json(request, "choice.html", status, words=words, discs=discs, sets=sets)
 
 
 def password_page(request: Request, password: str) -> HTMLResponse:
@@ -177,7 +167,7 @@ def job_page(request: Request, job: Job, robot: Dependency | None, *, take: bool
     """
     spoken = language_of(request)
     moving, shown = job.state in ("waiting", "running"), shown_state(job.state, job.error)
-    answer = page_of(
+    answer = _in_place_of_json(
         request,
         "job.html",
         job=job,
@@ -191,7 +181,6 @@ def job_page(request: Request, job: Job, robot: Dependency | None, *, take: bool
         has_password=has_claim and job.state == "done",
         size_words=size_words,
     )
-    answer.headers["vary"] = "Accept, Accept-Language"
     if moving:
         answer.headers["refresh"] = str(REFRESH_SECONDS)
     elif take and len(job.discs) == 1:
@@ -202,23 +191,24 @@ def job_page(request: Request, job: Job, robot: Dependency | None, *, take: bool
 def made_page(request: Request, told: WhoMade) -> HTMLResponse:
     """Who made what."""
     spoken = language_of(request)
-    answer = page_of(
-        request, "made.html", state_words=partial(state_words, spoken=spoken), shared_user=SHARED_USER, **told
-    )
-    answer.headers["vary"] = "Accept, Accept-Language"
-    return answer
+    in_words = partial(state_words, spoken=spoken)
+    return _in_place_of_json(request, "made.html", state_words=in_words, shared_user=SHARED_USER, **told)
 
 
 def inboxes_page(request: Request, told: InboxStates) -> HTMLResponse:
     """How each inbox stands."""
-    answer = page_of(request, "inboxes.html", **told)
-    answer.headers["vary"] = "Accept, Accept-Language"
-    return answer
+    return _in_place_of_json(request, "inboxes.html", **told)
 
 
 def keys_page(request: Request, told: NamedKeys) -> HTMLResponse:
     """The named keys."""
-    answer = page_of(request, "keys.html", **told)
+    return _in_place_of_json(request, "keys.html", **told)
+
+
+def _in_place_of_json(request: Request, template: str, status: int = 200, **facts: Any) -> HTMLResponse:
+    """A page under an address where programs get JSON."""
+    answer = page_of(request, template, **facts)
+    answer.status_code = status
     answer.headers["vary"] = "Accept, Accept-Language"
     return answer
 
