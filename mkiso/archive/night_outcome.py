@@ -72,8 +72,7 @@ def words(outcome: Outcome) -> str:
     if outcome.unusable:
         said.append(
             f"NOT ARCHIVED, because the PACS gives {_studies(len(outcome.unusable))} no Study Instance UID that is "
-            "one, "
-            f"or the same to several patients: {_listed(outcome.unusable)}. Have it corrected."
+            f"one, or the same to several patients: {_listed(outcome.unusable)}. Have it corrected."
         )
     if outcome.given_up:
         said.append(

@@ -78,9 +78,14 @@ class Server(Section):
 
     @property
     def address(self) -> str:
-        """How browsers reach the webhook, without a slash at the end; what listens everywhere is here, too."""
+        """How browsers reach the webhook, without a slash at the end."""
+        return self.public_url.rstrip("/") or self.local_address
+
+    @property
+    def local_address(self) -> str:
+        """How this machine reaches it; what listens everywhere is here, too."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
-        return self.public_url.rstrip("/") or f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def known_hosts(self) -> frozenset[str]:

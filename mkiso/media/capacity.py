@@ -33,9 +33,8 @@ MEDIUM_NAMES: Mapping[Carrier, str] = {
     "zip-encrypted": "encrypted ZIP file",
     "usb": "USB image",
 }
-_DESCRIPTOR_SECTORS = (
-    20  # system area, primary and Joliet descriptors, terminator, and the empty sector that pycdlib adds (Ecma-119 6.2)
-)
+_DESCRIPTOR_SECTORS = 20
+"""System area, primary and Joliet descriptors, terminator, and the empty sector that pycdlib adds (Ecma-119 6.2)."""
 UDF_MEDIA: frozenset[Carrier] = frozenset({"bd", "bd-dl"})
 """Whose images have a UDF tree beside those of ISO 9660 and Joliet (PS3.12 X.2)."""
 UDF_UNIT_SECTORS = 32

@@ -40,9 +40,8 @@ from mkiso.study.selection import is_uid
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # 400,000 SOP Instance UIDs
 REQUEST_TIMEOUT_SECONDS = 10
 ACCEPT_PAUSE_SECONDS = 0.1
-BATCH_SECONDS = (
-    0.005  # between two messages to a job: waking its thread and ours for each instance takes time from receiving
-)
+BATCH_SECONDS = 0.005
+"""Between two messages to a job: waking its thread and ours for each instance takes time from receiving."""
 NOT_EXPECTED = "no job expects it"
 NOBODY: frozenset[str] = frozenset()
 MAX_REASONS = 8  # why associations were refused, told to one job

@@ -190,8 +190,7 @@ def equal_accession(studies: Iterable[Study], accession_number: str) -> list[Stu
     if not all(is_uid(study.study_instance_uid) for study in equal):
         raise PacsRefused(
             f"The PACS answers with a study of accession number {accession_number} whose UID can't be used, so it "
-            "can't be "
-            "retrieved. Have the PACS corrected.",
+            "can't be retrieved. Have the PACS corrected.",
             accession_number=accession_number,
         )
     return distinct(equal)

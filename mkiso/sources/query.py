@@ -144,9 +144,8 @@ def asked_again(source: Source, identity: Identity, study: Study) -> Expected:
             one_patient([study, *now], (), identity)
         except PatientMismatch:
             raise PatientMismatch(
-                f"The study of {study.called} became another patient's in the PACS while "
-                "it was "
-                "retrieved. Ask for the disc again.",
+                f"The study of {study.called} became another patient's in the PACS while it was retrieved. Ask for the "
+                "disc again.",
                 accession_numbers=[study.accession_number],
             ) from None
         count = max((one.expected.count for one in now if one.expected.count is not None), default=None)
@@ -314,8 +313,7 @@ def _level(source: Source, answers: Answers, uid_tag: int) -> Level | None:
 def _must_end(source: Source, answers: Answers) -> None:
     if answers.endless:
         raise AnswerCut(
-            f"{source.name} gave more than {answers.sent} answers to one question and didn't end, so mkiso ended "
-            "it. "
+            f"{source.name} gave more than {answers.sent} answers to one question and didn't end, so mkiso ended it. "
             "Look at the PACS's log.",
             sent=answers.sent,
         )

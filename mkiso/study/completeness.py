@@ -130,9 +130,8 @@ def untold(study: Study) -> StudyIncomplete:
 def unproved(study: Study, hint: str = "") -> StudyIncomplete:
     """As many arrived as the PACS counts, after a failure and without a list."""
     return StudyIncomplete(
-        f"{study.expected.count} images of {study.called} arrived, as many as the PACS "
-        "counts, "
-        f"but their retrieval failed and it lists none, so they may be others. No disc was made. {hint or RETRY_HINT}",
+        f"{study.expected.count} images of {study.called} arrived, as many as the PACS counts, but their retrieval "
+        f"failed and it lists none, so they may be others. No disc was made. {hint or RETRY_HINT}",
         accession_number=study.accession_number,
         expected=study.expected.count,
     )
@@ -142,11 +141,9 @@ def unlisted(study: Study, count: int, words: str) -> StudyIncomplete:
     """Images came that may be of the study and aren't on the disc, and no list says that they aren't; `words`: why the
     first was refused."""
     return StudyIncomplete(
-        f"{count} {'image' if count == 1 else 'images'} more of {study.called} came than "
-        "the PACS "
-        f"tells, and couldn't be stored ({words.rstrip('.')}), so no disc was made. Ask again in a few minutes; if it "
-        "stays, "
-        "have the study checked in the PACS.",
+        f"{count} {'image' if count == 1 else 'images'} more of {study.called} came than the PACS tells, and "
+        f"couldn't be stored ({words.rstrip('.')}), so no disc was made. Ask again in a few minutes; if it stays, have "
+        "the study checked in the PACS.",
         accession_number=study.accession_number,
         expected=study.expected.count,
         unlisted=count,

@@ -88,8 +88,7 @@ def one_patient(studies: Sequence[Study], known: Sequence[Patient], rules: Ident
     if any(is_placeholder(patient_id, rules) for patient_id in patient_ids):
         raise PatientMismatch(
             f"The patient ID of accession number {_listed(accession_numbers)} in the PACS is a placeholder, which may "
-            "be anybody's. "
-            "Have the PACS corrected.",
+            "be anybody's. Have the PACS corrected.",
             accession_numbers=accession_numbers,
         )
     issuers = {significant(study.issuer_of_patient_id) for study in studies} - {""}
@@ -113,8 +112,7 @@ def one_patient(studies: Sequence[Study], known: Sequence[Patient], rules: Ident
     if any(significant(patient.patient_id) not in patient_ids for patient in known):
         raise PatientMismatch(
             "The PACS and the hospital's patient data name different patients for the accession number "
-            f"{_listed(accession_numbers)}. "
-            "Have it clarified which is right before a disc is made.",
+            f"{_listed(accession_numbers)}. Have it clarified which is right before a disc is made.",
             accession_numbers=accession_numbers,
         )
 

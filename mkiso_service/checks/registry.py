@@ -282,9 +282,7 @@ def _processes(site: Site) -> str:
 
 
 def _webhook(site: Site) -> str:
-    server = site.settings.server
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104
-    url = f"http://{f'[{host}]' if ':' in host else host}:{server.port}/api/health"
+    url = f"{site.settings.server.local_address}/api/health"
     try:
         with httpx.stream("GET", url, timeout=site.limit_seconds, trust_env=False) as answer:
             start = next(answer.iter_bytes(MAX_HEALTH_BYTES), b"")

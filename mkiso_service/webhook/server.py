@@ -30,9 +30,8 @@ from mkiso_service.webhook.questions.query import MAX_QUERY_BYTES
 HEADER_SECONDS = 15.0
 LINGER_SECONDS = 300.0  # for the rest of an answer, on a slow line, once nothing more is to be said
 log = logging.getLogger("mkiso.webhook")
-KEEP_ALIVE_SECONDS = (
-    75  # longer than nginx keeps its idle connections to us (60), so it never sends into one that is closing
-)
+KEEP_ALIVE_SECONDS = 75
+"""Longer than nginx keeps its idle connections to us (60), so it never sends into one that is closing."""
 MAX_CONNECTIONS = 1000
 DESCRIPTORS = 4096  # a download takes two: its connection and its disc
 WAITERS_SHARE = 0.7  # of the grace time; the rest is for telling those who still wait where to ask again
