@@ -208,7 +208,7 @@ def assert_syslog(line: bytes) -> Element:
 def test_syslog_over_udp(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(5)
+        server.settimeout(LONG)
         for tell, *_ in EVERY.values():
             tell(settings_in(tmp_path, target=f"udp://127.0.0.1:{server.getsockname()[1]}"))
             assert_syslog(server.recv(65536))

@@ -28,7 +28,7 @@ def test_the_demo_makes_a_disc_and_ends_what_it_started(tmp_path: Path) -> None:
         [sys.executable, "-P", "-m", "mkiso_service", "demo", "--folder", folder],
         capture_output=True,
         text=True,
-        timeout=220,
+        timeout=10 * LONG,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"DICOM/PT000001/ST000001/SE000001/IM000001", done.stdout)
@@ -70,7 +70,7 @@ def typed(hint: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """What a hint says. The doctor waits a second for the robot, which may need longer on a busy machine."""
     until = time.monotonic() + LONG
     while True:
-        done = subprocess.run(["bash", "-c", hint], cwd=folder, capture_output=True, text=True, timeout=200)
+        done = subprocess.run(["bash", "-c", hint], cwd=folder, capture_output=True, text=True, timeout=10 * LONG)
         if not (done.returncode and hint.endswith("doctor")) or time.monotonic() > until:
             return done
 

@@ -24,6 +24,7 @@ from websockets.sync.client import connect
 from mkiso.config.file import load
 from mkiso_service.worker.deploy import ensure_deployments
 from peers.corpus import make_study
+from peers.patience import LONG
 from tests.end_to_end.conftest import Hospital, Open
 
 pytestmark = [pytest.mark.end_to_end]
@@ -111,10 +112,10 @@ def connect_to(
 
         line = socket.create_connection(("127.0.0.1", hospital.service.prefect_port))
         with line, connect(url, sock=line, origin=origin, subprotocols=["prefect"], additional_headers=named) as there:  # type: ignore[list-item]
-            return str(there.recv(timeout=20))
+            return str(there.recv(timeout=LONG))
     with connect(url, origin=origin, subprotocols=["prefect"], additional_headers=named) as there:  # type: ignore[list-item]
         there.send(json.dumps({"type": "auth", "token": token}))
-        return str(there.recv(timeout=20))
+        return str(there.recv(timeout=LONG))
 
 
 @pytest.mark.parametrize("path", WEBSOCKETS)

@@ -21,6 +21,7 @@ from mkiso.network.requestor import VERIFYING, Address, Requestor
 from mkiso.receiver.negotiation import storage_offer
 from peers.odd_associations import ANSWERS, CT, REQUESTS
 from peers.orthanc import Orthanc
+from peers.patience import LONG
 from peers.raw_peer import AC, RELEASE_RP, RELEASE_RQ_PDU, RawPeer
 from peers.storescp import Storescp
 
@@ -81,7 +82,7 @@ class OddScp:
             except OSError:
                 return
             with connection:
-                connection.settimeout(10)
+                connection.settimeout(LONG)
                 self._talk(connection)
 
     def _talk(self, connection: socket.socket) -> None:

@@ -36,6 +36,7 @@ from mkiso.pictures.values import (
     Shown,
     TextObject,
 )
+from peers.patience import LONG
 from tests.pictures.objects import item, ramp, saying, sequence, write
 from tests.pictures.test_judged import decoded
 from tests.pictures.test_presentation import area, state_for
@@ -352,5 +353,5 @@ def test_a_process_that_draws_without_end_is_not_believed(tmp_path: Path, monkey
     monkeypatch.setattr(process, "_forked", lambda *_: None)
     monkeypatch.setattr(process, "_begun", saying(tmp_path / "said"))
     with PicturePool(tmp_path, tmp_path, 1) as pool:
-        result = pool.begin(pool.render, PictureRequest(tmp_path / "image", tmp_path)).result(20)
+        result = pool.begin(pool.render, PictureRequest(tmp_path / "image", tmp_path)).result(LONG)
     assert not result.pictures and result.not_shown == (NotShown(1, Reason.DECODER_CRASHED),)

@@ -27,7 +27,7 @@ from mkiso.pictures.messages import ANSWER, Answer, Limits
 from mkiso.pictures.pool import PicturePool
 from mkiso.pictures.values import ObjectFacts, PictureRequest, PictureResult, Reason
 from peers.corpus import BUNDLED
-from peers.patience import until
+from peers.patience import LONG, until
 from tests.conftest import children_of
 from tests.pictures.fork_server import ForkServer
 from tests.pictures.objects import noise, ramp, saying, write
@@ -311,7 +311,7 @@ def test_no_picture_is_missing_without_a_word(
     monkeypatch.setattr(process, "_begun", saying(said))
     with PicturePool(tmp_path, tmp_path, 1) as pool:
         each = pool.begin(lambda: list(pool.each([PictureRequest(said, tmp_path), PictureRequest(said, tmp_path)])))
-        for result in each.result(20):
+        for result in each.result(LONG):
             assert isinstance(result, PictureResult) and reasons(result) and not shown(result)
 
 

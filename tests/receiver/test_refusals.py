@@ -140,7 +140,7 @@ def test_nobody_waits_while_an_earlier_runs_file_is_read(receiver: Running, monk
 
     def slowly(path: Path) -> str:
         reading.set()
-        assert go_on.wait(LONG)
+        assert go_on.wait(10 * LONG)
         return sha256_of(path)
 
     monkeypatch.setattr("mkiso.receiver.spool.sha256_of", slowly)
@@ -156,12 +156,12 @@ def test_nobody_waits_while_an_earlier_runs_file_is_read(receiver: Running, monk
         assert reading.wait(LONG)
         try:
             second.associate()
-            second.socket.settimeout(10)
+            second.socket.settimeout(LONG)
             assert second.store(UNLISTED, data_set(UNLISTED, STUDY)) == 0  # of the same job
-            assert a.next_arrival(10) is not None
+            assert a.next_arrival(LONG) is not None
             with receiver.expect(OTHER, job="b") as b:  # and another job comes, gets its own and goes
                 assert second.store(f"{OTHER}.1", data_set(f"{OTHER}.1", OTHER)) == 0
-                assert b.next_arrival(10) is not None
+                assert b.next_arrival(LONG) is not None
             assert second.store("1.2.4.1", data_set("1.2.4.1", "1.2.4")) == 0x0124
         finally:
             go_on.set()
@@ -176,7 +176,7 @@ def test_the_same_instance_at_once_is_given_once(receiver: Running, monkeypatch:
 
     def slowly(path: Path) -> str:
         reading.set()
-        assert go_on.wait(LONG)
+        assert go_on.wait(10 * LONG)
         return sha256_of(path)
 
     monkeypatch.setattr("mkiso.receiver.spool.sha256_of", slowly)

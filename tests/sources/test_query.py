@@ -390,7 +390,7 @@ def raw(request: pytest.FixtureRequest) -> Iterator[Raw]:
 
 
 def _silent(connection: socket.socket) -> None:
-    connection.settimeout(5)
+    connection.settimeout(LONG)
     while connection.recv(4096):
         pass
 
