@@ -26,7 +26,7 @@ from mkiso.config.settings import Server, Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import JobNotFound, MkisoError, OrchestratorUnavailable, QueueFull
 from mkiso.storage.marks import marks_of
-from mkiso.storage.report import JobReport, read_report, write_report
+from mkiso.storage.report import JobReport, write_report
 from mkiso.storage.shelf import Manifest, manifests, new_disc_id, shelve, whole_sets
 from mkiso.study.question import Question
 from mkiso_service.prefect.orchestrator import Asked, Standing
@@ -241,9 +241,6 @@ class Scripts:
         discs = next(discs for discs in whole_sets(manifests(self.storage)) if set(discs[0].accession_numbers) == asked)
         self.report(job_id, question, status="done", disc_ids=tuple(disc.disc_id for disc in discs))
         return "completed"
-
-    def report_of(self, job_id: str) -> JobReport | None:
-        return read_report(self.storage, job_id)
 
 
 def settings_in(folder: Path, *, auth: bool = False, **server: Any) -> Settings:
