@@ -59,8 +59,9 @@ def begin(ledger: Ledger, settings: Settings) -> Iterator[Begin]:
     """A run of the archive that has begun its night, beside whatever else the test has begun."""
     begun: list[ArchiveJob] = []
 
-    def make(*pacs: ScriptedPacs, dates: Due | None = None) -> ArchiveJob:
+    def make(*pacs: ScriptedPacs, dates: Due | None = None, **of_first: object) -> ArchiveJob:
         one, *more = [{"ae_title": each.ae_title, "port": each.port, "find_limit": 500} for each in pacs]
+        one |= of_first
         several = {name: {**keys, "ae_title": name} for name, keys in zip("ABC", (one, *more), strict=False)}
         asked_of = {"sources": several} if more else {"pacs": one}
         asked = settings.model_validate(settings.model_dump(exclude={"pacs"}) | asked_of)
@@ -313,6 +314,19 @@ def test_a_source_that_goes_before_it_lists_its_studies_holds_up_no_other(
     assert {each.name for each in failed_studies(ledger)} == {"B1", "B2", "B3", "B4"}
     assert {each.attempts for each in failed_studies(ledger)} == {0}
     assert len(run.outcome.not_asked) == 1 and DAY in run.not_done
+
+
+def test_no_night_goes_on_without_a_source_that_must_answer(
+    begin: Begin, several: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    own = [make_study(tmp_path / name, name, study_date="20260212") for name in ("B1", "B2", "B3")]
+    with ScriptedPacs(list(chain.from_iterable(several.values()))) as first:
+        with ScriptedPacs(list(chain.from_iterable(own))) as second:
+            run = begin(second, first, must_answer=True)
+            find(run)
+        with pytest.raises(PacsUnreachable):
+            plan_night(run)
+    assert not run.outcome.not_asked
 
 
 def test_a_study_that_no_source_has_wholly_is_written_down_and_the_night_goes_on(

@@ -64,7 +64,8 @@ def test_what_another_source_lists_is_among_what_came() -> None:
         StudyIncomplete, match=r"^old sent as many images of accession number A1 .* not 2 that"
     ) as error:
         complete(counted, {"a", "b", "c"}, require_counts=True)
-    assert error.value.details["missing_sop_instance_uids"] == ["d", "e"]
+    told = {"accession_number": "A1", "expected": 3, "missing": 2, "missing_sop_instance_uids": ["d", "e"]}
+    assert error.value.details == told
     complete(replace(counted, listed_elsewhere=("a", "b")), {"a", "b", "c"}, require_counts=True)
 
 
