@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import platform
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from peers.ports import free_port
 from peers.process import Process
 
 FOLDER = Path(__file__).parent / "openid"
+OLDEST_NODE, NEWER_NODE = 20, "22.23.3"
+"""What it runs on: Debian 12 has Node.js 18."""
 SECRET = "of a test, and long enough: +/%"
 
 
@@ -24,13 +27,13 @@ class OpenIdProvider(Process):
     """
 
     def __init__(self, folder: Path, public_url: str, *, port: int = 0, host: str = "127.0.0.1") -> None:
-        _install()
+        node = _installed()
         self.keys = folder / "provider.jwks"
         self.issuer_port = port or free_port()
         self.issuer = f"http://{host}:{self.issuer_port}"
         self.new_keys("first")
         arguments = [self.issuer, f"{public_url}/session/callback", f"{public_url}/", str(self.keys)]
-        command = ["node", str(FOLDER / "provider.mjs"), *arguments]
+        command = [node, str(FOLDER / "provider.mjs"), *arguments]
         super().__init__(command, folder / "provider.log", port=self.issuer_port)
 
     def new_keys(self, kid: str) -> None:
@@ -39,9 +42,21 @@ class OpenIdProvider(Process):
         self.keys.write_text(json.dumps({"keys": [key]}))
 
 
-def _install() -> None:
-    """What package-lock.json pins, once, whoever comes first."""
+def _installed() -> str:
+    """Its Node.js; both are installed once, by whoever comes first, in what versions stand here and in
+    package-lock.json.
+    """
+    install = ("--ignore-scripts", "--no-audit", "--no-fund")
     with (FOLDER / "package-lock.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (FOLDER / "node_modules" / "oidc-provider").is_dir():
-            subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=FOLDER, check=True)
+            subprocess.run(["npm", "ci", *install], cwd=FOLDER, check=True)
+        told = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
+        if int(told.strip("v").split(".")[0]) >= OLDEST_NODE:
+            return "node"
+        package = f"node-linux-{'arm64' if platform.machine() == 'aarch64' else 'x64'}"
+        place = FOLDER / "newer"
+        if not (node := place / "node_modules" / package / "bin" / "node").exists():
+            wanted = ("--prefix", str(place), f"{package}@{NEWER_NODE}")
+            subprocess.run(["npm", "install", "--no-save", *install, *wanted], cwd=FOLDER, check=True)
+        return str(node)
