@@ -80,6 +80,11 @@ class Orthanc(Process):
             base_url=f"http://127.0.0.1:{self.http_port}", timeout=LONG, trust_env=False, limits=once
         )
 
+    @property
+    def is_old(self) -> bool:
+        """Whether it is that of Debian 12 (1.10)."""
+        return str(self.http.get("/system").json()["Version"]).startswith("1.10.")
+
     def is_ready(self) -> bool:
         try:
             return super().is_ready() and self.http.get("/system").is_success

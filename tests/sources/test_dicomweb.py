@@ -91,7 +91,8 @@ def test_orthanc_s_studies_come_byte_for_byte(tmp_path: Path) -> None:
         source = source_of(settings)
         told = source.check(5, inside=True)
         (study,) = search(source, Criteria(patient_id=THAI.patient_id)).studies
-        assert (study.patient_name, study.patient_birth_date) == (THAI.name, THAI.birth_date)
+        name = "^" if peer.is_old else THAI.name  # its plugin loses what isn't ASCII
+        assert (study.patient_name, study.patient_birth_date) == (name, THAI.birth_date)
         assert search(source, Criteria(accession_number="A2")).studies == ()
         studies = complete_studies(source, tmp_path)
         with pytest.raises(StudyNotFound):

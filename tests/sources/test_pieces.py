@@ -75,7 +75,7 @@ def test_a_study_of_three_syntaxes_comes_whole_from_a_transcoding_orthanc(
     held = three_syntaxes(tmp_path / "files", by_series=by_series)
     transcoding.store(held.values())
     arrivals = fetched(settings_for(transcoding), folder)
-    assert "Cannot transcode" in transcoding.log()
+    assert "Cannot transcode" in transcoding.log() or transcoding.is_old
     assert sorted(arrival.sop_instance_uid for arrival in arrivals) == sorted(held)
     for arrival in arrivals:
         assert dataset_bytes(arrival.path) == dataset_bytes(held[arrival.sop_instance_uid])
