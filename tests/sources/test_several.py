@@ -266,18 +266,27 @@ def test_a_source_that_has_no_time_is_asked_again(files: list[Path], monkeypatch
 
 
 class Renumbered(Named):
-    """It has its studies under numbers of its own; with `why` it can't be asked by UID, so many times."""
+    """It has its studies under numbers of its own; with `why` it can't be asked by UID, so many times, or with
+    `names_it` names a study and can't list it.
+    """
 
     def __init__(
-        self, name: str, files: Sequence[Path], why: MkisoError | None = None, times: int = 100, **keys: Any
+        self,
+        name: str,
+        files: Sequence[Path],
+        why: MkisoError | None = None,
+        times: int = 100,
+        *,
+        names_it: bool = False,
+        **keys: Any,
     ) -> None:
         super().__init__(name, files, **keys)
-        self.why, self.left = why, times
+        self.why, self.left, self.names_it = why, times, names_it
 
     def _search(self, query: Query, most: int | None = None, /) -> Answers:
         if query.level == "STUDY" and not dict(query.keys).get("StudyInstanceUID"):
             return Answers((), 0)
-        if self.why and self.left:
+        if self.why and self.left and not (self.names_it and query.level == "STUDY"):
             self.left -= 1
             raise self.why
         answers = super()._search(query, most)
@@ -295,11 +304,13 @@ def test_a_source_with_more_of_a_study_under_another_number_is_not_passed_over(f
         find_everywhere([part, Renumbered("b", files[:-1])], "A1")
 
 
-def test_a_source_is_told_that_may_have_a_study_under_another_number_and_is_down(files: list[Path]) -> None:
+def test_a_source_that_may_have_a_study_under_another_number_and_is_down_is_told_or_needed(files: list[Path]) -> None:
     found = find_everywhere([Named("a", files), Renumbered("b", files, GONE)], "A1")
     assert (len(found.studies), found.degraded) == (1, ("source_down:b",))
     with pytest.raises(PacsUnreachable):
         find_everywhere([Named("a", files), Renumbered("b", files, GONE, must_answer=True)], "A1")
+    with pytest.raises(PacsUnreachable):
+        find_everywhere([Named("a", files[1:]), Renumbered("b", files, PacsUnreachable("Gone."), names_it=True)], "A1")
 
 
 def test_only_those_are_asked_whose_numbers_it_may_be(files: list[Path]) -> None:
