@@ -304,7 +304,7 @@ def test_a_source_with_more_of_a_study_under_another_number_is_not_passed_over(f
         find_everywhere([part, Renumbered("b", files[:-1])], "A1")
 
 
-def test_a_source_that_may_have_a_study_under_another_number_and_is_down_is_told_or_needed(files: list[Path]) -> None:
+def test_a_source_that_is_down_and_may_have_it_under_another_number_is_told(files: list[Path]) -> None:
     found = find_everywhere([Named("a", files), Renumbered("b", files, GONE)], "A1")
     assert (len(found.studies), found.degraded) == (1, ("source_down:b",))
     with pytest.raises(PacsUnreachable):
