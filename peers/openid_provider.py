@@ -16,7 +16,9 @@ from peers.process import Process
 
 FOLDER = Path(__file__).parent / "openid"
 OLDEST_NODE, NEWER_NODE = 20, "22.23.3"
-"""What it runs on: Debian 12 has Node.js 18."""
+"""The oldest major version of Node.js that the provider runs on, and what is installed where the machine has an older
+one, as on Debian 12.
+"""
 SECRET = "of a test, and long enough: +/%"
 
 
@@ -43,8 +45,9 @@ class OpenIdProvider(Process):
 
 
 def _installed() -> str:
-    """Its Node.js; both are installed once, by whoever comes first, in what versions stand here and in
-    package-lock.json.
+    """Install the provider once, and Node.js where the machine's is too old; the Node.js to start it with.
+
+    package-lock.json and NEWER_NODE say which versions.
     """
     install = ("--ignore-scripts", "--no-audit", "--no-fund")
     with (FOLDER / "package-lock.json").open() as lock:

@@ -200,7 +200,7 @@ def _each(
 
 def _copies(run: ArchiveJob, uid: str, failed_in_a_row: Counter[str]) -> list[Study]:
     """A study in each source that has it, with what it holds of it. The night goes on without a source that was away
-    HOPELESS times in a row, as long as it has another. Raises NotAskedEverywhere for what such a one has.
+    HOPELESS times in a row, as long as it has another. Raises NotAskedEverywhere for a study that such a source has.
     """
     copies = []
     for copy in (*run.copies[uid], *_of_other_dates(run, uid)):

@@ -20,7 +20,7 @@ Encoded = bytes | mmap
 UNDEFINED_LENGTH = 0xFFFFFFFF
 ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-"""Whose length has 16 bits; that of all others has 32 (PS3.5 7.1.2)."""
+"""The VRs whose length has 16 bits; all others have 32 (PS3.5 7.1.2)."""
 
 MAX_DEPTH = 64  # nested sequences of undefined length; structured reports in practice stay below 20
 MAX_ELEMENTS = 2_000_000  # walked one by one: about 2 s; an enhanced object of 10,000 frames has some 500,000

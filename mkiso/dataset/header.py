@@ -39,15 +39,15 @@ from mkiso.dataset.part10 import HEAD_BYTES, data_set_offset, transfer_syntax_ui
 from mkiso.errors import DamagedInstance
 
 MAX_VALUE_BYTES = 64 * 1024
-"""Of one attribute of a header; the longest that we read, LO of ReferencedSOPSequences, stay far below."""
+"""Of one attribute of a header; what we read of real ones is far shorter."""
 MAX_SEQUENCE_BYTES = 1024 * 1024  # a longer sequence is left out of the header, unless it says whose the image is
 MAX_SEQUENCE_DEPTH = 3  # Blending Sequence > Referenced Series Sequence > Referenced Image Sequence
 MAX_INFLATED_BYTES = 256 * 1024 * 1024  # a deflated data set; deflate reaches 1:1000, so a bound is needed
 
 _IMPLICIT = frozenset({"1.2.840.10008.1.2", "1.2.840.113619.5.2"})
-"""The second is GE's, whose pixels alone are big endian."""
+"""Implicit VR Little Endian, and GE's, whose pixels alone are big endian."""
 _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
-"""PS3.5 A.5, A.7 and A.11."""
+"""The transfer syntaxes whose data set is deflated (PS3.5 A.5, A.7 and A.11)."""
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 

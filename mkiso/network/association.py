@@ -23,7 +23,7 @@ from mkiso.network.negotiation import (
 from mkiso.network.pdu import Connection, Pdv, PeerGone, ProtocolError, Source
 
 MAX_DATA_SET_BYTES = 4 * 1024 * 1024
-"""Of one that is kept in memory; real identifiers and reports have a few hundred bytes."""
+"""The longest data set that is kept in memory; real identifiers and reports have a few hundred bytes."""
 UNLIMITED_PDU_BYTES = 131_072  # what we send a peer that names no limit
 PIECE_BYTES = 262_144  # of one system call
 

@@ -29,7 +29,7 @@ from mkiso.network.pdu import (
 VERIFICATION = "1.2.840.10008.1.1"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 STORAGE_COMMITMENT, STORAGE_COMMITMENT_PUSH = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
-"""Class and instance (PS3.4 J)."""
+"""The SOP class and the SOP instance of the Storage Commitment Push Model (PS3.4 J)."""
 
 MAX_CONTEXTS = 128  # odd IDs 1 to 255 (PS3.8 9.3.2.2)
 ACCEPTED, ABSTRACT_SYNTAX_NOT_SUPPORTED, TRANSFER_SYNTAXES_NOT_SUPPORTED = 0, 3, 4  # PS3.8 9.3.3.2

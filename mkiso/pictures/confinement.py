@@ -40,6 +40,8 @@ _AT_NUMBER, _AT_ARCHITECTURE = 0, 4  # in struct seccomp_data
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | 1  # EPERM
 
 _PROGRAM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
+_TRIAL = ("-m", "mkiso.pictures.confinement")
+_TRIAL_SECONDS = 120
 
 
 class _Filter(ctypes.Structure):
@@ -56,10 +58,6 @@ def landlock_version() -> int:
 def is_refused() -> bool:
     """Whether what this process runs in keeps it from Landlock: a unit's or a container's filter of system calls."""
     return _system_call(_CREATE_RULESET, None, 0, _VERSION) < 0 and ctypes.get_errno() == errno.EPERM
-
-
-_TRIAL = ("-m", "mkiso.pictures.confinement")
-_TRIAL_SECONDS = 120
 
 
 def reached() -> frozenset[str]:

@@ -20,7 +20,7 @@ from mkiso.sources.protocol import Target
 
 STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")  # PS3.4 C.6.2.3
 RESPONSES_AT_ONCE = 1000
-"""Then whoever polls has its turn: a PACS that never stops answering keeps it from nothing else."""
+"""After so many the caller does its other work, even if the PACS never stops answering."""
 MAX_LOST = 3  # associations in a row
 CANCEL_TIMEOUT_SECONDS = 2.0  # dcmqrscp and Orthanc obey a C-CANCEL within milliseconds (docs/peers.md)
 

@@ -36,7 +36,7 @@ _ESCAPES = {  # Tables C.12-3 and C.12-4
 _FRAGMENT = re.compile(rb"\x1b[^\x1b]*|[^\x1b]+")
 _DELIMITER = re.compile(rb"[\n\f\r\t\\^=]")  # PS3.5 6.1.2.5.3: back to the first set after these
 _NO_CHARACTERS = re.compile("[\x1b\x80-\x9f]")
-"""An escape sequence that means nothing, and what Windows has where DICOM's sets have nothing."""
+"""Escape sequences that mean nothing, and characters that Windows has where DICOM's sets have none."""
 _TERM = re.compile(rb"ISO[ _-]?(2022)?[ _-]?(?:IR)?[ _-]?(\d{1,3})")
 _UTF_8 = re.compile(rb"UTF[ _-]?8")
 _ELSEWHERE = (  # names that no table of the standard has

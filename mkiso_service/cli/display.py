@@ -96,8 +96,9 @@ def series_words(series: ShownSeries) -> str:
 
 
 def _clock(moment: str) -> str:
-    """A moment (ISO 8601) as the clocks of this machine show it; what is none, or lies beyond the year 9999 here, is
-    left as it is."""
+    """A moment (ISO 8601) as the clocks of this machine show it. Text that isn't a moment, or is beyond the year 9999
+    here, stays as it is.
+    """
     try:
         return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M")
     except (ValueError, OverflowError):

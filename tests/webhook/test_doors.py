@@ -312,7 +312,7 @@ ROBOTS = [f"robot{number}" for number in range(12)]
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """What takes connections and never answers, and is given up by nobody but whoever waits for an answer of ours."""
+    """A server that takes connections and never answers; the time limits of those who ask are too long to matter."""
     monkeypatch.setattr("mkiso.publishers.dicom.ECHO_LIMIT_SECONDS", 10 * LONG)
     with socket.create_server(("127.0.0.1", 0)) as server_:
         yield server_
