@@ -56,6 +56,20 @@ def test_the_module_imports_nothing_of_the_working_folder(tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_whoever_stops_a_command_while_it_is_imported_is_told_so() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Stopping:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'click': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Stopping())\n"
+        "from mkiso_service.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "Stopped.\n")
+
+
 def test_prefect_takes_nothing_from_where_a_process_is_started(tmp_path: Path) -> None:
     begun_in = tmp_path / "begun in"
     begun_in.mkdir()
