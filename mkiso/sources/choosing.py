@@ -54,7 +54,9 @@ def found_together(
     """
     patients = [answer for answer in looked_up if not isinstance(answer, PatientApiUnavailable)]
     together = FoundStudies(tuple(studies_of(answers)))
-    if len({study.origin.source for study in together.studies}) > 1:
+    if len({study.origin.source for study in together.studies}) > 1 or any(
+        study.listed_elsewhere for study in together.studies
+    ):
         together = chosen(together.studies, selection=selection)
     return gate.found(
         accession_numbers,
@@ -92,13 +94,13 @@ def chosen(
     lacks = list(degraded)
     for uid, copies in by_uid.items():
         one_study(list(chain.from_iterable(copies.values())))
-        each_first = sorted((each[0] for each in copies.values()), key=is_for, reverse=True)
+        each_first = sorted(map(_as_one, copies.values()), key=is_for, reverse=True)
         if selection.studies and uid not in selection.studies:
             taken += copies[each_first[0].origin.source]
             continue
         candidates = _with_chosen(each_first)
         first = _whole(candidates)
-        known = _listed(candidates).union(first.listed_elsewhere) if first.expected.instances is None else ()
+        known = _listed(candidates) if first.expected.instances is None else ()
         # What one source says twice is for the gate to judge.
         taken += [replace(copy, listed_elsewhere=tuple(sorted(known))) for copy in copies[first.origin.source]]
         lacks += [
@@ -167,8 +169,15 @@ def _whole(copies: Sequence[Study]) -> Study:
     )
 
 
+def _as_one(copies: Sequence[Study]) -> Study:
+    """Of what one source tells of a study, the first, with all that others were found to list beside any of it."""
+    elsewhere = frozenset(chain.from_iterable(copy.listed_elsewhere for copy in copies))
+    return replace(copies[0], listed_elsewhere=tuple(elsewhere))
+
+
 def _listed(copies: Iterable[Study]) -> frozenset[str]:
-    return frozenset[str]().union(*(copy.expected.instances or () for copy in copies))
+    """What any of them lists, or was found to be listed elsewhere."""
+    return frozenset[str]().union(*((*(copy.expected.instances or ()), *copy.listed_elsewhere) for copy in copies))
 
 
 def _lacking(copies: Iterable[Study], listed: frozenset[str]) -> Iterator[str]:

@@ -235,3 +235,16 @@ def test_a_study_of_two_numbers_is_taken_whole_whichever_is_asked_last(numbers: 
     others = [chosen([copy(name, uid, **issuer)]) for name, uid in (("a", "1"), ("b", "2"))]
     with pytest.raises(StudyIncomplete):
         found_together(numbers, others, [], Settings().identity)
+
+
+@pytest.mark.parametrize("numbers", [("A1", "B1"), ("B1", "A1")])
+def test_what_one_source_lists_under_one_number_counts_for_every_number_of_the_study(numbers: tuple[str, str]) -> None:
+    """One source lists images under the first number alone; the study is had from one that only counts."""
+    issuer: dict[str, Any] = {"issuer_of_patient_id": "HOSPITAL"}
+    counts, lists = counted("a", 3, **issuer), copy("b", "1", "2", **issuer)
+    of_number = {"A1": chosen([counts, lists]), "B1": chosen([replace(counts, accession_number="B1")])}
+    found = found_together(numbers, [of_number[number] for number in numbers], [], Settings().identity)
+    assert [(study.origin.source, study.listed_elsewhere) for study in found.studies] == [("a", ("1", "2"))]
+    of_number["B1"] = chosen([copy("c", "1", "3", "4", accession_number="B1", **issuer), counts])
+    with pytest.raises(StudyIncomplete, match="together 4"):
+        found_together(numbers, [of_number[number] for number in numbers], [], Settings().identity)
