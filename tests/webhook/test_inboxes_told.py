@@ -54,7 +54,7 @@ def test_each_inbox_is_told_with_what_waits_and_its_last_disc(site: Settings, mo
         assert (burn["images"], burn["refused"], burn["last_refusal"]) == (7, 1, COUNTS["BURN"]["last_refusal"])
 
 
-@pytest.mark.parametrize("moment", [1e12, 1e300])
+@pytest.mark.parametrize("moment", [1e12, 1e17, 1e300])
 def test_a_disc_of_a_time_that_is_none_hides_nothing_else(site: Settings, moment: float) -> None:
     PushedStudy(site.storage, "BURN", "1.2.4").note_asked((Ask(JOB, "f", 1, 30.0, "done", moment),))
     with served(site, Desk()) as client:

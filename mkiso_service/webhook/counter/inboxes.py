@@ -75,5 +75,5 @@ def _moment(seconds: float) -> str:
     """Empty where what is written down is no time, or lies beyond the year 9999."""
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):
         return ""
