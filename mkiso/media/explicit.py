@@ -195,12 +195,7 @@ def converted(arrival: Arrival, target: Path, pool: DecompressPool) -> Arrival:
             raise not_convertible(arrival, error.reason.words) from None
         except DamagedInstance as error:
             raise not_convertible(arrival, error.words) from None
-        if sha256_of(arrival.path) != arrival.sha256:
-            raise ProofFailed(
-                "An image isn't what it was when it arrived. Nothing was made of it. Ask for the disc again, and check "
-                "the memory and the disk of mkiso.",
-                sop_instance_uid=arrival.sop_instance_uid,
-            )
+        require_unchanged(arrival)
         _prove(arrival, target, frozenset(changes))
         made = replace(arrival, path=target, size=out.size, sha256=out.sha256.hexdigest())
         return replace(made, transfer_syntax_uid=EXPLICIT_LITTLE_ENDIAN)
@@ -209,6 +204,16 @@ def converted(arrival: Arrival, target: Path, pool: DecompressPool) -> Arrival:
         raise
     finally:
         pixels.unlink(missing_ok=True)
+
+
+def require_unchanged(arrival: Arrival) -> None:
+    """Raise ProofFailed where an instance isn't what arrived: for after something was made of it."""
+    if sha256_of(arrival.path) != arrival.sha256:
+        raise ProofFailed(
+            "An image isn't what it was when it arrived. Nothing was made of it. Ask for the disc again, and check "
+            "the memory and the disk of mkiso.",
+            sop_instance_uid=arrival.sop_instance_uid,
+        )
 
 
 class _Hashed:

@@ -123,6 +123,22 @@ class Relay:
 
     def send(self, before_giving: Callable[[], None], settling: Settling) -> Receipt:
         """Send the order; raises as CStorePublisher.place does."""
+        try:
+            self._send(before_giving, settling)
+        except ProofFailed as error:
+            may = f"{self._name} may make a disc of the {self._accepted} before it: throw that disc away."
+            words = may if self._accepted else "Nothing was printed."
+            raise ProofFailed(f"{error.words} {words}", accepted=self._accepted) from None
+        return Receipt(
+            self._name,
+            self._order.order_id,
+            "queued",
+            self._accepted,
+            f"{self._name} accepted {self._accepted}.",
+            tuple(sorted(self._warnings)),
+        )
+
+    def _send(self, before_giving: Callable[[], None], settling: Settling) -> None:
         groups = by_association(self._order.instances, self._settings.transcode)
         with transcoding(self._order.instances[0].path.parent.parent) as transcoder:
             if len(groups) > 1 or self._settings.transcode:
@@ -141,14 +157,6 @@ class Relay:
                     for instance in sent:
                         self._store(association, instance)
                         settling.touch()
-        return Receipt(
-            self._name,
-            self._order.order_id,
-            "queued",
-            self._accepted,
-            f"{self._name} accepted {self._accepted}.",
-            tuple(sorted(self._warnings)),
-        )
 
     def _prepared(self, group: list[Arrival], transcoder: Transcoder) -> tuple[Requestor, list[Arrival]]:
         """An association, and what is sent over it: made before it was opened."""
@@ -213,15 +221,13 @@ class Relay:
         if pair == pair_of(arrival):
             return arrival
         try:
-            made = transcoder.transcoded(arrival, pair[1])
+            return transcoder.transcoded(arrival, pair[1])
         except NotConvertible as error:
             raise PublisherRefused(
                 f"{self._name} doesn't take {UID(arrival.transfer_syntax_uid).name}, and it can't be made "
                 f"{UID(pair[1]).name} here: {error.why.removesuffix('.')}; nothing was sent.",
                 accepted=self._accepted,
             ) from None
-        prove((arrival,))  # what was transcoded
-        return made
 
     def _store(self, association: Requestor, instance: Arrival) -> None:
         """One C-STORE; a publisher out of resources is asked again, on the same association, for it said that it stored
@@ -233,10 +239,6 @@ class Relay:
             try:
                 uid, path = instance.sop_instance_uid, instance.path
                 answer = store(association, pair_of(instance), uid, path, data_set_offset(path), instance.sha256)
-            except ProofFailed as error:
-                may = f"{self._name} may make a disc of the {self._accepted} before it: throw that disc away."
-                words = may if self._accepted else "Nothing was printed."
-                raise ProofFailed(f"{error.words} {words}", accepted=self._accepted) from None
             except AssociationLost as error:
                 words = f"The association with {self._name} was lost {so_far}: it {error}. {MAY_BE_MADE}"
                 raise PrintUncertain(words, accepted=self._accepted) from None

@@ -16,7 +16,7 @@ from mkiso.dataset.header import encoded_data_set
 from mkiso.dataset.part10 import file_head
 from mkiso.dataset.reencode import reencode
 from mkiso.errors import DamagedInstance
-from mkiso.media.explicit import UNCOMPRESSED, converted, not_convertible
+from mkiso.media.explicit import UNCOMPRESSED, converted, not_convertible, require_unchanged
 from mkiso.pictures.pool import DecompressPool
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import Arrival
@@ -63,5 +63,6 @@ def _implicit(arrival: Arrival, target: Path) -> Arrival:
             reencode(data, offset, encoding, out, explicit=False)
     except DamagedInstance as error:
         raise not_convertible(arrival, error.words) from None
+    require_unchanged(arrival)
     size, sha256 = target.stat().st_size, sha256_of(target)
     return replace(arrival, path=target, size=size, sha256=sha256, transfer_syntax_uid=str(ImplicitVRLittleEndian))

@@ -12,12 +12,14 @@ from typing import Any, Literal
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AllStoragePresentationContexts
 
 import mkiso.publishers.cstore as cstore
 from mkiso.demo.robots.storage_scp import Faults, StoragePublisher
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.publishers import OrderBook, Receipt, Watch, publisher_of
+from mkiso.publishers.transcode import Transcoder
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import Arrival, Patient
 from peers.patience import LONG, until
@@ -97,6 +99,52 @@ def test_an_instance_that_changes_after_its_proof_is_never_sent_whole(
                 send(tmp_path, robot.port, again)
         job_id = OTHER_JOB if number else JOB
         assert send(tmp_path, robot.port, again, confirm=bool(number), job_id=job_id).instances == 3
+
+
+def many_classes(folder: Path) -> tuple[Arrival, ...]:
+    """Of more SOP classes than one association's presentation contexts have room for."""
+    [ct] = study(folder, {"ct": 1})
+    classes = [context.abstract_syntax for context in AllStoragePresentationContexts[:130]]
+    return tuple(
+        replace(ct, sop_class_uid=str(sop_class), sop_instance_uid=f"1.2.826.{number}")
+        for number, sop_class in enumerate(classes)
+    )
+
+
+def test_what_was_made_and_proved_is_sent_though_its_original_changes_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second association, to a publisher that takes Implicit VR alone."""
+    instances = many_classes(tmp_path)
+    storing = cstore.store
+
+    def stores_and_damages(*arguments: Any) -> Any:
+        instances[0].path.write_bytes(b"damaged")
+        return storing(*arguments)
+
+    monkeypatch.setattr(cstore, "store", stores_and_damages)
+    with StoragePublisher(tmp_path / "robot", faults=Faults(transfer_syntaxes=[ImplicitVRLittleEndian])) as robot:
+        assert send(tmp_path, robot.port, instances).instances == len(instances)
+
+
+def test_what_fails_its_proof_before_a_second_association_leaves_somebody_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instances = many_classes(tmp_path)
+    transcoding = Transcoder.transcoded
+    with StoragePublisher(tmp_path / "robot", faults=Faults(transfer_syntaxes=[ImplicitVRLittleEndian])) as robot:
+
+        def fails_late(*arguments: Any) -> Arrival:
+            if robot.files():
+                raise ProofFailed("An image isn't what it was.")
+            return transcoding(*arguments)
+
+        monkeypatch.setattr(Transcoder, "transcoded", fails_late)
+        with pytest.raises(ProofFailed, match="disc of the 128 before it: throw that disc away"):
+            send(tmp_path, robot.port, instances)
+        monkeypatch.undo()
+        with pytest.raises(PrintUncertain, match="confirm_reprint"):
+            send(tmp_path, robot.port, instances)
 
 
 def test_the_first_refused_leaves_nothing_to_look_for(tmp_path: Path) -> None:
