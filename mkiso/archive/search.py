@@ -135,8 +135,13 @@ def plan_night(run: ArchiveJob) -> None:
     is_for = rules_of(sources_of(settings), date.today())
     for uid, copies in listed.items():
         try:
+            if run.not_asked and not _is_compared_later(run, copies):
+                raise NotAskedEverywhere(
+                    "A source that may have more of this study can't be asked, and no later night comes across its "
+                    "date: the next night tries it again."
+                )
             asked += chosen(copies, is_for=is_for).studies
-        except MkisoError as error:  # no source has it wholly, or two have it of two patients
+        except MkisoError as error:  # a source is away, none has it wholly, or two have it of two patients
             torn[uid] = error
     planned = plan(
         asked,
@@ -218,6 +223,13 @@ def _copies(run: ArchiveJob, uid: str, failed_in_a_row: Counter[str]) -> list[St
             _leave(run, name, error)
         raise NotAskedEverywhere("A source that has this study can't be asked any more: the next night tries it again.")
     return copies
+
+
+def _is_compared_later(run: ArchiveJob, copies: Iterable[Study]) -> bool:
+    """Whether nights to come ask all sources for a study by its date; else it was found by its UID alone."""
+    spans = run.dates.spans()
+    days = [copy.day for copy in copies if copy.day]
+    return any(first <= day <= last for first, last in spans for day in days)
 
 
 def _leave(run: ArchiveJob, source: str, error: MkisoError) -> None:

@@ -356,6 +356,27 @@ def test_without_a_source_the_night_goes_on_and_owes_its_days(ledger: Ledger, be
     assert not run.outcome.is_good and "NOT ASKED: B (The PACS B at" in words(run.outcome)
 
 
+@pytest.mark.parametrize("is_away_at", ["search", "list"])
+def test_a_study_that_no_night_comes_across_waits_for_a_source_that_is_away(
+    ledger: Ledger, begin: Begin, files: list[Path], tmp_path: Path, is_away_at: str
+) -> None:
+    """It failed before, and its date is long ago: taken from another source it would never be compared again."""
+    old = make_study(tmp_path / "old", "LOST1", study_date="20200101")
+    uid = str(dcmread(old[0]).StudyInstanceUID)
+    failed(ledger, 1, uid=uid)
+    with ScriptedPacs([*files, *old[:-1]]) as first:
+        with ScriptedPacs([]) as second:
+            run = begin(first, second)
+            if is_away_at == "list":
+                find(run)
+        if is_away_at == "search":
+            find(run)
+        plan_night(run)
+    assert [study.accession_number for study in run.waiting] == ["A1"]
+    assert {each.study_instance_uid: each.attempts for each in failed_studies(ledger)} == {uid: 1}
+    assert run.outcome.failed == ("LOST1",)
+
+
 def test_earlier_failures_of_a_source_that_is_away_keep_nothing_of_another_waiting(
     ledger: Ledger, begin: Begin, files: list[Path]
 ) -> None:
