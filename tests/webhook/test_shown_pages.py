@@ -10,7 +10,7 @@ from mkiso.errors import PacsBusy
 from mkiso.languages import language
 from mkiso.study.question import Question
 from mkiso_service.prefect.orchestrator import Standing
-from mkiso_service.webhook.answers.advice import advice
+from mkiso_service.webhook.answers.advice import advice, must_look
 from mkiso_service.webhook.discs import downloads
 from tests.webhook.desk import Desk, Scripts, served, settings_in
 
@@ -108,3 +108,9 @@ def test_a_browser_sees_how_far_a_disc_is_and_then_gets_it(tmp_path: Path, monke
         assert "refresh" not in client.get(f"/api/iso/jobs/{job_id}", headers=BROWSER).headers
         program = client.get("/api/iso/download?accession_number=A2", headers={"Prefer": "respond-async"})
         assert program.status_code == 202
+
+
+def test_who_hears_of_a_print_that_the_robot_may_have_a_part_of_is_sent_there_first() -> None:
+    for code in ("proof_failed", "publisher_refused", "job_crashed"):
+        assert must_look("print", code) and not must_look("download", code)
+        assert "look at the disc robot first" in advice(code, language("en"), look=must_look("print", code))

@@ -14,7 +14,15 @@ TELL_PACS = N_("Tell the PACS administrator.")
 TELL = N_("Tell the administrator.")
 LOOK = N_("But look at the disc robot first: the disc may be there already.")
 LOOK_FIRST = frozenset(
-    ("print_uncertain", "job_stopped", "job_cancelled", "job_crashed", "unforeseen", "publisher_refused")
+    (
+        "print_uncertain",
+        "job_stopped",
+        "job_cancelled",
+        "job_crashed",
+        "unforeseen",
+        "publisher_refused",
+        "proof_failed",
+    )
 )
 """The ends of a print that may have reached the publisher: asking again without looking there could make two discs."""
 ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
