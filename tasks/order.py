@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mkiso.audit import messages as audit
 from mkiso.config.publishers import DicomPublisher
+from mkiso.errors import MkisoError, PrintUncertain
 from mkiso.formats.proven_set import ProvenSet
 from mkiso.publishers import Order, OrderBook, Publisher, Receipt, Watch, follow, give, require_same_discs
 from mkiso.publishers.orderbook import take_over
@@ -60,12 +61,22 @@ def orders_of_studies(run: JobRun, publisher: Publisher, studies: CompleteStudie
 
 @step("Order discs from the publisher")
 def give_orders(run: JobRun, publisher: Publisher, studies: CompleteStudies, orders: Sequence[Order]) -> None:
-    """Give each order once: what an earlier attempt of this job has given is not given again."""
+    """Give each order once: what an earlier attempt of this job has given is not given again. Raises PrintUncertain
+    where the publisher has some of the discs of a set and doesn't get the next one.
+    """
     lacks = (LABEL_LETTERS,) if any(publisher.rewrites(order) for order in orders) else ()
     run.tell(f"ordering from {publisher.name}", degraded=(*run.report.degraded, *lacks))
     require_same_discs(orders, run.settings.storage.orders_dir)
-    for order in orders:
-        receipt = give(publisher, order, run.settings.storage.orders_dir, _watch(run))
+    for number, order in enumerate(orders):
+        try:
+            receipt = give(publisher, order, run.settings.storage.orders_dir, _watch(run))
+        except MkisoError as error:
+            if not number or isinstance(error, PrintUncertain):
+                raise
+            raise PrintUncertain(
+                f"{publisher.name} has {number} of the {len(orders)} discs of this set, and not the next one: "
+                f"{error.words} Retry of this run gives it the rest. Else throw away what it has made of the set."
+            ) from None
         _note(run, receipt)
         if not receipt.given_before:
             _audit(run, publisher, studies, len(order.instances))

@@ -179,6 +179,27 @@ def test_orders_of_a_set_know_of_the_whole_set(
     assert len(ids) == 2 and len(set(ids)) == 1
 
 
+def test_who_is_told_of_a_disc_that_fails_is_told_of_those_of_its_set_before_it(
+    begin: Callable[..., JobRun], settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    proven, publisher = proved(tmp_path), publisher_of("robot", settings)
+    fault = PublisherUnavailable("robot's folder can't be used; nothing was printed.")
+    given: list[Receipt | MkisoError] = [Receipt("robot", "1", "queued", 1, "given"), fault, fault]
+
+    def gives(*_: object) -> Receipt:
+        outcome = given.pop(0)
+        if isinstance(outcome, MkisoError):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(order_steps, "give", gives)
+    monkeypatch.setattr(audit, "exported", lambda *_: None)
+    [order] = order_steps.orders_of_images.fn(begin(), publisher, proven)
+    for error, words in ((PrintUncertain, "has 1 of the 2 discs of this set"), (PublisherUnavailable, "nothing")):
+        with pytest.raises(error, match=words):
+            order_steps.give_orders.fn(begin(), publisher, proven.studies[0], [order, order])
+
+
 def test_an_export_is_told_once_and_its_failure_fails_no_print(
     begin: Callable[..., JobRun],
     settings: Settings,
