@@ -53,11 +53,7 @@ def found_together(
     that holds it wholly. Raises what mkiso.study.gate.found and `chosen` raise.
     """
     patients = [answer for answer in looked_up if not isinstance(answer, PatientApiUnavailable)]
-    together = FoundStudies(tuple(studies_of(answers)))
-    if len({study.origin.source for study in together.studies}) > 1 or any(
-        study.listed_elsewhere for study in together.studies
-    ):
-        together = chosen(together.studies, selection=selection)
+    together = chosen(studies_of(answers), selection=selection)
     return gate.found(
         accession_numbers,
         together.studies,
