@@ -14,6 +14,7 @@ from pydicom import dcmread
 from mkiso_service.prefect.environment import NIGHTLY_ARCHIVE
 from peers.corpus import dataset_bytes
 from peers.discs import extract, instances_on
+from peers.patience import LONG
 from peers.service import Service
 
 
@@ -27,7 +28,7 @@ def start(service: Service, **parameters: Any) -> str:
     return str(run["id"])
 
 
-def archive(service: Service, seconds: float = 240, **parameters: Any) -> dict[str, Any]:
+def archive(service: Service, seconds: float = 5 * LONG, **parameters: Any) -> dict[str, Any]:
     """Start a run and wait for its end."""
     return service.run_ended(start(service, **parameters), seconds)
 
@@ -36,7 +37,7 @@ def mkiso_archive(service: Service, *arguments: str | Path) -> subprocess.Comple
     """`mkiso archive …` under the service's configuration."""
     environment = {**os.environ, "MKISO_CONFIG": str(service.configuration)}
     command = [sys.executable, "-P", "-m", "mkiso_service", "archive", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONG)
 
 
 def images(store: Path) -> list[Path]:

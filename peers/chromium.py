@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from peers.browser import Browser, Point
-from peers.patience import until
+from peers.patience import LONG, until
 
 _CODES = {
     **{"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36},
@@ -91,7 +91,7 @@ class Chromium(Browser):
         port_file = self._profile / "DevToolsActivePort"
         until(lambda: port_file.exists() and len(port_file.read_text().splitlines()) == 2)
         port = port_file.read_text().splitlines()[0]
-        pages = httpx.get(f"http://127.0.0.1:{port}/json", trust_env=False).json()
+        pages = httpx.get(f"http://127.0.0.1:{port}/json", trust_env=False, timeout=LONG).json()
         return next(str(page["webSocketDebuggerUrl"]) for page in pages if page["type"] == "page")
 
     def _begin(self) -> None:

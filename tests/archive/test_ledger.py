@@ -60,7 +60,7 @@ def test_processes_that_start_at_once_open_one_ledger(settings: Settings) -> Non
         subprocess.Popen([sys.executable, "-c", program, as_json(folder, url)], stdout=subprocess.PIPE)
         for folder in folders
     ]
-    places = [opener.communicate(timeout=60)[0] for opener in openers]
+    places = [opener.communicate(timeout=LONG)[0] for opener in openers]
     assert [opener.returncode for opener in openers] == [0, 0, 0, 0]
     assert len(set(places)) == len(set(folders))
 

@@ -34,7 +34,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def ask(program: str, pacs: DemoPacs, *options: str) -> subprocess.CompletedProcess[str]:
     command = [program, "-v", "-S", "-aec", pacs.ae_title, *options, pacs.host, str(pacs.port)]
-    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30)
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=LONG)
 
 
 def find(pacs: DemoPacs, folder: Path, level: str, *keys: str) -> list[Dataset]:

@@ -88,9 +88,9 @@ def test_every_hint_of_the_demo_works_when_it_is_typed(kept: list[str], tmp_path
     assert json.loads(said["health"])["status"] == "ok"
     assert "Phantom, Ada" in said["find"]
     assert sum(file.suffix == ".iso" for file in folder.iterdir()) == 3
-    key = httpx.get(url := re.findall(r"http://\S+", kept[-2])[0], trust_env=False)
+    key = httpx.get(url := re.findall(r"http://\S+", kept[-2])[0], trust_env=False, timeout=LONG)
     assert key.status_code == 200 and "key" in key.text
-    signed_in = httpx.post(f"{url}session", data={"key": kept[-2].split()[-1]}, trust_env=False)
+    signed_in = httpx.post(f"{url}session", data={"key": kept[-2].split()[-1]}, trust_env=False, timeout=LONG)
     assert signed_in.status_code == 303
-    runs = httpx.get(re.findall(r"http://\S+", kept[-1])[0], trust_env=False)
+    runs = httpx.get(re.findall(r"http://\S+", kept[-1])[0], trust_env=False, timeout=LONG)
     assert runs.headers["location"] == "/runs"

@@ -16,7 +16,7 @@ import pytest
 from mkiso_service.prefect.environment import QUEUES, environment
 from mkiso_service.prefect.password import with_password
 from peers.corpus import make_study
-from peers.patience import until
+from peers.patience import LONG, until
 from peers.ports import free_port
 from tests.end_to_end.conftest import Hospital, Open
 
@@ -195,7 +195,7 @@ def test_prefect_deploy_makes_the_same_deployments(hospital: Hospital, tmp_path:
         str(PREFECT_YAML),
     ]
     done = subprocess.run(
-        command, env=variables, cwd=PREFECT_YAML.parents[1], capture_output=True, text=True, check=False, timeout=120
+        command, env=variables, cwd=PREFECT_YAML.parents[1], capture_output=True, text=True, check=False, timeout=LONG
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert told() == before

@@ -142,7 +142,7 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
         command = [sys.executable, "-P", "-m", "mkiso_service"]
         server = stack.enter_context(Process([*command, "prefect"], tmp_path / "prefect.log", environment=environment))
         prefect = stack.enter_context(
-            httpx.Client(base_url=f"http://{front}:{api_port}/api", timeout=20, auth=PASSWORD)
+            httpx.Client(base_url=f"http://{front}:{api_port}/api", timeout=LONG, auth=PASSWORD)
         )
         when(lambda: prefect.get("/health").is_success, server)
         deployed = subprocess.run(
@@ -152,7 +152,7 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
         webhook = stack.enter_context(
             Process([*command, "webhook"], tmp_path / "webhook.log", port=web_port, environment=environment)
         )
-        http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{web_port}", timeout=60))
+        http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{web_port}", timeout=LONG))
         prefect.patch(
             "/work_pools/mkiso", json={"is_paused": True}
         ).raise_for_status()  # the machine that is up first would do most of it alone

@@ -51,7 +51,7 @@ def address(hospital: Hospital) -> str:
 
 
 def test_without_the_password_only_health_is_told(hospital: Hospital) -> None:
-    with httpx.Client(base_url=f"http://{address(hospital)}/api") as anybody:
+    with httpx.Client(base_url=f"http://{address(hospital)}/api", timeout=LONG) as anybody:
         assert anybody.get("/health").status_code == anybody.get("/ready").status_code == 200
         for method, path in (
             ("POST", "/deployments/filter"),
@@ -147,15 +147,17 @@ def test_the_password_is_in_no_command_line_no_log_and_no_other_file(hospital: H
 
 def test_doctor_and_the_command_that_shows_it_know_the_password(hospital: Hospital) -> None:
     mkiso = [sys.executable, "-P", "-m", "mkiso_service", "-c", str(hospital.service.configuration)]
-    told = subprocess.run([*mkiso, "doctor"], capture_output=True, text=True, check=False, timeout=240).stdout
+    told = subprocess.run([*mkiso, "doctor"], capture_output=True, text=True, check=False, timeout=2 * LONG).stdout
     assert [line for line in told.splitlines() if line.startswith("ok") and "Prefect 3." in line], told
-    shown = subprocess.run([*mkiso, "prefect", "password"], capture_output=True, text=True, check=True, timeout=240)
+    shown = subprocess.run(
+        [*mkiso, "prefect", "password"], capture_output=True, text=True, check=True, timeout=2 * LONG
+    )
     assert shown.stdout.strip() == hospital.service.prefect_password
 
 
 def test_the_ui_is_reached_by_any_name_of_the_machine_and_asks_for_the_password(hospital: Hospital) -> None:
     for name in ("127.0.0.1", "localhost"):
-        told = httpx.get(f"http://{name}:{hospital.service.prefect_port}/ui-settings").json()
+        told = httpx.get(f"http://{name}:{hospital.service.prefect_port}/ui-settings", timeout=LONG).json()
         assert (told["api_url"], told["auth"], told["available_uis"]) == ("/api", "BASIC", ["v1"])
     unpacked = hospital.service.data_dir / "prefect" / "ui"
     assert {file.parent.name for file in unpacked.glob("*/index.html")} == {"v1"}, "mkiso's own folder"

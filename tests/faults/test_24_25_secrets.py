@@ -17,6 +17,7 @@ import pytest
 
 from peers.corpus import Person
 from peers.house import CANARY, KEY, THAI_CANARY, House
+from peers.patience import LONG
 from peers.scripted_pacs import MoveRequest
 from tests.audit.test_audit import assert_schema
 
@@ -34,7 +35,7 @@ def test_24_no_key_or_a_wrong_one_on_every_route(house: House) -> None:
     made = house.disc("GOOD1", house.service.data_dir.parent / "made")
     job = "/".join(str(made.headers["content-location"]).split("/")[:5])
     connections, shelf = house.link.connections, house.shelf()
-    with httpx.Client(base_url=house.service.http.base_url) as stranger:
+    with httpx.Client(base_url=house.service.http.base_url, timeout=LONG) as stranger:
         for path in (*(f"/api/iso/{question}" for question in GUARDED), job, f"{job}/disc", f"{job}/disc?part=1"):
             for headers in (
                 {},

@@ -20,7 +20,7 @@ FILES = sorted(
     for room in ("", "deployments/**/", "docs/**/", "mkiso/**/", "mkiso_service/**/", "peers/**/", "tests/**/")
     for suffix in ("yaml", "yml", "json")  # JSON is YAML
     for file in ROOT.glob(f"{room}*.{suffix}")
-    if not file.name.startswith(".")
+    if not file.name.startswith(".") and "node_modules" not in file.parts
 )
 
 

@@ -20,6 +20,7 @@ from mkiso.media.dicomdir import dicomdir
 from mkiso.media.file_set import arrange, leaves
 from mkiso.media.record_keys import KEYS
 from mkiso.study.models import Instance
+from peers.patience import LONG
 from tests.media.dirt import LEVELS, samples, write
 from tests.media.discs import instance
 
@@ -41,10 +42,10 @@ UNMENDABLE = "ReferencedSOPInstanceUID: leading zero"
 
 def errors(folder: Path) -> list[str]:
     """What dciodvfy finds wrong with the DICOMDIR of a folder, and dcmdump when it turns every text into UTF-8."""
-    judged = subprocess.run(["dciodvfy", "DICOMDIR"], cwd=folder, capture_output=True, timeout=100, check=False)
+    judged = subprocess.run(["dciodvfy", "DICOMDIR"], cwd=folder, capture_output=True, timeout=LONG, check=False)
     lines = (judged.stdout + judged.stderr).decode("utf-8", "replace").splitlines()
     found = [f"{line} (beyond ASCII)" if not line.isascii() else line for line in lines if line.startswith("Error")]
-    dumped = subprocess.run(["dcmdump", "+U8", "DICOMDIR"], cwd=folder, capture_output=True, timeout=100, check=False)
+    dumped = subprocess.run(["dcmdump", "+U8", "DICOMDIR"], cwd=folder, capture_output=True, timeout=LONG, check=False)
     told = dumped.stderr.decode("utf-8", "replace").splitlines()
     if any("is not supported by the utilized character set conversion library" in line for line in told):
         told = []  # Debian 12's dcmtk can't turn ISO 2022 IR 87 into UTF-8, and ends there

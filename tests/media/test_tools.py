@@ -22,6 +22,7 @@ from mkiso.media.file_set import arrange, leaves
 from mkiso.media.layout import Layout
 from mkiso.study.models import Instance
 from peers.corpus import BUNDLED, EVERY_KIND, JAPANESE, THAI, make_study
+from peers.patience import LONG
 from tests.media.discs import disc, instance, instances
 
 pytestmark = pytest.mark.peer
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.peer
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
     """The output of a tool that must succeed."""
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, timeout=60, check=False)
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, timeout=LONG, check=False)
     output = (done.stdout + done.stderr).decode("utf-8", "replace")
     assert done.returncode == 0, f"{command[0]} ended with {done.returncode}: {output[-2000:]}"
     return output

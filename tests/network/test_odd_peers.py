@@ -145,7 +145,7 @@ def test_answers_that_dcmtk_or_orthanc_takes_are_taken(tmp_path: Path) -> None:
         for name, pdu in ANSWERS.items():
             with odd_scp(pdu) as scp:
                 asked = ["echoscu", "-to", "5", "-ta", "5", "-td", "5", "127.0.0.1", str(scp.port)]
-                dcmtk = subprocess.run(asked, capture_output=True, timeout=60).returncode == 0
+                dcmtk = subprocess.run(asked, capture_output=True, timeout=LONG).returncode == 0
                 orthanc.know("ODDPEER", "127.0.0.1", scp.port)
                 answer = orthanc.http.post("/modalities/ODDPEER/echo", json={"Timeout": 5})
                 judged[name] = dcmtk, answer.is_success

@@ -11,6 +11,7 @@ from pydicom import dcmread
 from peers.corpus import EVERY_KIND, EVERYBODY, THAI, Person, dataset_bytes, make_ct_series, make_study
 from peers.dcmqrscp import Dcmqrscp
 from peers.orthanc import Orthanc
+from peers.patience import LONG
 from peers.ports import free_port, is_open
 from peers.storescp import Storescp
 from peers.storescu import store
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.peer
 def move(port: int, called: str, destination: str, study: str) -> subprocess.CompletedProcess[str]:
     keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}"]
     command = ["movescu", "-v", "-S", "-aec", called, "-aem", destination, *keys, "127.0.0.1", str(port)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, capture_output=True, text=True, timeout=LONG)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from mkiso.pictures.process import bare_environment
-from peers.patience import until
+from peers.patience import LONG, until
 
 
 class ForkServer:
@@ -29,4 +29,4 @@ class ForkServer:
     ) -> None:
         assert self.process.stdin
         self.process.stdin.close()
-        assert self.process.wait(60) == 0
+        assert self.process.wait(LONG) == 0

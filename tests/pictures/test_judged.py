@@ -28,6 +28,7 @@ from mkiso.pictures import jpeg
 from mkiso.pictures.render import render
 from mkiso.pictures.values import Function, NotShown, ObjectFacts, Picture, PictureRequest, Shown
 from peers.corpus import BUNDLED
+from peers.patience import LONG
 from tests.pictures.objects import item, ramp, rgb, sequence, write
 
 pytestmark = pytest.mark.peer
@@ -79,7 +80,7 @@ def dcmtk_pixels(path: Path, picture: Picture, folder: Path) -> NDArray[np.uint8
         syntax = dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID
         program = "dcml2pnm" if syntax in JPEG_LS else "dcmj2pnm"
     command = [program, "-q", "+F", str(picture.frame), "+op", *options, str(path), str(target)]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=LONG, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return pnm(target.read_bytes())
 

@@ -15,6 +15,7 @@ from mkiso.pictures import jpeg
 from mkiso.pictures.presentation import Presentation
 from mkiso.pictures.render import render
 from mkiso.pictures.values import Marks, NotShown, ObjectFacts, Picture, PictureRequest, Reason, Shown, SpacingOf
+from peers.patience import LONG
 from tests.pictures.objects import AXIAL, item, ramp, sequence, write
 from tests.pictures.test_judged import GREY_LEVELS, decoded, difference, pnm
 
@@ -37,7 +38,7 @@ def finest(monkeypatch: pytest.MonkeyPatch) -> None:
 def state_of(image: Path, change: Callable[[Dataset], None]) -> Path:
     """A state that dcmtk makes of an image, changed."""
     path = image.with_name("state")
-    done = subprocess.run(["dcmpsmk", "-q", str(image), str(path)], capture_output=True, timeout=60, check=False)
+    done = subprocess.run(["dcmpsmk", "-q", str(image), str(path)], capture_output=True, timeout=LONG, check=False)
     assert done.returncode == 0, done.stderr.decode()
     dataset = dcmread(path)
     change(dataset)
@@ -103,7 +104,7 @@ def test_a_state_looks_as_dcmtk_shows_it(tmp_path: Path, kind: str, photometric:
     assert isinstance(picture, Picture)
     target = tmp_path / "dcmtk.pgm"
     command = ["dcmp2pgm", "-q", "-p", str(state), str(image), str(target)]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=LONG, check=False)
     assert done.returncode == 0, done.stderr.decode()
     theirs = pnm(target.read_bytes())
     assert theirs.std() > 5

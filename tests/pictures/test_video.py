@@ -17,6 +17,7 @@ from mkiso.pictures import jpeg, pyav, video
 from mkiso.pictures.pool import PicturePool
 from mkiso.pictures.render import render
 from mkiso.pictures.values import MOST_CHOSEN, NotShown, ObjectFacts, Picture, PictureRequest, Reason
+from peers.patience import LONG
 from tests.pictures.objects import write
 from tests.pictures.test_judged import decoded
 
@@ -121,7 +122,7 @@ def x265(folder: Path, frames: int) -> bytes:
     raw, target = folder / "raw", folder / "hevc"
     raw.write_bytes(b"".join(plane.tobytes() for number in range(1, frames + 1) for plane in planes(number)))
     form = ["--input-res", f"{COLUMNS}x{ROWS}", "--fps", "25", "--keyint", "16", "--qp", "20"]
-    subprocess.run(["x265", "--input", raw, "--output", target, *form], check=True, capture_output=True, timeout=120)
+    subprocess.run(["x265", "--input", raw, "--output", target, *form], check=True, capture_output=True, timeout=LONG)
     return target.read_bytes()
 
 
@@ -131,7 +132,7 @@ def mpeg2enc(folder: Path, frames: int) -> bytes:
     for number in range(1, frames + 1):
         raw += b"FRAME\n" + b"".join(plane.tobytes() for plane in planes(number))
     command = ["mpeg2enc", "-f", "3", "-b", "6000", "-R", "2", "-v", "0", "-o", str(target)]
-    subprocess.run(command, input=raw, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, input=raw, check=True, capture_output=True, timeout=LONG)
     return target.read_bytes()
 
 

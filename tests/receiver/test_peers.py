@@ -86,7 +86,7 @@ def test_orthanc_sends_every_kind_and_the_bytes_stay_the_same(receiver: Running,
             lambda: subprocess.run(
                 [*move, "-k", f"StudyInstanceUID={study_of(files[0])}", "127.0.0.1", str(orthanc.port)],
                 check=True,
-                timeout=60,
+                timeout=LONG,
             ),
         )
         orthanc.http.close()
@@ -145,7 +145,7 @@ def test_storescu_with_its_options(
     line = ["storescu", "-aec", "CDRECORD", *options, *more, "127.0.0.1", str(receiver.port), *map(str, files)]
 
     def send() -> None:
-        done = subprocess.run(line, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=LONG)
         assert done.returncode == 0, done.stderr
 
     # -xb proposes Explicit VR Little Endian and Implicit too, in the same context: of uncompressed syntaxes Explicit VR
@@ -262,11 +262,11 @@ def test_tls_with_certificates_on_both_sides(start: Start, tmp_path: Path, certi
         told = ["storescu", "-aec", "CDRECORD", "+tls", *own, "+cf", str(certificates / "ca.pem")]
         return [*told, "127.0.0.1", str(receiver.port), *map(str, files)]
 
-    refused = subprocess.run(line("stranger"), capture_output=True, text=True, timeout=30)
+    refused = subprocess.run(line("stranger"), capture_output=True, text=True, timeout=LONG)
     assert refused.returncode != 0
 
     def send() -> None:
-        done = subprocess.run(line("peer"), capture_output=True, text=True, timeout=30)
+        done = subprocess.run(line("peer"), capture_output=True, text=True, timeout=LONG)
         assert done.returncode == 0, done.stderr
 
     with RawPeer(receiver.port), RawPeer(receiver.port):  # silent TLS clients hold nobody up

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from mkiso.config.file import named_in
 from mkiso_service.cli.main import cli, run
+from peers.patience import LONG
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +23,7 @@ def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
     code = "import sys; from mkiso_service.cli.main import run; run(['--help']); "
     code += f"print(sorted({heavy} & set(sys.modules)))"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=LONG)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
     assert "burn" in done.stdout
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -42,7 +43,7 @@ def test_the_module_is_the_command() -> None:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=30,
+        timeout=LONG,
     )
     assert done.returncode == 2
     assert "No such command" in done.stderr
@@ -51,7 +52,7 @@ def test_the_module_is_the_command() -> None:
 def test_the_module_imports_nothing_of_the_working_folder(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("raise SystemExit('a stranger runs')")
     done = subprocess.run(
-        [sys.executable, "-m", "mkiso_service", "--version"], capture_output=True, text=True, cwd=tmp_path, timeout=30
+        [sys.executable, "-m", "mkiso_service", "--version"], capture_output=True, text=True, cwd=tmp_path, timeout=LONG
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -66,7 +67,7 @@ def test_whoever_stops_a_command_while_it_is_imported_is_told_so() -> None:
         "from mkiso_service.__main__ import main\n"
         "main()\n"
     )
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=LONG)
     assert (done.returncode, done.stderr) == (1, "Stopped.\n")
 
 
@@ -87,7 +88,7 @@ def test_prefect_takes_nothing_from_where_a_process_is_started(tmp_path: Path) -
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MKISO_CONFIG": "../config.yaml"}
     environment.pop("PREFECT_SERVER_DATABASE_CONNECTION_URL", None)
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=begun_in, env=environment, timeout=60
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=begun_in, env=environment, timeout=LONG
     )
     ours = tmp_path / "data" / "prefect" / "prefect.db"
     assert done.stdout.split() == [f"sqlite+aiosqlite:///{ours}", "0", "0"], done.stderr

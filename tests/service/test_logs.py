@@ -19,6 +19,7 @@ from mkiso.errors import PacsSilent
 from mkiso_service.log_lines import frames_of, line_handler, name_job
 from mkiso_service.prefect.environment import environment
 from mkiso_service.worker.child import _in_words
+from peers.patience import LONG
 
 CANARY = "Canary^Carla"
 
@@ -108,6 +109,6 @@ def test_prefect_s_own_lines_look_alike(kind: str, begins: str) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=LONG,
     ).stderr
     assert told.strip().startswith(begins) and "hello" in told and len(told.strip().splitlines()) == 1

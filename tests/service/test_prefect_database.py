@@ -17,6 +17,7 @@ import pytest
 from mkiso.errors import ConfigurationError
 from mkiso_service.prefect import database as prefect_database
 from mkiso_service.prefect.database import SCHEMA, check_whole, is_migrated, make_database, schema_of
+from peers.patience import LONG
 
 MIGRATE = (
     "import asyncio; from prefect.server.database import provide_database_interface as i; asyncio.run(i().create_db())"
@@ -27,7 +28,7 @@ def migrate(home: Path) -> Path:
     """Let Prefect's own migrations have their way."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     subprocess.run(
-        [sys.executable, "-c", MIGRATE], env={**environment, "PREFECT_HOME": str(home)}, check=True, timeout=100
+        [sys.executable, "-c", MIGRATE], env={**environment, "PREFECT_HOME": str(home)}, check=True, timeout=LONG
     )
     return home / "prefect.db"
 

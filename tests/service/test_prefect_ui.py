@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from peers.chromium import Chromium
+from peers.patience import LONG
 from peers.ports import free_port
 from peers.process import Process
 from tests.config.test_config import write
@@ -47,7 +48,7 @@ def test_the_ui_asks_nobody_outside_and_sells_nothing(tmp_path: Path) -> None:
             browser.until("document.body.innerText.trim().length > 20")
             words = browser.run("document.body.innerText")
             assert "Upgrade" not in words and "V2" not in words and "Prefect Cloud" not in words, words
-        told = httpx.get(f"{server.url}/ui-settings", trust_env=False).json()
+        told = httpx.get(f"{server.url}/ui-settings", trust_env=False, timeout=LONG).json()
         assert (told["available_uis"], told["v2_base_url"]) == (["v1"], None)
         browser.picture(tmp_path / "ui.png")
         hosts = {urlsplit(address).netloc for address in browser.asked() if address.startswith("http")}

@@ -18,6 +18,7 @@ from mkiso.storage.handover import hand_over
 from mkiso.storage.shelf import manifests
 from mkiso.study.question import Question
 from mkiso_service.prefect.orchestrator import Standing
+from peers.patience import LONG
 from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.nginx import Nginx, certificate
@@ -72,7 +73,7 @@ def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             with_pacs(settings, folder / "pacs", "J1", "J2") as settings,
             served(settings, desk),
             Nginx(folder, replacements) as nginx,
-            Front(base_url=f"http://127.0.0.1:{nginx.port}", timeout=30, trust_env=False) as client,
+            Front(base_url=f"http://127.0.0.1:{nginx.port}", timeout=LONG, trust_env=False) as client,
         ):
             client.scripts = Scripts(settings.storage)
             client.accel = request.param == "x-accel"
@@ -338,7 +339,7 @@ def test_one_client_that_asks_without_end_is_told_429(tmp_path: Path) -> None:
     with (
         served(settings, Desk()),
         Nginx(tmp_path, replacements) as nginx,
-        httpx.Client(base_url=f"http://127.0.0.1:{nginx.port}", timeout=30, trust_env=False) as client,
+        httpx.Client(base_url=f"http://127.0.0.1:{nginx.port}", timeout=LONG, trust_env=False) as client,
     ):
         told = [client.get("/api/iso/jobs/x").status_code for _ in range(70)]
     assert told[:61] == [404] * 61 and 429 in told[61:]
@@ -360,7 +361,7 @@ def test_the_tls_snippet_is_valid(tmp_path: Path) -> None:
         served(settings, Desk()),
         Nginx(tmp_path, {**replacements, "127.0.0.1:8080": f"127.0.0.1:{settings.server.port}"}),
     ):
-        answer = httpx.get(f"https://127.0.0.1:{secure}/", verify=False, trust_env=False)
+        answer = httpx.get(f"https://127.0.0.1:{secure}/", verify=False, trust_env=False, timeout=LONG)
     assert answer.status_code == 200 and "strict-transport-security" in answer.headers
 
 
@@ -375,7 +376,10 @@ def test_no_log_has_a_query_or_a_referrer_in_it(tmp_path: Path) -> None:
     away = f"127.0.0.1:{free_port()}"
     replacements = {"burst=60": "burst=1", "127.0.0.1:8080": away, "include /etc/mkiso/nginx-key.conf;": ""}
     path, patient = "/api/studies", "?patient_name=DOE%5EJOHN&birth_date=1970-01-02"
-    with Nginx(tmp_path, replacements) as nginx, httpx.Client(base_url=f"http://127.0.0.1:{nginx.port}") as client:
+    with (
+        Nginx(tmp_path, replacements) as nginx,
+        httpx.Client(base_url=f"http://127.0.0.1:{nginx.port}", timeout=LONG) as client,
+    ):
         headers = {"Referer": f"{client.base_url}{path}{patient}"}
         told = {client.get(f"{path}{patient}", headers=headers).status_code for _ in range(20)}
     assert told == {502, 429}

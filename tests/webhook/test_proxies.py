@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from mkiso.config.settings import Audit, Server, Settings
+from peers.patience import LONG
 from peers.ports import free_port
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
 from tests.webhook.nginx import Nginx, certificate
@@ -104,8 +105,12 @@ def test_behind_nginx_of_another_machine(tmp_path: Path, trusted: tuple[str, ...
     believed = client_is == "127.0.0.9"
     with served(settings, Desk(Scripts(settings.storage).done)), Nginx(tmp_path, replacements) as nginx:
         way = httpx.HTTPTransport(local_address="127.0.0.9", verify=False)
-        with httpx.Client(transport=way, base_url=f"http://127.0.0.1:{nginx.port}", headers=lies) as plain:
+        with httpx.Client(
+            transport=way, base_url=f"http://127.0.0.1:{nginx.port}", headers=lies, timeout=LONG
+        ) as plain:
             assert plain.get("/mkiso.php?accession_number=A1").status_code == 200
             assert named(tmp_path / "data") == client_is
             assert not is_secure(plain)
-            assert is_secure(httpx.Client(transport=way, base_url=f"https://127.0.0.1:{secure}")) == believed
+            assert (
+                is_secure(httpx.Client(transport=way, base_url=f"https://127.0.0.1:{secure}", timeout=LONG)) == believed
+            )

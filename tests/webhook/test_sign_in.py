@@ -20,6 +20,7 @@ from mkiso_service.checks.registry import checks_of
 from mkiso_service.webhook.access.onward import folded
 from mkiso_service.webhook.access.rights import ROLES, ROUTES
 from peers.openid_provider import SECRET, OpenIdProvider
+from peers.patience import LONG
 from peers.ports import free_port
 from tests.webhook.desk import KEY, Client, Desk, Scripts, served, settings_in
 from tests.webhook.test_rights import OPERATIONS, PUBLIC
@@ -43,7 +44,7 @@ class Person:
         url = self.client.base_url.join(address)
         jar = self.jars.setdefault(url.netloc.decode(), {})
         headers = {**OWN, **request.pop("headers", {}), "Cookie": "; ".join(f"{n}={v}" for n, v in jar.items())}  # type: ignore[dict-item]
-        with httpx.Client(trust_env=False, timeout=30) as fresh:
+        with httpx.Client(trust_env=False, timeout=LONG) as fresh:
             answer = fresh.request(method, url, headers=headers, **request)  # type: ignore[arg-type]
         for told in answer.headers.get_list("set-cookie"):
             name, _, rest = told.partition("=")
