@@ -21,6 +21,17 @@ def _is_peer(peer: str) -> str:
     return peer
 
 
+def _title_of(peer: str) -> str:
+    """The AE title of a peer; empty where it is a network alone, in which every title may call."""
+    title, at, network = peer.rpartition("@")
+    if at:
+        return title
+    try:
+        return "" if is_network(network, strict=False) else network
+    except ValueError:
+        return network
+
+
 Peer = Annotated[str, AfterValidator(_is_peer)]
 
 
@@ -64,4 +75,14 @@ class Inbox(Section):
             raise ValueError("has a publisher and a format: a publisher makes discs, so leave the format out")
         if not self.publisher and self.copies:
             raise ValueError("has copies and no publisher, which would make them")
+        return self
+
+    @model_validator(mode="after")
+    def _reports_to_senders(self) -> Inbox:
+        titles = [_title_of(sender) for sender in self.senders]
+        strangers = [name for name in self.reports if name not in titles]
+        if strangers and all(titles):
+            raise ValueError(
+                f"reports names {', '.join(strangers)}, which may not send: senders has {', '.join(self.senders)}"
+            )
         return self

@@ -328,11 +328,12 @@ class Settings(Section):
         return f"{', '.join(self.publishers) or 'none'}{by_default}"
 
     def _unknown_publishers(self) -> Iterator[str]:
-        if self.publishers and self.print.publisher not in self.publishers:
-            default = "" if "publisher" in self.print.model_fields_set else " by default"
+        is_named = "publisher" in self.print.model_fields_set
+        if (self.publishers or is_named) and self.print.publisher not in self.publishers:
             yield (
-                f"print.publisher is {self.print.publisher!r}{default}, and there is no such publisher: publishers has "
-                f"{self._publishers_there}"
+                f"print.publisher is {self.print.publisher!r}{'' if is_named else ' by default'}, and there is no such "
+                f"publisher: publishers has {self._publishers_there}"
+                f"{'' if self.publishers else ', so leave print.publisher out'}"
             )
         output = self.archive.output
         if output != "store" and output not in self.publishers:

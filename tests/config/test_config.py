@@ -393,12 +393,31 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
             "print.publisher is 'rimge', and there is no such publisher: publishers has rimage",
         ),
         ("print: {publisher: rimge}", "publishers has rimage alone, the default, since it isn't set"),
+        ("print: {publisher: rimage}\npublishers: {}", "publishers has none, so leave print.publisher out"),
+        ("inboxes: {BURN: {senders: [CT1], publisher: a}}\npublishers: {}", "such publisher: publishers has none"),
+        (
+            "inboxes: {BURN: {senders: [CT1, CT2@10.1.0.0/16], reports: {CT2: &a {host: a, port: 1}, CT3: *a}}}",
+            "reports names CT3, which may not send: senders has CT1, CT2@10.1.0.0/16",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_words(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         load(write(tmp_path, text), {})
     assert words in " ".join(raised.value.problems)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "publishers: {}",
+        "print: {wait_for: done}\npublishers: {}",
+        "inboxes: {BURN: {senders: [CT1, 10.1.0.0/16], reports: {CT3: {host: a, port: 1}}}}",
+        "inboxes: {BURN: {senders: [10.1.2.3], reports: {CT3: {host: a, port: 1}}}}",
+    ],
+)
+def test_what_may_name_something_that_is_there_is_taken(tmp_path: Path, text: str) -> None:
+    load(write(tmp_path, text), {})
 
 
 def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
