@@ -14,6 +14,7 @@ from mkiso.errors import StorageFull
 GIB = 1 << 30
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """How the system says that there is none."""
+_OF_KERNEL = ("/proc", "/sys")
 
 
 def size_words(size: int) -> str:
@@ -54,8 +55,28 @@ def makeable(key: str, folder: Path) -> Iterator[str]:
     there = nearest(folder)
     if not there.is_dir():
         yield f"{key} {folder} can't be made: {there} is no folder"
-    elif not os.access(there, os.W_OK | os.X_OK):
+    elif is_of_kernel(there):
+        yield f"{key} {folder} can't hold data: {there} is the kernel's own. Name a folder on a disk"
+    else:
+        yield from unwritable(key, folder, there)
+
+
+def unwritable(key: str, folder: Path, there: Path) -> Iterator[str]:
+    """Why nothing can be written into a folder, in words; `there` is what there is of the way to it."""
+    if os.access(there, os.W_OK | os.X_OK):
+        return
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        yield (
+            f"{key} {folder} can't be written: its file system is mounted read-only. Name another folder, or have it "
+            "mounted for writing; as a service, install the service anew (`mkiso service install`)"
+        )
+    else:
         yield f"{key} {folder} can't be written by this user" + ("" if there == folder else f": nor can {there}")
+
+
+def is_of_kernel(folder: Path) -> bool:
+    """Whether it is on a file system such as that of /proc, in which nobody's files can lie."""
+    return any(folder.is_relative_to(place) for place in _OF_KERNEL) and not os.statvfs(folder).f_blocks
 
 
 def nearest(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from mkiso.config.storage import Storage
 from mkiso.errors import ConfigurationError
 from mkiso.media.envelopes import recipients_of
 from mkiso.network.tls import acceptor_context
-from mkiso.storage.room import GIB, lacking_storage, makeable, nearest
+from mkiso.storage.room import GIB, is_of_kernel, lacking_storage, makeable, nearest, unwritable
 
 
 def problems() -> list[str]:
@@ -34,7 +34,9 @@ def lacking(settings: Settings) -> Iterator[str]:
     """What the configuration names and this machine, or the user who asks, doesn't have, in words."""
     storage = settings.storage
     yield from lacking_storage(storage)
-    if storage.min_free_gib > (whole_gib := shutil.disk_usage(nearest(storage.data_dir)).total / GIB):
+    there = nearest(storage.data_dir)
+    whole_gib = shutil.disk_usage(there).total / GIB
+    if storage.min_free_gib > whole_gib and not is_of_kernel(there):
         yield f"storage.min_free_gib is {storage.min_free_gib:g}, and the disk of storage.data_dir has {whole_gib:.1f}"
     yield from lacking_viewer(settings.viewer)
     yield from _told(lambda: recipients_of(settings.disc.recipients))
@@ -93,8 +95,10 @@ def _folder(key: str, folder: Path, mode: int) -> Iterator[str]:
     except OSError as error:
         yield f"{key} {folder} can't be used: {error.strerror}"
     else:
-        if not os.access(folder, mode | os.X_OK):
-            yield f"{key} {folder} can't be written by this user"
+        if mode == os.W_OK:
+            yield from unwritable(key, folder, folder)
+        elif not os.access(folder, mode | os.X_OK):
+            yield f"{key} {folder} can't be read by this user"
 
 
 def _address(key: str, host: str) -> Iterator[str]:

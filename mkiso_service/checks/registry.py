@@ -129,9 +129,12 @@ def _configuration(site: Site) -> str:
 def _disk(site: Site) -> str:
     folder = site.settings.storage.data_dir
     place = f"{folder} (storage.data_dir)" if site.inside else "storage.data_dir"
+    if wrong := list(lacking_storage(site.settings.storage)):
+        if not site.inside:
+            keys = " and ".join(words.split(" ")[0] for words in wrong)
+            raise Unwell(f"{keys} can't be used: `mkiso doctor` says why.")
+        raise Unwell(f"{'. '.join(wrong)}. The user that mkiso runs as must be able to write there.")
     if not folder.exists():  # and isn't made: whoever asks may be another user than mkiso
-        if any(lacking_storage(site.settings.storage)):
-            raise Unwell(f"{place} can't be made. Make it, and give it to the user that mkiso runs as.")
         return f"{folder} is made at the first start" if site.inside else "not yet used"
     try:
         with tempfile.TemporaryFile(dir=folder):

@@ -161,6 +161,13 @@ def test_a_data_folder_that_takes_no_file_is_told_before_a_job_fails(tmp_path: P
     assert "storage.data_dir" in found.words
 
 
+def test_the_doctor_says_why_the_data_folder_cant_be_used_and_health_tells_no_path(tmp_path: Path) -> None:
+    site = site_in(Path("/proc/mkiso"))
+    outside, inside = finding(site, "disk"), finding(replace(site, inside=True), "disk")
+    assert (outside.well, outside.words) == (False, "storage.data_dir can't be used: `mkiso doctor` says why.")
+    assert not inside.well and "/proc is the kernel's own" in inside.words
+
+
 def test_processes_that_nobody_keeps_any_more_are_not_said_to_run(tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()

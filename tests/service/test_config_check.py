@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,6 +127,27 @@ def test_what_a_user_may_not_write_is_found(tmp_path: Path, monkeypatch: pytest.
     assert "can't be written by this user" in " ".join(
         found(tmp_path, monkeypatch, storage={"data_dir": "closed/data"})
     )
+
+
+@pytest.mark.parametrize("least", [0, 5])
+def test_a_folder_of_the_kernel_is_told_as_that_and_not_as_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float
+) -> None:
+    [words] = found(tmp_path, monkeypatch, storage={"data_dir": "/proc/mkiso", "min_free_gib": least}, publishers={})
+    assert words == "storage.data_dir /proc/mkiso can't hold data: /proc is the kernel's own. Name a folder on a disk"
+
+
+def test_a_file_system_that_is_read_only_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "robot").mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    told = SimpleNamespace(f_flag=os.ST_RDONLY, f_blocks=1, f_frsize=1, f_bavail=1, f_bfree=1)
+    monkeypatch.setattr(os, "statvfs", lambda _: told)
+    robot = {"kind": "folder", "directory": "robot"}
+    wrong = found(tmp_path, monkeypatch, storage={"min_free_gib": 0}, publishers={"rimage": robot})
+    assert [words.partition(". Name")[0] for words in wrong] == [
+        f"storage.data_dir {tmp_path}/data can't be written: its file system is mounted read-only",
+        f"publishers.rimage.directory {tmp_path}/robot can't be written: its file system is mounted read-only",
+    ]
 
 
 def test_every_mistake_of_every_kind_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
