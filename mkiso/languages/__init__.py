@@ -29,12 +29,14 @@ from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
+from babel.units import format_unit
 
 SOURCE = "en"
 _DA_LENGTH = 8
 _MOST_PREFERENCES = 20  # of Accept-Language: nobody reads more languages
 _QUALITY = re.compile(r"\s*q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*")
 _DT = re.compile(r"(\d{8})(\d{4}(?:\d\d)?)?(?:\.\d{1,6})?([-+]\d{4})?", re.ASCII)
+_SIZES = (("gigabyte", 10**9), ("megabyte", 10**6), ("kilobyte", 10**3))
 _EXAMPLES = range(200)  # numbers among which each plural form of a language is met
 
 
@@ -74,6 +76,14 @@ class Language:
     def number(self, number: int | float) -> str:
         """A number with its separators: 1,204 or 1.204."""
         return format_decimal(number, locale=self._locale)
+
+    def size(self, size: int) -> str:
+        """A size as people say it: 1.2 GB, 35 MB, 812 kB; in French 35 Mo."""
+        for unit, bytes_in_unit in _SIZES:
+            if round(number := size / bytes_in_unit, 3) >= 1:
+                pattern = "0.0" if number < 9.95 else "0"
+                return str(format_unit(number, f"digital-{unit}", "short", pattern, locale=self._locale))
+        return str(format_unit(size, "digital-byte", "long", "0", locale=self._locale))
 
     def date(self, day: date) -> str:
         """A day with its month in words, so that nobody takes it for the day."""

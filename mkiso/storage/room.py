@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mkiso.config.storage import Storage
 from mkiso.errors import StorageFull
+from mkiso.languages import SOURCE, language
 
 GIB = 1 << 30
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -18,12 +19,8 @@ _OF_KERNEL = ("/proc", "/sys")
 
 
 def size_words(size: int) -> str:
-    """A size as people say it: 1.2 GB, 35 MB, 812 kB."""
-    for unit, bytes_in_unit in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if round(size / bytes_in_unit, 3) >= 1:
-            number = size / bytes_in_unit
-            return f"{number:.1f} {unit}" if number < 9.95 else f"{number:.0f} {unit}"
-    return f"{size} bytes"
+    """A size in English."""
+    return language(SOURCE).size(size)
 
 
 def require_room(storage: Storage) -> None:

@@ -43,6 +43,21 @@ def test_dates_have_their_month_in_words(code: str, expected: str) -> None:
     assert [spoken.da(value) for value in ("", "2026", "20261399", "2026-2-3")] == ["", "2026", "20261399", "2026-2-3"]
 
 
+@pytest.mark.parametrize(
+    ("code", "sizes"),
+    [
+        ("en", ["999 bytes", "5.0 kB", "35 MB", "1.2 GB"]),
+        ("de", ["999 Byte", "5,0 kB", "35 MB", "1,2 GB"]),
+        ("fr", ["999 octets", "5,0 ko", "35 Mo", "1,2 Go"]),
+        ("es", ["999 bytes", "5,0 kB", "35 MB", "1,2 GB"]),
+        ("th", ["999 ไบต์", "5.0 kB", "35 MB", "1.2 GB"]),
+    ],
+)
+def test_a_size_is_as_people_say_it(code: str, sizes: list[str]) -> None:
+    told = [language(code).size(size) for size in (999, 5_000, 35_000_000, 1_200_000_000)]
+    assert [" ".join(words.split()) for words in told] == sizes
+
+
 def test_english_stands_in_the_code_and_every_catalogue_is_offered() -> None:
     assert languages() == (SOURCE, "de", "es", "fr", "th")
     assert language("de").gettext("Whose disc this is") != language("en").gettext("Whose disc this is")

@@ -151,7 +151,7 @@ def test_a_jobs_page_is_spoken_in_each_of_its_states(tmp_path: Path, spoken: Lan
         desk.standings[job_id] = scripts.set_of(1)(job_id, desk.asked[0])
         text = shown()
         assert spoken.gettext("The disc is ready.") in text and spoken.gettext("Ready") in text
-        assert spoken.gettext("Download %(name)s (%(size)s)", name="A1.iso", size="100 bytes") in text
+        assert spoken.gettext("Download %(name)s (%(size)s)", name="A1.iso", size=spoken.size(100)) in text
         scripts.failed(PacsBusy("Busy."))(job_id, desk.asked[0])
         desk.standings[job_id] = "failed"
         text = shown()

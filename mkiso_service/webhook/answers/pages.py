@@ -19,7 +19,6 @@ from mkiso.errors import ProviderUnavailable, SignInFailed, Unauthorized
 from mkiso.languages import N_, Language, language, languages, wanted
 from mkiso.languages.templates import environment
 from mkiso.storage.report import numbers_on
-from mkiso.storage.room import size_words
 from mkiso.study.question import Question
 from mkiso.study.text import SEXES
 from mkiso_service.api import Dependency, InboxStates, Job, NamedKeys, Preview, WhoMade, shown_state
@@ -179,7 +178,6 @@ def job_page(request: Request, job: Job, robot: Dependency | None, *, take: bool
         moving=moving,
         without=without(job.degraded, spoken),
         has_password=has_claim and job.state == "done",
-        size_words=size_words,
     )
     if moving:
         answer.headers["refresh"] = str(REFRESH_SECONDS)

@@ -83,11 +83,10 @@ export function ago(minutes) {
 }
 
 export function size(bytes) {
-  for (const [unit, each] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
-    if (bytes >= each) {
-      const digits = bytes < 10 * each ? 1 : 0;
-      return `${(bytes / each).toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: false })} ${unit}`;
-    }
+  for (const [unit, each] of [["gigabyte", 1e9], ["megabyte", 1e6], ["kilobyte", 1e3]]) {
+    if (bytes < each) continue;
+    const digits = bytes < 10 * each ? 1 : 0;
+    return (bytes / each).toLocaleString(language, { style: "unit", unit, unitDisplay: "short", minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: false });
   }
   return ngettext("%(number)s byte", "%(number)s bytes", bytes);
 }
