@@ -185,7 +185,7 @@ def test_who_has_several_robots_may_choose_another_and_nothing_is_ordered(tmp_pa
     ):
         page = client.get(f"{PRINT}&confirm_reprint=true&language=de", headers=BROWSER).text
         [link] = re.findall(r'<a href="([?][^"]+)">epson</a>', page)
-        assert re.search(r'<a class="button quiet" href="/">No, go back</a>', page)
+        assert re.search(r'<a class="button quiet" href="/\?ended">No, go back</a>', page)
         other = client.get(f"/api/iso/print{link.replace('&amp;', '&')}", headers=BROWSER).text
         assert "have epson make a disc" in other and ">rimage</a>" in other
         assert "language=de" in link and "confirm_reprint" not in link, "nobody has looked at that robot"

@@ -47,8 +47,8 @@ def language_of(request: Request) -> Language:
 
 
 def sign_in_page(request: Request, *, wrong: bool = False, people: bool = False) -> HTMLResponse:
-    """The door: for a key, or for `people` the way to the site's provider. `wrong`: that was no key. It says so where
-    the counter page has led here (`?ended`), since its session is over.
+    """The door: for a key, or for `people` the way to the site's provider. `wrong`: that was no key. Where a page that
+    only who is signed in gets has led here (`?ended`), it says that the session is over.
     """
     ended = not wrong and "ended" in request.query_params
     door = with_address("/session/begin" if people else "/session", leads_to(request))
