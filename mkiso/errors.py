@@ -254,11 +254,11 @@ class PrintUncertain(PermanentError):
 
 
 class JobCancelled(PermanentError):
-    """An operator cancelled the job."""
+    """Somebody cancelled the job."""
 
     code = "job_cancelled"
     http_status = 409
-    meaning = "an operator cancelled the job"
+    meaning = "somebody cancelled the job"
     remedy = "ask again; for a print, check the publisher first"
 
 

@@ -76,7 +76,7 @@ def forget_cancelled(job: Job) -> None:
     job.discard()
     storage = job.settings.storage
     if report := find_report(storage, job.id):  # else it hadn't begun, or its report is damaged
-        write_report(storage, report.failed(JobCancelled("The job was cancelled by an operator.")))
+        write_report(storage, report.failed(JobCancelled("The job was cancelled.")))
 
 
 def _remove_jobs(storage: Storage, standings: Callable[[Collection[str]], Mapping[str, Standing]]) -> int:

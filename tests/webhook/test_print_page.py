@@ -4,6 +4,7 @@ anything is ordered.
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 from collections.abc import Iterator
@@ -78,7 +79,9 @@ def test_a_person_sees_whose_disc_it_is_and_what_was_made_before(
         assert browser.run(facts) == [spoken.da("19700102"), spoken.gettext("female"), "HN-0001"]
         rows = "[...document.querySelectorAll('td.number')].map((cell) => cell.textContent)"
         assert browser.run(rows) == ["A1", "A2"]
-        assert "127.0.0.1" in str(browser.run(text(".remark")))  # nobody listens at the robot's port
+        told = "%(publisher)s can't take an order now. Check that it is on; if it is, tell the administrator."
+        assert browser.run(text(".remark")) == spoken.gettext(told, publisher="rimage")
+        assert "127.0.0.1" in str(browser.run(text(".cause p[lang=en]")))  # nobody listens at the robot's port
         is_right(browser, code, tmp_path, "first")
         for name in ("Clara Example", "Otto Example"):
             ordered(site.storage, "A1", by=name)
@@ -166,6 +169,28 @@ def test_who_orders_is_told_that_a_source_could_not_be_asked(site: Settings) -> 
     with served(settings, Desk()) as client:
         assert words in client.get(PRINT, headers=BROWSER).text
         assert words in client.get(f"/api/iso/jobs/{job_id}", headers=BROWSER).text
+
+
+@pytest.mark.parametrize("code", ["en", "de", "es", "fr", "th"])
+def test_what_is_wrong_with_the_robot_is_told_in_the_readers_language(site: Settings, code: str) -> None:
+    spoken, job_id = language(code), str(uuid4())
+    report = JobReport(job_id, "print", ("A1",), publisher="rimage", proves="queued", written=2, status="done")
+    write_report(site.storage, report)
+    now = "%(publisher)s can't take an order now. Check that it is on; if it is, tell the administrator."
+    order = (
+        "%(publisher)s has the order (%(images)s), but something is wrong there. Check that it is on; if it is, tell "
+        "the administrator."
+    )
+    images = spoken.ngettext("%(number)s image", "%(number)s images", 2)
+    with served(site, Desk()) as client:
+        for address, words in (
+            (PRINT, spoken.gettext(now, publisher="rimage")),
+            (f"/api/iso/jobs/{job_id}", spoken.gettext(order, publisher="rimage", images=images)),
+        ):
+            page = html.unescape(client.get(address, headers={**BROWSER, "Accept-Language": code}).text)
+            assert f">{words}<" in page
+            summary = f"<summary>{spoken.gettext('For the administrator')}</summary>"
+            assert re.search(rf'{summary}\s*<p lang="en" dir="ltr">rimage \(RIMAGE at 127\.0\.0\.1', page), page
 
 
 @pytest.mark.parametrize(("number", "status"), [("X1", 404), ("*", 400)])

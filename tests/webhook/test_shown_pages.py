@@ -57,6 +57,14 @@ def test_what_to_do_about_an_error_is_told_in_the_browsers_language(tmp_path: Pa
     assert advice("pacs_busy", language("de")) != advice("pacs_busy", language("en"))
 
 
+def test_who_types_the_address_of_a_form_is_told_where_to_go_on(tmp_path: Path) -> None:
+    with served(settings_in(tmp_path), Desk()) as client:
+        for code in ("de", "en"):
+            page = client.get("/session", headers={**BROWSER, "Accept-Language": code})
+            words = page.text.partition('<p class="words">')[2].partition("</p>")[0]
+            assert (page.status_code, words) == (405, advice("method_not_allowed", language(code)))
+
+
 def test_who_waits_is_told_that_an_operator_has_halted_the_job(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     scripts = Scripts(settings.storage)

@@ -12,6 +12,7 @@ from mkiso.languages import N_, Language
 LATER = N_("Ask again in a few minutes.")
 TELL_PACS = N_("Tell the PACS administrator.")
 TELL = N_("Tell the administrator.")
+UNEXPECTED = N_("An unexpected error happened. Ask again; if it happens twice, tell the administrator.")
 LOOK = N_("But look at the disc robot first: the disc may be there already.")
 LOOK_FIRST = frozenset(
     (
@@ -49,6 +50,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "job_running": (N_("The disc isn't ready yet. Ask again in a moment."),),
         "not_found": (N_("There is nothing at this address. Check it."),),
+        "method_not_allowed": (N_("There is no page at this address. Go on from the page Patient discs."),),
         "study_not_found": (
             N_(
                 "The PACS knows no study with this number. Check the number; if it is right, the images may not "
@@ -106,7 +108,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             TELL_PACS,
         ),
         "counts_unknown": (
-            N_("The PACS doesn't say how many images there are, so nobody can say that the disc is complete."),
+            N_("The PACS doesn't say how many images there are, so nobody knows whether all came and no disc is made."),
             TELL,
         ),
         "answer_cut": (
@@ -165,7 +167,12 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "job_cancelled": (N_("This was cancelled. Ask again if the disc is still wanted."),),
         "job_crashed": (N_("The job was interrupted. Ask again."),),
         "job_not_found": (N_("This disc is no longer kept. Ask again to have it made again."),),
-        "publisher_unavailable": (N_("The disc robot can't be reached. Check that it is on, then ask again."),),
+        "publisher_unavailable": (
+            N_(
+                "The disc robot can't be reached. Check that it is on, then ask again; if it is on, tell the "
+                "administrator."
+            ),
+        ),
         "publisher_refused": (
             N_("The disc robot refused the disc. Look at its display for the cause, then ask again."),
         ),
@@ -183,13 +190,19 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             N_("The service doesn't know the host name in the address bar."),
             TELL,
         ),
-        "search_closed": (N_("Nobody is searched for here without a key. Ask the administrator for one."),),
+        "search_closed": (
+            N_(
+                "Nobody is searched for here, since nobody has to sign in. Ask by accession number, or tell the "
+                "administrator."
+            ),
+        ),
         "not_allowed": (N_("Your sign-in doesn't allow this. Ask the administrator."),),
         "configuration": (
             N_("The service isn't set up for this."),
             TELL,
         ),
-        "unforeseen": (N_("An unexpected error happened. Ask again; if it happens twice, tell the administrator."),),
+        "unforeseen": (UNEXPECTED,),
+        "internal_error": (UNEXPECTED,),
         "encryption_required": (
             N_("This site hands out encrypted files only: ask for one on the page Patient discs."),
         ),

@@ -53,8 +53,7 @@ def end_without_report(standing: Standing, kind: str) -> MkisoError:
     """What is said of a run that ended without a word of its own."""
     if standing == "cancelled":
         return JobCancelled(
-            "The job was cancelled by an operator. "
-            f"{after_a_break(kind, 'Nothing was sent; ask again to start from the beginning.')}"
+            f"The job was cancelled. {after_a_break(kind, 'Nothing was sent; ask again to start from the beginning.')}"
         )
     words = "The job was cut off before it could say why (its process or machine went down)."
     return JobCrashed(f"{words} {after_a_break(kind, 'Nothing was sent; ask again.')}")

@@ -90,8 +90,11 @@ def words_of_job(job: Job, spoken: Language, robot: Dependency | None) -> str:
         words = "%(publisher)s has made the disc with %(images)s. Collect it there."
         return spoken.gettext(words, publisher=job.publisher, images=images)
     if job.proves and robot and not robot["ok"]:
-        words = "%(publisher)s has the order (%(images)s), but something is wrong there: %(detail)s"
-        return spoken.gettext(words, publisher=job.publisher, images=images, detail=robot["detail"])
+        words = (
+            "%(publisher)s has the order (%(images)s), but something is wrong there. Check that it is on; if it is, "
+            "tell the administrator."
+        )
+        return spoken.gettext(words, publisher=job.publisher, images=images)
     if job.proves:
         words = "%(publisher)s has the order (%(images)s) and makes the disc when its turn comes. Collect it there."
         return spoken.gettext(words, publisher=job.publisher, images=images)

@@ -175,6 +175,7 @@ def job_page(request: Request, job: Job, robot: Dependency | None, *, take: bool
         state=state_words(shown, job.kind, job.proves, spoken),
         words=words_of_job(job, spoken, robot),
         advice=advice_of_job(job, spoken),
+        trouble=robot["detail"] if robot and not robot["ok"] and job.state != "failed" else "",
         moving=moving,
         without=without(job.degraded, spoken),
         has_password=has_claim and job.state == "done",

@@ -133,8 +133,10 @@ function offer() {
   $("part").textContent = parts.words;
   $("part").hidden = !parts.words;
   const state = offersRobot && robot(publisher);
-  $("robot").hidden = !state || state.ok;
-  $("robot").textContent = state && !state.ok ? gettext("%(publisher)s can't take an order now: %(detail)s", { publisher, detail: state.detail }) : "";
+  const trouble = state && !state.ok ? state.detail : "";
+  $("robot").hidden = $("trouble").hidden = !trouble;
+  $("robot").textContent = trouble ? gettext("%(publisher)s can't take an order now. Check that it is on; if it is, tell the administrator.", { publisher }) : "";
+  put($("trouble"), "p", trouble);
   const name = offersRobot ? whose.labels[publisher] : undefined;
   $("label").hidden = name === undefined;
   $("label").textContent = name ? gettext("On the label of %(publisher)s: %(name)s", { publisher, name })

@@ -145,13 +145,11 @@ function sentence(job) {
     const { publisher } = job;
     const images = counted(job.written || job.received, job.studies);
     if (job.proves === "done") return gettext("%(publisher)s has made the disc with %(images)s. Collect it there.", { publisher, images });
-    const trouble = robot(publisher);
-    if (trouble && !trouble.ok) {
-      return gettext("%(publisher)s has the order (%(images)s), but something is wrong there: %(detail)s", { publisher, images, detail: trouble.detail });
-    }
-    const says = job.state === "running" && job.stage !== "ordered" ? job.stage.replace(`${publisher}: `, "") : "";
-    return says ? gettext("%(publisher)s has the order (%(images)s): %(says)s.", { publisher, images, says })
-      : gettext("%(publisher)s has the order (%(images)s) and makes the disc when its turn comes. Collect it there.", { publisher, images });
+    if (troubleOf(job)) return gettext("%(publisher)s has the order (%(images)s), but something is wrong there. Check that it is on; if it is, tell the administrator.", { publisher, images });
+    const state = saidOf(job).split(/[ ,]/)[0];
+    if (state === "running") return gettext("%(publisher)s makes the disc now (%(images)s). Collect it there.", { publisher, images });
+    if (state === "paused") return gettext("%(publisher)s has the order (%(images)s) and stands still. Look at its display.", { publisher, images });
+    return gettext("%(publisher)s has the order (%(images)s) and makes the disc when its turn comes. Collect it there.", { publisher, images });
   }
   if (job.state === "done") {
     if (!job.discs.length) return gettext("The disc file was made, and isn't kept any more.");
@@ -159,6 +157,19 @@ function sentence(job) {
     return isProved(job.degraded) ? gettext("The disc file is ready, and no image is missing.") : gettext("The disc file is ready.");
   }
   return stage(job);
+}
+
+// What is wrong with the robot that has this job's order, in English; empty where nothing is.
+function troubleOf(job) {
+  const isThere = job.kind === "print" && job.proves === "queued" && job.state !== "failed";
+  const state = isThere && robot(job.publisher);
+  return state && !state.ok ? state.detail : "";
+}
+
+// What the robot says of an order that it has, in English: its state, and its own words. Empty where it says nothing.
+function saidOf(job) {
+  const [name, says] = [`${job.publisher}: `, job.stage];
+  return job.state === "running" && job.proves && says.startsWith(name) ? says.slice(name.length) : "";
 }
 
 // An encrypted disc whose password this browser can't show: only the browser that asked has the button for it.
@@ -282,8 +293,10 @@ function paint(item, entry) {
   const mayCancel = !ended(job) && entry.may_cancel;
   name(put(item, ".cancel", mayCancel ? gettext("Cancel") : ""), gettext("Cancel the disc of %(numbers)s", { numbers: numbers(job) }));
   const cause = item.querySelector(".cause");
-  cause.hidden = !failed || !job.error;
-  if (!cause.hidden) put(cause, "p", [job.error.error, gettext("Code %(code)s, job %(job)s.", { code: job.error.code, job: job.job_id })].filter(Boolean).join(" "));
+  const error = failed && job.error;
+  const said = put(cause, ".said", error ? error.error || "" : [troubleOf(job), saidOf(job)].filter(Boolean).join(" "));
+  put(cause, ".code", error ? gettext("Code %(code)s, job %(job)s.", { code: error.code, job: job.job_id }) : "");
+  cause.hidden = !error && said.hidden;
   const discs = job.state === "done" ? job.discs : [];
   const list = item.querySelector(".discs");
   if (list.children.length !== discs.length) list.replaceChildren(...discs.map(discLink));
@@ -308,7 +321,7 @@ function moments({ begun, asked }) { // of a disc that answered later questions 
 }
 
 function askers({ job, asked }) {
-  if (!asked.length) return gettext("started in Prefect");
+  if (!asked.length) return gettext("started by an operator");
   const sent = asked.filter((each) => each.by === "inbox");
   if (sent.length) return gettext("sent by %(who)s to %(inbox)s", { who: sent.map((each) => each.who).join(", "), inbox: sent[0].name });
   const who = [...new Set(asked.map((each) => each.name || (each.by === "program" ? gettext("a program at %(address)s", { address: each.who }) : each.who)))].join(", ");
