@@ -403,7 +403,7 @@ class ProofFailed(PermanentError):
 
     code = "proof_failed"
     http_status = 500
-    meaning = "a finished disc image differs from what was received or proved; mkiso deleted it"
+    meaning = "a finished disc file differs from what was received or proved; mkiso deleted it"
     remedy = "ask again; if it comes back, check the machine's memory and disk"
 
 
@@ -591,7 +591,7 @@ class ServiceStopping(RetriableError):
 
     code = "service_stopping"
     http_status = 503
-    meaning = "the webhook is being restarted"
+    meaning = "mkiso is being restarted"
     remedy = "ask again"
 
 

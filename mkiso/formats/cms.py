@@ -16,7 +16,7 @@ from mkiso.media.layout import Layout
 from mkiso.study.models import DiscFile
 
 TITLES = {
-    "iso": N_("A disc image of encrypted DICOM files, for DICOM programs alone"),
+    "iso": N_("A file to burn onto a disc, of encrypted DICOM files, for DICOM programs alone"),
     "zip": N_("A ZIP file of encrypted DICOM files, for DICOM programs alone"),
     "usb": N_("A USB stick image of encrypted DICOM files, for DICOM programs alone"),
 }

@@ -41,7 +41,7 @@ class Iso:
     name = "iso"
     suffix = ".iso"
     media_type = "application/vnd.efi.iso"
-    title = N_("A disc image, to burn")
+    title = N_("A file to burn onto a disc (ISO)")
     carrier = None
     is_encrypted = False
     has_envelopes = False

@@ -40,6 +40,18 @@ def test_code_templates_and_scripts_are_read(said: Placed) -> None:
     assert {file.stem for file in FILES} == set(languages()) - {"en"}
 
 
+def test_pages_speak_of_discs_and_robots_in_plain_words(said: Placed) -> None:
+    """A clerk has no use for what mkiso is made of. The id of a job stands below For the administrator."""
+    jargon = re.compile(
+        r"master(ed|ing)|publisher|disc image|prefect|receiver|webhook|\bworker|\bjobs?\b(?! %)", re.IGNORECASE
+    )
+    pages = ("mkiso_service/webhook/", "mkiso/formats/")
+    shown = [words for words, files in said.items() if any(file.startswith(pages) for file in files)]
+    texts = [text for words in shown for text in ([words] if isinstance(words, str) else words)]
+    assert len(texts) > 200
+    assert [text for text in texts if jargon.search(re.sub(r"%\(\w+\)s|/api/\S+", "%", text))] == []
+
+
 def test_no_message_stands_within_an_f_string() -> None:
     """Before Python 3.12 nobody finds it there."""
     within = [

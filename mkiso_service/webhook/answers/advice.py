@@ -163,9 +163,9 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             N_("The service is starting, or a part of it isn't available. Ask again in a minute."),
         ),
         "service_stopping": (N_("The service is being restarted. Ask again in a minute."),),
-        "job_stopped": (N_("The job was stopped before its end. Ask again."),),
+        "job_stopped": (N_("This was stopped before it was ready. Ask again."),),
         "job_cancelled": (N_("This was cancelled. Ask again if the disc is still wanted."),),
-        "job_crashed": (N_("The job was interrupted. Ask again."),),
+        "job_crashed": (N_("This was interrupted before it was ready. Ask again."),),
         "job_not_found": (N_("This disc is no longer kept. Ask again to have it made again."),),
         "publisher_unavailable": (
             N_(

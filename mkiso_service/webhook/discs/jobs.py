@@ -75,7 +75,7 @@ class Jobs:
                 if gone.done():
                     raise ClientGone
                 raise ServiceStopping(
-                    "The webhook is being restarted; the job goes on. Ask again.",
+                    "mkiso is being restarted; the job goes on. Ask again.",
                     job_id=job_id,
                     job=job_address(job_id),
                 )
