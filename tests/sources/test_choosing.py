@@ -238,7 +238,7 @@ def test_a_study_of_two_numbers_is_taken_whole_whichever_is_asked_last(numbers: 
 
 
 @pytest.mark.parametrize("numbers", [("A1", "B1"), ("B1", "A1")])
-def test_what_one_source_lists_under_one_number_counts_for_every_number_of_the_study(numbers: tuple[str, str]) -> None:
+def test_what_one_source_lists_under_one_number_counts_for_each_of_the_study(numbers: tuple[str, str]) -> None:
     """One source lists images under the first number alone; the study is had from one that only counts."""
     issuer: dict[str, Any] = {"issuer_of_patient_id": "HOSPITAL"}
     counts, lists = counted("a", 3, **issuer), copy("b", "1", "2", **issuer)
