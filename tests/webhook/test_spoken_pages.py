@@ -95,6 +95,13 @@ def test_who_goes_back_after_the_session_has_ended_is_told_why_to_sign_in(tmp_pa
         assert ended not in client.get(back, headers=headers).text
 
 
+@pytest.mark.parametrize("auth", [True, False])
+def test_who_goes_back_and_is_signed_in_gets_the_first_page_at_its_address(tmp_path: Path, auth: bool) -> None:
+    with served(settings_in(tmp_path, auth=auth), Desk()) as client:
+        back = client.get("/?ended", headers={**asked_in(language("de")), "X-API-Key": KEY}, follow_redirects=False)
+    assert (back.status_code, back.headers["location"]) == (303, "/")
+
+
 def test_the_sign_in_is_spoken(tmp_path: Path, spoken: Language) -> None:
     with served(settings_in(tmp_path, auth=True), Desk()) as client:
         assert "data-wrong" not in read(client.get("/", headers=asked_in(spoken)), spoken, "sign-in.html")

@@ -72,7 +72,8 @@ class CounterPage:
         caller = caller_of(request)
         if "list" not in caller.rights:
             return sign_in_page(request, people=not self._keys.on_page)
-        if self._keys.needed and (address := leads_to(request)) != HOME:  # whom another site led here, signed in
+        address = leads_to(request) if self._keys.needed else HOME
+        if address != HOME or "ended" in request.query_params:  # led here by another site, or back; still signed in
             return RedirectResponse(address, 303, {"cache-control": "no-store"})
         spoken = language_of(request)
         told = {
