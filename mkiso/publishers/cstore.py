@@ -214,7 +214,7 @@ class Relay:
         pairs = [sent_as(pair_of(arrival), association.ids, self._settings.transcode) for arrival in group]
         if unaccepted := [arrival for arrival, pair in zip(group, pairs, strict=True) if pair is None]:
             association.abort()
-            raise PublisherRefused(unaccepted_words(self._name, unaccepted), accepted=self._accepted)
+            raise PublisherRefused(unaccepted_words(self._name, unaccepted, self._so_far), accepted=self._accepted)
         return [self._as(arrival, pair, transcoder) for arrival, pair in zip(group, pairs, strict=True) if pair]
 
     def _as(self, arrival: Arrival, pair: Pair, transcoder: Transcoder) -> Arrival:
@@ -225,9 +225,15 @@ class Relay:
         except NotConvertible as error:
             raise PublisherRefused(
                 f"{self._name} doesn't take {UID(arrival.transfer_syntax_uid).name}, and it can't be made "
-                f"{UID(pair[1]).name} here: {error.why.removesuffix('.')}; nothing was sent.",
+                f"{UID(pair[1]).name} here: {error.why.removesuffix('.')}; {self._so_far}.",
                 accepted=self._accepted,
             ) from None
+
+    @property
+    def _so_far(self) -> str:
+        """What the publisher has of the order before the next association."""
+        sent = f"it has accepted {self._accepted} of {len(self._order.instances)}: throw a disc of these away"
+        return sent if self._accepted else "nothing was sent"
 
     def _store(self, association: Requestor, instance: Arrival) -> None:
         """One C-STORE; a publisher out of resources is asked again, on the same association, for it said that it stored

@@ -97,8 +97,10 @@ def sent_as(pair: Pair, accepted: Collection[Pair], transcode: bool) -> Pair | N
     return plainest(pair) if can_be_plainest(pair, transcode) and plainest(pair) in accepted else None
 
 
-def unaccepted_words(publisher: str, instances: Iterable[Arrival]) -> str:
-    """Which SOP classes and transfer syntaxes a publisher doesn't take, and how many instances each has."""
+def unaccepted_words(publisher: str, instances: Iterable[Arrival], so_far: str = "nothing was sent") -> str:
+    """Which SOP classes and transfer syntaxes a publisher doesn't take, how many instances each has, and what it has
+    got `so_far`.
+    """
     counts = Counter(pair_of(arrival) for arrival in instances)
     named = [
         f"{uid_to_sop_class(UID(pair[0])).name} in {UID(pair[1]).name} ({count})"
@@ -106,6 +108,6 @@ def unaccepted_words(publisher: str, instances: Iterable[Arrival]) -> str:
     ]
     named = [words.replace("[unknown]", "an unknown SOP class") for words in named]
     return (
-        f"{publisher} doesn't take {', '.join(named)}; nothing was sent. Let the publisher accept it"
+        f"{publisher} doesn't take {', '.join(named)}; {so_far}. Let the publisher accept it"
         ", or set transcode: true for images that it takes uncompressed."
     )

@@ -18,6 +18,7 @@ from pynetdicom import AllStoragePresentationContexts
 import mkiso.publishers.cstore as cstore
 from mkiso.demo.robots.storage_scp import Faults, StoragePublisher
 from mkiso.errors import PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
+from mkiso.media.explicit import not_convertible
 from mkiso.publishers import OrderBook, Receipt, Watch, publisher_of
 from mkiso.publishers.transcode import Transcoder
 from mkiso.storage.files import sha256_of
@@ -145,6 +146,24 @@ def test_what_fails_its_proof_before_a_second_association_leaves_somebody_to_loo
         monkeypatch.undo()
         with pytest.raises(PrintUncertain, match="confirm_reprint"):
             send(tmp_path, robot.port, instances)
+
+
+def test_what_cant_be_made_before_a_second_association_is_said_with_what_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instances = many_classes(tmp_path)
+    transcoding = Transcoder.transcoded
+    with StoragePublisher(tmp_path / "robot", faults=Faults(transfer_syntaxes=[ImplicitVRLittleEndian])) as robot:
+
+        def fails_late(self: Transcoder, arrival: Arrival, target: str) -> Arrival:
+            if robot.files():
+                raise not_convertible(arrival, "The disk is read-only.")
+            return transcoding(self, arrival, target)
+
+        monkeypatch.setattr(Transcoder, "transcoded", fails_late)
+        with pytest.raises(PublisherRefused, match="it has accepted 128 of 130: throw a disc of these away") as raised:
+            send(tmp_path, robot.port, instances)
+    assert "nothing was sent" not in raised.value.words
 
 
 def test_the_first_refused_leaves_nothing_to_look_for(tmp_path: Path) -> None:
