@@ -50,9 +50,7 @@ def give(publisher: Publisher, order: Order, orders_dir: Path, watch: Watch) -> 
                 receipt = _place(publisher, order, book, replace(watch, sent=free))
                 minutes = max(0.0, round((time.time() - before[-1].time) / 60, 1)) if before else None
                 return replace(receipt, minutes_since_last=minutes)
-        watch.progress(
-            f"waiting {left:.0f} s: {publisher.name} may still be gathering an earlier study of this patient", 0, 0
-        )
+        watch.progress(f"waiting for an earlier study ({publisher.name} may still be gathering it; {left:.0f} s)", 0, 0)
         if watch.stop.wait(min(left, SETTLE_POLL_SECONDS)):
             raise PublisherUnavailable(f"The print was stopped while {publisher.name} settled; nothing was sent.")
 

@@ -33,7 +33,7 @@ def publisher_lock(lock: Path, publisher: str, watch: Watch) -> Iterator[Callabl
     with ExitStack() as held:
         held.callback(os.close, descriptor)
         while not _locked(descriptor):
-            watch.progress(f"waiting for another print at {publisher}", 0, 0)
+            watch.progress(f"waiting for another print (at {publisher})", 0, 0)
             if watch.stop.wait(POLL_SECONDS):
                 raise PublisherUnavailable(
                     f"The print was stopped while it waited for another print at {publisher}; nothing was sent."

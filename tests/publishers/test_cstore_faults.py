@@ -409,7 +409,7 @@ def test_who_waits_for_a_commitment_keeps_only_its_own_patient_waiting(tmp_path:
             threads.append(ordered("other", "HN-2"))
             until(lambda: robot.whole_discs() == 2, LONG)
             threads.append(ordered("same", "HN-1"))
-            until(lambda: "waiting for another print at robot" in words["same"], LONG)
+            until(lambda: "waiting for another print (at robot)" in words["same"], LONG)
             assert threads[0].is_alive() and [len(disc) for disc in robot.discs() if disc] == [3, 3]
         finally:
             stop.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -618,6 +619,10 @@ def test_the_counter_speaks_the_browsers_language(browser: Chromium, tmp_path: P
             dates = ("20260312", "19620229", "20260431", "1962", "")
             days = f"import('/page/words.js').then(({{ day }}) => {list(dates)}.map(day))"
             assert browser.run(days) == [spoken.da(date) for date in dates]
+            sent = {"stage": "sent to rimage (3 of 8)", "publisher": "rimage"}
+            sending = spoken.gettext("Sending to %(publisher)s", publisher="rimage")
+            told = browser.run(f"import('/page/words.js').then(({{ stage }}) => stage({json.dumps(sent)}))")
+            assert told == spoken.gettext("%(stage)s.", stage=sending)
             assert clerk.reads("#print") == spoken.gettext("Yes, have %(publisher)s make a disc", publisher="rimage")
             assert browser.run("document.documentElement.scrollWidth <= innerWidth")
             clerk.finds_nothing_wrong()

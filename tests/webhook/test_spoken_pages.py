@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from urllib.parse import urlencode
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from mkiso.config.disc import Disc
 from mkiso.errors import PacsBusy
 from mkiso.languages import Language, language
 from mkiso.storage.handover import hand_over
+from mkiso.storage.report import JobReport, write_report
 from mkiso.study.question import Question
 from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.answers.advice import advice, advices
@@ -136,6 +138,28 @@ def test_an_error_page_is_spoken_and_has_the_errors_own_words_too(tmp_path: Path
         assert f'<a href="/">{spoken.gettext("Patient discs")}</a>' in text
         told = re.search("<p>(.*not_found.*)</p>", text)
         assert told and told[1].startswith(spoken.gettext("Code %(code)s.", code="not_found").rstrip("."))
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ("ordering from rimage", "Sending to %(publisher)s"),
+        ("sent to rimage (3 of 8)", "Sending to %(publisher)s"),
+        ("copying the image to rimage (0 of 1)", "Sending to %(publisher)s"),
+        ("waiting for another print (at rimage)", STAGES["waiting for another print"]),
+        ("waiting for an earlier study (rimage may be at it; 30 s)", STAGES["waiting for an earlier study"]),
+    ],
+)
+def test_what_a_robot_is_given_is_told_in_the_readers_language(
+    tmp_path: Path, spoken: Language, stage: str, words: str
+) -> None:
+    settings, desk, job_id = settings_in(tmp_path), Desk(), str(uuid4())
+    write_report(settings.storage, JobReport(job_id, "print", ("A1",), publisher="rimage", stage=stage))
+    desk.standings[job_id] = "running"
+    with served(settings, desk) as client:
+        page = client.get(f"/api/iso/jobs/{job_id}", headers=asked_in(spoken))
+    told = spoken.gettext("%(stage)s.", stage=spoken.gettext(words, publisher="rimage"))
+    assert f">{told}<" in html.unescape(page.text)
 
 
 def test_a_jobs_page_is_spoken_in_each_of_its_states(tmp_path: Path, spoken: Language) -> None:

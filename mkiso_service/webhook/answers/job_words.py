@@ -36,6 +36,8 @@ STAGES = MappingProxyType(
         "laying out": N_("Putting the disc together"),
         "mastering": N_("Writing the disc file"),
         "reading back": N_("Checking the disc file"),
+        "waiting for another print": N_("Waiting: the robot is being given another disc"),
+        "waiting for an earlier study": N_("Waiting: the robot may still work on an earlier disc of this patient"),
     }
 )
 """What a job does, by the name of its stage in the service."""
@@ -127,4 +129,8 @@ def advice_of_job(job: Job, spoken: Language) -> str:
 def _stage(job: Job, spoken: Language) -> str:
     """A stage names what it is from or how far it is: retrieving from MRI."""
     name = re.split(r" from | \(", job.stage)[0]
-    return spoken.gettext(STAGES[name]) if name in STAGES else f"{job.stage[:1].upper()}{job.stage[1:]}"
+    if name in STAGES:
+        return spoken.gettext(STAGES[name])
+    if job.publisher:  # what is told while it gets the order, such as how many images it has
+        return spoken.gettext("Sending to %(publisher)s", publisher=job.publisher)
+    return f"{job.stage[:1].upper()}{job.stage[1:]}"

@@ -36,8 +36,8 @@ const OF_SOURCE = { // followed by a colon and the source's name
 // What a job does. The service's pages without a script have the same words.
 export function stage(job) {
   const [name] = job.stage.split(/ from | [(]/);
-  const words = name === "ordering" ? gettext("Sending to %(publisher)s", { publisher: job.publisher })
-    : told.stages[name] || job.stage[0].toUpperCase() + job.stage.slice(1);
+  const words = told.stages[name] || (job.publisher ? gettext("Sending to %(publisher)s", { publisher: job.publisher }) // whatever is told of it
+    : job.stage[0].toUpperCase() + job.stage.slice(1));
   if (name !== "retrieving" || !(job.expected || job.received)) return gettext("%(stage)s.", { stage: words });
   const all = counted(job.expected || job.received, job.studies || []);
   return gettext("%(stage)s: %(images)s.", { stage: words, images: job.expected ? part(job.received, all) : all });
