@@ -278,7 +278,7 @@ def _whom_to_ask(letter: Letter, spoken: Language) -> list[str]:
         return [spoken.gettext("Give the disc back to %(institution)s.", institution=institution)]
     ask = spoken.gettext("Ask %(institution)s: %(contact)s.", institution=institution, contact=letter.contact)
     back = spoken.gettext(
-        "What is on it is confidential: if it isn't yours, please don't look at it and give it back there."
+        "What is on it is confidential: if it isn't yours, please give it back there and don't look at it."
     )
     return [ask, back]
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from pydicom.uid import VideoEndoscopicImageStorage
 
 from mkiso.errors import TooLargeForMedium
@@ -105,6 +106,17 @@ def test_a_disc_shows_each_image_and_is_proved_with_its_pictures(tmp_path: Path)
     assert "Picture 1 of 3 · image number 1 · left edge R, right edge L" in series_page(layout)
     assert "Not for diagnosis" in series_page(layout)
     assert "Sr document</span> 1: It holds no image." in series_page(layout, 3)
+
+
+@pytest.mark.parametrize(("damaged", "words"), [(1, "It is on the disc"), (2, "They are on the disc")])
+def test_what_is_not_shown_is_counted_and_not_its_series(tmp_path: Path, damaged: int, words: str) -> None:
+    files = make_ct_series(tmp_path / "in", "ACC1", 3)
+    for file in files[:damaged]:
+        image = dcmread(file)
+        del image.PixelData
+        image.save_as(file)
+    [layout] = seen(passed(instances(files)), tmp_path).layouts
+    assert f"{words} in DICOM format all the same." in series_page(layout)
 
 
 @pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if not form.has_envelopes])
