@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mkiso.config.section import AeTitle, Host, Medium, Port, Seconds, Section, is_network
+from mkiso.config.section import AeTitle, Host, Medium, Port, Seconds, Section, is_network, title_and_network
 
 
 def _is_peer(peer: str) -> str:
@@ -19,17 +19,6 @@ def _is_peer(peer: str) -> str:
     elif not re.fullmatch(r"[\x20-\x5B\x5D-\x7E]{1,16}", peer):
         raise ValueError(f"{peer!r} is no AE title, address or network")
     return peer
-
-
-def _title_of(peer: str) -> str:
-    """The AE title of a peer; empty where it is a network alone, in which every title may call."""
-    title, at, network = peer.rpartition("@")
-    if at:
-        return title
-    try:
-        return "" if is_network(network, strict=False) else network
-    except ValueError:
-        return network
 
 
 Peer = Annotated[str, AfterValidator(_is_peer)]
@@ -79,7 +68,7 @@ class Inbox(Section):
 
     @model_validator(mode="after")
     def _reports_to_senders(self) -> Inbox:
-        titles = [_title_of(sender) for sender in self.senders]
+        titles = [title_and_network(sender)[0] for sender in self.senders]
         strangers = [name for name in self.reports if name not in titles]
         if strangers and all(titles):
             raise ValueError(

@@ -87,6 +87,18 @@ def _is_host(host: str) -> str:
     return host
 
 
+def title_and_network(peer: str) -> tuple[str | None, str | None]:
+    """The AE title and the network of a peer, as in `AE`, `10.1.0.0/16` or `AE@10.1.0.0/16`; None: any."""
+    title, at, network = peer.rpartition("@")
+    if at:
+        return title, network
+    try:
+        ip_network(peer, strict=False)
+    except ValueError:
+        return peer, None
+    return None, peer
+
+
 def is_network(text: str, *, strict: bool = True) -> str:
     """The address or network as it was given. Raises ValueError."""
     try:

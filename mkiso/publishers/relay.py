@@ -97,7 +97,7 @@ def sent_as(pair: Pair, accepted: Collection[Pair], transcode: bool) -> Pair | N
     return plainest(pair) if can_be_plainest(pair, transcode) and plainest(pair) in accepted else None
 
 
-def unaccepted_words(publisher: str, instances: Iterable[Arrival], so_far: str = "nothing was sent") -> str:
+def unaccepted_words(publisher: str, instances: Iterable[Arrival], so_far: str) -> str:
     """Which SOP classes and transfer syntaxes a publisher doesn't take, how many instances each has, and what it has
     got `so_far`.
     """

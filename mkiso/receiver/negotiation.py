@@ -9,6 +9,7 @@ from dataclasses import replace
 from pydicom._uid_dict import UID_dictionary
 
 from mkiso.config.inboxes import Inbox
+from mkiso.config.section import title_and_network
 from mkiso.config.settings import Receiver
 from mkiso.network.negotiation import (
     ABSTRACT_SYNTAX_NOT_SUPPORTED,
@@ -86,13 +87,15 @@ def is_allowed(ae_title: str, address: str, allowed_peers: Collection[str]) -> b
 
 
 def _matches(entry: str, ae_title: str, address: str) -> bool:
-    title, at, network = entry.rpartition("@")
-    if at and title != ae_title:
+    title, network = title_and_network(entry)
+    if title is not None and title != ae_title:
         return False
+    if network is None:
+        return True
     try:
         return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
     except ValueError:
-        return not at and entry == ae_title
+        return False
 
 
 def is_storage(abstract_syntax: str) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -128,19 +129,28 @@ def test_what_was_made_and_proved_is_sent_though_its_original_changes_afterwards
         assert send(tmp_path, robot.port, instances).instances == len(instances)
 
 
+@contextmanager
+def failing_late(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Arrival], Exception]
+) -> Iterator[StoragePublisher]:
+    """A publisher that takes Implicit VR alone; what would be made for a second association fails."""
+    transcoding = Transcoder.transcoded
+    with StoragePublisher(folder, faults=Faults(transfer_syntaxes=[ImplicitVRLittleEndian])) as robot:
+
+        def fails_late(self: Transcoder, arrival: Arrival, target: str) -> Arrival:
+            if robot.files():
+                raise fault(arrival)
+            return transcoding(self, arrival, target)
+
+        monkeypatch.setattr(Transcoder, "transcoded", fails_late)
+        yield robot
+
+
 def test_what_fails_its_proof_before_a_second_association_leaves_somebody_to_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instances = many_classes(tmp_path)
-    transcoding = Transcoder.transcoded
-    with StoragePublisher(tmp_path / "robot", faults=Faults(transfer_syntaxes=[ImplicitVRLittleEndian])) as robot:
-
-        def fails_late(*arguments: Any) -> Arrival:
-            if robot.files():
-                raise ProofFailed("An image isn't what it was.")
-            return transcoding(*arguments)
-
-        monkeypatch.setattr(Transcoder, "transcoded", fails_late)
+    with failing_late(tmp_path / "robot", monkeypatch, lambda _: ProofFailed("An image isn't what it was.")) as robot:
         with pytest.raises(ProofFailed, match="disc of the 128 before it: throw that disc away"):
             send(tmp_path, robot.port, instances)
         monkeypatch.undo()
@@ -152,17 +162,11 @@ def test_what_cant_be_made_before_a_second_association_is_said_with_what_was_sen
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instances = many_classes(tmp_path)
-    transcoding = Transcoder.transcoded
-    with StoragePublisher(tmp_path / "robot", faults=Faults(transfer_syntaxes=[ImplicitVRLittleEndian])) as robot:
-
-        def fails_late(self: Transcoder, arrival: Arrival, target: str) -> Arrival:
-            if robot.files():
-                raise not_convertible(arrival, "The disk is read-only.")
-            return transcoding(self, arrival, target)
-
-        monkeypatch.setattr(Transcoder, "transcoded", fails_late)
-        with pytest.raises(PublisherRefused, match="it has accepted 128 of 130: throw a disc of these away") as raised:
-            send(tmp_path, robot.port, instances)
+    with (
+        failing_late(tmp_path / "robot", monkeypatch, lambda arrival: not_convertible(arrival, "Read-only.")) as robot,
+        pytest.raises(PublisherRefused, match="it has accepted 128 of 130: throw a disc of these away") as raised,
+    ):
+        send(tmp_path, robot.port, instances)
     assert "nothing was sent" not in raised.value.words
 
 

@@ -88,7 +88,8 @@ def test_an_instance_is_sent_as_it_is_or_not_at_all() -> None:
 
 
 def test_what_is_not_taken_is_named_and_counted() -> None:
-    words = unaccepted_words("robot", [arrival(MR, J2K), arrival(MR, J2K, 2), arrival("1.2.3.4", "1.2.3.5", 3)])
+    instances = [arrival(MR, J2K), arrival(MR, J2K, 2), arrival("1.2.3.4", "1.2.3.5", 3)]
+    words = unaccepted_words("robot", instances, "nothing was sent")
     assert "MR Image Storage in JPEG 2000 Image Compression (Lossless Only) (2)" in words
     assert "1.2.3.5 (1)" in words
     assert "nothing was sent" in words

@@ -57,7 +57,7 @@ def test_the_module_imports_nothing_of_the_working_folder(tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_whoever_stops_a_command_while_it_is_imported_is_told_so() -> None:
+def test_ctrl_c_during_the_imports_of_a_command_shows_no_traceback() -> None:
     code = (
         "import os, signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what starts the tests may ignore it
