@@ -12,6 +12,7 @@ const site = document.documentElement.dataset;
 const publishers = JSON.parse(site.publishers || "[]");
 const wantsBirthDate = site.birthDate === "yes";
 let whose = null; // who is on the screen: the preview, the question, the birth date that was typed, and what is asked again
+let appeared = 0; // when, on the clock of the page's events, in ms
 let looks = 0;
 let asking = []; // the numbers of whom it is about, until the disc is asked for
 let pending = null; // what is asked again as soon as the birth date is typed
@@ -75,6 +76,7 @@ function show() {
   beginPriors();
   if (again?.publisher) for (const choice of document.querySelectorAll("#publishers input")) choice.checked = choice.value === again.publisher;
   offer();
+  appeared = performance.now();
   $("whose").hidden = false;
   $(expected()).focus();
 }
@@ -224,7 +226,7 @@ $("make").addEventListener("click", () => order("download"));
 $("print").addEventListener("click", () => order("print"));
 $("back").addEventListener("click", () => { leave(); asking = []; field.focus(); });
 $("whose").addEventListener("keydown", (event) => { // a choice is made, and Enter goes on, as in any form
-  if (event.key !== "Enter" || event.repeat || !event.target.matches("input")) return;
+  if (event.key !== "Enter" || !event.target.matches("input")) return;
   event.preventDefault();
   if (expected() === "back") $("back").focus();
   else $(expected()).click();
@@ -245,12 +247,19 @@ $("birth-date").addEventListener("keydown", (event) => {
   $("ask").requestSubmit();
 });
 
+// Nobody has read in half a second who appeared: an Enter that was on its way (some scanners send two), or that is held down, doesn't say yes.
+document.addEventListener("keydown", (event) => {
+  const isUnseen = event.timeStamp < appeared + 500 && event.target.closest("#whose");
+  const isHeld = event.repeat && event.target.closest("#whose, dialog");
+  if (!["Enter", " "].includes(event.key) || !(isUnseen || isHeld)) return;
+  event.preventDefault();
+  event.stopPropagation();
+}, true);
+
 // A scanner types wherever the focus is: its letters belong into the field, and its Enter must not press a button that somebody left the focus on.
-// Nor does an Enter that is held down say yes to a patient who has just appeared.
 document.addEventListener("keydown", (event) => {
   const focus = document.activeElement;
   if (event.key === "Escape" && whose) $("back").click();
-  if (event.repeat && ["Enter", " "].includes(event.key) && focus.closest("#whose, dialog")) event.preventDefault();
   const typed = event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.altKey && !event.metaKey;
   if (typed && !focus.matches("textarea, input:not([type=checkbox], [type=radio])") && !focus.closest("dialog")) field.focus();
 });
