@@ -139,7 +139,7 @@ def test_nothing_sticks_out_while_a_clerk_chooses(
         try:
             clerk: Clerk = signs_in(browser, str(client.base_url))
             clerk.ask("A1")
-            assert clerk.reads("#choose summary") == language(code).gettext("Choose examinations or series")
+            assert clerk.reads("#choose summary") == language(code).gettext("Choose studies or series")
             opens_choice(browser)
             ticks(browser, 1)
             browser.until("!document.querySelector('#part').hidden")

@@ -23,8 +23,7 @@ BOXES = "[...document.querySelectorAll('#patients input')]"
 
 
 NOT_ENOUGH = (
-    "Give a patient ID, the beginning of a name, or a day of the examination: a birth date or a kind alone fits too "
-    "many."
+    "Give a patient ID, the beginning of a name, or a day of the study: a birth date or a kind alone fits too many."
 )
 
 

@@ -58,9 +58,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             ),
         ),
         "selection_not_found": (
-            N_(
-                "A chosen series or examination isn't in the PACS any more. Look the number up again, and choose again."
-            ),
+            N_("A chosen series or study isn't in the PACS any more. Look the number up again, and choose again."),
         ),
         "selection_not_told": (
             N_(
@@ -68,7 +66,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
                 "or have the whole examination made."
             ),
         ),
-        "no_dicom_data": (N_("The study exists but has no images yet. Ask again when the examination has been sent."),),
+        "no_dicom_data": (N_("The study exists but has no images yet. Ask again when its images have been sent."),),
         "patient_mismatch": (
             N_(
                 "It isn't certain that all of this is one patient's, so no disc is made. If you gave several numbers, "

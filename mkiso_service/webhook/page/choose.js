@@ -30,7 +30,7 @@ function group(study) {
   const series = study.more_series || study.series.length < 2 ? [] : study.series;
   patient.append(
     Object.assign(document.createElement("legend"), { textContent: facts.filter(Boolean).join(" · ") }),
-    line("study", study.study_instance_uid, gettext("The whole examination"), true),
+    line("study", study.study_instance_uid, gettext("The whole study"), true),
     ...series.map((each) => line("series-box", each.series_instance_uid, words(each), each.chosen)),
   );
   return patient;
@@ -81,7 +81,7 @@ export function chosen() {
 }
 
 function part(isPart, number, all) {
-  const what = number === undefined || number === all ? gettext("Not the whole examination goes onto the disc.")
+  const what = number === undefined || number === all ? gettext("Not the whole study goes onto the disc.")
     : ngettext("Only %(number)s of %(all)s series goes onto the disc.", "Only %(number)s of %(all)s series go onto the disc.", number, { all });
   return isPart ? [what, gettext("The disc says that it isn't everything.")].join(" ") : what;
 }

@@ -39,7 +39,7 @@ async function search(look) {
   $("hits").hidden = true;
   const enough = ["patient_id", "patient_name", "study_date"].some((key) => query.has(key));
   $("missed").textContent = enough ? ""
-    : gettext("Give a patient ID, the beginning of a name, or a day of the examination: a birth date or a kind alone fits too many.");
+    : gettext("Give a patient ID, the beginning of a name, or a day of the study: a birth date or a kind alone fits too many.");
   if (!enough) {
     $("known-name").focus();
     return;
