@@ -8,6 +8,7 @@ doesn't tell the patient, the list of this site's discs does.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -72,9 +73,12 @@ def failure_of(error: BaseException, kind: str) -> MkisoError:
     advice = after_a_break(kind, "No disc was made.")
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return StorageFull(f"The disk of mkiso is full. Make room there, then retry the run. {advice}")
+    what = type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        what += f" ({os.strerror(error.errno)})"  # the system's own words, and never the name of a file
     where = "".join(f" at {frame.name}, line {frame.lineno}" for frame in extract_tb(error.__traceback__)[-1:])
     return Unforeseen(
-        f"An unexpected fault in mkiso: {type(error).__name__}{where}. fault.txt in the job's folder says more. "
+        f"An unexpected fault in mkiso: {what}{where}. fault.txt in the job's folder says more. "
         f"Retry the run, and tell who maintains mkiso. {advice}"
     )
 

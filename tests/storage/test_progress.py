@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,8 @@ def test_words_tell_a_disc_that_is_served_again_from_a_new_one() -> None:
     [
         (StorageFull("No room."), StorageFull, "No room."),
         (ValueError("Canary"), Unforeseen, "unexpected fault"),
+        (OSError(errno.EROFS, "Canary", "Canary"), Unforeseen, "OSError (Read-only file system)"),
+        (OSError("Canary"), Unforeseen, "mkiso: OSError."),
         (KeyboardInterrupt(), JobStopped, "stopped before its end"),
     ],
 )
