@@ -95,10 +95,12 @@ def chosen(
             taken += copies[each_first[0].origin.source]
             continue
         candidates = _with_chosen(each_first)
-        first = _whole(candidates)
-        known = _listed(candidates) if first.expected.instances is None else ()
+        first, known = _whole(candidates), _listed(candidates)
         # What one source says twice is for the gate to judge.
-        taken += [replace(copy, listed_elsewhere=tuple(sorted(known))) for copy in copies[first.origin.source]]
+        taken += [
+            replace(copy, listed_elsewhere=tuple(sorted(known.difference(copy.expected.instances or ()))))
+            for copy in copies[first.origin.source]
+        ]
         lacks += [
             f"{SOURCES_DIFFER}:{name}"
             for name, each in copies.items()

@@ -133,11 +133,14 @@ def one_study(copies: Sequence[Study]) -> None:
     patient_ids = {significant(copy.patient_id) for copy in copies}
     issuers = {significant(copy.issuer_of_patient_id) for copy in copies} - {""}
     if len(patient_ids) > 1 or len(issuers) > 1:
-        numbers = _numbers(copies)
-        named = " and ".join(dict.fromkeys(copy.origin.source for copy in copies))
+        numbers, sources = _numbers(copies), dict.fromkeys(copy.origin.source for copy in copies)
+        whose = (
+            f"is one patient's in one source and another's in another ({' and '.join(sources)})"
+            if len(sources) > 1
+            else "belongs to more than one patient in the PACS"
+        )
         raise PatientMismatch(
-            f"The study of accession number {_listed(numbers)} is one patient's in one source and another's in another "
-            f"({named}). Have it corrected there.",
+            f"The study of accession number {_listed(numbers)} {whose}. Have it corrected there.",
             accession_numbers=numbers,
         )
 

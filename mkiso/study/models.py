@@ -54,8 +54,8 @@ class Study:
     """One study as C-FIND at STUDY level described it (PS3.4 C.6.2.1); text is decoded, dates are DA strings.
 
     `chosen`: the Series Instance UIDs of which a disc is wanted, and `expected` tells; empty: of all. `is_prior`: it
-    isn't asked for by name (mkiso.study.priors). `listed_elsewhere`: the SOP Instance UIDs that another source lists,
-    where this one only counts.
+    isn't asked for by name (mkiso.study.priors). `listed_elsewhere`: the SOP Instance UIDs that another source lists
+    and this answer doesn't: where it only counts, all of them.
     """
 
     accession_number: str

@@ -99,6 +99,7 @@ def test_what_one_source_lists_has_to_be_among_what_another_only_counts(
             r"\(a and b\)",
         ),
         ([copy("a", "1", issuer_of_patient_id="N"), copy("b", "1")], None, ""),
+        ([copy("", "1"), copy("", "1", patient_id="P2")], PatientMismatch, r"more than one patient in the PACS\. Have"),
     ],
 )
 def test_what_nobody_has_wholly_or_two_have_of_two_patients_is_nobodys_disc(
@@ -248,3 +249,18 @@ def test_what_one_source_lists_under_one_number_counts_for_each_of_the_study(num
     of_number["B1"] = chosen([copy("c", "1", "3", "4", accession_number="B1", **issuer), counts])
     with pytest.raises(StudyIncomplete, match="together 4"):
         found_together(numbers, [of_number[number] for number in numbers], [], Settings().identity)
+
+
+@pytest.mark.parametrize("numbers", [("A1", "B1"), ("B1", "A1")])
+def test_what_another_source_lists_counts_also_where_a_source_lists_once_and_counts_once(
+    numbers: tuple[str, str],
+) -> None:
+    """Under the first number it lists what it has, under the second it only counts: whichever answer is taken."""
+    issuer: dict[str, Any] = {"issuer_of_patient_id": "HOSPITAL"}
+    counts = counted("a", 2, accession_number="B1", **issuer)
+    of_number = {
+        "A1": chosen([copy("a", "1", "2", **issuer)]),
+        "B1": chosen([counts, copy("b", "1", "2", **issuer)]),
+    }
+    [taken] = found_together(numbers, [of_number[number] for number in numbers], [], Settings().identity).studies
+    assert {"1", "2"} == {*taken.listed_elsewhere, *(taken.expected.instances or ())}
