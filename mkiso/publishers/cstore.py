@@ -109,14 +109,24 @@ class CStorePublisher(DicomPublisher[CStore]):
 
 
 class Relay:
-    """One order on its way to one publisher."""
+    """One order on its way to one publisher. `makes_of_part`: it makes a disc of what it has, untold."""
 
-    def __init__(self, name: str, settings: DicomSettings, address: Address, order: Order, watch: Watch) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: DicomSettings,
+        address: Address,
+        order: Order,
+        watch: Watch,
+        *,
+        makes_of_part: bool = True,
+    ) -> None:
         self._name = name
         self._settings = settings
         self._address = address
         self._order = order
         self._watch = watch
+        self._makes_of_part = makes_of_part
         self._accepted = 0
         self._warnings: list[str] = []
         self._unaccepted: set[Pair] = set()
@@ -127,7 +137,7 @@ class Relay:
             self._send(before_giving, settling)
         except ProofFailed as error:
             may = f"{self._name} may make a disc of the {self._accepted} before it: throw that disc away."
-            words = may if self._accepted else "Nothing was printed."
+            words = may if self._may_make else "Nothing was printed."
             raise ProofFailed(f"{error.words} {words}", accepted=self._accepted) from None
         return Receipt(
             self._name,
@@ -232,8 +242,15 @@ class Relay:
     @property
     def _so_far(self) -> str:
         """What the publisher has of the order before the next association."""
-        sent = f"it has accepted {self._accepted} of {len(self._order.instances)}: throw a disc of these away"
-        return sent if self._accepted else "nothing was sent"
+        if not self._accepted:
+            return "nothing was sent"
+        sent = f"it has accepted {self._accepted} of {len(self._order.instances)}"
+        return f"{sent}: throw a disc of these away" if self._may_make else f"{sent}, and no disc was started"
+
+    @property
+    def _may_make(self) -> bool:
+        """Whether it may make a disc of what it has accepted."""
+        return self._makes_of_part and self._accepted > 0
 
     def _store(self, association: Requestor, instance: Arrival) -> None:
         """One C-STORE; a publisher out of resources is asked again, on the same association, for it said that it stored
@@ -263,7 +280,7 @@ class Relay:
                 ):
                     break
         words = f"{self._name} refused an instance {so_far}: {reason}."
-        if self._accepted:
+        if self._may_make:
             raise PublisherRefused(
                 f"{words} It may make a disc of a part: look at the robot and throw that disc away.",
                 accepted=self._accepted,

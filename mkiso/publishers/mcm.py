@@ -141,7 +141,7 @@ class McmPublisher(DicomPublisher[MediaCreation]):
                 return False
 
     def _store(self, order: Order, watch: Watch) -> Receipt:
-        relay = Relay(self.name, self._settings, self._address, order, watch)
+        relay = Relay(self.name, self._settings, self._address, order, watch, makes_of_part=False)
         try:
             return relay.send(lambda: None, Settling(self._orders_dir, self.where, order.patient.patient_id, 0))
         except PrintUncertain as error:

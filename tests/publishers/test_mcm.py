@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+import mkiso.publishers.cstore as cstore
 import mkiso.publishers.mcm as mcm
 from mkiso.config.publishers import MediaCreation
 from mkiso.demo.robots.media_creation import MediaCreationPublisher
 from mkiso.demo.robots.storage_scp import Faults
-from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
+from mkiso.errors import MkisoError, PrintUncertain, ProofFailed, PublisherRefused, PublisherUnavailable
 from mkiso.publishers import Order, Publisher, Watch, cancel, follow, publisher_of
 from peers.patience import LONG
 from tests.publishers.orders import give, order_of, settings_of, study
@@ -105,6 +106,25 @@ def test_storing_alone_makes_no_disc_so_a_lost_association_is_no_riddle(tmp_path
         give(publisher, order, orders_dir, Watch())
         follow(publisher, order, orders_dir, Watch())
         assert len(robot.made) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [("changed", ProofFailed), ("refuse", PublisherRefused), ("full", PublisherUnavailable)],
+)
+def test_nobody_is_told_to_throw_a_disc_away_that_was_not_started(
+    tmp_path: Path, fault: str, error: type[MkisoError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = {"changed": Faults(), "refuse": Faults(refuse_after=2), "full": Faults(disk_full_after=2)}[fault]
+    monkeypatch.setattr(cstore, "back_off_seconds", lambda _: 0.0)
+    with MediaCreationPublisher(tmp_path / "robot", faults=faults) as robot:
+        publisher, order, orders_dir = room(tmp_path, robot)
+        if fault == "changed":
+            monkeypatch.setattr(mcm, "prove", lambda _: order.instances[2].path.write_bytes(b"x"))
+        with pytest.raises(error, match=r"Nothing was printed\.$") as raised:
+            give(publisher, order, orders_dir, Watch())
+        assert "throw" not in raised.value.words
+        assert robot.made == []
 
 
 def test_a_start_that_was_not_confirmed_is_looked_up(tmp_path: Path) -> None:
