@@ -37,6 +37,9 @@ PLAIN_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 REFRESH_SECONDS = 2
+_ENDED = f"{HOME}?ended"
+"""The way back for whoever was signed in. Who came with a key, such as nginx adds to the old addresses, had no
+session."""
 _OF_SIGN_IN = (Unauthorized.code, SignInFailed.code, ProviderUnavailable.code)
 
 
@@ -222,8 +225,9 @@ def page_of(
         "x-frame-options": "DENY",
         "vary": "Accept-Language",
     }
-    spoken = language_of(request)
-    page = _templates().get_template(template).render(language=spoken, clock=partial(_clock, spoken), **facts)
+    spoken, home = language_of(request), HOME if "x-api-key" in request.headers else _ENDED
+    told = {"language": spoken, "clock": partial(_clock, spoken), "home": home}
+    page = _templates().get_template(template).render(**told, **facts)
     return HTMLResponse(page, headers=headers)
 
 
