@@ -50,7 +50,7 @@ class ArchiveJob:
         self.log = log
         self.dry_run = dry_run
         self.scheduled = asked == (None, None)
-        self.outcome = Outcome()
+        self.outcome = Outcome(by_hand=not self.scheduled)
         self.words = ""
         self.copies: dict[str, list[Study]] = {}
         """What was found, by Study Instance UID: a study of each source that has it."""

@@ -25,7 +25,8 @@ class Outcome:
     may hold more than it told, `not_asked` the sources that couldn't be asked and
     why, `unusable` the studies that it describes so that they can't be archived,
     `searched_ahead` a day that hasn't come yet and at which the ledger was searched, `days_left` how many owed days are
-    left to the next nights, `given_up` the studies that are tried no more and that nobody has settled.
+    left to the next nights, `given_up` the studies that are tried no more and that nobody has settled. `by_hand`: a
+    person has asked, so that its days are owed by nobody.
     """
 
     found: int = 0
@@ -43,6 +44,7 @@ class Outcome:
     searched_ahead: date | None = None
     days_left: int = 0
     stopped: str = ""
+    by_hand: bool = False
 
     @property
     def is_good(self) -> bool:
@@ -92,8 +94,12 @@ def words(outcome: Outcome) -> str:
         )
     if outcome.not_asked:
         said.append(
-            f"NOT ASKED: {'; '.join(outcome.not_asked)}. The night went on with the other sources; what this one may "
-            "have of these days is still owed."
+            f"NOT ASKED: {'; '.join(outcome.not_asked)}. The night went on with the other sources; "
+            + (
+                "when this one answers, ask for these days by hand again."
+                if outcome.by_hand
+                else "what this one may have of these days is still owed."
+            )
         )
     if outcome.searched_ahead:
         said.append(

@@ -137,8 +137,8 @@ def plan_night(run: ArchiveJob) -> None:
         try:
             if run.not_asked and not _is_compared_later(run, copies):
                 raise NotAskedEverywhere(
-                    "A source that may have more of this study can't be asked, and no later night comes across its "
-                    "date: the next night tries it again."
+                    "A source that may have more of this study can't be asked, and it may be that no later night comes "
+                    "across its date: the next night tries it again."
                 )
             asked += chosen(copies, is_for=is_for).studies
         except MkisoError as error:  # a source is away, none has it wholly, or two have it of two patients
@@ -226,8 +226,8 @@ def _copies(run: ArchiveJob, uid: str, failed_in_a_row: Counter[str]) -> list[St
 
 
 def _is_compared_later(run: ArchiveJob, copies: Iterable[Study]) -> bool:
-    """Whether nights to come ask all sources for a study by its date; else it was found by its UID alone."""
-    spans = run.dates.spans()
+    """Whether nights to come ask all sources for a study by its date: it wasn't found by its UID alone, nor by hand."""
+    spans = run.dates.spans() if run.scheduled else ()
     days = [copy.day for copy in copies if copy.day]
     return any(first <= day <= last for first, last in spans for day in days)
 

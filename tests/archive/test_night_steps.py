@@ -377,6 +377,19 @@ def test_a_study_that_no_night_comes_across_waits_for_a_source_that_is_away(
     assert run.outcome.failed == ("LOST1",)
 
 
+def test_what_a_run_by_hand_finds_waits_for_a_source_that_is_away(
+    ledger: Ledger, begin: Begin, files: list[Path]
+) -> None:
+    """Nobody owes its days: what the other source has more of a study would never be archived."""
+    with ScriptedPacs(files[:-1]) as first:
+        with ScriptedPacs(files) as second:
+            pass
+        through(run := begin(first, second, dates=by_hand(DAY, DAY)))
+    assert not run.waiting and searched(ledger) == {}
+    assert [(each.name, each.attempts) for each in failed_studies(ledger)] == [("A1", 0)]
+    assert "when this one answers, ask for these days by hand again" in words(run.outcome)
+
+
 def test_earlier_failures_of_a_source_that_is_away_keep_nothing_of_another_waiting(
     ledger: Ledger, begin: Begin, files: list[Path]
 ) -> None:
