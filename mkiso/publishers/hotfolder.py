@@ -135,9 +135,10 @@ class FolderPublisher(ABC):
                 f"its letters; nothing was printed. Set publishers.{self.name}.label_encoding."
             )
         ticket = self._staged(order)
+        watch.progress(f"copying the image to {self.name}", 0, order.copies)
         try:
             with self._told_as_unavailable("; nothing was printed"):
-                image = self._copy_image(order, watch)
+                image = self._copy_image(order)
                 texts = self.files(order, self.at_robot(image))
                 for suffix, text in texts.items():
                     _write(
@@ -228,7 +229,7 @@ class FolderPublisher(ABC):
             self.staging.mkdir(exist_ok=True)
             _share(self.staging)
 
-    def _copy_image(self, order: Order, watch: Watch) -> Path:
+    def _copy_image(self, order: Order) -> Path:
         """Copy the image beside the folder; the robot compares its disc with that copy alone, so the copy is proved
         here. Raises ProofFailed.
         """
@@ -240,7 +241,6 @@ class FolderPublisher(ABC):
             raise PublisherUnavailable(
                 f"{self.name}'s folder has no room for an image of {size:,} bytes; nothing was printed."
             )
-        watch.progress(f"copying the image to {self.name}", 0, order.copies)
         target = self.staging / f"{order.order_id}{order.image.suffix.upper()}"
         with order.image.open("rb") as source, _opened(target, "wb") as copy:
             shutil.copyfileobj(source, copy, COPY_BYTES)

@@ -271,6 +271,17 @@ def test_a_full_disk_at_the_publisher_leaves_nothing_there(tmp_path: Path, monke
     assert room.give().proves == "queued"
 
 
+def test_nobody_is_sent_to_the_publishers_folder_for_our_own_full_disk(tmp_path: Path) -> None:
+    """How far it is can't be written down."""
+    room = Room(tmp_path, "folder")
+
+    def full(words: str, done: int, total: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left on device"):
+        room.publisher.place(room.order, lambda: None, Watch(progress=full))
+
+
 def test_a_copy_that_is_not_the_image_is_never_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The robot compares its disc with this copy, so nobody but mkiso can notice."""
     room = Room(tmp_path, "folder")
