@@ -40,8 +40,8 @@ class KeyUse:
 
 
 def _time_of(file: Path) -> str:
+    """Empty where there is no such file, or its time lies beyond the year 9999."""
     try:
-        seconds = file.stat().st_mtime
-    except OSError:
+        return datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
         return ""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -162,6 +163,17 @@ def test_when_a_key_was_used_last(tmp_path: Path) -> None:
     use.note("disc")
     assert not use.is_due("disc")
     assert use.last_used(["disc"])["disc"]
+
+
+@pytest.mark.parametrize("seconds", [1e12, 1e18])
+def test_a_use_that_a_harmed_disk_dates_beyond_any_calendar_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    use = KeyUse(with_keys(tmp_path).storage)
+    use.note("disc")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", lambda _: SimpleNamespace(st_mtime=seconds))
+        assert use.last_used(["disc"]) == {"disc": ""}
 
 
 @pytest.mark.parametrize(
