@@ -41,6 +41,7 @@ AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
 CT_NUMBER = 41  # one of those that carry their values
 KEY_IMAGE = 35  # of the CT, with what a reader drew on it
 ANOTHER = 50  # with a point alone
+PAPER_WIDTH = 680  # A4 without a browser's margins, in pixels
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +260,38 @@ def test_a_mouse_measures_what_keys_measure(viewer: Browser) -> None:
     width, left = measured(viewer, "width"), measured(viewer, "left")
     viewer.drag([(left, 400), (left + width / 2, 400), (left + width, 400)])
     assert viewer.run("document.querySelector('#said').textContent") == "Distance 205 mm"  # 256 pixels of 0.8 mm
+
+
+def test_a_length_measured_to_the_edge_is_written_within_the_picture(viewer: Browser) -> None:
+    viewer.run("document.querySelector('[data-tool=measure]').click()")
+    right = float(str(viewer.run("document.querySelector('#pane1 .stage').getBoundingClientRect().right")))
+    viewer.drag([(right - 300, 400), (right - 100, 400), (right - 8, 400)])
+    words = "[...document.querySelectorAll('#pane1 .over text')].at(-1).getBoundingClientRect().right"
+    assert float(str(viewer.run(words))) <= right
+
+
+def test_the_first_page_opens_the_pictures_with_one_click(browser: Browser, disc: Path) -> None:
+    browser.open((disc / "INDEX.HTM").as_uri())
+    browser.run("document.querySelector('.cards a.button').click()")
+    browser.until("(document.querySelector('#pane1 img') || {}).naturalWidth === 256")
+
+
+@pytest.mark.parametrize("panes", [1, 2])
+def test_a_picture_lies_whole_on_the_paper(viewer: Browser, panes: int) -> None:
+    if panes == 2:
+        viewer.run("document.getElementById('two').click()")
+    before = measured(viewer, "width")
+    boxes = (
+        "JSON.stringify([...document.querySelectorAll('.pane:not([hidden])')].map(pane => "
+        "[pane.querySelector('.stage'), pane.querySelector('img')].map(each => each.getBoundingClientRect())))"
+    )
+    viewer.run("dispatchEvent(new Event('beforeprint'))")
+    for stage, picture in json.loads(str(viewer.run(boxes))):
+        assert stage["width"] <= PAPER_WIDTH
+        assert all(stage[edge] <= picture[edge] + 1 for edge in ("left", "top"))
+        assert all(picture[edge] <= stage[edge] + 1 for edge in ("right", "bottom"))
+    viewer.run("dispatchEvent(new Event('afterprint'))")
+    assert measured(viewer, "width") == pytest.approx(before, abs=0.1)
 
 
 def test_the_clip_plays_and_a_radiograph_says_where_its_distances_are_true(viewer: Browser) -> None:
