@@ -48,9 +48,10 @@ INBOX, CONSOLE = "BURN", "CONSOLE"
 PROGRAM = Path(sys.executable).with_name("mkiso")
 """What the hints name: `make demo` puts no mkiso on the PATH."""
 _MADE_BY_DEMO = "# Made by mkiso demo, which begins anew each time.\n"
-START_SECONDS = 90
-SENT_SECONDS = 120
-"""How long the disc of what was sent may take."""
+START_SECONDS = SENT_SECONDS = 600
+"""How long the start, and the disc of what was sent, may take: on a busy machine, minutes."""
+TOLD_SECONDS = 60
+"""How often it is told what a slow start still lacks."""
 NEEDED = ("pacs", "receiver", "prefect", "worker", "patient_api")
 DEFAULT_PORTS = {
     "webhook": 8080,
@@ -325,14 +326,17 @@ def _peers(place: Place) -> Iterator[None]:
 
 @contextmanager
 def _service(console: Console, place: Place) -> Iterator[None]:
-    started = time.monotonic()
-    console.print(f"Starting mkiso at {place.url} (some seconds; on a busy machine a minute) …")
+    started = told = time.monotonic()
+    console.print(f"Starting mkiso at {place.url} (some seconds; on a busy machine some minutes) …")
     with _process("mkiso_service", ["serve"], place, grace_seconds=60) as process:
         while lacking := _lacking(place.url):
             if process.poll() is not None:
                 raise DemoFailed(f"mkiso serve ended with {process.returncode}.")
             if time.monotonic() - started > START_SECONDS:
                 raise DemoFailed(f"After {START_SECONDS} s mkiso still lacks: {lacking}.")
+            if time.monotonic() - told > TOLD_SECONDS:
+                told = time.monotonic()
+                console.print(f"after {told - started:.0f} s it still lacks: {lacking}", style="dim")
             time.sleep(0.2)
         console.print(f"up after {time.monotonic() - started:.1f} s", style="dim")
         yield

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
+from rich.console import Console
 
 from mkiso.config.storage import Storage
 from mkiso.demo.library import write_bundled_studies
@@ -20,6 +25,7 @@ from mkiso.demo.patient_api import DemoPatientApi, patients_of
 from mkiso.demo.patient_api import Faults as ApiFaults
 from mkiso.demo.phantoms import ACCESSION_NUMBER, write_phantoms
 from mkiso.errors import ConfigurationError
+from mkiso_service.cli import demo
 from mkiso_service.cli.demo import DemoFailed, prepare
 from mkiso_service.processes.supervisor import alone
 from peers.corpus import EVERY_KIND, THAI, dataset_bytes, make_study
@@ -194,6 +200,17 @@ def test_the_patient_api_fails_as_often_as_told() -> None:
     with DemoPatientApi({"A1": {"hn": "1"}}, faults=ApiFaults(status=503, times=1)) as api:
         assert get(f"{api.base_url}/patients/by-accession/A1")[0] == 503
         assert get(f"{api.base_url}/patients/by-accession/A1") == (200, {"hn": "1"})
+
+
+def test_a_slow_start_is_waited_for_and_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, told = [0.0], StringIO()
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", lambda _: clock.__setitem__(0, clock[0] + 10))
+    monkeypatch.setattr(demo, "_lacking", lambda _: "worker" if clock[0] < 200 else "")
+    monkeypatch.setattr(demo, "_process", lambda *_, **__: nullcontext(SimpleNamespace(poll=lambda: None)))
+    with demo._service(Console(file=told, width=100), demo.Place(tmp_path, demo.DEFAULT_PORTS)):
+        pass
+    assert "after 70 s it still lacks: worker" in told.getvalue() and "up after 200.0 s" in told.getvalue()
 
 
 def test_each_demo_begins_anew(tmp_path: Path) -> None:
