@@ -79,7 +79,7 @@ def _is_host(host: str) -> str:
     if not host.strip():
         raise ValueError("is empty: write the address or the name of the machine")
     if "/" in host:
-        raise ValueError("is an address of a page: write the machine's name or address alone")
+        raise ValueError("is a web address: write the machine's name or address alone")
     if with_port := re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d+)", host):
         raise ValueError(f"is a host and a port: write host: {with_port[1]} and port: {with_port[2]}")
     if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?", host) or re.fullmatch(r"[\d.]+", host):

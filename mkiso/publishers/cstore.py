@@ -144,7 +144,7 @@ class Relay:
             self._order.order_id,
             "queued",
             self._accepted,
-            f"{self._name} accepted {self._accepted}.",
+            f"{self._name} accepted all {self._accepted} instances.",
             tuple(sorted(self._warnings)),
         )
 

@@ -28,5 +28,5 @@ def answered_levels(source: Source, today: date) -> str:
         limits += f" and taken to answer at most {settings.find_limit} studies to a question (find_limit)"
     studies = search(source, Criteria(study_date=days), 1).studies
     if not studies:
-        return f"It tells no study of the last {DAYS} days, by which its levels could be tried. {limits}."
+        return f"It has no study of the last {DAYS} days, so its levels could not be tried. {limits}."
     return f"{_WORDS[expected_instances(source, studies[0]).source]} {limits}."

@@ -123,7 +123,7 @@ def _configuration(site: Site) -> str:
     own = ("storage.", "viewer.", "publishers.")  # which have checks of their own
     if wrong := [words for words in lacking(site.settings) if not words.startswith(own)]:
         raise Unwell(f"{'. '.join(wrong)}.")
-    return f"{named_in(os.environ)} is right; data lies in {site.settings.storage.data_dir}"
+    return f"{named_in(os.environ)} is correct; data is kept in {site.settings.storage.data_dir}"
 
 
 def _disk(site: Site) -> str:

@@ -115,7 +115,7 @@ def serve() -> int:
     from mkiso_service.prefect.password import with_password
     from mkiso_service.processes.supervisor import run as supervise
 
-    words = "%s is what mkiso starts with; data lies in %s."
+    words = "%s is the configuration that mkiso starts with. Data is kept in %s."
     logging.getLogger("mkiso.serve").info(words, named_in(os.environ), settings.storage.data_dir)
 
     return supervise(with_password(settings, make=True))

@@ -183,7 +183,7 @@ storage: {{min_free_gib: 0}}
     told = capsys.readouterr().out
     for name in ("viewer", "PACS", "receiver", "patient API", "Prefect", "worker", "webhook", "publisher rimage"):
         assert any(line.startswith("wrong") and name in line for line in told.splitlines()), name
-    assert f"{file} is right; data lies in" in told
+    assert f"{file} is correct; data is kept in" in told
     monkeypatch.chdir(tmp_path / "..")
     assert named_in({}) == "There is no config.yaml here, so all is by default: this"
     assert "Start `mkiso serve`" in told

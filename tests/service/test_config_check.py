@@ -287,7 +287,7 @@ def test_serve_says_which_configuration_it_starts_with(tmp_path: Path, is_there:
     said = (
         f"{tmp_path / 'config.yaml'} is" if is_there else "There is no config.yaml here, so all is by default: this is"
     )
-    assert f"{said} what mkiso starts with; data lies in {tmp_path / 'data'}." in ended.stderr
+    assert f"{said} the configuration that mkiso starts with. Data is kept in {tmp_path / 'data'}." in ended.stderr
 
 
 def test_serve_and_its_processes_import_nothing_from_the_working_folder(tmp_path: Path) -> None:

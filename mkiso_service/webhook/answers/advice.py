@@ -69,9 +69,9 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "no_dicom_data": (N_("The study exists but has no images yet. Ask again when its images have been sent."),),
         "patient_mismatch": (
             N_(
-                "It isn't certain that all of this is one patient's, so no disc is made. If you gave several numbers, "
-                "check them, and ask for each patient separately. If you gave one, or they are one patient's, tell the "
-                "PACS administrator."
+                "It isn't certain that all of this belongs to one patient, so no disc is made. If you gave several "
+                "numbers, check them, and ask for each patient separately. If you gave one number, or all of them "
+                "belong to one patient, tell the PACS administrator."
             ),
         ),
         "other_patient": (
