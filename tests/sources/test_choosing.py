@@ -252,7 +252,7 @@ def test_what_one_source_lists_under_one_number_counts_for_each_of_the_study(num
 
 
 @pytest.mark.parametrize("numbers", [("A1", "B1"), ("B1", "A1")])
-def test_what_another_source_lists_counts_also_where_a_source_lists_once_and_counts_once(
+def test_what_another_lists_counts_where_a_source_lists_once_and_counts_once(
     numbers: tuple[str, str],
 ) -> None:
     """Under the first number it lists what it has, under the second it only counts: whichever answer is taken."""
