@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mkiso.audit import messages as audit
 from mkiso.config.publishers import DicomPublisher
@@ -77,6 +78,10 @@ def give_orders(run: JobRun, publisher: Publisher, studies: CompleteStudies, ord
                 f"{publisher.name} has {number} of the {len(orders)} discs of this set, and not the next one: "
                 f"{error.words} Retry of this run gives it the rest. Else throw away what it has made of the set."
             ) from None
+        except OSError:  # mkiso's own disk is full: what is told of the end says to look at the publisher first
+            if number:
+                run.report = replace(run.report, proves="queued")
+            raise
         _note(run, receipt)
         if not receipt.given_before:
             _audit(run, publisher, studies, len(order.instances))

@@ -184,11 +184,13 @@ def test_who_is_told_of_a_disc_that_fails_is_told_of_those_of_its_set_before_it(
 ) -> None:
     proven, publisher = proved(tmp_path), publisher_of("robot", settings)
     fault = PublisherUnavailable("robot's folder can't be used; nothing was printed.")
-    given: list[Receipt | MkisoError] = [Receipt("robot", "1", "queued", 1, "given"), fault, fault]
+    full = OSError(errno.ENOSPC, "No space left on device")
+    first = Receipt("robot", "1", "queued", 1, "given")
+    given: list[Receipt | Exception] = [first, fault, fault, first, full, full]
 
     def gives(*_: object) -> Receipt:
         outcome = given.pop(0)
-        if isinstance(outcome, MkisoError):
+        if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
@@ -198,6 +200,10 @@ def test_who_is_told_of_a_disc_that_fails_is_told_of_those_of_its_set_before_it(
     for error, words in ((PrintUncertain, "has 1 of the 2 discs of this set"), (PublisherUnavailable, "nothing")):
         with pytest.raises(error, match=words):
             order_steps.give_orders.fn(begin(), publisher, proven.studies[0], [order, order])
+    for proves in ("queued", ""):  # our own disk is full: whoever asks again is sent to the robot first
+        with pytest.raises(StorageFull):
+            order_steps.give_orders.fn(run := begin(), publisher, proven.studies[0], [order, order])
+        assert run.report.proves == proves
 
 
 def test_an_export_is_told_once_and_its_failure_fails_no_print(
