@@ -76,7 +76,7 @@ def test_a_state_turns_its_image_and_no_other(tmp_path: Path) -> None:
     assert np.abs(shown - np.rot90(plain, -1)).mean() < 10 < 40 < np.abs(shown - plain).mean()  # JPEG of noise
     assert (pixels(with_state, second.arrival.sha256) == pixels(without, second.arrival.sha256)).all()
     page = series_page(seen(studies, tmp_path, with_state).layouts[0])
-    assert "is shown as the newest of them has it" in page and "Not drawn" not in page
+    assert "Of several the newest counts." in page and "Not drawn" not in page
     plain = series_page(seen(studies, tmp_path / "plain", without).layouts[0])
     assert "newest" not in plain
 

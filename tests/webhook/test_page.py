@@ -173,7 +173,7 @@ def test_a_clerk_at_the_counter(browser: Chromium, tmp_path: Path) -> None:
         browser.until_ready("numbers")
         browser.type("M4,M5")
         browser.press("Enter")
-        browser.until(f"{clerk.text('#problem')}.startsWith('It isn\\'t certain that all of this is one patient')")
+        browser.until(f"{clerk.text('#problem')}.startsWith('It isn\\'t certain that all of this belongs to')")
         assert browser.run("document.getElementById('whose').hidden")
         clerk.finds_nothing_wrong()
         browser.run("document.getElementById('numbers').value = ''")
