@@ -26,7 +26,7 @@ class Outcome:
     why, `unusable` the studies that it describes so that they can't be archived,
     `searched_ahead` a day that hasn't come yet and at which the ledger was searched, `days_left` how many owed days are
     left to the next nights, `given_up` the studies that are tried no more and that nobody has settled. `by_hand`: a
-    person has asked, so that its days are owed by nobody.
+    person asked for these days, so no later night has to search them.
     """
 
     found: int = 0

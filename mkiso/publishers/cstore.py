@@ -109,7 +109,7 @@ class CStorePublisher(DicomPublisher[CStore]):
 
 
 class Relay:
-    """One order on its way to one publisher. `makes_of_part`: it makes a disc of what it has, untold."""
+    """One order on its way to one publisher. `makes_of_part`: it makes a disc of what it has without an order."""
 
     def __init__(
         self,

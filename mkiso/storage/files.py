@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from uuid import UUID
@@ -134,6 +135,14 @@ def clock_of(probe: Path) -> float:
     finally:
         os.close(descriptor)
         probe.unlink(missing_ok=True)
+
+
+def moment_of(seconds: float) -> str:
+    """A time since 1970 in ISO 8601, UTC; empty where a harmed file says what no calendar has, as the year 10000."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return ""
 
 
 def seconds_old(path: Path, now: float | None = None) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mkiso.config.storage import Storage
+from mkiso.storage.files import moment_of
 
 EVERY_SECONDS = 60.0
 """How exactly a use is noted: a program may ask a hundred times a second."""
@@ -40,8 +40,7 @@ class KeyUse:
 
 
 def _time_of(file: Path) -> str:
-    """Empty where there is no such file, or its time lies beyond the year 9999."""
     try:
-        return datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):
+        return moment_of(file.stat().st_mtime)
+    except OSError:
         return ""

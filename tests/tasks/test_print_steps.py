@@ -200,7 +200,7 @@ def test_who_is_told_of_a_disc_that_fails_is_told_of_those_of_its_set_before_it(
     for error, words in ((PrintUncertain, "has 1 of the 2 discs of this set"), (PublisherUnavailable, "nothing")):
         with pytest.raises(error, match=words):
             order_steps.give_orders.fn(begin(), publisher, proven.studies[0], [order, order])
-    for proves in ("queued", ""):  # our own disk is full: whoever asks again is sent to the robot first
+    for proves in ("queued", ""):  # our own disk is full: the page says to look at the robot first
         with pytest.raises(StorageFull):
             order_steps.give_orders.fn(run := begin(), publisher, proven.studies[0], [order, order])
         assert run.report.proves == proves

@@ -38,8 +38,8 @@ PLAIN_POLICY = (
 )
 REFRESH_SECONDS = 2
 _ENDED = f"{HOME}?ended"
-"""The way back for whoever was signed in. Who came with a key, such as nginx adds to the old addresses, had no
-session."""
+"""The way back for somebody who is signed in: if the session has ended by then, the page says so. A request with a key,
+which nginx adds to the old addresses, has no session."""
 _OF_SIGN_IN = (Unauthorized.code, SignInFailed.code, ProviderUnavailable.code)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -15,6 +14,7 @@ from mkiso.config.settings import Settings
 from mkiso.errors import ReceiverUnavailable
 from mkiso.receiver.client import receiver_status
 from mkiso.receiver.pushed import Ask, studies_in
+from mkiso.storage.files import moment_of
 from mkiso_service.api import InboxState, InboxStates
 from mkiso_service.webhook.answers.errors import is_shown
 from mkiso_service.webhook.answers.json_answers import Json
@@ -59,7 +59,7 @@ def inbox_states(settings: Settings) -> InboxStates:
                 "running": sum(bool(asked) and not asked[-1].ended for asked, _ in studies),
                 "failed": sum(bool(asked) and asked[-1].ended == "failed" for asked, _ in studies),
                 "last_disc": last.job_id if last else "",
-                "last_disc_time": _moment(last.ended_time or last.time) if last else "",
+                "last_disc_time": moment_of(last.ended_time or last.time) if last else "",
             }
         )
     return {"inboxes": told}
@@ -69,11 +69,3 @@ def last_disc(studies: Iterable[tuple[Ask, ...]]) -> Ask | None:
     """The newest job that made a disc. Pure."""
     made = (each for asked in studies for each in asked if each.ended == "done")
     return max(made, key=lambda each: each.ended_time or each.time, default=None)
-
-
-def _moment(seconds: float) -> str:
-    """Empty where what is written down is no time, or lies beyond the year 9999."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):
-        return ""
