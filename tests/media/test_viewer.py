@@ -280,6 +280,7 @@ def test_the_first_page_opens_the_pictures_with_one_click(browser: Browser, disc
 def test_a_picture_lies_whole_on_the_paper(viewer: Browser, panes: int) -> None:
     if panes == 2:
         viewer.run("document.getElementById('two').click()")
+        viewer.until("document.querySelector('#pane2 img').naturalWidth === 224")
     before = measured(viewer, "width")
     boxes = (
         "JSON.stringify([...document.querySelectorAll('.pane:not([hidden])')].map(pane => "

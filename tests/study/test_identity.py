@@ -98,7 +98,7 @@ def test_a_study_without_a_patient_id_is_named() -> None:
 
 def test_a_study_of_two_patients_is_named_by_all_its_numbers_or_by_its_uid() -> None:
     copies = [STUDY, replace(STUDY, accession_number="", patient_id="HN-2")]
-    with pytest.raises(PatientMismatch, match=r"number A1, none \(study 1\.2\.3\) is one patient's") as refused:
+    with pytest.raises(PatientMismatch, match=r"number A1, none \(study 1\.2\.3\) belongs to more") as refused:
         one_study(copies)
     assert refused.value.details == {"accession_numbers": ["A1", "none (study 1.2.3)"]}
     assert "HN-" not in refused.value.words
