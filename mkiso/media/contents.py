@@ -15,6 +15,8 @@ _KINDS = {  # by directory record type (PS3.3 F.5)
     "WAVEFORM": "recording",
     **dict.fromkeys(("RT PLAN", "RT DOSE", "RT STRUCTURE SET", "RT TREAT RECORD", "RADIOTHERAPY"), "radiotherapy"),
 }
+RECORDED = frozenset({"image", "recording", "radiotherapy"})
+"""What devices record or plan; the other kinds are about it."""
 
 
 def contents_of(record_types: Iterable[str]) -> Counter[str]:

@@ -258,7 +258,7 @@ def _elsewhere(instances: Collection[Instance], spoken: Language) -> list[str]:
             "accession number %(number)s, %(date)s, %(modalities)s: %(objects)s",
             number=study.accession_number or "–",
             date=study.date or spoken.gettext("no date"),
-            modalities=study.modalities,
+            modalities=study.modalities or "–",
             objects=study.contents,
         )
         for patient in patients_on_page(arrange(instances), None, Showing(language=spoken.code), {})

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from pydicom import Dataset
 
 from mkiso.languages import N_, Language, language
-from mkiso.media.contents import contents_of, in_words
+from mkiso.media.contents import RECORDED, contents_of, in_words
 from mkiso.media.file_set import Leaf, PatientBranch, Series, StudyBranch
 from mkiso.media.report_page import kind_title, title_of
 from mkiso.media.series_page import SeriesPage, series_page
@@ -150,7 +150,7 @@ def _study(
         title=_line(header, "StudyDescription") or otherwise,
         date=spoken.da(_line(header, "StudyDate")),
         accession_number=_line(header, "AccessionNumber"),
-        modalities=", ".join(sorted({_line(entry.header, "Modality") for entry in branch.series} - {""})),
+        modalities=", ".join(sorted({_modality(entry) for entry in branch.series} - {""})),
         contents=contents_words(held, spoken),
         series=tuple(
             _series(entry, shown.get((branch.study_instance_uid, entry.series_instance_uid)), spoken)
@@ -165,12 +165,20 @@ def _series(branch: Series, shown: ShownSeries | None, spoken: Language) -> Seri
     header = branch.header
     return SeriesOnPage(
         title=_series_title(_line(header, "SeriesNumber"), _line(header, "SeriesDescription"), spoken),
-        modality=_line(header, "Modality"),
+        modality=_modality(branch),
         body_part=_line(header, "BodyPartExamined").capitalize(),
         instances=len(branch.leaves),
         contents=contents_words(branch.leaves, spoken),
         shown=series_page(shown, spoken) if shown else None,
     )
+
+
+def _modality(branch: Series) -> str:
+    """That of what was recorded; none of reports, selections and the like, whose code (SR, KO, PR) says nothing to a
+    patient that the counted contents don't say in words.
+    """
+    kinds = contents_of(leaf.record_type for leaf in branch.leaves)
+    return _line(branch.header, "Modality") if kinds.keys() & RECORDED else ""
 
 
 def _report(shown: ShownReport, spoken: Language) -> ReportOnPage:

@@ -103,7 +103,7 @@ def test_every_kind_of_object_is_shown_or_named_and_proved(tmp_path: Path) -> No
 def test_a_study_of_a_report_alone_is_called_a_report(tmp_path: Path) -> None:
     studies = passed(instances([written(report([text("Finding", "x")]), tmp_path / "in" / "a.dcm")]))
     [layout] = told(studies, tmp_path, rendered(studies, tmp_path / "pictures")).layouts
-    assert "Report February 29, 2024 · SR 1 report" in words(layout, "INDEX.HTM")
+    assert "Report February 29, 2024 1 report" in words(layout, "INDEX.HTM")
     for path in (
         "INDEX.HTM",
         "README.TXT",
@@ -280,7 +280,7 @@ def test_what_is_said_of_other_discs_counts_reports_too(tmp_path: Path, monkeypa
     layouts = told(studies, tmp_path).layouts
     assert len(layouts) > 1
     said = " ".join(words(layout, "README.TXT") for layout in layouts)
-    assert re.search(r"CT, SR: \d+ images and 1 report|SR: 1 report", said)
+    assert re.search(r"CT: \d+ images and 1 report|–: 1 report", said)
     for layout in layouts:
         assert not list(dead_links(unpacked(layout, tmp_path / layout.volume_id)))
 
