@@ -49,6 +49,15 @@ ConfirmReprint = Annotated[
         "lies there.",
     ),
 ]
+OrdersTold = Annotated[
+    int,
+    Field(
+        title="Orders told",
+        description="Of how many earlier orders of this disc the person was told who asks; if there are more, none is "
+        "given. -1: nobody was told.",
+        ge=-1,
+    ),
+]
 
 
 @flow(
@@ -68,6 +77,7 @@ def print_disc(
     series_uids: SeriesUids = (),
     priors: Priors = False,
     transfer_syntax: DiscTransferSyntax = "",
+    orders_told: OrdersTold = -1,
 ) -> State:
     """Have a disc of one patient's studies made by a disc publisher.
 
@@ -82,17 +92,18 @@ def print_disc(
         series_uids: Of a study that has some of these, these alone; empty: whole studies.
         priors: Whether earlier studies of the patient go beside them, by the rule of the configuration.
         transfer_syntax: as-archived, or explicit-le for old programs; empty: disc.transfer_syntax of the configuration.
+        orders_told: Of how many earlier orders of the same the person was told who asks; -1: nobody was.
     """
     asked = {"language": language, "transfer_syntax": transfer_syntax}
     selection = Selection(study_uids, series_uids, priors)
     with JobRun("print", accession_numbers, publisher, **asked, selection=selection, deidentified=False) as run:
         question = run.question()
-        write_down(run, question, confirm_reprint)
+        write_down(run, question, confirm_reprint, orders_told)
         run.start()
         maker = run.publisher  # an unknown one ends the job before the PACS is asked
         found = find(run, question, shown)
         check_label(run, maker, found)
-        write_down_found(run, found, confirm_reprint)
+        write_down_found(run, found, confirm_reprint, orders_told)
         if maker.needs_image:
             run.begin_pictures()
         studies = retrieve(run, found)

@@ -253,6 +253,17 @@ class PrintUncertain(PermanentError):
     remedy = "look at the robot, then print with `confirm_reprint`"
 
 
+class OrderedMeanwhile(PermanentError):
+    """The same disc was ordered after somebody had looked, who was told of fewer orders."""
+
+    code = "ordered_meanwhile"
+    http_status = 409
+    meaning = (
+        "the same disc was ordered after the person who asks had looked (`orders_told`), so it isn't made once more"
+    )
+    remedy = "look the number up again; ask again where one more disc is wanted"
+
+
 class JobCancelled(PermanentError):
     """Somebody cancelled the job."""
 

@@ -20,25 +20,26 @@ from tasks.step import step
 
 
 @step("Write down what is asked")
-def write_down(run: JobRun, accession_numbers: tuple[str, ...], confirm_reprint: bool) -> None:
+def write_down(run: JobRun, accession_numbers: tuple[str, ...], confirm_reprint: bool, told: int) -> None:
     """Note in the order book that this job asks; a retry keeps the place of its first attempt, so that it makes no disc
-    where a newer one did.
+    where a newer one did. Who was told of fewer orders of the same than there are gets no further disc: the page on
+    which they said yes was old.
     """
     orders_dir = run.settings.storage.orders_dir
     if accession_numbers:
         take_over(orders_dir, accession_numbers, run.settings.publishers)
     book = OrderBook.of(orders_dir, pages_of(accession_numbers, run.selection))
-    book.ask(run.job.id, confirmed=confirm_reprint, again=run.is_retry(), selection=run.selection)
+    book.ask(run.job.id, confirmed=confirm_reprint, again=run.is_retry(), selection=run.selection, told=told)
 
 
 @step("Write down what was found")
-def write_down_found(run: JobRun, found: Found, confirm_reprint: bool) -> None:
+def write_down_found(run: JobRun, found: Found, confirm_reprint: bool, told: int) -> None:
     """As write_down, for the studies that the PACS has named: an order by accession number counts for whoever asks by
     UID, and the other way round.
     """
     pages = pages_of(found.accession_numbers, found.selection, found.asked)
     OrderBook.of(run.settings.storage.orders_dir, pages).ask_also(
-        run.job.id, confirmed=confirm_reprint, retried=run.is_retry(), selection=run.selection
+        run.job.id, confirmed=confirm_reprint, retried=run.is_retry(), selection=run.selection, told=told
     )
 
 

@@ -27,7 +27,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from mkiso.errors import PrintUncertain
+from mkiso.errors import OrderedMeanwhile, PrintUncertain
 from mkiso.storage.files import Unreadable, read_json, seconds_old, write_whole
 from mkiso.study.selection import EVERYTHING, Selection
 
@@ -212,6 +212,23 @@ def made_before(pages: Sequence[Page], mine: Entry) -> list[Entry]:
     return sorted(made.values(), key=lambda entry: entry.time)
 
 
+def orders_before(pages: Sequence[Page], mine: Entry) -> int:
+    """How many jobs have ordered the same before."""
+    return len({order.job_id for order in made_before(pages, mine)})
+
+
+def require_all_told(pages: Sequence[Page], question: Entry, told: int) -> None:
+    """Who asks knew of every job that has ordered the same (`told`; negative: nobody was told). One that gives its
+    order now is never known. Raises OrderedMeanwhile.
+    """
+    given = [[replace(each, state="given") if each.state == "giving" else each for each in page] for page in pages]
+    if 0 <= told < orders_before(pages if question.confirmed else given, question):
+        raise OrderedMeanwhile(
+            "The same disc was ordered after this question was shown, so it isn't made once more. Look it up again, "
+            "and ask again if one more disc is wanted."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class OrderBook:
     """The pages of a question (mkiso.publishers.protocol.pages_of). Every change has reached the disk when the method
@@ -232,28 +249,40 @@ class OrderBook:
         return [_read(path) for path in self.paths]
 
     def ask(
-        self, job_id: str, *, confirmed: bool = False, again: bool = False, selection: Selection = EVERYTHING
+        self,
+        job_id: str,
+        *,
+        confirmed: bool = False,
+        again: bool = False,
+        selection: Selection = EVERYTHING,
+        told: int = -1,
     ) -> None:
         """Write down that a job asks, once: the first attempt counts. `again`: this is not its first attempt, so it
-        must be there.
+        must be there. `told`: of how many orders of the same the person knows who asks, negative: nobody was told.
 
-        Raises PrintUncertain.
+        Raises OrderedMeanwhile, PrintUncertain.
         """
         question = Entry(job_id, "asked", time.time(), confirmed=confirmed, selection=selection)
         with _held(self.paths[0].parent):
             pages = self.pages()
             if again and any(_asked(page, job_id) is None for page in pages):
                 raise PrintUncertain(UNKNOWN)
+            if not again:
+                require_all_told(pages, question, told)
             self._write([[*page, question] if _asked(page, job_id) is None else page for page in pages])
 
-    def ask_also(self, job_id: str, *, retried: bool, selection: Selection, confirmed: bool = False) -> None:
+    def ask_also(
+        self, job_id: str, *, retried: bool, selection: Selection, confirmed: bool = False, told: int = -1
+    ) -> None:
         """Write the question on those of the pages that it isn't on, once the PACS has named them. `retried`: this is a
         later attempt of the job, so what was ordered there counts as newer, unless a page that has the question says
-        when. Raises PrintUncertain.
+        when. `told`: as of `ask`. Raises OrderedMeanwhile, PrintUncertain.
         """
         question = Entry(job_id, "asked", time.time(), confirmed=confirmed, selection=selection)
         with _held(self.paths[0].parent):
             pages = self.pages()
+            if not retried:
+                require_all_told(pages, question, told)
             known = {entry.key for page in pages if _asked(page, job_id) is not None for entry in page}
             self._write(
                 [

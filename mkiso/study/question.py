@@ -24,7 +24,8 @@ class Question:
     nobody was. `language`, `transfer_syntax`: of the disc, empty where it is the site's. `format`: the name of the
     disc's. `seal`: of who is told the password of an encrypted disc (mkiso.storage.handover); no two askers have the
     same. `selection`: what is chosen; a study may be asked for by its UID there alone, without any accession number.
-    `deidentified`: a copy is wanted that doesn't say whose it is.
+    `deidentified`: a copy is wanted that doesn't say whose it is. `orders_told`: of how many earlier orders of the same
+    disc somebody was told who wants one more, negative: nobody was told.
     """
 
     kind: Kind
@@ -38,6 +39,7 @@ class Question:
     selection: Selection = EVERYTHING
     transfer_syntax: str = ""
     deidentified: bool = False
+    orders_told: int = -1
 
     @property
     def key(self) -> str:
@@ -47,7 +49,7 @@ class Question:
         patient: it must not join a job that makes a disc of whoever it is. And so is one of a language, of
         another format, or of a selection: a disc of some series must never be given to who wants the whole, nor one
         with earlier studies to who wants none. One of an encrypted disc is nobody else's, and a de-identified copy is
-        no patient's disc.
+        no patient's disc. What was told of earlier orders makes no other question: who was told of fewer joins as well.
         """
         kind = f"{self.kind} anew" if self.confirm_reprint else self.kind
         told = {
@@ -85,7 +87,8 @@ class Question:
         numbers = {"accession_numbers": list(self.accession_numbers)}
         parameters: dict[str, Any] = numbers | {name: value for name, value in given.items() if value}
         if self.kind == "print":
-            return {**parameters, "publisher": self.publisher, "confirm_reprint": self.confirm_reprint}
+            told = {"orders_told": self.orders_told} if self.orders_told >= 0 else {}
+            return {**parameters, "publisher": self.publisher, "confirm_reprint": self.confirm_reprint, **told}
         return parameters
 
     @property
@@ -100,7 +103,8 @@ class Question:
         form, seal = parameters.get("format", ISO), parameters.get("seal", "")
         numbers, chosen = tuple(parameters["accession_numbers"]), selection_of(parameters)
         stored, copied = parameters.get("transfer_syntax", ""), parameters.get("deidentified", False)
-        return cls(kind, numbers, publisher, confirmed, shown, spoken, form, seal, chosen, stored, copied)
+        told = parameters.get("orders_told", -1)
+        return cls(kind, numbers, publisher, confirmed, shown, spoken, form, seal, chosen, stored, copied, told)
 
     @property
     def called(self) -> str:

@@ -47,7 +47,8 @@ class AskedDisc(NamedTuple):
 class DiscRequest:
     """What is asked of the service; what is empty is as the site has it. `selection`: what is chosen of the studies,
     or, without accession numbers, which these are. `birth_date` is ISO 8601, as everywhere here. `priors`: whether
-    earlier studies go beside, true or false. `shown`: the preview's, of the patient whom somebody confirmed.
+    earlier studies go beside, true or false. `shown`: the preview's, of the patient whom somebody confirmed;
+    `orders_told`: of how many earlier orders of the same disc they were told, empty: nobody was.
     `language`: of the disc, `transfer_syntax`: of its images, `form`: the name of its format. `deidentified`: a copy
     that doesn't say whose it is.
     """
@@ -57,6 +58,7 @@ class DiscRequest:
     birth_date: str = ""
     priors: str = ""
     shown: str = ""
+    orders_told: str = ""
     language: str = ""
     transfer_syntax: str = ""
     form: str = ""
@@ -128,7 +130,11 @@ class Client:
 
         `confirm_reprint`: an earlier print ended unclear, and somebody has looked at the publisher.
         """
-        asked = {"publisher": publisher, "confirm_reprint": "true" if confirm_reprint else ""}
+        asked = {
+            "publisher": publisher,
+            "confirm_reprint": "true" if confirm_reprint else "",
+            "orders_told": request.orders_told,
+        }
         return self._start("POST", "/api/iso/print", {**request.parameters("accession_number"), **asked})
 
     def state(self, job_id: str) -> Job:

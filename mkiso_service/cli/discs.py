@@ -169,7 +169,8 @@ def print_(
     from mkiso_service.cli.display import show_job
 
     console = Console(soft_wrap=True, stderr=as_json)
-    request = confirmed(console, client, request, yes=yes)
+    asks = f"Have {publisher or 'the disc robot of this site'} make a disc of this patient?"
+    request = confirmed(console, client, request, yes=yes, question=asks)
     order = client.ask_for_print(request, publisher, confirm_reprint=confirm_reprint)
     if "made_before_minutes" in order:
         console.print(f"This disc was made {order['made_before_minutes']} minutes ago, too.", style="yellow")

@@ -184,9 +184,11 @@ def of_a_service(command: Command) -> Command:
     return with_client
 
 
-def confirmed(console: Console, client: Client, request: DiscRequest, *, yes: bool) -> DiscRequest:
-    """The request, and whose disc it is to be: on a terminal somebody has seen and confirmed the patient. Raises
-    click.Abort.
+def confirmed(
+    console: Console, client: Client, request: DiscRequest, *, yes: bool, question: str = "Make a disc of this patient?"
+) -> DiscRequest:
+    """The request, and whose disc it is to be: on a terminal somebody has seen and confirmed the patient, and how often
+    the disc was ordered before. Raises click.Abort.
     """
     if yes or not _somebody_is_there():
         return request
@@ -194,8 +196,9 @@ def confirmed(console: Console, client: Client, request: DiscRequest, *, yes: bo
 
     preview = client.preview(request)
     show_preview(console, preview)
-    click.confirm("Make a disc of this patient?", abort=True, err=console.stderr)
-    return replace(request, shown=preview["shown"])
+    click.confirm(question, abort=True, err=console.stderr)
+    ordered = preview["ordered"]
+    return replace(request, shown=preview["shown"], orders_told=str(ordered["orders"] if ordered else 0))
 
 
 def tell(answer: object) -> None:

@@ -26,6 +26,7 @@ from mkiso_service.api import MESSAGES
 from mkiso_service.webhook.answers.pages import page_of
 from mkiso_service.webhook.questions.query import (
     BIRTH_DATE_PATTERN,
+    MAX_ORDERS_TOLD,
     MAX_PART,
     MAX_SEARCH,
     SEARCH_PATTERN,
@@ -58,6 +59,7 @@ def description_of(settings: Settings) -> dict[str, Any]:
             "maxItems": most,
         }
     components["parameters"]["part"]["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_PART}
+    components["parameters"]["orders_told"]["schema"] = {"type": "integer", "minimum": 0, "maximum": MAX_ORDERS_TOLD}
     components["parameters"]["shown"]["schema"]["pattern"] = SHOWN_PATTERN
     components["parameters"]["search"]["schema"] |= {"maxLength": MAX_SEARCH, "pattern": SEARCH_PATTERN}
     components["parameters"]["language"]["schema"]["enum"] = list(languages())

@@ -251,6 +251,12 @@ def test_earlier_studies_go_beside_where_they_are_asked_for(
     assert_holds_exactly(extract(image, tmp_path / "printed"), every)
     ordered = [http.get("/api/iso/preview", params={"accession_number": number}).json() for number in ("R1", "R2")]
     assert [each["ordered"] and each["ordered"]["publisher"] for each in ordered] == ["robot", None]
+    again = {**query, "priors": "true", "publisher": "robot", "confirm_reprint": "true"}
+    refused = http.get("/api/iso/print", params={**again, "orders_told": "0"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "ordered_meanwhile")
+    told = http.get("/api/iso/print", params={**again, "orders_told": str(ordered[0]["ordered"]["orders"])})
+    assert hospital.service.ended(told.json()["job_id"])["proves"] == "done"
+    assert len(set(robot.discs.glob("*.iso")) - before) == 2
 
 
 def test_a_disc_is_made_without_an_earlier_study_that_lacks_an_image_and_says_so(

@@ -9,18 +9,18 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Thread
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mkiso.config.publishers import CStore, MediaCreation, Robot
-from mkiso.errors import PrintUncertain, PublisherRefused, PublisherUnavailable
+from mkiso.errors import OrderedMeanwhile, PrintUncertain, PublisherRefused, PublisherUnavailable
 from mkiso.publishers.desk import cancel, follow
 from mkiso.publishers.lock import Settling, lock_name, publisher_lock
 from mkiso.publishers.orderbook import (
@@ -42,6 +42,7 @@ from mkiso.study.selection import EVERYTHING, Selection
 from peers.patience import LONG
 from tests.publishers.orders import give
 
+STUDY, PART = Selection(("1.2.3",)), Selection(("1.2.3",), ("1.2.3.4",))
 MINE, OTHER = "0b0a1b2c-0000-4000-8000-000000000001", "0b0a1b2c-0000-4000-8000-000000000002"
 
 
@@ -275,6 +276,53 @@ def test_what_is_asked_on_further_pages_is_no_confirmation(tmp_path: Path) -> No
         decide(book.pages(), MINE, 1, "robot")
 
 
+def ordered_by(book: OrderBook, job_id: str, state: State, selection: Selection = EVERYTHING) -> None:
+    book.ask(job_id, selection=selection)
+    order = book.open(job_id, 1, "robot")
+    book.begin(order)
+    if state != "giving":
+        book.settle(order, state)
+
+
+@pytest.mark.parametrize(
+    ("state", "counts"), [(state, state in ("giving", "given", "done")) for state in get_args(State)]
+)
+def test_a_yes_on_a_page_that_is_old_by_now_orders_nothing(tmp_path: Path, state: State, counts: bool) -> None:
+    """What is unclear is refused in other words when the order is given."""
+    book = OrderBook.of(tmp_path, ["A"])
+    if state != "asked":
+        ordered_by(book, OTHER, state)
+    with pytest.raises(OrderedMeanwhile) if counts else nullcontext():
+        book.ask(MINE, told=0)
+    assert (MINE in {entry.job_id for page in book.pages() for entry in page}) != counts
+    book.ask("was told", told=1)
+    book.ask("a program")
+
+
+def test_orders_of_the_studies_that_were_found_count_too_and_those_of_a_part_not(tmp_path: Path) -> None:
+    number, study = OrderBook.of(tmp_path, ["A"]), OrderBook.of(tmp_path, ["1.2.3"])
+    both = OrderBook.of(tmp_path, ["A", "1.2.3"])
+    ordered_by(study, "a part", "done", PART)
+    number.ask(MINE, told=0)
+    both.ask_also(MINE, retried=False, selection=EVERYTHING, told=0)
+    ordered_by(study, OTHER, "done", STUDY)
+    number.ask("new", told=0)
+    with pytest.raises(OrderedMeanwhile):
+        both.ask_also("new", retried=False, selection=EVERYTHING, told=0)
+    both.ask_also("new", retried=False, selection=EVERYTHING, told=1)
+
+
+def test_a_retry_goes_on_whatever_was_ordered_meanwhile(tmp_path: Path) -> None:
+    """Its own order may be at the robot; what is newer than its question is refused when it gives one."""
+    book = OrderBook.of(tmp_path, ["A"])
+    book.ask(MINE, told=0)
+    ordered_by(book, OTHER, "done")
+    book.ask(MINE, again=True, told=0)
+    book.ask_also(MINE, retried=True, selection=EVERYTHING, told=0)
+    with pytest.raises(PrintUncertain, match="newer"):
+        decide(book.pages(), MINE, 1, "robot")
+
+
 def test_a_question_is_no_order() -> None:
     assert latest([[asked()]], MINE, 0) is None
     assert orders_of([[asked(), asked(OTHER), entry("given", OTHER)]], MINE) == []
@@ -283,9 +331,6 @@ def test_a_question_is_no_order() -> None:
 @pytest.mark.parametrize("state", ["not given", "failed"])
 def test_an_order_that_made_no_disc_keeps_no_later_job_of_an_inbox_from_ordering(state: State) -> None:
     require_not_ordered([[asked(), entry(state)]], [MINE])
-
-
-STUDY, PART = Selection(("1.2.3",)), Selection(("1.2.3",), ("1.2.3.4",))
 
 
 @pytest.mark.parametrize(

@@ -263,7 +263,7 @@ def test_what_was_ordered_before_an_upgrade_is_known_when_the_same_is_asked(
     question = b"robot\nA1"
     former = orders_dir / f"{hashlib.sha256(question).hexdigest()[:32]}.json"
     former.write_text('[{"job_id": "before", "volume": 1, "attempt": 1, "state": "uncertain", "time": 1.0}]')
-    order_steps.write_down.fn(begin(), ("A1",), False)
+    order_steps.write_down.fn(begin(), ("A1",), False, -1)
     [page] = OrderBook.of(orders_dir, ["A1"]).pages()
     assert [(entry.job_id, entry.state) for entry in page] == [("before", "uncertain"), (JOB, "asked")]
     assert not former.exists()
@@ -381,13 +381,13 @@ def test_a_print_by_number_and_one_by_uid_know_of_each_other(
     [study] = found.studies
     uid, publisher = study.study_instance_uid, publisher_of("robot", settings)
     by_number = begin()
-    order_steps.write_down.fn(by_number, ("A1",), False)
+    order_steps.write_down.fn(by_number, ("A1",), False, -1)
     by_uid = begin()
     chosen = Selection((uid,))
     by_uid.job, by_uid.report = Job("by uid", "print", settings), replace(by_uid.report, selection=chosen)
-    order_steps.write_down.fn(by_uid, (), False)
-    order_steps.write_down_found.fn(by_uid, replace(found, accession_numbers=(), selection=chosen), False)
-    order_steps.write_down_found.fn(by_number, found, False)
+    order_steps.write_down.fn(by_uid, (), False, -1)
+    order_steps.write_down_found.fn(by_uid, replace(found, accession_numbers=(), selection=chosen), False, -1)
+    order_steps.write_down_found.fn(by_number, found, False, -1)
     [order] = order_steps.orders_of_studies.fn(by_number, publisher, complete)
     assert order.questions == ("A1", uid)
     book = OrderBook.of(settings.storage.orders_dir, order.questions)

@@ -116,7 +116,9 @@ def test_a_link_gets_a_page_and_its_button_prints_once(locked: httpx.Client, loc
 
     action = re.findall(r'<form method="post" action="([^"]+)"', page.text)[0].replace("&amp;", "&")
     # The choice about earlier studies stands there too: the site's default may change before the button is pressed.
-    wanted = r"\?accession_number=A1&publisher=rimage&confirm_reprint=true&shown=[0-9a-f]{32}&priors=false"
+    wanted = (
+        r"\?accession_number=A1&publisher=rimage&confirm_reprint=true&shown=[0-9a-f]{32}&orders_told=0&priors=false"
+    )
     assert re.fullmatch(wanted, action)
     pressed = locked.post(
         f"/api/iso/print{action}", headers={**BUTTON, "Origin": str(locked.base_url).rstrip("/"), **way_in}

@@ -494,7 +494,7 @@ def test_prints_say_which_publisher_has_what(browser: Chromium, tmp_path: Path) 
         for key in ("ArrowRight", "Tab", "Tab", " "):  # epson, make the file, have a disc made
             browser.press(key)
         clerk.until_reads("#jobs .job .words", "epson has made the disc with 3 images. Collect it there.")
-        assert desk.asked[-1].publisher == "epson"
+        assert (desk.asked[-1].publisher, desk.asked[-1].orders_told) == ("epson", 0)
         assert clerk.reads("#jobs .state") == "Made"
         assert clerk.reads("#jobs .remark") == "The same was ordered 25 minutes ago: this makes another disc."
 

@@ -104,8 +104,8 @@ def test_a_person_sees_whose_disc_it_is_and_what_was_made_before(
         browser.until("location.pathname.startsWith('/api/iso/jobs/') && document.readyState === 'complete'")
         is_right(browser, code, tmp_path, "ordered")
         shown = client.get("/api/iso/preview?accession_number=A1,A2").json()["shown"]
-        assert [(each.kind, each.accession_numbers, each.shown) for each in desk.asked] == [
-            ("print", ("A1", "A2"), shown)
+        assert [(each.kind, each.accession_numbers, each.shown, each.orders_told) for each in desk.asked] == [
+            ("print", ("A1", "A2"), shown, 2)
         ]
         assert refusals(browser) == []
 

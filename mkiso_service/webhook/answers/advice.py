@@ -80,6 +80,12 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
                 "number up again."
             ),
         ),
+        "ordered_meanwhile": (
+            N_(
+                "This disc was ordered since the patient was looked up, so no second one is made. Look the number up "
+                "again, and ask again if one more disc is wanted."
+            ),
+        ),
         "wrong_birth_date": (
             N_("The PACS has another birth date for this number. Check the number and the birth date."),
         ),

@@ -87,18 +87,20 @@ def print_page(
     order |= {"language": question.language} if question.language else {}
     order |= {"transfer_syntax": question.transfer_syntax} if question.transfer_syntax else {}
     order |= {"confirm_reprint": "true"} if question.confirm_reprint else {}
+    ordered = told["ordered"] if told else None
     if told:
-        order["shown"] = told["shown"]
+        order |= {"shown": told["shown"], "orders_told": str(ordered["orders"] if ordered else 0)}
     pairs = [
         *order.items(),
         *(("study_uid", uid) for uid in question.selection.studies),
         *(("series_uid", uid) for uid in question.selection.series),
         ("priors", str(question.selection.priors).lower()),
     ]
-    kept = [(name, value) for name, value in pairs if name not in ("publisher", "confirm_reprint", "shown")]
+    kept = [
+        (name, value) for name, value in pairs if name not in ("publisher", "confirm_reprint", "shown", "orders_told")
+    ]
     others = {name: urlencode([*kept, ("publisher", name)]) for name in publishers if name != question.publisher}
     spoken = language_of(request)
-    ordered = told["ordered"] if told else None
     return page_of(
         request,
         "print.html",

@@ -147,6 +147,7 @@ function offer() {
 
 async function order(...kinds) {
   const { birthDate, shown, again } = whose;
+  const ordersTold = whose.ordered?.orders ?? 0;
   const question = { ...chosenParts().question, priors: $("priors").checked };
   const publisher = chosen();
   const format = chosenFormat();
@@ -156,14 +157,14 @@ async function order(...kinds) {
   field.focus(); // the next number may be scanned at once. Asking twice is harmless, the second joins the first.
   for (const kind of kinds) {
     const looked = Boolean(again?.looked && again.kind === kind && again.publisher === publisher);
-    const problem = await ask(kind, { question, ...(kind === "print" ? { publisher } : { format, stored }), shown, birthDate, looked });
+    const problem = await ask(kind, { question, ...(kind === "print" ? { publisher, ordersTold } : { format, stored }), shown, birthDate, looked });
     $("problem").textContent = problem;
     if (problem) return;
   }
   if (asking === question.numbers) asking = [];
 }
 
-async function ask(kind, { question, format, stored, publisher, shown, birthDate, looked }) { // `looked`: at the robot, where an earlier order ended unclear
+async function ask(kind, { question, format, stored, publisher, ordersTold, shown, birthDate, looked }) { // `looked`: at the robot, where an earlier order ended unclear
   const { numbers } = question;
   const several = kind === "download" && numbers.length > 1;
   const query = new URLSearchParams({
@@ -172,7 +173,7 @@ async function ask(kind, { question, format, stored, publisher, shown, birthDate
     ...(birthDate && { birth_date: birthDate }),
     ...(format && { format }),
     ...(stored && { transfer_syntax: stored }),
-    ...(publisher && { publisher }),
+    ...(publisher && { publisher, orders_told: ordersTold }),
     ...(looked && { confirm_reprint: "true" }),
     ...(site.priors && { priors: String(question.priors) }),
   });

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # a second, and 30 MB, that a webhook without letters needn't
 MAX_QUERY_BYTES = 32_768
 MAX_PARAMETERS = 32 + MAX_SERIES
 MAX_PART = 9999
+MAX_ORDERS_TOLD = 999_999
 SHOWN_PATTERN = f"^([0-9a-f]{{{SHOWN_DIGITS}}}){{1,{MOST_SHOWN}}}$"
 _SHOWN = re.compile(SHOWN_PATTERN.strip("^$"))
 MAX_SEARCH = 64
@@ -126,6 +127,15 @@ class Query:
         if text not in ("true", "false"):
             raise InvalidRequest(f"{name} is true or false.")
         return text == "true"
+
+    def orders_told(self) -> int:
+        """Of how many earlier orders somebody was told who orders a disc; -1 where nobody was."""
+        text = self.one("orders_told") or ""
+        if not text:
+            return -1
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_ORDERS_TOLD))):
+            raise InvalidRequest("orders_told is how often the preview says that the disc was ordered.")
+        return int(text)
 
     def shown(self) -> str:
         """Who was shown and confirmed, as the preview names them; empty where nobody was."""
@@ -288,10 +298,16 @@ def print_order(query: Query, settings: Settings) -> Question:
         raise PublisherUnknown(
             f"There is no publisher of that name; there are: {names}." if names else "This site has no disc publisher."
         )
-    confirmed, shown, language = query.yes("confirm_reprint"), query.shown(), query.language()
-    stored = query.transfer_syntax()
     return Question(
-        "print", numbers, publisher, confirmed, shown, language, selection=selection, transfer_syntax=stored
+        "print",
+        numbers,
+        publisher,
+        confirm_reprint=query.yes("confirm_reprint"),
+        shown=query.shown(),
+        language=query.language(),
+        selection=selection,
+        transfer_syntax=query.transfer_syntax(),
+        orders_told=query.orders_told(),
     )
 
 
