@@ -552,6 +552,15 @@ class OrchestratorUnavailable(RetriableError):
     remedy = "is it running? Check `prefect.api_url`"
 
 
+class LedgerUnavailable(RetriableError):
+    """The archive's ledger can't be reached, read or written now."""
+
+    code = "ledger_unavailable"
+    http_status = 503
+    meaning = "the archive's ledger can't be used now: its PostgreSQL isn't there, or its disk fails or is full"
+    remedy = "is the server of `archive.ledger_url` running, the disk of `storage.data_dir` well? Run `mkiso doctor`"
+
+
 class QueueFull(RetriableError):
     """More jobs are waiting than `server.max_queued_jobs`."""
 

@@ -36,15 +36,16 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from mkiso.archive.belonging import Known, Mark, Meeting, meet, read_mark, write_mark
 from mkiso.archive.tables import archive, places, volumes
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
-from mkiso.errors import ConfigurationError
+from mkiso.errors import ConfigurationError, LedgerUnavailable
 
 SQLITE_BUSY_SECONDS = 60
+CONNECT_SECONDS = 10
 WRITER_LOCK = 0x6D6B69736F  # "mkiso", among the advisory locks of a PostgreSQL database
 
 
@@ -127,16 +128,37 @@ class Ledger:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
+        """A transaction. Raises LedgerUnavailable."""
+        with _told(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that holds the writer's lock from its start; committed at the end, or rolled back by an
-        exception.
+        exception. Raises LedgerUnavailable.
         """
-        with self._writer.begin() as connection:
+        with _told(), self._writer.begin() as connection:
             yield connection
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the database can't do now, in words."""
+    try:
+        yield
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0].removesuffix(".")
+        raise LedgerUnavailable(f"The archive's ledger can't be used ({reason}).") from error
+
+
+def require_postgresql(url: str) -> None:
+    """The server of archive.ledger_url answers. Raises ConfigurationError, LedgerUnavailable."""
+    engine = postgresql_engine(url)
+    try:
+        with _told(), engine.connect():
+            pass
+    finally:
+        engine.dispose()
 
 
 def note_owed_from(storage: Storage, day: date) -> None:
@@ -187,7 +209,11 @@ def postgresql_engine(url: str) -> Engine:
             "archive.ledger_url must begin with postgresql://; leave it empty for SQLite under storage.data_dir."
         )
     try:
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": CONNECT_SECONDS},
+        )
     except ModuleNotFoundError:
         raise ConfigurationError(
             "archive.ledger_url names PostgreSQL, and its driver isn't installed: pip install 'mkiso[postgresql]'."

@@ -318,7 +318,7 @@ class Night:
             try:
                 with self.writing():
                     pass
-            except (ClaimLost, SQLAlchemyError) as error:  # the next write of the run itself says so
+            except (MkisoError, SQLAlchemyError) as error:  # the next write of the run itself says so
                 log.warning("The lease of an archive run couldn't be renewed: %s", type(error).__name__)
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, field_validator, model_validator
 
-from mkiso.config.section import Place, Section, differ_by_more_than_case
+from mkiso.config.section import Place, Section, SentSecret, differ_by_more_than_case
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -19,7 +19,7 @@ class Key(Section):
     asked for.
     """
 
-    key: SecretStr = Field(description="the key itself, or key_file")
+    key: SentSecret = Field(description="the key itself, or key_file")
     rights: Annotated[
         tuple[Literal["disc", "search", "deidentify", "print", "list", "cancel"], ...], Field(min_length=1)
     ] = (
@@ -47,7 +47,7 @@ class Auth(Section):
     """Who may ask: X-API-Key on /api/*. `api_key` may do everything, each of `keys` what its rights say."""
 
     enabled: bool = False
-    api_key: SecretStr = SecretStr("")
+    api_key: SentSecret = SecretStr("")
     keys: Annotated[Mapping[KeyName, Key], AfterValidator(differ_by_more_than_case)] = {}
 
     @model_validator(mode="after")

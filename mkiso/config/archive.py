@@ -13,10 +13,15 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from mkiso.config.section import Medium, NamedPath, Section
 
+_OF_MACHINES = ("localtime", "posixrules", "Factory")
+"""Files beside the time zones that are none, and which Prefect doesn't take."""
+
 
 def _is_cron(line: str) -> str:
     try:
         CronSim(line, datetime(2000, 1, 1))
+        if (fields := len(line.split())) != 5:  # a sixth is of seconds, and its day would have 60 nights
+            raise CronSimError(f"{fields} fields")
     except CronSimError as error:
         raise ValueError(
             f"{line!r} is no cron line ({error}): five fields, minute, hour, day, month, day of the week, as in "
@@ -28,6 +33,8 @@ def _is_cron(line: str) -> str:
 def _is_time_zone(name: str) -> str:
     try:
         ZoneInfo(name)
+        if name in _OF_MACHINES:
+            raise ZoneInfoNotFoundError(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError(f"{name!r} is no time zone: a name of the IANA database, as Europe/Berlin") from None
     return name

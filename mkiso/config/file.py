@@ -1,8 +1,8 @@
 """Reading the configuration: once, when a service starts; an unknown key is an error that names the nearest one.
 
-Order: defaults, the YAML file (`MKISO_CONFIG`, else ./config.yaml), the environment (`MKISO__SECTION__KEY`). A secret
-may stand in a file of its own on either level (`…_file`, `MKISO__…_FILE`): the level decides and not the form, and both
-forms on one level are an error.
+Order: defaults, the YAML file (`MKISO_CONFIG`, else ./config.yaml, else that of the service), the environment
+(`MKISO__SECTION__KEY`). A secret may stand in a file of its own on either level (`…_file`, `MKISO__…_FILE`): the level
+decides and not the form, and both forms on one level are an error.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from mkiso.config.settings import Settings
 from mkiso.config.yaml_text import Read, load_text, read_yaml
 from mkiso.errors import ConfigurationError
 
+INSTALLED = Path("/etc/mkiso/config.yaml")
+"""The service's own (`mkiso service install`): whoever is in no folder with another means that one."""
 ENVIRONMENT_PREFIX = "MKISO__"
 _NOT_GIVEN = object()
 ROUNDS = 50
@@ -35,8 +37,8 @@ UNKNOWN_SECRET = "unknown"  # noqa: S105  stands where a secret can't be read, s
 
 
 def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the configuration; without `path` from MKISO_CONFIG, else ./config.yaml where there is one, else the
-    defaults.
+    """Read the configuration; without `path` from MKISO_CONFIG, else ./config.yaml or INSTALLED where there is one,
+    else the defaults.
 
     Raises ConfigurationError whose `problems` name everything that is wrong at once.
     """
@@ -141,9 +143,11 @@ def folders_in_each_other(settings: Settings) -> list[str]:
 
 
 def file_of(environment: Mapping[str, str]) -> tuple[Path, bool]:
-    """The configuration file, and whether MKISO_CONFIG names it: then it has to exist."""
-    named = environment.get("MKISO_CONFIG", "")
-    return Path(named or "config.yaml"), bool(named)
+    """The configuration file, and whether it has to exist: MKISO_CONFIG names it, or it is the service's."""
+    if named := environment.get("MKISO_CONFIG", ""):
+        return Path(named), True
+    here = Path("config.yaml")
+    return (INSTALLED, True) if not os.path.lexists(here) and os.path.lexists(INSTALLED) else (here, False)
 
 
 def named_in(environment: Mapping[str, str]) -> str:

@@ -18,6 +18,8 @@ def _is_peer(peer: str) -> str:
         is_network(network, strict=False)
     elif not re.fullmatch(r"[\x20-\x5B\x5D-\x7E]{1,16}", peer):
         raise ValueError(f"{peer!r} is no AE title, address or network")
+    elif re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", peer):
+        raise ValueError(f"{peer!r} is a machine's name: write its address; an AE title like this is {peer}@0.0.0.0/0")
     return peer
 
 

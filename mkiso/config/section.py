@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     StringConstraints,
     ValidationInfo,
     field_validator,
@@ -119,6 +120,14 @@ def _is_url(url: str) -> str:
     return url
 
 
+def _can_be_sent(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().isprintable():
+        raise ValueError("has a character that nobody can type or send: it is one line of text")
+    return secret
+
+
+SentSecret = Annotated[SecretStr, AfterValidator(_can_be_sent)]
+"""Which programs send in a header and people type into a form."""
 Host = Annotated[str, AfterValidator(_is_host)]
 Network = Annotated[str, AfterValidator(is_network)]
 Url = Annotated[str, AfterValidator(_is_url)]

@@ -48,11 +48,30 @@ def _is_header(name: str) -> str:
     return name
 
 
-HostName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9._-]{1,253}$")]
-Origin = Annotated[
-    str,
-    StringConstraints(to_lower=True, pattern=r"^(none|https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?)$"),
-]
+def _all_fit_headers(values: Mapping[str, SecretStr]) -> Mapping[str, SecretStr]:
+    for name, value in values.items():
+        if not re.fullmatch(r"[\x20-\x7E]*", value.get_secret_value()):  # RFC 9110 5.5
+            raise ValueError(f"{name} has a character that a header can't have: it takes letters a to z, digits, signs")
+    return values
+
+
+def _is_host_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9._-]{1,253}", name.lower()):
+        raise ValueError(f"{name!r} is no name of a machine: write it without https:// and port, as discs.example.org")
+    return name.lower()
+
+
+def _is_origin(origin: str) -> str:
+    if not re.fullmatch(r"none|https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", origin.lower()):
+        raise ValueError(
+            f"{origin!r} is no origin: https://, the machine's name and a port where there is one, and no path, as "
+            "https://ris.example.org"
+        )
+    return origin.lower()
+
+
+HostName = Annotated[str, AfterValidator(_is_host_name)]
+Origin = Annotated[str, AfterValidator(_is_origin)]
 
 
 class Server(Section):
@@ -141,7 +160,9 @@ class PatientApi(Section):
     timeout_seconds: Seconds = 5
     retries: int = Field(2, ge=0, le=10)
     headers: Annotated[
-        Mapping[Annotated[str, AfterValidator(_is_header)], SecretStr], AfterValidator(differ_by_more_than_case)
+        Mapping[Annotated[str, AfterValidator(_is_header)], SecretStr],
+        AfterValidator(differ_by_more_than_case),
+        AfterValidator(_all_fit_headers),
     ] = {}
     fields: PatientApiFields = PatientApiFields()
 
@@ -163,6 +184,13 @@ class Prefect(Section):
     work_pool: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9 ._-]{1,100}$")] = "mkiso"
     server_port: Port = 4200
     keep_runs_days: float = Field(30, gt=0, le=3650)
+
+    @field_validator("api_auth_string")
+    @classmethod
+    def _has_user_and_password(cls, text: SecretStr) -> SecretStr:
+        if (secret := text.get_secret_value()) and not all(secret.partition(":")):
+            raise ValueError("is a user, a colon and a password, as in mkiso:secret, the same on every machine")
+        return text
 
     @field_validator("work_pool")
     @classmethod

@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
     def _note(self, node: yaml.Node, above: str, depth: int = 0) -> None:
         """Of the list of sources each entry goes by its name."""
         if depth > DEEPEST:
-            return
+            raise yaml.MarkedYAMLError(problem="too deep", problem_mark=node.start_mark)
         if isinstance(node, yaml.MappingNode):
             below = [(str(key.value), key, each) for key, each in node.value]
         elif isinstance(node, yaml.SequenceNode):
@@ -142,5 +142,6 @@ _BROKEN_YAML = {
     "constructor for the tag": "a text that begins with ! needs quotes",
     "lone surrogate": "a key has half of a character in it: write it anew",
     "unhashable key": "a key is one word",
+    "too deep": "more levels lie below each other than any key has, or a name (&) stands for what it lies in",
     "unknown escape character": "a backslash in double quotes: use single quotes",
 }

@@ -15,6 +15,8 @@ from mkiso.languages import SOURCE, language
 GIB = 1 << 30
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """How the system says that there is none."""
+_LONGEST_NAME = 255
+"""Bytes of a file's name (limits.h: NAME_MAX)."""
 _OF_KERNEL = ("/proc", "/sys")
 
 
@@ -50,7 +52,9 @@ def lacking_storage(storage: Storage) -> Iterator[str]:
 def makeable(key: str, folder: Path) -> Iterator[str]:
     """Why a folder of ours can't be made or written, in words; `key` names it."""
     there = nearest(folder)
-    if not there.is_dir():
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in folder.parts):
+        yield f"{key} {str(folder)[:60]}… can't be made: a name in it is too long"
+    elif not there.is_dir():
         yield f"{key} {folder} can't be made: {there} is no folder"
     elif is_of_kernel(there):
         yield f"{key} {folder} can't hold data: {there} is the kernel's own. Name a folder on a disk"

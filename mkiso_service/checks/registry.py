@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from mkiso.config.file import named_in
 from mkiso.config.settings import Settings
 from mkiso.errors import (
+    LedgerUnavailable,
     MkisoError,
     OrchestratorUnavailable,
     PatientApiUnavailable,
@@ -245,6 +246,18 @@ def _patient_api(site: Site) -> str:
     return "answers"
 
 
+def _ledger(site: Site) -> str:
+    from mkiso.archive.ledger import require_postgresql  # SQLAlchemy, half a second
+
+    try:
+        require_postgresql(site.settings.archive.ledger_url.get_secret_value())
+    except LedgerUnavailable as error:
+        if not site.inside:
+            raise Unwell("The archive's ledger can't be reached: `mkiso doctor` says why.") from None
+        raise Unwell(f"{error.words} Does the server of archive.ledger_url run? Until then no night is done.") from None
+    return "PostgreSQL answers"
+
+
 def _prefect(site: Site) -> str:
     try:
         told = f"answers; {site.ask_prefect(lambda prefect: prefect.queued())} jobs wait"
@@ -313,6 +326,10 @@ def _publisher(name: str, site: Site) -> str:
         raise Unwell(f"{error.words.removesuffix('.')}. {advice}{alone}") from None
 
 
+def _has_postgresql(settings: Settings) -> bool:
+    return settings.archive.enabled and bool(settings.archive.ledger_url.get_secret_value())
+
+
 CHECKS = (
     Check("configuration", "configuration", _configuration, inside=True),
     Check("disk", "disk", _disk),
@@ -324,6 +341,7 @@ CHECKS = (
     Check("inboxes", "inboxes", _inboxes, of_service=True, configured=lambda settings: bool(settings.inboxes)),
     Check("patient_api", "patient API", _patient_api, configured=lambda settings: bool(settings.patient_api.base_url)),
     Check("sign_in", "sign-in provider", _sign_in, configured=lambda settings: bool(settings.sign_in.issuer)),
+    Check("archive_ledger", "archive's ledger", _ledger, configured=_has_postgresql),
     Check("prefect", "Prefect", _prefect, of_service=True),
     Check("worker", "worker", _worker, of_service=True),
     Check("processes", "processes", _processes, of_service=True),

@@ -327,11 +327,11 @@ def backup(folder: Path) -> None:
     """Copy what can't be made again to a new folder in FOLDER. That is the configuration, the archive's ledger and
     the order books; everything may run meanwhile.
     """
-    from mkiso.config.file import load
+    from mkiso.config.file import file_of, load
     from mkiso_service.installation.backup import back_up
 
-    named = os.environ.get("MKISO_CONFIG")
     settings = load()
-    click.echo(back_up(settings.storage, settings.archive, Path(named) if named else Path("config.yaml"), folder))
+    file, _ = file_of(os.environ)
+    click.echo(back_up(settings.storage, settings.archive, file, folder))
     if settings.archive.ledger_url.get_secret_value():
         click.echo("The ledger is in PostgreSQL: dump that database too (pg_dump).", err=True)

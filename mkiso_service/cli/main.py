@@ -31,7 +31,7 @@ MISUSED = 2
     "-c",
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The configuration file. Default: MKISO_CONFIG, then ./config.yaml.",
+    help="The configuration file. Default: MKISO_CONFIG, then ./config.yaml, then /etc/mkiso/config.yaml.",
 )
 def cli(config: Path | None) -> None:
     """From an accession number to a patient disc that is provably complete."""

@@ -24,8 +24,13 @@ ABANDONED_SECONDS = 86_400
 
 def back_up(storage: Storage, archive: Archive, config: Path | None, target: Path) -> Path:
     """Copy into a new folder below `target`, mode 0700, which appears whole; that folder. Raises ConfigurationError
-    where it is there already.
+    where it is there already, or there is nothing to copy.
     """
+    if not (files := list(_files(storage, archive, config))):
+        raise ConfigurationError(
+            f"There is nothing to copy: {config or 'a configuration'} isn't there, and {storage.data_dir} has no "
+            "ledger and no order books. Name the configuration: mkiso -c FILE service backup FOLDER."
+        )
     folder = target / f"mkiso-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     unfinished = target / f".{folder.name}"
     if folder.exists():
@@ -34,7 +39,7 @@ def back_up(storage: Storage, archive: Archive, config: Path | None, target: Pat
         if seconds_old(left) > ABANDONED_SECONDS:
             shutil.rmtree(left)
     unfinished.mkdir(mode=0o700, parents=True)
-    for file, name in _files(storage, archive, config):
+    for file, name in files:
         copy = unfinished / name
         copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _copy_database(file, copy) if name == LEDGER else _copy(file, copy)

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from mkiso.config.file import INSTALLED
 from mkiso.config.publishers import Publisher, Robot
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
 
 Part = Literal["serve", "prefect", "webhook", "receiver", "worker"]
 
-CONFIG = Path("/etc/mkiso/config.yaml")
+CONFIG = INSTALLED
 DATA = Path("/var/lib/mkiso")
 SHAPES: dict[str, tuple[Part, ...]] = {
     "one": ("serve",),

@@ -15,12 +15,15 @@ from mkiso.archive.ledger import Ledger
 from mkiso.archive.nights import Night
 from mkiso.archive.volumes import MasteredVolume, StudyOnVolume
 from mkiso.config.file import load
+from mkiso.config.settings import Settings
 from mkiso.errors import StudyIncomplete
 from mkiso.formats.iso import master
 from mkiso.storage.files import sha256_of
 from mkiso.study.models import DiscFile
+from mkiso_service.checks.registry import Site, checks_of, examine
 from mkiso_service.cli.main import run
 from peers.corpus import make_study
+from peers.ports import free_port
 from peers.scripted_pacs import ScriptedPacs
 from tests.archive.discs import DAY, RANGE, study
 
@@ -208,3 +211,20 @@ def test_the_report_names_what_no_night_looks_at(
     assert "What lies in the PACS outside of every night can't be told: " in capsys.readouterr().out
     assert run(["archive", "report", "--no-pacs"]) == 0
     assert "outside" not in capsys.readouterr().out
+
+
+def test_a_ledger_that_is_away_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configuration = tmp_path / "config.yaml"
+    url = f"postgresql://mkiso:secret@127.0.0.1:{free_port()}/mkiso"
+    configuration.write_text(f"storage: {{data_dir: data}}\narchive: {{enabled: true, ledger_url: '{url}'}}\n")
+    monkeypatch.setenv("MKISO_CONFIG", str(configuration))
+    assert run(["archive", "report"]) == 1
+    told = capsys.readouterr().err
+    assert "The archive's ledger can't be used" in told and "secret" not in told and "Traceback" not in told
+    site = Site(load(), lambda what: None, 1.0, inside=True)  # type: ignore[arg-type]
+    [check] = [check for check in checks_of(site.settings) if check.name == "archive_ledger"]
+    found = examine(check, site)
+    assert not found.well and "Does the server of archive.ledger_url run?" in found.words
+    assert "archive_ledger" not in {check.name for check in checks_of(Settings())}

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, SecretStr
 
+from mkiso.config import file as config_file
 from mkiso.config import publishers, sources
 from mkiso.config.file import load, read
 from mkiso.config.publishers import KINDS, CStore, MediaCreation, Robot
@@ -381,6 +382,22 @@ def test_every_file_and_folder_is_relative_to_the_file(tmp_path: Path, monkeypat
         ("[" * 5000, "can't be read"),
         ("archive: {schedule: 0 25 * * *}", "'0 25 * * *' is no cron line"),
         ("archive: {schedule: 0 25 * *}", "five fields"),
+        ("archive: {schedule: 0 0 2 * * *}", "is no cron line (6 fields)"),
+        ("archive: {timezone: localtime}", "'localtime' is no time zone"),
+        ("archive: {timezone: posixrules}", "'posixrules' is no time zone"),
+        ('auth: {api_key: "a\\nb"}', "auth.api_key has a character that nobody can type or send"),
+        ('auth: {enabled: true, keys: {ris: {key: "0123456789abcdef\\n"}}}', "that nobody can type or send"),
+        ("patient_api: {headers: {X-Key: schlüssel}}", "X-Key has a character that a header can't have"),
+        ("prefect: {api_auth_string: secret}", "prefect.api_auth_string is a user, a colon and a password"),
+        ("prefect: {api_auth_string: 'user:'}", "prefect.api_auth_string is a user, a colon and a password"),
+        ("receiver: {allowed_peers: [pacs.local]}", "'pacs.local' is a machine's name: write its address"),
+        ("server: {trusted_origins: [ris.example.org]}", "'ris.example.org' is no origin: https://"),
+        ("server: {hosts: ['https://discs.example.org']}", "is no name of a machine: write it without https://"),
+        ("publishers: &a {rimage: *a}", "line 1: more levels lie below each other than any key has"),
+        (
+            "publishers: {rimage: {kind: epson, directory: in, label_fields: {Name: '{patient_name'}}}",
+            "Name has a bracket { or } without its other one",
+        ),
         ("archive: {timezone: Asia/Bankok}", "'Asia/Bankok' is no time zone"),
         ("archive: {timezone: ../Berlin}", "is no time zone"),
         ("archive: {timezone: Europe}", "is no time zone"),
@@ -603,3 +620,16 @@ def test_a_problem_is_told_with_its_line_or_variable(
 )
 def test_the_address_of_the_page_is_one_that_a_browser_takes(tmp_path: Path, server: str, address: str) -> None:
     assert load(write(tmp_path, f"server: {server}"), {}).server.address == address
+
+
+def test_the_services_own_file_counts_where_there_is_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / "etc" / "config.yaml"
+    monkeypatch.setattr(config_file, "INSTALLED", installed)
+    monkeypatch.chdir(tmp_path)
+    assert config_file.file_of({}) == (Path("config.yaml"), False)
+    installed.parent.mkdir()
+    installed.write_text("server: {port: 8090}\n")
+    assert load(environment={}).server.port == 8090
+    Path("config.yaml").write_text("server: {port: 8091}\n")
+    assert load(environment={}).server.port == 8091
+    assert config_file.file_of({"MKISO_CONFIG": "other.yaml"}) == (Path("other.yaml"), True)

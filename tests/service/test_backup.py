@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from mkiso.config.settings import Settings
 from mkiso.config.storage import Storage
-from mkiso_service.cli.main import cli
+from mkiso_service.cli.main import cli, run
 from mkiso_service.installation.backup import back_up
 
 
@@ -73,3 +73,13 @@ def test_remains_of_a_killed_backup_go_and_a_book_that_vanishes_does_no_harm(
         ".mkiso-20240101T000001Z",
         "elsewhere",
     }
+
+
+def test_a_backup_of_nothing_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MKISO__STORAGE__DATA_DIR", str(tmp_path / "data"))
+    assert run(["service", "backup", str(tmp_path / "backups")]) == 2
+    assert "There is nothing to copy: config.yaml isn't there" in capsys.readouterr().err
+    assert not (tmp_path / "backups").exists()

@@ -306,3 +306,8 @@ def test_the_file_that_a_process_is_told_to_read_has_to_exist(tmp_path: Path, mo
     monkeypatch.setenv("MKISO_CONFIG", str(tmp_path / "none.yaml"))
     with pytest.raises(ConfigurationError, match="doesn't exist"):
         problems()
+
+
+def test_a_name_that_no_disk_can_have_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [told] = found(tmp_path, monkeypatch, storage={"data_dir": "x" * 300, "min_free_gib": 0}, publishers={})
+    assert told.startswith("storage.data_dir ") and told.endswith("… can't be made: a name in it is too long")
