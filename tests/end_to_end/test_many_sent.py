@@ -1,4 +1,5 @@
-"""Many studies are sent at once, interleaved, in random order, some of their images late: each disc is whole.
+"""Many studies are sent at once, interleaved, in random order, some of their images late: each disc is whole, or its job
+says what is missing, and a later one makes it.
 
 MKISO_SENT_STUDIES=1000 sends a thousand.
 """
@@ -25,6 +26,7 @@ pytestmark = [pytest.mark.end_to_end]
 STUDIES = int(os.environ.get("MKISO_SENT_STUDIES", "30"))
 SENDERS, INBOX = 4, "BURN_MANY"
 SECONDS = 600 + 15 * STUDIES
+SAYS_WHAT_IS_MISSING = ("not_archived", "study_incomplete")
 
 
 def uids(files: list[Path]) -> set[str]:
@@ -67,6 +69,10 @@ def test_each_disc_is_whole_whatever_comes_when(open_hospital: Open, tmp_path: P
         jobs = jobs_of(hospital, number)
         assert len(jobs) <= 2, "no more jobs than the study had states"
         for place, listed in enumerate(jobs):
+            if place and listed["job"]["state"] == "failed":  # the late image was at one of the two already
+                error = listed["job"]["error"]
+                assert error["code"] in SAYS_WHAT_IS_MISSING, error
+                continue
             answer = service.http.get(f"/api/iso/jobs/{listed['job']['job_id']}/disc").raise_for_status()
             folder = tmp_path / "discs" / f"{number}-{place}"
             folder.mkdir(parents=True)
