@@ -50,7 +50,7 @@ STUDIES: tuple[dict[str, Any], ...] = (
 NOT_AT_THE_COUNTER = {
     *("error", "several_discs", "other_set"),  # never an answer to what the page asks
     *("deadline_passed", "patient_api_unavailable"),  # nor these
-    *("volume_not_found", "archive_unusable", "claim_lost"),  # the archive's
+    *("volume_not_found", "archive_unusable", "claim_lost", "ledger_unavailable"),  # the archive's
     "folder_taken",  # of mkiso burn --to alone
 }
 
@@ -399,6 +399,30 @@ def test_enter_on_a_choice_goes_on_as_in_any_form(browser: Chromium, tmp_path: P
             ("zip", ""),
             ("iso", "explicit-le"),
         ]
+
+
+@pytest.mark.parametrize("height", [844, 560])
+def test_the_patient_is_in_sight_wherever_the_buttons_are(browser: Chromium, tmp_path: Path, height: int) -> None:
+    """On a phone the question is longer than the screen, and the button that has the focus lies at its end."""
+    settings = settings_in(tmp_path)
+    ordered(settings.storage, "W1", by="Otto Example")
+    box = "document.querySelector({!r}).getBoundingClientRect().{}"
+    numbers = [f"W{number}" for number in range(1, 5)]
+    with with_pacs(settings, tmp_path / "pacs", *numbers) as settings, served(settings, Desk()) as client:
+        clerk = Clerk(browser, str(client.base_url))
+        browser.size(390, height)
+        try:
+            clerk.come()
+            clerk.ask(", ".join(numbers))
+            while browser.run("document.activeElement.closest('#whose') !== null"):
+                top, bottom = (browser.run(box.format("#whose .name", edge)) for edge in ("top", "bottom"))
+                assert 0 <= float(str(top)) < float(str(bottom)) <= height
+                focus = browser.run("document.activeElement.getBoundingClientRect().toJSON()")
+                assert isinstance(focus, dict) and focus["bottom"] <= height
+                assert focus["top"] >= float(str(browser.run(box.format("#who", "bottom"))))
+                browser.press("Tab", shift=True)
+        finally:
+            browser.size(1280, 800)
 
 
 def test_enter_on_a_choice_orders_no_second_disc(browser: Chromium, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ function withSelection(query, { studies, series }) {
 
 function leave() {
   whose = null;
+  document.documentElement.style.scrollPaddingTop = "";
   $("stored").checked = false;
   document.querySelector("#formats input").checked = true; // the next patient's is what it is unless somebody chooses
   $("whose").hidden = true;
@@ -78,6 +79,7 @@ function show() {
   offer();
   appeared = performance.now();
   $("whose").hidden = false;
+  document.documentElement.style.scrollPaddingTop = `${$("who").offsetHeight + 8}px`; // what has the focus isn't behind the patient
   $(expected()).focus();
 }
 
