@@ -65,6 +65,14 @@ class Person:
     id_token: str
 
 
+class NoRole(NotAllowed):
+    """The provider knows who this is, and they have no role here. `id_token` ends their session there."""
+
+    def __init__(self, words: str, id_token: str) -> None:
+        super().__init__(words)
+        self.id_token = id_token
+
+
 class Provider:
     """The provider of `sign_in`; its description and keys are asked for once an hour. Safe to use from several
     threads.
@@ -78,8 +86,10 @@ class Provider:
         self._known: tuple[float, dict[str, Any]] = (float("-inf"), {})
         self._keys: KeySet | None = None
 
-    def begin(self, pending: Pending) -> str:
-        """The provider's address where a person signs in. Raises ProviderUnavailable."""
+    def begin(self, pending: Pending, *, anew: bool = False) -> str:
+        """The provider's address where a person signs in; `anew`: it asks who they are, even if it knows somebody.
+        Raises ProviderUnavailable.
+        """
         sign_in = self._settings
         uri: str = prepare_grant_uri(
             self._endpoint("authorization_endpoint"),
@@ -91,11 +101,12 @@ class Provider:
             nonce=pending.nonce,
             code_challenge=create_s256_code_challenge(pending.verifier),
             code_challenge_method="S256",
+            **({"prompt": "login"} if anew else {}),  # OpenID Connect Core 1.0 3.1.2.1
         )
         return uri
 
     def finish(self, pending: Pending, state: str, code: str, issuer: str) -> Person:
-        """Whom the provider has signed in. Raises SignInFailed, NotAllowed, ProviderUnavailable."""
+        """Whom the provider has signed in. Raises SignInFailed, NoRole, ProviderUnavailable."""
         if not secrets.compare_digest(state.encode(), pending.state.encode()) or not code:
             raise SignInFailed("This answer belongs to no sign-in that this browser has begun. Sign in again.")
         told = self._metadata()
@@ -232,13 +243,15 @@ class Provider:
         given = _at(claims, sign_in.role_claim)
         values = given if isinstance(given, list) else [given]
         held = {each for each in values if isinstance(each, str)}
+        hint = id_token if len(id_token) <= MAX_TOKEN else ""
         roles = tuple(role for role, meant in sign_in.roles.items() if held & set(meant))
         if not roles:
-            raise NotAllowed(
+            raise NoRole(
                 "You are signed in at the provider, and have no role here: ask the administrator for one "
-                "(sign_in.roles)."
+                "(sign_in.roles).",
+                hint,
             )
-        return Person(user, name[:MAX_NAME], roles, id_token if len(id_token) <= MAX_TOKEN else "")
+        return Person(user, name[:MAX_NAME], roles, hint)
 
     def _ask(
         self, method: str, address: str, headers: Mapping[str, str] | None = None, form: Mapping[str, str] | None = None

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import unescape
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,6 +18,7 @@ from mkiso.config.access import Auth, SignIn
 from mkiso.config.settings import Audit, Settings
 from mkiso.storage.sessions import PersonSessions, Session
 from mkiso_service.checks.registry import checks_of
+from mkiso_service.openid import Provider
 from mkiso_service.webhook.access.onward import folded
 from mkiso_service.webhook.access.rights import ROLES, ROUTES
 from peers.openid_provider import SECRET, OpenIdProvider
@@ -166,6 +168,28 @@ def test_who_has_no_role_gets_nowhere(site: Site) -> None:
     answer = person.signs_in("mallory")
     assert answer.status_code == 403 and "no role" in answer.text
     assert "__Host-mkiso" not in person.own and person.send("GET", "/api/iso/jobs").status_code == 401
+
+
+def test_who_has_no_role_can_use_another_account(site: Site) -> None:
+    person = site.person()
+    page = person.signs_in("mallory").text
+    [other] = re.findall(f'href="({site.provider.issuer}/session/end[^"]*id_token_hint[^"]*)"', page)
+    out = person.send("GET", unescape(other))
+    [xsrf] = re.findall('name="xsrf" value="([^"]*)"', out.text)
+    [confirm] = re.findall('action="([^"]*)"', out.text)
+    home = person.send("POST", confirm, data={"xsrf": xsrf, "logout": "yes"}).headers["location"]
+    assert home == f"{site.settings.server.public_url}/"
+    assert person.signs_in("clara").status_code == 200
+
+
+def test_without_an_end_at_the_provider_it_asks_anew_who_signs_in(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Provider, "end", lambda *_: "")
+    person = site.person()
+    assert 'href="/session/begin?anew"' in person.signs_in("mallory").text
+    known = person.send("GET", "/session/begin").headers["location"]
+    assert "/session/callback" in person.send("GET", known).headers["location"]  # whom it knows it doesn't ask
+    anew = person.send("GET", "/session/begin?anew").headers["location"]
+    assert "/interaction/" in person.send("GET", anew).headers["location"]
 
 
 def test_an_operator_cancels_what_a_clerk_has_asked_for_and_no_other_clerk_does(site: Site) -> None:

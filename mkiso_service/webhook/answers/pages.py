@@ -127,8 +127,10 @@ def birth_date_page(request: Request, question: Question, pairs: Sequence[tuple[
     return _in_place_of_json(request, "birth-date.html", numbers=question.accession_numbers, pairs=pairs)
 
 
-def error_page(request: Request, status: int, words: str, code: str) -> HTMLResponse:
-    """What went wrong, for a person whom a link or an address has led here."""
+def error_page(request: Request, status: int, words: str, code: str, *, other: str = "") -> HTMLResponse:
+    """What went wrong, for a person whom a link or an address has led here. `other`: where they can sign in as somebody
+    else.
+    """
     request_id, signs_in = request_id_of(request.scope), code in _OF_SIGN_IN
     spoken = language_of(request)
     path = request.scope["path"]
@@ -137,8 +139,8 @@ def error_page(request: Request, status: int, words: str, code: str) -> HTMLResp
         "advice": advice(code, spoken, look=right_of(path) == "print" and must_look("print", code)),
         "words": words,
     }
-    door = with_address(HOME, asked_for(request)) if signs_in else ""
-    return _in_place_of_json(request, "error.html", status, **told, code=code, request_id=request_id, door=door)
+    told |= {"door": with_address(HOME, asked_for(request)) if signs_in else "", "other": other}
+    return _in_place_of_json(request, "error.html", status, **told, code=code, request_id=request_id)
 
 
 def _error_title(path: str, *, signs_in: bool) -> str:

@@ -16,9 +16,9 @@ from starlette.responses import RedirectResponse, Response
 
 from mkiso.audit import messages as audit
 from mkiso.config.settings import Settings
-from mkiso.errors import InvalidRequest, NotAllowed, SignInFailed
+from mkiso.errors import InvalidRequest, SignInFailed
 from mkiso.storage.sessions import PersonSessions, Session
-from mkiso_service.openid import Pending, Provider
+from mkiso_service.openid import NoRole, Pending, Provider
 from mkiso_service.webhook.access.callers import (
     PENDING_COOKIE,
     PERSON_COOKIE,
@@ -31,7 +31,8 @@ from mkiso_service.webhook.access.callers import (
 )
 from mkiso_service.webhook.access.onward import MAX_ADDRESS, folded, leads_to, unfolded
 from mkiso_service.webhook.access.rights import caller_of
-from mkiso_service.webhook.answers.pages import onward_page, sign_in_page
+from mkiso_service.webhook.answers.errors import is_shown
+from mkiso_service.webhook.answers.pages import error_page, onward_page, sign_in_page
 from mkiso_service.webhook.audit import Trail
 from mkiso_service.webhook.questions.query import Query, field_of
 
@@ -83,10 +84,12 @@ class SigningIn:
         return answer
 
     async def begin(self, request: Request) -> Response:
-        """GET /session/begin: to the provider. The cookie is Lax: the provider leads the browser back."""
+        """GET /session/begin: to the provider; `?anew` for another account than the one that it knows. The cookie is
+        Lax: the provider leads the browser back.
+        """
         provider = self._needed()
-        pending = Pending.new()
-        address = await self._ask(lambda: provider.begin(pending))
+        pending, anew = Pending.new(), "anew" in request.query_params
+        address = await self._ask(lambda: provider.begin(pending, anew=anew))
         answer = RedirectResponse(address, 303, {"cache-control": "no-store"})
         told = ".".join((pending.state, pending.nonce, pending.verifier, folded(leads_to(request))))
         answer.set_cookie(PENDING_COOKIE, told, PENDING_SECONDS, secure=True, httponly=True, samesite="lax")
@@ -102,8 +105,13 @@ class SigningIn:
             if query.one("error") is not None:
                 raise SignInFailed("The provider has signed nobody in. Sign in again, or ask its administrator.")
             person = await self._ask(lambda: provider.finish(pending, state, code, issuer))
-        except (SignInFailed, NotAllowed):
+        except (SignInFailed, NoRole) as error:
             await self._trail.signed(request, "", "", audit.LOGIN, well=False)
+            if isinstance(error, NoRole) and is_shown(request):
+                # The provider knows them still, and would lead them back here at once.
+                id_token = error.id_token
+                other = await self._ask(lambda: provider.end(id_token)) or "/session/begin?anew"
+                return error_page(request, error.http_status, error.words, error.code, other=other)
             raise
         before = session_of(request, PERSON_COOKIE)
         if before:
