@@ -1,4 +1,4 @@
-"""Many studies are sent at once, interleaved, in random order, some of their images late: each disc is whole, or its job
+"""Many studies are sent at once, interleaved, in random order, some images late: each disc is whole, or its job
 says what is missing, and a later one makes it.
 
 MKISO_SENT_STUDIES=1000 sends a thousand.
