@@ -9,9 +9,17 @@ def main() -> None:
         sys.path.pop(0)
     try:
         from mkiso_service.cli.main import run
+        from mkiso_service.cli.terminal import OutputLost, give_up, prepare
     except KeyboardInterrupt:  # what is imported takes a moment, in which nobody else hears it
         sys.exit("Stopped.")
-    sys.exit(run())
+    prepare()
+    try:
+        code = run()
+        if sys.stdout:
+            sys.stdout.flush()
+    except OutputLost as lost:
+        code = give_up(lost)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

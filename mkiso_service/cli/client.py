@@ -283,14 +283,12 @@ class Client:
             told = answer.json()
         except ValueError:
             told = None
-        if not isinstance(told, dict):
+        if not isinstance(told, dict) or (answer.is_error and not {"error", "code"} <= told.keys()):
             raise self._no_mkiso(answer)
         if told.get("code") == "not_found":  # this command asks for what is there alone
             raise self._other_version()
         if answer.is_error:
-            raise ServiceError(
-                told.get("error", answer.reason_phrase), told.get("code", "error"), told.get("request_id", "")
-            )
+            raise ServiceError(str(told["error"]), str(told["code"]), str(told.get("request_id", "")))
         return told
 
     def _other_version(self) -> ServiceError:

@@ -202,10 +202,10 @@ def confirmed(
 
 
 def tell(answer: object) -> None:
-    """An answer of the service as JSON."""
+    """An answer of the service as JSON, in UTF-8 whatever the locale (RFC 8259 8.1)."""
     from pydantic_core import to_json
 
-    click.echo(to_json(answer, indent=2).decode())
+    click.echo(to_json(answer, indent=2))
 
 
 def _somebody_is_there() -> bool:

@@ -72,6 +72,45 @@ def test_ctrl_c_during_the_imports_of_a_command_shows_no_traceback() -> None:
     assert (done.returncode, done.stderr) == (1, "Stopped.\n")
 
 
+def as_typed(*arguments: str, cwd: Path, **environment: str) -> list[str]:
+    """The shell's line of a command in this folder."""
+    given = [f"{name}={value}" for name, value in environment.items()]
+    return ["env", "-C", str(cwd), *given, sys.executable, "-P", "-m", "mkiso_service", *arguments]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1"])
+def test_a_character_that_the_terminal_lacks_is_replaced(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "config.yaml").write_text("storage: {data_dir: ดิสก์…}\npublishers: {}\n", encoding="utf-8")
+    for command, told in (
+        (["config", "check"], "is correct. Data is kept in"),
+        (["config", "chéck…"], "No such command"),
+        (["verify", "."], "This folder is no disc"),
+        (["doctor"], "data is kept in"),
+    ):
+        line = as_typed(*command, cwd=tmp_path, PYTHONIOENCODING=encoding, MKISO_CONFIG="config.yaml")
+        done = subprocess.run(line, capture_output=True, timeout=LONG)
+        said = (done.stdout + done.stderr).decode(encoding, "replace")
+        assert told in said and "Traceback" not in said, said
+        assert "???" in said or "data" not in told.lower() or encoding == "ascii"  # for which click writes UTF-8
+
+
+@pytest.mark.parametrize("command", ["--help", "version", "verify .", "config check", "doctor"])
+def test_a_full_disk_below_standard_output_is_one_sentence(tmp_path: Path, command: str) -> None:
+    (tmp_path / "config.yaml").write_text("publishers: {}\n")
+    with Path("/dev/full").open("wb") as full:
+        line = as_typed(*command.split(), cwd=tmp_path, MKISO_CONFIG="config.yaml")
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, timeout=LONG)
+    assert (done.returncode, done.stderr) == (1, "Standard output can't be written: No space left on device.\n")
+
+
+def test_a_reader_that_went_away_is_told_of_nothing(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(as_typed("--help", cwd=tmp_path), stdout=writer, stderr=subprocess.PIPE, timeout=LONG)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_prefect_takes_nothing_from_where_a_process_is_started(tmp_path: Path) -> None:
     begun_in = tmp_path / "begun in"
     begun_in.mkdir()

@@ -26,6 +26,7 @@ from mkiso_service.cli import burning
 from mkiso_service.cli.client import Client, ServiceError
 from mkiso_service.cli.main import run
 from peers.certificates import https_server, write_certificates
+from peers.patience import LONG
 from peers.ports import free_port
 
 IMAGE = os.urandom(300_000)
@@ -201,7 +202,7 @@ def test_on_a_terminal_the_patient_is_shown_and_asked_for(script: Script, url: s
     asked = [path for path, _ in script.asked][1:3]
     assert asked == [
         "/api/iso/preview?accession_number=A1&birth_date=1970-01-02",
-        f"/api/iso/print?accession_number=A1&shown={'5' * 32}&birth_date=1970-01-02",
+        f"/api/iso/print?accession_number=A1&shown={'5' * 32}&birth_date=1970-01-02&orders_told=0",
     ]
     code, told = at_a_terminal("", "burn", "A1", "--yes", "-o", target, "--url", url)
     assert code == 0, told
@@ -553,6 +554,34 @@ def test_an_answer_of_somebody_else_is_said(script: Script, url: str) -> None:
             with pytest.raises(ServiceError) as raised:
                 client.state("J")
             assert raised.value.code == ("no_mkiso" if isinstance(foreign, list) else "other_version")
+
+
+def test_an_error_of_somebody_else_is_said(script: Script, url: str) -> None:
+    for foreign in ({"HttpError": "Not Found", "HttpStatus": 404}, {"error": "not_found"}, {"code": 5}):
+        script.error = {**foreign, "http_status": 404}
+        with Client(url) as client, pytest.raises(ServiceError, match="Is this the right address") as raised:
+            client.jobs()
+        assert raised.value.code == "no_mkiso"
+
+
+def test_output_that_is_full_is_no_fault_of_the_disc_s_file(script: Script, url: str, tmp_path: Path) -> None:
+    burn = [sys.executable, "-P", "-m", "mkiso_service", "burn", "A1", "-o", str(tmp_path / "x.iso"), "--url", url]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(burn, stdout=full, stderr=subprocess.PIPE, text=True, timeout=LONG)
+    assert (done.returncode, done.stderr) == (1, "Standard output can't be written: No space left on device.\n")
+
+
+def test_a_document_is_utf_8_whatever_the_terminal_is(script: Script, url: str) -> None:
+    who = {"patient_id": "HN-1", "patient_name": "ดิสก์", "patient_birth_date": ""}
+    entry = {"begun": "2026-03-12T09:00:00+00:00", "asked": [], "may_cancel": True, "job": job("running", "mastering")}
+    script.listing = {"jobs": [{**entry, **who}], "more": False}
+    command = [sys.executable, "-P", "-m", "mkiso_service", "jobs", "--url", url]
+    of_a_language = {**os.environ, "PYTHONIOENCODING": "iso-8859-1"}
+    told, shown = (
+        subprocess.run([*command, *more], stdout=subprocess.PIPE, env=of_a_language, timeout=LONG, check=True).stdout
+        for more in (["--json"], [])
+    )
+    assert "ดิสก์" in told.decode() and b"?????" in shown
 
 
 @pytest.mark.parametrize("scheme", ["https", "HTTPS"])
