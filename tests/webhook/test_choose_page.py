@@ -84,6 +84,23 @@ def test_a_clerk_chooses_series_by_keyboard(browser: Chromium, settings: Setting
     assert asked.shown
 
 
+@pytest.mark.parametrize(("ticked", "told"), [((), 0), ((1, 1), 0), ((1,), -1)])
+def test_nobody_was_told_how_often_a_part_was_ordered(
+    browser: Chromium, settings: Settings, ticked: tuple[int, ...], told: int
+) -> None:
+    """What the page says of earlier orders is of what was looked up."""
+    desk = Desk(Scripts(settings.storage).done)
+    with served(settings, desk) as client:
+        clerk = signs_in(browser, str(client.base_url))
+        clerk.ask("A1")
+        opens_choice(browser)
+        for number in ticked:
+            ticks(browser, number)
+        browser.run("document.querySelector('#print').click()")
+        browser.until("document.querySelectorAll('#jobs > li').length === 1")
+    assert [(each.kind, each.orders_told) for each in desk.asked] == [("print", told)]
+
+
 def test_what_is_left_alone_is_the_whole_question(browser: Chromium, settings: Settings) -> None:
     desk = Desk(Scripts(settings.storage).done)
     with served(settings, desk) as client:

@@ -149,8 +149,9 @@ function offer() {
 
 async function order(...kinds) {
   const { birthDate, shown, again } = whose;
-  const ordersTold = whose.ordered?.orders ?? 0;
   const question = { ...chosenParts().question, priors: $("priors").checked };
+  const isAsLookedUp = [...question.series].sort().join() === [...whose.question.series].sort().join();
+  const ordersTold = isAsLookedUp ? whose.ordered?.orders ?? 0 : undefined; // how often this part was ordered before, nobody was told
   const publisher = chosen();
   const format = chosenFormat();
   const stored = $("stored").checked && $("stored").value;
@@ -175,7 +176,8 @@ async function ask(kind, { question, format, stored, publisher, ordersTold, show
     ...(birthDate && { birth_date: birthDate }),
     ...(format && { format }),
     ...(stored && { transfer_syntax: stored }),
-    ...(publisher && { publisher, orders_told: ordersTold }),
+    ...(publisher && { publisher }),
+    ...(ordersTold !== undefined && { orders_told: ordersTold }),
     ...(looked && { confirm_reprint: "true" }),
     ...(site.priors && { priors: String(question.priors) }),
   });
