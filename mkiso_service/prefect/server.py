@@ -53,6 +53,7 @@ keep.
 
 NO_FOLDER = Path("/nonexistent")
 """Of Prefect's second UI, which asks an analytics host on the internet."""
+SELLS_NOTHING = '<script>localStorage.setItem("prefect-show-promotional-content", "false")</script>'
 
 log = logging.getLogger("mkiso.prefect")
 
@@ -124,6 +125,8 @@ def _serve(settings: Settings) -> None:
     if ui := get_current_settings().server.ui.static_directory:
         for folder in Path(ui).rglob("*/"):
             folder.chmod(0o700)  # a copy of Prefect's, with the modes of its folders
+        for index in Path(ui).rglob("index.html"):
+            _sell_nothing(index)
     api = get_current_settings().server.api
     log.info("Prefect's server starts on %s port %s.", api.host, api.port)
     config = uvicorn.Config(
@@ -138,6 +141,13 @@ def _serve(settings: Settings) -> None:
         server_header=False,
     )
     _Server(config).run([listener])
+
+
+def _sell_nothing(index: Path) -> None:
+    """A browser that asks for the password learns only after it that there are no promotions, so its page says so."""
+    page = index.read_text(encoding="utf-8")
+    if SELLS_NOTHING not in page:
+        index.write_text(page.replace("<head>", f"<head>{SELLS_NOTHING}", 1), encoding="utf-8")
 
 
 def _bound() -> socket.socket:

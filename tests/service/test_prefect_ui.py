@@ -40,6 +40,9 @@ class Server(Process):
 def test_the_ui_asks_nobody_outside_and_sells_nothing(tmp_path: Path) -> None:
     with Server(tmp_path) as server, Chromium(tmp_path / "chromium") as browser:
         browser.open(server.url)
+        browser.until("document.body.innerText.includes('Oops')")  # it hasn't been given the password
+        first = browser.run("document.body.innerText")
+        assert "Prefect Cloud" not in first, first
         browser.run("localStorage.setItem('prefect-password', btoa('mkiso:secret'))")
         browser.open(server.url)
         browser.until("location.pathname === '/runs'")
