@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -21,6 +22,7 @@ from mkiso.config.publishers import CStore
 from mkiso.errors import MkisoError, OtherPatient, PacsBusy, PrintUncertain
 from mkiso.languages import language
 from mkiso.storage.handover import hand_over
+from mkiso.storage.report import JobReport, write_report
 from mkiso.study.question import Question
 from mkiso_service.prefect.orchestrator import Standing
 from mkiso_service.webhook.answers.advice import ADVICE
@@ -327,6 +329,18 @@ def test_a_scanner_asks_wherever_the_focus_is(browser: Chromium, tmp_path: Path)
         browser.until("document.querySelectorAll('#jobs .done').length === 2")
         assert desk.asked[-1].accession_numbers == ("D1", "D2")
         assert not browser.run("document.getElementById('several').checked")
+
+
+def test_what_no_pacs_has_is_not_offered_again(browser: Chromium, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    for number, degraded in (("1", ()), ("2", ("completeness_not_proven",))):
+        job = JobReport(str(uuid4()), "download", (f"S{number}",), status="done", degraded=degraded)
+        write_report(settings.storage, job)
+    with served(settings, Desk()) as client:
+        Clerk(browser, str(client.base_url)).come()
+        browser.until("document.querySelectorAll('#jobs > li').length === 2")
+        offered = "[...document.querySelectorAll('#jobs .again:not([hidden])')].map((each) => each.ariaLabel)"
+        assert browser.run(offered) == ["Make the file again: S1"]
 
 
 @contextmanager

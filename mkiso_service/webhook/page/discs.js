@@ -285,7 +285,8 @@ function paint(item, entry) {
   bar.value = job.progress;
   bar.setAttribute("aria-label", gettext("Progress of %(numbers)s", { numbers: numbers(job) }));
   paintStudies(item, job);
-  const mayAgain = ended(job) && (!failed || job.error);
+  const isSent = job.degraded.includes("completeness_not_proven"); // to an inbox, and no PACS has it: it has to be sent again
+  const mayAgain = ended(job) && !isSent && (!failed || job.error);
   const looked = failed && job.error && mustLook(job.kind, job.error, job.proves);
   const what = !mayAgain ? "" : looked ? gettext("I have looked: have it made again") : failed ? gettext("Ask again")
     : job.kind === "print" ? gettext("Have another disc made") : gettext("Make the file again");
