@@ -71,6 +71,22 @@ class TooManyAccessionNumbers(InvalidRequest):
     remedy = "ask in several requests"
 
 
+class BirthDateNeeded(InvalidRequest):
+    """This site asks for the patient's birth date with every question, and none was given."""
+
+    code = "birth_date_needed"
+    meaning = "the site asks for the patient's birth date too (`identity.confirm_birth_date`), and none was given"
+    remedy = "ask the patient, and give it as `birth_date=1970-01-31`"
+
+
+class UnsafeCharacter(InvalidRequest):
+    """A search has a character that a PACS would take for others."""
+
+    code = "unsafe_character"
+    meaning = "a search has a sign that a PACS takes for a wildcard (`*`, `?`, a backslash), or one that can't be seen"
+    remedy = "search without it"
+
+
 class PublisherUnknown(InvalidRequest):
     """No publisher of this name is configured."""
 

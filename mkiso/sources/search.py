@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import date
 
-from mkiso.errors import InvalidRequest
+from mkiso.errors import InvalidRequest, UnsafeCharacter
 from mkiso.sources.answers import SUCCESS, found_by_date
 from mkiso.sources.protocol import Source
 from mkiso.sources.query import failure, from_source, of_modalities, study_query
@@ -25,13 +25,18 @@ MAX_CHARACTERS = 64  # VR LO and each component group of PN (PS3.5 6.2)
 LEAST_NAME_CHARACTERS = 2
 SELECTING = ("patient_id", "patient_name", "study_date", "accession_number")
 
+ANY_CHARACTER = "?"  # PS3.4 C.2.2.2.4
+
 _WILDCARDS = "*?\\"
+_COMMA = re.compile("[,，]")
+_DIVIDERS = re.compile(r"[\^=?]")
 _DAYS = re.compile(r"(\d{8})?(-)?(\d{8})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What is asked: `patient_name` as far as it is known, from its beginning; `birth_date` a day (YYYYMMDD);
+    """What is asked: `patient_name` as far as it is known, from its beginning, in DICOM's spelling (DOE^JOHN) or as
+    people write it (Doe John; Doe, John); `birth_date` a day (YYYYMMDD);
     `study_date` a day, or two with a hyphen between them, one of which may be missing; `modality` a code such as CT.
     Making one raises InvalidRequest where it can't be asked or selects nothing.
     """
@@ -51,10 +56,10 @@ class Criteria:
                 "Nothing selects a study: a birth date or a modality alone fits too many. Give a patient ID, a name, "
                 "an accession number or a date of the study."
             )
-        if self.patient_name and len(self.patient_name.strip(" ^")) < LEAST_NAME_CHARACTERS:
+        if self.patient_name and len(_DIVIDERS.sub("", _name_key(self.patient_name))) < LEAST_NAME_CHARACTERS:
             raise InvalidRequest(f"Give at least {LEAST_NAME_CHARACTERS} letters of the patient's name.")
         if self.birth_date and "-" in self.birth_date:
-            raise InvalidRequest("A birth date is one day: YYYYMMDD.")
+            raise InvalidRequest("A birth date is one day, such as 1970-01-31.")
         for value in (self.birth_date, self.study_date):
             _days(value)
         if self.accession_number:
@@ -63,7 +68,7 @@ class Criteria:
     @property
     def keys(self) -> dict[str, str]:
         """The matching keys of a C-FIND or QIDO-RS request, by DICOM keyword."""
-        name = f"{self.patient_name.strip()}*" if self.patient_name else ""
+        name = f"{_name_key(self.patient_name)}*" if self.patient_name else ""
         asked = {
             "PatientID": self.patient_id.strip(),
             "PatientName": name,
@@ -91,9 +96,17 @@ class Criteria:
         return (
             asked.get("PatientID", study.patient_id) == study.patient_id
             and asked.get("AccessionNumber", study.accession_number) == study.accession_number
+            and not self._is_run_together(study.patient_name)
             and study.patient_birth_date in ("", self.birth_date or study.patient_birth_date)
             and (not study.study_date or first <= study.study_date <= last)
         )
+
+    def _is_run_together(self, name: str) -> bool:
+        """Whether a name is told for a letter or a digit in the place of a space alone: DoeXJohn for Doe John."""
+        asked = re.escape(_name_key(self.patient_name)).split(re.escape(ANY_CHARACTER))
+        groups = name.split("=")
+        divided, any_character = ((re.compile(each.join(asked), re.IGNORECASE)) for each in (r"[\W_]", "."))
+        return any(map(any_character.match, groups)) and not any(map(divided.match, groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +129,8 @@ def search(source: Source, criteria: Criteria, most: int = MAX_STUDIES) -> Hits:
             raise failure(source.name, answers.status)
     found = [from_source(source, found_by_date(answers)) for answers in told]
     studies = {study.study_instance_uid: study for each in found for study in each.studies}.values()
-    modalities = (criteria.keys["ModalitiesInStudy"],) if criteria.modality else ()
-    meant = newest_first(filter(criteria.may_mean, of_modalities(studies, modalities)))
+    modality = criteria.keys.get("ModalitiesInStudy")
+    meant = newest_first(filter(criteria.may_mean, of_modalities(studies, (modality,) if modality else ())))
     cut = any(each.endless or each.at_limit for each in told) or any(each.cut for each in found) or len(meant) > most
     return Hits(source.name, meant[:most], cut)
 
@@ -129,6 +142,15 @@ def newest_first(studies: Iterable[Study]) -> tuple[Study, ...]:
     )
 
 
+def _name_key(name: str) -> str:
+    """A name as a matching key for its beginning. People write a comma between family and given name and before a
+    suffix, which is left out; a space stands for itself or for the ^ before the next name. Other spellings of a name
+    (PS3.5 6.2.1) follow a slash.
+    """
+    family, *given = (" ".join(part.split()) for part in _COMMA.split(name.partition(" / ")[0])[:2])
+    return "^".join((family, *filter(None, given))).replace(" ", ANY_CHARACTER)
+
+
 def _plain(name: str, value: str) -> None:
     words = name.replace("_", " ")
     if len(value) > MAX_CHARACTERS:
@@ -137,7 +159,7 @@ def _plain(name: str, value: str) -> None:
     if any(sign in unicodedata.normalize("NFKC", value) for sign in _WILDCARDS) or any(
         unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in value
     ):
-        raise InvalidRequest(f"The {words} has a sign that a PACS takes for a wildcard, or that can't be seen.")
+        raise UnsafeCharacter(f"The {words} has a sign that a PACS takes for a wildcard, or that can't be seen.")
     if name == "modality" and value and not re.fullmatch(r"[A-Za-z0-9_ ]{1,16}", value):
         raise InvalidRequest("A modality is a code such as CT or MR.")
 
@@ -152,5 +174,8 @@ def _days(value: str) -> tuple[str, str]:
         for day in filter(None, (first, last)):
             date.fromisoformat(day)
     except ValueError:
-        raise InvalidRequest("A date is YYYYMMDD, or two such days with a hyphen between them.") from None
+        raise InvalidRequest(
+            "A day is written 2024-01-31, and two days with a slash between them, one of which may be missing: "
+            "2024-01-01/2024-01-31."
+        ) from None
     return first or "", (last or "99999999") if hyphen or not first else first

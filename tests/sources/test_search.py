@@ -13,10 +13,12 @@ from mkiso.errors import InvalidRequest, PacsSilent
 from mkiso.sources.query import find_studies
 from mkiso.sources.registry import source_of
 from mkiso.sources.search import Criteria, search
+from mkiso.study.text import readable_name
 from peers.corpus import PLAIN, THAI, make_study
 from peers.dcmqrscp import Dcmqrscp
 from peers.orthanc import Orthanc
 from peers.scripted_pacs import ScriptedPacs
+from tests.sources.test_choosing import counted
 
 MakeSettings = Callable[..., Settings]
 
@@ -33,6 +35,9 @@ MakeSettings = Callable[..., Settings]
         {"patient_id": "A\\B"},
         {"patient_name": "A"},
         {"patient_name": "^^"},
+        {"patient_name": "A, "},
+        {"patient_name": ", , Junior"},
+        {"patient_name": " / Doe"},
         {"patient_id": "A\nB"},
         {"patient_id": "1" * 65},
         {"study_date": "2024"},
@@ -64,6 +69,13 @@ def test_a_name_is_asked_for_in_each_way_that_it_may_be_written() -> None:
     ("asked", "keys"),
     [
         ({"patient_name": "Smith"}, {"PatientName": "Smith*"}),
+        ({"patient_name": "Dupont Marie"}, {"PatientName": "Dupont?Marie*"}),
+        ({"patient_name": "Dupont, Marie"}, {"PatientName": "Dupont^Marie*"}),
+        ({"patient_name": "de la Cruz ,Ana  Maria, Dr"}, {"PatientName": "de?la?Cruz^Ana?Maria*"}),
+        ({"patient_name": "Dupont,"}, {"PatientName": "Dupont*"}),
+        ({"patient_name": "Yamada, Tarou / 山田, 太郎"}, {"PatientName": "Yamada^Tarou*"}),
+        ({"patient_name": "山田　太郎"}, {"PatientName": "山田?太郎*"}),
+        ({"patient_id": "7", "modality": " "}, {"PatientID": "7"}),
         ({"patient_id": " 7 ", "modality": "ct"}, {"PatientID": "7", "ModalitiesInStudy": "CT"}),
         ({"study_date": "20240101-"}, {"StudyDate": "20240101-"}),
         ({"study_date": "-20240101"}, {"StudyDate": "-20240101"}),
@@ -72,6 +84,23 @@ def test_a_name_is_asked_for_in_each_way_that_it_may_be_written() -> None:
 )
 def test_what_is_asked(asked: dict[str, str], keys: dict[str, str]) -> None:
     assert Criteria(**asked).keys == keys
+
+
+@pytest.mark.parametrize(
+    ("name", "is_meant"),
+    [
+        ("DUPONT^MARIE^ANNE", True),
+        ("Dupont Marie^Anne", True),
+        ("Dupont-Marie^Anne", True),
+        ("X=Dupont^Marie", True),
+        ("DupontXMarie^Anne", False),
+        ("Ducreux^Marie", True),  # a PACS that finds names by their sound, too
+        ("", True),
+    ],
+)
+def test_a_name_that_a_space_was_asked_for_is_divided_there(name: str, is_meant: bool) -> None:
+    assert Criteria(patient_name="Dupont Marie").may_mean(counted("a", 1, patient_name=name)) == is_meant
+    assert Criteria(patient_name="Dupont").may_mean(counted("a", 1, patient_name=name))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +139,8 @@ def test_studies_are_found_by_what_a_person_knows(settings_for: MakeSettings, pe
     assert numbers(patient_id=PLAIN.patient_id, modality="MR") == with_mr
     assert numbers(patient_id=PLAIN.patient_id[:-1]) == []
     assert numbers(patient_name=PLAIN.name[:4], birth_date=PLAIN.birth_date) == ["A1002", "A1003"]
-    for name in (PLAIN.name.lower(), PLAIN.name.upper(), PLAIN.name[:4].lower()):
+    names = (PLAIN.name.lower(), PLAIN.name.upper(), PLAIN.name[:4].lower())
+    for name in (*names, PLAIN.name.replace("^", " "), readable_name(PLAIN.name), readable_name(PLAIN.name).lower()):
         assert numbers(patient_name=name) == ["A1002", "A1003"]
     assert numbers(patient_id=PLAIN.patient_id, birth_date="19000101") == []
     assert numbers(study_date="20240229") == numbers(study_date="20240201-") == ["A1001", "A1002", "A1003"]

@@ -148,7 +148,7 @@ def test_where_a_site_asks_for_the_birth_date_nobody_gets_a_disc_without_it(tmp_
             ("/api/iso/print", {"accession_number": "A1"}),
         )
         for path, query in questions:
-            assert refusal(client.get(path, params=query)) == (400, "invalid_request")
+            assert refusal(client.get(path, params=query)) == (400, "birth_date_needed")
             answer = client.get(path, params={**query, "birth_date": "1970-01-03"})
             assert refusal(answer) == (409, "wrong_birth_date")
         assert desk.asked == []

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from mkiso.config.disc import Identity
 from mkiso.languages import language
+from mkiso_service.webhook.answers.advice import advice
 from peers.chromium import Chromium
 from peers.corpus import UMLAUT
 from tests.webhook.desk import KEY, Desk, Scripts, served, settings_in
@@ -22,6 +24,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("chromium"),
 BOXES = "[...document.querySelectorAll('#patients input')]"
 
 
+BORN_TOO = "Type the patient's birth date too: ask for it, don't read it from a list."
 NOT_ENOUGH = (
     "Give a patient ID, the beginning of a name, or a day of the study: a birth date or a kind alone fits too many."
 )
@@ -127,6 +130,31 @@ def test_nobody_found_is_said_and_a_site_without_a_key_searches_nothing(browser:
     with with_pacs(open_to_all, tmp_path / "pacs2", "A1") as site, served(site, Desk()) as client:
         Clerk(browser, str(client.base_url)).come()
         assert browser.run("document.querySelector('#seek').hidden")
+
+
+def test_what_keeps_a_search_from_being_asked_is_said(browser: Chromium, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, auth=True)
+    settings = settings.model_copy(update={"identity": Identity(confirm_birth_date=True)})
+    patients = {"M4": UMLAUT}
+    browser.call("Network.setExtraHTTPHeaders", headers={"Accept-Language": "fr"})
+    try:
+        with with_pacs(settings, tmp_path / "pacs", patients=patients) as site, served(site, Desk()) as client:
+            clerk = signs_in(browser, str(client.base_url))
+            opens_search(browser)
+            browser.type("HN-0002")
+            browser.press("Enter")
+            clerk.until_reads("#missed", language("fr").gettext(BORN_TOO))
+            assert browser.run("document.activeElement.id") == "known-born"
+            browser.run("document.querySelector('#known-born').value = '1980-12-31'")
+            browser.run("document.querySelector('#known-id').value = 'HN*'")
+            browser.press("Enter")
+            clerk.until_reads("#missed", advice("unsafe_character", language("fr")))
+            browser.run("document.querySelector('#known-id').value = 'HN-0002'")
+            browser.run("document.querySelector('#known-kind').value = 'C/T'")
+            assert not browser.run("document.querySelector('#known').checkValidity()")
+            clerk.finds_nothing_wrong()
+    finally:
+        browser.call("Network.setExtraHTTPHeaders", headers={})
 
 
 @pytest.mark.parametrize(("code", "width"), [("de", 320), ("th", 320), ("en", 1000)])

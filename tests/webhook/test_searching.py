@@ -47,6 +47,9 @@ def test_studies_are_found_with_whose_they_are(client: httpx.Client) -> None:
     assert numbers(client, patient_id=EVERYBODY.patient_id) == ["A1", "A2"]
     assert numbers(client, patient_name="Exam", birth_date="1970-01-02") == ["A1", "A2"]
     assert numbers(client, patient_name="Exam", birth_date="1971-01-02") == []
+    for name in ("Yamada Tarou", "yamada, tarou", "Yamada^Tarou", "Yamada, Tarou / 山田, 太郎"):
+        assert numbers(client, patient_name=name) == ["J1"]
+    assert numbers(client, patient_id=EVERYBODY.patient_id, modality=" ") == ["A1", "A2"]
     assert numbers(client, study_date="2024-02-29") == numbers(client, study_date="2024-02-01/2024-03-01")
     assert numbers(client, study_date="2024-02-29/") == ["A1", "A2", "J1", "U1"]
     assert numbers(client, study_date="/2024-02-28") == []
@@ -57,11 +60,21 @@ def test_studies_are_found_with_whose_they_are(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["", "patient_name=*", "modality=CT", "birth_date=1970-01-02", "study_date=2024", "patient_id=1&patient_id=2"],
+    ["", "modality=CT", "modality=%20", "birth_date=1970-01-02", "study_date=2024", "patient_id=1&patient_id=2"],
 )
 def test_what_selects_nothing_isnt_asked(client: httpx.Client, query: str) -> None:
     answer = client.get(f"/api/studies?{query}")
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("query", ["patient_name=*", "patient_name=Doe?", "patient_id=%E2%80%8B1", "patient_id=%5C"])
+def test_a_sign_that_a_pacs_takes_for_others_isnt_asked(client: httpx.Client, query: str) -> None:
+    answer = client.get(f"/api/studies?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "unsafe_character")
+
+
+def test_a_wrong_day_is_told_how_days_are_written_here(client: httpx.Client) -> None:
+    assert "2024-01-01/2024-01-31" in client.get("/api/studies?study_date=20240230").json()["error"]
 
 
 def test_nobody_searches_where_nobody_needs_a_key(tmp_path: Path) -> None:
@@ -81,7 +94,9 @@ def test_where_a_site_asks_for_the_birth_date_a_search_doesnt_tell_it(tmp_path: 
     settings = settings_in(tmp_path, auth=True).model_copy(update={"identity": Identity(confirm_birth_date=True)})
     with with_pacs(settings, tmp_path / "pacs", "A1") as settings, served(settings, Desk()) as client:
         client.headers["X-API-Key"] = KEY
-        assert client.get("/api/studies?accession_number=A1").status_code == 400
+        for known in ("accession_number=A1", "patient_id=1", "patient_name=Exam"):
+            answer = client.get(f"/api/studies?{known}")
+            assert (answer.status_code, answer.json()["code"]) == (400, "birth_date_needed")
         assert numbers(client, accession_number="A1", birth_date="1970-01-02") == ["A1"]
         assert numbers(client, accession_number="A1", birth_date="1970-01-03") == []
 

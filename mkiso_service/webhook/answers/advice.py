@@ -39,6 +39,13 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
             N_("Something is missing in what was asked for, or is wrong in it."),
             TELL,
         ),
+        "birth_date_needed": (N_("Type the patient's birth date too: ask for it, don't read it from a list."),),
+        "unsafe_character": (
+            N_(
+                "The search has a sign that a PACS takes for a wildcard, such as * or ?, or one that can't be seen. "
+                "Search without it."
+            ),
+        ),
         "publisher_unknown": (N_("There is no such disc robot here. Have the disc file made instead."),),
         "unauthorized": (N_("Sign in, and you come back to this page."),),
         "sign_in_failed": (
@@ -222,7 +229,9 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Sentences by code; `unreachable` is the page's own, where nothing answers."""
 
 
-PRECISE = frozenset(("invalid_accession_number", "too_many_accession_numbers", "invalid_request", "not_found"))
+PRECISE = frozenset(
+    ("invalid_accession_number", "too_many_accession_numbers", "unsafe_character", "invalid_request", "not_found")
+)
 """The service's own message says more about these, such as which character is wrong. It is in English, so readers of
 English see that message."""
 

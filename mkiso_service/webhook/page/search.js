@@ -5,6 +5,7 @@ import { SEXES, advice, counted, day, gettext, ngettext } from "/page/words.js";
 
 const $ = (id) => document.getElementById(id);
 const KEYS = { "known-id": "patient_id", "known-name": "patient_name", "known-born": "birth_date", "known-kind": "modality" };
+const wantsBirthDate = document.documentElement.dataset.birthDate === "yes";
 let turn = 0;
 
 // `look(question, birthDate)` shows whose they are.
@@ -42,6 +43,11 @@ async function search(look) {
     : gettext("Give a patient ID, the beginning of a name, or a day of the study: a birth date or a kind alone fits too many.");
   if (!enough) {
     $("known-name").focus();
+    return;
+  }
+  if (wantsBirthDate && !query.has("birth_date")) {
+    $("missed").textContent = gettext("Type the patient's birth date too: ask for it, don't read it from a list.");
+    $("known-born").focus();
     return;
   }
   say(gettext("Searching."));

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from mkiso.config.disc import Identity, Priors
 from mkiso.config.section import TransferSyntax
 from mkiso.config.settings import Server, Settings
-from mkiso.errors import InvalidRequest, PublisherUnknown
+from mkiso.errors import BirthDateNeeded, InvalidRequest, PublisherUnknown
 from mkiso.formats.registry import FORMATS
 from mkiso.languages import languages
 from mkiso.study.accession import parse_accession_number, parse_accession_numbers
@@ -238,10 +238,10 @@ class Query:
 
 
 def asked_birth_date(query: Query, rules: Identity) -> str:
-    """The birth date (DA) that was typed. Raises InvalidRequest where this site asks for it and none was."""
+    """The birth date (DA) that was typed. Raises BirthDateNeeded where this site asks for it and none was."""
     birth_date = query.birth_date()
     if rules.confirm_birth_date and not birth_date:
-        raise InvalidRequest(
+        raise BirthDateNeeded(
             "This site asks for the patient's birth date too: give it as birth_date=1970-01-31 (year-month-day)."
         )
     return birth_date
