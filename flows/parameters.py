@@ -17,9 +17,10 @@ from mkiso.storage.handover import CLAIM_PATTERN
 from mkiso.study.identity import MOST_SHOWN, SHOWN_DIGITS
 from mkiso.study.selection import MAX_SERIES, UID_CHARACTERS, UID_PATTERN
 
+_SIGN, _SEEN = r"[^\\*?%,\x00-\x1f\x7f]", r"[^\\*?%,\x00-\x20\x7f]"
 AccessionNumber = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\*?%,\x00-\x1f\x7f]+$"),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=f"^{_SIGN}*{_SEEN}{_SIGN}*$"),
     Field(examples=["A100234"]),
 ]
 AccessionNumbers = Annotated[

@@ -43,14 +43,15 @@ class Deployment:
 
 
 def parameter_form(flow: Flow[Any, Any]) -> dict[str, Any]:
-    """The JSON schema of Custom run's form: Prefect's own, with the titles of flows/parameters.py for names, and
+    """The JSON schema of Custom run's form: Prefect's own, with the titles and words of flows/parameters.py, and
     nothing beside what is listed.
     """
     schema = flow.parameters.model_dump_for_openapi()
     for name, annotation in get_type_hints(flow.fn, include_extras=True).items():
         for note in getattr(annotation, "__metadata__", ()):
             if isinstance(note, FieldInfo) and note.title:
-                schema["properties"][name]["title"] = note.title
+                words = {"title": note.title, "description": note.description}
+                schema["properties"][name] |= {word: said for word, said in words.items() if said}
     if "study_uids" in schema["properties"]:  # no accession number is needed where studies are named, and only there
         schema["if"] = {"required": ["accession_numbers"], "properties": {"accession_numbers": {"maxItems": 0}}}
         schema["then"] = {"required": ["study_uids"], "properties": {"study_uids": {"minItems": 1}}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -64,6 +65,13 @@ def test_every_parameter_says_what_it_is(deployment: Deployment) -> None:
         assert len(entry.get("description", "")) > 15, name
         assert entry.get("examples") or "default" in entry, f"the form shows no example of {name}"
         assert entry["title"] != name and entry["title"][0].isupper()
+        assert not re.search(r"mkiso\.[a-z_]+\.", entry["description"]), "a module says nothing to an operator"
+
+
+def test_a_blank_is_no_accession_number() -> None:
+    numbers = parameter_form(WANTED[0].flow)["properties"]["accession_numbers"]["items"]["pattern"]
+    assert all(re.search(numbers, number) for number in ("A1", " A1 ", "A 1", "1"))
+    assert not any(re.search(numbers, number) for number in ("", " ", "   ", "A1,A2", "A*", "A\\B"))
 
 
 def test_the_webhook_names_deployments_that_exist() -> None:
