@@ -161,10 +161,11 @@ def test_prefect_deploy_makes_the_same_deployments(hospital: Hospital, tmp_path:
             for name, each in deployments(hospital).items()
         }
         for each in found.values():
-            # That fields have names in words and nothing else may be given comes with a worker: prefect.yaml has no
-            # place for it.
+            # What fields are called and explained as, and that nothing else may be given, comes with a worker:
+            # prefect.yaml has no place for it.
             schema = each.pop("parameter_openapi_schema")
-            each["parameters taken"] = {name: {**entry, "title": name} for name, entry in schema["properties"].items()}
+            of_worker = {"title": "", "description": ""}
+            each["parameters taken"] = {name: {**entry, **of_worker} for name, entry in schema["properties"].items()}
             each["parameters needed"] = schema.get("required", [])
             schedules = [
                 {key: schedule[key] for key in ("schedule", "active", "parameters")} for schedule in each["schedules"]
