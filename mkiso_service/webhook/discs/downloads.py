@@ -109,7 +109,9 @@ class Downloads:
             report = await asyncio.to_thread(young_report, self._settings, question)
             if report is None:
                 headers = {"accept-ranges": "bytes", "cache-control": "private, no-store"}
-                return Response(headers=headers, media_type=FORMATS[question.format].media_type)
+                bare = Response(headers=headers, media_type=FORMATS[question.format].media_type)
+                del bare.headers["content-length"]  # nobody knows it yet, and it isn't 0 (RFC 9110 8.6)
+                return bare
         else:
             question, found = await self._previews.confirmed(request, question, query)
             report = await self._still_right(request, question, found)
