@@ -44,6 +44,10 @@ _OF_KEYS = {
     "server.public_url": "public_url",
 }
 """The question whose answer is a key of the configuration, where there is one alone."""
+_OF_SECTIONS = {"sources.second.": "second_place", "publishers.": "robot_place"}
+"""The question that most of a section comes from."""
+NONE = "-"
+"""The answer that makes one empty again."""
 
 
 class _Port(click.IntRange):
@@ -72,7 +76,24 @@ def _ask(option: click.Parameter, answer: Any) -> Any:
     words = str(getattr(option, "help", ""))
     if isinstance(answer, bool):
         return click.confirm(words, default=answer)
-    return click.prompt(words, default=answer, type=option.type, show_default=answer != "")
+    may_be_empty = option.default == "" != answer
+    given = click.prompt(
+        f"{words} ({NONE} for none)" if may_be_empty else words,
+        default=answer,
+        type=option.type,
+        show_default=answer != "",
+    )
+    return "" if may_be_empty and given == NONE else given
+
+
+def _wrong_ones(problems: Iterable[str], answers: Mapping[str, Any]) -> set[str]:
+    """The questions whose answers these problems are about, where they say it."""
+    wrong = set()
+    for problem in problems:
+        wrong |= {_OF_KEYS.get(problem.partition(" ")[0].removesuffix(":"), "")}
+        wrong |= {name for section, name in _OF_SECTIONS.items() if problem.startswith(section)}
+        wrong |= {name for name, answer in answers.items() if answer and problem.startswith(f"{answer!r} ")}
+    return wrong - {""}
 
 
 def _converse(file: Path, answers: dict[str, Any], *, untested: bool) -> None:
@@ -91,6 +112,7 @@ def _converse(file: Path, answers: dict[str, Any], *, untested: bool) -> None:
             return _drafted(file, {**answers, **not_asked_yet})
 
     def asked(group: str, names: Iterable[str]) -> None:
+        before = dict(answers)
         while True:
             for name in names:
                 if not _is_needless(name, answers):
@@ -103,8 +125,12 @@ def _converse(file: Path, answers: dict[str, Any], *, untested: bool) -> None:
             except ConfigurationError as error:
                 for problem in error.problems:
                     click.secho(problem, fg="red", err=True)
-                wrong = {_OF_KEYS.get(problem.partition(" ")[0]) for problem in error.problems}
+                wrong = _wrong_ones(error.problems, answers)
                 names = [name for name in names if name in wrong] or names
+                for name in names:  # what was refused is no answer to repeat with an Enter
+                    if not isinstance(options[name].type, click.Choice):
+                        is_old = answers[name] == before[name]
+                        answers[name] = before[name] = options[name].default if is_old else before[name]
 
     not_asked_yet = {name: options[name].default for names in GROUPS.values() for name in names}
     for group, names in GROUPS.items():

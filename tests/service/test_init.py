@@ -205,7 +205,6 @@ def test_what_can_not_be_is_asked_again_and_one_answer_corrected_at_the_end(tmp_
     answers = {
         "Port to which the PACS sends [10104]": "many",  # and then an Enter; nothing is typed ahead
         "Port of the page [8080]": "10104",
-        "Port of the page [10104]": "8081",
         "corrects that answer": "1",
         "AE title of mkiso, which the PACS must know [CDRECORD]": "",
     }
@@ -216,7 +215,27 @@ def test_what_can_not_be_is_asked_again_and_one_answer_corrected_at_the_end(tmp_
     assert told.count("AE title of mkiso, which the PACS must know [CDRECORD]") == 2
     asked = told.partition("corrects that answer")[0]
     assert asked.count("Whom patients may ask, on each disc") == 2  # once of them in the summary
-    assert load(tmp_path / "config.yaml", {}).server.port == 8081
+    assert load(tmp_path / "config.yaml", {}).server.port == 8080  # an Enter doesn't repeat what was refused
+
+
+def test_an_answer_that_was_refused_is_no_default_and_one_can_be_made_empty_again(tmp_path: Path) -> None:
+    answers = {
+        "Address of the PACS [127.0.0.1]": "http://pacs",
+        "dicomweb) [none]": "cget",  # a second source
+        "https://pacs.example.org/dicom-web": "OLD:104",  # and then an Enter, which names no place
+        "dicomweb) [cget]": "none",
+        "Name of the institution, on each disc": "Clinic",
+        "as https://discs.example.org": "discs.example.org",
+        "corrects that answer": "8",
+        "Name of the institution, on each disc (- for none) [Clinic]": "-",
+    }
+    code, told = at_a_terminal(answers, "-o", str(tmp_path / "config.yaml"), "--untested", at_most=40)
+    assert code == 0, told
+    for refused in ("pacs.host is a web address", "'OLD:104' is no AE@host:port", "server.public_url is the whole"):
+        assert refused in told
+    settings = load(tmp_path / "config.yaml", {})
+    assert isinstance(settings.pacs, Pacs) and settings.pacs.host == "127.0.0.1"
+    assert (settings.server.public_url, settings.disc.institution) == ("", "")
 
 
 @pytest.mark.parametrize(
