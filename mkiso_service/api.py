@@ -117,9 +117,10 @@ class Listing(TypedDict):
 
 class InboxState(TypedDict):
     """How an inbox stands. `images` and `refused` count what came since the receiver started, `last_refusal` says why
-    and of whom; null where the receiver can't be asked here. Of the studies that lie there or are remembered: those
-    that `wait` to be settled, whose jobs are `running`, and whose last job `failed`. `last_disc` is the newest job that
-    made a disc, `last_disc_time` when it ended; empty where there is none.
+    and of whom; null where the receiver can't be asked here. `last_refusal_cause` is unknown_sender, no_room,
+    two_versions or unusable, `last_refusal_time` when it was; these are empty where there is none. Of the studies that
+    lie there or are remembered: those that `wait` to be settled, whose jobs are `running`, and whose last job `failed`.
+    `last_disc` is the newest job that made a disc, `last_disc_time` when it ended; empty where there is none.
     """
 
     name: str
@@ -127,6 +128,9 @@ class InboxState(TypedDict):
     images: int | None
     refused: int | None
     last_refusal: str | None
+    last_refusal_sender: str
+    last_refusal_cause: str
+    last_refusal_time: str
     waiting: int
     running: int
     failed: int

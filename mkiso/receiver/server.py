@@ -49,11 +49,16 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
 @dataclass(slots=True)
 class InboxCount:
-    """What came to an inbox since the receiver started; the last refusal in words, and of whom."""
+    """What came to an inbox since the receiver started; the last refusal in words, of whom, its cause (unknown_sender,
+    no_room, two_versions, unusable) and when, in seconds since 1970.
+    """
 
     stored: int = 0
     refused: int = 0
     last_refusal: str = ""
+    last_refusal_sender: str = ""
+    last_refusal_cause: str = ""
+    last_refusal_time: float = 0.0
 
     def add(self, tally: Tally) -> None:
         """Count what one association did."""
@@ -61,6 +66,8 @@ class InboxCount:
         self.refused += tally.refused
         if words := tally.last_refusal or tally.rejected:
             self.last_refusal = f"{tally.sender}: {words}"
+            self.last_refusal_sender = tally.sender
+            self.last_refusal_cause, self.last_refusal_time = tally.refusal_cause, tally.refusal_time
 
 
 class _Server:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from time import monotonic
+from time import monotonic, time
 
 from mkiso.config.settings import Receiver
 from mkiso.dataset.header import MAX_BEGINNING_BYTES, begin_series, begin_study
@@ -27,6 +27,7 @@ from mkiso.receiver.spool import Incoming, NoRoom, Refused, Spool
 LEAST_BYTES_PER_SECOND = 1024  # of a message, once it has taken the idle limit; slower is a peer that wants to hold us
 REJECTING_SECONDS = 2.0  # a connection that will be rejected anyhow waits no longer for its request
 
+_CAUSES = {dimse.OUT_OF_RESOURCES: "no_room", dimse.DUPLICATE_SOP_INSTANCE: "two_versions"}
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +44,8 @@ class Tally:
     ended: str = ""
     last_refusal: str = ""
     rejected: str = ""
+    refusal_cause: str = ""
+    refusal_time: float = 0.0
 
     @property
     def sender(self) -> str:
@@ -130,6 +133,7 @@ class StorageScp:
         if isinstance(answer, Rejection):
             self._tally.ended = f"rejected: {answer.words}"
             self._tally.rejected = answer.words
+            self._tally.refusal_cause, self._tally.refusal_time = "unknown_sender", time()  # an inbox's only reason
             self._tell(f"was refused: {answer.words}")
             return None
         for oddity in answer.oddities:
@@ -283,6 +287,7 @@ class Reception:
         self._refusal = refusal
         self._tally.refused += 1
         self._tally.last_refusal = f"{refusal.status:04X}, {refusal}"
+        self._tally.refusal_cause, self._tally.refusal_time = _CAUSES.get(refusal.status, "unusable"), time()
         if isinstance(refusal, NoRoom):
             self._expectations.tell_no_room(self.command.affected_sop_instance_uid)
         self._let_go()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +53,8 @@ def test_what_is_acknowledged_lies_there_byte_for_byte(start: Start, tmp_path: P
     for each in sent.instances:
         held = dcmread(each.path, specific_tags=["SOPClassUID"])
         assert (each.sop_class_uid, each.transfer_syntax_uid) == (held.SOPClassUID, held.file_meta.TransferSyntaxUID)
-    counts = {"stored": len(files), "refused": 0, "last_refusal": ""}
+    nothing = {"last_refusal": "", "last_refusal_sender": "", "last_refusal_cause": "", "last_refusal_time": 0.0}
+    counts = {"stored": len(files), "refused": 0, **nothing}
     eventually(lambda: receiver_status(running.settings.storage.receiver_socket)["inboxes"]["BURN"] == counts)
 
 
@@ -197,18 +199,23 @@ def test_nothing_is_taken_that_the_disk_has_no_room_for(start: Start, tmp_path: 
     assert study_of(running, files).read().instances == ()
     status = running.settings.storage.receiver_socket
     eventually(lambda: "A700, less would be free" in receiver_status(status)["inboxes"]["BURN"]["last_refusal"])
+    assert receiver_status(status)["inboxes"]["BURN"]["last_refusal_cause"] == "no_room"
 
 
 def test_who_may_not_send_is_named_with_the_inbox(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     running = begun(start)
+    begin = time.time()
     with caplog.at_level("INFO"):
         assert store(running.port, make_study(tmp_path, "A1", kinds={"ct": 1}), called="OTHER").returncode != 0
         status = running.settings.storage.receiver_socket
         eventually(lambda: receiver_status(status)["inboxes"]["OTHER"]["last_refusal"] != "")
     words = "it isn't one of inboxes.OTHER.senders"
-    assert receiver_status(status)["inboxes"]["OTHER"]["last_refusal"] == f"STORESCU@127.0.0.1: {words}"
+    other = receiver_status(status)["inboxes"]["OTHER"]
+    assert other["last_refusal"] == f"STORESCU@127.0.0.1: {words}"
+    assert (other["last_refusal_sender"], other["last_refusal_cause"]) == ("STORESCU@127.0.0.1", "unknown_sender")
+    assert begin <= other["last_refusal_time"] <= time.time()
     [line] = [each for each in caplog.messages if words in each]
     assert line.startswith("Association with 127.0.0.1 (STORESCU) at the inbox OTHER: 0 stored, 0 refused")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 from mkiso.config.settings import Settings
+from mkiso.languages import language
 from mkiso.receiver.pushed import Ask, PushedStudy
 from mkiso_service.webhook.counter import inboxes
 from tests.webhook.browsers import browser_of, is_right
@@ -22,7 +25,13 @@ STUDIES: tuple[tuple[Ask, ...], ...] = (
     (Ask("j2", "f", 1, 10.0, "done", 12.0), Ask("j3", "g", 2, 20.0)),  # runs again
     (Ask(JOB, "f", 1, 30.0, "done", 40.0),),
 )
-COUNTS = {"BURN": {"stored": 7, "refused": 1, "last_refusal": "CT1@10.0.0.1: A700, the inbox is full"}}
+REFUSED = {
+    "last_refusal": "CT9@10.0.0.1: it isn't one of inboxes.BURN.senders",
+    "last_refusal_sender": "CT9@10.0.0.1",
+    "last_refusal_cause": "unknown_sender",
+    "last_refusal_time": 50.0,
+}
+COUNTS = {"BURN": {"stored": 7, "refused": 1, **REFUSED}}
 
 
 @pytest.fixture
@@ -51,7 +60,21 @@ def test_each_inbox_is_told_with_what_waits_and_its_last_disc(site: Settings, mo
         assert (told[1]["publisher"], told[1]["last_disc"], told[1]["waiting"]) == ("rimage", "", 0)
         monkeypatch.setattr(inboxes, "receiver_status", lambda *_: {"inboxes": COUNTS})
         burn = client.get("/api/inboxes").json()["inboxes"][0]
-        assert (burn["images"], burn["refused"], burn["last_refusal"]) == (7, 1, COUNTS["BURN"]["last_refusal"])
+        assert (burn["images"], burn["refused"], burn["last_refusal"]) == (7, 1, REFUSED["last_refusal"])
+        assert burn["last_refusal_time"] == "1970-01-01T00:00:50+00:00"
+
+
+def test_the_page_says_the_last_refusal_in_its_language(site: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inboxes, "receiver_status", lambda *_: {"inboxes": COUNTS})
+    spoken = language("fr")
+    with served(site, Desk()) as client:
+        asked = {"Accept": "text/html", "Accept-Language": "fr", **NAVIGATION}
+        page = unescape(client.get("/api/inboxes", headers=asked).text)
+    said, _, for_administrator = page.partition('<details class="cause">')
+    [words] = re.findall('<p class="remark">(.*)</p>', said)
+    assert spoken.gettext("this sender isn't known here") in words
+    assert "CT9@10.0.0.1" in words and "1970" in words and "inboxes." not in words
+    assert str(REFUSED["last_refusal"]) in for_administrator
 
 
 @pytest.mark.parametrize("moment", [1e12, 1e17, 1e300])

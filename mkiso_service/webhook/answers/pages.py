@@ -40,6 +40,12 @@ REFRESH_SECONDS = 2
 _ENDED = f"{HOME}?ended"
 """The way back for somebody who is signed in: if the session has ended by then, the page says so. A request with a key,
 which nginx adds to the old addresses, has no session."""
+_REFUSALS = {
+    "unknown_sender": N_("this sender isn't known here"),
+    "no_room": N_("there is no room for what it sends"),
+    "two_versions": N_("an image came once more, with other contents"),
+    "unusable": N_("what it sends can't be used"),
+}
 _OF_SIGN_IN = (Unauthorized.code, SignInFailed.code, ProviderUnavailable.code)
 
 
@@ -203,7 +209,7 @@ def made_page(request: Request, told: WhoMade) -> HTMLResponse:
 
 def inboxes_page(request: Request, told: InboxStates) -> HTMLResponse:
     """How each inbox stands."""
-    return _in_place_of_json(request, "inboxes.html", **told)
+    return _in_place_of_json(request, "inboxes.html", causes=_REFUSALS, **told)
 
 
 def keys_page(request: Request, told: NamedKeys) -> HTMLResponse:
