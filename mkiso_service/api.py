@@ -300,9 +300,10 @@ class SetPart(TypedDict):
 
 
 class SetEntry(TypedDict):
-    """A set of discs; `job` serves them all."""
+    """A set of discs; `job` serves them all. No accession number is told where studies were asked for by UID."""
 
     set: Uuid
+    accession_numbers: list[str]
     created: str
     job_id: Uuid
     job: str

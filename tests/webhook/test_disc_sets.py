@@ -39,7 +39,7 @@ def test_chosen() -> None:
 def test_a_set_as_it_is_told_of() -> None:
     told = set_entry(set_of("s", 2), "job")
     assert (told["set"], told["created"], told["total"], told["job_id"]) == ("s", DISC.created, 2, "job")
-    assert told["job"] == "/api/iso/jobs/job"
+    assert told["job"] == "/api/iso/jobs/job" and told["accession_numbers"] == list(DISC.accession_numbers)
     assert told["parts"] == [
         {"part": 1, "size": 1000, "sha256": "s1", "href": "/api/iso/jobs/job/disc?part=1"},
         {"part": 2, "size": 1000, "sha256": "s2", "href": "/api/iso/jobs/job/disc?part=2"},

@@ -212,6 +212,7 @@ def test_a_browser_has_a_page_whose_links_name_the_set(
     page = client.get(f"{ONE}&x=%22%3E%3Cscript%3E", headers=browser)
     assert page.status_code == 409 and page.headers["content-type"].startswith("text/html")
     assert "<script" not in page.text
+    assert '<strong class="numbers">A1</strong>' in page.text and "Disc 1 of 2 (100 bytes)" in page.text
     home, *links = [link.replace("&amp;", "&") for link in re.findall(r'<a href="([^"]+)"', page.text)]
     assert home == "/?ended" and len(links) == 2 and all(f"set={set_a}" in link for link in links)
     got = [client.get(f"/api/iso/download{link}", headers=browser, follow_redirects=True).content for link in links]
@@ -219,10 +220,12 @@ def test_a_browser_has_a_page_whose_links_name_the_set(
     grown(client, desk, scripts)
     late = client.get(f"/api/iso/download{links[1]}", headers=browser)
     assert late.status_code == 409 and "newer set" in late.text and "Another set" in late.text
+    assert '<strong class="numbers">A1</strong>' in late.text
     home, *ways = [link.replace("&amp;", "&") for link in re.findall(r'<a href="([^"]+)"', late.text)]
     assert home == "/?ended" and len(ways) == 2
     for way, letter in zip(ways, (b"b", b"a"), strict=True):  # each leads to all discs of one set
         listed = client.get(f"/api/iso/download{way}", headers=browser, follow_redirects=True)
+        assert "The images fill 2 discs. Download and burn every one." in listed.text
         own = [link.replace("&amp;", "&") for link in re.findall(r'href="([^"]+/disc\?[^"]+)"', listed.text)]
         assert [client.get(listed.url.join(link)).content for link in own] == bytes_of(letter)
     told = client.get(f"{listed.url.path}/disc", headers=browser)

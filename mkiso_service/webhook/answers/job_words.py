@@ -105,6 +105,9 @@ def words_of_job(job: Job, spoken: Language, robot: Dependency | None) -> str:
         if job.stage.startswith("retrieving") and (moved or expected):
             return spoken.gettext("%(stage)s: %(images)s.", stage=stage, images=images)
         return spoken.gettext("%(stage)s.", stage=stage)
+    if job.state == "done" and len(job.discs) > 1:
+        fills = "The images fill %(number)s disc.", "The images fill %(number)s discs. Download and burn every one."
+        return spoken.ngettext(*fills, len(job.discs))
     return spoken.gettext("The disc is ready.") if job.state == "done" else spoken.gettext("Waiting for its turn.")
 
 

@@ -159,12 +159,15 @@ def choice_page(
     request: Request,
     status: int,
     words: str,
+    numbers: Sequence[str],
     *,
-    discs: Sequence[str] = (),
+    discs: Sequence[tuple[str, int]] = (),
     sets: Sequence[tuple[str, int, str]] = (),
 ) -> HTMLResponse:
-    """The discs of a set, by their addresses; or sets: the address of each, its discs, and when it was made."""
-    return _in_place_of_json(request, "choice.html", status, words=words, discs=discs, sets=sets)
+    """The discs of a set: the address and the size of each; or sets: the address of each, its discs, and when it was
+    made. `numbers`: the accession numbers that they are of.
+    """
+    return _in_place_of_json(request, "choice.html", status, words=words, numbers=numbers, discs=discs, sets=sets)
 
 
 def password_page(request: Request, password: str) -> HTMLResponse:

@@ -82,6 +82,7 @@ def set_entry(discs: Sequence[Manifest], job_id: str) -> SetEntry:
     ]
     return {
         "set": discs[0].set_id,
+        "accession_numbers": list(discs[0].accession_numbers),
         "created": discs[0].created,
         "job_id": job_id,
         "job": job_address(job_id),
@@ -101,20 +102,20 @@ async def answer_several(request: Request, error: Exception) -> Response:
         return await answer_mkiso_error(request, error)
     asked = parse_qsl(request.url.query, keep_blank_values=True)
     query = [(name, value) for name, value in asked if name not in ("part", "set")]
+    details: Mapping[str, Any] = error.details
     if isinstance(error, SeveralDiscs):
-        discs = _discs(query, error.details, of_question="job_id" not in request.path_params)
-        return choice_page(request, error.http_status, "", discs=discs)
-    sets = [
-        (_link([*query, ("set", each["set"])]), each["total"], each["created"])
-        for each in error.details["sets"]  # type: ignore[attr-defined]
-    ]
-    return choice_page(request, error.http_status, error.words, sets=sets)
+        discs = _discs(query, details, of_question="job_id" not in request.path_params)
+        return choice_page(request, error.http_status, "", details["accession_numbers"], discs=discs)
+    told = details["sets"]
+    sets = [(_link([*query, ("set", each["set"])]), each["total"], each["created"]) for each in told]
+    numbers = told[0]["accession_numbers"] if told else []
+    return choice_page(request, error.http_status, error.words, numbers, sets=sets)
 
 
-def _discs(query: Sequence[tuple[str, str]], told: Mapping[str, Any], *, of_question: bool) -> list[str]:
-    """The address of each disc of a set, which names the set where the address is a question's."""
-    named, total = [*query, ("set", told["set"])] if of_question else [*query], int(told["total"])
-    return [_link([*named, ("part", str(number))]) for number in range(1, total + 1)]
+def _discs(query: Sequence[tuple[str, str]], told: Mapping[str, Any], *, of_question: bool) -> list[tuple[str, int]]:
+    """The address and the size of each disc of a set; it names the set where the address is a question's."""
+    named = [*query, ("set", told["set"])] if of_question else [*query]
+    return [(_link([*named, ("part", str(each["part"]))]), each["size"]) for each in told["parts"]]
 
 
 def _link(query: Sequence[tuple[str, str]]) -> str:
