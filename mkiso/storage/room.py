@@ -46,7 +46,18 @@ def lacking_storage(storage: Storage) -> Iterator[str]:
     """What keeps mkiso from its own folders: no process of it can run then."""
     yield from makeable("storage.data_dir", storage.data_dir)
     if storage.shared_dir:
-        yield from makeable("storage.shared_dir", storage.shared_dir)
+        yield from _shared(storage.shared_dir)
+
+
+def _shared(folder: Path) -> Iterator[str]:
+    """Nobody makes it: where the share isn't mounted, this machine would have order books of its own."""
+    if wrong := tuple(makeable("storage.shared_dir", folder)):
+        yield from wrong
+    elif not folder.exists():
+        yield (
+            f"storage.shared_dir {folder} isn't there, and mkiso doesn't make what several machines share: mount that "
+            "storage, or make the folder on it"
+        )
 
 
 def makeable(key: str, folder: Path) -> Iterator[str]:

@@ -114,6 +114,8 @@ def test_twenty_jobs_end_well_though_one_of_two_machines_is_lost(tmp_path: Path)
             .replace("postgresql://", "postgresql+asyncpg://")
         )
 
+        (tmp_path / "shared").mkdir()
+
         def configure(name: str, ae_title: str) -> Path:
             pacs_section = {
                 "ae_title": pacs.ae_title,

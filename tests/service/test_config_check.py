@@ -91,6 +91,7 @@ def test_what_can_be_no_name_of_a_file_is_told_of_all_paths_at_once(
         ({"archive": {"ledger_url": "mysql://here/ledger"}}, "archive.ledger_url must begin with postgresql://"),
         ({"storage": {"data_dir": "file/below"}}, "storage.data_dir"),
         ({"storage": {"shared_dir": "file/below"}}, "storage.shared_dir"),
+        ({"storage": {"shared_dir": "nope"}}, "nope isn't there, and mkiso doesn't make what several machines share"),
         ({"storage": {"min_free_gib": 1e9}}, "storage.min_free_gib is 1e+09"),
         ({"viewer": {"directory": "."}}, "holds storage.data_dir"),
         ({"viewer": {"directory": "data/jobs/viewer"}}, "where mkiso clears up"),
@@ -239,6 +240,7 @@ def run(folder: Path, command: str, **sections: Any) -> subprocess.CompletedProc
         ("webhook", {"server": {"host": NOBODYS_ADDRESS}}, "The webhook can't listen on 203.0.113.9"),
         *((part, {"storage": {"data_dir": "file"}}, "storage.data_dir") for part in ("serve", "receiver", "worker")),
         *((part, {"storage": {"shared_dir": "file"}}, "storage.shared_dir") for part in ("webhook", "prefect")),
+        ("serve", {"storage": {"shared_dir": "nope"}}, "mount that storage, or make the folder on it"),
         ("serve", {"pacs": {"host": ""}}, "pacs.host"),
     ],
 )

@@ -168,8 +168,9 @@ def test_a_container_runs_a_command_with_a_configuration_that_exist(name: str, t
     )
     assert settings.storage.discs_dir == Path("/shared/discs")
     assert settings.auth.enabled
-    volumes = {volume.partition(":")[0] for volume in container["volumes"]}
-    assert volumes <= compose()["volumes"].keys()
+    volumes = dict(volume.split(":") for volume in container["volumes"])
+    assert volumes.keys() <= compose()["volumes"].keys()
+    assert {"/data", "/shared"} <= set(volumes.values())  # the container itself is read-only
 
 
 def test_a_receiver_and_its_worker_share_a_folder_and_an_ae_title_of_their_own() -> None:
