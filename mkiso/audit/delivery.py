@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import ssl
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,6 +27,8 @@ CLOSING_SECONDS = 1.0
 REST_SECONDS = 30.0
 """How long a process asks nothing of a server that it has waited for in vain."""
 _LONG_SECONDS = 0.2
+_HEAD = 65_536
+"""Bytes in which the first message has its time."""
 _rests_until: dict[str, float] = {}
 """By target, of the monotonic clock."""
 
@@ -51,6 +55,39 @@ def deliver(audit: Audit, storage: Storage, message: str, moment: datetime) -> N
         raise
 
 
+def require_target(audit: Audit) -> str:
+    """What can be seen of the server without a message, in words. Raises OSError, ValueError where it gets none."""
+    target = urlsplit(audit.target)
+    if target.scheme == "udp":
+        with _datagrams(str(target.hostname), target.port or 514) as probe:
+            probe.settimeout(CLOSING_SECONDS)
+            probe.send(b"")  # no message; but where nobody listens there, the machine says so
+            with suppress(TimeoutError):
+                probe.recv(1)
+        return f"{audit.target} isn't refused, and UDP says no more"
+    _connected(audit, str(target.hostname), target.port or 6514).close()
+    return f"{audit.target} answers"
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """Messages that were kept: how much, and since when (ISO 8601, UTC; empty: not told)."""
+
+    size: int
+    since: str
+
+
+def undelivered(storage: Storage) -> Undelivered | None:
+    """What couldn't be delivered and lies there. Raises OSError."""
+    try:
+        with storage.audit_undelivered.open("rb") as file:
+            size, first = os.fstat(file.fileno()).st_size, file.read(_HEAD)
+    except FileNotFoundError:
+        return None
+    moment = re.search(rb'EventDateTime="([\d:.T+-]{10,40})"', first)
+    return Undelivered(size, moment[1].decode() if moment else "") if size else None
+
+
 def syslog_line(message: str, moment: datetime) -> bytes:
     """The message behind RFC 5424's header; its BOM says that it is UTF-8 (6.4)."""
     host = socket.gethostname() or "-"
@@ -59,21 +96,34 @@ def syslog_line(message: str, moment: datetime) -> bytes:
 
 
 def _send_datagram(line: bytes, host: str, port: int) -> None:
+    with _datagrams(host, port) as sender:
+        sender.send(line)
+
+
+def _datagrams(host: str, port: int) -> socket.socket:
+    """Datagrams to there. Raises OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind, protocol) as sender:
-        sender.sendto(line, address)
+    sender = socket.socket(family, kind, protocol)
+    try:
+        sender.connect(address)
+    except OSError:
+        sender.close()
+        raise
+    return sender
 
 
 def _send_over_tls(audit: Audit, line: bytes, host: str, port: int) -> None:
-    context = tls_context(audit)
-    with (
-        socket.create_connection((host, port), TIMEOUT_SECONDS) as connection,
-        context.wrap_socket(connection, server_hostname=host) as sender,
-    ):
+    with _connected(audit, host, port) as sender:
         sender.sendall(b"%d %s" % (len(line), line))  # octets counted (RFC 5425 4.3.1)
         sender.settimeout(CLOSING_SECONDS)
         with suppress(OSError):  # close_notify is ours to send (4.4); not every server answers it
             sender.unwrap()
+
+
+def _connected(audit: Audit, host: str, port: int) -> ssl.SSLSocket:
+    context = tls_context(audit)
+    with socket.create_connection((host, port), TIMEOUT_SECONDS) as connection:
+        return context.wrap_socket(connection, server_hostname=host)  # which takes the connection over
 
 
 def tls_context(audit: Audit) -> ssl.SSLContext:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from mkiso.audit.delivery import require_target, undelivered
 from mkiso.config.file import named_in
 from mkiso.config.settings import Settings
 from mkiso.errors import (
@@ -38,7 +39,7 @@ from mkiso.receiver.client import receiver_status
 from mkiso.receiver.pushed import studies_in
 from mkiso.sources.levels import answered_levels
 from mkiso.sources.registry import source_of
-from mkiso.storage.room import lacking_storage, require_room
+from mkiso.storage.room import lacking_storage, require_room, size_words
 from mkiso_service.api import Health
 from mkiso_service.checks.configuration import lacking, lacking_viewer
 from mkiso_service.openid import Provider
@@ -258,6 +259,33 @@ def _ledger(site: Site) -> str:
     return "PostgreSQL answers"
 
 
+def _audit(site: Site) -> str:
+    audit, storage = site.settings.audit, site.settings.storage
+    lost = ""
+    if kept := undelivered(storage):
+        since = f" since {kept.since}" if kept.since else ""
+        lost = f"{size_words(kept.size)} of audit messages couldn't be delivered{since}"
+    if not site.inside:
+        if lost:
+            raise Unwell(f"{lost}: `mkiso doctor` says what to do.")
+        return "every message was delivered"
+    refused = now = ""
+    try:
+        file = audit.file_below(storage.data_dir)
+        now = f"Messages are written to {file}" if file else require_target(audit)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", "") or str(error)
+        refused = f"{audit.target} can't be reached ({why}): is the server there, and audit.target right?"
+    if lost:
+        raise Unwell(
+            f"{lost}. {refused or f'{now}.'} mkiso doesn't send them again: give {storage.audit_undelivered} to "
+            "whoever keeps the audit, and move it away."
+        )
+    if refused:
+        raise Unwell(refused)
+    return now
+
+
 def _prefect(site: Site) -> str:
     try:
         told = f"answers; {site.ask_prefect(lambda prefect: prefect.queued())} jobs wait"
@@ -342,6 +370,7 @@ CHECKS = (
     Check("patient_api", "patient API", _patient_api, configured=lambda settings: bool(settings.patient_api.base_url)),
     Check("sign_in", "sign-in provider", _sign_in, configured=lambda settings: bool(settings.sign_in.issuer)),
     Check("archive_ledger", "archive's ledger", _ledger, configured=_has_postgresql),
+    Check("audit", "audit", _audit, configured=lambda settings: settings.audit.enabled),
     Check("prefect", "Prefect", _prefect, of_service=True),
     Check("worker", "worker", _worker, of_service=True),
     Check("processes", "processes", _processes, of_service=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import platform
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from mkiso.audit.messages import queried
 from mkiso.config.disc import Print, Viewer
-from mkiso.config.settings import Prefect, Receiver, Server, Settings
+from mkiso.config.settings import Audit, Prefect, Receiver, Server, Settings
 from mkiso.config.storage import Storage
 from mkiso.errors import PacsSilent
 from mkiso.pictures.confinement import landlock_version
@@ -255,3 +258,31 @@ def test_the_words_for_everybody_hold_no_address(tmp_path: Path) -> None:
     found = finding(site, "receiver")
     assert not found.well
     assert site.settings.receiver.ae_title not in found.words
+
+
+def test_audit_messages_that_were_not_delivered_are_told(tmp_path: Path) -> None:
+    assert "audit" not in {check.name for check in checks_of(Settings())}
+    port = free_port()
+    for scheme in ("tls", "udp"):
+        outside = site_in(tmp_path, audit=Audit(enabled=True, target=f"{scheme}://127.0.0.1:{port}"))
+        inside = replace(outside, inside=True)
+        assert finding(outside, "audit").well
+        assert not finding(inside, "audit").well  # nobody listens there
+        assert f"127.0.0.1:{port} can't be reached (Connection refused)" in finding(inside, "audit").words
+    queried(outside.settings, "A1")
+    assert finding(outside, "audit").well
+    outside = site_in(tmp_path, audit=Audit(enabled=True, target=f"tls://127.0.0.1:{port}"))
+    queried(outside.settings, "A1")
+    told = finding(outside, "audit")
+    assert not told.well and "127.0.0.1" not in told.words and str(tmp_path) not in told.words
+    assert f"couldn't be delivered since {datetime.now(UTC):%Y-}" in told.words
+    told = finding(replace(outside, inside=True), "audit")
+    assert str(tmp_path / "audit-undelivered.xml") in told.words and "Connection refused" in told.words
+    (tmp_path / "audit-undelivered.xml").rename(tmp_path / "kept.xml")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server_there = Audit(enabled=True, target=f"udp://127.0.0.1:{server.getsockname()[1]}")
+        told = finding(replace(site_in(tmp_path, audit=server_there), inside=True), "audit")
+        assert told.well and "UDP says no more" in told.words
+    told = finding(replace(site_in(tmp_path, audit=Audit(enabled=True)), inside=True), "audit")
+    assert told.well and str(tmp_path / "audit.xml") in told.words
