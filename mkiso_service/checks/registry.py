@@ -312,8 +312,9 @@ def _processes(site: Site) -> str:
     if pids and not any(pid is None or Path(f"/proc/{pid}").exists() for pid in pids):
         raise Unwell("`mkiso serve` was cut off: start it again.")
     lately, wrong, seldom = f"in the last {RECENT_SECONDS // 60} minutes", [], []
-    if away := [name for name, state in states.items() if not state.get("up")]:
-        wrong.append(f"Being restarted: {', '.join(away)}.")
+    for words, again in (("started", False), ("restarted", True)):
+        if away := [name for name, each in states.items() if not each.get("up") and bool(each.get("ended")) is again]:
+            wrong.append(f"Being {words}: {', '.join(away)}.")
     for name, state in states.items():
         ends = sum(now - moment < RECENT_SECONDS for moment in state.get("ended", ()))
         if ends >= OFTEN:

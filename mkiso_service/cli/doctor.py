@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -15,7 +17,7 @@ from mkiso.config.settings import Settings
 from mkiso_service.checks.registry import Check, Site, Unwell, checks_of, examine
 from mkiso_service.prefect.orchestrator import Orchestrator, PrefectOrchestrator
 from mkiso_service.prefect.password import with_password
-from mkiso_service.process_states import process_states
+from mkiso_service.process_states import is_starting, process_states
 
 WAIT_SECONDS = 5.0
 T = TypeVar("T")
@@ -44,6 +46,19 @@ def _answers(address: tuple[str, int]) -> bool:
     return True
 
 
+def _await_start(console: Console, site: Site, checks: Sequence[Check]) -> None:
+    """Where mkiso is being started, wait until its parts answer, or had the time for it."""
+    address = urlsplit(site.settings.server.local_address)
+    parts, is_told = [check for check in checks if check.of_service and check.name != "webhook"], False
+    while is_starting(site.settings.storage):
+        if _answers((str(address.hostname), address.port or 80)) and all(examine(each, site).well for each in parts):
+            return
+        if not is_told:
+            console.print("mkiso is starting …", style="dim")
+            is_told = True
+        time.sleep(1)
+
+
 def diagnose(console: Console, settings: Settings) -> int:
     """Try everything that mkiso depends on, one after the other; the exit code: 1 where something is wrong."""
 
@@ -56,6 +71,7 @@ def diagnose(console: Console, settings: Settings) -> int:
 
     site, wrong = Site(settings, ask_prefect, WAIT_SECONDS, inside=True), 0
     checks = checks_of(settings, inside=True)
+    _await_start(console, site, checks)
     if not _is_started(settings):
         checks = [
             replace(check, run=partial(_not_started, check)) if check.of_service else check

@@ -50,7 +50,7 @@ SIGNALS = TOLD | {signal.SIGCHLD}
 @dataclass
 class Child:
     """A process: what it runs, and what became of it. `due` and `kill_at` are moments of time.monotonic: when it is
-    forked, and when it is killed.
+    forked, and when it is killed; `begun` and `ended` are those that ProcessState has.
     """
 
     part: Part
@@ -60,6 +60,7 @@ class Child:
     due: float = -math.inf
     kill_at: float = math.inf
     started: float = 0
+    begun: float = field(default_factory=time.time)
     restarts: int = 0
     ended: list[float] = field(default_factory=list)
 
@@ -146,6 +147,7 @@ class _Supervisor:
 
     def run(self) -> int | Part:
         """Supervise, to the exit code; in a process that was forked, its part."""
+        self._tell()  # before the first import, so that whoever asks knows that they are coming
         while not self._stopping:
             for child in self._children:
                 if not self._stopping and child.pid is None and time.monotonic() >= child.due:
@@ -171,7 +173,7 @@ class _Supervisor:
         if heard:
             self._told_to_stop()
             return False
-        child.due, child.started = math.inf, time.monotonic()
+        child.due, child.started, child.begun = math.inf, time.monotonic(), time.time()
         try:
             pid = os.fork()
         except OSError as error:
@@ -250,7 +252,12 @@ class _Supervisor:
 
     def _tell(self) -> None:
         states: dict[str, ProcessState] = {
-            child.part.name: {"up": child.pid is not None, "pid": child.pid, "ended": child.ended}
+            child.part.name: {
+                "up": child.pid is not None,
+                "pid": child.pid,
+                "begun": child.begun,
+                "ended": child.ended,
+            }
             for child in self._kept
         }
         try:

@@ -187,6 +187,40 @@ def test_what_ended_long_ago_is_forgotten(tmp_path: Path) -> None:
     assert finding(site_in(tmp_path), "processes").words == "all run"
 
 
+@pytest.mark.parametrize(
+    ("worker", "waits"),
+    [
+        ({"up": False, "pid": None, "begun": 0, "ended": []}, True),
+        ({"up": True, "pid": 1, "begun": 0, "ended": []}, True),
+        ({"up": True, "pid": 1, "begun": -100, "ended": []}, False),  # it had its time
+        ({"up": True, "pid": 1, "begun": 0, "ended": [0]}, False),  # and is no first start
+        ({"up": True, "pid": 1, "ended": []}, False),
+    ],
+)
+def test_the_doctor_waits_while_mkiso_is_starting_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: dict[str, Any], waits: bool
+) -> None:
+    settings, now, asked = settings_in(tmp_path), time.time(), 0
+    (tmp_path / "data").mkdir()
+    states = {"worker": worker | ({"begun": now + worker["begun"]} if "begun" in worker else {})}
+    (tmp_path / "data" / "processes.json").write_text(json.dumps(states))
+
+    def takes_jobs(site: Site) -> str:
+        nonlocal asked
+        asked += 1
+        if asked < 4:
+            raise PacsSilent("Not yet.")
+        return "takes jobs"
+
+    checks = [Check("worker", "worker", takes_jobs, of_service=True), Check("webhook", "webhook", lambda site: "")]
+    monkeypatch.setattr("mkiso_service.cli.doctor.checks_of", lambda settings, inside: checks)
+    monkeypatch.setattr("mkiso_service.cli.doctor.time.sleep", lambda seconds: None)
+    with socket.create_server(("127.0.0.1", settings.server.port)):
+        told = told_by_doctor(settings)
+    assert (told.count("mkiso is starting …"), "Everything is in order." in told) == (int(waits), waits), told
+    assert asked == (5 if waits else 1)
+
+
 def told_by_doctor(settings: Settings) -> str:
     console = Console(file=io.StringIO(), width=1000)
     diagnose(console, settings)

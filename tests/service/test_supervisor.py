@@ -14,6 +14,7 @@ from mkiso.config.settings import Prefect, Server, Settings
 from mkiso.config.storage import Storage
 from mkiso_service.ending import SERVER_GRACE_SECONDS
 from mkiso_service.prefect.environment import environment
+from mkiso_service.process_states import is_starting, process_states
 from mkiso_service.processes.supervisor import _Supervisor, back_off_seconds, parts
 
 
@@ -41,6 +42,21 @@ def test_a_disk_that_takes_nothing_ends_no_supervision(tmp_path: Path, caplog: p
     settings = Settings(storage=Storage(data_dir=tmp_path / "gone"))
     _Supervisor(settings, parts(settings))._tell()
     assert "can't be written down" in caplog.text
+
+
+def test_who_asks_before_the_first_fork_is_told_that_mkiso_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(storage=Storage(data_dir=tmp_path))
+    seen: list[bool] = []
+
+    def fork(supervisor: _Supervisor, child: object) -> bool:
+        seen.append(is_starting(settings.storage))
+        return True
+
+    monkeypatch.setattr(_Supervisor, "_fork", fork)
+    _Supervisor(settings, parts(settings)).run()
+    assert seen == [True] and process_states(settings.storage).keys() == {"receiver", "prefect", "worker", "webhook"}
 
 
 @pytest.mark.parametrize(

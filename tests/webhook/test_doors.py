@@ -376,7 +376,8 @@ def _held_by(port: int, *, theirs: bool = False) -> int:
 
 def test_health_tells_of_a_process_that_is_restarted(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
-    states = {"worker": {"up": False, "pid": None, "restarts": 3}, "receiver": {"up": True, "pid": 1, "restarts": 0}}
+    ended = [time.time()]
+    states = {"worker": {"up": False, "pid": None, "ended": ended}, "receiver": {"up": True, "pid": 1, "ended": []}}
     (tmp_path / "processes.json").write_text(json.dumps(states))
     with served(settings, Desk()) as client:
         told = client.get("/api/health").json()
