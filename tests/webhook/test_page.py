@@ -309,6 +309,7 @@ def test_a_scanner_asks_wherever_the_focus_is(browser: Chromium, tmp_path: Path)
             browser.run(HOLD)
             clerk.scans(number)
             browser.press("Enter")  # some scanners send two, faster than any answer
+            assert clerk.reads("#problem") == ""
             browser.run("letGo()")
             clerk.until_reads("#whose:not([hidden]) td.number", number)
             browser.run("document.getElementById('back').focus()")
@@ -329,6 +330,24 @@ def test_a_scanner_asks_wherever_the_focus_is(browser: Chromium, tmp_path: Path)
         browser.until("document.querySelectorAll('#jobs .done').length === 2")
         assert desk.asked[-1].accession_numbers == ("D1", "D2")
         assert not browser.run("document.getElementById('several').checked")
+
+
+def test_enter_in_an_empty_field_says_what_is_missing(browser: Chromium, tmp_path: Path) -> None:
+    """Unless there is anything on the screen, or on its way."""
+    settings = settings_in(tmp_path)
+    with (
+        with_pacs(settings, tmp_path / "pacs", "A1") as settings,
+        served(settings, Desk(Scripts(settings.storage).done)) as client,
+    ):
+        clerk = Clerk(browser, str(client.base_url))
+        clerk.come()
+        browser.press("Enter")
+        clerk.until_reads("#problem", "Type or scan an accession number first.")
+        clerk.ask("A1")
+        assert clerk.reads("#problem") == ""
+        browser.run("document.getElementById('numbers').focus()")
+        browser.press("Enter")
+        assert clerk.reads("#problem") == "" and not browser.run("document.getElementById('whose').hidden")
 
 
 def test_what_no_pacs_has_is_not_offered_again(browser: Chromium, tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def test_a_person_sees_whose_disc_it_is_and_what_was_made_before(
         when = spoken.gettext("less than a minute ago")
         before = f"{when}, rimage, Otto Example"
         assert browser.run(text("#who .remark")) == spoken.ngettext(
-            "This disc was ordered %(number)s time before: %(facts)s.",
-            "This disc was ordered %(number)s times before, last: %(facts)s.",
+            "There is %(number)s earlier order of this disc: %(facts)s.",
+            "There are %(number)s earlier orders of this disc, last: %(facts)s.",
             2,
             facts=before,
         )

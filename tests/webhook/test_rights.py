@@ -153,7 +153,7 @@ def test_when_a_key_was_used_last(tmp_path: Path) -> None:
         client.get("/api/iso/jobs", headers={"X-API-Key": KEYS["print"]})  # refused, and used
         told = client.get("/api/keys", headers={"X-API-Key": KEY})
         page = client.get("/api/keys", headers={"X-API-Key": KEY, **BROWSER}).text
-        assert "Rights: list" in page and "Used last: " in page and "Not used yet" in page
+        assert "Rights: see everybody&#39;s discs" in page and "Used last: " in page and "Not used yet" in page
         assert 'href="/api/keys"' in client.get("/", headers={"X-API-Key": KEY, **BROWSER}).text
     used = {each["name"]: bool(each["last_used"]) for each in told.json()["keys"]}
     assert used == {"disc": False, "search": False, "print": True, "list": True, "cancel": False}

@@ -60,8 +60,8 @@ ADVICE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "method_not_allowed": (N_("There is no page at this address. Go on from the page Patient discs."),),
         "study_not_found": (
             N_(
-                "The PACS knows no study with this number. Check the number; if it is right, the images may not "
-                "have arrived yet."
+                "The PACS knows no study with this number. Check the number: capital and small letters count. If it is "
+                "right, the images may not have arrived yet."
             ),
         ),
         "selection_not_found": (

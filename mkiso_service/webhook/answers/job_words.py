@@ -73,8 +73,8 @@ def without(degraded: Sequence[str], spoken: Language) -> list[str]:
 def ordered_before(ordered: Ordered, spoken: Language) -> str:
     """How often, when and by whom a disc was ordered."""
     return spoken.ngettext(
-        "This disc was ordered %(number)s time before: %(facts)s.",
-        "This disc was ordered %(number)s times before, last: %(facts)s.",
+        "There is %(number)s earlier order of this disc: %(facts)s.",
+        "There are %(number)s earlier orders of this disc, last: %(facts)s.",
         ordered["orders"],
         facts=", ".join((ago(ordered["minutes"], spoken), ordered["publisher"], *ordered["who"])),
     )

@@ -4,9 +4,10 @@ language, and served with a policy that lets nothing else in.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cache, partial
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -46,6 +47,19 @@ _REFUSALS = {
     "two_versions": N_("an image came once more, with other contents"),
     "unusable": N_("what it sends can't be used"),
 }
+_RIGHTS: Mapping[str, str] = MappingProxyType(
+    {
+        "disc": N_("have disc files made"),
+        "search": N_("search for patients"),
+        "deidentify": N_("have de-identified copies made"),
+        "print": N_("have discs made by the robot"),
+        "list": N_("see everybody's discs"),
+        "cancel": N_("cancel its own discs"),
+        "cancel_any": N_("cancel anybody's discs"),
+        "report": N_("see who made what"),
+        "keys": N_("see these keys"),
+    }
+)
 _OF_SIGN_IN = (Unauthorized.code, SignInFailed.code, ProviderUnavailable.code)
 
 
@@ -217,7 +231,10 @@ def inboxes_page(request: Request, told: InboxStates) -> HTMLResponse:
 
 def keys_page(request: Request, told: NamedKeys) -> HTMLResponse:
     """The named keys."""
-    return _in_place_of_json(request, "keys.html", **told)
+    spoken = language_of(request)
+    return _in_place_of_json(
+        request, "keys.html", spoken_rights=lambda rights: [spoken.gettext(_RIGHTS[each]) for each in rights], **told
+    )
 
 
 def _in_place_of_json(request: Request, template: str, status: int = 200, **facts: Any) -> HTMLResponse:

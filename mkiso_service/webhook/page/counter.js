@@ -1,6 +1,6 @@
 // The counter page: a number, whose disc it is, and yes. A disc is asked for only with the patient on the screen, and with `shown`: the service makes one
 // of this patient and of nobody else.
-import { begin, call, follow, paintRows, put, robot, say, watchRobots } from "/page/discs.js";
+import { begin, call, follow, isWaiting, paintRows, put, robot, say, watchRobots } from "/page/discs.js";
 import { begin as beginChoice, chosen as chosenParts } from "/page/choose.js";
 import { begin as beginSearch, clear as clearSearch } from "/page/search.js";
 import { SEXES, advice, ago, counted, day, gettext, isOfPriors, ngettext, without } from "/page/words.js";
@@ -70,7 +70,7 @@ function show() {
   }));
   const lacks = without(whose.degraded.filter((lack) => !isOfPriors(lack)));
   put($("whose"), ".on-disc", [patient.name_on_disc !== patient.name && gettext("On the disc: %(name)s", { name: patient.name_on_disc }), ...lacks].filter(Boolean).join(" "));
-  put($("whose"), ".ordered", ordered && publishers.length ? ngettext("This disc was ordered %(number)s time before: %(facts)s.", "This disc was ordered %(number)s times before, last: %(facts)s.", ordered.orders,
+  put($("whose"), ".ordered", ordered && publishers.length ? ngettext("There is %(number)s earlier order of this disc: %(facts)s.", "There are %(number)s earlier orders of this disc, last: %(facts)s.", ordered.orders,
     { facts: [ago(ordered.minutes), ordered.publisher, ...ordered.who].join(", ") }) : "");
   paintRows($("whose"), [...studies, ...whose.priors.map((study) => ({ ...study, is_prior: true }))], (study) => (study.images === null ? gettext("not counted") : counted(study.images, [study])));
   beginChoice(whose, offer);
@@ -243,7 +243,11 @@ field.addEventListener("keydown", (event) => {
   const line = field.value.slice(field.value.lastIndexOf("\n", field.selectionStart - 1) + 1, field.selectionStart);
   if (several.checked && line.trim()) return;
   event.preventDefault();
-  if (!field.value.trim()) return; // a scanner may send two: the second has nothing to ask
+  if (!field.value.trim()) { // a scanner may send two: the second has nothing to ask, and disturbs nothing
+    const isIdle = !whose && !asking.length && !pending && !isWaiting() && !$("problem").textContent && !event.repeat;
+    if (isIdle) $("problem").textContent = gettext("Type or scan an accession number first.");
+    return;
+  }
   if (wantsBirthDate && !$("birth-date").value) $("birth-date").focus(); else $("ask").requestSubmit();
 });
 $("birth-date").addEventListener("keydown", (event) => {

@@ -48,6 +48,9 @@ export function follow(accepted) {
   refresh();
 }
 
+// Whether a job is on its way that this session has asked for: what becomes of it is said aloud.
+export function isWaiting() { return [...mine.values()].some((own) => own.fresh); }
+
 function keep() { sessionStorage.setItem("mine", JSON.stringify([...mine].slice(-KEPT))); }
 
 export async function begin(askAgain, numbersNow) {
@@ -87,7 +90,7 @@ async function refresh() {
     draw();
   }
   clearTimeout(timer);
-  timer = setTimeout(refresh, lost || listed.some(({ job }) => !ended(job)) || [...mine.values()].some((own) => own.fresh) ? BUSY_MS : IDLE_MS);
+  timer = setTimeout(refresh, lost || listed.some(({ job }) => !ended(job)) || isWaiting() ? BUSY_MS : IDLE_MS);
 }
 
 // Say aloud what has become of this session's own discs, and take those that are ready.
@@ -99,12 +102,12 @@ async function tellOf(entry) {
   if (job.studies.length && !own.found) {
     own.found = true;
     const found = ngettext("%(number)s study found.", "%(number)s studies found.", job.studies.length);
-    say(`${numbers(job)}: ${found}`);
+    say(of(numbers(job), found));
   }
   if (!ended(job)) return;
   own.fresh = false;
   keep();
-  say(`${numbers(job)}: ${sentence(job)}`);
+  say(of(numbers(job), sentence(job)));
   if (job.state === "done" && job.discs.length === 1) download(job.discs[0]);
 }
 
@@ -114,6 +117,8 @@ function download(disc) {
   link.click();
   link.remove();
 }
+
+function of(first, second) { return gettext("%(first)s: %(second)s", { first, second }); }
 
 function isCancelled(job) { return job.state === "failed" && job.error?.code === "job_cancelled"; }
 
@@ -290,7 +295,7 @@ function paint(item, entry) {
   const looked = failed && job.error && mustLook(job.kind, job.error, job.proves);
   const what = !mayAgain ? "" : looked ? gettext("I have looked: have it made again") : failed ? gettext("Ask again")
     : job.kind === "print" ? gettext("Have another disc made") : gettext("Make the file again");
-  name(put(item, ".again", what), `${what}: ${numbers(job)}`);
+  name(put(item, ".again", what), of(what, numbers(job)));
   const mayCancel = !ended(job) && entry.may_cancel;
   name(put(item, ".cancel", mayCancel ? gettext("Cancel") : ""), gettext("Cancel the disc of %(numbers)s", { numbers: numbers(job) }));
   const cause = item.querySelector(".cause");
@@ -341,7 +346,7 @@ function discLink(disc) {
 
 function letterLink(job, paper, words) {
   const link = Object.assign(document.createElement("a"), { href: `/api/iso/jobs/${job.job_id}/letter.pdf?paper=${paper}`, target: "_blank", textContent: words });
-  link.setAttribute("aria-label", `${words}: ${numbers(job)}`);
+  link.setAttribute("aria-label", of(words, numbers(job)));
   return link;
 }
 
