@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PureWindowsPath
 from types import MappingProxyType
 from typing import Annotated, Literal
 
@@ -27,6 +28,14 @@ class Viewer(Section):
     executable: PathText = ""
     place: Annotated[str, StringConstraints(pattern=r"^(root|[A-Z0-9_]{1,8})$")] = "root"
     autorun: bool = False
+
+    @field_validator("executable")
+    @classmethod
+    def _lies_within(cls, executable: str) -> str:
+        path = PureWindowsPath(executable)  # takes both kinds of slash
+        if path.anchor or ".." in path.parts:
+            raise ValueError("is to be a file in viewer.directory: write its path from there")
+        return executable
 
 
 class Disc(Section):

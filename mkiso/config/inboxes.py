@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mkiso.config.section import AeTitle, Host, Medium, Port, Seconds, Section, is_network, title_and_network
+from mkiso.config.section import (
+    AeTitle,
+    EachTitleOnce,
+    Host,
+    Medium,
+    Port,
+    Seconds,
+    Section,
+    is_network,
+    title_and_network,
+)
 
 
 def _is_peer(peer: str) -> str:
@@ -57,7 +67,7 @@ class Inbox(Section):
     max_gib: float = Field(50, gt=0)
     max_studies: int = Field(2000, ge=1, le=100_000)
     max_instances: int = Field(20_000, ge=1, le=1_000_000)
-    reports: Mapping[AeTitle, HostPort] = {}
+    reports: Annotated[Mapping[AeTitle, HostPort], EachTitleOnce] = {}
     keep_hours: float = Field(24, gt=0, le=87_600)
 
     @model_validator(mode="after")

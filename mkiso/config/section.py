@@ -50,6 +50,8 @@ def as_path(text: str) -> str:
     """The text, where the system can have a file of this name. Raises ValueError."""
     if "\0" in text:
         raise ValueError("has a character that no name of a file can have (U+0000): write it anew")
+    if text.startswith("~"):
+        raise ValueError("has a ~ at its beginning, which only a shell understands: write the whole path")
     return str(_of_whole_characters(text))
 
 
@@ -140,6 +142,18 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
 
     _whole = field_validator("*", mode="before")(_of_whole_characters)
+
+
+def _each_title_once(named: object) -> object:
+    titles = [name for name in named if isinstance(name, str)] if isinstance(named, Mapping) else []
+    for first, second in combinations(titles, 2):
+        if first.strip() == second.strip():  # spaces at its ends are no part of it (PS3.5 6.2)
+            raise ValueError(f"{first!r} and {second!r} are the same AE title: remove one")
+    return named
+
+
+EachTitleOnce = BeforeValidator(_each_title_once)
+"""Of a mapping by AE title."""
 
 
 def differ_by_more_than_case(named: Mapping[str, V]) -> Mapping[str, V]:

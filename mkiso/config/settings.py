@@ -28,6 +28,7 @@ from mkiso.config.inboxes import Inbox, Peer
 from mkiso.config.publishers import CStore, Publisher, Robot
 from mkiso.config.section import (
     AeTitle,
+    EachTitleOnce,
     Host,
     Network,
     PathText,
@@ -268,7 +269,7 @@ class Settings(Section):
     deidentified: Deidentified = Deidentified()
     print: Print = Print()
     publishers: Annotated[Mapping[str, Publisher], AfterValidator(differ_by_more_than_case)] = {"rimage": CStore()}
-    inboxes: Annotated[Mapping[AeTitle, Inbox], AfterValidator(differ_by_more_than_case)] = {}
+    inboxes: Annotated[Mapping[AeTitle, Inbox], EachTitleOnce, AfterValidator(differ_by_more_than_case)] = {}
     archive: Archive = Archive()
     storage: Storage = Storage()
     prefect: Prefect = Prefect()
