@@ -124,6 +124,11 @@ def test_who_isnt_signed_in_reads_why_and_tries_again(
     title = "That didn't work" if login else "Not signed in"
     assert browser.run("document.title") == language(code).gettext(title)
     is_right(browser, code, tmp_path, "refused")
+    if login:
+        leaves_provider(browser, site)
+        browser.open(site)
+        signs_in(browser, "")  # the provider asks again
+        browser.until("location.pathname === '/session/callback' && document.readyState === 'complete'")
     browser.open(f"{site}/api/iso/jobs")
     assert browser.run("document.title") == language(code).gettext("Not signed in")
 
@@ -149,7 +154,11 @@ def test_a_sign_in_while_the_provider_is_away(opened: tuple[Browser, str], tmp_p
 def signs_out(browser: Browser, site: str) -> None:
     browser.open(site)
     browser.until_ready("numbers")
-    goes_to(browser, "#sign-out button", back=True)
+    leaves_provider(browser, site, "#sign-out button", back=True)
+
+
+def leaves_provider(browser: Browser, site: str, button: str = "a.button", *, back: bool = False) -> None:
+    goes_to(browser, button, back=back)
     browser.press("Enter")
     browser.until("document.title === 'Out' && document.readyState === 'complete'")
     goes_to(browser, "button")
