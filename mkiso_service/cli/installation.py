@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from mkiso.errors import ConfigurationError
+from mkiso_service.cli.options import require_no_dash
 
 if TYPE_CHECKING:
     from mkiso.config.settings import Settings
@@ -250,6 +251,7 @@ def init(output: Path, *, no_questions: bool, untested: bool, **answers: Any) ->
     from mkiso_service.cli.init import key_file, save, written
 
     asks = sys.stdin.isatty() and not no_questions
+    require_no_dash(str(output))
     file = output.absolute()
     try:
         _require_place(file, asks=asks)

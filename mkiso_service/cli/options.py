@@ -223,7 +223,14 @@ def place_of(given: str | None, name: str, *, force: bool) -> Path:
         raise click.FileError(given or name, error.strerror) from None
 
 
+def require_no_dash(given: str | None) -> None:
+    """Nothing is written to standard output, as elsewhere - says. Raises click.ClickException."""
+    if given == "-":
+        raise click.ClickException("- is no file, and this isn't written to standard output. Name a file (./- is one).")
+
+
 def _place_of(given: str | None, name: str, *, force: bool) -> Path:
+    require_no_dash(given)
     file = Path(given or name)
     if file.is_dir():
         file /= name
@@ -243,6 +250,10 @@ def _place_of(given: str | None, name: str, *, force: bool) -> Path:
 
 
 def _require_folder(folder: Path) -> None:
+    from mkiso.storage.room import nearest
+
+    if (there := nearest(folder.absolute())).exists() and not there.is_dir():
+        raise click.FileError(str(folder), f"{there.name} is a file and no folder; name another one")
     if not folder.is_dir():
         raise click.FileError(str(folder), "there is no such folder; make it, or name another one")
     if not os.access(folder, os.W_OK | os.X_OK):

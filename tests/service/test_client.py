@@ -284,6 +284,20 @@ def test_a_folder_gets_the_file_under_its_own_name(
     assert "there is no such folder" in capsys.readouterr().err
 
 
+def test_a_file_is_no_folder_and_a_dash_no_file(
+    script: Script, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("key").touch()
+    for place in ("key/x.iso", "key/below/", f"{tmp_path}/key/x.iso"):
+        assert run(["burn", "A1", "-o", place, "--url", url]) == 1
+        assert "key is a file and no folder" in capsys.readouterr().err
+    for command in (["burn", "A1", "--url", url, "-o"], ["letter", "J", "--url", url, "-o"], ["init", "-o"]):
+        assert run([*command, "-"]) == 1
+        assert "this isn't written to standard output" in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == ["key"] and not script.asked
+
+
 @pytest.mark.parametrize("option", ["--output", "--letter"])
 def test_a_name_that_can_not_be_is_said(option: str, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["burn", "A1", "--format", "zip-encrypted", option, "x" * 300, "--url", url]
