@@ -9,16 +9,21 @@ from pathlib import Path
 
 from documentation import conformance
 from mkiso.errors import kinds
+from mkiso_service.api import HTTP_ERRORS
 
 ROOT = Path(__file__).parents[1]
 _TABLE = re.compile(r"(?<=<!-- table )(\w+) -->\n.*?(?=<!-- end -->)", re.DOTALL)
 
 
 def error_table() -> str:
-    """A row for each kind of error."""
+    """A row for each code."""
+    of_kinds = (
+        (each.code, each.http_status, "yes" if each.retriable else "", each.meaning, each.remedy) for each in kinds()
+    )
+    of_http = ((code, each.http_status, "", each.meaning, each.remedy) for code, each in HTTP_ERRORS.items())
     rows = (
-        f"| `{kind.code}` | {kind.http_status} | {'yes' if kind.retriable else ''} | {kind.meaning} | {kind.remedy} |\n"
-        for kind in kinds()
+        f"| `{code}` | {status} | {passes} | {meaning} | {remedy} |\n"
+        for code, status, passes, meaning, remedy in (*of_kinds, *of_http)
     )
     return "| code | HTTP | may pass | what it means | what to do |\n|---|---|---|---|---|\n" + "".join(rows)
 

@@ -4,8 +4,9 @@ has its schemas (mkiso_service.webhook.description).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, NotRequired, get_args
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
@@ -16,18 +17,37 @@ from mkiso.study.selection import Selection
 
 State = Literal["waiting", "running", "done", "failed"]
 ShownState = State | Literal["cancelled"]
-HttpCode = Literal[
-    "http_error",
-    "internal_error",
-    "invalid_http",
-    "method_not_allowed",
-    "not_found",
-    "precondition_failed",
-    "query_too_long",
-    "range_not_satisfiable",
-]
-"""The codes of errors that are HTTP's own and of no job."""
-CODES = sorted({MkisoError.code, *(kind.code for kind in kinds()), *get_args(HttpCode)})
+
+
+class HttpError(NamedTuple):
+    """An error that is HTTP's own, or of no kind: its status, what it means and what to do, for docs/errors.md."""
+
+    http_status: str
+    meaning: str
+    remedy: str
+
+
+HTTP_ERRORS: Mapping[str, HttpError] = {
+    "invalid_http": HttpError("400", "what came can't be read as HTTP", "correct the program, or the proxy before it"),
+    "not_found": HttpError("404", "there is nothing at this address", "check the address"),
+    "method_not_allowed": HttpError(
+        "405", "the address doesn't take this method", "use one that the header `Allow` names"
+    ),
+    "precondition_failed": HttpError(
+        "412", "the disc isn't the one that `If-Match` or `If-Unmodified-Since` names", "download it from the beginning"
+    ),
+    "query_too_long": HttpError("414", "the query is longer than any question", "ask for fewer at a time"),
+    "range_not_satisfiable": HttpError(
+        "416", "the disc doesn't have the bytes that `Range` names", "its size is in `Content-Range`: ask for less"
+    ),
+    "http_error": HttpError("4xx, 5xx", "another error of HTTP itself", "the status and the message say which"),
+    "internal_error": HttpError(
+        "500", "mkiso met something that it doesn't know", "look for the `request_id` in the log, and report it"
+    ),
+    MkisoError.code: HttpError("500", "a job failed for a reason of no kind", "look for the job in the log"),
+}
+"""The codes that no kind of error has (mkiso.errors.kinds)."""
+CODES = sorted({*(kind.code for kind in kinds()), *HTTP_ERRORS})
 Code = Annotated[str, WithJsonSchema({"enum": CODES})]
 _ALL_TOLD = ConfigDict(json_schema_serialization_defaults_required=True)
 MadeBefore = Annotated[int, Field(description="How many minutes ago the last such job ended")]

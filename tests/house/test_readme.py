@@ -11,6 +11,7 @@ import pytest
 
 from documentation import reference
 from mkiso.errors import MkisoError, kinds
+from mkiso_service.api import CODES, HTTP_ERRORS
 from mkiso_service.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,8 @@ def test_the_tables_say_what_the_code_says(path: Path) -> None:
 def test_every_error_code_is_explained_and_no_other() -> None:
     page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     raised = {kind.code for kind in all_kinds(MkisoError) if kind.__module__ == "mkiso.errors" and "code" in vars(kind)}
-    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == raised
+    raised |= HTTP_ERRORS.keys()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == raised == set(CODES)
     assert all(kind.meaning and kind.remedy for kind in kinds())
 
 
