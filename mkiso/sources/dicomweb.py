@@ -86,7 +86,7 @@ class DicomWebSource:
         accept = "application/dicom+json"
         with (
             open_client(self.settings, limit_seconds=limit_seconds) as client,
-            asking(client, self.settings, "/studies", accept, {"limit": "1"}) as answer,
+            asking(client, self.settings, "/studies", accept, [("limit", "1")]) as answer,
         ):
             status, version = answer.status_code, answer.http_version
         if status not in (200, 204, 206):

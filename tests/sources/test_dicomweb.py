@@ -94,6 +94,9 @@ def test_orthanc_s_studies_come_byte_for_byte(tmp_path: Path) -> None:
         name = "^" if peer.is_old else THAI.name  # its plugin loses what isn't ASCII
         assert (study.patient_name, study.patient_birth_date) == (name, THAI.birth_date)
         assert search(source, Criteria(accession_number="A2")).studies == ()
+        peer.store(make_study(tmp_path / "plain", "A3", patient=PLAIN, kinds={"ct": 1}))
+        for name in (PLAIN.name[:4], PLAIN.name.replace("^", " ")):
+            assert [each.accession_number for each in search(source, Criteria(patient_name=name)).studies] == ["A3"]
         studies = complete_studies(source, tmp_path)
         with pytest.raises(StudyNotFound):
             find_studies(source, "A2")
