@@ -18,6 +18,22 @@ def trusting(authority: Path | str | None = None) -> ssl.SSLContext:
     return context
 
 
+def why_unusable(error: OSError, **files: Path | str | None) -> str:
+    """Why TLS can't use these files, in words with their names, where OpenSSL's own say little. RFC 7468 is PEM."""
+    wrong = []
+    for name, file in files.items():
+        if file is None:
+            continue
+        try:
+            if b"-----BEGIN " not in Path(file).read_bytes():
+                wrong.append(f"{name} {file} is no PEM file, which has -----BEGIN in it")
+        except OSError as unread:
+            wrong.append(f"{name} {file} can't be read ({unread.strerror})")
+    if not wrong and getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+        return "the key is of another certificate"
+    return "; ".join(wrong) or str(error.strerror or error)
+
+
 def is_plain(url: str) -> bool:
     """Whether an address is of HTTP without TLS, so that there is nobody to trust; schemes have no case (RFC 3986
     3.1).

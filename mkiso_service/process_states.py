@@ -36,6 +36,11 @@ def process_states(storage: Storage) -> dict[str, ProcessState]:
         return {}
 
 
+def called(name: str) -> str:
+    """A process as a sentence begins with it."""
+    return "Prefect's server" if name == "prefect" else f"The {name}"
+
+
 def is_starting(storage: Storage) -> bool:
     """Whether processes are being started for the first time, and none had to be started again."""
     states, now = process_states(storage).values(), time.time()

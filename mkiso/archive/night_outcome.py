@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from mkiso.study.identity import iso_date
-from mkiso.study.models import Study
+from mkiso.study.models import Study, images_words
 
 NAMED = 50
 """How many accession numbers a message names; `mkiso archive report` has them all."""
@@ -109,7 +109,7 @@ def words(outcome: Outcome) -> str:
         )
     if outcome.volumes:
         said.append(
-            f"{_studies(outcome.archived)} with {outcome.images} images archived on {_volumes(outcome.volumes)}."
+            f"{_studies(outcome.archived)} with {images_words(outcome.images)} archived on {_volumes(outcome.volumes)}."
         )
     elif outcome.is_good:
         said.append(f"Nothing to archive: {_studies(outcome.found)} found.")
@@ -126,11 +126,11 @@ def dry_run_words(
     """What a dry run says; `images` None where the PACS doesn't count them. `untold`: the studies of which no source
     tells what it holds, or none has it wholly.
     """
-    counted = "an unknown number of" if images is None else images
+    counted = "an unknown number of images" if images is None else images_words(images)
     untold_words = f" What the PACS holds of these couldn't be found out: {_listed(untold)}." if untold else ""
     given_up_words = f" Given up after archive.max_attempts: {_listed(given_up)}." if given_up else ""
     return (
-        f"Dry run: {_studies(found)} found, of which {owed} would be archived, with {counted} images. Nothing was "
+        f"Dry run: {_studies(found)} found, of which {owed} would be archived, with {counted}. Nothing was "
         f"archived.{given_up_words}{untold_words}"
     )
 

@@ -9,7 +9,7 @@ from typing import Literal
 from mkiso.config.inboxes import Inbox
 from mkiso.errors import InstanceConflict, NotArchived, StudyGrown, StudyIncomplete
 from mkiso.receiver.pushed import Ask, Pushed
-from mkiso.study.models import Study
+from mkiso.study.models import Study, images_words
 
 Step = Literal["rest", "wait", "ask", "start"]
 NAMED_UIDS = 5
@@ -123,7 +123,7 @@ def require_retrieved(pushed: Pushed, uids: Collection[str]) -> None:
 
 def _not_archived(pushed: Pushed, words: str, count: int, uids: Sequence[str] = ()) -> NotArchived:
     return NotArchived(
-        f"The PACS {words} the {len(pushed.came)} images that were sent to {pushed.inbox}: no disc was made, since "
+        f"The PACS {words} the {images_words(len(pushed.came))} sent to {pushed.inbox}: no disc was made, since "
         "nobody can say that they are all. Send the study to the PACS, then to this inbox again.",
         unarchived=count,
         unarchived_sop_instance_uids=list(uids[:NAMED_UIDS]),

@@ -6,6 +6,7 @@ import ssl
 
 from mkiso.config.settings import Tls
 from mkiso.errors import ConfigurationError
+from mkiso.trust import why_unusable
 
 
 def acceptor_context(tls: Tls) -> ssl.SSLContext:
@@ -18,7 +19,6 @@ def acceptor_context(tls: Tls) -> ssl.SSLContext:
             context.load_verify_locations(str(tls.authority))
             context.verify_mode = ssl.CERT_REQUIRED
     except OSError as error:
-        raise ConfigurationError(
-            f"receiver.tls can't be used: {error.strerror or error}. Check certificate, key and authority."
-        ) from None
+        why = why_unusable(error, certificate=tls.certificate, key=tls.key, authority=tls.authority)
+        raise ConfigurationError(f"receiver.tls can't be used: {why}. Check certificate, key and authority.") from None
     return context

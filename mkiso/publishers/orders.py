@@ -14,7 +14,7 @@ from mkiso.publishers.orderbook import OrderBook, orders_of
 from mkiso.publishers.protocol import PART_WORDS, UNPROVEN_WORDS, Order, Proves, Publisher, Receipt, pages_of
 from mkiso.storage.job import Job
 from mkiso.study.gate import CompleteStudies, is_unproven
-from mkiso.study.models import Patient, Volume
+from mkiso.study.models import Patient, Volume, images_words
 from mkiso.study.selection import Selection, numbers_of
 from mkiso.study.values import Found
 
@@ -68,7 +68,7 @@ def proved_by(receipts: Sequence[Receipt]) -> Proves:
 def words_of(publisher_name: str, orders: Sequence[Order], proves: Proves) -> str:
     """What came of a print."""
     made = "reports the disc as made" if proves == "done" else "has everything; it doesn't tell when a disc is made"
-    return f"{images_of(orders)} images sent: {publisher_name} {made}."
+    return f"{images_words(images_of(orders))} sent: {publisher_name} {made}."
 
 
 def require_told(publisher: Publisher, found: Found) -> None:

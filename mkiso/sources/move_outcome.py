@@ -41,7 +41,7 @@ from typing import Literal
 from mkiso.config.settings import Receiver
 from mkiso.errors import PacsBusy, PacsRefused
 from mkiso.study.identity import without_patient
-from mkiso.study.models import CountSource, Expected, Patient, Study
+from mkiso.study.models import CountSource, Expected, Patient, Study, images_words
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]
 _COARSE_TO_FINE: tuple[CountSource, ...] = ("none", "study", "series", "image")
@@ -169,11 +169,10 @@ def failure(
     comment = comment_words(result, study)
     details = {"accession_number": study.accession_number, "status": f"{result.status:04X}"}
     if arrived and result.status in (DESTINATION_UNKNOWN, *OUT_OF_RESOURCES):
-        images = "1 image" if arrived == 1 else f"{arrived} images"
         of_how_many = f" of {study.expected.count}" if study.expected.count else ""
         return PacsBusy(
-            f"{peer} sent {images}{of_how_many} and then ended with status {result.status:04X}{comment}. Try again in "
-            "a few minutes; if it stays, look at the PACS's log.",
+            f"{peer} sent {images_words(arrived)}{of_how_many} and then ended with status {result.status:04X}"
+            f"{comment}. Try again in a few minutes; if it stays, look at the PACS's log.",
             **details,
         )
     if result.status == DESTINATION_UNKNOWN:

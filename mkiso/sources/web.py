@@ -20,7 +20,7 @@ import httpx
 from mkiso.config.sources import DicomWeb
 from mkiso.connections import Connections
 from mkiso.errors import ConfigurationError, PacsBusy, PacsRefused, PacsSilent, PacsUnreachable
-from mkiso.trust import is_plain, trusting
+from mkiso.trust import is_plain, trusting, why_unusable
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_TOKEN_BYTES = 64 * 1024
@@ -240,8 +240,9 @@ def _trust(settings: DicomWeb) -> ssl.SSLContext | bool:
         trust = trusting(settings.authority)
         if settings.certificate and settings.key:
             trust.load_cert_chain(settings.certificate, settings.key)
-    except (OSError, ssl.SSLError):
-        raise ConfigurationError(f"The authority, certificate or key of {settings.section} can't be read.") from None
+    except OSError as error:
+        why = why_unusable(error, authority=settings.authority, certificate=settings.certificate, key=settings.key)
+        raise ConfigurationError(f"{settings.section} can't use its authority, certificate and key: {why}.") from None
     return trust
 
 

@@ -93,6 +93,11 @@ class Study:
         return f"accession number {number}" if number else f"Study Instance UID {self.study_instance_uid}"
 
 
+def images_words(count: int) -> str:
+    """1 image, 412 images."""
+    return f"{count} {'image' if count == 1 else 'images'}"
+
+
 def as_day(text: str) -> date | None:
     """A date (DA, PS3.5 6.2); None where it is none."""
     try:

@@ -20,6 +20,7 @@ from mkiso.errors import ConfigurationError
 from mkiso.media.envelopes import recipients_of
 from mkiso.network.tls import acceptor_context
 from mkiso.storage.room import GIB, is_of_kernel, lacking_storage, makeable, nearest, unwritable
+from mkiso.trust import why_unusable
 
 
 def problems() -> list[str]:
@@ -77,7 +78,8 @@ def _lacking_audit(audit: Audit, storage: Storage) -> Iterator[str]:
         try:
             tls_context(audit)
         except OSError as error:
-            yield f"audit can't use its authority, certificate and key: {error.strerror or error}"
+            why = why_unusable(error, authority=audit.authority, certificate=audit.certificate, key=audit.key)
+            yield f"audit can't use its authority, certificate and key: {why}"
     elif audit.enabled and (file := audit.file_below(storage.data_dir)):
         if file.is_dir():
             yield f"audit.target {file} is a folder: name a file"

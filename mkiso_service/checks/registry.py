@@ -44,7 +44,7 @@ from mkiso_service.api import Health
 from mkiso_service.checks.configuration import lacking, lacking_viewer
 from mkiso_service.openid import Provider
 from mkiso_service.prefect.environment import api_url
-from mkiso_service.process_states import RECENT_SECONDS, process_states
+from mkiso_service.process_states import RECENT_SECONDS, called, process_states
 
 if TYPE_CHECKING:
     from mkiso_service.prefect.orchestrator import Orchestrator
@@ -318,7 +318,7 @@ def _processes(site: Site) -> str:
     for name, state in states.items():
         ends = sum(now - moment < RECENT_SECONDS for moment in state.get("ended", ()))
         if ends >= OFTEN:
-            wrong.append(f"The {name} ended {ends} times {lately}: its log says why.")
+            wrong.append(f"{called(name)} ended {ends} times {lately}: its log says why.")
         elif ends:
             seldom.append(f"{name} {ends}")
     if wrong:

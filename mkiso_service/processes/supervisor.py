@@ -28,7 +28,7 @@ from mkiso.errors import ConfigurationError
 from mkiso.storage.files import write_whole
 from mkiso_service.ending import SERVER_GRACE_SECONDS, Root, end_with, end_within, jobs_grace_seconds
 from mkiso_service.prefect.environment import begin_with
-from mkiso_service.process_states import RECENT_SECONDS, ProcessState, states_file
+from mkiso_service.process_states import RECENT_SECONDS, ProcessState, called, states_file
 from mkiso_service.process_title import name_process
 from mkiso_service.processes.parts import PREFECT, RECEIVER, WEBHOOK, WORKER, Part, Run, importing
 
@@ -195,7 +195,7 @@ class _Supervisor:
             self._told_to_stop()
         for child in self._children:
             if child.kill_at <= time.monotonic():
-                log.warning("The %s didn't end within %s s: it is killed.", child.part.name, child.grace_seconds)
+                log.warning("%s didn't end within %s s: it is killed.", called(child.part.name), child.grace_seconds)
                 child.signal(signal.SIGKILL)
                 child.kill_at = math.inf
 
@@ -216,13 +216,15 @@ class _Supervisor:
         if self._stopping:
             return
         if how == CONFIGURATION_EXIT:
-            log.error("The %s can't run with this configuration (its own words are above): stopping.", child.part.name)
+            log.error(
+                "%s can't run with this configuration (its own words are above): stopping.", called(child.part.name)
+            )
             self._exit_code, self._stopping = CONFIGURATION_EXIT, True
             return
         child.restarts = 0 if time.monotonic() - child.started > STEADY_SECONDS else child.restarts + 1
         pause = back_off_seconds(child.restarts)
         child.due = time.monotonic() + pause
-        log.error("The %s ended with %s: started again in %s s.", child.part.name, how, pause)
+        log.error("%s ended with %s: started again in %s s.", called(child.part.name), how, pause)
 
     def _told_to_stop(self) -> None:
         if not self._told:

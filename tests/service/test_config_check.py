@@ -86,6 +86,11 @@ def test_what_can_be_no_name_of_a_file_is_told_of_all_paths_at_once(
         ),
         ({"receiver": {"tls": {"enabled": True, "certificate": "none", "key": "none"}}}, "receiver.tls can't be used"),
         ({"receiver": {"tls": {"enabled": True, "certificate": "file", "key": "file"}}}, "receiver.tls can't be used"),
+        (
+            {"receiver": {"tls": {"enabled": True, "certificate": "file", "key": "none"}}},
+            "file is no PEM file, which has -----BEGIN in it; key ",
+        ),
+        ({"audit": {"enabled": True, "target": "tls://syslog", "authority": "file"}}, "file is no PEM file"),
         ({"audit": {"enabled": True, "target": "tls://syslog", "authority": "file"}}, "audit can't use its authority"),
         ({"audit": {"enabled": True, "target": "/none/audit.xml"}}, "/none can't be used"),
         ({"archive": {"ledger_url": "mysql://here/ledger"}}, "archive.ledger_url must begin with postgresql://"),

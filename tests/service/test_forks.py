@@ -244,19 +244,20 @@ def test_a_second_signal_ends_all_at_once(begin: Begin) -> None:
     assert (code, "Ending at once" in errors) == (0, True), errors
 
 
-def test_a_configuration_that_a_fork_can_not_use_ends_all_with_2(begin: Begin) -> None:
+@pytest.mark.parametrize(("name", "called"), [("worker", "The worker"), ("prefect", "Prefect's server")])
+def test_a_configuration_that_a_fork_can_not_use_ends_all_with_2(begin: Begin, name: str, called: str) -> None:
     supervisor = begin(
-        """
+        f"""
         def refuse(settings):
             raise ConfigurationError("This can't be used.")
 
         idle = part("receiver", lambda settings: time.sleep(3600))
-        supervisor.parts = lambda settings: [idle, part("worker", refuse)]
+        supervisor.parts = lambda settings: [idle, part("{name}", refuse)]
         """
     )
     code, errors = supervisor.ended()
     assert code == 2
-    assert "told: This can't be used." in errors and "The worker can't run with this configuration" in errors
+    assert "told: This can't be used." in errors and f"{called} can't run with this configuration" in errors
 
 
 def test_an_error_of_a_fork_is_told_and_its_last_words_are_said(begin: Begin) -> None:

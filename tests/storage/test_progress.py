@@ -124,6 +124,7 @@ def test_a_retry_that_finds_its_discs_says_that_they_are_a_part(progress: JobPro
 
 def test_words_tell_a_disc_that_is_served_again_from_a_new_one() -> None:
     assert words_of_discs([DISC], JOB).startswith("3 images of ") and words_of_discs([DISC], JOB).endswith("complete.")
+    assert words_of_discs([replace(DISC, instances=1)], JOB).startswith("1 image of ")
     assert "Served again: the disc of " in words_of_discs([DISC], "another")
 
 
