@@ -447,6 +447,17 @@ class ArchiveUnusable(PermanentError):
     remedy = "use the right ledger and mount the right store; see [archive.md](archive.md)"
 
 
+class LedgerUnavailable(PermanentError):
+    """The archive's ledger can't be reached, read or written now. No step repeats by itself: whether the last
+    transaction was written isn't known, and a run that begins anew looks.
+    """
+
+    code = "ledger_unavailable"
+    http_status = 503
+    meaning = "the archive's ledger can't be used now: its PostgreSQL isn't there, or its disk fails or is full"
+    remedy = "is the server of `archive.ledger_url` running, the disk of `storage.data_dir` well? Run `mkiso doctor`"
+
+
 class Unforeseen(PermanentError):
     """Something went wrong that no other type names: a fault of mkiso itself."""
 
@@ -566,15 +577,6 @@ class OrchestratorUnavailable(RetriableError):
     http_status = 503
     meaning = "Prefect can't be reached"
     remedy = "is it running? Check `prefect.api_url`"
-
-
-class LedgerUnavailable(RetriableError):
-    """The archive's ledger can't be reached, read or written now."""
-
-    code = "ledger_unavailable"
-    http_status = 503
-    meaning = "the archive's ledger can't be used now: its PostgreSQL isn't there, or its disk fails or is full"
-    remedy = "is the server of `archive.ledger_url` running, the disk of `storage.data_dir` well? Run `mkiso doctor`"
 
 
 class QueueFull(RetriableError):

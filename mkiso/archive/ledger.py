@@ -147,7 +147,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[0].removesuffix(".")
+        reason = (str(error.orig).strip().splitlines() or [type(error).__name__])[0].removesuffix(".")
         raise LedgerUnavailable(f"The archive's ledger can't be used ({reason}).") from error
 
 
@@ -212,7 +212,7 @@ def postgresql_engine(url: str) -> Engine:
         return create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
-            connect_args={"connect_timeout": CONNECT_SECONDS},
+            connect_args={} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_SECONDS},
         )
     except ModuleNotFoundError:
         raise ConfigurationError(

@@ -30,7 +30,7 @@ LABEL_VALUES = (
 
 def _known_alone(fields: Mapping[str, str]) -> Mapping[str, str]:
     for name, template in fields.items():
-        if re.search(r"[{}]", re.sub(r"\{[^{}]*\}", "", template)):
+        if template.count("{") != template.count("}"):
             raise ValueError(f"{name} has a bracket {{ or }} without its other one")
         for value in re.findall(r"\{([^{}]*)\}", template):
             if value not in LABEL_VALUES:

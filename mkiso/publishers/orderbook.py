@@ -212,17 +212,24 @@ def made_before(pages: Sequence[Page], mine: Entry) -> list[Entry]:
     return sorted(made.values(), key=lambda entry: entry.time)
 
 
-def orders_before(pages: Sequence[Page], mine: Entry) -> int:
-    """How many jobs have ordered the same before."""
-    return len({order.job_id for order in made_before(pages, mine)})
+def ordered_before(pages: Sequence[Page], mine: Entry) -> list[Entry]:
+    """What a person is told of before they order the same: as made_before, and what is being given now or was when its
+    job ended.
+    """
+    given = [[replace(each, state="given") if each.state == "giving" else each for each in page] for page in pages]
+    return made_before(given, mine)
+
+
+def jobs_of(orders: Collection[Entry]) -> int:
+    """How many jobs have given these."""
+    return len({order.job_id for order in orders})
 
 
 def require_all_told(pages: Sequence[Page], question: Entry, told: int) -> None:
-    """Who asks knew of every job that has ordered the same (`told`; negative: nobody was told). One that gives its
-    order now is never known. Raises OrderedMeanwhile.
+    """Who asks was told of as many jobs as have ordered the same by now (`told`; negative: nobody was). Raises
+    OrderedMeanwhile.
     """
-    given = [[replace(each, state="given") if each.state == "giving" else each for each in page] for page in pages]
-    if 0 <= told < orders_before(pages if question.confirmed else given, question):
+    if 0 <= told < jobs_of(ordered_before(pages, question)):
         raise OrderedMeanwhile(
             "The same disc was ordered after this question was shown, so it isn't made once more. Look it up again, "
             "and ask again if one more disc is wanted."

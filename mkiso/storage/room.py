@@ -51,13 +51,18 @@ def lacking_storage(storage: Storage) -> Iterator[str]:
 
 def _shared(folder: Path) -> Iterator[str]:
     """Nobody makes it: where the share isn't mounted, this machine would have order books of its own."""
-    if wrong := tuple(makeable("storage.shared_dir", folder)):
-        yield from wrong
-    elif not folder.exists():
+    if is_away(folder):
         yield (
             f"storage.shared_dir {folder} isn't there, and mkiso doesn't make what several machines share: mount that "
             "storage, or make the folder on it"
         )
+    else:
+        yield from makeable("storage.shared_dir", folder)
+
+
+def is_away(share: Path) -> bool:
+    """Whether it isn't there now, or is a share whose server doesn't answer for it any more."""
+    return not os.path.lexists(share)
 
 
 def makeable(key: str, folder: Path) -> Iterator[str]:

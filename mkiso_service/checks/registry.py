@@ -268,7 +268,7 @@ def _audit(site: Site) -> str:
     if not site.inside:
         if lost:
             raise Unwell(f"{lost}: `mkiso doctor` says what to do.")
-        return "every message was delivered"
+        return "every message of this machine was delivered"
     refused = now = ""
     try:
         file = audit.file_below(storage.data_dir)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from mkiso.errors import ConfigurationError, MkisoError
+from mkiso.errors import ConfigurationError, MkisoError, RetriableError
 from mkiso_service.cli.archive import archive
 from mkiso_service.cli.discs import burn, cancel, find, jobs, letter, print_, series
 from mkiso_service.cli.installation import init, service
@@ -75,9 +75,11 @@ def _begin() -> Settings:
     from mkiso_service.log_lines import begin_logging
 
     begin_logging(settings.logging)
-    from mkiso.storage.room import lacking_storage
+    from mkiso.storage.room import is_away, lacking_storage
 
     if found := tuple(lacking_storage(settings.storage)):
+        if len(found) == 1 and (share := settings.storage.shared_dir) and is_away(share):
+            raise RetriableError(found[0])  # it may be mounted later than mkiso starts
         raise ConfigurationError("; ".join(found), found)
     return settings
 

@@ -30,8 +30,10 @@ from mkiso.publishers.orderbook import (
     begin,
     decide,
     forget_old,
+    jobs_of,
     latest,
     made_before,
+    ordered_before,
     orders_of,
     require_not_ordered,
     take_over,
@@ -284,19 +286,38 @@ def ordered_by(book: OrderBook, job_id: str, state: State, selection: Selection 
         book.settle(order, state)
 
 
+def told_now(book: OrderBook) -> int:
+    """What the preview tells."""
+    return jobs_of(ordered_before(book.pages(), Entry("", "asked", 0)))
+
+
 @pytest.mark.parametrize(
     ("state", "counts"), [(state, state in ("giving", "given", "done")) for state in get_args(State)]
 )
 def test_a_yes_on_a_page_that_is_old_by_now_orders_nothing(tmp_path: Path, state: State, counts: bool) -> None:
     """What is unclear is refused in other words when the order is given."""
     book = OrderBook.of(tmp_path, ["A"])
+    told = told_now(book)
     if state != "asked":
         ordered_by(book, OTHER, state)
     with pytest.raises(OrderedMeanwhile) if counts else nullcontext():
-        book.ask(MINE, told=0)
+        book.ask(MINE, told=told)
     assert (MINE in {entry.job_id for page in book.pages() for entry in page}) != counts
-    book.ask("was told", told=1)
+    book.ask("looked again", told=told_now(book))
     book.ask("a program")
+
+
+def test_an_order_whose_job_died_is_told_of_and_needs_a_look_at_the_robot(tmp_path: Path) -> None:
+    """Nobody is refused for ever: whoever looks the number up again learns of it."""
+    book = OrderBook.of(tmp_path, ["A"])
+    ordered_by(book, OTHER, "done")
+    ordered_by(book, "died", "giving")
+    assert told_now(book) == 2
+    book.ask(MINE, told=2)
+    with pytest.raises(PrintUncertain, match="ended unclear"):
+        decide(book.pages(), MINE, 1, "robot")
+    book.ask("looked", confirmed=True, told=2)
+    assert decide(book.pages(), "looked", 1, "robot") == "give"
 
 
 def test_orders_of_the_studies_that_were_found_count_too_and_those_of_a_part_not(tmp_path: Path) -> None:

@@ -245,7 +245,6 @@ def run(folder: Path, command: str, **sections: Any) -> subprocess.CompletedProc
         ("webhook", {"server": {"host": NOBODYS_ADDRESS}}, "The webhook can't listen on 203.0.113.9"),
         *((part, {"storage": {"data_dir": "file"}}, "storage.data_dir") for part in ("serve", "receiver", "worker")),
         *((part, {"storage": {"shared_dir": "file"}}, "storage.shared_dir") for part in ("webhook", "prefect")),
-        ("serve", {"storage": {"shared_dir": "nope"}}, "mount that storage, or make the folder on it"),
         ("serve", {"pacs": {"host": ""}}, "pacs.host"),
     ],
 )
@@ -255,6 +254,14 @@ def test_what_no_start_changes_ends_a_process_with_2_and_a_sentence(
     (tmp_path / "file").write_text("no folder")
     ended = run(tmp_path, command, **sections)
     assert (ended.returncode, words in ended.stderr, "Traceback" in ended.stderr) == (2, True, False), ended.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "webhook"])
+def test_a_share_that_is_mounted_later_is_waited_for_by_systemd(tmp_path: Path, command: str) -> None:
+    """It doesn't start again what ends with 2."""
+    ended = run(tmp_path, command, storage={"shared_dir": "nope"})
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False), ended.stderr
+    assert "mount that storage, or make the folder on it" in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,9 @@ def test_a_question_in_flight_is_joined_whatever_its_state(api_url: str) -> None
             printed = await here.ask(Question("print", asked.accession_numbers, "rimage"))
             assert printed.job_id != first.job_id
             assert (await here.client.read_flow_run(UUID(printed.job_id))).parameters["publisher"] == "rimage"
+            for told in (0, 1):  # of earlier orders: no other question, and one disc
+                more = await there.ask(Question("print", asked.accession_numbers, "rimage", orders_told=told))
+                assert (more.job_id, more.joined) == (printed.job_id, True)
             anew = await here.ask(Question("print", asked.accession_numbers, "rimage", confirm_reprint=True))
             assert anew.job_id != printed.job_id and not anew.joined
             assert (await here.client.read_flow_run(UUID(anew.job_id))).parameters["confirm_reprint"] is True

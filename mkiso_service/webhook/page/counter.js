@@ -150,8 +150,8 @@ function offer() {
 async function order(...kinds) {
   const { birthDate, shown, again } = whose;
   const question = { ...chosenParts().question, priors: $("priors").checked };
-  const isAsLookedUp = [...question.series].sort().join() === [...whose.question.series].sort().join();
-  const ordersTold = isAsLookedUp ? whose.ordered?.orders ?? 0 : undefined; // how often this part was ordered before, nobody was told
+  const isAsLookedUp = ["numbers", "studies", "series"].every((part) => [...question[part]].sort().join() === [...whose.question[part]].sort().join());
+  const ordersTold = isAsLookedUp ? whose.ordered?.orders ?? 0 : undefined; // how often what was chosen of it was ordered before, nobody was told
   const publisher = chosen();
   const format = chosenFormat();
   const stored = $("stored").checked && $("stored").value;

@@ -290,7 +290,7 @@ function paint(item, entry) {
   bar.value = job.progress;
   bar.setAttribute("aria-label", gettext("Progress of %(numbers)s", { numbers: numbers(job) }));
   paintStudies(item, job);
-  const isSent = job.degraded.includes("completeness_not_proven"); // to an inbox, and no PACS has it: it has to be sent again
+  const isSent = job.degraded.includes("completeness_not_proven"); // to an inbox that asks no PACS: it has to be sent again
   const mayAgain = ended(job) && !isSent && (!failed || job.error);
   const looked = failed && job.error && mustLook(job.kind, job.error, job.proves);
   const what = !mayAgain ? "" : looked ? gettext("I have looked: have it made again") : failed ? gettext("Ask again")

@@ -21,7 +21,7 @@ from mkiso.config.storage import Storage
 from mkiso.errors import MkisoError, PatientApiUnavailable, PrintUncertain, WrongBirthDate
 from mkiso.publishers import publisher_of
 from mkiso.publishers.hotfolder import FolderPublisher
-from mkiso.publishers.orderbook import Entry, OrderBook, made_before, orders_before
+from mkiso.publishers.orderbook import Entry, OrderBook, jobs_of, ordered_before
 from mkiso.publishers.protocol import pages_of
 from mkiso.sources.choosing import FoundStudies, found_together, studies_of
 from mkiso.sources.priors import find_priors
@@ -154,7 +154,7 @@ def _ordered(storage: Storage, found: Found) -> Ordered | None:
     except PrintUncertain:  # a damaged page: a print says so itself
         return None
     mine = Entry("", "asked", 0, selection=found.selection)
-    before = made_before(pages, mine)
+    before = ordered_before(pages, mine)
     if not before:
         return None
     asked = askings_of(storage, before[-1].job_id)
@@ -162,7 +162,7 @@ def _ordered(storage: Storage, found: Found) -> Ordered | None:
         "publisher": before[-1].publisher,
         "minutes": max(0, int((time.time() - before[-1].time) // 60)),
         "who": tuple(dict.fromkeys(map(_named, asked))),
-        "orders": orders_before(pages, mine),
+        "orders": jobs_of(before),
     }
 
 
