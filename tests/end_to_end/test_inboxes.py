@@ -123,7 +123,7 @@ def test_what_is_not_archived_is_waited_for_and_then_said(hospital: Hospital, tm
     push(hospital, STRICT, files)
     failed = job_of(hospital, "PUSH4")["job"]
     assert failed["error"]["code"] == "not_archived"
-    assert failed["error"]["error"].startswith("The PACS doesn't list 1 of the 3 images that were sent to BURN_STRICT")
+    assert failed["error"]["error"].startswith("The PACS doesn't list 1 of the 3 images sent to BURN_STRICT")
     archive(hospital, files[2:])
     push(hospital, STRICT, files[:1])  # once more, after the PACS has it
     made = job_of(hospital, "PUSH4", 2)["job"]
