@@ -20,7 +20,7 @@ _OF_MACHINES = ("localtime", "posixrules", "Factory")
 def _is_cron(line: str) -> str:
     try:
         CronSim(line, datetime(2000, 1, 1))
-        if (fields := len(line.split())) != 5:  # a sixth is of seconds, and its day would have 60 nights
+        if (fields := len(line.split())) != 5:  # a sixth is for seconds: a night for each of them
             raise CronSimError(f"{fields} fields")
     except CronSimError as error:
         raise ValueError(

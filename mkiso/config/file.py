@@ -26,7 +26,7 @@ from mkiso.config.yaml_text import Read, load_text, read_yaml
 from mkiso.errors import ConfigurationError
 
 INSTALLED = Path("/etc/mkiso/config.yaml")
-"""The service's own (`mkiso service install`): whoever is in no folder with another means that one."""
+"""The service's own (`mkiso service install`), which a command uses in a folder without a config.yaml."""
 ENVIRONMENT_PREFIX = "MKISO__"
 _NOT_GIVEN = object()
 ROUNDS = 50

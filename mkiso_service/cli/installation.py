@@ -194,15 +194,15 @@ def _require_place(file: Path, *, asks: bool) -> None:
     """Check, before any question, that the file can be written. A missing folder is made only where somebody agrees.
     Raises click.ClickException, click.Abort.
     """
+    from mkiso.config.file import INSTALLED
     from mkiso.storage.room import nearest
-    from mkiso_service.installation.units import CONFIG
 
     if file.exists():
         raise click.ClickException(f"{file} exists already. Name another file with -o, or edit that one.")
     folder, there = file.parent, nearest(file.parent)
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise click.ClickException(f"{file} can't be written: {there} is no folder that this user may write in.")
-    if there in (folder, folder.parent) and (folder.is_dir() or folder == CONFIG.parent):
+    if there in (folder, folder.parent) and (folder.is_dir() or folder == INSTALLED.parent):
         return
     if not asks:
         raise click.ClickException(f"There is no folder {folder}. Make it, or name another file with -o.")
@@ -304,11 +304,11 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
     """Write the units, and say what to do next. Ports and folders come from the configuration: install again when
     they change.
     """
-    from mkiso.config.file import load
+    from mkiso.config.file import INSTALLED, load
     from mkiso_service.cli.init import key_file
-    from mkiso_service.installation.units import CONFIG, DATA, SHAPES, defaults, files, unit_name
+    from mkiso_service.installation.units import DATA, SHAPES, defaults, files, unit_name
 
-    config = Path(os.environ.get("MKISO_CONFIG") or CONFIG).absolute()
+    config = Path(os.environ.get("MKISO_CONFIG") or INSTALLED).absolute()
     settings = load(config) if config.is_file() else defaults()
     program = str(own) if (own := _program()).exists() else shutil.which("mkiso") or str(own)
     for path, text in files(settings, shape, config, program):
@@ -326,8 +326,8 @@ def install(shape: str, dry_run: bool, root: Path) -> None:
     begin = [] if config.is_file() else [f"{mkiso} init -o {file}", f"{mkiso} -c {file} service install"]
     kept = shlex.join(str(each) for each in (config, key_file(config)) if each == config or each.is_file())
     guard = f"chown root:mkiso {kept} && chmod 640 {kept}"  # beside them lie others' files
-    if config.parent == CONFIG.parent:
-        guard = f"chown -R root:mkiso {CONFIG.parent} && chmod -R u=rwX,g=rX,o= {CONFIG.parent}"
+    if config.parent == INSTALLED.parent:
+        guard = f"chown -R root:mkiso {INSTALLED.parent} && chmod -R u=rwX,g=rX,o= {INSTALLED.parent}"
     data_dir = settings.storage.data_dir
     make = f"install -d -o mkiso -g mkiso -m 700 {shlex.quote(str(data_dir))}"
     steps = [

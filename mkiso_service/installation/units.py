@@ -19,7 +19,6 @@ from mkiso.config.storage import Storage
 
 Part = Literal["serve", "prefect", "webhook", "receiver", "worker"]
 
-CONFIG = INSTALLED
 DATA = Path("/var/lib/mkiso")
 SHAPES: dict[str, tuple[Part, ...]] = {
     "one": ("serve",),
@@ -111,7 +110,7 @@ def unit_name(part: Part) -> str:
     return "mkiso.service" if part == "serve" else f"mkiso-{part}.service"
 
 
-def unit(part: Part, settings: Settings, config: Path = CONFIG, program: str = "/opt/mkiso/bin/mkiso") -> str:
+def unit(part: Part, settings: Settings, config: Path = INSTALLED, program: str = "/opt/mkiso/bin/mkiso") -> str:
     """The unit of one part."""
     ports = {
         "serve": (settings.server.port, settings.receiver.port),
