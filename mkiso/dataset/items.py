@@ -75,9 +75,10 @@ class Item:
             return ()
         vr = _vr(keyword, element)
         if kind := _NUMBER.get(vr):
-            order = "<" if element.encoding.little_endian else ">"
-            size = int(kind[1])
+            order, size = "<" if element.encoding.little_endian else ">", int(kind[1])
             value = self._data[element.offset : element.offset + min(element.length, MAX_NUMBERS * size)]
+            if kind[0] == "u" and len(value) == size:  # as most are, and several times as fast
+                return (float(int.from_bytes(value, "little" if order == "<" else "big")),)
             found = tuple(map(float, np.frombuffer(value[: len(value) // size * size], order + kind).tolist()))
         elif vr in _TEXTS:
             parts = [part.strip() for part in self._bytes(element).strip(_PADDING).split(b"\\")]

@@ -45,7 +45,9 @@ from mkiso.storage.files import sha256_of
 from mkiso.storage.pack import Pack, Part
 from mkiso.study.models import Arrival
 
-WORKERS = 2  # processes a job; they are nicer than everything else
+WORKERS = 2
+"""Processes a job; they are nicer than everything else. Of two processors' one is at work while images arrive: with a
+second all that receives waits, and nothing is ready earlier."""
 AT_ONCE = 8
 """How many images a process is asked for at once where so many wait: a question for each would cost as much as what is
 asked."""
@@ -143,7 +145,8 @@ class Renderer:
         self._lock = threading.Lock()
         self._waiting: deque[_Task] = deque()
         self._places = [self._making / str(number) for number in range(1, workers + 1)]
-        self._free = list(self._places)
+        self._free = self._places[: max(1, len(os.sched_getaffinity(0)) // 2)]
+        self._resting = self._places[len(self._free) :]
         self._folders: set[Path] = set()
 
     def begin(self, arrival: Arrival) -> None:
@@ -176,6 +179,8 @@ class Renderer:
             for arrival in arrivals
             if arrival.sha256 in states
         }
+        for place in self._resting:
+            self._pool.begin(self._work, place)
         begun = [self._begun[arrival.sha256] for arrival in arrivals]
         deadline, left = time.monotonic() + seconds, {*begun, *presented.values()}
         while left:

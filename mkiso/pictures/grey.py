@@ -7,7 +7,7 @@ is a straight line from black to white, by one multiplication, in a third of the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from mkiso.pictures.values import Function, Window
 Values = NDArray[np.float64]
 
 _WORD_BITS = 16
-_ROWS_AT_ONCE, _PIXELS_AT_ONCE = 256, 1 << 20  # of what is computed: bounds its memory
+_ROWS_AT_ONCE, _PIXELS_AT_ONCE = 256, 1 << 16  # of what is computed: bounds its memory
 _SAMPLED = 50_000  # values of a frame that percentiles are taken of
 
 
@@ -139,11 +139,14 @@ def _table(greys: Greys, word_bytes: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Line:
-    """The table of a linear window as a line: `factor` and `offset` of stored values, counted from the lowest."""
+    """The table of a linear window as a line: `factor` and `offset` of stored values, counted from the lowest. Those
+    beyond its `ends` are clipped before it, which is faster; without ends what is beyond black and white is, behind it.
+    """
 
     stored: Stored
     factor: np.float32
     offset: np.float32
+    ends: tuple[np.uint16, np.uint16] | None = None
 
     def __call__(self, words: NDArray[np.uint16]) -> NDArray[np.uint8]:
         grey = np.empty(words.shape, np.uint8)
@@ -160,10 +163,12 @@ class _Line:
             words = words & np.uint16((1 << stored.bits) - 1)
         if stored.signed:
             words = words ^ np.uint16(1 << (stored.bits - 1))
+        if self.ends:
+            words = words.clip(*self.ends)
         line = words.astype(np.float32)
         line *= self.factor
         line += self.offset
-        return np.clip(line, 0, 255, out=line)
+        return line if self.ends else np.clip(line, 0, 255, out=line)
 
 
 @lru_cache(maxsize=32)
@@ -180,7 +185,15 @@ def _line(greys: Greys) -> _Line | None:
         factor, first = -factor, 255 - first
     line = _Line(stored, np.float32(factor), np.float32(first + half))
     every = np.arange(1 << _WORD_BITS, dtype=np.uint16)
-    return line if np.array_equal(line(every[None])[0], greys.of_words(2)) else None
+    lines = (replace(line, ends=_ends(line)), line) if line.factor else (line,)
+    return next((each for each in lines if np.array_equal(each(every[None])[0], greys.of_words(2))), None)
+
+
+def _ends(line: _Line) -> tuple[np.uint16, np.uint16]:
+    """The values that are black and white, or the next ones beyond."""
+    first, last = sorted((end - line.offset) / line.factor for end in (0, 255))
+    first, last = np.clip((np.floor(first), np.ceil(last)), 0, (1 << _WORD_BITS) - 1).astype(np.uint16)
+    return first, last
 
 
 def windowed(values: Values, window: Window) -> Values:

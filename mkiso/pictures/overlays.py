@@ -23,8 +23,11 @@ def overlay_mask(dataset: Attributes, frame: int, words: NDArray[Any]) -> Mask |
     """Where the overlays of a frame, from 0, are drawn: of the shape of its words, rows × columns. None where it has
     none.
     """
+    groups = [group for group in OVERLAY_GROUPS if dataset.raw(group << 16 | _ROWS)]
+    if not groups:
+        return None
     shutter = integer(dataset, "ShutterOverlayGroup")  # drawn by mkiso.pictures.shutter
-    return _of_groups(dataset, [group for group in OVERLAY_GROUPS if group != shutter], frame, words)
+    return _of_groups(dataset, [group for group in groups if group != shutter], frame, words)
 
 
 def activated_mask(state: Attributes, frame: int, words: NDArray[Any]) -> Mask | None:

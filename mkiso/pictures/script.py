@@ -10,8 +10,7 @@ left, of a row's first the one above it, of the very first 0, plus its differenc
 `intercept` is what windows are of. `inverse`: the lowest values are white (MONOCHROME1). `padding` are the first and
 the last value that are no image, or null.
 
-Of a CT of 512² it takes 150 to 280 KB, of 700 KB that its pixels would take as base64, and 5 ms to write. Of
-differences only runs repeat: not to look for more (Z_RLE) makes it smaller, and three times as fast.
+Of a CT of 512² it takes 150 to 280 KB, of 700 KB that its pixels would take as base64, and 2 ms to write.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from __future__ import annotations
 import base64
 import json
 import re
-import zlib
 from typing import Any
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from mkiso.pictures.grey import Greys
@@ -49,8 +48,7 @@ def pixel_script(name: str, words: NDArray[Any], greys: Greys) -> bytes | None:
         "inverse": greys.inverse,
         "padding": _padding(greys),
     }
-    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
-    data = base64.b64encode(deflate.compress(_differences(values)) + deflate.flush()).decode()
+    data = base64.b64encode(isal_zlib.compress(_differences(values), 1)).decode()
     return f'mkisoPixels({json.dumps(head)[:-1]}, "data": "{data}"}});\n'.encode()
 
 

@@ -62,6 +62,8 @@ def is_own_understood(image: Attributes) -> bool:
 
 def shutter_of(state: Attributes) -> tuple[Shutter | None, bool]:
     """The shutter of a state, or of what describes an image's, and whether all that it has is understood."""
+    if "ShutterShape" not in state:
+        return None, "ShutterOverlayGroup" not in state
     names = [name.upper() for name in texts(state, "ShutterShape") if name]
     shapes = [_SHAPES[name](state) if name in _SHAPES else None for name in names]
     known = tuple(filter(None, shapes))

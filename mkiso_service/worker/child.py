@@ -6,6 +6,7 @@ start a thread, open a connection or read the configuration, since all of that w
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -60,6 +61,10 @@ for model in (
     model.model_rebuild()
 compile_templates()
 
+_MANY = 20_000
+"""Of new objects, until somebody looks for garbage among them: a job makes thousands for each image and little garbage,
+and ends soon."""
+
 
 async def _no_storage_block() -> None:
     """No result is stored, and the server isn't asked three times a run where it would have it."""
@@ -80,6 +85,7 @@ def run_flow_run(
     use(settings)
     name_process("mkiso job")
     end_with(root, jobs_grace_seconds(settings.server))
+    gc.set_threshold(_MANY)
     os.setsid()  # a group of its own, so that the worker's end isn't its end
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,7 +1,9 @@
 import html
 import json
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +31,7 @@ from mkiso.storage.pack import opened
 from mkiso.study.gate import CompleteStudies
 from mkiso.study.models import Arrival, Instance
 from peers.corpus import make_ct_series, make_study
-from peers.patience import LONG
+from peers.patience import LONG, until
 from tests.media.discs import CREATED, instances, passed, settings
 from tests.media.links import dead_links
 from tests.pictures import test_video as video
@@ -189,6 +191,31 @@ def test_a_retry_keeps_what_was_made_of_the_same_bytes_and_is_what_it_was(tmp_pa
         for name, made in again.of[sha256].files.items():
             before = first.of[sha256].files[name]
             assert made.sha256 == before.sha256 and made.offset != before.offset
+
+
+def test_of_two_processors_one_makes_pictures_until_all_has_arrived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    found = instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 30}))
+    renderer, places, has_arrived = Renderer(tmp_path / "pictures"), set[str](), threading.Event()
+
+    def each(requests: Sequence[PictureRequest]) -> Iterator[PictureResult | Exception]:
+        places.add(requests[0].folder.parent.name)
+        has_arrived.wait(LONG)
+        return made(requests)
+
+    made = renderer._pool.each
+    monkeypatch.setattr(renderer._pool, "each", each)
+    for arrival in arrivals(found):
+        renderer.begin(arrival)
+    until(lambda: places)
+    assert len(places) == 1
+    with ThreadPoolExecutor(1) as finishing:
+        pictures = finishing.submit(renderer.finish, arrivals(found))
+        until(lambda: len(places) == 2)
+        has_arrived.set()
+        assert len(pictures.result().of) == 30 and not pictures.result().not_shown
 
 
 def test_what_a_process_did_not_write_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
