@@ -19,7 +19,9 @@ from typing import Self
 from mkiso.errors import JobNotFound, ProofFailed
 from mkiso.storage.files import Unreadable, read_whole
 
-MARK_BYTES = 1 << 19  # what is sent in one piece: 200 clients that read slowly hold 330 MiB (1 MiB: 610)
+MARK_BYTES = 1 << 19
+PIECE_BYTES = MARK_BYTES + MARK_BYTES // 8
+"""The most that is sent in one piece, so that an image of 512² is one. 200 clients that read slowly hold 370 MiB."""
 CHAIN_BYTES = 1 << 24
 NOT_PROVED = (
     "The stored image isn't what was read back when it was made: it was thrown away. "
@@ -116,50 +118,82 @@ class ProvedImage:
         return chain, offset, sha256
 
 
+class ProvedPiece:
+    """At most PIECE_BYTES of a span. One that `begins_chain` may be proved beside the one before it, another after."""
+
+    def __init__(self, image: ProvedImage, first: int, wanted: range, before: ProvedPiece | None) -> None:
+        """`first` is its first mark; of its bytes those are `wanted` whose places are in the range. Raises ProofFailed
+        where no mark follows.
+        """
+        self._image, self._first, self._wanted, self._before = image, first, wanted, before
+        self._begin = image.mark(first - 1)[1] if first else 0
+        self.begins_chain = first < len(image) and image.mark(first)[0] == self._begin
+        self._hash = hashlib.sha256()
+        self.next = first
+        """The next one's first mark."""
+        while self.next < len(image) and image.mark(self.next)[1] - self._begin <= PIECE_BYTES:
+            self.next += 1
+        if self.next == first:
+            raise ProofFailed(NOT_PROVED)
+
+    @property
+    def size(self) -> int:
+        """How many of its bytes are wanted."""
+        end = self._image.mark(self.next - 1)[1]
+        return len(range(max(self._begin, self._wanted.start), min(end, self._wanted.stop)))
+
+    def read(self) -> bytes:
+        """What is wanted of it, which may be nothing. Raises ProofFailed before any wrong byte."""
+        image, begin = self._image, self._begin
+        read = _read(image.descriptor, image.mark(self.next - 1)[1] - begin, begin)
+        view, at = memoryview(read), begin
+        if self._before:
+            self._hash, self._before = self._before._hash, None
+        for index in range(self._first, self.next):
+            chain, offset, sha256 = image.mark(index)
+            if chain == at:
+                self._hash = hashlib.sha256()
+            self._hash.update(view[at - begin : offset - begin])
+            at = offset
+            if self._hash.digest() != sha256:
+                raise ProofFailed(NOT_PROVED)
+        return read[max(self._wanted.start - begin, 0) : max(self._wanted.stop - begin, 0)]
+
+
 class ProvedSpan:
     """The bytes of an image from `start` up to, not including, `stop`, in order, each of them proved."""
 
     def __init__(self, image: ProvedImage, start: int, stop: int) -> None:
         self.image = image
-        self._start, self._stop = start, stop
-        at = bisect_right(range(len(image)), start, key=lambda index: image.mark(index)[1])
-        chain = image.mark(at)[0] if at < len(image) else start
-        self._next = bisect_right(range(len(image)), chain, key=lambda index: image.mark(index)[1])
-        self._at = chain
-        self._hash = hashlib.sha256()
+        self._wanted = range(start, stop)
+        at = self._mark_behind(start)
+        self._next = self._mark_behind(image.mark(at)[0] if at < len(image) else start)
+        self._left = stop - start
+        self._before: ProvedPiece | None = None
         self._begun = b""
 
     def begin(self) -> None:
         """Read and prove the first piece, which `read` then gives. Raises ProofFailed."""
         self._begun = self.read()
 
-    def read(self) -> bytes:
-        """The next piece, at most 512 KiB; empty at the end. Raises ProofFailed before any wrong byte."""
-        piece, self._begun = self._begun, b""
-        while not piece and self._at < self._stop:
-            begin = self._at
-            read = self._proved_piece()
-            piece = read[max(self._start - begin, 0) : max(self._stop - begin, 0)]
+    def next_piece(self) -> ProvedPiece:
+        """The next one, to be read once the one before it is, or at any time where it begins a chain. Raises
+        ProofFailed.
+        """
+        piece = self._before = ProvedPiece(self.image, self._next, self._wanted, self._before)
+        self._next = piece.next
         return piece
 
-    def _proved_piece(self) -> bytes:
-        """As many marks as stand within one piece, at least one."""
-        image, first, begin = self.image, self._next, self._at
-        while self._next < len(image) and image.mark(self._next)[1] - begin <= MARK_BYTES:
-            self._next += 1
-        if self._next == first:
-            raise ProofFailed(NOT_PROVED)
-        read = _read(image.descriptor, image.mark(self._next - 1)[1] - begin, begin)
-        view = memoryview(read)
-        for index in range(first, self._next):
-            chain, offset, sha256 = image.mark(index)
-            if chain == self._at:
-                self._hash = hashlib.sha256()
-            self._hash.update(view[self._at - begin : offset - begin])
-            self._at = offset
-            if self._hash.digest() != sha256:
-                raise ProofFailed(NOT_PROVED)
-        return read
+    def read(self) -> bytes:
+        """The next piece, at most PIECE_BYTES; empty at the end. Raises ProofFailed before any wrong byte."""
+        piece, self._begun = self._begun, b""
+        while not piece and self._left:
+            piece = self.next_piece().read()
+            self._left -= len(piece)
+        return piece
+
+    def _mark_behind(self, position: int) -> int:
+        return bisect_right(range(len(self.image)), position, key=lambda index: self.image.mark(index)[1])
 
 
 def _read(descriptor: int, length: int, position: int) -> bytes:

@@ -197,7 +197,7 @@ def test_of_two_processors_one_makes_pictures_until_all_has_arrived(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    found = instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 30}))
+    found = tuple(instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 30})))
     renderer, places, has_arrived = Renderer(tmp_path / "pictures"), set[str](), threading.Event()
 
     def each(requests: Sequence[PictureRequest]) -> Iterator[PictureResult | Exception]:

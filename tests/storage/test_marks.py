@@ -18,6 +18,7 @@ from mkiso.storage import marks as marks_module
 from mkiso.storage.marks import ProvedImage, ProvedSpan, marks_of
 
 MARK_BYTES, CHAIN_BYTES, CHUNK_BYTES = 8 * SECTOR_BYTES, 64 * SECTOR_BYTES, 10 * SECTOR_BYTES
+PIECE_BYTES = MARK_BYTES + SECTOR_BYTES
 SECTORS = 500
 
 
@@ -25,8 +26,10 @@ SECTORS = 500
 def small() -> Iterator[None]:
     """Everything far smaller than it is, so that every edge comes up often."""
     assert (marks_module.MARK_BYTES, marks_module.CHAIN_BYTES) == (32 * MARK_BYTES, 128 * CHAIN_BYTES)
+    assert marks_module.PIECE_BYTES == 32 * PIECE_BYTES
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(marks_module, "MARK_BYTES", MARK_BYTES)
+        patch.setattr(marks_module, "PIECE_BYTES", PIECE_BYTES)
         patch.setattr(marks_module, "CHAIN_BYTES", CHAIN_BYTES)
         patch.setattr(image_hash, "CHAIN_BYTES", CHAIN_BYTES)
         patch.setattr(image_hash, "_CHUNK_BYTES", CHUNK_BYTES)
@@ -94,7 +97,7 @@ def read(stored: tuple[Path, Path], start: int, stop: int) -> tuple[bytes, bool]
         span = ProvedSpan(image, start, stop)
         try:
             while piece := span.read():
-                assert len(piece) <= MARK_BYTES
+                assert len(piece) <= PIECE_BYTES
                 left += piece
         except ProofFailed:
             return left, False
@@ -128,7 +131,7 @@ def test_nothing_leaves_from_the_piece_that_is_damaged_on(
             for start, stop in (0, len(content)), (max(position - 10_000, 0), len(content)), (position, position + 1):
                 left, whole = read((image, marks), start, stop)
                 assert not whole and left == content[start : start + len(left)], (position, start)
-                assert start + len(left) <= position < start + len(left) + MARK_BYTES + SECTOR_BYTES
+                assert start + len(left) <= position < start + len(left) + PIECE_BYTES + SECTOR_BYTES
             os.pwrite(file.fileno(), content[position : position + 1], position)
     assert read((image, marks), 0, len(content)) == (content, True)
 
@@ -180,7 +183,7 @@ def test_a_range_reads_no_more_than_a_chain_before_it(
     for start in range(0, len(content), 3000):
         fetched = 0
         assert read(stored, start, min(start + 10, len(content)))[1]
-        assert fetched <= CHAIN_BYTES + 2 * MARK_BYTES
+        assert fetched <= CHAIN_BYTES + MARK_BYTES + PIECE_BYTES
     fetched = 0
     read(stored, 0, len(content))
     assert fetched == len(content)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
+import threading
+from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from mkiso.config.settings import Settings
-from mkiso.storage.marks import MARK_BYTES
+from mkiso.storage.marks import MARK_BYTES, Marker, ProvedImage, ProvedPiece, ProvedSpan
 from mkiso.storage.shelf import manifests
+from mkiso_service.webhook.discs.disc_bytes import DiscResponse, ImageDamaged, Span
+from peers.patience import LONG
 from tests.webhook.desk import Desk, Scripts
 
 ONE = "/api/iso/download?accession_number=A1"
@@ -74,7 +81,7 @@ def test_a_download_breaks_off_before_the_first_wrong_byte(
 ) -> None:
     flip(settings, position)
     got = received(client, address)
-    assert got == CONTENT[: position // MARK_BYTES * MARK_BYTES]
+    assert got == CONTENT[: min(position // MARK_BYTES, 4) * MARK_BYTES]  # the few bytes at the end go with the fifth
     assert manifests(settings.storage) == []
     assert "taken off the shelf" in caplog.text
     gone = client.get(address)
@@ -123,6 +130,44 @@ def test_damage_that_comes_while_it_is_sent(
                 flip(settings, len(content) - 100)
             got += piece
     assert got == content[: 119 * MARK_BYTES]
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 6, 12])
+def test_pieces_that_are_proved_beside_each_other_leave_in_order_up_to_a_wrong_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    """Twelve follow the first, two by two at once. A file of 512 KiB and a little is one piece."""
+    files = [os.urandom(MARK_BYTES + 1000 + number) for number in range(13)]
+    image, marks, marker = tmp_path / "disc.iso", tmp_path / "marks", Marker()
+    for content in files:
+        marker.begin_chain()
+        marker.update(content)
+    marks.write_bytes(marker.marks())
+    image.write_bytes(b"".join(files[:wrong]) + bytes(len(files[wrong])) + b"".join(files[wrong + 1 :]))
+    two, read, sent = threading.Barrier(2), ProvedPiece.read, list[bytes]()
+
+    def together(piece: ProvedPiece) -> bytes:
+        if threading.current_thread() is not threading.main_thread():
+            two.wait(LONG)
+        return read(piece)
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message.get("body", b""))
+
+    async def damaged() -> None:
+        sent.append(b"")
+
+    monkeypatch.setattr(ProvedPiece, "read", together)
+    size, digest = image.stat().st_size, hashlib.sha256(marks.read_bytes()).hexdigest()
+    proved = ProvedSpan(ProvedImage(image, marks, size, digest), 0, size)
+    answer = DiscResponse(proved, Span(200, 0, size), {}, "application/octet-stream", damaged)
+    with pytest.raises(ImageDamaged):
+        asyncio.run(answer({"type": "http", "method": "GET"}, receive, send))
+    assert [piece for piece in sent if piece] == files[:wrong]
 
 
 def test_no_damaged_disc_is_served_again(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from mkiso.config.storage import Storage
 from mkiso.errors import ProofFailed
 from mkiso.formats.registry import FORMATS, ISO
 from mkiso.media.names import PART
-from mkiso.storage.marks import ProvedSpan
+from mkiso.storage.marks import ProvedPiece, ProvedSpan
 from mkiso.storage.report import JobReport
 from mkiso.storage.shelf import Manifest, open_image
 
@@ -193,22 +194,41 @@ class DiscResponse(Response):
                 gone.cancel()
 
     async def _stream(self, send: Send, gone: asyncio.Task[None]) -> None:
-        left, piece = self._length, self._proved.read()
-        while not gone.done():
-            left -= len(piece)
-            # The next piece is read and proved while this one is on its way.
-            following = asyncio.create_task(asyncio.to_thread(self._proved.read)) if left else None
-            try:
+        """The next piece is read and proved while one is on its way; while the client waits for it, another one too."""
+        piece, ahead = self._proved.read(), deque[asyncio.Task[bytes]]()
+        left = to_begin = self._length - len(piece)
+
+        def begin_another() -> None:
+            nonlocal to_begin
+            if to_begin:
+                following = self._proved.next_piece()
+                to_begin -= following.size
+                ahead.append(asyncio.create_task(_proved(following, ahead[-1] if ahead else None)))
+
+        try:
+            while not gone.done():
+                if not ahead:
+                    begin_another()
                 async with asyncio.timeout(STALL_SECONDS):
                     await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
-                if following is None:
+                if not left:
                     return
-                piece = await following
-            except TimeoutError:
-                raise ClientStalled from None
-            finally:
-                if following:
-                    following.cancel()
+                if not ahead[0].done():
+                    begin_another()
+                piece = await ahead.popleft()
+                left -= len(piece)
+        except TimeoutError:
+            raise ClientStalled from None
+        finally:
+            for task in ahead:
+                task.cancel()
+
+
+async def _proved(piece: ProvedPiece, before: asyncio.Task[bytes] | None) -> bytes:
+    """The bytes of a piece; where it goes on with a chain, once the one before it is proved."""
+    if before and not piece.begins_chain:
+        await asyncio.wait([before])
+    return await asyncio.to_thread(piece.read)
 
 
 async def _gone(receive: Receive) -> None:
