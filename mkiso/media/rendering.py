@@ -46,8 +46,10 @@ from mkiso.storage.pack import Pack, Part
 from mkiso.study.models import Arrival
 
 WORKERS = 2
-"""Processes a job; they are nicer than everything else. Of two processors' one is at work while images arrive: with a
-second all that receives waits, and nothing is ready earlier."""
+"""Processes a job; they are nicer than everything else. Where there are two processors one rests while images arrive:
+with both all that receives waits, and nothing is ready earlier."""
+MANY_WAIT = 1000
+"""Images that wait for a process, at which none rests: they take long, or one of them does."""
 AT_ONCE = 8
 """How many images a process is asked for at once where so many wait: a question for each would cost as much as what is
 asked."""
@@ -179,8 +181,8 @@ class Renderer:
             for arrival in arrivals
             if arrival.sha256 in states
         }
-        for place in self._resting:
-            self._pool.begin(self._work, place)
+        while self._resting:
+            self._pool.begin(self._work, self._resting.pop())
         begun = [self._begun[arrival.sha256] for arrival in arrivals]
         deadline, left = time.monotonic() + seconds, {*begun, *presented.values()}
         while left:
@@ -216,10 +218,10 @@ class Renderer:
         task = _Task(arrival, request)
         with self._lock:
             self._waiting.append(task)
-            if not self._free:
-                return task.made
-            place = self._free.pop()
-        self._pool.begin(self._work, place)
+            places = self._free if self._free or len(self._waiting) < MANY_WAIT else self._resting
+            place = places.pop() if places else None
+        if place:
+            self._pool.begin(self._work, place)
         return task.made
 
     def _work(self, place: Path) -> None:

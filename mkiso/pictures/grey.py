@@ -185,7 +185,7 @@ def _line(greys: Greys) -> _Line | None:
         factor, first = -factor, 255 - first
     line = _Line(stored, np.float32(factor), np.float32(first + half))
     every = np.arange(1 << _WORD_BITS, dtype=np.uint16)
-    lines = (replace(line, ends=_ends(line)), line) if line.factor else (line,)
+    lines = (replace(line, ends=_ends(line)), line) if 0 < abs(line.factor) < 1 else (line,)  # a byte holds its ends
     return next((each for each in lines if np.array_equal(each(every[None])[0], greys.of_words(2))), None)
 
 

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,28 +194,30 @@ def test_a_retry_keeps_what_was_made_of_the_same_bytes_and_is_what_it_was(tmp_pa
             assert made.sha256 == before.sha256 and made.offset != before.offset
 
 
-def test_of_two_processors_one_makes_pictures_until_all_has_arrived(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("many", "rest"), [(1000, 1), (20, 0)])
+def test_of_two_processors_one_makes_pictures_until_all_has_arrived_or_many_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int, rest: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    found = tuple(instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 30})))
-    renderer, places, has_arrived = Renderer(tmp_path / "pictures"), set[str](), threading.Event()
+    monkeypatch.setattr(rendering, "MANY_WAIT", many)
+    found = arrivals(tuple(instances(make_study(tmp_path / "in", "ACC1", kinds={"ct": 30}))))
+    places, go_on = set[str](), threading.Event()
 
     def each(requests: Sequence[PictureRequest]) -> Iterator[PictureResult | Exception]:
         places.add(requests[0].folder.parent.name)
-        has_arrived.wait(LONG)
+        go_on.wait(LONG)
         return made(requests)
 
-    made = renderer._pool.each
-    monkeypatch.setattr(renderer._pool, "each", each)
-    for arrival in arrivals(found):
-        renderer.begin(arrival)
-    until(lambda: places)
-    assert len(places) == 1
-    with ThreadPoolExecutor(1) as finishing:
-        pictures = finishing.submit(renderer.finish, arrivals(found))
+    with closing(Renderer(tmp_path / "pictures")) as renderer, ThreadPoolExecutor(1) as finishing:
+        made = renderer._pool.each
+        monkeypatch.setattr(renderer._pool, "each", each)
+        for arrival in found:
+            renderer.begin(arrival)
+        assert (len(renderer._free), len(renderer._resting)) == (0, rest)
+        until(lambda: len(places) == 2 - rest)
+        pictures = finishing.submit(renderer.finish, found)
         until(lambda: len(places) == 2)
-        has_arrived.set()
+        go_on.set()
         assert len(pictures.result().of) == 30 and not pictures.result().not_shown
 
 
