@@ -124,7 +124,7 @@ def _is_url(url: str) -> str:
 
 def _can_be_sent(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value().isprintable():
-        raise ValueError("has a character that nobody can type or send: write it on one line")
+        raise ValueError("has a character that nobody can type or send, such as a line break: take it out")
     return secret
 
 

@@ -139,8 +139,8 @@ def _table(greys: Greys, word_bytes: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Line:
-    """The table of a linear window as a line: `factor` and `offset` of stored values, counted from the lowest. Those
-    beyond its `ends` are clipped before it, which is faster; without ends what is beyond black and white is, behind it.
+    """The table of a linear window as a line: `factor` and `offset` of stored values, counted from the lowest. Values
+    beyond `ends` are clipped before the line is computed, which is faster; without `ends`, grey levels are afterwards.
     """
 
     stored: Stored

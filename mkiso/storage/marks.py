@@ -117,6 +117,10 @@ class ProvedImage:
         chain, offset, sha256 = _MARK.unpack_from(self._marks, index * _MARK.size)
         return chain, offset, sha256
 
+    def end(self, index: int) -> int:
+        """Where the n-th mark stands; before the first one the image begins."""
+        return self.mark(index)[1] if index >= 0 else 0
+
 
 class ProvedPiece:
     """At most PIECE_BYTES of a span. One that `begins_chain` may be proved beside the one before it, another after."""
@@ -126,7 +130,7 @@ class ProvedPiece:
         where no mark follows.
         """
         self._image, self._first, self._wanted, self._before = image, first, wanted, before
-        self._begin = image.mark(first - 1)[1] if first else 0
+        self._begin = image.end(first - 1)
         self.begins_chain = first < len(image) and image.mark(first)[0] == self._begin
         self._hash = hashlib.sha256()
         self.next = first
@@ -136,16 +140,10 @@ class ProvedPiece:
         if self.next == first:
             raise ProofFailed(NOT_PROVED)
 
-    @property
-    def size(self) -> int:
-        """How many of its bytes are wanted."""
-        end = self._image.mark(self.next - 1)[1]
-        return len(range(max(self._begin, self._wanted.start), min(end, self._wanted.stop)))
-
     def read(self) -> bytes:
         """What is wanted of it, which may be nothing. Raises ProofFailed before any wrong byte."""
         image, begin = self._image, self._begin
-        read = _read(image.descriptor, image.mark(self.next - 1)[1] - begin, begin)
+        read = _read(image.descriptor, image.end(self.next - 1) - begin, begin)
         view, at = memoryview(read), begin
         if self._before:
             self._hash, self._before = self._before._hash, None
@@ -168,7 +166,6 @@ class ProvedSpan:
         self._wanted = range(start, stop)
         at = self._mark_behind(start)
         self._next = self._mark_behind(image.mark(at)[0] if at < len(image) else start)
-        self._left = stop - start
         self._before: ProvedPiece | None = None
         self._begun = b""
 
@@ -176,10 +173,12 @@ class ProvedSpan:
         """Read and prove the first piece, which `read` then gives. Raises ProofFailed."""
         self._begun = self.read()
 
-    def next_piece(self) -> ProvedPiece:
-        """The next one, to be read once the one before it is, or at any time where it begins a chain. Raises
-        ProofFailed.
+    def next_piece(self) -> ProvedPiece | None:
+        """The next one, to be read once the one before it is, or at any time where it begins a chain; None behind the
+        last. Raises ProofFailed.
         """
+        if self.image.end(self._next - 1) >= self._wanted.stop:
+            return None
         piece = self._before = ProvedPiece(self.image, self._next, self._wanted, self._before)
         self._next = piece.next
         return piece
@@ -187,9 +186,8 @@ class ProvedSpan:
     def read(self) -> bytes:
         """The next piece, at most PIECE_BYTES; empty at the end. Raises ProofFailed before any wrong byte."""
         piece, self._begun = self._begun, b""
-        while not piece and self._left:
-            piece = self.next_piece().read()
-            self._left -= len(piece)
+        while not piece and (following := self.next_piece()):
+            piece = following.read()
         return piece
 
     def _mark_behind(self, position: int) -> int:

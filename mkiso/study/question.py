@@ -49,7 +49,7 @@ class Question:
         patient: it must not join a job that makes a disc of whoever it is. And so is one of a language, of
         another format, or of a selection: a disc of some series must never be given to who wants the whole, nor one
         with earlier studies to who wants none. One of an encrypted disc is nobody else's, and a de-identified copy is
-        no patient's disc. What was told of earlier orders makes no other question: whoever was told of others joins.
+        no patient's disc. How many earlier orders somebody was told of isn't part of it: they join all the same.
         """
         kind = f"{self.kind} anew" if self.confirm_reprint else self.kind
         told = {

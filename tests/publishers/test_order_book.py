@@ -308,7 +308,7 @@ def test_a_yes_on_a_page_that_is_old_by_now_orders_nothing(tmp_path: Path, state
 
 
 def test_an_order_whose_job_died_is_told_of_and_needs_a_look_at_the_robot(tmp_path: Path) -> None:
-    """Nobody is refused for ever: whoever looks the number up again learns of it."""
+    """A refusal isn't final: who looks the number up again is told of that order and may order once more."""
     book = OrderBook.of(tmp_path, ["A"])
     ordered_by(book, OTHER, "done")
     ordered_by(book, "died", "giving")

@@ -175,7 +175,6 @@ class DiscResponse(Response):
         length = {"content-length": str(span.length)}
         super().__init__(status_code=span.status, headers={**length, **headers}, media_type=media_type)
         self._proved = proved
-        self._length = span.length
         self._damaged = damaged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -196,13 +195,9 @@ class DiscResponse(Response):
     async def _stream(self, send: Send, gone: asyncio.Task[None]) -> None:
         """The next piece is read and proved while one is on its way; while the client waits for it, another one too."""
         piece, ahead = self._proved.read(), deque[asyncio.Task[bytes]]()
-        left = to_begin = self._length - len(piece)
 
         def begin_another() -> None:
-            nonlocal to_begin
-            if to_begin:
-                following = self._proved.next_piece()
-                to_begin -= following.size
+            if following := self._proved.next_piece():
                 ahead.append(asyncio.create_task(_proved(following, ahead[-1] if ahead else None)))
 
         try:
@@ -210,13 +205,12 @@ class DiscResponse(Response):
                 if not ahead:
                     begin_another()
                 async with asyncio.timeout(STALL_SECONDS):
-                    await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
-                if not left:
+                    await send({"type": "http.response.body", "body": piece, "more_body": bool(ahead)})
+                if not ahead:
                     return
                 if not ahead[0].done():
                     begin_another()
                 piece = await ahead.popleft()
-                left -= len(piece)
         except TimeoutError:
             raise ClientStalled from None
         finally:
