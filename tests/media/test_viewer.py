@@ -377,6 +377,15 @@ def test_a_series_opens_at_its_first_annotated_picture(viewer: Browser) -> None:
     assert (facts(viewer)[:16], said(viewer)) == ("Picture 15 of 30", "")
 
 
+def test_what_is_written_on_a_picture_is_seen_once_and_said(viewer: Browser) -> None:
+    seen = viewer.run(
+        "[...document.querySelectorAll('main *')].filter(each => each.getBoundingClientRect().width > 1 && "
+        "[...each.childNodes].some(node => node.nodeType === 3 && node.data.includes('Written on it'))).length"
+    )
+    assert seen == 1
+    assert "Written on it: Bleeding, 18 mm" in facts(viewer) and "Written on it: Bleeding, 18 mm" in said(viewer)
+
+
 def test_a_key_and_a_button_lead_to_the_next_annotated_picture(viewer: Browser) -> None:
     viewer.press("n")
     assert facts(viewer).startswith(f"Picture {ANOTHER} of 60")
