@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -293,6 +295,55 @@ def test_a_picture_lies_whole_on_the_paper(viewer: Browser, panes: int) -> None:
         assert all(picture[edge] <= stage[edge] + 1 for edge in ("right", "bottom"))
     viewer.run("dispatchEvent(new Event('afterprint'))")
     assert measured(viewer, "width") == pytest.approx(before, abs=0.1)
+
+
+def part_seen(viewer: Browser) -> list[list[float]]:
+    """Of each pane's picture the parts of its width and height at which what is seen begins and ends."""
+    script = (
+        "JSON.stringify([...document.querySelectorAll('.pane:not([hidden])')].map(pane => {"
+        "const [stage, all] = ['.stage', 'img'].map(each => pane.querySelector(each).getBoundingClientRect());"
+        "return [Math.max(0, (stage.left - all.left) / all.width), Math.max(0, (stage.top - all.top) / all.height),"
+        "Math.min(1, (stage.right - all.left) / all.width), Math.min(1, (stage.bottom - all.top) / all.height)] }))"
+    )
+    return list(json.loads(str(viewer.run(script))))
+
+
+@pytest.mark.parametrize("panes", [1, 2])
+def test_all_that_is_seen_lies_on_the_paper(viewer: Browser, panes: int) -> None:
+    """Enlarged and moved, as a reader leaves it to print a finding."""
+    if panes == 2:
+        viewer.run("document.getElementById('two').click()")
+        viewer.until("document.querySelector('#pane2 img').naturalWidth === 224")
+    for key in ("+", "+", "+", "+", "+"):
+        viewer.press(key)
+    viewer.run("document.querySelector('[data-tool=move]').click()")
+    left, top, right, bottom = (measured(viewer, edge) for edge in ("left", "top", "right", "bottom"))
+    middle = (left + right) / 2, (top + bottom) / 2
+    viewer.drag([middle, (middle[0] - 60, middle[1] - 40), (middle[0] - 120, middle[1] - 80)])
+    before, place = part_seen(viewer), measured(viewer, "left")
+    assert len(before) == panes and before[0][2] - before[0][0] < 0.95
+    viewer.run("dispatchEvent(new Event('beforeprint'))")
+    for seen, printed in zip(before, part_seen(viewer), strict=True):
+        assert all(printed[edge] <= seen[edge] + 0.002 for edge in (0, 1))
+        assert all(seen[edge] <= printed[edge] + 0.002 for edge in (2, 3))
+        assert any(printed[edge + 2] - printed[edge] <= seen[edge + 2] - seen[edge] + 0.002 for edge in (0, 1))
+    viewer.run("dispatchEvent(new Event('afterprint'))")
+    assert measured(viewer, "left") == pytest.approx(place, abs=0.1)
+    assert part_seen(viewer) == [pytest.approx(seen, abs=0.001) for seen in before]
+
+
+@pytest.mark.parametrize("landscape", [False, True])
+def test_two_series_lie_on_one_sheet_with_their_names(viewer: Browser, landscape: bool) -> None:
+    if not isinstance(viewer, Chromium):
+        pytest.skip("Firefox prints for WebDriver alone")
+    viewer.run("document.getElementById('two').click()")
+    viewer.until("document.querySelector('#pane2 img').naturalWidth === 224")
+    sheets = viewer.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, landscape=landscape)["data"]
+    assert len(re.findall(rb"/Type ?/Page\b", base64.b64decode(sheets))) == 1
+    viewer.call("Emulation.setEmulatedMedia", media="print")
+    names = "[...document.querySelectorAll('.choose')].every(each => each.getBoundingClientRect().height > 0)"
+    assert viewer.run(names)
+    viewer.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_the_clip_plays_and_a_radiograph_says_where_its_distances_are_true(viewer: Browser) -> None:
